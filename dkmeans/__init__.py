@@ -1,0 +1,19 @@
+"""k-means for data that does not fit on one machine, on Dask."""
+
+from dkmeans.config import RunConfig
+from dkmeans.dataset import Dataset, limit_epochs
+from dkmeans.errors import Conflict, Invalid, InvalidCheckpoint, InvalidData, InvalidType
+from dkmeans.estimator import KMeans
+
+__all__ = [
+    "Conflict",
+    "Dataset",
+    "Invalid",
+    "InvalidCheckpoint",
+    "InvalidData",
+    "InvalidType",
+    "KMeans",
+    "RunConfig",
+    "limit_epochs",
+]
+__version__ = "0.1.0"

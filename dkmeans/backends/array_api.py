@@ -1,0 +1,298 @@
+"""The NumPy backend: the reference and the fallback.
+
+A block of rows is scored against all centers by one matrix product, |c|^2 / 2 - x.c (Euclidean)
+or -x.c (cosine), in the data's dtype and on data shifted to the centers' mean. The score decides
+every row but those whose two best scores are closer than their rounding error: these are decided
+by float64 distances, (x - c)^2 or 1 - x.c. Blocks live in cache; nothing n x k exists.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dkmeans.distance import Centers, Distance, directions, inverse_norms
+from dkmeans.state import FloatArray, IndexArray, PartialSums
+
+# Elements of a block of scores: 1 MB in float32 stays in a core's second-level cache.
+_BLOCK_ELEMENTS = 2**18
+# Elements of the float64 rows that are gathered at a time: they stay in cache too.
+_GATHER_ELEMENTS = 2**17
+# Rows of one matrix product: OpenBLAS multiplies matrices this small without copying them first.
+_TILE = 32
+
+
+class _Scratch(threading.local):
+    """Buffers that a thread keeps: the first touch of fresh memory costs many times a reuse."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, NDArray[np.uint8]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> FloatArray:
+        """An array of this shape and dtype, with whatever its last user left in it."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if name not in self._kept or self._kept[name].nbytes < size:
+            self._kept[name] = np.empty(size, np.uint8)
+        return self._kept[name][:size].view(dtype).reshape(shape)
+
+
+_scratch = _Scratch()
+
+
+def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
+    """The sums, counts and inertia of the (n, d) rows; see `Backend`.
+
+    Rows are added as residuals x - c, exact in float64 for float32 data, so that neither the sums
+    nor the inertia lose digits to an offset that all rows share.
+    """
+    index = _winners(points, centers)
+    counts = np.bincount(index, minlength=len(centers.values)).astype(np.int64, copy=False)
+    if centers.distance is Distance.COSINE:
+        sums, _ = _add_up(points, index, counts, None, inverse_norms(points))
+        return PartialSums(sums, counts, _cosine_inertia(sums, counts, centers))
+    origins = centers.values.astype(np.float64)
+    sums, inertia = _add_up(points, index, counts, origins, None)
+    sums += counts[:, None] * origins
+    return PartialSums(sums, counts, inertia)
+
+
+def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
+    """Each row's winner and its distance to it; see `Backend`."""
+    index = _winners(points, centers)
+    apart = np.empty(len(points))
+    exact = _exact_rows(centers.values, centers.distance)
+    piece = max(1, _GATHER_ELEMENTS // points.shape[1])
+    for start in range(0, len(points), piece):
+        rows = slice(start, start + piece)
+        block = _exact_rows(points[rows], centers.distance)
+        apart[rows] = _exact_distances(block, exact[index[rows]], centers.distance)
+    return index, apart
+
+
+def distances(points: FloatArray, centers: Centers) -> FloatArray:
+    """Each row's distance to every center, (n, k) float32; see `Backend`."""
+    result = np.empty((len(points), len(centers.values)), np.float32)
+    exact = _exact_rows(centers.values, centers.distance)
+    shift = exact.mean(axis=0)
+    for rows in _blocks(len(points), len(exact) + points.shape[1]):
+        block = _exact_rows(points[rows], centers.distance)
+        if centers.distance is Distance.COSINE:
+            result[rows] = np.clip(1.0 - block @ exact.T, 0.0, 2.0)
+            continue
+        block, others = block - shift, exact - shift
+        squares = np.einsum("ij,ij->i", block, block)[:, None] - 2.0 * (block @ others.T)
+        squares += np.einsum("ij,ij->i", others, others)
+        result[rows] = np.maximum(squares, 0.0)
+    return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scorer:
+    """Centers made ready to score blocks of rows by one matrix product.
+
+    Attributes:
+        weights: (d + 1, k): minus the shifted centers, and below them |c|^2 / 2.
+        shift: (d,) what is taken off every row first.
+        largest: The length of the longest shifted center.
+        half_square: The largest |c|^2 / 2, 0 where the score has no such term.
+        exact: (k, d) float64 centers for the rows that the scores cannot decide.
+    """
+
+    weights: FloatArray
+    shift: FloatArray
+    largest: float
+    half_square: float
+    exact: FloatArray
+    distance: Distance
+
+    @classmethod
+    def of(cls, centers: Centers, dtype: np.dtype[np.floating]) -> _Scorer:
+        exact = _exact_rows(centers.values, centers.distance)
+        euclidean = centers.distance is Distance.SQUARED_EUCLIDEAN
+        shift = (exact.mean(axis=0) if euclidean else np.zeros(exact.shape[1])).astype(dtype)
+        shifted = exact - shift
+        squares = np.einsum("ij,ij->i", shifted, shifted)
+        halves = 0.5 * squares if euclidean else np.zeros(len(exact))
+        weights = np.vstack([-shifted.T, halves]).astype(dtype, order="C")
+        largest = float(np.sqrt(squares.max()))
+        return cls(weights, shift, largest, float(halves.max()), exact, centers.distance)
+
+    def prepare(self, block: FloatArray, out: FloatArray) -> None:
+        """Write the block's rows, shifted or scaled, and a column of ones to `out` (b, d + 1)."""
+        if self.distance is Distance.COSINE:
+            np.multiply(block, inverse_norms(block)[:, None], out=out[:, :-1], casting="same_kind")
+        else:
+            np.subtract(block, self.shift, out=out[:, :-1])
+        out[:, -1] = 1
+
+    def margins(self, rows: FloatArray) -> FloatArray:
+        """How far apart two scores of a row must be to be told apart for sure, (b,).
+
+        A sum of m rounded products is off by at most m u sum |a b| (Higham, Accuracy and Stability
+        of Numerical Algorithms, section 3.1), in any order of adding, with or without fused
+        multiply-add; rounding the row, the center and the bias adds three more u. Twice that for
+        two scores, and a little for the rounding of this bound itself.
+        """
+        lengths = np.sqrt(np.vecdot(rows, rows))
+        epsilon = float(np.finfo(rows.dtype).eps)
+        factor = rows.dtype.type(1.02 * (rows.shape[1] + 4) * epsilon)
+        floor = rows.dtype.type(rows.shape[1] * np.finfo(rows.dtype).tiny)
+        bound = lengths * rows.dtype.type(self.largest) + rows.dtype.type(self.half_square)
+        return np.asarray(factor * bound + floor)
+
+
+def _winners(points: FloatArray, centers: Centers) -> IndexArray:
+    """The index of each row's nearest center, (n,) int64."""
+    n, d = points.shape
+    k = len(centers.values)
+    index = np.zeros(n, np.int64)
+    if k == 1:
+        return index
+    with np.errstate(all="ignore"):  # rows that are not finite are found, and named, by the caller
+        scorer = _Scorer.of(centers, points.dtype)
+        tiles = max(1, min(_BLOCK_ELEMENTS // (k + d), n + _TILE - 1) // _TILE)
+        rows = _scratch.array("rows", (tiles * _TILE, d + 1), points.dtype)
+        scores = _scratch.array("scores", (tiles * _TILE, k), points.dtype)
+        first_of = np.arange(tiles * _TILE) * k
+        for start in range(0, n, tiles * _TILE):
+            block = slice(start, min(start + tiles * _TILE, n))
+            b = block.stop - start
+            scorer.prepare(points[block], rows[:b])
+            np.matmul(
+                rows.reshape(tiles, _TILE, -1), scorer.weights, out=scores.reshape(tiles, _TILE, k)
+            )
+            index[block] = _least(scores[:b], first_of[:b], scorer, rows[:b, :-1], points[block])
+    return index
+
+
+def _least(
+    scores: FloatArray, first_of: IndexArray, scorer: _Scorer, rows: FloatArray, points: FloatArray
+) -> IndexArray:
+    """The index of each row's least (b, k) score, (b,), where scores can tell; else the exact one.
+
+    Overwrites `scores`.
+    """
+    best: IndexArray = np.argmin(scores, axis=1)
+    flat = scores.reshape(-1)
+    least = flat.take(best + first_of)
+    flat[best + first_of] = np.inf
+    second = flat.take(np.argmin(scores, axis=1) + first_of)
+    limits = least + scorer.margins(rows)
+    # Written so that a score or a limit that is not finite counts as undecided.
+    undecided = np.flatnonzero(~(second > limits))
+    if len(undecided):
+        flat[best + first_of] = least
+        close = ~(scores[undecided] > limits[undecided, None])
+        best[undecided] = _exact_winners(points[undecided], close, scorer)
+    return best
+
+
+def _exact_winners(points: FloatArray, close: FloatArray, scorer: _Scorer) -> IndexArray:
+    """The nearest of each row's `close` (b, k) centers, in float64, the lowest among equals."""
+    row, center = np.nonzero(close)
+    apart = np.empty(len(row))
+    piece = max(1, _GATHER_ELEMENTS // points.shape[1])
+    for start in range(0, len(row), piece):
+        pairs = slice(start, start + piece)
+        rows = _exact_rows(points[row[pairs]], scorer.distance)
+        apart[pairs] = _exact_distances(rows, scorer.exact[center[pairs]], scorer.distance)
+    least = np.minimum.reduceat(apart, np.flatnonzero(np.diff(row, prepend=-1)))
+    # A row that is not finite has no least: its first close center stands in.
+    winners = np.flatnonzero((apart == least[row]) | np.isnan(least[row]))
+    return center[winners[np.flatnonzero(np.diff(row[winners], prepend=-1))]]
+
+
+def _add_up(
+    points: FloatArray,
+    index: IndexArray,
+    counts: IndexArray,
+    origins: FloatArray | None,
+    scales: FloatArray | None,
+) -> tuple[FloatArray, float]:
+    """Add up each cluster's rows, less its origin (k, d) or times their scales (n,), in float64.
+
+    Rows are taken in the order of their clusters, in groups of equal size that a batched product
+    with ones adds up; a cluster's last group is filled with zeros.
+
+    Returns:
+        The (k, d) sums, and the sum of the squares of all that was added.
+    """
+    k, d = len(counts), points.shape[1]
+    sums, squares = np.zeros((k, d)), 0.0
+    size = _group_size(len(points) // k)
+    owner, members, filler = _groups(index, counts, size)
+    step = max(1, _GATHER_ELEMENTS // (size * d))
+    taken = _scratch.array("taken", (min(step, len(owner)) * size, d), points.dtype)
+    values = _scratch.array("values", (min(step, len(owner)), size, d), np.float64)
+    ones = np.ones((1, size))
+    for start in range(0, len(owner), step):
+        groups = slice(start, min(start + step, len(owner)))
+        count = groups.stop - start
+        rows, residuals = taken[: count * size], values[:count]
+        np.take(points, members[groups].ravel(), axis=0, out=rows, mode="clip")
+        np.copyto(residuals, rows.reshape(residuals.shape))
+        if origins is not None:
+            residuals -= origins[owner[groups], None]
+        if scales is not None:
+            residuals *= scales[members[groups], None]
+        residuals[filler[groups]] = 0.0
+        starts = np.flatnonzero(np.diff(owner[groups], prepend=-1))
+        totals = np.matmul(ones, residuals)[:, 0]
+        sums[owner[groups][starts]] += np.add.reduceat(totals, starts, axis=0)
+        flat = residuals.ravel()
+        squares += float(flat @ flat)
+    return sums, squares
+
+
+def _group_size(rows_per_cluster: int) -> int:
+    """A power of two, small enough that few of a group's places stay empty."""
+    return 1 << min(5, max(0, rows_per_cluster.bit_length() - 3))
+
+
+def _groups(
+    index: IndexArray, counts: IndexArray, size: int
+) -> tuple[IndexArray, IndexArray, FloatArray]:
+    """Deal rows into groups of `size` that each belong to one cluster.
+
+    Returns:
+        Each group's cluster (g,), its rows (g, size), and which places are fillers (g, size).
+    """
+    # A stable sort of small integers is a radix sort: linear, and rows stay in order.
+    order = np.argsort(index.astype(np.uint16) if len(counts) <= 2**16 else index, kind="stable")
+    groups = -(-counts // size)
+    owner = np.repeat(np.arange(len(counts)), groups)
+    nth = np.arange(len(owner)) - (np.cumsum(groups) - groups)[owner]
+    ends = np.cumsum(counts)[owner]
+    places = (ends - counts[owner] + nth * size)[:, None] + np.arange(size)
+    filler = places >= ends[:, None]
+    return owner, order[np.minimum(places, len(index) - 1)], filler
+
+
+def _exact_rows(rows: FloatArray, distance: Distance) -> FloatArray:
+    """The (n, d) rows as exact distances want them, float64."""
+    return directions(rows) if distance is Distance.COSINE else rows.astype(np.float64)
+
+
+def _exact_distances(rows: FloatArray, others: FloatArray, distance: Distance) -> FloatArray:
+    """The distance of each of the (n, d) float64 rows to its partner in `others`, (n,)."""
+    if distance is Distance.COSINE:
+        return np.asarray(np.clip(1.0 - np.einsum("ij,ij->i", rows, others), 0.0, 2.0))
+    apart = rows - others
+    return np.asarray(np.einsum("ij,ij->i", apart, apart))
+
+
+def _cosine_inertia(sums: FloatArray, counts: IndexArray, centers: Centers) -> float:
+    """The sum of 1 - u.v over all rows, from the sums of the rows u that each center v won."""
+    own = counts - np.einsum("ij,ij->i", sums, directions(centers.values))
+    return float(np.sum(np.maximum(own, 0.0))) if np.isfinite(own).all() else float("nan")
+
+
+def _blocks(n: int, elements_per_row: int) -> Iterator[slice]:
+    """Slices that cut n rows into blocks of about `_BLOCK_ELEMENTS`."""
+    size = max(1, _BLOCK_ELEMENTS // elements_per_row)
+    return (slice(start, start + size) for start in range(0, n, size))

@@ -1,0 +1,277 @@
+"""Checkpoints: saved states, in a Zarr group that is the model's directory.
+
+A checkpoint is a sub-group under a fresh name, written whole and then made the latest by replacing
+one small file that lists those that count. A crash at any point leaves the ones before it; what it
+was writing is listed nowhere, and removed later. Only the driver writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+from uuid import uuid4
+
+import numpy as np
+import zarr
+import zarr.errors
+
+from dkmeans import storage
+from dkmeans.distance import Centers, Distance
+from dkmeans.errors import Invalid, InvalidCheckpoint
+from dkmeans.schedule import Schedule
+from dkmeans.state import PartialSums, StopReason, TrainState
+
+FORMAT = 1
+_POINTER = "checkpoints.json"
+_NAME = re.compile(r"checkpoint-(\d+)-[0-9a-f]{8}")
+# Arrays larger than this are stored in several pieces: object stores limit one object's size.
+_LARGEST_PIECE = 2**28
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a model is of, beside its numbers: resuming with others would be another model."""
+
+    distance_metric: Distance
+    use_mini_batch: bool
+    mini_batch_steps_per_iteration: int
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule that these settings mean."""
+        if not self.use_mini_batch:
+            return Schedule.full_batch()
+        return Schedule.mini_batch(self.mini_batch_steps_per_iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """How the call of `train` that saved a checkpoint ended, and what it was asked for."""
+
+    reason: StopReason
+    relative_tolerance: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A saved state, as loaded.
+
+    Attributes:
+        address: Its full path or URL.
+        stop: Set where it is the closing checkpoint of a call of `train`.
+    """
+
+    address: str
+    state: TrainState
+    settings: Settings
+    stop: Stop | None
+
+    @property
+    def centers(self) -> Centers:
+        """The centers, to compute with."""
+        return Centers(self.state.centers, self.settings.distance_metric)
+
+    def variables(self) -> dict[str, Any]:
+        """The documented variables by name, each a NumPy array or scalar."""
+        state, settings = self.state, self.settings
+        variables: dict[str, Any] = {
+            "clusters": state.centers.copy(),
+            "global_step": np.int64(state.step),
+            "initialized": np.True_,
+        }
+        if settings.use_mini_batch and settings.mini_batch_steps_per_iteration == 1:
+            variables["Variable"] = state.counts.copy()
+        elif settings.use_mini_batch:
+            pending = state.pending or PartialSums.zero(state.centers.shape)
+            won = pending.counts[:, None]
+            means = pending.sums / np.maximum(won, 1)
+            working = np.where(won > 0, means, state.centers).astype(state.centers.dtype)
+            variables["Variable"] = pending.counts.copy()
+            variables["clusters_updated"] = working
+            variables["update_in_steps"] = np.int64(state.pending_steps)
+        return dict(sorted(variables.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Which checkpoints of a model count, as last seen: the newest is the last."""
+
+    names: tuple[str, ...]
+    seen: storage.Versioned | None
+
+    @classmethod
+    def read(cls, model_dir: str) -> Self:
+        """The head of a model; one without names where there is no model.
+
+        Raises:
+            InvalidCheckpoint: the file is not one that this version writes.
+        """
+        seen = storage.read(storage.join(model_dir, _POINTER))
+        if seen is None:
+            return cls((), None)
+        try:
+            content = json.loads(seen.data)
+            if content["format"] != FORMAT:
+                raise InvalidCheckpoint(
+                    f"the checkpoints of {model_dir} must be of format {FORMAT}, got "
+                    f"{content['format']!r}: another version of dkmeans wrote them"
+                )
+            return cls(tuple(content["checkpoints"]), seen)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InvalidCheckpoint):
+                raise
+            address = storage.join(model_dir, _POINTER)
+            raise InvalidCheckpoint(f"{address} is damaged: {error}") from error
+
+    @property
+    def latest(self) -> str | None:
+        """The name of the newest checkpoint."""
+        return self.names[-1] if self.names else None
+
+
+def prepare(model_dir: str) -> None:
+    """Make the model's directory, if it is not there.
+
+    Raises:
+        Invalid: it cannot be made or written to.
+    """
+    try:
+        zarr.open_group(storage.zarr_store(model_dir), mode="a", zarr_format=3)
+        probe = storage.join(model_dir, f".probe-{uuid4().hex[:8]}")
+        storage.write(probe, b"")
+        storage.remove(probe)
+    except (OSError, zarr.errors.BaseZarrError) as error:
+        raise Invalid(f"model_dir must be writable, got {model_dir!r}: {error}") from error
+
+
+def latest(model_dir: str) -> Checkpoint | None:
+    """The newest checkpoint of a model, or None.
+
+    Raises:
+        InvalidCheckpoint: as `load` does.
+    """
+    name = Head.read(model_dir).latest
+    return load(storage.join(model_dir, name)) if name else None
+
+
+def load(address: str) -> Checkpoint:
+    """The checkpoint at this path or URL.
+
+    Raises:
+        InvalidCheckpoint: there is none, or it is not what was written.
+    """
+    try:
+        group = zarr.open_group(storage.zarr_store(address, read_only=True), mode="r")
+        arrays = {name: array[...] for name, array in group.arrays()}
+        about: dict[str, Any] = dict(group.attrs)
+        for name, sha256 in about["sha256"].items():
+            if _sha256(arrays[name]) != sha256:
+                raise InvalidCheckpoint(f"{address} is damaged: {name} is not what was written")
+        return _from_parts(address, arrays, about)
+    except FileNotFoundError as error:
+        raise InvalidCheckpoint(f"Could not find a checkpoint at: {address}") from error
+    except (zarr.errors.BaseZarrError, OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InvalidCheckpoint):
+            raise
+        raise InvalidCheckpoint(f"{address} is damaged or no checkpoint: {error!r}") from error
+
+
+def save(
+    model_dir: str, head: Head, state: TrainState, settings: Settings, stop: Stop | None, keep: int
+) -> Head:
+    """Save a state, make it the latest, and keep no more than the newest `keep` (0: all).
+
+    Raises:
+        Conflict: another driver has saved since `head` was read.
+        OSError: it cannot be written; the checkpoints before it stand.
+    """
+    name = f"checkpoint-{state.step:08d}-{uuid4().hex[:8]}"
+    address = storage.join(model_dir, name)
+    try:
+        _write(address, state, settings, stop)
+        names = (*head.names, name)
+        kept = names[-keep:] if keep else names
+        content = {"format": FORMAT, "checkpoints": kept}
+        data = json.dumps(content, indent=1).encode()
+        seen = storage.replace(storage.join(model_dir, _POINTER), data, head.seen)
+    except BaseException:
+        # An interrupt may come between the replacing of the file and its return.
+        if name not in Head.read(model_dir).names:
+            storage.remove(address)
+        raise
+    for old in names[: len(names) - len(kept)]:
+        storage.remove(storage.join(model_dir, old))
+    return Head(kept, seen)
+
+
+def sweep(model_dir: str, head: Head) -> None:
+    """Remove what crashed drivers left half-written.
+
+    Only what is not newer than the latest checkpoint: a newer one may be being written right now.
+    """
+    if head.latest is None:
+        return
+    newest = _step(head.latest)
+    for name in storage.children(model_dir):
+        if _NAME.fullmatch(name) and name not in head.names and _step(name) <= newest:
+            storage.remove(storage.join(model_dir, name))
+
+
+def _step(name: str) -> int:
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else -1
+
+
+def _write(address: str, state: TrainState, settings: Settings, stop: Stop | None) -> None:
+    arrays = {"centers": state.centers, "counts": state.counts}
+    if state.pending is not None:
+        arrays |= {"pending_sums": state.pending.sums, "pending_counts": state.pending.counts}
+    about = {
+        "format": FORMAT,
+        "step": state.step,
+        "inertia": state.inertia,
+        "pending_steps": state.pending_steps,
+        "pending_inertia": state.pending.inertia if state.pending else None,
+        "settings": asdict(settings),
+        "stop": {"reason": stop.reason.name, "relative_tolerance": stop.relative_tolerance}
+        if stop
+        else None,
+        "sha256": {name: _sha256(array) for name, array in arrays.items()},
+    }
+    group = zarr.create_group(storage.zarr_store(address), zarr_format=3, attributes=about)
+    for name, array in arrays.items():
+        rows = max(1, _LARGEST_PIECE // max(1, array[:1].nbytes))
+        chunks = (min(len(array), rows), *array.shape[1:])
+        group.create_array(name, data=array, chunks=chunks, compressors=None)
+    storage.flush(address)
+
+
+def _from_parts(address: str, arrays: dict[str, Any], about: dict[str, Any]) -> Checkpoint:
+    pending = None
+    if "pending_sums" in arrays:
+        pending = PartialSums(
+            arrays["pending_sums"], arrays["pending_counts"], about["pending_inertia"]
+        )
+    state = TrainState(
+        centers=arrays["centers"],
+        counts=arrays["counts"],
+        step=about["step"],
+        pending=pending,
+        pending_steps=about["pending_steps"],
+        inertia=about["inertia"],
+    )
+    chosen = {field.name: about["settings"][field.name] for field in fields(Settings)}
+    settings = Settings(**chosen | {"distance_metric": Distance(chosen["distance_metric"])})
+    stop = about["stop"] and Stop(
+        StopReason[about["stop"]["reason"]], about["stop"]["relative_tolerance"]
+    )
+    return Checkpoint(address, state, settings, stop or None)
+
+
+def _sha256(array: Any) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

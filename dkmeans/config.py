@@ -1,0 +1,81 @@
+"""How a fit runs, apart from what it computes."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from dkmeans.errors import Invalid, InvalidType, expected
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where and how an estimator runs; immutable, `replace` returns a changed copy.
+
+    Attributes:
+        model_dir: Path or URL of the model; None leaves it to the estimator.
+        tf_random_seed: The seed where the estimator is given none.
+        save_checkpoints_secs: Seconds between checkpoints; 600 unless steps are given.
+        save_checkpoints_steps: Steps between checkpoints, instead of seconds.
+        keep_checkpoint_max: How many checkpoints are kept; 0 or None keeps all.
+        log_step_count_steps: Steps between lines of the log.
+        client: The `distributed.Client` to run on; None takes the active one, and the threads of
+            this process where there is none.
+
+    Raises:
+        ValueError: both ways of saving are set, or a number is below its least.
+    """
+
+    model_dir: str | os.PathLike[str] | None = None
+    tf_random_seed: int | None = None
+    save_checkpoints_secs: float | None = None
+    save_checkpoints_steps: int | None = None
+    keep_checkpoint_max: int | None = 5
+    log_step_count_steps: int = 100
+    client: Any = None
+
+    def __post_init__(self) -> None:
+        if self.save_checkpoints_secs is not None and self.save_checkpoints_steps is not None:
+            raise Invalid(
+                "save_checkpoints_secs and save_checkpoints_steps must not both be set, got "
+                f"{self.save_checkpoints_secs!r} and {self.save_checkpoints_steps!r}"
+            )
+        if self.save_checkpoints_secs is None and self.save_checkpoints_steps is None:
+            object.__setattr__(self, "save_checkpoints_secs", 600)
+        positive("save_checkpoints_secs", self.save_checkpoints_secs)
+        positive("save_checkpoints_steps", self.save_checkpoints_steps)
+        positive("log_step_count_steps", self.log_step_count_steps)
+        if self.keep_checkpoint_max is not None and self.keep_checkpoint_max < 0:
+            raise Invalid(
+                expected("keep_checkpoint_max", "0 or more, or None", self.keep_checkpoint_max)
+            )
+        if self.client is not None and not hasattr(self.client, "submit"):
+            raise InvalidType(expected("client", "a distributed.Client or None", self.client))
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with these fields changed.
+
+        Raises:
+            ValueError: as the constructor does; TypeError: there is no such field.
+        """
+        if changes.get("save_checkpoints_steps") is not None:
+            changes.setdefault("save_checkpoints_secs", None)
+        elif changes.get("save_checkpoints_secs") is not None:
+            changes.setdefault("save_checkpoints_steps", None)
+        return replace(self, **changes)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # Immutable but for the client, which is a connection: a copy would be another one.
+        return copy.copy(self)
+
+
+def positive(name: str, value: float | None) -> None:
+    """Refuse a number that is not above zero; None passes.
+
+    Raises:
+        ValueError: naming the argument and what it was.
+    """
+    if value is not None and not value > 0:
+        raise Invalid(expected(name, "> 0 or None", value))

@@ -1,0 +1,258 @@
+"""Datasets: rows in storage or memory, and how they come in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+
+from dkmeans.chunks import Batch, Chunk, Shuffled, batch_rows
+from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+from dkmeans.sources.dask_array import from_dask
+from dkmeans.sources.memory import from_array
+from dkmeans.sources.npy import from_npy_file
+from dkmeans.sources.parquet import from_parquet_files
+from dkmeans.sources.zarr_array import from_zarr_array, open_array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Batches of rows, by the verbs of tf.data. Every verb returns another dataset.
+
+    Nothing is read before a step needs it, and then by the worker that takes it.
+    A dataset that `batch` was not called on is one batch of all its rows. As in tf.data the order
+    of the verbs matters: `batch(r).repeat()` ends every epoch with a smaller batch where r does not
+    divide the rows, `repeat().batch(r)` does not.
+
+    Attributes:
+        width: The number of columns.
+    """
+
+    width: int
+    _passes: Callable[[int], Iterator[Batch]]
+    _is_batched: bool = False
+    _is_constant: bool = False
+
+    @classmethod
+    def from_array(cls, array: Any) -> Dataset:
+        """The rows of a NumPy, Dask or Zarr array, (n, d).
+
+        Raises:
+            ValueError: the array is not 2-D; TypeError: it is none.
+        """
+        return cls.of(array_chunks(array, "the array"))
+
+    @classmethod
+    def from_zarr(cls, address: str) -> Dataset:
+        """The rows of a Zarr array, (n, d), at `store` or `store::array`, a path or a URL.
+
+        Raises:
+            ValueError: there is no such array, or it is not 2-D.
+        """
+        array = open_array(str(address))
+        _check_table(str(address), array.shape)
+        return cls.of(from_zarr_array(array, str(address)))
+
+    @classmethod
+    def from_parquet(cls, address: str, columns: Sequence[str] | None = None) -> Dataset:
+        """The rows of a Parquet file, or of those below a folder in the order of their names.
+
+        Args:
+            address: Path or URL of the file or folder.
+            columns: The columns to read, in order; None reads all. Lists give several values.
+
+        Raises:
+            ValueError: nothing readable is there, or a column is missing or holds no numbers.
+        """
+        return cls.of(from_parquet_files(str(address), columns), str(address))
+
+    @classmethod
+    def from_npy(cls, address: str) -> Dataset:
+        """The rows of an .npy file, (n, d), memory-mapped where it is local.
+
+        Raises:
+            ValueError: it cannot be read, or is not a 2-D array in C order.
+        """
+        return cls.of(from_npy_file(str(address)), str(address))
+
+    @classmethod
+    def of(cls, chunks: Batch, name: str = "the data") -> Dataset:
+        """The rows of some chunks, in order; those without rows are skipped.
+
+        Raises:
+            InvalidData: no rows are left.
+        """
+        chunks = tuple(chunk for chunk in chunks if chunk.rows)
+        if not chunks:
+            raise InvalidData(f"{name} must have at least one row, got none")
+        return cls(chunks[0].source.width, lambda _: iter([chunks]), _is_constant=True)
+
+    @classmethod
+    def of_batches(cls, width: int, batches: Iterator[Batch]) -> Dataset:
+        """Batches that can be gone over once."""
+        return cls(width, lambda _: batches, _is_batched=True)
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches, each a tuple of chunks."""
+        return self._passes(0)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every batch holds the same rows: full-batch training may end when it settles."""
+        return self._is_constant
+
+    def batch(self, rows: int) -> Dataset:
+        """Cut the rows into batches of this many, in order; the last may be smaller.
+
+        Raises:
+            ValueError: `rows` is below 1.
+        """
+        if not isinstance(rows, int) or rows < 1:
+            raise Invalid(expected("rows", "an integer >= 1", rows))
+        return replace(
+            self,
+            _passes=lambda epoch: _rebatch(self._passes(epoch), rows),
+            _is_batched=True,
+            _is_constant=False,
+        )
+
+    def shuffle(self, seed: int) -> Dataset:
+        """Put chunks in random order, and rows within each chunk, anew in every epoch.
+
+        Rows of different chunks are not mixed further: that would need all of them at once.
+
+        Raises:
+            ValueError: the dataset is batched already.
+        """
+        if self._is_batched:
+            raise Invalid("shuffle(seed) must come before batch(rows)")
+        return replace(self, _passes=lambda epoch: _shuffle(self._passes(epoch), seed, epoch))
+
+    def repeat(self, n: int | None = None) -> Dataset:
+        """Go over the dataset n times, or without end.
+
+        Raises:
+            ValueError: `n` is below 1.
+        """
+        if n is not None and (not isinstance(n, int) or n < 1):
+            raise Invalid(expected("n", "an integer >= 1, or None for no end", n))
+
+        def passes(_: int) -> Iterator[Batch]:
+            for epoch in range(n) if n is not None else count():
+                yield from self._passes(epoch)
+
+        return replace(self, _passes=passes)
+
+    def take(self, n: int) -> Dataset:
+        """Only the first n batches, or, before `batch`, the first n rows.
+
+        Raises:
+            ValueError: `n` is below 0.
+        """
+        return self._sliced(n, lambda batches: islice(batches, n), lambda rows: (0, n))
+
+    def skip(self, n: int) -> Dataset:
+        """All but the first n batches, or, before `batch`, the first n rows.
+
+        Raises:
+            ValueError: `n` is below 0.
+        """
+        return self._sliced(n, lambda batches: islice(batches, n, None), lambda rows: (n, rows))
+
+    def _sliced(
+        self,
+        n: int,
+        of_batches: Callable[[Iterator[Batch]], Iterator[Batch]],
+        of_rows: Callable[[int], tuple[int, int]],
+    ) -> Dataset:
+        if not isinstance(n, int) or n < 0:
+            raise Invalid(expected("n", "an integer >= 0", n))
+        if self._is_batched:
+            return replace(self, _passes=lambda epoch: of_batches(self._passes(epoch)))
+        return replace(self, _passes=lambda epoch: _slice_rows(self._passes(epoch), of_rows))
+
+
+def limit_epochs(array: Any, num_epochs: int) -> Dataset:
+    """A dataset of `num_epochs` batches, each of them the whole array.
+
+    Raises:
+        ValueError: the array is not 2-D, or `num_epochs` is below 1; TypeError: it is no array.
+    """
+    return Dataset.from_array(array).repeat(num_epochs)
+
+
+def _rebatch(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
+    gathered: list[Chunk] = []
+    missing = rows
+    for chunk in (chunk for batch in batches for chunk in batch):
+        start = 0
+        while start < chunk.rows:
+            part = chunk.cut(start, min(start + missing, chunk.rows))
+            gathered.append(part)
+            start, missing = start + part.rows, missing - part.rows
+            if not missing:
+                yield tuple(gathered)
+                gathered, missing = [], rows
+    if gathered:
+        yield tuple(gathered)
+
+
+def _shuffle(batches: Iterator[Batch], seed: int, epoch: int) -> Iterator[Batch]:
+    for batch in batches:
+        order = np.random.default_rng((seed, epoch)).permutation(len(batch))
+        shuffled = [Shuffled(batch[i], (seed, epoch, int(i))) for i in order]
+        yield tuple(Chunk(source, 0, source.rows) for source in shuffled)
+
+
+def _slice_rows(
+    batches: Iterator[Batch], bounds: Callable[[int], tuple[int, int]]
+) -> Iterator[Batch]:
+    for batch in batches:
+        start, stop = bounds(batch_rows(batch))
+        first, kept = 0, []
+        for chunk in batch:
+            low, high = max(start - first, 0), min(stop - first, chunk.rows)
+            if low < high:
+                kept.append(chunk.cut(low, high))
+            first += chunk.rows
+        if kept:
+            yield tuple(kept)
+
+
+def array_chunks(array: Any, name: str, *, narrow: bool = False) -> Batch:
+    """The chunks of a 2-D array of any of the kinds that the library knows.
+
+    Args:
+        array: The array.
+        name: What to call it in messages.
+        narrow: Whether a 1-D Zarr array will do, as a table of one column.
+
+    Raises:
+        InvalidData: it is not 2-D; InvalidType: it is no array.
+    """
+    if isinstance(array, da.Array):
+        _check_table(name, array.shape)
+        return from_dask(array, name)
+    if isinstance(array, zarr.Array):
+        if not (narrow and array.ndim == 1):
+            _check_table(name, array.shape)
+        return from_zarr_array(array, name)
+    if hasattr(array, "__cuda_array_interface__"):
+        array = array.get()
+    if not hasattr(array, "__array__"):
+        raise InvalidType(expected(name, "a NumPy, Dask, Zarr or CuPy array", type(array).__name__))
+    array = np.asarray(array)
+    _check_table(name, array.shape)
+    return from_array(array, name)
+
+
+def _check_table(name: str, shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or shape[1] == 0:
+        raise InvalidData(
+            f"{name} must be 2-D (rows, columns) with at least one column, got shape {shape}"
+        )

@@ -1,0 +1,54 @@
+"""The two distances: what each asks of points and of centers.
+
+Cosine distance is 1 - u.v over rows of length one, so all the rest of the library needs to know
+of it is how rows become such rows (`directions`), and which centers the means become (`project`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from dkmeans.state import FloatArray
+
+# The squared length below which a row counts as zero: the documented estimator's.
+_SMALLEST_SQUARED_NORM = 1e-12
+
+
+class Distance(StrEnum):
+    """The documented names of the distances."""
+
+    SQUARED_EUCLIDEAN = "squared_euclidean"
+    COSINE = "cosine"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Centers:
+    """Centers (k, d) and the distance by which rows choose among them."""
+
+    values: FloatArray
+    distance: Distance
+
+    @property
+    def width(self) -> int:
+        """The number of columns, d."""
+        return int(self.values.shape[1])
+
+
+def inverse_norms(rows: FloatArray) -> FloatArray:
+    """1 / |x| of each of the (n, d) rows, (n,) float64; finite for a zero row."""
+    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    return np.asarray(1.0 / np.sqrt(np.maximum(squares, _SMALLEST_SQUARED_NORM)))
+
+
+def directions(rows: FloatArray) -> FloatArray:
+    """The (n, d) rows scaled to length one, float64; a zero row stays zero."""
+    rows = rows.astype(np.float64)
+    return np.asarray(rows * inverse_norms(rows)[:, None])
+
+
+def project(means: FloatArray, distance: Distance) -> FloatArray:
+    """The (k, d) centers that stand for these means: for cosine, those of length one."""
+    return directions(means) if distance is Distance.COSINE else means

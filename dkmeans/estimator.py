@@ -1,0 +1,496 @@
+"""The estimator: the documented surface. It keeps no centers: they live in its directory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dkmeans import checkpoints, inference, outputs, storage
+from dkmeans.checkpoints import Checkpoint, Settings
+from dkmeans.chunks import Batch, as_points
+from dkmeans.config import RunConfig, positive
+from dkmeans.dataset import Dataset
+from dkmeans.distance import Distance
+from dkmeans.errors import Invalid, InvalidCheckpoint, InvalidData, InvalidType, expected
+from dkmeans.executors import Dask, Threads, open_executor
+from dkmeans.initialization import KMEANS_PLUS_PLUS, RANDOM, Initialization
+from dkmeans.inputs import EVAL, INFER, TRAIN, InputFn, read_input
+from dkmeans.state import Score
+from dkmeans.training import Plan, train
+
+logger = logging.getLogger(__name__)
+
+InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
+
+
+class KMeans:
+    """k-means as `tf.compat.v1.estimator.experimental.KMeans` documents it, on Dask.
+
+    Work is done by the active `distributed.Client`, or one that `config` names, or else by the
+    threads of this process, with the same bits whichever it is.
+
+    Args:
+        num_clusters: How many clusters, k. Ignored where `initial_clusters` is an array.
+        model_dir: Path or URL where the model is kept, and from where training continues; None
+            takes `config.model_dir`, or else a fresh temporary directory.
+        initial_clusters: `"random"`, `"kmeans_plus_plus"`, a (k, d) array, or a function of a
+            batch's (n, d) rows and the number of centers still missing that returns up to so many.
+        distance_metric: `"squared_euclidean"` or `"cosine"`.
+        seed: Of the random draws of initialization; None takes `config.tf_random_seed`, or else
+            fresh entropy.
+        use_mini_batch: Whether batches are parts of the data; if not, each is treated as all of it.
+        mini_batch_steps_per_iteration: How many steps are accumulated before they are synced to
+            the master copy of the centers.
+        kmeans_plus_plus_num_retries: Candidates drawn beyond the first at each pick of
+            k-means++; negative: 2 + floor(ln k).
+        relative_tolerance: Training stops when the loss changes by less than this, relative to
+            1 + the loss before.
+        config: How to run.
+
+    Raises:
+        ValueError: an argument's value is not one of those it must be.
+        TypeError: an argument is not of the type it must be.
+    """
+
+    ALL_DISTANCES = "all_distances"
+    CLUSTER_CENTERS_VAR_NAME = "clusters"
+    CLUSTER_INDEX = "cluster_index"
+    COSINE_DISTANCE = "cosine"
+    KMEANS_PLUS_PLUS_INIT = "kmeans_plus_plus"
+    RANDOM_INIT = "random"
+    SCORE = "score"
+    SQUARED_EUCLIDEAN_DISTANCE = "squared_euclidean"
+
+    def __init__(
+        self,
+        num_clusters: int,
+        model_dir: str | os.PathLike[str] | None = None,
+        initial_clusters: InitialClusters = RANDOM,
+        distance_metric: str = "squared_euclidean",
+        seed: int | None = None,
+        use_mini_batch: bool = True,
+        mini_batch_steps_per_iteration: int = 1,
+        kmeans_plus_plus_num_retries: int = 2,
+        relative_tolerance: float | None = None,
+        config: RunConfig | None = None,
+    ) -> None:
+        if config is not None and not isinstance(config, RunConfig):
+            raise InvalidType(expected("config", "a RunConfig or None", config))
+        _check_integer("num_clusters", num_clusters, 1)
+        _check_integer("mini_batch_steps_per_iteration", mini_batch_steps_per_iteration, 1)
+        _check_integer("kmeans_plus_plus_num_retries", kmeans_plus_plus_num_retries)
+        if seed is not None:
+            _check_integer("seed", seed, 0)
+        if not isinstance(use_mini_batch, bool | np.bool_):
+            raise InvalidType(expected("use_mini_batch", "a bool", use_mini_batch))
+        _check_number("relative_tolerance", relative_tolerance)
+        positive("relative_tolerance", relative_tolerance)
+        if distance_metric not in tuple(Distance):
+            must = " or ".join(repr(str(distance)) for distance in Distance)
+            raise Invalid(expected("distance_metric", must, distance_metric))
+        source = _initial_clusters(initial_clusters)
+        if isinstance(source, np.ndarray) and len(source) != num_clusters:
+            logger.warning(
+                "num_clusters = %d is ignored: initial_clusters has %d rows",
+                num_clusters,
+                len(source),
+            )
+        config = config or RunConfig()
+        self._config = config.replace(model_dir=_model_dir(model_dir, config.model_dir))
+        self._relative_tolerance = None if relative_tolerance is None else float(relative_tolerance)
+        self._settings = Settings(
+            Distance(distance_metric), bool(use_mini_batch), int(mini_batch_steps_per_iteration)
+        )
+        seed = seed if seed is not None else config.tf_random_seed
+        self._initialization = Initialization(
+            source,
+            len(source) if isinstance(source, np.ndarray) else int(num_clusters),
+            self._settings.distance_metric,
+            int(kmeans_plus_plus_num_retries),
+            None if seed is None else int(seed),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"KMeans({self._initialization.num_clusters}, {self.model_dir!r}, "
+            f"distance_metric={str(self._settings.distance_metric)!r})"
+        )
+
+    @property
+    def model_dir(self) -> str:
+        """Path or URL of the model."""
+        return str(self._config.model_dir)
+
+    @property
+    def config(self) -> RunConfig:
+        """A copy of how it runs, with `model_dir` filled in."""
+        return self._config.replace()
+
+    def train(
+        self, input_fn: InputFn, *, steps: int | None = None, max_steps: int | None = None
+    ) -> KMeans:
+        """Train, from the latest checkpoint where there is one, and save.
+
+        Stops after `steps` steps, at step `max_steps`, at the end of the input, or when the loss
+        has settled; full-batch training on an array also ends when no center moves any more.
+
+        Args:
+            input_fn: Returns the rows: an array (gone over without end), a dict of named columns,
+                a `Dataset`, or an iterator of batches. One step consumes one batch.
+            steps: How many steps to take.
+            max_steps: The step, counted over all calls, to stop at. Nothing is done at or beyond.
+
+        Raises:
+            ValueError: the arguments or the rows cannot be used, or `model_dir` holds a model that
+                is another one.
+            KeyboardInterrupt: after a checkpoint.
+        """
+        if steps is not None and max_steps is not None:
+            raise Invalid("Can not provide both steps and max_steps.")
+        for name, value in (("steps", steps), ("max_steps", max_steps)):
+            _check_steps(name, value)
+        found = checkpoints.latest(self.model_dir)
+        if found is not None:
+            self._check_same_model(found)
+            if max_steps is not None and found.state.step >= max_steps:
+                logger.info("nothing to do: step %d of %d is done", found.state.step, max_steps)
+                return self
+        done = found.state.step if found else 0
+        plan = Plan(
+            self.model_dir,
+            self._settings,
+            self._initialization,
+            done + steps if steps is not None else max_steps,
+            self._relative_tolerance,
+            self._config,
+        )
+        dataset = self._read(input_fn, TRAIN)
+        if found is not None:
+            _check_width(dataset, found)
+        with self._executor() as executor:
+            train(plan, dataset, found.state if found else None, executor)
+        return self
+
+    def evaluate(
+        self,
+        input_fn: InputFn,
+        steps: int | None = None,
+        *,
+        checkpoint_path: str | None = None,
+        name: str | None = None,
+    ) -> dict[str, Any]:
+        """How well the centers fit some rows; also written below `eval_dir(name)`.
+
+        Args:
+            input_fn: Returns the rows, gone over once.
+            steps: How many batches to go over; None: all.
+            checkpoint_path: The checkpoint to evaluate; None: the latest.
+            name: Tells this evaluation's directory from others'.
+
+        Returns:
+            `loss` and `score`: the mean over batches of their sums of distances to the nearest
+            center; `average_loss`: the mean distance of a row; `global_step`.
+
+        Raises:
+            ValueError: there is no checkpoint, or the arguments or the rows cannot be used.
+        """
+        _check_steps("steps", steps)
+        checkpoint = self._checkpoint(checkpoint_path)
+        scores = self._scores(input_fn, EVAL, checkpoint, steps)
+        total = sum(scores, Score(0, 0.0))
+        result = {
+            "average_loss": total.inertia / total.rows,
+            "global_step": checkpoint.state.step,
+            "loss": total.inertia / len(scores),
+            "score": total.inertia / len(scores),
+        }
+        file = f"evaluation-{checkpoint.state.step:08d}.json"
+        storage.write(storage.join(self.eval_dir(name), file), json.dumps(result).encode())
+        return result
+
+    def score(self, input_fn: InputFn) -> float:
+        """The sum of the distances to the nearest center over the first batch, positive.
+
+        Raises:
+            ValueError: there is no checkpoint, or the rows cannot be used.
+        """
+        (score,) = self._scores(input_fn, EVAL, self._checkpoint(None), 1)
+        return score.inertia
+
+    def predict(
+        self,
+        input_fn: InputFn,
+        predict_keys: str | Sequence[str] | None = None,
+        *,
+        checkpoint_path: str | None = None,
+        yield_single_examples: bool = True,
+    ) -> Iterator[dict[str, Any]]:
+        """The cluster of each row, and its distance to every center.
+
+        Args:
+            input_fn: Returns the rows, gone over once.
+            predict_keys: Which of `cluster_index` and `all_distances` to give; None: both.
+            checkpoint_path: The checkpoint to predict with; None: the latest.
+            yield_single_examples: Whether to yield a dict for each row, or for each batch.
+
+        Yields:
+            For each row `cluster_index`, int64, and `all_distances`, (k,) float32: squared
+            Euclidean or cosine distances. For each batch (n,) and (n, k).
+
+        Raises:
+            ValueError: there is no checkpoint, or the keys or the rows cannot be used.
+        """
+        functions = {
+            self.ALL_DISTANCES: inference.all_distances,
+            self.CLUSTER_INDEX: inference.cluster_index,
+        }
+        if predict_keys is not None:
+            asked = [predict_keys] if isinstance(predict_keys, str) else list(predict_keys)
+            if not set(asked) & set(functions):
+                raise Invalid(f"predict_keys must be among {sorted(functions)}, got {asked}")
+            functions = {name: of for name, of in functions.items() if name in asked}
+        checkpoint = self._checkpoint(checkpoint_path)
+        task = inference.Task(checkpoint.centers, tuple(functions.items()))
+        return self._predict(input_fn, task, single=yield_single_examples)
+
+    def predict_cluster_index(self, input_fn: InputFn) -> Iterator[np.int64]:
+        """The index of each row's nearest center.
+
+        Raises:
+            ValueError: as `predict` does.
+        """
+        for row in self.predict(input_fn, self.CLUSTER_INDEX):
+            yield row[self.CLUSTER_INDEX]
+
+    def transform(self, input_fn: InputFn) -> Iterator[npt.NDArray[np.float32]]:
+        """Each row's distance to every center, (k,) float32: squared Euclidean, or cosine.
+
+        Raises:
+            ValueError: as `predict` does.
+        """
+        for row in self.predict(input_fn, self.ALL_DISTANCES):
+            yield row[self.ALL_DISTANCES]
+
+    def write_predictions(
+        self,
+        input_fn: InputFn,
+        output: str,
+        *,
+        transform: bool = False,
+        checkpoint_path: str | None = None,
+    ) -> int:
+        """Write the cluster of each row to storage, from where it is computed.
+
+        Args:
+            input_fn: Returns the rows, gone over once; not an iterator.
+            output: Path or URL of a Zarr group (`.zarr`) of arrays `cluster_index` (n,) int64 and
+                `all_distances` (n, k) float32, or of a folder (`.parquet`) of files with columns of
+                these names. Predictions of an earlier run are replaced.
+            transform: Whether the distances are written too.
+            checkpoint_path: The checkpoint to predict with; None: the latest.
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            ValueError: there is no checkpoint, the rows cannot be used, or the output is not such a
+                place or holds something else.
+        """
+        checkpoint = self._checkpoint(checkpoint_path)
+        dataset = self._read(input_fn, INFER)
+        _check_width(dataset, checkpoint)
+        batches = list(dataset.batches())
+        whole: Batch = tuple(chunk for batch in batches for chunk in batch)
+        rows = sum(chunk.rows for chunk in whole)
+        k = len(checkpoint.state.centers)
+        place = outputs.plan_output(output, whole, k, distances=transform)
+        outputs.create(place, rows, k, {"checkpoint": checkpoint.address})
+        writing = outputs.Writing(checkpoint.centers, place)
+        with self._executor() as executor:
+            parts = outputs.regions(batches, place.region)
+            written = sum(executor.map(outputs.write_region, parts, writing))
+        outputs.finish(place)
+        return written
+
+    def cluster_centers(self) -> npt.NDArray[Any]:
+        """The (k, d) centers of the latest checkpoint.
+
+        Raises:
+            ValueError: there is none.
+        """
+        centers: npt.NDArray[Any] = self.get_variable_value(self.CLUSTER_CENTERS_VAR_NAME)
+        return centers
+
+    def get_variable_names(self) -> list[str]:
+        """The names of what a checkpoint holds, sorted.
+
+        Raises:
+            ValueError: there is no checkpoint.
+        """
+        return list(self._checkpoint(None).variables())
+
+    def get_variable_value(self, name: str | Sequence[str]) -> Any:
+        """The value of a variable of the latest checkpoint; for a list of names, a dict.
+
+        Raises:
+            ValueError: there is no checkpoint, or no such variable.
+        """
+        variables = self._checkpoint(None).variables()
+        names = [name] if isinstance(name, str) else list(name)
+        unknown = [n for n in names if n.removesuffix(":0") not in variables]
+        if unknown:
+            raise Invalid(f"name must be one of {', '.join(variables)}, got {unknown[0]!r}")
+        values = {n: variables[n.removesuffix(":0")] for n in names}
+        return values[name] if isinstance(name, str) else values
+
+    def latest_checkpoint(self) -> str | None:
+        """The full path of the latest checkpoint, or None."""
+        name = checkpoints.Head.read(self.model_dir).latest
+        return storage.join(self.model_dir, name) if name else None
+
+    def eval_dir(self, name: str | None = None) -> str:
+        """The directory of evaluations of this name; not made by this call."""
+        return storage.join(self.model_dir, f"eval_{name}" if name else "eval")
+
+    def _executor(self) -> Threads | Dask:
+        return open_executor(self._config.client)
+
+    def _read(self, input_fn: InputFn, mode: str) -> Dataset:
+        params = {
+            "num_clusters": self._initialization.num_clusters,
+            "distance_metric": str(self._settings.distance_metric),
+        }
+        return read_input(input_fn, mode, params, self.config)
+
+    def _checkpoint(self, path: str | os.PathLike[str] | None) -> Checkpoint:
+        if path:
+            return checkpoints.load(os.fspath(path))
+        found = checkpoints.latest(self.model_dir)
+        if found is None:
+            raise InvalidCheckpoint(f"Could not find trained model in model_dir: {self.model_dir}.")
+        return found
+
+    def _check_same_model(self, found: Checkpoint) -> None:
+        """Refuse to continue a model that is not the one this object is for."""
+        own, its = self._settings, found.settings
+        k = self._initialization.num_clusters
+        differences = [
+            ("num_clusters", k, len(found.state.centers)),
+            ("distance_metric", str(own.distance_metric), str(its.distance_metric)),
+            ("use_mini_batch", own.use_mini_batch, its.use_mini_batch),
+        ]
+        if own.use_mini_batch:
+            steps = own.mini_batch_steps_per_iteration, its.mini_batch_steps_per_iteration
+            differences.append(("mini_batch_steps_per_iteration", *steps))
+        source = self._initialization.source
+        if isinstance(source, np.ndarray):
+            width = "columns of initial_clusters", source.shape[1], found.state.centers.shape[1]
+            differences.append(width)
+        for name, mine, saved in differences:
+            if mine != saved:
+                raise InvalidCheckpoint(
+                    f"{name} must be that of the model in model_dir, {saved!r}, to continue it, "
+                    f"got {mine!r}; give another model_dir to begin anew ({self.model_dir})"
+                )
+
+    def _scores(
+        self, input_fn: InputFn, mode: str, checkpoint: Checkpoint, steps: int | None
+    ) -> list[Score]:
+        """The score of each of the first batches."""
+        dataset = self._read(input_fn, mode)
+        _check_width(dataset, checkpoint)
+        scores: list[Score] = []
+        with self._executor() as executor:
+            for batch in dataset.batches():
+                scores += executor.map_reduce(inference.score, [batch], checkpoint.centers)
+                if len(scores) == steps:
+                    break
+        return scores
+
+    def _predict(
+        self, input_fn: InputFn, task: inference.Task, *, single: bool
+    ) -> Iterator[dict[str, Any]]:
+        dataset = self._read(input_fn, INFER)
+        if dataset.width != task.centers.width:
+            raise _wrong_width(dataset.width, task.centers.width)
+        with self._executor() as executor:
+            for batch in dataset.batches():
+                parts = executor.map(inference.run, batch, task)
+                if single:
+                    for part in parts:
+                        for values in zip(*part.values(), strict=True):
+                            yield dict(zip(part, values, strict=True))
+                else:
+                    gathered = list(parts)
+                    names = gathered[0].keys()
+                    yield {name: np.concatenate([p[name] for p in gathered]) for name in names}
+
+
+def _check_integer(name: str, value: object, least: int | None = None) -> None:
+    must = "an integer" if least is None else f"an integer >= {least}"
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise InvalidType(expected(name, must, value))
+    if least is not None and value < least:
+        raise Invalid(expected(name, must, value))
+
+
+def _check_number(name: str, value: object) -> None:
+    if value is None or (isinstance(value, float | int | np.number) and value is not True):
+        return
+    raise InvalidType(expected(name, "a number or None", value))
+
+
+def _check_steps(name: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InvalidType(expected(name, "an integer or None", value))
+    if value <= 0:
+        raise Invalid(f"Must specify {name} > 0, given: {value}")
+
+
+def _check_width(dataset: Dataset, checkpoint: Checkpoint) -> None:
+    centers = checkpoint.state.centers.shape[1]
+    if dataset.width != centers:
+        raise _wrong_width(dataset.width, centers)
+
+
+def _wrong_width(rows: int, centers: int) -> InvalidData:
+    return InvalidData(f"rows must have {centers} columns, as the centers have, got {rows}")
+
+
+def _initial_clusters(given: InitialClusters) -> Any:
+    """The documented kinds of initial centers, checked; arrays as a copy of float32 or float64."""
+    names = f"{RANDOM!r}, {KMEANS_PLUS_PLUS!r}"
+    if isinstance(given, str):
+        if given not in (RANDOM, KMEANS_PLUS_PLUS):
+            must = f"{names}, a 2-D array, or a function"
+            raise Invalid(expected("initial_clusters", must, given))
+        return given
+    if callable(given):
+        return given
+    centers = as_points(given, "initial_clusters").copy()
+    if 0 in centers.shape:
+        raise Invalid(f"initial_clusters must have rows and columns, got shape {centers.shape}")
+    if not np.isfinite(centers).all():
+        raise Invalid("initial_clusters must be finite, got NaN or infinity")
+    return centers
+
+
+def _model_dir(
+    given: str | os.PathLike[str] | None, configured: str | os.PathLike[str] | None
+) -> str:
+    for directory in (given, configured):
+        if directory is not None and not isinstance(directory, str | os.PathLike):
+            raise InvalidType(expected("model_dir", "a path, a URL or None", directory))
+    own, config = (os.fspath(d) if d else "" for d in (given, configured))
+    if own and config and own != config:
+        raise Invalid(f"model_dir and config.model_dir must be equal, got {own!r} and {config!r}")
+    return own or config or tempfile.mkdtemp(prefix="dkmeans-")

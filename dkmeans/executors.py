@@ -1,0 +1,260 @@
+"""Where the work is done: the threads of this process, or the workers of a Dask cluster.
+
+Both give the same bits: the tree in which results are added is a function of the list of chunks
+alone (`fold`), whoever computes which run of them, and in whatever order they are done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import lru_cache
+from itertools import islice
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+from threadpoolctl import ThreadpoolController
+
+from dkmeans.chunks import Batch, Chunk, Source
+from dkmeans.sources.dask_array import FutureRows
+from dkmeans.sources.memory import MemoryRows, ShippedRows
+from dkmeans.state import M, fold
+
+R = TypeVar("R")
+V = TypeVar("V")
+
+# Runs of chunks per thread and iteration: enough for a fast worker to take over from a slow one.
+_RUNS_PER_THREAD = 4
+# Results that one task adds up: keeps the tree shallow and any one worker's share of it small.
+_FAN_IN = 8
+# Chunks of `map` that are worked on ahead of the one the caller waits for, per thread.
+_AHEAD_PER_THREAD = 2
+
+
+class Executor(Protocol):
+    """Applies a function to chunks and a value, wherever it does."""
+
+    def map_reduce(
+        self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
+    ) -> list[M]:
+        """One result for each batch: `function` of each of its chunks, added up by `fold`."""
+        ...
+
+    def map(
+        self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
+    ) -> Iterator[R]:
+        """`function` of each chunk, in order, a little ahead of the caller and no more."""
+        ...
+
+
+class Threads(AbstractContextManager["Threads"]):
+    """The threads of this process: the embedded default, and the definition of correct."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._count = threads or _usable_cores()
+        self._pool = ThreadPoolExecutor(self._count, "dkmeans")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def map_reduce(
+        self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
+    ) -> list[M]:
+        """See `Executor`."""
+        size = _run_size(max(map(len, batches)), self._count)
+        with _blas().limit(limits=1, user_api="blas"):
+            pending = [
+                [self._pool.submit(_fold_run, function, run, value) for run in _runs(batch, size)]
+                for batch in batches
+            ]
+            try:
+                return [fold(future.result() for future in futures) for futures in pending]
+            except BaseException:
+                _cancel(future for futures in pending for future in futures)
+                raise
+
+    def map(
+        self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
+    ) -> Iterator[R]:
+        """See `Executor`."""
+        return _ahead(
+            (self._pool.submit(function, chunk, value) for chunk in chunks),
+            self._count * _AHEAD_PER_THREAD,
+        )
+
+
+class Dask(AbstractContextManager["Dask"]):
+    """The workers of a Dask cluster.
+
+    Tasks are pure functions of chunks and a value, so a lost worker costs time and nothing else.
+    The value travels to the workers as the result of a task: unlike what `scatter` places, that
+    can be computed again. Rows in this process's memory travel so too, once, not per iteration.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._shipped: WeakKeyDictionary[MemoryRows, Any] = WeakKeyDictionary()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._shipped.clear()
+
+    def map_reduce(
+        self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
+    ) -> list[M]:
+        """See `Executor`."""
+        shared = self._client.submit(_identity, value, pure=False)
+        size = _run_size(max(map(len, batches)), self._threads())
+        results = []
+        for batch in batches:
+            level = [self._submit(_fold_run, function, run, shared) for run in _runs(batch, size)]
+            while len(level) > 1:
+                level = [
+                    self._client.submit(_fold_parts, *level[i : i + _FAN_IN], pure=False)
+                    for i in range(0, len(level), _FAN_IN)
+                ]
+            results += level
+        try:
+            return list(self._client.gather(results))
+        except BaseException:
+            self._client.cancel(results)
+            raise
+
+    def map(
+        self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
+    ) -> Iterator[R]:
+        """See `Executor`."""
+        shared = self._client.submit(_identity, value, pure=False)
+        return _ahead(
+            (self._submit(_apply, function, (chunk,), shared) for chunk in chunks),
+            self._threads() * _AHEAD_PER_THREAD,
+        )
+
+    def _threads(self) -> int:
+        return max(1, sum(int(n) for n in self._client.nthreads().values()))
+
+    def _submit(self, task: Any, function: Any, run: Batch, shared: Any) -> Any:
+        """Submit a task over chunks, with their rows in memory as arguments of their own."""
+        futures: dict[Source, tuple[int, Any]] = {}
+
+        def ship(source: Source) -> Source:
+            if not isinstance(source, MemoryRows | FutureRows):
+                return source
+            number, _ = futures.setdefault(source, (len(futures), self._future(source)))
+            table = (source.rows, source.width, source.dtype)
+            return ShippedRows(number, source.name, *table, source.first)
+
+        run = _with_leaves(run, ship)
+        arrays = [future for _, future in futures.values()]
+        return self._client.submit(task, function, run, shared, *arrays, pure=False)
+
+    def _future(self, source: MemoryRows | FutureRows) -> Any:
+        if isinstance(source, FutureRows):
+            return source.future
+        if source not in self._shipped:
+            self._shipped[source] = self._client.submit(_identity, source.array, pure=False)
+        return self._shipped[source]
+
+
+def open_executor(client: Any = None) -> Threads | Dask:
+    """The executor for the client given, or else the active one, or else this process's threads."""
+    client = client if client is not None else _active_client()
+    return Dask(client) if client is not None else Threads()
+
+
+def _active_client() -> Any:
+    if "distributed" not in sys.modules:  # nobody has made a client; spare half a second
+        return None
+    from distributed import default_client  # noqa: PLC0415
+
+    try:
+        return default_client()
+    except ValueError:
+        return None
+
+
+def _identity(value: V) -> V:
+    return value
+
+
+def _apply(function: Callable[[Chunk, V], R], run: Batch, value: V, *arrays: Any) -> R:
+    (chunk,) = _unpacked(run, arrays)
+    return function(chunk, value)
+
+
+def _fold_run(function: Callable[[Chunk, V], M], run: Batch, value: V, *arrays: Any) -> M:
+    return fold(function(chunk, value) for chunk in _unpacked(run, arrays))
+
+
+def _fold_parts(*parts: M) -> M:
+    return fold(parts)
+
+
+def _unpacked(run: Batch, arrays: Sequence[Any]) -> Batch:
+    """The chunks with the arrays that travelled beside them put where they belong."""
+
+    def unpack(source: Source) -> Source:
+        if not isinstance(source, ShippedRows):
+            return source
+        return MemoryRows(arrays[source.argument], source.name, source.first)
+
+    return _with_leaves(run, unpack) if arrays else run
+
+
+def _with_leaves(run: Batch, change: Callable[[Source], Source]) -> Batch:
+    return tuple(replace(chunk, source=chunk.source.with_leaves(change)) for chunk in run)
+
+
+def _run_size(chunks: int, threads: int) -> int:
+    """A power of two: the least that leaves no more runs than the threads should have."""
+    size = 1
+    while chunks > size * threads * _RUNS_PER_THREAD:
+        size *= 2
+    return size
+
+
+def _runs(batch: Batch, size: int) -> list[Batch]:
+    return [batch[i : i + size] for i in range(0, len(batch), size)]
+
+
+def _ahead(futures: Iterator[Any], window: int) -> Iterator[Any]:
+    """The results of futures in order; they are drawn, and so submitted, `window` at a time."""
+    waiting = deque(islice(futures, window))
+    try:
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(islice(futures, 1))
+            yield result
+    finally:
+        _cancel(waiting)
+
+
+def _cancel(futures: Iterable[Future[Any]]) -> None:
+    for future in futures:
+        future.cancel()
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,67 @@
+"""What fixed centers say of rows: functions of a chunk, for a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dkmeans.backends import select
+from dkmeans.chunks import Chunk, finite_points
+from dkmeans.distance import Centers
+from dkmeans.state import FloatArray, IndexArray, Score
+
+
+def cluster_index(chunk: Chunk, centers: Centers) -> IndexArray:
+    """Each row's nearest center, (n,) int64.
+
+    Raises:
+        InvalidData: rows that cannot be read, are not as wide as the centers, or not finite.
+    """
+    points = chunk.load(centers.width)
+    index, distance = select().nearest(points, centers)
+    if not np.isfinite(distance).all():
+        raise chunk.complaint(points)
+    return index
+
+
+def all_distances(chunk: Chunk, centers: Centers) -> FloatArray:
+    """Each row's distance to every center, (n, k) float32.
+
+    Raises:
+        InvalidData: as `cluster_index` does.
+    """
+    return select().distances(finite_points(chunk, centers.width), centers)
+
+
+def score(chunk: Chunk, centers: Centers) -> Score:
+    """The sum of the rows' distances to their nearest centers.
+
+    Raises:
+        InvalidData: as `cluster_index` does.
+    """
+    points = chunk.load(centers.width)
+    _, distance = select().nearest(points, centers)
+    if not np.isfinite(distance).all():
+        raise chunk.complaint(points)
+    return Score(chunk.rows, float(distance.sum()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """Centers, and the functions of a chunk and them to apply, by name."""
+
+    centers: Centers
+    functions: tuple[tuple[str, Callable[[Chunk, Centers], NDArray[Any]]], ...]
+
+
+def run(chunk: Chunk, task: Task) -> dict[str, NDArray[Any]]:
+    """The results of a task's functions, by name.
+
+    Raises:
+        InvalidData: as they do.
+    """
+    return {name: function(chunk, task.centers) for name, function in task.functions}

@@ -1,0 +1,135 @@
+"""What an `input_fn` may return, and the datasets that it means."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+
+from dkmeans.chunks import Batch, Chunk, Columns
+from dkmeans.dataset import Dataset, array_chunks
+from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+
+TRAIN = "train"
+EVAL = "eval"
+INFER = "infer"
+
+InputFn = Callable[..., Any]
+
+
+def read_input(input_fn: InputFn, mode: str, params: dict[str, Any], config: Any) -> Dataset:
+    """Call an `input_fn` and make what it returns a dataset.
+
+    Args:
+        input_fn: The function; parameters named `mode`, `params` and `config` are supplied.
+        mode: What the rows are for. To train, arrays are gone over without end; otherwise once.
+        params: Supplied to it.
+        config: Supplied to it.
+
+    Raises:
+        TypeError: it is no function, has other parameters, or returns nothing of use.
+        ValueError: its rows cannot be used, or come with labels where none can be.
+    """
+    if not callable(input_fn):
+        raise InvalidType(expected("input_fn", "a function", input_fn))
+    supplied = {"mode": mode, "params": params, "config": config}
+    parameters = inspect.signature(input_fn).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in (2, 4)]
+    unknown = [name for name in required if name not in supplied]
+    if unknown:
+        raise InvalidType(
+            f"input_fn must take no parameters but mode, params and config, got {unknown}"
+        )
+    names = {p.name for p in parameters}
+    given = input_fn(**{name: value for name, value in supplied.items() if name in names})
+    given = _without_labels(given, mode)
+    if isinstance(given, Dataset):
+        return given
+    if isinstance(given, Mapping) or _is_array(given):
+        dataset = Dataset.of(_features(given, "the features"), "the features")
+        return dataset.repeat() if mode == TRAIN else dataset
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        return _from_iterator(iter(given), mode)
+    raise InvalidType(
+        expected(
+            "input_fn",
+            "a function that returns an array, a dict of arrays, a Dataset or an iterator of "
+            "batches",
+            f"one that returns {type(given).__name__}",
+        )
+    )
+
+
+def _without_labels(given: Any, mode: str) -> Any:
+    if not isinstance(given, tuple):
+        return given
+    if len(given) != 2:
+        raise InvalidType(
+            f"input_fn must return features or (features, None), got a tuple of {len(given)}"
+        )
+    features, labels = given
+    if labels is not None and mode != INFER:
+        raise Invalid("labels must be None: clustering uses none, got some beside the features")
+    return features
+
+
+def _is_array(given: Any) -> bool:
+    return isinstance(given, da.Array | zarr.Array | np.ndarray) or hasattr(given, "__array__")
+
+
+def _from_iterator(items: Iterator[Any], mode: str) -> Dataset:
+    def batches() -> Iterator[Batch]:
+        for number, item in enumerate(items):
+            features = _without_labels(item, mode)
+            batch = tuple(c for c in _features(features, f"batch {number}") if c.rows)
+            if batch:
+                yield batch
+
+    stream = batches()
+    first = next(stream, None)
+    if first is None:
+        raise InvalidData("the input must have at least one batch of rows, got none")
+    return Dataset.of_batches(first[0].source.width, chain([first], stream))
+
+
+def _features(given: Any, name: str) -> Batch:
+    """The chunks of an array, or of a dict's columns side by side in the order of their names."""
+    if not isinstance(given, Mapping):
+        return array_chunks(given, name)
+    if not given:
+        raise InvalidData(f"{name} must have at least one column, got an empty dict")
+    columns = [_column(given[key], f"{name}[{key!r}]") for key in sorted(given)]
+    rows = {sum(chunk.rows for chunk in column) for column in columns}
+    if len(rows) > 1:
+        raise InvalidData(f"the columns of {name} must be equally long, got {sorted(rows)} rows")
+    return tuple(
+        Chunk(source, 0, source.rows) for source in map(Columns, _aligned(columns)) if source.rows
+    )
+
+
+def _column(values: Any, name: str) -> Batch:
+    """The chunks of one column, (n,) or (n, w)."""
+    if not isinstance(values, da.Array | zarr.Array):
+        values = np.asarray(values)
+    if values.ndim == 1 and not isinstance(values, zarr.Array):
+        values = values[:, None]
+    return array_chunks(values, name, narrow=True)
+
+
+def _aligned(columns: list[Batch]) -> Iterator[tuple[Chunk, ...]]:
+    """Cut chunks of several columns so that each piece has the same rows of all of them."""
+    left = [list(reversed(column)) for column in columns]
+    while all(left):
+        rows = min(chunks[-1].rows for chunks in left)
+        piece = []
+        for chunks in left:
+            chunk = chunks.pop()
+            piece.append(chunk.cut(0, rows))
+            if chunk.rows > rows:
+                chunks.append(chunk.cut(rows, chunk.rows))
+        yield tuple(piece)

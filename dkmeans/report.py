@@ -1,0 +1,52 @@
+"""What a running fit tells: records of the log, for people, and with their numbers for programs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+logger = logging.getLogger("dkmeans")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a fit stands after an iteration. The log record's `progress` attribute.
+
+    Attributes:
+        step: Steps completed since initialization.
+        last_step: The step at which it will stop at the latest; None where nothing says.
+        loss: The iteration's loss, before its update.
+        change: The loss's change relative to the iteration before; None for a first one.
+        empty_clusters: How many centers won no row in the iteration.
+        rows: How many rows the iteration went over.
+        seconds: How long it took.
+    """
+
+    step: int
+    last_step: int | None
+    loss: float
+    change: float | None
+    empty_clusters: int
+    rows: int
+    seconds: float
+
+    @property
+    def rows_per_second(self) -> float:
+        """The speed of the iteration."""
+        return self.rows / max(self.seconds, 1e-9)
+
+    def __str__(self) -> str:
+        parts = [f"step {self.step}" + (f" of {self.last_step}" if self.last_step else "")]
+        parts.append(f"loss {self.loss:.6g}")
+        if self.change is not None:
+            parts.append(f"change {self.change:.1e}")
+        parts.append(f"{self.rows_per_second:,.0f} rows/s")
+        if self.empty_clusters:
+            parts.append(f"{self.empty_clusters} empty clusters")
+        return ", ".join(parts)
+
+
+def report_progress(progress: Progress, *, notable: bool) -> None:
+    """Log where a fit stands: at level INFO where that is notable, else at DEBUG."""
+    level = logging.INFO if notable else logging.DEBUG
+    logger.log(level, "%s", progress, extra={"progress": progress})

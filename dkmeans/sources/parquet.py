@@ -1,0 +1,209 @@
+"""Rows of Parquet files: float, integer and boolean columns, and lists of equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dkmeans.chunks import Batch, Chunk, Source, rows_per_chunk
+from dkmeans.errors import Invalid, InvalidData
+from dkmeans.storage import filesystem
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetRows:
+    """Some consecutive row groups of a file: the rows from number `first` of the file on.
+
+    Attributes:
+        name: The file's address.
+        columns: The columns to read, in the order they take in a row.
+        widths: How many values each column gives a row: one, or a list's length.
+    """
+
+    name: str
+    groups: tuple[int, ...]
+    columns: tuple[str, ...]
+    widths: tuple[int, ...]
+    dtype: str
+    rows: int
+    first: int
+
+    @property
+    def width(self) -> int:
+        """How many values a row has."""
+        return sum(self.widths)
+
+    def read(self, start: int, stop: int) -> Any:
+        """These rows."""
+        fs, path = filesystem(self.name)
+        try:
+            with pq.ParquetFile(path, filesystem=fs) as file:
+                table = file.read_row_groups(list(self.groups), columns=list(self.columns))
+        except pa.ArrowException as error:
+            raise InvalidData(f"{self.name} cannot be read: {error}") from error
+        table = table.slice(start - self.first, stop - start)
+        rows = np.empty((stop - start, self.width), self.dtype)
+        place = 0
+        for column, width in zip(self.columns, self.widths, strict=True):
+            rows[:, place : place + width] = self._values(table[column], column, width, start)
+            place += width
+        return rows
+
+    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
+        """See `Source`."""
+        return change(self)
+
+    def _values(self, column: pa.ChunkedArray, name: str, width: int, start: int) -> Any:
+        values = column.combine_chunks()
+        if values.null_count:
+            row = start + int(np.flatnonzero(values.is_null())[0])
+            raise InvalidData(f"rows must be whole; row {row} of {self.name} has no {name!r}")
+        if _is_list(values.type):
+            lengths = values.value_lengths().to_numpy(zero_copy_only=False)
+            if (lengths != width).any():
+                row = int(np.flatnonzero(lengths != width)[0])
+                raise InvalidData(
+                    f"the lists of column {name!r} must all have {width} values, as the first has; "
+                    f"that of row {start + row} of {self.name} has {lengths[row]}"
+                )
+            values = values.flatten()
+            if values.null_count:
+                row = start + int(np.flatnonzero(values.is_null())[0]) // width
+                raise InvalidData(
+                    f"rows must be whole; row {row} of {self.name} has a gap in {name!r}"
+                )
+        return values.to_numpy(zero_copy_only=False).reshape(-1, width)
+
+
+def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
+    """Chunks of whole row groups of a Parquet file, or of the files below a folder by name.
+
+    Args:
+        address: Path or URL of the file or folder.
+        columns: The columns to read, in order; None reads all.
+
+    Raises:
+        InvalidData: nothing readable is there, or the files disagree about the columns.
+        Invalid: a column is not there, or does not hold numbers.
+    """
+    fs, root = filesystem(address)
+    scheme = address.partition("://")[0] + "://" if "://" in address else ""
+    try:
+        files = _parquet_files(fs, root)
+        sources = [
+            source
+            for file in files
+            for source in _of_file(fs, file, scheme + file if scheme else file, columns)
+        ]
+    except FileNotFoundError as error:
+        raise InvalidData(
+            f"{address} must be a Parquet file or folder: nothing is there"
+        ) from error
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidData(f"{address} must be Parquet, and cannot be read: {error}") from error
+    if not files:
+        raise InvalidData(f"{address} must be a Parquet file or a folder that holds some")
+    for source in sources:
+        if (source.columns, source.widths) != (sources[0].columns, sources[0].widths):
+            raise InvalidData(
+                f"all files below {address} must have the same columns; {sources[0].name} has "
+                f"{_described(sources[0])}, {source.name} {_described(source)}"
+            )
+    return tuple(Chunk(source, source.first, source.first + source.rows) for source in sources)
+
+
+def _parquet_files(fs: Any, root: str) -> list[str]:
+    """The files to read, in the order of their names; Spark's and Hive's hidden ones are not."""
+    if not fs.exists(root):
+        raise FileNotFoundError(root)
+    if not fs.isdir(root):
+        return [root]
+    below = [(path, path.removeprefix(root).strip("/").split("/")) for path in fs.find(root)]
+    return sorted(
+        path
+        for path, parts in below
+        if path.endswith((".parquet", ".parq")) and not any(p[0] in "._" for p in parts)
+    )
+
+
+def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> Iterable[ParquetRows]:
+    with pq.ParquetFile(path, filesystem=fs) as file:
+        schema, metadata = file.schema_arrow, file.metadata
+        chosen = tuple(columns) if columns is not None else tuple(schema.names)
+        missing = [column for column in chosen if column not in schema.names]
+        if missing or not chosen:
+            raise Invalid(
+                f"columns must be among those of {name} ({', '.join(schema.names)}), got "
+                f"{', '.join(missing) or 'none'}"
+            )
+        if not metadata.num_rows:
+            return
+        types = [schema.field(column).type for column in chosen]
+        refused = [c for c, t in zip(chosen, types, strict=True) if not _is_usable(t)]
+        if refused:
+            described = ", ".join(f"{c} ({schema.field(c).type})" for c in refused)
+            raise Invalid(
+                f"columns of {name} must hold numbers or lists of them, got {described}; choose "
+                "others with columns"
+            )
+        widths = tuple(_width(file, c, t) for c, t in zip(chosen, types, strict=True))
+        dtype = np.result_type(*(_dtype(t) for t in types)).str
+        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    target = rows_per_chunk(np.dtype(dtype).itemsize * sum(widths))
+    first = 0
+    for groups in _runs(sizes, target):
+        rows = sum(sizes[i] for i in groups)
+        if rows:
+            yield ParquetRows(name, groups, chosen, widths, dtype, rows, first)
+        first += rows
+
+
+def _runs(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:
+    """Deal consecutive row groups into runs that stay within the target where they can."""
+    run: list[int] = []
+    for number, size in enumerate(sizes):
+        if run and sum(sizes[i] for i in run) + size > target:
+            yield tuple(run)
+            run = []
+        run.append(number)
+    if run:
+        yield tuple(run)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _is_usable(kind: pa.DataType) -> bool:
+    kind = kind.value_type if _is_list(kind) else kind
+    return bool(
+        pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    )
+
+
+def _dtype(kind: pa.DataType) -> np.dtype[Any]:
+    """The dtype that a column's values are read as; integers stay integers until they are rows."""
+    dtype: np.dtype[Any] = np.dtype((kind.value_type if _is_list(kind) else kind).to_pandas_dtype())
+    return dtype
+
+
+def _width(file: pq.ParquetFile, column: str, kind: pa.DataType) -> int:
+    if not _is_list(kind):
+        return 1
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size)
+    first = next(file.iter_batches(batch_size=1, columns=[column]))
+    length = first.column(0).value_lengths()[0].as_py()
+    return int(length or 0)
+
+
+def _described(source: ParquetRows) -> str:
+    pairs = zip(source.columns, source.widths, strict=True)
+    return ", ".join(name if width == 1 else f"{name}[{width}]" for name, width in pairs)

@@ -1,0 +1,81 @@
+"""Rows of a Zarr array, version 2 or 3, sharded or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import zarr
+import zarr.errors
+from numpy.typing import DTypeLike
+from zarr.storage import MemoryStore
+
+from dkmeans.chunks import Batch, Source, cut, rows_per_chunk
+from dkmeans.errors import InvalidData
+from dkmeans.sources.memory import from_array
+from dkmeans.storage import zarr_store
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ZarrRows:
+    """A Zarr array of one or two dimensions; it pickles as its address and metadata."""
+
+    array: Any
+    name: str
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return int(self.array.shape[0])
+
+    @property
+    def width(self) -> int:
+        """How many columns it has."""
+        return int(self.array.shape[1]) if self.array.ndim == 2 else 1
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """The dtype of what it reads."""
+        dtype: DTypeLike = self.array.dtype
+        return dtype
+
+    def read(self, start: int, stop: int) -> Any:
+        """These rows."""
+        return self.array[start:stop].reshape(stop - start, -1)
+
+    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
+        """See `Source`."""
+        return change(self)
+
+
+def from_zarr_array(array: zarr.Array[Any], name: str) -> Batch:
+    """Chunks of whole storage chunks, or shards, of about the size that the library likes."""
+    source = ZarrRows(array, name)
+    if isinstance(array.store, MemoryStore):  # other processes cannot read it
+        return from_array(source.read(0, source.rows), name)
+    unit = (array.shards or array.chunks)[0]
+    return cut(source, rows_per_chunk(array.dtype.itemsize * source.width, unit))
+
+
+def open_array(address: str) -> zarr.Array[Any]:
+    """The array at `store` or `store::array`.
+
+    Raises:
+        InvalidData: there is none, it cannot be read, or the address means a group.
+    """
+    store, _, path = address.partition("::")
+    try:
+        node = zarr.open(zarr_store(store, read_only=True), path=path or None, mode="r")
+    except FileNotFoundError as error:
+        raise InvalidData(f"{address} must be a Zarr array: nothing is there") from error
+    except (TimeoutError, zarr.errors.BaseZarrError, OSError, ValueError, KeyError) as error:
+        raise InvalidData(f"{address} must be a Zarr array, and cannot be read: {error}") from error
+    if isinstance(node, zarr.Group):
+        names = ", ".join(f"{store}::{name}" for name, _ in sorted(node.arrays()))
+        raise InvalidData(
+            f"{address} must be a Zarr array, got a group; name one of its arrays: {names}"
+            if names
+            else f"{address} must be a Zarr array, got a group that holds none"
+        )
+    return node

@@ -1,0 +1,185 @@
+"""Addresses: a local path or the URL of an object store, and what can be done there.
+
+S3, Google Cloud Storage and Azure are reached through obstore, configured by the variables their
+own tools read (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...); any other URL through fsspec.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+import obstore
+import zarr.storage
+from obstore.exceptions import AlreadyExistsError, PreconditionError
+from obstore.fsspec import FsspecStore
+from zarr.abc.store import Store
+
+from dkmeans.errors import Conflict
+
+_OBJECT_STORES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "azure")
+
+
+def is_local(address: str) -> bool:
+    """Whether the address is a path of this machine."""
+    return "://" not in address or address.startswith("file://")
+
+
+def join(address: str, *names: str) -> str:
+    """The address of something below another address."""
+    return "/".join([address.rstrip("/") if address.strip("/") else address, *names])
+
+
+def local_path(address: str) -> Path:
+    """The path that a local address means."""
+    return Path(address.removeprefix("file://")).expanduser()
+
+
+def zarr_store(address: str, *, read_only: bool = False) -> Store:
+    """The Zarr store at an address; nothing is read or written yet."""
+    if is_local(address):
+        return zarr.storage.LocalStore(local_path(address), read_only=read_only)
+    if urlsplit(address).scheme in _OBJECT_STORES:
+        return zarr.storage.ObjectStore(_object_store(address), read_only=read_only)
+    return zarr.storage.FsspecStore.from_url(address, read_only=read_only)
+
+
+def filesystem(address: str) -> tuple[Any, str]:
+    """The fsspec file system of an address, and the address as that file system spells it."""
+    parts = urlsplit(address)
+    if not is_local(address) and parts.scheme in _OBJECT_STORES:
+        return FsspecStore(parts.scheme), f"{parts.netloc}{parts.path}"  # type: ignore[call-overload]
+    fs, path = fsspec.url_to_fs(str(local_path(address)) if is_local(address) else address)
+    return fs, str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """Some bytes, and the mark by which a store tells this version of them from another."""
+
+    data: bytes
+    version: str
+
+
+def read(address: str) -> Versioned | None:
+    """What stands at an address, or None where nothing does."""
+    if not is_local(address) and urlsplit(address).scheme in _OBJECT_STORES:
+        folder, _, name = address.rpartition("/")
+        try:
+            found = obstore.get(_object_store(folder), name)
+        except FileNotFoundError:
+            return None
+        return Versioned(bytes(found.bytes()), str(found.meta["e_tag"]))
+    fs, path = filesystem(address)
+    try:
+        data = fs.cat_file(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Versioned(data, "")
+
+
+def replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
+    """Put bytes where `seen` stood when last read, all at once or not at all.
+
+    An object store compares and swaps. Locally the file is written aside, flushed to the disk and
+    renamed, after a look at what is there: two drivers that look in the same instant both pass.
+
+    Raises:
+        Conflict: something else stands there by now.
+    """
+    if not is_local(address) and urlsplit(address).scheme in _OBJECT_STORES:
+        folder, _, name = address.rpartition("/")
+        mode: Any = {"e_tag": seen.version} if seen else "create"
+        try:
+            done = obstore.put(_object_store(folder), name, data, mode=mode)
+        except (PreconditionError, AlreadyExistsError) as error:
+            raise Conflict(_CONFLICT.format(address)) from error
+        return Versioned(data, str(done["e_tag"]))
+    now = read(address)
+    if (now and now.data) != (seen and seen.data):
+        raise Conflict(_CONFLICT.format(address))
+    if is_local(address):
+        _write_durably(local_path(address), data)
+    else:
+        fs, path = filesystem(address)
+        fs.pipe_file(path, data)
+    return Versioned(data, "")
+
+
+def write(address: str, data: bytes) -> None:
+    """Put bytes at an address, whatever stood there."""
+    if is_local(address):
+        local_path(address).parent.mkdir(parents=True, exist_ok=True)
+        _write_durably(local_path(address), data)
+    else:
+        fs, path = filesystem(address)
+        fs.pipe_file(path, data)
+
+
+def children(address: str) -> list[str]:
+    """The names of what stands directly below an address; none where there is nothing."""
+    fs, path = filesystem(address)
+    try:
+        found = fs.ls(path, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+
+
+def remove(address: str) -> None:
+    """Remove all that stands at and below an address; nothing there is no error."""
+    fs, path = filesystem(address)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def flush(address: str) -> None:
+    """Have the disk hold all that is below a local address; elsewhere a write is kept when done."""
+    if not is_local(address):
+        return
+    root = local_path(address)
+    for path in [*root.rglob("*"), root, root.parent]:
+        _sync(path)
+
+
+@cache
+def _object_store(address: str) -> Any:
+    return obstore.store.from_url(address)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(aside).chmod(0o644)
+        Path(aside).replace(path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there, and renames are journalled
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_CONFLICT = (
+    "{} was changed by another driver since this one last looked: two of them are training in the "
+    "same model directory. Stop one, and run the other's command again"
+)

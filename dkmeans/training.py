@@ -1,0 +1,170 @@
+"""One call of `train`: the iterations, when they stop, and what is saved and said on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dkmeans import checkpoints
+from dkmeans.checkpoints import Head, Settings, Stop
+from dkmeans.chunks import Batch, batch_rows
+from dkmeans.config import RunConfig
+from dkmeans.dataset import Dataset
+from dkmeans.executors import Executor
+from dkmeans.initialization import Initialization
+from dkmeans.lloyd import converged, iterate
+from dkmeans.report import Progress, logger, report_progress
+from dkmeans.state import StopReason, TrainState
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a call of `train` is to do.
+
+    Attributes:
+        model_dir: Where the model is kept.
+        last_step: The step to stop at; None: whatever else stops it.
+        relative_tolerance: The relative change of the loss below which it has converged.
+    """
+
+    model_dir: str
+    settings: Settings
+    initialization: Initialization
+    last_step: int | None
+    relative_tolerance: float | None
+    config: RunConfig
+
+
+def train(plan: Plan, dataset: Dataset, start: TrainState | None, executor: Executor) -> StopReason:
+    """Train until something stops it; the state is saved then, whatever it was.
+
+    Args:
+        plan: What to do.
+        dataset: The batches to do it on.
+        start: The state to continue from; None finds the first centers.
+        executor: Where the work is done.
+
+    Returns:
+        Why it stopped.
+
+    Raises:
+        ValueError: the rows cannot be clustered.
+        Conflict: another driver trains in the same directory.
+        KeyboardInterrupt: after a checkpoint.
+    """
+    checkpoints.prepare(plan.model_dir)
+    saver = _Saver(plan)
+    batches = dataset.batches()
+    if start is None:
+        centers, batches = plan.initialization.find(batches, executor)
+        counts = np.full(len(centers), int(plan.settings.schedule.keeps_counts), np.int64)
+        start = TrainState(centers, counts)
+        saver.save(start)
+    state, reason = start, None
+    try:
+        for state, reason in _until_stopped(plan, dataset, batches, start, executor):
+            if reason is None and saver.is_due(state):
+                saver.save(state)
+    except BaseException:
+        saver.rescue(state)
+        raise
+    assert reason is not None
+    saver.save(state, Stop(reason, plan.relative_tolerance))
+    logger.info("%s at step %d", reason.value, state.step)
+    return reason
+
+
+def _until_stopped(
+    plan: Plan,
+    dataset: Dataset,
+    batches: Iterator[Batch],
+    start: TrainState,
+    executor: Executor,
+) -> Iterator[tuple[TrainState, StopReason | None]]:
+    """The state after each iteration; at the end once more, with the reason why it is the end."""
+    schedule = plan.settings.schedule
+    limit = None if plan.last_step is None else plan.last_step - start.step
+    sizes: list[int] = []
+    iterations = _counted(schedule.iterations(batches, start.pending_steps, limit), sizes)
+    fixed = dataset.is_constant and not plan.settings.use_mini_batch
+    states = iterate(start, iterations, plan.settings.distance_metric, schedule, executor)
+    previous, first, began = start, True, time.perf_counter()
+    for state in states:
+        now = time.perf_counter()
+        base = None if first else previous
+        _report(plan, state, base, sizes.pop(), now - began)
+        if base is not None and converged(base, state, plan.relative_tolerance):
+            yield state, StopReason.CONVERGED
+            return
+        if fixed and np.array_equal(previous.centers, state.centers):
+            yield state, StopReason.SETTLED
+            return
+        yield state, None
+        previous, first, began = state, False, now
+    at_limit = plan.last_step is not None and previous.step >= plan.last_step
+    yield previous, StopReason.MAX_STEPS if at_limit else StopReason.END_OF_INPUT
+
+
+def _counted(
+    iterations: Iterable[tuple[Batch, ...]], sizes: list[int]
+) -> Iterator[tuple[Batch, ...]]:
+    """The same iterations; the number of rows of each is put to `sizes` as it is taken."""
+    for batches in iterations:
+        sizes.append(sum(map(batch_rows, batches)))
+        yield batches
+
+
+def _report(
+    plan: Plan, state: TrainState, previous: TrainState | None, rows: int, seconds: float
+) -> None:
+    loss = state.inertia or 0.0
+    change = None
+    if previous is not None and previous.inertia is not None:
+        change = (loss - previous.inertia) / (1 + abs(previous.inertia))
+    every, steps = plan.config.log_step_count_steps, len(state.losses)
+    progress = Progress(
+        step=state.step,
+        last_step=plan.last_step,
+        loss=loss,
+        change=change,
+        empty_clusters=int(np.count_nonzero(state.counts == 0)) if state.pending is None else 0,
+        rows=rows,
+        seconds=seconds,
+    )
+    notable = previous is None or state.step // every > (state.step - steps) // every
+    report_progress(progress, notable=notable)
+
+
+class _Saver:
+    """Saves states as often as the configuration says, and once at the end."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._head = Head.read(plan.model_dir)
+        checkpoints.sweep(plan.model_dir, self._head)
+        self._saved_at = time.monotonic()
+        self._saved_step: int | None = None
+
+    def is_due(self, state: TrainState) -> bool:
+        config = self._plan.config
+        if config.save_checkpoints_steps is not None:
+            return state.step - (self._saved_step or 0) >= config.save_checkpoints_steps
+        return time.monotonic() - self._saved_at >= (config.save_checkpoints_secs or 0)
+
+    def save(self, state: TrainState, stop: Stop | None = None) -> None:
+        keep = self._plan.config.keep_checkpoint_max or 0
+        self._head = checkpoints.save(
+            self._plan.model_dir, self._head, state, self._plan.settings, stop, keep
+        )
+        self._saved_at, self._saved_step = time.monotonic(), state.step
+
+    def rescue(self, state: TrainState) -> None:
+        """Save what has been computed before an error or an interrupt goes on its way."""
+        if self._saved_step == state.step:
+            return
+        # The interrupt may have come just after a save: what is there now is the truth.
+        self._head = Head.read(self._plan.model_dir)
+        self.save(state, Stop(StopReason.INTERRUPTED, self._plan.relative_tolerance))
