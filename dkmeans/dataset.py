@@ -31,9 +31,11 @@ class Dataset:
 
     Attributes:
         width: The number of columns.
+        rows: The number of rows that one pass has at the most; None where only reading can tell.
     """
 
     width: int
+    rows: int | None
     _passes: Callable[[int], Iterator[Batch]]
     _is_batched: bool = False
     _is_constant: bool = False
@@ -90,12 +92,13 @@ class Dataset:
         chunks = tuple(chunk for chunk in chunks if chunk.rows)
         if not chunks:
             raise InvalidData(f"{name} must have at least one row, got none")
-        return cls(chunks[0].source.width, lambda _: iter([chunks]), _is_constant=True)
+        width, rows = chunks[0].source.width, batch_rows(chunks)
+        return cls(width, rows, lambda _: iter([chunks]), _is_constant=True)
 
     @classmethod
     def of_batches(cls, width: int, batches: Iterator[Batch]) -> Dataset:
         """Batches that can be gone over once."""
-        return cls(width, lambda _: batches, _is_batched=True)
+        return cls(width, None, lambda _: batches, _is_batched=True)
 
     def batches(self) -> Iterator[Batch]:
         """The batches, each a tuple of chunks."""
@@ -174,7 +177,12 @@ class Dataset:
             raise Invalid(expected("n", "an integer >= 0", n))
         if self._is_batched:
             return replace(self, _passes=lambda epoch: of_batches(self._passes(epoch)))
-        return replace(self, _passes=lambda epoch: _slice_rows(self._passes(epoch), of_rows))
+        start, stop = of_rows(self.rows or 0)
+        return replace(
+            self,
+            rows=max(0, min(stop, self.rows or 0) - start),
+            _passes=lambda epoch: _slice_rows(self._passes(epoch), of_rows),
+        )
 
 
 def limit_epochs(array: Any, num_epochs: int) -> Dataset:

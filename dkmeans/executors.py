@@ -129,11 +129,7 @@ class Dask(AbstractContextManager["Dask"]):
                     for i in range(0, len(level), _FAN_IN)
                 ]
             results += level
-        try:
-            return list(self._client.gather(results))
-        except BaseException:
-            self._client.cancel(results)
-            raise
+        return [result.result() for result in results]
 
     def map(
         self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V

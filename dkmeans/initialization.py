@@ -50,9 +50,14 @@ class Initialization:
     seed: int | None
 
     def find(
-        self, batches: Iterator[Batch], executor: Executor
+        self, batches: Iterator[Batch], rows: int | None, executor: Executor
     ) -> tuple[FloatArray, Iterator[Batch]]:
         """The (k, d) first centers in the data's dtype, and all the batches, seen ones included.
+
+        Args:
+            batches: What training will go over.
+            rows: How many rows they have before they begin again; None where that is not known.
+            executor: Where rows are read.
 
         Raises:
             ValueError: the rows are too few, too narrow, or not finite; the callable gave no rows
@@ -75,7 +80,7 @@ class Initialization:
         elif self.source == KMEANS_PLUS_PLUS:
             centers = self._plus_plus(first, executor)
         else:
-            centers, seen = self._collect(batches, executor)
+            centers, seen = self._collect(batches, rows, executor)
         # Normalised whatever their source: cosine distance knows directions only.
         return project(centers, self.distance).astype(dtype), chain(seen, batches)
 
@@ -96,7 +101,7 @@ class Initialization:
         return picked
 
     def _collect(
-        self, batches: Iterator[Batch], executor: Executor
+        self, batches: Iterator[Batch], available: int | None, executor: Executor
     ) -> tuple[FloatArray, list[Batch]]:
         """Centers from successive batches until there are enough."""
         draw = partial(_at_random, np.random.default_rng(self.seed))
@@ -106,7 +111,7 @@ class Initialization:
         seen: list[Batch] = []
         missing, rows = self.num_clusters, 0
         while missing:
-            batch = next(batches, None)
+            batch = next(batches, None) if available is None or rows < available else None
             if batch is None:
                 raise InvalidData(
                     f"initialization needs num_clusters = {self.num_clusters} centers, and the "
@@ -160,13 +165,13 @@ def _squared_distances(points: FloatArray, norms: FloatArray, rows: IndexArray) 
     scale = norms + norms[rows, None]
     squares = scale - 2 * (others @ points.T)
     unsure = squares < 1e3 * np.finfo(points.dtype).eps * scale
-    squares = squares.astype(np.float64)
+    exact: FloatArray = squares.astype(np.float64)
     which, row = np.nonzero(unsure)
     for start in range(0, len(row), 2**12):
         piece = slice(start, start + 2**12)
         apart = points[row[piece]].astype(np.float64) - others[which[piece]]
-        squares[which[piece], row[piece]] = np.einsum("ij,ij->i", apart, apart)
-    return squares
+        exact[which[piece], row[piece]] = np.einsum("ij,ij->i", apart, apart)
+    return exact
 
 
 def _at_random(

@@ -47,7 +47,14 @@ def update(state: TrainState, distance: Distance, schedule: Schedule) -> TrainSt
     means /= np.maximum(weight + won, 1)[:, None]
     means = means if schedule.keeps_counts else project(means, distance)
     moved = np.where(won[:, None] > 0, means, centers).astype(state.centers.dtype)
-    return replace(state, centers=moved, counts=weight + won, pending=None, pending_steps=0)
+    return replace(
+        state,
+        centers=moved,
+        counts=weight + won,
+        pending=None,
+        pending_steps=0,
+        inertia=state.pending.inertia,
+    )
 
 
 def iterate(
@@ -68,7 +75,6 @@ def iterate(
             pending=pending,
             pending_steps=state.pending_steps + len(steps),
             step=state.step + len(steps),
-            inertia=pending.inertia,
             losses=tuple(step.inertia for step in steps),
         )
         if state.pending_steps == schedule.steps_per_iteration:
@@ -80,7 +86,7 @@ def converged(previous: TrainState, state: TrainState, relative_tolerance: float
     """Whether the loss of a whole iteration changed by too little to go on."""
     if relative_tolerance is None or previous.inertia is None or state.inertia is None:
         return False
-    if state.pending is not None:
+    if state.pending is not None:  # the loss is still that of the iteration before
         return False
     change = abs(state.inertia - previous.inertia) / (1 + abs(previous.inertia))
     return change < relative_tolerance

@@ -108,7 +108,7 @@ class TrainState:
         step: How many steps have been completed since initialization.
         pending: The sums of the current iteration's steps so far; None between iterations.
         pending_steps: How many steps those are.
-        inertia: The loss of the last iteration: summed over its steps, before its update.
+        inertia: The loss of the last whole iteration: summed over its steps, before its update.
         losses: The loss of each step that led here from the state before. Not saved.
     """
 

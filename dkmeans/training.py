@@ -59,7 +59,7 @@ def train(plan: Plan, dataset: Dataset, start: TrainState | None, executor: Exec
     saver = _Saver(plan)
     batches = dataset.batches()
     if start is None:
-        centers, batches = plan.initialization.find(batches, executor)
+        centers, batches = plan.initialization.find(batches, dataset.rows, executor)
         counts = np.full(len(centers), int(plan.settings.schedule.keeps_counts), np.int64)
         start = TrainState(centers, counts)
         saver.save(start)
@@ -120,9 +120,10 @@ def _counted(
 def _report(
     plan: Plan, state: TrainState, previous: TrainState | None, rows: int, seconds: float
 ) -> None:
-    loss = state.inertia or 0.0
+    whole = state.pending is None
+    loss = state.inertia if whole and state.inertia else sum(state.losses)
     change = None
-    if previous is not None and previous.inertia is not None:
+    if whole and previous is not None and previous.inertia is not None:
         change = (loss - previous.inertia) / (1 + abs(previous.inertia))
     every, steps = plan.config.log_step_count_steps, len(state.losses)
     progress = Progress(

@@ -1,0 +1,41 @@
+# Two commands set the project up, each from a fresh clone: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check format benchmark clean
+
+demo: $(VENV)/demo
+	$(BIN)/dkmeans demo
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+# Format, lint, types, import contracts.
+check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/check
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmark: $(VENV)/benchmark
+	$(BIN)/python benchmarks/lloyd.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo $(VENV)/test $(VENV)/check $(VENV)/benchmark: $(VENV)/%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@
+
+# The jobs are installed under another name than their folder's, which mypy cannot know.
+build/types/dkmeans_jobs:
+	mkdir -p $(@D)
+	ln -sfn ../../jobs $@
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,223 @@
+"""The command line: what each job is asked, from flags and from a TOML file."""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dkmeans import Invalid, __version__
+
+# Flags on the line that overrule an entry of another name, because the two exclude each other.
+_RIVALS = {
+    "full_batch": ("batch_rows",),
+    "batch_rows": ("full_batch",),
+    "steps_per_iteration": ("full_batch",),
+    "steps": ("max_steps",),
+    "max_steps": ("steps",),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="dkmeans",
+        description="k-means for data that does not fit on one machine, on Dask.",
+        epilog="Exit codes: 0 done, 2 bad arguments or input, 130 interrupted (after a "
+        "checkpoint), 1 anything else.",
+    )
+    parser.add_argument("--version", action="version", version=f"dkmeans {__version__}")
+    jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True)
+    _add_train(jobs)
+    _add_evaluate(jobs)
+    _add_predict(jobs)
+    _add_info(jobs)
+    _add_demo(jobs)
+    return parser
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a job: flags, then what its TOML file adds to them.
+
+    Raises:
+        Invalid: the file cannot be read, or has a key that the job does not know.
+        SystemExit: with 2, after saying what is wrong with the flags.
+    """
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    path = getattr(arguments, "config", None)
+    if path is not None:
+        flags = _as_flags(arguments, path)
+        arguments = parser.parse_args([argv[0], *flags, *argv[1:]])
+    if "input" in vars(arguments) and arguments.input is None:
+        parser.error(f"{arguments.job}: INPUT is missing")
+    for name in getattr(arguments, "needs", ()):
+        if getattr(arguments, name) is None:
+            parser.error(f"{arguments.job}: --{name.replace('_', '-')} is missing")
+    return arguments
+
+
+def _add_train(jobs: Any) -> None:
+    train = _add_job(
+        jobs,
+        "train",
+        "find clusters; run again to resume",
+        "Train a model, or go on with the one in --model-dir. Without --full-batch or "
+        "--batch-rows: full batch, until the loss changes by less than 1e-4 of itself, at most 300 "
+        "steps. With --batch-rows and no other end: once over the data.",
+    )
+    _add_input(train)
+    model = train.add_argument_group("the model")
+    model.add_argument("--num-clusters", type=int, metavar="K", help="how many clusters")
+    _add_model_dir(model, "where the model is kept")
+    model.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="the distance")
+    model.add_argument(
+        "--init", choices=("random", "kmeans_plus_plus"), help="how the first centers are found"
+    )
+    model.add_argument("--seed", type=int, metavar="S", help="of the random draws")
+    steps = train.add_argument_group("the steps")
+    steps.add_argument(
+        "--full-batch", action="store_true", default=None, help="each step takes all rows"
+    )
+    steps.add_argument(
+        "--batch-rows", type=int, metavar="R", help="each step takes this many rows, in order"
+    )
+    steps.add_argument(
+        "--steps-per-iteration",
+        type=int,
+        metavar="N",
+        help="steps between two updates of the centers (with --batch-rows; default 1)",
+    )
+    steps.add_argument("--steps", type=int, metavar="N", help="take so many steps more")
+    steps.add_argument(
+        "--max-steps", type=int, metavar="N", help="stop at this step, counted over all runs"
+    )
+    steps.add_argument(
+        "--relative-tolerance",
+        type=float,
+        metavar="T",
+        help="stop when the loss changes by less than this part of itself",
+    )
+    _add_cluster(train)
+    train.set_defaults(needs=("num_clusters", "model_dir"))
+
+
+def _add_evaluate(jobs: Any) -> None:
+    evaluate = _add_job(
+        jobs,
+        "evaluate",
+        "how well a model fits some rows",
+        "Print the loss of the latest checkpoint over some rows.",
+    )
+    _add_input(evaluate)
+    _add_model_dir(evaluate, "where the model is kept")
+    _add_cluster(evaluate)
+    evaluate.set_defaults(needs=("model_dir",))
+
+
+def _add_predict(jobs: Any) -> None:
+    predict = _add_job(
+        jobs,
+        "predict",
+        "write the cluster of each row",
+        "Write the cluster of each row to storage, from the workers, in the order of the rows.",
+    )
+    _add_input(predict)
+    _add_model_dir(predict, "where the model is kept")
+    predict.add_argument(
+        "--output", metavar="OUT", help="path or URL ending in .zarr or .parquet to write to"
+    )
+    predict.add_argument(
+        "--transform",
+        action="store_true",
+        default=None,
+        help="write the distances to all centers too",
+    )
+    _add_cluster(predict)
+    predict.set_defaults(needs=("model_dir", "output"))
+
+
+def _add_info(jobs: Any) -> None:
+    info = _add_job(jobs, "info", "what is in a model", "Print what is in a model's directory.")
+    info.add_argument("model_dir", metavar="DIR", help="where the model is kept")
+
+
+def _add_demo(jobs: Any) -> None:
+    demo = _add_job(
+        jobs,
+        "demo",
+        "cluster real flights, from start to end",
+        "Cluster the 336,776 flights that left New York City in 2013: prepare them, train on a "
+        "local cluster, evaluate, predict, and say what the clusters are.",
+    )
+    demo.add_argument(
+        "--directory", default="demo", metavar="DIR", help="where to put it all (default: demo)"
+    )
+
+
+def _add_job(jobs: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
+    job: argparse.ArgumentParser = jobs.add_parser(name, help=summary, description=description)
+    job.add_argument("--json", action="store_true", default=None, help="print one JSON object")
+    if name not in ("info", "demo"):
+        job.add_argument("--config", metavar="FILE", help="TOML file of flags; given ones win")
+    return job
+
+
+def _add_input(job: argparse.ArgumentParser) -> None:
+    job.add_argument(
+        "input",
+        nargs="?",
+        metavar="INPUT",
+        help="path or URL of a .zarr array (store or store::array), an .npy file, or a .parquet "
+        "file or folder",
+    )
+    job.add_argument("--columns", metavar="A,B,C", help="the columns of a Parquet input to use")
+
+
+def _add_model_dir(job: Any, text: str) -> None:
+    job.add_argument("--model-dir", metavar="DIR", help=f"{text}: a path or URL")
+
+
+def _add_cluster(job: argparse.ArgumentParser) -> None:
+    cluster = job.add_argument_group("the cluster")
+    cluster.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="threads (of this process; the default), local (worker processes), or the "
+        "tcp://... of a scheduler",
+    )
+    cluster.add_argument("--workers", type=int, metavar="W", help="worker processes (local)")
+    cluster.add_argument(
+        "--threads-per-worker", type=int, metavar="T", help="threads of each (local)"
+    )
+    cluster.add_argument("--memory-limit", metavar="BYTES", help="memory of each, as 4GB (local)")
+
+
+def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
+    """The entries of a TOML file as flags, but for those that flags on the line overrule."""
+    try:
+        entries = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Invalid(
+            f"--config must be a TOML file, and {path} cannot be read: {error}"
+        ) from error
+    known = set(vars(arguments)) - {"job", "config", "needs"}
+    flags: list[str] = []
+    for key, value in entries.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            allowed = ", ".join(sorted(k.replace("_", "-") for k in known))
+            raise Invalid(f"{path} must have no other keys than {allowed}, got {key!r}")
+        overruled = [name, *_RIVALS.get(name, ())]
+        if value is False or any(getattr(arguments, n, None) is not None for n in overruled):
+            continue
+        if isinstance(value, dict):
+            raise Invalid(f"{path}: {key} must be a value, got a table")
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        if name == "input":
+            flags.append(text)
+        else:
+            flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [text])
+    return flags

@@ -1,0 +1,22 @@
+"""`dkmeans evaluate`: how well a model fits some rows."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from dkmeans_jobs.cluster import open_client
+from dkmeans_jobs.data import open_input
+from dkmeans_jobs.model import open_model
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate the latest checkpoint over all rows.
+
+    Raises:
+        Invalid: the arguments or the input cannot be used, or there is no model.
+    """
+    dataset = open_input(arguments.input, arguments.columns)
+    with open_client(arguments) as client:
+        model = open_model(arguments.model_dir, client)
+        return {**model.evaluate(lambda: dataset), "written_to": model.eval_dir()}

@@ -1,0 +1,55 @@
+"""The model that a job works with, by its directory."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dkmeans import KMeans, RunConfig, checkpoints, storage
+from dkmeans.checkpoints import Checkpoint
+from dkmeans.errors import InvalidCheckpoint
+
+_JOB = "job.json"
+
+
+def find_model(model_dir: str) -> Checkpoint:
+    """The latest checkpoint of a model.
+
+    Raises:
+        InvalidCheckpoint: there is none.
+    """
+    found = checkpoints.latest(model_dir)
+    if found is None:
+        raise InvalidCheckpoint(f"Could not find trained model in model_dir: {model_dir}.")
+    return found
+
+
+def open_model(model_dir: str, client: Any) -> KMeans:
+    """The estimator of a trained model.
+
+    Raises:
+        InvalidCheckpoint: there is none.
+    """
+    found = find_model(model_dir)
+    return KMeans(
+        len(found.state.centers),
+        model_dir,
+        distance_metric=found.settings.distance_metric,
+        use_mini_batch=found.settings.use_mini_batch,
+        mini_batch_steps_per_iteration=found.settings.mini_batch_steps_per_iteration,
+        config=RunConfig(client=client),
+    )
+
+
+def remember_input(model_dir: str, about: dict[str, Any]) -> None:
+    """Note which rows a model was last trained on."""
+    storage.write(storage.join(model_dir, _JOB), json.dumps(about).encode())
+
+
+def remembered_input(model_dir: str) -> dict[str, Any] | None:
+    """What `remember_input` noted, or None."""
+    found = storage.read(storage.join(model_dir, _JOB))
+    if found is None:
+        return None
+    about: dict[str, Any] = json.loads(found.data)
+    return about

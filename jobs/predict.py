@@ -1,0 +1,32 @@
+"""`dkmeans predict`: write the cluster of each row to storage."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from dkmeans_jobs.cluster import open_client
+from dkmeans_jobs.data import open_input
+from dkmeans_jobs.model import open_model
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Predict with the latest checkpoint, and write from the workers.
+
+    Raises:
+        Invalid: the arguments or the input cannot be used, or there is no model.
+    """
+    began = time.monotonic()
+    dataset = open_input(arguments.input, arguments.columns)
+    with open_client(arguments) as client:
+        model = open_model(arguments.model_dir, client)
+        rows = model.write_predictions(
+            lambda: dataset, arguments.output, transform=bool(arguments.transform)
+        )
+        return {
+            "rows": rows,
+            "seconds": round(time.monotonic() - began, 3),
+            "output": arguments.output,
+            "checkpoint": model.latest_checkpoint(),
+        }
