@@ -14,7 +14,7 @@ from dkmeans.state import FloatArray
 
 # Chunks that the library cuts itself are about this large: enough rows to make a task's overhead
 # vanish, few enough for every thread to have several.
-TARGET_BYTES = 4 * 2**20
+TARGET_BYTES = 8 * 2**20
 
 # float32 holds every integer up to here, and not every one above.
 _LARGEST_EXACT_INTEGER = 2**24

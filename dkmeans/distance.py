@@ -37,9 +37,18 @@ class Centers:
         return int(self.values.shape[1])
 
 
+def squared_norms(rows: FloatArray) -> FloatArray:
+    """|x|^2 of each of the (n, d) float64 rows, (n,): the same bits whatever rows are beside it.
+
+    `einsum` would buffer wide rows across their ends, and BLAS deal them to threads.
+    """
+    return np.asarray(np.add.reduce(np.square(rows), axis=1))
+
+
 def inverse_norms(rows: FloatArray) -> FloatArray:
-    """1 / |x| of each of the (n, d) rows, (n,) float64; finite for a zero row."""
-    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    """1 / |x| of each of the (n, d) rows, (n,) float64: finite for a zero row, NaN for infinity."""
+    squares = squared_norms(rows.astype(np.float64))
+    squares[np.isinf(squares)] = np.nan  # a row too long to square has no direction, not none
     return np.asarray(1.0 / np.sqrt(np.maximum(squares, _SMALLEST_SQUARED_NORM)))
 
 

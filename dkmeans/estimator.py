@@ -5,29 +5,34 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dkmeans import checkpoints, inference, outputs, storage
+from dkmeans.arguments import (
+    InitialClusters,
+    check_initial_clusters,
+    check_integer,
+    check_number,
+    check_steps,
+    choose_model_dir,
+)
 from dkmeans.checkpoints import Checkpoint, Settings
-from dkmeans.chunks import Batch, as_points
+from dkmeans.chunks import Batch
 from dkmeans.config import RunConfig, positive
 from dkmeans.dataset import Dataset
 from dkmeans.distance import Distance
 from dkmeans.errors import Invalid, InvalidCheckpoint, InvalidData, InvalidType, expected
 from dkmeans.executors import Dask, Threads, open_executor
-from dkmeans.initialization import KMEANS_PLUS_PLUS, RANDOM, Initialization
+from dkmeans.initialization import RANDOM, Initialization
 from dkmeans.inputs import EVAL, INFER, TRAIN, InputFn, read_input
 from dkmeans.state import Score
 from dkmeans.training import Plan, train
 
 logger = logging.getLogger(__name__)
-
-InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
 
 
 class KMeans:
@@ -59,9 +64,9 @@ class KMeans:
         TypeError: an argument is not of the type it must be.
     """
 
-    ALL_DISTANCES = "all_distances"
+    ALL_DISTANCES = inference.ALL_DISTANCES
     CLUSTER_CENTERS_VAR_NAME = "clusters"
-    CLUSTER_INDEX = "cluster_index"
+    CLUSTER_INDEX = inference.CLUSTER_INDEX
     COSINE_DISTANCE = "cosine"
     KMEANS_PLUS_PLUS_INIT = "kmeans_plus_plus"
     RANDOM_INIT = "random"
@@ -83,19 +88,19 @@ class KMeans:
     ) -> None:
         if config is not None and not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
-        _check_integer("num_clusters", num_clusters, 1)
-        _check_integer("mini_batch_steps_per_iteration", mini_batch_steps_per_iteration, 1)
-        _check_integer("kmeans_plus_plus_num_retries", kmeans_plus_plus_num_retries)
+        check_integer("num_clusters", num_clusters, 1)
+        check_integer("mini_batch_steps_per_iteration", mini_batch_steps_per_iteration, 1)
+        check_integer("kmeans_plus_plus_num_retries", kmeans_plus_plus_num_retries)
         if seed is not None:
-            _check_integer("seed", seed, 0)
+            check_integer("seed", seed, 0)
         if not isinstance(use_mini_batch, bool | np.bool_):
             raise InvalidType(expected("use_mini_batch", "a bool", use_mini_batch))
-        _check_number("relative_tolerance", relative_tolerance)
+        check_number("relative_tolerance", relative_tolerance)
         positive("relative_tolerance", relative_tolerance)
         if distance_metric not in tuple(Distance):
             must = " or ".join(repr(str(distance)) for distance in Distance)
             raise Invalid(expected("distance_metric", must, distance_metric))
-        source = _initial_clusters(initial_clusters)
+        source = check_initial_clusters(initial_clusters)
         if isinstance(source, np.ndarray) and len(source) != num_clusters:
             logger.warning(
                 "num_clusters = %d is ignored: initial_clusters has %d rows",
@@ -103,7 +108,7 @@ class KMeans:
                 len(source),
             )
         config = config or RunConfig()
-        self._config = config.replace(model_dir=_model_dir(model_dir, config.model_dir))
+        self._config = config.replace(model_dir=choose_model_dir(model_dir, config.model_dir))
         self._relative_tolerance = None if relative_tolerance is None else float(relative_tolerance)
         self._settings = Settings(
             Distance(distance_metric), bool(use_mini_batch), int(mini_batch_steps_per_iteration)
@@ -155,7 +160,7 @@ class KMeans:
         if steps is not None and max_steps is not None:
             raise Invalid("Can not provide both steps and max_steps.")
         for name, value in (("steps", steps), ("max_steps", max_steps)):
-            _check_steps(name, value)
+            check_steps(name, value)
         found = checkpoints.latest(self.model_dir)
         if found is not None:
             self._check_same_model(found)
@@ -201,7 +206,7 @@ class KMeans:
         Raises:
             ValueError: there is no checkpoint, or the arguments or the rows cannot be used.
         """
-        _check_steps("steps", steps)
+        check_steps("steps", steps)
         checkpoint = self._checkpoint(checkpoint_path)
         scores = self._scores(input_fn, EVAL, checkpoint, steps)
         total = sum(scores, Score(0, 0.0))
@@ -247,17 +252,14 @@ class KMeans:
         Raises:
             ValueError: there is no checkpoint, or the keys or the rows cannot be used.
         """
-        functions = {
-            self.ALL_DISTANCES: inference.all_distances,
-            self.CLUSTER_INDEX: inference.cluster_index,
-        }
+        names = [self.ALL_DISTANCES, self.CLUSTER_INDEX]
         if predict_keys is not None:
             asked = [predict_keys] if isinstance(predict_keys, str) else list(predict_keys)
-            if not set(asked) & set(functions):
-                raise Invalid(f"predict_keys must be among {sorted(functions)}, got {asked}")
-            functions = {name: of for name, of in functions.items() if name in asked}
+            if not set(asked) & set(names):
+                raise Invalid(f"predict_keys must be among {names}, got {asked}")
+            names = [name for name in names if name in asked]
         checkpoint = self._checkpoint(checkpoint_path)
-        task = inference.Task(checkpoint.centers, tuple(functions.items()))
+        task = inference.Task(checkpoint.centers, tuple(names))
         return self._predict(input_fn, task, single=yield_single_examples)
 
     def predict_cluster_index(self, input_fn: InputFn) -> Iterator[np.int64]:
@@ -312,7 +314,9 @@ class KMeans:
         k = len(checkpoint.state.centers)
         place = outputs.plan_output(output, whole, k, distances=transform)
         outputs.create(place, rows, k, {"checkpoint": checkpoint.address})
-        writing = outputs.Writing(checkpoint.centers, place)
+        names = [self.CLUSTER_INDEX, self.ALL_DISTANCES][: 1 + transform]
+        task = inference.Task(checkpoint.centers, tuple(names))
+        writing = outputs.Writing(task, place)
         with self._executor() as executor:
             parts = outputs.regions(batches, place.region)
             written = sum(executor.map(outputs.write_region, parts, writing))
@@ -433,29 +437,6 @@ class KMeans:
                     yield {name: np.concatenate([p[name] for p in gathered]) for name in names}
 
 
-def _check_integer(name: str, value: object, least: int | None = None) -> None:
-    must = "an integer" if least is None else f"an integer >= {least}"
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise InvalidType(expected(name, must, value))
-    if least is not None and value < least:
-        raise Invalid(expected(name, must, value))
-
-
-def _check_number(name: str, value: object) -> None:
-    if value is None or (isinstance(value, float | int | np.number) and value is not True):
-        return
-    raise InvalidType(expected(name, "a number or None", value))
-
-
-def _check_steps(name: str, value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InvalidType(expected(name, "an integer or None", value))
-    if value <= 0:
-        raise Invalid(f"Must specify {name} > 0, given: {value}")
-
-
 def _check_width(dataset: Dataset, checkpoint: Checkpoint) -> None:
     centers = checkpoint.state.centers.shape[1]
     if dataset.width != centers:
@@ -464,33 +445,3 @@ def _check_width(dataset: Dataset, checkpoint: Checkpoint) -> None:
 
 def _wrong_width(rows: int, centers: int) -> InvalidData:
     return InvalidData(f"rows must have {centers} columns, as the centers have, got {rows}")
-
-
-def _initial_clusters(given: InitialClusters) -> Any:
-    """The documented kinds of initial centers, checked; arrays as a copy of float32 or float64."""
-    names = f"{RANDOM!r}, {KMEANS_PLUS_PLUS!r}"
-    if isinstance(given, str):
-        if given not in (RANDOM, KMEANS_PLUS_PLUS):
-            must = f"{names}, a 2-D array, or a function"
-            raise Invalid(expected("initial_clusters", must, given))
-        return given
-    if callable(given):
-        return given
-    centers = as_points(given, "initial_clusters").copy()
-    if 0 in centers.shape:
-        raise Invalid(f"initial_clusters must have rows and columns, got shape {centers.shape}")
-    if not np.isfinite(centers).all():
-        raise Invalid("initial_clusters must be finite, got NaN or infinity")
-    return centers
-
-
-def _model_dir(
-    given: str | os.PathLike[str] | None, configured: str | os.PathLike[str] | None
-) -> str:
-    for directory in (given, configured):
-        if directory is not None and not isinstance(directory, str | os.PathLike):
-            raise InvalidType(expected("model_dir", "a path, a URL or None", directory))
-    own, config = (os.fspath(d) if d else "" for d in (given, configured))
-    if own and config and own != config:
-        raise Invalid(f"model_dir and config.model_dir must be equal, got {own!r} and {config!r}")
-    return own or config or tempfile.mkdtemp(prefix="dkmeans-")

@@ -10,11 +10,12 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from itertools import islice
+from threading import Event
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -57,8 +58,9 @@ class Threads(AbstractContextManager["Threads"]):
     """The threads of this process: the embedded default, and the definition of correct."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self._count = threads or _usable_cores()
+        self._count = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self._count, "dkmeans")
+        self._stopped = Event()
 
     def __exit__(
         self,
@@ -66,6 +68,7 @@ class Threads(AbstractContextManager["Threads"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stopped.set()
         self._pool.shutdown(cancel_futures=True)
 
     def map_reduce(
@@ -75,12 +78,13 @@ class Threads(AbstractContextManager["Threads"]):
         size = _run_size(max(map(len, batches)), self._count)
         with _blas().limit(limits=1, user_api="blas"):
             pending = [
-                [self._pool.submit(_fold_run, function, run, value) for run in _runs(batch, size)]
+                [self._pool.submit(self._fold, function, run, value) for run in _runs(batch, size)]
                 for batch in batches
             ]
             try:
                 return [fold(future.result() for future in futures) for futures in pending]
             except BaseException:
+                self._stopped.set()
                 _cancel(future for futures in pending for future in futures)
                 raise
 
@@ -92,6 +96,16 @@ class Threads(AbstractContextManager["Threads"]):
             (self._pool.submit(function, chunk, value) for chunk in chunks),
             self._count * _AHEAD_PER_THREAD,
         )
+
+    def _fold(self, function: Callable[[Chunk, V], M], run: Batch, value: V) -> M:
+        """A run's sum; a long one ends at the next chunk when the caller has gone."""
+
+        def guarded(chunk: Chunk) -> M:
+            if self._stopped.is_set():
+                raise CancelledError
+            return function(chunk, value)
+
+        return fold(map(guarded, run))
 
 
 class Dask(AbstractContextManager["Dask"]):
@@ -189,11 +203,13 @@ def _identity(value: V) -> V:
 
 
 def _apply(function: Callable[[Chunk, V], R], run: Batch, value: V, *arrays: Any) -> R:
+    _one_blas_thread()
     (chunk,) = _unpacked(run, arrays)
     return function(chunk, value)
 
 
 def _fold_run(function: Callable[[Chunk, V], M], run: Batch, value: V, *arrays: Any) -> M:
+    _one_blas_thread()
     return fold(function(chunk, value) for chunk in _unpacked(run, arrays))
 
 
@@ -245,12 +261,19 @@ def _cancel(futures: Iterable[Future[Any]]) -> None:
         future.cancel()
 
 
-@lru_cache(maxsize=1)
+@cache
+def _one_blas_thread() -> None:
+    """On a worker, for good: its threads are for tasks, and BLAS would add as many for each."""
+    _blas().limit(limits=1, user_api="blas")
+
+
+@cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

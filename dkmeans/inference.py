@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from dkmeans.backends import select
 from dkmeans.chunks import Chunk, finite_points
 from dkmeans.distance import Centers
+from dkmeans.sources.memory import MemoryRows
 from dkmeans.state import FloatArray, IndexArray, Score
+
+ALL_DISTANCES = "all_distances"
+CLUSTER_INDEX = "cluster_index"
 
 
 def cluster_index(chunk: Chunk, centers: Centers) -> IndexArray:
@@ -50,18 +54,26 @@ def score(chunk: Chunk, centers: Centers) -> Score:
     return Score(chunk.rows, float(distance.sum()))
 
 
+_FUNCTIONS: dict[str, Callable[[Chunk, Centers], NDArray[Any]]] = {
+    ALL_DISTANCES: all_distances,
+    CLUSTER_INDEX: cluster_index,
+}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """Centers, and the functions of a chunk and them to apply, by name."""
+    """Centers, and the names of what to compute of rows with them."""
 
     centers: Centers
-    functions: tuple[tuple[str, Callable[[Chunk, Centers], NDArray[Any]]], ...]
+    names: tuple[str, ...]
 
 
 def run(chunk: Chunk, task: Task) -> dict[str, NDArray[Any]]:
-    """The results of a task's functions, by name.
+    """The results of a task, by name.
 
     Raises:
         InvalidData: as they do.
     """
-    return {name: function(chunk, task.centers) for name, function in task.functions}
+    points = chunk.load(task.centers.width)  # once, whatever the number of results
+    chunk = replace(chunk, source=MemoryRows(points, chunk.source.name, chunk.start))
+    return {name: _FUNCTIONS[name](chunk, task.centers) for name in task.names}

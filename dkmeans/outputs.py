@@ -7,7 +7,7 @@ chunk would lose each other's rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,8 @@ import zarr.errors
 
 from dkmeans import storage
 from dkmeans.chunks import Batch, Chunk, Joined, batch_rows
-from dkmeans.distance import Centers
 from dkmeans.errors import Invalid
-from dkmeans.inference import all_distances, cluster_index
-from dkmeans.sources.memory import MemoryRows
-
-CLUSTER_INDEX = "cluster_index"
-ALL_DISTANCES = "all_distances"
+from dkmeans.inference import ALL_DISTANCES, CLUSTER_INDEX, Task, run
 
 # A region of the output is about this large, and no larger in rows.
 _REGION_BYTES = 32 * 2**20
@@ -54,9 +49,9 @@ class Output:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Writing:
-    """What a task needs beside its rows."""
+    """What a task needs beside its rows: what to compute, and where to put it."""
 
-    centers: Centers
+    task: Task
     output: Output
 
 
@@ -136,12 +131,7 @@ def write_region(chunk: Chunk, writing: Writing) -> int:
         OSError: it cannot be written.
     """
     output = writing.output
-    # Read once for both.
-    points = chunk.load(writing.centers.width)
-    chunk = replace(chunk, source=MemoryRows(points, chunk.source.name, chunk.start))
-    values: dict[str, Any] = {CLUSTER_INDEX: cluster_index(chunk, writing.centers)}
-    if output.distances:
-        values[ALL_DISTANCES] = all_distances(chunk, writing.centers)
+    values = run(chunk, writing.task)
     if output.is_zarr:
         for name, array in values.items():
             node = zarr.open_array(storage.zarr_store(output.address), path=name, mode="r+")

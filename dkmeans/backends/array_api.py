@@ -16,15 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dkmeans.distance import Centers, Distance, directions, inverse_norms
+from dkmeans.distance import Centers, Distance, directions, inverse_norms, squared_norms
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Elements of a block of scores: 1 MB in float32 stays in a core's second-level cache.
 _BLOCK_ELEMENTS = 2**18
 # Elements of the float64 rows that are gathered at a time: they stay in cache too.
-_GATHER_ELEMENTS = 2**17
+_GATHER_ELEMENTS = 2**18
 # Rows of one matrix product: OpenBLAS multiplies matrices this small without copying them first.
 _TILE = 32
+
+# Rows that are not finite, or too large to square, are found and named by the caller.
+_QUIET = np.errstate(all="ignore")
 
 
 class _Scratch(threading.local):
@@ -44,6 +47,7 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
+@_QUIET
 def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
     """The sums, counts and inertia of the (n, d) rows; see `Backend`.
 
@@ -53,7 +57,9 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
     index = _winners(points, centers)
     counts = np.bincount(index, minlength=len(centers.values)).astype(np.int64, copy=False)
     if centers.distance is Distance.COSINE:
-        sums, _ = _add_up(points, index, counts, None, inverse_norms(points))
+        blocks = _blocks(len(points), points.shape[1])
+        scales = np.concatenate([inverse_norms(points[block]) for block in blocks])
+        sums, _ = _add_up(points, index, counts, None, scales)
         return PartialSums(sums, counts, _cosine_inertia(sums, counts, centers))
     origins = centers.values.astype(np.float64)
     sums, inertia = _add_up(points, index, counts, origins, None)
@@ -61,6 +67,7 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
     return PartialSums(sums, counts, inertia)
 
 
+@_QUIET
 def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Each row's winner and its distance to it; see `Backend`."""
     index = _winners(points, centers)
@@ -74,6 +81,7 @@ def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArra
     return index, apart
 
 
+@_QUIET
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Each row's distance to every center, (n, k) float32; see `Backend`."""
     result = np.empty((len(points), len(centers.values)), np.float32)
@@ -85,8 +93,8 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
             result[rows] = np.clip(1.0 - block @ exact.T, 0.0, 2.0)
             continue
         block, others = block - shift, exact - shift
-        squares = np.einsum("ij,ij->i", block, block)[:, None] - 2.0 * (block @ others.T)
-        squares += np.einsum("ij,ij->i", others, others)
+        squares = squared_norms(block)[:, None] - 2.0 * (block @ others.T)
+        squares += squared_norms(others)
         result[rows] = np.maximum(squares, 0.0)
     return result
 
@@ -116,21 +124,33 @@ class _Scorer:
         euclidean = centers.distance is Distance.SQUARED_EUCLIDEAN
         shift = (exact.mean(axis=0) if euclidean else np.zeros(exact.shape[1])).astype(dtype)
         shifted = exact - shift
-        squares = np.einsum("ij,ij->i", shifted, shifted)
+        squares = squared_norms(shifted)
         halves = 0.5 * squares if euclidean else np.zeros(len(exact))
         weights = np.vstack([-shifted.T, halves]).astype(dtype, order="C")
         largest = float(np.sqrt(squares.max()))
         return cls(weights, shift, largest, float(halves.max()), exact, centers.distance)
 
-    def prepare(self, block: FloatArray, out: FloatArray) -> None:
-        """Write the block's rows, shifted or scaled, and a column of ones to `out` (b, d + 1)."""
-        if self.distance is Distance.COSINE:
-            np.multiply(block, inverse_norms(block)[:, None], out=out[:, :-1], casting="same_kind")
-        else:
-            np.subtract(block, self.shift, out=out[:, :-1])
-        out[:, -1] = 1
+    def score(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The scores of (b, d) rows, (b, k), and the squares of their lengths as scored, (b,).
 
-    def margins(self, rows: FloatArray) -> FloatArray:
+        The scores are in a buffer of the thread's: they last until it scores again.
+        """
+        b, d = points.shape
+        k = len(self.exact)
+        tiles = -(-b // _TILE)
+        rows = _scratch.array("rows", (tiles * _TILE, d + 1), points.dtype)
+        if self.distance is Distance.COSINE:
+            scales = inverse_norms(points)[:, None]
+            np.multiply(points, scales, out=rows[:b, :-1], casting="same_kind")
+        else:
+            np.subtract(points, self.shift, out=rows[:b, :-1])
+        rows[:b, -1] = 1
+        rows[b:] = 0
+        scores = _scratch.array("scores", (tiles, _TILE, k), points.dtype)
+        np.matmul(rows.reshape(tiles, _TILE, d + 1), self.weights, out=scores)
+        return scores.reshape(-1, k)[:b], np.vecdot(rows[:b, :-1], rows[:b, :-1])
+
+    def margins(self, squares: FloatArray) -> FloatArray:
         """How far apart two scores of a row must be to be told apart for sure, (b,).
 
         A sum of m rounded products is off by at most m u sum |a b| (Higham, Accuracy and Stability
@@ -138,11 +158,10 @@ class _Scorer:
         multiply-add; rounding the row, the center and the bias adds three more u. Twice that for
         two scores, and a little for the rounding of this bound itself.
         """
-        lengths = np.sqrt(np.vecdot(rows, rows))
-        epsilon = float(np.finfo(rows.dtype).eps)
-        factor = rows.dtype.type(1.02 * (rows.shape[1] + 4) * epsilon)
-        floor = rows.dtype.type(rows.shape[1] * np.finfo(rows.dtype).tiny)
-        bound = lengths * rows.dtype.type(self.largest) + rows.dtype.type(self.half_square)
+        dtype, d = squares.dtype, len(self.shift)
+        factor = dtype.type(1.02 * (d + 4) * float(np.finfo(dtype).eps))
+        floor = dtype.type(d * np.finfo(dtype).tiny)
+        bound = np.sqrt(squares) * dtype.type(self.largest) + dtype.type(self.half_square)
         return np.asarray(factor * bound + floor)
 
 
@@ -153,43 +172,34 @@ def _winners(points: FloatArray, centers: Centers) -> IndexArray:
     index = np.zeros(n, np.int64)
     if k == 1:
         return index
-    with np.errstate(all="ignore"):  # rows that are not finite are found, and named, by the caller
-        scorer = _Scorer.of(centers, points.dtype)
-        tiles = max(1, min(_BLOCK_ELEMENTS // (k + d), n + _TILE - 1) // _TILE)
-        rows = _scratch.array("rows", (tiles * _TILE, d + 1), points.dtype)
-        scores = _scratch.array("scores", (tiles * _TILE, k), points.dtype)
-        first_of = np.arange(tiles * _TILE) * k
-        for start in range(0, n, tiles * _TILE):
-            block = slice(start, min(start + tiles * _TILE, n))
-            b = block.stop - start
-            scorer.prepare(points[block], rows[:b])
-            np.matmul(
-                rows.reshape(tiles, _TILE, -1), scorer.weights, out=scores.reshape(tiles, _TILE, k)
-            )
-            index[block] = _least(scores[:b], first_of[:b], scorer, rows[:b, :-1], points[block])
+    least, second, squares = (np.empty(n, points.dtype) for _ in range(3))
+    scorer = _Scorer.of(centers, points.dtype)
+    for block in _blocks(n, k + d):
+        scores, squares[block] = scorer.score(points[block])
+        least[block] = _take_least(scores, index[block])
+        second[block] = _take_least(scores, np.empty(len(scores), np.int64))
+    limits = least + scorer.margins(squares)
+    # Written so that a score or a limit that is not finite counts as undecided.
+    undecided = np.flatnonzero(~(second > limits))
+    for block in _blocks(len(undecided), k + d):
+        rows = undecided[block]
+        scores, _ = scorer.score(points[rows])
+        index[rows] = _exact_winners(points[rows], ~(scores > limits[rows, None]), scorer)
     return index
 
 
-def _least(
-    scores: FloatArray, first_of: IndexArray, scorer: _Scorer, rows: FloatArray, points: FloatArray
-) -> IndexArray:
-    """The index of each row's least (b, k) score, (b,), where scores can tell; else the exact one.
+def _take_least(scores: FloatArray, index: IndexArray) -> FloatArray:
+    """Write where each row's least (b, k) score is to `index`, and put infinity in its place.
 
-    Overwrites `scores`.
+    Returns:
+        (b,) the least scores.
     """
-    best: IndexArray = np.argmin(scores, axis=1)
+    np.argmin(scores, axis=1, out=index)
+    places = np.arange(0, scores.size, scores.shape[1]) + index
     flat = scores.reshape(-1)
-    least = flat.take(best + first_of)
-    flat[best + first_of] = np.inf
-    second = flat.take(np.argmin(scores, axis=1) + first_of)
-    limits = least + scorer.margins(rows)
-    # Written so that a score or a limit that is not finite counts as undecided.
-    undecided = np.flatnonzero(~(second > limits))
-    if len(undecided):
-        flat[best + first_of] = least
-        close = ~(scores[undecided] > limits[undecided, None])
-        best[undecided] = _exact_winners(points[undecided], close, scorer)
-    return best
+    least: FloatArray = flat.take(places)
+    flat[places] = np.inf
+    return least
 
 
 def _exact_winners(points: FloatArray, close: FloatArray, scorer: _Scorer) -> IndexArray:
@@ -244,8 +254,8 @@ def _add_up(
         starts = np.flatnonzero(np.diff(owner[groups], prepend=-1))
         totals = np.matmul(ones, residuals)[:, 0]
         sums[owner[groups][starts]] += np.add.reduceat(totals, starts, axis=0)
-        flat = residuals.ravel()
-        squares += float(flat @ flat)
+        # Row by row: one long product BLAS may deal to threads, and the bits with it.
+        squares += float(np.add.reduce(np.vecdot(residuals, residuals), axis=None))
     return sums, squares
 
 
@@ -281,9 +291,9 @@ def _exact_rows(rows: FloatArray, distance: Distance) -> FloatArray:
 def _exact_distances(rows: FloatArray, others: FloatArray, distance: Distance) -> FloatArray:
     """The distance of each of the (n, d) float64 rows to its partner in `others`, (n,)."""
     if distance is Distance.COSINE:
-        return np.asarray(np.clip(1.0 - np.einsum("ij,ij->i", rows, others), 0.0, 2.0))
-    apart = rows - others
-    return np.asarray(np.einsum("ij,ij->i", apart, apart))
+        products = np.add.reduce(rows * others, axis=1)
+        return np.asarray(np.clip(1.0 - products, 0.0, 2.0))
+    return squared_norms(rows - others)
 
 
 def _cosine_inertia(sums: FloatArray, counts: IndexArray, centers: Centers) -> float:
@@ -294,5 +304,5 @@ def _cosine_inertia(sums: FloatArray, counts: IndexArray, centers: Centers) -> f
 
 def _blocks(n: int, elements_per_row: int) -> Iterator[slice]:
     """Slices that cut n rows into blocks of about `_BLOCK_ELEMENTS`."""
-    size = max(1, _BLOCK_ELEMENTS // elements_per_row)
-    return (slice(start, start + size) for start in range(0, n, size))
+    size = max(_TILE, _BLOCK_ELEMENTS // elements_per_row // _TILE * _TILE)
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

@@ -1,0 +1,94 @@
+"""The estimator's arguments: what each must be, and what is said when it is not."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dkmeans.chunks import as_points
+from dkmeans.errors import Invalid, InvalidType, expected
+from dkmeans.initialization import KMEANS_PLUS_PLUS, RANDOM
+
+InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
+
+
+def check_integer(name: str, value: object, least: int | None = None) -> None:
+    """Refuse what is no integer, or below the least; a bool is none.
+
+    Raises:
+        InvalidType: it is no integer; Invalid: it is too small.
+    """
+    must = "an integer" if least is None else f"an integer >= {least}"
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise InvalidType(expected(name, must, value))
+    if least is not None and value < least:
+        raise Invalid(expected(name, must, value))
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuse what is neither a number nor None.
+
+    Raises:
+        InvalidType: it is neither.
+    """
+    if value is None or (isinstance(value, float | int | np.number) and value is not True):
+        return
+    raise InvalidType(expected(name, "a number or None", value))
+
+
+def check_steps(name: str, value: object) -> None:
+    """Refuse a number of steps that is not above zero; None passes.
+
+    Raises:
+        InvalidType: it is no integer; Invalid: it is not above zero.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InvalidType(expected(name, "an integer or None", value))
+    if value <= 0:
+        raise Invalid(f"Must specify {name} > 0, given: {value}")
+
+
+def check_initial_clusters(given: InitialClusters) -> Any:
+    """The documented kinds of initial centers, checked; arrays as a copy of float32 or float64.
+
+    Raises:
+        ValueError: another name, or an array that is not 2-D or not finite; TypeError: no numbers.
+    """
+    names = f"{RANDOM!r}, {KMEANS_PLUS_PLUS!r}"
+    if isinstance(given, str):
+        if given not in (RANDOM, KMEANS_PLUS_PLUS):
+            must = f"{names}, a 2-D array, or a function"
+            raise Invalid(expected("initial_clusters", must, given))
+        return given
+    if callable(given):
+        return given
+    centers = as_points(given, "initial_clusters").copy()
+    if 0 in centers.shape:
+        raise Invalid(f"initial_clusters must have rows and columns, got shape {centers.shape}")
+    if not np.isfinite(centers).all():
+        raise Invalid("initial_clusters must be finite, got NaN or infinity")
+    return centers
+
+
+def choose_model_dir(
+    given: str | os.PathLike[str] | None, configured: str | os.PathLike[str] | None
+) -> str:
+    """The one model directory that an argument and a configuration name, or a new temporary one.
+
+    Raises:
+        Invalid: they name two; InvalidType: one is no path.
+    """
+    for directory in (given, configured):
+        if directory is not None and not isinstance(directory, str | os.PathLike):
+            raise InvalidType(expected("model_dir", "a path, a URL or None", directory))
+    own, config = (os.fspath(d) if d else "" for d in (given, configured))
+    if own and config and own != config:
+        raise Invalid(f"model_dir and config.model_dir must be equal, got {own!r} and {config!r}")
+    return own or config or tempfile.mkdtemp(prefix="dkmeans-")

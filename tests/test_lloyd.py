@@ -1,0 +1,287 @@
+"""The loop itself, driven directly, against the oracle."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dkmeans.dataset import Dataset
+from dkmeans.distance import Centers, Distance
+from dkmeans.executors import Threads
+from dkmeans.lloyd import accumulate, converged, iterate, update
+from dkmeans.schedule import Schedule
+from dkmeans.state import PartialSums, TrainState
+from tests import reference
+from tests.reference import COSINE, EUCLIDEAN, METRICS
+
+FULL = Schedule.full_batch()
+STEP = Schedule.mini_batch(1)
+THREE = Schedule.mini_batch(3)
+
+
+def batch_of(rows):
+    (batch,) = Dataset.from_array(rows).batches()
+    return batch
+
+
+def start(centers, schedule=FULL):
+    centers = np.asarray(centers)
+    return TrainState(centers, np.full(len(centers), int(schedule.keeps_counts), np.int64))
+
+
+def run(state, batches, metric, schedule, limit=None):
+    """The states after each iteration over these arrays."""
+    stream = map(batch_of, batches)
+    iterations = schedule.iterations(stream, state.pending_steps, limit)
+    with Threads(2) as threads:
+        return list(iterate(state, iterations, Distance(metric), schedule, threads))
+
+
+def random_batches(number, rows=20, d=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(rows, d)) for _ in range(number)]
+
+
+def assert_same_state(one, other):
+    assert one.centers.tobytes() == other.centers.tobytes()
+    assert one.counts.tobytes() == other.counts.tobytes()
+    assert (one.step, one.pending_steps) == (other.step, other.pending_steps)
+    assert (one.pending is None) == (other.pending is None)
+    if one.pending is not None:
+        assert one.pending.sums.tobytes() == other.pending.sums.tobytes()
+        assert one.pending.counts.tobytes() == other.pending.counts.tobytes()
+    assert one.inertia == other.inertia
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_full_batch_steps_are_lloyd_iterations(metric):
+    batches = random_batches(4)
+    centers = expected = reference.units(batches[0][:4]) if metric == COSINE else batches[0][:4]
+    states = run(start(centers), batches, metric, FULL)
+    for number, (state, rows) in enumerate(zip(states, batches, strict=True), 1):
+        _, counts = reference.partial_sums(rows, expected, metric)
+        expected, loss = reference.full_batch_step(rows, expected, metric)
+        np.testing.assert_allclose(state.centers, expected, rtol=1e-12, atol=1e-14)
+        assert state.inertia == pytest.approx(loss, rel=1e-12)
+        assert state.losses == (state.inertia,)
+        assert state.counts.tolist() == counts.tolist()
+        assert (state.step, state.pending, state.pending_steps) == (number, None, 0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_mini_batch_steps_are_running_means_that_begin_with_weight_one(metric):
+    batches = random_batches(6)
+    centers = expected = reference.units(batches[0][:4]) if metric == COSINE else batches[0][:4]
+    counts = np.ones(4, np.int64)
+    states = run(start(centers, STEP), batches, metric, STEP)
+    for state, rows in zip(states, batches, strict=True):
+        expected, counts, loss = reference.mini_batch_step(rows, expected, counts, metric)
+        np.testing.assert_allclose(state.centers, expected, rtol=1e-12, atol=1e-14)
+        assert state.counts.tolist() == counts.tolist()
+        assert state.inertia == pytest.approx(loss, rel=1e-12)
+    assert len(states) == 6
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_several_steps_to_an_iteration_are_one_lloyd_update_over_their_union(metric):
+    batches = random_batches(6)
+    centers = expected = reference.units(batches[0][:4]) if metric == COSINE else batches[0][:4]
+    states = run(start(centers), batches, metric, THREE)
+    assert [state.step for state in states] == [3, 6]
+    for state, own in zip(states, (batches[:3], batches[3:]), strict=True):
+        expected, losses = reference.mini_batch_iteration(own, expected, metric)
+        np.testing.assert_allclose(state.centers, expected, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(state.losses, losses, rtol=1e-12)
+        assert state.inertia == pytest.approx(sum(losses), rel=1e-12)
+        assert state.pending is None
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_an_epoch_in_as_many_steps_as_it_has_batches_is_a_lloyd_iteration(metric):
+    batches = random_batches(3)
+    centers = batches[0][:4]
+    (one,) = run(start(centers), batches, metric, THREE)
+    (other,) = run(start(centers), [np.concatenate(batches)], metric, FULL)
+    np.testing.assert_allclose(one.centers, other.centers, rtol=1e-12, atol=1e-14)
+    assert one.counts.tolist() == other.counts.tolist()
+    assert one.inertia == pytest.approx(other.inertia, rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [FULL, STEP, THREE])
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_center_that_won_no_row_keeps_its_place(metric, schedule):
+    far = [-7.0, -7.0] if metric == COSINE else [900.0, 900.0]
+    centers = np.array([[1.0, 2.0], far, [2.0, 1.0]])
+    batches = [np.abs(rows) + 0.1 for rows in random_batches(3, d=2)]
+    for state in run(start(centers, schedule), batches, metric, schedule):
+        assert state.centers[1].tolist() == far
+        assert state.counts[1] == int(schedule.keeps_counts)
+        assert (state.centers[[0, 2]] != centers[[0, 2]]).any()
+
+
+def test_a_mean_is_the_exact_mean():
+    rows = np.array([[1.0], [2.0], [6.0], [100.0]])
+    (state,) = run(start([[3.0], [99.0]]), [rows], EUCLIDEAN, FULL)
+    assert state.centers.tolist() == [[3.0], [100.0]]
+
+
+@pytest.mark.parametrize("schedule", [FULL, STEP, THREE])
+def test_centers_keep_the_dtype_of_the_data(schedule):
+    for dtype in (np.float32, np.float64):
+        batches = [rows.astype(dtype) for rows in random_batches(3)]
+        for state in run(start(batches[0][:2], schedule), batches, EUCLIDEAN, schedule):
+            assert state.centers.dtype == dtype
+            assert state.counts.dtype == np.int64
+
+
+def test_cosine_centers_have_length_one_but_running_means_do_not():
+    batches = random_batches(3)
+    centers = reference.units(batches[0][:2])
+    for schedule in (FULL, THREE):
+        state = run(start(centers, schedule), batches, COSINE, schedule)[-1]
+        np.testing.assert_allclose(np.linalg.norm(state.centers, axis=1), 1.0, rtol=1e-12)
+    state = run(start(centers, STEP), batches, COSINE, STEP)[-1]
+    assert (np.linalg.norm(state.centers, axis=1) < 0.999).all()
+
+
+def test_zero_rows_count_in_the_loss_and_pull_no_direction():
+    rows = np.array([[2.0, 0.0], [0.0, 0.0], [0.0, 3.0]])
+    (state,) = run(start([[1.0, 0.0], [0.0, 1.0]]), [rows], COSINE, FULL)
+    assert state.inertia == 1.0
+    assert state.counts.tolist() == [2, 1]
+    assert state.centers.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_an_unfinished_iteration_leaves_the_centers_and_keeps_its_sums():
+    batches = random_batches(2)
+    before = start(batches[0][:4])
+    (state,) = run(before, batches, EUCLIDEAN, THREE)
+    assert state.centers.tobytes() == before.centers.tobytes()
+    assert (state.step, state.pending_steps) == (2, 2)
+    sums, counts = reference.partial_sums(np.concatenate(batches), before.centers, EUCLIDEAN)
+    np.testing.assert_allclose(state.pending.sums, sums, rtol=1e-12, atol=1e-13)
+    assert state.pending.counts.tolist() == counts.tolist()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("schedule", [FULL, STEP, THREE, Schedule.mini_batch(4)])
+@pytest.mark.parametrize("first", [1, 2, 4, 5])
+def test_stopping_anywhere_and_going_on_gives_the_same_bits(first, schedule, metric):
+    batches = [rows.astype(np.float32) for rows in random_batches(8)]
+    before = start(batches[0][:4], schedule)
+    whole = run(before, batches, metric, schedule)[-1]
+    half = run(before, batches[:first], metric, schedule)[-1]
+    assert half.step == first
+    assert_same_state(run(half, batches[first:], metric, schedule)[-1], whole)
+
+
+def test_one_step_at_a_time_gives_the_same_bits():
+    batches = [rows.astype(np.float32) for rows in random_batches(8)]
+    before = start(batches[0][:4])
+    state = before
+    for rows in batches:
+        (state,) = run(state, [rows], EUCLIDEAN, THREE)
+    assert_same_state(state, run(before, batches, EUCLIDEAN, THREE)[-1])
+
+
+def test_two_equal_runs_are_equal_to_the_bit():
+    batches = [rows.astype(np.float32) for rows in random_batches(5, rows=3000)]
+    before = start(batches[0][:7], STEP)
+    one, other = (run(before, batches, EUCLIDEAN, STEP)[-1] for _ in range(2))
+    assert_same_state(one, other)
+
+
+def test_the_loss_never_rises_over_lloyd_iterations():
+    rows = random_batches(1, rows=300)[0].astype(np.float32)
+    for metric in METRICS:
+        losses = [s.inertia for s in run(start(rows[:6]), [rows] * 15, metric, FULL)]
+        assert (np.diff(losses) <= 1e-9 * losses[0]).all()
+
+
+def test_the_loss_is_from_before_the_update():
+    rows = np.array([[0.0], [2.0]])
+    first, second = run(start([[0.0]]), [rows, rows], EUCLIDEAN, FULL)
+    assert (first.inertia, second.inertia) == (4.0, 2.0)
+
+
+def test_an_update_without_sums_changes_nothing():
+    state = start([[1.0, 2.0]])
+    assert update(state, Distance.SQUARED_EUCLIDEAN, FULL) is state
+
+
+def test_an_update_leaves_the_state_it_came_from():
+    pending = PartialSums(np.array([[6.0]]), np.array([2]), 1.0)
+    state = replace(start([[1.0]]), pending=pending, pending_steps=1)
+    moved = update(state, Distance.SQUARED_EUCLIDEAN, FULL)
+    assert moved.centers.tolist() == [[3.0]]
+    assert state.centers.tolist() == [[1.0]]
+    assert state.pending is pending
+
+
+def test_no_iterations_give_no_states():
+    assert run(start([[1.0]]), [], EUCLIDEAN, FULL) == []
+
+
+def test_rows_of_another_width_are_refused_with_both_numbers():
+    centers = Centers(np.zeros((2, 3)), Distance.SQUARED_EUCLIDEAN)
+    (chunk,) = batch_of(np.zeros((5, 4)))
+    with pytest.raises(ValueError, match=r"3 columns.*\(5, 4\)"):
+        accumulate(chunk, centers)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_that_are_not_finite_are_named_by_their_position(metric, bad):
+    rows = np.ones((9, 3))
+    rows[6, 2] = bad
+    with pytest.raises(ValueError, match=r"row 6 .* column 2"):
+        run(start([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]]), [rows], metric, FULL)
+
+
+def test_values_too_large_to_square_are_named_as_such():
+    with pytest.raises(ValueError, match="too large"):
+        run(start([[1.0]]), [np.array([[1e200], [2.0]])], EUCLIDEAN, FULL)
+
+
+def states_of_losses(*losses):
+    return [replace(start([[0.0]]), inertia=loss) for loss in losses]
+
+
+def test_the_tolerance_is_strict():
+    before, after = states_of_losses(3.0, 2.0)
+    assert not converged(before, after, 0.25)
+    assert converged(before, after, 0.2500001)
+
+
+def test_the_change_is_relative_to_one_plus_the_loss_before():
+    before, after = states_of_losses(99.0, 98.0)
+    assert converged(before, after, 0.010001)
+    assert not converged(before, after, 0.0099)
+
+
+def test_a_loss_that_rises_counts_by_its_size():
+    before, after = states_of_losses(99.0, 100.0)
+    assert converged(before, after, 0.010001)
+    assert not converged(before, after, 0.0099)
+
+
+def test_no_change_is_convergence_even_of_a_zero_loss():
+    for loss in (0.0, 5.0):
+        before, after = states_of_losses(loss, loss)
+        assert converged(before, after, 1e-12)
+
+
+def test_without_a_tolerance_nothing_converges():
+    before, after = states_of_losses(5.0, 5.0)
+    assert not converged(before, after, None)
+
+
+def test_nothing_converges_before_there_are_two_losses():
+    before, after = states_of_losses(None, 5.0)
+    assert not converged(before, after, 1.0)
+
+
+def test_an_unfinished_iteration_never_converges():
+    before, after = states_of_losses(5.0, 5.0)
+    after = replace(after, pending=PartialSums.zero((1, 1)), pending_steps=1)
+    assert not converged(before, after, 1.0)

@@ -1,0 +1,484 @@
+"""What a call of `train` does: how many steps, where it goes on from, when it stops."""
+
+import logging
+import subprocess
+import sys
+from contextlib import suppress
+from itertools import count, pairwise
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from dkmeans import Dataset, InvalidData, KMeans, RunConfig, checkpoints, limit_epochs
+from dkmeans.state import StopReason
+from tests import reference
+from tests.reference import EUCLIDEAN, METRICS
+
+MODES = {
+    "full batch": {"use_mini_batch": False},
+    "mini-batch": {"mini_batch_steps_per_iteration": 1},
+    "three steps": {"mini_batch_steps_per_iteration": 3},
+}
+FULL = MODES["full batch"]
+in_every_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+
+
+def rows_of(n=40, d=3, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).normal(size=(n, d)).astype(dtype)
+
+
+def batches_of(number=10, **more):
+    return [rows_of(seed=seed, **more) for seed in range(number)]
+
+
+def model(model_dir=None, k=4, **more):
+    more.setdefault("initial_clusters", rows_of(k, seed=99))
+    return KMeans(k, model_dir or f"memory://{uuid4().hex}", **more)
+
+
+def step_of(estimator):
+    return int(estimator.get_variable_value("global_step"))
+
+
+def values_of(estimator):
+    values = estimator.get_variable_value(estimator.get_variable_names())
+    return {name: (np.asarray(v).dtype, np.asarray(v).tobytes()) for name, v in values.items()}
+
+
+def losses_of(caplog):
+    return [r.progress.loss for r in caplog.records if hasattr(r, "progress")]
+
+
+def reason_of(estimator):
+    return checkpoints.latest(estimator.model_dir).stop.reason
+
+
+# How many steps.
+
+
+@in_every_mode
+def test_steps_are_counted_from_where_training_stands(mode):
+    estimator = model(**mode)
+    for expected in (2, 4):
+        assert estimator.train(lambda: iter(batches_of()), steps=2) is estimator
+        assert step_of(estimator) == expected
+
+
+@in_every_mode
+def test_max_steps_are_counted_from_the_beginning(mode):
+    estimator = model(**mode)
+    estimator.train(lambda: iter(batches_of()), max_steps=3)
+    assert step_of(estimator) == 3
+    estimator.train(lambda: iter(batches_of()), max_steps=5)
+    assert step_of(estimator) == 5
+    assert reason_of(estimator) is StopReason.MAX_STEPS
+
+
+@pytest.mark.parametrize("max_steps", [1, 3])
+def test_max_steps_that_are_done_ask_for_no_input(max_steps):
+    estimator = model().train(lambda: iter(batches_of()), steps=3)
+    latest, asked = estimator.latest_checkpoint(), []
+    assert estimator.train(lambda: asked.append(1), max_steps=max_steps) is estimator
+    assert not asked
+    assert estimator.latest_checkpoint() == latest
+
+
+def test_steps_and_max_steps_exclude_each_other():
+    with pytest.raises(ValueError, match="both steps and max_steps"):
+        model().train(lambda: rows_of(), steps=1, max_steps=1)
+
+
+@pytest.mark.parametrize("name", ["steps", "max_steps"])
+def test_steps_must_be_positive_integers(name):
+    estimator = model()
+    for value in (0, -1):
+        with pytest.raises(ValueError, match=rf"Must specify {name} > 0, given: {value}"):
+            estimator.train(lambda: rows_of(), **{name: value})
+    for value in (1.5, "3", True):
+        with pytest.raises(TypeError, match=name):
+            estimator.train(lambda: rows_of(), **{name: value})
+    estimator.train(lambda: rows_of(), **{name: np.int64(2)})
+    assert step_of(estimator) == 2
+
+
+@in_every_mode
+def test_the_end_of_the_input_ends_training_quietly_and_saves(mode):
+    estimator = model(**mode).train(lambda: iter(batches_of(5)))
+    assert step_of(estimator) == 5
+    assert reason_of(estimator) is StopReason.END_OF_INPUT
+
+
+def test_the_end_of_the_input_comes_before_the_last_step_asked_for():
+    estimator = model().train(lambda: iter(batches_of(5)), steps=100)
+    assert step_of(estimator) == 5
+
+
+def test_a_dataset_ends_where_it_says():
+    estimator = model().train(lambda: limit_epochs(rows_of(), 7))
+    assert step_of(estimator) == 7
+    estimator.train(lambda: Dataset.from_array(rows_of()).batch(15))
+    assert step_of(estimator) == 10
+
+
+def test_a_bare_array_repeats_for_ever():
+    estimator = model().train(lambda: rows_of(), steps=25)
+    assert step_of(estimator) == 25
+    assert estimator.get_variable_value("Variable").sum() == 4 + 25 * 40
+
+
+def test_input_without_rows_is_refused():
+    for empty in (iter([]), iter([rows_of(0)]), rows_of(0)):
+        with pytest.raises(ValueError, match="at least one"):
+            model().train(lambda empty=empty: empty, steps=1)
+
+
+def test_batches_without_rows_are_no_steps():
+    batches = [rows_of(0), rows_of(5), rows_of(0), rows_of(6)]
+    assert step_of(model().train(lambda: iter(batches))) == 2
+
+
+def test_no_more_batches_are_taken_than_steps():
+    taken = count()
+    batches = (rows_of(seed=number) for number in taken)
+    model().train(lambda: batches, steps=4)
+    assert next(taken) <= 5
+
+
+# When it has converged.
+
+
+@in_every_mode
+def test_a_tolerance_never_stops_a_call_before_its_second_iteration(mode):
+    estimator = model(relative_tolerance=1e9, **mode)
+    whole = mode.get("mini_batch_steps_per_iteration", 1)
+    for times in (1, 2):
+        estimator.train(lambda: iter(batches_of(12)))
+        assert step_of(estimator) == times * 2 * whole
+        assert reason_of(estimator) is StopReason.CONVERGED
+
+
+def test_the_step_that_converges_has_moved_the_centers():
+    batches = batches_of(2)
+    estimator = model(relative_tolerance=1e9, **FULL).train(lambda: iter(batches))
+    expected = rows_of(4, seed=99)
+    for rows in batches:
+        expected, _ = reference.full_batch_step(rows, expected, EUCLIDEAN)
+    np.testing.assert_allclose(estimator.cluster_centers(), expected, rtol=1e-5)
+
+
+def test_the_tolerance_is_met_as_the_oracle_says():
+    rows = rows_of(300)
+    centers, losses = rows[:4].astype(np.float64), []
+    for _ in range(60):
+        centers, loss = reference.full_batch_step(rows, centers, EUCLIDEAN)
+        losses.append(loss)
+    changes = [abs(b - a) / (1 + a) for a, b in pairwise(losses)]
+    expected = 2 + next(i for i, change in enumerate(changes) if change < 1e-3)
+    estimator = model(initial_clusters=rows[:4], relative_tolerance=1e-3, **FULL)
+    assert step_of(estimator.train(lambda: rows, steps=60)) == expected
+
+
+def test_a_zero_loss_that_stays_has_converged():
+    rows = rows_of(4)
+    estimator = model(initial_clusters=rows, relative_tolerance=1e-6)
+    estimator.train(lambda: rows, steps=50)
+    assert step_of(estimator) == 2
+
+
+def test_full_batch_training_on_an_array_ends_when_no_center_moves():
+    rows = rows_of(60)
+    for data in (rows, da.from_array(rows, chunks=(7, 3)), limit_epochs(rows, 1000)):
+        estimator = model(**FULL).train(lambda data=data: data)
+        assert reason_of(estimator) is StopReason.SETTLED
+        assert 1 < step_of(estimator) < 100
+        before = estimator.cluster_centers()
+        again, _ = reference.full_batch_step(rows, before, EUCLIDEAN)
+        np.testing.assert_allclose(before, again, rtol=1e-5)
+
+
+def test_full_batch_training_on_batches_does_not_end_when_no_center_moves():
+    rows = rows_of(4)
+    estimator = model(initial_clusters=rows, **FULL).train(lambda: iter([rows] * 5))
+    assert step_of(estimator) == 5
+
+
+def test_centers_that_rest_end_every_later_call_at_once():
+    rows = rows_of(60)
+    estimator = model(**FULL).train(lambda: rows)
+    before, step = estimator.cluster_centers(), step_of(estimator)
+    estimator.train(lambda: rows, steps=50)
+    assert step < step_of(estimator) <= step + 2
+    np.testing.assert_array_equal(estimator.cluster_centers(), before)
+
+
+# Where it goes on from.
+
+
+def trained(model_dir, splits, mode, metric=EUCLIDEAN, fresh=True):
+    batches, done = batches_of(10), 0
+    estimator = model(model_dir, distance_metric=metric, **mode)
+    for steps in splits:
+        if fresh:
+            estimator = model(model_dir, distance_metric=metric, **mode)
+        estimator.train(lambda done=done: iter(batches[done:]), steps=steps)
+        done += steps
+    return values_of(estimator)
+
+
+@in_every_mode
+@pytest.mark.parametrize("metric", METRICS)
+def test_stopping_and_going_on_gives_the_same_bits_as_not_stopping(metric, mode):
+    whole = trained(None, [10], mode, metric, fresh=False)
+    assert trained(None, [5, 5], mode, metric, fresh=False) == whole
+    for splits in ([5, 5], [1, 3, 6], [4, 1, 1, 4]):
+        assert trained(f"memory://{uuid4().hex}", splits, mode, metric) == whole
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from dkmeans import KMeans
+folder, start = Path(sys.argv[1]), int(sys.argv[2])
+batches = np.load(folder / "batches.npy")
+for number, mode in enumerate([dict(use_mini_batch=False), {},
+                               dict(mini_batch_steps_per_iteration=3)]):
+    KMeans(4, folder / str(number), batches[0][:4], **mode).train(
+        lambda: iter(list(batches[start:])), steps=5)
+"""
+
+
+def test_another_process_goes_on_to_the_same_bits(tmp_path):
+    batches = np.stack(batches_of(10))
+    np.save(tmp_path / "batches.npy", batches)
+    for start in ("0", "5"):
+        subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path), start], check=True)
+    for number, mode in enumerate(MODES.values()):
+        here = model(initial_clusters=batches[0][:4], **mode)
+        here.train(lambda: iter(list(batches)), steps=10)
+        there = KMeans(4, tmp_path / str(number), batches[0][:4], **mode)
+        assert values_of(there) == values_of(here)
+
+
+def test_a_model_continues_without_initialization():
+    def never(inputs, missing):
+        raise AssertionError("initialized twice")
+
+    estimator = model().train(lambda: rows_of(), steps=2)
+    again = model(estimator.model_dir, initial_clusters=never).train(lambda: rows_of(), steps=1)
+    assert step_of(again) == 3
+
+
+def test_an_unfinished_iteration_is_finished_by_the_next_call():
+    batches = batches_of(4)
+    mode = MODES["three steps"]
+    estimator = model(**mode).train(lambda: iter(batches[:2]))
+    np.testing.assert_array_equal(estimator.cluster_centers(), rows_of(4, seed=99))
+    assert estimator.get_variable_value("update_in_steps") == 2
+    assert estimator.get_variable_value("Variable").sum() == 80
+    estimator.train(lambda: iter(batches[2:3]))
+    expected, _ = reference.mini_batch_iteration(batches[:3], rows_of(4, seed=99), EUCLIDEAN)
+    np.testing.assert_allclose(estimator.cluster_centers(), expected, rtol=1e-5)
+    assert estimator.get_variable_value("update_in_steps") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "mine", "saved"),
+    [
+        ("num_clusters", {"k": 5}, "5", "4"),
+        ("distance_metric", {"distance_metric": "cosine"}, "cosine", "squared_euclidean"),
+        ("use_mini_batch", {"use_mini_batch": False}, "False", "True"),
+        ("mini_batch_steps_per_iteration", {"mini_batch_steps_per_iteration": 3}, "3", "1"),
+        ("initial_clusters", {"initial_clusters": np.ones((4, 2))}, "2", "3"),
+    ],
+)
+def test_another_models_checkpoint_is_refused_by_both_values(name, changes, mine, saved):
+    estimator = model().train(lambda: rows_of(), steps=1)
+    other, asked = model(estimator.model_dir, **changes), []
+    with pytest.raises(ValueError, match=name) as caught:
+        other.train(lambda: asked.append(1), steps=1)
+    assert mine in str(caught.value)
+    assert saved in str(caught.value)
+    assert not asked
+    assert step_of(estimator) == 1
+
+
+def test_rows_of_another_width_than_the_model_are_refused_with_both_numbers():
+    estimator = model().train(lambda: rows_of(), steps=1)
+    with pytest.raises(ValueError, match=r"3 columns.*got 5"):
+        estimator.train(lambda: rows_of(d=5), steps=1)
+    assert step_of(estimator) == 1
+
+
+def test_a_later_batch_of_another_width_is_refused_and_what_was_done_is_kept():
+    estimator = model()
+    with pytest.raises(ValueError, match=r"3 columns.*\(40, 5\)"):
+        estimator.train(lambda: iter([rows_of(), rows_of(), rows_of(d=5)]))
+    assert step_of(estimator) == 2
+
+
+# What goes wrong on the way.
+
+
+@in_every_mode
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_rows_that_are_not_finite_are_named_by_position(bad, mode):
+    rows = rows_of()
+    rows[[17, 30], 2] = bad
+    for data in (rows, da.from_array(rows, chunks=(7, 3))):
+        with pytest.raises(ValueError, match=r"row 17 .* column 2"):
+            model(**mode).train(lambda data=data: data, steps=1)
+
+
+def test_a_later_batch_that_is_not_finite_keeps_the_steps_before_it():
+    bad = np.full((5, 3), np.nan, np.float32)
+    estimator = model()
+    with pytest.raises(ValueError, match=r"row 0 of batch 3"):
+        estimator.train(lambda: iter([*batches_of(3), bad]))
+    assert step_of(estimator) == 3
+    expected = model().train(lambda: iter(batches_of(3)))
+    np.testing.assert_array_equal(estimator.cluster_centers(), expected.cluster_centers())
+
+
+@in_every_mode
+def test_an_interrupt_saves_the_completed_iterations_and_goes_on_its_way(mode):
+    def interrupted():
+        yield from batches_of(7)
+        raise KeyboardInterrupt
+
+    estimator = model(**mode)
+    with pytest.raises(KeyboardInterrupt):
+        estimator.train(interrupted)
+    completed = 6 if mode is MODES["three steps"] else 7
+    assert step_of(estimator) == completed
+    assert reason_of(estimator) is StopReason.INTERRUPTED
+    whole = model(**mode).train(lambda: iter(batches_of(10)))
+    estimator.train(lambda: iter(batches_of(10)[completed:]))
+    assert values_of(estimator) == values_of(whole)
+
+
+def test_an_error_in_the_input_goes_on_its_way_and_the_model_stands():
+    def failing():
+        yield from batches_of(2)
+        raise OSError("the disk is gone")
+
+    estimator = model()
+    with pytest.raises(OSError, match="the disk is gone"):
+        estimator.train(failing)
+    assert step_of(estimator) == 2
+
+
+def test_a_failed_call_on_a_model_leaves_what_it_was():
+    estimator = model().train(lambda: iter(batches_of(3)))
+    before = values_of(estimator)
+    with pytest.raises(ValueError, match="finite"):
+        estimator.train(lambda: iter([np.full((5, 3), np.nan, np.float32)]))
+    assert values_of(estimator) == before
+
+
+# Numbers.
+
+
+@in_every_mode
+@pytest.mark.parametrize("metric", METRICS)
+def test_chunks_change_nothing_beyond_rounding(metric, mode):
+    rows = rows_of(200)
+    whole = model(distance_metric=metric, **mode).train(lambda: rows, steps=3)
+    for size in (1, 33, 128):
+        chunked = model(distance_metric=metric, **mode)
+        chunked.train(lambda size=size: da.from_array(rows, chunks=(size, 3)), steps=3)
+        np.testing.assert_allclose(
+            chunked.cluster_centers(), whole.cluster_centers(), rtol=1e-6, atol=1e-7
+        )
+
+
+@in_every_mode
+def test_equal_runs_are_equal_to_the_bit(mode):
+    one, other = (
+        model(initial_clusters="kmeans_plus_plus", seed=5, **mode).train(
+            lambda: da.from_array(rows_of(500), chunks=(37, 3)), steps=6
+        )
+        for _ in range(2)
+    )
+    assert values_of(one) == values_of(other)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, np.float16, bool])
+def test_other_real_dtypes_are_computed_in_float32(dtype):
+    rows = (np.abs(rows_of()) * 3).astype(dtype)
+    one = model().train(lambda: rows, steps=2)
+    other = model().train(lambda: rows.astype(np.float32), steps=2)
+    assert values_of(one) == values_of(other)
+
+
+def test_float64_rows_are_computed_in_float64():
+    rows = rows_of(dtype=np.float64)
+    estimator = model(initial_clusters=rows[:4], **FULL).train(lambda: iter([rows]))
+    expected, _ = reference.full_batch_step(rows, rows[:4], EUCLIDEAN)
+    assert estimator.cluster_centers().dtype == np.float64
+    np.testing.assert_allclose(estimator.cluster_centers(), expected, rtol=1e-13, atol=1e-15)
+
+
+def test_integers_that_float32_does_not_hold_are_refused():
+    with pytest.raises(ValueError, match=r"16777216; got 16777217"):
+        model().train(lambda: np.full((9, 3), 2**24 + 1), steps=1)
+
+
+@pytest.mark.parametrize("length", [1e160, 1e200])
+def test_rows_too_long_to_square_are_refused_or_right_by_cosine(length):
+    rows = np.array([[3.0, 4.0], [4.0, -3.0]]) * length
+    estimator = model(k=2, initial_clusters=[[3.0, 4.0], [4.0, -3.0]], distance_metric="cosine")
+    with suppress(InvalidData):
+        estimator.train(lambda: rows, steps=1)
+    if step_of(estimator):
+        np.testing.assert_allclose(estimator.cluster_centers(), [[0.6, 0.8], [0.8, -0.6]])
+
+
+def test_strided_reversed_and_fortran_ordered_arrays_are_the_rows_they_show():
+    rows = rows_of(80, 6)
+    for view in (rows[::2, ::2], rows[::-1, ::-1], np.asfortranarray(rows), rows.astype(">f4")):
+        width = view.shape[1]
+        plain = np.array(view, np.float32, order="C")
+        some = {"initial_clusters": rows_of(4, width, seed=99)}
+        one = model(**some).train(lambda view=view: view, steps=2)
+        other = model(**some).train(lambda plain=plain: plain, steps=2)
+        assert values_of(one) == values_of(other)
+
+
+# What it tells.
+
+
+def test_each_iteration_tells_its_loss(caplog):
+    caplog.set_level(logging.DEBUG, "dkmeans")
+    rows = rows_of()
+    model(**FULL).train(lambda: iter([rows] * 3))
+    centers, expected = rows_of(4, seed=99), []
+    for _ in range(3):
+        centers, loss = reference.full_batch_step(rows, centers, EUCLIDEAN)
+        expected.append(loss)
+    np.testing.assert_allclose(losses_of(caplog), expected, rtol=1e-6)
+
+
+def test_empty_clusters_are_counted_and_told(caplog):
+    caplog.set_level(logging.DEBUG, "dkmeans")
+    centers = np.array([[0, 0, 0], [900, 900, 900], [1, 1, 1], [-800, 0, 0]], np.float32)
+    model(initial_clusters=centers, **FULL).train(lambda: iter([rows_of()] * 2))
+    told = [r.progress for r in caplog.records if hasattr(r, "progress")]
+    assert [progress.empty_clusters for progress in told] == [2, 2]
+    assert all("2 empty clusters" in str(progress) for progress in told)
+
+
+def test_the_reason_for_stopping_is_told(caplog):
+    caplog.set_level(logging.INFO, "dkmeans")
+    model().train(lambda: rows_of(), steps=2)
+    assert f"{StopReason.MAX_STEPS.value} at step 2" in caplog.text
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_checkpoints_are_saved_every_so_many_steps(steps):
+    config = RunConfig(save_checkpoints_steps=steps, keep_checkpoint_max=0)
+    estimator = model(config=config).train(lambda: iter(batches_of(10)))
+    saved = [int(name.split("-")[1]) for name in checkpoints.Head.read(estimator.model_dir).names]
+    assert sorted({0, *range(steps, 11, steps), 10}) == sorted(set(saved))
