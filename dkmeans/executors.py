@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 from threadpoolctl import ThreadpoolController
 
 from dkmeans.chunks import Batch, Chunk, Source
-from dkmeans.sources.dask_array import FutureRows
+from dkmeans.sources.dask_array import DaskRows, FutureRows
 from dkmeans.sources.memory import MemoryRows, ShippedRows
 from dkmeans.state import M, fold
 
@@ -118,7 +118,7 @@ class Dask(AbstractContextManager["Dask"]):
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._shipped: WeakKeyDictionary[MemoryRows, Any] = WeakKeyDictionary()
+        self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
 
     def __exit__(
         self,
@@ -163,7 +163,10 @@ class Dask(AbstractContextManager["Dask"]):
         futures: dict[Source, tuple[int, Any]] = {}
 
         def ship(source: Source) -> Source:
-            if not isinstance(source, MemoryRows | FutureRows):
+            if not (
+                isinstance(source, MemoryRows | FutureRows)
+                or (isinstance(source, DaskRows) and source.carries_rows)
+            ):
                 return source
             number, _ = futures.setdefault(source, (len(futures), self._future(source)))
             table = (source.rows, source.width, source.dtype)
@@ -173,11 +176,12 @@ class Dask(AbstractContextManager["Dask"]):
         arrays = [future for _, future in futures.values()]
         return self._client.submit(task, function, run, shared, *arrays, pure=False)
 
-    def _future(self, source: MemoryRows | FutureRows) -> Any:
+    def _future(self, source: Source) -> Any:
         if isinstance(source, FutureRows):
             return source.future
         if source not in self._shipped:
-            self._shipped[source] = self._client.submit(_identity, source.array, pure=False)
+            rows = source.array if isinstance(source, MemoryRows) else source
+            self._shipped[source] = self._client.submit(_unpack, rows, pure=False)
         return self._shipped[source]
 
 
@@ -200,6 +204,11 @@ def _active_client() -> Any:
 
 def _identity(value: V) -> V:
     return value
+
+
+def _unpack(rows: Any) -> Any:
+    """Rows as they were shipped, or made by the graph that was."""
+    return rows.read(rows.first, rows.first + rows.rows) if isinstance(rows, DaskRows) else rows
 
 
 def _apply(function: Callable[[Chunk, V], R], run: Batch, value: V, *arrays: Any) -> R:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import cloudpickle
 import dask
 import numpy as np
 from dask.optimization import cull
@@ -17,10 +18,19 @@ from numpy.typing import DTypeLike
 
 from dkmeans.chunks import Batch, Chunk, Source
 
+# A block's graph that pickles to more than this, and to more than a byte for each row, is taken to
+# hold the rows.
+_DESCRIPTION_BYTES = 2**15
+
 
 @dataclass(frozen=True, eq=False)
 class DaskRows:
-    """One block of a Dask array: the rows from number `first` on."""
+    """One block of a Dask array: the rows from number `first` on.
+
+    Attributes:
+        carries_rows: Whether the graph holds rows itself, as that of `from_array` does, and not
+            only says how to make them: an executor ships those once, like other arrays.
+    """
 
     graph: Mapping[Any, Any] = field(repr=False)
     key: Any
@@ -29,6 +39,7 @@ class DaskRows:
     width: int
     dtype: DTypeLike
     first: int
+    carries_rows: bool
 
     def read(self, start: int, stop: int) -> Any:
         """These rows, computed in this thread."""
@@ -71,11 +82,15 @@ def from_dask(array: Any, name: str) -> Batch:
     width, dtype = int(array.shape[1]), array.dtype
     stops = np.cumsum(array.chunks[0]).tolist()
     chunks = []
+    carries_rows = None
     for (key,), stop, rows in zip(array.__dask_keys__(), stops, array.chunks[0], strict=True):
         first = stop - int(rows)
         if futures is None:
             part, _ = cull(graph, [key])
-            source: Source = DaskRows(part, key, name, int(rows), width, dtype, first)
+            if carries_rows is None:
+                carries_rows = len(cloudpickle.dumps(part)) > max(_DESCRIPTION_BYTES, rows)
+            table = (int(rows), width, dtype, first)
+            source: Source = DaskRows(part, key, name, *table, carries_rows)
         else:
             source = FutureRows(futures[key], name, int(rows), width, dtype, first)
         if rows:
