@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dkmeans.chunks import Batch, Chunk, Picked, batch_rows, finite_points, point_dtype
-from dkmeans.distance import Distance, directions, project
+from dkmeans.distance import Distance, directions, project, squared_norms
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.executors import Executor
 from dkmeans.state import FloatArray, IndexArray
@@ -139,8 +139,9 @@ def plus_plus(points: FloatArray, k: int, candidates: int, rng: np.random.Genera
     Returns:
         (k,) int64 row numbers.
     """
-    points = points - points.mean(axis=0, dtype=np.float64).astype(points.dtype)
-    norms = np.vecdot(points, points)
+    points = points.astype(np.float64)
+    points -= points.mean(axis=0)
+    norms = squared_norms(points)
     nearest = np.full(len(points), np.inf)
     picked = np.empty(k, np.int64)
     for i in range(k):
@@ -157,21 +158,18 @@ def plus_plus(points: FloatArray, k: int, candidates: int, rng: np.random.Genera
 
 
 def _squared_distances(points: FloatArray, norms: FloatArray, rows: IndexArray) -> FloatArray:
-    """Squared distances of all (n, d) points to some of them, (m, n) float64.
+    """Squared distances of all (n, d) float64 points to some of them, (m, n).
 
     The expanded form loses its digits where a distance is small: there it is measured again.
     """
     others = points[rows]
     scale = norms + norms[rows, None]
-    squares = scale - 2 * (others @ points.T)
-    unsure = squares < 1e3 * np.finfo(points.dtype).eps * scale
-    exact: FloatArray = squares.astype(np.float64)
-    which, row = np.nonzero(unsure)
+    squares: FloatArray = scale - 2 * (others @ points.T)
+    which, row = np.nonzero(squares < 1e3 * np.finfo(np.float64).eps * scale)
     for start in range(0, len(row), 2**12):
         piece = slice(start, start + 2**12)
-        apart = points[row[piece]].astype(np.float64) - others[which[piece]]
-        exact[which[piece], row[piece]] = np.einsum("ij,ij->i", apart, apart)
-    return exact
+        squares[which[piece], row[piece]] = squared_norms(points[row[piece]] - others[which[piece]])
+    return squares
 
 
 def _at_random(

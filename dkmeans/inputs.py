@@ -38,7 +38,10 @@ def read_input(input_fn: InputFn, mode: str, params: dict[str, Any], config: Any
     if not callable(input_fn):
         raise InvalidType(expected("input_fn", "a function", input_fn))
     supplied = {"mode": mode, "params": params, "config": config}
-    parameters = inspect.signature(input_fn).parameters.values()
+    try:
+        parameters = list(inspect.signature(input_fn).parameters.values())
+    except ValueError:  # a builtin that does not tell
+        parameters = []
     required = [p.name for p in parameters if p.default is p.empty and p.kind not in (2, 4)]
     unknown = [name for name in required if name not in supplied]
     if unknown:

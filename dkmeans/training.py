@@ -56,7 +56,7 @@ def train(plan: Plan, dataset: Dataset, start: TrainState | None, executor: Exec
         KeyboardInterrupt: after a checkpoint.
     """
     checkpoints.prepare(plan.model_dir)
-    saver = _Saver(plan)
+    saver = _Saver(plan, start)
     batches = dataset.batches()
     if start is None:
         centers, batches = plan.initialization.find(batches, dataset.rows, executor)
@@ -142,12 +142,12 @@ def _report(
 class _Saver:
     """Saves states as often as the configuration says, and once at the end."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, start: TrainState | None) -> None:
         self._plan = plan
         self._head = Head.read(plan.model_dir)
         checkpoints.sweep(plan.model_dir, self._head)
         self._saved_at = time.monotonic()
-        self._saved_step: int | None = None
+        self._saved_step = start.step if start else None
 
     def is_due(self, state: TrainState) -> bool:
         config = self._plan.config

@@ -124,6 +124,18 @@ def test_of_equal_centers_the_first_wins(metric, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("steps", [1, 2, 16])
+def test_of_almost_equal_centers_the_nearer_wins_however_little(steps, dtype):
+    apart = 1 + steps * np.finfo(dtype).eps * np.arange(6, -1, -1)
+    for row in (0.0, 0.25, -3.0):
+        # The center far off keeps the others from being measured from their own midst.
+        centers = np.array([-50, *(row + apart), 70], dtype)[:, None]
+        rows = np.array([[row]], dtype)
+        index, _ = backend.nearest(rows, centers_of(centers, EUCLIDEAN))
+        assert index.tolist() == reference.nearest(rows, centers, EUCLIDEAN)[0].tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_of_centers_in_one_direction_the_first_wins_by_cosine(dtype):
     rng = np.random.default_rng(4)
     rows, distinct = rng.normal(size=(100, 3)).astype(dtype), rng.normal(size=(5, 3)).astype(dtype)
@@ -146,10 +158,11 @@ def test_the_smallest_shapes_are_right(n, d, k, metric):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("offset", [1e4, 1e6])
-def test_an_offset_that_all_rows_share_costs_no_precision(offset):
+def test_an_offset_that_all_rows_share_costs_no_precision(offset, dtype):
     rng = np.random.default_rng(5)
-    rows = (rng.normal(size=(400, 3)) + offset).astype(np.float32)
+    rows = (rng.normal(size=(400, 3)) + offset).astype(dtype)
     centers = rows[:10]
     index, apart = backend.nearest(rows, centers_of(centers, EUCLIDEAN))
     expected, least = reference.nearest(rows, centers, EUCLIDEAN)

@@ -482,3 +482,11 @@ def test_checkpoints_are_saved_every_so_many_steps(steps):
     estimator = model(config=config).train(lambda: iter(batches_of(10)))
     saved = [int(name.split("-")[1]) for name in checkpoints.Head.read(estimator.model_dir).names]
     assert sorted({0, *range(steps, 11, steps), 10}) == sorted(set(saved))
+
+
+def test_a_resumed_call_counts_the_steps_to_its_next_checkpoint_from_its_first(tmp_path):
+    config = RunConfig(save_checkpoints_steps=4, keep_checkpoint_max=0)
+    model(tmp_path, config=config).train(lambda: iter(batches_of(5)))
+    model(tmp_path, config=config).train(lambda: iter(batches_of(6)))
+    saved = {int(name.split("-")[1]) for name in checkpoints.Head.read(str(tmp_path)).names}
+    assert saved == {0, 4, 5, 9, 11}
