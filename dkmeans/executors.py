@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cache
 from itertools import islice
@@ -36,6 +36,7 @@ _RUNS_PER_THREAD = 4
 _FAN_IN = 8
 # Chunks of `map` that are worked on ahead of the one the caller waits for, per thread.
 _AHEAD_PER_THREAD = 2
+_SWITCH_SECONDS = 1e-4
 
 
 class Executor(Protocol):
@@ -76,7 +77,7 @@ class Threads(AbstractContextManager["Threads"]):
     ) -> list[M]:
         """See `Executor`."""
         size = _run_size(max(map(len, batches)), self._count)
-        with _blas().limit(limits=1, user_api="blas"):
+        with _blas().limit(limits=1, user_api="blas"), _quick_switches():
             pending = [
                 [self._pool.submit(self._fold, function, run, value) for run in _runs(batch, size)]
                 for batch in batches
@@ -268,6 +269,21 @@ def _ahead(futures: Iterator[Any], window: int) -> Iterator[Any]:
 def _cancel(futures: Iterable[Future[Any]]) -> None:
     for future in futures:
         future.cancel()
+
+
+@contextmanager
+def _quick_switches() -> Iterator[None]:
+    """Let a thread that waits for the interpreter have it soon, as long as this lasts.
+
+    NumPy gives the interpreter up for each operation and takes it back before the thread that was
+    woken for it arrives; asking for it early instead made two threads a sixth faster.
+    """
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 @cache
