@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dkmeans.errors import InvalidData, InvalidType
+from dkmeans.errors import Invalid, InvalidData, InvalidType
 from dkmeans.state import FloatArray
 
 # Chunks that the library cuts itself are about this large: enough rows to make a task's overhead
@@ -83,8 +83,13 @@ class Chunk:
         """
         try:
             values = self.source.read(self.start, self.stop)
-        except (OSError, KeyError, EOFError) as error:
-            raise InvalidData(f"{self.source.name} cannot be read: {error}") from error
+        except Invalid:
+            raise
+        except Exception as error:  # whatever a codec, a store or a graph makes of broken data
+            raise InvalidData(
+                f"rows {self.start} to {self.stop - 1} of {self.source.name} cannot be read: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         points = as_points(values, self.source.name)
         if points.shape != (self.rows, width):
             raise InvalidData(

@@ -71,7 +71,7 @@ def _local(arguments: argparse.Namespace) -> Iterator[Any]:
             n_workers=arguments.workers,
             threads_per_worker=arguments.threads_per_worker,
             memory_limit=memory or "auto",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
         )
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,265 @@
+"""The same bits wherever the work is done: threads, or real worker processes that may die."""
+
+import logging
+import os
+import signal
+import threading
+import time
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+
+from dkmeans import Dataset, InvalidData, KMeans, RunConfig, checkpoints
+from dkmeans.distance import Centers, Distance
+from dkmeans.executors import Dask, Threads, open_executor
+from dkmeans.inference import score
+from dkmeans.lloyd import accumulate
+
+CHUNKS = 41
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("rows") / "rows.zarr")
+    rows = np.random.default_rng(5).normal(size=(CHUNKS * 150 - 70, 6)).astype(np.float32)
+    zarr.create_array(path, data=rows, chunks=(150, 6), shards=None)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr("dkmeans.chunks.TARGET_BYTES", 1)  # a chunk for each chunk of storage
+
+
+@pytest.fixture
+def dataset(store):
+    return Dataset.from_zarr(store)
+
+
+def batches_of(dataset, rows=None):
+    return list((dataset.batch(rows) if rows else dataset).batches())
+
+
+def same(one, other):
+    return (
+        one.sums.tobytes() == other.sums.tobytes()
+        and one.counts.tobytes() == other.counts.tobytes()
+        and one.inertia == other.inertia
+    )
+
+
+def values(distance=Distance.SQUARED_EUCLIDEAN):
+    return Centers(np.random.default_rng(6).normal(size=(9, 6)).astype(np.float32), distance)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 7])
+def workers(request):
+    with (
+        LocalCluster(request.param, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("distance", Distance)
+def test_any_number_of_workers_gives_the_bits_of_any_number_of_threads(workers, dataset, distance):
+    batches = [*batches_of(dataset), *batches_of(dataset, 333)[:5]]
+    assert len(batches[0]) == CHUNKS
+    expected = [accumulate(chunk, values(distance)) for chunk in batches[0]]
+    with Threads(1) as threads:
+        one = threads.map_reduce(accumulate, batches, values(distance))
+    assert np.allclose(sum(part.sums for part in expected), one[0].sums)
+    for executor in (Threads(2), Threads(5), Dask(workers)):
+        with executor:
+            other = executor.map_reduce(accumulate, batches, values(distance))
+        assert all(map(same, one, other))
+
+
+@pytest.mark.parametrize("settings", [{"use_mini_batch": False}, {}, {"steps": 3}])
+def test_a_fit_on_workers_is_the_fit_on_threads_to_the_last_bit(workers, dataset, settings):
+    settings = dict(settings)
+    steps = settings.pop("steps", 1)
+
+    def fit(client):
+        config = RunConfig(client=client)
+        model = KMeans(
+            7, None, seed=2, mini_batch_steps_per_iteration=steps, config=config, **settings
+        )
+        model.train(lambda: dataset.shuffle(1).batch(1000).repeat(), steps=7)
+        return checkpoints.latest(model.model_dir).state
+
+    on_threads, on_workers = fit(None), fit(workers)
+    assert on_threads.centers.tobytes() == on_workers.centers.tobytes()
+    assert on_threads.counts.tobytes() == on_workers.counts.tobytes()
+    assert on_threads.inertia == on_workers.inertia
+
+
+def test_predictions_on_workers_are_those_on_threads(workers, dataset):
+    model = KMeans(7, None, seed=2, use_mini_batch=False).train(lambda: dataset, steps=1)
+    config = RunConfig(client=workers)
+    other = KMeans(7, model.model_dir, use_mini_batch=False, config=config)
+    for one, two in zip(
+        model.predict(lambda: dataset), other.predict(lambda: dataset), strict=True
+    ):
+        assert one["cluster_index"] == two["cluster_index"]
+        assert np.array_equal(one["all_distances"], two["all_distances"])
+    assert model.evaluate(lambda: dataset) == other.evaluate(lambda: dataset)
+
+
+def slowly(block):
+    time.sleep(0.03)
+    return block
+
+
+def test_a_worker_killed_in_the_middle_of_an_iteration_costs_time_and_no_bit(store, caplog):
+    rows = da.from_zarr(store, chunks=(150, 6)).map_blocks(slowly)
+    first = np.asarray(rows[:8])
+
+    def fit(client, on_step_two=None):
+        model = KMeans(8, None, first, use_mini_batch=False, config=RunConfig(client=client))
+        handler = _Calls(on_step_two)
+        logger = logging.getLogger("dkmeans")
+        logger.addHandler(handler)
+        try:
+            with caplog.at_level(logging.DEBUG, "dkmeans"):
+                model.train(lambda: rows, steps=5)
+        finally:
+            logger.removeHandler(handler)
+        return checkpoints.latest(model.model_dir).state
+
+    calm = fit(None)
+    with (
+        LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        pids = client.run(os.getpid)
+        killed = []
+
+        def kill():
+            time.sleep(0.2)  # an iteration takes three times as long
+            killed.append(next(iter(pids.values())))
+            os.kill(killed[0], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        shaken = fit(client, killer.start)
+        killer.join()
+        assert killed[0] not in client.run(os.getpid).values()
+    assert calm.step == shaken.step == 5
+    assert calm.centers.tobytes() == shaken.centers.tobytes()
+    assert calm.inertia == shaken.inertia
+
+
+class _Calls(logging.Handler):
+    """Calls something once, when step 2 is reported."""
+
+    def __init__(self, call):
+        super().__init__(logging.DEBUG)
+        self.call = call
+
+    def emit(self, record):
+        if self.call and getattr(record, "progress", None) and record.progress.step == 2:
+            call, self.call = self.call, None
+            call()
+
+
+def test_an_active_client_is_used_when_there_is_one_and_threads_when_not(client):
+    with open_executor() as executor:
+        assert isinstance(executor, Dask)
+    client.close()
+    with open_executor() as executor:
+        assert isinstance(executor, Threads)
+
+
+def test_a_client_that_is_named_goes_before_the_active_one(client, cluster):
+    with Client(cluster, set_as_default=False) as named:
+        KMeans(3, None, seed=1, config=RunConfig(client=named)).train(
+            lambda: np.eye(3, dtype=np.float32), steps=1
+        )
+        assert named.futures == {}
+        with open_executor(named) as executor:
+            rows = batches_of(Dataset.from_array(np.eye(6, dtype=np.float32)))
+            executor.map_reduce(score, rows, values())
+            assert executor._client is named
+
+
+def test_rows_in_memory_travel_once_and_not_in_every_iteration(client):
+    rows = np.random.default_rng(1).normal(size=(4000, 6)).astype(np.float32)
+    sent = []
+    submit = client.submit
+
+    def watched(function, *arguments, **options):
+        sent.extend(a.nbytes for a in arguments if isinstance(a, np.ndarray))
+        sent.extend(a.array.nbytes for a in arguments if hasattr(a, "array"))
+        return submit(function, *arguments, **options)
+
+    client.submit = watched
+    batch = batches_of(Dataset.from_array(rows))
+    with Dask(client) as executor:
+        for _ in range(4):
+            executor.map_reduce(accumulate, batch, values())
+    assert sum(sent) == rows.nbytes
+
+
+def test_tasks_grow_with_the_workers_and_not_with_the_chunks(client):
+    def tasks(chunks):
+        batch = batches_of(Dataset.from_array(da.zeros((chunks * 2, 6), chunks=(2, 6))))
+        assert len(batch) == chunks
+        count = []
+        submit = client.submit
+        client.submit = lambda *a, **k: (count.append(1), submit(*a, **k))[1]
+        with Dask(client) as executor:
+            executor.map_reduce(score, [batch], values())
+        client.submit = submit
+        return len(count)
+
+    assert tasks(400) <= tasks(50) <= 20
+
+
+def test_nothing_is_left_on_the_cluster_when_a_fit_has_ended(client, dataset):
+    KMeans(3, None, seed=1, config=RunConfig(client=client)).train(
+        lambda: dataset.batch(500), steps=5
+    )
+    assert client.futures == {}
+
+
+def test_results_come_in_order_and_only_a_little_ahead(client, dataset):
+    batch = batches_of(dataset)[0]
+    for executor in (Threads(2), Dask(client)):
+        drawn = []
+        with executor:
+            results = executor.map(score, (drawn.append(c) or c for c in batch), values())
+            assert drawn == []
+            first = next(results)
+            assert first == score(batch[0], values())
+            assert len(drawn) <= 6
+            assert next(results) == score(batch[1], values())
+            results.close()
+            assert len(drawn) <= 7
+
+
+@pytest.mark.parametrize("where", ["threads", "workers"])
+def test_a_row_that_is_not_finite_is_named_wherever_it_is_found(client, where, tmp_path):
+    rows = np.ones((900, 3), np.float32)
+    rows[457, 2] = np.inf
+    zarr.create_array(str(tmp_path / "r.zarr"), data=rows, chunks=(100, 3))
+    dataset = Dataset.from_zarr(str(tmp_path / "r.zarr"))
+    config = RunConfig(client=client if where == "workers" else None)
+    if where == "threads":
+        client.close()
+    model = KMeans(2, None, rows[:2] * [[1], [2]], use_mini_batch=False, config=config)
+    with pytest.raises(InvalidData, match=r"row 457 of .*r\.zarr has inf in column 2"):
+        model.train(lambda: dataset, steps=1)
+
+
+def test_a_chunk_that_cannot_be_read_is_named_and_what_was_done_is_saved(tmp_path):
+    rows = np.random.default_rng(3).normal(size=(600, 4)).astype(np.float32)
+    path = tmp_path / "r.zarr"
+    zarr.create_array(str(path), data=rows, chunks=(100, 4))
+    (path / "c" / "3" / "0").write_bytes(b"not what was written")
+    model = KMeans(3, str(tmp_path / "m"), seed=1)
+    with pytest.raises(InvalidData, match=r"rows 300 to 399 of .*r\.zarr cannot be read"):
+        model.train(lambda: Dataset.from_zarr(str(path)).batch(100))
+    assert model.get_variable_value("global_step") == 3
