@@ -143,7 +143,10 @@ def as_points(values: Any, name: str) -> FloatArray:
         InvalidType: the values are not real numbers.
         InvalidData: they are not 2-D, or hold an integer that float32 does not.
     """
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise InvalidData(f"{name} must be a table of numbers: {error}") from error
     if values.dtype.kind not in "fiub":
         raise InvalidType(f"{name} must hold real numbers, got dtype {values.dtype}")
     if values.ndim != 2:

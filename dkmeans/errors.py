@@ -4,6 +4,9 @@ Every mistake that the user can mend is an `Invalid`: the jobs print its text an
 and a traceback is left to defects.
 """
 
+# Of what was given, so much is shown: an array of a million rows is not.
+_LONGEST = 120
+
 
 class Invalid(ValueError):
     """Something the user gave cannot be used; the text says what, why and what would do."""
@@ -27,4 +30,6 @@ class Conflict(RuntimeError):
 
 def expected(what: str, must: str, got: object) -> str:
     """The one form of an argument's error: what it is, what it must be, what it was."""
-    return f"{what} must be {must}, got {got!r}"
+    text = repr(got)
+    shown = text if len(text) <= _LONGEST else f"{type(got).__name__} {text[:_LONGEST]}..."
+    return f"{what} must be {must}, got {shown}"

@@ -36,7 +36,7 @@ def read_input(input_fn: InputFn, mode: str, params: dict[str, Any], config: Any
         ValueError: its rows cannot be used, or come with labels where none can be.
     """
     if not callable(input_fn):
-        raise InvalidType(expected("input_fn", "a function", input_fn))
+        raise InvalidType(expected("input_fn", "a function (lambda: rows)", input_fn))
     supplied = {"mode": mode, "params": params, "config": config}
     try:
         parameters = list(inspect.signature(input_fn).parameters.values())
@@ -59,12 +59,8 @@ def read_input(input_fn: InputFn, mode: str, params: dict[str, Any], config: Any
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
         return _from_iterator(iter(given), mode)
     raise InvalidType(
-        expected(
-            "input_fn",
-            "a function that returns an array, a dict of arrays, a Dataset or an iterator of "
-            "batches",
-            f"one that returns {type(given).__name__}",
-        )
+        "input_fn must return an array, a dict of arrays, a Dataset or an iterator of batches, got "
+        f"{type(given).__name__}"
     )
 
 

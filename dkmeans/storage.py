@@ -18,13 +18,18 @@ from urllib.parse import urlsplit
 import fsspec
 import obstore
 import zarr.storage
-from obstore.exceptions import AlreadyExistsError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 from obstore.fsspec import FsspecStore
 from zarr.abc.store import Store
 
-from dkmeans.errors import Conflict
+from dkmeans.errors import Conflict, InvalidData
 
 _OBJECT_STORES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "azure")
+
+
+def unreachable(address: str, error: Exception) -> InvalidData:
+    """What to say of a store that does not answer, or refuses: the first line of its own words."""
+    return InvalidData(f"{address} cannot be reached: {str(error).splitlines()[0]}")
 
 
 def is_local(address: str) -> bool:
@@ -74,8 +79,10 @@ def read(address: str) -> Versioned | None:
         folder, _, name = address.rpartition("/")
         try:
             found = obstore.get(_object_store(folder), name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotFoundError):
             return None
+        except BaseError as error:
+            raise unreachable(address, error) from error
         return Versioned(bytes(found.bytes()), str(found.meta["e_tag"]))
     fs, path = filesystem(address)
     try:

@@ -8,10 +8,11 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from obstore.exceptions import BaseError
 
 from dkmeans.chunks import Batch, Source, cut, rows_per_chunk
 from dkmeans.errors import InvalidData
-from dkmeans.storage import filesystem, is_local, local_path
+from dkmeans.storage import filesystem, is_local, local_path, unreachable
 
 # The longest header that NumPy itself reads without being told to trust the file.
 _HEADER_BYTES = 10_000
@@ -56,6 +57,8 @@ def from_npy_file(address: str) -> Batch:
         size = fs.size(path)
     except OSError as error:
         raise InvalidData(f"{address} must be an .npy file, and cannot be read: {error}") from error
+    except BaseError as error:
+        raise unreachable(address, error) from error
     try:
         version = np.lib.format.read_magic(header)
         read = (

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from obstore.exceptions import BaseError
 
 from dkmeans.chunks import Batch, Chunk, Source, rows_per_chunk
 from dkmeans.errors import Invalid, InvalidData
-from dkmeans.storage import filesystem
+from dkmeans.storage import filesystem, unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
         ) from error
     except (OSError, pa.ArrowException) as error:
         raise InvalidData(f"{address} must be Parquet, and cannot be read: {error}") from error
+    except BaseError as error:
+        raise unreachable(address, error) from error
     if not files:
         raise InvalidData(f"{address} must be a Parquet file or a folder that holds some")
     for source in sources:

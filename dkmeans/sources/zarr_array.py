@@ -9,12 +9,13 @@ from typing import Any
 import zarr
 import zarr.errors
 from numpy.typing import DTypeLike
+from obstore.exceptions import BaseError
 from zarr.storage import MemoryStore
 
 from dkmeans.chunks import Batch, Source, cut, rows_per_chunk
 from dkmeans.errors import InvalidData
 from dkmeans.sources.memory import from_array
-from dkmeans.storage import zarr_store
+from dkmeans.storage import unreachable, zarr_store
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +72,8 @@ def open_array(address: str) -> zarr.Array[Any]:
         raise InvalidData(f"{address} must be a Zarr array: nothing is there") from error
     except (TimeoutError, zarr.errors.BaseZarrError, OSError, ValueError, KeyError) as error:
         raise InvalidData(f"{address} must be a Zarr array, and cannot be read: {error}") from error
+    except BaseError as error:
+        raise unreachable(address, error) from error
     if isinstance(node, zarr.Group):
         names = ", ".join(f"{store}::{name}" for name, _ in sorted(node.arrays()))
         raise InvalidData(
