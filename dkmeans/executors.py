@@ -198,9 +198,10 @@ def _active_client() -> Any:
     from distributed import default_client  # noqa: PLC0415
 
     try:
-        return default_client()
+        client = default_client()
     except ValueError:
         return None
+    return client if client.status == "running" else None
 
 
 def _identity(value: V) -> V:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,8 +73,11 @@ def _local(arguments: argparse.Namespace) -> Iterator[Any]:
             threads_per_worker=arguments.threads_per_worker,
             memory_limit=memory or "auto",
             dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,  # workers that are closed complain of it, with traces
         )
     finally:
         signal.signal(signal.SIGINT, previous)
+    # What restarts a worker, its memory limit above all, must be seen.
+    logging.getLogger("distributed.nanny").setLevel(logging.WARNING)
     with cluster, Client(cluster) as client:
         yield client
