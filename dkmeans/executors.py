@@ -63,6 +63,9 @@ class Threads(AbstractContextManager["Threads"]):
         self._pool = ThreadPoolExecutor(self._count, "dkmeans")
         self._stopped = Event()
 
+    def __str__(self) -> str:
+        return f"{self._count} threads of this process"
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -120,6 +123,9 @@ class Dask(AbstractContextManager["Dask"]):
     def __init__(self, client: Any) -> None:
         self._client = client
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
+
+    def __str__(self) -> str:
+        return f"{self._threads()} threads of the cluster at {self._client.scheduler.address}"
 
     def __exit__(
         self,

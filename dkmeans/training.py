@@ -58,11 +58,21 @@ def train(plan: Plan, dataset: Dataset, start: TrainState | None, executor: Exec
     checkpoints.prepare(plan.model_dir)
     saver = _Saver(plan, start)
     batches = dataset.batches()
+    logger.info(
+        "%d clusters of %s rows of %d columns, on %s",
+        plan.initialization.num_clusters,
+        "any number of" if dataset.rows is None else f"{dataset.rows:,}",
+        dataset.width,
+        executor,
+    )
     if start is None:
+        logger.info("finding the first centers")
         centers, batches = plan.initialization.find(batches, dataset.rows, executor)
         counts = np.full(len(centers), int(plan.settings.schedule.keeps_counts), np.int64)
         start = TrainState(centers, counts)
         saver.save(start)
+    else:
+        logger.info("going on from step %d", start.step)
     state, reason = start, None
     try:
         for state, reason in _until_stopped(plan, dataset, batches, start, executor):

@@ -64,6 +64,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _step(console: Console, job: Any, argv: list[str]) -> dict[str, Any]:
     console.print(f"\n$ dkmeans {' '.join(argv)}", style="bold", soft_wrap=True)
     result: dict[str, Any] = job.run(parse(argv))
+    shown = ("status", "stopped", "step", "loss", "average_loss", "rows", "seconds")
+    told = [f"{name.replace('_', ' ')}: {result[name]}" for name in shown if name in result]
+    console.print(", ".join(told), soft_wrap=True)
     return result
 
 

@@ -74,7 +74,9 @@ def test_rows_in_any_layout_become_contiguous(rows):
     assert np.array_equal(points, rows)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", ">i4"])
+@pytest.mark.parametrize(
+    "dtype", ["f2", "?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", ">i4"]
+)
 def test_other_real_numbers_become_float32(dtype):
     rows = np.arange(12).reshape(4, 3).astype(dtype)
     points = as_points(rows, "rows")
@@ -339,9 +341,7 @@ def test_the_leaves_of_any_view_can_be_exchanged():
     ]
     for view in views:
         changed = view.with_leaves(change)
-        assert np.array_equal(
-            loaded(changed, 0, changed.rows), loaded(view, 0, view.rows) * 2
-        )
+        assert np.array_equal(loaded(changed, 0, changed.rows), loaded(view, 0, view.rows) * 2)
     assert len(double) == 1
 
 

@@ -282,7 +282,8 @@ def test_ctrl_c_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, where)
     with subprocess.Popen(
         [*argv, *where], stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        assert "step 1 " in process.stderr.readline()
+        while "step 1 " not in process.stderr.readline():
+            assert process.poll() is None
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers too
         _, err = process.communicate(timeout=60)

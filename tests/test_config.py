@@ -1,0 +1,126 @@
+"""How to run: the rules of `RunConfig`."""
+
+import copy
+import dataclasses
+
+import pytest
+
+from dkmeans import Invalid, InvalidType, KMeans, RunConfig
+
+
+class Connection:
+    """Something to run on, which must not be copied."""
+
+    def submit(self):
+        pass
+
+    def __copy__(self):
+        raise AssertionError("copied")
+
+    def __deepcopy__(self, memo):
+        raise AssertionError("copied")
+
+
+def saving(config):
+    return config.save_checkpoints_secs, config.save_checkpoints_steps
+
+
+def test_the_defaults_are_the_documented_ones():
+    assert dataclasses.asdict(RunConfig()) == {
+        "model_dir": None,
+        "tf_random_seed": None,
+        "save_checkpoints_secs": 600,
+        "save_checkpoints_steps": None,
+        "keep_checkpoint_max": 5,
+        "log_step_count_steps": 100,
+        "client": None,
+    }
+
+
+def test_either_way_of_saving_excludes_the_other():
+    assert saving(RunConfig(save_checkpoints_steps=7)) == (None, 7)
+    assert saving(RunConfig(save_checkpoints_secs=7)) == (7, None)
+    with pytest.raises(ValueError, match="must not both be set, got 7 and 8"):
+        RunConfig(save_checkpoints_secs=7, save_checkpoints_steps=8)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+@pytest.mark.parametrize(
+    "name", ["save_checkpoints_secs", "save_checkpoints_steps", "log_step_count_steps"]
+)
+def test_numbers_that_are_not_above_zero_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be > 0.*got {value!r}"):
+        RunConfig(**{name: value})
+    with pytest.raises(Invalid, match=name):
+        RunConfig().replace(**{name: value})
+
+
+def test_seconds_may_be_fractions():
+    assert RunConfig(save_checkpoints_secs=0.25).save_checkpoints_secs == 0.25
+
+
+@pytest.mark.parametrize("value", [None, 0, 1])
+def test_all_checkpoints_may_be_kept(value):
+    assert RunConfig(keep_checkpoint_max=value).keep_checkpoint_max == value
+
+
+def test_fewer_than_no_checkpoints_cannot_be_kept():
+    with pytest.raises(ValueError, match="keep_checkpoint_max must be 0 or more, or None, got -1"):
+        RunConfig(keep_checkpoint_max=-1)
+
+
+def test_replacing_switches_between_seconds_and_steps():
+    steps = RunConfig().replace(save_checkpoints_steps=9)
+    assert saving(steps) == (None, 9)
+    assert saving(steps.replace(save_checkpoints_secs=3)) == (3, None)
+    assert saving(steps.replace(save_checkpoints_steps=None)) == (600, None)
+    assert saving(steps.replace(keep_checkpoint_max=1)) == (None, 9)
+    with pytest.raises(ValueError, match="must not both be set"):
+        steps.replace(save_checkpoints_secs=3, save_checkpoints_steps=4)
+
+
+def test_replacing_leaves_the_original_and_what_is_not_named():
+    config = RunConfig(model_dir="a", tf_random_seed=3, log_step_count_steps=7)
+    changed = config.replace(model_dir="b")
+    assert config.model_dir == "a"
+    assert changed == RunConfig(model_dir="b", tf_random_seed=3, log_step_count_steps=7)
+
+
+def test_a_field_that_there_is_not_is_a_type_error():
+    with pytest.raises(TypeError, match="nothing"):
+        RunConfig().replace(nothing=1)
+    with pytest.raises(TypeError, match="nothing"):
+        RunConfig(nothing=1)
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().model_dir = "elsewhere"
+
+
+def test_fields_are_given_by_name_only():
+    with pytest.raises(TypeError, match="positional"):
+        RunConfig("model")
+
+
+@pytest.mark.parametrize("client", ["tcp://127.0.0.1:8786", 3, object()])
+def test_a_client_that_is_none_is_a_type_error(client):
+    with pytest.raises(TypeError, match=r"client must be a distributed\.Client or None"):
+        RunConfig(client=client)
+    with pytest.raises(InvalidType, match="client"):
+        RunConfig().replace(client=client)
+
+
+def test_copies_share_the_client():
+    config = RunConfig(model_dir="a", client=Connection())
+    for copied in (copy.deepcopy(config), copy.copy(config), config.replace(model_dir="b")):
+        assert copied.client is config.client
+    assert copy.deepcopy({"config": config})["config"] == config
+
+
+def test_an_estimator_takes_directory_and_seed_from_its_config(tmp_path):
+    config = RunConfig(model_dir=tmp_path / "m", tf_random_seed=5, save_checkpoints_steps=3)
+    estimator = KMeans(2, config=config)
+    assert estimator.model_dir == str(tmp_path / "m")
+    assert saving(estimator.config) == (None, 3)
+    assert estimator.config.tf_random_seed == 5
