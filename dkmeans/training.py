@@ -179,3 +179,4 @@ class _Saver:
         # The interrupt may have come just after a save: what is there now is the truth.
         self._head = Head.read(self._plan.model_dir)
         self.save(state, Stop(StopReason.INTERRUPTED, self._plan.relative_tolerance))
+        logger.info("stopped short; step %d is saved", state.step)
