@@ -119,7 +119,10 @@ class Head:
                     f"the checkpoints of {model_dir} must be of format {FORMAT}, got "
                     f"{content['format']!r}: another version of dkmeans wrote them"
                 )
-            return cls(tuple(content["checkpoints"]), seen)
+            names = tuple(content["checkpoints"])
+            if not all(_step(name) >= 0 for name in names):
+                raise ValueError(f"{names!r} are no names of checkpoints")
+            return cls(names, seen)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InvalidCheckpoint):
                 raise

@@ -151,7 +151,7 @@ def _is_ours(output: Output) -> bool:
         return storage.read(storage.join(output.address, f"_{_MARK}")) is not None
     try:
         group = zarr.open_group(storage.zarr_store(output.address, read_only=True), mode="r")
-    except (FileNotFoundError, zarr.errors.BaseZarrError):
+    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError):  # whatever it is
         return False
     return _MARK in group.attrs
 

@@ -10,7 +10,6 @@ import urllib.error
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from distributed import Client, LocalCluster
@@ -43,16 +42,6 @@ def s3(tmp_path_factory):
         environment.setenv("AWS_REGION", "us-east-1")
         environment.setenv("AWS_ALLOW_HTTP", "true")
         yield "s3://tests"
-
-
-@pytest.fixture(params=["disk", "memory", "s3"])
-def place(request, tmp_path):
-    """An empty folder on the disk, in memory and on S3: a test that asks for it runs on each."""
-    if request.param == "memory":
-        return f"memory://{uuid4().hex}"
-    if request.param == "s3":
-        return f"{request.getfixturevalue('s3')}/{uuid4().hex}"
-    return str(tmp_path / "place")
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,15 @@
-"""Checkpoints: what was saved is loaded, or refused by name; a crash leaves the one before."""
+"""The laws of checkpoints, on every kind of storage: whole or not there, and never lost."""
 
 import json
 import os
-import random
-import resource
-import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
+import obstore
 import pytest
 
 from dkmeans import Conflict, Invalid, InvalidCheckpoint, KMeans, checkpoints, storage
@@ -19,407 +17,451 @@ from dkmeans.checkpoints import Head, Settings, Stop
 from dkmeans.distance import Distance
 from dkmeans.state import PartialSums, StopReason, TrainState
 
-SETTINGS = Settings(Distance.SQUARED_EUCLIDEAN, True, 3)
-POINTER = "checkpoints.json"
+SETTINGS = Settings(Distance.SQUARED_EUCLIDEAN, True, 4)
 
 
-def state_of(step=0, k=5, d=3, dtype=np.float32):
+@pytest.fixture(params=["disk", "memory", "s3"])
+def model_dir(request, tmp_path):
+    """An empty model's directory of each kind."""
+    if request.param == "memory":
+        address = f"memory://{uuid4().hex}/model"
+    elif request.param == "s3":
+        address = f"{request.getfixturevalue('s3')}/{uuid4().hex}/model"
+    else:
+        address = str(tmp_path / "model")
+    checkpoints.prepare(address)
+    return address
+
+
+def state(step=1, dtype=np.float32, *, pending=False, k=5, d=3):
     rng = np.random.default_rng(step)
-    return TrainState(rng.normal(size=(k, d)).astype(dtype), rng.integers(0, 99, k), step)
+    sums = PartialSums(rng.normal(size=(k, d)), rng.integers(9, size=k), float(rng.normal()))
+    return TrainState(
+        centers=rng.normal(size=(k, d)).astype(dtype),
+        counts=rng.integers(2**60, size=k),
+        step=step,
+        pending=sums if pending else None,
+        pending_steps=3 if pending else 0,
+        inertia=float(rng.normal()) if step else None,
+    )
 
 
-def pending_of(k=5, d=3):
-    rng = np.random.default_rng(77)
-    return PartialSums(rng.normal(size=(k, d)), rng.integers(0, 9, k), 0.1 + 0.2)
+def save(model_dir, step, head=None, keep=0):
+    head = Head.read(model_dir) if head is None else head
+    return checkpoints.save(model_dir, head, state(step), SETTINGS, None, keep)
 
 
-def save(place, *steps, keep=0, head=None, **more):
-    """Save a state for each step; the head after the last."""
-    if head is None:
-        checkpoints.prepare(place)
-        head = Head.read(place)
-    for step in steps:
-        head = checkpoints.save(place, head, state_of(step, **more), SETTINGS, None, keep)
-    return head
-
-
-def saved_in(place):
-    """The names of the checkpoints of which anything at all is kept."""
-    fs, path = storage.filesystem(place)
-    names = (found.partition(path.strip("/"))[2].strip("/") for found in fs.find(path))
-    return sorted({name.split("/")[0] for name in names if name.startswith("checkpoint-")})
-
-
-def same(one, other):
+def same_bits(one, other):
     return (
         one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
     )
 
 
-def address_of(place):
-    return storage.join(place, Head.read(place).latest)
+def names_in(model_dir):
+    """The checkpoints of which any file is there."""
+    if model_dir.startswith("s3://"):  # by key: SeaweedFS, unlike S3, lists emptied folders
+        store = obstore.store.from_url(model_dir)
+        files = [entry["path"] for page in obstore.list(store) for entry in page]
+    else:
+        fs, path = storage.filesystem(model_dir)
+        files = [file.removeprefix(path).strip("/") for file in fs.find(path)]
+    return sorted({file.partition("/")[0] for file in files if file.startswith("checkpoint-")})
 
 
-# What was saved is loaded.
+def newest(model_dir):
+    return storage.join(model_dir, Head.read(model_dir).latest)
+
+
+def chunk_of(address, array):
+    """The largest file below an array of a checkpoint: its numbers."""
+    fs, path = storage.filesystem(storage.join(address, array))
+    file = max((f for f in fs.find(path) if not f.endswith("zarr.json")), key=fs.size)
+    return fs, file
+
+
+# Saving and loading.
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("pending", [None, pending_of()], ids=["whole", "pending"])
-def test_a_state_comes_back_to_the_last_bit(place, dtype, pending):
-    state = replace(
-        state_of(12, dtype=dtype),
-        pending=pending,
-        pending_steps=2 if pending else 0,
-        inertia=1 / 3,
-    )
-    stop = Stop(StopReason.CONVERGED, 1e-7)
-    checkpoints.prepare(place)
-    checkpoints.save(place, Head.read(place), state, SETTINGS, stop, 5)
-    found = checkpoints.latest(place)
-    assert same(found.state.centers, state.centers)
-    assert same(found.state.counts, state.counts)
-    assert (found.state.step, found.state.inertia) == (12, 1 / 3)
-    assert found.state.pending_steps == state.pending_steps
-    if pending is None:
-        assert found.state.pending is None
-    else:
-        assert same(found.state.pending.sums, pending.sums)
-        assert same(found.state.pending.counts, pending.counts)
-        assert found.state.pending.inertia == pending.inertia
-    assert (found.settings, found.stop) == (SETTINGS, stop)
+@pytest.mark.parametrize("pending", [False, True])
+def test_a_state_comes_back_bit_for_bit(model_dir, dtype, pending):
+    saved = state(7, dtype, pending=pending)
+    stop = Stop(StopReason.CONVERGED, 1e-3) if pending else None
+    head = checkpoints.save(model_dir, Head.read(model_dir), saved, SETTINGS, stop, 5)
+    found = checkpoints.latest(model_dir)
+    assert found.address == storage.join(model_dir, head.latest)
+    assert found.settings == SETTINGS
+    assert found.stop == stop
+    assert same_bits(found.state.centers, saved.centers)
+    assert same_bits(found.state.counts, saved.counts)
+    assert (found.state.step, found.state.inertia) == (saved.step, saved.inertia)
+    assert found.state.pending_steps == saved.pending_steps
+    assert (found.state.pending is not None) == pending
+    if pending:
+        assert same_bits(found.state.pending.sums, saved.pending.sums)
+        assert same_bits(found.state.pending.counts, saved.pending.counts)
+        assert found.state.pending.inertia == saved.pending.inertia
 
 
-def test_extreme_numbers_come_back_to_the_last_bit(place):
-    centers = np.array([[0.0, -0.0, 5e-324], [1.7e308, -1.7e308, 0.1]])
-    state = TrainState(centers, np.array([0, 2**62]), 2**40, inertia=1.7976931348623157e308)
-    checkpoints.prepare(place)
-    checkpoints.save(place, Head.read(place), state, SETTINGS, None, 5)
-    found = checkpoints.latest(place).state
-    assert same(found.centers, centers)
-    assert same(found.counts, state.counts)
-    assert (found.step, found.inertia) == (2**40, state.inertia)
+@pytest.mark.parametrize("reason", StopReason)
+def test_every_reason_to_stop_comes_back(tmp_path, reason):
+    for tolerance in (None, 0.1):
+        stop = Stop(reason, tolerance)
+        head = Head.read(str(tmp_path))
+        checkpoints.save(str(tmp_path), head, state(0), SETTINGS, stop, 1)
+        assert checkpoints.latest(str(tmp_path)).stop == stop
 
 
-def test_settings_of_every_kind_come_back(tmp_path):
-    place = str(tmp_path)
-    head = save(place)
-    for settings in (
-        Settings(Distance.COSINE, False, 1),
-        Settings(Distance.COSINE, True, 1),
-        Settings(Distance.SQUARED_EUCLIDEAN, True, 7),
-    ):
-        head = checkpoints.save(place, head, state_of(), settings, None, 1)
-        assert checkpoints.latest(place).settings == settings
+@pytest.mark.parametrize("metric", Distance)
+@pytest.mark.parametrize("mini_batch", [False, True])
+def test_the_settings_come_back(tmp_path, metric, mini_batch):
+    settings = Settings(metric, mini_batch, 9)
+    checkpoints.save(str(tmp_path), Head.read(str(tmp_path)), state(), settings, None, 5)
+    assert checkpoints.latest(str(tmp_path)).settings == settings
 
 
-def test_centers_are_stored_in_pieces_where_they_are_large(place, monkeypatch):
-    monkeypatch.setattr(checkpoints, "_LARGEST_PIECE", 100)
-    save(place, 1, k=50)
-    fs, path = storage.filesystem(address_of(place))
-    assert sum("/centers/c/" in name for name in fs.find(path)) == 7
-    assert same(checkpoints.latest(place).state.centers, state_of(1, k=50).centers)
+def test_numbers_that_are_zeros_nans_and_infinities_come_back_bit_for_bit(model_dir):
+    centers = np.array([[0.0, -0.0], [np.inf, np.nan], [5e-324, -1.7e308], [0.0, 0.0]])
+    odd = TrainState(centers, np.zeros(4, np.int64))
+    checkpoints.save(model_dir, Head.read(model_dir), odd, SETTINGS, None, 5)
+    assert same_bits(checkpoints.latest(model_dir).state.centers, centers)
 
 
-def test_a_model_without_checkpoints_has_no_latest(place):
-    assert checkpoints.latest(place) is None
-    checkpoints.prepare(place)
-    assert checkpoints.latest(place) is None
-    assert Head.read(place).latest is None
+def test_centers_stored_in_several_pieces_come_back_bit_for_bit(model_dir, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_LARGEST_PIECE", 30)
+    saved = state(3, pending=True, k=11)
+    checkpoints.save(model_dir, Head.read(model_dir), saved, SETTINGS, None, 5)
+    found = checkpoints.latest(model_dir).state
+    assert same_bits(found.centers, saved.centers)
+    assert same_bits(found.pending.sums, saved.pending.sums)
 
 
-def test_the_latest_is_the_last_saved_whatever_its_step(place):
-    save(place, 3, 9, 4)
-    assert checkpoints.latest(place).state.step == 4
+def test_an_empty_model_has_no_latest(model_dir):
+    assert checkpoints.latest(model_dir) is None
+    assert Head.read(model_dir) == Head((), None)
 
 
-def test_preparing_again_keeps_what_is_there(place):
-    save(place, 1)
-    checkpoints.prepare(place)
-    assert checkpoints.latest(place).state.step == 1
-    assert [name for name in storage.children(place) if "probe" in name] == []
+def test_a_model_that_is_nowhere_has_no_latest(tmp_path):
+    assert checkpoints.latest(str(tmp_path / "nowhere")) is None
+    assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_model_dir_may_be_a_file_url(tmp_path):
-    place = f"file://{tmp_path}/model"
-    save(place, 1, 2, keep=1)
-    assert checkpoints.latest(place).state.step == 2
-    assert checkpoints.latest(f"{tmp_path}/model").state.step == 2
+def test_the_head_that_saving_returns_is_the_one_that_is_read(model_dir):
+    head = save(model_dir, 1)
+    assert Head.read(model_dir) == head
+    head = save(model_dir, 2, head)
+    assert Head.read(model_dir) == head
 
 
-# How many are kept.
+def test_preparing_twice_leaves_a_model_as_it_is(model_dir):
+    save(model_dir, 1)
+    checkpoints.prepare(model_dir)
+    assert checkpoints.latest(model_dir).state.step == 1
+    assert not [name for name in storage.children(model_dir) if "probe" in name]
 
 
-def test_no_more_than_the_newest_are_kept(place):
-    head = save(place, *range(6), keep=3)
-    assert [name[:19] for name in head.names] == [f"checkpoint-{i:08d}" for i in (3, 4, 5)]
-    assert saved_in(place) == sorted(head.names)
-    assert Head.read(place).names == head.names
-    assert [checkpoints.load(storage.join(place, n)).state.step for n in head.names] == [3, 4, 5]
+@pytest.mark.parametrize(("keep", "steps"), [(1, [6]), (3, [4, 5, 6]), (0, [1, 2, 3, 4, 5, 6])])
+def test_the_newest_are_kept_and_zero_keeps_all(model_dir, keep, steps):
+    head = Head.read(model_dir)
+    for step in range(1, 7):
+        head = save(model_dir, step, head, keep)
+    assert names_in(model_dir) == sorted(head.names)
+    loaded = [checkpoints.load(storage.join(model_dir, name)) for name in head.names]
+    assert [each.state.step for each in loaded] == steps
 
 
-def test_keeping_zero_keeps_all(place):
-    head = save(place, *range(7), keep=0)
-    assert len(head.names) == 7
-    assert saved_in(place) == sorted(head.names)
-
-
-def test_keeping_fewer_than_before_prunes_the_surplus(place):
-    head = save(place, *range(4), keep=0)
-    head = save(place, 4, keep=1, head=head)
-    assert saved_in(place) == list(head.names)
+def test_keeping_fewer_than_before_removes_the_others(model_dir):
+    for step in range(1, 5):
+        save(model_dir, step)
+    head = save(model_dir, 5, keep=2)
+    assert names_in(model_dir) == sorted(head.names)
+    assert len(head.names) == 2
 
 
 # Two drivers.
 
 
-def test_a_second_driver_is_refused_and_the_first_ones_checkpoint_stands(place):
-    save(place, 1)
-    mine, theirs = Head.read(place), Head.read(place)
-    theirs = save(place, 2, head=theirs)
+def test_the_second_of_two_drivers_is_refused_and_leaves_nothing_behind(model_dir):
+    head = save(model_dir, 1)
+    won = save(model_dir, 2, head)
     with pytest.raises(Conflict, match="another driver"):
-        save(place, 3, head=mine)
-    assert checkpoints.latest(place).state.step == 2
-    assert saved_in(place) == sorted(theirs.names)
-    save(place, 4, head=theirs)
-    assert checkpoints.latest(place).state.step == 4
+        save(model_dir, 3, head)
+    assert Head.read(model_dir) == won
+    assert names_in(model_dir) == sorted(won.names)
+    assert checkpoints.latest(model_dir).state.step == 2
 
 
-def test_of_two_drivers_that_begin_a_model_the_second_is_refused(place):
-    checkpoints.prepare(place)
-    mine, theirs = Head.read(place), Head.read(place)
-    save(place, 0, head=theirs)
+def test_the_second_of_two_drivers_that_begin_is_refused_too(model_dir):
+    empty = Head.read(model_dir)
+    won = save(model_dir, 1, empty)
     with pytest.raises(Conflict, match="another driver"):
-        save(place, 0, head=mine)
-    assert len(saved_in(place)) == 1
+        save(model_dir, 1, empty)
+    assert Head.read(model_dir) == won
+    assert names_in(model_dir) == list(won.names)
 
 
 # Damage.
 
 
-@pytest.mark.parametrize("name", ["centers/c/0/0", "counts/c/0", "pending_sums/c/0/0"])
-def test_changed_bytes_are_refused_by_the_checkpoints_address(place, name):
-    state = replace(state_of(1), pending=pending_of(), pending_steps=1)
-    checkpoints.prepare(place)
-    checkpoints.save(place, Head.read(place), state, SETTINGS, None, 5)
-    file = storage.join(address_of(place), name)
-    data = bytearray(storage.read(file).data)
-    data[7] ^= 1
-    storage.write(file, bytes(data))
-    with pytest.raises(InvalidCheckpoint) as error:
-        checkpoints.latest(place)
-    assert address_of(place) in str(error.value)
-    assert f"{name.split('/')[0]} is not what was written" in str(error.value)
+@pytest.mark.parametrize("array", ["centers", "counts", "pending_sums", "pending_counts"])
+def test_one_flipped_bit_is_refused_by_name(model_dir, array):
+    checkpoints.save(model_dir, Head.read(model_dir), state(pending=True), SETTINGS, None, 5)
+    address = newest(model_dir)
+    fs, file = chunk_of(address, array)
+    data = bytearray(fs.cat_file(file))
+    data[len(data) // 2] ^= 1
+    fs.pipe_file(file, bytes(data))
+    with pytest.raises(InvalidCheckpoint, match=array) as caught:
+        checkpoints.latest(model_dir)
+    assert address in str(caught.value)
+
+
+@pytest.mark.parametrize("left", [0, 7])
+def test_a_torn_checkpoint_is_refused_by_name(model_dir, left):
+    save(model_dir, 1)
+    address = newest(model_dir)
+    fs, file = chunk_of(address, "centers")
+    fs.pipe_file(file, fs.cat_file(file)[:left])
+    with pytest.raises(InvalidCheckpoint) as caught:
+        checkpoints.load(address)
+    assert address in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Object at")
+@pytest.mark.parametrize("part", ["centers", "counts", "zarr.json"])
+def test_a_checkpoint_of_which_a_part_is_missing_is_refused_by_name(model_dir, part):
+    save(model_dir, 1)
+    address = newest(model_dir)
+    storage.remove(storage.join(address, part))
+    with pytest.raises(InvalidCheckpoint) as caught:
+        checkpoints.latest(model_dir)
+    assert address in str(caught.value)
+
+
+def test_a_checkpoint_whose_numbers_are_missing_is_refused_by_name(model_dir):
+    save(model_dir, 1)
+    address = newest(model_dir)
+    fs, file = chunk_of(address, "centers")
+    fs.rm_file(file)
+    with pytest.raises(InvalidCheckpoint) as caught:
+        checkpoints.latest(model_dir)
+    assert address in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"attributes": {}, "zarr_format": 3}'])
+def test_a_checkpoint_whose_description_is_damaged_is_refused_by_name(model_dir, text):
+    save(model_dir, 1)
+    address = newest(model_dir)
+    storage.write(storage.join(address, "zarr.json"), text.encode())
+    with pytest.raises(InvalidCheckpoint) as caught:
+        checkpoints.load(address)
+    assert address in str(caught.value)
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_by_name(model_dir):
+    address = storage.join(model_dir, "checkpoint-00000001-00000000")
+    with pytest.raises(InvalidCheckpoint, match="Could not find a checkpoint") as caught:
+        checkpoints.load(address)
+    assert address in str(caught.value)
+
+
+def test_a_group_that_is_no_checkpoint_is_refused_by_name(model_dir):
+    with pytest.raises(InvalidCheckpoint) as caught:
+        checkpoints.load(model_dir)
+    assert model_dir in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("centers/c/0/0", None),
-        ("centers/c/0/0", b"short"),
-        ("counts/c/0", b""),
-        ("centers/zarr.json", None),
-        ("centers/zarr.json", b"{"),
-        ("zarr.json", b"not json"),
-        ("zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'),
-    ],
+    "text",
+    ["", "{", "[]", "null", "7", '"x"', "{}", '{"format": 1}', '{"format": 1, "checkpoints": 7}'],
 )
-def test_a_torn_checkpoint_is_refused_by_its_address(place, name, data):
-    save(place, 1)
-    file = storage.join(address_of(place), name)
-    storage.remove(file)
-    if data is not None:
-        storage.write(file, data)
-    with pytest.raises(InvalidCheckpoint) as error:
-        checkpoints.load(address_of(place))
-    assert address_of(place) in str(error.value)
+def test_a_damaged_list_of_checkpoints_is_refused_by_name(model_dir, text):
+    save(model_dir, 1)
+    address = storage.join(model_dir, "checkpoints.json")
+    storage.write(address, text.encode())
+    with pytest.raises(InvalidCheckpoint, match=r"checkpoints\.json is damaged") as caught:
+        checkpoints.latest(model_dir)
+    assert address in str(caught.value)
 
 
-def test_a_checkpoint_that_is_not_there_is_refused_by_its_address(place):
-    for address in (f"{place}/checkpoint-00000001-00000000", f"{place}/no/where"):
-        with pytest.raises(InvalidCheckpoint) as error:
-            checkpoints.load(address)
-        assert address in str(error.value)
+@pytest.mark.parametrize("text", [b"\xff\xfe\x00", b'{"format": 1, "checkpoints": [7]}'])
+def test_a_list_of_checkpoints_that_is_no_list_of_names_is_refused(tmp_path, text):
+    save(str(tmp_path), 1)
+    (tmp_path / "checkpoints.json").write_bytes(text)
+    with pytest.raises(InvalidCheckpoint, match="damaged"):
+        checkpoints.latest(str(tmp_path))
 
 
-def test_a_checkpoint_that_is_listed_and_was_removed_is_refused_by_its_address(place):
-    save(place, 1)
-    storage.remove(address_of(place))
-    with pytest.raises(InvalidCheckpoint) as error:
-        checkpoints.latest(place)
-    assert address_of(place) in str(error.value)
+def test_a_list_of_another_format_is_refused_with_both_numbers(model_dir):
+    save(model_dir, 1)
+    content = json.dumps({"format": 2, "checkpoints": []}).encode()
+    storage.write(storage.join(model_dir, "checkpoints.json"), content)
+    with pytest.raises(InvalidCheckpoint, match="must be of format 1, got 2") as caught:
+        checkpoints.latest(model_dir)
+    assert model_dir in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"null", b"\xff\xfe", b'{"format": 1}'])
-def test_a_damaged_pointer_is_refused_by_its_address(place, data):
-    save(place, 1)
-    storage.write(storage.join(place, POINTER), data)
-    with pytest.raises(InvalidCheckpoint) as error:
-        checkpoints.latest(place)
-    assert storage.join(place, POINTER) in str(error.value)
+# What crashed drivers leave.
 
 
-@pytest.mark.parametrize("names", [7, "checkpoint-00000001-00000000", [7], [None], {"a": 1}])
-def test_a_pointer_that_lists_no_names_is_refused_by_its_address(tmp_path, names):
-    place = str(tmp_path)
-    save(place, 1)
-    data = json.dumps({"format": 1, "checkpoints": names}).encode()
-    storage.write(storage.join(place, POINTER), data)
-    with pytest.raises(InvalidCheckpoint, match=POINTER):
-        checkpoints.latest(place)
+def leave_half_written(model_dir, step):
+    """What a driver leaves that is killed while it writes a checkpoint."""
+    name = f"checkpoint-{step:08d}-{uuid4().hex[:8]}"
+    checkpoints._write(storage.join(model_dir, name), state(step), SETTINGS, None)
+    fs, file = chunk_of(storage.join(model_dir, name), "counts")
+    fs.rm_file(file)
+    return name
 
 
-def test_checkpoints_of_another_format_are_refused_by_both_numbers(place):
-    save(place, 1)
-    storage.write(storage.join(place, POINTER), b'{"format": 2, "checkpoints": []}')
-    with pytest.raises(InvalidCheckpoint, match="must be of format 1, got 2"):
-        checkpoints.latest(place)
+def test_a_half_written_checkpoint_leaves_the_one_before_the_latest(model_dir):
+    head = save(model_dir, 2)
+    half = leave_half_written(model_dir, 3)
+    assert checkpoints.latest(model_dir).state.step == 2
+    assert half in names_in(model_dir)
+    assert names_in(model_dir) != list(head.names)
 
 
-def test_a_file_or_folder_of_something_else_is_no_checkpoint(tmp_path):
-    (tmp_path / "file").write_bytes(b"x")
-    (tmp_path / "folder").mkdir()
-    for name in ("file", "folder", "file/below"):
-        with pytest.raises(InvalidCheckpoint, match=name):
-            checkpoints.load(f"{tmp_path}/{name}")
+def test_sweeping_removes_what_is_half_written_but_not_of_a_newer_step(model_dir):
+    head = save(model_dir, 1)
+    head = save(model_dir, 4, head)
+    for step in (1, 3, 4):
+        leave_half_written(model_dir, step)
+    newer = leave_half_written(model_dir, 5)
+    checkpoints.sweep(model_dir, head)
+    assert names_in(model_dir) == sorted([*head.names, newer])
+    assert checkpoints.latest(model_dir).state.step == 4
 
 
-# Crashes.
+def test_sweeping_leaves_what_others_keep_in_the_directory(model_dir):
+    head = save(model_dir, 4)
+    others = ["eval/x", "notes.txt", "checkpoint-1/x", "checkpoint-00000001-old/x"]
+    for name in others:
+        storage.write(storage.join(model_dir, name), b"mine")
+    checkpoints.sweep(model_dir, head)
+    for name in others:
+        assert storage.read(storage.join(model_dir, name)).data == b"mine"
 
 
-def test_a_half_written_checkpoint_does_not_count_and_is_swept(place):
-    head = save(place, 1, 2)
-    for step in (1, 2):
-        storage.write(f"{place}/checkpoint-{step:08d}-0badc0de/centers/c/0/0", b"half")
-    storage.write(f"{place}/notes/of-the-user", b"x")
-    assert checkpoints.latest(place).state.step == 2
-    checkpoints.sweep(place, head)
-    assert saved_in(place) == sorted(head.names)
-    assert checkpoints.latest(place).state.step == 2
-    assert storage.read(f"{place}/notes/of-the-user").data == b"x"
+def test_sweeping_a_model_without_a_checkpoint_removes_nothing(model_dir):
+    half = leave_half_written(model_dir, 0)
+    checkpoints.sweep(model_dir, Head.read(model_dir))
+    assert names_in(model_dir) == [half]
 
 
-def test_one_that_is_newer_than_the_latest_is_not_swept_yet(place):
-    head = save(place, 1)
-    newer = "checkpoint-00000002-0badc0de"
-    storage.write(f"{place}/{newer}/centers/c/0/0", b"being written")
-    checkpoints.sweep(place, head)
-    assert newer in saved_in(place)
-    head = save(place, 2, head=head)
-    checkpoints.sweep(place, head)
-    assert saved_in(place) == sorted(head.names)
+def test_training_again_sweeps_what_a_crash_has_left(model_dir):
+    rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    estimator = KMeans(2, model_dir, initial_clusters=rows[:2]).train(lambda: rows, steps=3)
+    half = leave_half_written(model_dir, 2)
+    estimator.train(lambda: rows, steps=1)
+    assert half not in names_in(model_dir)
+    assert names_in(model_dir) == sorted(Head.read(model_dir).names)
 
 
-def test_without_a_checkpoint_nothing_is_swept(place):
-    checkpoints.prepare(place)
-    storage.write(f"{place}/checkpoint-00000000-0badc0de/x", b"being written")
-    checkpoints.sweep(place, Head.read(place))
-    assert saved_in(place) == ["checkpoint-00000000-0badc0de"]
+# Kills and full disks, for real.
 
-
-SAVER = """
+SAVING = """
 import sys
 import numpy as np
 from dkmeans import checkpoints
-from dkmeans.checkpoints import Head, Settings
 from dkmeans.distance import Distance
 from dkmeans.state import TrainState
 
-place = sys.argv[1]
-checkpoints.prepare(place)
-found, head = checkpoints.latest(place), Head.read(place)
-checkpoints.sweep(place, head)
+model_dir = sys.argv[1]
+sys.stdin.read()
+checkpoints.prepare(model_dir)
+head = checkpoints.Head.read(model_dir)
+found = checkpoints.latest(model_dir)
 step = found.state.step if found else 0
+settings = checkpoints.Settings(Distance.SQUARED_EUCLIDEAN, True, 1)
+checkpoints.sweep(model_dir, head)
 while True:
     step += 1
-    state = TrainState(np.full((2000, 32), step, np.float32), np.full(2000, step), step)
-    settings = Settings(Distance.COSINE, True, 1)
-    head = checkpoints.save(place, head, state, settings, None, 2)
-    print(step, flush=True)
+    centers = np.full((200, 16), step, np.float32)
+    state = TrainState(centers, np.full(200, step, np.int64), step)
+    head = checkpoints.save(model_dir, head, state, settings, None, 3)
+    print("saved", flush=True)
 """
 
 
-@pytest.mark.parametrize("kills", [8])
-def test_after_every_kill_the_latest_is_whole(tmp_path, kills):
-    place, last = str(tmp_path / "model"), 0
-    for kill in range(kills):
-        saver = subprocess.Popen(
-            [sys.executable, "-c", SAVER, place], stdout=subprocess.PIPE, text=True
-        )
-        with saver:
-            last = int(saver.stdout.readline())
-            time.sleep(random.Random(kill).uniform(0.0, 0.15))
-            os.kill(saver.pid, signal.SIGKILL)
-            last = max([last, *map(int, saver.stdout.read().split())])
-        state = checkpoints.latest(place).state
-        assert state.step in (last, last + 1)
-        assert (state.centers == state.step).all()
-        assert (state.counts == state.step).all()
-    head = save(place, state.step + 1, keep=2)
-    checkpoints.sweep(place, head)
-    assert saved_in(place) == sorted(head.names)
+def start_saving(model_dir):
+    """A driver that has imported all it needs, and begins when its stdin is closed."""
+    command = [sys.executable, "-c", SAVING, model_dir]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-# Where nothing can be written.
+def test_whenever_a_driver_is_killed_the_latest_checkpoint_is_whole(tmp_path):
+    model_dir, before = str(tmp_path / "model"), 0
+    drivers = [start_saving(model_dir) for _ in range(8)]
+    for number, driver in enumerate(drivers):
+        with driver:
+            driver.stdin.close()
+            assert driver.stdout.readline() == b"saved\n"
+            time.sleep(0.0137 * number)
+            driver.kill()
+        found = checkpoints.latest(model_dir)
+        step = found.state.step
+        assert step > before
+        assert (found.state.centers == step).all()
+        assert (found.state.counts == step).all()
+        before = step
+    head = Head.read(model_dir)
+    checkpoints.sweep(model_dir, head)
+    listed = [checkpoints.load(storage.join(model_dir, name)) for name in head.names]
+    assert all((each.state.centers == each.state.step).all() for each in listed)
 
 
-def test_a_model_dir_that_cannot_be_made_is_refused_by_name(tmp_path):
-    (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(Invalid, match=r"model_dir must be writable, got .*file/model"):
-        checkpoints.prepare(f"{tmp_path}/file/model")
+FULL = """
+import resource, signal, sys
+import numpy as np
+from dkmeans import checkpoints
+from dkmeans.distance import Distance
+from dkmeans.state import TrainState
+
+model_dir = sys.argv[1]
+head = checkpoints.Head.read(model_dir)
+settings = checkpoints.latest(model_dir).settings
+state = TrainState(np.ones((1000, 100)), np.ones(1000, np.int64), 9)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoints.save(model_dir, head, state, settings, None, 1)
+except OSError as error:
+    print(type(error).__name__, error.errno)
+"""
 
 
-def test_a_model_dir_that_is_a_regular_file_is_refused_by_name(tmp_path):
-    (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(Invalid, match=r"model_dir must be writable, got .*file"):
-        KMeans(1, tmp_path / "file", seed=1).train(lambda: np.ones((3, 2)), steps=1)
-    assert (tmp_path / "file").read_bytes() == b"x"
+def test_a_full_disk_is_an_os_error_and_the_checkpoint_before_stands(tmp_path):
+    model_dir = str(tmp_path / "model")
+    checkpoints.prepare(model_dir)
+    head = save(model_dir, 3)
+    command = [sys.executable, "-c", FULL, model_dir]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "OSError 27\n", done.stderr
+    assert Head.read(model_dir) == head
+    assert names_in(model_dir) == list(head.names)
+    assert checkpoints.latest(model_dir).state.step == 3
 
 
-def test_a_bucket_that_is_not_there_is_refused_by_name(s3):
-    with pytest.raises(Invalid, match="model_dir must be writable, got 's3://no-such-bucket/m'"):
-        checkpoints.prepare("s3://no-such-bucket/m")
+def test_a_directory_that_cannot_be_made_is_refused_by_name(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    address = str(tmp_path / "file" / "model")
+    with pytest.raises(Invalid, match="model_dir must be writable") as caught:
+        checkpoints.prepare(address)
+    assert address in str(caught.value)
 
 
-@contextmanager
-def files_no_larger_than(size):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def test_training_below_a_regular_file_is_refused_by_name(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    rows = np.ones((4, 2), np.float32)
+    estimator = KMeans(2, str(tmp_path / "file" / "model"))
+    with pytest.raises(Invalid, match="model_dir must be writable"):
+        estimator.train(lambda: rows, steps=1)
 
 
-def test_a_save_that_the_disk_refuses_leaves_the_checkpoint_before_it(tmp_path):
-    place = str(tmp_path)
-    head = save(place, 1)
-    with files_no_larger_than(100_000), pytest.raises(OSError, match="File too large"):
-        save(place, 2, head=head, k=100_000)
-    assert checkpoints.latest(place).state.step == 1
-    assert saved_in(place) == list(head.names)
-    assert save(place, 3, head=head).latest == Head.read(place).latest
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one megabyte, where this process may make one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("no mount here")
-    if done.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
-    yield str(folder)
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_full_disk_leaves_the_checkpoint_before_it(small_disk):
-    head = save(small_disk, 1)
-    with pytest.raises(OSError, match="No space left on device"):
-        save(small_disk, 2, head=head, k=100_000)
-    assert checkpoints.latest(small_disk).state.step == 1
-    assert saved_in(small_disk) == list(head.names)
-    assert save(small_disk, 3, head=head).latest == Head.read(small_disk).latest
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_may_not_be_written_is_refused_by_name(tmp_path):
+    model_dir = Path(tmp_path / "model")
+    checkpoints.prepare(str(model_dir))
+    model_dir.chmod(0o500)
+    with pytest.raises(Invalid, match="model_dir must be writable"):
+        checkpoints.prepare(str(model_dir))
