@@ -146,7 +146,7 @@ def prepare(model_dir: str) -> None:
         probe = storage.join(model_dir, f".probe-{uuid4().hex[:8]}")
         storage.write(probe, b"")
         storage.remove(probe)
-    except (OSError, zarr.errors.BaseZarrError) as error:
+    except storage.WRITE_ERRORS as error:
         raise Invalid(f"model_dir must be writable, got {model_dir!r}: {error}") from error
 
 

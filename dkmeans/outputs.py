@@ -94,7 +94,7 @@ def create(output: Output, rows: int, num_clusters: int, about: dict[str, Any]) 
                 )
         else:
             storage.write(storage.join(output.address, f"_{_MARK}"), b"")
-    except (OSError, zarr.errors.BaseZarrError) as error:
+    except storage.WRITE_ERRORS as error:
         raise Invalid(f"output must be writable, got {output.address!r}: {error}") from error
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import fsspec
 import obstore
@@ -21,10 +21,15 @@ import zarr.storage
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 from obstore.fsspec import FsspecStore
 from zarr.abc.store import Store
+from zarr.errors import BaseZarrError
 
 from dkmeans.errors import Conflict, InvalidData
 
 _OBJECT_STORES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "azure")
+
+
+# What the stores below raise where something cannot be written.
+WRITE_ERRORS = (OSError, BaseError, BaseZarrError)
 
 
 def unreachable(address: str, error: Exception) -> InvalidData:
@@ -51,16 +56,15 @@ def zarr_store(address: str, *, read_only: bool = False) -> Store:
     """The Zarr store at an address; nothing is read or written yet."""
     if is_local(address):
         return zarr.storage.LocalStore(local_path(address), read_only=read_only)
-    if urlsplit(address).scheme in _OBJECT_STORES:
+    if _scheme(address) in _OBJECT_STORES:
         return zarr.storage.ObjectStore(_object_store(address), read_only=read_only)
     return zarr.storage.FsspecStore.from_url(address, read_only=read_only)
 
 
 def filesystem(address: str) -> tuple[Any, str]:
     """The fsspec file system of an address, and the address as that file system spells it."""
-    parts = urlsplit(address)
-    if not is_local(address) and parts.scheme in _OBJECT_STORES:
-        return FsspecStore(parts.scheme), f"{parts.netloc}{parts.path}"  # type: ignore[call-overload]
+    if not is_local(address) and _scheme(address) in _OBJECT_STORES:
+        return FsspecStore(_scheme(address)), address.partition("://")[2]  # type: ignore[call-overload]
     fs, path = fsspec.url_to_fs(str(local_path(address)) if is_local(address) else address)
     return fs, str(path)
 
@@ -75,7 +79,7 @@ class Versioned:
 
 def read(address: str) -> Versioned | None:
     """What stands at an address, or None where nothing does."""
-    if not is_local(address) and urlsplit(address).scheme in _OBJECT_STORES:
+    if not is_local(address) and _scheme(address) in _OBJECT_STORES:
         folder, _, name = address.rpartition("/")
         try:
             found = obstore.get(_object_store(folder), name)
@@ -101,7 +105,7 @@ def replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
     Raises:
         Conflict: something else stands there by now.
     """
-    if not is_local(address) and urlsplit(address).scheme in _OBJECT_STORES:
+    if not is_local(address) and _scheme(address) in _OBJECT_STORES:
         folder, _, name = address.rpartition("/")
         mode: Any = {"e_tag": seen.version} if seen else "create"
         try:
@@ -158,7 +162,13 @@ def flush(address: str) -> None:
 
 @cache
 def _object_store(address: str) -> Any:
-    return obstore.store.from_url(address)
+    # An address is taken by the letter: what URLs quote, and end at, may be in a name.
+    bucket, _, name = address.partition("://")[2].partition("/")
+    return obstore.store.from_url(f"{_scheme(address)}://{bucket}/{quote(name)}")
+
+
+def _scheme(address: str) -> str:
+    return address.partition("://")[0]
 
 
 def _write_durably(path: Path, data: bytes) -> None:
