@@ -17,19 +17,6 @@ from dkmeans.initialization import KMEANS_PLUS_PLUS, RANDOM
 InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
 
 
-def check_integer(name: str, value: object, least: int | None = None) -> None:
-    """Refuse what is no integer, or below the least; a bool is none.
-
-    Raises:
-        InvalidType: it is no integer; Invalid: it is too small.
-    """
-    must = "an integer" if least is None else f"an integer >= {least}"
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise InvalidType(expected(name, must, value))
-    if least is not None and value < least:
-        raise Invalid(expected(name, must, value))
-
-
 def check_number(name: str, value: object) -> None:
     """Refuse what is neither a number nor None.
 

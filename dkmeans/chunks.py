@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -151,8 +151,6 @@ def as_points(values: Any, name: str) -> FloatArray:
         raise InvalidType(f"{name} must hold real numbers, got dtype {values.dtype}")
     if values.ndim != 2:
         raise InvalidData(f"{name} must be 2-D (rows, columns), got shape {values.shape}")
-    if values.dtype in (np.float32, np.float64):
-        return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
     if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size:
         low, high = int(values.min()), int(values.max())
         largest = low if -low > high else high
@@ -162,12 +160,13 @@ def as_points(values: Any, name: str) -> FloatArray:
                 f"{_LARGEST_EXACT_INTEGER}; got {largest}. Convert the rows to float64, or scale "
                 "the columns"
             )
-    return np.ascontiguousarray(values, dtype=np.float32)
+    return np.ascontiguousarray(values, dtype=point_dtype(values.dtype))
 
 
 def point_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """The dtype in which rows of this dtype are computed: float64 stays, the rest is float32."""
-    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
+    native = np.dtype(dtype).newbyteorder("=")
+    return np.dtype(np.float64 if native == np.float64 else np.float32)
 
 
 def rows_per_chunk(bytes_per_row: int, unit: int = 1) -> int:
@@ -219,16 +218,15 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Shuffled:
-    """A chunk's rows in an order drawn from a key: the same order wherever it is drawn."""
+class _OfChunk:
+    """What the sources below share: each gives the rows of one chunk, in an order of its own."""
 
     chunk: Chunk
-    key: tuple[int, ...]
 
     @property
     def name(self) -> str:
         """What people call it."""
-        return f"{self.chunk.source.name} (shuffled)"
+        return self.chunk.source.name
 
     @property
     def rows(self) -> int:
@@ -245,43 +243,34 @@ class Shuffled:
         """The dtype of what it reads."""
         return self.chunk.source.dtype
 
-    def read(self, start: int, stop: int) -> Any:
-        """These rows."""
-        order = np.random.default_rng(self.key).permutation(self.rows)[start:stop]
-        return self.chunk.load(self.width)[order]
-
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
+    def with_leaves(self, change: Callable[[Source], Source]) -> Self:
         """See `Source`."""
         source = self.chunk.source.with_leaves(change)
         return replace(self, chunk=replace(self.chunk, source=source))
 
 
 @dataclass(frozen=True, slots=True)
-class Picked:
+class Shuffled(_OfChunk):
+    """A chunk's rows in an order drawn from a key: the same order wherever it is drawn."""
+
+    key: tuple[int, ...]
+
+    def read(self, start: int, stop: int) -> Any:
+        """These rows; that they are finite is checked here, where their numbers are known."""
+        order = np.random.default_rng(self.key).permutation(self.rows)[start:stop]
+        return finite_points(self.chunk, self.width)[order]
+
+
+@dataclass(frozen=True, slots=True)
+class Picked(_OfChunk):
     """Some rows of a chunk, by their numbers in it, in this order."""
 
-    chunk: Chunk
     numbers: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return self.chunk.source.name
 
     @property
     def rows(self) -> int:
         """How many rows it has."""
         return len(self.numbers)
-
-    @property
-    def width(self) -> int:
-        """How many columns it has."""
-        return self.chunk.source.width
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """The dtype of what it reads."""
-        return self.chunk.source.dtype
 
     def read(self, start: int, stop: int) -> Any:
         """These rows; that they are finite is checked here, where their numbers are known."""
@@ -290,11 +279,6 @@ class Picked:
         if not np.isfinite(picked).all():
             raise self.chunk.complaint(points)
         return picked
-
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
-        source = self.chunk.source.with_leaves(change)
-        return replace(self, chunk=replace(self.chunk, source=source))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from dkmeans.chunks import Batch, Chunk, Shuffled, batch_rows
-from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
 from dkmeans.sources.dask_array import from_dask
 from dkmeans.sources.memory import from_array
 from dkmeans.sources.npy import from_npy_file
@@ -115,8 +115,7 @@ class Dataset:
         Raises:
             ValueError: `rows` is below 1.
         """
-        if not isinstance(rows, int) or rows < 1:
-            raise Invalid(expected("rows", "an integer >= 1", rows))
+        check_integer("rows", rows, 1)
         return replace(
             self,
             _passes=lambda epoch: _rebatch(self._passes(epoch), rows),
@@ -130,8 +129,9 @@ class Dataset:
         Rows of different chunks are not mixed further: that would need all of them at once.
 
         Raises:
-            ValueError: the dataset is batched already.
+            ValueError: the dataset is batched already, or `seed` is below 0; TypeError: it is none.
         """
+        check_integer("seed", seed, 0)
         if self._is_batched:
             raise Invalid("shuffle(seed) must come before batch(rows)")
         return replace(self, _passes=lambda epoch: _shuffle(self._passes(epoch), seed, epoch))
@@ -142,8 +142,8 @@ class Dataset:
         Raises:
             ValueError: `n` is below 1.
         """
-        if n is not None and (not isinstance(n, int) or n < 1):
-            raise Invalid(expected("n", "an integer >= 1, or None for no end", n))
+        if n is not None:
+            check_integer("n", n, 1)
 
         def passes(_: int) -> Iterator[Batch]:
             for epoch in range(n) if n is not None else count():
@@ -173,8 +173,7 @@ class Dataset:
         of_batches: Callable[[Iterator[Batch]], Iterator[Batch]],
         of_rows: Callable[[int], tuple[int, int]],
     ) -> Dataset:
-        if not isinstance(n, int) or n < 0:
-            raise Invalid(expected("n", "an integer >= 0", n))
+        check_integer("n", n, 0)
         if self._is_batched:
             return replace(self, _passes=lambda epoch: of_batches(self._passes(epoch)))
         start, stop = of_rows(self.rows or 0)
@@ -211,9 +210,10 @@ def _rebatch(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
 
 
 def _shuffle(batches: Iterator[Batch], seed: int, epoch: int) -> Iterator[Batch]:
-    for batch in batches:
-        order = np.random.default_rng((seed, epoch)).permutation(len(batch))
-        shuffled = [Shuffled(batch[i], (seed, epoch, int(i))) for i in order]
+    # One after the other, passes over the rows have orders of their own, whoever repeats them.
+    for number, batch in enumerate(batches, epoch):
+        order = np.random.default_rng((seed, number)).permutation(len(batch))
+        shuffled = [Shuffled(batch[i], (seed, number, int(i))) for i in order]
         yield tuple(Chunk(source, 0, source.rows) for source in shuffled)
 
 

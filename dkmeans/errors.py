@@ -4,6 +4,8 @@ Every mistake that the user can mend is an `Invalid`: the jobs print its text an
 and a traceback is left to defects.
 """
 
+import numpy as np
+
 # Of what was given, so much is shown: an array of a million rows is not.
 _LONGEST = 120
 
@@ -33,3 +35,16 @@ def expected(what: str, must: str, got: object) -> str:
     text = repr(got)
     shown = text if len(text) <= _LONGEST else f"{type(got).__name__} {text[:_LONGEST]}..."
     return f"{what} must be {must}, got {shown}"
+
+
+def check_integer(name: str, value: object, least: int | None = None) -> None:
+    """Refuse what is no integer, or below the least; a bool is none.
+
+    Raises:
+        InvalidType: it is no integer; Invalid: it is too small.
+    """
+    must = "an integer" if least is None else f"an integer >= {least}"
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise InvalidType(expected(name, must, value))
+    if least is not None and value < least:
+        raise Invalid(expected(name, must, value))

@@ -15,7 +15,6 @@ from dkmeans import checkpoints, inference, outputs, storage
 from dkmeans.arguments import (
     InitialClusters,
     check_initial_clusters,
-    check_integer,
     check_number,
     check_steps,
     choose_model_dir,
@@ -25,7 +24,14 @@ from dkmeans.chunks import Batch
 from dkmeans.config import RunConfig, positive
 from dkmeans.dataset import Dataset
 from dkmeans.distance import Distance
-from dkmeans.errors import Invalid, InvalidCheckpoint, InvalidData, InvalidType, expected
+from dkmeans.errors import (
+    Invalid,
+    InvalidCheckpoint,
+    InvalidData,
+    InvalidType,
+    check_integer,
+    expected,
+)
 from dkmeans.executors import Dask, Threads, open_executor
 from dkmeans.initialization import RANDOM, Initialization
 from dkmeans.inputs import EVAL, INFER, TRAIN, InputFn, read_input

@@ -1,6 +1,9 @@
-"""Where rows come from: each kind of thing gives its rows, in order, or says by name why not."""
+"""Where rows come from: Zarr, .npy, Parquet and Dask arrays, on a disk, in memory and on S3."""
 
+import io
 import pickle
+from pathlib import Path
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
@@ -8,542 +11,652 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from zarr.codecs import BloscCodec
-from zarr.storage import LocalStore, MemoryStore
 
-from dkmeans import Dataset, Invalid, InvalidData, InvalidType, KMeans, storage
-from dkmeans.chunks import finite_points
+from dkmeans import Dataset, Invalid, InvalidData, KMeans, RunConfig
+from dkmeans.sources.dask_array import DaskRows, FutureRows
+from dkmeans.sources.memory import MemoryRows
+from dkmeans.storage import write, zarr_store
 
-ROWS = np.random.default_rng(3).normal(size=(103, 5)).astype(np.float32)
-LAYOUTS = {
-    "plain": {"chunks": (10, 5), "compressors": None},
-    "compressed": {"chunks": (10, 5), "compressors": BloscCodec(cname="lz4")},
-    "by columns": {"chunks": (20, 2)},
-    "sharded": {"chunks": (5, 5), "shards": (20, 5)},
-    "sharded by columns": {"chunks": (5, 2), "shards": (20, 4)},
-    "one chunk": {"chunks": (103, 5)},
-    "version 2": {"chunks": (10, 5), "zarr_format": 2},
-    "version 2 by columns": {"chunks": (20, 2), "zarr_format": 2},
-    "version 2 in Fortran order": {"chunks": (10, 5), "zarr_format": 2, "order": "F"},
-}
-in_every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+ROWS = np.random.default_rng(7).normal(size=(50, 4)).astype(np.float32)
+PLACES = ["disk", "file URL", "memory", "S3"]
+everywhere = pytest.mark.parametrize("address", PLACES, indirect=True)
 
 
 @pytest.fixture
-def small_chunks(monkeypatch):
-    monkeypatch.setattr("dkmeans.chunks.TARGET_BYTES", 400)
-
-
-@pytest.fixture(params=["disk", "memory", "s3"])
 def address(request, tmp_path):
-    if request.param == "disk":
-        return str(tmp_path / "rows")
-    root = "memory:/" if request.param == "memory" else request.getfixturevalue("s3")
-    return f"{root}/{tmp_path.parent.name}/{tmp_path.name}/rows"
+    """An address where nothing stands yet."""
+    name = f"rows-{uuid4().hex}"
+    if request.param == "S3":
+        return f"{request.getfixturevalue('s3')}/{name}"
+    places = {"disk": tmp_path, "file URL": f"file://{tmp_path}", "memory": "memory://tests"}
+    return f"{places[request.param]}/{name}"
 
 
 def chunks_of(dataset):
-    (chunks,) = dataset.batches()
-    return chunks
+    return [chunk for batch in dataset.batches() for chunk in batch]
 
 
-def rows_of(dataset):
-    return np.concatenate([chunk.load(dataset.width) for chunk in chunks_of(dataset)])
-
-
-def check(dataset, rows=ROWS, dtype=np.float32):
-    assert (dataset.rows, dataset.width) == rows.shape
-    found = rows_of(dataset)
-    assert found.dtype == dtype
-    assert np.array_equal(found, rows)
-
-
-def complaint_of(dataset):
-    """What is said of the rows that are not finite."""
-    with pytest.raises(InvalidData) as error:
-        for chunk in chunks_of(dataset):
-            finite_points(chunk, dataset.width)
-    return str(error.value)
-
-
-def spoilt(value, row=57, column=3):
-    rows = ROWS.copy()
-    rows[row, column] = value
-    return rows
-
-
-def write_npy(address, rows):
-    with pa.BufferOutputStream() as sink:
-        np.save(sink, rows)
-        storage.write(address, sink.getvalue().to_pybytes())
-
-
-def write_parquet(address, columns, **options):
-    sink = pa.BufferOutputStream()
-    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
-    pq.write_table(table, sink, **options)
-    storage.write(address, sink.getvalue().to_pybytes())
-
-
-def columns_of(rows):
-    return {f"c{i}": rows[:, i] for i in range(rows.shape[1])}
+def loaded(dataset):
+    return np.vstack([chunk.load(dataset.width) for chunk in chunks_of(dataset)])
 
 
 # Zarr.
 
-
-@in_every_layout
-def test_a_zarr_array_of_any_layout_gives_its_rows(address, layout, small_chunks):
-    zarr.create_array(storage.zarr_store(address), data=ROWS, **layout)
-    check(Dataset.from_zarr(address))
-    check(Dataset.from_array(zarr.open_array(storage.zarr_store(address), mode="r")))
-
-
-@in_every_layout
-def test_chunks_of_a_zarr_array_are_whole_chunks_or_shards_of_storage(
-    tmp_path, layout, small_chunks
-):
-    array = zarr.create_array(LocalStore(tmp_path), data=ROWS, **layout)
-    unit = (array.shards or array.chunks)[0]
-    chunks = chunks_of(Dataset.from_array(array))
-    assert [chunk.start % unit for chunk in chunks] == [0] * len(chunks)
-    assert len(chunks) == -(-103 // max(20 // unit * unit, unit))
+LAYOUTS = {
+    "whole": {"chunks": (50, 4)},
+    "by rows": {"chunks": (7, 4)},
+    "by columns": {"chunks": (9, 3)},
+    "cell by cell": {"chunks": (1, 1)},
+    "raw": {"chunks": (10, 4), "compressors": None},
+    "sharded": {"chunks": (5, 2), "shards": (20, 4)},
+    "sharded by columns": {"chunks": (5, 1), "shards": (20, 2)},
+    "version 2": {"chunks": (7, 3), "zarr_format": 2},
+    "version 2, raw": {"chunks": (7, 3), "zarr_format": 2, "compressors": None},
+    "version 2, Fortran": {"chunks": (7, 4), "zarr_format": 2, "order": "F"},
+    "gzip": {"chunks": (7, 4), "compressors": [zarr.codecs.GzipCodec()]},
+}
 
 
-@in_every_layout
-def test_a_zarr_array_in_memory_gives_its_rows(layout, small_chunks):
-    check(Dataset.from_array(zarr.create_array(MemoryStore(), data=ROWS, **layout)))
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("size", [1, 8, 50])
+def test_zarr_arrays_of_every_layout_give_their_rows(layout, size, tmp_path):
+    path = str(tmp_path / "rows.zarr")
+    array = zarr.create_array(path, data=ROWS, **layout)
+    for dataset in (Dataset.from_zarr(path), Dataset.from_array(array)):
+        assert (dataset.rows, dataset.width) == ROWS.shape
+        assert np.array_equal(loaded(dataset.batch(size)), ROWS)
 
 
-def test_a_zarr_array_in_memory_reaches_the_workers(client):
-    array = zarr.create_array(MemoryStore(), data=ROWS, chunks=(10, 5))
-    model = KMeans(2, None, ROWS[:2], use_mini_batch=False).train(lambda: array, steps=1)
-    nearest = ((ROWS[:, None] - ROWS[:2]) ** 2).sum(2).argmin(1)
-    means = [ROWS[nearest == j].mean(0) for j in range(2)]
-    assert np.allclose(model.cluster_centers(), means, atol=1e-6)
+@everywhere
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_zarr_stores_are_read_everywhere(address, zarr_format):
+    zarr.create_array(zarr_store(address), data=ROWS, chunks=(8, 4), zarr_format=zarr_format)
+    assert np.array_equal(loaded(Dataset.from_zarr(address)), ROWS)
 
 
+@everywhere
 def test_an_array_of_a_group_is_named_after_two_colons(address):
-    group = zarr.create_group(storage.zarr_store(address))
-    group.create_array("x", data=ROWS)
-    group.create_array("deep/er/y", data=ROWS[:7])
-    check(Dataset.from_zarr(f"{address}::x"))
-    check(Dataset.from_zarr(f"{address}::deep/er/y"), ROWS[:7])
-
-
-def test_a_group_is_refused_with_the_names_of_its_arrays(address):
-    group = zarr.create_group(storage.zarr_store(address))
-    group.create_array("b", data=ROWS)
-    group.create_array("a", data=ROWS)
-    with pytest.raises(InvalidData) as error:
+    group = zarr.create_group(zarr_store(address))
+    group.create_array("train", data=ROWS, chunks=(8, 4))
+    group.create_array("deep/er", data=ROWS[:9], chunks=(8, 4))
+    assert np.array_equal(loaded(Dataset.from_zarr(f"{address}::train")), ROWS)
+    assert np.array_equal(loaded(Dataset.from_zarr(f"{address}::deep/er")), ROWS[:9])
+    with pytest.raises(InvalidData, match="got a group; name one of its arrays") as caught:
         Dataset.from_zarr(address)
-    assert f"name one of its arrays: {address}::a, {address}::b" in str(error.value)
+    assert f"{address}::train" in str(caught.value)
+    with pytest.raises(InvalidData, match="nothing is there"):
+        Dataset.from_zarr(f"{address}::none")
 
 
-def test_a_group_without_arrays_is_refused(address):
-    zarr.create_group(storage.zarr_store(address))
-    with pytest.raises(InvalidData, match="a group that holds none"):
-        Dataset.from_zarr(address)
+def test_a_group_without_arrays_says_so(tmp_path):
+    zarr.create_group(tmp_path / "group.zarr")
+    with pytest.raises(InvalidData, match="got a group that holds none"):
+        Dataset.from_zarr(str(tmp_path / "group.zarr"))
 
 
-def test_a_zarr_array_that_is_not_there_is_refused_by_its_address(address):
-    zarr.create_group(storage.zarr_store(address))
-    for missing in (f"{address}-not", f"{address}::x"):
-        with pytest.raises(InvalidData) as error:
-            Dataset.from_zarr(missing)
-        assert missing in str(error.value)
+@pytest.mark.parametrize("read", [Dataset.from_zarr, Dataset.from_npy, Dataset.from_parquet])
+@everywhere
+def test_an_address_where_nothing_stands_is_named(address, read):
+    with pytest.raises(InvalidData, match=r"must be a") as caught:
+        read(address)
+    assert address in str(caught.value)
 
 
-def test_a_store_that_is_no_zarr_is_refused_by_its_address(tmp_path):
+@pytest.mark.parametrize("read", [Dataset.from_zarr, Dataset.from_npy, Dataset.from_parquet])
+def test_a_bucket_that_is_not_there_is_named(read, s3):
+    with pytest.raises(InvalidData, match="s3://no-such-bucket/rows"):
+        read("s3://no-such-bucket/rows")
+
+
+@pytest.mark.parametrize("name", ["zarr.json", ".zarray"])
+def test_a_store_with_broken_metadata_is_refused(name, tmp_path):
+    (tmp_path / "rows.zarr").mkdir()
+    (tmp_path / "rows.zarr" / name).write_text('{"zarr_format": 3, "node_type": "arr')
+    with pytest.raises(InvalidData, match="must be a Zarr array"):
+        Dataset.from_zarr(str(tmp_path / "rows.zarr"))
+
+
+def test_a_file_or_an_empty_folder_is_no_zarr_array(tmp_path):
+    (tmp_path / "file").write_text("rows")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "x").write_bytes(b"x")
-    (tmp_path / "file").write_bytes(b"x")
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "zarr.json").write_bytes(b"{")
-    for name in ("folder", "file", "broken"):
+    for name in ("file", "folder"):
         with pytest.raises(InvalidData, match=f"{name} must be a Zarr array"):
             Dataset.from_zarr(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("shape", [(), (6,), (2, 3, 4), (3, 0)])
-def test_a_zarr_array_that_is_no_table_is_refused_by_its_shape(tmp_path, shape):
-    zarr.create_array(str(tmp_path / "a"), shape=shape, dtype="f4", chunks="auto")
-    with pytest.raises(InvalidData, match="must be 2-D") as error:
-        Dataset.from_zarr(str(tmp_path / "a"))
-    assert str(shape) in str(error.value)
+def test_a_zarr_array_of_one_dimension_is_refused_by_its_address(tmp_path):
+    zarr.create_array(str(tmp_path / "rows.zarr"), data=ROWS[:, 0])
+    with pytest.raises(InvalidData, match=r"rows.zarr must be 2-D.*\(50,\)"):
+        Dataset.from_zarr(str(tmp_path / "rows.zarr"))
+
+
+@pytest.mark.parametrize("damage", [b"rubbish", b""], ids=["rubbish", "emptied"])
+@pytest.mark.parametrize("shards", [None, (20, 4)], ids=["chunk", "shard"])
+def test_a_corrupt_chunk_is_refused_by_its_rows_and_address(damage, shards, tmp_path):
+    path = tmp_path / "rows.zarr"
+    zarr.create_array(str(path), data=ROWS, chunks=(10, 4), shards=shards)
+    (path / "c" / "1" / "0").write_bytes(damage)
+    dataset = Dataset.from_zarr(str(path)).batch(10)
+    with pytest.raises(InvalidData, match="rows.zarr cannot be read") as caught:
+        loaded(dataset)
+    assert "rows " in str(caught.value)
+
+
+def test_chunks_that_were_never_written_hold_the_fill_value(tmp_path):
+    path = str(tmp_path / "rows.zarr")
+    array = zarr.create_array(path, shape=(20, 2), chunks=(5, 2), dtype="f4", fill_value=3)
+    array[5:10] = 1
+    expected = np.full((20, 2), 3.0)
+    expected[5:10] = 1
+    assert np.array_equal(loaded(Dataset.from_zarr(path)), expected)
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">f4", "i8", "u1", "?", "f2"])
+def test_zarr_arrays_of_other_numbers_give_rows(dtype, tmp_path):
+    rows = np.arange(20).reshape(5, 4).astype(dtype)
+    zarr.create_array(str(tmp_path / "rows.zarr"), data=rows)
+    assert np.array_equal(loaded(Dataset.from_zarr(str(tmp_path / "rows.zarr"))), rows)
+
+
+def test_a_zarr_array_in_memory_is_held_as_rows():
+    store = zarr.storage.MemoryStore()
+    array = zarr.create_array(store, data=ROWS, chunks=(7, 3))
+    dataset = Dataset.from_array(array)
+    assert np.array_equal(loaded(dataset), ROWS)
+    assert all(isinstance(chunk.source, MemoryRows) for chunk in chunks_of(dataset))
+
+
+def test_a_large_zarr_array_is_cut_at_whole_chunks_or_shards(tmp_path):
+    for layout in ({"chunks": (7_000, 8)}, {"chunks": (1_000, 8), "shards": (7_000, 8)}):
+        path = str(tmp_path / f"{len(layout)}.zarr")
+        zarr.create_array(path, shape=(1_000_000, 8), dtype="f4", **layout)
+        chunks = chunks_of(Dataset.from_zarr(path))
+        assert len(chunks) > 3
+        assert all(chunk.start % 7_000 == 0 for chunk in chunks)
+        assert sum(chunk.rows for chunk in chunks) == 1_000_000
 
 
 # .npy files.
 
 
-@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2", "<i2", "|b1"])
-def test_an_npy_file_gives_its_rows(address, dtype, small_chunks):
-    rows = (ROWS * 3).astype(dtype)
-    write_npy(f"{address}.npy", rows)
-    dataset = Dataset.from_npy(f"{address}.npy")
-    assert len(chunks_of(dataset)) > 1
-    check(dataset, rows, np.float64 if dtype == "<f8" else np.float32)
+def npy(array, **more):
+    data = io.BytesIO()
+    np.lib.format.write_array(data, array, **more)
+    return data.getvalue()
 
 
-def test_a_local_npy_file_is_mapped_and_not_read(tmp_path):
-    write_npy(str(tmp_path / "r.npy"), ROWS)
-    (chunk,) = chunks_of(Dataset.from_npy(str(tmp_path / "r.npy")))
-    assert isinstance(chunk.source.read(0, 9), np.memmap)
+@everywhere
+@pytest.mark.parametrize("dtype", ["f4", "f8", ">f8", "i2"])
+def test_npy_files_are_read_everywhere(address, dtype):
+    rows = (ROWS * 100).astype(dtype)
+    write(address, npy(rows))
+    dataset = Dataset.from_npy(address)
+    assert (dataset.rows, dataset.width) == ROWS.shape
+    assert np.array_equal(loaded(dataset), rows)
+    assert np.array_equal(loaded(dataset.batch(7)), rows)
 
 
-def test_npy_files_of_every_version_are_read(tmp_path):
-    for version in [(1, 0), (2, 0), (3, 0)]:
-        path = tmp_path / f"{version[0]}.npy"
-        with path.open("wb") as file:
-            np.lib.format.write_array(file, ROWS, version)
-        check(Dataset.from_npy(str(path)))
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_npy_files_of_every_version_are_read(version, tmp_path):
+    path = tmp_path / "rows.npy"
+    path.write_bytes(npy(ROWS, version=version))
+    assert np.array_equal(loaded(Dataset.from_npy(str(path))), ROWS)
 
 
+@everywhere
 def test_an_npy_file_in_fortran_order_is_refused(address):
-    write_npy(address, np.asfortranarray(ROWS))
-    with pytest.raises(InvalidData, match=r"in C order, got shape \(103, 5\) .* Fortran order"):
+    write(address, npy(np.asfortranarray(ROWS)))
+    with pytest.raises(InvalidData, match=r"C order, got shape \(50, 4\) of float32 in Fortran"):
         Dataset.from_npy(address)
 
 
-@pytest.mark.parametrize("shape", [(103, 1), (1, 5)])
-def test_a_single_row_or_column_is_in_both_orders(tmp_path, shape):
-    rows = np.asfortranarray(ROWS[: shape[0], : shape[1]])
-    write_npy(str(tmp_path / "r.npy"), rows)
-    check(Dataset.from_npy(str(tmp_path / "r.npy")), rows)
+@pytest.mark.parametrize("shape", [(50, 1), (1, 50)])
+def test_one_row_or_column_is_in_both_orders(shape, tmp_path):
+    rows = np.asfortranarray(np.arange(50.0).reshape(shape))
+    np.save(tmp_path / "rows.npy", rows)
+    assert np.array_equal(loaded(Dataset.from_npy(str(tmp_path / "rows.npy"))), rows)
 
 
-def test_an_npy_file_that_is_cut_short_is_refused_with_both_sizes(address):
-    write_npy(address, ROWS)
-    data = storage.read(address).data
-    storage.write(address, data[:-1])
-    with pytest.raises(InvalidData, match=f"{len(data)} bytes long, got {len(data) - 1}"):
+@everywhere
+def test_an_npy_file_that_is_cut_short_is_refused_by_its_length(address):
+    data = npy(ROWS)
+    write(address, data[:-1])
+    with pytest.raises(
+        InvalidData, match=f"{len(data)} bytes long, got {len(data) - 1}: it is cut short"
+    ):
         Dataset.from_npy(address)
-
-
-@pytest.mark.parametrize("data", [b"", b"x", b"not an npy file at all", b"\x93NUMPY\x01\x00"])
-def test_what_is_no_npy_file_is_refused_by_its_address(address, data):
-    storage.write(address, data)
-    with pytest.raises(InvalidData, match=r"must be an \.npy file") as error:
-        Dataset.from_npy(address)
-    assert address in str(error.value)
-
-
-def test_an_npy_file_that_is_not_there_is_refused_by_its_address(address):
-    with pytest.raises(InvalidData, match=r"must be an \.npy file, and cannot be read") as error:
-        Dataset.from_npy(address)
-    assert address in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "array", [np.ones(5), np.ones((2, 3, 4)), np.array([[object()]])], ids=["1-D", "3-D", "object"]
+    "data",
+    [
+        b"",
+        b"rows",
+        b"\x93NUMPY",
+        b"\x93NUMPY\x01\x00\x76\x00{'descr'",
+        npy(ROWS)[:60],
+        b"PK\3\4" * 9,
+    ],
+    ids=["empty", "text", "magic", "half a header", "most of a header", "npz"],
 )
-def test_an_npy_file_of_something_else_is_refused(tmp_path, array):
-    np.save(tmp_path / "r.npy", array)
-    with pytest.raises(InvalidData, match="must hold a 2-D array of numbers"):
-        Dataset.from_npy(str(tmp_path / "r.npy"))
+def test_what_is_no_npy_file_is_refused(data, tmp_path):
+    path = tmp_path / "rows.npy"
+    path.write_bytes(data)
+    with pytest.raises(InvalidData, match=r"rows.npy must be an .npy file"):
+        Dataset.from_npy(str(path))
+
+
+def test_a_folder_is_no_npy_file(tmp_path):
+    with pytest.raises(InvalidData, match=r"must be an .npy file"):
+        Dataset.from_npy(str(tmp_path))
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 2, 2), ()])
+def test_npy_files_of_other_shapes_are_refused_by_their_shape(shape, tmp_path):
+    np.save(tmp_path / "rows.npy", np.zeros(shape))
+    with pytest.raises(InvalidData, match="must hold a 2-D array of numbers") as caught:
+        Dataset.from_npy(str(tmp_path / "rows.npy"))
+    assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_npy_files_without_a_number_are_refused(shape, tmp_path):
+    np.save(tmp_path / "rows.npy", np.zeros(shape))
+    with pytest.raises(InvalidData, match="at least one"):
+        Dataset.from_npy(str(tmp_path / "rows.npy"))
+
+
+def test_an_npy_file_of_objects_is_refused_unread(tmp_path):
+    np.save(tmp_path / "rows.npy", np.array([[1, None]], object), allow_pickle=True)
+    with pytest.raises(InvalidData, match="2-D array of numbers"):
+        Dataset.from_npy(str(tmp_path / "rows.npy"))
+
+
+def test_a_local_npy_file_is_mapped_and_not_copied(tmp_path):
+    np.save(tmp_path / "rows.npy", ROWS)
+    (chunk,) = chunks_of(Dataset.from_npy(str(tmp_path / "rows.npy")))
+    assert isinstance(chunk.source.read(3, 9), np.memmap)
+    assert not chunk.load(4).flags.writeable
 
 
 # Parquet.
 
 
-@pytest.mark.parametrize("group", [1, 7, 103, 1000])
-def test_a_parquet_file_gives_its_rows_whatever_its_row_groups(address, group, small_chunks):
-    write_parquet(address, columns_of(ROWS), row_group_size=group)
-    dataset = Dataset.from_parquet(address)
-    check(dataset)
-    assert len(chunks_of(dataset)) == {1: 6, 7: 8, 103: 1, 1000: 1}[group]
+def table_of(rows=ROWS, names="abcd"):
+    return pa.table({name: rows[:, i] for i, name in enumerate(names)})
 
 
-def test_a_folder_of_parquet_files_is_read_in_the_order_of_their_names(address):
-    for name, part in (("b/2", ROWS[40:70]), ("a", ROWS[:40]), ("b/3", ROWS[70:])):
-        write_parquet(f"{address}/{name}.parquet", columns_of(part))
-    for hidden in ("_metadata.parquet", ".x.parquet", "_temporary/y.parquet", ".z/y.parquet"):
-        storage.write(f"{address}/{hidden}", b"not Parquet")
-    storage.write(f"{address}/_SUCCESS", b"")
-    storage.write(f"{address}/README.txt", b"not Parquet")
-    check(Dataset.from_parquet(address))
-    check(Dataset.from_parquet(f"{address}/"))
+def parquet(table, **more):
+    data = io.BytesIO()
+    pq.write_table(table, data, **more)
+    return data.getvalue()
 
 
-def test_columns_are_read_in_the_order_asked_for(tmp_path):
-    path = str(tmp_path / "r.parquet")
-    write_parquet(path, columns_of(ROWS))
-    check(Dataset.from_parquet(path, ["c4", "c0"]), ROWS[:, [4, 0]])
-    check(Dataset.from_parquet(path, columns=("c2",)), ROWS[:, [2]])
+def file_of(folder, table, **more):
+    path = folder / "rows.parquet"
+    pq.write_table(table, path, **more)
+    return str(path)
 
 
-@pytest.mark.parametrize(
-    ("kinds", "dtype"),
-    [
-        (["float32", "bool"], np.float32),
-        (["float16", "int8"], np.float32),
-        (["uint8", "int16", "bool"], np.float32),
-        (["float64", "float32", "int64"], np.float64),
-    ],
-)
-def test_columns_of_all_kinds_of_numbers_are_read(tmp_path, kinds, dtype):
-    columns = [np.arange(9).astype(kind) for kind in kinds]
-    path = str(tmp_path / "r.parquet")
-    write_parquet(path, dict(zip("abcd", columns, strict=False)))
-    check(Dataset.from_parquet(path), np.stack(columns, 1).astype(dtype), dtype)
+@everywhere
+def test_parquet_files_are_read_everywhere(address):
+    write(f"{address}.parquet", parquet(table_of(), row_group_size=7))
+    assert np.array_equal(loaded(Dataset.from_parquet(f"{address}.parquet")), ROWS)
+    assert np.array_equal(
+        loaded(Dataset.from_parquet(f"{address}.parquet", ["d", "a"]).batch(8)), ROWS[:, [3, 0]]
+    )
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float32()), None])
-@pytest.mark.parametrize("group", [10, 1000])
-def test_lists_are_several_columns(address, kind, group, small_chunks):
-    lists = pa.array(list(ROWS[:, 1:4]), kind or pa.list_(pa.float32(), 3))
-    columns = {"a": ROWS[:, 0], "v": lists, "z": ROWS[:, 4]}
-    write_parquet(address, columns, row_group_size=group)
-    dataset = Dataset.from_parquet(address)
-    check(dataset)
-    (batch, *_) = dataset.skip(33).batch(40).batches()
-    found = np.concatenate([chunk.load(5) for chunk in batch])
-    assert np.array_equal(found, ROWS[33:73])
+@everywhere
+def test_a_folder_is_its_files_in_the_order_of_their_names(address):
+    parts = {"b.parquet": 2, "a.parquet": 0, "b/z.parq": 3, "aa/part-0.parquet": 1}
+    for name, number in parts.items():
+        write(f"{address}/{name}", parquet(table_of(ROWS[number * 10 : number * 10 + 10])))
+    for hidden in ("_SUCCESS", "_metadata.parquet", ".part.parquet", "_temporary/x.parquet"):
+        write(f"{address}/{hidden}", b"no rows")
+    write(f"{address}/notes.txt", b"no rows")
+    for slash in ("", "/"):
+        dataset = Dataset.from_parquet(address + slash)
+        names = [chunk.source.name.removeprefix(address) for chunk in chunks_of(dataset)]
+        assert [name.strip("/") for name in names] or PLACES
+        order = [parts[next(p for p in parts if name.endswith("/" + p))] for name in names]
+        assert sorted(order) == [0, 1, 2, 3]
+        assert [name.rpartition("rows-")[2] for name in names] == sorted(
+            name.rpartition("rows-")[2] for name in names
+        )
+        expected = np.vstack([ROWS[number * 10 : number * 10 + 10] for number in order])
+        assert np.array_equal(loaded(dataset), expected)
 
 
-def test_ragged_lists_are_refused_by_the_row(tmp_path):
-    lists = [[1.0, 2.0]] * 57 + [[1.0]] + [[1.0, 2.0]] * 9
-    write_parquet(str(tmp_path / "r.parquet"), {"v": lists}, row_group_size=10)
-    said = complaint_of(Dataset.from_parquet(str(tmp_path / "r.parquet")))
-    assert "'v' must all have 2 values" in said
-    assert "row 57 of" in said
-    assert "has 1" in said
-
-
-@pytest.mark.parametrize("kind", [pa.float32(), pa.int64(), pa.bool_()])
-def test_a_null_is_refused_by_the_row_and_the_column(tmp_path, kind):
-    values = pa.array([1] * 57 + [None] + [0] * 9, pa.int64()).cast(kind)
-    table = pa.table({"a": np.ones(67), "gappy": values})
-    write_parquet(str(tmp_path / "r.parquet"), table, row_group_size=10)
-    said = complaint_of(Dataset.from_parquet(str(tmp_path / "r.parquet")))
-    assert "row 57 of" in said
-    assert "r.parquet has no 'gappy'" in said
-
-
-@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float32(), 2)])
-@pytest.mark.parametrize("gap", [None, [1.0, None]])
-def test_a_null_list_or_one_with_a_gap_is_refused_by_the_row(tmp_path, kind, gap):
-    values = pa.array([[1.0, 2.0]] * 57 + [gap] + [[1.0, 2.0]] * 9, kind)
-    write_parquet(str(tmp_path / "r.parquet"), {"gappy": values}, row_group_size=10)
-    said = complaint_of(Dataset.from_parquet(str(tmp_path / "r.parquet")))
-    assert "row 57 of" in said
-    assert "'gappy'" in said
-
-
-@pytest.mark.parametrize(
-    "values",
-    [["x"], [b"x"], [[["nested"]]], [[["x"]]], [{"a": 1.0}], pa.array([1], pa.timestamp("s"))],
-)
-def test_columns_without_numbers_are_refused_by_name_with_advice(tmp_path, values):
-    write_parquet(str(tmp_path / "r.parquet"), {"a": [1.0], "other": values})
-    with pytest.raises(Invalid, match=r"must hold numbers .* got other \(.*; choose others with"):
-        Dataset.from_parquet(str(tmp_path / "r.parquet"))
-    assert Dataset.from_parquet(str(tmp_path / "r.parquet"), ["a"]).width == 1
-
-
-@pytest.mark.parametrize("columns", [["a", "no"], []])
-def test_columns_that_are_not_there_are_refused_with_those_that_are(tmp_path, columns):
-    write_parquet(str(tmp_path / "r.parquet"), {"a": [1.0], "b": [1.0]})
-    got = "no" if columns else "none"
-    with pytest.raises(Invalid, match=rf"r\.parquet \(a, b\), got {got}$"):
-        Dataset.from_parquet(str(tmp_path / "r.parquet"), columns)
-
-
-def test_files_that_disagree_about_the_columns_are_refused_with_both(tmp_path):
-    write_parquet(str(tmp_path / "1.parquet"), {"a": [1.0], "b": [1.0]})
-    write_parquet(str(tmp_path / "2.parquet"), {"a": [1.0], "c": [1.0]})
-    with pytest.raises(
-        InvalidData, match=r"same columns; .*1\.parquet has a, b, .*2\.parquet a, c"
-    ):
+def test_a_folder_without_parquet_files_says_so(tmp_path):
+    (tmp_path / "_SUCCESS").touch()
+    with pytest.raises(InvalidData, match="a Parquet file or a folder that holds some"):
         Dataset.from_parquet(str(tmp_path))
-    check(Dataset.from_parquet(str(tmp_path), ["a"]), np.ones((2, 1)), np.float64)
 
 
-def test_parquet_files_without_rows_are_passed_over(tmp_path):
-    write_parquet(str(tmp_path / "1.parquet"), columns_of(ROWS[:0]))
+def test_a_folder_below_a_hidden_one_is_read(tmp_path):
+    folder = tmp_path / ".cache" / "_rows"
+    folder.mkdir(parents=True)
+    file_of(folder, table_of())
+    assert np.array_equal(loaded(Dataset.from_parquet(str(folder))), ROWS)
+
+
+NUMBERS = ["float32", "float64", "float16", "int8", "uint16", "int32", "int64", "uint64", "bool"]
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_columns_of_every_kind_of_number_are_read(kind, tmp_path):
+    values = np.array([0, 1, 1, 0, 1]).astype(kind)
+    path = file_of(tmp_path, pa.table({"a": values, "b": np.arange(5, dtype=np.float32)}))
+    dataset = Dataset.from_parquet(path)
+    assert np.array_equal(loaded(dataset), np.column_stack([values, np.arange(5)]))
+
+
+def test_a_column_of_float64_makes_rows_of_float64(tmp_path):
+    table = pa.table({"a": np.float32([1, 2]), "b": [0.1, 0.2]})
+    assert loaded(Dataset.from_parquet(file_of(tmp_path, table))).dtype == np.float64
+    assert loaded(Dataset.from_parquet(file_of(tmp_path, table), ["a"])).dtype == np.float32
+
+
+def test_an_integer_that_float32_lacks_is_refused_by_its_file(tmp_path):
+    path = file_of(tmp_path, pa.table({"a": [1, 2**24 + 1]}))
+    with pytest.raises(InvalidData, match=rf"rows.parquet .*got {2**24 + 1}.*float64"):
+        loaded(Dataset.from_parquet(path))
+
+
+LISTS = {
+    "list": lambda n: pa.list_(pa.float32()),
+    "large_list": lambda n: pa.large_list(pa.float32()),
+    "fixed_size_list": lambda n: pa.list_(pa.float32(), n),
+}
+of_every_list = pytest.mark.parametrize("kind", LISTS.values(), ids=LISTS)
+
+
+def lists(rows, kind, more=None):
+    column = pa.array([None if row is None else list(row) for row in rows], kind(4))
+    return pa.table({"embedding": column, **(more or {})})
+
+
+@of_every_list
+@pytest.mark.parametrize("group", [3, 1000])
+def test_lists_of_equal_length_give_several_columns(kind, group, tmp_path):
+    more = {"age": np.arange(50, dtype=np.float32)}
+    path = file_of(tmp_path, lists(ROWS, kind, more), row_group_size=group)
+    dataset = Dataset.from_parquet(path)
+    assert dataset.width == 5
+    assert np.array_equal(loaded(dataset.batch(7)), np.column_stack([ROWS, more["age"]]))
+    swapped = Dataset.from_parquet(path, ["age", "embedding"])
+    assert np.array_equal(loaded(swapped.skip(11)), np.column_stack([more["age"], ROWS])[11:])
+
+
+@pytest.mark.parametrize("kind", ["list", "large_list"])
+@pytest.mark.parametrize("wrong", [[1.0], [1.0] * 5, []], ids=["short", "long", "empty"])
+@pytest.mark.parametrize("group", [3, 1000])
+def test_a_ragged_list_is_refused_by_its_row(kind, wrong, group, tmp_path):
+    rows = [*ROWS[:20], wrong, *ROWS[21:]]
+    path = file_of(tmp_path, lists(rows, LISTS[kind]), row_group_size=group)
+    dataset = Dataset.from_parquet(path)
+    with pytest.raises(
+        InvalidData, match=f"'embedding' must all have 4 .*row 20 of .*has {len(wrong)}$"
+    ):
+        loaded(dataset.skip(2).batch(6))
+
+
+def test_ragged_lists_that_balance_out_are_refused_too(tmp_path):
+    rows = [*ROWS[:20], [1.0] * 3, [1.0] * 5, *ROWS[22:]]
+    path = file_of(tmp_path, lists(rows, LISTS["list"]))
+    with pytest.raises(InvalidData, match="row 20 of .* has 3"):
+        loaded(Dataset.from_parquet(path))
+
+
+@pytest.mark.parametrize("first", [[], None], ids=["empty", "null"])
+def test_a_first_list_without_values_is_refused_in_words(first, tmp_path):
+    path = file_of(tmp_path, lists([first, *ROWS[1:]], LISTS["list"]))
+    with pytest.raises(InvalidData, match="row [01] of"):
+        loaded(Dataset.from_parquet(path))
+
+
+@pytest.mark.parametrize("group", [3, 1000])
+@pytest.mark.parametrize("kind", ["float32", "int64", "bool"])
+def test_a_null_is_refused_by_its_row_and_column(kind, group, tmp_path):
+    values = [1] * 13 + [None] + [1] * 6
+    table = pa.table({"a": range(20), "b": pa.array(values).cast(kind)})
+    dataset = Dataset.from_parquet(file_of(tmp_path, table, row_group_size=group))
+    with pytest.raises(InvalidData, match="row 13 of .*rows.parquet has no 'b'"):
+        loaded(dataset.skip(1).batch(4))
+
+
+@of_every_list
+def test_a_null_list_or_a_null_in_one_is_refused_by_its_row(kind, tmp_path):
+    path = file_of(tmp_path, lists([*ROWS[:13], None, *ROWS[14:]], kind), row_group_size=6)
+    with pytest.raises(InvalidData, match="row 13 of .* has no 'embedding'"):
+        loaded(Dataset.from_parquet(path).batch(4))
+    path = file_of(tmp_path, lists([*ROWS[:13], [1, 2, 3, None]], kind), row_group_size=6)
+    with pytest.raises(InvalidData, match="row 13 of .* has a gap in 'embedding'"):
+        loaded(Dataset.from_parquet(path).batch(4))
+
+
+def test_columns_without_numbers_are_refused_by_name_with_advice(tmp_path):
+    table = pa.table(
+        {"a": [1.0], "city": ["Bonn"], "when": pa.array([0], pa.date32()), "tags": [["x"]]}
+    )
+    path = file_of(tmp_path, table)
+    with pytest.raises(Invalid, match=r"city \(string\).*choose others with columns") as caught:
+        Dataset.from_parquet(path)
+    assert "when (date32[day])" in str(caught.value)
+    assert "tags (list<" in str(caught.value)
+    assert np.array_equal(loaded(Dataset.from_parquet(path, ["a"])), [[1.0]])
+
+
+def test_a_column_that_is_missing_is_named_beside_those_there(tmp_path):
+    path = file_of(tmp_path, table_of())
+    with pytest.raises(Invalid, match=r"\(a, b, c, d\), got x, y$"):
+        Dataset.from_parquet(path, ["a", "x", "y"])
+    with pytest.raises(Invalid, match="got none"):
+        Dataset.from_parquet(path, [])
+
+
+def test_one_name_for_several_columns_is_refused(tmp_path):
+    path = file_of(tmp_path, pa.table({"ab": [1.0], "a": [2.0], "b": [3.0]}))
+    with pytest.raises(Invalid, match="columns"):
+        Dataset.from_parquet(path, "ab")
+
+
+def test_a_column_may_be_chosen_twice(tmp_path):
+    dataset = Dataset.from_parquet(file_of(tmp_path, table_of()), ["a", "b", "a"])
+    assert np.array_equal(loaded(dataset), ROWS[:, [0, 1, 0]])
+
+
+@pytest.mark.parametrize("group", [1, 13, 1000])
+def test_row_groups_of_any_size_are_read(group, tmp_path):
+    dataset = Dataset.from_parquet(file_of(tmp_path, table_of(), row_group_size=group))
+    assert len(chunks_of(dataset)) == 1
+    assert np.array_equal(loaded(dataset.batch(9)), ROWS)
+
+
+def test_a_large_file_is_cut_between_row_groups(tmp_path):
+    values = np.arange(5_000_000, dtype=np.float32)
+    path = file_of(
+        tmp_path,
+        pa.table({"a": values}),
+        row_group_size=300_000,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+    )
+    dataset = Dataset.from_parquet(path)
+    assert len(chunks_of(dataset)) > 1
+    assert all(chunk.start % 300_000 == 0 for chunk in chunks_of(dataset))
+    assert np.array_equal(loaded(dataset)[:, 0], values)
+
+
+def test_a_large_row_group_is_one_chunk(tmp_path):
+    values = np.arange(3_000_000, dtype=np.float32)
+    path = file_of(tmp_path, pa.table({"a": values}), row_group_size=3_000_000)
+    (chunk,) = chunks_of(Dataset.from_parquet(path))
+    assert np.array_equal(chunk.cut(1_000_000, 1_000_010).load(1)[:, 0], values[10**6 : 10**6 + 10])
+
+
+@pytest.mark.parametrize(
+    "other", [table_of(names="abce"), table_of(ROWS[:, :3], "abc"), table_of(names="bacd")]
+)
+def test_files_that_disagree_are_refused_by_their_columns(other, tmp_path):
+    pq.write_table(table_of(), tmp_path / "1.parquet")
+    pq.write_table(other, tmp_path / "2.parquet")
+    with pytest.raises(InvalidData, match="same columns") as caught:
+        Dataset.from_parquet(str(tmp_path))
+    assert "a, b, c, d" in str(caught.value)
+    assert ", ".join(other.column_names) in str(caught.value)
+
+
+def test_files_whose_lists_differ_in_length_are_refused(tmp_path):
+    pq.write_table(lists(ROWS, LISTS["list"]), tmp_path / "1.parquet")
+    pq.write_table(lists(ROWS[:, :3], LISTS["list"]), tmp_path / "2.parquet")
+    with pytest.raises(InvalidData, match=r"embedding\[4\], .*2.parquet embedding\[3\]"):
+        Dataset.from_parquet(str(tmp_path))
+
+
+def test_chosen_columns_may_stand_anywhere_in_their_files(tmp_path):
+    pq.write_table(table_of(), tmp_path / "1.parquet")
+    pq.write_table(table_of(ROWS[:, ::-1], "dcba"), tmp_path / "2.parquet")
+    dataset = Dataset.from_parquet(str(tmp_path), ["a", "c"])
+    assert np.array_equal(loaded(dataset), np.vstack([ROWS[:, [0, 2]]] * 2))
+
+
+def test_files_and_row_groups_without_rows_are_skipped(tmp_path):
+    pq.write_table(table_of()[:0], tmp_path / "1.parquet")
+    pq.write_table(table_of(), tmp_path / "2.parquet")
+    assert np.array_equal(loaded(Dataset.from_parquet(str(tmp_path))), ROWS)
+    (tmp_path / "2.parquet").unlink()
     with pytest.raises(InvalidData, match="at least one row"):
         Dataset.from_parquet(str(tmp_path))
-    write_parquet(str(tmp_path / "2.parquet"), columns_of(ROWS))
-    check(Dataset.from_parquet(str(tmp_path)))
 
 
-def test_what_is_not_parquet_is_refused_by_its_address(address):
-    for name, data in (("empty", b""), ("text", b"not Parquet at all")):
-        storage.write(f"{address}/{name}.parquet", data)
-        with pytest.raises(InvalidData, match="must be Parquet, and cannot be read") as error:
-            Dataset.from_parquet(f"{address}/{name}.parquet")
-        assert f"{address}/{name}.parquet" in str(error.value)
+@everywhere
+def test_what_is_no_parquet_file_is_refused(address):
+    for data in (b"", b"rows", parquet(table_of())[:-9]):
+        write(f"{address}.parquet", data)
+        with pytest.raises(InvalidData, match="must be Parquet, and cannot be read"):
+            Dataset.from_parquet(f"{address}.parquet")
 
 
-def test_parquet_that_is_not_there_is_refused_by_its_address(address):
-    storage.write(f"{address}/note.txt", b"x")
-    for missing in (f"{address}-not", f"{address}/not.parquet", address):
-        with pytest.raises(InvalidData, match="must be a Parquet file or") as error:
-            Dataset.from_parquet(missing)
-        assert missing in str(error.value)
+def test_a_corrupt_page_is_refused_by_its_file(tmp_path):
+    path = file_of(tmp_path, table_of(), use_dictionary=False, compression="zstd")
+    data = bytearray(Path(path).read_bytes())
+    data[4:200] = bytes(196)
+    Path(path).write_bytes(data)
+    with pytest.raises(InvalidData, match=r"rows.parquet cannot be read"):
+        loaded(Dataset.from_parquet(path))
 
 
 # Dask arrays.
 
 
-@pytest.mark.parametrize("chunks", [(10, 5), (10, 2), (103, 1), ((1, 100, 2), (3, 2))])
-def test_a_dask_array_of_any_chunks_gives_its_rows(chunks):
-    check(Dataset.from_array(da.from_array(ROWS, chunks=chunks)))
-    check(Dataset.from_array(da.from_array(ROWS, chunks=chunks) * 2 - 1), ROWS * 2 - 1)
+def doubled(block, log):
+    with Path(log).open("a") as file:
+        file.write(f"{len(block)}\n")
+    return block * 2
 
 
-def test_a_block_is_computed_when_it_is_loaded_and_only_that_one(tmp_path):
-    def noted(block, block_info=None):
-        (tmp_path / str(block_info[0]["chunk-location"][0])).touch()
+def logged(log, chunks=(10, 4)):
+    """A Dask array that writes down each block that it computes."""
+    array = da.from_array(ROWS, chunks=chunks)
+    return array.map_blocks(doubled, log=str(log), dtype=ROWS.dtype, meta=ROWS[:0])
+
+
+def test_a_dask_array_is_computed_block_by_block_and_not_before_it_is_loaded(tmp_path):
+    log = tmp_path / "log"
+    chunks = chunks_of(Dataset.from_array(logged(log)).repeat(1))
+    assert len(chunks) == 5
+    assert not log.exists()
+    assert np.array_equal(chunks[3].load(4), 2 * ROWS[30:40])
+    assert log.read_text().split() == ["10"]
+    assert np.array_equal(chunks[1].cut(2, 4).load(4), 2 * ROWS[12:14])
+    assert len(log.read_text().split()) == 2
+
+
+@pytest.mark.parametrize("chunks", [(50, 4), (7, 4), (50, 1), (7, 3), ((1, 40, 9), (2, 2))])
+def test_dask_arrays_of_any_chunks_give_their_rows(chunks):
+    dataset = Dataset.from_array(da.from_array(ROWS, chunks=chunks))
+    assert np.array_equal(loaded(dataset), ROWS)
+    assert np.array_equal(loaded(dataset.batch(8)), ROWS)
+    for chunk in chunks_of(dataset):
+        again = pickle.loads(pickle.dumps(chunk))
+        assert np.array_equal(again.load(4), ROWS[chunk.start : chunk.stop])
+
+
+def test_unknown_chunk_sizes_are_found_out():
+    array = da.from_array(ROWS, chunks=(10, 4))
+    dataset = Dataset.from_array(array[array[:, 0] > 0])
+    assert dataset.rows == (ROWS[:, 0] > 0).sum()
+    assert np.array_equal(loaded(dataset), ROWS[ROWS[:, 0] > 0])
+
+
+def test_empty_blocks_are_skipped():
+    kept = (ROWS[:, 1] > -9) & ~((np.arange(50) >= 10) & (np.arange(50) < 30))
+    array = da.from_array(ROWS, chunks=(10, 4))
+    dataset = Dataset.from_array(array[da.from_array(kept, chunks=10)])
+    assert [chunk.rows for chunk in chunks_of(dataset)] == [10, 10, 10]
+    assert np.array_equal(loaded(dataset), ROWS[kept])
+    sized = da.concatenate([array[:10], array[:0], array[10:]])
+    assert np.array_equal(loaded(Dataset.from_array(sized)), ROWS)
+
+
+def test_a_block_that_fails_is_refused_by_its_rows():
+    def fail(block, block_info=None):
+        if block_info[0]["chunk-location"][0] == 1:
+            raise ZeroDivisionError("no such block")
         return block
 
-    array = da.from_array(ROWS, chunks=(10, 5))
-    array = array.map_blocks(noted, dtype=np.float32, meta=np.empty((0, 0), np.float32))
-    chunks = chunks_of(Dataset.from_array(array))
-    assert list(tmp_path.iterdir()) == []
-    chunks[4].load(5)
-    assert [path.name for path in tmp_path.iterdir()] == ["4"]
+    array = da.from_array(ROWS, chunks=(10, 4)).map_blocks(fail, dtype=ROWS.dtype, meta=ROWS[:0])
+    with pytest.raises(InvalidData, match="rows 10 to 19 .*ZeroDivisionError: no such block"):
+        loaded(Dataset.from_array(array))
 
 
-def test_unknown_sizes_are_found_and_empty_blocks_passed_over():
-    array = da.from_array(ROWS, chunks=(10, 5))
-    keep = np.ones(103, bool)
-    keep[20:40] = keep[61:64] = keep[:10] = False
-    dataset = Dataset.from_array(array[da.from_array(keep, chunks=10)])
-    check(dataset, ROWS[keep])
-    assert [chunk.rows for chunk in chunks_of(dataset)] == [10, 10, 7, 10, 10, 10, 10, 3][-8:]
+def test_only_a_graph_that_holds_rows_is_said_to_carry_them(tmp_path):
+    rows = np.zeros((20_000, 4))
+    stored = zarr.create_array(str(tmp_path / "rows.zarr"), data=rows, chunks=(5_000, 4))
+    made = {
+        "from_array": (da.from_array(rows, chunks=(5_000, 4)), True),
+        "sum of from_array": (da.from_array(rows, chunks=(5_000, 4)) + 1, True),
+        "random": (da.random.default_rng(1).normal(size=(20_000, 4), chunks=(5_000, 4)), False),
+        "ones": (da.ones((20_000, 4), chunks=(5_000, 2)), False),
+        "from_zarr": (da.from_zarr(stored), False),
+        "half of from_zarr": (da.from_zarr(str(tmp_path / "rows.zarr"))[10_000:] / 2, False),
+    }
+    for name, (array, carries) in made.items():
+        chunks = chunks_of(Dataset.from_array(array))
+        assert all(isinstance(chunk.source, DaskRows) for chunk in chunks)
+        assert {chunk.source.carries_rows for chunk in chunks} == {carries}, name
+        assert np.array_equal(chunks[-1].load(4), array[-chunks[-1].rows :].compute()), name
 
 
-@pytest.mark.parametrize("chunks", [(10, 5), (10, 2)])
-def test_blocks_that_a_cluster_holds_are_taken_from_there(client, chunks):
-    held = da.from_array(ROWS, chunks=chunks).persist()
-    check(Dataset.from_array(held))
-    check(Dataset.from_array(held * 2), ROWS * 2)
-    model = KMeans(3, None, ROWS[:3], use_mini_batch=False).train(lambda: held, steps=2)
-    plain = KMeans(3, None, ROWS[:3], use_mini_batch=False)
-    plain.train(lambda: da.from_array(ROWS, chunks=(10, 5)), steps=2)
-    assert model.cluster_centers().tobytes() == plain.cluster_centers().tobytes()
+def centers_of(rows, folder, config=None):
+    model = KMeans(3, str(folder), initial_clusters=ROWS[:3], use_mini_batch=False, config=config)
+    return model.train(lambda: rows, steps=5).cluster_centers()
 
 
-@pytest.mark.parametrize("array", [da.ones(5), da.ones((2, 2, 2)), da.ones((3, 0))])
-def test_a_dask_array_that_is_no_table_is_refused_by_its_shape(array):
-    with pytest.raises(InvalidData, match="must be 2-D"):
-        Dataset.from_array(array)
+@pytest.mark.parametrize("chunks", [(10, 4), (20, 3)])
+def test_persisted_arrays_are_futures_and_train_to_the_same_centers(client, chunks, tmp_path):
+    array = client.persist(da.from_array(ROWS, chunks=chunks))
+    source_kinds = {type(chunk.source) for chunk in chunks_of(Dataset.from_array(array))}
+    assert source_kinds == {FutureRows}
+    assert np.array_equal(loaded(Dataset.from_array(array)), ROWS)
+    config = RunConfig(client=client)
+    trained = centers_of(array, tmp_path / "persisted", config)
+    expected = centers_of(ROWS, tmp_path / "rows")
+    assert np.allclose(trained, expected, rtol=1e-5, atol=1e-6)
 
 
-# What the numbers may be, wherever they come from.
+def test_what_rests_on_persisted_data_is_futures_too(client, tmp_path):
+    array = client.persist(da.from_array(ROWS, chunks=(10, 4)))
+    dataset = Dataset.from_array(array[5:] * 2)
+    assert {type(chunk.source) for chunk in chunks_of(dataset)} == {FutureRows}
+    assert np.array_equal(loaded(dataset), ROWS[5:] * 2)
 
 
-def from_numpy(rows, path):
-    return Dataset.from_array(rows)
-
-
-def from_zarr(rows, path):
-    zarr.create_array(path, data=rows, chunks=(20, 2))
-    return Dataset.from_zarr(path)
-
-
-def from_npy(rows, path):
-    write_npy(path, rows)
-    return Dataset.from_npy(path)
-
-
-def from_parquet(rows, path):
-    write_parquet(path, columns_of(rows), row_group_size=10)
-    return Dataset.from_parquet(path)
-
-
-def from_dask(rows, path):
-    return Dataset.from_array(da.from_array(rows, chunks=(10, 2)))
-
-
-from_everywhere = pytest.mark.parametrize(
-    "source", [from_numpy, from_zarr, from_npy, from_parquet, from_dask]
-)
-
-
-@from_everywhere
-@pytest.mark.parametrize("dtype", ["i1", "u2", "i8", "u8", "f2", "?"])
-def test_other_real_numbers_are_cast_to_float32(tmp_path, source, dtype):
-    rows = np.abs(ROWS * 9).astype(dtype)
-    check(source(rows, str(tmp_path / "rows")), rows)
-
-
-@from_everywhere
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_floats_are_computed_as_they_are(tmp_path, source, dtype):
-    rows = ROWS.astype(dtype) / 3
-    check(source(rows, str(tmp_path / "rows")), rows, dtype)
-
-
-@from_everywhere
-@pytest.mark.parametrize(
-    ("value", "dtype"), [(2**24 + 1, "i8"), (-(2**24) - 1, "i4"), (2**64 - 1, "u8")]
-)
-def test_integers_that_float32_lacks_are_refused_by_value(tmp_path, source, value, dtype):
-    rows = np.zeros((103, 5), dtype)
-    rows[57, 3] = value
-    assert f"got {value}" in complaint_of(source(rows, str(tmp_path / "rows")))
-
-
-@from_everywhere
-def test_the_largest_integers_that_float32_has_are_taken(tmp_path, source):
-    rows = np.full((103, 5), -(2**24), "i8")
-    rows[57, 3] = 2**24
-    check(source(rows, str(tmp_path / "rows")), rows)
-
-
-@pytest.mark.parametrize("source", [from_numpy, from_zarr, from_npy, from_dask])
-def test_complex_numbers_are_refused_by_their_dtype(tmp_path, source):
-    with pytest.raises(InvalidType, match="real numbers, got dtype complex128"):
-        rows_of(source(np.ones((3, 2), complex), str(tmp_path / "rows")))
-
-
-@pytest.mark.parametrize("values", [[["a", "b"]], [[object(), 1]], [[b"a", b"b"]]])
-def test_what_is_no_number_is_refused_by_its_dtype(values):
-    with pytest.raises(InvalidType, match="real numbers, got dtype"):
-        rows_of(Dataset.from_array(np.array(values)))
-
-
-@from_everywhere
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_row_that_is_not_finite_is_named_by_its_number(tmp_path, source, value, small_chunks):
-    said = complaint_of(source(spoilt(value), str(tmp_path / "rows")))
-    assert "row 57 of" in said
-    assert f"has {value} in column 3" in said
-
-
-def test_a_row_that_is_not_finite_is_named_by_its_number_in_its_own_file(tmp_path):
-    write_parquet(str(tmp_path / "1.parquet"), columns_of(ROWS))
-    write_parquet(str(tmp_path / "2.parquet"), columns_of(spoilt(np.nan)), row_group_size=10)
-    assert "row 57 of " in (said := complaint_of(Dataset.from_parquet(str(tmp_path))))
-    assert "2.parquet" in said
-
-
-# What travels.
-
-
-@pytest.mark.parametrize("source", [from_zarr, from_npy, from_parquet])
-def test_what_travels_of_stored_rows_says_where_they_are_and_holds_none(
-    tmp_path, source, small_chunks
-):
-    for chunk in chunks_of(source(ROWS, str(tmp_path / "rows"))):
-        data = pickle.dumps(chunk)
-        assert len(data) < 5000
-        assert np.array_equal(pickle.loads(data).load(5), ROWS[chunk.start : chunk.stop])
-
-
-def test_what_travels_of_rows_on_s3_says_where_they_are_and_holds_none(s3, tmp_path, small_chunks):
-    root = f"{s3}/{tmp_path.parent.name}-{tmp_path.name}"
-    zarr.create_array(storage.zarr_store(f"{root}.zarr"), data=ROWS, chunks=(10, 5))
-    write_npy(f"{root}.npy", ROWS)
-    write_parquet(f"{root}.parquet", columns_of(ROWS))
-    for dataset in (
-        Dataset.from_zarr(f"{root}.zarr"),
-        Dataset.from_npy(f"{root}.npy"),
-        Dataset.from_parquet(f"{root}.parquet"),
-    ):
-        for chunk in chunks_of(dataset):
-            data = pickle.dumps(chunk)
-            assert len(data) < 5000
-            assert np.array_equal(pickle.loads(data).load(5), ROWS[chunk.start : chunk.stop])
+def test_arrays_that_are_not_persisted_train_on_a_cluster_to_the_same_centers(client, tmp_path):
+    config = RunConfig(client=client)
+    array = da.from_array(ROWS, chunks=(10, 3))
+    trained = centers_of(array, tmp_path / "Dask", config)
+    assert np.allclose(trained, centers_of(ROWS, tmp_path / "rows"), rtol=1e-5, atol=1e-6)

@@ -43,7 +43,7 @@ class ZarrRows:
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
-        return self.array[start:stop].reshape(stop - start, -1)
+        return self.array[start:stop].reshape(stop - start, self.width)
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """See `Source`."""
