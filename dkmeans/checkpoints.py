@@ -29,6 +29,7 @@ _POINTER = "checkpoints.json"
 _NAME = re.compile(r"checkpoint-(\d+)-[0-9a-f]{8}")
 # Arrays larger than this are stored in several pieces: object stores limit one object's size.
 _LARGEST_PIECE = 2**28
+_OTHER_FORMAT = f"must be of format {FORMAT}, got {{!r}}: another version of dkmeans wrote it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,7 @@ class Head:
         try:
             content = json.loads(seen.data)
             if content["format"] != FORMAT:
-                raise InvalidCheckpoint(
-                    f"the checkpoints of {model_dir} must be of format {FORMAT}, got "
-                    f"{content['format']!r}: another version of dkmeans wrote them"
-                )
+                raise InvalidCheckpoint(f"{model_dir} {_OTHER_FORMAT.format(content['format'])}")
             names = tuple(content["checkpoints"])
             if not all(_step(name) >= 0 for name in names):
                 raise ValueError(f"{names!r} are no names of checkpoints")
@@ -170,6 +168,8 @@ def load(address: str) -> Checkpoint:
         group = zarr.open_group(storage.zarr_store(address, read_only=True), mode="r")
         arrays = {name: array[...] for name, array in group.arrays()}
         about: dict[str, Any] = dict(group.attrs)
+        if about["format"] != FORMAT:
+            raise InvalidCheckpoint(f"{address} {_OTHER_FORMAT.format(about['format'])}")
         for name, sha256 in about["sha256"].items():
             if _sha256(arrays[name]) != sha256:
                 raise InvalidCheckpoint(f"{address} is damaged: {name} is not what was written")

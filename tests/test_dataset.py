@@ -257,6 +257,14 @@ def test_a_constant_dataset_has_the_same_rows_in_every_batch(change):
     assert all(sorted(by_row([batch])) == list(range(20)) for batch in loaded(dataset.repeat(2)))
 
 
+@pytest.mark.parametrize("verb", ["take", "skip"])
+def test_a_part_of_shuffled_rows_is_another_in_every_epoch_and_so_not_constant(verb):
+    part = getattr(dataset_of().shuffle(1), verb)(10)
+    epochs = {tuple(sorted(by_row([epoch]))) for epoch in loaded(part.repeat(5))}
+    assert len(epochs) > 1
+    assert not part.is_constant
+
+
 def test_batches_of_a_stream_are_not_constant_and_their_rows_unknown():
     chunks = cut(MemoryRows(rows_of(6), "rows"), 3)
     dataset = Dataset.of_batches(2, iter([(chunk,) for chunk in chunks]))

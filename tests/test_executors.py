@@ -166,10 +166,9 @@ class _Calls(logging.Handler):
             call()
 
 
-def test_an_active_client_is_used_when_there_is_one_and_threads_when_not(client):
-    with open_executor() as executor:
+def test_an_active_client_is_used_when_there_is_one_and_threads_when_not(cluster):
+    with Client(cluster), open_executor() as executor:
         assert isinstance(executor, Dask)
-    client.close()
     with open_executor() as executor:
         assert isinstance(executor, Threads)
 
@@ -243,14 +242,13 @@ def test_results_come_in_order_and_only_a_little_ahead(client, dataset):
 
 
 @pytest.mark.parametrize("where", ["threads", "workers"])
-def test_a_row_that_is_not_finite_is_named_wherever_it_is_found(client, where, tmp_path):
+def test_a_row_that_is_not_finite_is_named_wherever_it_is_found(request, where, tmp_path):
     rows = np.ones((900, 3), np.float32)
     rows[457, 2] = np.inf
     zarr.create_array(str(tmp_path / "r.zarr"), data=rows, chunks=(100, 3))
     dataset = Dataset.from_zarr(str(tmp_path / "r.zarr"))
-    config = RunConfig(client=client if where == "workers" else None)
-    if where == "threads":
-        client.close()
+    client = request.getfixturevalue("client") if where == "workers" else None
+    config = RunConfig(client=client)
     model = KMeans(2, None, rows[:2] * [[1], [2]], use_mini_batch=False, config=config)
     with pytest.raises(InvalidData, match=r"row 457 of .*r\.zarr has inf in column 2"):
         model.train(lambda: dataset, steps=1)

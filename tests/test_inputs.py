@@ -290,6 +290,13 @@ def test_columns_of_a_zarr_store_are_read_in_parts_of_their_own(tmp_path):
     assert first == n
 
 
+def test_columns_of_unknown_chunk_sizes_stand_beside_others():
+    narrow, wide = (da.from_array(COLUMNS[name], chunks=3) for name in "ba")
+    kept = COLUMNS["b"] % 5 > 1
+    given_ = {"b": narrow[kept], "a": wide[kept], "c": COLUMNS["c"][kept]}
+    assert same(loaded(read(given_)), [TABLE[kept]])
+
+
 def test_lists_are_columns_too():
     assert same(
         loaded(read({"a": [1, 2], "b": [[3.0, 4.0], [5.0, 6.0]]})), [[[1, 3, 4], [2, 5, 6]]]

@@ -137,7 +137,7 @@ def test_a_corrupt_chunk_is_refused_by_its_rows_and_address(damage, shards, tmp_
     zarr.create_array(str(path), data=ROWS, chunks=(10, 4), shards=shards)
     (path / "c" / "1" / "0").write_bytes(damage)
     dataset = Dataset.from_zarr(str(path)).batch(10)
-    with pytest.raises(InvalidData, match="rows.zarr cannot be read") as caught:
+    with pytest.raises(InvalidData, match=r"rows.zarr cannot be read") as caught:
         loaded(dataset)
     assert "rows " in str(caught.value)
 
@@ -317,15 +317,8 @@ def test_a_folder_is_its_files_in_the_order_of_their_names(address):
     write(f"{address}/notes.txt", b"no rows")
     for slash in ("", "/"):
         dataset = Dataset.from_parquet(address + slash)
-        names = [chunk.source.name.removeprefix(address) for chunk in chunks_of(dataset)]
-        assert [name.strip("/") for name in names] or PLACES
-        order = [parts[next(p for p in parts if name.endswith("/" + p))] for name in names]
-        assert sorted(order) == [0, 1, 2, 3]
-        assert [name.rpartition("rows-")[2] for name in names] == sorted(
-            name.rpartition("rows-")[2] for name in names
-        )
-        expected = np.vstack([ROWS[number * 10 : number * 10 + 10] for number in order])
-        assert np.array_equal(loaded(dataset), expected)
+        assert len(chunks_of(dataset)) == 4
+        assert np.array_equal(loaded(dataset), ROWS[:40])
 
 
 def test_a_folder_without_parquet_files_says_so(tmp_path):
@@ -405,14 +398,14 @@ def test_a_ragged_list_is_refused_by_its_row(kind, wrong, group, tmp_path):
 def test_ragged_lists_that_balance_out_are_refused_too(tmp_path):
     rows = [*ROWS[:20], [1.0] * 3, [1.0] * 5, *ROWS[22:]]
     path = file_of(tmp_path, lists(rows, LISTS["list"]))
-    with pytest.raises(InvalidData, match="row 20 of .* has 3"):
+    with pytest.raises(InvalidData, match=r"row 20 of .* has 3"):
         loaded(Dataset.from_parquet(path))
 
 
 @pytest.mark.parametrize("first", [[], None], ids=["empty", "null"])
 def test_a_first_list_without_values_is_refused_in_words(first, tmp_path):
     path = file_of(tmp_path, lists([first, *ROWS[1:]], LISTS["list"]))
-    with pytest.raises(InvalidData, match="row [01] of"):
+    with pytest.raises(InvalidData, match=r"row [01] of"):
         loaded(Dataset.from_parquet(path))
 
 
@@ -422,17 +415,17 @@ def test_a_null_is_refused_by_its_row_and_column(kind, group, tmp_path):
     values = [1] * 13 + [None] + [1] * 6
     table = pa.table({"a": range(20), "b": pa.array(values).cast(kind)})
     dataset = Dataset.from_parquet(file_of(tmp_path, table, row_group_size=group))
-    with pytest.raises(InvalidData, match="row 13 of .*rows.parquet has no 'b'"):
+    with pytest.raises(InvalidData, match=r"row 13 of .*rows.parquet has no 'b'"):
         loaded(dataset.skip(1).batch(4))
 
 
 @of_every_list
 def test_a_null_list_or_a_null_in_one_is_refused_by_its_row(kind, tmp_path):
     path = file_of(tmp_path, lists([*ROWS[:13], None, *ROWS[14:]], kind), row_group_size=6)
-    with pytest.raises(InvalidData, match="row 13 of .* has no 'embedding'"):
+    with pytest.raises(InvalidData, match=r"row 13 of .* has no 'embedding'"):
         loaded(Dataset.from_parquet(path).batch(4))
     path = file_of(tmp_path, lists([*ROWS[:13], [1, 2, 3, None]], kind), row_group_size=6)
-    with pytest.raises(InvalidData, match="row 13 of .* has a gap in 'embedding'"):
+    with pytest.raises(InvalidData, match=r"row 13 of .* has a gap in 'embedding'"):
         loaded(Dataset.from_parquet(path).batch(4))
 
 
@@ -456,7 +449,7 @@ def test_a_column_that_is_missing_is_named_beside_those_there(tmp_path):
         Dataset.from_parquet(path, [])
 
 
-def test_one_name_for_several_columns_is_refused(tmp_path):
+def test_text_for_a_list_of_columns_is_refused_and_not_spelt(tmp_path):
     path = file_of(tmp_path, pa.table({"ab": [1.0], "a": [2.0], "b": [3.0]}))
     with pytest.raises(Invalid, match="columns"):
         Dataset.from_parquet(path, "ab")
@@ -609,7 +602,7 @@ def test_a_block_that_fails_is_refused_by_its_rows():
         return block
 
     array = da.from_array(ROWS, chunks=(10, 4)).map_blocks(fail, dtype=ROWS.dtype, meta=ROWS[:0])
-    with pytest.raises(InvalidData, match="rows 10 to 19 .*ZeroDivisionError: no such block"):
+    with pytest.raises(InvalidData, match=r"rows 10 to 19 .*ZeroDivisionError: no such block"):
         loaded(Dataset.from_array(array))
 
 

@@ -53,8 +53,8 @@ def from_npy_file(address: str) -> Batch:
     """
     fs, path = filesystem(address)
     try:
-        header = BytesIO(fs.cat_file(path, start=0, end=_HEADER_BYTES))
         size = fs.size(path)
+        header = BytesIO(fs.cat_file(path, start=0, end=_HEADER_BYTES) if size else b"")
     except OSError as error:
         raise InvalidData(f"{address} must be an .npy file, and cannot be read: {error}") from error
     except BaseError as error:
@@ -69,10 +69,10 @@ def from_npy_file(address: str) -> Batch:
         shape, fortran, dtype = read(header)
     except ValueError as error:
         raise InvalidData(f"{address} must be an .npy file: {error}") from error
-    if len(shape) != 2 or (fortran and 1 not in shape) or dtype.hasobject:
+    if len(shape) != 2 or shape[1] == 0 or (fortran and 1 not in shape) or dtype.hasobject:
         order = " in Fortran order" if fortran else ""
         raise InvalidData(
-            f"{address} must hold a 2-D array of numbers in C order, got shape {shape} of "
+            f"{address} must hold a 2-D array of numbers in C order with at least one column, got shape {shape} of "
             f"{dtype}{order}"
         )
     rows, width = int(shape[0]), int(shape[1])
