@@ -72,8 +72,8 @@ def from_npy_file(address: str) -> Batch:
     if len(shape) != 2 or shape[1] == 0 or (fortran and 1 not in shape) or dtype.hasobject:
         order = " in Fortran order" if fortran else ""
         raise InvalidData(
-            f"{address} must hold a 2-D array of numbers in C order with at least one column, got shape {shape} of "
-            f"{dtype}{order}"
+            f"{address} must hold a 2-D array of numbers, with at least one column and in C order, "
+            f"got shape {shape} of {dtype}{order}"
         )
     rows, width = int(shape[0]), int(shape[1])
     whole = header.tell() + rows * width * dtype.itemsize
