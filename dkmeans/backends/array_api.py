@@ -19,10 +19,10 @@ from numpy.typing import DTypeLike, NDArray
 from dkmeans.distance import Centers, Distance, directions, inverse_norms, squared_norms
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
-# Elements of a block of scores: 1 MB in float32 stays in a core's second-level cache.
-_BLOCK_ELEMENTS = 2**18
-# Elements of the float64 rows that are gathered at a time: they stay in cache too.
-_GATHER_ELEMENTS = 2**18
+# Elements of a block of scores: 2 MB in float32, about a core's second-level cache.
+_BLOCK_ELEMENTS = 2**19
+# Elements of the float64 rows that are gathered at a time: more for fewer calls than for the cache.
+_GATHER_ELEMENTS = 2**19
 # Rows of one matrix product: OpenBLAS multiplies matrices this small without copying them first.
 _TILE = 32
 _CACHE_LINE = 64
