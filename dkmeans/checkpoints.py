@@ -148,14 +148,26 @@ def prepare(model_dir: str) -> None:
         raise Invalid(f"model_dir must be writable, got {model_dir!r}: {error}") from error
 
 
+def open_latest(model_dir: str) -> tuple[Head, Checkpoint | None]:
+    """The newest checkpoint of a model, or None, and the head that named it.
+
+    Whoever goes on from the checkpoint saves with that very head: then a driver that has saved in
+    between is noticed.
+
+    Raises:
+        InvalidCheckpoint: as `load` does.
+    """
+    head = Head.read(model_dir)
+    return head, load(storage.join(model_dir, head.latest)) if head.latest else None
+
+
 def latest(model_dir: str) -> Checkpoint | None:
     """The newest checkpoint of a model, or None.
 
     Raises:
         InvalidCheckpoint: as `load` does.
     """
-    name = Head.read(model_dir).latest
-    return load(storage.join(model_dir, name)) if name else None
+    return open_latest(model_dir)[1]
 
 
 def load(address: str) -> Checkpoint:
@@ -182,16 +194,36 @@ def load(address: str) -> Checkpoint:
         raise InvalidCheckpoint(f"{address} is damaged or no checkpoint: {error!r}") from error
 
 
+def new_name(step: int) -> str:
+    """A name that no checkpoint has had."""
+    return f"checkpoint-{step:08d}-{uuid4().hex[:8]}"
+
+
 def save(
-    model_dir: str, head: Head, state: TrainState, settings: Settings, stop: Stop | None, keep: int
+    model_dir: str,
+    head: Head,
+    state: TrainState,
+    settings: Settings,
+    stop: Stop | None,
+    keep: int,
+    name: str | None = None,
 ) -> Head:
     """Save a state, make it the latest, and keep no more than the newest `keep` (0: all).
+
+    Args:
+        model_dir: Where the model is kept.
+        head: The model's head, as read with the state that was gone on from, or as last saved.
+        state: What to save.
+        settings: What it is of.
+        stop: How training stopped, where it has.
+        keep: How many checkpoints are kept.
+        name: A new name for the checkpoint, by which its writer can tell it; None makes one.
 
     Raises:
         Conflict: another driver has saved since `head` was read.
         OSError: it cannot be written; the checkpoints before it stand.
     """
-    name = f"checkpoint-{state.step:08d}-{uuid4().hex[:8]}"
+    name = name or new_name(state.step)
     address = storage.join(model_dir, name)
     try:
         _write(address, state, settings, stop)
@@ -213,13 +245,13 @@ def save(
 def sweep(model_dir: str, head: Head) -> None:
     """Remove what crashed drivers left half-written.
 
-    Only what is not newer than the latest checkpoint: a newer one may be being written right now.
+    Only what is older than the latest checkpoint: another may be being written right now.
     """
     if head.latest is None:
         return
     newest = _step(head.latest)
     for name in storage.children(model_dir):
-        if _NAME.fullmatch(name) and name not in head.names and _step(name) <= newest:
+        if _NAME.fullmatch(name) and name not in head.names and _step(name) < newest:
             storage.remove(storage.join(model_dir, name))
 
 

@@ -19,6 +19,9 @@ TARGET_BYTES = 8 * 2**20
 # float32 holds every integer up to here, and not every one above.
 _LARGEST_EXACT_INTEGER = 2**24
 
+# Reading fails so when a machine or a network is at fault, and may go well another time.
+_OUTAGES = (MemoryError, TimeoutError, ConnectionError, BlockingIOError, InterruptedError)
+
 
 class Source(Protocol):
     """A table of rows that can be read in slices. Frozen, and cheap to pickle."""
@@ -85,11 +88,13 @@ class Chunk:
             values = self.source.read(self.start, self.stop)
         except Invalid:
             raise
-        except Exception as error:  # whatever a codec, a store or a graph makes of broken data
-            raise InvalidData(
-                f"rows {self.start} to {self.stop - 1} of {self.source.name} cannot be read: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+        except Exception as error:
+            what = f"rows {self.start} to {self.stop - 1} of {self.source.name} cannot be read"
+            if isinstance(error, _OUTAGES):  # nothing is wrong with the rows
+                error.add_note(what)
+                raise
+            # Whatever a codec, a store or a graph makes of broken data.
+            raise InvalidData(f"{what}: {type(error).__name__}: {error}") from error
         points = as_points(values, self.source.name)
         if points.shape != (self.rows, width):
             raise InvalidData(
@@ -138,8 +143,10 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     """Values as a NumPy array.
 
     Raises:
-        InvalidData: they are rows of different lengths.
+        InvalidData: they are rows of different lengths, or some are masked.
     """
+    if np.ma.is_masked(values):
+        raise InvalidData(f"{name} must have no masked values; fill them first")
     try:
         return np.asarray(values)
     except ValueError as error:
@@ -193,9 +200,13 @@ def cut(source: Source, rows: int) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Sources side by side: their columns, in this order, are the columns of each row."""
+    """Sources side by side: their columns, in this order, are the columns of each row.
+
+    They hold the rows from number `first` on of something larger.
+    """
 
     parts: tuple[Chunk, ...]
+    first: int = 0
 
     @property
     def name(self) -> str:
@@ -219,11 +230,13 @@ class Columns:
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
-        return np.hstack([p.cut(start, stop).load(p.source.width) for p in self.parts])
+        low, high = start - self.first, stop - self.first
+        return np.hstack([p.cut(low, high).load(p.source.width) for p in self.parts])
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """See `Source`."""
-        return Columns(tuple(replace(p, source=p.source.with_leaves(change)) for p in self.parts))
+        parts = tuple(replace(p, source=p.source.with_leaves(change)) for p in self.parts)
+        return replace(self, parts=parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count, islice
+from itertools import count, islice
 from typing import Any
 
 import dask.array as da
@@ -37,9 +37,10 @@ class Dataset:
     width: int
     rows: int | None
     _passes: Callable[[int], Iterator[Batch]]
-    _is_batched: bool = False
+    _batch_rows: int | None = None
     _is_constant: bool = False
-    _is_plain: bool = True
+    _is_shuffled: bool = False
+    _is_repeated: bool = False
 
     @classmethod
     def from_array(cls, array: Any) -> Dataset:
@@ -101,7 +102,7 @@ class Dataset:
     @classmethod
     def of_batches(cls, width: int, batches: Iterator[Batch]) -> Dataset:
         """Batches that can be gone over once."""
-        return cls(width, None, lambda _: batches, _is_batched=True)
+        return cls(width, None, lambda _: batches, _batch_rows=0)
 
     def batches(self) -> Iterator[Batch]:
         """The batches, each a tuple of chunks."""
@@ -122,7 +123,7 @@ class Dataset:
         return replace(
             self,
             _passes=lambda epoch: _rebatch(self._passes(epoch), rows),
-            _is_batched=True,
+            _batch_rows=rows,
             _is_constant=False,
         )
 
@@ -135,12 +136,12 @@ class Dataset:
             ValueError: the dataset is batched already, or `seed` is below 0; TypeError: it is none.
         """
         check_integer("seed", seed, 0)
-        if self._is_batched:
+        if self._batch_rows is not None:
             raise Invalid("shuffle(seed) must come before batch(rows)")
         return replace(
             self,
             _passes=lambda epoch: _shuffle(self._passes(epoch), seed, epoch),
-            _is_plain=False,
+            _is_shuffled=True,
         )
 
     def repeat(self, n: int | None = None) -> Dataset:
@@ -153,10 +154,15 @@ class Dataset:
             check_integer("n", n, 1)
 
         def passes(epoch: int) -> Iterator[Batch]:
-            epochs = count(epoch) if n is None else range(epoch * n, epoch * n + n)
-            return chain.from_iterable(map(self._passes, epochs))
+            for number in count(epoch) if n is None else range(epoch * n, epoch * n + n):
+                batches = self._passes(number)
+                first = next(batches, None)
+                if first is None:  # nor will there be any in another pass
+                    return
+                yield first
+                yield from batches
 
-        return replace(self, _passes=passes, _is_plain=False)
+        return replace(self, _passes=passes, _is_repeated=True)
 
     def take(self, n: int) -> Dataset:
         """Only the first n batches, or, before `batch`, the first n rows.
@@ -177,16 +183,20 @@ class Dataset:
         return self._sliced(n, None)
 
     def _sliced(self, start: int, stop: int | None) -> Dataset:
-        if self._is_batched:
-            return replace(self, _passes=lambda epoch: islice(self._passes(epoch), start, stop))
-        rows = self.rows or 0
-        left = rows - start if self._is_plain else rows
-        return replace(
-            self,
-            rows=max(0, left if stop is None else min(left, stop)),
-            _passes=lambda epoch: _slice_rows(self._passes(epoch), start, stop),
-            _is_constant=self._is_constant and self._is_plain,
-        )
+        unit = 1 if self._batch_rows is None else self._batch_rows
+        rows = self.rows
+        if rows is not None:
+            rows = rows if self._is_repeated else max(0, rows - start * unit)
+            rows = rows if stop is None else min(rows, stop * unit)
+
+        def passes(epoch: int) -> Iterator[Batch]:
+            batches = self._passes(epoch)
+            if self._batch_rows is not None:
+                return islice(batches, start, stop)
+            return _slice_rows(batches, start, stop)
+
+        fixed = self._is_constant and not (self._is_shuffled or self._is_repeated)
+        return replace(self, rows=rows, _passes=passes, _is_constant=fixed)
 
 
 def limit_epochs(array: Any, num_epochs: int) -> Dataset:

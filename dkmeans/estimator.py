@@ -167,7 +167,7 @@ class KMeans:
             raise Invalid("Can not provide both steps and max_steps.")
         for name, value in (("steps", steps), ("max_steps", max_steps)):
             check_steps(name, value)
-        found = checkpoints.latest(self.model_dir)
+        head, found = checkpoints.open_latest(self.model_dir)
         if found is not None:
             self._check_same_model(found)
             if max_steps is not None and found.state.step >= max_steps:
@@ -186,7 +186,7 @@ class KMeans:
         if found is not None:
             _check_width(dataset, found)
         with self._executor() as executor:
-            train(plan, dataset, found.state if found else None, executor)
+            train(plan, dataset, found.state if found else None, head, executor)
         return self
 
     def evaluate(
@@ -289,7 +289,7 @@ class KMeans:
     def write_predictions(
         self,
         input_fn: InputFn,
-        output: str,
+        output: str | os.PathLike[str],
         *,
         transform: bool = False,
         checkpoint_path: str | None = None,
@@ -317,8 +317,10 @@ class KMeans:
         batches = list(dataset.batches())
         whole: Batch = tuple(chunk for batch in batches for chunk in batch)
         rows = sum(chunk.rows for chunk in whole)
+        if not rows:
+            raise InvalidData("the input must have at least one batch of rows, got none")
         k = len(checkpoint.state.centers)
-        place = outputs.plan_output(output, whole, k, distances=transform)
+        place = outputs.plan_output(os.fspath(output), whole, k, distances=transform)
         outputs.create(place, rows, k, {"checkpoint": checkpoint.address})
         names = [self.CLUSTER_INDEX, self.ALL_DISTANCES][: 1 + transform]
         task = inference.Task(checkpoint.centers, tuple(names))
@@ -422,6 +424,8 @@ class KMeans:
                 scores += executor.map_reduce(inference.score, [batch], checkpoint.centers)
                 if len(scores) == steps:
                     break
+        if not scores:
+            raise InvalidData("the input must have at least one batch of rows, got none")
         return scores
 
     def _predict(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import dask.array as da
@@ -108,8 +108,12 @@ def _features(given: Any, name: str) -> Batch:
     rows = {sum(chunk.rows for chunk in column) for column in columns}
     if len(rows) > 1:
         raise InvalidData(f"the columns of {name} must be equally long, got {sorted(rows)} rows")
+    pieces = list(_aligned(columns))
+    firsts = accumulate((piece[0].rows for piece in pieces), initial=0)
     return tuple(
-        Chunk(source, 0, source.rows) for source in map(Columns, _aligned(columns)) if source.rows
+        Chunk(Columns(piece, first), first, first + piece[0].rows)
+        for piece, first in zip(pieces, firsts, strict=False)
+        if piece[0].rows
     )
 
 

@@ -63,6 +63,7 @@ def plan_output(address: str, batch: Batch, num_clusters: int, *, distances: boo
     """
     if not address.rstrip("/").endswith((".zarr", ".parquet")):
         raise Invalid(f"output must end in .zarr or .parquet, got {address!r}")
+    address = storage.absolute(address)
     row = 8 + 4 * num_clusters * distances
     rows = max(1, min(_REGION_ROWS, _REGION_BYTES // row))
     unit = batch[0].rows  # whole chunks of the input, where it has chunks of one size
@@ -162,6 +163,8 @@ def _arrays(output: Output, rows: int, k: int) -> list[tuple[str, tuple[int, ...
 
 
 def _write_parquet(output: Output, number: int, values: dict[str, Any]) -> None:
+    if not _is_ours(output):  # a folder of that name, but another machine's
+        raise FileNotFoundError(f"{output.address} is not what the driver made, seen from here")
     columns = dict(values)
     if ALL_DISTANCES in columns:
         distances = columns[ALL_DISTANCES]

@@ -48,8 +48,13 @@ def join(address: str, *names: str) -> str:
 
 
 def local_path(address: str) -> Path:
-    """The path that a local address means."""
-    return Path(address.removeprefix("file://")).expanduser()
+    """The path that a local address means, absolute: a worker may stand in another folder."""
+    return Path(address.removeprefix("file://")).expanduser().absolute()
+
+
+def absolute(address: str) -> str:
+    """The address as other processes understand it too."""
+    return str(local_path(address)) if is_local(address) else address
 
 
 def zarr_store(address: str, *, read_only: bool = False) -> Store:

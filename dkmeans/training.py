@@ -13,6 +13,7 @@ from dkmeans.checkpoints import Head, Settings, Stop
 from dkmeans.chunks import Batch, batch_rows
 from dkmeans.config import RunConfig
 from dkmeans.dataset import Dataset
+from dkmeans.errors import Conflict
 from dkmeans.executors import Executor
 from dkmeans.initialization import Initialization
 from dkmeans.lloyd import converged, iterate
@@ -38,13 +39,16 @@ class Plan:
     config: RunConfig
 
 
-def train(plan: Plan, dataset: Dataset, start: TrainState | None, executor: Executor) -> StopReason:
+def train(
+    plan: Plan, dataset: Dataset, start: TrainState | None, head: Head, executor: Executor
+) -> StopReason:
     """Train until something stops it; the state is saved then, whatever it was.
 
     Args:
         plan: What to do.
         dataset: The batches to do it on.
         start: The state to continue from; None finds the first centers.
+        head: The model's head, as read with that state.
         executor: Where the work is done.
 
     Returns:
@@ -56,7 +60,7 @@ def train(plan: Plan, dataset: Dataset, start: TrainState | None, executor: Exec
         KeyboardInterrupt: after a checkpoint.
     """
     checkpoints.prepare(plan.model_dir)
-    saver = _Saver(plan, start)
+    saver = _Saver(plan, head, start)
     batches = dataset.batches()
     logger.info(
         "%d clusters of %s rows of %d columns, on %s",
@@ -78,11 +82,13 @@ def train(plan: Plan, dataset: Dataset, start: TrainState | None, executor: Exec
         for state, reason in _until_stopped(plan, dataset, batches, start, executor):
             if reason is None and saver.is_due(state):
                 saver.save(state)
+        assert reason is not None
+        saver.save(state, Stop(reason, plan.relative_tolerance))
+    except Conflict:  # the other driver's checkpoint stands
+        raise
     except BaseException:
         saver.rescue(state)
         raise
-    assert reason is not None
-    saver.save(state, Stop(reason, plan.relative_tolerance))
     logger.info("%s at step %d", reason.value, state.step)
     return reason
 
@@ -152,9 +158,10 @@ def _report(
 class _Saver:
     """Saves states as often as the configuration says, and once at the end."""
 
-    def __init__(self, plan: Plan, start: TrainState | None) -> None:
+    def __init__(self, plan: Plan, head: Head, start: TrainState | None) -> None:
         self._plan = plan
-        self._head = Head.read(plan.model_dir)
+        self._head = head
+        self._attempt, self._attempted_step = "", -1
         checkpoints.sweep(plan.model_dir, self._head)
         self._saved_at = time.monotonic()
         self._saved_step = start.step if start else None
@@ -166,9 +173,10 @@ class _Saver:
         return time.monotonic() - self._saved_at >= (config.save_checkpoints_secs or 0)
 
     def save(self, state: TrainState, stop: Stop | None = None) -> None:
-        keep = self._plan.config.keep_checkpoint_max or 0
+        plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
+        self._attempt, self._attempted_step = checkpoints.new_name(state.step), state.step
         self._head = checkpoints.save(
-            self._plan.model_dir, self._head, state, self._plan.settings, stop, keep
+            plan.model_dir, self._head, state, plan.settings, stop, keep, self._attempt
         )
         self._saved_at, self._saved_step = time.monotonic(), state.step
 
@@ -176,7 +184,10 @@ class _Saver:
         """Save what has been computed before an error or an interrupt goes on its way."""
         if self._saved_step == state.step:
             return
-        # The interrupt may have come just after a save: what is there now is the truth.
-        self._head = Head.read(self._plan.model_dir)
+        now = Head.read(self._plan.model_dir)
+        if now.latest == self._attempt:  # the interrupt came when the save was as good as done
+            self._head = now
+            if state.step == self._attempted_step:
+                return
         self.save(state, Stop(StopReason.INTERRUPTED, self._plan.relative_tolerance))
         logger.info("stopped short; step %d is saved", state.step)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import zarr
 import zarr.errors
 from numpy.typing import DTypeLike
 from obstore.exceptions import BaseError
-from zarr.storage import MemoryStore
+from zarr.storage import LocalStore, MemoryStore
 
 from dkmeans.chunks import Batch, Source, cut, rows_per_chunk
 from dkmeans.errors import InvalidData
@@ -43,11 +46,20 @@ class ZarrRows:
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
+        if isinstance(self.array.store, LocalStore):
+            _require(self.array.store.root / self.array.path)
         return self.array[start:stop].reshape(stop - start, self.width)
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """See `Source`."""
         return change(self)
+
+
+@cache
+def _require(folder: Path) -> None:
+    """Refuse a local array that this process cannot see: Zarr would read it as fill values."""
+    if not any((folder / name).exists() for name in ("zarr.json", ".zarray")):
+        raise FileNotFoundError(f"there is no Zarr array at {folder} on {gethostname()}")
 
 
 def from_zarr_array(array: zarr.Array[Any], name: str) -> Batch:
