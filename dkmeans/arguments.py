@@ -17,17 +17,6 @@ from dkmeans.initialization import KMEANS_PLUS_PLUS, RANDOM
 InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
 
 
-def check_number(name: str, value: object) -> None:
-    """Refuse what is neither a number nor None.
-
-    Raises:
-        InvalidType: it is neither.
-    """
-    if value is None or (isinstance(value, float | int | np.number) and value is not True):
-        return
-    raise InvalidType(expected(name, "a number or None", value))
-
-
 def check_steps(name: str, value: object) -> None:
     """Refuse a number of steps that is not above zero; None passes.
 

@@ -268,6 +268,7 @@ def _write(address: str, state: TrainState, settings: Settings, stop: Stop | Non
         "format": FORMAT,
         "step": state.step,
         "inertia": state.inertia,
+        "empty_clusters": state.empty_clusters,
         "pending_steps": state.pending_steps,
         "pending_inertia": state.pending.inertia if state.pending else None,
         "settings": asdict(settings),
@@ -297,6 +298,7 @@ def _from_parts(address: str, arrays: dict[str, Any], about: dict[str, Any]) -> 
         pending=pending,
         pending_steps=about["pending_steps"],
         inertia=about["inertia"],
+        empty_clusters=about["empty_clusters"],
     )
     chosen = {field.name: about["settings"][field.name] for field in fields(Settings)}
     settings = Settings(**chosen | {"distance_metric": Distance(chosen["distance_metric"])})

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from dkmeans.errors import Invalid, InvalidType, expected
+from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,16 @@ class RunConfig:
             )
         if self.save_checkpoints_secs is None and self.save_checkpoints_steps is None:
             object.__setattr__(self, "save_checkpoints_secs", 600)
+        check_number("save_checkpoints_secs", self.save_checkpoints_secs)
         positive("save_checkpoints_secs", self.save_checkpoints_secs)
-        positive("save_checkpoints_steps", self.save_checkpoints_steps)
-        positive("log_step_count_steps", self.log_step_count_steps)
-        if self.keep_checkpoint_max is not None and self.keep_checkpoint_max < 0:
-            raise Invalid(
-                expected("keep_checkpoint_max", "0 or more, or None", self.keep_checkpoint_max)
-            )
+        check_integer("log_step_count_steps", self.log_step_count_steps, 1)
+        for name, least in (
+            ("save_checkpoints_steps", 1),
+            ("keep_checkpoint_max", 0),
+            ("tf_random_seed", 0),
+        ):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), least)
         if self.client is not None and not hasattr(self.client, "submit"):
             raise InvalidType(expected("client", "a distributed.Client or None", self.client))
 

@@ -48,3 +48,14 @@ def check_integer(name: str, value: object, least: int | None = None) -> None:
         raise InvalidType(expected(name, must, value))
     if least is not None and value < least:
         raise Invalid(expected(name, must, value))
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuse what is neither a number nor None.
+
+    Raises:
+        InvalidType: it is neither.
+    """
+    if value is None or (isinstance(value, float | int | np.number) and value is not True):
+        return
+    raise InvalidType(expected(name, "a number or None", value))

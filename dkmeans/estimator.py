@@ -15,7 +15,6 @@ from dkmeans import checkpoints, inference, outputs, storage
 from dkmeans.arguments import (
     InitialClusters,
     check_initial_clusters,
-    check_number,
     check_steps,
     choose_model_dir,
 )
@@ -30,6 +29,7 @@ from dkmeans.errors import (
     InvalidData,
     InvalidType,
     check_integer,
+    check_number,
     expected,
 )
 from dkmeans.executors import Dask, Threads, open_executor

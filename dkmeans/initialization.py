@@ -184,6 +184,7 @@ def _at_random(
 def _by_call(function: Initializer, batch: Batch, missing: int, executor: Executor) -> FloatArray:
     points = _fetch(batch, np.arange(batch_rows(batch)), executor)
     given = np.asarray(function(points, missing))
+    given = given.reshape(0, points.shape[1]) if given.size == 0 else given
     must = f"0 to {missing} finite rows of {points.shape[1]} columns"
     if given.ndim != 2 or given.dtype.kind not in "fiub" or given.shape[1] != points.shape[1]:
         raise Invalid(f"initial_clusters must return {must}, got an array of shape {given.shape}")

@@ -54,6 +54,7 @@ def update(state: TrainState, distance: Distance, schedule: Schedule) -> TrainSt
         pending=None,
         pending_steps=0,
         inertia=state.pending.inertia,
+        empty_clusters=int(np.count_nonzero(won == 0)),
     )
 
 
@@ -76,6 +77,7 @@ def iterate(
             pending_steps=state.pending_steps + len(steps),
             step=state.step + len(steps),
             losses=tuple(step.inertia for step in steps),
+            rows=sum(int(step.counts.sum()) for step in steps),
         )
         if state.pending_steps == schedule.steps_per_iteration:
             state = update(state, distance, schedule)

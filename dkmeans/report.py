@@ -18,7 +18,8 @@ class Progress:
         loss: The iteration's loss, before its update.
         change: The loss's change relative to the iteration before; None for a first one.
         empty_clusters: How many centers won no row in the iteration.
-        rows: How many rows the iteration went over.
+        steps: How many steps the iteration took.
+        rows: How many rows it went over.
         seconds: How long it took.
     """
 
@@ -27,6 +28,7 @@ class Progress:
     loss: float
     change: float | None
     empty_clusters: int
+    steps: int
     rows: int
     seconds: float
 

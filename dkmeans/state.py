@@ -109,7 +109,9 @@ class TrainState:
         pending: The sums of the current iteration's steps so far; None between iterations.
         pending_steps: How many steps those are.
         inertia: The loss of the last whole iteration: summed over its steps, before its update.
+        empty_clusters: How many centers won no row in the last whole iteration.
         losses: The loss of each step that led here from the state before. Not saved.
+        rows: How many rows those steps went over. Not saved.
     """
 
     centers: FloatArray
@@ -118,4 +120,6 @@ class TrainState:
     pending: PartialSums | None = None
     pending_steps: int = 0
     inertia: float | None = None
+    empty_clusters: int = 0
     losses: tuple[float, ...] = ()
+    rows: int = 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from dkmeans import checkpoints
 from dkmeans.checkpoints import Head, Settings, Stop
-from dkmeans.chunks import Batch, batch_rows
+from dkmeans.chunks import Batch
 from dkmeans.config import RunConfig
 from dkmeans.dataset import Dataset
 from dkmeans.errors import Conflict
@@ -80,7 +80,7 @@ def train(
     state, reason = start, None
     try:
         for state, reason in _until_stopped(plan, dataset, batches, start, executor):
-            if reason is None and saver.is_due(state):
+            if reason is None and state.step != plan.last_step and saver.is_due(state):
                 saver.save(state)
         assert reason is not None
         saver.save(state, Stop(reason, plan.relative_tolerance))
@@ -103,15 +103,14 @@ def _until_stopped(
     """The state after each iteration; at the end once more, with the reason why it is the end."""
     schedule = plan.settings.schedule
     limit = None if plan.last_step is None else plan.last_step - start.step
-    sizes: list[int] = []
-    iterations = _counted(schedule.iterations(batches, start.pending_steps, limit), sizes)
+    iterations = schedule.iterations(batches, start.pending_steps, limit)
     fixed = dataset.is_constant and not plan.settings.use_mini_batch
     states = iterate(start, iterations, plan.settings.distance_metric, schedule, executor)
     previous, first, began = start, True, time.perf_counter()
     for state in states:
         now = time.perf_counter()
         base = None if first else previous
-        _report(plan, state, base, sizes.pop(), now - began)
+        _report(plan, state, base, now - began)
         if base is not None and converged(base, state, plan.relative_tolerance):
             yield state, StopReason.CONVERGED
             return
@@ -124,18 +123,7 @@ def _until_stopped(
     yield previous, StopReason.MAX_STEPS if at_limit else StopReason.END_OF_INPUT
 
 
-def _counted(
-    iterations: Iterable[tuple[Batch, ...]], sizes: list[int]
-) -> Iterator[tuple[Batch, ...]]:
-    """The same iterations; the number of rows of each is put to `sizes` as it is taken."""
-    for batches in iterations:
-        sizes.append(sum(map(batch_rows, batches)))
-        yield batches
-
-
-def _report(
-    plan: Plan, state: TrainState, previous: TrainState | None, rows: int, seconds: float
-) -> None:
+def _report(plan: Plan, state: TrainState, previous: TrainState | None, seconds: float) -> None:
     whole = state.pending is None
     loss = state.inertia if whole and state.inertia else sum(state.losses)
     change = None
@@ -147,8 +135,9 @@ def _report(
         last_step=plan.last_step,
         loss=loss,
         change=change,
-        empty_clusters=int(np.count_nonzero(state.counts == 0)) if state.pending is None else 0,
-        rows=rows,
+        empty_clusters=state.empty_clusters if whole else 0,
+        steps=steps,
+        rows=state.rows,
         seconds=seconds,
     )
     notable = previous is None or state.step // every > (state.step - steps) // every

@@ -11,7 +11,7 @@ from dkmeans_jobs import demo, evaluate, info, predict, train
 from dkmeans_jobs.arguments import parse
 from dkmeans_jobs.console import print_result, progress_shown
 
-from dkmeans import Invalid
+from dkmeans import Conflict, Invalid
 
 _JOBS = {
     "train": train.run,
@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_result(result, as_json=bool(arguments.json))
     except Invalid as error:
         return _say(f"dkmeans: {error}", _INVALID)
+    except Conflict as error:
+        return _say(f"dkmeans: {error}", _FAILED)
     except KeyboardInterrupt:
         return _say(
             "dkmeans: interrupted. Run the same command again to go on from the last checkpoint",

@@ -65,8 +65,8 @@ def _add_train(jobs: Any) -> None:
         "train",
         "find clusters; run again to resume",
         "Train a model, or go on with the one in --model-dir. Without --full-batch or "
-        "--batch-rows: full batch, until the loss changes by less than 1e-4 of itself, at most 300 "
-        "steps. With --batch-rows and no other end: once over the data.",
+        "--batch-rows: full batch, until the loss changes by less than 1e-4 of 1 + the loss, at "
+        "most 300 steps. With --batch-rows and no other end: once over the data.",
     )
     _add_input(train)
     model = train.add_argument_group("the model")
@@ -98,7 +98,7 @@ def _add_train(jobs: Any) -> None:
         "--relative-tolerance",
         type=float,
         metavar="T",
-        help="stop when the loss changes by less than this part of itself",
+        help="stop when the loss changes by less than this part of 1 + the loss",
     )
     _add_cluster(train)
     train.set_defaults(needs=("num_clusters", "model_dir"))

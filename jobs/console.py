@@ -55,7 +55,7 @@ def time_left(progress: Progress) -> str:
     """How long it will take at most, where the last step is known."""
     if progress.last_step is None or progress.step >= progress.last_step:
         return ""
-    seconds = (progress.last_step - progress.step) * progress.seconds
+    seconds = (progress.last_step - progress.step) * progress.seconds / progress.steps
     minutes, hours = divmod(round(seconds), 60), divmod(round(seconds / 60), 60)
     if seconds < 3600:
         return f", at most {minutes[0]}:{minutes[1]:02} min left"

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "step": state.step,
         "loss": state.inertia,
         "stopped": found.stop.reason.value if found.stop else None,
-        "empty_clusters": int((state.counts == 0).sum()),
+        "empty_clusters": state.empty_clusters,
         "cluster_sizes": state.counts.tolist(),
         "trained_on": trained_on.get("input"),
         "checkpoints": list(Head.read(arguments.model_dir).names),

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "rows": rows,
         "columns": dataset.width,
         "num_clusters": len(state.centers),
-        "empty_clusters": int((state.counts == 0).sum()),
+        "empty_clusters": state.empty_clusters,
         "seconds": round(time.monotonic() - began, 3),
         "model_dir": arguments.model_dir,
         "checkpoint": model.latest_checkpoint(),
@@ -85,7 +85,8 @@ def _ends(arguments: argparse.Namespace, rows: int) -> Ends:
     if asked.steps is not None or asked.max_steps is not None:
         return asked
     if arguments.batch_rows is None:
-        return Ends(None, _MAX_STEPS, asked.relative_tolerance or _TOLERANCE)
+        tolerance = asked.relative_tolerance
+        return Ends(None, _MAX_STEPS, _TOLERANCE if tolerance is None else tolerance)
     if asked.relative_tolerance is not None:
         return asked
     return Ends(None, -(-rows // arguments.batch_rows), None)
@@ -99,7 +100,9 @@ def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
         distance_metric=arguments.metric or "squared_euclidean",
         seed=arguments.seed,
         use_mini_batch=arguments.batch_rows is not None,
-        mini_batch_steps_per_iteration=arguments.steps_per_iteration or 1,
+        mini_batch_steps_per_iteration=(
+            1 if arguments.steps_per_iteration is None else arguments.steps_per_iteration
+        ),
         relative_tolerance=ends.relative_tolerance,
         config=RunConfig(client=client),
     )

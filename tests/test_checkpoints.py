@@ -321,14 +321,15 @@ def test_a_half_written_checkpoint_leaves_the_one_before_the_latest(model_dir):
     assert names_in(model_dir) != list(head.names)
 
 
-def test_sweeping_removes_what_is_half_written_but_not_of_a_newer_step(model_dir):
+def test_sweeping_removes_what_is_half_written_of_older_steps_only(model_dir):
     head = save(model_dir, 1)
     head = save(model_dir, 4, head)
-    for step in (1, 3, 4):
+    for step in (1, 3):
         leave_half_written(model_dir, step)
-    newer = leave_half_written(model_dir, 5)
+    # Another driver may be writing these: its closing checkpoint is often of the same step.
+    others = [leave_half_written(model_dir, step) for step in (4, 5)]
     checkpoints.sweep(model_dir, head)
-    assert names_in(model_dir) == sorted([*head.names, newer])
+    assert names_in(model_dir) == sorted([*head.names, *others])
     assert checkpoints.latest(model_dir).state.step == 4
 
 

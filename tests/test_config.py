@@ -49,10 +49,20 @@ def test_either_way_of_saving_excludes_the_other():
     "name", ["save_checkpoints_secs", "save_checkpoints_steps", "log_step_count_steps"]
 )
 def test_numbers_that_are_not_above_zero_are_refused_by_name(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be > 0.*got {value!r}"):
+    with pytest.raises(ValueError, match=f"{name} must be .*got {value!r}"):
         RunConfig(**{name: value})
     with pytest.raises(Invalid, match=name):
         RunConfig().replace(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["save_checkpoints_steps", "log_step_count_steps", "keep_checkpoint_max", "tf_random_seed"],
+)
+@pytest.mark.parametrize("value", [1.5, "3", True])
+def test_what_is_no_integer_is_refused_by_name(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be an integer"):
+        RunConfig(**{name: value})
 
 
 def test_seconds_may_be_fractions():
@@ -65,7 +75,7 @@ def test_all_checkpoints_may_be_kept(value):
 
 
 def test_fewer_than_no_checkpoints_cannot_be_kept():
-    with pytest.raises(ValueError, match="keep_checkpoint_max must be 0 or more, or None, got -1"):
+    with pytest.raises(ValueError, match="keep_checkpoint_max must be an integer >= 0, got -1"):
         RunConfig(keep_checkpoint_max=-1)
 
 

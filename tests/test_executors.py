@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, LocalCluster
+from threadpoolctl import threadpool_info
 
 from dkmeans import Dataset, InvalidData, KMeans, RunConfig, checkpoints
 from dkmeans.distance import Centers, Distance
@@ -263,3 +265,48 @@ def test_a_chunk_that_cannot_be_read_is_named_and_what_was_done_is_saved(tmp_pat
     with pytest.raises(InvalidData, match=r"rows 300 to 399 of .*r\.zarr cannot be read"):
         model.train(lambda: Dataset.from_zarr(str(path)).batch(100))
     assert model.get_variable_value("global_step") == 3
+
+
+def test_workers_in_another_folder_find_what_a_relative_path_means(client, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    rows = np.random.default_rng(3).normal(size=(600, 4)).astype(np.float32) + 7
+    zarr.create_array(str(tmp_path / "r.zarr"), data=rows, chunks=(100, 4))
+    np.save(tmp_path / "r.npy", rows)
+    client.run(os.chdir, str(tmp_path / "elsewhere"))
+    monkeypatch.chdir(tmp_path)
+    for dataset in (Dataset.from_zarr("r.zarr"), Dataset.from_npy("r.npy")):
+        model = KMeans(3, "m", rows[:3], use_mini_batch=False)
+        model.train(lambda dataset=dataset: dataset.repeat(), steps=1)
+        assert model.cluster_centers().min() > 3
+        for output in ("out.parquet", "out.zarr"):
+            assert model.write_predictions(lambda dataset=dataset: dataset, output) == 600
+            assert not (tmp_path / "elsewhere" / output).exists()
+
+
+def test_a_worker_that_does_not_see_an_array_says_so_and_reads_no_zeros(client, tmp_path):
+    rows = np.ones((600, 4), np.float32)
+    zarr.create_array(str(tmp_path / "r.zarr"), data=rows, chunks=(100, 4))
+    dataset = Dataset.from_zarr(str(tmp_path / "r.zarr"))
+    (tmp_path / "r.zarr").rename(tmp_path / "moved.zarr")
+    with pytest.raises(InvalidData, match=r"there is no Zarr array at .*r\.zarr on "):
+        KMeans(2, None, rows[:2] * [[1], [2]], use_mini_batch=False).train(lambda: dataset, steps=1)
+
+
+def test_fits_that_overlap_leave_the_process_as_it_was(dataset):
+    before = sys.getswitchinterval(), [pool["num_threads"] for pool in threadpool_info()]
+    fits = [
+        threading.Thread(
+            target=lambda steps=steps: KMeans(3, None, seed=1, use_mini_batch=False).train(
+                lambda: dataset.repeat(), steps=steps
+            )
+        )
+        for steps in (3, 9, 6)
+    ]
+    for fit in fits:
+        fit.start()
+    for fit in fits:
+        fit.join()
+    assert before == (
+        sys.getswitchinterval(),
+        [pool["num_threads"] for pool in threadpool_info()],
+    )

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count, pairwise
 from uuid import uuid4
 
@@ -11,7 +12,15 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from dkmeans import Dataset, InvalidData, KMeans, RunConfig, checkpoints, limit_epochs
+from dkmeans import (
+    Conflict,
+    Dataset,
+    InvalidData,
+    KMeans,
+    RunConfig,
+    checkpoints,
+    limit_epochs,
+)
 from dkmeans.state import StopReason
 from tests import reference
 from tests.reference import EUCLIDEAN, METRICS
@@ -490,3 +499,75 @@ def test_a_resumed_call_counts_the_steps_to_its_next_checkpoint_from_its_first(t
     model(tmp_path, config=config).train(lambda: iter(batches_of(6)))
     saved = {int(name.split("-")[1]) for name in checkpoints.Head.read(str(tmp_path)).names}
     assert saved == {0, 4, 5, 9, 11}
+
+
+def other_driver(model_dir, step):
+    """What another driver does to a model: it saves, of a later step."""
+    head, found = checkpoints.open_latest(model_dir)
+    state = replace(found.state, step=step)
+    checkpoints.save(model_dir, head, state, found.settings, None, 5)
+
+
+def test_a_driver_that_is_overtaken_says_so_and_leaves_the_others_checkpoint(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    own = KMeans(2, str(tmp_path), seed=1, config=RunConfig(save_checkpoints_steps=3))
+    own.train(lambda: rows, steps=1)
+
+    def overtaken():
+        for number in range(9):
+            if number == 2:
+                other_driver(own.model_dir, 520)
+            yield rows
+
+    with pytest.raises(Conflict, match="two of them are training"):
+        own.train(lambda: overtaken())
+    assert own.get_variable_value("global_step") == 520
+
+
+def test_a_driver_that_is_overtaken_while_it_reads_its_input_says_so_too(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    own = KMeans(2, str(tmp_path), seed=1)
+    own.train(lambda: rows, steps=1)
+
+    def slow():
+        other_driver(own.model_dir, 505)
+        return rows
+
+    with pytest.raises(Conflict):
+        own.train(slow, steps=1)
+    assert own.get_variable_value("global_step") == 505
+
+
+def test_an_interrupt_while_the_closing_checkpoint_is_written_loses_nothing(tmp_path, monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    own = KMeans(2, str(tmp_path), seed=1)
+    save, interrupts = checkpoints.save, [KeyboardInterrupt]
+
+    def interrupted(model_dir, head, state, *rest):
+        if state.step == 5 and interrupts:
+            raise interrupts.pop()
+        return save(model_dir, head, state, *rest)
+
+    monkeypatch.setattr(checkpoints, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        own.train(lambda: rows, steps=5)
+    assert own.get_variable_value("global_step") == 5
+
+
+def test_an_interrupt_just_after_the_closing_checkpoint_is_written_saves_it_once(
+    tmp_path, monkeypatch
+):
+    rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    own = KMeans(2, str(tmp_path), seed=1)
+    save = checkpoints.save
+
+    def interrupted(model_dir, head, state, *rest):
+        save(model_dir, head, state, *rest)
+        raise KeyboardInterrupt
+
+    own.train(lambda: rows, steps=1)
+    monkeypatch.setattr(checkpoints, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        own.train(lambda: rows, steps=4)
+    assert own.get_variable_value("global_step") == 5
+    assert len(checkpoints.Head.read(own.model_dir).names) == 3

@@ -12,7 +12,7 @@ from obstore.exceptions import BaseError
 
 from dkmeans.chunks import Batch, Source, cut, rows_per_chunk
 from dkmeans.errors import InvalidData
-from dkmeans.storage import filesystem, is_local, local_path, unreachable
+from dkmeans.storage import absolute, filesystem, is_local, local_path, unreachable
 
 # The longest header that NumPy itself reads without being told to trust the file.
 _HEADER_BYTES = 10_000
@@ -51,6 +51,7 @@ def from_npy_file(address: str) -> Batch:
     Raises:
         InvalidData: it cannot be read, is no .npy file, or is not a 2-D array in C order.
     """
+    address = absolute(address)
     fs, path = filesystem(address)
     try:
         size = fs.size(path)
