@@ -51,7 +51,6 @@ def from_npy_file(address: str) -> Batch:
     Raises:
         InvalidData: it cannot be read, is no .npy file, or is not a 2-D array in C order.
     """
-    address = absolute(address)
     fs, path = filesystem(address)
     try:
         size = fs.size(path)
@@ -80,5 +79,5 @@ def from_npy_file(address: str) -> Batch:
     whole = header.tell() + rows * width * dtype.itemsize
     if size < whole:
         raise InvalidData(f"{address} must be {whole} bytes long, got {size}: it is cut short")
-    source = NpyRows(address, rows, width, dtype.str, header.tell())
+    source = NpyRows(absolute(address), rows, width, dtype.str, header.tell())
     return cut(source, rows_per_chunk(dtype.itemsize * width))
