@@ -25,7 +25,8 @@ class Dataset:
     """Batches of rows, by the verbs of tf.data. Every verb returns another dataset.
 
     Nothing is read before a step needs it, and then by the worker that takes it.
-    A dataset that `batch` was not called on is one batch of all its rows. As in tf.data the order
+    A dataset that `batch` was not called on is one batch of all its rows: full-batch training takes
+    one step for each time it is repeated. As in tf.data the order
     of the verbs matters: `batch(r).repeat()` ends every epoch with a smaller batch where r does not
     divide the rows, `repeat().batch(r)` does not.
 

@@ -65,7 +65,7 @@ def _local(arguments: argparse.Namespace) -> Iterator[Any]:
         except ValueError as error:
             raise Invalid(f"--memory-limit must be a size such as 4GB, got {memory!r}") from error
     # Ctrl-C is sent to every process of a terminal's job: the workers leave it to the driver, which
-    # lets them finish what the last checkpoint needs.
+    # saves what it has and then closes them.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         cluster = LocalCluster(

@@ -224,7 +224,9 @@ def test_nothing_is_left_on_the_cluster_when_a_fit_has_ended(client, dataset):
         lambda: dataset.batch(500), steps=5
     )
     gc.collect()
-    time.sleep(0.2)  # the client lets go of what was collected in its own thread
+    deadline = time.monotonic() + 10
+    while client.futures and time.monotonic() < deadline:
+        time.sleep(0.05)  # the client lets go of what was collected in its own thread
     assert client.futures == {}
 
 
