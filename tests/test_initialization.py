@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dkmeans import Dataset, KMeans, RunConfig
+from dkmeans import Dataset, KMeans, RunConfig, checkpoints
 from dkmeans.initialization import plus_plus
 from tests import reference
 from tests.reference import COSINE, EUCLIDEAN, METRICS
@@ -421,3 +421,25 @@ def test_nothing_is_saved_where_initialization_fails():
     with pytest.raises(ValueError, match="num_clusters"):
         estimator.train(lambda: iter([rows_of(3)]))
     assert estimator.latest_checkpoint() is None
+
+
+def test_of_a_large_first_batch_plus_plus_takes_a_sample_that_no_chunking_changes(monkeypatch):
+    rows = np.random.default_rng(4).normal(size=(600, 3)).astype(np.float32)
+    whole = KMeans(5, None, "kmeans_plus_plus", seed=7, use_mini_batch=False)
+    whole.train(lambda: Dataset.from_array(rows), steps=1)
+    monkeypatch.setattr("dkmeans.initialization._SEEDING_ROWS", 40)
+    monkeypatch.setattr("dkmeans.initialization._SEEDING_ROWS_PER_CENTER", 1)
+    found = []
+    for bytes_of_a_chunk in (12 * 7, 12 * 100, 12 * 600):
+        monkeypatch.setattr("dkmeans.chunks.TARGET_BYTES", bytes_of_a_chunk)
+        model = KMeans(5, None, "kmeans_plus_plus", seed=7, use_mini_batch=False)
+        model.train(lambda: Dataset.from_array(rows), steps=1)
+        first = checkpoints.Head.read(model.model_dir).names[0]
+        found.append(checkpoints.load(f"{model.model_dir}/{first}").state.centers)
+    assert all(np.array_equal(centers, found[0]) for centers in found)
+    assert len(np.unique(found[0], axis=0)) == 5
+    assert all((rows == center).all(axis=1).any() for center in found[0])
+    first = checkpoints.Head.read(whole.model_dir).names[0]
+    assert not np.array_equal(
+        checkpoints.load(f"{whole.model_dir}/{first}").state.centers, found[0]
+    )
