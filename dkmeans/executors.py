@@ -294,14 +294,19 @@ class _Computing(AbstractContextManager[None]):
         self._lock = Lock()
         self._running = 0
         self._restore = ExitStack()
+        # threadpoolctl heeds one thread at a time: who restores must be who has set.
+        self._keeper = ThreadPoolExecutor(1, "dkmeans-settings")
 
     def __enter__(self) -> None:
         with self._lock:
             self._running += 1
             if self._running == 1:
-                self._restore.enter_context(_blas().limit(limits=1, user_api="blas"))
-                self._restore.callback(sys.setswitchinterval, sys.getswitchinterval())
-                sys.setswitchinterval(_SWITCH_SECONDS)
+                self._keeper.submit(self._set).result()
+
+    def _set(self) -> None:
+        self._restore.enter_context(_blas().limit(limits=1, user_api="blas"))
+        self._restore.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(_SWITCH_SECONDS)
 
     def __exit__(
         self,
@@ -312,10 +317,20 @@ class _Computing(AbstractContextManager[None]):
         with self._lock:
             self._running -= 1
             if not self._running:
-                self._restore.close()
+                self._keeper.submit(self._restore.close).result()
 
 
 _computing = _Computing()
+
+
+def _renew_after_fork() -> None:
+    """A forked child has no thread but the one that forked it: the keeper did not come along."""
+    global _computing
+    _computing = _Computing()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -312,3 +313,14 @@ def test_fits_that_overlap_leave_the_process_as_it_was(dataset):
         sys.getswitchinterval(),
         [pool["num_threads"] for pool in threadpool_info()],
     )
+
+
+def test_a_forked_process_fits_too(dataset):
+    def fit():
+        KMeans(3, None, seed=1, use_mini_batch=False).train(lambda: dataset, steps=1)
+
+    fit()
+    child = multiprocessing.get_context("fork").Process(target=fit)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
