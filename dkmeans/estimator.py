@@ -297,7 +297,8 @@ class KMeans:
         """Write the cluster of each row to storage, from where it is computed.
 
         Args:
-            input_fn: Returns the rows, gone over once; not an iterator.
+            input_fn: Returns the rows, gone over once. Its batches are listed before the first is
+                read: it must end, and an iterator's are all in memory then.
             output: Path or URL of a Zarr group (`.zarr`) of arrays `cluster_index` (n,) int64 and
                 `all_distances` (n, k) float32, or of a folder (`.parquet`) of files with columns of
                 these names. Predictions of an earlier run are replaced.
