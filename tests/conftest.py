@@ -45,8 +45,8 @@ def s3(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def cluster():
-    """Two worker processes of one thread each; nobody's active client."""
+def cluster(s3):
+    """Two worker processes of one thread each, which know the S3 server; nobody's active client."""
     with LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
