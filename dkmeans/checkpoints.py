@@ -19,7 +19,7 @@ import zarr
 import zarr.errors
 
 from dkmeans import storage
-from dkmeans.distance import Centers, Distance
+from dkmeans.distance import Distance
 from dkmeans.errors import Invalid, InvalidCheckpoint
 from dkmeans.schedule import Schedule
 from dkmeans.state import PartialSums, StopReason, TrainState
@@ -69,11 +69,6 @@ class Checkpoint:
     state: TrainState
     settings: Settings
     stop: Stop | None
-
-    @property
-    def centers(self) -> Centers:
-        """The centers, to compute with."""
-        return Centers(self.state.centers, self.settings.distance_metric)
 
     def variables(self) -> dict[str, Any]:
         """The documented variables by name, each a NumPy array or scalar."""

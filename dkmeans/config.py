@@ -9,6 +9,9 @@ from typing import Any, Self
 
 from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, expected
 
+# The first that a worker can use is chosen where none is named.
+BACKENDS = ("native", "numpy")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -23,6 +26,8 @@ class RunConfig:
         log_step_count_steps: Steps between lines of the log.
         client: The `distributed.Client` to run on; None takes the active one, and the threads of
             this process where there is none.
+        backend: What computes on the workers: "native" (compiled), "numpy", or None: the fastest
+            that each worker can use.
 
     Raises:
         ValueError: both ways of saving are set, or a number is below its least.
@@ -35,6 +40,7 @@ class RunConfig:
     keep_checkpoint_max: int | None = 5
     log_step_count_steps: int = 100
     client: Any = None
+    backend: str | None = None
 
     def __post_init__(self) -> None:
         if self.save_checkpoints_secs is not None and self.save_checkpoints_steps is not None:
@@ -54,6 +60,9 @@ class RunConfig:
         ):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), least)
+        if self.backend is not None and self.backend not in BACKENDS:
+            must = f"one of {', '.join(map(repr, BACKENDS))} or None"
+            raise Invalid(expected("backend", must, self.backend))
         if self.client is not None and not hasattr(self.client, "submit"):
             raise InvalidType(expected("client", "a distributed.Client or None", self.client))
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from dkmeans.state import FloatArray
+from dkmeans.state import FloatArray, IndexArray
 
 # The squared length below which a row counts as zero: the documented estimator's.
 _SMALLEST_SQUARED_NORM = 1e-12
@@ -24,12 +24,19 @@ class Distance(StrEnum):
     COSINE = "cosine"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Centers:
-    """Centers (k, d) and the distance by which rows choose among them."""
+    """Centers, and how rows choose among them.
+
+    Attributes:
+        values: (k, d).
+        distance: By which distance.
+        backend: The name of the backend that does the work; None leaves it to each worker.
+    """
 
     values: FloatArray
     distance: Distance
+    backend: str | None = None
 
     @property
     def width(self) -> int:
@@ -61,3 +68,9 @@ def directions(rows: FloatArray) -> FloatArray:
 def project(means: FloatArray, distance: Distance) -> FloatArray:
     """The (k, d) centers that stand for these means: for cosine, those of length one."""
     return directions(means) if distance is Distance.COSINE else means
+
+
+def cosine_inertia(sums: FloatArray, counts: IndexArray, centers: Centers) -> float:
+    """The sum of 1 - u.v over all rows, from the (k, d) sums of the rows u that each v won."""
+    own = counts - np.einsum("ij,ij->i", sums, directions(centers.values))
+    return float(np.sum(np.maximum(own, 0.0))) if np.isfinite(own).all() else float("nan")

@@ -22,7 +22,7 @@ from dkmeans.checkpoints import Checkpoint, Settings
 from dkmeans.chunks import Batch
 from dkmeans.config import RunConfig, positive
 from dkmeans.dataset import Dataset
-from dkmeans.distance import Distance
+from dkmeans.distance import Centers, Distance
 from dkmeans.errors import (
     Invalid,
     InvalidCheckpoint,
@@ -265,7 +265,7 @@ class KMeans:
                 raise Invalid(f"predict_keys must be among {names}, got {asked}")
             names = [name for name in names if name in asked]
         checkpoint = self._checkpoint(checkpoint_path)
-        task = inference.Task(checkpoint.centers, tuple(names))
+        task = inference.Task(self._centers(checkpoint), tuple(names))
         return self._predict(input_fn, task, single=yield_single_examples)
 
     def predict_cluster_index(self, input_fn: InputFn) -> Iterator[np.int64]:
@@ -324,7 +324,7 @@ class KMeans:
         place = outputs.plan_output(os.fspath(output), whole, k, distances=transform)
         outputs.create(place, rows, k, {"checkpoint": checkpoint.address})
         names = [self.CLUSTER_INDEX, self.ALL_DISTANCES][: 1 + transform]
-        task = inference.Task(checkpoint.centers, tuple(names))
+        task = inference.Task(self._centers(checkpoint), tuple(names))
         writing = outputs.Writing(task, place)
         with self._executor() as executor:
             parts = outputs.regions(batches, place.region)
@@ -390,6 +390,10 @@ class KMeans:
             raise InvalidCheckpoint(f"Could not find trained model in model_dir: {self.model_dir}.")
         return found
 
+    def _centers(self, checkpoint: Checkpoint) -> Centers:
+        settings = checkpoint.settings
+        return Centers(checkpoint.state.centers, settings.distance_metric, self._config.backend)
+
     def _check_same_model(self, found: Checkpoint) -> None:
         """Refuse to continue a model that is not the one this object is for."""
         own, its = self._settings, found.settings
@@ -422,7 +426,7 @@ class KMeans:
         scores: list[Score] = []
         with self._executor() as executor:
             for batch in dataset.batches():
-                scores += executor.map_reduce(inference.score, [batch], checkpoint.centers)
+                scores += executor.map_reduce(inference.score, [batch], self._centers(checkpoint))
                 if len(scores) == steps:
                     break
         if not scores:

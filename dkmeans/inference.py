@@ -26,7 +26,7 @@ def cluster_index(chunk: Chunk, centers: Centers) -> IndexArray:
         InvalidData: rows that cannot be read, are not as wide as the centers, or not finite.
     """
     points = chunk.load(centers.width)
-    index, distance = select().nearest(points, centers)
+    index, distance = select(centers.backend).nearest(points, centers)
     if not np.isfinite(distance).all():
         raise chunk.complaint(points)
     return index
@@ -38,7 +38,7 @@ def all_distances(chunk: Chunk, centers: Centers) -> FloatArray:
     Raises:
         InvalidData: as `cluster_index` does.
     """
-    return select().distances(finite_points(chunk, centers.width), centers)
+    return select(centers.backend).distances(finite_points(chunk, centers.width), centers)
 
 
 def score(chunk: Chunk, centers: Centers) -> Score:
@@ -48,7 +48,7 @@ def score(chunk: Chunk, centers: Centers) -> Score:
         InvalidData: as `cluster_index` does.
     """
     points = chunk.load(centers.width)
-    _, distance = select().nearest(points, centers)
+    _, distance = select(centers.backend).nearest(points, centers)
     if not np.isfinite(distance).all():
         raise chunk.complaint(points)
     return Score(chunk.rows, float(distance.sum()))

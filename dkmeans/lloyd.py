@@ -30,7 +30,7 @@ def accumulate(chunk: Chunk, centers: Centers) -> PartialSums:
         InvalidData: rows that cannot be read, are not as wide as the centers, or not finite.
     """
     points = chunk.load(centers.width)
-    sums = select().partial_sums(points, centers)
+    sums = select(centers.backend).partial_sums(points, centers)
     if not math.isfinite(sums.inertia):
         raise chunk.complaint(points)
     return sums
@@ -64,10 +64,11 @@ def iterate(
     distance: Distance,
     schedule: Schedule,
     executor: Executor,
+    backend: str | None = None,
 ) -> Iterator[TrainState]:
     """The state after each iteration; after the last perhaps still with pending sums."""
     for batches in iterations:
-        centers = Centers(state.centers, distance)
+        centers = Centers(state.centers, distance, backend)
         steps = executor.map_reduce(accumulate, batches, centers)
         # One after the other, so that stopping between any two and going on gives the same bits.
         pending = reduce(add, steps if state.pending is None else [state.pending, *steps])

@@ -105,7 +105,14 @@ def _until_stopped(
     limit = None if plan.last_step is None else plan.last_step - start.step
     iterations = schedule.iterations(batches, start.pending_steps, limit)
     fixed = dataset.is_constant and not plan.settings.use_mini_batch
-    states = iterate(start, iterations, plan.settings.distance_metric, schedule, executor)
+    states = iterate(
+        start,
+        iterations,
+        plan.settings.distance_metric,
+        schedule,
+        executor,
+        plan.config.backend,
+    )
     previous, first, began = start, True, time.perf_counter()
     for state in states:
         now = time.perf_counter()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dkmeans import Invalid, __version__
+from dkmeans.config import BACKENDS
 
 # Flags on the line that overrule an entry of another name, because the two exclude each other.
 _RIVALS = {
@@ -140,8 +141,17 @@ def _add_predict(jobs: Any) -> None:
 
 
 def _add_info(jobs: Any) -> None:
-    info = _add_job(jobs, "info", "what is in a model", "Print what is in a model's directory.")
-    info.add_argument("model_dir", metavar="DIR", help="where the model is kept")
+    info = _add_job(
+        jobs,
+        "info",
+        "what is in a model, or what this machine computes with",
+        "Print what is in a model's directory, or with --backends what this machine computes with.",
+    )
+    what = info.add_mutually_exclusive_group(required=True)
+    what.add_argument("model_dir", nargs="?", metavar="DIR", help="where the model is kept")
+    what.add_argument(
+        "--backends", action="store_true", help="the backends, and why each can be used or not"
+    )
 
 
 def _add_demo(jobs: Any) -> None:
@@ -193,6 +203,12 @@ def _add_cluster(job: argparse.ArgumentParser) -> None:
         "--threads-per-worker", type=int, metavar="T", help="threads of each (local)"
     )
     cluster.add_argument("--memory-limit", metavar="BYTES", help="memory of each, as 4GB (local)")
+    cluster.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="what computes: compiled code, or NumPy alone; by default the first that a worker "
+        "can use",
+    )
 
 
 def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:

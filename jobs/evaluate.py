@@ -9,6 +9,8 @@ from dkmeans_jobs.cluster import open_client
 from dkmeans_jobs.data import open_input
 from dkmeans_jobs.model import open_model
 
+from dkmeans import RunConfig
+
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the latest checkpoint over all rows.
@@ -18,5 +20,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     dataset = open_input(arguments.input, arguments.columns)
     with open_client(arguments) as client:
-        model = open_model(arguments.model_dir, client)
+        config = RunConfig(client=client, backend=arguments.backend)
+        model = open_model(arguments.model_dir, config)
         return {**model.evaluate(lambda: dataset), "written_to": model.eval_dir()}

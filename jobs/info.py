@@ -1,4 +1,4 @@
-"""`dkmeans info`: what is in a model."""
+"""`dkmeans info`: what is in a model, or what this machine computes with."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from typing import Any
 
 from dkmeans_jobs.model import find_model, remembered_input
 
+from dkmeans import Invalid
+from dkmeans.backends import select
 from dkmeans.checkpoints import Head
+from dkmeans.config import BACKENDS
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Read the latest checkpoint, and tell what it holds.
+    """Read the latest checkpoint, and tell what it holds; or tell of the backends.
 
     Raises:
         InvalidCheckpoint: there is no model, or its latest checkpoint is damaged.
     """
+    if arguments.backends:
+        return _backends()
     found = find_model(arguments.model_dir)
     state, settings = found.state, found.settings
     mode = "full batch"
@@ -36,3 +41,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "trained_on": trained_on.get("input"),
         "checkpoints": list(Head.read(arguments.model_dir).names),
     }
+
+
+def _backends() -> dict[str, Any]:
+    """What each backend would run here, or why it cannot, and which one is the default."""
+    told: dict[str, Any] = {}
+    for name in BACKENDS:
+        try:
+            told[name] = ", ".join(
+                f"{key} {value}" for key, value in select(name).describe().items()
+            )
+            told.setdefault(
+                "default", f"{name}, the first of {', '.join(BACKENDS)} that can be used"
+            )
+        except Invalid as error:
+            told[name] = str(error)
+    return told

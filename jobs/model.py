@@ -24,7 +24,7 @@ def find_model(model_dir: str) -> Checkpoint:
     return found
 
 
-def open_model(model_dir: str, client: Any) -> KMeans:
+def open_model(model_dir: str, config: RunConfig) -> KMeans:
     """The estimator of a trained model.
 
     Raises:
@@ -37,7 +37,7 @@ def open_model(model_dir: str, client: Any) -> KMeans:
         distance_metric=found.settings.distance_metric,
         use_mini_batch=found.settings.use_mini_batch,
         mini_batch_steps_per_iteration=found.settings.mini_batch_steps_per_iteration,
-        config=RunConfig(client=client),
+        config=config,
     )
 
 

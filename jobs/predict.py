@@ -10,6 +10,8 @@ from dkmeans_jobs.cluster import open_client
 from dkmeans_jobs.data import open_input
 from dkmeans_jobs.model import open_model
 
+from dkmeans import RunConfig
+
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Predict with the latest checkpoint, and write from the workers.
@@ -20,7 +22,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     dataset = open_input(arguments.input, arguments.columns)
     with open_client(arguments) as client:
-        model = open_model(arguments.model_dir, client)
+        config = RunConfig(client=client, backend=arguments.backend)
+        model = open_model(arguments.model_dir, config)
         rows = model.write_predictions(
             lambda: dataset, arguments.output, transform=bool(arguments.transform)
         )

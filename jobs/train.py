@@ -104,7 +104,7 @@ def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
             1 if arguments.steps_per_iteration is None else arguments.steps_per_iteration
         ),
         relative_tolerance=ends.relative_tolerance,
-        config=RunConfig(client=client),
+        config=RunConfig(client=client, backend=arguments.backend),
     )
 
 

@@ -7,13 +7,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dkmeans.backends import select
+from dkmeans.backends import native, select
 from dkmeans.distance import Centers, Distance
 from tests import reference
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
-backend = select()
 DTYPES = (np.float32, np.float64)
+
+# One test over shapes, dtypes, metrics, offsets and ties, for each of the siblings; the native one
+# also for the vectors of other processors, which LLVM breaks up into those of this one.
+BACKENDS = (
+    "numpy",
+    "native",
+    "native with 16 bytes",
+    "native with 32 bytes",
+    "native with 64 bytes",
+)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request):
+    name, _, width = request.param.partition(" with ")
+    if not width:
+        yield select(name)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "vector_bytes", lambda: int(width.split()[0]))
+        yield select(name)
 
 
 def centers_of(values, metric):
@@ -34,7 +54,7 @@ def assert_winners(index, rows, centers, metric):
     assert all(first[j] == j for j in index)
 
 
-def assert_sums(found, rows, centers, metric):
+def assert_sums(backend, found, rows, centers, metric):
     """Given the winners, which other tests look at, the sums are right to 1e-12."""
     index, apart = backend.nearest(rows, centers_of(centers, metric))
     points = reference.units(rows) if metric == COSINE else np.asarray(rows, np.float64)
@@ -66,7 +86,7 @@ def problems(draw, metrics=METRICS):
 
 @given(problems())
 @settings(max_examples=300, deadline=None)
-def test_winners_and_their_distances_are_the_oracles(problem):
+def test_winners_and_their_distances_are_the_oracles(backend, problem):
     rows, centers, metric = problem
     index, apart = backend.nearest(rows, centers_of(centers, metric))
     assert_winners(index, rows, centers, metric)
@@ -78,10 +98,10 @@ def test_winners_and_their_distances_are_the_oracles(problem):
 
 @given(problems())
 @settings(max_examples=200, deadline=None)
-def test_partial_sums_are_the_oracles(problem):
+def test_partial_sums_are_the_oracles(backend, problem):
     rows, centers, metric = problem
     found = backend.partial_sums(rows, centers_of(centers, metric))
-    assert_sums(found, rows, centers, metric)
+    assert_sums(backend, found, rows, centers, metric)
     np.testing.assert_allclose(
         found.inertia, reference.loss(rows, centers, metric), rtol=1e-11, atol=1e-14 * len(rows)
     )
@@ -93,7 +113,7 @@ def test_partial_sums_are_the_oracles(problem):
 
 @given(problems())
 @settings(max_examples=200, deadline=None)
-def test_distances_are_the_oracles_to_float32_precision(problem):
+def test_distances_are_the_oracles_to_float32_precision(backend, problem):
     rows, centers, metric = problem
     found = backend.distances(rows, centers_of(centers, metric))
     assert (found.shape, found.dtype) == ((len(rows), len(centers)), np.float32)
@@ -104,7 +124,7 @@ def test_distances_are_the_oracles_to_float32_precision(problem):
 
 @given(problems(metrics=(EUCLIDEAN,)), st.integers(1, 30))
 @settings(max_examples=100, deadline=None)
-def test_rows_halfway_between_centers_go_to_the_lowest_index(problem, spread):
+def test_rows_halfway_between_centers_go_to_the_lowest_index(backend, problem, spread):
     _, centers, metric = problem
     centers = np.round(centers) * 2 * spread
     first, second = np.meshgrid(np.arange(len(centers)), np.arange(len(centers)))
@@ -115,7 +135,7 @@ def test_rows_halfway_between_centers_go_to_the_lowest_index(problem, spread):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("metric", METRICS)
-def test_of_equal_centers_the_first_wins(metric, dtype):
+def test_of_equal_centers_the_first_wins(backend, metric, dtype):
     rng = np.random.default_rng(3)
     rows, distinct = rng.normal(size=(200, 5)).astype(dtype), rng.normal(size=(7, 5)).astype(dtype)
     index, _ = backend.nearest(rows, centers_of(np.tile(distinct, (4, 1)), metric))
@@ -125,7 +145,7 @@ def test_of_equal_centers_the_first_wins(metric, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("steps", [1, 2, 16])
-def test_of_almost_equal_centers_the_nearer_wins_however_little(steps, dtype):
+def test_of_almost_equal_centers_the_nearer_wins_however_little(backend, steps, dtype):
     apart = 1 + steps * np.finfo(dtype).eps * np.arange(6, -1, -1)
     for row in (0.0, 0.25, -3.0):
         # The center far off keeps the others from being measured from their own midst.
@@ -136,7 +156,7 @@ def test_of_almost_equal_centers_the_nearer_wins_however_little(steps, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_of_centers_in_one_direction_the_first_wins_by_cosine(dtype):
+def test_of_centers_in_one_direction_the_first_wins_by_cosine(backend, dtype):
     rng = np.random.default_rng(4)
     rows, distinct = rng.normal(size=(100, 3)).astype(dtype), rng.normal(size=(5, 3)).astype(dtype)
     longer = np.concatenate([distinct * scale for scale in (1, 2, 0.25, 64)]).astype(dtype)
@@ -147,12 +167,14 @@ def test_of_centers_in_one_direction_the_first_wins_by_cosine(dtype):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (1, 3, 5), (9, 1, 4), (3, 2, 50), (30, 4, 1)])
-def test_the_smallest_shapes_are_right(n, d, k, metric):
+def test_the_smallest_shapes_are_right(backend, n, d, k, metric):
     rng = np.random.default_rng(n + d + k)
     rows, centers = rng.normal(size=(n, d)).astype("f"), rng.normal(size=(k, d)).astype("f")
     index, _ = backend.nearest(rows, centers_of(centers, metric))
     assert_winners(index, rows, centers, metric)
-    assert_sums(backend.partial_sums(rows, centers_of(centers, metric)), rows, centers, metric)
+    assert_sums(
+        backend, backend.partial_sums(rows, centers_of(centers, metric)), rows, centers, metric
+    )
     expected = reference.distances(rows, centers, metric)
     found = backend.distances(rows, centers_of(centers, metric))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
@@ -160,7 +182,7 @@ def test_the_smallest_shapes_are_right(n, d, k, metric):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("offset", [1e4, 1e6])
-def test_an_offset_that_all_rows_share_costs_no_precision(offset, dtype):
+def test_an_offset_that_all_rows_share_costs_no_precision(backend, offset, dtype):
     rng = np.random.default_rng(5)
     rows = (rng.normal(size=(400, 3)) + offset).astype(dtype)
     centers = rows[:10]
@@ -180,7 +202,7 @@ def test_an_offset_that_all_rows_share_costs_no_precision(offset, dtype):
     np.testing.assert_allclose(found.inertia, least.sum(), rtol=1e-12)
 
 
-def test_two_groups_far_apart_are_both_told_apart_within():
+def test_two_groups_far_apart_are_both_told_apart_within(backend):
     rng = np.random.default_rng(6)
     groups = [rng.normal(size=(60, 2)) - 1e6, rng.normal(size=(60, 2)) + 1e6]
     rows = np.concatenate(groups).astype(np.float32)
@@ -195,7 +217,7 @@ def test_two_groups_far_apart_are_both_told_apart_within():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_float32_rows_of_1e30_give_finite_and_right_sums(metric):
+def test_float32_rows_of_1e30_give_finite_and_right_sums(backend, metric):
     rng = np.random.default_rng(7)
     rows = (rng.normal(size=(50, 3)) * 1e30).astype(np.float32)
     centers = rows[:4]
@@ -203,12 +225,12 @@ def test_float32_rows_of_1e30_give_finite_and_right_sums(metric):
     assert_winners(index, rows, centers, metric)
     assert np.isfinite(apart).all()
     found = backend.partial_sums(rows, centers_of(centers, metric))
-    assert_sums(found, rows, centers, metric)
+    assert_sums(backend, found, rows, centers, metric)
     assert np.isfinite(found.inertia)
     np.testing.assert_allclose(found.inertia, reference.loss(rows, centers, metric), rtol=1e-12)
 
 
-def test_float32_distances_of_1e15_rows_are_right():
+def test_float32_distances_of_1e15_rows_are_right(backend):
     rng = np.random.default_rng(8)
     rows = (rng.normal(size=(20, 3)) * 1e15).astype(np.float32)
     found = backend.distances(rows, centers_of(rows[:4], EUCLIDEAN))
@@ -216,7 +238,7 @@ def test_float32_distances_of_1e15_rows_are_right():
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e18)
 
 
-def test_tiny_rows_are_told_apart():
+def test_tiny_rows_are_told_apart(backend):
     rng = np.random.default_rng(9)
     for dtype, scale in ((np.float32, 1e-18), (np.float32, 1e-30), (np.float64, 1e-140)):
         rows = (rng.normal(size=(50, 3)) * scale).astype(dtype)
@@ -225,7 +247,7 @@ def test_tiny_rows_are_told_apart():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_zero_row_is_at_distance_one_from_every_center_and_goes_to_the_first(dtype):
+def test_a_zero_row_is_at_distance_one_from_every_center_and_goes_to_the_first(backend, dtype):
     rows = np.zeros((3, 4), dtype)
     centers = centers_of(np.random.default_rng(0).normal(size=(5, 4)).astype(dtype), COSINE)
     index, apart = backend.nearest(rows, centers)
@@ -238,7 +260,7 @@ def test_a_zero_row_is_at_distance_one_from_every_center_and_goes_to_the_first(d
     assert not found.sums.any()
 
 
-def test_a_zero_center_is_at_distance_one_from_every_row():
+def test_a_zero_center_is_at_distance_one_from_every_row(backend):
     rows = np.array([[1, 0], [-1, 0], [0, 0]], np.float32)
     centers = centers_of(np.array([[0, 0], [1, 0]], np.float32), COSINE)
     index, apart = backend.nearest(rows, centers)
@@ -250,7 +272,7 @@ def test_a_zero_center_is_at_distance_one_from_every_row():
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_block_borders_show_nowhere(dtype, metric):
+def test_block_borders_show_nowhere(backend, dtype, metric):
     rng = np.random.default_rng(10)
     rows, centers = rng.normal(size=(3000, 3)), rng.normal(size=(300, 3))
     rows, centers = rows.astype(dtype), centers_of(centers.astype(dtype), metric)
@@ -266,12 +288,12 @@ def test_block_borders_show_nowhere(dtype, metric):
             np.testing.assert_allclose(own, everything[part], rtol=1e-6, atol=1e-12)
     sample = slice(860, 880)
     assert_winners(index[sample], rows[sample], centers.values, metric)
-    assert_sums(backend.partial_sums(rows, centers), rows, centers.values, metric)
+    assert_sums(backend, backend.partial_sums(rows, centers), rows, centers.values, metric)
 
 
 @given(problems(), st.data())
 @settings(max_examples=100, deadline=None)
-def test_splitting_rows_anywhere_gives_the_same_update(problem, data):
+def test_splitting_rows_anywhere_gives_the_same_update(backend, problem, data):
     rows, values, metric = problem
     centers = centers_of(values, metric)
     cut = data.draw(st.integers(0, len(rows)))
@@ -288,7 +310,7 @@ def test_splitting_rows_anywhere_gives_the_same_update(problem, data):
 
 @given(problems(), st.integers(0, 2**32))
 @settings(max_examples=100, deadline=None)
-def test_permuting_rows_permutes_their_winners(problem, seed):
+def test_permuting_rows_permutes_their_winners(backend, problem, seed):
     rows, values, metric = problem
     centers = centers_of(values, metric)
     order = np.random.default_rng(seed).permutation(len(rows))
@@ -299,16 +321,18 @@ def test_permuting_rows_permutes_their_winners(problem, seed):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_wide_rows_are_right(metric):
+def test_wide_rows_are_right(backend, metric):
     rng = np.random.default_rng(11)
     rows, centers = rng.normal(size=(12, 9001)).astype("f"), rng.normal(size=(3, 9001)).astype("f")
     index, _ = backend.nearest(rows, centers_of(centers, metric))
     assert_winners(index, rows, centers, metric)
-    assert_sums(backend.partial_sums(rows, centers_of(centers, metric)), rows, centers, metric)
+    assert_sums(
+        backend, backend.partial_sums(rows, centers_of(centers, metric)), rows, centers, metric
+    )
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_row_among_wide_ones_has_the_same_distance_alone(metric):
+def test_a_row_among_wide_ones_has_the_same_distance_alone(backend, metric):
     rng = np.random.default_rng(12)
     rows, values = rng.normal(size=(12, 9001)).astype("f"), rng.normal(size=(3, 9001)).astype("f")
     centers = centers_of(values, metric)
@@ -318,17 +342,19 @@ def test_a_row_among_wide_ones_has_the_same_distance_alone(metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_float64_rows_can_meet_float32_centers_and_the_other_way_round(metric):
+def test_float64_rows_can_meet_float32_centers_and_the_other_way_round(backend, metric):
     rng = np.random.default_rng(13)
     rows, centers = rng.normal(size=(60, 3)), rng.normal(size=(5, 3))
     for one, other in ((rows.astype("f"), centers), (rows, centers.astype("f"))):
         index, _ = backend.nearest(one, centers_of(other, metric))
         assert_winners(index, one, other, metric)
-        assert_sums(backend.partial_sums(one, centers_of(other, metric)), one, other, metric)
+        assert_sums(
+            backend, backend.partial_sums(one, centers_of(other, metric)), one, other, metric
+        )
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_inputs_are_left_as_they_were(metric):
+def test_inputs_are_left_as_they_were(backend, metric):
     rng = np.random.default_rng(14)
     rows, centers = rng.normal(size=(60, 3)).astype("f"), rng.normal(size=(5, 3)).astype("f")
     before = rows.copy(), centers.copy()
@@ -340,7 +366,7 @@ def test_inputs_are_left_as_they_were(metric):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("metric", METRICS)
-def test_rows_that_are_not_finite_show_in_the_inertia(metric, bad):
+def test_rows_that_are_not_finite_show_in_the_inertia(backend, metric, bad):
     rows = np.random.default_rng(15).normal(size=(40, 3)).astype("f")
     centers = centers_of(rows[:5].copy(), metric)
     rows[17, 1] = bad
@@ -350,7 +376,7 @@ def test_rows_that_are_not_finite_show_in_the_inertia(metric, bad):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_nothing_as_large_as_rows_times_centers_is_allocated(metric):
+def test_nothing_as_large_as_rows_times_centers_is_allocated(backend, metric):
     n, d, k = 200_000, 4, 64
     rng = np.random.default_rng(16)
     rows = rng.normal(size=(n, d)).astype(np.float32)

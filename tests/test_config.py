@@ -34,6 +34,7 @@ def test_the_defaults_are_the_documented_ones():
         "keep_checkpoint_max": 5,
         "log_step_count_steps": 100,
         "client": None,
+        "backend": None,
     }
 
 
@@ -42,6 +43,12 @@ def test_either_way_of_saving_excludes_the_other():
     assert saving(RunConfig(save_checkpoints_secs=7)) == (7, None)
     with pytest.raises(ValueError, match="must not both be set, got 7 and 8"):
         RunConfig(save_checkpoints_secs=7, save_checkpoints_steps=8)
+
+
+def test_a_backend_that_does_not_exist_is_refused_by_name():
+    assert RunConfig(backend="numpy").backend == "numpy"
+    with pytest.raises(Invalid, match="backend must be one of 'native', 'numpy' or None, got 'c'"):
+        RunConfig(backend="c")
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan")])

@@ -159,6 +159,26 @@ def test_info_tells_what_is_in_a_model(run, run_json, store, tmp_path):
     assert re.search(r"num clusters +4\n", out)
 
 
+def test_info_tells_what_this_machine_computes_with(run_json):
+    about = run_json("info", "--backends")
+    assert about["default"].startswith("native")
+    assert "bits" in about["native"]
+    assert f"numpy {np.__version__}" in about["numpy"]
+
+
+@pytest.mark.parametrize("where", ["threads", "local"])
+def test_either_backend_finds_the_same_clusters(run_json, store, tmp_path, where):
+    results = []
+    for backend in ("native", "numpy"):
+        model, output = tmp_path / backend, tmp_path / f"{backend}.zarr"
+        more = ["--backend", backend, "--cluster", where]
+        more += ["--workers", 1] if where == "local" else []
+        trained = run_json(*train(store, model, *more))
+        run_json("predict", store, "--model-dir", model, "--output", output, *more)
+        results.append((trained["step"], zarr.open_group(output)["cluster_index"][:].tolist()))
+    assert results[0] == results[1]
+
+
 def test_flags_come_from_a_file_too_and_win_over_it(run_json, store, tmp_path):
     job = tmp_path / "job.toml"
     job.write_text(

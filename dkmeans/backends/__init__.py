@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol, cast
 
-from dkmeans.backends import array_api
+from dkmeans.config import BACKENDS
 from dkmeans.distance import Centers
+from dkmeans.errors import Invalid, expected
 from dkmeans.state import FloatArray, IndexArray, PartialSums
+
+_MODULES = {"native": "native", "numpy": "array_api"}
+
+logger = logging.getLogger("dkmeans")
 
 
 class Backend(Protocol):
@@ -30,8 +37,33 @@ class Backend(Protocol):
         """Each row's distance to every center, (n, k) float32."""
         ...
 
+    def describe(self) -> dict[str, Any]:
+        """What this machine would run, for people."""
+        ...
+
 
 @cache
-def select() -> Backend:
-    """The backend of this process."""
-    return array_api
+def select(name: str | None = None) -> Backend:
+    """The backend of this process: the one named, or the fastest there is.
+
+    Raises:
+        Invalid: there is none of that name, or this machine cannot use it.
+    """
+    if name is None:
+        for choice in BACKENDS[:-1]:
+            try:
+                return _load(choice)
+            except ImportError as error:
+                logger.warning("backend %s cannot be used: %s", choice, error)
+        return _load(BACKENDS[-1])
+    if name not in BACKENDS:
+        raise Invalid(expected("backend", f"one of {', '.join(BACKENDS)}", name))
+    try:
+        return _load(name)
+    except ImportError as error:
+        raise Invalid(f"backend {name!r} cannot be used on this machine: {error}") from error
+
+
+def _load(name: str) -> Backend:
+    # Late, so that the backends not used, and what they need, are not even imported.
+    return cast(Backend, importlib.import_module(f"{__name__}.{_MODULES[name]}"))

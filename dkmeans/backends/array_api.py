@@ -12,11 +12,20 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from threadpoolctl import threadpool_info
 
-from dkmeans.distance import Centers, Distance, directions, inverse_norms, squared_norms
+from dkmeans.distance import (
+    Centers,
+    Distance,
+    cosine_inertia,
+    directions,
+    inverse_norms,
+    squared_norms,
+)
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Elements of a block of scores: 2 MB in float32, about a core's second-level cache.
@@ -68,7 +77,7 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
         blocks = _blocks(len(points), points.shape[1])
         scales = np.concatenate([inverse_norms(points[block]) for block in blocks])
         sums, _ = _add_up(points, index, counts, None, scales)
-        return PartialSums(sums, counts, _cosine_inertia(sums, counts, centers))
+        return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
     origins = centers.values.astype(np.float64)
     sums, inertia = _add_up(points, index, counts, origins, None)
     sums += counts[:, None] * origins
@@ -111,6 +120,16 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
             squares[row[pairs], center[pairs]] = squared_norms(apart)
         result[rows] = squares
     return result
+
+
+def describe() -> dict[str, Any]:
+    """What this machine would run; see `Backend`."""
+    libraries = {
+        f"{found['internal_api']} {found['version']} for {found.get('architecture', 'any')}"
+        for found in threadpool_info()
+        if found["user_api"] == "blas"
+    }
+    return {"numpy": np.__version__, "matrix products by": " and ".join(sorted(libraries))}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -310,12 +329,6 @@ def _exact_distances(rows: FloatArray, others: FloatArray, distance: Distance) -
         products = np.add.reduce(rows * others, axis=1)
         return np.asarray(np.clip(1.0 - products, 0.0, 2.0))
     return squared_norms(rows - others)
-
-
-def _cosine_inertia(sums: FloatArray, counts: IndexArray, centers: Centers) -> float:
-    """The sum of 1 - u.v over all rows, from the sums of the rows u that each center v won."""
-    own = counts - np.einsum("ij,ij->i", sums, directions(centers.values))
-    return float(np.sum(np.maximum(own, 0.0))) if np.isfinite(own).all() else float("nan")
 
 
 def _blocks(n: int, elements_per_row: int) -> Iterator[slice]:

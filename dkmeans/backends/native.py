@@ -1,0 +1,322 @@
+"""The native backend: the compiled kernels, made ready and called. They run without the GIL.
+
+The first call for a dtype compiles, which takes seconds; the machine code is kept on disk for all
+processes after, and processes that start together compile once.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import llvmlite.binding as llvm
+import numpy as np
+from filelock import FileLock, Timeout
+from numba import typeof
+from numba.core import config
+from numpy.typing import DTypeLike
+
+from dkmeans.backends import compiled
+from dkmeans.backends.compiled import PROBED, TAG, Packed, Scratch, Tile
+from dkmeans.distance import Centers, Distance, cosine_inertia, directions, squared_norms
+from dkmeans.state import FloatArray, IndexArray, PartialSums
+
+logger = logging.getLogger("dkmeans")
+
+# A process that waits longer for another's compiler compiles for itself.
+_COMPILE_SECONDS = 60
+_CACHE_LINE = 64
+_NO_INDEX: IndexArray = np.empty(0, np.int64)
+_NO_APART: FloatArray = np.empty(0)
+
+# Rows that are not finite, or too large to square, are found and named by the caller.
+_QUIET = np.errstate(all="ignore")
+
+
+@_QUIET
+def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
+    """The sums, counts and inertia of the (n, d) rows; see `Backend`.
+
+    Rows are added in their order, as residuals x - c, exact in float64 for float32 data, so that
+    neither the sums nor the inertia lose digits to an offset that all rows share.
+    """
+    counts, sums = np.zeros(len(centers.values), np.int64), np.zeros(centers.values.shape)
+    inertia = _assign(points, centers, _NO_INDEX, _NO_APART, counts, sums)
+    if centers.distance is Distance.COSINE:
+        return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
+    sums += counts[:, None] * centers.values.astype(np.float64)
+    return PartialSums(sums, counts, inertia)
+
+
+@_QUIET
+def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
+    """Each row's winner and its distance to it; see `Backend`."""
+    index, apart = np.empty(len(points), np.int64), np.empty(len(points))
+    _assign(points, centers, index, apart, _NO_INDEX, np.empty((0, 0)))
+    return index, apart
+
+
+@_QUIET
+def distances(points: FloatArray, centers: Centers) -> FloatArray:
+    """Each row's distance to every center, (n, k) float32; see `Backend`."""
+    points, tile = _readable(points), tile_of(np.float64)
+    found = np.empty((len(points), len(centers.values)), np.float32)
+    scratch = _scratch(tile, np.dtype(np.float64), points.shape[1])
+    _run(compiled.measure, points, _for_distances(centers, tile), tile, scratch, found)
+    return found
+
+
+def _assign(
+    points: FloatArray,
+    centers: Centers,
+    index: IndexArray,
+    apart: FloatArray,
+    counts: IndexArray,
+    sums: FloatArray,
+) -> float:
+    points, tile = _readable(points), tile_of(points.dtype)
+    packed = _prepared(centers, tile, points.dtype)
+    scratch = _scratch(tile, points.dtype, points.shape[1])
+    inertia: float = _run(
+        compiled.assign, points, packed, tile, scratch, index, apart, counts, sums
+    )
+    return inertia
+
+
+def describe() -> dict[str, Any]:
+    """What this machine would run; see `Backend`."""
+    return {
+        "processor": config.CPU_NAME or llvm.get_host_cpu_name(),
+        "vectors": f"{8 * vector_bytes()} bits",
+        "compiled code kept in": str(
+            compiled.assign.stats.cache_path or "memory: no folder can be written to"
+        ),
+    }
+
+
+@cache
+def vector_bytes() -> int:
+    """How wide this processor's vectors are, in bytes."""
+    features = config.CPU_FEATURES
+    if features is None:
+        features = llvm.get_host_cpu_features().flatten()
+    for name, width in (("+avx512f", 64), ("+avx", 32)):
+        if name in features.split(","):
+            return width
+    return 16
+
+
+def tile_of(dtype: DTypeLike, width: int | None = None) -> Tile:
+    """The shape of tiles for vectors of so many bytes: its sums fill the vector registers.
+
+    Of these there are 32 with AVX-512 and on ARM, and else 16.
+    """
+    width = width or vector_bytes()
+    many = width == 64 or platform.machine().lower() in ("aarch64", "arm64")
+    vectors, centers = (2, 8) if many else (3, 4)
+    lanes = width // np.dtype(dtype).itemsize
+    return Tile((None,) * lanes, (None,) * vectors, (None,) * centers)
+
+
+def _exact(centers: Centers) -> FloatArray:
+    """The (k, d) centers as exact distances want them, float64."""
+    cosine = centers.distance is Distance.COSINE
+    exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
+    return np.ascontiguousarray(exact)
+
+
+class _Prepared:
+    """Centers packed for scoring, for as long as they live: many chunks meet the same ones."""
+
+    def __init__(self) -> None:
+        self._kept: WeakKeyDictionary[Centers, dict[Any, Packed]] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def __call__(self, centers: Centers, tile: Tile, dtype: np.dtype[Any]) -> Packed:
+        with self._lock:
+            kept = self._kept.setdefault(centers, {})
+            if (tile, dtype) not in kept:
+                kept[tile, dtype] = _for_scores(centers, tile, dtype)
+            return kept[tile, dtype]
+
+
+def _for_scores(centers: Centers, tile: Tile, dtype: np.dtype[Any]) -> Packed:
+    """Pack centers so that |c|^2 / 2 - x.c is a score, on data shifted to the centers' mean.
+
+    A sum of m rounded products is off by at most m u sum |a b| (Higham, Accuracy and Stability of
+    Numerical Algorithms, section 3.1), in any order of adding, with or without fused multiply-add;
+    rounding the row, its scale, the center and the bias adds four more u, and the number of the
+    center in the last bits 2 `TAG` u. Twice that for two scores, and a little for the rounding of
+    the bound itself.
+    """
+    exact = _exact(centers)
+    cosine = centers.distance is Distance.COSINE
+    limits = np.finfo(dtype)
+    shift = (np.zeros(exact.shape[1]) if cosine else exact.mean(axis=0)).astype(dtype)
+    shifted = exact - shift
+    squares = squared_norms(shifted)
+    halves = np.zeros(len(exact)) if cosine else 0.5 * squares
+    width = exact.shape[1]
+    return Packed(
+        weights=_in_panels(-shifted, tile).astype(dtype),
+        halves=_filled(halves, tile, float(limits.max) / 4).astype(dtype),
+        shift=shift,
+        exact=exact,
+        zero=np.zeros((1, width)),
+        origins=np.zeros_like(exact, dtype) if cosine else _origins(centers, dtype),
+        factor=1.02 * (width + 5 + 2 * TAG) * float(limits.eps),
+        floor=width * float(limits.tiny),
+        largest=float(np.sqrt(squares.max())),
+        half=float(halves.max()),
+        limit=float(limits.max) / 16,
+        cosine=cosine,
+    )
+
+
+def _for_distances(centers: Centers, tile: Tile) -> Packed:
+    """Pack centers as they are, in float64."""
+    exact = _exact(centers)
+    width = exact.shape[1]
+    return Packed(
+        weights=_in_panels(exact, tile),
+        halves=np.zeros(0),
+        shift=np.zeros(width),
+        exact=exact,
+        zero=np.zeros((1, width)),
+        origins=exact,
+        factor=0.0,
+        floor=0.0,
+        largest=0.0,
+        half=0.0,
+        limit=0.0,
+        cosine=centers.distance is Distance.COSINE,
+    )
+
+
+def _origins(centers: Centers, dtype: np.dtype[Any]) -> FloatArray:
+    """The centers as narrow as they are without loss: the kernel is bound by reading them."""
+    wide = np.result_type(dtype, centers.values.dtype)
+    return np.ascontiguousarray(centers.values, wide)
+
+
+def _in_panels(rows: FloatArray, tile: Tile) -> FloatArray:
+    """(k, d) rows, filled up, panel by panel, and in each feature by feature, in one dimension."""
+    filled = _filled(rows, tile, 0.0).reshape(-1, len(tile.centers), rows.shape[1])
+    return np.ascontiguousarray(filled.swapaxes(1, 2)).ravel()
+
+
+def _filled(rows: FloatArray, tile: Tile, value: float) -> FloatArray:
+    """Rows, and below them as many of this value as make whole groups of panels."""
+    group = PROBED * len(tile.centers)
+    filled = np.full((-(-len(rows) // group) * group, *rows.shape[1:]), value)
+    filled[: len(rows)] = rows
+    return filled
+
+
+class _Scratch(threading.local):
+    """Room that a thread keeps: the first touch of fresh memory costs many times a reuse."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, Scratch] = {}
+
+    def __call__(self, tile: Tile, dtype: np.dtype[Any], width: int) -> Scratch:
+        if (tile, dtype, width) not in self._kept:
+            self._kept = {(tile, dtype, width): _room(tile, dtype, width)}
+        return self._kept[tile, dtype, width]
+
+
+def _room(tile: Tile, dtype: np.dtype[Any], width: int) -> Scratch:
+    size, centers = len(tile.lanes) * len(tile.vectors), len(tile.centers)
+    rows = np.empty(width * size + _CACHE_LINE // dtype.itemsize, dtype)
+    begin = -rows.ctypes.data % _CACHE_LINE // dtype.itemsize
+    least, integers = np.empty(size, dtype), np.dtype(f"i{dtype.itemsize}")
+    return Scratch(
+        rows=rows[begin : begin + width * size],
+        numbers=np.empty(size, np.int64),
+        exact_scales=np.empty(size),
+        scales=np.empty(size, dtype),
+        margins=np.empty(size, dtype),
+        least=least,
+        tags=least.view(integers),
+        second=np.empty(size, dtype),
+        owner=np.empty(size, integers),
+        scores=np.empty(max(PROBED, size) * centers, dtype),
+        eight=np.empty(8),
+        squares=np.empty(8),
+        spans=np.empty((64, 3), np.int64),
+        sums=np.empty(64),
+        depths=np.empty(64, np.int64),
+    )
+
+
+_prepared = _Prepared()
+_scratch = _Scratch()
+
+
+def _readable(points: FloatArray) -> FloatArray:
+    """The rows in the one form that the kernels are compiled for."""
+    points = np.require(points, requirements=["C", "A"]).view()
+    points.flags.writeable = False
+    return points
+
+
+class _Compiler:
+    """Sees to it that a kernel is there before it is called, and says how long that took."""
+
+    def __init__(self) -> None:
+        self._ready: set[tuple[Any, ...]] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, kernel: Any, *arguments: Any) -> Any:
+        """Call a kernel, compiled or loaded first where this process has not done so yet."""
+        points, packed, tile = arguments[:3]
+        kind = (kernel, points.dtype, packed.origins.dtype, tile)
+        if kind not in self._ready:
+            with self._lock:
+                if kind not in self._ready:
+                    _make(kernel, arguments)
+                    self._ready.add(kind)
+        return kernel(*arguments)
+
+
+def _make(kernel: Any, arguments: Sequence[Any]) -> None:
+    """Load a kernel for such arguments, or compile it where no process has done so before."""
+    loaded = sum(kernel.stats.cache_hits.values())
+    began = time.perf_counter()
+    with _alone(kernel.stats.cache_path):
+        try:
+            kernel.compile(tuple(map(typeof, arguments)))
+        except OSError as error:  # it is there, and only not kept
+            logger.warning("the compiled kernel cannot be kept on disk: %s", error)
+    seconds = time.perf_counter() - began
+    name = f"kernel {kernel.__name__!r} for {arguments[0].dtype}"
+    if sum(kernel.stats.cache_hits.values()) > loaded:
+        logger.debug("loaded the compiled %s in %.1f s", name, seconds)
+    else:
+        kept = kernel.stats.cache_path or "this process's memory only"
+        logger.info("compiled the %s in %.1f s, kept in %s", name, seconds, kept)
+
+
+@contextmanager
+def _alone(folder: str | None) -> Iterator[None]:
+    """One process at a time: those that wait find what the first has compiled."""
+    with ExitStack() as stack:
+        if folder is not None:
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                lock = FileLock(Path(folder) / "dkmeans.lock", timeout=_COMPILE_SECONDS)
+                stack.enter_context(lock)
+            except (OSError, Timeout):  # then several may compile the same: no harm but the time
+                logger.debug("no lock in %s", folder, exc_info=True)
+        yield
+
+
+_run = _Compiler()

@@ -1,0 +1,170 @@
+"""The compiled kernels: the same answers for any memory layout, compiled once, kept, and free."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dkmeans import Invalid
+from dkmeans.backends import array_api, native, select
+from dkmeans.distance import Centers, Distance
+from tests.reference import METRICS
+
+DTYPES = (np.float32, np.float64)
+
+PROGRAM = textwrap.dedent(
+    """
+    import logging, sys
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    logging.getLogger("dkmeans").setLevel(logging.DEBUG)
+    import numpy as np
+    from dkmeans.backends import select
+    from dkmeans.distance import Centers, Distance
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    sums = select().partial_sums(rows, Centers(rows[::3].copy(), Distance.SQUARED_EUCLIDEAN))
+    print("counts", sums.counts.tolist())
+    """
+)
+
+
+def start(program, cache, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def said(process):
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def of(values, metric=Distance.SQUARED_EUCLIDEAN):
+    return Centers(values, Distance(metric))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+@given(width=st.integers(1, 700), seed=st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_distances_have_the_bits_that_numpy_gives_them(metric, dtype, width, seed):
+    rows = np.random.default_rng(seed).normal(size=(13, width)).astype(dtype)
+    centers = of(rows[:5] + dtype(0.5), metric)
+    index, apart = native.nearest(rows, centers)
+    expected_index, expected = array_api.nearest(rows, centers)
+    assert index.tolist() == expected_index.tolist()
+    assert apart.tobytes() == expected.tobytes()
+
+
+def layouts(rows):
+    """The same rows as memory may hold them."""
+    n, d = rows.shape
+    yield "columns first", np.asfortranarray(rows)
+    yield "every other row", np.repeat(rows, 2, axis=0)[::2]
+    yield "some columns of more", np.hstack([rows, rows])[:, :d]
+    yield "backwards", rows[::-1].copy()[::-1]
+    odd = np.empty(rows.nbytes + 1, np.uint8)[1:].view(rows.dtype).reshape(n, d)
+    odd[:] = rows
+    yield "at an odd address", odd
+    frozen = rows.copy()
+    frozen.flags.writeable = False
+    yield "read-only", frozen
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_strides_and_alignment_change_nothing(dtype):
+    rows = np.random.default_rng(0).normal(size=(77, 19)).astype(dtype)
+    centers = of(rows[:9].copy())
+    sums, (index, apart) = native.partial_sums(rows, centers), native.nearest(rows, centers)
+    every = native.distances(rows, centers)
+    for layout, same in layouts(rows):
+        assert np.array_equal(same, rows), layout
+        own = native.partial_sums(same, centers)
+        assert own.sums.tobytes() == sums.sums.tobytes(), layout
+        assert own.inertia == sums.inertia, layout
+        assert native.nearest(same, centers)[0].tolist() == index.tolist(), layout
+        assert native.nearest(same, centers)[1].tolist() == apart.tolist(), layout
+        assert native.distances(same, centers).tobytes() == every.tobytes(), layout
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_thread_that_changes_its_shapes_keeps_nothing_of_the_last(metric, dtype):
+    rng = np.random.default_rng(1)
+    problems = []
+    for n, d, k in ((50, 3, 4), (9, 130, 2), (70, 17, 60), (33, 3, 5)):
+        rows = rng.normal(size=(n, d)).astype(dtype)
+        problems.append((rows, of(rows[:k].copy(), metric)))
+    first = [native.partial_sums(*problem) for problem in problems]
+    again = [native.partial_sums(*problem) for problem in reversed(problems)]
+    for one, other in zip(first, reversed(again), strict=True):
+        assert one.sums.tobytes() == other.sums.tobytes()
+        assert one.counts.tolist() == other.counts.tolist()
+
+
+def test_other_threads_run_while_a_kernel_does():
+    rng = np.random.default_rng(2)
+    rows, centers = rng.normal(size=(60_000, 32)).astype("f"), of(rng.normal(size=(512, 32)))
+    native.partial_sums(rows[:1], centers)
+    kernel = threading.Thread(target=native.partial_sums, args=(rows, centers))
+    kernel.start()
+    turns = 0
+    while kernel.is_alive():
+        turns += 1
+    assert turns > 1000
+
+
+def test_the_first_process_compiles_and_says_so_and_the_next_one_loads(tmp_path):
+    first = said(start(PROGRAM, tmp_path))
+    assert "compiled the kernel 'assign' for float32 in " in first
+    assert f"kept in {tmp_path}" in first
+    second = said(start(PROGRAM, tmp_path))
+    assert "loaded the compiled kernel 'assign' for float32" in second
+    assert first.splitlines()[-1] == second.splitlines()[-1] == "counts [2, 4]"
+
+
+def test_processes_that_start_together_compile_once(tmp_path):
+    together = [start(PROGRAM, tmp_path) for _ in range(3)]
+    outputs = [said(process) for process in together]
+    assert sum("compiled the kernel" in output for output in outputs) == 1
+    assert all(output.endswith("counts [2, 4]\n") for output in outputs)
+
+
+def test_a_full_disk_costs_the_kept_code_and_nothing_else(tmp_path):
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+    output = said(start(full + PROGRAM, tmp_path))
+    assert "the compiled kernel cannot be kept on disk" in output
+    assert output.endswith("counts [2, 4]\n")
+
+
+def test_the_compiled_backend_is_the_default_and_numpy_runs_without_any_of_it(tmp_path):
+    assert select() is select("native") is native
+    program = PROGRAM.replace("select()", 'select("numpy")') + "assert 'numba' not in sys.modules"
+    assert said(start(program, tmp_path)) == "counts [2, 4]\n"
+
+
+def test_where_numba_cannot_be_imported_numpy_computes_and_the_log_says_why(tmp_path):
+    missing = "import sys; sys.modules['numba'] = sys.modules['llvmlite'] = None\n"
+    output = said(start(missing + PROGRAM, tmp_path))
+    assert output.startswith("backend native cannot be used: ")
+    assert output.endswith("counts [2, 4]\n")
+    asked = missing + PROGRAM.replace("select()", 'select("native")')
+    process = start(asked, tmp_path)
+    refused, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Invalid: backend 'native' cannot be used on this machine: " in refused
+
+
+def test_a_backend_that_does_not_exist_is_refused():
+    with pytest.raises(Invalid, match="backend must be one of native, numpy, got 'cobol'"):
+        select("cobol")
