@@ -15,24 +15,29 @@ from tests.reference import COSINE, EUCLIDEAN, METRICS
 DTYPES = (np.float32, np.float64)
 
 # One test over shapes, dtypes, metrics, offsets and ties, for each of the siblings; the native one
-# also for the vectors of other processors, which LLVM breaks up into those of this one.
+# also for the vectors of other processors, which LLVM breaks up into those of this one, and with
+# the matrix unit where it would not be worth it.
 BACKENDS = (
     "numpy",
     "native",
     "native with 16 bytes",
     "native with 32 bytes",
     "native with 64 bytes",
+    "native with a matrix unit",
 )
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request):
     name, _, width = request.param.partition(" with ")
-    if not width:
-        yield select(name)
-        return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "vector_bytes", lambda: int(width.split()[0]))
+        if width == "a matrix unit":
+            if not native.matrix_unit():
+                pytest.skip("this processor has no matrix unit")
+            patch.setattr(native, "_is_large", lambda k, d: True)
+        elif width:
+            patch.setattr(native, "vector_bytes", lambda: int(width.split()[0]))
+            patch.setattr(native, "matrix_unit", lambda: False)
         yield select(name)
 
 

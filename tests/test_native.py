@@ -1,10 +1,12 @@
 """The compiled kernels: the same answers for any memory layout, compiled once, kept, and free."""
 
+import hashlib
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkmeans import Invalid
-from dkmeans.backends import array_api, native, select
+from dkmeans.backends import array_api, kernels, matrix, native, select, vectors
 from dkmeans.distance import Centers, Distance
 from tests.reference import METRICS
 
@@ -165,6 +167,46 @@ def test_where_numba_cannot_be_imported_numpy_computes_and_the_log_says_why(tmp_
     assert "Invalid: backend 'native' cannot be used on this machine: " in refused
 
 
+def test_the_kept_code_goes_stale_with_the_intrinsics_it_is_made_of():
+    files = [Path(module.__file__).read_bytes() for module in (vectors, matrix)]
+    assert hashlib.sha256(b"".join(files)).hexdigest()[:12] == kernels.INTRINSICS
+
+
 def test_a_backend_that_does_not_exist_is_refused():
     with pytest.raises(Invalid, match="backend must be one of native, numpy, got 'cobol'"):
         select("cobol")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("k", "d"), [(64, 16), (65, 17), (33, 300), (130, 33), (257, 64)])
+def test_many_centers_and_columns_give_the_labels_that_numpy_gives(k, d, metric, dtype):
+    rng = np.random.default_rng(k)
+    values = rng.normal(size=(k, d)) + 3
+    values[k // 2] = values[1]  # a tie for every row of that cluster
+    values[k // 3] = values[2] + 1e-6 * rng.normal(size=d)  # and nearly one
+    rows = values[rng.integers(k, size=2001)] + rng.normal(size=(2001, d)) * rng.random((2001, 1))
+    rows, centers = rows.astype(dtype), of(values.astype(dtype), metric)
+    index, apart = native.nearest(rows, centers)
+    expected, nearest = array_api.nearest(rows, centers)
+    assert index.tolist() == expected.tolist()
+    assert apart.tolist() == nearest.tolist()
+    sums, others = native.partial_sums(rows, centers), array_api.partial_sums(rows, centers)
+    assert sums.counts.tolist() == others.counts.tolist()
+    np.testing.assert_allclose(sums.sums, others.sums, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(sums.inertia, others.inertia, rtol=1e-11)
+
+
+def test_a_matrix_unit_is_used_for_large_float32_problems_only():
+    if not native.matrix_unit():
+        pytest.skip("this processor has no matrix unit")
+
+    def used(k, d, dtype, scale=1.0):
+        centers = of((np.random.default_rng(0).normal(size=(k, d)) * scale).astype(dtype))
+        return bool(native._prepared(centers, np.dtype(dtype))[0].matrix)
+
+    assert used(64, 16, np.float32)
+    assert not used(63, 16, np.float32)
+    assert not used(64, 15, np.float32)
+    assert not used(64, 16, np.float64)
+    assert not used(64, 16, np.float32, scale=1e-30)

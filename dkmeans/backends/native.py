@@ -6,8 +6,10 @@ processes after, and processes that start together compile once.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import platform
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,8 +26,9 @@ from numba import typeof
 from numba.core import config
 from numpy.typing import DTypeLike
 
-from dkmeans.backends import compiled
-from dkmeans.backends.compiled import PROBED, TAG, Packed, Scratch, Tile
+from dkmeans.backends import kernels, matrix
+from dkmeans.backends.kernels import Packed, Scratch
+from dkmeans.backends.vectors import CACHE_LINE, PROBED, TAG, Tile
 from dkmeans.distance import Centers, Distance, cosine_inertia, directions, squared_norms
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
@@ -33,9 +36,16 @@ logger = logging.getLogger("dkmeans")
 
 # A process that waits longer for another's compiler compiles for itself.
 _COMPILE_SECONDS = 60
-_CACHE_LINE = 64
 _NO_INDEX: IndexArray = np.empty(0, np.int64)
 _NO_APART: FloatArray = np.empty(0)
+_NONE: FloatArray = np.empty(0, np.int32)
+_NO_BIASES: FloatArray = np.empty(0, np.float32)
+_SMALLEST_MATRIX = 2.0**-60
+# From so many centers and columns on, a matrix unit was faster than vectors.
+_MATRIX_CENTERS, _MATRIX_WIDTH = 64, 16
+
+# Linux's system call, and what it is asked: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 # Rows that are not finite, or too large to square, are found and named by the caller.
 _QUIET = np.errstate(all="ignore")
@@ -70,7 +80,7 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
     points, tile = _readable(points), tile_of(np.float64)
     found = np.empty((len(points), len(centers.values)), np.float32)
     scratch = _scratch(tile, np.dtype(np.float64), points.shape[1])
-    _run(compiled.measure, points, _for_distances(centers, tile), tile, scratch, found)
+    _run(kernels.measure, points, _for_distances(centers, tile), tile, scratch, found)
     return found
 
 
@@ -82,12 +92,10 @@ def _assign(
     counts: IndexArray,
     sums: FloatArray,
 ) -> float:
-    points, tile = _readable(points), tile_of(points.dtype)
-    packed = _prepared(centers, tile, points.dtype)
+    points = _readable(points)
+    tile, packed = _prepared(centers, points.dtype)
     scratch = _scratch(tile, points.dtype, points.shape[1])
-    inertia: float = _run(
-        compiled.assign, points, packed, tile, scratch, index, apart, counts, sums
-    )
+    inertia: float = _run(kernels.assign, points, packed, tile, scratch, index, apart, counts, sums)
     return inertia
 
 
@@ -96,8 +104,9 @@ def describe() -> dict[str, Any]:
     return {
         "processor": config.CPU_NAME or llvm.get_host_cpu_name(),
         "vectors": f"{8 * vector_bytes()} bits",
+        "matrix unit": "AMX, for float32" if matrix_unit() else "none",
         "compiled code kept in": str(
-            compiled.assign.stats.cache_path or "memory: no folder can be written to"
+            kernels.assign.stats.cache_path or "memory: no folder can be written to"
         ),
     }
 
@@ -105,25 +114,33 @@ def describe() -> dict[str, Any]:
 @cache
 def vector_bytes() -> int:
     """How wide this processor's vectors are, in bytes."""
-    features = config.CPU_FEATURES
-    if features is None:
-        features = llvm.get_host_cpu_features().flatten()
-    for name, width in (("+avx512f", 64), ("+avx", 32)):
-        if name in features.split(","):
-            return width
-    return 16
+    features = _features()
+    return 64 if "+avx512f" in features else 32 if "+avx" in features else 16
 
 
-def tile_of(dtype: DTypeLike, width: int | None = None) -> Tile:
-    """The shape of tiles for vectors of so many bytes: its sums fill the vector registers.
+@cache
+def matrix_unit() -> bool:
+    """Whether this process may use a matrix unit: Linux has to be asked for its registers."""
+    if not {"+amx-tile", "+amx-bf16", "+avx512f"} <= _features() or sys.platform != "linux":
+        return False
+    asked = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA)
+    return bool(asked == 0)
+
+
+def _features() -> set[str]:
+    found = config.CPU_FEATURES
+    return set((llvm.get_host_cpu_features().flatten() if found is None else found).split(","))
+
+
+def tile_of(dtype: DTypeLike) -> Tile:
+    """The shape of tiles: their sums fill the vector registers.
 
     Of these there are 32 with AVX-512 and on ARM, and else 16.
     """
-    width = width or vector_bytes()
-    many = width == 64 or platform.machine().lower() in ("aarch64", "arm64")
-    vectors, centers = (2, 8) if many else (3, 4)
-    lanes = width // np.dtype(dtype).itemsize
-    return Tile((None,) * lanes, (None,) * vectors, (None,) * centers)
+    many = vector_bytes() == 64 or platform.machine().lower() in ("aarch64", "arm64")
+    count, centers = (2, 8) if many else (3, 4)
+    lanes = vector_bytes() // np.dtype(dtype).itemsize
+    return Tile((None,) * lanes, (None,) * count, (None,) * centers)
 
 
 def _exact(centers: Centers) -> FloatArray:
@@ -137,10 +154,13 @@ class _Prepared:
     """Centers packed for scoring, for as long as they live: many chunks meet the same ones."""
 
     def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[Centers, dict[Any, Packed]] = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[Centers, dict[Any, tuple[Tile, Packed]]]
+        self._kept = WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def __call__(self, centers: Centers, tile: Tile, dtype: np.dtype[Any]) -> Packed:
+    def __call__(self, centers: Centers, dtype: np.dtype[Any]) -> tuple[Tile, Packed]:
+        """The packed centers for rows of this dtype, and the tiles they are packed for."""
+        tile = tile_of(dtype)
         with self._lock:
             kept = self._kept.setdefault(centers, {})
             if (tile, dtype) not in kept:
@@ -148,57 +168,104 @@ class _Prepared:
             return kept[tile, dtype]
 
 
-def _for_scores(centers: Centers, tile: Tile, dtype: np.dtype[Any]) -> Packed:
+def _for_scores(centers: Centers, tile: Tile, dtype: np.dtype[Any]) -> tuple[Tile, Packed]:
     """Pack centers so that |c|^2 / 2 - x.c is a score, on data shifted to the centers' mean.
 
     A sum of m rounded products is off by at most m u sum |a b| (Higham, Accuracy and Stability of
     Numerical Algorithms, section 3.1), in any order of adding, with or without fused multiply-add;
     rounding the row, its scale, the center and the bias adds four more u, and the number of the
     center in the last bits 2 `TAG` u. Twice that for two scores, and a little for the rounding of
-    the bound itself.
+    the bound itself. A matrix unit adds up three times as many products, and leaves out what is
+    below 2^-16 of a row, of a center, and of the product of the parts below 2^-8 of both.
     """
     exact = _exact(centers)
-    cosine = centers.distance is Distance.COSINE
-    limits = np.finfo(dtype)
-    shift = (np.zeros(exact.shape[1]) if cosine else exact.mean(axis=0)).astype(dtype)
+    (k, d), cosine = exact.shape, centers.distance is Distance.COSINE
+    shift = (np.zeros(d) if cosine else exact.mean(axis=0)).astype(dtype)
     shifted = exact - shift
     squares = squared_norms(shifted)
-    halves = np.zeros(len(exact)) if cosine else 0.5 * squares
-    width = exact.shape[1]
-    return Packed(
+    halves = np.zeros(k) if cosine else 0.5 * squares
+    largest, limits = float(np.sqrt(squares.max())), np.finfo(dtype)
+    factor = (d + 5 + 2 * TAG) * float(limits.eps)
+    # The unit takes the smallest numbers for zero: they are left to the vectors.
+    if _suits_matrix(tile, k, d) and _SMALLEST_MATRIX < largest < 1 / _SMALLEST_MATRIX:
+        tile = tile._replace(matrix=(None,) * matrix.PANELS)
+        factor += (3 * d + 5) * float(limits.eps) + 3.1 * 2.0**-15
+    halves = _filled(halves, tile, float(limits.max) / 4).astype(dtype)
+    packed = Packed(
         weights=_in_panels(-shifted, tile).astype(dtype),
-        halves=_filled(halves, tile, float(limits.max) / 4).astype(dtype),
+        halves=halves,
         shift=shift,
         exact=exact,
-        zero=np.zeros((1, width)),
-        origins=np.zeros_like(exact, dtype) if cosine else _origins(centers, dtype),
-        factor=1.02 * (width + 5 + 2 * TAG) * float(limits.eps),
-        floor=width * float(limits.tiny),
-        largest=float(np.sqrt(squares.max())),
-        half=float(halves.max()),
+        factor=1.02 * factor,
+        floor=d * float(limits.tiny),
+        largest=largest,
+        half=0.0 if cosine else float(squares.max() / 2),
         limit=float(limits.max) / 16,
         cosine=cosine,
+        zero=np.zeros((1, d)),
+        origins=np.zeros_like(exact, dtype) if cosine else _origins(centers, dtype),
+        matrix=_in_registers(-shifted.astype(np.float32), tile) if tile.matrix else _NONE,
+        biases=_aligned(np.repeat(halves, matrix.LINES)) if tile.matrix else _NO_BIASES,
     )
+    return tile, packed
+
+
+def _suits_matrix(tile: Tile, k: int, d: int) -> bool:
+    """Whether there is a matrix unit for such tiles, and work enough to be worth setting it up."""
+    return len(tile.lanes) == matrix.LINES and matrix_unit() and _is_large(k, d)
+
+
+def _is_large(k: int, d: int) -> bool:
+    return k >= _MATRIX_CENTERS and d >= _MATRIX_WIDTH
 
 
 def _for_distances(centers: Centers, tile: Tile) -> Packed:
     """Pack centers as they are, in float64."""
     exact = _exact(centers)
-    width = exact.shape[1]
+    d = exact.shape[1]
     return Packed(
         weights=_in_panels(exact, tile),
-        halves=np.zeros(0),
-        shift=np.zeros(width),
+        halves=np.empty(0),
+        shift=np.zeros(d),
         exact=exact,
-        zero=np.zeros((1, width)),
-        origins=exact,
         factor=0.0,
         floor=0.0,
         largest=0.0,
         half=0.0,
         limit=0.0,
         cosine=centers.distance is Distance.COSINE,
+        zero=np.zeros((1, d)),
+        origins=exact,
+        matrix=_NONE,
+        biases=_NO_BIASES,
     )
+
+
+def _in_registers(weights: FloatArray, tile: Tile) -> FloatArray:
+    """(k, d) float32 as sums of two bfloat16, h, l and h again, as the matrix unit loads them.
+
+    By panels of 32 centers, groups of 32 of these features, and halves of 16 centers.
+    """
+    k, d = weights.shape
+    width, groups = d + d % 2, _groups(d)
+    features = np.zeros((k, groups * 2 * matrix.LINES), np.uint16)
+    high = _rounded(weights)
+    low = _rounded(weights - high)
+    for section, part in enumerate((high, low, high)):
+        features[:, section * width :][:, :d] = part.view(np.uint32) >> 16
+    filled = _filled(features, tile, 0).astype(np.uint16)
+    panels = filled.reshape(-1, 2, matrix.LINES, groups, 2 * matrix.LINES)
+    return _aligned(panels.transpose(0, 3, 1, 2, 4).ravel().view(np.int32))
+
+
+def _rounded(values: FloatArray) -> FloatArray:
+    """float32 to the nearest bfloat16, as float32."""
+    return ((values.view(np.uint32) + np.uint32(2**15)) & np.uint32(2**32 - 2**16)).view(np.float32)
+
+
+def _groups(d: int) -> int:
+    """How many of the matrix unit's registers three times a row's pairs of features fill."""
+    return -(-3 * ((d + 1) // 2) // matrix.LINES)
 
 
 def _origins(centers: Centers, dtype: np.dtype[Any]) -> FloatArray:
@@ -227,19 +294,18 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self._kept: dict[Any, Scratch] = {}
 
-    def __call__(self, tile: Tile, dtype: np.dtype[Any], width: int) -> Scratch:
-        if (tile, dtype, width) not in self._kept:
-            self._kept = {(tile, dtype, width): _room(tile, dtype, width)}
-        return self._kept[tile, dtype, width]
+    def __call__(self, tile: Tile, dtype: np.dtype[Any], d: int) -> Scratch:
+        if (tile, dtype, d) not in self._kept:
+            self._kept = {(tile, dtype, d): _room(tile, dtype, d)}
+        return self._kept[tile, dtype, d]
 
 
-def _room(tile: Tile, dtype: np.dtype[Any], width: int) -> Scratch:
+def _room(tile: Tile, dtype: np.dtype[Any], d: int) -> Scratch:
     size, centers = len(tile.lanes) * len(tile.vectors), len(tile.centers)
-    rows = np.empty(width * size + _CACHE_LINE // dtype.itemsize, dtype)
-    begin = -rows.ctypes.data % _CACHE_LINE // dtype.itemsize
     least, integers = np.empty(size, dtype), np.dtype(f"i{dtype.itemsize}")
+    scores = centers * max(PROBED, size * max(1, 2 * len(tile.matrix)))
     return Scratch(
-        rows=rows[begin : begin + width * size],
+        rows=_aligned(np.empty(d * size, dtype)),
         numbers=np.empty(size, np.int64),
         exact_scales=np.empty(size),
         scales=np.empty(size, dtype),
@@ -248,13 +314,34 @@ def _room(tile: Tile, dtype: np.dtype[Any], width: int) -> Scratch:
         tags=least.view(integers),
         second=np.empty(size, dtype),
         owner=np.empty(size, integers),
-        scores=np.empty(max(PROBED, size) * centers, dtype),
+        scores=_aligned(np.empty(scores, dtype)),
         eight=np.empty(8),
         squares=np.empty(8),
         spans=np.empty((64, 3), np.int64),
         sums=np.empty(64),
         depths=np.empty(64, np.int64),
+        # Zeros, as what fills up the last group is never written.
+        pairs=_aligned(np.zeros(_groups(d) * matrix.LINES * size * bool(tile.matrix), np.int32)),
+        config=_matrix_config(),
     )
+
+
+def _matrix_config() -> FloatArray:
+    """How the matrix unit is set up (palette 1): eight registers, all of their lines whole."""
+    config = np.zeros(64, np.uint8)
+    config[0] = 1
+    config[16:32].view(np.uint16)[:] = CACHE_LINE
+    config[48:56] = matrix.LINES
+    return config
+
+
+def _aligned(values: FloatArray) -> FloatArray:
+    """A copy that begins a cache line: loads that straddle two take twice as long."""
+    spare = np.empty(values.size + CACHE_LINE // values.itemsize, values.dtype)
+    begin = -spare.ctypes.data % CACHE_LINE // values.itemsize
+    aligned = spare[begin : begin + values.size]
+    aligned[:] = values
+    return aligned
 
 
 _prepared = _Prepared()

@@ -1,0 +1,422 @@
+"""The kernels: what Numba makes machine code of.
+
+A kernel scores a tile of rows against a panel of centers at a time, all in registers, and keeps
+each row's two least scores. Where these are closer than their rounding, the row's winner is decided
+by exact distances (docs/decisions/001). It then adds the row up while it is in the cache. Kernels
+run without the GIL and allocate nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numba import njit
+
+from dkmeans.backends import matrix, vectors
+from dkmeans.backends.vectors import CACHE_LINE, PROBED, TAG, Tile
+from dkmeans.state import FloatArray, IndexArray
+
+
+class Packed(NamedTuple):
+    """Centers made ready for a kernel; T is the dtype of the rows.
+
+    Attributes:
+        weights: (panels * d * c,) T: minus the shifted centers, panel by panel of c centers, and in
+            each panel feature by feature. Whole groups of `PROBED` panels.
+        halves: (panels * c,) T: |c|^2 / 2 of the shifted centers, 0 for cosine; huge for centers
+            that only fill up.
+        shift: (d,) T: what is taken off every row first.
+        exact: (k, d) float64: what exact distances are measured to.
+        factor: Times `largest` |x| + `half`: how far apart two scores must be to be told apart.
+        floor: What is added to that, for the rounding of the smallest numbers.
+        largest: The length of the longest shifted center.
+        half: The largest |c|^2 / 2.
+        limit: Where `largest` |x| + `half` is not below it, scores may overflow.
+        cosine: Whether rows are scaled to length one.
+        zero: (1, d) float64 zeros.
+        origins: (k, d) what is taken off a row before it is added to its center's sums.
+        matrix: int32, for a matrix unit: minus the shifted centers as bfloat16, register by
+            register, those that meet the same features together.
+        biases: (panels * c, 16) T, for a matrix unit: each of `halves` as often as a register has
+            columns.
+    """
+
+    weights: FloatArray
+    halves: FloatArray
+    shift: FloatArray
+    exact: FloatArray
+    factor: float
+    floor: float
+    largest: float
+    half: float
+    limit: float
+    cosine: bool
+    zero: FloatArray
+    origins: FloatArray
+    matrix: IndexArray
+    biases: FloatArray
+
+
+class Scratch(NamedTuple):
+    """Room for a kernel to work in, for tiles of t rows; T is the dtype of the scores.
+
+    Attributes:
+        rows: (d * t,) T, at the beginning of a cache line: a tile of rows, feature by feature.
+        numbers: (t,) int64: which rows they are.
+        exact_scales: (t,) float64: what they are scaled by.
+        scales: (t,) T: the same, rounded.
+        margins: (t,) T: how far apart two of a row's scores must be to be told apart.
+        least: (t,) T: each row's least score.
+        tags: (t,): the same as integers.
+        second: (t,) T: each row's second least score.
+        owner: (t,) integers as wide as T: the panel of the least.
+        scores: T, at the beginning of a cache line: the scores or distances of a few panels.
+        eight: (8,) float64: parts of a sum.
+        squares: (8,) float64: parts of another.
+        spans: (64, 3) int64: parts of rows that are to be added up, with their depths in a tree.
+        sums: (64,) float64: sums of such parts.
+        depths: (64,) int64: the depths of these.
+        pairs: int32, for a matrix unit, at the beginning of a cache line: a tile of rows as
+            bfloat16, in pairs of features.
+        config: (64,) uint8: how the matrix unit is set up.
+    """
+
+    rows: FloatArray
+    numbers: IndexArray
+    exact_scales: FloatArray
+    scales: FloatArray
+    margins: FloatArray
+    least: FloatArray
+    tags: FloatArray
+    second: FloatArray
+    owner: FloatArray
+    scores: FloatArray
+    eight: FloatArray
+    squares: FloatArray
+    spans: IndexArray
+    sums: FloatArray
+    depths: IndexArray
+    pairs: IndexArray
+    config: IndexArray
+
+
+# The squared length below which a row counts as zero; `distance` has it too.
+_SMALLEST_SQUARED_NORM = 1e-12
+# NumPy adds up so many elements in eight parallel sums, and halves what is longer.
+_PAIRWISE_BLOCK = 128
+_FOUR = (None,) * 4
+
+# What was compiled is kept until this file changes. It names the state of the files of intrinsics,
+# so that it changes with them; a test holds it to that.
+INTRINSICS = "34712b4819f0"
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# Without Numba's runtime: counting references to arrays would cost more than most calls do.
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "_nrt": False,
+    "no_cfunc_wrapper": True,
+}
+_compiled: Callable[[_F], _F] = njit(no_cpython_wrapper=True, **_OPTIONS)
+_inlined: Callable[[_F], _F] = njit(inline="always", **_OPTIONS)
+
+
+def _kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls, and keep the machine code for the next process.
+
+    It must not call itself, nor anything that does: such code crashes when it is loaded again.
+    """
+    try:
+        return njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # there is no folder to keep it in
+        return njit(**_OPTIONS)(function)
+
+
+# --- Exact distances ---
+
+
+@_inlined
+def _terms(
+    points: Any,
+    row: int,
+    scale: float,
+    others: Any,
+    other: int,
+    cosine: bool,
+    start: int,
+    stop: int,
+    eight: Any,
+) -> Any:
+    """Add up the terms of at most a block, as NumPy adds up so many elements."""
+    total, whole = 0.0, (stop - start) // 8
+    if whole:
+        vectors.octets(points, row, scale, others, other, cosine, start, whole, eight)
+        total = ((eight[0] + eight[1]) + (eight[2] + eight[3])) + (
+            (eight[4] + eight[5]) + (eight[6] + eight[7])
+        )
+    for j in range(start + 8 * whole, stop):
+        x = np.float64(points[row, j])
+        total += (x * scale) * others[other, j] if cosine else (x - others[other, j]) ** 2
+    return total
+
+
+@_compiled
+def _pairwise(
+    points: Any, row: int, scale: float, others: Any, other: int, cosine: bool, scratch: Any
+) -> Any:
+    """Add up the terms of a row that is longer than a block.
+
+    NumPy halves what is longer than a block, and again, and adds up the halves. Of the halves still
+    to do, and of the sums that wait for their other half, each knows its depth: the last that
+    waits is another's other half where the depths are equal.
+    """
+    eight, spans, sums = scratch.eight, scratch.spans, scratch.sums
+    spans[0, 0], spans[0, 1], spans[0, 2] = 0, points.shape[1], 0
+    to_do, waiting = 1, 0
+    while to_do:
+        to_do -= 1
+        start, stop, depth = spans[to_do, 0], spans[to_do, 1], spans[to_do, 2]
+        if stop - start > _PAIRWISE_BLOCK:
+            half = start + (stop - start) // 2 // 8 * 8
+            spans[to_do, 0], spans[to_do, 1], spans[to_do, 2] = half, stop, depth + 1
+            to_do += 1
+            spans[to_do, 0], spans[to_do, 1], spans[to_do, 2] = start, half, depth + 1
+            to_do += 1
+            continue
+        total = _terms(points, row, scale, others, other, cosine, start, stop, eight)
+        while waiting and scratch.depths[waiting - 1] == depth:
+            waiting -= 1
+            total, depth = sums[waiting] + total, depth - 1
+        sums[waiting], scratch.depths[waiting] = total, depth
+        waiting += 1
+    return sums[0]
+
+
+@_inlined
+def _sum_of_terms(
+    points: Any, row: int, scale: float, others: Any, other: Any, cosine: bool, scratch: Any
+) -> Any:
+    """Add up the terms of a distance, as NumPy adds up a contiguous row."""
+    d = points.shape[1]
+    if d <= _PAIRWISE_BLOCK:
+        return _terms(points, row, scale, others, other, cosine, 0, d, scratch.eight)
+    return _pairwise(points, row, scale, others, other, cosine, scratch)
+
+
+@_inlined
+def _distance(points: Any, row: int, scale: float, centers: Any, center: int, scratch: Any) -> Any:
+    """A row's distance to a center, to the bits that NumPy gives it."""
+    cosine = centers.cosine
+    total = _sum_of_terms(points, row, scale, centers.exact, center, cosine, scratch)
+    if cosine:
+        total = 1.0 - total
+        total = 0.0 if total < 0.0 else 2.0 if total > 2.0 else total
+    return total
+
+
+@_inlined
+def _scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
+    """What exact distances scale a row by: for cosine to length one, as `inverse_norms` does."""
+    if not centers.cosine:
+        return 1.0
+    square = _sum_of_terms(points, row, 1.0, centers.zero, np.int64(0), False, scratch)
+    if square == np.inf:  # a row too long to square has no direction
+        return np.nan
+    return 1.0 / np.sqrt(_SMALLEST_SQUARED_NORM if square < _SMALLEST_SQUARED_NORM else square)
+
+
+# --- Tiles ---
+
+
+@_inlined
+def _lay(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Lay the rows from `start` on across vectors: `rows[feature * size + place]`.
+
+    They are scaled and shifted; behind the end of the points, the last row stands in.
+    """
+    n, d = points.shape
+    side, size = len(tile.lanes), len(tile.lanes) * len(tile.vectors)
+    rows, numbers, scales, shift = scratch.rows, scratch.numbers, scratch.scales, centers.shift
+    for place in range(size):
+        numbers[place] = min(start + place, n - 1)
+        scratch.exact_scales[place] = _scale(points, numbers[place], centers, scratch)
+        scales[place] = scratch.exact_scales[place]
+    if d >= side:
+        for place in range(0, size, side):
+            for column in range(0, d, side):
+                # The last square may overlap the one before: the same values once more.
+                first = min(column, d - side)
+                vectors.pack(points, numbers, place, first, scales, shift, rows, size, tile.lanes)
+    elif d >= len(_FOUR):
+        for place in range(0, size, len(_FOUR)):
+            for column in range(0, d, len(_FOUR)):
+                first = min(column, d - len(_FOUR))
+                vectors.pack(points, numbers, place, first, scales, shift, rows, size, _FOUR)
+    else:
+        for place in range(size):
+            for column in range(d):
+                value = points[numbers[place], column] * scales[place]
+                rows[column * size + place] = value - shift[column]
+
+
+@_inlined
+def _score(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Find each row's two least scores, and how far apart they must be to be told apart."""
+    d = points.shape[1]
+    rows, least, second, owner = scratch.rows, scratch.least, scratch.second, scratch.owner
+    per_panel, pairs = len(tile.centers) * max(len(tile.matrix), 1), (d + 1) // 2
+    panels, groups = -(-len(centers.exact) // per_panel), -(-3 * pairs // matrix.LINES)
+    if len(tile.matrix):
+        matrix.split(rows, d, scratch.pairs, pairs, tile)
+    vectors.square_up(rows, d, scratch.margins, tile)
+    for place in range(len(least)):
+        bound = np.sqrt(scratch.margins[place]) * centers.largest + centers.half
+        # A bound that is not a number counts as too large.
+        sure = bound < centers.limit
+        scratch.margins[place] = centers.factor * bound + centers.floor if sure else np.inf
+        least[place] = second[place] = np.inf
+    per_line = CACHE_LINE // points.itemsize
+    lines = len(least) * d // per_line
+    for panel in range(panels):
+        if len(tile.matrix):
+            matrix.multiply(scratch.pairs, centers.matrix, centers.biases, panel, groups, tile)
+            if panel:
+                matrix.take(panel - 1, scratch.scores, least, second, owner, tile)
+            matrix.put(panel, scratch.scores, tile)
+        else:
+            vectors.keep_least(
+                rows, centers.weights, centers.halves, panel, d, least, second, owner, tile
+            )
+        # The next tile's rows come from far away meanwhile.
+        for line in range(panel * lines // panels, (panel + 1) * lines // panels):
+            vectors.fetch(points, (start + len(least)) * d + line * per_line)
+    if len(tile.matrix):
+        matrix.take(panels - 1, scratch.scores, least, second, owner, tile)
+
+
+@_compiled
+def _decide(
+    points: Any, row: int, place: int, bound: float, centers: Any, scratch: Any, tile: Any
+) -> Any:
+    """The nearest center by exact distances, among those whose scores are not above `bound`."""
+    k, step = len(centers.exact), PROBED * len(tile.centers)
+    size, d = len(tile.lanes) * len(tile.vectors), points.shape[1]
+    scale = scratch.exact_scales[place]
+    winner, nearest = 0, np.inf
+    for first in range(0, k, step):
+        vectors.probe(
+            scratch.rows, place, size, centers.weights, centers.halves, first, d, scratch.scores,
+            tile,
+        )  # fmt: skip
+        for center in range(first, min(first + step, k)):
+            if not scratch.scores[center - first] > bound:
+                apart = _distance(points, row, scale, centers, center, scratch)
+                if apart < nearest:
+                    winner, nearest = center, apart
+    return winner
+
+
+@_inlined
+def _add(
+    points: Any, row: int, scale: float, origins: Any, center: int, sums: Any, squares: Any
+) -> Any:
+    """Add a row, scaled and less an origin, to a center's sums.
+
+    Returns:
+        The square of what the last columns added, that of the others being added to `squares`.
+    """
+    d = points.shape[1]
+    if d >= 8:
+        vectors.add_octets(points, row, scale, origins, center, d // 8, sums, squares)
+    rest = 0.0
+    for j in range(d // 8 * 8, d):
+        part = np.float64(points[row, j]) * scale - np.float64(origins[center, j])
+        sums[center, j] += part
+        rest += part * part
+    return rest
+
+
+# --- Kernels ---
+
+
+@_kernel
+def assign(
+    points: Any,
+    centers: Packed,
+    tile: Tile,
+    scratch: Scratch,
+    index: Any,
+    apart: Any,
+    counts: Any,
+    sums: Any,
+) -> Any:
+    """Find each row's nearest center; note it, or add the row to what the center won.
+
+    Args:
+        points: (n, d) T, C-contiguous.
+        centers: The centers.
+        tile: The shape of a tile.
+        scratch: Room to work in.
+        index: (n,) int64 for the winners, or empty to add the rows up.
+        apart: (n,) float64 for the distances to them, or empty.
+        counts: (k,) int64 to which each winner's rows are added, or empty.
+        sums: (k, d) float64 to which each winner's rows are added, scaled and less its origin.
+
+    Returns:
+        The sum of the squares of all that was added to the sums.
+    """
+    n, size = len(points), len(tile.lanes) * len(tile.vectors)
+    rest = 0.0
+    scratch.squares[:] = 0
+    matrix.begin(scratch.config, tile)
+    for start in range(0, n, size):
+        _lay(points, start, centers, scratch, tile)
+        _score(points, start, centers, scratch, tile)
+        for place in range(min(size, n - start)):
+            row, scale = start + place, scratch.exact_scales[place]
+            winner = scratch.owner[place] * len(tile.centers) + (scratch.tags[place] & TAG)
+            bound = scratch.least[place] + scratch.margins[place]
+            if not scratch.second[place] > bound:
+                winner = _decide(points, row, place, bound, centers, scratch, tile)
+            if len(index):
+                index[row] = winner
+                apart[row] = _distance(points, row, scale, centers, winner, scratch)
+            else:
+                counts[winner] += 1
+                rest += _add(points, row, scale, centers.origins, winner, sums, scratch.squares)
+    matrix.end(tile)
+    for part in scratch.squares:
+        rest += part
+    return rest
+
+
+@_kernel
+def measure(points: Any, centers: Packed, tile: Tile, scratch: Scratch, found: Any) -> None:
+    """Each row's distance to every center.
+
+    Args:
+        points: (n, d), C-contiguous.
+        centers: The centers, packed in float64, as they are.
+        tile: The shape of a tile of float64.
+        scratch: Room to work in.
+        found: (n, k) float32 for the distances.
+    """
+    n, d = points.shape
+    k, width, size = len(centers.exact), len(tile.centers), len(tile.lanes) * len(tile.vectors)
+    for start in range(0, n, size):
+        _lay(points, start, centers, scratch, tile)
+        for first in range(0, k, width):
+            vectors.measure(
+                scratch.rows, centers.weights, first, d, centers.cosine, scratch.scores, tile
+            )
+            for place in range(min(size, n - start)):
+                for center in range(min(width, k - first)):
+                    value = scratch.scores[center * size + place]
+                    if centers.cosine:
+                        value = 1.0 - value
+                        value = 0.0 if value < 0.0 else 2.0 if value > 2.0 else value
+                    found[start + place, first + center] = value
