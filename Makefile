@@ -23,7 +23,7 @@ format: $(VENV)/check
 	$(BIN)/ruff check --fix .
 
 benchmark: $(VENV)/benchmark
-	$(BIN)/python benchmarks/lloyd.py
+	$(BIN)/python benchmarks/kernel.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -15,6 +15,7 @@ from dkmeans.state import FloatArray
 # Chunks that the library cuts itself are about this large: enough rows to make a task's overhead
 # vanish, few enough for every thread to have several.
 TARGET_BYTES = 8 * 2**20
+SMALLEST_BYTES = 2**20
 
 # float32 holds every integer up to here, and not every one above.
 _LARGEST_EXACT_INTEGER = 2**24
@@ -188,6 +189,17 @@ def point_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 def rows_per_chunk(bytes_per_row: int, unit: int = 1) -> int:
     """How many rows make a chunk of about `TARGET_BYTES`, in whole units of storage."""
     return max(1, TARGET_BYTES // max(1, bytes_per_row) // unit) * unit
+
+
+def even_rows(rows: int, bytes_per_row: int) -> int:
+    """How many rows make chunks of at most about `TARGET_BYTES` that share a table evenly.
+
+    There are a multiple of eight of them, so that two, four or eight threads have equal shares;
+    of a small table fewer.
+    """
+    size = max(1, rows * bytes_per_row)
+    chunks = 8 * -(-size // (8 * TARGET_BYTES))
+    return max(1, -(-rows // min(chunks, -(-size // SMALLEST_BYTES))))
 
 
 def cut(source: Source, rows: int) -> Batch:

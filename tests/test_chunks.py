@@ -21,6 +21,7 @@ from dkmeans.chunks import (
     Shuffled,
     as_points,
     cut,
+    even_rows,
     finite_points,
     point_dtype,
     rows_per_chunk,
@@ -179,6 +180,20 @@ def test_the_library_cuts_whole_storage_chunks_of_about_the_target():
     assert rows_per_chunk(10 * TARGET_BYTES) == 1
     assert rows_per_chunk(8, unit=TARGET_BYTES) == TARGET_BYTES
     assert rows_per_chunk(0) == TARGET_BYTES
+
+
+def test_tables_are_shared_out_evenly_among_eight_threads():
+    def chunks(rows, bytes_per_row):
+        return -(-rows // even_rows(rows, bytes_per_row))
+
+    assert chunks(1_000_000, 12) == 8
+    assert chunks(1_000_000, 256) == 32
+    assert chunks(1000, 400) == 1
+    assert chunks(0, 400) == 0
+    for rows in (341_479, 10_000_019):
+        size = even_rows(rows, 400)
+        assert size * 400 <= TARGET_BYTES
+        assert rows - (chunks(rows, 400) - 1) * size > 0.95 * size
 
 
 def test_rows_of_another_width_than_the_centers_are_refused():

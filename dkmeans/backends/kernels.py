@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from dkmeans.backends import matrix, vectors
-from dkmeans.backends.vectors import CACHE_LINE, PROBED, TAG, Tile
+from dkmeans.backends.vectors import CACHE_LINE, PROBED, Tile
 from dkmeans.state import FloatArray, IndexArray
 
 
@@ -30,6 +30,7 @@ class Packed(NamedTuple):
         shift: (d,) T: what is taken off every row first.
         exact: (k, d) float64: what exact distances are measured to.
         factor: Times `largest` |x| + `half`: how far apart two scores must be to be told apart.
+        matrix_factor: The same for a matrix unit's scores.
         floor: What is added to that, for the rounding of the smallest numbers.
         largest: The length of the longest shifted center.
         half: The largest |c|^2 / 2.
@@ -48,6 +49,7 @@ class Packed(NamedTuple):
     shift: FloatArray
     exact: FloatArray
     factor: float
+    matrix_factor: float
     floor: float
     largest: float
     half: float
@@ -72,6 +74,8 @@ class Scratch(NamedTuple):
         tags: (t,): the same as integers.
         second: (t,) T: each row's second least score.
         owner: (t,) integers as wide as T: the panel of the least.
+        winners: (t,) int64: each row's nearest center, or -1 while the row waits.
+        queue: (2 t,) int64: rows that a matrix unit's scores have left in doubt.
         scores: T, at the beginning of a cache line: the scores or distances of a few panels.
         eight: (8,) float64: parts of a sum.
         squares: (8,) float64: parts of another.
@@ -92,6 +96,8 @@ class Scratch(NamedTuple):
     tags: FloatArray
     second: FloatArray
     owner: FloatArray
+    winners: IndexArray
+    queue: IndexArray
     scores: FloatArray
     eight: FloatArray
     squares: FloatArray
@@ -110,7 +116,7 @@ _FOUR = (None,) * 4
 
 # What was compiled is kept until this file changes. It names the state of the files of intrinsics,
 # so that it changes with them; a test holds it to that.
-INTRINSICS = "34712b4819f0"
+INTRINSICS = "af52186d4310"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -166,9 +172,9 @@ def _terms(
 
 @_compiled
 def _pairwise(
-    points: Any, row: int, scale: float, others: Any, other: int, cosine: bool, scratch: Any
+    points: Any, row: int, scale: float, others: Any, other: Any, cosine: bool, scratch: Any
 ) -> Any:
-    """Add up the terms of a row that is longer than a block.
+    """Add up the terms of a distance in the order of NumPy's sum of a contiguous row.
 
     NumPy halves what is longer than a block, and again, and adds up the halves. Of the halves still
     to do, and of the sums that wait for their other half, each knows its depth: the last that
@@ -197,21 +203,10 @@ def _pairwise(
 
 
 @_inlined
-def _sum_of_terms(
-    points: Any, row: int, scale: float, others: Any, other: Any, cosine: bool, scratch: Any
-) -> Any:
-    """Add up the terms of a distance, as NumPy adds up a contiguous row."""
-    d = points.shape[1]
-    if d <= _PAIRWISE_BLOCK:
-        return _terms(points, row, scale, others, other, cosine, 0, d, scratch.eight)
-    return _pairwise(points, row, scale, others, other, cosine, scratch)
-
-
-@_inlined
 def _distance(points: Any, row: int, scale: float, centers: Any, center: int, scratch: Any) -> Any:
     """A row's distance to a center, to the bits that NumPy gives it."""
     cosine = centers.cosine
-    total = _sum_of_terms(points, row, scale, centers.exact, center, cosine, scratch)
+    total = _pairwise(points, row, scale, centers.exact, center, cosine, scratch)
     if cosine:
         total = 1.0 - total
         total = 0.0 if total < 0.0 else 2.0 if total > 2.0 else total
@@ -223,7 +218,7 @@ def _scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
     """What exact distances scale a row by: for cosine to length one, as `inverse_norms` does."""
     if not centers.cosine:
         return 1.0
-    square = _sum_of_terms(points, row, 1.0, centers.zero, np.int64(0), False, scratch)
+    square = _pairwise(points, row, 1.0, centers.zero, np.int64(0), False, scratch)
     if square == np.inf:  # a row too long to square has no direction
         return np.nan
     return 1.0 / np.sqrt(_SMALLEST_SQUARED_NORM if square < _SMALLEST_SQUARED_NORM else square)
@@ -233,18 +228,14 @@ def _scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
 
 
 @_inlined
-def _lay(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
-    """Lay the rows from `start` on across vectors: `rows[feature * size + place]`.
-
-    They are scaled and shifted; behind the end of the points, the last row stands in.
-    """
-    n, d = points.shape
-    side, size = len(tile.lanes), len(tile.lanes) * len(tile.vectors)
+def _lay(points: Any, centers: Any, scratch: Any, tile: Any) -> None:
+    """Lay a tile's rows across vectors, scaled and shifted: `rows[feature * size + place]`."""
+    d, side, size = points.shape[1], len(tile.lanes), len(scratch.numbers)
     rows, numbers, scales, shift = scratch.rows, scratch.numbers, scratch.scales, centers.shift
-    for place in range(size):
-        numbers[place] = min(start + place, n - 1)
-        scratch.exact_scales[place] = _scale(points, numbers[place], centers, scratch)
-        scales[place] = scratch.exact_scales[place]
+    if centers.cosine:
+        for place in range(size):
+            scratch.exact_scales[place] = _scale(points, numbers[place], centers, scratch)
+            scales[place] = scratch.exact_scales[place]
     if d >= side:
         for place in range(0, size, side):
             for column in range(0, d, side):
@@ -264,26 +255,41 @@ def _lay(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None
 
 
 @_inlined
-def _score(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
+def _score(
+    points: Any, following: int, by_matrix: bool, centers: Any, scratch: Any, tile: Any
+) -> None:
     """Find each row's two least scores, and how far apart they must be to be told apart."""
-    d = points.shape[1]
+    d, size, width = points.shape[1], len(scratch.numbers), len(tile.centers)
     rows, least, second, owner = scratch.rows, scratch.least, scratch.second, scratch.owner
-    per_panel, pairs = len(tile.centers) * max(len(tile.matrix), 1), (d + 1) // 2
-    panels, groups = -(-len(centers.exact) // per_panel), -(-3 * pairs // matrix.LINES)
-    if len(tile.matrix):
-        matrix.split(rows, d, scratch.pairs, pairs, tile)
+    factor = centers.matrix_factor if by_matrix else centers.factor
+    many = len(tile.matrix) if by_matrix else 1
+    panels = -(-len(centers.exact) // (width * many))
+    # For a matrix unit: groups of 32 features, the registers of what is left, and of all.
+    whole, rest = d // 32, -(-3 * ((d % 32 + 1) // 2) // matrix.LINES)
+    registers = 4 * whole + 2 * rest
+    if by_matrix:
+        if whole:
+            matrix.split_whole(rows, whole, scratch.pairs, tile)
+        if rest:
+            matrix.split_rest(rows, d, 32 * whole, scratch.pairs, 32 * whole, tile)
     vectors.square_up(rows, d, scratch.margins, tile)
-    for place in range(len(least)):
+    for place in range(size):
         bound = np.sqrt(scratch.margins[place]) * centers.largest + centers.half
         # A bound that is not a number counts as too large.
         sure = bound < centers.limit
-        scratch.margins[place] = centers.factor * bound + centers.floor if sure else np.inf
+        scratch.margins[place] = factor * bound + centers.floor if sure else np.inf
         least[place] = second[place] = np.inf
     per_line = CACHE_LINE // points.itemsize
-    lines = len(least) * d // per_line
+    lines = size * d // per_line
     for panel in range(panels):
-        if len(tile.matrix):
-            matrix.multiply(scratch.pairs, centers.matrix, centers.biases, panel, groups, tile)
+        if by_matrix:
+            matrix.load_biases(centers.biases, panel, tile)
+            first = panel * registers
+            if whole:
+                matrix.multiply_whole(scratch.pairs, centers.matrix, first, whole, tile)
+            if rest:
+                first += 4 * whole
+                matrix.multiply_rest(scratch.pairs, 32 * whole, centers.matrix, first, rest, tile)
             if panel:
                 matrix.take(panel - 1, scratch.scores, least, second, owner, tile)
             matrix.put(panel, scratch.scores, tile)
@@ -291,21 +297,22 @@ def _score(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> No
             vectors.keep_least(
                 rows, centers.weights, centers.halves, panel, d, least, second, owner, tile
             )
-        # The next tile's rows come from far away meanwhile.
+        # The rows that follow come from far away meanwhile.
         for line in range(panel * lines // panels, (panel + 1) * lines // panels):
-            vectors.fetch(points, (start + len(least)) * d + line * per_line)
-    if len(tile.matrix):
+            vectors.fetch(points, following * d + line * per_line)
+    if by_matrix:
         matrix.take(panels - 1, scratch.scores, least, second, owner, tile)
+    for place in range(size):
+        scratch.winners[place] = owner[place] * (width * many)
+        scratch.winners[place] += scratch.tags[place] & (width * many - 1)
 
 
 @_compiled
-def _decide(
-    points: Any, row: int, place: int, bound: float, centers: Any, scratch: Any, tile: Any
-) -> Any:
+def _decide(points: Any, place: int, bound: float, centers: Any, scratch: Any, tile: Any) -> Any:
     """The nearest center by exact distances, among those whose scores are not above `bound`."""
     k, step = len(centers.exact), PROBED * len(tile.centers)
     size, d = len(tile.lanes) * len(tile.vectors), points.shape[1]
-    scale = scratch.exact_scales[place]
+    row, scale = scratch.numbers[place], scratch.exact_scales[place]
     winner, nearest = 0, np.inf
     for first in range(0, k, step):
         vectors.probe(
@@ -318,6 +325,32 @@ def _decide(
                 if apart < nearest:
                     winner, nearest = center, apart
     return winner
+
+
+@_inlined
+def _settle(
+    points: Any, count: int, by_matrix: bool, waiting: int, centers: Any, scratch: Any, tile: Any
+) -> int:
+    """Decide the first rows of a tile that their scores do not, or have them wait for better ones.
+
+    Returns:
+        How many rows are waiting now.
+    """
+    least, second, margins = scratch.least, scratch.second, scratch.margins
+    in_doubt = 0
+    for place in range(len(least)):
+        in_doubt += not second[place] > least[place] + margins[place]
+    if in_doubt:
+        for place in range(count):
+            bound = least[place] + margins[place]
+            if second[place] > bound:
+                continue
+            if by_matrix:
+                scratch.queue[waiting], scratch.winners[place] = scratch.numbers[place], -1
+                waiting += 1
+            else:
+                scratch.winners[place] = _decide(points, place, bound, centers, scratch, tile)
+    return waiting
 
 
 @_inlined
@@ -363,25 +396,35 @@ def assign(
         scratch: Room to work in.
         index: (n,) int64 for the winners, or empty to add the rows up.
         apart: (n,) float64 for the distances to them, or empty.
-        counts: (k,) int64 to which each winner's rows are added, or empty.
-        sums: (k, d) float64 to which each winner's rows are added, scaled and less its origin.
+        counts: (k,) int64 zeros, for how many rows each center wins, or empty.
+        sums: (k, d) float64 zeros, for the sums of these rows, scaled.
 
     Returns:
-        The sum of the squares of all that was added to the sums.
+        The sum of the squares of the rows added, less their center's origin.
     """
-    n, size = len(points), len(tile.lanes) * len(tile.vectors)
-    rest = 0.0
+    n, size = len(points), len(scratch.numbers)
     scratch.squares[:] = 0
+    scratch.scales[:] = 1
+    scratch.exact_scales[:] = 1
     matrix.begin(scratch.config, tile)
-    for start in range(0, n, size):
-        _lay(points, start, centers, scratch, tile)
-        _score(points, start, centers, scratch, tile)
-        for place in range(min(size, n - start)):
-            row, scale = start + place, scratch.exact_scales[place]
-            winner = scratch.owner[place] * len(tile.centers) + (scratch.tags[place] & TAG)
-            bound = scratch.least[place] + scratch.margins[place]
-            if not scratch.second[place] > bound:
-                winner = _decide(points, row, place, bound, centers, scratch, tile)
+    rest, start, waiting = 0.0, 0, 0
+    while start < n or waiting:
+        again = waiting >= size or start == n
+        count = min(size, waiting if again else n - start)
+        for place in range(size):  # the last row fills the tile up
+            nth = min(place, count - 1)
+            scratch.numbers[place] = scratch.queue[waiting - 1 - nth] if again else start + nth
+        waiting, start = waiting - again * count, start + (not again) * count
+        by_matrix = len(tile.matrix) > 0 and not again
+        _lay(points, centers, scratch, tile)
+        _score(points, start, by_matrix, centers, scratch, tile)
+        waiting = _settle(points, count, by_matrix, waiting, centers, scratch, tile)
+        for place in range(count):
+            row, scale, winner = (
+                scratch.numbers[place], scratch.exact_scales[place], scratch.winners[place],
+            )  # fmt: skip
+            if winner < 0:
+                continue
             if len(index):
                 index[row] = winner
                 apart[row] = _distance(points, row, scale, centers, winner, scratch)
@@ -389,6 +432,9 @@ def assign(
                 counts[winner] += 1
                 rest += _add(points, row, scale, centers.origins, winner, sums, scratch.squares)
     matrix.end(tile)
+    for center in range(len(counts)):
+        for j in range(points.shape[1]):
+            sums[center, j] += counts[center] * np.float64(centers.origins[center, j])
     for part in scratch.squares:
         rest += part
     return rest
@@ -407,8 +453,11 @@ def measure(points: Any, centers: Packed, tile: Tile, scratch: Scratch, found: A
     """
     n, d = points.shape
     k, width, size = len(centers.exact), len(tile.centers), len(tile.lanes) * len(tile.vectors)
+    scratch.scales[:] = 1
     for start in range(0, n, size):
-        _lay(points, start, centers, scratch, tile)
+        for place in range(size):
+            scratch.numbers[place] = min(start + place, n - 1)
+        _lay(points, centers, scratch, tile)
         for first in range(0, k, width):
             vectors.measure(
                 scratch.rows, centers.weights, first, d, centers.cosine, scratch.scores, tile

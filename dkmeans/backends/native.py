@@ -28,7 +28,7 @@ from numpy.typing import DTypeLike
 
 from dkmeans.backends import kernels, matrix
 from dkmeans.backends.kernels import Packed, Scratch
-from dkmeans.backends.vectors import CACHE_LINE, PROBED, TAG, Tile
+from dkmeans.backends.vectors import CACHE_LINE, PROBED, Tile
 from dkmeans.distance import Centers, Distance, cosine_inertia, directions, squared_norms
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
@@ -62,7 +62,6 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
     inertia = _assign(points, centers, _NO_INDEX, _NO_APART, counts, sums)
     if centers.distance is Distance.COSINE:
         return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
-    sums += counts[:, None] * centers.values.astype(np.float64)
     return PartialSums(sums, counts, inertia)
 
 
@@ -174,9 +173,9 @@ def _for_scores(centers: Centers, tile: Tile, dtype: np.dtype[Any]) -> tuple[Til
     A sum of m rounded products is off by at most m u sum |a b| (Higham, Accuracy and Stability of
     Numerical Algorithms, section 3.1), in any order of adding, with or without fused multiply-add;
     rounding the row, its scale, the center and the bias adds four more u, and the number of the
-    center in the last bits 2 `TAG` u. Twice that for two scores, and a little for the rounding of
-    the bound itself. A matrix unit adds up three times as many products, and leaves out what is
-    below 2^-16 of a row, of a center, and of the product of the parts below 2^-8 of both.
+    center in the last bits as many eps as a panel has centers. Twice that for two scores, and a
+    little for the rounding of the bound itself. A matrix unit adds up three times as many products,
+    and leaves out what is below 2^-16 of a row, of a center, and of the product of the two.
     """
     exact = _exact(centers)
     (k, d), cosine = exact.shape, centers.distance is Distance.COSINE
@@ -185,18 +184,18 @@ def _for_scores(centers: Centers, tile: Tile, dtype: np.dtype[Any]) -> tuple[Til
     squares = squared_norms(shifted)
     halves = np.zeros(k) if cosine else 0.5 * squares
     largest, limits = float(np.sqrt(squares.max())), np.finfo(dtype)
-    factor = (d + 5 + 2 * TAG) * float(limits.eps)
     # The unit takes the smallest numbers for zero: they are left to the vectors.
     if _suits_matrix(tile, k, d) and _SMALLEST_MATRIX < largest < 1 / _SMALLEST_MATRIX:
         tile = tile._replace(matrix=(None,) * matrix.PANELS)
-        factor += (3 * d + 5) * float(limits.eps) + 3.1 * 2.0**-15
+    per_matrix = matrix.PANELS * len(tile.centers)
     halves = _filled(halves, tile, float(limits.max) / 4).astype(dtype)
     packed = Packed(
         weights=_in_panels(-shifted, tile).astype(dtype),
         halves=halves,
         shift=shift,
         exact=exact,
-        factor=1.02 * factor,
+        factor=1.02 * (d + 5 + 2 * len(tile.centers)) * float(limits.eps),
+        matrix_factor=1.02 * ((3 * d + 10 + 2 * per_matrix) * float(limits.eps) + 3.1 * 2.0**-15),
         floor=d * float(limits.tiny),
         largest=largest,
         half=0.0 if cosine else float(squares.max() / 2),
@@ -229,6 +228,7 @@ def _for_distances(centers: Centers, tile: Tile) -> Packed:
         shift=np.zeros(d),
         exact=exact,
         factor=0.0,
+        matrix_factor=0.0,
         floor=0.0,
         largest=0.0,
         half=0.0,
@@ -242,20 +242,23 @@ def _for_distances(centers: Centers, tile: Tile) -> Packed:
 
 
 def _in_registers(weights: FloatArray, tile: Tile) -> FloatArray:
-    """(k, d) float32 as sums of two bfloat16, h, l and h again, as the matrix unit loads them.
+    """(k, d) float32 as sums of two bfloat16, in the order in which a matrix unit loads them.
 
-    By panels of 32 centers, groups of 32 of these features, and halves of 16 centers.
+    By panels of 32 centers: groups of 32 features, h and l, and then h, l and h of the others side
+    by side; and in all of these the two halves of the centers.
     """
-    k, d = weights.shape
-    width, groups = d + d % 2, _groups(d)
-    features = np.zeros((k, groups * 2 * matrix.LINES), np.uint16)
+    d, side = weights.shape[1], 2 * matrix.LINES
     high = _rounded(weights)
-    low = _rounded(weights - high)
-    for section, part in enumerate((high, low, high)):
-        features[:, section * width :][:, :d] = part.view(np.uint32) >> 16
-    filled = _filled(features, tile, 0).astype(np.uint16)
-    panels = filled.reshape(-1, 2, matrix.LINES, groups, 2 * matrix.LINES)
-    return _aligned(panels.transpose(0, 3, 1, 2, 4).ravel().view(np.int32))
+    parts = [part.view(np.uint32) >> 16 for part in (high, _rounded(weights - high))]
+    whole = d // side * side
+    columns = [part[:, i : i + side] for i in range(0, whole, side) for part in parts]
+    if d > whole:
+        even = np.pad(np.stack(parts)[:, :, whole:], ((0, 0), (0, 0), (0, d % 2)))
+        rest = np.hstack([even[0], even[1], even[0]])
+        columns.append(np.pad(rest, ((0, 0), (0, -rest.shape[1] % side))))
+    features = _filled(np.hstack(columns), tile, 0).astype(np.uint16)
+    registers = features.reshape(-1, 2, matrix.LINES, features.shape[1] // side, side)
+    return _aligned(registers.transpose(0, 3, 1, 2, 4).ravel().view(np.int32))
 
 
 def _rounded(values: FloatArray) -> FloatArray:
@@ -263,9 +266,10 @@ def _rounded(values: FloatArray) -> FloatArray:
     return ((values.view(np.uint32) + np.uint32(2**15)) & np.uint32(2**32 - 2**16)).view(np.float32)
 
 
-def _groups(d: int) -> int:
-    """How many of the matrix unit's registers three times a row's pairs of features fill."""
-    return -(-3 * ((d + 1) // 2) // matrix.LINES)
+def _pair_lines(d: int) -> int:
+    """How many lines a tile's pairs of features take up for a matrix unit."""
+    rest = 3 * ((d % 32 + 1) // 2)
+    return 32 * (d // 32) + -(-rest // matrix.LINES) * matrix.LINES
 
 
 def _origins(centers: Centers, dtype: np.dtype[Any]) -> FloatArray:
@@ -314,6 +318,8 @@ def _room(tile: Tile, dtype: np.dtype[Any], d: int) -> Scratch:
         tags=least.view(integers),
         second=np.empty(size, dtype),
         owner=np.empty(size, integers),
+        winners=np.empty(size, np.int64),
+        queue=np.empty(2 * size, np.int64),
         scores=_aligned(np.empty(scores, dtype)),
         eight=np.empty(8),
         squares=np.empty(8),
@@ -321,7 +327,7 @@ def _room(tile: Tile, dtype: np.dtype[Any], d: int) -> Scratch:
         sums=np.empty(64),
         depths=np.empty(64, np.int64),
         # Zeros, as what fills up the last group is never written.
-        pairs=_aligned(np.zeros(_groups(d) * matrix.LINES * size * bool(tile.matrix), np.int32)),
+        pairs=_aligned(np.zeros(_pair_lines(d) * size * bool(tile.matrix), np.int32)),
         config=_matrix_config(),
     )
 

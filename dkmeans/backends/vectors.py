@@ -36,8 +36,6 @@ class Tile(NamedTuple):
     matrix: tuple[None, ...] = ()
 
 
-# The bits of a score that give way to the number of the center in its panel.
-TAG = 7
 # Panels that `probe` scores at a time.
 PROBED = 8
 CACHE_LINE = 64
@@ -295,35 +293,40 @@ def keep_least(
         [half for half in begin for _ in range(count)],
         code.fma,
     )
-    rank(code, scores, panel, least, second, owner)
+    rank(code, lambda c, i: scores[c][i], centers, panel, least, second, owner, shape)
 
 
 def rank(
-    code: Code, scores: Sequence[Sequence[Value]], panel: Value, least: Array, second: Array,
-    owner: Array,
+    code: Code, score: Callable[[int, int], Value], centers: int, panel: Value, least: Array,
+    second: Array, owner: Array, shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """Take in the scores of a panel, by center and vector."""
-    builder, vector, centers = code.builder, scores[0][0].type, len(scores)
-    lanes, count = vector.count, len(scores[0])
+    """Take in the scores of a panel, each by its center and vector, in the order they are asked."""
+    builder, (lanes, count) = code.builder, shape[:2]
+    vector = ir.VectorType(least.element, lanes)
     tags = ir.VectorType(owner.element, lanes)
-    clear = ir.Constant(tags, [~TAG] * lanes)
+    clear = ir.Constant(tags, [-centers] * lanes)
     here = builder.trunc(panel, owner.element) if owner.element.width < 64 else panel
+
+    def tagged(center: int, i: int) -> tuple[Value, None]:
+        bits = builder.and_(builder.bitcast(score(center, i), tags), clear)
+        bits = builder.or_(bits, ir.Constant(tags, [center] * lanes))
+        return builder.bitcast(bits, vector), None
+
     for i in range(count):
-        ranked: list[tuple[Value, Value | None]] = []
-        for center in range(centers):
-            bits = builder.and_(builder.bitcast(scores[center][i], tags), clear)
-            bits = builder.or_(bits, ir.Constant(tags, [center] * lanes))
-            ranked.append((builder.bitcast(bits, vector), None))
-        best, rest = _two_least(code, ranked)
-        place, place2, mine = (code.at(x.first, i * lanes) for x in (least, second, owner))
-        old, old_rest = code.load(place, vector), code.load(place2, vector)
+        groups = []
+        for first in range(0, centers, 8):  # few at a time, for the registers' sake
+            group = range(first, min(first + 8, centers))
+            groups.append(_two_least(code, [tagged(center, i) for center in group]))
+        best, rest = _two_least(code, groups)
+        places = [code.at(x.first, i * lanes) for x in (least, second, owner)]
+        old, old_rest = (code.load(place, vector) for place in places[:2])
         less = builder.fcmp_ordered("<", best, old)
-        code.store(builder.select(less, best, old), place)
+        code.store(builder.select(less, best, old), places[0])
         later = code.greatest(best, old)
         later = later if rest is None else code.least(rest, later)
-        code.store(code.least(later, old_rest), place2)
-        panels = code.load(mine, tags)
-        code.store(builder.select(less, code.spread(here, lanes), panels), mine)
+        code.store(code.least(later, old_rest), places[1])
+        panels = code.load(places[2], tags)
+        code.store(builder.select(less, code.spread(here, lanes), panels), places[2])
 
 
 def _vectors_of(code: Code, rows: Array, shape: Sequence[int]) -> list[tuple[Value, Value]]:
@@ -340,7 +343,9 @@ def _numbers_of(
     return [(code.at(panel, center), code.size(centers)) for center in range(centers)]
 
 
-def _two_least(code: Code, ranked: list[tuple[Value, Value | None]]) -> tuple[Value, Value | None]:
+def _two_least(
+    code: Code, ranked: Sequence[tuple[Value, Value | None]]
+) -> tuple[Value, Value | None]:
     """The least and the second least of each lane, by a tournament."""
     while len(ranked) > 1:
         (a, a_second), (b, b_second) = ranked[:2]

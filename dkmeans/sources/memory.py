@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from dkmeans.chunks import Batch, Chunk, Source, rows_per_chunk
+from dkmeans.chunks import Batch, Chunk, Source, even_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class ShippedRows:
 
 def from_array(array: Any, name: str) -> Batch:
     """Chunks of about the same size of a 2-D array, each a source of its own."""
-    size = rows_per_chunk(array.dtype.itemsize * array.shape[1])
+    size = even_rows(len(array), array.dtype.itemsize * array.shape[1])
     starts = range(0, len(array), size)
     sources = [MemoryRows(array[start : start + size], name, start) for start in starts]
     return tuple(Chunk(source, source.first, source.first + source.rows) for source in sources)

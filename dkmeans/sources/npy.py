@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from obstore.exceptions import BaseError
 
-from dkmeans.chunks import Batch, Source, cut, rows_per_chunk
+from dkmeans.chunks import Batch, Source, cut, even_rows
 from dkmeans.errors import InvalidData
 from dkmeans.storage import absolute, filesystem, is_local, local_path, unreachable
 
@@ -80,4 +80,4 @@ def from_npy_file(address: str) -> Batch:
     if size < whole:
         raise InvalidData(f"{address} must be {whole} bytes long, got {size}: it is cut short")
     source = NpyRows(absolute(address), rows, width, dtype.str, header.tell())
-    return cut(source, rows_per_chunk(dtype.itemsize * width))
+    return cut(source, even_rows(source.rows, dtype.itemsize * width))

