@@ -46,9 +46,10 @@ def rows_of(kind: str, shape: Shape, dtype: str) -> tuple[np.ndarray, np.ndarray
     n, d, k = shape
     rng = np.random.default_rng(7)
     rows = rng.standard_normal((n, d), dtype=np.float32)
-    if kind == "blobs":
-        rows += 6 * rng.standard_normal((k, d), dtype=np.float32)[rng.integers(k, size=n)]
-    elif kind == "embeddings":  # a spectrum that falls, and clusters that overlap
+    if kind in ("clusters", "blobs"):  # that overlap, so that no fit ends early; far apart
+        apart = 1.5 if kind == "clusters" else 6.0
+        rows += apart * rng.standard_normal((k, d), dtype=np.float32)[rng.integers(k, size=n)]
+    elif kind == "embeddings":  # clusters that overlap, and a spectrum that falls
         rows += 2 * rng.standard_normal((k, d), dtype=np.float32)[rng.integers(k, size=n)]
         rows *= (1 + np.arange(d, dtype=np.float32)) ** -0.5
     elif kind == "flights":
@@ -339,7 +340,7 @@ def main() -> None:
     contenders = [Contender(name) for name in CONTENDERS]
     for dtype in ("float32", "float64"):
         if arguments.only in (None, dtype):
-            for kind in ("noise", "blobs"):
+            for kind in ("noise", "clusters"):
                 iterations(contenders, dtype, kind, arguments.repeats)
     if arguments.only in (None, "fits"):
         fits(contenders, arguments.repeats, arguments.most)

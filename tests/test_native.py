@@ -101,6 +101,21 @@ def test_strides_and_alignment_change_nothing(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("metric", METRICS)
+def test_sums_have_the_same_bits_on_every_kind_of_processor(metric, dtype, monkeypatch):
+    rng = np.random.default_rng(3)
+    rows, values = rng.normal(size=(999, 21)).astype(dtype), rng.normal(size=(70, 21)).astype(dtype)
+    expected = native.partial_sums(rows, of(values, metric))
+    monkeypatch.setattr(native, "matrix_unit", lambda: False)
+    for width in (16, 32, 64):
+        monkeypatch.setattr(native, "vector_bytes", lambda width=width: width)
+        found = native.partial_sums(rows, of(values, metric))
+        assert found.sums.tobytes() == expected.sums.tobytes()
+        assert found.counts.tolist() == expected.counts.tolist()
+        assert found.inertia == expected.inertia
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
 def test_a_thread_that_changes_its_shapes_keeps_nothing_of_the_last(metric, dtype):
     rng = np.random.default_rng(1)
     problems = []
@@ -160,6 +175,8 @@ def test_where_numba_cannot_be_imported_numpy_computes_and_the_log_says_why(tmp_
     output = said(start(missing + PROGRAM, tmp_path))
     assert output.startswith("backend native cannot be used: ")
     assert output.endswith("counts [2, 4]\n")
+    output = said(start(PROGRAM, tmp_path, NUMBA_DISABLE_JIT="1"))
+    assert output.startswith("backend native cannot be used: NUMBA_DISABLE_JIT is set")
     asked = missing + PROGRAM.replace("select()", 'select("native")')
     process = start(asked, tmp_path)
     refused, _ = process.communicate(timeout=60)

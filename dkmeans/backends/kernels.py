@@ -30,7 +30,6 @@ class Packed(NamedTuple):
         shift: (d,) T: what is taken off every row first.
         exact: (k, d) float64: what exact distances are measured to.
         factor: Times `largest` |x| + `half`: how far apart two scores must be to be told apart.
-        matrix_factor: The same for a matrix unit's scores.
         floor: What is added to that, for the rounding of the smallest numbers.
         largest: The length of the longest shifted center.
         half: The largest |c|^2 / 2.
@@ -49,7 +48,6 @@ class Packed(NamedTuple):
     shift: FloatArray
     exact: FloatArray
     factor: float
-    matrix_factor: float
     floor: float
     largest: float
     half: float
@@ -67,15 +65,14 @@ class Scratch(NamedTuple):
     Attributes:
         rows: (d * t,) T, at the beginning of a cache line: a tile of rows, feature by feature.
         numbers: (t,) int64: which rows they are.
-        exact_scales: (t,) float64: what they are scaled by.
+        exact_scales: (t,) float64: what they are scaled by; 1 where the distance is not cosine.
         scales: (t,) T: the same, rounded.
         margins: (t,) T: how far apart two of a row's scores must be to be told apart.
-        least: (t,) T: each row's least score.
-        tags: (t,): the same as integers.
-        second: (t,) T: each row's second least score.
-        owner: (t,) integers as wide as T: the panel of the least.
-        winners: (t,) int64: each row's nearest center, or -1 while the row waits.
-        queue: (2 t,) int64: rows that a matrix unit's scores have left in doubt.
+        values: (4, t) T: each row's best scores, as `vectors.rank` has them.
+        tags: (4, t): the same as integers.
+        owners: (2, t) integers as wide as T: the panels of the first two.
+        winners: (t,) int64: each row's nearest center.
+        probed: T: the scores of one row and a few panels.
         scores: T, at the beginning of a cache line: the scores or distances of a few panels.
         eight: (8,) float64: parts of a sum.
         squares: (8,) float64: parts of another.
@@ -92,12 +89,11 @@ class Scratch(NamedTuple):
     exact_scales: FloatArray
     scales: FloatArray
     margins: FloatArray
-    least: FloatArray
+    values: FloatArray
     tags: FloatArray
-    second: FloatArray
-    owner: FloatArray
+    owners: FloatArray
     winners: IndexArray
-    queue: IndexArray
+    probed: FloatArray
     scores: FloatArray
     eight: FloatArray
     squares: FloatArray
@@ -116,7 +112,7 @@ _FOUR = (None,) * 4
 
 # What was compiled is kept until this file changes. It names the state of the files of intrinsics,
 # so that it changes with them; a test holds it to that.
-INTRINSICS = "af52186d4310"
+INTRINSICS = "2734758eb7fc"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -228,10 +224,15 @@ def _scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
 
 
 @_inlined
-def _lay(points: Any, centers: Any, scratch: Any, tile: Any) -> None:
-    """Lay a tile's rows across vectors, scaled and shifted: `rows[feature * size + place]`."""
-    d, side, size = points.shape[1], len(tile.lanes), len(scratch.numbers)
+def _lay(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Lay the rows from `start` on across vectors, scaled and shifted: `rows[feature][place]`.
+
+    Behind the last row, it stands in.
+    """
+    (n, d), side, size = points.shape, len(tile.lanes), len(scratch.numbers)
     rows, numbers, scales, shift = scratch.rows, scratch.numbers, scratch.scales, centers.shift
+    for place in range(size):
+        numbers[place] = min(start + place, n - 1)
     if centers.cosine:
         for place in range(size):
             scratch.exact_scales[place] = _scale(points, numbers[place], centers, scratch)
@@ -255,34 +256,30 @@ def _lay(points: Any, centers: Any, scratch: Any, tile: Any) -> None:
 
 
 @_inlined
-def _score(
-    points: Any, following: int, by_matrix: bool, centers: Any, scratch: Any, tile: Any
-) -> None:
-    """Find each row's two least scores, and how far apart they must be to be told apart."""
-    d, size, width = points.shape[1], len(scratch.numbers), len(tile.centers)
-    rows, least, second, owner = scratch.rows, scratch.least, scratch.second, scratch.owner
-    factor = centers.matrix_factor if by_matrix else centers.factor
-    many = len(tile.matrix) if by_matrix else 1
-    panels = -(-len(centers.exact) // (width * many))
+def _score(points: Any, following: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Rank each row's scores, and find how far apart they must be to be told apart."""
+    d, size, panels = points.shape[1], len(scratch.numbers), -(-len(centers.exact) // _width(tile))
+    rows, values, owners, margins = scratch.rows, scratch.values, scratch.owners, scratch.margins
     # For a matrix unit: groups of 32 features, the registers of what is left, and of all.
     whole, rest = d // 32, -(-3 * ((d % 32 + 1) // 2) // matrix.LINES)
     registers = 4 * whole + 2 * rest
-    if by_matrix:
+    if len(tile.matrix):
         if whole:
             matrix.split_whole(rows, whole, scratch.pairs, tile)
         if rest:
             matrix.split_rest(rows, d, 32 * whole, scratch.pairs, 32 * whole, tile)
-    vectors.square_up(rows, d, scratch.margins, tile)
+    vectors.square_up(rows, d, margins, tile)
     for place in range(size):
-        bound = np.sqrt(scratch.margins[place]) * centers.largest + centers.half
+        bound = np.sqrt(margins[place]) * centers.largest + centers.half
         # A bound that is not a number counts as too large.
         sure = bound < centers.limit
-        scratch.margins[place] = factor * bound + centers.floor if sure else np.inf
-        least[place] = second[place] = np.inf
+        margins[place] = centers.factor * bound + centers.floor if sure else np.inf
+        values[0, place] = values[1, place] = values[2, place] = values[3, place] = np.inf
+        owners[0, place] = owners[1, place] = 0
     per_line = CACHE_LINE // points.itemsize
     lines = size * d // per_line
     for panel in range(panels):
-        if by_matrix:
+        if len(tile.matrix):
             matrix.load_biases(centers.biases, panel, tile)
             first = panel * registers
             if whole:
@@ -291,66 +288,68 @@ def _score(
                 first += 4 * whole
                 matrix.multiply_rest(scratch.pairs, 32 * whole, centers.matrix, first, rest, tile)
             if panel:
-                matrix.take(panel - 1, scratch.scores, least, second, owner, tile)
+                matrix.take(panel - 1, scratch.scores, values, owners, tile)
             matrix.put(panel, scratch.scores, tile)
         else:
             vectors.keep_least(
-                rows, centers.weights, centers.halves, panel, d, least, second, owner, tile
+                rows, centers.weights, centers.halves, panel, d, values, owners, tile
             )
         # The rows that follow come from far away meanwhile.
         for line in range(panel * lines // panels, (panel + 1) * lines // panels):
             vectors.fetch(points, following * d + line * per_line)
-    if by_matrix:
-        matrix.take(panels - 1, scratch.scores, least, second, owner, tile)
-    for place in range(size):
-        scratch.winners[place] = owner[place] * (width * many)
-        scratch.winners[place] += scratch.tags[place] & (width * many - 1)
+    if len(tile.matrix):
+        matrix.take(panels - 1, scratch.scores, values, owners, tile)
+
+
+@_inlined
+def _width(tile: Any) -> Any:
+    """How many centers a panel has that is scored at a time."""
+    return len(tile.centers) * max(len(tile.matrix), 1)
+
+
+@_inlined
+def _settle(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Name the winners of a tile's rows: by their scores, or by exact distances."""
+    values, width = scratch.values, _width(tile)
+    in_doubt = 0
+    for place in range(len(scratch.numbers)):
+        winner = scratch.owners[0, place] * width + (scratch.tags[0, place] & (width - 1))
+        scratch.winners[place] = winner
+        bound = values[0, place] + scratch.margins[place]
+        in_doubt += not (values[1, place] > bound and values[3, place] > bound)
+    if in_doubt:
+        for place in range(count):
+            bound = values[0, place] + scratch.margins[place]
+            if not (values[1, place] > bound and values[3, place] > bound):
+                scratch.winners[place] = _decide(points, place, bound, centers, scratch, tile)
 
 
 @_compiled
 def _decide(points: Any, place: int, bound: float, centers: Any, scratch: Any, tile: Any) -> Any:
-    """The nearest center by exact distances, among those whose scores are not above `bound`."""
-    k, step = len(centers.exact), PROBED * len(tile.centers)
-    size, d = len(tile.lanes) * len(tile.vectors), points.shape[1]
+    """The nearest center by exact distances, among those whose scores are not above `bound`.
+
+    They are in two panels, unless a third panel's least score is not above it either.
+    """
+    k, width, step = len(centers.exact), _width(tile), PROBED * len(tile.centers)
     row, scale = scratch.numbers[place], scratch.exact_scales[place]
+    first, last, stride = 0, k, step
+    if scratch.values[2, place] > bound:
+        one = scratch.owners[0, place] * width // step * step
+        other = scratch.owners[1, place] * width // step * step
+        first, last = min(one, other), max(one, other) + 1
+        stride = max(last - 1 - first, 1)
     winner, nearest = 0, np.inf
-    for first in range(0, k, step):
+    for start in range(first, last, stride):
         vectors.probe(
-            scratch.rows, place, size, centers.weights, centers.halves, first, d, scratch.scores,
-            tile,
+            scratch.rows, place, len(scratch.numbers), centers.weights, centers.halves, start,
+            points.shape[1], scratch.probed, tile,
         )  # fmt: skip
-        for center in range(first, min(first + step, k)):
-            if not scratch.scores[center - first] > bound:
+        for center in range(start, min(start + step, k)):
+            if not scratch.probed[center - start] > bound:
                 apart = _distance(points, row, scale, centers, center, scratch)
                 if apart < nearest:
                     winner, nearest = center, apart
     return winner
-
-
-@_inlined
-def _settle(
-    points: Any, count: int, by_matrix: bool, waiting: int, centers: Any, scratch: Any, tile: Any
-) -> int:
-    """Decide the first rows of a tile that their scores do not, or have them wait for better ones.
-
-    Returns:
-        How many rows are waiting now.
-    """
-    least, second, margins = scratch.least, scratch.second, scratch.margins
-    in_doubt = 0
-    for place in range(len(least)):
-        in_doubt += not second[place] > least[place] + margins[place]
-    if in_doubt:
-        for place in range(count):
-            bound = least[place] + margins[place]
-            if second[place] > bound:
-                continue
-            if by_matrix:
-                scratch.queue[waiting], scratch.winners[place] = scratch.numbers[place], -1
-                waiting += 1
-            else:
-                scratch.winners[place] = _decide(points, place, bound, centers, scratch, tile)
-    return waiting
 
 
 @_inlined
@@ -402,29 +401,16 @@ def assign(
     Returns:
         The sum of the squares of the rows added, less their center's origin.
     """
-    n, size = len(points), len(scratch.numbers)
-    scratch.squares[:] = 0
-    scratch.scales[:] = 1
-    scratch.exact_scales[:] = 1
+    n, size, rest = len(points), len(scratch.numbers), 0.0
+    for j in range(8):
+        scratch.squares[j] = 0
     matrix.begin(scratch.config, tile)
-    rest, start, waiting = 0.0, 0, 0
-    while start < n or waiting:
-        again = waiting >= size or start == n
-        count = min(size, waiting if again else n - start)
-        for place in range(size):  # the last row fills the tile up
-            nth = min(place, count - 1)
-            scratch.numbers[place] = scratch.queue[waiting - 1 - nth] if again else start + nth
-        waiting, start = waiting - again * count, start + (not again) * count
-        by_matrix = len(tile.matrix) > 0 and not again
-        _lay(points, centers, scratch, tile)
-        _score(points, start, by_matrix, centers, scratch, tile)
-        waiting = _settle(points, count, by_matrix, waiting, centers, scratch, tile)
-        for place in range(count):
-            row, scale, winner = (
-                scratch.numbers[place], scratch.exact_scales[place], scratch.winners[place],
-            )  # fmt: skip
-            if winner < 0:
-                continue
+    for start in range(0, n, size):
+        _lay(points, start, centers, scratch, tile)
+        _score(points, start + size, centers, scratch, tile)
+        _settle(points, min(size, n - start), centers, scratch, tile)
+        for place in range(min(size, n - start)):
+            row, scale, winner = start + place, scratch.exact_scales[place], scratch.winners[place]
             if len(index):
                 index[row] = winner
                 apart[row] = _distance(points, row, scale, centers, winner, scratch)
@@ -453,11 +439,8 @@ def measure(points: Any, centers: Packed, tile: Tile, scratch: Scratch, found: A
     """
     n, d = points.shape
     k, width, size = len(centers.exact), len(tile.centers), len(tile.lanes) * len(tile.vectors)
-    scratch.scales[:] = 1
     for start in range(0, n, size):
-        for place in range(size):
-            scratch.numbers[place] = min(start + place, n - 1)
-        _lay(points, centers, scratch, tile)
+        _lay(points, start, centers, scratch, tile)
         for first in range(0, k, width):
             vectors.measure(
                 scratch.rows, centers.weights, first, d, centers.cosine, scratch.scores, tile

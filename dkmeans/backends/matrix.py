@@ -214,10 +214,9 @@ def put(code: Code, panel: Value, scores: Array, shape: Sequence[int]) -> None:
 
 @vector_code
 def take(
-    code: Code, panel: Value, scores: Array, least: Array, second: Array, owner: Array,
-    shape: Sequence[int],
-) -> None:  # fmt: skip
-    """Keep each row's two least scores, of those that `put` has stored.
+    code: Code, panel: Value, scores: Array, values: Array, owners: Array, shape: Sequence[int]
+) -> None:
+    """`rank` the scores that `put` has stored.
 
     Do this while the unit is at the next panel: what it has just stored is slow to come back.
     """
@@ -230,7 +229,7 @@ def take(
     def score(center: int, i: int) -> Value:
         return code.load(code.at(first, (center * count + i) * lanes), vector)
 
-    rank(code, score, _CENTERS, panel, least, second, owner, shape)
+    rank(code, score, _CENTERS, panel, values, owners, shape)
 
 
 def _scores_of(code: Code, panel: Value, scores: Array) -> Value:

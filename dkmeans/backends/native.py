@@ -36,6 +36,9 @@ logger = logging.getLogger("dkmeans")
 
 # A process that waits longer for another's compiler compiles for itself.
 _COMPILE_SECONDS = 60
+if config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set")
+
 _NO_INDEX: IndexArray = np.empty(0, np.int64)
 _NO_APART: FloatArray = np.empty(0)
 _NONE: FloatArray = np.empty(0, np.int32)
@@ -78,7 +81,7 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Each row's distance to every center, (n, k) float32; see `Backend`."""
     points, tile = _readable(points), tile_of(np.float64)
     found = np.empty((len(points), len(centers.values)), np.float32)
-    scratch = _scratch(tile, np.dtype(np.float64), points.shape[1])
+    scratch = _scratch(tile, np.dtype(np.float64), centers)
     _run(kernels.measure, points, _for_distances(centers, tile), tile, scratch, found)
     return found
 
@@ -93,7 +96,7 @@ def _assign(
 ) -> float:
     points = _readable(points)
     tile, packed = _prepared(centers, points.dtype)
-    scratch = _scratch(tile, points.dtype, points.shape[1])
+    scratch = _scratch(tile, points.dtype, centers)
     inertia: float = _run(kernels.assign, points, packed, tile, scratch, index, apart, counts, sums)
     return inertia
 
@@ -184,18 +187,19 @@ def _for_scores(centers: Centers, tile: Tile, dtype: np.dtype[Any]) -> tuple[Til
     squares = squared_norms(shifted)
     halves = np.zeros(k) if cosine else 0.5 * squares
     largest, limits = float(np.sqrt(squares.max())), np.finfo(dtype)
+    factor = (d + 5 + 2 * len(tile.centers)) * float(limits.eps)
     # The unit takes the smallest numbers for zero: they are left to the vectors.
     if _suits_matrix(tile, k, d) and _SMALLEST_MATRIX < largest < 1 / _SMALLEST_MATRIX:
         tile = tile._replace(matrix=(None,) * matrix.PANELS)
-    per_matrix = matrix.PANELS * len(tile.centers)
+        width = matrix.PANELS * len(tile.centers)
+        factor = (3 * d + 10 + 2 * width) * float(limits.eps) + 3.1 * 2.0**-15
     halves = _filled(halves, tile, float(limits.max) / 4).astype(dtype)
     packed = Packed(
         weights=_in_panels(-shifted, tile).astype(dtype),
         halves=halves,
         shift=shift,
         exact=exact,
-        factor=1.02 * (d + 5 + 2 * len(tile.centers)) * float(limits.eps),
-        matrix_factor=1.02 * ((3 * d + 10 + 2 * per_matrix) * float(limits.eps) + 3.1 * 2.0**-15),
+        factor=1.02 * factor,
         floor=d * float(limits.tiny),
         largest=largest,
         half=0.0 if cosine else float(squares.max() / 2),
@@ -228,7 +232,6 @@ def _for_distances(centers: Centers, tile: Tile) -> Packed:
         shift=np.zeros(d),
         exact=exact,
         factor=0.0,
-        matrix_factor=0.0,
         floor=0.0,
         largest=0.0,
         half=0.0,
@@ -298,28 +301,28 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self._kept: dict[Any, Scratch] = {}
 
-    def __call__(self, tile: Tile, dtype: np.dtype[Any], d: int) -> Scratch:
-        if (tile, dtype, d) not in self._kept:
-            self._kept = {(tile, dtype, d): _room(tile, dtype, d)}
-        return self._kept[tile, dtype, d]
+    def __call__(self, tile: Tile, dtype: np.dtype[Any], centers: Centers) -> Scratch:
+        kind = tile, dtype, centers.width, centers.distance
+        if kind not in self._kept:
+            self._kept = {kind: _room(tile, dtype, centers.width)}
+        return self._kept[kind]
 
 
 def _room(tile: Tile, dtype: np.dtype[Any], d: int) -> Scratch:
     size, centers = len(tile.lanes) * len(tile.vectors), len(tile.centers)
-    least, integers = np.empty(size, dtype), np.dtype(f"i{dtype.itemsize}")
-    scores = centers * max(PROBED, size * max(1, 2 * len(tile.matrix)))
+    values, integers = np.empty((4, size), dtype), np.dtype(f"i{dtype.itemsize}")
+    scores = centers * size * max(1, 2 * len(tile.matrix))
     return Scratch(
         rows=_aligned(np.empty(d * size, dtype)),
         numbers=np.empty(size, np.int64),
-        exact_scales=np.empty(size),
-        scales=np.empty(size, dtype),
+        exact_scales=np.ones(size),
+        scales=np.ones(size, dtype),
         margins=np.empty(size, dtype),
-        least=least,
-        tags=least.view(integers),
-        second=np.empty(size, dtype),
-        owner=np.empty(size, integers),
+        values=values,
+        tags=values.view(integers),
+        owners=np.empty((2, size), integers),
         winners=np.empty(size, np.int64),
-        queue=np.empty(2 * size, np.int64),
+        probed=np.empty(PROBED * centers, dtype),
         scores=_aligned(np.empty(scores, dtype)),
         eight=np.empty(8),
         squares=np.empty(8),

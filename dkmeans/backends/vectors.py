@@ -37,7 +37,7 @@ class Tile(NamedTuple):
 
 
 # Panels that `probe` scores at a time.
-PROBED = 8
+PROBED = 4
 CACHE_LINE = 64
 _FLOATS = {"float": 4, "double": 8}
 
@@ -273,13 +273,9 @@ def square_up(code: Code, rows: Array, width: Value, squares: Array, shape: Sequ
 @vector_code
 def keep_least(
     code: Code, rows: Array, weights: Array, halves: Array, panel: Value, width: Value,
-    least: Array, second: Array, owner: Array, shape: Sequence[int],
+    values: Array, owners: Array, shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """Score a tile of rows against a panel of centers; keep each row's two least scores.
-
-    The score is |c|^2 / 2 - x.c. Its last bits give way to the number of the center in the panel;
-    `owner` keeps the panel.
-    """
+    """Score a tile of rows against a panel of centers, and `rank` the scores, |c|^2 / 2 - x.c."""
     builder, (lanes, count, centers) = code.builder, shape[:3]
     first = builder.mul(panel, code.size(centers))
     halves_at = code.at(halves.first, first)
@@ -293,19 +289,25 @@ def keep_least(
         [half for half in begin for _ in range(count)],
         code.fma,
     )
-    rank(code, lambda c, i: scores[c][i], centers, panel, least, second, owner, shape)
+    rank(code, lambda center, i: scores[center][i], centers, panel, values, owners, shape)
 
 
 def rank(
-    code: Code, score: Callable[[int, int], Value], centers: int, panel: Value, least: Array,
-    second: Array, owner: Array, shape: Sequence[int],
+    code: Code, score: Callable[[int, int], Value], centers: int, panel: Value, values: Array,
+    owners: Array, shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """Take in the scores of a panel, each by its center and vector, in the order they are asked."""
+    """Take in a panel's scores, each given by its center and vector.
+
+    For each row `values` has the least, the second least and the third least of the panels' least
+    scores, and the least of all their other scores; `owners` the panels of the first two. The last
+    bits of a score give way to the number of the center in its panel.
+    """
     builder, (lanes, count) = code.builder, shape[:2]
-    vector = ir.VectorType(least.element, lanes)
-    tags = ir.VectorType(owner.element, lanes)
+    vector = ir.VectorType(values.element, lanes)
+    tags = ir.VectorType(owners.element, lanes)
     clear = ir.Constant(tags, [-centers] * lanes)
-    here = builder.trunc(panel, owner.element) if owner.element.width < 64 else panel
+    here = builder.trunc(panel, owners.element) if owners.element.width < 64 else panel
+    here = code.spread(here, lanes)
 
     def tagged(center: int, i: int) -> tuple[Value, None]:
         bits = builder.and_(builder.bitcast(score(center, i), tags), clear)
@@ -317,16 +319,21 @@ def rank(
         for first in range(0, centers, 8):  # few at a time, for the registers' sake
             group = range(first, min(first + 8, centers))
             groups.append(_two_least(code, [tagged(center, i) for center in group]))
-        best, rest = _two_least(code, groups)
-        places = [code.at(x.first, i * lanes) for x in (least, second, owner)]
-        old, old_rest = (code.load(place, vector) for place in places[:2])
-        less = builder.fcmp_ordered("<", best, old)
-        code.store(builder.select(less, best, old), places[0])
-        later = code.greatest(best, old)
-        later = later if rest is None else code.least(rest, later)
-        code.store(code.least(later, old_rest), places[1])
-        panels = code.load(places[2], tags)
-        code.store(builder.select(less, code.spread(here, lanes), panels), places[2])
+        new, rest = _two_least(code, groups)
+        places = [code.at(values.first, (j * count + i) * lanes) for j in range(4)]
+        least, second, third, others = (code.load(place, vector) for place in places)
+        panels = [code.at(owners.first, (j * count + i) * lanes) for j in range(2)]
+        owner, other_owner = (code.load(place, tags) for place in panels)
+        is_first = builder.fcmp_ordered("<", new, least)
+        is_second = builder.fcmp_ordered("<", new, second)
+        lesser = builder.select(is_second, here, other_owner)
+        code.store(builder.select(is_first, owner, lesser), panels[1])
+        code.store(builder.select(is_first, here, owner), panels[0])
+        code.store(builder.select(is_first, new, least), places[0])
+        code.store(code.least(code.greatest(new, least), second), places[1])
+        code.store(code.least(code.greatest(new, second), third), places[2])
+        if rest is not None:
+            code.store(code.least(rest, others), places[3])
 
 
 def _vectors_of(code: Code, rows: Array, shape: Sequence[int]) -> list[tuple[Value, Value]]:
@@ -448,7 +455,8 @@ def add_octets(
         apart = builder.fsub(scaled, code.load(code.row(origins, center, column), vector))
         place = code.row(sums, center, column)
         code.store(builder.fadd(code.load(place, vector), apart), place)
-        return [code.fma(apart, apart, totals[0])]
+        # Not fused: the same bits on processors that cannot.
+        return [builder.fadd(totals[0], builder.fmul(apart, apart))]
 
     (found,) = code.loop(count, [zero(vector)], step)
     code.store(builder.fadd(code.load(squares.first, vector), found), squares.first)
