@@ -10,11 +10,17 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import (
+    FIRST_EXCEPTION,
+    CancelledError,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from threading import Event, Lock
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -86,6 +92,8 @@ class Threads(AbstractContextManager["Threads"]):
                 for batch in batches
             ]
             try:
+                # Woken once: a thread that is woken for each result takes the interpreter away.
+                wait(chain.from_iterable(pending), return_when=FIRST_EXCEPTION)
                 return [fold(future.result() for future in futures) for futures in pending]
             except BaseException:
                 self._stopped.set()

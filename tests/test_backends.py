@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dkmeans.backends import native, select
+from dkmeans.backends import packing, select
 from dkmeans.distance import Centers, Distance
 from tests import reference
 from tests.reference import COSINE, EUCLIDEAN, METRICS
@@ -32,12 +32,12 @@ def backend(request):
     name, _, width = request.param.partition(" with ")
     with pytest.MonkeyPatch.context() as patch:
         if width == "a matrix unit":
-            if not native.matrix_unit():
+            if not packing.matrix_unit():
                 pytest.skip("this processor has no matrix unit")
-            patch.setattr(native, "_is_large", lambda k, d: True)
+            patch.setattr(packing, "_is_large", lambda k, d: True)
         elif width:
-            patch.setattr(native, "vector_bytes", lambda: int(width.split()[0]))
-            patch.setattr(native, "matrix_unit", lambda: False)
+            patch.setattr(packing, "vector_bytes", lambda: int(width.split()[0]))
+            patch.setattr(packing, "matrix_unit", lambda: False)
         yield select(name)
 
 

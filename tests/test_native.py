@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkmeans import Invalid
-from dkmeans.backends import array_api, kernels, matrix, native, select, vectors
+from dkmeans.backends import array_api, kernels, matrix, native, packing, select, vectors
 from dkmeans.distance import Centers, Distance
 from tests.reference import METRICS
 
@@ -105,9 +105,9 @@ def test_sums_have_the_same_bits_on_every_kind_of_processor(metric, dtype, monke
     rng = np.random.default_rng(3)
     rows, values = rng.normal(size=(999, 21)).astype(dtype), rng.normal(size=(70, 21)).astype(dtype)
     expected = native.partial_sums(rows, of(values, metric))
-    monkeypatch.setattr(native, "matrix_unit", lambda: False)
+    monkeypatch.setattr(packing, "matrix_unit", lambda: False)
     for width in (16, 32, 64):
-        monkeypatch.setattr(native, "vector_bytes", lambda width=width: width)
+        monkeypatch.setattr(packing, "vector_bytes", lambda width=width: width)
         found = native.partial_sums(rows, of(values, metric))
         assert found.sums.tobytes() == expected.sums.tobytes()
         assert found.counts.tolist() == expected.counts.tolist()
@@ -215,7 +215,7 @@ def test_many_centers_and_columns_give_the_labels_that_numpy_gives(k, d, metric,
 
 
 def test_a_matrix_unit_is_used_for_large_float32_problems_only():
-    if not native.matrix_unit():
+    if not packing.matrix_unit():
         pytest.skip("this processor has no matrix unit")
 
     def used(k, d, dtype, scale=1.0):
