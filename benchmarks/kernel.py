@@ -87,6 +87,14 @@ def dkmeans(backend: str | None) -> Callable[[np.ndarray, np.ndarray, int], int]
     return fit
 
 
+def vectors_alone() -> Callable[[np.ndarray, np.ndarray, int], int]:
+    """The compiled kernel as a processor without a matrix unit would run it."""
+    from dkmeans.backends import packing  # noqa: PLC0415
+
+    packing.matrix_unit = lambda: False  # type: ignore[assignment]
+    return dkmeans("native")
+
+
 def scikit_learn(module: str, algorithm: str) -> Callable[[np.ndarray, np.ndarray, int], int]:
     import importlib  # noqa: PLC0415
 
@@ -135,6 +143,7 @@ def superkmeans() -> Callable[[np.ndarray, np.ndarray, int], int]:
 # Who takes part, how, and in which dtypes; ours first.
 CONTENDERS: dict[str, tuple[Callable[[], Any], str | None, tuple[str, ...]]] = {
     "dkmeans": (lambda: dkmeans(None), "dkmeans", ("float32", "float64")),
+    "dkmeans, vectors alone": (vectors_alone, "dkmeans", ("float32", "float64")),
     "dkmeans, NumPy": (lambda: dkmeans("numpy"), "dkmeans", ("float32", "float64")),
     "scikit-learn": (
         lambda: scikit_learn("sklearn.cluster", "lloyd"),
@@ -154,9 +163,9 @@ CONTENDERS: dict[str, tuple[Callable[[], Any], str | None, tuple[str, ...]]] = {
     "FAISS": (faiss, "faiss-cpu", ("float32",)),
     "SuperKMeans": (superkmeans, "superkmeans", ("float32",)),
 }
-OWN = ("dkmeans", "dkmeans, NumPy")
+OWN = ("dkmeans", "dkmeans, vectors alone", "dkmeans, NumPy")
 OF_ITERATIONS = [name for name in CONTENDERS if name != "scikit-learn, Elkan"]
-OF_FITS = [name for name in CONTENDERS if name != "dkmeans, NumPy"]
+OF_FITS = [name for name in CONTENDERS if name not in OWN[1:]]
 
 
 def contend(name: str) -> None:

@@ -24,6 +24,7 @@ BACKENDS = (
     "native with 32 bytes",
     "native with 64 bytes",
     "native with a matrix unit",
+    "native with scores as wide as the rows",
 )
 
 
@@ -35,6 +36,8 @@ def backend(request):
             if not packing.matrix_unit():
                 pytest.skip("this processor has no matrix unit")
             patch.setattr(packing, "_is_large", lambda k, d: True)
+        elif width == "scores as wide as the rows":
+            patch.setattr(packing, "ways", lambda dtype: (packing.Way(dtype, False),))
         elif width:
             patch.setattr(packing, "vector_bytes", lambda: int(width.split()[0]))
             patch.setattr(packing, "matrix_unit", lambda: False)

@@ -214,7 +214,7 @@ def test_many_centers_and_columns_give_the_labels_that_numpy_gives(k, d, metric,
     np.testing.assert_allclose(sums.inertia, others.inertia, rtol=1e-11)
 
 
-def test_a_matrix_unit_is_used_for_large_float32_problems_only():
+def test_a_matrix_unit_is_used_for_large_problems_only():
     if not packing.matrix_unit():
         pytest.skip("this processor has no matrix unit")
 
@@ -225,5 +225,39 @@ def test_a_matrix_unit_is_used_for_large_float32_problems_only():
     assert used(64, 16, np.float32)
     assert not used(63, 16, np.float32)
     assert not used(64, 15, np.float32)
-    assert not used(64, 16, np.float64)
+    assert used(64, 16, np.float64)
     assert not used(64, 16, np.float32, scale=1e-30)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_way_of_scoring_gives_the_same_bits(metric, monkeypatch):
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=(80, 20)) + 1e3
+    rows = values[rng.integers(80, size=700)] + rng.normal(size=(700, 20))
+    found = []
+    for way in packing.ways(np.dtype(np.float64)):
+        monkeypatch.setattr(packing, "ways", lambda dtype, way=way: (way,))
+        sums = native.partial_sums(rows, of(values.copy(), metric))
+        index, apart = native.nearest(rows, of(values.copy(), metric))
+        found.append((sums.sums.tobytes(), sums.inertia, index.tolist(), apart.tolist()))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_way_of_scoring_that_leaves_many_rows_in_doubt_is_left():
+    rng = np.random.default_rng(5)
+    far = np.repeat([[1e6, 0.0], [-1e6, 0.0]], 20, axis=0)
+    values = far + rng.normal(size=(40, 2))
+    rows = np.tile(far, (20, 1)) + rng.normal(size=(800, 2))
+    prepared = packing.Prepared()
+    centers, dtype = of(values), np.dtype(np.float64)
+    expected = array_api.nearest(rows, centers)[0].tolist()
+    assert prepared(centers, dtype)[1].weights.dtype == np.float32
+    prepared.learn(centers, dtype, 800, 79)
+    prepared.learn(centers, dtype, 255, 255)
+    assert prepared(centers, dtype)[1].weights.dtype == np.float32
+    for _ in range(3):
+        prepared.learn(centers, dtype, 800, 81)
+    assert prepared(centers, dtype)[1].weights.dtype == np.float64
+    for _ in range(3):
+        assert native.nearest(rows, of(values))[0].tolist() == expected
+    assert native._prepared(of(values), dtype)[1].weights.dtype == np.float64

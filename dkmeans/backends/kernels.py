@@ -20,14 +20,14 @@ from dkmeans.state import FloatArray, IndexArray
 
 
 class Packed(NamedTuple):
-    """Centers made ready for a kernel; T is the dtype of the rows.
+    """Centers made ready for a kernel; T is the dtype of the scores, S that of the rows.
 
     Attributes:
         weights: (panels * d * c,) T: minus the shifted centers, panel by panel of c centers, and in
             each panel feature by feature. Whole groups of `PROBED` panels.
         halves: (panels * c,) T: |c|^2 / 2 of the shifted centers, 0 for cosine; huge for centers
             that only fill up.
-        shift: (d,) T: what is taken off every row first.
+        shift: (d,) S: what is taken off every row first.
         exact: (k, d) float64: what exact distances are measured to.
         factor: Times `largest` |x| + `half`: how far apart two scores must be to be told apart.
         floor: What is added to that, for the rounding of the smallest numbers.
@@ -60,13 +60,13 @@ class Packed(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room for a kernel to work in, for tiles of t rows; T is the dtype of the scores.
+    """Room for a kernel to work in, for tiles of t rows; T and S as of `Packed`.
 
     Attributes:
         rows: (d * t,) T, at the beginning of a cache line: a tile of rows, feature by feature.
         numbers: (t,) int64: which rows they are.
         exact_scales: (t,) float64: what they are scaled by; 1 where the distance is not cosine.
-        scales: (t,) T: the same, rounded.
+        scales: (t,) S: the same, rounded.
         margins: (t,) T: how far apart two of a row's scores must be to be told apart.
         values: (4, t) T: each row's best scores, as `vectors.rank` has them.
         tags: (4, t): the same as integers.
@@ -82,6 +82,7 @@ class Scratch(NamedTuple):
         pairs: int32, for a matrix unit, at the beginning of a cache line: a tile of rows as
             bfloat16, in pairs of features.
         config: (64,) uint8: how the matrix unit is set up.
+        doubts: (1,) int64: how many rows their scores have not decided.
     """
 
     rows: FloatArray
@@ -102,6 +103,7 @@ class Scratch(NamedTuple):
     depths: IndexArray
     pairs: IndexArray
     config: IndexArray
+    doubts: IndexArray
 
 
 # The squared length below which a row counts as zero; `distance` has it too.
@@ -112,7 +114,7 @@ _FOUR = (None,) * 4
 
 # What was compiled is kept until this file changes. It names the state of the files of intrinsics,
 # so that it changes with them; a test holds it to that.
-INTRINSICS = "2734758eb7fc"
+INTRINSICS = "8f54e75c918b"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -318,6 +320,7 @@ def _settle(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> N
         bound = values[0, place] + scratch.margins[place]
         in_doubt += not (values[1, place] > bound and values[3, place] > bound)
     if in_doubt:
+        scratch.doubts[0] += in_doubt
         for place in range(count):
             bound = values[0, place] + scratch.margins[place]
             if not (values[1, place] > bound and values[3, place] > bound):
@@ -389,7 +392,7 @@ def assign(
     """Find each row's nearest center; note it, or add the row to what the center won.
 
     Args:
-        points: (n, d) T, C-contiguous.
+        points: (n, d) S, C-contiguous.
         centers: The centers.
         tile: The shape of a tile.
         scratch: Room to work in.
@@ -402,6 +405,7 @@ def assign(
         The sum of the squares of the rows added, less their center's origin.
     """
     n, size, rest = len(points), len(scratch.numbers), 0.0
+    scratch.doubts[0] = 0
     for j in range(8):
         scratch.squares[j] = 0
     matrix.begin(scratch.config, tile)

@@ -64,8 +64,8 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Each row's distance to every center, (n, k) float32; see `Backend`."""
     points, tile = _readable(points), packing.tile_of(np.float64)
     found = np.empty((len(points), len(centers.values)), np.float32)
-    scratch = _scratch(tile, np.dtype(np.float64), centers)
-    _run(kernels.measure, points, packing.for_distances(centers, tile), tile, scratch, found)
+    packed = packing.for_distances(centers, tile)
+    _run(kernels.measure, points, packed, tile, _scratch(tile, packed), found)
     return found
 
 
@@ -79,8 +79,9 @@ def _assign(
 ) -> float:
     points = _readable(points)
     tile, packed = _prepared(centers, points.dtype)
-    scratch = _scratch(tile, points.dtype, centers)
+    scratch = _scratch(tile, packed)
     inertia: float = _run(kernels.assign, points, packed, tile, scratch, index, apart, counts, sums)
+    _prepared.learn(centers, points.dtype, len(points), int(scratch.doubts[0]))
     return inertia
 
 
@@ -117,7 +118,7 @@ class _Compiler:
     def __call__(self, kernel: Any, *arguments: Any) -> Any:
         """Call a kernel, compiled or loaded first where this process has not done so yet."""
         points, packed, tile = arguments[:3]
-        kind = (kernel, points.dtype, packed.origins.dtype, tile)
+        kind = (kernel, points.dtype, packed.weights.dtype, packed.origins.dtype, tile)
         if kind not in self._ready:
             with self._lock:
                 if kind not in self._ready:

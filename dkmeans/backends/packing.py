@@ -7,7 +7,7 @@ import platform
 import sys
 import threading
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import llvmlite.binding as llvm
@@ -25,6 +25,8 @@ _NO_MATRIX: FloatArray = np.empty(0, np.int32)
 _NO_BIASES: FloatArray = np.empty(0, np.float32)
 # From so many centers and columns on, a matrix unit was faster than vectors.
 _MATRIX_CENTERS, _MATRIX_WIDTH = 64, 16
+# Of so many rows or more, this part may be in doubt before a slower way of scoring is the faster.
+_TELLING_ROWS, _MOST_IN_DOUBT = 256, 0.1
 # A matrix unit takes the smallest numbers for zero: centers no longer than this are not for it.
 _SMALLEST_MATRIX = 2.0**-60
 
@@ -32,22 +34,53 @@ _SMALLEST_MATRIX = 2.0**-60
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 
+class Way(NamedTuple):
+    """How scores are made: in which dtype, and by a matrix unit or by vectors."""
+
+    dtype: np.dtype[Any]
+    by_matrix: bool
+
+
+def ways(dtype: np.dtype[Any]) -> tuple[Way, ...]:
+    """The ways for rows of a dtype, the fastest first: each leaves fewer rows in doubt."""
+    single = Way(np.dtype(np.float32), True), Way(np.dtype(np.float32), False)
+    return (*single, Way(dtype, False)) if dtype == np.float64 else single
+
+
 class Prepared:
-    """Centers packed for scoring, for as long as they live: many chunks meet the same ones."""
+    """Centers packed for scoring, for as long as they live: many chunks meet the same ones.
+
+    Whichever way scores are made, labels and sums have the same bits. So a way that leaves many
+    rows in doubt is left for the next one, for all problems of this shape.
+    """
 
     def __init__(self) -> None:
         self._kept: WeakKeyDictionary[Centers, dict[Any, tuple[Tile, Packed]]]
         self._kept = WeakKeyDictionary()
+        self._left: dict[Any, int] = {}
         self._lock = threading.Lock()
 
     def __call__(self, centers: Centers, dtype: np.dtype[Any]) -> tuple[Tile, Packed]:
         """The packed centers for rows of this dtype, and the tiles they are packed for."""
-        tile = tile_of(dtype)
         with self._lock:
+            way = ways(dtype)[self._left.get(_kind(centers, dtype), 0)]
+            tile = tile_of(way.dtype)
             kept = self._kept.setdefault(centers, {})
-            if (tile, dtype) not in kept:
-                kept[tile, dtype] = _for_scores(centers, tile, dtype)
-            return kept[tile, dtype]
+            if (way, tile, dtype) not in kept:
+                kept[way, tile, dtype] = _for_scores(centers, tile, way, dtype)
+            return kept[way, tile, dtype]
+
+    def learn(self, centers: Centers, dtype: np.dtype[Any], rows: int, doubts: int) -> None:
+        """Take note of how many rows their scores have left in doubt."""
+        if rows < _TELLING_ROWS or doubts < _MOST_IN_DOUBT * rows:
+            return
+        with self._lock:
+            kind = _kind(centers, dtype)
+            self._left[kind] = min(self._left.get(kind, 0) + 1, len(ways(dtype)) - 1)
+
+
+def _kind(centers: Centers, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    return (*centers.values.shape, centers.distance, dtype)
 
 
 class Rooms(threading.local):
@@ -56,15 +89,16 @@ class Rooms(threading.local):
     def __init__(self) -> None:
         self._kept: dict[Any, Scratch] = {}
 
-    def __call__(self, tile: Tile, dtype: np.dtype[Any], centers: Centers) -> Scratch:
+    def __call__(self, tile: Tile, packed: Packed) -> Scratch:
         """The calling thread's room for such tiles, and for centers like these."""
-        kind = tile, dtype, centers.width, centers.distance
+        dtype, wide = packed.weights.dtype, packed.shift.dtype
+        kind = tile, dtype, wide, packed.exact.shape[1], packed.cosine
         if kind not in self._kept:
-            self._kept = {kind: _room(tile, dtype, centers.width)}
+            self._kept = {kind: _room(tile, dtype, wide, packed.exact.shape[1])}
         return self._kept[kind]
 
 
-def _room(tile: Tile, dtype: np.dtype[Any], d: int) -> Scratch:
+def _room(tile: Tile, dtype: np.dtype[Any], wide: np.dtype[Any], d: int) -> Scratch:
     size, centers = len(tile.lanes) * len(tile.vectors), len(tile.centers)
     values, integers = np.empty((4, size), dtype), np.dtype(f"i{dtype.itemsize}")
     scores = centers * size * max(1, 2 * len(tile.matrix))
@@ -72,7 +106,7 @@ def _room(tile: Tile, dtype: np.dtype[Any], d: int) -> Scratch:
         rows=_aligned(np.empty(d * size, dtype)),
         numbers=np.empty(size, np.int64),
         exact_scales=np.ones(size),
-        scales=np.ones(size, dtype),
+        scales=np.ones(size, wide),
         margins=np.empty(size, dtype),
         values=values,
         tags=values.view(integers),
@@ -88,6 +122,7 @@ def _room(tile: Tile, dtype: np.dtype[Any], d: int) -> Scratch:
         # Zeros, as what fills up the last group is never written.
         pairs=_aligned(np.zeros(_pair_lines(d) * size * bool(tile.matrix), np.int32)),
         config=_matrix_config(),
+        doubts=np.zeros(1, np.int64),
     )
 
 
@@ -148,7 +183,9 @@ def _exact(centers: Centers) -> FloatArray:
     return np.ascontiguousarray(exact)
 
 
-def _for_scores(centers: Centers, tile: Tile, dtype: np.dtype[Any]) -> tuple[Tile, Packed]:
+def _for_scores(
+    centers: Centers, tile: Tile, way: Way, dtype: np.dtype[Any]
+) -> tuple[Tile, Packed]:
     """Pack centers so that |c|^2 / 2 - x.c is a score, on data shifted to the centers' mean.
 
     A sum of m rounded products is off by at most m u sum |a b| (Higham, Accuracy and Stability of
@@ -164,15 +201,16 @@ def _for_scores(centers: Centers, tile: Tile, dtype: np.dtype[Any]) -> tuple[Til
     shifted = exact - shift
     squares = squared_norms(shifted)
     halves = np.zeros(k) if cosine else 0.5 * squares
-    largest, limits = float(np.sqrt(squares.max())), np.finfo(dtype)
+    largest, limits = float(np.sqrt(squares.max())), np.finfo(way.dtype)
     factor = (d + 5 + 2 * len(tile.centers)) * float(limits.eps)
-    if _suits_matrix(tile, k, d) and _SMALLEST_MATRIX < largest < 1 / _SMALLEST_MATRIX:
+    ordinary = _SMALLEST_MATRIX < largest < 1 / _SMALLEST_MATRIX
+    if way.by_matrix and ordinary and _suits_matrix(tile, k, d):
         tile = tile._replace(matrix=(None,) * matrix.PANELS)
         width = matrix.PANELS * len(tile.centers)
         factor = (3 * d + 10 + 2 * width) * float(limits.eps) + 3.1 * 2.0**-15
-    halves = _filled(halves, tile, float(limits.max) / 4).astype(dtype)
+    halves = _filled(halves, tile, float(limits.max) / 4).astype(way.dtype)
     packed = Packed(
-        weights=_in_panels(-shifted, tile).astype(dtype),
+        weights=_in_panels(-shifted, tile).astype(way.dtype),
         halves=halves,
         shift=shift,
         exact=exact,

@@ -226,7 +226,8 @@ def pack(
     Of the rows `numbers[place:]`, as many as there are lanes, the same number of columns from
     `column` on go to `rows[feature * stride + place]`.
     """
-    builder, vector = code.builder, ir.VectorType(rows.element, side)
+    builder, vector = code.builder, ir.VectorType(shift.element, side)
+    narrow = ir.VectorType(rows.element, side)
     off = code.load(code.at(shift.first, column), vector)
     square = []
     for i in range(side):
@@ -234,7 +235,8 @@ def pack(
         number = builder.load(code.at(numbers.first, mine))
         scale = code.spread(builder.load(code.at(scales.first, mine)), side)
         row = code.load(code.row(points, number, column), vector)
-        square.append(builder.fsub(builder.fmul(row, scale), off))
+        value = builder.fsub(builder.fmul(row, scale), off)
+        square.append(value if vector == narrow else builder.fptrunc(value, narrow))
     for i, turned in enumerate(_transposed(builder, square)):
         feature = builder.add(column, code.size(i))
         code.store(turned, code.at(rows.first, builder.add(builder.mul(feature, stride), place)))
