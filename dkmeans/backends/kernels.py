@@ -36,7 +36,8 @@ class Packed(NamedTuple):
         limit: Where `largest` |x| + `half` is not below it, scores may overflow.
         cosine: Whether rows are scaled to length one.
         zero: (1, d) float64 zeros.
-        origins: (k, d) what is taken off a row before it is added to its center's sums.
+        origins: What is taken off a row before it is added to its center's sums: (k, d), filled up
+            to whole octets.
         matrix: int32, for a matrix unit: minus the shifted centers as bfloat16, register by
             register, those that meet the same features together.
         biases: (panels * c, 16) T, for a matrix unit: each of `halves` as often as a register has
@@ -63,7 +64,8 @@ class Scratch(NamedTuple):
     """Room for a kernel to work in, for tiles of t rows; T and S as of `Packed`.
 
     Attributes:
-        rows: (d * t,) T, at the beginning of a cache line: a tile of rows, feature by feature.
+        rows: (d * t,) T, at the beginning of a cache line: a tile of rows, feature by feature, of
+            at least four features.
         numbers: (t,) int64: which rows they are.
         exact_scales: (t,) float64: what they are scaled by; 1 where the distance is not cosine.
         scales: (t,) S: the same, rounded.
@@ -114,7 +116,7 @@ _FOUR = (None,) * 4
 
 # What was compiled is kept until this file changes. It names the state of the files of intrinsics,
 # so that it changes with them; a test holds it to that.
-INTRINSICS = "8f54e75c918b"
+INTRINSICS = "8a0b2a59d904"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -250,11 +252,12 @@ def _lay(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None
             for column in range(0, d, len(_FOUR)):
                 first = min(column, d - len(_FOUR))
                 vectors.pack(points, numbers, place, first, scales, shift, rows, size, _FOUR)
+    elif side < len(_FOUR):
+        for place in range(0, size, side):
+            vectors.pack_narrow(points, numbers, place, scales, shift, rows, size, tile.lanes)
     else:
-        for place in range(size):
-            for column in range(d):
-                value = points[numbers[place], column] * scales[place]
-                rows[column * size + place] = value - shift[column]
+        for place in range(0, size, len(_FOUR)):
+            vectors.pack_narrow(points, numbers, place, scales, shift, rows, size, _FOUR)
 
 
 @_inlined
@@ -355,26 +358,6 @@ def _decide(points: Any, place: int, bound: float, centers: Any, scratch: Any, t
     return winner
 
 
-@_inlined
-def _add(
-    points: Any, row: int, scale: float, origins: Any, center: int, sums: Any, squares: Any
-) -> Any:
-    """Add a row, scaled and less an origin, to a center's sums.
-
-    Returns:
-        The square of what the last columns added, that of the others being added to `squares`.
-    """
-    d = points.shape[1]
-    if d >= 8:
-        vectors.add_octets(points, row, scale, origins, center, d // 8, sums, squares)
-    rest = 0.0
-    for j in range(d // 8 * 8, d):
-        part = np.float64(points[row, j]) * scale - np.float64(origins[center, j])
-        sums[center, j] += part
-        rest += part * part
-    return rest
-
-
 # --- Kernels ---
 
 
@@ -399,12 +382,12 @@ def assign(
         index: (n,) int64 for the winners, or empty to add the rows up.
         apart: (n,) float64 for the distances to them, or empty.
         counts: (k,) int64 zeros, for how many rows each center wins, or empty.
-        sums: (k, d) float64 zeros, for the sums of these rows, scaled.
+        sums: float64 zeros for the sums of these rows, scaled: (k, d), filled up to whole octets.
 
     Returns:
         The sum of the squares of the rows added, less their center's origin.
     """
-    n, size, rest = len(points), len(scratch.numbers), 0.0
+    n, size = len(points), len(scratch.numbers)
     scratch.doubts[0] = 0
     for j in range(8):
         scratch.squares[j] = 0
@@ -413,21 +396,25 @@ def assign(
         _lay(points, start, centers, scratch, tile)
         _score(points, start + size, centers, scratch, tile)
         _settle(points, min(size, n - start), centers, scratch, tile)
-        for place in range(min(size, n - start)):
+        count = min(size, n - start)
+        if not len(index):
+            vectors.add_rows(
+                points, start, count, scratch.exact_scales, scratch.winners, centers.origins,
+                counts, sums, scratch.squares,
+            )  # fmt: skip
+            continue
+        for place in range(count):
             row, scale, winner = start + place, scratch.exact_scales[place], scratch.winners[place]
-            if len(index):
-                index[row] = winner
-                apart[row] = _distance(points, row, scale, centers, winner, scratch)
-            else:
-                counts[winner] += 1
-                rest += _add(points, row, scale, centers.origins, winner, sums, scratch.squares)
+            index[row] = winner
+            apart[row] = _distance(points, row, scale, centers, winner, scratch)
     matrix.end(tile)
     for center in range(len(counts)):
         for j in range(points.shape[1]):
             sums[center, j] += counts[center] * np.float64(centers.origins[center, j])
+    inertia = 0.0
     for part in scratch.squares:
-        rest += part
-    return rest
+        inertia += part
+    return inertia
 
 
 @_kernel

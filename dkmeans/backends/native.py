@@ -44,8 +44,10 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
     Rows are added in their order, as residuals x - c, exact in float64 for float32 data, so that
     neither the sums nor the inertia lose digits to an offset that all rows share.
     """
-    counts, sums = np.zeros(len(centers.values), np.int64), np.zeros(centers.values.shape)
-    inertia = _assign(points, centers, _NO_INDEX, _NO_APART, counts, sums)
+    (k, d) = centers.values.shape
+    counts, octets = np.zeros(k, np.int64), packing.in_octets(np.zeros((k, d)))
+    inertia = _assign(points, centers, _NO_INDEX, _NO_APART, counts, octets)
+    sums = np.ascontiguousarray(octets[:, :d])
     if centers.distance is Distance.COSINE:
         return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
     return PartialSums(sums, counts, inertia)

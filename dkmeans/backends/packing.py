@@ -103,7 +103,7 @@ def _room(tile: Tile, dtype: np.dtype[Any], wide: np.dtype[Any], d: int) -> Scra
     values, integers = np.empty((4, size), dtype), np.dtype(f"i{dtype.itemsize}")
     scores = centers * size * max(1, 2 * len(tile.matrix))
     return Scratch(
-        rows=_aligned(np.empty(d * size, dtype)),
+        rows=_aligned(np.empty(max(d, 4) * size, dtype)),
         numbers=np.empty(size, np.int64),
         exact_scales=np.ones(size),
         scales=np.ones(size, wide),
@@ -221,7 +221,7 @@ def _for_scores(
         limit=float(limits.max) / 16,
         cosine=cosine,
         zero=np.zeros((1, d)),
-        origins=np.zeros_like(exact, dtype) if cosine else _origins(centers, dtype),
+        origins=in_octets(np.zeros_like(exact, dtype) if cosine else _origins(centers, dtype)),
         matrix=_in_registers(-shifted.astype(np.float32), tile) if tile.matrix else _NO_MATRIX,
         biases=_aligned(np.repeat(halves, matrix.LINES)) if tile.matrix else _NO_BIASES,
     )
@@ -294,6 +294,11 @@ def _origins(centers: Centers, dtype: np.dtype[Any]) -> FloatArray:
     """The centers as narrow as they are without loss: the kernel is bound by reading them."""
     wide = np.result_type(dtype, centers.values.dtype)
     return np.ascontiguousarray(centers.values, wide)
+
+
+def in_octets(rows: FloatArray) -> FloatArray:
+    """(k, d) rows, each filled up with zeros to whole octets."""
+    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8)))
 
 
 def _in_panels(rows: FloatArray, tile: Tile) -> FloatArray:

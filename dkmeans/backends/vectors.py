@@ -96,6 +96,18 @@ class Code:
         found = self.builder.load(place, align=_bytes(stored.element))
         return found if stored == vector else self.builder.fpext(found, vector)
 
+    def load_first(self, pointer: Value, count: Value, vector: Any) -> Value:
+        """So many elements and zeros behind them; nothing behind them is touched."""
+        lanes = vector.count
+        stored = ir.VectorType(pointer.type.pointee, lanes)
+        place = self.builder.bitcast(pointer, stored.as_pointer())
+        counts = self.spread(self.builder.trunc(count, ir.IntType(32)), lanes)
+        mask = self.builder.icmp_signed("<", _numbers(range(lanes)), counts)
+        align = ir.IntType(32)(_bytes(stored.element))
+        name = f"llvm.masked.load.v{lanes}f{8 * _bytes(stored.element)}.p0"
+        found = self.call(name, stored, place, align, mask, zero(stored))
+        return found if stored == vector else self.builder.fpext(found, vector)
+
     def store(self, value: Value, pointer: Value) -> None:
         """Put a vector to wherever its first element should lie."""
         place = self.builder.bitcast(pointer, value.type.as_pointer())
@@ -141,15 +153,26 @@ class Code:
         number = builder.phi(self.size)
         values = [builder.phi(value.type) for value in begin]
         changed = step(number, values)
+        end = builder.block  # another one, where the step has loops or branches of its own
         following = builder.add(number, self.size(1))
         for phi, first, later in zip(
             [number, *values], [self.size(0), *begin], [following, *changed], strict=True
         ):
             phi.add_incoming(first, before)
-            phi.add_incoming(later, body)
+            phi.add_incoming(later, end)
         builder.cbranch(builder.icmp_signed("<", following, count), body, done)
         builder.position_at_end(done)
         return list(changed)
+
+    def where(self, condition: Value, change: Callable[[Value], Value], value: Value) -> Value:
+        """A value, or what becomes of it where the condition holds."""
+        builder, before = self.builder, self.builder.block
+        with builder.if_then(condition):
+            changed, inside = change(value), builder.block
+        result = builder.phi(value.type)
+        result.add_incoming(value, before)
+        result.add_incoming(changed, inside)
+        return result
 
     def products(
         self,
@@ -226,15 +249,36 @@ def pack(
     Of the rows `numbers[place:]`, as many as there are lanes, the same number of columns from
     `column` on go to `rows[feature * stride + place]`.
     """
+    _pack(code, points, numbers, place, column, scales, shift, rows, stride, side, code.load)
+
+
+@vector_code
+def pack_narrow(
+    code: Code, points: Array, numbers: Array, place: Value, scales: Array, shift: Array,
+    rows: Array, stride: Value, side: int,
+) -> None:  # fmt: skip
+    """The same for rows with fewer columns than a square; what is missing is zero."""
+
+    def load(pointer: Value, vector: Any) -> Value:
+        return code.load_first(pointer, points.width, vector)
+
+    first = code.size(0)
+    _pack(code, points, numbers, place, first, scales, shift, rows, stride, side, load)
+
+
+def _pack(
+    code: Code, points: Array, numbers: Array, place: Value, column: Value, scales: Array,
+    shift: Array, rows: Array, stride: Value, side: int, load: Callable[[Value, Any], Value],
+) -> None:  # fmt: skip
     builder, vector = code.builder, ir.VectorType(shift.element, side)
     narrow = ir.VectorType(rows.element, side)
-    off = code.load(code.at(shift.first, column), vector)
+    off = load(code.at(shift.first, column), vector)
     square = []
     for i in range(side):
         mine = builder.add(place, code.size(i))
         number = builder.load(code.at(numbers.first, mine))
         scale = code.spread(builder.load(code.at(scales.first, mine)), side)
-        row = code.load(code.row(points, number, column), vector)
+        row = load(code.row(points, number, column), vector)
         value = builder.fsub(builder.fmul(row, scale), off)
         square.append(value if vector == narrow else builder.fptrunc(value, narrow))
     for i, turned in enumerate(_transposed(builder, square)):
@@ -443,25 +487,52 @@ def octets(
 
 
 @vector_code
-def add_octets(
-    code: Code, points: Array, row: Value, scale: Value, origins: Array, center: Value,
-    count: Value, sums: Array, squares: Array,
+def add_rows(
+    code: Code, points: Array, start: Value, count: Value, scales: Array, winners: Array,
+    origins: Array, counts: Array, sums: Array, squares: Array,
 ) -> None:  # fmt: skip
-    """Add the first `count` times eight columns of a row, scaled and less an origin, to a sum."""
-    builder, vector = code.builder, ir.VectorType(sums.element, 8)
-    scales = code.spread(scale, 8)
+    """Add `count` rows from `start` on, scaled and less an origin, to the sums of their winners.
 
-    def step(octet: Value, totals: Sequence[Value]) -> list[Value]:
-        column = builder.mul(octet, code.size(8))
-        scaled = builder.fmul(code.load(code.row(points, row, column), vector), scales)
+    Rows of `origins` and `sums` are filled up to whole octets. Squares are those of what is added.
+    """
+    builder, vector, eight = code.builder, ir.VectorType(sums.element, 8), code.size(8)
+    whole, rest = builder.sdiv(points.width, eight), builder.srem(points.width, eight)
+    some, more = (builder.icmp_signed(">", part, code.size(0)) for part in (whole, rest))
+
+    def add(values: Value, center: Value, scale: Value, column: Value, total: Value) -> Value:
+        scaled = builder.fmul(values, scale)
         apart = builder.fsub(scaled, code.load(code.row(origins, center, column), vector))
         place = code.row(sums, center, column)
         code.store(builder.fadd(code.load(place, vector), apart), place)
         # Not fused: the same bits on processors that cannot.
-        return [builder.fadd(totals[0], builder.fmul(apart, apart))]
+        return builder.fadd(total, builder.fmul(apart, apart))
 
-    (found,) = code.loop(count, [zero(vector)], step)
-    code.store(builder.fadd(code.load(squares.first, vector), found), squares.first)
+    def step(place: Value, totals: Sequence[Value]) -> list[Value]:
+        row, center = (
+            builder.add(start, place),
+            builder.load(code.at(winners.first, place)),
+        )
+        scale = code.spread(builder.load(code.at(scales.first, place)), 8)
+        won = code.at(counts.first, center)
+        builder.store(builder.add(builder.load(won), code.size(1)), won)
+
+        def octets(total: Value) -> Value:
+            def octet(number: Value, totals: Sequence[Value]) -> list[Value]:
+                column = builder.mul(number, eight)
+                values = code.load(code.row(points, row, column), vector)
+                return [add(values, center, scale, column, totals[0])]
+
+            return code.loop(whole, [total], octet)[0]
+
+        def others(total: Value) -> Value:
+            column = builder.mul(whole, eight)
+            values = code.load_first(code.row(points, row, column), rest, vector)
+            return add(values, center, scale, column, total)
+
+        return [code.where(more, others, code.where(some, octets, totals[0]))]
+
+    (found,) = code.loop(count, [code.load(squares.first, vector)], step)
+    code.store(found, squares.first)
 
 
 @vector_code
