@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dkmeans.chunks import as_points
 from dkmeans.errors import Invalid, InvalidType, expected
 from dkmeans.initialization import KMEANS_PLUS_PLUS, RANDOM
+from dkmeans.points import as_points
 
 InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from dkmeans.errors import Invalid, InvalidData, InvalidType
+from dkmeans.cache import keeping, kept
+from dkmeans.errors import Invalid, InvalidData
+from dkmeans.points import as_points
 from dkmeans.state import FloatArray
 
 # Chunks that the library cuts itself are about this large: enough rows to make a task's overhead
 # vanish, few enough for every thread to have several.
 TARGET_BYTES = 8 * 2**20
 SMALLEST_BYTES = 2**20
-
-# float32 holds every integer up to here, and not every one above.
-_LARGEST_EXACT_INTEGER = 2**24
 
 # Reading fails so when a machine or a network is at fault, and may go well another time.
 _OUTAGES = (MemoryError, TimeoutError, ConnectionError, BlockingIOError, InterruptedError)
@@ -30,6 +29,11 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """What people call it, for messages."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """The number of its first row."""
         ...
 
     @property
@@ -47,6 +51,21 @@ class Source(Protocol):
         """The dtype of what it reads."""
         ...
 
+    @property
+    def chunk_rows(self) -> int | None:
+        """Its chunks end at multiples of so many rows; None: its rows are one chunk."""
+        ...
+
+    @property
+    def key(self) -> Hashable | None:
+        """What tells these rows from all others; None where keeping them would be to no purpose."""
+        ...
+
+    @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """The chunks of other sources that it reads from."""
+        ...
+
     def read(self, start: int, stop: int) -> Any:
         """These rows, (stop - start, width), of any real dtype."""
         ...
@@ -58,7 +77,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some consecutive rows of a source: what one task loads.
+    """Some consecutive rows of a source: what one task loads, or, in a batch, many tasks.
 
     Attributes:
         source: Where the rows are.
@@ -79,12 +98,47 @@ class Chunk:
         """A part of this chunk; both numbers count from the chunk's own first row."""
         return replace(self, start=self.start + start, stop=self.start + stop)
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether loading it takes no time: its rows are in memory."""
+        key, first, _ = self._whole()
+        mine = key is None or (key, first) in kept
+        return mine and all(part.is_at_hand for part in self.source.parts)
+
     def load(self, width: int) -> FloatArray:
         """The rows, (n, width) float32 or float64, contiguous.
 
         Raises:
             InvalidData: the rows are not as wide as they should be, or cannot be read.
         """
+        points = self._points()
+        if points.shape != (self.rows, width):
+            raise InvalidData(
+                f"{self.source.name} must give rows of {width} columns, as the centers have; "
+                f"got an array of shape {points.shape} for {self.rows} rows"
+            )
+        return points
+
+    def _points(self) -> FloatArray:
+        """The rows; those of storage as a part of the whole chunk that storage has."""
+        key, first, last = self._whole()
+        kept_whole = key is not None and keeping.get() is not None
+        if not kept_whole or not first <= self.start <= self.stop <= last:
+            return self._read()
+        whole = replace(self, start=first, stop=last)
+        points = kept.rows((key, first), whole._read, in_parts=whole != self)
+        return points[self.start - first : self.stop - first]
+
+    def _whole(self) -> tuple[Hashable | None, int, int]:
+        """What is known of the source's own chunk that these rows begin in: its key and rows."""
+        source, size = self.source, self.source.chunk_rows
+        last = source.first + source.rows
+        if size is None:
+            return source.key, source.first, last
+        first = self.start // size * size
+        return source.key, max(first, source.first), min(first + size, last)
+
+    def _read(self) -> FloatArray:
         try:
             values = self.source.read(self.start, self.stop)
         except Invalid:
@@ -96,13 +150,7 @@ class Chunk:
                 raise
             # Whatever a codec, a store or a graph makes of broken data.
             raise InvalidData(f"{what}: {type(error).__name__}: {error}") from error
-        points = as_points(values, self.source.name)
-        if points.shape != (self.rows, width):
-            raise InvalidData(
-                f"{self.source.name} must give rows of {width} columns, as the centers have; "
-                f"got an array of shape {points.shape} for {self.rows} rows"
-            )
-        return points
+        return as_points(values, self.source.name)
 
     def complaint(self, points: FloatArray) -> InvalidData:
         """Why these rows, as loaded, lead to a distance that is not finite."""
@@ -132,60 +180,6 @@ def finite_points(chunk: Chunk, width: int) -> FloatArray:
     return points
 
 
-Batch = tuple[Chunk, ...]
-
-
-def batch_rows(batch: Batch) -> int:
-    """How many rows a batch has."""
-    return sum(chunk.rows for chunk in batch)
-
-
-def as_array(values: Any, name: str) -> NDArray[Any]:
-    """Values as a NumPy array.
-
-    Raises:
-        InvalidData: they are rows of different lengths, or some are masked.
-    """
-    if np.ma.is_masked(values):
-        raise InvalidData(f"{name} must have no masked values; fill them first")
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise InvalidData(f"{name} must be a table of numbers: {error}") from error
-
-
-def as_points(values: Any, name: str) -> FloatArray:
-    """Values as (n, d) rows to compute with, contiguous.
-
-    float32 and float64 stay as they are; other real dtypes become float32.
-
-    Raises:
-        InvalidType: the values are not real numbers.
-        InvalidData: they are not 2-D, or hold an integer that float32 does not.
-    """
-    values = as_array(values, name)
-    if values.dtype.kind not in "fiub":
-        raise InvalidType(f"{name} must hold real numbers, got dtype {values.dtype}")
-    if values.ndim != 2:
-        raise InvalidData(f"{name} must be 2-D (rows, columns), got shape {values.shape}")
-    if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size:
-        low, high = int(values.min()), int(values.max())
-        largest = low if -low > high else high
-        if abs(largest) > _LARGEST_EXACT_INTEGER:
-            raise InvalidData(
-                f"{name} must hold integers that float32 holds exactly, up to "
-                f"{_LARGEST_EXACT_INTEGER}; got {largest}. Convert the rows to float64, or scale "
-                "the columns"
-            )
-    return np.ascontiguousarray(values, dtype=point_dtype(values.dtype))
-
-
-def point_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """The dtype in which rows of this dtype are computed: float64 stays, the rest is float32."""
-    native = np.dtype(dtype).newbyteorder("=")
-    return np.dtype(np.float64 if native == np.float64 else np.float32)
-
-
 def rows_per_chunk(bytes_per_row: int, unit: int = 1) -> int:
     """How many rows make a chunk of about `TARGET_BYTES`, in whole units of storage."""
     return max(1, TARGET_BYTES // max(1, bytes_per_row) // unit) * unit
@@ -200,154 +194,3 @@ def even_rows(rows: int, bytes_per_row: int) -> int:
     size = max(1, rows * bytes_per_row)
     chunks = 8 * -(-size // (8 * TARGET_BYTES))
     return max(1, -(-rows // min(chunks, -(-size // SMALLEST_BYTES))))
-
-
-def cut(source: Source, rows: int) -> Batch:
-    """A source in chunks of this many rows, the last one perhaps smaller."""
-    return tuple(
-        Chunk(source, start, min(start + rows, source.rows))
-        for start in range(0, source.rows, rows)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Sources side by side: their columns, in this order, are the columns of each row.
-
-    They hold the rows from number `first` on of something larger.
-    """
-
-    parts: tuple[Chunk, ...]
-    first: int = 0
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return " + ".join(part.source.name for part in self.parts)
-
-    @property
-    def rows(self) -> int:
-        """How many rows it has."""
-        return self.parts[0].rows
-
-    @property
-    def width(self) -> int:
-        """How many columns it has."""
-        return sum(part.source.width for part in self.parts)
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """float64 where any of the columns is."""
-        return np.result_type(*(point_dtype(part.source.dtype) for part in self.parts))
-
-    def read(self, start: int, stop: int) -> Any:
-        """These rows."""
-        low, high = start - self.first, stop - self.first
-        return np.hstack([p.cut(low, high).load(p.source.width) for p in self.parts])
-
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
-        parts = tuple(replace(p, source=p.source.with_leaves(change)) for p in self.parts)
-        return replace(self, parts=parts)
-
-
-@dataclass(frozen=True, slots=True)
-class _OfChunk:
-    """What the sources below share: each gives the rows of one chunk, in an order of its own."""
-
-    chunk: Chunk
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return self.chunk.source.name
-
-    @property
-    def rows(self) -> int:
-        """How many rows it has."""
-        return self.chunk.rows
-
-    @property
-    def width(self) -> int:
-        """How many columns it has."""
-        return self.chunk.source.width
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """The dtype of what it reads."""
-        return self.chunk.source.dtype
-
-    def with_leaves(self, change: Callable[[Source], Source]) -> Self:
-        """See `Source`."""
-        source = self.chunk.source.with_leaves(change)
-        return replace(self, chunk=replace(self.chunk, source=source))
-
-
-@dataclass(frozen=True, slots=True)
-class Shuffled(_OfChunk):
-    """A chunk's rows in an order drawn from a key: the same order wherever it is drawn."""
-
-    key: tuple[int, ...]
-
-    def read(self, start: int, stop: int) -> Any:
-        """These rows; that they are finite is checked here, where their numbers are known."""
-        order = np.random.default_rng(self.key).permutation(self.rows)[start:stop]
-        return finite_points(self.chunk, self.width)[order]
-
-
-@dataclass(frozen=True, slots=True)
-class Picked(_OfChunk):
-    """Some rows of a chunk, by their numbers in it, in this order."""
-
-    numbers: tuple[int, ...]
-
-    @property
-    def rows(self) -> int:
-        """How many rows it has."""
-        return len(self.numbers)
-
-    def read(self, start: int, stop: int) -> Any:
-        """These rows; that they are finite is checked here, where their numbers are known."""
-        points = self.chunk.load(self.width)
-        picked = points[list(self.numbers[start:stop])]
-        if not np.isfinite(picked).all():
-            raise self.chunk.complaint(points)
-        return picked
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """Chunks one after another: the rows from number `first` on of a whole data set."""
-
-    parts: tuple[Chunk, ...]
-    first: int
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return self.parts[0].source.name
-
-    @property
-    def rows(self) -> int:
-        """How many rows it has."""
-        return sum(part.rows for part in self.parts)
-
-    @property
-    def width(self) -> int:
-        """How many columns it has."""
-        return self.parts[0].source.width
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """The dtype of what it reads."""
-        return np.result_type(*(point_dtype(part.source.dtype) for part in self.parts))
-
-    def read(self, start: int, stop: int) -> Any:
-        """These rows."""
-        parts = [finite_points(part, self.width) for part in self.parts]
-        return np.concatenate(parts)[start - self.first : stop - self.first]
-
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
-        parts = (replace(p, source=p.source.with_leaves(change)) for p in self.parts)
-        return replace(self, parts=tuple(parts))

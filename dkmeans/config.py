@@ -12,6 +12,9 @@ from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, ex
 # The first that a worker can use is chosen where none is named.
 BACKENDS = ("native", "numpy")
 
+# Whether rows that are read again are kept: what fits, nothing, or everything.
+AUTO, NONE, MEMORY = CACHES = ("auto", "none", "memory")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -28,6 +31,9 @@ class RunConfig:
             this process where there is none.
         backend: What computes on the workers: "native" (compiled), "numpy", or None: the fastest
             that each worker can use.
+        cache: Whether workers keep the rows of stored data in memory between iterations: "auto"
+            keeps what fits and reads the rest anew, "none" keeps nothing, "memory" keeps all, and
+            training is refused where that does not fit.
 
     Raises:
         ValueError: both ways of saving are set, or a number is below its least.
@@ -41,6 +47,7 @@ class RunConfig:
     log_step_count_steps: int = 100
     client: Any = None
     backend: str | None = None
+    cache: str = AUTO
 
     def __post_init__(self) -> None:
         if self.save_checkpoints_secs is not None and self.save_checkpoints_steps is not None:
@@ -63,6 +70,9 @@ class RunConfig:
         if self.backend is not None and self.backend not in BACKENDS:
             must = f"one of {', '.join(map(repr, BACKENDS))} or None"
             raise Invalid(expected("backend", must, self.backend))
+        if self.cache not in CACHES:
+            must = f"one of {', '.join(map(repr, CACHES))}"
+            raise Invalid(expected("cache", must, self.cache))
         if self.client is not None and not hasattr(self.client, "submit"):
             raise InvalidType(expected("client", "a distributed.Client or None", self.client))
 

@@ -8,11 +8,11 @@ from itertools import count, islice
 from typing import Any
 
 import dask.array as da
-import numpy as np
 import zarr
 
-from dkmeans.chunks import Batch, Chunk, Shuffled, as_array, batch_rows
+from dkmeans.batches import Batch
 from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
+from dkmeans.points import as_array
 from dkmeans.sources.dask_array import from_dask
 from dkmeans.sources.memory import from_array
 from dkmeans.sources.npy import from_npy_file
@@ -88,17 +88,16 @@ class Dataset:
         return cls.of(from_npy_file(str(address)), str(address))
 
     @classmethod
-    def of(cls, chunks: Batch, name: str = "the data") -> Dataset:
-        """The rows of some chunks, in order; those without rows are skipped.
+    def of(cls, batch: Batch, name: str = "the data") -> Dataset:
+        """The rows of a batch, in order.
 
         Raises:
-            InvalidData: no rows are left.
+            InvalidData: it has none.
         """
-        chunks = tuple(chunk for chunk in chunks if chunk.rows)
-        if not chunks:
+        batch = Batch.of(*batch.parts)
+        if not batch.rows:
             raise InvalidData(f"{name} must have at least one row, got none")
-        width, rows = chunks[0].source.width, batch_rows(chunks)
-        return cls(width, rows, lambda _: iter([chunks]), _is_constant=True)
+        return cls(batch.source.width, batch.rows, lambda _: iter([batch]), _is_constant=True)
 
     @classmethod
     def of_batches(cls, width: int, batches: Iterator[Batch]) -> Dataset:
@@ -210,27 +209,24 @@ def limit_epochs(array: Any, num_epochs: int) -> Dataset:
 
 
 def _rebatch(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
-    gathered: list[Chunk] = []
-    missing = rows
-    for chunk in (chunk for batch in batches for chunk in batch):
+    gathered = Batch()
+    for batch in batches:
         start = 0
-        while start < chunk.rows:
-            part = chunk.cut(start, min(start + missing, chunk.rows))
-            gathered.append(part)
-            start, missing = start + part.rows, missing - part.rows
-            if not missing:
-                yield tuple(gathered)
-                gathered, missing = [], rows
-    if gathered:
-        yield tuple(gathered)
+        while start < batch.rows:
+            stop = min(start + rows - gathered.rows, batch.rows)
+            gathered += batch.rows_between(start, stop)
+            start = stop
+            if gathered.rows == rows:
+                yield gathered
+                gathered = Batch()
+    if gathered.rows:
+        yield gathered
 
 
 def _shuffle(batches: Iterator[Batch], seed: int, epoch: int) -> Iterator[Batch]:
     # One after the other, passes over the rows have orders of their own, whoever repeats them.
     for number, batch in enumerate(batches, epoch):
-        order = np.random.default_rng((seed, number)).permutation(len(batch))
-        shuffled = [Shuffled(batch[i], (seed, number, int(i))) for i in order]
-        yield tuple(Chunk(source, 0, source.rows) for source in shuffled)
+        yield batch.shuffled((seed, number))
 
 
 def _slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Iterator[Batch]:
@@ -239,15 +235,11 @@ def _slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Itera
     for batch in batches:
         if stop is not None and first >= stop:
             return
-        kept = []
-        for chunk in batch:
-            low = max(start - first, 0)
-            high = chunk.rows if stop is None else min(stop - first, chunk.rows)
-            if low < high:
-                kept.append(chunk.cut(low, high))
-            first += chunk.rows
-        if kept:
-            yield tuple(kept)
+        low = max(start - first, 0)
+        high = batch.rows if stop is None else min(stop - first, batch.rows)
+        if low < high:
+            yield batch.rows_between(low, high)
+        first += batch.rows
 
 
 def array_chunks(array: Any, name: str, *, narrow: bool = False) -> Batch:

@@ -18,9 +18,9 @@ from dkmeans.arguments import (
     check_steps,
     choose_model_dir,
 )
+from dkmeans.batches import Batch
 from dkmeans.checkpoints import Checkpoint, Settings
-from dkmeans.chunks import Batch
-from dkmeans.config import RunConfig, positive
+from dkmeans.config import NONE, RunConfig, positive
 from dkmeans.dataset import Dataset
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import (
@@ -185,7 +185,7 @@ class KMeans:
         dataset = self._read(input_fn, TRAIN)
         if found is not None:
             _check_width(dataset, found)
-        with self._executor() as executor:
+        with self._executor(self._config.cache) as executor:
             train(plan, dataset, found.state if found else None, head, executor)
         return self
 
@@ -316,8 +316,8 @@ class KMeans:
         dataset = self._read(input_fn, INFER)
         _check_width(dataset, checkpoint)
         batches = list(dataset.batches())
-        whole: Batch = tuple(chunk for batch in batches for chunk in batch)
-        rows = sum(chunk.rows for chunk in whole)
+        whole = sum(batches, Batch())
+        rows = whole.rows
         if not rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
         k = len(checkpoint.state.centers)
@@ -372,8 +372,8 @@ class KMeans:
         """The directory of evaluations of this name; not made by this call."""
         return storage.join(self.model_dir, f"eval_{name}" if name else "eval")
 
-    def _executor(self) -> Threads | Dask:
-        return open_executor(self._config.client)
+    def _executor(self, cache: str = NONE) -> Threads | Dask:
+        return open_executor(self._config.client, cache)
 
     def _read(self, input_fn: InputFn, mode: str) -> Dataset:
         params = {

@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from dkmeans.chunks import Batch, Chunk, Picked, batch_rows, finite_points, point_dtype
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk, finite_points
 from dkmeans.distance import Distance, directions, project, squared_norms
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.executors import Executor
+from dkmeans.points import point_dtype
 from dkmeans.state import FloatArray, IndexArray
+from dkmeans.views import Picked
 
 RANDOM = "random"
 KMEANS_PLUS_PLUS = "kmeans_plus_plus"
@@ -66,8 +69,8 @@ class Initialization:
         first = next(batches, None)
         if first is None:
             raise InvalidData("the input must have at least one batch of rows, got none")
-        dtype = np.result_type(*{point_dtype(chunk.source.dtype) for chunk in first})
-        width = first[0].source.width
+        dtype = np.result_type(*{point_dtype(source.dtype) for source in first.sources()})
+        width = first.source.width
         batches = chain([first], batches)
         seen: list[Batch] = []
         if isinstance(self.source, np.ndarray):
@@ -85,7 +88,7 @@ class Initialization:
         return project(centers, self.distance).astype(dtype), chain(seen, batches)
 
     def _plus_plus(self, batch: Batch, executor: Executor) -> FloatArray:
-        k, rows, rng = self.num_clusters, batch_rows(batch), np.random.default_rng(self.seed)
+        k, rows, rng = self.num_clusters, batch.rows, np.random.default_rng(self.seed)
         if rows < k:
             raise InvalidData(
                 f"kmeans_plus_plus needs a first batch of at least num_clusters = {k} rows, got "
@@ -119,7 +122,7 @@ class Initialization:
                 )
             seen.append(batch)
             found.append(draw(batch, missing, executor))
-            missing, rows = missing - len(found[-1]), rows + batch_rows(batch)
+            missing, rows = missing - len(found[-1]), rows + batch.rows
         return np.concatenate(found), seen
 
 
@@ -175,14 +178,14 @@ def _squared_distances(points: FloatArray, norms: FloatArray, rows: IndexArray) 
 def _at_random(
     rng: np.random.Generator, batch: Batch, missing: int, executor: Executor
 ) -> FloatArray:
-    rows = batch_rows(batch)
+    rows = batch.rows
     if rows <= missing:
         return _fetch(batch, np.arange(rows), executor)
     return _fetch(batch, rng.choice(rows, missing, replace=False), executor)
 
 
 def _by_call(function: Initializer, batch: Batch, missing: int, executor: Executor) -> FloatArray:
-    points = _fetch(batch, np.arange(batch_rows(batch)), executor)
+    points = _fetch(batch, np.arange(batch.rows), executor)
     given = np.asarray(function(points, missing))
     given = given.reshape(0, points.shape[1]) if given.size == 0 else given
     must = f"0 to {missing} finite rows of {points.shape[1]} columns"
@@ -197,18 +200,19 @@ def _by_call(function: Initializer, batch: Batch, missing: int, executor: Execut
 
 def _fetch(batch: Batch, numbers: IndexArray, executor: Executor) -> FloatArray:
     """The rows of a batch by their numbers, in the order asked for, in this process's memory."""
-    starts = np.cumsum([0, *(chunk.rows for chunk in batch)])
+    starts = np.concatenate([[0], np.cumsum(batch.sizes())])
     order = np.argsort(numbers, kind="stable")
     wanted = numbers[order]
-    bounds = np.searchsorted(wanted, starts)
     picked = []
-    for chunk, start, low, high in zip(batch, starts, bounds, bounds[1:], strict=False):
+    for which in np.unique(np.searchsorted(starts, wanted, "right") - 1).tolist():
+        chunk, (start, stop) = batch[which], starts[which : which + 2]
+        low, high = np.searchsorted(wanted, [start, stop])
         if high - low == chunk.rows:
             picked.append(chunk)
-        elif high > low:
+        else:
             source = Picked(chunk, tuple((wanted[low:high] - start).tolist()))
             picked.append(Chunk(source, 0, source.rows))
-    width = batch[0].source.width
+    width = batch.source.width
     rows = np.concatenate(list(executor.map(finite_points, picked, width)))
     restored: FloatArray = np.empty_like(rows)
     restored[order] = rows

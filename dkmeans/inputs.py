@@ -12,9 +12,12 @@ import dask.array as da
 import numpy as np
 import zarr
 
-from dkmeans.chunks import Batch, Chunk, Columns, as_array
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk
 from dkmeans.dataset import Dataset, array_chunks
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+from dkmeans.points import as_array
+from dkmeans.views import Columns
 
 TRAIN = "train"
 EVAL = "eval"
@@ -87,15 +90,15 @@ def _from_iterator(items: Iterator[Any], mode: str) -> Dataset:
     def batches() -> Iterator[Batch]:
         for number, item in enumerate(items):
             features = _without_labels(item, mode)
-            batch = tuple(c for c in _features(features, f"batch {number}") if c.rows)
-            if batch:
+            batch = Batch.of(*_features(features, f"batch {number}").parts)
+            if batch.rows:
                 yield batch
 
     stream = batches()
     first = next(stream, None)
     if first is None:
         raise InvalidData("the input must have at least one batch of rows, got none")
-    return Dataset.of_batches(first[0].source.width, chain([first], stream))
+    return Dataset.of_batches(first.source.width, chain([first], stream))
 
 
 def _features(given: Any, name: str) -> Batch:
@@ -105,15 +108,16 @@ def _features(given: Any, name: str) -> Batch:
     if not given:
         raise InvalidData(f"{name} must have at least one column, got an empty dict")
     columns = [_column(given[key], f"{name}[{key!r}]") for key in sorted(given)]
-    rows = {sum(chunk.rows for chunk in column) for column in columns}
+    rows = {column.rows for column in columns}
     if len(rows) > 1:
         raise InvalidData(f"the columns of {name} must be equally long, got {sorted(rows)} rows")
     pieces = list(_aligned(columns))
     firsts = accumulate((piece[0].rows for piece in pieces), initial=0)
-    return tuple(
-        Chunk(Columns(piece, first), first, first + piece[0].rows)
-        for piece, first in zip(pieces, firsts, strict=False)
-        if piece[0].rows
+    return Batch.of(
+        *(
+            Chunk(Columns(piece, first), first, first + piece[0].rows)
+            for piece, first in zip(pieces, firsts, strict=False)
+        )
     )
 
 
@@ -127,8 +131,8 @@ def _column(values: Any, name: str) -> Batch:
 
 
 def _aligned(columns: list[Batch]) -> Iterator[tuple[Chunk, ...]]:
-    """Cut chunks of several columns so that each piece has the same rows of all of them."""
-    left = [list(reversed(column)) for column in columns]
+    """Cut several columns so that each piece has the same rows of all of them."""
+    left = [[c for c in reversed(column.parts) if isinstance(c, Chunk)] for column in columns]
     while all(left):
         rows = min(chunks[-1].rows for chunks in left)
         piece = []

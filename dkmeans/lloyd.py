@@ -16,7 +16,8 @@ from operator import add
 import numpy as np
 
 from dkmeans.backends import select
-from dkmeans.chunks import Batch, Chunk
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk
 from dkmeans.distance import Centers, Distance, project
 from dkmeans.executors import Executor
 from dkmeans.schedule import Schedule

@@ -17,9 +17,11 @@ import zarr
 import zarr.errors
 
 from dkmeans import storage
-from dkmeans.chunks import Batch, Chunk, Joined, batch_rows
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk
 from dkmeans.errors import Invalid
 from dkmeans.inference import ALL_DISTANCES, CLUSTER_INDEX, Task, run
+from dkmeans.views import Joined
 
 # A region of the output is about this large, and no larger in rows.
 _REGION_BYTES = 32 * 2**20
@@ -68,7 +70,7 @@ def plan_output(address: str, batch: Batch, num_clusters: int, *, distances: boo
     rows = max(1, min(_REGION_ROWS, _REGION_BYTES // row))
     unit = batch[0].rows  # whole chunks of the input, where it has chunks of one size
     rows = rows // unit * unit or rows
-    return Output(address, distances, min(rows, batch_rows(batch)))
+    return Output(address, distances, min(rows, batch.rows))
 
 
 def create(output: Output, rows: int, num_clusters: int, about: dict[str, Any]) -> None:

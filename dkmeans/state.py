@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import repeat
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -38,18 +39,22 @@ class Monoid(Protocol):
 M = TypeVar("M", bound=Monoid)
 
 
-def fold(parts: Iterable[M]) -> M:
+def fold(parts: Iterable[M], sizes: Iterable[int] = repeat(1)) -> M:
     """Add up `parts` in a binary tree whose shape depends on their number alone.
 
-    The tree splits at the largest power of two below the number of parts. So the fold of
-    the folds of aligned runs of 2^j parts is, bit for bit, the fold of the parts, for any j.
+    The tree splits at the largest power of two below the number of parts. So what was folded of
+    aligned runs of 2^j parts, for any j that may differ from run to run, folds to the same bits
+    as the parts themselves; only the last run may be shorter.
+
+    Args:
+        parts: What to add up, in order.
+        sizes: Of how many parts each is the fold already.
 
     Raises:
         ValueError: there is nothing to add.
     """
     stack: list[tuple[int, M]] = []
-    for part in parts:
-        size = 1
+    for part, size in zip(parts, sizes, strict=False):
         while stack and stack[-1][0] == size:
             size, part = 2 * size, stack.pop()[1] + part
         stack.append((size, part))

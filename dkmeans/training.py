@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dkmeans import checkpoints
+from dkmeans.batches import Batch
 from dkmeans.checkpoints import Head, Settings, Stop
-from dkmeans.chunks import Batch
 from dkmeans.config import RunConfig
 from dkmeans.dataset import Dataset
 from dkmeans.errors import Conflict

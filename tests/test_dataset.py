@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, Invalid, InvalidData, InvalidType, limit_epochs
-from dkmeans.chunks import cut
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk
 from dkmeans.sources.memory import MemoryRows
 
 fast = settings(max_examples=60, deadline=None)
@@ -19,6 +20,12 @@ sizes = st.integers(1, 30)
 
 def rows_of(n):
     return np.arange(2 * n, dtype=np.float64).reshape(n, 2)
+
+
+def cut(source, size):
+    """A source's rows as chunks of this size."""
+    starts = range(0, source.rows, size)
+    return Batch.of(*(Chunk(source, start, min(start + size, source.rows)) for start in starts))
 
 
 def dataset_of(n=20, chunk=6):
@@ -267,7 +274,7 @@ def test_a_part_of_shuffled_rows_is_another_in_every_epoch_and_so_not_constant(v
 
 def test_batches_of_a_stream_are_not_constant_and_their_rows_unknown():
     chunks = cut(MemoryRows(rows_of(6), "rows"), 3)
-    dataset = Dataset.of_batches(2, iter([(chunk,) for chunk in chunks]))
+    dataset = Dataset.of_batches(2, iter([Batch((chunk,)) for chunk in chunks]))
     assert dataset.rows is None
     assert not dataset.is_constant
     assert same(loaded(dataset), split(rows_of(6), 3))

@@ -16,7 +16,8 @@ import numpy as np
 from dask.optimization import cull
 from numpy.typing import DTypeLike
 
-from dkmeans.chunks import Batch, Chunk, Source
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk, Source
 
 # A block's graph that pickles to more than this, and to more than a byte for each row, is taken to
 # hold the rows.
@@ -33,13 +34,23 @@ class DaskRows:
     """
 
     graph: Mapping[Any, Any] = field(repr=False)
-    key: Any
+    key: Any  # the block's in the graph, which tells it from all others too
     name: str
     rows: int
     width: int
     dtype: DTypeLike
     first: int
     carries_rows: bool
+
+    @property
+    def chunk_rows(self) -> None:
+        """Its rows are one chunk."""
+        return None
+
+    @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """It reads from no other source."""
+        return ()
 
     def read(self, start: int, stop: int) -> Any:
         """These rows, computed in this thread."""
@@ -60,6 +71,21 @@ class FutureRows:
     width: int
     dtype: DTypeLike
     first: int
+
+    @property
+    def chunk_rows(self) -> None:
+        """Its rows are one chunk."""
+        return None
+
+    @property
+    def key(self) -> None:
+        """They are in memory."""
+        return None
+
+    @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """It reads from no other source."""
+        return ()
 
     def read(self, start: int, stop: int) -> Any:
         """These rows, fetched to this process."""
@@ -95,7 +121,7 @@ def from_dask(array: Any, name: str) -> Batch:
             source = FutureRows(futures[key], name, int(rows), width, dtype, first)
         if rows:
             chunks.append(Chunk(source, first, stop))
-    return tuple(chunks)
+    return Batch(tuple(chunks))
 
 
 def _futures(array: Any) -> dict[Any, Any] | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from dkmeans.chunks import Batch, Chunk, Source, even_rows
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk, Source, even_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,21 @@ class MemoryRows:
         dtype: DTypeLike = self.array.dtype
         return dtype
 
+    @property
+    def chunk_rows(self) -> None:
+        """Its rows are one chunk."""
+        return None
+
+    @property
+    def key(self) -> None:
+        """They are in memory."""
+        return None
+
+    @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """It reads from no other source."""
+        return ()
+
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
         return self.array[start - self.first : stop - self.first]
@@ -58,6 +74,21 @@ class ShippedRows:
     dtype: DTypeLike
     first: int
 
+    @property
+    def chunk_rows(self) -> None:
+        """Its rows are one chunk."""
+        return None
+
+    @property
+    def key(self) -> None:
+        """They are in memory."""
+        return None
+
+    @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """It reads from no other source."""
+        return ()
+
     def read(self, start: int, stop: int) -> Any:
         """Not before the rows have been put in its place."""
         raise RuntimeError(f"{self.name} was not shipped with the task that reads it")
@@ -72,4 +103,4 @@ def from_array(array: Any, name: str) -> Batch:
     size = even_rows(len(array), array.dtype.itemsize * array.shape[1])
     starts = range(0, len(array), size)
     sources = [MemoryRows(array[start : start + size], name, start) for start in starts]
-    return tuple(Chunk(source, source.first, source.first + source.rows) for source in sources)
+    return Batch(tuple(Chunk(s, s.first, s.first + s.rows) for s in sources))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import mmap
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from obstore.exceptions import BaseError
 
-from dkmeans.chunks import Batch, Source, cut, even_rows
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk, Source, even_rows
 from dkmeans.errors import InvalidData
 from dkmeans.storage import absolute, filesystem, is_local, local_path, unreachable
 
@@ -27,6 +29,22 @@ class NpyRows:
     width: int
     dtype: str
     offset: int
+    chunk_rows: int
+
+    @property
+    def first(self) -> int:
+        """The number of its first row."""
+        return 0
+
+    @property
+    def key(self) -> Hashable | None:
+        """The file; a local one is mapped, and the system keeps what it has memory for."""
+        return None if is_local(self.name) else self.name
+
+    @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """It reads from no other source."""
+        return ()
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
@@ -35,7 +53,10 @@ class NpyRows:
         first = self.offset + start * row
         if is_local(self.name):
             shape = (stop - start, self.width)
-            return np.memmap(local_path(self.name), dtype, "r", first, shape)
+            rows: Any = np.memmap(local_path(self.name), dtype, "r", first, shape)
+            if hasattr(mmap, "MADV_WILLNEED"):  # all at once, before the first is asked for
+                rows.base.madvise(mmap.MADV_WILLNEED)
+            return rows
         fs, path = filesystem(self.name)
         data = fs.cat_file(path, start=first, end=self.offset + stop * row)
         return np.frombuffer(data, dtype).reshape(stop - start, self.width)
@@ -79,5 +100,6 @@ def from_npy_file(address: str) -> Batch:
     whole = header.tell() + rows * width * dtype.itemsize
     if size < whole:
         raise InvalidData(f"{address} must be {whole} bytes long, got {size}: it is cut short")
-    source = NpyRows(absolute(address), rows, width, dtype.str, header.tell())
-    return cut(source, even_rows(source.rows, dtype.itemsize * width))
+    chunk_rows = even_rows(rows, dtype.itemsize * width)
+    source = NpyRows(absolute(address), rows, width, dtype.str, header.tell(), chunk_rows)
+    return Batch((Chunk(source, 0, rows),))

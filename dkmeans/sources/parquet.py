@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
 
-from dkmeans.chunks import Batch, Chunk, Source, rows_per_chunk
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk, Source, rows_per_chunk
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.storage import filesystem, unreachable
 
@@ -38,6 +39,21 @@ class ParquetRows:
     def width(self) -> int:
         """How many values a row has."""
         return sum(self.widths)
+
+    @property
+    def chunk_rows(self) -> None:
+        """Its rows are one chunk."""
+        return None
+
+    @property
+    def key(self) -> Hashable:
+        """The place, and what is read there."""
+        return self.name, self.groups, self.columns
+
+    @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """It reads from no other source."""
+        return ()
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
@@ -117,7 +133,7 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
                 f"all files below {address} must have the same columns; {sources[0].name} has "
                 f"{_described(sources[0])}, {source.name} {_described(source)}"
             )
-    return tuple(Chunk(source, source.first, source.first + source.rows) for source in sources)
+    return Batch(tuple(Chunk(s, s.first, s.first + s.rows) for s in sources))
 
 
 def _parquet_files(fs: Any, root: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,8 @@ from numpy.typing import DTypeLike
 from obstore.exceptions import BaseError
 from zarr.storage import LocalStore, MemoryStore
 
-from dkmeans.chunks import Batch, Source, cut, rows_per_chunk
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk, Source, rows_per_chunk
 from dkmeans.errors import InvalidData
 from dkmeans.sources.memory import from_array
 from dkmeans.storage import unreachable, zarr_store
@@ -27,6 +28,12 @@ class ZarrRows:
 
     array: Any
     name: str
+    chunk_rows: int
+
+    @property
+    def first(self) -> int:
+        """The number of its first row."""
+        return 0
 
     @property
     def rows(self) -> int:
@@ -43,6 +50,16 @@ class ZarrRows:
         """The dtype of what it reads."""
         dtype: DTypeLike = self.array.dtype
         return dtype
+
+    @property
+    def key(self) -> Hashable:
+        """The array's place."""
+        return str(self.array.store_path)
+
+    @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """It reads from no other source."""
+        return ()
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
@@ -64,11 +81,12 @@ def _require(folder: Path) -> None:
 
 def from_zarr_array(array: zarr.Array[Any], name: str) -> Batch:
     """Chunks of whole storage chunks, or shards, of about the size that the library likes."""
-    source = ZarrRows(array, name)
+    width = array.shape[1] if array.ndim == 2 else 1
+    unit = (array.shards or array.chunks)[0]
+    source = ZarrRows(array, name, rows_per_chunk(array.dtype.itemsize * width, unit))
     if isinstance(array.store, MemoryStore):  # other processes cannot read it
         return from_array(source.read(0, source.rows), name)
-    unit = (array.shards or array.chunks)[0]
-    return cut(source, rows_per_chunk(array.dtype.itemsize * source.width, unit))
+    return Batch((Chunk(source, 0, source.rows),))
 
 
 def open_array(address: str) -> zarr.Array[Any]:

@@ -1,0 +1,250 @@
+"""The workers of a Dask cluster.
+
+Tasks are pure functions of chunks and a value, so a lost worker costs time and nothing else. What a
+worker keeps of the rows it has read only makes it faster: runs are dealt out in the same way in
+each iteration, each to the worker that did it before if that is there and not behind the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, suppress
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, TypeVar
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from dkmeans.batches import Batch
+from dkmeans.cache import Keeping, keeping, kept
+from dkmeans.chunks import Chunk, Source
+from dkmeans.config import NONE
+from dkmeans.executors.ahead import in_order
+from dkmeans.executors.cores import one_blas_thread
+from dkmeans.executors.memory import keeping_of, room
+from dkmeans.executors.runs import Run, fold_run, halves, plan
+from dkmeans.sources.dask_array import DaskRows, FutureRows
+from dkmeans.sources.memory import MemoryRows, ShippedRows
+from dkmeans.state import M, fold
+
+R = TypeVar("R")
+V = TypeVar("V")
+
+# Results that one task adds up, at most about: keeps any one worker's share of them small.
+_FAN_IN = 8
+_FORGET_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """On whose behalf a task reads.
+
+    Attributes:
+        fit: Names the fit.
+        cache: One of `CACHES`.
+        home: The worker that should do the task. Only there are its rows kept.
+    """
+
+    fit: str
+    cache: str
+    home: str | None = None
+
+
+class Dask(AbstractContextManager["Dask"]):
+    """See the module's docstring.
+
+    The value travels to the workers as the result of a task: unlike what `scatter` places, that
+    can be computed again. Rows in this process's memory travel so too, once, not per iteration.
+
+    Args:
+        client: A `distributed.Client`.
+        cache: Whether rows that are read again are kept: one of `CACHES`.
+    """
+
+    def __init__(self, client: Any, cache: str = NONE) -> None:
+        self._client = client
+        self._reading = _Reading(uuid4().hex, cache)
+        self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
+
+    def __str__(self) -> str:
+        return f"{self.threads} threads of the cluster at {self._client.scheduler.address}"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._shipped.clear()
+        if self._reading.cache != NONE:
+            self._forget()
+
+    @property
+    def threads(self) -> int:
+        """See `Executor`."""
+        return max(1, sum(int(n) for n in self._client.nthreads().values()))
+
+    @property
+    def room(self) -> int:
+        """See `Executor`."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        taken = [(each["memory_limit"], each["metrics"].get("memory", 0)) for each in workers]
+        return sum(room(limit, memory) for limit, memory in taken)
+
+    def map_reduce(
+        self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
+    ) -> list[M]:
+        """See `Executor`."""
+        shared = self._client.submit(_identity, value, pure=False)
+        threads = sorted(self._client.nthreads().items()) or [("", 1)]
+        homes = [worker for worker, count in threads for _ in range(count)]
+        runs = plan(batches, len(homes))
+        folds = {
+            run: self._submit(
+                _fold_run,
+                function,
+                batches[run.batch].chunks_between(run.start, run.stop),
+                shared,
+                homes[min(run.share, len(homes) - 1)] or None,
+            )
+            for run in runs
+        }
+        results = [
+            self._fold([run for run in runs if run.batch == number], folds)
+            for number in range(len(batches))
+        ]
+        try:
+            return [result.result() for result in results]
+        except BaseException:
+            self._client.cancel([*folds.values(), *results])
+            raise
+
+    def map(
+        self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
+    ) -> Iterator[R]:
+        """See `Executor`."""
+        shared = self._client.submit(_identity, value, pure=False)
+        tasks = (self._submit(_apply, function, Batch((chunk,)), shared) for chunk in chunks)
+        return in_order(tasks, self.threads)
+
+    def _fold(self, runs: Sequence[Run], folds: dict[Run, Any]) -> Any:
+        """The fold of consecutive runs that make a branch of the tree."""
+        if len(runs) == 1:
+            return folds[runs[0]]
+        parts, sizes = [folds[run] for run in runs], [run.size for run in runs]
+        if len(runs) > _FAN_IN:
+            branches = halves(runs)
+            parts = [self._fold(branch, folds) for branch in branches]
+            sizes = [sum(run.size for run in branch) for branch in branches]
+        return self._client.submit(_fold_parts, sizes, *parts, pure=False)
+
+    def _submit(
+        self, task: Any, function: Any, run: Batch, shared: Any, home: str | None = None
+    ) -> Any:
+        """Submit a task over chunks, with their rows in memory as arguments of their own."""
+        futures: dict[Source, tuple[int, Any]] = {}
+
+        def ship(source: Source) -> Source:
+            if not (
+                isinstance(source, MemoryRows | FutureRows)
+                or (isinstance(source, DaskRows) and source.carries_rows)
+            ):
+                return source
+            number, _ = futures.setdefault(source, (len(futures), self._future(source)))
+            table = (source.rows, source.width, source.dtype)
+            return ShippedRows(number, source.name, *table, source.first)
+
+        run = run.with_leaves(ship)
+        arrays = [future for _, future in futures.values()]
+        where = {"workers": [home], "allow_other_workers": True} if home else {}
+        reading = replace(self._reading, home=home)
+        return self._client.submit(
+            task, function, run, shared, reading, *arrays, **where, pure=False
+        )
+
+    def _future(self, source: Source) -> Any:
+        if isinstance(source, FutureRows):
+            return source.future
+        if source not in self._shipped:
+            rows = source.array if isinstance(source, MemoryRows) else source
+            self._shipped[source] = self._client.submit(_unpack, rows, pure=False)
+        return self._shipped[source]
+
+    def _forget(self) -> None:
+        """Have all workers let go of the rows they keep; one that does not answer does later."""
+        if self._client.status == "running":
+            done = [
+                self._client.submit(_forget, self._reading.fit, workers=[worker], pure=False)
+                for worker in self._client.nthreads()
+            ]
+            for future in done:
+                with suppress(TimeoutError, CancelledError):
+                    future.result(timeout=_FORGET_SECONDS)
+
+
+def _identity(value: V) -> V:
+    return value
+
+
+def _unpack(rows: Any) -> Any:
+    """Rows as they were shipped, or made by the graph that was."""
+    return rows.read(rows.first, rows.first + rows.rows) if isinstance(rows, DaskRows) else rows
+
+
+def _apply(
+    function: Callable[[Chunk, V], R], run: Batch, value: V, reading: _Reading, *arrays: Any
+) -> R:
+    one_blas_thread()
+    (chunk,) = _unpacked(run, arrays)
+    return _reading(reading, function, chunk, value)
+
+
+def _fold_run(
+    function: Callable[[Chunk, V], M], run: Batch, value: V, reading: _Reading, *arrays: Any
+) -> M:
+    one_blas_thread()
+    result: M = _reading(reading, fold_run, function, _unpacked(run, arrays), value)
+    return result
+
+
+def _fold_parts(sizes: Sequence[int], *parts: M) -> M:
+    return fold(parts, sizes)
+
+
+def _forget(fit: str) -> None:
+    kept.forget(fit)
+
+
+def _reading(reading: _Reading, function: Callable[..., R], *arguments: Any) -> R:
+    """Call a function; of the rows it reads, this worker keeps what it should and can."""
+    from distributed import get_worker  # noqa: PLC0415 this is a worker: it is imported
+
+    worker = get_worker()
+    limit = worker.memory_manager.memory_limit
+    fit = _keeping(reading.fit, reading.cache, limit)
+    if worker.address != reading.home:  # who should have done this will want to do it again
+        fit = replace(fit, most=0)
+    context = copy_context()
+    context.run(keeping.set, fit)
+    result: R = context.run(function, *arguments)
+    return result
+
+
+@lru_cache(maxsize=16)
+def _keeping(fit: str, cache: str, limit: int | None) -> Keeping:
+    """What this process keeps: found out once, before it has read."""
+    return keeping_of(fit, cache, limit)
+
+
+def _unpacked(run: Batch, arrays: Sequence[Any]) -> Batch:
+    """The chunks with the arrays that travelled beside them put where they belong."""
+
+    def unpack(source: Source) -> Source:
+        if not isinstance(source, ShippedRows):
+            return source
+        return MemoryRows(arrays[source.argument], source.name, source.first)
+
+    return run.with_leaves(unpack) if arrays else run

@@ -1,0 +1,137 @@
+"""Runs: which chunks are folded together, and how a thread goes over them.
+
+A run is 2^j chunks that begin at a multiple of 2^j. Its fold is therefore a branch of the tree in
+which the whole batch is folded, whatever j: results have the same bits however the chunks are
+dealt out. There are some runs for each thread, not for each chunk, and they become smaller towards
+the end of a thread's share, so that whoever is done early has something left to take over.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice, pairwise
+from typing import TypeVar
+
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk
+from dkmeans.executors.cores import usable_cores
+from dkmeans.sources.memory import MemoryRows
+from dkmeans.state import FloatArray, M, fold
+
+V = TypeVar("V")
+
+# The smallest run is this part of a thread's share.
+_SMALLEST_PART = 8
+# Chunks that a thread has read for it while it works on another.
+AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Some consecutive chunks of a batch.
+
+    Attributes:
+        batch: The batch's number.
+        start: The first chunk's number in the batch.
+        stop: The number after the last one's.
+        share: Which thread, of all there are, should do it if it can.
+    """
+
+    batch: int
+    start: int
+    stop: int
+    share: int
+
+    @property
+    def size(self) -> int:
+        """How many chunks it has."""
+        return self.stop - self.start
+
+
+def plan(batches: Sequence[Batch], shares: int) -> list[Run]:
+    """Deal the chunks of all batches, in order, into as many shares of about the same size."""
+    each = sum(map(len, batches)) / shares
+    runs: list[Run] = []
+    first = 0
+    for number, batch in enumerate(batches):
+        runs += _of_batch(number, len(batch), first, each)
+        first += len(batch)
+    return runs
+
+
+def _of_batch(number: int, chunks: int, first: int, each: float) -> Iterator[Run]:
+    """The runs of a batch that has `first` chunks before it, where a share has `each`."""
+    least = _power_of_two(each / _SMALLEST_PART)
+    # The end of a share, but for the last, is such that a run of the least size can begin there.
+    shares = range(int(first / each), max(math.ceil((first + chunks) / each), 1))
+    ends = [round(((share + 1) * each - first) / least) * least for share in shares]
+    ends = [min(max(end, 0), chunks) for end in ends[:-1]] + [chunks]
+    for share, (start, end) in zip(shares, pairwise([0, *ends]), strict=True):
+        while start < end:
+            size = max(least, _power_of_two((end - start) / 2))
+            while start % size:
+                size //= 2
+            yield Run(number, start, min(start + size, end), share)
+            start += size
+
+
+def _power_of_two(value: float) -> int:
+    """The largest one that is not above a value; 1 at least."""
+    return 1 << max(0, int(value).bit_length() - 1)
+
+
+def halves(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """The runs on either side of where the tree that they are folded in splits."""
+    start, chunks = runs[0].start, runs[-1].stop - runs[0].start
+    middle = start + _power_of_two(chunks - 1)
+    left = [run for run in runs if run.start < middle]
+    return left, list(runs[len(left) :])
+
+
+def loaded(run: Batch) -> Iterator[Chunk]:
+    """The chunks of a run, their rows in memory: the next are read while one is worked on."""
+    if all(source.key is None and not source.parts for source in run.sources()):
+        yield from run
+        return
+    chunks, waiting = iter(run), deque[tuple[Chunk, Future[FloatArray] | None]]()
+    try:
+        while True:
+            for chunk in islice(chunks, AHEAD + 1 - len(waiting)):
+                waiting.append((chunk, None if chunk.is_at_hand else _begin(chunk)))
+            if not waiting:
+                return
+            chunk, reading = waiting.popleft()
+            if reading is not None:
+                rows = MemoryRows(reading.result(), chunk.source.name, chunk.start)
+                chunk = replace(chunk, source=rows)
+            yield chunk
+    finally:
+        for _, reading in waiting:
+            if reading is not None:
+                reading.cancel()
+
+
+def fold_run(function: Callable[[Chunk, V], M], run: Batch, value: V) -> M:
+    """`function` of each chunk and a value, added up by `fold`."""
+    return fold(function(chunk, value) for chunk in loaded(run))
+
+
+def _begin(chunk: Chunk) -> Future[FloatArray]:
+    return _readers().submit(copy_context().run, chunk.load, chunk.source.width)
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """Threads that read; there are no more than have been needed at a time."""
+    return ThreadPoolExecutor(AHEAD * max(usable_cores(), 16), "dkmeans-read")
+
+
+if hasattr(os, "register_at_fork"):  # a child has no threads but the one that forked it
+    os.register_at_fork(after_in_child=_readers.cache_clear)

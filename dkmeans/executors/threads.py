@@ -1,0 +1,120 @@
+"""The threads of this process: the embedded default, and the definition of correct."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from contextvars import Context, copy_context
+from threading import Event
+from types import TracebackType
+from typing import TypeVar
+from uuid import uuid4
+
+from dkmeans.batches import Batch
+from dkmeans.cache import keeping, kept
+from dkmeans.chunks import Chunk
+from dkmeans.config import NONE
+from dkmeans.executors import cores
+from dkmeans.executors.ahead import in_order
+from dkmeans.executors.memory import keeping_of, own_room, system_limit
+from dkmeans.executors.runs import Run, fold_run, plan
+from dkmeans.state import M, fold
+
+R = TypeVar("R")
+V = TypeVar("V")
+
+
+class Threads(AbstractContextManager["Threads"]):
+    """See the module's docstring.
+
+    Args:
+        threads: How many; None: as many as there are processors.
+        cache: Whether rows that are read again are kept: one of `CACHES`.
+    """
+
+    def __init__(self, threads: int | None = None, cache: str = NONE) -> None:
+        self._count = threads or cores.usable_cores()
+        self._pool = ThreadPoolExecutor(self._count, "dkmeans")
+        self._stopped = Event()
+        self._fit, self._cache = uuid4().hex, cache
+        self._context: Context | None = None
+
+    def __str__(self) -> str:
+        return f"{self._count} threads of this process"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        self._pool.shutdown(cancel_futures=True)
+        kept.forget(self._fit)
+
+    @property
+    def threads(self) -> int:
+        """See `Executor`."""
+        return self._count
+
+    @property
+    def room(self) -> int:
+        """See `Executor`."""
+        return own_room(system_limit())
+
+    def map_reduce(
+        self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
+    ) -> list[M]:
+        """See `Executor`."""
+        runs = plan(batches, self._count)
+        with cores.computing:
+            try:
+                # The large ones first: the small ones then fill up what time is left.
+                order = sorted(runs, key=lambda run: -run.size)
+                pending = {
+                    run: self._submit(self._fold, function, batches[run.batch], run, value)
+                    for run in order
+                }
+                # Woken once: a thread that is woken for each result takes the interpreter away.
+                wait(pending.values(), return_when=FIRST_EXCEPTION)
+                return [
+                    _fold_of([run for run in runs if run.batch == number], pending)
+                    for number in range(len(batches))
+                ]
+            except BaseException:
+                self._stopped.set()
+                for future in pending.values():
+                    future.cancel()
+                raise
+
+    def map(
+        self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
+    ) -> Iterator[R]:
+        """See `Executor`."""
+        return in_order((self._submit(function, chunk, value) for chunk in chunks), self._count)
+
+    def _submit(self, function: Callable[..., R], *arguments: object) -> Future[R]:
+        return self._pool.submit(self._keeping().copy().run, function, *arguments)
+
+    def _keeping(self) -> Context:
+        """What threads know of the fit they read for; how much they may keep is found out once."""
+        if self._context is None:
+            self._context = copy_context()
+            limit = None if self._cache != NONE else 1
+            self._context.run(keeping.set, keeping_of(self._fit, self._cache, limit))
+        return self._context
+
+    def _fold(self, function: Callable[[Chunk, V], M], batch: Batch, run: Run, value: V) -> M:
+        """A run's sum; a long one ends at the next chunk when the caller has gone."""
+
+        def guarded(chunk: Chunk, value: V) -> M:
+            if self._stopped.is_set():
+                raise CancelledError
+            return function(chunk, value)
+
+        return fold_run(guarded, batch.chunks_between(run.start, run.stop), value)
+
+
+def _fold_of(runs: Sequence[Run], pending: dict[Run, Future[M]]) -> M:
+    return fold((pending[run].result() for run in runs), (run.size for run in runs))
