@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from dkmeans.errors import Conflict
 from dkmeans.executors import Executor
 from dkmeans.initialization import Initialization
 from dkmeans.lloyd import converged, iterate
+from dkmeans.preflight import examine
 from dkmeans.report import Progress, logger, report_progress
 from dkmeans.state import StopReason, TrainState
 
@@ -61,14 +63,8 @@ def train(
     """
     checkpoints.prepare(plan.model_dir)
     saver = _Saver(plan, head, start)
-    batches = dataset.batches()
-    logger.info(
-        "%d clusters of %s rows of %d columns, on %s",
-        plan.initialization.num_clusters,
-        "any number of" if dataset.rows is None else f"{dataset.rows:,}",
-        dataset.width,
-        executor,
-    )
+    batches = _examined(plan, dataset, executor)
+    logger.info("%d clusters, on %s", plan.initialization.num_clusters, executor)
     if start is None:
         logger.info("finding the first centers")
         centers, batches = plan.initialization.find(batches, dataset.rows, executor)
@@ -91,6 +87,20 @@ def train(
         raise
     logger.info("%s at step %d", reason.value, state.step)
     return reason
+
+
+def _examined(plan: Plan, dataset: Dataset, executor: Executor) -> Iterator[Batch]:
+    """The batches, after saying what they will ask of the machines."""
+    batches = dataset.batches()
+    first = next(batches, None)
+    if first is None:
+        return batches
+    found = examine(first, dataset.rows, executor, plan.config.cache)
+    for sentence in found.describe():
+        logger.info("%s", sentence)
+    for remark in found.remarks:
+        logger.warning("%s", remark)
+    return chain([first], batches)
 
 
 def _until_stopped(

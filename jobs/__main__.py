@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dkmeans_jobs import demo, evaluate, info, predict, train
+from dkmeans_jobs import demo, evaluate, info, plan, predict, train
 from dkmeans_jobs.arguments import parse
 from dkmeans_jobs.console import print_result, progress_shown
 
 from dkmeans import Conflict, Invalid
 
 _JOBS = {
+    "plan": plan.run,
     "train": train.run,
     "evaluate": evaluate.run,
     "predict": predict.run,

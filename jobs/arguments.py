@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dkmeans import Invalid, __version__
-from dkmeans.config import BACKENDS
+from dkmeans.config import BACKENDS, CACHES
 
 # Flags on the line that overrule an entry of another name, because the two exclude each other.
 _RIVALS = {
@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dkmeans {__version__}")
     jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True)
+    _add_plan(jobs)
     _add_train(jobs)
     _add_evaluate(jobs)
     _add_predict(jobs)
@@ -102,7 +103,24 @@ def _add_train(jobs: Any) -> None:
         help="stop when the loss changes by less than this part of 1 + the loss",
     )
     _add_cluster(train)
+    _add_cache(train)
     train.set_defaults(needs=("num_clusters", "model_dir"))
+
+
+def _add_plan(jobs: Any) -> None:
+    plan = _add_job(
+        jobs,
+        "plan",
+        "what training on some rows would take",
+        "Print what training would ask of the machines, and about how long an iteration would "
+        "take, from a few chunks that are gone over. Nothing is written.",
+    )
+    _add_input(plan)
+    plan.add_argument("--num-clusters", type=int, metavar="K", help="how many clusters")
+    plan.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="the distance")
+    _add_cluster(plan)
+    _add_cache(plan)
+    plan.set_defaults(needs=("num_clusters",))
 
 
 def _add_evaluate(jobs: Any) -> None:
@@ -208,6 +226,15 @@ def _add_cluster(job: argparse.ArgumentParser) -> None:
         choices=BACKENDS,
         help="what computes: compiled code, or NumPy alone; by default the first that a worker "
         "can use",
+    )
+
+
+def _add_cache(job: argparse.ArgumentParser) -> None:
+    job.add_argument(
+        "--cache",
+        choices=CACHES,
+        help="whether workers keep stored rows in memory between iterations: what fits (auto, the "
+        "default), none, or all (memory)",
     )
 
 

@@ -13,6 +13,7 @@ from dkmeans_jobs.model import remember_input, remembered_input
 
 from dkmeans import Dataset, Invalid, KMeans, RunConfig, checkpoints
 from dkmeans.checkpoints import Checkpoint
+from dkmeans.config import AUTO
 from dkmeans.state import StopReason
 
 _TOLERANCE = 1e-4
@@ -104,7 +105,7 @@ def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
             1 if arguments.steps_per_iteration is None else arguments.steps_per_iteration
         ),
         relative_tolerance=ends.relative_tolerance,
-        config=RunConfig(client=client, backend=arguments.backend),
+        config=RunConfig(client=client, backend=arguments.backend, cache=arguments.cache or AUTO),
     )
 
 

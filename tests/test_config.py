@@ -35,6 +35,7 @@ def test_the_defaults_are_the_documented_ones():
         "log_step_count_steps": 100,
         "client": None,
         "backend": None,
+        "cache": "auto",
     }
 
 

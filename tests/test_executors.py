@@ -4,6 +4,8 @@ import gc
 import logging
 import multiprocessing
 import os
+import resource
+import shutil
 import signal
 import sys
 import threading
@@ -16,7 +18,7 @@ import zarr
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_info
 
-from dkmeans import Dataset, InvalidData, KMeans, RunConfig, checkpoints
+from dkmeans import Dataset, InvalidData, KMeans, RunConfig, cache, checkpoints
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask, Threads, open_executor
 from dkmeans.inference import score
@@ -218,6 +220,65 @@ def test_tasks_grow_with_the_workers_and_not_with_the_chunks(client):
         return len(count)
 
     assert tasks(400) <= tasks(50) <= 20
+
+
+# What workers keep.
+
+
+@pytest.mark.parametrize("where", ["threads", "workers"])
+def test_rows_that_are_kept_are_read_once_and_give_the_same_bits(where, client, tmp_path):
+    path = str(tmp_path / "rows.zarr")
+    rows = np.random.default_rng(5).normal(size=(20 * 150 - 70, 6)).astype(np.float32)
+    zarr.create_array(path, data=rows, chunks=(150, 6), shards=None)
+    batches = batches_of(Dataset.from_zarr(path))
+    with Threads(1) as executor:
+        (expected,) = executor.map_reduce(accumulate, batches, values())
+
+    def opened(cache):
+        return Threads(2, cache) if where == "threads" else Dask(client, cache)
+
+    with opened("auto") as keeping, opened("none") as streaming:
+        assert same(keeping.map_reduce(accumulate, batches, values())[0], expected)
+        assert same(streaming.map_reduce(accumulate, batches, values())[0], expected)
+        shutil.rmtree(tmp_path / "rows.zarr" / "c")  # which Zarr reads as zeros
+        assert same(keeping.map_reduce(accumulate, batches, values())[0], expected)
+        assert not same(streaming.map_reduce(accumulate, batches, values())[0], expected)
+
+
+def test_steps_smaller_than_a_chunk_decode_it_once_even_where_nothing_is_kept(tmp_path):
+    path = str(tmp_path / "rows.zarr")
+    zarr.create_array(path, data=np.ones((300, 6), np.float32), chunks=(300, 6))
+    batches = batches_of(Dataset.from_zarr(path), 10)
+    with Threads(2, "none") as executor:
+        executor.map_reduce(accumulate, batches[:4], values())
+        shutil.rmtree(tmp_path / "rows.zarr" / "c")
+        sums = executor.map_reduce(accumulate, batches[4:], values())
+    assert sum(each.sums.sum() for each in sums) == 260 * 6
+
+
+def test_what_workers_keep_goes_when_the_fit_ends(client, dataset):
+    with Dask(client, "auto") as executor:
+        executor.map_reduce(accumulate, batches_of(dataset), values())
+        kept = client.run(lambda: cache.kept.bytes)
+        assert sum(kept.values()) == dataset.rows * 6 * 4
+        assert min(kept.values()) > 0.3 * sum(kept.values())  # each its own share
+    assert set(client.run(lambda: cache.kept.bytes).values()) == {0}
+
+
+def test_a_worker_gives_back_no_memory_that_the_next_chunk_needs(client, dataset):
+    with Dask(client) as executor:
+        executor.map_reduce(accumulate, batches_of(dataset), values())
+
+    def touched():
+        """Pages touched for the first time by the second of two arrays of 16 MB."""
+        faults = []
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            np.ones(2**21)
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        return faults[-1]
+
+    assert max(client.run(touched).values()) < 400
 
 
 def test_nothing_is_left_on_the_cluster_when_a_fit_has_ended(client, dataset):

@@ -146,6 +146,30 @@ def test_mini_batches_go_once_over_the_data_when_nothing_else_ends_them(run_json
     assert again["status"] == "already done"
 
 
+def test_plan_tells_what_training_would_take_and_writes_nothing(run, run_json, store, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    told = run_json("plan", store, "--num-clusters", 4, "--cache", "none")
+    assert (told["rows"], told["columns"], told["dtype"]) == (900, 3, "float32")
+    assert (told["size"], told["chunks"], told["largest_chunk"]) == ("10.8 kB", 1, "10.8 kB")
+    assert told["kept_in_memory"] == "0%"
+    assert 0 < told["seconds_of_a_later_one"] <= told["seconds_of_the_first_iteration"] < 10
+    assert ["chunks for" in remark for remark in told["remarks"]] == [True]
+    assert sorted(tmp_path.rglob("*")) == before
+    code, out, _ = run("plan", store, "--num-clusters", 4)
+    assert code == 0
+    assert "kept in memory                  100%" in out
+
+
+def test_plan_refuses_what_train_would(run, store):
+    for argv, text in (
+        (["plan", "rows.csv", "--num-clusters", 4], "INPUT must end in"),
+        (["plan", store, "--num-clusters", 0], "--num-clusters must be an integer >= 1, got 0"),
+    ):
+        code, _, err = run(*argv)
+        assert code == 2
+        assert text in err
+
+
 def test_info_tells_what_is_in_a_model(run, run_json, store, tmp_path):
     run_json(*train(store, tmp_path / "m", "--metric", "cosine", "--max-steps", 3))
     about = run_json("info", tmp_path / "m")
@@ -297,7 +321,7 @@ def test_a_local_cluster_gives_the_bits_that_threads_give(run_json, store, tmp_p
 def test_ctrl_c_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, where):
     rows = np.random.default_rng(0).normal(size=(60_000, 16)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
-    argv = [*COMMAND, "train", tmp_path / "rows.npy", "--num-clusters", "100"]
+    argv = [*COMMAND, "train", tmp_path / "rows.npy", "--num-clusters", "1000"]
     argv = [*map(str, argv), "--model-dir", str(tmp_path / "m"), "--seed", "1", "--steps", "100000"]
     with subprocess.Popen(
         [*argv, *where], stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -312,7 +336,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, where)
     assert "Run the same command again" in err
     state = checkpoints.latest(str(tmp_path / "m")).state
     assert state.step > 0
-    more = ["train", str(tmp_path / "rows.npy"), "--num-clusters", "100", "--json"]
+    more = ["train", str(tmp_path / "rows.npy"), "--num-clusters", "1000", "--json"]
     more += ["--model-dir", str(tmp_path / "m"), "--max-steps", str(state.step + 2)]
     rerun = subprocess.run([*COMMAND, *more], capture_output=True, text=True, check=True)
     assert json.loads(rerun.stdout)["step"] == state.step + 2

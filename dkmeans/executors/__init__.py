@@ -14,6 +14,7 @@ from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk
 from dkmeans.config import NONE
 from dkmeans.executors.dask_workers import Dask
+from dkmeans.executors.memory import Memory
 from dkmeans.executors.threads import Threads
 from dkmeans.state import M
 
@@ -26,14 +27,8 @@ __all__ = ["Dask", "Executor", "Threads", "open_executor"]
 class Executor(Protocol):
     """Applies a function to chunks and a value, wherever it does."""
 
-    @property
-    def threads(self) -> int:
-        """How many there are now."""
-        ...
-
-    @property
-    def room(self) -> int:
-        """How many bytes of rows can be kept in memory, about, all workers together."""
+    def memory(self) -> Memory:
+        """What the workers have now."""
         ...
 
     def map_reduce(

@@ -7,6 +7,8 @@ each iteration, each to the worker that did it before if that is there and not b
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, suppress
@@ -23,8 +25,8 @@ from dkmeans.cache import Keeping, keeping, kept
 from dkmeans.chunks import Chunk, Source
 from dkmeans.config import NONE
 from dkmeans.executors.ahead import in_order
-from dkmeans.executors.cores import one_blas_thread
-from dkmeans.executors.memory import keeping_of, room
+from dkmeans.executors.cores import prepare_worker
+from dkmeans.executors.memory import Memory, keeping_of, room, system_limit
 from dkmeans.executors.runs import Run, fold_run, halves, plan
 from dkmeans.sources.dask_array import DaskRows, FutureRows
 from dkmeans.sources.memory import MemoryRows, ShippedRows
@@ -34,7 +36,12 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 # Results that one task adds up, at most about: keeps any one worker's share of them small.
-_FAN_IN = 8
+_FAN_IN = 16
+# The smallest run of chunks is this part of a thread's share, in an iteration of seconds, where
+# a worker that is behind should have something to give away, and in a quick one, where tasks cost.
+_PARTS, _PARTS_OF_A_LONG_ONE, _LONG_SECONDS = 4, 16, 5.0
+# A list of the workers that is as old may be used: tasks for one that has gone go to another.
+_WORKERS_SECONDS = 1.0
 _FORGET_SECONDS = 2
 
 
@@ -68,9 +75,12 @@ class Dask(AbstractContextManager["Dask"]):
         self._client = client
         self._reading = _Reading(uuid4().hex, cache)
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
+        self._homes: list[str] = []
+        self._listed = -math.inf
+        self._parts = _PARTS
 
     def __str__(self) -> str:
-        return f"{self.threads} threads of the cluster at {self._client.scheduler.address}"
+        return f"{self._threads()} threads of the cluster at {self._client.scheduler.address}"
 
     def __exit__(
         self,
@@ -82,33 +92,33 @@ class Dask(AbstractContextManager["Dask"]):
         if self._reading.cache != NONE:
             self._forget()
 
-    @property
-    def threads(self) -> int:
-        """See `Executor`."""
-        return max(1, sum(int(n) for n in self._client.nthreads().values()))
-
-    @property
-    def room(self) -> int:
+    def memory(self) -> Memory:
         """See `Executor`."""
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        taken = [(each["memory_limit"], each["metrics"].get("memory", 0)) for each in workers]
-        return sum(room(limit, memory) for limit, memory in taken)
+        limits = [each["memory_limit"] or system_limit() for each in workers]
+        taken = [each["metrics"].get("memory", 0) for each in workers]
+        return Memory(
+            workers=len(limits),
+            threads=self._threads(),
+            limit=min(limits, default=0),
+            room=sum(map(room, limits, taken)),
+        )
 
     def map_reduce(
         self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
     ) -> list[M]:
         """See `Executor`."""
+        began = time.monotonic()
         shared = self._client.submit(_identity, value, pure=False)
-        threads = sorted(self._client.nthreads().items()) or [("", 1)]
-        homes = [worker for worker, count in threads for _ in range(count)]
-        runs = plan(batches, len(homes))
+        homes = self._threads_by_worker()
+        runs = plan(batches, len(homes), self._parts)
         folds = {
             run: self._submit(
                 _fold_run,
                 function,
                 batches[run.batch].chunks_between(run.start, run.stop),
                 shared,
-                homes[min(run.share, len(homes) - 1)] or None,
+                homes[run.share],
             )
             for run in runs
         }
@@ -117,10 +127,12 @@ class Dask(AbstractContextManager["Dask"]):
             for number in range(len(batches))
         ]
         try:
-            return [result.result() for result in results]
+            found = [result.result() for result in results]
         except BaseException:
             self._client.cancel([*folds.values(), *results])
             raise
+        self._parts = _PARTS if time.monotonic() - began < _LONG_SECONDS else _PARTS_OF_A_LONG_ONE
+        return found
 
     def map(
         self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
@@ -128,7 +140,18 @@ class Dask(AbstractContextManager["Dask"]):
         """See `Executor`."""
         shared = self._client.submit(_identity, value, pure=False)
         tasks = (self._submit(_apply, function, Batch((chunk,)), shared) for chunk in chunks)
-        return in_order(tasks, self.threads)
+        return in_order(tasks, self._threads())
+
+    def _threads(self) -> int:
+        return max(1, sum(int(n) for n in self._client.nthreads().values()))
+
+    def _threads_by_worker(self) -> list[str | None]:
+        """For each thread of the cluster its worker, in an order that stays."""
+        if time.monotonic() - self._listed > _WORKERS_SECONDS:
+            workers = sorted(self._client.nthreads().items())
+            self._homes = [worker for worker, count in workers for _ in range(count)]
+            self._listed = time.monotonic()
+        return list(self._homes) or [None]
 
     def _fold(self, runs: Sequence[Run], folds: dict[Run, Any]) -> Any:
         """The fold of consecutive runs that make a branch of the tree."""
@@ -197,7 +220,7 @@ def _unpack(rows: Any) -> Any:
 def _apply(
     function: Callable[[Chunk, V], R], run: Batch, value: V, reading: _Reading, *arrays: Any
 ) -> R:
-    one_blas_thread()
+    prepare_worker()
     (chunk,) = _unpacked(run, arrays)
     return _reading(reading, function, chunk, value)
 
@@ -205,7 +228,7 @@ def _apply(
 def _fold_run(
     function: Callable[[Chunk, V], M], run: Batch, value: V, reading: _Reading, *arrays: Any
 ) -> M:
-    one_blas_thread()
+    prepare_worker()
     result: M = _reading(reading, fold_run, function, _unpacked(run, arrays), value)
     return result
 

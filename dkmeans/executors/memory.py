@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import psutil
 
 from dkmeans.cache import Keeping, kept
 from dkmeans.config import NONE
 
 # With what it keeps, a process stays below this part of its limit: at 0.8 Dask pauses a worker.
-_MOST = 0.6
+_MOST, _SAFE = 0.6, 0.8
 # What a process that computes takes up beside rows: the interpreter, libraries, compiled code.
 PROCESS_BYTES = 400 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the workers have; the threads of this process count as one worker.
+
+    Attributes:
+        workers: How many there are.
+        threads: How many threads they have together.
+        limit: How many bytes the smallest of them may have.
+        room: How many bytes of rows they can keep, together.
+    """
+
+    workers: int
+    threads: int
+    limit: int
+    room: int
+
+    def __str__(self) -> str:
+        workers = f"{self.workers} workers" if self.workers > 1 else "1 worker"
+        return f"{workers} with {self.threads} threads"
+
+    @property
+    def threads_per_worker(self) -> int:
+        """How many threads a worker has."""
+        return -(-self.threads // max(1, self.workers))
+
+    @property
+    def spare(self) -> int:
+        """What a worker may use beside what it keeps and what the process itself takes up."""
+        return max(0, int((_SAFE - _MOST) * self.limit))
 
 
 def room(limit: int, taken: int) -> int:

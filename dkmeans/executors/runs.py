@@ -8,7 +8,6 @@ the end of a thread's share, so that whoever is done early has something left to
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import islice, pairwise
+from itertools import islice
 from typing import TypeVar
 
 from dkmeans.batches import Batch
@@ -27,8 +26,6 @@ from dkmeans.state import FloatArray, M, fold
 
 V = TypeVar("V")
 
-# The smallest run is this part of a thread's share.
-_SMALLEST_PART = 8
 # Chunks that a thread has read for it while it works on another.
 AHEAD = 2
 
@@ -55,25 +52,36 @@ class Run:
         return self.stop - self.start
 
 
-def plan(batches: Sequence[Batch], shares: int) -> list[Run]:
-    """Deal the chunks of all batches, in order, into as many shares of about the same size."""
-    each = sum(map(len, batches)) / shares
+def plan(batches: Sequence[Batch], shares: int, parts: int) -> list[Run]:
+    """Deal the chunks of all batches, in order, into as many shares of about the same size.
+
+    Args:
+        batches: What is to be folded.
+        shares: How many threads there are.
+        parts: No run is much smaller than this part of a share.
+    """
+    total = sum(map(len, batches))
+    least = _power_of_two(total / shares / parts)
     runs: list[Run] = []
     first = 0
     for number, batch in enumerate(batches):
-        runs += _of_batch(number, len(batch), first, each)
-        first += len(batch)
+        last = first + len(batch)
+        mine = range(first * shares // total, -(-last * shares // total))
+        ends = [(share + 1) * total / shares - first for share in mine]
+        runs += _of_batch(number, len(batch), list(zip(mine, ends, strict=True)), least)
+        first = last
     return runs
 
 
-def _of_batch(number: int, chunks: int, first: int, each: float) -> Iterator[Run]:
-    """The runs of a batch that has `first` chunks before it, where a share has `each`."""
-    least = _power_of_two(each / _SMALLEST_PART)
-    # The end of a share, but for the last, is such that a run of the least size can begin there.
-    shares = range(int(first / each), max(math.ceil((first + chunks) / each), 1))
-    ends = [round(((share + 1) * each - first) / least) * least for share in shares]
-    ends = [min(max(end, 0), chunks) for end in ends[:-1]] + [chunks]
-    for share, (start, end) in zip(shares, pairwise([0, *ends]), strict=True):
+def _of_batch(
+    number: int, chunks: int, shares: Sequence[tuple[int, float]], least: int
+) -> Iterator[Run]:
+    """The runs of a batch that several shares have a part of, each up to about a chunk's number."""
+    start = 0
+    for share, border in shares:
+        # There a run of the least size can begin, unless it is where the batch ends.
+        end = min(max(round(border / least) * least, 0), chunks)
+        end = chunks if share == shares[-1][0] else end
         while start < end:
             size = max(least, _power_of_two((end - start) / 2))
             while start % size:

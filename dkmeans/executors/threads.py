@@ -17,12 +17,15 @@ from dkmeans.chunks import Chunk
 from dkmeans.config import NONE
 from dkmeans.executors import cores
 from dkmeans.executors.ahead import in_order
-from dkmeans.executors.memory import keeping_of, own_room, system_limit
+from dkmeans.executors.memory import Memory, keeping_of, own_room, system_limit
 from dkmeans.executors.runs import Run, fold_run, plan
 from dkmeans.state import M, fold
 
 R = TypeVar("R")
 V = TypeVar("V")
+
+# The smallest run of chunks is this part of a thread's share.
+_PARTS = 16
 
 
 class Threads(AbstractContextManager["Threads"]):
@@ -53,21 +56,16 @@ class Threads(AbstractContextManager["Threads"]):
         self._pool.shutdown(cancel_futures=True)
         kept.forget(self._fit)
 
-    @property
-    def threads(self) -> int:
+    def memory(self) -> Memory:
         """See `Executor`."""
-        return self._count
-
-    @property
-    def room(self) -> int:
-        """See `Executor`."""
-        return own_room(system_limit())
+        limit = system_limit()
+        return Memory(1, self._count, limit, own_room(limit))
 
     def map_reduce(
         self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
     ) -> list[M]:
         """See `Executor`."""
-        runs = plan(batches, self._count)
+        runs = plan(batches, self._count, _PARTS)
         with cores.computing:
             try:
                 # The large ones first: the small ones then fill up what time is left.

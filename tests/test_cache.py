@@ -1,0 +1,117 @@
+"""The cache: what is kept, for whom, and that nothing depends on it."""
+
+import threading
+import time
+from contextvars import copy_context
+
+import numpy as np
+import pytest
+
+from dkmeans import cache as module
+from dkmeans.cache import Cache, Keeping, keeping
+
+
+@pytest.fixture
+def cache():
+    return Cache()
+
+
+@pytest.fixture
+def reader():
+    """Reads rows of 800 bytes, and counts."""
+
+    class Reader:
+        times = 0
+
+        def __call__(self):
+            self.times += 1
+            return np.full((100, 1), self.times, np.float64)
+
+    return Reader()
+
+
+def keep(cache, key, read, *, fit="fit", most=10_000, in_parts=False):
+    def run():
+        keeping.set(Keeping(fit, most))
+        return cache.rows(key, read, in_parts=in_parts)
+
+    return copy_context().run(run)
+
+
+def test_rows_are_read_once_and_cannot_be_changed(cache, reader):
+    first = keep(cache, "a", reader)
+    assert keep(cache, "a", reader) is first
+    assert reader.times == 1
+    assert cache.bytes == 800
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 7
+
+
+def test_what_does_not_fit_is_read_anew_and_puts_nothing_out(cache, reader):
+    for _ in range(3):
+        for key in "abc":
+            keep(cache, key, reader, most=2000)
+    assert cache.bytes == 1600
+    assert reader.times == 2 + 3
+
+
+def test_each_fit_has_rows_of_its_own_and_they_go_with_it(cache, reader):
+    keep(cache, "a", reader, fit="one")
+    keep(cache, "a", reader, fit="two")
+    assert reader.times == 2
+    cache.forget("one")
+    assert cache.bytes == 800
+    keep(cache, "a", reader, fit="two")
+    assert reader.times == 2
+    keep(cache, "a", reader, fit="one")
+    assert reader.times == 3
+
+
+def test_a_chunk_that_is_wanted_in_parts_is_kept_for_the_next_part(cache, reader):
+    for _ in range(5):
+        keep(cache, "a", reader, most=0, in_parts=True)
+    assert reader.times == 1
+    assert cache.bytes == 0
+
+
+def test_of_such_chunks_the_oldest_goes_first(cache, reader, monkeypatch):
+    monkeypatch.setattr(module, "_RECENT_BYTES", 1600)
+    for key in "abca":
+        keep(cache, key, reader, most=0, in_parts=True)
+    assert reader.times == 4
+    keep(cache, "c", reader, most=0, in_parts=True)
+    assert reader.times == 4
+
+
+def test_threads_that_want_the_same_rows_read_them_once(cache):
+    times = []
+
+    def read():
+        times.append(1)
+        time.sleep(0.05)
+        return np.zeros((1, 1))
+
+    threads = [threading.Thread(target=keep, args=(cache, "a", read)) for _ in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(times) == 1
+
+
+def test_rows_that_cannot_be_read_are_tried_again_by_the_next(cache, reader):
+    def fail():
+        raise OSError("away")
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="away"):
+            keep(cache, "a", fail)
+    assert keep(cache, "a", reader)[0, 0] == 1
+
+
+def test_a_fit_whose_driver_was_killed_makes_room_for_another(cache, reader, monkeypatch):
+    keep(cache, "a", reader, fit="killed", most=1000)
+    monkeypatch.setattr(module, "_FORGOTTEN_SECONDS", 0.0)
+    time.sleep(0.01)
+    keep(cache, "a", reader, fit="living", most=1000)
+    keep(cache, "a", reader, fit="living", most=1000)
+    assert reader.times == 2
+    assert cache.bytes == 800

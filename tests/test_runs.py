@@ -1,0 +1,150 @@
+"""Runs: however chunks are dealt out, they are folded in the same tree."""
+
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk
+from dkmeans.errors import InvalidData
+from dkmeans.executors.runs import AHEAD, halves, loaded, plan
+from dkmeans.state import fold
+
+fast = settings(max_examples=200, deadline=None)
+
+
+@dataclass(frozen=True)
+class Blank:
+    """So many chunks of one row."""
+
+    rows: int
+    name: str = "blank"
+    first: int = 0
+    width: int = 1
+    dtype: str = "float32"
+    chunk_rows: int = 1
+    key: None = None
+    parts: tuple[()] = ()
+
+    def read(self, start, stop):
+        return np.full((stop - start, 1), start, np.float32)
+
+    def with_leaves(self, change):
+        return change(self)
+
+
+class Tree(str):
+    """A monoid that shows how it was added up."""
+
+    def __add__(self, other):
+        return Tree(f"({self!s} {other!s})")
+
+
+def batch_of(chunks):
+    return Batch.of(Chunk(Blank(chunks), 0, chunks))
+
+
+def tree_of(runs, leaves):
+    """The fold of runs, in branches of at most three."""
+    if len(runs) <= 3:
+        parts = [fold(leaves[run.start : run.stop]) for run in runs]
+        return fold(parts, [run.size for run in runs])
+    branches = halves(runs)
+    sizes = [sum(run.size for run in branch) for branch in branches]
+    return fold([tree_of(branch, leaves) for branch in branches], sizes)
+
+
+counts = st.lists(st.integers(1, 300), min_size=1, max_size=4)
+
+
+@fast
+@given(counts, st.integers(1, 12), st.sampled_from([1, 4, 16]))
+def test_every_chunk_is_in_one_run_and_the_runs_fold_to_the_same_tree(chunks, shares, parts):
+    runs = plan([batch_of(n) for n in chunks], shares, parts)
+    for number, count in enumerate(chunks):
+        mine = [run for run in runs if run.batch == number]
+        assert [i for run in mine for i in range(run.start, run.stop)] == list(range(count))
+        leaves = [Tree(i) for i in range(count)]
+        whole = fold(leaves)
+        assert fold((fold(leaves[r.start : r.stop]) for r in mine), (r.size for r in mine)) == whole
+        assert tree_of(mine, leaves) == whole
+    assert all(0 <= run.share < shares for run in runs)
+
+
+@fast
+@given(st.integers(1, 10**6), st.integers(1, 64))
+def test_there_are_some_runs_for_each_thread_however_many_chunks(chunks, shares):
+    runs = plan([batch_of(chunks)], shares, 4)
+    assert len(runs) <= 12 * shares
+    loads = np.bincount([run.share for run in runs], [run.size for run in runs], shares)
+    assert loads.max() <= 1.3 * chunks / shares + 1
+
+
+def test_runs_become_smaller_towards_the_end_of_a_share():
+    runs = plan([batch_of(64)], 2, 8)
+    assert [run.size for run in runs] == [16, 8, 4, 4, 16, 8, 4, 4]
+    assert [run.share for run in runs] == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_the_steps_of_an_iteration_are_dealt_out_together():
+    runs = plan([batch_of(1) for _ in range(10)], 2, 4)
+    assert [run.share for run in runs] == [0] * 5 + [1] * 5
+
+
+# Reading ahead.
+
+
+@dataclass(frozen=True)
+class Slow(Blank):
+    """Rows that take a while to read."""
+
+    key: str = "slow"
+    broken: int = -1
+
+    def read(self, start, stop):
+        with LOCK:
+            READING.append(start)
+        time.sleep(0.02)
+        if start == self.broken:
+            raise ValueError("broken")
+        return super().read(start, stop)
+
+
+LOCK, READING = threading.Lock(), []
+
+
+@pytest.fixture(autouse=True)
+def nothing_read():
+    READING.clear()
+
+
+def test_the_next_chunks_are_read_while_one_is_worked_on_and_no_more():
+    seen = []
+    for number, chunk in enumerate(loaded(Batch.of(Chunk(Slow(6), 0, 6)))):
+        time.sleep(0.06)
+        seen.append(chunk.load(1)[0, 0])
+        assert len(READING) == min(number + AHEAD + 1, 6)
+    assert seen == list(range(6))
+    assert sorted(READING) == list(range(6))
+
+
+def test_an_error_comes_when_its_chunk_is_due():
+    chunks = loaded(Batch.of(Chunk(Slow(4, broken=2), 0, 4)))
+    assert [next(chunks).start, next(chunks).start] == [0, 1]
+    with pytest.raises(
+        InvalidData, match="rows 2 to 2 of blank cannot be read: ValueError: broken"
+    ):
+        next(chunks)
+
+
+def test_who_stops_early_does_not_read_on():
+    chunks = loaded(Batch.of(Chunk(Slow(50), 0, 50)))
+    next(chunks)
+    chunks.close()
+    time.sleep(0.1)
+    assert len(READING) <= AHEAD + 1
