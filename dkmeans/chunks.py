@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dkmeans.errors import Invalid, InvalidData, InvalidType
+from dkmeans.errors import Invalid, InvalidData, InvalidType, Outage
+from dkmeans.retry import is_outage, patiently
 from dkmeans.state import FloatArray
 
 # Chunks that the library cuts itself are about this large: enough rows to make a task's overhead
@@ -19,9 +21,6 @@ SMALLEST_BYTES = 2**20
 
 # float32 holds every integer up to here, and not every one above.
 _LARGEST_EXACT_INTEGER = 2**24
-
-# Reading fails so when a machine or a network is at fault, and may go well another time.
-_OUTAGES = (MemoryError, TimeoutError, ConnectionError, BlockingIOError, InterruptedError)
 
 
 class Source(Protocol):
@@ -84,18 +83,23 @@ class Chunk:
 
         Raises:
             InvalidData: the rows are not as wide as they should be, or cannot be read.
+            Outage: the storage that they are in does not answer.
         """
+        what = f"rows {self.start} to {self.stop - 1} of {self.source.name}"
         try:
-            values = self.source.read(self.start, self.stop)
-        except Invalid:
+            # A Dask graph is the user's own code, which may not bear being run twice.
+            read = partial(self.source.read, self.start, self.stop)
+            values = read() if hasattr(self.source, "graph") else patiently(what, read)
+        except (Invalid, Outage):
+            raise
+        except MemoryError as error:  # nothing is wrong with the rows
+            error.add_note(what)
             raise
         except Exception as error:
-            what = f"rows {self.start} to {self.stop - 1} of {self.source.name} cannot be read"
-            if isinstance(error, _OUTAGES):  # nothing is wrong with the rows
-                error.add_note(what)
-                raise
             # Whatever a codec, a store or a graph makes of broken data.
-            raise InvalidData(f"{what}: {type(error).__name__}: {error}") from error
+            kind = Outage if is_outage(error) else InvalidData
+            text = f"{what} cannot be read: {type(error).__name__}: {error}"
+            raise kind(text) from error
         points = as_points(values, self.source.name)
         if points.shape != (self.rows, width):
             raise InvalidData(

@@ -6,8 +6,10 @@ alone (`fold`), whoever computes which run of them, and in whatever order they a
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
@@ -17,7 +19,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from itertools import chain, islice
@@ -29,12 +31,16 @@ from weakref import WeakKeyDictionary
 from threadpoolctl import ThreadpoolController
 
 from dkmeans.chunks import Batch, Chunk, Source
+from dkmeans.errors import Invalid, Outage
+from dkmeans.retry import first_line
 from dkmeans.sources.dask_array import DaskRows, FutureRows
 from dkmeans.sources.memory import MemoryRows, ShippedRows
 from dkmeans.state import M, fold
 
 R = TypeVar("R")
 V = TypeVar("V")
+
+logger = logging.getLogger(__name__)
 
 # Runs of chunks per thread and iteration: enough for a fast worker to take over from a slow one.
 _RUNS_PER_THREAD = 4
@@ -43,6 +49,10 @@ _FAN_IN = 8
 # Chunks of `map` that are worked on ahead of the one the caller waits for, per thread.
 _AHEAD_PER_THREAD = 2
 _SWITCH_SECONDS = 1e-4
+# How often a cluster that takes its time is looked at, and how long it may be without workers: one
+# that adapts gets them in minutes, and Dask gives up a worker that is silent after as many.
+_LOOK_SECONDS = 5.0
+_DESERTED_SECONDS = 300.0
 
 
 class Executor(Protocol):
@@ -107,6 +117,8 @@ class Threads(AbstractContextManager["Threads"]):
         return _ahead(
             (self._pool.submit(function, chunk, value) for chunk in chunks),
             self._count * _AHEAD_PER_THREAD,
+            Future.result,
+            _cancel,
         )
 
     def _fold(self, function: Callable[[Chunk, V], M], run: Batch, value: V) -> M:
@@ -130,10 +142,12 @@ class Dask(AbstractContextManager["Dask"]):
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._address = client.scheduler.address
+        self._deserted_at: float | None = None
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
 
     def __str__(self) -> str:
-        return f"{self._threads()} threads of the cluster at {self._client.scheduler.address}"
+        return f"{self._threads()} threads of the cluster at {self._address}"
 
     def __exit__(
         self,
@@ -147,35 +161,92 @@ class Dask(AbstractContextManager["Dask"]):
         self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
     ) -> list[M]:
         """See `Executor`."""
-        shared = self._client.submit(_identity, value, pure=False)
-        size = _run_size(max(map(len, batches)), self._threads())
-        results = []
-        for batch in batches:
-            level = [self._submit(_fold_run, function, run, shared) for run in _runs(batch, size)]
-            while len(level) > 1:
-                level = [
-                    self._client.submit(_fold_parts, *level[i : i + _FAN_IN], pure=False)
-                    for i in range(0, len(level), _FAN_IN)
-                ]
-            results += level
-        try:
-            return [result.result() for result in results]
-        except BaseException:
-            self._client.cancel(results)
-            raise
+        with self._outages_told():
+            shared = self._client.submit(_identity, value, pure=False)
+            size = _run_size(max(map(len, batches)), self._threads())
+            results = []
+            for batch in batches:
+                runs = _runs(batch, size)
+                level = [self._submit(_fold_run, function, run, shared) for run in runs]
+                while len(level) > 1:
+                    level = [
+                        self._client.submit(_fold_parts, *level[i : i + _FAN_IN], pure=False)
+                        for i in range(0, len(level), _FAN_IN)
+                    ]
+                results += level
+            try:
+                return [self._result(result) for result in results]
+            except BaseException:
+                self._cancel(results)
+                raise
 
     def map(
         self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
     ) -> Iterator[R]:
         """See `Executor`."""
-        shared = self._client.submit(_identity, value, pure=False)
-        return _ahead(
-            (self._submit(_apply, function, (chunk,), shared) for chunk in chunks),
-            self._threads() * _AHEAD_PER_THREAD,
-        )
+        with self._outages_told():
+            shared = self._client.submit(_identity, value, pure=False)
+            yield from _ahead(
+                (self._submit(_apply, function, (chunk,), shared) for chunk in chunks),
+                self._threads() * _AHEAD_PER_THREAD,
+                self._result,
+                self._cancel,
+            )
+
+    @contextmanager
+    def _outages_told(self) -> Iterator[None]:
+        """Say it in our own words where it is the cluster that fails, and not a task."""
+        try:
+            if self._client.status != "running":
+                raise CancelledError(f"the client is {self._client.status}")
+            yield
+        except (Invalid, Outage):
+            raise
+        except Exception as error:
+            if self._client.status == "running" and not isinstance(error, _lost_errors()):
+                raise
+            raise self._gone(error) from error
+
+    def _gone(self, error: Exception) -> Outage:
+        return Outage(f"the cluster at {self._address} cannot be reached: {first_line(error)}")
+
+    def _result(self, future: Any) -> Any:
+        """What a task gives, waited for as long as there are workers, or some may yet come."""
+        while True:
+            try:
+                result = future.result(timeout=_LOOK_SECONDS)
+            except TimeoutError:
+                if future.done():  # the task's own error, or it has just ended
+                    return future.result()
+                self._look_for_workers()
+            else:
+                self._deserted_at = None
+                return result
+
+    def _look_for_workers(self) -> None:
+        now = time.monotonic()
+        if self._nthreads():
+            self._deserted_at = None
+        elif self._deserted_at is None:
+            self._deserted_at = now
+            logger.warning("the cluster at %s has no workers; waiting for some", self._address)
+        elif now - self._deserted_at > _DESERTED_SECONDS:
+            minutes = f"{_DESERTED_SECONDS / 60:.3g} minutes"
+            raise Outage(f"the cluster at {self._address} has had no workers for {minutes}")
+
+    def _cancel(self, futures: Iterable[Any]) -> None:
+        if self._client.status == "running":  # a scheduler that is gone has nothing to cancel
+            self._client.cancel(list(futures))
 
     def _threads(self) -> int:
-        return max(1, sum(int(n) for n in self._client.nthreads().values()))
+        return max(1, sum(self._nthreads()))
+
+    def _nthreads(self) -> list[int]:
+        """How many threads each worker has."""
+        try:
+            return [int(count) for count in self._client.nthreads().values()]
+        except OSError as error:  # a scheduler that does not answer, or no more
+            raise self._gone(error) from error
 
     def _submit(self, task: Any, function: Any, run: Batch, shared: Any) -> Any:
         """Submit a task over chunks, with their rows in memory as arguments of their own."""
@@ -220,6 +291,15 @@ def _active_client() -> Any:
     except ValueError:
         return None
     return client if client.status == "running" else None
+
+
+@cache
+def _lost_errors() -> tuple[type[Exception], ...]:
+    """What Dask raises where it is not the task that failed."""
+    from distributed.comm import CommClosedError  # noqa: PLC0415 half a second, for its users
+    from distributed.scheduler import NoValidWorkerError  # noqa: PLC0415
+
+    return CancelledError, CommClosedError, NoValidWorkerError
 
 
 def _identity(value: V) -> V:
@@ -273,16 +353,21 @@ def _runs(batch: Batch, size: int) -> list[Batch]:
     return [batch[i : i + size] for i in range(0, len(batch), size)]
 
 
-def _ahead(futures: Iterator[Any], window: int) -> Iterator[Any]:
+def _ahead(
+    futures: Iterator[Any],
+    window: int,
+    result_of: Callable[[Any], Any],
+    cancel: Callable[[Iterable[Any]], None],
+) -> Iterator[Any]:
     """The results of futures in order; they are drawn, and so submitted, `window` at a time."""
     waiting = deque(islice(futures, window))
     try:
         while waiting:
-            result = waiting.popleft().result()
+            result = result_of(waiting.popleft())
             waiting.extend(islice(futures, 1))
             yield result
     finally:
-        _cancel(waiting)
+        cancel(waiting)
 
 
 def _cancel(futures: Iterable[Future[Any]]) -> None:
