@@ -2,7 +2,7 @@
 
 from dkmeans.config import RunConfig
 from dkmeans.dataset import Dataset, limit_epochs
-from dkmeans.errors import Conflict, Invalid, InvalidCheckpoint, InvalidData, InvalidType
+from dkmeans.errors import Conflict, Invalid, InvalidCheckpoint, InvalidData, InvalidType, Outage
 from dkmeans.estimator import KMeans
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "InvalidData",
     "InvalidType",
     "KMeans",
+    "Outage",
     "RunConfig",
     "limit_epochs",
 ]

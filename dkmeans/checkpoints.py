@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -20,9 +21,12 @@ import zarr.errors
 
 from dkmeans import storage
 from dkmeans.distance import Distance
-from dkmeans.errors import Invalid, InvalidCheckpoint
+from dkmeans.errors import Invalid, InvalidCheckpoint, Outage
+from dkmeans.retry import patiently
 from dkmeans.schedule import Schedule
 from dkmeans.state import PartialSums, StopReason, TrainState
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _POINTER = "checkpoints.json"
@@ -129,18 +133,24 @@ class Head:
 
 
 def prepare(model_dir: str) -> None:
-    """Make the model's directory, if it is not there.
+    """Make the model's directory, if it is not there, and see what its place can do.
 
     Raises:
         Invalid: it cannot be made or written to.
+        Outage: nobody answers there.
     """
+    probe = storage.join(model_dir, f".probe-{uuid4().hex[:8]}")
     try:
-        zarr.open_group(storage.zarr_store(model_dir), mode="a", zarr_format=3)
-        probe = storage.join(model_dir, f".probe-{uuid4().hex[:8]}")
-        storage.write(probe, b"")
-        storage.remove(probe)
+        patiently(model_dir, lambda: _open_directory(model_dir))
+        safe = storage.tells_writers_apart(probe)
     except storage.WRITE_ERRORS as error:
         raise Invalid(f"model_dir must be writable, got {model_dir!r}: {error}") from error
+    if not safe:
+        logger.warning(
+            "the store of %s ignores conditional writes: two drivers that train in this model_dir "
+            "will not be told apart, and spoil each other's checkpoints. Start only one",
+            model_dir,
+        )
 
 
 def open_latest(model_dir: str) -> tuple[Head, Checkpoint | None]:
@@ -170,11 +180,10 @@ def load(address: str) -> Checkpoint:
 
     Raises:
         InvalidCheckpoint: there is none, or it is not what was written.
+        Outage: nobody answers there.
     """
     try:
-        group = zarr.open_group(storage.zarr_store(address, read_only=True), mode="r")
-        arrays = {name: array[...] for name, array in group.arrays()}
-        about: dict[str, Any] = dict(group.attrs)
+        arrays, about = patiently(address, lambda: _read(address))
         if about["format"] != FORMAT:
             raise InvalidCheckpoint(f"{address} {_OTHER_FORMAT.format(about['format'])}")
         for name, sha256 in about["sha256"].items():
@@ -216,17 +225,20 @@ def save(
 
     Raises:
         Conflict: another driver has saved since `head` was read.
-        OSError: it cannot be written; the checkpoints before it stand.
+        Outage: nobody answers there; OSError: it cannot be written. The checkpoints before it
+            stand.
     """
     name = name or new_name(state.step)
     address = storage.join(model_dir, name)
     try:
-        _write(address, state, settings, stop)
+        patiently(address, lambda: _write(address, state, settings, stop))
         names = (*head.names, name)
         kept = names[-keep:] if keep else names
         content = {"format": FORMAT, "checkpoints": kept}
         data = json.dumps(content, indent=1).encode()
         seen = storage.replace(storage.join(model_dir, _POINTER), data, head.seen)
+    except Outage:  # what was written is listed nowhere, and nobody is there to ask about it
+        raise
     except BaseException:
         # An interrupt may come between the replacing of the file and its return.
         if name not in Head.read(model_dir).names:
@@ -248,6 +260,10 @@ def sweep(model_dir: str, head: Head) -> None:
     for name in storage.children(model_dir):
         if _NAME.fullmatch(name) and name not in head.names and _step(name) < newest:
             storage.remove(storage.join(model_dir, name))
+
+
+def _open_directory(model_dir: str) -> None:
+    zarr.open_group(storage.zarr_store(model_dir), mode="a", zarr_format=3)
 
 
 def _step(name: str) -> int:
@@ -272,12 +288,21 @@ def _write(address: str, state: TrainState, settings: Settings, stop: Stop | Non
         else None,
         "sha256": {name: _sha256(array) for name, array in arrays.items()},
     }
-    group = zarr.create_group(storage.zarr_store(address), zarr_format=3, attributes=about)
+    # Another attempt begins afresh.
+    group = zarr.create_group(storage.zarr_store(address), overwrite=True, zarr_format=3)
     for name, array in arrays.items():
         rows = max(1, _LARGEST_PIECE // max(1, array[:1].nbytes))
         chunks = (min(len(array), rows), *array.shape[1:])
         group.create_array(name, data=array, chunks=chunks, compressors=None)
+    # Last: with each array Zarr creates the group too, if it is not there, and a store that ignores
+    # conditional writes puts an empty one over it.
+    group.update_attributes(about)
     storage.flush(address)
+
+
+def _read(address: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    group = zarr.open_group(storage.zarr_store(address, read_only=True), mode="r")
+    return {name: array[...] for name, array in group.arrays()}, dict(group.attrs)
 
 
 def _from_parts(address: str, arrays: dict[str, Any], about: dict[str, Any]) -> Checkpoint:

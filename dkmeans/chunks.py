@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from dkmeans.cache import keeping, kept
-from dkmeans.errors import Invalid, InvalidData
+from dkmeans.errors import Invalid, InvalidData, Outage
 from dkmeans.points import as_points
+from dkmeans.retry import is_outage, patiently
 from dkmeans.state import FloatArray
 
 # Chunks that the library cuts itself are about this large: enough rows to make a task's overhead
 # vanish, few enough for every thread to have several.
 TARGET_BYTES = 8 * 2**20
 SMALLEST_BYTES = 2**20
-
-# Reading fails so when a machine or a network is at fault, and may go well another time.
-_OUTAGES = (MemoryError, TimeoutError, ConnectionError, BlockingIOError, InterruptedError)
 
 
 class Source(Protocol):
@@ -64,6 +63,11 @@ class Source(Protocol):
     @property
     def parts(self) -> tuple[Chunk, ...]:
         """The chunks of other sources that it reads from."""
+        ...
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether what failed may be read again: it is not the user's own code."""
         ...
 
     def read(self, start: int, stop: int) -> Any:
@@ -110,6 +114,7 @@ class Chunk:
 
         Raises:
             InvalidData: the rows are not as wide as they should be, or cannot be read.
+            Outage: the storage that they are in does not answer.
         """
         points = self._points()
         if points.shape != (self.rows, width):
@@ -126,7 +131,12 @@ class Chunk:
         if not kept_whole or not first <= self.start <= self.stop <= last:
             return self._read()
         whole = replace(self, start=first, stop=last)
-        points = kept.rows((key, first), whole._read, in_parts=whole != self)
+        try:
+            points = kept.rows((key, first), whole._read, in_parts=whole != self)
+        except InvalidData:
+            if whole == self:
+                raise
+            return self._read()  # what is wrong may lie elsewhere in the chunk
         return points[self.start - first : self.stop - first]
 
     def _whole(self) -> tuple[Hashable | None, int, int]:
@@ -139,17 +149,20 @@ class Chunk:
         return source.key, max(first, source.first), min(first + size, last)
 
     def _read(self) -> FloatArray:
+        what = f"rows {self.start} to {self.stop - 1} of {self.source.name}"
         try:
-            values = self.source.read(self.start, self.stop)
-        except Invalid:
+            read = partial(self.source.read, self.start, self.stop)
+            values = patiently(what, read) if self.source.is_repeatable else read()
+        except (Invalid, Outage):
+            raise
+        except MemoryError as error:  # nothing is wrong with the rows
+            error.add_note(what)
             raise
         except Exception as error:
-            what = f"rows {self.start} to {self.stop - 1} of {self.source.name} cannot be read"
-            if isinstance(error, _OUTAGES):  # nothing is wrong with the rows
-                error.add_note(what)
-                raise
             # Whatever a codec, a store or a graph makes of broken data.
-            raise InvalidData(f"{what}: {type(error).__name__}: {error}") from error
+            kind = Outage if is_outage(error) else InvalidData
+            text = f"{what} cannot be read: {type(error).__name__}: {error}"
+            raise kind(text) from error
         return as_points(values, self.source.name)
 
     def complaint(self, points: FloatArray) -> InvalidData:

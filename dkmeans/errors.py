@@ -30,6 +30,10 @@ class Conflict(RuntimeError):
     """Another driver has written to the same model directory since this one last did."""
 
 
+class Outage(RuntimeError):
+    """Storage or the cluster is gone; the same call, made again later, goes on."""
+
+
 def expected(what: str, must: str, got: object) -> str:
     """The one form of an argument's error: what it is, what it must be, what it was."""
     text = repr(got)

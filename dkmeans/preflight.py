@@ -23,6 +23,8 @@ from dkmeans.sources.zarr_array import ZarrRows
 
 # Storage chunks smaller than this cost more to ask for than to read; so many of them matter.
 _SMALL_BYTES, _MANY = 2**17, 1000
+# Smaller chunks than this are done before another thread could help.
+_WORTH_SHARING_BYTES = 2**22
 # A thread holds the chunk it works on, those read ahead, and what one is decoded from.
 _HELD_PER_THREAD = AHEAD + 2
 # Storage chunks of this size suit disks, object stores and memory alike.
@@ -77,7 +79,8 @@ class Preflight:
         size = "" if self.bytes is None else f", {readable(self.bytes)}"
         yield f"{rows} rows of {self.columns} columns, {self.dtype}{size}"
         if self.is_stored:
-            yield f"{self.chunks:,} chunks of up to {readable(self.chunk_bytes)}; {self._keeping()}"
+            chunks = f"{self.chunks:,} chunks of up to" if self.chunks > 1 else "1 chunk of"
+            yield f"{chunks} {readable(self.chunk_bytes)}; {self._keeping()}"
 
     def _keeping(self) -> str:
         room = f"{readable(self.memory.room)} of rows fit the memory of {self.memory}"
@@ -150,10 +153,11 @@ def _remarks(leaves: list[Source], largest: int, batch: Batch, memory: Memory) -
                 f"{source.name} is stored in {pieces:,} chunks of {readable(size)}: to ask for "
                 f"each takes longer than to read it. Write the rows in chunks of {good}"
             )
-    if len(batch) < memory.threads:
+    if len(batch) < memory.threads and largest > _WORTH_SHARING_BYTES:
+        rows = f"{-(-batch.rows // memory.threads):,}"
         yield (
-            f"there are {len(batch)} chunks for {memory.threads} threads: the others have nothing "
-            f"to do. Write the rows in chunks of at most {-(-batch.rows // memory.threads):,} rows"
+            f"of {memory.threads} threads only {len(batch)} have a chunk to work on. Write the "
+            f"rows in chunks of at most {rows}"
         )
 
 

@@ -14,7 +14,7 @@ from dkmeans.batches import Batch
 from dkmeans.checkpoints import Head, Settings, Stop
 from dkmeans.config import RunConfig
 from dkmeans.dataset import Dataset
-from dkmeans.errors import Conflict
+from dkmeans.errors import Conflict, Outage
 from dkmeans.executors import Executor
 from dkmeans.initialization import Initialization
 from dkmeans.lloyd import converged, iterate
@@ -59,6 +59,7 @@ def train(
     Raises:
         ValueError: the rows cannot be clustered.
         Conflict: another driver trains in the same directory.
+        Outage: storage or the cluster is gone; after a checkpoint, where that can be written.
         KeyboardInterrupt: after a checkpoint.
     """
     checkpoints.prepare(plan.model_dir)
@@ -190,6 +191,15 @@ class _Saver:
         """Save what has been computed before an error or an interrupt goes on its way."""
         if self._saved_step == state.step:
             return
+        try:
+            self._save_last(state)
+        except Outage as error:  # which must not hide what stopped training
+            logger.warning(
+                "step %d cannot be saved, the last checkpoint is of step %s: %s",
+                *(state.step, self._saved_step, error),
+            )
+
+    def _save_last(self, state: TrainState) -> None:
         now = Head.read(self._plan.model_dir)
         if now.latest == self._attempt:  # the interrupt came when the save was as good as done
             self._head = now

@@ -54,6 +54,11 @@ class Columns:
         """What it reads from is kept."""
         return None
 
+    @property
+    def is_repeatable(self) -> bool:
+        """What it reads from has been read patiently."""
+        return False
+
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
         low, high = start - self.first, stop - self.first
@@ -110,6 +115,11 @@ class _OfChunk:
     def key(self) -> None:
         """What it reads from is kept."""
         return None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """What it reads from has been read patiently."""
+        return False
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Self:
         """See `Source`."""
@@ -185,6 +195,11 @@ class Joined:
     def key(self) -> None:
         """What it reads from is kept."""
         return None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """What it reads from has been read patiently."""
+        return False
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""

@@ -12,6 +12,7 @@ from dkmeans_jobs.arguments import parse
 from dkmeans_jobs.console import print_result, progress_shown
 
 from dkmeans import Conflict, Invalid
+from dkmeans.retry import first_line, is_outage
 
 _JOBS = {
     "plan": plan.run,
@@ -23,7 +24,9 @@ _JOBS = {
 }
 _FAILED = 1
 _INVALID = 2
+_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 _INTERRUPTED = 130
+_GOES_ON = "Run the same command again to go on from the last checkpoint"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,14 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Conflict as error:
         return _say(f"dkmeans: {error}", _FAILED)
     except KeyboardInterrupt:
-        return _say(
-            "dkmeans: interrupted. Run the same command again to go on from the last checkpoint",
-            _INTERRUPTED,
-        )
+        return _say(f"dkmeans: interrupted. {_GOES_ON}", _INTERRUPTED)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception:
+    except Exception as error:
+        if is_outage(error):
+            return _say(f"dkmeans: {first_line(error)}. {_GOES_ON}", _TRY_AGAIN)
         logging.getLogger("dkmeans_jobs").exception("dkmeans: failed")
         return _FAILED
     return 0

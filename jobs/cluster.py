@@ -11,7 +11,7 @@ from typing import Any
 
 import dask.utils
 
-from dkmeans import Invalid
+from dkmeans import Invalid, Outage
 
 _CONNECT_SECONDS = 30
 
@@ -21,7 +21,8 @@ def open_client(arguments: argparse.Namespace) -> Iterator[Any]:
     """A client of the cluster that the arguments name; None for threads.
 
     Raises:
-        Invalid: the arguments do not go together, or no scheduler answers at the address.
+        Invalid: the arguments do not go together.
+        Outage: no scheduler answers at the address.
     """
     where = arguments.cluster or "threads"
     sizes = {
@@ -42,8 +43,12 @@ def open_client(arguments: argparse.Namespace) -> Iterator[Any]:
 
         try:
             client = Client(where, timeout=_CONNECT_SECONDS)
-        except (OSError, ValueError) as error:
-            raise Invalid(f"--cluster must be a scheduler that answers: {error}") from error
+        except ValueError as error:
+            raise Invalid(f"--cluster must be a scheduler's address: {error}") from error
+        except OSError as error:
+            raise Outage(f"--cluster must be a scheduler that answers: {error}") from error
+        for name in ("distributed.batched", "distributed.client"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # told in our own words, and shorter
         with client:
             yield client
     else:

@@ -1,4 +1,4 @@
-"""The real parts that tests share: an S3 server with conditional writes, and a Dask cluster."""
+"""The real parts that tests share: S3 servers, one careful and one careless, and a Dask cluster."""
 
 import os
 import shutil
@@ -24,7 +24,14 @@ def s3(tmp_path_factory):
     flags = [f"-{name}.port{kind}" for name in names for kind in ("", ".grpc")]
     ports = dict(zip(flags, _free_ports(len(flags)), strict=True))
     command = [
-        *(_weed(), "server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}"),
+        *(
+            _binary("weed"),
+            "server",
+            "-s3",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-dir={folder}",
+        ),
         *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false", "-volume.max=20"),
         *("-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"),
         *(f"{flag}={port}" for flag, port in ports.items()),
@@ -36,12 +43,27 @@ def s3(tmp_path_factory):
         stack.callback(server.wait)
         stack.callback(server.kill)  # asked to end, it takes 25 s to say goodbye to itself
         _make_bucket(server, f"{endpoint}/tests", folder / "log")
-        environment.setenv("AWS_ENDPOINT_URL", endpoint)
-        environment.setenv("AWS_ACCESS_KEY_ID", "tests")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "tests")
-        environment.setenv("AWS_REGION", "us-east-1")
-        environment.setenv("AWS_ALLOW_HTTP", "true")
+        _point_to(endpoint, environment)
         yield "s3://tests"
+
+
+@pytest.fixture
+def careless_s3(tmp_path, monkeypatch):
+    """The URL of a bucket of an rclone server, which takes conditional writes for plain ones."""
+    (port,) = _free_ports(1)
+    bucket = f"careless-{port}"  # clients remember which server a bucket is on
+    (tmp_path / "root" / bucket).mkdir(parents=True)
+    command = [_binary("rclone"), "serve", "s3", f"--addr=127.0.0.1:{port}"]
+    command += ["--auth-key=tests,tests", "--config=", str(tmp_path / "root")]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        _wait_for(server, port, tmp_path / "log")
+        _point_to(f"http://127.0.0.1:{port}", monkeypatch)
+        yield f"s3://{bucket}"
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +82,28 @@ def client(cluster):
         yield client
 
 
-def _weed():
-    beside = Path(sys.executable).with_name("weed")
-    return str(beside) if beside.exists() else shutil.which("weed")
+def _binary(name):
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else shutil.which(name)
+
+
+def _point_to(endpoint, environment):
+    environment.setenv("AWS_ENDPOINT_URL", endpoint)
+    environment.setenv("AWS_ACCESS_KEY_ID", "tests")
+    environment.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+    environment.setenv("AWS_REGION", "us-east-1")
+    environment.setenv("AWS_ALLOW_HTTP", "true")
+
+
+def _wait_for(server, port, log):
+    for _ in range(200):
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if server.poll() is not None:
+            break
+        time.sleep(0.05)
+    pytest.fail(f"rclone did not start:\n{log.read_text()[-3000:]}")
 
 
 def _free_ports(count):

@@ -64,7 +64,9 @@ def values(distance=Distance.SQUARED_EUCLIDEAN):
 @pytest.fixture(scope="module", params=[1, 2, 7])
 def workers(request):
     with (
-        LocalCluster(request.param, threads_per_worker=1, dashboard_address=":0") as cluster,
+        LocalCluster(
+            n_workers=request.param, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
@@ -138,7 +140,7 @@ def test_a_worker_killed_in_the_middle_of_an_iteration_costs_time_and_no_bit(sto
 
     calm = fit(None)
     with (
-        LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         pids = client.run(os.getpid)

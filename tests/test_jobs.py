@@ -153,7 +153,7 @@ def test_plan_tells_what_training_would_take_and_writes_nothing(run, run_json, s
     assert (told["size"], told["chunks"], told["largest_chunk"]) == ("10.8 kB", 1, "10.8 kB")
     assert told["kept_in_memory"] == "0%"
     assert 0 < told["seconds_of_a_later_one"] <= told["seconds_of_the_first_iteration"] < 10
-    assert ["chunks for" in remark for remark in told["remarks"]] == [True]
+    assert told["remarks"] == []
     assert sorted(tmp_path.rglob("*")) == before
     code, out, _ = run("plan", store, "--num-clusters", 4)
     assert code == 0

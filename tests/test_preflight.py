@@ -102,8 +102,14 @@ def test_chunks_too_small_to_be_worth_asking_for_are_remarked_upon(store):
 
 def test_fewer_chunks_than_threads_are_remarked_upon(store):
     (remark,) = examined(store(196_608, 64, 65_536), Machines()).remarks
-    assert "3 chunks for 4 threads" in remark
+    assert "of 4 threads only 3 have a chunk to work on" in remark
     assert "at most 49,152 rows" in remark
+
+
+def test_a_small_table_may_well_be_one_chunk(store):
+    found = examined(store(1000, 64, 1000), Machines())
+    assert found.remarks == ()
+    assert "1 chunk of 256 kB" in list(found.describe())[1]
 
 
 def test_dask_arrays_of_stored_rows_are_stored_rows(store):

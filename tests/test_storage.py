@@ -125,6 +125,19 @@ def test_replacing_what_was_removed_in_between_is_a_conflict(place):
     assert storage.read(f"{place}/x") is None
 
 
+@everywhere
+def test_a_place_where_writers_are_told_apart_is_known_and_left_as_it_was(place):
+    storage.write(f"{place}/folder/other", b"")
+    assert storage.tells_writers_apart(f"{place}/folder/probe")
+    assert storage.children(f"{place}/folder") == ["other"]
+
+
+def test_a_server_that_takes_conditional_writes_for_plain_ones_is_known(careless_s3):
+    storage.write(f"{careless_s3}/folder/other", b"")
+    assert not storage.tells_writers_apart(f"{careless_s3}/folder/probe")
+    assert storage.children(f"{careless_s3}/folder") == ["other"]
+
+
 def test_an_object_store_gives_each_version_a_mark_of_its_own(s3):
     address = f"{s3}/{uuid4().hex}/x"
     seen = storage.replace(address, b"one", None)

@@ -571,3 +571,16 @@ def test_an_interrupt_just_after_the_closing_checkpoint_is_written_saves_it_once
         own.train(lambda: rows, steps=4)
     assert own.get_variable_value("global_step") == 5
     assert len(checkpoints.Head.read(own.model_dir).names) == 3
+
+
+def test_a_store_that_tells_drivers_apart_is_trained_on_without_a_word(s3, caplog):
+    model(f"{s3}/{uuid4().hex}").train(lambda: rows_of(), steps=1)
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def test_a_store_that_ignores_conditional_writes_is_told_and_trained_on(careless_s3, caplog):
+    estimator = model(f"{careless_s3}/model").train(lambda: rows_of(), steps=2)
+    assert f"the store of {careless_s3}/model ignores conditional writes" in caplog.text
+    assert step_of(estimator.train(lambda: rows_of(), steps=2)) == 4
+    expected = model().train(lambda: rows_of(), steps=4)
+    np.testing.assert_array_equal(estimator.cluster_centers(), expected.cluster_centers())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -11,15 +11,19 @@ from typing import Any
 _AHEAD_PER_THREAD = 2
 
 
-def in_order(futures: Iterator[Any], threads: int) -> Iterator[Any]:
+def in_order(
+    futures: Iterator[Any],
+    threads: int,
+    result_of: Callable[[Any], Any],
+    cancel: Callable[[Iterable[Any]], None],
+) -> Iterator[Any]:
     """The results of futures; these are drawn, and so submitted, a few at a time."""
     window = threads * _AHEAD_PER_THREAD
     waiting = deque(islice(futures, window))
     try:
         while waiting:
-            result = waiting.popleft().result()
+            result = result_of(waiting.popleft())
             waiting.extend(islice(futures, 1))
             yield result
     finally:
-        for future in waiting:
-            future.cancel()
+        cancel(waiting)

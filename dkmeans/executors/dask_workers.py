@@ -7,14 +7,14 @@ each iteration, each to the worker that did it before if that is there and not b
 
 from __future__ import annotations
 
-import math
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import TracebackType
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -24,10 +24,12 @@ from dkmeans.batches import Batch
 from dkmeans.cache import Keeping, keeping, kept
 from dkmeans.chunks import Chunk, Source
 from dkmeans.config import NONE
+from dkmeans.errors import Invalid, Outage
 from dkmeans.executors.ahead import in_order
 from dkmeans.executors.cores import prepare_worker
 from dkmeans.executors.memory import Memory, keeping_of, room, system_limit
 from dkmeans.executors.runs import Run, fold_run, halves, plan
+from dkmeans.retry import first_line
 from dkmeans.sources.dask_array import DaskRows, FutureRows
 from dkmeans.sources.memory import MemoryRows, ShippedRows
 from dkmeans.state import M, fold
@@ -35,13 +37,17 @@ from dkmeans.state import M, fold
 R = TypeVar("R")
 V = TypeVar("V")
 
+logger = logging.getLogger(__name__)
+
 # Results that one task adds up, at most about: keeps any one worker's share of them small.
 _FAN_IN = 16
 # The smallest run of chunks is this part of a thread's share, in an iteration of seconds, where
 # a worker that is behind should have something to give away, and in a quick one, where tasks cost.
 _PARTS, _PARTS_OF_A_LONG_ONE, _LONG_SECONDS = 4, 16, 5.0
-# A list of the workers that is as old may be used: tasks for one that has gone go to another.
-_WORKERS_SECONDS = 1.0
+# How often a cluster that takes its time is looked at, and how long it may be without workers: one
+# that adapts gets them in minutes, and Dask gives up a worker that is silent after as many.
+_LOOK_SECONDS = 5.0
+_DESERTED_SECONDS = 300.0
 _FORGET_SECONDS = 2
 
 
@@ -73,14 +79,14 @@ class Dask(AbstractContextManager["Dask"]):
 
     def __init__(self, client: Any, cache: str = NONE) -> None:
         self._client = client
+        self._address = client.scheduler.address
+        self._deserted_at: float | None = None
         self._reading = _Reading(uuid4().hex, cache)
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
-        self._homes: list[str] = []
-        self._listed = -math.inf
         self._parts = _PARTS
 
     def __str__(self) -> str:
-        return f"{self._threads()} threads of the cluster at {self._client.scheduler.address}"
+        return f"{self._threads()} threads of the cluster at {self._address}"
 
     def __exit__(
         self,
@@ -109,28 +115,29 @@ class Dask(AbstractContextManager["Dask"]):
     ) -> list[M]:
         """See `Executor`."""
         began = time.monotonic()
-        shared = self._client.submit(_identity, value, pure=False)
-        homes = self._threads_by_worker()
-        runs = plan(batches, len(homes), self._parts)
-        folds = {
-            run: self._submit(
-                _fold_run,
-                function,
-                batches[run.batch].chunks_between(run.start, run.stop),
-                shared,
-                homes[run.share],
-            )
-            for run in runs
-        }
-        results = [
-            self._fold([run for run in runs if run.batch == number], folds)
-            for number in range(len(batches))
-        ]
-        try:
-            found = [result.result() for result in results]
-        except BaseException:
-            self._client.cancel([*folds.values(), *results])
-            raise
+        with self._outages_told():
+            shared = self._client.submit(_identity, value, pure=False)
+            homes = self._threads_by_worker()
+            runs = plan(batches, len(homes), self._parts)
+            folds = {
+                run: self._submit(
+                    _fold_run,
+                    function,
+                    batches[run.batch].chunks_between(run.start, run.stop),
+                    shared,
+                    homes[run.share],
+                )
+                for run in runs
+            }
+            results = [
+                self._fold([run for run in runs if run.batch == number], folds)
+                for number in range(len(batches))
+            ]
+            try:
+                found = [self._result(result) for result in results]
+            except BaseException:
+                self._cancel([*folds.values(), *results])
+                raise
         self._parts = _PARTS if time.monotonic() - began < _LONG_SECONDS else _PARTS_OF_A_LONG_ONE
         return found
 
@@ -138,20 +145,10 @@ class Dask(AbstractContextManager["Dask"]):
         self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
     ) -> Iterator[R]:
         """See `Executor`."""
-        shared = self._client.submit(_identity, value, pure=False)
-        tasks = (self._submit(_apply, function, Batch((chunk,)), shared) for chunk in chunks)
-        return in_order(tasks, self._threads())
-
-    def _threads(self) -> int:
-        return max(1, sum(int(n) for n in self._client.nthreads().values()))
-
-    def _threads_by_worker(self) -> list[str | None]:
-        """For each thread of the cluster its worker, in an order that stays."""
-        if time.monotonic() - self._listed > _WORKERS_SECONDS:
-            workers = sorted(self._client.nthreads().items())
-            self._homes = [worker for worker, count in workers for _ in range(count)]
-            self._listed = time.monotonic()
-        return list(self._homes) or [None]
+        with self._outages_told():
+            shared = self._client.submit(_identity, value, pure=False)
+            tasks = (self._submit(_apply, function, Batch((chunk,)), shared) for chunk in chunks)
+            yield from in_order(tasks, self._threads(), self._result, self._cancel)
 
     def _fold(self, runs: Sequence[Run], folds: dict[Run, Any]) -> Any:
         """The fold of consecutive runs that make a branch of the tree."""
@@ -163,6 +160,66 @@ class Dask(AbstractContextManager["Dask"]):
             parts = [self._fold(branch, folds) for branch in branches]
             sizes = [sum(run.size for run in branch) for branch in branches]
         return self._client.submit(_fold_parts, sizes, *parts, pure=False)
+
+    @contextmanager
+    def _outages_told(self) -> Iterator[None]:
+        """Say it in our own words where it is the cluster that fails, and not a task."""
+        try:
+            if self._client.status != "running":
+                raise CancelledError(f"the client is {self._client.status}")
+            yield
+        except (Invalid, Outage):
+            raise
+        except Exception as error:
+            if self._client.status == "running" and not isinstance(error, _lost_errors()):
+                raise
+            raise self._gone(error) from error
+
+    def _gone(self, error: Exception) -> Outage:
+        return Outage(f"the cluster at {self._address} cannot be reached: {first_line(error)}")
+
+    def _result(self, future: Any) -> Any:
+        """What a task gives, waited for as long as there are workers, or some may yet come."""
+        while True:
+            try:
+                result = future.result(timeout=_LOOK_SECONDS)
+            except TimeoutError:
+                if future.done():  # the task's own error, or it has just ended
+                    return future.result()
+                self._look_for_workers()
+            else:
+                self._deserted_at = None
+                return result
+
+    def _look_for_workers(self) -> None:
+        now = time.monotonic()
+        if self._nthreads():
+            self._deserted_at = None
+        elif self._deserted_at is None:
+            self._deserted_at = now
+            logger.warning("the cluster at %s has no workers; waiting for some", self._address)
+        elif now - self._deserted_at > _DESERTED_SECONDS:
+            minutes = f"{_DESERTED_SECONDS / 60:.3g} minutes"
+            raise Outage(f"the cluster at {self._address} has had no workers for {minutes}")
+
+    def _cancel(self, futures: Iterable[Any]) -> None:
+        if self._client.status == "running":  # a scheduler that is gone has nothing to cancel
+            self._client.cancel(list(futures))
+
+    def _threads(self) -> int:
+        return max(1, sum(self._nthreads().values()))
+
+    def _nthreads(self) -> dict[str, int]:
+        """How many threads each worker has."""
+        try:
+            return {worker: int(count) for worker, count in self._client.nthreads().items()}
+        except OSError as error:  # a scheduler that does not answer, or no more
+            raise self._gone(error) from error
+
+    def _threads_by_worker(self) -> list[str | None]:
+        """For each thread of the cluster its worker, in an order that stays."""
+        workers = sorted(self._nthreads().items())
+        return [worker for worker, count in workers for _ in range(count)] or [None]
 
     def _submit(
         self, task: Any, function: Any, run: Batch, shared: Any, home: str | None = None
@@ -199,13 +256,22 @@ class Dask(AbstractContextManager["Dask"]):
     def _forget(self) -> None:
         """Have all workers let go of the rows they keep; one that does not answer does later."""
         if self._client.status == "running":
-            done = [
-                self._client.submit(_forget, self._reading.fit, workers=[worker], pure=False)
-                for worker in self._client.nthreads()
-            ]
-            for future in done:
-                with suppress(TimeoutError, CancelledError):
+            with suppress(Outage, TimeoutError, *_lost_errors()):
+                done = [
+                    self._client.submit(_forget, self._reading.fit, workers=[worker], pure=False)
+                    for worker in self._nthreads()
+                ]
+                for future in done:
                     future.result(timeout=_FORGET_SECONDS)
+
+
+@cache
+def _lost_errors() -> tuple[type[Exception], ...]:
+    """What Dask raises where it is not the task that failed."""
+    from distributed.comm import CommClosedError  # noqa: PLC0415 half a second, for its users
+    from distributed.scheduler import NoValidWorkerError  # noqa: PLC0415
+
+    return CancelledError, CommClosedError, NoValidWorkerError
 
 
 def _identity(value: V) -> V:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from threading import Event
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from dkmeans.batches import Batch
@@ -82,15 +82,15 @@ class Threads(AbstractContextManager["Threads"]):
                 ]
             except BaseException:
                 self._stopped.set()
-                for future in pending.values():
-                    future.cancel()
+                _cancel(pending.values())
                 raise
 
     def map(
         self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
     ) -> Iterator[R]:
         """See `Executor`."""
-        return in_order((self._submit(function, chunk, value) for chunk in chunks), self._count)
+        tasks = (self._submit(function, chunk, value) for chunk in chunks)
+        return in_order(tasks, self._count, Future.result, _cancel)
 
     def _submit(self, function: Callable[..., R], *arguments: object) -> Future[R]:
         return self._pool.submit(self._keeping().copy().run, function, *arguments)
@@ -116,3 +116,8 @@ class Threads(AbstractContextManager["Threads"]):
 
 def _fold_of(runs: Sequence[Run], pending: dict[Run, Future[M]]) -> M:
     return fold((pending[run].result() for run in runs), (run.size for run in runs))
+
+
+def _cancel(futures: Iterable[Future[Any]]) -> None:
+    for future in futures:
+        future.cancel()

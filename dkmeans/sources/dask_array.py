@@ -52,6 +52,11 @@ class DaskRows:
         """It reads from no other source."""
         return ()
 
+    @property
+    def is_repeatable(self) -> bool:
+        """A graph is the user's own code."""
+        return False
+
     def read(self, start: int, stop: int) -> Any:
         """These rows, computed in this thread."""
         return dask.get(self.graph, self.key)[start - self.first : stop - self.first]
@@ -86,6 +91,11 @@ class FutureRows:
     def parts(self) -> tuple[Chunk, ...]:
         """It reads from no other source."""
         return ()
+
+    @property
+    def is_repeatable(self) -> bool:
+        """It fails for good, if at all."""
+        return False
 
     def read(self, start: int, stop: int) -> Any:
         """These rows, fetched to this process."""

@@ -54,6 +54,11 @@ class MemoryRows:
         """It reads from no other source."""
         return ()
 
+    @property
+    def is_repeatable(self) -> bool:
+        """It fails for good, if at all."""
+        return False
+
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
         return self.array[start - self.first : stop - self.first]
@@ -88,6 +93,11 @@ class ShippedRows:
     def parts(self) -> tuple[Chunk, ...]:
         """It reads from no other source."""
         return ()
+
+    @property
+    def is_repeatable(self) -> bool:
+        """It fails for good, if at all."""
+        return False
 
     def read(self, start: int, stop: int) -> Any:
         """Not before the rows have been put in its place."""

@@ -46,6 +46,11 @@ class NpyRows:
         """It reads from no other source."""
         return ()
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Storage may answer another time."""
+        return True
+
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
         dtype = np.dtype(self.dtype)

@@ -55,6 +55,11 @@ class ParquetRows:
         """It reads from no other source."""
         return ()
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Storage may answer another time."""
+        return True
+
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
         fs, path = filesystem(self.name)

@@ -61,6 +61,11 @@ class ZarrRows:
         """It reads from no other source."""
         return ()
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Storage may answer another time."""
+        return True
+
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
         if isinstance(self.array.store, LocalStore):

@@ -1,0 +1,444 @@
+"""What fails while a fit runs: workers, schedulers, servers, chunks. No bit of a result changes."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+from dkmeans_jobs.__main__ import main
+
+from dkmeans import Dataset, KMeans, Outage, RunConfig, checkpoints
+from dkmeans.storage import zarr_store
+
+TRY_AGAIN = 75
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return np.random.default_rng(5).normal(size=(1200, 4)).astype(np.float32)
+
+
+@pytest.fixture
+def in_a_hurry(monkeypatch):
+    """Patience of less than a second, so that a test need not wait for a minute."""
+    monkeypatch.setattr("dkmeans.retry._FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("dkmeans.retry._PATIENCE_SECONDS", 0.6)
+    monkeypatch.setitem(sys.modules["dkmeans.retry"].REQUESTS, "max_retries", 2)
+
+
+class At(logging.Handler):
+    """Calls something once, when a step is reported."""
+
+    def __init__(self, step, call):
+        super().__init__(logging.DEBUG)
+        self.step, self.call = step, call
+
+    def emit(self, record):
+        progress = getattr(record, "progress", None)
+        if self.call and progress and progress.step == self.step:
+            call, self.call = self.call, None
+            call()
+
+
+@contextmanager
+def at_step(step, call):
+    logger, handler = logging.getLogger("dkmeans"), At(step, call)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def state_of(model_dir):
+    return checkpoints.latest(str(model_dir)).state
+
+
+def same(one, other):
+    return (
+        one.step == other.step
+        and one.centers.tobytes() == other.centers.tobytes()
+        and one.inertia == other.inertia
+    )
+
+
+# Workers that come and go.
+
+
+def slowly(block, folder=None):
+    """Notes who computes it, where there is a folder for that."""
+    if folder:
+        Path(folder, str(os.getpid())).touch()
+    time.sleep(0.02)
+    return block
+
+
+def fit(client, rows, function=slowly, steps=4, **more):
+    data = da.from_array(rows, chunks=(100, 4)).map_blocks(function, **more, meta=rows[:0])
+    config = RunConfig(client=client)
+    model = KMeans(5, None, rows[:5], use_mini_batch=False, config=config)
+    model.train(lambda: data, steps=steps)
+    return state_of(model.model_dir)
+
+
+@pytest.fixture(scope="module")
+def calm(rows):
+    return fit(None, rows)
+
+
+@contextmanager
+def workers(number, **more):
+    with (
+        LocalCluster(
+            n_workers=number, threads_per_worker=1, dashboard_address=":0", **more
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield cluster, client
+
+
+def test_a_worker_added_in_the_middle_takes_part(rows, calm, tmp_path):
+    with workers(1) as (cluster, client):
+
+        def add():
+            cluster.scale(2)
+            client.wait_for_workers(2, timeout=30)
+
+        with at_step(2, add):
+            assert same(fit(client, rows, folder=str(tmp_path)), calm)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_worker_retired_in_the_middle_is_not_missed(rows, calm):
+    with workers(2) as (_, client):
+        retired = []
+
+        def retire():
+            retired.extend(client.retire_workers([next(iter(client.nthreads()))]))
+
+        with at_step(2, retire):
+            assert same(fit(client, rows), calm)
+        assert len(retired) == 1
+        assert len(client.nthreads()) == 1
+
+
+def greedily(block, marker):
+    """The first to come here takes more memory than a worker may have."""
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return block
+    taken = []
+    for _ in range(200):
+        taken.append(b"x" * 2**25)
+        time.sleep(0.02)
+    return block
+
+
+def test_a_worker_restarted_for_its_memory_is_not_missed(rows, calm, tmp_path):
+    with workers(1, memory_limit="700MB") as (_, client):
+        before = list(client.run(os.getpid).values())
+        shaken = fit(client, rows, greedily, marker=str(tmp_path / "marker"))
+        assert same(shaken, calm)
+        assert before != list(client.run(os.getpid).values())
+
+
+def test_a_cluster_that_adapts_gives_the_same_bits(rows, calm):
+    with workers(0) as (cluster, client):
+        cluster.adapt(minimum=1, maximum=2, interval="100ms")
+        assert same(fit(client, rows), calm)
+
+
+def test_a_cluster_without_workers_is_waited_for_and_given_up(rows, calm, caplog, monkeypatch):
+    monkeypatch.setattr("dkmeans.executors.dask_workers._LOOK_SECONDS", 0.2)
+    with workers(0) as (cluster, client):
+        adder = threading.Timer(1, cluster.scale, [1])
+        adder.start()
+        assert same(fit(client, rows), calm)
+        assert caplog.text.count("has no workers; waiting for some") == 1
+        adder.join()
+        cluster.scale(0)
+        monkeypatch.setattr("dkmeans.executors.dask_workers._DESERTED_SECONDS", 0.6)
+        with pytest.raises(Outage, match=r"the cluster at .* has had no workers for"):
+            fit(client, rows)
+
+
+# The scheduler.
+
+
+class Processes:
+    """A scheduler and a worker, as `dask scheduler` and `dask worker` start them."""
+
+    def __init__(self, stack, port):
+        self.address = f"tcp://127.0.0.1:{port}"
+        listen = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
+        self.scheduler = self._start(stack, "dask_scheduler", *listen)
+        own = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "20"]
+        self._start(stack, "dask_worker", self.address, *own)
+
+    def _start(self, stack, name, *arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.{name}", *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        return process
+
+
+def test_a_scheduler_killed_ends_the_job_with_75_and_the_same_command_goes_on(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(40_000, 16)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    port = free_port()
+    argv = ["train", tmp_path / "rows.npy", "--num-clusters", 30, "--seed", 1, "--max-steps", 80]
+    argv = [*map(str, argv), "--cluster", f"tcp://127.0.0.1:{port}", "--model-dir"]
+    command = [sys.executable, "-m", "dkmeans_jobs", *argv, str(tmp_path / "m")]
+    with ExitStack() as stack:
+        cluster = Processes(stack, port)
+        job = stack.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        while "step 1 " not in job.stderr.readline():
+            assert job.poll() is None
+        cluster.scheduler.kill()
+        killed_at = time.monotonic()
+        _, err = job.communicate(timeout=60)
+    assert time.monotonic() - killed_at < 10
+    assert job.returncode == TRY_AGAIN, err
+    assert "Traceback" not in err
+    assert f"the cluster at {cluster.address} cannot be reached" in err
+    assert "Run the same command again" in err
+    assert 0 < state_of(tmp_path / "m").step < 80
+    with ExitStack() as stack:
+        Processes(stack, port)
+        again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert again.returncode == 0, again.stderr
+    on_threads = [*argv, str(tmp_path / "calm"), "--cluster", "threads"]
+    assert main(on_threads) == 0
+    assert same(state_of(tmp_path / "m"), state_of(tmp_path / "calm"))
+
+
+def free_port():
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        return server.server_port
+
+
+# Storage.
+
+
+def no_fault(method, path):
+    return None
+
+
+class Proxy(ThreadingHTTPServer):
+    """Stands before an S3 server; `fault` tells what to do to a request: nothing, 503, or lose."""
+
+    def __init__(self, upstream):
+        super().__init__(("127.0.0.1", 0), _Forward)
+        self.upstream = upstream
+        self.fault = no_fault
+        self.faults = []
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Forward(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        proxy, body = self.server, self.rfile.read(int(self.headers.get("content-length") or 0))
+        fault = proxy.fault(self.command, self.path)
+        answer, headers, data = 503, [], b""
+        if fault:
+            proxy.faults.append((self.command, self.path))
+        if fault != "503":
+            upstream = HTTPConnection(proxy.upstream)
+            upstream.request(self.command, self.path, body, dict(self.headers))
+            response = upstream.getresponse()
+            data, found = response.read(), response.getheaders()
+            upstream.close()
+            if not fault:  # else the answer is lost
+                answer, headers = response.status, found
+        self.send_response_only(answer)
+        length = str(len(data))
+        for name, value in headers:
+            if name.lower() == "content-length":
+                length = value
+            elif name.lower() not in ("transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("content-length", length if not fault else "0")
+        self.end_headers()
+        self.wfile.write(b"" if fault or self.command == "HEAD" else data)
+
+    do_PUT = do_HEAD = do_DELETE = do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def proxy(s3):
+    """A proxy before a bucket of the S3 server that is used through it alone."""
+    proxy = Proxy(urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc)
+    thread = threading.Thread(target=proxy.serve_forever)
+    thread.start()
+    request = urllib.request.Request(f"{proxy.url}/faults", method="PUT")
+    urllib.request.urlopen(request, timeout=10)
+    yield proxy
+    proxy.shutdown()
+    thread.join()
+    proxy.server_close()
+
+
+@pytest.fixture
+def place(proxy, monkeypatch):
+    """A folder behind the proxy, where nothing fails yet."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    proxy.fault, proxy.faults = no_fault, []
+    yield f"s3://faults/{uuid4().hex[:8]}"
+    proxy.fault = no_fault
+
+
+def first(times, name, fault="503", method="GET"):
+    """A fault in the first so many requests of this kind for objects of this name."""
+    left = [times]
+
+    def decide(asked, path):
+        if asked != method or name not in path or not left[0]:
+            return None
+        left[0] -= 1
+        return fault
+
+    return decide
+
+
+@pytest.fixture
+def stored(place, rows):
+    url = f"{place}/rows.zarr"
+    zarr.create_array(zarr_store(url), data=rows, chunks=(100, 4))
+    return url
+
+
+def train(data, model_dir, *batches):
+    argv = ["train", data, "--num-clusters", "4", "--model-dir", model_dir, "--seed", "3"]
+    return [*argv, "--max-steps", "6", *batches]
+
+
+@pytest.fixture
+def undisturbed(rows, tmp_path, monkeypatch):
+    """The state that `train` ends with when nothing fails."""
+    zarr.create_array(str(tmp_path / "same.zarr"), data=rows, chunks=(100, 4))
+    assert main(train(str(tmp_path / "same.zarr"), str(tmp_path / "calm"))) == 0
+    return state_of(tmp_path / "calm")
+
+
+def test_a_server_that_is_busy_for_a_moment_is_asked_again(
+    proxy, stored, undisturbed, tmp_path, capsys
+):
+    proxy.fault = first(3, "rows.zarr/c/5")
+    assert main(train(stored, str(tmp_path / "m"))) == 0
+    assert len(proxy.faults) == 3
+    assert same(state_of(tmp_path / "m"), undisturbed)
+
+
+def test_a_server_that_is_away_for_longer_is_told_of_and_asked_again(
+    in_a_hurry, monkeypatch, proxy, stored, undisturbed, tmp_path, capsys
+):
+    monkeypatch.setattr("dkmeans.retry._PATIENCE_SECONDS", 30)
+    proxy.fault = first(8, "rows.zarr/c/5")
+    assert main(train(stored, str(tmp_path / "m"))) == 0
+    assert len(proxy.faults) == 8
+    assert same(state_of(tmp_path / "m"), undisturbed)
+    err = capsys.readouterr().err
+    assert err.count(f"of {stored} cannot be reached, trying again in") >= 2
+    assert "503 Service Unavailable" in err
+
+
+def test_rows_out_of_reach_end_the_job_with_75_and_the_same_command_goes_on(
+    in_a_hurry, proxy, stored, undisturbed, tmp_path, capsys
+):
+
+    def goes():
+        proxy.fault = lambda method, path: "503"
+
+    with at_step(3, goes):  # of rows that are read anew at each step
+        assert main(train(stored, str(tmp_path / "m"), "--cache", "none")) == TRY_AGAIN
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert f"of {stored} cannot be reached: " in err
+    assert "Run the same command again" in err
+    assert state_of(tmp_path / "m").step == 3
+    assert main(train(stored, str(tmp_path / "m"))) == TRY_AGAIN
+    assert f"dkmeans: {stored} cannot be reached: " in capsys.readouterr().err
+    proxy.fault = no_fault
+    assert main(train(stored, str(tmp_path / "m"))) == 0
+    assert same(state_of(tmp_path / "m"), undisturbed)
+
+
+def test_a_model_out_of_reach_ends_the_job_with_75_and_the_same_command_goes_on(
+    in_a_hurry, proxy, place, stored, undisturbed, capsys
+):
+
+    def goes():
+        proxy.fault = lambda method, path: "503" if "/model" in path else None
+
+    with at_step(3, goes):
+        assert main(train(stored, f"{place}/model")) == TRY_AGAIN
+    assert "Traceback" not in capsys.readouterr().err
+    proxy.fault = no_fault
+    assert state_of(f"{place}/model").step < 6
+    assert main(train(stored, f"{place}/model")) == 0
+    assert same(state_of(f"{place}/model"), undisturbed)
+
+
+def test_a_commit_whose_answer_is_lost_is_not_taken_for_another_drivers(
+    proxy, place, stored, undisturbed, capsys
+):
+    proxy.fault = first(2, "checkpoints.json", "lost", "PUT")
+    assert main(train(stored, f"{place}/model")) == 0
+    assert len(proxy.faults) == 2
+    assert same(state_of(f"{place}/model"), undisturbed)
+
+
+# Chunks.
+
+
+def test_a_broken_chunk_met_by_a_worker_is_named_after_a_checkpoint(
+    cluster, rows, tmp_path, capsys
+):
+    path = tmp_path / "rows.zarr"
+    zarr.create_array(str(path), data=rows, chunks=(100, 4))
+    (path / "c" / "3" / "0").write_bytes(b"not what was written")
+    where = ["--batch-rows", "100", "--cluster", cluster.scheduler_address]
+    assert main(train(str(path), str(tmp_path / "m"), *where)) == 2
+    err = capsys.readouterr().err
+    assert f"rows 300 to 399 of {path} cannot be read" in err
+    assert "Traceback" not in err
+    assert state_of(tmp_path / "m").step == 3
+
+
+def test_the_dataset_of_a_broken_chunk_is_not_asked_again(rows, tmp_path, caplog):
+    path = tmp_path / "rows.zarr"
+    zarr.create_array(str(path), data=rows, chunks=(100, 4))
+    (path / "c" / "3" / "0").write_bytes(b"not what was written")
+    with pytest.raises(ValueError, match="cannot be read"):
+        KMeans(3, str(tmp_path / "m"), seed=1).train(lambda: Dataset.from_zarr(str(path)))
+    assert "trying again" not in caplog.text

@@ -1,0 +1,174 @@
+"""Storage that does not answer is asked again; what is no outage is told at once."""
+
+import errno
+import logging
+
+import dask.array as da
+import numpy as np
+import pytest
+from fsspec import register_implementation
+from fsspec.implementations.memory import MemoryFileSystem
+from obstore.exceptions import GenericError, PermissionDeniedError
+
+from dkmeans import Dataset, Invalid, InvalidData, Outage
+from dkmeans.retry import is_outage, patiently
+
+ANSWER = "Generic S3 error: Error performing GET - Server returned non-2xx status code: {}: x"
+
+
+class Answer(Exception):
+    def __init__(self, status):
+        super().__init__(f"status {status}")
+        self.status = status
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch):
+    monkeypatch.setattr("dkmeans.retry._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("dkmeans.retry._PATIENCE_SECONDS", 0.2)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError("late"),
+        ConnectionResetError("gone"),
+        OSError(errno.ESTALE, "Stale file handle"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        GenericError(ANSWER.format("503 Service Unavailable")),
+        GenericError(ANSWER.format("429 Too Many Requests")),
+        GenericError("Generic S3 error: HTTP error: error sending request"),
+        Answer(502),
+        Outage("known for one"),
+    ],
+    ids=repr,
+)
+def test_these_are_outages(error):
+    assert is_outage(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("an image that is truncated"),
+        PermissionDeniedError(ANSWER.format("403 Forbidden")),
+        GenericError(ANSWER.format("400 Bad Request")),
+        GenericError(ANSWER.format("501 Not Implemented")),
+        GenericError("Generic S3 error: Missing bucket name"),
+        Answer(404),
+        RuntimeError("error during blosc decompression: -1"),
+        KeyError("status"),
+    ],
+    ids=repr,
+)
+def test_these_are_none(error):
+    assert not is_outage(error)
+
+
+def test_who_says_that_a_file_cannot_be_read_may_mean_an_outage():
+    error = InvalidData("x.npy cannot be read")
+    assert not is_outage(error)
+    error.__cause__ = ConnectionResetError()
+    assert is_outage(error)
+
+
+def failing(times, error):
+    """A function that fails so many times, and the list of its calls."""
+    calls = []
+
+    def action():
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        return "read"
+
+    return action, calls
+
+
+def test_what_fails_for_a_while_is_tried_again_and_each_time_is_told(caplog):
+    action, calls = failing(3, OSError(errno.ESTALE, "Stale file handle"))
+    assert patiently("rows 1 to 9 of x.npy", action) == "read"
+    assert len(calls) == 4
+    told = [record.getMessage() for record in caplog.records]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
+    assert all("rows 1 to 9 of x.npy cannot be reached, trying again in" in t for t in told)
+    assert all("Stale file handle" in text for text in told)
+
+
+def test_what_fails_for_too_long_is_an_outage():
+    action, calls = failing(10**6, TimeoutError("late"))
+    with pytest.raises(Outage, match=r"x\.npy cannot be reached: late"):
+        patiently("x.npy", action)
+    assert 3 < len(calls) < 100
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("x"), Invalid("x"), Outage("x")], ids=repr)
+def test_what_will_not_get_better_is_not_tried_again(error):
+    action, calls = failing(1, error)
+    with pytest.raises(type(error)):
+        patiently("x.npy", action)
+    assert len(calls) == 1
+
+
+class Flaky(MemoryFileSystem):
+    """A file system that has lost its server as long as there are failures left."""
+
+    protocol = "flaky"
+    store = MemoryFileSystem.store
+    failures = 0
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("flaky://", "memory://"))
+
+    def cat_file(self, path, start=None, end=None, **more):
+        if Flaky.failures:
+            Flaky.failures -= 1
+            raise OSError(errno.ETIMEDOUT, "Connection timed out")
+        return super().cat_file(path, start, end, **more)
+
+
+@pytest.fixture
+def flaky():
+    register_implementation("flaky", Flaky, clobber=True)
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    with MemoryFileSystem().open("/rows.npy", "wb") as file:
+        np.save(file, rows)
+    yield Dataset.from_npy("flaky://rows.npy"), rows
+    Flaky.failures = 0
+
+
+def chunk_of(dataset):
+    return next(iter(next(iter(dataset.batches()))))
+
+
+def test_rows_of_any_fsspec_url_are_read_again(flaky, caplog):
+    dataset, rows = flaky
+    Flaky.failures = 2
+    np.testing.assert_array_equal(chunk_of(dataset).load(2), rows)
+    assert caplog.text.count("rows 0 to 5 of flaky://rows.npy cannot be reached") == 2
+
+
+def test_rows_that_stay_out_of_reach_are_an_outage_and_no_broken_data(flaky):
+    dataset, _ = flaky
+    Flaky.failures = 10**6
+    with pytest.raises(Outage, match=r"rows 0 to 5 of flaky://rows.npy .*Connection timed out"):
+        chunk_of(dataset).load(2)
+
+
+def test_a_dask_graph_is_the_users_own_and_is_run_once():
+    runs = []
+
+    def block(_):
+        runs.append(1)
+        raise ConnectionResetError("gone")
+
+    rows = da.zeros((4, 2), chunks=(4, 2)).map_blocks(block, meta=np.zeros((0, 0)))
+    dataset = Dataset.from_array(rows).shuffle(1)
+    with pytest.raises(Outage, match=r"rows 0 to 3 of .*gone"):
+        chunk_of(dataset).load(2)
+    assert len(runs) == 1
