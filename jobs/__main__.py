@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(f"dkmeans: {error}", _FAILED)
     except KeyboardInterrupt:
         return _say(
-            "dkmeans: interrupted. Run the same command again to go on from the last checkpoint",
+            "dkmeans: interrupted. Run the same command again to go on where it stopped",
             _INTERRUPTED,
         )
     except BrokenPipeError:  # whoever read the output has seen enough
