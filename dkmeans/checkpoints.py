@@ -186,8 +186,8 @@ def load(address: str) -> Checkpoint:
         arrays, about = patiently(address, lambda: _read(address))
         if about["format"] != FORMAT:
             raise InvalidCheckpoint(f"{address} {_OTHER_FORMAT.format(about['format'])}")
-        for name, sha256 in about["sha256"].items():
-            if _sha256(arrays[name]) != sha256:
+        for name, saved in about["sha256"].items():
+            if sha256(arrays[name]) != saved:
                 raise InvalidCheckpoint(f"{address} is damaged: {name} is not what was written")
         return _from_parts(address, arrays, about)
     except FileNotFoundError as error:
@@ -266,6 +266,13 @@ def _open_directory(model_dir: str) -> None:
     zarr.open_group(storage.zarr_store(model_dir), mode="a", zarr_format=3)
 
 
+def sha256(array: Any) -> str:
+    """The sum of an array's values, dtype and shape."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def _step(name: str) -> int:
     match = _NAME.fullmatch(name)
     return int(match[1]) if match else -1
@@ -286,7 +293,7 @@ def _write(address: str, state: TrainState, settings: Settings, stop: Stop | Non
         "stop": {"reason": stop.reason.name, "relative_tolerance": stop.relative_tolerance}
         if stop
         else None,
-        "sha256": {name: _sha256(array) for name, array in arrays.items()},
+        "sha256": {name: sha256(array) for name, array in arrays.items()},
     }
     # Another attempt begins afresh.
     group = zarr.create_group(storage.zarr_store(address), overwrite=True, zarr_format=3)
@@ -326,9 +333,3 @@ def _from_parts(address: str, arrays: dict[str, Any], about: dict[str, Any]) -> 
         StopReason[about["stop"]["reason"]], about["stop"]["relative_tolerance"]
     )
     return Checkpoint(address, state, settings, stop or None)
-
-
-def _sha256(array: Any) -> str:
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

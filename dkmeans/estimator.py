@@ -296,17 +296,25 @@ class KMeans:
     ) -> int:
         """Write the cluster of each row to storage, from where it is computed.
 
+        A call that was cut off is gone on with by making it again: what it has finished is kept,
+        and only what is missing is written. That goes by the checkpoint and its centers, by the
+        input's name, shape and dtype, and by `transform`; rows in memory count by their values, a
+        Dask array by the names of its blocks. Stored rows whose values were changed in place are
+        not noticed: give another output then, or remove this one.
+
         Args:
             input_fn: Returns the rows, gone over once. Its batches are listed before the first is
                 read: it must end, and an iterator's are all in memory then.
             output: Path or URL of a Zarr group (`.zarr`) of arrays `cluster_index` (n,) int64 and
                 `all_distances` (n, k) float32, or of a folder (`.parquet`) of files with columns of
-                these names. Predictions of an earlier run are replaced.
+                these names. Predictions of other rows, or by another checkpoint, are replaced. It
+                is whole where the group's attribute `complete` is true, or `_SUCCESS` is in the
+                folder.
             transform: Whether the distances are written too.
             checkpoint_path: The checkpoint to predict with; None: the latest.
 
         Returns:
-            The number of rows.
+            The number of rows, whether written by this call or before.
 
         Raises:
             ValueError: there is no checkpoint, the rows cannot be used, or the output is not such a
@@ -315,22 +323,20 @@ class KMeans:
         checkpoint = self._checkpoint(checkpoint_path)
         dataset = self._read(input_fn, INFER)
         _check_width(dataset, checkpoint)
-        batches = list(dataset.batches())
-        whole = sum(batches, Batch())
-        rows = whole.rows
-        if not rows:
+        whole = sum(dataset.batches(), Batch())
+        if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
-        k = len(checkpoint.state.centers)
-        place = outputs.plan_output(os.fspath(output), whole, k, distances=transform)
-        outputs.create(place, rows, k, {"checkpoint": checkpoint.address})
-        names = [self.CLUSTER_INDEX, self.ALL_DISTANCES][: 1 + transform]
-        task = inference.Task(self._centers(checkpoint), tuple(names))
-        writing = outputs.Writing(task, place)
-        with self._executor() as executor:
-            parts = outputs.regions(batches, place.region)
-            written = sum(executor.map(outputs.write_region, parts, writing))
-        outputs.finish(place)
-        return written
+        names = (self.CLUSTER_INDEX, self.ALL_DISTANCES)[: 1 + transform]
+        place = outputs.plan_output(os.fspath(output), whole, checkpoint, names)
+        written = outputs.prepare(place)
+        if not written.is_complete:
+            writing = outputs.Writing(inference.Task(self._centers(checkpoint), names), place)
+            missing = outputs.missing(whole, place, written)
+            with self._executor() as executor:
+                for _ in executor.map(outputs.write_region, missing, writing):
+                    pass
+            outputs.finish(place)
+        return place.prediction.rows
 
     def cluster_centers(self) -> npt.NDArray[Any]:
         """The (k, d) centers of the latest checkpoint.

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import fsspec
 import obstore
@@ -27,6 +29,8 @@ from dkmeans.errors import Conflict, InvalidData
 from dkmeans.retry import REQUESTS, first_line, patiently
 
 _OBJECT_STORES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "azure")
+# How this module and Zarr call a file that is not yet under its own name.
+_ASIDE = re.compile(r"\..+\.[a-z0-9_]{8}|.+\.[0-9a-f]{32}\.partial")
 
 
 # What the stores below raise where something cannot be written.
@@ -139,6 +143,18 @@ def write(address: str, data: bytes) -> None:
     patiently(address, lambda: _write(address, data))
 
 
+def write_whole(address: str, data: bytes) -> None:
+    """Put bytes at an address, whatever stood there: nobody finds only some of them, ever."""
+    if is_local(address) or _scheme(address) in _OBJECT_STORES:
+        write(address, data)
+        return
+    fs, path = filesystem(address)
+    folder, _, name = path.rpartition("/")
+    aside = f"{folder}/.{name}.{uuid4().hex[:8]}"
+    fs.pipe_file(aside, data)
+    fs.mv(aside, path)
+
+
 def children(address: str) -> list[str]:
     """The names of what stands directly below an address; none where there is nothing.
 
@@ -150,7 +166,14 @@ def children(address: str) -> list[str]:
         found = patiently(address, lambda: fs.ls(path, detail=False))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+    return sorted(map(_last, found))
+
+
+def is_empty(address: str) -> bool:
+    """Whether nothing stands at or below an address; folders of an object store are nothing."""
+    if is_local(address) or _scheme(address) not in _OBJECT_STORES:
+        return not children(address)
+    return not next(iter(obstore.list(_object_store(address))), [])
 
 
 def remove(address: str) -> None:
@@ -162,6 +185,30 @@ def remove(address: str) -> None:
     fs, path = filesystem(address)
     with contextlib.suppress(FileNotFoundError):
         patiently(address, lambda: fs.rm(path, recursive=True))
+
+
+def clear(address: str, keep: str) -> None:
+    """Remove all that stands below an address, but for what has this name directly there."""
+    fs, path = filesystem(address)
+    try:
+        found = [each for each in fs.ls(path, detail=True) if _last(each["name"]) != keep]
+    except FileNotFoundError:
+        return
+    files = [each["name"] for each in found if each["type"] != "directory"]
+    if files:
+        fs.rm(files)  # together: an object store is asked about many at once
+    for each in found:
+        if each["type"] == "directory":
+            with contextlib.suppress(FileNotFoundError):  # SeaweedFS shows folders that are gone
+                fs.rm(each["name"], recursive=True)
+
+
+def remove_asides(address: str) -> None:
+    """Remove what writers that were killed have left aside below a local address."""
+    if is_local(address):
+        for path in local_path(address).rglob("*"):
+            if _ASIDE.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def flush(address: str) -> None:
@@ -179,6 +226,10 @@ def _object_store(address: str) -> Any:
     bucket, _, name = address.partition("://")[2].partition("/")
     url = f"{_scheme(address)}://{bucket}/{quote(name)}"
     return obstore.store.from_url(url, retry_config=REQUESTS)
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def _scheme(address: str) -> str:

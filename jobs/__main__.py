@@ -26,7 +26,7 @@ _FAILED = 1
 _INVALID = 2
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 _INTERRUPTED = 130
-_GOES_ON = "Run the same command again to go on from the last checkpoint"
+_GOES_ON = "Run the same command again to go on where it stopped"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from dkmeans import RunConfig
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Predict with the latest checkpoint, and write from the workers.
+    """Predict with the latest checkpoint, and write from the workers what is not written yet.
 
     Raises:
         Invalid: the arguments or the input cannot be used, or there is no model.

@@ -195,3 +195,43 @@ def test_flushing_changes_nothing(place):
     storage.write(f"{place}/folder/deep/x", b"1")
     storage.flush(f"{place}/folder")
     assert storage.read(f"{place}/folder/deep/x").data == b"1"
+
+
+@everywhere
+def test_what_is_written_whole_is_read_and_nothing_is_left_aside(place):
+    for data in (b"one", b"", bytes(range(256)) * 1000):
+        storage.write_whole(f"{place}/a/b", data)
+        assert storage.read(f"{place}/a/b").data == data
+    assert storage.children(f"{place}/a") == ["b"]
+
+
+@everywhere
+def test_clearing_takes_all_but_what_is_kept(place):
+    for name in ("x", "folder/deep/y", "keep", "folder/keep", "z"):
+        storage.write(f"{place}/{name}", b"1")
+    for _ in range(2):
+        storage.clear(place, keep="keep")
+        assert storage.read(f"{place}/keep").data == b"1"
+        for name in ("x", "folder/deep/y", "folder/keep", "z"):
+            assert storage.read(f"{place}/{name}") is None
+    storage.clear(f"{place}/nowhere", keep="keep")
+
+
+@everywhere
+def test_a_place_is_empty_until_something_is_written_and_again_when_it_is_removed(place):
+    storage.write(f"{place}/other", b"")
+    assert storage.is_empty(f"{place}/folder")
+    storage.write(f"{place}/folder/deep/x", b"")
+    assert not storage.is_empty(f"{place}/folder")
+    storage.remove(f"{place}/folder")
+    assert storage.is_empty(f"{place}/folder")
+
+
+def test_only_what_killed_writers_left_is_removed_as_such(tmp_path):
+    asides = [".x.a1b2_c3d", f"deep/1.{uuid4().hex}.partial"]
+    others = [".x", ".x.crc", ".hidden.parquet", "x.a1b2c3d4", "1.partial"]
+    for name in asides + others:
+        storage.write(f"{tmp_path}/{name}", b"1")
+    storage.remove_asides(str(tmp_path))
+    assert storage.children(f"{tmp_path}/deep") == []
+    assert storage.children(str(tmp_path)) == sorted([*others, "deep"])
