@@ -24,6 +24,7 @@ class Blank:
     chunk_rows: int = 1
     key: None = None
     parts: tuple = ()
+    is_repeatable: bool = False
 
     def read(self, start, stop):  # noqa: D102
         return np.zeros((stop - start, 1), np.float32)

@@ -1,7 +1,6 @@
 """Batches: short descriptions of many chunks, against plain lists of row numbers."""
 
 import pickle
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -12,28 +11,9 @@ from hypothesis import strategies as st
 from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk
 from dkmeans.sources.memory import MemoryRows
+from tests.numbered import Numbers
 
 fast = settings(max_examples=150, deadline=None)
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """Rows that tell their numbers, in chunks of a size."""
-
-    rows: int
-    chunk_rows: int | None
-    first: int = 0
-    name: str = "numbers"
-    width: int = 1
-    dtype: str = "float64"
-    key: None = None
-    parts: tuple[()] = ()
-
-    def read(self, start, stop):
-        return np.arange(start, stop, dtype=np.float64)[:, None]
-
-    def with_leaves(self, change):
-        return change(self)
 
 
 def rows_of(chunk):

@@ -14,28 +14,9 @@ from dkmeans.chunks import Chunk
 from dkmeans.errors import InvalidData
 from dkmeans.executors.runs import AHEAD, halves, loaded, plan
 from dkmeans.state import fold
+from tests.numbered import Numbers
 
 fast = settings(max_examples=200, deadline=None)
-
-
-@dataclass(frozen=True)
-class Blank:
-    """So many chunks of one row."""
-
-    rows: int
-    name: str = "blank"
-    first: int = 0
-    width: int = 1
-    dtype: str = "float32"
-    chunk_rows: int = 1
-    key: None = None
-    parts: tuple[()] = ()
-
-    def read(self, start, stop):
-        return np.full((stop - start, 1), start, np.float32)
-
-    def with_leaves(self, change):
-        return change(self)
 
 
 class Tree(str):
@@ -46,7 +27,7 @@ class Tree(str):
 
 
 def batch_of(chunks):
-    return Batch.of(Chunk(Blank(chunks), 0, chunks))
+    return Batch.of(Chunk(Numbers(chunks), 0, chunks))
 
 
 def tree_of(runs, leaves):
@@ -100,7 +81,7 @@ def test_the_steps_of_an_iteration_are_dealt_out_together():
 
 
 @dataclass(frozen=True)
-class Slow(Blank):
+class Slow(Numbers):
     """Rows that take a while to read."""
 
     key: str = "slow"
@@ -137,7 +118,7 @@ def test_an_error_comes_when_its_chunk_is_due():
     chunks = loaded(Batch.of(Chunk(Slow(4, broken=2), 0, 4)))
     assert [next(chunks).start, next(chunks).start] == [0, 1]
     with pytest.raises(
-        InvalidData, match="rows 2 to 2 of blank cannot be read: ValueError: broken"
+        InvalidData, match="rows 2 to 2 of numbers cannot be read: ValueError: broken"
     ):
         next(chunks)
 
