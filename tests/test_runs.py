@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk
 from dkmeans.errors import InvalidData
-from dkmeans.executors.runs import AHEAD, halves, loaded, plan
+from dkmeans.executors.runs import AHEAD, fold_batches, loaded, merged, plan
 from dkmeans.state import fold
 from tests.numbered import Numbers
 
@@ -30,16 +30,6 @@ def batch_of(chunks):
     return Batch.of(Chunk(Numbers(chunks), 0, chunks))
 
 
-def tree_of(runs, leaves):
-    """The fold of runs, in branches of at most three."""
-    if len(runs) <= 3:
-        parts = [fold(leaves[run.start : run.stop]) for run in runs]
-        return fold(parts, [run.size for run in runs])
-    branches = halves(runs)
-    sizes = [sum(run.size for run in branch) for branch in branches]
-    return fold([tree_of(branch, leaves) for branch in branches], sizes)
-
-
 counts = st.lists(st.integers(1, 300), min_size=1, max_size=4)
 
 
@@ -50,11 +40,14 @@ def test_every_chunk_is_in_one_run_and_the_runs_fold_to_the_same_tree(chunks, sh
     for number, count in enumerate(chunks):
         mine = [run for run in runs if run.batch == number]
         assert [i for run in mine for i in range(run.start, run.stop)] == list(range(count))
-        leaves = [Tree(i) for i in range(count)]
-        whole = fold(leaves)
-        assert fold((fold(leaves[r.start : r.stop]) for r in mine), (r.size for r in mine)) == whole
-        assert tree_of(mine, leaves) == whole
     assert all(0 <= run.share < shares for run in runs)
+    leaves = [[Tree(i) for i in range(count)] for count in chunks]
+    folds = [(run, fold(leaves[run.batch][run.start : run.stop])) for run in runs]
+    expected = [fold(each) for each in leaves]
+    assert fold_batches(folds, len(chunks)) == expected
+    assert fold_batches(merged(folds), len(chunks)) == expected
+    some = [part for i in range(0, len(folds), 3) for part in merged(folds[i : i + 3])]
+    assert fold_batches(merged(some), len(chunks)) == expected
 
 
 @fast

@@ -88,6 +88,7 @@ def prepare_worker() -> None:
     instead of 3.3).
     """
     _blas().limit(limits=1, user_api="blas")
+    sys.setswitchinterval(_SWITCH_SECONDS)
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(_MMAP_THRESHOLD, _LARGEST_REUSED)

@@ -7,18 +7,23 @@ each iteration, each to the worker that did it before if that is there and not b
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
+from itertools import chain, groupby
 from types import TracebackType
 from typing import Any, TypeVar
 from uuid import uuid4
 from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from dkmeans.batches import Batch
 from dkmeans.cache import Keeping, keeping, kept
@@ -28,27 +33,32 @@ from dkmeans.errors import Invalid, Outage
 from dkmeans.executors.ahead import in_order
 from dkmeans.executors.cores import prepare_worker
 from dkmeans.executors.memory import Memory, keeping_of, room, system_limit
-from dkmeans.executors.runs import Run, fold_run, halves, plan
+from dkmeans.executors.runs import Run, fold_batches, fold_runs, merged, plan
 from dkmeans.retry import first_line
 from dkmeans.sources.dask_array import DaskRows, FutureRows
 from dkmeans.sources.memory import MemoryRows, ShippedRows
-from dkmeans.state import M, fold
+from dkmeans.state import M
 
 R = TypeVar("R")
 V = TypeVar("V")
 
 logger = logging.getLogger(__name__)
 
-# Results that one task adds up, at most about: keeps any one worker's share of them small.
+# Results that one task adds up, and that come to the driver: keeps anyone's share of them small.
 _FAN_IN = 16
-# The smallest run of chunks is this part of a thread's share, in an iteration of seconds, where
-# a worker that is behind should have something to give away, and in a quick one, where tasks cost.
-_PARTS, _PARTS_OF_A_LONG_ONE, _LONG_SECONDS = 4, 16, 5.0
+_FORGET_SECONDS = 2
+_SEND_SECONDS = 1e-3
+# The smallest run is this part of a thread's share. In an iteration of seconds each is a task, so
+# that a worker that is behind has something to give away; in a quick one it would cost more.
+_PARTS, _LONG_SECONDS = 16, 5.0
+# A value that is smaller, as often as there are tasks, travels with each.
+_SMALL_BYTES = 2**22
 # How often a cluster that takes its time is looked at, and how long it may be without workers: one
 # that adapts gets them in minutes, and Dask gives up a worker that is silent after as many.
 _LOOK_SECONDS = 5.0
 _DESERTED_SECONDS = 300.0
 _FORGET_SECONDS = 2
+_SEND_SECONDS = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +89,13 @@ class Dask(AbstractContextManager["Dask"]):
 
     def __init__(self, client: Any, cache: str = NONE) -> None:
         self._client = client
+        _hasten(client)
         self._address = client.scheduler.address
         self._deserted_at: float | None = None
         self._reading = _Reading(uuid4().hex, cache)
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
-        self._parts = _PARTS
+        self._is_quick = False
+        self._last: list[Any] = []
 
     def __str__(self) -> str:
         return f"{self._threads()} threads of the cluster at {self._address}"
@@ -95,6 +107,7 @@ class Dask(AbstractContextManager["Dask"]):
         trace: TracebackType | None,
     ) -> None:
         self._shipped.clear()
+        self._last = []
         if self._reading.cache != NONE:
             self._forget()
 
@@ -116,30 +129,26 @@ class Dask(AbstractContextManager["Dask"]):
         """See `Executor`."""
         began = time.monotonic()
         with self._outages_told():
-            shared = self._client.submit(_identity, value, pure=False)
             homes = self._threads_by_worker()
-            runs = plan(batches, len(homes), self._parts)
-            folds = {
-                run: self._submit(
-                    _fold_run,
-                    function,
-                    batches[run.batch].chunks_between(run.start, run.stop),
-                    shared,
-                    homes[run.share],
-                )
-                for run in runs
-            }
-            results = [
-                self._fold([run for run in runs if run.batch == number], folds)
-                for number in range(len(batches))
-            ]
+            groups = self._groups(plan(batches, len(homes), _PARTS))
+            shared = self._shared(value, len(groups))
+            level = [self._submit_runs(function, g, batches, shared, homes) for g in groups]
+            futures = list(level)
+            while len(level) > _FAN_IN:
+                level = [
+                    self._client.submit(_merge, *level[i : i + _FAN_IN], pure=False)
+                    for i in range(0, len(level), _FAN_IN)
+                ]
+                futures += level
+            # Only now: to let go of something sends a message, and the next would wait for it.
+            self._last = futures
             try:
-                found = [self._result(result) for result in results]
+                folds = merged(chain.from_iterable(self._results(level)))
             except BaseException:
-                self._cancel([*folds.values(), *results])
+                self._cancel(futures)
                 raise
-        self._parts = _PARTS if time.monotonic() - began < _LONG_SECONDS else _PARTS_OF_A_LONG_ONE
-        return found
+        self._is_quick = time.monotonic() - began < _LONG_SECONDS
+        return fold_batches(folds, len(batches))
 
     def map(
         self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
@@ -147,19 +156,33 @@ class Dask(AbstractContextManager["Dask"]):
         """See `Executor`."""
         with self._outages_told():
             shared = self._client.submit(_identity, value, pure=False)
-            tasks = (self._submit(_apply, function, Batch((chunk,)), shared) for chunk in chunks)
+            task = partial(_apply, function)
+            tasks = (self._submit(task, Batch((chunk,)), shared) for chunk in chunks)
             yield from in_order(tasks, self._threads(), self._result, self._cancel)
 
-    def _fold(self, runs: Sequence[Run], folds: dict[Run, Any]) -> Any:
-        """The fold of consecutive runs that make a branch of the tree."""
-        if len(runs) == 1:
-            return folds[runs[0]]
-        parts, sizes = [folds[run] for run in runs], [run.size for run in runs]
-        if len(runs) > _FAN_IN:
-            branches = halves(runs)
-            parts = [self._fold(branch, folds) for branch in branches]
-            sizes = [sum(run.size for run in branch) for branch in branches]
-        return self._client.submit(_fold_parts, sizes, *parts, pure=False)
+    def _groups(self, runs: Sequence[Run]) -> list[list[Run]]:
+        """Which runs make a task: one alone, so that others can take it over, or a whole share."""
+        if not self._is_quick:
+            return [[run] for run in runs]
+        return [list(mine) for _, mine in groupby(runs, lambda run: run.share)]
+
+    def _shared(self, value: Any, tasks: int) -> Any:
+        """A value as an argument of tasks: itself where it is small, to save a step on the way."""
+        if tasks * len(pickle.dumps(value, protocol=5)) < _SMALL_BYTES:
+            return value
+        return self._client.submit(_identity, value, pure=False)
+
+    def _submit_runs(
+        self,
+        function: Callable[[Chunk, V], M],
+        runs: Sequence[Run],
+        batches: Sequence[Batch],
+        shared: Any,
+        homes: Sequence[str | None],
+    ) -> Any:
+        chunks = [batches[run.batch].chunks_between(run.start, run.stop) for run in runs]
+        task = partial(_fold_runs, function, tuple(runs))
+        return self._submit(task, sum(chunks, Batch()), shared, homes[runs[0].share])
 
     @contextmanager
     def _outages_told(self) -> Iterator[None]:
@@ -179,17 +202,26 @@ class Dask(AbstractContextManager["Dask"]):
         return Outage(f"the cluster at {self._address} cannot be reached: {first_line(error)}")
 
     def _result(self, future: Any) -> Any:
-        """What a task gives, waited for as long as there are workers, or some may yet come."""
-        while True:
-            try:
-                result = future.result(timeout=_LOOK_SECONDS)
-            except TimeoutError:
-                if future.done():  # the task's own error, or it has just ended
-                    return future.result()
-                self._look_for_workers()
-            else:
-                self._deserted_at = None
-                return result
+        return self._results([future])[0]
+
+    def _results(self, futures: Sequence[Any]) -> list[Any]:
+        """What tasks give, waited for as long as there are workers, or some may yet come."""
+        gathering = asyncio.run_coroutine_threadsafe(
+            self._client.gather(list(futures), asynchronous=True), self._client.loop.asyncio_loop
+        )
+        try:
+            while True:
+                try:
+                    results: list[Any] = gathering.result(timeout=_LOOK_SECONDS)
+                except TimeoutError:
+                    if gathering.done():  # it is the task's own, or has just ended
+                        return list(gathering.result())
+                    self._look_for_workers()
+                else:
+                    self._deserted_at = None
+                    return results
+        finally:
+            gathering.cancel()
 
     def _look_for_workers(self) -> None:
         now = time.monotonic()
@@ -221,11 +253,10 @@ class Dask(AbstractContextManager["Dask"]):
         workers = sorted(self._nthreads().items())
         return [worker for worker, count in workers for _ in range(count)] or [None]
 
-    def _submit(
-        self, task: Any, function: Any, run: Batch, shared: Any, home: str | None = None
-    ) -> Any:
+    def _submit(self, task: Any, chunks: Batch, shared: Any, home: str | None = None) -> Any:
         """Submit a task over chunks, with their rows in memory as arguments of their own."""
         futures: dict[Source, tuple[int, Any]] = {}
+        where = {"workers": [home], "allow_other_workers": True} if home else {}
 
         def ship(source: Source) -> Source:
             if not (
@@ -233,24 +264,21 @@ class Dask(AbstractContextManager["Dask"]):
                 or (isinstance(source, DaskRows) and source.carries_rows)
             ):
                 return source
-            number, _ = futures.setdefault(source, (len(futures), self._future(source)))
+            number, _ = futures.setdefault(source, (len(futures), self._future(source, where)))
             table = (source.rows, source.width, source.dtype)
             return ShippedRows(number, source.name, *table, source.first)
 
-        run = run.with_leaves(ship)
+        chunks = chunks.with_leaves(ship)
         arrays = [future for _, future in futures.values()]
-        where = {"workers": [home], "allow_other_workers": True} if home else {}
         reading = replace(self._reading, home=home)
-        return self._client.submit(
-            task, function, run, shared, reading, *arrays, **where, pure=False
-        )
+        return self._client.submit(task, chunks, shared, reading, *arrays, **where, pure=False)
 
-    def _future(self, source: Source) -> Any:
+    def _future(self, source: Source, where: dict[str, Any]) -> Any:
         if isinstance(source, FutureRows):
             return source.future
         if source not in self._shipped:
             rows = source.array if isinstance(source, MemoryRows) else source
-            self._shipped[source] = self._client.submit(_unpack, rows, pure=False)
+            self._shipped[source] = self._client.submit(_unpack, rows, **where, pure=False)
         return self._shipped[source]
 
     def _forget(self) -> None:
@@ -263,6 +291,16 @@ class Dask(AbstractContextManager["Dask"]):
                 ]
                 for future in done:
                     future.result(timeout=_FORGET_SECONDS)
+
+
+def _hasten(client: Any) -> None:
+    """Have the client send what it is given at once, and not after 10 ms.
+
+    It gathers messages for so long after each that it sends, and an iteration has several.
+    """
+    sender: Any = getattr(client, "scheduler_comm", None)
+    if hasattr(sender, "interval"):
+        sender.interval = min(sender.interval, _SEND_SECONDS)
 
 
 @cache
@@ -279,28 +317,33 @@ def _identity(value: V) -> V:
 
 
 def _unpack(rows: Any) -> Any:
-    """Rows as they were shipped, or made by the graph that was."""
-    return rows.read(rows.first, rows.first + rows.rows) if isinstance(rows, DaskRows) else rows
+    """Rows as they were shipped, or made by the graph that was.
+
+    What travels arrives at any address, and would be copied to a better one in every iteration.
+    """
+    if isinstance(rows, DaskRows):
+        return rows.read(rows.first, rows.first + rows.rows)
+    return np.require(rows, requirements="A")
 
 
 def _apply(
-    function: Callable[[Chunk, V], R], run: Batch, value: V, reading: _Reading, *arrays: Any
+    function: Callable[[Chunk, V], R], chunks: Batch, value: V, reading: _Reading, *arrays: Any
 ) -> R:
     prepare_worker()
-    (chunk,) = _unpacked(run, arrays)
+    (chunk,) = _unpacked(chunks, arrays)
     return _reading(reading, function, chunk, value)
 
 
-def _fold_run(
-    function: Callable[[Chunk, V], M], run: Batch, value: V, reading: _Reading, *arrays: Any
-) -> M:
+def _fold_runs(
+    function: Callable[[Chunk, V], M], runs: Sequence[Run], chunks: Batch, value: V,
+    reading: _Reading, *arrays: Any,
+) -> list[tuple[Run, M]]:  # fmt: skip
     prepare_worker()
-    result: M = _reading(reading, fold_run, function, _unpacked(run, arrays), value)
-    return result
+    return _reading(reading, fold_runs, function, runs, _unpacked(chunks, arrays), value)
 
 
-def _fold_parts(sizes: Sequence[int], *parts: M) -> M:
-    return fold(parts, sizes)
+def _merge(*parts: list[tuple[Run, M]]) -> list[tuple[Run, M]]:
+    return merged(chain.from_iterable(parts))
 
 
 def _forget(fit: str) -> None:
@@ -328,7 +371,7 @@ def _keeping(fit: str, cache: str, limit: int | None) -> Keeping:
     return keeping_of(fit, cache, limit)
 
 
-def _unpacked(run: Batch, arrays: Sequence[Any]) -> Batch:
+def _unpacked(chunks: Batch, arrays: Sequence[Any]) -> Batch:
     """The chunks with the arrays that travelled beside them put where they belong."""
 
     def unpack(source: Source) -> Source:
@@ -336,4 +379,4 @@ def _unpacked(run: Batch, arrays: Sequence[Any]) -> Batch:
             return source
         return MemoryRows(arrays[source.argument], source.name, source.first)
 
-    return run.with_leaves(unpack) if arrays else run
+    return chunks.with_leaves(unpack) if arrays else chunks

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -50,6 +50,14 @@ class Run:
     def size(self) -> int:
         """How many chunks it has."""
         return self.stop - self.start
+
+    def makes_a_run_with(self, other: Run) -> bool:
+        """Whether the two are the halves of a branch of the tree."""
+        return (
+            (self.batch, self.stop) == (other.batch, other.start)
+            and self.size == other.size
+            and self.start % (2 * self.size) == 0
+        )
 
 
 def plan(batches: Sequence[Batch], shares: int, parts: int) -> list[Run]:
@@ -95,14 +103,6 @@ def _power_of_two(value: float) -> int:
     return 1 << max(0, int(value).bit_length() - 1)
 
 
-def halves(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """The runs on either side of where the tree that they are folded in splits."""
-    start, chunks = runs[0].start, runs[-1].stop - runs[0].start
-    middle = start + _power_of_two(chunks - 1)
-    left = [run for run in runs if run.start < middle]
-    return left, list(runs[len(left) :])
-
-
 def loaded(run: Batch) -> Iterator[Chunk]:
     """The chunks of a run, their rows in memory: the next are read while one is worked on."""
     if all(source.key is None and not source.parts for source in run.sources()):
@@ -126,9 +126,44 @@ def loaded(run: Batch) -> Iterator[Chunk]:
                 reading.cancel()
 
 
-def fold_run(function: Callable[[Chunk, V], M], run: Batch, value: V) -> M:
-    """`function` of each chunk and a value, added up by `fold`."""
-    return fold(function(chunk, value) for chunk in loaded(run))
+def fold_runs(
+    function: Callable[[Chunk, V], M], runs: Sequence[Run], chunks: Batch, value: V
+) -> list[tuple[Run, M]]:
+    """`function` of each chunk and a value, added up by `fold`, for each run.
+
+    Args:
+        function: What to do with a chunk.
+        runs: Some runs, in order.
+        chunks: Their chunks.
+        value: What the function is given beside a chunk.
+
+    Returns:
+        The folds of these runs, `merged`.
+    """
+    coming = loaded(chunks)
+    return merged(
+        (run, fold(function(chunk, value) for chunk in islice(coming, run.size))) for run in runs
+    )
+
+
+def merged(folds: Iterable[tuple[Run, M]]) -> list[tuple[Run, M]]:
+    """The folds of consecutive runs as those of the longest runs that they make."""
+    stack: list[tuple[Run, M]] = []
+    for run, total in folds:
+        longer = run
+        while stack and stack[-1][0].makes_a_run_with(longer):
+            before, earlier = stack.pop()
+            longer, total = replace(before, stop=longer.stop), earlier + total
+        stack.append((longer, total))
+    return stack
+
+
+def fold_batches(folds: Sequence[tuple[Run, M]], batches: int) -> list[M]:
+    """For each batch, by its number, the fold of all its runs, which are in order."""
+    found: list[list[tuple[Run, M]]] = [[] for _ in range(batches)]
+    for run, total in folds:
+        found[run.batch].append((run, total))
+    return [fold([total for _, total in mine], [run.size for run, _ in mine]) for mine in found]
 
 
 def _begin(chunk: Chunk) -> Future[FloatArray]:

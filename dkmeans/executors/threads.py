@@ -18,8 +18,8 @@ from dkmeans.config import NONE
 from dkmeans.executors import cores
 from dkmeans.executors.ahead import in_order
 from dkmeans.executors.memory import Memory, keeping_of, own_room, system_limit
-from dkmeans.executors.runs import Run, fold_run, plan
-from dkmeans.state import M, fold
+from dkmeans.executors.runs import Run, fold_batches, fold_runs, plan
+from dkmeans.state import M
 
 R = TypeVar("R")
 V = TypeVar("V")
@@ -76,10 +76,8 @@ class Threads(AbstractContextManager["Threads"]):
                 }
                 # Woken once: a thread that is woken for each result takes the interpreter away.
                 wait(pending.values(), return_when=FIRST_EXCEPTION)
-                return [
-                    _fold_of([run for run in runs if run.batch == number], pending)
-                    for number in range(len(batches))
-                ]
+                folds = [part for run in runs for part in pending[run].result()]
+                return fold_batches(folds, len(batches))
             except BaseException:
                 self._stopped.set()
                 _cancel(pending.values())
@@ -103,7 +101,9 @@ class Threads(AbstractContextManager["Threads"]):
             self._context.run(keeping.set, keeping_of(self._fit, self._cache, limit))
         return self._context
 
-    def _fold(self, function: Callable[[Chunk, V], M], batch: Batch, run: Run, value: V) -> M:
+    def _fold(
+        self, function: Callable[[Chunk, V], M], batch: Batch, run: Run, value: V
+    ) -> list[tuple[Run, M]]:
         """A run's sum; a long one ends at the next chunk when the caller has gone."""
 
         def guarded(chunk: Chunk, value: V) -> M:
@@ -111,11 +111,7 @@ class Threads(AbstractContextManager["Threads"]):
                 raise CancelledError
             return function(chunk, value)
 
-        return fold_run(guarded, batch.chunks_between(run.start, run.stop), value)
-
-
-def _fold_of(runs: Sequence[Run], pending: dict[Run, Future[M]]) -> M:
-    return fold((pending[run].result() for run in runs), (run.size for run in runs))
+        return fold_runs(guarded, [run], batch.chunks_between(run.start, run.stop), value)
 
 
 def _cancel(futures: Iterable[Future[Any]]) -> None:
