@@ -1,15 +1,28 @@
-"""What an iteration costs beside the computing: chunks of one row, a function that does nothing."""
+"""What an iteration costs beside the computing: chunks of one row, a function that does nothing.
 
+Prints Markdown tables: milliseconds by the number of chunks; a petabyte's million chunks on many
+workers; and memory over a thousand iterations. See benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import psutil
 from distributed import Client, LocalCluster
 
 from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk
+from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask
+from dkmeans.executors.runs import plan
+
+VALUE = Centers(np.zeros((1000, 64), np.float32), Distance.SQUARED_EUCLIDEAN)
 
 
 @dataclass(frozen=True)
@@ -23,39 +36,101 @@ class Blank:
     dtype: str = "float32"
     chunk_rows: int = 1
     key: None = None
-    parts: tuple = ()
+    parts: tuple[()] = ()
     is_repeatable: bool = False
 
-    def read(self, start, stop):  # noqa: D102
+    def read(self, start: int, stop: int) -> Any:
+        """Rows of zeros."""
         return np.zeros((stop - start, 1), np.float32)
 
-    def with_leaves(self, change):  # noqa: D102
+    def with_leaves(self, change: Any) -> Any:
+        """See `dkmeans.chunks.Source`."""
         return change(self)
 
 
-def nothing(chunk, value):
+def nothing(chunk: Chunk, value: Any) -> int:
     return 1
 
 
-def main():
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        value = np.zeros((1000, 64))
+def batch_of(chunks: int) -> Batch:
+    return Batch.of(Chunk(Blank(chunks), 0, chunks))
+
+
+def iterations(executor: Dask, chunks: int, count: int) -> list[float]:
+    """How long each of some iterations takes."""
+    batch, times = batch_of(chunks), []
+    for _ in range(count):
+        began = time.perf_counter()
+        (done,) = executor.map_reduce(nothing, [batch], VALUE)
+        times.append(time.perf_counter() - began)
+        assert done == chunks
+    return times
+
+
+def by_chunks() -> None:
+    print("| chunks | ms per iteration |\n| --- | --- |")
+    with cluster(2) as workers, Client(workers) as client, Dask(client) as executor:
         for chunks in (100, 1000, 10_000, 100_000, 1_000_000):
-            batch = Batch((Chunk(Blank(chunks), 0, chunks),))
-            times = []
-            with Dask(client) as executor:
-                for _ in range(15 if chunks < 1e6 else 4):
-                    began = time.perf_counter()
-                    (done,) = executor.map_reduce(nothing, [batch], value)
-                    times.append(time.perf_counter() - began)
-                    assert done == chunks
-            print(
-                chunks,
-                f"median {statistics.median(times) * 1e3:.1f} ms, least {min(times) * 1e3:.1f}",
-            )
+            times = iterations(executor, chunks, 20 if chunks < 10**6 else 5)
+            print(f"| {chunks:,} | {statistics.median(times) * 1000:.0f} |", flush=True)
+
+
+def petabyte(workers: int) -> None:
+    """Driver, scheduler and workers in one process, which is measured as a whole."""
+    with (
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as simulated,
+        Client(simulated) as client,
+        Dask(client) as executor,
+    ):
+        batch = batch_of(1_000_000)
+        began = time.perf_counter()
+        runs = plan([batch], workers, 16)
+        sent = sum(len(batch.chunks_between(run.start, run.stop)) for run in runs)
+        planned = time.perf_counter() - began
+        assert sent == len(batch)
+        times = iterations(executor, 1_000_000, 3)
+        print(
+            f"1,000,000 chunks, {workers} workers of one process: planned in "
+            f"{planned * 1000:.0f} ms ({len(runs)} runs), an iteration in {min(times):.1f} s, "
+            f"{psutil.Process().memory_info().rss / 1e6:.0f} MB"
+        )
+
+
+def soak(count: int) -> None:
+    """Memory over many iterations, seen from outside."""
+    print("| iterations | driver and scheduler, MB | workers, MB |\n| --- | --- | --- |")
+    with cluster(2) as workers, Client(workers) as client, Dask(client) as executor:
+        processes = [psutil.Process(pid) for pid in client.run(_pid).values()]
+        for done in range(0, count + 1, count // 10):
+            if done:
+                iterations(executor, 10_000, count // 10)
+            sizes = [f"{each.memory_info().rss / 1e6:.0f}" for each in processes]
+            own = psutil.Process().memory_info().rss / 1e6
+            print(f"| {done:,} | {own:.0f} | {', '.join(sizes)} |", flush=True)
+
+
+def cluster(workers: int) -> LocalCluster:
+    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+
+
+def _pid() -> int:
+    return psutil.Process().pid
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=("chunks", "petabyte", "soak"))
+    arguments = parser.parse_args()
+    for name, part in (
+        ("chunks", by_chunks),
+        ("petabyte", lambda: petabyte(64)),
+        ("soak", lambda: soak(1000)),
+    ):
+        if arguments.only in (None, name):
+            part()
+            print()
 
 
 if __name__ == "__main__":

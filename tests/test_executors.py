@@ -127,7 +127,8 @@ def test_a_worker_killed_in_the_middle_of_an_iteration_costs_time_and_no_bit(sto
     first = np.asarray(rows[:8])
 
     def fit(client, on_step_two=None):
-        model = KMeans(8, None, first, use_mini_batch=False, config=RunConfig(client=client))
+        config = RunConfig(client=client, cache="none")  # rows that are kept are not slow
+        model = KMeans(8, None, first, use_mini_batch=False, config=config)
         handler = _Calls(on_step_two)
         logger = logging.getLogger("dkmeans")
         logger.addHandler(handler)

@@ -7,11 +7,10 @@ each iteration, each to the worker that did it before if that is there and not b
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import copy_context
@@ -76,6 +75,10 @@ class _Reading:
     home: str | None = None
 
 
+class _StrandedError(Exception):
+    """Tasks wait for workers that are no more."""
+
+
 class Dask(AbstractContextManager["Dask"]):
     """See the module's docstring.
 
@@ -129,26 +132,38 @@ class Dask(AbstractContextManager["Dask"]):
         """See `Executor`."""
         began = time.monotonic()
         with self._outages_told():
-            homes = self._threads_by_worker()
-            groups = self._groups(plan(batches, len(homes), _PARTS))
-            shared = self._shared(value, len(groups))
-            level = [self._submit_runs(function, g, batches, shared, homes) for g in groups]
-            futures = list(level)
-            while len(level) > _FAN_IN:
-                level = [
-                    self._client.submit(_merge, *level[i : i + _FAN_IN], pure=False)
-                    for i in range(0, len(level), _FAN_IN)
-                ]
-                futures += level
-            # Only now: to let go of something sends a message, and the next would wait for it.
-            self._last = futures
-            try:
-                folds = merged(chain.from_iterable(self._results(level)))
-            except BaseException:
-                self._cancel(futures)
-                raise
+            folds = None
+            while folds is None:
+                try:
+                    folds = self._fold_all(function, batches, value)
+                except _StrandedError:
+                    logger.warning("all workers have been replaced; the iteration begins anew")
+                    self._shipped.clear()
         self._is_quick = time.monotonic() - began < _LONG_SECONDS
         return fold_batches(folds, len(batches))
+
+    def _fold_all(
+        self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
+    ) -> list[tuple[Run, M]]:
+        """The folds of all chunks of all batches, `merged`."""
+        homes = self._threads_by_worker()
+        groups = self._groups(plan(batches, len(homes), _PARTS))
+        shared = self._shared(value, len(groups))
+        level = [self._submit_runs(function, g, batches, shared, homes) for g in groups]
+        futures = list(level)
+        while len(level) > _FAN_IN:
+            level = [
+                self._client.submit(_merge, *level[i : i + _FAN_IN], pure=False)
+                for i in range(0, len(level), _FAN_IN)
+            ]
+            futures += level
+        # Only now: to let go of something sends a message, and the next would wait for it.
+        self._last = futures
+        try:
+            return merged(chain.from_iterable(self._results(level, set(homes))))
+        except BaseException:
+            self._cancel(futures)
+            raise
 
     def map(
         self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
@@ -204,29 +219,35 @@ class Dask(AbstractContextManager["Dask"]):
     def _result(self, future: Any) -> Any:
         return self._results([future])[0]
 
-    def _results(self, futures: Sequence[Any]) -> list[Any]:
-        """What tasks give, waited for as long as there are workers, or some may yet come."""
-        gathering = asyncio.run_coroutine_threadsafe(
-            self._client.gather(list(futures), asynchronous=True), self._client.loop.asyncio_loop
-        )
-        try:
-            while True:
-                try:
-                    results: list[Any] = gathering.result(timeout=_LOOK_SECONDS)
-                except TimeoutError:
-                    if gathering.done():  # it is the task's own, or has just ended
-                        return list(gathering.result())
-                    self._look_for_workers()
-                else:
-                    self._deserted_at = None
-                    return results
-        finally:
-            gathering.cancel()
+    def _results(self, futures: Sequence[Any], homes: Set[str | None] = frozenset()) -> list[Any]:
+        """What tasks give, waited for as long as there are workers, or some may yet come.
 
-    def _look_for_workers(self) -> None:
-        now = time.monotonic()
-        if self._nthreads():
+        Args:
+            futures: The tasks.
+            homes: The workers that they should be done by, if any were named.
+
+        Raises:
+            _StrandedError: none of these is there any more. Dask gives tasks that certain workers
+                should do to others as well, but not if there were no others when it mattered.
+        """
+        from distributed import wait  # noqa: PLC0415 there is a client: it is imported
+
+        while True:
+            try:
+                with self._client.as_current():
+                    wait(list(futures), timeout=_LOOK_SECONDS)
+            except TimeoutError:
+                self._look_for_workers(homes)
+            else:
+                self._deserted_at = None
+                return list(self._client.gather(list(futures)))
+
+    def _look_for_workers(self, homes: Set[str | None]) -> None:
+        now, workers = time.monotonic(), self._nthreads().keys()
+        if workers:
             self._deserted_at = None
+            if homes and not homes & workers:
+                raise _StrandedError
         elif self._deserted_at is None:
             self._deserted_at = now
             logger.warning("the cluster at %s has no workers; waiting for some", self._address)
