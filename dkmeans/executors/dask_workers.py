@@ -52,6 +52,7 @@ _SEND_SECONDS = 1e-3
 _PARTS, _LONG_SECONDS = 16, 5.0
 # A value that is smaller, as often as there are tasks, travels with each.
 _SMALL_BYTES = 2**22
+_REMEMBERED_BYTES = 2**26
 # How often a cluster that takes its time is looked at, and how long it may be without workers: one
 # that adapts gets them in minutes, and Dask gives up a worker that is silent after as many.
 _LOOK_SECONDS = 5.0
@@ -99,6 +100,7 @@ class Dask(AbstractContextManager["Dask"]):
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
         self._is_quick = False
         self._last: list[Any] = []
+        self._sent = 0
 
     def __str__(self) -> str:
         return f"{self._threads()} threads of the cluster at {self._address}"
@@ -183,8 +185,11 @@ class Dask(AbstractContextManager["Dask"]):
 
     def _shared(self, value: Any, tasks: int) -> Any:
         """A value as an argument of tasks: itself where it is small, to save a step on the way."""
-        if tasks * len(pickle.dumps(value, protocol=5)) < _SMALL_BYTES:
+        size = len(pickle.dumps(value, protocol=5))
+        if tasks * size < _SMALL_BYTES:
+            self._count_sent(tasks * size)
             return value
+        self._count_sent(size)
         return self._client.submit(_identity, value, pure=False)
 
     def _submit_runs(
@@ -299,8 +304,22 @@ class Dask(AbstractContextManager["Dask"]):
             return source.future
         if source not in self._shipped:
             rows = source.array if isinstance(source, MemoryRows) else source
+            self._count_sent(getattr(rows, "nbytes", 0))
             self._shipped[source] = self._client.submit(_unpack, rows, **where, pure=False)
         return self._shipped[source]
+
+    def _count_sent(self, size: int) -> None:
+        """Have Dask let go of what it has sent, now and then.
+
+        Its client and its scheduler remember their last thousand messages to every one, with all
+        that is in them: centers add up to gigabytes.
+        """
+        self._sent += size
+        if self._sent > _REMEMBERED_BYTES:
+            self._sent = 0
+            _forget_messages([getattr(self._client, "scheduler_comm", None)])
+            with suppress(Exception):  # a scheduler that runs nobody's code is as it was
+                self._client.run_on_scheduler(_forget_messages_of_scheduler)
 
     def _forget(self) -> None:
         """Have all workers let go of the rows they keep; one that does not answer does later."""
@@ -312,6 +331,16 @@ class Dask(AbstractContextManager["Dask"]):
                 ]
                 for future in done:
                     future.result(timeout=_FORGET_SECONDS)
+
+
+def _forget_messages(senders: Iterable[Any]) -> None:
+    for sender in senders:
+        if hasattr(sender, "recent_message_log"):
+            sender.recent_message_log.clear()
+
+
+def _forget_messages_of_scheduler(dask_scheduler: Any) -> None:
+    _forget_messages(dask_scheduler.stream_comms.values())
 
 
 def _hasten(client: Any) -> None:
