@@ -91,7 +91,9 @@ def seconds(command: list[str]) -> float:
     """How long a process runs."""
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     began = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    done = subprocess.run(command, check=False, capture_output=True, env=environment, text=True)
+    if done.returncode:
+        sys.exit(f"{command} failed:\n{done.stderr[-2000:]}")
     return time.perf_counter() - began
 
 
@@ -106,16 +108,21 @@ def main() -> None:
         commands = {
             "dkmeans, 2 worker processes": lambda n: dkmeans(folder, n, "local"),
             "dkmeans, 2 threads": lambda n: dkmeans(folder, n, "threads"),
-            "dask-ml": lambda n: [arguments.peers, str(folder / "dask_ml.py"), str(folder), str(n)],
+            "dask-ml": lambda n: [
+                arguments.peers,
+                str(folder / "peer_dask.py"),
+                str(folder),
+                str(n),
+            ],
             "Spark MLlib": lambda n: [
                 arguments.peers,
-                str(folder / "spark.py"),
+                str(folder / "peer_spark.py"),
                 str(folder),
                 str(n),
             ],
         }
-        (folder / "dask_ml.py").write_text(DASK_ML)
-        (folder / "spark.py").write_text(SPARK)
+        (folder / "peer_dask.py").write_text(DASK_ML)
+        (folder / "peer_spark.py").write_text(SPARK)
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(arguments.repeats):
             for name, command in commands.items():

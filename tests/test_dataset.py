@@ -272,6 +272,17 @@ def test_a_part_of_shuffled_rows_is_another_in_every_epoch_and_so_not_constant(v
     assert not part.is_constant
 
 
+@fast
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 50), st.integers(1, 3))
+def test_every_row_is_seen_once_in_each_epoch_whatever_chunks_and_batches(n, chunk, rows, epochs):
+    shuffled = dataset_of(n, chunk).shuffle(seed=7).batch(rows)
+    epoch = -(-n // rows)
+    seen = [by_row([batch]) for batch in loaded(shuffled.repeat(epochs))]
+    for number in range(epochs):
+        mine = [row for batch in seen[number * epoch : (number + 1) * epoch] for row in batch]
+        assert sorted(mine) == list(range(n))
+
+
 def test_batches_of_a_stream_are_not_constant_and_their_rows_unknown():
     chunks = cut(MemoryRows(rows_of(6), "rows"), 3)
     dataset = Dataset.of_batches(2, iter([Batch((chunk,)) for chunk in chunks]))

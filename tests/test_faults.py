@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ import zarr
 from distributed import Client, LocalCluster
 from dkmeans_jobs.__main__ import main
 
-from dkmeans import Dataset, KMeans, Outage, RunConfig, checkpoints
+from dkmeans import Dataset, Invalid, KMeans, Outage, RunConfig, checkpoints
 from dkmeans.storage import zarr_store
 
 TRY_AGAIN = 75
@@ -87,6 +89,13 @@ def slowly(block, folder=None):
     if folder:
         Path(folder, str(os.getpid())).touch()
     time.sleep(0.02)
+    return block
+
+
+def fatally(block):
+    """Takes the worker with it."""
+    if block.size:
+        os.kill(os.getpid(), signal.SIGKILL)
     return block
 
 
@@ -158,6 +167,15 @@ def test_a_worker_restarted_for_its_memory_is_not_missed(rows, calm, tmp_path):
         shaken = fit(client, rows, greedily, marker=str(tmp_path / "marker"))
         assert same(shaken, calm)
         assert before != list(client.run(os.getpid).values())
+
+
+def test_chunks_that_no_worker_survives_are_a_mistake_that_can_be_mended(rows):
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        workers(1) as (_, client),
+        pytest.raises(Invalid, match=r"memory of the workers must suffice.*smaller chunks"),
+    ):
+        fit(client, rows, fatally)
 
 
 def test_a_cluster_that_adapts_gives_the_same_bits(rows, calm):

@@ -653,3 +653,17 @@ def test_arrays_that_are_not_persisted_train_on_a_cluster_to_the_same_centers(cl
     array = da.from_array(ROWS, chunks=(10, 3))
     trained = centers_of(array, tmp_path / "Dask", config)
     assert np.allclose(trained, centers_of(ROWS, tmp_path / "rows"), rtol=1e-5, atol=1e-6)
+
+
+def test_a_shard_is_read_whole_unless_it_is_too_large_for_that(tmp_path, monkeypatch):
+    rows = np.arange(4000, dtype=np.float32).reshape(1000, 4)
+    monkeypatch.setattr("dkmeans.chunks.TARGET_BYTES", 1)
+    path = str(tmp_path / "rows.zarr")
+    zarr.create_array(path, data=rows, chunks=(50, 4), shards=(200, 4))
+
+    def sizes():
+        return [chunk.rows for chunk in next(Dataset.from_zarr(path).batches())]
+
+    assert sizes() == [200] * 5
+    monkeypatch.setattr("dkmeans.sources.zarr_array._LARGEST_SHARD_BYTES", 1000)
+    assert sizes() == [50] * 20

@@ -213,6 +213,12 @@ class Dask(AbstractContextManager["Dask"]):
             yield
         except (Invalid, Outage):
             raise
+        except _killed_error() as error:
+            raise Invalid(
+                f"memory of the workers must suffice for their chunks: {first_line(error)}. See "
+                "their logs; give them more memory or fewer threads, or write the rows in smaller "
+                "chunks"
+            ) from error
         except Exception as error:
             if self._client.status == "running" and not isinstance(error, _lost_errors()):
                 raise
@@ -360,6 +366,15 @@ def _lost_errors() -> tuple[type[Exception], ...]:
     from distributed.scheduler import NoValidWorkerError  # noqa: PLC0415
 
     return CancelledError, CommClosedError, NoValidWorkerError
+
+
+@cache
+def _killed_error() -> type[Exception]:
+    """What Dask raises for a task that several workers have died of."""
+    from distributed import KilledWorker  # noqa: PLC0415
+
+    killed: type[Exception] = KilledWorker
+    return killed
 
 
 def _identity(value: V) -> V:

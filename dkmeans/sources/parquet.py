@@ -14,7 +14,10 @@ from obstore.exceptions import BaseError
 from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk, Source, rows_per_chunk
 from dkmeans.errors import Invalid, InvalidData
+from dkmeans.state import FloatArray
 from dkmeans.storage import filesystem, unreachable
+
+_PIECE_ROWS = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +66,34 @@ class ParquetRows:
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
         fs, path = filesystem(self.name)
+        rows = np.empty((stop - start, self.width), self.dtype)
+        first = self.first
         try:
             with pq.ParquetFile(path, filesystem=fs) as file:
-                table = file.read_row_groups(list(self.groups), columns=list(self.columns))
+                # Some at a time: a row group decoded as a whole would take as much memory again.
+                for piece in file.iter_batches(_PIECE_ROWS, list(self.groups), list(self.columns)):
+                    low, high = max(start - first, 0), min(stop - first, len(piece))
+                    if low < high:
+                        part = rows[first + low - start : first + high - start]
+                        self._fill(part, piece.slice(low, high - low), first + low)
+                    first += len(piece)
         except pa.ArrowException as error:
             raise InvalidData(f"{self.name} cannot be read: {error}") from error
-        table = table.slice(start - self.first, stop - start)
-        rows = np.empty((stop - start, self.width), self.dtype)
-        place = 0
-        for column, width in zip(self.columns, self.widths, strict=True):
-            rows[:, place : place + width] = self._values(table[column], column, width, start)
-            place += width
         return rows
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """See `Source`."""
         return change(self)
 
-    def _values(self, column: pa.ChunkedArray, name: str, width: int, start: int) -> Any:
-        values = column.combine_chunks()
+    def _fill(self, rows: FloatArray, piece: pa.RecordBatch, start: int) -> None:
+        """Put a piece of the file, whose first row has this number, into rows."""
+        place = 0
+        for column, width in zip(self.columns, self.widths, strict=True):
+            values = self._values(piece.column(column), column, width, start)
+            rows[:, place : place + width] = values
+            place += width
+
+    def _values(self, values: pa.Array, name: str, width: int, start: int) -> Any:
         if values.null_count:
             row = start + int(np.flatnonzero(values.is_null())[0])
             raise InvalidData(f"rows must be whole; row {row} of {self.name} has no {name!r}")

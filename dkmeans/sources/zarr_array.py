@@ -21,6 +21,8 @@ from dkmeans.errors import InvalidData
 from dkmeans.sources.memory import from_array
 from dkmeans.storage import unreachable, zarr_store
 
+_LARGEST_SHARD_BYTES = 2**26
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ZarrRows:
@@ -87,8 +89,11 @@ def _require(folder: Path) -> None:
 def from_zarr_array(array: zarr.Array[Any], name: str) -> Batch:
     """Chunks of whole storage chunks, or shards, of about the size that the library likes."""
     width = array.shape[1] if array.ndim == 2 else 1
-    unit = (array.shards or array.chunks)[0]
-    source = ZarrRows(array, name, rows_per_chunk(array.dtype.itemsize * width, unit))
+    row = array.dtype.itemsize * width
+    # A shard is read whole, if it is not too large for that: to ask for it costs.
+    whole = array.shards is not None and array.shards[0] * row <= _LARGEST_SHARD_BYTES
+    unit = array.shards[0] if array.shards and whole else array.chunks[0]
+    source = ZarrRows(array, name, rows_per_chunk(row, unit))
     if isinstance(array.store, MemoryStore):  # other processes cannot read it
         return from_array(source.read(0, source.rows), name)
     return Batch((Chunk(source, 0, source.rows),))
