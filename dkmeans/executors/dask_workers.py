@@ -13,26 +13,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, suppress
-from contextvars import copy_context
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache, partial
+from dataclasses import replace
+from functools import cache, partial
 from itertools import chain, groupby
 from types import TracebackType
 from typing import Any, TypeVar
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
 from dkmeans.batches import Batch
-from dkmeans.cache import Keeping, keeping, kept
 from dkmeans.chunks import Chunk, Source
 from dkmeans.config import NONE
 from dkmeans.errors import Invalid, Outage
+from dkmeans.executors import messages, tasks
 from dkmeans.executors.ahead import in_order
-from dkmeans.executors.cores import prepare_worker
-from dkmeans.executors.memory import Memory, keeping_of, room, system_limit
-from dkmeans.executors.runs import Run, fold_batches, fold_runs, merged, plan
+from dkmeans.executors.memory import Memory, room, system_limit
+from dkmeans.executors.runs import Run, fold_batches, merged, plan
 from dkmeans.retry import first_line
 from dkmeans.sources.dask_array import DaskRows, FutureRows
 from dkmeans.sources.memory import MemoryRows, ShippedRows
@@ -45,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 # Results that one task adds up, and that come to the driver: keeps anyone's share of them small.
 _FAN_IN = 16
-_FORGET_SECONDS = 2
-_SEND_SECONDS = 1e-3
 # The smallest run is this part of a thread's share. In an iteration of seconds each is a task, so
 # that a worker that is behind has something to give away; in a quick one it would cost more.
 _PARTS, _LONG_SECONDS = 16, 5.0
@@ -58,22 +52,6 @@ _REMEMBERED_BYTES = 2**26
 _LOOK_SECONDS = 5.0
 _DESERTED_SECONDS = 300.0
 _FORGET_SECONDS = 2
-_SEND_SECONDS = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """On whose behalf a task reads.
-
-    Attributes:
-        fit: Names the fit.
-        cache: One of `CACHES`.
-        home: The worker that should do the task. Only there are its rows kept.
-    """
-
-    fit: str
-    cache: str
-    home: str | None = None
 
 
 class _StrandedError(Exception):
@@ -93,13 +71,13 @@ class Dask(AbstractContextManager["Dask"]):
 
     def __init__(self, client: Any, cache: str = NONE) -> None:
         self._client = client
-        _hasten(client)
+        messages.hasten(client)
         self._address = client.scheduler.address
         self._deserted_at: float | None = None
-        self._reading = _Reading(uuid4().hex, cache)
+        self._reading = tasks.Reading(uuid4().hex, cache)
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
         self._is_quick = False
-        self._last: list[Any] = []
+        self._held: list[Any] = []
         self._sent = 0
 
     def __str__(self) -> str:
@@ -112,7 +90,7 @@ class Dask(AbstractContextManager["Dask"]):
         trace: TracebackType | None,
     ) -> None:
         self._shipped.clear()
-        self._last = []
+        self._held = []
         if self._reading.cache != NONE:
             self._forget()
 
@@ -155,12 +133,12 @@ class Dask(AbstractContextManager["Dask"]):
         futures = list(level)
         while len(level) > _FAN_IN:
             level = [
-                self._client.submit(_merge, *level[i : i + _FAN_IN], pure=False)
+                self._client.submit(tasks.merge, *level[i : i + _FAN_IN], pure=False)
                 for i in range(0, len(level), _FAN_IN)
             ]
             futures += level
         # Only now: to let go of something sends a message, and the next would wait for it.
-        self._last = futures
+        self._held = futures
         try:
             return merged(chain.from_iterable(self._results(level, set(homes))))
         except BaseException:
@@ -172,10 +150,10 @@ class Dask(AbstractContextManager["Dask"]):
     ) -> Iterator[R]:
         """See `Executor`."""
         with self._outages_told():
-            shared = self._client.submit(_identity, value, pure=False)
-            task = partial(_apply, function)
-            tasks = (self._submit(task, Batch((chunk,)), shared) for chunk in chunks)
-            yield from in_order(tasks, self._threads(), self._result, self._cancel)
+            shared = self._client.submit(tasks.identity, value, pure=False)
+            task = partial(tasks.apply, function)
+            futures = (self._submit(task, Batch((chunk,)), shared) for chunk in chunks)
+            yield from in_order(futures, self._threads(), self._result, self._cancel)
 
     def _groups(self, runs: Sequence[Run]) -> list[list[Run]]:
         """Which runs make a task: one alone, so that others can take it over, or a whole share."""
@@ -183,14 +161,14 @@ class Dask(AbstractContextManager["Dask"]):
             return [[run] for run in runs]
         return [list(mine) for _, mine in groupby(runs, lambda run: run.share)]
 
-    def _shared(self, value: Any, tasks: int) -> Any:
+    def _shared(self, value: Any, times: int) -> Any:
         """A value as an argument of tasks: itself where it is small, to save a step on the way."""
         size = len(pickle.dumps(value, protocol=5))
-        if tasks * size < _SMALL_BYTES:
-            self._count_sent(tasks * size)
+        if times * size < _SMALL_BYTES:
+            self._count_sent(times * size)
             return value
         self._count_sent(size)
-        return self._client.submit(_identity, value, pure=False)
+        return self._client.submit(tasks.identity, value, pure=False)
 
     def _submit_runs(
         self,
@@ -201,7 +179,7 @@ class Dask(AbstractContextManager["Dask"]):
         homes: Sequence[str | None],
     ) -> Any:
         chunks = [batches[run.batch].chunks_between(run.start, run.stop) for run in runs]
-        task = partial(_fold_runs, function, tuple(runs))
+        task = partial(tasks.fold_share, function, tuple(runs))
         return self._submit(task, sum(chunks, Batch()), shared, homes[runs[0].share])
 
     @contextmanager
@@ -249,9 +227,10 @@ class Dask(AbstractContextManager["Dask"]):
                     wait(list(futures), timeout=_LOOK_SECONDS)
             except TimeoutError:
                 self._look_for_workers(homes)
-            else:
-                self._deserted_at = None
-                return list(self._client.gather(list(futures)))
+                if not any(future.status == "error" for future in futures):
+                    continue
+            self._deserted_at = None
+            return list(self._client.gather(list(futures)))
 
     def _look_for_workers(self, homes: Set[str | None]) -> None:
         now, workers = time.monotonic(), self._nthreads().keys()
@@ -311,52 +290,27 @@ class Dask(AbstractContextManager["Dask"]):
         if source not in self._shipped:
             rows = source.array if isinstance(source, MemoryRows) else source
             self._count_sent(getattr(rows, "nbytes", 0))
-            self._shipped[source] = self._client.submit(_unpack, rows, **where, pure=False)
+            self._shipped[source] = self._client.submit(tasks.unpack, rows, **where, pure=False)
         return self._shipped[source]
 
     def _count_sent(self, size: int) -> None:
-        """Have Dask let go of what it has sent, now and then.
-
-        Its client and its scheduler remember their last thousand messages to every one, with all
-        that is in them: centers add up to gigabytes.
-        """
         self._sent += size
         if self._sent > _REMEMBERED_BYTES:
             self._sent = 0
-            _forget_messages([getattr(self._client, "scheduler_comm", None)])
-            with suppress(Exception):  # a scheduler that runs nobody's code is as it was
-                self._client.run_on_scheduler(_forget_messages_of_scheduler)
+            messages.forget(self._client)
 
     def _forget(self) -> None:
         """Have all workers let go of the rows they keep; one that does not answer does later."""
         if self._client.status == "running":
             with suppress(Outage, TimeoutError, *_lost_errors()):
                 done = [
-                    self._client.submit(_forget, self._reading.fit, workers=[worker], pure=False)
+                    self._client.submit(
+                        tasks.forget, self._reading.fit, workers=[worker], pure=False
+                    )
                     for worker in self._nthreads()
                 ]
                 for future in done:
                     future.result(timeout=_FORGET_SECONDS)
-
-
-def _forget_messages(senders: Iterable[Any]) -> None:
-    for sender in senders:
-        if hasattr(sender, "recent_message_log"):
-            sender.recent_message_log.clear()
-
-
-def _forget_messages_of_scheduler(dask_scheduler: Any) -> None:
-    _forget_messages(dask_scheduler.stream_comms.values())
-
-
-def _hasten(client: Any) -> None:
-    """Have the client send what it is given at once, and not after 10 ms.
-
-    It gathers messages for so long after each that it sends, and an iteration has several.
-    """
-    sender: Any = getattr(client, "scheduler_comm", None)
-    if hasattr(sender, "interval"):
-        sender.interval = min(sender.interval, _SEND_SECONDS)
 
 
 @cache
@@ -375,73 +329,3 @@ def _killed_error() -> type[Exception]:
 
     killed: type[Exception] = KilledWorker
     return killed
-
-
-def _identity(value: V) -> V:
-    return value
-
-
-def _unpack(rows: Any) -> Any:
-    """Rows as they were shipped, or made by the graph that was.
-
-    What travels arrives at any address, and would be copied to a better one in every iteration.
-    """
-    if isinstance(rows, DaskRows):
-        return rows.read(rows.first, rows.first + rows.rows)
-    return np.require(rows, requirements="A")
-
-
-def _apply(
-    function: Callable[[Chunk, V], R], chunks: Batch, value: V, reading: _Reading, *arrays: Any
-) -> R:
-    prepare_worker()
-    (chunk,) = _unpacked(chunks, arrays)
-    return _reading(reading, function, chunk, value)
-
-
-def _fold_runs(
-    function: Callable[[Chunk, V], M], runs: Sequence[Run], chunks: Batch, value: V,
-    reading: _Reading, *arrays: Any,
-) -> list[tuple[Run, M]]:  # fmt: skip
-    prepare_worker()
-    return _reading(reading, fold_runs, function, runs, _unpacked(chunks, arrays), value)
-
-
-def _merge(*parts: list[tuple[Run, M]]) -> list[tuple[Run, M]]:
-    return merged(chain.from_iterable(parts))
-
-
-def _forget(fit: str) -> None:
-    kept.forget(fit)
-
-
-def _reading(reading: _Reading, function: Callable[..., R], *arguments: Any) -> R:
-    """Call a function; of the rows it reads, this worker keeps what it should and can."""
-    from distributed import get_worker  # noqa: PLC0415 this is a worker: it is imported
-
-    worker = get_worker()
-    limit = worker.memory_manager.memory_limit
-    fit = _keeping(reading.fit, reading.cache, limit)
-    if worker.address != reading.home:  # who should have done this will want to do it again
-        fit = replace(fit, most=0)
-    context = copy_context()
-    context.run(keeping.set, fit)
-    result: R = context.run(function, *arguments)
-    return result
-
-
-@lru_cache(maxsize=16)
-def _keeping(fit: str, cache: str, limit: int | None) -> Keeping:
-    """What this process keeps: found out once, before it has read."""
-    return keeping_of(fit, cache, limit)
-
-
-def _unpacked(chunks: Batch, arrays: Sequence[Any]) -> Batch:
-    """The chunks with the arrays that travelled beside them put where they belong."""
-
-    def unpack(source: Source) -> Source:
-        if not isinstance(source, ShippedRows):
-            return source
-        return MemoryRows(arrays[source.argument], source.name, source.first)
-
-    return chunks.with_leaves(unpack) if arrays else chunks

@@ -1,0 +1,115 @@
+"""What a worker is asked to do: module-level functions, of chunks and a value and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
+from typing import Any, TypeVar
+
+import numpy as np
+
+from dkmeans.batches import Batch
+from dkmeans.cache import Keeping, keeping, kept
+from dkmeans.chunks import Chunk, Source
+from dkmeans.executors.cores import prepare_worker
+from dkmeans.executors.memory import keeping_of
+from dkmeans.executors.runs import Run, fold_runs, merged
+from dkmeans.sources.dask_array import DaskRows
+from dkmeans.sources.memory import MemoryRows, ShippedRows
+from dkmeans.state import M
+
+R = TypeVar("R")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """On whose behalf a task reads.
+
+    Attributes:
+        fit: Names the fit.
+        cache: One of `CACHES`.
+        home: The worker that should do the task. Only there are its rows kept.
+    """
+
+    fit: str
+    cache: str
+    home: str | None = None
+
+
+def identity(value: V) -> V:
+    """A value, which thereby is on a worker, and can be made again."""
+    return value
+
+
+def unpack(rows: Any) -> Any:
+    """Rows as they were shipped, or made by the graph that was.
+
+    What travels arrives at any address, and would be copied to a better one in every iteration.
+    """
+    if isinstance(rows, DaskRows):
+        return rows.read(rows.first, rows.first + rows.rows)
+    return np.require(rows, requirements="A")
+
+
+def apply(
+    function: Callable[[Chunk, V], R], chunks: Batch, value: V, reading: Reading, *arrays: Any
+) -> R:
+    """`function` of one chunk and a value."""
+    prepare_worker()
+    (chunk,) = _unpacked(chunks, arrays)
+    return _run(reading, function, chunk, value)
+
+
+def fold_share(
+    function: Callable[[Chunk, V], M], runs: Sequence[Run], chunks: Batch, value: V,
+    reading: Reading, *arrays: Any,
+) -> list[tuple[Run, M]]:  # fmt: skip
+    """The folds of some runs of chunks, `merged`."""
+    prepare_worker()
+    return _run(reading, fold_runs, function, runs, _unpacked(chunks, arrays), value)
+
+
+def merge(*parts: list[tuple[Run, M]]) -> list[tuple[Run, M]]:
+    """What several tasks have folded, as the folds of the longest runs that they make."""
+    return merged(chain.from_iterable(parts))
+
+
+def forget(fit: str) -> None:
+    """Let go of what this worker keeps for a fit."""
+    kept.forget(fit)
+
+
+def _run(reading: Reading, function: Callable[..., R], *arguments: Any) -> R:
+    """Call a function; of the rows it reads, this worker keeps what it should and can."""
+    from distributed import get_worker  # noqa: PLC0415 this is a worker: it is imported
+
+    worker = get_worker()
+    limit = worker.memory_manager.memory_limit
+    fit = _keeping(reading.fit, reading.cache, limit)
+    if worker.address != reading.home:  # who should have done this will want to do it again
+        fit = replace(fit, most=0)
+    context = copy_context()
+    context.run(keeping.set, fit)
+    result: R = context.run(function, *arguments)
+    return result
+
+
+@lru_cache(maxsize=16)
+def _keeping(fit: str, cache: str, limit: int | None) -> Keeping:
+    """What this process keeps: found out once, before it has read."""
+    return keeping_of(fit, cache, limit)
+
+
+def _unpacked(chunks: Batch, arrays: Sequence[Any]) -> Batch:
+    """The chunks with the arrays that travelled beside them put where they belong."""
+
+    def unpack(source: Source) -> Source:
+        if not isinstance(source, ShippedRows):
+            return source
+        return MemoryRows(arrays[source.argument], source.name, source.first)
+
+    return chunks.with_leaves(unpack) if arrays else chunks
