@@ -17,6 +17,7 @@ from dkmeans.checkpoints import Checkpoint, sha256
 from dkmeans.chunks import Source
 from dkmeans.sources.dask_array import DaskRows, FutureRows
 from dkmeans.sources.memory import MemoryRows, ShippedRows
+from dkmeans.sources.zarr_array import ZarrRows
 
 FORMAT = 1
 
@@ -117,4 +118,6 @@ def _described(source: Source) -> str:
         return repr(source.key)
     if isinstance(source, FutureRows):
         return repr(source.future.key)
+    if isinstance(source, ZarrRows):
+        return repr((source.name, source.key, source.rows, source.width, str(source.dtype)))
     return repr(source)

@@ -28,7 +28,8 @@ from zarr.errors import BaseZarrError
 from dkmeans.errors import Conflict, InvalidData
 from dkmeans.retry import REQUESTS, first_line, patiently
 
-_OBJECT_STORES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "azure")
+_AZURE = ("az", "abfs", "abfss", "azure")
+_OBJECT_STORES = ("s3", "s3a", "gs", *_AZURE)
 # How this module and Zarr call a file that is not yet under its own name.
 _ASIDE = re.compile(r"\..+\.[a-z0-9_]{8}|.+\.[0-9a-f]{32}\.partial")
 
@@ -225,7 +226,14 @@ def _object_store(address: str) -> Any:
     # An address is taken by the letter: what URLs quote, and end at, may be in a name.
     bucket, _, name = address.partition("://")[2].partition("/")
     url = f"{_scheme(address)}://{bucket}/{quote(name)}"
-    return obstore.store.from_url(url, retry_config=REQUESTS)
+    # Named, where it is known: obstore cannot print a store of Azure otherwise, and Zarr prints it.
+    account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+    named: Any = {"config": {"account_name": account}} if account and _is_azure(address) else {}
+    return obstore.store.from_url(url, retry_config=REQUESTS, **named)
+
+
+def _is_azure(address: str) -> bool:
+    return _scheme(address) in _AZURE
 
 
 def _last(path: str) -> str:

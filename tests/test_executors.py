@@ -309,6 +309,18 @@ def test_a_worker_gives_back_no_memory_that_the_next_chunk_needs(client, dataset
     assert max(client.run(touched).values()) < 400
 
 
+def test_dask_does_not_remember_all_that_it_was_sent(client, dataset, monkeypatch):
+    def remembered(dask_scheduler):
+        return sum(len(comm.recent_message_log) for comm in dask_scheduler.stream_comms.values())
+
+    monkeypatch.setattr("dkmeans.executors.dask_workers._REMEMBERED_BYTES", 2000)
+    with Dask(client) as executor:
+        for _ in range(60):
+            executor.map_reduce(accumulate, batches_of(dataset), values())
+    assert client.run_on_scheduler(remembered) < 60
+    assert len(client.scheduler_comm.recent_message_log) < 60
+
+
 def test_nothing_is_left_on_the_cluster_when_a_fit_has_ended(client, dataset):
     KMeans(3, None, seed=1, config=RunConfig(client=client)).train(
         lambda: dataset.batch(500), steps=5

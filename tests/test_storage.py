@@ -5,6 +5,7 @@ from uuid import uuid4
 import pytest
 
 from dkmeans import Conflict, storage
+from dkmeans.sources import zarr_array
 
 PLACES = ["disk", "memory", "s3"]
 
@@ -235,3 +236,12 @@ def test_only_what_killed_writers_left_is_removed_as_such(tmp_path):
     storage.remove_asides(str(tmp_path))
     assert storage.children(f"{tmp_path}/deep") == []
     assert storage.children(str(tmp_path)) == sorted([*others, "deep"])
+
+
+def test_stores_of_azure_can_be_printed_and_told_from_others(monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "someone")
+    stores = [
+        storage.zarr_store(f"az://{place}") for place in ("one/rows", "two/rows", "one/others")
+    ]
+    assert len({repr(store) for store in stores}) == 3
+    assert len({zarr_array._place(store) for store in stores}) == 3

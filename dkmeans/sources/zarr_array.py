@@ -13,7 +13,8 @@ import zarr
 import zarr.errors
 from numpy.typing import DTypeLike
 from obstore.exceptions import BaseError
-from zarr.storage import LocalStore, MemoryStore
+from zarr.abc.store import Store
+from zarr.storage import LocalStore, MemoryStore, ObjectStore
 
 from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk, Source, rows_per_chunk
@@ -22,6 +23,8 @@ from dkmeans.sources.memory import from_array
 from dkmeans.storage import unreachable, zarr_store
 
 _LARGEST_SHARD_BYTES = 2**26
+# What tells one place of an object store from another, as obstore calls it.
+_PLACES = ("account_name", "bucket", "container_name", "endpoint")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +59,7 @@ class ZarrRows:
     @property
     def key(self) -> Hashable:
         """The array's place."""
-        return str(self.array.store_path)
+        return f"{_place(self.array.store)}/{self.array.path}"
 
     @property
     def parts(self) -> tuple[Chunk, ...]:
@@ -77,6 +80,16 @@ class ZarrRows:
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """See `Source`."""
         return change(self)
+
+
+def _place(store: Store) -> str:
+    """What tells a store from others; obstore cannot print those of Azure without their account."""
+    if not isinstance(store, ObjectStore):
+        return str(store)
+    inner: Any = store.store
+    config = getattr(inner, "config", {})
+    named = sorted((key, config[key]) for key in _PLACES if key in config)
+    return f"{type(inner).__name__} {named} {getattr(inner, 'prefix', None)}"
 
 
 @cache
