@@ -1,0 +1,128 @@
+"""Rows larger than the memory of all workers: how fast they pass, and how much memory that takes.
+
+Writes a Zarr array, reads it with Zarr alone in two processes, and then trains on it with two
+workers of little memory; both in turn, and both from the page cache as far as it goes. The workers'
+memory is looked at from outside. Prints Markdown; see benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import psutil
+import zarr
+from zarr.codecs import BloscCodec
+
+COLUMNS, CHUNK_ROWS = 64, 65_536
+CODECS = {"none": None, "lz4": BloscCodec(cname="lz4", shuffle="shuffle")}
+
+
+def write_rows(path: str, gigabytes: float, codec: str) -> None:
+    """Rows in chunks of 16.8 MB, each another."""
+    chunks = round(gigabytes * 1e9 / (4 * COLUMNS * CHUNK_ROWS))
+    shape = (chunks * CHUNK_ROWS, COLUMNS)
+    array = zarr.create_array(
+        path, shape=shape, chunks=(CHUNK_ROWS, COLUMNS), dtype="f4", compressors=CODECS[codec]
+    )
+    block = np.random.default_rng(0).standard_normal((CHUNK_ROWS, COLUMNS), dtype=np.float32)
+    for number in range(chunks):
+        rows = np.roll(block, number, axis=1) * np.float32(1 + number % 7 / 10) + number % 11
+        array[number * CHUNK_ROWS : (number + 1) * CHUNK_ROWS] = rows
+
+
+def read_rows(path: str, first: int, step: int) -> int:
+    """Read every so manieth chunk and nothing else."""
+    array = zarr.open_array(path, mode="r")
+    for start in range(first * CHUNK_ROWS, array.shape[0], step * CHUNK_ROWS):
+        array[start : start + CHUNK_ROWS]
+    return int(array.nbytes)
+
+
+def plain_speed(path: str) -> float:
+    """Bytes a second that two processes read with Zarr."""
+    with get_context("spawn").Pool(2) as pool:
+        pool.starmap(len, [("",), ("",)])  # both are there
+        began = time.perf_counter()
+        size = pool.starmap(read_rows, [(path, 0, 2), (path, 1, 2)], chunksize=1)[0]
+        return size / (time.perf_counter() - began)
+
+
+def training_speed(path: str, clusters: int, steps: int) -> tuple[float, float]:
+    """Bytes a second of the later steps, and the most memory that a worker took."""
+    size = zarr.open_array(path, mode="r").nbytes
+    with tempfile.TemporaryDirectory() as model_dir:
+        command = [
+            *(sys.executable, "-m", "dkmeans_jobs", "train", path, "--model-dir", model_dir),
+            *("--num-clusters", str(clusters), "--seed", "1", "--steps", str(steps)),
+            *("--cluster", "local", "--workers", "2", "--threads-per-worker", "1"),
+            *("--memory-limit", "1GB", "--json"),
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stderr is not None
+            peak = Peak(process.pid)
+            seconds = [
+                time.perf_counter()
+                for line in process.stderr
+                if b" step 1 " in line or b"took all" in line
+            ]
+            peak.join()
+        assert process.returncode == 0
+    per_step = (seconds[-1] - seconds[0]) / (steps - 1)
+    return size / per_step, peak.bytes
+
+
+class Peak(threading.Thread):
+    """The most memory that a worker process takes, looked at twenty times a second."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self._process, self.bytes = psutil.Process(pid), 0
+        self.start()
+
+    def run(self) -> None:
+        """See `threading.Thread`."""
+        while self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE:
+            for child in self._process.children(recursive=True):
+                try:
+                    self.bytes = max(self.bytes, child.memory_info().rss)
+                except psutil.Error:
+                    continue
+            time.sleep(0.05)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=16)
+    parser.add_argument("--codec", choices=CODECS, default="none")
+    parser.add_argument("--clusters", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--directory", help="where to put the rows, or where they are already")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
+        path = f"{arguments.directory or folder}/rows-{arguments.codec}.zarr"
+        if not Path(path).exists():
+            write_rows(path, arguments.gigabytes, arguments.codec)
+        plain_speed(path)
+        speeds = [
+            (plain_speed(path), *training_speed(path, arguments.clusters, 4))
+            for _ in range(arguments.repeats)
+        ]
+    plain, training, peak = (statistics.median(each) for each in zip(*speeds, strict=True))
+    ratio = statistics.median(mine / theirs for theirs, mine, _ in speeds)
+    told = {"Zarr alone": plain, "dkmeans": training, "peak of a worker": peak}
+    print(json.dumps({name: round(value / 1e9, 3) for name, value in told.items()}), end=" ")
+    print(f"GB/s and GB; ratio {ratio:.2f}; codec {arguments.codec}, k = {arguments.clusters}")
+
+
+if __name__ == "__main__":
+    main()
