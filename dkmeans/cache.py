@@ -7,6 +7,7 @@ gone over in turn, the newest is the one that is needed last.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections import OrderedDict
@@ -15,12 +16,16 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import psutil
+
 from dkmeans.state import FloatArray
 
 # Chunks of which only a part was wanted, kept for the next part while there are no more bytes.
 _RECENT_BYTES = 64 * 2**20
 # A fit that has read nothing for so long has to make room for one that does.
 _FORGOTTEN_SECONDS = 600
+# Above this part of its limit a process gives memory back.
+_HIGH = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +35,12 @@ class Keeping:
     Attributes:
         fit: Names the fit: its rows are forgotten when it ends.
         most: How many bytes of rows this process may keep.
+        limit: How many bytes the process may have altogether.
     """
 
     fit: str
     most: int
+    limit: int
 
 
 # Whatever a thread reads where this is not set is not kept.
@@ -48,6 +55,7 @@ class Cache:
         self._kept: dict[str, dict[Hashable, FloatArray]] = {}
         self._used: dict[str, float] = {}
         self._bytes = 0
+        self._full: set[str] = set()
         self._recent: OrderedDict[Hashable, FloatArray] = OrderedDict()
         self._reading: dict[Hashable, Future[FloatArray]] = {}
 
@@ -87,6 +95,7 @@ class Cache:
         try:
             rows = read()
             rows.flags.writeable = False
+            self.relieve(fit)
             with self._lock:
                 self._keep(fit, key, rows, in_parts=in_parts)
                 del self._reading[fit.fit, key]
@@ -97,6 +106,28 @@ class Cache:
             raise
         return rows
 
+    def relieve(self, fit: Keeping) -> None:
+        """Give memory back where the process comes near its limit; at last what is kept too.
+
+        Dask gives a worker above 80 % of its limit no more tasks, and so none that would end that.
+        """
+        if _resident() < _HIGH * fit.limit:
+            return
+        _trim()
+        with self._lock:
+            while (excess := _resident() - int(_HIGH * fit.limit)) > 0 and self._drop(fit, excess):
+                _trim()
+
+    def _drop(self, fit: Keeping, size: int) -> bool:
+        """Let go of so many bytes that are kept for a fit, for good; whether there were any."""
+        mine = self._kept.get(fit.fit, {})
+        dropped = 0
+        while mine and dropped < size:
+            dropped += mine.popitem()[1].nbytes
+        self._bytes -= dropped
+        self._full.add(fit.fit)
+        return dropped > 0
+
     def forget(self, fit: str) -> None:
         """Let go of the rows of a fit."""
         with self._lock:
@@ -105,6 +136,7 @@ class Cache:
 
     def _forget(self, fit: str) -> None:
         self._used.pop(fit, None)
+        self._full.discard(fit)
         self._bytes -= sum(rows.nbytes for rows in self._kept.pop(fit, {}).values())
 
     def _keep(self, fit: Keeping, key: Hashable, rows: FloatArray, *, in_parts: bool) -> None:
@@ -112,13 +144,25 @@ class Cache:
             for other, used in list(self._used.items()):
                 if used < time.monotonic() - _FORGOTTEN_SECONDS:  # its driver was killed
                     self._forget(other)
-        if self._bytes + rows.nbytes <= fit.most:
+        if self._bytes + rows.nbytes <= fit.most and fit.fit not in self._full:
             self._kept.setdefault(fit.fit, {})[key] = rows
             self._bytes += rows.nbytes
         elif in_parts and rows.nbytes <= _RECENT_BYTES:
             self._recent[key] = rows
             while sum(each.nbytes for each in self._recent.values()) > _RECENT_BYTES:
                 self._recent.popitem(last=False)
+
+
+def _resident() -> int:
+    """How much memory this process takes, seen from outside."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, where the C library can."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
 
 
 kept = Cache()

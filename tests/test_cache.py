@@ -30,9 +30,9 @@ def reader():
     return Reader()
 
 
-def keep(cache, key, read, *, fit="fit", most=10_000, in_parts=False):
+def keep(cache, key, read, *, fit="fit", most=10_000, limit=2**40, in_parts=False):
     def run():
-        keeping.set(Keeping(fit, most))
+        keeping.set(Keeping(fit, most, limit))
         return cache.rows(key, read, in_parts=in_parts)
 
     return copy_context().run(run)
@@ -114,4 +114,16 @@ def test_a_fit_whose_driver_was_killed_makes_room_for_another(cache, reader, mon
     keep(cache, "a", reader, fit="living", most=1000)
     keep(cache, "a", reader, fit="living", most=1000)
     assert reader.times == 2
+    assert cache.bytes == 800
+
+
+def test_a_process_near_its_limit_gives_back_what_it_keeps_and_keeps_no_more(cache, reader):
+    for key in "abc":
+        keep(cache, key, reader)
+    keep(cache, "d", reader, limit=1)
+    assert cache.bytes == 0
+    keep(cache, "e", reader)
+    assert cache.bytes == 0
+    cache.forget("fit")
+    keep(cache, "e", reader)
     assert cache.bytes == 800

@@ -120,7 +120,7 @@ def test_dask_arrays_of_stored_rows_are_stored_rows(store):
 
 def test_what_a_process_keeps_leaves_room_for_everything_else():
     assert room(10 * GB, GB) == 5 * GB
-    assert room(GB, 0) == int(0.6 * GB) - 400 * 2**20
+    assert room(GB, 0) == int(0.6 * GB) - 500 * 2**20
     assert room(GB // 2, 0) == 0
 
 

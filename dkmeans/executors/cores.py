@@ -15,9 +15,9 @@ from threadpoolctl import ThreadpoolController
 
 _SWITCH_SECONDS = 1e-4
 # glibc's numbers for what it can be told (malloc.h), and what it is told: pieces of up to so many
-# bytes, the most that it takes, come from memory of which so much may lie free.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGEST_REUSED, _MOST_REUSED = 2**25, 2**28
+# bytes, the most that it takes, come from memory of which so much may lie free, in few places.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_LARGEST_REUSED, _MOST_REUSED, _ARENAS = 2**25, 2**27, 2
 
 
 def usable_cores() -> int:
@@ -93,6 +93,7 @@ def prepare_worker() -> None:
     if hasattr(library, "mallopt"):
         library.mallopt(_MMAP_THRESHOLD, _LARGEST_REUSED)
         library.mallopt(_TRIM_THRESHOLD, _MOST_REUSED)
+        library.mallopt(_ARENA_MAX, _ARENAS)  # what one thread has freed is of use to another
 
 
 @cache

@@ -11,8 +11,8 @@ from dkmeans.config import NONE
 
 # With what it keeps, a process stays below this part of its limit: at 0.8 Dask pauses a worker.
 _MOST, _SAFE = 0.6, 0.8
-# What a process that computes takes up beside rows: the interpreter, libraries, compiled code.
-PROCESS_BYTES = 400 * 2**20
+# What a process takes up beside rows that it keeps: interpreter, libraries, code, rows under way.
+PROCESS_BYTES = 500 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ def keeping_of(fit: str, cache: str, limit: int | None) -> Keeping:
         cache: One of `CACHES`.
         limit: How many bytes the process may have; None: what the machine, or its container, has.
     """
-    return Keeping(fit, 0 if cache == NONE else own_room(limit or system_limit()))
+    limit = limit or system_limit()
+    return Keeping(fit, 0 if cache == NONE else own_room(limit), limit)
 
 
 def system_limit() -> int:

@@ -95,6 +95,7 @@ def _run(reading: Reading, function: Callable[..., R], *arguments: Any) -> R:
     context = copy_context()
     context.run(keeping.set, fit)
     result: R = context.run(function, *arguments)
+    kept.relieve(fit)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
@@ -97,7 +98,7 @@ class Threads(AbstractContextManager["Threads"]):
         """What threads know of the fit they read for; how much they may keep is found out once."""
         if self._context is None:
             self._context = copy_context()
-            limit = None if self._cache != NONE else 1
+            limit = None if self._cache != NONE else sys.maxsize  # which spares finding it out
             self._context.run(keeping.set, keeping_of(self._fit, self._cache, limit))
         return self._context
 
