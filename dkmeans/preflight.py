@@ -11,7 +11,7 @@ import numpy as np
 
 from dkmeans.backends import select
 from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk, Source, finite_points
+from dkmeans.chunks import TARGET_BYTES, Chunk, Source, finite_points
 from dkmeans.config import MEMORY, NONE
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import Invalid
@@ -23,8 +23,6 @@ from dkmeans.sources.zarr_array import ZarrRows
 
 # Storage chunks smaller than this cost more to ask for than to read; so many of them matter.
 _SMALL_BYTES, _MANY = 2**17, 1000
-# Smaller chunks than this are done before another thread could help.
-_WORTH_SHARING_BYTES = 2**22
 # A thread holds the chunk it works on, those read ahead, and what one is decoded from.
 _HELD_PER_THREAD = AHEAD + 2
 # Storage chunks of this size suit disks, object stores and memory alike.
@@ -153,10 +151,10 @@ def _remarks(leaves: list[Source], largest: int, batch: Batch, memory: Memory) -
                 f"{source.name} is stored in {pieces:,} chunks of {readable(size)}: to ask for "
                 f"each takes longer than to read it. Write the rows in chunks of {good}"
             )
-    if len(batch) < memory.threads and largest > _WORTH_SHARING_BYTES:
+    if len(batch) < memory.threads and largest > TARGET_BYTES:  # else we made them so
         rows = f"{-(-batch.rows // memory.threads):,}"
         yield (
-            f"of {memory.threads} threads only {len(batch)} have a chunk to work on. Write the "
+            f"{len(batch)} chunks are too few for {memory.threads} threads. Write the "
             f"rows in chunks of at most {rows}"
         )
 

@@ -102,7 +102,7 @@ def test_chunks_too_small_to_be_worth_asking_for_are_remarked_upon(store):
 
 def test_fewer_chunks_than_threads_are_remarked_upon(store):
     (remark,) = examined(store(196_608, 64, 65_536), Machines()).remarks
-    assert "of 4 threads only 3 have a chunk to work on" in remark
+    assert "3 chunks are too few for 4 threads" in remark
     assert remark.endswith("in chunks of at most 49,152")
 
 
