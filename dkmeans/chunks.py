@@ -79,6 +79,49 @@ class Source(Protocol):
         ...
 
 
+class Leaf:
+    """What sources share that read from no other: storage, which may answer another time."""
+
+    __slots__ = ()
+
+    @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """See `Source`."""
+        return ()
+
+    @property
+    def is_repeatable(self) -> bool:
+        """See `Source`."""
+        return True
+
+
+class AtHand:
+    """What sources share that need not be kept, nor read again: who gives the rows has them."""
+
+    __slots__ = ()
+
+    @property
+    def key(self) -> None:
+        """See `Source`."""
+        return None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """See `Source`."""
+        return False
+
+
+class Whole:
+    """What sources share whose rows are one chunk."""
+
+    __slots__ = ()
+
+    @property
+    def chunk_rows(self) -> None:
+        """See `Source`."""
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Some consecutive rows of a source: what one task loads, or, in a batch, many tasks.

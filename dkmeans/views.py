@@ -9,12 +9,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dkmeans.chunks import Chunk, Source, finite_points
+from dkmeans.chunks import AtHand, Chunk, Source, Whole, finite_points
 from dkmeans.points import point_dtype
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(AtHand):
     """Sources side by side: their columns, in this order, are the columns of each row.
 
     They hold the rows from number `first` on of something larger.
@@ -49,16 +49,6 @@ class Columns:
         sizes = [part.source.chunk_rows for part in self.parts]
         return None if None in sizes else min(size for size in sizes if size is not None)
 
-    @property
-    def key(self) -> None:
-        """What it reads from is kept."""
-        return None
-
-    @property
-    def is_repeatable(self) -> bool:
-        """What it reads from has been read patiently."""
-        return False
-
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
         low, high = start - self.first, stop - self.first
@@ -71,7 +61,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class _OfChunk:
+class _OfChunk(Whole, AtHand):
     """What the sources below share: each gives the rows of one chunk, in an order of its own."""
 
     chunk: Chunk
@@ -105,21 +95,6 @@ class _OfChunk:
     def dtype(self) -> DTypeLike:
         """The dtype of what it reads."""
         return self.chunk.source.dtype
-
-    @property
-    def chunk_rows(self) -> None:
-        """Its rows are one chunk."""
-        return None
-
-    @property
-    def key(self) -> None:
-        """What it reads from is kept."""
-        return None
-
-    @property
-    def is_repeatable(self) -> bool:
-        """What it reads from has been read patiently."""
-        return False
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Self:
         """See `Source`."""
@@ -160,7 +135,7 @@ class Picked(_OfChunk):
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(Whole, AtHand):
     """Chunks one after another: the rows from number `first` on of a whole data set."""
 
     parts: tuple[Chunk, ...]
@@ -185,21 +160,6 @@ class Joined:
     def dtype(self) -> DTypeLike:
         """The dtype of what it reads."""
         return np.result_type(*(point_dtype(part.source.dtype) for part in self.parts))
-
-    @property
-    def chunk_rows(self) -> None:
-        """Its rows are one chunk."""
-        return None
-
-    @property
-    def key(self) -> None:
-        """What it reads from is kept."""
-        return None
-
-    @property
-    def is_repeatable(self) -> bool:
-        """What it reads from has been read patiently."""
-        return False
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""

@@ -17,7 +17,7 @@ from dask.optimization import cull
 from numpy.typing import DTypeLike
 
 from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk, Source
+from dkmeans.chunks import AtHand, Chunk, Leaf, Source, Whole
 
 # A block's graph that pickles to more than this, and to more than a byte for each row, is taken to
 # hold the rows.
@@ -25,7 +25,7 @@ _DESCRIPTION_BYTES = 2**15
 
 
 @dataclass(frozen=True, eq=False)
-class DaskRows:
+class DaskRows(Whole, Leaf):
     """One block of a Dask array: the rows from number `first` on.
 
     Attributes:
@@ -43,16 +43,6 @@ class DaskRows:
     carries_rows: bool
 
     @property
-    def chunk_rows(self) -> None:
-        """Its rows are one chunk."""
-        return None
-
-    @property
-    def parts(self) -> tuple[Chunk, ...]:
-        """It reads from no other source."""
-        return ()
-
-    @property
     def is_repeatable(self) -> bool:
         """A graph is the user's own code."""
         return False
@@ -67,7 +57,7 @@ class DaskRows:
 
 
 @dataclass(frozen=True, eq=False)
-class FutureRows:
+class FutureRows(Whole, AtHand, Leaf):
     """Rows that a cluster holds in its memory: those from number `first` on."""
 
     future: Any
@@ -76,26 +66,6 @@ class FutureRows:
     width: int
     dtype: DTypeLike
     first: int
-
-    @property
-    def chunk_rows(self) -> None:
-        """Its rows are one chunk."""
-        return None
-
-    @property
-    def key(self) -> None:
-        """They are in memory."""
-        return None
-
-    @property
-    def parts(self) -> tuple[Chunk, ...]:
-        """It reads from no other source."""
-        return ()
-
-    @property
-    def is_repeatable(self) -> bool:
-        """It fails for good, if at all."""
-        return False
 
     def read(self, start: int, stop: int) -> Any:
         """These rows, fetched to this process."""

@@ -9,11 +9,11 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk, Source, even_rows
+from dkmeans.chunks import AtHand, Chunk, Leaf, Source, Whole, even_rows
 
 
 @dataclass(frozen=True, eq=False)
-class MemoryRows:
+class MemoryRows(Whole, AtHand, Leaf):
     """A 2-D array, which holds the rows from number `first` on of something larger.
 
     Equal only to itself: an executor ships each to the workers once.
@@ -39,26 +39,6 @@ class MemoryRows:
         dtype: DTypeLike = self.array.dtype
         return dtype
 
-    @property
-    def chunk_rows(self) -> None:
-        """Its rows are one chunk."""
-        return None
-
-    @property
-    def key(self) -> None:
-        """They are in memory."""
-        return None
-
-    @property
-    def parts(self) -> tuple[Chunk, ...]:
-        """It reads from no other source."""
-        return ()
-
-    @property
-    def is_repeatable(self) -> bool:
-        """It fails for good, if at all."""
-        return False
-
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
         return self.array[start - self.first : stop - self.first]
@@ -69,7 +49,7 @@ class MemoryRows:
 
 
 @dataclass(frozen=True, slots=True)
-class ShippedRows:
+class ShippedRows(Whole, AtHand, Leaf):
     """Stands for rows that travel beside a task, as its argument of this number."""
 
     argument: int
@@ -78,26 +58,6 @@ class ShippedRows:
     width: int
     dtype: DTypeLike
     first: int
-
-    @property
-    def chunk_rows(self) -> None:
-        """Its rows are one chunk."""
-        return None
-
-    @property
-    def key(self) -> None:
-        """They are in memory."""
-        return None
-
-    @property
-    def parts(self) -> tuple[Chunk, ...]:
-        """It reads from no other source."""
-        return ()
-
-    @property
-    def is_repeatable(self) -> bool:
-        """It fails for good, if at all."""
-        return False
 
     def read(self, start: int, stop: int) -> Any:
         """Not before the rows have been put in its place."""

@@ -12,7 +12,7 @@ import numpy as np
 from obstore.exceptions import BaseError
 
 from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk, Source, even_rows
+from dkmeans.chunks import Chunk, Leaf, Source, even_rows
 from dkmeans.errors import InvalidData
 from dkmeans.storage import absolute, filesystem, is_local, local_path, unreachable
 
@@ -21,7 +21,7 @@ _HEADER_BYTES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class NpyRows:
+class NpyRows(Leaf):
     """An .npy file of two dimensions in C order."""
 
     name: str
@@ -40,16 +40,6 @@ class NpyRows:
     def key(self) -> Hashable | None:
         """The file; a local one is mapped, and the system keeps what it has memory for."""
         return None if is_local(self.name) else self.name
-
-    @property
-    def parts(self) -> tuple[Chunk, ...]:
-        """It reads from no other source."""
-        return ()
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Storage may answer another time."""
-        return True
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""

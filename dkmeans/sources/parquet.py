@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
 
 from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk, Source, rows_per_chunk
+from dkmeans.chunks import Chunk, Leaf, Source, Whole, rows_per_chunk
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.state import FloatArray
 from dkmeans.storage import filesystem, unreachable
@@ -21,7 +21,7 @@ _PIECE_ROWS = 2**16
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetRows:
+class ParquetRows(Whole, Leaf):
     """Some consecutive row groups of a file: the rows from number `first` of the file on.
 
     Attributes:
@@ -44,24 +44,9 @@ class ParquetRows:
         return sum(self.widths)
 
     @property
-    def chunk_rows(self) -> None:
-        """Its rows are one chunk."""
-        return None
-
-    @property
     def key(self) -> Hashable:
         """The place, and what is read there."""
         return self.name, self.groups, self.columns
-
-    @property
-    def parts(self) -> tuple[Chunk, ...]:
-        """It reads from no other source."""
-        return ()
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Storage may answer another time."""
-        return True
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""

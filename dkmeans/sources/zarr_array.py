@@ -17,7 +17,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, ObjectStore
 
 from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk, Source, rows_per_chunk
+from dkmeans.chunks import Chunk, Leaf, Source, rows_per_chunk
 from dkmeans.errors import InvalidData
 from dkmeans.sources.memory import from_array
 from dkmeans.storage import unreachable, zarr_store
@@ -28,7 +28,7 @@ _PLACES = ("account_name", "bucket", "container_name", "endpoint")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ZarrRows:
+class ZarrRows(Leaf):
     """A Zarr array of one or two dimensions; it pickles as its address and metadata."""
 
     array: Any
@@ -60,16 +60,6 @@ class ZarrRows:
     def key(self) -> Hashable:
         """The array's place."""
         return f"{_place(self.array.store)}/{self.array.path}"
-
-    @property
-    def parts(self) -> tuple[Chunk, ...]:
-        """It reads from no other source."""
-        return ()
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Storage may answer another time."""
-        return True
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
