@@ -1,20 +1,24 @@
 """Rows larger than the memory of all workers: how fast they pass, and how much memory that takes.
 
 Writes a Zarr array, reads it with Zarr alone in two processes, and then trains on it with two
-workers of little memory; both in turn, and both from the page cache as far as it goes. The workers'
-memory is looked at from outside. Prints Markdown; see benchmarks/README.md.
+workers of little memory; both in turn, and both from the page cache as far as it goes, or, with
+`--disk`, from the disk: the cache is emptied of the rows all the while. The workers' memory is
+looked at from outside. Prints what it found; see benchmarks/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -100,23 +104,45 @@ class Peak(threading.Thread):
             time.sleep(0.05)
 
 
+@contextmanager
+def uncached(path: str) -> Iterator[None]:
+    """Have the system forget the files below a path, again and again."""
+    done = threading.Event()
+
+    def empty() -> None:
+        while not done.wait(0.2):
+            for file in filter(Path.is_file, Path(path).rglob("*")):
+                number = os.open(file, os.O_RDONLY)
+                os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(number)
+
+    thread = threading.Thread(target=empty)
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=16)
     parser.add_argument("--codec", choices=CODECS, default="none")
     parser.add_argument("--clusters", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--disk", action="store_true", help="do without the page cache")
     parser.add_argument("--directory", help="where to put the rows, or where they are already")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
         path = f"{arguments.directory or folder}/rows-{arguments.codec}.zarr"
         if not Path(path).exists():
             write_rows(path, arguments.gigabytes, arguments.codec)
+        os.sync()
         plain_speed(path)
-        speeds = [
-            (plain_speed(path), *training_speed(path, arguments.clusters, 4))
-            for _ in range(arguments.repeats)
-        ]
+        with uncached(path) if arguments.disk else nullcontext():
+            speeds = [
+                (plain_speed(path), *training_speed(path, arguments.clusters, 4))
+                for _ in range(arguments.repeats)
+            ]
     plain, training, peak = (statistics.median(each) for each in zip(*speeds, strict=True))
     ratio = statistics.median(mine / theirs for theirs, mine, _ in speeds)
     told = {"Zarr alone": plain, "dkmeans": training, "peak of a worker": peak}

@@ -236,17 +236,23 @@ def finite_points(chunk: Chunk, width: int) -> FloatArray:
     return points
 
 
-def rows_per_chunk(bytes_per_row: int, unit: int = 1) -> int:
-    """How many rows make a chunk of about `TARGET_BYTES`, in whole units of storage."""
-    return max(1, TARGET_BYTES // max(1, bytes_per_row) // unit) * unit
+def rows_per_chunk(bytes_per_row: int) -> int:
+    """How many rows make a chunk of about `TARGET_BYTES`."""
+    return max(1, TARGET_BYTES // max(1, bytes_per_row))
 
 
-def even_rows(rows: int, bytes_per_row: int) -> int:
+def even_rows(rows: int, bytes_per_row: int, unit: int = 1) -> int:
     """How many rows make chunks of at most about `TARGET_BYTES` that share a table evenly.
 
     There are a multiple of eight of them, so that two, four or eight threads have equal shares;
     of a small table fewer.
+
+    Args:
+        rows: How many rows the table has.
+        bytes_per_row: How large each is.
+        unit: Chunks are of whole units of storage, so many rows each.
     """
     size = max(1, rows * bytes_per_row)
     chunks = 8 * -(-size // (8 * TARGET_BYTES))
-    return max(1, -(-rows // min(chunks, -(-size // SMALLEST_BYTES))))
+    even = -(-rows // min(chunks, -(-size // SMALLEST_BYTES)))
+    return max(1, even // unit) * unit

@@ -13,6 +13,7 @@ import zarr
 from dkmeans.batches import Batch
 from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
 from dkmeans.points import as_array
+from dkmeans.retry import patiently
 from dkmeans.sources.dask_array import from_dask
 from dkmeans.sources.memory import from_array
 from dkmeans.sources.npy import from_npy_file
@@ -57,9 +58,9 @@ class Dataset:
         """The rows of a Zarr array, (n, d), at `store` or `store::array`, a path or a URL.
 
         Raises:
-            ValueError: there is no such array, or it is not 2-D.
+            ValueError: there is no such array, or it is not 2-D; Outage: nobody answers.
         """
-        array = open_array(str(address))
+        array = patiently(address, lambda: open_array(str(address)))
         _check_table(str(address), array.shape)
         return cls.of(from_zarr_array(array, str(address)))
 
@@ -72,20 +73,22 @@ class Dataset:
             columns: The columns to read, in order; None reads all. Lists give several values.
 
         Raises:
-            ValueError: nothing readable is there, or a column is missing or holds no numbers.
+            ValueError: nothing readable is there, or a column is missing or holds no numbers;
+                Outage: nobody answers.
         """
         if isinstance(columns, str):
             raise InvalidType(expected("columns", "a list of names, or None", columns))
-        return cls.of(from_parquet_files(str(address), columns), str(address))
+        batch = patiently(address, lambda: from_parquet_files(str(address), columns))
+        return cls.of(batch, str(address))
 
     @classmethod
     def from_npy(cls, address: str) -> Dataset:
         """The rows of an .npy file, (n, d), memory-mapped where it is local.
 
         Raises:
-            ValueError: it cannot be read, or is not a 2-D array in C order.
+            ValueError: it cannot be read, or is not a 2-D array in C order; Outage: nobody answers.
         """
-        return cls.of(from_npy_file(str(address)), str(address))
+        return cls.of(patiently(address, lambda: from_npy_file(str(address))), str(address))
 
     @classmethod
     def of(cls, batch: Batch, name: str = "the data") -> Dataset:

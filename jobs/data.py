@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dkmeans import Dataset, Invalid
-from dkmeans.retry import patiently
 
 
 def open_input(address: str, columns: str | None) -> Dataset:
@@ -13,10 +12,6 @@ def open_input(address: str, columns: str | None) -> Dataset:
         Invalid: the ending says nothing, or columns are named where there are none.
         InvalidData: nothing readable is there; Outage: nobody answers.
     """
-    return patiently(address, lambda: _open(address, columns))
-
-
-def _open(address: str, columns: str | None) -> Dataset:
     name = address.partition("::")[0].rstrip("/")
     if name.endswith((".parquet", ".parq")):
         return Dataset.from_parquet(address, columns.split(",") if columns else None)

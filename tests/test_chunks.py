@@ -38,13 +38,17 @@ def test_a_part_of_a_part_is_what_slicing_says(data):
     assert np.array_equal(chunk.load(3), rows)
 
 
-def test_the_library_cuts_whole_storage_chunks_of_about_the_target():
+def test_a_chunk_is_of_about_the_target():
     assert rows_per_chunk(8) == TARGET_BYTES // 8
-    assert rows_per_chunk(8, unit=1000) % 1000 == 0
-    assert 8 * rows_per_chunk(8, unit=1000) <= TARGET_BYTES
     assert rows_per_chunk(10 * TARGET_BYTES) == 1
-    assert rows_per_chunk(8, unit=TARGET_BYTES) == TARGET_BYTES
     assert rows_per_chunk(0) == TARGET_BYTES
+
+
+def test_chunks_are_of_whole_units_of_storage():
+    assert even_rows(10**8, 8, unit=1000) % 1000 == 0
+    assert 0.9 * TARGET_BYTES < 8 * even_rows(10**8, 8, unit=1000) <= TARGET_BYTES
+    assert even_rows(10**8, 8, unit=TARGET_BYTES) == TARGET_BYTES
+    assert even_rows(25_000, 256, unit=1000) == 3000  # 6.4 MB: a part for each of eight threads
 
 
 def test_tables_are_shared_out_evenly_among_eight_threads():

@@ -38,6 +38,7 @@ def store(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     monkeypatch.setattr("dkmeans.chunks.TARGET_BYTES", 1)  # a chunk for each chunk of storage
+    monkeypatch.setattr("dkmeans.chunks.SMALLEST_BYTES", 1)
 
 
 @pytest.fixture

@@ -160,6 +160,15 @@ def test_rows_that_stay_out_of_reach_are_an_outage_and_no_broken_data(flaky):
         chunk_of(dataset).load(2)
 
 
+def test_a_dataset_is_opened_patiently_too(flaky, caplog):
+    Flaky.failures = 2
+    assert Dataset.from_npy("flaky://rows.npy").rows == 6
+    assert caplog.text.count("flaky://rows.npy cannot be reached, trying again in") == 2
+    Flaky.failures = 10**6
+    with pytest.raises(Outage, match=r"flaky://rows.npy cannot be reached: .*Connection timed out"):
+        Dataset.from_npy("flaky://rows.npy")
+
+
 def test_a_dask_graph_is_the_users_own_and_is_run_once():
     runs = []
 

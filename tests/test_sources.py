@@ -658,6 +658,7 @@ def test_arrays_that_are_not_persisted_train_on_a_cluster_to_the_same_centers(cl
 def test_a_shard_is_read_whole_unless_it_is_too_large_for_that(tmp_path, monkeypatch):
     rows = np.arange(4000, dtype=np.float32).reshape(1000, 4)
     monkeypatch.setattr("dkmeans.chunks.TARGET_BYTES", 1)
+    monkeypatch.setattr("dkmeans.chunks.SMALLEST_BYTES", 1)
     path = str(tmp_path / "rows.zarr")
     zarr.create_array(path, data=rows, chunks=(50, 4), shards=(200, 4))
 

@@ -17,7 +17,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, ObjectStore
 
 from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk, Leaf, Source, rows_per_chunk
+from dkmeans.chunks import Chunk, Leaf, Source, even_rows
 from dkmeans.errors import InvalidData
 from dkmeans.sources.memory import from_array
 from dkmeans.storage import unreachable, zarr_store
@@ -96,7 +96,7 @@ def from_zarr_array(array: zarr.Array[Any], name: str) -> Batch:
     # A shard is read whole, if it is not too large for that: to ask for it costs.
     whole = array.shards is not None and array.shards[0] * row <= _LARGEST_SHARD_BYTES
     unit = array.shards[0] if array.shards and whole else array.chunks[0]
-    source = ZarrRows(array, name, rows_per_chunk(row, unit))
+    source = ZarrRows(array, name, even_rows(array.shape[0], row, unit))
     if isinstance(array.store, MemoryStore):  # other processes cannot read it
         return from_array(source.read(0, source.rows), name)
     return Batch((Chunk(source, 0, source.rows),))
