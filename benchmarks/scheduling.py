@@ -1,7 +1,8 @@
 """What an iteration costs beside the computing: chunks of one row, a function that does nothing.
 
 Prints Markdown tables: milliseconds by the number of chunks; a petabyte's million chunks on many
-workers; and memory over a thousand iterations. See benchmarks/README.md.
+workers; memory over a thousand iterations; and real iterations of two worker processes beside those
+of two threads. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from distributed import Client, LocalCluster
 from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk
 from dkmeans.distance import Centers, Distance
-from dkmeans.executors import Dask
+from dkmeans.executors import Dask, Threads
 from dkmeans.executors.runs import plan
+from dkmeans.lloyd import accumulate
+from dkmeans.sources.memory import MemoryRows
 
 VALUE = Centers(np.zeros((1000, 64), np.float32), Distance.SQUARED_EUCLIDEAN)
 
@@ -111,6 +114,40 @@ def soak(count: int) -> None:
             print(f"| {done:,} | {own:.0f} | {', '.join(sizes)} |", flush=True)
 
 
+def processes() -> None:
+    """The same rows in memory, in 64 chunks: what two processes take longer than two threads."""
+    print("| rows | threads, ms | processes, ms | ratio |\n| --- | --- | --- | --- |")
+    random = np.random.default_rng(0)
+    for rows in (1_000_000, 2_000_000, 4_000_000):
+        sources = [
+            MemoryRows(random.standard_normal((rows // 64, 64), np.float32), "rows", i * rows // 64)
+            for i in range(64)
+        ]
+        batch = Batch(tuple(Chunk(s, s.first, s.first + s.rows) for s in sources))
+        centers = Centers(sources[0].array[:256], Distance.SQUARED_EUCLIDEAN)
+        with (
+            cluster(2) as workers,
+            Client(workers) as client,
+            Threads(2) as threads,
+            Dask(client) as executor,
+        ):
+            pairs = [
+                [lloyd(each, batch, centers) for each in (threads, executor)] for _ in range(3)
+            ]
+        one, two = (statistics.median(each) for each in zip(*pairs, strict=True))
+        print(f"| {rows:,} | {one * 1000:.0f} | {two * 1000:.0f} | {one / two:.2f} |", flush=True)
+
+
+def lloyd(executor: Dask | Threads, batch: Batch, centers: Centers) -> float:
+    """The median of some iterations."""
+    times = []
+    for _ in range(12):
+        began = time.perf_counter()
+        executor.map_reduce(accumulate, [batch], centers)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[2:])
+
+
 def cluster(workers: int) -> LocalCluster:
     return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
 
@@ -121,12 +158,13 @@ def _pid() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("chunks", "petabyte", "soak"))
+    parser.add_argument("--only", choices=("chunks", "petabyte", "soak", "processes"))
     arguments = parser.parse_args()
     for name, part in (
         ("chunks", by_chunks),
         ("petabyte", lambda: petabyte(64)),
         ("soak", lambda: soak(1000)),
+        ("processes", processes),
     ):
         if arguments.only in (None, name):
             part()

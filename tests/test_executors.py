@@ -226,6 +226,93 @@ def test_tasks_grow_with_the_workers_and_not_with_the_chunks(client):
     assert tasks(400) <= tasks(50) <= 20
 
 
+# What is quick, and like the last, is asked for by calls.
+
+
+@pytest.fixture
+def submitted(client):
+    """What has been submitted; it is the client's own again when the test ends."""
+    functions, submit = [], client.submit
+    client.submit = lambda function, *a, **k: (
+        functions.append(function),
+        submit(function, *a, **k),
+    )[1]
+    yield functions
+    client.submit = submit
+
+
+def iterations(executor, batches, count):
+    """Iterations whose centers differ, and what threads make of them."""
+    for number in range(count):
+        centers = Centers(values().values + np.float32(number), Distance.SQUARED_EUCLIDEAN)
+        (mine,) = executor.map_reduce(accumulate, batches, centers)
+        with Threads(1) as threads:
+            assert same(mine, threads.map_reduce(accumulate, batches, centers)[0])
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_quick_iteration_that_is_like_the_last_takes_no_tasks(client, submitted, dataset, stored):
+    rows = np.random.default_rng(1).normal(size=(900, 6)).astype(np.float32)
+    batches = batches_of(dataset if stored else Dataset.from_array(rows))
+    with Dask(client) as executor:
+        iterations(executor, batches, 2)
+        assert submitted
+        submitted.clear()
+        iterations(executor, batches, 3)
+        assert not submitted
+        iterations(executor, batches_of(dataset, 500)[:1], 1)
+        assert submitted
+
+
+def test_rows_that_dask_has_let_go_of_are_shipped_again(client, submitted):
+    rows = np.random.default_rng(1).normal(size=(900, 6)).astype(np.float32)
+    batches = batches_of(Dataset.from_array(rows))
+    with Dask(client) as executor:
+        iterations(executor, batches, 3)
+        executor._shipped.clear()
+        executor._held.clear()
+        wait_until(lambda: not any(client.has_what().values()))
+        submitted.clear()
+        iterations(executor, batches, 1)
+        assert submitted
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_quick_iteration_whose_workers_change_is_done_by_those_that_are_there(dataset):
+    batches = batches_of(dataset)
+    with (
+        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        Dask(client, "auto") as executor,
+    ):
+        iterations(executor, batches, 3)
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        iterations(executor, batches, 3)
+        retired = sorted(client.nthreads())[0]
+        client.retire_workers([retired])
+        assert retired not in client.nthreads()
+        iterations(executor, batches, 3)
+        cluster.scale(4)
+        client.wait_for_workers(3, timeout=60)
+        iterations(executor, batches, 3)
+
+
+def test_what_goes_wrong_in_a_call_is_told_by_the_task_that_does_it_again(client, dataset):
+    batches = batches_of(dataset)
+    with Dask(client) as executor:
+        iterations(executor, batches, 3)
+        far = Centers(np.full((9, 6), 1e300), Distance.SQUARED_EUCLIDEAN)
+        with pytest.raises(InvalidData, match="too large for squared distances"):
+            executor.map_reduce(accumulate, batches, far)
+        iterations(executor, batches, 2)
+
+
 def test_the_steps_of_an_iteration_are_taken_by_all_workers_at_once(client, dataset):
     batches = batches_of(dataset, 300)
     batches = batches[: len(batches) // 2 * 2]

@@ -185,7 +185,7 @@ def test_a_cluster_that_adapts_gives_the_same_bits(rows, calm):
 
 
 def test_a_cluster_without_workers_is_waited_for_and_given_up(rows, calm, caplog, monkeypatch):
-    monkeypatch.setattr("dkmeans.executors.dask_workers._LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("dkmeans.executors.cluster._LOOK_SECONDS", 0.2)
     with workers(0) as (cluster, client):
         adder = threading.Timer(1, cluster.scale, [1])
         adder.start()
@@ -193,7 +193,7 @@ def test_a_cluster_without_workers_is_waited_for_and_given_up(rows, calm, caplog
         assert caplog.text.count("has no workers; waiting for some") == 1
         adder.join()
         cluster.scale(0)
-        monkeypatch.setattr("dkmeans.executors.dask_workers._DESERTED_SECONDS", 0.6)
+        monkeypatch.setattr("dkmeans.executors.cluster._DESERTED_SECONDS", 0.6)
         with pytest.raises(Outage, match=r"the cluster at .* has had no workers for"):
             fit(client, rows)
 

@@ -51,6 +51,11 @@ class Run:
         """How many chunks it has."""
         return self.stop - self.start
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """What runs are ordered by."""
+        return self.batch, self.start
+
     def makes_a_run_with(self, other: Run) -> bool:
         """Whether the two are the halves of a branch of the tree."""
         return (

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
+from weakref import ref
 
 import numpy as np
 
 from dkmeans.batches import Batch
 from dkmeans.cache import Keeping, keeping, kept
 from dkmeans.chunks import Chunk, Source
+from dkmeans.executors import shares
 from dkmeans.executors.cores import prepare_worker
 from dkmeans.executors.memory import keeping_of
 from dkmeans.executors.runs import Run, fold_runs, merged
+from dkmeans.executors.shares import Share
 from dkmeans.sources.dask_array import DaskRows
 from dkmeans.sources.memory import MemoryRows, ShippedRows
 from dkmeans.state import M
@@ -33,11 +38,13 @@ class Reading:
         fit: Names the fit.
         cache: One of `CACHES`.
         home: The worker that should do the task. Only there are its rows kept.
+        call: What would ask that worker to do the same again; None: nothing will.
     """
 
     fit: str
     cache: str
     home: str | None = None
+    call: str | None = None
 
 
 def identity(value: V) -> V:
@@ -61,7 +68,7 @@ def apply(
     """`function` of one chunk and a value."""
     prepare_worker()
     (chunk,) = _unpacked(chunks, arrays)
-    return _run(reading, function, chunk, value)
+    return _run(_this_worker(), reading, function, chunk, value)
 
 
 def fold_share(
@@ -70,7 +77,31 @@ def fold_share(
 ) -> list[tuple[Run, M]]:  # fmt: skip
     """The folds of some runs of chunks, `merged`."""
     prepare_worker()
-    return _run(reading, fold_runs, function, runs, _unpacked(chunks, arrays), value)
+    worker = _this_worker()
+    folds = _run(worker, reading, fold_runs, function, runs, _unpacked(chunks, arrays), value)
+    if reading.call is not None and reading.home == worker.address:
+        with suppress(TypeError):  # rows of a kind that cannot be referred to weakly
+            share = Share(function, runs, chunks, reading, tuple(map(ref, arrays)))
+            shares.done.add(reading.call, share)
+    return folds
+
+
+async def fold_again(call: str, value: Any, dask_worker: Any) -> dict[int, list[tuple[Run, Any]]]:
+    """The folds of the shares that this worker has done, with another value, by their numbers.
+
+    What fails is missing: it is done by a task again, which tells.
+    """
+    mine, loop = shares.done.of(call), asyncio.get_running_loop()
+    threads = dask_worker.executors["default"]
+    folding = [loop.run_in_executor(threads, _fold, share, value, dask_worker) for share in mine]
+    found = await asyncio.gather(*folding, return_exceptions=True)
+    pairs = zip(mine, found, strict=True)
+    return {share.number: each for share, each in pairs if not isinstance(each, BaseException)}
+
+
+def _fold(share: Share, value: Any, worker: Any) -> list[tuple[Run, Any]]:
+    chunks = _unpacked(share.chunks, share.rows())
+    return _run(worker, share.reading, fold_runs, share.function, share.runs, chunks, value)
 
 
 def merge(*parts: list[tuple[Run, M]]) -> list[tuple[Run, M]]:
@@ -83,11 +114,14 @@ def forget(fit: str) -> None:
     kept.forget(fit)
 
 
-def _run(reading: Reading, function: Callable[..., R], *arguments: Any) -> R:
-    """Call a function; of the rows it reads, this worker keeps what it should and can."""
+def _this_worker() -> Any:
     from distributed import get_worker  # noqa: PLC0415 this is a worker: it is imported
 
-    worker = get_worker()
+    return get_worker()
+
+
+def _run(worker: Any, reading: Reading, function: Callable[..., R], *arguments: Any) -> R:
+    """Call a function; of the rows it reads, this worker keeps what it should and can."""
     limit = worker.memory_manager.memory_limit
     fit = _keeping(reading.fit, reading.cache, limit)
     if worker.address != reading.home:  # who should have done this will want to do it again
