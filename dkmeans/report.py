@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 logger = logging.getLogger("dkmeans")
 
@@ -36,6 +37,10 @@ class Progress:
     def rows_per_second(self) -> float:
         """The speed of the iteration."""
         return self.rows / max(self.seconds, 1e-9)
+
+    def numbers(self) -> dict[str, Any]:
+        """All of it by name, for programs."""
+        return {**asdict(self), "rows_per_second": self.rows_per_second}
 
     def __str__(self) -> str:
         parts = [f"step {self.step}" + (f" of {self.last_step}" if self.last_step else "")]

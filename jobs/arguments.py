@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dkmeans_jobs.console import LOG_FORMATS
+
 from dkmeans import Invalid, __version__
 from dkmeans.config import BACKENDS, CACHES
 
@@ -26,8 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dkmeans",
         description="k-means for data that does not fit on one machine, on Dask.",
-        epilog="Exit codes: 0 done, 2 bad arguments or input, 130 interrupted (after a "
-        "checkpoint), 1 anything else.",
+        epilog="Exit codes: 0 done, 2 bad arguments or input, 75 try again (storage or the cluster "
+        "is gone), 130 interrupted, 143 terminated (both after a checkpoint), 1 anything else.",
     )
     parser.add_argument("--version", action="version", version=f"dkmeans {__version__}")
     jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True)
@@ -188,6 +190,12 @@ def _add_demo(jobs: Any) -> None:
 def _add_job(jobs: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
     job: argparse.ArgumentParser = jobs.add_parser(name, help=summary, description=description)
     job.add_argument("--json", action="store_true", default=None, help="print one JSON object")
+    job.add_argument(
+        "--log-format",
+        choices=LOG_FORMATS,
+        help="how progress and messages are written: for people (the default), or a JSON object a "
+        "line",
+    )
     if name not in ("info", "demo"):
         job.add_argument("--config", metavar="FILE", help="TOML file of flags; given ones win")
     return job

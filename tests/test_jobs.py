@@ -318,7 +318,10 @@ def test_a_local_cluster_gives_the_bits_that_threads_give(run_json, store, tmp_p
 
 
 @pytest.mark.parametrize("where", [[], ["--cluster", "local", "--workers", "2"]])
-def test_ctrl_c_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, where):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_or_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(
+    tmp_path, where, number, code
+):
     rows = np.random.default_rng(0).normal(size=(60_000, 16)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
     argv = [*COMMAND, "train", tmp_path / "rows.npy", "--num-clusters", "1000"]
@@ -329,9 +332,9 @@ def test_ctrl_c_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, where)
         while "step 1 " not in process.stderr.readline():
             assert process.poll() is None
         time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers too
+        os.killpg(process.pid, number)  # a terminal, or a system, sends it to the workers too
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "Traceback" not in err
     assert "Run the same command again" in err
     state = checkpoints.latest(str(tmp_path / "m")).state
@@ -340,6 +343,25 @@ def test_ctrl_c_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, where)
     more += ["--model-dir", str(tmp_path / "m"), "--max-steps", str(state.step + 2)]
     rerun = subprocess.run([*COMMAND, *more], capture_output=True, text=True, check=True)
     assert json.loads(rerun.stdout)["step"] == state.step + 2
+
+
+def test_a_log_for_programs_has_a_json_object_a_line(store, tmp_path):
+    argv = [*COMMAND, *map(str, train(store, tmp_path / "m", "--steps", 3, "--log-format", "json"))]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    iterations = [each for each in events if each["event"] == "iteration"]
+    assert [each["step"] for each in iterations] == [1, 2, 3]
+    assert all(each["rows"] == len(np.asarray(zarr.open(store))) for each in iterations)
+    assert {"loss", "change", "seconds", "rows_per_second", "empty_clusters"} <= set(iterations[0])
+    assert any("finding the first centers" in each["message"] for each in events)
+    assert all(each["time"].endswith("Z") and each["level"] for each in events)
+    argv[argv.index("--num-clusters") + 1] = "7000"
+    failed = subprocess.run(
+        [*argv, "--model-dir", str(tmp_path / "n")], capture_output=True, text=True
+    )
+    last = json.loads(failed.stderr.splitlines()[-1])
+    assert (failed.returncode, last["event"], last["exit_code"]) == (2, "exit", 2)
+    assert "num_clusters = 7000" in last["message"]
 
 
 def test_a_terminal_shows_a_line_that_is_written_over(store, tmp_path):
