@@ -20,6 +20,8 @@ _RIVALS = {
     "steps_per_iteration": ("full_batch",),
     "steps": ("max_steps",),
     "max_steps": ("steps",),
+    "save_checkpoints_secs": ("save_checkpoints_steps",),
+    "save_checkpoints_steps": ("save_checkpoints_secs",),
 }
 
 
@@ -103,6 +105,13 @@ def _add_train(jobs: Any) -> None:
         type=float,
         metavar="T",
         help="stop when the loss changes by less than this part of 1 + the loss",
+    )
+    saving = train.add_argument_group("the checkpoints").add_mutually_exclusive_group()
+    saving.add_argument(
+        "--save-checkpoints-secs", type=float, metavar="S", help="seconds between two (default 600)"
+    )
+    saving.add_argument(
+        "--save-checkpoints-steps", type=int, metavar="N", help="steps between two, instead"
     )
     _add_cluster(train)
     _add_cache(train)

@@ -105,7 +105,13 @@ def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
             1 if arguments.steps_per_iteration is None else arguments.steps_per_iteration
         ),
         relative_tolerance=ends.relative_tolerance,
-        config=RunConfig(client=client, backend=arguments.backend, cache=arguments.cache or AUTO),
+        config=RunConfig(
+            client=client,
+            backend=arguments.backend,
+            cache=arguments.cache or AUTO,
+            save_checkpoints_secs=arguments.save_checkpoints_secs,
+            save_checkpoints_steps=arguments.save_checkpoints_steps,
+        ),
     )
 
 
