@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk
 from dkmeans.errors import InvalidData
-from dkmeans.executors.runs import AHEAD, fold_batches, loaded, merged, plan
+from dkmeans.executors.runs import AHEAD, Fold, fold_batches, fold_runs, loaded, merged, plan
 from dkmeans.state import fold
 from tests.numbered import Numbers
 
@@ -42,7 +42,7 @@ def test_every_chunk_is_in_one_run_and_the_runs_fold_to_the_same_tree(chunks, sh
         assert [i for run in mine for i in range(run.start, run.stop)] == list(range(count))
     assert all(0 <= run.share < shares for run in runs)
     leaves = [[Tree(i) for i in range(count)] for count in chunks]
-    folds = [(run, fold(leaves[run.batch][run.start : run.stop])) for run in runs]
+    folds = [Fold(run, fold(leaves[run.batch][run.start : run.stop])) for run in runs]
     expected = [fold(each) for each in leaves]
     assert fold_batches(folds, len(chunks)) == expected
     assert fold_batches(merged(folds), len(chunks)) == expected
@@ -105,6 +105,21 @@ def test_the_next_chunks_are_read_while_one_is_worked_on_and_no_more():
         assert len(READING) == min(number + AHEAD + 1, 6)
     assert seen == list(range(6))
     assert sorted(READING) == list(range(6))
+
+
+def test_what_threads_wait_for_is_told_from_what_they_compute():
+    def function(chunk, seconds):
+        time.sleep(seconds)
+        return 1
+
+    def spent(seconds):
+        batch = Batch.of(Chunk(Slow(8), 0, 8))
+        (found,) = fold_runs(function, plan([batch], 1, 4), batch, seconds)
+        assert found.total == 8
+        return found.spent
+
+    assert 0.05 < spent(0).read > 3 * spent(0).compute
+    assert 0.32 < spent(0.04).compute > 3 * spent(0.04).read
 
 
 def test_an_error_comes_when_its_chunk_is_due():

@@ -15,6 +15,7 @@ from dkmeans.chunks import Chunk
 from dkmeans.config import NONE
 from dkmeans.executors.dask_workers import Dask
 from dkmeans.executors.memory import Memory
+from dkmeans.executors.runs import Spent
 from dkmeans.executors.threads import Threads
 from dkmeans.state import M
 
@@ -25,7 +26,13 @@ __all__ = ["Dask", "Executor", "Threads", "open_executor"]
 
 
 class Executor(Protocol):
-    """Applies a function to chunks and a value, wherever it does."""
+    """Applies a function to chunks and a value, wherever it does.
+
+    Attributes:
+        spent: What its threads have spent in the last `map_reduce`.
+    """
+
+    spent: Spent
 
     def memory(self) -> Memory:
         """What the workers have now."""

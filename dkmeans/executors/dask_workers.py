@@ -30,7 +30,7 @@ from dkmeans.executors import messages, tasks
 from dkmeans.executors.ahead import in_order
 from dkmeans.executors.cluster import Cluster, StrandedError, lost_errors
 from dkmeans.executors.memory import Memory
-from dkmeans.executors.runs import Run, fold_batches, merged, plan
+from dkmeans.executors.runs import Fold, Run, Spent, fold_batches, merged, plan
 from dkmeans.sources.dask_array import DaskRows, FutureRows
 from dkmeans.sources.memory import MemoryRows, ShippedRows
 from dkmeans.state import M
@@ -92,6 +92,7 @@ class Dask(AbstractContextManager["Dask"]):
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
         self._last: _Iteration | None = None
         self._seconds = math.inf
+        self.spent = Spent()
         self._held: list[Any] = []
         self._sent = 0
 
@@ -127,18 +128,19 @@ class Dask(AbstractContextManager["Dask"]):
                     logger.warning("all workers have been replaced; the iteration begins anew")
                     self._shipped.clear()
         self._seconds = time.monotonic() - began
+        self.spent = sum((fold.spent for fold in folds), Spent())
         return fold_batches(folds, len(batches))
 
     def _fold_all(
         self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
-    ) -> list[tuple[Run, M]]:
+    ) -> list[Fold[M]]:
         """The folds of all chunks of all batches, `merged`."""
         iteration = self._iteration(function, batches)
         done = self._called(iteration, value)
         runs = plan(batches, len(iteration.homes), _PARTS)
         groups = self._groups([run for run in runs if run.share not in done])
         folds = [*done.values(), *self._by_tasks(iteration, groups, batches, value)]
-        return merged(sorted(chain.from_iterable(folds), key=lambda fold: fold[0].place))
+        return merged(sorted(chain.from_iterable(folds), key=lambda fold: fold.run.place))
 
     def _by_tasks(
         self, iteration: _Iteration, groups: Sequence[list[Run]], batches: Sequence[Batch], value: V
@@ -171,7 +173,7 @@ class Dask(AbstractContextManager["Dask"]):
             self._last, self._seconds = new, max(self._seconds, _SHORT_SECONDS)
         return self._last
 
-    def _called(self, iteration: _Iteration, value: Any) -> dict[int, list[tuple[Run, Any]]]:
+    def _called(self, iteration: _Iteration, value: Any) -> dict[int, list[Fold[Any]]]:
         """The folds of the shares that workers have done before and can do at once, by number."""
         workers = sorted({home for home in iteration.homes if home})
         if self._seconds >= _SHORT_SECONDS or len(workers) > _FAN_IN:

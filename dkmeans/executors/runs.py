@@ -16,7 +16,8 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
-from typing import TypeVar
+from time import perf_counter
+from typing import Generic, TypeVar
 
 from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk
@@ -63,6 +64,35 @@ class Run:
             and self.size == other.size
             and self.start % (2 * self.size) == 0
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What threads have spent, together: a monoid under `+`.
+
+    Attributes:
+        read: Seconds that they waited for rows.
+        compute: Seconds that they worked on them.
+    """
+
+    read: float = 0.0
+    compute: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.read + other.read, self.compute + other.compute)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold(Generic[M]):
+    """What a run has been folded to, and at what cost; `+` takes the run that follows."""
+
+    run: Run
+    total: M
+    spent: Spent = Spent()
+
+    def __add__(self, other: Fold[M]) -> Fold[M]:
+        run = replace(self.run, stop=other.run.stop)
+        return Fold(run, self.total + other.total, self.spent + other.spent)
 
 
 def plan(batches: Sequence[Batch], shares: int, parts: int) -> list[Run]:
@@ -133,7 +163,7 @@ def loaded(run: Batch) -> Iterator[Chunk]:
 
 def fold_runs(
     function: Callable[[Chunk, V], M], runs: Sequence[Run], chunks: Batch, value: V
-) -> list[tuple[Run, M]]:
+) -> list[Fold[M]]:
     """`function` of each chunk and a value, added up by `fold`, for each run.
 
     Args:
@@ -146,29 +176,44 @@ def fold_runs(
         The folds of these runs, `merged`.
     """
     coming = loaded(chunks)
-    return merged(
-        (run, fold(function(chunk, value) for chunk in islice(coming, run.size))) for run in runs
-    )
+    return merged(_fold(function, run, coming, value) for run in runs)
 
 
-def merged(folds: Iterable[tuple[Run, M]]) -> list[tuple[Run, M]]:
+def _fold(
+    function: Callable[[Chunk, V], M], run: Run, chunks: Iterator[Chunk], value: V
+) -> Fold[M]:
+    waited = computed = 0.0
+
+    def parts() -> Iterator[M]:
+        nonlocal waited, computed
+        for _ in range(run.size):
+            began = perf_counter()
+            chunk = next(chunks)
+            there = perf_counter()
+            part = function(chunk, value)
+            waited, computed = waited + there - began, computed + perf_counter() - there
+            yield part
+
+    total = fold(parts())
+    return Fold(run, total, Spent(waited, computed))
+
+
+def merged(folds: Iterable[Fold[M]]) -> list[Fold[M]]:
     """The folds of consecutive runs as those of the longest runs that they make."""
-    stack: list[tuple[Run, M]] = []
-    for run, total in folds:
-        longer = run
-        while stack and stack[-1][0].makes_a_run_with(longer):
-            before, earlier = stack.pop()
-            longer, total = replace(before, stop=longer.stop), earlier + total
-        stack.append((longer, total))
+    stack: list[Fold[M]] = []
+    for longer in folds:
+        while stack and stack[-1].run.makes_a_run_with(longer.run):
+            longer = stack.pop() + longer
+        stack.append(longer)
     return stack
 
 
-def fold_batches(folds: Sequence[tuple[Run, M]], batches: int) -> list[M]:
+def fold_batches(folds: Sequence[Fold[M]], batches: int) -> list[M]:
     """For each batch, by its number, the fold of all its runs, which are in order."""
-    found: list[list[tuple[Run, M]]] = [[] for _ in range(batches)]
-    for run, total in folds:
-        found[run.batch].append((run, total))
-    return [fold([total for _, total in mine], [run.size for run, _ in mine]) for mine in found]
+    found: list[list[Fold[M]]] = [[] for _ in range(batches)]
+    for each in folds:
+        found[each.run.batch].append(each)
+    return [fold([f.total for f in mine], [f.run.size for f in mine]) for mine in found]
 
 
 def _begin(chunk: Chunk) -> Future[FloatArray]:

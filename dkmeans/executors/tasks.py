@@ -20,7 +20,7 @@ from dkmeans.chunks import Chunk, Source
 from dkmeans.executors import shares
 from dkmeans.executors.cores import prepare_worker
 from dkmeans.executors.memory import keeping_of
-from dkmeans.executors.runs import Run, fold_runs, merged
+from dkmeans.executors.runs import Fold, Run, fold_runs, merged
 from dkmeans.executors.shares import Share
 from dkmeans.sources.dask_array import DaskRows
 from dkmeans.sources.memory import MemoryRows, ShippedRows
@@ -74,7 +74,7 @@ def apply(
 def fold_share(
     function: Callable[[Chunk, V], M], runs: Sequence[Run], chunks: Batch, value: V,
     reading: Reading, *arrays: Any,
-) -> list[tuple[Run, M]]:  # fmt: skip
+) -> list[Fold[M]]:  # fmt: skip
     """The folds of some runs of chunks, `merged`."""
     prepare_worker()
     worker = _this_worker()
@@ -86,7 +86,7 @@ def fold_share(
     return folds
 
 
-async def fold_again(call: str, value: Any, dask_worker: Any) -> dict[int, list[tuple[Run, Any]]]:
+async def fold_again(call: str, value: Any, dask_worker: Any) -> dict[int, list[Fold[Any]]]:
     """The folds of the shares that this worker has done, with another value, by their numbers.
 
     What fails is missing: it is done by a task again, which tells.
@@ -99,12 +99,12 @@ async def fold_again(call: str, value: Any, dask_worker: Any) -> dict[int, list[
     return {share.number: each for share, each in pairs if not isinstance(each, BaseException)}
 
 
-def _fold(share: Share, value: Any, worker: Any) -> list[tuple[Run, Any]]:
+def _fold(share: Share, value: Any, worker: Any) -> list[Fold[Any]]:
     chunks = _unpacked(share.chunks, share.rows())
     return _run(worker, share.reading, fold_runs, share.function, share.runs, chunks, value)
 
 
-def merge(*parts: list[tuple[Run, M]]) -> list[tuple[Run, M]]:
+def merge(*parts: list[Fold[M]]) -> list[Fold[M]]:
     """What several tasks have folded, as the folds of the longest runs that they make."""
     return merged(chain.from_iterable(parts))
 

@@ -19,7 +19,7 @@ from dkmeans.config import NONE
 from dkmeans.executors import cores
 from dkmeans.executors.ahead import in_order
 from dkmeans.executors.memory import Memory, keeping_of, own_room, system_limit
-from dkmeans.executors.runs import Run, fold_batches, fold_runs, plan
+from dkmeans.executors.runs import Fold, Run, Spent, fold_batches, fold_runs, plan
 from dkmeans.state import M
 
 R = TypeVar("R")
@@ -43,6 +43,7 @@ class Threads(AbstractContextManager["Threads"]):
         self._stopped = Event()
         self._fit, self._cache = uuid4().hex, cache
         self._context: Context | None = None
+        self.spent = Spent()
 
     def __str__(self) -> str:
         return f"{self._count} threads of this process"
@@ -78,6 +79,7 @@ class Threads(AbstractContextManager["Threads"]):
                 # Woken once: a thread that is woken for each result takes the interpreter away.
                 wait(pending.values(), return_when=FIRST_EXCEPTION)
                 folds = [part for run in runs for part in pending[run].result()]
+                self.spent = sum((fold.spent for fold in folds), Spent())
                 return fold_batches(folds, len(batches))
             except BaseException:
                 self._stopped.set()
@@ -104,7 +106,7 @@ class Threads(AbstractContextManager["Threads"]):
 
     def _fold(
         self, function: Callable[[Chunk, V], M], batch: Batch, run: Run, value: V
-    ) -> list[tuple[Run, M]]:
+    ) -> list[Fold[M]]:
         """A run's sum; a long one ends at the next chunk when the caller has gone."""
 
         def guarded(chunk: Chunk, value: V) -> M:
