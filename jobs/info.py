@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from dkmeans_jobs.model import find_model, remembered_input
+from dkmeans_jobs.status import status, told
 
 from dkmeans import Invalid
 from dkmeans.backends import select
@@ -27,6 +28,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if settings.use_mini_batch:
         mode = f"mini-batch, {settings.mini_batch_steps_per_iteration} steps per iteration"
     trained_on = remembered_input(arguments.model_dir) or {}
+    job = status(arguments.model_dir)
     return {
         "num_clusters": len(state.centers),
         "columns": int(state.centers.shape[1]),
@@ -39,6 +41,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "empty_clusters": state.empty_clusters,
         "cluster_sizes": state.counts.tolist(),
         "trained_on": trained_on.get("input"),
+        "training": told(job) if job else None,
+        "progress": job.progress if job else None,
         "checkpoints": list(Head.read(arguments.model_dir).names),
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 from dkmeans_jobs.cluster import open_client
 from dkmeans_jobs.data import open_input
 from dkmeans_jobs.model import remember_input, remembered_input
+from dkmeans_jobs.status import noted
 
 from dkmeans import Dataset, Invalid, KMeans, RunConfig, checkpoints
 from dkmeans.checkpoints import Checkpoint
@@ -51,7 +52,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             model.train(lambda: dataset, max_steps=found.state.step)
         else:
             batches = _batches(dataset, rows, arguments.batch_rows, found)
-            model.train(lambda: batches, steps=ends.steps, max_steps=ends.max_steps)
+            with noted(arguments.model_dir, found.state.step if found else 0):
+                model.train(lambda: batches, steps=ends.steps, max_steps=ends.max_steps)
             remember_input(arguments.model_dir, about)
     state, stop = _latest(arguments.model_dir)
     return {
