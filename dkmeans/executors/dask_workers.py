@@ -180,9 +180,13 @@ class Dask(AbstractContextManager["Dask"]):
             return {}
         if len(workers) * len(pickle.dumps(value, protocol=5)) > _SMALL_BYTES:
             return {}
-        answers = self._client.run(
-            tasks.fold_again, iteration.call, value, workers=workers, on_error="ignore"
-        )
+        try:
+            answers = self._client.run(
+                tasks.fold_again, iteration.call, value, workers=workers, on_error="ignore"
+            )
+        except Exception:  # a scheduler that is gone, which tasks tell, or that allows no calls
+            logger.debug("workers cannot be called", exc_info=True)
+            return {}
         return {share: folds for answer in answers.values() for share, folds in answer.items()}
 
     def map(
