@@ -251,7 +251,7 @@ def save(
     name = name or new_name(state.step)
     address = storage.join(model_dir, name)
     try:
-        patiently(address, lambda: _write(address, state, starts, settings, stop))
+        patiently(address, lambda: _write(address, state, settings, stop, starts))
         names = (*head.names, name)
         kept = names[-keep:] if keep else names
         content = {"format": FORMAT, "checkpoints": kept}
@@ -301,9 +301,9 @@ def _step(name: str) -> int:
 def _write(
     address: str,
     state: TrainState,
-    starts: Sequence[Start],
     settings: Settings,
     stop: Stop | None,
+    starts: Sequence[Start] = (),
 ) -> None:
     arrays, numbers = saved.parts_of(state, starts)
     about = {
