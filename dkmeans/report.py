@@ -22,6 +22,8 @@ class Progress:
         steps: How many steps the iteration took.
         rows: How many rows it went over.
         seconds: How long it took.
+        relocated_clusters: How many of the empty ones were given one of the farthest rows.
+        starts: How many starts it moved. The loss is that of the best.
     """
 
     step: int
@@ -32,6 +34,8 @@ class Progress:
     steps: int
     rows: int
     seconds: float
+    relocated_clusters: int = 0
+    starts: int = 1
 
     @property
     def rows_per_second(self) -> float:
@@ -50,6 +54,10 @@ class Progress:
         parts.append(f"{self.rows_per_second:,.0f} rows/s")
         if self.empty_clusters:
             parts.append(f"{self.empty_clusters} empty clusters")
+        if self.relocated_clusters:
+            parts.append(f"{self.relocated_clusters} relocated")
+        if self.starts > 1:
+            parts.append(f"{self.starts} starts")
         return ", ".join(parts)
 
 

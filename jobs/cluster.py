@@ -12,6 +12,7 @@ from typing import Any
 import dask.utils
 
 from dkmeans import Invalid, Outage
+from dkmeans.retry import first_line
 
 _CONNECT_SECONDS = 30
 
@@ -80,6 +81,8 @@ def _local(arguments: argparse.Namespace) -> Iterator[Any]:
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,  # workers that are closed complain of it, with traces
         )
+    except RuntimeError as error:  # one was killed before it had begun
+        raise Outage(f"worker processes must start: {first_line(error)}") from error
     finally:
         signal.signal(signal.SIGINT, previous)
     # What restarts a worker, its memory limit above all, must be seen.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dkmeans_jobs.model import find_model, remembered_input
+from dkmeans_jobs.model import about_starts, find_model, remembered_input
 from dkmeans_jobs.status import status, told
 
 from dkmeans import Invalid
@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "loss": state.inertia,
         "stopped": found.stop.reason.value if found.stop else None,
         "empty_clusters": state.empty_clusters,
+        "relocated_clusters": state.relocated_clusters,
+        **about_starts(found),
         "cluster_sizes": state.counts.tolist(),
         "trained_on": trained_on.get("input"),
         "training": told(job) if job else None,

@@ -80,6 +80,22 @@ def test_train_finds_clusters_evaluate_and_predict_use_them(run_json, store, row
     assert np.array_equal(written["all_distances"][:], np.stack([*model.transform(lambda: rows)]))
 
 
+def test_several_starts_and_a_policy_for_empty_clusters_are_told_by_train_and_info(
+    run, run_json, store, tmp_path
+):
+    more = ["--num-restarts", 3, "--empty-clusters", "relocate"]
+    trained = run_json(*train(store, tmp_path / "m", *more))
+    told = run_json("info", tmp_path / "m")
+    for name in ("best_start", "losses_of_starts", "steps_of_starts", "loss"):
+        assert told[name] == trained[name]
+    assert told["loss"] == min(told["losses_of_starts"])
+    assert len(told["steps_of_starts"]) == 3
+    assert told["relocated_clusters"] == 0
+    code, _, err = run(*train(store, tmp_path / "m"))
+    assert code == 2
+    assert "num_restarts must be that of the model in model_dir, 3" in err
+
+
 @pytest.mark.parametrize("kind", ["npy", "parquet", "zarr::array"])
 def test_every_kind_of_input_gives_the_same_model(run_json, kind, rows, store, tmp_path):
     by_kind = {"npy": tmp_path / "r.npy", "parquet": tmp_path / "r", "zarr::array": "g.zarr::a"}
