@@ -124,8 +124,8 @@ class Dask(AbstractContextManager["Dask"]):
             while folds is None:
                 try:
                     folds = self._fold_all(function, batches, value)
-                except StrandedError:
-                    logger.warning("all workers have been replaced; the iteration begins anew")
+                except StrandedError as error:
+                    logger.warning("%s; the iteration begins anew", error)
                     self._shipped.clear()
         self._seconds = time.monotonic() - began
         self.spent = sum((fold.spent for fold in folds), Spent())
@@ -160,7 +160,7 @@ class Dask(AbstractContextManager["Dask"]):
         # Only now: to let go of something sends a message, and the next would wait for it.
         self._held = futures
         try:
-            return self._cluster.results(level, set(iteration.homes))
+            return self._cluster.results(level, [*futures, *self._shipped.values()])
         except BaseException:
             self._cluster.cancel(futures)
             raise
