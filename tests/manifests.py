@@ -28,6 +28,7 @@ class Pod:
     component: str
     labels: dict[str, str]
     spec: dict[str, Any]
+    worker: str = "worker-1"
 
     @property
     def container(self):
@@ -44,7 +45,7 @@ class Pod:
         name = self.owner["metadata"]["name"]
         found = {
             "DASK_SCHEDULER_ADDRESS": f"tcp://{name}-scheduler.dkmeans.svc.cluster.local:8786",
-            "DASK_WORKER_NAME": f"{name}-default-worker-1",
+            "DASK_WORKER_NAME": f"{name}-default-{self.worker}",
         }
         for each in self.container.get("env", ()):
             value = each.get("value", name)  # what else may stand there is the cluster's name

@@ -59,7 +59,7 @@ def closed(schema):
 def daskjob_schema():
     crd = yaml.safe_load(gzip.decompress(CRD.read_bytes()))
     schema = closed(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
-    schema["properties"] |= dict.fromkeys(("apiVersion", "kind", "metadata"), {})
+    schema["properties"] |= {key: {} for key in ("apiVersion", "kind", "metadata")}
     return schema
 
 
