@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 
@@ -66,6 +67,15 @@ def address(name):
     """A container's address on the network."""
     about = json.loads(podman("inspect", name))[0]
     return about["NetworkSettings"]["Networks"][NETWORK]["IPAddress"]
+
+
+def kill(name):
+    """End a container's first process as a crash does; podman's own `kill` is never restarted."""
+    os.kill(int(podman("inspect", "--format={{.State.Pid}}", name)), signal.SIGKILL)
+
+
+def is_running(name):
+    return podman("inspect", "--format={{.State.Running}}", name) == "true"
 
 
 def ended(name):

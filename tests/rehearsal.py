@@ -2,8 +2,8 @@
 
 Each container has the image, arguments, environment, user, limits and read-only file system of its
 pod in `tests/data/manifests`. Storage is a SeaweedFS server in a container of its own. What is not
-as in a cluster: two workers in place of four, no network policies, and no kubelet, so that what
-follows on a pod's end is done here.
+as in a cluster: two workers in place of four, no network policies, and no kubelet:
+restarts of containers are podman's, and those of the driver are done here.
 """
 
 import json
@@ -24,6 +24,7 @@ from numpy.testing import assert_array_equal
 from dkmeans import __version__, checkpoints
 from dkmeans.backends import select
 from dkmeans.distance import Centers, Distance
+from dkmeans.storage import remove as remove_all
 from dkmeans.storage import zarr_store
 from tests.conftest import _binary, _point_to
 from tests.containers import (
@@ -32,6 +33,8 @@ from tests.containers import (
     address,
     ended,
     is_healthy,
+    is_running,
+    kill,
     podman,
     remove,
     said,
@@ -39,18 +42,38 @@ from tests.containers import (
 )
 from tests.manifests import DRIVER, SCHEDULER, WORKER, of_kind, pods
 
-CLUSTERS, COLUMNS, ROWS, CHUNK = 1000, 32, 2_000_000, 50_000
+CLUSTERS, COLUMNS, ROWS, CHUNK = 1000, 32, 1_000_000, 50_000
 MODEL = "s3://bucket/model"
 MEGABYTES = 700
+RESTARTED = "--restart=always"  # as a Deployment's containers are
+CLUSTERED = "s3://bucket/clusters.zarr"
 AWS = ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "ALLOW_HTTP")
 
 
 @pytest.fixture(scope="session")
 def rows():
     rng = np.random.default_rng(0)
-    places = rng.normal(size=(CLUSTERS, COLUMNS))
+    places = 0.6 * rng.normal(size=(CLUSTERS, COLUMNS))  # that overlap: some sixty steps
     noise = rng.normal(size=(ROWS, COLUMNS))
     return (places[rng.integers(CLUSTERS, size=ROWS)] + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A SeaweedFS server, and what the secret says of it."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
+        name = Containers(stack).run(
+            "dkmeans-s3",
+            f"--volume={Path(_binary('weed')).resolve()}:/weed:ro",
+            *("--tmpfs=/data", "--user=0", "--entrypoint=/weed", IMAGE),
+            *("server", "-s3", "-dir=/data", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *("-volume.max=20", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"),
+            "-master.telemetry=false",
+        )
+        endpoint = f"http://{address(name)}:8333"
+        _point_to(endpoint, environment)
+        until(lambda: is_put(f"{endpoint}/bucket") and is_put(f"{endpoint}/bucket/first"))
+        yield name, {f"AWS_{key}": os.environ[f"AWS_{key}"] for key in AWS}
 
 
 @pytest.fixture
@@ -60,22 +83,13 @@ def containers():
 
 
 @pytest.fixture
-def storage(containers, rows, monkeypatch):
-    """s3://bucket with the rows in it, for this process and for the containers."""
-    server = containers.run(
-        "dkmeans-s3",
-        f"--volume={Path(_binary('weed')).resolve()}:/weed:ro",
-        *("--tmpfs=/data", "--user=0", "--entrypoint=/weed", IMAGE),
-        *("server", "-s3", "-dir=/data", "-s3.port.iceberg=0", "-s3.port.lance=0"),
-        *("-volume.max=20", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"),
-        "-master.telemetry=false",
-    )
-    endpoint = f"http://{address(server)}:8333"
-    _point_to(endpoint, monkeypatch)
-    containers.secret = {f"AWS_{name}": os.environ[f"AWS_{name}"] for name in AWS}
-    until(lambda: is_put(f"{endpoint}/bucket") and is_put(f"{endpoint}/bucket/first"))
+def storage(containers, server, rows):
+    """s3://bucket with the rows and nothing else in it: the name of its server."""
+    name, containers.secret = server
+    for each in (MODEL, CLUSTERED):
+        remove_all(each)
     store(rows)
-    return server
+    return name
 
 
 def is_put(url):
@@ -114,11 +128,11 @@ class Job:
         # Under the long name and the short one, as a Service in this namespace is.
         name = f"{self.name}-scheduler"
         alias = f"--network-alias={name}.dkmeans.svc.cluster.local"
-        return self._containers.start(self.parts[SCHEDULER], name, alias)
+        return self._containers.start(self.parts[SCHEDULER], name, alias, RESTARTED)
 
     def start_worker(self, number):
         pod = replace(self.parts[WORKER], worker=f"worker-{number}")
-        return self._containers.start(pod, pod.variables["DASK_WORKER_NAME"])
+        return self._containers.start(pod, pod.variables["DASK_WORKER_NAME"], RESTARTED)
 
     def start_driver(self):
         return self._containers.start(self.parts[DRIVER], f"{self.name}-runner")
@@ -135,9 +149,9 @@ class Job:
         remove(self.scheduler, *self.workers)
 
 
-def step():
-    found = checkpoints.latest(MODEL)
-    return found.state.step if found else 0
+def is_at_work(driver):
+    """Whether a driver has done a step, of some fifty."""
+    return "step 1 of" in said(driver)[1]
 
 
 def centers():
@@ -173,7 +187,7 @@ def test_training_and_prediction_have_the_bits_of_one_process(containers, storag
     training.close()
 
     Job(containers, "predict-cpu").run_driver()
-    written = zarr.open_group(zarr_store("s3://bucket/clusters.zarr"))
+    written = zarr.open_group(zarr_store(CLUSTERED))
     index = select("numpy").nearest(rows, Centers(expected.centers, Distance.SQUARED_EUCLIDEAN))[0]
     assert written.attrs["complete"] is True
     assert_array_equal(written["cluster_index"][:], index)
@@ -182,11 +196,10 @@ def test_training_and_prediction_have_the_bits_of_one_process(containers, storag
 def test_workers_that_are_killed_or_drained_change_no_bit(containers, storage, expected):
     job = Job(containers, "train-cpu")
     driver = job.start_driver()
-    until(lambda: step() >= 2)
-    podman("kill", "--signal=KILL", job.workers[0])
-    job.workers.append(job.start_worker(2))
-    until(lambda: step() >= 8)
+    until(lambda: is_at_work(driver))
+    kill(job.workers[0])
     podman("stop", "--time=25", job.workers[1])  # SIGTERM, and SIGKILL after the grace period
+    assert is_running(driver)
     assert ended(driver) == 0, said(driver)
     assert_array_equal(centers(), expected.centers)
 
@@ -194,31 +207,28 @@ def test_workers_that_are_killed_or_drained_change_no_bit(containers, storage, e
 def test_a_driver_that_is_killed_goes_on(containers, storage, expected):
     job = Job(containers, "train-cpu")
     driver = job.start_driver()
-    until(lambda: step() >= 5)
-    podman("kill", "--signal=KILL", driver)
-    before = step()
-    assert 0 < before < expected.step
-    result, _ = job.run_driver()
-    assert result["status"] == "trained"
+    until(lambda: is_at_work(driver))
+    kill(driver)
+    assert ended(driver) == 137
+    assert job.run_driver()[0]["step"] == expected.step
     assert_array_equal(centers(), expected.centers)
 
 
 def test_a_scheduler_that_is_lost_is_an_outage(containers, storage, expected):
     job = Job(containers, "train-cpu")
     driver = job.start_driver()
-    until(lambda: step() >= 5)
-    podman("kill", "--signal=KILL", job.scheduler)
+    until(lambda: is_at_work(driver))
+    kill(job.scheduler)
     assert ended(driver) == 75, said(driver)
-    assert step() < expected.step
-    job.start_scheduler()
-    job.run_driver()
+    assert 0 < checkpoints.latest(MODEL).state.step < expected.step
+    job.run_driver()  # scheduler and workers, which have lost each other, are started again
     assert_array_equal(centers(), expected.centers)
 
 
 def test_storage_that_is_away_for_a_while_is_waited_for(containers, storage, expected):
     job = Job(containers, "train-cpu")
     driver = job.start_driver()
-    until(lambda: step() >= 3)
+    until(lambda: "finding the first centers" in said(driver)[1])
     podman("pause", storage)
     time.sleep(15)
     podman("unpause", storage)
@@ -233,25 +243,26 @@ def test_a_pod_with_its_own_workers_trains_and_later_goes_on(containers, storage
     assert_array_equal(centers(), expected.centers)
     store(np.concatenate([rows, rows[: CHUNK * 2] + 1]))
     assert ended(containers.start(retrain, "dkmeans-retrain-1")) == 0
-    assert step() > expected.step
+    assert checkpoints.latest(MODEL).state.step > expected.step
     again = containers.start(retrain, "dkmeans-retrain-2")
     assert ended(again) == 0
     assert json.loads(said(again)[0])["status"] == "already done"
 
 
-def test_with_certificates_nothing_is_said_in_the_clear(
-    containers, storage, expected, certificates
-):
+def test_with_certificates_strangers_are_not_heard(containers, storage, expected, certificates):
     containers.mounts = [f"--volume={certificates}:/etc/dask:ro"]
     job = Job(containers, "train-tls")
     job.run_driver()
     assert_array_equal(centers(), expected.centers)
+    assert "Scheduler at:     tls://" in said(job.scheduler)[1]
     containers.mounts = []
-    flags = ["--num-clusters=2", "--model-dir=/tmp/model", f"--cluster=tcp://{job.scheduler}:8786"]
-    stranger = containers.run(
-        "dkmeans-stranger", IMAGE, "dkmeans", "train", "/tmp/rows.npy", *flags
-    )
-    assert ended(stranger) != 0
+    (stranger,) = pods("predict-cpu", DRIVER)
+    address = f"--cluster=tcp://{job.scheduler}:8786"
+    arguments = [*(a for a in stranger.arguments if not a.startswith("--cluster")), address]
+    stranger.container["args"] = arguments
+    name = containers.start(stranger, "dkmeans-stranger")
+    assert ended(name) == 75
+    assert "must be a scheduler that answers" in said(name)[1]
 
 
 @pytest.fixture
