@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format benchmark locks manifests rehearsal clean
+.PHONY: demo test check format benchmark locks manifests clean
 
 demo: $(VENV)/demo
 	$(BIN)/dkmeans demo
