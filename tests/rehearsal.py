@@ -254,7 +254,9 @@ def test_with_certificates_strangers_are_not_heard(containers, storage, expected
     job = Job(containers, "train-tls")
     job.run_driver()
     assert_array_equal(centers(), expected.centers)
-    assert "Scheduler at:     tls://" in said(job.scheduler)[1]
+    _, log = said(job.scheduler)
+    assert "tls://" in log
+    assert "tcp://" not in log
     containers.mounts = []
     (stranger,) = pods("predict-cpu", DRIVER)
     address = f"--cluster=tcp://{job.scheduler}:8786"
