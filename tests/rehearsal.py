@@ -198,6 +198,7 @@ def test_workers_that_are_killed_or_drained_change_no_bit(containers, storage, e
     driver = job.start_driver()
     until(lambda: is_at_work(driver))
     kill(job.workers[0])
+    until(lambda: is_healthy(job.workers[0], job.parts[WORKER]))
     podman("stop", "--time=25", job.workers[1])  # SIGTERM, and SIGKILL after the grace period
     assert is_running(driver)
     assert ended(driver) == 0, said(driver)
