@@ -20,7 +20,7 @@ from dkmeans.initialization import Initialization
 from dkmeans.lloyd import Rules, converged, iterate
 from dkmeans.preflight import examine
 from dkmeans.relocation import EmptyClusters
-from dkmeans.report import Progress, logger, report_progress
+from dkmeans.report import Effort, Progress, logger, report_progress
 from dkmeans.state import Fit, Start, StopReason, TrainState
 
 
@@ -85,7 +85,7 @@ def train(
         logger.info("going on from step %d", fit.step)
     start, reason = fit, None
     try:
-        for fit, reason in _until_stopped(plan, dataset, batches, start, executor):
+        for fit, reason in _until_stopped(plan, dataset, batches, start, executor, saver):
             if reason is None and fit.step != plan.last_step and saver.is_due(fit):
                 saver.save(fit)
         assert reason is not None
@@ -135,16 +135,19 @@ def _until_stopped(
     batches: Iterator[Batch],
     fit: Fit,
     executor: Executor,
+    saver: _Saver,
 ) -> Iterator[tuple[Fit, StopReason | None]]:
     """The fit after each iteration; at the end with the reason why it is the end."""
     limit = None if plan.last_step is None else plan.last_step - fit.step
     iterations = plan.settings.schedule.iterations(batches, fit.pending_steps, limit)
     fixed = dataset.is_constant and not plan.settings.use_mini_batch
+    saver.take_seconds()  # of what was saved before the first iteration
     first, began = True, time.perf_counter()
     for taken in iterations:
         previous, fit = fit, _next(plan, fit, taken, executor)
         now = time.perf_counter()
-        _report(plan, fit, None if first else previous, now - began)
+        effort = _effort(fit, executor, saver)
+        _report(plan, fit, None if first else previous, now - began, effort)
         fit = _rested(plan, previous, fit, first=first, fixed=fixed)
         if not fit.running:
             yield fit, fit.starts[fit.best].reason
@@ -184,7 +187,21 @@ def _rested(plan: Plan, previous: Fit, fit: Fit, *, first: bool, fixed: bool) ->
     return Fit(tuple(starts))
 
 
-def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float) -> None:
+def _effort(fit: Fit, executor: Executor, saver: _Saver) -> Effort:
+    """What the iteration has cost that led to this fit."""
+    state, spent, threads = fit.starts[fit.running[0]].state, executor.spent, executor.threads
+    return Effort(
+        bytes=state.rows * state.centers.shape[1] * state.centers.itemsize,
+        read_seconds=spent.read / threads,
+        compute_seconds=spent.compute / threads,
+        checkpoint_seconds=saver.take_seconds(),
+        workers=executor.workers,
+        threads=threads,
+        retries=spent.retries,
+    )
+
+
+def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, effort: Effort) -> None:
     state, previous = fit.state, before.starts[fit.best].state if before else None
     latest = fit.starts[fit.running[0]].state
     whole = state.pending is None
@@ -204,6 +221,7 @@ def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float) -> None:
         rows=latest.rows,
         seconds=seconds,
         starts=len(fit.running),
+        effort=effort,
     )
     notable = previous is None or state.step // every > (state.step - steps) // every
     report_progress(progress, notable=notable)
@@ -219,6 +237,7 @@ class _Saver:
         checkpoints.sweep(plan.model_dir, self._head)
         self._saved_at = time.monotonic()
         self._saved_step = fit.step if fit else None
+        self._seconds = 0.0
 
     def is_due(self, fit: Fit) -> bool:
         config = self._plan.config
@@ -228,12 +247,19 @@ class _Saver:
 
     def save(self, fit: Fit, stop: Stop | None = None) -> None:
         plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
+        began = time.monotonic()
         self._attempt, self._attempted_step = checkpoints.new_name(fit.step), fit.step
         self._head = checkpoints.save(
             *(plan.model_dir, self._head, fit.state, plan.settings, stop, keep, self._attempt),
             fit.starts,
         )
         self._saved_at, self._saved_step = time.monotonic(), fit.step
+        self._seconds += self._saved_at - began
+
+    def take_seconds(self) -> float:
+        """How long saving has taken since this was last asked."""
+        taken, self._seconds = self._seconds, 0.0
+        return taken
 
     def rescue(self, fit: Fit) -> None:
         """Save what has been computed before an error or an interrupt goes on its way."""

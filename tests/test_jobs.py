@@ -19,6 +19,7 @@ from dkmeans_jobs.__main__ import main
 from dkmeans_jobs.arguments import build_parser
 
 from dkmeans import KMeans, checkpoints
+from dkmeans.executors.cores import usable_cores
 from dkmeans.storage import zarr_store
 
 COMMAND = [sys.executable, "-m", "dkmeans_jobs"]
@@ -369,6 +370,11 @@ def test_a_log_for_programs_has_a_json_object_a_line(store, tmp_path):
     assert [each["step"] for each in iterations] == [1, 2, 3]
     assert all(each["rows"] == len(np.asarray(zarr.open(store))) for each in iterations)
     assert {"loss", "change", "seconds", "rows_per_second", "empty_clusters"} <= set(iterations[0])
+    assert all(each["bytes"] == each["rows"] * 3 * 4 for each in iterations)
+    parts = ("read_seconds", "compute_seconds", "checkpoint_seconds")
+    assert all(sum(each[part] for part in parts) <= each["seconds"] for each in iterations)
+    assert all(each["compute_seconds"] > 0 == each["retries"] for each in iterations)
+    assert all((each["workers"], each["threads"]) == (1, usable_cores()) for each in iterations)
     assert any("finding the first centers" in each["message"] for each in events)
     assert all(each["time"].endswith("Z") and each["level"] for each in events)
     argv[argv.index("--num-clusters") + 1] = "7000"

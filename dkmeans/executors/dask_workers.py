@@ -92,7 +92,7 @@ class Dask(AbstractContextManager["Dask"]):
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
         self._last: _Iteration | None = None
         self._seconds = math.inf
-        self.spent = Spent()
+        self.spent, self.workers, self.threads = Spent(), 0, 0
         self._held: list[Any] = []
         self._sent = 0
 
@@ -137,7 +137,8 @@ class Dask(AbstractContextManager["Dask"]):
         """The folds of all chunks of all batches, `merged`."""
         iteration = self._iteration(function, batches)
         done = self._called(iteration, value)
-        runs = plan(batches, len(iteration.homes), _PARTS)
+        self.workers, self.threads = len(set(iteration.homes)), len(iteration.homes)
+        runs = plan(batches, self.threads, _PARTS)
         groups = self._groups([run for run in runs if run.share not in done])
         folds = [*done.values(), *self._by_tasks(iteration, groups, batches, value)]
         return merged(sorted(chain.from_iterable(folds), key=lambda fold: fold.run.place))
