@@ -186,7 +186,7 @@ class FeatureRows:
 
     @property
     def chunk_rows(self) -> int | None:
-        """As many as make chunks of the usual size here, or fewer where the columns' are smaller."""
+        """As many as make chunks of the usual size, or fewer where the columns' are smaller."""
         sizes = [part.source.chunk_rows for part in self.parts]
         most = rows_per_chunk(self.layout.row_bytes)
         if most < self.rows:
@@ -242,18 +242,15 @@ def of_named(layout: Layout, batch: Batch) -> Batch:
 
 
 def _of_part(layout: Layout, part: Part) -> Chunk:
-    source = part.source if isinstance(part, Chunk) else None
-    if not isinstance(source, ParquetRows):
-        name = getattr(source, "name", "a dataset")
+    if not (isinstance(part, Chunk) and isinstance(part.source, ParquetRows)):
         raise InvalidType(
-            f"{name} must have columns with names, as feature_columns read them: a dict, a data "
-            "frame, or a Dataset.from_parquet"
+            "the dataset must have columns with names, as feature_columns read them: return a "
+            "dict, a data frame, or a Dataset.from_parquet"
         )
+    source = part.source
     layout.check_keys(source.columns, source.name)
     columns = [source.column(key) for key in layout.keys]
-    for column in columns:
-        layout.check_width(
-            column.columns[0], column.width, f"{column.columns[0]!r} of {source.name}"
-        )
+    for key, column in zip(layout.keys, columns, strict=True):
+        layout.check_width(key, column.width, f"{key!r} of {source.name}")
     parts = tuple(Chunk(column, column.first, column.first + column.rows) for column in columns)
     return Chunk(FeatureRows(parts, layout, source.first), part.start, part.stop)

@@ -79,9 +79,7 @@ class Named:
                 self.refuse(numbers != numbers.astype(np.int64), "hold integers")
         return numbers.astype(np.int64)
 
-    def ids(
-        self, ids: Callable[[Sequence[Any]], IndexArray], *, is_integer: bool
-    ) -> IndexArray:
+    def ids(self, ids: Callable[[Sequence[Any]], IndexArray], *, is_integer: bool) -> IndexArray:
         """The ids of the values, (n, w); -1 for those that are missing.
 
         Args:
