@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import reduce
-from operator import add
 
 import numpy as np
 
@@ -67,23 +65,28 @@ def iterate(
     executor: Executor,
     backend: str | None = None,
 ) -> Iterator[TrainState]:
-    """The state after each iteration; after the last perhaps still with pending sums."""
+    """The state after each step; those of an iteration are computed together."""
     for batches in iterations:
         centers = Centers(state.centers, distance, backend)
         steps = executor.map_reduce(accumulate, batches, centers)
+        state = replace(state, losses=(), rows=0)
         # One after the other, so that stopping between any two and going on gives the same bits.
-        pending = reduce(add, steps if state.pending is None else [state.pending, *steps])
-        state = replace(
-            state,
-            pending=pending,
-            pending_steps=state.pending_steps + len(steps),
-            step=state.step + len(steps),
-            losses=tuple(step.inertia for step in steps),
-            rows=sum(int(step.counts.sum()) for step in steps),
-        )
-        if state.pending_steps == schedule.steps_per_iteration:
-            state = update(state, distance, schedule)
-        yield state
+        for sums in steps:
+            state = _add(state, sums)
+            if state.pending_steps == schedule.steps_per_iteration:
+                state = update(state, distance, schedule)
+            yield state
+
+
+def _add(state: TrainState, sums: PartialSums) -> TrainState:
+    return replace(
+        state,
+        pending=sums if state.pending is None else state.pending + sums,
+        pending_steps=state.pending_steps + 1,
+        step=state.step + 1,
+        losses=(*state.losses, sums.inertia),
+        rows=state.rows + int(sums.counts.sum()),
+    )
 
 
 def converged(previous: TrainState, state: TrainState, relative_tolerance: float | None) -> bool:

@@ -22,6 +22,7 @@ class StopReason(Enum):
     SETTLED = "converged: no center moves any more"
     MAX_STEPS = "took all the steps it was asked for"
     END_OF_INPUT = "the input ended"
+    STOPPED = "a hook asked to stop"
     INTERRUPTED = "interrupted"
 
     @property
@@ -115,7 +116,8 @@ class TrainState:
         pending_steps: How many steps those are.
         inertia: The loss of the last whole iteration: summed over its steps, before its update.
         empty_clusters: How many centers won no row in the last whole iteration.
-        losses: The loss of each step that led here from the state before. Not saved.
+        losses: The loss of each step that this call has taken of the iteration, this one last. Not
+            saved.
         rows: How many rows those steps went over. Not saved.
     """
 

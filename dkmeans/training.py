@@ -16,6 +16,7 @@ from dkmeans.config import RunConfig
 from dkmeans.dataset import Dataset
 from dkmeans.errors import Conflict, Outage
 from dkmeans.executors import Executor
+from dkmeans.hooks.watch import Watch
 from dkmeans.initialization import Initialization
 from dkmeans.lloyd import converged, iterate
 from dkmeans.preflight import examine
@@ -42,7 +43,12 @@ class Plan:
 
 
 def train(
-    plan: Plan, dataset: Dataset, start: TrainState | None, head: Head, executor: Executor
+    plan: Plan,
+    dataset: Dataset,
+    start: TrainState | None,
+    head: Head,
+    executor: Executor,
+    watch: Watch,
 ) -> StopReason:
     """Train until something stops it; the state is saved then, whatever it was.
 
@@ -52,6 +58,7 @@ def train(
         start: The state to continue from; None finds the first centers.
         head: The model's head, as read with that state.
         executor: Where the work is done.
+        watch: Whom to tell of it.
 
     Returns:
         Why it stopped.
@@ -61,9 +68,11 @@ def train(
         Conflict: another driver trains in the same directory.
         Outage: storage or the cluster is gone; after a checkpoint, where that can be written.
         KeyboardInterrupt: after a checkpoint.
+        Exception: what a hook raises; the last checkpoint stands.
     """
+    watch.begin()
     checkpoints.prepare(plan.model_dir)
-    saver = _Saver(plan, head, start)
+    saver = _Saver(plan, head, start, watch)
     batches = _examined(plan, dataset, executor)
     logger.info("%d clusters, on %s", plan.initialization.num_clusters, executor)
     if start is None:
@@ -74,18 +83,24 @@ def train(
         saver.save(start)
     else:
         logger.info("going on from step %d", start.step)
+        with watch.saving(start):
+            pass  # its checkpoint is there
+    watch.created(start)
     state, reason = start, None
     try:
-        for state, reason in _until_stopped(plan, dataset, batches, start, executor):
+        for state, reason in _until_stopped(plan, dataset, batches, start, executor, watch):
             if reason is None and state.step != plan.last_step and saver.is_due(state):
                 saver.save(state)
+            watch.after_run()
         assert reason is not None
         saver.save(state, Stop(reason, plan.relative_tolerance))
     except Conflict:  # the other driver's checkpoint stands
         raise
     except BaseException:
-        saver.rescue(state)
+        if not watch.failed:
+            saver.rescue(state)
         raise
+    watch.end()
     logger.info("%s at step %d", reason.value, state.step)
     return reason
 
@@ -110,35 +125,52 @@ def _until_stopped(
     batches: Iterator[Batch],
     start: TrainState,
     executor: Executor,
+    watch: Watch,
 ) -> Iterator[tuple[TrainState, StopReason | None]]:
-    """The state after each iteration; at the end once more, with the reason why it is the end."""
-    schedule = plan.settings.schedule
+    """The state after each step; at the end, perhaps once more, with the reason why it is one."""
+    schedule, distance = plan.settings.schedule, plan.settings.distance_metric
     limit = None if plan.last_step is None else plan.last_step - start.step
     iterations = schedule.iterations(batches, start.pending_steps, limit)
     fixed = dataset.is_constant and not plan.settings.use_mini_batch
-    states = iterate(
-        start,
-        iterations,
-        plan.settings.distance_metric,
-        schedule,
-        executor,
-        plan.config.backend,
-    )
-    previous, first, began = start, True, time.perf_counter()
-    for state in states:
-        now = time.perf_counter()
-        base = None if first else previous
-        _report(plan, state, base, now - began)
-        if base is not None and converged(base, state, plan.relative_tolerance):
-            yield state, StopReason.CONVERGED
-            return
-        if fixed and np.array_equal(previous.centers, state.centers):
-            yield state, StopReason.SETTLED
-            return
-        yield state, None
-        previous, first, began = state, False, now
-    at_limit = plan.last_step is not None and previous.step >= plan.last_step
-    yield previous, StopReason.MAX_STEPS if at_limit else StopReason.END_OF_INPUT
+    previous: TrainState | None = None
+    state, began = start, time.perf_counter()
+    while not watch.should_stop() and (taken := next(iterations, None)):
+        before, reason = state, None
+        watch.before_run(taken[0])
+        steps = iterate(before, [taken], distance, schedule, executor, plan.config.backend)
+        for batch, state in zip(taken, steps, strict=True):
+            watch.before_run(batch)
+            watch.show(state, state.losses[-1])
+            if state.step == before.step + len(taken):
+                now = time.perf_counter()
+                _report(plan, state, previous, now - began)
+                reason = _rest(plan, before, previous, state, fixed=fixed)
+                previous, began = state, now
+            yield state, reason
+            if reason is not None:
+                return
+            if watch.should_stop():
+                break
+    yield state, _end(plan, state, watch)
+
+
+def _rest(
+    plan: Plan, before: TrainState, previous: TrainState | None, state: TrainState, *, fixed: bool
+) -> StopReason | None:
+    """Why an iteration should be the last; `previous` is the one before it in this call."""
+    if previous is not None and converged(previous, state, plan.relative_tolerance):
+        return StopReason.CONVERGED
+    if fixed and np.array_equal(before.centers, state.centers):
+        return StopReason.SETTLED
+    return None
+
+
+def _end(plan: Plan, state: TrainState, watch: Watch) -> StopReason:
+    """Why there are no more steps."""
+    if watch.should_stop():
+        return StopReason.STOPPED
+    at_limit = plan.last_step is not None and state.step >= plan.last_step
+    return StopReason.MAX_STEPS if at_limit else StopReason.END_OF_INPUT
 
 
 def _report(plan: Plan, state: TrainState, previous: TrainState | None, seconds: float) -> None:
@@ -165,9 +197,10 @@ def _report(plan: Plan, state: TrainState, previous: TrainState | None, seconds:
 class _Saver:
     """Saves states as often as the configuration says, and once at the end."""
 
-    def __init__(self, plan: Plan, head: Head, start: TrainState | None) -> None:
+    def __init__(self, plan: Plan, head: Head, start: TrainState | None, watch: Watch) -> None:
         self._plan = plan
         self._head = head
+        self._watch = watch
         self._attempt, self._attempted_step = "", -1
         checkpoints.sweep(plan.model_dir, self._head)
         self._saved_at = time.monotonic()
@@ -175,11 +208,17 @@ class _Saver:
 
     def is_due(self, state: TrainState) -> bool:
         config = self._plan.config
+        if state.pending is not None or not config.saves_on_the_way:
+            return False
         if config.save_checkpoints_steps is not None:
             return state.step - (self._saved_step or 0) >= config.save_checkpoints_steps
         return time.monotonic() - self._saved_at >= (config.save_checkpoints_secs or 0)
 
     def save(self, state: TrainState, stop: Stop | None = None) -> None:
+        with self._watch.saving(state):
+            self._write(state, stop)
+
+    def _write(self, state: TrainState, stop: Stop | None) -> None:
         plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
         self._attempt, self._attempted_step = checkpoints.new_name(state.step), state.step
         self._head = checkpoints.save(
@@ -205,5 +244,5 @@ class _Saver:
             self._head = now
             if state.step == self._attempted_step:
                 return
-        self.save(state, Stop(StopReason.INTERRUPTED, self._plan.relative_tolerance))
+        self._write(state, Stop(StopReason.INTERRUPTED, self._plan.relative_tolerance))
         logger.info("stopped short; step %d is saved", state.step)

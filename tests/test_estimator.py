@@ -493,7 +493,7 @@ def test_evaluations_are_written_below_their_own_directory_and_not_before(tmp_pa
     assert not list(tmp_path.glob("eval*"))
     for name in (None, "test"):
         result = estimator.evaluate(rows_of, name=name)
-        (file,) = Path(estimator.eval_dir(name)).iterdir()
+        (file,) = Path(estimator.eval_dir(name)).glob("*.json")
         assert json.loads(file.read_text()) == result
 
 
