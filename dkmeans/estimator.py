@@ -546,7 +546,8 @@ class KMeans:
     ) -> EstimatorSpec:
         if mode not in tuple(ModeKeys):
             raise Invalid(expected("mode", "one of 'train', 'eval', 'infer'", mode))
-        config = config or self._config
+        if config is None:
+            config = self._config
         if not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
         checkpoint = self._checkpoint(None)

@@ -36,6 +36,10 @@ class Pace:
         self._steps, self._secs = steps, secs
         self._last: tuple[int, float] | None = None
 
+    def restart(self) -> None:
+        """Begin anew with the next step that is asked about: that of another call."""
+        self._last = None
+
     def is_due(self, step: int) -> bool:
         """Whether it is time at this step."""
         if self._last is None:

@@ -47,9 +47,14 @@ class LoggingTensorHook(SessionRunHook):
         self._pace = None if only_at_end else Pace(every_n_iter, every_n_secs)
         self._at_end, self._formatter = at_end, formatter or _line
 
+    def begin(self) -> None:
+        """Count anew."""
+        if self._pace:
+            self._pace.restart()
+
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
         """Ask for the step, and for the values where they may be logged."""
-        return SessionRunArgs(["global_step", self._names if self._pace else None])
+        return SessionRunArgs(["global_step", self._names if self._pace else {}])
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
         """Log them where it is time."""
@@ -126,6 +131,10 @@ class PrometheusHook(SessionRunHook):
             prometheus_client.write_to_textfile, str(path), self._registry
         )
         self._pace = Pace(None, every_n_secs)
+
+    def begin(self) -> None:
+        """Count anew."""
+        self._pace.restart()
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
         """Ask for the values."""

@@ -39,14 +39,13 @@ class EventFiles:
 
     Args:
         directory: Path or URL of the directory.
-        first_step: The first step to come. Points at it or beyond that are there already, from a
-            run that was cut off after its last checkpoint, are given up.
+        first_step: The first step to come: points at it or beyond that are there already, from a
+            run that was cut off after its last checkpoint, are given up. None gives up none.
     """
 
-    def __init__(self, directory: str, first_step: int = 0) -> None:
+    def __init__(self, directory: str, first_step: int | None = None) -> None:
         self._directory, self._first_step = directory, first_step
         self._events: list[bytes] = []
-        self._is_first = True
         self._written_at = time.monotonic()
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
@@ -67,12 +66,12 @@ class EventFiles:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         address = storage.join(self._directory, f"{name}.{next(_numbers):06d}")
         storage.write(address, _records([*self._opening(), *self._events]))
-        self._events, self._is_first, self._written_at = [], False, time.monotonic()
+        self._events, self._first_step, self._written_at = [], None, time.monotonic()
 
     def _opening(self) -> list[bytes]:
         version = _event(0)
         version.file_version = "brain.Event:2"
-        if not self._is_first:
+        if self._first_step is None:
             return [version.SerializeToString()]
         start = _event(self._first_step)
         start.session_log.status = start.session_log.START
@@ -125,7 +124,8 @@ class SummarySaverHook(SessionRunHook):
         self._files = EventFiles(output_dir)
 
     def after_create_session(self, session: Session, coord: Coordinator) -> None:
-        """Begin a file."""
+        """Begin a file, and count anew."""
+        self._pace.restart()
         self._files = EventFiles(self._directory, session.run("global_step") + 1)
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
