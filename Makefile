@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format benchmark clean
+.PHONY: demo test check format benchmark locks manifests clean
 
 demo: $(VENV)/demo
 	$(BIN)/dkmeans demo
@@ -24,6 +24,22 @@ format: $(VENV)/check
 
 benchmark: $(VENV)/benchmark
 	$(BIN)/python benchmarks/kernel.py
+
+# What the image installs, to the byte; see docs/operations.md.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --python-version 3.11 \
+	--python-platform x86_64-manylinux_2_28 --custom-compile-command 'make locks'
+
+locks: $(VENV)/check
+	$(LOCK) --extra deploy pyproject.toml --output-file deploy/locks/cpu.txt
+	$(LOCK) --extra deploy --extra gpu --constraint deploy/locks/cpu.txt pyproject.toml \
+		--output-file deploy/locks/gpu.txt
+	echo 'setuptools>=77' | $(LOCK) - --output-file deploy/locks/build.txt
+
+# What the overlays come to, which tests look at.
+manifests:
+	for each in deploy/k8s/overlays/*; do \
+		kubectl kustomize $$each > tests/data/manifests/$$(basename $$each).yaml; \
+	done
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

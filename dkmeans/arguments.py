@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dkmeans.errors import Invalid, InvalidType, expected
+from dkmeans.errors import Invalid, InvalidType, check_integer, expected
 from dkmeans.initialization import KMEANS_PLUS_PLUS, RANDOM
 from dkmeans.points import as_points
 
@@ -51,6 +51,18 @@ def check_initial_clusters(given: InitialClusters) -> Any:
     if not np.isfinite(centers).all():
         raise Invalid("initial_clusters must be finite, got NaN or infinity")
     return centers
+
+
+def check_restarts(number: object, source: object) -> None:
+    """Refuse a number of restarts below one, or above where the first centers are given.
+
+    Raises:
+        InvalidType: it is no integer; Invalid: it cannot be used.
+    """
+    check_integer("num_restarts", number, 1)
+    if isinstance(source, np.ndarray) and number != 1:
+        must = "1 where initial_clusters is an array, as all starts would be the same"
+        raise Invalid(expected("num_restarts", must, number))
 
 
 def choose_model_dir(

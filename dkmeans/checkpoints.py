@@ -11,7 +11,8 @@ import hashlib
 import json
 import logging
 import re
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 from uuid import uuid4
 
@@ -19,12 +20,12 @@ import numpy as np
 import zarr
 import zarr.errors
 
-from dkmeans import storage
+from dkmeans import saved, storage
 from dkmeans.distance import Distance
 from dkmeans.errors import Invalid, InvalidCheckpoint, Outage
 from dkmeans.retry import patiently
 from dkmeans.schedule import Schedule
-from dkmeans.state import PartialSums, StopReason, TrainState
+from dkmeans.state import Fit, PartialSums, Start, StopReason, TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +67,30 @@ class Checkpoint:
 
     Attributes:
         address: Its full path or URL.
+        fit: Its starts, one or more.
         stop: Set where it is the closing checkpoint of a call of `train`.
     """
 
     address: str
-    state: TrainState
+    fit: Fit
     settings: Settings
     stop: Stop | None
+
+    @property
+    def state(self) -> TrainState:
+        """That of the start which fits best."""
+        return self.fit.state
+
+    def to_continue(self) -> Fit:
+        """The fit to go on with.
+
+        The starts that had converged rest on where training was cut short. Where it had come to
+        its end, whoever goes on wants more of all of them.
+        """
+        cut_short = self.stop is None or self.stop.reason is StopReason.INTERRUPTED
+        if cut_short and self.fit.running:
+            return self.fit
+        return Fit(tuple(replace(start, reason=None) for start in self.fit.starts))
 
     def variables(self) -> dict[str, Any]:
         """The documented variables by name, each a NumPy array or scalar."""
@@ -190,8 +208,8 @@ def load(address: str) -> Checkpoint:
         arrays, about = patiently(address, lambda: _read(address))
         if about["format"] != FORMAT:
             raise InvalidCheckpoint(f"{address} {_OTHER_FORMAT.format(about['format'])}")
-        for name, saved in about["sha256"].items():
-            if sha256(arrays[name]) != saved:
+        for name, written in about["sha256"].items():
+            if sha256(arrays[name]) != written:
                 raise InvalidCheckpoint(f"{address} is damaged: {name} is not what was written")
         return _from_parts(address, arrays, about)
     except FileNotFoundError as error:
@@ -215,6 +233,7 @@ def save(
     stop: Stop | None,
     keep: int,
     name: str | None = None,
+    starts: Sequence[Start] = (),
 ) -> Head:
     """Save a state, make it the latest, and keep no more than the newest `keep` (0: all).
 
@@ -226,6 +245,7 @@ def save(
         stop: How training stopped, where it has.
         keep: How many checkpoints are kept.
         name: A new name for the checkpoint, by which its writer can tell it; None makes one.
+        starts: All starts of the fit, where the state is that of the best of several.
 
     Raises:
         Conflict: another driver has saved since `head` was read.
@@ -235,7 +255,7 @@ def save(
     name = name or new_name(state.step)
     address = storage.join(model_dir, name)
     try:
-        patiently(address, lambda: _write(address, state, settings, stop))
+        patiently(address, lambda: _write(address, state, settings, stop, starts))
         names = (*head.names, name)
         kept = names[-keep:] if keep else names
         content = {"format": FORMAT, "checkpoints": kept}
@@ -282,17 +302,17 @@ def _step(name: str) -> int:
     return int(match[1]) if match else -1
 
 
-def _write(address: str, state: TrainState, settings: Settings, stop: Stop | None) -> None:
-    arrays = {"centers": state.centers, "counts": state.counts}
-    if state.pending is not None:
-        arrays |= {"pending_sums": state.pending.sums, "pending_counts": state.pending.counts}
+def _write(
+    address: str,
+    state: TrainState,
+    settings: Settings,
+    stop: Stop | None,
+    starts: Sequence[Start] = (),
+) -> None:
+    arrays, numbers = saved.parts_of(state, starts)
     about = {
         "format": FORMAT,
-        "step": state.step,
-        "inertia": state.inertia,
-        "empty_clusters": state.empty_clusters,
-        "pending_steps": state.pending_steps,
-        "pending_inertia": state.pending.inertia if state.pending else None,
+        **numbers,
         "settings": asdict(settings),
         "stop": {"reason": stop.reason.name, "relative_tolerance": stop.relative_tolerance}
         if stop
@@ -303,7 +323,7 @@ def _write(address: str, state: TrainState, settings: Settings, stop: Stop | Non
     group = zarr.create_group(storage.zarr_store(address), overwrite=True, zarr_format=3)
     for name, array in arrays.items():
         rows = max(1, _LARGEST_PIECE // max(1, array[:1].nbytes))
-        chunks = (min(len(array), rows), *array.shape[1:])
+        chunks = (max(1, min(len(array), rows)), *array.shape[1:])
         group.create_array(name, data=array, chunks=chunks, compressors=None)
     # Last: with each array Zarr creates the group too, if it is not there, and a store that ignores
     # conditional writes puts an empty one over it.
@@ -317,23 +337,9 @@ def _read(address: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _from_parts(address: str, arrays: dict[str, Any], about: dict[str, Any]) -> Checkpoint:
-    pending = None
-    if "pending_sums" in arrays:
-        pending = PartialSums(
-            arrays["pending_sums"], arrays["pending_counts"], about["pending_inertia"]
-        )
-    state = TrainState(
-        centers=arrays["centers"],
-        counts=arrays["counts"],
-        step=about["step"],
-        pending=pending,
-        pending_steps=about["pending_steps"],
-        inertia=about["inertia"],
-        empty_clusters=about["empty_clusters"],
-    )
     chosen = {field.name: about["settings"][field.name] for field in fields(Settings)}
     settings = Settings(**chosen | {"distance_metric": Distance(chosen["distance_metric"])})
     stop = about["stop"] and Stop(
         StopReason[about["stop"]["reason"]], about["stop"]["relative_tolerance"]
     )
-    return Checkpoint(address, state, settings, stop or None)
+    return Checkpoint(address, saved.fit_of(arrays, about), settings, stop or None)

@@ -15,6 +15,7 @@ from dkmeans import checkpoints, inference, outputs, storage
 from dkmeans.arguments import (
     InitialClusters,
     check_initial_clusters,
+    check_restarts,
     check_steps,
     choose_model_dir,
 )
@@ -38,6 +39,7 @@ from dkmeans.hooks.watch import Watch, check_hooks
 from dkmeans.initialization import RANDOM, Initialization
 from dkmeans.inputs import InputFn, read_input
 from dkmeans.modes import EstimatorSpec, ModeKeys
+from dkmeans.relocation import EmptyClusters
 from dkmeans.state import Score
 from dkmeans.training import Plan, train
 
@@ -70,6 +72,13 @@ class KMeans:
         relative_tolerance: Training stops when the loss changes by less than this, relative to
             1 + the loss before.
         config: How to run.
+        num_restarts: How many starts are trained side by side over the same reads. The model is
+            the one with the least mean distance of a row in its last iteration. Start r draws as
+            `seed + r * 2**32` does alone; each ends when it has converged.
+        empty_clusters: What becomes of a center that has won no row in an iteration (where counts
+            survive, with `mini_batch_steps_per_iteration` = 1: since it began): `"keep"` leaves it
+            where it is, `"relocate"` moves it to the row that is farthest from its center, and
+            `"error"` stops.
 
     Raises:
         ValueError: an argument's value is not one of those it must be.
@@ -97,6 +106,9 @@ class KMeans:
         kmeans_plus_plus_num_retries: int = 2,
         relative_tolerance: float | None = None,
         config: RunConfig | None = None,
+        *,
+        num_restarts: int = 1,
+        empty_clusters: str = EmptyClusters.KEEP,
     ) -> None:
         if config is not None and not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
@@ -113,6 +125,12 @@ class KMeans:
             must = " or ".join(repr(str(distance)) for distance in Distance)
             raise Invalid(expected("distance_metric", must, distance_metric))
         source = check_initial_clusters(initial_clusters)
+        check_restarts(num_restarts, source)
+        if empty_clusters not in tuple(EmptyClusters):
+            must = " or ".join(repr(str(policy)) for policy in EmptyClusters)
+            raise Invalid(expected("empty_clusters", must, empty_clusters))
+        self._num_restarts = int(num_restarts)
+        self._empty_clusters = EmptyClusters(empty_clusters)
         if isinstance(source, np.ndarray) and len(source) != num_clusters:
             logger.warning(
                 "num_clusters = %d is ignored: initial_clusters has %d rows",
@@ -214,12 +232,15 @@ class KMeans:
             done + steps if steps is not None else max_steps,
             self._relative_tolerance,
             self._config,
+            self._num_restarts,
+            self._empty_clusters,
         )
         dataset = self._read(input_fn, ModeKeys.TRAIN)
         if found is not None:
             _check_width(dataset, found)
         with self._executor(self._config.cache) as executor:
-            train(plan, dataset, found.state if found else None, head, executor, watch)
+            start = found.to_continue() if found else None
+            train(plan, dataset, start, head, executor, watch)
         return self
 
     def evaluate(
@@ -470,6 +491,7 @@ class KMeans:
             ("num_clusters", k, len(found.state.centers)),
             ("distance_metric", str(own.distance_metric), str(its.distance_metric)),
             ("use_mini_batch", own.use_mini_batch, its.use_mini_batch),
+            ("num_restarts", self._num_restarts, len(found.fit.starts)),
         ]
         if own.use_mini_batch:
             steps = own.mini_batch_steps_per_iteration, its.mini_batch_steps_per_iteration

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dkmeans.backends import select
 from dkmeans.chunks import Chunk, finite_points
 from dkmeans.distance import Centers
-from dkmeans.sources.memory import MemoryRows
+from dkmeans.sources.memory import in_memory
 from dkmeans.state import FloatArray, IndexArray, Score
 
 ALL_DISTANCES = "all_distances"
@@ -74,6 +74,5 @@ def run(chunk: Chunk, task: Task) -> dict[str, NDArray[Any]]:
     Raises:
         InvalidData: as they do.
     """
-    points = chunk.load(task.centers.width)  # once, whatever the number of results
-    chunk = replace(chunk, source=MemoryRows(points, chunk.source.name, chunk.start))
+    chunk = in_memory(chunk, task.centers.width)  # once, whatever the number of results
     return {name: _FUNCTIONS[name](chunk, task.centers) for name in task.names}

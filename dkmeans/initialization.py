@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -32,6 +32,9 @@ KMEANS_PLUS_PLUS = "kmeans_plus_plus"
 _SEEDING_ROWS = 2**17
 _SEEDING_ROWS_PER_CENTER = 32
 
+# Between the seeds of two starts: whoever counts seeds up from 0 meets no start of another seed.
+_SEED_STRIDE = 2**32
+
 Initializer = Callable[[FloatArray, int], Any]
 
 
@@ -51,6 +54,13 @@ class Initialization:
     distance: Distance
     retries: int
     seed: int | None
+
+    def of_start(self, number: int) -> Initialization:
+        """How the start of this number is found: that of number 0 is this one.
+
+        It is what `seed + number * 2**32` gives alone.
+        """
+        return self if self.seed is None else replace(self, seed=self.seed + number * _SEED_STRIDE)
 
     def find(
         self, batches: Iterator[Batch], rows: int | None, executor: Executor

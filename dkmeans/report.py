@@ -10,6 +10,29 @@ logger = logging.getLogger("dkmeans")
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """What an iteration has cost.
+
+    Attributes:
+        bytes: How large the rows were that it went over, as they are computed with.
+        read_seconds: What a thread waited for rows, on average.
+        compute_seconds: What a thread computed, on average.
+        checkpoint_seconds: How long the checkpoints took that came before it.
+        workers: How many workers did it; the threads of this process count as one.
+        threads: How many threads they have.
+        retries: How often storage was asked again.
+    """
+
+    bytes: int = 0
+    read_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    checkpoint_seconds: float = 0.0
+    workers: int = 1
+    threads: int = 1
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Where a fit stands after an iteration. The log record's `progress` attribute.
 
@@ -22,6 +45,9 @@ class Progress:
         steps: How many steps the iteration took.
         rows: How many rows it went over.
         seconds: How long it took.
+        relocated_clusters: How many of the empty ones were given one of the farthest rows.
+        starts: How many starts it moved. The loss is that of the best.
+        effort: What it has cost.
     """
 
     step: int
@@ -32,6 +58,9 @@ class Progress:
     steps: int
     rows: int
     seconds: float
+    relocated_clusters: int = 0
+    starts: int = 1
+    effort: Effort = Effort()
 
     @property
     def rows_per_second(self) -> float:
@@ -40,7 +69,11 @@ class Progress:
 
     def numbers(self) -> dict[str, Any]:
         """All of it by name, for programs."""
-        return {**asdict(self), "rows_per_second": self.rows_per_second}
+        numbers = asdict(self)
+        numbers |= numbers.pop("effort")
+        numbers["rows_per_second"] = self.rows_per_second
+        numbers["bytes_per_second"] = self.effort.bytes / max(self.seconds, 1e-9)
+        return numbers
 
     def __str__(self) -> str:
         parts = [f"step {self.step}" + (f" of {self.last_step}" if self.last_step else "")]
@@ -50,6 +83,10 @@ class Progress:
         parts.append(f"{self.rows_per_second:,.0f} rows/s")
         if self.empty_clusters:
             parts.append(f"{self.empty_clusters} empty clusters")
+        if self.relocated_clusters:
+            parts.append(f"{self.relocated_clusters} relocated")
+        if self.starts > 1:
+            parts.append(f"{self.starts} starts")
         return ", ".join(parts)
 
 

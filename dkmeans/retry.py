@@ -13,6 +13,7 @@ import random
 import re
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,6 +34,17 @@ REQUESTS: RetryConfig = {
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2)},
     "retry_timeout": timedelta(seconds=10),
 }
+
+
+class Retries:
+    """How often something has been tried again."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+# Where it is set, it counts what is tried again on behalf of whoever has set it.
+retries: ContextVar[Retries | None] = ContextVar("retries", default=None)
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 16.0
@@ -107,6 +119,9 @@ def patiently(what: str, action: Callable[[], R]) -> R:
             if time.monotonic() + pause > deadline:
                 raise Outage(f"{what} cannot be reached: {reason}") from error
             logger.warning("%s cannot be reached, trying again in %.1f s: %s", what, pause, reason)
+            counted = retries.get()
+            if counted is not None:
+                counted.count += 1
         time.sleep(pause)
         longest = min(2 * longest, _LONGEST_PAUSE_SECONDS)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import repeat
-from typing import Any, Protocol, Self, TypeVar
+from operator import add
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +70,64 @@ def fold(parts: Iterable[M], sizes: Iterable[int] = repeat(1)) -> M:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Farthest:
+    """The different rows that are farthest from the centers that won them: a monoid under `+`.
+
+    Farther rows come first, and equally far ones in the order of their bytes: which rows these are
+    is a property of the rows alone, however they are cut into chunks and in whatever order they
+    come. Equal rows are one, with its number of copies, which is exact: whoever sees a copy of a
+    row that is among the farthest of all sees it among its own farthest.
+
+    Attributes:
+        rows: (m, d) float64, m <= `most`: what a copy of each adds to its center's sum.
+        apart: (m,) float64, their distances.
+        winners: (m,) int64, the centers that won them.
+        copies: (m,) int64, how many rows each is.
+        most: How many different rows are kept.
+    """
+
+    rows: FloatArray
+    apart: FloatArray
+    winners: IndexArray
+    copies: IndexArray
+    most: int
+
+    @classmethod
+    def among(
+        cls,
+        rows: FloatArray,
+        apart: FloatArray,
+        winners: IndexArray,
+        copies: IndexArray,
+        most: int,
+    ) -> Self:
+        """The farthest of some rows, in any order, of which some may be equal."""
+        rows = np.ascontiguousarray(rows) + 0.0  # -0.0 is 0.0
+        bits = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
+        order = np.argsort(bits, kind="stable")
+        order = order[np.argsort(-apart[order], kind="stable")]
+        bits, distance = bits[order], apart[order]
+        is_new = np.ones(len(order), bool)
+        is_new[1:] = (bits[1:] != bits[:-1]) | (distance[1:] != distance[:-1])
+        firsts = np.flatnonzero(is_new)
+        chosen = order[firsts[:most]]
+        totals = np.add.reduceat(copies[order], firsts) if len(firsts) else copies
+        return cls(rows[chosen], apart[chosen], winners[chosen], totals[:most], most)
+
+    def __len__(self) -> int:
+        return len(self.apart)
+
+    def __add__(self, other: Farthest) -> Farthest:
+        return Farthest.among(
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.apart, other.apart]),
+            np.concatenate([self.winners, other.winners]),
+            np.concatenate([self.copies, other.copies]),
+            self.most,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PartialSums:
     """What some rows say to the centers: a monoid under `+`.
 
@@ -75,21 +135,39 @@ class PartialSums:
         sums: (k, d) float64, the sum of the rows that each center won.
         counts: (k,) int64, how many it won.
         inertia: The sum of the rows' distances to the centers that won them.
+        farthest: The rows that are farthest; None where nobody asked for them.
     """
 
     sums: FloatArray
     counts: IndexArray
     inertia: float
+    farthest: Farthest | None = None
 
     def __add__(self, other: PartialSums) -> PartialSums:
+        farthest = self.farthest or other.farthest
+        if self.farthest is not None and other.farthest is not None:
+            farthest = self.farthest + other.farthest
         return PartialSums(
-            self.sums + other.sums, self.counts + other.counts, self.inertia + other.inertia
+            self.sums + other.sums,
+            self.counts + other.counts,
+            self.inertia + other.inertia,
+            farthest,
         )
 
     @classmethod
     def zero(cls, shape: tuple[int, int]) -> PartialSums:
         """The sums of no rows, for centers of this (k, d) shape."""
         return cls(np.zeros(shape), np.zeros(shape[0], np.int64), 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SideBySide(Generic[M]):
+    """Values of one kind, each added to its counterpart: a monoid under `+`."""
+
+    parts: tuple[M, ...]
+
+    def __add__(self, other: SideBySide[M]) -> SideBySide[M]:
+        return SideBySide(tuple(map(add, self.parts, other.parts)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +193,9 @@ class TrainState:
         pending: The sums of the current iteration's steps so far; None between iterations.
         pending_steps: How many steps those are.
         inertia: The loss of the last whole iteration: summed over its steps, before its update.
+        inertia_rows: How many rows that loss is of.
         empty_clusters: How many centers won no row in the last whole iteration.
+        relocated_clusters: How many of these were given one of the farthest rows.
         losses: The loss of each step that this call has taken of the iteration, this one last. Not
             saved.
         rows: How many rows those steps went over. Not saved.
@@ -127,6 +207,69 @@ class TrainState:
     pending: PartialSums | None = None
     pending_steps: int = 0
     inertia: float | None = None
+    inertia_rows: int = 0
     empty_clusters: int = 0
+    relocated_clusters: int = 0
     losses: tuple[float, ...] = ()
     rows: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """One of the starts of a fit.
+
+    Attributes:
+        state: Where it stands. Its step is the fit's, also where it goes no further.
+        reason: Why it goes no further; None: it does.
+        steps: How many steps it has taken.
+    """
+
+    state: TrainState
+    reason: StopReason | None = None
+    steps: int = 0
+
+    @property
+    def mean_distance(self) -> float:
+        """The mean distance of a row in the last whole iteration; infinite before there is one."""
+        if self.state.inertia is None:
+            return math.inf
+        return self.state.inertia / max(1, self.state.inertia_rows)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """The starts of a fit, which are trained side by side over the same rows: one or more."""
+
+    starts: tuple[Start, ...]
+
+    @property
+    def best(self) -> int:
+        """The number of the start that fits its rows best so far, the lowest among equals."""
+        return min(range(len(self.starts)), key=lambda r: self.starts[r].mean_distance)
+
+    @property
+    def state(self) -> TrainState:
+        """Where the best start stands."""
+        return self.starts[self.best].state
+
+    @property
+    def step(self) -> int:
+        """How many steps have been completed since initialization."""
+        return self.starts[0].state.step
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        """The numbers of the starts that go on."""
+        return tuple(r for r, start in enumerate(self.starts) if start.reason is None)
+
+    @property
+    def pending_steps(self) -> int:
+        """How many steps of an iteration have been taken by those that go on."""
+        return max(start.state.pending_steps for start in self.starts)
+
+    def describe(self) -> Iterator[str]:
+        """A sentence on each start, for people, where there are several."""
+        for r, start in enumerate(self.starts if len(self.starts) > 1 else ()):
+            loss = "none yet" if start.state.inertia is None else f"{start.state.inertia:.6g}"
+            kept = ", the best" if r == self.best else ""
+            yield f"start {r}: loss {loss} after {start.steps} steps{kept}"

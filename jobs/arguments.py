@@ -12,6 +12,7 @@ from dkmeans_jobs.console import LOG_FORMATS
 
 from dkmeans import Invalid, __version__
 from dkmeans.config import BACKENDS, CACHES
+from dkmeans.relocation import EmptyClusters
 
 # Flags on the line that overrule an entry of another name, because the two exclude each other.
 _RIVALS = {
@@ -83,6 +84,18 @@ def _add_train(jobs: Any) -> None:
         "--init", choices=("random", "kmeans_plus_plus"), help="how the first centers are found"
     )
     model.add_argument("--seed", type=int, metavar="S", help="of the random draws")
+    model.add_argument(
+        "--num-restarts",
+        type=int,
+        metavar="R",
+        help="starts trained over the same reads, the best of which is kept; default 1",
+    )
+    model.add_argument(
+        "--empty-clusters",
+        choices=tuple(map(str, EmptyClusters)),
+        help="what becomes of a center that wins no row: it stays (keep, the default), it moves to "
+        "the farthest row, or the job ends with an error",
+    )
     steps = train.add_argument_group("the steps")
     steps.add_argument(
         "--full-batch", action="store_true", default=None, help="each step takes all rows"

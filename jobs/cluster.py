@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import dask.utils
+from dkmeans_jobs.signals import termination_deferred
 
 from dkmeans import Invalid, Outage
+from dkmeans.retry import first_line
 
 _CONNECT_SECONDS = 30
 
@@ -57,7 +59,7 @@ def open_client(arguments: argparse.Namespace) -> Iterator[Any]:
 
 @contextmanager
 def _local(arguments: argparse.Namespace) -> Iterator[Any]:
-    from distributed import Client, LocalCluster  # noqa: PLC0415
+    from distributed import Client  # noqa: PLC0415
 
     for name in ("workers", "threads_per_worker"):
         value = getattr(arguments, name)
@@ -69,20 +71,30 @@ def _local(arguments: argparse.Namespace) -> Iterator[Any]:
             dask.utils.parse_bytes(memory)
         except ValueError as error:
             raise Invalid(f"--memory-limit must be a size such as 4GB, got {memory!r}") from error
+    with termination_deferred() as heed:
+        cluster = _started(arguments, memory or "auto")
+    # What restarts a worker, its memory limit above all, must be seen.
+    logging.getLogger("distributed.nanny").setLevel(logging.WARNING)
+    with cluster, Client(cluster) as client:
+        heed()
+        yield client
+
+
+def _started(arguments: argparse.Namespace, memory: str) -> Any:
+    from distributed import LocalCluster  # noqa: PLC0415
+
     # Ctrl-C is sent to every process of a terminal's job: the workers leave it to the driver, which
     # saves what it has and then closes them.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        cluster = LocalCluster(
+        return LocalCluster(
             n_workers=arguments.workers,
             threads_per_worker=arguments.threads_per_worker,
-            memory_limit=memory or "auto",
+            memory_limit=memory,
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,  # workers that are closed complain of it, with traces
         )
+    except RuntimeError as error:  # one was killed before it had begun
+        raise Outage(f"worker processes must start: {first_line(error)}") from error
     finally:
         signal.signal(signal.SIGINT, previous)
-    # What restarts a worker, its memory limit above all, must be seen.
-    logging.getLogger("distributed.nanny").setLevel(logging.WARNING)
-    with cluster, Client(cluster) as client:
-        yield client

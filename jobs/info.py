@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dkmeans_jobs.model import find_model, remembered_input
+from dkmeans_jobs.model import about_starts, find_model, remembered_input
+from dkmeans_jobs.status import status, told
 
 from dkmeans import Invalid
 from dkmeans.backends import select
@@ -27,6 +28,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if settings.use_mini_batch:
         mode = f"mini-batch, {settings.mini_batch_steps_per_iteration} steps per iteration"
     trained_on = remembered_input(arguments.model_dir) or {}
+    job = status(arguments.model_dir)
     return {
         "num_clusters": len(state.centers),
         "columns": int(state.centers.shape[1]),
@@ -37,8 +39,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "loss": state.inertia,
         "stopped": found.stop.reason.value if found.stop else None,
         "empty_clusters": state.empty_clusters,
+        "relocated_clusters": state.relocated_clusters,
+        **about_starts(found),
         "cluster_sizes": state.counts.tolist(),
         "trained_on": trained_on.get("input"),
+        "training": told(job) if job else None,
+        "progress": job.progress if job else None,
         "checkpoints": list(Head.read(arguments.model_dir).names),
     }
 

@@ -41,6 +41,18 @@ def open_model(model_dir: str, config: RunConfig) -> KMeans:
     )
 
 
+def about_starts(found: Checkpoint) -> dict[str, Any]:
+    """What the starts of a model have got, where there are several."""
+    fit = found.fit
+    if len(fit.starts) == 1:
+        return {}
+    return {
+        "best_start": fit.best,
+        "losses_of_starts": [start.state.inertia for start in fit.starts],
+        "steps_of_starts": [start.steps for start in fit.starts],
+    }
+
+
 def remember_input(model_dir: str, about: dict[str, Any]) -> None:
     """Note which rows a model was last trained on."""
     storage.write(storage.join(model_dir, _JOB), json.dumps(about).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,6 +25,29 @@ def termination_heeded() -> Iterator[None]:
     previous = signal.signal(signal.SIGTERM, _raise)
     try:
         yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def termination_deferred() -> Iterator[Callable[[], None]]:
+    """Have SIGTERM wait while the block begins what must not be begun by half.
+
+    Yields:
+        What raises `Terminated`, where that has been asked for meanwhile.
+    """
+    came: list[int] = []
+
+    def heed() -> None:
+        if came:
+            _raise(signal.SIGTERM, None)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield heed
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield heed
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from dkmeans_jobs.cluster import open_client
 from dkmeans_jobs.data import open_input
-from dkmeans_jobs.model import remember_input, remembered_input
+from dkmeans_jobs.model import about_starts, remember_input, remembered_input
+from dkmeans_jobs.status import noted
 
 from dkmeans import Dataset, Invalid, KMeans, RunConfig, checkpoints
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.config import AUTO
+from dkmeans.relocation import EmptyClusters
 from dkmeans.state import StopReason
 
 _TOLERANCE = 1e-4
@@ -51,18 +53,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             model.train(lambda: dataset, max_steps=found.state.step)
         else:
             batches = _batches(dataset, rows, arguments.batch_rows, found)
-            model.train(lambda: batches, steps=ends.steps, max_steps=ends.max_steps)
+            with noted(arguments.model_dir, found.state.step if found else 0):
+                model.train(lambda: batches, steps=ends.steps, max_steps=ends.max_steps)
             remember_input(arguments.model_dir, about)
-    state, stop = _latest(arguments.model_dir)
+    found = checkpoints.latest(arguments.model_dir)
+    assert found is not None
+    state = found.state
     return {
         "status": "already done" if done else "trained",
-        "stopped": stop.value if stop else None,
+        "stopped": found.stop.reason.value if found.stop else None,
         "step": state.step,
         "loss": state.inertia,
         "rows": rows,
         "columns": dataset.width,
         "num_clusters": len(state.centers),
         "empty_clusters": state.empty_clusters,
+        **about_starts(found),
         "seconds": round(time.monotonic() - began, 3),
         "model_dir": arguments.model_dir,
         "checkpoint": model.latest_checkpoint(),
@@ -112,6 +118,8 @@ def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
             save_checkpoints_secs=arguments.save_checkpoints_secs,
             save_checkpoints_steps=arguments.save_checkpoints_steps,
         ),
+        num_restarts=1 if arguments.num_restarts is None else arguments.num_restarts,
+        empty_clusters=arguments.empty_clusters or EmptyClusters.KEEP,
     )
 
 
@@ -136,9 +144,3 @@ def _batches(dataset: Dataset, rows: int, size: int | None, found: Checkpoint | 
         return dataset.repeat()
     done = found.state.step if found else 0
     return dataset.batch(size).repeat().skip(done % -(-rows // size))
-
-
-def _latest(model_dir: str) -> tuple[Any, StopReason | None]:
-    found = checkpoints.latest(model_dir)
-    assert found is not None
-    return found.state, found.stop.reason if found.stop else None

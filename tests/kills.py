@@ -26,8 +26,8 @@ from dkmeans import checkpoints
 COMMAND = (sys.executable, "-m", "dkmeans_jobs")
 LOCAL = ("--cluster", "local", "--workers", "2", "--threads-per-worker", "1")
 DONE = 0
-# Killed; told to end; told so before it could heed it.
-ENDED = (-signal.SIGKILL, 143, -signal.SIGTERM)
+# Killed; told to end; told so before it could heed it; a worker was killed before it had begun.
+ENDED = (-signal.SIGKILL, 143, -signal.SIGTERM, 75)
 
 
 @dataclass

@@ -100,3 +100,32 @@ def mini_batch_iteration(batches, centers, metric):
     """N steps against the same centers: the centers after them, and each step's loss."""
     moved, _ = full_batch_step(np.concatenate(batches), centers, metric)
     return moved, [loss(batch, centers, metric) for batch in batches]
+
+
+def farthest(rows, centers, metric):
+    """The different rows that are not at their centers, the farthest first, equally far ones by
+    their bytes: each with its distance, its center, and how many are equal to it."""
+    found = {}
+    points = [unit(row) for row in floats(rows)] if metric == COSINE else floats(rows)
+    for point, winner, apart in zip(points, *nearest(rows, centers, metric), strict=True):
+        if apart > (1e-14 if metric == COSINE else 0.0):
+            point = tuple(x + 0.0 for x in point)
+            copies = found[point][3] if point in found else 0
+            found[point] = (np.array(point), apart, int(winner), copies + 1)
+    return sorted(found.values(), key=lambda each: (-each[1], each[0].tobytes()))
+
+
+def relocating_step(rows, centers, metric):
+    """A full-batch step that gives each empty cluster the farthest row that can be spared."""
+    sums, counts = partial_sums(rows, centers, metric)
+    empty = [j for j, won in enumerate(counts) if won == 0]
+    for row, _, giver, copies in farthest(rows, centers, metric):
+        if empty and counts[giver] > copies:
+            taker = empty.pop(0)
+            sums[giver], counts[giver] = sums[giver] - copies * row, counts[giver] - copies
+            sums[taker], counts[taker] = copies * row, copies
+    moved = np.array(floats(centers))
+    for j, won in enumerate(counts):
+        if won:
+            moved[j] = unit(sums[j] / won) if metric == COSINE else sums[j] / won
+    return moved, counts

@@ -188,6 +188,19 @@ def test_the_smallest_shapes_are_right(backend, n, d, k, metric):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_pass_gives_the_bits_of_sums_and_nearest_apart(backend, metric, dtype):
+    rng = np.random.default_rng(12)
+    rows, centers = (rng.normal(size=(n, 5)).astype(dtype) for n in (300, 7))
+    sums, index, apart = backend.assign(rows, centers_of(centers, metric))
+    alone = backend.partial_sums(rows, centers_of(centers, metric))
+    winners, least = backend.nearest(rows, centers_of(centers, metric))
+    assert (sums.sums.tobytes(), sums.inertia) == (alone.sums.tobytes(), alone.inertia)
+    assert sums.counts.tobytes() == alone.counts.tobytes()
+    assert (index.tobytes(), apart.tobytes()) == (winners.tobytes(), least.tobytes())
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("offset", [1e4, 1e6])
 def test_an_offset_that_all_rows_share_costs_no_precision(backend, offset, dtype):

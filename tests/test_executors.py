@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -287,7 +288,7 @@ def wait_until(condition):
 def test_a_quick_iteration_whose_workers_change_is_done_by_those_that_are_there(dataset):
     batches = batches_of(dataset)
     with (
-        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=":0") as cluster,
+        LocalCluster(n_workers=3, threads_per_worker=2, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
         Dask(client, "auto") as executor,
     ):
@@ -301,6 +302,20 @@ def test_a_quick_iteration_whose_workers_change_is_done_by_those_that_are_there(
         cluster.scale(4)
         client.wait_for_workers(3, timeout=60)
         iterations(executor, batches, 3)
+
+
+def test_a_scheduler_that_allows_no_calls_is_given_tasks(dataset):
+    batches = batches_of(dataset)
+    blocked = {"distributed.scheduler.blocked-handlers": ["broadcast"]}
+    with (
+        dask.config.set(blocked),
+        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        Dask(client) as executor,
+    ):
+        with pytest.raises(ValueError, match="broadcast"):
+            client.run(os.getpid)
+        iterations(executor, batches, 4)
 
 
 def test_what_goes_wrong_in_a_call_is_told_by_the_task_that_does_it_again(client, dataset):

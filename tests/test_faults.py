@@ -206,19 +206,24 @@ class Processes:
 
     def __init__(self, stack, port):
         self.address = f"tcp://127.0.0.1:{port}"
+        self._stack = stack
         listen = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
-        self.scheduler = self._start(stack, "dask_scheduler", *listen)
-        own = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "20"]
-        self._start(stack, "dask_worker", self.address, *own)
+        self.scheduler = self._start("dask_scheduler", *listen)
+        self.worker(0)
 
-    def _start(self, stack, name, *arguments):
+    def worker(self, port):
+        """One more worker, at a port, or at any."""
+        own = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "20"]
+        return self._start("dask_worker", self.address, *own, "--worker-port", str(port))
+
+    def _start(self, name, *arguments):
         process = subprocess.Popen(
             [sys.executable, "-m", f"distributed.cli.{name}", *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        stack.callback(process.wait)
-        stack.callback(process.kill)
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
         return process
 
 
@@ -250,6 +255,38 @@ def test_a_scheduler_killed_ends_the_job_with_75_and_the_same_command_goes_on(tm
     on_threads = [*argv, str(tmp_path / "calm"), "--cluster", "threads"]
     assert main(on_threads) == 0
     assert same(state_of(tmp_path / "m"), state_of(tmp_path / "calm"))
+
+
+def slower(block):
+    time.sleep(0.1)
+    return block
+
+
+def test_workers_lost_together_of_which_one_comes_back_at_its_address_are_not_waited_for(
+    rows, calm, monkeypatch, caplog
+):
+    monkeypatch.setattr("dkmeans.executors.cluster._LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("dkmeans.executors.cluster._IDLE_SECONDS", 1)
+    with ExitStack() as stack:
+        cluster = Processes(stack, free_port())
+        ports = free_port(), free_port()
+        first, second = map(cluster.worker, ports)
+        client = stack.enter_context(Client(cluster.address, set_as_default=False))
+        client.wait_for_workers(3, timeout=30)
+        client.retire_workers([each for each in client.nthreads() if int(each[-5:]) not in ports])
+
+        def lose():
+            time.sleep(0.3)  # an iteration takes twice as long
+            first.kill()
+            second.kill()
+            first.wait()
+            cluster.worker(ports[0])
+
+        loser = threading.Thread(target=lose)
+        with at_step(2, loser.start):
+            assert same(fit(client, rows, slower), calm)
+        loser.join()
+    assert "has lost workers, and their tasks; the iteration begins anew" in caplog.text
 
 
 def free_port():

@@ -19,6 +19,7 @@ from dkmeans_jobs.__main__ import main
 from dkmeans_jobs.arguments import build_parser
 
 from dkmeans import KMeans, checkpoints
+from dkmeans.executors.cores import usable_cores
 from dkmeans.storage import zarr_store
 
 COMMAND = [sys.executable, "-m", "dkmeans_jobs"]
@@ -78,6 +79,22 @@ def test_train_finds_clusters_evaluate_and_predict_use_them(run_json, store, row
     written = zarr.open_group(str(output), mode="r")
     assert np.array_equal(written["cluster_index"][:], [*model.predict_cluster_index(lambda: rows)])
     assert np.array_equal(written["all_distances"][:], np.stack([*model.transform(lambda: rows)]))
+
+
+def test_several_starts_and_a_policy_for_empty_clusters_are_told_by_train_and_info(
+    run, run_json, store, tmp_path
+):
+    more = ["--num-restarts", 3, "--empty-clusters", "relocate"]
+    trained = run_json(*train(store, tmp_path / "m", *more))
+    told = run_json("info", tmp_path / "m")
+    for name in ("best_start", "losses_of_starts", "steps_of_starts", "loss"):
+        assert told[name] == trained[name]
+    assert told["loss"] == min(told["losses_of_starts"])
+    assert len(told["steps_of_starts"]) == 3
+    assert told["relocated_clusters"] == 0
+    code, _, err = run(*train(store, tmp_path / "m"))
+    assert code == 2
+    assert "num_restarts must be that of the model in model_dir, 3" in err
 
 
 @pytest.mark.parametrize("kind", ["npy", "parquet", "zarr::array"])
@@ -353,6 +370,11 @@ def test_a_log_for_programs_has_a_json_object_a_line(store, tmp_path):
     assert [each["step"] for each in iterations] == [1, 2, 3]
     assert all(each["rows"] == len(np.asarray(zarr.open(store))) for each in iterations)
     assert {"loss", "change", "seconds", "rows_per_second", "empty_clusters"} <= set(iterations[0])
+    assert all(each["bytes"] == each["rows"] * 3 * 4 for each in iterations)
+    parts = ("read_seconds", "compute_seconds", "checkpoint_seconds")
+    assert all(sum(each[part] for part in parts) <= each["seconds"] for each in iterations)
+    assert all(each["compute_seconds"] > 0 == each["retries"] for each in iterations)
+    assert all((each["workers"], each["threads"]) == (1, usable_cores()) for each in iterations)
     assert any("finding the first centers" in each["message"] for each in events)
     assert all(each["time"].endswith("Z") and each["level"] for each in events)
     argv[argv.index("--num-clusters") + 1] = "7000"

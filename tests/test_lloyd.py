@@ -8,7 +8,8 @@ import pytest
 from dkmeans.dataset import Dataset
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Threads
-from dkmeans.lloyd import accumulate, converged, iterate, update
+from dkmeans.lloyd import Rules, accumulate, converged, iterate, update
+from dkmeans.relocation import EmptyClusters
 from dkmeans.schedule import Schedule
 from dkmeans.state import PartialSums, TrainState
 from tests import reference
@@ -29,12 +30,15 @@ def start(centers, schedule=FULL):
     return TrainState(centers, np.full(len(centers), int(schedule.keeps_counts), np.int64))
 
 
-def run(state, batches, metric, schedule, limit=None):
+def run(state, batches, metric, schedule, policy="keep"):
     """The states after each step over these arrays."""
-    stream = map(batch_of, batches)
-    iterations = schedule.iterations(stream, state.pending_steps, limit)
+    rules = Rules(Distance(metric), schedule, EmptyClusters(policy))
+    states = []
     with Threads(2) as threads:
-        return list(iterate(state, iterations, Distance(metric), schedule, threads))
+        for taken in schedule.iterations(map(batch_of, batches), state.pending_steps, None):
+            states += [state for (state,) in iterate([state], taken, rules, threads)]
+            state = states[-1]
+    return states
 
 
 def whole(states):
@@ -216,13 +220,13 @@ def test_the_loss_is_from_before_the_update():
 
 def test_an_update_without_sums_changes_nothing():
     state = start([[1.0, 2.0]])
-    assert update(state, Distance.SQUARED_EUCLIDEAN, FULL) is state
+    assert update(state, Rules(Distance.SQUARED_EUCLIDEAN, FULL)) is state
 
 
 def test_an_update_leaves_the_state_it_came_from():
     pending = PartialSums(np.array([[6.0]]), np.array([2]), 1.0)
     state = replace(start([[1.0]]), pending=pending, pending_steps=1)
-    moved = update(state, Distance.SQUARED_EUCLIDEAN, FULL)
+    moved = update(state, Rules(Distance.SQUARED_EUCLIDEAN, FULL))
     assert moved.centers.tolist() == [[3.0]]
     assert state.centers.tolist() == [[1.0]]
     assert state.pending is pending

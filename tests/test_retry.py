@@ -11,6 +11,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from obstore.exceptions import GenericError, PermissionDeniedError
 
 from dkmeans import Dataset, Invalid, InvalidData, Outage
+from dkmeans.distance import Centers, Distance
+from dkmeans.executors import Threads
+from dkmeans.lloyd import accumulate
 from dkmeans.retry import is_outage, patiently
 
 ANSWER = "Generic S3 error: Error performing GET - Server returned non-2xx status code: {}: x"
@@ -158,6 +161,17 @@ def test_rows_that_stay_out_of_reach_are_an_outage_and_no_broken_data(flaky):
     Flaky.failures = 10**6
     with pytest.raises(Outage, match=r"rows 0 to 5 of flaky://rows.npy .*Connection timed out"):
         chunk_of(dataset).load(2)
+
+
+def test_what_is_read_again_is_counted_by_whoever_folds_it(flaky):
+    dataset, rows = flaky
+    Flaky.failures = 3
+    with Threads(2) as threads:
+        centers = Centers(rows[:1], Distance.SQUARED_EUCLIDEAN)
+        threads.map_reduce(accumulate, list(dataset.batches()), centers)
+        assert threads.spent.retries == 3
+        threads.map_reduce(accumulate, list(dataset.batches()), centers)
+        assert threads.spent.retries == 0
 
 
 def test_a_dataset_is_opened_patiently_too(flaky, caplog):

@@ -29,6 +29,12 @@ class Backend(Protocol):
         """The sums, counts and inertia of the rows."""
         ...
 
+    def assign(
+        self, points: FloatArray, centers: Centers
+    ) -> tuple[PartialSums, IndexArray, FloatArray]:
+        """In one pass what `partial_sums` and `nearest` give."""
+        ...
+
     def nearest(self, points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
         """Each row's winner, (n,) int64, and its distance to it, (n,) float64."""
         ...

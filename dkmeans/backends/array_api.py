@@ -71,7 +71,17 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
     Rows are added as residuals x - c, exact in float64 for float32 data, so that neither the sums
     nor the inertia lose digits to an offset that all rows share.
     """
+    return _sums_of(points, _winners(points, centers), centers)
+
+
+@_QUIET
+def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
+    """In one pass what `partial_sums` and `nearest` give; see `Backend`."""
     index = _winners(points, centers)
+    return _sums_of(points, index, centers), index, _apart(points, index, centers)
+
+
+def _sums_of(points: FloatArray, index: IndexArray, centers: Centers) -> PartialSums:
     counts = np.bincount(index, minlength=len(centers.values)).astype(np.int64, copy=False)
     if centers.distance is Distance.COSINE:
         blocks = _blocks(len(points), points.shape[1])
@@ -88,6 +98,11 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
 def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Each row's winner and its distance to it; see `Backend`."""
     index = _winners(points, centers)
+    return index, _apart(points, index, centers)
+
+
+def _apart(points: FloatArray, index: IndexArray, centers: Centers) -> FloatArray:
+    """Each row's distance to the center that won it, (n,) float64."""
     apart = np.empty(len(points))
     exact = _exact_rows(centers.values, centers.distance)
     piece = max(1, _GATHER_ELEMENTS // points.shape[1])
@@ -95,7 +110,7 @@ def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArra
         rows = slice(start, start + piece)
         block = _exact_rows(points[rows], centers.distance)
         apart[rows] = _exact_distances(block, exact[index[rows]], centers.distance)
-    return index, apart
+    return apart
 
 
 @_QUIET

@@ -372,16 +372,16 @@ def assign(
     counts: Any,
     sums: Any,
 ) -> Any:
-    """Find each row's nearest center; note it, or add the row to what the center won.
+    """Find each row's nearest center; note it, add the row to what the center won, or both.
 
     Args:
         points: (n, d) S, C-contiguous.
         centers: The centers.
         tile: The shape of a tile.
         scratch: Room to work in.
-        index: (n,) int64 for the winners, or empty to add the rows up.
+        index: (n,) int64 for the winners, or empty.
         apart: (n,) float64 for the distances to them, or empty.
-        counts: (k,) int64 zeros, for how many rows each center wins, or empty.
+        counts: (k,) int64 zeros, for how many rows each center wins, or empty to add none up.
         sums: float64 zeros for the sums of these rows, scaled: (k, d), filled up to whole octets.
 
     Returns:
@@ -397,11 +397,12 @@ def assign(
         _score(points, start + size, centers, scratch, tile)
         _settle(points, min(size, n - start), centers, scratch, tile)
         count = min(size, n - start)
-        if not len(index):
+        if len(counts):
             vectors.add_rows(
                 points, start, count, scratch.exact_scales, scratch.winners, centers.origins,
                 counts, sums, scratch.squares,
             )  # fmt: skip
+        if not len(index):
             continue
         for place in range(count):
             row, scale, winner = start + place, scratch.exact_scales[place], scratch.winners[place]

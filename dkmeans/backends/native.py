@@ -44,13 +44,14 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
     Rows are added in their order, as residuals x - c, exact in float64 for float32 data, so that
     neither the sums nor the inertia lose digits to an offset that all rows share.
     """
-    (k, d) = centers.values.shape
-    counts, octets = np.zeros(k, np.int64), packing.in_octets(np.zeros((k, d)))
-    inertia = _assign(points, centers, _NO_INDEX, _NO_APART, counts, octets)
-    sums = np.ascontiguousarray(octets[:, :d])
-    if centers.distance is Distance.COSINE:
-        return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
-    return PartialSums(sums, counts, inertia)
+    return _add_up(points, centers, _NO_INDEX, _NO_APART)
+
+
+@_QUIET
+def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
+    """In one pass what `partial_sums` and `nearest` give; see `Backend`."""
+    index, apart = np.empty(len(points), np.int64), np.empty(len(points))
+    return _add_up(points, centers, index, apart), index, apart
 
 
 @_QUIET
@@ -69,6 +70,18 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
     packed = packing.for_distances(centers, tile)
     _run(kernels.measure, points, packed, tile, _scratch(tile, packed), found)
     return found
+
+
+def _add_up(
+    points: FloatArray, centers: Centers, index: IndexArray, apart: FloatArray
+) -> PartialSums:
+    (k, d) = centers.values.shape
+    counts, octets = np.zeros(k, np.int64), packing.in_octets(np.zeros((k, d)))
+    inertia = _assign(points, centers, index, apart, counts, octets)
+    sums = np.ascontiguousarray(octets[:, :d])
+    if centers.distance is Distance.COSINE:
+        return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
+    return PartialSums(sums, counts, inertia)
 
 
 def _assign(

@@ -30,9 +30,13 @@ class Executor(Protocol):
 
     Attributes:
         spent: What its threads have spent in the last `map_reduce`.
+        workers: How many workers that was dealt to.
+        threads: How many threads they had.
     """
 
     spent: Spent
+    workers: int
+    threads: int
 
     def memory(self) -> Memory:
         """What the workers have now."""

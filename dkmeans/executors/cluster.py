@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from dkmeans.errors import Invalid, Outage
@@ -20,9 +21,11 @@ logger = logging.getLogger(__name__)
 # that adapts gets them in minutes, and Dask gives up a worker that is silent after as many.
 _LOOK_SECONDS = 5.0
 _DESERTED_SECONDS = 300.0
+# How long nobody may work on what is waited for: rows may be on their way to a worker.
+_IDLE_SECONDS = 30.0
 
 
-class StrandedError(Exception):
+class StrandedError(Outage):
     """Tasks wait for workers that are no more."""
 
 
@@ -37,6 +40,8 @@ class Cluster:
         self.client = client
         self.address = client.scheduler.address
         self._deserted_at: float | None = None
+        self._idle: frozenset[str] = frozenset()
+        self._idle_since = 0.0
 
     def __str__(self) -> str:
         return f"{self.threads()} threads of the cluster at {self.address}"
@@ -85,43 +90,55 @@ class Cluster:
         """What a task gives; see `results`."""
         return self.results([future])[0]
 
-    def results(self, futures: Sequence[Any], homes: Set[str | None] = frozenset()) -> list[Any]:
+    def results(self, futures: Sequence[Any], others: Iterable[Any] = ()) -> list[Any]:
         """What tasks give, waited for as long as there are workers, or some may yet come.
 
         Args:
             futures: The tasks.
-            homes: The workers that they should be done by, if any were named.
+            others: Those that they wait for, if any.
 
         Raises:
-            StrandedError: none of these is there any more. Dask gives tasks that certain workers
-                should do to others as well, but not if there were no others when it mattered.
+            StrandedError: nobody works on any of them, though there are workers. Dask gives tasks
+                that a certain worker should do to others as well, but not if there were no others
+                when it mattered.
             Outage: there have been no workers for long.
         """
         from distributed import wait  # noqa: PLC0415 there is a client: it is imported
 
+        self._idle = frozenset()
+        awaited = [*futures, *others]
         while True:
             try:
                 with self.client.as_current():
                     wait(list(futures), timeout=_LOOK_SECONDS)
             except TimeoutError:
-                self._look_for_workers(homes)
+                self._look_for_workers(awaited)
                 if not any(future.status == "error" for future in futures):
                     continue
             self._deserted_at = None
             return list(self.client.gather(list(futures)))
 
-    def _look_for_workers(self, homes: Set[str | None]) -> None:
-        now, workers = time.monotonic(), self.threads_by_worker().keys()
-        if workers:
+    def _look_for_workers(self, awaited: Sequence[Any]) -> None:
+        now = time.monotonic()
+        if self.threads_by_worker():
             self._deserted_at = None
-            if homes and not homes & workers:
-                raise StrandedError
+            self._look_for_work(awaited)
         elif self._deserted_at is None:
             self._deserted_at = now
             logger.warning("the cluster at %s has no workers; waiting for some", self.address)
         elif now - self._deserted_at > _DESERTED_SECONDS:
             minutes = f"{_DESERTED_SECONDS / 60:.3g} minutes"
             raise Outage(f"the cluster at {self.address} has had no workers for {minutes}")
+
+    def _look_for_work(self, awaited: Sequence[Any]) -> None:
+        """Raise where nobody has worked on any task, nor finished one, for a while."""
+        waiting = frozenset(future.key for future in awaited if future.status == "pending")
+        worked_on = chain.from_iterable(self.client.processing().values())
+        idle = frozenset() if waiting.intersection(worked_on) else waiting
+        if not idle or idle != self._idle:
+            self._idle, self._idle_since = idle, time.monotonic()
+        elif time.monotonic() - self._idle_since > _IDLE_SECONDS:
+            raise StrandedError(f"the cluster at {self.address} has lost workers, and their tasks")
 
     def cancel(self, futures: Iterable[Any]) -> None:
         """Have tasks not be done that nobody waits for any more."""

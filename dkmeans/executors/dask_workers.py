@@ -92,7 +92,7 @@ class Dask(AbstractContextManager["Dask"]):
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
         self._last: _Iteration | None = None
         self._seconds = math.inf
-        self.spent = Spent()
+        self.spent, self.workers, self.threads = Spent(), 0, 0
         self._held: list[Any] = []
         self._sent = 0
 
@@ -124,8 +124,8 @@ class Dask(AbstractContextManager["Dask"]):
             while folds is None:
                 try:
                     folds = self._fold_all(function, batches, value)
-                except StrandedError:
-                    logger.warning("all workers have been replaced; the iteration begins anew")
+                except StrandedError as error:
+                    logger.warning("%s; the iteration begins anew", error)
                     self._shipped.clear()
         self._seconds = time.monotonic() - began
         self.spent = sum((fold.spent for fold in folds), Spent())
@@ -137,7 +137,8 @@ class Dask(AbstractContextManager["Dask"]):
         """The folds of all chunks of all batches, `merged`."""
         iteration = self._iteration(function, batches)
         done = self._called(iteration, value)
-        runs = plan(batches, len(iteration.homes), _PARTS)
+        self.workers, self.threads = len(set(iteration.homes)), len(iteration.homes)
+        runs = plan(batches, self.threads, _PARTS)
         groups = self._groups([run for run in runs if run.share not in done])
         folds = [*done.values(), *self._by_tasks(iteration, groups, batches, value)]
         return merged(sorted(chain.from_iterable(folds), key=lambda fold: fold.run.place))
@@ -160,7 +161,7 @@ class Dask(AbstractContextManager["Dask"]):
         # Only now: to let go of something sends a message, and the next would wait for it.
         self._held = futures
         try:
-            return self._cluster.results(level, set(iteration.homes))
+            return self._cluster.results(level, [*futures, *self._shipped.values()])
         except BaseException:
             self._cluster.cancel(futures)
             raise
@@ -180,9 +181,13 @@ class Dask(AbstractContextManager["Dask"]):
             return {}
         if len(workers) * len(pickle.dumps(value, protocol=5)) > _SMALL_BYTES:
             return {}
-        answers = self._client.run(
-            tasks.fold_again, iteration.call, value, workers=workers, on_error="ignore"
-        )
+        try:
+            answers = self._client.run(
+                tasks.fold_again, iteration.call, value, workers=workers, on_error="ignore"
+            )
+        except Exception:  # a scheduler that is gone, which tasks tell, or that allows no calls
+            logger.debug("workers cannot be called", exc_info=True)
+            return {}
         return {share: folds for answer in answers.values() for share, folds in answer.items()}
 
     def map(

@@ -22,6 +22,7 @@ from typing import Generic, TypeVar
 from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk
 from dkmeans.executors.cores import usable_cores
+from dkmeans.retry import Retries, retries
 from dkmeans.sources.memory import MemoryRows
 from dkmeans.state import FloatArray, M, fold
 
@@ -73,13 +74,17 @@ class Spent:
     Attributes:
         read: Seconds that they waited for rows.
         compute: Seconds that they worked on them.
+        retries: How often storage was asked again.
     """
 
     read: float = 0.0
     compute: float = 0.0
+    retries: int = 0
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(self.read + other.read, self.compute + other.compute)
+        return Spent(
+            self.read + other.read, self.compute + other.compute, self.retries + other.retries
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,14 +180,17 @@ def fold_runs(
     Returns:
         The folds of these runs, `merged`.
     """
+    tried = Retries()
+    retries.set(tried)
     coming = loaded(chunks)
-    return merged(_fold(function, run, coming, value) for run in runs)
+    return merged(_fold(function, run, coming, value, tried) for run in runs)
 
 
 def _fold(
-    function: Callable[[Chunk, V], M], run: Run, chunks: Iterator[Chunk], value: V
+    function: Callable[[Chunk, V], M], run: Run, chunks: Iterator[Chunk], value: V, tried: Retries
 ) -> Fold[M]:
     waited = computed = 0.0
+    before = tried.count
 
     def parts() -> Iterator[M]:
         nonlocal waited, computed
@@ -195,7 +203,7 @@ def _fold(
             yield part
 
     total = fold(parts())
-    return Fold(run, total, Spent(waited, computed))
+    return Fold(run, total, Spent(waited, computed, tried.count - before))
 
 
 def merged(folds: Iterable[Fold[M]]) -> list[Fold[M]]:

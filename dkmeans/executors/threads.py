@@ -43,7 +43,7 @@ class Threads(AbstractContextManager["Threads"]):
         self._stopped = Event()
         self._fit, self._cache = uuid4().hex, cache
         self._context: Context | None = None
-        self.spent = Spent()
+        self.spent, self.workers, self.threads = Spent(), 1, self._count
 
     def __str__(self) -> str:
         return f"{self._count} threads of this process"

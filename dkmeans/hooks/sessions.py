@@ -36,6 +36,7 @@ class Session:
                 model's variables (`global_step`, int; `clusters`, (k, d); and those that
                 `get_variable_names` lists), `empty_clusters`, int, and of the last step or batch
                 `loss`, the sum of its rows' distances, and `average_loss`, their mean, both float.
+                Of several starts they are those of the best so far.
 
         Returns:
             The same, with values in the place of names. Arrays are copies.

@@ -96,7 +96,9 @@ class Watch:
             self._asked = [_args(hook, hook.before_run(self._context)) for hook in self._hooks]
 
     def show(self, state: TrainState, loss: float | None = None) -> None:
-        """This is where the model stands now, and what the step's loss was."""
+        """This is where the model stands now; a batch's loss is given where no step was taken."""
+        if loss is None:  # of several starts, one that rests has the loss with which it converged
+            loss = state.losses[-1] if state.losses else state.inertia
         self._state, self._loss = state, loss
 
     @contextmanager

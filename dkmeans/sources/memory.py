@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import DTypeLike
@@ -74,3 +74,12 @@ def from_array(array: Any, name: str) -> Batch:
     starts = range(0, len(array), size)
     sources = [MemoryRows(array[start : start + size], name, start) for start in starts]
     return Batch(tuple(Chunk(s, s.first, s.first + s.rows) for s in sources))
+
+
+def in_memory(chunk: Chunk, width: int) -> Chunk:
+    """The same chunk with its rows, of so many columns, loaded.
+
+    Raises:
+        InvalidData, Outage: as `Chunk.load` does.
+    """
+    return replace(chunk, source=MemoryRows(chunk.load(width), chunk.source.name, chunk.start))

@@ -1,0 +1,103 @@
+"""What a running job notes beside its checkpoints, and what `dkmeans info` makes of it."""
+
+import json
+import logging
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from dkmeans_jobs.__main__ import main
+from dkmeans_jobs.status import history, noted, status, told
+
+from dkmeans.report import Progress, report_progress
+
+
+def iterate(*steps):
+    for step in steps:
+        progress = Progress(step, None, 10.0 / step, None, 0, 1, 100, 0.5)
+        report_progress(progress, notable=False)
+
+
+@pytest.fixture(autouse=True)
+def every_record(caplog):
+    with caplog.at_level(logging.DEBUG, "dkmeans"):
+        yield
+
+
+@pytest.fixture
+def model_dir(tmp_path):
+    return str(tmp_path / "m")
+
+
+def test_each_iteration_is_in_the_history_and_the_last_in_the_status(model_dir):
+    with noted(model_dir, 0):
+        iterate(1, 2, 3)
+    assert [each["loss"] for each in history(model_dir)] == [10.0, 5.0, 10.0 / 3]
+    assert status(model_dir).state == "done"
+    assert status(model_dir).progress["step"] == 3
+    assert told(status(model_dir)).startswith("done, ")
+
+
+def test_who_goes_on_from_a_checkpoint_forgets_what_came_after_it(model_dir):
+    with noted(model_dir, 0):
+        iterate(1, 2, 3)
+    with noted(model_dir, 2):
+        iterate(3, 4)
+    assert [each["step"] for each in history(model_dir)] == [1, 2, 3, 4]
+
+
+def test_what_ends_a_fit_is_noted_by_name(model_dir):
+    def fit():
+        with noted(model_dir, 0):
+            iterate(1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    assert status(model_dir).state == "KeyboardInterrupt"
+
+
+def test_nothing_is_noted_of_a_fit_that_did_not_begin(model_dir):
+    with pytest.raises(ValueError, match="no model"), noted(model_dir, 0):
+        raise ValueError("no model")
+    assert status(model_dir) is None
+    assert history(model_dir) == []
+
+
+def test_a_long_history_is_thinned_out(model_dir, monkeypatch):
+    monkeypatch.setattr("dkmeans_jobs.status._MOST_ITERATIONS", 10)
+    with noted(model_dir, 0):
+        iterate(*range(1, 40))
+    found = [each["step"] for each in history(model_dir)]
+    assert len(found) <= 10
+    assert found[0] == 1
+    assert found[-1] == 39
+
+
+def test_a_place_that_cannot_be_written_to_does_not_end_the_fit(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with noted(str(tmp_path / "file" / "m"), 0):
+        iterate(1, 2)
+
+
+def test_info_tells_of_a_job_while_it_runs_and_when_it_was_killed(tmp_path, capsys, monkeypatch):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(60_000, 16)))
+    command = ["train", tmp_path / "rows.npy", "--model-dir", tmp_path / "m", "--seed", 1]
+    command += ["--num-clusters", 500, "--steps", 10_000, "--save-checkpoints-steps", 1]
+    argv = [sys.executable, "-m", "dkmeans_jobs", *map(str, command)]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while status(str(tmp_path / "m")) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        main(["info", str(tmp_path / "m"), "--json"])
+        info = json.loads(capsys.readouterr().out)
+        process.kill()
+    assert info["training"].startswith("running on ")
+    assert f"(process {process.pid})" in info["training"]
+    assert info["progress"]["step"] >= 1
+    monkeypatch.setattr("dkmeans_jobs.status._SILENT_SECONDS", -1)
+    main(["info", str(tmp_path / "m"), "--json"])
+    assert json.loads(capsys.readouterr().out)["training"].startswith("was running on ")
