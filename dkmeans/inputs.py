@@ -16,12 +16,9 @@ from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk
 from dkmeans.dataset import Dataset, array_chunks
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+from dkmeans.modes import ModeKeys
 from dkmeans.points import as_array
 from dkmeans.views import Columns
-
-TRAIN = "train"
-EVAL = "eval"
-INFER = "infer"
 
 InputFn = Callable[..., Any]
 
@@ -60,7 +57,7 @@ def read_input(input_fn: InputFn, mode: str, params: dict[str, Any], config: Any
         return given
     if isinstance(given, Mapping) or _is_array(given):
         dataset = Dataset.of(_features(given, "the features"), "the features")
-        return dataset.repeat() if mode == TRAIN else dataset
+        return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
         return _from_iterator(iter(given), mode)
     raise InvalidType(
@@ -77,7 +74,7 @@ def _without_labels(given: Any, mode: str) -> Any:
             f"input_fn must return features or (features, None), got a tuple of {len(given)}"
         )
     features, labels = given
-    if labels is not None and mode != INFER:
+    if labels is not None and mode != ModeKeys.PREDICT:
         raise Invalid("labels must be None: clustering uses none, got some beside the features")
     return features
 
