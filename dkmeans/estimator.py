@@ -15,6 +15,7 @@ from dkmeans import checkpoints, inference, outputs, storage
 from dkmeans.arguments import (
     InitialClusters,
     check_initial_clusters,
+    check_rounds,
     check_steps,
     choose_model_dir,
 )
@@ -33,7 +34,7 @@ from dkmeans.errors import (
     expected,
 )
 from dkmeans.executors import Dask, Threads, open_executor
-from dkmeans.initialization import RANDOM, Initialization
+from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.inputs import EVAL, INFER, TRAIN, InputFn, read_input
 from dkmeans.state import Score
 from dkmeans.training import Plan, train
@@ -51,8 +52,10 @@ class KMeans:
         num_clusters: How many clusters, k. Ignored where `initial_clusters` is an array.
         model_dir: Path or URL where the model is kept, and from where training continues; None
             takes `config.model_dir`, or else a fresh temporary directory.
-        initial_clusters: `"random"`, `"kmeans_plus_plus"`, a (k, d) array, or a function of a
-            batch's (n, d) rows and the number of centers still missing that returns up to so many.
+        initial_clusters: `"random"`, `"kmeans_plus_plus"`, `"k-means||"`, `"afk-mc2"`, a (k, d)
+            array, or a function of a batch's (n, d) rows and the number of centers still missing
+            that returns up to so many. k-means|| goes over all rows of a pass, which is best where
+            they do not fit one machine, and AFK-MC^2 does so twice, which is cheapest.
         distance_metric: `"squared_euclidean"` or `"cosine"`.
         seed: Of the random draws of initialization; None takes `config.tf_random_seed`, or else
             fresh entropy.
@@ -64,6 +67,10 @@ class KMeans:
         relative_tolerance: Training stops when the loss changes by less than this, relative to
             1 + the loss before.
         config: How to run.
+        oversampling: How many candidates each round of k-means|| is to draw, as a multiple of k.
+        initialization_rounds: How many rounds k-means|| makes; it goes over the rows once more.
+        initialization_rows: How many rows k-means|| and AFK-MC^2 look at, in blocks of consecutive
+            ones drawn uniformly; None: all.
 
     Raises:
         ValueError: an argument's value is not one of those it must be.
@@ -91,6 +98,10 @@ class KMeans:
         kmeans_plus_plus_num_retries: int = 2,
         relative_tolerance: float | None = None,
         config: RunConfig | None = None,
+        *,
+        oversampling: float = 0.5,
+        initialization_rounds: int = 5,
+        initialization_rows: int | None = None,
     ) -> None:
         if config is not None and not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
@@ -101,6 +112,7 @@ class KMeans:
             check_integer("seed", seed, 0)
         if not isinstance(use_mini_batch, bool | np.bool_):
             raise InvalidType(expected("use_mini_batch", "a bool", use_mini_batch))
+        check_rounds(oversampling, initialization_rounds, initialization_rows)
         check_number("relative_tolerance", relative_tolerance)
         positive("relative_tolerance", relative_tolerance)
         if distance_metric not in tuple(Distance):
@@ -126,6 +138,9 @@ class KMeans:
             self._settings.distance_metric,
             int(kmeans_plus_plus_num_retries),
             None if seed is None else int(seed),
+            Rounds(float(oversampling), int(initialization_rounds)),
+            None if initialization_rows is None else int(initialization_rows),
+            config.backend,
         )
 
     def __repr__(self) -> str:
