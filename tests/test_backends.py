@@ -1,5 +1,6 @@
 """Every backend against the oracle: winners to the index, sums to the last digits."""
 
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -8,15 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkmeans.backends import packing, select
+from dkmeans.backends.launches import Launches
 from dkmeans.distance import Centers, Distance
 from tests import reference
+from tests.host_device import HostDevice
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
 DTYPES = (np.float32, np.float64)
 
 # One test over shapes, dtypes, metrics, offsets and ties, for each of the siblings; the native one
 # also for the vectors of other processors, which LLVM breaks up into those of this one, and with
-# the matrix unit where it would not be worth it.
+# the matrix unit where it would not be worth it; the CUDA kernels as the host runs them.
 BACKENDS = (
     "numpy",
     "native",
@@ -25,11 +28,17 @@ BACKENDS = (
     "native with 64 bytes",
     "native with a matrix unit",
     "native with scores as wide as the rows",
+    "cuda on the host",
 )
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def backend(request):
+def backend(request, tmp_path_factory):
+    if request.param == "cuda on the host":
+        if shutil.which("g++") is None:
+            pytest.skip("no C++ compiler")
+        yield Launches(HostDevice(tmp_path_factory.mktemp("cuda")))
+        return
     name, _, width = request.param.partition(" with ")
     with pytest.MonkeyPatch.context() as patch:
         if width == "a matrix unit":
