@@ -6,6 +6,8 @@
 #include <ucontext.h>
 
 #include <cmath>
+#include <csetjmp>
+#include <cstring>
 #include <deque>
 #include <utility>
 #include <vector>
@@ -21,6 +23,12 @@ struct Coordinates {
 };
 static Coordinates blockIdx, threadIdx, gridDim, blockDim;
 
+static inline double __longlong_as_double(long long bits) {
+    double value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 template <class T>
 static T atomicAdd(T *place, T value) {
     T before = *place;
@@ -35,14 +43,15 @@ const std::size_t STACK = 1 << 16;
 // Runs one thread of the block after the other, until one waits at a barrier; that one is its last.
 struct Fiber {
     ucontext_t context;
+    std::jmp_buf barrier;
     std::vector<char> stack = std::vector<char>(STACK);
     unsigned thread = 0;
-    bool done = false;
+    bool begun = false, done = false;
 };
 
 static std::deque<Fiber> fibers;
 static Fiber *running;
-static ucontext_t scheduler;
+static std::jmp_buf scheduler;
 static void (*work)(void **);
 static void **work_arguments;
 static unsigned begun;
@@ -55,12 +64,21 @@ static void run_threads() {
         work(work_arguments);
     }
     running->done = true;
+    _longjmp(scheduler, 1);
 }
 
+// By longjmp, as swapcontext is a call of the system's.
 static void enter(Fiber &fiber) {
     running = &fiber;
     threadIdx.x = fiber.thread;
-    swapcontext(&scheduler, &fiber.context);
+    if (_setjmp(scheduler)) return;
+    if (fiber.begun) _longjmp(fiber.barrier, 1);
+    fiber.begun = true;
+    setcontext(&fiber.context);
+}
+
+static void wait() {
+    if (!_setjmp(running->barrier)) _longjmp(scheduler, 1);
 }
 
 static Fiber &prepared(std::size_t number) {
@@ -69,8 +87,8 @@ static Fiber &prepared(std::size_t number) {
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.data();
     fiber.context.uc_stack.ss_size = STACK;
-    fiber.context.uc_link = &scheduler;
-    fiber.done = false;
+    fiber.context.uc_link = nullptr;
+    fiber.begun = fiber.done = false;
     makecontext(&fiber.context, run_threads, 0);
     return fiber;
 }
@@ -112,7 +130,7 @@ static void launch(void (*kernel)(void **), unsigned blocks, unsigned count, boo
 }  // namespace host
 
 static void __syncthreads() {
-    swapcontext(&host::running->context, &host::scheduler);
+    host::wait();
 }
 
 // Makes a kernel callable from outside; its arguments are where their values are.

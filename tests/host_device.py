@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dkmeans.backends.launches import THREADS
+from dkmeans.backends.launches import DEFINED, THREADS
 
 HERE = Path(__file__).parent
 SOURCE = files("dkmeans.backends") / "cuda_kernels.cu"
@@ -20,7 +20,6 @@ FLAGS += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-fu
 CHECKS = ["-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 KERNELS = ["score_16", "score_64", "settle", "find_scales", "measure_winners", "measure_all"]
 KERNELS += ["add_few", "add_sorted", "fold"]
-DEFINED = {np.dtype("f"): ["-DSCALAR=float", "-DSINGLE"], np.dtype("d"): ["-DSCALAR=double"]}
 
 
 def compile_kernels(folder, dtype, *flags):

@@ -24,11 +24,19 @@ typedef long long Index;
 #define SLICE 512
 // Centers whose sums fit in the shared memory of a block, one for each of its threads.
 #define FEW 16
+// By their bits: NVRTC has no headers that would name them.
+#define INF __longlong_as_double(0x7ff0000000000000LL)
+#define NO_NUMBER __longlong_as_double(0x7ff8000000000000LL)
 // The squared length below which a row counts as zero; `dkmeans.distance` has it too.
 #define SMALLEST_SQUARED_NORM 1e-12
 
-static __device__ __forceinline__ float fused(float a, float b, float c) { return fmaf(a, b, c); }
-static __device__ __forceinline__ double fused(double a, double b, double c) { return fma(a, b, c); }
+static __device__ __forceinline__ Scalar fused(Scalar a, Scalar b, Scalar c) {
+#ifdef SINGLE
+    return fmaf(a, b, c);
+#else
+    return fma(a, b, c);
+#endif
+}
 
 static __device__ __forceinline__ Index this_thread() {
     return (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -119,7 +127,7 @@ extern "C" __global__ void find_scales(const Scalar *points, Index n, Index d, d
     Index row = this_thread();
     if (row >= n) return;
     double square = sum_of(Squares{points + row * d}, d);
-    if (square == INFINITY) square = NAN;
+    if (square == INF) square = NO_NUMBER;
     scales[row] = 1.0 / sqrt(square < SMALLEST_SQUARED_NORM ? SMALLEST_SQUARED_NORM : square);
 }
 
@@ -146,7 +154,7 @@ struct Rounding {
 
     __device__ Scalar margin(Scalar square) const {
         double bound = sqrt((double)square) * largest + half;
-        return bound < limit ? (Scalar)(factor * bound + floor) : (Scalar)INFINITY;
+        return bound < limit ? (Scalar)(factor * bound + floor) : (Scalar)INF;
     }
 };
 
@@ -195,7 +203,7 @@ score_tile(const Rows &rows, const Scalar *weights, const Scalar *halves, Index 
     Scalar next_rows[ROW_LOADS], next_weights[LOADS], square = 0;
     Ranked own[R];
 #pragma unroll
-    for (int i = 0; i < R; ++i) own[i] = Ranked{(Scalar)INFINITY, (Scalar)INFINITY, 0};
+    for (int i = 0; i < R; ++i) own[i] = Ranked{(Scalar)INF, (Scalar)INF, 0};
 
     auto fetch = [&](Index slice, Index from) {
 #pragma unroll
@@ -318,7 +326,7 @@ settle(const Scalar *points, Index n, Index d, const double *scales, const Scala
     const int thread = threadIdx.x;
     for (Index place = blockIdx.x; place < (Index)*in_doubt; place += gridDim.x) {
         const Index row = doubts[place];
-        double least = INFINITY;
+        double least = INF;
         Index owner = k;
         for (Index center = thread; center < k; center += THREADS) {
             Scalar score = halves[center];

@@ -23,6 +23,11 @@ from dkmeans.state import FloatArray, IndexArray, PartialSums
 PIECE_BYTES = 32 * 2**20
 # As in `cuda_kernels.cu`.
 THREADS, SLICE, FEW = 256, 512, 16
+# What the kernels are compiled with for rows of a dtype.
+DEFINED = {
+    np.dtype(np.float32): ("-DSCALAR=float", "-DSINGLE"),
+    np.dtype(np.float64): ("-DSCALAR=double",),
+}
 # The kernels that score, by how many centers they take at a time, and their rows.
 _TILES = {16: 256, 64: 128, 128: 128}
 # Weights are filled up so that every kernel's panels are whole.
