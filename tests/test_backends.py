@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dkmeans import Invalid
 from dkmeans.backends import packing, select
 from dkmeans.backends.launches import Launches
 from dkmeans.distance import Centers, Distance
@@ -19,7 +20,8 @@ DTYPES = (np.float32, np.float64)
 
 # One test over shapes, dtypes, metrics, offsets and ties, for each of the siblings; the native one
 # also for the vectors of other processors, which LLVM breaks up into those of this one, and with
-# the matrix unit where it would not be worth it; the CUDA kernels as the host runs them.
+# the matrix unit where it would not be worth it; the CUDA kernels as the host runs them, and on a
+# GPU where there is one.
 BACKENDS = (
     "numpy",
     "native",
@@ -29,6 +31,7 @@ BACKENDS = (
     "native with a matrix unit",
     "native with scores as wide as the rows",
     "cuda on the host",
+    "cuda",
 )
 
 
@@ -38,6 +41,12 @@ def backend(request, tmp_path_factory):
         if shutil.which("g++") is None:
             pytest.skip("no C++ compiler")
         yield Launches(HostDevice(tmp_path_factory.mktemp("cuda")))
+        return
+    if request.param == "cuda":
+        try:
+            yield select("cuda")
+        except Invalid as error:
+            pytest.skip(str(error))
         return
     name, _, width = request.param.partition(" with ")
     with pytest.MonkeyPatch.context() as patch:

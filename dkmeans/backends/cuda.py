@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -93,8 +93,15 @@ class _Lane(threading.local):
     """What a thread works with: a stream to compute on, one to copy on, and buffers."""
 
     def __init__(self) -> None:
-        self.compute, self.copy = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
         self._buffers: list[_Buffer] = []
+
+    @cached_property
+    def compute(self) -> Any:
+        return cupy.cuda.Stream(non_blocking=True)
+
+    @cached_property
+    def copy(self) -> Any:
+        return cupy.cuda.Stream(non_blocking=True)
 
     def buffers(self, size: int) -> list[_Buffer]:
         """Buffers of this size at least."""
@@ -116,11 +123,15 @@ class _Lane(threading.local):
 class _Kept:
     """Rows that stay on the device, by what tells them from others: a cache under a budget."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._bytes = most, 0
+    def __init__(self) -> None:
+        self._bytes = 0
         self._kept: dict[Any, Any] = {}
         # A finalizer may run wherever memory is taken, in here too.
         self._lock = threading.RLock()
+
+    @cached_property
+    def _most(self) -> int:
+        return int(_KEPT_PART * cupy.cuda.runtime.memGetInfo()[0])
 
     def find(self, points: FloatArray) -> Any:
         """The rows on the device, or None."""
@@ -166,13 +177,12 @@ def _name(points: FloatArray) -> Any:
 
 
 class _Gpu:
-    """The current GPU of this process."""
+    """The current GPU of this process, which is not touched before it is used."""
 
     xp = cupy
 
     def __init__(self) -> None:
-        self._lane = _Lane()
-        self._kept = _Kept(int(_KEPT_PART * cupy.cuda.runtime.memGetInfo()[0]))
+        self._lane, self._kept = _Lane(), _Kept()
         self._kernel = cache(_kernel)
 
     def work(self) -> AbstractContextManager[object]:
