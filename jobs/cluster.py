@@ -63,16 +63,16 @@ def _gpu_cluster() -> Any:
         Invalid: dask-cuda is not installed, or there is no GPU.
     """
     try:
-        select("cuda")
-    except Invalid as error:
-        raise Invalid(f"--cluster local-cuda must have a GPU: {error}") from error
-    try:
         from dask_cuda import LocalCUDACluster  # noqa: PLC0415 of an extra
     except ImportError as error:
         raise Invalid(
             "--cluster local-cuda must have dask-cuda; install dkmeans[gpu-cuda12] or "
             f"dkmeans[gpu-cuda13]: {error}"
         ) from error
+    try:
+        select("cuda")
+    except Invalid as error:
+        raise Invalid(f"--cluster local-cuda must have a GPU: {error}") from error
     return LocalCUDACluster
 
 

@@ -18,6 +18,7 @@ import pytest
 from dkmeans import Invalid
 from dkmeans.backends import array_api, launches, select
 from dkmeans.backends.launches import DEFINED, Launches
+from dkmeans.backends.resident import Resident
 from dkmeans.distance import Centers, Distance
 from tests.host_device import SOURCE, HostDevice
 from tests.reference import METRICS
@@ -138,6 +139,53 @@ def test_rows_may_come_in_any_number_of_pieces(on_host, k, metric, monkeypatch):
     assert on_host.nearest(rows, centers)[0].tolist() == index.tolist()
     assert on_host.nearest(rows, centers)[1].tolist() == apart.tolist()
     assert on_host.distances(rows, centers).tobytes() == everything.tobytes()
+
+
+# --- What stays on a device ---
+
+
+def frozen(rows):
+    rows.flags.writeable = False
+    return rows
+
+
+def test_rows_that_cannot_change_stay_until_the_host_lets_go_of_them():
+    resident = Resident(lambda: 100, np.empty)
+    rows = frozen(np.ones((3, 4), np.float32))
+    assert resident.find(rows) is None
+    room = resident.room(rows)
+    room[...] = rows
+    resident.keep(rows, room)
+    assert resident.find(rows) is resident.find(rows[:]) is room
+    assert resident.find(rows[1:]) is None
+    assert resident.bytes == 48
+    part = rows[:2]
+    del rows
+    assert resident.bytes == 48  # a part of them is still needed
+    del part
+    assert resident.bytes == 0
+
+
+def test_rows_that_may_change_and_those_that_do_not_fit_are_sent_anew():
+    resident = Resident(lambda: 100, np.empty)
+    assert resident.room(np.ones((3, 4), np.float32)) is None
+    assert resident.room(frozen(np.ones((30, 4), np.float32))) is None
+    view = np.ones((3, 4), np.float32)[:2]
+    assert resident.room(frozen(view)) is None  # who owns them may write to them
+    assert resident.bytes == 0
+
+
+def test_of_two_threads_that_send_the_same_rows_the_first_ones_stay():
+    resident, rows = Resident(lambda: 100, np.empty), frozen(np.ones((3, 4), np.float32))
+    first, second = resident.room(rows), resident.room(rows)
+    assert resident.bytes == 96
+    resident.keep(rows, first)
+    resident.keep(rows, second)
+    assert resident.find(rows) is first
+    assert resident.bytes == 48
+    failed = resident.room(frozen(np.zeros((3, 4), np.float32)))
+    resident.give_back(failed)
+    assert resident.bytes == 48
 
 
 CHECKED = textwrap.dedent(

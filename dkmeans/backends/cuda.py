@@ -9,7 +9,6 @@ is room.
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cache, cached_property
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dkmeans.backends.launches import DEFINED, THREADS, Launches
+from dkmeans.backends.resident import Resident
 from dkmeans.distance import Centers
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
@@ -120,69 +120,14 @@ class _Lane(threading.local):
         self.compute.wait_event(buffer.copied)
 
 
-class _Kept:
-    """Rows that stay on the device, by what tells them from others: a cache under a budget."""
-
-    def __init__(self) -> None:
-        self._bytes = 0
-        self._kept: dict[Any, Any] = {}
-        # A finalizer may run wherever memory is taken, in here too.
-        self._lock = threading.RLock()
-
-    @cached_property
-    def _most(self) -> int:
-        return int(_KEPT_PART * cupy.cuda.runtime.memGetInfo()[0])
-
-    def find(self, points: FloatArray) -> Any:
-        """The rows on the device, or None."""
-        return self._kept.get(_name(points)) if _owner(points) is not None else None
-
-    def room(self, points: FloatArray) -> Any:
-        """Room for rows that will stay; None where there is none, or the rows may change."""
-        with self._lock:
-            if _owner(points) is None or self._bytes + points.nbytes > self._most:
-                return None
-            self._bytes += points.nbytes
-        return cupy.empty(points.shape, points.dtype)
-
-    def keep(self, points: FloatArray, copied: Any) -> None:
-        """Keep rows, all of which have been sent, until the host lets go of its own."""
-        name, owner = _name(points), _owner(points)
-        with self._lock:
-            if name in self._kept:  # another thread was first
-                self._bytes -= copied.nbytes
-            else:
-                self._kept[name] = copied
-                weakref.finalize(owner, self._drop, name).atexit = False
-
-    def give_back(self, copied: Any) -> None:
-        """Count room no longer that was not filled after all."""
-        with self._lock:
-            self._bytes -= copied.nbytes
-
-    def _drop(self, name: Any) -> None:
-        with self._lock:
-            self._bytes -= self._kept.pop(name).nbytes
-
-
-def _owner(points: FloatArray) -> Any:
-    """The array whose memory rows lie in; None where they could change, or are nobody's."""
-    owner = points if points.base is None else points.base
-    frozen = isinstance(owner, np.ndarray) and owner.base is None and not owner.flags.writeable
-    return owner if frozen else None
-
-
-def _name(points: FloatArray) -> Any:
-    return points.ctypes.data, points.shape, points.strides, points.dtype
-
-
 class _Gpu:
     """The current GPU of this process, which is not touched before it is used."""
 
     xp = cupy
 
     def __init__(self) -> None:
-        self._lane, self._kept = _Lane(), _Kept()
+        self._lane = _Lane()
+        self._resident = Resident(_room_to_keep, cupy.empty)
         self._kernel = cache(_kernel)
 
     def work(self) -> AbstractContextManager[object]:
@@ -192,20 +137,20 @@ class _Gpu:
         self._kernel(kernel, np.dtype(dtype))((blocks,), (THREADS,), arguments)
 
     def pieces(self, points: FloatArray, most: int) -> Iterator[Any]:
-        found = self._kept.find(points)
+        found = self._resident.find(points)
         if found is not None:
             yield from (found[start : start + most] for start in range(0, len(points), most))
             return
-        room = self._kept.room(points)
+        room = self._resident.room(points)
         try:
             yield from self._sent(points, most, room)
         except BaseException:
             if room is not None:
-                self._kept.give_back(room)
+                self._resident.give_back(room)
             raise
         if room is not None:
             self._lane.copy.synchronize()
-            self._kept.keep(points, room)
+            self._resident.keep(points, room)
 
     def _sent(self, points: FloatArray, most: int, room: Any) -> Iterator[Any]:
         """The rows, piece by piece, copied to a buffer, or into the room where they will stay."""
@@ -220,8 +165,15 @@ class _Gpu:
             yield target
             buffer.used.record(lane.compute)
 
+    def finish(self) -> None:
+        self._lane.compute.synchronize()
+
     def to_host(self, values: Any) -> FloatArray:
         return np.asarray(values.get(stream=self._lane.compute))
+
+
+def _room_to_keep() -> int:
+    return int(_KEPT_PART * cupy.cuda.runtime.memGetInfo()[0])
 
 
 def _view(memory: Any, rows: FloatArray) -> Any:

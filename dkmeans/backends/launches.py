@@ -63,6 +63,10 @@ class Device(Protocol):
         """The (n, d) rows on the device, at most so many at a time, each until the next."""
         ...
 
+    def finish(self) -> None:
+        """Wait for what the calling thread has begun."""
+        ...
+
     def to_host(self, values: Any) -> FloatArray:
         """The values of an array of the device's, once they are there."""
         ...
@@ -127,8 +131,8 @@ def _rounding(
 class _Prepared:
     """Packed centers, for as long as the centers live: many chunks meet the same ones."""
 
-    def __init__(self, xp: Any) -> None:
-        self._xp = xp
+    def __init__(self, device: Device) -> None:
+        self._device = device
         self._kept: WeakKeyDictionary[Centers, dict[Any, _Packed]] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
@@ -136,7 +140,8 @@ class _Prepared:
         with self._lock:
             kept = self._kept.setdefault(centers, {})
             if dtype not in kept:
-                kept[dtype] = _Packed.of(centers, dtype, self._xp)
+                kept[dtype] = _Packed.of(centers, dtype, self._device.xp)
+                self._device.finish()  # other threads will use it
             return kept[dtype]
 
 
@@ -159,7 +164,7 @@ class Launches:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._prepared = _Prepared(device.xp)
+        self._prepared = _Prepared(device)
 
     @_QUIET
     def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
