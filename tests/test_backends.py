@@ -2,6 +2,7 @@
 
 import shutil
 import tracemalloc
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ BACKENDS = (
     "native with a matrix unit",
     "native with scores as wide as the rows",
     "cuda on the host",
-    "cuda",
+    *(["cuda"] if find_spec("cupy") else []),
 )
 
 

@@ -233,10 +233,7 @@ def test_flags_come_from_a_file_too_and_win_over_it(run_json, store, tmp_path):
         (["--workers", "2"], "--workers must come with --cluster local"),
         (["--cluster", "nowhere"], "--cluster must be threads, local, local-cuda or tcp://"),
         (["--cluster", "local", "--memory-limit", "much"], "--memory-limit must be a size"),
-        (
-            ["--cluster", "local-cuda"],
-            "--cluster local-cuda must have a GPU: backend 'cuda' cannot",
-        ),
+        (["--cluster", "local-cuda"], "--cluster local-cuda must have "),
         (["--backend", "cuda"], "backend 'cuda' cannot be used on this machine: "),
         (["--relative-tolerance", "-1"], "relative_tolerance must be > 0"),
         (["--config", "nothere.toml"], "nothere.toml cannot be read"),

@@ -128,13 +128,12 @@ class _Gpu:
     def __init__(self) -> None:
         self._lane = _Lane()
         self._resident = Resident(_room_to_keep, cupy.empty)
-        self._kernel = cache(_kernel)
 
     def work(self) -> AbstractContextManager[object]:
         return self._lane.compute  # type: ignore[no-any-return]
 
     def launch(self, kernel: str, dtype: DTypeLike, blocks: int, *arguments: Any) -> None:
-        self._kernel(kernel, np.dtype(dtype))((blocks,), (THREADS,), arguments)
+        _kernel(kernel, np.dtype(dtype))((blocks,), (THREADS,), arguments)
 
     def pieces(self, points: FloatArray, most: int) -> Iterator[Any]:
         found = self._resident.find(points)
@@ -188,6 +187,7 @@ def _module(dtype: np.dtype[Any]) -> Any:
     return cupy.RawModule(code=source, options=("-std=c++17", "--fmad=false", *DEFINED[dtype]))
 
 
+@cache
 def _kernel(name: str, dtype: np.dtype[Any]) -> Any:
     return _module(dtype).get_function(name)
 

@@ -95,7 +95,6 @@ class _Packed:
     cosine: bool
 
     @classmethod
-    @_QUIET
     def of(cls, centers: Centers, dtype: np.dtype[Any], xp: Any) -> _Packed:
         cosine = centers.distance is Distance.COSINE
         exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
@@ -140,7 +139,8 @@ class _Prepared:
         with self._lock:
             kept = self._kept.setdefault(centers, {})
             if dtype not in kept:
-                kept[dtype] = _Packed.of(centers, dtype, self._device.xp)
+                with _QUIET:
+                    kept[dtype] = _Packed.of(centers, dtype, self._device.xp)
                 self._device.finish()  # other threads will use it
             return kept[dtype]
 
