@@ -407,17 +407,17 @@ static __device__ double sum_across(double *room, double mine, int side) {
 // lie beside each other. `side` columns are added up at a time, a power of two.
 
 // Adds up slices of rows that lie beside each other, for few centers: each thread has a sum of its
-// own for each.
+// own for each. The squares are only needed altogether; those of the first center are those of all.
 extern "C" __global__ void __launch_bounds__(THREADS)
 add_few(const Scalar *points, Index n, Index d, const double *scales, const double *exact, Index k,
         const Index *winners, Index side, double *parts) {
     __shared__ double sums[FEW][THREADS];
+    __shared__ unsigned short won[FEW][THREADS];
     __shared__ double room[THREADS];
     const int thread = threadIdx.x, lane = thread / (int)side, lanes = THREADS / (int)side;
     const Index start = (Index)blockIdx.x * SLICE, stop = start + SLICE < n ? start + SLICE : n;
-    double squares[FEW], counts[FEW];
-#pragma unroll
-    for (int center = 0; center < FEW; ++center) squares[center] = counts[center] = 0.0;
+    double square = 0.0;
+    for (int center = 0; center < k; ++center) won[center][thread] = 0;
     double *mine = parts + (Index)blockIdx.x * (d + 2);
     const Index apart = (Index)gridDim.x * (d + 2);
     for (Index first = 0; first < d; first += side) {
@@ -427,22 +427,19 @@ add_few(const Scalar *points, Index n, Index d, const double *scales, const doub
             const int center = (int)winners[row];
             double part = part_of(points, scales, exact, k, d, row, column, center);
             sums[center][thread] += part;
-#pragma unroll
-            for (int each = 0; each < FEW; ++each)  // written so that they can be registers
-                if (each == center) squares[each] += part * part, counts[each] += column == 0;
+            square += part * part;
+            won[center][thread] += column == 0;
         }
         for (int center = 0; center < k; ++center) {
             double total = sum_across(room, sums[center][thread], (int)side);
             if (lane == 0 && column < d) mine[center * apart + column] = total;
         }
     }
-#pragma unroll
-    for (int center = 0; center < FEW; ++center) {
-        if (center >= k) break;
-        double square = sum_across(room, squares[center], 1);
-        double count = sum_across(room, counts[center], 1);
+    square = sum_across(room, square, 1);
+    for (int center = 0; center < k; ++center) {
+        double count = sum_across(room, won[center][thread], 1);
         if (thread != 0) continue;
-        mine[center * apart + d] = square;
+        mine[center * apart + d] = center ? 0.0 : square;
         mine[center * apart + d + 1] = count;
     }
 }

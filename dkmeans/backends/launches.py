@@ -21,6 +21,9 @@ from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Of rows, and of what is found for them, so much is on the device at a time.
 PIECE_BYTES = 32 * 2**20
+# So many of these are for what is found for a row: whose it is, how sure that is, and its place
+# among the others.
+_FOUND_BYTES = 64
 # As in `cuda_kernels.cu`.
 THREADS, SLICE, FEW = 256, 512, 16
 # What the kernels are compiled with for rows of a dtype.
@@ -106,8 +109,8 @@ class _Packed:
         weights, halves = np.zeros((d, width), dtype), np.full(width, np.inf, dtype)
         weights[:, :k], halves[:k] = -shifted.T, 0.0 if cosine else 0.5 * squares
         rounding = _rounding(dtype, d, float(squares.max()), cosine=cosine)
-        arrays = (weights, halves, shift, np.ascontiguousarray(exact.T))
-        return cls(*map(xp.asarray, arrays), rounding, (k, d), cosine)
+        arrays = [xp.asarray(each) for each in (weights, halves, shift, exact.T.copy())]
+        return cls(arrays[0], arrays[1], arrays[2], arrays[3], rounding, (k, d), cosine)
 
 
 def _rounding(
@@ -135,12 +138,12 @@ class _Prepared:
         self._kept: WeakKeyDictionary[Centers, dict[Any, _Packed]] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
+    @_QUIET
     def __call__(self, centers: Centers, dtype: np.dtype[Any]) -> _Packed:
         with self._lock:
             kept = self._kept.setdefault(centers, {})
             if dtype not in kept:
-                with _QUIET:
-                    kept[dtype] = _Packed.of(centers, dtype, self._device.xp)
+                kept[dtype] = _Packed.of(centers, dtype, self._device.xp)
                 self._device.finish()  # other threads will use it
             return kept[dtype]
 
@@ -173,7 +176,7 @@ class Launches:
             packed = self._prepared(centers, points.dtype)
             (k, d) = packed.shape
             totals = self._device.xp.zeros((k, d + 2))
-            for piece in self._pieces(points, packed, 0):
+            for piece in self._pieces(points, packed):
                 self._add_up(piece, self._winners(piece, packed), packed, totals)
             found = self._device.to_host(totals)
         sums, counts = np.ascontiguousarray(found[:, :d]), found[:, d + 1].astype(np.int64)
@@ -187,7 +190,7 @@ class Launches:
         index, apart, start = np.empty(len(points), np.int64), np.empty(len(points)), 0
         with self._device.work():
             packed = self._prepared(centers, points.dtype)
-            for piece in self._pieces(points, packed, 0):
+            for piece in self._pieces(points, packed):
                 winners = self._winners(piece, packed)
                 found = self._device.xp.empty(len(winners))
                 self._launch(
@@ -209,17 +212,15 @@ class Launches:
                 start += len(apart)
         return found
 
-    def _pieces(self, points: FloatArray, packed: _Packed, beside: int) -> Iterator[_Piece]:
+    def _pieces(
+        self, points: FloatArray, packed: _Packed, beside: int = _FOUND_BYTES
+    ) -> Iterator[_Piece]:
         """The rows, piece by piece, with their scales; `beside` are bytes that a row needs more."""
         xp, row_bytes = self._device.xp, points.shape[1] * points.itemsize + beside
         for rows in self._device.pieces(points, max(1, PIECE_BYTES // row_bytes)):
             piece = _Piece(rows, xp.empty(len(rows)) if packed.cosine else _NOTHING)
             if packed.cosine:
-                n, d = rows.shape
-                blocks = -(-n // THREADS)
-                self._device.launch(
-                    "find_scales", rows.dtype, blocks, rows, np.int64(n), np.int64(d), piece.scales
-                )
+                self._launch("find_scales", piece, len(rows))
             yield piece
 
     def _winners(self, piece: _Piece, packed: _Packed) -> Any:
