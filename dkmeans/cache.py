@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import psutil
 
 from dkmeans.state import FloatArray
@@ -105,7 +106,7 @@ class Cache:
             return reading.result()
         try:
             rows = read()
-            rows.flags.writeable = False
+            _freeze(rows)
             self.relieve(fit)
             with self._lock:
                 self._keep(fit, key, rows, in_parts=in_parts)
@@ -190,6 +191,13 @@ class Cache:
             self._recent[key] = rows
             while sum(each.nbytes for each in self._recent.values()) > _RECENT_BYTES:
                 self._recent.popitem(last=False)
+
+
+def _freeze(rows: FloatArray) -> None:
+    """See that nobody writes to rows, nor to what they are a view of: others may have copies."""
+    rows.flags.writeable = False
+    if isinstance(rows.base, np.ndarray):
+        rows.base.flags.writeable = False
 
 
 def _resident() -> int:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, expected
 
 # The first that a worker can use is chosen where none is named.
-BACKENDS = ("native", "numpy")
+BACKENDS = ("cuda", "native", "numpy")
 
 # Whether rows that are read again are kept: what fits, nothing, or everything.
 AUTO, NONE, MEMORY = CACHES = ("auto", "none", "memory")
@@ -33,8 +33,8 @@ class RunConfig:
         log_step_count_steps: Steps between lines of the log.
         client: The `distributed.Client` to run on; None takes the active one, and the threads of
             this process where there is none.
-        backend: What computes on the workers: "native" (compiled), "numpy", or None: the fastest
-            that each worker can use.
+        backend: What computes on the workers: "cuda" (an NVIDIA GPU), "native" (compiled), "numpy",
+            or None: the fastest that each worker can use.
         cache: Whether workers keep the rows of stored data in memory between iterations: "auto"
             keeps what fits and reads the rest anew, "none" keeps nothing, "memory" keeps all, and
             training is refused where that does not fit.

@@ -243,8 +243,8 @@ def _add_cluster(job: argparse.ArgumentParser) -> None:
     cluster.add_argument(
         "--cluster",
         metavar="WHERE",
-        help="threads (of this process; the default), local (worker processes), or the "
-        "tcp://... of a scheduler",
+        help="threads (of this process; the default), local (worker processes), local-cuda (one "
+        "for each GPU), or the tcp://... of a scheduler",
     )
     cluster.add_argument("--workers", type=int, metavar="W", help="worker processes (local)")
     cluster.add_argument(
@@ -254,8 +254,8 @@ def _add_cluster(job: argparse.ArgumentParser) -> None:
     cluster.add_argument(
         "--backend",
         choices=BACKENDS,
-        help="what computes: compiled code, or NumPy alone; by default the first that a worker "
-        "can use",
+        help="what computes: a GPU, compiled code, or NumPy alone; by default the first that a "
+        "worker can use",
     )
 
 

@@ -49,7 +49,8 @@ def test_either_way_of_saving_excludes_the_other():
 
 def test_a_backend_that_does_not_exist_is_refused_by_name():
     assert RunConfig(backend="numpy").backend == "numpy"
-    with pytest.raises(Invalid, match="backend must be one of 'native', 'numpy' or None, got 'c'"):
+    names = "'cuda', 'native', 'numpy'"
+    with pytest.raises(Invalid, match=f"backend must be one of {names} or None, got 'c'"):
         RunConfig(backend="c")
 
 

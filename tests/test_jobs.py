@@ -202,6 +202,7 @@ def test_info_tells_what_is_in_a_model(run, run_json, store, tmp_path):
 
 def test_info_tells_what_this_machine_computes_with(run_json):
     about = run_json("info", "--backends")
+    assert about["cuda"].startswith("backend 'cuda' cannot be used on this machine: ")
     assert about["default"].startswith("native")
     assert "bits" in about["native"]
     assert f"numpy {np.__version__}" in about["numpy"]
@@ -247,8 +248,10 @@ def test_flags_come_from_a_file_too_and_win_over_it(run_json, store, tmp_path):
         (["--batch-rows", "0"], "--batch-rows must be >= 1, got 0"),
         (["--columns", "a"], "--columns must come with a Parquet input"),
         (["--workers", "2"], "--workers must come with --cluster local"),
-        (["--cluster", "nowhere"], "--cluster must be threads, local or tcp://"),
+        (["--cluster", "nowhere"], "--cluster must be threads, local, local-cuda or tcp://"),
         (["--cluster", "local", "--memory-limit", "much"], "--memory-limit must be a size"),
+        (["--cluster", "local-cuda"], "--cluster local-cuda must have "),
+        (["--backend", "cuda"], "backend 'cuda' cannot be used on this machine: "),
         (["--relative-tolerance", "-1"], "relative_tolerance must be > 0"),
         (["--config", "nothere.toml"], "nothere.toml cannot be read"),
     ],

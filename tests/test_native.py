@@ -190,7 +190,7 @@ def test_the_kept_code_goes_stale_with_the_intrinsics_it_is_made_of():
 
 
 def test_a_backend_that_does_not_exist_is_refused():
-    with pytest.raises(Invalid, match="backend must be one of native, numpy, got 'cobol'"):
+    with pytest.raises(Invalid, match="backend must be one of cuda, native, numpy, got 'cobol'"):
         select("cobol")
 
 
