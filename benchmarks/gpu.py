@@ -95,10 +95,11 @@ def check_all(backend: Any, seed: int) -> bool:
 def problem(
     rng: np.random.Generator, shape: Shape, dtype: Any, distance: Distance
 ) -> tuple[np.ndarray, Centers]:
-    """Rows about centers that are far from zero, of which two are equal and two nearly."""
+    """Rows about centers that are far from zero, of which some are equal and two nearly."""
     n, d, k = shape
     values = rng.normal(size=(k, d)) + 30
     values[k // 2] = values[k // 3]
+    values[k - 1] = values[max(k - 2, 0)]  # one thread scores both
     values[k // 4] = values[0] + 1e-7 * rng.normal(size=d)
     rows = values[rng.integers(k, size=n)] + rng.normal(size=(n, d)) * rng.random((n, 1))
     return rows.astype(dtype), Centers(values.astype(dtype), distance)

@@ -47,6 +47,13 @@ def test_rows_are_read_once_and_cannot_be_changed(cache, reader):
         first[0] = 7
 
 
+def test_what_rows_are_a_view_of_cannot_be_changed_either(cache):
+    decoded = np.zeros(100)
+    keep(cache, "a", lambda: decoded.reshape(50, 2))
+    with pytest.raises(ValueError, match="read-only"):
+        decoded[0] = 7
+
+
 def test_what_does_not_fit_is_read_anew_and_puts_nothing_out(cache, reader):
     for _ in range(3):
         for key in "abc":

@@ -34,10 +34,11 @@ needs_cupy = pytest.mark.skipif(
 
 
 def problem(k, d, dtype, metric, n=1500):
-    """Rows about centers of which two are equal, and two nearly; all far from zero."""
+    """Rows about centers of which some are equal, and two nearly; all far from zero."""
     rng = np.random.default_rng(k * d)
     values = rng.normal(size=(k, d)) + 30
     values[k // 2] = values[k // 3]
+    values[k - 1] = values[max(k - 2, 0)]  # one thread scores both
     values[k // 4] = values[0] + 1e-7 * rng.normal(size=d)
     rows = values[rng.integers(k, size=n)] + rng.normal(size=(n, d)) * rng.random((n, 1))
     return rows.astype(dtype), Centers(values.astype(dtype), Distance(metric))
@@ -139,6 +140,18 @@ def test_rows_may_come_in_any_number_of_pieces(on_host, k, metric, monkeypatch):
     assert on_host.nearest(rows, centers)[0].tolist() == index.tolist()
     assert on_host.nearest(rows, centers)[1].tolist() == apart.tolist()
     assert on_host.distances(rows, centers).tobytes() == everything.tobytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize("k", [3, 20])
+@pytest.mark.parametrize("n", [1, 511, 512, 513, 1024, 1025])
+def test_every_row_is_added_once_where_slices_end(on_host, n, k):
+    rows = np.random.default_rng(n).normal(size=(n, 3)).astype("f")
+    centers = Centers(np.full((k, 3), 9, np.float32), Distance.SQUARED_EUCLIDEAN)
+    found = on_host.partial_sums(rows, centers)
+    assert found.counts.tolist() == [n] + [0] * (k - 1)
+    np.testing.assert_allclose(found.sums[0], rows.sum(axis=0, dtype=np.float64), rtol=1e-12)
+    assert not found.sums[1:].any()
 
 
 # --- What stays on a device ---

@@ -392,8 +392,7 @@ static __device__ __forceinline__ double part_of(const Scalar *points, const dou
 // first `side` threads have the sums. `side` is a power of two.
 static __device__ double sum_across(double *room, double mine, int side) {
     const int thread = threadIdx.x;
-    __syncthreads();  // all have read what was in the room
-    room[thread] = mine;
+    room[thread] = mine;  // nobody else reads it any more since the last barrier
     __syncthreads();
     for (int half = THREADS / 2; half >= side; half /= 2) {
         if (thread < half) room[thread] += room[thread + half];

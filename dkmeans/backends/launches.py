@@ -109,8 +109,9 @@ class _Packed:
         weights, halves = np.zeros((d, width), dtype), np.full(width, np.inf, dtype)
         weights[:, :k], halves[:k] = -shifted.T, 0.0 if cosine else 0.5 * squares
         rounding = _rounding(dtype, d, float(squares.max()), cosine=cosine)
-        arrays = [xp.asarray(each) for each in (weights, halves, shift, exact.T.copy())]
-        return cls(arrays[0], arrays[1], arrays[2], arrays[3], rounding, (k, d), cosine)
+        send = xp.asarray
+        columns = send(exact.T.copy())
+        return cls(send(weights), send(halves), send(shift), columns, rounding, (k, d), cosine)
 
 
 def _rounding(
