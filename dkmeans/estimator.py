@@ -99,8 +99,8 @@ class KMeans:
         relative_tolerance: float | None = None,
         config: RunConfig | None = None,
         *,
-        oversampling: float = 0.5,
-        initialization_rounds: int = 5,
+        oversampling: float = 1.25,
+        initialization_rounds: int = 3,
         initialization_rows: int | None = None,
     ) -> None:
         if config is not None and not isinstance(config, RunConfig):

@@ -94,6 +94,8 @@ def _ends(arguments: argparse.Namespace, rows: int) -> Ends:
 
 
 def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
+    names = "oversampling", "initialization_rounds", "initialization_rows"
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     return KMeans(
         arguments.num_clusters,
         arguments.model_dir,
@@ -106,6 +108,7 @@ def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
         ),
         relative_tolerance=ends.relative_tolerance,
         config=RunConfig(client=client, backend=arguments.backend, cache=arguments.cache or AUTO),
+        **given,
     )
 
 

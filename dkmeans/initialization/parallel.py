@@ -22,7 +22,7 @@ from dkmeans.distance import Centers, Distance, directions, project
 from dkmeans.errors import InvalidData
 from dkmeans.executors import Executor
 from dkmeans.initialization.draws import Draw, Drawn, Seed, meaningful
-from dkmeans.initialization.plus_plus import plus_plus
+from dkmeans.initialization.greedy import plus_plus
 from dkmeans.state import FloatArray, IndexArray
 
 # Of Lloyd's iterations over the candidates.
@@ -129,9 +129,9 @@ def find_candidates(
     found, latest, sure = first.values, first.values, len(first.values)
     for number in count():
         is_round = number < rounds.rounds
-        expected = rounds.oversampling * k if is_round else 0.0
         missing = 0 if is_round else max(0, k - sure)
-        draw = Draw(seed.of(number), expected, missing, first.distance)
+        wanted = rounds.oversampling * k if is_round else missing
+        draw = Draw(seed.of(number), wanted, not is_round, first.distance)
         look = Look(
             replace(first, values=found),
             replace(first, values=latest),
@@ -139,7 +139,7 @@ def find_candidates(
             not is_round and not missing,
         )
         (seen,) = executor.map_reduce(look_at, [rows], look)
-        latest, won = seen.drawn.rows, int(np.count_nonzero(seen.weights))
+        latest, won = seen.drawn.different(), int(np.count_nonzero(seen.weights))
         sure = won + len(latest)
         if len(latest) < missing or (sure < k and not seen.drawn.total > 0):
             raise InvalidData(
