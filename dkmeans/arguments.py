@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dkmeans.config import positive
-from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, expected
+from dkmeans.errors import Invalid, InvalidType, check_integer, expected
 from dkmeans.initialization import NAMES
 from dkmeans.points import as_points
 
@@ -71,10 +70,11 @@ def check_rounds(oversampling: float, rounds: int, rows: int | None) -> None:
     Raises:
         Invalid: a number is not above zero; InvalidType: one is no number.
     """
-    if oversampling is None:
-        raise InvalidType(expected("oversampling", "a number", oversampling))
-    check_number("oversampling", oversampling)
-    positive("oversampling", oversampling)
+    must = "a finite number above zero"
+    if isinstance(oversampling, bool) or not isinstance(oversampling, float | int | np.number):
+        raise InvalidType(expected("oversampling", must, oversampling))
+    if not 0 < oversampling < np.inf:
+        raise Invalid(expected("oversampling", must, oversampling))
     check_integer("initialization_rounds", rounds, 1)
     if rows is not None:
         check_integer("initialization_rows", rows, 1)

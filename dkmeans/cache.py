@@ -141,7 +141,7 @@ class Cache:
         fit = keeping.get()
         with self._lock:
             note = self._notes.get(fit.fit, {}).pop(key, None) if fit else None
-            self._bytes -= note.nbytes if note else 0
+            self._bytes -= 0 if note is None else note.nbytes
         return note
 
     def relieve(self, fit: Keeping) -> None:

@@ -116,8 +116,8 @@ class KMeans:
         *,
         num_restarts: int = 1,
         empty_clusters: str = EmptyClusters.KEEP,
-        oversampling: float = 0.5,
-        initialization_rounds: int = 5,
+        oversampling: float = 1.25,
+        initialization_rounds: int = 3,
         initialization_rows: int | None = None,
     ) -> None:
         if config is not None and not isinstance(config, RunConfig):

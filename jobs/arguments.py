@@ -12,6 +12,7 @@ from dkmeans_jobs.console import LOG_FORMATS
 
 from dkmeans import Invalid, __version__
 from dkmeans.config import BACKENDS, CACHES
+from dkmeans.initialization import NAMES
 from dkmeans.relocation import EmptyClusters
 
 # Flags on the line that overrule an entry of another name, because the two exclude each other.
@@ -80,8 +81,24 @@ def _add_train(jobs: Any) -> None:
     model.add_argument("--num-clusters", type=int, metavar="K", help="how many clusters")
     _add_model_dir(model, "where the model is kept")
     model.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="the distance")
+    model.add_argument("--init", choices=NAMES, help="how the first centers are found")
     model.add_argument(
-        "--init", choices=("random", "kmeans_plus_plus"), help="how the first centers are found"
+        "--oversampling",
+        type=float,
+        metavar="L",
+        help="candidates that a round of k-means|| draws, as a multiple of K (default 1.25)",
+    )
+    model.add_argument(
+        "--initialization-rounds",
+        type=int,
+        metavar="R",
+        help="rounds of k-means|| (default 3): each goes over the rows, and so does their end",
+    )
+    model.add_argument(
+        "--initialization-rows",
+        type=int,
+        metavar="N",
+        help="look at so many rows only, drawn at random (k-means|| and afk-mc2)",
     )
     model.add_argument("--seed", type=int, metavar="S", help="of the random draws")
     model.add_argument(

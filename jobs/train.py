@@ -100,6 +100,8 @@ def _ends(arguments: argparse.Namespace, rows: int) -> Ends:
 
 
 def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
+    names = "oversampling", "initialization_rounds", "initialization_rows"
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     return KMeans(
         arguments.num_clusters,
         arguments.model_dir,
@@ -120,6 +122,7 @@ def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
         ),
         num_restarts=1 if arguments.num_restarts is None else arguments.num_restarts,
         empty_clusters=arguments.empty_clusters or EmptyClusters.KEEP,
+        **given,
     )
 
 

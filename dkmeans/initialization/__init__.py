@@ -21,8 +21,8 @@ from dkmeans.errors import Invalid, InvalidData
 from dkmeans.executors import Executor
 from dkmeans.initialization.chains import end_chains
 from dkmeans.initialization.draws import Seed
+from dkmeans.initialization.greedy import plus_plus
 from dkmeans.initialization.parallel import Rounds, find_candidates, pick
-from dkmeans.initialization.plus_plus import plus_plus
 from dkmeans.initialization.rows import fetch, one_pass, sample
 from dkmeans.points import point_dtype
 from dkmeans.state import FloatArray

@@ -135,12 +135,15 @@ def end_chains(
     Raises:
         InvalidData: there are fewer than k different rows, or one is not finite.
     """
+    if k == 1:
+        return first.values
     wanted = (k - 1) * _LENGTH
     # The number of events is not settled: so many more that there are too few once in a billion.
     task = Proposing(first, 0.5 * (wanted + 6 * wanted**0.5 + 32), rows.rows, seed.of(0))
     (found,) = executor.map_reduce(propose, [rows], task)
     rng = seed.of(1).generator()
-    order = np.resize(rng.permutation(len(found.numbers)), wanted)
+    in_order = np.lexsort((found.reach, found.numbers))  # whatever chunks they came from
+    order = np.resize(rng.permutation(in_order), wanted)
     numbers, apart = found.numbers[order], found.apart[order]
     chances = apart / found.total + 1.0 / rows.rows if found.total else np.ones(wanted)
     unique, place = np.unique(numbers, return_inverse=True)

@@ -73,30 +73,33 @@ class Draw:
 
     Attributes:
         seed: Of the rows' numbers u.
-        expected: l: a row of weight w is drawn with probability min(1, l w / sum of all w).
-        least: So many different rows are drawn at least, those with the largest w / u (priority
-            sampling: Duffield, Lund and Thorup 2007), if there are so many of any weight.
-        distance: By which rows are the same: those of the same direction, for cosine.
+        count: How many, l.
+        is_exact: Whether so many different rows are drawn, if there are so many of any weight:
+            those with the largest w / u (priority sampling: Duffield, Lund and Thorup 2007). If
+            not, so many are to be expected, perhaps with copies: each row of weight w is drawn with
+            probability min(1, l w / sum of all w), whatever becomes of the others.
+        distance: By which rows are copies: those of the same direction, for cosine.
     """
 
     seed: Seed
-    expected: float
-    least: int
+    count: float
+    is_exact: bool
     distance: Distance
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """Different rows drawn in proportion to their weights: a monoid under `+`.
+    """Rows drawn in proportion to their weights: a monoid under `+`.
 
-    The sum of all weights, s, is known at the end only; but u < l w / s where w / u > s / l, and s
-    only grows. So a part keeps the rows with w / u > s / l for its own s, of which there are l to
-    be expected, and loses none that is drawn in the end.
+    Where their number is only expected: the sum of all weights, s, is known at the end
+    only; but u < l w / s where w / u > s / l, and s only grows. So a part keeps the rows with
+    w / u > s / l for its own s, of which there are l to be expected, and loses none that is drawn
+    in the end.
 
     Attributes:
         draw: Which were to be drawn.
         total: The sum of the weights of all rows, drawn or not.
-        priorities: (m,) float64, w / u of those drawn, in falling order.
+        priorities: (m,) float64, w / u of those drawn.
         numbers: (m,) their row numbers.
         rows: (m, d) the rows themselves.
     """
@@ -123,20 +126,30 @@ class Drawn:
             np.concatenate([self.rows, other.rows]),
         )._cut()
 
+    def different(self) -> FloatArray:
+        """The rows drawn, each of them once, (m, d); the likeliest first."""
+        return self._at(self._without_copies(len(self.numbers))).rows
+
     def _cut(self) -> Drawn:
-        """Only the rows that may be among those drawn of all, each of them once."""
-        bound = self.total / self.draw.expected if self.draw.expected else np.inf
-        least = self.draw.least
-        maybe = np.flatnonzero(self.priorities > (0.0 if least else bound))
-        order = maybe[np.lexsort((self.numbers[maybe], -self.priorities[maybe]))]
-        kept: dict[bytes, int] = {}
-        for place in order.tolist():
-            if len(kept) >= least and not self.priorities[place] > bound:
-                break
-            kept.setdefault(_identity(self.rows[place], self.draw.distance), place)
-        mine = np.fromiter(kept.values(), np.int64, len(kept))
-        columns = self.priorities[mine], self.numbers[mine], self.rows[mine]
+        """Only the rows that may be among those drawn of all."""
+        if self.draw.is_exact:
+            return self._at(self._without_copies(int(self.draw.count)))
+        return self._at(np.flatnonzero(self.priorities > self.total / self.draw.count))
+
+    def _at(self, places: IndexArray) -> Drawn:
+        columns = self.priorities[places], self.numbers[places], self.rows[places]
         return Drawn(self.draw, self.total, *columns)
+
+    def _without_copies(self, most: int) -> IndexArray:
+        """Where the first so many different rows are, in falling order of their priorities."""
+        maybe = np.flatnonzero(self.priorities > 0) if most else np.empty(0, np.int64)
+        order = maybe[np.lexsort((self.numbers[maybe], -self.priorities[maybe]))]
+        found: dict[bytes, int] = {}
+        for place in order.tolist():
+            if len(found) == most:
+                break
+            found.setdefault(_identity(self.rows[place], self.draw.distance), place)
+        return np.fromiter(found.values(), np.int64, len(found))
 
 
 def _identity(row: FloatArray, distance: Distance) -> bytes:

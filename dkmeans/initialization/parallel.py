@@ -22,7 +22,7 @@ from dkmeans.distance import Centers, Distance, directions, project
 from dkmeans.errors import InvalidData
 from dkmeans.executors import Executor
 from dkmeans.initialization.draws import Draw, Drawn, Seed, meaningful
-from dkmeans.initialization.plus_plus import plus_plus
+from dkmeans.initialization.greedy import plus_plus
 from dkmeans.state import FloatArray, IndexArray
 
 # Of Lloyd's iterations over the candidates.
@@ -129,9 +129,9 @@ def find_candidates(
     found, latest, sure = first.values, first.values, len(first.values)
     for number in count():
         is_round = number < rounds.rounds
-        expected = rounds.oversampling * k if is_round else 0.0
         missing = 0 if is_round else max(0, k - sure)
-        draw = Draw(seed.of(number), expected, missing, first.distance)
+        wanted = rounds.oversampling * k if is_round else missing
+        draw = Draw(seed.of(number), wanted, not is_round, first.distance)
         look = Look(
             replace(first, values=found),
             replace(first, values=latest),
@@ -139,7 +139,7 @@ def find_candidates(
             not is_round and not missing,
         )
         (seen,) = executor.map_reduce(look_at, [rows], look)
-        latest, won = seen.drawn.rows, int(np.count_nonzero(seen.weights))
+        latest, won = seen.drawn.different(), int(np.count_nonzero(seen.weights))
         sure = won + len(latest)
         if len(latest) < missing or (sure < k and not seen.drawn.total > 0):
             raise InvalidData(
@@ -159,7 +159,8 @@ def look_at(chunk: Chunk, look: Look) -> Seen:
         InvalidData: rows that cannot be read, are not as wide as they should be, or not finite.
     """
     points = chunk.load(look.candidates.width)
-    key = "nearest", chunk.number, chunk.rows
+    # Starts of one fit have seeds of their own, and must not find each other's notes.
+    key = "nearest", look.draw.seed.entropy, chunk.number, chunk.rows
     nearest = _brought_up_to_date(cast(Nearest | None, kept.take_note(key)), points, look)
     if not np.isfinite(nearest.apart).all():
         raise chunk.complaint(points)

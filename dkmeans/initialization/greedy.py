@@ -9,15 +9,19 @@ multiplies matrices leave no trace in it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from dkmeans.distance import squared_norms
 from dkmeans.executors import cores
 from dkmeans.state import FloatArray, IndexArray
+
+R = TypeVar("R")
 
 # Rows that are compared by one matrix product, and pairs that are measured at a time.
 _BLOCK_ROWS = 2**14
@@ -136,7 +140,7 @@ class _Search:
     def __init__(self, table: _Table, weights: FloatArray, pool: ThreadPoolExecutor) -> None:
         self._table, self._weights, self._pool = table, weights, pool
         self._nearest = np.empty(len(weights))
-        self._starts = np.arange(0, len(weights), _BLOCK_ROWS)
+        self._starts = range(0, len(weights), _BLOCK_ROWS)
 
     def begin(self, drawn: IndexArray) -> int:
         """The row number of the candidate that is picked first."""
@@ -151,15 +155,16 @@ class _Search:
 
     def draw(self, count: int, rng: np.random.Generator) -> IndexArray:
         """So many row numbers, in proportion to weight times squared distance."""
-        potential = self._weights * self._nearest
-        stops = np.cumsum(np.add.reduceat(potential, self._starts))
+        stops = np.cumsum(self._weights * self._nearest)
         if not stops[-1] > 0:
-            return rng.integers(len(potential), size=count)
-        return np.array([self._place(potential, stops, p) for p in rng.random(count) * stops[-1]])
+            return rng.integers(len(stops), size=count)
+        drawn = np.searchsorted(stops, rng.random(count) * stops[-1], "right")
+        # Rounded, a number below one times the sum may be the sum: the last row of any weight.
+        return np.asarray(np.minimum(drawn, np.searchsorted(stops, stops[-1])))
 
     def keep(self, drawn: IndexArray) -> int:
         """The row number of the candidate that gains most, which is picked thereby."""
-        found = list(self._pool.map(partial(self._closer, drawn), self._starts.tolist()))
+        found = self._in_blocks(partial(self._closer, drawn))
         best = int(np.argmax(sum(each.gains for each in found)))
         for each in found:
             mine = each.candidate == best
@@ -167,15 +172,6 @@ class _Search:
             self._nearest[rows] = each.apart[mine]
             self._table.approach(rows, each.apart[mine])
         return int(drawn[best])
-
-    def _place(self, potential: FloatArray, stops: FloatArray, point: float) -> int:
-        """The row that a point on the line of all potentials, one after another, falls on."""
-        block = min(int(np.searchsorted(stops, point, "right")), int(np.argmax(stops == stops[-1])))
-        before = stops[block - 1] if block else 0.0
-        start = block * _BLOCK_ROWS
-        own = potential[start : start + _BLOCK_ROWS]
-        place = int(np.searchsorted(np.cumsum(own), point - before, "right"))
-        return start + min(place, int(np.flatnonzero(own)[-1]))
 
     def _closer(self, drawn: IndexArray, start: int) -> _Closer:
         block = slice(start, start + _BLOCK_ROWS)
@@ -195,4 +191,9 @@ class _Search:
             rows = np.arange(start, min(start + _BLOCK_ROWS, len(self._weights)))
             return self._table.measure(rows, np.full(len(rows), candidate))
 
-        return np.concatenate(list(self._pool.map(measure, self._starts.tolist())))
+        return np.concatenate(self._in_blocks(measure))
+
+    def _in_blocks(self, function: Callable[[int], R]) -> list[R]:
+        """A function of the first row of each block, in order."""
+        one = len(self._starts) == 1  # not worth waking a thread for
+        return list((map if one else self._pool.map)(function, self._starts))
