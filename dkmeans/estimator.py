@@ -16,6 +16,7 @@ from dkmeans.arguments import (
     InitialClusters,
     check_initial_clusters,
     check_restarts,
+    check_rounds,
     check_steps,
     choose_model_dir,
 )
@@ -36,7 +37,7 @@ from dkmeans.errors import (
 from dkmeans.executors import Dask, Executor, Threads, open_executor
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
 from dkmeans.hooks.watch import Watch, check_hooks
-from dkmeans.initialization import RANDOM, Initialization
+from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.inputs import InputFn, read_input
 from dkmeans.modes import EstimatorSpec, ModeKeys
 from dkmeans.relocation import EmptyClusters
@@ -59,8 +60,10 @@ class KMeans:
         num_clusters: How many clusters, k. Ignored where `initial_clusters` is an array.
         model_dir: Path or URL where the model is kept, and from where training continues; None
             takes `config.model_dir`, or else a fresh temporary directory.
-        initial_clusters: `"random"`, `"kmeans_plus_plus"`, a (k, d) array, or a function of a
-            batch's (n, d) rows and the number of centers still missing that returns up to so many.
+        initial_clusters: `"random"`, `"kmeans_plus_plus"`, `"k-means||"`, `"afk-mc2"`, a (k, d)
+            array, or a function of a batch's (n, d) rows and the number of centers still missing
+            that returns up to so many. k-means|| goes over all rows of a pass, which is best where
+            they do not fit one machine, and AFK-MC^2 does so twice, which is cheapest.
         distance_metric: `"squared_euclidean"` or `"cosine"`.
         seed: Of the random draws of initialization; None takes `config.tf_random_seed`, or else
             fresh entropy.
@@ -79,6 +82,10 @@ class KMeans:
             survive, with `mini_batch_steps_per_iteration` = 1: since it began): `"keep"` leaves it
             where it is, `"relocate"` moves it to the row that is farthest from its center, and
             `"error"` stops.
+        oversampling: How many candidates each round of k-means|| is to draw, as a multiple of k.
+        initialization_rounds: How many rounds k-means|| makes; it goes over the rows once more.
+        initialization_rows: How many rows k-means|| and AFK-MC^2 look at, in blocks of consecutive
+            ones drawn uniformly; None: all.
 
     Raises:
         ValueError: an argument's value is not one of those it must be.
@@ -109,6 +116,9 @@ class KMeans:
         *,
         num_restarts: int = 1,
         empty_clusters: str = EmptyClusters.KEEP,
+        oversampling: float = 0.5,
+        initialization_rounds: int = 5,
+        initialization_rows: int | None = None,
     ) -> None:
         if config is not None and not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
@@ -119,6 +129,7 @@ class KMeans:
             check_integer("seed", seed, 0)
         if not isinstance(use_mini_batch, bool | np.bool_):
             raise InvalidType(expected("use_mini_batch", "a bool", use_mini_batch))
+        check_rounds(oversampling, initialization_rounds, initialization_rows)
         check_number("relative_tolerance", relative_tolerance)
         positive("relative_tolerance", relative_tolerance)
         if distance_metric not in tuple(Distance):
@@ -150,6 +161,9 @@ class KMeans:
             self._settings.distance_metric,
             int(kmeans_plus_plus_num_retries),
             None if seed is None else int(seed),
+            Rounds(float(oversampling), int(initialization_rounds)),
+            None if initialization_rows is None else int(initialization_rows),
+            config.backend,
         )
 
     def __repr__(self) -> str:
