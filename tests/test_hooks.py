@@ -399,6 +399,32 @@ def test_a_hook_may_stop_before_the_first_step():
     assert step_of(estimator) == 0
 
 
+@in_every_mode
+@pytest.mark.parametrize("step", [1, 4, 5])
+def test_several_starts_stop_and_go_on_to_the_same_bits(mode, step):
+    def starts(model_dir=None):
+        model_dir = model_dir or f"memory://{uuid4().hex}"
+        return KMeans(4, model_dir, "random", seed=3, num_restarts=3, config=SELDOM, **mode)
+
+    history = HistoryHook(["loss", "average_loss"])
+    stopped = starts().train(lambda: iter(BATCHES), [StopAt(step), history])
+    assert step_of(stopped) == step
+    limited = starts().train(lambda: iter(BATCHES), steps=step)
+    assert values_of(stopped) == values_of(limited)
+    starts(stopped.model_dir).train(lambda: iter(BATCHES[step:]), [history])
+    assert values_of(stopped) == values_of(starts().train(lambda: iter(BATCHES)))
+    assert history.history["global_step"] == list(range(1, 11))
+
+
+def test_of_several_starts_hooks_see_the_best_also_where_it_rests():
+    rows, history = rows_of(200), HistoryHook(["loss", "clusters"])
+    estimator = KMeans(
+        3, seed=3, use_mini_batch=False, num_restarts=4, relative_tolerance=1e-5
+    ).train(lambda: rows, [history])
+    assert history.history["loss"][-1] == min(history.history["loss"])
+    np.testing.assert_array_equal(history.history["clusters"][-1], estimator.cluster_centers())
+
+
 # What is refused.
 
 
