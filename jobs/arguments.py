@@ -143,6 +143,11 @@ def _add_train(jobs: Any) -> None:
     saving.add_argument(
         "--save-checkpoints-steps", type=int, metavar="N", help="steps between two, instead"
     )
+    train.add_argument(
+        "--metrics-file",
+        metavar="FILE",
+        help="where to keep numbers for Prometheus' node exporter (a .prom file)",
+    )
     _add_cluster(train)
     _add_cache(train)
     train.set_defaults(needs=("num_clusters", "model_dir"))

@@ -389,6 +389,15 @@ def test_a_log_for_programs_has_a_json_object_a_line(store, tmp_path):
     assert "num_clusters = 7000" in last["message"]
 
 
+def test_a_file_for_prometheus_has_the_last_numbers(run_json, store, tmp_path):
+    metrics = tmp_path / "dkmeans.prom"
+    result = run_json(*train(store, tmp_path / "m", "--steps", 3, "--metrics-file", metrics))
+    lines = metrics.read_text().splitlines()
+    assert "dkmeans_global_step 3.0" in lines
+    (loss,) = [float(line.split()[1]) for line in lines if line.startswith("dkmeans_loss ")]
+    assert loss == pytest.approx(result["loss"])
+
+
 def test_a_terminal_shows_a_line_that_is_written_over(store, tmp_path):
     driver, terminal = pty.openpty()
     argv = [str(a) for a in train(store, tmp_path / "m", "--max-steps", 5)]
