@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dkmeans import checkpoints, inference, outputs, storage
+from dkmeans import answers, checkpoints, inference, outputs, storage
+from dkmeans.answers import check_width
 from dkmeans.arguments import (
     InitialClusters,
     check_initial_clusters,
@@ -34,7 +35,7 @@ from dkmeans.errors import (
     check_number,
     expected,
 )
-from dkmeans.executors import Dask, Executor, Threads, open_executor
+from dkmeans.executors import Dask, Threads, open_executor
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
 from dkmeans.hooks.watch import Watch, check_hooks
 from dkmeans.initialization import RANDOM, Initialization, Rounds
@@ -251,7 +252,7 @@ class KMeans:
         )
         dataset = self._read(input_fn, ModeKeys.TRAIN)
         if found is not None:
-            _check_width(dataset, found)
+            check_width(dataset, found)
         with self._executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
             train(plan, dataset, start, head, executor, watch)
@@ -401,7 +402,7 @@ class KMeans:
         """
         checkpoint = self._checkpoint(checkpoint_path)
         dataset = self._read(input_fn, ModeKeys.PREDICT)
-        _check_width(dataset, checkpoint)
+        check_width(dataset, checkpoint)
         whole = sum(dataset.batches(), Batch())
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
@@ -530,23 +531,11 @@ class KMeans:
     ) -> list[Score]:
         """The score of each of the first batches."""
         dataset = self._read(input_fn, ModeKeys.EVAL)
-        _check_width(dataset, checkpoint)
+        check_width(dataset, checkpoint)
         watch = Watch(checkpoint.settings, hooks)
-        watch.begin()
-        watch.created(checkpoint.state)
-        scores: list[Score] = []
         with self._executor() as executor:
-            for batch in dataset.batches():
-                watch.before_run(batch)
-                scores += executor.map_reduce(inference.score, [batch], self._centers(checkpoint))
-                watch.show(checkpoint.state, scores[-1].inertia)
-                watch.after_run()
-                if len(scores) == steps or watch.should_stop():
-                    break
-        if not scores:
-            raise InvalidData("the input must have at least one batch of rows, got none")
-        watch.end()
-        return scores
+            of = checkpoint, self._centers(checkpoint)
+            return answers.scores(dataset, *of, executor, watch, steps)
 
     def _predict(
         self,
@@ -558,24 +547,13 @@ class KMeans:
         single: bool,
     ) -> Iterator[dict[str, Any]]:
         dataset = self._read(input_fn, ModeKeys.PREDICT)
-        _check_width(dataset, checkpoint)
+        check_width(dataset, checkpoint)
         task = inference.Task(self._centers(checkpoint), tuple(names))
         watch = Watch(checkpoint.settings, hooks)
-        watch.begin()
-        watch.created(checkpoint.state)
         with self._executor() as executor:
-            for batch in dataset.batches():
-                watch.before_run(batch)
-                if single:
-                    for part in executor.map(inference.run, batch, task):
-                        for values in zip(*part.values(), strict=True):
-                            yield dict(zip(part, values, strict=True))
-                else:
-                    yield _gathered(batch, task, executor)
-                watch.after_run()
-                if watch.should_stop():
-                    break
-        watch.end()
+            yield from answers.predictions(
+                dataset, checkpoint, task, executor, watch, single=single
+            )
 
     def _specify(
         self, features: Any, labels: Any, mode: str, config: RunConfig | None
@@ -588,28 +566,14 @@ class KMeans:
             raise InvalidType(expected("config", "a RunConfig or None", config))
         checkpoint = self._checkpoint(None)
         dataset = self._read(lambda: (features, labels), mode)
-        _check_width(dataset, checkpoint)
+        check_width(dataset, checkpoint)
         batch = next(dataset.batches(), Batch())
         task = inference.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))
         with open_executor(config.client) as executor:
-            predictions = _gathered(batch, task, executor)
+            predictions = answers.gathered(batch, task, executor)
             (score,) = executor.map_reduce(inference.score, [batch], task.centers)
         exported = {name: {"output": values} for name, values in predictions.items()}
         exported["serving_default"] = exported[self.CLUSTER_INDEX]
         return EstimatorSpec(
             mode, predictions, score.inertia, {self.SCORE: score.inertia}, exported
         )
-
-
-def _gathered(
-    batch: Batch, task: inference.Task, executor: Executor
-) -> dict[str, npt.NDArray[Any]]:
-    """What a task says of a batch, as one array for each name."""
-    parts = list(executor.map(inference.run, batch, task))
-    return {name: np.concatenate([part[name] for part in parts]) for name in task.names}
-
-
-def _check_width(dataset: Dataset, checkpoint: Checkpoint) -> None:
-    rows, centers = dataset.width, checkpoint.state.centers.shape[1]
-    if rows != centers:
-        raise InvalidData(f"rows must have {centers} columns, as the centers have, got {rows}")
