@@ -63,8 +63,9 @@ class KMeans:
             takes `config.model_dir`, or else a fresh temporary directory.
         initial_clusters: `"random"`, `"kmeans_plus_plus"`, `"k-means||"`, `"afk-mc2"`, a (k, d)
             array, or a function of a batch's (n, d) rows and the number of centers still missing
-            that returns up to so many. k-means|| goes over all rows of a pass, which is best where
-            they do not fit one machine, and AFK-MC^2 does so twice, which is cheapest.
+            that returns up to so many. k-means++ looks at the first batch; k-means|| and AFK-MC^2
+            at all rows of a pass, on the workers, the former a few times and the latter twice. Of
+            an iterator of batches they look at the first.
         distance_metric: `"squared_euclidean"` or `"cosine"`.
         seed: Of the random draws of initialization; None takes `config.tf_random_seed`, or else
             fresh entropy.

@@ -50,6 +50,17 @@ def test_a_rows_number_does_not_depend_on_its_neighbours(entropy, first, count):
     assert [Seed(entropy).uniform(rows[i : i + 1])[0] for i in range(count)] == together.tolist()
 
 
+def test_a_rows_own_sequence_is_uniform_and_the_same_in_pieces():
+    rows = np.arange(300)
+    whole = Seed(5).uniforms(rows, 0, 700)
+    pieces = [Seed(5).uniforms(rows[100:], start, 350) for start in (0, 350)]
+    np.testing.assert_array_equal(np.hstack(pieces), whole[100:])
+    hits, _ = np.histogram(whole, 100, (0, 1))
+    assert ((hits - 2100) ** 2 / 2100).sum() < 99 + 6 * 14
+    assert abs(np.corrcoef(whole[:, 0], whole[:, 1])[0, 1]) < 0.35
+    assert len(np.unique(whole)) == whole.size
+
+
 def test_a_row_is_drawn_with_its_probability():
     weights = np.array([0.0, 1.0, 2.0, 5.0, 12.0])
     points, hits, tries = np.arange(5.0)[:, None], np.zeros(5), 4000

@@ -1,6 +1,7 @@
 """k-means|| and AFK-MC^2: seeding by going over all rows a few times."""
 
 from contextlib import ExitStack
+from itertools import pairwise
 from uuid import uuid4
 
 import dask.array as da
@@ -13,11 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, InvalidData, KMeans, RunConfig
+from dkmeans.batches import Batch
+from dkmeans.chunks import Chunk
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask, Threads
-from dkmeans.initialization import Initialization, Rounds, parallel
+from dkmeans.initialization import Initialization, Rounds, chains, parallel
 from dkmeans.initialization.draws import Seed
 from dkmeans.initialization.rows import one_pass, sample
+from dkmeans.sources.memory import MemoryRows
+from dkmeans.state import fold
 from tests import reference
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
@@ -98,6 +103,35 @@ def test_chains_go_where_the_squared_distance_is():
             seconds.append(second)
     # 9 to 1, over some 133 draws: a standard deviation of 2.6 %.
     assert 0.78 < np.mean(np.array(seconds) == 3) < 0.99
+
+
+@fast
+@given(st.integers(1, 30), st.integers(0, 99), st.data())
+def test_proposals_are_the_same_however_the_rows_are_cut(n, seed, data):
+    rows = np.random.default_rng(seed).integers(0, 9, (n, 1)).astype(float)
+    cuts = sorted({0, n, *data.draw(st.sets(st.integers(0, n)))})
+    task = chains.Proposing(Centers(rows[:1], Distance(EUCLIDEAN)), 60.0, n, Seed(seed))
+
+    def proposed(cuts):
+        pieces = [Batch((Chunk(MemoryRows(rows, "rows"), *ends),)) for ends in pairwise(cuts)]
+        return fold(chains.propose(chunk, task) for chunk in sum(pieces, Batch()).numbered())
+
+    found, whole = proposed(cuts), proposed([0, n])
+    assert sorted(found.numbers.tolist()) == sorted(whole.numbers.tolist())
+    assert found.total == whole.total
+    # Twice 60 are expected, or, where all rows are the first, 60 of the even half.
+    assert len(found.numbers) > (60 if found.total else 20)
+
+
+def test_proposals_are_half_by_distance_and_half_even():
+    rows = np.array([[0.0], [1.0], [3.0], [0.0]])
+    (chunk,) = Dataset.from_array(rows).batches().__next__()
+    first = Centers(rows[:1], Distance(EUCLIDEAN))
+    found = chains.propose(chunk, chains.Proposing(first, 20_000.0, 4, Seed(0)))
+    hits = np.bincount(found.numbers) / len(found.numbers)
+    np.testing.assert_allclose(hits, [1 / 8, 1 / 20 + 1 / 8, 9 / 20 + 1 / 8, 1 / 8], atol=0.01)
+    assert abs(len(found.numbers) - 40_000) < 6 * 200
+    np.testing.assert_allclose(found.chances() / 2, hits[found.numbers], atol=0.01)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -200,7 +234,7 @@ def test_a_row_that_is_not_finite_is_named(way):
 def test_the_same_seed_gives_the_same_centers_for_any_chunking(way, metric, tmp_path):
     rows = blobs(8, 50)
     expected = find(way, 7, rows, metric)
-    for size in (7, 64, 400):
+    for size in (1, 13, 64, 400):
         array = da.from_array(rows, chunks=(size, 2))
         np.testing.assert_array_equal(find(way, 7, array, metric), expected)
     for number, (low, high) in enumerate([(0, 33), (33, 250), (250, 400)]):

@@ -23,6 +23,8 @@ from dkmeans.state import FloatArray, IndexArray
 
 # Proposals of a chain. The paper's quality settles between 50 and 200.
 _LENGTH = 100
+# Events that are looked for at once where few rows have any left.
+_AT_ONCE = 2**12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +66,11 @@ class Proposals:
     numbers: IndexArray
     apart: FloatArray
     reach: FloatArray
+
+    def chances(self) -> FloatArray:
+        """How likely each was to be proposed, twice, (m,) float64."""
+        even = np.full(len(self.apart), 1.0 / self.task.rows)
+        return even + self.apart / self.total if self.total else even
 
     def __add__(self, other: Proposals) -> Proposals:
         total = self.total + other.total
@@ -108,13 +115,16 @@ def _events(
     reach: list[FloatArray] = []
     waiting, times, nth = np.flatnonzero(weights > 0), np.zeros(len(weights)), 0
     while len(waiting):
-        times[waiting] -= np.log(seed.of(nth).uniform(numbers[waiting]))
-        nth += 1
-        reached = weights[waiting] / times[waiting]
-        early = reached > bound
-        waiting = waiting[early]
-        rows.append(waiting)
-        reach.append(reached[early])
+        count = 1 + _AT_ONCE // len(waiting)  # a row far from all others has very many
+        waits = -np.log(seed.uniforms(numbers[waiting], nth, count))
+        waits[:, 0] += times[waiting]
+        when = np.cumsum(waits, axis=1)
+        reached = weights[waiting, None] / when
+        which, place = np.nonzero(reached > bound)
+        rows.append(waiting[which])
+        reach.append(reached[which, place])
+        times[waiting], nth = when[:, -1], nth + count
+        waiting = waiting[reached[:, -1] > bound]
     empty = np.empty(0)
     return np.concatenate([empty.astype(np.int64), *rows]), np.concatenate([empty, *reach])
 
@@ -143,27 +153,44 @@ def end_chains(
     (found,) = executor.map_reduce(propose, [rows], task)
     rng = seed.of(1).generator()
     in_order = np.lexsort((found.reach, found.numbers))  # whatever chunks they came from
-    order = np.resize(rng.permutation(in_order), wanted)
-    numbers, apart = found.numbers[order], found.apart[order]
-    chances = apart / found.total + 1.0 / rows.rows if found.total else np.ones(wanted)
-    unique, place = np.unique(numbers, return_inverse=True)
+    order = np.resize(rng.permutation(in_order), (k - 1, _LENGTH))
+    unique, places = np.unique(found.numbers[order], return_inverse=True)
     points = fetch(whole, unique, executor)
-    steps = place.reshape(k - 1, _LENGTH)
-    chances = chances.reshape(k - 1, _LENGTH)
+    centers = _ends(points, places, found.chances()[order], first, rng)
+    if len(centers.values) == k:
+        return centers.values
+    more = find_candidates(rows, centers, k, Rounds(0.0, 0), seed.of(2), executor)
+    return np.asarray(more.rows[more.weights > 0][:k])
+
+
+def _ends(
+    points: FloatArray,
+    places: IndexArray,
+    chances: FloatArray,
+    first: Centers,
+    rng: np.random.Generator,
+) -> Centers:
+    """The first center and where the chains end, one after another, but for ends on a center.
+
+    Args:
+        points: (p, d) rows.
+        places: (k - 1, m) which of them each chain's proposals are.
+        chances: (k - 1, m) how likely these were to be proposed.
+        first: The first center.
+        rng: Where the draws come from.
+    """
     centers = first
-    for chain, chance, luck in zip(steps, chances, rng.random(steps.shape), strict=True):
-        _, apart = select(first.backend).nearest(points[chain], centers)
-        end = _walk(meaningful(apart, first.distance) / chance, luck)
+    for chain, chance, luck in zip(places, chances, rng.random(places.shape), strict=True):
+        proposed = points[chain]
+        _, apart = select(first.backend).nearest(proposed, centers)
+        end = _end(meaningful(apart, first.distance) / chance, luck)
         if end is not None:
-            values = np.concatenate([centers.values, points[chain[end], None]])
+            values = np.concatenate([centers.values, proposed[end, None]])
             centers = replace(first, values=values)
-    if len(centers.values) < k:
-        more = find_candidates(rows, centers, k, Rounds(0.0, 0), seed.of(2), executor)
-        return np.asarray(more.rows[more.weights > 0][:k])
-    return centers.values
+    return centers
 
 
-def _walk(odds: FloatArray, luck: FloatArray) -> int | None:
+def _end(odds: FloatArray, luck: FloatArray) -> int | None:
     """Where a chain ends whose steps have these distances over chances; None: on a center."""
     here = 0
     for there in range(1, len(odds)):

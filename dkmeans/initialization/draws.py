@@ -10,9 +10,12 @@ import secrets
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dkmeans.distance import Distance, directions
 from dkmeans.state import FloatArray, IndexArray
+
+BitArray = NDArray[np.uint64]
 
 # SplitMix64 (Steele, Lea and Flood 2014, Fast splittable pseudorandom number generators, figure
 # 17): the step of its counter, and how it mixes one.
@@ -54,17 +57,30 @@ class Seed:
 
     def uniform(self, numbers: IndexArray) -> FloatArray:
         """A number in (0, 1) for each of the (n,) row numbers, (n,) float64 of 52 random bits."""
+        return _in_unit_interval(self._bits(numbers))
+
+    def uniforms(self, numbers: IndexArray, first: int, count: int) -> FloatArray:
+        """So many numbers of each row's own endless sequence, from this place on, (n, count)."""
+        places = np.arange(first, first + count, dtype=np.uint64)
+        return _in_unit_interval(_mixed(self._bits(numbers)[:, None] + places * _STEP))
+
+    def _bits(self, numbers: IndexArray) -> BitArray:
         (key,) = self._sequence().generate_state(1, np.uint64)
-        mixed = numbers.astype(np.uint64) * _STEP
-        mixed += key
-        for shift, factor in _MIX:
-            mixed ^= mixed >> shift
-            mixed *= factor
-        mixed ^= mixed >> _LAST_SHIFT
-        return np.asarray(((mixed >> _SPARE_BITS) + 0.5) * 2.0**-52)
+        return _mixed(numbers.astype(np.uint64) * _STEP + key)
 
     def _sequence(self) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.entropy, spawn_key=self.path)
+
+
+def _mixed(counter: BitArray) -> BitArray:
+    """A counter's 64 bits, each of them now a coin thrown."""
+    for shift, factor in _MIX:
+        counter = (counter ^ counter >> shift) * factor
+    return counter ^ counter >> _LAST_SHIFT
+
+
+def _in_unit_interval(bits: BitArray) -> FloatArray:
+    return np.asarray(((bits >> _SPARE_BITS) + 0.5) * 2.0**-52)
 
 
 @dataclass(frozen=True, slots=True)

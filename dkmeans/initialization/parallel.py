@@ -69,14 +69,12 @@ class Look:
     Attributes:
         candidates: All candidates so far.
         latest: Those of the round before.
-        draw: Which rows to draw, in proportion to their distances.
-        is_last: Whether this is the last pass, as far as is known.
+        draw: Which rows to draw, in proportion to their distances; in the last pass none.
     """
 
     candidates: Centers
     latest: Centers
     draw: Draw
-    is_last: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,30 +124,42 @@ def find_candidates(
     Raises:
         InvalidData: there are fewer than k different rows, or one is not finite.
     """
-    found, latest, sure = first.values, first.values, len(first.values)
+    found = latest = first.values
+    sure = len(found)
     for number in count():
-        is_round = number < rounds.rounds
-        missing = 0 if is_round else max(0, k - sure)
-        wanted = rounds.oversampling * k if is_round else missing
-        draw = Draw(seed.of(number), wanted, not is_round, first.distance)
-        look = Look(
-            replace(first, values=found),
-            replace(first, values=latest),
-            draw,
-            not is_round and not missing,
-        )
+        draw = _draw_of(number, rounds, k, sure, first.distance, seed)
+        look = Look(replace(first, values=found), replace(first, values=latest), draw)
         (seen,) = executor.map_reduce(look_at, [rows], look)
         latest, won = seen.drawn.different(), int(np.count_nonzero(seen.weights))
         sure = won + len(latest)
-        if len(latest) < missing or (sure < k and not seen.drawn.total > 0):
+        is_all = not seen.drawn.total > 0 or (draw.is_exact and len(latest) < draw.count)
+        if is_all and sure < k:
             raise InvalidData(
                 f"num_clusters = {k} needs as many different rows, and the {rows.rows} rows that "
                 f"initialization looked at have {sure}"
             )
-        if won >= k and not len(latest) and (not is_round or not seen.drawn.total > 0):
+        if won >= k and not len(latest) and (is_all or draw.is_exact):
             break
         found = np.concatenate([found, latest])
     return Candidates(found, seen.weights)
+
+
+def _draw_of(
+    number: int, rounds: Rounds, k: int, sure: int, distance: Distance, seed: Seed
+) -> Draw:
+    """What is drawn in the pass of this number: candidates, or, after the rounds, what is missing.
+
+    Args:
+        number: The pass.
+        rounds: How candidates are drawn.
+        k: How many different ones must be found.
+        sure: How many there are.
+        distance: By which rows are copies.
+        seed: Of the draws.
+    """
+    if number < rounds.rounds:
+        return Draw(seed.of(number), rounds.oversampling * k, False, distance)
+    return Draw(seed.of(number), max(0, k - sure), True, distance)
 
 
 def look_at(chunk: Chunk, look: Look) -> Seen:
@@ -164,7 +174,7 @@ def look_at(chunk: Chunk, look: Look) -> Seen:
     nearest = _brought_up_to_date(cast(Nearest | None, kept.take_note(key)), points, look)
     if not np.isfinite(nearest.apart).all():
         raise chunk.complaint(points)
-    if not look.is_last:
+    if look.draw.count:
         kept.note(key, nearest)
     weights = np.bincount(nearest.index, minlength=nearest.candidates)
     apart = meaningful(nearest.apart, look.candidates.distance)
