@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from dkmeans import Dataset
 from dkmeans.distance import Distance
 from dkmeans.executors import Threads
 from dkmeans.initialization import Initialization, Rounds
-from dkmeans.lloyd import iterate
+from dkmeans.lloyd import Rules, iterate
 from dkmeans.schedule import Schedule
 from dkmeans.state import TrainState
 
@@ -138,12 +137,12 @@ def peers(script: str, python: str, rows: np.ndarray, clusters: int, seeds: list
 def train(rows: np.ndarray, centers: np.ndarray) -> tuple[float, float, float]:
     """The inertia of first centers, that after convergence, and the seconds of an iteration."""
     batches = list(Dataset.from_array(rows).batches())
-    start = TrainState(centers, np.zeros(len(centers), np.int64))
-    inertias: list[float] = []
+    state = TrainState(centers, np.zeros(len(centers), np.int64))
+    rules, inertias = Rules(EUCLIDEAN, Schedule.full_batch()), []
     with Threads() as threads:
-        iterations = repeat(tuple(batches), MOST_ITERATIONS)
         began = time.perf_counter()
-        for state in iterate(start, iterations, EUCLIDEAN, Schedule.full_batch(), threads):
+        for _ in range(MOST_ITERATIONS):
+            ((state,),) = iterate([state], batches, rules, threads)
             inertias.append(state.inertia)
             if len(inertias) > 1 and inertias[-2] - inertias[-1] < TOLERANCE * inertias[-2]:
                 break
