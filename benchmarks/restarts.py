@@ -34,7 +34,7 @@ def seconds(batch: Batch, states: list[TrainState], policy: str = "keep") -> flo
     with Threads() as threads:
         for _ in range(ROUNDS + 1):
             began = time.perf_counter()
-            iterate(states, [batch], rules, threads)
+            list(iterate(states, [batch], rules, threads))
             taken.append(time.perf_counter() - began)
     return statistics.median(taken[1:])
 

@@ -4,15 +4,18 @@ from dkmeans.config import RunConfig
 from dkmeans.dataset import Dataset, limit_epochs
 from dkmeans.errors import Conflict, Invalid, InvalidCheckpoint, InvalidData, InvalidType, Outage
 from dkmeans.estimator import KMeans
+from dkmeans.modes import EstimatorSpec, ModeKeys
 
 __all__ = [
     "Conflict",
     "Dataset",
+    "EstimatorSpec",
     "Invalid",
     "InvalidCheckpoint",
     "InvalidData",
     "InvalidType",
     "KMeans",
+    "ModeKeys",
     "Outage",
     "RunConfig",
     "limit_epochs",

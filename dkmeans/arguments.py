@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dkmeans.errors import Invalid, InvalidType, check_integer, expected
-from dkmeans.initialization import KMEANS_PLUS_PLUS, RANDOM
+from dkmeans.initialization import NAMES
 from dkmeans.points import as_points
 
 InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
@@ -37,10 +37,9 @@ def check_initial_clusters(given: InitialClusters) -> Any:
     Raises:
         ValueError: another name, or an array that is not 2-D or not finite; TypeError: no numbers.
     """
-    names = f"{RANDOM!r}, {KMEANS_PLUS_PLUS!r}"
     if isinstance(given, str):
-        if given not in (RANDOM, KMEANS_PLUS_PLUS):
-            must = f"{names}, a 2-D array, or a function"
+        if given not in NAMES:
+            must = f"{', '.join(map(repr, NAMES))}, a 2-D array, or a function"
             raise Invalid(expected("initial_clusters", must, given))
         return given
     if callable(given):
@@ -63,6 +62,22 @@ def check_restarts(number: object, source: object) -> None:
     if isinstance(source, np.ndarray) and number != 1:
         must = "1 where initial_clusters is an array, as all starts would be the same"
         raise Invalid(expected("num_restarts", must, number))
+
+
+def check_rounds(oversampling: float, rounds: int, rows: int | None) -> None:
+    """Refuse what k-means|| cannot go by.
+
+    Raises:
+        Invalid: a number is not above zero; InvalidType: one is no number.
+    """
+    must = "a finite number above zero"
+    if isinstance(oversampling, bool) or not isinstance(oversampling, float | int | np.number):
+        raise InvalidType(expected("oversampling", must, oversampling))
+    if not 0 < oversampling < np.inf:
+        raise Invalid(expected("oversampling", must, oversampling))
+    check_integer("initialization_rounds", rounds, 1)
+    if rows is not None:
+        check_integer("initialization_rows", rows, 1)
 
 
 def choose_model_dir(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,13 @@ class Shuffle:
         batch: The batch.
         order: The numbers of the chunks.
         seed: Of the random draws: the same rows in the same order wherever they are drawn.
+        number: The first row's number in the batch that this is a part of, if that is `numbered`.
     """
 
     batch: Batch
     order: IndexArray
     seed: tuple[int, ...]
+    number: int = 0
 
     def __len__(self) -> int:
         return len(self.order)
@@ -43,7 +45,11 @@ class Shuffle:
         """The chunk in this place."""
         which = int(self.order[number])
         source = Shuffled(self.batch[which], (*self.seed, which))
-        return Chunk(source, 0, source.rows)
+        return Chunk(source, 0, source.rows, self._number(number))
+
+    def _number(self, place: int) -> int:
+        """The number of the first row of the chunk in this place."""
+        return self.number + (int(self.stops[place - 1]) if place else 0)
 
     def between(self, start: int, stop: int) -> tuple[Part, ...]:
         """The chunks from this place to before that.
@@ -52,11 +58,16 @@ class Shuffle:
         then the others need not come along.
         """
         if all(source.chunk_rows is not None for source in self.batch.sources()):
-            return (replace(self, order=self.order[start:stop]),)
+            return (replace(self, order=self.order[start:stop], number=self._number(start)),)
         return tuple(map(self.chunk, range(start, stop)))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"batch": self.batch, "order": self.order, "seed": self.seed}
+        return {
+            "batch": self.batch,
+            "order": self.order,
+            "seed": self.seed,
+            "number": self.number,
+        }
 
 
 # Consecutive rows of a source, of any length: chunks end where the source's do.
@@ -77,6 +88,17 @@ class Batch:
     def of(cls, *parts: Part) -> Batch:
         """A batch of these parts, without those that have no rows."""
         return cls(tuple(part for part in parts if _rows(part)))
+
+    @classmethod
+    def joined(cls, batches: Iterable[Batch]) -> Batch:
+        """The rows of batches, one after another; what follows in its source too is one part."""
+        parts: list[Part] = []
+        for part in chain.from_iterable(batch.parts for batch in batches):
+            if parts:
+                parts[-1:] = _in_one(parts[-1], part)
+            else:
+                parts.append(part)
+        return cls(tuple(parts))
 
     @cached_property
     def _chunk_stops(self) -> list[int]:
@@ -162,12 +184,33 @@ class Batch:
         order = np.random.default_rng(seed).permutation(len(self))
         return Batch.of(Shuffle(self, order, seed))
 
+    def numbered(self) -> Batch:
+        """The same rows; each chunk knows the number of its first row in this batch."""
+        starts = [0, *self._row_stops]
+        return Batch(tuple(map(_numbered, self.parts, starts)))
+
     def with_leaves(self, change: Callable[[Source], Source]) -> Batch:
         """The same rows, with each source that is read from changed."""
         return Batch(tuple(_with_leaves(part, change) for part in self.parts))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"parts": self.parts}
+
+
+def _in_one(part: Part, after: Part) -> tuple[Part, ...]:
+    """Two parts as one, if the second begins in the source where the first ends."""
+    if isinstance(part, Shuffle) or isinstance(after, Shuffle):
+        return part, after
+    if part.source is not after.source or part.stop != after.start:
+        return part, after
+    return (replace(part, stop=after.stop),)
+
+
+def _numbered(part: Part, number: int) -> Part:
+    """A part whose first row has this number in the batch."""
+    if isinstance(part, Shuffle):
+        return replace(part, number=number)
+    return replace(part, offset=number - part.start)
 
 
 def _rows(part: Part) -> int:
@@ -196,7 +239,7 @@ def _chunks(part: Part) -> Iterator[Chunk]:
     start = part.start
     while start < stop:
         end = min(start // size * size + size, stop)
-        yield Chunk(source, start, end)
+        yield Chunk(source, start, end, part.offset)
         start = end
 
 
@@ -205,7 +248,8 @@ def _nth(part: Chunk, number: int) -> Chunk:
     if size is None:
         return part
     first = (part.start // size + number) * size
-    return Chunk(part.source, max(first, part.start), min(first + size, part.stop))
+    start, stop = max(first, part.start), min(first + size, part.stop)
+    return Chunk(part.source, start, stop, part.offset)
 
 
 def _cut(part: Part, low: int, high: int) -> Iterator[Part]:

@@ -15,7 +15,9 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import psutil
 
 from dkmeans.state import FloatArray
@@ -43,6 +45,15 @@ class Keeping:
     limit: int
 
 
+class Note(Protocol):
+    """Something found out about rows that would take time to find out again."""
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory it takes."""
+        ...
+
+
 # Whatever a thread reads where this is not set is not kept.
 keeping: ContextVar[Keeping | None] = ContextVar("keeping", default=None)
 
@@ -53,6 +64,7 @@ class Cache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: dict[str, dict[Hashable, FloatArray]] = {}
+        self._notes: dict[str, dict[Hashable, Note]] = {}
         self._used: dict[str, float] = {}
         self._bytes = 0
         self._full: set[str] = set()
@@ -94,7 +106,7 @@ class Cache:
             return reading.result()
         try:
             rows = read()
-            rows.flags.writeable = False
+            _freeze(rows)
             self.relieve(fit)
             with self._lock:
                 self._keep(fit, key, rows, in_parts=in_parts)
@@ -105,6 +117,32 @@ class Cache:
             mine.set_exception(error)
             raise
         return rows
+
+    def note(self, key: Hashable, note: Note) -> None:
+        """Keep a note of rows, if there is room; kept rows make some, for notes are small.
+
+        Nothing is kept where `keeping` is not set.
+        """
+        self.take_note(key)
+        fit = keeping.get()
+        if fit is None:
+            return
+        with self._lock:
+            rows = self._kept.get(fit.fit, {})
+            while rows and self._bytes + note.nbytes > fit.most:
+                self._bytes -= rows.popitem()[1].nbytes
+            if self._bytes + note.nbytes <= fit.most:
+                self._used[fit.fit] = time.monotonic()
+                self._notes.setdefault(fit.fit, {})[key] = note
+                self._bytes += note.nbytes
+
+    def take_note(self, key: Hashable) -> Note | None:
+        """The note of this key, which is kept no longer; None where there is none."""
+        fit = keeping.get()
+        with self._lock:
+            note = self._notes.get(fit.fit, {}).pop(key, None) if fit else None
+            self._bytes -= 0 if note is None else note.nbytes
+        return note
 
     def relieve(self, fit: Keeping) -> None:
         """Give memory back where the process comes near its limit; at last what is kept too.
@@ -120,10 +158,11 @@ class Cache:
 
     def _drop(self, fit: Keeping, size: int) -> bool:
         """Let go of so many bytes that are kept for a fit, for good; whether there were any."""
-        mine = self._kept.get(fit.fit, {})
         dropped = 0
-        while mine and dropped < size:
-            dropped += mine.popitem()[1].nbytes
+        mine: dict[Hashable, Any]
+        for mine in (self._kept.get(fit.fit, {}), self._notes.get(fit.fit, {})):
+            while mine and dropped < size:
+                dropped += mine.popitem()[1].nbytes
         self._bytes -= dropped
         self._full.add(fit.fit)
         return dropped > 0
@@ -138,6 +177,7 @@ class Cache:
         self._used.pop(fit, None)
         self._full.discard(fit)
         self._bytes -= sum(rows.nbytes for rows in self._kept.pop(fit, {}).values())
+        self._bytes -= sum(note.nbytes for note in self._notes.pop(fit, {}).values())
 
     def _keep(self, fit: Keeping, key: Hashable, rows: FloatArray, *, in_parts: bool) -> None:
         if self._bytes + rows.nbytes > fit.most:
@@ -151,6 +191,13 @@ class Cache:
             self._recent[key] = rows
             while sum(each.nbytes for each in self._recent.values()) > _RECENT_BYTES:
                 self._recent.popitem(last=False)
+
+
+def _freeze(rows: FloatArray) -> None:
+    """See that nobody writes to rows, nor to what they are a view of: others may have copies."""
+    rows.flags.writeable = False
+    if isinstance(rows.base, np.ndarray):
+        rows.base.flags.writeable = False
 
 
 def _resident() -> int:

@@ -94,23 +94,27 @@ class Checkpoint:
 
     def variables(self) -> dict[str, Any]:
         """The documented variables by name, each a NumPy array or scalar."""
-        state, settings = self.state, self.settings
-        variables: dict[str, Any] = {
-            "clusters": state.centers.copy(),
-            "global_step": np.int64(state.step),
-            "initialized": np.True_,
-        }
-        if settings.use_mini_batch and settings.mini_batch_steps_per_iteration == 1:
-            variables["Variable"] = state.counts.copy()
-        elif settings.use_mini_batch:
-            pending = state.pending or PartialSums.zero(state.centers.shape)
-            won = pending.counts[:, None]
-            means = pending.sums / np.maximum(won, 1)
-            working = np.where(won > 0, means, state.centers).astype(state.centers.dtype)
-            variables["Variable"] = pending.counts.copy()
-            variables["clusters_updated"] = working
-            variables["update_in_steps"] = np.int64(state.pending_steps)
-        return dict(sorted(variables.items()))
+        return variables(self.state, self.settings)
+
+
+def variables(state: TrainState, settings: Settings) -> dict[str, Any]:
+    """The documented variables of a state by name, each a NumPy array or scalar."""
+    found: dict[str, Any] = {
+        "clusters": state.centers.copy(),
+        "global_step": np.int64(state.step),
+        "initialized": np.True_,
+    }
+    if settings.use_mini_batch and settings.mini_batch_steps_per_iteration == 1:
+        found["Variable"] = state.counts.copy()
+    elif settings.use_mini_batch:
+        pending = state.pending or PartialSums.zero(state.centers.shape)
+        won = pending.counts[:, None]
+        means = pending.sums / np.maximum(won, 1)
+        working = np.where(won > 0, means, state.centers).astype(state.centers.dtype)
+        found["Variable"] = pending.counts.copy()
+        found["clusters_updated"] = working
+        found["update_in_steps"] = np.int64(state.pending_steps)
+    return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True, slots=True)

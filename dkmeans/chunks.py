@@ -130,11 +130,18 @@ class Chunk:
         source: Where the rows are.
         start: The first row's number in the source.
         stop: The number after the last row's.
+        offset: How much higher a row's number is in the batch, if that is `numbered`.
     """
 
     source: Source
     start: int
     stop: int
+    offset: int = 0
+
+    @property
+    def number(self) -> int:
+        """The first row's number in the batch, if that is `numbered`."""
+        return self.start + self.offset
 
     @property
     def rows(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, expected
 
 # The first that a worker can use is chosen where none is named.
-BACKENDS = ("native", "numpy")
+BACKENDS = ("cuda", "native", "numpy")
 
 # Whether rows that are read again are kept: what fits, nothing, or everything.
 AUTO, NONE, MEMORY = CACHES = ("auto", "none", "memory")
@@ -23,14 +23,18 @@ class RunConfig:
     Attributes:
         model_dir: Path or URL of the model; None leaves it to the estimator.
         tf_random_seed: The seed where the estimator is given none.
-        save_checkpoints_secs: Seconds between checkpoints; 600 unless steps are given.
-        save_checkpoints_steps: Steps between checkpoints, instead of seconds.
+        save_summary_steps: Steps between the points of TensorBoard's charts; 0 or None draws none.
+            They need the package tensorboard, and are left out where it is not installed.
+        save_checkpoints_secs: Seconds between checkpoints; 600 unless steps are given. 0: none but
+            the opening and the closing one.
+        save_checkpoints_steps: Steps between checkpoints, instead of seconds. They are written
+            between iterations.
         keep_checkpoint_max: How many checkpoints are kept; 0 or None keeps all.
         log_step_count_steps: Steps between lines of the log.
         client: The `distributed.Client` to run on; None takes the active one, and the threads of
             this process where there is none.
-        backend: What computes on the workers: "native" (compiled), "numpy", or None: the fastest
-            that each worker can use.
+        backend: What computes on the workers: "cuda" (an NVIDIA GPU), "native" (compiled), "numpy",
+            or None: the fastest that each worker can use.
         cache: Whether workers keep the rows of stored data in memory between iterations: "auto"
             keeps what fits and reads the rest anew, "none" keeps nothing, "memory" keeps all, and
             training is refused where that does not fit.
@@ -41,6 +45,7 @@ class RunConfig:
 
     model_dir: str | os.PathLike[str] | None = None
     tf_random_seed: int | None = None
+    save_summary_steps: int | None = 100
     save_checkpoints_secs: float | None = None
     save_checkpoints_steps: int | None = None
     keep_checkpoint_max: int | None = 5
@@ -58,15 +63,18 @@ class RunConfig:
         if self.save_checkpoints_secs is None and self.save_checkpoints_steps is None:
             object.__setattr__(self, "save_checkpoints_secs", 600)
         check_number("save_checkpoints_secs", self.save_checkpoints_secs)
-        positive("save_checkpoints_secs", self.save_checkpoints_secs)
+        if self.save_checkpoints_secs is not None and not self.save_checkpoints_secs >= 0:
+            must = ">= 0 or None"
+            raise Invalid(expected("save_checkpoints_secs", must, self.save_checkpoints_secs))
         check_integer("log_step_count_steps", self.log_step_count_steps, 1)
-        for name, least in (
-            ("save_checkpoints_steps", 1),
-            ("keep_checkpoint_max", 0),
-            ("tf_random_seed", 0),
+        for name in (
+            "save_summary_steps",
+            "save_checkpoints_steps",
+            "keep_checkpoint_max",
+            "tf_random_seed",
         ):
             if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), least)
+                check_integer(name, getattr(self, name), 0)
         if self.backend is not None and self.backend not in BACKENDS:
             must = f"one of {', '.join(map(repr, BACKENDS))} or None"
             raise Invalid(expected("backend", must, self.backend))
@@ -75,6 +83,11 @@ class RunConfig:
             raise Invalid(expected("cache", must, self.cache))
         if self.client is not None and not hasattr(self.client, "submit"):
             raise InvalidType(expected("client", "a distributed.Client or None", self.client))
+
+    @property
+    def saves_on_the_way(self) -> bool:
+        """Whether checkpoints are saved between the opening and the closing one."""
+        return bool(self.save_checkpoints_secs or self.save_checkpoints_steps)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with these fields changed.

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dkmeans import checkpoints, inference, outputs, storage
+from dkmeans import answers, checkpoints, inference, outputs, storage
+from dkmeans.answers import check_width
 from dkmeans.arguments import (
     InitialClusters,
     check_initial_clusters,
     check_restarts,
+    check_rounds,
     check_steps,
     choose_model_dir,
 )
@@ -36,13 +38,19 @@ from dkmeans.errors import (
 from dkmeans.executors import Dask, Threads, open_executor
 from dkmeans.feature_columns.dense import DenseColumn
 from dkmeans.feature_columns.layout import Layout
-from dkmeans.initialization import RANDOM, Initialization
-from dkmeans.inputs import EVAL, INFER, TRAIN, InputFn, read_input
+from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
+from dkmeans.hooks.watch import Watch, check_hooks
+from dkmeans.initialization import RANDOM, Initialization, Rounds
+from dkmeans.inputs import InputFn, read_input
+from dkmeans.modes import EstimatorSpec, ModeKeys
 from dkmeans.relocation import EmptyClusters
 from dkmeans.state import Score
 from dkmeans.training import Plan, train
 
 logger = logging.getLogger(__name__)
+
+# Of an evaluation's results.
+_CHARTED = ("average_loss", "loss", "score")
 
 
 class KMeans:
@@ -55,8 +63,11 @@ class KMeans:
         num_clusters: How many clusters, k. Ignored where `initial_clusters` is an array.
         model_dir: Path or URL where the model is kept, and from where training continues; None
             takes `config.model_dir`, or else a fresh temporary directory.
-        initial_clusters: `"random"`, `"kmeans_plus_plus"`, a (k, d) array, or a function of a
-            batch's (n, d) rows and the number of centers still missing that returns up to so many.
+        initial_clusters: `"random"`, `"kmeans_plus_plus"`, `"k-means||"`, `"afk-mc2"`, a (k, d)
+            array, or a function of a batch's (n, d) rows and the number of centers still missing
+            that returns up to so many. k-means++ looks at the first batch; k-means|| and AFK-MC^2
+            at all rows of a pass, on the workers, the former a few times and the latter twice. Of
+            an iterator of batches they look at the first.
         distance_metric: `"squared_euclidean"` or `"cosine"`.
         seed: Of the random draws of initialization; None takes `config.tf_random_seed`, or else
             fresh entropy.
@@ -77,6 +88,10 @@ class KMeans:
             survive, with `mini_batch_steps_per_iteration` = 1: since it began): `"keep"` leaves it
             where it is, `"relocate"` moves it to the row that is farthest from its center, and
             `"error"` stops.
+        oversampling: How many candidates each round of k-means|| is to draw, as a multiple of k.
+        initialization_rounds: How many rounds k-means|| makes; it goes over the rows once more.
+        initialization_rows: How many rows k-means|| and AFK-MC^2 look at, in blocks of consecutive
+            ones drawn uniformly; None: all.
 
     Raises:
         ValueError: an argument's value is not one of those it must be.
@@ -108,6 +123,9 @@ class KMeans:
         *,
         num_restarts: int = 1,
         empty_clusters: str = EmptyClusters.KEEP,
+        oversampling: float = 1.25,
+        initialization_rounds: int = 3,
+        initialization_rows: int | None = None,
     ) -> None:
         if config is not None and not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
@@ -118,6 +136,7 @@ class KMeans:
             check_integer("seed", seed, 0)
         if not isinstance(use_mini_batch, bool | np.bool_):
             raise InvalidType(expected("use_mini_batch", "a bool", use_mini_batch))
+        check_rounds(oversampling, initialization_rounds, initialization_rows)
         check_number("relative_tolerance", relative_tolerance)
         positive("relative_tolerance", relative_tolerance)
         if distance_metric not in tuple(Distance):
@@ -150,6 +169,9 @@ class KMeans:
             self._settings.distance_metric,
             int(kmeans_plus_plus_num_retries),
             None if seed is None else int(seed),
+            Rounds(float(oversampling), int(initialization_rounds)),
+            None if initialization_rows is None else int(initialization_rows),
+            config.backend,
         )
 
     def __repr__(self) -> str:
@@ -168,8 +190,31 @@ class KMeans:
         """A copy of how it runs, with `model_dir` filled in."""
         return self._config.replace()
 
+    @property
+    def params(self) -> dict[str, Any]:
+        """What an `input_fn` is given as `params`: a copy."""
+        return {
+            "num_clusters": self._initialization.num_clusters,
+            "distance_metric": str(self._settings.distance_metric),
+        }
+
+    @property
+    def model_fn(self) -> Callable[[Any, Any, str, RunConfig | None], EstimatorSpec]:
+        """A function of `(features, labels, mode, config)`: what the latest checkpoint says.
+
+        `features` are rows as an `input_fn` returns them, `labels` are None but for
+        `ModeKeys.PREDICT`, `config` says where the work is done (None: as this estimator does it).
+        It returns an `EstimatorSpec` of values, in each mode the same; it trains nothing.
+        """
+        return self._specify
+
     def train(
-        self, input_fn: InputFn, *, steps: int | None = None, max_steps: int | None = None
+        self,
+        input_fn: InputFn,
+        hooks: Iterable[SessionRunHook] | None = None,
+        steps: int | None = None,
+        max_steps: int | None = None,
+        saving_listeners: Iterable[CheckpointSaverListener] | None = None,
     ) -> KMeans:
         """Train, from the latest checkpoint where there is one, and save.
 
@@ -179,18 +224,22 @@ class KMeans:
         Args:
             input_fn: Returns the rows: an array (gone over without end), a dict of named columns,
                 a `Dataset`, or an iterator of batches. One step consumes one batch.
+            hooks: Are told of every step, and may stop training after it.
             steps: How many steps to take.
             max_steps: The step, counted over all calls, to stop at. Nothing is done at or beyond.
+            saving_listeners: Are told of every checkpoint, and may stop training after it.
 
         Raises:
             ValueError: the arguments or the rows cannot be used, or `model_dir` holds a model that
                 is another one.
+            TypeError: a hook or listener is none.
             KeyboardInterrupt: after a checkpoint.
         """
         if steps is not None and max_steps is not None:
             raise Invalid("Can not provide both steps and max_steps.")
         for name, value in (("steps", steps), ("max_steps", max_steps)):
             check_steps(name, value)
+        watch = self._watch(hooks, saving_listeners)
         head, found = checkpoints.open_latest(self.model_dir)
         if found is not None:
             self._check_same_model(found)
@@ -208,26 +257,31 @@ class KMeans:
             self._num_restarts,
             self._empty_clusters,
         )
-        dataset = self._read(input_fn, TRAIN)
+        dataset = self._read(input_fn, ModeKeys.TRAIN)
         if found is not None:
-            _check_width(dataset, found)
+            check_width(dataset, found)
         with self._executor(self._config.cache) as executor:
-            train(plan, dataset, found.to_continue() if found else None, head, executor)
+            start = found.to_continue() if found else None
+            train(plan, dataset, start, head, executor, watch)
         return self
 
     def evaluate(
         self,
         input_fn: InputFn,
         steps: int | None = None,
-        *,
+        hooks: Iterable[SessionRunHook] | None = None,
         checkpoint_path: str | None = None,
         name: str | None = None,
     ) -> dict[str, Any]:
         """How well the centers fit some rows; also written below `eval_dir(name)`.
 
+        That is a JSON file for each step, and points of TensorBoard's charts where training draws
+        some.
+
         Args:
             input_fn: Returns the rows, gone over once.
             steps: How many batches to go over; None: all.
+            hooks: Are told of every batch, and may stop after it.
             checkpoint_path: The checkpoint to evaluate; None: the latest.
             name: Tells this evaluation's directory from others'.
 
@@ -239,8 +293,9 @@ class KMeans:
             ValueError: there is no checkpoint, or the arguments or the rows cannot be used.
         """
         check_steps("steps", steps)
+        told = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self._checkpoint(checkpoint_path)
-        scores = self._scores(input_fn, EVAL, checkpoint, steps)
+        scores = self._scores(input_fn, checkpoint, steps, told)
         total = sum(scores, Score(0, 0.0))
         result = {
             "average_loss": total.inertia / total.rows,
@@ -250,6 +305,10 @@ class KMeans:
         }
         file = f"evaluation-{checkpoint.state.step:08d}.json"
         storage.write(storage.join(self.eval_dir(name), file), json.dumps(result).encode())
+        if self._draws_charts:
+            charts = summaries.EventFiles(self.eval_dir(name))
+            charts.add(checkpoint.state.step, {name: result[name] for name in _CHARTED})
+            charts.write()
         return result
 
     def score(self, input_fn: InputFn) -> float:
@@ -258,14 +317,14 @@ class KMeans:
         Raises:
             ValueError: there is no checkpoint, or the rows cannot be used.
         """
-        (score,) = self._scores(input_fn, EVAL, self._checkpoint(None), 1)
+        (score,) = self._scores(input_fn, self._checkpoint(None), 1, ())
         return score.inertia
 
     def predict(
         self,
         input_fn: InputFn,
         predict_keys: str | Sequence[str] | None = None,
-        *,
+        hooks: Iterable[SessionRunHook] | None = None,
         checkpoint_path: str | None = None,
         yield_single_examples: bool = True,
     ) -> Iterator[dict[str, Any]]:
@@ -274,6 +333,8 @@ class KMeans:
         Args:
             input_fn: Returns the rows, gone over once.
             predict_keys: Which of `cluster_index` and `all_distances` to give; None: both.
+            hooks: Are told of every batch, before its first row and after its last, and may stop
+                then.
             checkpoint_path: The checkpoint to predict with; None: the latest.
             yield_single_examples: Whether to yield a dict for each row, or for each batch.
 
@@ -290,9 +351,9 @@ class KMeans:
             if not set(asked) & set(names):
                 raise Invalid(f"predict_keys must be among {names}, got {asked}")
             names = [name for name in names if name in asked]
+        told = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self._checkpoint(checkpoint_path)
-        task = inference.Task(self._centers(checkpoint), tuple(names))
-        return self._predict(input_fn, task, single=yield_single_examples)
+        return self._predict(input_fn, checkpoint, names, told, single=yield_single_examples)
 
     def predict_cluster_index(self, input_fn: InputFn) -> Iterator[np.int64]:
         """The index of each row's nearest center.
@@ -347,8 +408,8 @@ class KMeans:
                 place or holds something else.
         """
         checkpoint = self._checkpoint(checkpoint_path)
-        dataset = self._read(input_fn, INFER)
-        _check_width(dataset, checkpoint)
+        dataset = self._read(input_fn, ModeKeys.PREDICT)
+        check_width(dataset, checkpoint)
         whole = sum(dataset.batches(), Batch())
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
@@ -407,12 +468,30 @@ class KMeans:
     def _executor(self, cache: str = NONE) -> Threads | Dask:
         return open_executor(self._config.client, cache)
 
+    @property
+    def _draws_charts(self) -> bool:
+        return bool(self._config.save_summary_steps) and summaries.is_available()
+
+    def _watch(
+        self,
+        hooks: Iterable[SessionRunHook] | None,
+        saving_listeners: Iterable[CheckpointSaverListener] | None,
+    ) -> Watch:
+        """Those to tell of training, with the one that draws charts."""
+        told = check_hooks("hooks", hooks, SessionRunHook)
+        listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
+        if listeners and not self._config.saves_on_the_way:
+            raise Invalid(
+                "saving_listeners need checkpoints to be told of: set one of "
+                "RunConfig.save_checkpoints_steps and RunConfig.save_checkpoints_secs, got 0"
+            )
+        if self._draws_charts:
+            every = self._config.save_summary_steps
+            told = (*told, SummarySaverHook(every, output_dir=self.model_dir))
+        return Watch(self._settings, told, listeners)
+
     def _read(self, input_fn: InputFn, mode: str) -> Dataset:
-        params = {
-            "num_clusters": self._initialization.num_clusters,
-            "distance_metric": str(self._settings.distance_metric),
-        }
-        return read_input(input_fn, mode, params, self.config, self._layout)
+        return read_input(input_fn, mode, self.params, self.config, self._layout)
 
     def _checkpoint(self, path: str | os.PathLike[str] | None) -> Checkpoint:
         if path:
@@ -451,45 +530,57 @@ class KMeans:
                 )
 
     def _scores(
-        self, input_fn: InputFn, mode: str, checkpoint: Checkpoint, steps: int | None
+        self,
+        input_fn: InputFn,
+        checkpoint: Checkpoint,
+        steps: int | None,
+        hooks: Sequence[SessionRunHook],
     ) -> list[Score]:
         """The score of each of the first batches."""
-        dataset = self._read(input_fn, mode)
-        _check_width(dataset, checkpoint)
-        scores: list[Score] = []
+        dataset = self._read(input_fn, ModeKeys.EVAL)
+        check_width(dataset, checkpoint)
+        watch = Watch(checkpoint.settings, hooks)
         with self._executor() as executor:
-            for batch in dataset.batches():
-                scores += executor.map_reduce(inference.score, [batch], self._centers(checkpoint))
-                if len(scores) == steps:
-                    break
-        if not scores:
-            raise InvalidData("the input must have at least one batch of rows, got none")
-        return scores
+            of = checkpoint, self._centers(checkpoint)
+            return answers.scores(dataset, *of, executor, watch, steps)
 
     def _predict(
-        self, input_fn: InputFn, task: inference.Task, *, single: bool
+        self,
+        input_fn: InputFn,
+        checkpoint: Checkpoint,
+        names: Sequence[str],
+        hooks: Sequence[SessionRunHook],
+        *,
+        single: bool,
     ) -> Iterator[dict[str, Any]]:
-        dataset = self._read(input_fn, INFER)
-        if dataset.width != task.centers.width:
-            raise _wrong_width(dataset.width, task.centers.width)
+        dataset = self._read(input_fn, ModeKeys.PREDICT)
+        check_width(dataset, checkpoint)
+        task = inference.Task(self._centers(checkpoint), tuple(names))
+        watch = Watch(checkpoint.settings, hooks)
         with self._executor() as executor:
-            for batch in dataset.batches():
-                parts = executor.map(inference.run, batch, task)
-                if single:
-                    for part in parts:
-                        for values in zip(*part.values(), strict=True):
-                            yield dict(zip(part, values, strict=True))
-                else:
-                    gathered = list(parts)
-                    names = gathered[0].keys()
-                    yield {name: np.concatenate([p[name] for p in gathered]) for name in names}
+            yield from answers.predictions(
+                dataset, checkpoint, task, executor, watch, single=single
+            )
 
-
-def _check_width(dataset: Dataset, checkpoint: Checkpoint) -> None:
-    centers = checkpoint.state.centers.shape[1]
-    if dataset.width != centers:
-        raise _wrong_width(dataset.width, centers)
-
-
-def _wrong_width(rows: int, centers: int) -> InvalidData:
-    return InvalidData(f"rows must have {centers} columns, as the centers have, got {rows}")
+    def _specify(
+        self, features: Any, labels: Any, mode: str, config: RunConfig | None
+    ) -> EstimatorSpec:
+        if mode not in tuple(ModeKeys):
+            raise Invalid(expected("mode", "one of 'train', 'eval', 'infer'", mode))
+        if config is None:
+            config = self._config
+        if not isinstance(config, RunConfig):
+            raise InvalidType(expected("config", "a RunConfig or None", config))
+        checkpoint = self._checkpoint(None)
+        dataset = self._read(lambda: (features, labels), mode)
+        check_width(dataset, checkpoint)
+        batch = next(dataset.batches(), Batch())
+        task = inference.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))
+        with open_executor(config.client) as executor:
+            predictions = answers.gathered(batch, task, executor)
+            (score,) = executor.map_reduce(inference.score, [batch], task.centers)
+        exported = {name: {"output": values} for name, values in predictions.items()}
+        exported["serving_default"] = exported[self.CLUSTER_INDEX]
+        return EstimatorSpec(
+            mode, predictions, score.inertia, {self.SCORE: score.inertia}, exported
+        )

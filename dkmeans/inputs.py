@@ -20,12 +20,9 @@ from dkmeans.dataset import Dataset, array_chunks
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
 from dkmeans.feature_columns.frames import arrays_of, is_frame
 from dkmeans.feature_columns.layout import FeatureRows, Layout, of_named
+from dkmeans.modes import ModeKeys
 from dkmeans.points import as_array
 from dkmeans.views import Columns
-
-TRAIN = "train"
-EVAL = "eval"
-INFER = "infer"
 
 InputFn = Callable[..., Any]
 
@@ -71,7 +68,7 @@ def read_input(
         return given if layout is None else given.read_as(layout.width, partial(of_named, layout))
     if isinstance(given, Mapping) or _is_array(given) or is_frame(given):
         dataset = Dataset.of(_features(given, "the features", layout, uuid4().hex), "the features")
-        return dataset.repeat() if mode == TRAIN else dataset
+        return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
         return _from_iterator(iter(given), mode, layout)
     raise InvalidType(
@@ -88,7 +85,7 @@ def _without_labels(given: Any, mode: str) -> Any:
             f"input_fn must return features or (features, None), got a tuple of {len(given)}"
         )
     features, labels = given
-    if labels is not None and mode != INFER:
+    if labels is not None and mode != ModeKeys.PREDICT:
         raise Invalid("labels must be None: clustering uses none, got some beside the features")
     return features
 
@@ -157,7 +154,7 @@ def _side_by_side(columns: list[Batch], name: str, view: Callable[..., Source]) 
 
 def _flat(values: Any) -> Any:
     """The values of each row in one dimension, as a numeric column's shape may have several."""
-    shape = getattr(values, "shape", ())
+    shape: tuple[int, ...] = getattr(values, "shape", ())
     if len(shape) < 3 or isinstance(values, zarr.Array):
         return values
     return values.reshape(shape[0], prod(shape[1:]))

@@ -9,10 +9,8 @@ chunks side by side.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
 
 import numpy as np
 
@@ -118,8 +116,10 @@ def update(state: TrainState, rules: Rules) -> TrainState:
 
 def iterate(
     states: Sequence[TrainState], batches: Sequence[Batch], rules: Rules, executor: Executor
-) -> list[TrainState]:
-    """One iteration of several starts: the state of each after it, perhaps with pending sums.
+) -> Iterator[list[TrainState]]:
+    """One iteration of several starts: the state of each after every step.
+
+    The steps are computed together. After the last the centers have moved, or sums are pending.
 
     Raises:
         InvalidData: the rows cannot be clustered, or as `update` does.
@@ -127,20 +127,22 @@ def iterate(
     centers = tuple(Centers(state.centers, rules.distance, rules.backend) for state in states)
     starts = Starts(centers, rules.empty_clusters is EmptyClusters.RELOCATE)
     steps = executor.map_reduce(accumulate_each, batches, starts)
-    own = zip(*(step.parts for step in steps), strict=True)
-    return [_after(state, mine, rules) for state, mine in zip(states, own, strict=True)]
-
-
-def _after(state: TrainState, steps: Sequence[PartialSums], rules: Rules) -> TrainState:
+    states = [replace(state, losses=(), rows=0) for state in states]
     # One after the other, so that stopping between any two and going on gives the same bits.
-    pending = reduce(add, steps if state.pending is None else [state.pending, *steps])
+    for step in steps:
+        own = zip(states, step.parts, strict=True)
+        states = [_after(state, sums, rules) for state, sums in own]
+        yield states
+
+
+def _after(state: TrainState, sums: PartialSums, rules: Rules) -> TrainState:
     state = replace(
         state,
-        pending=pending,
-        pending_steps=state.pending_steps + len(steps),
-        step=state.step + len(steps),
-        losses=tuple(step.inertia for step in steps),
-        rows=sum(int(step.counts.sum()) for step in steps),
+        pending=sums if state.pending is None else state.pending + sums,
+        pending_steps=state.pending_steps + 1,
+        step=state.step + 1,
+        losses=(*state.losses, sums.inertia),
+        rows=state.rows + int(sums.counts.sum()),
     )
     whole = state.pending_steps == rules.schedule.steps_per_iteration
     return update(state, rules) if whole else state

@@ -24,6 +24,7 @@ class StopReason(Enum):
     SETTLED = "converged: no center moves any more"
     MAX_STEPS = "took all the steps it was asked for"
     END_OF_INPUT = "the input ended"
+    STOPPED = "a hook asked to stop"
     INTERRUPTED = "interrupted"
 
     @property
@@ -195,7 +196,8 @@ class TrainState:
         inertia_rows: How many rows that loss is of.
         empty_clusters: How many centers won no row in the last whole iteration.
         relocated_clusters: How many of these were given one of the farthest rows.
-        losses: The loss of each step that led here from the state before. Not saved.
+        losses: The loss of each step that this call has taken of the iteration, this one last. Not
+            saved.
         rows: How many rows those steps went over. Not saved.
     """
 

@@ -16,6 +16,7 @@ from dkmeans.config import RunConfig
 from dkmeans.dataset import Dataset
 from dkmeans.errors import Conflict, Outage
 from dkmeans.executors import Executor
+from dkmeans.hooks.watch import Watch
 from dkmeans.initialization import Initialization
 from dkmeans.lloyd import Rules, converged, iterate
 from dkmeans.preflight import examine
@@ -54,7 +55,12 @@ class Plan:
 
 
 def train(
-    plan: Plan, dataset: Dataset, fit: Fit | None, head: Head, executor: Executor
+    plan: Plan,
+    dataset: Dataset,
+    fit: Fit | None,
+    head: Head,
+    executor: Executor,
+    watch: Watch,
 ) -> StopReason:
     """Train until something stops it; the state is saved then, whatever it was.
 
@@ -64,6 +70,7 @@ def train(
         fit: Where to continue from; None finds the first centers.
         head: The model's head, as read with that fit.
         executor: Where the work is done.
+        watch: Whom to tell of it.
 
     Returns:
         Why it stopped.
@@ -73,9 +80,11 @@ def train(
         Conflict: another driver trains in the same directory.
         Outage: storage or the cluster is gone; after a checkpoint, where that can be written.
         KeyboardInterrupt: after a checkpoint.
+        Exception: what a hook raises; the last checkpoint stands.
     """
+    watch.begin()
     checkpoints.prepare(plan.model_dir)
-    saver = _Saver(plan, head, fit)
+    saver = _Saver(plan, head, fit, watch)
     batches = _examined(plan, dataset, executor)
     logger.info("%d clusters, on %s", plan.initialization.num_clusters, executor)
     if fit is None:
@@ -83,18 +92,24 @@ def train(
         saver.save(fit)
     else:
         logger.info("going on from step %d", fit.step)
+        with watch.saving(fit.state):
+            pass  # its checkpoint is there
+    watch.created(fit.state)
     start, reason = fit, None
     try:
-        for fit, reason in _until_stopped(plan, dataset, batches, start, executor, saver):
+        for fit, reason in _until_stopped(plan, dataset, batches, start, executor, saver, watch):
             if reason is None and fit.step != plan.last_step and saver.is_due(fit):
                 saver.save(fit)
+            watch.after_run()
         assert reason is not None
         saver.save(fit, Stop(reason, plan.relative_tolerance))
     except Conflict:  # the other driver's checkpoint stands
         raise
     except BaseException:
-        saver.rescue(fit)
+        if not watch.failed:
+            saver.rescue(fit)
         raise
+    watch.end()
     for sentence in fit.describe():
         logger.info("%s", sentence)
     logger.info("%s at step %d", reason.value, fit.step)
@@ -136,38 +151,57 @@ def _until_stopped(
     fit: Fit,
     executor: Executor,
     saver: _Saver,
+    watch: Watch,
 ) -> Iterator[tuple[Fit, StopReason | None]]:
-    """The fit after each iteration; at the end with the reason why it is the end."""
+    """The fit after each step; at the end, perhaps once more, with the reason why it is one."""
     limit = None if plan.last_step is None else plan.last_step - fit.step
     iterations = plan.settings.schedule.iterations(batches, fit.pending_steps, limit)
     fixed = dataset.is_constant and not plan.settings.use_mini_batch
     saver.take_seconds()  # of what was saved before the first iteration
     first, began = True, time.perf_counter()
-    for taken in iterations:
-        previous, fit = fit, _next(plan, fit, taken, executor)
-        now = time.perf_counter()
-        effort = _effort(fit, executor, saver)
-        _report(plan, fit, None if first else previous, now - began, effort)
-        fit = _rested(plan, previous, fit, first=first, fixed=fixed)
-        if not fit.running:
-            yield fit, fit.starts[fit.best].reason
-            return
-        yield fit, None
-        first, began = False, now
+    while not watch.should_stop() and (taken := next(iterations, None)):
+        previous = fit
+        watch.before_run(taken[0])
+        for batch, fit in zip(taken, _steps(plan, previous, taken, executor), strict=True):
+            watch.before_run(batch)
+            watch.show(fit.state)
+            if fit.step == previous.step + len(taken):
+                now = time.perf_counter()
+                effort = _effort(fit, executor, saver)
+                _report(plan, fit, None if first else previous, now - began, effort)
+                fit = _rested(plan, previous, fit, first=first, fixed=fixed)
+                first, began = False, now
+            if not fit.running:
+                yield fit, fit.starts[fit.best].reason
+                return
+            yield fit, None
+            if watch.should_stop():
+                break
+    yield fit, _end(plan, fit, watch)
+
+
+def _end(plan: Plan, fit: Fit, watch: Watch) -> StopReason:
+    """Why there are no more steps."""
+    if watch.should_stop():
+        return StopReason.STOPPED
     at_limit = plan.last_step is not None and fit.step >= plan.last_step
-    yield fit, StopReason.MAX_STEPS if at_limit else StopReason.END_OF_INPUT
+    return StopReason.MAX_STEPS if at_limit else StopReason.END_OF_INPUT
 
 
-def _next(plan: Plan, fit: Fit, batches: Sequence[Batch], executor: Executor) -> Fit:
-    """The fit after an iteration of the starts that go on."""
+def _steps(plan: Plan, fit: Fit, batches: Sequence[Batch], executor: Executor) -> Iterator[Fit]:
+    """The fit after each step of an iteration of the starts that go on."""
     states = [fit.starts[number].state for number in fit.running]
-    moved = dict(zip(fit.running, iterate(states, batches, plan.rules, executor), strict=True))
+    for moved in iterate(states, batches, plan.rules, executor):
+        fit = _moved(fit, dict(zip(fit.running, moved, strict=True)))
+        yield fit
+
+
+def _moved(fit: Fit, moved: dict[int, TrainState]) -> Fit:
+    """The fit after a step in which these starts moved."""
     starts = list(fit.starts)
     for number, start in enumerate(fit.starts):
-        step = start.state.step + len(batches)
-        state = moved.get(number) or replace(start.state, step=step)
-        steps = start.steps + len(batches) * (number in moved)
-        starts[number] = replace(start, state=state, steps=steps)
+        state = moved.get(number) or replace(start.state, step=start.state.step + 1)
+        starts[number] = replace(start, state=state, steps=start.steps + (number in moved))
     return Fit(tuple(starts))
 
 
@@ -230,9 +264,10 @@ def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, effort: Ef
 class _Saver:
     """Saves states as often as the configuration says, and once at the end."""
 
-    def __init__(self, plan: Plan, head: Head, fit: Fit | None) -> None:
+    def __init__(self, plan: Plan, head: Head, fit: Fit | None, watch: Watch) -> None:
         self._plan = plan
         self._head = head
+        self._watch = watch
         self._attempt, self._attempted_step = "", -1
         checkpoints.sweep(plan.model_dir, self._head)
         self._saved_at = time.monotonic()
@@ -241,11 +276,17 @@ class _Saver:
 
     def is_due(self, fit: Fit) -> bool:
         config = self._plan.config
+        if fit.pending_steps or not config.saves_on_the_way:
+            return False
         if config.save_checkpoints_steps is not None:
             return fit.step - (self._saved_step or 0) >= config.save_checkpoints_steps
         return time.monotonic() - self._saved_at >= (config.save_checkpoints_secs or 0)
 
     def save(self, fit: Fit, stop: Stop | None = None) -> None:
+        with self._watch.saving(fit.state):
+            self._write(fit, stop)
+
+    def _write(self, fit: Fit, stop: Stop | None) -> None:
         plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
         began = time.monotonic()
         self._attempt, self._attempted_step = checkpoints.new_name(fit.step), fit.step
@@ -279,5 +320,5 @@ class _Saver:
             self._head = now
             if fit.step == self._attempted_step:
                 return
-        self.save(fit, Stop(StopReason.INTERRUPTED, self._plan.relative_tolerance))
+        self._write(fit, Stop(StopReason.INTERRUPTED, self._plan.relative_tolerance))
         logger.info("stopped short; step %d is saved", fit.step)

@@ -12,6 +12,7 @@ from dkmeans_jobs.console import LOG_FORMATS
 
 from dkmeans import Invalid, __version__
 from dkmeans.config import BACKENDS, CACHES
+from dkmeans.initialization import NAMES
 from dkmeans.relocation import EmptyClusters
 
 # Flags on the line that overrule an entry of another name, because the two exclude each other.
@@ -80,8 +81,24 @@ def _add_train(jobs: Any) -> None:
     model.add_argument("--num-clusters", type=int, metavar="K", help="how many clusters")
     _add_model_dir(model, "where the model is kept")
     model.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="the distance")
+    model.add_argument("--init", choices=NAMES, help="how the first centers are found")
     model.add_argument(
-        "--init", choices=("random", "kmeans_plus_plus"), help="how the first centers are found"
+        "--oversampling",
+        type=float,
+        metavar="L",
+        help="candidates that a round of k-means|| draws, as a multiple of K (default 1.25)",
+    )
+    model.add_argument(
+        "--initialization-rounds",
+        type=int,
+        metavar="R",
+        help="rounds of k-means|| (default 3): each goes over the rows, and so does their end",
+    )
+    model.add_argument(
+        "--initialization-rows",
+        type=int,
+        metavar="N",
+        help="look at so many rows only, drawn at random (k-means|| and afk-mc2)",
     )
     model.add_argument("--seed", type=int, metavar="S", help="of the random draws")
     model.add_argument(
@@ -125,6 +142,11 @@ def _add_train(jobs: Any) -> None:
     )
     saving.add_argument(
         "--save-checkpoints-steps", type=int, metavar="N", help="steps between two, instead"
+    )
+    train.add_argument(
+        "--metrics-file",
+        metavar="FILE",
+        help="where to keep numbers for Prometheus' node exporter (a .prom file)",
     )
     _add_cluster(train)
     _add_cache(train)
@@ -243,8 +265,8 @@ def _add_cluster(job: argparse.ArgumentParser) -> None:
     cluster.add_argument(
         "--cluster",
         metavar="WHERE",
-        help="threads (of this process; the default), local (worker processes), or the "
-        "tcp://... of a scheduler",
+        help="threads (of this process; the default), local (worker processes), local-cuda (one "
+        "for each GPU), or the tcp://... of a scheduler",
     )
     cluster.add_argument("--workers", type=int, metavar="W", help="worker processes (local)")
     cluster.add_argument(
@@ -254,8 +276,8 @@ def _add_cluster(job: argparse.ArgumentParser) -> None:
     cluster.add_argument(
         "--backend",
         choices=BACKENDS,
-        help="what computes: compiled code, or NumPy alone; by default the first that a worker "
-        "can use",
+        help="what computes: a GPU, compiled code, or NumPy alone; by default the first that a "
+        "worker can use",
     )
 
 

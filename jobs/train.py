@@ -15,6 +15,7 @@ from dkmeans_jobs.status import noted
 from dkmeans import Dataset, Invalid, KMeans, RunConfig, checkpoints
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.config import AUTO
+from dkmeans.hooks import PrometheusHook
 from dkmeans.relocation import EmptyClusters
 from dkmeans.state import StopReason
 
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = open_input(arguments.input, arguments.columns)
     rows = dataset.rows or 0
     ends = _ends(arguments, rows)
+    hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
     about = {"input": arguments.input, "columns": arguments.columns, "rows": rows}
     found = checkpoints.latest(arguments.model_dir)
     with open_client(arguments) as client:
@@ -54,7 +56,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         else:
             batches = _batches(dataset, rows, arguments.batch_rows, found)
             with noted(arguments.model_dir, found.state.step if found else 0):
-                model.train(lambda: batches, steps=ends.steps, max_steps=ends.max_steps)
+                model.train(lambda: batches, hooks, ends.steps, ends.max_steps)
             remember_input(arguments.model_dir, about)
     found = checkpoints.latest(arguments.model_dir)
     assert found is not None
@@ -100,6 +102,8 @@ def _ends(arguments: argparse.Namespace, rows: int) -> Ends:
 
 
 def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
+    names = "oversampling", "initialization_rounds", "initialization_rows"
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     return KMeans(
         arguments.num_clusters,
         arguments.model_dir,
@@ -120,6 +124,7 @@ def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
         ),
         num_restarts=1 if arguments.num_restarts is None else arguments.num_restarts,
         empty_clusters=arguments.empty_clusters or EmptyClusters.KEEP,
+        **given,
     )
 
 

@@ -74,6 +74,11 @@ def kill(name):
     os.kill(int(podman("inspect", "--format={{.State.Pid}}", name)), signal.SIGKILL)
 
 
+def cut_off(name):
+    """Take a container off the network, without a word to those it talks to."""
+    podman("network", "disconnect", NETWORK, name)
+
+
 def is_running(name):
     return podman("inspect", "--format={{.State.Running}}", name) == "true"
 

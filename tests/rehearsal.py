@@ -31,6 +31,7 @@ from tests.containers import (
     IMAGE,
     Containers,
     address,
+    cut_off,
     ended,
     is_healthy,
     is_running,
@@ -212,6 +213,28 @@ def test_a_driver_that_is_killed_goes_on(containers, storage, expected):
     kill(driver)
     assert ended(driver) == 137
     assert job.run_driver()[0]["step"] == expected.step
+    assert_array_equal(centers(), expected.centers)
+
+
+def test_a_driver_that_is_told_to_end_saves_and_goes_on(containers, storage, expected):
+    job = Job(containers, "train-cpu")
+    driver = job.start_driver()
+    until(lambda: is_at_work(driver))
+    podman("stop", "--time=60", driver)  # the manifest's grace period is 90 s
+    assert ended(driver) == 143, said(driver)
+    assert "terminated. Run the same command again" in said(driver)[1]
+    assert 0 < checkpoints.latest(MODEL).state.step < expected.step
+    assert job.run_driver()[0]["step"] == expected.step
+    assert_array_equal(centers(), expected.centers)
+
+
+def test_a_worker_that_is_cut_off_from_the_others_changes_no_bit(containers, storage, expected):
+    job = Job(containers, "train-cpu")
+    driver = job.start_driver()
+    until(lambda: is_at_work(driver))
+    cut_off(job.workers[0])
+    assert ended(driver) == 0, said(driver)
+    assert is_running(job.workers[0])  # which has been told nothing, and still waits
     assert_array_equal(centers(), expected.centers)
 
 

@@ -1,22 +1,28 @@
 """Every backend against the oracle: winners to the index, sums to the last digits."""
 
+import shutil
 import tracemalloc
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dkmeans import Invalid
 from dkmeans.backends import packing, select
+from dkmeans.backends.launches import Launches
 from dkmeans.distance import Centers, Distance
 from tests import reference
+from tests.host_device import HostDevice
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
 DTYPES = (np.float32, np.float64)
 
 # One test over shapes, dtypes, metrics, offsets and ties, for each of the siblings; the native one
 # also for the vectors of other processors, which LLVM breaks up into those of this one, and with
-# the matrix unit where it would not be worth it.
+# the matrix unit where it would not be worth it; the CUDA kernels as the host runs them, and on a
+# GPU where there is one.
 BACKENDS = (
     "numpy",
     "native",
@@ -25,11 +31,24 @@ BACKENDS = (
     "native with 64 bytes",
     "native with a matrix unit",
     "native with scores as wide as the rows",
+    "cuda on the host",
+    *(["cuda"] if find_spec("cupy") else []),
 )
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def backend(request):
+def backend(request, tmp_path_factory):
+    if request.param == "cuda on the host":
+        if shutil.which("g++") is None:
+            pytest.skip("no C++ compiler")
+        yield Launches(HostDevice(tmp_path_factory.mktemp("cuda")))
+        return
+    if request.param == "cuda":
+        try:
+            yield select("cuda")
+        except Invalid as error:
+            pytest.skip(str(error))
+        return
     name, _, width = request.param.partition(" with ")
     with pytest.MonkeyPatch.context() as patch:
         if width == "a matrix unit":

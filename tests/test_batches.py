@@ -133,3 +133,44 @@ def test_parts_without_rows_are_left_out():
     assert chunks_of(Batch.of(empty, full, empty)) == [[3], [4]]
     assert Batch.of(empty).rows == len(Batch.of(empty)) == 0
     assert chunks_of(Batch().shuffled((1,))) == []
+
+
+# Numbers.
+
+
+@st.composite
+def mixed_batches(draw):
+    """Some sources' rows in chunks of any size, perhaps shuffled."""
+    parts = []
+    for _ in range(draw(st.integers(1, 4))):
+        rows, size = draw(st.integers(1, 30)), draw(st.one_of(st.none(), st.integers(1, 7)))
+        part = Batch((Chunk(Numbers(rows, size), 0, rows),))
+        parts.append(part.shuffled((1,)) if draw(st.booleans()) else part)
+    return sum(parts, Batch())
+
+
+@fast
+@given(mixed_batches(), st.data())
+def test_a_chunk_of_a_numbered_batch_knows_the_number_of_its_first_row(batch, data):
+    numbered = batch.numbered()
+    starts = np.cumsum([0, *batch.sizes()])[:-1].tolist()
+    assert [chunk.number for chunk in numbered] == starts
+    assert [numbered[i].number for i in range(len(numbered))] == starts
+    assert chunks_of(numbered) == chunks_of(batch)
+    low, high = sorted(data.draw(st.tuples(*[st.integers(0, batch.rows)] * 2)))
+    rows = flat(chunks_of(batch))
+    for chunk in pickle.loads(pickle.dumps(numbered.rows_between(low, high))):
+        assert rows_of(chunk) == rows[chunk.number : chunk.number + chunk.rows]
+    first, last = sorted(data.draw(st.tuples(*[st.integers(0, len(batch))] * 2)))
+    some = numbered.chunks_between(first, last)
+    assert [chunk.number for chunk in some] == starts[first:last]
+
+
+@fast
+@given(mixed_batches(), st.integers(1, 9))
+def test_pieces_joined_are_the_rows_again_in_as_few_parts(batch, size):
+    pieces = [batch.rows_between(at, at + size) for at in range(0, batch.rows, size)]
+    joined = Batch.joined(pieces)
+    assert flat(chunks_of(joined)) == flat(chunks_of(batch))
+    if all(isinstance(part, Chunk) for part in batch.parts):
+        assert len(joined.parts) == len(batch.parts)

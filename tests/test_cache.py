@@ -47,6 +47,13 @@ def test_rows_are_read_once_and_cannot_be_changed(cache, reader):
         first[0] = 7
 
 
+def test_what_rows_are_a_view_of_cannot_be_changed_either(cache):
+    decoded = np.zeros(100)
+    keep(cache, "a", lambda: decoded.reshape(50, 2))
+    with pytest.raises(ValueError, match="read-only"):
+        decoded[0] = 7
+
+
 def test_what_does_not_fit_is_read_anew_and_puts_nothing_out(cache, reader):
     for _ in range(3):
         for key in "abc":
@@ -127,3 +134,53 @@ def test_a_process_near_its_limit_gives_back_what_it_keeps_and_keeps_no_more(cac
     cache.forget("fit")
     keep(cache, "e", reader)
     assert cache.bytes == 800
+
+
+# Notes.
+
+
+def noting(cache, action, *arguments, fit="fit", most=1000):
+    def run():
+        keeping.set(Keeping(fit, most, 2**40))
+        return getattr(cache, action)(*arguments)
+
+    return copy_context().run(run)
+
+
+def test_a_note_is_there_until_it_is_taken(cache):
+    note = np.zeros(50)
+    noting(cache, "note", "a", note)
+    assert cache.bytes == 400
+    assert noting(cache, "take_note", "a", fit="another") is None
+    assert noting(cache, "take_note", "a") is note
+    assert noting(cache, "take_note", "a") is None
+    assert cache.bytes == 0
+
+
+def test_a_new_note_takes_the_place_of_the_old(cache):
+    for size in (50, 100):
+        noting(cache, "note", "a", np.zeros(size))
+    assert cache.bytes == 800
+
+
+def test_rows_make_room_for_a_note_but_notes_do_not(cache, reader):
+    keep(cache, "rows", reader, most=1000)
+    noting(cache, "note", "a", np.zeros(100))
+    assert cache.bytes == 800
+    keep(cache, "rows", reader, most=1000)
+    assert reader.times == 2
+    noting(cache, "note", "b", np.zeros(50))
+    assert noting(cache, "take_note", "b") is None
+    assert noting(cache, "take_note", "a") is not None
+
+
+def test_nothing_is_noted_for_nobody(cache):
+    cache.note("a", np.zeros(1))
+    assert cache.take_note("a") is None
+
+
+def test_notes_are_forgotten_with_their_fit(cache):
+    noting(cache, "note", "a", np.zeros(50))
+    cache.forget("fit")
+    assert cache.bytes == 0
+    assert noting(cache, "take_note", "a") is None

@@ -29,6 +29,7 @@ def test_the_defaults_are_the_documented_ones():
     assert dataclasses.asdict(RunConfig()) == {
         "model_dir": None,
         "tf_random_seed": None,
+        "save_summary_steps": 100,
         "save_checkpoints_secs": 600,
         "save_checkpoints_steps": None,
         "keep_checkpoint_max": 5,
@@ -48,15 +49,23 @@ def test_either_way_of_saving_excludes_the_other():
 
 def test_a_backend_that_does_not_exist_is_refused_by_name():
     assert RunConfig(backend="numpy").backend == "numpy"
-    with pytest.raises(Invalid, match="backend must be one of 'native', 'numpy' or None, got 'c'"):
+    names = "'cuda', 'native', 'numpy'"
+    with pytest.raises(Invalid, match=f"backend must be one of {names} or None, got 'c'"):
         RunConfig(backend="c")
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan")])
 @pytest.mark.parametrize(
-    "name", ["save_checkpoints_secs", "save_checkpoints_steps", "log_step_count_steps"]
+    ("name", "value"),
+    [
+        ("save_checkpoints_secs", -1),
+        ("save_checkpoints_secs", float("nan")),
+        ("save_checkpoints_steps", -1),
+        ("save_summary_steps", -1),
+        ("log_step_count_steps", 0),
+        ("log_step_count_steps", -1),
+    ],
 )
-def test_numbers_that_are_not_above_zero_are_refused_by_name(name, value):
+def test_numbers_that_are_too_small_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"{name} must be .*got {value!r}"):
         RunConfig(**{name: value})
     with pytest.raises(Invalid, match=name):
@@ -65,12 +74,25 @@ def test_numbers_that_are_not_above_zero_are_refused_by_name(name, value):
 
 @pytest.mark.parametrize(
     "name",
-    ["save_checkpoints_steps", "log_step_count_steps", "keep_checkpoint_max", "tf_random_seed"],
+    [
+        "save_summary_steps",
+        "save_checkpoints_steps",
+        "log_step_count_steps",
+        "keep_checkpoint_max",
+        "tf_random_seed",
+    ],
 )
 @pytest.mark.parametrize("value", [1.5, "3", True])
 def test_what_is_no_integer_is_refused_by_name(name, value):
     with pytest.raises(TypeError, match=f"{name} must be an integer"):
         RunConfig(**{name: value})
+
+
+def test_zero_saves_nothing_on_the_way():
+    for name in ("save_checkpoints_secs", "save_checkpoints_steps"):
+        assert not RunConfig(**{name: 0}).saves_on_the_way
+        assert RunConfig(**{name: 1}).saves_on_the_way
+    assert RunConfig().saves_on_the_way
 
 
 def test_seconds_may_be_fractions():

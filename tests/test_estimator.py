@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from dkmeans import Dataset, KMeans, RunConfig
+from dkmeans import Dataset, EstimatorSpec, KMeans, ModeKeys, RunConfig
 from tests import reference
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
@@ -218,6 +218,88 @@ def test_the_configuration_is_a_copy_with_the_model_dir_filled_in(tmp_path):
 def test_the_representation_names_what_matters(tmp_path):
     expected = f"KMeans(3, {str(tmp_path)!r}, distance_metric='squared_euclidean')"
     assert repr(KMeans(3, tmp_path)) == expected
+
+
+def test_methods_have_the_documented_order_of_arguments():
+    documented = {
+        "train": ["input_fn", "hooks", "steps", "max_steps", "saving_listeners"],
+        "evaluate": ["input_fn", "steps", "hooks", "checkpoint_path", "name"],
+        "predict": [
+            *("input_fn", "predict_keys", "hooks", "checkpoint_path", "yield_single_examples")
+        ],
+        "predict_cluster_index": ["input_fn"],
+        "transform": ["input_fn"],
+        "score": ["input_fn"],
+        "eval_dir": ["name"],
+        "get_variable_value": ["name"],
+    }
+    for method, names in documented.items():
+        parameters = inspect.signature(getattr(KMeans, method)).parameters
+        assert list(parameters)[1:] == names
+        assert {p.kind for p in parameters.values()} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+
+def test_parameters_are_a_copy_of_what_an_input_function_is_given():
+    estimator, given = model(distance_metric=COSINE), []
+    assert estimator.params == {"num_clusters": 4, "distance_metric": "cosine"}
+    estimator.params["num_clusters"] = 9
+    estimator.train(lambda params: given.append(params) or rows_of(), steps=1)
+    assert given == [estimator.params] == [{"num_clusters": 4, "distance_metric": "cosine"}]
+
+
+# The model's function.
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("mode", ModeKeys)
+def test_the_models_function_says_what_the_latest_checkpoint_says(mode, metric):
+    estimator = model(distance_metric=metric).train(lambda: rows_of(seed=9), steps=3)
+    rows, before = rows_of(), estimator.latest_checkpoint()
+    spec = estimator.model_fn(rows, None, mode, estimator.config)
+    (expected,) = estimator.predict(lambda: rows, yield_single_examples=False)
+    assert isinstance(spec, EstimatorSpec)
+    assert spec.mode == mode
+    np.testing.assert_equal(dict(spec.predictions), expected)
+    assert spec.loss == estimator.score(lambda: rows)
+    assert spec.eval_metric_ops == {"score": spec.loss}
+    np.testing.assert_equal(
+        spec.export_outputs,
+        {
+            "all_distances": {"output": expected["all_distances"]},
+            "cluster_index": {"output": expected["cluster_index"]},
+            "serving_default": {"output": expected["cluster_index"]},
+        },
+    )
+    assert estimator.latest_checkpoint() == before
+
+
+def test_the_models_function_takes_what_an_input_function_returns(trained):
+    rows = rows_of()
+    expected = trained.model_fn(rows, None, "infer", None).predictions["cluster_index"]
+    columns = {"b": rows[:, 1:], "a": rows[:, 0]}
+    for features in (columns, da.from_array(rows, chunks=(7, 3)), Dataset.from_array(rows)):
+        spec = trained.model_fn(features, None, "infer", None)
+        assert spec.predictions["cluster_index"].tolist() == expected.tolist()
+    assert trained.model_fn(rows, np.zeros(30), ModeKeys.PREDICT, None)
+
+
+def test_the_models_function_refuses_what_training_does(trained):
+    for arguments, error, text in [
+        ((rows_of(), None, "test", None), ValueError, "mode must be one of 'train', 'eval', 'inf"),
+        ((rows_of(), None, "eval", {}), TypeError, "config must be a RunConfig or None"),
+        ((rows_of(), np.zeros(30), "eval", None), ValueError, "labels must be None"),
+        ((rows_of(d=5), None, "eval", None), ValueError, r"3 columns.*got 5"),
+        ((rows_of(0), None, "eval", None), ValueError, "at least one"),
+    ]:
+        with pytest.raises(error, match=text):
+            trained.model_fn(*arguments)
+    with pytest.raises(ValueError, match="Could not find trained model in model_dir"):
+        model().model_fn(rows_of(), None, "eval", None)
+
+
+def test_modes_are_the_documented_words():
+    assert (ModeKeys.TRAIN, ModeKeys.EVAL, ModeKeys.PREDICT) == ("train", "eval", "infer")
+    assert f"{ModeKeys.PREDICT}" == "infer"
 
 
 # Variables.
@@ -493,7 +575,7 @@ def test_evaluations_are_written_below_their_own_directory_and_not_before(tmp_pa
     assert not list(tmp_path.glob("eval*"))
     for name in (None, "test"):
         result = estimator.evaluate(rows_of, name=name)
-        (file,) = Path(estimator.eval_dir(name)).iterdir()
+        (file,) = Path(estimator.eval_dir(name)).glob("*.json")
         assert json.loads(file.read_text()) == result
 
 

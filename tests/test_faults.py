@@ -262,9 +262,12 @@ def slower(block):
     return block
 
 
+@pytest.mark.parametrize("done", ["nothing", "some"])
 def test_workers_lost_together_of_which_one_comes_back_at_its_address_are_not_waited_for(
-    rows, calm, monkeypatch, caplog
+    rows, calm, monkeypatch, caplog, done
 ):
+    if done == "some":  # a task for each run, and not for a share
+        monkeypatch.setattr("dkmeans.executors.dask_workers._LONG_SECONDS", 0)
     monkeypatch.setattr("dkmeans.executors.cluster._LOOK_SECONDS", 0.2)
     monkeypatch.setattr("dkmeans.executors.cluster._IDLE_SECONDS", 1)
     with ExitStack() as stack:

@@ -14,6 +14,7 @@ from dkmeans.checkpoints import Settings
 from dkmeans.dataset import Dataset
 from dkmeans.distance import Distance
 from dkmeans.executors import Threads
+from dkmeans.hooks import HistoryHook
 from dkmeans.lloyd import Rules, iterate
 from dkmeans.state import TrainState
 
@@ -59,7 +60,7 @@ def model(case, model_dir):
     )
 
 
-def train(case):
+def train(case, hooks=()):
     """Train as recorded, and yield the model and its call after each call."""
     model_dir, done = f"memory://{uuid4().hex}", 0
     estimator = model(case, model_dir)
@@ -70,6 +71,7 @@ def train(case):
         done += call["steps_run"]
         estimator.train(
             lambda part=part: iter([features(case, rows) for rows in part]),
+            hooks,
             steps=call.get("steps"),
             max_steps=call.get("max_steps"),
         )
@@ -130,12 +132,24 @@ def test_the_loss_of_every_step_is_the_originals(name):
     states, losses = [TrainState(centers, counts)], []
     with Threads(1) as threads:
         for taken in iterations:
-            states = iterate(states, taken, Rules(settings.distance_metric, schedule), threads)
+            rules = Rules(settings.distance_metric, schedule)
+            *_, states = iterate(states, taken, rules, threads)
             losses += states[0].losses
     # In this one the original's distances carry an error of 0.1 each.
     rtol = 2e-2 if name == "fb_euclid_offset_1e3" else 1e-4
     np.testing.assert_allclose(losses, case.arrays["f64_loss"], rtol=1e-4)
     np.testing.assert_allclose(losses, case.arrays["loss"], rtol=rtol)
+
+
+@pytest.mark.parametrize("name", sorted({*TRAINED} - {ZERO}))
+def test_a_hook_sees_the_loss_and_the_centers_of_every_step_as_the_original_had_them(name):
+    case, history = read(name), HistoryHook(["loss", "clusters"])
+    for _ in train(case, [history]):
+        pass
+    assert history.history["global_step"] == list(range(1, case.steps_run + 1))
+    np.testing.assert_allclose(history.history["loss"], case.arrays["f64_loss"], rtol=1e-4)
+    for own, its in zip(history.history["clusters"], case.centers, strict=True):
+        np.testing.assert_allclose(own[case.ever_won], its[case.ever_won], **close)
 
 
 def test_the_losses_of_zero_rows_are_one_each_where_the_originals_are_a_half():

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, KMeans, RunConfig, checkpoints
-from dkmeans.initialization import plus_plus
+from dkmeans.initialization.greedy import plus_plus
 from tests import reference
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 

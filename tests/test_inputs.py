@@ -11,12 +11,13 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dkmeans import Dataset, InvalidData, InvalidType, KMeans, RunConfig, limit_epochs
-from dkmeans.inputs import EVAL, INFER, TRAIN, read_input
+from dkmeans import Dataset, InvalidData, InvalidType, KMeans, ModeKeys, RunConfig, limit_epochs
+from dkmeans.inputs import read_input
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 CONFIG = RunConfig()
 PARAMS = {"num_clusters": 3}
+TRAIN, EVAL, INFER = ModeKeys
 fast = settings(max_examples=30, deadline=None)
 in_every_mode = pytest.mark.parametrize("mode", [TRAIN, EVAL, INFER])
 

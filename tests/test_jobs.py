@@ -202,6 +202,7 @@ def test_info_tells_what_is_in_a_model(run, run_json, store, tmp_path):
 
 def test_info_tells_what_this_machine_computes_with(run_json):
     about = run_json("info", "--backends")
+    assert about["cuda"].startswith("backend 'cuda' cannot be used on this machine: ")
     assert about["default"].startswith("native")
     assert "bits" in about["native"]
     assert f"numpy {np.__version__}" in about["numpy"]
@@ -247,8 +248,10 @@ def test_flags_come_from_a_file_too_and_win_over_it(run_json, store, tmp_path):
         (["--batch-rows", "0"], "--batch-rows must be >= 1, got 0"),
         (["--columns", "a"], "--columns must come with a Parquet input"),
         (["--workers", "2"], "--workers must come with --cluster local"),
-        (["--cluster", "nowhere"], "--cluster must be threads, local or tcp://"),
+        (["--cluster", "nowhere"], "--cluster must be threads, local, local-cuda or tcp://"),
         (["--cluster", "local", "--memory-limit", "much"], "--memory-limit must be a size"),
+        (["--cluster", "local-cuda"], "--cluster local-cuda must have "),
+        (["--backend", "cuda"], "backend 'cuda' cannot be used on this machine: "),
         (["--relative-tolerance", "-1"], "relative_tolerance must be > 0"),
         (["--config", "nothere.toml"], "nothere.toml cannot be read"),
     ],
@@ -384,6 +387,15 @@ def test_a_log_for_programs_has_a_json_object_a_line(store, tmp_path):
     last = json.loads(failed.stderr.splitlines()[-1])
     assert (failed.returncode, last["event"], last["exit_code"]) == (2, "exit", 2)
     assert "num_clusters = 7000" in last["message"]
+
+
+def test_a_file_for_prometheus_has_the_last_numbers(run_json, store, tmp_path):
+    metrics = tmp_path / "dkmeans.prom"
+    result = run_json(*train(store, tmp_path / "m", "--steps", 3, "--metrics-file", metrics))
+    lines = metrics.read_text().splitlines()
+    assert "dkmeans_global_step 3.0" in lines
+    (loss,) = [float(line.split()[1]) for line in lines if line.startswith("dkmeans_loss ")]
+    assert loss == pytest.approx(result["loss"])
 
 
 def test_a_terminal_shows_a_line_that_is_written_over(store, tmp_path):

@@ -31,14 +31,19 @@ def start(centers, schedule=FULL):
 
 
 def run(state, batches, metric, schedule, policy="keep"):
-    """The states after each iteration over these arrays."""
+    """The states after each step over these arrays."""
     rules = Rules(Distance(metric), schedule, EmptyClusters(policy))
     states = []
     with Threads(2) as threads:
         for taken in schedule.iterations(map(batch_of, batches), state.pending_steps, None):
-            (state,) = iterate([state], taken, rules, threads)
-            states.append(state)
+            states += [state for (state,) in iterate([state], taken, rules, threads)]
+            state = states[-1]
     return states
+
+
+def whole(states):
+    """The states after each iteration."""
+    return [state for state in states if state.pending is None]
 
 
 def random_batches(number, rows=20, d=3, seed=0):
@@ -90,7 +95,11 @@ def test_mini_batch_steps_are_running_means_that_begin_with_weight_one(metric):
 def test_several_steps_to_an_iteration_are_one_lloyd_update_over_their_union(metric):
     batches = random_batches(6)
     centers = expected = reference.units(batches[0][:4]) if metric == COSINE else batches[0][:4]
-    states = run(start(centers), batches, metric, THREE)
+    steps = run(start(centers), batches, metric, THREE)
+    assert [state.step for state in steps] == [1, 2, 3, 4, 5, 6]
+    assert [len(state.losses) for state in steps] == [1, 2, 3, 1, 2, 3]
+    assert [state.rows for state in steps] == [20, 40, 60, 20, 40, 60]
+    states = whole(steps)
     assert [state.step for state in states] == [3, 6]
     for state, own in zip(states, (batches[:3], batches[3:]), strict=True):
         expected, losses = reference.mini_batch_iteration(own, expected, metric)
@@ -104,7 +113,7 @@ def test_several_steps_to_an_iteration_are_one_lloyd_update_over_their_union(met
 def test_an_epoch_in_as_many_steps_as_it_has_batches_is_a_lloyd_iteration(metric):
     batches = random_batches(3)
     centers = batches[0][:4]
-    (one,) = run(start(centers), batches, metric, THREE)
+    (one,) = whole(run(start(centers), batches, metric, THREE))
     (other,) = run(start(centers), [np.concatenate(batches)], metric, FULL)
     np.testing.assert_allclose(one.centers, other.centers, rtol=1e-12, atol=1e-14)
     assert one.counts.tolist() == other.counts.tolist()
@@ -117,7 +126,7 @@ def test_a_center_that_won_no_row_keeps_its_place(metric, schedule):
     far = [-7.0, -7.0] if metric == COSINE else [900.0, 900.0]
     centers = np.array([[1.0, 2.0], far, [2.0, 1.0]])
     batches = [np.abs(rows) + 0.1 for rows in random_batches(3, d=2)]
-    for state in run(start(centers, schedule), batches, metric, schedule):
+    for state in whole(run(start(centers, schedule), batches, metric, schedule)):
         assert state.centers[1].tolist() == far
         assert state.counts[1] == int(schedule.keeps_counts)
         assert (state.centers[[0, 2]] != centers[[0, 2]]).any()
@@ -159,7 +168,7 @@ def test_zero_rows_count_in_the_loss_and_pull_no_direction():
 def test_an_unfinished_iteration_leaves_the_centers_and_keeps_its_sums():
     batches = random_batches(2)
     before = start(batches[0][:4])
-    (state,) = run(before, batches, EUCLIDEAN, THREE)
+    _, state = run(before, batches, EUCLIDEAN, THREE)
     assert state.centers.tobytes() == before.centers.tobytes()
     assert (state.step, state.pending_steps) == (2, 2)
     sums, counts = reference.partial_sums(np.concatenate(batches), before.centers, EUCLIDEAN)
@@ -173,10 +182,11 @@ def test_an_unfinished_iteration_leaves_the_centers_and_keeps_its_sums():
 def test_stopping_anywhere_and_going_on_gives_the_same_bits(first, schedule, metric):
     batches = [rows.astype(np.float32) for rows in random_batches(8)]
     before = start(batches[0][:4], schedule)
-    whole = run(before, batches, metric, schedule)[-1]
+    states = run(before, batches, metric, schedule)
     half = run(before, batches[:first], metric, schedule)[-1]
     assert half.step == first
-    assert_same_state(run(half, batches[first:], metric, schedule)[-1], whole)
+    assert_same_state(half, states[first - 1])
+    assert_same_state(run(half, batches[first:], metric, schedule)[-1], states[-1])
 
 
 def test_one_step_at_a_time_gives_the_same_bits():

@@ -30,7 +30,7 @@ def after(rows, centers, metric=EUCLIDEAN, schedule=FULL, policy="relocate", cou
     batches = list(Dataset.from_array(rows).batches())
     rules = Rules(Distance(metric), schedule, EmptyClusters(policy))
     with Threads(1) as threads:
-        (state,) = iterate([TrainState(centers, np.asarray(counts))], batches, rules, threads)
+        ((state,),) = iterate([TrainState(centers, np.asarray(counts))], batches, rules, threads)
     return state
 
 

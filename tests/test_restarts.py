@@ -180,10 +180,11 @@ def test_an_input_is_gone_over_once_for_all_starts():
     rules = Rules(Distance.SQUARED_EUCLIDEAN, Schedule.full_batch())
     states = [TrainState(np.array([[c], [c + 9.0]]), np.zeros(2, np.int64)) for c in range(5)]
     with Threads(2) as threads:
-        moved = iterate(states, [batch], rules, threads)
+        (moved,) = iterate(states, [batch], rules, threads)
         assert sorted(read) == list(range(0, 64, 4))
         for before, after in zip(states, moved, strict=True):
-            assert same_state(after, iterate([before], [batch], rules, threads)[0])
+            ((alone,),) = iterate([before], [batch], rules, threads)
+            assert same_state(after, alone)
 
 
 @in_every_mode

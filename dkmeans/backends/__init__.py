@@ -12,7 +12,7 @@ from dkmeans.distance import Centers
 from dkmeans.errors import Invalid, expected
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
-_MODULES = {"native": "native", "numpy": "array_api"}
+_MODULES = {"cuda": "cuda", "native": "native", "numpy": "array_api"}
 
 logger = logging.getLogger("dkmeans")
 
@@ -60,7 +60,9 @@ def select(name: str | None = None) -> Backend:
             try:
                 return _load(choice)
             except ImportError as error:
-                logger.warning("backend %s cannot be used: %s", choice, error)
+                # Nobody misses a GPU where CuPy is not installed either.
+                level = logging.DEBUG if error.name == "cupy" else logging.WARNING
+                logger.log(level, "backend %s cannot be used: %s", choice, error)
         return _load(BACKENDS[-1])
     if name not in BACKENDS:
         raise Invalid(expected("backend", f"one of {', '.join(BACKENDS)}", name))

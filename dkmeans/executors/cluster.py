@@ -132,7 +132,7 @@ class Cluster:
 
     def _look_for_work(self, awaited: Sequence[Any]) -> None:
         """Raise where nobody has worked on any task, nor finished one, for a while."""
-        waiting = frozenset(future.key for future in awaited if future.status == "pending")
+        waiting = frozenset(future.key for future in awaited if not future.done())
         worked_on = chain.from_iterable(self.client.processing().values())
         idle = frozenset() if waiting.intersection(worked_on) else waiting
         if not idle or idle != self._idle:

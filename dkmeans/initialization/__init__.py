@@ -1,4 +1,4 @@
-"""The first centers: given, drawn at random, k-means++, or from a callable.
+"""The first centers: given, from a callable, drawn at random, or by a way of seeding.
 
 Nothing here depends on how rows are cut into chunks or on who reads them: draws are of row numbers,
 and the rows drawn are brought together. Batches are looked at, not used up.
@@ -16,16 +16,22 @@ from typing import Any
 import numpy as np
 
 from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk, finite_points
-from dkmeans.distance import Distance, directions, project, squared_norms
+from dkmeans.distance import Centers, Distance, directions, project
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.executors import Executor
+from dkmeans.initialization.chains import end_chains
+from dkmeans.initialization.draws import Seed
+from dkmeans.initialization.greedy import plus_plus
+from dkmeans.initialization.parallel import Rounds, find_candidates, pick
+from dkmeans.initialization.rows import fetch, one_pass, sample
 from dkmeans.points import point_dtype
-from dkmeans.state import FloatArray, IndexArray
-from dkmeans.views import Picked
+from dkmeans.state import FloatArray
 
 RANDOM = "random"
 KMEANS_PLUS_PLUS = "kmeans_plus_plus"
+KMEANS_PARALLEL = "k-means||"
+AFK_MC2 = "afk-mc2"
+NAMES = (RANDOM, KMEANS_PLUS_PLUS, KMEANS_PARALLEL, AFK_MC2)
 
 # k-means++ looks at a first batch of up to this many rows whole, and at so many for each center;
 # of a larger one at a uniform sample of that size, which fits the driver's memory.
@@ -34,6 +40,8 @@ _SEEDING_ROWS_PER_CENTER = 32
 
 # Between the seeds of two starts: whoever counts seeds up from 0 meets no start of another seed.
 _SEED_STRIDE = 2**32
+
+__all__ = ["NAMES", "RANDOM", "Initialization", "Rounds"]
 
 Initializer = Callable[[FloatArray, int], Any]
 
@@ -47,6 +55,9 @@ class Initialization:
         num_clusters: How many to find.
         retries: Candidates beyond the first at each pick of k-means++; negative: 2 + floor(ln k).
         seed: Of the random draws; None draws one.
+        rounds: How k-means|| draws candidates.
+        most_rows: How many rows k-means|| and AFK-MC^2 look at; None: all of a pass.
+        backend: What computes; None leaves it to each worker.
     """
 
     source: FloatArray | str | Initializer
@@ -54,6 +65,9 @@ class Initialization:
     distance: Distance
     retries: int
     seed: int | None
+    rounds: Rounds
+    most_rows: int | None
+    backend: str | None
 
     def of_start(self, number: int) -> Initialization:
         """How the start of this number is found: that of number 0 is this one.
@@ -92,6 +106,9 @@ class Initialization:
             centers = self.source
         elif self.source == KMEANS_PLUS_PLUS:
             centers = self._plus_plus(first, executor)
+        elif self.source in (KMEANS_PARALLEL, AFK_MC2):
+            whole, seen = one_pass(batches, rows)
+            centers = self._in_passes(whole, executor)
         else:
             centers, seen = self._collect(batches, rows, executor)
         # Normalised whatever their source: cosine distance knows directions only.
@@ -106,12 +123,27 @@ class Initialization:
             )
         most = max(_SEEDING_ROWS, _SEEDING_ROWS_PER_CENTER * k)
         sample = np.arange(rows) if rows <= most else np.sort(rng.choice(rows, most, replace=False))
-        points = _fetch(batch, sample, executor)
+        points = fetch(batch, sample, executor)
         if self.distance is Distance.COSINE:
             points = directions(points)
         retries = self.retries if self.retries >= 0 else 2 + math.floor(math.log(k))
         picked: FloatArray = points[plus_plus(points, k, 1 + retries, rng)]
         return picked
+
+    def _in_passes(self, whole: Batch, executor: Executor) -> FloatArray:
+        """Centers by going over all rows, or a sample of them, a few times."""
+        k, seed = self.num_clusters, Seed.fresh(self.seed)
+        rows = sample(whole, self.most_rows, seed.of(0).generator())
+        if rows.rows < k:
+            raise InvalidData(
+                f"{self.source} needs at least num_clusters = {k} rows, got {rows.rows}"
+            )
+        number = seed.of(1).generator().integers(rows.rows, size=1)
+        first = Centers(fetch(rows, number, executor), self.distance, self.backend)
+        if self.source == AFK_MC2:
+            return end_chains(whole, rows, first, k, seed.of(2), executor)
+        found = find_candidates(rows, first, k, self.rounds, seed.of(2), executor)
+        return pick(found, k, first, seed.of(3).generator())
 
     def _collect(
         self, batches: Iterator[Batch], available: int | None, executor: Executor
@@ -136,66 +168,17 @@ class Initialization:
         return np.concatenate(found), seen
 
 
-def plus_plus(points: FloatArray, k: int, candidates: int, rng: np.random.Generator) -> IndexArray:
-    """Greedy k-means++ (Arthur and Vassilvitskii 2007, section 2.2 and the remark in section 5).
-
-    At every pick candidates are drawn with probability proportional to the squared distance to the
-    nearest center so far (uniformly at first, and where all are zero), and the one that leaves the
-    least sum of squared distances is kept.
-
-    Args:
-        points: (n, d) rows, n >= k.
-        k: How many to pick.
-        candidates: How many to draw at every pick.
-        rng: Where the draws come from.
-
-    Returns:
-        (k,) int64 row numbers.
-    """
-    points = points.astype(np.float64)
-    points -= points.mean(axis=0)
-    norms = squared_norms(points)
-    nearest = np.full(len(points), np.inf)
-    picked = np.empty(k, np.int64)
-    for i in range(k):
-        total = nearest.sum()
-        if i == 0 or not total > 0:
-            drawn = rng.integers(len(points), size=candidates)
-        else:
-            drawn = np.searchsorted(np.cumsum(nearest), rng.random(candidates) * total, "right")
-            drawn = np.minimum(drawn, np.flatnonzero(nearest)[-1])
-        closer = np.minimum(_squared_distances(points, norms, drawn), nearest)
-        best = int(np.argmin(closer.sum(axis=1)))
-        picked[i], nearest = drawn[best], closer[best]
-    return picked
-
-
-def _squared_distances(points: FloatArray, norms: FloatArray, rows: IndexArray) -> FloatArray:
-    """Squared distances of all (n, d) float64 points to some of them, (m, n).
-
-    The expanded form loses its digits where a distance is small: there it is measured again.
-    """
-    others = points[rows]
-    scale = norms + norms[rows, None]
-    squares: FloatArray = scale - 2 * (others @ points.T)
-    which, row = np.nonzero(squares < 1e3 * np.finfo(np.float64).eps * scale)
-    for start in range(0, len(row), 2**12):
-        piece = slice(start, start + 2**12)
-        squares[which[piece], row[piece]] = squared_norms(points[row[piece]] - others[which[piece]])
-    return squares
-
-
 def _at_random(
     rng: np.random.Generator, batch: Batch, missing: int, executor: Executor
 ) -> FloatArray:
     rows = batch.rows
     if rows <= missing:
-        return _fetch(batch, np.arange(rows), executor)
-    return _fetch(batch, rng.choice(rows, missing, replace=False), executor)
+        return fetch(batch, np.arange(rows), executor)
+    return fetch(batch, rng.choice(rows, missing, replace=False), executor)
 
 
 def _by_call(function: Initializer, batch: Batch, missing: int, executor: Executor) -> FloatArray:
-    points = _fetch(batch, np.arange(batch.rows), executor)
+    points = fetch(batch, np.arange(batch.rows), executor)
     given = np.asarray(function(points, missing))
     given = given.reshape(0, points.shape[1]) if given.size == 0 else given
     must = f"0 to {missing} finite rows of {points.shape[1]} columns"
@@ -206,24 +189,3 @@ def _by_call(function: Initializer, batch: Batch, missing: int, executor: Execut
     if not np.isfinite(given).all():
         raise Invalid(f"initial_clusters must return {must}, got values that are not finite")
     return given.astype(points.dtype, copy=False)
-
-
-def _fetch(batch: Batch, numbers: IndexArray, executor: Executor) -> FloatArray:
-    """The rows of a batch by their numbers, in the order asked for, in this process's memory."""
-    starts = np.concatenate([[0], np.cumsum(batch.sizes())])
-    order = np.argsort(numbers, kind="stable")
-    wanted = numbers[order]
-    picked = []
-    for which in np.unique(np.searchsorted(starts, wanted, "right") - 1).tolist():
-        chunk, (start, stop) = batch[which], starts[which : which + 2]
-        low, high = np.searchsorted(wanted, [start, stop])
-        if high - low == chunk.rows:
-            picked.append(chunk)
-        else:
-            source = Picked(chunk, tuple((wanted[low:high] - start).tolist()))
-            picked.append(Chunk(source, 0, source.rows))
-    width = batch.source.width
-    rows = np.concatenate(list(executor.map(finite_points, picked, width)))
-    restored: FloatArray = np.empty_like(rows)
-    restored[order] = rows
-    return restored

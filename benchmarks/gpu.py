@@ -1,0 +1,288 @@
+"""The GPU backend: first whether it is right, then how fast it is beside the device's ceilings.
+
+Needs an NVIDIA GPU, and CuPy. Every kernel is held to plain float64 arithmetic on fresh random
+rows, with the device's free memory full of numbers that are no numbers; then one iteration is timed
+with the rows on the device, one with the rows on the host, beside what the device copies and
+multiplies, CuPy's own functions, and PyTorch and flash-kmeans where they are installed. Prints a
+Markdown table, and ends with 1 where an answer was wrong.
+
+    python benchmarks/gpu.py [--only checks|times] [--seed S]
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from dkmeans import Invalid
+from dkmeans.backends import array_api, select
+from dkmeans.distance import Centers, Distance
+
+Shape = tuple[int, int, int]
+
+# Rows, columns, centers: at the borders of slices, tiles and ways of adding up.
+CHECKED: list[Shape] = [
+    (1, 1, 1),
+    (1000, 3, 1),
+    (70_001, 8, 16),
+    (70_001, 7, 17),
+    (50_003, 33, 64),
+    (50_003, 64, 65),
+    (20_011, 130, 300),
+    (5_003, 700, 1025),
+]
+# The last one is what peers publish.
+TIMED: list[Shape] = [
+    (20_000_000, 16, 4),
+    (10_000_000, 32, 16),
+    (10_000_000, 64, 256),
+    (2_000_000, 64, 1024),
+    (10_000_000, 128, 1024),
+]
+ROUNDS = 5
+
+
+def main() -> int:
+    arguments = parsed()
+    try:
+        backend = select("cuda")
+    except Invalid as error:
+        print(f"no GPU to measure: {error}", file=sys.stderr)
+        return 2
+    about = ", ".join(f"{key} {value}" for key, value in backend.describe().items())
+    print(f"{about}; {platform.platform()}, NumPy {np.__version__}, seed {arguments.seed}\n")
+    if arguments.only != "times" and not check_all(backend, arguments.seed):
+        return 1
+    if arguments.only != "checks":
+        times(backend, arguments.seed)
+    return 0
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", choices=["checks", "times"])
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
+    return parser.parse_args()
+
+
+# --- Checks ---
+
+
+def check_all(backend: Any, seed: int) -> bool:
+    """Whether everything is right; prints a line for each shape, dtype and distance."""
+    rng = np.random.default_rng(seed)
+    right = True
+    for shape in CHECKED:
+        for dtype in (np.float32, np.float64):
+            for distance in Distance:
+                poison()
+                wrong = complaints(backend, *problem(rng, shape, dtype, distance))
+                name = f"{shape[0]} x {shape[1]}, k = {shape[2]}, {dtype.__name__}, {distance}"
+                print(f"{'WRONG' if wrong else 'right'}: {name} {'; '.join(wrong)}".rstrip())
+                right = right and not wrong
+    print()
+    return right
+
+
+def problem(
+    rng: np.random.Generator, shape: Shape, dtype: Any, distance: Distance
+) -> tuple[np.ndarray, Centers]:
+    """Rows about centers that are far from zero, of which some are equal and two nearly."""
+    n, d, k = shape
+    values = rng.normal(size=(k, d)) + 30
+    values[k // 2] = values[k // 3]
+    values[k - 1] = values[max(k - 2, 0)]  # one thread scores both
+    values[k // 4] = values[0] + 1e-7 * rng.normal(size=d)
+    rows = values[rng.integers(k, size=n)] + rng.normal(size=(n, d)) * rng.random((n, 1))
+    return rows.astype(dtype), Centers(values.astype(dtype), distance)
+
+
+def poison() -> None:
+    """Fill the memory that the device will hand out next with NaN."""
+    import cupy  # noqa: PLC0415
+
+    held = [cupy.full(2**size, np.nan) for size in range(6, 26)]
+    cupy.cuda.Device().synchronize()
+    del held
+
+
+def complaints(backend: Any, rows: np.ndarray, centers: Centers) -> list[str]:
+    """What is wrong with what a backend says of some rows, by what NumPy says of them."""
+    index, apart = backend.nearest(rows, centers)
+    expected, least = array_api.nearest(rows, centers)
+    found, sums = backend.partial_sums(rows, centers), array_api.partial_sums(rows, centers)
+    again = backend.partial_sums(rows, centers)
+    some = slice(0, 200)
+    every = backend.distances(rows[some], centers)
+    scale = 1e-12 * max(1.0, float(np.abs(rows).max())) * len(rows)
+    verdicts = {
+        "winners": np.array_equal(index, expected),
+        "distances to winners": np.array_equal(apart, least),
+        "counts": np.array_equal(found.counts, sums.counts),
+        "sums": np.allclose(found.sums, sums.sums, rtol=1e-12, atol=scale),
+        "inertia": np.isclose(found.inertia, sums.inertia, rtol=1e-10, atol=1e-12 * len(rows)),
+        "distances": np.allclose(
+            every, array_api.distances(rows[some], centers), rtol=1e-6, atol=1e-9
+        ),
+        "the same bits twice": found.sums.tobytes() == again.sums.tobytes(),
+    }
+    return [name for name, good in verdicts.items() if not good]
+
+
+# --- Times ---
+
+
+def times(backend: Any, seed: int) -> None:
+    """Print one table of all shapes."""
+    copied, multiplied, sent = copy_rate(), multiply_rate(), send_rate()
+    print(
+        f"copies {copied / 1e9:.0f} GB/s, multiplies {multiplied / 1e12:.1f} TFLOP/s in float32 "
+        f"(TF32 {multiply_rate(tf32=True) / 1e12:.0f}), "
+        f"host to device {sent / 1e9:.1f} GB/s\n"
+    )
+    peers = {"CuPy": cupy_step, **installed_peers()}
+    heads = ["rows x d, k", "dkmeans ms", "Mrows/s", "GB/s", "of copy", "TFLOP/s", "of float32"]
+    heads += ["from host ms", "of host to device", *(f"{name} ms" for name in peers)]
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    for shape in TIMED:
+        print(f"| {' | '.join(line(backend, shape, seed, peers, (copied, multiplied, sent)))} |")
+
+
+def line(
+    backend: Any,
+    shape: Shape,
+    seed: int,
+    peers: dict[str, Callable[..., object]],
+    ceilings: tuple[float, float, float],
+) -> list[str]:
+    """The cells of a shape. Bytes are those of the rows, once; a product is two operations."""
+    import cupy  # noqa: PLC0415
+
+    (n, d, k), (copied, multiplied, sent) = shape, ceilings
+    rows = np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
+    centers = Centers(rows[:k].copy(), Distance.SQUARED_EUCLIDEAN)
+    from_host = seconds(lambda: backend.partial_sums(rows, centers))
+    rows.flags.writeable = False  # now they stay on the device
+    mine = seconds(lambda: backend.partial_sums(rows, centers))
+    read, done = rows.nbytes / mine, 2.0 * n * d * k / mine
+    cells = [f"{n:,} x {d}, {k:,}", ms(mine), f"{n / mine / 1e6:.0f}"]
+    cells += [f"{read / 1e9:.0f}", f"{read / copied:.0%}"]
+    cells += [f"{done / 1e12:.1f}", f"{done / multiplied:.0%}"]
+    cells += [ms(from_host), f"{rows.nbytes / from_host / sent:.0%}"]
+    there, centers_there = cupy.asarray(rows), cupy.asarray(centers.values)
+    for step in peers.values():
+        try:
+            cells.append(ms(seconds(lambda step=step: step(there, centers_there))))
+        except Exception as error:  # a peer that cannot is no reason to stop
+            cells.append(type(error).__name__)
+    return cells
+
+
+def ms(duration: float) -> str:
+    return f"{1000 * duration:.3g}"
+
+
+def seconds(step: Callable[[], object]) -> float:
+    """The median time of a step, once it has been taken twice."""
+    import cupy  # noqa: PLC0415
+
+    taken = []
+    for _ in range(ROUNDS + 2):
+        cupy.cuda.Device().synchronize()
+        began = time.perf_counter()
+        step()
+        cupy.cuda.Device().synchronize()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[2:])
+
+
+def copy_rate() -> float:
+    """Bytes per second that the device reads and writes, both counted, when it copies."""
+    import cupy  # noqa: PLC0415
+
+    source, target = cupy.ones(2**28, np.float32), cupy.empty(2**28, np.float32)
+    return 2 * source.nbytes / seconds(lambda: cupy.copyto(target, source))
+
+
+def send_rate() -> float:
+    """Bytes per second from page-locked memory to the device."""
+    import cupy  # noqa: PLC0415
+    import cupyx  # noqa: PLC0415
+
+    source, target = cupyx.empty_pinned(2**28, np.float32), cupy.empty(2**28, np.float32)
+    source[:] = 1
+    return float(source.nbytes / seconds(lambda: target.set(source)))
+
+
+def multiply_rate(*, tf32: bool = False) -> float:
+    """Operations per second of a large float32 matrix product; two for each multiplication."""
+    import cupy  # noqa: PLC0415
+    from cupy._core import _routines_linalg as products  # noqa: PLC0415
+
+    side = 8192
+    left, right = (cupy.random.random((side, side), np.float32) for _ in range(2))
+    before = products.get_compute_type(np.float32)
+    products.set_compute_type(
+        np.float32, products.COMPUTE_TYPE_TF32 if tf32 else products.COMPUTE_TYPE_FP32
+    )
+    try:
+        return 2.0 * side**3 / seconds(lambda: left @ right)
+    finally:
+        products.set_compute_type(np.float32, before)
+
+
+def cupy_step(rows: Any, centers: Any) -> object:
+    """An iteration of CuPy's own functions: scores by a product, in pieces, and scattered sums."""
+    import cupy  # noqa: PLC0415
+    import cupyx  # noqa: PLC0415
+
+    sums, halves = cupy.zeros(centers.shape), 0.5 * (centers * centers).sum(axis=1)
+    counts = cupy.zeros(len(centers), np.int64)
+    piece = max(1, 2**28 // len(centers))
+    for start in range(0, len(rows), piece):
+        block = rows[start : start + piece]
+        index = cupy.argmin(halves - block @ centers.T, axis=1)
+        cupyx.scatter_add(sums, index, block.astype(np.float64))
+        counts += cupy.bincount(index, minlength=len(centers))
+    return sums, counts
+
+
+def torch_step(rows: Any, centers: Any) -> object:
+    """The same with PyTorch."""
+    import torch  # noqa: PLC0415
+
+    points, means = torch.from_dlpack(rows), torch.from_dlpack(centers)
+    sums, halves = torch.zeros_like(means), 0.5 * (means * means).sum(dim=1)
+    counts = torch.zeros(len(means), dtype=torch.int64, device=means.device)
+    for block in points.split(max(1, 2**28 // len(means))):
+        index = torch.addmm(halves, block, means.T, alpha=-1).argmin(dim=1)
+        sums.index_add_(0, index, block)
+        counts += torch.bincount(index, minlength=len(means))
+    return sums, counts
+
+
+def flash_step(rows: Any, centers: Any) -> object:
+    """One iteration of flash-kmeans, which takes batches of problems."""
+    import torch  # noqa: PLC0415
+    from flash_kmeans import batch_kmeans_Euclid  # noqa: PLC0415
+
+    points, means = torch.from_dlpack(rows)[None], torch.from_dlpack(centers)[None]
+    return batch_kmeans_Euclid(points, len(centers), max_iters=1, init_centroids=means)
+
+
+def installed_peers() -> dict[str, Callable[..., object]]:
+    """What else there is to compare with."""
+    found = {"PyTorch": ("torch", torch_step), "flash-kmeans": ("flash_kmeans", flash_step)}
+    return {name: step for name, (module, step) in found.items() if find_spec(module)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

