@@ -199,10 +199,18 @@ class Chunk:
         return source.key, max(first, source.first), min(first + size, last)
 
     def _read(self) -> FloatArray:
+        return as_points(self.values(), self.source.name)
+
+    def values(self) -> Any:
+        """The rows as the source has them, of any dtype.
+
+        Raises:
+            InvalidData: they cannot be read; Outage: the storage that they are in does not answer.
+        """
         what = f"rows {self.start} to {self.stop - 1} of {self.source.name}"
         try:
             read = partial(self.source.read, self.start, self.stop)
-            values = patiently(what, read) if self.source.is_repeatable else read()
+            return patiently(what, read) if self.source.is_repeatable else read()
         except (Invalid, Outage):
             raise
         except MemoryError as error:  # nothing is wrong with the rows
@@ -213,7 +221,6 @@ class Chunk:
             kind = Outage if is_outage(error) else InvalidData
             text = f"{what} cannot be read: {type(error).__name__}: {error}"
             raise kind(text) from error
-        return as_points(values, self.source.name)
 
     def complaint(self, points: FloatArray) -> InvalidData:
         """Why these rows, as loaded, lead to a distance that is not finite."""

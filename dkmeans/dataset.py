@@ -17,8 +17,14 @@ from dkmeans.retry import patiently
 from dkmeans.sources.dask_array import from_dask
 from dkmeans.sources.memory import from_array
 from dkmeans.sources.npy import from_npy_file
-from dkmeans.sources.parquet import from_parquet_files
+from dkmeans.sources.parquet import from_parquet_files, numbers_only
 from dkmeans.sources.zarr_array import from_zarr_array, open_array
+
+Change = Callable[[Batch], Batch]
+
+
+def _unchanged(batch: Batch) -> Batch:
+    return batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,11 +44,12 @@ class Dataset:
 
     width: int
     rows: int | None
-    _passes: Callable[[int], Iterator[Batch]]
+    _passes: Callable[[int, Change], Iterator[Batch]]
     _batch_rows: int | None = None
     _is_constant: bool = False
     _is_shuffled: bool = False
     _is_repeated: bool = False
+    _change: Change = _unchanged
 
     @classmethod
     def from_array(cls, array: Any) -> Dataset:
@@ -68,18 +75,20 @@ class Dataset:
     def from_parquet(cls, address: str, columns: Sequence[str] | None = None) -> Dataset:
         """The rows of a Parquet file, or of those below a folder in the order of their names.
 
+        Columns of words are for an estimator with `feature_columns`; others refuse them.
+
         Args:
             address: Path or URL of the file or folder.
             columns: The columns to read, in order; None reads all. Lists give several values.
 
         Raises:
-            ValueError: nothing readable is there, or a column is missing or holds no numbers;
-                Outage: nobody answers.
+            ValueError: nothing readable is there, or a column is missing or holds neither numbers
+                nor words; Outage: nobody answers.
         """
         if isinstance(columns, str):
             raise InvalidType(expected("columns", "a list of names, or None", columns))
         batch = patiently(address, lambda: from_parquet_files(str(address), columns))
-        return cls.of(batch, str(address))
+        return cls.of(batch, str(address)).read_as(batch.source.width, numbers_only)
 
     @classmethod
     def from_npy(cls, address: str) -> Dataset:
@@ -100,16 +109,34 @@ class Dataset:
         batch = Batch.of(*batch.parts)
         if not batch.rows:
             raise InvalidData(f"{name} must have at least one row, got none")
-        return cls(batch.source.width, batch.rows, lambda _: iter([batch]), _is_constant=True)
+        return cls(
+            batch.source.width,
+            batch.rows,
+            lambda _, change: iter([change(batch)]),
+            _is_constant=True,
+        )
 
     @classmethod
     def of_batches(cls, width: int, batches: Iterator[Batch]) -> Dataset:
         """Batches that can be gone over once."""
-        return cls(width, None, lambda _: batches, _batch_rows=0)
+        return cls(width, None, lambda _, change: map(change, batches), _batch_rows=0)
 
     def batches(self) -> Iterator[Batch]:
-        """The batches, each a tuple of chunks."""
-        return self._passes(0)
+        """The batches, each a tuple of chunks.
+
+        Raises:
+            Invalid: some columns hold no numbers.
+        """
+        return self._passes(0, self._change)
+
+    def read_as(self, width: int, change: Change) -> Dataset:
+        """The same rows, read in another way: before any of them are put in batches, or shuffled.
+
+        Args:
+            width: How many columns they have then.
+            change: Gives other chunks of the same rows.
+        """
+        return replace(self, width=width, _change=change)
 
     @property
     def is_constant(self) -> bool:
@@ -125,7 +152,7 @@ class Dataset:
         check_integer("rows", rows, 1)
         return replace(
             self,
-            _passes=lambda epoch: _rebatch(self._passes(epoch), rows),
+            _passes=lambda epoch, change: _rebatch(self._passes(epoch, change), rows),
             _batch_rows=rows,
             _is_constant=False,
         )
@@ -143,7 +170,7 @@ class Dataset:
             raise Invalid("shuffle(seed) must come before batch(rows)")
         return replace(
             self,
-            _passes=lambda epoch: _shuffle(self._passes(epoch), seed, epoch),
+            _passes=lambda epoch, change: _shuffle(self._passes(epoch, change), seed, epoch),
             _is_shuffled=True,
         )
 
@@ -156,9 +183,9 @@ class Dataset:
         if n is not None:
             check_integer("n", n, 1)
 
-        def passes(epoch: int) -> Iterator[Batch]:
+        def passes(epoch: int, change: Change) -> Iterator[Batch]:
             for number in count(epoch) if n is None else range(epoch * n, epoch * n + n):
-                batches = self._passes(number)
+                batches = self._passes(number, change)
                 first = next(batches, None)
                 if first is None:  # nor will there be any in another pass
                     return
@@ -192,8 +219,8 @@ class Dataset:
             rows = rows if self._is_repeated else max(0, rows - start * unit)
             rows = rows if stop is None else min(rows, stop * unit)
 
-        def passes(epoch: int) -> Iterator[Batch]:
-            batches = self._passes(epoch)
+        def passes(epoch: int, change: Change) -> Iterator[Batch]:
+            batches = self._passes(epoch, change)
             if self._batch_rows is not None:
                 return islice(batches, start, stop)
             return _slice_rows(batches, start, stop)

@@ -36,6 +36,8 @@ from dkmeans.errors import (
     expected,
 )
 from dkmeans.executors import Dask, Threads, open_executor
+from dkmeans.feature_columns.dense import DenseColumn
+from dkmeans.feature_columns.layout import Layout
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
 from dkmeans.hooks.watch import Watch, check_hooks
 from dkmeans.initialization import RANDOM, Initialization, Rounds
@@ -77,6 +79,8 @@ class KMeans:
         relative_tolerance: Training stops when the loss changes by less than this, relative to
             1 + the loss before.
         config: How to run.
+        feature_columns: What makes rows of named columns: those of `dkmeans.feature_columns`, in
+            any order. None: rows are all columns, in the order of their names.
         num_restarts: How many starts are trained side by side over the same reads. The model is
             the one with the least mean distance of a row in its last iteration. Start r draws as
             `seed + r * 2**32` does alone; each ends when it has converged.
@@ -115,6 +119,7 @@ class KMeans:
         kmeans_plus_plus_num_retries: int = 2,
         relative_tolerance: float | None = None,
         config: RunConfig | None = None,
+        feature_columns: Iterable[DenseColumn] | None = None,
         *,
         num_restarts: int = 1,
         empty_clusters: str = EmptyClusters.KEEP,
@@ -142,6 +147,7 @@ class KMeans:
         if empty_clusters not in tuple(EmptyClusters):
             must = " or ".join(repr(str(policy)) for policy in EmptyClusters)
             raise Invalid(expected("empty_clusters", must, empty_clusters))
+        self._layout = None if feature_columns is None else Layout.of(feature_columns)
         self._num_restarts = int(num_restarts)
         self._empty_clusters = EmptyClusters(empty_clusters)
         if isinstance(source, np.ndarray) and len(source) != num_clusters:
@@ -485,7 +491,7 @@ class KMeans:
         return Watch(self._settings, told, listeners)
 
     def _read(self, input_fn: InputFn, mode: str) -> Dataset:
-        return read_input(input_fn, mode, self.params, self.config)
+        return read_input(input_fn, mode, self.params, self.config, self._layout)
 
     def _checkpoint(self, path: str | os.PathLike[str] | None) -> Checkpoint:
         if path:

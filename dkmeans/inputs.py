@@ -6,16 +6,20 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import accumulate, chain
+from math import prod
 from typing import Any
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
 import zarr
 
 from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk
+from dkmeans.chunks import Chunk, Source
 from dkmeans.dataset import Dataset, array_chunks
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+from dkmeans.feature_columns.frames import arrays_of, is_frame
+from dkmeans.feature_columns.layout import FeatureRows, Layout, of_named
 from dkmeans.modes import ModeKeys
 from dkmeans.points import as_array
 from dkmeans.views import Columns
@@ -23,7 +27,13 @@ from dkmeans.views import Columns
 InputFn = Callable[..., Any]
 
 
-def read_input(input_fn: InputFn, mode: str, params: dict[str, Any], config: Any) -> Dataset:
+def read_input(
+    input_fn: InputFn,
+    mode: str,
+    params: dict[str, Any],
+    config: Any,
+    layout: Layout | None = None,
+) -> Dataset:
     """Call an `input_fn` and make what it returns a dataset.
 
     Args:
@@ -31,6 +41,7 @@ def read_input(input_fn: InputFn, mode: str, params: dict[str, Any], config: Any
         mode: What the rows are for. To train, arrays are gone over without end; otherwise once.
         params: Supplied to it.
         config: Supplied to it.
+        layout: The feature columns that make the rows; None: the rows are what it returns.
 
     Raises:
         TypeError: it is no function, has other parameters, or returns nothing of use.
@@ -54,12 +65,12 @@ def read_input(input_fn: InputFn, mode: str, params: dict[str, Any], config: Any
     given = input_fn(**{name: value for name, value in supplied.items() if name in names})
     given = _without_labels(given, mode)
     if isinstance(given, Dataset):
-        return given
-    if isinstance(given, Mapping) or _is_array(given):
-        dataset = Dataset.of(_features(given, "the features"), "the features")
+        return given if layout is None else given.read_as(layout.width, partial(of_named, layout))
+    if isinstance(given, Mapping) or _is_array(given) or is_frame(given):
+        dataset = Dataset.of(_features(given, "the features", layout, uuid4().hex), "the features")
         return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
-        return _from_iterator(iter(given), mode)
+        return _from_iterator(iter(given), mode, layout)
     raise InvalidType(
         "input_fn must return an array, a dict of arrays, a Dataset or an iterator of batches, got "
         f"{type(given).__name__}"
@@ -83,11 +94,11 @@ def _is_array(given: Any) -> bool:
     return isinstance(given, da.Array | zarr.Array | np.ndarray) or hasattr(given, "__array__")
 
 
-def _from_iterator(items: Iterator[Any], mode: str) -> Dataset:
+def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Dataset:
     def batches() -> Iterator[Batch]:
         for number, item in enumerate(items):
             features = _without_labels(item, mode)
-            batch = Batch.of(*_features(features, f"batch {number}").parts)
+            batch = Batch.of(*_features(features, f"batch {number}", layout).parts)
             if batch.rows:
                 yield batch
 
@@ -98,13 +109,36 @@ def _from_iterator(items: Iterator[Any], mode: str) -> Dataset:
     return Dataset.of_batches(first.source.width, chain([first], stream))
 
 
-def _features(given: Any, name: str) -> Batch:
+def _features(given: Any, name: str, layout: Layout | None, table: str | None = None) -> Batch:
     """The chunks of an array, or of a dict's columns side by side in the order of their names."""
+    if layout is not None:
+        columns = _named(given, name, layout)
+        return _side_by_side(columns, name, partial(FeatureRows, layout=layout, table=table))
     if not isinstance(given, Mapping):
         return array_chunks(given, name)
     if not given:
         raise InvalidData(f"{name} must have at least one column, got an empty dict")
     columns = [_column(given[key], f"{name}[{key!r}]") for key in sorted(given)]
+    return _side_by_side(columns, name, Columns)
+
+
+def _named(given: Any, name: str, layout: Layout) -> list[Batch]:
+    """The columns that a layout reads, in the order of its keys."""
+    if is_frame(given):
+        layout.check_keys(given.columns, name)
+        given = arrays_of(given, layout.keys)
+    if not isinstance(given, Mapping):
+        must = "a dict of columns, a data frame, or a Dataset.from_parquet, for feature_columns"
+        raise InvalidType(f"{name} must be {must} to read, got {type(given).__name__}")
+    layout.check_keys(given, name)
+    columns = [_column(_flat(given[key]), f"{name}[{key!r}]") for key in layout.keys]
+    for key, column in zip(layout.keys, columns, strict=True):
+        if column.rows:
+            layout.check_width(key, column.source.width, f"{name}[{key!r}]")
+    return columns
+
+
+def _side_by_side(columns: list[Batch], name: str, view: Callable[..., Source]) -> Batch:
     rows = {column.rows for column in columns}
     if len(rows) > 1:
         raise InvalidData(f"the columns of {name} must be equally long, got {sorted(rows)} rows")
@@ -112,10 +146,18 @@ def _features(given: Any, name: str) -> Batch:
     firsts = accumulate((piece[0].rows for piece in pieces), initial=0)
     return Batch.of(
         *(
-            Chunk(Columns(piece, first), first, first + piece[0].rows)
+            Chunk(view(piece, first=first), first, first + piece[0].rows)
             for piece, first in zip(pieces, firsts, strict=False)
         )
     )
+
+
+def _flat(values: Any) -> Any:
+    """The values of each row in one dimension, as a numeric column's shape may have several."""
+    shape: tuple[int, ...] = getattr(values, "shape", ())
+    if len(shape) < 3 or isinstance(values, zarr.Array):
+        return values
+    return values.reshape(shape[0], prod(shape[1:]))
 
 
 def _column(values: Any, name: str) -> Batch:

@@ -434,10 +434,10 @@ def test_columns_without_numbers_are_refused_by_name_with_advice(tmp_path):
         {"a": [1.0], "city": ["Bonn"], "when": pa.array([0], pa.date32()), "tags": [["x"]]}
     )
     path = file_of(tmp_path, table)
-    with pytest.raises(Invalid, match=r"city \(string\).*choose others with columns") as caught:
+    with pytest.raises(Invalid, match=r"when \(date32\[day\]\); choose others with columns"):
         Dataset.from_parquet(path)
-    assert "when (date32[day])" in str(caught.value)
-    assert "tags (list<" in str(caught.value)
+    with pytest.raises(Invalid, match="got words in city, tags; choose others with columns"):
+        Dataset.from_parquet(path, ["a", "city", "tags"]).batches()
     assert np.array_equal(loaded(Dataset.from_parquet(path, ["a"])), [[1.0]])
 
 

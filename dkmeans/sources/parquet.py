@@ -1,9 +1,9 @@
-"""Rows of Parquet files: float, integer and boolean columns, and lists of equal length."""
+"""Rows of Parquet files: numbers and words, and lists of equal length of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,15 +28,23 @@ class ParquetRows(Whole, Leaf):
         name: The file's address.
         columns: The columns to read, in the order they take in a row.
         widths: How many values each column gives a row: one, or a list's length.
+        dtypes: What each is read as: words as objects.
+        has_gaps: Whether values may be missing; they are read as NaN, missing words as None.
     """
 
     name: str
     groups: tuple[int, ...]
     columns: tuple[str, ...]
     widths: tuple[int, ...]
-    dtype: str
+    dtypes: tuple[str, ...]
     rows: int
     first: int
+    has_gaps: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of what it reads."""
+        return np.result_type(*map(np.dtype, self.dtypes))
 
     @property
     def width(self) -> int:
@@ -48,23 +56,42 @@ class ParquetRows(Whole, Leaf):
         """The place, and what is read there."""
         return self.name, self.groups, self.columns
 
+    def column(self, name: str) -> ParquetRows:
+        """One of the columns, of which values may be missing."""
+        place = self.columns.index(name)
+        width, dtype = self.widths[place], self.dtypes[place]
+        return replace(self, columns=(name,), widths=(width,), dtypes=(dtype,), has_gaps=True)
+
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
-        fs, path = filesystem(self.name)
+        if self.has_gaps:  # only what is there tells the dtype: integers with gaps are floats
+            return np.concatenate(
+                [
+                    self._values(piece.column(0), self.columns[0], self.width, first)
+                    for piece, first in self._pieces(start, stop)
+                ]
+            )
         rows = np.empty((stop - start, self.width), self.dtype)
+        for piece, first in self._pieces(start, stop):
+            self._fill(rows[first - start : first - start + len(piece)], piece, first)
+        return rows
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """The rows as the file has them, and the number of the first of each piece.
+
+        Some at a time: a row group decoded as a whole would take as much memory again.
+        """
+        fs, path = filesystem(self.name)
         first = self.first
         try:
             with pq.ParquetFile(path, filesystem=fs) as file:
-                # Some at a time: a row group decoded as a whole would take as much memory again.
                 for piece in file.iter_batches(_PIECE_ROWS, list(self.groups), list(self.columns)):
                     low, high = max(start - first, 0), min(stop - first, len(piece))
                     if low < high:
-                        part = rows[first + low - start : first + high - start]
-                        self._fill(part, piece.slice(low, high - low), first + low)
+                        yield piece.slice(low, high - low), first + low
                     first += len(piece)
         except pa.ArrowException as error:
             raise InvalidData(f"{self.name} cannot be read: {error}") from error
-        return rows
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """See `Source`."""
@@ -79,7 +106,9 @@ class ParquetRows(Whole, Leaf):
             place += width
 
     def _values(self, values: pa.Array, name: str, width: int, start: int) -> Any:
-        if values.null_count:
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if values.null_count and not (self.has_gaps and not _is_list(values.type)):
             row = start + int(np.flatnonzero(values.is_null())[0])
             raise InvalidData(f"rows must be whole; row {row} of {self.name} has no {name!r}")
         if _is_list(values.type):
@@ -91,7 +120,7 @@ class ParquetRows(Whole, Leaf):
                     f"that of row {start + row} of {self.name} has {lengths[row]}"
                 )
             values = values.flatten()
-            if values.null_count:
+            if values.null_count and not self.has_gaps:
                 row = start + int(np.flatnonzero(values.is_null())[0]) // width
                 raise InvalidData(
                     f"rows must be whole; row {row} of {self.name} has a gap in {name!r}"
@@ -108,7 +137,7 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
 
     Raises:
         InvalidData: nothing readable is there, or the files disagree about the columns.
-        Invalid: a column is not there, or does not hold numbers.
+        Invalid: a column is not there, or holds neither numbers nor words.
     """
     fs, root = filesystem(address)
     scheme = address.partition("://")[0] + "://" if "://" in address else ""
@@ -136,6 +165,23 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
                 f"{_described(sources[0])}, {source.name} {_described(source)}"
             )
     return Batch(tuple(Chunk(s, s.first, s.first + s.rows) for s in sources))
+
+
+def numbers_only(batch: Batch) -> Batch:
+    """The same batch.
+
+    Raises:
+        Invalid: some of its columns hold words.
+    """
+    for source in batch.sources():
+        if isinstance(source, ParquetRows) and "|O" in source.dtypes:
+            pairs = zip(source.columns, source.dtypes, strict=True)
+            words = ", ".join(column for column, dtype in pairs if dtype == "|O")
+            raise Invalid(
+                f"columns of {source.name} must hold numbers or lists of them where no "
+                f"feature_columns read them, got words in {words}; choose others with columns"
+            )
+    return batch
 
 
 def _parquet_files(fs: Any, root: str) -> list[str]:
@@ -169,18 +215,19 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> It
         if refused:
             described = ", ".join(f"{c} ({schema.field(c).type})" for c in refused)
             raise Invalid(
-                f"columns of {name} must hold numbers or lists of them, got {described}; choose "
-                "others with columns"
+                f"columns of {name} must hold numbers, words or lists of them, got {described}; "
+                "choose others with columns"
             )
         widths = tuple(_width(file, c, t) for c, t in zip(chosen, types, strict=True))
-        dtype = np.result_type(*(_dtype(t) for t in types)).str
+        dtypes = tuple(_dtype(t).str for t in types)
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    target = rows_per_chunk(np.dtype(dtype).itemsize * sum(widths))
+    row = sum(np.dtype(d).itemsize * width for d, width in zip(dtypes, widths, strict=True))
+    target = rows_per_chunk(row)
     first = 0
     for groups in _runs(sizes, target):
         rows = sum(sizes[i] for i in groups)
         if rows:
-            yield ParquetRows(name, groups, chosen, widths, dtype, rows, first)
+            yield ParquetRows(name, groups, chosen, widths, dtypes, rows, first)
         first += rows
 
 
@@ -203,15 +250,28 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _is_usable(kind: pa.DataType) -> bool:
-    kind = kind.value_type if _is_list(kind) else kind
-    return bool(
-        pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    )
+    kind = _value_type(kind)
+    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    return bool(is_number or pa.types.is_boolean(kind) or _is_words(kind))
+
+
+def _is_words(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    bytes_tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(test(kind) for test in (*tests, *bytes_tests))
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values themselves, not of how lists and dictionaries hold them."""
+    while _is_list(kind) or pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind
 
 
 def _dtype(kind: pa.DataType) -> np.dtype[Any]:
     """The dtype that a column's values are read as; integers stay integers until they are rows."""
-    dtype: np.dtype[Any] = np.dtype((kind.value_type if _is_list(kind) else kind).to_pandas_dtype())
+    value = _value_type(kind)
+    dtype: np.dtype[Any] = np.dtype(object if _is_words(value) else value.to_pandas_dtype())
     return dtype
 
 
