@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -528,3 +529,31 @@ def test_a_forked_process_fits_too(dataset):
     child.start()
     child.join(60)
     assert child.exitcode == 0
+
+
+# Dask looks at the frames of a worker's threads a hundred times a second while it computes.
+LOOKING = """
+import gc, sys, threading, time
+from dkmeans.executors.cores import prepare_worker
+
+prepare_worker()
+gc.callbacks.append(lambda *about: time.sleep(0))
+gc.set_threshold(1)
+
+
+def begin_threads():
+    for _ in range(300):
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+
+
+beginning = threading.Thread(target=begin_threads)
+beginning.start()
+while beginning.is_alive():
+    sys._current_frames()
+"""
+
+
+def test_a_worker_whose_threads_are_looked_at_while_others_begin_does_not_hang():
+    subprocess.run([sys.executable, "-c", LOOKING], check=True, timeout=60)

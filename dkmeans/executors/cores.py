@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache
 from threading import Lock
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from threadpoolctl import ThreadpoolController
 
@@ -87,6 +88,8 @@ def prepare_worker() -> None:
     first time takes longer than to read what goes there (1.2 GB/s from an uncompressed Zarr array,
     instead of 3.3).
     """
+    if sys.version_info < (3, 11, 9):
+        _let_frames_be_looked_at()
     _blas().limit(limits=1, user_api="blas")
     sys.setswitchinterval(_SWITCH_SECONDS)
     library = ctypes.CDLL(None)
@@ -94,6 +97,26 @@ def prepare_worker() -> None:
         library.mallopt(_MMAP_THRESHOLD, _LARGEST_REUSED)
         library.mallopt(_TRIM_THRESHOLD, _MOST_REUSED)
         library.mallopt(_ARENA_MAX, _ARENAS)  # what one thread has freed is of use to another
+
+
+def _let_frames_be_looked_at() -> None:
+    """Have threads' frames be looked at, as Dask's profiler does all the time, at no risk.
+
+    Python before 3.11.9 may collect garbage while it looks, and let another thread begin one: then
+    neither goes on, ever (github.com/python/cpython/issues/106883).
+    """
+    look = sys._current_frames
+
+    def current_frames() -> dict[int, FrameType]:
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return look()
+        finally:
+            if was_enabled:
+                gc.enable()
+
+    sys._current_frames = current_frames
 
 
 @cache
