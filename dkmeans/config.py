@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Self
 
 from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, expected
@@ -101,9 +101,17 @@ class RunConfig:
             changes.setdefault("save_checkpoints_steps", None)
         return replace(self, **changes)
 
+    def __copy__(self) -> Self:
+        return replace(self)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # Immutable but for the client, which is a connection: a copy would be another one.
-        return copy.copy(self)
+        return replace(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Nor does a connection travel: where it is unpickled, the active one is taken.
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return partial(type(self), **values | {"client": None}), ()
 
 
 def positive(name: str, value: float | None) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from dkmeans.state import FloatArray, IndexArray
 
 # The squared length below which a row counts as zero: the documented estimator's.
-_SMALLEST_SQUARED_NORM = 1e-12
+SMALLEST_SQUARED_NORM = 1e-12
 
 
 class Distance(StrEnum):
@@ -56,7 +56,7 @@ def inverse_norms(rows: FloatArray) -> FloatArray:
     """1 / |x| of each of the (n, d) rows, (n,) float64: finite for a zero row, NaN for infinity."""
     squares = squared_norms(rows.astype(np.float64))
     squares[np.isinf(squares)] = np.nan  # a row too long to square has no direction, not none
-    return np.asarray(1.0 / np.sqrt(np.maximum(squares, _SMALLEST_SQUARED_NORM)))
+    return np.asarray(1.0 / np.sqrt(np.maximum(squares, SMALLEST_SQUARED_NORM)))
 
 
 def directions(rows: FloatArray) -> FloatArray:

@@ -42,6 +42,7 @@ from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverH
 from dkmeans.hooks.watch import Watch, check_hooks
 from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.inputs import InputFn, read_input
+from dkmeans.model import Model
 from dkmeans.modes import EstimatorSpec, ModeKeys
 from dkmeans.relocation import EmptyClusters
 from dkmeans.state import Score
@@ -53,7 +54,7 @@ logger = logging.getLogger(__name__)
 _CHARTED = ("average_loss", "loss", "score")
 
 
-class KMeans:
+class KMeans(Model):
     """k-means as `tf.compat.v1.estimator.experimental.KMeans` documents it, on Dask.
 
     Work is done by the active `distributed.Client`, or one that `config` names, or else by the
@@ -99,7 +100,6 @@ class KMeans:
     """
 
     ALL_DISTANCES = inference.ALL_DISTANCES
-    CLUSTER_CENTERS_VAR_NAME = "clusters"
     CLUSTER_INDEX = inference.CLUSTER_INDEX
     COSINE_DISTANCE = "cosine"
     KMEANS_PLUS_PLUS_INIT = "kmeans_plus_plus"
@@ -148,6 +148,7 @@ class KMeans:
             must = " or ".join(repr(str(policy)) for policy in EmptyClusters)
             raise Invalid(expected("empty_clusters", must, empty_clusters))
         self._layout = None if feature_columns is None else Layout.of(feature_columns)
+        self._has_feature_columns = feature_columns is not None
         self._num_restarts = int(num_restarts)
         self._empty_clusters = EmptyClusters(empty_clusters)
         if isinstance(source, np.ndarray) and len(source) != num_clusters:
@@ -157,7 +158,8 @@ class KMeans:
                 len(source),
             )
         config = config or RunConfig()
-        self._config = config.replace(model_dir=choose_model_dir(model_dir, config.model_dir))
+        super().__init__(choose_model_dir(model_dir, config.model_dir))
+        self._config = config.replace(model_dir=self.model_dir)
         self._relative_tolerance = None if relative_tolerance is None else float(relative_tolerance)
         self._settings = Settings(
             Distance(distance_metric), bool(use_mini_batch), int(mini_batch_steps_per_iteration)
@@ -179,11 +181,6 @@ class KMeans:
             f"KMeans({self._initialization.num_clusters}, {self.model_dir!r}, "
             f"distance_metric={str(self._settings.distance_metric)!r})"
         )
-
-    @property
-    def model_dir(self) -> str:
-        """Path or URL of the model."""
-        return str(self._config.model_dir)
 
     @property
     def config(self) -> RunConfig:
@@ -294,7 +291,7 @@ class KMeans:
         """
         check_steps("steps", steps)
         told = check_hooks("hooks", hooks, SessionRunHook)
-        checkpoint = self._checkpoint(checkpoint_path)
+        checkpoint = self.checkpoint(checkpoint_path)
         scores = self._scores(input_fn, checkpoint, steps, told)
         total = sum(scores, Score(0, 0.0))
         result = {
@@ -317,7 +314,7 @@ class KMeans:
         Raises:
             ValueError: there is no checkpoint, or the rows cannot be used.
         """
-        (score,) = self._scores(input_fn, self._checkpoint(None), 1, ())
+        (score,) = self._scores(input_fn, self.checkpoint(), 1, ())
         return score.inertia
 
     def predict(
@@ -352,7 +349,7 @@ class KMeans:
                 raise Invalid(f"predict_keys must be among {names}, got {asked}")
             names = [name for name in names if name in asked]
         told = check_hooks("hooks", hooks, SessionRunHook)
-        checkpoint = self._checkpoint(checkpoint_path)
+        checkpoint = self.checkpoint(checkpoint_path)
         return self._predict(input_fn, checkpoint, names, told, single=yield_single_examples)
 
     def predict_cluster_index(self, input_fn: InputFn) -> Iterator[np.int64]:
@@ -407,7 +404,7 @@ class KMeans:
             ValueError: there is no checkpoint, the rows cannot be used, or the output is not such a
                 place or holds something else.
         """
-        checkpoint = self._checkpoint(checkpoint_path)
+        checkpoint = self.checkpoint(checkpoint_path)
         dataset = self._read(input_fn, ModeKeys.PREDICT)
         check_width(dataset, checkpoint)
         whole = sum(dataset.batches(), Batch())
@@ -424,46 +421,6 @@ class KMeans:
                     pass
             outputs.finish(place)
         return place.prediction.rows
-
-    def cluster_centers(self) -> npt.NDArray[Any]:
-        """The (k, d) centers of the latest checkpoint.
-
-        Raises:
-            ValueError: there is none.
-        """
-        centers: npt.NDArray[Any] = self.get_variable_value(self.CLUSTER_CENTERS_VAR_NAME)
-        return centers
-
-    def get_variable_names(self) -> list[str]:
-        """The names of what a checkpoint holds, sorted.
-
-        Raises:
-            ValueError: there is no checkpoint.
-        """
-        return list(self._checkpoint(None).variables())
-
-    def get_variable_value(self, name: str | Sequence[str]) -> Any:
-        """The value of a variable of the latest checkpoint; for a list of names, a dict.
-
-        Raises:
-            ValueError: there is no checkpoint, or no such variable.
-        """
-        variables = self._checkpoint(None).variables()
-        names = [name] if isinstance(name, str) else list(name)
-        unknown = [n for n in names if n.removesuffix(":0") not in variables]
-        if unknown:
-            raise Invalid(f"name must be one of {', '.join(variables)}, got {unknown[0]!r}")
-        values = {n: variables[n.removesuffix(":0")] for n in names}
-        return values[name] if isinstance(name, str) else values
-
-    def latest_checkpoint(self) -> str | None:
-        """The full path of the latest checkpoint, or None."""
-        name = checkpoints.Head.read(self.model_dir).latest
-        return storage.join(self.model_dir, name) if name else None
-
-    def eval_dir(self, name: str | None = None) -> str:
-        """The directory of evaluations of this name; not made by this call."""
-        return storage.join(self.model_dir, f"eval_{name}" if name else "eval")
 
     def _executor(self, cache: str = NONE) -> Threads | Dask:
         return open_executor(self._config.client, cache)
@@ -492,14 +449,6 @@ class KMeans:
 
     def _read(self, input_fn: InputFn, mode: str) -> Dataset:
         return read_input(input_fn, mode, self.params, self.config, self._layout)
-
-    def _checkpoint(self, path: str | os.PathLike[str] | None) -> Checkpoint:
-        if path:
-            return checkpoints.load(os.fspath(path))
-        found = checkpoints.latest(self.model_dir)
-        if found is None:
-            raise InvalidCheckpoint(f"Could not find trained model in model_dir: {self.model_dir}.")
-        return found
 
     def _centers(self, checkpoint: Checkpoint) -> Centers:
         settings = checkpoint.settings
@@ -571,7 +520,7 @@ class KMeans:
             config = self._config
         if not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
-        checkpoint = self._checkpoint(None)
+        checkpoint = self.checkpoint()
         dataset = self._read(lambda: (features, labels), mode)
         check_width(dataset, checkpoint)
         batch = next(dataset.batches(), Batch())

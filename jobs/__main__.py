@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dkmeans_jobs import demo, evaluate, info, plan, predict, train
+from dkmeans_jobs import demo, evaluate, export, info, plan, predict, train
 from dkmeans_jobs.arguments import parse
 from dkmeans_jobs.console import TEXT, print_result, say, told
 from dkmeans_jobs.signals import Terminated, termination_heeded
@@ -21,6 +21,7 @@ _JOBS = {
     "train": train.run,
     "evaluate": evaluate.run,
     "predict": predict.run,
+    "export": export.run,
     "info": info.run,
     "demo": demo.run,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dkmeans_jobs.console import LOG_FORMATS
+from dkmeans_jobs.export import FORMATS
 
 from dkmeans import Invalid, __version__
 from dkmeans.config import BACKENDS, CACHES
@@ -41,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(jobs)
     _add_evaluate(jobs)
     _add_predict(jobs)
+    _add_export(jobs)
     _add_info(jobs)
     _add_demo(jobs)
     return parser
@@ -202,6 +204,23 @@ def _add_predict(jobs: Any) -> None:
     )
     _add_cluster(predict)
     predict.set_defaults(needs=("model_dir", "output"))
+
+
+def _add_export(jobs: Any) -> None:
+    export = _add_job(
+        jobs,
+        "export",
+        "write a model for TensorFlow, ONNX or scikit-learn",
+        "Write the centers of a checkpoint as a model that others run: a SavedModel of TensorFlow "
+        "(a new directory below OUT), an ONNX file, or scikit-learn's KMeans in a joblib file.",
+    )
+    _add_model_dir(export, "where the model is kept")
+    export.add_argument("--output", metavar="OUT", help="path or URL to write to")
+    export.add_argument("--format", choices=FORMATS, help="what to write")
+    export.add_argument(
+        "--checkpoint", metavar="DIR", help="the checkpoint to export (default: the latest)"
+    )
+    export.set_defaults(needs=("model_dir", "output", "format"))
 
 
 def _add_info(jobs: Any) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dkmeans_jobs.model import about_starts, find_model, remembered_input
+from dkmeans_jobs.model import about_starts, remembered_input
 from dkmeans_jobs.status import status, told
 
 from dkmeans import Invalid
 from dkmeans.backends import select
 from dkmeans.checkpoints import Head
 from dkmeans.config import BACKENDS
+from dkmeans.model import Model
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     if arguments.backends:
         return _backends()
-    found = find_model(arguments.model_dir)
+    found = Model(arguments.model_dir).checkpoint()
     state, settings = found.state, found.settings
     mode = "full batch"
     if settings.use_mini_batch:

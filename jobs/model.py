@@ -5,23 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dkmeans import KMeans, RunConfig, checkpoints, storage
+from dkmeans import KMeans, RunConfig, storage
 from dkmeans.checkpoints import Checkpoint
-from dkmeans.errors import InvalidCheckpoint
+from dkmeans.model import Model
 
 _JOB = "job.json"
-
-
-def find_model(model_dir: str) -> Checkpoint:
-    """The latest checkpoint of a model.
-
-    Raises:
-        InvalidCheckpoint: there is none.
-    """
-    found = checkpoints.latest(model_dir)
-    if found is None:
-        raise InvalidCheckpoint(f"Could not find trained model in model_dir: {model_dir}.")
-    return found
 
 
 def open_model(model_dir: str, config: RunConfig) -> KMeans:
@@ -30,7 +18,7 @@ def open_model(model_dir: str, config: RunConfig) -> KMeans:
     Raises:
         InvalidCheckpoint: there is none.
     """
-    found = find_model(model_dir)
+    found = Model(model_dir).checkpoint()
     return KMeans(
         len(found.state.centers),
         model_dir,

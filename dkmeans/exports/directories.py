@@ -1,0 +1,81 @@
+"""Where exports are written: a directory named by the time, whole or not there."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from dkmeans import storage
+from dkmeans.errors import Invalid, InvalidType, expected
+
+_ASSETS = "assets.extra"
+
+
+def write(base: str | os.PathLike[str], files: Mapping[str, bytes]) -> str:
+    """Write files to a new directory below a base; its full path or URL.
+
+    On a disk they are written aside and renamed; elsewhere the last of them is written last.
+
+    Args:
+        base: Path or URL.
+        files: Their contents, by their names in the directory.
+    """
+    base, stamp = storage.absolute(os.fspath(base)), int(time.time())
+    taken = set(storage.children(base))
+    while str(stamp) in taken:
+        stamp += 1
+    if not storage.is_local(base):
+        address = storage.join(base, str(stamp))
+        _write_all(address, files)
+        return address
+    aside = storage.join(base, f"temp-{stamp}-{os.getpid()}")
+    try:
+        _write_all(aside, files)
+        storage.flush(aside)
+        return _renamed(storage.local_path(aside), stamp)
+    except BaseException:
+        storage.remove(aside)
+        raise
+
+
+def _write_all(address: str, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        storage.write(storage.join(address, *name.split("/")), data)
+
+
+def _renamed(aside: Path, stamp: int) -> str:
+    """Give a directory the first name from the stamp on that nobody else has taken meanwhile."""
+    while True:
+        place = aside.with_name(str(stamp))
+        if not place.exists():
+            aside.rename(place)
+            return str(place)
+        stamp += 1
+
+
+def assets(extra: Mapping[str, str] | None) -> dict[str, bytes]:
+    """The files to put beside a model, by their names in its directory.
+
+    Args:
+        extra: For each name below `assets.extra`, the path or URL of the file.
+
+    Raises:
+        TypeError: it is no dict; ValueError: a file is not there, or a name leads out of the
+            directory.
+    """
+    if extra is None:
+        return {}
+    if not isinstance(extra, Mapping):
+        raise InvalidType(expected("assets_extra", "a dict of names and paths, or None", extra))
+    found = {}
+    for name, path in extra.items():
+        parts = str(name).split("/")
+        if not all(parts) or ".." in parts:
+            raise Invalid(expected("assets_extra", "a dict of names below assets.extra", name))
+        asset = storage.read(storage.absolute(os.fspath(path)))
+        if asset is None:
+            raise Invalid(f"assets_extra must name files that are there, got {path!r} for {name!r}")
+        found[f"{_ASSETS}/{name}"] = asset.data
+    return found

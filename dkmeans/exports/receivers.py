@@ -1,0 +1,117 @@
+"""What an exported model is given: its inputs, by name, width and dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+from dkmeans.points import as_array
+
+# What TensorFlow calls an input that nobody has named.
+_UNNAMED = "input"
+_KINDS = "fiub"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input: as many rows as are given, each with these columns.
+
+    Attributes:
+        name: What callers name it by.
+        width: How many numbers a row has; None: one, and rows are given as (n,).
+        dtype: Their dtype.
+    """
+
+    name: str
+    width: int | None
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServingInputReceiver:
+    """What a `serving_input_receiver_fn` returns: rows as an `input_fn` returns them.
+
+    Only their names, widths and dtypes count; there may be none: `np.empty((0, 2), np.float32)`.
+
+    Attributes:
+        features: An array (n, d), or a dict of columns, (n,) or (n, w).
+        receiver_tensors: Their names to callers: a dict of the same arrays. None: the dict's own
+            names; an array is called `input`.
+    """
+
+    features: Any
+    receiver_tensors: Any = None
+
+    def inputs(self) -> tuple[Input, ...]:
+        """The inputs, in the order in which their columns make a row.
+
+        Raises:
+            TypeError: they are no arrays of numbers; ValueError: they have no columns, or names of
+                other arrays.
+        """
+        features = self.features
+        if not isinstance(features, Mapping):
+            return (_input(self._name(features, _UNNAMED), features, least=2),)
+        if not features:
+            raise InvalidData("features must have at least one column, got an empty dict")
+        return tuple(
+            _input(self._name(features[key], key), features[key]) for key in sorted(features)
+        )
+
+    def _name(self, array: Any, own: str) -> str:
+        named = self.receiver_tensors
+        if named is None or named is array:
+            return own
+        if not isinstance(named, Mapping):
+            must = "a dict of the arrays in features, or None"
+            raise InvalidType(expected("receiver_tensors", must, named))
+        for name, other in named.items():
+            if other is array:
+                return str(name)
+        raise Invalid(
+            f"receiver_tensors must name the arrays in features, as no code runs between them; "
+            f"got {', '.join(map(repr, named))}, of which none is {own!r}"
+        )
+
+
+def as_receiver(function: Callable[[], Any] | None, name: str) -> ServingInputReceiver:
+    """Call an input receiver function, or take the rows that it returns as one's features.
+
+    Raises:
+        ValueError: it is None; TypeError: it is no function.
+    """
+    if function is None:
+        raise Invalid(f"{name} must be defined: a function that returns rows, got None")
+    if not callable(function):
+        raise InvalidType(expected(name, "a function that returns rows", function))
+    given = function()
+    if isinstance(given, ServingInputReceiver):
+        return given
+    if hasattr(given, "features") and hasattr(given, "receiver_tensors"):
+        return ServingInputReceiver(given.features, given.receiver_tensors)
+    return ServingInputReceiver(given)
+
+
+def check_width(inputs: tuple[Input, ...], width: int) -> None:
+    """Refuse inputs that do not make rows of a width.
+
+    Raises:
+        InvalidData: they make others; the text has both numbers.
+    """
+    got = sum(each.width or 1 for each in inputs)
+    if got != width:
+        raise InvalidData(f"features must have {width} columns, as the model has, got {got}")
+
+
+def _input(name: str, values: Any, least: int = 1) -> Input:
+    array = as_array(values, name)
+    if array.dtype.kind not in _KINDS:
+        raise InvalidType(f"{name} must hold numbers, got dtype {array.dtype}")
+    if not least <= array.ndim <= 2:
+        shapes = "(n, d)" if least == 2 else "(n,) or (n, w)"
+        raise InvalidData(f"{name} must have the shape {shapes}, got {array.shape}")
+    return Input(name, int(array.shape[1]) if array.ndim == 2 else None, array.dtype)
