@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from dkmeans import Invalid
-from dkmeans.backends import array_api, select
+from dkmeans.backends import numpy as by_numpy
+from dkmeans.backends import select
 from dkmeans.distance import Centers, Distance
 
 Shape = tuple[int, int, int]
@@ -59,7 +60,7 @@ def main() -> int:
         return 2
     about = ", ".join(f"{key} {value}" for key, value in backend.describe().items())
     print(f"{about}; {platform.platform()}, NumPy {np.__version__}, seed {arguments.seed}\n")
-    if arguments.only != "times" and not check_all(backend, arguments.seed):
+    if arguments.only != "times" and not check_all(arguments.seed):
         return 1
     if arguments.only != "checks":
         times(backend, arguments.seed)
@@ -76,8 +77,16 @@ def parsed() -> argparse.Namespace:
 # --- Checks ---
 
 
-def check_all(backend: Any, seed: int) -> bool:
-    """Whether everything is right; prints a line for each shape, dtype and distance."""
+def check_all(seed: int) -> bool:
+    """Whether everything is right; prints a line for each shape, dtype, distance and way."""
+    from dkmeans.backends import cuda  # noqa: PLC0415 where there is a GPU
+
+    wrong = [name for name, make in cuda.WAYS.items() if not check(name, make(), seed)]
+    return not wrong
+
+
+def check(way: str, backend: Any, seed: int) -> bool:
+    """The same of one way of computing on the GPU."""
     rng = np.random.default_rng(seed)
     right = True
     for shape in CHECKED:
@@ -85,7 +94,9 @@ def check_all(backend: Any, seed: int) -> bool:
             for distance in Distance:
                 poison()
                 wrong = complaints(backend, *problem(rng, shape, dtype, distance))
-                name = f"{shape[0]} x {shape[1]}, k = {shape[2]}, {dtype.__name__}, {distance}"
+                name = (
+                    f"{way}, {shape[0]} x {shape[1]}, k = {shape[2]}, {dtype.__name__}, {distance}"
+                )
                 print(f"{'WRONG' if wrong else 'right'}: {name} {'; '.join(wrong)}".rstrip())
                 right = right and not wrong
     print()
@@ -117,20 +128,20 @@ def poison() -> None:
 def complaints(backend: Any, rows: np.ndarray, centers: Centers) -> list[str]:
     """What is wrong with what a backend says of some rows, by what NumPy says of them."""
     index, apart = backend.nearest(rows, centers)
-    expected, least = array_api.nearest(rows, centers)
-    found, sums = backend.partial_sums(rows, centers), array_api.partial_sums(rows, centers)
+    expected, least = by_numpy.nearest(rows, centers)
+    found, sums = backend.partial_sums(rows, centers), by_numpy.partial_sums(rows, centers)
     again = backend.partial_sums(rows, centers)
     some = slice(0, 200)
     every = backend.distances(rows[some], centers)
     scale = 1e-12 * max(1.0, float(np.abs(rows).max())) * len(rows)
     verdicts = {
         "winners": np.array_equal(index, expected),
-        "distances to winners": np.array_equal(apart, least),
+        "distances to winners": np.allclose(apart, least, rtol=1e-12, atol=1e-12),
         "counts": np.array_equal(found.counts, sums.counts),
         "sums": np.allclose(found.sums, sums.sums, rtol=1e-12, atol=scale),
         "inertia": np.isclose(found.inertia, sums.inertia, rtol=1e-10, atol=1e-12 * len(rows)),
         "distances": np.allclose(
-            every, array_api.distances(rows[some], centers), rtol=1e-6, atol=1e-9
+            every, by_numpy.distances(rows[some], centers), rtol=1e-6, atol=1e-9
         ),
         "the same bits twice": found.sums.tobytes() == again.sums.tobytes(),
     }

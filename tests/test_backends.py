@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from dkmeans import Invalid
 from dkmeans.backends import packing, select
+from dkmeans.backends.array_api import ArrayApi
 from dkmeans.backends.launches import Launches
 from dkmeans.distance import Centers, Distance
 from tests import reference
+from tests.array_device import NumpyDevice, OtherDevice
 from tests.host_device import HostDevice
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
@@ -22,7 +24,7 @@ DTYPES = (np.float32, np.float64)
 # One test over shapes, dtypes, metrics, offsets and ties, for each of the siblings; the native one
 # also for the vectors of other processors, which LLVM breaks up into those of this one, and with
 # the matrix unit where it would not be worth it; the CUDA kernels as the host runs them, and on a
-# GPU where there is one.
+# GPU where there is one; and the functions of the array API standard, on a device of its own too.
 BACKENDS = (
     "numpy",
     "native",
@@ -32,6 +34,8 @@ BACKENDS = (
     "native with a matrix unit",
     "native with scores as wide as the rows",
     "cuda on the host",
+    "array API on NumPy",
+    "array API on another device",
     *(["cuda"] if find_spec("cupy") else []),
 )
 
@@ -42,6 +46,9 @@ def backend(request, tmp_path_factory):
         if shutil.which("g++") is None:
             pytest.skip("no C++ compiler")
         yield Launches(HostDevice(tmp_path_factory.mktemp("cuda")))
+        return
+    if request.param.startswith("array API"):
+        yield ArrayApi(NumpyDevice() if request.param.endswith("NumPy") else OtherDevice())
         return
     if request.param == "cuda":
         try:

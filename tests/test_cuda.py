@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from dkmeans import Invalid
-from dkmeans.backends import array_api, launches, select
+from dkmeans.backends import launches, select
+from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.launches import DEFINED, Launches
 from dkmeans.backends.resident import Resident
 from dkmeans.distance import Centers, Distance
@@ -106,10 +107,10 @@ def test_the_kernels_compile_for_gpus(architecture, dtype, tmp_path):
 def test_winners_and_distances_have_the_bits_that_numpy_gives_them(on_host, k, d, metric, dtype):
     rows, centers = problem(k, d, dtype, metric)
     index, apart = on_host.nearest(rows, centers)
-    expected, nearest = array_api.nearest(rows, centers)
+    expected, nearest = by_numpy.nearest(rows, centers)
     assert index.tolist() == expected.tolist()
     assert apart.tobytes() == nearest.tobytes()
-    found, sums = on_host.partial_sums(rows, centers), array_api.partial_sums(rows, centers)
+    found, sums = on_host.partial_sums(rows, centers), by_numpy.partial_sums(rows, centers)
     assert found.counts.tolist() == sums.counts.tolist()
     np.testing.assert_allclose(found.sums, sums.sums, rtol=1e-12, atol=1e-11)
     np.testing.assert_allclose(found.inertia, sums.inertia, rtol=1e-11, atol=1e-10)

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 
 import dask
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_worker
 from threadpoolctl import threadpool_info
 
 from dkmeans import Dataset, InvalidData, KMeans, RunConfig, cache, checkpoints
@@ -350,6 +351,38 @@ class Pid(int):
     def __add__(self, other):
         assert int(self) == int(other)
         return self
+
+
+def test_a_worker_that_is_much_slower_is_dealt_less_with_the_same_bits(client, dataset):
+    batches = batches_of(dataset)
+    slow = sorted(client.nthreads())[0]
+    chunks_of_slow = []
+    with Dask(client) as executor:
+        for _ in range(5):
+            (found,) = executor.map_reduce(slowly_on_one, batches, (values(), slow))
+            chunks_of_slow.append(found.slow)
+            with Threads(1) as threads:
+                assert same(found.sums, threads.map_reduce(accumulate, batches, values())[0])
+    assert chunks_of_slow[0] >= CHUNKS * 0.4
+    assert chunks_of_slow[-1] <= CHUNKS * 0.25
+
+
+@dataclass(frozen=True)
+class Told:
+    """The sums of some chunks, and how many a certain worker went over."""
+
+    sums: object
+    slow: int
+
+    def __add__(self, other):
+        return Told(self.sums + other.sums, self.slow + other.slow)
+
+
+def slowly_on_one(chunk, value):
+    centers, slow = value
+    is_slow = get_worker().address == slow
+    time.sleep(0.03 if is_slow else 0.003)
+    return Told(accumulate(chunk, centers), int(is_slow))
 
 
 # What workers keep.

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkmeans import Invalid
-from dkmeans.backends import array_api, kernels, matrix, native, packing, select, vectors
+from dkmeans.backends import kernels, matrix, native, packing, select, vectors
+from dkmeans.backends import numpy as by_numpy
 from dkmeans.distance import Centers, Distance
 from tests.reference import METRICS
 
@@ -63,7 +64,7 @@ def test_distances_have_the_bits_that_numpy_gives_them(metric, dtype, width, see
     rows = np.random.default_rng(seed).normal(size=(13, width)).astype(dtype)
     centers = of(rows[:5] + dtype(0.5), metric)
     index, apart = native.nearest(rows, centers)
-    expected_index, expected = array_api.nearest(rows, centers)
+    expected_index, expected = by_numpy.nearest(rows, centers)
     assert index.tolist() == expected_index.tolist()
     assert apart.tobytes() == expected.tobytes()
 
@@ -205,10 +206,10 @@ def test_many_centers_and_columns_give_the_labels_that_numpy_gives(k, d, metric,
     rows = values[rng.integers(k, size=2001)] + rng.normal(size=(2001, d)) * rng.random((2001, 1))
     rows, centers = rows.astype(dtype), of(values.astype(dtype), metric)
     index, apart = native.nearest(rows, centers)
-    expected, nearest = array_api.nearest(rows, centers)
+    expected, nearest = by_numpy.nearest(rows, centers)
     assert index.tolist() == expected.tolist()
     assert apart.tolist() == nearest.tolist()
-    sums, others = native.partial_sums(rows, centers), array_api.partial_sums(rows, centers)
+    sums, others = native.partial_sums(rows, centers), by_numpy.partial_sums(rows, centers)
     assert sums.counts.tolist() == others.counts.tolist()
     np.testing.assert_allclose(sums.sums, others.sums, rtol=1e-11, atol=1e-11)
     np.testing.assert_allclose(sums.inertia, others.inertia, rtol=1e-11)
@@ -250,7 +251,7 @@ def test_a_way_of_scoring_that_leaves_many_rows_in_doubt_is_left():
     rows = np.tile(far, (20, 1)) + rng.normal(size=(800, 2))
     prepared = packing.Prepared()
     centers, dtype = of(values), np.dtype(np.float64)
-    expected = array_api.nearest(rows, centers)[0].tolist()
+    expected = by_numpy.nearest(rows, centers)[0].tolist()
     assert prepared(centers, dtype)[1].weights.dtype == np.float32
     prepared.learn(centers, dtype, 800, 79)
     prepared.learn(centers, dtype, 255, 255)

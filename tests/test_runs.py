@@ -31,16 +31,19 @@ def batch_of(chunks):
 
 
 counts = st.lists(st.integers(1, 300), min_size=1, max_size=4)
+weights_of_threads = st.lists(st.floats(0.01, 100), min_size=1, max_size=12)
 
 
 @fast
-@given(counts, st.integers(1, 12), st.sampled_from([1, 4, 16]))
-def test_every_chunk_is_in_one_run_and_the_runs_fold_to_the_same_tree(chunks, shares, parts):
-    runs = plan([batch_of(n) for n in chunks], shares, parts)
+@given(counts, weights_of_threads, st.sampled_from([1, 4, 16]))
+def test_every_chunk_is_in_one_run_and_the_runs_fold_to_the_same_tree(chunks, weights, parts):
+    runs = plan([batch_of(n) for n in chunks], weights, parts)
     for number, count in enumerate(chunks):
         mine = [run for run in runs if run.batch == number]
         assert [i for run in mine for i in range(run.start, run.stop)] == list(range(count))
-    assert all(0 <= run.share < shares for run in runs)
+    shares = [run.share for run in runs]
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] <= shares[-1] < len(weights)
     leaves = [[Tree(i) for i in range(count)] for count in chunks]
     folds = [Fold(run, fold(leaves[run.batch][run.start : run.stop])) for run in runs]
     expected = [fold(each) for each in leaves]
@@ -53,20 +56,30 @@ def test_every_chunk_is_in_one_run_and_the_runs_fold_to_the_same_tree(chunks, sh
 @fast
 @given(st.integers(1, 10**6), st.integers(1, 64))
 def test_there_are_some_runs_for_each_thread_however_many_chunks(chunks, shares):
-    runs = plan([batch_of(chunks)], shares, 4)
+    runs = plan([batch_of(chunks)], [1] * shares, 4)
     assert len(runs) <= 12 * shares
     loads = np.bincount([run.share for run in runs], [run.size for run in runs], shares)
     assert loads.max() <= 1.3 * chunks / shares + 1
 
 
+@fast
+@given(st.integers(1000, 10**6), weights_of_threads)
+def test_a_share_is_as_large_as_its_weight_says(chunks, weights):
+    runs = plan([batch_of(chunks)], weights, 4)
+    loads = np.bincount([run.share for run in runs], [run.size for run in runs], len(weights))
+    wanted = chunks * np.array(weights) / sum(weights)
+    assert (np.abs(loads - wanted) <= 0.3 * wanted.min() + 2).all()
+    assert len(runs) <= 40 * len(weights)
+
+
 def test_runs_become_smaller_towards_the_end_of_a_share():
-    runs = plan([batch_of(64)], 2, 8)
+    runs = plan([batch_of(64)], [1, 1], 8)
     assert [run.size for run in runs] == [16, 8, 4, 4, 16, 8, 4, 4]
     assert [run.share for run in runs] == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
 def test_the_steps_of_an_iteration_are_dealt_out_together():
-    runs = plan([batch_of(1) for _ in range(10)], 2, 4)
+    runs = plan([batch_of(1) for _ in range(10)], [1, 1], 4)
     assert [run.share for run in runs] == [0] * 5 + [1] * 5
 
 
@@ -114,7 +127,7 @@ def test_what_threads_wait_for_is_told_from_what_they_compute():
 
     def spent(seconds):
         batch = Batch.of(Chunk(Slow(8), 0, 8))
-        (found,) = fold_runs(function, plan([batch], 1, 4), batch, seconds)
+        (found,) = fold_runs(function, plan([batch], [1], 4), batch, seconds)
         assert found.total == 8
         return found.spent
 

@@ -1,352 +1,227 @@
-"""The NumPy backend: the reference and the fallback.
+"""The same by the functions of the array API standard alone, for arrays on any device.
 
-A block of rows is scored against all centers by one matrix product, |c|^2 / 2 - x.c (Euclidean)
-or -x.c (cosine), in the data's dtype and on data shifted to the centers' mean. The score decides
-every row but those whose two best scores are closer than their rounding error: these are decided
-by float64 distances, (x - c)^2 or 1 - x.c. Blocks live in cache; nothing n x k exists.
+A block of rows is scored against all centers by one matrix product, and added up by another, with
+ones where a row's winner is. Rows whose two best scores are closer than their rounding error are
+decided by NumPy on the host, where all rows come from: they are few. What a GPU does whose kernels
+cannot be used, and nothing n x k exists.
 """
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
-from threadpoolctl import threadpool_info
+from numpy.typing import NDArray
 
+from dkmeans.backends import numpy as on_host
+from dkmeans.backends.rounding import Rounding, rounding
 from dkmeans.distance import (
+    SMALLEST_SQUARED_NORM,
     Centers,
     Distance,
     cosine_inertia,
     directions,
-    inverse_norms,
     squared_norms,
 )
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
-# Elements of a block of scores: 2 MB in float32, about a core's second-level cache.
-_BLOCK_ELEMENTS = 2**19
-# Elements of the float64 rows that are gathered at a time: more for fewer calls than for the cache.
-_GATHER_ELEMENTS = 2**19
-# Rows of one matrix product: OpenBLAS multiplies matrices this small without copying them first.
-_TILE = 32
-_CACHE_LINE = 64
+# Elements of a block of scores: enough to keep a GPU busy, and 15 MB with all that goes with it.
+_BLOCK_ELEMENTS = 3 * 2**18
 
 # Rows that are not finite, or too large to square, are found and named by the caller.
 _QUIET = np.errstate(all="ignore")
 
 
-class _Scratch(threading.local):
-    """Buffers that a thread keeps: the first touch of fresh memory costs many times a reuse."""
+class Device(Protocol):
+    """Where arrays lie, and the library that computes with them."""
 
-    def __init__(self) -> None:
-        self._kept: dict[str, NDArray[np.uint8]] = {}
+    @property
+    def xp(self) -> Any:
+        """The library's namespace, of the array API standard."""
+        ...
 
-    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> FloatArray:
-        """An array of this shape and dtype, with whatever its last user left in it."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        if name not in self._kept or self._kept[name].nbytes < size:
-            self._kept[name] = _aligned(size)
-        return self._kept[name][:size].view(dtype).reshape(shape)
+    def put(self, values: NDArray[Any]) -> Any:
+        """An array of the host's, there."""
+        ...
 
-
-_scratch = _Scratch()
-
-
-def _aligned(size: int) -> NDArray[np.uint8]:
-    """So many bytes that begin a cache line: products of matrices that do not take a third more."""
-    raw = np.empty(size + _CACHE_LINE, np.uint8)
-    start = -raw.ctypes.data % _CACHE_LINE
-    return raw[start : start + size]
-
-
-@_QUIET
-def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
-    """The sums, counts and inertia of the (n, d) rows; see `Backend`.
-
-    Rows are added as residuals x - c, exact in float64 for float32 data, so that neither the sums
-    nor the inertia lose digits to an offset that all rows share.
-    """
-    return _sums_of(points, _winners(points, centers), centers)
-
-
-@_QUIET
-def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
-    """In one pass what `partial_sums` and `nearest` give; see `Backend`."""
-    index = _winners(points, centers)
-    return _sums_of(points, index, centers), index, _apart(points, index, centers)
-
-
-def _sums_of(points: FloatArray, index: IndexArray, centers: Centers) -> PartialSums:
-    counts = np.bincount(index, minlength=len(centers.values)).astype(np.int64, copy=False)
-    if centers.distance is Distance.COSINE:
-        blocks = _blocks(len(points), points.shape[1])
-        scales = np.concatenate([inverse_norms(points[block]) for block in blocks])
-        sums, _ = _add_up(points, index, counts, None, scales)
-        return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
-    origins = centers.values.astype(np.float64)
-    sums, inertia = _add_up(points, index, counts, origins, None)
-    sums += counts[:, None] * origins
-    return PartialSums(sums, counts, inertia)
-
-
-@_QUIET
-def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
-    """Each row's winner and its distance to it; see `Backend`."""
-    index = _winners(points, centers)
-    return index, _apart(points, index, centers)
-
-
-def _apart(points: FloatArray, index: IndexArray, centers: Centers) -> FloatArray:
-    """Each row's distance to the center that won it, (n,) float64."""
-    apart = np.empty(len(points))
-    exact = _exact_rows(centers.values, centers.distance)
-    piece = max(1, _GATHER_ELEMENTS // points.shape[1])
-    for start in range(0, len(points), piece):
-        rows = slice(start, start + piece)
-        block = _exact_rows(points[rows], centers.distance)
-        apart[rows] = _exact_distances(block, exact[index[rows]], centers.distance)
-    return apart
-
-
-@_QUIET
-def distances(points: FloatArray, centers: Centers) -> FloatArray:
-    """Each row's distance to every center, (n, k) float32; see `Backend`."""
-    result = np.empty((len(points), len(centers.values)), np.float32)
-    exact = _exact_rows(centers.values, centers.distance)
-    shift = exact.mean(axis=0)
-    for rows in _blocks(len(points), len(exact) + points.shape[1]):
-        block = _exact_rows(points[rows], centers.distance)
-        if centers.distance is Distance.COSINE:
-            result[rows] = np.clip(1.0 - block @ exact.T, 0.0, 2.0)
-            continue
-        block, others = block - shift, exact - shift
-        scale = squared_norms(block)[:, None] + squared_norms(others)
-        squares = scale - 2.0 * (block @ others.T)
-        # Where the difference has lost more digits than float32 has, it is measured.
-        lost = len(shift) * 2.0**-24 * scale
-        row, center = np.nonzero(~(squares > lost))
-        for pairs in _blocks(len(row), len(shift)):
-            apart = block[row[pairs]] - others[center[pairs]]
-            squares[row[pairs], center[pairs]] = squared_norms(apart)
-        result[rows] = squares
-    return result
-
-
-def describe() -> dict[str, Any]:
-    """What this machine would run; see `Backend`."""
-    libraries = {
-        f"{found['internal_api']} {found['version']} for {found.get('architecture', 'any')}"
-        for found in threadpool_info()
-        if found["user_api"] == "blas"
-    }
-    return {"numpy": np.__version__, "matrix products by": " and ".join(sorted(libraries))}
+    def get(self, array: Any) -> NDArray[Any]:
+        """An array from there, on the host."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Scorer:
-    """Centers made ready to score blocks of rows by one matrix product.
+class _Packed:
+    """Centers on the device, made ready to score rows.
 
     Attributes:
-        weights: (d + 1, k): minus the shifted centers, and below them |c|^2 / 2.
-        shift: (d,) what is taken off every row first.
-        largest: The length of the longest shifted center.
-        half_square: The largest |c|^2 / 2, 0 where the score has no such term.
-        exact: (k, d) float64 centers for the rows that the scores cannot decide.
+        weights: (d, k) the shifted centers, in the rows' dtype.
+        halves: (k,) |c|^2 / 2; 0 for cosine.
+        shift: (d,) what is taken off every row before it is scored.
+        exact: (k, d) float64.
+        numbers: (k,) each center's own number.
+        bound: How far apart two scores must be.
+        cosine: Whether rows are scaled to length one.
     """
 
-    weights: FloatArray
-    shift: FloatArray
-    largest: float
-    half_square: float
-    exact: FloatArray
-    distance: Distance
+    weights: Any
+    halves: Any
+    shift: Any
+    exact: Any
+    numbers: Any
+    bound: Rounding
+    cosine: bool
 
     @classmethod
-    def of(cls, centers: Centers, dtype: np.dtype[np.floating]) -> _Scorer:
-        exact = _exact_rows(centers.values, centers.distance)
-        euclidean = centers.distance is Distance.SQUARED_EUCLIDEAN
-        shift = (exact.mean(axis=0) if euclidean else np.zeros(exact.shape[1])).astype(dtype)
+    def of(cls, centers: Centers, dtype: np.dtype[Any], device: Device) -> _Packed:
+        cosine = centers.distance is Distance.COSINE
+        exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
+        k, d = exact.shape
+        shift = (np.zeros(d) if cosine else exact.mean(axis=0)).astype(dtype)
         shifted = exact - shift
         squares = squared_norms(shifted)
-        halves = 0.5 * squares if euclidean else np.zeros(len(exact))
-        shape = (len(shift) + 1, len(exact))
-        weights = _aligned(shape[0] * shape[1] * dtype.itemsize).view(dtype).reshape(shape)
-        weights[:-1], weights[-1] = -shifted.T, halves
-        largest = float(np.sqrt(squares.max()))
-        return cls(weights, shift, largest, float(halves.max()), exact, centers.distance)
+        halves = np.zeros(k) if cosine else 0.5 * squares
+        put = device.put
+        return cls(
+            put(np.ascontiguousarray(shifted.T.astype(dtype))),
+            put(halves.astype(dtype)),
+            put(shift),
+            put(exact),
+            put(np.arange(k)),
+            rounding(dtype, d, float(squares.max()), cosine=cosine),
+            cosine,
+        )
 
-    def score(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The scores of (b, d) rows, (b, k), and the squares of their lengths as scored, (b,).
 
-        The scores are in a buffer of the thread's: they last until it scores again.
-        """
-        b, d = points.shape
-        k = len(self.exact)
-        tiles = -(-b // _TILE)
-        rows = _scratch.array("rows", (tiles * _TILE, d + 1), points.dtype)
-        if self.distance is Distance.COSINE:
-            scales = inverse_norms(points)[:, None]
-            np.multiply(points, scales, out=rows[:b, :-1], casting="same_kind")
+class ArrayApi:
+    """See the module's docstring, and `Backend` for what it can do.
+
+    Args:
+        device: Where it computes.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device, self._xp = device, device.xp
+
+    @_QUIET
+    def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
+        """The sums, counts and inertia of the (n, d) rows."""
+        return self._sums_of(points, self._winners(points, centers), centers)
+
+    @_QUIET
+    def assign(
+        self, points: FloatArray, centers: Centers
+    ) -> tuple[PartialSums, IndexArray, FloatArray]:
+        """In one pass what `partial_sums` and `nearest` give."""
+        index = self._winners(points, centers)
+        sums = self._sums_of(points, index, centers)
+        return sums, index, self._apart(points, index, centers)
+
+    @_QUIET
+    def nearest(self, points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
+        """Each row's winner, (n,) int64, and its distance to it, (n,) float64."""
+        index = self._winners(points, centers)
+        return index, self._apart(points, index, centers)
+
+    @_QUIET
+    def distances(self, points: FloatArray, centers: Centers) -> FloatArray:
+        """Each row's distance to every center, (n, k) float32: a column at a time."""
+        packed, found = self._packed(points, centers), []
+        for block in _blocks(points, points.shape[1]):
+            rows = self._exact(block, packed)
+            columns = [
+                self._apart_from(rows, packed.exact[center : center + 1, :], packed)
+                for center in range(len(centers.values))
+            ]
+            found.append(self._device.get(self._xp.stack(columns, axis=1)))
+        shape = 0, len(centers.values)
+        return np.concatenate([np.empty(shape), *found]).astype(np.float32)
+
+    def _packed(self, points: FloatArray, centers: Centers) -> _Packed:
+        return _Packed.of(centers, points.dtype, self._device)
+
+    def _winners(self, points: FloatArray, centers: Centers) -> IndexArray:
+        packed, found = self._packed(points, centers), [np.empty(0, np.int64)]
+        for block in _blocks(points, len(centers.values) + points.shape[1]):
+            index, undecided = (self._device.get(each) for each in self._scored(block, packed))
+            index = index.astype(np.int64)
+            if undecided.any():
+                index[undecided], _ = on_host.nearest(block[undecided], centers)
+            found.append(index)
+        return np.concatenate(found)
+
+    def _scored(self, block: FloatArray, packed: _Packed) -> tuple[Any, Any]:
+        """For each row where its least score is, and whether the next one is too close to it."""
+        xp, bound = self._xp, packed.bound
+        rows = self._device.put(block)
+        if packed.cosine:
+            rows = xp.astype(self._exact(block, packed), rows.dtype)
         else:
-            np.subtract(points, self.shift, out=rows[:b, :-1])
-        rows[:b, -1] = 1
-        rows[b:] = 0
-        scores = _scratch.array("scores", (tiles, _TILE, k), points.dtype)
-        np.matmul(rows.reshape(tiles, _TILE, d + 1), self.weights, out=scores)
-        return scores.reshape(-1, k)[:b], np.vecdot(rows[:b, :-1], rows[:b, :-1])
+            rows = rows - packed.shift
+        scores = packed.halves - xp.matmul(rows, packed.weights)
+        index = xp.argmin(scores, axis=1)
+        least = xp.min(scores, axis=1)
+        is_least = xp.expand_dims(index, axis=1) == packed.numbers
+        second = xp.min(xp.where(is_least, xp.full_like(scores, xp.inf), scores), axis=1)
+        lengths = xp.sqrt(xp.sum(rows * rows, axis=1))
+        margins = bound.factor * (lengths * bound.largest + bound.half) + bound.floor
+        # Written so that a score or a margin that is not finite counts as undecided.
+        return index, xp.logical_not(second > least + margins)
 
-    def margins(self, squares: FloatArray) -> FloatArray:
-        """How far apart two scores of a row must be to be told apart for sure, (b,).
+    def _sums_of(self, points: FloatArray, index: IndexArray, centers: Centers) -> PartialSums:
+        """What each center wins, added up as residuals x - c, or as rows of length one."""
+        packed, xp = self._packed(points, centers), self._xp
+        k, d = centers.values.shape
+        sums, inertia, start = np.zeros((k, d)), 0.0, 0
+        for block in _blocks(points, k + d):
+            mine = self._device.put(index[start : start + len(block)])
+            start += len(block)
+            rows = self._exact(block, packed)
+            if not packed.cosine:
+                rows = rows - xp.take(packed.exact, mine, axis=0)
+                inertia += float(self._device.get(xp.sum(rows * rows)))
+            won = xp.astype(xp.expand_dims(packed.numbers, axis=1) == mine, xp.float64)
+            sums += self._device.get(xp.matmul(won, rows))
+        counts = np.bincount(index, minlength=k).astype(np.int64, copy=False)
+        if packed.cosine:
+            return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
+        sums += counts[:, None] * centers.values.astype(np.float64)
+        return PartialSums(sums, counts, inertia)
 
-        A sum of m rounded products is off by at most m u sum |a b| (Higham, Accuracy and Stability
-        of Numerical Algorithms, section 3.1), in any order of adding, with or without fused
-        multiply-add; rounding the row, the center and the bias adds three more u. Twice that for
-        two scores, and a little for the rounding of this bound itself.
-        """
-        dtype, d = squares.dtype, len(self.shift)
-        factor = dtype.type(1.02 * (d + 4) * float(np.finfo(dtype).eps))
-        floor = dtype.type(d * np.finfo(dtype).tiny)
-        bound = np.sqrt(squares) * dtype.type(self.largest) + dtype.type(self.half_square)
-        return np.asarray(factor * bound + floor)
+    def _apart(self, points: FloatArray, index: IndexArray, centers: Centers) -> FloatArray:
+        """Each row's distance to the center that won it, (n,) float64."""
+        packed, found, start = self._packed(points, centers), [np.empty(0)], 0
+        for block in _blocks(points, points.shape[1]):
+            mine = self._device.put(index[start : start + len(block)])
+            start += len(block)
+            others = self._xp.take(packed.exact, mine, axis=0)
+            found.append(
+                self._device.get(self._apart_from(self._exact(block, packed), others, packed))
+            )
+        return np.concatenate(found)
 
+    def _apart_from(self, rows: Any, others: Any, packed: _Packed) -> Any:
+        """The distance of each exact row to its partner, or to the only one there is."""
+        xp = self._xp
+        if packed.cosine:
+            return xp.clip(1.0 - xp.sum(rows * others, axis=1), 0.0, 2.0)
+        rows = rows - others
+        return xp.sum(rows * rows, axis=1)
 
-def _winners(points: FloatArray, centers: Centers) -> IndexArray:
-    """The index of each row's nearest center, (n,) int64."""
-    n, d = points.shape
-    k = len(centers.values)
-    index = np.zeros(n, np.int64)
-    if k == 1:
-        return index
-    least, second, squares = (np.empty(n, points.dtype) for _ in range(3))
-    scorer = _Scorer.of(centers, points.dtype)
-    for block in _blocks(n, k + d):
-        scores, squares[block] = scorer.score(points[block])
-        least[block] = _take_least(scores, index[block])
-        second[block] = _take_least(scores, np.empty(len(scores), np.int64))
-    limits = least + scorer.margins(squares)
-    # Written so that a score or a limit that is not finite counts as undecided.
-    undecided = np.flatnonzero(~(second > limits))
-    for block in _blocks(len(undecided), k + d):
-        rows = undecided[block]
-        scores, _ = scorer.score(points[rows])
-        index[rows] = _exact_winners(points[rows], ~(scores > limits[rows, None]), scorer)
-    return index
-
-
-def _take_least(scores: FloatArray, index: IndexArray) -> FloatArray:
-    """Write where each row's least (b, k) score is to `index`, and put infinity in its place.
-
-    Returns:
-        (b,) the least scores.
-    """
-    np.argmin(scores, axis=1, out=index)
-    places = np.arange(0, scores.size, scores.shape[1]) + index
-    flat = scores.reshape(-1)
-    least: FloatArray = flat.take(places)
-    flat[places] = np.inf
-    return least
-
-
-def _exact_winners(points: FloatArray, close: FloatArray, scorer: _Scorer) -> IndexArray:
-    """The nearest of each row's `close` (b, k) centers, in float64, the lowest among equals."""
-    row, center = np.nonzero(close)
-    apart = np.empty(len(row))
-    piece = max(1, _GATHER_ELEMENTS // points.shape[1])
-    for start in range(0, len(row), piece):
-        pairs = slice(start, start + piece)
-        rows = _exact_rows(points[row[pairs]], scorer.distance)
-        apart[pairs] = _exact_distances(rows, scorer.exact[center[pairs]], scorer.distance)
-    least = np.minimum.reduceat(apart, np.flatnonzero(np.diff(row, prepend=-1)))
-    # A row that is not finite has no least: its first close center stands in.
-    winners = np.flatnonzero((apart == least[row]) | np.isnan(least[row]))
-    return center[winners[np.flatnonzero(np.diff(row[winners], prepend=-1))]]
+    def _exact(self, block: FloatArray, packed: _Packed) -> Any:
+        """The rows on the device as exact distances want them, float64."""
+        xp = self._xp
+        rows = xp.astype(self._device.put(block), xp.float64)
+        if not packed.cosine:
+            return rows
+        squares = xp.sum(rows * rows, axis=1, keepdims=True)
+        # A row too long to square has no direction, not none.
+        squares = xp.where(xp.isinf(squares), xp.full_like(squares, xp.nan), squares)
+        return rows / xp.sqrt(xp.clip(squares, SMALLEST_SQUARED_NORM, None))
 
 
-def _add_up(
-    points: FloatArray,
-    index: IndexArray,
-    counts: IndexArray,
-    origins: FloatArray | None,
-    scales: FloatArray | None,
-) -> tuple[FloatArray, float]:
-    """Add up each cluster's rows, less its origin (k, d) or times their scales (n,), in float64.
-
-    Rows are taken in the order of their clusters, in groups of equal size that a batched product
-    with ones adds up; a cluster's last group is filled with zeros.
-
-    Returns:
-        The (k, d) sums, and the sum of the squares of all that was added.
-    """
-    k, d = len(counts), points.shape[1]
-    sums, squares = np.zeros((k, d)), 0.0
-    size = _group_size(len(points) // k)
-    owner, members, filler = _groups(index, counts, size)
-    step = max(1, _GATHER_ELEMENTS // (size * d))
-    taken = _scratch.array("taken", (min(step, len(owner)) * size, d), points.dtype)
-    values = _scratch.array("values", (min(step, len(owner)), size, d), np.float64)
-    ones = np.ones((1, size))
-    for start in range(0, len(owner), step):
-        groups = slice(start, min(start + step, len(owner)))
-        count = groups.stop - start
-        rows, residuals = taken[: count * size], values[:count]
-        np.take(points, members[groups].ravel(), axis=0, out=rows, mode="clip")
-        np.copyto(residuals, rows.reshape(residuals.shape))
-        if origins is not None:
-            residuals -= origins[owner[groups], None]
-        if scales is not None:
-            residuals *= scales[members[groups], None]
-        residuals[filler[groups]] = 0.0
-        starts = np.flatnonzero(np.diff(owner[groups], prepend=-1))
-        totals = np.matmul(ones, residuals)[:, 0]
-        sums[owner[groups][starts]] += np.add.reduceat(totals, starts, axis=0)
-        # Row by row: one long product BLAS may deal to threads, and the bits with it.
-        squares += float(np.add.reduce(np.vecdot(residuals, residuals), axis=None))
-    return sums, squares
-
-
-def _group_size(rows_per_cluster: int) -> int:
-    """A power of two, small enough that few of a group's places stay empty."""
-    return 1 << min(5, max(0, rows_per_cluster.bit_length() - 3))
-
-
-def _groups(
-    index: IndexArray, counts: IndexArray, size: int
-) -> tuple[IndexArray, IndexArray, FloatArray]:
-    """Deal rows into groups of `size` that each belong to one cluster.
-
-    Returns:
-        Each group's cluster (g,), its rows (g, size), and which places are fillers (g, size).
-    """
-    # A stable sort of small integers is a radix sort: linear, and rows stay in order.
-    order = np.argsort(index.astype(np.uint16) if len(counts) <= 2**16 else index, kind="stable")
-    groups = -(-counts // size)
-    owner = np.repeat(np.arange(len(counts)), groups)
-    nth = np.arange(len(owner)) - (np.cumsum(groups) - groups)[owner]
-    ends = np.cumsum(counts)[owner]
-    places = (ends - counts[owner] + nth * size)[:, None] + np.arange(size)
-    filler = places >= ends[:, None]
-    return owner, order[np.minimum(places, len(index) - 1)], filler
-
-
-def _exact_rows(rows: FloatArray, distance: Distance) -> FloatArray:
-    """The (n, d) rows as exact distances want them, float64."""
-    return directions(rows) if distance is Distance.COSINE else rows.astype(np.float64)
-
-
-def _exact_distances(rows: FloatArray, others: FloatArray, distance: Distance) -> FloatArray:
-    """The distance of each of the (n, d) float64 rows to its partner in `others`, (n,)."""
-    if distance is Distance.COSINE:
-        products = np.add.reduce(rows * others, axis=1)
-        return np.asarray(np.clip(1.0 - products, 0.0, 2.0))
-    return squared_norms(rows - others)
-
-
-def _blocks(n: int, elements_per_row: int) -> Iterator[slice]:
-    """Slices that cut n rows into blocks of about `_BLOCK_ELEMENTS`."""
-    size = max(_TILE, _BLOCK_ELEMENTS // elements_per_row // _TILE * _TILE)
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+def _blocks(points: FloatArray, elements_per_row: int) -> Iterator[FloatArray]:
+    """The rows in blocks of about `_BLOCK_ELEMENTS`."""
+    size = max(1, _BLOCK_ELEMENTS // elements_per_row)
+    return (points[start : start + size] for start in range(0, len(points), size))

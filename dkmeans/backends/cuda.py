@@ -1,5 +1,7 @@
 """The CUDA backend: the kernels on a GPU, through CuPy. What is launched, `launches` says.
 
+Where they cannot be used, or give other answers than a processor, CuPy's own functions do the work.
+
 Rows are copied by way of page-locked memory on a stream of their own, the next piece while the last
 one is computed. Every thread has its streams, so several threads fill one GPU's waits. Rows that
 nobody can write to and that live on, as those of the worker's cache do, stay on the GPU while there
@@ -8,17 +10,19 @@ is room.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
-from dkmeans.backends import array_api
+from dkmeans.backends import numpy as on_host
+from dkmeans.backends.array_api import ArrayApi
 from dkmeans.backends.launches import DEFINED, THREADS, Launches
 from dkmeans.backends.resident import Resident
 from dkmeans.distance import Centers, Distance
@@ -30,6 +34,8 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "CuPy is missing; install dkmeans[gpu-cuda12] or dkmeans[gpu-cuda13]", name=error.name
     ) from error
+
+logger = logging.getLogger("dkmeans")
 
 # What CUDA says where there is no driver, or an older one than its libraries want.
 _INSUFFICIENT_DRIVER = 35
@@ -193,28 +199,83 @@ def _kernel(name: str, dtype: np.dtype[Any]) -> Any:
     return _module(dtype).get_function(name)
 
 
+class _Arrays:
+    """The GPU for the functions of CuPy alone."""
+
+    @property
+    def xp(self) -> Any:
+        import array_api_compat.cupy  # noqa: PLC0415 for GPUs that cannot run the kernels
+
+        return array_api_compat.cupy
+
+    def put(self, values: NDArray[Any]) -> Any:
+        return cupy.asarray(values)
+
+    def get(self, array: Any) -> NDArray[Any]:
+        return np.asarray(cupy.asnumpy(array))
+
+
+def _is_right(way: Launches | ArrayApi) -> bool:
+    """Whether this GPU finds what a processor finds, before it is trusted with rows."""
+    rows = np.random.default_rng(0).standard_normal((512, 5), np.float32)
+    centers = Centers(rows[:7], Distance.SQUARED_EUCLIDEAN)
+    sums, index, apart = way.assign(rows, centers)
+    expected, others, least = on_host.assign(rows, centers)
+    return (
+        np.array_equal(index, others)
+        and np.allclose(apart, least, rtol=1e-12, atol=1e-12)
+        and np.allclose(sums.sums, expected.sums, rtol=1e-12, atol=1e-11)
+    )
+
+
+# How a GPU may compute, the best first.
+WAYS: dict[str, Callable[[], Launches | ArrayApi]] = {
+    "kernels of its own": lambda: Launches(_Gpu()),
+    "CuPy's functions": lambda: ArrayApi(_Arrays()),
+}
+
+
+def _chosen() -> tuple[str, Launches | ArrayApi]:
+    """The first way of computing whose answers are right, and its name.
+
+    Raises:
+        ImportError: there is none.
+    """
+    complaints = []
+    for name, make in WAYS.items():
+        try:
+            way = make()
+            if _is_right(way):
+                return name, way
+            complaints.append(f"{name} give other answers than the processor; please report it")
+        except Exception as error:  # of a compiler, a driver, or too little memory
+            complaints.append(f"{name} cannot be used: {error}")
+        logger.warning("on this GPU %s", complaints[-1])
+    raise ImportError("; ".join(complaints))
+
+
 _check_device()
-_launches = Launches(_Gpu())
+_name, _way = _chosen()
 
 
 def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
     """The sums, counts and inertia of the (n, d) rows; see `Backend`."""
-    return _launches.partial_sums(points, centers)
+    return _way.partial_sums(points, centers)
 
 
 def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
     """In one pass what `partial_sums` and `nearest` give; see `Backend`."""
-    return _launches.assign(points, centers)
+    return _way.assign(points, centers)
 
 
 def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Each row's winner and its distance to it; see `Backend`."""
-    return _launches.nearest(points, centers)
+    return _way.nearest(points, centers)
 
 
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Each row's distance to every center, (n, k) float32; see `Backend`."""
-    return _launches.distances(points, centers)
+    return _way.distances(points, centers)
 
 
 def describe() -> dict[str, Any]:
@@ -224,25 +285,7 @@ def describe() -> dict[str, Any]:
     return {
         "GPU": device["name"].decode(),
         "memory": f"{device['totalGlobalMem'] / 2**30:.0f} GiB",
+        "computes by": _name,
         "CuPy": cupy.__version__,
         "CUDA": f"{_version(_wanted())}, driver for {_version(runtime.driverGetVersion())}",
     }
-
-
-def _check_answers() -> None:
-    """See that this GPU finds what a processor finds, before it is trusted with rows.
-
-    Raises:
-        ImportError: it does not, or cannot run the kernels.
-    """
-    rows = np.random.default_rng(0).standard_normal((512, 5), np.float32)
-    centers = Centers(rows[:7], Distance.SQUARED_EUCLIDEAN)
-    try:
-        found = nearest(rows, centers)
-    except Exception as error:  # of a compiler, a driver, or too little memory
-        raise ImportError(f"the GPU cannot run the kernels: {error}") from error
-    if not all(map(np.array_equal, found, array_api.nearest(rows, centers))):
-        raise ImportError("the GPU's answers are not those of the processor; please report it")
-
-
-_check_answers()

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import DTypeLike
 
+from dkmeans.backends.rounding import rounding
 from dkmeans.distance import Centers, Distance, cosine_inertia, directions, squared_norms
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
@@ -117,17 +118,8 @@ class _Packed:
 def _rounding(
     dtype: np.dtype[Any], d: int, square: float, *, cosine: bool
 ) -> tuple[np.float64, ...]:
-    """The kernels' `Rounding`, of centers of which the longest has this squared length.
-
-    A sum of m rounded products is off by at most m u sum |a b| (Higham, Accuracy and Stability of
-    Numerical Algorithms, section 3.1), in any order of adding, fused or not; rounding the row, the
-    center and the first term adds three more u. Twice that for two scores, and a little for the
-    rounding of this bound itself.
-    """
-    about = np.finfo(dtype)
-    factor = 1.02 * (d + 4) * float(about.eps)
-    half = 0.0 if cosine else 0.5 * square
-    found = factor, d * float(about.tiny), np.sqrt(square), half, float(about.max) / 8
+    """The kernels' `Rounding`, of centers of which the longest has this squared length."""
+    found = *rounding(dtype, d, square, cosine=cosine), float(np.finfo(dtype).max) / 8
     return tuple(map(np.float64, found))
 
 

@@ -2,7 +2,8 @@
 
 Tasks are pure functions of chunks and a value, so a lost worker costs time and nothing else. What a
 worker keeps of the rows it has read only makes it faster: runs are dealt out in the same way in
-each iteration, each to the worker that did it before if that is there and not behind the others.
+each iteration, each to the worker that did it before if that is there and not behind the others. A
+worker that is much slower than others, as a processor is beside a GPU, is dealt less (`paces`).
 Iterations that are over before tasks would have come far are asked for by calls (`shares`).
 """
 
@@ -30,6 +31,7 @@ from dkmeans.executors import messages, tasks
 from dkmeans.executors.ahead import in_order
 from dkmeans.executors.cluster import Cluster, StrandedError, lost_errors
 from dkmeans.executors.memory import Memory
+from dkmeans.executors.paces import Paces
 from dkmeans.executors.runs import Fold, Run, Spent, fold_batches, merged, plan
 from dkmeans.sources.dask_array import DaskRows, FutureRows
 from dkmeans.sources.memory import MemoryRows, ShippedRows
@@ -65,12 +67,13 @@ class _Iteration:
     function: Callable[..., Any]
     batches: tuple[ref[Batch], ...]  # a stream of them must not be kept in memory
     homes: tuple[str | None, ...]
+    weights: tuple[float, ...]
     call: str
 
     def is_like(self, other: _Iteration) -> bool:
         """Whether they differ in nothing but the value."""
-        mine = self.function, self.batches, self.homes
-        return mine == (other.function, other.batches, other.homes)
+        mine = self.function, self.batches, self.homes, self.weights
+        return mine == (other.function, other.batches, other.homes, other.weights)
 
 
 class Dask(AbstractContextManager["Dask"]):
@@ -91,6 +94,7 @@ class Dask(AbstractContextManager["Dask"]):
         self._reading = tasks.Reading(uuid4().hex, cache)
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
         self._last: _Iteration | None = None
+        self._paces, self._is_warm = Paces(), False
         self._seconds = math.inf
         self.spent, self.workers, self.threads = Spent(), 0, 0
         self._held: list[Any] = []
@@ -129,7 +133,17 @@ class Dask(AbstractContextManager["Dask"]):
                     self._shipped.clear()
         self._seconds = time.monotonic() - began
         self.spent = sum((fold.spent for fold in folds), Spent())
+        self._learn()
         return fold_batches(folds, len(batches))
+
+    def _learn(self) -> None:
+        """Deal out the next iterations by how fast workers were, if the first is over.
+
+        In that one they have made ready, and read what later ones find in memory.
+        """
+        if self._last is not None and self._is_warm:
+            self._paces.learn(self.spent.paces, self._last.homes)
+        self._is_warm = True
 
     def _fold_all(
         self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
@@ -138,7 +152,7 @@ class Dask(AbstractContextManager["Dask"]):
         iteration = self._iteration(function, batches)
         done = self._called(iteration, value)
         self.workers, self.threads = len(set(iteration.homes)), len(iteration.homes)
-        runs = plan(batches, self.threads, _PARTS)
+        runs = plan(batches, iteration.weights, _PARTS)
         groups = self._groups([run for run in runs if run.share not in done])
         folds = [*done.values(), *self._by_tasks(iteration, groups, batches, value)]
         return merged(sorted(chain.from_iterable(folds), key=lambda fold: fold.run.place))
@@ -169,7 +183,8 @@ class Dask(AbstractContextManager["Dask"]):
     def _iteration(self, function: Callable[..., Any], batches: Sequence[Batch]) -> _Iteration:
         """The last one, if this is like it."""
         homes = tuple(self._cluster.homes())
-        new = _Iteration(function, tuple(map(ref, batches)), homes, uuid4().hex)
+        weights = self._paces.weights(homes)
+        new = _Iteration(function, tuple(map(ref, batches)), homes, weights, uuid4().hex)
         if self._last is None or not self._last.is_like(new):
             self._last, self._seconds = new, max(self._seconds, _SHORT_SECONDS)
         return self._last

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import islice
+from itertools import accumulate, islice
 from time import perf_counter
 from typing import Generic, TypeVar
 
 from dkmeans.batches import Batch
 from dkmeans.chunks import Chunk
 from dkmeans.executors.cores import usable_cores
+from dkmeans.executors.paces import Pace
 from dkmeans.retry import Retries, retries
 from dkmeans.sources.memory import MemoryRows
 from dkmeans.state import FloatArray, M, fold
@@ -75,15 +76,23 @@ class Spent:
         read: Seconds that they waited for rows.
         compute: Seconds that they worked on them.
         retries: How often storage was asked again.
+        paces: Of each worker, how many chunks it went over in these seconds.
     """
 
     read: float = 0.0
     compute: float = 0.0
     retries: int = 0
+    paces: Mapping[str, Pace] = field(default_factory=dict)
 
     def __add__(self, other: Spent) -> Spent:
+        paces = dict(self.paces)
+        for worker, pace in other.paces.items():
+            paces[worker] = paces.get(worker, Pace()) + pace
         return Spent(
-            self.read + other.read, self.compute + other.compute, self.retries + other.retries
+            self.read + other.read,
+            self.compute + other.compute,
+            self.retries + other.retries,
+            paces,
         )
 
 
@@ -99,24 +108,35 @@ class Fold(Generic[M]):
         run = replace(self.run, stop=other.run.stop)
         return Fold(run, self.total + other.total, self.spent + other.spent)
 
+    def by(self, worker: str) -> Fold[M]:
+        """The same, as done by a worker."""
+        pace = Pace(self.run.size, self.spent.read + self.spent.compute)
+        return replace(self, spent=replace(self.spent, paces={worker: pace}))
 
-def plan(batches: Sequence[Batch], shares: int, parts: int) -> list[Run]:
-    """Deal the chunks of all batches, in order, into as many shares of about the same size.
+
+def plan(batches: Sequence[Batch], weights: Sequence[float], parts: int) -> list[Run]:
+    """Deal the chunks of all batches, in order, into shares.
 
     Args:
         batches: What is to be folded.
-        shares: How many threads there are.
-        parts: No run is much smaller than this part of a share.
+        weights: For each thread how large its share is, beside the others'.
+        parts: No run is much smaller than this part of the smallest share.
     """
     total = sum(map(len, batches))
-    least = _power_of_two(total / shares / parts)
+    whole = sum(weights)
+    borders = [total * reached / whole for reached in accumulate(weights)]
+    least = _power_of_two(total * min(weights) / whole / parts)
     runs: list[Run] = []
-    first = 0
+    first = share = 0
     for number, batch in enumerate(batches):
         last = first + len(batch)
-        mine = range(first * shares // total, -(-last * shares // total))
-        ends = [(share + 1) * total / shares - first for share in mine]
-        runs += _of_batch(number, len(batch), list(zip(mine, ends, strict=True)), least)
+        ends = []
+        for mine in range(share, len(borders)):
+            share = mine
+            ends.append((mine, borders[mine] - first))
+            if borders[mine] >= last:
+                break
+        runs += _of_batch(number, len(batch), ends, least)
         first = last
     return runs
 

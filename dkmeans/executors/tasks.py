@@ -78,7 +78,7 @@ def fold_share(
     """The folds of some runs of chunks, `merged`."""
     prepare_worker()
     worker = _this_worker()
-    folds = _run(worker, reading, fold_runs, function, runs, _unpacked(chunks, arrays), value)
+    folds = _folded(worker, reading, function, runs, _unpacked(chunks, arrays), value)
     if reading.call is not None and reading.home == worker.address:
         with suppress(TypeError):  # rows of a kind that cannot be referred to weakly
             share = Share(function, runs, chunks, reading, tuple(map(ref, arrays)))
@@ -101,7 +101,15 @@ async def fold_again(call: str, value: Any, dask_worker: Any) -> dict[int, list[
 
 def _fold(share: Share, value: Any, worker: Any) -> list[Fold[Any]]:
     chunks = _unpacked(share.chunks, share.rows())
-    return _run(worker, share.reading, fold_runs, share.function, share.runs, chunks, value)
+    return _folded(worker, share.reading, share.function, share.runs, chunks, value)
+
+
+def _folded(
+    worker: Any, reading: Reading, function: Callable[..., Any], runs: Sequence[Run],
+    chunks: Batch, value: Any,
+) -> list[Fold[Any]]:  # fmt: skip
+    folds = _run(worker, reading, fold_runs, function, runs, chunks, value)
+    return [fold.by(worker.address) for fold in folds]
 
 
 def merge(*parts: list[Fold[M]]) -> list[Fold[M]]:

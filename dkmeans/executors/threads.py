@@ -67,7 +67,7 @@ class Threads(AbstractContextManager["Threads"]):
         self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
     ) -> list[M]:
         """See `Executor`."""
-        runs = plan(batches, self._count, _PARTS)
+        runs = plan(batches, [1] * self._count, _PARTS)
         with cores.computing:
             try:
                 # The large ones first: the small ones then fill up what time is left.

@@ -1,0 +1,76 @@
+"""Who is faster is given more, and small differences change nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkmeans.executors.paces import Pace, Paces
+
+HOMES = ["slow", "fast", "fast"]
+
+
+def measured(slow, fast, seconds=1.0):
+    """What an iteration shows of two workers of such speeds, which work for a second."""
+    return {"slow": Pace(slow * seconds, seconds), "fast": Pace(2 * fast * seconds, 2 * seconds)}
+
+
+def test_all_threads_have_the_same_share_at_first():
+    assert Paces().weights(HOMES) == (1.0, 1.0, 1.0)
+
+
+def test_who_is_much_faster_has_as_much_more_to_do():
+    paces = Paces()
+    paces.learn(measured(1, 20), HOMES)
+    assert paces.weights(HOMES) == (1.0, 20.0, 20.0)
+
+
+@pytest.mark.parametrize("speed", [0.7, 1.0, 1.5])
+def test_small_differences_change_nothing(speed):
+    paces = Paces()
+    paces.learn(measured(1, speed), HOMES)
+    assert paces.weights(HOMES) == (1.0, 1.0, 1.0)
+
+
+def test_shares_that_fit_the_speeds_stay_as_they_are():
+    paces = Paces()
+    paces.learn(measured(1, 20), HOMES)
+    paces.learn(measured(1, 25), HOMES)
+    assert paces.weights(HOMES) == (1.0, 20.0, 20.0)
+
+
+def test_a_worker_that_becomes_fast_is_given_more_again():
+    homes = ["slow", "slow", "slow", "fast"]
+    paces = Paces()
+    paces.learn({"slow": Pace(3, 3), "fast": Pace(20, 1)}, homes)
+    assert paces.weights(homes) == (1.0, 1.0, 1.0, 20.0)
+    for _ in range(8):
+        paces.learn({"slow": Pace(60, 3), "fast": Pace(20, 1)}, homes)
+    assert paces.weights(homes) == pytest.approx((20, 20, 20, 20), rel=0.6)
+
+
+def test_a_worker_that_has_just_come_has_as_much_as_an_average_one():
+    paces = Paces()
+    paces.learn(measured(1, 20), HOMES)
+    assert paces.weights(["slow", "fast", "new"]) == (1.0, 20.0, 10.5)
+    assert paces.weights([None]) == (1.0,)
+
+
+def test_who_was_busy_for_a_moment_only_is_not_told_apart():
+    paces = Paces()
+    paces.learn(measured(1, 20, seconds=0.001), HOMES)
+    assert paces.weights(HOMES) == (1.0, 1.0, 1.0)
+
+
+positive = st.floats(0.01, 100)
+
+
+@given(st.lists(positive, min_size=1, max_size=6), st.lists(st.integers(0, 5), min_size=1))
+def test_after_learning_nobody_is_waited_for_for_long(speeds, numbers):
+    homes = [f"worker {number % len(speeds)}" for number in numbers]
+    known = {f"worker {number}": Pace(speed, 1.0) for number, speed in enumerate(speeds)}
+    paces = Paces()
+    paces.learn(known, homes)
+    weights = np.array(paces.weights(homes))
+    of_each = np.array([known[home].speed for home in homes])
+    assert (weights / of_each).max() * 0.6 <= weights.sum() / of_each.sum() * (1 + 1e-9)
