@@ -104,7 +104,7 @@ def load(name: str, clusters: int) -> np.ndarray:
 
 
 def ours(way: str, rows: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, float]:
-    how = Initialization(way, clusters, EUCLIDEAN, 2, seed, Rounds(1.25, 3), None, None)
+    how = Initialization(way, clusters, EUCLIDEAN, 2, seed, Rounds(1.0, 3), None, None)
     dataset = Dataset.from_array(rows)
     with Threads(cache="auto") as threads:
         began = time.perf_counter()
@@ -155,28 +155,34 @@ def measure(way: str, python: str, rows: np.ndarray, clusters: int, seeds: list[
         return [greedy(rows, clusters, seed) for seed in seeds]
     if way in PEERS:
         return peers(DASK_ML if "dask" in way else SPARK, python, rows, clusters, seeds)
-    ours(way, rows[: 10 * clusters], clusters, 0)  # compiled, and touched
+    ours(way, rows[:: max(1, len(rows) // (10 * clusters))], clusters, 0)  # compiled, and touched
     return [ours(way, rows, clusters, seed) for seed in seeds]
 
 
 def print_table(lines: list[dict]) -> None:
+    """For each data and way: inertia after convergence, over scikit-learn's, and what it took."""
     cells = defaultdict(list)
     for line in lines:
         cells[line["data"], line["clusters"], line["way"]].append(line)
+    ways = [way for way in (*OURS, *PEERS) if any(way == key[2] for key in cells)]
 
     def median(cell: list[dict], key: str) -> float:
         return statistics.median(each[key] for each in cell)
 
-    print("| data, k | way | start | converged | seconds | iterations |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for (data, clusters, way), cell in sorted(cells.items()):
-        base = cells.get((data, clusters, "scikit-learn"), cell)
-        ratios = [median(cell, key) / median(base, "converged") for key in ("start", "converged")]
-        seconds = median(cell, "seconds")
-        print(
-            f"| {data}, {clusters} | {way} | {ratios[0]:.3f} | {ratios[1]:.4f} | {seconds:.2f} | "
-            f"{seconds / median(cell, 'each'):.1f} |"
-        )
+    def shown(data: str, clusters: int, way: str) -> str:
+        cell = cells.get((data, clusters, way))
+        if not cell:
+            return ""
+        base = cells.get((data, clusters, "scikit-learn")) or cells[data, clusters, OURS[0]]
+        ratio = median(cell, "converged") / median(base, "converged")
+        return f"{ratio:.3f}, {median(cell, 'seconds'):.2f} s"
+
+    print("| data, k | an iteration |", " | ".join(ways), "|")
+    print("| --- " * (len(ways) + 2) + "|")
+    for data, clusters in sorted({key[:2] for key in cells}):
+        iteration = f"{1e3 * median(cells[data, clusters, OURS[0]], 'each'):.0f} ms"
+        row = [shown(data, clusters, way) for way in ways]
+        print(f"| {data}, {clusters:,} | {iteration} |", " | ".join(row), "|")
 
 
 def main() -> None:

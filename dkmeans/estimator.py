@@ -123,7 +123,7 @@ class KMeans(Model):
         *,
         num_restarts: int = 1,
         empty_clusters: str = EmptyClusters.KEEP,
-        oversampling: float = 1.25,
+        oversampling: float = 1.0,
         initialization_rounds: int = 3,
         initialization_rows: int | None = None,
     ) -> None:

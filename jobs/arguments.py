@@ -88,7 +88,7 @@ def _add_train(jobs: Any) -> None:
         "--oversampling",
         type=float,
         metavar="L",
-        help="candidates that a round of k-means|| draws, as a multiple of K (default 1.25)",
+        help="candidates that a round of k-means|| draws, as a multiple of K (default 1)",
     )
     model.add_argument(
         "--initialization-rounds",

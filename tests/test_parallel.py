@@ -44,7 +44,7 @@ def blobs(k=12, each=60, d=3, seed=1):
 def find(source, k, data, metric=EUCLIDEAN, seed=0, executor=None, most=None):
     """The first centers."""
     dataset = data if isinstance(data, Dataset) else Dataset.from_array(data)
-    how = Initialization(source, k, Distance(metric), 2, seed, Rounds(1.25, 3), most, None)
+    how = Initialization(source, k, Distance(metric), 2, seed, Rounds(1.0, 3), most, None)
     with ExitStack() as stack:
         executor = executor or stack.enter_context(Threads(2, cache="auto"))
         centers, _ = how.find(dataset.batches(), dataset.rows, executor)
@@ -54,7 +54,7 @@ def find(source, k, data, metric=EUCLIDEAN, seed=0, executor=None, most=None):
 def candidates(rows, k, first=0, metric=EUCLIDEAN, cache="auto", **more):
     """What the rounds of k-means|| find."""
     whole, _ = one_pass(Dataset.from_array(rows).batches(), len(rows))
-    rounds = more.get("rounds", Rounds(1.25, 3))
+    rounds = more.get("rounds", Rounds(1.0, 3))
     with Threads(2, cache=cache) as threads:
         start = Centers(rows[[first]], Distance(metric))
         return parallel.find_candidates(whole, start, k, rounds, Seed(4), threads)

@@ -205,8 +205,11 @@ def _pairwise(
 @_inlined
 def _distance(points: Any, row: int, scale: float, centers: Any, center: int, scratch: Any) -> Any:
     """A row's distance to a center, to the bits that NumPy gives it."""
-    cosine = centers.cosine
-    total = _pairwise(points, row, scale, centers.exact, center, cosine, scratch)
+    cosine, d = centers.cosine, points.shape[1]
+    if d <= _PAIRWISE_BLOCK:
+        total = _terms(points, row, scale, centers.exact, center, cosine, 0, d, scratch.eight)
+    else:
+        total = _pairwise(points, row, scale, centers.exact, center, cosine, scratch)
     if cosine:
         total = 1.0 - total
         total = 0.0 if total < 0.0 else 2.0 if total > 2.0 else total

@@ -204,6 +204,8 @@ def _brought_up_to_date(note: Nearest | None, points: FloatArray, look: Look) ->
 def pick(candidates: Candidates, k: int, like: Centers, rng: np.random.Generator) -> FloatArray:
     """The (k, d) centers of weighted candidates: greedy k-means++, and some iterations of Lloyd's.
 
+    Candidates are few, so each pick tries twice as many as greedy k-means++ does among rows.
+
     Args:
         candidates: At least k, that have won rows.
         k: How many to pick.
@@ -213,7 +215,7 @@ def pick(candidates: Candidates, k: int, like: Centers, rng: np.random.Generator
     rows, weights = candidates.rows, candidates.weights.astype(np.float64)
     if like.distance is Distance.COSINE:
         rows = directions(rows).astype(rows.dtype)
-    trials = 3 + math.floor(math.log(k))
+    trials = 2 * (2 + math.floor(math.log(k)))
     centers = rows[plus_plus(rows, k, trials, rng, weights)]
     for _ in range(_ITERATIONS):
         refined = _refined(centers, rows, weights, like)
