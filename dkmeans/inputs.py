@@ -131,10 +131,11 @@ def _named(given: Any, name: str, layout: Layout) -> list[Batch]:
         must = "a dict of columns, a data frame, or a Dataset.from_parquet, for feature_columns"
         raise InvalidType(f"{name} must be {must} to read, got {type(given).__name__}")
     layout.check_keys(given, name)
-    columns = [_column(_flat(given[key]), f"{name}[{key!r}]") for key in layout.keys]
+    names = {key: f"{name}[{key!r}]" for key in layout.keys}
+    columns = [_column(_flat(given[key], names[key]), names[key]) for key in layout.keys]
     for key, column in zip(layout.keys, columns, strict=True):
         if column.rows:
-            layout.check_width(key, column.source.width, f"{name}[{key!r}]")
+            layout.check_width(key, column.source.width, names[key])
     return columns
 
 
@@ -152,12 +153,15 @@ def _side_by_side(columns: list[Batch], name: str, view: Callable[..., Source]) 
     )
 
 
-def _flat(values: Any) -> Any:
+def _flat(values: Any, name: str) -> Any:
     """The values of each row in one dimension, as a numeric column's shape may have several."""
-    shape: tuple[int, ...] = getattr(values, "shape", ())
-    if len(shape) < 3 or isinstance(values, zarr.Array):
+    if isinstance(values, zarr.Array):
+        if values.ndim > 2:
+            raise InvalidData(f"{name} must be 1-D or 2-D in Zarr, got shape {values.shape}")
         return values
-    return values.reshape(shape[0], prod(shape[1:]))
+    if not isinstance(values, da.Array):
+        values = as_array(values, name)
+    return values if values.ndim < 3 else values.reshape(len(values), prod(values.shape[1:]))
 
 
 def _column(values: Any, name: str) -> Batch:

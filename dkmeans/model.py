@@ -222,7 +222,7 @@ class Model:
         storage.write_whole(storage.absolute(os.fspath(path)), data)
 
     def to_sklearn(self, checkpoint_path: str | None = None) -> Any:
-        """A fitted `sklearn.cluster.KMeans` whose `predict` answers as this model's does.
+        """A fitted `sklearn.cluster.KMeans`, which computes in the rows' dtype and around zero.
 
         For cosine, a pipeline of a `Normalizer` and one: its `transform` gives the distances of
         rows of length one. Neither has `labels_`.

@@ -358,7 +358,7 @@ def test_a_worker_that_is_much_slower_is_dealt_less_with_the_same_bits(client, d
     slow = sorted(client.nthreads())[0]
     chunks_of_slow = []
     with Dask(client) as executor:
-        for _ in range(5):
+        for _ in range(7):
             (found,) = executor.map_reduce(slowly_on_one, batches, (values(), slow))
             chunks_of_slow.append(found.slow)
             with Threads(1) as threads:

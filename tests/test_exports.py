@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,6 +214,19 @@ def test_a_chosen_checkpoint_is_exported(tmp_path):
     assert data.startswith(centers.tobytes())
 
 
+def test_exports_that_begin_together_have_a_directory_each(model, tmp_path):
+    given = rows_of("float32")[:0]
+    with ThreadPoolExecutor(6) as pool:
+        exports = [
+            pool.submit(model.export_saved_model, tmp_path / "base", lambda: given)
+            for _ in range(12)
+        ]
+        paths = {Path(export.result().decode()) for export in exports}
+    assert len(paths) == 12
+    assert paths == set((tmp_path / "base").iterdir())
+    assert all((path / "variables" / "variables.index").exists() for path in paths)
+
+
 def test_the_deprecated_name_exports_and_says_so(model, tmp_path):
     given = rows_of("float32")[:0]
     with pytest.warns(DeprecationWarning, match="call export_saved_model"):
@@ -246,6 +260,7 @@ Model({model.model_dir!r}).export_saved_model({str(tmp_path / "base")!r}, lambda
     assert list((tmp_path / "base").iterdir()) == []
 
 
+ONE = np.empty((0, 1))
 REFUSED = [
     (None, ValueError, "serving_input_receiver_fn must be defined"),
     (5, InvalidType, "serving_input_receiver_fn must be a function that returns rows, got 5"),
@@ -256,7 +271,17 @@ REFUSED = [
     (
         lambda: ServingInputReceiver(np.empty((0, WIDTH)), {"x": np.empty((0, WIDTH))}),
         ValueError,
-        "receiver_tensors must name the arrays in features.*got 'x', of which none is 'input'",
+        "receiver_tensors must have one name for each array.*got 'x', and for 'input' none",
+    ),
+    (
+        lambda: ServingInputReceiver({"a": ONE, "b": ONE}, {"x": ONE, "y": ONE}),
+        ValueError,
+        r"which must be different arrays.*got 'x', 'y', and for 'a' \['x', 'y'\]",
+    ),
+    (
+        lambda: ServingInputReceiver(ONE, {"x": ONE, "y": np.empty((0, 1))}),
+        ValueError,
+        "receiver_tensors must have one name for each array in features.*got 'x', 'y'",
     ),
     (
         lambda: ServingInputReceiver(np.empty((0, WIDTH)), "x"),
@@ -368,6 +393,27 @@ def test_an_offset_that_all_rows_share_costs_exports_no_precision(tmp_path):
     asked = Asked(tmp_path)
     asked.ask(path, "serve", input=rows)
     assert_array_equal(asked.run()[0]["serving_default output"], own)
+
+
+@pytest.mark.parametrize("spread", [1e3, 1e6, 1e9])
+def test_distances_of_exports_lose_no_more_than_is_documented(tmp_path, spread):
+    rng = np.random.default_rng(9)
+    centers = rng.normal(size=(6, 4))
+    centers[5] += spread
+    rows = centers[rng.integers(6, size=500)] + 0.1 * rng.normal(size=(500, 4))
+    model = KMeans(6, str(tmp_path / "m"), initial_clusters=centers, use_mini_batch=False)
+    model.train(lambda: rows, steps=1)
+    centers = model.cluster_centers()
+    model.export_onnx(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    index, distances = session.run(["cluster_index", "all_distances"], {"rows": rows})
+    exact = ((rows[:, None] - centers) ** 2).sum(axis=2)
+    bound = 1e-15 * ((rows - centers.mean(axis=0)) ** 2).sum(axis=1)
+    assert (np.abs(distances - exact) <= bound[:, None] + 1e-6 * exact).all()
+    gaps = np.sort(exact, axis=1)
+    sure = gaps[:, 1] - gaps[:, 0] > 2 * bound
+    assert_array_equal(index[sure], exact.argmin(axis=1)[sure])
+    assert sure.all() == (spread < 1e8)
 
 
 def test_a_model_too_large_for_onnx_is_refused_with_the_arithmetic(model):

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from threading import Lock
 
 import dask.array as da
 import dask.dataframe as dd
@@ -152,6 +153,35 @@ def test_integers_with_gaps_are_floats_and_the_gaps_are_missing():
     assert rows({"i": [1.0, np.nan, 0.0]}, identity("i", 2)).tolist() == [[0, 1], [0, 0], [1, 0]]
 
 
+LARGE = 2**60 + 1
+
+
+@pytest.mark.parametrize("kind", ["parquet", "pandas", "objects"])
+def test_large_integers_are_exact_also_beside_gaps(kind, tmp_path):
+    column = vocabulary("i", [LARGE, LARGE - 1])
+    whole, gaps = [LARGE, LARGE], [LARGE, None]
+    if kind == "parquet":
+        given = {}
+        for name, values in (("whole", whole), ("gaps", gaps)):
+            pq.write_table(pa.table({"i": values}), tmp_path / name)
+            given[name] = Dataset.from_parquet(str(tmp_path / name))
+    elif kind == "pandas":
+        given = {
+            name: pd.DataFrame({"i": pd.array(values, dtype="Int64")})
+            for name, values in (("whole", whole), ("gaps", gaps))
+        }
+    else:
+        given = {"whole": {"i": whole}, "gaps": {"i": np.array(gaps, object)}}
+    assert rows(given["whole"], column).tolist() == [[1, 0], [1, 0]]
+    assert rows(given["gaps"], column).tolist() == [[1, 0], [0, 0]]
+
+
+def test_numbers_of_parquet_that_are_true_or_missing_take_the_default(tmp_path):
+    pq.write_table(pa.table({"f": [True, None, False]}), tmp_path / "f")
+    dataset = Dataset.from_parquet(str(tmp_path / "f"))
+    assert rows(dataset, numeric_column("f", default_value=7)).tolist() == [[1], [7], [0]]
+
+
 def test_a_default_value_fills_what_is_missing():
     column = numeric_column("x", shape=2, default_value=[7, 8])
     table = np.array([[1, np.nan], [np.nan, 2]])
@@ -171,6 +201,32 @@ def test_a_normalizer_sees_rows_of_the_shape_after_the_default():
     table = np.full((4, 2, 3), np.nan)
     assert rows({"x": table}, column).tolist() == [[1] * 6] * 4
     assert set(seen) == {(4, 2, 3)}
+
+
+def test_a_normalizer_that_works_in_place_changes_nothing_but_the_rows():
+    def halve(values):
+        values /= 2
+        return values
+
+    own = np.array([2.0, 4.0], np.float32)
+    assert rows({"x": own}, numeric_column("x", normalizer_fn=halve)).tolist() == [[1], [2]]
+    assert own.tolist() == [2, 4]
+
+
+def test_values_of_a_row_may_have_several_dimensions():
+    column, table = numeric_column("x", (2, 2)), [[[1, 2], [3, 4]]]
+    for values in (table, np.array(table), da.from_array(np.array(table))):
+        assert rows({"x": values}, column).tolist() == [[1, 2, 3, 4]]
+    stored = zarr.create_array({}, data=np.array(table))
+    with pytest.raises(InvalidData, match=r"must be 1-D or 2-D in Zarr, got shape \(1, 2, 2\)"):
+        rows({"x": stored}, column)
+
+
+def test_a_normalizer_that_cannot_be_pickled_is_refused_by_its_key():
+    lock = Lock()
+    column = numeric_column("x", normalizer_fn=lambda values: (lock, values)[1])
+    with pytest.raises(InvalidType, match="normalizer_fn of 'x' must be a function that can be"):
+        KMeans(2, feature_columns=[column])
 
 
 def test_rows_are_float64_where_a_numeric_column_is():
@@ -412,6 +468,16 @@ def test_rows_that_would_be_zeros_for_the_most_part_are_refused_with_the_arithme
         ),
         ({"x": ["a"]}, numeric_column("x"), r"'x' of the features\['x'\] must hold numbers, got"),
         ({"x": [3, 7]}, identity("x", 5), "'x' must be below num_buckets, 5; row 1 of .* has 7"),
+        (
+            {"x": [2.0**60, np.nan]},
+            identity("x", 5),
+            "'x' must hold integers up to 9007199254740992, as floats hold no others; row 0",
+        ),
+        (
+            {"x": np.array([2**64 - 1], np.uint64)},
+            identity("x", 5),
+            r"'x' must hold integers below 2\*\*63; row 0 of .* has 18446744073709551615",
+        ),
         ({"x": [0.5]}, identity("x", 5), "'x' must hold integers; row 0 of .* has 0.5"),
         ({"x": [1]}, vocabulary("x", ["a"]), "'x' of .* must hold words, got dtype int64"),
         ({"x": ["1"]}, vocabulary("x", [1]), "'x' of .* must hold numbers, got dtype <U1"),

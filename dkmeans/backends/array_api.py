@@ -107,49 +107,47 @@ class ArrayApi:
     @_QUIET
     def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
         """The sums, counts and inertia of the (n, d) rows."""
-        return self._sums_of(points, self._winners(points, centers), centers)
+        packed = _Packed.of(centers, points.dtype, self._device)
+        return self._sums_of(points, self._winners(points, centers, packed), centers, packed)
 
     @_QUIET
     def assign(
         self, points: FloatArray, centers: Centers
     ) -> tuple[PartialSums, IndexArray, FloatArray]:
         """In one pass what `partial_sums` and `nearest` give."""
-        index = self._winners(points, centers)
-        sums = self._sums_of(points, index, centers)
-        return sums, index, self._apart(points, index, centers)
+        packed = _Packed.of(centers, points.dtype, self._device)
+        index = self._winners(points, centers, packed)
+        sums = self._sums_of(points, index, centers, packed)
+        return sums, index, self._apart(points, index, packed)
 
     @_QUIET
     def nearest(self, points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
         """Each row's winner, (n,) int64, and its distance to it, (n,) float64."""
-        index = self._winners(points, centers)
-        return index, self._apart(points, index, centers)
+        packed = _Packed.of(centers, points.dtype, self._device)
+        index = self._winners(points, centers, packed)
+        return index, self._apart(points, index, packed)
 
     @_QUIET
     def distances(self, points: FloatArray, centers: Centers) -> FloatArray:
         """Each row's distance to every center, (n, k) float32: a column at a time."""
-        packed, found = self._packed(points, centers), []
-        for block in _blocks(points, points.shape[1]):
-            rows = self._exact(block, packed)
-            columns = [
-                self._apart_from(rows, packed.exact[center : center + 1, :], packed)
-                for center in range(len(centers.values))
-            ]
-            found.append(self._device.get(self._xp.stack(columns, axis=1)))
-        shape = 0, len(centers.values)
-        return np.concatenate([np.empty(shape), *found]).astype(np.float32)
+        packed = _Packed.of(centers, points.dtype, self._device)
+        found = np.empty((len(points), len(centers.values)), np.float32)
+        for part in _blocks(points, points.shape[1]):
+            rows = self._exact(points[part], packed)
+            for center in range(len(centers.values)):
+                one = packed.exact[center : center + 1, :]
+                found[part, center] = self._device.get(self._apart_from(rows, one, packed))
+        return found
 
-    def _packed(self, points: FloatArray, centers: Centers) -> _Packed:
-        return _Packed.of(centers, points.dtype, self._device)
-
-    def _winners(self, points: FloatArray, centers: Centers) -> IndexArray:
-        packed, found = self._packed(points, centers), [np.empty(0, np.int64)]
-        for block in _blocks(points, len(centers.values) + points.shape[1]):
-            index, undecided = (self._device.get(each) for each in self._scored(block, packed))
-            index = index.astype(np.int64)
+    def _winners(self, points: FloatArray, centers: Centers, packed: _Packed) -> IndexArray:
+        found = np.empty(len(points), np.int64)
+        for part in _blocks(points, len(centers.values) + points.shape[1]):
+            index, undecided = map(self._device.get, self._scored(points[part], packed))
+            found[part] = index
             if undecided.any():
-                index[undecided], _ = on_host.nearest(block[undecided], centers)
-            found.append(index)
-        return np.concatenate(found)
+                rows = part.start + np.flatnonzero(undecided)
+                found[rows], _ = on_host.nearest(points[rows], centers)
+        return found
 
     def _scored(self, block: FloatArray, packed: _Packed) -> tuple[Any, Any]:
         """For each row where its least score is, and whether the next one is too close to it."""
@@ -169,15 +167,15 @@ class ArrayApi:
         # Written so that a score or a margin that is not finite counts as undecided.
         return index, xp.logical_not(second > least + margins)
 
-    def _sums_of(self, points: FloatArray, index: IndexArray, centers: Centers) -> PartialSums:
+    def _sums_of(
+        self, points: FloatArray, index: IndexArray, centers: Centers, packed: _Packed
+    ) -> PartialSums:
         """What each center wins, added up as residuals x - c, or as rows of length one."""
-        packed, xp = self._packed(points, centers), self._xp
-        k, d = centers.values.shape
-        sums, inertia, start = np.zeros((k, d)), 0.0, 0
-        for block in _blocks(points, k + d):
-            mine = self._device.put(index[start : start + len(block)])
-            start += len(block)
-            rows = self._exact(block, packed)
+        xp, (k, d) = self._xp, centers.values.shape
+        sums, inertia = np.zeros((k, d)), 0.0
+        for part in _blocks(points, k + d):
+            mine = self._device.put(index[part])
+            rows = self._exact(points[part], packed)
             if not packed.cosine:
                 rows = rows - xp.take(packed.exact, mine, axis=0)
                 inertia += float(self._device.get(xp.sum(rows * rows)))
@@ -189,17 +187,14 @@ class ArrayApi:
         sums += counts[:, None] * centers.values.astype(np.float64)
         return PartialSums(sums, counts, inertia)
 
-    def _apart(self, points: FloatArray, index: IndexArray, centers: Centers) -> FloatArray:
+    def _apart(self, points: FloatArray, index: IndexArray, packed: _Packed) -> FloatArray:
         """Each row's distance to the center that won it, (n,) float64."""
-        packed, found, start = self._packed(points, centers), [np.empty(0)], 0
-        for block in _blocks(points, points.shape[1]):
-            mine = self._device.put(index[start : start + len(block)])
-            start += len(block)
-            others = self._xp.take(packed.exact, mine, axis=0)
-            found.append(
-                self._device.get(self._apart_from(self._exact(block, packed), others, packed))
-            )
-        return np.concatenate(found)
+        found = np.empty(len(points))
+        for part in _blocks(points, points.shape[1]):
+            others = self._xp.take(packed.exact, self._device.put(index[part]), axis=0)
+            rows = self._exact(points[part], packed)
+            found[part] = self._device.get(self._apart_from(rows, others, packed))
+        return found
 
     def _apart_from(self, rows: Any, others: Any, packed: _Packed) -> Any:
         """The distance of each exact row to its partner, or to the only one there is."""
@@ -221,7 +216,7 @@ class ArrayApi:
         return rows / xp.sqrt(xp.clip(squares, SMALLEST_SQUARED_NORM, None))
 
 
-def _blocks(points: FloatArray, elements_per_row: int) -> Iterator[FloatArray]:
-    """The rows in blocks of about `_BLOCK_ELEMENTS`."""
+def _blocks(points: FloatArray, elements_per_row: int) -> Iterator[slice]:
+    """Slices that cut rows into blocks of about `_BLOCK_ELEMENTS`."""
     size = max(1, _BLOCK_ELEMENTS // elements_per_row)
-    return (points[start : start + size] for start in range(0, len(points), size))
+    return (slice(start, start + size) for start in range(0, len(points), size))

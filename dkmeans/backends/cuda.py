@@ -10,7 +10,6 @@ is room.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -21,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dkmeans.backends import numpy as on_host
 from dkmeans.backends.array_api import ArrayApi
 from dkmeans.backends.launches import DEFINED, THREADS, Launches
 from dkmeans.backends.resident import Resident
-from dkmeans.distance import Centers, Distance
+from dkmeans.backends.trial import Way, first_right
+from dkmeans.distance import Centers
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 try:
@@ -34,8 +33,6 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "CuPy is missing; install dkmeans[gpu-cuda12] or dkmeans[gpu-cuda13]", name=error.name
     ) from error
-
-logger = logging.getLogger("dkmeans")
 
 # What CUDA says where there is no driver, or an older one than its libraries want.
 _INSUFFICIENT_DRIVER = 35
@@ -215,47 +212,15 @@ class _Arrays:
         return np.asarray(cupy.asnumpy(array))
 
 
-def _is_right(way: Launches | ArrayApi) -> bool:
-    """Whether this GPU finds what a processor finds, before it is trusted with rows."""
-    rows = np.random.default_rng(0).standard_normal((512, 5), np.float32)
-    centers = Centers(rows[:7], Distance.SQUARED_EUCLIDEAN)
-    sums, index, apart = way.assign(rows, centers)
-    expected, others, least = on_host.assign(rows, centers)
-    return (
-        np.array_equal(index, others)
-        and np.allclose(apart, least, rtol=1e-12, atol=1e-12)
-        and np.allclose(sums.sums, expected.sums, rtol=1e-12, atol=1e-11)
-    )
-
-
 # How a GPU may compute, the best first.
-WAYS: dict[str, Callable[[], Launches | ArrayApi]] = {
-    "kernels of its own": lambda: Launches(_Gpu()),
+WAYS: dict[str, Callable[[], Way]] = {
+    "its own kernels": lambda: Launches(_Gpu()),
     "CuPy's functions": lambda: ArrayApi(_Arrays()),
 }
 
 
-def _chosen() -> tuple[str, Launches | ArrayApi]:
-    """The first way of computing whose answers are right, and its name.
-
-    Raises:
-        ImportError: there is none.
-    """
-    complaints = []
-    for name, make in WAYS.items():
-        try:
-            way = make()
-            if _is_right(way):
-                return name, way
-            complaints.append(f"{name} give other answers than the processor; please report it")
-        except Exception as error:  # of a compiler, a driver, or too little memory
-            complaints.append(f"{name} cannot be used: {error}")
-        logger.warning("on this GPU %s", complaints[-1])
-    raise ImportError("; ".join(complaints))
-
-
 _check_device()
-_name, _way = _chosen()
+_name, _way = first_right(WAYS)
 
 
 def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:

@@ -105,16 +105,17 @@ def _let_frames_be_looked_at() -> None:
     Python before 3.11.9 may collect garbage while it looks, and let another thread begin one: then
     neither goes on, ever (github.com/python/cpython/issues/106883).
     """
-    look = sys._current_frames
+    look, looking = sys._current_frames, Lock()
 
     def current_frames() -> dict[int, FrameType]:
-        was_enabled = gc.isenabled()
-        gc.disable()
-        try:
-            return look()
-        finally:
-            if was_enabled:
-                gc.enable()
+        with looking:
+            was_enabled = gc.isenabled()
+            gc.disable()
+            try:
+                return look()
+            finally:
+                if was_enabled:
+                    gc.enable()
 
     sys._current_frames = current_frames
 

@@ -94,7 +94,8 @@ class Dask(AbstractContextManager["Dask"]):
         self._reading = tasks.Reading(uuid4().hex, cache)
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
         self._last: _Iteration | None = None
-        self._paces, self._is_warm = Paces(), False
+        self._paces = Paces()
+        self._measured: tuple[Any, ...] = ()
         self._seconds = math.inf
         self.spent, self.workers, self.threads = Spent(), 0, 0
         self._held: list[Any] = []
@@ -137,13 +138,21 @@ class Dask(AbstractContextManager["Dask"]):
         return fold_batches(folds, len(batches))
 
     def _learn(self) -> None:
-        """Deal out the next iterations by how fast workers were, if the first is over.
+        """Deal out the next iterations by how fast workers were in one that is like the one before.
 
-        In that one they have made ready, and read what later ones find in memory.
+        Before that they make ready, and read what they find in memory later. Rows that they have
+        kept of shares that are not theirs any more would take the room of those that are.
         """
-        if self._last is not None and self._is_warm:
-            self._paces.learn(self.spent.paces, self._last.homes)
-        self._is_warm = True
+        last = self._last
+        if last is None:
+            return
+        now = last.function, last.homes, last.weights
+        was_like, self._measured = now == self._measured, now
+        if not was_like or not self._paces.learn(self.spent.paces, last.homes):
+            return
+        logger.info("the rows are dealt out to the workers anew, by how fast they are")
+        if self._reading.cache != NONE:
+            self._forget()
 
     def _fold_all(
         self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V

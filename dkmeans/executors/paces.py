@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 # Work is dealt out anew where an iteration would then take less than this part of its time: what
-# workers keep of the rows would be in other places, and what was measured is not exact.
+# workers keep of the rows is in other places then, and what was measured is not exact.
 _WORTHWHILE = 0.6
-# Workers that were busy for less are not told apart.
+# An iteration that was over sooner for everybody tells nothing.
 _LEAST_SECONDS = 0.02
-# Of what was measured before, so much is left in the next iteration.
-_MEMORY = 0.5
+_NO_TIME = 1e-4
+# A worker is as fast as it was in the best of so many iterations: others may have held it up.
+_REMEMBERED, _NEEDED = 3, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +26,10 @@ class Pace:
     def __add__(self, other: Pace) -> Pace:
         return Pace(self.chunks + other.chunks, self.seconds + other.seconds)
 
-    def faded(self) -> Pace:
-        """The same speed, less certain."""
-        return Pace(_MEMORY * self.chunks, _MEMORY * self.seconds)
-
     @property
     def speed(self) -> float:
         """Chunks a second, of a thread."""
-        return self.chunks / self.seconds
+        return self.chunks / max(self.seconds, _NO_TIME)
 
 
 class Paces:
@@ -41,7 +39,7 @@ class Paces:
     """
 
     def __init__(self) -> None:
-        self._measured: dict[str, Pace] = {}
+        self._speeds: dict[str, deque[float]] = {}
         self._weights: dict[str | None, float] = {}
 
     def weights(self, homes: Sequence[str | None]) -> tuple[float, ...]:
@@ -54,20 +52,26 @@ class Paces:
         average = sum(known) / len(known) if known else 1.0
         return tuple(self._weights.get(home, average) for home in homes)
 
-    def learn(self, measured: Mapping[str, Pace], homes: Sequence[str | None]) -> None:
-        """Take in what an iteration has shown, and deal out the next ones by it if that is better.
+    def learn(self, measured: Mapping[str, Pace], homes: Sequence[str | None]) -> bool:
+        """Take in what an iteration has shown; whether the next ones are dealt out otherwise.
 
         Args:
             measured: The pace of each worker that had something to do.
             homes: Of each thread its worker.
         """
+        if max((pace.seconds for pace in measured.values()), default=0.0) < _LEAST_SECONDS:
+            return False
+        for gone in self._speeds.keys() - set(homes):
+            del self._speeds[gone]
         for worker, pace in measured.items():
-            if pace.seconds >= _LEAST_SECONDS:
-                self._measured[worker] = self._measured.get(worker, Pace()).faded() + pace
-        speeds = [self._measured[home].speed for home in homes if home in self._measured]
-        if len(speeds) < len(homes) or min(speeds) <= 0:
-            return
-        weights = self.weights(homes)
-        each = [weight / speed for weight, speed in zip(weights, speeds, strict=True)]
-        if sum(weights) / sum(speeds) < _WORTHWHILE * max(each):
-            self._weights = dict(zip(homes, speeds, strict=True))
+            self._speeds.setdefault(worker, deque(maxlen=_REMEMBERED)).append(pace.speed)
+        seen = [self._speeds.get(home or "", ()) for home in homes]
+        if min(map(len, seen)) < _NEEDED:
+            return False
+        speeds, weights = [max(each) for each in seen], self.weights(homes)
+        slowest = max(weight / speed for weight, speed in zip(weights, speeds, strict=True))
+        if sum(weights) / sum(speeds) >= _WORTHWHILE * slowest:
+            return False
+        self._weights = dict(zip(homes, speeds, strict=True))
+        self._speeds.clear()  # the next iteration begins anew
+        return True

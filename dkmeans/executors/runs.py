@@ -8,6 +8,7 @@ the end of a thread's share, so that whoever is done early has something left to
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -123,6 +124,8 @@ def plan(batches: Sequence[Batch], weights: Sequence[float], parts: int) -> list
         parts: No run is much smaller than this part of the smallest share.
     """
     total = sum(map(len, batches))
+    # Who had nothing to do would never be seen to have become faster.
+    weights = [max(weight, sum(weights) / total) for weight in weights]
     whole = sum(weights)
     borders = [total * reached / whole for reached in accumulate(weights)]
     least = _power_of_two(total * min(weights) / whole / parts)
@@ -148,7 +151,7 @@ def _of_batch(
     start = 0
     for share, border in shares:
         # There a run of the least size can begin, unless it is where the batch ends.
-        end = min(max(round(border / least) * least, 0), chunks)
+        end = min(max(math.floor(border / least + 0.5) * least, 0), chunks)
         end = chunks if share == shares[-1][0] else end
         while start < end:
             size = max(least, _power_of_two((end - start) / 2))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import uuid4
 
 from dkmeans import storage
 from dkmeans.errors import Invalid, InvalidType, expected
@@ -30,7 +32,7 @@ def write(base: str | os.PathLike[str], files: Mapping[str, bytes]) -> str:
         address = storage.join(base, str(stamp))
         _write_all(address, files)
         return address
-    aside = storage.join(base, f"temp-{stamp}-{os.getpid()}")
+    aside = storage.join(base, f"temp-{stamp}-{uuid4().hex[:8]}")
     try:
         _write_all(aside, files)
         storage.flush(aside)
@@ -49,9 +51,13 @@ def _renamed(aside: Path, stamp: int) -> str:
     """Give a directory the first name from the stamp on that nobody else has taken meanwhile."""
     while True:
         place = aside.with_name(str(stamp))
-        if not place.exists():
-            aside.rename(place)
-            return str(place)
+        try:
+            if not place.exists():
+                aside.rename(place)
+                return str(place)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
         stamp += 1
 
 

@@ -55,27 +55,33 @@ class ServingInputReceiver:
         """
         features = self.features
         if not isinstance(features, Mapping):
-            return (_input(self._name(features, _UNNAMED), features, least=2),)
+            return (_input(self._names({_UNNAMED: features})[_UNNAMED], features, least=2),)
         if not features:
             raise InvalidData("features must have at least one column, got an empty dict")
-        return tuple(
-            _input(self._name(features[key], key), features[key]) for key in sorted(features)
-        )
+        names = self._names(features)
+        return tuple(_input(names[key], features[key]) for key in sorted(features))
 
-    def _name(self, array: Any, own: str) -> str:
+    def _names(self, features: Mapping[str, Any]) -> dict[str, str]:
+        """What callers name each array by."""
         named = self.receiver_tensors
-        if named is None or named is array:
-            return own
+        if named is None or any(named is array for array in features.values()):
+            return {key: str(key) for key in features}
         if not isinstance(named, Mapping):
             must = "a dict of the arrays in features, or None"
             raise InvalidType(expected("receiver_tensors", must, named))
-        for name, other in named.items():
-            if other is array:
-                return str(name)
-        raise Invalid(
-            f"receiver_tensors must name the arrays in features, as no code runs between them; "
-            f"got {', '.join(map(repr, named))}, of which none is {own!r}"
-        )
+        found = {
+            key: [str(name) for name, other in named.items() if other is array]
+            for key, array in features.items()
+        }
+        if len(named) != len(found) or any(len(names) != 1 for names in found.values()):
+            wrong = next((key for key, names in found.items() if len(names) != 1), None)
+            lost = f", and for {wrong!r} {found[wrong] or 'none'}" if wrong is not None else ""
+            raise Invalid(
+                "receiver_tensors must have one name for each array in features, which must be "
+                "different arrays, as no code runs between them; "
+                f"got {', '.join(map(repr, named))}{lost}"
+            )
+        return {key: names[0] for key, names in found.items()}
 
 
 def as_receiver(function: Callable[[], Any] | None, name: str) -> ServingInputReceiver:

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,7 +83,7 @@ class VocabularyColumn:
         return values.ids(self._places, is_integer=self.is_integer)
 
     def _places(self, distinct: Sequence[Any]) -> IndexArray:
-        known = {value: place for place, value in enumerate(self.vocabulary)}
+        known = _places_in(self.vocabulary)
         places = np.array([known.get(value, MISSING) for value in distinct], np.int64)
         unknown = np.flatnonzero(places == MISSING).tolist()
         if self.num_oov_buckets:
@@ -91,6 +92,11 @@ class VocabularyColumn:
         else:
             places[unknown] = self.default_value
         return places
+
+
+@lru_cache(maxsize=32)
+def _places_in(vocabulary: tuple[Any, ...]) -> dict[Any, int]:
+    return {value: place for place, value in enumerate(vocabulary)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,8 @@ class NumericColumn:
     def _normalized(self, numbers: NDArray[Any]) -> NDArray[Any]:
         if self.normalizer_fn is None:
             return numbers
-        given = np.asarray(self.normalizer_fn(numbers.reshape(-1, *self.shape)))
+        # A copy: these may be the user's own, and a function may compute in place.
+        given = np.asarray(self.normalizer_fn(numbers.reshape(-1, *self.shape).copy()))
         if given.shape != (len(numbers), *self.shape):
             raise InvalidData(
                 f"normalizer_fn of {self.key!r} must return the shape that it is given, "

@@ -15,9 +15,17 @@ def is_frame(given: Any) -> bool:
 def arrays_of(frame: Any, keys: Sequence[str]) -> dict[str, Any]:
     """Some columns of a data frame, each an array: of a Dask data frame, a Dask array."""
     if not hasattr(frame, "to_dask_array"):
-        return {key: frame[key].to_numpy() for key in keys}
+        return {key: _array(frame[key]) for key in keys}
     frame = frame[list(keys)]
     lengths = tuple(frame.map_partitions(len, meta=(None, "int64")).compute())
     with warnings.catch_warnings():  # that words become objects
         warnings.filterwarnings("ignore", "Dask currently has limited support", UserWarning)
         return {key: frame[key].to_dask_array(lengths=lengths) for key in keys}
+
+
+def _array(column: Any) -> Any:
+    """A column of pandas: integers with gaps stay integers, and exact."""
+    values = column.to_numpy()
+    if column.dtype.kind in "iu" and values.dtype.kind == "f":
+        values = column.to_numpy(dtype=object)
+    return values

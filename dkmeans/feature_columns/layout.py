@@ -57,7 +57,7 @@ class Layout:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise Invalid(f"feature_columns must have different names, got {twice[0]!r} twice")
-        layout = cls(columns, sha256(cloudpickle.dumps(columns)).hexdigest())
+        layout = cls(columns, sha256(b"".join(map(_pickled, columns))).hexdigest())
         layout._refuse_large_rows()
         return layout
 
@@ -129,6 +129,17 @@ class Layout:
             f"{self.row_bytes:,} bytes a row, {self.row_bytes / 1e3:,.0f} GB for a million rows. "
             f"{largest.name!r} alone has {largest.width:,} values: give it fewer buckets"
         )
+
+
+def _pickled(column: DenseColumn) -> bytes:
+    try:
+        pickled: bytes = cloudpickle.dumps(column)
+    except Exception as error:  # whatever a function's own values raise
+        raise InvalidType(
+            f"normalizer_fn of {column.key!r} must be a function that can be pickled, as workers "
+            f"call it: {error}"
+        ) from error
+    return pickled
 
 
 def _dense(feature_columns: Any) -> Iterable[DenseColumn]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dkmeans.errors import InvalidData, InvalidType, expected
+from dkmeans.sources.parquet import LARGEST_EXACT
 from dkmeans.state import IndexArray
 
 # What stands for no value: in integers as TensorFlow has it, and as an id.
@@ -57,6 +58,8 @@ class Named:
             return self.array
         if self.array.dtype.kind == "O":
             found = self._arrow(None)
+            if pa.types.is_boolean(found.type):
+                found = found.cast(pa.int8())
             if not (pa.types.is_string(found.type) or pa.types.is_binary(found.type)):
                 numbers: NDArray[Any] = found.to_numpy(zero_copy_only=False)
                 if numbers.dtype.kind in "fiub":
@@ -71,12 +74,23 @@ class Named:
         Raises:
             InvalidType: they are no numbers; InvalidData: one is no integer.
         """
+        if self.array.dtype.kind == "O":
+            found = self._arrow(None)
+            if pa.types.is_integer(found.type):
+                filled = found.fill_null(MISSING).to_numpy(zero_copy_only=False)
+                return self._signed(filled.reshape(self.array.shape))
         numbers = self.numbers()
         if numbers.dtype.kind == "f":
             # So are integers kept where some are missing, in pandas as in Parquet.
             numbers = np.where(np.isnan(numbers), MISSING, numbers)
-            with np.errstate(invalid="ignore"):
-                self.refuse(numbers != numbers.astype(np.int64), "hold integers")
+            inexact = np.abs(numbers) > LARGEST_EXACT
+            self.refuse(inexact, f"hold integers up to {LARGEST_EXACT}, as floats hold no others")
+            self.refuse(numbers != numbers.astype(np.int64), "hold integers")
+        return self._signed(numbers)
+
+    def _signed(self, numbers: NDArray[Any]) -> IndexArray:
+        if numbers.dtype == np.uint64:
+            self.refuse(numbers > np.iinfo(np.int64).max, "hold integers below 2**63")
         return numbers.astype(np.int64)
 
     def ids(self, ids: Callable[[Sequence[Any]], IndexArray], *, is_integer: bool) -> IndexArray:

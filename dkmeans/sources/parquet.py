@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from obstore.exceptions import BaseError
 
 from dkmeans.batches import Batch
@@ -18,6 +20,8 @@ from dkmeans.state import FloatArray
 from dkmeans.storage import filesystem, unreachable
 
 _PIECE_ROWS = 2**16
+# Above it, floats hold no odd integers.
+LARGEST_EXACT = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +68,11 @@ class ParquetRows(Whole, Leaf):
 
     def read(self, start: int, stop: int) -> Any:
         """These rows."""
-        if self.has_gaps:  # only what is there tells the dtype: integers with gaps are floats
-            return np.concatenate(
-                [
-                    self._values(piece.column(0), self.columns[0], self.width, first)
-                    for piece, first in self._pieces(start, stop)
-                ]
-            )
+        if self.has_gaps:
+            pieces = self._pieces(start, stop)
+            name, width = self.columns[0], self.width
+            found = [self._values(piece.column(0), name, width, first) for piece, first in pieces]
+            return _with_gaps(pa.concat_arrays(found)).reshape(-1, width)
         rows = np.empty((stop - start, self.width), self.dtype)
         for piece, first in self._pieces(start, stop):
             self._fill(rows[first - start : first - start + len(piece)], piece, first)
@@ -86,6 +88,8 @@ class ParquetRows(Whole, Leaf):
         try:
             with pq.ParquetFile(path, filesystem=fs) as file:
                 for piece in file.iter_batches(_PIECE_ROWS, list(self.groups), list(self.columns)):
+                    if first >= stop:
+                        return
                     low, high = max(start - first, 0), min(stop - first, len(piece))
                     if low < high:
                         yield piece.slice(low, high - low), first + low
@@ -102,10 +106,12 @@ class ParquetRows(Whole, Leaf):
         place = 0
         for column, width in zip(self.columns, self.widths, strict=True):
             values = self._values(piece.column(column), column, width, start)
+            values = values.to_numpy(zero_copy_only=False).reshape(-1, width)
             rows[:, place : place + width] = values
             place += width
 
-    def _values(self, values: pa.Array, name: str, width: int, start: int) -> Any:
+    def _values(self, values: pa.Array, name: str, width: int, start: int) -> pa.Array:
+        """The values of a column, those of a row after those of the one before."""
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
         if values.null_count and not (self.has_gaps and not _is_list(values.type)):
@@ -125,7 +131,18 @@ class ParquetRows(Whole, Leaf):
                 raise InvalidData(
                     f"rows must be whole; row {row} of {self.name} has a gap in {name!r}"
                 )
-        return values.to_numpy(zero_copy_only=False).reshape(-1, width)
+        return values
+
+
+def _with_gaps(values: pa.Array) -> NDArray[Any]:
+    """Values of which some may be missing: integers as floats then, if all of them are exact."""
+    if values.null_count and pa.types.is_integer(values.type):
+        found = pc.min_max(values).as_py()
+        largest = max(abs(found["min"] or 0), abs(found["max"] or 0))
+        if largest > LARGEST_EXACT:
+            return np.array(values.to_pylist(), object)
+    array: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    return array
 
 
 def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
