@@ -16,14 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.backends import numpy as on_host
-from dkmeans.backends.rounding import Rounding, rounding
+from dkmeans.backends.scores import Rounding, shifted
 from dkmeans.distance import (
     SMALLEST_SQUARED_NORM,
     Centers,
-    Distance,
     cosine_inertia,
-    directions,
-    squared_norms,
 )
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
@@ -75,22 +72,15 @@ class _Packed:
 
     @classmethod
     def of(cls, centers: Centers, dtype: np.dtype[Any], device: Device) -> _Packed:
-        cosine = centers.distance is Distance.COSINE
-        exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
-        k, d = exact.shape
-        shift = (np.zeros(d) if cosine else exact.mean(axis=0)).astype(dtype)
-        shifted = exact - shift
-        squares = squared_norms(shifted)
-        halves = np.zeros(k) if cosine else 0.5 * squares
-        put = device.put
+        made, put = shifted(centers, dtype), device.put
         return cls(
-            put(np.ascontiguousarray(shifted.T.astype(dtype))),
-            put(halves.astype(dtype)),
-            put(shift),
-            put(exact),
-            put(np.arange(k)),
-            rounding(dtype, d, float(squares.max()), cosine=cosine),
-            cosine,
+            put(np.ascontiguousarray(made.values.T.astype(dtype))),
+            put(made.halves.astype(dtype)),
+            put(made.shift),
+            put(made.exact),
+            put(np.arange(len(made.exact))),
+            made.rounding,
+            made.cosine,
         )
 
 

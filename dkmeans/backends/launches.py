@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dkmeans.backends.rounding import rounding
-from dkmeans.distance import Centers, Distance, cosine_inertia, directions, squared_norms
+from dkmeans.backends.scores import shifted
+from dkmeans.distance import Centers, Distance, cosine_inertia
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Of rows, and of what is found for them, so much is on the device at a time.
@@ -100,27 +100,23 @@ class _Packed:
 
     @classmethod
     def of(cls, centers: Centers, dtype: np.dtype[Any], xp: Any) -> _Packed:
-        cosine = centers.distance is Distance.COSINE
-        exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
-        (k, d) = exact.shape
-        shift = (np.zeros(d) if cosine else exact.mean(axis=0)).astype(dtype)
-        shifted = exact - shift
-        squares = squared_norms(shifted)
+        made = shifted(centers, dtype)
+        k, d = made.values.shape
         width = -(-k // _FILLED) * _FILLED
         weights, halves = np.zeros((d, width), dtype), np.full(width, np.inf, dtype)
-        weights[:, :k], halves[:k] = -shifted.T, 0.0 if cosine else 0.5 * squares
-        rounding = _rounding(dtype, d, float(squares.max()), cosine=cosine)
+        weights[:, :k], halves[:k] = -made.values.T, made.halves
+        rounding = *made.rounding, float(np.finfo(dtype).max) / 8
         send = xp.asarray
-        columns = send(exact.T.copy())
-        return cls(send(weights), send(halves), send(shift), columns, rounding, (k, d), cosine)
-
-
-def _rounding(
-    dtype: np.dtype[Any], d: int, square: float, *, cosine: bool
-) -> tuple[np.float64, ...]:
-    """The kernels' `Rounding`, of centers of which the longest has this squared length."""
-    found = *rounding(dtype, d, square, cosine=cosine), float(np.finfo(dtype).max) / 8
-    return tuple(map(np.float64, found))
+        columns = send(made.exact.T.copy())
+        return cls(
+            send(weights),
+            send(halves),
+            send(made.shift),
+            columns,
+            tuple(map(np.float64, rounding)),
+            (k, d),
+            made.cosine,
+        )
 
 
 class _Prepared:

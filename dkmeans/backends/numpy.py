@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import threadpool_info
 
-from dkmeans.backends.rounding import Rounding, rounding
+from dkmeans.backends.scores import Rounding, shifted
 from dkmeans.distance import (
     Centers,
     Distance,
@@ -167,17 +167,11 @@ class _Scorer:
 
     @classmethod
     def of(cls, centers: Centers, dtype: np.dtype[np.floating]) -> _Scorer:
-        exact = _exact_rows(centers.values, centers.distance)
-        euclidean = centers.distance is Distance.SQUARED_EUCLIDEAN
-        shift = (exact.mean(axis=0) if euclidean else np.zeros(exact.shape[1])).astype(dtype)
-        shifted = exact - shift
-        squares = squared_norms(shifted)
-        halves = 0.5 * squares if euclidean else np.zeros(len(exact))
-        shape = (len(shift) + 1, len(exact))
-        weights = _aligned(shape[0] * shape[1] * dtype.itemsize).view(dtype).reshape(shape)
-        weights[:-1], weights[-1] = -shifted.T, halves
-        bound = rounding(dtype, len(shift), float(squares.max()), cosine=not euclidean)
-        return cls(weights, shift, bound, exact, centers.distance)
+        made = shifted(centers, dtype)
+        k, d = made.values.shape
+        weights = _aligned((d + 1) * k * dtype.itemsize).view(dtype).reshape(d + 1, k)
+        weights[:-1], weights[-1] = -made.values.T, made.halves
+        return cls(weights, made.shift, made.rounding, made.exact, centers.distance)
 
     def score(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The scores of (b, d) rows, (b, k), and the squares of their lengths as scored, (b,).

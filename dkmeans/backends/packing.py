@@ -17,8 +17,9 @@ from numpy.typing import DTypeLike
 
 from dkmeans.backends import matrix
 from dkmeans.backends.kernels import Packed, Scratch
+from dkmeans.backends.scores import shifted
 from dkmeans.backends.vectors import CACHE_LINE, PROBED, Tile
-from dkmeans.distance import Centers, Distance, directions, squared_norms
+from dkmeans.distance import Centers, Distance, directions
 from dkmeans.state import FloatArray
 
 _NO_MATRIX: FloatArray = np.empty(0, np.int32)
@@ -195,34 +196,30 @@ def _for_scores(
     little for the rounding of the bound itself. A matrix unit adds up three times as many products,
     and leaves out what is below 2^-16 of a row, of a center, and of the product of the two.
     """
-    exact = _exact(centers)
-    (k, d), cosine = exact.shape, centers.distance is Distance.COSINE
-    shift = (np.zeros(d) if cosine else exact.mean(axis=0)).astype(dtype)
-    shifted = exact - shift
-    squares = squared_norms(shifted)
-    halves = np.zeros(k) if cosine else 0.5 * squares
-    largest, limits = float(np.sqrt(squares.max())), np.finfo(way.dtype)
+    made = shifted(centers, dtype)
+    (k, d), cosine = made.values.shape, made.cosine
+    largest, limits = made.rounding.largest, np.finfo(way.dtype)
     factor = (d + 5 + 2 * len(tile.centers)) * float(limits.eps)
     ordinary = _SMALLEST_MATRIX < largest < 1 / _SMALLEST_MATRIX
     if way.by_matrix and ordinary and _suits_matrix(tile, k, d):
         tile = tile._replace(matrix=(None,) * matrix.PANELS)
         width = matrix.PANELS * len(tile.centers)
         factor = (3 * d + 10 + 2 * width) * float(limits.eps) + 3.1 * 2.0**-15
-    halves = _filled(halves, tile, float(limits.max) / 4).astype(way.dtype)
+    halves = _filled(made.halves, tile, float(limits.max) / 4).astype(way.dtype)
     packed = Packed(
-        weights=_in_panels(-shifted, tile).astype(way.dtype),
+        weights=_in_panels(-made.values, tile).astype(way.dtype),
         halves=halves,
-        shift=shift,
-        exact=exact,
+        shift=made.shift,
+        exact=made.exact,
         factor=1.02 * factor,
         floor=d * float(limits.tiny),
         largest=largest,
-        half=0.0 if cosine else float(squares.max() / 2),
+        half=made.rounding.half,
         limit=float(limits.max) / 16,
         cosine=cosine,
         zero=np.zeros((1, d)),
-        origins=in_octets(np.zeros_like(exact, dtype) if cosine else _origins(centers, dtype)),
-        matrix=_in_registers(-shifted.astype(np.float32), tile) if tile.matrix else _NO_MATRIX,
+        origins=in_octets(np.zeros((k, d), dtype) if cosine else _origins(centers, dtype)),
+        matrix=_in_registers(-made.values.astype(np.float32), tile) if tile.matrix else _NO_MATRIX,
         biases=_aligned(np.repeat(halves, matrix.LINES)) if tile.matrix else _NO_BIASES,
     )
     return tile, packed
