@@ -118,7 +118,12 @@ def _features(given: Any, name: str, layout: Layout | None, table: str | None = 
         return array_chunks(given, name)
     if not given:
         raise InvalidData(f"{name} must have at least one column, got an empty dict")
-    columns = [_column(given[key], f"{name}[{key!r}]") for key in sorted(given)]
+    try:
+        keys = sorted(given)
+    except TypeError as error:
+        must = "of one type, as columns stand in their order"
+        raise InvalidType(expected(f"the names in {name}", must, list(given))) from error
+    columns = [_column(given[key], f"{name}[{key!r}]") for key in keys]
     return _side_by_side(columns, name, Columns)
 
 

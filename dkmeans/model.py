@@ -195,7 +195,8 @@ class Model:
         }
         files = saved_models.files(checkpoint, receivers, as_text=as_text)
         whole = {**directories.assets(assets_extra), **files}
-        return directories.write(base, whole).encode()
+        with directories.writable("export_dir_base", base) as address:
+            return directories.write(address, whole).encode()
 
     def _receiver(self, function: Receive | None, name: str) -> ServingInputReceiver:
         receiver = as_receiver(function, name)
@@ -219,7 +220,8 @@ class Model:
         with needs("an ONNX file", "onnx"):
             from dkmeans.exports import onnx_models  # noqa: PLC0415 an extra
         data = onnx_models.model(self.checkpoint(checkpoint_path))
-        storage.write_whole(storage.absolute(os.fspath(path)), data)
+        with directories.writable("path", path) as address:
+            storage.write_whole(address, data)
 
     def to_sklearn(self, checkpoint_path: str | None = None) -> Any:
         """A fitted `sklearn.cluster.KMeans`, which computes in the rows' dtype and around zero.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 
 from dkmeans import storage
-from dkmeans.exports import needs
+from dkmeans.exports import directories, needs
 from dkmeans.model import Model
 
 
@@ -42,7 +41,8 @@ def _sklearn(model: Model, output: str, path: str | None) -> str:
     with needs("a file of scikit-learn's", "sklearn"):
         import joblib  # noqa: PLC0415 comes with scikit-learn
     joblib.dump(made, data)
-    storage.write_whole(storage.absolute(os.fspath(output)), data.getvalue())
+    with directories.writable("--output", output) as address:
+        storage.write_whole(address, data.getvalue())
     return output
 
 

@@ -265,6 +265,8 @@ REFUSED = [
     (None, ValueError, "serving_input_receiver_fn must be defined"),
     (5, InvalidType, "serving_input_receiver_fn must be a function that returns rows, got 5"),
     (lambda: np.empty((0, 3)), InvalidData, "must have 7 columns, as the model has, got 3"),
+    (lambda: {1: ONE, "b": ONE}, InvalidType, r"names in features must be str, got \[1, 'b'\]"),
+    (lambda: iter([ONE]), InvalidType, "input must be an array of numbers, got list_iterator"),
     (dict, InvalidData, "features must have at least one column, got an empty dict"),
     (lambda: np.empty(7), InvalidData, r"input must have the shape \(n, d\), got \(7,\)"),
     (lambda: np.array([["a"]]), InvalidType, "input must hold numbers, got dtype <U1"),
@@ -312,6 +314,8 @@ def test_what_cannot_be_exported_is_refused(model, tmp_path):
         model.export_saved_model(tmp_path, lambda: given, {"a": "no"})
     with pytest.raises(ValueError, match=r"names below assets.extra, got '\.\./a'"):
         model.export_saved_model(tmp_path, lambda: given, {"../a": __file__})
+    with pytest.raises(ValueError, match=r"assets_extra must name files.*got '/'"):
+        model.export_saved_model(tmp_path, lambda: given, {"a": "/"})
     with pytest.raises(TypeError, match="assets_extra must be a dict of names and paths"):
         model.export_saved_model(tmp_path, lambda: given, ["a"])
     with (
@@ -319,6 +323,23 @@ def test_what_cannot_be_exported_is_refused(model, tmp_path):
         pytest.raises(ValueError, match="strip_default_attrs must be True, got False"),
     ):
         model.export_savedmodel(tmp_path, lambda: given, strip_default_attrs=False)
+
+
+def test_places_that_cannot_be_written_to_are_refused_by_argument(model, tmp_path, capsys):
+    given = rows_of("float32")[:0]
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=r"export_dir_base must be writable, got .*file'"):
+        model.export_saved_model(tmp_path / "file", lambda: given)
+    with pytest.raises(TypeError, match="export_dir_base must be a path or URL, got None"):
+        model.export_saved_model(None, lambda: given)
+    with pytest.raises(ValueError, match=r"path must be writable, got .*folder'"):
+        model.export_onnx(tmp_path / "folder")
+    command = ["export", "--model-dir", model.model_dir, "--format", "sklearn"]
+    assert main([*command, "--output", str(tmp_path / "folder")]) == 2
+    assert "--output must be writable" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert not list((tmp_path / "folder").iterdir())
 
 
 def test_an_untrained_model_is_not_exported(tmp_path):

@@ -251,6 +251,11 @@ def test_columns_stand_in_the_order_of_their_names(mode):
     assert read(COLUMNS, mode).width == 4
 
 
+def test_names_that_have_no_order_are_refused():
+    with pytest.raises(InvalidType, match=r"names in the features must be of one type.*\[1, 'a'\]"):
+        read({1: np.zeros(2), "a": np.zeros(2)}, ModeKeys.EVAL)
+
+
 kinds = st.sampled_from(["NumPy", "Dask", "Zarr"])
 
 

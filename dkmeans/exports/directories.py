@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,17 +17,31 @@ from dkmeans.errors import Invalid, InvalidType, expected
 _ASSETS = "assets.extra"
 
 
-def write(base: str | os.PathLike[str], files: Mapping[str, bytes]) -> str:
+@contextmanager
+def writable(name: str, given: object) -> Iterator[str]:
+    """The full address that an argument gives, which is to be written to.
+
+    Raises:
+        TypeError: it is no path; Invalid: it cannot be written to.
+    """
+    if not isinstance(given, str | os.PathLike):
+        raise InvalidType(expected(name, "a path or URL", given))
+    try:
+        yield storage.absolute(os.fspath(given))
+    except storage.WRITE_ERRORS as error:
+        raise Invalid(f"{name} must be writable, got {os.fspath(given)!r}: {error}") from error
+
+
+def write(base: str, files: Mapping[str, bytes]) -> str:
     """Write files to a new directory below a base; its full path or URL.
 
     On a disk they are written aside and renamed; elsewhere the last of them is written last.
 
     Args:
-        base: Path or URL.
+        base: Full path or URL.
         files: Their contents, by their names in the directory.
     """
-    base, stamp = storage.absolute(os.fspath(base)), int(time.time())
-    taken = set(storage.children(base))
+    taken, stamp = set(storage.children(base)), int(time.time())
     while str(stamp) in taken:
         stamp += 1
     if not storage.is_local(base):
@@ -38,7 +54,7 @@ def write(base: str | os.PathLike[str], files: Mapping[str, bytes]) -> str:
         storage.flush(aside)
         return _renamed(storage.local_path(aside), stamp)
     except BaseException:
-        storage.remove(aside)
+        shutil.rmtree(storage.local_path(aside), ignore_errors=True)
         raise
 
 
@@ -80,7 +96,10 @@ def assets(extra: Mapping[str, str] | None) -> dict[str, bytes]:
         parts = str(name).split("/")
         if not all(parts) or ".." in parts:
             raise Invalid(expected("assets_extra", "a dict of names below assets.extra", name))
-        asset = storage.read(storage.absolute(os.fspath(path)))
+        try:
+            asset = storage.read(storage.absolute(os.fspath(path)))
+        except OSError:  # a directory
+            asset = None
         if asset is None:
             raise Invalid(f"assets_extra must name files that are there, got {path!r} for {name!r}")
         found[f"{_ASSETS}/{name}"] = asset.data

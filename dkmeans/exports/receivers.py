@@ -58,6 +58,8 @@ class ServingInputReceiver:
             return (_input(self._names({_UNNAMED: features})[_UNNAMED], features, least=2),)
         if not features:
             raise InvalidData("features must have at least one column, got an empty dict")
+        if not all(isinstance(key, str) for key in features):
+            raise InvalidType(expected("the names in features", "str", list(features)))
         names = self._names(features)
         return tuple(_input(names[key], features[key]) for key in sorted(features))
 
@@ -115,6 +117,8 @@ def check_width(inputs: tuple[Input, ...], width: int) -> None:
 
 def _input(name: str, values: Any, least: int = 1) -> Input:
     array = as_array(values, name)
+    if array.dtype == object:
+        raise InvalidType(f"{name} must be an array of numbers, got {type(values).__name__}")
     if array.dtype.kind not in _KINDS:
         raise InvalidType(f"{name} must hold numbers, got dtype {array.dtype}")
     if not least <= array.ndim <= 2:
