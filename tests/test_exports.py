@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
@@ -86,6 +87,11 @@ for path, tag, given, answers in json.load(sys.stdin):
 """
 
 
+def skip_without_tensorflow():
+    if find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow is not installed: it has no wheel for every system and Python")
+
+
 class Asked:
     """What TensorFlow is to answer, and once it has been run, what it did."""
 
@@ -100,6 +106,7 @@ class Asked:
         self.questions.append((path, tag, given, answers))
 
     def run(self):
+        skip_without_tensorflow()
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PATH": "", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(
             [sys.executable, "-c", IN_TENSORFLOW],
@@ -474,6 +481,7 @@ def test_the_command_says_which_extra_a_format_needs(model, tmp_path, capsys, mo
 
 
 def test_the_code_of_the_documentation_runs(tmp_path):
+    skip_without_tensorflow()
     page = (Path(__file__).parents[1] / "docs" / "exports.md").read_text()
     code = "".join(block.split("```")[0] for block in page.split("```python\n")[1:])
     env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3")
