@@ -24,6 +24,7 @@ from numpy.testing import assert_array_equal
 from dkmeans import __version__, checkpoints
 from dkmeans.backends import select
 from dkmeans.distance import Centers, Distance
+from dkmeans.retry import patiently
 from dkmeans.storage import remove as remove_all
 from dkmeans.storage import zarr_store
 from tests.conftest import _binary, _point_to
@@ -99,8 +100,11 @@ def is_put(url):
 
 
 def store(rows):
-    target = zarr_store("s3://bucket/rows.zarr")
-    zarr.create_array(target, data=rows, chunks=(CHUNK, COLUMNS), overwrite=True)
+    def write():
+        target = zarr_store("s3://bucket/rows.zarr")
+        zarr.create_array(target, data=rows, chunks=(CHUNK, COLUMNS), overwrite=True)
+
+    patiently("s3://bucket/rows.zarr", write)  # the test before may have stopped the server
 
 
 @pytest.fixture(scope="session")
