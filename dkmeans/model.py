@@ -122,6 +122,8 @@ class Model:
             ValueError: there is no checkpoint or no receiver, what it returns does not fit the
                 model, the mode is none, or an asset is missing.
         """
+        if not isinstance(experimental_mode, str):
+            raise InvalidType(expected("experimental_mode", "a str", experimental_mode))
         receivers = {experimental_mode: serving_input_receiver_fn}
         rest = assets_extra, as_text, checkpoint_path
         return self._export(export_dir_base, receivers, "serving_input_receiver_fn", *rest)
@@ -196,7 +198,7 @@ class Model:
         files = saved_models.files(checkpoint, receivers, as_text=as_text)
         whole = {**directories.assets(assets_extra), **files}
         with directories.writable("export_dir_base", base) as address:
-            return directories.write(address, whole).encode()
+            return os.fsencode(directories.write(address, whole))
 
     def _receiver(self, function: Receive | None, name: str) -> ServingInputReceiver:
         receiver = as_receiver(function, name)

@@ -56,5 +56,6 @@ def as_points(values: Any, name: str) -> FloatArray:
 
 def point_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """The dtype in which rows of this dtype are computed: float64 stays, the rest is float32."""
-    native = np.dtype(dtype).newbyteorder("=")
-    return np.dtype(np.float64 if native == np.float64 else np.float32)
+    dtype = np.dtype(dtype)
+    is_wide = dtype.kind == "f" and dtype.itemsize == np.dtype(np.float64).itemsize
+    return np.dtype(np.float64 if is_wide else np.float32)

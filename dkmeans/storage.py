@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from obstore.fsspec import FsspecStore
 from zarr.abc.store import Store
 from zarr.errors import BaseZarrError
 
-from dkmeans.errors import Conflict, InvalidData
+from dkmeans.errors import Conflict, Invalid, InvalidData
 from dkmeans.retry import REQUESTS, first_line, patiently
 
 _AZURE = ("az", "abfs", "abfss", "azure")
@@ -69,7 +70,8 @@ def zarr_store(address: str, *, read_only: bool = False) -> Store:
         return zarr.storage.LocalStore(local_path(address), read_only=read_only)
     if _scheme(address) in _OBJECT_STORES:
         return zarr.storage.ObjectStore(_object_store(address), read_only=read_only)
-    return zarr.storage.FsspecStore.from_url(address, read_only=read_only)
+    with _known(address):
+        return zarr.storage.FsspecStore.from_url(address, read_only=read_only)
 
 
 def filesystem(address: str) -> tuple[Any, str]:
@@ -77,8 +79,22 @@ def filesystem(address: str) -> tuple[Any, str]:
     if not is_local(address) and _scheme(address) in _OBJECT_STORES:
         fs = FsspecStore(_scheme(address), retry_config=REQUESTS)  # type: ignore[call-overload]
         return fs, address.partition("://")[2]
-    fs, path = fsspec.url_to_fs(str(local_path(address)) if is_local(address) else address)
+    with _known(address):
+        fs, path = fsspec.url_to_fs(str(local_path(address)) if is_local(address) else address)
     return fs, str(path)
+
+
+@contextlib.contextmanager
+def _known(address: str) -> Iterator[None]:
+    """Refuse an address of a kind that nothing here can read.
+
+    Raises:
+        Invalid: it is one, or what reads it is not installed.
+    """
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        raise Invalid(f"{address!r} must be a path, or a URL that can be read: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,13 +314,17 @@ def _write(address: str, data: bytes) -> None:
 
 
 def _write_durably(path: Path, data: bytes) -> None:
+    path = path.resolve()  # a link stays one
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is there, and is no file that could be replaced")
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(aside).chmod(0o644)
+        Path(aside).chmod(mode)
         Path(aside).replace(path)
     except BaseException:
         Path(aside).unlink(missing_ok=True)

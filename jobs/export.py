@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from io import BytesIO
 from typing import Any
 
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _saved_model(model: Model, output: str, path: str | None) -> str:
     centers = model.checkpoint(path).state.centers
     given = np.empty((0, centers.shape[1]), centers.dtype)
-    return model.export_saved_model(output, lambda: given, checkpoint_path=path).decode()
+    return os.fsdecode(model.export_saved_model(output, lambda: given, checkpoint_path=path))
 
 
 def _onnx(model: Model, output: str, path: str | None) -> str:

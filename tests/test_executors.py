@@ -385,6 +385,17 @@ def slowly_on_one(chunk, value):
     return Told(accumulate(chunk, centers), int(is_slow))
 
 
+def test_within_a_task_the_threads_do_it_as_the_worker_would_wait_for_itself():
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0") as one:
+        assert one.submit(where_it_runs).result(timeout=30) == "Threads"
+        assert type(open_executor()).__name__ == "Dask"
+
+
+def where_it_runs():
+    with open_executor() as executor:
+        return type(executor).__name__
+
+
 # What workers keep.
 
 

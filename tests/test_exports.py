@@ -68,6 +68,20 @@ def model(models):
     return models[KINDS[0]]
 
 
+IN_TENSORFLOW_REFUSED = """
+import sys
+import tensorflow as tf
+
+path, *shapes = sys.argv[1:]
+signature = tf.saved_model.load(path).signatures["serving_default"]
+for shape in shapes:
+    try:
+        print(signature(input=tf.zeros([int(size) for size in shape.split("x")])))
+    except tf.errors.InvalidArgumentError as error:
+        print("refused")
+"""
+
+
 # TensorFlow runs in a process of its own: it brings thread pools and handlers of its own.
 IN_TENSORFLOW = """
 import json, sys
@@ -173,6 +187,15 @@ def test_graphs_to_train_and_to_evaluate_give_the_loss_and_the_predictions(
     assert ("eval metrics.score.value" in found) == (mode == "eval")
 
 
+def test_rows_of_another_width_are_refused_by_tensorflow_too(model, tmp_path):
+    skip_without_tensorflow()
+    given = rows_of("float32")[:0]
+    path = model.export_saved_model(tmp_path, lambda: given).decode()
+    command = [sys.executable, "-c", IN_TENSORFLOW_REFUSED, path, "6x1", "7", "6x8"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["refused"] * 3
+
+
 def test_a_receiver_names_the_input(model, in_tensorflow):
     own = predicted(model, rows_of("float32"))
     assert_array_equal(in_tensorflow["serve"]["serving_default output"], own["cluster_index"])
@@ -221,6 +244,30 @@ def test_a_chosen_checkpoint_is_exported(tmp_path):
     assert data.startswith(centers.tobytes())
 
 
+def test_a_file_that_is_replaced_keeps_its_mode_and_links_stay_links(model, tmp_path):
+    real, link = tmp_path / "real.onnx", tmp_path / "link.onnx"
+    real.write_text("before")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    model.export_onnx(link)
+    assert link.is_symlink()
+    assert onnx.load(real).graph.name == "kmeans"
+    assert real.stat().st_mode & 0o777 == 0o600
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(
+        ValueError, match=r"path must be writable, .*no file that could be replaced"
+    ):
+        model.export_onnx(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_paths_need_not_be_unicode(model, tmp_path):
+    base = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    path = model.export_saved_model(base, lambda: rows_of("float32")[:0])
+    assert path.startswith(os.fsencode(base))
+    assert (Path(os.fsdecode(path)) / "saved_model.pb").exists()
+
+
 def test_exports_that_begin_together_have_a_directory_each(model, tmp_path):
     given = rows_of("float32")[:0]
     with ThreadPoolExecutor(6) as pool:
@@ -264,7 +311,7 @@ Model({model.model_dir!r}).export_saved_model({str(tmp_path / "base")!r}, lambda
 """
     done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)
     assert "File too large" in done.stderr
-    assert list((tmp_path / "base").iterdir()) == []
+    assert not (tmp_path / "base").exists()
 
 
 ONE = np.empty((0, 1))
@@ -273,6 +320,18 @@ REFUSED = [
     (5, InvalidType, "serving_input_receiver_fn must be a function that returns rows, got 5"),
     (lambda: np.empty((0, 3)), InvalidData, "must have 7 columns, as the model has, got 3"),
     (lambda: {1: ONE, "b": ONE}, InvalidType, r"names in features must be str, got \[1, 'b'\]"),
+    (
+        lambda: {"class": np.empty((0, WIDTH))},
+        ValueError,
+        "names of inputs must differ as parameters of a function, got 'class'",
+    ),
+    (
+        lambda: {"a b": ONE, "a_b": np.empty((0, WIDTH - 1))},
+        ValueError,
+        "names of inputs must differ as parameters of a function, got 'a_b'",
+    ),
+    (lambda: np.empty((3, 0)), InvalidData, r"input must have columns, got the shape \(3, 0\)"),
+    (lambda: np.empty((0, WIDTH), np.longdouble), InvalidType, "input must hold numbers, got"),
     (lambda: iter([ONE]), InvalidType, "input must be an array of numbers, got list_iterator"),
     (dict, InvalidData, "features must have at least one column, got an empty dict"),
     (lambda: np.empty(7), InvalidData, r"input must have the shape \(n, d\), got \(7,\)"),
@@ -319,8 +378,13 @@ def test_what_cannot_be_exported_is_refused(model, tmp_path):
         model.export_saved_model(tmp_path, lambda: given, experimental_mode="predict")
     with pytest.raises(ValueError, match="assets_extra must name files that are there, got 'no'"):
         model.export_saved_model(tmp_path, lambda: given, {"a": "no"})
-    with pytest.raises(ValueError, match=r"names below assets.extra, got '\.\./a'"):
-        model.export_saved_model(tmp_path, lambda: given, {"../a": __file__})
+    for name in ("../a", ".", "a/./b", 1):
+        with pytest.raises(ValueError, match="a dict of names below assets"):
+            model.export_saved_model(tmp_path, lambda: given, {name: __file__})
+    with pytest.raises(TypeError, match=r"assets_extra\['a'\] must be a path or URL, got None"):
+        model.export_saved_model(tmp_path, lambda: given, {"a": None})
+    with pytest.raises(TypeError, match=r"experimental_mode must be a str, got \['infer'\]"):
+        model.export_saved_model(tmp_path, lambda: given, experimental_mode=["infer"])
     with pytest.raises(ValueError, match=r"assets_extra must name files.*got '/'"):
         model.export_saved_model(tmp_path, lambda: given, {"a": "/"})
     with pytest.raises(TypeError, match="assets_extra must be a dict of names and paths"):
@@ -338,8 +402,11 @@ def test_places_that_cannot_be_written_to_are_refused_by_argument(model, tmp_pat
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match=r"export_dir_base must be writable, got .*file'"):
         model.export_saved_model(tmp_path / "file", lambda: given)
-    with pytest.raises(TypeError, match="export_dir_base must be a path or URL, got None"):
-        model.export_saved_model(None, lambda: given)
+    for nothing in (None, ""):
+        with pytest.raises(TypeError, match="export_dir_base must be a path or URL, got"):
+            model.export_saved_model(nothing, lambda: given)
+    assert main(["export", "--model-dir", "no://m", "--format", "onnx", "--output", "m"]) == 2
+    assert "'no://m" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"path must be writable, got .*folder'"):
         model.export_onnx(tmp_path / "folder")
     command = ["export", "--model-dir", model.model_dir, "--format", "sklearn"]
@@ -384,6 +451,16 @@ def test_onnx_answers_as_predict_does(models, tmp_path, metric, dtype):
     assert {each.key: each.value for each in about} == {
         "distance_metric": metric, "global_step": "3",
     }  # fmt: skip
+
+
+def test_short_rows_have_directions_too(models, tmp_path):
+    model = models["cosine", "float32"]
+    rows = (np.random.default_rng(1).normal(size=(400, WIDTH)) * 1e-20).astype(np.float32)
+    model.export_onnx(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    own = predicted(model, rows)["cluster_index"]
+    assert len(set(own)) > 5
+    assert_array_equal(session.run(["cluster_index"], {"rows": rows})[0], own)
 
 
 @pytest.mark.parametrize(("metric", "dtype"), KINDS)

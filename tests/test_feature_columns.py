@@ -144,6 +144,17 @@ def test_words_may_be_of_any_kind_and_missing(words):
     assert found.tolist() == [[0, 1], [0, 0], [1, 0], [0, 1]]
 
 
+@pytest.mark.parametrize("kind", ["NumPy", "Dask", "Zarr"])
+def test_words_of_numpys_own_dtype_may_be_anywhere(kind):
+    words = np.array(["b", "c", "a"], np.dtypes.StringDType())
+    if kind == "Dask":
+        words = da.from_array(words, chunks=2)
+    elif kind == "Zarr":
+        words = zarr.create_array({}, data=words)
+    found = rows({"w": words}, vocabulary("w", ["a", "b"]))
+    assert found.tolist() == [[0, 1], [0, 0], [1, 0]]
+
+
 def test_several_words_of_a_row_are_counted():
     words = np.array([["a", "a"], ["b", "a"], ["", "c"]])
     assert rows({"w": words}, vocabulary("w", ["a", "b"])).tolist() == [[2, 0], [1, 1], [0, 0]]
@@ -471,7 +482,7 @@ def test_rows_that_would_be_zeros_for_the_most_part_are_refused_with_the_arithme
         (
             {"x": [2.0**60, np.nan]},
             identity("x", 5),
-            "'x' must hold integers up to 9007199254740992, as floats hold no others; row 0",
+            "'x' must hold integers below 9007199254740992, as floats hold no others; row 0",
         ),
         (
             {"x": np.array([2**64 - 1], np.uint64)},
@@ -492,6 +503,16 @@ def test_rows_that_would_be_zeros_for_the_most_part_are_refused_with_the_arithme
             {"x": [1.0]},
             numeric_column("x", normalizer_fn=np.sum),
             "normalizer_fn of 'x' must return the shape that it is given",
+        ),
+        (
+            {"x": [0.0]},
+            numeric_column("x", normalizer_fn=lambda x: x.no_such),
+            "normalizer_fn of 'x' has failed: AttributeError: 'numpy.ndarray' object has no",
+        ),
+        (
+            pd.DataFrame([[1, 2]], columns=["x", "x"]),
+            numeric_column("x"),
+            "the features must have each column once, got 'x' twice",
         ),
         (
             {"x": [0.0]},

@@ -58,6 +58,8 @@ class Executor(Protocol):
 def open_executor(client: Any = None, cache: str = NONE) -> Threads | Dask:
     """The executor for the client given, or else the active one, or else this process's threads.
 
+    Within a task of Dask's nobody is active: those it waits for might need its thread.
+
     Args:
         client: A `distributed.Client`.
         cache: Whether rows that are read again are kept: one of `dkmeans.config.CACHES`.
@@ -70,7 +72,10 @@ def _active_client() -> Any:
     if "distributed" not in sys.modules:  # nobody has made a client; spare half a second
         return None
     from distributed import default_client  # noqa: PLC0415
+    from distributed.worker import thread_state  # noqa: PLC0415
 
+    if getattr(thread_state, "key", None) is not None:  # its worker would wait for this task
+        return None
     try:
         client = default_client()
     except ValueError:

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,11 +24,11 @@ def writable(name: str, given: object) -> Iterator[str]:
     Raises:
         TypeError: it is no path; Invalid: it cannot be written to.
     """
-    if not isinstance(given, str | os.PathLike):
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
         raise InvalidType(expected(name, "a path or URL", given))
     try:
         yield storage.absolute(os.fspath(given))
-    except storage.WRITE_ERRORS as error:
+    except (*storage.WRITE_ERRORS, UnicodeError) as error:
         raise Invalid(f"{name} must be writable, got {os.fspath(given)!r}: {error}") from error
 
 
@@ -49,12 +49,16 @@ def write(base: str, files: Mapping[str, bytes]) -> str:
         _write_all(address, files)
         return address
     aside = storage.join(base, f"temp-{stamp}-{uuid4().hex[:8]}")
+    was_there = storage.local_path(base).exists()
     try:
         _write_all(aside, files)
         storage.flush(aside)
         return _renamed(storage.local_path(aside), stamp)
     except BaseException:
         shutil.rmtree(storage.local_path(aside), ignore_errors=True)
+        if not was_there:
+            with suppress(OSError):  # others may have written there meanwhile
+                storage.local_path(base).rmdir()
         raise
 
 
@@ -94,8 +98,10 @@ def assets(extra: Mapping[str, str] | None) -> dict[str, bytes]:
     found = {}
     for name, path in extra.items():
         parts = str(name).split("/")
-        if not all(parts) or ".." in parts:
+        if not isinstance(name, str) or not all(parts) or {".", ".."} & set(parts):
             raise Invalid(expected("assets_extra", "a dict of names below assets.extra", name))
+        if not isinstance(path, str | os.PathLike):
+            raise InvalidType(expected(f"assets_extra[{name!r}]", "a path or URL", path))
         try:
             asset = storage.read(storage.absolute(os.fspath(path)))
         except OSError:  # a directory

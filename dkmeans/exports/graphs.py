@@ -103,13 +103,15 @@ def add_answers(
     rows = _rows(graph, inputs)
     wide = graph.add("Cast", "centers", centers, SrcT=dtype, DstT=_WIDE)
     if distance is Distance.SQUARED_EUCLIDEAN:
-        found = _squared(graph, rows, wide, _middle(graph, centers, dtype))
+        scores = found = _squared(graph, rows, wide, _middle(graph, centers, dtype))
     else:
-        found = _cosine(graph, rows, wide)
+        scores, found = _cosine(graph, rows, wide)
     clipped = graph.add("Maximum", "clipped", found, graph.constant("zero", 0.0), T=_WIDE)
     graph.add("Cast", "all_distances", clipped, SrcT=_WIDE, DstT=np.float32)
     along = graph.constant("along_centers", np.int32(1))
-    graph.add("ArgMin", "cluster_index", found, along, T=_WIDE, Tidx=np.int32, output_type=np.int64)
+    graph.add(
+        "ArgMin", "cluster_index", scores, along, T=_WIDE, Tidx=np.int32, output_type=np.int64
+    )
     least = graph.add("Min", "distance", clipped, along, T=_WIDE, Tidx=np.int32)
     graph.add(
         "Sum", "loss", least, graph.constant("along_rows", np.zeros(1, np.int32)), T=_WIDE,
@@ -124,6 +126,8 @@ def _rows(graph: Graph, inputs: Sequence[Input]) -> str:
     for number, each in enumerate(inputs):
         sizes = Shape((None,) if each.width is None else (None, each.width))
         place = graph.add("Placeholder", f"input_{number}", dtype=each.dtype, shape=sizes)
+        # Placeholders do not see to it: one column would be taken for all of them.
+        place = graph.add("EnsureShape", f"checked_{number}", place, T=each.dtype, shape=sizes)
         wide = graph.add("Cast", f"wide_{number}", place, SrcT=each.dtype, DstT=_WIDE)
         to = graph.constant(f"shape_{number}", np.array([-1, each.width or 1], np.int32))
         columns.append(graph.add("Reshape", f"column_{number}", wide, to, T=_WIDE, Tshape=np.int32))
@@ -154,11 +158,12 @@ def _squared(graph: Graph, rows: str, centers: str, middle: str) -> str:
     return graph.add("AddV2", "distances", left, _squares(graph, "centers", centers), T=_WIDE)
 
 
-def _cosine(graph: Graph, rows: str, centers: str) -> str:
-    """1 - u.v of rows and centers of length one, (n, k)."""
+def _cosine(graph: Graph, rows: str, centers: str) -> tuple[str, str]:
+    """-u.v, which tells more rows apart, and 1 - u.v of rows and centers of length one, (n, k)."""
     units = [_unit(graph, name, each) for name, each in (("rows", rows), ("centers", centers))]
-    products = _products(graph, *units)
-    return graph.add("Sub", "distances", graph.constant("one", 1.0), products, T=_WIDE)
+    scores = graph.add("Neg", "scores", _products(graph, *units), T=_WIDE)
+    one = graph.constant("one", 1.0)
+    return scores, graph.add("AddV2", "distances", one, scores, T=_WIDE)
 
 
 def _unit(graph: Graph, name: str, rows: str) -> str:

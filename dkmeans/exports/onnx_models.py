@@ -36,12 +36,12 @@ def model(checkpoint: Checkpoint) -> bytes:
     steps = _Steps()
     rows = steps.add("Cast", _ROWS, to=TensorProto.DOUBLE)
     if checkpoint.settings.distance_metric is Distance.COSINE:
-        found = _cosine(steps, rows, centers)
+        scores, found = _cosine(steps, rows, centers)
     else:
-        found = _squared(steps, rows, centers)
+        scores = found = _squared(steps, rows, centers)
     clipped = steps.add("Max", found, steps.constant(0.0))
     steps.add("Cast", clipped, to=TensorProto.FLOAT, name=ALL_DISTANCES)
-    steps.add("ArgMin", found, axis=1, keepdims=0, name=CLUSTER_INDEX)
+    steps.add("ArgMin", scores, axis=1, keepdims=0, name=CLUSTER_INDEX)
     return _file(steps, checkpoint)
 
 
@@ -76,12 +76,12 @@ def _squared(steps: _Steps, rows: str, centers: Any) -> str:
     return steps.add("Add", left, _squares(steps, rows))
 
 
-def _cosine(steps: _Steps, rows: str, centers: Any) -> str:
-    """1 - u.v of rows and centers of length one, (n, k)."""
+def _cosine(steps: _Steps, rows: str, centers: Any) -> tuple[str, str]:
+    """-u.v, which tells more rows apart, and 1 - u.v of rows and centers of length one, (n, k)."""
     squares = steps.add("Max", _squares(steps, rows), steps.constant(SMALLEST_SQUARED_NORM))
     units = steps.add("Div", rows, steps.add("Sqrt", squares))
-    weights, one = steps.constant(directions(centers)), steps.constant(1.0)
-    return steps.add("Gemm", units, weights, one, alpha=-1.0, transB=1)
+    scores = steps.add("Gemm", units, steps.constant(directions(centers)), alpha=-1.0, transB=1)
+    return scores, steps.add("Add", scores, steps.constant(1.0))
 
 
 def _squares(steps: _Steps, rows: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import keyword
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +63,7 @@ class ServingInputReceiver:
         if not all(isinstance(key, str) for key in features):
             raise InvalidType(expected("the names in features", "str", list(features)))
         names = self._names(features)
+        _check_names(names.values())
         return tuple(_input(names[key], features[key]) for key in sorted(features))
 
     def _names(self, features: Mapping[str, Any]) -> dict[str, str]:
@@ -97,11 +100,29 @@ def as_receiver(function: Callable[[], Any] | None, name: str) -> ServingInputRe
     if not callable(function):
         raise InvalidType(expected(name, "a function that returns rows", function))
     given = function()
+    if isinstance(given, tuple) and len(given) == 2 and given[1] is None:  # as of an input_fn
+        given = given[0]
     if isinstance(given, ServingInputReceiver):
         return given
     if hasattr(given, "features") and hasattr(given, "receiver_tensors"):
         return ServingInputReceiver(given.features, given.receiver_tensors)
     return ServingInputReceiver(given)
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse names that TensorFlow makes no different parameters of.
+
+    Raises:
+        Invalid: some are no parameters, or become the same.
+    """
+    parameters = [re.sub(r"\W", "_", name) for name in names]
+    wrong = [name for name in parameters if not name or keyword.iskeyword(name)]
+    wrong += [name for name in parameters if parameters.count(name) > 1]
+    if wrong:
+        raise Invalid(
+            f"names of inputs must differ as parameters of a function, got {wrong[0]!r}, which "
+            "TensorFlow would not load; give others by receiver_tensors"
+        )
 
 
 def check_width(inputs: tuple[Input, ...], width: int) -> None:
@@ -119,9 +140,11 @@ def _input(name: str, values: Any, least: int = 1) -> Input:
     array = as_array(values, name)
     if array.dtype == object:
         raise InvalidType(f"{name} must be an array of numbers, got {type(values).__name__}")
-    if array.dtype.kind not in _KINDS:
+    if array.dtype.kind not in _KINDS or array.dtype.itemsize > 8:
         raise InvalidType(f"{name} must hold numbers, got dtype {array.dtype}")
     if not least <= array.ndim <= 2:
         shapes = "(n, d)" if least == 2 else "(n,) or (n, w)"
         raise InvalidData(f"{name} must have the shape {shapes}, got {array.shape}")
+    if 0 in array.shape[1:]:
+        raise InvalidData(f"{name} must have columns, got the shape {array.shape}")
     return Input(name, int(array.shape[1]) if array.ndim == 2 else None, array.dtype)

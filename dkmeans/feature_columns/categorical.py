@@ -276,7 +276,10 @@ def _vocabulary(
 def _lines(address: str | os.PathLike[str]) -> list[bytes]:
     if not isinstance(address, str | os.PathLike):
         raise InvalidType(expected("vocabulary_file", "a path or a URL", address))
-    file = storage.read(os.fspath(address))
+    try:
+        file = storage.read(os.fspath(address))
+    except OSError as error:
+        raise InvalidData(f"vocabulary_file must be a file, got {address}: {error}") from error
     if file is None:
         raise InvalidData(f"vocabulary_file must be a file, got {address}: nothing is there")
     lines = file.data.removesuffix(b"\n").split(b"\n") if file.data else []
@@ -284,7 +287,10 @@ def _lines(address: str | os.PathLike[str]) -> list[bytes]:
 
 
 def _is_integer(dtype: DTypeLike) -> bool:
-    kind = np.dtype(dtype).kind
+    try:
+        kind = np.dtype(dtype).kind
+    except TypeError as error:
+        raise InvalidType(expected("dtype", "str or an integer dtype", dtype)) from error
     if kind not in "iuUSOT":
         raise InvalidType(expected("dtype", "str or an integer dtype", dtype))
     return kind in "iu"

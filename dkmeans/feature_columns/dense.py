@@ -103,7 +103,12 @@ class NumericColumn:
         if self.normalizer_fn is None:
             return numbers
         # A copy: these may be the user's own, and a function may compute in place.
-        given = np.asarray(self.normalizer_fn(numbers.reshape(-1, *self.shape).copy()))
+        own = numbers.reshape(-1, *self.shape).copy()
+        try:
+            given = np.asarray(self.normalizer_fn(own))
+        except Exception as error:  # whatever it raises
+            what = f"{type(error).__name__}: {error}"
+            raise InvalidData(f"normalizer_fn of {self.key!r} has failed: {what}") from error
         if given.shape != (len(numbers), *self.shape):
             raise InvalidData(
                 f"normalizer_fn of {self.key!r} must return the shape that it is given, "

@@ -112,6 +112,9 @@ class Layout:
             Invalid: it does; the text names it.
         """
         found = list(keys)
+        twice = [key for key in self.keys if found.count(key) > 1]
+        if twice:
+            raise Invalid(f"{name} must have each column once, got {twice[0]!r} twice")
         missing = [key for key in self.keys if key not in found]
         if missing:
             raise Invalid(

@@ -83,8 +83,8 @@ class Named:
         if numbers.dtype.kind == "f":
             # So are integers kept where some are missing, in pandas as in Parquet.
             numbers = np.where(np.isnan(numbers), MISSING, numbers)
-            inexact = np.abs(numbers) > LARGEST_EXACT
-            self.refuse(inexact, f"hold integers up to {LARGEST_EXACT}, as floats hold no others")
+            inexact = np.abs(numbers) >= LARGEST_EXACT
+            self.refuse(inexact, f"hold integers below {LARGEST_EXACT}, as floats hold no others")
             self.refuse(numbers != numbers.astype(np.int64), "hold integers")
         return self._signed(numbers)
 

@@ -139,7 +139,7 @@ def _with_gaps(values: pa.Array) -> NDArray[Any]:
     if values.null_count and pa.types.is_integer(values.type):
         found = pc.min_max(values).as_py()
         largest = max(abs(found["min"] or 0), abs(found["max"] or 0))
-        if largest > LARGEST_EXACT:
+        if largest >= LARGEST_EXACT:
             return np.array(values.to_pylist(), object)
     array: NDArray[Any] = values.to_numpy(zero_copy_only=False)
     return array
