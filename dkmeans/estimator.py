@@ -148,7 +148,6 @@ class KMeans(Model):
             must = " or ".join(repr(str(policy)) for policy in EmptyClusters)
             raise Invalid(expected("empty_clusters", must, empty_clusters))
         self._layout = None if feature_columns is None else Layout.of(feature_columns)
-        self._has_feature_columns = feature_columns is not None
         self._num_restarts = int(num_restarts)
         self._empty_clusters = EmptyClusters(empty_clusters)
         if isinstance(source, np.ndarray) and len(source) != num_clusters:
@@ -181,6 +180,10 @@ class KMeans(Model):
             f"KMeans({self._initialization.num_clusters}, {self.model_dir!r}, "
             f"distance_metric={str(self._settings.distance_metric)!r})"
         )
+
+    @property
+    def _has_feature_columns(self) -> bool:
+        return self._layout is not None
 
     @property
     def config(self) -> RunConfig:

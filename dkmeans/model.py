@@ -26,8 +26,6 @@ class Model:
     """
 
     CLUSTER_CENTERS_VAR_NAME = "clusters"
-    # Feature columns would have to be exported too: only the rows that they make can be given.
-    _has_feature_columns = False
 
     def __init__(self, model_dir: str) -> None:
         self._model_dir = model_dir
@@ -36,6 +34,11 @@ class Model:
     def model_dir(self) -> str:
         """Path or URL of the model."""
         return self._model_dir
+
+    @property
+    def _has_feature_columns(self) -> bool:
+        """Whether rows are made of others: those that make them would have to be exported too."""
+        return False
 
     def checkpoint(self, path: str | os.PathLike[str] | None = None) -> Checkpoint:
         """A checkpoint; None: the latest.

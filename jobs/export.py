@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dkmeans import storage
-from dkmeans.exports import directories, needs
+from dkmeans.exports import directories
 from dkmeans.model import Model
 
 
@@ -39,8 +39,8 @@ def _onnx(model: Model, output: str, path: str | None) -> str:
 
 def _sklearn(model: Model, output: str, path: str | None) -> str:
     made, data = model.to_sklearn(path), BytesIO()
-    with needs("a file of scikit-learn's", "sklearn"):
-        import joblib  # noqa: PLC0415 comes with scikit-learn
+    import joblib  # noqa: PLC0415 comes with scikit-learn, which is there by now
+
     joblib.dump(made, data)
     with directories.writable("--output", output) as address:
         storage.write_whole(address, data.getvalue())

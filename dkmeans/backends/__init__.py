@@ -17,8 +17,8 @@ _MODULES = {"cuda": "cuda", "native": "native", "numpy": "numpy"}
 logger = logging.getLogger("dkmeans")
 
 
-class Backend(Protocol):
-    """What every backend can do with a chunk's (n, d) rows and (k, d) centers.
+class Way(Protocol):
+    """What every way of computing can do with a chunk's (n, d) rows and (k, d) centers.
 
     The winner of a row is the center whose float64 distance to it is least, the lowest index
     among equals: a property of the row and the centers alone, so no backend, block size or
@@ -42,6 +42,10 @@ class Backend(Protocol):
     def distances(self, points: FloatArray, centers: Centers) -> FloatArray:
         """Each row's distance to every center, (n, k) float32."""
         ...
+
+
+class Backend(Way, Protocol):
+    """A way of computing that can be chosen by its name."""
 
     def describe(self) -> dict[str, Any]:
         """What this machine would run, for people."""

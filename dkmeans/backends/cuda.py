@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dkmeans.backends import Way
 from dkmeans.backends.array_api import ArrayApi
 from dkmeans.backends.launches import DEFINED, THREADS, Launches
 from dkmeans.backends.resident import Resident
-from dkmeans.backends.trial import Way, first_right
+from dkmeans.backends.trial import first_right
 from dkmeans.distance import Centers
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 

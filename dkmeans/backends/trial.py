@@ -5,40 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from dkmeans.backends import Way
 from dkmeans.backends import numpy as on_host
 from dkmeans.distance import Centers, Distance
-from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 logger = logging.getLogger("dkmeans")
 
 # Rows, columns, and numbers of centers for which kernels differ.
 _ROWS, _COLUMNS, _CLUSTERS = 600, 5, (7, 40, 200)
-
-
-class Way(Protocol):
-    """What all ways of computing can do; see `Backend`."""
-
-    def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
-        """The sums, counts and inertia of the rows."""
-        ...
-
-    def assign(
-        self, points: FloatArray, centers: Centers
-    ) -> tuple[PartialSums, IndexArray, FloatArray]:
-        """In one pass what `partial_sums` and `nearest` give."""
-        ...
-
-    def nearest(self, points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
-        """Each row's winner and its distance to it."""
-        ...
-
-    def distances(self, points: FloatArray, centers: Centers) -> FloatArray:
-        """Each row's distance to every center."""
-        ...
 
 
 def first_right(ways: Mapping[str, Callable[[], Way]]) -> tuple[str, Way]:

@@ -104,8 +104,6 @@ def as_receiver(function: Callable[[], Any] | None, name: str) -> ServingInputRe
         given = given[0]
     if isinstance(given, ServingInputReceiver):
         return given
-    if hasattr(given, "features") and hasattr(given, "receiver_tensors"):
-        return ServingInputReceiver(given.features, given.receiver_tensors)
     return ServingInputReceiver(given)
 
 
