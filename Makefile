@@ -38,7 +38,7 @@ locks: $(VENV)/check
 # What the overlays come to, which tests look at.
 manifests:
 	for each in deploy/k8s/overlays/*; do \
-		kubectl kustomize $$each > tests/data/manifests/$$(basename $$each).yaml; \
+		kubectl kustomize $$each > tests/deploy/rendered/$$(basename $$each).yaml; \
 	done
 
 $(BIN)/python:

@@ -79,7 +79,7 @@ def parsed() -> argparse.Namespace:
 
 def check_all(seed: int) -> bool:
     """Whether everything is right; prints a line for each shape, dtype, distance and way."""
-    from dkmeans.backends import cuda  # noqa: PLC0415 where there is a GPU
+    from dkmeans.backends.cuda import backend as cuda  # noqa: PLC0415 where there is a GPU
 
     wrong = [name for name, make in cuda.WAYS.items() if not check(name, make(), seed)]
     return not wrong

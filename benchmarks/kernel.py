@@ -89,7 +89,7 @@ def dkmeans(backend: str | None) -> Callable[[np.ndarray, np.ndarray, int], int]
 
 def vectors_alone() -> Callable[[np.ndarray, np.ndarray, int], int]:
     """The compiled kernel as a processor without a matrix unit would run it."""
-    from dkmeans.backends import packing  # noqa: PLC0415
+    from dkmeans.backends.native import packing  # noqa: PLC0415
 
     packing.matrix_unit = lambda: False  # type: ignore[assignment]
     return dkmeans("native")

@@ -16,11 +16,11 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from dkmeans import Dataset
-from dkmeans.batches import Batch
+from dkmeans.data.batches import Batch
 from dkmeans.distance import Distance
+from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.executors import Threads
 from dkmeans.lloyd import Rules, iterate
-from dkmeans.relocation import EmptyClusters
 from dkmeans.schedule import Schedule
 from dkmeans.state import TrainState
 

@@ -17,13 +17,13 @@ import numpy as np
 import psutil
 from distributed import Client, LocalCluster
 
-from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
+from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask, Threads
 from dkmeans.executors.runs import plan
 from dkmeans.lloyd import accumulate
-from dkmeans.sources.memory import MemoryRows
 
 VALUE = Centers(np.zeros((1000, 64), np.float32), Distance.SQUARED_EUCLIDEAN)
 
@@ -47,7 +47,7 @@ class Blank:
         return np.zeros((stop - start, 1), np.float32)
 
     def with_leaves(self, change: Any) -> Any:
-        """See `dkmeans.chunks.Source`."""
+        """See `dkmeans.data.chunks.Source`."""
         return change(self)
 
 

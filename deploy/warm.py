@@ -4,7 +4,8 @@ from itertools import product
 
 import numpy as np
 
-from dkmeans.backends import native, packing
+from dkmeans.backends.native import backend as native
+from dkmeans.backends.native import packing
 from dkmeans.distance import Centers, Distance
 
 # The smallest problem that a matrix unit scores, where there is one, and one that vectors score.

@@ -1,7 +1,7 @@
 """k-means for data that does not fit on one machine, on Dask."""
 
 from dkmeans.config import RunConfig
-from dkmeans.dataset import Dataset, limit_epochs
+from dkmeans.data.dataset import Dataset, limit_epochs
 from dkmeans.errors import Conflict, Invalid, InvalidCheckpoint, InvalidData, InvalidType, Outage
 from dkmeans.estimator import KMeans
 from dkmeans.modes import EstimatorSpec, ModeKeys

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dkmeans.data.points import as_points
 from dkmeans.errors import Invalid, InvalidType, check_integer, expected
 from dkmeans.initialization import NAMES
-from dkmeans.points import as_points
 
 InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dkmeans import answers, checkpoints, inference, outputs, storage
-from dkmeans.answers import check_width
+from dkmeans import checkpoints, storage
 from dkmeans.arguments import (
     InitialClusters,
     check_initial_clusters,
@@ -21,11 +20,12 @@ from dkmeans.arguments import (
     check_steps,
     choose_model_dir,
 )
-from dkmeans.batches import Batch
 from dkmeans.checkpoints import Checkpoint, Settings
 from dkmeans.config import NONE, RunConfig, positive
-from dkmeans.dataset import Dataset
+from dkmeans.data.batches import Batch
+from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers, Distance
+from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import (
     Invalid,
     InvalidCheckpoint,
@@ -39,12 +39,14 @@ from dkmeans.executors import Dask, Threads, open_executor
 from dkmeans.feature_columns.dense import DenseColumn
 from dkmeans.feature_columns.layout import Layout
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
-from dkmeans.hooks.watch import Watch, check_hooks
+from dkmeans.hooks.notifier import Notifier, check_hooks
 from dkmeans.initialization import RANDOM, Initialization, Rounds
-from dkmeans.inputs import InputFn, read_input
+from dkmeans.input_fn import InputFn, read_input
 from dkmeans.model import Model
 from dkmeans.modes import EstimatorSpec, ModeKeys
-from dkmeans.relocation import EmptyClusters
+from dkmeans.prediction import output as outputs
+from dkmeans.prediction import per_chunk, stream
+from dkmeans.prediction.stream import check_width
 from dkmeans.state import Score
 from dkmeans.training import Plan, train
 
@@ -99,8 +101,8 @@ class KMeans(Model):
         TypeError: an argument is not of the type it must be.
     """
 
-    ALL_DISTANCES = inference.ALL_DISTANCES
-    CLUSTER_INDEX = inference.CLUSTER_INDEX
+    ALL_DISTANCES = per_chunk.ALL_DISTANCES
+    CLUSTER_INDEX = per_chunk.CLUSTER_INDEX
     COSINE_DISTANCE = "cosine"
     KMEANS_PLUS_PLUS_INIT = "kmeans_plus_plus"
     RANDOM_INIT = "random"
@@ -417,7 +419,7 @@ class KMeans(Model):
         place = outputs.plan_output(os.fspath(output), whole, checkpoint, names)
         written = outputs.prepare(place)
         if not written.is_complete:
-            writing = outputs.Writing(inference.Task(self._centers(checkpoint), names), place)
+            writing = outputs.Writing(per_chunk.Task(self._centers(checkpoint), names), place)
             missing = outputs.missing(whole, place, written)
             with self._executor() as executor:
                 for _ in executor.map(outputs.write_region, missing, writing):
@@ -436,7 +438,7 @@ class KMeans(Model):
         self,
         hooks: Iterable[SessionRunHook] | None,
         saving_listeners: Iterable[CheckpointSaverListener] | None,
-    ) -> Watch:
+    ) -> Notifier:
         """Those to tell of training, with the one that draws charts."""
         told = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
@@ -448,7 +450,7 @@ class KMeans(Model):
         if self._draws_charts:
             every = self._config.save_summary_steps
             told = (*told, SummarySaverHook(every, output_dir=self.model_dir))
-        return Watch(self._settings, told, listeners)
+        return Notifier(self._settings, told, listeners)
 
     def _read(self, input_fn: InputFn, mode: str) -> Dataset:
         return read_input(input_fn, mode, self.params, self.config, self._layout)
@@ -491,10 +493,10 @@ class KMeans(Model):
         """The score of each of the first batches."""
         dataset = self._read(input_fn, ModeKeys.EVAL)
         check_width(dataset, checkpoint)
-        watch = Watch(checkpoint.settings, hooks)
+        watch = Notifier(checkpoint.settings, hooks)
         with self._executor() as executor:
             of = checkpoint, self._centers(checkpoint)
-            return answers.scores(dataset, *of, executor, watch, steps)
+            return stream.scores(dataset, *of, executor, watch, steps)
 
     def _predict(
         self,
@@ -507,12 +509,10 @@ class KMeans(Model):
     ) -> Iterator[dict[str, Any]]:
         dataset = self._read(input_fn, ModeKeys.PREDICT)
         check_width(dataset, checkpoint)
-        task = inference.Task(self._centers(checkpoint), tuple(names))
-        watch = Watch(checkpoint.settings, hooks)
+        task = per_chunk.Task(self._centers(checkpoint), tuple(names))
+        watch = Notifier(checkpoint.settings, hooks)
         with self._executor() as executor:
-            yield from answers.predictions(
-                dataset, checkpoint, task, executor, watch, single=single
-            )
+            yield from stream.predictions(dataset, checkpoint, task, executor, watch, single=single)
 
     def _specify(
         self, features: Any, labels: Any, mode: str, config: RunConfig | None
@@ -527,10 +527,10 @@ class KMeans(Model):
         dataset = self._read(lambda: (features, labels), mode)
         check_width(dataset, checkpoint)
         batch = next(dataset.batches(), Batch())
-        task = inference.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))
+        task = per_chunk.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))
         with open_executor(config.client) as executor:
-            predictions = answers.gathered(batch, task, executor)
-            (score,) = executor.map_reduce(inference.score, [batch], task.centers)
+            predictions = stream.gathered(batch, task, executor)
+            (score,) = executor.map_reduce(per_chunk.score, [batch], task.centers)
         exported = {name: {"output": values} for name, values in predictions.items()}
         exported["serving_default"] = exported[self.CLUSTER_INDEX]
         return EstimatorSpec(

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dkmeans.backends import select
-from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
+from dkmeans.data.sources.memory import in_memory
 from dkmeans.distance import Centers, Distance, project
+from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
 from dkmeans.executors import Executor
-from dkmeans.relocation import EmptyClusters, fill, sums_and_farthest
 from dkmeans.schedule import Schedule
-from dkmeans.sources.memory import in_memory
 from dkmeans.state import PartialSums, SideBySide, TrainState
 
 

@@ -55,7 +55,7 @@ class Model:
 
     def latest_checkpoint(self) -> str | None:
         """The full path of the latest checkpoint, or None."""
-        name = checkpoints.Head.read(self.model_dir).latest
+        name = checkpoints.Manifest.read(self.model_dir).latest
         return storage.join(self.model_dir, name) if name else None
 
     def eval_dir(self, name: str | None = None) -> str:
@@ -189,7 +189,7 @@ class Model:
         checkpoint_path: str | None,
     ) -> bytes:
         with needs("a SavedModel", "savedmodel"):
-            from dkmeans.exports import saved_models  # noqa: PLC0415 an extra
+            from dkmeans.exports.savedmodel import files as saved_model  # noqa: PLC0415 an extra
         if not functions or not set(functions) <= set(ModeKeys):
             must = ", ".join(repr(str(mode)) for mode in ModeKeys)
             got = ", ".join(map(repr, functions)) or "none"
@@ -198,7 +198,7 @@ class Model:
         receivers = {
             ModeKeys(each): self._receiver(given, name) for each, given in functions.items()
         }
-        files = saved_models.files(checkpoint, receivers, as_text=as_text)
+        files = saved_model.files(checkpoint, receivers, as_text=as_text)
         whole = {**directories.assets(assets_extra), **files}
         with directories.writable("export_dir_base", base) as address:
             return os.fsencode(directories.write(address, whole))
@@ -223,8 +223,8 @@ class Model:
             ValueError: there is no checkpoint, or the file would be larger than 2 GiB.
         """
         with needs("an ONNX file", "onnx"):
-            from dkmeans.exports import onnx_models  # noqa: PLC0415 an extra
-        data = onnx_models.model(self.checkpoint(checkpoint_path))
+            from dkmeans.exports import onnx_model  # noqa: PLC0415 an extra
+        data = onnx_model.model(self.checkpoint(checkpoint_path))
         with directories.writable("path", path) as address:
             storage.write_whole(address, data)
 
@@ -241,5 +241,5 @@ class Model:
             ValueError: there is no checkpoint.
         """
         with needs("to_sklearn", "sklearn"):
-            from dkmeans.exports import sklearn_models  # noqa: PLC0415 an extra
-        return sklearn_models.model(self.checkpoint(checkpoint_path))
+            from dkmeans.exports import sklearn_model  # noqa: PLC0415 an extra
+        return sklearn_model.model(self.checkpoint(checkpoint_path))

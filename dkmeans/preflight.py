@@ -10,16 +10,16 @@ from itertools import islice
 import numpy as np
 
 from dkmeans.backends import select
-from dkmeans.batches import Batch
-from dkmeans.chunks import TARGET_BYTES, Chunk, Source, finite_points
 from dkmeans.config import MEMORY, NONE
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import TARGET_BYTES, Chunk, Source, finite_points
+from dkmeans.data.points import point_dtype
+from dkmeans.data.sources.zarr_array import ZarrRows
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import Invalid
 from dkmeans.executors import Executor
-from dkmeans.executors.memory import Memory
+from dkmeans.executors.budget import Memory
 from dkmeans.executors.runs import AHEAD
-from dkmeans.points import point_dtype
-from dkmeans.sources.zarr_array import ZarrRows
 
 # Storage chunks smaller than this cost more to ask for than to read; so many of them matter.
 _SMALL_BYTES, _MANY = 2**17, 1000

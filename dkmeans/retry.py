@@ -94,7 +94,7 @@ def is_outage(error: BaseException) -> bool:
     return any(getattr(error, name, None) in _STATUSES for name in ("status", "status_code"))
 
 
-def patiently(what: str, action: Callable[[], R]) -> R:
+def with_retries(what: str, action: Callable[[], R]) -> R:
     """Do something with storage; where storage does not answer, do it again, later and later.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from dkmeans.batches import Batch
+from dkmeans.data.batches import Batch
 
 
 @dataclass(frozen=True, slots=True)

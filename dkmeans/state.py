@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from itertools import repeat
@@ -80,15 +79,15 @@ class Farthest:
 
     Attributes:
         rows: (m, d) float64, m <= `most`: what a copy of each adds to its center's sum.
-        apart: (m,) float64, their distances.
-        winners: (m,) int64, the centers that won them.
+        distances: (m,) float64, their distances.
+        clusters: (m,) int64, the centers that won them.
         copies: (m,) int64, how many rows each is.
         most: How many different rows are kept.
     """
 
     rows: FloatArray
-    apart: FloatArray
-    winners: IndexArray
+    distances: FloatArray
+    clusters: IndexArray
     copies: IndexArray
     most: int
 
@@ -96,8 +95,8 @@ class Farthest:
     def among(
         cls,
         rows: FloatArray,
-        apart: FloatArray,
-        winners: IndexArray,
+        distances: FloatArray,
+        clusters: IndexArray,
         copies: IndexArray,
         most: int,
     ) -> Self:
@@ -105,23 +104,23 @@ class Farthest:
         rows = np.ascontiguousarray(rows) + 0.0  # -0.0 is 0.0
         bits = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
         order = np.argsort(bits, kind="stable")
-        order = order[np.argsort(-apart[order], kind="stable")]
-        bits, distance = bits[order], apart[order]
+        order = order[np.argsort(-distances[order], kind="stable")]
+        bits, distance = bits[order], distances[order]
         is_new = np.ones(len(order), bool)
         is_new[1:] = (bits[1:] != bits[:-1]) | (distance[1:] != distance[:-1])
         firsts = np.flatnonzero(is_new)
         chosen = order[firsts[:most]]
         totals = np.add.reduceat(copies[order], firsts) if len(firsts) else copies
-        return cls(rows[chosen], apart[chosen], winners[chosen], totals[:most], most)
+        return cls(rows[chosen], distances[chosen], clusters[chosen], totals[:most], most)
 
     def __len__(self) -> int:
-        return len(self.apart)
+        return len(self.distances)
 
     def __add__(self, other: Farthest) -> Farthest:
         return Farthest.among(
             np.concatenate([self.rows, other.rows]),
-            np.concatenate([self.apart, other.apart]),
-            np.concatenate([self.winners, other.winners]),
+            np.concatenate([self.distances, other.distances]),
+            np.concatenate([self.clusters, other.clusters]),
             np.concatenate([self.copies, other.copies]),
             self.most,
         )
@@ -212,64 +211,3 @@ class TrainState:
     relocated_clusters: int = 0
     losses: tuple[float, ...] = ()
     rows: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Start:
-    """One of the starts of a fit.
-
-    Attributes:
-        state: Where it stands. Its step is the fit's, also where it goes no further.
-        reason: Why it goes no further; None: it does.
-        steps: How many steps it has taken.
-    """
-
-    state: TrainState
-    reason: StopReason | None = None
-    steps: int = 0
-
-    @property
-    def mean_distance(self) -> float:
-        """The mean distance of a row in the last whole iteration; infinite before there is one."""
-        if self.state.inertia is None:
-            return math.inf
-        return self.state.inertia / max(1, self.state.inertia_rows)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fit:
-    """The starts of a fit, which are trained side by side over the same rows: one or more."""
-
-    starts: tuple[Start, ...]
-
-    @property
-    def best(self) -> int:
-        """The number of the start that fits its rows best so far, the lowest among equals."""
-        return min(range(len(self.starts)), key=lambda r: self.starts[r].mean_distance)
-
-    @property
-    def state(self) -> TrainState:
-        """Where the best start stands."""
-        return self.starts[self.best].state
-
-    @property
-    def step(self) -> int:
-        """How many steps have been completed since initialization."""
-        return self.starts[0].state.step
-
-    @property
-    def running(self) -> tuple[int, ...]:
-        """The numbers of the starts that go on."""
-        return tuple(r for r, start in enumerate(self.starts) if start.reason is None)
-
-    @property
-    def pending_steps(self) -> int:
-        """How many steps of an iteration have been taken by those that go on."""
-        return max(start.state.pending_steps for start in self.starts)
-
-    def describe(self) -> Iterator[str]:
-        """A sentence on each start, for people, where there are several."""
-        for r, start in enumerate(self.starts if len(self.starts) > 1 else ()):
-            loss = "none yet" if start.state.inertia is None else f"{start.state.inertia:.6g}"
-            kept = ", the best" if r == self.best else ""
-            yield f"start {r}: loss {loss} after {start.steps} steps{kept}"

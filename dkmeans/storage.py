@@ -27,7 +27,7 @@ from zarr.abc.store import Store
 from zarr.errors import BaseZarrError
 
 from dkmeans.errors import Conflict, Invalid, InvalidData
-from dkmeans.retry import REQUESTS, first_line, patiently
+from dkmeans.retry import REQUESTS, first_line, with_retries
 
 _AZURE = ("az", "abfs", "abfss", "azure")
 _OBJECT_STORES = ("s3", "s3a", "gs", *_AZURE)
@@ -111,7 +111,7 @@ def read(address: str) -> Versioned | None:
     Raises:
         InvalidData: an object store refuses; Outage: nobody answers.
     """
-    return patiently(address, lambda: _read(address))
+    return with_retries(address, lambda: _read(address))
 
 
 def replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
@@ -129,7 +129,7 @@ def replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
         Conflict: something else stands there by now.
         Outage: nobody answers; the bytes may have been put there, or may not.
     """
-    return patiently(address, lambda: _replace(address, data, seen))
+    return with_retries(address, lambda: _replace(address, data, seen))
 
 
 def tells_writers_apart(probe: str) -> bool:
@@ -157,7 +157,7 @@ def write(address: str, data: bytes) -> None:
     Raises:
         Outage: nobody answers.
     """
-    patiently(address, lambda: _write(address, data))
+    with_retries(address, lambda: _write(address, data))
 
 
 def write_whole(address: str, data: bytes) -> None:
@@ -180,7 +180,7 @@ def children(address: str) -> list[str]:
     """
     fs, path = filesystem(address)
     try:
-        found = patiently(address, lambda: fs.ls(path, detail=False))
+        found = with_retries(address, lambda: fs.ls(path, detail=False))
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(map(_last, found))
@@ -201,7 +201,7 @@ def remove(address: str) -> None:
     """
     fs, path = filesystem(address)
     with contextlib.suppress(FileNotFoundError):
-        patiently(address, lambda: fs.rm(path, recursive=True))
+        with_retries(address, lambda: fs.rm(path, recursive=True))
 
 
 def clear(address: str, keep: str) -> None:

@@ -10,19 +10,20 @@ from itertools import chain
 import numpy as np
 
 from dkmeans import checkpoints
-from dkmeans.batches import Batch
-from dkmeans.checkpoints import Head, Settings, Stop
+from dkmeans.checkpoints import Manifest, Settings, Stop
 from dkmeans.config import RunConfig
-from dkmeans.dataset import Dataset
+from dkmeans.data.batches import Batch
+from dkmeans.data.dataset import Dataset
+from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import Conflict, Outage
 from dkmeans.executors import Executor
-from dkmeans.hooks.watch import Watch
+from dkmeans.fit import Fit, Start
+from dkmeans.hooks.notifier import Notifier
 from dkmeans.initialization import Initialization
 from dkmeans.lloyd import Rules, converged, iterate
 from dkmeans.preflight import examine
-from dkmeans.relocation import EmptyClusters
 from dkmeans.report import Effort, Progress, logger, report_progress
-from dkmeans.state import Fit, Start, StopReason, TrainState
+from dkmeans.state import StopReason, TrainState
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,9 @@ def train(
     plan: Plan,
     dataset: Dataset,
     fit: Fit | None,
-    head: Head,
+    head: Manifest,
     executor: Executor,
-    watch: Watch,
+    watch: Notifier,
 ) -> StopReason:
     """Train until something stops it; the state is saved then, whatever it was.
 
@@ -151,7 +152,7 @@ def _until_stopped(
     fit: Fit,
     executor: Executor,
     saver: _Saver,
-    watch: Watch,
+    watch: Notifier,
 ) -> Iterator[tuple[Fit, StopReason | None]]:
     """The fit after each step; at the end, perhaps once more, with the reason why it is one."""
     limit = None if plan.last_step is None else plan.last_step - fit.step
@@ -180,7 +181,7 @@ def _until_stopped(
     yield fit, _end(plan, fit, watch)
 
 
-def _end(plan: Plan, fit: Fit, watch: Watch) -> StopReason:
+def _end(plan: Plan, fit: Fit, watch: Notifier) -> StopReason:
     """Why there are no more steps."""
     if watch.should_stop():
         return StopReason.STOPPED
@@ -264,12 +265,12 @@ def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, effort: Ef
 class _Saver:
     """Saves states as often as the configuration says, and once at the end."""
 
-    def __init__(self, plan: Plan, head: Head, fit: Fit | None, watch: Watch) -> None:
+    def __init__(self, plan: Plan, head: Manifest, fit: Fit | None, watch: Notifier) -> None:
         self._plan = plan
         self._head = head
         self._watch = watch
         self._attempt, self._attempted_step = "", -1
-        checkpoints.sweep(plan.model_dir, self._head)
+        checkpoints.remove_orphans(plan.model_dir, self._head)
         self._saved_at = time.monotonic()
         self._saved_step = fit.step if fit else None
         self._seconds = 0.0
@@ -291,8 +292,7 @@ class _Saver:
         began = time.monotonic()
         self._attempt, self._attempted_step = checkpoints.new_name(fit.step), fit.step
         self._head = checkpoints.save(
-            *(plan.model_dir, self._head, fit.state, plan.settings, stop, keep, self._attempt),
-            fit.starts,
+            *(plan.model_dir, self._head, fit, plan.settings, stop, keep, self._attempt)
         )
         self._saved_at, self._saved_step = time.monotonic(), fit.step
         self._seconds += self._saved_at - began
@@ -315,7 +315,7 @@ class _Saver:
             )
 
     def _save_last(self, fit: Fit) -> None:
-        now = Head.read(self._plan.model_dir)
+        now = Manifest.read(self._plan.model_dir)
         if now.latest == self._attempt:  # the interrupt came when the save was as good as done
             self._head = now
             if fit.step == self._attempted_step:

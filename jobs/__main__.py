@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from dkmeans_jobs import demo, evaluate, export, info, plan, predict, train
-from dkmeans_jobs.arguments import parse
+from dkmeans_jobs.command_line import parse
 from dkmeans_jobs.console import TEXT, print_result, say, told
 from dkmeans_jobs.signals import Terminated, termination_heeded
 

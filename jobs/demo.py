@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import zarr
 from dkmeans_jobs import evaluate, predict, train
-from dkmeans_jobs.arguments import parse
+from dkmeans_jobs.command_line import parse
 from numpy.typing import NDArray
 from pyarrow import csv
 from rich.console import Console

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dkmeans_jobs.cluster import open_client
-from dkmeans_jobs.data import open_input
-from dkmeans_jobs.model import open_model
+from dkmeans_jobs.client import open_client
+from dkmeans_jobs.input import open_input
+from dkmeans_jobs.model_dir import open_model
 
 from dkmeans import RunConfig
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dkmeans_jobs.model import about_starts, remembered_input
+from dkmeans_jobs.model_dir import about_starts, remembered_input
 from dkmeans_jobs.status import status, told
 
 from dkmeans import Invalid
 from dkmeans.backends import select
-from dkmeans.checkpoints import Head
+from dkmeans.checkpoints import Manifest
 from dkmeans.config import BACKENDS
 from dkmeans.model import Model
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "trained_on": trained_on.get("input"),
         "training": told(job) if job else None,
         "progress": job.progress if job else None,
-        "checkpoints": list(Head.read(arguments.model_dir).names),
+        "checkpoints": list(Manifest.read(arguments.model_dir).names),
     }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dkmeans_jobs.cluster import open_client
-from dkmeans_jobs.data import open_input
+from dkmeans_jobs.client import open_client
+from dkmeans_jobs.input import open_input
 
 from dkmeans.config import AUTO
 from dkmeans.distance import Distance

@@ -6,9 +6,9 @@ import argparse
 import time
 from typing import Any
 
-from dkmeans_jobs.cluster import open_client
-from dkmeans_jobs.data import open_input
-from dkmeans_jobs.model import open_model
+from dkmeans_jobs.client import open_client
+from dkmeans_jobs.input import open_input
+from dkmeans_jobs.model_dir import open_model
 
 from dkmeans import RunConfig
 

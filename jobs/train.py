@@ -7,16 +7,16 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from dkmeans_jobs.cluster import open_client
-from dkmeans_jobs.data import open_input
-from dkmeans_jobs.model import about_starts, remember_input, remembered_input
+from dkmeans_jobs.client import open_client
+from dkmeans_jobs.input import open_input
+from dkmeans_jobs.model_dir import about_starts, remember_input, remembered_input
 from dkmeans_jobs.status import noted
 
 from dkmeans import Dataset, Invalid, KMeans, RunConfig, checkpoints
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.config import AUTO
+from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.hooks import PrometheusHook
-from dkmeans.relocation import EmptyClusters
 from dkmeans.state import StopReason
 
 _TOLERANCE = 1e-4

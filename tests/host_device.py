@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dkmeans.backends.launches import DEFINED, THREADS
+from dkmeans.backends.cuda.launches import DEFINED, THREADS
 
 HERE = Path(__file__).parent
-SOURCE = files("dkmeans.backends") / "cuda_kernels.cu"
+SOURCE = files("dkmeans.backends.cuda") / "kernels.cu"
 # Between barriers, and what is added up, must be as the device does it: nothing fused unasked.
 FLAGS = ["-std=c++17", "-O1", "-march=native", "-ffp-contract=off", "-shared", "-fPIC"]
 FLAGS += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"]

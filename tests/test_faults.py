@@ -185,7 +185,7 @@ def test_a_cluster_that_adapts_gives_the_same_bits(rows, calm):
 
 
 def test_a_cluster_without_workers_is_waited_for_and_given_up(rows, calm, caplog, monkeypatch):
-    monkeypatch.setattr("dkmeans.executors.cluster._LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("dkmeans.executors.dask.cluster._LOOK_SECONDS", 0.2)
     with workers(0) as (cluster, client):
         adder = threading.Timer(1, cluster.scale, [1])
         adder.start()
@@ -193,7 +193,7 @@ def test_a_cluster_without_workers_is_waited_for_and_given_up(rows, calm, caplog
         assert caplog.text.count("has no workers; waiting for some") == 1
         adder.join()
         cluster.scale(0)
-        monkeypatch.setattr("dkmeans.executors.cluster._DESERTED_SECONDS", 0.6)
+        monkeypatch.setattr("dkmeans.executors.dask.cluster._DESERTED_SECONDS", 0.6)
         with pytest.raises(Outage, match=r"the cluster at .* has had no workers for"):
             fit(client, rows)
 
@@ -267,9 +267,9 @@ def test_workers_lost_together_of_which_one_comes_back_at_its_address_are_not_wa
     rows, calm, monkeypatch, caplog, done
 ):
     if done == "some":  # a task for each run, and not for a share
-        monkeypatch.setattr("dkmeans.executors.dask_workers._LONG_SECONDS", 0)
-    monkeypatch.setattr("dkmeans.executors.cluster._LOOK_SECONDS", 0.2)
-    monkeypatch.setattr("dkmeans.executors.cluster._IDLE_SECONDS", 1)
+        monkeypatch.setattr("dkmeans.executors.dask.driver._LONG_SECONDS", 0)
+    monkeypatch.setattr("dkmeans.executors.dask.cluster._LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("dkmeans.executors.dask.cluster._IDLE_SECONDS", 1)
     with ExitStack() as stack:
         cluster = Processes(stack, free_port())
         ports = free_port(), free_port()

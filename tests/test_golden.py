@@ -11,14 +11,14 @@ import pytest
 
 from dkmeans import KMeans
 from dkmeans.checkpoints import Settings
-from dkmeans.dataset import Dataset
+from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Distance
 from dkmeans.executors import Threads
 from dkmeans.hooks import HistoryHook
 from dkmeans.lloyd import Rules, iterate
 from dkmeans.state import TrainState
 
-FILES = sorted((Path(__file__).parent / "data").glob("*.npz"))
+FILES = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 NAMES = [path.stem for path in FILES]
 # The original moves this one's empty center to the origin, which is not copied.
 EMPTY = "fb_euclid_empty_cluster"
@@ -32,7 +32,7 @@ close = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def read(name):
-    with np.load(Path(__file__).parent / "data" / f"{name}.npz") as data:
+    with np.load(Path(__file__).parent / "golden" / f"{name}.npz") as data:
         arrays = {key: data[key] for key in data.files}
     case = SimpleNamespace(**json.loads(str(arrays.pop("params"))))
     case.arrays = arrays

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dkmeans.dataset import Dataset
+from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers, Distance
+from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.executors import Threads
 from dkmeans.lloyd import Rules, accumulate, converged, iterate, update
-from dkmeans.relocation import EmptyClusters
 from dkmeans.schedule import Schedule
 from dkmeans.state import PartialSums, TrainState
 from tests import reference

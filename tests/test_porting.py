@@ -43,7 +43,7 @@ def test_the_ported_example_trains_in_its_first_call(capsys):
     kmeans = names["kmeans"].train(names["input_fn"])
     first, latest = (
         checkpoints.load(f"{kmeans.model_dir}/{name}").state
-        for name in checkpoints.Head.read(kmeans.model_dir).names
+        for name in checkpoints.Manifest.read(kmeans.model_dir).names
     )
     assert (first.step, latest.step) == (0, 1)
     assert (first.centers != latest.centers).any()
@@ -57,7 +57,7 @@ def test_the_ported_hook_stops_training(ported, capsys):
 def test_every_test_that_the_guide_names_is_there():
     assert len(NAMED) > 80
     for file, name in NAMED:
-        assert f"\ndef {name}(" in (TESTS / file).read_text(), f"{file} has no {name}"
+        assert f"\ndef {name}(" in next(TESTS.rglob(file)).read_text(), f"{file} has no {name}"
 
 
 def test_every_promise_and_difference_names_the_test_that_holds_it():

@@ -10,7 +10,7 @@ import zarr
 from dkmeans import Dataset, Invalid, KMeans, RunConfig
 from dkmeans.distance import Distance
 from dkmeans.executors import Dask, Threads
-from dkmeans.executors.memory import Memory, room
+from dkmeans.executors.budget import Memory, room
 from dkmeans.preflight import examine, readable, seconds_per_iteration
 
 GB = 10**9

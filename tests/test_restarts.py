@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from dkmeans import Dataset, InvalidCheckpoint, KMeans, RunConfig, checkpoints
-from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk
+from dkmeans.checkpoints import loading
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
 from dkmeans.distance import Distance
 from dkmeans.executors import Threads
+from dkmeans.fit import Fit, Start
 from dkmeans.lloyd import Rules, iterate
 from dkmeans.schedule import Schedule
-from dkmeans.state import Fit, Start, StopReason, TrainState
+from dkmeans.state import StopReason, TrainState
 from tests.numbered import Numbers
 from tests.reference import METRICS
 
@@ -132,10 +134,10 @@ def test_starts_that_had_converged_rest_on_when_training_was_cut_short(monkeypat
     own, save = model(5, **settings), checkpoints.save
     interrupts = [KeyboardInterrupt]
 
-    def interrupted(model_dir, head, state, *rest):
-        if state.step == min(steps) + 1 and interrupts:
+    def interrupted(model_dir, head, fit, *rest):
+        if fit.step == min(steps) + 1 and interrupts:
             raise interrupts.pop()
-        return save(model_dir, head, state, *rest)
+        return save(model_dir, head, fit, *rest)
 
     monkeypatch.setattr(checkpoints, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -267,7 +269,7 @@ def test_empty_clusters_are_relocated_in_each_start():
 
 def test_a_fit_of_one_start_is_saved_as_one_state(tmp_path):
     estimator = model(1, str(tmp_path)).train(lambda: iter(batches_of(2)))
-    arrays, about = checkpoints._read(estimator.latest_checkpoint())
+    arrays, about = loading._read(estimator.latest_checkpoint())
     assert set(arrays) == {"centers", "counts"}
     assert set(about) == {
         *("format", "step", "inertia", "empty_clusters", "pending_steps", "pending_inertia"),
@@ -286,7 +288,7 @@ def test_all_starts_of_a_checkpoint_come_back(tmp_path, best):
         for number, (start, loss) in enumerate(zip(found.fit.starts, losses, strict=True))
     )
     fit = Fit(starts)
-    checkpoints.save(own.model_dir, head, fit.state, found.settings, None, 5, None, starts)
+    checkpoints.save(own.model_dir, head, fit, found.settings, None, 5)
     again = checkpoints.latest(own.model_dir)
     assert again.fit.best == best
     for start, saved in zip(again.fit.starts, starts, strict=True):

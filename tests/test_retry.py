@@ -14,7 +14,7 @@ from dkmeans import Dataset, Invalid, InvalidData, Outage
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Threads
 from dkmeans.lloyd import accumulate
-from dkmeans.retry import is_outage, patiently
+from dkmeans.retry import is_outage, with_retries
 
 ANSWER = "Generic S3 error: Error performing GET - Server returned non-2xx status code: {}: x"
 
@@ -94,7 +94,7 @@ def failing(times, error):
 
 def test_what_fails_for_a_while_is_tried_again_and_each_time_is_told(caplog):
     action, calls = failing(3, OSError(errno.ESTALE, "Stale file handle"))
-    assert patiently("rows 1 to 9 of x.npy", action) == "read"
+    assert with_retries("rows 1 to 9 of x.npy", action) == "read"
     assert len(calls) == 4
     told = [record.getMessage() for record in caplog.records]
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
@@ -105,7 +105,7 @@ def test_what_fails_for_a_while_is_tried_again_and_each_time_is_told(caplog):
 def test_what_fails_for_too_long_is_an_outage():
     action, calls = failing(10**6, TimeoutError("late"))
     with pytest.raises(Outage, match=r"x\.npy cannot be reached: late"):
-        patiently("x.npy", action)
+        with_retries("x.npy", action)
     assert 3 < len(calls) < 100
 
 
@@ -113,7 +113,7 @@ def test_what_fails_for_too_long_is_an_outage():
 def test_what_will_not_get_better_is_not_tried_again(error):
     action, calls = failing(1, error)
     with pytest.raises(type(error)):
-        patiently("x.npy", action)
+        with_retries("x.npy", action)
     assert len(calls) == 1
 
 

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from dkmeans import Conflict, storage
-from dkmeans.sources import zarr_array
+from dkmeans.data.sources import zarr_array
 
 PLACES = ["disk", "memory", "s3"]
 

@@ -21,6 +21,7 @@ from dkmeans import (
     checkpoints,
     limit_epochs,
 )
+from dkmeans.fit import Fit
 from dkmeans.state import StopReason
 from tests import reference
 from tests.reference import EUCLIDEAN, METRICS
@@ -489,7 +490,9 @@ def test_the_reason_for_stopping_is_told(caplog):
 def test_checkpoints_are_saved_every_so_many_steps(steps):
     config = RunConfig(save_checkpoints_steps=steps, keep_checkpoint_max=0)
     estimator = model(config=config).train(lambda: iter(batches_of(10)))
-    saved = [int(name.split("-")[1]) for name in checkpoints.Head.read(estimator.model_dir).names]
+    saved = [
+        int(name.split("-")[1]) for name in checkpoints.Manifest.read(estimator.model_dir).names
+    ]
     assert sorted({0, *range(steps, 11, steps), 10}) == sorted(set(saved))
 
 
@@ -497,15 +500,16 @@ def test_a_resumed_call_counts_the_steps_to_its_next_checkpoint_from_its_first(t
     config = RunConfig(save_checkpoints_steps=4, keep_checkpoint_max=0)
     model(tmp_path, config=config).train(lambda: iter(batches_of(5)))
     model(tmp_path, config=config).train(lambda: iter(batches_of(6)))
-    saved = {int(name.split("-")[1]) for name in checkpoints.Head.read(str(tmp_path)).names}
+    saved = {int(name.split("-")[1]) for name in checkpoints.Manifest.read(str(tmp_path)).names}
     assert saved == {0, 4, 5, 9, 11}
 
 
 def other_driver(model_dir, step):
     """What another driver does to a model: it saves, of a later step."""
     head, found = checkpoints.open_latest(model_dir)
-    state = replace(found.state, step=step)
-    checkpoints.save(model_dir, head, state, found.settings, None, 5)
+    (start,) = found.fit.starts
+    fit = Fit((replace(start, state=replace(start.state, step=step)),))
+    checkpoints.save(model_dir, head, fit, found.settings, None, 5)
 
 
 def test_a_driver_that_is_overtaken_says_so_and_leaves_the_others_checkpoint(tmp_path):
@@ -543,10 +547,10 @@ def test_an_interrupt_while_the_closing_checkpoint_is_written_loses_nothing(tmp_
     own = KMeans(2, str(tmp_path), seed=1)
     save, interrupts = checkpoints.save, [KeyboardInterrupt]
 
-    def interrupted(model_dir, head, state, *rest):
-        if state.step == 5 and interrupts:
+    def interrupted(model_dir, head, fit, *rest):
+        if fit.step == 5 and interrupts:
             raise interrupts.pop()
-        return save(model_dir, head, state, *rest)
+        return save(model_dir, head, fit, *rest)
 
     monkeypatch.setattr(checkpoints, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -561,8 +565,8 @@ def test_an_interrupt_just_after_the_closing_checkpoint_is_written_saves_it_once
     own = KMeans(2, str(tmp_path), seed=1)
     save = checkpoints.save
 
-    def interrupted(model_dir, head, state, *rest):
-        save(model_dir, head, state, *rest)
+    def interrupted(model_dir, head, fit, *rest):
+        save(model_dir, head, fit, *rest)
         raise KeyboardInterrupt
 
     own.train(lambda: rows, steps=1)
@@ -570,7 +574,7 @@ def test_an_interrupt_just_after_the_closing_checkpoint_is_written_saves_it_once
     with pytest.raises(KeyboardInterrupt):
         own.train(lambda: rows, steps=4)
     assert own.get_variable_value("global_step") == 5
-    assert len(checkpoints.Head.read(own.model_dir).names) == 3
+    assert len(checkpoints.Manifest.read(own.model_dir).names) == 3
 
 
 def test_a_store_that_tells_drivers_apart_is_trained_on_without_a_word(s3, caplog):

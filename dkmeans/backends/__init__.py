@@ -12,7 +12,7 @@ from dkmeans.distance import Centers
 from dkmeans.errors import Invalid, expected
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
-_MODULES = {"cuda": "cuda", "native": "native", "numpy": "numpy"}
+_MODULES = {"cuda": "cuda.backend", "native": "native.backend", "numpy": "numpy"}
 
 logger = logging.getLogger("dkmeans")
 

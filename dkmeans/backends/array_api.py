@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.backends import numpy as on_host
-from dkmeans.backends.scores import Rounding, shifted
+from dkmeans.backends.rounding import Rounding, shifted
 from dkmeans.distance import (
     SMALLEST_SQUARED_NORM,
     Centers,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import threadpool_info
 
-from dkmeans.backends.scores import Rounding, shifted
+from dkmeans.backends.rounding import Rounding, shifted
 from dkmeans.distance import (
     Centers,
     Distance,

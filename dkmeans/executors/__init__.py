@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk
 from dkmeans.config import NONE
-from dkmeans.executors.dask_workers import Dask
-from dkmeans.executors.memory import Memory
-from dkmeans.executors.runs import Spent
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
+from dkmeans.executors.budget import Memory
+from dkmeans.executors.dask.driver import Dask
+from dkmeans.executors.runs import Cost
 from dkmeans.executors.threads import Threads
 from dkmeans.state import M
 
@@ -34,7 +34,7 @@ class Executor(Protocol):
         threads: How many threads they had.
     """
 
-    spent: Spent
+    spent: Cost
     workers: int
     threads: int
 

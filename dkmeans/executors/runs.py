@@ -20,12 +20,12 @@ from itertools import accumulate, islice
 from time import perf_counter
 from typing import Generic, TypeVar
 
-from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
+from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.executors.cores import usable_cores
-from dkmeans.executors.paces import Pace
+from dkmeans.executors.dask.dealing import Throughput
 from dkmeans.retry import Retries, retries
-from dkmeans.sources.memory import MemoryRows
 from dkmeans.state import FloatArray, M, fold
 
 V = TypeVar("V")
@@ -70,7 +70,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Cost:
     """What threads have spent, together: a monoid under `+`.
 
     Attributes:
@@ -83,13 +83,13 @@ class Spent:
     read: float = 0.0
     compute: float = 0.0
     retries: int = 0
-    paces: Mapping[str, Pace] = field(default_factory=dict)
+    paces: Mapping[str, Throughput] = field(default_factory=dict)
 
-    def __add__(self, other: Spent) -> Spent:
+    def __add__(self, other: Cost) -> Cost:
         paces = dict(self.paces)
         for worker, pace in other.paces.items():
-            paces[worker] = paces.get(worker, Pace()) + pace
-        return Spent(
+            paces[worker] = paces.get(worker, Throughput()) + pace
+        return Cost(
             self.read + other.read,
             self.compute + other.compute,
             self.retries + other.retries,
@@ -103,7 +103,7 @@ class Fold(Generic[M]):
 
     run: Run
     total: M
-    spent: Spent = Spent()
+    spent: Cost = Cost()
 
     def __add__(self, other: Fold[M]) -> Fold[M]:
         run = replace(self.run, stop=other.run.stop)
@@ -111,7 +111,7 @@ class Fold(Generic[M]):
 
     def by(self, worker: str) -> Fold[M]:
         """The same, as done by a worker."""
-        pace = Pace(self.run.size, self.spent.read + self.spent.compute)
+        pace = Throughput(self.run.size, self.spent.read + self.spent.compute)
         return replace(self, spent=replace(self.spent, paces={worker: pace}))
 
 
@@ -189,7 +189,7 @@ def loaded(run: Batch) -> Iterator[Chunk]:
                 reading.cancel()
 
 
-def fold_runs(
+def reduce_runs(
     function: Callable[[Chunk, V], M], runs: Sequence[Run], chunks: Batch, value: V
 ) -> list[Fold[M]]:
     """`function` of each chunk and a value, added up by `fold`, for each run.
@@ -226,7 +226,7 @@ def _fold(
             yield part
 
     total = fold(parts())
-    return Fold(run, total, Spent(waited, computed, tried.count - before))
+    return Fold(run, total, Cost(waited, computed, tried.count - before))
 
 
 def merged(folds: Iterable[Fold[M]]) -> list[Fold[M]]:
@@ -239,7 +239,7 @@ def merged(folds: Iterable[Fold[M]]) -> list[Fold[M]]:
     return stack
 
 
-def fold_batches(folds: Sequence[Fold[M]], batches: int) -> list[M]:
+def reduce_batches(folds: Sequence[Fold[M]], batches: int) -> list[M]:
     """For each batch, by its number, the fold of all its runs, which are in order."""
     found: list[list[Fold[M]]] = [[] for _ in range(batches)]
     for each in folds:

@@ -12,14 +12,14 @@ from types import TracebackType
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from dkmeans.batches import Batch
-from dkmeans.cache import keeping, kept
-from dkmeans.chunks import Chunk
 from dkmeans.config import NONE
+from dkmeans.data.batches import Batch
+from dkmeans.data.cache import cache_budget, row_cache
+from dkmeans.data.chunks import Chunk
 from dkmeans.executors import cores
-from dkmeans.executors.ahead import in_order
-from dkmeans.executors.memory import Memory, keeping_of, own_room, system_limit
-from dkmeans.executors.runs import Fold, Run, Spent, fold_batches, fold_runs, plan
+from dkmeans.executors.budget import Memory, budget_for, free_cache_bytes, system_limit
+from dkmeans.executors.in_order import in_order
+from dkmeans.executors.runs import Cost, Fold, Run, plan, reduce_batches, reduce_runs
 from dkmeans.state import M
 
 R = TypeVar("R")
@@ -43,7 +43,7 @@ class Threads(AbstractContextManager["Threads"]):
         self._stopped = Event()
         self._fit, self._cache = uuid4().hex, cache
         self._context: Context | None = None
-        self.spent, self.workers, self.threads = Spent(), 1, self._count
+        self.spent, self.workers, self.threads = Cost(), 1, self._count
 
     def __str__(self) -> str:
         return f"{self._count} threads of this process"
@@ -56,12 +56,12 @@ class Threads(AbstractContextManager["Threads"]):
     ) -> None:
         self._stopped.set()
         self._pool.shutdown(cancel_futures=True)
-        kept.forget(self._fit)
+        row_cache.evict_fit(self._fit)
 
     def memory(self) -> Memory:
         """See `Executor`."""
         limit = system_limit()
-        return Memory(1, self._count, limit, own_room(limit))
+        return Memory(1, self._count, limit, free_cache_bytes(limit))
 
     def map_reduce(
         self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
@@ -79,8 +79,8 @@ class Threads(AbstractContextManager["Threads"]):
                 # Woken once: a thread that is woken for each result takes the interpreter away.
                 wait(pending.values(), return_when=FIRST_EXCEPTION)
                 folds = [part for run in runs for part in pending[run].result()]
-                self.spent = sum((fold.spent for fold in folds), Spent())
-                return fold_batches(folds, len(batches))
+                self.spent = sum((fold.spent for fold in folds), Cost())
+                return reduce_batches(folds, len(batches))
             except BaseException:
                 self._stopped.set()
                 _cancel(pending.values())
@@ -101,7 +101,7 @@ class Threads(AbstractContextManager["Threads"]):
         if self._context is None:
             self._context = copy_context()
             limit = None if self._cache != NONE else sys.maxsize  # which spares finding it out
-            self._context.run(keeping.set, keeping_of(self._fit, self._cache, limit))
+            self._context.run(cache_budget.set, budget_for(self._fit, self._cache, limit))
         return self._context
 
     def _fold(
@@ -114,7 +114,7 @@ class Threads(AbstractContextManager["Threads"]):
                 raise CancelledError
             return function(chunk, value)
 
-        return fold_runs(guarded, [run], batch.chunks_between(run.start, run.stop), value)
+        return reduce_runs(guarded, [run], batch.chunks_between(run.start, run.stop), value)
 
 
 def _cancel(futures: Iterable[Future[Any]]) -> None:

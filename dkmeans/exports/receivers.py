@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dkmeans.data.points import as_array
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
-from dkmeans.points import as_array
 
 # What TensorFlow calls an input that nobody has named.
 _UNNAMED = "input"

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from dkmeans.data.points import as_points
 from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
 from dkmeans.feature_columns.categorical import (
     CategoricalColumn,
@@ -21,7 +22,6 @@ from dkmeans.feature_columns.categorical import (
     VocabularyColumn,
 )
 from dkmeans.feature_columns.named import Named, check_key
-from dkmeans.points import as_points
 from dkmeans.state import FloatArray, IndexArray
 
 

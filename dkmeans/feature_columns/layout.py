@@ -11,8 +11,10 @@ import cloudpickle
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dkmeans.batches import Batch, Part
-from dkmeans.chunks import Chunk, Source, rows_per_chunk
+from dkmeans.data.batches import Batch, Part
+from dkmeans.data.chunks import Chunk, Source, rows_per_chunk
+from dkmeans.data.points import as_array
+from dkmeans.data.sources.parquet import ParquetRows
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
 from dkmeans.feature_columns.categorical import HashedColumn, IdentityColumn, VocabularyColumn
 from dkmeans.feature_columns.dense import (
@@ -22,8 +24,6 @@ from dkmeans.feature_columns.dense import (
     NumericColumn,
 )
 from dkmeans.feature_columns.named import Named
-from dkmeans.points import as_array
-from dkmeans.sources.parquet import ParquetRows
 from dkmeans.state import FloatArray
 
 # A chunk holds eight such rows. Rows are dense here: wider ones would be zeros for the most part.

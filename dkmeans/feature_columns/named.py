@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dkmeans.data.sources.parquet import LARGEST_EXACT
 from dkmeans.errors import InvalidData, InvalidType, expected
-from dkmeans.sources.parquet import LARGEST_EXACT
 from dkmeans.state import IndexArray
 
 # What stands for no value: in integers as TensorFlow has it, and as an id.

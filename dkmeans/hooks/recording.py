@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from dkmeans.errors import Invalid
-from dkmeans.hooks.pace import Pace
+from dkmeans.hooks.interval import Interval
 from dkmeans.hooks.sessions import (
     Session,
     SessionRunArgs,
@@ -44,23 +44,23 @@ class LoggingTensorHook(SessionRunHook):
     ) -> None:
         self._names = dict(tensors) if isinstance(tensors, Mapping) else {n: n for n in tensors}
         only_at_end = at_end and every_n_iter is None and every_n_secs is None
-        self._pace = None if only_at_end else Pace(every_n_iter, every_n_secs)
+        self._interval = None if only_at_end else Interval(every_n_iter, every_n_secs)
         self._at_end, self._formatter = at_end, formatter or _line
 
     def begin(self) -> None:
         """Count anew."""
-        if self._pace:
-            self._pace.restart()
+        if self._interval:
+            self._interval.restart()
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
         """Ask for the step, and for the values where they may be logged."""
-        return SessionRunArgs(["global_step", self._names if self._pace else {}])
+        return SessionRunArgs(["global_step", self._names if self._interval else {}])
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
         """Log them where it is time."""
         step, values = run_values.results
-        if self._pace and self._pace.is_due(step):
-            self._pace.mark(step)
+        if self._interval and self._interval.is_due(step):
+            self._interval.mark(step)
             logger.info("%s", self._formatter(values))
 
     def end(self, session: Session) -> None:
@@ -130,11 +130,11 @@ class PrometheusHook(SessionRunHook):
         self._write: Callable[[], None] = partial(
             prometheus_client.write_to_textfile, str(path), self._registry
         )
-        self._pace = Pace(None, every_n_secs)
+        self._interval = Interval(None, every_n_secs)
 
     def begin(self) -> None:
         """Count anew."""
-        self._pace.restart()
+        self._interval.restart()
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
         """Ask for the values."""
@@ -144,8 +144,8 @@ class PrometheusHook(SessionRunHook):
         """Note them, and write where it is time."""
         for name, value in run_values.results.items():
             self._gauges[name].set(value)
-        if self._pace.is_due(run_values.results["global_step"]):
-            self._pace.mark(run_values.results["global_step"])
+        if self._interval.is_due(run_values.results["global_step"]):
+            self._interval.mark(run_values.results["global_step"])
             self._write()
 
     def end(self, session: Session) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dkmeans import storage
 from dkmeans.errors import Invalid
-from dkmeans.hooks.pace import Pace
+from dkmeans.hooks.interval import Interval
 from dkmeans.hooks.sessions import (
     Coordinator,
     Session,
@@ -119,13 +119,13 @@ class SummarySaverHook(SessionRunHook):
         if not is_available():
             need = "SummarySaverHook needs the package tensorboard"
             raise Invalid(f"{need}: pip install 'dkmeans[tensorboard]'")
-        self._pace = Pace(save_steps, save_secs, ("save_steps", "save_secs"))
+        self._interval = Interval(save_steps, save_secs, ("save_steps", "save_secs"))
         self._directory = output_dir
         self._files = EventFiles(output_dir)
 
     def after_create_session(self, session: Session, coord: Coordinator) -> None:
         """Begin a file, and count anew."""
-        self._pace.restart()
+        self._interval.restart()
         self._files = EventFiles(self._directory, session.run("global_step") + 1)
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
@@ -135,8 +135,8 @@ class SummarySaverHook(SessionRunHook):
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
         """Add a point where it is time."""
         step, values = run_values.results
-        if self._pace.is_due(step):
-            speed = self._pace.mark(step)
+        if self._interval.is_due(step):
+            speed = self._interval.mark(step)
             extra = {} if speed is None else {"global_step/sec": speed}
             self._files.add(step, {**values, **extra})
 

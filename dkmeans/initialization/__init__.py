@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from dkmeans.batches import Batch
+from dkmeans.data.batches import Batch
+from dkmeans.data.points import point_dtype
 from dkmeans.distance import Centers, Distance, directions, project
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.executors import Executor
 from dkmeans.initialization.chains import end_chains
 from dkmeans.initialization.draws import Seed
-from dkmeans.initialization.greedy import plus_plus
-from dkmeans.initialization.parallel import Rounds, find_candidates, pick
-from dkmeans.initialization.rows import fetch, one_pass, sample
-from dkmeans.points import point_dtype
+from dkmeans.initialization.kmeans_parallel import Rounds, find_candidates, pick
+from dkmeans.initialization.kmeans_plus_plus import plus_plus
+from dkmeans.initialization.sample import fetch, one_pass, sample
 from dkmeans.state import FloatArray
 
 RANDOM = "random"

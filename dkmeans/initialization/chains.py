@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dkmeans.backends import select
-from dkmeans.batches import Batch
-from dkmeans.chunks import Chunk
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
 from dkmeans.distance import Centers
 from dkmeans.executors import Executor
 from dkmeans.initialization.draws import Seed, meaningful
-from dkmeans.initialization.parallel import Rounds, find_candidates
-from dkmeans.initialization.rows import fetch
+from dkmeans.initialization.kmeans_parallel import Rounds, find_candidates
+from dkmeans.initialization.sample import fetch
 from dkmeans.state import FloatArray, IndexArray
 
 # Proposals of a chain. The paper's quality settles between 50 and 200.

@@ -1,0 +1,99 @@
+"""What a checkpoint is: a fit, the settings it was trained with, and how its training ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dkmeans.distance import Distance
+from dkmeans.fit import Fit
+from dkmeans.schedule import Schedule
+from dkmeans.state import PartialSums, StopReason, TrainState
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings that make a model what it is: training cannot continue with other ones."""
+
+    distance_metric: Distance
+    use_mini_batch: bool
+    mini_batch_steps_per_iteration: int
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule that follows from these settings."""
+        if not self.use_mini_batch:
+            return Schedule.full_batch()
+        return Schedule.mini_batch(self.mini_batch_steps_per_iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a call of `train` ended, and the tolerance it was given.
+
+    Attributes:
+        reason: The reason.
+        relative_tolerance: The relative tolerance of that call.
+    """
+
+    reason: StopReason
+    relative_tolerance: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        address: Full path or URL.
+        fit: The fit, with one start or more.
+        settings: The settings it was trained with.
+        stop: Why training ended; None for a checkpoint that was saved on the way.
+    """
+
+    address: str
+    fit: Fit
+    settings: Settings
+    stop: Stop | None
+
+    @property
+    def state(self) -> TrainState:
+        """State of the best start."""
+        return self.fit.state
+
+    def to_continue(self) -> Fit:
+        """Return the fit from which the next call of `train` continues.
+
+        After an interruption, starts that had converged stay as they are. After a call that had
+        ended, all starts continue: the next call asks for more of each.
+        """
+        interrupted = self.stop is None or self.stop.reason is StopReason.INTERRUPTED
+        if interrupted and self.fit.running:
+            return self.fit
+        return Fit(tuple(replace(start, reason=None) for start in self.fit.starts))
+
+    def variables(self) -> dict[str, Any]:
+        """Return the documented variables by name, each a NumPy array or scalar."""
+        return variables(self.state, self.settings)
+
+
+def variables(state: TrainState, settings: Settings) -> dict[str, Any]:
+    """Return the documented variables of a state by name, each a NumPy array or scalar."""
+    found: dict[str, Any] = {
+        "clusters": state.centers.copy(),
+        "global_step": np.int64(state.step),
+        "initialized": np.True_,
+    }
+    if settings.use_mini_batch and settings.mini_batch_steps_per_iteration == 1:
+        found["Variable"] = state.counts.copy()
+    elif settings.use_mini_batch:
+        pending = state.pending or PartialSums.zero(state.centers.shape)
+        assigned = pending.counts[:, None]
+        means = pending.sums / np.maximum(assigned, 1)
+        working_copy = np.where(assigned > 0, means, state.centers).astype(state.centers.dtype)
+        found["Variable"] = pending.counts.copy()
+        found["clusters_updated"] = working_copy
+        found["update_in_steps"] = np.int64(state.pending_steps)
+    return dict(sorted(found.items()))

@@ -1,0 +1,130 @@
+"""Saving checkpoints: written whole under a fresh name, then committed by the manifest.
+
+`training` saves through `save`. The order is what makes a crash harmless: the sub-group is written
+and flushed first, then the manifest is replaced, then the oldest checkpoints are removed.
+"""
+
+from __future__ import annotations
+
+import logging
+from uuid import uuid4
+
+import zarr
+
+from dkmeans import storage
+from dkmeans.checkpoints import format as layout
+from dkmeans.checkpoints.checkpoint import Settings, Stop
+from dkmeans.checkpoints.manifest import Manifest, step_of
+from dkmeans.errors import Invalid, Outage
+from dkmeans.fit import Fit
+from dkmeans.retry import with_retries
+
+logger = logging.getLogger(__name__)
+
+# Larger arrays are stored in several pieces: object stores limit the size of one object.
+_LARGEST_PIECE_BYTES = 2**28
+
+
+def prepare(model_dir: str) -> None:
+    """Create the model's directory if needed, and probe whether its store can tell writers apart.
+
+    Raises:
+        Invalid: the directory cannot be created or written to.
+        Outage: the storage does not answer.
+    """
+    probe = storage.join(model_dir, f".probe-{uuid4().hex[:8]}")
+    try:
+        with_retries(model_dir, lambda: _open_directory(model_dir))
+        safe = storage.tells_writers_apart(probe)
+    except storage.WRITE_ERRORS as error:
+        raise Invalid(f"model_dir must be writable, got {model_dir!r}: {error}") from error
+    if not safe:
+        logger.warning(
+            "the store of %s ignores conditional writes: two drivers that train in this model_dir "
+            "cannot be told apart and would overwrite each other's checkpoints. Start only one",
+            model_dir,
+        )
+
+
+def new_name(step: int) -> str:
+    """Return a name for a checkpoint of this step that no other checkpoint has."""
+    return f"checkpoint-{step:08d}-{uuid4().hex[:8]}"
+
+
+def save(
+    model_dir: str,
+    manifest: Manifest,
+    fit: Fit,
+    settings: Settings,
+    stop: Stop | None,
+    keep: int,
+    name: str | None = None,
+) -> Manifest:
+    """Save a fit as the latest checkpoint, and remove all but the newest `keep` (0: none).
+
+    Args:
+        model_dir: Path or URL of the model's directory.
+        manifest: The manifest as read with the fit that training continued from, or as returned by
+            the last save.
+        fit: What to save.
+        settings: The settings it was trained with.
+        stop: Why training ended; None if it goes on.
+        keep: How many checkpoints to keep.
+        name: A name from `new_name`, by which the caller recognises the checkpoint; None makes one.
+
+    Returns:
+        The new manifest.
+
+    Raises:
+        Conflict: another driver has saved since `manifest` was read.
+        Outage: the storage does not answer.
+        OSError: the checkpoint cannot be written. The earlier ones stand.
+    """
+    name = name or new_name(fit.step)
+    address = storage.join(model_dir, name)
+    try:
+        with_retries(address, lambda: _write(address, fit, settings, stop))
+        names = (*manifest.names, name)
+        kept = names[-keep:] if keep else names
+        replaced = manifest.replaced(model_dir, kept)
+    except Outage:  # the storage cannot even tell whether the manifest was replaced
+        raise
+    except BaseException:
+        # An interrupt may arrive after the manifest was replaced and before the call returned.
+        if name not in Manifest.read(model_dir).names:
+            storage.remove(address)
+        raise
+    for old in names[: len(names) - len(kept)]:
+        storage.remove(storage.join(model_dir, old))
+    return replaced
+
+
+def remove_orphans(model_dir: str, manifest: Manifest) -> None:
+    """Remove checkpoints that crashed drivers left unfinished.
+
+    Only those older than the latest checkpoint: a newer one may be being written right now.
+    """
+    if manifest.latest is None:
+        return
+    newest = step_of(manifest.latest)
+    for name in storage.children(model_dir):
+        if name not in manifest.names and 0 <= step_of(name) < newest:
+            storage.remove(storage.join(model_dir, name))
+
+
+def _open_directory(model_dir: str) -> None:
+    zarr.open_group(storage.zarr_store(model_dir), mode="a", zarr_format=3)
+
+
+def _write(address: str, fit: Fit, settings: Settings, stop: Stop | None) -> None:
+    arrays, attributes = layout.parts_of(fit, settings, stop)
+    # A retry starts over: the attempt before may have left some of the arrays.
+    group = zarr.create_group(storage.zarr_store(address), overwrite=True, zarr_format=3)
+    for name, array in arrays.items():
+        rows = max(1, _LARGEST_PIECE_BYTES // max(1, array[:1].nbytes))
+        chunks = (max(1, min(len(array), rows)), *array.shape[1:])
+        group.create_array(name, data=array, chunks=chunks, compressors=None)
+    # The attributes come last. With each array Zarr creates the group again if it is missing, and a
+    # store that ignores conditional writes would replace its attributes by empty ones.
+    group.update_attributes(attributes)
+    storage.flush(address)

@@ -1,0 +1,178 @@
+"""The format of a checkpoint: which arrays and attributes its Zarr group has, and back to a fit.
+
+The best start is saved in the arrays `centers`, `counts` and `pending_...`, exactly as a single
+start would be, so that a reader of the centers need not know of the other starts. Theirs have the
+prefix `start_<number>_`. The attributes hold all numbers, the settings, why training ended, and the
+sha256 of each array. Names in storage stay as they are when a name in the code changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+import numpy as np
+
+from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop
+from dkmeans.distance import Distance
+from dkmeans.errors import InvalidCheckpoint
+from dkmeans.fit import Fit, Start
+from dkmeans.state import Farthest, PartialSums, StopReason, TrainState
+
+FORMAT = 1
+_OTHER_FORMAT = f"must be of format {FORMAT}, got {{!r}}: another version of dkmeans wrote it"
+_START_PREFIX = "start_{}_"
+# Attribute of `Farthest`: the name of its array, after `pending_farthest_`.
+_FARTHEST = {"rows": "rows", "distances": "apart", "clusters": "winners", "copies": "copies"}
+
+
+def parts_of(
+    fit: Fit, settings: Settings, stop: Stop | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arrays by name and the attributes that a fit is saved as."""
+    arrays, numbers = _arrays(fit.state), _numbers(fit.state)
+    if len(fit.starts) > 1:
+        numbers["starts"] = [_start_numbers(start) for start in fit.starts]
+        for number, start in enumerate(fit.starts):
+            if number != fit.best:
+                prefix = _START_PREFIX.format(number)
+                arrays |= {prefix + name: array for name, array in _arrays(start.state).items()}
+    attributes = {
+        "format": FORMAT,
+        **numbers,
+        "settings": asdict(settings),
+        "stop": _stop_attributes(stop),
+        "sha256": {name: sha256(array) for name, array in arrays.items()},
+    }
+    return arrays, attributes
+
+
+def checkpoint_of(
+    address: str, arrays: Mapping[str, Any], attributes: Mapping[str, Any]
+) -> Checkpoint:
+    """Return the checkpoint that was saved as these arrays and attributes.
+
+    Raises:
+        KeyError: something is missing.
+    """
+    saved = {field.name: attributes["settings"][field.name] for field in fields(Settings)}
+    settings = Settings(**saved | {"distance_metric": Distance(saved["distance_metric"])})
+    stop = attributes["stop"] and Stop(
+        StopReason[attributes["stop"]["reason"]], attributes["stop"]["relative_tolerance"]
+    )
+    return Checkpoint(address, _fit_of(arrays, attributes), settings, stop or None)
+
+
+def check_format(address: str, found: object) -> None:
+    """Refuse what another version of dkmeans has written.
+
+    Raises:
+        InvalidCheckpoint: the format is another one.
+    """
+    if found != FORMAT:
+        raise InvalidCheckpoint(f"{address} {_OTHER_FORMAT.format(found)}")
+
+
+def check_digests(address: str, arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    """Refuse arrays whose digests are not those in the attributes.
+
+    Raises:
+        InvalidCheckpoint: an array is damaged.
+        KeyError: an array is missing.
+    """
+    for name, written in attributes["sha256"].items():
+        if sha256(arrays[name]) != written:
+            raise InvalidCheckpoint(f"{address} is damaged: {name} is not what was written")
+
+
+def sha256(array: Any) -> str:
+    """Return the SHA-256 digest of an array's dtype, shape and values."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _arrays(state: TrainState) -> dict[str, Any]:
+    arrays = {"centers": state.centers, "counts": state.counts}
+    pending = state.pending
+    if pending is not None:
+        arrays |= {"pending_sums": pending.sums, "pending_counts": pending.counts}
+        if pending.farthest is not None:
+            arrays |= {
+                f"pending_farthest_{name}": getattr(pending.farthest, attribute)
+                for attribute, name in _FARTHEST.items()
+            }
+    return arrays
+
+
+def _numbers(state: TrainState) -> dict[str, Any]:
+    numbers = {
+        "step": state.step,
+        "inertia": state.inertia,
+        "empty_clusters": state.empty_clusters,
+        "pending_steps": state.pending_steps,
+        "pending_inertia": state.pending.inertia if state.pending else None,
+    }
+    if state.relocated_clusters:
+        numbers["relocated_clusters"] = state.relocated_clusters
+    return numbers
+
+
+def _start_numbers(start: Start) -> dict[str, Any]:
+    return {
+        **_numbers(start.state),
+        "inertia_rows": start.state.inertia_rows,
+        "reason": start.reason.name if start.reason else None,
+        "steps": start.steps,
+    }
+
+
+def _stop_attributes(stop: Stop | None) -> dict[str, Any] | None:
+    if stop is None:
+        return None
+    return {"reason": stop.reason.name, "relative_tolerance": stop.relative_tolerance}
+
+
+def _fit_of(arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> Fit:
+    starts = tuple(
+        _start(arrays, numbers, _START_PREFIX.format(number))
+        for number, numbers in enumerate(attributes.get("starts", []))
+    )
+    return Fit(starts or (Start(_state(arrays, attributes), steps=attributes["step"]),))
+
+
+def _start(arrays: Mapping[str, Any], numbers: Mapping[str, Any], prefix: str) -> Start:
+    """Return one of several starts; the start without arrays of its own is the best."""
+    own = {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+    state = replace(_state(own or arrays, numbers), inertia_rows=numbers["inertia_rows"])
+    reason = StopReason[numbers["reason"]] if numbers["reason"] else None
+    return Start(state, reason, numbers["steps"])
+
+
+def _state(arrays: Mapping[str, Any], numbers: Mapping[str, Any]) -> TrainState:
+    return TrainState(
+        centers=arrays["centers"],
+        counts=arrays["counts"],
+        step=numbers["step"],
+        pending=_pending(arrays, numbers["pending_inertia"]),
+        pending_steps=numbers["pending_steps"],
+        inertia=numbers["inertia"],
+        empty_clusters=numbers["empty_clusters"],
+        relocated_clusters=numbers.get("relocated_clusters", 0),
+    )
+
+
+def _pending(arrays: Mapping[str, Any], inertia: float) -> PartialSums | None:
+    if "pending_sums" not in arrays:
+        return None
+    farthest = None
+    if "pending_farthest_rows" in arrays:
+        found = {key: arrays[f"pending_farthest_{name}"] for key, name in _FARTHEST.items()}
+        farthest = Farthest(**found, most=len(arrays["centers"]))
+    return PartialSums(arrays["pending_sums"], arrays["pending_counts"], inertia, farthest)

@@ -1,0 +1,78 @@
+"""The manifest of a model: the one small file that lists the checkpoints that count.
+
+A checkpoint exists from the moment at which the manifest names it. Nothing is found by listing the
+directory. The manifest remembers the version of the file that was read, so that replacing it fails
+where another driver has replaced it since.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from dkmeans import storage
+from dkmeans.checkpoints.format import FORMAT, check_format
+from dkmeans.errors import InvalidCheckpoint
+
+_FILE = "checkpoints.json"
+_NAME = re.compile(r"checkpoint-(\d+)-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The names of a model's checkpoints, as last read or written.
+
+    Attributes:
+        names: Names in the order of saving; the last is the latest.
+        seen: The file as it was read; None if there was none.
+    """
+
+    names: tuple[str, ...]
+    seen: storage.Versioned | None
+
+    @classmethod
+    def read(cls, model_dir: str) -> Self:
+        """Read the manifest of a model; without a model it has no names.
+
+        Raises:
+            InvalidCheckpoint: the file is damaged, or of another version of dkmeans.
+        """
+        address = storage.join(model_dir, _FILE)
+        seen = storage.read(address)
+        if seen is None:
+            return cls((), None)
+        try:
+            content = json.loads(seen.data)
+            check_format(model_dir, content["format"])
+            names = tuple(content["checkpoints"])
+            if not all(step_of(name) >= 0 for name in names):
+                raise ValueError(f"{names!r} are no names of checkpoints")
+            return cls(names, seen)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InvalidCheckpoint):
+                raise
+            raise InvalidCheckpoint(f"{address} is damaged: {error}") from error
+
+    @property
+    def latest(self) -> str | None:
+        """Name of the latest checkpoint; None if there is none."""
+        return self.names[-1] if self.names else None
+
+    def replaced(self, model_dir: str, names: tuple[str, ...]) -> Manifest:
+        """Write these names in place of this manifest, and return the new manifest.
+
+        Raises:
+            Conflict: another driver has replaced the file since this manifest was read.
+            Outage: the storage does not answer.
+        """
+        content = {"format": FORMAT, "checkpoints": names}
+        data = json.dumps(content, indent=1).encode()
+        return Manifest(names, storage.replace(storage.join(model_dir, _FILE), data, self.seen))
+
+
+def step_of(name: str) -> int:
+    """Return the step in a checkpoint's name; -1 if it is not such a name."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else -1

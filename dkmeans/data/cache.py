@@ -1,0 +1,230 @@
+"""The row cache of a process: decoded rows of storage, kept between iterations.
+
+Chunks read through it and the executors evict a fit's rows when the fit ends. The cache only saves
+time: a row that is not cached is read from storage again. Nothing is evicted to make room for newer
+rows. A fit reads its rows in the same order in every epoch, so the newest row is the one that is
+needed last.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import psutil
+
+from dkmeans.state import FloatArray
+
+# Total size of the partly used chunks that are held for their next part without any budget.
+_RECENT_BYTES = 64 * 2**20
+# A fit that has read nothing for this long may be evicted: its driver was probably killed.
+_ABANDONED_SECONDS = 600
+# Above this share of its memory limit a process evicts. Dask pauses a worker at 0.8.
+_HIGH_WATER = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class CacheBudget:
+    """What one fit may cache in this process.
+
+    Attributes:
+        fit: Name of the fit. Its rows are evicted when the fit ends.
+        cache_bytes: Largest total size in bytes of all cached rows in this process.
+        process_bytes: Memory limit of the process in bytes.
+    """
+
+    fit: str
+    cache_bytes: int
+    process_bytes: int
+
+
+class CachedEntry(Protocol):
+    """A result about some rows that is cheaper to store than to compute again."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        ...
+
+
+# The budget of the fit that the current thread reads for. Without one nothing is cached.
+cache_budget: ContextVar[CacheBudget | None] = ContextVar("cache_budget", default=None)
+
+
+class Cache:
+    """Rows and entries by key, for all fits and threads of a process.
+
+    One class does five things, because one lock must guard their numbers together:
+
+    * Store: `_rows` and `_entries`, by fit and key. `_bytes` is always the sum of their sizes.
+    * Budget: rows are added only while `_bytes` stays within the budget of the fit that adds them.
+      Entries are small and speed up more than a row does, so they may evict rows of their own fit.
+    * Single flight: `_reading` has a future for each key that some thread is reading. Threads that
+      ask for the same key wait for that future. Reading happens outside the lock.
+    * Pressure: when the process nears its memory limit, `relieve` evicts the fit's rows and marks
+      the fit in `_full`. A full fit caches no more rows; else it would read and evict for ever.
+    * Recent chunks: `_recent` holds whole chunks of which only a part was used. It has a fixed
+      size of its own and serves batches that are smaller than a chunk of storage.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows: dict[str, dict[Hashable, FloatArray]] = {}
+        self._entries: dict[str, dict[Hashable, CachedEntry]] = {}
+        self._used_at: dict[str, float] = {}
+        self._bytes = 0
+        self._full: set[str] = set()
+        self._recent: OrderedDict[Hashable, FloatArray] = OrderedDict()
+        self._reading: dict[Hashable, Future[FloatArray]] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Total size in bytes of the cached rows and entries of all fits."""
+        return self._bytes
+
+    def __contains__(self, key: Hashable) -> bool:
+        budget = cache_budget.get()
+        return budget is not None and key in self._rows.get(budget.fit, ())
+
+    def rows(self, key: Hashable, read: Callable[[], FloatArray], *, in_parts: bool) -> FloatArray:
+        """Return the rows of a key, from the cache or by calling `read`.
+
+        Args:
+            key: Unique key of the rows.
+            read: Reads the rows, (n, d). Called by one thread at a time for each key.
+            in_parts: Whether the caller uses only a part of the rows and may soon use another.
+
+        Raises:
+            LookupError: no budget is set in this context.
+        """
+        budget = cache_budget.get()
+        if budget is None:
+            raise LookupError("no fit is active in this context")
+        mine: Future[FloatArray] = Future()
+        with self._lock:
+            self._used_at[budget.fit] = time.monotonic()
+            found = self._rows.get(budget.fit, {}).get(key)
+            found = self._recent.get(key) if found is None else found
+            if found is not None:
+                return found
+            reading = self._reading.setdefault((budget.fit, key), mine)
+        if reading is not mine:
+            return reading.result()
+        try:
+            rows = read()
+            _freeze(rows)
+            self.relieve(budget)
+            with self._lock:
+                self._add(budget, key, rows, in_parts=in_parts)
+                del self._reading[budget.fit, key]
+            mine.set_result(rows)
+        except BaseException as error:
+            self._reading.pop((budget.fit, key), None)
+            mine.set_exception(error)
+            raise
+        return rows
+
+    def put_entry(self, key: Hashable, entry: CachedEntry) -> None:
+        """Cache an entry if it fits the budget, evicting rows of the same fit for it.
+
+        Without a budget in this context the entry is not cached.
+        """
+        self.take_entry(key)
+        budget = cache_budget.get()
+        if budget is None:
+            return
+        with self._lock:
+            rows = self._rows.get(budget.fit, {})
+            while rows and self._bytes + entry.nbytes > budget.cache_bytes:
+                self._bytes -= rows.popitem()[1].nbytes
+            if self._bytes + entry.nbytes <= budget.cache_bytes:
+                self._used_at[budget.fit] = time.monotonic()
+                self._entries.setdefault(budget.fit, {})[key] = entry
+                self._bytes += entry.nbytes
+
+    def take_entry(self, key: Hashable) -> CachedEntry | None:
+        """Remove the entry of a key and return it; None if there is none."""
+        budget = cache_budget.get()
+        with self._lock:
+            entry = self._entries.get(budget.fit, {}).pop(key, None) if budget else None
+            self._bytes -= 0 if entry is None else entry.nbytes
+        return entry
+
+    def relieve(self, budget: CacheBudget) -> None:
+        """Free memory when the process nears its limit, at last by evicting rows of this fit.
+
+        A Dask worker above 0.8 of its limit gets no more tasks, so no task could end the shortage.
+        """
+        if _resident_bytes() < _HIGH_WATER * budget.process_bytes:
+            return
+        _trim()
+        with self._lock:
+            limit = int(_HIGH_WATER * budget.process_bytes)
+            while (excess := _resident_bytes() - limit) > 0 and self._evict(budget, excess):
+                _trim()
+
+    def _evict(self, budget: CacheBudget, size: int) -> bool:
+        """Evict at least `size` bytes of a fit's rows; return whether anything was evicted."""
+        evicted = 0
+        mine: dict[Hashable, Any]
+        for mine in (self._rows.get(budget.fit, {}), self._entries.get(budget.fit, {})):
+            while mine and evicted < size:
+                evicted += mine.popitem()[1].nbytes
+        self._bytes -= evicted
+        self._full.add(budget.fit)
+        return evicted > 0
+
+    def evict_fit(self, fit: str) -> None:
+        """Evict all rows and entries of a fit, and all recent chunks."""
+        with self._lock:
+            self._evict_fit(fit)
+            self._recent.clear()
+
+    def _evict_fit(self, fit: str) -> None:
+        self._used_at.pop(fit, None)
+        self._full.discard(fit)
+        self._bytes -= sum(rows.nbytes for rows in self._rows.pop(fit, {}).values())
+        self._bytes -= sum(entry.nbytes for entry in self._entries.pop(fit, {}).values())
+
+    def _add(self, budget: CacheBudget, key: Hashable, rows: FloatArray, *, in_parts: bool) -> None:
+        if self._bytes + rows.nbytes > budget.cache_bytes:
+            for other, used_at in list(self._used_at.items()):
+                if used_at < time.monotonic() - _ABANDONED_SECONDS:
+                    self._evict_fit(other)
+        if self._bytes + rows.nbytes <= budget.cache_bytes and budget.fit not in self._full:
+            self._rows.setdefault(budget.fit, {})[key] = rows
+            self._bytes += rows.nbytes
+        elif in_parts and rows.nbytes <= _RECENT_BYTES:
+            self._recent[key] = rows
+            while sum(each.nbytes for each in self._recent.values()) > _RECENT_BYTES:
+                self._recent.popitem(last=False)
+
+
+def _freeze(rows: FloatArray) -> None:
+    """Make rows read-only, and the array that they are a view of: other threads share them."""
+    rows.flags.writeable = False
+    if isinstance(rows.base, np.ndarray):
+        rows.base.flags.writeable = False
+
+
+def _resident_bytes() -> int:
+    """Return the resident memory of this process in bytes."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def _trim() -> None:
+    """Return freed memory to the operating system, where the C library can."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+
+
+row_cache = Cache()

@@ -1,0 +1,307 @@
+"""Rows of Parquet files: numbers and words, and lists of equal length of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from obstore.exceptions import BaseError
+
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk, Leaf, Source, Whole, rows_per_chunk
+from dkmeans.errors import Invalid, InvalidData
+from dkmeans.state import FloatArray
+from dkmeans.storage import filesystem, unreachable
+
+_PIECE_ROWS = 2**16
+# Above it, floats hold no odd integers.
+LARGEST_EXACT = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetRows(Whole, Leaf):
+    """Some consecutive row groups of a file: the rows from number `first` of the file on.
+
+    Attributes:
+        name: The file's address.
+        columns: The columns to read, in the order they take in a row.
+        widths: How many values each column gives a row: one, or a list's length.
+        dtypes: What each is read as: words as objects.
+        has_gaps: Whether values may be missing; they are read as NaN, missing words as None.
+    """
+
+    name: str
+    groups: tuple[int, ...]
+    columns: tuple[str, ...]
+    widths: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    rows: int
+    first: int
+    has_gaps: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of what it reads."""
+        return np.result_type(*map(np.dtype, self.dtypes))
+
+    @property
+    def width(self) -> int:
+        """How many values a row has."""
+        return sum(self.widths)
+
+    @property
+    def key(self) -> Hashable:
+        """The place, and what is read there."""
+        return self.name, self.groups, self.columns
+
+    def column(self, name: str) -> ParquetRows:
+        """One of the columns, of which values may be missing."""
+        place = self.columns.index(name)
+        width, dtype = self.widths[place], self.dtypes[place]
+        return replace(self, columns=(name,), widths=(width,), dtypes=(dtype,), has_gaps=True)
+
+    def read(self, start: int, stop: int) -> Any:
+        """These rows."""
+        if self.has_gaps:
+            pieces = self._pieces(start, stop)
+            name, width = self.columns[0], self.width
+            found = [self._values(piece.column(0), name, width, first) for piece, first in pieces]
+            return _with_gaps(pa.concat_arrays(found)).reshape(-1, width)
+        rows = np.empty((stop - start, self.width), self.dtype)
+        for piece, first in self._pieces(start, stop):
+            self._fill(rows[first - start : first - start + len(piece)], piece, first)
+        return rows
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """The rows as the file has them, and the number of the first of each piece.
+
+        Some at a time: a row group decoded as a whole would take as much memory again.
+        """
+        fs, path = filesystem(self.name)
+        first = self.first
+        try:
+            with pq.ParquetFile(path, filesystem=fs) as file:
+                for piece in file.iter_batches(_PIECE_ROWS, list(self.groups), list(self.columns)):
+                    if first >= stop:
+                        return
+                    low, high = max(start - first, 0), min(stop - first, len(piece))
+                    if low < high:
+                        yield piece.slice(low, high - low), first + low
+                    first += len(piece)
+        except pa.ArrowException as error:
+            raise InvalidData(f"{self.name} cannot be read: {error}") from error
+
+    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
+        """See `Source`."""
+        return change(self)
+
+    def _fill(self, rows: FloatArray, piece: pa.RecordBatch, start: int) -> None:
+        """Put a piece of the file, whose first row has this number, into rows."""
+        place = 0
+        for column, width in zip(self.columns, self.widths, strict=True):
+            values = self._values(piece.column(column), column, width, start)
+            values = values.to_numpy(zero_copy_only=False).reshape(-1, width)
+            rows[:, place : place + width] = values
+            place += width
+
+    def _values(self, values: pa.Array, name: str, width: int, start: int) -> pa.Array:
+        """The values of a column, those of a row after those of the one before."""
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if values.null_count and not (self.has_gaps and not _is_list(values.type)):
+            row = start + int(np.flatnonzero(values.is_null())[0])
+            raise InvalidData(f"rows must be whole; row {row} of {self.name} has no {name!r}")
+        if _is_list(values.type):
+            lengths = values.value_lengths().to_numpy(zero_copy_only=False)
+            if (lengths != width).any():
+                row = int(np.flatnonzero(lengths != width)[0])
+                raise InvalidData(
+                    f"the lists of column {name!r} must all have {width} values, as the first has; "
+                    f"that of row {start + row} of {self.name} has {lengths[row]}"
+                )
+            values = values.flatten()
+            if values.null_count and not self.has_gaps:
+                row = start + int(np.flatnonzero(values.is_null())[0]) // width
+                raise InvalidData(
+                    f"rows must be whole; row {row} of {self.name} has a gap in {name!r}"
+                )
+        return values
+
+
+def _with_gaps(values: pa.Array) -> NDArray[Any]:
+    """Values of which some may be missing: integers as floats then, if all of them are exact."""
+    if values.null_count and pa.types.is_integer(values.type):
+        found = pc.min_max(values).as_py()
+        largest = max(abs(found["min"] or 0), abs(found["max"] or 0))
+        if largest >= LARGEST_EXACT:
+            return np.array(values.to_pylist(), object)
+    array: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    return array
+
+
+def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
+    """Chunks of whole row groups of a Parquet file, or of the files below a folder by name.
+
+    Args:
+        address: Path or URL of the file or folder.
+        columns: The columns to read, in order; None reads all.
+
+    Raises:
+        InvalidData: nothing readable is there, or the files disagree about the columns.
+        Invalid: a column is not there, or holds neither numbers nor words.
+    """
+    fs, root = filesystem(address)
+    scheme = address.partition("://")[0] + "://" if "://" in address else ""
+    try:
+        files = _parquet_files(fs, root)
+        sources = [
+            source
+            for file in files
+            for source in _of_file(fs, file, scheme + file if scheme else file, columns)
+        ]
+    except FileNotFoundError as error:
+        raise InvalidData(
+            f"{address} must be a Parquet file or folder: nothing is there"
+        ) from error
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidData(f"{address} must be Parquet, and cannot be read: {error}") from error
+    except BaseError as error:
+        raise unreachable(address, error) from error
+    if not files:
+        raise InvalidData(f"{address} must be a Parquet file or a folder that holds some")
+    for source in sources:
+        if (source.columns, source.widths) != (sources[0].columns, sources[0].widths):
+            raise InvalidData(
+                f"all files below {address} must have the same columns; {sources[0].name} has "
+                f"{_described(sources[0])}, {source.name} {_described(source)}"
+            )
+    return Batch(tuple(Chunk(s, s.first, s.first + s.rows) for s in sources))
+
+
+def numbers_only(batch: Batch) -> Batch:
+    """The same batch.
+
+    Raises:
+        Invalid: some of its columns hold words.
+    """
+    for source in batch.sources():
+        if isinstance(source, ParquetRows) and "|O" in source.dtypes:
+            pairs = zip(source.columns, source.dtypes, strict=True)
+            words = ", ".join(column for column, dtype in pairs if dtype == "|O")
+            raise Invalid(
+                f"columns of {source.name} must hold numbers or lists of them where no "
+                f"feature_columns read them, got words in {words}; choose others with columns"
+            )
+    return batch
+
+
+def _parquet_files(fs: Any, root: str) -> list[str]:
+    """The files to read, in the order of their names; Spark's and Hive's hidden ones are not."""
+    if not fs.exists(root):
+        raise FileNotFoundError(root)
+    if not fs.isdir(root):
+        return [root]
+    below = [(path, path.removeprefix(root).strip("/").split("/")) for path in fs.find(root)]
+    return sorted(
+        path
+        for path, parts in below
+        if path.endswith((".parquet", ".parq")) and not any(p[0] in "._" for p in parts)
+    )
+
+
+def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> Iterable[ParquetRows]:
+    with pq.ParquetFile(path, filesystem=fs) as file:
+        schema, metadata = file.schema_arrow, file.metadata
+        chosen = tuple(columns) if columns is not None else tuple(schema.names)
+        missing = [column for column in chosen if column not in schema.names]
+        if missing or not chosen:
+            raise Invalid(
+                f"columns must be among those of {name} ({', '.join(schema.names)}), got "
+                f"{', '.join(missing) or 'none'}"
+            )
+        if not metadata.num_rows:
+            return
+        types = [schema.field(column).type for column in chosen]
+        refused = [c for c, t in zip(chosen, types, strict=True) if not _is_usable(t)]
+        if refused:
+            described = ", ".join(f"{c} ({schema.field(c).type})" for c in refused)
+            raise Invalid(
+                f"columns of {name} must hold numbers, words or lists of them, got {described}; "
+                "choose others with columns"
+            )
+        widths = tuple(_width(file, c, t) for c, t in zip(chosen, types, strict=True))
+        dtypes = tuple(_dtype(t).str for t in types)
+        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    row = sum(np.dtype(d).itemsize * width for d, width in zip(dtypes, widths, strict=True))
+    target = rows_per_chunk(row)
+    first = 0
+    for groups in _runs(sizes, target):
+        rows = sum(sizes[i] for i in groups)
+        if rows:
+            yield ParquetRows(name, groups, chosen, widths, dtypes, rows, first)
+        first += rows
+
+
+def _runs(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:
+    """Deal consecutive row groups into runs that stay within the target where they can."""
+    run: list[int] = []
+    for number, size in enumerate(sizes):
+        if run and sum(sizes[i] for i in run) + size > target:
+            yield tuple(run)
+            run = []
+        run.append(number)
+    if run:
+        yield tuple(run)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _is_usable(kind: pa.DataType) -> bool:
+    kind = _value_type(kind)
+    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    return bool(is_number or pa.types.is_boolean(kind) or _is_words(kind))
+
+
+def _is_words(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    bytes_tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(test(kind) for test in (*tests, *bytes_tests))
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values themselves, not of how lists and dictionaries hold them."""
+    while _is_list(kind) or pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind
+
+
+def _dtype(kind: pa.DataType) -> np.dtype[Any]:
+    """The dtype that a column's values are read as; integers stay integers until they are rows."""
+    value = _value_type(kind)
+    dtype: np.dtype[Any] = np.dtype(object if _is_words(value) else value.to_pandas_dtype())
+    return dtype
+
+
+def _width(file: pq.ParquetFile, column: str, kind: pa.DataType) -> int:
+    if not _is_list(kind):
+        return 1
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size)
+    first = next(file.iter_batches(batch_size=1, columns=[column]))
+    length = first.column(0).value_lengths()[0].as_py()
+    return int(length or 0)
+
+
+def _described(source: ParquetRows) -> str:
+    pairs = zip(source.columns, source.widths, strict=True)
+    return ", ".join(name if width == 1 else f"{name}[{width}]" for name, width in pairs)

@@ -1,0 +1,192 @@
+"""What an `input_fn` may return, and the datasets that it means."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import accumulate, chain
+from math import prod
+from typing import Any
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+import zarr
+
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk, Source
+from dkmeans.data.dataset import Dataset, array_chunks
+from dkmeans.data.points import as_array
+from dkmeans.data.sources.frames import arrays_of, is_frame
+from dkmeans.data.views import Columns
+from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+from dkmeans.feature_columns.layout import FeatureRows, Layout, of_named
+from dkmeans.modes import ModeKeys
+
+InputFn = Callable[..., Any]
+
+
+def read_input(
+    input_fn: InputFn,
+    mode: str,
+    params: dict[str, Any],
+    config: Any,
+    layout: Layout | None = None,
+) -> Dataset:
+    """Call an `input_fn` and make what it returns a dataset.
+
+    Args:
+        input_fn: The function; parameters named `mode`, `params` and `config` are supplied.
+        mode: What the rows are for. To train, arrays are gone over without end; otherwise once.
+        params: Supplied to it.
+        config: Supplied to it.
+        layout: The feature columns that make the rows; None: the rows are what it returns.
+
+    Raises:
+        TypeError: it is no function, has other parameters, or returns nothing of use.
+        ValueError: its rows cannot be used, or come with labels where none can be.
+    """
+    if not callable(input_fn):
+        raise InvalidType(expected("input_fn", "a function (lambda: rows)", input_fn))
+    supplied = {"mode": mode, "params": params, "config": config}
+    try:
+        parameters = list(inspect.signature(input_fn).parameters.values())
+    except ValueError:  # a builtin that does not tell
+        parameters = []
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in (2, 4)]
+    unknown = [name for name in required if name not in supplied]
+    if unknown:
+        raise InvalidType(
+            f"input_fn must take no parameters but mode, params and config, got {unknown}"
+        )
+    bound = input_fn.keywords if isinstance(input_fn, partial) else {}
+    names = {p.name for p in parameters} - set(bound)
+    given = input_fn(**{name: value for name, value in supplied.items() if name in names})
+    given = _without_labels(given, mode)
+    if isinstance(given, Dataset):
+        return given if layout is None else given.read_as(layout.width, partial(of_named, layout))
+    if isinstance(given, Mapping) or _is_array(given) or is_frame(given):
+        dataset = Dataset.of(_features(given, "the features", layout, uuid4().hex), "the features")
+        return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        return _from_iterator(iter(given), mode, layout)
+    raise InvalidType(
+        "input_fn must return an array, a dict of arrays, a Dataset or an iterator of batches, got "
+        f"{type(given).__name__}"
+    )
+
+
+def _without_labels(given: Any, mode: str) -> Any:
+    if not isinstance(given, tuple):
+        return given
+    if len(given) != 2:
+        raise InvalidType(
+            f"input_fn must return features or (features, None), got a tuple of {len(given)}"
+        )
+    features, labels = given
+    if labels is not None and mode != ModeKeys.PREDICT:
+        raise Invalid("labels must be None: clustering uses none, got some beside the features")
+    return features
+
+
+def _is_array(given: Any) -> bool:
+    return isinstance(given, da.Array | zarr.Array | np.ndarray) or hasattr(given, "__array__")
+
+
+def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Dataset:
+    def batches() -> Iterator[Batch]:
+        for number, item in enumerate(items):
+            features = _without_labels(item, mode)
+            batch = Batch.of(*_features(features, f"batch {number}", layout).parts)
+            if batch.rows:
+                yield batch
+
+    stream = batches()
+    first = next(stream, None)
+    if first is None:
+        raise InvalidData("the input must have at least one batch of rows, got none")
+    return Dataset.of_batches(first.source.width, chain([first], stream))
+
+
+def _features(given: Any, name: str, layout: Layout | None, table: str | None = None) -> Batch:
+    """The chunks of an array, or of a dict's columns side by side in the order of their names."""
+    if layout is not None:
+        columns = _named(given, name, layout)
+        return _side_by_side(columns, name, partial(FeatureRows, layout=layout, table=table))
+    if not isinstance(given, Mapping):
+        return array_chunks(given, name)
+    if not given:
+        raise InvalidData(f"{name} must have at least one column, got an empty dict")
+    try:
+        keys = sorted(given)
+    except TypeError as error:
+        must = "of one type, as columns stand in their order"
+        raise InvalidType(expected(f"the names in {name}", must, list(given))) from error
+    columns = [_column(given[key], f"{name}[{key!r}]") for key in keys]
+    return _side_by_side(columns, name, Columns)
+
+
+def _named(given: Any, name: str, layout: Layout) -> list[Batch]:
+    """The columns that a layout reads, in the order of its keys."""
+    if is_frame(given):
+        layout.check_keys(given.columns, name)
+        given = arrays_of(given, layout.keys)
+    if not isinstance(given, Mapping):
+        must = "a dict of columns, a data frame, or a Dataset.from_parquet, for feature_columns"
+        raise InvalidType(f"{name} must be {must} to read, got {type(given).__name__}")
+    layout.check_keys(given, name)
+    names = {key: f"{name}[{key!r}]" for key in layout.keys}
+    columns = [_column(_flat(given[key], names[key]), names[key]) for key in layout.keys]
+    for key, column in zip(layout.keys, columns, strict=True):
+        if column.rows:
+            layout.check_width(key, column.source.width, names[key])
+    return columns
+
+
+def _side_by_side(columns: list[Batch], name: str, view: Callable[..., Source]) -> Batch:
+    rows = {column.rows for column in columns}
+    if len(rows) > 1:
+        raise InvalidData(f"the columns of {name} must be equally long, got {sorted(rows)} rows")
+    pieces = list(_aligned(columns))
+    firsts = accumulate((piece[0].rows for piece in pieces), initial=0)
+    return Batch.of(
+        *(
+            Chunk(view(piece, first=first), first, first + piece[0].rows)
+            for piece, first in zip(pieces, firsts, strict=False)
+        )
+    )
+
+
+def _flat(values: Any, name: str) -> Any:
+    """The values of each row in one dimension, as a numeric column's shape may have several."""
+    if isinstance(values, zarr.Array):
+        if values.ndim > 2:
+            raise InvalidData(f"{name} must be 1-D or 2-D in Zarr, got shape {values.shape}")
+        return values
+    if not isinstance(values, da.Array):
+        values = as_array(values, name)
+    return values if values.ndim < 3 else values.reshape(len(values), prod(values.shape[1:]))
+
+
+def _column(values: Any, name: str) -> Batch:
+    """The chunks of one column, (n,) or (n, w)."""
+    if not isinstance(values, da.Array | zarr.Array):
+        values = as_array(values, name)
+    if values.ndim == 1 and not isinstance(values, zarr.Array):
+        values = values[:, None]
+    return array_chunks(values, name, narrow=True)
+
+
+def _aligned(columns: list[Batch]) -> Iterator[tuple[Chunk, ...]]:
+    """Cut several columns so that each piece has the same rows of all of them."""
+    left = [[c for c in reversed(column.parts) if isinstance(c, Chunk)] for column in columns]
+    while all(left):
+        rows = min(chunks[-1].rows for chunks in left)
+        piece = []
+        for chunks in left:
+            chunk = chunks.pop()
+            piece.append(chunk.cut(0, rows))
+            if chunk.rows > rows:
+                chunks.append(chunk.cut(rows, chunk.rows))
+        yield tuple(piece)

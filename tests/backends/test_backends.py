@@ -1,0 +1,438 @@
+"""Every backend against the oracle: winners to the index, sums to the last digits."""
+
+import shutil
+import tracemalloc
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dkmeans import Invalid
+from dkmeans.backends import select
+from dkmeans.backends.array_api import ArrayApi
+from dkmeans.backends.cuda.launches import Launches
+from dkmeans.backends.native import packing
+from dkmeans.distance import Centers, Distance
+from tests import reference
+from tests.array_device import NumpyDevice, OtherDevice
+from tests.host_device import HostDevice
+from tests.reference import COSINE, EUCLIDEAN, METRICS
+
+DTYPES = (np.float32, np.float64)
+
+# One test over shapes, dtypes, metrics, offsets and ties, for each of the siblings; the native one
+# also for the vectors of other processors, which LLVM breaks up into those of this one, and with
+# the matrix unit where it would not be worth it; the CUDA kernels as the host runs them, and on a
+# GPU where there is one; and the functions of the array API standard, on a device of its own too.
+BACKENDS = (
+    "numpy",
+    "native",
+    "native with 16 bytes",
+    "native with 32 bytes",
+    "native with 64 bytes",
+    "native with a matrix unit",
+    "native with scores as wide as the rows",
+    "cuda on the host",
+    "array API on NumPy",
+    "array API on another device",
+    *(["cuda"] if find_spec("cupy") else []),
+)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request, tmp_path_factory):
+    if request.param == "cuda on the host":
+        if shutil.which("g++") is None:
+            pytest.skip("no C++ compiler")
+        yield Launches(HostDevice(tmp_path_factory.mktemp("cuda")))
+        return
+    if request.param.startswith("array API"):
+        yield ArrayApi(NumpyDevice() if request.param.endswith("NumPy") else OtherDevice())
+        return
+    if request.param == "cuda":
+        try:
+            yield select("cuda")
+        except Invalid as error:
+            pytest.skip(str(error))
+        return
+    name, _, width = request.param.partition(" with ")
+    with pytest.MonkeyPatch.context() as patch:
+        if width == "a matrix unit":
+            if not packing.matrix_unit():
+                pytest.skip("this processor has no matrix unit")
+            patch.setattr(packing, "_is_large", lambda k, d: True)
+        elif width == "scores as wide as the rows":
+            patch.setattr(packing, "ways", lambda dtype: (packing.Way(dtype, False),))
+        elif width:
+            patch.setattr(packing, "vector_bytes", lambda: int(width.split()[0]))
+            patch.setattr(packing, "matrix_unit", lambda: False)
+        yield select(name)
+
+
+def centers_of(values, metric):
+    return Centers(np.asarray(values), Distance(metric))
+
+
+def assert_winners(index, rows, centers, metric):
+    """The winners are the oracle's; by cosine, unless rounding alone decides between two."""
+    expected, least = reference.nearest(rows, centers, metric)
+    assert index.dtype == np.int64
+    if metric == EUCLIDEAN:
+        assert index.tolist() == expected.tolist()
+        return
+    own = reference.distances(rows, centers, metric)[np.arange(len(rows)), index]
+    np.testing.assert_allclose(own, least, rtol=0, atol=1e-15 * np.shape(rows)[1])
+    directions = [tuple(center) for center in reference.units(centers)]
+    first = [directions.index(direction) for direction in directions]
+    assert all(first[j] == j for j in index)
+
+
+def assert_sums(backend, found, rows, centers, metric):
+    """Given the winners, which other tests look at, the sums are right to 1e-12."""
+    index, apart = backend.nearest(rows, centers_of(centers, metric))
+    points = reference.units(rows) if metric == COSINE else np.asarray(rows, np.float64)
+    sums = np.zeros(np.shape(centers))
+    scale = np.zeros(np.shape(centers))
+    np.add.at(sums, index, points)
+    np.add.at(scale, index, np.abs(points) + np.abs(np.asarray(centers, np.float64)[index]))
+    assert (found.sums.dtype, found.counts.dtype) == (np.float64, np.int64)
+    assert found.counts.tolist() == np.bincount(index, minlength=len(centers)).tolist()
+    assert (np.abs(found.sums - sums) <= 1e-12 * scale).all()
+    np.testing.assert_allclose(found.inertia, apart.sum(), rtol=1e-11, atol=1e-14 * len(rows))
+
+
+@st.composite
+def problems(draw, metrics=METRICS):
+    """Rows and centers of one dtype; rows and centers repeat, and lie on each other."""
+    n, d, k = draw(st.integers(1, 40)), draw(st.integers(1, 6)), draw(st.integers(1, 12))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    kind = draw(st.sampled_from(["small integers", "normal", "shifted"]))
+    pool = {
+        "small integers": lambda: rng.integers(-2, 3, (n + k, d)),
+        "normal": lambda: rng.normal(size=(n + k, d)),
+        "shifted": lambda: rng.normal(size=(n + k, d)) + rng.normal(size=d) * 100,
+    }[kind]()
+    pool = pool.astype(draw(st.sampled_from(DTYPES)))
+    rows, centers = pool[rng.integers(0, n + k, n)], pool[rng.integers(0, n + k, k)]
+    return rows, centers, draw(st.sampled_from(metrics))
+
+
+@given(problems())
+@settings(max_examples=300, deadline=None)
+def test_winners_and_their_distances_are_the_oracles(backend, problem):
+    rows, centers, metric = problem
+    index, apart = backend.nearest(rows, centers_of(centers, metric))
+    assert_winners(index, rows, centers, metric)
+    assert apart.dtype == np.float64
+    _, expected = reference.nearest(rows, centers, metric)
+    np.testing.assert_allclose(apart, expected, rtol=1e-13, atol=4e-15)
+    assert (apart >= 0).all()
+
+
+@given(problems())
+@settings(max_examples=200, deadline=None)
+def test_partial_sums_are_the_oracles(backend, problem):
+    rows, centers, metric = problem
+    found = backend.partial_sums(rows, centers_of(centers, metric))
+    assert_sums(backend, found, rows, centers, metric)
+    np.testing.assert_allclose(
+        found.inertia, reference.loss(rows, centers, metric), rtol=1e-11, atol=1e-14 * len(rows)
+    )
+    if metric == EUCLIDEAN:
+        sums, counts = reference.partial_sums(rows, centers, metric)
+        assert found.counts.tolist() == counts.tolist()
+        np.testing.assert_allclose(found.sums, sums, rtol=1e-12, atol=1e-12 * np.abs(rows).max())
+
+
+@given(problems())
+@settings(max_examples=200, deadline=None)
+def test_distances_are_the_oracles_to_float32_precision(backend, problem):
+    rows, centers, metric = problem
+    found = backend.distances(rows, centers_of(centers, metric))
+    assert (found.shape, found.dtype) == ((len(rows), len(centers)), np.float32)
+    expected = reference.distances(rows, centers, metric)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+    assert (found >= 0).all()
+
+
+@given(problems(metrics=(EUCLIDEAN,)), st.integers(1, 30))
+@settings(max_examples=100, deadline=None)
+def test_rows_halfway_between_centers_go_to_the_lowest_index(backend, problem, spread):
+    _, centers, metric = problem
+    centers = np.round(centers) * 2 * spread
+    first, second = np.meshgrid(np.arange(len(centers)), np.arange(len(centers)))
+    rows = (centers[first.ravel()] + centers[second.ravel()]) / 2
+    index, _ = backend.nearest(rows, centers_of(centers, metric))
+    assert_winners(index, rows, centers, metric)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_of_equal_centers_the_first_wins(backend, metric, dtype):
+    rng = np.random.default_rng(3)
+    rows, distinct = rng.normal(size=(200, 5)).astype(dtype), rng.normal(size=(7, 5)).astype(dtype)
+    index, _ = backend.nearest(rows, centers_of(np.tile(distinct, (4, 1)), metric))
+    expected, _ = reference.nearest(rows, distinct, metric)
+    assert index.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("steps", [1, 2, 16])
+def test_of_almost_equal_centers_the_nearer_wins_however_little(backend, steps, dtype):
+    apart = 1 + steps * np.finfo(dtype).eps * np.arange(6, -1, -1)
+    for row in (0.0, 0.25, -3.0):
+        # The center far off keeps the others from being measured from their own midst.
+        centers = np.array([-50, *(row + apart), 70], dtype)[:, None]
+        rows = np.array([[row]], dtype)
+        index, _ = backend.nearest(rows, centers_of(centers, EUCLIDEAN))
+        assert index.tolist() == reference.nearest(rows, centers, EUCLIDEAN)[0].tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_of_centers_in_one_direction_the_first_wins_by_cosine(backend, dtype):
+    rng = np.random.default_rng(4)
+    rows, distinct = rng.normal(size=(100, 3)).astype(dtype), rng.normal(size=(5, 3)).astype(dtype)
+    longer = np.concatenate([distinct * scale for scale in (1, 2, 0.25, 64)]).astype(dtype)
+    index, _ = backend.nearest(rows, centers_of(longer, COSINE))
+    expected, _ = reference.nearest(rows, distinct, COSINE)
+    assert index.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (1, 3, 5), (9, 1, 4), (3, 2, 50), (30, 4, 1)])
+def test_the_smallest_shapes_are_right(backend, n, d, k, metric):
+    rng = np.random.default_rng(n + d + k)
+    rows, centers = rng.normal(size=(n, d)).astype("f"), rng.normal(size=(k, d)).astype("f")
+    index, _ = backend.nearest(rows, centers_of(centers, metric))
+    assert_winners(index, rows, centers, metric)
+    assert_sums(
+        backend, backend.partial_sums(rows, centers_of(centers, metric)), rows, centers, metric
+    )
+    expected = reference.distances(rows, centers, metric)
+    found = backend.distances(rows, centers_of(centers, metric))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_pass_gives_the_bits_of_sums_and_nearest_apart(backend, metric, dtype):
+    rng = np.random.default_rng(12)
+    rows, centers = (rng.normal(size=(n, 5)).astype(dtype) for n in (300, 7))
+    sums, index, apart = backend.assign(rows, centers_of(centers, metric))
+    alone = backend.partial_sums(rows, centers_of(centers, metric))
+    winners, least = backend.nearest(rows, centers_of(centers, metric))
+    assert (sums.sums.tobytes(), sums.inertia) == (alone.sums.tobytes(), alone.inertia)
+    assert sums.counts.tobytes() == alone.counts.tobytes()
+    assert (index.tobytes(), apart.tobytes()) == (winners.tobytes(), least.tobytes())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("offset", [1e4, 1e6])
+def test_an_offset_that_all_rows_share_costs_no_precision(backend, offset, dtype):
+    rng = np.random.default_rng(5)
+    rows = (rng.normal(size=(400, 3)) + offset).astype(dtype)
+    centers = rows[:10]
+    index, apart = backend.nearest(rows, centers_of(centers, EUCLIDEAN))
+    expected, least = reference.nearest(rows, centers, EUCLIDEAN)
+    assert index.tolist() == expected.tolist()
+    np.testing.assert_allclose(apart, least, rtol=1e-12)
+    everything = backend.distances(rows, centers_of(centers, EUCLIDEAN))
+    assert (everything >= 0).all()
+    np.testing.assert_allclose(
+        everything, reference.distances(rows, centers, EUCLIDEAN), rtol=1e-6, atol=1e-9
+    )
+    found = backend.partial_sums(rows, centers_of(centers, EUCLIDEAN))
+    sums, counts = reference.partial_sums(rows, centers, EUCLIDEAN)
+    assert found.counts.tolist() == counts.tolist()
+    np.testing.assert_allclose(found.sums, sums, rtol=1e-14)
+    np.testing.assert_allclose(found.inertia, least.sum(), rtol=1e-12)
+
+
+def test_two_groups_far_apart_are_both_told_apart_within(backend):
+    rng = np.random.default_rng(6)
+    groups = [rng.normal(size=(60, 2)) - 1e6, rng.normal(size=(60, 2)) + 1e6]
+    rows = np.concatenate(groups).astype(np.float32)
+    centers = rows[::15]
+    index, apart = backend.nearest(rows, centers_of(centers, EUCLIDEAN))
+    expected, least = reference.nearest(rows, centers, EUCLIDEAN)
+    assert index.tolist() == expected.tolist()
+    np.testing.assert_allclose(apart, least, rtol=1e-12)
+    everything = backend.distances(rows, centers_of(centers, EUCLIDEAN))
+    own = everything[np.arange(len(rows)), index]
+    np.testing.assert_allclose(own, least, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_float32_rows_of_1e30_give_finite_and_right_sums(backend, metric):
+    rng = np.random.default_rng(7)
+    rows = (rng.normal(size=(50, 3)) * 1e30).astype(np.float32)
+    centers = rows[:4]
+    index, apart = backend.nearest(rows, centers_of(centers, metric))
+    assert_winners(index, rows, centers, metric)
+    assert np.isfinite(apart).all()
+    found = backend.partial_sums(rows, centers_of(centers, metric))
+    assert_sums(backend, found, rows, centers, metric)
+    assert np.isfinite(found.inertia)
+    np.testing.assert_allclose(found.inertia, reference.loss(rows, centers, metric), rtol=1e-12)
+
+
+def test_float32_distances_of_1e15_rows_are_right(backend):
+    rng = np.random.default_rng(8)
+    rows = (rng.normal(size=(20, 3)) * 1e15).astype(np.float32)
+    found = backend.distances(rows, centers_of(rows[:4], EUCLIDEAN))
+    expected = reference.distances(rows, rows[:4], EUCLIDEAN)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e18)
+
+
+def test_tiny_rows_are_told_apart(backend):
+    rng = np.random.default_rng(9)
+    for dtype, scale in ((np.float32, 1e-18), (np.float32, 1e-30), (np.float64, 1e-140)):
+        rows = (rng.normal(size=(50, 3)) * scale).astype(dtype)
+        index, _ = backend.nearest(rows, centers_of(rows[:5], EUCLIDEAN))
+        assert index.tolist() == reference.nearest(rows, rows[:5], EUCLIDEAN)[0].tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_zero_row_is_at_distance_one_from_every_center_and_goes_to_the_first(backend, dtype):
+    rows = np.zeros((3, 4), dtype)
+    centers = centers_of(np.random.default_rng(0).normal(size=(5, 4)).astype(dtype), COSINE)
+    index, apart = backend.nearest(rows, centers)
+    assert index.tolist() == [0, 0, 0]
+    assert apart.tolist() == [1, 1, 1]
+    assert (backend.distances(rows, centers) == 1).all()
+    found = backend.partial_sums(rows, centers)
+    assert found.inertia == 3
+    assert found.counts.tolist() == [3, 0, 0, 0, 0]
+    assert not found.sums.any()
+
+
+def test_a_zero_center_is_at_distance_one_from_every_row(backend):
+    rows = np.array([[1, 0], [-1, 0], [0, 0]], np.float32)
+    centers = centers_of(np.array([[0, 0], [1, 0]], np.float32), COSINE)
+    index, apart = backend.nearest(rows, centers)
+    assert index.tolist() == [1, 0, 0]
+    assert apart.tolist() == [0, 1, 1]
+    assert backend.distances(rows, centers).tolist() == [[1, 0], [1, 2], [1, 1]]
+    assert backend.partial_sums(rows, centers).inertia == 2
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_block_borders_show_nowhere(backend, dtype, metric):
+    rng = np.random.default_rng(10)
+    rows, centers = rng.normal(size=(3000, 3)), rng.normal(size=(300, 3))
+    rows, centers = rows.astype(dtype), centers_of(centers.astype(dtype), metric)
+    index, apart = backend.nearest(rows, centers)
+    everything = backend.distances(rows, centers)
+    for size in (1, 7, 977):
+        for start in (0, 850, 871, 3000 - size):
+            part = slice(start, start + size)
+            own_index, own_apart = backend.nearest(rows[part], centers)
+            assert own_index.tolist() == index[part].tolist()
+            assert own_apart.tolist() == apart[part].tolist()
+            own = backend.distances(rows[part], centers)
+            np.testing.assert_allclose(own, everything[part], rtol=1e-6, atol=1e-12)
+    sample = slice(860, 880)
+    assert_winners(index[sample], rows[sample], centers.values, metric)
+    assert_sums(backend, backend.partial_sums(rows, centers), rows, centers.values, metric)
+
+
+@given(problems(), st.data())
+@settings(max_examples=100, deadline=None)
+def test_splitting_rows_anywhere_gives_the_same_update(backend, problem, data):
+    rows, values, metric = problem
+    centers = centers_of(values, metric)
+    cut = data.draw(st.integers(0, len(rows)))
+    parts = [part for part in (rows[:cut], rows[cut:]) if len(part)]
+    whole = backend.partial_sums(rows, centers)
+    added = backend.partial_sums(parts[0], centers)
+    for part in parts[1:]:
+        added += backend.partial_sums(part, centers)
+    assert added.counts.tolist() == whole.counts.tolist()
+    scale = (np.abs(rows).max() + np.abs(values).max() if metric == EUCLIDEAN else 1) * len(rows)
+    np.testing.assert_allclose(added.sums, whole.sums, rtol=0, atol=1e-12 * scale)
+    np.testing.assert_allclose(added.inertia, whole.inertia, rtol=1e-12, atol=1e-14 * len(rows))
+
+
+@given(problems(), st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_permuting_rows_permutes_their_winners(backend, problem, seed):
+    rows, values, metric = problem
+    centers = centers_of(values, metric)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    index, apart = backend.nearest(rows, centers)
+    own_index, own_apart = backend.nearest(rows[order], centers)
+    assert own_index.tolist() == index[order].tolist()
+    assert own_apart.tolist() == apart[order].tolist()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_wide_rows_are_right(backend, metric):
+    rng = np.random.default_rng(11)
+    rows, centers = rng.normal(size=(12, 9001)).astype("f"), rng.normal(size=(3, 9001)).astype("f")
+    index, _ = backend.nearest(rows, centers_of(centers, metric))
+    assert_winners(index, rows, centers, metric)
+    assert_sums(
+        backend, backend.partial_sums(rows, centers_of(centers, metric)), rows, centers, metric
+    )
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_row_among_wide_ones_has_the_same_distance_alone(backend, metric):
+    rng = np.random.default_rng(12)
+    rows, values = rng.normal(size=(12, 9001)).astype("f"), rng.normal(size=(3, 9001)).astype("f")
+    centers = centers_of(values, metric)
+    _, together = backend.nearest(rows, centers)
+    alone = [backend.nearest(rows[i : i + 1], centers)[1][0] for i in range(len(rows))]
+    assert together.tolist() == alone
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_float64_rows_can_meet_float32_centers_and_the_other_way_round(backend, metric):
+    rng = np.random.default_rng(13)
+    rows, centers = rng.normal(size=(60, 3)), rng.normal(size=(5, 3))
+    for one, other in ((rows.astype("f"), centers), (rows, centers.astype("f"))):
+        index, _ = backend.nearest(one, centers_of(other, metric))
+        assert_winners(index, one, other, metric)
+        assert_sums(
+            backend, backend.partial_sums(one, centers_of(other, metric)), one, other, metric
+        )
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_inputs_are_left_as_they_were(backend, metric):
+    rng = np.random.default_rng(14)
+    rows, centers = rng.normal(size=(60, 3)).astype("f"), rng.normal(size=(5, 3)).astype("f")
+    before = rows.copy(), centers.copy()
+    for function in (backend.partial_sums, backend.nearest, backend.distances):
+        function(rows, centers_of(centers, metric))
+    np.testing.assert_array_equal(rows, before[0])
+    np.testing.assert_array_equal(centers, before[1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_that_are_not_finite_show_in_the_inertia(backend, metric, bad):
+    rows = np.random.default_rng(15).normal(size=(40, 3)).astype("f")
+    centers = centers_of(rows[:5].copy(), metric)
+    rows[17, 1] = bad
+    with np.errstate(all="ignore"):
+        assert not np.isfinite(backend.partial_sums(rows, centers).inertia)
+        assert not np.isfinite(backend.nearest(rows, centers)[1][17])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_nothing_as_large_as_rows_times_centers_is_allocated(backend, metric):
+    n, d, k = 200_000, 4, 64
+    rng = np.random.default_rng(16)
+    rows = rng.normal(size=(n, d)).astype(np.float32)
+    centers = centers_of(rows[:k], metric)
+    tracemalloc.start()
+    try:
+        backend.partial_sums(rows, centers)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < n * k * 4 / 3

@@ -1,0 +1,113 @@
+"""Chunks: how they are loaded, and what is said of bad rows."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dkmeans import Dataset, InvalidData
+from dkmeans.data.chunks import TARGET_BYTES, Chunk, even_rows, finite_points, rows_per_chunk
+from dkmeans.data.sources.memory import MemoryRows
+
+ROWS = np.random.default_rng(5).normal(size=(20, 3))
+fast = settings(max_examples=40, deadline=None)
+
+
+def chunk_of(array, name="rows", first=0):
+    return Chunk(MemoryRows(array, name, first), first, first + len(array))
+
+
+def chunks_of(dataset):
+    return [chunk for batch in dataset.batches() for chunk in batch]
+
+
+@st.composite
+def spans(draw, length=20):
+    start = draw(st.integers(0, length))
+    return start, draw(st.integers(start, length))
+
+
+@fast
+@given(st.data())
+def test_a_part_of_a_part_is_what_slicing_says(data):
+    chunk, rows = chunk_of(ROWS), ROWS
+    for _ in range(data.draw(st.integers(0, 3))):
+        start, stop = data.draw(spans(chunk.rows))
+        chunk, rows = chunk.cut(start, stop), rows[start:stop]
+    assert chunk.rows == len(rows)
+    assert np.array_equal(chunk.load(3), rows)
+
+
+def test_a_chunk_is_of_about_the_target():
+    assert rows_per_chunk(8) == TARGET_BYTES // 8
+    assert rows_per_chunk(10 * TARGET_BYTES) == 1
+    assert rows_per_chunk(0) == TARGET_BYTES
+
+
+def test_chunks_are_of_whole_units_of_storage():
+    assert even_rows(10**8, 8, unit=1000) % 1000 == 0
+    assert 0.9 * TARGET_BYTES < 8 * even_rows(10**8, 8, unit=1000) <= TARGET_BYTES
+    assert even_rows(10**8, 8, unit=TARGET_BYTES) == TARGET_BYTES
+    assert even_rows(25_000, 256, unit=1000) == 3000  # 6.4 MB: a part for each of eight threads
+
+
+def test_tables_are_shared_out_evenly_among_eight_threads():
+    def chunks(rows, bytes_per_row):
+        return -(-rows // even_rows(rows, bytes_per_row))
+
+    assert chunks(1_000_000, 12) == 8
+    assert chunks(1_000_000, 256) == 32
+    assert chunks(1000, 400) == 1
+    assert chunks(0, 400) == 0
+    for rows in (341_479, 10_000_019):
+        size = even_rows(rows, 400)
+        assert size * 400 <= TARGET_BYTES
+        assert rows - (chunks(rows, 400) - 1) * size > 0.95 * size
+
+
+def test_rows_of_another_width_than_the_centers_are_refused():
+    with pytest.raises(InvalidData, match=r"^table must give rows of 2 columns.*\(20, 3\)"):
+        chunk_of(ROWS, "table").load(2)
+
+
+def test_a_source_that_gives_too_few_rows_is_refused():
+    with pytest.raises(InvalidData, match=r"\(20, 3\) for 25 rows"):
+        Chunk(MemoryRows(ROWS, "rows"), 0, 25).load(3)
+
+
+def test_whatever_a_source_raises_names_the_rows_and_the_source(tmp_path):
+    path = tmp_path / "rows.npy"
+    np.save(path, ROWS)
+    (chunk,) = chunks_of(Dataset.from_npy(str(path)))
+    path.unlink()
+    with pytest.raises(
+        InvalidData, match=f"rows 3 to 6 of {path} cannot be read: FileNotFoundError"
+    ) as caught:
+        chunk.cut(3, 7).load(3)
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_named_by_row_column_and_source(value):
+    rows = ROWS.copy()
+    rows[7, 2] = rows[9, 0] = value
+    chunk = chunk_of(rows, "table", first=100)
+    with pytest.raises(InvalidData) as caught:
+        finite_points(chunk, 3)
+    message = str(caught.value)
+    assert "row 107 of table" in message
+    assert f"{value} in column 2" in message
+    assert "2 such rows among rows 100 to 119" in message
+    assert "row 109 of table" in str(chunk.cut(8, 20).complaint(rows[8:]))
+
+
+def test_finite_rows_are_given_as_they_are():
+    assert np.array_equal(finite_points(chunk_of(ROWS), 3), ROWS)
+
+
+def test_values_too_large_to_square_are_named():
+    rows = ROWS.copy()
+    rows[3, 1] = -1e200
+    complaint = chunk_of(rows, "table").complaint(rows)
+    assert "table has values up to 1e+200" in str(complaint)
+    assert "scale" in str(complaint)

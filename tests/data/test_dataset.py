@@ -1,0 +1,382 @@
+"""Datasets: the verbs of tf.data, against plain NumPy on the rows in order."""
+
+from itertools import islice
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dkmeans import Dataset, Invalid, InvalidData, InvalidType, limit_epochs
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
+from dkmeans.data.sources.memory import MemoryRows
+
+fast = settings(max_examples=60, deadline=None)
+sizes = st.integers(1, 30)
+
+
+def rows_of(n):
+    return np.arange(2 * n, dtype=np.float64).reshape(n, 2)
+
+
+def cut(source, size):
+    """A source's rows as chunks of this size."""
+    starts = range(0, source.rows, size)
+    return Batch.of(*(Chunk(source, start, min(start + size, source.rows)) for start in starts))
+
+
+def dataset_of(n=20, chunk=6):
+    """Rows in several chunks."""
+    return Dataset.of(cut(MemoryRows(rows_of(n), "rows"), chunk))
+
+
+def loaded(dataset, most=None):
+    """Every batch's rows."""
+    return [
+        np.vstack([chunk.load(dataset.width) for chunk in batch])
+        for batch in islice(dataset.batches(), most)
+    ]
+
+
+def split(rows, size):
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def same(batches, expected):
+    return len(batches) == len(expected) and all(map(np.array_equal, batches, expected))
+
+
+def by_row(batches):
+    """The rows of all batches, each by its number in `rows_of`."""
+    return [int(first) // 2 for first, _ in np.vstack(batches)]
+
+
+# One verb.
+
+
+def test_a_dataset_that_is_not_batched_is_one_batch_of_all_rows():
+    assert same(loaded(dataset_of()), [rows_of(20)])
+
+
+@fast
+@given(sizes, sizes, sizes)
+def test_batches_are_cut_across_chunks(n, chunk, size):
+    assert same(loaded(dataset_of(n, chunk).batch(size)), split(rows_of(n), size))
+
+
+@fast
+@given(sizes, sizes, sizes, sizes)
+def test_the_last_call_of_batch_decides(n, chunk, first, size):
+    batches = loaded(dataset_of(n, chunk).batch(first).batch(size))
+    assert same(batches, split(rows_of(n), size))
+
+
+@fast
+@given(sizes, sizes, sizes, st.integers(1, 3))
+def test_batch_and_repeat_ends_every_epoch_with_what_is_left(n, chunk, size, epochs):
+    batches = loaded(dataset_of(n, chunk).batch(size).repeat(epochs))
+    assert same(batches, split(rows_of(n), size) * epochs)
+
+
+@fast
+@given(sizes, sizes, sizes, st.integers(1, 3))
+def test_repeat_and_batch_goes_on_across_epochs(n, chunk, size, epochs):
+    batches = loaded(dataset_of(n, chunk).repeat(epochs).batch(size))
+    assert same(batches, split(np.vstack([rows_of(n)] * epochs), size))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_repeat_without_a_number_has_no_end(batched):
+    dataset = dataset_of().repeat()
+    expected = [rows_of(20)] * 50
+    if batched:
+        dataset, expected = dataset.batch(7), split(np.vstack(expected), 7)[:50]
+    assert same(loaded(dataset, 50), expected)
+
+
+def test_repeats_multiply():
+    assert same(loaded(dataset_of().repeat(2).repeat(3)), [rows_of(20)] * 6)
+
+
+@fast
+@given(sizes, sizes, st.integers(0, 40), st.integers(0, 40))
+def test_take_and_skip_count_rows_before_batch(n, chunk, first, second):
+    dataset, rows = dataset_of(n, chunk), rows_of(n)
+    cases = [
+        (dataset.take(first), rows[:first]),
+        (dataset.skip(first), rows[first:]),
+        (dataset.skip(first).take(second), rows[first:][:second]),
+        (dataset.take(first).skip(second), rows[:first][second:]),
+        (dataset.skip(first).skip(second), rows[first:][second:]),
+    ]
+    for sliced, expected in cases:
+        assert same(loaded(sliced), [expected] if len(expected) else [])
+        assert sliced.rows == len(expected)
+
+
+@fast
+@given(sizes, sizes, sizes, st.integers(0, 10), st.integers(0, 10))
+def test_take_and_skip_count_batches_after_batch(n, chunk, size, first, second):
+    dataset, batches = dataset_of(n, chunk).batch(size), split(rows_of(n), size)
+    assert same(loaded(dataset.take(first)), batches[:first])
+    assert same(loaded(dataset.skip(first)), batches[first:])
+    assert same(loaded(dataset.skip(first).take(second)), batches[first:][:second])
+
+
+verbs = st.lists(
+    st.one_of(
+        st.tuples(st.just("batch"), st.integers(1, 25)),
+        st.tuples(st.just("repeat"), st.integers(1, 3)),
+        st.tuples(st.sampled_from(["take", "skip"]), st.integers(0, 25)),
+    ),
+    max_size=5,
+)
+
+
+@fast
+@given(sizes, sizes, verbs)
+def test_verbs_in_any_order_are_what_lists_of_batches_say(n, chunk, calls):
+    dataset, batches, is_batched, epochs = dataset_of(n, chunk), [rows_of(n)], False, 1
+    for verb, number in calls:
+        if verb == "batch":
+            batches = split(np.vstack(batches), number) if batches else []
+            is_batched = True
+        elif verb == "repeat":
+            batches = batches * number
+            epochs *= 1 if is_batched else number
+        else:
+            part = slice(number) if verb == "take" else slice(number, None)
+            if is_batched:
+                batches = batches[part]
+            elif epochs > 1:
+                return  # rows of every epoch, or of all: another test's
+            else:
+                batches = [rows[part] for rows in batches if len(rows[part])]
+        dataset = getattr(dataset, verb)(number)
+    assert same(loaded(dataset), batches)
+
+
+def test_take_and_skip_after_repeat_count_rows_across_epochs():
+    twice = np.vstack([rows_of(20)] * 2)
+    assert np.array_equal(np.vstack(loaded(dataset_of().repeat(2).take(25))), twice[:25])
+    assert np.array_equal(np.vstack(loaded(dataset_of().repeat(2).skip(25))), twice[25:])
+    assert np.array_equal(np.vstack(loaded(dataset_of().repeat(2).take(5))), twice[:5])
+
+
+def test_a_dataset_is_left_as_it_was_by_its_verbs():
+    dataset = dataset_of()
+    for verb in (dataset.batch, dataset.repeat, dataset.take, dataset.skip, dataset.shuffle):
+        verb(3)
+    assert same(loaded(dataset), [rows_of(20)])
+    assert dataset.is_constant
+
+
+def test_a_dataset_can_be_gone_over_again():
+    dataset = dataset_of().shuffle(1).repeat(2).batch(7)
+    assert same(loaded(dataset), loaded(dataset))
+
+
+# Shuffling.
+
+
+@fast
+@given(sizes, sizes, st.integers(0, 2**40), sizes)
+def test_shuffled_rows_are_a_permutation_of_the_rows(n, chunk, seed, size):
+    batches = loaded(dataset_of(n, chunk).shuffle(seed).batch(size))
+    assert sorted(by_row(batches)) == list(range(n))
+    assert [len(batch) for batch in batches] == [len(batch) for batch in split(rows_of(n), size)]
+
+
+def test_the_same_seed_is_the_same_order_and_another_is_not():
+    first, again, other = (by_row(loaded(dataset_of().shuffle(seed))) for seed in (4, 4, 5))
+    assert first == again
+    assert first != other
+    assert first != list(range(20))
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    epochs = loaded(dataset_of().shuffle(4).repeat(5))
+    assert all(sorted(by_row([epoch])) == list(range(20)) for epoch in epochs)
+    assert len({tuple(by_row([epoch])) for epoch in epochs}) == 5
+
+
+def test_a_shuffle_after_repeat_has_an_order_for_every_epoch_too():
+    epochs = loaded(dataset_of().repeat(5).shuffle(4))
+    assert all(sorted(by_row([epoch])) == list(range(20)) for epoch in epochs)
+    assert len({tuple(by_row([epoch])) for epoch in epochs}) == 5
+
+
+def test_rows_are_mixed_within_their_chunks_and_chunks_as_a_whole():
+    order = by_row(loaded(dataset_of(24, 6).shuffle(3)))
+    chunks = [[row // 6 for row in order[start : start + 6]] for start in range(0, 24, 6)]
+    assert all(len(set(chunk)) == 1 for chunk in chunks)
+    assert [chunk[0] for chunk in chunks] != [0, 1, 2, 3]
+    assert any(order[i] > order[i + 1] for i in range(5))
+
+
+def test_batches_of_shuffled_rows_are_the_shuffled_rows_in_order():
+    whole = loaded(dataset_of().shuffle(9))[0]
+    assert same(loaded(dataset_of().shuffle(9).batch(7)), split(whole, 7))
+
+
+def test_rows_taken_before_a_shuffle_are_the_first():
+    assert sorted(by_row(loaded(dataset_of().take(9).shuffle(1)))) == list(range(9))
+
+
+def test_rows_taken_after_a_shuffle_are_the_first_of_its_order():
+    whole = loaded(dataset_of().shuffle(1))[0]
+    assert same(loaded(dataset_of().shuffle(1).take(9)), [whole[:9]])
+
+
+def test_a_shuffle_after_batch_is_refused_with_the_remedy():
+    for dataset in (dataset_of().batch(3), dataset_of().batch(3).repeat(2)):
+        with pytest.raises(ValueError, match=r"shuffle\(seed\) must come before batch\(rows\)"):
+            dataset.shuffle(1)
+
+
+# What a dataset says of itself.
+
+
+def test_rows_and_width_are_those_of_one_pass():
+    dataset = dataset_of()
+    assert (dataset.rows, dataset.width) == (20, 2)
+    for same_rows in (dataset.batch(3), dataset.repeat(4), dataset.shuffle(1), dataset.repeat()):
+        assert (same_rows.rows, same_rows.width) == (20, 2)
+    assert dataset.take(7).rows == 7
+    assert dataset.take(70).rows == 20
+    assert dataset.skip(7).rows == 13
+    assert dataset.skip(70).rows == 0
+
+
+@pytest.mark.parametrize("change", [lambda d: d, lambda d: d.repeat(2), lambda d: d.take(3)])
+def test_whole_passes_over_the_same_rows_are_constant(change):
+    assert change(dataset_of()).is_constant
+    assert not change(dataset_of().batch(20)).is_constant
+
+
+@pytest.mark.parametrize("change", [lambda d: d, lambda d: d.repeat(2), lambda d: d.shuffle(2)])
+def test_a_constant_dataset_has_the_same_rows_in_every_batch(change):
+    dataset = change(dataset_of())
+    assert dataset.is_constant
+    assert all(sorted(by_row([batch])) == list(range(20)) for batch in loaded(dataset.repeat(2)))
+
+
+@pytest.mark.parametrize("verb", ["take", "skip"])
+def test_a_part_of_shuffled_rows_is_another_in_every_epoch_and_so_not_constant(verb):
+    part = getattr(dataset_of().shuffle(1), verb)(10)
+    epochs = {tuple(sorted(by_row([epoch]))) for epoch in loaded(part.repeat(5))}
+    assert len(epochs) > 1
+    assert not part.is_constant
+
+
+@fast
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 50), st.integers(1, 3))
+def test_every_row_is_seen_once_in_each_epoch_whatever_chunks_and_batches(n, chunk, rows, epochs):
+    shuffled = dataset_of(n, chunk).shuffle(seed=7).batch(rows)
+    epoch = -(-n // rows)
+    seen = [by_row([batch]) for batch in loaded(shuffled.repeat(epochs))]
+    for number in range(epochs):
+        mine = [row for batch in seen[number * epoch : (number + 1) * epoch] for row in batch]
+        assert sorted(mine) == list(range(n))
+
+
+def test_batches_of_a_stream_are_not_constant_and_their_rows_unknown():
+    chunks = cut(MemoryRows(rows_of(6), "rows"), 3)
+    dataset = Dataset.of_batches(2, iter([Batch((chunk,)) for chunk in chunks]))
+    assert dataset.rows is None
+    assert not dataset.is_constant
+    assert same(loaded(dataset), split(rows_of(6), 3))
+
+
+# Where the rows come from.
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        np.asarray,
+        lambda rows: da.from_array(rows, chunks=(6, 1)),
+        lambda rows: zarr.array(rows, chunks=(6, 2)),
+        np.asfortranarray,
+    ],
+    ids=["NumPy", "Dask", "Zarr", "Fortran"],
+)
+def test_arrays_of_every_kind_give_their_rows(convert):
+    dataset = Dataset.from_array(convert(rows_of(20)))
+    assert same(loaded(dataset.batch(7)), split(rows_of(20), 7))
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_limit_epochs_is_a_batch_of_all_rows_an_epoch(epochs):
+    dataset = limit_epochs(rows_of(20), epochs)
+    assert same(loaded(dataset), [rows_of(20)] * epochs)
+    assert dataset.is_constant
+    assert dataset.rows == 20
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 1.5, "2"])
+def test_limit_epochs_refuses_what_is_no_number_of_epochs(epochs):
+    with pytest.raises(ValueError, match="must be an integer >= 1") as caught:
+        limit_epochs(rows_of(20), epochs)
+    assert repr(epochs) in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [Dataset.from_array, lambda array: limit_epochs(array, 2)])
+def test_what_is_no_array_is_a_type_error(make):
+    for given_ in ([[1.0, 2.0]], "rows", 3, None):
+        with pytest.raises(InvalidType, match="the array must be a NumPy, Dask, Zarr or CuPy"):
+            make(given_)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 2, 2), (3, 0), ()])
+@pytest.mark.parametrize("kind", [np.zeros, da.zeros, zarr.zeros], ids=["NumPy", "Dask", "Zarr"])
+def test_other_shapes_than_a_table_are_refused(kind, shape):
+    with pytest.raises(InvalidData, match="the array must be 2-D") as caught:
+        Dataset.from_array(kind(shape))
+    assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [np.zeros, da.zeros, zarr.zeros], ids=["NumPy", "Dask", "Zarr"])
+def test_no_rows_are_refused(kind):
+    with pytest.raises(InvalidData, match="must have at least one row, got none"):
+        Dataset.from_array(kind((0, 3)))
+
+
+# Bad arguments.
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "refused"),
+    [
+        ("batch", "rows", [0, -1, 2.0, "3", None]),
+        ("repeat", "n", [0, -1, 2.0, "3"]),
+        ("take", "n", [-1, 2.0, "3", None]),
+        ("skip", "n", [-1, 2.0, "3", None]),
+    ],
+)
+def test_a_bad_argument_is_named_with_what_would_do(verb, name, refused):
+    for value in refused:
+        with pytest.raises(Invalid, match=rf"^{name} must be an integer >= \d") as caught:
+            getattr(dataset_of(), verb)(value)
+        assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", None])
+def test_a_bad_seed_is_refused_when_it_is_given(seed):
+    with pytest.raises(Invalid, match="seed must be an integer >= 0"):
+        dataset_of().shuffle(seed)
+
+
+@pytest.mark.parametrize("verb", ["batch", "repeat", "take", "skip", "shuffle"])
+def test_integers_of_numpy_are_integers(verb):
+    changed, expected = (getattr(dataset_of(), verb)(n) for n in (np.int64(3), 3))
+    assert same(loaded(changed), loaded(expected))
+
+
+@pytest.mark.parametrize("verb", ["batch", "repeat", "take", "skip", "shuffle"])
+def test_truth_is_no_number(verb):
+    with pytest.raises(Invalid, match="got True"):
+        getattr(dataset_of(), verb)(True)

@@ -1,0 +1,130 @@
+"""Points: what counts as rows."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from dkmeans import InvalidData, InvalidType
+from dkmeans.data.chunks import Chunk
+from dkmeans.data.points import as_points, point_dtype
+from dkmeans.data.sources.memory import MemoryRows
+
+ROWS = np.random.default_rng(5).normal(size=(20, 3))
+fast = settings(max_examples=40, deadline=None)
+
+
+def chunk_of(array, name="rows", first=0):
+    return Chunk(MemoryRows(array, name, first), first, first + len(array))
+
+
+def chunks_of(dataset):
+    return [chunk for batch in dataset.batches() for chunk in batch]
+
+
+@st.composite
+def spans(draw, length=20):
+    start = draw(st.integers(0, length))
+    return start, draw(st.integers(start, length))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_that_are_rows_already_are_not_copied(dtype):
+    rows = ROWS.astype(dtype)
+    points = as_points(rows, "rows")
+    assert points.dtype == dtype
+    assert np.shares_memory(points, rows)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_other_byte_order_is_turned_round(dtype):
+    points = as_points(ROWS.astype(np.dtype(dtype).newbyteorder("S")), "rows")
+    assert points.dtype == np.dtype(dtype)
+    assert points.dtype.isnative
+    assert np.array_equal(points, ROWS.astype(dtype))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [np.asfortranarray(ROWS), ROWS[::2], ROWS[:, ::-1], ROWS[:, :2]],
+    ids=["Fortran", "every other row", "columns reversed", "some columns"],
+)
+def test_rows_in_any_layout_become_contiguous(rows):
+    points = as_points(rows, "rows")
+    assert points.flags.c_contiguous
+    assert np.array_equal(points, rows)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["f2", "?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", ">i4"]
+)
+def test_other_real_numbers_become_float32(dtype):
+    rows = np.arange(12).reshape(4, 3).astype(dtype)
+    points = as_points(rows, "rows")
+    assert points.dtype == np.float32
+    assert points.dtype.isnative
+    assert np.array_equal(points, rows)
+
+
+def test_nested_lists_are_rows():
+    assert np.array_equal(as_points([[1, 2], [3, 4]], "rows"), [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize("value", [2**24, -(2**24)])
+def test_the_largest_exact_integer_is_taken(value):
+    assert as_points(np.array([[value]]), "rows")[0, 0] == value
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("value", [2**24 + 1, -(2**24) - 1])
+def test_an_integer_that_float32_lacks_is_refused_with_the_remedy(dtype, value):
+    with pytest.raises(InvalidData, match=f"ages .*got {value}.*float64"):
+        as_points(np.array([[1, value, 0]], dtype), "ages")
+
+
+def test_the_extremes_of_64_bits_are_refused_by_their_values():
+    with pytest.raises(InvalidData, match=f"got {2**64 - 1}"):
+        as_points(np.array([[2**64 - 1]], np.uint64), "rows")
+    with pytest.raises(InvalidData, match=f"got {-(2**63)}"):
+        as_points(np.array([[-(2**63)]], np.int64), "rows")
+
+
+def test_no_integers_at_all_are_no_rows():
+    assert as_points(np.empty((0, 3), np.int64), "rows").shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.ones((2, 2), complex),
+        np.array([["a", "b"]]),
+        np.array([[1, None]], object),
+        np.array([["2020-01-01"]], "M8[D]"),
+        np.array([[1]], "m8[s]"),
+    ],
+    ids=["complex", "text", "objects", "dates", "durations"],
+)
+def test_what_is_no_real_number_is_a_type_error(values):
+    with pytest.raises(InvalidType, match=r"^rows must hold real numbers, got dtype") as caught:
+        as_points(values, "rows")
+    assert isinstance(caught.value, TypeError)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3, 4)])
+def test_other_than_two_dimensions_are_refused_by_their_shape(shape):
+    with pytest.raises(InvalidData) as caught:
+        as_points(np.zeros(shape), "rows")
+    assert str(shape) in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_ragged_lists_are_refused():
+    with pytest.raises(InvalidData, match="rows must be a table of numbers"):
+        as_points([[1, 2], [3]], "rows")
+
+
+def test_only_float64_is_computed_in_float64():
+    for dtype in ("f2", "f4", "i8", "?", ">f4"):
+        assert point_dtype(dtype) == np.float32
+    assert point_dtype(">f8") == np.float64
+    assert point_dtype(">f8").isnative

@@ -1,0 +1,365 @@
+"""The manifests, the image's recipe and the compose file: held to the schemas and to each other.
+
+The schema of a DaskJob is the Dask operator's own, from dask-kubernetes 2026.3.0.
+"""
+
+import gzip
+import re
+import shutil
+import subprocess
+import tomllib
+from copy import deepcopy
+
+import kubernetes_validate
+import pytest
+import yaml
+from dask.utils import parse_bytes
+from distributed.cli import dask_scheduler, dask_worker
+from dkmeans_jobs.command_line import parse
+from dkmeans_jobs.input import open_input
+from jsonschema import Draft7Validator
+from packaging.requirements import Requirement
+
+import dkmeans
+from tests.deploy.manifests import (
+    DEPLOY,
+    DRIVER,
+    GOLDEN,
+    NAME,
+    OVERLAYS,
+    ROOT,
+    SCHEDULER,
+    WORKER,
+    manifest,
+    of_kind,
+    pods,
+)
+
+CRD = ROOT / "tests" / "deploy" / "daskjob-crd-2026.3.0.yaml.gz"
+VERSIONS = ("1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
+
+
+def complaints(resource, schema):
+    return [error.message for error in Draft7Validator(schema).iter_errors(resource)]
+
+
+def closed(schema):
+    """The schema with no room for fields that it does not name."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: closed(value) for key, value in schema.items()}
+    if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        schema.setdefault("additionalProperties", False)
+    return schema
+
+
+@pytest.fixture(scope="module")
+def daskjob_schema():
+    crd = yaml.safe_load(gzip.decompress(CRD.read_bytes()))
+    schema = closed(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    schema["properties"] |= {key: {} for key in ("apiVersion", "kind", "metadata")}
+    return schema
+
+
+def selects(selector, labels):
+    return selector["matchLabels"].items() <= labels.items()
+
+
+def megabytes(quantity):
+    assert re.fullmatch(r"\d+[MG]i", quantity), quantity
+    return parse_bytes(f"{quantity}B") // 2**20
+
+
+def cpus(quantity):
+    assert re.fullmatch(r"\d+", quantity), quantity
+    return int(quantity)
+
+
+def option(arguments, name):
+    (found,) = [a.partition("=")[2] for a in arguments if a.startswith(f"{name}=")]
+    return found
+
+
+def parsed(arguments):
+    """The command line as the program that it names takes it."""
+    program, *rest = arguments
+    if program == "dkmeans":
+        return parse(rest)
+    main = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}[rest[0]]
+    return main.make_context(rest[0], rest[1:]).params
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_rendered_overlay_is_the_one_that_was_looked_at(overlay):
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl, which renders overlays, is not installed")
+    folder = str(DEPLOY / "k8s" / "overlays" / overlay)
+    rendered = subprocess.run(
+        ["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert list(yaml.safe_load_all(rendered.stdout)) == manifest(overlay)
+
+
+def test_each_overlay_has_been_rendered():
+    assert sorted(path.stem for path in GOLDEN.iterdir()) == OVERLAYS
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kubernetes_knows_every_field(overlay, version):
+    for resource in manifest(overlay):
+        if resource["kind"] != "DaskJob":
+            kubernetes_validate.validate(resource, version, strict=True)
+    for pod in pods(overlay):
+        kubernetes_validate.validate(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod.spec},
+            version,
+            strict=True,
+        )
+
+
+def test_the_documented_versions_of_kubernetes_are_the_tested_ones():
+    assert f"{VERSIONS[0]} to {VERSIONS[-1]}" in (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_a_misspelt_field_is_seen():
+    (job,) = of_kind("plain", "Job")
+    job["spec"]["backofLimit"] = job["spec"].pop("backoffLimit")
+    with pytest.raises(kubernetes_validate.ValidationError, match="backofLimit"):
+        kubernetes_validate.validate(job, VERSIONS[0], strict=True)
+
+
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if of_kind(name, "DaskJob")])
+def test_the_operator_knows_every_field(overlay, daskjob_schema):
+    (job,) = of_kind(overlay, "DaskJob")
+    assert complaints(job, daskjob_schema) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [((), "clusters"), (("cluster", "spec", "worker"), "replica"), (("job", "spec"), "restart")],
+)
+def test_a_field_that_the_operator_does_not_know_is_seen(path, name, daskjob_schema):
+    (job,) = of_kind("train-cpu", "DaskJob")
+    job = deepcopy(job)
+    place = job["spec"]
+    for key in path:
+        place = place[key]
+    place[name] = 1
+    assert name in "".join(complaints(job, daskjob_schema))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_command_is_one_that_its_program_takes(overlay):
+    for pod in pods(overlay):
+        parsed(pod.arguments)
+        assert "command" not in pod.container, "the image's entrypoint must stay"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_drivers_read_has_a_name_that_says_its_format(overlay, tmp_path):
+    for pod in pods(overlay, DRIVER):
+        address = parsed(pod.arguments).input
+        local = address.replace("s3://bucket", str(tmp_path))
+        with pytest.raises(dkmeans.InvalidData, match=re.escape(local)):  # nothing is there
+            open_input(local, None)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_all_containers_run_one_image_of_this_version(overlay):
+    target = "gpu" if overlay.endswith("gpu") else "cpu"
+    images = {pod.container["image"] for pod in pods(overlay)}
+    assert images == {f"registry.example.com/dkmeans:{dkmeans.__version__}-{target}"}
+    assert f" AS {target}\n" in (DEPLOY / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_memory_limits_are_those_that_the_processes_are_told(overlay):
+    for pod in pods(overlay):
+        resources = pod.container["resources"]
+        most = megabytes(resources["limits"]["memory"])
+        assert megabytes(resources["requests"]["memory"]) == most
+        if pod.component == WORKER:
+            assert parse_bytes(option(pod.arguments, "--memory-limit")) // 2**20 == most
+            threads = int(option(pod.arguments, "--nthreads"))
+            assert threads == cpus(resources["requests"]["cpu"])
+
+
+@pytest.mark.parametrize("overlay", ["plain", "retrain"])
+def test_a_pod_with_its_own_workers_has_room_for_them_and_the_driver(overlay):
+    (pod,) = pods(overlay)
+    asked = parsed(pod.arguments)
+    room = megabytes(pod.container["resources"]["limits"]["memory"])
+    assert asked.workers * parse_bytes(asked.memory_limit) // 2**20 + 4096 == room
+    cores = cpus(pod.container["resources"]["requests"]["cpu"])
+    assert asked.workers * asked.threads_per_worker == cores
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_ports_are_the_ones_that_the_processes_listen_at(overlay):
+    listening = {SCHEDULER: ("--port", "--dashboard-address")}
+    listening[WORKER] = ("--worker-port", "--nanny-port", "--dashboard-address")
+    for pod in pods(overlay, *listening):
+        told = {int(option(pod.arguments, n).lstrip(":")) for n in listening[pod.component]}
+        assert told == set(pod.ports.values())
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_probes_and_services_ask_at_named_ports(overlay):
+    for pod in pods(overlay):
+        probes = [value for key, value in pod.container.items() if key.endswith("Probe")]
+        assert bool(probes) == (pod.component != DRIVER)
+        assert {probe["httpGet"]["port"] for probe in probes} <= {"http-dashboard"} & {*pod.ports}
+    for pod in pods(overlay, SCHEDULER):
+        service = pod.owner["spec"]["cluster"]["spec"]["scheduler"]["service"]
+        assert service["selector"].items() <= pod.labels.items()
+        offered = {port["targetPort"]: port["port"] for port in service["ports"]}
+        assert offered == pod.ports
+        assert service["type"] == "ClusterIP"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_network_lets_dask_through_and_nothing_else_in(overlay):
+    everyone, operator = of_kind(overlay, "NetworkPolicy")
+    (inward,) = everyone["spec"]["ingress"]
+    assert inward["from"] == [{"podSelector": {"matchLabels": NAME}}]
+    wanted = {
+        port
+        for pod in pods(overlay)
+        for name, port in pod.ports.items()
+        if name != "http-dashboard"
+    }
+    assert wanted <= {port["port"] for port in inward["ports"]} == {8786, 9000, 9001}
+    assert inward["ports"] == everyone["spec"]["egress"][0]["ports"]
+    for pod in pods(overlay):
+        assert selects(everyone["spec"]["podSelector"], pod.labels)
+        assert selects(operator["spec"]["podSelector"], pod.labels) == (pod.component == SCHEDULER)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_each_pod_of_the_operator_has_one_disruption_budget(overlay):
+    for pod in pods(overlay):
+        budgets = [
+            each
+            for each in of_kind(overlay, "PodDisruptionBudget")
+            if selects(each["spec"]["selector"], pod.labels)
+        ]
+        assert len(budgets) == (pod.owner["kind"] == "DaskJob")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_pods_are_as_restricted_as_kubernetes_knows(overlay):
+    user = int(re.search(r"^USER (\d+):", (DEPLOY / "Dockerfile").read_text(), re.M)[1])
+    for pod in pods(overlay):
+        assert pod.spec["automountServiceAccountToken"] is False
+        assert pod.spec["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        assert pod.container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_volumes_accounts_and_namespaces_that_are_named_are_there(overlay):
+    (account,) = of_kind(overlay, "ServiceAccount")
+    (namespace,) = of_kind(overlay, "Namespace")
+    for resource in manifest(overlay):
+        if resource["kind"] != "Namespace":
+            assert resource["metadata"]["namespace"] == namespace["metadata"]["name"]
+        assert resource["metadata"]["labels"].items() >= NAME.items()
+    for pod in pods(overlay):
+        assert pod.spec["serviceAccountName"] == account["metadata"]["name"]
+        mounted = {mount["name"] for mount in pod.container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod.spec["volumes"]}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_only_those_that_read_and_write_have_credentials(overlay):
+    for pod in pods(overlay):
+        secrets = [each["secretRef"]["name"] for each in pod.container.get("envFrom", ())]
+        assert secrets == ([] if pod.component == SCHEDULER else ["dkmeans-s3"])
+
+
+@pytest.mark.parametrize("overlay", ["plain", "retrain"])
+def test_an_outage_is_tried_again_and_a_mistake_is_not(overlay):
+    (pod,) = pods(overlay)
+    job = pod.owner["spec"].get("jobTemplate", {}).get("spec", pod.owner["spec"])
+    rules = job["podFailurePolicy"]["rules"]
+    actions = {
+        code: rule["action"]
+        for rule in rules
+        for code in rule.get("onExitCodes", {}).get("values", ())
+    }
+    assert actions == {2: "FailJob", 75: "Ignore", 143: "Ignore"}
+    assert pod.spec["restartPolicy"] == "Never"
+
+
+def test_spot_nodes_are_for_workers_alone():
+    for pod in pods("train-spot"):
+        node = pod.spec["affinity"]["nodeAffinity"]
+        terms = node["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        operators = {e["operator"] for term in terms for e in term["matchExpressions"]}
+        assert operators == ({"In"} if pod.component == WORKER else {"NotIn"})
+        assert ("tolerations" in pod.spec) == (pod.component == WORKER)
+
+
+def test_gpus_are_for_workers_alone():
+    for pod in pods("train-gpu"):
+        limits = pod.container["resources"]["limits"]
+        assert ("nvidia.com/gpu" in limits) == (pod.component == WORKER)
+
+
+def test_with_tls_every_process_speaks_nothing_else():
+    (settings,) = of_kind("train-tls", "ConfigMap")
+    comm = yaml.safe_load(settings["data"]["tls.yaml"])["distributed"]["comm"]
+    assert comm["require-encryption"] is True
+    assert set(comm["tls"]) == {"ca-file", "scheduler", "worker", "client"}
+    for pod in pods("train-tls"):
+        assert {"name": "tls", "mountPath": "/etc/dask", "readOnly": True} in pod.container[
+            "volumeMounts"
+        ]
+        line = " ".join(pod.arguments)
+        assert "tcp://" not in line
+        assert "--protocol=tls" in line or "tls://dkmeans-train-scheduler:8786" in line
+
+
+def pins(name):
+    found = re.findall(r"^([\w.-]+)==(\S+)", (DEPLOY / "locks" / f"{name}.txt").read_text(), re.M)
+    assert len(dict(found)) == len(found) > 0
+    return dict(found)
+
+
+def test_what_the_image_installs_is_locked_and_what_the_package_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {"cpu": project["dependencies"] + project["optional-dependencies"]["prometheus"]}
+    own = (DEPLOY / "locks/gpu.in").read_text().splitlines()
+    wanted["gpu"] = wanted["cpu"] + [line for line in own if not line.startswith("#")]
+    for target, requirements in wanted.items():
+        for requirement in map(Requirement, requirements):
+            assert requirement.specifier.contains(pins(target)[requirement.name])
+    assert pins("cpu").items() <= pins("gpu").items()
+
+
+def compose():
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+
+
+@pytest.mark.parametrize("service", compose())
+def test_a_service_of_the_compose_file_is_closed_and_its_command_is_taken(service):
+    about = compose()[service]
+    asked = parsed(about["command"])
+    assert about["image"] == f"dkmeans:{dkmeans.__version__}-cpu"
+    assert (about["read_only"], about["cap_drop"]) == (True, ["ALL"])
+    assert "ports" not in about
+    assert set(about.get("depends_on", ())) <= set(compose())
+    if service == "worker":
+        assert parse_bytes(asked["memory_limit"]) == parse_bytes(about["mem_limit"] + "iB")

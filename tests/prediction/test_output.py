@@ -1,0 +1,591 @@
+"""Predictions in storage: what `predict` gives, whole and marked so, or named as what it is not."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+import zarr
+from dask import array as da
+
+from dkmeans import Dataset, Invalid, InvalidData, KMeans, checkpoints, storage
+from dkmeans.checkpoints.format import sha256
+from dkmeans.prediction import output as outputs
+from dkmeans.prediction import per_chunk as inference
+
+CHANGED = 7777  # no cluster's number: a region that holds it was not written again
+
+endings = pytest.mark.parametrize("ending", [".zarr", ".parquet"])
+
+
+@pytest.fixture
+def rows():
+    return np.random.default_rng(5).normal(size=(1003, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def model(rows, tmp_path):
+    estimator = KMeans(4, str(tmp_path / "model"), initial_clusters=rows[:4])
+    return estimator.train(lambda: rows, steps=3)
+
+
+@pytest.fixture(params=["disk", "s3"])
+def folder(request, tmp_path):
+    if request.param == "s3":
+        return f"{request.getfixturevalue('s3')}/{uuid4().hex}"
+    return str(tmp_path)
+
+
+@pytest.fixture(params=["threads", "cluster"])
+def executor(request):
+    return request.param == "cluster" and request.getfixturevalue("client")
+
+
+def read(address):
+    """Clusters, distances (or None) and whether the output is marked as complete."""
+    if address.endswith(".zarr"):
+        group = zarr.open_group(storage.zarr_store(address, read_only=True), mode="r")
+        names = {name: array[...] for name, array in group.arrays()}
+        return names["cluster_index"], names.get("all_distances"), group.attrs["complete"]
+    names = [name for name in storage.children(address) if name.startswith("part-")]
+    files = [storage.read(storage.join(address, name)).data for name in names]
+    table = pa.concat_tables([pq.read_table(pa.BufferReader(file)) for file in files])
+    distances = None
+    if "all_distances" in table.column_names:
+        flat = table["all_distances"].combine_chunks().flatten().to_numpy()
+        distances = flat.reshape(len(table), -1)
+    complete = storage.read(storage.join(address, "_SUCCESS")) is not None
+    return table["cluster_index"].to_numpy(), distances, complete
+
+
+def expected(model, rows):
+    clusters = np.array([*model.predict_cluster_index(lambda: rows)])
+    return clusters, np.stack([*model.transform(lambda: rows)])
+
+
+def is_whole(found, model, rows, *, transform):
+    clusters, distances, complete = found
+    wanted = expected(model, rows)
+    assert complete is True
+    assert clusters.dtype == np.int64
+    assert np.array_equal(clusters, wanted[0])
+    assert (distances is not None) == transform
+    if transform:
+        assert distances.dtype == np.float32
+        assert np.array_equal(distances, wanted[1])
+    return True
+
+
+@endings
+@pytest.mark.parametrize("transform", [False, True])
+def test_what_is_written_is_what_is_predicted(model, rows, folder, executor, ending, transform):
+    address = f"{folder}/clusters{ending}"
+    assert model.write_predictions(lambda: rows, address, transform=transform) == len(rows)
+    assert is_whole(read(address), model, rows, transform=transform)
+    assert executor is False or executor.status == "running"
+
+
+@endings
+@pytest.mark.parametrize("region", [1, 64, 100, 334, 2000])
+def test_regions_are_cut_at_the_outputs_borders_though_the_inputs_are_irregular(
+    model, rows, tmp_path, monkeypatch, ending, region
+):
+    if region == 1:
+        rows = rows[:40]
+    monkeypatch.setattr(outputs, "_REGION_ROWS", region)
+    cuts = [0, 7, 7 + 300 * len(rows) // 1003, len(rows) - 5, len(rows)]
+    irregular = da.from_array(rows, chunks=(tuple(np.diff(cuts).tolist()), 3))
+    address = f"{tmp_path}/clusters{ending}"
+    assert model.write_predictions(lambda: irregular, address, transform=True) == len(rows)
+    assert is_whole(read(address), model, rows, transform=True)
+    if ending == ".zarr":
+        group = zarr.open_group(address, mode="r")
+        assert group["cluster_index"].chunks[0] == group["all_distances"].chunks[0]
+        assert group["cluster_index"].chunks[0] <= max(region, 7)
+    else:
+        assert len(list((tmp_path / "clusters.parquet").glob("part-*"))) >= len(rows) // 2000 + 1
+
+
+def test_workers_that_share_irregular_inputs_lose_no_rows(model, rows, folder, client):
+    irregular = da.from_array(np.tile(rows, (40, 1)), chunks=((7, 13000, 1, 20013, 7099), 3))
+    address = f"{folder}/clusters.zarr"
+    written = model.write_predictions(lambda: irregular, address)
+    assert written == 40 * len(rows)
+    clusters, _, complete = read(address)
+    assert complete is True
+    assert np.array_equal(clusters, np.tile(expected(model, rows)[0], 40))
+
+
+@endings
+def test_a_rerun_replaces_what_an_earlier_one_wrote(model, rows, folder, ending, monkeypatch):
+    address = f"{folder}/clusters{ending}"
+    monkeypatch.setattr(outputs, "_REGION_ROWS", 100)
+    model.write_predictions(lambda: rows, address, transform=True)
+    model.train(lambda: rows + 1, steps=1)
+    assert model.write_predictions(lambda: rows[:350], address) == 350
+    assert is_whole(read(address), model, rows[:350], transform=False)
+
+
+@endings
+@pytest.mark.parametrize("name", ["notes.txt", "part-00000000.parquet", "zarr.json"])
+def test_something_else_at_the_address_is_refused_and_left(model, rows, folder, ending, name):
+    address = f"{folder}/mine{ending}"
+    storage.write(f"{address}/{name}", b"mine")
+    with pytest.raises(Invalid, match="holds something else") as caught:
+        model.write_predictions(lambda: rows, address)
+    assert address in str(caught.value)
+    assert storage.read(f"{address}/{name}").data == b"mine"
+
+
+def test_a_zarr_group_of_another_kind_is_refused_and_left(model, rows, folder):
+    address = f"{folder}/mine.zarr"
+    group = zarr.create_group(storage.zarr_store(address), attributes={"complete": True})
+    group.create_array("cluster_index", data=np.arange(3))
+    with pytest.raises(Invalid, match="holds something else"):
+        model.write_predictions(lambda: rows, address)
+    again = zarr.open_group(storage.zarr_store(address), mode="r")
+    assert again["cluster_index"][...].tolist() == [0, 1, 2]
+
+
+@endings
+def test_a_regular_file_at_the_address_is_refused_and_left(model, rows, tmp_path, ending):
+    address = tmp_path / f"mine{ending}"
+    address.write_bytes(b"mine")
+    with pytest.raises(Invalid, match="output must be"):
+        model.write_predictions(lambda: rows, str(address))
+    assert address.read_bytes() == b"mine"
+
+
+@endings
+def test_an_address_below_a_regular_file_is_refused_by_name(model, rows, tmp_path, ending):
+    (tmp_path / "file").write_bytes(b"")
+    address = f"{tmp_path}/file/clusters{ending}"
+    with pytest.raises(Invalid, match="output must be writable") as caught:
+        model.write_predictions(lambda: rows, address)
+    assert address in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["clusters", "clusters.csv", "clusters.zarr.zip", "zarr"])
+def test_other_endings_are_refused_before_anything_is_written(model, rows, tmp_path, name):
+    with pytest.raises(Invalid, match=r"output must end in \.zarr or \.parquet, got"):
+        model.write_predictions(lambda: rows, str(tmp_path / name))
+    assert not (tmp_path / name).exists()
+
+
+@endings
+def test_a_row_that_is_not_finite_is_named_and_leaves_the_output_incomplete(
+    model, rows, tmp_path, executor, ending
+):
+    rows[777, 1] = np.nan
+    address = f"{tmp_path}/clusters{ending}"
+    with pytest.raises(InvalidData, match="row 777"):
+        model.write_predictions(lambda: rows, address)
+    if ending == ".zarr":
+        assert zarr.open_group(address, mode="r").attrs["complete"] is False
+    else:
+        assert not (tmp_path / "clusters.parquet" / "_SUCCESS").exists()
+    rows[777, 1] = 0
+    model.write_predictions(lambda: rows, address)
+    assert is_whole(read(address), model, rows, transform=False)
+
+
+def test_a_rerun_that_fails_does_not_pass_for_the_earlier(model, rows, tmp_path):
+    for ending in (".zarr", ".parquet"):
+        address = f"{tmp_path}/clusters{ending}"
+        model.write_predictions(lambda: rows, address)
+        broken = rows.copy()
+        broken[0, 0] = np.inf
+        with pytest.raises(InvalidData, match="row 0"):
+            model.write_predictions(lambda: broken, address)  # noqa: B023
+    assert zarr.open_group(f"{tmp_path}/clusters.zarr", mode="r").attrs["complete"] is False
+    assert not (tmp_path / "clusters.parquet" / "_SUCCESS").exists()
+
+
+def test_an_output_names_the_checkpoint_that_it_is_of(model, rows, tmp_path):
+    first = model.latest_checkpoint()
+    model.train(lambda: rows + 1, steps=1)
+    address = f"{tmp_path}/clusters.zarr"
+    model.write_predictions(lambda: rows, address, checkpoint_path=first)
+    about = zarr.open_group(address, mode="r").attrs["dkmeans_predictions"]
+    assert about["checkpoint"] == first
+    assert about["centers_sha256"] == sha256(checkpoints.load(first).state.centers)
+
+
+def test_a_zarr_input_is_predicted_chunk_by_chunk(model, rows, tmp_path):
+    zarr.create_array(str(tmp_path / "rows.zarr"), data=rows, chunks=(90, 3))
+    address = f"{tmp_path}/clusters.zarr"
+    model.write_predictions(lambda: Dataset.from_zarr(str(tmp_path / "rows.zarr")), address)
+    assert is_whole(read(address), model, rows, transform=False)
+
+
+def test_rows_of_another_width_are_refused_before_anything_is_written(model, rows, tmp_path):
+    with pytest.raises(InvalidData, match="3 columns"):
+        model.write_predictions(lambda: rows[:, :2], f"{tmp_path}/clusters.zarr")
+    assert not (tmp_path / "clusters.zarr").exists()
+
+
+def test_a_model_without_a_checkpoint_writes_nothing(rows, tmp_path):
+    with pytest.raises(ValueError, match="Could not find trained model"):
+        KMeans(4, str(tmp_path / "m")).write_predictions(lambda: rows, f"{tmp_path}/c.zarr")
+    assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.fixture
+def small_regions(monkeypatch):
+    monkeypatch.setattr(outputs, "_REGION_ROWS", 100)
+
+
+@pytest.fixture
+def said(caplog):
+    """What the library has logged since this was last asked."""
+    caplog.set_level(logging.INFO, "dkmeans")
+
+    def said():
+        text = caplog.text
+        caplog.clear()
+        return text
+
+    return said
+
+
+@pytest.fixture
+def stored(rows, tmp_path):
+    """The rows as a file with a flaw: rows of regions 0 to 5 can be predicted, row 650 cannot."""
+
+    def mend():
+        np.save(tmp_path / "rows.npy", rows)
+
+    flawed = rows.copy()
+    flawed[650] = np.nan
+    np.save(tmp_path / "rows.npy", flawed)
+    return (lambda: Dataset.from_npy(str(tmp_path / "rows.npy"))), mend
+
+
+def region_rows(address):
+    name, at = ("zarr.json", ["attributes"]) if address.endswith(".zarr") else ("", [])
+    name = name or "_dkmeans_predictions"
+    about = json.loads(storage.read(storage.join(address, name)).data)
+    return (about[at[0]]["dkmeans_predictions"] if at else about)["region_rows"]
+
+
+def done(address):
+    """The numbers of the regions that are marked as done."""
+    if address.endswith(".zarr"):
+        names = storage.children(f"{address}/cluster_index/_done")
+        return [int(name) for name in names if name.isdigit()]
+    return [int(name[5:13]) for name in storage.children(address) if name.startswith("part-")]
+
+
+def put_a_mark(address, number):
+    """Change what a region holds, behind the back of whoever wrote it."""
+    if address.endswith(".zarr"):
+        group = zarr.open_group(storage.zarr_store(address), mode="r+")
+        rows = region_rows(address)
+        group["cluster_index"][number * rows : (number + 1) * rows] = CHANGED
+        return
+    place = f"{address}/part-{number:08d}.parquet"
+    table = pq.read_table(pa.BufferReader(storage.read(place).data))
+    table = table.set_column(0, "cluster_index", pa.array(np.full(len(table), CHANGED)))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    storage.write(place, sink.getvalue().to_pybytes())
+
+
+def is_gone_on_with(address, model, rows, folder, *, marked, transform):
+    """Whether it is what a run nobody disturbed writes, but where regions were marked."""
+    undisturbed = f"{folder}/undisturbed.zarr"
+    model.write_predictions(lambda: rows, undisturbed, transform=transform)
+    wanted = read(undisturbed)
+    clusters, distances, complete = read(address)
+    kept = np.isin(np.arange(len(rows)) // region_rows(address), marked)
+    assert complete is True
+    assert (clusters[kept] == CHANGED).all()
+    assert np.array_equal(clusters[~kept], wanted[0][~kept])
+    assert not transform or np.array_equal(distances, wanted[1])
+    return True
+
+
+@endings
+@pytest.mark.parametrize("transform", [False, True])
+def test_a_second_run_writes_only_what_is_missing(
+    model, rows, folder, tmp_path, stored, small_regions, said, ending, transform
+):
+    read_rows, mend = stored
+    address = f"{folder}/clusters{ending}"
+    with pytest.raises(InvalidData, match="row 650"):
+        model.write_predictions(read_rows, address, transform=transform)
+    already = done(address)
+    assert 6 not in already
+    assert {0, 1, 2} <= set(already)
+    put_a_mark(address, 1)
+    mend()
+    said()
+    assert model.write_predictions(read_rows, address, transform=transform) == len(rows)
+    assert f"keeping {len(already)} of 11 regions that {address} holds already" in said()
+    assert is_gone_on_with(address, model, rows, tmp_path, marked=[1], transform=transform)
+
+
+@endings
+def test_the_same_prediction_again_reads_nothing_and_writes_nothing(
+    model, rows, folder, tmp_path, small_regions, said, ending
+):
+    np.save(tmp_path / "rows.npy", rows)
+    dataset = Dataset.from_npy(str(tmp_path / "rows.npy"))
+    address = f"{folder}/clusters{ending}"
+    model.write_predictions(lambda: dataset, address)
+    put_a_mark(address, 3)
+    (tmp_path / "rows.npy").unlink()
+    said()
+    assert model.write_predictions(lambda: dataset, address) == len(rows)
+    assert f"nothing to do: {address} holds all 11 regions" in said()
+    assert is_gone_on_with(address, model, rows, tmp_path, marked=[3], transform=False)
+
+
+@pytest.fixture
+def predict_command(tmp_path):
+    def command(model, address, *more):
+        argv = ["predict", f"{tmp_path}/rows.npy", "--model-dir", model.model_dir]
+        return [sys.executable, "-m", "dkmeans_jobs", *argv, "--output", address, "--json", *more]
+
+    return command
+
+
+LOCAL = ["--cluster", "local", "--workers", "2", "--threads-per-worker", "1"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "ending", "transform", "where"),
+    [
+        ("disk", ".zarr", True, LOCAL),
+        ("s3", ".zarr", False, []),
+        ("s3", ".parquet", False, []),
+    ],
+    indirect=["folder"],
+)
+def test_a_driver_and_workers_that_are_killed_lose_no_finished_region(
+    tmp_path, predict_command, folder, ending, transform, where
+):
+    rows = np.random.default_rng(9).normal(size=(34_000 if transform else 5_000_000, 2))
+    rows = rows.astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    model = KMeans(1000, str(tmp_path / "model"), initial_clusters=rows[:1000])
+    model.train(lambda: rows[:5000], steps=1)
+    address = f"{folder}/clusters{ending}"
+    command = predict_command(model, address, *where, *["--transform"] * transform)
+    driver = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    while len(done(address)) < 2:
+        assert driver.poll() is None, driver.stderr.read().decode()
+        time.sleep(0.01)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    time.sleep(0.1)
+    already = done(address)
+    assert 0 < len(already) < -(-len(rows) // region_rows(address))
+    put_a_mark(address, already[-1])
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"keeping {len(already)} of" in again.stderr
+    assert json.loads(again.stdout)["rows"] == len(rows)
+    assert is_gone_on_with(address, model, rows, tmp_path, marked=already[-1:], transform=transform)
+    if ending == ".zarr":
+        assert not list(Path(address).rglob("*.partial"))  # on the disk; elsewhere there are none
+
+
+@endings
+@pytest.mark.parametrize(
+    ("differs", "why"),
+    [
+        ("rows", "input_sha256"),
+        ("order", "input_sha256"),
+        ("length", "rows"),
+        ("results", "results"),
+        ("region", "region_rows"),
+        ("checkpoint", "checkpoint, centers_sha256"),
+    ],
+)
+def test_a_run_that_differs_replaces_all_and_says_why(
+    model, rows, tmp_path, stored, small_regions, monkeypatch, said, ending, differs, why
+):
+    address = f"{tmp_path}/clusters{ending}"
+    model.write_predictions(lambda: rows, address)
+    put_a_mark(address, 0)
+    dataset, transform = Dataset.from_array(rows), differs == "results"
+    if differs == "rows":
+        rows = rows + 1
+        dataset = Dataset.from_array(rows)
+    elif differs == "order":
+        dataset = dataset.shuffle(1)
+        rows = np.concatenate([c.load(3) for batch in dataset.batches() for c in batch])
+    elif differs == "length":
+        rows = rows[:500]
+        dataset = Dataset.from_array(rows)
+    elif differs == "region":
+        monkeypatch.setattr(outputs, "_REGION_ROWS", 90)
+    elif differs == "checkpoint":
+        model.train(lambda: rows + 1, steps=1)
+    said()
+    model.write_predictions(lambda: dataset, address, transform=transform)
+    line = next(line for line in said().splitlines() if "replacing what is at" in line)
+    assert address in line
+    assert why in line
+    assert is_whole(read(address), model, rows, transform=transform)
+
+
+@endings
+def test_a_checkpoint_made_again_at_its_address_is_noticed(
+    model, rows, tmp_path, small_regions, said, ending
+):
+    address = f"{tmp_path}/clusters{ending}"
+    model.write_predictions(lambda: rows, address)
+    other = KMeans(4, str(tmp_path / "other"), initial_clusters=rows[10:14])
+    other.train(lambda: rows, steps=1)
+    shutil.rmtree(model.latest_checkpoint())
+    shutil.copytree(other.latest_checkpoint(), model.latest_checkpoint())
+    said()
+    model.write_predictions(lambda: rows, address)
+    assert "predictions that differ in centers_sha256\n" in said()
+    assert is_whole(read(address), other, rows, transform=False)
+
+
+def test_other_columns_of_the_same_files_are_another_input(model, rows, tmp_path, said):
+    columns = {name: rows[:, i] for i, name in enumerate("abc")} | {"d": -rows[:, 0]}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    address = f"{tmp_path}/clusters.zarr"
+
+    def table(names):
+        return lambda: Dataset.from_parquet(str(tmp_path / "rows.parquet"), names)
+
+    model.write_predictions(table(["a", "b", "c"]), address)
+    model.write_predictions(table(["d", "b", "c"]), address)
+    assert "differ in input_sha256" in said()
+    assert is_whole(read(address), model, rows * np.float32([-1, 1, 1]), transform=False)
+
+
+def test_a_dask_array_is_told_by_how_it_is_made(model, rows, tmp_path, client, said):
+    address = f"{tmp_path}/clusters.zarr"
+    lazy = da.from_array(rows, chunks=(250, 3))
+    model.write_predictions(lambda: lazy, address)
+    for same in (da.from_array(rows, chunks=(250, 3)), lazy.persist()):
+        said()
+        model.write_predictions(lambda same=same: same, address)
+        assert "nothing to do" in said()
+    model.write_predictions(lambda: (lazy + 1).persist(), address)
+    assert "differ in input_sha256" in said()
+    assert is_whole(read(address), model, rows + 1, transform=False)
+
+
+@endings
+def test_what_is_half_written_is_written_again(
+    model, rows, tmp_path, stored, small_regions, ending
+):
+    read_rows, mend = stored
+    address = tmp_path / f"clusters{ending}"
+    with pytest.raises(InvalidData, match="row 650"):
+        model.write_predictions(read_rows, str(address), transform=True)
+    if ending == ".zarr":
+        whole = address / "all_distances" / "c" / "2" / "0"
+        cut_off = address / "all_distances" / "c" / "6" / "0"
+        cut_off.parent.mkdir()
+        cut_off.write_bytes(whole.read_bytes()[:100])
+        asides = [whole.with_name(f"0.{uuid4().hex}.partial")]
+        mark = address / "cluster_index" / "_done" / "00000002"
+        asides += [mark.with_name(".00000006.a1b2c3d4")]
+    else:
+        mark = address / "part-00000002.parquet"
+        asides = [address / ".part-00000006.parquet.a1b2c3d4"]
+    for aside in asides:
+        aside.write_bytes(b"PAR1")
+    mark.unlink()
+    mend()
+    model.write_predictions(read_rows, str(address), transform=True)
+    assert is_whole(read(str(address)), model, rows, transform=True)
+    assert not any(aside.exists() for aside in asides)
+
+
+@endings
+def test_a_replacement_that_is_cut_off_leaves_nothing_that_counts(
+    model, rows, folder, stored, small_regions, monkeypatch, said, ending
+):
+    address = f"{folder}/clusters{ending}"
+    read_rows, mend = stored
+    with pytest.raises(InvalidData, match="row 650"):
+        model.write_predictions(read_rows, address)
+    put_a_mark(address, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "clear", lambda address, keep: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            model.write_predictions(lambda: rows[:300], address)
+    mend()
+    said()
+    model.write_predictions(read_rows, address)
+    assert f"replacing what is at {address}: it does not say what it holds" in said()
+    assert is_whole(read(address), model, rows, transform=False)
+
+
+@endings
+def test_an_output_that_is_not_complete_is_no_trouble_to_readers(
+    model, stored, tmp_path, small_regions, ending
+):
+    read_rows, _ = stored
+    address = f"{tmp_path}/clusters{ending}"
+    with pytest.raises(InvalidData, match="row 650"):
+        model.write_predictions(read_rows, address, transform=True)
+    already = np.isin(np.arange(1003) // 100, done(address))
+    if ending == ".parquet":
+        assert pyarrow.dataset.dataset(address).count_rows() == already.sum()
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        group = zarr.open_group(address)
+        assert {name for name, _ in group.arrays()} == {"cluster_index", "all_distances"}
+        assert {name for name, _ in group.members()} == {"cluster_index", "all_distances"}
+    assert (group["cluster_index"][:][already] >= 0).all()
+    assert (group["cluster_index"][600:700] == -1).all()
+    assert np.isnan(group["all_distances"][600:700]).all()
+
+
+@endings
+def test_a_part_that_somebody_removed_is_written_again(
+    model, rows, folder, tmp_path, small_regions, ending
+):
+    address = f"{folder}/clusters{ending}"
+    model.write_predictions(lambda: rows, address)
+    storage.remove(address)
+    model.write_predictions(lambda: rows, address)
+    assert is_whole(read(address), model, rows, transform=False)
+    if ending == ".parquet":
+        storage.remove(f"{address}/part-00000004.parquet")
+        put_a_mark(address, 5)
+        model.write_predictions(lambda: rows, address)
+        assert is_gone_on_with(address, model, rows, tmp_path, marked=[5], transform=False)
+
+
+@endings
+@pytest.mark.parametrize("there", ["nothing", "another prediction"])
+def test_a_worker_that_does_not_see_what_the_driver_made_is_refused(
+    model, rows, tmp_path, ending, there
+):
+    address = f"{tmp_path}/clusters{ending}"
+    (whole,) = Dataset.from_array(rows).batches()
+    checkpoint = checkpoints.latest(model.model_dir)
+    place = outputs.plan_output(address, whole, checkpoint, ("cluster_index",))
+    if there == "another prediction":
+        outputs.prepare(replace(place, prediction=replace(place.prediction, input="others")))
+    before = sorted(tmp_path.rglob("*"))
+    centers = inference.Centers(checkpoint.state.centers, checkpoint.settings.distance_metric)
+    writing = outputs.Writing(inference.Task(centers, ("cluster_index",)), place)
+    with pytest.raises(FileNotFoundError, match="is not what the driver made, seen from here"):
+        outputs.write_region(whole[0], writing)
+    assert sorted(tmp_path.rglob("*")) == before
