@@ -94,6 +94,10 @@ class Leaf:
         """See `Source`."""
         return True
 
+    def with_leaves(self: Source, change: Callable[[Source], Source]) -> Source:
+        """See `Source`."""
+        return change(self)
+
 
 class AtHand:
     """What sources share that need not be kept, nor read again: who gives the rows has them."""

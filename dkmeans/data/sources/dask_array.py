@@ -6,7 +6,7 @@ Of an array that is persisted on a cluster the blocks are there already: each is
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,10 +51,6 @@ class DaskRows(Whole, Leaf):
         """These rows, computed in this thread."""
         return dask.get(self.graph, self.key)[start - self.first : stop - self.first]
 
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
-        return change(self)
-
 
 @dataclass(frozen=True, eq=False)
 class FutureRows(Whole, AtHand, Leaf):
@@ -70,10 +66,6 @@ class FutureRows(Whole, AtHand, Leaf):
     def read(self, start: int, stop: int) -> Any:
         """These rows, fetched to this process."""
         return self.future.result()[start - self.first : stop - self.first]
-
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
-        return change(self)
 
 
 def from_dask(array: Any, name: str) -> Batch:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import DTypeLike
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import AtHand, Chunk, Leaf, Source, Whole, even_rows
+from dkmeans.data.chunks import AtHand, Chunk, Leaf, Whole, even_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +42,6 @@ class MemoryRows(Whole, AtHand, Leaf):
         """These rows."""
         return self.array[start - self.first : stop - self.first]
 
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
-        return change(self)
-
 
 @dataclass(frozen=True, slots=True)
 class ShippedRows(Whole, AtHand, Leaf):
@@ -62,10 +57,6 @@ class ShippedRows(Whole, AtHand, Leaf):
     def read(self, start: int, stop: int) -> Any:
         """Not before the rows have been put in its place."""
         raise RuntimeError(f"{self.name} was not shipped with the task that reads it")
-
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
-        return change(self)
 
 
 def from_array(array: Any, name: str) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from obstore.exceptions import BaseError
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk, Leaf, Source, even_rows
+from dkmeans.data.chunks import Chunk, Leaf, even_rows
 from dkmeans.errors import InvalidData
 from dkmeans.storage import absolute, filesystem, is_local, local_path, unreachable
 
@@ -55,10 +55,6 @@ class NpyRows(Leaf):
         fs, path = filesystem(self.name)
         data = fs.cat_file(path, start=first, end=self.offset + stop * row)
         return np.frombuffer(data, dtype).reshape(stop - start, self.width)
-
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
-        return change(self)
 
 
 def from_npy_file(address: str) -> Batch:

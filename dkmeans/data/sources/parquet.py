@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from obstore.exceptions import BaseError
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk, Leaf, Source, Whole, rows_per_chunk
+from dkmeans.data.chunks import Chunk, Leaf, Whole, rows_per_chunk
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.state import FloatArray
 from dkmeans.storage import filesystem, unreachable
@@ -96,10 +96,6 @@ class ParquetRows(Whole, Leaf):
                     first += len(piece)
         except pa.ArrowException as error:
             raise InvalidData(f"{self.name} cannot be read: {error}") from error
-
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
-        return change(self)
 
     def _fill(self, rows: FloatArray, piece: pa.RecordBatch, start: int) -> None:
         """Put a piece of the file, whose first row has this number, into rows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, ObjectStore
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk, Leaf, Source, even_rows
+from dkmeans.data.chunks import Chunk, Leaf, even_rows
 from dkmeans.data.sources.memory import from_array
 from dkmeans.errors import InvalidData
 from dkmeans.storage import unreachable, zarr_store
@@ -66,10 +66,6 @@ class ZarrRows(Leaf):
         if isinstance(self.array.store, LocalStore):
             _require(self.array.store.root / self.array.path)
         return self.array[start:stop].reshape(stop - start, self.width)
-
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
-        return change(self)
 
 
 def _place(store: Store) -> str:
