@@ -14,6 +14,10 @@ import numpy as np
 from dkmeans.distance import Centers, Distance, directions, squared_norms
 from dkmeans.state import FloatArray
 
+# Rows that are not finite, or too large to square, make NumPy warn. The caller looks for such rows
+# and reports them, so the backends ignore the warnings.
+QUIET = np.errstate(all="ignore")
+
 
 class Rounding(NamedTuple):
     """The terms of the bound, `factor * (|x| * largest + half) + floor` for a row x as scored.
