@@ -11,12 +11,16 @@ demo: $(VENV)/demo
 test: $(VENV)/test
 	$(BIN)/python -m pytest
 
-# Format, lint, types, import contracts.
+# Check format, lint, types, import contracts and the distribution: sdist, wheel, their metadata.
 check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	rm -rf build/dist
+	$(BIN)/python -m build --outdir build/dist
+	$(BIN)/twine check --strict build/dist/*
+	DKMEANS_DIST=build/dist $(BIN)/python -m pytest tests/test_packaging.py
 
 format: $(VENV)/check
 	$(BIN)/ruff format .

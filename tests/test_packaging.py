@@ -1,0 +1,71 @@
+"""The distribution: every package is named, and the wheel holds the code and nothing else.
+
+`make check` builds an sdist and a wheel and names their folder in DKMEANS_DIST.
+"""
+
+import os
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DATA = [f"dkmeans/{name}" for name in PROJECT["tool"]["setuptools"]["package-data"]["dkmeans"]]
+# Folders that hold code, and the names that they are installed under.
+INSTALLED = {"dkmeans": "dkmeans", "jobs": "dkmeans_jobs"}
+
+
+def code():
+    """Return the installed names of all modules of the working tree."""
+    return {
+        str(Path(name, path.relative_to(ROOT / folder)))
+        for folder, name in INSTALLED.items()
+        for path in (ROOT / folder).rglob("*.py")
+    }
+
+
+@pytest.fixture
+def dist():
+    if "DKMEANS_DIST" not in os.environ:
+        pytest.skip("make check builds the distribution and runs this test")
+    return ROOT / os.environ["DKMEANS_DIST"]
+
+
+@pytest.fixture
+def wheel(dist):
+    (path,) = dist.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_every_folder_of_code_is_a_package_of_the_wheel():
+    folders = {".".join(Path(name).parent.parts) for name in code()}
+    assert folders == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
+def test_package_data_exists():
+    assert [name for name in DATA if not (ROOT / name).is_file()] == []
+
+
+def test_the_wheel_holds_the_code_its_data_and_nothing_else(wheel):
+    names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert names == code() | set(DATA)
+
+
+@pytest.mark.parametrize("name", PROJECT["project"]["license-files"])
+def test_the_wheel_holds_the_licence(wheel, name):
+    (stored,) = (each for each in wheel.namelist() if each.endswith(f".dist-info/licenses/{name}"))
+    assert wheel.read(stored) == (ROOT / name).read_bytes()
+
+
+def test_the_sdist_holds_what_its_tests_need(dist):
+    (path,) = dist.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    folders = ("benchmarks", "deploy", "docs", "tests")
+    needed = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
+    wanted = {str(path.relative_to(ROOT)) for path in needed if "__pycache__" not in path.parts}
+    assert wanted | {"LICENSE", "NOTICE", "Makefile", "README.md", "pyproject.toml"} <= names
