@@ -1,4 +1,10 @@
-"""Datasets: rows in storage or memory, and how they come in batches."""
+"""Datasets: the rows of a fit, and the batches in which a fit goes over them.
+
+A user makes a `Dataset` from an array or files and adds the methods of tf.data to it. `training`
+and `prediction` go over its batches. The one idea: a dataset holds no rows. It holds a function
+from the number of an epoch to the batches of that epoch, and each method wraps that function in
+another one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +21,7 @@ from dkmeans.data.points import as_array
 from dkmeans.data.sources.dask_array import from_dask
 from dkmeans.data.sources.memory import from_array
 from dkmeans.data.sources.npy import from_npy_file
-from dkmeans.data.sources.parquet import from_parquet_files, numbers_only
+from dkmeans.data.sources.parquet import from_parquet_files, refuse_words
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
 from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
 from dkmeans.retry import with_retries
@@ -29,22 +35,25 @@ def _unchanged(batch: Batch) -> Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Batches of rows, by the verbs of tf.data. Every verb returns another dataset.
+    """Batches of rows, with the methods of tf.data. Every method returns a new dataset.
 
-    Nothing is read before a step needs it, and then by the worker that takes it.
-    A dataset that `batch` was not called on is one batch of all its rows: full-batch training takes
-    one step for each time it is repeated. As in tf.data the order
-    of the verbs matters: `batch(r).repeat()` ends every epoch with a smaller batch where r does not
-    divide the rows, `repeat().batch(r)` does not.
+    Nothing is read before a step needs it. The worker that does the step reads it.
+
+    Without `batch` a dataset is one batch of all its rows, and full-batch training takes one step
+    for each repetition. As in tf.data the order of the methods matters. `batch(r).repeat()` ends
+    every epoch with a smaller batch if r does not divide the number of rows; `repeat().batch(r)`
+    does not.
 
     Attributes:
-        width: The number of columns.
-        rows: The number of rows that one pass has at the most; None where only reading can tell.
+        width: Number of columns.
+        rows: Largest number of rows in an epoch; None if only reading can tell.
     """
 
     width: int
     rows: int | None
-    _passes: Callable[[int, Change], Iterator[Batch]]
+    # The batches of the epoch with this number, each changed before anything else is done to it.
+    _epochs: Callable[[int, Change], Iterator[Batch]]
+    # Number of rows in a batch; None before `batch`, 0 for batches of unknown sizes.
     _batch_rows: int | None = None
     _is_constant: bool = False
     _is_shuffled: bool = False
@@ -53,19 +62,24 @@ class Dataset:
 
     @classmethod
     def from_array(cls, array: Any) -> Dataset:
-        """The rows of a NumPy, Dask or Zarr array, (n, d).
+        """Return a dataset of the rows of a NumPy, Dask or Zarr array, (n, d).
 
         Raises:
-            ValueError: the array is not 2-D; TypeError: it is none.
+            ValueError: the array is not 2-D.
+            TypeError: it is not an array.
         """
         return cls.of(array_chunks(array, "the array"))
 
     @classmethod
     def from_zarr(cls, address: str) -> Dataset:
-        """The rows of a Zarr array, (n, d), at `store` or `store::array`, a path or a URL.
+        """Return a dataset of the rows of a stored Zarr array, (n, d).
+
+        Args:
+            address: Path or URL, as `store` or `store::array`.
 
         Raises:
-            ValueError: there is no such array, or it is not 2-D; Outage: nobody answers.
+            ValueError: there is no such array, or it is not 2-D.
+            Outage: the storage does not answer.
         """
         array = with_retries(address, lambda: open_array(str(address)))
         _check_table(str(address), array.shape)
@@ -73,38 +87,42 @@ class Dataset:
 
     @classmethod
     def from_parquet(cls, address: str, columns: Sequence[str] | None = None) -> Dataset:
-        """The rows of a Parquet file, or of those below a folder in the order of their names.
+        """Return a dataset of the rows of a Parquet file, or of all Parquet files below a folder.
 
-        Columns of words are for an estimator with `feature_columns`; others refuse them.
+        The files of a folder follow one another in the order of their names. Columns of words
+        (strings) need an estimator with `feature_columns`; any other estimator refuses them.
 
         Args:
             address: Path or URL of the file or folder.
-            columns: The columns to read, in order; None reads all. Lists give several values.
+            columns: Names of the columns to read, in order; None reads all. A column of lists
+                gives several values to each row.
 
         Raises:
-            ValueError: nothing readable is there, or a column is missing or holds neither numbers
-                nor words; Outage: nobody answers.
+            ValueError: nothing readable is there, or a column is missing, or a column holds
+                neither numbers nor words.
+            Outage: the storage does not answer.
         """
         if isinstance(columns, str):
             raise InvalidType(expected("columns", "a list of names, or None", columns))
         batch = with_retries(address, lambda: from_parquet_files(str(address), columns))
-        return cls.of(batch, str(address)).read_as(batch.source.width, numbers_only)
+        return cls.of(batch, str(address)).read_as(batch.source.width, refuse_words)
 
     @classmethod
     def from_npy(cls, address: str) -> Dataset:
-        """The rows of an .npy file, (n, d), memory-mapped where it is local.
+        """Return a dataset of the rows of an .npy file, (n, d); a local file is memory-mapped.
 
         Raises:
-            ValueError: it cannot be read, or is not a 2-D array in C order; Outage: nobody answers.
+            ValueError: the file cannot be read, or is not a 2-D array in C order.
+            Outage: the storage does not answer.
         """
         return cls.of(with_retries(address, lambda: from_npy_file(str(address))), str(address))
 
     @classmethod
     def of(cls, batch: Batch, name: str = "the data") -> Dataset:
-        """The rows of a batch, in order.
+        """Return a dataset of the rows of a batch, in order.
 
         Raises:
-            InvalidData: it has none.
+            InvalidData: the batch has no rows.
         """
         batch = Batch.of(*batch.parts)
         if not batch.rows:
@@ -118,33 +136,34 @@ class Dataset:
 
     @classmethod
     def of_batches(cls, width: int, batches: Iterator[Batch]) -> Dataset:
-        """Batches that can be gone over once."""
+        """Return a dataset of the batches of an iterator. It has a single epoch."""
         return cls(width, None, lambda _, change: map(change, batches), _batch_rows=0)
 
     def batches(self) -> Iterator[Batch]:
-        """The batches, each a tuple of chunks.
+        """Return an iterator over the batches.
 
         Raises:
             Invalid: some columns hold no numbers.
         """
-        return self._passes(0, self._change)
+        return self._epochs(0, self._change)
 
     def read_as(self, width: int, change: Change) -> Dataset:
-        """The same rows, read in another way: before any of them are put in batches, or shuffled.
+        """Return a dataset of the same rows, read in another way.
 
         Args:
-            width: How many columns they have then.
-            change: Gives other chunks of the same rows.
+            width: Number of columns after the change.
+            change: Returns other chunks of the same rows. Batches are changed before they are cut
+                or shuffled, so that the same rows are read in every order of the methods.
         """
         return replace(self, width=width, _change=change)
 
     @property
     def is_constant(self) -> bool:
-        """Whether every batch holds the same rows: full-batch training may end when it settles."""
+        """True if every batch holds the same rows: full-batch training may stop if converged."""
         return self._is_constant
 
     def batch(self, rows: int) -> Dataset:
-        """Cut the rows into batches of this many, in order; the last may be smaller.
+        """Cut the rows into batches of `rows` rows, in order; the last batch may be smaller.
 
         Raises:
             ValueError: `rows` is below 1.
@@ -152,7 +171,7 @@ class Dataset:
         check_integer("rows", rows, 1)
         return replace(
             self,
-            _passes=lambda epoch, change: _rebatch(self._passes(epoch, change), rows),
+            _epochs=lambda epoch, change: _rebatch(self._epochs(epoch, change), rows),
             _batch_rows=rows,
             _is_constant=False,
         )
@@ -160,22 +179,26 @@ class Dataset:
     def shuffle(self, seed: int) -> Dataset:
         """Put chunks in random order, and rows within each chunk, anew in every epoch.
 
-        Rows of different chunks are not mixed further: that would need all of them at once.
+        Rows of different chunks are not mixed: mixing would need all chunks in memory at once.
+
+        Args:
+            seed: Seed of the random generator.
 
         Raises:
-            ValueError: the dataset is batched already, or `seed` is below 0; TypeError: it is none.
+            ValueError: `batch` was called before, or `seed` is below 0.
+            TypeError: `seed` is not an integer.
         """
         check_integer("seed", seed, 0)
         if self._batch_rows is not None:
             raise Invalid("shuffle(seed) must come before batch(rows)")
         return replace(
             self,
-            _passes=lambda epoch, change: _shuffle(self._passes(epoch, change), seed, epoch),
+            _epochs=lambda epoch, change: _shuffle(self._epochs(epoch, change), seed, epoch),
             _is_shuffled=True,
         )
 
     def repeat(self, n: int | None = None) -> Dataset:
-        """Go over the dataset n times, or without end.
+        """Repeat the dataset n times; None repeats it without end.
 
         Raises:
             ValueError: `n` is below 1.
@@ -183,19 +206,21 @@ class Dataset:
         if n is not None:
             check_integer("n", n, 1)
 
-        def passes(epoch: int, change: Change) -> Iterator[Batch]:
+        def epochs(epoch: int, change: Change) -> Iterator[Batch]:
+            # Each repetition is an epoch with a number of its own, also in nested repeats: a
+            # shuffle below this one draws another order for each number.
             for number in count(epoch) if n is None else range(epoch * n, epoch * n + n):
-                batches = self._passes(number, change)
+                batches = self._epochs(number, change)
                 first = next(batches, None)
-                if first is None:  # nor will there be any in another pass
+                if first is None:  # Later epochs are empty too; `repeat()` would never end.
                     return
                 yield first
                 yield from batches
 
-        return replace(self, _passes=passes, _is_repeated=True)
+        return replace(self, _epochs=epochs, _is_repeated=True)
 
     def take(self, n: int) -> Dataset:
-        """Only the first n batches, or, before `batch`, the first n rows.
+        """Take only the first n batches. Before `batch`, take only the first n rows.
 
         Raises:
             ValueError: `n` is below 0.
@@ -204,7 +229,7 @@ class Dataset:
         return self._sliced(0, n)
 
     def skip(self, n: int) -> Dataset:
-        """All but the first n batches, or, before `batch`, the first n rows.
+        """Skip the first n batches. Before `batch`, skip the first n rows.
 
         Raises:
             ValueError: `n` is below 0.
@@ -213,32 +238,38 @@ class Dataset:
         return self._sliced(n, None)
 
     def _sliced(self, start: int, stop: int | None) -> Dataset:
+        """Return the batches from `start` to before `stop`; before `batch`, the rows."""
         unit = 1 if self._batch_rows is None else self._batch_rows
         rows = self.rows
         if rows is not None:
+            # Rows skipped from a repeated dataset are missing in its first epochs only.
             rows = rows if self._is_repeated else max(0, rows - start * unit)
             rows = rows if stop is None else min(rows, stop * unit)
 
-        def passes(epoch: int, change: Change) -> Iterator[Batch]:
-            batches = self._passes(epoch, change)
+        def epochs(epoch: int, change: Change) -> Iterator[Batch]:
+            batches = self._epochs(epoch, change)
             if self._batch_rows is not None:
                 return islice(batches, start, stop)
             return _slice_rows(batches, start, stop)
 
+        # A slice of shuffled rows has other rows in every epoch. A slice of repeated rows may end
+        # within an epoch.
         fixed = self._is_constant and not (self._is_shuffled or self._is_repeated)
-        return replace(self, rows=rows, _passes=passes, _is_constant=fixed)
+        return replace(self, rows=rows, _epochs=epochs, _is_constant=fixed)
 
 
 def limit_epochs(array: Any, num_epochs: int) -> Dataset:
-    """A dataset of `num_epochs` batches, each of them the whole array.
+    """Return a dataset of `num_epochs` batches, each of them the whole array.
 
     Raises:
-        ValueError: the array is not 2-D, or `num_epochs` is below 1; TypeError: it is no array.
+        ValueError: the array is not 2-D, or `num_epochs` is below 1.
+        TypeError: it is not an array.
     """
     return Dataset.from_array(array).repeat(num_epochs)
 
 
 def _rebatch(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
+    """Yield batches of `rows` rows: each incoming batch is cut, and its rest begins the next."""
     gathered = Batch()
     for batch in batches:
         start = 0
@@ -254,13 +285,14 @@ def _rebatch(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
 
 
 def _shuffle(batches: Iterator[Batch], seed: int, epoch: int) -> Iterator[Batch]:
-    # One after the other, passes over the rows have orders of their own, whoever repeats them.
+    # After `repeat` several batches come here in one epoch. Each holds all rows, so each needs a
+    # number of its own to get an order of its own.
     for number, batch in enumerate(batches, epoch):
         yield batch.shuffled((seed, number))
 
 
 def _slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Iterator[Batch]:
-    """The rows from number `start` to before `stop`, counted through all the batches."""
+    """Yield the rows from number `start` to before `stop`, counted through all batches."""
     first = 0
     for batch in batches:
         if stop is not None and first >= stop:
@@ -273,15 +305,16 @@ def _slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Itera
 
 
 def array_chunks(array: Any, name: str, *, narrow: bool = False) -> Batch:
-    """The chunks of a 2-D array of any of the kinds that the library knows.
+    """Return the chunks of a 2-D array of any kind that the library knows.
 
     Args:
         array: The array.
-        name: What to call it in messages.
-        narrow: Whether a 1-D Zarr array will do, as a table of one column.
+        name: Name of the array in messages.
+        narrow: True if a 1-D Zarr array is accepted, as a table of one column.
 
     Raises:
-        InvalidData: it is not 2-D; InvalidType: it is no array.
+        InvalidData: the array is not 2-D.
+        InvalidType: it is not an array.
     """
     if isinstance(array, da.Array):
         _check_table(name, array.shape)

@@ -1,4 +1,8 @@
-"""Points: rows made ready to compute with, in float32 or float64."""
+"""Points: rows in the form that all computing needs, contiguous float32 or float64.
+
+`Chunk.load` converts the rows of every source by `as_points`. `point_dtype` gives the dtype of the
+result before anything is read. Integers are converted exactly or refused.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,15 @@ from numpy.typing import DTypeLike, NDArray
 from dkmeans.errors import InvalidData, InvalidType
 from dkmeans.state import FloatArray
 
-# float32 holds every integer up to here, and not every one above.
+# float32 holds every integer up to this one, but not all larger ones.
 _LARGEST_EXACT_INTEGER = 2**24
 
 
 def as_array(values: Any, name: str) -> NDArray[Any]:
-    """Values as a NumPy array.
+    """Return values as a NumPy array.
 
     Raises:
-        InvalidData: they are rows of different lengths, or some are masked.
+        InvalidData: the values are rows of different lengths, or some are masked.
     """
     if np.ma.is_masked(values):
         raise InvalidData(f"{name} must have no masked values; fill them first")
@@ -29,20 +33,22 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
 
 
 def as_points(values: Any, name: str) -> FloatArray:
-    """Values as (n, d) rows to compute with, contiguous.
+    """Return values as rows to compute with, (n, d), contiguous.
 
     float32 and float64 stay as they are; other real dtypes become float32.
 
     Raises:
         InvalidType: the values are not real numbers.
-        InvalidData: they are not 2-D, or hold an integer that float32 does not.
+        InvalidData: they are not 2-D, or include an integer that float32 cannot represent.
     """
     values = as_array(values, name)
     if values.dtype.kind not in "fiub":
         raise InvalidType(f"{name} must hold real numbers, got dtype {values.dtype}")
     if values.ndim != 2:
         raise InvalidData(f"{name} must be 2-D (rows, columns), got shape {values.shape}")
+    # Integers of one or two bytes are always exact in float32.
     if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size:
+        # Python integers: -low overflows in int64.
         low, high = int(values.min()), int(values.max())
         largest = low if -low > high else high
         if abs(largest) > _LARGEST_EXACT_INTEGER:
@@ -55,7 +61,7 @@ def as_points(values: Any, name: str) -> FloatArray:
 
 
 def point_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """The dtype in which rows of this dtype are computed: float64 stays, the rest is float32."""
+    """Return the dtype in which rows are computed: float64 for float64, float32 for all others."""
     dtype = np.dtype(dtype)
     is_wide = dtype.kind == "f" and dtype.itemsize == np.dtype(np.float64).itemsize
     return np.dtype(np.float64 if is_wide else np.float32)

@@ -1,4 +1,9 @@
-"""Views: sources that read from other sources, side by side, in other orders, one after another."""
+"""Views: sources that read from other sources and hold no rows themselves.
+
+A view puts the rows of other sources side by side (`Columns`), in another order (`Shuffled`,
+`Picked`) or one after another (`Joined`). `batches`, `input_fn`, `initialization` and `prediction`
+make views. A view is never cached; the sources that it reads from are.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +20,11 @@ from dkmeans.data.points import point_dtype
 
 @dataclass(frozen=True, slots=True)
 class Columns(AtHand):
-    """Sources side by side: their columns, in this order, are the columns of each row.
+    """Chunks side by side: a row has the columns of the first chunk, then those of the second.
 
-    They hold the rows from number `first` on of something larger.
+    Attributes:
+        parts: The chunks, all of the same number of rows.
+        first: Number of the first row in the table that these rows are a part of.
     """
 
     parts: tuple[Chunk, ...]
@@ -25,108 +32,125 @@ class Columns(AtHand):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Names of the parts, for messages."""
         return " + ".join(part.source.name for part in self.parts)
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Number of rows."""
         return self.parts[0].rows
 
     @property
     def width(self) -> int:
-        """How many columns it has."""
+        """Number of columns."""
         return sum(part.source.width for part in self.parts)
 
     @property
     def dtype(self) -> DTypeLike:
-        """float64 where any of the columns is."""
+        """Dtype of the rows: float64 if any of the parts is, else float32."""
         return np.result_type(*(point_dtype(part.source.dtype) for part in self.parts))
 
     @property
     def chunk_rows(self) -> int | None:
-        """That of the part whose chunks are the smallest."""
+        """Smallest of the parts' chunk sizes; None if a part is one chunk."""
         sizes = [part.source.chunk_rows for part in self.parts]
         return None if None in sizes else min(size for size in sizes if size is not None)
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows."""
+        """Return these rows, with the columns of all parts."""
         low, high = start - self.first, stop - self.first
-        return np.hstack([p.cut(low, high).load(p.source.width) for p in self.parts])
+        return np.hstack([part.cut(low, high).load(part.source.width) for part in self.parts])
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
+        """Return the same view of changed sources."""
         parts = tuple(replace(p, source=p.source.with_leaves(change)) for p in self.parts)
         return replace(self, parts=parts)
 
 
 @dataclass(frozen=True, slots=True)
-class _OfChunk(Whole, AtHand):
-    """What the sources below share: each gives the rows of one chunk, in an order of its own."""
+class _ChunkView(Whole, AtHand):
+    """A view of one chunk: base of the views that return its rows in another order.
+
+    Attributes:
+        chunk: The chunk that is read.
+    """
 
     chunk: Chunk
 
     @property
     def parts(self) -> tuple[Chunk, ...]:
-        """The chunk."""
+        """The one chunk that is read."""
         return (self.chunk,)
 
     @property
     def first(self) -> int:
-        """The number of its first row."""
+        """Number of the first row: views of a chunk count from 0."""
         return 0
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Name of the chunk's source, for messages."""
         return self.chunk.source.name
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Number of rows."""
         return self.chunk.rows
 
     @property
     def width(self) -> int:
-        """How many columns it has."""
+        """Number of columns."""
         return self.chunk.source.width
 
     @property
     def dtype(self) -> DTypeLike:
-        """The dtype of what it reads."""
+        """Dtype of the chunk's source."""
         return self.chunk.source.dtype
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Self:
-        """See `Source`."""
+        """Return the same view of changed sources."""
         source = self.chunk.source.with_leaves(change)
         return replace(self, chunk=replace(self.chunk, source=source))
 
 
 @dataclass(frozen=True, slots=True)
-class Shuffled(_OfChunk):
-    """A chunk's rows in an order drawn from a seed: the same order wherever it is drawn."""
+class Shuffled(_ChunkView):
+    """The rows of a chunk in random order: the same seed gives the same order on every worker.
+
+    Attributes:
+        seed: Seed of the random generator.
+    """
 
     seed: tuple[int, ...]
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows; that they are finite is checked here, where their numbers are known."""
+        """Return these rows; refuse a chunk with rows that are not finite.
+
+        The check is made here because the error names a row by its number in storage. The caller
+        knows only the number after shuffling.
+        """
         order = np.random.default_rng(self.seed).permutation(self.rows)[start:stop]
         return finite_points(self.chunk, self.width)[order]
 
 
 @dataclass(frozen=True, slots=True)
-class Picked(_OfChunk):
-    """Some rows of a chunk, by their numbers in it, in this order."""
+class Picked(_ChunkView):
+    """Selected rows of a chunk.
+
+    Attributes:
+        numbers: Numbers of the rows, counted from the first row of the chunk, in the order in
+            which the rows are returned.
+    """
 
     numbers: tuple[int, ...]
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Number of rows."""
         return len(self.numbers)
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows; that they are finite is checked here, where their numbers are known."""
+        """Return these rows; refuse rows that are not finite, for the reason in `Shuffled`."""
         points = self.chunk.load(self.width)
         picked = points[list(self.numbers[start:stop])]
         if not np.isfinite(picked).all():
@@ -136,37 +160,42 @@ class Picked(_OfChunk):
 
 @dataclass(frozen=True, slots=True)
 class Joined(Whole, AtHand):
-    """Chunks one after another: the rows from number `first` on of a whole data set."""
+    """Chunks one after another, as one chunk.
+
+    Attributes:
+        parts: The chunks, in order.
+        first: Number of the first row in the dataset.
+    """
 
     parts: tuple[Chunk, ...]
     first: int
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Name of the first part, for messages."""
         return self.parts[0].source.name
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Number of rows."""
         return sum(part.rows for part in self.parts)
 
     @property
     def width(self) -> int:
-        """How many columns it has."""
+        """Number of columns."""
         return self.parts[0].source.width
 
     @property
     def dtype(self) -> DTypeLike:
-        """The dtype of what it reads."""
+        """Dtype of the rows: float64 if any of the parts is, else float32."""
         return np.result_type(*(point_dtype(part.source.dtype) for part in self.parts))
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows."""
+        """Return these rows; refuse parts with rows that are not finite."""
         parts = [finite_points(part, self.width) for part in self.parts]
         return np.concatenate(parts)[start - self.first : stop - self.first]
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
+        """Return the same view of changed sources."""
         parts = (replace(p, source=p.source.with_leaves(change)) for p in self.parts)
         return replace(self, parts=tuple(parts))

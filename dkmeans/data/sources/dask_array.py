@@ -1,6 +1,8 @@
-"""Rows of a Dask array: each block's own small graph, computed by whoever loads the block.
+"""Rows of a Dask array, block by block.
 
-Of an array that is persisted on a cluster the blocks are there already: each is a future.
+Each block of rows becomes a source that carries only the tasks of its own block. The worker that
+loads the chunk computes them. The blocks of an array that is persisted on a cluster are in its
+memory already; their sources carry futures.
 """
 
 from __future__ import annotations
@@ -19,22 +21,29 @@ from numpy.typing import DTypeLike
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import AtHand, Chunk, Leaf, Source, Whole
 
-# A block's graph that pickles to more than this, and to more than a byte for each row, is taken to
-# hold the rows.
+# A graph is assumed to contain the rows themselves if it pickles to more bytes than this and to
+# more than one byte for each row.
 _DESCRIPTION_BYTES = 2**15
 
 
 @dataclass(frozen=True, eq=False)
 class DaskRows(Whole, Leaf):
-    """One block of a Dask array: the rows from number `first` on.
+    """Rows of one block of a Dask array.
 
     Attributes:
-        carries_rows: Whether the graph holds rows itself, as that of `from_array` does, and not
-            only says how to make them: an executor ships those once, like other arrays.
+        graph: The tasks that compute the block.
+        key: Key of the block in the graph. Dask makes keys unique, so this is also the cache key.
+        name: Name of the array, for messages.
+        rows: Number of rows.
+        width: Number of columns.
+        dtype: Dtype of the block.
+        first: Number of the first row in the array.
+        carries_rows: True if the graph contains the rows, as a graph of `dask.array.from_array`
+            does. Executors send such a graph once, like an array in memory.
     """
 
     graph: Mapping[Any, Any] = field(repr=False)
-    key: Any  # the block's in the graph, which tells it from all others too
+    key: Any
     name: str
     rows: int
     width: int
@@ -44,17 +53,26 @@ class DaskRows(Whole, Leaf):
 
     @property
     def is_repeatable(self) -> bool:
-        """A graph is the user's own code."""
+        """False: the graph is code of the user, and that is not run again after an error."""
         return False
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows, computed in this thread."""
+        """Compute the block in this thread and return these rows."""
         return dask.get(self.graph, self.key)[start - self.first : stop - self.first]
 
 
 @dataclass(frozen=True, eq=False)
 class FutureRows(Whole, AtHand, Leaf):
-    """Rows that a cluster holds in its memory: those from number `first` on."""
+    """Rows of one persisted block of a Dask array, in the memory of a cluster.
+
+    Attributes:
+        future: The future of the block.
+        name: Name of the array, for messages.
+        rows: Number of rows.
+        width: Number of columns.
+        dtype: Dtype of the block.
+        first: Number of the first row in the array.
+    """
 
     future: Any
     name: str
@@ -64,12 +82,12 @@ class FutureRows(Whole, AtHand, Leaf):
     first: int
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows, fetched to this process."""
+        """Fetch the block to this process and return these rows."""
         return self.future.result()[start - self.first : stop - self.first]
 
 
 def from_dask(array: Any, name: str) -> Batch:
-    """The row blocks of a 2-D Dask array, whose chunks may also split its columns."""
+    """Return the row blocks of a 2-D Dask array. The chunks of the array may split its columns."""
     if any(np.isnan(size) for sizes in array.chunks for size in sizes):
         array = array.compute_chunk_sizes()
     array = array.rechunk({1: -1})
@@ -84,11 +102,12 @@ def from_dask(array: Any, name: str) -> Batch:
     for (key,), stop, rows in zip(array.__dask_keys__(), stops, array.chunks[0], strict=True):
         first = stop - int(rows)
         if futures is None:
-            part, _ = cull(graph, [key])
+            tasks, _ = cull(graph, [key])
+            # Pickling is slow: one block is measured, and all blocks are taken to be alike.
             if carries_rows is None:
-                carries_rows = len(cloudpickle.dumps(part)) > max(_DESCRIPTION_BYTES, rows)
+                carries_rows = len(cloudpickle.dumps(tasks)) > max(_DESCRIPTION_BYTES, rows)
             table = (int(rows), width, dtype, first)
-            source: Source = DaskRows(part, key, name, *table, carries_rows)
+            source: Source = DaskRows(tasks, key, name, *table, carries_rows)
         else:
             source = FutureRows(futures[key], name, int(rows), width, dtype, first)
         if rows:
@@ -97,12 +116,14 @@ def from_dask(array: Any, name: str) -> Batch:
 
 
 def _futures(array: Any) -> dict[Any, Any] | None:
-    """The blocks' futures by key where the array rests on persisted data, else None."""
+    """Return the futures of the blocks by key; None if no part of the array is persisted."""
+    # A process that never imported distributed has no persisted data.
     if "distributed" not in sys.modules:
         return None
-    from distributed import futures_of  # noqa: PLC0415 half a second, for those who use it
+    from distributed import futures_of  # noqa: PLC0415 importing takes half a second
 
     if not futures_of(array):
         return None
+    # The array may be computed from persisted data: this computes its own blocks on the cluster.
     array = array.persist()
     return {future.key: future for future in futures_of(array)}

@@ -1,4 +1,9 @@
-"""Rows in the memory of a process: NumPy arrays, and whatever gives one."""
+"""Rows in the memory of a process: NumPy arrays, and placeholders for them.
+
+An array on the driver becomes one `MemoryRows` per chunk. The Dask executor sends each of these
+arrays to the cluster once, and puts a `ShippedRows` in its place in every task. The worker replaces
+the placeholder by a `MemoryRows` again.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +18,15 @@ from dkmeans.data.chunks import AtHand, Chunk, Leaf, Whole, even_rows
 
 @dataclass(frozen=True, eq=False)
 class MemoryRows(Whole, AtHand, Leaf):
-    """A 2-D array, which holds the rows from number `first` on of something larger.
+    """Rows of a 2-D array in memory.
 
-    Equal only to itself: an executor ships each to the workers once.
+    Two of them are equal only if they are the same object: an executor sends each to the workers
+    once.
+
+    Attributes:
+        array: The array.
+        name: Name of the array, for messages.
+        first: Number of the first row in the table that the array is a part of.
     """
 
     array: Any
@@ -24,28 +35,37 @@ class MemoryRows(Whole, AtHand, Leaf):
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Number of rows."""
         return len(self.array)
 
     @property
     def width(self) -> int:
-        """How many columns it has."""
+        """Number of columns."""
         return int(self.array.shape[1])
 
     @property
     def dtype(self) -> DTypeLike:
-        """The dtype of what it reads."""
+        """Dtype of the array."""
         dtype: DTypeLike = self.array.dtype
         return dtype
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows."""
+        """Return these rows, a view of the array."""
         return self.array[start - self.first : stop - self.first]
 
 
 @dataclass(frozen=True, slots=True)
 class ShippedRows(Whole, AtHand, Leaf):
-    """Stands for rows that travel beside a task, as its argument of this number."""
+    """Placeholder for rows that are an argument of the task that reads them.
+
+    Attributes:
+        argument: Number of the argument, counted from 0.
+        name: Name of the rows, for messages.
+        rows: Number of rows.
+        width: Number of columns.
+        dtype: Dtype of the rows.
+        first: Number of the first row in the table that the rows are a part of.
+    """
 
     argument: int
     name: str
@@ -55,12 +75,16 @@ class ShippedRows(Whole, AtHand, Leaf):
     first: int
 
     def read(self, start: int, stop: int) -> Any:
-        """Not before the rows have been put in its place."""
+        """Refuse to read: the rows must take the place of the placeholder first.
+
+        Raises:
+            RuntimeError: always.
+        """
         raise RuntimeError(f"{self.name} was not shipped with the task that reads it")
 
 
 def from_array(array: Any, name: str) -> Batch:
-    """Chunks of about the same size of a 2-D array, each a source of its own."""
+    """Return the chunks of a 2-D array, each a source of its own and of about the same size."""
     size = even_rows(len(array), array.dtype.itemsize * array.shape[1])
     starts = range(0, len(array), size)
     sources = [MemoryRows(array[start : start + size], name, start) for start in starts]
@@ -68,7 +92,11 @@ def from_array(array: Any, name: str) -> Batch:
 
 
 def in_memory(chunk: Chunk, width: int) -> Chunk:
-    """The same chunk with its rows, of so many columns, loaded.
+    """Return the chunk with its rows loaded, so that loading it again costs nothing.
+
+    Args:
+        chunk: The chunk.
+        width: Number of columns that the rows must have.
 
     Raises:
         InvalidData, Outage: as `Chunk.load` does.

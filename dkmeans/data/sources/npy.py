@@ -1,4 +1,8 @@
-"""Rows of an .npy file: memory-mapped where it is local, read by byte ranges where it is not."""
+"""Rows of .npy files.
+
+A local file is memory-mapped. A file in an object store is read by byte ranges, one for each chunk.
+Only the header is read on the driver; see the NumPy documentation of `numpy.lib.format`.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,22 @@ from dkmeans.data.chunks import Chunk, Leaf, even_rows
 from dkmeans.errors import InvalidData
 from dkmeans.storage import absolute, filesystem, is_local, local_path, unreachable
 
-# The longest header that NumPy itself reads without being told to trust the file.
+# Longest header that NumPy reads unless the caller trusts the file (`max_header_size`).
 _HEADER_BYTES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class NpyRows(Leaf):
-    """An .npy file of two dimensions in C order."""
+    """Rows of a 2-D .npy file in C order.
+
+    Attributes:
+        name: Absolute path or URL of the file.
+        rows: Number of rows.
+        width: Number of columns.
+        dtype: Dtype of the file, as a string of NumPy.
+        offset: Position of the first row in the file, in bytes.
+        chunk_rows: Number of rows in a chunk.
+    """
 
     name: str
     rows: int
@@ -33,35 +46,36 @@ class NpyRows(Leaf):
 
     @property
     def first(self) -> int:
-        """The number of its first row."""
+        """Number of the first row: 0."""
         return 0
 
     @property
     def key(self) -> Hashable | None:
-        """The file; a local one is mapped, and the system keeps what it has memory for."""
+        """The address; None for a local file, which the page cache of the system already caches."""
         return None if is_local(self.name) else self.name
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows."""
+        """Return these rows."""
         dtype = np.dtype(self.dtype)
-        row = dtype.itemsize * self.width
-        first = self.offset + start * row
+        row_bytes = dtype.itemsize * self.width
+        first = self.offset + start * row_bytes
         if is_local(self.name):
             shape = (stop - start, self.width)
             rows: Any = np.memmap(local_path(self.name), dtype, "r", first, shape)
-            if hasattr(mmap, "MADV_WILLNEED"):  # all at once, before the first is asked for
+            # Without this advice the system would read the file page by page, at each first use.
+            if hasattr(mmap, "MADV_WILLNEED"):
                 rows.base.madvise(mmap.MADV_WILLNEED)
             return rows
         fs, path = filesystem(self.name)
-        data = fs.cat_file(path, start=first, end=self.offset + stop * row)
+        data = fs.cat_file(path, start=first, end=self.offset + stop * row_bytes)
         return np.frombuffer(data, dtype).reshape(stop - start, self.width)
 
 
 def from_npy_file(address: str) -> Batch:
-    """Chunks of an .npy file.
+    """Return the chunks of an .npy file.
 
     Raises:
-        InvalidData: it cannot be read, is no .npy file, or is not a 2-D array in C order.
+        InvalidData: the file cannot be read, is not an .npy file, or is not a 2-D array in C order.
     """
     fs, path = filesystem(address)
     try:
@@ -73,14 +87,17 @@ def from_npy_file(address: str) -> Batch:
         raise unreachable(address, error) from error
     try:
         version = np.lib.format.read_magic(header)
-        read = (
+        # NumPy has no public reader for version (3, 0); its header differs from that of (2, 0) in
+        # the encoding of field names only, and a table of numbers has no fields.
+        read_header = (
             np.lib.format.read_array_header_1_0
             if version == (1, 0)
             else np.lib.format.read_array_header_2_0
         )
-        shape, fortran, dtype = read(header)
+        shape, fortran, dtype = read_header(header)
     except ValueError as error:
         raise InvalidData(f"{address} must be an .npy file: {error}") from error
+    # An array of one row or one column is in C order and in Fortran order at once.
     if len(shape) != 2 or shape[1] == 0 or (fortran and 1 not in shape) or dtype.hasobject:
         order = " in Fortran order" if fortran else ""
         raise InvalidData(
@@ -88,9 +105,9 @@ def from_npy_file(address: str) -> Batch:
             f"got shape {shape} of {dtype}{order}"
         )
     rows, width = int(shape[0]), int(shape[1])
-    whole = header.tell() + rows * width * dtype.itemsize
-    if size < whole:
-        raise InvalidData(f"{address} must be {whole} bytes long, got {size}: it is cut short")
+    file_bytes = header.tell() + rows * width * dtype.itemsize
+    if size < file_bytes:
+        raise InvalidData(f"{address} must be {file_bytes} bytes long, got {size}: it is cut short")
     chunk_rows = even_rows(rows, dtype.itemsize * width)
     source = NpyRows(absolute(address), rows, width, dtype.str, header.tell(), chunk_rows)
     return Batch((Chunk(source, 0, rows),))

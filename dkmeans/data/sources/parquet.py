@@ -1,4 +1,9 @@
-"""Rows of Parquet files: numbers and words, and lists of equal length of them."""
+"""Rows of Parquet files: columns of numbers or words (strings), or of lists of them.
+
+A chunk is some consecutive row groups of one file. Lists of a column must have equal lengths; such
+a column gives several values to each row. Missing values are refused, except where feature columns
+read a column by itself (`ParquetRows.column`): they decide what a missing value becomes.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +24,26 @@ from dkmeans.errors import Invalid, InvalidData
 from dkmeans.state import FloatArray
 from dkmeans.storage import filesystem, unreachable
 
+# Number of rows that are decoded at a time.
 _PIECE_ROWS = 2**16
-# Above it, floats hold no odd integers.
+# Below this integer float64 represents every integer exactly.
 LARGEST_EXACT = 2**53
 
 
 @dataclass(frozen=True, slots=True)
 class ParquetRows(Whole, Leaf):
-    """Some consecutive row groups of a file: the rows from number `first` of the file on.
+    """Rows of some consecutive row groups of a Parquet file.
 
     Attributes:
-        name: The file's address.
-        columns: The columns to read, in the order they take in a row.
-        widths: How many values each column gives a row: one, or a list's length.
-        dtypes: What each is read as: words as objects.
-        has_gaps: Whether values may be missing; they are read as NaN, missing words as None.
+        name: Address of the file.
+        groups: Numbers of the row groups.
+        columns: Names of the columns to read, in the order that they have in a row.
+        widths: Number of values of each column in a row: one, or the length of its lists.
+        dtypes: Dtype of each column as a string of NumPy. Words are read as objects.
+        rows: Number of rows.
+        first: Number of the first row in the file.
+        has_gaps: True if values may be missing. Missing numbers are read as NaN, missing words as
+            None. Such a source has a single column.
     """
 
     name: str
@@ -47,41 +57,45 @@ class ParquetRows(Whole, Leaf):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of what it reads."""
+        """Dtype that can hold the values of all columns."""
         return np.result_type(*map(np.dtype, self.dtypes))
 
     @property
     def width(self) -> int:
-        """How many values a row has."""
+        """Number of values in a row."""
         return sum(self.widths)
 
     @property
     def key(self) -> Hashable:
-        """The place, and what is read there."""
+        """Identity of the rows: the file, its row groups and the columns."""
         return self.name, self.groups, self.columns
 
     def column(self, name: str) -> ParquetRows:
-        """One of the columns, of which values may be missing."""
+        """Return a source of one of the columns, in which values may be missing."""
         place = self.columns.index(name)
         width, dtype = self.widths[place], self.dtypes[place]
         return replace(self, columns=(name,), widths=(width,), dtypes=(dtype,), has_gaps=True)
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows."""
+        """Return these rows."""
         if self.has_gaps:
             pieces = self._pieces(start, stop)
             name, width = self.columns[0], self.width
-            found = [self._values(piece.column(0), name, width, first) for piece, first in pieces]
-            return _with_gaps(pa.concat_arrays(found)).reshape(-1, width)
+            values = [self._values(piece.column(0), name, width, first) for piece, first in pieces]
+            return _with_gaps(pa.concat_arrays(values)).reshape(-1, width)
         rows = np.empty((stop - start, self.width), self.dtype)
         for piece, first in self._pieces(start, stop):
             self._fill(rows[first - start : first - start + len(piece)], piece, first)
         return rows
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """The rows as the file has them, and the number of the first of each piece.
+        """Yield these rows in pieces, each with the number of its first row.
 
-        Some at a time: a row group decoded as a whole would take as much memory again.
+        A piece is decoded at a time, because a whole decoded row group would need as much memory
+        as the rows that are made of it.
+
+        Raises:
+            InvalidData: the file cannot be read.
         """
         fs, path = filesystem(self.name)
         first = self.first
@@ -98,18 +112,29 @@ class ParquetRows(Whole, Leaf):
             raise InvalidData(f"{self.name} cannot be read: {error}") from error
 
     def _fill(self, rows: FloatArray, piece: pa.RecordBatch, start: int) -> None:
-        """Put a piece of the file, whose first row has this number, into rows."""
-        place = 0
+        """Write a piece of the file into `rows`. `start` is the number of its first row."""
+        left = 0
         for column, width in zip(self.columns, self.widths, strict=True):
             values = self._values(piece.column(column), column, width, start)
             values = values.to_numpy(zero_copy_only=False).reshape(-1, width)
-            rows[:, place : place + width] = values
-            place += width
+            rows[:, left : left + width] = values
+            left += width
 
     def _values(self, values: pa.Array, name: str, width: int, start: int) -> pa.Array:
-        """The values of a column, those of a row after those of the one before."""
+        """Return the values of a column, row after row, and refuse what cannot be rows.
+
+        Args:
+            values: The column of one piece.
+            name: Name of the column.
+            width: Number of values that each row must have.
+            start: Number of the first row of the piece, for messages.
+
+        Raises:
+            InvalidData: a list has another length, or a value is missing.
+        """
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
+        # A gap is a missing number or word. A missing list is refused even where gaps are allowed.
         if values.null_count and not (self.has_gaps and not _is_list(values.type)):
             row = start + int(np.flatnonzero(values.is_null())[0])
             raise InvalidData(f"rows must be whole; row {row} of {self.name} has no {name!r}")
@@ -131,10 +156,13 @@ class ParquetRows(Whole, Leaf):
 
 
 def _with_gaps(values: pa.Array) -> NDArray[Any]:
-    """Values of which some may be missing: integers as floats then, if all of them are exact."""
+    """Return values as an array in which missing ones are NaN or None.
+
+    Integers with gaps become float64, or objects if float64 may not represent them exactly.
+    """
     if values.null_count and pa.types.is_integer(values.type):
-        found = pc.min_max(values).as_py()
-        largest = max(abs(found["min"] or 0), abs(found["max"] or 0))
+        extremes = pc.min_max(values).as_py()
+        largest = max(abs(extremes["min"] or 0), abs(extremes["max"] or 0))
         if largest >= LARGEST_EXACT:
             return np.array(values.to_pylist(), object)
     array: NDArray[Any] = values.to_numpy(zero_copy_only=False)
@@ -142,15 +170,17 @@ def _with_gaps(values: pa.Array) -> NDArray[Any]:
 
 
 def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
-    """Chunks of whole row groups of a Parquet file, or of the files below a folder by name.
+    """Return the chunks of a Parquet file, or of all files below a folder in the order of names.
+
+    A chunk consists of whole row groups. Only the metadata of the files is read.
 
     Args:
         address: Path or URL of the file or folder.
-        columns: The columns to read, in order; None reads all.
+        columns: Names of the columns to read, in order; None reads all.
 
     Raises:
-        InvalidData: nothing readable is there, or the files disagree about the columns.
-        Invalid: a column is not there, or holds neither numbers nor words.
+        InvalidData: nothing readable is there, or the files have different columns.
+        Invalid: a column is missing, or holds neither numbers nor words.
     """
     fs, root = filesystem(address)
     scheme = address.partition("://")[0] + "://" if "://" in address else ""
@@ -180,11 +210,11 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
     return Batch(tuple(Chunk(s, s.first, s.first + s.rows) for s in sources))
 
 
-def numbers_only(batch: Batch) -> Batch:
-    """The same batch.
+def refuse_words(batch: Batch) -> Batch:
+    """Refuse a batch with columns of words; return any other batch unchanged.
 
     Raises:
-        Invalid: some of its columns hold words.
+        Invalid: some columns hold words.
     """
     for source in batch.sources():
         if isinstance(source, ParquetRows) and "|O" in source.dtypes:
@@ -198,20 +228,26 @@ def numbers_only(batch: Batch) -> Batch:
 
 
 def _parquet_files(fs: Any, root: str) -> list[str]:
-    """The files to read, in the order of their names; Spark's and Hive's hidden ones are not."""
+    """Return the paths of the files to read, sorted by name.
+
+    Files and folders whose name begins with `.` or `_` are left out: Spark and Hive put metadata
+    and unfinished files there.
+    """
     if not fs.exists(root):
         raise FileNotFoundError(root)
     if not fs.isdir(root):
         return [root]
+    # The name of the folder itself may begin with these characters: only names below it count.
     below = [(path, path.removeprefix(root).strip("/").split("/")) for path in fs.find(root)]
     return sorted(
         path
         for path, parts in below
-        if path.endswith((".parquet", ".parq")) and not any(p[0] in "._" for p in parts)
+        if path.endswith((".parquet", ".parq")) and not any(part[0] in "._" for part in parts)
     )
 
 
 def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> Iterable[ParquetRows]:
+    """Yield the sources of one file. `path` is the path in `fs`, `name` the address."""
     with pq.ParquetFile(path, filesystem=fs) as file:
         schema, metadata = file.schema_arrow, file.metadata
         chosen = tuple(columns) if columns is not None else tuple(schema.names)
@@ -234,8 +270,8 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> It
         widths = tuple(_width(file, c, t) for c, t in zip(chosen, types, strict=True))
         dtypes = tuple(_dtype(t).str for t in types)
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    row = sum(np.dtype(d).itemsize * width for d, width in zip(dtypes, widths, strict=True))
-    target = rows_per_chunk(row)
+    row_bytes = sum(np.dtype(d).itemsize * width for d, width in zip(dtypes, widths, strict=True))
+    target = rows_per_chunk(row_bytes)
     first = 0
     for groups in _runs(sizes, target):
         rows = sum(sizes[i] for i in groups)
@@ -245,7 +281,14 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> It
 
 
 def _runs(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:
-    """Deal consecutive row groups into runs that stay within the target where they can."""
+    """Yield the numbers of consecutive row groups that together form a chunk.
+
+    A chunk has at most `target` rows unless it is a single, larger row group.
+
+    Args:
+        sizes: Number of rows of each row group.
+        target: Number of rows that a chunk should have at most.
+    """
     run: list[int] = []
     for number, size in enumerate(sizes):
         if run and sum(sizes[i] for i in run) + size > target:
@@ -275,20 +318,21 @@ def _is_words(kind: pa.DataType) -> bool:
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values themselves, not of how lists and dictionaries hold them."""
+    """Return the type of the single values in lists and dictionaries."""
     while _is_list(kind) or pa.types.is_dictionary(kind):
         kind = kind.value_type
     return kind
 
 
 def _dtype(kind: pa.DataType) -> np.dtype[Any]:
-    """The dtype that a column's values are read as; integers stay integers until they are rows."""
+    """Return the dtype that a column is read as. `as_points` converts integers later."""
     value = _value_type(kind)
     dtype: np.dtype[Any] = np.dtype(object if _is_words(value) else value.to_pandas_dtype())
     return dtype
 
 
 def _width(file: pq.ParquetFile, column: str, kind: pa.DataType) -> int:
+    """Return the number of values in a row of a column: for lists, the length of the first list."""
     if not _is_list(kind):
         return 1
     if pa.types.is_fixed_size_list(kind):
@@ -299,5 +343,6 @@ def _width(file: pq.ParquetFile, column: str, kind: pa.DataType) -> int:
 
 
 def _described(source: ParquetRows) -> str:
+    """Return the columns of a source as text, with the lengths of lists."""
     pairs = zip(source.columns, source.widths, strict=True)
     return ", ".join(name if width == 1 else f"{name}[{width}]" for name, width in pairs)

@@ -1,4 +1,8 @@
-"""Rows of a Zarr array, version 2 or 3, sharded or not."""
+"""Rows of Zarr arrays, version 2 or 3, sharded or not.
+
+A source pickles as the address and the metadata of its array. Chunks end where chunks or shards of
+the storage end, so that each of those is read and decoded once in an epoch.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +27,19 @@ from dkmeans.errors import InvalidData
 from dkmeans.storage import unreachable, zarr_store
 
 _LARGEST_SHARD_BYTES = 2**26
-# What tells one place of an object store from another, as obstore calls it.
+# Settings of obstore that identify a store.
 _PLACES = ("account_name", "bucket", "container_name", "endpoint")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ZarrRows(Leaf):
-    """A Zarr array of one or two dimensions; it pickles as its address and metadata."""
+    """Rows of a stored Zarr array of one or two dimensions.
+
+    Attributes:
+        array: The Zarr array.
+        name: Address of the array, for messages.
+        chunk_rows: Number of rows in a chunk.
+    """
 
     array: Any
     name: str
@@ -37,39 +47,43 @@ class ZarrRows(Leaf):
 
     @property
     def first(self) -> int:
-        """The number of its first row."""
+        """Number of the first row: 0."""
         return 0
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Number of rows."""
         return int(self.array.shape[0])
 
     @property
     def width(self) -> int:
-        """How many columns it has."""
+        """Number of columns."""
         return int(self.array.shape[1]) if self.array.ndim == 2 else 1
 
     @property
     def dtype(self) -> DTypeLike:
-        """The dtype of what it reads."""
+        """Dtype of the array."""
         dtype: DTypeLike = self.array.dtype
         return dtype
 
     @property
     def key(self) -> Hashable:
-        """The array's place."""
+        """Identity of the array: its store and its path in the store."""
         return f"{_place(self.array.store)}/{self.array.path}"
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows."""
+        """Return these rows."""
         if isinstance(self.array.store, LocalStore):
-            _require(self.array.store.root / self.array.path)
+            _check_present(self.array.store.root / self.array.path)
         return self.array[start:stop].reshape(stop - start, self.width)
 
 
 def _place(store: Store) -> str:
-    """What tells a store from others; obstore cannot print those of Azure without their account."""
+    """Return a text that identifies a store.
+
+    It is built from the settings of an object store, because obstore raises an error when it prints
+    a store of Azure that has no account.
+    """
     if not isinstance(store, ObjectStore):
         return str(store)
     inner: Any = store.store
@@ -79,30 +93,42 @@ def _place(store: Store) -> str:
 
 
 @cache
-def _require(folder: Path) -> None:
-    """Refuse a local array that this process cannot see: Zarr would read it as fill values."""
+def _check_present(folder: Path) -> None:
+    """Refuse a local array that is not on the disks of this machine.
+
+    Zarr reads chunks that are not there as fill values, so a worker without access to the folder
+    would compute with wrong rows and raise no error.
+
+    Raises:
+        FileNotFoundError: the folder has no metadata of Zarr.
+    """
     if not any((folder / name).exists() for name in ("zarr.json", ".zarray")):
         raise FileNotFoundError(f"there is no Zarr array at {folder} on {gethostname()}")
 
 
 def from_zarr_array(array: zarr.Array[Any], name: str) -> Batch:
-    """Chunks of whole storage chunks, or shards, of about the size that the library likes."""
+    """Return the chunks of a Zarr array, each of whole chunks or shards of the storage.
+
+    Args:
+        array: The array, of one or two dimensions.
+        name: Name of the array, for messages.
+    """
     width = array.shape[1] if array.ndim == 2 else 1
-    row = array.dtype.itemsize * width
-    # A shard is read whole, if it is not too large for that: to ask for it costs.
-    whole = array.shards is not None and array.shards[0] * row <= _LARGEST_SHARD_BYTES
-    unit = array.shards[0] if array.shards and whole else array.chunks[0]
-    source = ZarrRows(array, name, even_rows(array.shape[0], row, unit))
-    if isinstance(array.store, MemoryStore):  # other processes cannot read it
+    row_bytes = array.dtype.itemsize * width
+    # Each request to an object store costs time, so a shard is read whole unless it is too large.
+    whole_shards = array.shards is not None and array.shards[0] * row_bytes <= _LARGEST_SHARD_BYTES
+    unit = array.shards[0] if array.shards and whole_shards else array.chunks[0]
+    source = ZarrRows(array, name, even_rows(array.shape[0], row_bytes, unit))
+    if isinstance(array.store, MemoryStore):  # Other processes cannot read it.
         return from_array(source.read(0, source.rows), name)
     return Batch((Chunk(source, 0, source.rows),))
 
 
 def open_array(address: str) -> zarr.Array[Any]:
-    """The array at `store` or `store::array`.
+    """Open the array at `store` or `store::array`.
 
     Raises:
-        InvalidData: there is none, it cannot be read, or the address means a group.
+        InvalidData: there is no array, it cannot be read, or the address is that of a group.
     """
     store, _, path = address.partition("::")
     try:
