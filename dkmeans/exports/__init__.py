@@ -1,6 +1,8 @@
-"""Models for those without dkmeans: a SavedModel of TensorFlow, ONNX, and scikit-learn's own.
+"""Exports of a model: TensorFlow's SavedModel, ONNX, and a fitted scikit-learn estimator.
 
-Each is made of centers and a distance alone, and answers as `predict` does.
+`dkmeans.model` calls this package. An export is made of a checkpoint's centers and distance alone,
+and gives the clusters and distances that `predict` gives. Each format needs libraries of its own,
+so its module is imported only where it is used.
 """
 
 from dkmeans.exports.extras import needs

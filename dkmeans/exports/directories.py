@@ -1,4 +1,10 @@
-"""Where exports are written: a directory named by the time, whole or not there."""
+"""Writing exports: a new directory named by the time, with a model's files and the user's assets.
+
+`dkmeans.model` and the job `export` call this module. A server may watch the base directory and
+load whatever appears there, so an export must not be visible before it is complete. On a disk the
+files go to a temporary directory, which is then renamed. An object store cannot rename: there the
+file that servers look for is written last.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +25,18 @@ _ASSETS = "assets.extra"
 
 @contextmanager
 def writable(name: str, given: object) -> Iterator[str]:
-    """The full address that an argument gives, which is to be written to.
+    """Turn errors of writing to an address into errors of the argument that gives the address.
+
+    Args:
+        name: Name of the argument, for messages.
+        given: Value of the argument.
+
+    Yields:
+        The full path or URL.
 
     Raises:
-        TypeError: it is no path; Invalid: it cannot be written to.
+        InvalidType: the value is not a path.
+        Invalid: the address cannot be written to.
     """
     if not isinstance(given, str | os.PathLike) or not os.fspath(given):
         raise InvalidType(expected(name, "a path or URL", given))
@@ -33,13 +47,14 @@ def writable(name: str, given: object) -> Iterator[str]:
 
 
 def write(base: str, files: Mapping[str, bytes]) -> str:
-    """Write files to a new directory below a base; its full path or URL.
-
-    On a disk they are written aside and renamed; elsewhere the last of them is written last.
+    """Write files to a new directory below a base directory.
 
     Args:
-        base: Full path or URL.
-        files: Their contents, by their names in the directory.
+        base: Full path or URL of the base directory.
+        files: Contents by name. In an object store the last file is written last.
+
+    Returns:
+        Full path or URL of the new directory.
     """
     taken, stamp = set(storage.children(base)), int(time.time())
     while str(stamp) in taken:
@@ -48,16 +63,17 @@ def write(base: str, files: Mapping[str, bytes]) -> str:
         address = storage.join(base, str(stamp))
         _write_all(address, files)
         return address
-    aside = storage.join(base, f"temp-{stamp}-{uuid4().hex[:8]}")
-    was_there = storage.local_path(base).exists()
+    temporary = storage.join(base, f"temp-{stamp}-{uuid4().hex[:8]}")
+    base_existed = storage.local_path(base).exists()
     try:
-        _write_all(aside, files)
-        storage.flush(aside)
-        return _renamed(storage.local_path(aside), stamp)
+        _write_all(temporary, files)
+        # The files must be on the disk before the name is: a crash could keep only the name.
+        storage.flush(temporary)
+        return _rename(storage.local_path(temporary), stamp)
     except BaseException:
-        shutil.rmtree(storage.local_path(aside), ignore_errors=True)
-        if not was_there:
-            with suppress(OSError):  # others may have written there meanwhile
+        shutil.rmtree(storage.local_path(temporary), ignore_errors=True)
+        if not base_existed:
+            with suppress(OSError):  # not empty: another export was written there meanwhile
                 storage.local_path(base).rmdir()
         raise
 
@@ -67,14 +83,18 @@ def _write_all(address: str, files: Mapping[str, bytes]) -> None:
         storage.write(storage.join(address, *name.split("/")), data)
 
 
-def _renamed(aside: Path, stamp: int) -> str:
-    """Give a directory the first name from the stamp on that nobody else has taken meanwhile."""
+def _rename(temporary: Path, stamp: int) -> str:
+    """Rename a directory to the first free number from `stamp` on; return the new path.
+
+    Another process may take a number between the check and the renaming. The renaming then fails,
+    because a directory that is not empty cannot be replaced, and the next number is tried.
+    """
     while True:
-        place = aside.with_name(str(stamp))
+        target = temporary.with_name(str(stamp))
         try:
-            if not place.exists():
-                aside.rename(place)
-                return str(place)
+            if not target.exists():
+                temporary.rename(target)
+                return str(target)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
@@ -82,20 +102,23 @@ def _renamed(aside: Path, stamp: int) -> str:
 
 
 def assets(extra: Mapping[str, str] | None) -> dict[str, bytes]:
-    """The files to put beside a model, by their names in its directory.
+    """Read the files that the user wants beside a model.
 
     Args:
-        extra: For each name below `assets.extra`, the path or URL of the file.
+        extra: Path or URL of each file, by its name below `assets.extra`; None: no files.
+
+    Returns:
+        Contents by name in the directory of the export.
 
     Raises:
-        TypeError: it is no dict; ValueError: a file is not there, or a name leads out of the
-            directory.
+        InvalidType: the argument is not a dict of paths.
+        Invalid: a file does not exist, or a name leads out of the directory.
     """
     if extra is None:
         return {}
     if not isinstance(extra, Mapping):
         raise InvalidType(expected("assets_extra", "a dict of names and paths, or None", extra))
-    found = {}
+    contents = {}
     for name, path in extra.items():
         parts = str(name).split("/")
         if not isinstance(name, str) or not all(parts) or {".", ".."} & set(parts):
@@ -108,5 +131,5 @@ def assets(extra: Mapping[str, str] | None) -> dict[str, bytes]:
             asset = None
         if asset is None:
             raise Invalid(f"assets_extra must name files that are there, got {path!r} for {name!r}")
-        found[f"{_ASSETS}/{name}"] = asset.data
-    return found
+        contents[f"{_ASSETS}/{name}"] = asset.data
+    return contents

@@ -1,4 +1,7 @@
-"""Libraries that only exports need, told of where they are missing."""
+"""Optional libraries of the exports: a clear error where one is not installed.
+
+`dkmeans.model` imports the module of a format within `needs`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,17 @@ from dkmeans.errors import Invalid
 
 @contextmanager
 def needs(what: str, extra: str) -> Iterator[None]:
-    """Say which extra brings what an import inside does not find.
+    """Replace a failed import by an error that names the extra to install.
+
+    Args:
+        what: What needs the import, for the message.
+        extra: Name of the extra that installs the package.
+
+    Yields:
+        Nothing: the import is the body of the `with` statement.
 
     Raises:
-        Invalid: something is not found.
+        Invalid: a package is not installed.
     """
     try:
         yield

@@ -1,4 +1,8 @@
-"""ONNX: a graph of one matrix product, with the centers in it."""
+"""Export to ONNX: a graph of one matrix product, with the centers as constants.
+
+`Model.export_onnx` calls `model`. The graph computes in float64. Rows and centers are taken
+relative to the mean of the centers, so an offset that all rows share costs no precision.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +17,22 @@ from dkmeans.distance import SMALLEST_SQUARED_NORM, Distance, directions, square
 from dkmeans.errors import Invalid
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX
 
-# Operations as of ONNX 1.13, of early 2023; and the format of files of that time.
-_OPERATIONS, _FORMAT = 18, 8
+# ONNX 1.13 of early 2023: the version of its operators, and of its file format. Runtimes refuse
+# files of later versions than they know.
+_OPERATOR_VERSION, _FORMAT_VERSION = 18, 8
+# Size limit of a protocol buffer.
 _LARGEST_BYTES = 2**31
 _ROWS = "rows"
 
 
 def model(checkpoint: Checkpoint) -> bytes:
-    """A model as an ONNX file: `rows` (n, d) become `cluster_index` and `all_distances`.
+    """Return a model as an ONNX file.
 
-    Computed in float64, of rows around the centers' mean, as `predict` has them.
+    The input is `rows`, (n, d) in the model's dtype. The outputs are `cluster_index`, (n,) int64,
+    and `all_distances`, (n, k) float32.
 
     Raises:
-        Invalid: it would be larger than such a file can be, 2 GiB.
+        Invalid: the file would be larger than 2 GiB, the limit of the format.
     """
     centers = checkpoint.state.centers
     if centers.size * 8 >= _LARGEST_BYTES:
@@ -33,81 +40,90 @@ def model(checkpoint: Checkpoint) -> bytes:
             f"ONNX files must be smaller than 2 GiB; got {len(centers):,} centers x "
             f"{centers.shape[1]:,} columns x 8 bytes = {centers.size * 8 / 2**30:.1f} GiB"
         )
-    steps = _Steps()
-    rows = steps.add("Cast", _ROWS, to=TensorProto.DOUBLE)
+    nodes = _Nodes()
+    rows = nodes.add("Cast", _ROWS, to=TensorProto.DOUBLE)
     if checkpoint.settings.distance_metric is Distance.COSINE:
-        scores, found = _cosine(steps, rows, centers)
+        scores, distances = _cosine(nodes, rows, centers)
     else:
-        scores = found = _squared(steps, rows, centers)
-    clipped = steps.add("Max", found, steps.constant(0.0))
-    steps.add("Cast", clipped, to=TensorProto.FLOAT, name=ALL_DISTANCES)
-    steps.add("ArgMin", scores, axis=1, keepdims=0, name=CLUSTER_INDEX)
-    return _file(steps, checkpoint)
+        scores = distances = _squared(nodes, rows, centers)
+    # Rounding can make the distance of a row at a center negative.
+    clipped = nodes.add("Max", distances, nodes.constant(0.0))
+    nodes.add("Cast", clipped, to=TensorProto.FLOAT, name=ALL_DISTANCES)
+    # The index is that of the float64 scores: clipped or in float32, more of them would be equal.
+    nodes.add("ArgMin", scores, axis=1, keepdims=0, name=CLUSTER_INDEX)
+    return _file(nodes, checkpoint)
 
 
-class _Steps:
-    """Nodes of a graph in the order in which they are computed, and its constants."""
+class _Nodes:
+    """Nodes of a graph in the order of computation, and the graph's constants.
+
+    A node is known by the name of its result.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
     def add(self, operation: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Add a node; the name of its result."""
+        """Add a node; return the name of its result."""
         name = name or f"{operation.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operation, list(inputs), [name], **attributes))
         return name
 
     def constant(self, value: Any) -> str:
-        """Add a constant; its name."""
+        """Add a constant; return its name."""
         name = f"constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
 
-def _squared(steps: _Steps, rows: str, centers: Any) -> str:
-    """|x - c|^2 as |x|^2 + (|c|^2 - 2 x.c), (n, k)."""
-    # In the centers' own dtype: to subtract it from float32 rows is exact, as ties are.
-    middle = centers.mean(axis=0, keepdims=True).astype(np.float64)
-    centers = centers - middle
-    rows = steps.add("Sub", rows, steps.constant(middle))
-    weights, own = steps.constant(centers), steps.constant(squared_norms(centers))
-    left = steps.add("Gemm", rows, weights, own, alpha=-2.0, transB=1)
-    return steps.add("Add", left, _squares(steps, rows))
+def _squared(nodes: _Nodes, rows: str, centers: Any) -> str:
+    """Add |x - c|^2 as |x|^2 + (|c|^2 - 2 x.c), (n, k)."""
+    # The mean is rounded to the centers' dtype. float32 rows minus a float32 mean are exact in
+    # float64, so a row that is equally far from two centers stays so (docs/decisions/010).
+    mean = centers.mean(axis=0, keepdims=True).astype(np.float64)
+    centers = centers - mean
+    rows = nodes.add("Sub", rows, nodes.constant(mean))
+    weights, center_norms = nodes.constant(centers), nodes.constant(squared_norms(centers))
+    partial = nodes.add("Gemm", rows, weights, center_norms, alpha=-2.0, transB=1)
+    return nodes.add("Add", partial, _squared_norms(nodes, rows))
 
 
-def _cosine(steps: _Steps, rows: str, centers: Any) -> tuple[str, str]:
-    """-u.v, which tells more rows apart, and 1 - u.v of rows and centers of length one, (n, k)."""
-    squares = steps.add("Max", _squares(steps, rows), steps.constant(SMALLEST_SQUARED_NORM))
-    units = steps.add("Div", rows, steps.add("Sqrt", squares))
-    scores = steps.add("Gemm", units, steps.constant(directions(centers)), alpha=-1.0, transB=1)
-    return scores, steps.add("Add", scores, steps.constant(1.0))
+def _cosine(nodes: _Nodes, rows: str, centers: Any) -> tuple[str, str]:
+    """Add -u.v and 1 - u.v of rows and centers of length one, each (n, k).
+
+    The nearest center is taken by -u.v: adding 1 rounds, and would make different scores equal.
+    """
+    squares = nodes.add("Max", _squared_norms(nodes, rows), nodes.constant(SMALLEST_SQUARED_NORM))
+    units = nodes.add("Div", rows, nodes.add("Sqrt", squares))
+    scores = nodes.add("Gemm", units, nodes.constant(directions(centers)), alpha=-1.0, transB=1)
+    return scores, nodes.add("Add", scores, nodes.constant(1.0))
 
 
-def _squares(steps: _Steps, rows: str) -> str:
-    return steps.add("ReduceSumSquare", rows, steps.constant(np.array([1])), keepdims=1)
+def _squared_norms(nodes: _Nodes, rows: str) -> str:
+    return nodes.add("ReduceSumSquare", rows, nodes.constant(np.array([1])), keepdims=1)
 
 
-def _file(steps: _Steps, checkpoint: Checkpoint) -> bytes:
+def _file(nodes: _Nodes, checkpoint: Checkpoint) -> bytes:
     k, width = checkpoint.state.centers.shape
     dtype = helper.np_dtype_to_tensor_dtype(checkpoint.state.centers.dtype)
     graph = helper.make_graph(
-        steps.nodes,
+        nodes.nodes,
         "kmeans",
         [helper.make_tensor_value_info(_ROWS, dtype, ["n", width])],
         [
             helper.make_tensor_value_info(CLUSTER_INDEX, TensorProto.INT64, ["n"]),
             helper.make_tensor_value_info(ALL_DISTANCES, TensorProto.FLOAT, ["n", k]),
         ],
-        initializer=steps.constants,
+        initializer=nodes.constants,
     )
-    made = helper.make_model(
+    exported = helper.make_model(
         graph,
         producer_name="dkmeans",
-        opset_imports=[helper.make_opsetid("", _OPERATIONS)],
-        ir_version=_FORMAT,
+        opset_imports=[helper.make_opsetid("", _OPERATOR_VERSION)],
+        ir_version=_FORMAT_VERSION,
     )
     metric, step = checkpoint.settings.distance_metric, checkpoint.state.step
-    helper.set_model_props(made, {"distance_metric": str(metric), "global_step": str(step)})
-    onnx.checker.check_model(made, full_check=True)
-    return bytes(made.SerializeToString())
+    helper.set_model_props(exported, {"distance_metric": str(metric), "global_step": str(step)})
+    onnx.checker.check_model(exported, full_check=True)
+    return bytes(exported.SerializeToString())

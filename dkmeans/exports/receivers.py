@@ -1,4 +1,9 @@
-"""What an exported model is given: its inputs, by name, width and dtype."""
+"""Inputs of an exported model: their names, widths and dtypes.
+
+`dkmeans.model` calls `as_receiver` with the user's `serving_input_receiver_fn`, and the SavedModel
+asks the receiver for its inputs. An estimator's receiver function in TensorFlow returns nodes of a
+graph. Here it returns arrays, of which only names, shapes and dtypes are used.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +18,20 @@ import numpy as np
 from dkmeans.data.points import as_array
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
 
-# What TensorFlow calls an input that nobody has named.
+# TensorFlow's name for an input without a name.
 _UNNAMED = "input"
-_KINDS = "fiub"
+# NumPy's kinds of dtype: floats, signed and unsigned integers, booleans.
+_NUMERIC_KINDS = "fiub"
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input: as many rows as are given, each with these columns.
+    """One input of an exported model, for any number of rows.
 
     Attributes:
-        name: What callers name it by.
-        width: How many numbers a row has; None: one, and rows are given as (n,).
-        dtype: Their dtype.
+        name: Name of the input for callers.
+        width: Number of columns, for input of shape (n, width); None: the shape is (n,).
+        dtype: Dtype of the input.
     """
 
     name: str
@@ -35,83 +41,97 @@ class Input:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServingInputReceiver:
-    """What a `serving_input_receiver_fn` returns: rows as an `input_fn` returns them.
+    """Result of a `serving_input_receiver_fn`: example rows, as an `input_fn` returns them.
 
-    Only their names, widths and dtypes count; there may be none: `np.empty((0, 2), np.float32)`.
+    Only names, widths and dtypes of the arrays are used. The arrays may have no rows, as
+    `np.empty((0, 2), np.float32)`.
 
     Attributes:
-        features: An array (n, d), or a dict of columns, (n,) or (n, w).
-        receiver_tensors: Their names to callers: a dict of the same arrays. None: the dict's own
-            names; an array is called `input`.
+        features: An array (n, d), or a dict of columns, each (n,) or (n, w).
+        receiver_tensors: The same arrays in a dict, by the names that callers use. None: the names
+            are those of `features`, and `input` for a single array.
     """
 
     features: Any
     receiver_tensors: Any = None
 
     def inputs(self) -> tuple[Input, ...]:
-        """The inputs, in the order in which their columns make a row.
+        """Return the inputs, in the order in which their columns form a row.
 
         Raises:
-            TypeError: they are no arrays of numbers; ValueError: they have no columns, or names of
-                other arrays.
+            InvalidType: an array is not of numbers.
+            InvalidData: an array has no columns, or a wrong shape.
+            Invalid: the names do not fit the arrays.
         """
         features = self.features
         if not isinstance(features, Mapping):
-            return (_input(self._names({_UNNAMED: features})[_UNNAMED], features, least=2),)
+            return (_input(self._names({_UNNAMED: features})[_UNNAMED], features, least_ndim=2),)
         if not features:
             raise InvalidData("features must have at least one column, got an empty dict")
         if not all(isinstance(key, str) for key in features):
             raise InvalidType(expected("the names in features", "str", list(features)))
         names = self._names(features)
         _check_names(names.values())
+        # Sorted by key, as the columns of a dict are in training.
         return tuple(_input(names[key], features[key]) for key in sorted(features))
 
     def _names(self, features: Mapping[str, Any]) -> dict[str, str]:
-        """What callers name each array by."""
-        named = self.receiver_tensors
-        if named is None or any(named is array for array in features.values()):
+        """Return the callers' name of each array, by its key in `features`."""
+        tensors = self.receiver_tensors
+        if tensors is None or any(tensors is array for array in features.values()):
             return {key: str(key) for key in features}
-        if not isinstance(named, Mapping):
+        if not isinstance(tensors, Mapping):
             must = "a dict of the arrays in features, or None"
-            raise InvalidType(expected("receiver_tensors", must, named))
-        found = {
-            key: [str(name) for name, other in named.items() if other is array]
+            raise InvalidType(expected("receiver_tensors", must, tensors))
+        # By identity: equal arrays (all without rows) are different inputs.
+        candidates = {
+            key: [str(name) for name, other in tensors.items() if other is array]
             for key, array in features.items()
         }
-        if len(named) != len(found) or any(len(names) != 1 for names in found.values()):
-            wrong = next((key for key, names in found.items() if len(names) != 1), None)
-            lost = f", and for {wrong!r} {found[wrong] or 'none'}" if wrong is not None else ""
+        if len(tensors) != len(candidates) or any(len(names) != 1 for names in candidates.values()):
+            wrong = next((key for key, names in candidates.items() if len(names) != 1), None)
+            detail = (
+                f", and for {wrong!r} {candidates[wrong] or 'none'}" if wrong is not None else ""
+            )
             raise Invalid(
                 "receiver_tensors must have one name for each array in features, which must be "
                 "different arrays, as no code runs between them; "
-                f"got {', '.join(map(repr, named))}{lost}"
+                f"got {', '.join(map(repr, tensors))}{detail}"
             )
-        return {key: names[0] for key, names in found.items()}
+        return {key: names[0] for key, names in candidates.items()}
 
 
 def as_receiver(function: Callable[[], Any] | None, name: str) -> ServingInputReceiver:
-    """Call an input receiver function, or take the rows that it returns as one's features.
+    """Call an input receiver function; make a receiver of the rows if it returns rows.
+
+    Args:
+        function: The function.
+        name: Name of the argument that gives the function, for messages.
 
     Raises:
-        ValueError: it is None; TypeError: it is no function.
+        Invalid: the function is None.
+        InvalidType: the argument is not a function.
     """
     if function is None:
         raise Invalid(f"{name} must be defined: a function that returns rows, got None")
     if not callable(function):
         raise InvalidType(expected(name, "a function that returns rows", function))
-    given = function()
-    if isinstance(given, tuple) and len(given) == 2 and given[1] is None:  # as of an input_fn
-        given = given[0]
-    if isinstance(given, ServingInputReceiver):
-        return given
-    return ServingInputReceiver(given)
+    result = function()
+    # An input_fn may return (features, None).
+    if isinstance(result, tuple) and len(result) == 2 and result[1] is None:
+        result = result[0]
+    if isinstance(result, ServingInputReceiver):
+        return result
+    return ServingInputReceiver(result)
 
 
 def _check_names(names: Iterable[str]) -> None:
-    """Refuse names that TensorFlow makes no different parameters of.
+    """Refuse names that cannot be parameters of one Python function.
+
+    TensorFlow makes a function of each signature and replaces characters such as spaces by `_`.
 
     Raises:
-        Invalid: some are no parameters, or become the same.
+        Invalid: a name is no parameter, or two names become the same parameter.
     """
     parameters = [re.sub(r"\W", "_", name) for name in names]
     wrong = [name for name in parameters if not name or keyword.iskeyword(name)]
@@ -123,25 +143,32 @@ def _check_names(names: Iterable[str]) -> None:
         )
 
 
-def check_width(inputs: tuple[Input, ...], width: int) -> None:
-    """Refuse inputs that do not make rows of a width.
+def check_input_width(inputs: tuple[Input, ...], width: int) -> None:
+    """Refuse inputs that do not have `width` columns together.
 
     Raises:
-        InvalidData: they make others; the text has both numbers.
+        InvalidData: the inputs have more or fewer columns.
     """
     got = sum(each.width or 1 for each in inputs)
     if got != width:
         raise InvalidData(f"features must have {width} columns, as the model has, got {got}")
 
 
-def _input(name: str, values: Any, least: int = 1) -> Input:
+def _input(name: str, values: Any, least_ndim: int = 1) -> Input:
+    """Return the input of an example array.
+
+    Raises:
+        InvalidType: the array is not of numbers.
+        InvalidData: the shape is wrong.
+    """
     array = as_array(values, name)
     if array.dtype == object:
         raise InvalidType(f"{name} must be an array of numbers, got {type(values).__name__}")
-    if array.dtype.kind not in _KINDS or array.dtype.itemsize > 8:
+    # TensorFlow has no floats of more than 8 bytes.
+    if array.dtype.kind not in _NUMERIC_KINDS or array.dtype.itemsize > 8:
         raise InvalidType(f"{name} must hold numbers, got dtype {array.dtype}")
-    if not least <= array.ndim <= 2:
-        shapes = "(n, d)" if least == 2 else "(n,) or (n, w)"
+    if not least_ndim <= array.ndim <= 2:
+        shapes = "(n, d)" if least_ndim == 2 else "(n,) or (n, w)"
         raise InvalidData(f"{name} must have the shape {shapes}, got {array.shape}")
     if 0 in array.shape[1:]:
         raise InvalidData(f"{name} must have columns, got the shape {array.shape}")

@@ -1,4 +1,7 @@
-"""scikit-learn's own estimators, fitted."""
+"""Export to scikit-learn: a fitted estimator of scikit-learn with a model's centers.
+
+`Model.to_sklearn` calls `model`. The estimator does not need dkmeans.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,24 @@ from dkmeans.distance import Distance, directions
 
 
 def model(checkpoint: Checkpoint) -> Any:
-    """A `KMeans` with the model's centers, or for cosine one behind a `Normalizer`.
+    """Return a fitted `KMeans`; for the cosine distance, a pipeline of a `Normalizer` and one.
 
-    It has no `labels_`: which rows it was trained on is not in a checkpoint.
+    The estimator has no `labels_`: a checkpoint does not hold the clusters of the training rows.
     """
     centers = checkpoint.state.centers
     if checkpoint.settings.distance_metric is not Distance.COSINE:
         return _fitted(centers, checkpoint)
+    # Between rows of length one, the nearest center by Euclidean distance is the nearest by cosine.
     units = directions(centers).astype(centers.dtype)
     return make_pipeline(Normalizer().fit(units), _fitted(units, checkpoint))
 
 
 def _fitted(centers: Any, checkpoint: Checkpoint) -> Any:
-    # Fitted to one row, in no time, it has whatever its version of scikit-learn looks for.
-    found = KMeans(1, n_init=1, max_iter=1).fit(centers[:1])
-    found.set_params(n_clusters=len(centers), n_init="auto", max_iter=300)
-    found.cluster_centers_ = centers.copy()
-    found._n_features_out = len(centers)  # how many names its distances have
-    found.n_iter_, found.inertia_ = checkpoint.state.step, checkpoint.state.inertia
-    del found.labels_
-    return found
+    # A fit of one row sets all private attributes that the installed scikit-learn expects.
+    estimator = KMeans(1, n_init=1, max_iter=1).fit(centers[:1])
+    estimator.set_params(n_clusters=len(centers), n_init="auto", max_iter=300)
+    estimator.cluster_centers_ = centers.copy()
+    estimator._n_features_out = len(centers)  # number of names in get_feature_names_out()
+    estimator.n_iter_, estimator.inertia_ = checkpoint.state.step, checkpoint.state.inertia
+    del estimator.labels_
+    return estimator

@@ -1,7 +1,7 @@
-"""TensorFlow's SavedModel, written without TensorFlow.
+"""Files of a SavedModel: one meta graph for each mode, and the variables that the graphs share.
 
-One meta graph for each mode, of the same variables; `saved_model.proto` of TensorFlow says what is
-in it, and the documented estimator which signatures there are.
+`Model.export_saved_model` calls `files`. TensorFlow's `saved_model.proto` defines the content, and
+the documented estimator defines the signatures.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from google.protobuf import text_format
 from tensorboard.compat.proto import meta_graph_pb2
 
 from dkmeans.checkpoints import Checkpoint
-from dkmeans.exports.receivers import Input, ServingInputReceiver, check_width
+from dkmeans.exports.receivers import Input, ServingInputReceiver, check_input_width
 from dkmeans.exports.savedmodel import protobuf
-from dkmeans.exports.savedmodel.graph import Answers, Graph, add_answers, add_saver, add_variable
+from dkmeans.exports.savedmodel.graph import Graph, Results, add_results, add_saver, add_variable
 from dkmeans.exports.savedmodel.variables import bundle
 from dkmeans.modes import ModeKeys
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX
 
+# Tag and method names are constants of TensorFlow: loaders look for them.
 _TAGS = {ModeKeys.PREDICT: "serve", ModeKeys.TRAIN: "train", ModeKeys.EVAL: "eval"}
 _METHODS = {
     ModeKeys.PREDICT: "tensorflow/serving/predict",
@@ -34,15 +35,16 @@ _DTYPES = {CLUSTER_INDEX: np.int64, ALL_DISTANCES: np.float32, "loss": np.float6
 def files(
     checkpoint: Checkpoint, receivers: Mapping[ModeKeys, ServingInputReceiver], *, as_text: bool
 ) -> dict[str, bytes]:
-    """The files of a SavedModel, by their names in its directory.
+    """Return the files of a SavedModel by their names in its directory, `saved_model.pb` last.
 
     Args:
         checkpoint: The model.
-        receivers: For each mode that is asked for, what it is given.
-        as_text: Whether the graphs are written as text.
+        receivers: The inputs of each mode to export.
+        as_text: Write the graphs as text, `saved_model.pbtxt`.
 
     Raises:
-        ValueError: a receiver does not make rows that are as wide as the model's.
+        InvalidData: the inputs do not have as many columns as the model.
+        Invalid: the inputs are wrong in another way.
     """
     variables = {
         "clusters": checkpoint.state.centers,
@@ -50,39 +52,40 @@ def files(
     }
     graphs = [_meta_graph(checkpoint, mode, receiver) for mode, receiver in receivers.items()]
     model = protobuf.saved_model(saved_model_schema_version=_SCHEMA_VERSION, meta_graphs=graphs)
-    found = {f"variables/{name}": data for name, data in bundle(variables).items()}
+    contents = {f"variables/{name}": data for name, data in bundle(variables).items()}
     if as_text:
-        return {**found, "saved_model.pbtxt": text_format.MessageToString(model).encode()}
-    return {**found, "saved_model.pb": model.SerializeToString()}
+        return {**contents, "saved_model.pbtxt": text_format.MessageToString(model).encode()}
+    return {**contents, "saved_model.pb": model.SerializeToString()}
 
 
 def _meta_graph(checkpoint: Checkpoint, mode: ModeKeys, receiver: ServingInputReceiver) -> Any:
     inputs = receiver.inputs()
     centers = checkpoint.state.centers
-    check_width(inputs, centers.shape[1])
+    check_input_width(inputs, centers.shape[1])
     graph, meta = Graph(), meta_graph_pb2.MetaGraphDef()
-    step, step_described = add_variable(graph, "global_step", np.int64(0))
-    value, described = add_variable(graph, "clusters", np.zeros_like(centers))
+    # Only shape and dtype matter here: the values come from the variables' files when loading.
+    step, step_definition = add_variable(graph, "global_step", np.int64(0))
+    value, definition = add_variable(graph, "clusters", np.zeros_like(centers))
     distance = checkpoint.settings.distance_metric
-    answers = add_answers(graph, inputs, distance, value, centers.dtype)
+    results = add_results(graph, inputs, distance, value, centers.dtype)
     variables = [("clusters", value, centers.dtype), ("global_step", step, np.int64)]
     saver = add_saver(graph, variables)
     meta.graph_def.CopyFrom(graph.definition)
     meta.meta_info_def.tags.append(_TAGS[mode])
     meta.meta_info_def.stripped_default_attrs = True
-    meta.collection_def["variables"].bytes_list.value.extend([described, step_described])
+    meta.collection_def["variables"].bytes_list.value.extend([definition, step_definition])
     meta.saver_def.filename_tensor_name = f"{saver.filename}:0"
     meta.saver_def.save_tensor_name = f"{saver.saved}:0"
     meta.saver_def.restore_op_name = saver.restore
     meta.saver_def.version = meta.saver_def.V2
-    for name, outputs in _signatures(mode, answers).items():
+    for name, outputs in _signatures(mode, results).items():
         meta.signature_def[name].CopyFrom(_signature(inputs, outputs, _METHODS[mode]))
     return meta
 
 
-def _signatures(mode: ModeKeys, answers: Answers) -> dict[str, dict[str, str]]:
-    """For each signature of a mode, the results by the names of its outputs."""
-    index, distances = answers.cluster_index, answers.all_distances
+def _signatures(mode: ModeKeys, results: Results) -> dict[str, dict[str, str]]:
+    """Return the signatures of a mode: for each, the node of each output by the output's name."""
+    index, distances = results.cluster_index, results.all_distances
     if mode is ModeKeys.PREDICT:
         return {
             "serving_default": {"output": index},
@@ -90,27 +93,30 @@ def _signatures(mode: ModeKeys, answers: Answers) -> dict[str, dict[str, str]]:
             ALL_DISTANCES: {"output": distances},
         }
     outputs = {
-        "loss": answers.loss,
+        "loss": results.loss,
         f"predictions/{CLUSTER_INDEX}": index,
         f"predictions/{ALL_DISTANCES}": distances,
     }
     if mode is ModeKeys.EVAL:
-        outputs |= {"metrics/score/value": answers.loss, "metrics/score/update_op": answers.loss}
+        # An estimator's metric is a value and an operation that adds a batch. There is no state
+        # here, so both are the loss of the batch.
+        outputs |= {"metrics/score/value": results.loss, "metrics/score/update_op": results.loss}
     return {str(mode): outputs}
 
 
 def _signature(inputs: tuple[Input, ...], outputs: Mapping[str, str], method: str) -> Any:
     signature = meta_graph_pb2.SignatureDef(method_name=method)
     for number, each in enumerate(inputs):
-        told = signature.inputs[each.name]
+        tensor = signature.inputs[each.name]
         sizes = (None,) if each.width is None else (None, each.width)
-        told.CopyFrom(_tensor(f"input_{number}", each.dtype, sizes))
+        tensor.CopyFrom(_tensor(f"input_{number}", each.dtype, sizes))
     for name, result in outputs.items():
         signature.outputs[name].CopyFrom(_tensor(result, _DTYPES[result], None))
     return signature
 
 
 def _tensor(name: str, dtype: Any, sizes: tuple[int | None, ...] | None) -> Any:
+    """Return the description of a node's first result; `sizes` None leaves the shape open."""
     tensor = meta_graph_pb2.TensorInfo(name=f"{name}:0", dtype=protobuf.data_type(dtype))
     if sizes is None:
         tensor.tensor_shape.unknown_rank = True

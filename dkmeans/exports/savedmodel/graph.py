@@ -1,7 +1,8 @@
-"""The graph of a model, of TensorFlow's first kind: what every version loads, and servers run.
+"""The graph of a model in TensorFlow's first format, which all its versions and servers load.
 
-All is computed in float64, of rows and centers around the centers' mean: an offset that they share
-costs no precision. What is lost is some 1e-15 of the squared distance to that mean.
+`files` calls `add_results`, `add_variable` and `add_saver`. The graph computes in float64. Rows and
+centers are taken relative to the mean of the centers, so an offset that all rows share costs no
+precision. The error of a squared distance is about 1e-15 of the squared distance to that mean.
 """
 
 from __future__ import annotations
@@ -18,30 +19,35 @@ from dkmeans.distance import SMALLEST_SQUARED_NORM, Distance
 from dkmeans.exports.receivers import Input
 from dkmeans.exports.savedmodel.protobuf import data_type, shape
 
-# The version of graphs that TensorFlow 2.12 writes; what is used here is far older.
+# The version of graphs that TensorFlow 2.12 writes. The operations used here are far older.
 _PRODUCER = 1395
 _WIDE = np.float64
 
 
 class Shape(tuple[int | None, ...]):
-    """The value of an attribute that is a shape."""
+    """A shape as the value of a node's attribute; None stands for any size."""
 
 
 class Graph:
-    """A graph that nodes are added to; each is known by its name."""
+    """A graph under construction. A node is known by its name.
+
+    Attributes:
+        definition: The graph's protocol message.
+    """
 
     def __init__(self) -> None:
         self.definition = graph_pb2.GraphDef()
         self.definition.versions.producer = _PRODUCER
 
     def add(self, op: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node; the name of its first result.
+        """Add a node; return its name, which also names its first result.
 
         Args:
-            op: Its operation.
-            name: Its name.
-            inputs: The results it takes; `^name` only waits for a node.
-            attributes: What the operation asks for: dtypes, shapes, numbers, words, arrays.
+            op: Name of the operation.
+            name: Name of the node.
+            inputs: Results that the node takes. `^name` takes no result: it makes the node run
+                after the node `name`.
+            attributes: Attributes of the operation: dtypes, shapes, numbers, bytes, arrays.
         """
         node = self.definition.node.add(op=op, name=name, input=inputs)
         for key, value in attributes.items():
@@ -49,7 +55,7 @@ class Graph:
         return name
 
     def constant(self, name: str, value: Any) -> str:
-        """Add a constant: an array, a number or words."""
+        """Add a constant, an array, a number or bytes; return its name."""
         array = np.asarray(value)
         return self.add("Const", name, value=array, dtype=_dtype(array))
 
@@ -59,9 +65,10 @@ def _dtype(array: np.ndarray[Any, Any]) -> Any:
 
 
 def _set(attribute: Any, value: Any) -> None:
+    """Set an attribute: a list holds dtypes, and any value of no other type is a dtype."""
     if isinstance(value, Shape):
         attribute.shape.CopyFrom(shape(value))
-    elif isinstance(value, bool):
+    elif isinstance(value, bool):  # before int: a bool is an int in Python
         attribute.b = value
     elif isinstance(value, int):
         attribute.i = value
@@ -80,55 +87,63 @@ def _type(dtype: Any) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """The names of a graph's results, by what they are."""
+class Results:
+    """Names of the nodes that compute a model's results.
+
+    Attributes:
+        cluster_index: Node of the cluster indices, (n,) int64.
+        all_distances: Node of the distances to all centers, (n, k) float32.
+        loss: Node of the sum of the distances to the nearest centers, float64.
+    """
 
     cluster_index: str
     all_distances: str
     loss: str
 
 
-def add_answers(
+def add_results(
     graph: Graph, inputs: Sequence[Input], distance: Distance, centers: str, dtype: Any
-) -> Answers:
-    """Add what a model says of its inputs.
+) -> Results:
+    """Add the computation of a model's results.
 
     Args:
         graph: The graph.
-        inputs: What callers give it; each becomes a placeholder of its name.
-        distance: By which distance rows choose centers.
-        centers: The result that is the (k, d) centers.
-        dtype: Their dtype.
+        inputs: The inputs. Number i becomes the placeholder `input_i`.
+        distance: The distance between rows and centers.
+        centers: Name of the result that holds the (k, d) centers.
+        dtype: Dtype of the centers.
     """
     rows = _rows(graph, inputs)
     wide = graph.add("Cast", "centers", centers, SrcT=dtype, DstT=_WIDE)
     if distance is Distance.SQUARED_EUCLIDEAN:
-        scores = found = _squared(graph, rows, wide, _middle(graph, centers, dtype))
+        scores = distances = _squared(graph, rows, wide, _mean(graph, centers, dtype))
     else:
-        scores, found = _cosine(graph, rows, wide)
-    clipped = graph.add("Maximum", "clipped", found, graph.constant("zero", 0.0), T=_WIDE)
+        scores, distances = _cosine(graph, rows, wide)
+    # Rounding can make the distance of a row at a center negative.
+    clipped = graph.add("Maximum", "clipped", distances, graph.constant("zero", 0.0), T=_WIDE)
     graph.add("Cast", "all_distances", clipped, SrcT=_WIDE, DstT=np.float32)
     along = graph.constant("along_centers", np.int32(1))
+    # The index is that of the float64 scores: clipped or in float32, more of them would be equal.
     graph.add(
         "ArgMin", "cluster_index", scores, along, T=_WIDE, Tidx=np.int32, output_type=np.int64
     )
-    least = graph.add("Min", "distance", clipped, along, T=_WIDE, Tidx=np.int32)
+    nearest = graph.add("Min", "distance", clipped, along, T=_WIDE, Tidx=np.int32)
     graph.add(
-        "Sum", "loss", least, graph.constant("along_rows", np.zeros(1, np.int32)), T=_WIDE,
+        "Sum", "loss", nearest, graph.constant("along_rows", np.zeros(1, np.int32)), T=_WIDE,
         Tidx=np.int32,
     )  # fmt: skip
-    return Answers("cluster_index", "all_distances", "loss")
+    return Results("cluster_index", "all_distances", "loss")
 
 
 def _rows(graph: Graph, inputs: Sequence[Input]) -> str:
-    """The (n, d) rows that the inputs make side by side, float64."""
+    """Add the inputs and join their columns to (n, d) float64 rows."""
     columns = []
     for number, each in enumerate(inputs):
         sizes = Shape((None,) if each.width is None else (None, each.width))
-        place = graph.add("Placeholder", f"input_{number}", dtype=each.dtype, shape=sizes)
-        # Placeholders do not see to it: one column would be taken for all of them.
-        place = graph.add("EnsureShape", f"checked_{number}", place, T=each.dtype, shape=sizes)
-        wide = graph.add("Cast", f"wide_{number}", place, SrcT=each.dtype, DstT=_WIDE)
+        given = graph.add("Placeholder", f"input_{number}", dtype=each.dtype, shape=sizes)
+        # A placeholder does not check shapes, and one column would be broadcast to all columns.
+        given = graph.add("EnsureShape", f"checked_{number}", given, T=each.dtype, shape=sizes)
+        wide = graph.add("Cast", f"wide_{number}", given, SrcT=each.dtype, DstT=_WIDE)
         to = graph.constant(f"shape_{number}", np.array([-1, each.width or 1], np.int32))
         columns.append(graph.add("Reshape", f"column_{number}", wide, to, T=_WIDE, Tshape=np.int32))
     if len(columns) == 1:
@@ -137,29 +152,35 @@ def _rows(graph: Graph, inputs: Sequence[Input]) -> str:
     return graph.add("ConcatV2", "rows", *columns, along, N=len(columns), T=_WIDE, Tidx=np.int32)
 
 
-def _middle(graph: Graph, centers: str, dtype: Any) -> str:
-    """The centers' mean in their own dtype: to subtract it from float32 rows is exact, as ties are.
+def _mean(graph: Graph, centers: str, dtype: Any) -> str:
+    """Add the mean of the centers, computed in their own dtype, as (1, d) float64.
 
-    The result is (1, d) float64.
+    float32 rows minus a float32 mean are exact in float64. A row that is equally far from two
+    centers therefore stays so (docs/decisions/010).
     """
     first = graph.constant("first_axis", np.zeros(1, np.int32))
-    middle = graph.add("Mean", "middle", centers, first, T=dtype, Tidx=np.int32, keep_dims=True)
-    return graph.add("Cast", "middle_wide", middle, SrcT=dtype, DstT=_WIDE)
+    mean = graph.add("Mean", "middle", centers, first, T=dtype, Tidx=np.int32, keep_dims=True)
+    return graph.add("Cast", "middle_wide", mean, SrcT=dtype, DstT=_WIDE)
 
 
-def _squared(graph: Graph, rows: str, centers: str, middle: str) -> str:
-    """|x - c|^2 as |x|^2 - 2 x.c + |c|^2, (n, k)."""
-    rows = graph.add("Sub", "rows_around", rows, middle, T=_WIDE)
-    centers = graph.add("Sub", "centers_around", centers, middle, T=_WIDE)
+def _squared(graph: Graph, rows: str, centers: str, mean: str) -> str:
+    """Add |x - c|^2 as |x|^2 - 2 x.c + |c|^2, (n, k)."""
+    rows = graph.add("Sub", "rows_around", rows, mean, T=_WIDE)
+    centers = graph.add("Sub", "centers_around", centers, mean, T=_WIDE)
     products = _products(graph, rows, centers)
     twice = graph.add("Mul", "twice", products, graph.constant("two", 2.0), T=_WIDE)
-    own = _squares(graph, "rows", rows, keep=True)
-    left = graph.add("Sub", "left", own, twice, T=_WIDE)
-    return graph.add("AddV2", "distances", left, _squares(graph, "centers", centers), T=_WIDE)
+    row_norms = _squared_norms(graph, "rows", rows, keep=True)
+    partial = graph.add("Sub", "left", row_norms, twice, T=_WIDE)
+    return graph.add(
+        "AddV2", "distances", partial, _squared_norms(graph, "centers", centers), T=_WIDE
+    )
 
 
 def _cosine(graph: Graph, rows: str, centers: str) -> tuple[str, str]:
-    """-u.v, which tells more rows apart, and 1 - u.v of rows and centers of length one, (n, k)."""
+    """Add -u.v and 1 - u.v of rows and centers of length one, each (n, k).
+
+    The nearest center is taken by -u.v: adding 1 rounds, and would make different scores equal.
+    """
     units = [_unit(graph, name, each) for name, each in (("rows", rows), ("centers", centers))]
     scores = graph.add("Neg", "scores", _products(graph, *units), T=_WIDE)
     one = graph.constant("one", 1.0)
@@ -167,49 +188,68 @@ def _cosine(graph: Graph, rows: str, centers: str) -> tuple[str, str]:
 
 
 def _unit(graph: Graph, name: str, rows: str) -> str:
-    squares = _squares(graph, name, rows, keep=True)
+    """Add the rows scaled to length one; a row of zeros stays zero."""
+    squares = _squared_norms(graph, name, rows, keep=True)
     least = graph.constant(f"{name}_least", SMALLEST_SQUARED_NORM)
     safe = graph.add("Maximum", f"{name}_safe", squares, least, T=_WIDE)
     scale = graph.add("Rsqrt", f"{name}_scale", safe, T=_WIDE)
     return graph.add("Mul", f"{name}_unit", rows, scale, T=_WIDE)
 
 
-def _squares(graph: Graph, name: str, rows: str, *, keep: bool = False) -> str:
+def _squared_norms(graph: Graph, name: str, rows: str, *, keep: bool = False) -> str:
+    """Add |x|^2 of each row, (n,); (n, 1) with `keep`."""
     squares = graph.add("Square", f"{name}_squared", rows, T=_WIDE)
     last = graph.constant(f"{name}_last_axis", np.ones(1, np.int32))
     return graph.add("Sum", f"{name}_sums", squares, last, T=_WIDE, Tidx=np.int32, keep_dims=keep)
 
 
 def _products(graph: Graph, rows: str, centers: str) -> str:
+    """Add the inner products of rows and centers, (n, k)."""
     return graph.add(
         "MatMul", "products", rows, centers, T=_WIDE, transpose_a=False, transpose_b=True
     )
 
 
 def add_variable(graph: Graph, name: str, value: Any) -> tuple[str, bytes]:
-    """Add a variable whose value is loaded; the result that is its value, and its description."""
+    """Add a variable whose value is loaded from a file.
+
+    Args:
+        graph: The graph.
+        name: Name of the variable.
+        value: An array or scalar of the variable's shape and dtype.
+
+    Returns:
+        Name of the result that holds the value, and the serialized definition of the variable.
+    """
     array = np.asarray(value)
     dtype, sizes = array.dtype, Shape(array.shape)
     graph.add("VarHandleOp", name, dtype=dtype, shape=sizes, shared_name=name.encode())
     read = graph.add("ReadVariableOp", f"{name}/Read", name, dtype=dtype)
+    # TensorFlow asks for an initial value. Zeros do: loading a SavedModel restores the variables.
     to = graph.constant(f"{name}/shape", np.array(array.shape, np.int32))
-    nothing = graph.constant(f"{name}/nothing", array.dtype.type(0))
-    first = graph.add("Fill", f"{name}/initial", to, nothing, T=dtype, index_type=np.int32)
-    graph.add("AssignVariableOp", f"{name}/Assign", name, first, dtype=dtype)
-    described = variable_pb2.VariableDef(
+    zero = graph.constant(f"{name}/nothing", array.dtype.type(0))
+    initial = graph.add("Fill", f"{name}/initial", to, zero, T=dtype, index_type=np.int32)
+    graph.add("AssignVariableOp", f"{name}/Assign", name, initial, dtype=dtype)
+    definition = variable_pb2.VariableDef(
         variable_name=f"{name}:0",
-        initial_value_name=f"{first}:0",
+        initial_value_name=f"{initial}:0",
         initializer_name=f"{name}/Assign",
         snapshot_name=f"{read}:0",
         is_resource=True,
         trainable=False,
     )
-    return read, described.SerializeToString()
+    return read, definition.SerializeToString()
 
 
 @dataclass(frozen=True, slots=True)
 class Saver:
-    """The names of what loads and stores a graph's variables."""
+    """Names of the nodes that load and save a graph's variables.
+
+    Attributes:
+        filename: Node that takes the path of the variables.
+        saved: Node that saves the variables.
+        restore: Node that loads the variables.
+    """
 
     filename: str
     saved: str
@@ -217,19 +257,20 @@ class Saver:
 
 
 def add_saver(graph: Graph, variables: Sequence[tuple[str, str, Any]]) -> Saver:
-    """Add what loads and stores variables.
+    """Add the nodes that load and save variables.
 
     Args:
         graph: The graph.
-        variables: Of each its name, the result that is its value, and its dtype.
+        variables: For each variable its name, the result that holds its value, and its dtype.
     """
     names, values, dtypes = zip(*variables, strict=True)
     filename = graph.constant("save/filename", np.array(b"model", object))
-    told = graph.constant("save/names", np.array([each.encode() for each in names], object))
+    name_list = graph.constant("save/names", np.array([each.encode() for each in names], object))
+    # An empty slice stands for the whole variable.
     slices = graph.constant("save/slices", np.array([b""] * len(names), object))
-    graph.add("SaveV2", "save/SaveV2", filename, told, slices, *values, dtypes=list(dtypes))
+    graph.add("SaveV2", "save/SaveV2", filename, name_list, slices, *values, dtypes=list(dtypes))
     saved = graph.add("Identity", "save/saved", filename, "^save/SaveV2", T="DT_STRING")
-    graph.add("RestoreV2", "save/RestoreV2", filename, told, slices, dtypes=list(dtypes))
+    graph.add("RestoreV2", "save/RestoreV2", filename, name_list, slices, dtypes=list(dtypes))
     for number, (name, dtype) in enumerate(zip(names, dtypes, strict=True)):
         value = f"save/RestoreV2:{number}"
         graph.add("AssignVariableOp", f"save/Assign_{number}", name, value, dtype=dtype)

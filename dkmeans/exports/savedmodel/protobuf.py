@@ -1,7 +1,8 @@
-"""TensorFlow's protocol messages: those that TensorBoard comes with, and the three it lacks.
+"""TensorFlow's protocol messages that TensorBoard does not contain, and its dtypes and shapes.
 
-Numbers and types of their fields are those of TensorFlow's `saved_model.proto` and
-`tensor_bundle.proto`.
+`files`, `graph` and `variables` call this module. TensorBoard's package has copies of nearly all
+messages of TensorFlow. The three others are defined here, with the field numbers and types of
+TensorFlow's `saved_model.proto` and `tensor_bundle.proto`, without the fields that are not used.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tensorboard.compat.proto import meta_graph_pb2, tensor_shape_pb2, types_pb2
 
 _FILE, _PACKAGE = "dkmeans/exports.proto", "dkmeans.exports"
 _FIELD = descriptor_pb2.FieldDescriptorProto
+# Fields of each message: name, number, type, and the class of a message field.
 _MESSAGES: dict[str, list[tuple[str, int, Any, Any]]] = {
     "SavedModel": [
         ("saved_model_schema_version", 1, _FIELD.TYPE_INT64, None),
@@ -40,27 +42,27 @@ _TYPES = {
 
 
 def saved_model(**fields: Any) -> Any:
-    """A `SavedModel`."""
-    return _class("SavedModel")(**fields)
+    """Return a `SavedModel` message."""
+    return _message_class("SavedModel")(**fields)
 
 
 def bundle_header(**fields: Any) -> Any:
-    """A `BundleHeaderProto`: of one shard unless said otherwise, and little-endian."""
-    return _class("BundleHeaderProto")(**fields)
+    """Return a `BundleHeaderProto` message; the default of its byte order is little-endian."""
+    return _message_class("BundleHeaderProto")(**fields)
 
 
 def bundle_entry(**fields: Any) -> Any:
-    """A `BundleEntryProto`."""
-    return _class("BundleEntryProto")(**fields)
+    """Return a `BundleEntryProto` message."""
+    return _message_class("BundleEntryProto")(**fields)
 
 
 def data_type(dtype: Any) -> int:
-    """TensorFlow's number of a dtype of NumPy."""
+    """Return TensorFlow's number of a NumPy dtype."""
     return int(types_pb2.DataType.Value(_TYPES[np.dtype(dtype).name]))
 
 
 def shape(sizes: tuple[int | None, ...]) -> Any:
-    """A shape; None is any size."""
+    """Return a shape message; None stands for any size."""
     dims = tensor_shape_pb2.TensorShapeProto.Dim
     return tensor_shape_pb2.TensorShapeProto(
         dim=[dims(size=-1 if size is None else size) for size in sizes]
@@ -68,23 +70,26 @@ def shape(sizes: tuple[int | None, ...]) -> Any:
 
 
 @cache
-def _class(name: str) -> Any:
+def _message_class(name: str) -> Any:
+    # The pool belongs to the process: after a reload of this module the file is there already.
     pool = descriptor_pool.Default()
     try:
-        found = pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
+        descriptor = pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
     except KeyError:
-        pool.Add(_described())
-        found = pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
-    return message_factory.GetMessageClass(found)
+        pool.Add(_file_descriptor())
+        descriptor = pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
+    return message_factory.GetMessageClass(descriptor)
 
 
-def _described() -> Any:
+def _file_descriptor() -> Any:
+    """Return the description of the messages in `_MESSAGES`, as protoc would compile it."""
     used = {kind.DESCRIPTOR for fields in _MESSAGES.values() for *_, kind in fields if kind}
     file = descriptor_pb2.FileDescriptorProto(name=_FILE, package=_PACKAGE, syntax="proto3")
     file.dependency.extend(sorted(each.file.name for each in used))
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for field, number, of_type, kind in fields:
+            # The only repeated field is `meta_graphs`, the only plural name of a message field.
             label = _FIELD.LABEL_REPEATED if field.endswith("s") and kind else _FIELD.LABEL_OPTIONAL
             added = message.field.add(name=field, number=number, type=of_type, label=label)
             if kind:

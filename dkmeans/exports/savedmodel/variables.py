@@ -1,7 +1,8 @@
-"""Variables as TensorFlow stores them: an index of their places, and their bytes.
+"""Variables in TensorFlow's format: their bytes, and an index of offsets, shapes and dtypes.
 
-The index is a sorted table of LevelDB's format (its doc/table_format.md): blocks of keys and
-values, each with its checksum, then an index of the blocks, and a footer. One block holds all.
+`files` calls `bundle`. The index is a sorted table in LevelDB's format (doc/table_format.md in
+LevelDB): blocks of keys and values, each with a checksum, then an index of the blocks, and a
+footer. A model has two variables, so one block holds all entries.
 """
 
 from __future__ import annotations
@@ -16,27 +17,30 @@ import numpy as np
 from dkmeans.exports.savedmodel import protobuf
 
 _MAGIC = 0xDB4775248B80FB57
+# Size of the footer without the magic number.
 _FOOTER_BYTES = 40
-# What is added to checksums, so that those of data with checksums in them are no special case.
-_MASK = 0xA282EAD8
+# LevelDB rotates a checksum and adds this number. Otherwise the checksum of data that contains
+# checksums would be weak.
+_MASK_DELTA = 0xA282EAD8
 _UNCOMPRESSED = b"\0"
 
 
 def bundle(variables: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files that hold some variables, NumPy arrays or scalars by name."""
+    """Return the two files that hold some variables, NumPy arrays or scalars by name."""
+    # TensorFlow reads the header at the empty key, which sorts before every name.
     data, entries = b"", [(b"", _header())]
     for name, value in sorted(variables.items()):
         array = np.asarray(value)
-        piece = array.astype(array.dtype.newbyteorder("<"), order="C").tobytes()
+        values = array.astype(array.dtype.newbyteorder("<"), order="C").tobytes()
         entry = protobuf.bundle_entry(
             dtype=protobuf.data_type(array.dtype),
             shape=protobuf.shape(array.shape),
             offset=len(data),
-            size=len(piece),
-            crc32c=_checksum(piece),
+            size=len(values),
+            crc32c=_checksum(values),
         )
         entries.append((name.encode(), entry.SerializeToString()))
-        data += piece
+        data += values
     return {"variables.index": _table(entries), "variables.data-00000-of-00001": data}
 
 
@@ -47,43 +51,53 @@ def _header() -> bytes:
 
 
 def _table(entries: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """A table of one block of entries, sorted by key."""
-    table, found = b"", []
+    """Return a table with one block of entries, which must be sorted by key.
+
+    The table is: the block of entries, an empty block of metadata, the index with the handle of the
+    block of entries under its last key, and the footer with the handles of the other two.
+    """
+    table, handles = b"", []
     for block in (_block(entries), _block([])):
-        found.append(_handle(len(table), len(block)))
+        handles.append(_handle(len(table), len(block)))
         table += _sealed(block)
-    entries_at, nothing_at = found
-    index = _block([(entries[-1][0], entries_at)])
-    footer = nothing_at + _handle(len(table), len(index))
+    entries_handle, metadata_handle = handles
+    index = _block([(entries[-1][0], entries_handle)])
+    footer = metadata_handle + _handle(len(table), len(index))
     return table + _sealed(index) + footer.ljust(_FOOTER_BYTES, b"\0") + struct.pack("<Q", _MAGIC)
 
 
 def _block(entries: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Entries that share no prefixes, and the one place to begin to read at."""
-    pieces = [
+    """Return a block of entries without shared key prefixes.
+
+    The last two numbers say where a search may begin: at offset 0, and that this is the only place.
+    """
+    encoded = [
         _varint(0) + _varint(len(key)) + _varint(len(value)) + key + value for key, value in entries
     ]
-    return b"".join(pieces) + struct.pack("<II", 0, 1)
+    return b"".join(encoded) + struct.pack("<II", 0, 1)
 
 
 def _sealed(block: bytes) -> bytes:
+    """Return a block with its compression type and checksum appended."""
     block += _UNCOMPRESSED
     return block + struct.pack("<I", _checksum(block))
 
 
 def _handle(offset: int, size: int) -> bytes:
+    """Return the encoded position of a block; the size does not include type and checksum."""
     return _varint(offset) + _varint(size)
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth says that more come."""
-    found = bytearray()
+    """Encode a number at 7 bits a byte, lowest bits first; the 8th bit marks that more follow."""
+    encoded = bytearray()
     while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
+        encoded.append(number & 0x7F | 0x80)
         number >>= 7
-    return bytes([*found, number])
+    return bytes([*encoded, number])
 
 
 def _checksum(data: bytes) -> int:
+    """Return the masked CRC-32C of some bytes."""
     crc: int = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
