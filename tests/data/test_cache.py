@@ -1,4 +1,4 @@
-"""The cache: what is kept, for whom, and that nothing depends on it."""
+"""The row cache: which rows it holds for a fit, and when it evicts them."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ def cache():
 
 @pytest.fixture
 def reader():
-    """Reads rows of 800 bytes, and counts."""
+    """Return a function that reads rows of 800 bytes and counts its calls."""
 
     class Reader:
         times = 0
@@ -30,67 +30,69 @@ def reader():
     return Reader()
 
 
-def keep(cache, key, read, *, fit="fit", most=10_000, limit=2**40, in_parts=False):
+def read_rows(
+    cache, key, read, *, fit="fit", cache_bytes=10_000, process_bytes=2**40, in_parts=False
+):
     def run():
-        cache_budget.set(CacheBudget(fit, most, limit))
+        cache_budget.set(CacheBudget(fit, cache_bytes, process_bytes))
         return cache.rows(key, read, in_parts=in_parts)
 
     return copy_context().run(run)
 
 
 def test_rows_are_read_once_and_cannot_be_changed(cache, reader):
-    first = keep(cache, "a", reader)
-    assert keep(cache, "a", reader) is first
+    first = read_rows(cache, "a", reader)
+    assert read_rows(cache, "a", reader) is first
     assert reader.times == 1
     assert cache.bytes == 800
     with pytest.raises(ValueError, match="read-only"):
         first[0] = 7
 
 
-def test_what_rows_are_a_view_of_cannot_be_changed_either(cache):
+def test_the_array_that_rows_are_a_view_of_cannot_be_changed_either(cache):
     decoded = np.zeros(100)
-    keep(cache, "a", lambda: decoded.reshape(50, 2))
+    read_rows(cache, "a", lambda: decoded.reshape(50, 2))
     with pytest.raises(ValueError, match="read-only"):
         decoded[0] = 7
 
 
-def test_what_does_not_fit_is_read_anew_and_puts_nothing_out(cache, reader):
+def test_rows_that_do_not_fit_are_read_again_and_evict_nothing(cache, reader):
     for _ in range(3):
         for key in "abc":
-            keep(cache, key, reader, most=2000)
+            read_rows(cache, key, reader, cache_bytes=2000)
     assert cache.bytes == 1600
     assert reader.times == 2 + 3
 
 
-def test_each_fit_has_rows_of_its_own_and_they_go_with_it(cache, reader):
-    keep(cache, "a", reader, fit="one")
-    keep(cache, "a", reader, fit="two")
+def test_each_fit_has_rows_of_its_own_and_they_are_evicted_with_it(cache, reader):
+    read_rows(cache, "a", reader, fit="one")
+    read_rows(cache, "a", reader, fit="two")
     assert reader.times == 2
     cache.evict_fit("one")
     assert cache.bytes == 800
-    keep(cache, "a", reader, fit="two")
+    read_rows(cache, "a", reader, fit="two")
     assert reader.times == 2
-    keep(cache, "a", reader, fit="one")
+    read_rows(cache, "a", reader, fit="one")
     assert reader.times == 3
 
 
-def test_a_chunk_that_is_wanted_in_parts_is_kept_for_the_next_part(cache, reader):
+def test_a_chunk_that_is_read_in_parts_is_held_for_the_next_part(cache, reader):
     for _ in range(5):
-        keep(cache, "a", reader, most=0, in_parts=True)
+        read_rows(cache, "a", reader, cache_bytes=0, in_parts=True)
     assert reader.times == 1
     assert cache.bytes == 0
 
 
-def test_of_such_chunks_the_oldest_goes_first(cache, reader, monkeypatch):
+def test_the_oldest_chunk_read_in_parts_is_evicted_first(cache, reader, monkeypatch):
     monkeypatch.setattr(module, "_RECENT_BYTES", 1600)
     for key in "abca":
-        keep(cache, key, reader, most=0, in_parts=True)
+        read_rows(cache, key, reader, cache_bytes=0, in_parts=True)
     assert reader.times == 4
-    keep(cache, "c", reader, most=0, in_parts=True)
+    read_rows(cache, "c", reader, cache_bytes=0, in_parts=True)
     assert reader.times == 4
 
 
-def test_threads_that_want_the_same_rows_read_them_once(cache):
+def test_threads_that_need_the_same_rows_read_them_once(cache):
     times = []
 
     def read():
@@ -98,89 +100,89 @@ def test_threads_that_want_the_same_rows_read_them_once(cache):
         time.sleep(0.05)
         return np.zeros((1, 1))
 
-    threads = [threading.Thread(target=keep, args=(cache, "a", read)) for _ in range(8)]
+    threads = [threading.Thread(target=read_rows, args=(cache, "a", read)) for _ in range(8)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert len(times) == 1
 
 
-def test_rows_that_cannot_be_read_are_tried_again_by_the_next(cache, reader):
+def test_rows_that_could_not_be_read_are_read_again_by_the_next_call(cache, reader):
     def fail():
         raise OSError("away")
 
     for _ in range(2):
         with pytest.raises(OSError, match="away"):
-            keep(cache, "a", fail)
-    assert keep(cache, "a", reader)[0, 0] == 1
+            read_rows(cache, "a", fail)
+    assert read_rows(cache, "a", reader)[0, 0] == 1
 
 
 def test_a_fit_whose_driver_was_killed_makes_room_for_another(cache, reader, monkeypatch):
-    keep(cache, "a", reader, fit="killed", most=1000)
+    read_rows(cache, "a", reader, fit="killed", cache_bytes=1000)
     monkeypatch.setattr(module, "_ABANDONED_SECONDS", 0.0)
     time.sleep(0.01)
-    keep(cache, "a", reader, fit="living", most=1000)
-    keep(cache, "a", reader, fit="living", most=1000)
+    read_rows(cache, "a", reader, fit="living", cache_bytes=1000)
+    read_rows(cache, "a", reader, fit="living", cache_bytes=1000)
     assert reader.times == 2
     assert cache.bytes == 800
 
 
-def test_a_process_near_its_limit_gives_back_what_it_keeps_and_keeps_no_more(cache, reader):
+def test_a_process_near_its_limit_evicts_its_rows_and_caches_no_more(cache, reader):
     for key in "abc":
-        keep(cache, key, reader)
-    keep(cache, "d", reader, limit=1)
+        read_rows(cache, key, reader)
+    read_rows(cache, "d", reader, process_bytes=1)
     assert cache.bytes == 0
-    keep(cache, "e", reader)
+    read_rows(cache, "e", reader)
     assert cache.bytes == 0
     cache.evict_fit("fit")
-    keep(cache, "e", reader)
+    read_rows(cache, "e", reader)
     assert cache.bytes == 800
 
 
-# Notes.
+# Entries.
 
 
-def noting(cache, action, *arguments, fit="fit", most=1000):
+def call(cache, action, *arguments, fit="fit", cache_bytes=1000):
     def run():
-        cache_budget.set(CacheBudget(fit, most, 2**40))
+        cache_budget.set(CacheBudget(fit, cache_bytes, 2**40))
         return getattr(cache, action)(*arguments)
 
     return copy_context().run(run)
 
 
-def test_a_note_is_there_until_it_is_taken(cache):
-    note = np.zeros(50)
-    noting(cache, "put_entry", "a", note)
+def test_an_entry_is_cached_until_it_is_taken(cache):
+    entry = np.zeros(50)
+    call(cache, "put_entry", "a", entry)
     assert cache.bytes == 400
-    assert noting(cache, "take_entry", "a", fit="another") is None
-    assert noting(cache, "take_entry", "a") is note
-    assert noting(cache, "take_entry", "a") is None
+    assert call(cache, "take_entry", "a", fit="another") is None
+    assert call(cache, "take_entry", "a") is entry
+    assert call(cache, "take_entry", "a") is None
     assert cache.bytes == 0
 
 
-def test_a_new_note_takes_the_place_of_the_old(cache):
+def test_a_new_entry_replaces_the_old_one(cache):
     for size in (50, 100):
-        noting(cache, "put_entry", "a", np.zeros(size))
+        call(cache, "put_entry", "a", np.zeros(size))
     assert cache.bytes == 800
 
 
-def test_rows_make_room_for_a_note_but_notes_do_not(cache, reader):
-    keep(cache, "rows", reader, most=1000)
-    noting(cache, "put_entry", "a", np.zeros(100))
+def test_rows_are_evicted_for_an_entry_but_entries_are_not(cache, reader):
+    read_rows(cache, "rows", reader, cache_bytes=1000)
+    call(cache, "put_entry", "a", np.zeros(100))
     assert cache.bytes == 800
-    keep(cache, "rows", reader, most=1000)
+    read_rows(cache, "rows", reader, cache_bytes=1000)
     assert reader.times == 2
-    noting(cache, "put_entry", "b", np.zeros(50))
-    assert noting(cache, "take_entry", "b") is None
-    assert noting(cache, "take_entry", "a") is not None
+    call(cache, "put_entry", "b", np.zeros(50))
+    assert call(cache, "take_entry", "b") is None
+    assert call(cache, "take_entry", "a") is not None
 
 
-def test_nothing_is_noted_for_nobody(cache):
+def test_an_entry_is_not_cached_without_a_fit(cache):
     cache.put_entry("a", np.zeros(1))
     assert cache.take_entry("a") is None
 
 
-def test_notes_are_forgotten_with_their_fit(cache):
-    noting(cache, "put_entry", "a", np.zeros(50))
+def test_entries_are_evicted_with_their_fit(cache):
+    call(cache, "put_entry", "a", np.zeros(50))
     cache.evict_fit("fit")
     assert cache.bytes == 0
-    assert noting(cache, "take_entry", "a") is None
+    assert call(cache, "take_entry", "a") is None

@@ -1,4 +1,4 @@
-"""Datasets: the verbs of tf.data, against plain NumPy on the rows in order."""
+"""Datasets: the methods of tf.data, compared with plain NumPy on the rows in order."""
 
 from itertools import islice
 
@@ -23,18 +23,18 @@ def rows_of(n):
 
 
 def cut(source, size):
-    """A source's rows as chunks of this size."""
+    """Return the rows of a source as chunks of this size."""
     starts = range(0, source.rows, size)
     return Batch.of(*(Chunk(source, start, min(start + size, source.rows)) for start in starts))
 
 
 def dataset_of(n=20, chunk=6):
-    """Rows in several chunks."""
+    """Return a dataset of n rows in several chunks."""
     return Dataset.of(cut(MemoryRows(rows_of(n), "rows"), chunk))
 
 
 def loaded(dataset, most=None):
-    """Every batch's rows."""
+    """Return the rows of each batch."""
     return [
         np.vstack([chunk.load(dataset.width) for chunk in batch])
         for batch in islice(dataset.batches(), most)
@@ -50,11 +50,11 @@ def same(batches, expected):
 
 
 def by_row(batches):
-    """The rows of all batches, each by its number in `rows_of`."""
+    """Return the numbers of all rows of the batches, as in `rows_of`."""
     return [int(first) // 2 for first, _ in np.vstack(batches)]
 
 
-# One verb.
+# Methods.
 
 
 def test_a_dataset_that_is_not_batched_is_one_batch_of_all_rows():
@@ -76,14 +76,14 @@ def test_the_last_call_of_batch_decides(n, chunk, first, size):
 
 @fast
 @given(sizes, sizes, sizes, st.integers(1, 3))
-def test_batch_and_repeat_ends_every_epoch_with_what_is_left(n, chunk, size, epochs):
+def test_batch_and_repeat_ends_every_epoch_with_the_rows_that_are_left(n, chunk, size, epochs):
     batches = loaded(dataset_of(n, chunk).batch(size).repeat(epochs))
     assert same(batches, split(rows_of(n), size) * epochs)
 
 
 @fast
 @given(sizes, sizes, sizes, st.integers(1, 3))
-def test_repeat_and_batch_goes_on_across_epochs(n, chunk, size, epochs):
+def test_repeat_and_batch_makes_batches_across_epochs(n, chunk, size, epochs):
     batches = loaded(dataset_of(n, chunk).repeat(epochs).batch(size))
     assert same(batches, split(np.vstack([rows_of(n)] * epochs), size))
 
@@ -126,7 +126,7 @@ def test_take_and_skip_count_batches_after_batch(n, chunk, size, first, second):
     assert same(loaded(dataset.skip(first).take(second)), batches[first:][:second])
 
 
-verbs = st.lists(
+method_calls = st.lists(
     st.one_of(
         st.tuples(st.just("batch"), st.integers(1, 25)),
         st.tuples(st.just("repeat"), st.integers(1, 3)),
@@ -137,25 +137,25 @@ verbs = st.lists(
 
 
 @fast
-@given(sizes, sizes, verbs)
-def test_verbs_in_any_order_are_what_lists_of_batches_say(n, chunk, calls):
+@given(sizes, sizes, method_calls)
+def test_methods_in_any_order_do_the_same_as_to_lists_of_batches(n, chunk, calls):
     dataset, batches, is_batched, epochs = dataset_of(n, chunk), [rows_of(n)], False, 1
-    for verb, number in calls:
-        if verb == "batch":
+    for method, number in calls:
+        if method == "batch":
             batches = split(np.vstack(batches), number) if batches else []
             is_batched = True
-        elif verb == "repeat":
+        elif method == "repeat":
             batches = batches * number
             epochs *= 1 if is_batched else number
         else:
-            part = slice(number) if verb == "take" else slice(number, None)
+            part = slice(number) if method == "take" else slice(number, None)
             if is_batched:
                 batches = batches[part]
             elif epochs > 1:
-                return  # rows of every epoch, or of all: another test's
+                return  # rows of each epoch, or of all epochs: another test covers them
             else:
                 batches = [rows[part] for rows in batches if len(rows[part])]
-        dataset = getattr(dataset, verb)(number)
+        dataset = getattr(dataset, method)(number)
     assert same(loaded(dataset), batches)
 
 
@@ -166,15 +166,15 @@ def test_take_and_skip_after_repeat_count_rows_across_epochs():
     assert np.array_equal(np.vstack(loaded(dataset_of().repeat(2).take(5))), twice[:5])
 
 
-def test_a_dataset_is_left_as_it_was_by_its_verbs():
+def test_methods_do_not_change_their_dataset():
     dataset = dataset_of()
-    for verb in (dataset.batch, dataset.repeat, dataset.take, dataset.skip, dataset.shuffle):
-        verb(3)
+    for method in (dataset.batch, dataset.repeat, dataset.take, dataset.skip, dataset.shuffle):
+        method(3)
     assert same(loaded(dataset), [rows_of(20)])
     assert dataset.is_constant
 
 
-def test_a_dataset_can_be_gone_over_again():
+def test_a_dataset_yields_the_same_batches_every_time():
     dataset = dataset_of().shuffle(1).repeat(2).batch(7)
     assert same(loaded(dataset), loaded(dataset))
 
@@ -190,7 +190,7 @@ def test_shuffled_rows_are_a_permutation_of_the_rows(n, chunk, seed, size):
     assert [len(batch) for batch in batches] == [len(batch) for batch in split(rows_of(n), size)]
 
 
-def test_the_same_seed_is_the_same_order_and_another_is_not():
+def test_the_same_seed_gives_the_same_order_and_another_seed_does_not():
     first, again, other = (by_row(loaded(dataset_of().shuffle(seed))) for seed in (4, 4, 5))
     assert first == again
     assert first != other
@@ -237,10 +237,10 @@ def test_a_shuffle_after_batch_is_refused_with_the_remedy():
             dataset.shuffle(1)
 
 
-# What a dataset says of itself.
+# Properties.
 
 
-def test_rows_and_width_are_those_of_one_pass():
+def test_rows_and_width_are_those_of_one_epoch():
     dataset = dataset_of()
     assert (dataset.rows, dataset.width) == (20, 2)
     for same_rows in (dataset.batch(3), dataset.repeat(4), dataset.shuffle(1), dataset.repeat()):
@@ -252,7 +252,7 @@ def test_rows_and_width_are_those_of_one_pass():
 
 
 @pytest.mark.parametrize("change", [lambda d: d, lambda d: d.repeat(2), lambda d: d.take(3)])
-def test_whole_passes_over_the_same_rows_are_constant(change):
+def test_whole_epochs_of_the_same_rows_are_constant(change):
     assert change(dataset_of()).is_constant
     assert not change(dataset_of().batch(20)).is_constant
 
@@ -264,9 +264,9 @@ def test_a_constant_dataset_has_the_same_rows_in_every_batch(change):
     assert all(sorted(by_row([batch])) == list(range(20)) for batch in loaded(dataset.repeat(2)))
 
 
-@pytest.mark.parametrize("verb", ["take", "skip"])
-def test_a_part_of_shuffled_rows_is_another_in_every_epoch_and_so_not_constant(verb):
-    part = getattr(dataset_of().shuffle(1), verb)(10)
+@pytest.mark.parametrize("method", ["take", "skip"])
+def test_a_part_of_shuffled_rows_differs_in_every_epoch_and_is_not_constant(method):
+    part = getattr(dataset_of().shuffle(1), method)(10)
     epochs = {tuple(sorted(by_row([epoch]))) for epoch in loaded(part.repeat(5))}
     assert len(epochs) > 1
     assert not part.is_constant
@@ -274,13 +274,13 @@ def test_a_part_of_shuffled_rows_is_another_in_every_epoch_and_so_not_constant(v
 
 @fast
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 50), st.integers(1, 3))
-def test_every_row_is_seen_once_in_each_epoch_whatever_chunks_and_batches(n, chunk, rows, epochs):
+def test_every_row_is_seen_once_in_each_epoch_for_all_chunks_and_batches(n, chunk, rows, epochs):
     shuffled = dataset_of(n, chunk).shuffle(seed=7).batch(rows)
     epoch = -(-n // rows)
     seen = [by_row([batch]) for batch in loaded(shuffled.repeat(epochs))]
     for number in range(epochs):
-        mine = [row for batch in seen[number * epoch : (number + 1) * epoch] for row in batch]
-        assert sorted(mine) == list(range(n))
+        in_epoch = [row for batch in seen[number * epoch : (number + 1) * epoch] for row in batch]
+        assert sorted(in_epoch) == list(range(n))
 
 
 def test_batches_of_a_stream_are_not_constant_and_their_rows_unknown():
@@ -291,7 +291,7 @@ def test_batches_of_a_stream_are_not_constant_and_their_rows_unknown():
     assert same(loaded(dataset), split(rows_of(6), 3))
 
 
-# Where the rows come from.
+# Arrays.
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_limit_epochs_is_a_batch_of_all_rows_an_epoch(epochs):
 
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, "2"])
-def test_limit_epochs_refuses_what_is_no_number_of_epochs(epochs):
+def test_limit_epochs_refuses_a_bad_number_of_epochs(epochs):
     with pytest.raises(ValueError, match="must be an integer >= 1") as caught:
         limit_epochs(rows_of(20), epochs)
     assert repr(epochs) in str(caught.value)
@@ -340,7 +340,7 @@ def test_other_shapes_than_a_table_are_refused(kind, shape):
 
 
 @pytest.mark.parametrize("kind", [np.zeros, da.zeros, zarr.zeros], ids=["NumPy", "Dask", "Zarr"])
-def test_no_rows_are_refused(kind):
+def test_an_array_without_rows_is_refused(kind):
     with pytest.raises(InvalidData, match="must have at least one row, got none"):
         Dataset.from_array(kind((0, 3)))
 
@@ -349,7 +349,7 @@ def test_no_rows_are_refused(kind):
 
 
 @pytest.mark.parametrize(
-    ("verb", "name", "refused"),
+    ("method", "name", "refused"),
     [
         ("batch", "rows", [0, -1, 2.0, "3", None]),
         ("repeat", "n", [0, -1, 2.0, "3"]),
@@ -357,10 +357,10 @@ def test_no_rows_are_refused(kind):
         ("skip", "n", [-1, 2.0, "3", None]),
     ],
 )
-def test_a_bad_argument_is_named_with_what_would_do(verb, name, refused):
+def test_a_bad_argument_is_named_together_with_the_rule(method, name, refused):
     for value in refused:
         with pytest.raises(Invalid, match=rf"^{name} must be an integer >= \d") as caught:
-            getattr(dataset_of(), verb)(value)
+            getattr(dataset_of(), method)(value)
         assert repr(value) in str(caught.value)
 
 
@@ -370,13 +370,13 @@ def test_a_bad_seed_is_refused_when_it_is_given(seed):
         dataset_of().shuffle(seed)
 
 
-@pytest.mark.parametrize("verb", ["batch", "repeat", "take", "skip", "shuffle"])
-def test_integers_of_numpy_are_integers(verb):
-    changed, expected = (getattr(dataset_of(), verb)(n) for n in (np.int64(3), 3))
+@pytest.mark.parametrize("method", ["batch", "repeat", "take", "skip", "shuffle"])
+def test_integers_of_numpy_are_integers(method):
+    changed, expected = (getattr(dataset_of(), method)(n) for n in (np.int64(3), 3))
     assert same(loaded(changed), loaded(expected))
 
 
-@pytest.mark.parametrize("verb", ["batch", "repeat", "take", "skip", "shuffle"])
-def test_truth_is_no_number(verb):
+@pytest.mark.parametrize("method", ["batch", "repeat", "take", "skip", "shuffle"])
+def test_a_bool_is_not_an_integer(method):
     with pytest.raises(Invalid, match="got True"):
-        getattr(dataset_of(), verb)(True)
+        getattr(dataset_of(), method)(True)

@@ -1,4 +1,4 @@
-"""Points: what counts as rows."""
+"""Points: which values are accepted as rows, and in which dtype they are computed."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def spans(draw, length=20):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_floats_that_are_rows_already_are_not_copied(dtype):
+def test_rows_of_floats_are_not_copied(dtype):
     rows = ROWS.astype(dtype)
     points = as_points(rows, "rows")
     assert points.dtype == dtype
@@ -37,7 +37,7 @@ def test_floats_that_are_rows_already_are_not_copied(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_other_byte_order_is_turned_round(dtype):
+def test_the_other_byte_order_becomes_native(dtype):
     points = as_points(ROWS.astype(np.dtype(dtype).newbyteorder("S")), "rows")
     assert points.dtype == np.dtype(dtype)
     assert points.dtype.isnative
@@ -71,13 +71,13 @@ def test_nested_lists_are_rows():
 
 
 @pytest.mark.parametrize("value", [2**24, -(2**24)])
-def test_the_largest_exact_integer_is_taken(value):
+def test_the_largest_exact_integer_is_accepted(value):
     assert as_points(np.array([[value]]), "rows")[0, 0] == value
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("value", [2**24 + 1, -(2**24) - 1])
-def test_an_integer_that_float32_lacks_is_refused_with_the_remedy(dtype, value):
+def test_an_integer_that_float32_cannot_represent_is_refused_with_the_remedy(dtype, value):
     with pytest.raises(InvalidData, match=f"ages .*got {value}.*float64"):
         as_points(np.array([[1, value, 0]], dtype), "ages")
 
@@ -89,7 +89,7 @@ def test_the_extremes_of_64_bits_are_refused_by_their_values():
         as_points(np.array([[-(2**63)]], np.int64), "rows")
 
 
-def test_no_integers_at_all_are_no_rows():
+def test_an_empty_table_of_integers_has_no_rows():
     assert as_points(np.empty((0, 3), np.int64), "rows").shape == (0, 3)
 
 
@@ -104,7 +104,7 @@ def test_no_integers_at_all_are_no_rows():
     ],
     ids=["complex", "text", "objects", "dates", "durations"],
 )
-def test_what_is_no_real_number_is_a_type_error(values):
+def test_values_that_are_no_real_numbers_are_a_type_error(values):
     with pytest.raises(InvalidType, match=r"^rows must hold real numbers, got dtype") as caught:
         as_points(values, "rows")
     assert isinstance(caught.value, TypeError)

@@ -1,4 +1,4 @@
-"""Views: what plain NumPy says of them."""
+"""Views: rows read through other sources, compared with plain NumPy."""
 
 import pickle
 from itertools import pairwise
@@ -40,7 +40,7 @@ def loaded(source, start, stop):
 
 @fast
 @given(spans(), st.integers(0, 5))
-def test_columns_side_by_side_are_what_hstack_says(span, offset):
+def test_columns_side_by_side_are_as_stacked_by_numpy(span, offset):
     start, stop = span
     others = np.arange(50, dtype=np.float32).reshape(25, 2)
     parts = (chunk_of(ROWS), Chunk(MemoryRows(others, "others"), offset, offset + 20))
@@ -71,17 +71,17 @@ def test_shuffled_rows_are_the_same_permutation_however_they_are_sliced(inner, s
     assert (source.rows, source.width, source.dtype) == (len(rows), 3, np.float64)
 
 
-def test_another_key_gives_another_order():
+def test_another_seed_gives_another_order():
     orders = {
-        loaded(Shuffled(chunk_of(ROWS), key), 0, 20).tobytes()
-        for key in [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1)]
+        loaded(Shuffled(chunk_of(ROWS), seed), 0, 20).tobytes()
+        for seed in [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1)]
     }
     assert len(orders) == 4
 
 
 @fast
 @given(st.lists(st.integers(0, 14), max_size=10), st.data())
-def test_picked_rows_are_what_indexing_says(numbers, data):
+def test_picked_rows_are_as_indexed_by_numpy(numbers, data):
     source = Picked(chunk_of(ROWS).cut(5, 20), tuple(numbers))
     start, stop = data.draw(spans(len(numbers)))
     expected = ROWS[5:20][numbers][start:stop]
@@ -100,7 +100,7 @@ def test_a_picked_row_that_is_not_finite_is_named_by_its_own_number():
 
 @fast
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 9), st.data())
-def test_joined_chunks_are_what_concatenate_says(sizes, first, data):
+def test_joined_chunks_are_as_concatenated_by_numpy(sizes, first, data):
     stops = np.cumsum([3, *sizes])
     rows = np.arange(3 * stops[-1], dtype=np.float32).reshape(-1, 3)
     source = Joined(tuple(chunk_of(rows).cut(a, b) for a, b in pairwise(stops)), first)
@@ -123,11 +123,11 @@ def test_joined_rows_that_are_not_finite_are_named_by_their_source():
         loaded(source, 0, 40)
 
 
-def test_the_leaves_of_any_view_can_be_exchanged():
-    double = {}
+def test_the_leaves_of_any_view_can_be_replaced():
+    doubled = {}
 
     def change(source):
-        return double.setdefault(source, MemoryRows(source.array * 2, source.name, source.first))
+        return doubled.setdefault(source, MemoryRows(source.array * 2, source.name, source.first))
 
     leaf = chunk_of(ROWS)
     sides = Columns((leaf, leaf))
@@ -140,10 +140,10 @@ def test_the_leaves_of_any_view_can_be_exchanged():
     for view in views:
         changed = view.with_leaves(change)
         assert np.array_equal(loaded(changed, 0, changed.rows), loaded(view, 0, view.rows) * 2)
-    assert len(double) == 1
+    assert len(doubled) == 1
 
 
-# What travels.
+# Pickling.
 
 
 def datasets(folder):
@@ -160,7 +160,7 @@ def datasets(folder):
     }
 
 
-def test_chunks_of_what_is_stored_travel_without_their_rows(tmp_path):
+def test_chunks_of_stored_tables_pickle_without_their_rows(tmp_path):
     rows, stored = datasets(tmp_path)
     for name, dataset in stored.items():
         for chunk in chunks_of(dataset):

@@ -1,0 +1,38 @@
+"""Rows in memory: arrays in chunks, placeholders for arrays, and chunks that are loaded once."""
+
+import numpy as np
+import pytest
+
+from dkmeans.data.chunks import SMALLEST_BYTES, Chunk
+from dkmeans.data.sources.memory import MemoryRows, ShippedRows, from_array, in_memory
+from tests.data.sources.rows import ROWS
+
+
+def test_chunks_of_an_array_are_views_of_it_and_of_about_the_same_size():
+    array = np.arange(3 * SMALLEST_BYTES // 4, dtype=np.float32).reshape(-1, 4)
+    chunks = list(from_array(array, "rows"))
+    sizes = [chunk.rows for chunk in chunks]
+    assert len(chunks) == 3
+    assert max(sizes) - min(sizes) <= 1
+    assert all(np.shares_memory(chunk.load(4), array) for chunk in chunks)
+    assert np.array_equal(np.vstack([chunk.load(4) for chunk in chunks]), array)
+
+
+def test_rows_in_memory_are_equal_only_to_themselves():
+    source = MemoryRows(ROWS, "rows")
+    assert source == source
+    assert source != MemoryRows(ROWS, "rows")
+
+
+def test_rows_that_were_not_shipped_with_their_task_are_named():
+    source = ShippedRows(0, "the array", 50, 4, np.float32, 0)
+    with pytest.raises(RuntimeError, match="the array was not shipped with the task"):
+        source.read(0, 50)
+
+
+def test_a_chunk_in_memory_has_the_numbers_and_the_name_of_the_chunk_it_was_loaded_from():
+    chunk = Chunk(MemoryRows(ROWS[10:], "rows", 10), 20, 30, offset=100)
+    again = in_memory(chunk, 4)
+    assert (again.start, again.stop, again.number) == (20, 30, 120)
+    assert again.source.name == "rows"
+    assert np.array_equal(again.cut(2, 4).load(4), ROWS[22:24])

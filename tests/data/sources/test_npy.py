@@ -1,0 +1,110 @@
+"""Rows of .npy files, on a disk, in memory and on S3; other files are refused."""
+
+import io
+
+import numpy as np
+import pytest
+
+from dkmeans import Dataset, InvalidData
+from dkmeans.storage import write
+from tests.data.sources.rows import ROWS, chunks_of, everywhere, loaded
+
+
+def npy(array, **more):
+    data = io.BytesIO()
+    np.lib.format.write_array(data, array, **more)
+    return data.getvalue()
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", ["f4", "f8", ">f8", "i2"])
+def test_npy_files_are_read_everywhere(address, dtype):
+    rows = (ROWS * 100).astype(dtype)
+    write(address, npy(rows))
+    dataset = Dataset.from_npy(address)
+    assert (dataset.rows, dataset.width) == ROWS.shape
+    assert np.array_equal(loaded(dataset), rows)
+    assert np.array_equal(loaded(dataset.batch(7)), rows)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_npy_files_of_every_version_are_read(version, tmp_path):
+    path = tmp_path / "rows.npy"
+    path.write_bytes(npy(ROWS, version=version))
+    assert np.array_equal(loaded(Dataset.from_npy(str(path))), ROWS)
+
+
+@everywhere
+def test_an_npy_file_in_fortran_order_is_refused(address):
+    write(address, npy(np.asfortranarray(ROWS)))
+    with pytest.raises(InvalidData, match=r"C order, got shape \(50, 4\) of float32 in Fortran"):
+        Dataset.from_npy(address)
+
+
+@pytest.mark.parametrize("shape", [(50, 1), (1, 50)])
+def test_an_array_of_one_row_or_column_is_accepted_in_both_orders(shape, tmp_path):
+    rows = np.asfortranarray(np.arange(50.0).reshape(shape))
+    np.save(tmp_path / "rows.npy", rows)
+    assert np.array_equal(loaded(Dataset.from_npy(str(tmp_path / "rows.npy"))), rows)
+
+
+@everywhere
+def test_an_npy_file_that_is_cut_short_is_refused_by_its_length(address):
+    data = npy(ROWS)
+    write(address, data[:-1])
+    with pytest.raises(
+        InvalidData, match=f"{len(data)} bytes long, got {len(data) - 1}: it is cut short"
+    ):
+        Dataset.from_npy(address)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"rows",
+        b"\x93NUMPY",
+        b"\x93NUMPY\x01\x00\x76\x00{'descr'",
+        npy(ROWS)[:60],
+        b"PK\3\4" * 9,
+    ],
+    ids=["empty", "text", "magic", "half a header", "most of a header", "npz"],
+)
+def test_files_of_other_formats_are_refused(data, tmp_path):
+    path = tmp_path / "rows.npy"
+    path.write_bytes(data)
+    with pytest.raises(InvalidData, match=r"rows.npy must be an .npy file"):
+        Dataset.from_npy(str(path))
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(InvalidData, match=r"must be an .npy file"):
+        Dataset.from_npy(str(tmp_path))
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 2, 2), ()])
+def test_npy_files_of_other_shapes_are_refused_by_their_shape(shape, tmp_path):
+    np.save(tmp_path / "rows.npy", np.zeros(shape))
+    with pytest.raises(InvalidData, match="must hold a 2-D array of numbers") as caught:
+        Dataset.from_npy(str(tmp_path / "rows.npy"))
+    assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_npy_files_without_rows_or_columns_are_refused(shape, tmp_path):
+    np.save(tmp_path / "rows.npy", np.zeros(shape))
+    with pytest.raises(InvalidData, match="at least one"):
+        Dataset.from_npy(str(tmp_path / "rows.npy"))
+
+
+def test_an_npy_file_of_objects_is_refused_without_unpickling(tmp_path):
+    np.save(tmp_path / "rows.npy", np.array([[1, None]], object), allow_pickle=True)
+    with pytest.raises(InvalidData, match="2-D array of numbers"):
+        Dataset.from_npy(str(tmp_path / "rows.npy"))
+
+
+def test_a_local_npy_file_is_mapped_and_not_copied(tmp_path):
+    np.save(tmp_path / "rows.npy", ROWS)
+    (chunk,) = chunks_of(Dataset.from_npy(str(tmp_path / "rows.npy")))
+    assert isinstance(chunk.source.read(3, 9), np.memmap)
+    assert not chunk.load(4).flags.writeable

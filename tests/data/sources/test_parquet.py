@@ -1,0 +1,273 @@
+"""Rows of Parquet files: columns of numbers, of lists and of words, in one file or many."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dkmeans import Dataset, Invalid, InvalidData
+from dkmeans.storage import write
+from tests.data.sources.rows import ROWS, chunks_of, everywhere, loaded
+
+
+def table_of(rows=ROWS, names="abcd"):
+    return pa.table({name: rows[:, i] for i, name in enumerate(names)})
+
+
+def parquet(table, **more):
+    data = io.BytesIO()
+    pq.write_table(table, data, **more)
+    return data.getvalue()
+
+
+def file_of(folder, table, **more):
+    path = folder / "rows.parquet"
+    pq.write_table(table, path, **more)
+    return str(path)
+
+
+@everywhere
+def test_parquet_files_are_read_everywhere(address):
+    write(f"{address}.parquet", parquet(table_of(), row_group_size=7))
+    assert np.array_equal(loaded(Dataset.from_parquet(f"{address}.parquet")), ROWS)
+    assert np.array_equal(
+        loaded(Dataset.from_parquet(f"{address}.parquet", ["d", "a"]).batch(8)), ROWS[:, [3, 0]]
+    )
+
+
+@everywhere
+def test_the_files_of_a_folder_are_read_in_the_order_of_their_names(address):
+    parts = {"b.parquet": 2, "a.parquet": 0, "b/z.parq": 3, "aa/part-0.parquet": 1}
+    for name, number in parts.items():
+        write(f"{address}/{name}", parquet(table_of(ROWS[number * 10 : number * 10 + 10])))
+    for hidden in ("_SUCCESS", "_metadata.parquet", ".part.parquet", "_temporary/x.parquet"):
+        write(f"{address}/{hidden}", b"no rows")
+    write(f"{address}/notes.txt", b"no rows")
+    for slash in ("", "/"):
+        dataset = Dataset.from_parquet(address + slash)
+        assert len(chunks_of(dataset)) == 4
+        assert np.array_equal(loaded(dataset), ROWS[:40])
+
+
+def test_a_folder_without_parquet_files_is_refused(tmp_path):
+    (tmp_path / "_SUCCESS").touch()
+    with pytest.raises(InvalidData, match="a Parquet file or a folder that holds some"):
+        Dataset.from_parquet(str(tmp_path))
+
+
+def test_a_folder_below_a_hidden_one_is_read(tmp_path):
+    folder = tmp_path / ".cache" / "_rows"
+    folder.mkdir(parents=True)
+    file_of(folder, table_of())
+    assert np.array_equal(loaded(Dataset.from_parquet(str(folder))), ROWS)
+
+
+NUMBERS = ["float32", "float64", "float16", "int8", "uint16", "int32", "int64", "uint64", "bool"]
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_columns_of_every_kind_of_number_are_read(kind, tmp_path):
+    values = np.array([0, 1, 1, 0, 1]).astype(kind)
+    path = file_of(tmp_path, pa.table({"a": values, "b": np.arange(5, dtype=np.float32)}))
+    dataset = Dataset.from_parquet(path)
+    assert np.array_equal(loaded(dataset), np.column_stack([values, np.arange(5)]))
+
+
+def test_a_column_of_float64_makes_rows_of_float64(tmp_path):
+    table = pa.table({"a": np.float32([1, 2]), "b": [0.1, 0.2]})
+    assert loaded(Dataset.from_parquet(file_of(tmp_path, table))).dtype == np.float64
+    assert loaded(Dataset.from_parquet(file_of(tmp_path, table), ["a"])).dtype == np.float32
+
+
+def test_an_integer_that_float32_cannot_represent_is_refused_by_its_file(tmp_path):
+    path = file_of(tmp_path, pa.table({"a": [1, 2**24 + 1]}))
+    with pytest.raises(InvalidData, match=rf"rows.parquet .*got {2**24 + 1}.*float64"):
+        loaded(Dataset.from_parquet(path))
+
+
+LISTS = {
+    "list": lambda n: pa.list_(pa.float32()),
+    "large_list": lambda n: pa.large_list(pa.float32()),
+    "fixed_size_list": lambda n: pa.list_(pa.float32(), n),
+}
+of_every_list = pytest.mark.parametrize("kind", LISTS.values(), ids=LISTS)
+
+
+def lists(rows, kind, more=None):
+    column = pa.array([None if row is None else list(row) for row in rows], kind(4))
+    return pa.table({"embedding": column, **(more or {})})
+
+
+@of_every_list
+@pytest.mark.parametrize("group", [3, 1000])
+def test_lists_of_equal_length_give_several_columns(kind, group, tmp_path):
+    more = {"age": np.arange(50, dtype=np.float32)}
+    path = file_of(tmp_path, lists(ROWS, kind, more), row_group_size=group)
+    dataset = Dataset.from_parquet(path)
+    assert dataset.width == 5
+    assert np.array_equal(loaded(dataset.batch(7)), np.column_stack([ROWS, more["age"]]))
+    swapped = Dataset.from_parquet(path, ["age", "embedding"])
+    assert np.array_equal(loaded(swapped.skip(11)), np.column_stack([more["age"], ROWS])[11:])
+
+
+@pytest.mark.parametrize("kind", ["list", "large_list"])
+@pytest.mark.parametrize("wrong", [[1.0], [1.0] * 5, []], ids=["short", "long", "empty"])
+@pytest.mark.parametrize("group", [3, 1000])
+def test_a_ragged_list_is_refused_by_its_row(kind, wrong, group, tmp_path):
+    rows = [*ROWS[:20], wrong, *ROWS[21:]]
+    path = file_of(tmp_path, lists(rows, LISTS[kind]), row_group_size=group)
+    dataset = Dataset.from_parquet(path)
+    with pytest.raises(
+        InvalidData, match=f"'embedding' must all have 4 .*row 20 of .*has {len(wrong)}$"
+    ):
+        loaded(dataset.skip(2).batch(6))
+
+
+def test_a_short_list_is_refused_even_if_the_next_one_is_longer(tmp_path):
+    rows = [*ROWS[:20], [1.0] * 3, [1.0] * 5, *ROWS[22:]]
+    path = file_of(tmp_path, lists(rows, LISTS["list"]))
+    with pytest.raises(InvalidData, match=r"row 20 of .* has 3"):
+        loaded(Dataset.from_parquet(path))
+
+
+@pytest.mark.parametrize("first", [[], None], ids=["empty", "null"])
+def test_a_first_list_without_values_is_refused_by_its_row(first, tmp_path):
+    path = file_of(tmp_path, lists([first, *ROWS[1:]], LISTS["list"]))
+    with pytest.raises(InvalidData, match=r"row [01] of"):
+        loaded(Dataset.from_parquet(path))
+
+
+@pytest.mark.parametrize("group", [3, 1000])
+@pytest.mark.parametrize("kind", ["float32", "int64", "bool"])
+def test_a_null_is_refused_by_its_row_and_column(kind, group, tmp_path):
+    values = [1] * 13 + [None] + [1] * 6
+    table = pa.table({"a": range(20), "b": pa.array(values).cast(kind)})
+    dataset = Dataset.from_parquet(file_of(tmp_path, table, row_group_size=group))
+    with pytest.raises(InvalidData, match=r"row 13 of .*rows.parquet has no 'b'"):
+        loaded(dataset.skip(1).batch(4))
+
+
+@of_every_list
+def test_a_null_list_or_a_null_in_one_is_refused_by_its_row(kind, tmp_path):
+    path = file_of(tmp_path, lists([*ROWS[:13], None, *ROWS[14:]], kind), row_group_size=6)
+    with pytest.raises(InvalidData, match=r"row 13 of .* has no 'embedding'"):
+        loaded(Dataset.from_parquet(path).batch(4))
+    path = file_of(tmp_path, lists([*ROWS[:13], [1, 2, 3, None]], kind), row_group_size=6)
+    with pytest.raises(InvalidData, match=r"row 13 of .* has a gap in 'embedding'"):
+        loaded(Dataset.from_parquet(path).batch(4))
+
+
+def test_columns_without_numbers_are_refused_by_name_with_advice(tmp_path):
+    table = pa.table(
+        {"a": [1.0], "city": ["Bonn"], "when": pa.array([0], pa.date32()), "tags": [["x"]]}
+    )
+    path = file_of(tmp_path, table)
+    with pytest.raises(Invalid, match=r"when \(date32\[day\]\); choose others with columns"):
+        Dataset.from_parquet(path)
+    with pytest.raises(Invalid, match="got words in city, tags; choose others with columns"):
+        Dataset.from_parquet(path, ["a", "city", "tags"]).batches()
+    assert np.array_equal(loaded(Dataset.from_parquet(path, ["a"])), [[1.0]])
+
+
+def test_a_missing_column_is_named_with_the_columns_of_the_file(tmp_path):
+    path = file_of(tmp_path, table_of())
+    with pytest.raises(Invalid, match=r"\(a, b, c, d\), got x, y$"):
+        Dataset.from_parquet(path, ["a", "x", "y"])
+    with pytest.raises(Invalid, match="got none"):
+        Dataset.from_parquet(path, [])
+
+
+def test_a_string_is_refused_as_a_list_of_columns(tmp_path):
+    path = file_of(tmp_path, pa.table({"ab": [1.0], "a": [2.0], "b": [3.0]}))
+    with pytest.raises(Invalid, match="columns"):
+        Dataset.from_parquet(path, "ab")
+
+
+def test_a_column_may_be_chosen_twice(tmp_path):
+    dataset = Dataset.from_parquet(file_of(tmp_path, table_of()), ["a", "b", "a"])
+    assert np.array_equal(loaded(dataset), ROWS[:, [0, 1, 0]])
+
+
+@pytest.mark.parametrize("group", [1, 13, 1000])
+def test_row_groups_of_any_size_are_read(group, tmp_path):
+    dataset = Dataset.from_parquet(file_of(tmp_path, table_of(), row_group_size=group))
+    assert len(chunks_of(dataset)) == 1
+    assert np.array_equal(loaded(dataset.batch(9)), ROWS)
+
+
+def test_a_large_file_is_cut_between_row_groups(tmp_path):
+    values = np.arange(5_000_000, dtype=np.float32)
+    path = file_of(
+        tmp_path,
+        pa.table({"a": values}),
+        row_group_size=300_000,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+    )
+    dataset = Dataset.from_parquet(path)
+    assert len(chunks_of(dataset)) > 1
+    assert all(chunk.start % 300_000 == 0 for chunk in chunks_of(dataset))
+    assert np.array_equal(loaded(dataset)[:, 0], values)
+
+
+def test_a_large_row_group_is_one_chunk(tmp_path):
+    values = np.arange(3_000_000, dtype=np.float32)
+    path = file_of(tmp_path, pa.table({"a": values}), row_group_size=3_000_000)
+    (chunk,) = chunks_of(Dataset.from_parquet(path))
+    assert np.array_equal(chunk.cut(1_000_000, 1_000_010).load(1)[:, 0], values[10**6 : 10**6 + 10])
+
+
+@pytest.mark.parametrize(
+    "other", [table_of(names="abce"), table_of(ROWS[:, :3], "abc"), table_of(names="bacd")]
+)
+def test_files_with_different_columns_are_refused_by_their_columns(other, tmp_path):
+    pq.write_table(table_of(), tmp_path / "1.parquet")
+    pq.write_table(other, tmp_path / "2.parquet")
+    with pytest.raises(InvalidData, match="same columns") as caught:
+        Dataset.from_parquet(str(tmp_path))
+    assert "a, b, c, d" in str(caught.value)
+    assert ", ".join(other.column_names) in str(caught.value)
+
+
+def test_files_whose_lists_differ_in_length_are_refused(tmp_path):
+    pq.write_table(lists(ROWS, LISTS["list"]), tmp_path / "1.parquet")
+    pq.write_table(lists(ROWS[:, :3], LISTS["list"]), tmp_path / "2.parquet")
+    with pytest.raises(InvalidData, match=r"embedding\[4\], .*2.parquet embedding\[3\]"):
+        Dataset.from_parquet(str(tmp_path))
+
+
+def test_files_may_have_their_columns_in_different_orders_if_columns_are_given(tmp_path):
+    pq.write_table(table_of(), tmp_path / "1.parquet")
+    pq.write_table(table_of(ROWS[:, ::-1], "dcba"), tmp_path / "2.parquet")
+    dataset = Dataset.from_parquet(str(tmp_path), ["a", "c"])
+    assert np.array_equal(loaded(dataset), np.vstack([ROWS[:, [0, 2]]] * 2))
+
+
+def test_files_and_row_groups_without_rows_are_skipped(tmp_path):
+    pq.write_table(table_of()[:0], tmp_path / "1.parquet")
+    pq.write_table(table_of(), tmp_path / "2.parquet")
+    assert np.array_equal(loaded(Dataset.from_parquet(str(tmp_path))), ROWS)
+    (tmp_path / "2.parquet").unlink()
+    with pytest.raises(InvalidData, match="at least one row"):
+        Dataset.from_parquet(str(tmp_path))
+
+
+@everywhere
+def test_files_of_other_formats_are_refused(address):
+    for data in (b"", b"rows", parquet(table_of())[:-9]):
+        write(f"{address}.parquet", data)
+        with pytest.raises(InvalidData, match="must be Parquet, and cannot be read"):
+            Dataset.from_parquet(f"{address}.parquet")
+
+
+def test_a_corrupt_page_is_refused_by_its_file(tmp_path):
+    path = file_of(tmp_path, table_of(), use_dictionary=False, compression="zstd")
+    data = bytearray(Path(path).read_bytes())
+    data[4:200] = bytes(196)
+    Path(path).write_bytes(data)
+    with pytest.raises(InvalidData, match=r"rows.parquet cannot be read"):
+        loaded(Dataset.from_parquet(path))
