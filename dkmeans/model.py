@@ -1,4 +1,8 @@
-"""A trained model, by its directory: all that can be asked of it without rows."""
+"""A trained model in its directory: checkpoints, centers, variables and exports.
+
+`Model` is the part of `KMeans` that needs no rows. The estimator inherits from it, and jobs that
+only read a model use it alone. Nothing is held in memory: each call reads the directory.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,17 @@ from dkmeans.errors import Invalid, InvalidCheckpoint, InvalidData, InvalidType,
 from dkmeans.exports import ServingInputReceiver, as_receiver, directories, needs
 from dkmeans.modes import ModeKeys
 
-Receive = Callable[[], Any]
+ReceiverFn = Callable[[], Any]
 
 
 class Model:
-    """See the module's docstring.
+    """Trained model in a directory.
+
+    The documented variables are `clusters`, `global_step` and others of mini-batch training
+    (`get_variable_names`).
 
     Args:
-        model_dir: Path or URL of the model.
+        model_dir: Path or URL of the model's directory.
     """
 
     CLUSTER_CENTERS_VAR_NAME = "clusters"
@@ -32,47 +39,50 @@ class Model:
 
     @property
     def model_dir(self) -> str:
-        """Path or URL of the model."""
+        """Path or URL of the model's directory."""
         return self._model_dir
 
     @property
     def _has_feature_columns(self) -> bool:
-        """Whether rows are made of others: those that make them would have to be exported too."""
+        """True if rows are made by feature columns, which cannot be exported."""
         return False
 
     def checkpoint(self, path: str | os.PathLike[str] | None = None) -> Checkpoint:
-        """A checkpoint; None: the latest.
+        """Load a checkpoint.
+
+        Args:
+            path: Path or URL of the checkpoint; None: the latest of the model.
 
         Raises:
-            InvalidCheckpoint: there is none, or it is damaged.
+            InvalidCheckpoint: there is no checkpoint, or it is damaged.
         """
         if path:
             return checkpoints.load(os.fspath(path))
-        found = checkpoints.latest(self.model_dir)
-        if found is None:
+        latest = checkpoints.latest(self.model_dir)
+        if latest is None:
             raise InvalidCheckpoint(f"Could not find trained model in model_dir: {self.model_dir}.")
-        return found
+        return latest
 
     def latest_checkpoint(self) -> str | None:
-        """The full path of the latest checkpoint, or None."""
+        """Return the full path or URL of the latest checkpoint; None if there is none."""
         name = checkpoints.Manifest.read(self.model_dir).latest
         return storage.join(self.model_dir, name) if name else None
 
     def eval_dir(self, name: str | None = None) -> str:
-        """The directory of evaluations of this name; not made by this call."""
+        """Return the directory of the evaluations of this name. It is not created here."""
         return storage.join(self.model_dir, f"eval_{name}" if name else "eval")
 
     def cluster_centers(self) -> npt.NDArray[Any]:
-        """The (k, d) centers of the latest checkpoint.
+        """Return the (k, d) centers of the latest checkpoint.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no checkpoint.
         """
         centers: npt.NDArray[Any] = self.get_variable_value(self.CLUSTER_CENTERS_VAR_NAME)
         return centers
 
     def get_variable_names(self) -> list[str]:
-        """The names of what a checkpoint holds, sorted.
+        """Return the names of the variables of the latest checkpoint, sorted.
 
         Raises:
             ValueError: there is no checkpoint.
@@ -80,13 +90,21 @@ class Model:
         return list(self.checkpoint().variables())
 
     def get_variable_value(self, name: str | Sequence[str]) -> Any:
-        """The value of a variable of the latest checkpoint; for a list of names, a dict.
+        """Return the value of a variable of the latest checkpoint.
+
+        Args:
+            name: Name of the variable, as in `get_variable_names` or followed by `:0`; or a list of
+                names.
+
+        Returns:
+            A NumPy array or scalar; for a list of names, a dict of them.
 
         Raises:
             ValueError: there is no checkpoint, or no such variable.
         """
         variables = self.checkpoint().variables()
         names = [name] if isinstance(name, str) else list(name)
+        # In TensorFlow, `clusters:0` is the tensor of the variable `clusters`.
         unknown = [n for n in names if n.removesuffix(":0") not in variables]
         if unknown:
             raise Invalid(f"name must be one of {', '.join(variables)}, got {unknown[0]!r}")
@@ -96,7 +114,7 @@ class Model:
     def export_saved_model(
         self,
         export_dir_base: str | os.PathLike[str],
-        serving_input_receiver_fn: Receive | None,
+        serving_input_receiver_fn: ReceiverFn | None,
         assets_extra: Mapping[str, str] | None = None,
         as_text: bool = False,
         checkpoint_path: str | None = None,
@@ -104,43 +122,49 @@ class Model:
     ) -> bytes:
         """Write a SavedModel that TensorFlow and its servers load.
 
-        To predict, its signatures are `serving_default` and `cluster_index`, (n,) int64, and
-        `all_distances`, (n, k) float32, each with one output, `output`: those of `predict`.
+        For prediction, the signatures are `serving_default` and `cluster_index`, (n,) int64, and
+        `all_distances`, (n, k) float32. Each has one output named `output`, with the values that
+        `predict` returns.
 
         Args:
-            export_dir_base: Path or URL; the model is written to a new directory below, named by
-                the time, which appears when it is whole.
-            serving_input_receiver_fn: Returns rows as an `input_fn` does, or a
-                `ServingInputReceiver` of them; only their names, widths and dtypes count.
-            assets_extra: Files to put into `assets.extra`: their paths by their names there.
-            as_text: Whether the graph is written as text.
+            export_dir_base: Path or URL of a base directory. The model is written to a new
+                directory below it, named by the time, which appears when it is complete.
+            serving_input_receiver_fn: Function that returns rows as an `input_fn` does, or a
+                `ServingInputReceiver`. Only names, widths and dtypes of the arrays are used.
+            assets_extra: Files to copy: for each name below `assets.extra`, a path or URL.
+            as_text: Write the graph as text.
             checkpoint_path: The checkpoint to export; None: the latest.
-            experimental_mode: Which of `ModeKeys` it is for. To train and to evaluate, the one
-                signature gives the loss and the predictions of the rows; nothing is trained.
+            experimental_mode: The mode, one of `ModeKeys`. For training and evaluation there is
+                one signature, with the loss and the predictions of the rows. It trains nothing.
 
         Returns:
-            The directory's path or URL, encoded.
+            Path or URL of the new directory, encoded.
 
         Raises:
-            ValueError: there is no checkpoint or no receiver, what it returns does not fit the
-                model, the mode is none, or an asset is missing.
+            ValueError: there is no checkpoint or no function, the rows do not fit the model, the
+                mode is unknown, or an asset does not exist.
+            TypeError: an argument has the wrong type.
         """
         if not isinstance(experimental_mode, str):
             raise InvalidType(expected("experimental_mode", "a str", experimental_mode))
-        receivers = {experimental_mode: serving_input_receiver_fn}
-        rest = assets_extra, as_text, checkpoint_path
-        return self._export(export_dir_base, receivers, "serving_input_receiver_fn", *rest)
+        functions = {experimental_mode: serving_input_receiver_fn}
+        options = assets_extra, as_text, checkpoint_path
+        return self._export(export_dir_base, functions, "serving_input_receiver_fn", *options)
 
     def export_savedmodel(
         self,
         export_dir_base: str | os.PathLike[str],
-        serving_input_receiver_fn: Receive | None,
+        serving_input_receiver_fn: ReceiverFn | None,
         assets_extra: Mapping[str, str] | None = None,
         as_text: bool = False,
         checkpoint_path: str | None = None,
         strip_default_attrs: bool = True,
     ) -> bytes:
-        """`export_saved_model`, by its deprecated name. Default attributes are always stripped."""
+        """Write a SavedModel, as `export_saved_model` does: the deprecated name of that method.
+
+        Raises:
+            ValueError: `strip_default_attrs` is False: default attributes are always stripped.
+        """
         warnings.warn(
             "export_savedmodel is deprecated: call export_saved_model",
             DeprecationWarning,
@@ -155,39 +179,45 @@ class Model:
     def experimental_export_all_saved_models(
         self,
         export_dir_base: str | os.PathLike[str],
-        input_receiver_fn_map: Mapping[str, Receive],
+        input_receiver_fn_map: Mapping[str, ReceiverFn],
         assets_extra: Mapping[str, str] | None = None,
         as_text: bool = False,
         checkpoint_path: str | None = None,
     ) -> bytes:
-        """Write a SavedModel with a graph for each mode that is asked for.
+        """Write a SavedModel with a graph for each of several modes.
 
         Args:
-            export_dir_base: See `export_saved_model`.
-            input_receiver_fn_map: For each of `ModeKeys` what its graph is given.
-            assets_extra: See there.
-            as_text: See there.
-            checkpoint_path: See there.
+            export_dir_base: As in `export_saved_model`.
+            input_receiver_fn_map: For each mode, one of `ModeKeys`, a function as in
+                `export_saved_model`.
+            assets_extra: As in `export_saved_model`.
+            as_text: As in `export_saved_model`.
+            checkpoint_path: As in `export_saved_model`.
+
+        Returns:
+            Path or URL of the new directory, encoded.
 
         Raises:
             ValueError: as `export_saved_model` does, or there are no modes.
+            TypeError: an argument has the wrong type.
         """
         given: Any = input_receiver_fn_map
         if not isinstance(given, Mapping):
             must = "a dict of modes and functions"
             raise InvalidType(expected("input_receiver_fn_map", must, given))
-        rest = assets_extra, as_text, checkpoint_path
-        return self._export(export_dir_base, input_receiver_fn_map, "input_receiver_fn", *rest)
+        options = assets_extra, as_text, checkpoint_path
+        return self._export(export_dir_base, input_receiver_fn_map, "input_receiver_fn", *options)
 
     def _export(
         self,
         base: str | os.PathLike[str],
-        functions: Mapping[str, Receive | None],
+        functions: Mapping[str, ReceiverFn | None],
         name: str,
         assets_extra: Mapping[str, str] | None,
         as_text: bool,
         checkpoint_path: str | None,
     ) -> bytes:
+        """Write a SavedModel; `name` is the argument that gives the functions, for messages."""
         with needs("a SavedModel", "savedmodel"):
             from dkmeans.exports.savedmodel import files as saved_model  # noqa: PLC0415 an extra
         if not functions or not set(functions) <= set(ModeKeys):
@@ -199,11 +229,17 @@ class Model:
             ModeKeys(each): self._receiver(given, name) for each, given in functions.items()
         }
         files = saved_model.files(checkpoint, receivers, as_text=as_text)
-        whole = {**directories.assets(assets_extra), **files}
+        # The model's own files come last: in an object store the last file completes the export.
+        with_assets = {**directories.assets(assets_extra), **files}
         with directories.writable("export_dir_base", base) as address:
-            return os.fsencode(directories.write(address, whole))
+            return os.fsencode(directories.write(address, with_assets))
 
-    def _receiver(self, function: Receive | None, name: str) -> ServingInputReceiver:
+    def _receiver(self, function: ReceiverFn | None, name: str) -> ServingInputReceiver:
+        """Return the receiver that a function returns.
+
+        Raises:
+            InvalidData: the function returns named columns, for feature columns.
+        """
         receiver = as_receiver(function, name)
         if self._has_feature_columns and isinstance(receiver.features, Mapping):
             raise InvalidData(
@@ -213,14 +249,18 @@ class Model:
         return receiver
 
     def export_onnx(self, path: str | os.PathLike[str], checkpoint_path: str | None = None) -> None:
-        """Write an ONNX file: `rows`, (n, d), become `cluster_index` and `all_distances`.
+        """Write an ONNX file that runtimes of other languages and devices load.
+
+        The input is `rows`, (n, d) in the model's dtype. The outputs are `cluster_index`, (n,)
+        int64, and `all_distances`, (n, k) float32.
 
         Args:
-            path: Path or URL of the file, which appears when it is whole.
+            path: Path or URL of the file, which appears when it is complete.
             checkpoint_path: The checkpoint to export; None: the latest.
 
         Raises:
-            ValueError: there is no checkpoint, or the file would be larger than 2 GiB.
+            ValueError: there is no checkpoint, the file would be larger than 2 GiB, or the path
+                cannot be written to.
         """
         with needs("an ONNX file", "onnx"):
             from dkmeans.exports import onnx_model  # noqa: PLC0415 an extra
@@ -229,13 +269,14 @@ class Model:
             storage.write_whole(address, data)
 
     def to_sklearn(self, checkpoint_path: str | None = None) -> Any:
-        """A fitted `sklearn.cluster.KMeans`, which computes in the rows' dtype and around zero.
+        """Return a fitted `sklearn.cluster.KMeans` with the model's centers.
 
-        For cosine, a pipeline of a `Normalizer` and one: its `transform` gives the distances of
-        rows of length one. Neither has `labels_`.
+        For the cosine distance, return a pipeline of a `Normalizer` and a `KMeans`. Its `transform`
+        returns Euclidean distances of rows of length one. Neither estimator has `labels_`.
+        scikit-learn computes in the dtype of the rows, and loses digits where rows are far from 0.
 
         Args:
-            checkpoint_path: The checkpoint to take the centers of; None: the latest.
+            checkpoint_path: The checkpoint with the centers; None: the latest.
 
         Raises:
             ValueError: there is no checkpoint.

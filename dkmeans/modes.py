@@ -1,4 +1,8 @@
-"""What a model is asked for, and what its function answers."""
+"""Modes of a model, and the result of a model's function, as in TensorFlow's estimators.
+
+An `input_fn` may ask for the mode that its rows are for. The function `KMeans.model_fn` returns an
+`EstimatorSpec`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 
 
 class ModeKeys(StrEnum):
-    """What rows are for: the `mode` of an `input_fn` and of a `model_fn`."""
+    """Purpose of some rows: the `mode` of an `input_fn` and of a `model_fn`."""
 
     TRAIN = "train"
     EVAL = "eval"
@@ -18,15 +22,15 @@ class ModeKeys(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EstimatorSpec:
-    """What a model says of some rows: values, where the original had the nodes of a graph.
+    """Results of a model for some rows. TensorFlow's spec has graph nodes; this one has values.
 
     Attributes:
-        mode: What it was asked for.
+        mode: The requested mode.
         predictions: `all_distances`, (n, k) float32, and `cluster_index`, (n,) int64.
-        loss: The sum of the rows' distances to their nearest centers.
+        loss: Sum of the distances of the rows to their nearest centers.
         eval_metric_ops: `score`, which is the loss.
-        export_outputs: The exported signatures, `all_distances`, `cluster_index` and
-            `serving_default`, each with its values by the name of its output.
+        export_outputs: Outputs of the exported signatures `all_distances`, `cluster_index` and
+            `serving_default`: for each signature, the values by name of the output.
     """
 
     mode: str

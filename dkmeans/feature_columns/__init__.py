@@ -1,4 +1,10 @@
-"""Feature columns: how named columns of numbers and words become the rows that are clustered."""
+"""Feature columns: rows for clustering made of named columns of numbers and words.
+
+The functions here have the names, arguments and results of those in `tf.feature_column`. They are
+passed to `KMeans(feature_columns=[...])`; `input_fn` calls `layout`, which makes the rows on the
+workers. A dense column makes some numbers of each row, and a categorical column gives ids that a
+dense column counts.
+"""
 
 from dkmeans.feature_columns.categorical import (
     categorical_column_with_hash_bucket,

@@ -1,7 +1,7 @@
-"""Categorical columns: values as ids below a number of buckets. -1 is no bucket.
+"""Categorical columns: each value becomes the id of a bucket, from 0 on; -1 is no bucket.
 
-What is documented of those of the same names in `tf.feature_column` holds here, and the buckets
-are the same.
+`indicator_column` counts the ids. The columns give the buckets that the columns of the same names
+in `tf.feature_column` give. Words are compared as bytes, so text is encoded as UTF-8 first.
 """
 
 from __future__ import annotations
@@ -18,53 +18,67 @@ from numpy.typing import DTypeLike
 
 from dkmeans import storage
 from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
-from dkmeans.feature_columns.named import MISSING, Named, check_key
+from dkmeans.feature_columns.named import MISSING, NamedValues, check_key
 from dkmeans.state import IndexArray
 
 
 class CategoricalColumn(Protocol):
-    """What gives every value a bucket, or none."""
+    """Column that gives each value a bucket, or none."""
 
     @property
     def key(self) -> str:
-        """The column that it reads."""
+        """Name of the column to read."""
         ...
 
     @property
     def num_buckets(self) -> int:
-        """How many buckets there are."""
+        """Number of buckets."""
         ...
 
-    def ids(self, values: Named) -> IndexArray:
-        """The bucket of each value, (n, w) int64; -1 where it has none."""
+    def ids(self, values: NamedValues) -> IndexArray:
+        """Return the id of each value, (n, w) int64; -1 for a value without a bucket."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityColumn:
-    """Integers that are buckets themselves. See `categorical_column_with_identity`."""
+    """Result of `categorical_column_with_identity`: integers that are ids of buckets.
+
+    Attributes:
+        key: Name of the column to read.
+        num_buckets: Number of buckets.
+        default_value: Id of values outside the buckets; None if there is none.
+    """
 
     key: str
     num_buckets: int
     default_value: int | None
 
-    def ids(self, values: Named) -> IndexArray:
-        """See `CategoricalColumn`."""
+    def ids(self, values: NamedValues) -> IndexArray:
+        """Return the id of each value, (n, w) int64; -1 for a value without a bucket.
+
+        Raises:
+            InvalidData: a value is too large and there is no default.
+        """
         ids = values.integers()
         outside = (ids != MISSING) & ((ids < 0) | (ids >= self.num_buckets))
         if self.default_value is not None:
             return np.where(outside, self.default_value, ids)
+        # TensorFlow refuses only ids that are too large; negative ones have no bucket.
         values.refuse(ids >= self.num_buckets, f"be below num_buckets, {self.num_buckets}")
         return np.maximum(ids, MISSING)
 
 
 @dataclass(frozen=True, slots=True)
 class VocabularyColumn:
-    """Words or integers by their place in a list. See `categorical_column_with_vocabulary_list`.
+    """Result of `categorical_column_with_vocabulary_list` and `_file`: ids are list indices.
 
     Attributes:
-        vocabulary: The list; words as bytes.
-        is_integer: Whether it is of integers.
+        key: Name of the column to read.
+        vocabulary: The list, of integers or of words as bytes.
+        is_integer: True if the list is of integers.
+        default_value: Id of values that are not in the list; -1 for none.
+        num_oov_buckets: Number of buckets for values that are not in the list.
     """
 
     key: str
@@ -75,60 +89,69 @@ class VocabularyColumn:
 
     @property
     def num_buckets(self) -> int:
-        """See `CategoricalColumn`."""
+        """Number of buckets."""
         return len(self.vocabulary) + self.num_oov_buckets
 
-    def ids(self, values: Named) -> IndexArray:
-        """See `CategoricalColumn`."""
-        return values.ids(self._places, is_integer=self.is_integer)
+    def ids(self, values: NamedValues) -> IndexArray:
+        """Return the id of each value, (n, w) int64; -1 for a value without a bucket."""
+        return values.ids(self._indices, is_integer=self.is_integer)
 
-    def _places(self, distinct: Sequence[Any]) -> IndexArray:
-        known = _places_in(self.vocabulary)
-        places = np.array([known.get(value, MISSING) for value in distinct], np.int64)
-        unknown = np.flatnonzero(places == MISSING).tolist()
+    def _indices(self, distinct: Sequence[Any]) -> IndexArray:
+        """Return the ids of distinct values."""
+        known = _index_by_value(self.vocabulary)
+        ids = np.array([known.get(value, MISSING) for value in distinct], np.int64)
+        unknown = np.flatnonzero(ids == MISSING).tolist()
         if self.num_oov_buckets:
             others = [_text(distinct[number]) for number in unknown]
-            places[unknown] = len(self.vocabulary) + _buckets(others, self.num_oov_buckets)
+            ids[unknown] = len(self.vocabulary) + _buckets(others, self.num_oov_buckets)
         else:
-            places[unknown] = self.default_value
-        return places
+            ids[unknown] = self.default_value
+        return ids
 
 
+# A task brings its own copy of the column, but equal vocabularies share one dict in a worker.
 @lru_cache(maxsize=32)
-def _places_in(vocabulary: tuple[Any, ...]) -> dict[Any, int]:
-    return {value: place for place, value in enumerate(vocabulary)}
+def _index_by_value(vocabulary: tuple[Any, ...]) -> dict[Any, int]:
+    return {value: index for index, value in enumerate(vocabulary)}
 
 
 @dataclass(frozen=True, slots=True)
 class HashedColumn:
-    """Words or integers by their fingerprint. See `categorical_column_with_hash_bucket`."""
+    """Result of `categorical_column_with_hash_bucket`: ids are fingerprints modulo a number.
+
+    Attributes:
+        key: Name of the column to read.
+        num_buckets: Number of buckets.
+        is_integer: True if the values are integers.
+    """
 
     key: str
     num_buckets: int
     is_integer: bool
 
-    def ids(self, values: Named) -> IndexArray:
-        """See `CategoricalColumn`."""
+    def ids(self, values: NamedValues) -> IndexArray:
+        """Return the id of each value, (n, w) int64; -1 for a value without a bucket."""
         return values.ids(self._hashes, is_integer=self.is_integer)
 
     def _hashes(self, distinct: Sequence[Any]) -> IndexArray:
+        """Return the ids of distinct values."""
         return _buckets([_text(value) for value in distinct], self.num_buckets)
 
 
 def categorical_column_with_identity(
     key: str, num_buckets: int, default_value: int | None = None
 ) -> IdentityColumn:
-    """Integers that are buckets themselves.
+    """Return a column of integers that are ids of buckets.
 
     Args:
-        key: The column to read.
-        num_buckets: Values are in [0, num_buckets).
-        default_value: The bucket of values outside; None: those above are refused, and negative
-            ones have no bucket. -1 is a missing value, and has none in any case.
+        key: Name of the column to read.
+        num_buckets: Number of buckets. Ids are in [0, num_buckets).
+        default_value: Id of values outside this range. None: larger values are refused, and
+            negative values have no bucket. -1 is a missing value and never has a bucket.
 
     Raises:
-        ValueError: `num_buckets` is below 1, or `default_value` is no bucket; TypeError: an
-            argument is not of the type it must be.
+        ValueError: `num_buckets` is below 1, or `default_value` is no bucket.
+        TypeError: an argument has the wrong type.
     """
     check_key(key)
     check_integer("num_buckets", num_buckets, 1)
@@ -147,21 +170,21 @@ def categorical_column_with_vocabulary_list(
     default_value: int = MISSING,
     num_oov_buckets: int = 0,
 ) -> VocabularyColumn:
-    """Words or integers, each in the bucket of its place in a list.
+    """Return a column of words or integers; the id of a value is its index in a list.
 
     Args:
-        key: The column to read. Empty words, None and the integer -1 are missing values: they have
-            no bucket.
-        vocabulary_list: Words, or integers, all different.
-        dtype: `str` or an integer dtype; None: that of the list.
-        default_value: The bucket of values that are not in the list; -1: none.
-        num_oov_buckets: Buckets after those of the list, by fingerprint, for values that are not
-            in it.
+        key: Name of the column to read. Empty words, None and the integer -1 are missing values
+            and have no bucket.
+        vocabulary_list: Words or integers, all different.
+        dtype: `str` or an integer dtype; None: the type of the list.
+        default_value: Id of values that are not in the list; -1 for none.
+        num_oov_buckets: Number of further buckets for values that are not in the list. Such a
+            value has a bucket by its fingerprint.
 
     Raises:
-        ValueError: the list is empty or names something twice, the dtype is not the list's, or
-            both `default_value` and `num_oov_buckets` are given; TypeError: an argument is not of
-            the type it must be.
+        ValueError: the list is empty or has a value twice, the dtype is not that of the list, or
+            both `default_value` and `num_oov_buckets` are given.
+        TypeError: an argument has the wrong type.
     """
     check_key(key)
     if isinstance(vocabulary_list, str | bytes) or not hasattr(vocabulary_list, "__len__"):
@@ -188,20 +211,24 @@ def categorical_column_with_vocabulary_file(
     default_value: int | None = None,
     num_oov_buckets: int = 0,
 ) -> VocabularyColumn:
-    """Words or integers, each in the bucket of its line in a file. It is read here, once.
+    """Return a column of words or integers; the id of a value is its line in a file, from 0 on.
+
+    The file is read once, by this call.
 
     Args:
-        key: The column to read.
-        vocabulary_file: Path or URL of a text file with a word on each line.
-        vocabulary_size: How many of its lines to take; None: all.
+        key: Name of the column to read. Empty words, None and the integer -1 are missing values
+            and have no bucket.
+        vocabulary_file: Path or URL of a text file with one word on each line.
+        vocabulary_size: Number of lines to use, from the first on; None: all.
         dtype: `str` or an integer dtype.
-        default_value: As in `categorical_column_with_vocabulary_list`; None is -1.
-        num_oov_buckets: As there.
+        default_value: Id of values that are not in the file; None or -1 for none.
+        num_oov_buckets: Number of further buckets for values that are not in the file. Such a
+            value has a bucket by its fingerprint.
 
     Raises:
-        ValueError: the file is not there, is empty, has fewer lines than asked for or names
-            something twice, or the arguments do not agree; TypeError: an argument is not of the
-            type it must be.
+        ValueError: the file does not exist, is empty, has fewer than `vocabulary_size` lines or
+            has a value twice, or both `default_value` and `num_oov_buckets` are given.
+        TypeError: an argument has the wrong type.
     """
     check_key(key)
     if vocabulary_size is not None:
@@ -225,24 +252,25 @@ def categorical_column_with_vocabulary_file(
 def categorical_column_with_hash_bucket(
     key: str, hash_bucket_size: int, dtype: DTypeLike = str
 ) -> HashedColumn:
-    """Words, or integers written out, in buckets by their fingerprint.
+    """Return a column of words or integers; the id of a value depends on its fingerprint.
 
-    The bucket is FarmHash's Fingerprint64 of the bytes, modulo the number of buckets. It takes the
-    extra `columns`.
+    The id is FarmHash's Fingerprint64 of the bytes, modulo the number of buckets. Integers are
+    written as decimal text first. The extra `columns` must be installed.
 
     Args:
-        key: The column to read. Empty words, None and the integer -1 are missing values.
-        hash_bucket_size: How many buckets.
+        key: Name of the column to read. Empty words, None and the integer -1 are missing values
+            and have no bucket.
+        hash_bucket_size: Number of buckets.
         dtype: `str` or an integer dtype.
 
     Raises:
-        ValueError: `hash_bucket_size` is below 1; TypeError: an argument is not of the type it
-            must be.
+        ValueError: `hash_bucket_size` is below 1.
+        TypeError: an argument has the wrong type.
         ImportError: the extra is not installed.
     """
     check_key(key)
     check_integer("hash_bucket_size", hash_bucket_size, 1)
-    _fingerprint()
+    _fingerprint()  # a missing extra is an error here, not later on a worker
     return HashedColumn(key, int(hash_bucket_size), _is_integer(dtype))
 
 
@@ -254,6 +282,7 @@ def _vocabulary(
     num_oov_buckets: int,
     name: str = "vocabulary_list",
 ) -> VocabularyColumn:
+    """Return a vocabulary column, after checks of its arguments; `name` is for messages."""
     check_integer("default_value", default_value)
     check_integer("num_oov_buckets", num_oov_buckets, 0)
     if num_oov_buckets and default_value != MISSING:
@@ -274,6 +303,12 @@ def _vocabulary(
 
 
 def _lines(address: str | os.PathLike[str]) -> list[bytes]:
+    """Return the lines of a text file, without line ends.
+
+    Raises:
+        InvalidType: the address is not a path.
+        InvalidData: there is no such file.
+    """
     if not isinstance(address, str | os.PathLike):
         raise InvalidType(expected("vocabulary_file", "a path or a URL", address))
     try:
@@ -287,6 +322,11 @@ def _lines(address: str | os.PathLike[str]) -> list[bytes]:
 
 
 def _is_integer(dtype: DTypeLike) -> bool:
+    """Return whether a dtype is of integers rather than of words.
+
+    Raises:
+        InvalidType: the dtype is of neither.
+    """
     try:
         kind = np.dtype(dtype).kind
     except TypeError as error:
@@ -297,15 +337,22 @@ def _is_integer(dtype: DTypeLike) -> bool:
 
 
 def _text(value: str | bytes | int) -> bytes:
+    """Return a word, or an integer in decimal, as bytes."""
     return value if isinstance(value, bytes) else str(value).encode()
 
 
 def _buckets(words: Sequence[bytes], number: int) -> IndexArray:
+    """Return the bucket of each word by its fingerprint, from 0 to `number` - 1, (n,) int64."""
     fingerprint = _fingerprint()
     return np.array([fingerprint(word) % number for word in words], np.int64)
 
 
 def _fingerprint() -> Any:
+    """Return FarmHash's function Fingerprint64.
+
+    Raises:
+        ImportError: the extra `columns` is not installed.
+    """
     try:
         from farmhash import fingerprint64  # noqa: PLC0415 an extra
     except ImportError as error:

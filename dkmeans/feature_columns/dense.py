@@ -1,6 +1,7 @@
-"""Dense columns: what a named column gives each row.
+"""Dense columns: each makes some numbers of a row from one named column.
 
-What is documented of those of the same names in `tf.feature_column` holds here.
+`layout` puts the numbers of several dense columns side by side. The columns give the numbers that
+the columns of the same names in `tf.feature_column` give.
 """
 
 from __future__ import annotations
@@ -21,50 +22,59 @@ from dkmeans.feature_columns.categorical import (
     IdentityColumn,
     VocabularyColumn,
 )
-from dkmeans.feature_columns.named import Named, check_key
+from dkmeans.feature_columns.named import NamedValues, check_key
 from dkmeans.state import FloatArray, IndexArray
 
 
 class DenseColumn(Protocol):
-    """What gives each row some numbers."""
+    """Column that makes `width` numbers of each row."""
 
     @property
     def name(self) -> str:
-        """What it is called: columns stand in the order of their names."""
+        """Name of the column. In a row, columns are in the order of their names."""
         ...
 
     @property
     def key(self) -> str:
-        """The column that it reads."""
+        """Name of the column to read."""
         ...
 
     @property
     def width(self) -> int:
-        """How many numbers it gives a row."""
+        """Number of values that the column makes of a row."""
         ...
 
     @property
     def input_width(self) -> int | None:
-        """How many values it reads of a row; None: as many as there are."""
+        """Number of values to read from a row; None: any number."""
         ...
 
     @property
     def dtype(self) -> DTypeLike:
-        """The dtype of the numbers, float32 or float64."""
+        """Dtype that the rows need: float64, or any other for float32."""
         ...
 
-    def rows(self, values: Named) -> FloatArray:
-        """The numbers, (n, width).
+    def rows(self, values: NamedValues) -> FloatArray:
+        """Return the numbers of some rows, (n, width).
 
         Raises:
-            ValueError: the values cannot be used; the text names a row and the key.
+            Invalid: a value cannot be used; the text names its row and the key.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NumericColumn:
-    """Numbers as they are, or normalised. See `numeric_column`."""
+    """Result of `numeric_column`: numbers, normalised by a function if there is one.
+
+    Attributes:
+        key: Name of the column to read.
+        shape: Shape of one row's values.
+        default_value: Numbers that replace missing values, one for each value of a row; None:
+            missing values are refused.
+        dtype: Dtype that the rows need: float64, or any other for float32.
+        normalizer_fn: Function of (n, *shape) arrays, or None.
+    """
 
     key: str
     shape: tuple[int, ...]
@@ -74,21 +84,26 @@ class NumericColumn:
 
     @property
     def name(self) -> str:
-        """See `DenseColumn`."""
+        """Name of the column."""
         return self.key
 
     @property
     def width(self) -> int:
-        """See `DenseColumn`."""
+        """Number of values that the column makes of a row."""
         return prod(self.shape)
 
     @property
     def input_width(self) -> int:
-        """See `DenseColumn`."""
+        """Number of values to read from a row."""
         return self.width
 
-    def rows(self, values: Named) -> FloatArray:
-        """See `DenseColumn`."""
+    def rows(self, values: NamedValues) -> FloatArray:
+        """Return the numbers of some rows, (n, width).
+
+        Raises:
+            InvalidType: the values are not numbers.
+            InvalidData: a number is not finite, or the function fails.
+        """
         numbers = values.numbers()
         if self.default_value is not None and numbers.dtype.kind == "f":
             numbers = np.where(np.isnan(numbers), np.array(self.default_value), numbers).astype(
@@ -100,113 +115,138 @@ class NumericColumn:
         return points
 
     def _normalized(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        """Return the numbers after the user's function, (n, width).
+
+        Raises:
+            InvalidData: the function fails, or returns another shape.
+        """
         if self.normalizer_fn is None:
             return numbers
-        # A copy: these may be the user's own, and a function may compute in place.
-        own = numbers.reshape(-1, *self.shape).copy()
+        # A copy: the numbers may be in the user's own array, and the function may work in place.
+        copied = numbers.reshape(-1, *self.shape).copy()
         try:
-            given = np.asarray(self.normalizer_fn(own))
-        except Exception as error:  # whatever it raises
+            result = np.asarray(self.normalizer_fn(copied))
+        except Exception as error:  # the user's function may raise anything
             what = f"{type(error).__name__}: {error}"
             raise InvalidData(f"normalizer_fn of {self.key!r} has failed: {what}") from error
-        if given.shape != (len(numbers), *self.shape):
+        if result.shape != (len(numbers), *self.shape):
             raise InvalidData(
                 f"normalizer_fn of {self.key!r} must return the shape that it is given, "
-                f"{(len(numbers), *self.shape)}, got {given.shape}"
+                f"{(len(numbers), *self.shape)}, got {result.shape}"
             )
-        return given.reshape(numbers.shape)
+        return result.reshape(numbers.shape)
 
     def _points(self, numbers: NDArray[Any], name: str) -> FloatArray:
+        """Return the numbers as float64 or float32, as the column's dtype needs."""
         if self.dtype == np.float64:
             return numbers.astype(np.float64)
-        # A number beyond float32 becomes an infinity, and is refused as one.
+        # A number too large for float32 becomes infinite; `rows` refuses infinite numbers.
         with np.errstate(over="ignore"):
             return as_points(numbers, name).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
 class BucketizedColumn:
-    """Numbers as indicators of intervals. See `bucketized_column`."""
+    """Result of `bucketized_column`: for each number, 1 at its interval and 0 elsewhere.
+
+    Attributes:
+        source_column: The numeric column to read.
+        boundaries: First numbers of the intervals, ascending. The lowest interval has none.
+    """
 
     source_column: NumericColumn
     boundaries: tuple[float, ...]
 
     @property
     def name(self) -> str:
-        """See `DenseColumn`."""
+        """Name of the column."""
         return f"{self.source_column.name}_bucketized"
 
     @property
     def key(self) -> str:
-        """See `DenseColumn`."""
+        """Name of the column to read."""
         return self.source_column.key
 
     @property
     def width(self) -> int:
-        """See `DenseColumn`."""
+        """Number of values that the column makes of a row."""
         return self.source_column.width * (len(self.boundaries) + 1)
 
     @property
     def input_width(self) -> int:
-        """See `DenseColumn`."""
+        """Number of values to read from a row."""
         return self.source_column.width
 
     @property
     def dtype(self) -> DTypeLike:
-        """See `DenseColumn`."""
+        """Dtype that the rows need."""
         return np.float32
 
-    def rows(self, values: Named) -> FloatArray:
-        """See `DenseColumn`."""
+    def rows(self, values: NamedValues) -> FloatArray:
+        """Return the indicators of some rows, (n, width) float32.
+
+        Raises:
+            Invalid: as `NumericColumn.rows` does.
+        """
         points = self.source_column.rows(values)
-        # In the dtype of the numbers: 0.7 is on the border of its bucket in float32 too.
+        # Boundaries are rounded to the dtype of the numbers. Otherwise 0.7 in float32 would be
+        # below the boundary 0.7.
         buckets = np.searchsorted(np.array(self.boundaries, points.dtype), points, side="right")
-        places = np.arange(points.shape[1]) * (len(self.boundaries) + 1) + buckets
-        return _counted(places.astype(np.int64), self.width)
+        ids = np.arange(points.shape[1]) * (len(self.boundaries) + 1) + buckets
+        return _counts(ids.astype(np.int64), self.width)
 
 
 @dataclass(frozen=True, slots=True)
 class IndicatorColumn:
-    """How often each bucket of a categorical column occurs. See `indicator_column`."""
+    """Result of `indicator_column`: the number of values of a row in each bucket.
+
+    Attributes:
+        categorical_column: The column that gives each value a bucket.
+    """
 
     categorical_column: CategoricalColumn
 
     @property
     def name(self) -> str:
-        """See `DenseColumn`."""
+        """Name of the column."""
         return f"{self.key}_indicator"
 
     @property
     def key(self) -> str:
-        """See `DenseColumn`."""
+        """Name of the column to read."""
         return self.categorical_column.key
 
     @property
     def width(self) -> int:
-        """See `DenseColumn`."""
+        """Number of values that the column makes of a row."""
         return self.categorical_column.num_buckets
 
     @property
     def input_width(self) -> None:
-        """See `DenseColumn`."""
+        """None: a row may have any number of values."""
         return None
 
     @property
     def dtype(self) -> DTypeLike:
-        """See `DenseColumn`."""
+        """Dtype that the rows need."""
         return np.float32
 
-    def rows(self, values: Named) -> FloatArray:
-        """See `DenseColumn`."""
-        return _counted(self.categorical_column.ids(values), self.width)
+    def rows(self, values: NamedValues) -> FloatArray:
+        """Return the counts of some rows, (n, width) float32.
+
+        Raises:
+            Invalid: a value cannot be used.
+        """
+        return _counts(self.categorical_column.ids(values), self.width)
 
 
-def _counted(ids: IndexArray, width: int) -> FloatArray:
-    """How often each id occurs in each row; negative ones are none."""
+def _counts(ids: IndexArray, width: int) -> FloatArray:
+    """Return how often each id occurs in each row, (n, width); negative ids are not counted."""
     counts = np.zeros((len(ids), width), np.float32)
-    for place in ids.T:
-        rows = np.flatnonzero(place >= 0)
-        counts[rows, place[rows]] += 1
+    # Column by column: within one column no row occurs twice, so `+=` misses no id.
+    for column in ids.T:
+        rows = np.flatnonzero(column >= 0)
+        counts[rows, column[rows]] += 1
     return counts
 
 
@@ -217,41 +257,44 @@ def numeric_column(
     dtype: DTypeLike = np.float32,
     normalizer_fn: Callable[[NDArray[Any]], ArrayLike] | None = None,
 ) -> NumericColumn:
-    """Numbers, as they are or normalised.
+    """Return a column of numbers, normalised by a function if one is given.
 
     Args:
-        key: The column to read.
-        shape: Of each row's values; an integer is the length of a vector.
-        default_value: What a missing value, NaN or a null, is taken for: one number, or one for
-            each place of `shape`. None: missing values are refused.
-        dtype: float64 makes rows of float64; every other real dtype makes float32.
-        normalizer_fn: Of a NumPy array of some rows' values, (n, *shape); returns as many. It is
-            called on some rows at a time, so a row's result must not depend on the others.
+        key: Name of the column to read.
+        shape: Shape of one row's values; an integer is the length of a vector.
+        default_value: Number that replaces missing values (NaN and nulls), or an array of them of
+            shape `shape`. None: missing values are refused.
+        dtype: float64 makes float64 rows; every other real dtype makes float32 rows.
+        normalizer_fn: Function of the values of some rows, a NumPy array (n, *shape), that returns
+            an array of the same shape. It is called with some rows at a time, so the result of a
+            row must not depend on other rows.
 
     Raises:
-        ValueError: an argument's value is not one of those it must be; TypeError: an argument is
-            not of the type it must be.
+        ValueError: an argument has a wrong value.
+        TypeError: an argument has the wrong type.
     """
     check_key(key)
-    kind = _real_dtype(dtype)
+    real = _real_dtype(dtype)
     sizes = _shape(shape)
     if normalizer_fn is not None and not callable(normalizer_fn):
         raise InvalidType(expected("normalizer_fn", "a function or None", normalizer_fn))
-    return NumericColumn(key, sizes, _default(default_value, sizes), kind, normalizer_fn)
+    return NumericColumn(key, sizes, _default(default_value, sizes), real, normalizer_fn)
 
 
 def bucketized_column(
     source_column: NumericColumn, boundaries: Sequence[float]
 ) -> BucketizedColumn:
-    """Numbers as indicators of the intervals they are in.
+    """Return a column that makes of each number 1 for its interval and 0 for all others.
 
     Args:
-        source_column: A numeric column, of one dimension.
-        boundaries: Ascending. Each begins an interval: [0, 1] makes (-inf, 0), [0, 1), [1, inf).
+        source_column: A numeric column of one dimension.
+        boundaries: Ascending numbers. Each begins an interval: [0, 1] makes (-inf, 0), [0, 1) and
+            [1, inf).
 
     Raises:
-        ValueError: the boundaries do not ascend, are not finite or are none, or the source has
-            more dimensions; TypeError: an argument is not of the type it must be.
+        ValueError: there are no boundaries, they are not ascending or not finite, or the source
+            column has more dimensions.
+        TypeError: an argument has the wrong type.
     """
     if not isinstance(source_column, NumericColumn):
         raise InvalidType(expected("source_column", "a numeric_column", source_column))
@@ -270,13 +313,13 @@ def bucketized_column(
 
 
 def indicator_column(categorical_column: CategoricalColumn) -> IndicatorColumn:
-    """How often each bucket of a categorical column occurs in a row: 0 or 1 for one value.
+    """Return a column with the number of a row's values in each bucket: 0 or 1 for one value.
 
     Args:
-        categorical_column: What the functions `categorical_column_with_...` return.
+        categorical_column: Result of one of the functions `categorical_column_with_...`.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: the argument is something else.
     """
     if not isinstance(categorical_column, IdentityColumn | VocabularyColumn | HashedColumn):
         must = "a categorical_column_with_..."
@@ -285,16 +328,26 @@ def indicator_column(categorical_column: CategoricalColumn) -> IndicatorColumn:
 
 
 def _real_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return a dtype if it is of real numbers.
+
+    Raises:
+        InvalidType: the dtype is another.
+    """
     try:
-        kind = np.dtype(dtype)
+        real = np.dtype(dtype)
     except TypeError:
-        kind = np.dtype(object)
-    if kind.kind not in "fiu":
+        real = np.dtype(object)
+    if real.kind not in "fiu":
         raise InvalidType(expected("dtype", "a real dtype", dtype))
-    return kind
+    return real
 
 
 def _shape(shape: int | Iterable[int]) -> tuple[int, ...]:
+    """Return a shape as a tuple of sizes.
+
+    Raises:
+        Invalid: a size is below 1 or no integer, or there is none.
+    """
     sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
     for size in sizes:
         check_integer("shape", size, 1)
@@ -304,6 +357,12 @@ def _shape(shape: int | Iterable[int]) -> tuple[int, ...]:
 
 
 def _default(value: Any, shape: tuple[int, ...]) -> tuple[float, ...] | None:
+    """Return the default of each value of a row, flattened; None if there is no default.
+
+    Raises:
+        InvalidType: the default is not of numbers.
+        Invalid: a number is not finite, or the shape is another.
+    """
     if value is None:
         return None
     try:

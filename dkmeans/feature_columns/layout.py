@@ -1,4 +1,9 @@
-"""The layout of rows that are made of feature columns, and the view that makes them."""
+"""Layout of rows that are made of feature columns, and the source that makes these rows.
+
+`input_fn` calls this module. Each named column of the input is a source of its own. `FeatureRows`
+is a source that reads some named columns and makes the rows when they are read, on a worker. All
+other code sees rows of numbers (docs/decisions/012).
+"""
 
 from __future__ import annotations
 
@@ -23,20 +28,20 @@ from dkmeans.feature_columns.dense import (
     IndicatorColumn,
     NumericColumn,
 )
-from dkmeans.feature_columns.named import Named
+from dkmeans.feature_columns.named import NamedValues
 from dkmeans.state import FloatArray
 
-# A chunk holds eight such rows. Rows are dense here: wider ones would be zeros for the most part.
+# A chunk holds eight rows of this size. Rows are dense, and larger ones would be mostly zeros.
 LARGEST_ROW_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """Dense columns in the order of their names: what a row is made of.
+    """Dense columns of a row.
 
     Attributes:
-        columns: The columns.
-        digest: Tells layouts apart, wherever they are.
+        columns: The columns in the order of their names.
+        digest: Hash of the columns. It identifies the layout in other processes too.
     """
 
     columns: tuple[DenseColumn, ...] = field(repr=False)
@@ -44,11 +49,12 @@ class Layout:
 
     @classmethod
     def of(cls, feature_columns: Iterable[Any]) -> Layout:
-        """The layout of some feature columns, in any order.
+        """Return the layout of feature columns given in any order.
 
         Raises:
-            TypeError: they are none, or categorical; ValueError: there are none, two have one
-                name, or rows would be larger than `LARGEST_ROW_BYTES`.
+            InvalidType: the argument is not a list of dense columns.
+            Invalid: the list is empty, two columns have the same name, or rows would be larger
+                than `LARGEST_ROW_BYTES`.
         """
         columns = tuple(sorted(_dense(feature_columns), key=lambda column: column.name))
         if not columns:
@@ -63,40 +69,48 @@ class Layout:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What is read, each once."""
+        """Names of the columns to read, each once."""
         return tuple(dict.fromkeys(column.key for column in self.columns))
 
     @property
     def width(self) -> int:
-        """How many numbers a row has."""
+        """Number of values in a row."""
         return sum(column.width for column in self.columns)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """float64 where that of any column is."""
+        """Dtype of the rows: float64 if any column needs float64, else float32."""
         wide = any(np.dtype(column.dtype) == np.float64 for column in self.columns)
         return np.dtype(np.float64 if wide else np.float32)
 
     @property
     def row_bytes(self) -> int:
-        """How large a row is."""
+        """Size of a row in bytes."""
         return self.width * self.dtype.itemsize
 
-    def rows(self, values: Mapping[str, Named]) -> FloatArray:
-        """The rows that named values make, (n, width).
+    def rows(self, values: Mapping[str, NamedValues]) -> FloatArray:
+        """Return the rows that are made of some named values, (n, width).
+
+        Args:
+            values: Values of the same rows for each of `keys`.
 
         Raises:
-            ValueError: some cannot be used; the text names the row and the key.
+            Invalid: a value cannot be used; the text names its row and the key.
         """
         return np.hstack(
             [column.rows(values[column.key]) for column in self.columns], dtype=self.dtype
         )
 
-    def check_width(self, key: str, width: int, name: str) -> None:
-        """Refuse values that are not as many in a row as a column reads.
+    def check_value_width(self, key: str, width: int, name: str) -> None:
+        """Refuse a named column whose number of values in a row is not that of a feature column.
+
+        Args:
+            key: Name of the column.
+            width: Number of values in a row.
+            name: Name of the values, for the message.
 
         Raises:
-            InvalidData: they are fewer or more.
+            InvalidData: there are fewer or more values than a feature column reads.
         """
         for column in self.columns:
             if column.key == key and column.input_width not in (None, width):
@@ -106,23 +120,28 @@ class Layout:
                 )
 
     def check_keys(self, keys: Iterable[str], name: str) -> None:
-        """Refuse what lacks a key.
+        """Refuse input that does not have each column of the layout exactly once.
+
+        Args:
+            keys: Names of the input's columns.
+            name: Name of the input, for the message.
 
         Raises:
-            Invalid: it does; the text names it.
+            Invalid: a column is missing or occurs twice; the text names the column.
         """
-        found = list(keys)
-        twice = [key for key in self.keys if found.count(key) > 1]
+        present = list(keys)
+        twice = [key for key in self.keys if present.count(key) > 1]
         if twice:
             raise Invalid(f"{name} must have each column once, got {twice[0]!r} twice")
-        missing = [key for key in self.keys if key not in found]
+        missing = [key for key in self.keys if key not in present]
         if missing:
             raise Invalid(
                 f"{name} must have the columns that feature_columns read; "
-                f"{', '.join(map(repr, missing))} is not among {', '.join(map(repr, found))}"
+                f"{', '.join(map(repr, missing))} is not among {', '.join(map(repr, present))}"
             )
 
     def _refuse_large_rows(self) -> None:
+        """Refuse a layout whose rows are larger than `LARGEST_ROW_BYTES`."""
         if self.row_bytes <= LARGEST_ROW_BYTES:
             return
         largest = max(self.columns, key=lambda column: column.width)
@@ -135,9 +154,14 @@ class Layout:
 
 
 def _pickled(column: DenseColumn) -> bytes:
+    """Return a column as bytes.
+
+    Raises:
+        InvalidType: the column's function cannot be pickled.
+    """
     try:
         pickled: bytes = cloudpickle.dumps(column)
-    except Exception as error:  # whatever a function's own values raise
+    except Exception as error:  # objects that the user's function refers to may raise anything
         raise InvalidType(
             f"normalizer_fn of {column.key!r} must be a function that can be pickled, as workers "
             f"call it: {error}"
@@ -146,6 +170,11 @@ def _pickled(column: DenseColumn) -> bytes:
 
 
 def _dense(feature_columns: Any) -> Iterable[DenseColumn]:
+    """Return the dense columns in an argument, which may be a single one.
+
+    Raises:
+        InvalidType: the argument is not a list of dense columns.
+    """
     dense = NumericColumn | BucketizedColumn | IndicatorColumn
     if isinstance(feature_columns, dense):
         return [feature_columns]
@@ -165,12 +194,14 @@ def _dense(feature_columns: Any) -> Iterable[DenseColumn]:
 
 @dataclass(frozen=True, slots=True)
 class FeatureRows:
-    """Rows made of named columns, each of which is a source: the rows from number `first` on.
+    """Source of rows that are made of named columns.
 
     Attributes:
-        parts: The columns, in the order of the layout's keys.
-        table: Tells the columns from others where they are in memory and will be gone over again;
-            None: they tell themselves, or will not be.
+        parts: The same rows of each named column, in the order of the layout's keys.
+        layout: Layout of the rows.
+        first: Number of the first row.
+        table: Unique name of the columns for the cache, if they are in memory and are read in
+            every iteration. None: the columns have keys of their own, or are read once.
     """
 
     parts: tuple[Chunk, ...]
@@ -180,27 +211,27 @@ class FeatureRows:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Name for messages."""
         return " + ".join(dict.fromkeys(part.source.name for part in self.parts))
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Number of rows."""
         return self.parts[0].rows
 
     @property
     def width(self) -> int:
-        """How many columns it has."""
+        """Number of columns."""
         return self.layout.width
 
     @property
     def dtype(self) -> DTypeLike:
-        """That of the layout."""
+        """Dtype of the layout."""
         return self.layout.dtype
 
     @property
     def chunk_rows(self) -> int | None:
-        """As many as make chunks of the usual size, or fewer where the columns' are smaller."""
+        """Number of rows in a chunk of the usual size; fewer if a column has smaller chunks."""
         sizes = [part.source.chunk_rows for part in self.parts]
         most = rows_per_chunk(self.layout.row_bytes)
         if most < self.rows:
@@ -209,7 +240,10 @@ class FeatureRows:
 
     @property
     def key(self) -> Hashable | None:
-        """The columns', where they all have one, and the layout's: words are not read twice."""
+        """Keys of the columns and of the layout; None if a column has no key.
+
+        With a key, the rows are cached, and words are looked up once and not in every iteration.
+        """
         if self.table is not None:
             return self.layout.digest, self.table, self.first
         keys = tuple((part.source.key, part.start, part.stop) for part in self.parts)
@@ -217,26 +251,31 @@ class FeatureRows:
 
     @property
     def is_repeatable(self) -> bool:
-        """What failed is asked of the columns again, each by itself."""
+        """False: the columns retry their own reads, and the rest is the user's code."""
         return False
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows."""
+        """Return these rows, (stop - start, width)."""
         pieces = [part.cut(start - self.first, stop - self.first) for part in self.parts]
         return self.layout.rows(
             {
-                key: Named(_values(piece), key, piece.source.name, start)
+                key: NamedValues(_values(piece), key, piece.source.name, start)
                 for key, piece in zip(self.layout.keys, pieces, strict=True)
             }
         )
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
-        parts = (replace(p, source=p.source.with_leaves(change)) for p in self.parts)
+        """Return this source with each leaf source that the columns read from changed."""
+        parts = (replace(part, source=part.source.with_leaves(change)) for part in self.parts)
         return replace(self, parts=tuple(parts))
 
 
 def _values(chunk: Chunk) -> Any:
+    """Return the values of one named column, (n, w).
+
+    Raises:
+        InvalidData: the source returned another shape.
+    """
     values, name = as_array(chunk.values(), chunk.source.name), chunk.source.name
     if values.shape != (chunk.rows, chunk.source.width):
         raise InvalidData(
@@ -247,10 +286,11 @@ def _values(chunk: Chunk) -> Any:
 
 
 def of_named(layout: Layout, batch: Batch) -> Batch:
-    """The rows that a layout makes of stored ones whose columns have names.
+    """Return a batch of rows made of the named columns in a batch of stored rows.
 
     Raises:
-        InvalidType: the columns have none; Invalid: one is missing.
+        InvalidType: the columns have no names.
+        Invalid: a column is missing, or has a wrong number of values in a row.
     """
     return Batch(tuple(_of_part(layout, part) for part in batch.parts))
 
@@ -265,6 +305,6 @@ def _of_part(layout: Layout, part: Part) -> Chunk:
     layout.check_keys(source.columns, source.name)
     columns = [source.column(key) for key in layout.keys]
     for key, column in zip(layout.keys, columns, strict=True):
-        layout.check_width(key, column.width, f"{key!r} of {source.name}")
+        layout.check_value_width(key, column.width, f"{key!r} of {source.name}")
     parts = tuple(Chunk(column, column.first, column.first + column.rows) for column in columns)
     return Chunk(FeatureRows(parts, layout, source.first), part.start, part.stop)
