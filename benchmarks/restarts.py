@@ -1,7 +1,7 @@
-"""Several starts over shared reads against as many separate fits; and what relocation costs.
+"""Time several starts over shared reads, and the relocation of empty clusters.
 
-Prints Markdown tables: seconds per iteration over stored rows that are not kept, and over rows in
-memory. See benchmarks/README.md.
+Prints two Markdown tables of seconds per iteration: starts over stored rows that are not cached,
+compared with separate fits, and relocation over rows in memory. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ ROWS, COLUMNS, STARTS, ROUNDS = 4_000_000, 64, 8, 5
 
 
 def seconds(batch: Batch, states: list[TrainState], policy: str = "keep") -> float:
-    """How long an iteration of these states takes: the median of a few, after one."""
+    """Return the median time of an iteration of these states; the first one is not counted."""
     rules = Rules(Distance.SQUARED_EUCLIDEAN, Schedule.full_batch(), EmptyClusters(policy))
-    taken = []
+    times = []
     with Threads() as threads:
         for _ in range(ROUNDS + 1):
             began = time.perf_counter()
             list(iterate(states, [batch], rules, threads))
-            taken.append(time.perf_counter() - began)
-    return statistics.median(taken[1:])
+            times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
 
 
 def states_of(rows: np.ndarray, k: int, number: int) -> list[TrainState]:
+    """Return as many states, each with k rows drawn as first centers."""
     rng = np.random.default_rng(1)
     drawn = (rows[rng.choice(len(rows), k, replace=False)] for _ in range(number))
     return [TrainState(centers, np.zeros(k, np.int64)) for centers in drawn]
@@ -59,12 +60,12 @@ def main() -> None:
             together = seconds(stored, states_of(rows, k, STARTS))
             print(f"| {k} | {alone:.2f} | {together:.2f} | {STARTS * alone:.2f} |")
     print("\n| k | keep, s | relocate, s |\n| --- | --- | --- |")
-    (kept,) = Dataset.from_array(rows[: ROWS // 4]).batches()
+    (in_memory,) = Dataset.from_array(rows[: ROWS // 4]).batches()
     for k in (8, 256, 1000):
-        plain, moving = (
-            seconds(kept, states_of(rows, k, 1), policy) for policy in ("keep", "relocate")
+        keep, relocate = (
+            seconds(in_memory, states_of(rows, k, 1), policy) for policy in ("keep", "relocate")
         )
-        print(f"| {k} | {plain:.3f} | {moving:.3f} |")
+        print(f"| {k} | {keep:.3f} | {relocate:.3f} |")
 
 
 if __name__ == "__main__":

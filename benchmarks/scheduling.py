@@ -1,8 +1,9 @@
-"""What an iteration costs beside the computing: chunks of one row, a function that does nothing.
+"""Time what an iteration costs beside the computation.
 
-Prints Markdown tables: milliseconds by the number of chunks; a petabyte's million chunks on many
-workers; memory over a thousand iterations; and real iterations of two worker processes beside those
-of two threads. See benchmarks/README.md.
+The chunks have one row each, and the function that is mapped over them does nothing. Prints
+Markdown tables: the time by the number of chunks; a million chunks, as a petabyte has, on many
+workers; memory during a thousand iterations; and real iterations on two worker processes, compared
+with two threads. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from dkmeans.executors import Dask, Threads
 from dkmeans.executors.runs import plan
 from dkmeans.lloyd import accumulate
 
+# Sent to the workers in each iteration, as large as real centers.
 VALUE = Centers(np.zeros((1000, 64), np.float32), Distance.SQUARED_EUCLIDEAN)
 
 
 @dataclass(frozen=True)
 class Blank:
-    """So many chunks of one row, which nobody reads."""
+    """A source of chunks of one row that no task reads."""
 
     rows: int
     name: str = "blank"
@@ -43,15 +45,16 @@ class Blank:
     is_repeatable: bool = False
 
     def read(self, start: int, stop: int) -> Any:
-        """Rows of zeros."""
+        """Return rows of zeros."""
         return np.zeros((stop - start, 1), np.float32)
 
     def with_leaves(self, change: Any) -> Any:
-        """See `dkmeans.data.chunks.Source`."""
+        """Return the changed source."""
         return change(self)
 
 
-def nothing(chunk: Chunk, value: Any) -> int:
+def count_one(chunk: Chunk, value: Any) -> int:
+    """Return 1, so that the sum over all chunks is their number."""
     return 1
 
 
@@ -60,17 +63,18 @@ def batch_of(chunks: int) -> Batch:
 
 
 def iterations(executor: Dask, chunks: int, count: int) -> list[float]:
-    """How long each of some iterations takes."""
+    """Return the seconds that each iteration takes."""
     batch, times = batch_of(chunks), []
     for _ in range(count):
         began = time.perf_counter()
-        (done,) = executor.map_reduce(nothing, [batch], VALUE)
+        (counted,) = executor.map_reduce(count_one, [batch], VALUE)
         times.append(time.perf_counter() - began)
-        assert done == chunks
+        assert counted == chunks
     return times
 
 
 def by_chunks() -> None:
+    """Print the time of an iteration by the number of chunks."""
     print("| chunks | ms per iteration |\n| --- | --- |")
     with cluster(2) as workers, Client(workers) as client, Dask(client) as executor:
         for chunks in (100, 1000, 10_000, 100_000, 1_000_000):
@@ -79,12 +83,12 @@ def by_chunks() -> None:
 
 
 def petabyte(workers: int) -> None:
-    """Driver, scheduler and workers in one process, which is measured as a whole."""
+    """Print time and memory of a million chunks; driver, scheduler and workers are one process."""
     with (
         LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None
-        ) as simulated,
-        Client(simulated) as client,
+        ) as in_process,
+        Client(in_process) as client,
         Dask(client) as executor,
     ):
         batch = batch_of(1_000_000)
@@ -102,7 +106,7 @@ def petabyte(workers: int) -> None:
 
 
 def soak(count: int) -> None:
-    """Memory over many iterations, seen from outside."""
+    """Print the memory of driver and workers during many iterations."""
     print("| iterations | driver and scheduler, MB | workers, MB |\n| --- | --- | --- |")
     with cluster(2) as workers, Client(workers) as client, Dask(client) as executor:
         processes = [psutil.Process(pid) for pid in client.run(_pid).values()]
@@ -110,12 +114,12 @@ def soak(count: int) -> None:
             if done:
                 iterations(executor, 10_000, count // 10)
             sizes = [f"{each.memory_info().rss / 1e6:.0f}" for each in processes]
-            own = psutil.Process().memory_info().rss / 1e6
-            print(f"| {done:,} | {own:.0f} | {', '.join(sizes)} |", flush=True)
+            driver_mb = psutil.Process().memory_info().rss / 1e6
+            print(f"| {done:,} | {driver_mb:.0f} | {', '.join(sizes)} |", flush=True)
 
 
 def processes() -> None:
-    """The same rows in memory, in 64 chunks: what two processes take longer than two threads."""
+    """Print the time of real iterations on two processes and on two threads, rows in 64 chunks."""
     print("| rows | threads, ms | processes, ms | ratio |\n| --- | --- | --- | --- |")
     random = np.random.default_rng(0)
     for rows in (1_000_000, 2_000_000, 4_000_000):
@@ -139,7 +143,7 @@ def processes() -> None:
 
 
 def lloyd(executor: Dask | Threads, batch: Batch, centers: Centers) -> float:
-    """The median of some iterations."""
+    """Return the median time of ten iterations, after two that are not counted."""
     times = []
     for _ in range(12):
         began = time.perf_counter()
@@ -149,6 +153,7 @@ def lloyd(executor: Dask | Threads, batch: Batch, centers: Centers) -> float:
 
 
 def cluster(workers: int) -> LocalCluster:
+    """Return a cluster of worker processes of one thread."""
     return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
 
 

@@ -1,9 +1,9 @@
-"""Rows larger than the memory of all workers: how fast they pass, and how much memory that takes.
+"""Time training on rows that are larger than the memory of all workers.
 
-Writes a Zarr array, reads it with Zarr alone in two processes, and then trains on it with two
-workers of little memory; both in turn, and both from the page cache as far as it goes, or, with
-`--disk`, from the disk: the cache is emptied of the rows all the while. The workers' memory is
-looked at from outside. Prints what it found; see benchmarks/README.md.
+Writes a Zarr array. Then, by turns, two processes read the array with Zarr alone, and two workers
+of little memory train on it. Rows come from the page cache as far as it holds them. With `--disk`
+they come from the disk: a thread removes them from the page cache all the time. Prints the
+throughput of both and the peak memory of a worker; see benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ import zarr
 from zarr.codecs import BloscCodec
 
 COLUMNS, CHUNK_ROWS = 64, 65_536
+_SAMPLE_SECONDS = 0.05
+# Seconds between two removals of the rows from the page cache.
+_EMPTY_SECONDS = 0.2
 CODECS = {"none": None, "lz4": BloscCodec(cname="lz4", shuffle="shuffle")}
 
 
 def write_rows(path: str, gigabytes: float, codec: str) -> None:
-    """Rows in chunks of 16.8 MB, each another."""
+    """Write rows in chunks of 16.8 MB that all differ."""
     chunks = round(gigabytes * 1e9 / (4 * COLUMNS * CHUNK_ROWS))
     shape = (chunks * CHUNK_ROWS, COLUMNS)
     array = zarr.create_array(
@@ -45,7 +48,7 @@ def write_rows(path: str, gigabytes: float, codec: str) -> None:
 
 
 def read_rows(path: str, first: int, step: int) -> int:
-    """Read every so manieth chunk and nothing else."""
+    """Read every `step`-th chunk, from number `first` on; return the size of the array in bytes."""
     array = zarr.open_array(path, mode="r")
     for start in range(first * CHUNK_ROWS, array.shape[0], step * CHUNK_ROWS):
         array[start : start + CHUNK_ROWS]
@@ -53,16 +56,16 @@ def read_rows(path: str, first: int, step: int) -> int:
 
 
 def plain_speed(path: str) -> float:
-    """Bytes a second that two processes read with Zarr."""
+    """Return the bytes per second that two processes read with Zarr alone."""
     with get_context("spawn").Pool(2) as pool:
-        pool.starmap(len, [("",), ("",)])  # both are there
+        pool.starmap(len, [("",), ("",)])  # start both processes before the clock
         began = time.perf_counter()
         size = pool.starmap(read_rows, [(path, 0, 2), (path, 1, 2)], chunksize=1)[0]
         return size / (time.perf_counter() - began)
 
 
 def training_speed(path: str, clusters: int, steps: int) -> tuple[float, float]:
-    """Bytes a second of the later steps, and the most memory that a worker took."""
+    """Return the bytes per second of all steps but the first, and the peak memory of a worker."""
     size = zarr.open_array(path, mode="r").nbytes
     with tempfile.TemporaryDirectory() as model_dir:
         command = [
@@ -86,7 +89,7 @@ def training_speed(path: str, clusters: int, steps: int) -> tuple[float, float]:
 
 
 class Peak(threading.Thread):
-    """The most memory that a worker process takes, looked at twenty times a second."""
+    """Peak memory of the largest child process, sampled until the parent process ends."""
 
     def __init__(self, pid: int) -> None:
         super().__init__()
@@ -94,23 +97,23 @@ class Peak(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """See `threading.Thread`."""
+        """Sample the memory of all child processes."""
         while self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE:
             for child in self._process.children(recursive=True):
                 try:
                     self.bytes = max(self.bytes, child.memory_info().rss)
                 except psutil.Error:
                     continue
-            time.sleep(0.05)
+            time.sleep(_SAMPLE_SECONDS)
 
 
 @contextmanager
 def uncached(path: str) -> Iterator[None]:
-    """Have the system forget the files below a path, again and again."""
+    """Remove the files below a path from the page cache again and again."""
     done = threading.Event()
 
     def empty() -> None:
-        while not done.wait(0.2):
+        while not done.wait(_EMPTY_SECONDS):
             for file in filter(Path.is_file, Path(path).rglob("*")):
                 number = os.open(file, os.O_RDONLY)
                 os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -144,9 +147,9 @@ def main() -> None:
                 for _ in range(arguments.repeats)
             ]
     plain, training, peak = (statistics.median(each) for each in zip(*speeds, strict=True))
-    ratio = statistics.median(mine / theirs for theirs, mine, _ in speeds)
-    told = {"Zarr alone": plain, "dkmeans": training, "peak of a worker": peak}
-    print(json.dumps({name: round(value / 1e9, 3) for name, value in told.items()}), end=" ")
+    ratio = statistics.median(trained / read for read, trained, _ in speeds)
+    results = {"Zarr alone": plain, "dkmeans": training, "peak of a worker": peak}
+    print(json.dumps({name: round(value / 1e9, 3) for name, value in results.items()}), end=" ")
     print(f"GB/s and GB; ratio {ratio:.2f}; codec {arguments.codec}, k = {arguments.clusters}")
 
 
