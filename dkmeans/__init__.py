@@ -1,4 +1,13 @@
-"""k-means for data that does not fit on one machine, on Dask."""
+"""k-means for data that does not fit on one machine, on Dask.
+
+`KMeans` has the methods and arguments of TensorFlow's estimator
+`tf.compat.v1.estimator.experimental.KMeans`. Other public names are in `dkmeans.hooks`,
+`dkmeans.feature_columns` and `dkmeans.exports`.
+
+    model = dkmeans.KMeans(num_clusters=8, model_dir="model", use_mini_batch=False)
+    model.train(lambda: dkmeans.Dataset.from_zarr("rows.zarr"), steps=10)
+    centers = model.cluster_centers()
+"""
 
 from dkmeans.config import RunConfig
 from dkmeans.data.dataset import Dataset, limit_epochs

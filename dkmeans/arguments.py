@@ -1,4 +1,8 @@
-"""The estimator's arguments: what each must be, and what is said when it is not."""
+"""Checks of the estimator's arguments.
+
+`estimator` calls one function for each argument or group of arguments. Each function refuses values
+that cannot be used, with a message that has the argument's name, the rule and the value.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,11 @@ InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.Ar
 
 
 def check_steps(name: str, value: object) -> None:
-    """Refuse a number of steps that is not above zero; None passes.
+    """Refuse a number of steps that is not above zero. None is accepted.
 
     Raises:
-        InvalidType: it is no integer; Invalid: it is not above zero.
+        InvalidType: it is not an integer.
+        Invalid: it is not above zero.
     """
     if value is None:
         return
@@ -32,10 +37,14 @@ def check_steps(name: str, value: object) -> None:
 
 
 def check_initial_clusters(given: InitialClusters) -> Any:
-    """The documented kinds of initial centers, checked; arrays as a copy of float32 or float64.
+    """Check the argument `initial_clusters`, and return it.
+
+    Returns:
+        A name or a function as it is; an array as a copy, (k, d), float32 or float64.
 
     Raises:
-        ValueError: another name, or an array that is not 2-D or not finite; TypeError: no numbers.
+        Invalid: the name is unknown, or the array is empty, not 2-D or not finite.
+        InvalidType: the array does not hold real numbers.
     """
     if isinstance(given, str):
         if given not in NAMES:
@@ -53,10 +62,11 @@ def check_initial_clusters(given: InitialClusters) -> Any:
 
 
 def check_restarts(number: object, source: object) -> None:
-    """Refuse a number of restarts below one, or above where the first centers are given.
+    """Refuse a number of restarts below one, or above one if `source` is an array of centers.
 
     Raises:
-        InvalidType: it is no integer; Invalid: it cannot be used.
+        InvalidType: it is not an integer.
+        Invalid: it is too small or too large.
     """
     check_integer("num_restarts", number, 1)
     if isinstance(source, np.ndarray) and number != 1:
@@ -65,10 +75,11 @@ def check_restarts(number: object, source: object) -> None:
 
 
 def check_rounds(oversampling: float, rounds: int, rows: int | None) -> None:
-    """Refuse what k-means|| cannot go by.
+    """Refuse parameters of k-means|| that are not above zero. None is accepted for `rows`.
 
     Raises:
-        Invalid: a number is not above zero; InvalidType: one is no number.
+        InvalidType: a value is not a number, or not an integer where one is needed.
+        Invalid: a number is not above zero, or `oversampling` is not finite.
     """
     must = "a finite number above zero"
     if isinstance(oversampling, bool) or not isinstance(oversampling, float | int | np.number):
@@ -83,15 +94,20 @@ def check_rounds(oversampling: float, rounds: int, rows: int | None) -> None:
 def choose_model_dir(
     given: str | os.PathLike[str] | None, configured: str | os.PathLike[str] | None
 ) -> str:
-    """The one model directory that an argument and a configuration name, or a new temporary one.
+    """Return the model directory of the argument or of the configuration.
+
+    If neither is given, a temporary directory is created.
 
     Raises:
-        Invalid: they name two; InvalidType: one is no path.
+        Invalid: both are given and differ.
+        InvalidType: one is not a path.
     """
     for directory in (given, configured):
         if directory is not None and not isinstance(directory, str | os.PathLike):
             raise InvalidType(expected("model_dir", "a path, a URL or None", directory))
-    own, config = (os.fspath(d) if d else "" for d in (given, configured))
-    if own and config and own != config:
-        raise Invalid(f"model_dir and config.model_dir must be equal, got {own!r} and {config!r}")
-    return own or config or tempfile.mkdtemp(prefix="dkmeans-")
+    argument, config = (os.fspath(d) if d else "" for d in (given, configured))
+    if argument and config and argument != config:
+        raise Invalid(
+            f"model_dir and config.model_dir must be equal, got {argument!r} and {config!r}"
+        )
+    return argument or config or tempfile.mkdtemp(prefix="dkmeans-")

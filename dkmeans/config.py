@@ -1,4 +1,9 @@
-"""How a fit runs, apart from what it computes."""
+"""Configuration of a run: `RunConfig`, the settings that do not change what is computed.
+
+The estimator takes a `RunConfig`, and the executors and backends import its constants. Names and
+defaults of the fields are those of TensorFlow's `RunConfig`; `client`, `backend` and `cache` are
+new.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +14,37 @@ from typing import Any, Self
 
 from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, expected
 
-# The first that a worker can use is chosen where none is named.
+# In the order of preference: a worker uses the first one that it can, unless one is named.
 BACKENDS = ("cuda", "native", "numpy")
 
-# Whether rows that are read again are kept: what fits, nothing, or everything.
+# What the workers cache of the rows: as many as fit, none, or all.
 AUTO, NONE, MEMORY = CACHES = ("auto", "none", "memory")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where and how an estimator runs; immutable, `replace` returns a changed copy.
+    """Configuration of an estimator's runs. It is immutable; `replace` returns a changed copy.
 
     Attributes:
-        model_dir: Path or URL of the model; None leaves it to the estimator.
-        tf_random_seed: The seed where the estimator is given none.
-        save_summary_steps: Steps between the points of TensorBoard's charts; 0 or None draws none.
-            They need the package tensorboard, and are left out where it is not installed.
-        save_checkpoints_secs: Seconds between checkpoints; 600 unless steps are given. 0: none but
-            the opening and the closing one.
-        save_checkpoints_steps: Steps between checkpoints, instead of seconds. They are written
-            between iterations.
-        keep_checkpoint_max: How many checkpoints are kept; 0 or None keeps all.
-        log_step_count_steps: Steps between lines of the log.
-        client: The `distributed.Client` to run on; None takes the active one, and the threads of
-            this process where there is none.
-        backend: What computes on the workers: "cuda" (an NVIDIA GPU), "native" (compiled), "numpy",
-            or None: the fastest that each worker can use.
-        cache: Whether workers keep the rows of stored data in memory between iterations: "auto"
-            keeps what fits and reads the rest anew, "none" keeps nothing, "memory" keeps all, and
-            training is refused where that does not fit.
+        model_dir: Path or URL of the model's directory; None leaves the choice to the estimator.
+        tf_random_seed: Seed of the random generator if the estimator is given none.
+        save_summary_steps: Steps between two points of TensorBoard's charts; 0 or None: no charts.
+            Without the package tensorboard there are no charts either.
+        save_checkpoints_secs: Seconds between two checkpoints; 600 if `save_checkpoints_steps` is
+            None. 0: only the opening and the closing checkpoint.
+        save_checkpoints_steps: Steps between two checkpoints, instead of seconds. Checkpoints are
+            written between iterations.
+        keep_checkpoint_max: Number of checkpoints to keep; 0 or None keeps all.
+        log_step_count_steps: Steps between two lines of the log at level INFO.
+        client: The `distributed.Client` to run on; None: the active client, or the threads of this
+            process if there is no active client.
+        backend: Backend of the workers: "cuda" (an NVIDIA GPU), "native" (compiled), "numpy", or
+            None: the fastest that each worker can use.
+        cache: Rows of stored data that workers cache between iterations: "auto" as many as fit,
+            "none", or "memory": all, and training is refused if they do not fit.
 
     Raises:
-        ValueError: both ways of saving are set, or a number is below its least.
+        ValueError: both intervals of checkpoints are set, or a number is too small.
     """
 
     model_dir: str | os.PathLike[str] | None = None
@@ -86,14 +90,17 @@ class RunConfig:
 
     @property
     def saves_on_the_way(self) -> bool:
-        """Whether checkpoints are saved between the opening and the closing one."""
+        """True if checkpoints are saved between the opening and the closing one."""
         return bool(self.save_checkpoints_secs or self.save_checkpoints_steps)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with these fields changed.
+        """Return a copy with these fields changed.
+
+        Setting one interval of checkpoints unsets the other one.
 
         Raises:
-            ValueError: as the constructor does; TypeError: there is no such field.
+            ValueError: as the constructor does.
+            TypeError: there is no such field.
         """
         if changes.get("save_checkpoints_steps") is not None:
             changes.setdefault("save_checkpoints_secs", None)
@@ -105,20 +112,20 @@ class RunConfig:
         return replace(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # Immutable but for the client, which is a connection: a copy would be another one.
+        # All fields are immutable except the client, which is a connection and cannot be copied.
         return replace(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Nor does a connection travel: where it is unpickled, the active one is taken.
+        # A connection cannot be pickled. The unpickled config uses the active client.
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return partial(type(self), **values | {"client": None}), ()
 
 
-def positive(name: str, value: float | None) -> None:
-    """Refuse a number that is not above zero; None passes.
+def check_positive(name: str, value: float | None) -> None:
+    """Refuse a number that is not above zero. None is accepted.
 
     Raises:
-        ValueError: naming the argument and what it was.
+        Invalid: the number is not above zero.
     """
     if value is not None and not value > 0:
         raise Invalid(expected(name, "> 0 or None", value))

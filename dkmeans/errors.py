@@ -1,17 +1,18 @@
-"""What goes wrong, by whose hand.
+"""Exceptions, and the checks and messages that several modules share.
 
-Every mistake that the user can mend is an `Invalid`: the jobs print its text and exit with 2,
-and a traceback is left to defects.
+A mistake that the user can correct is an `Invalid`: the jobs print its text without a traceback and
+exit with 2. A `Conflict` is a second driver, and an `Outage` is storage or a cluster that does not
+answer. All other exceptions are defects.
 """
 
 import numpy as np
 
-# Of what was given, so much is shown: an array of a million rows is not.
-_LONGEST = 120
+# Longer values are cut in messages: the user may have given an array of a million rows.
+_SHOWN_CHARACTERS = 120
 
 
 class Invalid(ValueError):
-    """Something the user gave cannot be used; the text says what, why and what would do."""
+    """A value from the user that cannot be used; the text says what, why and what is needed."""
 
 
 class InvalidType(Invalid, TypeError):
@@ -19,33 +20,38 @@ class InvalidType(Invalid, TypeError):
 
 
 class InvalidData(Invalid):
-    """Rows, or the place they should come from, that cannot be clustered."""
+    """Rows, or a place of rows, that cannot be clustered."""
 
 
 class InvalidCheckpoint(Invalid):
-    """A checkpoint that is missing, damaged, or of another model than the one asked for."""
+    """A checkpoint that is missing, damaged, or of another model than the requested one."""
 
 
 class Conflict(RuntimeError):
-    """Another driver has written to the same model directory since this one last did."""
+    """A change of the model directory by another driver, since this driver last read it."""
 
 
 class Outage(RuntimeError):
-    """Storage or the cluster is gone; the same call, made again later, goes on."""
+    """Storage or a cluster that does not answer. The same call can be made again later."""
 
 
 def expected(what: str, must: str, got: object) -> str:
-    """The one form of an argument's error: what it is, what it must be, what it was."""
+    """Return the message for a wrong value: "<what> must be <must>, got <got>"."""
     text = repr(got)
-    shown = text if len(text) <= _LONGEST else f"{type(got).__name__} {text[:_LONGEST]}..."
+    shown = (
+        text
+        if len(text) <= _SHOWN_CHARACTERS
+        else f"{type(got).__name__} {text[:_SHOWN_CHARACTERS]}..."
+    )
     return f"{what} must be {must}, got {shown}"
 
 
 def check_integer(name: str, value: object, least: int | None = None) -> None:
-    """Refuse what is no integer, or below the least; a bool is none.
+    """Refuse a value that is not an integer or is below `least`. A bool is not an integer.
 
     Raises:
-        InvalidType: it is no integer; Invalid: it is too small.
+        InvalidType: it is not an integer.
+        Invalid: it is too small.
     """
     must = "an integer" if least is None else f"an integer >= {least}"
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
@@ -55,7 +61,7 @@ def check_integer(name: str, value: object, least: int | None = None) -> None:
 
 
 def check_number(name: str, value: object) -> None:
-    """Refuse what is neither a number nor None.
+    """Refuse a value that is neither a number nor None.
 
     Raises:
         InvalidType: it is neither.

@@ -21,7 +21,7 @@ from dkmeans.arguments import (
     choose_model_dir,
 )
 from dkmeans.checkpoints import Checkpoint, Settings
-from dkmeans.config import NONE, RunConfig, positive
+from dkmeans.config import NONE, RunConfig, check_positive
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers, Distance
@@ -140,7 +140,7 @@ class KMeans(Model):
             raise InvalidType(expected("use_mini_batch", "a bool", use_mini_batch))
         check_rounds(oversampling, initialization_rounds, initialization_rows)
         check_number("relative_tolerance", relative_tolerance)
-        positive("relative_tolerance", relative_tolerance)
+        check_positive("relative_tolerance", relative_tolerance)
         if distance_metric not in tuple(Distance):
             must = " or ".join(repr(str(distance)) for distance in Distance)
             raise Invalid(expected("distance_metric", must, distance_metric))

@@ -1,4 +1,10 @@
-"""What an `input_fn` may return, and the datasets that it means."""
+"""Input functions: call an `input_fn`, and turn its result into a `Dataset`.
+
+All methods of the estimator that need rows call `read_input`. An `input_fn` may return an array, a
+dict of columns, a data frame, a `Dataset`, or an iterator of batches, each also as
+`(features, labels)`. Columns are placed side by side, in the order of their names or as a layout of
+feature columns requires; they may be chunked differently.
+"""
 
 from __future__ import annotations
 
@@ -34,26 +40,28 @@ def read_input(
     config: Any,
     layout: Layout | None = None,
 ) -> Dataset:
-    """Call an `input_fn` and make what it returns a dataset.
+    """Call an `input_fn`, and return its result as a dataset.
 
     Args:
-        input_fn: The function; parameters named `mode`, `params` and `config` are supplied.
-        mode: What the rows are for. To train, arrays are gone over without end; otherwise once.
-        params: Supplied to it.
-        config: Supplied to it.
-        layout: The feature columns that make the rows; None: the rows are what it returns.
+        input_fn: The function. It may have parameters named `mode`, `params` and `config`.
+        mode: Purpose of the rows, one of `ModeKeys`. For training, arrays repeat without end;
+            otherwise they are one epoch.
+        params: Argument for `input_fn`.
+        config: Argument for `input_fn`.
+        layout: Layout of the feature columns; None: the result itself holds the rows.
 
     Raises:
-        TypeError: it is no function, has other parameters, or returns nothing of use.
-        ValueError: its rows cannot be used, or come with labels where none can be.
+        TypeError: it is not a function, has other parameters, or returns an unusable type.
+        ValueError: its rows cannot be used, or have labels and the mode is not prediction.
     """
     if not callable(input_fn):
         raise InvalidType(expected("input_fn", "a function (lambda: rows)", input_fn))
     supplied = {"mode": mode, "params": params, "config": config}
     try:
         parameters = list(inspect.signature(input_fn).parameters.values())
-    except ValueError:  # a builtin that does not tell
+    except ValueError:  # some builtins have no signature
         parameters = []
+    # Kinds 2 and 4 are *args and **kwargs, which need no value.
     required = [p.name for p in parameters if p.default is p.empty and p.kind not in (2, 4)]
     unknown = [name for name in required if name not in supplied]
     if unknown:
@@ -62,8 +70,8 @@ def read_input(
         )
     bound = input_fn.keywords if isinstance(input_fn, partial) else {}
     names = {p.name for p in parameters} - set(bound)
-    given = input_fn(**{name: value for name, value in supplied.items() if name in names})
-    given = _without_labels(given, mode)
+    returned = input_fn(**{name: value for name, value in supplied.items() if name in names})
+    given = _without_labels(returned, mode)
     if isinstance(given, Dataset):
         return given if layout is None else given.read_as(layout.width, partial(of_named, layout))
     if isinstance(given, Mapping) or _is_array(given) or is_frame(given):
@@ -78,6 +86,12 @@ def read_input(
 
 
 def _without_labels(given: Any, mode: str) -> Any:
+    """Return the features of `(features, labels)`, or the argument if it is not a tuple.
+
+    Raises:
+        InvalidType: the tuple has another size.
+        Invalid: there are labels and the mode is not prediction.
+    """
     if not isinstance(given, tuple):
         return given
     if len(given) != 2:
@@ -91,10 +105,16 @@ def _without_labels(given: Any, mode: str) -> Any:
 
 
 def _is_array(given: Any) -> bool:
+    """Return whether the value is an array or can be converted to one, as a tensor can."""
     return isinstance(given, da.Array | zarr.Array | np.ndarray) or hasattr(given, "__array__")
 
 
 def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Dataset:
+    """Return a dataset of an iterator's batches. Empty batches are skipped.
+
+    The first batch is read now, because the dataset needs its number of columns.
+    """
+
     def batches() -> Iterator[Batch]:
         for number, item in enumerate(items):
             features = _without_labels(item, mode)
@@ -110,7 +130,14 @@ def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Da
 
 
 def _features(given: Any, name: str, layout: Layout | None, table: str | None = None) -> Batch:
-    """The chunks of an array, or of a dict's columns side by side in the order of their names."""
+    """Return the chunks of an array, or of a dict's columns side by side, sorted by name.
+
+    Args:
+        given: The array, dict or data frame.
+        name: Name of the value, for messages.
+        layout: Layout of the feature columns; None if there are none.
+        table: Unique name of the table in cache keys; None for a batch, which is read once.
+    """
     if layout is not None:
         columns = _named(given, name, layout)
         return _side_by_side(columns, name, partial(FeatureRows, layout=layout, table=table))
@@ -128,7 +155,7 @@ def _features(given: Any, name: str, layout: Layout | None, table: str | None = 
 
 
 def _named(given: Any, name: str, layout: Layout) -> list[Batch]:
-    """The columns that a layout reads, in the order of its keys."""
+    """Return the columns that a layout reads, in the order of its keys."""
     if is_frame(given):
         layout.check_keys(given.columns, name)
         given = arrays_of(given, layout.keys)
@@ -140,11 +167,21 @@ def _named(given: Any, name: str, layout: Layout) -> list[Batch]:
     columns = [_column(_flat(given[key], names[key]), names[key]) for key in layout.keys]
     for key, column in zip(layout.keys, columns, strict=True):
         if column.rows:
-            layout.check_width(key, column.source.width, names[key])
+            layout.check_value_width(key, column.source.width, names[key])
     return columns
 
 
 def _side_by_side(columns: list[Batch], name: str, view: Callable[..., Source]) -> Batch:
+    """Return the chunks whose rows are joined from several columns.
+
+    Args:
+        columns: The columns, each with the same number of rows.
+        name: Name of the table, for messages.
+        view: Makes a source of one chunk of every column and the number of their first row.
+
+    Raises:
+        InvalidData: the columns have different lengths.
+    """
     rows = {column.rows for column in columns}
     if len(rows) > 1:
         raise InvalidData(f"the columns of {name} must be equally long, got {sorted(rows)} rows")
@@ -159,7 +196,10 @@ def _side_by_side(columns: list[Batch], name: str, view: Callable[..., Source]) 
 
 
 def _flat(values: Any, name: str) -> Any:
-    """The values of each row in one dimension, as a numeric column's shape may have several."""
+    """Return the values with all dimensions but the first flattened into one.
+
+    A numeric column may have rows of any shape. Zarr arrays stay as they are.
+    """
     if isinstance(values, zarr.Array):
         if values.ndim > 2:
             raise InvalidData(f"{name} must be 1-D or 2-D in Zarr, got shape {values.shape}")
@@ -170,7 +210,7 @@ def _flat(values: Any, name: str) -> Any:
 
 
 def _column(values: Any, name: str) -> Batch:
-    """The chunks of one column, (n,) or (n, w)."""
+    """Return the chunks of one column, (n,) or (n, w)."""
     if not isinstance(values, da.Array | zarr.Array):
         values = as_array(values, name)
     if values.ndim == 1 and not isinstance(values, zarr.Array):
@@ -179,12 +219,17 @@ def _column(values: Any, name: str) -> Batch:
 
 
 def _aligned(columns: list[Batch]) -> Iterator[tuple[Chunk, ...]]:
-    """Cut several columns so that each piece has the same rows of all of them."""
-    left = [[c for c in reversed(column.parts) if isinstance(c, Chunk)] for column in columns]
-    while all(left):
-        rows = min(chunks[-1].rows for chunks in left)
+    """Cut the chunks of several columns so that each piece has the same rows of all columns.
+
+    Yields:
+        One chunk of each column, of equal length.
+    """
+    # Stacks of the remaining chunks, the next one on top.
+    remaining = [[c for c in reversed(column.parts) if isinstance(c, Chunk)] for column in columns]
+    while all(remaining):
+        rows = min(chunks[-1].rows for chunks in remaining)
         piece = []
-        for chunks in left:
+        for chunks in remaining:
             chunk = chunks.pop()
             piece.append(chunk.cut(0, rows))
             if chunk.rows > rows:

@@ -1,8 +1,9 @@
-"""Storage that does not answer: what counts as that, and trying again for about a minute.
+"""Retries: repeat an action while storage does not answer, for about a minute.
 
-Object stores are tried again twice over. obstore repeats a single request for some seconds, which
-is all that a busy server asks for; what outlasts that is told, and tried again here, like the
-failures of any other place that rows and models are kept in.
+`storage`, `checkpoints` and the chunks of a dataset call `with_retries`. `is_outage` decides which
+errors are worth a retry (docs/decisions/005). Object stores have two loops: obstore repeats single
+requests for some seconds without a log message, which is enough for a busy server, and
+`with_retries` repeats the whole action after that.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
-# How obstore repeats a request: server errors, lost connections, and timeouts of what only reads.
+# Retries of single requests by obstore: after server errors, lost connections, and timeouts of
+# requests that only read.
 REQUESTS: RetryConfig = {
     "max_retries": 5,
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2)},
@@ -37,21 +39,27 @@ REQUESTS: RetryConfig = {
 
 
 class Retries:
-    """How often something has been tried again."""
+    """A counter of retries.
+
+    Attributes:
+        count: Number of retries so far.
+    """
 
     def __init__(self) -> None:
         self.count = 0
 
 
-# Where it is set, it counts what is tried again on behalf of whoever has set it.
+# The counter of the current context, if an executor has set one.
 retries: ContextVar[Retries | None] = ContextVar("retries", default=None)
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 16.0
+# Total time from the first attempt to the last.
 _PATIENCE_SECONDS = 60.0
 
-# What a network file system says of a server that it does not reach; a bad disk says EIO too.
-_ERRNOS = frozenset(
+# Errors of a network file system that does not reach its server. A bad disk also gives EIO; it is
+# then retried in vain.
+_OUTAGE_ERRNOS = frozenset(
     {
         errno.EIO,
         errno.EAGAIN,
@@ -70,36 +78,46 @@ _ERRNOS = frozenset(
         errno.ENETRESET,
     }
 )
-_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-# obstore has one class for all that a store says beside "not there" and "not allowed".
-_STATUS = re.compile(r"status code: (\d{3})")
-_LOST = re.compile(r"error sending request|response body error|timed out|connection (closed|reset)")
+# HTTP statuses that a later request may not get.
+_OUTAGE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+# obstore raises `GenericError` for most failures, so only the text tells an outage from a mistake.
+_STATUS_TEXT = re.compile(r"status code: (\d{3})")
+_LOST_CONNECTION_TEXT = re.compile(
+    r"error sending request|response body error|timed out|connection (closed|reset)"
+)
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether storage, or the way to it, is at fault, so that it may go well another time.
+    """Return whether storage or the network caused the error, so that a retry may succeed.
 
-    Nothing there, no permission and broken data are none. Of an `Invalid` it is the cause that
-    counts: who opens a file says that it cannot be read, whatever the reason.
+    Missing files, missing permissions and broken data are not outages. Of an `Invalid` the cause is
+    examined: a source raises `InvalidData` for every file that it cannot open.
     """
-    error = _culprit(error)
+    error = _cause(error)
     if isinstance(error, Outage | TimeoutError | ConnectionError):
         return True
     if isinstance(error, GenericError):
-        status = _STATUS.search(str(error))
-        return int(status[1]) in _STATUSES if status else _LOST.search(str(error)) is not None
-    if isinstance(error, OSError) and error.errno in _ERRNOS:
+        status = _STATUS_TEXT.search(str(error))
+        return (
+            int(status[1]) in _OUTAGE_STATUSES
+            if status
+            else _LOST_CONNECTION_TEXT.search(str(error)) is not None
+        )
+    if isinstance(error, OSError) and error.errno in _OUTAGE_ERRNOS:
         return True
-    # What the clients below fsspec raise for an answer that is an error has its status.
-    return any(getattr(error, name, None) in _STATUSES for name in ("status", "status_code"))
+    # The clients that fsspec uses raise errors of their own, with the HTTP status as an attribute.
+    return any(getattr(error, name, None) in _OUTAGE_STATUSES for name in ("status", "status_code"))
 
 
 def with_retries(what: str, action: Callable[[], R]) -> R:
-    """Do something with storage; where storage does not answer, do it again, later and later.
+    """Call `action`, and call it again with growing pauses while storage does not answer.
 
     Args:
-        what: What is read or written, for messages.
-        action: What to do; it must bear being done twice.
+        what: Name of the rows or files, for messages.
+        action: The function to call. It may be called after it has partly or wholly succeeded.
+
+    Returns:
+        The result of `action`.
 
     Raises:
         Outage: storage has not answered for about a minute.
@@ -109,27 +127,28 @@ def with_retries(what: str, action: Callable[[], R]) -> R:
     while True:
         try:
             return action()
-        except Outage:  # another loop has been patient already
+        except Outage:  # an inner call already retried; do not multiply the waiting time
             raise
         except Exception as error:
             if not is_outage(error):
                 raise
-            # Many workers lose the same server at the same time: they must not come back as one.
-            pause, reason = longest * random.uniform(0.5, 1), first_line(_culprit(error))
+            # All workers lose a server at the same moment. Random pauses spread their retries.
+            pause, reason = longest * random.uniform(0.5, 1), first_line(_cause(error))
             if time.monotonic() + pause > deadline:
                 raise Outage(f"{what} cannot be reached: {reason}") from error
             logger.warning("%s cannot be reached, trying again in %.1f s: %s", what, pause, reason)
-            counted = retries.get()
-            if counted is not None:
-                counted.count += 1
+            counter = retries.get()
+            if counter is not None:
+                counter.count += 1
         time.sleep(pause)
         longest = min(2 * longest, _LONGEST_PAUSE_SECONDS)
 
 
-def _culprit(error: BaseException) -> BaseException:
+def _cause(error: BaseException) -> BaseException:
+    """Return the cause of an `Invalid`, or the error itself."""
     return (isinstance(error, Invalid) and error.__cause__) or error
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without what it goes on to say."""
+    """Return the first line of an error's text, or the name of its class if there is no text."""
     return (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -1,7 +1,9 @@
-"""Addresses: a local path or the URL of an object store, and what can be done there.
+"""Storage: read, write, replace, list and remove files at an address.
 
-S3, Google Cloud Storage and Azure are reached through obstore, configured by the variables their
-own tools read (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...); any other URL through fsspec.
+An address is a local path or a URL. S3, Google Cloud Storage and Azure are reached through obstore,
+which is configured by the environment variables of their own tools (AWS_ENDPOINT_URL,
+AWS_ACCESS_KEY_ID, ...). All other URLs are reached through fsspec. `replace` is the one function
+that detects a second driver; checkpoints are committed with it.
 """
 
 from __future__ import annotations
@@ -31,65 +33,64 @@ from dkmeans.retry import REQUESTS, first_line, with_retries
 
 _AZURE = ("az", "abfs", "abfss", "azure")
 _OBJECT_STORES = ("s3", "s3a", "gs", *_AZURE)
-# How this module and Zarr call a file that is not yet under its own name.
-_ASIDE = re.compile(r"\..+\.[a-z0-9_]{8}|.+\.[0-9a-f]{32}\.partial")
+# Names of the temporary files that this module and Zarr write before they rename them.
+_TEMPORARY_NAME = re.compile(r"\..+\.[a-z0-9_]{8}|.+\.[0-9a-f]{32}\.partial")
 
-
-# What the stores below raise where something cannot be written.
+# Exceptions of the libraries above when something cannot be written.
 WRITE_ERRORS = (OSError, BaseError, BaseZarrError)
 
 
 def unreachable(address: str, error: Exception) -> InvalidData:
-    """What to say of a store that does not answer, or refuses: the first line of its own words."""
+    """Return the exception for a store that refuses a request or does not answer."""
     return InvalidData(f"{address} cannot be reached: {first_line(error)}")
 
 
 def is_local(address: str) -> bool:
-    """Whether the address is a path of this machine."""
+    """Return whether the address is a path on this machine."""
     return "://" not in address or address.startswith("file://")
 
 
 def join(address: str, *names: str) -> str:
-    """The address of something below another address."""
+    """Return the address of a name below another address."""
     return "/".join([address.rstrip("/") if address.strip("/") else address, *names])
 
 
 def local_path(address: str) -> Path:
-    """The path that a local address means, absolute: a worker may stand in another folder."""
+    """Return the absolute path of a local address."""
     return Path(address.removeprefix("file://")).expanduser().absolute()
 
 
 def absolute(address: str) -> str:
-    """The address as other processes understand it too."""
+    """Return the address in a form that is valid in any working directory."""
     return str(local_path(address)) if is_local(address) else address
 
 
 def zarr_store(address: str, *, read_only: bool = False) -> Store:
-    """The Zarr store at an address; nothing is read or written yet."""
+    """Return the Zarr store at an address. Nothing is read or written yet."""
     if is_local(address):
         return zarr.storage.LocalStore(local_path(address), read_only=read_only)
     if _scheme(address) in _OBJECT_STORES:
         return zarr.storage.ObjectStore(_object_store(address), read_only=read_only)
-    with _known(address):
+    with _refuse_unsupported(address):
         return zarr.storage.FsspecStore.from_url(address, read_only=read_only)
 
 
 def filesystem(address: str) -> tuple[Any, str]:
-    """The fsspec file system of an address, and the address as that file system spells it."""
+    """Return the fsspec file system of an address, and the path within that file system."""
     if not is_local(address) and _scheme(address) in _OBJECT_STORES:
         fs = FsspecStore(_scheme(address), retry_config=REQUESTS)  # type: ignore[call-overload]
         return fs, address.partition("://")[2]
-    with _known(address):
+    with _refuse_unsupported(address):
         fs, path = fsspec.url_to_fs(str(local_path(address)) if is_local(address) else address)
     return fs, str(path)
 
 
 @contextlib.contextmanager
-def _known(address: str) -> Iterator[None]:
-    """Refuse an address of a kind that nothing here can read.
+def _refuse_unsupported(address: str) -> Iterator[None]:
+    """Refuse a URL whose scheme fsspec does not know.
 
     Raises:
-        Invalid: it is one, or what reads it is not installed.
+        Invalid: the scheme is unknown, or the package that reads it is not installed.
     """
     try:
         yield
@@ -99,105 +100,118 @@ def _known(address: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Versioned:
-    """Some bytes, and the mark by which a store tells this version of them from another."""
+    """Content of a file, and its version.
+
+    Attributes:
+        data: The content.
+        version: The ETag of an object store; empty for other places.
+    """
 
     data: bytes
     version: str
 
 
 def read(address: str) -> Versioned | None:
-    """What stands at an address, or None where nothing does.
+    """Return the content of the file at an address; None if there is no file.
 
     Raises:
-        InvalidData: an object store refuses; Outage: nobody answers.
+        InvalidData: an object store refuses the request.
+        Outage: the storage does not answer.
     """
     return with_retries(address, lambda: _read(address))
 
 
 def replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
-    """Put bytes where `seen` stood when last read, all at once or not at all.
+    """Replace a file in one step, but only if it is still the version that was last read.
 
-    An object store compares and swaps. Locally the file is written aside, flushed to the disk and
-    renamed, after a look at what is there: two drivers that look in the same instant both pass.
+    Object stores compare and write in one request. Local files are compared first and then replaced
+    by a rename, so two local drivers that compare at the same moment can both succeed.
 
     Args:
-        address: Where to put them.
-        data: Bytes that nobody else would put there: they tell a write whose answer was lost.
-        seen: What stood there; None for nothing.
+        address: Address of the file.
+        data: The new content. No other writer may write the same bytes: equal bytes are taken for
+            an earlier attempt of this call whose response was lost.
+        seen: The file as it was last read; None if there was no file.
+
+    Returns:
+        The new version.
 
     Raises:
-        Conflict: something else stands there by now.
-        Outage: nobody answers; the bytes may have been put there, or may not.
+        Conflict: the file is another version now.
+        Outage: the storage does not answer. The file may have been replaced or not.
     """
     return with_retries(address, lambda: _replace(address, data, seen))
 
 
-def tells_writers_apart(probe: str) -> bool:
-    """Whether `replace` is refused where it must be; some servers swap without comparing.
+def supports_conditional_writes(probe: str) -> bool:
+    """Return whether `replace` detects a changed file; some servers ignore the condition.
+
+    Both conditions are tried: "there is no file" and "the file has this ETag".
 
     Args:
-        probe: An address where nothing stands, nor does afterwards.
+        probe: Address of a file that does not exist. The file is removed at the end.
 
     Raises:
-        Outage: nobody answers.
+        Outage: the storage does not answer.
     """
     try:
         first = replace(probe, b"1", None)
-        again = _is_refused(probe, b"2", None)
-        if again:
+        creates_once = _is_refused(probe, b"2", None)
+        if creates_once:
             replace(probe, b"3", first)
-        return again and _is_refused(probe, b"4", first)
+        return creates_once and _is_refused(probe, b"4", first)
     finally:
         remove(probe)
 
 
 def write(address: str, data: bytes) -> None:
-    """Put bytes at an address, whatever stood there.
+    """Write a file, replacing an existing one.
 
     Raises:
-        Outage: nobody answers.
+        Outage: the storage does not answer.
     """
     with_retries(address, lambda: _write(address, data))
 
 
 def write_whole(address: str, data: bytes) -> None:
-    """Put bytes at an address, whatever stood there: nobody finds only some of them, ever."""
+    """Write a file, replacing an existing one; readers never see only a part of the content."""
     if is_local(address) or _scheme(address) in _OBJECT_STORES:
         write(address, data)
         return
     fs, path = filesystem(address)
     folder, _, name = path.rpartition("/")
-    aside = f"{folder}/.{name}.{uuid4().hex[:8]}"
-    fs.pipe_file(aside, data)
-    fs.mv(aside, path)
+    temporary = f"{folder}/.{name}.{uuid4().hex[:8]}"
+    fs.pipe_file(temporary, data)
+    fs.mv(temporary, path)
 
 
 def children(address: str) -> list[str]:
-    """The names of what stands directly below an address; none where there is nothing.
+    """Return the sorted names directly below an address; an empty list if there are none.
 
     Raises:
-        Outage: nobody answers.
+        Outage: the storage does not answer.
     """
     fs, path = filesystem(address)
     try:
         found = with_retries(address, lambda: fs.ls(path, detail=False))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(map(_last, found))
+    return sorted(map(_last_name, found))
 
 
 def is_empty(address: str) -> bool:
-    """Whether nothing stands at or below an address; folders of an object store are nothing."""
+    """Return whether there are no files at or below an address."""
     if is_local(address) or _scheme(address) not in _OBJECT_STORES:
         return not children(address)
+    # SeaweedFS lists folders that have become empty; `obstore.list` returns files only.
     return not next(iter(obstore.list(_object_store(address))), [])
 
 
 def remove(address: str) -> None:
-    """Remove all that stands at and below an address; nothing there is no error.
+    """Remove the file at an address and all files below it, if there are any.
 
     Raises:
-        Outage: nobody answers.
+        Outage: the storage does not answer.
     """
     fs, path = filesystem(address)
     with contextlib.suppress(FileNotFoundError):
@@ -205,31 +219,34 @@ def remove(address: str) -> None:
 
 
 def clear(address: str, keep: str) -> None:
-    """Remove all that stands below an address, but for what has this name directly there."""
+    """Remove everything below an address, except `keep`, a name directly below it."""
     fs, path = filesystem(address)
     try:
-        found = [each for each in fs.ls(path, detail=True) if _last(each["name"]) != keep]
+        found = [each for each in fs.ls(path, detail=True) if _last_name(each["name"]) != keep]
     except FileNotFoundError:
         return
     files = [each["name"] for each in found if each["type"] != "directory"]
     if files:
-        fs.rm(files)  # together: an object store is asked about many at once
+        fs.rm(files)  # one call, so that an object store removes many at a time
     for each in found:
         if each["type"] == "directory":
-            with contextlib.suppress(FileNotFoundError):  # SeaweedFS shows folders that are gone
+            with contextlib.suppress(FileNotFoundError):  # SeaweedFS lists removed folders
                 fs.rm(each["name"], recursive=True)
 
 
-def remove_asides(address: str) -> None:
-    """Remove what writers that were killed have left aside below a local address."""
+def remove_temporary_files(address: str) -> None:
+    """Remove the temporary files that killed writers left below a local address."""
     if is_local(address):
         for path in local_path(address).rglob("*"):
-            if _ASIDE.fullmatch(path.name):
+            if _TEMPORARY_NAME.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
 
 def flush(address: str) -> None:
-    """Have the disk hold all that is below a local address; elsewhere a write is kept when done."""
+    """Flush all files and folders below a local address to the disk.
+
+    Other places need no flush: there a write is durable when it returns.
+    """
     if not is_local(address):
         return
     root = local_path(address)
@@ -239,20 +256,20 @@ def flush(address: str) -> None:
 
 @cache
 def _object_store(address: str) -> Any:
-    # An address is taken by the letter: what URLs quote, and end at, may be in a name.
+    # A name may contain characters such as "?", "#" and "%", which have a meaning in a URL.
     bucket, _, name = address.partition("://")[2].partition("/")
     url = f"{_scheme(address)}://{bucket}/{quote(name)}"
-    # Named, where it is known: obstore cannot print a store of Azure otherwise, and Zarr prints it.
+    # Zarr needs the repr of a store, which obstore cannot make for Azure without the account name.
     account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
-    named: Any = {"config": {"account_name": account}} if account and _is_azure(address) else {}
-    return obstore.store.from_url(url, retry_config=REQUESTS, **named)
+    options: Any = {"config": {"account_name": account}} if account and _is_azure(address) else {}
+    return obstore.store.from_url(url, retry_config=REQUESTS, **options)
 
 
 def _is_azure(address: str) -> bool:
     return _scheme(address) in _AZURE
 
 
-def _last(path: str) -> str:
+def _last_name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
@@ -264,8 +281,8 @@ def _read(address: str) -> Versioned | None:
     if not is_local(address) and _scheme(address) in _OBJECT_STORES:
         folder, _, name = address.rpartition("/")
         try:
-            found = obstore.get(_object_store(folder), name)
-            return Versioned(bytes(found.bytes()), str(found.meta["e_tag"]))
+            response = obstore.get(_object_store(folder), name)
+            return Versioned(bytes(response.bytes()), str(response.meta["e_tag"]))
         except (FileNotFoundError, NotFoundError):
             return None
         except BaseError as error:
@@ -278,19 +295,32 @@ def _read(address: str) -> Versioned | None:
 
 
 def _replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
+    # Compare, then put. On an object store both are one conditional PUT: it succeeds only if the
+    # ETag is that of `seen`, or, without `seen`, if there is no file. So of two drivers that have
+    # read the same version, only one can replace it.
+    #
+    # The response of a PUT may be lost after the store has applied it. `with_retries`, or obstore
+    # itself, then sends the PUT again, and the store refuses the second one, because the first has
+    # changed the ETag. Therefore a refusal is a conflict only if the file holds other bytes. Equal
+    # bytes come from our own first PUT, because no other writer writes them (docs/decisions/005).
+    # Without this check a lost response would end training with a false conflict.
+    #
+    # Elsewhere there is no conditional write. The bytes that were read take the place of the ETag,
+    # and equal bytes are again our own. Between the comparison and the rename another driver may
+    # replace the file unnoticed.
     if not is_local(address) and _scheme(address) in _OBJECT_STORES:
         folder, _, name = address.rpartition("/")
         mode: Any = {"e_tag": seen.version} if seen else "create"
         try:
-            done = obstore.put(_object_store(folder), name, data, mode=mode)
+            result = obstore.put(_object_store(folder), name, data, mode=mode)
         except (PreconditionError, AlreadyExistsError) as error:
-            now = _read(address)
-            if now and now.data == data:  # put by a request whose answer was lost
-                return now
+            current = _read(address)
+            if current and current.data == data:
+                return current
             raise Conflict(_CONFLICT.format(address)) from error
-        return Versioned(data, str(done["e_tag"]))
-    now = _read(address)
-    if (now and now.data) not in ((seen and seen.data), data):
+        return Versioned(data, str(result["e_tag"]))
+    current = _read(address)
+    if (current and current.data) not in ((seen and seen.data), data):
         raise Conflict(_CONFLICT.format(address))
     _write(address, data)
     return Versioned(data, "")
@@ -314,26 +344,33 @@ def _write(address: str, data: bytes) -> None:
 
 
 def _write_durably(path: Path, data: bytes) -> None:
-    path = path.resolve()  # a link stays one
+    """Write a local file so that a crash leaves either the old or the new content.
+
+    The temporary file is flushed before the rename and the folder after it: a rename alone may
+    reach the disk before the content does.
+    """
+    path = path.resolve()  # Replace the target of a symbolic link, not the link.
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is there, and is no file that could be replaced")
+    # `mkstemp` creates files that only their owner can read.
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(aside).chmod(mode)
-        Path(aside).replace(path)
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
     _sync(path.parent)
 
 
 def _sync(path: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there, and renames are journalled
+    """Flush one file or folder to the disk."""
+    if os.name == "nt":  # Windows cannot open folders; its file system journals renames.
         return
     handle = os.open(path, os.O_RDONLY)
     try:

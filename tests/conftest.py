@@ -1,4 +1,8 @@
-"""The real parts that tests share: S3 servers, one careful and one careless, and a Dask cluster."""
+"""Fixtures that tests share: two S3 servers and a Dask cluster, all of them real.
+
+`s3` is SeaweedFS, which supports conditional writes; `s3_without_conditional_writes` is rclone,
+which ignores their conditions.
+"""
 
 import os
 import shutil
@@ -17,9 +21,10 @@ from distributed import Client, LocalCluster
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory):
-    """The URL of a bucket of a SeaweedFS server, which the environment points to."""
+    """URL of a bucket of a SeaweedFS server; the environment variables name the server."""
     folder = tmp_path_factory.mktemp("s3")
-    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    # Without the AWS variables of the developer, which weed would read too.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     names = ["master", "volume", "filer", "s3"]
     flags = [f"-{name}.port{kind}" for name in names for kind in ("", ".grpc")]
     ports = dict(zip(flags, _free_ports(len(flags)), strict=True))
@@ -39,19 +44,19 @@ def s3(tmp_path_factory):
     endpoint = f"http://127.0.0.1:{ports['-s3.port']}"
     with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
         log = stack.enter_context((folder / "log").open("wb"))
-        server = subprocess.Popen(command, env=own, cwd=folder, stdout=log, stderr=log)
+        server = subprocess.Popen(command, env=variables, cwd=folder, stdout=log, stderr=log)
         stack.callback(server.wait)
-        stack.callback(server.kill)  # asked to end, it takes 25 s to say goodbye to itself
+        stack.callback(server.kill)  # SIGTERM would take 25 s
         _make_bucket(server, f"{endpoint}/tests", folder / "log")
         _point_to(endpoint, environment)
         yield "s3://tests"
 
 
 @pytest.fixture
-def careless_s3(tmp_path, monkeypatch):
-    """The URL of a bucket of an rclone server, which takes conditional writes for plain ones."""
+def s3_without_conditional_writes(tmp_path, monkeypatch):
+    """URL of a bucket of an rclone server, which treats conditional writes as plain writes."""
     (port,) = _free_ports(1)
-    bucket = f"careless-{port}"  # clients remember which server a bucket is on
+    bucket = f"unconditional-{port}"  # a new name: clients cache the server of a bucket
     (tmp_path / "root" / bucket).mkdir(parents=True)
     command = [_binary("rclone"), "serve", "s3", f"--addr=127.0.0.1:{port}"]
     command += ["--auth-key=tests,tests", "--config=", str(tmp_path / "root")]
@@ -68,7 +73,7 @@ def careless_s3(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def cluster(s3):
-    """Two worker processes of one thread each, which know the S3 server; nobody's active client."""
+    """Cluster of two worker processes of one thread each, which can reach the S3 server."""
     with LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
@@ -77,17 +82,19 @@ def cluster(s3):
 
 @pytest.fixture
 def client(cluster):
-    """The active client, for this test only."""
+    """Client of the cluster, active for one test."""
     with Client(cluster, set_as_default=True) as client:
         yield client
 
 
 def _binary(name):
+    """Return the path of a program that a Python package installs, or of the one on PATH."""
     beside = Path(sys.executable).with_name(name)
     return str(beside) if beside.exists() else shutil.which(name)
 
 
 def _point_to(endpoint, environment):
+    """Set the environment variables that obstore and fsspec read."""
     environment.setenv("AWS_ENDPOINT_URL", endpoint)
     environment.setenv("AWS_ACCESS_KEY_ID", "tests")
     environment.setenv("AWS_SECRET_ACCESS_KEY", "tests")
@@ -96,6 +103,7 @@ def _point_to(endpoint, environment):
 
 
 def _wait_for(server, port, log):
+    """Wait until the server accepts connections."""
     for _ in range(200):
         with socket.socket() as tried:
             if tried.connect_ex(("127.0.0.1", port)) == 0:
@@ -107,6 +115,7 @@ def _wait_for(server, port, log):
 
 
 def _free_ports(count):
+    """Return free TCP ports."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -115,12 +124,13 @@ def _free_ports(count):
 
 
 def _make_bucket(server, url, log):
+    """Wait until the server has created the bucket and written a first file."""
     for _ in range(600):
         if server.poll() is not None:
             break
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=10)
-            # The first write waits for a volume: done here, no test waits for it.
+            # The first write waits until a volume exists. Do it here, before the tests.
             first = urllib.request.Request(f"{url}/first", data=b"1", method="PUT")
             urllib.request.urlopen(first, timeout=10)
         except (urllib.error.URLError, OSError):

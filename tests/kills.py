@@ -1,9 +1,10 @@
-"""Kills drivers and workers at random moments, until training and prediction are done all the same.
+"""A rehearsal of crashes: kill drivers and workers at random moments of training and prediction.
 
     python -m tests.kills --kills 200 --seed 1
 
-Every command is started again when its driver has been killed. What comes out must be, to the bit,
-what comes out when nobody is killed.
+A command is started again whenever its driver was killed, until it succeeds. The results must be
+equal, bit by bit, to those of a run without kills. `test_kills.py` runs a few kills; the command
+above runs many.
 """
 
 from __future__ import annotations
@@ -26,20 +27,30 @@ from dkmeans import checkpoints
 COMMAND = (sys.executable, "-m", "dkmeans_jobs")
 LOCAL = ("--cluster", "local", "--workers", "2", "--threads-per-worker", "1")
 DONE = 0
-# Killed; told to end; told so before it could heed it; a worker was killed before it had begun.
-ENDED = (-signal.SIGKILL, 143, -signal.SIGTERM, 75)
+# Exit codes after a kill: SIGKILL; SIGTERM that the job handled; SIGTERM that came before the job
+# could handle it; an outage, because a worker was killed before the job began.
+EXITS_AFTER_KILL = (-signal.SIGKILL, 143, -signal.SIGTERM, 75)
+# Share of the kills that hit a worker if there is one, and share of SIGKILL among the signals.
+WORKER_SHARE = 0.6
+SIGKILL_SHARE = 0.6
 
 
 @dataclass
 class Killer:
-    """Who kills, and what has been killed so far."""
+    """A random killer of processes.
+
+    Attributes:
+        rng: Random generator.
+        left: Number of kills that are still to be done.
+        killed: Descriptions of the kills so far.
+    """
 
     rng: np.random.Generator
     left: int
     killed: list[str] = field(default_factory=list)
 
-    def attend(self, process: subprocess.Popen[bytes], seconds: float) -> None:
-        """Wait for a job of about so many seconds; on the way kill what is to be killed."""
+    def wait_and_kill(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+        """Wait for a job that takes about this many seconds, and kill processes during it."""
         while self.left:
             try:
                 process.wait(self.rng.uniform(0, seconds))
@@ -50,14 +61,14 @@ class Killer:
         process.wait(120)
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill the driver or one of its workers, at once or by asking it to end."""
+        """Send SIGKILL or SIGTERM to the driver or to one of its workers."""
         try:
             children = psutil.Process(process.pid).children(recursive=True)
             workers = [each for each in children if "spawn_main" in " ".join(each.cmdline())]
             victim = psutil.Process(process.pid)
-            if workers and self.rng.random() < 0.6:
+            if workers and self.rng.random() < WORKER_SHARE:
                 victim = workers[self.rng.integers(len(workers))]
-            number = signal.SIGKILL if self.rng.random() < 0.6 else signal.SIGTERM
+            number = signal.SIGKILL if self.rng.random() < SIGKILL_SHARE else signal.SIGTERM
             victim.send_signal(number)
         except psutil.NoSuchProcess:
             return
@@ -67,37 +78,37 @@ class Killer:
 
 
 def until_done(command: list[str], killer: Killer, seconds: float) -> None:
-    """Start a command until it has ended by itself."""
+    """Run a command again and again until it succeeds."""
     while True:
         with tempfile.TemporaryFile() as log:
             with subprocess.Popen(command, stdout=log, stderr=log) as process:
-                killer.attend(process, seconds)
+                killer.wait_and_kill(process, seconds)
             log.seek(0)
-            told = log.read().decode()
+            output = log.read().decode()
         if process.returncode == DONE:
             return
-        assert process.returncode in ENDED, told
-        assert "Traceback" not in told, told
+        assert process.returncode in EXITS_AFTER_KILL, output
+        assert "Traceback" not in output, output
 
 
 def train(rows: Path, model: Path) -> list[str]:
-    """Training of about forty steps, with a checkpoint every other one."""
-    ends = ("--max-steps", "40", "--save-checkpoints-steps", "2")
-    of = ("--num-clusters", "60", "--seed", "1", "--cache", "none")
-    return [*COMMAND, "train", str(rows), "--model-dir", str(model), *of, *ends]
+    """Return the command that trains forty steps, with a checkpoint after every second step."""
+    steps = ("--max-steps", "40", "--save-checkpoints-steps", "2")
+    settings = ("--num-clusters", "60", "--seed", "1", "--cache", "none")
+    return [*COMMAND, "train", str(rows), "--model-dir", str(model), *settings, *steps]
 
 
 def predict(rows: Path, model: Path, output: Path) -> list[str]:
-    """Prediction of clusters and distances."""
-    what = ("--model-dir", str(model), "--output", str(output), "--transform")
-    return [*COMMAND, "predict", str(rows), *what]
+    """Return the command that predicts clusters and distances."""
+    options = ("--model-dir", str(model), "--output", str(output), "--transform")
+    return [*COMMAND, "predict", str(rows), *options]
 
 
 def outcome(model: Path, output: Path) -> list[bytes]:
-    """All that training and prediction have found."""
-    found = checkpoints.latest(str(model))
-    assert found is not None
-    state, group = found.state, zarr.open_group(output, mode="r")
+    """Return the bytes of all results of training and prediction."""
+    checkpoint = checkpoints.latest(str(model))
+    assert checkpoint is not None
+    state, group = checkpoint.state, zarr.open_group(output, mode="r")
     assert group.attrs["complete"] is True
     arrays = [state.centers, state.counts, np.array([state.step, state.inertia])]
     arrays += [np.asarray(group[name]) for name in ("cluster_index", "all_distances")]
@@ -105,32 +116,35 @@ def outcome(model: Path, output: Path) -> list[bytes]:
 
 
 def rehearse(folder: Path, kills: int, seed: int) -> list[str]:
-    """Train and predict until so many have been killed; what those were."""
+    """Train and predict until this many processes are killed; return what was killed."""
     killer = Killer(np.random.default_rng(seed), 0)
     stored = folder / "rows.zarr"
     values = killer.rng.normal(size=(60_000, 16)).astype(np.float32)
     zarr.create_array(stored, data=values, chunks=(2000, 16))
-    undisturbed = folder / "model", folder / "predicted.zarr"
+    reference = folder / "model", folder / "predicted.zarr"
     seconds = []
-    for where in ((), LOCAL):
-        for command in (train(stored, undisturbed[0]), predict(stored, *undisturbed)):
+    for cluster in ((), LOCAL):
+        for command in (train(stored, reference[0]), predict(stored, *reference)):
             began = time.monotonic()
-            until_done([*command, *where], killer, 0)
+            until_done([*command, *cluster], killer, 0)
             seconds.append(time.monotonic() - began)
-    expected = outcome(*undisturbed)
+    expected = outcome(*reference)
     killer.left, number = kills, 0
     while killer.left:
-        where, times = ((), seconds[:2]) if number % 2 else (LOCAL, seconds[:2])
+        # The times are those of the first runs without a cluster; a cluster takes some 3 s more.
+        cluster, times = ((), seconds[:2]) if number % 2 else (LOCAL, seconds[:2])
         model, output = folder / f"model-{number}", folder / f"predicted-{number}.zarr"
-        until_done([*train(stored, model), *where], killer, times[0] + 3 * bool(where))
-        until_done([*predict(stored, model, output), *where], killer, times[1] + 3 * bool(where))
+        until_done([*train(stored, model), *cluster], killer, times[0] + 3 * bool(cluster))
+        until_done(
+            [*predict(stored, model, output), *cluster], killer, times[1] + 3 * bool(cluster)
+        )
         assert outcome(model, output) == expected, f"round {number} of seed {seed}"
         number += 1
     return killer.killed
 
 
 def main() -> None:
-    """Rehearse, and say what was killed."""
+    """Run the rehearsal, and print what was killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)

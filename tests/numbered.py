@@ -1,4 +1,4 @@
-"""A source whose rows tell their own numbers, so that a test sees which were read."""
+"""A source in which the value of each row is its number, so that tests see which rows were read."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Numbers:
-    """So many rows of one column, in chunks of a size; a key makes it one that takes time to read.
+    """A source of one column, whose rows hold the numbers 0, 1, 2, ...
 
-    What is known of it fits in a few bytes, however many rows there are.
+    A source with a key counts as stored data, which is worth caching. The size of the object does
+    not depend on the number of rows.
     """
 
     rows: int

@@ -1,4 +1,4 @@
-"""How to run: the rules of `RunConfig`."""
+"""`RunConfig`: its defaults, its checks and its copies."""
 
 import copy
 import dataclasses
@@ -9,7 +9,7 @@ from dkmeans import Invalid, InvalidType, KMeans, RunConfig
 
 
 class Connection:
-    """Something to run on, which must not be copied."""
+    """A client that must not be copied."""
 
     def submit(self):
         pass
@@ -21,7 +21,7 @@ class Connection:
         raise AssertionError("copied")
 
 
-def saving(config):
+def intervals(config):
     return config.save_checkpoints_secs, config.save_checkpoints_steps
 
 
@@ -40,9 +40,9 @@ def test_the_defaults_are_the_documented_ones():
     }
 
 
-def test_either_way_of_saving_excludes_the_other():
-    assert saving(RunConfig(save_checkpoints_steps=7)) == (None, 7)
-    assert saving(RunConfig(save_checkpoints_secs=7)) == (7, None)
+def test_seconds_and_steps_between_checkpoints_exclude_each_other():
+    assert intervals(RunConfig(save_checkpoints_steps=7)) == (None, 7)
+    assert intervals(RunConfig(save_checkpoints_secs=7)) == (7, None)
     with pytest.raises(ValueError, match="must not both be set, got 7 and 8"):
         RunConfig(save_checkpoints_secs=7, save_checkpoints_steps=8)
 
@@ -83,7 +83,7 @@ def test_numbers_that_are_too_small_are_refused_by_name(name, value):
     ],
 )
 @pytest.mark.parametrize("value", [1.5, "3", True])
-def test_what_is_no_integer_is_refused_by_name(name, value):
+def test_values_that_are_not_integers_are_refused_by_name(name, value):
     with pytest.raises(TypeError, match=f"{name} must be an integer"):
         RunConfig(**{name: value})
 
@@ -104,29 +104,29 @@ def test_all_checkpoints_may_be_kept(value):
     assert RunConfig(keep_checkpoint_max=value).keep_checkpoint_max == value
 
 
-def test_fewer_than_no_checkpoints_cannot_be_kept():
+def test_a_negative_number_of_checkpoints_is_refused():
     with pytest.raises(ValueError, match="keep_checkpoint_max must be an integer >= 0, got -1"):
         RunConfig(keep_checkpoint_max=-1)
 
 
 def test_replacing_switches_between_seconds_and_steps():
     steps = RunConfig().replace(save_checkpoints_steps=9)
-    assert saving(steps) == (None, 9)
-    assert saving(steps.replace(save_checkpoints_secs=3)) == (3, None)
-    assert saving(steps.replace(save_checkpoints_steps=None)) == (600, None)
-    assert saving(steps.replace(keep_checkpoint_max=1)) == (None, 9)
+    assert intervals(steps) == (None, 9)
+    assert intervals(steps.replace(save_checkpoints_secs=3)) == (3, None)
+    assert intervals(steps.replace(save_checkpoints_steps=None)) == (600, None)
+    assert intervals(steps.replace(keep_checkpoint_max=1)) == (None, 9)
     with pytest.raises(ValueError, match="must not both be set"):
         steps.replace(save_checkpoints_secs=3, save_checkpoints_steps=4)
 
 
-def test_replacing_leaves_the_original_and_what_is_not_named():
+def test_replacing_leaves_the_original_and_the_other_fields():
     config = RunConfig(model_dir="a", tf_random_seed=3, log_step_count_steps=7)
     changed = config.replace(model_dir="b")
     assert config.model_dir == "a"
     assert changed == RunConfig(model_dir="b", tf_random_seed=3, log_step_count_steps=7)
 
 
-def test_a_field_that_there_is_not_is_a_type_error():
+def test_an_unknown_field_is_a_type_error():
     with pytest.raises(TypeError, match="nothing"):
         RunConfig().replace(nothing=1)
     with pytest.raises(TypeError, match="nothing"):
@@ -144,7 +144,7 @@ def test_fields_are_given_by_name_only():
 
 
 @pytest.mark.parametrize("client", ["tcp://127.0.0.1:8786", 3, object()])
-def test_a_client_that_is_none_is_a_type_error(client):
+def test_a_value_that_is_not_a_client_is_a_type_error(client):
     with pytest.raises(TypeError, match=r"client must be a distributed\.Client or None"):
         RunConfig(client=client)
     with pytest.raises(InvalidType, match="client"):
@@ -162,5 +162,5 @@ def test_an_estimator_takes_directory_and_seed_from_its_config(tmp_path):
     config = RunConfig(model_dir=tmp_path / "m", tf_random_seed=5, save_checkpoints_steps=3)
     estimator = KMeans(2, config=config)
     assert estimator.model_dir == str(tmp_path / "m")
-    assert saving(estimator.config) == (None, 3)
+    assert intervals(estimator.config) == (None, 3)
     assert estimator.config.tf_random_seed == 5

@@ -1,4 +1,4 @@
-"""What an `input_fn` may take and return."""
+"""Input functions: the parameters they may have and the values they may return."""
 
 import functools
 from itertools import count, islice
@@ -52,7 +52,7 @@ def test_mode_params_and_config_are_supplied_by_name(mode):
     assert seen == [(mode, PARAMS, CONFIG)]
 
 
-def test_they_are_supplied_over_defaults_and_to_keywords():
+def test_arguments_are_supplied_over_defaults_and_to_keywords():
     seen = []
 
     def input_fn(mode="none", *, config=None, other=7):
@@ -63,7 +63,7 @@ def test_they_are_supplied_over_defaults_and_to_keywords():
     assert seen == [(TRAIN, CONFIG, 7)]
 
 
-def test_the_rest_of_the_arguments_is_left_empty():
+def test_variadic_parameters_get_nothing():
     seen = []
 
     def input_fn(*args, **more):
@@ -79,7 +79,7 @@ def test_a_lambda_is_a_function():
     assert same(loaded(dataset), [ROWS * 3])
 
 
-def test_a_partial_is_supplied_what_is_left():
+def test_a_partial_gets_its_remaining_arguments():
     def input_fn(scale, mode, params):
         return ROWS * scale + (mode == EVAL) + params["num_clusters"]
 
@@ -90,17 +90,17 @@ def test_a_partial_is_supplied_what_is_left():
         assert same(loaded(read_input(partial, EVAL, PARAMS, CONFIG)), [ROWS * 2 + 4])
 
 
-def test_a_parameter_that_a_partial_has_set_stays_as_it_was_set():
+def test_a_parameter_that_a_partial_has_set_is_not_overwritten():
     def input_fn(mode):
-        return ROWS * (7 if mode == "mine" else 1)
+        return ROWS * (7 if mode == "own" else 1)
 
-    partial = functools.partial(input_fn, mode="mine")
+    partial = functools.partial(input_fn, mode="own")
     assert same(loaded(read_input(partial, EVAL, PARAMS, CONFIG)), [ROWS * 7])
 
 
 def test_builtins_bound_methods_and_callable_objects_are_functions():
-    held = iter([ROWS, ROWS]).__next__
-    assert same(loaded(read_input(held, EVAL, PARAMS, CONFIG)), [ROWS])
+    bound_method = iter([ROWS, ROWS]).__next__
+    assert same(loaded(read_input(bound_method, EVAL, PARAMS, CONFIG)), [ROWS])
     assert same(loaded(read_input(ROWS.copy, EVAL, PARAMS, CONFIG)), [ROWS])
     rows_of = {"rows": ROWS}.__getitem__
     partial = functools.partial(rows_of, "rows")
@@ -123,12 +123,12 @@ def test_other_parameters_are_a_type_error_that_names_them(input_fn, unknown):
 
 
 @pytest.mark.parametrize("input_fn", [ROWS, None, "rows.zarr", [ROWS]])
-def test_what_cannot_be_called_is_a_type_error_with_the_remedy(input_fn):
+def test_a_value_that_is_not_callable_is_a_type_error_with_the_remedy(input_fn):
     with pytest.raises(TypeError, match=r"input_fn must be a function \(lambda: rows\)"):
         read_input(input_fn, TRAIN, PARAMS, CONFIG)
 
 
-def test_what_an_input_fn_raises_is_raised():
+def test_an_error_in_an_input_fn_is_raised():
     def input_fn():
         raise ConnectionError("the database is down")
 
@@ -136,7 +136,7 @@ def test_what_an_input_fn_raises_is_raised():
         read_input(input_fn, TRAIN, PARAMS, CONFIG)
 
 
-def test_every_method_calls_its_input_fn_once_and_says_what_for(tmp_path):
+def test_every_method_calls_its_input_fn_once_with_its_mode(tmp_path):
     calls = []
 
     def input_fn(mode, params, config):
@@ -166,7 +166,7 @@ of_every_kind = pytest.mark.parametrize("kind", ARRAYS.values(), ids=ARRAYS)
 
 
 @of_every_kind
-def test_arrays_repeat_without_end_to_train_and_are_one_pass_otherwise(kind):
+def test_arrays_repeat_without_end_to_train_and_are_one_epoch_otherwise(kind):
     assert same(loaded(read(kind(ROWS), TRAIN), 30), [ROWS] * 30)
     assert read(kind(ROWS), TRAIN).is_constant
     for mode in (EVAL, INFER):
@@ -175,12 +175,12 @@ def test_arrays_repeat_without_end_to_train_and_are_one_pass_otherwise(kind):
 
 @in_every_mode
 @of_every_kind
-def test_features_beside_none_are_the_features(kind, mode):
+def test_a_tuple_of_features_and_none_means_the_features(kind, mode):
     assert same(loaded(read((kind(ROWS), None), mode), 1), [ROWS])
 
 
 @of_every_kind
-def test_labels_are_refused_but_to_predict(kind):
+def test_labels_are_refused_except_for_prediction(kind):
     for mode in (TRAIN, EVAL):
         for labels in (np.zeros(4), [0, 1], 0, "label"):
             with pytest.raises(ValueError, match="labels must be None"):
@@ -217,7 +217,7 @@ def test_a_pandas_data_frame_is_an_array(mode):
 
 @in_every_mode
 @pytest.mark.parametrize("given_", ["rows.zarr", b"rows", 3, 2.5, None, object(), len])
-def test_what_holds_no_rows_is_a_type_error_that_says_what_would(given_, mode):
+def test_a_value_without_rows_is_a_type_error_that_names_the_usable_types(given_, mode):
     with pytest.raises(TypeError, match="input_fn must return an array, a dict of arrays") as error:
         read(given_, mode)
     assert type(given_).__name__ in str(error.value)
@@ -225,12 +225,12 @@ def test_what_holds_no_rows_is_a_type_error_that_says_what_would(given_, mode):
 
 @in_every_mode
 @pytest.mark.parametrize("kind", [np.zeros, da.zeros, zarr.zeros], ids=["NumPy", "Dask", "Zarr"])
-def test_one_dimension_is_refused_by_its_shape(kind, mode):
+def test_a_one_dimensional_array_is_refused_with_its_shape(kind, mode):
     with pytest.raises(ValueError, match=r"must be 2-D \(rows, columns\).*\(4,\)"):
         read(kind((4,)), mode)
 
 
-def test_no_rows_are_refused():
+def test_an_array_without_rows_is_refused():
     with pytest.raises(InvalidData, match="features must have at least one row"):
         read(np.empty((0, 3)))
 
@@ -246,12 +246,12 @@ TABLE = np.column_stack([COLUMNS["a"], COLUMNS["b"], COLUMNS["c"]])
 
 
 @in_every_mode
-def test_columns_stand_in_the_order_of_their_names(mode):
+def test_columns_are_in_the_order_of_their_names(mode):
     assert same(loaded(read(COLUMNS, mode), 1), [TABLE])
     assert read(COLUMNS, mode).width == 4
 
 
-def test_names_that_have_no_order_are_refused():
+def test_names_without_an_order_are_refused():
     with pytest.raises(InvalidType, match=r"names in the features must be of one type.*\[1, 'a'\]"):
         read({1: np.zeros(2), "a": np.zeros(2)}, ModeKeys.EVAL)
 
@@ -275,7 +275,7 @@ def test_columns_of_any_kind_may_be_chunked_differently(choices, size):
     assert same(loaded(read(given_).batch(size)), batches)
 
 
-def test_columns_of_a_zarr_store_are_read_in_parts_of_their_own(tmp_path):
+def test_columns_of_a_zarr_store_may_have_different_chunks(tmp_path):
     n = 3_000_000  # enough for several chunks of each
     narrow, wide = np.arange(n, dtype=np.float32), np.ones((n, 2), np.float32)
     wide[:, 0] = narrow
@@ -296,11 +296,11 @@ def test_columns_of_a_zarr_store_are_read_in_parts_of_their_own(tmp_path):
     assert first == n
 
 
-def test_columns_of_unknown_chunk_sizes_stand_beside_others():
+def test_columns_of_unknown_chunk_sizes_are_joined_with_others():
     narrow, wide = (da.from_array(COLUMNS[name], chunks=3) for name in "ba")
-    kept = COLUMNS["b"] % 5 > 1
-    given_ = {"b": narrow[kept], "a": wide[kept], "c": COLUMNS["c"][kept]}
-    assert same(loaded(read(given_)), [TABLE[kept]])
+    selected = COLUMNS["b"] % 5 > 1
+    given_ = {"b": narrow[selected], "a": wide[selected], "c": COLUMNS["c"][selected]}
+    assert same(loaded(read(given_)), [TABLE[selected]])
 
 
 def test_lists_are_columns_too():
@@ -321,7 +321,7 @@ def test_a_column_of_float64_makes_rows_of_float64():
 
 
 @pytest.mark.parametrize("kind", [np.zeros, da.zeros, zarr.zeros], ids=["NumPy", "Dask", "Zarr"])
-def test_columns_of_unequal_lengths_are_refused_by_their_lengths(kind):
+def test_columns_of_unequal_lengths_are_refused_with_their_lengths(kind):
     with pytest.raises(ValueError, match=r"equally long, got \[4, 5\] rows"):
         read({"a": kind((4,)), "b": kind((5,))})
 
@@ -343,7 +343,7 @@ def test_a_column_of_three_dimensions_is_refused_by_its_name():
 
 
 @pytest.mark.parametrize("values", [["x", "y"], np.array([1j, 2])], ids=["text", "complex"])
-def test_a_column_that_holds_no_numbers_is_refused_by_its_name(values):
+def test_a_column_without_numbers_is_refused_by_its_name(values):
     with pytest.raises(TypeError, match=r"the features\['city'\] must hold real numbers"):
         loaded(read({"age": np.ones(2), "city": values}))
 
@@ -396,12 +396,12 @@ def test_batches_may_be_dicts(mode):
 
 
 @in_every_mode
-def test_batches_may_stand_beside_none(mode):
+def test_batches_may_be_tuples_of_features_and_none(mode):
     assert same(loaded(read(((rows, None) for rows in BATCHES), mode)), BATCHES)
     assert same(loaded(read((({"a": rows}, None) for rows in BATCHES), mode)), BATCHES)
 
 
-def test_labels_of_batches_are_refused_but_to_predict():
+def test_labels_of_batches_are_refused_except_for_prediction():
     def labelled():
         return ((rows, np.zeros(len(rows))) for rows in BATCHES)
 
@@ -411,7 +411,7 @@ def test_labels_of_batches_are_refused_but_to_predict():
     assert same(loaded(read(labelled(), INFER)), BATCHES)
 
 
-def test_labels_of_a_later_batch_are_refused_when_it_comes():
+def test_labels_of_a_later_batch_are_refused_when_it_is_read():
     batches = read(iter([(ROWS, None), (ROWS, ROWS)]), TRAIN).batches()
     next(batches)
     with pytest.raises(ValueError, match="labels must be None"):
@@ -427,17 +427,17 @@ def test_empty_batches_are_skipped(mode):
 
 @in_every_mode
 @pytest.mark.parametrize("batches", [[], [np.empty((0, 3))] * 3])
-def test_nothing_but_empty_batches_is_refused(batches, mode):
+def test_an_input_of_only_empty_batches_is_refused(batches, mode):
     with pytest.raises(InvalidData, match="at least one batch of rows, got none"):
         read(iter(batches), mode)
 
 
-def test_no_more_batches_are_asked_for_than_are_used():
-    asked = []
-    dataset = read(asked.append(n) or ROWS for n in count())
-    assert len(asked) == 1
+def test_only_the_batches_that_are_used_are_read():
+    taken = []
+    dataset = read(taken.append(n) or ROWS for n in count())
+    assert len(taken) == 1
     assert len(loaded(dataset, 3)) == 3
-    assert len(asked) <= 4
+    assert len(taken) <= 4
 
 
 def test_a_list_of_rows_is_refused_as_a_list_of_batches():
@@ -447,7 +447,7 @@ def test_a_list_of_rows_is_refused_as_a_list_of_batches():
         read(list(ROWS))
 
 
-def test_a_batch_that_is_none_is_named_by_its_number():
+def test_an_invalid_batch_is_named_by_its_number():
     batches = read(iter([ROWS, "rows"]), TRAIN).batches()
     next(batches)
     with pytest.raises(InvalidType, match="batch 1 must be a NumPy, Dask, Zarr or CuPy array"):

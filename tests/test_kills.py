@@ -1,4 +1,4 @@
-"""A short run of `kills`: whoever is killed, whenever, the results stay what they were."""
+"""A short run of `kills`: killed drivers and workers do not change the results."""
 
 from tests import kills
 

@@ -1,4 +1,4 @@
-"""docs/tensorflow.md: its code runs as it stands, and the tests that it names are there."""
+"""docs/tensorflow.md: its code runs unchanged, and the tests that it names exist."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ NAMED = re.findall(r"(test_\w+\.py)::(test_\w+)", GUIDE)
 
 @pytest.fixture
 def ported():
-    """What the example's names stand for once it has run, each statement in turn."""
+    """The variables of the guide's example after all of its statements have run."""
     names = {}
     for code in (AFTER, UNCHANGED):
         for statement in ast.parse(code).body:
@@ -54,13 +54,13 @@ def test_the_ported_hook_stops_training(ported, capsys):
     assert "good enough at step 11" in capsys.readouterr().out
 
 
-def test_every_test_that_the_guide_names_is_there():
+def test_every_test_that_the_guide_names_exists():
     assert len(NAMED) > 80
     for file, name in NAMED:
         assert f"\ndef {name}(" in next(TESTS.rglob(file)).read_text(), f"{file} has no {name}"
 
 
-def test_every_promise_and_difference_names_the_test_that_holds_it():
+def test_every_promise_and_difference_names_its_test():
     promised = ROWS[next(i for i, row in enumerate(ROWS) if "held by" in row) :]
     for row in promised:
         if "held by" not in row and "| to come |" not in row:

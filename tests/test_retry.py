@@ -1,4 +1,4 @@
-"""Storage that does not answer is asked again; what is no outage is told at once."""
+"""Retries: outages are retried for a while, other errors are raised at once."""
 
 import errno
 import logging
@@ -16,17 +16,17 @@ from dkmeans.executors import Threads
 from dkmeans.lloyd import accumulate
 from dkmeans.retry import is_outage, with_retries
 
-ANSWER = "Generic S3 error: Error performing GET - Server returned non-2xx status code: {}: x"
+RESPONSE = "Generic S3 error: Error performing GET - Server returned non-2xx status code: {}: x"
 
 
-class Answer(Exception):
+class StatusError(Exception):
     def __init__(self, status):
         super().__init__(f"status {status}")
         self.status = status
 
 
 @pytest.fixture(autouse=True)
-def in_a_hurry(monkeypatch):
+def short_pauses(monkeypatch):
     monkeypatch.setattr("dkmeans.retry._FIRST_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr("dkmeans.retry._PATIENCE_SECONDS", 0.2)
 
@@ -39,10 +39,10 @@ def in_a_hurry(monkeypatch):
         OSError(errno.ESTALE, "Stale file handle"),
         OSError(errno.EIO, "Input/output error"),
         OSError(errno.EHOSTUNREACH, "No route to host"),
-        GenericError(ANSWER.format("503 Service Unavailable")),
-        GenericError(ANSWER.format("429 Too Many Requests")),
+        GenericError(RESPONSE.format("503 Service Unavailable")),
+        GenericError(RESPONSE.format("429 Too Many Requests")),
         GenericError("Generic S3 error: HTTP error: error sending request"),
-        Answer(502),
+        StatusError(502),
         Outage("known for one"),
     ],
     ids=repr,
@@ -58,21 +58,21 @@ def test_these_are_outages(error):
         PermissionError(errno.EACCES, "Permission denied"),
         OSError(errno.ENOSPC, "No space left on device"),
         OSError("an image that is truncated"),
-        PermissionDeniedError(ANSWER.format("403 Forbidden")),
-        GenericError(ANSWER.format("400 Bad Request")),
-        GenericError(ANSWER.format("501 Not Implemented")),
+        PermissionDeniedError(RESPONSE.format("403 Forbidden")),
+        GenericError(RESPONSE.format("400 Bad Request")),
+        GenericError(RESPONSE.format("501 Not Implemented")),
         GenericError("Generic S3 error: Missing bucket name"),
-        Answer(404),
+        StatusError(404),
         RuntimeError("error during blosc decompression: -1"),
         KeyError("status"),
     ],
     ids=repr,
 )
-def test_these_are_none(error):
+def test_these_are_not_outages(error):
     assert not is_outage(error)
 
 
-def test_who_says_that_a_file_cannot_be_read_may_mean_an_outage():
+def test_invalid_data_is_an_outage_if_its_cause_is_one():
     error = InvalidData("x.npy cannot be read")
     assert not is_outage(error)
     error.__cause__ = ConnectionResetError()
@@ -80,7 +80,7 @@ def test_who_says_that_a_file_cannot_be_read_may_mean_an_outage():
 
 
 def failing(times, error):
-    """A function that fails so many times, and the list of its calls."""
+    """Return a function that fails a number of times, and the list of its calls."""
     calls = []
 
     def action():
@@ -92,17 +92,17 @@ def failing(times, error):
     return action, calls
 
 
-def test_what_fails_for_a_while_is_tried_again_and_each_time_is_told(caplog):
+def test_a_short_outage_is_retried_and_each_retry_is_logged(caplog):
     action, calls = failing(3, OSError(errno.ESTALE, "Stale file handle"))
     assert with_retries("rows 1 to 9 of x.npy", action) == "read"
     assert len(calls) == 4
-    told = [record.getMessage() for record in caplog.records]
+    logged = [record.getMessage() for record in caplog.records]
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
-    assert all("rows 1 to 9 of x.npy cannot be reached, trying again in" in t for t in told)
-    assert all("Stale file handle" in text for text in told)
+    assert all("rows 1 to 9 of x.npy cannot be reached, trying again in" in text for text in logged)
+    assert all("Stale file handle" in text for text in logged)
 
 
-def test_what_fails_for_too_long_is_an_outage():
+def test_a_long_failure_is_an_outage():
     action, calls = failing(10**6, TimeoutError("late"))
     with pytest.raises(Outage, match=r"x\.npy cannot be reached: late"):
         with_retries("x.npy", action)
@@ -110,7 +110,7 @@ def test_what_fails_for_too_long_is_an_outage():
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("x"), Invalid("x"), Outage("x")], ids=repr)
-def test_what_will_not_get_better_is_not_tried_again(error):
+def test_an_error_that_is_no_outage_is_not_retried(error):
     action, calls = failing(1, error)
     with pytest.raises(type(error)):
         with_retries("x.npy", action)
@@ -118,7 +118,7 @@ def test_what_will_not_get_better_is_not_tried_again(error):
 
 
 class Flaky(MemoryFileSystem):
-    """A file system that has lost its server as long as there are failures left."""
+    """A file system whose reads time out until no failures are left."""
 
     protocol = "flaky"
     store = MemoryFileSystem.store
@@ -156,14 +156,14 @@ def test_rows_of_any_fsspec_url_are_read_again(flaky, caplog):
     assert caplog.text.count("rows 0 to 5 of flaky://rows.npy cannot be reached") == 2
 
 
-def test_rows_that_stay_out_of_reach_are_an_outage_and_no_broken_data(flaky):
+def test_rows_that_stay_unreachable_are_an_outage_and_not_broken_data(flaky):
     dataset, _ = flaky
     Flaky.failures = 10**6
     with pytest.raises(Outage, match=r"rows 0 to 5 of flaky://rows.npy .*Connection timed out"):
         chunk_of(dataset).load(2)
 
 
-def test_what_is_read_again_is_counted_by_whoever_folds_it(flaky):
+def test_retries_are_counted_by_the_executor(flaky):
     dataset, rows = flaky
     Flaky.failures = 3
     with Threads(2) as threads:
@@ -174,7 +174,7 @@ def test_what_is_read_again_is_counted_by_whoever_folds_it(flaky):
         assert threads.spent.retries == 0
 
 
-def test_a_dataset_is_opened_patiently_too(flaky, caplog):
+def test_opening_a_dataset_is_retried_too(flaky, caplog):
     Flaky.failures = 2
     assert Dataset.from_npy("flaky://rows.npy").rows == 6
     assert caplog.text.count("flaky://rows.npy cannot be reached, trying again in") == 2
@@ -183,7 +183,7 @@ def test_a_dataset_is_opened_patiently_too(flaky, caplog):
         Dataset.from_npy("flaky://rows.npy")
 
 
-def test_a_dask_graph_is_the_users_own_and_is_run_once():
+def test_a_dask_graph_is_user_code_and_runs_once():
     runs = []
 
     def block(_):

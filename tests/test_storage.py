@@ -1,4 +1,4 @@
-"""Addresses: local paths, memory and a real S3 server behind the same few verbs."""
+"""Storage: the same functions on a local disk, in memory and on a real S3 server."""
 
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ PLACES = ["disk", "memory", "s3"]
 
 @pytest.fixture
 def place(request, tmp_path):
-    """A folder of the kind the test asks for; the disk where it asks for none."""
+    """A folder of the kind that the test requests; by default on the disk."""
     kind = getattr(request, "param", "disk")
     if kind == "memory":
         return f"memory://{uuid4().hex}"
@@ -69,19 +69,19 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 
 
 @everywhere
-def test_what_is_not_there_reads_as_none(place):
+def test_a_missing_file_reads_as_none(place):
     assert storage.read(f"{place}/nothing") is None
     assert storage.read(f"{place}/nowhere/nothing") is None
 
 
-def test_what_lies_below_a_regular_file_reads_as_none(tmp_path):
+def test_an_address_below_a_regular_file_reads_as_none(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     assert storage.read(f"{tmp_path}/file/x") is None
     assert storage.children(f"{tmp_path}/file/x") == []
 
 
 @everywhere
-def test_what_is_written_is_read_and_written_over(place):
+def test_a_written_file_is_read_and_overwritten(place):
     for data in (b"one", b"", bytes(range(256)) * 1000):
         storage.write(f"{place}/a/b", data)
         assert storage.read(f"{place}/a/b").data == data
@@ -99,61 +99,61 @@ def test_a_first_version_is_created_and_then_replaced(place):
 
 
 @everywhere
-def test_replacing_what_was_changed_in_between_is_a_conflict(place):
+def test_replacing_a_changed_file_is_a_conflict(place):
     storage.write(f"{place}/other", b"")
     seen = storage.replace(f"{place}/x", b"one", None)
-    storage.replace(f"{place}/x", b"theirs", seen)
+    storage.replace(f"{place}/x", b"other", seen)
     with pytest.raises(Conflict, match=f"{place}/x was changed by another driver"):
-        storage.replace(f"{place}/x", b"mine", seen)
-    assert storage.read(f"{place}/x").data == b"theirs"
+        storage.replace(f"{place}/x", b"own", seen)
+    assert storage.read(f"{place}/x").data == b"other"
 
 
 @everywhere
-def test_creating_over_what_another_has_created_is_a_conflict(place):
-    storage.write(f"{place}/x", b"theirs")
+def test_creating_an_existing_file_is_a_conflict(place):
+    storage.write(f"{place}/x", b"other")
     with pytest.raises(Conflict, match=f"{place}/x"):
-        storage.replace(f"{place}/x", b"mine", None)
-    assert storage.read(f"{place}/x").data == b"theirs"
+        storage.replace(f"{place}/x", b"own", None)
+    assert storage.read(f"{place}/x").data == b"other"
 
 
 @everywhere
-def test_replacing_what_was_removed_in_between_is_a_conflict(place):
+def test_replacing_a_removed_file_is_a_conflict(place):
     storage.write(f"{place}/other", b"")
     seen = storage.replace(f"{place}/x", b"one", None)
     storage.remove(f"{place}/x")
     with pytest.raises(Conflict, match=f"{place}/x"):
-        storage.replace(f"{place}/x", b"mine", seen)
+        storage.replace(f"{place}/x", b"own", seen)
     assert storage.read(f"{place}/x") is None
 
 
 @everywhere
-def test_a_place_where_writers_are_told_apart_is_known_and_left_as_it_was(place):
+def test_support_of_conditional_writes_is_detected_and_the_probe_removed(place):
     storage.write(f"{place}/folder/other", b"")
-    assert storage.tells_writers_apart(f"{place}/folder/probe")
+    assert storage.supports_conditional_writes(f"{place}/folder/probe")
     assert storage.children(f"{place}/folder") == ["other"]
 
 
-def test_a_server_that_takes_conditional_writes_for_plain_ones_is_known(careless_s3):
-    storage.write(f"{careless_s3}/folder/other", b"")
-    assert not storage.tells_writers_apart(f"{careless_s3}/folder/probe")
-    assert storage.children(f"{careless_s3}/folder") == ["other"]
+def test_a_server_that_ignores_conditions_is_detected(s3_without_conditional_writes):
+    storage.write(f"{s3_without_conditional_writes}/folder/other", b"")
+    assert not storage.supports_conditional_writes(f"{s3_without_conditional_writes}/folder/probe")
+    assert storage.children(f"{s3_without_conditional_writes}/folder") == ["other"]
 
 
-def test_an_object_store_gives_each_version_a_mark_of_its_own(s3):
+def test_an_object_store_gives_each_version_its_own_tag(s3):
     address = f"{s3}/{uuid4().hex}/x"
     seen = storage.replace(address, b"one", None)
     other = storage.replace(address, b"two", seen)
     assert seen.version != other.version
 
 
-def test_replacing_leaves_nothing_aside(tmp_path):
+def test_replacing_leaves_no_temporary_file(tmp_path):
     seen = None
     for data in (b"one", b"two"):
         seen = storage.replace(f"{tmp_path}/x", data, seen)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_a_write_that_fails_leaves_what_was_there_and_nothing_aside(tmp_path):
+def test_a_write_that_fails_changes_nothing_and_leaves_no_temporary_file(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(OSError, match="x"):
         storage.write(f"{tmp_path}/x", b"1")
@@ -172,13 +172,13 @@ def test_children_are_the_names_directly_below(place):
 
 
 @everywhere
-def test_removing_takes_all_that_is_below_and_nothing_beside(place):
+def test_removing_a_folder_removes_everything_below_it_and_nothing_else(place):
     for name in ("folder/x", "folder/deep/y", "folder-not/z", "file"):
         storage.write(f"{place}/{name}", b"1")
     storage.remove(f"{place}/folder")
     assert storage.read(f"{place}/folder/x") is None
     assert storage.read(f"{place}/folder/deep/y") is None
-    if not place.startswith("s3://"):  # SeaweedFS, unlike S3, has folders, and keeps empty ones
+    if not place.startswith("s3://"):  # SeaweedFS, unlike S3, keeps empty folders
         assert storage.children(f"{place}/folder") == []
     assert storage.read(f"{place}/folder-not/z").data == b"1"
     storage.remove(f"{place}/file")
@@ -186,7 +186,7 @@ def test_removing_takes_all_that_is_below_and_nothing_beside(place):
 
 
 @everywhere
-def test_removing_what_is_not_there_is_no_error(place):
+def test_removing_a_missing_file_is_no_error(place):
     storage.remove(f"{place}/nothing")
     storage.remove(f"{place}/nowhere/nothing")
 
@@ -199,7 +199,7 @@ def test_flushing_changes_nothing(place):
 
 
 @everywhere
-def test_what_is_written_whole_is_read_and_nothing_is_left_aside(place):
+def test_a_file_that_is_written_whole_is_read_and_no_temporary_file_is_left(place):
     for data in (b"one", b"", bytes(range(256)) * 1000):
         storage.write_whole(f"{place}/a/b", data)
         assert storage.read(f"{place}/a/b").data == data
@@ -207,7 +207,7 @@ def test_what_is_written_whole_is_read_and_nothing_is_left_aside(place):
 
 
 @everywhere
-def test_clearing_takes_all_but_what_is_kept(place):
+def test_clearing_removes_all_but_the_given_name(place):
     for name in ("x", "folder/deep/y", "keep", "folder/keep", "z"):
         storage.write(f"{place}/{name}", b"1")
     for _ in range(2):
@@ -219,7 +219,7 @@ def test_clearing_takes_all_but_what_is_kept(place):
 
 
 @everywhere
-def test_a_place_is_empty_until_something_is_written_and_again_when_it_is_removed(place):
+def test_a_place_is_empty_before_a_write_and_after_its_removal(place):
     storage.write(f"{place}/other", b"")
     assert storage.is_empty(f"{place}/folder")
     storage.write(f"{place}/folder/deep/x", b"")
@@ -228,17 +228,17 @@ def test_a_place_is_empty_until_something_is_written_and_again_when_it_is_remove
     assert storage.is_empty(f"{place}/folder")
 
 
-def test_only_what_killed_writers_left_is_removed_as_such(tmp_path):
-    asides = [".x.a1b2_c3d", f"deep/1.{uuid4().hex}.partial"]
+def test_only_temporary_files_of_killed_writers_are_removed(tmp_path):
+    temporary = [".x.a1b2_c3d", f"deep/1.{uuid4().hex}.partial"]
     others = [".x", ".x.crc", ".hidden.parquet", "x.a1b2c3d4", "1.partial"]
-    for name in asides + others:
+    for name in temporary + others:
         storage.write(f"{tmp_path}/{name}", b"1")
-    storage.remove_asides(str(tmp_path))
+    storage.remove_temporary_files(str(tmp_path))
     assert storage.children(f"{tmp_path}/deep") == []
     assert storage.children(str(tmp_path)) == sorted([*others, "deep"])
 
 
-def test_stores_of_azure_can_be_printed_and_told_from_others(monkeypatch):
+def test_stores_of_azure_have_a_repr_and_different_places(monkeypatch):
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "someone")
     stores = [
         storage.zarr_store(f"az://{place}") for place in ("one/rows", "two/rows", "one/others")

@@ -35,7 +35,7 @@ def prepare(model_dir: str) -> None:
     probe = storage.join(model_dir, f".probe-{uuid4().hex[:8]}")
     try:
         with_retries(model_dir, lambda: _open_directory(model_dir))
-        safe = storage.tells_writers_apart(probe)
+        safe = storage.supports_conditional_writes(probe)
     except storage.WRITE_ERRORS as error:
         raise Invalid(f"model_dir must be writable, got {model_dir!r}: {error}") from error
     if not safe:

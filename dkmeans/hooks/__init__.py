@@ -1,4 +1,10 @@
-"""Hooks: to be told of a call's steps and checkpoints, to look at values, and to stop it."""
+"""Hooks: user code that is called around each step and each checkpoint, and may stop a call.
+
+The user passes hooks to `train`, `evaluate` and `predict`, and listeners to `train`. `sessions` has
+the base classes, under TensorFlow's names. `recording`, `stopping` and `summaries` have hooks that
+are ready to use. `notifier` calls the hooks of one call; only the library uses it. Hooks observe
+and stop; they cannot change the model (docs/decisions/011).
+"""
 
 from dkmeans.hooks.recording import HistoryHook, LoggingTensorHook, PrometheusHook
 from dkmeans.hooks.sessions import (

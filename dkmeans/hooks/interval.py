@@ -1,4 +1,7 @@
-"""How often."""
+"""Intervals: decide at which steps a hook logs or writes.
+
+The hooks that repeat something use one `Interval` each, counted in steps or in seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,16 @@ from dkmeans.errors import Invalid, check_integer, check_number, expected
 
 
 class Interval:
-    """Every so many steps or seconds, from the first step that is asked about.
+    """An interval between steps that are due. The first step after a restart is due.
 
     Args:
-        steps: That many steps; None where it is seconds.
-        secs: That many seconds; None where it is steps.
-        names: What the two are called where they come from.
+        steps: Number of steps; None if the interval is given in seconds.
+        secs: Number of seconds; None if the interval is given in steps.
+        names: Names of the two arguments in error messages.
 
     Raises:
-        ValueError: both or none is given, or it is not above zero; TypeError: it is no number.
+        ValueError: both or none is given, or the number is not above zero.
+        TypeError: it is not a number.
     """
 
     def __init__(
@@ -34,14 +38,15 @@ class Interval:
         if secs is not None and not secs > 0:
             raise Invalid(expected(names[1], "> 0 or None", secs))
         self._steps, self._secs = steps, secs
+        # Step and time of the last mark.
         self._last: tuple[int, float] | None = None
 
     def restart(self) -> None:
-        """Begin anew with the next step that is asked about: that of another call."""
+        """Start over at the beginning of a call: its first step is due."""
         self._last = None
 
     def is_due(self, step: int) -> bool:
-        """Whether it is time at this step."""
+        """Return whether the interval since the last mark has passed at this step."""
         if self._last is None:
             return True
         if self._steps is not None:
@@ -49,7 +54,11 @@ class Interval:
         return time.monotonic() - self._last[1] >= (self._secs or 0)
 
     def mark(self, step: int) -> float | None:
-        """Count from this step; returns the steps per second since the last, None at the first."""
+        """Start a new interval at this step.
+
+        Returns:
+            Steps per second since the last mark; None for the first mark.
+        """
         last, self._last = self._last, (step, time.monotonic())
         if last is None:
             return None

@@ -1,4 +1,9 @@
-"""One call's hooks and listeners, told what happens in the documented order."""
+"""The notifier: calls the hooks and listeners of one call in the documented order.
+
+`training` and `prediction.stream` report each event to it: `begin`, `created`, and for every step
+`before_run`, `show` and `after_run`; around each checkpoint `saving`; last `end`. Values are
+computed only when a hook requests them, so a call without hooks costs almost nothing.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +31,15 @@ T = TypeVar("T")
 
 
 def check_hooks(name: str, given: Iterable[T] | None, kind: type[T]) -> tuple[T, ...]:
-    """The hooks or listeners given, none where that is None.
+    """Return the hooks or listeners that the user passed, as a tuple.
+
+    Args:
+        name: Name of the argument.
+        given: Value of the argument; None: no hooks.
+        kind: Required base class.
 
     Raises:
-        InvalidType: they are no list, or one is of another kind.
+        InvalidType: it is not a list, or an item is of another class.
     """
     must = f"a list of dkmeans.hooks.{kind.__name__}"
     if given is None:
@@ -44,10 +54,15 @@ def check_hooks(name: str, given: Iterable[T] | None, kind: type[T]) -> tuple[T,
 
 
 class Notifier:
-    """Tells a call's hooks and listeners of it, and shows them the model as it goes.
+    """Hooks and listeners of one call, and the values that they can request.
+
+    Args:
+        settings: Settings of the model; they decide which variables exist.
+        hooks: The hooks, in the order in which they are called.
+        listeners: The listeners, in the order in which they are called.
 
     Attributes:
-        failed: Whether one of them has raised an error.
+        failed: True if a hook or listener has raised an error. Training then saves no checkpoint.
     """
 
     def __init__(
@@ -69,74 +84,89 @@ class Notifier:
         self._asked: list[SessionRunArgs | None] | None = None
 
     def should_stop(self) -> bool:
-        """Whether someone has asked to stop."""
+        """Return whether a hook or listener has requested a stop."""
         return self._coordinator.should_stop()
 
     def begin(self) -> None:
-        """The call begins."""
-        with self._theirs():
+        """Report the start of the call."""
+        with self._user_code():
             for listener in self._listeners:
                 listener.begin()
             for hook in self._hooks:
                 hook.begin()
 
     def created(self, state: TrainState) -> None:
-        """The model is there."""
+        """Report that the model exists: it is loaded, or has its first centers."""
         self._state = state
-        with self._theirs():
+        with self._user_code():
             for hook in self._hooks:
                 hook.after_create_session(self._session, self._coordinator)
 
     def before_run(self, batch: Batch) -> None:
-        """A step over this batch is next; nothing happens where that has been told."""
+        """Report that a step over this batch comes next, and collect the requests of the hooks."""
         if self._asked is not None:
             return
         self._batch = batch
-        with self._theirs():
+        with self._user_code():
             self._asked = [_args(hook, hook.before_run(self._context)) for hook in self._hooks]
 
     def show(self, state: TrainState, loss: float | None = None) -> None:
-        """This is where the model stands now; a batch's loss is given where no step was taken."""
-        if loss is None:  # of several starts, one that rests has the loss with which it converged
+        """Set the state and the loss that hooks see from now on.
+
+        Args:
+            state: State of the model.
+            loss: Loss of the current batch, from an evaluation; None takes the state's last loss.
+        """
+        if loss is None:
+            # The best of several starts may have converged in an earlier step. It has no losses of
+            # this step; its inertia is the loss with which it converged.
             loss = state.losses[-1] if state.losses else state.inertia
         self._state, self._loss = state, loss
 
     @contextmanager
     def saving(self, state: TrainState) -> Iterator[None]:
-        """A checkpoint of this state is written meanwhile; the second of a step is not told."""
+        """Report a checkpoint of this state before and after the body, which writes it.
+
+        A step's second checkpoint is not reported: the closing checkpoint may repeat the step of
+        the last one on the way.
+        """
         listeners = self._listeners if state.step != self._saved_step else ()
         self._state, self._saved_step = state, state.step
-        with self._theirs():
+        with self._user_code():
             for listener in listeners:
                 listener.before_save(self._session, state.step)
         yield
-        with self._theirs():
+        with self._user_code():
             for listener in listeners:
                 if listener.after_save(self._session, state.step):
                     logger.info("%r asks to stop at step %d", listener, state.step)
                     self._coordinator.request_stop()
 
     def after_run(self) -> None:
-        """The step that was told of has been taken; nothing happens where none was."""
+        """Report that the step is done, and pass each hook the values that it requested."""
         if self._asked is None:
             return
         asked, self._asked = self._asked, None
-        with self._theirs():
+        with self._user_code():
             for hook, args in zip(self._hooks, asked, strict=True):
                 results = self._session.run(args.fetches) if args is not None else None
                 hook.after_run(self._context, SessionRunValues(results))
 
     def end(self) -> None:
-        """The call has ended, and what there was to save is saved."""
+        """Report the end of the call, after the closing checkpoint is saved."""
         step = self._state.step if self._state else 0
-        with self._theirs():
+        with self._user_code():
             for listener in self._listeners:
                 listener.end(self._session, step)
             for hook in self._hooks:
                 hook.end(self._session)
 
     @contextmanager
-    def _theirs(self) -> Iterator[None]:
+    def _user_code(self) -> Iterator[None]:
+        """Record in `failed` that an error came from a hook or listener.
+
+        Interrupts do not count: after Ctrl-C in a hook the steps so far are saved.
+        """
         try:
             yield
         except Exception:
@@ -144,6 +174,7 @@ class Notifier:
             raise
 
     def _value(self, name: Any) -> Any:
+        """Return one value by name; a name may end in ":0", as TensorFlow's tensors do."""
         if not isinstance(name, str):
             raise InvalidType(expected("fetches", "names, or lists or dicts of them", name))
         if self._state is None:
@@ -165,6 +196,7 @@ class Notifier:
 
 
 def _args(hook: SessionRunHook, given: object) -> SessionRunArgs | None:
+    """Check what a hook's `before_run` returned, and return it."""
     if given is None or isinstance(given, SessionRunArgs):
         return given
     what = f"what {type(hook).__name__}.before_run returns"

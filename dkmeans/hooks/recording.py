@@ -1,4 +1,8 @@
-"""Hooks that tell of values, or keep them."""
+"""Hooks that record values: in the log, in a dict, or in a file for Prometheus.
+
+The user passes them to `train`, `evaluate` or `predict`. Each hook requests its values by name
+before a step and gets them after the step.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +25,19 @@ logger = logging.getLogger(__name__)
 
 
 class LoggingTensorHook(SessionRunHook):
-    """Logs values at level INFO, from the first step.
+    """A hook that logs values at level INFO, from the first step on.
 
     Args:
-        tensors: The names of the values, or a dict of what to call each.
+        tensors: Names of the values, or a dict of labels to names.
         every_n_iter: Steps between two lines.
-        every_n_secs: Seconds between two lines, instead.
-        at_end: Whether the last values are logged once more; alone where neither of those is given.
-        formatter: Makes a line of a dict of the values.
+        every_n_secs: Seconds between two lines, instead of steps.
+        at_end: True to log the last values at the end of the call. Without one of the intervals
+            nothing else is logged.
+        formatter: Function that makes a line from a dict of labels to values.
 
     Raises:
-        ValueError: neither a number nor `at_end`, both numbers, or one not above zero.
+        ValueError: neither an interval nor `at_end` is given, or both intervals are, or a number is
+            not above zero.
     """
 
     def __init__(
@@ -48,23 +54,23 @@ class LoggingTensorHook(SessionRunHook):
         self._at_end, self._formatter = at_end, formatter or _line
 
     def begin(self) -> None:
-        """Count anew."""
+        """Restart the interval."""
         if self._interval:
             self._interval.restart()
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
-        """Ask for the step, and for the values where they may be logged."""
+        """Request the step, and the values if they are logged during the call."""
         return SessionRunArgs(["global_step", self._names if self._interval else {}])
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
-        """Log them where it is time."""
+        """Log the values if they are due."""
         step, values = run_values.results
         if self._interval and self._interval.is_due(step):
             self._interval.mark(step)
             logger.info("%s", self._formatter(values))
 
     def end(self, session: Session) -> None:
-        """Log the last ones."""
+        """Log the last values if `at_end` is set."""
         if self._at_end:
             logger.info("%s", self._formatter(session.run(self._names)))
 
@@ -74,14 +80,14 @@ def _line(values: dict[str, Any]) -> str:
 
 
 class HistoryHook(SessionRunHook):
-    """Keeps the values of every step.
+    """A hook that stores the values of every step.
 
     Args:
-        names: Which values beside `global_step`.
+        names: Names of the values, in addition to `global_step`.
 
     Attributes:
-        history: Of each name its values, step by step; `pandas.DataFrame(history)` is a table of
-            numbers. Further calls add to it.
+        history: Lists of values by name, with one value for each step. Further calls append to
+            them. `pandas.DataFrame(hook.history)` makes a table of numbers.
     """
 
     def __init__(self, names: Iterable[str] = ("loss",)) -> None:
@@ -90,24 +96,25 @@ class HistoryHook(SessionRunHook):
         self.history: dict[str, list[Any]] = {name: [] for name in ("global_step", *names)}
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
-        """Ask for the values."""
+        """Request the values."""
         return SessionRunArgs({name: name for name in self.history})
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
-        """Keep them."""
+        """Append the values to the history."""
         for name, value in run_values.results.items():
             self.history[name].append(value)
 
 
 class PrometheusHook(SessionRunHook):
-    """Writes where training stands to a file that Prometheus' node exporter picks up.
+    """A hook that writes the state of training to a file for Prometheus' node exporter.
 
-    Gauges `dkmeans_global_step`, `dkmeans_loss`, `dkmeans_average_loss` and
-    `dkmeans_empty_clusters`. Needs the package prometheus_client (the extra `prometheus`).
+    The gauges are `dkmeans_global_step`, `dkmeans_loss`, `dkmeans_average_loss` and
+    `dkmeans_empty_clusters`. The hook needs the package prometheus_client (the extra `prometheus`).
 
     Args:
-        path: The file, `.prom`, in the node exporter's textfile directory; replaced as a whole.
-        every_n_secs: Seconds between two writings.
+        path: Path of a `.prom` file in the textfile directory of the node exporter. Every write
+            replaces the whole file.
+        every_n_secs: Seconds between two writes.
 
     Raises:
         ValueError: the package is missing, or the number is not above zero.
@@ -117,7 +124,7 @@ class PrometheusHook(SessionRunHook):
 
     def __init__(self, path: str, every_n_secs: float = 15) -> None:
         try:
-            # Needed here only, and not installed with the library.
+            # An optional package, which only this hook needs.
             import prometheus_client  # noqa: PLC0415
         except ImportError as error:
             need = "PrometheusHook needs the package prometheus_client"
@@ -133,15 +140,15 @@ class PrometheusHook(SessionRunHook):
         self._interval = Interval(None, every_n_secs)
 
     def begin(self) -> None:
-        """Count anew."""
+        """Restart the interval."""
         self._interval.restart()
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
-        """Ask for the values."""
+        """Request the values."""
         return SessionRunArgs({name: name for name in self._NAMES})
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
-        """Note them, and write where it is time."""
+        """Set the gauges, and write the file if it is due."""
         for name, value in run_values.results.items():
             self._gauges[name].set(value)
         if self._interval.is_due(run_values.results["global_step"]):
@@ -149,5 +156,5 @@ class PrometheusHook(SessionRunHook):
             self._write()
 
     def end(self, session: Session) -> None:
-        """Write the last ones."""
+        """Write the last values."""
         self._write()

@@ -1,4 +1,15 @@
-"""What a hook is, what it sees of a call, and what it may ask for."""
+"""Base classes of hooks and listeners, and the objects that the library passes to them.
+
+The names are those of TensorFlow 1. A hook derives from `SessionRunHook`, requests values by name
+with `SessionRunArgs`, and gets them as `SessionRunValues`. `notifier` calls the methods.
+
+    class PrintLoss(SessionRunHook):
+        def before_run(self, run_context):
+            return SessionRunArgs("loss")
+
+        def after_run(self, run_context, run_values):
+            print(run_values.results)
+"""
 
 from __future__ import annotations
 
@@ -8,41 +19,42 @@ from typing import Any
 
 
 class Coordinator:
-    """Whether a call is to stop: one for all its hooks."""
+    """The stop flag of a call, shared by all its hooks and listeners."""
 
     def __init__(self) -> None:
         self._stop = False
 
     def request_stop(self) -> None:
-        """Have the call stop: after the step that is under way, where there is one."""
+        """Request that the call stops, after the current step if there is one."""
         self._stop = True
 
     def should_stop(self) -> bool:
-        """Whether someone has asked to stop."""
+        """Return whether a stop has been requested."""
         return self._stop
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The model as it stands, whenever it is asked: values by name."""
+    """Current values of the model, by name."""
 
     _value: Callable[[str], Any]
 
     def run(self, fetches: Any) -> Any:
-        """The values of these names.
+        """Return the values of these names.
 
         Args:
-            fetches: A name, or a list, tuple or dict of names, nested as you like. Names are the
-                model's variables (`global_step`, int; `clusters`, (k, d); and those that
-                `get_variable_names` lists), `empty_clusters`, int, and of the last step or batch
+            fetches: A name, or a list, tuple or dict of names, nested to any depth. Names are the
+                model's variables (`global_step`, int; `clusters`, (k, d); and the others in
+                `get_variable_names`); `empty_clusters`, int; and for the last step or batch
                 `loss`, the sum of its rows' distances, and `average_loss`, their mean, both float.
-                Of several starts they are those of the best so far.
+                If there are several starts, the values are those of the best start so far.
 
         Returns:
-            The same, with values in the place of names. Arrays are copies.
+            The argument, with values in place of the names. Arrays are copies.
 
         Raises:
-            ValueError: there is no such value, or not yet; TypeError: that is no name.
+            ValueError: there is no such value, or not yet.
+            TypeError: a name is not a string.
         """
         if isinstance(fetches, Mapping):
             return {key: self.run(fetch) for key, fetch in fetches.items()}
@@ -54,10 +66,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class SessionRunArgs:
-    """What a hook wants to know after a step.
+    """A hook's request for values after a step.
 
     Attributes:
-        fetches: Names, as `Session.run` takes them.
+        fetches: Names of the values, in any form that `Session.run` accepts.
     """
 
     fetches: Any
@@ -65,10 +77,10 @@ class SessionRunArgs:
 
 @dataclass(frozen=True, slots=True)
 class SessionRunValues:
-    """What a hook has asked for.
+    """The values that a hook has requested.
 
     Attributes:
-        results: The values, as `Session.run` gives them; None where it asked for none.
+        results: The values, in the form of the request; None if the hook requested none.
     """
 
     results: Any
@@ -76,73 +88,74 @@ class SessionRunValues:
 
 @dataclass(frozen=True, slots=True)
 class SessionRunContext:
-    """A step, as a hook sees it.
+    """Context of a step: the current values, and the request to stop.
 
     Attributes:
-        session: The model as it stands: before the step in `before_run`, after it in `after_run`.
+        session: Values of the model, from before the step in `before_run` and from after it in
+            `after_run`.
     """
 
     session: Session
     _coordinator: Coordinator
 
     def request_stop(self) -> None:
-        """Have the call stop after this step."""
+        """Request that the call stops after this step."""
         self._coordinator.request_stop()
 
     @property
     def stop_requested(self) -> bool:
-        """Whether this hook or another one has asked to stop."""
+        """True if this hook or another one has requested a stop."""
         return self._coordinator.should_stop()
 
 
 class SessionRunHook:
-    """Something to be told of a call's steps. Derive from it, and override what you need.
+    """Base class of hooks. Derived classes override the methods that they need.
 
-    A step is one batch. Where several steps make an iteration they are computed together: a hook is
-    still told of each, in order and with its loss, and may stop after any.
+    A step is one batch. If an iteration has several steps, they are computed together, but hooks
+    are called for each step, in order and with its loss, and may stop after any step.
 
-    What a hook raises ends the call at once, and the last checkpoint stands.
+    An error in a hook ends the call at once. The last checkpoint stays as it is.
     """
 
     def begin(self) -> None:
-        """The call begins; there are no values yet."""
+        """Prepare for a call. There are no values yet."""
 
     def after_create_session(self, session: Session, coord: Coordinator) -> None:
-        """The model is there, trained so far or with its first centers."""
+        """Prepare for the first step. The model is loaded, or has its first centers."""
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs | None:
-        """A step is about to be taken.
+        """Prepare for a step, and request values.
 
         Returns:
-            What `after_run` is to be given; None: nothing.
+            The request for values that `after_run` gets; None requests nothing.
         """
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
-        """The step has been taken."""
+        """Use the values after a step."""
 
     def end(self, session: Session) -> None:
-        """The call has ended, and not by an error."""
+        """Finish a call that ended without an error."""
 
 
 class CheckpointSaverListener:
-    """Something to be told of a training call's checkpoints: each step's once.
+    """Base class of listeners, which are called before and after a checkpoint is saved.
 
-    Those are the opening one, which may be there from an earlier call, those on the way, and the
-    closing one.
+    They are called for the opening checkpoint, which an earlier call may have written, for the
+    checkpoints on the way, and for the closing one, but only once for each step.
     """
 
     def begin(self) -> None:
-        """The call begins; there are no values yet."""
+        """Prepare for a call of `train`. There are no values yet."""
 
     def before_save(self, session: Session, global_step_value: int) -> None:
-        """A checkpoint of this step is about to be written."""
+        """Prepare for a checkpoint of this step, before it is written."""
 
     def after_save(self, session: Session, global_step_value: int) -> bool | None:
-        """A checkpoint of this step stands.
+        """Use the checkpoint of this step, after it is written.
 
         Returns:
-            Whether training is to stop.
+            True if training should stop.
         """
 
     def end(self, session: Session, global_step_value: int) -> None:
-        """Training has ended at this step, and not by an error."""
+        """Finish a call that ended at this step without an error."""

@@ -1,4 +1,9 @@
-"""Charts for TensorBoard: points, in files of events beside the model."""
+"""Charts for TensorBoard: `SummarySaverHook`, and the event files that it writes.
+
+The estimator adds the hook to each call of `train` (`RunConfig.save_summary_steps`) and writes the
+results of `evaluate` with `EventFiles`. Every event file is written whole, because object stores
+cannot append to a file. The package tensorboard is optional.
+"""
 
 from __future__ import annotations
 
@@ -23,24 +28,26 @@ from dkmeans.hooks.sessions import (
     SessionRunValues,
 )
 
-_SECONDS_BETWEEN_FILES = 120
-_numbers = count()
+_FILE_INTERVAL_SECONDS = 120
+# Numbers of the event files of this process, so that two files never have the same name.
+_file_numbers = count()
 
 
 def is_available() -> bool:
-    """Whether the package that writes them is installed."""
+    """Return whether the package tensorboard is installed."""
     return find_spec("tensorboard") is not None
 
 
 class EventFiles:
-    """Points of charts, written as whole files: object stores cannot append to one.
+    """Points of charts, collected in memory and written to event files in a directory.
 
-    TensorBoard reads the files of a directory in the order of their names, as one.
+    TensorBoard reads the files of a directory in the order of their names, as one sequence.
 
     Args:
         directory: Path or URL of the directory.
-        first_step: The first step to come: points at it or beyond that are there already, from a
-            run that was cut off after its last checkpoint, are given up. None gives up none.
+        first_step: The first step of this run. TensorBoard then discards the points of this and
+            later steps in older files: they come from a run that was cut off after its last
+            checkpoint. None discards nothing.
     """
 
     def __init__(self, directory: str, first_step: int | None = None) -> None:
@@ -49,26 +56,32 @@ class EventFiles:
         self._written_at = time.monotonic()
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """A point of each chart at this step; written when there has been no file for a while."""
+        """Add a point to each chart, and write a file if the last one is old enough.
+
+        Args:
+            step: The step of the points.
+            values: Values by the name of their chart.
+        """
         event, summary = _event(step), []
         for name, value in values.items():
             summary.append({"tag": name, "simple_value": float(value)})
         event.summary.MergeFrom(type(event.summary)(value=summary))
         self._events.append(event.SerializeToString())
-        if time.monotonic() - self._written_at >= _SECONDS_BETWEEN_FILES:
+        if time.monotonic() - self._written_at >= _FILE_INTERVAL_SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Write a file of the points that are in none."""
+        """Write the collected points to a new file, if there are any."""
         if not self._events:
             return
-        # Names sort by time, and no two writers have the same.
+        # The name sorts by time. Host, process and number make it unique among all writers.
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        address = storage.join(self._directory, f"{name}.{next(_numbers):06d}")
-        storage.write(address, _records([*self._opening(), *self._events]))
+        address = storage.join(self._directory, f"{name}.{next(_file_numbers):06d}")
+        storage.write(address, _records([*self._first_events(), *self._events]))
         self._events, self._first_step, self._written_at = [], None, time.monotonic()
 
-    def _opening(self) -> list[bytes]:
+    def _first_events(self) -> list[bytes]:
+        """Return the events at the start of a file: its version, and the mark of a new run."""
         version = _event(0)
         version.file_version = "brain.Event:2"
         if self._first_step is None:
@@ -79,13 +92,15 @@ class EventFiles:
 
 
 def _event(step: int) -> Any:
-    # Optional, and a quarter of a second.
+    """Return an empty event (a protobuf message) with this step and the current time."""
+    # The package is optional, and its import takes a quarter of a second.
     from tensorboard.compat.proto import event_pb2  # noqa: PLC0415
 
     return event_pb2.Event(wall_time=time.time(), step=step)
 
 
 def _records(events: list[bytes]) -> bytes:
+    """Return the content of a file of events, in TensorFlow's TFRecord format."""
     from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: PLC0415 as above
 
     buffer = io.BytesIO()
@@ -96,19 +111,19 @@ def _records(events: list[bytes]) -> bytes:
 
 
 class SummarySaverHook(SessionRunHook):
-    """Draws charts of `loss`, `average_loss`, `empty_clusters` and `global_step/sec`.
+    """A hook that draws charts of `loss`, `average_loss`, `empty_clusters`, `global_step/sec`.
 
-    Training has one by itself, as `RunConfig.save_summary_steps` says. Files are written every two
-    minutes, and at the end.
+    `train` adds this hook itself, as set by `RunConfig.save_summary_steps`. Files are written every
+    two minutes and at the end.
 
     Args:
         save_steps: Steps between two points.
-        save_secs: Seconds between two points, instead.
+        save_secs: Seconds between two points, instead of steps.
         output_dir: Path or URL of the directory.
 
     Raises:
-        ValueError: both or none is given, it is not above zero, or the package tensorboard is
-            missing.
+        ValueError: both or none is given, the number is not above zero, or the package tensorboard
+            is missing.
     """
 
     _NAMES = ("loss", "average_loss", "empty_clusters")
@@ -124,21 +139,21 @@ class SummarySaverHook(SessionRunHook):
         self._files = EventFiles(output_dir)
 
     def after_create_session(self, session: Session, coord: Coordinator) -> None:
-        """Begin a file, and count anew."""
+        """Restart the interval, and start a new sequence of files at the next step."""
         self._interval.restart()
         self._files = EventFiles(self._directory, session.run("global_step") + 1)
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
-        """Ask for the values."""
+        """Request the values."""
         return SessionRunArgs(["global_step", {name: name for name in self._NAMES}])
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
-        """Add a point where it is time."""
+        """Add a point to each chart if it is due."""
         step, values = run_values.results
         if self._interval.is_due(step):
-            speed = self._interval.mark(step)
-            extra = {} if speed is None else {"global_step/sec": speed}
-            self._files.add(step, {**values, **extra})
+            rate = self._interval.mark(step)
+            rates = {} if rate is None else {"global_step/sec": rate}
+            self._files.add(step, {**values, **rates})
 
     def end(self, session: Session) -> None:
         """Write the last points."""

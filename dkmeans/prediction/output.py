@@ -163,7 +163,7 @@ def finish(output: Output) -> None:
         storage.remove(storage.join(output.address, *_MARKS))
     else:
         storage.write(storage.join(output.address, _SUCCESS), b"")
-    storage.remove_asides(output.address)
+    storage.remove_temporary_files(output.address)
 
 
 def _check_empty(output: Output) -> None:

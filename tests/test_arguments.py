@@ -1,0 +1,155 @@
+"""Checks of the estimator's arguments: what each function accepts, refuses and returns."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dkmeans import Invalid, InvalidType
+from dkmeans.arguments import (
+    check_initial_clusters,
+    check_restarts,
+    check_rounds,
+    check_steps,
+    choose_model_dir,
+)
+from dkmeans.config import check_positive
+
+CENTERS = np.arange(6.0).reshape(3, 2)
+
+
+@pytest.mark.parametrize("value", [None, 1, np.int64(5)])
+def test_steps_may_be_none_or_positive(value):
+    check_steps("steps", value)
+
+
+@pytest.mark.parametrize("value", [1.0, "1", True])
+def test_steps_that_are_not_integers_are_a_type_error(value):
+    with pytest.raises(InvalidType, match=f"^steps must be an integer or None, got {value!r}$"):
+        check_steps("steps", value)
+
+
+@pytest.mark.parametrize("value", [0, -1])
+def test_steps_that_are_not_positive_have_tensorflows_message(value):
+    with pytest.raises(Invalid, match=f"^Must specify max_steps > 0, given: {value}$"):
+        check_steps("max_steps", value)
+
+
+@pytest.mark.parametrize("value", [None, 0.001, 1])
+def test_a_positive_number_or_none_is_accepted(value):
+    check_positive("relative_tolerance", value)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan")])
+def test_a_number_that_is_not_positive_is_refused(value):
+    with pytest.raises(Invalid, match=f"^relative_tolerance must be > 0 or None, got {value!r}$"):
+        check_positive("relative_tolerance", value)
+
+
+@pytest.mark.parametrize("given", ["random", "kmeans_plus_plus", len])
+def test_names_and_functions_of_initial_clusters_are_returned_unchanged(given):
+    assert check_initial_clusters(given) is given
+
+
+def test_an_array_of_initial_clusters_is_copied():
+    checked = check_initial_clusters(CENTERS)
+    np.testing.assert_array_equal(checked, CENTERS)
+    assert not np.shares_memory(checked, CENTERS)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "result"), [("f4", "f4"), ("f8", "f8"), ("i2", "f4"), ("f2", "f4")]
+)
+def test_an_array_of_initial_clusters_becomes_float32_or_float64(dtype, result):
+    assert check_initial_clusters(CENTERS.astype(dtype)).dtype == result
+
+
+def test_an_unknown_name_of_initial_clusters_is_refused_with_the_known_names():
+    with pytest.raises(Invalid, match=r"'random'.*, a 2-D array, or a function, got 'zeros'$"):
+        check_initial_clusters("zeros")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.empty((0, 2)), "must have rows and columns, got shape (0, 2)"),
+        (np.empty((2, 0)), "must have rows and columns, got shape (2, 0)"),
+        (np.array([[0.0, np.inf]]), "must be finite, got NaN or infinity"),
+        (np.array([[0.0, np.nan]]), "must be finite, got NaN or infinity"),
+        (np.zeros(3), "must be 2-D"),
+    ],
+)
+def test_unusable_arrays_of_initial_clusters_are_refused(given, message):
+    with pytest.raises(Invalid, match=f"^initial_clusters {re.escape(message)}"):
+        check_initial_clusters(given)
+
+
+def test_initial_clusters_that_are_not_numbers_are_a_type_error():
+    with pytest.raises(InvalidType, match="initial_clusters"):
+        check_initial_clusters([["a", "b"]])
+
+
+def test_restarts_must_be_a_positive_integer():
+    check_restarts(3, "random")
+    with pytest.raises(InvalidType, match=r"^num_restarts must be an integer >= 1, got 1.5$"):
+        check_restarts(1.5, "random")
+    with pytest.raises(Invalid, match=r"^num_restarts must be an integer >= 1, got 0$"):
+        check_restarts(0, "random")
+
+
+def test_restarts_from_an_array_must_be_one():
+    check_restarts(1, CENTERS)
+    with pytest.raises(
+        Invalid, match=r"^num_restarts must be 1 where initial_clusters is an array"
+    ):
+        check_restarts(2, CENTERS)
+
+
+def test_parameters_of_kmeans_parallel_must_be_positive():
+    check_rounds(2.0, 5, None)
+    check_rounds(np.float32(0.5), 1, 1)
+    for oversampling in (0, -1.0, np.inf, np.nan):
+        with pytest.raises(
+            Invalid, match=r"^oversampling must be a finite number above zero, got "
+        ):
+            check_rounds(oversampling, 5, None)
+    with pytest.raises(Invalid, match=r"^initialization_rounds must be an integer >= 1, got 0$"):
+        check_rounds(2.0, 0, None)
+    with pytest.raises(Invalid, match=r"^initialization_rows must be an integer >= 1, got 0$"):
+        check_rounds(2.0, 5, 0)
+
+
+@pytest.mark.parametrize("oversampling", ["2", None, True])
+def test_an_oversampling_that_is_not_a_number_is_a_type_error(oversampling):
+    with pytest.raises(
+        InvalidType, match=r"^oversampling must be a finite number above zero, got "
+    ):
+        check_rounds(oversampling, 5, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "configured"), [("a", None), (None, "a"), ("a", "a"), (Path("a"), "a"), ("", "a")]
+)
+def test_the_model_dir_is_that_of_the_argument_or_of_the_config(given, configured):
+    assert choose_model_dir(given, configured) == "a"
+
+
+def test_without_a_model_dir_a_new_temporary_directory_is_created(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    first, second = Path(choose_model_dir(None, None)), Path(choose_model_dir(None, None))
+    assert first != second
+    assert first.is_dir()
+    assert first.parent == tmp_path
+
+
+def test_two_different_model_dirs_are_refused_with_both():
+    must = "model_dir and config.model_dir must be equal"
+    with pytest.raises(Invalid, match=f"^{re.escape(must)}, got 'a' and 'b'$"):
+        choose_model_dir("a", "b")
+
+
+@pytest.mark.parametrize(("given", "configured"), [(3, None), (None, b"a")])
+def test_a_model_dir_that_is_not_a_path_is_a_type_error(given, configured):
+    with pytest.raises(InvalidType, match=r"^model_dir must be a path, a URL or None, got "):
+        choose_model_dir(given, configured)
