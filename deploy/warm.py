@@ -1,4 +1,7 @@
-"""Compile the kernels that the jobs call, for the kind of processor that this runs on."""
+"""Compile the kernels that the jobs call, for the kind of processor that this script runs on.
+
+The build of the image runs it, so that the workers find the machine code in Numba's cache.
+"""
 
 from itertools import product
 
@@ -8,17 +11,17 @@ from dkmeans.backends.native import backend as native
 from dkmeans.backends.native import packing
 from dkmeans.distance import Centers, Distance
 
-# The smallest problem that a matrix unit scores, where there is one, and one that vectors score.
+# The smallest problem that a matrix unit scores, if there is one, and a problem for vectors.
 SHAPES = ((64, 16), (4, 3))
-# So many that a way of scoring that leaves them all in doubt is left for the next one.
+# With so many rows, all of them ambiguous, the backend changes to the next scoring.
 ROWS = 256
 
 
 def compile_kernels(dtype: np.dtype, shape: tuple[int, int], distance: Distance) -> None:
-    """Call each kernel in each way of scoring: among equal centers no score can decide."""
+    """Call each kernel with each scoring. All centers are equal, so that all rows are ambiguous."""
     rows = np.ones((ROWS, shape[1]), dtype)
     centers = Centers(np.ones(shape, dtype), distance)
-    for _ in packing.ways(dtype):
+    for _ in packing.scorings(dtype):
         native.partial_sums(rows, centers)
     native.distances(rows, centers)
 

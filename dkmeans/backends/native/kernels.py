@@ -1,9 +1,10 @@
-"""The kernels: what Numba makes machine code of.
+"""The kernels: functions that Numba compiles, called by `backend`.
 
-A kernel scores a tile of rows against a panel of centers at a time, all in registers, and keeps
-each row's two least scores. Where these are closer than their rounding, the row's winner is decided
-by exact distances (docs/decisions/001). It then adds the row up while it is in the cache. Kernels
-run without the GIL and allocate nothing.
+A kernel scores a tile of rows against one panel of centers after the other, in registers, and
+keeps the least scores of each row. A row is ambiguous if its two least scores are closer than
+their rounding error. The nearest center of an ambiguous row is found by exact distances
+(docs/decisions/001). The kernel then adds the rows of the tile to the sums of their clusters, while
+these rows are in the cache. Kernels run without the GIL and allocate no memory.
 """
 
 from __future__ import annotations
@@ -15,112 +16,118 @@ import numpy as np
 from numba import njit
 
 from dkmeans.backends.native import matrix, vectors
-from dkmeans.backends.native.vectors import CACHE_LINE, PROBED, Tile
+from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
+from dkmeans.distance import SMALLEST_SQUARED_NORM
 from dkmeans.state import FloatArray, IndexArray
 
 
-class Packed(NamedTuple):
-    """Centers made ready for a kernel; T is the dtype of the scores, S that of the rows.
+class PackedCenters(NamedTuple):
+    """Centers in the layout that a kernel reads.
+
+    T is the dtype of the scores, S the dtype of the rows. A panel has c centers.
 
     Attributes:
-        weights: (panels * d * c,) T: minus the shifted centers, panel by panel of c centers, and in
-            each panel feature by feature. Whole groups of `PROBED` panels.
-        halves: (panels * c,) T: |c|^2 / 2 of the shifted centers, 0 for cosine; huge for centers
-            that only fill up.
-        shift: (d,) S: what is taken off every row first.
-        exact: (k, d) float64: what exact distances are measured to.
-        factor: Times `largest` |x| + `half`: how far apart two scores must be to be told apart.
-        floor: What is added to that, for the rounding of the smallest numbers.
-        largest: The length of the longest shifted center.
-        half: The largest |c|^2 / 2.
-        limit: Where `largest` |x| + `half` is not below it, scores may overflow.
-        cosine: Whether rows are scaled to length one.
+        weights: (panels * d * c,) T. The negative shifted centers, panel by panel, and in each
+            panel feature by feature. The number of panels is a multiple of `PROBED_PANELS`.
+        halves: (panels * c,) T. |c|^2 / 2 of the shifted centers, 0 for cosine. Very large for the
+            centers that only fill up a panel.
+        shift: (d,) S. Subtracted from every row before scoring.
+        exact: (k, d) float64. The centers that exact distances are measured to.
+        error_factor: First term of the error bound
+            `error_factor * (largest_norm * |x| + largest_half) + error_floor`. Two scores of a row
+            x that differ by more than the bound are in the right order.
+        error_floor: Last term of the error bound, for the rounding of the smallest numbers.
+        largest_norm: Largest |c| of the shifted centers.
+        largest_half: Largest |c|^2 / 2.
+        score_limit: Scores may overflow if `largest_norm * |x| + largest_half` is not below it.
+        cosine: True if rows are scaled to length one.
         zero: (1, d) float64 zeros.
-        origins: What is taken off a row before it is added to its center's sums: (k, d), filled up
-            to whole octets.
-        matrix: int32, for a matrix unit: minus the shifted centers as bfloat16, register by
-            register, those that meet the same features together.
-        biases: (panels * c, 16) T, for a matrix unit: each of `halves` as often as a register has
-            columns.
+        origins: (k, d filled up to whole octets). Subtracted from a row before it is added to the
+            sums of its cluster.
+        registers: int32, for a matrix unit. The negative shifted centers as bfloat16, register by
+            register in the order of use. Empty without a matrix unit.
+        biases: (panels * c, 16) T, for a matrix unit. Each of `halves`, once for each column of a
+            register. Empty without a matrix unit.
     """
 
     weights: FloatArray
     halves: FloatArray
     shift: FloatArray
     exact: FloatArray
-    factor: float
-    floor: float
-    largest: float
-    half: float
-    limit: float
+    error_factor: float
+    error_floor: float
+    largest_norm: float
+    largest_half: float
+    score_limit: float
     cosine: bool
     zero: FloatArray
     origins: FloatArray
-    matrix: IndexArray
+    registers: IndexArray
     biases: FloatArray
 
 
 class Scratch(NamedTuple):
-    """Room for a kernel to work in, for tiles of t rows; T and S as of `Packed`.
+    """Work arrays of a kernel, for tiles of t rows; T and S as in `PackedCenters`.
 
     Attributes:
-        rows: (d * t,) T, at the beginning of a cache line: a tile of rows, feature by feature, of
+        rows: (d * t,) T, aligned to a cache line. A tile of rows, feature by feature, with room for
             at least four features.
-        numbers: (t,) int64: which rows they are.
-        exact_scales: (t,) float64: what they are scaled by; 1 where the distance is not cosine.
-        scales: (t,) S: the same, rounded.
-        margins: (t,) T: how far apart two of a row's scores must be to be told apart.
-        values: (4, t) T: each row's best scores, as `vectors.rank` has them.
-        tags: (4, t): the same as integers.
-        owners: (2, t) integers as wide as T: the panels of the first two.
-        winners: (t,) int64: each row's nearest center.
-        probed: T: the scores of one row and a few panels.
-        scores: T, at the beginning of a cache line: the scores or distances of a few panels.
-        eight: (8,) float64: parts of a sum.
-        squares: (8,) float64: parts of another.
-        spans: (64, 3) int64: parts of rows that are to be added up, with their depths in a tree.
-        sums: (64,) float64: sums of such parts.
-        depths: (64,) int64: the depths of these.
-        pairs: int32, for a matrix unit, at the beginning of a cache line: a tile of rows as
-            bfloat16, in pairs of features.
-        config: (64,) uint8: how the matrix unit is set up.
-        doubts: (1,) int64: how many rows their scores have not decided.
+        indices: (t,) int64. Indices of these rows.
+        exact_scales: (t,) float64. Scales of these rows; 1 unless the distance is cosine.
+        scales: (t,) S. The same, rounded.
+        margins: (t,) T. The error bound of each row.
+        ranked: (4, t) T. Least scores of each row, as `vectors.rank` writes them.
+        ranked_bits: (4, t) integers as wide as T. The same memory.
+        panels: (2, t) integers as wide as T. Panels of the first two of `ranked`.
+        nearest: (t,) int64. Cluster index of each row.
+        probe_scores: T. Scores of one row and `PROBED_PANELS` panels.
+        scores: T, aligned to a cache line. Scores or distances of a tile and a few panels.
+        octet_sums: (8,) float64. Parallel sums of one distance.
+        squares: (8,) float64. Parallel sums of the inertia.
+        spans: (64, 3) int64. Spans of columns that are still to be added up: start, stop, depth.
+        span_sums: (64,) float64. Finished sums of spans.
+        span_depths: (64,) int64. Depths of these spans.
+        pairs: int32, for a matrix unit, aligned to a cache line. A tile of rows as bfloat16, in
+            pairs of features.
+        matrix_config: (64,) uint8. Configuration of the matrix unit.
+        ambiguous: (1,) int64. Number of ambiguous rows of the last call.
     """
 
     rows: FloatArray
-    numbers: IndexArray
+    indices: IndexArray
     exact_scales: FloatArray
     scales: FloatArray
     margins: FloatArray
-    values: FloatArray
-    tags: FloatArray
-    owners: FloatArray
-    winners: IndexArray
-    probed: FloatArray
+    ranked: FloatArray
+    ranked_bits: FloatArray
+    panels: FloatArray
+    nearest: IndexArray
+    probe_scores: FloatArray
     scores: FloatArray
-    eight: FloatArray
+    octet_sums: FloatArray
     squares: FloatArray
     spans: IndexArray
-    sums: FloatArray
-    depths: IndexArray
+    span_sums: FloatArray
+    span_depths: IndexArray
     pairs: IndexArray
-    config: IndexArray
-    doubts: IndexArray
+    matrix_config: IndexArray
+    ambiguous: IndexArray
 
 
-# The squared length below which a row counts as zero; `distance` has it too.
-_SMALLEST_SQUARED_NORM = 1e-12
-# NumPy adds up so many elements in eight parallel sums, and halves what is longer.
+# NumPy adds up so many elements in eight parallel sums, and halves longer arrays.
 _PAIRWISE_BLOCK = 128
-_FOUR = (None,) * 4
+# Side of the smallest square that is transposed, as the length of a tuple (see `Tile`).
+_SMALL_SIDE = (None,) * 4
 
-# What was compiled is kept until this file changes. It names the state of the files of intrinsics,
-# so that it changes with them; a test holds it to that.
-INTRINSICS = "8a0b2a59d904"
+# Hash of the files of intrinsics, as a test computes it. Numba's cache on disk is valid until this
+# file changes; the hash makes a change of the intrinsics a change of this file. Constants of other
+# modules are compiled in as well: SMALLEST_SQUARED_NORM is one, and it is not in the hash.
+INTRINSICS = "a428d18f1ec5"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# Without Numba's runtime: counting references to arrays would cost more than most calls do.
+# `_nrt` is Numba's runtime. It is off because counting references to arrays costs more than most
+# calls of a function do.
 _OPTIONS: dict[str, Any] = {
     "nogil": True,
     "error_model": "numpy",
@@ -132,13 +139,14 @@ _inlined: Callable[[_F], _F] = njit(inline="always", **_OPTIONS)
 
 
 def _kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function that Python calls, and keep the machine code for the next process.
+    """Compile a function that Python calls, and cache the machine code on disk.
 
-    It must not call itself, nor anything that does: such code crashes when it is loaded again.
+    The function must not be recursive, and must not call a recursive function: Numba crashes when
+    it loads such code from the cache.
     """
     try:
         return njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # there is no folder to keep it in
+    except RuntimeError:  # there is no folder to cache it in
         return njit(**_OPTIONS)(function)
 
 
@@ -146,70 +154,75 @@ def _kernel(function: Callable[..., Any]) -> Any:
 
 
 @_inlined
-def _terms(
+def _sum_block(
     points: Any,
     row: int,
     scale: float,
-    others: Any,
-    other: int,
+    targets: Any,
+    target: int,
     cosine: bool,
     start: int,
     stop: int,
-    eight: Any,
+    octet_sums: Any,
 ) -> Any:
-    """Add up the terms of at most a block, as NumPy adds up so many elements."""
-    total, whole = 0.0, (stop - start) // 8
-    if whole:
-        vectors.octets(points, row, scale, others, other, cosine, start, whole, eight)
-        total = ((eight[0] + eight[1]) + (eight[2] + eight[3])) + (
-            (eight[4] + eight[5]) + (eight[6] + eight[7])
+    """Add up the terms of at most one block of columns, in NumPy's order."""
+    total, octets = 0.0, (stop - start) // 8
+    if octets:
+        vectors.sum_octets(points, row, scale, targets, target, cosine, start, octets, octet_sums)
+        # The order of these additions is NumPy's too.
+        total = ((octet_sums[0] + octet_sums[1]) + (octet_sums[2] + octet_sums[3])) + (
+            (octet_sums[4] + octet_sums[5]) + (octet_sums[6] + octet_sums[7])
         )
-    for j in range(start + 8 * whole, stop):
+    for j in range(start + 8 * octets, stop):
         x = np.float64(points[row, j])
-        total += (x * scale) * others[other, j] if cosine else (x - others[other, j]) ** 2
+        total += (x * scale) * targets[target, j] if cosine else (x - targets[target, j]) ** 2
     return total
 
 
 @_compiled
-def _pairwise(
-    points: Any, row: int, scale: float, others: Any, other: Any, cosine: bool, scratch: Any
+def _pairwise_sum(
+    points: Any, row: int, scale: float, targets: Any, target: Any, cosine: bool, scratch: Any
 ) -> Any:
     """Add up the terms of a distance in the order of NumPy's sum of a contiguous row.
 
-    NumPy halves what is longer than a block, and again, and adds up the halves. Of the halves still
-    to do, and of the sums that wait for their other half, each knows its depth: the last that
-    waits is another's other half where the depths are equal.
+    NumPy halves a span of columns that is longer than a block, and adds up the sums of the halves.
+    The recursion is a loop here, as a kernel must not be recursive. `spans` is the stack of spans
+    that are still to be added up. `span_sums` is the stack of sums of left halves, each waiting for
+    the sum of its right half. Spans are taken from left to right. So a new sum belongs to the sum
+    on top of the stack exactly if the two have the same depth in the tree.
     """
-    eight, spans, sums = scratch.eight, scratch.spans, scratch.sums
+    octet_sums, spans, sums = scratch.octet_sums, scratch.spans, scratch.span_sums
     spans[0, 0], spans[0, 1], spans[0, 2] = 0, points.shape[1], 0
-    to_do, waiting = 1, 0
-    while to_do:
-        to_do -= 1
-        start, stop, depth = spans[to_do, 0], spans[to_do, 1], spans[to_do, 2]
+    pending, waiting = 1, 0
+    while pending:
+        pending -= 1
+        start, stop, depth = spans[pending, 0], spans[pending, 1], spans[pending, 2]
         if stop - start > _PAIRWISE_BLOCK:
             half = start + (stop - start) // 2 // 8 * 8
-            spans[to_do, 0], spans[to_do, 1], spans[to_do, 2] = half, stop, depth + 1
-            to_do += 1
-            spans[to_do, 0], spans[to_do, 1], spans[to_do, 2] = start, half, depth + 1
-            to_do += 1
+            spans[pending, 0], spans[pending, 1], spans[pending, 2] = half, stop, depth + 1
+            pending += 1
+            spans[pending, 0], spans[pending, 1], spans[pending, 2] = start, half, depth + 1
+            pending += 1
             continue
-        total = _terms(points, row, scale, others, other, cosine, start, stop, eight)
-        while waiting and scratch.depths[waiting - 1] == depth:
+        total = _sum_block(points, row, scale, targets, target, cosine, start, stop, octet_sums)
+        while waiting and scratch.span_depths[waiting - 1] == depth:
             waiting -= 1
             total, depth = sums[waiting] + total, depth - 1
-        sums[waiting], scratch.depths[waiting] = total, depth
+        sums[waiting], scratch.span_depths[waiting] = total, depth
         waiting += 1
     return sums[0]
 
 
 @_inlined
 def _distance(points: Any, row: int, scale: float, centers: Any, center: int, scratch: Any) -> Any:
-    """A row's distance to a center, to the bits that NumPy gives it."""
+    """Return the exact distance of a row and a center, with the bits of the NumPy backend."""
     cosine, d = centers.cosine, points.shape[1]
-    if d <= _PAIRWISE_BLOCK:  # nothing to halve: the same bits, for half the time
-        total = _terms(points, row, scale, centers.exact, center, cosine, 0, d, scratch.eight)
+    if d <= _PAIRWISE_BLOCK:  # one block: the same bits in half the time
+        total = _sum_block(
+            points, row, scale, centers.exact, center, cosine, 0, d, scratch.octet_sums
+        )
     else:
-        total = _pairwise(points, row, scale, centers.exact, center, cosine, scratch)
+        total = _pairwise_sum(points, row, scale, centers.exact, center, cosine, scratch)
     if cosine:
         total = 1.0 - total
         total = 0.0 if total < 0.0 else 2.0 if total > 2.0 else total
@@ -217,148 +230,187 @@ def _distance(points: Any, row: int, scale: float, centers: Any, center: int, sc
 
 
 @_inlined
-def _scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
-    """What exact distances scale a row by: for cosine to length one, as `inverse_norms` does."""
+def _row_scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
+    """Return the scale of a row: for cosine the one of `inverse_norms`, else 1."""
     if not centers.cosine:
         return 1.0
-    square = _pairwise(points, row, 1.0, centers.zero, np.int64(0), False, scratch)
+    square = _pairwise_sum(points, row, 1.0, centers.zero, np.int64(0), False, scratch)
     if square == np.inf:  # a row too long to square has no direction
         return np.nan
-    return 1.0 / np.sqrt(_SMALLEST_SQUARED_NORM if square < _SMALLEST_SQUARED_NORM else square)
+    return 1.0 / np.sqrt(SMALLEST_SQUARED_NORM if square < SMALLEST_SQUARED_NORM else square)
 
 
 # --- Tiles ---
 
 
 @_inlined
-def _lay(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
-    """Lay the rows from `start` on across vectors, scaled and shifted: `rows[feature][place]`.
+def _load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Copy the rows from `start` on to the tile, scaled and shifted: `rows[feature][place]`.
 
-    Behind the last row, it stands in.
+    The last row fills the places after the end of the data.
     """
-    (n, d), side, size = points.shape, len(tile.lanes), len(scratch.numbers)
-    rows, numbers, scales, shift = scratch.rows, scratch.numbers, scratch.scales, centers.shift
+    (n, d), side, size = points.shape, len(tile.lanes), len(scratch.indices)
+    rows, indices, scales, shift = scratch.rows, scratch.indices, scratch.scales, centers.shift
     for place in range(size):
-        numbers[place] = min(start + place, n - 1)
+        indices[place] = min(start + place, n - 1)
     if centers.cosine:
         for place in range(size):
-            scratch.exact_scales[place] = _scale(points, numbers[place], centers, scratch)
+            scratch.exact_scales[place] = _row_scale(points, indices[place], centers, scratch)
             scales[place] = scratch.exact_scales[place]
     if d >= side:
         for place in range(0, size, side):
             for column in range(0, d, side):
-                # The last square may overlap the one before: the same values once more.
+                # The last square may overlap the one before, and writes the same values again.
                 first = min(column, d - side)
-                vectors.pack(points, numbers, place, first, scales, shift, rows, size, tile.lanes)
-    elif d >= len(_FOUR):
-        for place in range(0, size, len(_FOUR)):
-            for column in range(0, d, len(_FOUR)):
-                first = min(column, d - len(_FOUR))
-                vectors.pack(points, numbers, place, first, scales, shift, rows, size, _FOUR)
-    elif side < len(_FOUR):
+                vectors.transpose_square(
+                    points, indices, place, first, scales, shift, rows, size, tile.lanes
+                )
+    elif d >= len(_SMALL_SIDE):
+        for place in range(0, size, len(_SMALL_SIDE)):
+            for column in range(0, d, len(_SMALL_SIDE)):
+                first = min(column, d - len(_SMALL_SIDE))
+                vectors.transpose_square(
+                    points, indices, place, first, scales, shift, rows, size, _SMALL_SIDE
+                )
+    elif side < len(_SMALL_SIDE):
         for place in range(0, size, side):
-            vectors.pack_narrow(points, numbers, place, scales, shift, rows, size, tile.lanes)
+            vectors.transpose_narrow(points, indices, place, scales, shift, rows, size, tile.lanes)
     else:
-        for place in range(0, size, len(_FOUR)):
-            vectors.pack_narrow(points, numbers, place, scales, shift, rows, size, _FOUR)
+        for place in range(0, size, len(_SMALL_SIDE)):
+            vectors.transpose_narrow(points, indices, place, scales, shift, rows, size, _SMALL_SIDE)
 
 
+# Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is
+# compiled, and the code of the other disappears.
+#
+# * With vectors, `vectors.score_panel` computes the scores of a panel in registers and ranks them
+#   there.
+# * With a matrix unit, the rows are first split into bfloat16, once for all panels. For each panel
+#   the unit starts with the biases, adds the products, and stores the scores to `scratch.scores`.
+#   Vectors can read them only hundreds of cycles later. So panel p - 1 is ranked while the unit
+#   computes panel p, and the last panel is ranked after the loop. `scratch.scores` has room for two
+#   panels, used in turn: ranking panel p - 1 must come before panel p + 1 is stored.
+#
+# Both must rank every panel exactly once, and `ranked` must be infinite before the first panel.
+# `margins` holds |x|^2 of each row until it is replaced by the error bound. The bound is infinite
+# where scores may overflow or are NaN: such a row is always ambiguous.
+#
+# Between the panels the loop prefetches the rows of the next tile, an equal part in each panel, so
+# that memory is read while the scores are computed.
 @_inlined
-def _score(points: Any, following: int, centers: Any, scratch: Any, tile: Any) -> None:
-    """Rank each row's scores, and find how far apart they must be to be told apart."""
-    d, size, panels = points.shape[1], len(scratch.numbers), -(-len(centers.exact) // _width(tile))
-    rows, values, owners, margins = scratch.rows, scratch.values, scratch.owners, scratch.margins
-    # For a matrix unit: groups of 32 features, the registers of what is left, and of all.
-    whole, rest = d // 32, -(-3 * ((d % 32 + 1) // 2) // matrix.LINES)
-    registers = 4 * whole + 2 * rest
-    if len(tile.matrix):
+def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Rank the scores of each row of the tile, and compute the error bound of each row.
+
+    Args:
+        points: (n, d) rows.
+        next_start: Index of the first row of the next tile.
+        centers: The centers.
+        scratch: Work arrays, with the tile in `rows`.
+        tile: The shape of the tile.
+    """
+    d, size = points.shape[1], len(scratch.indices)
+    panels = -(-len(centers.exact) // _panel_width(tile))
+    rows, ranked, margins = scratch.rows, scratch.ranked, scratch.margins
+    # For a matrix unit: whole groups of features, the first feature and the first line of pairs
+    # after them, and the groups of registers that the rest of the features takes.
+    whole = d // matrix.GROUP_FEATURES
+    rest_feature, rest_line = matrix.GROUP_FEATURES * whole, matrix.GROUP_LINES * whole
+    rest_pairs = (d % matrix.GROUP_FEATURES + 1) // 2
+    rest = -(-matrix.PRODUCTS * rest_pairs // matrix.LINES)
+    registers = matrix.GROUP_REGISTERS * whole + matrix.REST_REGISTERS * rest
+    if len(tile.matrix_panels):
         if whole:
             matrix.split_whole(rows, whole, scratch.pairs, tile)
         if rest:
-            matrix.split_rest(rows, d, 32 * whole, scratch.pairs, 32 * whole, tile)
-    vectors.square_up(rows, d, margins, tile)
+            matrix.split_rest(rows, d, rest_feature, scratch.pairs, rest_line, tile)
+    vectors.squared_norms(rows, d, margins, tile)
     for place in range(size):
-        bound = np.sqrt(margins[place]) * centers.largest + centers.half
-        # A bound that is not a number counts as too large.
-        sure = bound < centers.limit
-        margins[place] = centers.factor * bound + centers.floor if sure else np.inf
-        values[0, place] = values[1, place] = values[2, place] = values[3, place] = np.inf
-        owners[0, place] = owners[1, place] = 0
-    per_line = CACHE_LINE // points.itemsize
-    lines = size * d // per_line
+        bound = np.sqrt(margins[place]) * centers.largest_norm + centers.largest_half
+        # The comparison is false for NaN, which counts as too large.
+        is_safe = bound < centers.score_limit
+        margins[place] = centers.error_factor * bound + centers.error_floor if is_safe else np.inf
+        ranked[0, place] = ranked[1, place] = ranked[2, place] = ranked[3, place] = np.inf
+        scratch.panels[0, place] = scratch.panels[1, place] = 0
+    line_elements = CACHE_LINE_BYTES // points.itemsize
+    lines = size * d // line_elements
     for panel in range(panels):
-        if len(tile.matrix):
+        if len(tile.matrix_panels):
             matrix.load_biases(centers.biases, panel, tile)
             first = panel * registers
             if whole:
-                matrix.multiply_whole(scratch.pairs, centers.matrix, first, whole, tile)
+                matrix.multiply_whole(scratch.pairs, centers.registers, first, whole, tile)
             if rest:
-                first += 4 * whole
-                matrix.multiply_rest(scratch.pairs, 32 * whole, centers.matrix, first, rest, tile)
+                first += matrix.GROUP_REGISTERS * whole
+                matrix.multiply_rest(scratch.pairs, rest_line, centers.registers, first, rest, tile)
             if panel:
-                matrix.take(panel - 1, scratch.scores, values, owners, tile)
-            matrix.put(panel, scratch.scores, tile)
+                matrix.rank_scores(panel - 1, scratch.scores, ranked, scratch.panels, tile)
+            matrix.store_scores(panel, scratch.scores, tile)
         else:
-            vectors.keep_least(
-                rows, centers.weights, centers.halves, panel, d, values, owners, tile
+            vectors.score_panel(
+                rows, centers.weights, centers.halves, panel, d, ranked, scratch.panels, tile
             )
-        # The rows that follow come from far away meanwhile.
         for line in range(panel * lines // panels, (panel + 1) * lines // panels):
-            vectors.fetch(points, following * d + line * per_line)
-    if len(tile.matrix):
-        matrix.take(panels - 1, scratch.scores, values, owners, tile)
+            vectors.prefetch(points, next_start * d + line * line_elements)
+    if len(tile.matrix_panels):
+        matrix.rank_scores(panels - 1, scratch.scores, ranked, scratch.panels, tile)
 
 
 @_inlined
-def _width(tile: Any) -> Any:
-    """How many centers a panel has that is scored at a time."""
-    return len(tile.centers) * max(len(tile.matrix), 1)
+def _panel_width(tile: Any) -> Any:
+    """Return the number of centers that are scored at a time."""
+    return len(tile.centers) * max(len(tile.matrix_panels), 1)
 
 
 @_inlined
-def _settle(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> None:
-    """Name the winners of a tile's rows: by their scores, or by exact distances."""
-    values, width = scratch.values, _width(tile)
-    in_doubt = 0
-    for place in range(len(scratch.numbers)):
-        winner = scratch.owners[0, place] * width + (scratch.tags[0, place] & (width - 1))
-        scratch.winners[place] = winner
-        bound = values[0, place] + scratch.margins[place]
-        in_doubt += not (values[1, place] > bound and values[3, place] > bound)
-    if in_doubt:
-        scratch.doubts[0] += in_doubt
+def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Write the cluster index of each row of the tile, by scores or by exact distances."""
+    ranked, width = scratch.ranked, _panel_width(tile)
+    ambiguous = 0
+    for place in range(len(scratch.indices)):
+        # `vectors.rank` has put the number of the center in its panel into the last bits.
+        number = scratch.ranked_bits[0, place] & (width - 1)
+        scratch.nearest[place] = scratch.panels[0, place] * width + number
+        bound = ranked[0, place] + scratch.margins[place]
+        ambiguous += not (ranked[1, place] > bound and ranked[3, place] > bound)
+    if ambiguous:
+        scratch.ambiguous[0] += ambiguous
         for place in range(count):
-            bound = values[0, place] + scratch.margins[place]
-            if not (values[1, place] > bound and values[3, place] > bound):
-                scratch.winners[place] = _decide(points, place, bound, centers, scratch, tile)
+            bound = ranked[0, place] + scratch.margins[place]
+            if not (ranked[1, place] > bound and ranked[3, place] > bound):
+                scratch.nearest[place] = _nearest_exactly(
+                    points, place, bound, centers, scratch, tile
+                )
 
 
 @_compiled
-def _decide(points: Any, place: int, bound: float, centers: Any, scratch: Any, tile: Any) -> Any:
-    """The nearest center by exact distances, among those whose scores are not above `bound`.
+def _nearest_exactly(
+    points: Any, place: int, bound: float, centers: Any, scratch: Any, tile: Any
+) -> Any:
+    """Return the cluster index of a row by exact distances.
 
-    They are in two panels, unless a third panel's least score is not above it either.
+    Only the centers whose scores are not above `bound` are measured. These centers are in two
+    panels, unless the least score of a third panel is not above `bound` either.
     """
-    k, width, step = len(centers.exact), _width(tile), PROBED * len(tile.centers)
-    row, scale = scratch.numbers[place], scratch.exact_scales[place]
+    k, width, step = len(centers.exact), _panel_width(tile), PROBED_PANELS * len(tile.centers)
+    row, scale = scratch.indices[place], scratch.exact_scales[place]
     first, last, stride = 0, k, step
-    if scratch.values[2, place] > bound:
-        one = scratch.owners[0, place] * width // step * step
-        other = scratch.owners[1, place] * width // step * step
+    if scratch.ranked[2, place] > bound:
+        one = scratch.panels[0, place] * width // step * step
+        other = scratch.panels[1, place] * width // step * step
         first, last = min(one, other), max(one, other) + 1
         stride = max(last - 1 - first, 1)
-    winner, nearest = 0, np.inf
+    cluster, least = 0, np.inf
     for start in range(first, last, stride):
         vectors.probe(
-            scratch.rows, place, len(scratch.numbers), centers.weights, centers.halves, start,
-            points.shape[1], scratch.probed, tile,
+            scratch.rows, place, len(scratch.indices), centers.weights, centers.halves, start,
+            points.shape[1], scratch.probe_scores, tile,
         )  # fmt: skip
         for center in range(start, min(start + step, k)):
-            if not scratch.probed[center - start] > bound:
-                apart = _distance(points, row, scale, centers, center, scratch)
-                if apart < nearest:
-                    winner, nearest = center, apart
-    return winner
+            if not scratch.probe_scores[center - start] > bound:
+                distance = _distance(points, row, scale, centers, center, scratch)
+                if distance < least:
+                    cluster, least = center, distance
+    return cluster
 
 
 # --- Kernels ---
@@ -367,51 +419,52 @@ def _decide(points: Any, place: int, bound: float, centers: Any, scratch: Any, t
 @_kernel
 def assign(
     points: Any,
-    centers: Packed,
+    centers: PackedCenters,
     tile: Tile,
     scratch: Scratch,
     index: Any,
-    apart: Any,
+    distance: Any,
     counts: Any,
     sums: Any,
 ) -> Any:
-    """Find each row's nearest center; note it, add the row to what the center won, or both.
+    """Find the nearest center of each row; write it, add the row to the cluster's sums, or both.
 
     Args:
         points: (n, d) S, C-contiguous.
         centers: The centers.
         tile: The shape of a tile.
-        scratch: Room to work in.
-        index: (n,) int64 for the winners, or empty.
-        apart: (n,) float64 for the distances to them, or empty.
-        counts: (k,) int64 zeros, for how many rows each center wins, or empty to add none up.
-        sums: float64 zeros for the sums of these rows, scaled: (k, d), filled up to whole octets.
+        scratch: Work arrays.
+        index: (n,) int64 for the cluster indices, or empty.
+        distance: (n,) float64 for the distances to the nearest centers, or empty.
+        counts: (k,) int64 zeros for the numbers of rows, or empty to compute no sums.
+        sums: (k, d filled up to whole octets) float64 zeros for the sums of the scaled rows.
 
     Returns:
-        The sum of the squares of the rows added, less their center's origin.
+        The sum of |x - o|^2 over the scaled rows x and the origins o of their clusters.
     """
-    n, size = len(points), len(scratch.numbers)
-    scratch.doubts[0] = 0
+    n, size = len(points), len(scratch.indices)
+    scratch.ambiguous[0] = 0
     for j in range(8):
         scratch.squares[j] = 0
-    matrix.begin(scratch.config, tile)
+    matrix.configure(scratch.matrix_config, tile)
     for start in range(0, n, size):
-        _lay(points, start, centers, scratch, tile)
+        _load_tile(points, start, centers, scratch, tile)
         _score(points, start + size, centers, scratch, tile)
-        _settle(points, min(size, n - start), centers, scratch, tile)
+        _resolve(points, min(size, n - start), centers, scratch, tile)
         count = min(size, n - start)
         if len(counts):
             vectors.add_rows(
-                points, start, count, scratch.exact_scales, scratch.winners, centers.origins,
+                points, start, count, scratch.exact_scales, scratch.nearest, centers.origins,
                 counts, sums, scratch.squares,
             )  # fmt: skip
         if not len(index):
             continue
         for place in range(count):
-            row, scale, winner = start + place, scratch.exact_scales[place], scratch.winners[place]
-            index[row] = winner
-            apart[row] = _distance(points, row, scale, centers, winner, scratch)
-    matrix.end(tile)
+            row, scale, cluster = start + place, scratch.exact_scales[place], scratch.nearest[place]
+            index[row] = cluster
+            distance[row] = _distance(points, row, scale, centers, cluster, scratch)
+    matrix.release(tile)
+    # The origins were subtracted from the rows to keep digits; add them back.
     for center in range(len(counts)):
         for j in range(points.shape[1]):
             sums[center, j] += counts[center] * np.float64(centers.origins[center, j])
@@ -422,20 +475,22 @@ def assign(
 
 
 @_kernel
-def measure(points: Any, centers: Packed, tile: Tile, scratch: Scratch, found: Any) -> None:
-    """Each row's distance to every center.
+def measure(
+    points: Any, centers: PackedCenters, tile: Tile, scratch: Scratch, distances: Any
+) -> None:
+    """Write the distance of each row to every center.
 
     Args:
         points: (n, d), C-contiguous.
-        centers: The centers, packed in float64, as they are.
+        centers: The centers, packed in float64 and not shifted.
         tile: The shape of a tile of float64.
-        scratch: Room to work in.
-        found: (n, k) float32 for the distances.
+        scratch: Work arrays.
+        distances: (n, k) float32 for the distances.
     """
     n, d = points.shape
     k, width, size = len(centers.exact), len(tile.centers), len(tile.lanes) * len(tile.vectors)
     for start in range(0, n, size):
-        _lay(points, start, centers, scratch, tile)
+        _load_tile(points, start, centers, scratch, tile)
         for first in range(0, k, width):
             vectors.measure(
                 scratch.rows, centers.weights, first, d, centers.cosine, scratch.scores, tile
@@ -446,4 +501,4 @@ def measure(points: Any, centers: Packed, tile: Tile, scratch: Scratch, found: A
                     if centers.cosine:
                         value = 1.0 - value
                         value = 0.0 if value < 0.0 else 2.0 if value > 2.0 else value
-                    found[start + place, first + center] = value
+                    distances[start + place, first + center] = value

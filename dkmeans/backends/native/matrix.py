@@ -1,18 +1,19 @@
-"""The matrix unit of recent Intel processors (AMX), for Numba: intrinsics in LLVM IR.
+"""The matrix unit of recent Intel processors (AMX): Numba intrinsics, written as LLVM IR.
 
-It multiplies 16 rows by 16 rows of bfloat16 and adds up in float32, eight times as fast as vectors
-do in float32. A float32 is nearly the sum x = h + l of two bfloat16, so that three products, h h,
-h l and l h, make scores with an error of about 2^-15 |x| |c|: enough for all rows but near ties,
-which are decided otherwise.
+`kernels` calls these for tiles whose `matrix_panels` is not empty. For other tiles each intrinsic
+writes no code at all, as other processors do not know the instructions. After a change of this
+file, `kernels.INTRINSICS` must be updated.
+
+The unit multiplies 16 rows by 16 rows of bfloat16 and adds up in float32, eight times as fast as
+vectors do in float32. A float32 is nearly the sum x = h + l of two bfloat16. Three products, h h,
+h l and l h, make scores with an error of about 2^-15 |x| |c|. That is enough for all rows but near
+ties, and near ties are resolved exactly.
 
 The unit has eight registers of 16 lines of 64 bytes. Four hold the scores of 32 rows with 32
-centers, two the centers and two the rows; those lie in pairs of features, as the unit wants its
-right side. Features are taken 32 at a time, their h and l apart, to load what two products share
-once. Of the last, fewer than 32, rows have h, h and l side by side, and centers h, l and h: one
-product does all three.
-
-For a tile whose `matrix` is empty, the intrinsics write nothing: other processors do not know them.
-Whoever changes this file changes what `kernels.INTRINSICS` must be.
+centers, two hold centers and two hold rows. Rows lie in pairs of features, as the unit needs its
+right operand. Features are taken in groups of 32, with their h and l in different registers, so
+that two of the products share a load. The last features, fewer than 32, are the rest: rows have
+their h, h and l side by side, centers their h, l and h, and one product does all three.
 """
 
 from __future__ import annotations
@@ -22,43 +23,65 @@ from typing import Any
 
 from llvmlite import ir
 
-from dkmeans.backends.native.vectors import CACHE_LINE, Array, Code, Value, rank, vector_code, zero
+from dkmeans.backends.native.vectors import (
+    CACHE_LINE_BYTES,
+    Array,
+    Code,
+    Value,
+    as_intrinsic,
+    rank,
+    zero,
+)
 
-# Panels of 8 centers that meet a tile of rows at a time.
+# Panels of 8 centers that are scored against a tile of rows at a time.
 PANELS = 4
-# Lines of a register, and the bytes of one.
+# Lines of a register.
 LINES = 16
-_REGISTER = LINES * CACHE_LINE // 4  # in elements of four bytes
+# Products of two bfloat16 that stand for one product of two float32.
+PRODUCTS = 3
+# Features of a whole group: a line of a register of centers has 32 bfloat16.
+GROUP_FEATURES = 2 * LINES
+# Lines of pairs that a whole group of features takes: 16 of h and 16 of l.
+GROUP_LINES = 2 * LINES
+# Registers that the centers take: for a whole group h and l, for a group of the rest one, and all
+# of these for both halves of the 32 centers.
+GROUP_REGISTERS, REST_REGISTERS = 4, 2
+
+_REGISTER_ELEMENTS = LINES * CACHE_LINE_BYTES // 4  # of four bytes
 _ROWS = _CENTERS = 2 * LINES
+# Numbers of the registers.
 _SCORES, _LEFT, _RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)
 
 _BYTE = ir.IntType(8)
 _NOTHING = ir.VoidType()
 
 
-@vector_code
-def begin(code: Code, config: Array, shape: Sequence[int]) -> None:
-    """Set the unit up: how many lines of how many bytes each register has."""
+@as_intrinsic
+def configure(code: Code, config: Array, shape: Sequence[int]) -> None:
+    """Configure the unit: the number of lines, and of bytes in a line, of each register."""
     if shape[3]:
         code.call("llvm.x86.ldtilecfg", _NOTHING, config.first)
 
 
-@vector_code
-def end(code: Code, shape: Sequence[int]) -> None:
-    """Release the unit: the operating system has less to save."""
+@as_intrinsic
+def release(code: Code, shape: Sequence[int]) -> None:
+    """Release the unit: the operating system then has fewer registers to save."""
     if shape[3]:
         code.call("llvm.x86.tilerelease", _NOTHING)
 
 
-@vector_code
+@as_intrinsic
 def split_whole(code: Code, rows: Array, groups: Value, pairs: Array, shape: Sequence[int]) -> None:
-    """Write groups of 32 features as sums of two bfloat16, in pairs: 16 lines of h, 16 of l."""
+    """Split the features of whole groups into h and l, and write them to `pairs`.
+
+    Each group takes `GROUP_LINES` lines of pairs: 16 of h, then 16 of l.
+    """
     if not shape[3]:
         return
     builder, lines = code.builder, code.size(LINES)
 
     def step(pair: Value, _: Any) -> list[Value]:
-        # The pairs' lines, and as many again before each group but the first.
+        # Skip the lines of l of all groups before this one.
         line = builder.add(pair, builder.mul(builder.udiv(pair, lines), lines))
         even = builder.mul(pair, code.size(2))
         odd = builder.add(even, code.size(1))
@@ -68,12 +91,15 @@ def split_whole(code: Code, rows: Array, groups: Value, pairs: Array, shape: Seq
     code.loop(builder.mul(groups, lines), [], step)
 
 
-@vector_code
+@as_intrinsic
 def split_rest(
     code: Code, rows: Array, width: Value, first: Value, pairs: Array, start: Value,
     shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """Write the features from the `first` on so, from line `start` on: all h, again, and all l."""
+    """Split the features from `first` on, and write all h, all h again, and all l to `pairs`.
+
+    The first line written is `start`.
+    """
     if not shape[3]:
         return
     builder = code.builder
@@ -94,10 +120,22 @@ def split_rest(
 
 
 def _write(
-    code: Code, rows: Array, even: Value, odd: Value, odd_is_there: Value | None, pairs: Array,
+    code: Code, rows: Array, even: Value, odd: Value, odd_exists: Value | None, pairs: Array,
     high_lines: Sequence[Value], low_lines: Sequence[Value], shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """Write h and l of two features of all rows to their lines."""
+    """Write h and l of a pair of features of all rows of a tile to their lines.
+
+    Args:
+        code: The code to write to.
+        rows: The tile.
+        even: Number of the first feature of the pair.
+        odd: Number of the second.
+        odd_exists: False if there is no second feature: zeros take its place. None if there is.
+        pairs: int32. The even feature is in the lower half of an element, the odd in the upper.
+        high_lines: The lines of `pairs` that h goes to.
+        low_lines: The lines of `pairs` that l goes to.
+        shape: The shape of the tile.
+    """
     builder, (lanes, count) = code.builder, shape[:2]
     vector, bits = ir.VectorType(rows.element, lanes), ir.VectorType(pairs.element, lanes)
     upper, carry, sixteen = (
@@ -117,8 +155,8 @@ def _write(
 
     for i in range(count):
         first, second = (code.load(place(rows, feature, i), vector) for feature in (even, odd))
-        if odd_is_there is not None:
-            second = builder.select(odd_is_there, second, zero(vector))
+        if odd_exists is not None:
+            second = builder.select(odd_exists, second, zero(vector))
         both = zip(parts(first), parts(second), strict=True)
         high, low = (builder.or_(builder.lshr(a, sixteen), b) for a, b in both)
         for lines, value in ((high_lines, high), (low_lines, low)):
@@ -126,56 +164,77 @@ def _write(
                 code.store(value, place(pairs, line, i))
 
 
-@vector_code
+@as_intrinsic
 def load_biases(code: Code, biases: Array, panel: Value, shape: Sequence[int]) -> None:
-    """Begin the scores of a tile of rows and `PANELS` panels of centers, in the registers."""
+    """Load the initial scores of a tile of rows and `PANELS` panels into the score registers."""
     if not shape[3]:
         return
     bias = code.at(biases.first, code.builder.mul(panel, code.size(_CENTERS * LINES)))
     for register in _SCORES:
-        _load(code, register, code.at(bias, register // 2 * _REGISTER), CACHE_LINE)
+        place = code.at(bias, register // 2 * _REGISTER_ELEMENTS)
+        _load(code, register, place, CACHE_LINE_BYTES)
 
 
-@vector_code
+@as_intrinsic
 def multiply_whole(
     code: Code, pairs: Array, centers: Array, start: Value, groups: Value, shape: Sequence[int]
 ) -> None:
-    """Add the products of groups of 32 features, those of the centers from register `start` on."""
+    """Add the products of whole groups of features to the score registers.
+
+    Args:
+        code: The code to write to.
+        pairs: The rows, as `split_whole` writes them.
+        centers: The centers, register by register.
+        start: Number of the first of these registers.
+        groups: Number of groups, at least one.
+        shape: The shape of the tile.
+    """
     if not shape[3]:
         return
     builder = code.builder
-    first = code.at(centers.first, builder.mul(start, code.size(_REGISTER)))
+    first = code.at(centers.first, builder.mul(start, code.size(_REGISTER_ELEMENTS)))
 
     def step(group: Value, _: Any) -> list[Value]:
-        left = code.at(first, builder.mul(group, code.size(4 * _REGISTER)))
-        right = code.at(pairs.first, builder.mul(group, code.size(2 * LINES * _ROWS)))
+        left = code.at(first, builder.mul(group, code.size(GROUP_REGISTERS * _REGISTER_ELEMENTS)))
+        right = code.at(pairs.first, builder.mul(group, code.size(GROUP_LINES * _ROWS)))
         _load_left(code, left)
         _load_right(code, right)
-        _multiply(code)
-        _load_left(code, code.at(left, 2 * _REGISTER))
-        _multiply(code)
+        _multiply(code)  # h of the centers, h of the rows
+        _load_left(code, code.at(left, 2 * _REGISTER_ELEMENTS))
+        _multiply(code)  # l of the centers, h of the rows
         _load_left(code, left)
         _load_right(code, code.at(right, LINES * _ROWS))
-        _multiply(code)
+        _multiply(code)  # h of the centers, l of the rows
         return []
 
     code.loop(groups, [], step)
 
 
-@vector_code
+@as_intrinsic
 def multiply_rest(
     code: Code, pairs: Array, line: Value, centers: Array, start: Value, groups: Value,
     shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """Add the products of the other features, in groups of a register, from such a line on."""
+    """Add the products of the rest of the features to the score registers.
+
+    Args:
+        code: The code to write to.
+        pairs: The rows, as `split_rest` writes them.
+        line: First line of the rest in `pairs`.
+        centers: The centers, register by register.
+        start: Number of the first of these registers.
+        groups: Number of groups of 16 lines, at least one.
+        shape: The shape of the tile.
+    """
     if not shape[3]:
         return
     builder = code.builder
-    first = code.at(centers.first, builder.mul(start, code.size(_REGISTER)))
+    first = code.at(centers.first, builder.mul(start, code.size(_REGISTER_ELEMENTS)))
     first_right = code.at(pairs.first, builder.mul(line, code.size(_ROWS)))
 
     def step(group: Value, _: Any) -> list[Value]:
-        _load_left(code, code.at(first, builder.mul(group, code.size(2 * _REGISTER))))
+        left = builder.mul(group, code.size(REST_REGISTERS * _REGISTER_ELEMENTS))
+        _load_left(code, code.at(first, left))
         _load_right(code, code.at(first_right, builder.mul(group, code.size(LINES * _ROWS))))
         _multiply(code)
         return []
@@ -185,7 +244,7 @@ def multiply_rest(
 
 def _load_left(code: Code, place: Value) -> None:
     for i in range(2):
-        _load(code, _LEFT[i], code.at(place, i * _REGISTER), CACHE_LINE)
+        _load(code, _LEFT[i], code.at(place, i * _REGISTER_ELEMENTS), CACHE_LINE_BYTES)
 
 
 def _load_right(code: Code, place: Value) -> None:
@@ -199,9 +258,9 @@ def _multiply(code: Code) -> None:
         code.call("llvm.x86.tdpbf16ps", _NOTHING, *map(_BYTE, operands))
 
 
-@vector_code
-def put(code: Code, panel: Value, scores: Array, shape: Sequence[int]) -> None:
-    """Store the scores in the unit's registers: `scores[panel % 2][center][row]`."""
+@as_intrinsic
+def store_scores(code: Code, panel: Value, scores: Array, shape: Sequence[int]) -> None:
+    """Store the score registers to `scores[panel % 2][center][row]`."""
     if not shape[3]:
         return
     first = _scores_of(code, panel, scores)
@@ -212,13 +271,14 @@ def put(code: Code, panel: Value, scores: Array, shape: Sequence[int]) -> None:
         code.call("llvm.x86.tilestored64", _NOTHING, _BYTE(register), place, stride)
 
 
-@vector_code
-def take(
-    code: Code, panel: Value, scores: Array, values: Array, owners: Array, shape: Sequence[int]
+@as_intrinsic
+def rank_scores(
+    code: Code, panel: Value, scores: Array, ranked: Array, panels: Array, shape: Sequence[int]
 ) -> None:
-    """`rank` the scores that `put` has stored.
+    """Load the scores that `store_scores` has stored for a panel, and `rank` them.
 
-    Do this while the unit is at the next panel: what it has just stored is slow to come back.
+    Call this while the unit computes the next panel. Scores take hundreds of cycles from the unit's
+    registers to vector registers.
     """
     if not shape[3]:
         return
@@ -229,14 +289,14 @@ def take(
     def score(center: int, i: int) -> Value:
         return code.load(code.at(first, (center * count + i) * lanes), vector)
 
-    rank(code, score, _CENTERS, panel, values, owners, shape)
+    rank(code, score, _CENTERS, panel, ranked, panels, shape)
 
 
 def _scores_of(code: Code, panel: Value, scores: Array) -> Value:
-    side = code.builder.and_(panel, code.size(1))
-    return code.at(scores.first, code.builder.mul(side, code.size(_CENTERS * _ROWS)))
+    parity = code.builder.and_(panel, code.size(1))
+    return code.at(scores.first, code.builder.mul(parity, code.size(_CENTERS * _ROWS)))
 
 
-def _load(code: Code, register: int, pointer: Value, stride: int) -> None:
+def _load(code: Code, register: int, pointer: Value, stride_bytes: int) -> None:
     place = code.builder.bitcast(pointer, _BYTE.as_pointer())
-    code.call("llvm.x86.tileloadd64", _NOTHING, _BYTE(register), place, code.size(stride))
+    code.call("llvm.x86.tileloadd64", _NOTHING, _BYTE(register), place, code.size(stride_bytes))

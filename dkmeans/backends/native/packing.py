@@ -1,4 +1,9 @@
-"""Centers made ready for the kernels, and what these need beside them, for this processor."""
+"""Packing: centers and work arrays in the layout that the kernels need on this processor.
+
+`backend` takes packed centers from `PackedCentersCache` and work arrays from `ScratchPerThread`.
+This module also finds out what the processor has: the width of its vectors, and a matrix unit. The
+choice of a scoring affects only the speed: cluster indices and sums have the same bits with each.
+"""
 
 from __future__ import annotations
 
@@ -16,130 +21,153 @@ from numba.core import config
 from numpy.typing import DTypeLike
 
 from dkmeans.backends.native import matrix
-from dkmeans.backends.native.kernels import Packed, Scratch
-from dkmeans.backends.native.vectors import CACHE_LINE, PROBED, Tile
+from dkmeans.backends.native.kernels import PackedCenters, Scratch
+from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
 from dkmeans.backends.rounding import shifted
 from dkmeans.distance import Centers, Distance, directions
 from dkmeans.state import FloatArray
 
-_NO_MATRIX: FloatArray = np.empty(0, np.int32)
+_NO_REGISTERS: FloatArray = np.empty(0, np.int32)
 _NO_BIASES: FloatArray = np.empty(0, np.float32)
-# From so many centers and columns on, a matrix unit was faster than vectors.
-_MATRIX_CENTERS, _MATRIX_WIDTH = 64, 16
-# Of so many rows or more, this part may be in doubt before a slower way of scoring is the faster.
-_TELLING_ROWS, _MOST_IN_DOUBT = 256, 0.1
-# A matrix unit takes the smallest numbers for zero: centers no longer than this are not for it.
-_SMALLEST_MATRIX = 2.0**-60
+# With at least so many centers and columns a matrix unit was measured to be faster than vectors.
+_MATRIX_CENTERS, _MATRIX_COLUMNS = 64, 16
+# Smaller chunks are not representative.
+_REPRESENTATIVE_ROWS = 256
+# If a larger share of the rows is ambiguous, a slower scoring with smaller errors is faster.
+_AMBIGUOUS_SHARE = 0.1
+# A matrix unit takes the smallest numbers for zero. It is used only if the length of the longest
+# center is above this, and below the reciprocal of this.
+_SMALLEST_MATRIX_NORM = 2.0**-60
+# Entries of the stacks of `kernels`: more than the halvings of a row of any width.
+_STACK_DEPTH = 64
+# Features of the smallest square that is transposed.
+_SMALLEST_TILE_FEATURES = 4
+# A little for the rounding of the error bound itself.
+_SLACK = 1.02
 
-# Linux's system call, and what it is asked: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
+# The system call arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) of Linux.
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 
-class Way(NamedTuple):
-    """How scores are made: in which dtype, and by a matrix unit or by vectors."""
+class Scoring(NamedTuple):
+    """A method to compute scores.
+
+    Attributes:
+        dtype: The dtype of the scores.
+        by_matrix: True if a matrix unit computes the scores where there is one; False if vectors
+            do.
+    """
 
     dtype: np.dtype[Any]
     by_matrix: bool
 
 
-def ways(dtype: np.dtype[Any]) -> tuple[Way, ...]:
-    """The ways for rows of a dtype, the fastest first: each leaves fewer rows in doubt."""
-    single = Way(np.dtype(np.float32), True), Way(np.dtype(np.float32), False)
-    return (*single, Way(dtype, False)) if dtype == np.float64 else single
+def scorings(dtype: np.dtype[Any]) -> tuple[Scoring, ...]:
+    """Return the scorings for rows of a dtype, the fastest first.
+
+    Each leaves fewer rows ambiguous than the one before.
+    """
+    single = Scoring(np.dtype(np.float32), True), Scoring(np.dtype(np.float32), False)
+    return (*single, Scoring(dtype, False)) if dtype == np.float64 else single
 
 
-class Prepared:
-    """Centers packed for scoring, for as long as they live: many chunks meet the same ones.
+class PackedCentersCache:
+    """Packed centers, cached as long as the centers live: many chunks are scored with the same.
 
-    Whichever way scores are made, labels and sums have the same bits. So a way that leaves many
-    rows in doubt is left for the next one, for all problems of this shape.
+    It also chooses the scoring. After a chunk with many ambiguous rows, the next scoring is used
+    for all problems of the same shape in this process.
     """
 
     def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[Centers, dict[Any, tuple[Tile, Packed]]]
-        self._kept = WeakKeyDictionary()
-        self._left: dict[Any, int] = {}
+        self._packed: WeakKeyDictionary[Centers, dict[Any, tuple[Tile, PackedCenters]]]
+        self._packed = WeakKeyDictionary()
+        self._scoring_numbers: dict[Any, int] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, centers: Centers, dtype: np.dtype[Any]) -> tuple[Tile, Packed]:
-        """The packed centers for rows of this dtype, and the tiles they are packed for."""
+    def __call__(self, centers: Centers, dtype: np.dtype[Any]) -> tuple[Tile, PackedCenters]:
+        """Return the packed centers for rows of a dtype, and the tile that they are packed for."""
         with self._lock:
-            way = ways(dtype)[self._left.get(_kind(centers, dtype), 0)]
-            tile = tile_of(way.dtype)
-            kept = self._kept.setdefault(centers, {})
-            if (way, tile, dtype) not in kept:
-                kept[way, tile, dtype] = _for_scores(centers, tile, way, dtype)
-            return kept[way, tile, dtype]
+            scoring = scorings(dtype)[self._scoring_numbers.get(_problem(centers, dtype), 0)]
+            tile = tile_of(scoring.dtype)
+            packed = self._packed.setdefault(centers, {})
+            if (scoring, tile, dtype) not in packed:
+                packed[scoring, tile, dtype] = _for_scores(centers, tile, scoring, dtype)
+            return packed[scoring, tile, dtype]
 
-    def learn(self, centers: Centers, dtype: np.dtype[Any], rows: int, doubts: int) -> None:
-        """Take note of how many rows their scores have left in doubt."""
-        if rows < _TELLING_ROWS or doubts < _MOST_IN_DOUBT * rows:
+    def learn(self, centers: Centers, dtype: np.dtype[Any], rows: int, ambiguous: int) -> None:
+        """Change to the next scoring if many of a chunk's rows were ambiguous."""
+        if rows < _REPRESENTATIVE_ROWS or ambiguous < _AMBIGUOUS_SHARE * rows:
             return
         with self._lock:
-            kind = _kind(centers, dtype)
-            self._left[kind] = min(self._left.get(kind, 0) + 1, len(ways(dtype)) - 1)
+            problem = _problem(centers, dtype)
+            number = self._scoring_numbers.get(problem, 0) + 1
+            self._scoring_numbers[problem] = min(number, len(scorings(dtype)) - 1)
 
 
-def _kind(centers: Centers, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+def _problem(centers: Centers, dtype: np.dtype[Any]) -> tuple[Any, ...]:
     return (*centers.values.shape, centers.distance, dtype)
 
 
-class Rooms(threading.local):
-    """Room that a thread keeps: the first touch of fresh memory costs many times a reuse."""
+class ScratchPerThread(threading.local):
+    """Work arrays of each thread, for the last shape that it used.
+
+    The first access to fresh memory costs many times the access to memory used before.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[Any, Scratch] = {}
+        self._scratch: dict[Any, Scratch] = {}
 
-    def __call__(self, tile: Tile, packed: Packed) -> Scratch:
-        """The calling thread's room for such tiles, and for centers like these."""
-        dtype, wide = packed.weights.dtype, packed.shift.dtype
-        kind = tile, dtype, wide, packed.exact.shape[1], packed.cosine
-        if kind not in self._kept:
-            self._kept = {kind: _room(tile, dtype, wide, packed.exact.shape[1])}
-        return self._kept[kind]
+    def __call__(self, tile: Tile, packed: PackedCenters) -> Scratch:
+        """Return the calling thread's work arrays for such tiles and centers."""
+        dtype, row_dtype = packed.weights.dtype, packed.shift.dtype
+        shape = tile, dtype, row_dtype, packed.exact.shape[1], packed.cosine
+        if shape not in self._scratch:
+            self._scratch = {shape: _new_scratch(tile, dtype, row_dtype, packed.exact.shape[1])}
+        return self._scratch[shape]
 
 
-def _room(tile: Tile, dtype: np.dtype[Any], wide: np.dtype[Any], d: int) -> Scratch:
+def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: int) -> Scratch:
     size, centers = len(tile.lanes) * len(tile.vectors), len(tile.centers)
-    values, integers = np.empty((4, size), dtype), np.dtype(f"i{dtype.itemsize}")
-    scores = centers * size * max(1, 2 * len(tile.matrix))
+    ranked, integers = np.empty((4, size), dtype), np.dtype(f"i{dtype.itemsize}")
+    # Vectors store distances of one panel, a matrix unit the scores of two groups of panels.
+    scores = centers * size * max(1, 2 * len(tile.matrix_panels))
     return Scratch(
-        rows=_aligned(np.empty(max(d, 4) * size, dtype)),
-        numbers=np.empty(size, np.int64),
+        rows=_aligned(np.empty(max(d, _SMALLEST_TILE_FEATURES) * size, dtype)),
+        indices=np.empty(size, np.int64),
         exact_scales=np.ones(size),
-        scales=np.ones(size, wide),
+        scales=np.ones(size, row_dtype),
         margins=np.empty(size, dtype),
-        values=values,
-        tags=values.view(integers),
-        owners=np.empty((2, size), integers),
-        winners=np.empty(size, np.int64),
-        probed=np.empty(PROBED * centers, dtype),
+        ranked=ranked,
+        ranked_bits=ranked.view(integers),
+        panels=np.empty((2, size), integers),
+        nearest=np.empty(size, np.int64),
+        probe_scores=np.empty(PROBED_PANELS * centers, dtype),
         scores=_aligned(np.empty(scores, dtype)),
-        eight=np.empty(8),
+        octet_sums=np.empty(8),
         squares=np.empty(8),
-        spans=np.empty((64, 3), np.int64),
-        sums=np.empty(64),
-        depths=np.empty(64, np.int64),
-        # Zeros, as what fills up the last group is never written.
-        pairs=_aligned(np.zeros(_pair_lines(d) * size * bool(tile.matrix), np.int32)),
-        config=_matrix_config(),
-        doubts=np.zeros(1, np.int64),
+        spans=np.empty((_STACK_DEPTH, 3), np.int64),
+        span_sums=np.empty(_STACK_DEPTH),
+        span_depths=np.empty(_STACK_DEPTH, np.int64),
+        # Zeros: the lines that fill up the last group are never written, but they are multiplied.
+        pairs=_aligned(np.zeros(_pair_lines(d) * size * bool(tile.matrix_panels), np.int32)),
+        matrix_config=_matrix_config(),
+        ambiguous=np.zeros(1, np.int64),
     )
 
 
 def _matrix_config() -> FloatArray:
-    """How the matrix unit is set up (palette 1): eight registers, all of their lines whole."""
+    """Return the configuration of the matrix unit: palette 1, eight registers of full size."""
     config = np.zeros(64, np.uint8)
     config[0] = 1
-    config[16:32].view(np.uint16)[:] = CACHE_LINE
+    config[16:32].view(np.uint16)[:] = CACHE_LINE_BYTES
     config[48:56] = matrix.LINES
     return config
 
 
 def _aligned(values: FloatArray) -> FloatArray:
-    """A copy that begins a cache line: loads that straddle two take twice as long."""
-    spare = np.empty(values.size + CACHE_LINE // values.itemsize, values.dtype)
-    begin = -spare.ctypes.data % CACHE_LINE // values.itemsize
+    """Return a copy aligned to a cache line: loads that touch two lines take twice as long."""
+    spare = np.empty(values.size + CACHE_LINE_BYTES // values.itemsize, values.dtype)
+    begin = -spare.ctypes.data % CACHE_LINE_BYTES // values.itemsize
     aligned = spare[begin : begin + values.size]
     aligned[:] = values
     return aligned
@@ -147,166 +175,184 @@ def _aligned(values: FloatArray) -> FloatArray:
 
 @cache
 def vector_bytes() -> int:
-    """How wide this processor's vectors are, in bytes."""
+    """Return the width of this processor's vectors in bytes."""
     features = _features()
     return 64 if "+avx512f" in features else 32 if "+avx" in features else 16
 
 
 @cache
 def matrix_unit() -> bool:
-    """Whether this process may use a matrix unit: Linux has to be asked for its registers."""
+    """Return whether this process may use a matrix unit, asking Linux for its registers."""
     if not {"+amx-tile", "+amx-bf16", "+avx512f"} <= _features() or sys.platform != "linux":
         return False
-    asked = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA)
-    return bool(asked == 0)
+    refused = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA)
+    return bool(refused == 0)
 
 
 def _features() -> set[str]:
-    found = config.CPU_FEATURES
-    return set((llvm.get_host_cpu_features().flatten() if found is None else found).split(","))
+    features = config.CPU_FEATURES
+    if features is None:
+        features = llvm.get_host_cpu_features().flatten()
+    return set(features.split(","))
 
 
 def tile_of(dtype: DTypeLike) -> Tile:
-    """The shape of tiles: their sums fill the vector registers.
+    """Return the tile whose sums fill the vector registers.
 
-    Of these there are 32 with AVX-512 and on ARM, and else 16.
+    Processors with AVX-512 and ARM processors have 32 of these registers, others have 16.
     """
-    many = vector_bytes() == 64 or platform.machine().lower() in ("aarch64", "arm64")
-    count, centers = (2, 8) if many else (3, 4)
+    has_32 = vector_bytes() == 64 or platform.machine().lower() in ("aarch64", "arm64")
+    count, centers = (2, 8) if has_32 else (3, 4)
     lanes = vector_bytes() // np.dtype(dtype).itemsize
     return Tile((None,) * lanes, (None,) * count, (None,) * centers)
 
 
 def _exact(centers: Centers) -> FloatArray:
-    """The (k, d) centers as exact distances want them, float64."""
+    """Return the (k, d) float64 centers that exact distances are measured to."""
     cosine = centers.distance is Distance.COSINE
     exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
     return np.ascontiguousarray(exact)
 
 
 def _for_scores(
-    centers: Centers, tile: Tile, way: Way, dtype: np.dtype[Any]
-) -> tuple[Tile, Packed]:
-    """Pack centers so that |c|^2 / 2 - x.c is a score, on data shifted to the centers' mean.
+    centers: Centers, tile: Tile, scoring: Scoring, dtype: np.dtype[Any]
+) -> tuple[Tile, PackedCenters]:
+    """Pack centers for scores |c|^2 / 2 - x.c, on data shifted to the centers' mean.
 
-    A sum of m rounded products is off by at most m u sum |a b| (Higham, Accuracy and Stability of
-    Numerical Algorithms, section 3.1), in any order of adding, with or without fused multiply-add;
-    rounding the row, its scale, the center and the bias adds four more u, and the number of the
-    center in the last bits as many eps as a panel has centers. Twice that for two scores, and a
-    little for the rounding of the bound itself. A matrix unit adds up three times as many products,
-    and leaves out what is below 2^-16 of a row, of a center, and of the product of the two.
+    `error_factor` is a bound on the rounding error. A sum of m rounded products is off by at most
+    m u sum |a b| in any order of adding, fused or not (Higham, Accuracy and Stability of Numerical
+    Algorithms, section 3.1). Four more u come from the rounding of the row, its scale, the center
+    and the bias. The number of the center in the last bits of a score adds as many eps as a panel
+    has centers. The factor is twice that, as it is for two scores, and `_SLACK` more.
+
+    A matrix unit adds up three times as many products. It leaves out what is below 2^-16 of a row,
+    of a center, and of the product of the two.
+
+    Returns:
+        The tile, with `matrix_panels` if a matrix unit computes the scores, and the centers.
     """
-    made = shifted(centers, dtype)
-    (k, d), cosine = made.values.shape, made.cosine
-    largest, limits = made.rounding.largest, np.finfo(way.dtype)
+    prepared = shifted(centers, dtype)
+    (k, d), cosine = prepared.values.shape, prepared.cosine
+    largest_norm, limits = prepared.rounding.largest, np.finfo(scoring.dtype)
     factor = (d + 5 + 2 * len(tile.centers)) * float(limits.eps)
-    ordinary = _SMALLEST_MATRIX < largest < 1 / _SMALLEST_MATRIX
-    if way.by_matrix and ordinary and _suits_matrix(tile, k, d):
-        tile = tile._replace(matrix=(None,) * matrix.PANELS)
+    is_ordinary = _SMALLEST_MATRIX_NORM < largest_norm < 1 / _SMALLEST_MATRIX_NORM
+    if scoring.by_matrix and is_ordinary and _suits_matrix(tile, k, d):
+        tile = tile._replace(matrix_panels=(None,) * matrix.PANELS)
         width = matrix.PANELS * len(tile.centers)
-        factor = (3 * d + 10 + 2 * width) * float(limits.eps) + 3.1 * 2.0**-15
-    halves = _filled(made.halves, tile, float(limits.max) / 4).astype(way.dtype)
-    packed = Packed(
-        weights=_in_panels(-made.values, tile).astype(way.dtype),
+        factor = (matrix.PRODUCTS * d + 10 + 2 * width) * float(limits.eps) + 3.1 * 2.0**-15
+    # Centers that fill up a panel get a score so large that they are never the nearest.
+    halves = _pad_to_panels(prepared.halves, tile, float(limits.max) / 4).astype(scoring.dtype)
+    origins = np.zeros((k, d), dtype) if cosine else _origins(centers, dtype)
+    registers, biases = _NO_REGISTERS, _NO_BIASES
+    if tile.matrix_panels:
+        registers = _in_registers(-prepared.values.astype(np.float32), tile)
+        biases = _aligned(np.repeat(halves, matrix.LINES))
+    packed = PackedCenters(
+        weights=_in_panels(-prepared.values, tile).astype(scoring.dtype),
         halves=halves,
-        shift=made.shift,
-        exact=made.exact,
-        factor=1.02 * factor,
-        floor=d * float(limits.tiny),
-        largest=largest,
-        half=made.rounding.half,
-        limit=float(limits.max) / 16,
+        shift=prepared.shift,
+        exact=prepared.exact,
+        error_factor=_SLACK * factor,
+        error_floor=d * float(limits.tiny),
+        largest_norm=largest_norm,
+        largest_half=prepared.rounding.half,
+        score_limit=float(limits.max) / 16,
         cosine=cosine,
         zero=np.zeros((1, d)),
-        origins=in_octets(np.zeros((k, d), dtype) if cosine else _origins(centers, dtype)),
-        matrix=_in_registers(-made.values.astype(np.float32), tile) if tile.matrix else _NO_MATRIX,
-        biases=_aligned(np.repeat(halves, matrix.LINES)) if tile.matrix else _NO_BIASES,
+        origins=pad_to_octets(origins),
+        registers=registers,
+        biases=biases,
     )
     return tile, packed
 
 
 def _suits_matrix(tile: Tile, k: int, d: int) -> bool:
-    """Whether there is a matrix unit for such tiles, and work enough to be worth setting it up."""
+    """Return whether a matrix unit can score such tiles, and is worth its configuration."""
     return len(tile.lanes) == matrix.LINES and matrix_unit() and _is_large(k, d)
 
 
 def _is_large(k: int, d: int) -> bool:
-    return k >= _MATRIX_CENTERS and d >= _MATRIX_WIDTH
+    return k >= _MATRIX_CENTERS and d >= _MATRIX_COLUMNS
 
 
-def for_distances(centers: Centers, tile: Tile) -> Packed:
-    """Pack centers as they are, in float64."""
+def for_distances(centers: Centers, tile: Tile) -> PackedCenters:
+    """Pack centers in float64 and without a shift, for `kernels.measure`."""
     exact = _exact(centers)
     d = exact.shape[1]
-    return Packed(
+    return PackedCenters(
         weights=_in_panels(exact, tile),
         halves=np.empty(0),
         shift=np.zeros(d),
         exact=exact,
-        factor=0.0,
-        floor=0.0,
-        largest=0.0,
-        half=0.0,
-        limit=0.0,
+        error_factor=0.0,
+        error_floor=0.0,
+        largest_norm=0.0,
+        largest_half=0.0,
+        score_limit=0.0,
         cosine=centers.distance is Distance.COSINE,
         zero=np.zeros((1, d)),
         origins=exact,
-        matrix=_NO_MATRIX,
+        registers=_NO_REGISTERS,
         biases=_NO_BIASES,
     )
 
 
 def _in_registers(weights: FloatArray, tile: Tile) -> FloatArray:
-    """(k, d) float32 as sums of two bfloat16, in the order in which a matrix unit loads them.
+    """Split (k, d) float32 into sums h + l of two bfloat16, in the order of a matrix unit's loads.
 
-    By panels of 32 centers: groups of 32 features, h and l, and then h, l and h of the others side
-    by side; and in all of these the two halves of the centers.
+    The outer order is panels of 32 centers. In each panel come the groups of 32 features, h and
+    then l, and after them the rest of the features: h, l and h side by side. Each of these takes
+    two registers, one for each half of the centers.
     """
-    d, side = weights.shape[1], 2 * matrix.LINES
-    high = _rounded(weights)
-    parts = [part.view(np.uint32) >> 16 for part in (high, _rounded(weights - high))]
+    d, side = weights.shape[1], matrix.GROUP_FEATURES
+    high = _to_bfloat16(weights)
+    parts = [part.view(np.uint32) >> 16 for part in (high, _to_bfloat16(weights - high))]
     whole = d // side * side
     columns = [part[:, i : i + side] for i in range(0, whole, side) for part in parts]
     if d > whole:
         even = np.pad(np.stack(parts)[:, :, whole:], ((0, 0), (0, 0), (0, d % 2)))
         rest = np.hstack([even[0], even[1], even[0]])
         columns.append(np.pad(rest, ((0, 0), (0, -rest.shape[1] % side))))
-    features = _filled(np.hstack(columns), tile, 0).astype(np.uint16)
+    features = _pad_to_panels(np.hstack(columns), tile, 0).astype(np.uint16)
     registers = features.reshape(-1, 2, matrix.LINES, features.shape[1] // side, side)
     return _aligned(registers.transpose(0, 3, 1, 2, 4).ravel().view(np.int32))
 
 
-def _rounded(values: FloatArray) -> FloatArray:
-    """float32 to the nearest bfloat16, as float32."""
+def _to_bfloat16(values: FloatArray) -> FloatArray:
+    """Round float32 to the nearest bfloat16, returned as float32."""
     return ((values.view(np.uint32) + np.uint32(2**15)) & np.uint32(2**32 - 2**16)).view(np.float32)
 
 
 def _pair_lines(d: int) -> int:
-    """How many lines a tile's pairs of features take up for a matrix unit."""
-    rest = 3 * ((d % 32 + 1) // 2)
-    return 32 * (d // 32) + -(-rest // matrix.LINES) * matrix.LINES
+    """Return the number of lines that a tile's pairs of features take for a matrix unit."""
+    whole, rest = divmod(d, matrix.GROUP_FEATURES)
+    rest_lines = matrix.PRODUCTS * ((rest + 1) // 2)
+    return matrix.GROUP_LINES * whole + -(-rest_lines // matrix.LINES) * matrix.LINES
 
 
 def _origins(centers: Centers, dtype: np.dtype[Any]) -> FloatArray:
-    """The centers as narrow as they are without loss: the kernel is bound by reading them."""
-    wide = np.result_type(dtype, centers.values.dtype)
-    return np.ascontiguousarray(centers.values, wide)
+    """Return the centers in the narrowest dtype that loses nothing.
+
+    The time of adding rows up is the time of reading the origins.
+    """
+    lossless = np.result_type(dtype, centers.values.dtype)
+    return np.ascontiguousarray(centers.values, lossless)
 
 
-def in_octets(rows: FloatArray) -> FloatArray:
-    """(k, d) rows, each filled up with zeros to whole octets."""
+def pad_to_octets(rows: FloatArray) -> FloatArray:
+    """Fill each of the (k, d) rows up with zeros to a multiple of eight columns."""
     return np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8)))
 
 
 def _in_panels(rows: FloatArray, tile: Tile) -> FloatArray:
-    """(k, d) rows, filled up, panel by panel, and in each feature by feature, in one dimension."""
-    filled = _filled(rows, tile, 0.0).reshape(-1, len(tile.centers), rows.shape[1])
-    return np.ascontiguousarray(filled.swapaxes(1, 2)).ravel()
+    """Return (k, d) rows in one dimension: panel by panel, and in each feature by feature."""
+    padded = _pad_to_panels(rows, tile, 0.0).reshape(-1, len(tile.centers), rows.shape[1])
+    return np.ascontiguousarray(padded.swapaxes(1, 2)).ravel()
 
 
-def _filled(rows: FloatArray, tile: Tile, value: float) -> FloatArray:
-    """Rows, and below them as many of this value as make whole groups of panels."""
-    group = PROBED * len(tile.centers)
-    filled = np.full((-(-len(rows) // group) * group, *rows.shape[1:]), value)
-    filled[: len(rows)] = rows
-    return filled
+def _pad_to_panels(rows: FloatArray, tile: Tile, value: float) -> FloatArray:
+    """Append rows of this value until there are whole groups of `PROBED_PANELS` panels."""
+    group = PROBED_PANELS * len(tile.centers)
+    padded = np.full((-(-len(rows) // group) * group, *rows.shape[1:]), value)
+    padded[: len(rows)] = rows
+    return padded

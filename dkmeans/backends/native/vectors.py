@@ -1,10 +1,10 @@
-"""Vector and matrix instructions for Numba, which has no words for them: intrinsics in LLVM IR.
+"""Vector instructions for the kernels: Numba intrinsics, written as LLVM IR.
 
-Rows lie across the lanes of vectors, feature by feature, and each center's feature is spread over
-all lanes: the least score is then found lane by lane, and scores never leave the registers. The IR
-runs on any processor in whatever width it has; that of the matrix unit only where there is one.
-
-Whoever changes this file changes what `kernels.INTRINSICS` must be.
+`kernels` calls the functions that `as_intrinsic` decorates. Numba itself has no vector types. Rows
+lie across the lanes of a vector, feature by feature, and each feature of a center is spread over
+all lanes. The least score is then found lane by lane, and scores never leave the registers. The IR
+runs on any processor, with vectors of any width. After a change of this file,
+`kernels.INTRINSICS` must be updated.
 """
 
 from __future__ import annotations
@@ -21,27 +21,33 @@ from numba.extending import intrinsic
 
 
 class Tile(NamedTuple):
-    """The shape of a tile, told by lengths of tuples: Numba compiles for types, and these are.
+    """The shape of a tile of rows and a panel of centers, as the lengths of tuples.
+
+    Numba compiles for types, and the type of a tuple contains its length. So the shape is a
+    constant of the compiled code. An intrinsic receives it as `shape`, the four lengths.
 
     Attributes:
         lanes: As long as a vector has lanes.
         vectors: As long as a tile has vectors of rows.
         centers: As long as a panel has centers: a power of two, at most 8.
-        matrix: As long as there are panels that a matrix unit scores at a time, if one does.
+        matrix_panels: As long as there are panels that a matrix unit scores at a time. Empty if
+            vectors compute the scores.
     """
 
     lanes: tuple[None, ...]
     vectors: tuple[None, ...]
     centers: tuple[None, ...]
-    matrix: tuple[None, ...] = ()
+    matrix_panels: tuple[None, ...] = ()
 
 
 # Panels that `probe` scores at a time.
-PROBED = 4
-CACHE_LINE = 64
-_FLOATS = {"float": 4, "double": 8}
+PROBED_PANELS = 4
+CACHE_LINE_BYTES = 64
+_FLOAT_BYTES = {"float": 4, "double": 8}
+# Values of a group in `rank`. More of them at once do not fit the registers.
+_RANKED_AT_ONCE = 8
 
-Value = Any  # of LLVM
+Value = Any  # an LLVM value
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,9 @@ class Array:
     """An array among the arguments of an intrinsic.
 
     Attributes:
-        first: The first element.
-        width: How many elements a row has; rows lie one after another.
-        element: The type of the elements.
+        first: Pointer to the first element.
+        width: Number of elements in a row. Rows lie one after another.
+        element: LLVM type of the elements.
     """
 
     first: Value
@@ -60,7 +66,12 @@ class Array:
 
 
 class Code:
-    """Writes the LLVM IR of one call of an intrinsic."""
+    """Writer of the LLVM IR of one call of an intrinsic.
+
+    Attributes:
+        builder: The LLVM builder, at the place where the next instruction goes.
+        size: LLVM type of sizes and indices. Calling it makes a constant.
+    """
 
     def __init__(self, context: Any, builder: Any) -> None:
         self._context = context
@@ -68,7 +79,7 @@ class Code:
         self.size: Any = ir.IntType(types.intp.bitwidth)
 
     def argument(self, kind: Any, value: Value) -> Any:
-        """What code is written with: arrays and numbers, and of tuples their lengths."""
+        """Convert an argument: an array to `Array`, a tuple to its length or lengths."""
         if isinstance(kind, types.Array):
             array = self._context.make_array(kind)(self._context, self.builder, value)
             shape = cgutils.unpack_tuple(self.builder, array.shape, kind.ndim)
@@ -81,46 +92,49 @@ class Code:
         return kind.count if isinstance(kind, types.BaseTuple) else value
 
     def at(self, pointer: Value, offset: Value | int) -> Value:
-        """So many elements further on."""
+        """Return the pointer to the element that is `offset` elements after `pointer`."""
         offset = self.size(offset) if isinstance(offset, int) else offset
         return self.builder.gep(pointer, [offset])
 
-    def row(self, array: Array, number: Value, column: Value) -> Value:
-        """An element of a row."""
-        return self.at(array.first, self.builder.add(self.builder.mul(number, array.width), column))
+    def cell(self, array: Array, row: Value, column: Value) -> Value:
+        """Return the pointer to an element of a two-dimensional array."""
+        return self.at(array.first, self.builder.add(self.builder.mul(row, array.width), column))
 
     def load(self, pointer: Value, vector: Any) -> Value:
-        """A vector, from wherever its first element lies; made wider where the elements are not."""
+        """Load a vector from any address, and convert float32 elements if `vector` is float64."""
         stored = ir.VectorType(pointer.type.pointee, vector.count)
         place = self.builder.bitcast(pointer, stored.as_pointer())
-        found = self.builder.load(place, align=_bytes(stored.element))
-        return found if stored == vector else self.builder.fpext(found, vector)
+        loaded = self.builder.load(place, align=_bytes(stored.element))
+        return loaded if stored == vector else self.builder.fpext(loaded, vector)
 
     def load_first(self, pointer: Value, count: Value, vector: Any) -> Value:
-        """So many elements and zeros behind them; nothing behind them is touched."""
+        """Load `count` elements and fill the vector up with zeros.
+
+        The memory after these elements is not accessed: it may belong to another array.
+        """
         lanes = vector.count
         stored = ir.VectorType(pointer.type.pointee, lanes)
         place = self.builder.bitcast(pointer, stored.as_pointer())
         counts = self.spread(self.builder.trunc(count, ir.IntType(32)), lanes)
-        mask = self.builder.icmp_signed("<", _numbers(range(lanes)), counts)
+        mask = self.builder.icmp_signed("<", _int_constants(range(lanes)), counts)
         align = ir.IntType(32)(_bytes(stored.element))
         name = f"llvm.masked.load.v{lanes}f{8 * _bytes(stored.element)}.p0"
-        found = self.call(name, stored, place, align, mask, zero(stored))
-        return found if stored == vector else self.builder.fpext(found, vector)
+        loaded = self.call(name, stored, place, align, mask, zero(stored))
+        return loaded if stored == vector else self.builder.fpext(loaded, vector)
 
     def store(self, value: Value, pointer: Value) -> None:
-        """Put a vector to wherever its first element should lie."""
+        """Store a vector at any address."""
         place = self.builder.bitcast(pointer, value.type.as_pointer())
         self.builder.store(value, place, align=_bytes(value.type.element))
 
     def spread(self, number: Value, lanes: int) -> Value:
-        """A vector with this number in all lanes."""
-        nothing = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
-        first = self.builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
-        return self.builder.shuffle_vector(first, nothing, _numbers([0] * lanes))
+        """Return a vector with this number in all lanes."""
+        undefined = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+        first = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+        return self.builder.shuffle_vector(first, undefined, _int_constants([0] * lanes))
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
-        """The sum of a * b and c, fused where the processor can."""
+        """Return a * b + c, fused if the processor has such an instruction."""
         name = f"llvm.fmuladd.v{a.type.count}f{8 * _bytes(a.type.element)}"
         return self.call(name, a.type, a, b, c)
 
@@ -130,20 +144,24 @@ class Code:
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return self.builder.call(function, values)
 
-    def least(self, a: Value, b: Value) -> Value:
-        """The lesser of each lane; b where one is not a number."""
+    def minimum(self, a: Value, b: Value) -> Value:
+        """Return the lesser of a and b in each lane; b where one of them is NaN."""
         return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)
 
-    def greatest(self, a: Value, b: Value) -> Value:
-        """The greater of each lane; b where one is not a number."""
+    def maximum(self, a: Value, b: Value) -> Value:
+        """Return the greater of a and b in each lane; b where one of them is NaN."""
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
 
     def loop(
-        self, count: Value, begin: Sequence[Value], step: Callable[[Value, Any], Any]
+        self, count: Value, initial: Sequence[Value], step: Callable[[Value, Any], Any]
     ) -> list[Value]:
-        """What `step` of a number and some values makes of them, over the numbers below `count`.
+        """Write a loop over the numbers 0 to `count` - 1, and return the values after it.
 
-        There must be at least one.
+        Args:
+            count: Number of iterations, at least one. The loop does not test it before the first.
+            initial: Values that change from iteration to iteration, as they are before the first.
+            step: Writes the body, given the number of the iteration and the values. Returns the
+                values for the next iteration.
         """
         builder = self.builder
         before = builder.block
@@ -151,12 +169,12 @@ class Code:
         builder.branch(body)
         builder.position_at_end(body)
         number = builder.phi(self.size)
-        values = [builder.phi(value.type) for value in begin]
+        values = [builder.phi(value.type) for value in initial]
         changed = step(number, values)
-        end = builder.block  # another one, where the step has loops or branches of its own
+        end = builder.block  # not `body` if the step has written loops or branches of its own
         following = builder.add(number, self.size(1))
         for phi, first, later in zip(
-            [number, *values], [self.size(0), *begin], [following, *changed], strict=True
+            [number, *values], [self.size(0), *initial], [following, *changed], strict=True
         ):
             phi.add_incoming(first, before)
             phi.add_incoming(later, end)
@@ -165,7 +183,7 @@ class Code:
         return list(changed)
 
     def where(self, condition: Value, change: Callable[[Value], Value], value: Value) -> Value:
-        """A value, or what becomes of it where the condition holds."""
+        """Return `change(value)` if the condition holds, else the value."""
         builder, before = self.builder, self.builder.block
         with builder.if_then(condition):
             changed, inside = change(value), builder.block
@@ -174,25 +192,26 @@ class Code:
         result.add_incoming(changed, inside)
         return result
 
-    def products(
+    def accumulate(
         self,
         width: Value,
         vectors: Sequence[tuple[Value, Value]],
-        numbers: Sequence[tuple[Value, Value]],
-        begin: Sequence[Value],
+        scalars: Sequence[tuple[Value, Value]],
+        initial: Sequence[Value],
         add: Callable[[Value, Value, Value], Value],
     ) -> list[list[Value]]:
-        """Go over `width` features, adding up what each number makes with each vector.
+        """Combine each vector with each scalar, feature by feature, and return the sums.
 
         Args:
-            width: How many features.
-            vectors: Where each vector is, and how far its next feature is from it.
-            numbers: The same of each number, which meets all vectors.
-            begin: What the sums begin with, in the order of the result.
-            add: The new sum, from a vector, a number in all lanes, and the old sum.
+            width: Number of features.
+            vectors: For each vector, a pointer to its first feature and the distance in elements
+                from one feature to the next.
+            scalars: For each scalar, the same. A scalar is spread over all lanes.
+            initial: Initial sums, in the order of the result.
+            add: Returns the new sum, given a vector, a scalar in all lanes, and the old sum.
 
         Returns:
-            Each number's sums, one for each vector.
+            For each scalar the sums with all vectors.
         """
 
         def at_feature(place: tuple[Value, Value], feature: Value) -> Value:
@@ -200,33 +219,38 @@ class Code:
 
         def step(feature: Value, sums: Sequence[Value]) -> list[Value]:
             old = iter(sums)
-            loaded = [self.load(at_feature(place, feature), begin[0].type) for place in vectors]
+            loaded = [self.load(at_feature(place, feature), initial[0].type) for place in vectors]
             new = []
-            for place in numbers:
+            for place in scalars:
                 number = self.builder.load(at_feature(place, feature))
-                spread = self.spread(number, begin[0].type.count)
+                spread = self.spread(number, initial[0].type.count)
                 new += [add(values, spread, next(old)) for values in loaded]
             return new
 
-        found = iter(self.loop(width, begin, step))
-        return [[next(found) for _ in vectors] for _ in numbers]
+        sums = iter(self.loop(width, initial, step))
+        return [[next(sums) for _ in vectors] for _ in scalars]
 
 
 def _bytes(element: Any) -> int:
-    return element.width // 8 if isinstance(element, ir.IntType) else _FLOATS[str(element)]
+    return element.width // 8 if isinstance(element, ir.IntType) else _FLOAT_BYTES[str(element)]
 
 
-def _numbers(values: Sequence[int]) -> Value:
+def _int_constants(values: Sequence[int]) -> Value:
     return ir.Constant(ir.VectorType(ir.IntType(32), len(values)), list(values))
 
 
 def zero(vector: Any) -> Value:
-    """A vector of zeros."""
+    """Return a vector of zeros."""
     return ir.Constant(vector, [0.0] * vector.count)
 
 
-def vector_code(write: Callable[..., None]) -> Any:
-    """Make an intrinsic of a function that writes code, given it and the arguments."""
+def as_intrinsic(write: Callable[..., None]) -> Any:
+    """Make an intrinsic of a function that writes code.
+
+    Args:
+        write: Called with the `Code` of each call of the intrinsic, and with its arguments as
+            `Code.argument` converts them.
+    """
 
     def typed(_: Any, *kinds: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -239,55 +263,56 @@ def vector_code(write: Callable[..., None]) -> Any:
     return intrinsic(wraps(write)(typed))
 
 
-@vector_code
-def pack(
-    code: Code, points: Array, numbers: Array, place: Value, column: Value, scales: Array,
+@as_intrinsic
+def transpose_square(
+    code: Code, points: Array, indices: Array, place: Value, column: Value, scales: Array,
     shift: Array, rows: Array, stride: Value, side: int,
 ) -> None:  # fmt: skip
-    """Lay a square of rows' values across vectors, scaled and then shifted.
+    """Copy a square of rows and columns to a tile, scaled, shifted and transposed.
 
-    Of the rows `numbers[place:]`, as many as there are lanes, the same number of columns from
-    `column` on go to `rows[feature * stride + place]`.
+    The square has as many rows as columns, `side`. Its rows are `indices[place:]`, its columns
+    begin with `column`. Each value goes to `rows[feature * stride + place]`.
     """
-    _pack(code, points, numbers, place, column, scales, shift, rows, stride, side, code.load)
+    _transpose(code, points, indices, place, column, scales, shift, rows, stride, side, code.load)
 
 
-@vector_code
-def pack_narrow(
-    code: Code, points: Array, numbers: Array, place: Value, scales: Array, shift: Array,
+@as_intrinsic
+def transpose_narrow(
+    code: Code, points: Array, indices: Array, place: Value, scales: Array, shift: Array,
     rows: Array, stride: Value, side: int,
 ) -> None:  # fmt: skip
-    """The same for rows with fewer columns than a square; what is missing is zero."""
+    """Copy rows to a tile as `transpose_square` does; columns missing from the square are zero."""
 
     def load(pointer: Value, vector: Any) -> Value:
         return code.load_first(pointer, points.width, vector)
 
     first = code.size(0)
-    _pack(code, points, numbers, place, first, scales, shift, rows, stride, side, load)
+    _transpose(code, points, indices, place, first, scales, shift, rows, stride, side, load)
 
 
-def _pack(
-    code: Code, points: Array, numbers: Array, place: Value, column: Value, scales: Array,
+def _transpose(
+    code: Code, points: Array, indices: Array, place: Value, column: Value, scales: Array,
     shift: Array, rows: Array, stride: Value, side: int, load: Callable[[Value, Any], Value],
 ) -> None:  # fmt: skip
     builder, vector = code.builder, ir.VectorType(shift.element, side)
     narrow = ir.VectorType(rows.element, side)
-    off = load(code.at(shift.first, column), vector)
+    shifts = load(code.at(shift.first, column), vector)
     square = []
     for i in range(side):
-        mine = builder.add(place, code.size(i))
-        number = builder.load(code.at(numbers.first, mine))
-        scale = code.spread(builder.load(code.at(scales.first, mine)), side)
-        row = load(code.row(points, number, column), vector)
-        value = builder.fsub(builder.fmul(row, scale), off)
+        row_place = builder.add(place, code.size(i))
+        index = builder.load(code.at(indices.first, row_place))
+        scale = code.spread(builder.load(code.at(scales.first, row_place)), side)
+        row = load(code.cell(points, index, column), vector)
+        value = builder.fsub(builder.fmul(row, scale), shifts)
+        # Rounded to the dtype of the scores only after the shift, which may cancel most digits.
         square.append(value if vector == narrow else builder.fptrunc(value, narrow))
-    for i, turned in enumerate(_transposed(builder, square)):
+    for i, features in enumerate(_transposed(builder, square)):
         feature = builder.add(column, code.size(i))
-        code.store(turned, code.at(rows.first, builder.add(builder.mul(feature, stride), place)))
+        code.store(features, code.at(rows.first, builder.add(builder.mul(feature, stride), place)))
 
 
 def _transposed(builder: Any, square: Sequence[Value]) -> list[Value]:
-    """As many vectors as each has lanes, turned: blocks of 1, then 2, 4, ... change places."""
+    """Transpose a square of vectors, by exchanging blocks of 1, then 2, 4, ... elements."""
     square, side, block = list(square), len(square), 1
     while block < side:
         low = [i if not i & block else side + i - block for i in range(side)]
@@ -295,103 +320,121 @@ def _transposed(builder: Any, square: Sequence[Value]) -> list[Value]:
         for i in range(side):
             if not i & block:
                 a, b = square[i], square[i + block]
-                square[i] = builder.shuffle_vector(a, b, _numbers(low))
-                square[i + block] = builder.shuffle_vector(a, b, _numbers(high))
+                square[i] = builder.shuffle_vector(a, b, _int_constants(low))
+                square[i + block] = builder.shuffle_vector(a, b, _int_constants(high))
         block *= 2
     return square
 
 
-@vector_code
-def square_up(code: Code, rows: Array, width: Value, squares: Array, shape: Sequence[int]) -> None:
-    """|x|^2 of the rows of a tile."""
+@as_intrinsic
+def squared_norms(
+    code: Code, rows: Array, width: Value, squares: Array, shape: Sequence[int]
+) -> None:
+    """Write |x|^2 of each row of a tile to `squares`."""
     lanes, count = shape[:2]
     vector = ir.VectorType(rows.element, lanes)
 
     def step(feature: Value, totals: Sequence[Value]) -> list[Value]:
-        here = code.at(rows.first, code.builder.mul(feature, code.size(lanes * count)))
-        found = [code.load(code.at(here, i * lanes), vector) for i in range(count)]
-        return [code.fma(x, x, total) for x, total in zip(found, totals, strict=True)]
+        first = code.at(rows.first, code.builder.mul(feature, code.size(lanes * count)))
+        loaded = [code.load(code.at(first, i * lanes), vector) for i in range(count)]
+        return [code.fma(x, x, total) for x, total in zip(loaded, totals, strict=True)]
 
     for i, total in enumerate(code.loop(width, [zero(vector)] * count, step)):
         code.store(total, code.at(squares.first, i * lanes))
 
 
-@vector_code
-def keep_least(
+@as_intrinsic
+def score_panel(
     code: Code, rows: Array, weights: Array, halves: Array, panel: Value, width: Value,
-    values: Array, owners: Array, shape: Sequence[int],
+    ranked: Array, panels: Array, shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """Score a tile of rows against a panel of centers, and `rank` the scores, |c|^2 / 2 - x.c."""
+    """Score a tile of rows against a panel of centers, and `rank` the scores |c|^2 / 2 - x.c."""
     builder, (lanes, count, centers) = code.builder, shape[:3]
     first = builder.mul(panel, code.size(centers))
-    halves_at = code.at(halves.first, first)
-    begin = [
-        code.spread(builder.load(code.at(halves_at, center)), lanes) for center in range(centers)
+    first_half = code.at(halves.first, first)
+    initial = [
+        code.spread(builder.load(code.at(first_half, center)), lanes) for center in range(centers)
     ]
-    scores = code.products(
+    scores = code.accumulate(
         width,
-        _vectors_of(code, rows, shape),
-        _numbers_of(code, weights, builder.mul(first, width), centers),
-        [half for half in begin for _ in range(count)],
+        _row_vectors(code, rows, shape),
+        _center_scalars(code, weights, builder.mul(first, width), centers),
+        [half for half in initial for _ in range(count)],
         code.fma,
     )
-    rank(code, lambda center, i: scores[center][i], centers, panel, values, owners, shape)
+    rank(code, lambda center, i: scores[center][i], centers, panel, ranked, panels, shape)
 
 
+# `rank` merges one panel into a summary of four scores for each row. The least score of a row in a
+# panel is the panel's minimum. `ranked` has the three least minima in order, [0] to [2], and in [3]
+# the least score that is not the minimum of its panel. `panels` has the panels of [0] and [1].
+# `kernels` compares `ranked` with an error bound above [0]: a row is ambiguous unless [1] and [3]
+# are both above the bound. If [2] is above it, the nearest center is in one of the two panels.
+#
+# The last bits of each score are replaced by the number of the center in its panel, so that a
+# minimum carries its center along without a second register. This needs a power of two of centers.
+# It changes a score by less than `centers` units in the last place; the error bound of `packing`
+# includes that. All four old scores are loaded before the first new one is stored, because each new
+# score depends on several old ones.
 def rank(
-    code: Code, score: Callable[[int, int], Value], centers: int, panel: Value, values: Array,
-    owners: Array, shape: Sequence[int],
+    code: Code, score: Callable[[int, int], Value], centers: int, panel: Value, ranked: Array,
+    panels: Array, shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """Take in a panel's scores, each given by its center and vector.
+    """Merge a panel's scores into `ranked` and `panels`.
 
-    For each row `values` has the least, the second least and the third least of the panels' least
-    scores, and the least of all their other scores; `owners` the panels of the first two. The last
-    bits of a score give way to the number of the center in its panel.
+    Args:
+        code: The code to write to.
+        score: Returns the scores with a center of the panel of the rows in a vector of the tile.
+        centers: Number of centers in the panel.
+        panel: Number of the panel.
+        ranked: (4, t) the three least panel minima, and the least of all other scores.
+        panels: (2, t) the panels of the first two minima.
+        shape: The shape of the tile.
     """
     builder, (lanes, count) = code.builder, shape[:2]
-    vector = ir.VectorType(values.element, lanes)
-    tags = ir.VectorType(owners.element, lanes)
-    clear = ir.Constant(tags, [-centers] * lanes)
-    here = builder.trunc(panel, owners.element) if owners.element.width < 64 else panel
-    here = code.spread(here, lanes)
+    vector = ir.VectorType(ranked.element, lanes)
+    bits_type = ir.VectorType(panels.element, lanes)
+    without_last_bits = ir.Constant(bits_type, [-centers] * lanes)
+    this = builder.trunc(panel, panels.element) if panels.element.width < 64 else panel
+    this = code.spread(this, lanes)
 
     def tagged(center: int, i: int) -> tuple[Value, None]:
-        bits = builder.and_(builder.bitcast(score(center, i), tags), clear)
-        bits = builder.or_(bits, ir.Constant(tags, [center] * lanes))
+        bits = builder.and_(builder.bitcast(score(center, i), bits_type), without_last_bits)
+        bits = builder.or_(bits, ir.Constant(bits_type, [center] * lanes))
         return builder.bitcast(bits, vector), None
 
     for i in range(count):
         groups = []
-        for first in range(0, centers, 8):  # few at a time, for the registers' sake
-            group = range(first, min(first + 8, centers))
+        for first in range(0, centers, _RANKED_AT_ONCE):
+            group = range(first, min(first + _RANKED_AT_ONCE, centers))
             groups.append(_two_least(code, [tagged(center, i) for center in group]))
-        new, rest = _two_least(code, groups)
-        places = [code.at(values.first, (j * count + i) * lanes) for j in range(4)]
+        minimum, runner_up = _two_least(code, groups)
+        places = [code.at(ranked.first, (j * count + i) * lanes) for j in range(4)]
         least, second, third, others = (code.load(place, vector) for place in places)
-        panels = [code.at(owners.first, (j * count + i) * lanes) for j in range(2)]
-        owner, other_owner = (code.load(place, tags) for place in panels)
-        is_first = builder.fcmp_ordered("<", new, least)
-        is_second = builder.fcmp_ordered("<", new, second)
-        lesser = builder.select(is_second, here, other_owner)
-        code.store(builder.select(is_first, owner, lesser), panels[1])
-        code.store(builder.select(is_first, here, owner), panels[0])
-        code.store(builder.select(is_first, new, least), places[0])
-        code.store(code.least(code.greatest(new, least), second), places[1])
-        code.store(code.least(code.greatest(new, second), third), places[2])
-        if rest is not None:
-            code.store(code.least(rest, others), places[3])
+        panel_places = [code.at(panels.first, (j * count + i) * lanes) for j in range(2)]
+        least_panel, second_panel = (code.load(place, bits_type) for place in panel_places)
+        is_least = builder.fcmp_ordered("<", minimum, least)
+        is_second = builder.fcmp_ordered("<", minimum, second)
+        lesser = builder.select(is_second, this, second_panel)
+        code.store(builder.select(is_least, least_panel, lesser), panel_places[1])
+        code.store(builder.select(is_least, this, least_panel), panel_places[0])
+        code.store(builder.select(is_least, minimum, least), places[0])
+        code.store(code.minimum(code.maximum(minimum, least), second), places[1])
+        code.store(code.minimum(code.maximum(minimum, second), third), places[2])
+        if runner_up is not None:
+            code.store(code.minimum(runner_up, others), places[3])
 
 
-def _vectors_of(code: Code, rows: Array, shape: Sequence[int]) -> list[tuple[Value, Value]]:
-    """A tile's vectors and their strides, for `products`."""
+def _row_vectors(code: Code, rows: Array, shape: Sequence[int]) -> list[tuple[Value, Value]]:
+    """Return the vectors of a tile, as `Code.accumulate` takes them."""
     lanes, count = shape[:2]
     return [(code.at(rows.first, i * lanes), code.size(lanes * count)) for i in range(count)]
 
 
-def _numbers_of(
+def _center_scalars(
     code: Code, weights: Array, start: Value, centers: int
 ) -> list[tuple[Value, Value]]:
-    """A panel's numbers and their strides, for `products`."""
+    """Return the centers of a panel as scalars, as `Code.accumulate` takes them."""
     panel = code.at(weights.first, start)
     return [(code.at(panel, center), code.size(centers)) for center in range(centers)]
 
@@ -399,76 +442,86 @@ def _numbers_of(
 def _two_least(
     code: Code, ranked: Sequence[tuple[Value, Value | None]]
 ) -> tuple[Value, Value | None]:
-    """The least and the second least of each lane, by a tournament."""
+    """Return the least and the second least value of each lane, found by a tournament.
+
+    Args:
+        code: The code to write to.
+        ranked: Pairs of a least value and a second least, None for a pair of a single value.
+    """
     while len(ranked) > 1:
         (a, a_second), (b, b_second) = ranked[:2]
-        rest = code.greatest(a, b)
+        runner_up = code.maximum(a, b)
         for second in (a_second, b_second):
-            rest = rest if second is None else code.least(second, rest)
-        ranked = [*ranked[2:], (code.least(a, b), rest)]
+            runner_up = runner_up if second is None else code.minimum(second, runner_up)
+        ranked = [*ranked[2:], (code.minimum(a, b), runner_up)]
     return ranked[0]
 
 
-@vector_code
+@as_intrinsic
 def probe(
     code: Code, rows: Array, place: Value, stride: Value, weights: Array, halves: Array,
     first: Value, width: Value, scores: Array, shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """Score one row of a tile against `PROBED` panels of centers, from center `first` on."""
+    """Score one row of a tile against `PROBED_PANELS` panels, which begin with center `first`."""
     builder, centers = code.builder, shape[2]
     vector = ir.VectorType(rows.element, centers)
-    panels = [builder.add(first, code.size(i * centers)) for i in range(PROBED)]
-    (found,) = code.products(
+    panels = [builder.add(first, code.size(i * centers)) for i in range(PROBED_PANELS)]
+    # Here the centers lie across the lanes, and the feature of the row is the scalar.
+    (panel_scores,) = code.accumulate(
         width,
         [(code.at(weights.first, builder.mul(p, width)), code.size(centers)) for p in panels],
         [(code.at(rows.first, place), stride)],
         [code.load(code.at(halves.first, panel), vector) for panel in panels],
         code.fma,
     )
-    for i, score in enumerate(found):
+    for i, score in enumerate(panel_scores):
         code.store(score, code.at(scores.first, i * centers))
 
 
-@vector_code
+@as_intrinsic
 def measure(
     code: Code, rows: Array, weights: Array, first: Value, width: Value, cosine: Value,
-    found: Array, shape: Sequence[int],
+    distances: Array, shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """|x - c|^2 of a tile of rows and a panel of centers, or x.c: `found[center][row]`."""
+    """Write |x - c|^2, or x.c for cosine, of a tile and a panel to `distances[center][row]`."""
     builder, (lanes, count, centers) = code.builder, shape[:3]
     start = builder.mul(first, width)
 
     def square(row: Value, center: Value, total: Value) -> Value:
-        apart = builder.fsub(row, center)
-        return code.fma(apart, apart, total)
+        difference = builder.fsub(row, center)
+        return code.fma(difference, difference, total)
 
     with builder.if_else(cosine) as branches:
         for branch, add in zip(branches, (code.fma, square), strict=True):
             with branch:
-                sums = code.products(
+                sums = code.accumulate(
                     width,
-                    _vectors_of(code, rows, shape),
-                    _numbers_of(code, weights, start, centers),
+                    _row_vectors(code, rows, shape),
+                    _center_scalars(code, weights, start, centers),
                     [zero(ir.VectorType(rows.element, lanes))] * (count * centers),
                     add,
                 )
                 for i, total in enumerate(total for row in sums for total in row):
-                    code.store(total, code.at(found.first, i * lanes))
+                    code.store(total, code.at(distances.first, i * lanes))
 
 
-@vector_code
-def octets(
-    code: Code, points: Array, row: Value, scale: Value, others: Array, other: Value,
+@as_intrinsic
+def sum_octets(
+    code: Code, points: Array, row: Value, scale: Value, targets: Array, target: Value,
     cosine: Value, start: Value, count: Value, sums: Array,
 ) -> None:  # fmt: skip
-    """Add up `count` times eight terms of the distance of two rows, from column `start` on."""
+    """Add up the terms of a distance in eight parallel sums, and write these to `sums`.
+
+    The terms are those of `count` times eight columns, from column `start` on: (x - c)^2, or for
+    cosine x c with x scaled. No operation is fused, as in NumPy.
+    """
     builder, vector = code.builder, ir.VectorType(sums.element, 8)
     scales = code.spread(scale, 8)
 
     def pair(octet: Value) -> tuple[Value, Value]:
         column = builder.add(start, builder.mul(octet, code.size(8)))
-        x = code.load(code.row(points, row, column), vector)
-        return x, code.load(code.row(others, other, column), vector)
+        x = code.load(code.cell(points, row, column), vector)
+        return x, code.load(code.cell(targets, target, column), vector)
 
     def product(octet: Value, totals: Sequence[Value]) -> list[Value]:
         x, y = pair(octet)
@@ -476,8 +529,8 @@ def octets(
 
     def square(octet: Value, totals: Sequence[Value]) -> list[Value]:
         x, y = pair(octet)
-        apart = builder.fsub(x, y)
-        return [builder.fadd(totals[0], builder.fmul(apart, apart))]
+        difference = builder.fsub(x, y)
+        return [builder.fadd(totals[0], builder.fmul(difference, difference))]
 
     with builder.if_else(cosine) as branches:
         for branch, step in zip(branches, (product, square), strict=True):
@@ -486,58 +539,75 @@ def octets(
                 code.store(total, sums.first)
 
 
-@vector_code
+# `add_rows` must give the same bits on every processor and for every tile shape. Hence the rows are
+# added one after another, in their order; always in vectors of eight float64 (LLVM splits them for
+# a processor with shorter ones); and multiplication and addition are never fused.
+#
+# A row is taken in octets of columns. The columns after the last whole octet are loaded with a
+# mask, as zeros. `origins` is filled up with zeros too, so these lanes add zero to the sums and to
+# the squares; and the rows of `sums` are filled up so that the store stays inside the row.
+# `Code.loop` needs at least one iteration: a row without a whole octet must skip it.
+@as_intrinsic
 def add_rows(
-    code: Code, points: Array, start: Value, count: Value, scales: Array, winners: Array,
+    code: Code, points: Array, start: Value, count: Value, scales: Array, clusters: Array,
     origins: Array, counts: Array, sums: Array, squares: Array,
 ) -> None:  # fmt: skip
-    """Add `count` rows from `start` on, scaled and less an origin, to the sums of their winners.
+    """Add rows to the sums of their clusters, each scaled and less the origin of its cluster.
 
-    Rows of `origins` and `sums` are filled up to whole octets. Squares are those of what is added.
+    Args:
+        code: The code to write to.
+        points: (n, d) rows.
+        start: Index of the first row.
+        count: Number of rows, at least one.
+        scales: (count,) float64 scales of these rows.
+        clusters: (count,) cluster indices of these rows.
+        origins: (k, d filled up to whole octets) subtracted from the rows.
+        counts: (k,) numbers of rows, increased.
+        sums: (k, d filled up to whole octets) float64 sums, increased.
+        squares: (8,) float64, increased by the squares of what is added, lane by lane.
     """
     builder, vector, eight = code.builder, ir.VectorType(sums.element, 8), code.size(8)
-    whole, rest = builder.sdiv(points.width, eight), builder.srem(points.width, eight)
-    some, more = (builder.icmp_signed(">", part, code.size(0)) for part in (whole, rest))
+    octets, rest = builder.sdiv(points.width, eight), builder.srem(points.width, eight)
+    has_octets, has_rest = (builder.icmp_signed(">", part, code.size(0)) for part in (octets, rest))
 
-    def add(values: Value, center: Value, scale: Value, column: Value, total: Value) -> Value:
+    def add(values: Value, cluster: Value, scale: Value, column: Value, total: Value) -> Value:
         scaled = builder.fmul(values, scale)
-        apart = builder.fsub(scaled, code.load(code.row(origins, center, column), vector))
-        place = code.row(sums, center, column)
-        code.store(builder.fadd(code.load(place, vector), apart), place)
-        # Not fused: the same bits on processors that cannot.
-        return builder.fadd(total, builder.fmul(apart, apart))
+        residual = builder.fsub(scaled, code.load(code.cell(origins, cluster, column), vector))
+        place = code.cell(sums, cluster, column)
+        code.store(builder.fadd(code.load(place, vector), residual), place)
+        return builder.fadd(total, builder.fmul(residual, residual))
 
     def step(place: Value, totals: Sequence[Value]) -> list[Value]:
-        row, center = (
+        row, cluster = (
             builder.add(start, place),
-            builder.load(code.at(winners.first, place)),
+            builder.load(code.at(clusters.first, place)),
         )
         scale = code.spread(builder.load(code.at(scales.first, place)), 8)
-        won = code.at(counts.first, center)
-        builder.store(builder.add(builder.load(won), code.size(1)), won)
+        cluster_count = code.at(counts.first, cluster)
+        builder.store(builder.add(builder.load(cluster_count), code.size(1)), cluster_count)
 
-        def octets(total: Value) -> Value:
-            def octet(number: Value, totals: Sequence[Value]) -> list[Value]:
+        def add_octets(total: Value) -> Value:
+            def add_octet(number: Value, totals: Sequence[Value]) -> list[Value]:
                 column = builder.mul(number, eight)
-                values = code.load(code.row(points, row, column), vector)
-                return [add(values, center, scale, column, totals[0])]
+                values = code.load(code.cell(points, row, column), vector)
+                return [add(values, cluster, scale, column, totals[0])]
 
-            return code.loop(whole, [total], octet)[0]
+            return code.loop(octets, [total], add_octet)[0]
 
-        def others(total: Value) -> Value:
-            column = builder.mul(whole, eight)
-            values = code.load_first(code.row(points, row, column), rest, vector)
-            return add(values, center, scale, column, total)
+        def add_rest(total: Value) -> Value:
+            column = builder.mul(octets, eight)
+            values = code.load_first(code.cell(points, row, column), rest, vector)
+            return add(values, cluster, scale, column, total)
 
-        return [code.where(more, others, code.where(some, octets, totals[0]))]
+        return [code.where(has_rest, add_rest, code.where(has_octets, add_octets, totals[0]))]
 
-    (found,) = code.loop(count, [code.load(squares.first, vector)], step)
-    code.store(found, squares.first)
+    (total,) = code.loop(count, [code.load(squares.first, vector)], step)
+    code.store(total, squares.first)
 
 
-@vector_code
-def fetch(code: Code, points: Array, element: Value) -> None:
-    """Ask for the cache line of an element of an array, which may also lie behind its end."""
+@as_intrinsic
+def prefetch(code: Code, points: Array, element: Value) -> None:
+    """Prefetch the cache line of an element. The element may lie after the end of the array."""
     place = code.builder.bitcast(code.at(points.first, element), ir.IntType(8).as_pointer())
     number = ir.IntType(32)
     code.call("llvm.prefetch.p0", ir.VoidType(), place, number(0), number(2), number(1))

@@ -1,0 +1,80 @@
+"""Packing: which scoring and which unit are used, and that neither changes a bit of the results."""
+
+import numpy as np
+import pytest
+
+from dkmeans.backends import numpy as by_numpy
+from dkmeans.backends.native import backend as native
+from dkmeans.backends.native import packing
+from dkmeans.distance import Centers, Distance
+from tests.reference import METRICS
+
+DTYPES = (np.float32, np.float64)
+
+
+def centers_of(values, metric=Distance.SQUARED_EUCLIDEAN):
+    return Centers(values, Distance(metric))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_scratch_of_a_thread_carries_nothing_over_to_another_shape(metric, dtype):
+    rng = np.random.default_rng(1)
+    problems = []
+    for n, d, k in ((50, 3, 4), (9, 130, 2), (70, 17, 60), (33, 3, 5)):
+        rows = rng.normal(size=(n, d)).astype(dtype)
+        problems.append((rows, centers_of(rows[:k].copy(), metric)))
+    first = [native.partial_sums(*problem) for problem in problems]
+    again = [native.partial_sums(*problem) for problem in reversed(problems)]
+    for one, other in zip(first, reversed(again), strict=True):
+        assert one.sums.tobytes() == other.sums.tobytes()
+        assert one.counts.tolist() == other.counts.tolist()
+
+
+def test_a_matrix_unit_is_used_for_large_problems_only():
+    if not packing.matrix_unit():
+        pytest.skip("this processor has no matrix unit")
+
+    def is_used(k, d, dtype, scale=1.0):
+        centers = centers_of((np.random.default_rng(0).normal(size=(k, d)) * scale).astype(dtype))
+        return bool(packing.PackedCentersCache()(centers, np.dtype(dtype))[0].matrix_panels)
+
+    assert is_used(64, 16, np.float32)
+    assert not is_used(63, 16, np.float32)
+    assert not is_used(64, 15, np.float32)
+    assert is_used(64, 16, np.float64)
+    assert not is_used(64, 16, np.float32, scale=1e-30)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_scoring_gives_the_same_bits(metric, monkeypatch):
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=(80, 20)) + 1e3
+    rows = values[rng.integers(80, size=700)] + rng.normal(size=(700, 20))
+    results = []
+    for scoring in packing.scorings(np.dtype(np.float64)):
+        monkeypatch.setattr(packing, "scorings", lambda dtype, scoring=scoring: (scoring,))
+        sums = native.partial_sums(rows, centers_of(values.copy(), metric))
+        index, distance = native.nearest(rows, centers_of(values.copy(), metric))
+        results.append((sums.sums.tobytes(), sums.inertia, index.tolist(), distance.tolist()))
+    assert results[0] == results[1] == results[2]
+
+
+def test_a_scoring_that_leaves_many_rows_ambiguous_is_replaced_by_the_next():
+    rng = np.random.default_rng(5)
+    far = np.repeat([[1e6, 0.0], [-1e6, 0.0]], 20, axis=0)
+    values = far + rng.normal(size=(40, 2))
+    rows = np.tile(far, (20, 1)) + rng.normal(size=(800, 2))
+    cache = packing.PackedCentersCache()
+    centers, dtype = centers_of(values), np.dtype(np.float64)
+    expected = by_numpy.nearest(rows, centers)[0].tolist()
+    assert cache(centers, dtype)[1].weights.dtype == np.float32
+    cache.learn(centers, dtype, 800, 79)
+    cache.learn(centers, dtype, 255, 255)
+    assert cache(centers, dtype)[1].weights.dtype == np.float32
+    for _ in range(3):
+        cache.learn(centers, dtype, 800, 81)
+    assert cache(centers, dtype)[1].weights.dtype == np.float64
+    for _ in range(3):
+        assert native.nearest(rows, centers_of(values))[0].tolist() == expected
+    assert native._packed_centers(centers_of(values), dtype)[1].weights.dtype == np.float64
