@@ -1,4 +1,4 @@
-"""Where arrays of the standard lie in tests: with NumPy's, or where nothing comes by itself."""
+"""Array devices for tests: NumPy's arrays, and arrays that nothing can read by accident."""
 
 import array_api_compat.numpy
 import array_api_strict
@@ -6,6 +6,8 @@ import numpy as np
 
 
 class NumpyDevice:
+    """NumPy's arrays on the host."""
+
     xp = array_api_compat.numpy
 
     def put(self, values):
@@ -16,7 +18,10 @@ class NumpyDevice:
 
 
 class OtherDevice:
-    """Its arrays refuse NumPy's functions, other devices' arrays, and all that is not standard."""
+    """Arrays of a second device of array-api-strict.
+
+    They refuse NumPy's functions, arrays of other devices, and everything outside the standard.
+    """
 
     xp = array_api_strict
 

@@ -1,7 +1,9 @@
-// What lets a C++ compiler make a program for the host of CUDA kernels, for tests: the threads of a
-// block are coroutines of one real thread, each with a stack of its own, that change at
-// __syncthreads(). Blocks run one after the other. Between two barriers the threads run in turn, or
-// backwards: what depends on the order, as where a barrier is missing, shows in the results.
+// An emulation of CUDA for tests: with this header a C++ compiler compiles the kernels for the host.
+//
+// Blocks run one after the other. The threads of a block are coroutines on one real thread, each
+// with a stack of its own, and they change only at __syncthreads(). Between two barriers the threads
+// run in ascending or in descending order. A result that depends on this order, for example because
+// a barrier is missing, differs between the two.
 
 #include <ucontext.h>
 
@@ -38,13 +40,14 @@ static T atomicAdd(T *place, T value) {
 
 namespace host {
 
-const std::size_t STACK = 1 << 16;
+const std::size_t STACK_BYTES = 1 << 16;
 
-// Runs one thread of the block after the other, until one waits at a barrier; that one is its last.
+// A coroutine. It runs threads of the block one after the other until a thread waits at a barrier.
+// From then on it belongs to that thread. So a kernel without barriers needs one coroutine only.
 struct Fiber {
     ucontext_t context;
     std::jmp_buf barrier;
-    std::vector<char> stack = std::vector<char>(STACK);
+    std::vector<char> stack = std::vector<char>(STACK_BYTES);
     unsigned thread = 0;
     bool begun = false, done = false;
 };
@@ -67,7 +70,8 @@ static void run_threads() {
     _longjmp(scheduler, 1);
 }
 
-// By longjmp, as swapcontext is a call of the system's.
+// Run a coroutine until its next barrier. `longjmp` changes the stack, because `swapcontext` would
+// make a system call each time.
 static void enter(Fiber &fiber) {
     running = &fiber;
     threadIdx.x = fiber.thread;
@@ -81,21 +85,22 @@ static void wait() {
     if (!_setjmp(running->barrier)) _longjmp(scheduler, 1);
 }
 
-static Fiber &prepared(std::size_t number) {
+static Fiber &prepare(std::size_t number) {
     if (number == fibers.size()) fibers.emplace_back();
     Fiber &fiber = fibers[number];
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = STACK;
+    fiber.context.uc_stack.ss_size = STACK_BYTES;
     fiber.context.uc_link = nullptr;
     fiber.begun = fiber.done = false;
     makecontext(&fiber.context, run_threads, 0);
     return fiber;
 }
 
+// Run all threads of a block. Each round of the last loop runs every thread to its next barrier.
 static void run_block() {
     std::size_t used = 0;
-    for (begun = 0; begun < blockDim.x;) enter(prepared(used++));
+    for (begun = 0; begun < blockDim.x;) enter(prepare(used++));
     for (bool more = true; more;) {
         more = false;
         for (std::size_t number = 0; number < used; ++number) {
@@ -133,7 +138,7 @@ static void __syncthreads() {
     host::wait();
 }
 
-// Makes a kernel callable from outside; its arguments are where their values are.
+// Make a kernel callable from Python. `at` has the address of each argument's value.
 #define CALLABLE(NAME)                                                                      \
     extern "C" void host_##NAME(unsigned blocks, unsigned count, int backwards, void **at) { \
         host::launch(host::Kernel<NAME>::run, blocks, count, backwards, at);                \

@@ -1,4 +1,4 @@
-"""A device for tests: the CUDA kernels, compiled as C++, run on the host; arrays are NumPy's."""
+"""A device for tests: the CUDA kernels, compiled as C++ for the host, with NumPy's arrays."""
 
 import ctypes
 import subprocess
@@ -10,31 +10,31 @@ from pathlib import Path
 
 import numpy as np
 
-from dkmeans.backends.cuda.launches import DEFINED, THREADS
+from dkmeans.backends.cuda.launches import DEFINES, THREADS
 
 HERE = Path(__file__).parent
 SOURCE = files("dkmeans.backends.cuda") / "kernels.cu"
-# Between barriers, and what is added up, must be as the device does it: nothing fused unasked.
+# The compiler must not fuse operations: the kernels' sums must have the device's bits.
 FLAGS = ["-std=c++17", "-O1", "-march=native", "-ffp-contract=off", "-shared", "-fPIC"]
 FLAGS += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"]
 CHECKS = ["-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
-KERNELS = ["score_16", "score_64", "settle", "find_scales", "measure_winners", "measure_all"]
-KERNELS += ["add_few", "add_sorted", "fold"]
+KERNELS = ["score_16", "score_64", "resolve", "find_scales", "measure_nearest", "measure_all"]
+KERNELS += ["add_few", "add_sorted", "reduce"]
 
 
 def compile_kernels(folder, dtype, *flags):
-    """The kernels for rows of a dtype as a library of the host's."""
+    """Compile the kernels for rows of a dtype, and load them as a library."""
     names = [*KERNELS, *(["score_128"] if dtype == np.float32 else [])]
     program, library = folder / f"{dtype}.cpp", folder / f"{dtype}.so"
     lines = ['#include "host_cuda.h"', f'#include "{SOURCE}"', *(f"CALLABLE({n})" for n in names)]
     program.write_text("\n".join(lines) + "\n")
-    command = ["g++", *FLAGS, *flags, *DEFINED[dtype], f"-I{HERE}", str(program), "-o", library]
+    command = ["g++", *FLAGS, *flags, *DEFINES[dtype], f"-I{HERE}", str(program), "-o", library]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(library))
 
 
 class Poisoned:
-    """NumPy, but for fresh memory, which is full of what is no number."""
+    """NumPy, but fresh memory is full of NaN, so reading it before writing it shows in results."""
 
     def __getattr__(self, name):
         return getattr(np, name)
@@ -46,7 +46,13 @@ class Poisoned:
 
 
 class HostDevice:
-    """Runs kernels thread by thread; backwards shows whether their order matters."""
+    """A `KernelDevice` that runs the threads of a kernel one after the other.
+
+    Args:
+        folder: Folder for the compiled kernels.
+        flags: Further flags for the compiler.
+        backwards: Whether the last thread runs first. The results must not depend on it.
+    """
 
     xp = Poisoned()
 
@@ -59,7 +65,7 @@ class HostDevice:
     def _compile(self, dtype):
         return compile_kernels(self._folder, dtype, *self._flags)
 
-    def work(self):
+    def stream(self):
         return nullcontext()
 
     def launch(self, kernel, dtype, blocks, *arguments):
@@ -70,11 +76,11 @@ class HostDevice:
             run = getattr(self._library(np.dtype(dtype)), f"host_{kernel}")
             run(ctypes.c_uint(blocks), ctypes.c_uint(THREADS), int(self.backwards), places)
 
-    def pieces(self, points, most):
-        for start in range(0, len(points), most):
-            yield np.array(points[start : start + most], order="C")
+    def pieces(self, points, max_rows):
+        for start in range(0, len(points), max_rows):
+            yield np.array(points[start : start + max_rows], order="C")
 
-    def finish(self):
+    def synchronize(self):
         pass
 
     def to_host(self, values):
@@ -82,7 +88,7 @@ class HostDevice:
 
 
 def _value(argument):
-    """What a kernel reads an argument from: an array's address, or the number itself."""
+    """Return the memory from which a kernel reads an argument: an array's address, or a number."""
     if isinstance(argument, np.ndarray):
         assert argument.flags.c_contiguous
         return np.array([argument.ctypes.data], np.uint64)

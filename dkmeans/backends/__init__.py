@@ -1,4 +1,12 @@
-"""Interchangeable siblings: a backend is a module with these functions, chosen on the worker."""
+"""Backends: the computations on a chunk's rows, for NumPy, for compiled code and for GPUs.
+
+A backend is a module with the functions of `Backend`. `select` chooses one in each process, so
+workers of one fit may use different backends. All backends find the same nearest centers, and
+tests/backends/test_backends.py holds all of them to the same answers.
+
+    backend = select()
+    sums = backend.partial_sums(rows, Centers(values, Distance.COSINE))
+"""
 
 from __future__ import annotations
 
@@ -12,59 +20,69 @@ from dkmeans.distance import Centers
 from dkmeans.errors import Invalid, expected
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
+# The module of each backend, by the name that users give.
 _MODULES = {"cuda": "cuda.backend", "native": "native.backend", "numpy": "numpy"}
 
 logger = logging.getLogger("dkmeans")
 
 
-class Way(Protocol):
-    """What every way of computing can do with a chunk's (n, d) rows and (k, d) centers.
+class Implementation(Protocol):
+    """The computations on a chunk's (n, d) rows and (k, d) centers.
 
-    The winner of a row is the center whose float64 distance to it is least, the lowest index
-    among equals: a property of the row and the centers alone, so no backend, block size or
-    number of workers can change it.
+    Every implementation must guarantee:
+
+    * The nearest center of a row is the argmin of its float64 distances to all centers, and the
+      lowest index among equals (docs/decisions/001). So the nearest center depends on the row and
+      the centers alone. Block sizes, backends and the number of workers cannot change it.
+    * Distances to nearest centers are float64, and so are sums and inertia.
+    * A row that is not finite raises no error and makes the inertia of its chunk not finite.
+    * The arguments are not changed, and any number of threads may call at the same time.
     """
 
     def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
-        """The sums, counts and inertia of the rows."""
+        """Return the sums, counts and inertia of the rows of each nearest center."""
         ...
 
     def assign(
         self, points: FloatArray, centers: Centers
     ) -> tuple[PartialSums, IndexArray, FloatArray]:
-        """In one pass what `partial_sums` and `nearest` give."""
+        """Return the results of `partial_sums` and `nearest`, with the same bits, in one pass."""
         ...
 
     def nearest(self, points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
-        """Each row's winner, (n,) int64, and its distance to it, (n,) float64."""
+        """Return the nearest center of each row and the distance to it.
+
+        Returns:
+            The cluster indices, (n,) int64, and the distances, (n,) float64.
+        """
         ...
 
     def distances(self, points: FloatArray, centers: Centers) -> FloatArray:
-        """Each row's distance to every center, (n, k) float32."""
+        """Return the distance of each row to every center, (n, k) float32."""
         ...
 
 
-class Backend(Way, Protocol):
-    """A way of computing that can be chosen by its name."""
+class Backend(Implementation, Protocol):
+    """An implementation that users can choose by its name."""
 
     def describe(self) -> dict[str, Any]:
-        """What this machine would run, for people."""
+        """Return what computes on this machine, for display."""
         ...
 
 
 @cache
 def select(name: str | None = None) -> Backend:
-    """The backend of this process: the one named, or the fastest there is.
+    """Return the backend of a name; without a name the fastest that this machine can use.
 
     Raises:
-        Invalid: there is none of that name, or this machine cannot use it.
+        Invalid: no backend has this name, or this machine cannot use it.
     """
     if name is None:
         for choice in BACKENDS[:-1]:
             try:
                 return _load(choice)
             except ImportError as error:
-                # Nobody misses a GPU where CuPy is not installed either.
+                # A machine without CuPy is not expected to have a GPU: no warning is needed.
                 level = logging.DEBUG if error.name == "cupy" else logging.WARNING
                 logger.log(level, "backend %s cannot be used: %s", choice, error)
         return _load(BACKENDS[-1])
@@ -77,5 +95,5 @@ def select(name: str | None = None) -> Backend:
 
 
 def _load(name: str) -> Backend:
-    # Late, so that the backends not used, and what they need, are not even imported.
+    # Imported late: a backend that is not used must not import Numba or CuPy.
     return cast(Backend, importlib.import_module(f"{__name__}.{_MODULES[name]}"))

@@ -1,7 +1,8 @@
-"""What rows are scored by, and how far apart two scores must be to be told apart for sure.
+"""Centers prepared for scoring, and the bound on the rounding error of scores.
 
-A score is |c|^2 / 2 - x.c, or for cosine -x.c of rows and centers of length one: the least is that
-of the nearest center.
+The score of a row x and a center c is |c|^2 / 2 - x.c, or -x.c for cosine, where both have length
+one. The center of the least score is certainly the nearest center if the second least score is
+larger by more than the rounding error of both. All backends score with the centers of `shifted`.
 """
 
 from __future__ import annotations
@@ -18,19 +19,24 @@ from dkmeans.state import FloatArray
 # and reports them, so the backends ignore the warnings.
 QUIET = np.errstate(all="ignore")
 
+# Factor on the bound for the rounding of the bound itself.
+_SLACK = 1.02
+
 
 class Rounding(NamedTuple):
-    """The terms of the bound, `factor * (|x| * largest + half) + floor` for a row x as scored.
+    """The terms of the bound `factor * (|x| * largest + half) + floor` for a row x as scored.
 
-    A sum of m rounded products is off by at most m u sum |a b| (Higham, Accuracy and Stability of
-    Numerical Algorithms, section 3.1), in any order of adding, fused or not; rounding the row, the
-    center and the first term adds three more u. Twice that for two scores, and a little for the
-    rounding of this bound itself.
+    The order of two scores is certain if they differ by more than the bound.
+
+    A sum of m rounded products is off by at most m u sum |a b|, in any order of addition and with
+    or without fused operations; u is half of the dtype's eps (Higham, Accuracy and Stability of
+    Numerical Algorithms, section 3.1). A score has d products and one first term. Rounding the row,
+    the center and the first term adds three more u. The bound is twice that, for two scores.
 
     Attributes:
-        factor: Of the sizes of what is added up.
-        floor: What numbers too small to be normal may be off by.
-        largest: The length of the longest center, as scored.
+        factor: Relative error of the difference of two scores.
+        floor: Absolute error from numbers too small to be normal.
+        largest: Length of the longest center, as scored.
         half: The largest |c|^2 / 2; 0 for cosine.
     """
 
@@ -42,15 +48,18 @@ class Rounding(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shifted:
-    """Centers as they are scored: less their mean, so that an offset of all rows costs nothing.
+    """Centers as rows are scored with them: less their mean.
+
+    Without the shift, an offset that all rows share would make all scores large, and their rounding
+    errors with them.
 
     Attributes:
-        exact: (k, d) float64, as exact distances are measured to them.
-        shift: (d,) what is taken off every row before it is scored, in the rows' dtype.
-        values: (k, d) float64, the centers less that.
-        halves: (k,) float64, the scores' first term.
-        rounding: How far apart scores must be.
-        cosine: Whether rows are scaled to length one.
+        exact: (k, d) float64, the centers for exact distances.
+        shift: (d,) subtracted from every row before it is scored, in the rows' dtype; 0 for cosine.
+        values: (k, d) float64, the centers less the shift.
+        halves: (k,) float64, |c|^2 / 2, the first term of the scores; 0 for cosine.
+        rounding: Bound on the rounding error.
+        cosine: True if rows are scaled to length one.
     """
 
     exact: FloatArray
@@ -62,18 +71,19 @@ class Shifted:
 
 
 def shifted(centers: Centers, dtype: np.dtype[Any]) -> Shifted:
-    """The centers as rows of a dtype are scored by them."""
+    """Return the centers prepared for scoring rows of a dtype."""
     cosine = centers.distance is Distance.COSINE
     exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
     d = exact.shape[1]
+    # The shift is rounded to the rows' dtype first: rows and centers must move by the same vector.
     shift = (np.zeros(d) if cosine else exact.mean(axis=0)).astype(dtype)
     values = exact - shift
     squares = squared_norms(values)
     halves = np.zeros(len(exact)) if cosine else 0.5 * squares
-    about = np.finfo(dtype)
+    limits = np.finfo(dtype)
     rounding = Rounding(
-        1.02 * (d + 4) * float(about.eps),
-        d * float(about.tiny),
+        _SLACK * (d + 4) * float(limits.eps),
+        d * float(limits.tiny),
         float(np.sqrt(squares.max())),
         float(halves.max()),
     )

@@ -1,6 +1,7 @@
-"""Every backend against the oracle: winners to the index, sums to the last digits."""
+"""Every implementation against `tests.reference`: indices exactly, sums to the last digits."""
 
 import shutil
+import sys
 import tracemalloc
 from importlib.util import find_spec
 
@@ -22,10 +23,11 @@ from tests.reference import COSINE, EUCLIDEAN, METRICS
 
 DTYPES = (np.float32, np.float64)
 
-# One test over shapes, dtypes, metrics, offsets and ties, for each of the siblings; the native one
-# also for the vectors of other processors, which LLVM breaks up into those of this one, and with
-# the matrix unit where it would not be worth it; the CUDA kernels as the host runs them, and on a
-# GPU where there is one; and the functions of the array API standard, on a device of its own too.
+# Every test here runs for every implementation. The native backend is also tested
+# * with the vectors of other processors, which LLVM breaks up into those of this one, and
+# * with the matrix unit on problems too small to gain from it.
+# The CUDA kernels run on the host, and on a GPU if there is one. The functions of the array API
+# standard run on NumPy's arrays, and on arrays of another device.
 BACKENDS = (
     "numpy",
     "native",
@@ -64,7 +66,7 @@ def backend(request, tmp_path_factory):
                 pytest.skip("this processor has no matrix unit")
             patch.setattr(packing, "_is_large", lambda k, d: True)
         elif width == "scores as wide as the rows":
-            patch.setattr(packing, "ways", lambda dtype: (packing.Way(dtype, False),))
+            patch.setattr(packing, "scorings", lambda dtype: (packing.Scoring(dtype, False),))
         elif width:
             patch.setattr(packing, "vector_bytes", lambda: int(width.split()[0]))
             patch.setattr(packing, "matrix_unit", lambda: False)
@@ -75,23 +77,23 @@ def centers_of(values, metric):
     return Centers(np.asarray(values), Distance(metric))
 
 
-def assert_winners(index, rows, centers, metric):
-    """The winners are the oracle's; by cosine, unless rounding alone decides between two."""
+def assert_nearest(index, rows, centers, metric):
+    """Check nearest centers. By cosine, rounding may decide between almost equal distances."""
     expected, least = reference.nearest(rows, centers, metric)
     assert index.dtype == np.int64
     if metric == EUCLIDEAN:
         assert index.tolist() == expected.tolist()
         return
-    own = reference.distances(rows, centers, metric)[np.arange(len(rows)), index]
-    np.testing.assert_allclose(own, least, rtol=0, atol=1e-15 * np.shape(rows)[1])
+    distances = reference.distances(rows, centers, metric)[np.arange(len(rows)), index]
+    np.testing.assert_allclose(distances, least, rtol=0, atol=1e-15 * np.shape(rows)[1])
     directions = [tuple(center) for center in reference.units(centers)]
     first = [directions.index(direction) for direction in directions]
     assert all(first[j] == j for j in index)
 
 
 def assert_sums(backend, found, rows, centers, metric):
-    """Given the winners, which other tests look at, the sums are right to 1e-12."""
-    index, apart = backend.nearest(rows, centers_of(centers, metric))
+    """Check sums to 1e-12, given the nearest centers, which other tests check."""
+    index, distances = backend.nearest(rows, centers_of(centers, metric))
     points = reference.units(rows) if metric == COSINE else np.asarray(rows, np.float64)
     sums = np.zeros(np.shape(centers))
     scale = np.zeros(np.shape(centers))
@@ -100,12 +102,12 @@ def assert_sums(backend, found, rows, centers, metric):
     assert (found.sums.dtype, found.counts.dtype) == (np.float64, np.int64)
     assert found.counts.tolist() == np.bincount(index, minlength=len(centers)).tolist()
     assert (np.abs(found.sums - sums) <= 1e-12 * scale).all()
-    np.testing.assert_allclose(found.inertia, apart.sum(), rtol=1e-11, atol=1e-14 * len(rows))
+    np.testing.assert_allclose(found.inertia, distances.sum(), rtol=1e-11, atol=1e-14 * len(rows))
 
 
 @st.composite
 def problems(draw, metrics=METRICS):
-    """Rows and centers of one dtype; rows and centers repeat, and lie on each other."""
+    """Draw rows and centers of one dtype. Some are equal, among themselves and to each other."""
     n, d, k = draw(st.integers(1, 40)), draw(st.integers(1, 6)), draw(st.integers(1, 12))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     kind = draw(st.sampled_from(["small integers", "normal", "shifted"]))
@@ -121,19 +123,19 @@ def problems(draw, metrics=METRICS):
 
 @given(problems())
 @settings(max_examples=300, deadline=None)
-def test_winners_and_their_distances_are_the_oracles(backend, problem):
+def test_nearest_centers_and_their_distances_are_the_references(backend, problem):
     rows, centers, metric = problem
-    index, apart = backend.nearest(rows, centers_of(centers, metric))
-    assert_winners(index, rows, centers, metric)
-    assert apart.dtype == np.float64
+    index, distances = backend.nearest(rows, centers_of(centers, metric))
+    assert_nearest(index, rows, centers, metric)
+    assert distances.dtype == np.float64
     _, expected = reference.nearest(rows, centers, metric)
-    np.testing.assert_allclose(apart, expected, rtol=1e-13, atol=4e-15)
-    assert (apart >= 0).all()
+    np.testing.assert_allclose(distances, expected, rtol=1e-13, atol=4e-15)
+    assert (distances >= 0).all()
 
 
 @given(problems())
 @settings(max_examples=200, deadline=None)
-def test_partial_sums_are_the_oracles(backend, problem):
+def test_partial_sums_are_the_references(backend, problem):
     rows, centers, metric = problem
     found = backend.partial_sums(rows, centers_of(centers, metric))
     assert_sums(backend, found, rows, centers, metric)
@@ -148,7 +150,7 @@ def test_partial_sums_are_the_oracles(backend, problem):
 
 @given(problems())
 @settings(max_examples=200, deadline=None)
-def test_distances_are_the_oracles_to_float32_precision(backend, problem):
+def test_distances_are_the_references_to_float32_precision(backend, problem):
     rows, centers, metric = problem
     found = backend.distances(rows, centers_of(centers, metric))
     assert (found.shape, found.dtype) == ((len(rows), len(centers)), np.float32)
@@ -165,12 +167,12 @@ def test_rows_halfway_between_centers_go_to_the_lowest_index(backend, problem, s
     first, second = np.meshgrid(np.arange(len(centers)), np.arange(len(centers)))
     rows = (centers[first.ravel()] + centers[second.ravel()]) / 2
     index, _ = backend.nearest(rows, centers_of(centers, metric))
-    assert_winners(index, rows, centers, metric)
+    assert_nearest(index, rows, centers, metric)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("metric", METRICS)
-def test_of_equal_centers_the_first_wins(backend, metric, dtype):
+def test_of_equal_centers_the_first_is_the_nearest(backend, metric, dtype):
     rng = np.random.default_rng(3)
     rows, distinct = rng.normal(size=(200, 5)).astype(dtype), rng.normal(size=(7, 5)).astype(dtype)
     index, _ = backend.nearest(rows, centers_of(np.tile(distinct, (4, 1)), metric))
@@ -180,18 +182,19 @@ def test_of_equal_centers_the_first_wins(backend, metric, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("steps", [1, 2, 16])
-def test_of_almost_equal_centers_the_nearer_wins_however_little(backend, steps, dtype):
-    apart = 1 + steps * np.finfo(dtype).eps * np.arange(6, -1, -1)
+def test_of_almost_equal_centers_the_nearer_is_found(backend, steps, dtype):
+    offsets = 1 + steps * np.finfo(dtype).eps * np.arange(6, -1, -1)
     for row in (0.0, 0.25, -3.0):
-        # The center far off keeps the others from being measured from their own midst.
-        centers = np.array([-50, *(row + apart), 70], dtype)[:, None]
+        # Two centers are far away. Without them the shift would be the mean of the close centers,
+        # and the rounding errors of the scores would be too small for this test.
+        centers = np.array([-50, *(row + offsets), 70], dtype)[:, None]
         rows = np.array([[row]], dtype)
         index, _ = backend.nearest(rows, centers_of(centers, EUCLIDEAN))
         assert index.tolist() == reference.nearest(rows, centers, EUCLIDEAN)[0].tolist()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_of_centers_in_one_direction_the_first_wins_by_cosine(backend, dtype):
+def test_of_centers_in_one_direction_the_first_is_the_nearest_by_cosine(backend, dtype):
     rng = np.random.default_rng(4)
     rows, distinct = rng.normal(size=(100, 3)).astype(dtype), rng.normal(size=(5, 3)).astype(dtype)
     longer = np.concatenate([distinct * scale for scale in (1, 2, 0.25, 64)]).astype(dtype)
@@ -206,7 +209,7 @@ def test_the_smallest_shapes_are_right(backend, n, d, k, metric):
     rng = np.random.default_rng(n + d + k)
     rows, centers = rng.normal(size=(n, d)).astype("f"), rng.normal(size=(k, d)).astype("f")
     index, _ = backend.nearest(rows, centers_of(centers, metric))
-    assert_winners(index, rows, centers, metric)
+    assert_nearest(index, rows, centers, metric)
     assert_sums(
         backend, backend.partial_sums(rows, centers_of(centers, metric)), rows, centers, metric
     )
@@ -217,15 +220,15 @@ def test_the_smallest_shapes_are_right(backend, n, d, k, metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_one_pass_gives_the_bits_of_sums_and_nearest_apart(backend, metric, dtype):
+def test_assign_gives_the_bits_of_partial_sums_and_nearest(backend, metric, dtype):
     rng = np.random.default_rng(12)
     rows, centers = (rng.normal(size=(n, 5)).astype(dtype) for n in (300, 7))
-    sums, index, apart = backend.assign(rows, centers_of(centers, metric))
+    sums, index, distances = backend.assign(rows, centers_of(centers, metric))
     alone = backend.partial_sums(rows, centers_of(centers, metric))
-    winners, least = backend.nearest(rows, centers_of(centers, metric))
+    nearest, least = backend.nearest(rows, centers_of(centers, metric))
     assert (sums.sums.tobytes(), sums.inertia) == (alone.sums.tobytes(), alone.inertia)
     assert sums.counts.tobytes() == alone.counts.tobytes()
-    assert (index.tobytes(), apart.tobytes()) == (winners.tobytes(), least.tobytes())
+    assert (index.tobytes(), distances.tobytes()) == (nearest.tobytes(), least.tobytes())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -234,10 +237,10 @@ def test_an_offset_that_all_rows_share_costs_no_precision(backend, offset, dtype
     rng = np.random.default_rng(5)
     rows = (rng.normal(size=(400, 3)) + offset).astype(dtype)
     centers = rows[:10]
-    index, apart = backend.nearest(rows, centers_of(centers, EUCLIDEAN))
+    index, distances = backend.nearest(rows, centers_of(centers, EUCLIDEAN))
     expected, least = reference.nearest(rows, centers, EUCLIDEAN)
     assert index.tolist() == expected.tolist()
-    np.testing.assert_allclose(apart, least, rtol=1e-12)
+    np.testing.assert_allclose(distances, least, rtol=1e-12)
     everything = backend.distances(rows, centers_of(centers, EUCLIDEAN))
     assert (everything >= 0).all()
     np.testing.assert_allclose(
@@ -250,18 +253,18 @@ def test_an_offset_that_all_rows_share_costs_no_precision(backend, offset, dtype
     np.testing.assert_allclose(found.inertia, least.sum(), rtol=1e-12)
 
 
-def test_two_groups_far_apart_are_both_told_apart_within(backend):
+def test_close_rows_are_distinguished_in_two_groups_far_from_each_other(backend):
     rng = np.random.default_rng(6)
     groups = [rng.normal(size=(60, 2)) - 1e6, rng.normal(size=(60, 2)) + 1e6]
     rows = np.concatenate(groups).astype(np.float32)
     centers = rows[::15]
-    index, apart = backend.nearest(rows, centers_of(centers, EUCLIDEAN))
+    index, distances = backend.nearest(rows, centers_of(centers, EUCLIDEAN))
     expected, least = reference.nearest(rows, centers, EUCLIDEAN)
     assert index.tolist() == expected.tolist()
-    np.testing.assert_allclose(apart, least, rtol=1e-12)
+    np.testing.assert_allclose(distances, least, rtol=1e-12)
     everything = backend.distances(rows, centers_of(centers, EUCLIDEAN))
-    own = everything[np.arange(len(rows)), index]
-    np.testing.assert_allclose(own, least, rtol=1e-6, atol=1e-6)
+    nearest = everything[np.arange(len(rows)), index]
+    np.testing.assert_allclose(nearest, least, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -269,9 +272,9 @@ def test_float32_rows_of_1e30_give_finite_and_right_sums(backend, metric):
     rng = np.random.default_rng(7)
     rows = (rng.normal(size=(50, 3)) * 1e30).astype(np.float32)
     centers = rows[:4]
-    index, apart = backend.nearest(rows, centers_of(centers, metric))
-    assert_winners(index, rows, centers, metric)
-    assert np.isfinite(apart).all()
+    index, distances = backend.nearest(rows, centers_of(centers, metric))
+    assert_nearest(index, rows, centers, metric)
+    assert np.isfinite(distances).all()
     found = backend.partial_sums(rows, centers_of(centers, metric))
     assert_sums(backend, found, rows, centers, metric)
     assert np.isfinite(found.inertia)
@@ -286,7 +289,7 @@ def test_float32_distances_of_1e15_rows_are_right(backend):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e18)
 
 
-def test_tiny_rows_are_told_apart(backend):
+def test_tiny_rows_are_distinguished(backend):
     rng = np.random.default_rng(9)
     for dtype, scale in ((np.float32, 1e-18), (np.float32, 1e-30), (np.float64, 1e-140)):
         rows = (rng.normal(size=(50, 3)) * scale).astype(dtype)
@@ -298,9 +301,9 @@ def test_tiny_rows_are_told_apart(backend):
 def test_a_zero_row_is_at_distance_one_from_every_center_and_goes_to_the_first(backend, dtype):
     rows = np.zeros((3, 4), dtype)
     centers = centers_of(np.random.default_rng(0).normal(size=(5, 4)).astype(dtype), COSINE)
-    index, apart = backend.nearest(rows, centers)
+    index, distances = backend.nearest(rows, centers)
     assert index.tolist() == [0, 0, 0]
-    assert apart.tolist() == [1, 1, 1]
+    assert distances.tolist() == [1, 1, 1]
     assert (backend.distances(rows, centers) == 1).all()
     found = backend.partial_sums(rows, centers)
     assert found.inertia == 3
@@ -311,31 +314,31 @@ def test_a_zero_row_is_at_distance_one_from_every_center_and_goes_to_the_first(b
 def test_a_zero_center_is_at_distance_one_from_every_row(backend):
     rows = np.array([[1, 0], [-1, 0], [0, 0]], np.float32)
     centers = centers_of(np.array([[0, 0], [1, 0]], np.float32), COSINE)
-    index, apart = backend.nearest(rows, centers)
+    index, distances = backend.nearest(rows, centers)
     assert index.tolist() == [1, 0, 0]
-    assert apart.tolist() == [0, 1, 1]
+    assert distances.tolist() == [0, 1, 1]
     assert backend.distances(rows, centers).tolist() == [[1, 0], [1, 2], [1, 1]]
     assert backend.partial_sums(rows, centers).inertia == 2
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_block_borders_show_nowhere(backend, dtype, metric):
+def test_block_borders_change_no_result(backend, dtype, metric):
     rng = np.random.default_rng(10)
     rows, centers = rng.normal(size=(3000, 3)), rng.normal(size=(300, 3))
     rows, centers = rows.astype(dtype), centers_of(centers.astype(dtype), metric)
-    index, apart = backend.nearest(rows, centers)
+    index, distances = backend.nearest(rows, centers)
     everything = backend.distances(rows, centers)
     for size in (1, 7, 977):
         for start in (0, 850, 871, 3000 - size):
             part = slice(start, start + size)
-            own_index, own_apart = backend.nearest(rows[part], centers)
-            assert own_index.tolist() == index[part].tolist()
-            assert own_apart.tolist() == apart[part].tolist()
-            own = backend.distances(rows[part], centers)
-            np.testing.assert_allclose(own, everything[part], rtol=1e-6, atol=1e-12)
+            part_index, part_distances = backend.nearest(rows[part], centers)
+            assert part_index.tolist() == index[part].tolist()
+            assert part_distances.tolist() == distances[part].tolist()
+            part_everything = backend.distances(rows[part], centers)
+            np.testing.assert_allclose(part_everything, everything[part], rtol=1e-6, atol=1e-12)
     sample = slice(860, 880)
-    assert_winners(index[sample], rows[sample], centers.values, metric)
+    assert_nearest(index[sample], rows[sample], centers.values, metric)
     assert_sums(backend, backend.partial_sums(rows, centers), rows, centers.values, metric)
 
 
@@ -358,14 +361,14 @@ def test_splitting_rows_anywhere_gives_the_same_update(backend, problem, data):
 
 @given(problems(), st.integers(0, 2**32))
 @settings(max_examples=100, deadline=None)
-def test_permuting_rows_permutes_their_winners(backend, problem, seed):
+def test_permuting_rows_permutes_their_nearest_centers(backend, problem, seed):
     rows, values, metric = problem
     centers = centers_of(values, metric)
     order = np.random.default_rng(seed).permutation(len(rows))
-    index, apart = backend.nearest(rows, centers)
-    own_index, own_apart = backend.nearest(rows[order], centers)
-    assert own_index.tolist() == index[order].tolist()
-    assert own_apart.tolist() == apart[order].tolist()
+    index, distances = backend.nearest(rows, centers)
+    permuted_index, permuted_distances = backend.nearest(rows[order], centers)
+    assert permuted_index.tolist() == index[order].tolist()
+    assert permuted_distances.tolist() == distances[order].tolist()
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -373,7 +376,7 @@ def test_wide_rows_are_right(backend, metric):
     rng = np.random.default_rng(11)
     rows, centers = rng.normal(size=(12, 9001)).astype("f"), rng.normal(size=(3, 9001)).astype("f")
     index, _ = backend.nearest(rows, centers_of(centers, metric))
-    assert_winners(index, rows, centers, metric)
+    assert_nearest(index, rows, centers, metric)
     assert_sums(
         backend, backend.partial_sums(rows, centers_of(centers, metric)), rows, centers, metric
     )
@@ -390,19 +393,19 @@ def test_a_row_among_wide_ones_has_the_same_distance_alone(backend, metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_float64_rows_can_meet_float32_centers_and_the_other_way_round(backend, metric):
+def test_rows_and_centers_may_have_different_dtypes(backend, metric):
     rng = np.random.default_rng(13)
     rows, centers = rng.normal(size=(60, 3)), rng.normal(size=(5, 3))
     for one, other in ((rows.astype("f"), centers), (rows, centers.astype("f"))):
         index, _ = backend.nearest(one, centers_of(other, metric))
-        assert_winners(index, one, other, metric)
+        assert_nearest(index, one, other, metric)
         assert_sums(
             backend, backend.partial_sums(one, centers_of(other, metric)), one, other, metric
         )
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_inputs_are_left_as_they_were(backend, metric):
+def test_arguments_are_not_changed(backend, metric):
     rng = np.random.default_rng(14)
     rows, centers = rng.normal(size=(60, 3)).astype("f"), rng.normal(size=(5, 3)).astype("f")
     before = rows.copy(), centers.copy()
@@ -436,3 +439,15 @@ def test_nothing_as_large_as_rows_times_centers_is_allocated(backend, metric):
     finally:
         tracemalloc.stop()
     assert peak < n * k * 4 / 3
+
+
+def test_a_backend_asked_for_by_name_is_never_replaced_by_another(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dkmeans.backends.cuda.backend", None)
+    select.cache_clear()
+    with pytest.raises(Invalid, match="backend 'cuda' cannot be used on this machine: "):
+        select("cuda")
+
+
+def test_an_unknown_backend_is_refused_with_the_names_of_all():
+    with pytest.raises(Invalid, match="one of cuda, native, numpy"):
+        select("fortran")

@@ -1,33 +1,36 @@
-// The kernels: what NVRTC makes machine code of, once for SCALAR float (then SINGLE is defined) and
-// once for double. SCALAR is the type of the rows and of their scores.
+// The CUDA kernels. NVRTC compiles this file twice: with SCALAR float (then SINGLE is defined too)
+// and with SCALAR double. SCALAR is the type of the rows and of their scores. `launches.py` says
+// which kernels run, in which order, and with which arrays.
 //
-// `score` ranks each row's centers by |c|^2 / 2 - x.c, in tiles that are held in registers, and
-// keeps the two least scores: nothing n x k is ever written. Where these two are closer than their
-// rounding the row's number goes on a list, and `settle` decides it by exact distances
-// (docs/decisions/001). `add_few` and `add_sorted` add up the rows that each center won, in
-// float64 and in an order that the winners alone determine; `fold` adds up what these have written.
+// `score_N` computes the scores |c|^2 / 2 - x.c of each row and all centers. The scores stay in
+// registers; only the two least are kept, so no n x k array exists. Where the two least scores are
+// closer than their rounding error, the row is ambiguous and its number is written to a list.
+// `resolve` finds the nearest centers of these rows by exact distances (docs/decisions/001).
+// `add_few` and `add_sorted` add up each center's rows in float64, in an order that depends on the
+// nearest centers alone; `reduce` adds up the parts that these two write.
 //
-// Everything is compiled without contraction: a product is fused into a sum where `fused` says so,
-// and nowhere else. Exact distances have NumPy's bits.
+// The compiler must not contract products and sums into fused operations: exact distances must have
+// NumPy's bits. Only `fused` makes a fused operation.
 
 typedef SCALAR Scalar;
 typedef long long Index;
 
+// Threads of a block. `launches.py` has the same THREADS, SLICE_ROWS and FEW_CENTERS.
 #define THREADS 256
-// Columns that are laid in shared memory at a time.
-#define DEPTH 8
-// NumPy adds up so many elements in eight parallel sums, and halves what is longer.
+// Columns that a block holds in shared memory at a time.
+#define TILE_COLUMNS 8
+// NumPy adds up at most this many elements in eight parallel sums, and halves longer arrays.
 #define PAIRWISE_BLOCK 128
-// Rows of so many columns, times 2^24, are more than any memory holds.
-#define LEVELS 24
-// Rows whose sum one block makes.
-#define SLICE 512
-// Centers whose sums fit in the shared memory of a block, one for each of its threads.
-#define FEW 16
-// By their bits: NVRTC has no headers that would name them.
+// Largest depth of the halving: rows of 128 * 2^24 columns do not fit any memory.
+#define MAX_DEPTH 24
+// Rows that one block adds up.
+#define SLICE_ROWS 512
+// Largest number of centers for which each thread of a block holds a sum per center.
+#define FEW_CENTERS 16
+// Given by their bits, because NVRTC has no headers that define them.
 #define INF __longlong_as_double(0x7ff0000000000000LL)
-#define NO_NUMBER __longlong_as_double(0x7ff8000000000000LL)
-// The squared length below which a row counts as zero; `dkmeans.distance` has it too.
+#define NOT_A_NUMBER __longlong_as_double(0x7ff8000000000000LL)
+// Squared length below which a row counts as zero. `dkmeans.distance` has the same constant.
 #define SMALLEST_SQUARED_NORM 1e-12
 
 static __device__ __forceinline__ Scalar fused(Scalar a, Scalar b, Scalar c) {
@@ -44,7 +47,7 @@ static __device__ __forceinline__ Index this_thread() {
 
 // --- Exact distances ---
 
-// What is added up for a row's squared length.
+// The terms of a row's squared length.
 struct Squares {
     const Scalar *row;
 
@@ -54,7 +57,7 @@ struct Squares {
     }
 };
 
-// What is added up for the distance of a row to a center, which is a column of `exact`, (d, k).
+// The terms of the distance of a row to a center. The center is a column of `exact`, (d, k).
 struct Terms {
     const Scalar *row;
     const double *center;
@@ -65,12 +68,12 @@ struct Terms {
     __device__ double operator()(Index j) const {
         double x = row[j], c = center[j * k];
         if (cosine) return (x * scale) * c;
-        double apart = x - c;
-        return apart * apart;
+        double difference = x - c;
+        return difference * difference;
     }
 };
 
-// Adds up at most a block of terms, as NumPy adds up so many elements.
+// Add up at most PAIRWISE_BLOCK terms in NumPy's order.
 template <class Term>
 static __device__ double sum_of_block(const Term &term, Index start, Index stop) {
     double total = 0.0;
@@ -89,28 +92,34 @@ static __device__ double sum_of_block(const Term &term, Index start, Index stop)
     return total;
 }
 
-// Adds up terms in the order of NumPy's sum of a contiguous row: what is longer than a block is
-// halved, and again. A sum that waits for its other half knows its depth, as a half to do does.
+// Add up terms in the order of NumPy's sum of a contiguous row.
+//
+// NumPy halves a range that is longer than a block, and halves the halves again. The ranges are a
+// binary tree, and the loop below walks the tree without recursion. `starts`, `stops` and `depths`
+// are the stack of ranges that are not added up yet. `sums` and `sum_depths` are the stack of left
+// halves whose right half is not added up yet. A sum whose depth is that of the top of this stack
+// is its right sibling; the two are added, left plus right, to the sum one level higher.
 template <class Term>
 static __device__ double sum_of(const Term &term, Index count) {
     if (count <= PAIRWISE_BLOCK) return sum_of_block(term, 0, count);
-    Index starts[LEVELS + 1], stops[LEVELS + 1];
-    double sums[LEVELS + 1];
-    int depths[LEVELS + 1], waits[LEVELS + 1], to_do = 1, waiting = 0;
+    Index starts[MAX_DEPTH + 1], stops[MAX_DEPTH + 1];
+    double sums[MAX_DEPTH + 1];
+    int depths[MAX_DEPTH + 1], sum_depths[MAX_DEPTH + 1], num_ranges = 1, num_sums = 0;
     starts[0] = 0, stops[0] = count, depths[0] = 0;
-    while (to_do) {
-        --to_do;
-        Index start = starts[to_do], stop = stops[to_do];
-        int depth = depths[to_do];
+    while (num_ranges) {
+        --num_ranges;
+        Index start = starts[num_ranges], stop = stops[num_ranges];
+        int depth = depths[num_ranges];
         if (stop - start > PAIRWISE_BLOCK) {
             Index half = start + (stop - start) / 2 / 8 * 8;
-            starts[to_do] = half, stops[to_do] = stop, depths[to_do++] = depth + 1;
-            starts[to_do] = start, stops[to_do] = half, depths[to_do++] = depth + 1;
+            starts[num_ranges] = half, stops[num_ranges] = stop, depths[num_ranges++] = depth + 1;
+            starts[num_ranges] = start, stops[num_ranges] = half, depths[num_ranges++] = depth + 1;
             continue;
         }
         double total = sum_of_block(term, start, stop);
-        for (; waiting && waits[waiting - 1] == depth; --depth) total = sums[--waiting] + total;
-        sums[waiting] = total, waits[waiting++] = depth;
+        for (; num_sums && sum_depths[num_sums - 1] == depth; --depth)
+            total = sums[--num_sums] + total;
+        sums[num_sums] = total, sum_depths[num_sums++] = depth;
     }
     return sums[0];
 }
@@ -122,18 +131,19 @@ static __device__ double distance(const Terms &terms, Index d) {
     return total < 0.0 ? 0.0 : total > 2.0 ? 2.0 : total;
 }
 
-// What scales each row to length one; a row too long to square has no direction.
+// Compute the factor that scales each row to length one. A row whose square overflows gets NaN: it
+// has no direction that could be computed, and must not count as a zero row.
 extern "C" __global__ void find_scales(const Scalar *points, Index n, Index d, double *scales) {
     Index row = this_thread();
     if (row >= n) return;
     double square = sum_of(Squares{points + row * d}, d);
-    if (square == INF) square = NO_NUMBER;
+    if (square == INF) square = NOT_A_NUMBER;
     scales[row] = 1.0 / sqrt(square < SMALLEST_SQUARED_NORM ? SMALLEST_SQUARED_NORM : square);
 }
 
-// --- Winners ---
+// --- Nearest centers ---
 
-// Rows, and how they become what is scored: scaled where the distance is cosine, else shifted.
+// Rows as they are scored: scaled to length one for cosine, shifted otherwise.
 struct Rows {
     const Scalar *points;
     Index n, d;
@@ -146,9 +156,9 @@ struct Rows {
     }
 };
 
-// How far apart two scores of a row must be to be told apart for sure: `factor` times (the row's
-// length times `largest`, plus `half`), plus `floor`. Where that is not below `limit` scores may
-// overflow, and none is sure.
+// The bound on the rounding error of two scores of a row: `factor` times (the row's length times
+// `largest`, plus `half`), plus `floor`. From `limit` on the scores may overflow; then the bound is
+// infinite, and the row is ambiguous.
 struct Rounding {
     double factor, floor, largest, half, limit;
 
@@ -162,107 +172,121 @@ struct alignas(4 * sizeof(Scalar)) Four {
     Scalar at[4];
 };
 
-// The least score so far, the second least, and whose the least is.
+// The least score so far, the second least, and the center of the least.
 struct Ranked {
     Scalar least, second;
-    int owner;
+    int center;
 
-    __device__ __forceinline__ void take(Scalar score, int center) {
+    __device__ __forceinline__ void take(Scalar score, int candidate) {
         if (score < least) {
             second = least;
             least = score;
-            owner = center;
+            center = candidate;
         } else if (score < second) {
             second = score;
         }
     }
 };
 
-// Finds the winners of a tile of rows, and which of them are in doubt.
+// Find the nearest centers of a tile of ROWS rows, and list the ambiguous rows.
 //
-// A thread has R rows and C centers of a tile and panel; it takes four at a time, that lie beside
-// each other. The next slice of columns is on its way to registers while one is multiplied.
-//   weights: (d, width), minus the shifted centers; width is a multiple of every panel's.
-//   halves: (width,) |c|^2 / 2, 0 for cosine; infinity for what is no center.
+// The centers pass in panels of CENTERS. For each panel the columns pass in slices of TILE_COLUMNS,
+// which are copied to shared memory (`tile`, `panel`) for all threads. A thread holds the scores of
+// R rows and C centers in registers. It takes rows and centers in groups of four neighbors, because
+// four neighboring values are one load.
+//
+// Two things overlap: while a slice is multiplied, `fetch` loads the next one from global memory to
+// registers, and `store` copies it to shared memory after the barrier. A slice in shared memory is
+// read only between the second barrier of its step and the first barrier of the next step.
+//
+//   weights: (d, width), minus the shifted centers; width is a multiple of each kernel's CENTERS.
+//   halves: (width,) |c|^2 / 2, 0 for cosine; infinity for the padding after the last center.
 template <int ROWS, int CENTERS, int R, int C>
 static __device__ __forceinline__ void
 score_tile(const Rows &rows, const Scalar *weights, const Scalar *halves, Index width, Index k,
-           const Rounding &rounding, Index *winners, Scalar *limits, Index *doubts,
-           unsigned long long *in_doubt) {
+           const Rounding &rounding, Index *nearest, Scalar *limits, Index *ambiguous,
+           unsigned long long *num_ambiguous) {
     const int ACROSS = CENTERS / C, DOWN = ROWS / R;
     static_assert(ACROSS * DOWN == THREADS, "each thread has a part of the tile");
-    const int ROW_LOADS = ROWS * DEPTH / THREADS, LOADS = (CENTERS * DEPTH + THREADS - 1) / THREADS;
-    // Four places more, so that the transposed writes meet different banks.
-    alignas(32) __shared__ Scalar tile[DEPTH][ROWS + 4];
-    alignas(32) __shared__ Scalar panel[DEPTH][CENTERS];
+    const int ROW_LOADS = ROWS * TILE_COLUMNS / THREADS;
+    const int CENTER_LOADS = (CENTERS * TILE_COLUMNS + THREADS - 1) / THREADS;
+    // Four columns of padding: the transposed writes of a warp then fall into different banks.
+    alignas(32) __shared__ Scalar tile[TILE_COLUMNS][ROWS + 4];
+    alignas(32) __shared__ Scalar panel[TILE_COLUMNS][CENTERS];
     __shared__ Ranked ranks[ROWS][ACROSS];
 
     const int thread = threadIdx.x, across = thread % ACROSS, down = thread / ACROSS;
     const Index first = (Index)blockIdx.x * ROWS;
-    const Index slices = (rows.d + DEPTH - 1) / DEPTH, panels = (k + CENTERS - 1) / CENTERS;
-    Scalar next_rows[ROW_LOADS], next_weights[LOADS], square = 0;
-    Ranked own[R];
+    const Index slices = (rows.d + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    const Index panels = (k + CENTERS - 1) / CENTERS;
+    Scalar next_rows[ROW_LOADS], next_weights[CENTER_LOADS], square = 0;
+    Ranked ranked[R];
 #pragma unroll
-    for (int i = 0; i < R; ++i) own[i] = Ranked{(Scalar)INF, (Scalar)INF, 0};
+    for (int i = 0; i < R; ++i) ranked[i] = Ranked{(Scalar)INF, (Scalar)INF, 0};
 
-    auto fetch = [&](Index slice, Index from) {
+    // Zeros fill the places past the last row, column or center: they add nothing to a score.
+    auto fetch = [&](Index slice, Index first_center) {
 #pragma unroll
         for (int i = 0; i < ROW_LOADS; ++i) {
             int place = thread + i * THREADS;
-            Index row = first + place / DEPTH, column = slice * DEPTH + place % DEPTH;
+            Index row = first + place / TILE_COLUMNS;
+            Index column = slice * TILE_COLUMNS + place % TILE_COLUMNS;
             next_rows[i] = row < rows.n && column < rows.d ? rows(row, column) : (Scalar)0;
         }
 #pragma unroll
-        for (int i = 0; i < LOADS; ++i) {
+        for (int i = 0; i < CENTER_LOADS; ++i) {
             int place = thread + i * THREADS;
-            Index column = slice * DEPTH + place / CENTERS, center = from + place % CENTERS;
-            bool there = place < DEPTH * CENTERS && column < rows.d;
-            next_weights[i] = there ? weights[column * width + center] : (Scalar)0;
+            Index column = slice * TILE_COLUMNS + place / CENTERS;
+            Index center = first_center + place % CENTERS;
+            bool exists = place < TILE_COLUMNS * CENTERS && column < rows.d;
+            next_weights[i] = exists ? weights[column * width + center] : (Scalar)0;
         }
     };
-    auto lay = [&]() {
+    auto store = [&]() {
 #pragma unroll
         for (int i = 0; i < ROW_LOADS; ++i) {
             int place = thread + i * THREADS;
-            tile[place % DEPTH][place / DEPTH] = next_rows[i];
+            tile[place % TILE_COLUMNS][place / TILE_COLUMNS] = next_rows[i];
         }
 #pragma unroll
-        for (int i = 0; i < LOADS; ++i) {
+        for (int i = 0; i < CENTER_LOADS; ++i) {
             int place = thread + i * THREADS;
-            if (place < DEPTH * CENTERS) panel[place / CENTERS][place % CENTERS] = next_weights[i];
+            if (place < TILE_COLUMNS * CENTERS)
+                panel[place / CENTERS][place % CENTERS] = next_weights[i];
         }
     };
 
     fetch(0, 0);
     for (Index number = 0; number < panels; ++number) {
-        const Index from = number * CENTERS;
+        const Index first_center = number * CENTERS;
         Scalar scores[R][C];
 #pragma unroll
         for (int j = 0; j < C; ++j) {
-            Scalar half = halves[from + j / 4 * 4 * ACROSS + across * 4 + j % 4];
+            Scalar half = halves[first_center + j / 4 * 4 * ACROSS + across * 4 + j % 4];
 #pragma unroll
             for (int i = 0; i < R; ++i) scores[i][j] = half;
         }
         for (Index slice = 0; slice < slices; ++slice) {
-            __syncthreads();  // all are done with the slice before
-            lay();
+            __syncthreads();  // all threads have read the previous slice
+            store();
             __syncthreads();
             if (slice + 1 < slices)
-                fetch(slice + 1, from);
+                fetch(slice + 1, first_center);
             else if (number + 1 < panels)
-                fetch(0, from + CENTERS);
+                fetch(0, first_center + CENTERS);
+            // The squared lengths are the same for each panel: the first panel is enough.
             if (number == 0 && thread < ROWS)
-                for (int j = 0; j < DEPTH; ++j)
+                for (int j = 0; j < TILE_COLUMNS; ++j)
                     square = fused(tile[j][thread], tile[j][thread], square);
 #pragma unroll
-            for (int depth = 0; depth < DEPTH; ++depth) {
+            for (int column = 0; column < TILE_COLUMNS; ++column) {
                 Four x[R / 4], c[C / 4];
 #pragma unroll
                 for (int i = 0; i < R / 4; ++i)
-                    x[i] = *(const Four *)&tile[depth][i * 4 * DOWN + down * 4];
+                    x[i] = *(const Four *)&tile[column][i * 4 * DOWN + down * 4];
 #pragma unroll
                 for (int j = 0; j < C / 4; ++j)
-                    c[j] = *(const Four *)&panel[depth][j * 4 * ACROSS + across * 4];
+                    c[j] = *(const Four *)&panel[column][j * 4 * ACROSS + across * 4];
 #pragma unroll
                 for (int i = 0; i < R; ++i)
 #pragma unroll
@@ -274,37 +298,39 @@ score_tile(const Rows &rows, const Scalar *weights, const Scalar *halves, Index 
         for (int i = 0; i < R; ++i)
 #pragma unroll
             for (int j = 0; j < C; ++j)
-                own[i].take(scores[i][j], (int)from + j / 4 * 4 * ACROSS + across * 4 + j % 4);
+                ranked[i].take(scores[i][j],
+                               (int)first_center + j / 4 * 4 * ACROSS + across * 4 + j % 4);
     }
 
+    // ACROSS threads have seen different centers of the same row: one thread merges their ranks.
 #pragma unroll
-    for (int i = 0; i < R; ++i) ranks[i / 4 * 4 * DOWN + down * 4 + i % 4][across] = own[i];
+    for (int i = 0; i < R; ++i) ranks[i / 4 * 4 * DOWN + down * 4 + i % 4][across] = ranked[i];
     __syncthreads();
     const Index row = first + thread;
     if (thread >= ROWS || row >= rows.n) return;
     Ranked all = ranks[thread][0];
     for (int i = 1; i < ACROSS; ++i) {
         Ranked other = ranks[thread][i];
-        all.take(other.least, other.owner);
-        all.take(other.second, other.owner);
+        all.take(other.least, other.center);
+        all.take(other.second, other.center);
     }
     Scalar bound = all.least + rounding.margin(square);
-    winners[row] = all.owner;
+    nearest[row] = all.center;
     limits[row] = bound;
-    // Written so that a score or a bound that is not a number counts as doubt. In which order rows
-    // come on the list is chance; each of them is settled by itself.
-    if (!(all.second > bound)) doubts[atomicAdd(in_doubt, 1ull)] = row;
+    // The negation makes a row ambiguous if a score or the bound is NaN. The order of the list is
+    // not deterministic. No result depends on the order: each row is resolved alone.
+    if (!(all.second > bound)) ambiguous[atomicAdd(num_ambiguous, 1ull)] = row;
 }
 
 #define SCORE(ROWS, CENTERS, R, C)                                                                 \
     extern "C" __global__ void __launch_bounds__(THREADS) score_##CENTERS(                         \
         const Scalar *points, Index n, Index d, const double *scales, const Scalar *shift,         \
         const Scalar *weights, const Scalar *halves, Index width, Index k, double factor,          \
-        double floor, double largest, double half, double limit, Index *winners, Scalar *limits,   \
-        Index *doubts, unsigned long long *in_doubt) {                                             \
+        double floor, double largest, double half, double limit, Index *nearest, Scalar *limits,   \
+        Index *ambiguous, unsigned long long *num_ambiguous) {                                     \
         score_tile<ROWS, CENTERS, R, C>(Rows{points, n, d, scales, shift}, weights, halves, width, \
-                                        k, Rounding{factor, floor, largest, half, limit}, winners, \
-                                        limits, doubts, in_doubt);                                 \
+                                        k, Rounding{factor, floor, largest, half, limit}, nearest, \
+                                        limits, ambiguous, num_ambiguous);                         \
     }
 
 SCORE(256, 16, 4, 4)
@@ -313,21 +339,22 @@ SCORE(128, 64, 4, 8)
 SCORE(128, 128, 8, 8)
 #endif
 
-// Decides the rows in doubt, a block for each: of the centers whose scores are not above the row's
-// bound, the one at the least exact distance, and of equals the first.
+// Find the nearest centers of the ambiguous rows, one block for each row. Only centers whose scores
+// are not above the row's bound can be the nearest: of these it is the one at the least exact
+// distance, and the lowest index among equals.
 extern "C" __global__ void __launch_bounds__(THREADS)
-settle(const Scalar *points, Index n, Index d, const double *scales, const Scalar *shift,
-       const Scalar *weights, const Scalar *halves, Index width, const double *exact, Index k,
-       const Scalar *limits, const Index *doubts, const unsigned long long *in_doubt,
-       Index *winners) {
+resolve(const Scalar *points, Index n, Index d, const double *scales, const Scalar *shift,
+        const Scalar *weights, const Scalar *halves, Index width, const double *exact, Index k,
+        const Scalar *limits, const Index *ambiguous, const unsigned long long *num_ambiguous,
+        Index *nearest) {
     __shared__ double leasts[THREADS];
-    __shared__ Index owners[THREADS];
+    __shared__ Index centers[THREADS];
     const Rows rows{points, n, d, scales, shift};
     const int thread = threadIdx.x;
-    for (Index place = blockIdx.x; place < (Index)*in_doubt; place += gridDim.x) {
-        const Index row = doubts[place];
+    for (Index place = blockIdx.x; place < (Index)*num_ambiguous; place += gridDim.x) {
+        const Index row = ambiguous[place];
         double least = INF;
-        Index owner = k;
+        Index least_center = k;
         for (Index center = thread; center < k; center += THREADS) {
             Scalar score = halves[center];
             for (Index j = 0; j < d; ++j)
@@ -335,52 +362,52 @@ settle(const Scalar *points, Index n, Index d, const double *scales, const Scala
             if (score > limits[row]) continue;
             Terms terms{points + row * d, exact + center, k, scales ? scales[row] : 1.0,
                         scales != nullptr};
-            double apart = distance(terms, d);
-            if (apart < least) least = apart, owner = center;
+            double exact_distance = distance(terms, d);
+            if (exact_distance < least) least = exact_distance, least_center = center;
         }
-        leasts[thread] = least, owners[thread] = owner;
+        leasts[thread] = least, centers[thread] = least_center;
         __syncthreads();
         for (int half = THREADS / 2; half; half /= 2) {
             if (thread < half) {
                 double other = leasts[thread + half];
-                Index whose = owners[thread + half];
-                if (other < leasts[thread] || (other == leasts[thread] && whose < owners[thread]))
-                    leasts[thread] = other, owners[thread] = whose;
+                Index center = centers[thread + half];
+                if (other < leasts[thread] || (other == leasts[thread] && center < centers[thread]))
+                    leasts[thread] = other, centers[thread] = center;
             }
             __syncthreads();
         }
-        // A row that is not finite has no least: the first center stands in.
-        if (thread == 0) winners[row] = owners[0] < k ? owners[0] : 0;
+        // A row that is not finite has no least distance: it is assigned to the first center.
+        if (thread == 0) nearest[row] = centers[0] < k ? centers[0] : 0;
         __syncthreads();
     }
 }
 
-// Each row's distance to its winner.
-extern "C" __global__ void measure_winners(const Scalar *points, Index n, Index d,
+// Compute each row's distance to its nearest center.
+extern "C" __global__ void measure_nearest(const Scalar *points, Index n, Index d,
                                            const double *scales, const double *exact, Index k,
-                                           const Index *winners, double *apart) {
+                                           const Index *nearest, double *distances) {
     Index row = this_thread();
     if (row >= n) return;
-    Terms terms{points + row * d, exact + winners[row], k, scales ? scales[row] : 1.0,
+    Terms terms{points + row * d, exact + nearest[row], k, scales ? scales[row] : 1.0,
                 scales != nullptr};
-    apart[row] = distance(terms, d);
+    distances[row] = distance(terms, d);
 }
 
-// Each row's distance to every center, (n, k).
+// Compute each row's distance to every center, (n, k).
 extern "C" __global__ void measure_all(const Scalar *points, Index n, Index d, const double *scales,
-                                       const double *exact, Index k, float *found) {
+                                       const double *exact, Index k, float *distances) {
     Index place = this_thread();
     if (place >= n * k) return;
     Index row = place / k;
     Terms terms{points + row * d, exact + place % k, k, scales ? scales[row] : 1.0,
                 scales != nullptr};
-    found[place] = (float)distance(terms, d);
+    distances[place] = (float)distance(terms, d);
 }
 
 // --- Sums ---
 
-// What a row adds to a column of its center's sums: its residual, which is exact for float32 rows,
-// or for cosine the row scaled to length one.
+// The value that a row adds to one column of its center's sum: its residual x - c, which is exact
+// for float32 rows, or for cosine the row scaled to length one.
 static __device__ __forceinline__ double part_of(const Scalar *points, const double *scales,
                                                  const double *exact, Index k, Index d, Index row,
                                                  Index column, Index center) {
@@ -388,62 +415,67 @@ static __device__ __forceinline__ double part_of(const Scalar *points, const dou
     return scales ? x * scales[row] : x - exact[column * k + center];
 }
 
-// Adds up what the threads of a block have for the same of `side` columns, in a fixed tree; the
-// first `side` threads have the sums. `side` is a power of two.
-static __device__ double sum_across(double *room, double mine, int side) {
+// Add up one value of each thread of a block, in a tree of fixed shape. Threads whose numbers are
+// equal modulo `columns_at_once` (a power of two) have values of the same column. The first
+// `columns_at_once` threads return the sums. `room` has a place for each thread.
+static __device__ double sum_across(double *room, double value, int columns_at_once) {
     const int thread = threadIdx.x;
-    room[thread] = mine;  // nobody else reads it any more since the last barrier
+    room[thread] = value;  // since the last barrier no other thread reads this place
     __syncthreads();
-    for (int half = THREADS / 2; half >= side; half /= 2) {
+    for (int half = THREADS / 2; half >= columns_at_once; half /= 2) {
         if (thread < half) room[thread] += room[thread + half];
         __syncthreads();
     }
     return room[thread];
 }
 
-// Both of what follows write `parts`, (any, d + 2): of each slice and center the sums, and behind
-// them the sum of the squares of all that was added, and the number of rows. The parts of a center
-// lie beside each other. `side` columns are added up at a time, a power of two.
+// `add_few` and `add_sorted` write `parts`, (any, d + 2), one row for each slice and center: the
+// sums of the columns, the sum of the squares of all added values, and the number of rows. The
+// parts of a center are neighbors. A block adds up `columns_at_once` columns at a time.
 
-// Adds up slices of rows that lie beside each other, for few centers: each thread has a sum of its
-// own for each. The squares are only needed altogether; those of the first center are those of all.
+// Add up slices of neighboring rows, for at most FEW_CENTERS centers: each thread holds a sum for
+// each center. Only the total of the squares over all centers is needed, so it is written to the
+// part of the first center, and the others have 0.
 extern "C" __global__ void __launch_bounds__(THREADS)
 add_few(const Scalar *points, Index n, Index d, const double *scales, const double *exact, Index k,
-        const Index *winners, Index side, double *parts) {
-    __shared__ double sums[FEW][THREADS];
-    __shared__ unsigned short won[FEW][THREADS];
+        const Index *nearest, Index columns_at_once, double *parts) {
+    __shared__ double sums[FEW_CENTERS][THREADS];
+    __shared__ unsigned short counts[FEW_CENTERS][THREADS];
     __shared__ double room[THREADS];
-    const int thread = threadIdx.x, lane = thread / (int)side, lanes = THREADS / (int)side;
-    const Index start = (Index)blockIdx.x * SLICE, stop = start + SLICE < n ? start + SLICE : n;
+    const int thread = threadIdx.x;
+    const int lane = thread / (int)columns_at_once, lanes = THREADS / (int)columns_at_once;
+    const Index start = (Index)blockIdx.x * SLICE_ROWS;
+    const Index stop = start + SLICE_ROWS < n ? start + SLICE_ROWS : n;
     double square = 0.0;
-    for (int center = 0; center < k; ++center) won[center][thread] = 0;
-    double *mine = parts + (Index)blockIdx.x * (d + 2);
-    const Index apart = (Index)gridDim.x * (d + 2);
-    for (Index first = 0; first < d; first += side) {
-        const Index column = first + thread % (int)side;
+    for (int center = 0; center < k; ++center) counts[center][thread] = 0;
+    // The parts of one center are `stride` values away from those of the next center.
+    double *slice_parts = parts + (Index)blockIdx.x * (d + 2);
+    const Index stride = (Index)gridDim.x * (d + 2);
+    for (Index first = 0; first < d; first += columns_at_once) {
+        const Index column = first + thread % (int)columns_at_once;
         for (int center = 0; center < k; ++center) sums[center][thread] = 0.0;
         for (Index row = start + lane; row < stop && column < d; row += lanes) {
-            const int center = (int)winners[row];
+            const int center = (int)nearest[row];
             double part = part_of(points, scales, exact, k, d, row, column, center);
             sums[center][thread] += part;
             square += part * part;
-            won[center][thread] += column == 0;
+            counts[center][thread] += column == 0;
         }
         for (int center = 0; center < k; ++center) {
-            double total = sum_across(room, sums[center][thread], (int)side);
-            if (lane == 0 && column < d) mine[center * apart + column] = total;
+            double total = sum_across(room, sums[center][thread], (int)columns_at_once);
+            if (lane == 0 && column < d) slice_parts[center * stride + column] = total;
         }
     }
     square = sum_across(room, square, 1);
     for (int center = 0; center < k; ++center) {
-        double count = sum_across(room, won[center][thread], 1);
+        double count = sum_across(room, counts[center][thread], 1);
         if (thread != 0) continue;
-        mine[center * apart + d] = center ? 0.0 : square;
-        mine[center * apart + d + 1] = count;
+        slice_parts[center * stride + d] = center ? 0.0 : square;
+        slice_parts[center * stride + d + 1] = count;
     }
 }
 
-// The number of the last of k + 1 ascending numbers that is not above a value.
+// Return the place of the last of k + 1 ascending numbers that is not above a value.
 static __device__ Index last_not_above(const Index *numbers, Index k, Index value) {
     Index low = 0, high = k;
     while (high - low > 1) {
@@ -456,24 +488,26 @@ static __device__ Index last_not_above(const Index *numbers, Index k, Index valu
     return low;
 }
 
-// Adds up slices of rows of one center each. A block whose number is past the last slice has none.
-//   order: (n,) winner * n + row, ascending.
-//   bounds: (k + 1,) where in `order` the rows of each center begin.
-//   firsts: (k + 1,) the number of each center's first slice.
+// Add up slices of rows that are assigned to one center each. The host does not know the number of
+// slices, so it launches enough blocks for the worst case; blocks past the last slice do nothing.
+//   order: (n,) nearest center * n + row, ascending.
+//   bounds: (k + 1,) place in `order` where the rows of each center begin.
+//   firsts: (k + 1,) number of the first slice of each center.
 extern "C" __global__ void __launch_bounds__(THREADS)
 add_sorted(const Scalar *points, Index n, Index d, const double *scales, const double *exact,
-           Index k, const Index *order, const Index *bounds, const Index *firsts, Index side,
-           double *parts) {
+           Index k, const Index *order, const Index *bounds, const Index *firsts,
+           Index columns_at_once, double *parts) {
     __shared__ double room[THREADS];
     const Index slice = blockIdx.x;
     if (slice >= firsts[k]) return;
     const Index center = last_not_above(firsts, k, slice);
-    const Index start = bounds[center] + (slice - firsts[center]) * SLICE;
-    const Index end = bounds[center + 1], stop = start + SLICE < end ? start + SLICE : end;
-    const int lane = threadIdx.x / (int)side, lanes = THREADS / (int)side;
+    const Index start = bounds[center] + (slice - firsts[center]) * SLICE_ROWS;
+    const Index end = bounds[center + 1];
+    const Index stop = start + SLICE_ROWS < end ? start + SLICE_ROWS : end;
+    const int lane = threadIdx.x / (int)columns_at_once, lanes = THREADS / (int)columns_at_once;
     double square = 0.0;
-    for (Index first = 0; first < d; first += side) {
-        const Index column = first + threadIdx.x % (int)side;
+    for (Index first = 0; first < d; first += columns_at_once) {
+        const Index column = first + threadIdx.x % (int)columns_at_once;
         double total = 0.0;
         for (Index place = start + lane; place < stop && column < d; place += lanes) {
             const Index row = order[place] - center * n;
@@ -481,7 +515,7 @@ add_sorted(const Scalar *points, Index n, Index d, const double *scales, const d
             total += part;
             square += part * part;
         }
-        total = sum_across(room, total, (int)side);
+        total = sum_across(room, total, (int)columns_at_once);
         if (lane == 0 && column < d) parts[slice * (d + 2) + column] = total;
     }
     square = sum_across(room, square, 1);
@@ -490,20 +524,21 @@ add_sorted(const Scalar *points, Index n, Index d, const double *scales, const d
     parts[slice * (d + 2) + d + 1] = (double)(stop - start);
 }
 
-// Adds up the parts of each center, (any, wide), a block for each, to what its `sums` are already.
-//   firsts: (k + 1,) the number of each center's first part.
+// Add the parts of each center, (any, columns), to `sums`, (k, columns), one block for each center.
+//   firsts: (k + 1,) number of the first part of each center.
 extern "C" __global__ void __launch_bounds__(THREADS)
-fold(const double *parts, const Index *firsts, Index wide, Index side, double *sums) {
+reduce(const double *parts, const Index *firsts, Index columns, Index columns_at_once,
+       double *sums) {
     __shared__ double room[THREADS];
     const Index center = blockIdx.x;
-    const int lane = threadIdx.x / (int)side, lanes = THREADS / (int)side;
-    for (Index first = 0; first < wide; first += side) {
-        const Index column = first + threadIdx.x % (int)side;
+    const int lane = threadIdx.x / (int)columns_at_once, lanes = THREADS / (int)columns_at_once;
+    for (Index first = 0; first < columns; first += columns_at_once) {
+        const Index column = first + threadIdx.x % (int)columns_at_once;
         double total = 0.0;
-        for (Index part = firsts[center] + lane; part < firsts[center + 1] && column < wide;
+        for (Index part = firsts[center] + lane; part < firsts[center + 1] && column < columns;
              part += lanes)
-            total += parts[part * wide + column];
-        total = sum_across(room, total, (int)side);
-        if (lane == 0 && column < wide) sums[center * wide + column] += total;
+            total += parts[part * columns + column];
+        total = sum_across(room, total, (int)columns_at_once);
+        if (lane == 0 && column < columns) sums[center * columns + column] += total;
     }
 }

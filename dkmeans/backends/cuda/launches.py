@@ -1,7 +1,8 @@
-"""What is launched on a device for some rows, whatever the device: `cuda_kernels.cu` in its order.
+"""The kernel launches that compute the backend's functions, in their order, on any device.
 
-Rows come to the device in pieces of a bounded size. How a piece is cut, and in which order it is
-added up, depends on the shapes alone, so sums have the same bits on any device of a kind.
+`backend` runs them on the GPU, and tests run the same launches and kernels on the host. Rows come
+to the device in pieces of bounded size. How rows are cut into pieces, and the order in which they
+are added up, depend on the shapes alone. So devices of one kind give sums with the same bits.
 """
 
 from __future__ import annotations
@@ -16,78 +17,79 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dkmeans.backends.rounding import shifted
+from dkmeans.backends.rounding import QUIET, shifted
 from dkmeans.distance import Centers, Distance, cosine_inertia
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
-# Of rows, and of what is found for them, so much is on the device at a time.
+# Largest size of a piece of rows on the device, with the results for these rows.
 PIECE_BYTES = 32 * 2**20
-# So many of these are for what is found for a row: whose it is, how sure that is, and its place
-# among the others.
-_FOUND_BYTES = 64
-# As in `cuda_kernels.cu`.
-THREADS, SLICE, FEW = 256, 512, 16
-# What the kernels are compiled with for rows of a dtype.
-DEFINED = {
+# Of these, the results for one row: nearest center, score bound, places in lists and in the sort.
+_RESULT_BYTES = 64
+# The same as in `kernels.cu`.
+THREADS, SLICE_ROWS, FEW_CENTERS = 256, 512, 16
+# Compiler options for rows of a dtype.
+DEFINES = {
     np.dtype(np.float32): ("-DSCALAR=float", "-DSINGLE"),
     np.dtype(np.float64): ("-DSCALAR=double",),
 }
-# The kernels that score, by how many centers they take at a time, and their rows.
-_TILES = {16: 256, 64: 128, 128: 128}
-# Weights are filled up so that every kernel's panels are whole.
-_FILLED = 128
-# More blocks than a device runs at a time: they take the rows in doubt in turn.
-_SETTLERS = 2048
-_WARP = 32
+# The kernels `score_N`, by their number of centers at a time, and the rows of one of their blocks.
+_TILE_ROWS = {16: 256, 64: 128, 128: 128}
+# Centers are padded to a multiple of this, so that every kernel's last panel is whole.
+_PADDED_CENTERS = 128
+# More blocks than a device runs at a time. They take turns at the ambiguous rows.
+_RESOLVE_BLOCKS = 2048
+_WARP_THREADS = 32
+# Scores may overflow from this part of the dtype's largest number on.
+_OVERFLOW_DIVISOR = 8
 
-# What a kernel takes for no array.
-_NOTHING = np.uint64(0)
-
-# Rows that are not finite, or too large to square, are found and named by the caller.
-_QUIET = np.errstate(all="ignore")
+# The null pointer: a kernel's argument where it gets no array.
+_NULL = np.uint64(0)
 
 
-class Device(Protocol):
-    """Where kernels run, and arrays lie that they can read."""
+class KernelDevice(Protocol):
+    """A device that runs kernels, and holds the arrays that the kernels read."""
 
     @property
     def xp(self) -> Any:
-        """The namespace of its arrays: NumPy's functions."""
+        """Namespace of the device's arrays, with NumPy's functions."""
         ...
 
-    def work(self) -> AbstractContextManager[object]:
-        """What a thread's launches and arrays belong to."""
+    def stream(self) -> AbstractContextManager[object]:
+        """Return a context in which the thread's launches and array functions run in order."""
         ...
 
     def launch(self, kernel: str, dtype: DTypeLike, blocks: int, *arguments: Any) -> None:
-        """Run a kernel for rows of a dtype, in blocks of `THREADS`; it may only be begun."""
+        """Start a kernel for rows of a dtype, in blocks of `THREADS` threads."""
         ...
 
-    def pieces(self, points: FloatArray, most: int) -> Iterator[Any]:
-        """The (n, d) rows on the device, at most so many at a time, each until the next."""
+    def pieces(self, points: FloatArray, max_rows: int) -> Iterator[Any]:
+        """Yield the (n, d) rows on the device, at most `max_rows` at a time.
+
+        A piece is valid until the next piece.
+        """
         ...
 
-    def finish(self) -> None:
-        """Wait for what the calling thread has begun."""
+    def synchronize(self) -> None:
+        """Wait for everything that the calling thread has started."""
         ...
 
     def to_host(self, values: Any) -> FloatArray:
-        """The values of an array of the device's, once they are there."""
+        """Return an array of the device on the host, when it is computed."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Packed:
-    """Centers made ready for the kernels, on the device.
+class _DeviceCenters:
+    """Centers on the device, prepared for the kernels.
 
     Attributes:
         weights: (d, w) minus the shifted centers, in the rows' dtype; w >= k.
-        halves: (w,) |c|^2 / 2, 0 for cosine; infinity behind the last center.
-        shift: (d,) what is taken off every row before it is scored.
-        exact: (d, k) float64, what exact distances are measured to.
-        rounding: How far apart two scores must be to be told apart: the kernels' `Rounding`.
+        halves: (w,) |c|^2 / 2, 0 for cosine; infinity for the padding after the last center.
+        shift: (d,) subtracted from every row before it is scored.
+        exact: (d, k) float64, the centers for exact distances.
+        rounding: Bound on the rounding error of scores: the fields of the kernels' `Rounding`.
         shape: (k, d).
-        cosine: Whether rows are scaled to length one.
+        cosine: True if rows are scaled to length one.
     """
 
     weights: Any
@@ -99,200 +101,234 @@ class _Packed:
     cosine: bool
 
     @classmethod
-    def of(cls, centers: Centers, dtype: np.dtype[Any], xp: Any) -> _Packed:
-        made = shifted(centers, dtype)
-        k, d = made.values.shape
-        width = -(-k // _FILLED) * _FILLED
+    def of(cls, centers: Centers, dtype: np.dtype[Any], xp: Any) -> _DeviceCenters:
+        """Prepare centers for rows of a dtype."""
+        prepared = shifted(centers, dtype)
+        k, d = prepared.values.shape
+        width = -(-k // _PADDED_CENTERS) * _PADDED_CENTERS
+        # Padding has the score infinity, so it is never the nearest center.
         weights, halves = np.zeros((d, width), dtype), np.full(width, np.inf, dtype)
-        weights[:, :k], halves[:k] = -made.values.T, made.halves
-        rounding = *made.rounding, float(np.finfo(dtype).max) / 8
-        send = xp.asarray
-        columns = send(made.exact.T.copy())
+        weights[:, :k], halves[:k] = -prepared.values.T, prepared.halves
+        rounding = *prepared.rounding, float(np.finfo(dtype).max) / _OVERFLOW_DIVISOR
+        put = xp.asarray
+        columns = put(prepared.exact.T.copy())
         return cls(
-            send(weights),
-            send(halves),
-            send(made.shift),
+            put(weights),
+            put(halves),
+            put(prepared.shift),
             columns,
             tuple(map(np.float64, rounding)),
             (k, d),
-            made.cosine,
+            prepared.cosine,
         )
 
 
-class _Prepared:
-    """Packed centers, for as long as the centers live: many chunks meet the same ones."""
+class _DeviceCentersCache:
+    """Prepared centers by centers, for as long as the centers live.
 
-    def __init__(self, device: Device) -> None:
+    All chunks of an iteration use the same centers.
+    """
+
+    def __init__(self, device: KernelDevice) -> None:
         self._device = device
-        self._kept: WeakKeyDictionary[Centers, dict[Any, _Packed]] = WeakKeyDictionary()
+        self._prepared: WeakKeyDictionary[Centers, dict[Any, _DeviceCenters]] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    @_QUIET
-    def __call__(self, centers: Centers, dtype: np.dtype[Any]) -> _Packed:
+    @QUIET
+    def __call__(self, centers: Centers, dtype: np.dtype[Any]) -> _DeviceCenters:
+        """Return the centers prepared for rows of a dtype."""
         with self._lock:
-            kept = self._kept.setdefault(centers, {})
-            if dtype not in kept:
-                kept[dtype] = _Packed.of(centers, dtype, self._device.xp)
-                self._device.finish()  # other threads will use it
-            return kept[dtype]
+            by_dtype = self._prepared.setdefault(centers, {})
+            if dtype not in by_dtype:
+                by_dtype[dtype] = _DeviceCenters.of(centers, dtype, self._device.xp)
+                # Other threads, with streams of their own, will use the arrays.
+                self._device.synchronize()
+            return by_dtype[dtype]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
-    """Rows on the device: (n, d), and (n,) what scales each to length one, or nothing."""
+    """A piece of the rows on the device.
+
+    Attributes:
+        points: (n, d) rows.
+        scales: (n,) float64 factors that scale each row to length one; null if not cosine.
+    """
 
     points: Any
     scales: Any
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """What every kernel takes first."""
+        """The first arguments of every kernel."""
         n, d = self.points.shape
         return self.points, np.int64(n), np.int64(d), self.scales
 
 
 class Launches:
-    """The backend's functions, on a device."""
+    """The functions of `Implementation`, computed by kernels on a device.
 
-    def __init__(self, device: Device) -> None:
+    Args:
+        device: The device.
+    """
+
+    def __init__(self, device: KernelDevice) -> None:
         self._device = device
-        self._prepared = _Prepared(device)
+        self._prepared = _DeviceCentersCache(device)
 
-    @_QUIET
+    @QUIET
     def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
-        """The sums, counts and inertia of the (n, d) rows; see `Backend`."""
-        with self._device.work():
-            packed = self._prepared(centers, points.dtype)
-            (k, d) = packed.shape
+        """Return the sums, counts and inertia of the (n, d) rows of each nearest center."""
+        with self._device.stream():
+            prepared = self._prepared(centers, points.dtype)
+            (k, d) = prepared.shape
             totals = self._device.xp.zeros((k, d + 2))
-            for piece in self._pieces(points, packed):
-                self._add_up(piece, self._winners(piece, packed), packed, totals)
-            found = self._device.to_host(totals)
-        return _sums_of(found, centers)
+            for piece in self._pieces(points, prepared):
+                self._add_up(piece, self._nearest(piece, prepared), prepared, totals)
+            result = self._device.to_host(totals)
+        return _sums_of(result, centers)
 
-    @_QUIET
+    @QUIET
     def assign(
         self, points: FloatArray, centers: Centers
     ) -> tuple[PartialSums, IndexArray, FloatArray]:
-        """In one pass what `partial_sums` and `nearest` give; see `Backend`."""
-        index, apart, start = np.empty(len(points), np.int64), np.empty(len(points)), 0
-        with self._device.work():
-            packed = self._prepared(centers, points.dtype)
-            (k, d) = packed.shape
+        """Return the results of `partial_sums` and `nearest` in one pass."""
+        index, distances, start = np.empty(len(points), np.int64), np.empty(len(points)), 0
+        with self._device.stream():
+            prepared = self._prepared(centers, points.dtype)
+            (k, d) = prepared.shape
             totals = self._device.xp.zeros((k, d + 2))
-            for piece in self._pieces(points, packed):
-                winners = self._winners(piece, packed)
-                self._add_up(piece, winners, packed, totals)
-                rows = slice(start, start := start + len(winners))
-                index[rows], apart[rows] = self._measured(piece, winners, packed)
-            found = self._device.to_host(totals)
-        return _sums_of(found, centers), index, apart
+            for piece in self._pieces(points, prepared):
+                nearest = self._nearest(piece, prepared)
+                self._add_up(piece, nearest, prepared, totals)
+                rows = slice(start, start := start + len(nearest))
+                index[rows], distances[rows] = self._to_host(piece, nearest, prepared)
+            result = self._device.to_host(totals)
+        return _sums_of(result, centers), index, distances
 
     def nearest(self, points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
-        """Each row's winner and its distance to it; see `Backend`."""
-        index, apart, start = np.empty(len(points), np.int64), np.empty(len(points)), 0
-        with self._device.work():
-            packed = self._prepared(centers, points.dtype)
-            for piece in self._pieces(points, packed):
-                winners = self._winners(piece, packed)
-                rows = slice(start, start := start + len(winners))
-                index[rows], apart[rows] = self._measured(piece, winners, packed)
-        return index, apart
+        """Return each row's nearest center, (n,) int64, and distance to it, (n,) float64."""
+        index, distances, start = np.empty(len(points), np.int64), np.empty(len(points)), 0
+        with self._device.stream():
+            prepared = self._prepared(centers, points.dtype)
+            for piece in self._pieces(points, prepared):
+                nearest = self._nearest(piece, prepared)
+                rows = slice(start, start := start + len(nearest))
+                index[rows], distances[rows] = self._to_host(piece, nearest, prepared)
+        return index, distances
 
     def distances(self, points: FloatArray, centers: Centers) -> FloatArray:
-        """Each row's distance to every center, (n, k) float32; see `Backend`."""
-        found, start = np.empty((len(points), len(centers.values)), np.float32), 0
-        with self._device.work():
-            packed = self._prepared(centers, points.dtype)
-            for piece in self._pieces(points, packed, packed.shape[0] * found.itemsize):
-                apart = self._device.xp.empty((len(piece.points), packed.shape[0]), np.float32)
-                self._launch("measure_all", piece, apart.size, *self._exact(packed), apart)
-                found[start : start + len(apart)] = self._device.to_host(apart)
-                start += len(apart)
-        return found
+        """Return the distance of each row to every center, (n, k) float32."""
+        result, start = np.empty((len(points), len(centers.values)), np.float32), 0
+        with self._device.stream():
+            prepared = self._prepared(centers, points.dtype)
+            k = prepared.shape[0]
+            for piece in self._pieces(points, prepared, k * result.itemsize):
+                distances = self._device.xp.empty((len(piece.points), k), np.float32)
+                arguments = *self._exact(prepared), distances
+                self._launch("measure_all", piece, distances.size, *arguments)
+                result[start : start + len(distances)] = self._device.to_host(distances)
+                start += len(distances)
+        return result
 
     def _pieces(
-        self, points: FloatArray, packed: _Packed, beside: int = _FOUND_BYTES
+        self, points: FloatArray, prepared: _DeviceCenters, result_bytes: int = _RESULT_BYTES
     ) -> Iterator[_Piece]:
-        """The rows, piece by piece, with their scales; `beside` are bytes that a row needs more."""
-        xp, row_bytes = self._device.xp, points.shape[1] * points.itemsize + beside
+        """Yield the rows in pieces with their scales.
+
+        Args:
+            points: (n, d) rows on the host.
+            prepared: The centers.
+            result_bytes: Size of the results for one row.
+        """
+        xp, row_bytes = self._device.xp, points.shape[1] * points.itemsize + result_bytes
         for rows in self._device.pieces(points, max(1, PIECE_BYTES // row_bytes)):
-            piece = _Piece(rows, xp.empty(len(rows)) if packed.cosine else _NOTHING)
-            if packed.cosine:
+            piece = _Piece(rows, xp.empty(len(rows)) if prepared.cosine else _NULL)
+            if prepared.cosine:
                 self._launch("find_scales", piece, len(rows))
             yield piece
 
-    def _winners(self, piece: _Piece, packed: _Packed) -> Any:
-        """Each row's nearest center, (n,) int64 on the device."""
+    def _nearest(self, piece: _Piece, prepared: _DeviceCenters) -> Any:
+        """Return the index of each row's nearest center, (n,) int64 on the device.
+
+        `score_N` writes the indices of the least scores, a bound for each row, and a list of the
+        ambiguous rows. `resolve` replaces the indices of the rows in this list. The length of the
+        list stays on the device, so the host does not wait between the two.
+        """
         xp, (n, dtype) = self._device.xp, (len(piece.points), piece.points.dtype)
-        winners, doubts, limits = xp.empty(n, np.int64), xp.empty(n, np.int64), xp.empty(n, dtype)
-        in_doubt = xp.zeros(1, np.uint64)
-        k, panel = packed.shape[0], _panel(packed.shape[0], dtype)
-        width = np.int64(packed.weights.shape[1])
-        scored = packed.shift, packed.weights, packed.halves, width
+        nearest, ambiguous = xp.empty(n, np.int64), xp.empty(n, np.int64)
+        limits, num_ambiguous = xp.empty(n, dtype), xp.zeros(1, np.uint64)
+        k, panel = prepared.shape[0], _panel(prepared.shape[0], dtype)
+        width = np.int64(prepared.weights.shape[1])
+        scored = prepared.shift, prepared.weights, prepared.halves, width
         self._device.launch(
-            f"score_{panel}", dtype, -(-n // _TILES[panel]), *piece.arguments, *scored,
-            np.int64(k), *packed.rounding, winners, limits, doubts, in_doubt,
+            f"score_{panel}", dtype, -(-n // _TILE_ROWS[panel]), *piece.arguments, *scored,
+            np.int64(k), *prepared.rounding, nearest, limits, ambiguous, num_ambiguous,
         )  # fmt: skip
         self._device.launch(
-            "settle", dtype, min(n, _SETTLERS), *piece.arguments, *scored, *self._exact(packed),
-            limits, doubts, in_doubt, winners,
+            "resolve", dtype, min(n, _RESOLVE_BLOCKS), *piece.arguments, *scored,
+            *self._exact(prepared), limits, ambiguous, num_ambiguous, nearest,
         )  # fmt: skip
-        return winners
+        return nearest
 
-    def _measured(
-        self, piece: _Piece, winners: Any, packed: _Packed
-    ) -> tuple[FloatArray, FloatArray]:
-        """Each row's winner and its distance to it, on the host."""
-        found = self._device.xp.empty(len(winners))
-        self._launch("measure_winners", piece, len(winners), *self._exact(packed), winners, found)
-        return self._device.to_host(winners), self._device.to_host(found)
+    def _to_host(
+        self, piece: _Piece, nearest: Any, prepared: _DeviceCenters
+    ) -> tuple[IndexArray, FloatArray]:
+        """Return each row's nearest center and the distance to it, on the host."""
+        distances = self._device.xp.empty(len(nearest))
+        arguments = *self._exact(prepared), nearest, distances
+        self._launch("measure_nearest", piece, len(nearest), *arguments)
+        return self._device.to_host(nearest), self._device.to_host(distances)
 
-    def _add_up(self, piece: _Piece, winners: Any, packed: _Packed, totals: Any) -> None:
-        """Add a piece's sums, (k, d), squares and counts to the totals, (k, d + 2)."""
-        add = self._add_few if packed.shape[0] <= FEW else self._add_sorted
-        parts, firsts = add(piece, winners, packed)
-        k, wide = totals.shape
+    def _add_up(self, piece: _Piece, nearest: Any, prepared: _DeviceCenters, totals: Any) -> None:
+        """Add a piece to the totals, (k, d + 2): the sums, the squares and the counts."""
+        add = self._add_few if prepared.shape[0] <= FEW_CENTERS else self._add_sorted
+        parts, firsts = add(piece, nearest, prepared)
+        k, columns = totals.shape
         self._device.launch(
-            "fold", piece.points.dtype, k, parts, firsts, np.int64(wide), _side(wide), totals
-        )
+            "reduce", piece.points.dtype, k, parts, firsts, np.int64(columns),
+            _columns_at_once(columns), totals,
+        )  # fmt: skip
 
-    def _add_few(self, piece: _Piece, winners: Any, packed: _Packed) -> tuple[Any, Any]:
-        (k, d), blocks = packed.shape, -(-len(winners) // SLICE)
+    def _add_few(self, piece: _Piece, nearest: Any, prepared: _DeviceCenters) -> tuple[Any, Any]:
+        """Return the parts of slices of neighboring rows, and the first part of each center."""
+        (k, d), blocks = prepared.shape, -(-len(nearest) // SLICE_ROWS)
         parts = self._device.xp.empty((k * blocks, d + 2))
-        exact = self._exact(packed)
+        exact = self._exact(prepared)
         self._device.launch(
             "add_few", piece.points.dtype, blocks,
-            *piece.arguments, *exact, winners, _side(d), parts,
+            *piece.arguments, *exact, nearest, _columns_at_once(d), parts,
         )  # fmt: skip
         return parts, self._device.xp.arange(k + 1, dtype=np.int64) * blocks
 
-    def _add_sorted(self, piece: _Piece, winners: Any, packed: _Packed) -> tuple[Any, Any]:
-        xp, n, (k, d) = self._device.xp, len(winners), packed.shape
-        # No two are equal, so there is one way to sort them.
-        order = xp.sort(winners * n + xp.arange(n, dtype=np.int64))
+    def _add_sorted(self, piece: _Piece, nearest: Any, prepared: _DeviceCenters) -> tuple[Any, Any]:
+        """Return the parts of slices of rows of one center, and the first part of each center."""
+        xp, n, (k, d) = self._device.xp, len(nearest), prepared.shape
+        # All keys differ, so any sorting algorithm gives the same order.
+        order = xp.sort(nearest * n + xp.arange(n, dtype=np.int64))
         bounds = xp.searchsorted(order, xp.arange(k + 1, dtype=np.int64) * n).astype(np.int64)
         firsts = xp.zeros(k + 1, np.int64)
-        firsts[1:] = xp.cumsum(-(-xp.diff(bounds) // SLICE))
-        slices = n // SLICE + min(n, k)  # at the most: their number stays on the device
+        firsts[1:] = xp.cumsum(-(-xp.diff(bounds) // SLICE_ROWS))
+        # The largest possible number of slices: reading the real one would wait for the device.
+        slices = n // SLICE_ROWS + min(n, k)
         parts = xp.empty((slices, d + 2))
         self._device.launch(
-            "add_sorted", piece.points.dtype, slices,
-            *piece.arguments, *self._exact(packed), order, bounds, firsts, _side(d), parts,
+            "add_sorted", piece.points.dtype, slices, *piece.arguments, *self._exact(prepared),
+            order, bounds, firsts, _columns_at_once(d), parts,
         )  # fmt: skip
         return parts, firsts
 
-    def _exact(self, packed: _Packed) -> tuple[Any, Any]:
-        return packed.exact, np.int64(packed.shape[0])
+    def _exact(self, prepared: _DeviceCenters) -> tuple[Any, Any]:
+        return prepared.exact, np.int64(prepared.shape[0])
 
     def _launch(self, kernel: str, piece: _Piece, threads: int, *arguments: Any) -> None:
-        """Run a kernel for so many threads that work apart from each other."""
+        """Start a kernel whose threads do not work together, with at least so many threads."""
         blocks = -(-threads // THREADS)
         self._device.launch(kernel, piece.points.dtype, blocks, *piece.arguments, *arguments)
 
 
 def _sums_of(totals: FloatArray, centers: Centers) -> PartialSums:
-    """What the (k, d + 2) totals say: sums of residuals, of their squares, and counts."""
+    """Return the partial sums; `totals`, (k, d + 2), has sums of residuals, squares and counts."""
     d = centers.width
     sums, counts = np.ascontiguousarray(totals[:, :d]), totals[:, d + 1].astype(np.int64)
     if centers.distance is Distance.COSINE:
@@ -302,11 +338,14 @@ def _sums_of(totals: FloatArray, centers: Centers) -> PartialSums:
 
 
 def _panel(k: int, dtype: np.dtype[Any]) -> int:
-    """How many centers are scored at a time; 128 of float64 have no room in a block."""
+    """Return the number of centers that are scored at a time.
+
+    A block has no room for 128 centers of float64.
+    """
     largest = 64 if dtype == np.float64 else 128
-    return next((panel for panel in _TILES if k <= panel < largest), largest)
+    return next((panel for panel in _TILE_ROWS if k <= panel < largest), largest)
 
 
-def _side(columns: int) -> np.int64:
-    """How many columns are added up at a time, a power of two: a warp's, or fewer."""
-    return np.int64(min(_WARP, 1 << (columns - 1).bit_length()))
+def _columns_at_once(columns: int) -> np.int64:
+    """Return the number of columns that a block adds up at a time, a power of two."""
+    return np.int64(min(_WARP_THREADS, 1 << (columns - 1).bit_length()))

@@ -1,4 +1,9 @@
-"""What a device keeps of the rows it was sent: a cache under a budget, never a dependency."""
+"""Rows that stay on a device: a cache with a budget.
+
+`device` looks here before it copies rows. Only rows in read-only memory may stay, such as those of
+the row cache: changes to other rows would go unnoticed. The rows are dropped when the host frees
+its own copy.
+"""
 
 from __future__ import annotations
 
@@ -14,67 +19,74 @@ from dkmeans.state import FloatArray
 
 
 class Resident:
-    """Rows that stay on a device for as long as the host has them; safe for threads.
+    """Rows on a device by the memory of their copy on the host. Threads may share it.
 
-    Only rows that nobody can write to, as those of the workers' cache, may stay: of the others
-    nobody would say that they have changed.
+    A row array passes three calls: `reserve` counts its bytes and allocates, the caller copies, and
+    `add` makes it visible to `find`. A caller that fails between them must `release` the room.
+
+    Args:
+        find_budget: Returns the largest total size in bytes. Called at the first use.
+        empty: Makes an array on the device of a shape and a dtype.
     """
 
-    def __init__(self, most: Callable[[], int], empty: Callable[..., Any]) -> None:
-        """Keep so many bytes at the most, in arrays that `empty` makes of a shape and dtype."""
-        self._find_most, self._empty = most, empty
+    def __init__(self, find_budget: Callable[[], int], empty: Callable[..., Any]) -> None:
+        self._find_budget, self._empty = find_budget, empty
         self._bytes = 0
-        self._kept: dict[Any, Any] = {}
-        # The host may let go of rows wherever memory is taken, in here too.
+        self._arrays: dict[Any, Any] = {}
+        # Reentrant: any allocation may collect garbage and so call `_drop`, in here too.
         self._lock = threading.RLock()
 
     @cached_property
-    def _most(self) -> int:
-        return self._find_most()
+    def _budget(self) -> int:
+        return self._find_budget()
 
     @property
     def bytes(self) -> int:
-        """How much is taken."""
+        """Total size in bytes of the resident rows and of reserved room."""
         return self._bytes
 
     def find(self, points: FloatArray) -> Any:
-        """These rows on the device, or None."""
-        return None if _owner(points) is None else self._kept.get(_name(points))
+        """Return these rows on the device; None if they are not there."""
+        return None if _owner(points) is None else self._arrays.get(_key(points))
 
-    def room(self, points: FloatArray) -> Any:
-        """Room for rows to stay; None where there is none, or they may change."""
+    def reserve(self, points: FloatArray) -> Any:
+        """Return room for rows on the device; None if they exceed the budget or may change."""
         with self._lock:
-            if _owner(points) is None or self._bytes + points.nbytes > self._most:
+            if _owner(points) is None or self._bytes + points.nbytes > self._budget:
                 return None
             self._bytes += points.nbytes
         return self._empty(points.shape, points.dtype)
 
-    def keep(self, points: FloatArray, copied: Any) -> None:
-        """Keep rows, which are in their room by now, until the host lets go of its own."""
-        name = _name(points)
+    def add(self, points: FloatArray, room: Any) -> None:
+        """Add rows that were copied to their room, until the host frees its copy."""
+        key = _key(points)
         with self._lock:
-            if name in self._kept:  # another thread was first
-                self.give_back(copied)
+            if key in self._arrays:  # another thread was faster
+                self.release(room)
             else:
-                self._kept[name] = copied
-                weakref.finalize(_owner(points), self._drop, name).atexit = False
+                self._arrays[key] = room
+                weakref.finalize(_owner(points), self._drop, key).atexit = False
 
-    def give_back(self, copied: Any) -> None:
-        """Count room no more that is not needed."""
+    def release(self, room: Any) -> None:
+        """Subtract the size of room that is not needed."""
         with self._lock:
-            self._bytes -= copied.nbytes
+            self._bytes -= room.nbytes
 
-    def _drop(self, name: Any) -> None:
+    def _drop(self, key: Any) -> None:
         with self._lock:
-            self._bytes -= self._kept.pop(name).nbytes
+            self._bytes -= self._arrays.pop(key).nbytes
 
 
 def _owner(points: FloatArray) -> Any:
-    """The array whose memory rows lie in; None where that may change, or is no array's."""
+    """Return the array that owns the rows' memory; None if the memory may change.
+
+    Memory that no array owns, such as a memory map, may change too.
+    """
     owner = points if points.base is None else points.base
     frozen = isinstance(owner, np.ndarray) and owner.base is None and not owner.flags.writeable
     return owner if frozen else None
 
 
-def _name(points: FloatArray) -> Any:
+def _key(points: FloatArray) -> Any:
+    # The address names the rows as long as their owner lives; `_drop` runs when the owner dies.
     return points.ctypes.data, points.shape, points.strides, points.dtype
