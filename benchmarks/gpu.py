@@ -1,10 +1,10 @@
-"""The GPU backend: first whether it is right, then how fast it is beside the device's ceilings.
+"""Check the answers of the CUDA backend, then compare its speed with the limits of the GPU.
 
-Needs an NVIDIA GPU, and CuPy. Every kernel is held to plain float64 arithmetic on fresh random
-rows, with the device's free memory full of numbers that are no numbers; then one iteration is timed
-with the rows on the device, one with the rows on the host, beside what the device copies and
-multiplies, CuPy's own functions, and PyTorch and flash-kmeans where they are installed. Prints a
-Markdown table, and ends with 1 where an answer was wrong.
+Needs an NVIDIA GPU, and CuPy. The checks compare every kernel with float64 arithmetic on random
+rows, with the GPU's free memory full of NaN. The times are those of one iteration with the rows on
+the GPU and with the rows on the host, of the GPU's copies and matrix products, of CuPy's own
+functions, and of PyTorch and flash-kmeans where they are installed. Prints a Markdown table. The
+exit code is 1 if an answer is wrong.
 
     python benchmarks/gpu.py [--only checks|times] [--seed S]
 """
@@ -29,7 +29,7 @@ from dkmeans.distance import Centers, Distance
 
 Shape = tuple[int, int, int]
 
-# Rows, columns, centers: at the borders of slices, tiles and ways of adding up.
+# Rows, columns, centers: at the limits of slices, tiles, and the kernels that add up.
 CHECKED: list[Shape] = [
     (1, 1, 1),
     (1000, 3, 1),
@@ -40,7 +40,7 @@ CHECKED: list[Shape] = [
     (20_011, 130, 300),
     (5_003, 700, 1025),
 ]
-# The last one is what peers publish.
+# The other libraries publish times for the last shape.
 TIMED: list[Shape] = [
     (20_000_000, 16, 4),
     (10_000_000, 32, 16),
@@ -78,15 +78,15 @@ def parsed() -> argparse.Namespace:
 
 
 def check_all(seed: int) -> bool:
-    """Whether everything is right; prints a line for each shape, dtype, distance and way."""
+    """Check all implementations and print a line for each problem; return whether all is right."""
     from dkmeans.backends.cuda import backend as cuda  # noqa: PLC0415 where there is a GPU
 
-    wrong = [name for name, make in cuda.WAYS.items() if not check(name, make(), seed)]
+    wrong = [name for name, make in cuda.IMPLEMENTATIONS.items() if not check(name, make(), seed)]
     return not wrong
 
 
-def check(way: str, backend: Any, seed: int) -> bool:
-    """The same of one way of computing on the GPU."""
+def check(implementation: str, backend: Any, seed: int) -> bool:
+    """Check one implementation and print a line for each problem; return whether all is right."""
     rng = np.random.default_rng(seed)
     right = True
     for shape in CHECKED:
@@ -95,7 +95,8 @@ def check(way: str, backend: Any, seed: int) -> bool:
                 poison()
                 wrong = complaints(backend, *problem(rng, shape, dtype, distance))
                 name = (
-                    f"{way}, {shape[0]} x {shape[1]}, k = {shape[2]}, {dtype.__name__}, {distance}"
+                    f"{implementation}, {shape[0]} x {shape[1]}, k = {shape[2]}, "
+                    f"{dtype.__name__}, {distance}"
                 )
                 print(f"{'WRONG' if wrong else 'right'}: {name} {'; '.join(wrong)}".rstrip())
                 right = right and not wrong
@@ -106,18 +107,18 @@ def check(way: str, backend: Any, seed: int) -> bool:
 def problem(
     rng: np.random.Generator, shape: Shape, dtype: Any, distance: Distance
 ) -> tuple[np.ndarray, Centers]:
-    """Rows about centers that are far from zero, of which some are equal and two nearly."""
+    """Draw centers far from zero, some equal and two almost equal, and rows around them."""
     n, d, k = shape
     values = rng.normal(size=(k, d)) + 30
     values[k // 2] = values[k // 3]
-    values[k - 1] = values[max(k - 2, 0)]  # one thread scores both
+    values[k - 1] = values[max(k - 2, 0)]  # the same thread scores both
     values[k // 4] = values[0] + 1e-7 * rng.normal(size=d)
     rows = values[rng.integers(k, size=n)] + rng.normal(size=(n, d)) * rng.random((n, 1))
     return rows.astype(dtype), Centers(values.astype(dtype), distance)
 
 
 def poison() -> None:
-    """Fill the memory that the device will hand out next with NaN."""
+    """Fill the memory that CuPy's pool will give out next with NaN."""
     import cupy  # noqa: PLC0415
 
     held = [cupy.full(2**size, np.nan) for size in range(6, 26)]
@@ -126,17 +127,19 @@ def poison() -> None:
 
 
 def complaints(backend: Any, rows: np.ndarray, centers: Centers) -> list[str]:
-    """What is wrong with what a backend says of some rows, by what NumPy says of them."""
-    index, apart = backend.nearest(rows, centers)
-    expected, least = by_numpy.nearest(rows, centers)
+    """Return the names of a backend's results that differ from NumPy's."""
+    index, distances = backend.nearest(rows, centers)
+    expected, expected_distances = by_numpy.nearest(rows, centers)
     found, sums = backend.partial_sums(rows, centers), by_numpy.partial_sums(rows, centers)
     again = backend.partial_sums(rows, centers)
     some = slice(0, 200)
     every = backend.distances(rows[some], centers)
     scale = 1e-12 * max(1.0, float(np.abs(rows).max())) * len(rows)
     verdicts = {
-        "winners": np.array_equal(index, expected),
-        "distances to winners": np.allclose(apart, least, rtol=1e-12, atol=1e-12),
+        "nearest centers": np.array_equal(index, expected),
+        "distances to nearest centers": np.allclose(
+            distances, expected_distances, rtol=1e-12, atol=1e-12
+        ),
         "counts": np.array_equal(found.counts, sums.counts),
         "sums": np.allclose(found.sums, sums.sums, rtol=1e-12, atol=scale),
         "inertia": np.isclose(found.inertia, sums.inertia, rtol=1e-10, atol=1e-12 * len(rows)),
@@ -152,7 +155,7 @@ def complaints(backend: Any, rows: np.ndarray, centers: Centers) -> list[str]:
 
 
 def times(backend: Any, seed: int) -> None:
-    """Print one table of all shapes."""
+    """Time all shapes and print one table."""
     copied, multiplied, sent = copy_rate(), multiply_rate(), send_rate()
     print(
         f"copies {copied / 1e9:.0f} GB/s, multiplies {multiplied / 1e12:.1f} TFLOP/s in float32 "
@@ -174,25 +177,28 @@ def line(
     peers: dict[str, Callable[..., object]],
     ceilings: tuple[float, float, float],
 ) -> list[str]:
-    """The cells of a shape. Bytes are those of the rows, once; a product is two operations."""
+    """Return the table's cells of a shape.
+
+    The rows count once as bytes, and a multiplication with its addition as two operations.
+    """
     import cupy  # noqa: PLC0415
 
     (n, d, k), (copied, multiplied, sent) = shape, ceilings
     rows = np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
     centers = Centers(rows[:k].copy(), Distance.SQUARED_EUCLIDEAN)
     from_host = seconds(lambda: backend.partial_sums(rows, centers))
-    rows.flags.writeable = False  # now they stay on the device
-    mine = seconds(lambda: backend.partial_sums(rows, centers))
-    read, done = rows.nbytes / mine, 2.0 * n * d * k / mine
-    cells = [f"{n:,} x {d}, {k:,}", ms(mine), f"{n / mine / 1e6:.0f}"]
+    rows.flags.writeable = False  # read-only rows stay on the GPU
+    on_device = seconds(lambda: backend.partial_sums(rows, centers))
+    read, done = rows.nbytes / on_device, 2.0 * n * d * k / on_device
+    cells = [f"{n:,} x {d}, {k:,}", ms(on_device), f"{n / on_device / 1e6:.0f}"]
     cells += [f"{read / 1e9:.0f}", f"{read / copied:.0%}"]
     cells += [f"{done / 1e12:.1f}", f"{done / multiplied:.0%}"]
     cells += [ms(from_host), f"{rows.nbytes / from_host / sent:.0%}"]
-    there, centers_there = cupy.asarray(rows), cupy.asarray(centers.values)
+    device_rows, device_centers = cupy.asarray(rows), cupy.asarray(centers.values)
     for step in peers.values():
         try:
-            cells.append(ms(seconds(lambda step=step: step(there, centers_there))))
-        except Exception as error:  # a peer that cannot is no reason to stop
+            cells.append(ms(seconds(lambda step=step: step(device_rows, device_centers))))
+        except Exception as error:  # the cell has the error, and the table goes on
             cells.append(type(error).__name__)
     return cells
 
@@ -202,7 +208,7 @@ def ms(duration: float) -> str:
 
 
 def seconds(step: Callable[[], object]) -> float:
-    """The median time of a step, once it has been taken twice."""
+    """Return the median time of a step, after two steps that are not timed."""
     import cupy  # noqa: PLC0415
 
     taken = []
@@ -216,7 +222,7 @@ def seconds(step: Callable[[], object]) -> float:
 
 
 def copy_rate() -> float:
-    """Bytes per second that the device reads and writes, both counted, when it copies."""
+    """Return the bytes per second of copies on the GPU; bytes read and written both count."""
     import cupy  # noqa: PLC0415
 
     source, target = cupy.ones(2**28, np.float32), cupy.empty(2**28, np.float32)
@@ -224,7 +230,7 @@ def copy_rate() -> float:
 
 
 def send_rate() -> float:
-    """Bytes per second from page-locked memory to the device."""
+    """Return the bytes per second of copies from page-locked memory to the GPU."""
     import cupy  # noqa: PLC0415
     import cupyx  # noqa: PLC0415
 
@@ -234,7 +240,7 @@ def send_rate() -> float:
 
 
 def multiply_rate(*, tf32: bool = False) -> float:
-    """Operations per second of a large float32 matrix product; two for each multiplication."""
+    """Return the operations per second of a large float32 matrix product."""
     import cupy  # noqa: PLC0415
     from cupy._core import _routines_linalg as products  # noqa: PLC0415
 
@@ -251,7 +257,7 @@ def multiply_rate(*, tf32: bool = False) -> float:
 
 
 def cupy_step(rows: Any, centers: Any) -> object:
-    """An iteration of CuPy's own functions: scores by a product, in pieces, and scattered sums."""
+    """Compute an iteration with CuPy: scores by a matrix product, in pieces, and scattered sums."""
     import cupy  # noqa: PLC0415
     import cupyx  # noqa: PLC0415
 
@@ -267,7 +273,7 @@ def cupy_step(rows: Any, centers: Any) -> object:
 
 
 def torch_step(rows: Any, centers: Any) -> object:
-    """The same with PyTorch."""
+    """Compute an iteration with PyTorch."""
     import torch  # noqa: PLC0415
 
     points, means = torch.from_dlpack(rows), torch.from_dlpack(centers)
@@ -281,7 +287,7 @@ def torch_step(rows: Any, centers: Any) -> object:
 
 
 def flash_step(rows: Any, centers: Any) -> object:
-    """One iteration of flash-kmeans, which takes batches of problems."""
+    """Compute an iteration with flash-kmeans, whose input is a batch of problems."""
     import torch  # noqa: PLC0415
     from flash_kmeans import batch_kmeans_Euclid  # noqa: PLC0415
 
@@ -290,9 +296,9 @@ def flash_step(rows: Any, centers: Any) -> object:
 
 
 def installed_peers() -> dict[str, Callable[..., object]]:
-    """What else there is to compare with."""
-    found = {"PyTorch": ("torch", torch_step), "flash-kmeans": ("flash_kmeans", flash_step)}
-    return {name: step for name, (module, step) in found.items() if find_spec(module)}
+    """Return the steps of the other libraries that are installed, by name."""
+    peers = {"PyTorch": ("torch", torch_step), "flash-kmeans": ("flash_kmeans", flash_step)}
+    return {name: step for name, (module, step) in peers.items() if find_spec(module)}
 
 
 if __name__ == "__main__":
