@@ -1,12 +1,16 @@
 #!/bin/sh
-# Builds the image, and runs scheduler, workers and jobs in it as the manifests say:
+# Builds the image, and runs scheduler, workers and jobs in it with the settings of the manifests:
 #
 #   deploy/rehearse.sh [options of pytest]
 #
-# Needs podman, curl, openssl, and that `make test` has been run once. BASE is another base image, BUILD
-# more options of `podman build`. With KUBERNETES_BINARIES, a folder with Kubernetes' API server,
-# controllers and scheduler, and OPERATOR_PYTHON, which has dask-kubernetes, a DaskJob is applied too.
-# docs/operations.md says where to get all of that, and what came of it last.
+# Needs podman, curl, openssl and the environment that `make test` creates. Optional variables:
+#
+#   BASE                 base image
+#   BUILD                further options of `podman build`
+#   KUBERNETES_BINARIES  folder with Kubernetes' API server, controllers and scheduler; with it and
+#   OPERATOR_PYTHON      Python of an environment with dask-kubernetes, DaskJobs are applied too
+#
+# docs/operations.md says where to get these programs, and lists the results of the last run.
 set -eu
 cd "$(dirname "$0")/.."
 podman build ${BUILD:-} ${BASE:+--build-arg "BASE=$BASE"} --layers --file deploy/Dockerfile \

@@ -1,4 +1,8 @@
-"""The `dkmeans` command."""
+"""The `dkmeans` command: parse the command line, run one job, return an exit code.
+
+Each exception of a job becomes one exit code and one line of the log. Only an exception that no
+user could have caused is logged with a traceback. docs/operations.md lists the exit codes.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ from collections.abc import Sequence
 
 from dkmeans_jobs import demo, evaluate, export, info, plan, predict, train
 from dkmeans_jobs.command_line import parse
-from dkmeans_jobs.console import TEXT, print_result, say, told
-from dkmeans_jobs.signals import Terminated, termination_heeded
+from dkmeans_jobs.console import TEXT, log_exit, log_output, print_result
+from dkmeans_jobs.signals import Terminated, raise_on_sigterm
 
 from dkmeans import Conflict, Invalid
 from dkmeans.retry import first_line, is_outage
@@ -25,46 +29,53 @@ _JOBS = {
     "info": info.run,
     "demo": demo.run,
 }
-_FAILED = 1
-_INVALID = 2
-_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
-_INTERRUPTED = 130
-_TERMINATED = 143
-_GOES_ON = "Run the same command again to go on where it stopped"
+_EXIT_FAILED = 1
+_EXIT_INVALID = 2
+_EXIT_OUTAGE = 75  # EX_TEMPFAIL of sysexits.h
+_EXIT_INTERRUPTED = 130
+_EXIT_TERMINATED = 143
+_RESUME_HINT = "Run the same command again to go on where it stopped"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a job; the command's exit code. A user's mistake is told without a traceback."""
+    """Run the job that the command line names and return the exit code.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+    """
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
     except Invalid as error:
         print(f"dkmeans: {error}", file=sys.stderr)  # noqa: T201
-        return _INVALID
-    with told(arguments.log_format or TEXT):
+        return _EXIT_INVALID
+    with log_output(arguments.log_format or TEXT):
         return _run(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    """Run a job, print its result and return the exit code."""
     try:
-        with termination_heeded():
+        with raise_on_sigterm():
             result = _JOBS[arguments.job](arguments)
         print_result(result, as_json=bool(arguments.json))
     except Invalid as error:
-        return say(str(error), _INVALID)
+        return log_exit(str(error), _EXIT_INVALID)
     except Conflict as error:
-        return say(str(error), _FAILED)
-    except Terminated:
-        return say(f"terminated. {_GOES_ON}", _TERMINATED)
+        return log_exit(str(error), _EXIT_FAILED)
+    except Terminated:  # before KeyboardInterrupt, its base class
+        return log_exit(f"terminated. {_RESUME_HINT}", _EXIT_TERMINATED)
     except KeyboardInterrupt:
-        return say(f"interrupted. {_GOES_ON}", _INTERRUPTED)
-    except BrokenPipeError:  # whoever read the output has seen enough
+        return log_exit(f"interrupted. {_RESUME_HINT}", _EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of standard output has closed the pipe, as `head` does. That is no failure.
+        # Python flushes standard output at its end, which must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if is_outage(error):
-            return say(f"{first_line(error)}. {_GOES_ON}", _TRY_AGAIN)
-        ended = {"event": "exit", "exit_code": _FAILED}
-        logging.getLogger("dkmeans_jobs").exception("dkmeans: failed", extra=ended)
-        return _FAILED
+            return log_exit(f"{first_line(error)}. {_RESUME_HINT}", _EXIT_OUTAGE)
+        fields = {"event": "exit", "exit_code": _EXIT_FAILED}
+        logging.getLogger("dkmeans_jobs").exception("dkmeans: failed", extra=fields)
+        return _EXIT_FAILED
     return 0
 
 

@@ -1,4 +1,9 @@
-"""Where a job runs: the threads of this process, a cluster of its own, or one that is there."""
+"""Dask clients for jobs: none for threads, one of a new local cluster, or one of a running cluster.
+
+Each job that computes opens its client with `open_client` and passes the client to the library.
+`--cluster` selects the kind. A local cluster lives as long as the job. Dask's cluster classes are
+imported late, because the import takes half a second and most commands do not need it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import dask.utils
-from dkmeans_jobs.signals import termination_deferred
+from dkmeans_jobs.signals import defer_sigterm
 
 from dkmeans import Invalid, Outage
 from dkmeans.backends import select
@@ -22,44 +27,46 @@ _THREADS_PER_GPU = 2
 
 @contextmanager
 def open_client(arguments: argparse.Namespace) -> Iterator[Any]:
-    """A client of the cluster that the arguments name; None for threads.
+    """Open the client of the cluster that the arguments name, and close it after the block.
+
+    Yields:
+        A `distributed.Client`; None if the job runs in threads of this process.
 
     Raises:
         Invalid: the arguments do not go together.
         Outage: no scheduler answers at the address.
     """
-    where = arguments.cluster or "threads"
-    _check_sizes(arguments, where)
-    if where == "threads":
+    kind = arguments.cluster or "threads"
+    _check_sizes(arguments, kind)
+    if kind == "threads":
         yield None
-    elif where in ("local", "local-cuda"):
-        with _local(arguments, gpus=where == "local-cuda") as client:
+    elif kind in ("local", "local-cuda"):
+        with _local_client(arguments, gpus=kind == "local-cuda") as client:
             yield client
-    elif "://" in where:
-        with _remote(where) as client:
+    elif "://" in kind:
+        with _remote_client(kind) as client:
             yield client
     else:
         raise Invalid(
-            f"--cluster must be threads, local, local-cuda or tcp://host:port, got {where!r}"
+            f"--cluster must be threads, local, local-cuda or tcp://host:port, got {kind!r}"
         )
 
 
-def _check_sizes(arguments: argparse.Namespace, where: str) -> None:
+def _check_sizes(arguments: argparse.Namespace, kind: str) -> None:
+    """Refuse sizes of a cluster that this job does not create."""
     sizes = {
         "--workers": arguments.workers,
         "--threads-per-worker": arguments.threads_per_worker,
         "--memory-limit": arguments.memory_limit,
     }
     given = [name for name, value in sizes.items() if value is not None]
-    if given and where not in ("local", "local-cuda"):
+    if given and kind not in ("local", "local-cuda"):
         names = ", ".join(given)
-        raise Invalid(
-            f"{names} must come with --cluster local or local-cuda, got --cluster {where}"
-        )
+        raise Invalid(f"{names} must come with --cluster local or local-cuda, got --cluster {kind}")
 
 
-def _gpu_cluster() -> Any:
-    """The kind of cluster that has a worker process for each GPU.
+def _cuda_cluster_class() -> Any:
+    """Return the class of clusters that have one worker process for each GPU.
 
     Raises:
         Invalid: dask-cuda is not installed, or there is no GPU.
@@ -79,8 +86,9 @@ def _gpu_cluster() -> Any:
 
 
 @contextmanager
-def _remote(address: str) -> Iterator[Any]:
-    from distributed import Client  # noqa: PLC0415 half a second, for those who use it
+def _remote_client(address: str) -> Iterator[Any]:
+    """Connect to the scheduler at an address."""
+    from distributed import Client  # noqa: PLC0415 slow to import
 
     try:
         client = Client(address, timeout=_CONNECT_SECONDS)
@@ -88,50 +96,57 @@ def _remote(address: str) -> Iterator[Any]:
         raise Invalid(f"--cluster must be a scheduler's address: {error}") from error
     except OSError as error:
         raise Outage(f"--cluster must be a scheduler that answers: {error}") from error
+    # When the scheduler is lost, the job logs one line of its own; Dask's would be pages.
     for name in ("distributed.batched", "distributed.client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # told in our own words, and shorter
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with client:
         yield client
 
 
 @contextmanager
-def _local(arguments: argparse.Namespace, *, gpus: bool) -> Iterator[Any]:
-    from distributed import Client, LocalCluster  # noqa: PLC0415
+def _local_client(arguments: argparse.Namespace, *, gpus: bool) -> Iterator[Any]:
+    """Start worker processes on this machine and connect to them."""
+    from distributed import Client, LocalCluster  # noqa: PLC0415 slow to import
 
-    sizes = _sizes(arguments)
+    sizes = _cluster_sizes(arguments)
     if gpus:
-        kind = _gpu_cluster()
-        # While one thread's rows are computed, another's are copied.
+        cluster_class = _cuda_cluster_class()
+        # While the GPU computes with the rows of one thread, the other thread copies its rows.
         sizes.setdefault("threads_per_worker", _THREADS_PER_GPU)
     else:
-        kind = LocalCluster
-    with termination_deferred() as heed:
-        cluster = _started(kind, sizes)
-    # What restarts a worker, its memory limit above all, must be seen.
+        cluster_class = LocalCluster
+    # A SIGTERM between two starts of processes would leave the first ones running for ever.
+    with defer_sigterm() as raise_if_received:
+        cluster = _start_cluster(cluster_class, sizes)
+    # Dask warns when it restarts a worker, for example above its memory limit. Users must see that.
     logging.getLogger("distributed.nanny").setLevel(logging.WARNING)
     with cluster, Client(cluster) as client:
-        heed()
+        raise_if_received()
         yield client
 
 
-def _started(kind: Any, sizes: dict[str, Any]) -> Any:
-    # Ctrl-C is sent to every process of a terminal's job: the workers leave it to the driver, which
-    # saves what it has and then closes them.
+def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
+    # A terminal sends Ctrl-C to every process of the job. Worker processes inherit that they ignore
+    # it. The driver saves a checkpoint, which needs the workers, and closes them afterwards.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return kind(
+        return cluster_class(
             **sizes,
             dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,  # workers that are closed complain of it, with traces
+            silence_logs=logging.CRITICAL,  # workers log tracebacks when they are closed
         )
-    except RuntimeError as error:  # one was killed before it had begun
+    except RuntimeError as error:  # a worker process died while it started
         raise Outage(f"worker processes must start: {first_line(error)}") from error
     finally:
         signal.signal(signal.SIGINT, previous)
 
 
-def _sizes(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The sizes of a cluster that are given, by the names that clusters know."""
+def _cluster_sizes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the sizes of a new cluster that were given, by the names of Dask's keywords.
+
+    Raises:
+        Invalid: a size is not positive or cannot be parsed.
+    """
     for name in ("workers", "threads_per_worker"):
         value = getattr(arguments, name)
         if value is not None and value < 1:

@@ -1,4 +1,9 @@
-"""The command line: what each job is asked, from flags and from a TOML file."""
+"""The command line of every job: flags, and the same settings from a TOML file.
+
+`__main__` and the demo call `parse`. A flag that the file may set has the default None, which means
+"not given": an entry of the file counts only if the command line does not give that flag. The jobs
+know the real defaults.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +21,9 @@ from dkmeans.config import BACKENDS, CACHES
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.initialization import NAMES
 
-# Flags on the line that overrule an entry of another name, because the two exclude each other.
-_RIVALS = {
+# For each setting of a TOML file, the flags that overrule it although they have another name: the
+# two exclude each other, and the command line has priority over the file.
+_OVERRULING_FLAGS = {
     "full_batch": ("batch_rows",),
     "batch_rows": ("full_batch",),
     "steps_per_iteration": ("full_batch",),
@@ -29,12 +35,13 @@ _RIVALS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command."""
+    """Return the parser of the whole command, with one sub-parser for each job."""
     parser = argparse.ArgumentParser(
         prog="dkmeans",
         description="k-means for data that does not fit on one machine, on Dask.",
-        epilog="Exit codes: 0 done, 2 bad arguments or input, 75 try again (storage or the cluster "
-        "is gone), 130 interrupted, 143 terminated (both after a checkpoint), 1 anything else.",
+        epilog="Exit codes: 0 done, 2 bad arguments or input, 75 storage or cluster does not "
+        "answer (try again), 130 interrupted, 143 terminated (both after a checkpoint), 1 any "
+        "other error.",
     )
     parser.add_argument("--version", action="version", version=f"dkmeans {__version__}")
     jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True)
@@ -49,11 +56,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of a job: flags, then what its TOML file adds to them.
+    """Return the arguments of a job, from the flags and from the TOML file of `--config`.
+
+    The entries of the file become flags in front of those of the command line. So argparse checks
+    both in the same way, and of two equal flags the one of the command line counts.
+
+    Args:
+        argv: Arguments without the program's name; the first is the name of the job.
 
     Raises:
         Invalid: the file cannot be read, or has a key that the job does not know.
-        SystemExit: with 2, after saying what is wrong with the flags.
+        SystemExit: the flags are wrong; with code 2, after printing the error.
     """
     parser = build_parser()
     arguments = parser.parse_args(argv)
@@ -63,6 +76,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         arguments = parser.parse_args([argv[0], *flags, *argv[1:]])
     if "input" in vars(arguments) and arguments.input is None:
         parser.error(f"{arguments.job}: INPUT is missing")
+    # Not `required=True`: the first parse must accept a command line whose file has these settings.
     for name in getattr(arguments, "needs", ()):
         if getattr(arguments, name) is None:
             parser.error(f"{arguments.job}: --{name.replace('_', '-')} is missing")
@@ -73,99 +87,111 @@ def _add_train(jobs: Any) -> None:
     train = _add_job(
         jobs,
         "train",
-        "find clusters; run again to resume",
-        "Train a model, or go on with the one in --model-dir. Without --full-batch or "
-        "--batch-rows: full batch, until the loss changes by less than 1e-4 of 1 + the loss, at "
-        "most 300 steps. With --batch-rows and no other end: once over the data.",
+        "train a model; run again to resume",
+        "Train a model, or continue training the model in --model-dir. By default each step takes "
+        "all rows, and training stops when the loss changes by less than 1e-4 of 1 + the loss, or "
+        "after 300 steps. With --batch-rows and no other limit, training stops after one epoch.",
     )
     _add_input(train)
     model = train.add_argument_group("the model")
-    model.add_argument("--num-clusters", type=int, metavar="K", help="how many clusters")
-    _add_model_dir(model, "where the model is kept")
-    model.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="the distance")
-    model.add_argument("--init", choices=NAMES, help="how the first centers are found")
+    model.add_argument("--num-clusters", type=int, metavar="K", help="number of clusters")
+    _add_model_dir(model, "directory of the model")
+    model.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="distance metric")
+    model.add_argument(
+        "--init", type=_init_name, choices=NAMES, help="method that finds the first centers"
+    )
     model.add_argument(
         "--oversampling",
         type=float,
         metavar="L",
-        help="candidates that a round of k-means|| draws, as a multiple of K (default 1)",
+        help="candidates drawn in each round of k-means||, as a multiple of K (default 1)",
     )
     model.add_argument(
         "--initialization-rounds",
         type=int,
         metavar="R",
-        help="rounds of k-means|| (default 3): each goes over the rows, and so does their end",
+        help="rounds of k-means|| (default 3); each takes one epoch, and one more epoch follows",
     )
     model.add_argument(
         "--initialization-rows",
         type=int,
         metavar="N",
-        help="look at so many rows only, drawn at random (k-means|| and afk-mc2)",
+        help="run k-means|| on N rows drawn at random (default: all rows)",
     )
-    model.add_argument("--seed", type=int, metavar="S", help="of the random draws")
+    model.add_argument("--seed", type=int, metavar="S", help="seed of the random generator")
     model.add_argument(
         "--num-restarts",
         type=int,
         metavar="R",
-        help="starts trained over the same reads, the best of which is kept; default 1",
+        help="number of starts, trained together; the best is the model (default 1)",
     )
     model.add_argument(
         "--empty-clusters",
         choices=tuple(map(str, EmptyClusters)),
-        help="what becomes of a center that wins no row: it stays (keep, the default), it moves to "
-        "the farthest row, or the job ends with an error",
+        help="treatment of a center without rows: leave it where it is (keep, the default), move "
+        "it to the farthest row (relocate), or end the job with an error (error)",
     )
     steps = train.add_argument_group("the steps")
     steps.add_argument(
-        "--full-batch", action="store_true", default=None, help="each step takes all rows"
+        "--full-batch", action="store_true", default=None, help="take all rows in each step"
     )
     steps.add_argument(
-        "--batch-rows", type=int, metavar="R", help="each step takes this many rows, in order"
+        "--batch-rows", type=int, metavar="R", help="take R rows in each step, in order"
     )
     steps.add_argument(
         "--steps-per-iteration",
         type=int,
         metavar="N",
-        help="steps between two updates of the centers (with --batch-rows; default 1)",
+        help="update the centers every N steps (with --batch-rows; default 1)",
     )
-    steps.add_argument("--steps", type=int, metavar="N", help="take so many steps more")
+    steps.add_argument("--steps", type=int, metavar="N", help="take N further steps")
     steps.add_argument(
-        "--max-steps", type=int, metavar="N", help="stop at this step, counted over all runs"
+        "--max-steps", type=int, metavar="N", help="stop at step N, counted over all runs"
     )
     steps.add_argument(
         "--relative-tolerance",
         type=float,
         metavar="T",
-        help="stop when the loss changes by less than this part of 1 + the loss",
+        help="stop when the loss changes by less than T times 1 + the loss",
     )
     saving = train.add_argument_group("the checkpoints").add_mutually_exclusive_group()
     saving.add_argument(
-        "--save-checkpoints-secs", type=float, metavar="S", help="seconds between two (default 600)"
+        "--save-checkpoints-secs",
+        type=float,
+        metavar="S",
+        help="save every S seconds (default 600)",
     )
     saving.add_argument(
-        "--save-checkpoints-steps", type=int, metavar="N", help="steps between two, instead"
+        "--save-checkpoints-steps", type=int, metavar="N", help="save every N steps instead"
     )
     train.add_argument(
         "--metrics-file",
         metavar="FILE",
-        help="where to keep numbers for Prometheus' node exporter (a .prom file)",
+        help="file ending in .prom to write metrics to, for Prometheus' node exporter",
     )
     _add_cluster(train)
     _add_cache(train)
     train.set_defaults(needs=("num_clusters", "model_dir"))
 
 
+def _init_name(name: str) -> str:
+    """Return the name of a method for the first centers; refuse a method that was removed."""
+    if name == "afk-mc2":
+        raise argparse.ArgumentTypeError("'afk-mc2' was removed; use --init k-means|| instead")
+    return name
+
+
 def _add_plan(jobs: Any) -> None:
     plan = _add_job(
         jobs,
         "plan",
-        "what training on some rows would take",
-        "Print what training would ask of the machines, and about how long an iteration would "
-        "take, from a few chunks that are gone over. Nothing is written.",
+        "estimate what training would need",
+        "Print the memory that training would need and about how long an iteration would take, "
+        "measured on a few chunks. Nothing is written.",
     )
     _add_input(plan)
-    plan.add_argument("--num-clusters", type=int, metavar="K", help="how many clusters")
-    plan.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="the distance")
+    plan.add_argument("--num-clusters", type=int, metavar="K", help="number of clusters")
+    plan.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="distance metric")
     _add_cluster(plan)
     _add_cache(plan)
     plan.set_defaults(needs=("num_clusters",))
@@ -175,11 +201,11 @@ def _add_evaluate(jobs: Any) -> None:
     evaluate = _add_job(
         jobs,
         "evaluate",
-        "how well a model fits some rows",
-        "Print the loss of the latest checkpoint over some rows.",
+        "compute the loss of a model",
+        "Print the loss of the latest checkpoint over the rows of INPUT.",
     )
     _add_input(evaluate)
-    _add_model_dir(evaluate, "where the model is kept")
+    _add_model_dir(evaluate, "directory of the model")
     _add_cluster(evaluate)
     evaluate.set_defaults(needs=("model_dir",))
 
@@ -188,11 +214,12 @@ def _add_predict(jobs: Any) -> None:
     predict = _add_job(
         jobs,
         "predict",
-        "write the cluster of each row",
-        "Write the cluster of each row to storage, from the workers, in the order of the rows.",
+        "write the cluster index of each row",
+        "Write the cluster index of each row to storage, in the order of the rows. The workers "
+        "write in parallel. Run again to resume.",
     )
     _add_input(predict)
-    _add_model_dir(predict, "where the model is kept")
+    _add_model_dir(predict, "directory of the model")
     predict.add_argument(
         "--output", metavar="OUT", help="path or URL ending in .zarr or .parquet to write to"
     )
@@ -200,7 +227,7 @@ def _add_predict(jobs: Any) -> None:
         "--transform",
         action="store_true",
         default=None,
-        help="write the distances to all centers too",
+        help="also write the distances to all centers",
     )
     _add_cluster(predict)
     predict.set_defaults(needs=("model_dir", "output"))
@@ -211,14 +238,15 @@ def _add_export(jobs: Any) -> None:
         jobs,
         "export",
         "write a model for TensorFlow, ONNX or scikit-learn",
-        "Write the centers of a checkpoint as a model that others run: a SavedModel of TensorFlow "
-        "(a new directory below OUT), an ONNX file, or scikit-learn's KMeans in a joblib file.",
+        "Write the centers of a checkpoint as a model for another library: a SavedModel of "
+        "TensorFlow (in a new directory below OUT), an ONNX file, or a KMeans of scikit-learn in a "
+        "joblib file.",
     )
-    _add_model_dir(export, "where the model is kept")
+    _add_model_dir(export, "directory of the model")
     export.add_argument("--output", metavar="OUT", help="path or URL to write to")
-    export.add_argument("--format", choices=FORMATS, help="what to write")
+    export.add_argument("--format", choices=FORMATS, help="format to write")
     export.add_argument(
-        "--checkpoint", metavar="DIR", help="the checkpoint to export (default: the latest)"
+        "--checkpoint", metavar="DIR", help="checkpoint to export (default: the latest)"
     )
     export.set_defaults(needs=("model_dir", "output", "format"))
 
@@ -227,13 +255,13 @@ def _add_info(jobs: Any) -> None:
     info = _add_job(
         jobs,
         "info",
-        "what is in a model, or what this machine computes with",
-        "Print what is in a model's directory, or with --backends what this machine computes with.",
+        "describe a model, or the backends of this machine",
+        "Print a description of a model, or with --backends of the backends on this machine.",
     )
-    what = info.add_mutually_exclusive_group(required=True)
-    what.add_argument("model_dir", nargs="?", metavar="DIR", help="where the model is kept")
-    what.add_argument(
-        "--backends", action="store_true", help="the backends, and why each can be used or not"
+    subject = info.add_mutually_exclusive_group(required=True)
+    subject.add_argument("model_dir", nargs="?", metavar="DIR", help="directory of the model")
+    subject.add_argument(
+        "--backends", action="store_true", help="describe each backend, or why it cannot be used"
     )
 
 
@@ -243,24 +271,26 @@ def _add_demo(jobs: Any) -> None:
         "demo",
         "cluster real flights, from start to end",
         "Cluster the 336,776 flights that left New York City in 2013: prepare them, train on a "
-        "local cluster, evaluate, predict, and say what the clusters are.",
+        "local cluster, evaluate, predict, and describe the clusters.",
     )
     demo.add_argument(
-        "--directory", default="demo", metavar="DIR", help="where to put it all (default: demo)"
+        "--directory", default="demo", metavar="DIR", help="directory for all files (default: demo)"
     )
 
 
 def _add_job(jobs: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
+    """Add a job with the flags that every job has, and return its parser."""
     job: argparse.ArgumentParser = jobs.add_parser(name, help=summary, description=description)
     job.add_argument("--json", action="store_true", default=None, help="print one JSON object")
     job.add_argument(
         "--log-format",
         choices=LOG_FORMATS,
-        help="how progress and messages are written: for people (the default), or a JSON object a "
-        "line",
+        help="format of the log: text (the default), or json with one object a line",
     )
     if name not in ("info", "demo"):
-        job.add_argument("--config", metavar="FILE", help="TOML file of flags; given ones win")
+        job.add_argument(
+            "--config", metavar="FILE", help="TOML file of flags; the command line has priority"
+        )
     return job
 
 
@@ -270,9 +300,9 @@ def _add_input(job: argparse.ArgumentParser) -> None:
         nargs="?",
         metavar="INPUT",
         help="path or URL of a .zarr array (store or store::array), an .npy file, or a .parquet "
-        "file or folder",
+        "file or directory",
     )
-    job.add_argument("--columns", metavar="A,B,C", help="the columns of a Parquet input to use")
+    job.add_argument("--columns", metavar="A,B,C", help="columns of a Parquet input to use")
 
 
 def _add_model_dir(job: Any, text: str) -> None:
@@ -284,19 +314,23 @@ def _add_cluster(job: argparse.ArgumentParser) -> None:
     cluster.add_argument(
         "--cluster",
         metavar="WHERE",
-        help="threads (of this process; the default), local (worker processes), local-cuda (one "
-        "for each GPU), or the tcp://... of a scheduler",
+        help="threads (of this process, the default), local (worker processes on this machine), "
+        "local-cuda (one worker process for each GPU), or the address of a scheduler, tcp://...",
     )
-    cluster.add_argument("--workers", type=int, metavar="W", help="worker processes (local)")
     cluster.add_argument(
-        "--threads-per-worker", type=int, metavar="T", help="threads of each (local)"
+        "--workers", type=int, metavar="W", help="number of worker processes (local)"
     )
-    cluster.add_argument("--memory-limit", metavar="BYTES", help="memory of each, as 4GB (local)")
+    cluster.add_argument(
+        "--threads-per-worker", type=int, metavar="T", help="threads of each worker (local)"
+    )
+    cluster.add_argument(
+        "--memory-limit", metavar="BYTES", help="memory of each worker, such as 4GB (local)"
+    )
     cluster.add_argument(
         "--backend",
         choices=BACKENDS,
-        help="what computes: a GPU, compiled code, or NumPy alone; by default the first that a "
-        "worker can use",
+        help="backend that computes: GPU, compiled code, or NumPy alone (default: the first that a "
+        "worker can use)",
     )
 
 
@@ -304,13 +338,21 @@ def _add_cache(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--cache",
         choices=CACHES,
-        help="whether workers keep stored rows in memory between iterations: what fits (auto, the "
+        help="rows of storage that workers cache between iterations: as many as fit (auto, the "
         "default), none, or all (memory)",
     )
 
 
 def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
-    """The entries of a TOML file as flags, but for those that flags on the line overrule."""
+    """Return the entries of a TOML file as flags, except those that the command line overrules.
+
+    Args:
+        arguments: Arguments of the command line; None stands for a flag that was not given.
+        path: Path of the TOML file.
+
+    Raises:
+        Invalid: the file cannot be read, or has an entry that is no flag of the job.
+    """
     try:
         entries = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -324,8 +366,8 @@ def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
         if name not in known:
             allowed = ", ".join(sorted(k.replace("_", "-") for k in known))
             raise Invalid(f"{path} must have no other keys than {allowed}, got {key!r}")
-        overruled = [name, *_RIVALS.get(name, ())]
-        if value is False or any(getattr(arguments, n, None) is not None for n in overruled):
+        overruling = [name, *_OVERRULING_FLAGS.get(name, ())]
+        if value is False or any(getattr(arguments, n, None) is not None for n in overruling):
             continue
         if isinstance(value, dict):
             raise Invalid(f"{path}: {key} must be a value, got a table")

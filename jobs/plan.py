@@ -1,4 +1,8 @@
-"""`dkmeans plan`: what training on some rows would take."""
+"""`dkmeans plan`: estimate the memory and the time that training would need.
+
+`__main__` calls `run`. The estimates come from the library's preflight check and from timing a few
+chunks on the cluster. Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,14 @@ from dkmeans_jobs.client import open_client
 from dkmeans_jobs.input import open_input
 
 from dkmeans.config import AUTO
-from dkmeans.distance import Distance
+from dkmeans.distance import Computation, Distance
 from dkmeans.errors import check_integer
 from dkmeans.executors import open_executor
 from dkmeans.preflight import examine, readable, seconds_per_iteration
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Examine the input and the cluster, and go over a few chunks.
+    """Examine the input and the cluster, time a few chunks, and return the estimates.
 
     Raises:
         Invalid: the arguments or the input cannot be used.
@@ -26,22 +30,25 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     cache = arguments.cache or AUTO
     with open_client(arguments) as client, open_executor(client) as executor:
         batch = next(dataset.batches())
-        found = examine(batch, dataset.rows, executor, cache)
+        preflight = examine(batch, dataset.rows, executor, cache)
         distance = Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN)
+        computation = Computation(distance, arguments.backend)
         first, later = seconds_per_iteration(
-            found, batch, arguments.num_clusters, distance, executor, arguments.backend
+            preflight, batch, arguments.num_clusters, computation, executor
         )
     return {
-        "rows": found.rows,
-        "columns": found.columns,
-        "dtype": found.dtype,
-        "size": readable(found.bytes or 0),
-        "chunks": found.chunks,
-        "largest_chunk": readable(found.chunk_bytes),
-        "workers": str(found.memory),
-        "memory_of_a_worker": readable(found.memory.limit),
-        "kept_in_memory": f"{found.kept:.0%}" if found.is_stored else "the rows are there already",
+        "rows": preflight.rows,
+        "columns": preflight.columns,
+        "dtype": preflight.dtype,
+        "size": readable(preflight.bytes or 0),
+        "chunks": preflight.chunks,
+        "largest_chunk": readable(preflight.chunk_bytes),
+        "workers": str(preflight.memory),
+        "memory_of_a_worker": readable(preflight.memory.limit),
+        "kept_in_memory": (
+            f"{preflight.cached_share:.0%}" if preflight.is_stored else "the rows are there already"
+        ),
         "seconds_of_the_first_iteration": round(first, 3),
         "seconds_of_a_later_one": round(later, 3),
-        "remarks": list(found.remarks),
+        "remarks": list(preflight.remarks),
     }

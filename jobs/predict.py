@@ -1,4 +1,8 @@
-"""`dkmeans predict`: write the cluster of each row to storage."""
+"""`dkmeans predict`: write the cluster index of each row to storage.
+
+`__main__` calls `run`. The workers write the predictions. A job that was interrupted continues:
+predictions that are already written are not written again.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from dkmeans import RunConfig
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Predict with the latest checkpoint, and write from the workers what is not written yet.
+    """Write the predictions of the latest checkpoint that are not yet written.
 
     Raises:
         Invalid: the arguments or the input cannot be used, or there is no model.

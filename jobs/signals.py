@@ -1,4 +1,9 @@
-"""Signals that end a job: SIGTERM is heeded as Ctrl-C is, with an exit code of its own."""
+"""Handling of SIGTERM, which ends a job as Ctrl-C does, but with its own exit code.
+
+`__main__` runs every job under `raise_on_sigterm`. `client` starts worker processes under
+`defer_sigterm`. `Terminated` is a `KeyboardInterrupt`, so training saves a checkpoint before it
+passes the exception on.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +15,20 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """The job was told to end: a pod that is evicted, a machine that is taken back."""
+    """SIGTERM was received: a pod is evicted, or a machine is taken back."""
 
 
 @contextmanager
-def termination_heeded() -> Iterator[None]:
-    """Have SIGTERM raise `Terminated` in the main thread, once: what it interrupts is saved then.
+def raise_on_sigterm() -> Iterator[None]:
+    """Raise `Terminated` in the main thread at the first SIGTERM while the block runs.
 
-    Another one that comes meanwhile is ignored; what does not heed the first is killed in the end.
+    Later SIGTERMs are ignored, so that the last checkpoint can be saved. A job that takes too long
+    for that is killed by the system with SIGKILL.
     """
-    if threading.current_thread() is not threading.main_thread():  # which cannot set signals
+    if threading.current_thread() is not threading.main_thread():  # Python allows no handler here
         yield
         return
-    previous = signal.signal(signal.SIGTERM, _raise)
+    previous = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         yield
     finally:
@@ -30,28 +36,29 @@ def termination_heeded() -> Iterator[None]:
 
 
 @contextmanager
-def termination_deferred() -> Iterator[Callable[[], None]]:
-    """Have SIGTERM wait while the block begins what must not be begun by half.
+def defer_sigterm() -> Iterator[Callable[[], None]]:
+    """Hold back SIGTERM while the block runs, for work that must not stop half way.
 
     Yields:
-        What raises `Terminated`, where that has been asked for meanwhile.
+        A function that raises `Terminated` if a SIGTERM was held back.
     """
-    came: list[int] = []
+    received: list[int] = []
 
-    def heed() -> None:
-        if came:
-            _raise(signal.SIGTERM, None)
+    def raise_if_received() -> None:
+        if received:
+            _raise_terminated(signal.SIGTERM, None)
 
     if threading.current_thread() is not threading.main_thread():
-        yield heed
+        yield raise_if_received
         return
-    previous = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:
-        yield heed
+        yield raise_if_received
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    """Ignore further SIGTERMs and raise `Terminated`. The signature is that of a handler."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated

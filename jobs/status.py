@@ -1,4 +1,9 @@
-"""What a running job notes beside the model's checkpoints: how it stands, and how it came there."""
+"""Status and history of training, in two files beside the checkpoints of a model.
+
+`train` writes the files with `recorded`, and `info` reads them. `status.json` holds the state of
+the last job. `history.json` holds the numbers of every iteration. Both are for information only: a
+failure to write them never stops training.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +19,29 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dkmeans import Invalid, Outage, storage
-from dkmeans.report import Progress
+from dkmeans.report import progress_of
 
-_STATUS, _HISTORY = "status.json", "history.json"
-_SECONDS_BETWEEN_NOTES = 10.0
-# Who has noted nothing for so long has been killed, or has lost its storage.
+_STATUS_FILE, _HISTORY_FILE = "status.json", "history.json"
+_WRITE_INTERVAL_SECONDS = 10.0
+# A job that has written no status for this long was killed, or cannot reach its storage.
 _SILENT_SECONDS = 90.0
-# Of a history that is longer, every other iteration is forgotten.
-_MOST_ITERATIONS = 10_000
+# From a history longer than this, every second iteration is removed.
+_MAX_ITERATIONS = 10_000
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a job stands.
+    """State of a job. The attributes are the keys of `status.json`.
 
     Attributes:
-        state: "running", "done", or the name of what ended it.
-        host: The machine of the driver.
-        process: The driver's number there.
-        began: When it began, ISO 8601.
-        noted: When this was noted.
-        progress: The numbers of its last iteration.
+        state: "running", "done", or the name of the exception that ended the job.
+        host: Name of the machine of the driver.
+        process: Process number of the driver on that machine.
+        began: Time at which the job began, ISO 8601.
+        noted: Time at which this status was written, ISO 8601.
+        progress: Numbers of the last iteration, by name; None before the first.
     """
 
     state: str
@@ -47,57 +52,69 @@ class Status:
     progress: dict[str, Any] | None = None
 
 
-class _Recorder(logging.Handler):
-    """Notes the progress of a fit, now and then, from a thread of its own."""
+class _StatusHandler(logging.Handler):
+    """Handler that collects the progress of a fit and writes it at intervals.
+
+    A thread writes, so that slow storage does not slow the fit. The thread starts with the first
+    iteration: before it, the model directory may not exist. Only the thread that trains changes
+    `_iterations` and `_status`. The writing thread reads them without a lock, so the two files may
+    be from different iterations.
+    """
 
     def __init__(self, model_dir: str, step: int) -> None:
         super().__init__()
         self._model_dir = model_dir
-        self._iterations = [each for each in history(model_dir) if each["step"] <= step]
+        # Training continues from `step`. The iterations after it were lost with their run.
+        self._iterations = [each for each in read_history(model_dir) if each["step"] <= step]
         self._status = Status("running", socket.gethostname(), os.getpid(), _now(), _now())
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._note_now_and_then, daemon=True)
+        self._thread = threading.Thread(target=self._write_at_intervals, daemon=True)
 
     def emit(self, record: logging.LogRecord) -> None:
-        progress = getattr(record, "progress", None)
-        if isinstance(progress, Progress):
+        progress = progress_of(record)
+        if progress is not None:
             numbers = progress.numbers()
             self._iterations.append({"time": _now(), **numbers})
             self._status = replace(self._status, progress=numbers)
-            if len(self._iterations) > _MOST_ITERATIONS:
+            if len(self._iterations) > _MAX_ITERATIONS:
                 self._iterations = self._iterations[::2]
             if not self._thread.is_alive() and not self._ended.is_set():
-                self._thread.start()  # not before there is a model
+                self._thread.start()
 
     def end(self, state: str) -> None:
-        """Note how it ended, if it has come so far as to begin."""
+        """Stop the thread and write the last state, unless there was no iteration."""
         self._ended.set()
         if self._status.progress is None:
             return
         self._thread.join()
         self._status = replace(self._status, state=state)
-        self._note()
+        self._write()
 
-    def _note_now_and_then(self) -> None:
-        self._note()
-        while not self._ended.wait(_SECONDS_BETWEEN_NOTES):
-            self._note()
+    def _write_at_intervals(self) -> None:
+        self._write()
+        while not self._ended.wait(_WRITE_INTERVAL_SECONDS):
+            self._write()
 
-    def _note(self) -> None:
+    def _write(self) -> None:
         status = asdict(replace(self._status, noted=_now()))
-        for name, value in ((_STATUS, status), (_HISTORY, list(self._iterations))):
+        for name, value in ((_STATUS_FILE, status), (_HISTORY_FILE, list(self._iterations))):
             try:
                 storage.write(storage.join(self._model_dir, name), json.dumps(value).encode())
-            except (Outage, OSError, Invalid) as error:  # the fit itself must not suffer
-                logger.debug("%s cannot be noted: %s", name, error)
+            except (Outage, OSError, Invalid) as error:
+                logger.debug("%s cannot be written: %s", name, error)
 
 
 @contextmanager
-def noted(model_dir: str, step: int) -> Iterator[None]:
-    """Note how training goes, from this step on, while the block runs, and how it ends."""
-    recorder = _Recorder(model_dir, step)
+def recorded(model_dir: str, step: int) -> Iterator[None]:
+    """Record the status and the history of training while the block runs, and how it ended.
+
+    Args:
+        model_dir: Directory of the model.
+        step: Step of the checkpoint that training continues from; 0 for a new model.
+    """
+    handler = _StatusHandler(model_dir, step)
     library = logging.getLogger("dkmeans")
-    library.addHandler(recorder)
+    library.addHandler(handler)
     state = "done"
     try:
         yield
@@ -105,31 +122,31 @@ def noted(model_dir: str, step: int) -> Iterator[None]:
         state = type(error).__name__
         raise
     finally:
-        library.removeHandler(recorder)
-        recorder.end(state)
+        library.removeHandler(handler)
+        handler.end(state)
 
 
-def told(status: Status) -> str:
-    """A status for people."""
-    since = datetime.now(UTC) - datetime.fromisoformat(status.noted)
-    ago = f"{since.total_seconds():,.0f} s ago"
+def describe(status: Status) -> str:
+    """Return a status as text for people."""
+    age = datetime.now(UTC) - datetime.fromisoformat(status.noted)
+    ago = f"{age.total_seconds():,.0f} s ago"
     if status.state != "running":
         return f"{status.state}, {ago}"
-    where = f"on {status.host} (process {status.process})"
-    if since.total_seconds() > _SILENT_SECONDS:
-        return f"was running {where}, and has noted nothing since {ago}"
-    return f"running {where}, noted {ago}"
+    driver = f"on {status.host} (process {status.process})"
+    if age.total_seconds() > _SILENT_SECONDS:
+        return f"was running {driver}, and has noted nothing since {ago}"
+    return f"running {driver}, noted {ago}"
 
 
-def status(model_dir: str) -> Status | None:
-    """How the last job on a model stands; None where none has noted it."""
-    found = storage.read(storage.join(model_dir, _STATUS))
+def read_status(model_dir: str) -> Status | None:
+    """Return the status of the last job on a model; None if no job has written one."""
+    found = storage.read(storage.join(model_dir, _STATUS_FILE))
     return None if found is None else Status(**json.loads(found.data))
 
 
-def history(model_dir: str) -> list[dict[str, Any]]:
-    """The iterations that jobs have noted, each with its numbers by name."""
-    found = storage.read(storage.join(model_dir, _HISTORY))
+def read_history(model_dir: str) -> list[dict[str, Any]]:
+    """Return the recorded iterations of a model, each as its numbers by name."""
+    found = storage.read(storage.join(model_dir, _HISTORY_FILE))
     iterations: list[dict[str, Any]] = json.loads(found.data) if found else []
     return iterations
 

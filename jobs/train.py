@@ -1,4 +1,9 @@
-"""`dkmeans train`: find clusters, or go on finding them."""
+"""`dkmeans train`: train a model, or continue training the one in the model directory.
+
+`__main__` calls `run`. The same command can always be run again: it continues from the latest
+checkpoint, or does nothing if training is complete. Without limits on the command line a full-batch
+run ends at a small change of the loss, and a mini-batch run after one epoch.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,8 @@ from typing import Any
 
 from dkmeans_jobs.client import open_client
 from dkmeans_jobs.input import open_input
-from dkmeans_jobs.model_dir import about_starts, remember_input, remembered_input
-from dkmeans_jobs.status import noted
+from dkmeans_jobs.model_dir import load_input, save_input, summarize_starts
+from dkmeans_jobs.status import recorded
 
 from dkmeans import Dataset, Invalid, KMeans, RunConfig, checkpoints
 from dkmeans.checkpoints import Checkpoint
@@ -24,8 +29,14 @@ _MAX_STEPS = 300
 
 
 @dataclass(frozen=True)
-class Ends:
-    """When a run ends."""
+class StopConditions:
+    """Conditions that end a run; the first one that is met ends it.
+
+    Attributes:
+        steps: Number of further steps; None for no such limit.
+        max_steps: Step of the model at which to stop, counted over all runs; None for no limit.
+        relative_tolerance: Relative change of the loss below which to stop; None never stops.
+    """
 
     steps: int | None
     max_steps: int | None
@@ -33,44 +44,44 @@ class Ends:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train, and tell where that led.
+    """Train until a stop condition is met and return a summary of the model.
 
     Raises:
         Invalid: the arguments or the input cannot be used.
-        KeyboardInterrupt: after a checkpoint.
+        KeyboardInterrupt: after a checkpoint was saved.
     """
     began = time.monotonic()
     _check(arguments)
     dataset = open_input(arguments.input, arguments.columns)
     rows = dataset.rows or 0
-    ends = _ends(arguments, rows)
+    conditions = _stop_conditions(arguments, rows)
     hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
     about = {"input": arguments.input, "columns": arguments.columns, "rows": rows}
-    found = checkpoints.latest(arguments.model_dir)
+    checkpoint = checkpoints.latest(arguments.model_dir)
     with open_client(arguments) as client:
-        model = _model(arguments, ends, client)
-        done = _is_done(found, ends, about == remembered_input(arguments.model_dir))
-        if found is not None and done:
-            # Takes no step, and refuses to pass another model off as this one.
-            model.train(lambda: dataset, max_steps=found.state.step)
+        model = _model(arguments, conditions, client)
+        done = _is_done(checkpoint, conditions, about == load_input(arguments.model_dir))
+        if checkpoint is not None and done:
+            # This takes no step. It still refuses arguments that differ from the model's settings.
+            model.train(lambda: dataset, max_steps=checkpoint.state.step)
         else:
-            batches = _batches(dataset, rows, arguments.batch_rows, found)
-            with noted(arguments.model_dir, found.state.step if found else 0):
-                model.train(lambda: batches, hooks, ends.steps, ends.max_steps)
-            remember_input(arguments.model_dir, about)
-    found = checkpoints.latest(arguments.model_dir)
-    assert found is not None
-    state = found.state
+            batches = _batches(dataset, rows, arguments.batch_rows, checkpoint)
+            with recorded(arguments.model_dir, checkpoint.state.step if checkpoint else 0):
+                model.train(lambda: batches, hooks, conditions.steps, conditions.max_steps)
+            save_input(arguments.model_dir, about)
+    checkpoint = checkpoints.latest(arguments.model_dir)
+    assert checkpoint is not None
+    state = checkpoint.state
     return {
         "status": "already done" if done else "trained",
-        "stopped": found.stop.reason.value if found.stop else None,
+        "stopped": checkpoint.stop.reason.value if checkpoint.stop else None,
         "step": state.step,
         "loss": state.inertia,
         "rows": rows,
         "columns": dataset.width,
         "num_clusters": len(state.centers),
         "empty_clusters": state.empty_clusters,
-        **about_starts(found),
+        **summarize_starts(checkpoint),
         "seconds": round(time.monotonic() - began, 3),
         "model_dir": arguments.model_dir,
         "checkpoint": model.latest_checkpoint(),
@@ -78,6 +89,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    """Refuse arguments that exclude each other or have no meaning."""
     if arguments.full_batch and arguments.batch_rows is not None:
         raise Invalid("--full-batch and --batch-rows must not both be given")
     if arguments.batch_rows is not None and arguments.batch_rows < 1:
@@ -88,21 +100,22 @@ def _check(arguments: argparse.Namespace) -> None:
         raise Invalid("--steps and --max-steps must not both be given")
 
 
-def _ends(arguments: argparse.Namespace, rows: int) -> Ends:
-    """The ends asked for, or the default ones."""
-    asked = Ends(arguments.steps, arguments.max_steps, arguments.relative_tolerance)
-    if asked.steps is not None or asked.max_steps is not None:
-        return asked
+def _stop_conditions(arguments: argparse.Namespace, rows: int) -> StopConditions:
+    """Return the stop conditions of the arguments, or the default ones."""
+    given = StopConditions(arguments.steps, arguments.max_steps, arguments.relative_tolerance)
+    if given.steps is not None or given.max_steps is not None:
+        return given
     if arguments.batch_rows is None:
-        tolerance = asked.relative_tolerance
-        return Ends(None, _MAX_STEPS, _TOLERANCE if tolerance is None else tolerance)
-    if asked.relative_tolerance is not None:
-        return asked
-    return Ends(None, -(-rows // arguments.batch_rows), None)
+        tolerance = given.relative_tolerance
+        return StopConditions(None, _MAX_STEPS, _TOLERANCE if tolerance is None else tolerance)
+    if given.relative_tolerance is not None:
+        return given
+    return StopConditions(None, -(-rows // arguments.batch_rows), None)  # one epoch
 
 
-def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
+def _model(arguments: argparse.Namespace, conditions: StopConditions, client: Any) -> KMeans:
     names = "oversampling", "initialization_rounds", "initialization_rows"
+    # Arguments that were not given keep the estimator's own defaults.
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     return KMeans(
         arguments.num_clusters,
@@ -114,7 +127,7 @@ def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
         mini_batch_steps_per_iteration=(
             1 if arguments.steps_per_iteration is None else arguments.steps_per_iteration
         ),
-        relative_tolerance=ends.relative_tolerance,
+        relative_tolerance=conditions.relative_tolerance,
         config=RunConfig(
             client=client,
             backend=arguments.backend,
@@ -128,24 +141,37 @@ def _model(arguments: argparse.Namespace, ends: Ends, client: Any) -> KMeans:
     )
 
 
-def _is_done(found: Checkpoint | None, ends: Ends, same_input: bool) -> bool:
-    """Whether there is nothing left to do for this run."""
-    if found is None:
+def _is_done(checkpoint: Checkpoint | None, conditions: StopConditions, same_input: bool) -> bool:
+    """Return whether the model already meets the stop conditions.
+
+    Args:
+        checkpoint: Latest checkpoint of the model; None if there is none.
+        conditions: Stop conditions of this run.
+        same_input: Whether the model was last trained on the input of this run.
+    """
+    if checkpoint is None:
         return False
-    if ends.max_steps is not None and found.state.step >= ends.max_steps:
+    if conditions.max_steps is not None and checkpoint.state.step >= conditions.max_steps:
         return True
-    if found.stop is None or not same_input or ends.steps is not None:
+    # A model that converged on other rows has not converged on these. With `--steps` the user asks
+    # for further steps in any case.
+    if checkpoint.stop is None or not same_input or conditions.steps is not None:
         return False
-    if found.stop.reason is StopReason.SETTLED:
+    if checkpoint.stop.reason is StopReason.UNCHANGED:
         return True
-    before, now = found.stop.relative_tolerance, ends.relative_tolerance
+    before, now = checkpoint.stop.relative_tolerance, conditions.relative_tolerance
     fine_enough = before is not None and now is not None and before <= now
-    return found.stop.reason is StopReason.CONVERGED and fine_enough
+    return checkpoint.stop.reason is StopReason.CONVERGED and fine_enough
 
 
-def _batches(dataset: Dataset, rows: int, size: int | None, found: Checkpoint | None) -> Dataset:
-    """The batches from where the model's last run left off."""
+def _batches(
+    dataset: Dataset, rows: int, size: int | None, checkpoint: Checkpoint | None
+) -> Dataset:
+    """Return the batches for training, beginning where the model's last run stopped.
+
+    Each step takes one batch, so the step of the model tells how many batches were used.
+    """
     if size is None:
         return dataset.repeat()
-    done = found.state.step if found else 0
+    done = checkpoint.state.step if checkpoint else 0
     return dataset.batch(size).repeat().skip(done % -(-rows // size))

@@ -1,4 +1,8 @@
-"""Pods of the manifests as containers of podman, for rehearsals."""
+"""Pods of the manifests as containers of podman, for rehearsals.
+
+`Containers` starts the containers of one rehearsal on a network of their own and removes them at
+its end. The functions inspect, kill and disconnect single containers by name.
+"""
 
 import json
 import os
@@ -13,27 +17,32 @@ NETWORK = "dkmeans-rehearsal"
 
 
 def podman(*arguments):
-    """What podman says; a failure is an error."""
-    done = subprocess.run(
+    """Run a podman command and return its output; fail if podman fails."""
+    process = subprocess.run(
         ["podman", *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
 
 
 class Containers:
-    """The containers of one rehearsal: on a network of their own, where names tell them apart."""
+    """Containers of one rehearsal, on a network where they find each other by name.
+
+    Attributes:
+        secret: Variables of the secret that the pods' `envFrom` names.
+        mounts: Options of podman for the volumes of every container.
+    """
 
     def __init__(self, stack):
         self._stack = stack
-        self.secret = {}  # what the pods' secret holds
+        self.secret = {}
         self.mounts = []
         known = podman("network", "ls", "--format={{.Name}}").split()
         if NETWORK not in known:
             podman("network", "create", NETWORK)
 
     def start(self, pod: Pod, name, *options):
-        """A pod's container."""
+        """Start the container of a pod, with the limits and rights of the pod."""
         user = pod.spec["securityContext"]
         secret = self.secret if "envFrom" in pod.container else {}
         return self.run(
@@ -52,7 +61,7 @@ class Containers:
         )
 
     def run(self, name, *arguments):
-        """Any container, which is removed when the rehearsal ends."""
+        """Start a container that is removed when the rehearsal ends, and return its name."""
         remove(name)
         podman("run", "--detach", f"--name={name}", f"--network={NETWORK}", *arguments)
         self._stack.callback(remove, name)
@@ -64,18 +73,21 @@ def remove(*names):
 
 
 def address(name):
-    """A container's address on the network."""
+    """Return the IP address of a container on the network."""
     about = json.loads(podman("inspect", name))[0]
     return about["NetworkSettings"]["Networks"][NETWORK]["IPAddress"]
 
 
 def kill(name):
-    """End a container's first process as a crash does; podman's own `kill` is never restarted."""
+    """Kill the first process of a container, as a crash does.
+
+    Podman does not restart a container after its own `kill`.
+    """
     os.kill(int(podman("inspect", "--format={{.State.Pid}}", name)), signal.SIGKILL)
 
 
-def cut_off(name):
-    """Take a container off the network, without a word to those it talks to."""
+def disconnect(name):
+    """Disconnect a container from the network, without closing its connections."""
     podman("network", "disconnect", NETWORK, name)
 
 
@@ -83,19 +95,19 @@ def is_running(name):
     return podman("inspect", "--format={{.State.Running}}", name) == "true"
 
 
-def ended(name):
-    """The exit code of a container, once it has ended."""
+def exit_code_of(name):
+    """Wait until a container has ended and return its exit code."""
     return int(podman("wait", name))
 
 
-def said(name):
-    """All that a container has written so far: its result, and its log."""
-    done = subprocess.run(["podman", "logs", name], capture_output=True, text=True, check=True)
-    return done.stdout, done.stderr
+def logs_of(name):
+    """Return the standard output and the standard error of a container so far."""
+    process = subprocess.run(["podman", "logs", name], capture_output=True, text=True, check=True)
+    return process.stdout, process.stderr
 
 
 def is_healthy(name, pod: Pod):
-    """What a kubelet would find by the probes of the pod."""
+    """Return whether all probes of a pod succeed, as a kubelet would run them."""
     probes = [value for key, value in pod.container.items() if key.endswith("Probe")]
     return all(
         _answers(name, pod.ports[p["httpGet"]["port"]], p["httpGet"]["path"]) for p in probes
@@ -104,13 +116,13 @@ def is_healthy(name, pod: Pod):
 
 def _answers(name, port, path):
     url = f"http://{address(name)}:{port}{path}"
-    done = subprocess.run(["curl", "--fail", "--silent", url], capture_output=True, check=False)
-    return done.returncode == 0
+    process = subprocess.run(["curl", "--fail", "--silent", url], capture_output=True, check=False)
+    return process.returncode == 0
 
 
-def until(condition, seconds=60):
-    """Wait for what should happen soon."""
-    end = time.monotonic() + seconds
+def wait_until(condition, seconds=60):
+    """Wait until a condition holds; fail if it does not within some seconds."""
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.1)

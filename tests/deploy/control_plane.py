@@ -1,8 +1,8 @@
-"""A control plane of Kubernetes for rehearsals, and a node whose containers are podman's.
+"""A control plane of Kubernetes for rehearsals, and a node that runs its containers with podman.
 
-API server, controllers and scheduler are real; the node is the least that jobs need: it starts what
-is scheduled, restarts what has ended as the pod says, tells the pod's status, and stops what is
-deleted.
+API server, controllers and scheduler are real. The node does the least that jobs need: it starts
+the pods that are scheduled on it, restarts containers according to the pod's restart policy,
+reports the status of pods, and stops pods that are deleted.
 """
 
 import base64
@@ -13,20 +13,20 @@ import threading
 import time
 from pathlib import Path
 
-from tests.deploy.containers import NETWORK, address, podman, remove, until
-from tests.deploy.manifests import substituted
+from tests.deploy.containers import NETWORK, address, podman, remove, wait_until
+from tests.deploy.manifests import substitute
 
 PORT, TOKEN = 16443, "rehearsal"
 NODE = "node-1"
 
 
 class ControlPlane:
-    """etcd, API server, controllers and scheduler, in a folder of their own.
+    """etcd, API server, controllers and scheduler, with their data in one folder.
 
     Args:
-        stack: What ends them.
-        binaries: Where kube-apiserver, kube-controller-manager and kube-scheduler are.
-        folder: For their data and logs.
+        stack: Exit stack that ends the processes.
+        binaries: Folder of kube-apiserver, kube-controller-manager and kube-scheduler.
+        folder: Folder for data and logs.
     """
 
     def __init__(self, stack, binaries: Path, folder: Path):
@@ -47,41 +47,43 @@ class ControlPlane:
             f"--service-account-signing-key-file={key}",
             "--service-account-issuer=https://rehearsal",
             "--service-cluster-ip-range=10.98.0.0/16",
-            "--disable-admission-plugins=ServiceAccount",  # there are no tokens to mount
+            "--disable-admission-plugins=ServiceAccount",  # pods mount no tokens
         )
-        until(self._is_up)
+        wait_until(self._is_up)
         self.start(
             str(binaries / "kube-controller-manager"),
             f"--kubeconfig={self.config}",
-            "--controllers=*,-nodelifecycle",  # the node is there, though it has no heartbeat
+            "--controllers=*,-nodelifecycle",  # it would remove a node without heartbeats
         )
         self.start(str(binaries / "kube-scheduler"), f"--kubeconfig={self.config}")
 
     def start(self, *command):
-        """A process that ends with the rehearsal, and knows where the API server is."""
+        """Start a process that ends with the rehearsal, with the address of the API server."""
         log = self._stack.enter_context((self._folder / f"{Path(command[0]).name}.log").open("wb"))
-        own = {**os.environ, "KUBECONFIG": str(self.config)}
-        process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, env=own)
+        environment = {**os.environ, "KUBECONFIG": str(self.config)}
+        process = subprocess.Popen(
+            command, cwd=self._folder, stdout=log, stderr=log, env=environment
+        )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
 
-    def kubectl(self, *arguments, given=None):
-        done = subprocess.run(
+    def kubectl(self, *arguments, stdin=None):
+        process = subprocess.run(
             ["kubectl", f"--kubeconfig={self.config}", *arguments],
-            input=given,
+            input=stdin,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     def get(self, kind, *arguments):
         return json.loads(self.kubectl("get", kind, "--output=json", *arguments))
 
     def _is_up(self):
-        asked = ["kubectl", f"--kubeconfig={self.config}", "get", "--raw=/readyz"]
-        return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+        command = ["kubectl", f"--kubeconfig={self.config}", "get", "--raw=/readyz"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _decoded(text):
@@ -103,42 +105,45 @@ def _kubeconfig():
 
 
 class Node:
-    """The node's agent, in a thread of this process."""
+    """Node with an agent that runs in a thread of this process."""
 
     def __init__(self, stack, plane: ControlPlane, image: str):
         self._plane, self._image = plane, image
-        self._started: dict[str, int] = {}  # how often each pod's container has been
-        self._ends = threading.Event()
+        self._started: dict[str, int] = {}  # number of restarts by name of the pod
+        self._ended = threading.Event()
         self._register()
         thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
         stack.callback(lambda: remove(*self._started) if self._started else None)
         stack.callback(thread.join)
-        stack.callback(self._ends.set)
+        stack.callback(self._ended.set)
 
     def _register(self):
         node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
-        self._plane.kubectl("apply", "--filename=-", given=json.dumps(node))
-        room = {"cpu": "64", "memory": "256Gi", "pods": "50"}
+        self._plane.kubectl("apply", "--filename=-", stdin=json.dumps(node))
+        capacity = {"cpu": "64", "memory": "256Gi", "pods": "50"}
         ready = [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]
-        self._tell("node", NODE, {"capacity": room, "allocatable": room, "conditions": ready})
-        free = json.dumps({"spec": {"taints": None}})
-        self._plane.kubectl("patch", "node", NODE, "--type=merge", f"--patch={free}")
+        self._report(
+            "node", NODE, {"capacity": capacity, "allocatable": capacity, "conditions": ready}
+        )
+        untainted = json.dumps({"spec": {"taints": None}})
+        self._plane.kubectl("patch", "node", NODE, "--type=merge", f"--patch={untainted}")
 
-    def _tell(self, kind, name, status, *arguments):
+    def _report(self, kind, name, status, *arguments):
         change = json.dumps({"status": status})
         self._plane.kubectl(
             "patch", kind, name, "--subresource=status", f"--patch={change}", *arguments
         )
 
     def _run(self):
-        while not self._ends.wait(0.5):
+        while not self._ended.wait(0.5):
             pods = self._plane.get("pods", "--all-namespaces")["items"]
             for pod in pods:
                 if pod["spec"].get("nodeName") == NODE:
-                    self._see_to(pod)
+                    self._update(pod)
 
-    def _see_to(self, pod):
+    def _update(self, pod):
+        """Start, check or stop a pod, whichever its state requires."""
         name, space = pod["metadata"]["name"], f"--namespace={pod['metadata']['namespace']}"
         if "deletionTimestamp" in pod["metadata"]:
             grace = pod["metadata"].get("deletionGracePeriodSeconds", 0)
@@ -147,12 +152,12 @@ class Node:
             self._plane.kubectl("delete", "pod", name, "--grace-period=0", "--force", space)
         elif name not in self._started:
             self._start(pod)
-            self._tell("pod", name, self._status(pod), space)
+            self._report("pod", name, self._status(pod), space)
         elif pod["status"]["phase"] == "Running":
-            self._look(pod)
+            self._check_container(pod)
 
-    def _look(self, pod):
-        """Restart a container that has ended, or tell how the pod has."""
+    def _check_container(self, pod):
+        """Restart the container of a pod if it has ended, or report how the pod ended."""
         name, space = pod["metadata"]["name"], f"--namespace={pod['metadata']['namespace']}"
         state = json.loads(podman("inspect", name))[0]["State"]
         if state["Running"]:
@@ -161,9 +166,9 @@ class Node:
         if policy == "Always" or (policy == "OnFailure" and code):
             self._started[name] += 1
             podman("start", name)
-            self._tell("pod", name, self._status(pod), space)
+            self._report("pod", name, self._status(pod), space)
         else:
-            self._tell("pod", name, {"phase": "Failed" if code else "Succeeded"}, space)
+            self._report("pod", name, {"phase": "Failed" if code else "Succeeded"}, space)
 
     def _status(self, pod):
         name = pod["metadata"]["name"]
@@ -201,23 +206,23 @@ class Node:
             "--tmpfs=/tmp",
             *(f"--env={key}={value}" for key, value in environment.items()),
             self._image,
-            *(substituted(argument, environment) for argument in container["args"]),
+            *(substitute(argument, environment) for argument in container["args"]),
         )
         self._started[name] = 0
 
     def _environment(self, container, namespace):
-        found = {}
+        variables = {}
         for source in container.get("envFrom", ()):
             secret = self._plane.get(
                 "secret", source["secretRef"]["name"], f"--namespace={namespace}"
             )
-            found |= {k: _decoded(v) for k, v in secret["data"].items()}
+            variables |= {k: _decoded(v) for k, v in secret["data"].items()}
         for each in container.get("env", ()):
-            found[each["name"]] = substituted(each["value"], found)
-        return found
+            variables[each["name"]] = substitute(each["value"], variables)
+        return variables
 
     def _names(self, pod):
-        """The names of the services that lead to a pod."""
+        """Yield the names of the services that select a pod."""
         space = pod["metadata"]["namespace"]
         for service in self._plane.get("services", f"--namespace={space}")["items"]:
             selector = service["spec"].get("selector") or {}

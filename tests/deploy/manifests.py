@@ -1,6 +1,6 @@
-"""The manifests as they are applied, and the pods that they lead to.
+"""The rendered manifests, and the pods that Kubernetes and the Dask operator create from them.
 
-`tests/deploy/rendered` is what the overlays come to, written by `make manifests`.
+`make manifests` renders the overlays into `tests/deploy/rendered`.
 """
 
 import re
@@ -15,14 +15,22 @@ DEPLOY = ROOT / "deploy"
 GOLDEN = ROOT / "tests" / "deploy" / "rendered"
 OVERLAYS = sorted(path.name for path in (DEPLOY / "k8s" / "overlays").iterdir())
 
-# What the operator calls the parts of a job, in the label dask.org/component.
+# Values of the label dask.org/component that the operator gives to the pods of a job.
 DRIVER, SCHEDULER, WORKER = "job-runner", "scheduler", "worker"
 NAME = {"app.kubernetes.io/name": "dkmeans"}
 
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod that a manifest leads to, with the labels that it will bear."""
+    """Pod that is created from a resource.
+
+    Attributes:
+        owner: Resource of the manifest that the pod is created from.
+        component: Value of the label dask.org/component.
+        labels: Labels of the pod.
+        spec: Specification of the pod.
+        worker: Part of the name that the operator adds for a worker.
+    """
 
     owner: dict[str, Any]
     component: str
@@ -41,26 +49,26 @@ class Pod:
 
     @property
     def variables(self):
-        """The environment, the operator's part of it and the manifest's."""
+        """Environment of the container: the operator's variables and those of the manifest."""
         name = self.owner["metadata"]["name"]
-        found = {
+        variables = {
             "DASK_SCHEDULER_ADDRESS": f"tcp://{name}-scheduler.dkmeans.svc.cluster.local:8786",
             "DASK_WORKER_NAME": f"{name}-default-{self.worker}",
         }
         for each in self.container.get("env", ()):
-            value = each.get("value", name)  # what else may stand there is the cluster's name
-            found[each["name"]] = substituted(value, found)
-        return found
+            value = each.get("value", name)  # without a value it refers to the cluster's name
+            variables[each["name"]] = substitute(value, variables)
+        return variables
 
     @property
     def arguments(self):
-        """The command line, with the variables that Kubernetes puts in."""
-        return [substituted(argument, self.variables) for argument in self.container["args"]]
+        """Command line of the container, with its variables substituted as Kubernetes does."""
+        return [substitute(argument, self.variables) for argument in self.container["args"]]
 
 
-def substituted(text, values):
-    """The text with its $(NAMES) replaced; one that is not known is an error."""
-    return re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], text)
+def substitute(text, values):
+    """Return the text with each $(NAME) replaced by its value; fail for an unknown name."""
+    return re.sub(r"\$\((\w+)\)", lambda match: values[match[1]], text)
 
 
 def manifest(overlay):
@@ -76,12 +84,12 @@ def pods_of(resource):
     if resource["kind"] == "DaskJob":
         cluster = resource["spec"]["cluster"]["spec"]
         parts = {DRIVER: resource["spec"]["job"], **{p: cluster[p] for p in (SCHEDULER, WORKER)}}
-        for component, part in parts.items():  # as the operator's controller labels them
-            own = {
+        for component, part in parts.items():  # with the labels that the operator's controller adds
+            added = {
                 "dask.org/cluster-name": resource["metadata"]["name"],
                 "dask.org/component": component,
             }
-            yield Pod(resource, component, labels | own, part["spec"])
+            yield Pod(resource, component, labels | added, part["spec"])
     if resource["kind"] in ("Job", "CronJob"):
         job = resource["spec"]
         template = job.get("jobTemplate", {}).get("spec", job)["template"]

@@ -1,9 +1,9 @@
-"""The manifests' containers, really run: `deploy/rehearse.sh`, which is no part of `make test`.
+"""Rehearsals: the containers of the manifests run with podman. `deploy/rehearse.sh` runs this file.
 
 Each container has the image, arguments, environment, user, limits and read-only file system of its
-pod in `tests/deploy/rendered`. Storage is a SeaweedFS server in a container of its own. What is not
-as in a cluster: two workers in place of four, no network policies, and no kubelet:
-restarts of containers are podman's, and those of the driver are done here.
+pod in `tests/deploy/rendered`. Storage is a SeaweedFS server in a container of its own. Four things
+differ from a cluster: there are two workers instead of four and no network policies, podman instead
+of a kubelet restarts containers, and the tests restart the driver. `make test` does not run this.
 """
 
 import json
@@ -32,22 +32,22 @@ from tests.deploy.containers import (
     IMAGE,
     Containers,
     address,
-    cut_off,
-    ended,
+    disconnect,
+    exit_code_of,
     is_healthy,
     is_running,
     kill,
+    logs_of,
     podman,
     remove,
-    said,
-    until,
+    wait_until,
 )
 from tests.deploy.manifests import DRIVER, SCHEDULER, WORKER, of_kind, pods
 
 CLUSTERS, COLUMNS, ROWS, CHUNK = 1000, 32, 1_000_000, 50_000
 MODEL = "s3://bucket/model"
 MEGABYTES = 700
-RESTARTED = "--restart=always"  # as a Deployment's containers are
+RESTARTED = "--restart=always"  # like the containers of a Deployment
 CLUSTERED = "s3://bucket/clusters.zarr"
 AWS = ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "ALLOW_HTTP")
 
@@ -55,14 +55,14 @@ AWS = ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "ALLOW_HT
 @pytest.fixture(scope="session")
 def rows():
     rng = np.random.default_rng(0)
-    places = 0.6 * rng.normal(size=(CLUSTERS, COLUMNS))  # that overlap: some sixty steps
+    centers = 0.6 * rng.normal(size=(CLUSTERS, COLUMNS))  # these overlap: about sixty steps
     noise = rng.normal(size=(ROWS, COLUMNS))
-    return (places[rng.integers(CLUSTERS, size=ROWS)] + noise).astype(np.float32)
+    return (centers[rng.integers(CLUSTERS, size=ROWS)] + noise).astype(np.float32)
 
 
 @pytest.fixture(scope="session")
 def server():
-    """A SeaweedFS server, and what the secret says of it."""
+    """Name of the container of a SeaweedFS server, and the variables of its secret."""
     with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
         name = Containers(stack).run(
             "dkmeans-s3",
@@ -74,7 +74,7 @@ def server():
         )
         endpoint = f"http://{address(name)}:8333"
         _point_to(endpoint, environment)
-        until(lambda: is_put(f"{endpoint}/bucket") and is_put(f"{endpoint}/bucket/first"))
+        wait_until(lambda: is_put(f"{endpoint}/bucket") and is_put(f"{endpoint}/bucket/first"))
         yield name, {f"AWS_{key}": os.environ[f"AWS_{key}"] for key in AWS}
 
 
@@ -86,7 +86,7 @@ def containers():
 
 @pytest.fixture
 def storage(containers, server, rows):
-    """s3://bucket with the rows and nothing else in it: the name of its server."""
+    """Name of the storage server, with the rows and nothing else in s3://bucket."""
     name, containers.secret = server
     for each in (MODEL, CLUSTERED):
         remove_all(each)
@@ -104,12 +104,12 @@ def store(rows):
         target = zarr_store("s3://bucket/rows.zarr")
         zarr.create_array(target, data=rows, chunks=(CHUNK, COLUMNS), overwrite=True)
 
-    with_retries("s3://bucket/rows.zarr", write)  # the test before may have stopped the server
+    with_retries("s3://bucket/rows.zarr", write)  # the previous test may have stopped the server
 
 
 @pytest.fixture(scope="session")
 def expected(rows, tmp_path_factory):
-    """The centers as the threads of this process find them, with the manifest's own flags."""
+    """State after training on threads of this process, with the flags of the manifest."""
     folder = tmp_path_factory.mktemp("expected")
     zarr.create_array(folder / "rows.zarr", data=rows, chunks=(CHUNK, COLUMNS))
     (driver,) = pods("train-cpu", DRIVER)
@@ -120,7 +120,7 @@ def expected(rows, tmp_path_factory):
 
 
 class Job:
-    """What the operator makes of a DaskJob: scheduler, workers, and a driver beside them."""
+    """Containers of a DaskJob: a scheduler and workers, and drivers when a test starts them."""
 
     def __init__(self, containers, overlay):
         self._containers = containers
@@ -130,7 +130,7 @@ class Job:
         self.workers = [self.start_worker(i) for i in range(2)]
 
     def start_scheduler(self):
-        # Under the long name and the short one, as a Service in this namespace is.
+        # A Service has a long name and, within its namespace, a short one.
         name = f"{self.name}-scheduler"
         alias = f"--network-alias={name}.dkmeans.svc.cluster.local"
         return self._containers.start(self.parts[SCHEDULER], name, alias, RESTARTED)
@@ -143,10 +143,10 @@ class Job:
         return self._containers.start(self.parts[DRIVER], f"{self.name}-runner")
 
     def run_driver(self):
-        """The driver's result, and its log."""
+        """Run the driver to its end and return its result and its log."""
         driver = self.start_driver()
-        code = ended(driver)
-        result, log = said(driver)
+        code = exit_code_of(driver)
+        result, log = logs_of(driver)
         assert code == 0, log
         return json.loads(result), log
 
@@ -154,9 +154,9 @@ class Job:
         remove(self.scheduler, *self.workers)
 
 
-def is_at_work(driver):
-    """Whether a driver has done a step, of some fifty."""
-    return "step 1 of" in said(driver)[1]
+def has_begun(driver):
+    """Return whether a driver has completed its first step, of about fifty."""
+    return "step 1 of" in logs_of(driver)[1]
 
 
 def centers():
@@ -164,7 +164,7 @@ def centers():
 
 
 def is_ready(job):
-    """Whether the kubelet's probes would find all parts of a job well."""
+    """Return whether all probes of a job's pods succeed."""
     workers = [is_healthy(name, job.parts[WORKER]) for name in job.workers]
     return is_healthy(job.scheduler, job.parts[SCHEDULER]) and all(workers)
 
@@ -172,22 +172,22 @@ def is_ready(job):
 def test_the_image_is_small_and_closed(containers):
     size = int(podman("inspect", "--format={{.Size}}", IMAGE)) // 10**6
     assert size <= MEGABYTES
-    looks = "id -u; touch /opt/dkmeans/a || true; which pip || true; dkmeans --version"
-    name = containers.run("dkmeans-look", "--read-only", "--tmpfs=/tmp", IMAGE, "sh", "-c", looks)
-    assert ended(name) == 0
-    told, log = said(name)
-    assert told.split() == ["10001", "dkmeans", __version__]
+    script = "id -u; touch /opt/dkmeans/a || true; which pip || true; dkmeans --version"
+    name = containers.run("dkmeans-look", "--read-only", "--tmpfs=/tmp", IMAGE, "sh", "-c", script)
+    assert exit_code_of(name) == 0
+    output, log = logs_of(name)
+    assert output.split() == ["10001", "dkmeans", __version__]
     assert "Read-only file system" in log
 
 
 def test_training_and_prediction_have_the_bits_of_one_process(containers, storage, rows, expected):
     training = Job(containers, "train-cpu")
-    until(lambda: is_ready(training))
+    wait_until(lambda: is_ready(training))
     _, log = training.run_driver()
     assert "memory of 2 workers with 8 threads" in log
     assert_array_equal(centers(), expected.centers)
-    logs = [said(worker)[1] for worker in training.workers]
-    assert "compiled the kernel" not in "".join(logs), "those of the image were not used"
+    logs = [logs_of(worker)[1] for worker in training.workers]
+    assert "compiled the kernel" not in "".join(logs), "the kernels of the image were not used"
     assert training.run_driver()[0]["status"] == "already done"
     training.close()
 
@@ -201,88 +201,88 @@ def test_training_and_prediction_have_the_bits_of_one_process(containers, storag
 def test_workers_that_are_killed_or_drained_change_no_bit(containers, storage, expected):
     job = Job(containers, "train-cpu")
     driver = job.start_driver()
-    until(lambda: is_at_work(driver))
+    wait_until(lambda: has_begun(driver))
     kill(job.workers[0])
-    until(lambda: is_healthy(job.workers[0], job.parts[WORKER]))
+    wait_until(lambda: is_healthy(job.workers[0], job.parts[WORKER]))
     podman("stop", "--time=25", job.workers[1])  # SIGTERM, and SIGKILL after the grace period
     assert is_running(driver)
-    assert ended(driver) == 0, said(driver)
+    assert exit_code_of(driver) == 0, logs_of(driver)
     assert_array_equal(centers(), expected.centers)
 
 
-def test_a_driver_that_is_killed_goes_on(containers, storage, expected):
+def test_a_killed_driver_resumes_when_it_starts_again(containers, storage, expected):
     job = Job(containers, "train-cpu")
     driver = job.start_driver()
-    until(lambda: is_at_work(driver))
+    wait_until(lambda: has_begun(driver))
     kill(driver)
-    assert ended(driver) == 137
+    assert exit_code_of(driver) == 137
     assert job.run_driver()[0]["step"] == expected.step
     assert_array_equal(centers(), expected.centers)
 
 
-def test_a_driver_that_is_told_to_end_saves_and_goes_on(containers, storage, expected):
+def test_a_driver_saves_at_sigterm_and_resumes_when_it_starts_again(containers, storage, expected):
     job = Job(containers, "train-cpu")
     driver = job.start_driver()
-    until(lambda: is_at_work(driver))
+    wait_until(lambda: has_begun(driver))
     podman("stop", "--time=60", driver)  # the manifest's grace period is 90 s
-    assert ended(driver) == 143, said(driver)
-    assert "terminated. Run the same command again" in said(driver)[1]
+    assert exit_code_of(driver) == 143, logs_of(driver)
+    assert "terminated. Run the same command again" in logs_of(driver)[1]
     assert 0 < checkpoints.latest(MODEL).state.step < expected.step
     assert job.run_driver()[0]["step"] == expected.step
     assert_array_equal(centers(), expected.centers)
 
 
-def test_a_worker_that_is_cut_off_from_the_others_changes_no_bit(containers, storage, expected):
+def test_a_disconnected_worker_changes_no_bit(containers, storage, expected):
     job = Job(containers, "train-cpu")
     driver = job.start_driver()
-    until(lambda: is_at_work(driver))
-    cut_off(job.workers[0])
-    assert ended(driver) == 0, said(driver)
-    assert is_running(job.workers[0])  # which has been told nothing, and still waits
+    wait_until(lambda: has_begun(driver))
+    disconnect(job.workers[0])
+    assert exit_code_of(driver) == 0, logs_of(driver)
+    assert is_running(job.workers[0])  # it got no signal, and still waits
     assert_array_equal(centers(), expected.centers)
 
 
-def test_a_scheduler_that_is_lost_is_an_outage(containers, storage, expected):
+def test_a_lost_scheduler_is_an_outage(containers, storage, expected):
     job = Job(containers, "train-cpu")
     driver = job.start_driver()
-    until(lambda: is_at_work(driver))
+    wait_until(lambda: has_begun(driver))
     kill(job.scheduler)
-    assert ended(driver) == 75, said(driver)
+    assert exit_code_of(driver) == 75, logs_of(driver)
     assert 0 < checkpoints.latest(MODEL).state.step < expected.step
-    job.run_driver()  # scheduler and workers, which have lost each other, are started again
+    job.run_driver()  # scheduler and workers lost their connections and were restarted
     assert_array_equal(centers(), expected.centers)
 
 
-def test_storage_that_is_away_for_a_while_is_waited_for(containers, storage, expected):
+def test_the_job_waits_for_storage_that_does_not_answer_for_a_while(containers, storage, expected):
     job = Job(containers, "train-cpu")
     driver = job.start_driver()
-    until(lambda: "finding the first centers" in said(driver)[1])
+    wait_until(lambda: "finding the first centers" in logs_of(driver)[1])
     podman("pause", storage)
     time.sleep(15)
     podman("unpause", storage)
-    assert ended(driver) == 0, said(driver)
+    assert exit_code_of(driver) == 0, logs_of(driver)
     assert_array_equal(centers(), expected.centers)
 
 
-def test_a_pod_with_its_own_workers_trains_and_later_goes_on(containers, storage, rows, expected):
+def test_a_pod_with_its_own_workers_trains_and_later_continues(containers, storage, rows, expected):
     (plain,), (retrain,) = pods("plain"), pods("retrain")
     first = containers.start(plain, "dkmeans-plain")
-    assert ended(first) == 0, said(first)
+    assert exit_code_of(first) == 0, logs_of(first)
     assert_array_equal(centers(), expected.centers)
     store(np.concatenate([rows, rows[: CHUNK * 2] + 1]))
-    assert ended(containers.start(retrain, "dkmeans-retrain-1")) == 0
+    assert exit_code_of(containers.start(retrain, "dkmeans-retrain-1")) == 0
     assert checkpoints.latest(MODEL).state.step > expected.step
     again = containers.start(retrain, "dkmeans-retrain-2")
-    assert ended(again) == 0
-    assert json.loads(said(again)[0])["status"] == "already done"
+    assert exit_code_of(again) == 0
+    assert json.loads(logs_of(again)[0])["status"] == "already done"
 
 
-def test_with_certificates_strangers_are_not_heard(containers, storage, expected, certificates):
+def test_with_certificates_strangers_are_refused(containers, storage, expected, certificates):
     containers.mounts = [f"--volume={certificates}:/etc/dask:ro"]
     job = Job(containers, "train-tls")
     job.run_driver()
     assert_array_equal(centers(), expected.centers)
-    _, log = said(job.scheduler)
+    _, log = logs_of(job.scheduler)
     assert "tls://" in log
     assert "tcp://" not in log
     containers.mounts = []
@@ -291,13 +291,13 @@ def test_with_certificates_strangers_are_not_heard(containers, storage, expected
     arguments = [*(a for a in stranger.arguments if not a.startswith("--cluster")), address]
     stranger.container["args"] = arguments
     name = containers.start(stranger, "dkmeans-stranger")
-    assert ended(name) == 75
-    assert "must be a scheduler that answers" in said(name)[1]
+    assert exit_code_of(name) == 75
+    assert "must be a scheduler that answers" in logs_of(name)[1]
 
 
 @pytest.fixture
 def certificates(tmp_path):
-    """What cert-manager and the overlay's ConfigMap put into /etc/dask."""
+    """Folder with the files that cert-manager and the overlay's ConfigMap put into /etc/dask."""
     (settings,) = of_kind("train-tls", "ConfigMap")
     for name, text in settings["data"].items():
         (tmp_path / name).write_text(text)

@@ -1,7 +1,7 @@
-"""A DaskJob from `kubectl apply` to its end: by the Dask operator, on a real control plane.
+"""Rehearsal of a DaskJob from `kubectl apply` to its end, with the Dask operator.
 
-`rendered/train-cpu.yaml`, then `predict-cpu.yaml`, as they are, but for what Kubernetes
-1.20 does not know yet: disruption budgets.
+The control plane is real. `rendered/train-cpu.yaml` and then `predict-cpu.yaml` are applied as they
+are, except for disruption budgets, which Kubernetes 1.20 does not have in this form.
 """
 
 import os
@@ -16,7 +16,7 @@ from numpy.testing import assert_array_equal
 
 from dkmeans import checkpoints
 from dkmeans.storage import zarr_store
-from tests.deploy.containers import IMAGE, kill, until
+from tests.deploy.containers import IMAGE, kill, wait_until
 from tests.deploy.control_plane import ControlPlane, Node
 from tests.deploy.manifests import manifest
 from tests.deploy.rehearsal import (  # noqa: F401 fixtures
@@ -24,14 +24,14 @@ from tests.deploy.rehearsal import (  # noqa: F401 fixtures
     MODEL,
     containers,
     expected,
-    is_at_work,
+    has_begun,
     rows,
     server,
     storage,
 )
 
 BINARIES = Path(os.environ["KUBERNETES_BINARIES"])
-OPERATOR = Path(os.environ["OPERATOR_PYTHON"])  # of an environment with dask-kubernetes in it
+OPERATOR = Path(os.environ["OPERATOR_PYTHON"])  # of an environment with dask-kubernetes
 
 
 @pytest.fixture
@@ -52,15 +52,15 @@ def plane(storage, containers, tmp_path):  # noqa: F811
 
 
 def _operator_files():
-    find = "import dask_kubernetes as d; print(d.__path__[0])"
-    where = subprocess.run([OPERATOR, "-c", find], capture_output=True, text=True, check=True)
+    script = "import dask_kubernetes as d; print(d.__path__[0])"
+    process = subprocess.run([OPERATOR, "-c", script], capture_output=True, text=True, check=True)
     chart = "operator/deployment/helm/dask-kubernetes-operator/crds"
-    return Path(where.stdout.strip()) / chart
+    return Path(process.stdout.strip()) / chart
 
 
 def apply(plane, overlay):
-    known = [each for each in manifest(overlay) if each["kind"] != "PodDisruptionBudget"]
-    plane.kubectl("apply", "--filename=-", given=yaml.safe_dump_all(known))
+    resources = [each for each in manifest(overlay) if each["kind"] != "PodDisruptionBudget"]
+    plane.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(resources))
 
 
 def status(plane, job):
@@ -68,16 +68,16 @@ def status(plane, job):
     return about.get("status", {}).get("jobStatus")
 
 
-def test_a_daskjob_trains_is_not_stopped_by_a_crash_and_predicts(plane, expected):  # noqa: F811
+def test_a_daskjob_trains_survives_a_crash_of_its_driver_and_predicts(plane, expected):  # noqa: F811
     apply(plane, "train-cpu")
-    until(lambda: status(plane, "dkmeans-train") == "Running", 120)
-    until(lambda: is_at_work("dkmeans-train-runner"), 120)
-    kill("dkmeans-train-runner")  # the node starts it again, as the pod asks
-    until(lambda: status(plane, "dkmeans-train") == "Successful", 240)
+    wait_until(lambda: status(plane, "dkmeans-train") == "Running", 120)
+    wait_until(lambda: has_begun("dkmeans-train-runner"), 120)
+    kill("dkmeans-train-runner")  # the node restarts it, as the pod's restart policy requires
+    wait_until(lambda: status(plane, "dkmeans-train") == "Successful", 240)
     assert_array_equal(checkpoints.latest(MODEL).state.centers, expected.centers)
-    until(lambda: not plane.get("deployments", "--namespace=dkmeans")["items"])
+    wait_until(lambda: not plane.get("deployments", "--namespace=dkmeans")["items"])
 
     apply(plane, "predict-cpu")
-    until(lambda: status(plane, "dkmeans-predict") == "Successful", 240)
+    wait_until(lambda: status(plane, "dkmeans-predict") == "Successful", 240)
     written = zarr.open_group(zarr_store(CLUSTERED))
     assert written.attrs["complete"] is True

@@ -1,6 +1,7 @@
-"""The manifests, the image's recipe and the compose file: held to the schemas and to each other.
+"""The manifests, the Dockerfile and the compose file are valid and agree with each other.
 
-The schema of a DaskJob is the Dask operator's own, from dask-kubernetes 2026.3.0.
+The rendered manifests are checked against the schemas of Kubernetes and of the Dask operator
+(dask-kubernetes 2026.3.0), and their command lines against the parsers of the programs.
 """
 
 import gzip
@@ -44,7 +45,7 @@ def complaints(resource, schema):
 
 
 def closed(schema):
-    """The schema with no room for fields that it does not name."""
+    """Return the schema with unknown fields forbidden."""
     if isinstance(schema, list):
         return [closed(each) for each in schema]
     if not isinstance(schema, dict):
@@ -83,7 +84,7 @@ def option(arguments, name):
 
 
 def parsed(arguments):
-    """The command line as the program that it names takes it."""
+    """Return the command line as its program parses it."""
     program, *rest = arguments
     if program == "dkmeans":
         return parse(rest)
@@ -92,7 +93,7 @@ def parsed(arguments):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_rendered_overlay_is_the_one_that_was_looked_at(overlay):
+def test_the_rendered_overlay_is_up_to_date(overlay):
     if not shutil.which("kubectl"):
         pytest.skip("kubectl, which renders overlays, is not installed")
     folder = str(DEPLOY / "k8s" / "overlays" / overlay)
@@ -108,7 +109,7 @@ def test_each_overlay_has_been_rendered():
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_kubernetes_knows_every_field(overlay, version):
+def test_every_field_is_in_the_schema_of_kubernetes(overlay, version):
     for resource in manifest(overlay):
         if resource["kind"] != "DaskJob":
             kubernetes_validate.validate(resource, version, strict=True)
@@ -124,7 +125,7 @@ def test_the_documented_versions_of_kubernetes_are_the_tested_ones():
     assert f"{VERSIONS[0]} to {VERSIONS[-1]}" in (ROOT / "docs" / "operations.md").read_text()
 
 
-def test_a_misspelt_field_is_seen():
+def test_a_misspelt_field_is_found():
     (job,) = of_kind("plain", "Job")
     job["spec"]["backofLimit"] = job["spec"].pop("backoffLimit")
     with pytest.raises(kubernetes_validate.ValidationError, match="backofLimit"):
@@ -132,7 +133,7 @@ def test_a_misspelt_field_is_seen():
 
 
 @pytest.mark.parametrize("overlay", [name for name in OVERLAYS if of_kind(name, "DaskJob")])
-def test_the_operator_knows_every_field(overlay, daskjob_schema):
+def test_every_field_is_in_the_schema_of_the_operator(overlay, daskjob_schema):
     (job,) = of_kind(overlay, "DaskJob")
     assert complaints(job, daskjob_schema) == []
 
@@ -141,7 +142,7 @@ def test_the_operator_knows_every_field(overlay, daskjob_schema):
     ("path", "name"),
     [((), "clusters"), (("cluster", "spec", "worker"), "replica"), (("job", "spec"), "restart")],
 )
-def test_a_field_that_the_operator_does_not_know_is_seen(path, name, daskjob_schema):
+def test_a_field_that_is_not_in_the_schema_of_the_operator_is_found(path, name, daskjob_schema):
     (job,) = of_kind("train-cpu", "DaskJob")
     job = deepcopy(job)
     place = job["spec"]
@@ -152,14 +153,14 @@ def test_a_field_that_the_operator_does_not_know_is_seen(path, name, daskjob_sch
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_command_is_one_that_its_program_takes(overlay):
+def test_every_command_line_can_be_parsed(overlay):
     for pod in pods(overlay):
         parsed(pod.arguments)
         assert "command" not in pod.container, "the image's entrypoint must stay"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_what_drivers_read_has_a_name_that_says_its_format(overlay, tmp_path):
+def test_the_input_of_every_driver_has_a_known_ending(overlay, tmp_path):
     for pod in pods(overlay, DRIVER):
         address = parsed(pod.arguments).input
         local = address.replace("s3://bucket", str(tmp_path))
@@ -176,38 +177,38 @@ def test_all_containers_run_one_image_of_this_version(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_memory_limits_are_those_that_the_processes_are_told(overlay):
+def test_memory_limits_of_containers_and_processes_are_equal(overlay):
     for pod in pods(overlay):
         resources = pod.container["resources"]
-        most = megabytes(resources["limits"]["memory"])
-        assert megabytes(resources["requests"]["memory"]) == most
+        limit = megabytes(resources["limits"]["memory"])
+        assert megabytes(resources["requests"]["memory"]) == limit
         if pod.component == WORKER:
-            assert parse_bytes(option(pod.arguments, "--memory-limit")) // 2**20 == most
+            assert parse_bytes(option(pod.arguments, "--memory-limit")) // 2**20 == limit
             threads = int(option(pod.arguments, "--nthreads"))
             assert threads == cpus(resources["requests"]["cpu"])
 
 
 @pytest.mark.parametrize("overlay", ["plain", "retrain"])
-def test_a_pod_with_its_own_workers_has_room_for_them_and_the_driver(overlay):
+def test_a_pod_with_its_own_workers_has_memory_for_them_and_the_driver(overlay):
     (pod,) = pods(overlay)
     asked = parsed(pod.arguments)
-    room = megabytes(pod.container["resources"]["limits"]["memory"])
-    assert asked.workers * parse_bytes(asked.memory_limit) // 2**20 + 4096 == room
+    limit = megabytes(pod.container["resources"]["limits"]["memory"])
+    assert asked.workers * parse_bytes(asked.memory_limit) // 2**20 + 4096 == limit
     cores = cpus(pod.container["resources"]["requests"]["cpu"])
     assert asked.workers * asked.threads_per_worker == cores
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_ports_are_the_ones_that_the_processes_listen_at(overlay):
+def test_containers_declare_the_ports_that_their_processes_listen_at(overlay):
     listening = {SCHEDULER: ("--port", "--dashboard-address")}
     listening[WORKER] = ("--worker-port", "--nanny-port", "--dashboard-address")
     for pod in pods(overlay, *listening):
-        told = {int(option(pod.arguments, n).lstrip(":")) for n in listening[pod.component]}
-        assert told == set(pod.ports.values())
+        ports = {int(option(pod.arguments, n).lstrip(":")) for n in listening[pod.component]}
+        assert ports == set(pod.ports.values())
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_probes_and_services_ask_at_named_ports(overlay):
+def test_probes_and_services_use_declared_ports(overlay):
     for pod in pods(overlay):
         probes = [value for key, value in pod.container.items() if key.endswith("Probe")]
         assert bool(probes) == (pod.component != DRIVER)
@@ -221,17 +222,17 @@ def test_probes_and_services_ask_at_named_ports(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_network_lets_dask_through_and_nothing_else_in(overlay):
+def test_the_network_policy_admits_dask_and_nothing_else(overlay):
     everyone, operator = of_kind(overlay, "NetworkPolicy")
     (inward,) = everyone["spec"]["ingress"]
     assert inward["from"] == [{"podSelector": {"matchLabels": NAME}}]
-    wanted = {
+    needed = {
         port
         for pod in pods(overlay)
         for name, port in pod.ports.items()
         if name != "http-dashboard"
     }
-    assert wanted <= {port["port"] for port in inward["ports"]} == {8786, 9000, 9001}
+    assert needed <= {port["port"] for port in inward["ports"]} == {8786, 9000, 9001}
     assert inward["ports"] == everyone["spec"]["egress"][0]["ports"]
     for pod in pods(overlay):
         assert selects(everyone["spec"]["podSelector"], pod.labels)
@@ -250,7 +251,7 @@ def test_each_pod_of_the_operator_has_one_disruption_budget(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_pods_are_as_restricted_as_kubernetes_knows(overlay):
+def test_pods_meet_the_restricted_standard_of_kubernetes(overlay):
     user = int(re.search(r"^USER (\d+):", (DEPLOY / "Dockerfile").read_text(), re.M)[1])
     for pod in pods(overlay):
         assert pod.spec["automountServiceAccountToken"] is False
@@ -269,7 +270,7 @@ def test_pods_are_as_restricted_as_kubernetes_knows(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_volumes_accounts_and_namespaces_that_are_named_are_there(overlay):
+def test_volumes_accounts_and_namespaces_that_are_named_exist(overlay):
     (account,) = of_kind(overlay, "ServiceAccount")
     (namespace,) = of_kind(overlay, "Namespace")
     for resource in manifest(overlay):
@@ -283,14 +284,14 @@ def test_volumes_accounts_and_namespaces_that_are_named_are_there(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_only_those_that_read_and_write_have_credentials(overlay):
+def test_only_driver_and_workers_have_credentials(overlay):
     for pod in pods(overlay):
         secrets = [each["secretRef"]["name"] for each in pod.container.get("envFrom", ())]
         assert secrets == ([] if pod.component == SCHEDULER else ["dkmeans-s3"])
 
 
 @pytest.mark.parametrize("overlay", ["plain", "retrain"])
-def test_an_outage_is_tried_again_and_a_mistake_is_not(overlay):
+def test_a_job_is_repeated_after_an_outage_and_not_after_a_mistake(overlay):
     (pod,) = pods(overlay)
     job = pod.owner["spec"].get("jobTemplate", {}).get("spec", pod.owner["spec"])
     rules = job["podFailurePolicy"]["rules"]
@@ -303,7 +304,7 @@ def test_an_outage_is_tried_again_and_a_mistake_is_not(overlay):
     assert pod.spec["restartPolicy"] == "Never"
 
 
-def test_spot_nodes_are_for_workers_alone():
+def test_only_workers_run_on_spot_nodes():
     for pod in pods("train-spot"):
         node = pod.spec["affinity"]["nodeAffinity"]
         terms = node["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
@@ -312,13 +313,13 @@ def test_spot_nodes_are_for_workers_alone():
         assert ("tolerations" in pod.spec) == (pod.component == WORKER)
 
 
-def test_gpus_are_for_workers_alone():
+def test_only_workers_have_gpus():
     for pod in pods("train-gpu"):
         limits = pod.container["resources"]["limits"]
         assert ("nvidia.com/gpu" in limits) == (pod.component == WORKER)
 
 
-def test_with_tls_every_process_speaks_nothing_else():
+def test_with_tls_every_process_uses_nothing_else():
     (settings,) = of_kind("train-tls", "ConfigMap")
     comm = yaml.safe_load(settings["data"]["tls.yaml"])["distributed"]["comm"]
     assert comm["require-encryption"] is True
@@ -338,11 +339,11 @@ def pins(name):
     return dict(found)
 
 
-def test_what_the_image_installs_is_locked_and_what_the_package_asks_for():
+def test_the_image_installs_locked_packages_that_meet_the_requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = {"cpu": project["dependencies"] + project["optional-dependencies"]["prometheus"]}
-    own = (DEPLOY / "locks/gpu.in").read_text().splitlines()
-    wanted["gpu"] = wanted["cpu"] + [line for line in own if not line.startswith("#")]
+    extra = (DEPLOY / "locks/gpu.in").read_text().splitlines()
+    wanted["gpu"] = wanted["cpu"] + [line for line in extra if not line.startswith("#")]
     for target, requirements in wanted.items():
         for requirement in map(Requirement, requirements):
             assert requirement.specifier.contains(pins(target)[requirement.name])
@@ -354,7 +355,7 @@ def compose():
 
 
 @pytest.mark.parametrize("service", compose())
-def test_a_service_of_the_compose_file_is_closed_and_its_command_is_taken(service):
+def test_a_service_of_the_compose_file_is_restricted_and_its_command_line_can_be_parsed(service):
     about = compose()[service]
     asked = parsed(about["command"])
     assert about["image"] == f"dkmeans:{dkmeans.__version__}-cpu"

@@ -1,4 +1,4 @@
-"""What a running job notes beside its checkpoints, and what `dkmeans info` makes of it."""
+"""The status and the history that a job records, and how `dkmeans info` describes them."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from dkmeans_jobs.__main__ import main
-from dkmeans_jobs.status import history, noted, status, told
+from dkmeans_jobs.status import describe, read_history, read_status, recorded
 
 from dkmeans.report import Progress, report_progress
 
@@ -32,64 +32,64 @@ def model_dir(tmp_path):
 
 
 def test_each_iteration_is_in_the_history_and_the_last_in_the_status(model_dir):
-    with noted(model_dir, 0):
+    with recorded(model_dir, 0):
         iterate(1, 2, 3)
-    assert [each["loss"] for each in history(model_dir)] == [10.0, 5.0, 10.0 / 3]
-    assert status(model_dir).state == "done"
-    assert status(model_dir).progress["step"] == 3
-    assert told(status(model_dir)).startswith("done, ")
+    assert [each["loss"] for each in read_history(model_dir)] == [10.0, 5.0, 10.0 / 3]
+    assert read_status(model_dir).state == "done"
+    assert read_status(model_dir).progress["step"] == 3
+    assert describe(read_status(model_dir)).startswith("done, ")
 
 
-def test_who_goes_on_from_a_checkpoint_forgets_what_came_after_it(model_dir):
-    with noted(model_dir, 0):
+def test_a_run_that_resumes_removes_the_iterations_after_its_checkpoint(model_dir):
+    with recorded(model_dir, 0):
         iterate(1, 2, 3)
-    with noted(model_dir, 2):
+    with recorded(model_dir, 2):
         iterate(3, 4)
-    assert [each["step"] for each in history(model_dir)] == [1, 2, 3, 4]
+    assert [each["step"] for each in read_history(model_dir)] == [1, 2, 3, 4]
 
 
-def test_what_ends_a_fit_is_noted_by_name(model_dir):
+def test_the_exception_that_ends_a_fit_is_recorded_by_name(model_dir):
     def fit():
-        with noted(model_dir, 0):
+        with recorded(model_dir, 0):
             iterate(1)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fit()
-    assert status(model_dir).state == "KeyboardInterrupt"
+    assert read_status(model_dir).state == "KeyboardInterrupt"
 
 
-def test_nothing_is_noted_of_a_fit_that_did_not_begin(model_dir):
-    with pytest.raises(ValueError, match="no model"), noted(model_dir, 0):
+def test_a_fit_that_fails_before_its_first_iteration_records_nothing(model_dir):
+    with pytest.raises(ValueError, match="no model"), recorded(model_dir, 0):
         raise ValueError("no model")
-    assert status(model_dir) is None
-    assert history(model_dir) == []
+    assert read_status(model_dir) is None
+    assert read_history(model_dir) == []
 
 
 def test_a_long_history_is_thinned_out(model_dir, monkeypatch):
-    monkeypatch.setattr("dkmeans_jobs.status._MOST_ITERATIONS", 10)
-    with noted(model_dir, 0):
+    monkeypatch.setattr("dkmeans_jobs.status._MAX_ITERATIONS", 10)
+    with recorded(model_dir, 0):
         iterate(*range(1, 40))
-    found = [each["step"] for each in history(model_dir)]
+    found = [each["step"] for each in read_history(model_dir)]
     assert len(found) <= 10
     assert found[0] == 1
     assert found[-1] == 39
 
 
-def test_a_place_that_cannot_be_written_to_does_not_end_the_fit(tmp_path):
+def test_a_directory_that_cannot_be_written_to_does_not_end_the_fit(tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with noted(str(tmp_path / "file" / "m"), 0):
+    with recorded(str(tmp_path / "file" / "m"), 0):
         iterate(1, 2)
 
 
-def test_info_tells_of_a_job_while_it_runs_and_when_it_was_killed(tmp_path, capsys, monkeypatch):
+def test_info_describes_a_job_that_runs_and_one_that_was_killed(tmp_path, capsys, monkeypatch):
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(60_000, 16)))
     command = ["train", tmp_path / "rows.npy", "--model-dir", tmp_path / "m", "--seed", 1]
     command += ["--num-clusters", 500, "--steps", 10_000, "--save-checkpoints-steps", 1]
     argv = [sys.executable, "-m", "dkmeans_jobs", *map(str, command)]
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while status(str(tmp_path / "m")) is None:
+        while read_status(str(tmp_path / "m")) is None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         main(["info", str(tmp_path / "m"), "--json"])

@@ -1,0 +1,72 @@
+"""Flags, the TOML file of flags, and help."""
+
+from pathlib import Path
+
+import pytest
+from dkmeans_jobs.__main__ import main
+from dkmeans_jobs.command_line import build_parser
+
+from dkmeans import KMeans
+from dkmeans.initialization import NAMES
+from tests.jobs.commands import train
+
+
+def test_flags_come_from_a_file_too_and_the_command_line_overrules_it(run_json, store, tmp_path):
+    job = tmp_path / "job.toml"
+    job.write_text(
+        f'input = "{store}"\nnum-clusters = 4\nmodel-dir = "{tmp_path / "m"}"\nseed = 3\n'
+        "full-batch = true\nmax-steps = 2\n"
+    )
+    assert run_json("train", "--config", job)["step"] == 2
+    assert run_json("train", "--config", job, "--max-steps", 3)["step"] == 3
+    batches = run_json(
+        "train", "--config", job, "--batch-rows", 450, "--model-dir", tmp_path / "other"
+    )
+    assert batches["step"] == 2
+    assert KMeans(4, str(tmp_path / "other")).latest_checkpoint() is not None
+
+
+def test_a_file_of_flags_with_an_unknown_key_is_refused_by_that_key(run, store, tmp_path):
+    job = tmp_path / "job.toml"
+    job.write_text("num-klusters = 4\n")
+    code, _, err = run(*train(store, tmp_path / "m"), "--config", job)
+    assert code == 2
+    assert "num-klusters" in err
+
+
+def test_a_missing_argument_is_named(run, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "x.zarr"])
+    assert exit_.value.code == 2
+    assert "--num-clusters is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_a_removed_init_is_refused_and_its_replacement_named(by_file, store, tmp_path, capsys):
+    job = tmp_path / "job.toml"
+    job.write_text('init = "afk-mc2"\n')
+    more = ["--config", job] if by_file else ["--init", "afk-mc2"]
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in train(store, tmp_path / "m", *more)])
+    assert exit_.value.code == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "removed" in line)
+    assert line.endswith("argument --init: 'afk-mc2' was removed; use --init k-means|| instead")
+    assert "k-means||" in NAMES
+
+
+def subcommands():
+    parser = build_parser()
+    (jobs,) = (a for a in parser._actions if hasattr(a, "choices") and a.dest == "job")
+    return jobs.choices
+
+
+@pytest.mark.parametrize("name", subcommands())
+def test_every_flag_has_help_and_every_job_is_in_the_readme(name):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    job = subcommands()[name]
+    assert job.description
+    assert f"dkmeans {name}" in readme
+    for action in job._actions:
+        assert action.help, f"{name} {action.option_strings}"
+        for flag in action.option_strings[-1:]:
+            assert flag in ("--help",) or flag in readme, f"{flag} is not in the README"

@@ -1,0 +1,31 @@
+"""Export: the command writes the checkpoint that it is given."""
+
+from pathlib import Path
+
+import pytest
+
+from dkmeans import KMeans
+from tests.jobs.commands import train
+
+
+def test_a_named_checkpoint_is_exported_in_place_of_the_latest(run_json, store, tmp_path):
+    run_json(*train(store, tmp_path / "m", "--max-steps", 3, "--save-checkpoints-steps", 1))
+    names = run_json("info", tmp_path / "m")["checkpoints"]
+    first, latest = (str(tmp_path / "m" / names[i]) for i in (0, -1))
+    export = ["export", "--model-dir", tmp_path / "m", "--output", tmp_path / "saved"]
+    export += ["--format", "savedmodel"]
+    assert (
+        run_json(*export)["checkpoint"]
+        == latest
+        == KMeans(4, str(tmp_path / "m")).latest_checkpoint()
+    )
+    exported = run_json(*export, "--checkpoint", first)
+    assert exported["checkpoint"] == first
+    assert Path(exported["output"]).parent == tmp_path / "saved"
+    assert (Path(exported["output"]) / "saved_model.pb").exists()
+
+
+def test_an_unknown_format_is_refused(run):
+    with pytest.raises(SystemExit) as exit_:
+        run("export", "--model-dir", "m", "--output", "o", "--format", "pmml")
+    assert exit_.value.code == 2

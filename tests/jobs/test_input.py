@@ -1,0 +1,62 @@
+"""Inputs: every format gives the same rows, and a bad input is refused."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zarr
+
+from dkmeans import KMeans
+from tests.jobs.commands import train
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet", "zarr::array"])
+def test_every_kind_of_input_gives_the_same_model(run_json, kind, rows, store, tmp_path):
+    by_kind = {"npy": tmp_path / "r.npy", "parquet": tmp_path / "r", "zarr::array": "g.zarr::a"}
+    address = by_kind[kind]
+    columns = []
+    if kind == "npy":
+        np.save(address, rows)
+    elif kind == "parquet":
+        address = tmp_path / "r.parquet"
+        address.mkdir()
+        for part in range(3):
+            part_rows = rows[part * 300 : part * 300 + 300]
+            table = pa.table(
+                {"c": part_rows[:, 2], "a": part_rows[:, 0], "s": ["x"] * 300, "b": part_rows[:, 1]}
+            )
+            pq.write_table(table, address / f"part-{part}.parquet")
+        columns = ["--columns", "a,b,c"]
+    else:
+        address = f"{tmp_path / 'g.zarr'}::inner/a"
+        group = zarr.create_group(str(tmp_path / "g.zarr"))
+        group.create_array("inner/a", data=rows, chunks=(77, 3))
+    run_json(*train(address, tmp_path / "one", *columns, "--full-batch", "--steps", 5))
+    run_json(*train(store, tmp_path / "two", "--full-batch", "--steps", 5))
+    one, two = (KMeans(4, str(tmp_path / name)).cluster_centers() for name in ("one", "two"))
+    assert np.allclose(one, two, rtol=1e-6)
+
+
+def test_an_input_that_cannot_be_used_exits_with_2_and_names_what_is_wrong(run, rows, tmp_path):
+    (tmp_path / "x.csv").write_text("1,2\n")
+    zarr.create_group(str(tmp_path / "group.zarr")).create_array("inside", data=rows)
+    broken = rows.copy()
+    broken[123, 1] = np.nan
+    np.save(tmp_path / "nan.npy", broken)
+    np.save(tmp_path / "flat.npy", rows[:, 0])
+    (tmp_path / "not.npy").write_text("text")
+    messages = {
+        "x.csv": "must end in .zarr",
+        "nothere.zarr": "nothing is there",
+        "nothere.npy": "cannot be read",
+        "nothere.parquet": "nothing is there",
+        "group.zarr": "group.zarr::inside",
+        "nan.npy": "row 123",
+        "flat.npy": "2-D",
+        "not.npy": "must be an .npy file",
+    }
+    for name, message in messages.items():
+        code, _, err = run(*train(tmp_path / name, tmp_path / "m" / name))
+        assert code == 2, name
+        assert message in err
+        assert "Traceback" not in err

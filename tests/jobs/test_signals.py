@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM: a checkpoint is saved, and the same command resumes."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from dkmeans_jobs.signals import Terminated, defer_sigterm, raise_on_sigterm
+
+from dkmeans import checkpoints
+from tests.jobs.commands import COMMAND
+
+
+@pytest.mark.parametrize("where", [[], ["--cluster", "local", "--workers", "2"]])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_or_sigterm_saves_a_checkpoint_and_the_same_command_resumes(
+    tmp_path, where, number, code
+):
+    rows = np.random.default_rng(0).normal(size=(60_000, 16)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    argv = [*COMMAND, "train", tmp_path / "rows.npy", "--num-clusters", "1000"]
+    argv = [*map(str, argv), "--model-dir", str(tmp_path / "m"), "--seed", "1", "--steps", "100000"]
+    with subprocess.Popen(
+        [*argv, *where], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while "step 1 " not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(0.5)
+        os.killpg(process.pid, number)  # a terminal, or a system, sends it to the workers too
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert "Run the same command again" in err
+    state = checkpoints.latest(str(tmp_path / "m")).state
+    assert state.step > 0
+    more = ["train", str(tmp_path / "rows.npy"), "--num-clusters", "1000", "--json"]
+    more += ["--model-dir", str(tmp_path / "m"), "--max-steps", str(state.step + 2)]
+    rerun = subprocess.run([*COMMAND, *more], capture_output=True, text=True, check=True)
+    assert json.loads(rerun.stdout)["step"] == state.step + 2
+
+
+def test_only_the_first_sigterm_interrupts_so_that_the_last_checkpoint_can_be_saved():
+    saved = []
+
+    def job():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            saved.append("checkpoint")
+
+    with pytest.raises(Terminated), raise_on_sigterm():
+        job()
+    assert saved == ["checkpoint"]
+
+
+def test_a_deferred_sigterm_interrupts_only_when_it_is_asked_for():
+    with raise_on_sigterm():
+        with defer_sigterm() as raise_if_received:
+            raise_if_received()
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Terminated):
+            raise_if_received()
+
+
+def test_the_handler_that_was_there_before_is_restored():
+    before = signal.getsignal(signal.SIGTERM)
+    with raise_on_sigterm(), defer_sigterm():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,114 @@
+"""Training: from first centers to a model, again and again, in full batches and mini-batches."""
+
+import numpy as np
+import pytest
+import zarr
+
+from dkmeans import KMeans, checkpoints
+from dkmeans.storage import zarr_store
+from tests.jobs.commands import train
+
+
+def test_train_finds_clusters_evaluate_and_predict_use_them(run_json, store, rows, tmp_path):
+    trained = run_json(*train(store, tmp_path / "m", "--init", "kmeans_plus_plus"))
+    assert trained["status"] == "trained"
+    assert trained["stopped"].startswith("converged")
+    assert (trained["rows"], trained["columns"], trained["num_clusters"]) == (900, 3, 4)
+    evaluated = run_json("evaluate", store, "--model-dir", tmp_path / "m")
+    assert 0 < evaluated["average_loss"] < 4
+    output = tmp_path / "clusters.zarr"
+    predicted = run_json(
+        "predict", store, "--model-dir", tmp_path / "m", "--output", output, "--transform"
+    )
+    assert predicted["rows"] == 900
+    model = KMeans(4, str(tmp_path / "m"))
+    written = zarr.open_group(str(output), mode="r")
+    assert np.array_equal(written["cluster_index"][:], [*model.predict_cluster_index(lambda: rows)])
+    assert np.array_equal(written["all_distances"][:], np.stack([*model.transform(lambda: rows)]))
+
+
+def test_train_and_info_report_several_starts_and_the_policy_for_empty_clusters(
+    run, run_json, store, tmp_path
+):
+    more = ["--num-restarts", 3, "--empty-clusters", "relocate"]
+    trained = run_json(*train(store, tmp_path / "m", *more))
+    about = run_json("info", tmp_path / "m")
+    for name in ("best_start", "losses_of_starts", "steps_of_starts", "loss"):
+        assert about[name] == trained[name]
+    assert about["loss"] == min(about["losses_of_starts"])
+    assert len(about["steps_of_starts"]) == 3
+    assert about["relocated_clusters"] == 0
+    code, _, err = run(*train(store, tmp_path / "m"))
+    assert code == 2
+    assert "num_restarts must be that of the model in model_dir, 3" in err
+
+
+def test_the_same_command_again_resumes_and_then_reports_that_it_is_done(run_json, store, tmp_path):
+    whole = run_json(*train(store, tmp_path / "whole", "--max-steps", 8))
+    half = run_json(*train(store, tmp_path / "parts", "--max-steps", 4))
+    assert half["step"] == 4
+    rest = run_json(*train(store, tmp_path / "parts", "--max-steps", 8))
+    assert (rest["step"], rest["loss"]) == (whole["step"], whole["loss"])
+    again = run_json(*train(store, tmp_path / "parts", "--max-steps", 8))
+    assert (again["status"], again["step"]) == ("already done", rest["step"])
+    coarse = ["--relative-tolerance", 0.5]
+    converged = run_json(*train(store, tmp_path / "c", *coarse))
+    assert run_json(*train(store, tmp_path / "c", *coarse))["status"] == "already done"
+    finer = run_json(*train(store, tmp_path / "c", "--relative-tolerance", 1e-12))
+    assert finer["status"] == "trained"
+    assert finer["step"] > converged["step"]
+
+
+def test_a_converged_model_trains_again_on_other_rows(run_json, store, rows, tmp_path):
+    run_json(*train(store, tmp_path / "m"))
+    np.save(tmp_path / "more.npy", rows[:500] + 1)
+    assert run_json(*train(tmp_path / "more.npy", tmp_path / "m"))["status"] == "trained"
+
+
+@pytest.mark.parametrize("steps_per_iteration", [1, 3])
+def test_mini_batches_resume_where_they_left_off(run_json, store, tmp_path, steps_per_iteration):
+    batches = ["--batch-rows", 70, "--steps-per-iteration", steps_per_iteration]
+    whole = run_json(*train(store, tmp_path / "whole", *batches, "--max-steps", 29))
+    for stop in (5, 16, 29):
+        parts = run_json(*train(store, tmp_path / "parts", *batches, "--max-steps", stop))
+    assert parts["step"] == whole["step"] == 29
+    a, b = (checkpoints.latest(str(tmp_path / name)).state for name in ("whole", "parts"))
+    assert np.array_equal(a.centers, b.centers)
+    assert np.array_equal(a.counts, b.counts)
+
+
+def test_mini_batches_end_after_one_epoch_when_no_other_limit_is_given(run_json, store, tmp_path):
+    once = run_json(*train(store, tmp_path / "m", "--batch-rows", 250))
+    assert once["step"] == 4
+    again = run_json(*train(store, tmp_path / "m", "--batch-rows", 250))
+    assert again["status"] == "already done"
+
+
+def test_another_number_of_clusters_than_the_models_is_refused(run, run_json, store, tmp_path):
+    run_json(*train(store, tmp_path / "m"))
+    code, _, err = run("train", store, "--num-clusters", 5, "--model-dir", tmp_path / "m")
+    assert code == 2
+    assert "num_clusters must be that of the model in model_dir, 4" in err
+    assert "got 5" in err
+
+
+def test_a_file_for_prometheus_has_the_last_numbers(run_json, store, tmp_path):
+    metrics = tmp_path / "dkmeans.prom"
+    result = run_json(*train(store, tmp_path / "m", "--steps", 3, "--metrics-file", metrics))
+    lines = metrics.read_text().splitlines()
+    assert "dkmeans_global_step 3.0" in lines
+    (loss,) = [float(line.split()[1]) for line in lines if line.startswith("dkmeans_loss ")]
+    assert loss == pytest.approx(result["loss"])
+
+
+def test_rows_and_model_may_be_in_an_object_store(run_json, rows, s3):
+    zarr.create_array(zarr_store(f"{s3}/jobs/rows.zarr"), data=rows, chunks=(300, 3))
+    model = f"{s3}/jobs/model"
+    run_json(*train(f"{s3}/jobs/rows.zarr", model, "--max-steps", 3))
+    trained = run_json(*train(f"{s3}/jobs/rows.zarr", model, "--max-steps", 6))
+    assert trained["step"] == 6
+    output = f"{s3}/jobs/out.zarr"
+    predict = ["predict", f"{s3}/jobs/rows.zarr", "--model-dir", model, "--output", output]
+    assert run_json(*predict)["rows"] == 900
+    written = zarr.open_array(zarr_store(output), path="cluster_index", mode="r")
+    assert np.array_equal(written[:], [*KMeans(4, model).predict_cluster_index(lambda: rows)])
