@@ -1,0 +1,27 @@
+"""Rows and models that the tests of exports share."""
+
+import numpy as np
+
+from dkmeans import KMeans
+
+K, WIDTH = 11, 7
+KINDS = [
+    (metric, dtype)
+    for metric in ("squared_euclidean", "cosine")
+    for dtype in ("float32", "float64")
+]
+
+
+def rows_of(dtype):
+    rows = np.random.default_rng(5).normal(3, 1, (10_000, WIDTH))
+    rows[17] = 0
+    return rows.astype(dtype)
+
+
+def trained(folder, metric="squared_euclidean", dtype="float32", **more):
+    model = KMeans(K, str(folder), distance_metric=metric, seed=1, use_mini_batch=False, **more)
+    return model.train(lambda: rows_of(dtype), steps=3)
+
+
+def predicted(model, rows):
+    return next(model.predict(lambda: rows, yield_single_examples=False))
