@@ -124,8 +124,9 @@ def read(address: str) -> Versioned | None:
 def replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
     """Replace a file in one step, but only if it is still the version that was last read.
 
-    Object stores compare and write in one request. Local files are compared first and then replaced
-    by a rename, so two local drivers that compare at the same moment can both succeed.
+    Object stores compare and write in one request. In other places the file is compared first and
+    then replaced, a local file by a rename, so two drivers that compare at the same moment can both
+    succeed.
 
     Args:
         address: Address of the file.
