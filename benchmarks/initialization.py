@@ -26,9 +26,10 @@ from sklearn.cluster import kmeans_plusplus
 from sklearn.datasets import load_sample_image
 
 from dkmeans import Dataset
-from dkmeans.distance import Distance
+from dkmeans.distance import Computation, Distance
 from dkmeans.executors import Threads
-from dkmeans.initialization import Initialization, Rounds, plus_plus
+from dkmeans.initialization import Initialization, Rounds
+from dkmeans.initialization.kmeans_plus_plus import plus_plus
 from dkmeans.lloyd import Rules, iterate
 from dkmeans.schedule import Schedule
 from dkmeans.state import TrainState
@@ -106,7 +107,9 @@ def load(name: str, clusters: int) -> np.ndarray:
 
 def ours(way: str, rows: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, float]:
     """Return the first centers that dkmeans finds, and the seconds it took."""
-    initialization = Initialization(way, clusters, EUCLIDEAN, 2, seed, Rounds(1.0, 3), None, None)
+    initialization = Initialization(
+        way, clusters, Computation(EUCLIDEAN), 2, seed, Rounds(1.0, 3), None
+    )
     dataset = Dataset.from_array(rows)
     with Threads(cache="auto") as threads:
         began = time.perf_counter()
@@ -145,11 +148,11 @@ def train(rows: np.ndarray, centers: np.ndarray) -> tuple[float, float, float]:
     """
     batches = list(Dataset.from_array(rows).batches())
     state = TrainState(centers, np.zeros(len(centers), np.int64))
-    rules, inertias = Rules(EUCLIDEAN, Schedule.full_batch()), []
+    rules, inertias = Rules(Computation(EUCLIDEAN), Schedule.full_batch()), []
     with Threads() as threads:
         began = time.perf_counter()
         for _ in range(MOST_ITERATIONS):
-            ((state,),) = iterate([state], batches, rules, threads)
+            (((state,), _),) = iterate([state], batches, rules, threads)
             inertias.append(state.inertia)
             if len(inertias) > 1 and inertias[-2] - inertias[-1] < TOLERANCE * inertias[-2]:
                 break

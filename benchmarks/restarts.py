@@ -17,7 +17,7 @@ from zarr.codecs import BloscCodec
 
 from dkmeans import Dataset
 from dkmeans.data.batches import Batch
-from dkmeans.distance import Distance
+from dkmeans.distance import Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.executors import Threads
 from dkmeans.lloyd import Rules, iterate
@@ -29,7 +29,9 @@ ROWS, COLUMNS, STARTS, ROUNDS = 4_000_000, 64, 8, 5
 
 def seconds(batch: Batch, states: list[TrainState], policy: str = "keep") -> float:
     """Return the median time of an iteration of these states; the first one is not counted."""
-    rules = Rules(Distance.SQUARED_EUCLIDEAN, Schedule.full_batch(), EmptyClusters(policy))
+    rules = Rules(
+        Computation(Distance.SQUARED_EUCLIDEAN), Schedule.full_batch(), EmptyClusters(policy)
+    )
     times = []
     with Threads() as threads:
         for _ in range(ROUNDS + 1):

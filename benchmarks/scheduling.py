@@ -19,7 +19,7 @@ import psutil
 from distributed import Client, LocalCluster
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk
+from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask, Threads
@@ -53,7 +53,7 @@ class Blank:
         return change(self)
 
 
-def count_one(chunk: Chunk, value: Any) -> int:
+def count_one(loaded: LoadedChunk, value: Any) -> int:
     """Return 1, so that the sum over all chunks is their number."""
     return 1
 
@@ -67,7 +67,7 @@ def iterations(executor: Dask, chunks: int, count: int) -> list[float]:
     batch, times = batch_of(chunks), []
     for _ in range(count):
         began = time.perf_counter()
-        (counted,) = executor.map_reduce(count_one, [batch], VALUE)
+        (counted,) = executor.map_reduce(count_one, [batch], VALUE).totals
         times.append(time.perf_counter() - began)
         assert counted == chunks
     return times

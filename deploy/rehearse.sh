@@ -15,5 +15,5 @@ set -eu
 cd "$(dirname "$0")/.."
 podman build ${BUILD:-} ${BASE:+--build-arg "BASE=$BASE"} --layers --file deploy/Dockerfile \
     --target cpu --tag localhost/dkmeans:0.1.0-cpu .
-exec "${PYTHON:-.venv/bin/python}" -m pytest -v --durations=0 tests/rehearsal.py \
-    ${KUBERNETES_BINARIES:+tests/rehearsal_operator.py} "$@"
+exec "${PYTHON:-.venv/bin/python}" -m pytest -v --durations=0 tests/deploy/rehearsal.py \
+    ${KUBERNETES_BINARIES:+tests/deploy/rehearsal_operator.py} "$@"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dkmeans.data.points import as_points
 from dkmeans.errors import Invalid, InvalidType, check_integer, expected
-from dkmeans.initialization import NAMES
+from dkmeans.initialization import NAMES, REPLACED
 
 InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
 
@@ -47,8 +47,10 @@ def check_initial_clusters(given: InitialClusters) -> Any:
         InvalidType: the array does not hold real numbers.
     """
     if isinstance(given, str):
+        must = f"{', '.join(map(repr, NAMES))}, a 2-D array, or a function"
+        if given in REPLACED:
+            must += f"; {REPLACED[given]!r} has replaced {given!r}"
         if given not in NAMES:
-            must = f"{', '.join(map(repr, NAMES))}, a 2-D array, or a function"
             raise Invalid(expected("initial_clusters", must, given))
         return given
     if callable(given):

@@ -1,7 +1,7 @@
-"""The two distances: what each asks of points and of centers.
+"""The two distances, and the centers that rows are compared with.
 
-Cosine distance is 1 - u.v over rows of length one, so all the rest of the library needs to know
-of it is how rows become such rows (`directions`), and which centers the means become (`project`).
+Cosine distance is 1 - u.v over rows of length one. The rest of the library needs to know only how
+rows become such rows (`directions`) and which centers the means become (`project`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import numpy as np
 
 from dkmeans.state import FloatArray, IndexArray
 
-# The squared length below which a row counts as zero: the documented estimator's.
+# Rows with a squared length below this count as zero, as in the documented estimator.
 SMALLEST_SQUARED_NORM = 1e-12
+# Cosine distances up to this are rounding errors between rows of the same direction. Rounding a
+# direction to float32 moves it by less.
+SAME_DIRECTION = 2.0**-46
 
 
 class Distance(StrEnum):
@@ -24,14 +27,31 @@ class Distance(StrEnum):
     COSINE = "cosine"
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
-class Centers:
-    """Centers, and how rows choose among them.
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """How distances are computed: the one place where a fit holds its distance and its backend.
 
     Attributes:
-        values: (k, d).
-        distance: By which distance.
-        backend: The name of the backend that does the work; None leaves it to each worker.
+        distance: The distance between rows and centers.
+        backend: Name of the backend; None leaves the choice to each worker.
+    """
+
+    distance: Distance
+    backend: str | None = None
+
+    def centers(self, values: FloatArray) -> Centers:
+        """Return the (k, d) values as centers of this computation."""
+        return Centers(values, self.distance, self.backend)
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Centers:
+    """Centers as they travel to the workers, with all that is needed to compare rows with them.
+
+    Attributes:
+        values: (k, d) float32 or float64.
+        distance: The distance between rows and centers.
+        backend: Name of the backend; None leaves the choice to each worker.
     """
 
     values: FloatArray
@@ -40,37 +60,55 @@ class Centers:
 
     @property
     def width(self) -> int:
-        """The number of columns, d."""
+        """Number of columns, d."""
         return int(self.values.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return int(self.values.nbytes)
 
 
 def squared_norms(rows: FloatArray) -> FloatArray:
-    """|x|^2 of each of the (n, d) float64 rows, (n,): the same bits whatever rows are beside it.
+    """Return |x|^2 of each of the (n, d) float64 rows, (n,).
 
-    `einsum` would buffer wide rows across their ends, and BLAS deal them to threads.
+    The bits of a row's result do not depend on the other rows. That is why neither `einsum` nor
+    BLAS is used: `einsum` buffers wide rows across their ends, and BLAS splits rows over threads.
     """
     return np.asarray(np.add.reduce(np.square(rows), axis=1))
 
 
 def inverse_norms(rows: FloatArray) -> FloatArray:
-    """1 / |x| of each of the (n, d) rows, (n,) float64: finite for a zero row, NaN for infinity."""
+    """Return 1 / |x| of each of the (n, d) rows, (n,) float64.
+
+    The result is finite for a zero row and NaN for a row with an infinite square: such a row has no
+    direction.
+    """
     squares = squared_norms(rows.astype(np.float64))
-    squares[np.isinf(squares)] = np.nan  # a row too long to square has no direction, not none
+    squares[np.isinf(squares)] = np.nan
     return np.asarray(1.0 / np.sqrt(np.maximum(squares, SMALLEST_SQUARED_NORM)))
 
 
 def directions(rows: FloatArray) -> FloatArray:
-    """The (n, d) rows scaled to length one, float64; a zero row stays zero."""
+    """Return the (n, d) rows scaled to length one, float64; a zero row stays zero."""
     rows = rows.astype(np.float64)
     return np.asarray(rows * inverse_norms(rows)[:, None])
 
 
 def project(means: FloatArray, distance: Distance) -> FloatArray:
-    """The (k, d) centers that stand for these means: for cosine, those of length one."""
+    """Return the (k, d) centers that belong to these means: for cosine, the means' directions."""
     return directions(means) if distance is Distance.COSINE else means
 
 
 def cosine_inertia(sums: FloatArray, counts: IndexArray, centers: Centers) -> float:
-    """The sum of 1 - u.v over all rows, from the (k, d) sums of the rows u that each v won."""
-    own = counts - np.einsum("ij,ij->i", sums, directions(centers.values))
-    return float(np.sum(np.maximum(own, 0.0))) if np.isfinite(own).all() else float("nan")
+    """Return the sum of 1 - u.v over all rows.
+
+    Args:
+        sums: (k, d), the sum of the unit rows u assigned to each center v.
+        counts: (k,), the number of those rows.
+        centers: The centers.
+    """
+    per_center = counts - np.einsum("ij,ij->i", sums, directions(centers.values))
+    if not np.isfinite(per_center).all():
+        return float("nan")
+    return float(np.sum(np.maximum(per_center, 0.0)))

@@ -1,9 +1,9 @@
-"""Empty clusters: what becomes of a center that no row is nearest to.
+"""Empty clusters: what happens to a center that no row is assigned to.
 
-It may be relocated to one of the rows that are farthest from the centers that won them. That row,
-with all rows equal to it, then belongs to it and no longer to the cluster that gave it, which must
-have others: so no cluster is emptied, and no row taken twice (as Intel's DAAL does in distributed
-full batch; Pedregosa et al., Scikit-learn, 2011, does the same within one process).
+`lloyd.update` calls `fill`. A relocated center takes one of the rows that are farthest from their
+nearest centers, together with all rows equal to it. The cluster that gives the row must have other
+rows, so no cluster is emptied by that and no row is taken twice. (Intel's DAAL does the same in
+distributed full batch; Pedregosa et al., Scikit-learn, 2011, within one process.)
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.backends import select
-from dkmeans.distance import Centers, Distance, directions
+from dkmeans.distance import SAME_DIRECTION, Centers, Distance, directions
 from dkmeans.errors import InvalidData
 from dkmeans.state import Farthest, FloatArray, IndexArray, PartialSums
 
-# Rounding a center's direction to float32 parts it by less from the row that it is.
-_SAME_DIRECTION = 1e-14
-# An error names so many empty clusters.
-_NAMED = 10
+# Number of empty clusters that an error names.
+_NAMED_CLUSTERS = 10
+# Factor by which more rows are looked at if too many of the farthest rows are equal.
+_MORE_ROWS = 4
 
 
 class EmptyClusters(StrEnum):
-    """What becomes of a center that has won no row."""
+    """What happens to a center that no row is assigned to."""
 
     KEEP = "keep"
     RELOCATE = "relocate"
@@ -35,85 +35,87 @@ class EmptyClusters(StrEnum):
 
 
 def sums_and_farthest(points: FloatArray, centers: Centers) -> PartialSums:
-    """The sums of the (n, d) rows, and in the same pass which of them are the farthest."""
-    sums, index, apart = select(centers.backend).assign(points, centers)
-    if not math.isfinite(sums.inertia):  # the caller finds out why
+    """Return the sums of the (n, d) rows, and in the same pass the farthest of these rows."""
+    sums, index, distances = select(centers.backend).assign(points, centers)
+    if not math.isfinite(sums.inertia):  # the caller reports the row
         return sums
-    return replace(sums, farthest=farthest_rows(points, index, apart, centers))
+    return replace(sums, farthest=farthest_rows(points, index, distances, centers))
 
 
 def farthest_rows(
-    points: FloatArray, index: IndexArray, apart: FloatArray, centers: Centers
+    points: FloatArray, index: IndexArray, distances: FloatArray, centers: Centers
 ) -> Farthest:
-    """As many different rows as there are centers, those farthest from the centers that won them.
+    """Return as many distinct rows as there are centers, the farthest from their nearest centers.
 
-    So many are enough: each relocation takes one, and each center that has won rows may have to
+    That many rows are enough: each relocation takes one row, and each center with rows may have to
     keep one.
 
     Args:
         points: (n, d) rows.
-        index: (n,) which center won each.
-        apart: (n,) its distance to it.
+        index: (n,) the nearest center of each row.
+        distances: (n,) the distance to it.
         centers: The centers.
     """
     n, most = len(points), len(centers.values)
     cosine = centers.distance is Distance.COSINE
-    least, size = _SAME_DIRECTION if cosine else 0.0, most
+    # Rows at the place of their center are never worth a relocation.
+    least, size = SAME_DIRECTION if cosine else 0.0, most
     while True:
-        limit = np.partition(apart, n - size)[n - size] if size < n else least
-        chosen = np.flatnonzero((apart >= limit) & (apart > least))
-        rows = directions(points[chosen]) if cosine else points[chosen].astype(np.float64)
-        copies = np.ones(len(chosen), np.int64)
-        found = Farthest.among(rows, apart[chosen], index[chosen], copies, most)
+        limit = np.partition(distances, n - size)[n - size] if size < n else least
+        far = np.flatnonzero((distances >= limit) & (distances > least))
+        rows = directions(points[far]) if cosine else points[far].astype(np.float64)
+        copies = np.ones(len(far), np.int64)
+        found = Farthest.among(rows, distances[far], index[far], copies, most)
         if len(found) == most or limit <= least:
             return found
-        size *= 4  # equal rows are one
+        size *= _MORE_ROWS  # equal rows are one entry of the result
 
 
 def fill(
     empty: IndexArray, sums: PartialSums, policy: EmptyClusters, step: int
 ) -> tuple[PartialSums, NDArray[np.bool_]]:
-    """What is done about empty clusters at the end of an iteration.
+    """Treat the empty clusters at the end of an iteration as the policy says.
 
     Args:
-        empty: (e,) int64 their numbers.
-        sums: Of the iteration, with its farthest rows where they are wanted.
-        policy: What is to be done.
-        step: The iteration's last, to name where it cannot go on.
+        empty: (e,) int64, the numbers of the empty clusters.
+        sums: Sums of the iteration, with its farthest rows if clusters are relocated.
+        policy: What happens to empty clusters.
+        step: Last step of the iteration, for the error message.
 
     Returns:
-        The sums by which centers are to move, and whether each center, (k,), begins anew.
+        The sums by which the centers move, and for each center, (k,), True if it was relocated.
 
     Raises:
-        InvalidData: there are such clusters, and must not be.
+        InvalidData: there are empty clusters, and the policy is ERROR.
     """
     if policy is EmptyClusters.ERROR and len(empty):
-        named = ", ".join(map(str, empty[:_NAMED])) + (", ..." if len(empty) > _NAMED else "")
+        more = ", ..." if len(empty) > _NAMED_CLUSTERS else ""
+        named = ", ".join(map(str, empty[:_NAMED_CLUSTERS])) + more
         raise InvalidData(
             f"every cluster must win a row, as empty_clusters is 'error'; {len(empty)} of "
             f"{len(sums.counts)} have won none in the iteration that ends at step {step}: {named}"
         )
-    begun = np.zeros(len(sums.counts), bool)
+    relocated = np.zeros(len(sums.counts), bool)
     if policy is EmptyClusters.RELOCATE and sums.farthest is not None:
         sums, takers = _relocate(empty, sums, sums.farthest)
-        begun[takers] = True
-    return sums, begun
+        relocated[takers] = True
+    return sums, relocated
 
 
 def _relocate(
     empty: IndexArray, sums: PartialSums, farthest: Farthest
 ) -> tuple[PartialSums, IndexArray]:
-    """The sums as they would be if empty clusters had won the farthest rows, one each.
+    """Move one of the farthest rows from its cluster to each empty cluster.
 
     Returns:
-        The sums, and the numbers of the clusters that took a row: the first ones, where there are
-        not so many different rows that can be given away.
+        The sums as if those rows had been assigned to the empty clusters, and the numbers of the
+        clusters that got a row: the first ones, if there are too few rows to give away.
     """
     moved, counts, taken = sums.sums.copy(), sums.counts.copy(), 0
     for row, giver, copies in zip(farthest.rows, farthest.clusters, farthest.copies, strict=True):
         if taken == len(empty):
             break
-        if counts[giver] > copies:  # else it would be empty now
+        if counts[giver] > copies:  # else the giver would be empty
             taker, taken = empty[taken], taken + 1
             for cluster, change in ((giver, -copies), (taker, copies)):
                 moved[cluster] += change * row

@@ -1,4 +1,8 @@
-"""The estimator: the documented surface. It keeps no centers: they live in its directory."""
+"""The estimator: the documented surface of `KMeans`.
+
+It validates arguments and wires the parts together: `training` trains, `prediction` evaluates and
+predicts, `model` answers what needs no rows. It holds no centers: they live in `model_dir`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ from dkmeans.checkpoints import Checkpoint, Settings
 from dkmeans.config import NONE, RunConfig, check_positive
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
-from dkmeans.distance import Centers, Distance
+from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import (
     Invalid,
@@ -46,59 +50,60 @@ from dkmeans.model import Model
 from dkmeans.modes import EstimatorSpec, ModeKeys
 from dkmeans.prediction import output as outputs
 from dkmeans.prediction import per_chunk, stream
-from dkmeans.prediction.stream import check_width
+from dkmeans.prediction.stream import check_row_width
 from dkmeans.state import Score
 from dkmeans.training import Plan, train
 
 logger = logging.getLogger(__name__)
 
-# Of an evaluation's results.
+# Results of an evaluation that are drawn as charts.
 _CHARTED = ("average_loss", "loss", "score")
 
 
 class KMeans(Model):
     """k-means as `tf.compat.v1.estimator.experimental.KMeans` documents it, on Dask.
 
-    Work is done by the active `distributed.Client`, or one that `config` names, or else by the
-    threads of this process, with the same bits whichever it is.
+    The work is done by the client in `config`, or the active `distributed.Client`, or else the
+    threads of this process. All of them compute the same bits.
 
     Args:
-        num_clusters: How many clusters, k. Ignored where `initial_clusters` is an array.
-        model_dir: Path or URL where the model is kept, and from where training continues; None
-            takes `config.model_dir`, or else a fresh temporary directory.
-        initial_clusters: `"random"`, `"kmeans_plus_plus"`, `"k-means||"`, `"afk-mc2"`, a (k, d)
-            array, or a function of a batch's (n, d) rows and the number of centers still missing
-            that returns up to so many. k-means++ looks at the first batch; k-means|| and AFK-MC^2
-            at all rows of a pass, on the workers, the former a few times and the latter twice. Of
-            an iterator of batches they look at the first.
+        num_clusters: Number of clusters, k. Ignored if `initial_clusters` is an array.
+        model_dir: Path or URL of the model, from which training continues. None takes
+            `config.model_dir`, or else a new temporary directory.
+        initial_clusters: `"random"`, `"kmeans_plus_plus"`, `"k-means||"`, a (k, d) array, or a
+            function of a batch's (n, d) rows and the number of centers that are still missing,
+            which returns up to that many. k-means++ uses the first batch. k-means|| uses all rows
+            of an epoch, a few times, on the workers; of an iterator of batches it uses the first.
         distance_metric: `"squared_euclidean"` or `"cosine"`.
-        seed: Of the random draws of initialization; None takes `config.tf_random_seed`, or else
-            fresh entropy.
-        use_mini_batch: Whether batches are parts of the data; if not, each is treated as all of it.
-        mini_batch_steps_per_iteration: How many steps are accumulated before they are synced to
-            the master copy of the centers.
-        kmeans_plus_plus_num_retries: Candidates drawn beyond the first at each pick of
-            k-means++; negative: 2 + floor(ln k).
+        seed: Seed of the random draws of initialization. None takes `config.tf_random_seed`, or
+            else a new random seed.
+        use_mini_batch: True if a batch is a part of the data, False if each batch is treated as all
+            of the data.
+        mini_batch_steps_per_iteration: Number of steps that are accumulated before they are synced
+            to the master copy of the centers.
+        kmeans_plus_plus_num_retries: Number of candidates beyond the first at each pick of
+            k-means++; negative for 2 + floor(ln k).
         relative_tolerance: Training stops when the loss changes by less than this, relative to
-            1 + the loss before.
+            1 + the loss before. None for no tolerance.
         config: How to run.
-        feature_columns: What makes rows of named columns: those of `dkmeans.feature_columns`, in
-            any order. None: rows are all columns, in the order of their names.
-        num_restarts: How many starts are trained side by side over the same reads. The model is
-            the one with the least mean distance of a row in its last iteration. Start r draws as
-            `seed + r * 2**32` does alone; each ends when it has converged.
-        empty_clusters: What becomes of a center that has won no row in an iteration (where counts
-            survive, with `mini_batch_steps_per_iteration` = 1: since it began): `"keep"` leaves it
-            where it is, `"relocate"` moves it to the row that is farthest from its center, and
-            `"error"` stops.
-        oversampling: How many candidates each round of k-means|| is to draw, as a multiple of k.
-        initialization_rounds: How many rounds k-means|| makes; it goes over the rows once more.
-        initialization_rows: How many rows k-means|| and AFK-MC^2 look at, in blocks of consecutive
-            ones drawn uniformly; None: all.
+        feature_columns: Columns of `dkmeans.feature_columns`, in any order, that make rows from
+            named columns. None uses all columns in the order of their names.
+        num_restarts: Number of starts that are trained side by side over the same reads. The model
+            is the start with the least mean distance of a row in its last iteration. Start r draws
+            as a single start with `seed + r * 2**32` does. Each start ends when it has converged.
+        empty_clusters: What happens to a center that no row is assigned to in an iteration (with
+            `mini_batch_steps_per_iteration` = 1: since the first step): `"keep"` leaves it where it
+            is, `"relocate"` moves it to the row that is farthest from its center, and `"error"`
+            stops.
+        oversampling: Expected number of candidates of a round of k-means||, as a multiple of k.
+        initialization_rounds: Number of rounds of k-means||. Each is an epoch, and one more epoch
+            follows.
+        initialization_rows: Number of rows that k-means|| uses, in blocks of consecutive rows drawn
+            uniformly. None for all.
 
     Raises:
-        ValueError: an argument's value is not one of those it must be.
-        TypeError: an argument is not of the type it must be.
+        ValueError: an argument has a value that is not allowed.
+        TypeError: an argument has the wrong type.
     """
 
     ALL_DISTANCES = per_chunk.ALL_DISTANCES
@@ -169,12 +174,11 @@ class KMeans(Model):
         self._initialization = Initialization(
             source,
             len(source) if isinstance(source, np.ndarray) else int(num_clusters),
-            self._settings.distance_metric,
+            Computation(self._settings.distance_metric, config.backend),
             int(kmeans_plus_plus_num_retries),
             None if seed is None else int(seed),
             Rounds(float(oversampling), int(initialization_rounds)),
             None if initialization_rows is None else int(initialization_rows),
-            config.backend,
         )
 
     def __repr__(self) -> str:
@@ -189,12 +193,12 @@ class KMeans(Model):
 
     @property
     def config(self) -> RunConfig:
-        """A copy of how it runs, with `model_dir` filled in."""
+        """Copy of the configuration, with `model_dir` filled in."""
         return self._config.replace()
 
     @property
     def params(self) -> dict[str, Any]:
-        """What an `input_fn` is given as `params`: a copy."""
+        """Copy of the `params` that are passed to an `input_fn`."""
         return {
             "num_clusters": self._initialization.num_clusters,
             "distance_metric": str(self._settings.distance_metric),
@@ -202,11 +206,11 @@ class KMeans(Model):
 
     @property
     def model_fn(self) -> Callable[[Any, Any, str, RunConfig | None], EstimatorSpec]:
-        """A function of `(features, labels, mode, config)`: what the latest checkpoint says.
+        """Function of `(features, labels, mode, config)` that evaluates the latest checkpoint.
 
-        `features` are rows as an `input_fn` returns them, `labels` are None but for
-        `ModeKeys.PREDICT`, `config` says where the work is done (None: as this estimator does it).
-        It returns an `EstimatorSpec` of values, in each mode the same; it trains nothing.
+        `features` are rows as an `input_fn` returns them. `labels` must be None, except for
+        `ModeKeys.PREDICT`. `config` says where the work is done; None takes this estimator's. The
+        function returns an `EstimatorSpec` of values, the same in each mode, and trains nothing.
         """
         return self._specify
 
@@ -218,31 +222,36 @@ class KMeans(Model):
         max_steps: int | None = None,
         saving_listeners: Iterable[CheckpointSaverListener] | None = None,
     ) -> KMeans:
-        """Train, from the latest checkpoint where there is one, and save.
+        """Train from the latest checkpoint, if there is one, and save.
 
-        Stops after `steps` steps, at step `max_steps`, at the end of the input, or when the loss
-        has settled; full-batch training on an array also ends when no center moves any more.
+        Training stops after `steps` steps, at step `max_steps`, at the end of the input, or when
+        the loss has converged. Full-batch training on an array also ends when no center moves any
+        more.
 
         Args:
-            input_fn: Returns the rows: an array (gone over without end), a dict of named columns,
-                a `Dataset`, or an iterator of batches. One step consumes one batch.
-            hooks: Are told of every step, and may stop training after it.
-            steps: How many steps to take.
-            max_steps: The step, counted over all calls, to stop at. Nothing is done at or beyond.
-            saving_listeners: Are told of every checkpoint, and may stop training after it.
+            input_fn: Returns the rows: an array (repeated without end), a dict of named columns, a
+                `Dataset`, or an iterator of batches. One step consumes one batch.
+            hooks: Notified of every step. They may stop training after it.
+            steps: Number of steps to take.
+            max_steps: Step, counted over all calls, at which to stop. From there on a call does
+                nothing.
+            saving_listeners: Notified of every checkpoint. They may stop training after it.
+
+        Returns:
+            This estimator.
 
         Raises:
-            ValueError: the arguments or the rows cannot be used, or `model_dir` holds a model that
-                is another one.
-            TypeError: a hook or listener is none.
+            ValueError: the arguments or the rows cannot be used, or `model_dir` holds a model with
+                other settings.
+            TypeError: a hook or listener has the wrong type.
             KeyboardInterrupt: after a checkpoint.
         """
         if steps is not None and max_steps is not None:
             raise Invalid("Can not provide both steps and max_steps.")
         for name, value in (("steps", steps), ("max_steps", max_steps)):
             check_steps(name, value)
-        watch = self._watch(hooks, saving_listeners)
-        head, found = checkpoints.open_latest(self.model_dir)
+        notifier = self._notifier(hooks, saving_listeners)
+        manifest, found = checkpoints.open_latest(self.model_dir)
         if found is not None:
             self._check_same_model(found)
             if max_steps is not None and found.state.step >= max_steps:
@@ -261,10 +270,10 @@ class KMeans(Model):
         )
         dataset = self._read(input_fn, ModeKeys.TRAIN)
         if found is not None:
-            check_width(dataset, found)
+            check_row_width(dataset, found)
         with self._executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
-            train(plan, dataset, start, head, executor, watch)
+            train(plan, dataset, start, manifest, executor, notifier)
         return self
 
     def evaluate(
@@ -275,29 +284,29 @@ class KMeans(Model):
         checkpoint_path: str | None = None,
         name: str | None = None,
     ) -> dict[str, Any]:
-        """How well the centers fit some rows; also written below `eval_dir(name)`.
+        """Return the loss of the centers over some rows, and write it below `eval_dir(name)`.
 
-        That is a JSON file for each step, and points of TensorBoard's charts where training draws
-        some.
+        Each step has a JSON file there. If training draws charts for TensorBoard, so does an
+        evaluation.
 
         Args:
-            input_fn: Returns the rows, gone over once.
-            steps: How many batches to go over; None: all.
-            hooks: Are told of every batch, and may stop after it.
-            checkpoint_path: The checkpoint to evaluate; None: the latest.
-            name: Tells this evaluation's directory from others'.
+            input_fn: Returns the rows. They are read once.
+            steps: Number of batches to evaluate; None for all.
+            hooks: Notified of every batch. They may stop the evaluation after it.
+            checkpoint_path: The checkpoint to evaluate; None for the latest.
+            name: Name of the evaluation's directory, if there are several.
 
         Returns:
-            `loss` and `score`: the mean over batches of their sums of distances to the nearest
-            center; `average_loss`: the mean distance of a row; `global_step`.
+            `loss` and `score`: the sum of the distances to the nearest center, averaged over the
+            batches; `average_loss`: the mean distance of a row; `global_step`.
 
         Raises:
             ValueError: there is no checkpoint, or the arguments or the rows cannot be used.
         """
         check_steps("steps", steps)
-        told = check_hooks("hooks", hooks, SessionRunHook)
+        checked = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self.checkpoint(checkpoint_path)
-        scores = self._scores(input_fn, checkpoint, steps, told)
+        scores = self._scores(input_fn, checkpoint, steps, checked)
         total = sum(scores, Score(0, 0.0))
         result = {
             "average_loss": total.inertia / total.rows,
@@ -314,7 +323,7 @@ class KMeans(Model):
         return result
 
     def score(self, input_fn: InputFn) -> float:
-        """The sum of the distances to the nearest center over the first batch, positive.
+        """Return the sum of the distances to the nearest center over the first batch, positive.
 
         Raises:
             ValueError: there is no checkpoint, or the rows cannot be used.
@@ -330,19 +339,19 @@ class KMeans(Model):
         checkpoint_path: str | None = None,
         yield_single_examples: bool = True,
     ) -> Iterator[dict[str, Any]]:
-        """The cluster of each row, and its distance to every center.
+        """Return the cluster of each row, and its distance to every center.
 
         Args:
-            input_fn: Returns the rows, gone over once.
-            predict_keys: Which of `cluster_index` and `all_distances` to give; None: both.
-            hooks: Are told of every batch, before its first row and after its last, and may stop
-                then.
-            checkpoint_path: The checkpoint to predict with; None: the latest.
-            yield_single_examples: Whether to yield a dict for each row, or for each batch.
+            input_fn: Returns the rows. They are read once.
+            predict_keys: Names of the results, `cluster_index` or `all_distances`; None for both.
+            hooks: Notified of every batch, before its first row and after its last. They may stop
+                the prediction then.
+            checkpoint_path: The checkpoint to predict with; None for the latest.
+            yield_single_examples: True to yield a dict for each row, False for each batch.
 
         Yields:
             For each row `cluster_index`, int64, and `all_distances`, (k,) float32: squared
-            Euclidean or cosine distances. For each batch (n,) and (n, k).
+            Euclidean or cosine distances. For each batch these are (n,) and (n, k).
 
         Raises:
             ValueError: there is no checkpoint, or the keys or the rows cannot be used.
@@ -353,12 +362,12 @@ class KMeans(Model):
             if not set(asked) & set(names):
                 raise Invalid(f"predict_keys must be among {names}, got {asked}")
             names = [name for name in names if name in asked]
-        told = check_hooks("hooks", hooks, SessionRunHook)
+        checked = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self.checkpoint(checkpoint_path)
-        return self._predict(input_fn, checkpoint, names, told, single=yield_single_examples)
+        return self._predict(input_fn, checkpoint, names, checked, single=yield_single_examples)
 
     def predict_cluster_index(self, input_fn: InputFn) -> Iterator[np.int64]:
-        """The index of each row's nearest center.
+        """Yield the index of each row's nearest center.
 
         Raises:
             ValueError: as `predict` does.
@@ -367,7 +376,7 @@ class KMeans(Model):
             yield row[self.CLUSTER_INDEX]
 
     def transform(self, input_fn: InputFn) -> Iterator[npt.NDArray[np.float32]]:
-        """Each row's distance to every center, (k,) float32: squared Euclidean, or cosine.
+        """Yield each row's distance to every center, (k,) float32: squared Euclidean or cosine.
 
         Raises:
             ValueError: as `predict` does.
@@ -383,35 +392,36 @@ class KMeans(Model):
         transform: bool = False,
         checkpoint_path: str | None = None,
     ) -> int:
-        """Write the cluster of each row to storage, from where it is computed.
+        """Write the cluster of each row to storage, from the workers that compute it.
 
-        A call that was cut off is gone on with by making it again: what it has finished is kept,
-        and only what is missing is written. That goes by the checkpoint and its centers, by the
-        input's name, shape and dtype, and by `transform`; rows in memory count by their values, a
-        Dask array by the names of its blocks. Stored rows whose values were changed in place are
-        not noticed: give another output then, or remove this one.
+        A second call continues a call that was interrupted: finished regions are kept, and only
+        missing ones are written. The two calls must have the same checkpoint with the same centers,
+        input of the same name, shape and dtype, and the same `transform`. Rows in memory must have
+        the same values, a Dask array the same names of its blocks. Stored rows that were changed in
+        place are not noticed: use another output then, or remove this one.
 
         Args:
-            input_fn: Returns the rows, gone over once. Its batches are listed before the first is
-                read: it must end, and an iterator's are all in memory then.
+            input_fn: Returns the rows. They are read once. All batches are listed before the first
+                one is read: the input must end, and the batches of an iterator are all in memory
+                then.
             output: Path or URL of a Zarr group (`.zarr`) of arrays `cluster_index` (n,) int64 and
                 `all_distances` (n, k) float32, or of a folder (`.parquet`) of files with columns of
-                these names. Predictions of other rows, or by another checkpoint, are replaced. It
-                is whole where the group's attribute `complete` is true, or `_SUCCESS` is in the
-                folder.
-            transform: Whether the distances are written too.
-            checkpoint_path: The checkpoint to predict with; None: the latest.
+                these names. Predictions of other rows, or by another checkpoint, are replaced. The
+                output is complete if the group's attribute `complete` is true, or the folder holds
+                `_SUCCESS`.
+            transform: True to write the distances too.
+            checkpoint_path: The checkpoint to predict with; None for the latest.
 
         Returns:
-            The number of rows, whether written by this call or before.
+            The number of rows, written by this call or an earlier one.
 
         Raises:
-            ValueError: there is no checkpoint, the rows cannot be used, or the output is not such a
-                place or holds something else.
+            ValueError: there is no checkpoint, the rows cannot be used, or the output has another
+                ending or holds something else.
         """
         checkpoint = self.checkpoint(checkpoint_path)
         dataset = self._read(input_fn, ModeKeys.PREDICT)
-        check_width(dataset, checkpoint)
+        check_row_width(dataset, checkpoint)
         whole = sum(dataset.batches(), Batch())
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
@@ -434,23 +444,23 @@ class KMeans(Model):
     def _draws_charts(self) -> bool:
         return bool(self._config.save_summary_steps) and summaries.is_available()
 
-    def _watch(
+    def _notifier(
         self,
         hooks: Iterable[SessionRunHook] | None,
         saving_listeners: Iterable[CheckpointSaverListener] | None,
     ) -> Notifier:
-        """Those to tell of training, with the one that draws charts."""
-        told = check_hooks("hooks", hooks, SessionRunHook)
+        """Return the notifier of a training call, with the hook that draws charts."""
+        checked = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         if listeners and not self._config.saves_on_the_way:
             raise Invalid(
-                "saving_listeners need checkpoints to be told of: set one of "
+                "saving_listeners need checkpoints to be checked of: set one of "
                 "RunConfig.save_checkpoints_steps and RunConfig.save_checkpoints_secs, got 0"
             )
         if self._draws_charts:
             every = self._config.save_summary_steps
-            told = (*told, SummarySaverHook(every, output_dir=self.model_dir))
-        return Notifier(self._settings, told, listeners)
+            checked = (*checked, SummarySaverHook(every, output_dir=self.model_dir))
+        return Notifier(self._settings, checked, listeners)
 
     def _read(self, input_fn: InputFn, mode: str) -> Dataset:
         return read_input(input_fn, mode, self.params, self.config, self._layout)
@@ -460,7 +470,11 @@ class KMeans(Model):
         return Centers(checkpoint.state.centers, settings.distance_metric, self._config.backend)
 
     def _check_same_model(self, found: Checkpoint) -> None:
-        """Refuse to continue a model that is not the one this object is for."""
+        """Refuse to continue a model with other settings than this estimator's.
+
+        Raises:
+            InvalidCheckpoint: a setting differs.
+        """
         own, its = self._settings, found.settings
         k = self._initialization.num_clusters
         differences = [
@@ -490,13 +504,13 @@ class KMeans(Model):
         steps: int | None,
         hooks: Sequence[SessionRunHook],
     ) -> list[Score]:
-        """The score of each of the first batches."""
+        """Return the score of each of the first batches."""
         dataset = self._read(input_fn, ModeKeys.EVAL)
-        check_width(dataset, checkpoint)
-        watch = Notifier(checkpoint.settings, hooks)
+        check_row_width(dataset, checkpoint)
+        notifier = Notifier(checkpoint.settings, hooks)
         with self._executor() as executor:
             of = checkpoint, self._centers(checkpoint)
-            return stream.scores(dataset, *of, executor, watch, steps)
+            return stream.scores(dataset, *of, executor, notifier, steps)
 
     def _predict(
         self,
@@ -508,11 +522,13 @@ class KMeans(Model):
         single: bool,
     ) -> Iterator[dict[str, Any]]:
         dataset = self._read(input_fn, ModeKeys.PREDICT)
-        check_width(dataset, checkpoint)
+        check_row_width(dataset, checkpoint)
         task = per_chunk.Task(self._centers(checkpoint), tuple(names))
-        watch = Notifier(checkpoint.settings, hooks)
+        notifier = Notifier(checkpoint.settings, hooks)
         with self._executor() as executor:
-            yield from stream.predictions(dataset, checkpoint, task, executor, watch, single=single)
+            yield from stream.predictions(
+                dataset, checkpoint, task, executor, notifier, single=single
+            )
 
     def _specify(
         self, features: Any, labels: Any, mode: str, config: RunConfig | None
@@ -525,12 +541,12 @@ class KMeans(Model):
             raise InvalidType(expected("config", "a RunConfig or None", config))
         checkpoint = self.checkpoint()
         dataset = self._read(lambda: (features, labels), mode)
-        check_width(dataset, checkpoint)
+        check_row_width(dataset, checkpoint)
         batch = next(dataset.batches(), Batch())
         task = per_chunk.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))
         with open_executor(config.client) as executor:
             predictions = stream.gathered(batch, task, executor)
-            (score,) = executor.map_reduce(per_chunk.score, [batch], task.centers)
+            (score,) = executor.map_reduce(per_chunk.score, [batch], task.centers).totals
         exported = {name: {"output": values} for name, values in predictions.items()}
         exported["serving_default"] = exported[self.CLUSTER_INDEX]
         return EstimatorSpec(

@@ -1,4 +1,8 @@
-"""Values of a fit: its starts, trained side by side over the same rows."""
+"""A fit: one or several starts, trained side by side over the same rows.
+
+`training` moves a fit step by step and `checkpoints` save it. All values are frozen: a step makes a
+new fit.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ from dkmeans.state import StopReason, TrainState
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """One of the starts of a fit.
+    """One start of a fit.
 
     Attributes:
-        state: Where it stands. Its step is the fit's, also where it goes no further.
-        reason: Why it goes no further; None: it does.
-        steps: How many steps it has taken.
+        state: Its state. The step is that of the fit, even after the start has converged.
+        reason: Why the start has stopped; None while it is running.
+        steps: Number of steps it has taken.
     """
 
     state: TrainState
@@ -25,7 +29,7 @@ class Start:
 
     @property
     def mean_distance(self) -> float:
-        """The mean distance of a row in the last whole iteration; infinite before there is one."""
+        """Mean distance of a row in the last whole iteration; infinite before the first one."""
         if self.state.inertia is None:
             return math.inf
         return self.state.inertia / max(1, self.state.inertia_rows)
@@ -33,38 +37,38 @@ class Start:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """The starts of a fit, which are trained side by side over the same rows: one or more."""
+    """All starts of a fit, one or more."""
 
     starts: tuple[Start, ...]
 
     @property
     def best(self) -> int:
-        """The number of the start that fits its rows best so far, the lowest among equals."""
+        """Number of the start with the least mean distance so far, the lowest among equals."""
         return min(range(len(self.starts)), key=lambda r: self.starts[r].mean_distance)
 
     @property
     def state(self) -> TrainState:
-        """Where the best start stands."""
+        """State of the best start."""
         return self.starts[self.best].state
 
     @property
     def step(self) -> int:
-        """How many steps have been completed since initialization."""
+        """Number of steps completed since initialization."""
         return self.starts[0].state.step
 
     @property
     def running(self) -> tuple[int, ...]:
-        """The numbers of the starts that go on."""
+        """Numbers of the starts that are still running."""
         return tuple(r for r, start in enumerate(self.starts) if start.reason is None)
 
     @property
     def pending_steps(self) -> int:
-        """How many steps of an iteration have been taken by those that go on."""
+        """Number of steps that the running starts have taken of the current iteration."""
         return max(start.state.pending_steps for start in self.starts)
 
     def describe(self) -> Iterator[str]:
-        """A sentence on each start, for people, where there are several."""
+        """Yield a sentence about each start, for people; nothing for a single start."""
         for r, start in enumerate(self.starts if len(self.starts) > 1 else ()):
             loss = "none yet" if start.state.inertia is None else f"{start.state.inertia:.6g}"
-            kept = ", the best" if r == self.best else ""
-            yield f"start {r}: loss {loss} after {start.steps} steps{kept}"
+            best = ", the best" if r == self.best else ""
+            yield f"start {r}: loss {loss} after {start.steps} steps{best}"

@@ -1,9 +1,9 @@
 """The algorithm (Lloyd, Least squares quantization in PCM, 1982), on one page.
 
 Full batch and both kinds of mini-batch are one loop: `accumulate` the steps of an iteration against
-the same centers, then `update` the centers. They differ in which batches make an iteration and in
-whether counts outlive it, which is all that a `Schedule` says. Several starts go over the same
-chunks side by side.
+the same centers (E), then `update` the centers (M). They differ in which batches make an iteration
+and in whether counts survive it, which is all that a `Schedule` holds. Several starts are trained
+side by side over the same chunks.
 """
 
 from __future__ import annotations
@@ -16,126 +16,149 @@ import numpy as np
 
 from dkmeans.backends import select
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk
-from dkmeans.data.sources.memory import in_memory
-from dkmeans.distance import Centers, Distance, project
+from dkmeans.data.chunks import LoadedChunk
+from dkmeans.distance import Centers, Computation, project
 from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
-from dkmeans.executors import Executor
+from dkmeans.executors import Executor, Reduction
 from dkmeans.schedule import Schedule
 from dkmeans.state import PartialSums, SideBySide, TrainState
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How centers move.
+    """How centers are computed.
 
     Attributes:
-        distance: By which distance rows choose among them.
-        schedule: When they move, and whether they remember.
-        empty_clusters: What becomes of those that no row has chosen.
-        backend: The name of the backend that does the work; None leaves it to each worker.
+        computation: The distance, and the backend that computes it.
+        schedule: When centers are updated, and whether their counts survive.
+        empty_clusters: What happens to a center without rows.
     """
 
-    distance: Distance
+    computation: Computation
     schedule: Schedule
     empty_clusters: EmptyClusters = EmptyClusters.KEEP
-    backend: str | None = None
-
-
-def accumulate(chunk: Chunk, centers: Centers, *, farthest: bool = False) -> PartialSums:
-    """The E step, on a worker: what a chunk's rows say to the centers.
-
-    Args:
-        chunk: The rows.
-        centers: The centers.
-        farthest: Whether to say too which rows are the farthest.
-
-    Raises:
-        InvalidData: rows that cannot be read, are not as wide as the centers, or not finite.
-    """
-    points = chunk.load(centers.width)
-    say = sums_and_farthest if farthest else select(centers.backend).partial_sums
-    sums = say(points, centers)
-    if not math.isfinite(sums.inertia):
-        raise chunk.complaint(points)
-    return sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Starts:
-    """The centers of several starts, and whether their farthest rows are wanted."""
+class StartCenters:
+    """Centers of several starts, as they travel to the workers.
+
+    Attributes:
+        centers: Centers of each start.
+        farthest: True if the farthest rows are needed, to relocate empty clusters.
+    """
 
     centers: tuple[Centers, ...]
     farthest: bool
 
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return sum(each.nbytes for each in self.centers)
 
-def accumulate_each(chunk: Chunk, starts: Starts) -> SideBySide[PartialSums]:
-    """The E step of several starts: the chunk is read once.
+
+def accumulate(loaded: LoadedChunk, centers: Centers, *, farthest: bool = False) -> PartialSums:
+    """Return the partial sums of one chunk (the E step). Runs on a worker.
+
+    Args:
+        loaded: The chunk with its rows.
+        centers: The centers.
+        farthest: True if the farthest rows are needed too.
+
+    Raises:
+        InvalidData: the rows are not as wide as the centers, or not finite.
+    """
+    points = loaded.of_width(centers.width)
+    sums_of = sums_and_farthest if farthest else select(centers.backend).partial_sums
+    sums = sums_of(points, centers)
+    # A row that is not finite makes its distance, and so the inertia, not finite: the rows need no
+    # check of their own.
+    if not math.isfinite(sums.inertia):
+        raise loaded.complaint()
+    return sums
+
+
+def accumulate_starts(loaded: LoadedChunk, starts: StartCenters) -> SideBySide[PartialSums]:
+    """Return the partial sums of one chunk for each start. Runs on a worker.
 
     Raises:
         InvalidData: as `accumulate` does.
     """
-    chunk = in_memory(chunk, starts.centers[0].width)
     return SideBySide(
-        tuple(accumulate(chunk, each, farthest=starts.farthest) for each in starts.centers)
+        tuple(accumulate(loaded, each, farthest=starts.farthest) for each in starts.centers)
     )
 
 
 def update(state: TrainState, rules: Rules) -> TrainState:
-    """The M step: move each center to the mean of its rows; one that won none stays.
+    """Return the state after an iteration, each center moved to the mean of its rows (the M step).
 
-    Or it is relocated, and begins anew at its row, as the first centers did at theirs.
+    A center without rows stays, or is relocated to a far row, as `rules` say. If counts survive, a
+    center's mean weighs the rows so far by their number; a relocated center begins with the count 1
+    at its new position, as all centers did at their initial positions.
 
     Raises:
-        InvalidData: clusters are empty, and must not be.
+        InvalidData: clusters are empty, and the rules forbid that.
     """
     if state.pending is None:
         return state
-    won, keeps = state.pending.counts, rules.schedule.keeps_counts
-    before = state.counts if keeps else np.zeros_like(won)
-    empty = np.flatnonzero(before + won <= keeps)
-    sums, begun = fill(empty, state.pending, rules.empty_clusters, state.step)
-    weight = np.where(begun, 0, before)
+    assigned, keeps_counts = state.pending.counts, rules.schedule.keeps_counts
+    before = state.counts if keeps_counts else np.zeros_like(assigned)
+    # If counts survive, the initial position counts as one row.
+    empty = np.flatnonzero(before + assigned <= keeps_counts)
+    sums, relocated = fill(empty, state.pending, rules.empty_clusters, state.step)
+    weight = np.where(relocated, 0, before)
     centers = state.centers.astype(np.float64)
     means = weight[:, None] * centers + sums.sums
     means /= np.maximum(weight + sums.counts, 1)[:, None]
-    means = means if keeps else project(means, rules.distance)
+    # As in the documented estimator, running means are not normalised.
+    means = means if keeps_counts else project(means, rules.computation.distance)
     moved = np.where(sums.counts[:, None] > 0, means, centers).astype(state.centers.dtype)
     return replace(
         state,
         centers=moved,
-        counts=weight + sums.counts + begun * keeps,
+        counts=weight + sums.counts + relocated * keeps_counts,
         pending=None,
         pending_steps=0,
         inertia=sums.inertia,
-        inertia_rows=int(won.sum()),
-        empty_clusters=int(np.count_nonzero(won == 0)),
-        relocated_clusters=int(np.count_nonzero(begun)),
+        inertia_rows=int(assigned.sum()),
+        empty_clusters=int(np.count_nonzero(assigned == 0)),
+        relocated_clusters=int(np.count_nonzero(relocated)),
     )
 
 
 def iterate(
     states: Sequence[TrainState], batches: Sequence[Batch], rules: Rules, executor: Executor
-) -> Iterator[list[TrainState]]:
-    """One iteration of several starts: the state of each after every step.
+) -> Iterator[tuple[list[TrainState], Reduction[SideBySide[PartialSums]]]]:
+    """Take the steps of one iteration, or a part of it, for several starts.
 
-    The steps are computed together. After the last the centers have moved, or sums are pending.
+    All steps are computed together. After the last step of a whole iteration the centers have
+    moved; before that, and after an incomplete iteration, the states have pending sums.
+
+    Args:
+        states: State of each start.
+        batches: The batch of each step.
+        rules: How centers are computed.
+        executor: Where the steps are computed.
+
+    Yields:
+        The states after each step, and the reduction of all steps of the call with its cost.
 
     Raises:
         InvalidData: the rows cannot be clustered, or as `update` does.
     """
-    centers = tuple(Centers(state.centers, rules.distance, rules.backend) for state in states)
-    starts = Starts(centers, rules.empty_clusters is EmptyClusters.RELOCATE)
-    steps = executor.map_reduce(accumulate_each, batches, starts)
+    centers = tuple(rules.computation.centers(state.centers) for state in states)
+    starts = StartCenters(centers, rules.empty_clusters is EmptyClusters.RELOCATE)
+    reduction = executor.map_reduce(accumulate_starts, batches, starts)
     states = [replace(state, losses=(), rows=0) for state in states]
-    # One after the other, so that stopping between any two and going on gives the same bits.
-    for step in steps:
-        own = zip(states, step.parts, strict=True)
-        states = [_after(state, sums, rules) for state, sums in own]
-        yield states
+    # Steps are added one after another, not as a tree: stopping between any two steps and going on
+    # later gives the same bits.
+    for step in reduction.totals:
+        pairs = zip(states, step.parts, strict=True)
+        states = [_after_step(state, sums, rules) for state, sums in pairs]
+        yield states, reduction
 
 
-def _after(state: TrainState, sums: PartialSums, rules: Rules) -> TrainState:
+def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainState:
     state = replace(
         state,
         pending=sums if state.pending is None else state.pending + sums,
@@ -144,15 +167,22 @@ def _after(state: TrainState, sums: PartialSums, rules: Rules) -> TrainState:
         losses=(*state.losses, sums.inertia),
         rows=state.rows + int(sums.counts.sum()),
     )
-    whole = state.pending_steps == rules.schedule.steps_per_iteration
-    return update(state, rules) if whole else state
+    is_whole = state.pending_steps == rules.schedule.steps_per_iteration
+    return update(state, rules) if is_whole else state
 
 
 def converged(previous: TrainState, state: TrainState, relative_tolerance: float | None) -> bool:
-    """Whether the loss of a whole iteration changed by too little to go on."""
+    """Return True if the loss of a whole iteration changed by less than the tolerance.
+
+    Args:
+        previous: State before the iteration.
+        state: State after the iteration.
+        relative_tolerance: Least change of the loss, relative to 1 + the loss before; None for no
+            tolerance.
+    """
     if relative_tolerance is None or previous.inertia is None or state.inertia is None:
         return False
-    if state.pending is not None:  # the loss is still that of the iteration before
+    if state.pending is not None:  # unfinished: `inertia` is that of the iteration before
         return False
     change = abs(state.inertia - previous.inertia) / (1 + abs(previous.inertia))
     return change < relative_tolerance

@@ -1,29 +1,33 @@
-"""What a fit will ask of the machines, told before it begins."""
+"""Preflight: what a fit will require of the machines, reported before it begins.
+
+`training` logs it before the first epoch, and the `plan` job prints it without training. Nothing is
+read for `examine`; `seconds_per_iteration` computes a few chunks.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from dkmeans.backends import select
 from dkmeans.config import MEMORY, NONE
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import TARGET_BYTES, Chunk, Source, finite_points
+from dkmeans.data.chunks import TARGET_BYTES, LoadedChunk, Source
 from dkmeans.data.points import point_dtype
 from dkmeans.data.sources.zarr_array import ZarrRows
-from dkmeans.distance import Centers, Distance
+from dkmeans.distance import Computation
 from dkmeans.errors import Invalid
 from dkmeans.executors import Executor
 from dkmeans.executors.budget import Memory
-from dkmeans.executors.runs import AHEAD
+from dkmeans.executors.read_ahead import AHEAD
+from dkmeans.lloyd import accumulate
 
-# Storage chunks smaller than this cost more to ask for than to read; so many of them matter.
-_SMALL_BYTES, _MANY = 2**17, 1000
-# A thread holds the chunk it works on, those read ahead, and what one is decoded from.
+# A request for a smaller storage chunk takes longer than reading it. That matters only if a source
+# has many of them.
+_SMALL_BYTES, _MANY_CHUNKS = 2**17, 1000
+# A thread holds the chunk that it computes, those read ahead, and what one is decoded from.
 _HELD_PER_THREAD = AHEAD + 2
 # Storage chunks of this size suit disks, object stores and memory alike.
 _GOOD_BYTES = 16 * 2**20
@@ -31,18 +35,18 @@ _GOOD_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What is known of a fit before its first pass.
+    """What is known of a fit before its first epoch.
 
     Attributes:
-        rows: How many rows a pass has; None where only reading can tell.
-        columns: How many values a row has.
-        dtype: In which dtype rows are computed.
-        chunks: How many chunks the first batch has.
-        chunk_bytes: How large the largest of its chunks is, decoded.
-        is_stored: Whether rows are read from storage.
-        memory: What the workers have.
-        cache: One of `CACHES`.
-        remarks: What would better be otherwise, each with its remedy.
+        rows: Number of rows of an epoch; None if only reading can tell.
+        columns: Number of columns.
+        dtype: Dtype in which rows are computed.
+        chunks: Number of chunks of the first batch.
+        chunk_bytes: Size in bytes of its largest chunk, decoded.
+        is_stored: True if rows are read from storage.
+        memory: Workers, threads and memory of the executor.
+        cache: One of `dkmeans.config.CACHES`.
+        remarks: Sentences on what should be different, each with its remedy.
     """
 
     rows: int | None
@@ -57,14 +61,14 @@ class Preflight:
 
     @property
     def bytes(self) -> int | None:
-        """How large the rows of a pass are, decoded."""
+        """Size in bytes of the rows of an epoch, decoded; None if it is not known."""
         if self.rows is None:
             return None
         return self.rows * self.columns * np.dtype(self.dtype).itemsize
 
     @property
-    def kept(self) -> float:
-        """Which part of the rows is read only once, because the workers keep it."""
+    def cached_share(self) -> float:
+        """Share of the rows that is read only once, because workers cache it or have it."""
         if not self.is_stored:
             return 1.0
         if self.cache == NONE or not self.bytes:
@@ -72,36 +76,36 @@ class Preflight:
         return min(1.0, self.memory.room / self.bytes)
 
     def describe(self) -> Iterator[str]:
-        """Sentences for people."""
+        """Yield sentences for people."""
         rows = "any number of" if self.rows is None else f"{self.rows:,}"
         size = "" if self.bytes is None else f", {readable(self.bytes)}"
         yield f"{rows} rows of {self.columns} columns, {self.dtype}{size}"
         if self.is_stored:
             chunks = f"{self.chunks:,} chunks of up to" if self.chunks > 1 else "1 chunk of"
-            yield f"{chunks} {readable(self.chunk_bytes)}; {self._keeping()}"
+            yield f"{chunks} {readable(self.chunk_bytes)}; {self._describe_cache()}"
 
-    def _keeping(self) -> str:
+    def _describe_cache(self) -> str:
         room = f"{readable(self.memory.room)} of rows fit the memory of {self.memory}"
         if self.cache == NONE:
-            return "none are kept: every pass reads all of them"
+            return "none are cached: every epoch reads all of them"
         if self.bytes is None:
-            return f"{room}: so much is kept"
-        if self.kept == 1:
-            return f"{room}: all are kept, and read once"
-        return f"{room}: {self.kept:.0%} are kept, the others are read in every pass"
+            return f"{room}: so much is cached"
+        if self.cached_share == 1:
+            return f"{room}: all are cached, and read once"
+        return f"{room}: {self.cached_share:.0%} are cached, the others are read in every epoch"
 
 
 def examine(batch: Batch, rows: int | None, executor: Executor, cache: str) -> Preflight:
-    """Find out what a fit will ask for, without reading rows.
+    """Return what a fit will require, without reading rows.
 
     Args:
-        batch: What the first step goes over.
-        rows: How many rows a pass has, where that is known.
-        executor: Where the work is to be done.
-        cache: One of `CACHES`.
+        batch: The batch of the first step.
+        rows: Number of rows of an epoch; None if it is not known.
+        executor: Where the work will be done.
+        cache: One of `dkmeans.config.CACHES`.
 
     Raises:
-        Invalid: everything is to be kept, and does not fit.
+        Invalid: all rows should be cached, and they do not fit.
     """
     leaves = list(dict.fromkeys(_leaves(batch.sources())))
     dtype = np.result_type(*{point_dtype(source.dtype) for source in leaves})
@@ -109,11 +113,11 @@ def examine(batch: Batch, rows: int | None, executor: Executor, cache: str) -> P
     largest = int(batch.sizes().max()) * width * dtype.itemsize
     is_stored = any(source.key is not None for source in leaves)
     memory = executor.memory()
+    remarks = tuple(_remarks(leaves, largest, batch, memory)) if is_stored else ()
     found = Preflight(
-        rows, width, str(dtype), len(batch), largest, is_stored, memory, cache,
-        tuple(_remarks(leaves, largest, batch, memory)) if is_stored else (),
-    )  # fmt: skip
-    if cache == MEMORY and found.kept < 1:
+        rows, width, str(dtype), len(batch), largest, is_stored, memory, cache, remarks
+    )
+    if cache == MEMORY and found.cached_share < 1:
         raise Invalid(
             f"cache must be 'auto' or 'none' for rows that do not fit in memory, got 'memory': "
             f"{readable(found.bytes or 0)} of rows, and room for {readable(memory.room)} in the "
@@ -123,6 +127,7 @@ def examine(batch: Batch, rows: int | None, executor: Executor, cache: str) -> P
 
 
 def _leaves(sources: Iterator[Source]) -> Iterator[Source]:
+    """Yield the sources that read from storage or memory, below any views."""
     for source in sources:
         if source.parts:
             yield from _leaves(part.source for part in source.parts)
@@ -131,6 +136,7 @@ def _leaves(sources: Iterator[Source]) -> Iterator[Source]:
 
 
 def _remarks(leaves: list[Source], largest: int, batch: Batch, memory: Memory) -> Iterator[str]:
+    """Yield sentences on chunks that are too large, too small or too few."""
     row = max(1, largest // max(1, int(batch.sizes().max())))
     good = f"{max(1, _GOOD_BYTES // row):,} rows ({readable(_GOOD_BYTES)})"
     most = memory.spare // max(1, _HELD_PER_THREAD * memory.threads_per_worker)
@@ -146,12 +152,12 @@ def _remarks(leaves: list[Source], largest: int, batch: Batch, memory: Memory) -
             continue
         pieces = -(-source.rows // source.array.chunks[0])
         size = int(np.prod(source.array.chunks)) * np.dtype(source.dtype).itemsize
-        if size < _SMALL_BYTES and pieces > _MANY and not source.array.shards:
+        if size < _SMALL_BYTES and pieces > _MANY_CHUNKS and not source.array.shards:
             yield (
                 f"{source.name} is stored in {pieces:,} chunks of {readable(size)}: to ask for "
                 f"each takes longer than to read it. Write the rows in chunks of {good}"
             )
-    if len(batch) < memory.threads and largest > TARGET_BYTES:  # else we made them so
+    if len(batch) < memory.threads and largest > TARGET_BYTES:
         rows = f"{-(-batch.rows // memory.threads):,}"
         yield (
             f"{len(batch)} chunks are too few for {memory.threads} threads. Write the "
@@ -159,47 +165,37 @@ def _remarks(leaves: list[Source], largest: int, batch: Batch, memory: Memory) -
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """How long some rows took: a monoid under `+`."""
-
-    rows: int
-    read: float
-    compute: float
-
-    def __add__(self, other: Sample) -> Sample:
-        return Sample(self.rows + other.rows, self.read + other.read, self.compute + other.compute)
-
-
 def seconds_per_iteration(
-    found: Preflight, batch: Batch, num_clusters: int, distance: Distance,
-    executor: Executor, backend: str | None,
-) -> tuple[float, float]:  # fmt: skip
-    """How long an iteration will take, from a few chunks that are gone over now.
+    found: Preflight,
+    batch: Batch,
+    num_clusters: int,
+    computation: Computation,
+    executor: Executor,
+) -> tuple[float, float]:
+    """Return how long iterations will take, from one chunk per thread that is computed now.
+
+    Args:
+        found: The preflight of the fit.
+        batch: The batch of the first step.
+        num_clusters: Number of centers.
+        computation: The distance, and the backend that computes it.
+        executor: Where the work will be done. It should not cache.
 
     Returns:
-        The seconds of a first iteration, which reads all rows, and of a later one.
+        The seconds of the first iteration, which reads all rows, and of a later one.
     """
-    chunks = list(islice(batch, found.memory.threads))
-    first = next(executor.map(finite_points, chunks[:1], found.columns))
-    centers = Centers(np.resize(first, (num_clusters, found.columns)), distance, backend)
-    list(executor.map(_sample, chunks, centers))  # which may compile
-    sample = sum(executor.map(_sample, chunks, centers), Sample(0, 0.0, 0.0))
-    share = (found.rows or batch.rows) / sample.rows / found.memory.threads
-    later = (1 - found.kept) * sample.read + sample.compute
-    return share * (sample.read + sample.compute), share * later
-
-
-def _sample(chunk: Chunk, centers: Centers) -> Sample:
-    began = time.perf_counter()
-    points = chunk.load(centers.width)
-    loaded = time.perf_counter()
-    select(centers.backend).partial_sums(points, centers)
-    return Sample(chunk.rows, loaded - began, time.perf_counter() - loaded)
+    chunks = Batch(tuple(islice(batch, found.memory.threads)))
+    first = next(executor.map(LoadedChunk.finite, chunks.chunks_between(0, 1), found.columns))
+    centers = computation.centers(np.resize(first, (num_clusters, found.columns)))
+    executor.map_reduce(accumulate, [chunks], centers)  # not measured: workers may compile
+    cost = executor.map_reduce(accumulate, [chunks], centers).cost
+    factor = (found.rows or batch.rows) / chunks.rows / found.memory.threads
+    later = (1 - found.cached_share) * cost.read_seconds + cost.compute_seconds
+    return factor * (cost.read_seconds + cost.compute_seconds), factor * later
 
 
 def readable(size: int) -> str:
-    """A number of bytes for people."""
+    """Return a number of bytes for people, such as "16.8 MB"."""
     value, unit = float(size), "bytes"
     for larger in ("kB", "MB", "GB", "TB", "PB"):
         if value < 1000:

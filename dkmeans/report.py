@@ -1,4 +1,9 @@
-"""What a running fit tells: records of the log, for people, and with their numbers for programs."""
+"""Progress of a running fit: one record per iteration, written by several log handlers.
+
+`training` logs a `Progress` after each iteration, as a line of text for people and as the record's
+`progress` attribute for programs. The terminal line, the JSON log and the status file of the jobs
+all take their numbers from that record: every derived number is computed here, once.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +13,21 @@ from typing import Any
 
 logger = logging.getLogger("dkmeans")
 
+_SHORTEST_SECONDS = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """What an iteration has cost.
+class IterationCost:
+    """Cost of one iteration.
 
     Attributes:
-        bytes: How large the rows were that it went over, as they are computed with.
-        read_seconds: What a thread waited for rows, on average.
-        compute_seconds: What a thread computed, on average.
-        checkpoint_seconds: How long the checkpoints took that came before it.
-        workers: How many workers did it; the threads of this process count as one.
-        threads: How many threads they have.
-        retries: How often storage was asked again.
+        bytes: Size of the rows that were read, in the dtype they are computed in.
+        read_seconds: Time that a thread waited for rows, averaged over the threads.
+        compute_seconds: Time that a thread computed, averaged over the threads.
+        checkpoint_seconds: Time spent on checkpoints before the iteration.
+        workers: Number of workers; the threads of this process count as one.
+        threads: Number of threads of all workers.
+        retries: Number of retried requests to storage.
     """
 
     bytes: int = 0
@@ -34,20 +41,21 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a fit stands after an iteration. The log record's `progress` attribute.
+    """State of a fit after an iteration; the `progress` attribute of a log record.
 
     Attributes:
-        step: Steps completed since initialization.
-        last_step: The step at which it will stop at the latest; None where nothing says.
-        loss: The iteration's loss, before its update.
-        change: The loss's change relative to the iteration before; None for a first one.
-        empty_clusters: How many centers won no row in the iteration.
-        steps: How many steps the iteration took.
-        rows: How many rows it went over.
-        seconds: How long it took.
-        relocated_clusters: How many of the empty ones were given one of the farthest rows.
-        starts: How many starts it moved. The loss is that of the best.
-        effort: What it has cost.
+        step: Number of steps completed since initialization.
+        last_step: Step at which training stops at the latest; None if there is no limit.
+        loss: Loss of the iteration, before its update; that of the best start.
+        change: Change of the loss relative to 1 + the loss of the iteration before; None for the
+            first iteration of a call.
+        empty_clusters: Number of centers that no row was assigned to in the iteration.
+        steps: Number of steps in the iteration.
+        rows: Number of rows in the iteration.
+        seconds: Duration of the iteration.
+        relocated_clusters: Number of empty clusters that were relocated.
+        starts: Number of starts that were moved.
+        cost: Cost of the iteration.
     """
 
     step: int
@@ -60,19 +68,26 @@ class Progress:
     seconds: float
     relocated_clusters: int = 0
     starts: int = 1
-    effort: Effort = Effort()
+    cost: IterationCost = IterationCost()
 
     @property
     def rows_per_second(self) -> float:
-        """The speed of the iteration."""
-        return self.rows / max(self.seconds, 1e-9)
+        """Number of rows per second."""
+        return self.rows / max(self.seconds, _SHORTEST_SECONDS)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Longest time until training stops at its last step; None if there is no limit."""
+        if self.last_step is None or self.step >= self.last_step:
+            return None
+        return (self.last_step - self.step) * self.seconds / self.steps
 
     def numbers(self) -> dict[str, Any]:
-        """All of it by name, for programs."""
+        """Return all numbers by name, for programs."""
         numbers = asdict(self)
-        numbers |= numbers.pop("effort")
+        numbers |= numbers.pop("cost")
         numbers["rows_per_second"] = self.rows_per_second
-        numbers["bytes_per_second"] = self.effort.bytes / max(self.seconds, 1e-9)
+        numbers["bytes_per_second"] = self.cost.bytes / max(self.seconds, _SHORTEST_SECONDS)
         return numbers
 
     def __str__(self) -> str:
@@ -91,6 +106,12 @@ class Progress:
 
 
 def report_progress(progress: Progress, *, notable: bool) -> None:
-    """Log where a fit stands: at level INFO where that is notable, else at DEBUG."""
+    """Log the progress of a fit: at level INFO if it is notable, else at DEBUG."""
     level = logging.INFO if notable else logging.DEBUG
     logger.log(level, "%s", progress, extra={"progress": progress})
+
+
+def progress_of(record: logging.LogRecord) -> Progress | None:
+    """Return the progress that a log record carries; None for any other record."""
+    progress = getattr(record, "progress", None)
+    return progress if isinstance(progress, Progress) else None

@@ -1,4 +1,7 @@
-"""Which batches make an iteration, and what is left of it for the next one."""
+"""The schedule of a fit: which batches make an iteration, and whether counts survive it.
+
+Full batch and both kinds of mini-batch are the same algorithm under three schedules (`lloyd`).
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from dkmeans.data.batches import Batch
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How many steps are accumulated before they are synced to the master copy.
+    """How many steps make an iteration, and what remains of it.
 
     Attributes:
-        steps_per_iteration: That number.
-        keeps_counts: Whether a center's count survives the iteration and weighs against the rows
-            to come, so that its center is the mean of all it ever won, its first place included.
+        steps_per_iteration: Number of steps that are accumulated before the centers are updated.
+        keeps_counts: True if a center's count survives the iteration. The center is then the mean
+            of all rows ever assigned to it and of its initial position.
     """
 
     steps_per_iteration: int
@@ -24,20 +27,31 @@ class Schedule:
 
     @classmethod
     def full_batch(cls) -> Schedule:
-        """Every batch is treated as the whole data set."""
+        """Return the schedule in which every batch is the whole data set."""
         return cls(1, keeps_counts=False)
 
     @classmethod
     def mini_batch(cls, steps_per_iteration: int) -> Schedule:
-        """One step to the iteration: running means. Several: an iteration is one Lloyd update."""
+        """Return the schedule of mini-batches.
+
+        With one step per iteration the centers are running means. With several steps an iteration
+        is one update of Lloyd's algorithm over the rows of its steps.
+        """
         return cls(steps_per_iteration, keeps_counts=steps_per_iteration == 1)
 
     def iterations(
         self, batches: Iterator[Batch], pending_steps: int, limit: int | None
     ) -> Iterator[tuple[Batch, ...]]:
-        """Deal batches into iterations; the first completes one that has `pending_steps` already.
+        """Yield the batches of each iteration.
 
-        The last may stay incomplete, when the batches or the `limit` of steps ends within it.
+        Args:
+            batches: All batches, one per step.
+            pending_steps: Number of steps that the first iteration has completed already.
+            limit: Largest number of steps; None for no limit.
+
+        Yields:
+            The batches of one iteration. The last iteration may be incomplete, if the batches end
+            or the limit is reached within it.
         """
         left = limit
         while True:

@@ -1,4 +1,8 @@
-"""The values that travel: frozen, and all there is to know of a fit at rest."""
+"""The values that travel between workers, driver and checkpoints: frozen, and added up by `+`.
+
+`PartialSums` is what a chunk contributes to an iteration, `TrainState` is all there is to save of
+one start. Values that are added up are monoids: `a + b` of two parts is the value of both together.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +21,26 @@ IndexArray = NDArray[np.int64]
 
 
 class StopReason(Enum):
-    """Why a call of `train` ended, each with the sentence shown to people."""
+    """Why a call of `train` ended; the value is the sentence shown to people."""
 
     CONVERGED = "converged: the loss changed by less than the relative tolerance"
-    SETTLED = "converged: no center moves any more"
+    UNCHANGED = "converged: no center moves any more"
     MAX_STEPS = "took all the steps it was asked for"
     END_OF_INPUT = "the input ended"
     STOPPED = "a hook asked to stop"
     INTERRUPTED = "interrupted"
 
+    # The name of UNCHANGED in earlier checkpoints.
+    SETTLED = UNCHANGED
+
     @property
     def converged(self) -> bool:
-        """Whether more steps over the same rows would be to no purpose."""
-        return self in (StopReason.CONVERGED, StopReason.SETTLED)
+        """True if more steps over the same rows would change nothing."""
+        return self in (StopReason.CONVERGED, StopReason.UNCHANGED)
 
 
 class Monoid(Protocol):
-    """A value that can be added to another of its kind, in any grouping."""
+    """A value that can be added to another one of its kind, in any grouping."""
 
     def __add__(self, other: Self, /) -> Self: ...
 
@@ -41,27 +48,28 @@ class Monoid(Protocol):
 M = TypeVar("M", bound=Monoid)
 
 
-def fold(parts: Iterable[M], sizes: Iterable[int] = repeat(1)) -> M:
-    """Add up `parts` in a binary tree whose shape depends on their number alone.
+def tree_sum(parts: Iterable[M], sizes: Iterable[int] = repeat(1)) -> M:
+    """Add up `parts` in a binary tree whose shape depends only on their number.
 
-    The tree splits at the largest power of two below the number of parts. So what was folded of
-    aligned runs of 2^j parts, for any j that may differ from run to run, folds to the same bits
-    as the parts themselves; only the last run may be shorter.
+    The tree splits at the largest power of two below the number of parts. Sums of aligned runs of
+    2^j parts, with any j for each run, therefore add up to the same bits as the parts themselves.
+    Only the last run may be shorter.
 
     Args:
-        parts: What to add up, in order.
-        sizes: Of how many parts each is the fold already.
+        parts: The values to add, in order.
+        sizes: Number of parts that each value is the sum of already.
 
     Raises:
-        ValueError: there is nothing to add.
+        ValueError: there are no parts.
     """
+    # The stack holds sums of complete subtrees, the largest first. Two of equal size are siblings.
     stack: list[tuple[int, M]] = []
     for part, size in zip(parts, sizes, strict=False):
         while stack and stack[-1][0] == size:
             size, part = 2 * size, stack.pop()[1] + part
         stack.append((size, part))
     if not stack:
-        raise ValueError("fold needs at least one part")
+        raise ValueError("tree_sum needs at least one part")
     total = stack.pop()[1]
     while stack:
         total = stack.pop()[1] + total
@@ -70,19 +78,19 @@ def fold(parts: Iterable[M], sizes: Iterable[int] = repeat(1)) -> M:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Farthest:
-    """The different rows that are farthest from the centers that won them: a monoid under `+`.
+    """The distinct rows that are farthest from their nearest centers: a monoid under `+`.
 
-    Farther rows come first, and equally far ones in the order of their bytes: which rows these are
-    is a property of the rows alone, however they are cut into chunks and in whatever order they
-    come. Equal rows are one, with its number of copies, which is exact: whoever sees a copy of a
-    row that is among the farthest of all sees it among its own farthest.
+    Rows are ordered by falling distance, and by their bytes among equal distances. Which rows these
+    are depends on the rows alone, not on the chunks or the order in which they come. Equal rows are
+    one entry with the number of copies. That number is exact: a chunk that has a copy of one of the
+    farthest rows of all has that row among its own farthest rows too.
 
     Attributes:
-        rows: (m, d) float64, m <= `most`: what a copy of each adds to its center's sum.
-        distances: (m,) float64, their distances.
-        clusters: (m,) int64, the centers that won them.
-        copies: (m,) int64, how many rows each is.
-        most: How many different rows are kept.
+        rows: (m, d) float64, m <= `most`: what one copy of each row adds to its center's sum.
+        distances: (m,) float64, the distance to the nearest center.
+        clusters: (m,) int64, the nearest center.
+        copies: (m,) int64, the number of equal rows.
+        most: Largest number of distinct rows.
     """
 
     rows: FloatArray
@@ -100,8 +108,8 @@ class Farthest:
         copies: IndexArray,
         most: int,
     ) -> Self:
-        """The farthest of some rows, in any order, of which some may be equal."""
-        rows = np.ascontiguousarray(rows) + 0.0  # -0.0 is 0.0
+        """Return the farthest of some rows, which come in any order and may be equal."""
+        rows = np.ascontiguousarray(rows) + 0.0  # makes -0.0 and 0.0 the same bytes
         bits = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0]
         order = np.argsort(bits, kind="stable")
         order = order[np.argsort(-distances[order], kind="stable")]
@@ -109,9 +117,9 @@ class Farthest:
         is_new = np.ones(len(order), bool)
         is_new[1:] = (bits[1:] != bits[:-1]) | (distance[1:] != distance[:-1])
         firsts = np.flatnonzero(is_new)
-        chosen = order[firsts[:most]]
+        kept = order[firsts[:most]]
         totals = np.add.reduceat(copies[order], firsts) if len(firsts) else copies
-        return cls(rows[chosen], distances[chosen], clusters[chosen], totals[:most], most)
+        return cls(rows[kept], distances[kept], clusters[kept], totals[:most], most)
 
     def __len__(self) -> int:
         return len(self.distances)
@@ -128,13 +136,13 @@ class Farthest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PartialSums:
-    """What some rows say to the centers: a monoid under `+`.
+    """Contribution of some rows to the next centers: a monoid under `+`.
 
     Attributes:
-        sums: (k, d) float64, the sum of the rows that each center won.
-        counts: (k,) int64, how many it won.
-        inertia: The sum of the rows' distances to the centers that won them.
-        farthest: The rows that are farthest; None where nobody asked for them.
+        sums: (k, d) float64, the sum of the rows assigned to each center.
+        counts: (k,) int64, the number of those rows.
+        inertia: Sum of the rows' distances to their nearest centers.
+        farthest: The farthest rows; None if they are not needed.
     """
 
     sums: FloatArray
@@ -155,13 +163,13 @@ class PartialSums:
 
     @classmethod
     def zero(cls, shape: tuple[int, int]) -> PartialSums:
-        """The sums of no rows, for centers of this (k, d) shape."""
+        """Return the sums of no rows, for centers of this (k, d) shape."""
         return cls(np.zeros(shape), np.zeros(shape[0], np.int64), 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SideBySide(Generic[M]):
-    """Values of one kind, each added to its counterpart: a monoid under `+`."""
+    """Several values, each added to its counterpart: a monoid under `+`."""
 
     parts: tuple[M, ...]
 
@@ -171,7 +179,12 @@ class SideBySide(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How well fixed centers fit some rows: a monoid under `+`."""
+    """Loss of fixed centers over some rows: a monoid under `+`.
+
+    Attributes:
+        rows: Number of rows.
+        inertia: Sum of the rows' distances to their nearest centers.
+    """
 
     rows: int
     inertia: float
@@ -182,22 +195,22 @@ class Score:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainState:
-    """Everything there is to save of a fit.
+    """State of one start: all there is to save of it.
 
     Attributes:
-        centers: (k, d) in the data's dtype: the master copy.
-        counts: (k,) int64, the rows each center stands for: those it won in the last whole
-            iteration, or, where counts survive iterations, one and all it ever won.
-        step: How many steps have been completed since initialization.
-        pending: The sums of the current iteration's steps so far; None between iterations.
-        pending_steps: How many steps those are.
-        inertia: The loss of the last whole iteration: summed over its steps, before its update.
-        inertia_rows: How many rows that loss is of.
-        empty_clusters: How many centers won no row in the last whole iteration.
-        relocated_clusters: How many of these were given one of the farthest rows.
-        losses: The loss of each step that this call has taken of the iteration, this one last. Not
-            saved.
-        rows: How many rows those steps went over. Not saved.
+        centers: (k, d) in the dtype of the data: the master copy.
+        counts: (k,) int64, the rows that each center is the mean of: those of the last whole
+            iteration, or, if counts survive iterations, all so far and one for its initial
+            position.
+        step: Number of steps completed since initialization.
+        pending: Sums of the steps of an unfinished iteration; None between iterations.
+        pending_steps: Number of those steps.
+        inertia: Loss of the last whole iteration, summed over its steps, before its update.
+        inertia_rows: Number of rows that this loss is the sum over.
+        empty_clusters: Number of centers without rows in the last whole iteration.
+        relocated_clusters: Number of those centers that were relocated.
+        losses: Loss of each step of the iteration that this call has taken. Not saved.
+        rows: Number of rows of those steps. Not saved.
     """
 
     centers: FloatArray

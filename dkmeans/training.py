@@ -1,11 +1,17 @@
-"""One call of `train`: the iterations, when they stop, and what is saved and said on the way."""
+"""One call of `train`: its iterations, when they stop, and what is saved and reported on the way.
+
+The estimator makes a `Plan` and calls `train`. The algorithm itself is in `lloyd`; this module
+drives it step by step, notifies hooks, and saves checkpoints.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -16,26 +22,32 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import Conflict, Outage
-from dkmeans.executors import Executor
+from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.initialization import Initialization
 from dkmeans.lloyd import Rules, converged, iterate
 from dkmeans.preflight import examine
-from dkmeans.report import Effort, Progress, logger, report_progress
+from dkmeans.report import IterationCost, Progress, report_progress
 from dkmeans.state import StopReason, TrainState
+
+logger = logging.getLogger("dkmeans")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a call of `train` is to do.
+    """What a call of `train` should do.
 
     Attributes:
-        model_dir: Where the model is kept.
-        last_step: The step to stop at; None: whatever else stops it.
-        relative_tolerance: The relative change of the loss below which it has converged.
-        num_restarts: How many starts are trained side by side.
-        empty_clusters: What becomes of centers that win no row.
+        model_dir: Path or URL of the model.
+        settings: Settings of the model.
+        initialization: How the first centers are found, and the computation of the whole fit.
+        last_step: Step at which to stop; None for no limit.
+        relative_tolerance: Relative change of the loss below which a start has converged; None for
+            no tolerance.
+        config: How to run.
+        num_restarts: Number of starts that are trained side by side.
+        empty_clusters: What happens to centers without rows.
     """
 
     model_dir: str
@@ -49,78 +61,91 @@ class Plan:
 
     @property
     def rules(self) -> Rules:
-        """How centers move."""
-        settings = self.settings
-        backend = self.config.backend
-        return Rules(settings.distance_metric, settings.schedule, self.empty_clusters, backend)
+        """Rules by which centers are computed."""
+        return Rules(self.initialization.computation, self.settings.schedule, self.empty_clusters)
 
 
 def train(
     plan: Plan,
     dataset: Dataset,
     fit: Fit | None,
-    head: Manifest,
+    manifest: Manifest,
     executor: Executor,
-    watch: Notifier,
+    notifier: Notifier,
 ) -> StopReason:
-    """Train until something stops it; the state is saved then, whatever it was.
+    """Train until something stops it, and save the last state whatever that was.
 
     Args:
         plan: What to do.
-        dataset: The batches to do it on.
-        fit: Where to continue from; None finds the first centers.
-        head: The model's head, as read with that fit.
+        dataset: The batches to train on.
+        fit: The fit to continue; None finds the first centers.
+        manifest: Manifest of the model, as read together with the fit.
         executor: Where the work is done.
-        watch: Whom to tell of it.
+        notifier: Notifies hooks and listeners.
 
     Returns:
-        Why it stopped.
+        Why training stopped.
 
     Raises:
         ValueError: the rows cannot be clustered.
         Conflict: another driver trains in the same directory.
-        Outage: storage or the cluster is gone; after a checkpoint, where that can be written.
+        Outage: storage or the cluster is lost. A checkpoint is saved first, if that is possible.
         KeyboardInterrupt: after a checkpoint.
-        Exception: what a hook raises; the last checkpoint stands.
+        Exception: raised by a hook. The last checkpoint stands.
     """
-    watch.begin()
+    notifier.begin()
     checkpoints.prepare(plan.model_dir)
-    saver = _Saver(plan, head, fit, watch)
-    batches = _examined(plan, dataset, executor)
+    saver = _Saver(plan, manifest, fit, notifier)
+    batches = _examined_batches(plan, dataset, executor)
     logger.info("%d clusters, on %s", plan.initialization.num_clusters, executor)
     if fit is None:
-        fit, batches = _begun(plan, batches, dataset.rows, executor)
+        fit, batches = _initialize(plan, batches, dataset.rows, executor)
         saver.save(fit)
     else:
-        logger.info("going on from step %d", fit.step)
-        with watch.saving(fit.state):
-            pass  # its checkpoint is there
-    watch.created(fit.state)
-    start, reason = fit, None
+        logger.info("continuing from step %d", fit.step)
+        with notifier.saving(fit.state):
+            pass  # the checkpoint of this step stands already
+    notifier.created(fit.state)
+    steps = _steps_until_stop(plan, dataset, batches, fit, executor, saver, notifier)
     try:
-        for fit, reason in _until_stopped(plan, dataset, batches, start, executor, saver, watch):
-            if reason is None and fit.step != plan.last_step and saver.is_due(fit):
+        for fit in steps:
+            # The last state is saved below, with the reason why training stopped.
+            if fit.running and fit.step != plan.last_step and saver.is_due(fit):
                 saver.save(fit)
-            watch.after_run()
-        assert reason is not None
+            notifier.after_run()
+        reason = _stop_reason(plan, fit, notifier)
         saver.save(fit, Stop(reason, plan.relative_tolerance))
     except Conflict:  # the other driver's checkpoint stands
         raise
     except BaseException:
-        if not watch.failed:
+        if not notifier.failed:
             saver.rescue(fit)
         raise
-    watch.end()
+    notifier.end()
     for sentence in fit.describe():
         logger.info("%s", sentence)
     logger.info("%s at step %d", reason.value, fit.step)
     return reason
 
 
-def _begun(
+def _examined_batches(plan: Plan, dataset: Dataset, executor: Executor) -> Iterator[Batch]:
+    """Return all batches, after logging what they will require of the machines."""
+    batches = dataset.batches()
+    first = next(batches, None)
+    if first is None:
+        return batches
+    preflight = examine(first, dataset.rows, executor, plan.config.cache)
+    for sentence in preflight.describe():
+        logger.info("%s", sentence)
+    for remark in preflight.remarks:
+        logger.warning("%s", remark)
+    return chain([first], batches)
+
+
+def _initialize(
     plan: Plan, batches: Iterator[Batch], rows: int | None, executor: Executor
 ) -> tuple[Fit, Iterator[Batch]]:
-    """The first centers of each start, and all the batches."""
+    """Return the first centers of each start, and all batches."""
     starts: list[Start] = []
     for number in range(plan.num_restarts):
         logger.info("finding the first centers%s", f" of start {number}" if number else "")
@@ -131,74 +156,77 @@ def _begun(
     return Fit(tuple(starts)), batches
 
 
-def _examined(plan: Plan, dataset: Dataset, executor: Executor) -> Iterator[Batch]:
-    """The batches, after saying what they will ask of the machines."""
-    batches = dataset.batches()
-    first = next(batches, None)
-    if first is None:
-        return batches
-    found = examine(first, dataset.rows, executor, plan.config.cache)
-    for sentence in found.describe():
-        logger.info("%s", sentence)
-    for remark in found.remarks:
-        logger.warning("%s", remark)
-    return chain([first], batches)
-
-
-def _until_stopped(
+def _steps_until_stop(
     plan: Plan,
     dataset: Dataset,
     batches: Iterator[Batch],
     fit: Fit,
     executor: Executor,
     saver: _Saver,
-    watch: Notifier,
-) -> Iterator[tuple[Fit, StopReason | None]]:
-    """The fit after each step; at the end, perhaps once more, with the reason why it is one."""
+    notifier: Notifier,
+) -> Iterator[Fit]:
+    """Yield the fit after each step.
+
+    Two loops are nested, because the steps of an iteration are computed together. Hooks are still
+    notified of each step in order: `before_run` of an iteration's first step comes before the
+    computation, and that of a later step when its result is already there. The caller notifies
+    `after_run` between two steps, and may save there. Progress is reported after the last step of
+    an iteration, and only there starts can converge. The loops end when no start is running, a hook
+    asks to stop, the batches end or the last step is reached.
+    """
     limit = None if plan.last_step is None else plan.last_step - fit.step
     iterations = plan.settings.schedule.iterations(batches, fit.pending_steps, limit)
-    fixed = dataset.is_constant and not plan.settings.use_mini_batch
-    saver.take_seconds()  # of what was saved before the first iteration
-    first, began = True, time.perf_counter()
-    while not watch.should_stop() and (taken := next(iterations, None)):
-        previous = fit
-        watch.before_run(taken[0])
-        for batch, fit in zip(taken, _steps(plan, previous, taken, executor), strict=True):
-            watch.before_run(batch)
-            watch.show(fit.state)
-            if fit.step == previous.step + len(taken):
+    same_rows = dataset.is_constant and not plan.settings.use_mini_batch
+    saver.take_seconds()  # drops the time of the opening checkpoint
+    is_first, began = True, time.perf_counter()
+    while not notifier.should_stop() and (taken := next(iterations, None)):
+        before = fit
+        notifier.before_run(taken[0])
+        for number, (fit, reduction) in enumerate(_iteration(plan, before, taken, executor)):
+            if number > 0:
+                notifier.before_run(taken[number])
+            notifier.show(fit.state)
+            if number == len(taken) - 1:
                 now = time.perf_counter()
-                effort = _effort(fit, executor, saver)
-                _report(plan, fit, None if first else previous, now - began, effort)
-                fit = _rested(plan, previous, fit, first=first, fixed=fixed)
-                first, began = False, now
+                cost = _cost(fit, reduction, saver)
+                _report(plan, fit, None if is_first else before, now - began, cost)
+                fit = _with_reasons(plan, before, fit, is_first=is_first, same_rows=same_rows)
+                is_first, began = False, now
+            yield fit
             if not fit.running:
-                yield fit, fit.starts[fit.best].reason
                 return
-            yield fit, None
-            if watch.should_stop():
+            if notifier.should_stop():
                 break
-    yield fit, _end(plan, fit, watch)
 
 
-def _end(plan: Plan, fit: Fit, watch: Notifier) -> StopReason:
-    """Why there are no more steps."""
-    if watch.should_stop():
+def _stop_reason(plan: Plan, fit: Fit, notifier: Notifier) -> StopReason:
+    """Return why there are no more steps."""
+    reason = fit.starts[fit.best].reason
+    if not fit.running and reason is not None:
+        return reason
+    if notifier.should_stop():
         return StopReason.STOPPED
     at_limit = plan.last_step is not None and fit.step >= plan.last_step
     return StopReason.MAX_STEPS if at_limit else StopReason.END_OF_INPUT
 
 
-def _steps(plan: Plan, fit: Fit, batches: Sequence[Batch], executor: Executor) -> Iterator[Fit]:
-    """The fit after each step of an iteration of the starts that go on."""
+def _iteration(
+    plan: Plan, fit: Fit, batches: Sequence[Batch], executor: Executor
+) -> Iterator[tuple[Fit, Reduction[Any]]]:
+    """Yield the fit after each step of an iteration of the running starts."""
     states = [fit.starts[number].state for number in fit.running]
-    for moved in iterate(states, batches, plan.rules, executor):
+    for moved, reduction in iterate(states, batches, plan.rules, executor):
         fit = _moved(fit, dict(zip(fit.running, moved, strict=True)))
-        yield fit
+        yield fit, reduction
 
 
 def _moved(fit: Fit, moved: dict[int, TrainState]) -> Fit:
-    """The fit after a step in which these starts moved."""
+    """Return the fit after a step.
+
+    Args:
+        fit: The fit before the step.
+        moved: New states of the running starts, by number. Other starts only count the step.
+    """
     starts = list(fit.starts)
     for number, start in enumerate(fit.starts):
         state = moved.get(number) or replace(start.state, step=start.state.step + 1)
@@ -206,43 +234,54 @@ def _moved(fit: Fit, moved: dict[int, TrainState]) -> Fit:
     return Fit(tuple(starts))
 
 
-def _rested(plan: Plan, previous: Fit, fit: Fit, *, first: bool, fixed: bool) -> Fit:
-    """The fit, in which those starts go no further that have converged."""
+def _with_reasons(plan: Plan, before: Fit, fit: Fit, *, is_first: bool, same_rows: bool) -> Fit:
+    """Return the fit, in which the starts have stopped that converged in the last iteration.
+
+    Args:
+        plan: What to do.
+        before: The fit before the iteration.
+        fit: The fit after it.
+        is_first: True for the first iteration of a call. The loss before it is of other rows, or
+            there is none.
+        same_rows: True if every iteration has the same rows, so that unchanged centers stay as they
+            are.
+    """
     starts = list(fit.starts)
     for number in fit.running:
-        before, state = previous.starts[number].state, fit.starts[number].state
+        previous, state = before.starts[number].state, fit.starts[number].state
         reason = None
-        if not first and converged(before, state, plan.relative_tolerance):
+        if not is_first and converged(previous, state, plan.relative_tolerance):
             reason = StopReason.CONVERGED
-        elif fixed and np.array_equal(before.centers, state.centers):
-            reason = StopReason.SETTLED
+        elif same_rows and np.array_equal(previous.centers, state.centers):
+            reason = StopReason.UNCHANGED
         starts[number] = replace(fit.starts[number], reason=reason)
         if reason is not None and len(starts) > 1:
             logger.info("start %d %s at step %d", number, reason.value, state.step)
     return Fit(tuple(starts))
 
 
-def _effort(fit: Fit, executor: Executor, saver: _Saver) -> Effort:
-    """What the iteration has cost that led to this fit."""
-    state, spent, threads = fit.starts[fit.running[0]].state, executor.spent, executor.threads
-    return Effort(
+def _cost(fit: Fit, reduction: Reduction[Any], saver: _Saver) -> IterationCost:
+    """Return the cost of the iteration that led to this fit."""
+    state, threads = fit.starts[fit.running[0]].state, reduction.threads
+    return IterationCost(
         bytes=state.rows * state.centers.shape[1] * state.centers.itemsize,
-        read_seconds=spent.read / threads,
-        compute_seconds=spent.compute / threads,
+        read_seconds=reduction.cost.read_seconds / threads,
+        compute_seconds=reduction.cost.compute_seconds / threads,
         checkpoint_seconds=saver.take_seconds(),
-        workers=executor.workers,
+        workers=reduction.workers,
         threads=threads,
-        retries=spent.retries,
+        retries=reduction.cost.retries,
     )
 
 
-def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, effort: Effort) -> None:
+def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, cost: IterationCost) -> None:
+    """Report an iteration; `before` is the fit before it, None for the first one of a call."""
     state, previous = fit.state, before.starts[fit.best].state if before else None
     latest = fit.starts[fit.running[0]].state
-    whole = state.pending is None
-    loss = state.inertia if whole and state.inertia else sum(state.losses)
+    is_whole = state.pending is None
+    loss = state.inertia if is_whole and state.inertia else sum(state.losses)
     change = None
-    if whole and previous is not None and previous.inertia is not None:
+    if is_whole and previous is not None and previous.inertia is not None:
         change = (loss - previous.inertia) / (1 + abs(previous.inertia))
     every, steps = plan.config.log_step_count_steps, len(latest.losses)
     progress = Progress(
@@ -250,32 +289,41 @@ def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, effort: Ef
         last_step=plan.last_step,
         loss=loss,
         change=change,
-        empty_clusters=state.empty_clusters if whole else 0,
-        relocated_clusters=state.relocated_clusters if whole else 0,
+        empty_clusters=state.empty_clusters if is_whole else 0,
+        relocated_clusters=state.relocated_clusters if is_whole else 0,
         steps=steps,
         rows=latest.rows,
         seconds=seconds,
         starts=len(fit.running),
-        effort=effort,
+        cost=cost,
     )
-    notable = previous is None or state.step // every > (state.step - steps) // every
-    report_progress(progress, notable=notable)
+    # True once in every `log_step_count_steps` steps, however many steps an iteration has.
+    is_notable = previous is None or state.step // every > (state.step - steps) // every
+    report_progress(progress, notable=is_notable)
 
 
 class _Saver:
-    """Saves states as often as the configuration says, and once at the end."""
+    """Saves a fit as often as the configuration says, and at the end of a call.
 
-    def __init__(self, plan: Plan, head: Manifest, fit: Fit | None, watch: Notifier) -> None:
+    Args:
+        plan: What to do.
+        manifest: Manifest of the model, as read together with the fit.
+        fit: The fit that the call continues; None for a new one.
+        notifier: Notifies listeners.
+    """
+
+    def __init__(self, plan: Plan, manifest: Manifest, fit: Fit | None, notifier: Notifier) -> None:
         self._plan = plan
-        self._head = head
-        self._watch = watch
+        self._manifest = manifest
+        self._notifier = notifier
         self._attempt, self._attempted_step = "", -1
-        checkpoints.remove_orphans(plan.model_dir, self._head)
+        checkpoints.remove_orphans(plan.model_dir, manifest)
         self._saved_at = time.monotonic()
         self._saved_step = fit.step if fit else None
         self._seconds = 0.0
 
     def is_due(self, fit: Fit) -> bool:
+        """Return True if it is time for a checkpoint. There is none within an iteration."""
         config = self._plan.config
         if fit.pending_steps or not config.saves_on_the_way:
             return False
@@ -284,41 +332,44 @@ class _Saver:
         return time.monotonic() - self._saved_at >= (config.save_checkpoints_secs or 0)
 
     def save(self, fit: Fit, stop: Stop | None = None) -> None:
-        with self._watch.saving(fit.state):
+        """Save a checkpoint, and notify the listeners before and after."""
+        with self._notifier.saving(fit.state):
             self._write(fit, stop)
 
     def _write(self, fit: Fit, stop: Stop | None) -> None:
         plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
         began = time.monotonic()
         self._attempt, self._attempted_step = checkpoints.new_name(fit.step), fit.step
-        self._head = checkpoints.save(
-            *(plan.model_dir, self._head, fit, plan.settings, stop, keep, self._attempt)
+        self._manifest = checkpoints.save(
+            plan.model_dir, self._manifest, fit, plan.settings, stop, keep, self._attempt
         )
         self._saved_at, self._saved_step = time.monotonic(), fit.step
         self._seconds += self._saved_at - began
 
     def take_seconds(self) -> float:
-        """How long saving has taken since this was last asked."""
+        """Return the time spent on saving since the last call of this method."""
         taken, self._seconds = self._seconds, 0.0
         return taken
 
     def rescue(self, fit: Fit) -> None:
-        """Save what has been computed before an error or an interrupt goes on its way."""
+        """Save what has been computed, before an error or an interrupt is raised further."""
         if self._saved_step == fit.step:
             return
         try:
-            self._save_last(fit)
-        except Outage as error:  # which must not hide what stopped training
+            self._save_interrupted(fit)
+        except Outage as error:  # must not hide the error that stopped training
             logger.warning(
                 "step %d cannot be saved, the last checkpoint is of step %s: %s",
-                *(fit.step, self._saved_step, error),
+                fit.step,
+                self._saved_step,
+                error,
             )
 
-    def _save_last(self, fit: Fit) -> None:
+    def _save_interrupted(self, fit: Fit) -> None:
         now = Manifest.read(self._plan.model_dir)
-        if now.latest == self._attempt:  # the interrupt came when the save was as good as done
-            self._head = now
+        if now.latest == self._attempt:  # the interrupt came after the checkpoint was committed
+            self._manifest = now
             if fit.step == self._attempted_step:
                 return
         self._write(fit, Stop(StopReason.INTERRUPTED, self._plan.relative_tolerance))
-        logger.info("stopped short; step %d is saved", fit.step)
+        logger.info("interrupted; step %d is saved", fit.step)

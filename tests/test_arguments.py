@@ -153,3 +153,8 @@ def test_two_different_model_dirs_are_refused_with_both():
 def test_a_model_dir_that_is_not_a_path_is_a_type_error(given, configured):
     with pytest.raises(InvalidType, match=r"^model_dir must be a path, a URL or None, got "):
         choose_model_dir(given, configured)
+
+
+def test_a_start_that_was_replaced_is_refused_with_the_name_of_its_replacement():
+    with pytest.raises(Invalid, match=r"'k-means\|\|' has replaced 'afk-mc2', got 'afk-mc2'"):
+        check_initial_clusters("afk-mc2")

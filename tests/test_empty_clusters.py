@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from dkmeans import Dataset, InvalidData, KMeans, RunConfig, checkpoints
 from dkmeans.backends import select
-from dkmeans.distance import Centers, Distance
+from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters, sums_and_farthest
 from dkmeans.executors import Threads
 from dkmeans.lloyd import Rules, iterate
 from dkmeans.schedule import Schedule
-from dkmeans.state import TrainState, fold
+from dkmeans.state import TrainState, tree_sum
 from tests import reference
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
@@ -28,9 +28,10 @@ def after(rows, centers, metric=EUCLIDEAN, schedule=FULL, policy="relocate", cou
     rows, centers = np.asarray(rows), np.asarray(centers)
     counts = np.full(len(centers), int(schedule.keeps_counts)) if counts is None else counts
     batches = list(Dataset.from_array(rows).batches())
-    rules = Rules(Distance(metric), schedule, EmptyClusters(policy))
+    rules = Rules(Computation(Distance(metric)), schedule, EmptyClusters(policy))
     with Threads(1) as threads:
-        ((state,),) = iterate([TrainState(centers, np.asarray(counts))], batches, rules, threads)
+        start = TrainState(centers, np.asarray(counts))
+        (((state,), _),) = iterate([start], batches, rules, threads)
     return state
 
 
@@ -76,7 +77,7 @@ def test_which_rows_are_farthest_depends_on_no_order_and_no_chunks(case, k, metr
     rows, pieces = case
     centers = Centers(rows[:: max(1, len(rows) // k)][:k] + np.float32(0.25), Distance(metric))
     whole = sums_and_farthest(rows, centers).farthest
-    parts = fold([sums_and_farthest(piece, centers) for piece in pieces]).farthest
+    parts = tree_sum([sums_and_farthest(piece, centers) for piece in pieces]).farthest
     for name in ("rows", "distances", "clusters", "copies"):
         assert getattr(whole, name).tobytes() == getattr(parts, name).tobytes()
     if metric == EUCLIDEAN:  # by cosine rounding decides between equally far ones

@@ -289,7 +289,7 @@ def test_workers_lost_together_of_which_one_comes_back_at_its_address_are_not_wa
         with at_step(2, loser.start):
             assert same(fit(client, rows, slower), calm)
         loser.join()
-    assert "has lost workers, and their tasks; the iteration begins anew" in caplog.text
+    assert "has lost workers, and their tasks; the iteration starts over" in caplog.text
 
 
 def free_port():

@@ -12,7 +12,7 @@ import pytest
 from dkmeans import KMeans
 from dkmeans.checkpoints import Settings
 from dkmeans.data.dataset import Dataset
-from dkmeans.distance import Distance
+from dkmeans.distance import Computation, Distance
 from dkmeans.executors import Threads
 from dkmeans.hooks import HistoryHook
 from dkmeans.lloyd import Rules, iterate
@@ -132,8 +132,8 @@ def test_the_loss_of_every_step_is_the_originals(name):
     states, losses = [TrainState(centers, counts)], []
     with Threads(1) as threads:
         for taken in iterations:
-            rules = Rules(settings.distance_metric, schedule)
-            *_, states = iterate(states, taken, rules, threads)
+            rules = Rules(Computation(settings.distance_metric), schedule)
+            *_, (states, _) = iterate(states, taken, rules, threads)
             losses += states[0].losses
     # In this one the original's distances carry an error of 0.1 each.
     rtol = 2e-2 if name == "fb_euclid_offset_1e3" else 1e-4

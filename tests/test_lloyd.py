@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dkmeans.data.dataset import Dataset
-from dkmeans.distance import Centers, Distance
+from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.executors import Threads
 from dkmeans.lloyd import Rules, accumulate, converged, iterate, update
@@ -32,11 +32,11 @@ def start(centers, schedule=FULL):
 
 def run(state, batches, metric, schedule, policy="keep"):
     """The states after each step over these arrays."""
-    rules = Rules(Distance(metric), schedule, EmptyClusters(policy))
+    rules = Rules(Computation(Distance(metric)), schedule, EmptyClusters(policy))
     states = []
     with Threads(2) as threads:
         for taken in schedule.iterations(map(batch_of, batches), state.pending_steps, None):
-            states += [state for (state,) in iterate([state], taken, rules, threads)]
+            states += [state for (state,), _ in iterate([state], taken, rules, threads)]
             state = states[-1]
     return states
 
@@ -220,13 +220,13 @@ def test_the_loss_is_from_before_the_update():
 
 def test_an_update_without_sums_changes_nothing():
     state = start([[1.0, 2.0]])
-    assert update(state, Rules(Distance.SQUARED_EUCLIDEAN, FULL)) is state
+    assert update(state, Rules(Computation(Distance.SQUARED_EUCLIDEAN), FULL)) is state
 
 
 def test_an_update_leaves_the_state_it_came_from():
     pending = PartialSums(np.array([[6.0]]), np.array([2]), 1.0)
     state = replace(start([[1.0]]), pending=pending, pending_steps=1)
-    moved = update(state, Rules(Distance.SQUARED_EUCLIDEAN, FULL))
+    moved = update(state, Rules(Computation(Distance.SQUARED_EUCLIDEAN), FULL))
     assert moved.centers.tolist() == [[3.0]]
     assert state.centers.tolist() == [[1.0]]
     assert state.pending is pending
@@ -240,7 +240,7 @@ def test_rows_of_another_width_are_refused_with_both_numbers():
     centers = Centers(np.zeros((2, 3)), Distance.SQUARED_EUCLIDEAN)
     (chunk,) = batch_of(np.zeros((5, 4)))
     with pytest.raises(ValueError, match=r"3 columns.*\(5, 4\)"):
-        accumulate(chunk, centers)
+        accumulate(chunk.loaded(), centers)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

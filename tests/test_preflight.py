@@ -8,9 +8,9 @@ import pytest
 import zarr
 
 from dkmeans import Dataset, Invalid, KMeans, RunConfig
-from dkmeans.distance import Distance
+from dkmeans.distance import Computation, Distance
 from dkmeans.executors import Dask, Threads
-from dkmeans.executors.budget import Memory, room
+from dkmeans.executors.budget import Memory, cacheable_bytes
 from dkmeans.preflight import examine, readable, seconds_per_iteration
 
 GB = 10**9
@@ -45,36 +45,36 @@ def examined(dataset, machines, cache="auto"):
 def test_rows_that_fit_are_kept_and_it_says_so(store):
     found = examined(store(1_000_000, 64, 65_536), Machines())
     assert (found.rows, found.columns, found.dtype, found.chunks) == (1_000_000, 64, "float32", 16)
-    assert found.kept == 1
+    assert found.cached_share == 1
     assert list(found.describe()) == [
         "1,000,000 rows of 64 columns, float32, 256 MB",
         "16 chunks of up to 16.8 MB; 500 MB of rows fit the memory of 2 workers with 4 threads: "
-        "all are kept, and read once",
+        "all are cached, and read once",
     ]
     assert found.remarks == ()
 
 
 def test_of_rows_that_half_fit_half_are_kept(store):
     found = examined(store(4_000_000, 64, 65_536), Machines())
-    assert found.kept == pytest.approx(0.488, abs=1e-3)
-    assert "49% are kept, the others are read in every pass" in list(found.describe())[1]
+    assert found.cached_share == pytest.approx(0.488, abs=1e-3)
+    assert "49% are cached, the others are read in every epoch" in list(found.describe())[1]
 
 
 def test_nothing_is_kept_where_that_is_asked_for(store):
     found = examined(store(1_000_000, 64, 65_536), Machines(), "none")
-    assert found.kept == 0
-    assert "none are kept" in list(found.describe())[1]
+    assert found.cached_share == 0
+    assert "none are cached" in list(found.describe())[1]
 
 
 def test_to_keep_all_is_refused_where_it_does_not_fit(store):
     with pytest.raises(Invalid, match=r"^cache must be.*'memory': 1.0 GB of rows.*500 MB"):
         examined(store(4_000_000, 64, 65_536), Machines(), "memory")
-    assert examined(store(1_000_000, 64, 65_536), Machines(), "memory").kept == 1
+    assert examined(store(1_000_000, 64, 65_536), Machines(), "memory").cached_share == 1
 
 
 def test_rows_in_memory_are_neither_kept_again_nor_remarked_upon():
     found = examined(Dataset.from_array(np.zeros((10, 3))), Machines())
-    assert found.kept == 1
+    assert found.cached_share == 1
     assert list(found.describe()) == ["10 rows of 3 columns, float64, 240 bytes"]
     assert found.remarks == ()
 
@@ -119,9 +119,9 @@ def test_dask_arrays_of_stored_rows_are_stored_rows(store):
 
 
 def test_what_a_process_keeps_leaves_room_for_everything_else():
-    assert room(10 * GB, GB) == 5 * GB
-    assert room(GB, 0) == int(0.6 * GB) - 500 * 2**20
-    assert room(GB // 2, 0) == 0
+    assert cacheable_bytes(10 * GB, GB) == 5 * GB
+    assert cacheable_bytes(GB, 0) == int(0.6 * GB) - 500 * 2**20
+    assert cacheable_bytes(GB // 2, 0) == 0
 
 
 def test_sizes_are_told_for_people():
@@ -138,7 +138,7 @@ def test_an_iteration_is_timed_on_a_few_chunks(store, client):
             assert found.memory.threads == 2
             assert found.memory.limit > 10**8
             first, later = seconds_per_iteration(
-                found, batch, 4, Distance.SQUARED_EUCLIDEAN, executor, None
+                found, batch, 4, Computation(Distance.SQUARED_EUCLIDEAN), executor
             )
             assert 0 < later < first < 60
 
@@ -150,6 +150,6 @@ def test_training_says_it_before_the_first_step(store, tmp_path, caplog):
     )
     messages = [record.message for record in caplog.records]
     assert messages[0] == "3,000 rows of 4 columns, float32, 48.0 kB"
-    assert "none are kept" in messages[1]
+    assert "none are cached" in messages[1]
     with pytest.raises(Invalid, match=r"^cache must be one of 'auto', 'none', 'memory', got 'all'"):
         RunConfig(cache="all")

@@ -10,7 +10,7 @@ from dkmeans import Dataset, InvalidCheckpoint, KMeans, RunConfig, checkpoints
 from dkmeans.checkpoints import loading
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
-from dkmeans.distance import Distance
+from dkmeans.distance import Computation, Distance
 from dkmeans.executors import Threads
 from dkmeans.fit import Fit, Start
 from dkmeans.lloyd import Rules, iterate
@@ -179,13 +179,13 @@ def test_an_input_is_gone_over_once_for_all_starts():
             return change(self)
 
     batch = Batch.of(Chunk(Counted(), 0, 64))
-    rules = Rules(Distance.SQUARED_EUCLIDEAN, Schedule.full_batch())
+    rules = Rules(Computation(Distance.SQUARED_EUCLIDEAN), Schedule.full_batch())
     states = [TrainState(np.array([[c], [c + 9.0]]), np.zeros(2, np.int64)) for c in range(5)]
     with Threads(2) as threads:
-        (moved,) = iterate(states, [batch], rules, threads)
+        ((moved, _),) = iterate(states, [batch], rules, threads)
         assert sorted(read) == list(range(0, 64, 4))
         for before, after in zip(states, moved, strict=True):
-            ((alone,),) = iterate([before], [batch], rules, threads)
+            (((alone,), _),) = iterate([before], [batch], rules, threads)
             assert same_state(after, alone)
 
 

@@ -168,10 +168,10 @@ def test_retries_are_counted_by_the_executor(flaky):
     Flaky.failures = 3
     with Threads(2) as threads:
         centers = Centers(rows[:1], Distance.SQUARED_EUCLIDEAN)
-        threads.map_reduce(accumulate, list(dataset.batches()), centers)
-        assert threads.spent.retries == 3
-        threads.map_reduce(accumulate, list(dataset.batches()), centers)
-        assert threads.spent.retries == 0
+        first = threads.map_reduce(accumulate, list(dataset.batches()), centers)
+        assert first.cost.retries == 3
+        second = threads.map_reduce(accumulate, list(dataset.batches()), centers)
+        assert second.cost.retries == 0
 
 
 def test_opening_a_dataset_is_retried_too(flaky, caplog):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkmeans.state import PartialSums, Score, StopReason, fold
+from dkmeans.state import PartialSums, Score, StopReason, tree_sum
 
 whole = st.integers(-(2**40), 2**40).map(float)
 counts = st.integers(0, 2**40)
@@ -82,7 +82,7 @@ def test_folding_folds_of_aligned_runs_gives_the_same_bits(number, j, seed):
     parts = random_parts(number, seed)
     size = 2**j
     runs = [parts[start : start + size] for start in range(0, number, size)]
-    assert same(fold(fold(run) for run in runs), fold(parts))
+    assert same(tree_sum(tree_sum(run) for run in runs), tree_sum(parts))
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**32))
@@ -90,28 +90,28 @@ def test_folding_in_levels_gives_the_same_bits(number, i, j, seed):
     parts = random_parts(number, seed)
     level = parts
     for size in (2**i, 2**j):
-        level = [fold(level[start : start + size]) for start in range(0, len(level), size)]
-    assert same(fold(level), fold(parts))
+        level = [tree_sum(level[start : start + size]) for start in range(0, len(level), size)]
+    assert same(tree_sum(level), tree_sum(parts))
 
 
 def test_a_fold_keeps_the_order_of_its_parts():
     for number in range(1, 20):
         parts = [chr(ord("a") + i) for i in range(number)]
-        assert fold(parts) == "".join(parts)
+        assert tree_sum(parts) == "".join(parts)
 
 
 def test_a_fold_of_one_part_is_that_part():
     part = Score(3, 1.5)
-    assert fold([part]) is part
+    assert tree_sum([part]) is part
 
 
 def test_a_fold_of_nothing_raises():
     with pytest.raises(ValueError, match="at least one part"):
-        fold([])
+        tree_sum([])
 
 
 def test_only_a_loss_or_centers_that_rest_mean_convergence():
     assert {reason for reason in StopReason if reason.converged} == {
         StopReason.CONVERGED,
-        StopReason.SETTLED,
+        StopReason.UNCHANGED,
     }

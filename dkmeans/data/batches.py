@@ -1,4 +1,9 @@
-"""Batches: what one step goes over, as a description that is short however many chunks it has."""
+"""Batches: the rows of one step, described by a few numbers however many chunks there are.
+
+Datasets make batches, and executors cut them into runs of chunks. A batch is a list of parts. A
+part is a span of a source (`Chunk`) or a shuffled batch (`Shuffle`). The chunks of both are made
+only when they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, chain
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,15 +21,69 @@ from dkmeans.data.views import Shuffled
 from dkmeans.state import IndexArray
 
 
+class Part(Protocol):
+    """Consecutive rows of a batch, in one chunk or several."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        ...
+
+    @property
+    def num_chunks(self) -> int:
+        """Number of chunks."""
+        ...
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the chunks."""
+        ...
+
+    def chunk(self, number: int) -> Chunk:
+        """Return the chunk of this number, counted from 0."""
+        ...
+
+    def chunks_between(self, start: int, stop: int) -> tuple[Part, ...]:
+        """Return the chunks from number `start` to before `stop`."""
+        ...
+
+    def rows_between(self, start: int, stop: int) -> tuple[Part, ...]:
+        """Return the rows from number `start` to before `stop`."""
+        ...
+
+    def sizes(self) -> IndexArray:
+        """Return the number of rows of each chunk."""
+        ...
+
+    def sources(self) -> Iterator[Source]:
+        """Yield the sources of the rows."""
+        ...
+
+    def numbered(self, number: int) -> Part:
+        """Return the rows, the first of which has this number in the batch."""
+        ...
+
+    def joined(self, after: object) -> Part | None:
+        """Return this part and the one after it as one part, or None if they are two."""
+        ...
+
+    def with_leaves(self, change: Callable[[Source], Source]) -> Part:
+        """Return the rows with each leaf source changed."""
+        ...
+
+    def description(self) -> Iterator[bytes]:
+        """Yield bytes that are equal for the same rows in the same order, in any process."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Shuffle:
-    """Chunks of a batch in another order, and the rows of each in another order.
+    """The chunks of a batch in another order, and the rows of each chunk in another order.
 
     Attributes:
         batch: The batch.
-        order: The numbers of the chunks.
-        seed: Of the random draws: the same rows in the same order wherever they are drawn.
-        number: The first row's number in the batch that this is a part of, if that is `numbered`.
+        order: (c,) int64, the numbers of the chunks in their new order.
+        seed: Seed of the orders of rows: a chunk has the same order wherever it is loaded.
+        number: Number of the first row in the batch that this is a part of, if that is `numbered`.
     """
 
     batch: Batch
@@ -32,36 +91,98 @@ class Shuffle:
     seed: tuple[int, ...]
     number: int = 0
 
-    def __len__(self) -> int:
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.stops[-1]) if len(self.order) else 0
+
+    @property
+    def num_chunks(self) -> int:
+        """Number of chunks."""
         return len(self.order)
 
     @cached_property
     def stops(self) -> IndexArray:
-        """How many rows there are up to the end of each chunk."""
+        """Number of rows up to the end of each chunk, (c,)."""
         stops: IndexArray = np.cumsum(self.batch.sizes()[self.order])
         return stops
 
-    def chunk(self, number: int) -> Chunk:
-        """The chunk in this place."""
-        which = int(self.order[number])
-        source = Shuffled(self.batch[which], (*self.seed, which))
-        return Chunk(source, 0, source.rows, self._number(number))
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the chunks in their new order."""
+        return map(self.chunk, range(len(self.order)))
 
-    def _number(self, place: int) -> int:
-        """The number of the first row of the chunk in this place."""
+    def chunk(self, number: int) -> Chunk:
+        """Return the chunk at this place of the new order."""
+        original = int(self.order[number])
+        source = Shuffled(self.batch[original], (*self.seed, original))
+        return Chunk(source, 0, source.rows, self._first_number(number))
+
+    def _first_number(self, place: int) -> int:
         return self.number + (int(self.stops[place - 1]) if place else 0)
 
-    def between(self, start: int, stop: int) -> tuple[Part, ...]:
-        """The chunks from this place to before that.
+    def chunks_between(self, start: int, stop: int) -> tuple[Part, ...]:
+        """Return the chunks from place `start` to before `stop`.
 
-        They are described by what they are drawn from, unless that is as long as a list of them:
-        then the others need not come along.
+        They are described by the batch they are drawn from. If that description has an entry for
+        each chunk anyway, only the chunks asked for are described, so that less is pickled.
         """
         if all(source.chunk_rows is not None for source in self.batch.sources()):
-            return (replace(self, order=self.order[start:stop], number=self._number(start)),)
+            number = self._first_number(start)
+            return (replace(self, order=self.order[start:stop], number=number),)
         return tuple(map(self.chunk, range(start, stop)))
 
+    def rows_between(self, start: int, stop: int) -> tuple[Part, ...]:
+        """Return the rows from number `start` to before `stop`.
+
+        `start` lies in the chunk at place `first`, and `stop` in or at the end of the one at
+        `last`. The result is up to three pieces: the rest of the first chunk if `start` lies within
+        it, the whole chunks, and the beginning of the last chunk if `stop` lies within it. Where
+        both lie within the same chunk, the first piece is all.
+        """
+        first, last = np.searchsorted(self.stops, [start, stop - 1], "right").tolist()
+        if last < first:  # no rows
+            return ()
+        pieces: list[Part] = []
+        begin = int(self.stops[first - 1]) if first else 0
+        whole = first + (start > begin)
+        if start > begin:
+            chunk = self.chunk(first)
+            pieces.append(chunk.cut(start - begin, min(stop - begin, chunk.rows)))
+        end = last + (stop == self.stops[last])
+        if end > whole:
+            pieces.extend(self.chunks_between(whole, end))
+        if end == last and last >= whole:
+            begin = int(self.stops[last - 1]) if last else 0
+            pieces.append(self.chunk(last).cut(0, stop - begin))
+        return tuple(pieces)
+
+    def sizes(self) -> IndexArray:
+        """Return the number of rows of each chunk."""
+        return np.diff(self.stops, prepend=0)
+
+    def sources(self) -> Iterator[Source]:
+        """Yield the sources of the batch."""
+        return self.batch.sources()
+
+    def numbered(self, number: int) -> Shuffle:
+        """Return the rows, the first of which has this number in the batch."""
+        return replace(self, number=number)
+
+    def joined(self, after: object) -> None:
+        """Return None: a shuffled batch and what follows it are two parts."""
+        return
+
+    def with_leaves(self, change: Callable[[Source], Source]) -> Shuffle:
+        """Return the rows with each leaf source changed."""
+        return replace(self, batch=self.batch.with_leaves(change))
+
+    def description(self) -> Iterator[bytes]:
+        """Yield bytes that are equal for the same rows in the same order, in any process."""
+        yield repr(self.seed).encode() + self.order.tobytes()
+        yield from self.batch.description()
+
     def __getstate__(self) -> dict[str, Any]:
+        # Without the cached `stops`, which are as long as the chunks are many.
         return {
             "batch": self.batch,
             "order": self.order,
@@ -70,220 +191,125 @@ class Shuffle:
         }
 
 
-# Consecutive rows of a source, of any length: chunks end where the source's do.
-Part = Chunk | Shuffle
-
-
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Chunks, in order; none is made before it is asked for.
+    """The chunks of one step, in order.
 
     Attributes:
-        parts: What they are of.
+        parts: The parts.
     """
 
     parts: tuple[Part, ...] = ()
 
     @classmethod
     def of(cls, *parts: Part) -> Batch:
-        """A batch of these parts, without those that have no rows."""
-        return cls(tuple(part for part in parts if _rows(part)))
+        """Return a batch of these parts, without the parts that have no rows."""
+        return cls(tuple(part for part in parts if part.rows))
 
     @classmethod
     def joined(cls, batches: Iterable[Batch]) -> Batch:
-        """The rows of batches, one after another; what follows in its source too is one part."""
+        """Return the rows of several batches as one, with as few parts as possible."""
         parts: list[Part] = []
         for part in chain.from_iterable(batch.parts for batch in batches):
-            if parts:
-                parts[-1:] = _in_one(parts[-1], part)
-            else:
+            together = parts[-1].joined(part) if parts else None
+            if together is None:
                 parts.append(part)
+            else:
+                parts[-1] = together
         return cls(tuple(parts))
 
     @cached_property
     def _chunk_stops(self) -> list[int]:
-        return list(accumulate(_count(part) for part in self.parts))
+        return list(accumulate(part.num_chunks for part in self.parts))
 
     @cached_property
     def _row_stops(self) -> list[int]:
-        return list(accumulate(_rows(part) for part in self.parts))
+        return list(accumulate(part.rows for part in self.parts))
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return self._row_stops[-1] if self.parts else 0
 
     @property
     def source(self) -> Source:
-        """What the first rows are of."""
+        """Source of the first rows."""
         return self[0].source
 
     def sources(self) -> Iterator[Source]:
-        """What the rows are of."""
+        """Yield the sources of all rows."""
         for part in self.parts:
-            if isinstance(part, Shuffle):
-                yield from part.batch.sources()
-            else:
-                yield part.source
+            yield from part.sources()
 
     def __len__(self) -> int:
         return self._chunk_stops[-1] if self.parts else 0
 
     def __iter__(self) -> Iterator[Chunk]:
         for part in self.parts:
-            yield from _chunks(part)
+            yield from part.chunks()
 
     def __getitem__(self, number: int) -> Chunk:
-        which = bisect_right(self._chunk_stops, number)
         if not 0 <= number < len(self):
             raise IndexError(number)
-        part, before = self.parts[which], self._chunk_stops[which - 1] if which else 0
-        return (
-            part.chunk(number - before)
-            if isinstance(part, Shuffle)
-            else _nth(part, number - before)
-        )
+        which = bisect_right(self._chunk_stops, number)
+        before = self._chunk_stops[which - 1] if which else 0
+        return self.parts[which].chunk(number - before)
 
     def __add__(self, other: Batch) -> Batch:
         return Batch(self.parts + other.parts)
 
     def chunks_between(self, start: int, stop: int) -> Batch:
-        """The chunks from this number to before that."""
-        parts: list[Part] = []
-        for which in range(bisect_right(self._chunk_stops, start), len(self.parts)):
-            part = self.parts[which]
-            before = self._chunk_stops[which - 1] if which else 0
-            if before >= stop:
-                break
-            low, high = max(start - before, 0), min(stop - before, _count(part))
-            if isinstance(part, Shuffle):
-                parts.extend(part.between(low, high))
-            else:
-                first, last = _nth(part, low), _nth(part, high - 1)
-                parts.append(replace(part, start=first.start, stop=last.stop))
-        return Batch(tuple(parts))
+        """Return the chunks from number `start` to before `stop`."""
+        cut = _overlapping(self._chunk_stops, start, stop)
+        pieces = (self.parts[which].chunks_between(low, high) for which, low, high in cut)
+        return Batch(tuple(chain.from_iterable(pieces)))
 
     def rows_between(self, start: int, stop: int) -> Batch:
-        """The rows from this number to before that, counted from the first row."""
-        parts: list[Part] = []
-        for which in range(bisect_right(self._row_stops, start), len(self.parts)):
-            part = self.parts[which]
-            before = self._row_stops[which - 1] if which else 0
-            if before >= stop:
-                break
-            low, high = max(start - before, 0), min(stop - before, _rows(part))
-            parts.extend(_cut(part, low, high))
-        return Batch.of(*parts)
+        """Return the rows from number `start` to before `stop`, counted from the first row."""
+        cut = _overlapping(self._row_stops, start, stop)
+        pieces = (self.parts[which].rows_between(low, high) for which, low, high in cut)
+        return Batch.of(*chain.from_iterable(pieces))
 
     def sizes(self) -> IndexArray:
-        """How many rows each chunk has."""
-        return np.concatenate([_sizes(part) for part in self.parts] or [np.empty(0, np.int64)])
+        """Return the number of rows of each chunk, (c,)."""
+        return np.concatenate([part.sizes() for part in self.parts] or [np.empty(0, np.int64)])
 
     def shuffled(self, seed: tuple[int, ...]) -> Batch:
-        """Its chunks in an order drawn from a seed, and the rows of each too."""
+        """Return the chunks, and the rows within each, in orders drawn from a seed."""
         order = np.random.default_rng(seed).permutation(len(self))
         return Batch.of(Shuffle(self, order, seed))
 
     def numbered(self) -> Batch:
-        """The same rows; each chunk knows the number of its first row in this batch."""
+        """Return the same rows; each chunk knows the number of its first row in this batch."""
         starts = [0, *self._row_stops]
-        return Batch(tuple(map(_numbered, self.parts, starts)))
+        return Batch(tuple(part.numbered(n) for part, n in zip(self.parts, starts, strict=False)))
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Batch:
-        """The same rows, with each source that is read from changed."""
-        return Batch(tuple(_with_leaves(part, change) for part in self.parts))
+        """Return the same rows with each leaf source changed."""
+        return Batch(tuple(part.with_leaves(change) for part in self.parts))
+
+    def description(self) -> Iterator[bytes]:
+        """Yield bytes that are equal for the same rows in the same order, in any process."""
+        for part in self.parts:
+            yield from part.description()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"parts": self.parts}
 
 
-def _in_one(part: Part, after: Part) -> tuple[Part, ...]:
-    """Two parts as one, if the second begins in the source where the first ends."""
-    if isinstance(part, Shuffle) or isinstance(after, Shuffle):
-        return part, after
-    if part.source is not after.source or part.stop != after.start:
-        return part, after
-    return (replace(part, stop=after.stop),)
+def _overlapping(stops: list[int], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the intervals that overlap [start, stop), of consecutive intervals that begin at 0.
 
+    Args:
+        stops: End of each interval, ascending.
+        start: Begin of the range.
+        stop: End of the range.
 
-def _numbered(part: Part, number: int) -> Part:
-    """A part whose first row has this number in the batch."""
-    if isinstance(part, Shuffle):
-        return replace(part, number=number)
-    return replace(part, offset=number - part.start)
-
-
-def _rows(part: Part) -> int:
-    if isinstance(part, Shuffle):
-        return int(part.stops[-1]) if len(part) else 0
-    return part.rows
-
-
-def _count(part: Part) -> int:
-    if isinstance(part, Shuffle):
-        return len(part)
-    size = part.source.chunk_rows
-    if size is None:
-        return int(part.rows > 0)
-    return -(-part.stop // size) - part.start // size if part.rows else 0
-
-
-def _chunks(part: Part) -> Iterator[Chunk]:
-    if isinstance(part, Shuffle):
-        yield from map(part.chunk, range(len(part)))
-        return
-    source, size, stop = part.source, part.source.chunk_rows, part.stop
-    if size is None:
-        yield part
-        return
-    start = part.start
-    while start < stop:
-        end = min(start // size * size + size, stop)
-        yield Chunk(source, start, end, part.offset)
-        start = end
-
-
-def _nth(part: Chunk, number: int) -> Chunk:
-    size = part.source.chunk_rows
-    if size is None:
-        return part
-    first = (part.start // size + number) * size
-    start, stop = max(first, part.start), min(first + size, part.stop)
-    return Chunk(part.source, start, stop, part.offset)
-
-
-def _cut(part: Part, low: int, high: int) -> Iterator[Part]:
-    """The rows from number `low` to before `high` of a part."""
-    if not isinstance(part, Shuffle):
-        yield part.cut(low, high)
-        return
-    first, last = np.searchsorted(part.stops, [low, high - 1], "right").tolist()
-    if last < first:  # of no rows
-        return
-    offset = int(part.stops[first - 1]) if first else 0
-    whole = first + (low > offset)
-    if low > offset:
-        chunk = part.chunk(first)
-        yield chunk.cut(low - offset, min(high - offset, chunk.rows))
-    end = last + (high == part.stops[last])
-    if end > whole:
-        yield from part.between(whole, end)
-    if end == last and last >= whole:
-        chunk = part.chunk(last)
-        yield chunk.cut(0, high - (int(part.stops[last - 1]) if last else 0))
-
-
-def _sizes(part: Part) -> IndexArray:
-    if isinstance(part, Shuffle):
-        return np.diff(part.stops, prepend=0)
-    size = part.source.chunk_rows
-    if size is None:
-        return np.array([part.rows])
-    borders = np.arange(part.start // size + 1, -(-part.stop // size), dtype=np.int64) * size
-    return np.diff(borders, prepend=part.start, append=part.stop)
-
-
-def _with_leaves(part: Part, change: Callable[[Source], Source]) -> Part:
-    if isinstance(part, Shuffle):
-        return replace(part, batch=part.batch.with_leaves(change))
-    return replace(part, source=part.source.with_leaves(change))
+    Yields:
+        Number of an interval, and the begin and end of the overlap counted from its own begin.
+    """
+    for which in range(bisect_right(stops, start), len(stops)):
+        begin = stops[which - 1] if which else 0
+        if begin >= stop:
+            break
+        yield which, max(start - begin, 0), min(stop, stops[which]) - begin

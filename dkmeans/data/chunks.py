@@ -1,8 +1,13 @@
-"""Chunks: picklable descriptions of some rows, read where the work is done."""
+"""Chunks: picklable descriptions of some rows, loaded on the worker that computes with them.
+
+A `Source` can read slices of a table. A `Chunk` names consecutive rows of a source, and reads them
+through the row cache and with retries. A `LoadedChunk` is a chunk with its rows in memory: it is
+what the functions are given that executors map over a batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -14,12 +19,15 @@ from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.points import as_points
 from dkmeans.errors import Invalid, InvalidData, Outage
 from dkmeans.retry import is_outage, with_retries
-from dkmeans.state import FloatArray
+from dkmeans.state import FloatArray, IndexArray
 
-# Chunks that the library cuts itself are about this large: enough rows to make a task's overhead
-# vanish, few enough for every thread to have several.
+# Target size of the chunks that the library cuts itself: enough rows that a task's overhead does
+# not count, few enough that every thread has several chunks.
 TARGET_BYTES = 8 * 2**20
+# A table is not cut into smaller chunks than this to give every thread a share.
 SMALLEST_BYTES = 2**20
+# The chunks of a table are a multiple of this, so that 2, 4 or 8 threads have equal shares.
+_SHARES = 8
 
 
 class Source(Protocol):
@@ -27,114 +35,119 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What people call it, for messages."""
+        """Name for messages."""
         ...
 
     @property
     def first(self) -> int:
-        """The number of its first row."""
+        """Number of its first row."""
         ...
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Number of rows."""
         ...
 
     @property
     def width(self) -> int:
-        """How many columns it has."""
+        """Number of columns."""
         ...
 
     @property
     def dtype(self) -> DTypeLike:
-        """The dtype of what it reads."""
+        """Dtype of the values that `read` returns."""
         ...
 
     @property
     def chunk_rows(self) -> int | None:
-        """Its chunks end at multiples of so many rows; None: its rows are one chunk."""
+        """Chunks end at multiples of this number of rows; None if all rows are one chunk."""
         ...
 
     @property
     def key(self) -> Hashable | None:
-        """What tells these rows from all others; None where caching them would be to no purpose."""
+        """Unique key of the rows for the cache; None if caching them would not save anything."""
         ...
 
     @property
     def parts(self) -> tuple[Chunk, ...]:
-        """The chunks of other sources that it reads from."""
+        """Chunks of other sources that this source reads from."""
         ...
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether what failed may be read again: it is not the user's own code."""
+        """True if a failed read may be retried; False for code of the user."""
         ...
 
     def read(self, start: int, stop: int) -> Any:
-        """These rows, (stop - start, width), of any real dtype."""
+        """Return the rows from number `start` to before `stop`, (stop - start, width)."""
         ...
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """The same rows, with each source that this one reads from changed."""
+        """Return this source with each leaf source that it reads from changed."""
         ...
 
 
 class Leaf:
-    """What sources share that read from no other: storage, which may answer another time."""
+    """Base of sources that read from storage or memory, and not from other sources."""
 
     __slots__ = ()
 
     @property
     def parts(self) -> tuple[Chunk, ...]:
-        """See `Source`."""
+        """No chunks of other sources."""
         return ()
 
     @property
     def is_repeatable(self) -> bool:
-        """See `Source`."""
+        """Storage that failed may answer the next time."""
         return True
 
     def with_leaves(self: Source, change: Callable[[Source], Source]) -> Source:
-        """See `Source`."""
+        """Return the changed source."""
         return change(self)
 
 
 class AtHand:
-    """What sources share that need not be kept, nor read again: who gives the rows has them."""
+    """Base of sources whose rows are in memory: neither cached nor read again after a failure."""
 
     __slots__ = ()
 
     @property
     def key(self) -> None:
-        """See `Source`."""
+        """No key."""
         return None
 
     @property
     def is_repeatable(self) -> bool:
-        """See `Source`."""
+        """A read that failed would fail again."""
         return False
 
 
 class Whole:
-    """What sources share whose rows are one chunk."""
+    """Base of sources whose rows are one chunk."""
 
     __slots__ = ()
 
     @property
     def chunk_rows(self) -> None:
-        """See `Source`."""
+        """No size at which chunks end."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some consecutive rows of a source: what one task loads, or, in a batch, many tasks.
+    """Consecutive rows of a source.
+
+    A task loads one chunk. As a part of a batch (`batches.Part`) a chunk may also span several of
+    the source's own chunks, so that a batch of a million chunks is described by a few numbers. The
+    methods `chunks`, `chunk` and `chunks_between` cut such a span where the source's chunks end.
 
     Attributes:
-        source: Where the rows are.
-        start: The first row's number in the source.
-        stop: The number after the last row's.
-        offset: How much higher a row's number is in the batch, if that is `numbered`.
+        source: The source.
+        start: Number of the first row in the source.
+        stop: Number after that of the last row.
+        offset: Number of a row in the batch minus its number in the source, if the batch is
+            `numbered`.
     """
 
     source: Source
@@ -144,45 +157,121 @@ class Chunk:
 
     @property
     def number(self) -> int:
-        """The first row's number in the batch, if that is `numbered`."""
+        """Number of the first row in the batch, if the batch is `numbered`."""
         return self.start + self.offset
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return self.stop - self.start
 
+    # As a part of a batch.
+
+    @property
+    def num_chunks(self) -> int:
+        """Number of the source's chunks that the rows lie in."""
+        size = self.source.chunk_rows
+        if size is None:
+            return int(self.rows > 0)
+        return -(-self.stop // size) - self.start // size if self.rows else 0
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the rows cut into the source's chunks."""
+        size = self.source.chunk_rows
+        if size is None:
+            yield self
+            return
+        start = self.start
+        while start < self.stop:
+            end = min(start // size * size + size, self.stop)
+            yield replace(self, start=start, stop=end)
+            start = end
+
+    def chunk(self, number: int) -> Chunk:
+        """Return the chunk of this number, counted from 0."""
+        size = self.source.chunk_rows
+        if size is None:
+            return self
+        first = (self.start // size + number) * size
+        return replace(self, start=max(first, self.start), stop=min(first + size, self.stop))
+
+    def chunks_between(self, start: int, stop: int) -> tuple[Chunk, ...]:
+        """Return the rows of the chunks from number `start` to before `stop`, as one part."""
+        first, last = self.chunk(start), self.chunk(stop - 1)
+        return (replace(self, start=first.start, stop=last.stop),)
+
+    def rows_between(self, start: int, stop: int) -> tuple[Chunk, ...]:
+        """Return the rows from number `start` to before `stop`, counted from 0, as one part."""
+        return (self.cut(start, stop),)
+
+    def sizes(self) -> IndexArray:
+        """Return the number of rows of each chunk."""
+        size = self.source.chunk_rows
+        if size is None:
+            return np.array([self.rows])
+        ends = np.arange(self.start // size + 1, -(-self.stop // size), dtype=np.int64) * size
+        return np.diff(ends, prepend=self.start, append=self.stop)
+
+    def sources(self) -> Iterator[Source]:
+        """Yield the source."""
+        yield self.source
+
+    def numbered(self, number: int) -> Chunk:
+        """Return the rows, the first of which has this number in the batch."""
+        return replace(self, offset=number - self.start)
+
+    def joined(self, after: object) -> Chunk | None:
+        """Return these rows and those of another chunk that begins where they end, or None."""
+        if not isinstance(after, Chunk) or self.source is not after.source:
+            return None
+        return replace(self, stop=after.stop) if self.stop == after.start else None
+
+    def with_leaves(self, change: Callable[[Source], Source]) -> Chunk:
+        """Return the rows with each leaf source changed."""
+        return replace(self, source=self.source.with_leaves(change))
+
+    def description(self) -> Iterator[bytes]:
+        """Yield bytes that are equal for the same rows in any process."""
+        yield repr(self).encode()
+
+    # As what a task loads.
+
     def cut(self, start: int, stop: int) -> Chunk:
-        """A part of this chunk; both numbers count from the chunk's own first row."""
+        """Return a part of this chunk; both numbers count from its own first row."""
         return replace(self, start=self.start + start, stop=self.start + stop)
 
     @property
     def is_at_hand(self) -> bool:
-        """Whether loading it takes no time: its rows are in memory."""
-        key, first, _ = self._whole()
-        mine = key is None or (key, first) in row_cache
-        return mine and all(part.is_at_hand for part in self.source.parts)
+        """True if loading takes no time, because the rows are in memory."""
+        key, first, _ = self._storage_chunk()
+        own = key is None or (key, first) in row_cache
+        return own and all(part.is_at_hand for part in self.source.parts)
 
-    def load(self, width: int) -> FloatArray:
-        """The rows, (n, width) float32 or float64, contiguous.
+    def loaded(self) -> LoadedChunk:
+        """Return the chunk with its rows in memory.
 
         Raises:
-            InvalidData: the rows are not as wide as they should be, or cannot be read.
-            Outage: the storage that they are in does not answer.
+            InvalidData, Outage: as `load` does.
+        """
+        return LoadedChunk(self, self.load(self.source.width))
+
+    def load(self, width: int) -> FloatArray:
+        """Return the rows, (n, width) float32 or float64, contiguous.
+
+        Raises:
+            InvalidData: the rows have another width, or cannot be read.
+            Outage: the storage does not answer.
         """
         points = self._points()
         if points.shape != (self.rows, width):
-            raise InvalidData(
-                f"{self.source.name} must give rows of {width} columns, as the centers have; "
-                f"got an array of shape {points.shape} for {self.rows} rows"
-            )
+            raise _wrong_shape(self, points, width)
         return points
 
     def _points(self) -> FloatArray:
-        """The rows; those of storage as a part of the whole chunk that storage has."""
-        key, first, last = self._whole()
-        kept_whole = key is not None and cache_budget.get() is not None
-        if not kept_whole or not first <= self.start <= self.stop <= last:
+        """Return the rows, cut from the whole storage chunk if that may be cached."""
+        key, first, last = self._storage_chunk()
+        is_cached = key is not None and cache_budget.get() is not None
+        if not is_cached or not first <= self.start <= self.stop <= last:
             return self._read()
         whole = replace(self, start=first, stop=last)
         try:
@@ -190,11 +279,11 @@ class Chunk:
         except InvalidData:
             if whole == self:
                 raise
-            return self._read()  # what is wrong may lie elsewhere in the chunk
+            return self._read()  # the invalid row may lie elsewhere in the storage chunk
         return points[self.start - first : self.stop - first]
 
-    def _whole(self) -> tuple[Hashable | None, int, int]:
-        """What is known of the source's own chunk that these rows begin in: its key and rows."""
+    def _storage_chunk(self) -> tuple[Hashable | None, int, int]:
+        """Return the key, first row and last row of the storage chunk that these rows begin in."""
         source, size = self.source, self.source.chunk_rows
         last = source.first + source.rows
         if size is None:
@@ -206,10 +295,11 @@ class Chunk:
         return as_points(self.values(), self.source.name)
 
     def values(self) -> Any:
-        """The rows as the source has them, of any dtype.
+        """Return the rows as the source has them, of any dtype.
 
         Raises:
-            InvalidData: they cannot be read; Outage: the storage that they are in does not answer.
+            InvalidData: they cannot be read.
+            Outage: the storage does not answer.
         """
         what = f"rows {self.start} to {self.stop - 1} of {self.source.name}"
         try:
@@ -221,13 +311,17 @@ class Chunk:
             error.add_note(what)
             raise
         except Exception as error:
-            # Whatever a codec, a store or a graph makes of broken data.
+            # Codecs, stores and graphs raise anything for broken data.
             kind = Outage if is_outage(error) else InvalidData
             text = f"{what} cannot be read: {type(error).__name__}: {error}"
             raise kind(text) from error
 
     def complaint(self, points: FloatArray) -> InvalidData:
-        """Why these rows, as loaded, lead to a distance that is not finite."""
+        """Return the error for rows that lead to a distance that is not finite.
+
+        Args:
+            points: The rows as loaded, (n, d).
+        """
         rows = np.flatnonzero(~np.isfinite(points).all(axis=1))
         if len(rows):
             column = int(np.flatnonzero(~np.isfinite(points[rows[0]]))[0])
@@ -242,35 +336,78 @@ class Chunk:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedChunk:
+    """A chunk and its rows.
+
+    Attributes:
+        chunk: The chunk.
+        points: (n, d) float32 or float64, contiguous.
+    """
+
+    chunk: Chunk
+    points: FloatArray
+
+    def of_width(self, width: int) -> FloatArray:
+        """Return the rows, (n, width).
+
+        Raises:
+            InvalidData: they have another width.
+        """
+        if self.points.shape[1] != width:
+            raise _wrong_shape(self.chunk, self.points, width)
+        return self.points
+
+    def finite(self, width: int) -> FloatArray:
+        """Return the rows, (n, width).
+
+        Raises:
+            InvalidData: they have another width, or a value is not finite.
+        """
+        points = self.of_width(width)
+        if not np.isfinite(points).all():
+            raise self.complaint()
+        return points
+
+    def complaint(self) -> InvalidData:
+        """Return the error for rows that lead to a distance that is not finite."""
+        return self.chunk.complaint(self.points)
+
+
+def _wrong_shape(chunk: Chunk, points: FloatArray, width: int) -> InvalidData:
+    return InvalidData(
+        f"{chunk.source.name} must give rows of {width} columns, as the centers have; "
+        f"got an array of shape {points.shape} for {chunk.rows} rows"
+    )
+
+
 def finite_points(chunk: Chunk, width: int) -> FloatArray:
-    """A chunk's rows, refused where one is not finite.
+    """Return a chunk's rows, (n, width).
 
     Raises:
-        InvalidData: as `Chunk.load` does, or a row is not finite.
+        InvalidData: as `Chunk.load` does, or a value is not finite.
+        Outage: the storage does not answer.
     """
-    points = chunk.load(width)
-    if not np.isfinite(points).all():
-        raise chunk.complaint(points)
-    return points
+    return LoadedChunk(chunk, chunk.load(width)).finite(width)
 
 
 def rows_per_chunk(bytes_per_row: int) -> int:
-    """How many rows make a chunk of about `TARGET_BYTES`."""
+    """Return the number of rows in a chunk of about `TARGET_BYTES`."""
     return max(1, TARGET_BYTES // max(1, bytes_per_row))
 
 
 def even_rows(rows: int, bytes_per_row: int, unit: int = 1) -> int:
-    """How many rows make chunks of at most about `TARGET_BYTES` that share a table evenly.
+    """Return the number of rows in each of the chunks that cut a table evenly.
 
-    There are a multiple of eight of them, so that two, four or eight threads have equal shares;
-    of a small table fewer.
+    Chunks have at most about `TARGET_BYTES`. Their number is a multiple of 8, so that 2, 4 or 8
+    threads have equal shares; small tables have fewer chunks.
 
     Args:
-        rows: How many rows the table has.
-        bytes_per_row: How large each is.
-        unit: Chunks are of whole units of storage, so many rows each.
+        rows: Number of rows of the table.
+        bytes_per_row: Size of a row.
+        unit: Number of rows of a unit of storage; chunks are whole units.
     """
     size = max(1, rows * bytes_per_row)
-    chunks = 8 * -(-size // (8 * TARGET_BYTES))
+    chunks = _SHARES * -(-size // (_SHARES * TARGET_BYTES))
     even = -(-rows // min(chunks, -(-size // SMALLEST_BYTES)))
     return max(1, even // unit) * unit

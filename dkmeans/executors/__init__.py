@@ -1,7 +1,8 @@
-"""Where the work is done: the threads of this process, or the workers of a Dask cluster.
+"""Executors: where functions are applied to chunks, in this process or on a Dask cluster.
 
-Both give the same bits: the tree in which results are added is a function of the list of chunks
-alone (`runs`), whoever computes which run of them, and in whatever order they are done.
+`Serial` defines what `map_reduce` and `map` mean, in two loops. `Threads` and `Dask` compute the
+same bits in parallel: the tree in which results are added up is a function of the list of chunks
+alone (`runs`), whichever thread computes which chunk, and in whatever order they finish.
 """
 
 from __future__ import annotations
@@ -12,70 +13,66 @@ from typing import Any, Protocol, TypeVar
 
 from dkmeans.config import NONE
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk
+from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.executors.budget import Memory
+from dkmeans.executors.dask import internals
 from dkmeans.executors.dask.driver import Dask
-from dkmeans.executors.runs import Cost
+from dkmeans.executors.reduction import Cost, Reduction
+from dkmeans.executors.serial import Serial
 from dkmeans.executors.threads import Threads
 from dkmeans.state import M
 
 R = TypeVar("R")
 V = TypeVar("V")
 
-__all__ = ["Dask", "Executor", "Threads", "open_executor"]
+__all__ = ["Cost", "Dask", "Executor", "Reduction", "Serial", "Threads", "open_executor"]
 
 
 class Executor(Protocol):
-    """Applies a function to chunks and a value, wherever it does.
-
-    Attributes:
-        spent: What its threads have spent in the last `map_reduce`.
-        workers: How many workers that was dealt to.
-        threads: How many threads they had.
-    """
-
-    spent: Cost
-    workers: int
-    threads: int
+    """Applies functions to loaded chunks, each together with one value that all chunks share."""
 
     def memory(self) -> Memory:
-        """What the workers have now."""
+        """Return the workers, their threads and their memory, as they are now."""
         ...
 
     def map_reduce(
-        self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
-    ) -> list[M]:
-        """One result for each batch: `function` of each of its chunks, added up by `fold`."""
+        self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
+    ) -> Reduction[M]:
+        """Apply a function to each chunk of each batch, and add up the results of each batch.
+
+        The results of a batch are added up by `tree_sum`, so that the bits depend only on the
+        chunks. With Dask a `value` that holds arrays should have `nbytes`, its size in bytes.
+        """
         ...
 
     def map(
-        self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
+        self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
     ) -> Iterator[R]:
-        """`function` of each chunk, in order, a little ahead of the caller and no more."""
+        """Yield the result of a function for each chunk, in order.
+
+        Only a few chunks are computed ahead of the caller.
+        """
         ...
 
 
 def open_executor(client: Any = None, cache: str = NONE) -> Threads | Dask:
-    """The executor for the client given, or else the active one, or else this process's threads.
-
-    Within a task of Dask's nobody is active: those it waits for might need its thread.
+    """Return the executor for a client, or the active client, or the threads of this process.
 
     Args:
-        client: A `distributed.Client`.
-        cache: Whether rows that are read again are kept: one of `dkmeans.config.CACHES`.
+        client: A `distributed.Client`; None takes the active one. A task of Dask itself has no
+            active client: the tasks that it would wait for might need its own thread.
+        cache: One of `dkmeans.config.CACHES`: which rows are cached between iterations.
     """
     client = client if client is not None else _active_client()
     return Dask(client, cache) if client is not None else Threads(cache=cache)
 
 
 def _active_client() -> Any:
-    if "distributed" not in sys.modules:  # nobody has made a client; spare half a second
+    # Importing distributed takes half a second; without it there is no client.
+    if "distributed" not in sys.modules or internals.is_in_task():
         return None
     from distributed import default_client  # noqa: PLC0415
-    from distributed.worker import thread_state  # noqa: PLC0415
 
-    if getattr(thread_state, "key", None) is not None:  # its worker would wait for this task
-        return None
     try:
         client = default_client()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Results of futures in order, a little ahead of whoever takes them and no more."""
+"""Results of futures in the order of submission, a few of them ahead of the caller."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-# Chunks that are worked on ahead of the one the caller waits for, per thread.
+# Number of submitted chunks per thread, the one included that the caller waits for.
 _AHEAD_PER_THREAD = 2
 
 
@@ -17,7 +17,14 @@ def in_order(
     result_of: Callable[[Any], Any],
     cancel: Callable[[Iterable[Any]], None],
 ) -> Iterator[Any]:
-    """The results of futures; these are drawn, and so submitted, a few at a time."""
+    """Yield the results of futures.
+
+    Args:
+        futures: The futures. Drawing one submits it; they are drawn a few at a time.
+        threads: Number of threads that compute.
+        result_of: Waits for a future and returns its result.
+        cancel: Cancels the futures that are left when the caller stops early.
+    """
     window = threads * _AHEAD_PER_THREAD
     waiting = deque(islice(futures, window))
     try:

@@ -1,48 +1,43 @@
-"""Runs: which chunks are folded together, and how a thread goes over them.
+"""Runs: the pieces in which the chunks of an iteration are computed and added up.
 
-A run is 2^j chunks that begin at a multiple of 2^j. Its fold is therefore a branch of the tree in
-which the whole batch is folded, whatever j: results have the same bits however the chunks are
-dealt out. There are some runs for each thread, not for each chunk, and they become smaller towards
-the end of a thread's share, so that whoever is done early has something left to take over.
+A run is 2^j consecutive chunks of a batch that begin at a multiple of 2^j. Its total is therefore a
+subtree of the tree in which `tree_sum` adds up the whole batch, whatever j is: results have the
+same bits however the chunks are dealt to threads. The chunks are dealt into shares, one for each
+thread. The runs of a share become smaller towards its end, so that a thread that finishes early can
+take over a small run of another share.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
-from dataclasses import dataclass, field, replace
-from functools import cache
-from itertools import accumulate, islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from time import perf_counter
 from typing import Generic, TypeVar
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk
-from dkmeans.data.sources.memory import MemoryRows
-from dkmeans.executors.cores import usable_cores
-from dkmeans.executors.dask.dealing import Throughput
+from dkmeans.data.chunks import LoadedChunk
+from dkmeans.executors.read_ahead import loaded
+from dkmeans.executors.reduction import Cost, Throughput
 from dkmeans.retry import Retries, retries
-from dkmeans.state import FloatArray, M, fold
+from dkmeans.state import M, tree_sum
 
 V = TypeVar("V")
 
-# Chunks that a thread has read for it while it works on another.
-AHEAD = 2
+# The smallest run is about this part of the smallest share.
+RUNS_PER_SHARE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Some consecutive chunks of a batch.
+    """Consecutive chunks of a batch.
 
     Attributes:
-        batch: The batch's number.
-        start: The first chunk's number in the batch.
-        stop: The number after the last one's.
-        share: Which thread, of all there are, should do it if it can.
+        batch: Number of the batch.
+        start: Number of the first chunk in the batch.
+        stop: Number after that of the last chunk.
+        share: Number of the thread, among all threads, that should compute the run if it can.
     """
 
     batch: int
@@ -52,16 +47,16 @@ class Run:
 
     @property
     def size(self) -> int:
-        """How many chunks it has."""
+        """Number of chunks."""
         return self.stop - self.start
 
     @property
     def place(self) -> tuple[int, int]:
-        """What runs are ordered by."""
+        """Batch and first chunk: the order of runs."""
         return self.batch, self.start
 
     def makes_a_run_with(self, other: Run) -> bool:
-        """Whether the two are the halves of a branch of the tree."""
+        """Return True if the two are the halves of a subtree, this one first."""
         return (
             (self.batch, self.stop) == (other.batch, other.start)
             and self.size == other.size
@@ -69,193 +64,154 @@ class Run:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What threads have spent, together: a monoid under `+`.
+@dataclass(frozen=True, slots=True, eq=False)
+class RunTotal(Generic[M]):
+    """Total of a run and its cost; `a + b` adds the total of the run that follows.
 
     Attributes:
-        read: Seconds that they waited for rows.
-        compute: Seconds that they worked on them.
-        retries: How often storage was asked again.
-        paces: Of each worker, how many chunks it went over in these seconds.
+        run: The run.
+        total: Sum of the results of its chunks.
+        cost: Cost of computing the total.
     """
-
-    read: float = 0.0
-    compute: float = 0.0
-    retries: int = 0
-    paces: Mapping[str, Throughput] = field(default_factory=dict)
-
-    def __add__(self, other: Cost) -> Cost:
-        paces = dict(self.paces)
-        for worker, pace in other.paces.items():
-            paces[worker] = paces.get(worker, Throughput()) + pace
-        return Cost(
-            self.read + other.read,
-            self.compute + other.compute,
-            self.retries + other.retries,
-            paces,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fold(Generic[M]):
-    """What a run has been folded to, and at what cost; `+` takes the run that follows."""
 
     run: Run
     total: M
-    spent: Cost = Cost()
+    cost: Cost
 
-    def __add__(self, other: Fold[M]) -> Fold[M]:
+    def __add__(self, other: RunTotal[M]) -> RunTotal[M]:
         run = replace(self.run, stop=other.run.stop)
-        return Fold(run, self.total + other.total, self.spent + other.spent)
+        return RunTotal(run, self.total + other.total, self.cost + other.cost)
 
-    def by(self, worker: str) -> Fold[M]:
-        """The same, as done by a worker."""
-        pace = Throughput(self.run.size, self.spent.read + self.spent.compute)
-        return replace(self, spent=replace(self.spent, paces={worker: pace}))
+    def by(self, worker: str) -> RunTotal[M]:
+        """Return the same total with its cost as the throughput of a worker."""
+        seconds = self.cost.read_seconds + self.cost.compute_seconds
+        throughputs = {worker: Throughput(self.run.size, seconds)}
+        return replace(self, cost=replace(self.cost, throughputs=throughputs))
 
 
-def plan(batches: Sequence[Batch], weights: Sequence[float], parts: int) -> list[Run]:
-    """Deal the chunks of all batches, in order, into shares.
+def plan(batches: Sequence[Batch], weights: Sequence[float], runs_per_share: int) -> list[Run]:
+    """Deal the chunks of all batches, in order, into one share for each thread, and into runs.
+
+    A share is a range of the chunks of all batches together. Its two ends are moved to multiples of
+    the smallest run, so that a run never crosses the end of a share or of a batch.
 
     Args:
-        batches: What is to be folded.
-        weights: For each thread how large its share is, beside the others'.
-        parts: No run is much smaller than this part of the smallest share.
+        batches: The batches.
+        weights: For each thread the size of its share, relative to the other shares.
+        runs_per_share: The smallest run is about this part of the smallest share.
+
+    Returns:
+        The runs in the order of their chunks.
     """
     total = sum(map(len, batches))
-    # Who had nothing to do would never be seen to have become faster.
+    # Every thread gets a chunk at least: a worker without any could never show that it is faster.
     weights = [max(weight, sum(weights) / total) for weight in weights]
     whole = sum(weights)
-    borders = [total * reached / whole for reached in accumulate(weights)]
-    least = _power_of_two(total * min(weights) / whole / parts)
+    ends = [total * reached / whole for reached in accumulate(weights)]
+    smallest = _power_of_two(total * min(weights) / whole / runs_per_share)
     runs: list[Run] = []
-    first = share = 0
+    first = share = 0  # number of the batch's first chunk among all chunks; share that it lies in
     for number, batch in enumerate(batches):
         last = first + len(batch)
-        ends = []
-        for mine in range(share, len(borders)):
-            share = mine
-            ends.append((mine, borders[mine] - first))
-            if borders[mine] >= last:
+        shares = []
+        for candidate in range(share, len(ends)):
+            share = candidate
+            shares.append((candidate, ends[candidate] - first))
+            if ends[candidate] >= last:
                 break
-        runs += _of_batch(number, len(batch), ends, least)
+        runs += _runs_of_batch(number, len(batch), shares, smallest)
         first = last
     return runs
 
 
-def _of_batch(
-    number: int, chunks: int, shares: Sequence[tuple[int, float]], least: int
+def _runs_of_batch(
+    batch: int, chunks: int, shares: Sequence[tuple[int, float]], smallest: int
 ) -> Iterator[Run]:
-    """The runs of a batch that several shares have a part of, each up to about a chunk's number."""
+    """Yield the runs of one batch.
+
+    Each run is the largest aligned power of two that leaves at least as much again of the share, so
+    that sizes fall towards the end of a share.
+
+    Args:
+        batch: Number of the batch.
+        chunks: Number of its chunks.
+        shares: The shares that have a part of it: their numbers, and the chunk at which they end,
+            not yet rounded.
+        smallest: Size of the smallest run, a power of two.
+    """
     start = 0
-    for share, border in shares:
-        # There a run of the least size can begin, unless it is where the batch ends.
-        end = min(max(math.floor(border / least + 0.5) * least, 0), chunks)
+    for share, unrounded in shares:
+        # Rounded to a place where a smallest run can begin.
+        end = min(max(math.floor(unrounded / smallest + 0.5) * smallest, 0), chunks)
         end = chunks if share == shares[-1][0] else end
         while start < end:
-            size = max(least, _power_of_two((end - start) / 2))
+            size = max(smallest, _power_of_two((end - start) / 2))
             while start % size:
                 size //= 2
-            yield Run(number, start, min(start + size, end), share)
+            yield Run(batch, start, min(start + size, end), share)
             start += size
 
 
 def _power_of_two(value: float) -> int:
-    """The largest one that is not above a value; 1 at least."""
+    """Return the largest power of two that is at most `value`; at least 1."""
     return 1 << max(0, int(value).bit_length() - 1)
 
 
-def loaded(run: Batch) -> Iterator[Chunk]:
-    """The chunks of a run, their rows in memory: the next are read while one is worked on."""
-    if all(source.key is None and not source.parts for source in run.sources()):
-        yield from run
-        return
-    chunks, waiting = iter(run), deque[tuple[Chunk, Future[FloatArray] | None]]()
-    try:
-        while True:
-            for chunk in islice(chunks, AHEAD + 1 - len(waiting)):
-                waiting.append((chunk, None if chunk.is_at_hand else _begin(chunk)))
-            if not waiting:
-                return
-            chunk, reading = waiting.popleft()
-            if reading is not None:
-                rows = MemoryRows(reading.result(), chunk.source.name, chunk.start)
-                chunk = replace(chunk, source=rows)
-            yield chunk
-    finally:
-        for _, reading in waiting:
-            if reading is not None:
-                reading.cancel()
-
-
 def reduce_runs(
-    function: Callable[[Chunk, V], M], runs: Sequence[Run], chunks: Batch, value: V
-) -> list[Fold[M]]:
-    """`function` of each chunk and a value, added up by `fold`, for each run.
+    function: Callable[[LoadedChunk, V], M], runs: Sequence[Run], chunks: Batch, value: V
+) -> list[RunTotal[M]]:
+    """Return the totals of some runs, `merged`.
 
     Args:
-        function: What to do with a chunk.
-        runs: Some runs, in order.
-        chunks: Their chunks.
-        value: What the function is given beside a chunk.
-
-    Returns:
-        The folds of these runs, `merged`.
+        function: Returns the result of a chunk.
+        runs: The runs, in order.
+        chunks: Their chunks, in the same order.
+        value: Second argument of the function.
     """
-    tried = Retries()
-    retries.set(tried)
+    counter = Retries()
+    retries.set(counter)
     coming = loaded(chunks)
-    return merged(_fold(function, run, coming, value, tried) for run in runs)
+    return merged(_reduce_run(function, run, coming, value, counter) for run in runs)
 
 
-def _fold(
-    function: Callable[[Chunk, V], M], run: Run, chunks: Iterator[Chunk], value: V, tried: Retries
-) -> Fold[M]:
-    waited = computed = 0.0
-    before = tried.count
+def _reduce_run(
+    function: Callable[[LoadedChunk, V], M],
+    run: Run,
+    chunks: Iterator[LoadedChunk],
+    value: V,
+    counter: Retries,
+) -> RunTotal[M]:
+    read_seconds = compute_seconds = 0.0
+    before = counter.count
 
-    def parts() -> Iterator[M]:
-        nonlocal waited, computed
+    def results() -> Iterator[M]:
+        nonlocal read_seconds, compute_seconds
         for _ in range(run.size):
             began = perf_counter()
             chunk = next(chunks)
-            there = perf_counter()
-            part = function(chunk, value)
-            waited, computed = waited + there - began, computed + perf_counter() - there
-            yield part
+            read = perf_counter()
+            result = function(chunk, value)
+            read_seconds += read - began
+            compute_seconds += perf_counter() - read
+            yield result
 
-    total = fold(parts())
-    return Fold(run, total, Cost(waited, computed, tried.count - before))
+    total = tree_sum(results())
+    return RunTotal(run, total, Cost(read_seconds, compute_seconds, counter.count - before))
 
 
-def merged(folds: Iterable[Fold[M]]) -> list[Fold[M]]:
-    """The folds of consecutive runs as those of the longest runs that they make."""
-    stack: list[Fold[M]] = []
-    for longer in folds:
+def merged(totals: Iterable[RunTotal[M]]) -> list[RunTotal[M]]:
+    """Return the totals of consecutive runs as those of the fewest runs they can be merged into."""
+    stack: list[RunTotal[M]] = []
+    for longer in totals:
         while stack and stack[-1].run.makes_a_run_with(longer.run):
             longer = stack.pop() + longer
         stack.append(longer)
     return stack
 
 
-def reduce_batches(folds: Sequence[Fold[M]], batches: int) -> list[M]:
-    """For each batch, by its number, the fold of all its runs, which are in order."""
-    found: list[list[Fold[M]]] = [[] for _ in range(batches)]
-    for each in folds:
+def reduce_batches(totals: Sequence[RunTotal[M]], batches: int) -> list[M]:
+    """Return the total of each batch, from the totals of all its runs, which are in order."""
+    found: list[list[RunTotal[M]]] = [[] for _ in range(batches)]
+    for each in totals:
         found[each.run.batch].append(each)
-    return [fold([f.total for f in mine], [f.run.size for f in mine]) for mine in found]
-
-
-def _begin(chunk: Chunk) -> Future[FloatArray]:
-    return _readers().submit(copy_context().run, chunk.load, chunk.source.width)
-
-
-@cache
-def _readers() -> ThreadPoolExecutor:
-    """Threads that read; there are no more than have been needed at a time."""
-    return ThreadPoolExecutor(AHEAD * max(usable_cores(), 16), "dkmeans-read")
-
-
-if hasattr(os, "register_at_fork"):  # a child has no threads but the one that forked it
-    os.register_at_fork(after_in_child=_readers.cache_clear)
+    return [tree_sum([t.total for t in own], [t.run.size for t in own]) for own in found]

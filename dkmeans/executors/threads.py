@@ -1,4 +1,4 @@
-"""The threads of this process: the embedded default, and the definition of correct."""
+"""The threads of this process: the default executor, with nothing to set up."""
 
 from __future__ import annotations
 
@@ -15,26 +15,24 @@ from uuid import uuid4
 from dkmeans.config import NONE
 from dkmeans.data.batches import Batch
 from dkmeans.data.cache import cache_budget, row_cache
-from dkmeans.data.chunks import Chunk
+from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.executors import cores
 from dkmeans.executors.budget import Memory, budget_for, free_cache_bytes, system_limit
 from dkmeans.executors.in_order import in_order
-from dkmeans.executors.runs import Cost, Fold, Run, plan, reduce_batches, reduce_runs
+from dkmeans.executors.reduction import Cost, Reduction
+from dkmeans.executors.runs import RUNS_PER_SHARE, Run, RunTotal, plan, reduce_batches, reduce_runs
 from dkmeans.state import M
 
 R = TypeVar("R")
 V = TypeVar("V")
 
-# The smallest run of chunks is this part of a thread's share.
-_PARTS = 16
-
 
 class Threads(AbstractContextManager["Threads"]):
-    """See the module's docstring.
+    """Computes chunks in the threads of this process.
 
     Args:
-        threads: How many; None: as many as there are processors.
-        cache: Whether rows that are read again are kept: one of `CACHES`.
+        threads: Number of threads; None takes the number of cores.
+        cache: One of `dkmeans.config.CACHES`: which rows are cached between iterations.
     """
 
     def __init__(self, threads: int | None = None, cache: str = NONE) -> None:
@@ -43,7 +41,6 @@ class Threads(AbstractContextManager["Threads"]):
         self._stopped = Event()
         self._fit, self._cache = uuid4().hex, cache
         self._context: Context | None = None
-        self.spent, self.workers, self.threads = Cost(), 1, self._count
 
     def __str__(self) -> str:
         return f"{self._count} threads of this process"
@@ -59,62 +56,71 @@ class Threads(AbstractContextManager["Threads"]):
         row_cache.evict_fit(self._fit)
 
     def memory(self) -> Memory:
-        """See `Executor`."""
+        """Return the memory of this process, as one worker with these threads."""
         limit = system_limit()
         return Memory(1, self._count, limit, free_cache_bytes(limit))
 
     def map_reduce(
-        self, function: Callable[[Chunk, V], M], batches: Sequence[Batch], value: V
-    ) -> list[M]:
-        """See `Executor`."""
-        runs = plan(batches, [1] * self._count, _PARTS)
+        self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
+    ) -> Reduction[M]:
+        """Apply a function to each chunk of each batch, and add up the results of each batch."""
+        runs = plan(batches, [1] * self._count, RUNS_PER_SHARE)
+        pending: dict[Run, Future[list[RunTotal[M]]]] = {}
         with cores.computing:
             try:
-                # The large ones first: the small ones then fill up what time is left.
+                # Large runs first; small runs then even out when the threads finish.
                 order = sorted(runs, key=lambda run: -run.size)
-                pending = {
-                    run: self._submit(self._fold, function, batches[run.batch], run, value)
-                    for run in order
-                }
-                # Woken once: a thread that is woken for each result takes the interpreter away.
+                for run in order:
+                    batch = batches[run.batch]
+                    pending[run] = self._submit(self._reduce, function, batch, run, value)
+                # One wait for all: waking up for each result would take the interpreter lock from
+                # the computing threads.
                 wait(pending.values(), return_when=FIRST_EXCEPTION)
-                folds = [part for run in runs for part in pending[run].result()]
-                self.spent = sum((fold.spent for fold in folds), Cost())
-                return reduce_batches(folds, len(batches))
+                totals = [total for run in runs for total in pending[run].result()]
             except BaseException:
                 self._stopped.set()
                 _cancel(pending.values())
                 raise
+        cost = sum((total.cost for total in totals), Cost())
+        return Reduction(reduce_batches(totals, len(batches)), cost, 1, self._count)
 
     def map(
-        self, function: Callable[[Chunk, V], R], chunks: Iterable[Chunk], value: V
+        self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
     ) -> Iterator[R]:
-        """See `Executor`."""
-        tasks = (self._submit(function, chunk, value) for chunk in chunks)
+        """Yield the result of a function for each chunk, in order."""
+        tasks = (self._submit(_apply, function, chunk, value) for chunk in chunks)
         return in_order(tasks, self._count, Future.result, _cancel)
 
     def _submit(self, function: Callable[..., R], *arguments: object) -> Future[R]:
-        return self._pool.submit(self._keeping().copy().run, function, *arguments)
+        return self._pool.submit(self._cache_context().copy().run, function, *arguments)
 
-    def _keeping(self) -> Context:
-        """What threads know of the fit they read for; how much they may keep is found out once."""
+    def _cache_context(self) -> Context:
+        """Return the context in which threads compute: it holds the cache budget of the fit.
+
+        The budget is computed once, before the first rows are cached.
+        """
         if self._context is None:
             self._context = copy_context()
-            limit = None if self._cache != NONE else sys.maxsize  # which spares finding it out
+            # Without a cache the limit is not needed, and finding it would import distributed.
+            limit = None if self._cache != NONE else sys.maxsize
             self._context.run(cache_budget.set, budget_for(self._fit, self._cache, limit))
         return self._context
 
-    def _fold(
-        self, function: Callable[[Chunk, V], M], batch: Batch, run: Run, value: V
-    ) -> list[Fold[M]]:
-        """A run's sum; a long one ends at the next chunk when the caller has gone."""
+    def _reduce(
+        self, function: Callable[[LoadedChunk, V], M], batch: Batch, run: Run, value: V
+    ) -> list[RunTotal[M]]:
+        """Return the total of a run; a long run ends at the next chunk when the caller has left."""
 
-        def guarded(chunk: Chunk, value: V) -> M:
+        def guarded(loaded: LoadedChunk, value: V) -> M:
             if self._stopped.is_set():
                 raise CancelledError
-            return function(chunk, value)
+            return function(loaded, value)
 
         return reduce_runs(guarded, [run], batch.chunks_between(run.start, run.stop), value)
+
+
+def _apply(function: Callable[[LoadedChunk, V], R], chunk: Chunk, value: V) -> R:
+    return function(chunk.loaded(), value)
 
 
 def _cancel(futures: Iterable[Future[Any]]) -> None:

@@ -81,7 +81,7 @@ class Notifier:
         self._loss: float | None = None
         self._batch: Batch | None = None
         self._saved_step: int | None = None
-        self._asked: list[SessionRunArgs | None] | None = None
+        self._requests: list[SessionRunArgs | None] = []
 
     def should_stop(self) -> bool:
         """Return whether a hook or listener has requested a stop."""
@@ -104,11 +104,9 @@ class Notifier:
 
     def before_run(self, batch: Batch) -> None:
         """Report that a step over this batch comes next, and collect the requests of the hooks."""
-        if self._asked is not None:
-            return
         self._batch = batch
         with self._user_code():
-            self._asked = [_args(hook, hook.before_run(self._context)) for hook in self._hooks]
+            self._requests = [_args(hook, hook.before_run(self._context)) for hook in self._hooks]
 
     def show(self, state: TrainState, loss: float | None = None) -> None:
         """Set the state and the loss that hooks see from now on.
@@ -144,11 +142,8 @@ class Notifier:
 
     def after_run(self) -> None:
         """Report that the step is done, and pass each hook the values that it requested."""
-        if self._asked is None:
-            return
-        asked, self._asked = self._asked, None
         with self._user_code():
-            for hook, args in zip(self._hooks, asked, strict=True):
+            for hook, args in zip(self._hooks, self._requests, strict=True):
                 results = self._session.run(args.fetches) if args is not None else None
                 hook.after_run(self._context, SessionRunValues(results))
 

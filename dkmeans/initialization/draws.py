@@ -1,7 +1,8 @@
-"""Random draws of rows that depend on a row's number, and on nothing else but its weight.
+"""Random draws of rows that depend only on a row's number and weight.
 
-Each row has a number u in (0, 1) of its own, made of a seed, a round and the row's number by a
-counter-based generator. So whoever reads a row, in whatever chunk, draws the same.
+Each row has a number u in (0, 1), computed from a seed and the row's number by a counter-based
+generator. Every worker that reads the row, in whatever chunk, computes the same u and so makes the
+same draw. `kmeans_parallel` draws its candidates by this.
 """
 
 from __future__ import annotations
@@ -12,31 +13,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans.distance import Distance, directions
+from dkmeans.distance import SAME_DIRECTION, Distance, directions
 from dkmeans.state import FloatArray, IndexArray
 
 BitArray = NDArray[np.uint64]
 
 # SplitMix64 (Steele, Lea and Flood 2014, Fast splittable pseudorandom number generators, figure
-# 17): the step of its counter, and how it mixes one.
+# 17): the step of its counter, and the shifts and factors that mix the counter's bits.
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (
     (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
     (np.uint64(27), np.uint64(0x94D049BB133111EB)),
 )
 _LAST_SHIFT = np.uint64(31)
+# 52 bits and a half fit the mantissa of a float64 exactly.
 _SPARE_BITS = np.uint64(12)
-# Cosine distances up to here are what rounding leaves between rows of the same direction.
-_SAME_DIRECTION = 2.0**-46
 
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """What draws are keyed by.
+    """Seed of some draws.
 
     Attributes:
-        entropy: The seed proper.
-        path: What the draws are for.
+        entropy: The seed of the fit.
+        path: Purpose of the draws, as numbers.
     """
 
     entropy: int
@@ -44,43 +44,32 @@ class Seed:
 
     @classmethod
     def fresh(cls, seed: int | None) -> Seed:
-        """The one that a user gave, or else one that nobody has seen."""
+        """Return the user's seed, or for None a new random one."""
         return cls(secrets.randbits(128) if seed is None else seed)
 
     def of(self, purpose: int) -> Seed:
-        """The seed of draws for another purpose, which are independent of these."""
+        """Return the seed of draws for another purpose, independent of these."""
         return replace(self, path=(*self.path, purpose))
 
     def generator(self) -> np.random.Generator:
-        """Draws one after another, on the driver."""
+        """Return a generator for draws on the driver, one after another."""
         return np.random.default_rng(self._sequence())
 
     def uniform(self, numbers: IndexArray) -> FloatArray:
-        """A number in (0, 1) for each of the (n,) row numbers, (n,) float64 of 52 random bits."""
-        return _in_unit_interval(self._bits(numbers))
-
-    def uniforms(self, numbers: IndexArray, first: int, count: int) -> FloatArray:
-        """So many numbers of each row's own endless sequence, from this place on, (n, count)."""
-        places = np.arange(first, first + count, dtype=np.uint64)
-        return _in_unit_interval(_mixed(self._bits(numbers)[:, None] + places * _STEP))
-
-    def _bits(self, numbers: IndexArray) -> BitArray:
+        """Return u of each of the (n,) row numbers, (n,) float64 in (0, 1) with 52 random bits."""
         (key,) = self._sequence().generate_state(1, np.uint64)
-        return _mixed(numbers.astype(np.uint64) * _STEP + key)
+        bits = _mixed(numbers.astype(np.uint64) * _STEP + key)
+        return np.asarray(((bits >> _SPARE_BITS) + 0.5) * 2.0**-52)
 
     def _sequence(self) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.entropy, spawn_key=self.path)
 
 
 def _mixed(counter: BitArray) -> BitArray:
-    """A counter's 64 bits, each of them now a coin thrown."""
+    """Return 64 random bits for each value of a counter."""
     for shift, factor in _MIX:
         counter = (counter ^ counter >> shift) * factor
     return counter ^ counter >> _LAST_SHIFT
-
-
-def _in_unit_interval(bits: BitArray) -> FloatArray:
-    return np.asarray(((bits >> _SPARE_BITS) + 0.5) * 2.0**-52)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +77,14 @@ class Draw:
     """Which rows to draw, in proportion to their weights.
 
     Attributes:
-        seed: Of the rows' numbers u.
-        count: How many, l.
-        is_exact: Whether so many different rows are drawn, if there are so many of any weight:
-            those with the largest w / u (priority sampling: Duffield, Lund and Thorup 2007). If
-            not, so many are to be expected, perhaps with copies: each row of weight w is drawn with
-            probability min(1, l w / sum of all w), whatever becomes of the others.
-        distance: By which rows are copies: those of the same direction, for cosine.
+        seed: Seed of the rows' numbers u.
+        count: Number of rows l.
+        is_exact: True to draw l different rows, if there are that many with a weight: those with
+            the largest w / u (priority sampling: Duffield, Lund and Thorup 2007). False to draw l
+            rows in expectation, perhaps equal ones: each row of weight w is drawn with probability
+            min(1, l w / sum of all w), independently of the others.
+        distance: The distance by which two rows are equal: for cosine, if they have the same
+            direction.
     """
 
     seed: Seed
@@ -107,17 +97,16 @@ class Draw:
 class Drawn:
     """Rows drawn in proportion to their weights: a monoid under `+`.
 
-    Where their number is only expected: the sum of all weights, s, is known at the end
-    only; but u < l w / s where w / u > s / l, and s only grows. So a part keeps the rows with
-    w / u > s / l for its own s, of which there are l to be expected, and loses none that is drawn
-    in the end.
+    For an inexact draw, a row is drawn if u < l w / s, where s is the sum of all weights. Only the
+    last addition knows s. But the condition is w / u > s / l, and s only grows: a part keeps the
+    rows with w / u above its own s / l, of which l are expected, and loses no row of the result.
 
     Attributes:
-        draw: Which were to be drawn.
-        total: The sum of the weights of all rows, drawn or not.
-        priorities: (m,) float64, w / u of those drawn.
+        draw: The draw.
+        total: Sum of the weights of all rows, drawn or not.
+        priorities: (m,) float64, w / u of the drawn rows.
         numbers: (m,) their row numbers.
-        rows: (m, d) the rows themselves.
+        rows: (m, d) the rows.
     """
 
     draw: Draw
@@ -128,7 +117,14 @@ class Drawn:
 
     @classmethod
     def of(cls, draw: Draw, weights: FloatArray, first: int, points: FloatArray) -> Drawn:
-        """What is drawn of the consecutive (n, d) rows, the first of which has this number."""
+        """Draw from consecutive rows.
+
+        Args:
+            draw: The draw.
+            weights: (n,) weights of the rows.
+            first: Number of the first row.
+            points: (n, d) rows.
+        """
         numbers = np.arange(first, first + len(points))
         priorities = weights / draw.seed.uniform(numbers)
         return cls(draw, float(weights.sum()), priorities, numbers, points)._cut()
@@ -143,23 +139,23 @@ class Drawn:
         )._cut()
 
     def different(self) -> FloatArray:
-        """The rows drawn, each of them once, (m, d); the likeliest first."""
-        return self._at(self._without_copies(len(self.numbers))).rows
+        """Return the drawn rows without equal ones, (m, d), by falling priority."""
+        return self._at(self._distinct(len(self.numbers))).rows
 
     def _cut(self) -> Drawn:
-        """Only the rows that may be among those drawn of all."""
+        """Drop the rows that cannot be among the drawn rows of all parts together."""
         if self.draw.is_exact:
-            return self._at(self._without_copies(int(self.draw.count)))
+            return self._at(self._distinct(int(self.draw.count)))
         return self._at(np.flatnonzero(self.priorities > self.total / self.draw.count))
 
     def _at(self, places: IndexArray) -> Drawn:
         columns = self.priorities[places], self.numbers[places], self.rows[places]
         return Drawn(self.draw, self.total, *columns)
 
-    def _without_copies(self, most: int) -> IndexArray:
-        """Where the first so many different rows are, in falling order of their priorities."""
-        maybe = np.flatnonzero(self.priorities > 0) if most else np.empty(0, np.int64)
-        order = maybe[np.lexsort((self.numbers[maybe], -self.priorities[maybe]))]
+    def _distinct(self, most: int) -> IndexArray:
+        """Return the places of the first `most` different rows, by falling priority."""
+        weighted = np.flatnonzero(self.priorities > 0) if most else np.empty(0, np.int64)
+        order = weighted[np.lexsort((self.numbers[weighted], -self.priorities[weighted]))]
         found: dict[bytes, int] = {}
         for place in order.tolist():
             if len(found) == most:
@@ -169,14 +165,14 @@ class Drawn:
 
 
 def _identity(row: FloatArray, distance: Distance) -> bytes:
-    """Bytes that are equal for rows that are the same."""
+    """Return bytes that are the same for equal rows."""
     if distance is Distance.COSINE:
         row = directions(row[None])[0].astype(np.float32)
-    return (row + 0.0).tobytes()  # -0.0 is 0.0
+    return (row + 0.0).tobytes()  # makes -0.0 and 0.0 the same bytes
 
 
-def meaningful(apart: FloatArray, distance: Distance) -> FloatArray:
-    """Distances (n,) as weights: zero for rows that are the same."""
+def as_weights(distances: FloatArray, distance: Distance) -> FloatArray:
+    """Return (n,) distances as weights: rounding errors between equal rows become zero."""
     if distance is Distance.COSINE:
-        return np.where(apart > _SAME_DIRECTION, apart, 0.0)
-    return apart
+        return np.where(distances > SAME_DIRECTION, distances, 0.0)
+    return distances

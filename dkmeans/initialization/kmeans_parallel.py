@@ -1,8 +1,9 @@
-"""k-means|| (Bahmani, Moseley, Vattani, Kumar and Vassilvitskii 2012): seeding in a few passes.
+"""k-means|| (Bahmani, Moseley, Vattani, Kumar and Vassilvitskii 2012): seeding in a few epochs.
 
-A round goes over all rows once. It finds how far each is from the candidates so far and draws more
-in proportion to that (Algorithm 2); in the end each candidate weighs as many rows as it is nearest
-to, and weighted k-means++ picks the centers among them.
+Each round is one epoch on the workers: it computes the distance of each row to the nearest
+candidate so far, and draws more candidates in proportion to these distances (Algorithm 2 of the
+paper). In the end the weight of a candidate is the number of rows that it is nearest to, and
+weighted k-means++ on the driver picks the centers among the candidates.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ import numpy as np
 from dkmeans.backends import select
 from dkmeans.data.batches import Batch
 from dkmeans.data.cache import row_cache
-from dkmeans.data.chunks import Chunk
+from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Distance, directions, project
 from dkmeans.errors import InvalidData
 from dkmeans.executors import Executor
-from dkmeans.initialization.draws import Draw, Drawn, Seed, meaningful
+from dkmeans.initialization.draws import Draw, Drawn, Seed, as_weights
 from dkmeans.initialization.kmeans_plus_plus import plus_plus
 from dkmeans.state import FloatArray, IndexArray
 
-# Of Lloyd's iterations over the candidates.
-_ITERATIONS = 5
+# Iterations of Lloyd's algorithm over the candidates, after k-means++ has picked among them.
+_LLOYD_ITERATIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class Rounds:
     """How candidates are drawn.
 
     Attributes:
-        oversampling: How many are to be expected of a round, as a multiple of k.
-        rounds: How many rounds there are.
+        oversampling: Expected number of candidates of a round, as a multiple of k.
+        rounds: Number of rounds.
     """
 
     oversampling: float
@@ -44,58 +45,68 @@ class Rounds:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Nearest:
-    """What a worker notes of a chunk's rows, so that the next round asks for new candidates only.
+    """Nearest candidates of a chunk's rows, cached on the worker between rounds.
 
     Attributes:
-        candidates: How many candidates the rows have been compared with: the first ones.
+        candidates: Number of candidates that the rows have been compared with: the first ones.
         index: (n,) int32, the nearest of them.
-        apart: (n,) float64, the distance to it.
+        distances: (n,) float64, the distance to it.
     """
 
     candidates: int
     index: IndexArray
-    apart: FloatArray
+    distances: FloatArray
 
     @property
     def nbytes(self) -> int:
-        """How much memory it takes."""
-        return self.index.nbytes + self.apart.nbytes
+        """Size in bytes."""
+        return self.index.nbytes + self.distances.nbytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
-    """What a pass over the rows is to find out.
+class Round:
+    """What an epoch over the rows should compute.
 
     Attributes:
         candidates: All candidates so far.
-        latest: Those of the round before.
-        draw: Which rows to draw, in proportion to their distances; in the last pass none.
+        latest: The candidates of the round before, which are the last of them.
+        draw: Which rows to draw, in proportion to their distances; none in the last epoch.
     """
 
     candidates: Centers
     latest: Centers
     draw: Draw
 
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.candidates.nbytes + self.latest.nbytes
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """What a pass over some rows has found out: a monoid under `+`.
+class RoundResult:
+    """Result of a round for some rows: a monoid under `+`.
 
     Attributes:
-        weights: (c,) int64, how many rows each candidate is the nearest of.
-        drawn: The rows drawn.
+        weights: (c,) int64, the number of rows that each candidate is nearest to.
+        drawn: The drawn rows.
     """
 
     weights: IndexArray
     drawn: Drawn
 
-    def __add__(self, other: Seen) -> Seen:
-        return Seen(self.weights + other.weights, self.drawn + other.drawn)
+    def __add__(self, other: RoundResult) -> RoundResult:
+        return RoundResult(self.weights + other.weights, self.drawn + other.drawn)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Rows among which the centers are, and how many rows each of them is the nearest of."""
+    """The candidates, among which the centers are picked.
+
+    Attributes:
+        rows: (c, d) the candidates.
+        weights: (c,) int64, the number of rows that each candidate is nearest to.
+    """
 
     rows: FloatArray
     weights: IndexArray
@@ -109,117 +120,128 @@ def find_candidates(
     seed: Seed,
     executor: Executor,
 ) -> Candidates:
-    """At least k different candidates, each of which is the nearest of some row.
+    """Find at least k different candidates, each of which is the nearest one of some row.
 
-    Where the rounds find fewer, one more draws what is missing.
+    Every pass of the loop weighs the candidates found so far and draws the next ones. Two numbers
+    decide when to stop. `used` candidates are the nearest of some row, so that they are different.
+    The rows drawn in this pass (`latest`) are different from each other and from all candidates, so
+    `distinct = used + len(latest)` different rows are known. The loop ends when k candidates are
+    used and no new ones were drawn. After the rounds an exact draw asks for the rows that are
+    missing. If it returns fewer, or if all distances are zero, no more different rows exist.
 
     Args:
         rows: The `numbered` rows.
-        first: The first candidates, which are different rows of these.
-        k: How many must be found.
-        rounds: How to draw more.
-        seed: Of the draws.
+        first: The first candidates, different rows of these.
+        k: Number of candidates that must be found.
+        rounds: How candidates are drawn.
+        seed: Seed of the draws.
         executor: Where rows are read.
 
     Raises:
-        InvalidData: there are fewer than k different rows, or one is not finite.
+        InvalidData: there are fewer than k different rows, or a row is not finite.
     """
-    found = latest = first.values
-    sure = len(found)
+    candidates = latest = first.values
+    distinct = len(candidates)
     for number in count():
-        draw = _draw_of(number, rounds, k, sure, first.distance, seed)
-        look = Look(replace(first, values=found), replace(first, values=latest), draw)
-        (seen,) = executor.map_reduce(look_at, [rows], look)
-        latest, won = seen.drawn.different(), int(np.count_nonzero(seen.weights))
-        sure = won + len(latest)
-        is_all = not seen.drawn.total > 0 or (draw.is_exact and len(latest) < draw.count)
-        if is_all and sure < k:
+        draw = _draw_of(number, rounds, k, distinct, first.distance, seed)
+        task = Round(replace(first, values=candidates), replace(first, values=latest), draw)
+        (result,) = executor.map_reduce(run_round, [rows], task).totals
+        latest, used = result.drawn.different(), int(np.count_nonzero(result.weights))
+        distinct = used + len(latest)
+        all_known = not result.drawn.total > 0 or (draw.is_exact and len(latest) < draw.count)
+        if all_known and distinct < k:
             raise InvalidData(
                 f"num_clusters = {k} needs as many different rows, and the {rows.rows} rows that "
-                f"initialization looked at have {sure}"
+                f"initialization looked at have {distinct}"
             )
-        if won >= k and not len(latest) and (is_all or draw.is_exact):
+        if used >= k and not len(latest) and (all_known or draw.is_exact):
             break
-        found = np.concatenate([found, latest])
-    return Candidates(found, seen.weights)
+        candidates = np.concatenate([candidates, latest])
+    return Candidates(candidates, result.weights)
 
 
 def _draw_of(
-    number: int, rounds: Rounds, k: int, sure: int, distance: Distance, seed: Seed
+    number: int, rounds: Rounds, k: int, distinct: int, distance: Distance, seed: Seed
 ) -> Draw:
-    """What is drawn in the pass of this number: candidates, or, after the rounds, what is missing.
+    """Return the draw of a pass: candidates in the rounds, and after them what is missing.
 
     Args:
-        number: The pass.
+        number: Number of the pass.
         rounds: How candidates are drawn.
-        k: How many different ones must be found.
-        sure: How many there are.
-        distance: By which rows are copies.
-        seed: Of the draws.
+        k: Number of different candidates that must be found.
+        distinct: Number of different rows that are known.
+        distance: The distance by which rows are equal.
+        seed: Seed of the draws.
     """
     if number < rounds.rounds:
         return Draw(seed.of(number), rounds.oversampling * k, False, distance)
-    return Draw(seed.of(number), max(0, k - sure), True, distance)
+    return Draw(seed.of(number), max(0, k - distinct), True, distance)
 
 
-def look_at(chunk: Chunk, look: Look) -> Seen:
-    """What a pass finds out about a chunk, on a worker.
+def run_round(loaded: LoadedChunk, task: Round) -> RoundResult:
+    """Return the result of a round for one chunk. Runs on a worker.
 
     Raises:
-        InvalidData: rows that cannot be read, are not as wide as they should be, or not finite.
+        InvalidData: the rows are not as wide as the candidates, or not finite.
     """
-    points = chunk.load(look.candidates.width)
-    # Starts of one fit have seeds of their own, and must not find each other's notes.
-    key = "nearest", look.draw.seed.entropy, chunk.number, chunk.rows
-    nearest = _brought_up_to_date(cast(Nearest | None, row_cache.take_entry(key)), points, look)
-    if not np.isfinite(nearest.apart).all():
-        raise chunk.complaint(points)
-    if look.draw.count:
+    points, chunk = loaded.of_width(task.candidates.width), loaded.chunk
+    # The starts of one fit have different seeds and must not take each other's entries.
+    key = "nearest", task.draw.seed.entropy, chunk.number, chunk.rows
+    nearest = _updated(cast(Nearest | None, row_cache.take_entry(key)), points, task)
+    if not np.isfinite(nearest.distances).all():
+        raise loaded.complaint()
+    if task.draw.count:
         row_cache.put_entry(key, nearest)
     weights = np.bincount(nearest.index, minlength=nearest.candidates)
-    apart = meaningful(nearest.apart, look.candidates.distance)
-    return Seen(weights, Drawn.of(look.draw, apart, chunk.number, points))
+    by_distance = as_weights(nearest.distances, task.candidates.distance)
+    return RoundResult(weights, Drawn.of(task.draw, by_distance, chunk.number, points))
 
 
-def _brought_up_to_date(note: Nearest | None, points: FloatArray, look: Look) -> Nearest:
-    """How far rows are from the candidates; those noted before are not compared again."""
-    all_of_them = len(look.candidates.values)
-    if note is not None and note.candidates == all_of_them:
-        return note
-    latest = all_of_them - len(look.latest.values)
-    nearest = select(look.candidates.backend).nearest
-    if note is None or note.candidates != latest:
-        index, apart = nearest(points, look.candidates)
-        return Nearest(all_of_them, index.astype(np.int32), apart)
-    index, apart = nearest(points, look.latest)
-    # Of equally near ones the earlier stays, as if all had been compared at once.
-    closer = apart < note.apart
+def _updated(entry: Nearest | None, points: FloatArray, task: Round) -> Nearest:
+    """Return the nearest candidates of rows, comparing them only with candidates that are new.
+
+    Args:
+        entry: The cached result of an earlier round; None if it was evicted.
+        points: (n, d) rows.
+        task: The round.
+    """
+    total = len(task.candidates.values)
+    if entry is not None and entry.candidates == total:
+        return entry
+    before = total - len(task.latest.values)
+    nearest = select(task.candidates.backend).nearest
+    if entry is None or entry.candidates != before:
+        index, distances = nearest(points, task.candidates)
+        return Nearest(total, index.astype(np.int32), distances)
+    index, distances = nearest(points, task.latest)
+    # Among equally near candidates the first counts, as if all had been compared at once.
+    closer = distances < entry.distances
     return Nearest(
-        all_of_them,
-        np.where(closer, index + latest, note.index).astype(np.int32),
-        np.where(closer, apart, note.apart),
+        total,
+        np.where(closer, index + before, entry.index).astype(np.int32),
+        np.where(closer, distances, entry.distances),
     )
 
 
 def pick(candidates: Candidates, k: int, like: Centers, rng: np.random.Generator) -> FloatArray:
-    """The (k, d) centers of weighted candidates: greedy k-means++, and some iterations of Lloyd's.
+    """Pick the (k, d) centers among candidates: greedy k-means++, then a few Lloyd iterations.
 
-    Candidates are few, so each pick tries twice as many as greedy k-means++ does among rows.
+    There are few candidates, so each pick of k-means++ tries twice as many as it does among rows.
 
     Args:
-        candidates: At least k, that have won rows.
-        k: How many to pick.
-        like: Centers of the distance and the backend to use.
-        rng: Where the draws come from.
+        candidates: The candidates, at least k of which have a weight.
+        k: Number of centers.
+        like: Any centers with the distance and backend to use.
+        rng: Random generator of the draws.
     """
     rows, weights = candidates.rows, candidates.weights.astype(np.float64)
     if like.distance is Distance.COSINE:
         rows = directions(rows).astype(rows.dtype)
     trials = 2 * (2 + math.floor(math.log(k)))
     centers = rows[plus_plus(rows, k, trials, rng, weights)]
-    for _ in range(_ITERATIONS):
+    for _ in range(_LLOYD_ITERATIONS):
         refined = _refined(centers, rows, weights, like)
-        if len(np.unique(refined, axis=0)) < k:
+        if len(np.unique(refined, axis=0)) < k:  # two centers would be one
             break
         centers = refined
     return centers
@@ -228,13 +250,13 @@ def pick(candidates: Candidates, k: int, like: Centers, rng: np.random.Generator
 def _refined(
     centers: FloatArray, rows: FloatArray, weights: FloatArray, like: Centers
 ) -> FloatArray:
-    """Each center moved to the weighted mean of its rows; one that won none stays."""
+    """Return each center moved to the weighted mean of its rows; one without weight stays."""
     index, _ = select(like.backend).nearest(rows, replace(like, values=centers))
     order = np.argsort(index, kind="stable")
-    own, starts = np.unique(index[order], return_index=True)
+    used, starts = np.unique(index[order], return_index=True)
     sums = np.add.reduceat((weights[:, None] * rows)[order], starts)
     total = np.add.reduceat(weights[order], starts)
-    won = total > 0
+    weighted = total > 0
     moved = centers.copy()
-    moved[own[won]] = project(sums[won] / total[won, None], like.distance)
+    moved[used[weighted]] = project(sums[weighted] / total[weighted, None], like.distance)
     return moved

@@ -1,4 +1,4 @@
-"""The rows that first centers are looked for in: those of a pass, some of them, a few by number."""
+"""The rows that first centers come from: an epoch, a sample of it, or single rows by number."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from collections.abc import Iterator
 import numpy as np
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk, finite_points
+from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.views import Picked
 from dkmeans.executors import Executor
 from dkmeans.state import FloatArray, IndexArray
 
-# A sample is of blocks of up to so many consecutive rows, so that few chunks are read for it, and
-# of at least so many blocks, so that it is none of a few places only.
+# A sample is drawn in blocks of up to this many consecutive rows, so that few chunks are read, and
+# in at least this many blocks, so that it is not of a few places only.
 _BLOCK_ROWS = 2**13
 _FEWEST_BLOCKS = 64
 
 
-def one_pass(batches: Iterator[Batch], rows: int | None) -> tuple[Batch, list[Batch]]:
-    """The `numbered` rows of one pass over the data, and the batches that were taken to see them.
+def one_epoch(batches: Iterator[Batch], rows: int | None) -> tuple[Batch, list[Batch]]:
+    """Return the `numbered` rows of one epoch, and the batches that were taken for them.
 
     Args:
-        batches: What training will go over, perhaps without end.
-        rows: How many rows a pass has at the most. None where that is not known: then the first
-            batch stands for all.
+        batches: The batches, perhaps without end.
+        rows: Number of rows of an epoch; None if it is not known. The first batch then stands for
+            all.
     """
     seen: list[Batch] = []
-    found = 0
+    taken = 0
     for batch in batches:
         seen.append(batch)
-        found += batch.rows
-        if rows is None or found >= rows:
+        taken += batch.rows
+        if rows is None or taken >= rows:
             break
     whole = Batch.joined(seen)
     return (whole if rows is None else whole.rows_between(0, rows)).numbered(), seen
 
 
 def sample(rows: Batch, most: int | None, rng: np.random.Generator) -> Batch:
-    """At most so many of a batch's rows, in blocks of consecutive ones drawn uniformly.
+    """Return at most `most` of a batch's rows, in blocks of consecutive rows drawn uniformly.
 
-    What is drawn depends on the number of rows alone, not on how they are cut into chunks.
+    The draw depends on the number of rows alone, not on their chunks.
     """
     if most is None or rows.rows <= most:
         return rows
@@ -52,7 +52,16 @@ def sample(rows: Batch, most: int | None, rng: np.random.Generator) -> Batch:
 
 
 def fetch(batch: Batch, numbers: IndexArray, executor: Executor) -> FloatArray:
-    """The rows of a batch by their numbers, in the order asked for, in this process's memory."""
+    """Return rows of a batch by their numbers, (m, d), in the driver's memory.
+
+    Args:
+        batch: The batch.
+        numbers: (m,) row numbers, in any order.
+        executor: Where rows are read.
+
+    Returns:
+        The rows in the order of `numbers`.
+    """
     starts = np.concatenate([[0], np.cumsum(batch.sizes())])
     order = np.argsort(numbers, kind="stable")
     wanted = numbers[order]
@@ -62,11 +71,11 @@ def fetch(batch: Batch, numbers: IndexArray, executor: Executor) -> FloatArray:
         low, high = np.searchsorted(wanted, [start, stop])
         if high - low == chunk.rows:
             picked.append(chunk)
-        else:
+        else:  # so that only the picked rows travel
             source = Picked(chunk, tuple((wanted[low:high] - start).tolist()))
             picked.append(Chunk(source, 0, source.rows))
     width = batch.source.width
-    rows = np.concatenate(list(executor.map(finite_points, picked, width)))
+    rows = np.concatenate(list(executor.map(LoadedChunk.finite, picked, width)))
     restored: FloatArray = np.empty_like(rows)
     restored[order] = rows
     return restored

@@ -1,1 +1,8 @@
-"""."""
+"""Prediction: what the centers of a checkpoint say about rows.
+
+* `per_chunk` has the functions of one chunk, which run on workers.
+* `stream` brings their results to the driver, batch by batch, while hooks are notified.
+* `output` writes them to storage from the workers, region by region.
+* `identity` tells whether an output that was begun is of the same prediction, so that a second run
+  writes only what is missing.
+"""

@@ -1,7 +1,7 @@
-"""What a prediction is of: a run of the very same one goes on with what an earlier has written.
+"""Identity of a prediction: a second run continues an output that is of the very same prediction.
 
-It is told by names, shapes and sums, never by reading the rows again: what is stored under the
-same name, with the same shape and dtype, counts as the same rows.
+The identity is made of names, shapes and digests, never by reading stored rows. Rows that are
+stored under the same name with the same shape and dtype count as the same rows.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from typing import Any
 from dkmeans import storage
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.checkpoints.format import sha256
-from dkmeans.data.batches import Batch, Shuffle
+from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Source
 from dkmeans.data.sources.dask_array import DaskRows, FutureRows
 from dkmeans.data.sources.memory import MemoryRows, ShippedRows
 from dkmeans.data.sources.zarr_array import ZarrRows
 
-FORMAT = 1
+OUTPUT_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What tells one prediction from another.
+    """All that tells one prediction from another. Stored with the output, by these names.
 
     Attributes:
-        format: Of the output: the layout of the regions and of what marks them.
-        checkpoint: Its full path or URL.
-        centers_sha256: Of its centers: a checkpoint may be made again at the same address.
-        distance_metric: By which distance.
-        input: What people call the rows.
-        input_sha256: Of which rows are read from where, and in which order; of rows in memory, of
-            their values.
-        rows: How many rows there are.
-        columns: How many columns they have.
-        num_clusters: How many centers there are.
-        region_rows: How many rows a task writes.
-        results: The names of what is written.
+        format: Format of the output: the layout of its regions and of their marks.
+        checkpoint: Full path or URL of the checkpoint.
+        centers_sha256: Digest of the centers: another checkpoint may get the same address.
+        distance_metric: Name of the distance.
+        input: Name of the rows, for people.
+        input_sha256: Digest of which rows are read from where, in which order; for rows in memory,
+            of their values.
+        rows: Number of rows.
+        columns: Number of columns.
+        num_clusters: Number of centers.
+        region_rows: Number of rows that a task writes.
+        results: Names of the results that are written.
     """
 
     format: int
@@ -58,10 +58,10 @@ class Prediction:
     def of(
         cls, checkpoint: Checkpoint, batch: Batch, region_rows: int, results: tuple[str, ...]
     ) -> Prediction:
-        """The prediction of these rows with the centers of a checkpoint."""
+        """Return the prediction for the rows of a batch with the centers of a checkpoint."""
         centers = checkpoint.state.centers
         return cls(
-            format=FORMAT,
+            format=OUTPUT_FORMAT,
             checkpoint=storage.absolute(checkpoint.address),
             centers_sha256=sha256(centers),
             distance_metric=str(checkpoint.settings.distance_metric),
@@ -76,16 +76,16 @@ class Prediction:
 
     @property
     def regions(self) -> int:
-        """How many regions the rows make."""
+        """Number of regions."""
         return -(-self.rows // self.region_rows)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, as it reads when it comes back from JSON."""
+        """Return all attributes by name, as JSON gives them back."""
         content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return content
 
     def differences(self, found: dict[str, Any]) -> list[str]:
-        """The names of what is not the same in one that was found."""
+        """Return the names of the attributes that differ from those found in an output."""
         return [name for name, value in self.as_json().items() if found.get(name) != value]
 
 
@@ -94,28 +94,23 @@ def _input_sha256(batch: Batch) -> str:
     stand_ins: dict[Source, Source] = {}
 
     def stand_in(source: Source) -> Source:
-        if source not in stand_ins:  # several chunks may be of one source
+        # A source may hold rows, futures or graphs. Its stand-in has a short name for them instead,
+        # the same in any process. Several chunks may be of one source.
+        if source not in stand_ins:
             table = (source.rows, source.width, source.dtype, 0)
-            stand_ins[source] = ShippedRows(0, _described(source), *table)
+            stand_ins[source] = ShippedRows(0, _name_of(source), *table)
         return stand_ins[source]
 
-    def describe(batch: Batch) -> None:
-        for part in batch.parts:
-            if isinstance(part, Shuffle):
-                digest.update(repr(part.seed).encode() + part.order.tobytes())
-                describe(part.batch)
-            else:
-                digest.update(repr(part).encode())
-
-    describe(batch.with_leaves(stand_in))
+    for described in batch.with_leaves(stand_in).description():
+        digest.update(described)
     return digest.hexdigest()
 
 
-def _described(source: Source) -> str:
-    """What a source reads, in words that are the same in another process."""
-    if isinstance(source, MemoryRows):  # they have no name that would tell them from others
+def _name_of(source: Source) -> str:
+    """Return a text that tells a leaf source from all others, the same in any process."""
+    if isinstance(source, MemoryRows):  # named by the caller, so only the values tell them apart
         return f"{source.first} {sha256(source.array)}"
-    if isinstance(source, DaskRows):  # Dask's names are made from what the rows are made of
+    if isinstance(source, DaskRows):  # Dask makes keys from what the rows are computed from
         return repr(source.key)
     if isinstance(source, FutureRows):
         return repr(source.future.key)

@@ -1,10 +1,9 @@
-"""Predictions written where they are computed: each task owns whole regions of the output.
+"""Predictions in storage: written by the workers that compute them, and continued after a crash.
 
-Rows are cut at the output's own chunk borders, whatever the input's are, because two writers of one
-chunk would lose each other's rows.
-
-A region is marked as done after all of it is durable, so a run that was cut off, wherever and
-however, is gone on with by the next: what is marked is whole, what is not is written again.
+Each task owns one region of the output: a range of rows that is one storage chunk, or one Parquet
+file. Rows are cut at the regions' ends, whatever the chunks of the input are, because two writers
+of one storage chunk would overwrite each other's rows. A region is marked as done after all of it
+is durable. A later run of the same prediction writes only the regions without a mark.
 """
 
 from __future__ import annotations
@@ -23,20 +22,22 @@ import zarr
 from dkmeans import storage
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk
+from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.views import Joined
 from dkmeans.errors import Invalid
 from dkmeans.prediction.identity import Prediction
-from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, run
+from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, predict
 from dkmeans.report import logger
 
-# A region of the output is about this large, and no larger in rows.
+# Target size of a region, and the largest number of its rows.
 _REGION_BYTES = 32 * 2**20
 _REGION_ROWS = 2**20
-_ABOUT = "dkmeans_predictions"
+_INDEX_BYTES, _DISTANCE_BYTES = 8, 4
+_IDENTITY = "dkmeans_predictions"
 _COMPLETE = "complete"
 _SUCCESS = "_SUCCESS"
-# In an array's folder nobody looks for Zarr nodes: in the group's, readers would warn of it.
+# The marks stand in the folder of an array. In that of the group readers would look for Zarr nodes,
+# and warn.
 _MARKS = (CLUSTER_INDEX, "_done")
 _MARK = re.compile(r"(\d{8,})")
 _PART = re.compile(r"part-(\d{8,})\.parquet")
@@ -44,11 +45,11 @@ _PART = re.compile(r"part-(\d{8,})\.parquet")
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where predictions go: a Zarr group or a folder of Parquet files.
+    """A Zarr group or a folder of Parquet files for predictions.
 
     Attributes:
         address: Path or URL, ending in `.zarr` or `.parquet`.
-        prediction: What goes there.
+        prediction: The prediction that is written there.
     """
 
     address: str
@@ -56,18 +57,18 @@ class Output:
 
     @property
     def is_zarr(self) -> bool:
-        """Whether it is a Zarr group."""
+        """True for a Zarr group."""
         return self.address.rstrip("/").endswith(".zarr")
 
     @property
     def document(self) -> str:
-        """The name of the file that says what the output is of."""
-        return "zarr.json" if self.is_zarr else f"_{_ABOUT}"
+        """Name of the file that holds the identity of the prediction."""
+        return "zarr.json" if self.is_zarr else f"_{_IDENTITY}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Writing:
-    """What a task needs beside its rows: what to compute, and where to put it."""
+    """What the tasks share: what to predict, and where to write it."""
 
     task: Task
     output: Output
@@ -78,8 +79,8 @@ class Written:
     """What an output holds already.
 
     Attributes:
-        regions: The numbers of the regions that are done.
-        is_complete: Whether nothing is left to do.
+        regions: Numbers of the regions that are done.
+        is_complete: True if the output is marked as complete.
     """
 
     regions: frozenset[int]
@@ -91,35 +92,44 @@ def plan_output(
 ) -> Output:
     """Choose the regions of an output.
 
+    Args:
+        address: Path or URL of the output.
+        batch: All rows.
+        checkpoint: The checkpoint to predict with.
+        results: Names of the results.
+
     Raises:
         Invalid: the address ends in neither `.zarr` nor `.parquet`.
     """
     if not address.rstrip("/").endswith((".zarr", ".parquet")):
         raise Invalid(f"output must end in .zarr or .parquet, got {address!r}")
-    row = 8 + 4 * len(checkpoint.state.centers) * (ALL_DISTANCES in results)
-    rows = max(1, min(_REGION_ROWS, _REGION_BYTES // row))
-    unit = batch[0].rows  # whole chunks of the input, where it has chunks of one size
+    distances = len(checkpoint.state.centers) * (ALL_DISTANCES in results)
+    row_bytes = _INDEX_BYTES + _DISTANCE_BYTES * distances
+    rows = max(1, min(_REGION_ROWS, _REGION_BYTES // row_bytes))
+    # Whole chunks of the input, as far as they have one size: no chunk is then read by two tasks.
+    unit = batch[0].rows
     rows = min(rows // unit * unit or rows, batch.rows)
     return Output(storage.absolute(address), Prediction.of(checkpoint, batch, rows, results))
 
 
 def prepare(output: Output) -> Written:
-    """Make an output ready to be written to.
+    """Make an output ready for writing, and return what it holds already.
 
-    What an earlier run of the same prediction has finished is kept; predictions that differ in
-    anything are replaced.
+    Regions that an earlier run of the same prediction has finished are kept. Predictions that
+    differ in anything are replaced.
 
     Raises:
-        Invalid: something else is there, or it cannot be written to.
+        Invalid: the output holds something else, or cannot be written to.
     """
     try:
         found = _read_attributes(output)
         if found is None:
             _check_empty(output)
-        elif output.prediction.differences(found[_ABOUT]):
-            logger.info("replacing what is at %s: %s", output.address, _why(output, found[_ABOUT]))
+        elif output.prediction.differences(found[_IDENTITY]):
+            reason = _why_replaced(output, found[_IDENTITY])
+            logger.info("replacing the predictions at %s: %s", output.address, reason)
         else:
-            return _kept(output, found)
+            return _find_written(output, found)
         _lay_out(output)
     except storage.WRITE_ERRORS as error:
         raise Invalid(f"output must be writable, got {output.address!r}: {error}") from error
@@ -127,36 +137,37 @@ def prepare(output: Output) -> Written:
 
 
 def missing(batch: Batch, output: Output, written: Written) -> Iterator[Chunk]:
-    """Rows, in order, in chunks of one region each: those of the regions still to be written."""
+    """Yield the regions that are still to be written, each as one chunk of its rows, in order."""
     rows = output.prediction.region_rows
     return (c for c in _regions(batch, rows) if c.start // rows not in written.regions)
 
 
-def write_region(chunk: Chunk, writing: Writing) -> None:
-    """Predict one region, write it, and mark it as done.
+def write_region(loaded: LoadedChunk, writing: Writing) -> None:
+    """Predict one region, write it, and mark it as done. Runs on a worker.
 
     Raises:
-        InvalidData: rows that cannot be read, or are not finite.
-        OSError: it cannot be written.
+        InvalidData: the rows are not finite.
+        OSError: the region cannot be written.
     """
-    output = writing.output
-    values = run(chunk, writing.task)
-    # Looked at as late as can be: the task may have outlived its driver, and another replaced all.
+    output, chunk = writing.output, loaded.chunk
+    results = predict(loaded, writing.task)
+    # Checked as late as possible. A task may outlive its driver, and a second driver may have
+    # replaced the output since.
     found = _read_attributes(output)
-    if found is None or output.prediction.differences(found[_ABOUT]):
+    if found is None or output.prediction.differences(found[_IDENTITY]):
         raise FileNotFoundError(f"{output.address} is not what the driver made, seen from here")
     number = chunk.start // output.prediction.region_rows
     if output.is_zarr:
-        _write_zarr(output, number, chunk, values)
+        _write_zarr(output, number, chunk, results)
     else:
-        _write_parquet(output, number, values)
+        _write_parquet(output, number, results)
 
 
 def finish(output: Output) -> None:
-    """Mark an output as whole.
+    """Mark an output as complete.
 
-    The marks of its regions go: from here on nobody asks them, and whoever lists or copies the
-    output is spared an object for each.
+    The marks of its regions are removed. They are no longer needed, and a reader who lists or
+    copies the output is spared an object for each region.
     """
     if output.is_zarr:
         _write_attributes(output, output.prediction.as_json(), is_complete=True)
@@ -174,15 +185,15 @@ def _check_empty(output: Output) -> None:
         )
 
 
-def _why(output: Output, about: dict[str, Any]) -> str:
-    if not about:  # cut off while it was set up, or damaged
+def _why_replaced(output: Output, identity: dict[str, Any]) -> str:
+    if not identity:  # its driver was killed while it set the output up, or the file is damaged
         return "it does not say what it holds"
-    differences = ", ".join(output.prediction.differences(about))
+    differences = ", ".join(output.prediction.differences(identity))
     return f"it holds predictions that differ in {differences}"
 
 
-def _kept(output: Output, found: dict[str, Any]) -> Written:
-    """What is done of the same prediction, by one listing."""
+def _find_written(output: Output, found: dict[str, Any]) -> Written:
+    """Return what is done of the same prediction, by listing the output once."""
     total = output.prediction.regions
     if output.is_zarr:
         is_complete = found.get(_COMPLETE) is True
@@ -191,7 +202,7 @@ def _kept(output: Output, found: dict[str, Any]) -> Written:
         names = storage.children(output.address)
         done = _numbers(_PART, names)
         is_complete = _SUCCESS in names and len(done) == total
-        if not is_complete:  # a file may have been removed since
+        if not is_complete:  # a file may have been removed after the output was complete
             storage.remove(storage.join(output.address, _SUCCESS))
     if is_complete:
         logger.info("nothing to do: %s holds all %d regions", output.address, total)
@@ -208,10 +219,10 @@ def _numbers(pattern: re.Pattern[str], names: Sequence[str]) -> frozenset[int]:
 
 
 def _lay_out(output: Output) -> None:
-    """Set up an output of which nothing is written.
+    """Set up an output without any regions.
 
-    What stands there is disowned first, and the new prediction named last: cut off in between, the
-    output is of none, and no mark in it counts.
+    The old identity is removed first and the new one written last. After a crash in between the
+    output has no identity, and no mark in it counts.
     """
     _write_attributes(output, {}, is_complete=False)
     if not output.is_zarr:
@@ -226,23 +237,24 @@ def _lay_out(output: Output) -> None:
 def _create_arrays(output: Output) -> None:
     prediction = output.prediction
     group = zarr.open_group(storage.zarr_store(output.address), mode="r+", zarr_format=3)
-    kinds: dict[str, tuple[tuple[int, ...], Any, float]] = {
+    # Fill values are no possible results, so Zarr stores every chunk that is written.
+    layouts: dict[str, tuple[tuple[int, ...], Any, float]] = {
         CLUSTER_INDEX: ((), np.int64, -1),
         ALL_DISTANCES: ((prediction.num_clusters,), np.float32, np.nan),
     }
     for name in prediction.results:
-        width, dtype, unwritten = kinds[name]  # no row has such a result: all chunks are stored
+        width, dtype, fill_value = layouts[name]
         group.create_array(
             name,
             shape=(prediction.rows, *width),
             dtype=dtype,
             chunks=(prediction.region_rows, *width),
-            fill_value=unwritten,
+            fill_value=fill_value,
         )
 
 
 def _read_attributes(output: Output) -> dict[str, Any] | None:
-    """What an output says of itself; None where it is not one that `prepare` has made."""
+    """Return the attributes of an output; None if `prepare` has not made it."""
     seen = storage.read(storage.join(output.address, output.document))
     if seen is None:
         return None
@@ -250,23 +262,23 @@ def _read_attributes(output: Output) -> dict[str, Any] | None:
         content = json.loads(seen.data)
     except ValueError:
         content = None
-    if not output.is_zarr:  # its name tells whose it is, even if it is damaged
-        return {_ABOUT: content if isinstance(content, dict) else {}}
+    if not output.is_zarr:  # the file's name is ours, even if its content is damaged
+        return {_IDENTITY: content if isinstance(content, dict) else {}}
     attributes = content.get("attributes") if isinstance(content, dict) else None
-    return attributes if isinstance(attributes, dict) and _ABOUT in attributes else None
+    return attributes if isinstance(attributes, dict) and _IDENTITY in attributes else None
 
 
-def _write_attributes(output: Output, about: dict[str, Any], *, is_complete: bool) -> None:
-    content = about
+def _write_attributes(output: Output, identity: dict[str, Any], *, is_complete: bool) -> None:
+    content = identity
     if output.is_zarr:
-        attributes = {_ABOUT: about, _COMPLETE: is_complete}
+        attributes = {_IDENTITY: identity, _COMPLETE: is_complete}
         content = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     data = json.dumps(content, indent=1).encode()
     storage.write(storage.join(output.address, output.document), data)
 
 
 def _regions(batch: Batch, rows: int) -> Iterator[Chunk]:
-    """Cut rows, in order, into chunks of this many, numbered from the first row of all."""
+    """Yield all rows in chunks of this many, numbered from the first row of the batch."""
     parts: list[Chunk] = []
     first, gathered = 0, 0
     for chunk in batch:
@@ -287,19 +299,19 @@ def _joined(parts: Sequence[Chunk], first: int) -> Chunk:
     return Chunk(source, first, first + source.rows)
 
 
-def _write_zarr(output: Output, number: int, chunk: Chunk, values: dict[str, Any]) -> None:
-    for name, array in values.items():
+def _write_zarr(output: Output, number: int, chunk: Chunk, results: dict[str, Any]) -> None:
+    for name, array in results.items():
         node = zarr.open_array(storage.zarr_store(output.address), path=name, mode="r+")
         node[chunk.start : chunk.stop] = array
         storage.flush(storage.join(output.address, name, "c", str(number)))
-        # With its array's metadata, the folder that holds the first chunk's folder is flushed.
+        # Flushes the array's folder too, in which the first chunk creates the folder `c`.
         storage.flush(storage.join(output.address, name, "zarr.json"))
     storage.write(storage.join(output.address, *_MARKS, f"{number:08d}"), b"")
 
 
-def _write_parquet(output: Output, number: int, values: dict[str, Any]) -> None:
-    """The file is its own mark: under its name it stands whole or not at all."""
-    columns = dict(values)
+def _write_parquet(output: Output, number: int, results: dict[str, Any]) -> None:
+    """Write a region as one file, which is its own mark: it appears whole or not at all."""
+    columns = dict(results)
     if ALL_DISTANCES in columns:
         distances = columns[ALL_DISTANCES]
         flat = pa.array(distances.ravel())

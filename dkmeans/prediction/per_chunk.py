@@ -1,4 +1,4 @@
-"""What fixed centers say of rows: functions of a chunk, for a worker."""
+"""Prediction for one chunk: nearest centers, distances and scores. Runs on workers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.backends import select
-from dkmeans.data.chunks import Chunk, finite_points
-from dkmeans.data.sources.memory import in_memory
+from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
 from dkmeans.state import FloatArray, IndexArray, Score
 
@@ -19,42 +18,43 @@ ALL_DISTANCES = "all_distances"
 CLUSTER_INDEX = "cluster_index"
 
 
-def cluster_index(chunk: Chunk, centers: Centers) -> IndexArray:
-    """Each row's nearest center, (n,) int64.
+def cluster_index(loaded: LoadedChunk, centers: Centers) -> IndexArray:
+    """Return the nearest center of each row, (n,) int64.
 
     Raises:
-        InvalidData: rows that cannot be read, are not as wide as the centers, or not finite.
+        InvalidData: the rows are not as wide as the centers, or not finite.
     """
-    points = chunk.load(centers.width)
-    index, distance = select(centers.backend).nearest(points, centers)
-    if not np.isfinite(distance).all():
-        raise chunk.complaint(points)
-    return index
+    return _nearest(loaded, centers)[0]
 
 
-def all_distances(chunk: Chunk, centers: Centers) -> FloatArray:
-    """Each row's distance to every center, (n, k) float32.
+def all_distances(loaded: LoadedChunk, centers: Centers) -> FloatArray:
+    """Return the distance of each row to every center, (n, k) float32.
 
     Raises:
         InvalidData: as `cluster_index` does.
     """
-    return select(centers.backend).distances(finite_points(chunk, centers.width), centers)
+    return select(centers.backend).distances(loaded.finite(centers.width), centers)
 
 
-def score(chunk: Chunk, centers: Centers) -> Score:
-    """The sum of the rows' distances to their nearest centers.
+def score(loaded: LoadedChunk, centers: Centers) -> Score:
+    """Return the sum of the rows' distances to their nearest centers.
 
     Raises:
         InvalidData: as `cluster_index` does.
     """
-    points = chunk.load(centers.width)
-    _, distance = select(centers.backend).nearest(points, centers)
-    if not np.isfinite(distance).all():
-        raise chunk.complaint(points)
-    return Score(chunk.rows, float(distance.sum()))
+    _, distances = _nearest(loaded, centers)
+    return Score(loaded.chunk.rows, float(distances.sum()))
 
 
-_FUNCTIONS: dict[str, Callable[[Chunk, Centers], NDArray[Any]]] = {
+def _nearest(loaded: LoadedChunk, centers: Centers) -> tuple[IndexArray, FloatArray]:
+    points = loaded.of_width(centers.width)
+    index, distances = select(centers.backend).nearest(points, centers)
+    if not np.isfinite(distances).all():
+        raise loaded.complaint()
+    return index, distances
+
+
+_FUNCTIONS: dict[str, Callable[[LoadedChunk, Centers], NDArray[Any]]] = {
     ALL_DISTANCES: all_distances,
     CLUSTER_INDEX: cluster_index,
 }
@@ -62,17 +62,21 @@ _FUNCTIONS: dict[str, Callable[[Chunk, Centers], NDArray[Any]]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """Centers, and the names of what to compute of rows with them."""
+    """What to predict.
+
+    Attributes:
+        centers: The centers.
+        names: Names of the results: `cluster_index`, `all_distances` or both.
+    """
 
     centers: Centers
     names: tuple[str, ...]
 
 
-def run(chunk: Chunk, task: Task) -> dict[str, NDArray[Any]]:
-    """The results of a task, by name.
+def predict(loaded: LoadedChunk, task: Task) -> dict[str, NDArray[Any]]:
+    """Return the results of a task by name, each with one entry per row.
 
     Raises:
-        InvalidData: as they do.
+        InvalidData: as `cluster_index` does.
     """
-    chunk = in_memory(chunk, task.centers.width)  # once, whatever the number of results
-    return {name: _FUNCTIONS[name](chunk, task.centers) for name in task.names}
+    return {name: _FUNCTIONS[name](loaded, task.centers) for name in task.names}

@@ -1,4 +1,7 @@
-"""What a checkpoint's centers say of some rows, batch by batch, while hooks are told."""
+"""Predictions and scores for the driver, batch by batch, while hooks are notified.
+
+The estimator's `evaluate`, `score`, `predict` and what is derived from them come here.
+"""
 
 from __future__ import annotations
 
@@ -25,35 +28,36 @@ def scores(
     checkpoint: Checkpoint,
     centers: Centers,
     executor: Executor,
-    watch: Notifier,
+    notifier: Notifier,
     steps: int | None,
 ) -> list[Score]:
-    """The score of each of the first batches.
+    """Return the score of each of the first batches.
 
     Args:
         dataset: The rows.
-        checkpoint: What the centers are of.
+        checkpoint: The checkpoint that the centers are of.
         centers: The centers.
-        executor: Where the rows are read.
-        watch: Whom to tell.
-        steps: How many batches; None: all.
+        executor: Where the scores are computed.
+        notifier: Notifies hooks.
+        steps: Number of batches; None for all.
 
     Raises:
-        InvalidData: there are none, or rows that cannot be used.
+        InvalidData: there are no batches, or the rows cannot be used.
     """
-    watch.begin()
-    watch.created(checkpoint.state)
+    notifier.begin()
+    notifier.created(checkpoint.state)
     found: list[Score] = []
     for batch in dataset.batches():
-        watch.before_run(batch)
-        found += executor.map_reduce(per_chunk.score, [batch], centers)
-        watch.show(checkpoint.state, found[-1].inertia)
-        watch.after_run()
-        if len(found) == steps or watch.should_stop():
+        notifier.before_run(batch)
+        (score,) = executor.map_reduce(per_chunk.score, [batch], centers).totals
+        found.append(score)
+        notifier.show(checkpoint.state, score.inertia)
+        notifier.after_run()
+        if len(found) == steps or notifier.should_stop():
             break
     if not found:
         raise InvalidData("the input must have at least one batch of rows, got none")
-    watch.end()
+    notifier.end()
     return found
 
 
@@ -62,42 +66,50 @@ def predictions(
     checkpoint: Checkpoint,
     task: Task,
     executor: Executor,
-    watch: Notifier,
+    notifier: Notifier,
     *,
     single: bool,
 ) -> Iterator[dict[str, Any]]:
-    """The results of a task, by name: for each row, or for each batch.
+    """Yield the results of a task by name.
+
+    Args:
+        dataset: The rows.
+        checkpoint: The checkpoint that the task's centers are of.
+        task: What to predict.
+        executor: Where the results are computed.
+        notifier: Notifies hooks.
+        single: True for the results of each row, False for the results of each batch.
 
     Raises:
-        InvalidData: rows that cannot be used.
+        InvalidData: the rows cannot be used.
     """
-    watch.begin()
-    watch.created(checkpoint.state)
+    notifier.begin()
+    notifier.created(checkpoint.state)
     for batch in dataset.batches():
-        watch.before_run(batch)
+        notifier.before_run(batch)
         if single:
-            for part in executor.map(per_chunk.run, batch, task):
-                for values in zip(*part.values(), strict=True):
-                    yield dict(zip(part, values, strict=True))
+            for results in executor.map(per_chunk.predict, batch, task):
+                for values in zip(*results.values(), strict=True):
+                    yield dict(zip(results, values, strict=True))
         else:
             yield gathered(batch, task, executor)
-        watch.after_run()
-        if watch.should_stop():
+        notifier.after_run()
+        if notifier.should_stop():
             break
-    watch.end()
+    notifier.end()
 
 
 def gathered(batch: Batch, task: Task, executor: Executor) -> dict[str, NDArray[Any]]:
-    """What a task says of a batch, as one array for each name."""
-    parts = list(executor.map(per_chunk.run, batch, task))
+    """Return the results of a task for a whole batch, one array for each name."""
+    parts = list(executor.map(per_chunk.predict, batch, task))
     return {name: np.concatenate([part[name] for part in parts]) for name in task.names}
 
 
-def check_width(dataset: Dataset, checkpoint: Checkpoint) -> None:
+def check_row_width(dataset: Dataset, checkpoint: Checkpoint) -> None:
     """Refuse rows that are not as wide as the centers.
 
     Raises:
-        InvalidData: naming both widths.
+        InvalidData: the widths differ.
     """
     rows, centers = dataset.width, checkpoint.state.centers.shape[1]
     if rows != centers:

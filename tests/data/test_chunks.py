@@ -111,3 +111,19 @@ def test_values_too_large_to_square_are_named():
     complaint = chunk_of(rows, "table").complaint(rows)
     assert "table has values up to 1e+200" in str(complaint)
     assert "scale" in str(complaint)
+
+
+def test_a_loaded_chunk_has_its_rows_and_refuses_another_width():
+    rows = np.arange(12.0).reshape(4, 3)
+    loaded = Chunk(MemoryRows(rows, "the rows"), 1, 3).loaded()
+    np.testing.assert_array_equal(loaded.of_width(3), rows[1:3])
+    with pytest.raises(InvalidData, match="the rows must give rows of 2 columns"):
+        loaded.of_width(2)
+
+
+def test_a_loaded_chunk_names_its_first_row_that_is_not_finite():
+    rows = np.ones((4, 3))
+    rows[2, 1] = np.nan
+    loaded = Chunk(MemoryRows(rows, "the rows"), 1, 4).loaded()
+    with pytest.raises(InvalidData, match="row 2 of the rows has nan in column 1"):
+        loaded.finite(3)

@@ -81,13 +81,13 @@ def workers(request):
 def test_any_number_of_workers_gives_the_bits_of_any_number_of_threads(workers, dataset, distance):
     batches = [*batches_of(dataset), *batches_of(dataset, 333)[:5]]
     assert len(batches[0]) == CHUNKS
-    expected = [accumulate(chunk, values(distance)) for chunk in batches[0]]
+    expected = [accumulate(chunk.loaded(), values(distance)) for chunk in batches[0]]
     with Threads(1) as threads:
-        one = threads.map_reduce(accumulate, batches, values(distance))
+        one = threads.map_reduce(accumulate, batches, values(distance)).totals
     assert np.allclose(sum(part.sums for part in expected), one[0].sums)
     for executor in (Threads(2), Threads(5), Dask(workers)):
         with executor:
-            other = executor.map_reduce(accumulate, batches, values(distance))
+            other = executor.map_reduce(accumulate, batches, values(distance)).totals
         assert all(map(same, one, other))
 
 
@@ -249,9 +249,9 @@ def iterations(executor, batches, count):
     """Iterations whose centers differ, and what threads make of them."""
     for number in range(count):
         centers = Centers(values().values + np.float32(number), Distance.SQUARED_EUCLIDEAN)
-        (mine,) = executor.map_reduce(accumulate, batches, centers)
+        (mine,) = executor.map_reduce(accumulate, batches, centers).totals
         with Threads(1) as threads:
-            assert same(mine, threads.map_reduce(accumulate, batches, centers)[0])
+            assert same(mine, threads.map_reduce(accumulate, batches, centers).totals[0])
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -278,7 +278,7 @@ def test_rows_that_dask_has_let_go_of_are_shipped_again(client, submitted):
     batches = batches_of(Dataset.from_array(rows))
     with Dask(client) as executor:
         iterations(executor, batches, 3)
-        executor._shipped.clear()
+        executor._shipping.forget()
         executor._held.clear()
         wait_until(lambda: not any(client.has_what().values()))
         submitted.clear()
@@ -341,7 +341,7 @@ def test_the_steps_of_an_iteration_are_taken_by_all_workers_at_once(client, data
     batches = batches[: len(batches) // 2 * 2]
     with Dask(client) as executor:
         executor.map_reduce(who, batches, None)  # the first is dealt out more finely
-        pids = executor.map_reduce(who, batches, None)
+        pids = executor.map_reduce(who, batches, None).totals
     half = len(batches) // 2
     assert len(set(pids[:half])) == len(set(pids[half:])) == 1
     assert pids[0] != pids[-1]
@@ -365,10 +365,10 @@ def test_a_worker_that_is_much_slower_is_dealt_less_with_the_same_bits(client, d
     chunks_of_slow = []
     with Dask(client) as executor:
         for _ in range(7):
-            (found,) = executor.map_reduce(slowly_on_one, batches, (values(), slow))
+            (found,) = executor.map_reduce(slowly_on_one, batches, (values(), slow)).totals
             chunks_of_slow.append(found.slow)
             with Threads(1) as threads:
-                assert same(found.sums, threads.map_reduce(accumulate, batches, values())[0])
+                assert same(found.sums, threads.map_reduce(accumulate, batches, values()).totals[0])
     assert chunks_of_slow[0] >= CHUNKS * 0.4
     assert chunks_of_slow[-1] <= CHUNKS * 0.25
 
@@ -412,18 +412,18 @@ def test_rows_that_are_kept_are_read_once_and_give_the_same_bits(where, client, 
     zarr.create_array(path, data=rows, chunks=(150, 6), shards=None)
     batches = batches_of(Dataset.from_zarr(path))
     with Threads(1) as executor:
-        (expected,) = executor.map_reduce(accumulate, batches, values())
+        (expected,) = executor.map_reduce(accumulate, batches, values()).totals
 
     def opened(cache):
         return Threads(2, cache) if where == "threads" else Dask(client, cache)
 
-    with opened("auto") as cache_budget, opened("none") as streaming:
+    with opened("auto") as caching, opened("none") as streaming:
         for _ in range(3):  # a worker that took over from another has not kept what it read
-            assert same(cache_budget.map_reduce(accumulate, batches, values())[0], expected)
-        assert same(streaming.map_reduce(accumulate, batches, values())[0], expected)
+            assert same(caching.map_reduce(accumulate, batches, values()).totals[0], expected)
+        assert same(streaming.map_reduce(accumulate, batches, values()).totals[0], expected)
         shutil.rmtree(tmp_path / "rows.zarr" / "c")  # which Zarr reads as zeros
-        assert same(cache_budget.map_reduce(accumulate, batches, values())[0], expected)
-        assert not same(streaming.map_reduce(accumulate, batches, values())[0], expected)
+        assert same(caching.map_reduce(accumulate, batches, values()).totals[0], expected)
+        assert not same(streaming.map_reduce(accumulate, batches, values()).totals[0], expected)
 
 
 def test_steps_smaller_than_a_chunk_decode_it_once_even_where_nothing_is_kept(tmp_path):
@@ -433,7 +433,7 @@ def test_steps_smaller_than_a_chunk_decode_it_once_even_where_nothing_is_kept(tm
     with Threads(2, "none") as executor:
         executor.map_reduce(accumulate, batches[:4], values())
         shutil.rmtree(tmp_path / "rows.zarr" / "c")
-        sums = executor.map_reduce(accumulate, batches[4:], values())
+        sums = executor.map_reduce(accumulate, batches[4:], values()).totals
     assert sum(each.sums.sum() for each in sums) == 260 * 6
 
 
@@ -467,7 +467,7 @@ def test_dask_does_not_remember_all_that_it_was_sent(client, dataset, monkeypatc
     def remembered(dask_scheduler):
         return sum(len(comm.recent_message_log) for comm in dask_scheduler.stream_comms.values())
 
-    monkeypatch.setattr("dkmeans.executors.dask.driver._REMEMBERED_BYTES", 2000)
+    monkeypatch.setattr("dkmeans.executors.dask.shipping._LOGGED_BYTES", 2000)
     with Dask(client) as executor:
         for _ in range(60):
             executor.map_reduce(accumulate, batches_of(dataset), values())
@@ -494,9 +494,9 @@ def test_results_come_in_order_and_only_a_little_ahead(client, dataset):
             results = executor.map(score, (drawn.append(c) or c for c in batch), values())
             assert drawn == []
             first = next(results)
-            assert first == score(batch[0], values())
+            assert first == score(batch[0].loaded(), values())
             assert len(drawn) <= 6
-            assert next(results) == score(batch[1], values())
+            assert next(results) == score(batch[1].loaded(), values())
             results.close()
             assert len(drawn) <= 7
 
@@ -584,7 +584,7 @@ def test_a_forked_process_fits_too(dataset):
 # Dask looks at the frames of a worker's threads a hundred times a second while it computes.
 LOOKING = """
 import gc, sys, threading, time
-from dkmeans.executors.cores import prepare_worker
+from dkmeans.executors.dask.process import prepare_worker
 
 prepare_worker()
 gc.callbacks.append(lambda *about: time.sleep(0))

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.errors import InvalidData
-from dkmeans.executors.runs import AHEAD, Fold, loaded, merged, plan, reduce_batches, reduce_runs
-from dkmeans.state import fold
+from dkmeans.executors.read_ahead import AHEAD, loaded
+from dkmeans.executors.reduction import Cost
+from dkmeans.executors.runs import RunTotal, merged, plan, reduce_batches, reduce_runs
+from dkmeans.state import tree_sum
 from tests.numbered import Numbers
 
 fast = settings(max_examples=200, deadline=None)
@@ -45,8 +47,10 @@ def test_every_chunk_is_in_one_run_and_the_runs_fold_to_the_same_tree(chunks, we
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] < len(weights)
     leaves = [[Tree(i) for i in range(count)] for count in chunks]
-    folds = [Fold(run, fold(leaves[run.batch][run.start : run.stop])) for run in runs]
-    expected = [fold(each) for each in leaves]
+    folds = [
+        RunTotal(run, tree_sum(leaves[run.batch][run.start : run.stop]), Cost()) for run in runs
+    ]
+    expected = [tree_sum(each) for each in leaves]
     assert reduce_batches(folds, len(chunks)) == expected
     assert reduce_batches(merged(folds), len(chunks)) == expected
     some = [part for i in range(0, len(folds), 3) for part in merged(folds[i : i + 3])]
@@ -115,7 +119,7 @@ def test_the_next_chunks_are_read_while_one_is_worked_on_and_no_more():
     seen = []
     for number, chunk in enumerate(loaded(Batch.of(Chunk(Slow(6), 0, 6)))):
         time.sleep(0.06)
-        seen.append(chunk.load(1)[0, 0])
+        seen.append(chunk.points[0, 0])
         assert len(READING) == min(number + AHEAD + 1, 6)
     assert seen == list(range(6))
     assert sorted(READING) == list(range(6))
@@ -130,15 +134,15 @@ def test_what_threads_wait_for_is_told_from_what_they_compute():
         batch = Batch.of(Chunk(Slow(8), 0, 8))
         (found,) = reduce_runs(function, plan([batch], [1], 4), batch, seconds)
         assert found.total == 8
-        return found.spent
+        return found.cost
 
-    assert 0.05 < spent(0).read > 3 * spent(0).compute
-    assert 0.32 < spent(0.04).compute > 3 * spent(0.04).read
+    assert 0.05 < spent(0).read_seconds > 3 * spent(0).compute_seconds
+    assert 0.32 < spent(0.04).compute_seconds > 3 * spent(0.04).read_seconds
 
 
 def test_an_error_comes_when_its_chunk_is_due():
     chunks = loaded(Batch.of(Chunk(Slow(4, broken=2), 0, 4)))
-    assert [next(chunks).start, next(chunks).start] == [0, 1]
+    assert [next(chunks).chunk.start, next(chunks).chunk.start] == [0, 1]
     with pytest.raises(
         InvalidData, match="rows 2 to 2 of numbers cannot be read: ValueError: broken"
     ):

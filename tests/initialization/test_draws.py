@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkmeans.distance import Distance
-from dkmeans.initialization.draws import Draw, Drawn, Seed, meaningful
-from dkmeans.state import fold
+from dkmeans.initialization.draws import Draw, Drawn, Seed, as_weights
+from dkmeans.state import tree_sum
 
 fast = settings(max_examples=100, deadline=None)
 EUCLIDEAN, COSINE = Distance.SQUARED_EUCLIDEAN, Distance.COSINE
@@ -19,7 +19,7 @@ EUCLIDEAN, COSINE = Distance.SQUARED_EUCLIDEAN, Distance.COSINE
 def drawn(draw, weights, points, cuts=()):
     """What is drawn of rows that are cut at these numbers and folded."""
     borders = [0, *cuts, len(weights)]
-    return fold(
+    return tree_sum(
         Drawn.of(draw, weights[low:high], low, points[low:high]) for low, high in pairwise(borders)
     )
 
@@ -48,17 +48,6 @@ def test_a_rows_number_does_not_depend_on_its_neighbours(entropy, first, count):
     rows = np.arange(first, first + count)
     together = Seed(entropy).uniform(rows)
     assert [Seed(entropy).uniform(rows[i : i + 1])[0] for i in range(count)] == together.tolist()
-
-
-def test_a_rows_own_sequence_is_uniform_and_the_same_in_pieces():
-    rows = np.arange(300)
-    whole = Seed(5).uniforms(rows, 0, 700)
-    pieces = [Seed(5).uniforms(rows[100:], start, 350) for start in (0, 350)]
-    np.testing.assert_array_equal(np.hstack(pieces), whole[100:])
-    hits, _ = np.histogram(whole, 100, (0, 1))
-    assert ((hits - 2100) ** 2 / 2100).sum() < 99 + 6 * 14
-    assert abs(np.corrcoef(whole[:, 0], whole[:, 1])[0, 1]) < 0.35
-    assert len(np.unique(whole)) == whole.size
 
 
 def test_a_row_is_drawn_with_its_probability():
@@ -127,5 +116,5 @@ def test_minus_zero_is_zero():
 
 def test_what_rounding_leaves_of_a_cosine_distance_weighs_nothing():
     apart = np.array([0.0, 1e-16, 1e-15, 1e-12, 2.0])
-    assert meaningful(apart, COSINE).tolist() == [0, 0, 0, 1e-12, 2.0]
-    assert meaningful(apart, EUCLIDEAN) is apart
+    assert as_weights(apart, COSINE).tolist() == [0, 0, 0, 1e-12, 2.0]
+    assert as_weights(apart, EUCLIDEAN) is apart

@@ -427,8 +427,8 @@ def test_of_a_large_first_batch_plus_plus_takes_a_sample_that_no_chunking_change
     rows = np.random.default_rng(4).normal(size=(600, 3)).astype(np.float32)
     whole = KMeans(5, None, "kmeans_plus_plus", seed=7, use_mini_batch=False)
     whole.train(lambda: Dataset.from_array(rows), steps=1)
-    monkeypatch.setattr("dkmeans.initialization._SEEDING_ROWS", 40)
-    monkeypatch.setattr("dkmeans.initialization._SEEDING_ROWS_PER_CENTER", 1)
+    monkeypatch.setattr("dkmeans.initialization._SAMPLE_ROWS", 40)
+    monkeypatch.setattr("dkmeans.initialization._SAMPLE_ROWS_PER_CENTER", 1)
     found = []
     for bytes_of_a_chunk in (12 * 7, 12 * 100, 12 * 600):
         monkeypatch.setattr("dkmeans.data.chunks.TARGET_BYTES", bytes_of_a_chunk)

@@ -1,7 +1,6 @@
 """k-means|| and AFK-MC^2: seeding by going over all rows a few times."""
 
 from contextlib import ExitStack
-from itertools import pairwise
 from uuid import uuid4
 
 import dask.array as da
@@ -14,21 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, InvalidData, KMeans, RunConfig
-from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk
-from dkmeans.data.sources.memory import MemoryRows
-from dkmeans.distance import Centers, Distance
+from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.executors import Dask, Threads
-from dkmeans.initialization import Initialization, Rounds, chains
+from dkmeans.initialization import Initialization, Rounds
 from dkmeans.initialization import kmeans_parallel as parallel
 from dkmeans.initialization.draws import Seed
-from dkmeans.initialization.sample import one_pass, sample
-from dkmeans.state import fold
+from dkmeans.initialization.sample import one_epoch, sample
 from tests import reference
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
-PARALLEL, CHAINS = "k-means||", "afk-mc2"
-WAYS = (PARALLEL, CHAINS)
+PARALLEL = "k-means||"
 fast = settings(max_examples=40, deadline=None)
 
 
@@ -45,7 +39,7 @@ def blobs(k=12, each=60, d=3, seed=1):
 def find(source, k, data, metric=EUCLIDEAN, seed=0, executor=None, most=None):
     """The first centers."""
     dataset = data if isinstance(data, Dataset) else Dataset.from_array(data)
-    how = Initialization(source, k, Distance(metric), 2, seed, Rounds(1.0, 3), most, None)
+    how = Initialization(source, k, Computation(Distance(metric)), 2, seed, Rounds(1.0, 3), most)
     with ExitStack() as stack:
         executor = executor or stack.enter_context(Threads(2, cache="auto"))
         centers, _ = how.find(dataset.batches(), dataset.rows, executor)
@@ -54,7 +48,7 @@ def find(source, k, data, metric=EUCLIDEAN, seed=0, executor=None, most=None):
 
 def candidates(rows, k, first=0, metric=EUCLIDEAN, cache="auto", **more):
     """What the rounds of k-means|| find."""
-    whole, _ = one_pass(Dataset.from_array(rows).batches(), len(rows))
+    whole, _ = one_epoch(Dataset.from_array(rows).batches(), len(rows))
     rounds = more.get("rounds", Rounds(1.0, 3))
     with Threads(2, cache=cache) as threads:
         start = Centers(rows[[first]], Distance(metric))
@@ -65,11 +59,10 @@ def candidates(rows, k, first=0, metric=EUCLIDEAN, cache="auto", **more):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("way", WAYS)
-def test_every_cluster_far_from_the_others_has_a_center(way, metric):
+def test_every_cluster_far_from_the_others_has_a_center(metric):
     rows = blobs()
     for seed in range(5):
-        centers = find(way, 12, rows, metric, seed)
+        centers = find(PARALLEL, 12, rows, metric, seed)
         index, _ = reference.nearest(rows, centers, metric)
         assert len(np.unique(index)) == 12
         if metric == EUCLIDEAN:
@@ -86,53 +79,6 @@ def test_parallel_is_as_good_a_start_as_plus_plus():
     }
     assert loss[PARALLEL] < 1.05 * loss["kmeans_plus_plus"]
     assert loss[PARALLEL] < 0.95 * loss["random"]
-
-
-def test_chains_end_on_rows():
-    rows = rows_of(200)
-    table = set(map(tuple, rows.tolist()))
-    centers = find(CHAINS, 9, rows)
-    assert all(tuple(center) in table for center in centers.tolist())
-
-
-def test_chains_go_where_the_squared_distance_is():
-    rows = np.array([[0.0]] * 50 + [[1.0]] * 50 + [[3.0]] * 50, np.float32)
-    seconds = []
-    for seed in range(400):
-        first, second = find(CHAINS, 2, rows, seed=seed)[:, 0]
-        if first == 0:
-            seconds.append(second)
-    # 9 to 1, over some 133 draws: a standard deviation of 2.6 %.
-    assert 0.78 < np.mean(np.array(seconds) == 3) < 0.99
-
-
-@fast
-@given(st.integers(1, 30), st.integers(0, 99), st.data())
-def test_proposals_are_the_same_however_the_rows_are_cut(n, seed, data):
-    rows = np.random.default_rng(seed).integers(0, 9, (n, 1)).astype(float)
-    cuts = sorted({0, n, *data.draw(st.sets(st.integers(0, n)))})
-    task = chains.Proposing(Centers(rows[:1], Distance(EUCLIDEAN)), 60.0, n, Seed(seed))
-
-    def proposed(cuts):
-        pieces = [Batch((Chunk(MemoryRows(rows, "rows"), *ends),)) for ends in pairwise(cuts)]
-        return fold(chains.propose(chunk, task) for chunk in sum(pieces, Batch()).numbered())
-
-    found, whole = proposed(cuts), proposed([0, n])
-    assert sorted(found.numbers.tolist()) == sorted(whole.numbers.tolist())
-    assert found.total == whole.total
-    # Twice 60 are expected, or, where all rows are the first, 60 of the even half.
-    assert len(found.numbers) > (60 if found.total else 20)
-
-
-def test_proposals_are_half_by_distance_and_half_even():
-    rows = np.array([[0.0], [1.0], [3.0], [0.0]])
-    (chunk,) = Dataset.from_array(rows).batches().__next__()
-    first = Centers(rows[:1], Distance(EUCLIDEAN))
-    found = chains.propose(chunk, chains.Proposing(first, 20_000.0, 4, Seed(0)))
-    hits = np.bincount(found.numbers) / len(found.numbers)
-    np.testing.assert_allclose(hits, [1 / 8, 1 / 20 + 1 / 8, 9 / 20 + 1 / 8, 1 / 8], atol=0.01)
-    assert abs(len(found.numbers) - 40_000) < 6 * 200
-    np.testing.assert_allclose(found.chances() / 2, hits[found.numbers], atol=0.01)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -167,36 +113,33 @@ def test_a_round_draws_as_many_candidates_as_are_expected(oversampling):
 # Few different rows.
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("metric", METRICS)
-def test_as_many_centers_as_different_rows_are_these(way, metric):
+def test_as_many_centers_as_different_rows_are_these(metric):
     rows = np.repeat(np.array([[1, 0], [0, 1], [-1, 0], [3, 3], [0, -2]], np.float32), 30, axis=0)
     for seed in range(4):
-        centers = find(way, 5, rows, metric, seed)
+        centers = find(PARALLEL, 5, rows, metric, seed)
         places = rows if metric == EUCLIDEAN else reference.units(rows)
         expected = np.unique(places.astype(np.float32), axis=0)
         np.testing.assert_allclose(np.unique(centers, axis=0), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_rows_at_all_scales_are_found_without_a_round_for_each(way, monkeypatch):
+def test_rows_at_all_scales_are_found_without_a_round_for_each(monkeypatch):
     rows = np.repeat(10.0 ** np.arange(-15, 15), 10)[:, None]
     passes = []
     look = Threads.map_reduce
     monkeypatch.setattr(
         Threads, "map_reduce", lambda self, *given: passes.append(1) or look(self, *given)
     )
-    assert len(np.unique(find(way, 30, rows))) == 30
+    assert len(np.unique(find(PARALLEL, 30, rows))) == 30
     assert len(passes) <= 6
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.timeout(20)
-def test_fewer_different_rows_than_clusters_are_refused_with_both_numbers(way, metric):
+def test_fewer_different_rows_than_clusters_are_refused_with_both_numbers(metric):
     rows = np.repeat(np.array([[1, 2], [-3, 4], [5, -6]], np.float32), 40, axis=0)
     with pytest.raises(InvalidData, match=r"num_clusters = 4 .*120 rows .* have 3"):
-        find(way, 4, rows, metric)
+        find(PARALLEL, 4, rows, metric)
 
 
 def test_rows_of_one_direction_are_the_same_for_cosine():
@@ -206,57 +149,52 @@ def test_rows_of_one_direction_are_the_same_for_cosine():
         find(PARALLEL, 2, rows, COSINE)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_fewer_rows_than_clusters_are_refused_with_both_numbers(way):
+def test_fewer_rows_than_clusters_are_refused_with_both_numbers():
     with pytest.raises(InvalidData, match=r"num_clusters = 9 rows, got 5"):
-        find(way, 9, rows_of(5))
+        find(PARALLEL, 9, rows_of(5))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_one_cluster_and_one_row_will_do(way):
+def test_one_cluster_and_one_row_will_do():
     rows = rows_of(1)
-    np.testing.assert_array_equal(find(way, 1, rows), rows)
-    assert find(way, 1, rows_of(50)).shape == (1, 3)
+    np.testing.assert_array_equal(find(PARALLEL, 1, rows), rows)
+    assert find(PARALLEL, 1, rows_of(50)).shape == (1, 3)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_row_that_is_not_finite_is_named(way):
+def test_a_row_that_is_not_finite_is_named():
     rows = rows_of(300)
     rows[123, 2] = np.inf
     with pytest.raises(InvalidData, match=r"row 123 .* column 2"):
-        find(way, 4, rows)
+        find(PARALLEL, 4, rows)
 
 
 # The same seed.
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("way", WAYS)
-def test_the_same_seed_gives_the_same_centers_for_any_chunking(way, metric, tmp_path):
+def test_the_same_seed_gives_the_same_centers_for_any_chunking(metric, tmp_path):
     rows = blobs(8, 50)
-    expected = find(way, 7, rows, metric)
+    expected = find(PARALLEL, 7, rows, metric)
     for size in (1, 13, 64, 400):
         array = da.from_array(rows, chunks=(size, 2))
-        np.testing.assert_array_equal(find(way, 7, array, metric), expected)
+        np.testing.assert_array_equal(find(PARALLEL, 7, array, metric), expected)
     for number, (low, high) in enumerate([(0, 33), (33, 250), (250, 400)]):
         table = pa.table({str(i): rows[low:high, i] for i in range(3)})
         pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=29)
     parquet = Dataset.from_parquet(str(tmp_path))
-    np.testing.assert_array_equal(find(way, 7, parquet, metric), expected)
+    np.testing.assert_array_equal(find(PARALLEL, 7, parquet, metric), expected)
     for batched in (parquet.batch(37), parquet.repeat(), parquet.batch(91).repeat(2)):
-        np.testing.assert_array_equal(find(way, 7, batched, metric), expected)
+        np.testing.assert_array_equal(find(PARALLEL, 7, batched, metric), expected)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_worker_processes_find_what_threads_find(way, client, tmp_path):
+def test_worker_processes_find_what_threads_find(client, tmp_path):
     rows = blobs(8, 50)
     path = tmp_path / "rows.parquet"
     table = pa.table({str(i): rows[:, i] for i in range(3)})
     pq.write_table(table, path, row_group_size=23)
-    expected = find(way, 7, rows, executor=Threads(1))
+    expected = find(PARALLEL, 7, rows, executor=Threads(1))
     for cache in ("none", "auto"):
         with Dask(client, cache) as executor:
-            found = find(way, 7, Dataset.from_parquet(str(path)), executor=executor)
+            found = find(PARALLEL, 7, Dataset.from_parquet(str(path)), executor=executor)
             np.testing.assert_array_equal(found, expected)
 
 
@@ -271,24 +209,21 @@ def test_one_worker_finds_what_threads_find():
     np.testing.assert_array_equal(found, find(PARALLEL, 7, rows))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_one_start_after_another_finds_what_each_finds_alone(way):
+def test_one_start_after_another_finds_what_each_finds_alone():
     rows = rows_of(500, 4)
-    alone = [find(way, 9, rows, seed=seed) for seed in range(3)]
+    alone = [find(PARALLEL, 9, rows, seed=seed) for seed in range(3)]
     with Threads(2, cache="auto") as threads:
-        together = [find(way, 9, rows, seed=seed, executor=threads) for seed in range(3)]
+        together = [find(PARALLEL, 9, rows, seed=seed, executor=threads) for seed in range(3)]
     assert all(map(np.array_equal, alone, together))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_other_seeds_give_other_centers(way):
+def test_other_seeds_give_other_centers():
     rows = rows_of(300)
-    assert len({find(way, 5, rows, seed=seed).tobytes() for seed in range(4)}) == 4
-    assert len({find(way, 5, rows, seed=None).tobytes() for _ in range(3)}) == 3
+    assert len({find(PARALLEL, 5, rows, seed=seed).tobytes() for seed in range(4)}) == 4
+    assert len({find(PARALLEL, 5, rows, seed=None).tobytes() for _ in range(3)}) == 3
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_training_is_the_same_with_and_without_a_cache(way, tmp_path):
+def test_training_is_the_same_with_and_without_a_cache(tmp_path):
     rows = blobs(8, 50)
     pq.write_table(pa.table({str(i): rows[:, i] for i in range(3)}), tmp_path / "rows.parquet")
     dataset = Dataset.from_parquet(str(tmp_path / "rows.parquet"))
@@ -296,7 +231,7 @@ def test_training_is_the_same_with_and_without_a_cache(way, tmp_path):
     for cache in ("none", "auto"):
         config = RunConfig(cache=cache)
         model = KMeans(
-            7, f"memory://{uuid4().hex}", way, seed=3, use_mini_batch=False, config=config
+            7, f"memory://{uuid4().hex}", PARALLEL, seed=3, use_mini_batch=False, config=config
         )
         model.train(lambda: dataset.repeat(3))
         found.append(model.cluster_centers())
@@ -323,7 +258,7 @@ def test_of_batches_of_unknown_number_the_first_is_looked_at():
 def test_a_pass_ends_where_the_rows_begin_again():
     dataset = Dataset.from_array(rows_of(100)).repeat().batch(30)
     batches = dataset.batches()
-    whole, seen = one_pass(batches, dataset.rows)
+    whole, seen = one_epoch(batches, dataset.rows)
     assert (whole.rows, len(seen)) == (100, 4)
     assert next(batches).rows == 30
 
@@ -333,7 +268,7 @@ def test_a_sample_is_of_few_blocks_and_no_chunking_changes_it():
 
     def numbers(size):
         array = da.from_array(rows, chunks=(size, 1))
-        whole, _ = one_pass(Dataset.from_array(array).batches(), len(rows))
+        whole, _ = one_epoch(Dataset.from_array(array).batches(), len(rows))
         some = sample(whole, 20_000, np.random.default_rng(3))
         assert some.rows <= 20_000
         assert all(chunk.load(1)[0, 0] == chunk.number for chunk in some)
@@ -346,20 +281,17 @@ def test_a_sample_is_of_few_blocks_and_no_chunking_changes_it():
         np.testing.assert_array_equal(numbers(size), found)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_only_a_sample_is_looked_at_where_that_is_asked_for(way):
+def test_only_a_sample_is_looked_at_where_that_is_asked_for():
     rows = rows_of(5000, 1)
     rows[:, 0] = np.arange(5000)
-    some = find(way, 10, rows, most=64)
+    some = find(PARALLEL, 10, rows, most=64)
     assert len(np.unique(some)) == 10
-    whole, _ = one_pass(Dataset.from_array(rows).batches(), 5000)
+    whole, _ = one_epoch(Dataset.from_array(rows).batches(), 5000)
     drawn = sample(whole, 64, Seed(0).of(0).generator())
     allowed = np.concatenate([chunk.load(1)[:, 0] for chunk in drawn])
     assert len(allowed) == 64
-    if way == CHAINS:
-        assert set(some[:, 0]) <= set(allowed)
     with pytest.raises(InvalidData, match="num_clusters = 65 rows, got 64"):
-        find(way, 65, rows, most=64)
+        find(PARALLEL, 65, rows, most=64)
 
 
 # Arguments.

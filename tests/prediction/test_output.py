@@ -437,7 +437,7 @@ def test_a_run_that_differs_replaces_all_and_says_why(
         model.train(lambda: rows + 1, steps=1)
     said()
     model.write_predictions(lambda: dataset, address, transform=transform)
-    line = next(line for line in said().splitlines() if "replacing what is at" in line)
+    line = next(line for line in said().splitlines() if "replacing the predictions at" in line)
     assert address in line
     assert why in line
     assert is_whole(read(address), model, rows, transform=transform)
@@ -530,7 +530,7 @@ def test_a_replacement_that_is_cut_off_leaves_nothing_that_counts(
     mend()
     said()
     model.write_predictions(read_rows, address)
-    assert f"replacing what is at {address}: it does not say what it holds" in said()
+    assert f"replacing the predictions at {address}: it does not say what it holds" in said()
     assert is_whole(read(address), model, rows, transform=False)
 
 
@@ -587,5 +587,5 @@ def test_a_worker_that_does_not_see_what_the_driver_made_is_refused(
     centers = inference.Centers(checkpoint.state.centers, checkpoint.settings.distance_metric)
     writing = outputs.Writing(inference.Task(centers, ("cluster_index",)), place)
     with pytest.raises(FileNotFoundError, match="is not what the driver made, seen from here"):
-        outputs.write_region(whole[0], writing)
+        outputs.write_region(whole[0].loaded(), writing)
     assert sorted(tmp_path.rglob("*")) == before

@@ -7,7 +7,7 @@ the placeholder by a `MemoryRows` again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import DTypeLike
@@ -89,16 +89,3 @@ def from_array(array: Any, name: str) -> Batch:
     starts = range(0, len(array), size)
     sources = [MemoryRows(array[start : start + size], name, start) for start in starts]
     return Batch(tuple(Chunk(s, s.first, s.first + s.rows) for s in sources))
-
-
-def in_memory(chunk: Chunk, width: int) -> Chunk:
-    """Return the chunk with its rows loaded, so that loading it again costs nothing.
-
-    Args:
-        chunk: The chunk.
-        width: Number of columns that the rows must have.
-
-    Raises:
-        InvalidData, Outage: as `Chunk.load` does.
-    """
-    return replace(chunk, source=MemoryRows(chunk.load(width), chunk.source.name, chunk.start))

@@ -1,4 +1,4 @@
-"""A cluster as an executor sees it: its workers, what becomes of tasks, and when it is gone."""
+"""The cluster as the executor sees it: its workers, the results of tasks, and when it is lost."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from itertools import chain
 from typing import Any
 
 from dkmeans.errors import Invalid, Outage
-from dkmeans.executors.budget import Memory, room, system_limit
+from dkmeans.executors.budget import Memory, cacheable_bytes, system_limit
 from dkmeans.retry import first_line
 
 logger = logging.getLogger(__name__)
 
-# How often a cluster that takes its time is looked at, and how long it may be without workers: one
-# that adapts gets them in minutes, and Dask gives up a worker that is silent after as many.
-_LOOK_SECONDS = 5.0
+# Interval at which the workers are checked while results are awaited.
+_CHECK_SECONDS = 5.0
+# A cluster may be without workers for this long. An adaptive cluster gets workers within minutes,
+# and Dask drops a silent worker after as many.
 _DESERTED_SECONDS = 300.0
-# How long nobody may work on what is waited for: rows may be on their way to a worker.
+# Awaited tasks may be with no worker for this long: their rows may be on the way to a worker.
 _IDLE_SECONDS = 30.0
 
 
 class StrandedError(Outage):
-    """Tasks wait for workers that are no more."""
+    """Tasks that wait for workers that are gone."""
 
 
 class Cluster:
-    """The workers that a client reaches, waited for where they take their time.
+    """The workers that a client can reach.
 
     Args:
         client: A `distributed.Client`.
@@ -47,24 +48,24 @@ class Cluster:
         return f"{self.threads()} threads of the cluster at {self.address}"
 
     def memory(self) -> Memory:
-        """What the workers have now."""
+        """Return the workers, their threads and their memory, as they are now."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         limits = [each["memory_limit"] or system_limit() for each in workers]
-        taken = [each["metrics"].get("memory", 0) for each in workers]
+        used = [each["metrics"].get("memory", 0) for each in workers]
         return Memory(
             workers=len(limits),
             threads=self.threads(),
             limit=min(limits, default=0),
-            room=sum(map(room, limits, taken)),
+            room=sum(map(cacheable_bytes, limits, used)),
         )
 
     @contextmanager
-    def outages_told(self) -> Iterator[None]:
-        """Say it in our own words where it is the cluster that fails, and not a task.
+    def errors_translated(self) -> Iterator[None]:
+        """Raise Dask's errors about the cluster as errors of this library; a task's own pass.
 
         Raises:
-            Outage: the scheduler is gone.
-            Invalid: workers have died of a task, for want of memory.
+            Outage: the scheduler is lost.
+            Invalid: workers have died while they ran a task, for lack of memory.
         """
         try:
             if self.client.status != "running":
@@ -81,48 +82,48 @@ class Cluster:
         except Exception as error:
             if self.client.status == "running" and not isinstance(error, lost_errors()):
                 raise
-            raise self._gone(error) from error
+            raise self._unreachable(error) from error
 
-    def _gone(self, error: Exception) -> Outage:
+    def _unreachable(self, error: Exception) -> Outage:
         return Outage(f"the cluster at {self.address} cannot be reached: {first_line(error)}")
 
     def result(self, future: Any) -> Any:
-        """What a task gives; see `results`."""
+        """Return the result of a task; see `results`."""
         return self.results([future])[0]
 
     def results(self, futures: Sequence[Any], others: Iterable[Any] = ()) -> list[Any]:
-        """What tasks give, waited for as long as there are workers, or some may yet come.
+        """Return the tasks' results, waiting while the cluster has workers or may still get some.
 
         Args:
             futures: The tasks.
-            others: Those that they wait for, if any.
+            others: Tasks that these tasks depend on.
 
         Raises:
-            StrandedError: nobody works on any of them, though there are workers. Dask gives tasks
-                that a certain worker should do to others as well, but not if there were no others
-                when it mattered.
+            StrandedError: there are workers, and none works on any of the tasks. Dask gives a task
+                with a preferred worker to another worker, but not if there was no other worker at
+                the moment when the preferred one was lost.
             Outage: there have been no workers for long.
         """
-        from distributed import wait  # noqa: PLC0415 there is a client: it is imported
+        from distributed import wait  # noqa: PLC0415 there is a client, so it is imported
 
         self._idle = frozenset()
         awaited = [*futures, *others]
         while True:
             try:
                 with self.client.as_current():
-                    wait(list(futures), timeout=_LOOK_SECONDS)
+                    wait(list(futures), timeout=_CHECK_SECONDS)
             except TimeoutError:
-                self._look_for_workers(awaited)
+                self._check_workers(awaited)
                 if not any(future.status == "error" for future in futures):
                     continue
             self._deserted_at = None
             return list(self.client.gather(list(futures)))
 
-    def _look_for_workers(self, awaited: Sequence[Any]) -> None:
+    def _check_workers(self, awaited: Sequence[Any]) -> None:
         now = time.monotonic()
         if self.threads_by_worker():
             self._deserted_at = None
-            self._look_for_work(awaited)
+            self._check_progress(awaited)
         elif self._deserted_at is None:
             self._deserted_at = now
             logger.warning("the cluster at %s has no workers; waiting for some", self.address)
@@ -130,41 +131,45 @@ class Cluster:
             minutes = f"{_DESERTED_SECONDS / 60:.3g} minutes"
             raise Outage(f"the cluster at {self.address} has had no workers for {minutes}")
 
-    def _look_for_work(self, awaited: Sequence[Any]) -> None:
-        """Raise where nobody has worked on any task, nor finished one, for a while."""
+    def _check_progress(self, awaited: Sequence[Any]) -> None:
+        """Raise if for a while no worker has run, nor finished, any of the tasks."""
         waiting = frozenset(future.key for future in awaited if not future.done())
-        worked_on = chain.from_iterable(self.client.processing().values())
-        idle = frozenset() if waiting.intersection(worked_on) else waiting
+        running = chain.from_iterable(self.client.processing().values())
+        idle = frozenset() if waiting.intersection(running) else waiting
         if not idle or idle != self._idle:
             self._idle, self._idle_since = idle, time.monotonic()
         elif time.monotonic() - self._idle_since > _IDLE_SECONDS:
             raise StrandedError(f"the cluster at {self.address} has lost workers, and their tasks")
 
     def cancel(self, futures: Iterable[Any]) -> None:
-        """Have tasks not be done that nobody waits for any more."""
-        if self.client.status == "running":  # a scheduler that is gone has nothing to cancel
+        """Cancel tasks whose results are no longer needed."""
+        if self.client.status == "running":  # a lost scheduler has nothing to cancel
             self.client.cancel(list(futures))
 
     def threads(self) -> int:
-        """How many threads all workers have; one at least: there may yet be a worker."""
+        """Return the number of threads of all workers; at least 1, as there may yet be a worker."""
         return max(1, sum(self.threads_by_worker().values()))
 
     def threads_by_worker(self) -> dict[str, int]:
-        """How many threads each worker has."""
+        """Return the number of threads of each worker, by address.
+
+        Raises:
+            Outage: the scheduler does not answer.
+        """
         try:
             return {worker: int(count) for worker, count in self.client.nthreads().items()}
-        except OSError as error:  # a scheduler that does not answer, or no more
-            raise self._gone(error) from error
+        except OSError as error:
+            raise self._unreachable(error) from error
 
-    def homes(self) -> list[str | None]:
-        """For each thread its worker, in an order that stays; None where there is none yet."""
+    def preferred_workers(self) -> list[str | None]:
+        """Return the worker of each thread, in a fixed order; [None] while there is no worker."""
         workers = sorted(self.threads_by_worker().items())
         return [worker for worker, count in workers for _ in range(count)] or [None]
 
 
 @cache
 def lost_errors() -> tuple[type[Exception], ...]:
-    """What Dask raises where it is not the task that failed."""
+    """Return the errors that Dask raises if the cluster failed and not the task."""
     from distributed.comm import CommClosedError  # noqa: PLC0415 half a second, for its users
     from distributed.scheduler import NoValidWorkerError  # noqa: PLC0415
 
@@ -173,7 +178,7 @@ def lost_errors() -> tuple[type[Exception], ...]:
 
 @cache
 def _killed_error() -> type[Exception]:
-    """What Dask raises for a task that several workers have died of."""
+    """Return the error that Dask raises for a task during which several workers have died."""
     from distributed import KilledWorker  # noqa: PLC0415
 
     killed: type[Exception] = KilledWorker

@@ -1,77 +1,105 @@
-"""How fast workers go over chunks, and how much of the work each thread is therefore to have."""
+"""Dealing: which worker should compute which chunks, the same in each iteration as long as it can.
+
+Workers cache the rows of their shares, so a share goes to the same worker again. An iteration that
+is like the one before and was short is computed by calls instead of tasks (`shares`).
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+from weakref import ref
 
-# Work is dealt out anew where an iteration would then take less than this part of its time: what
-# workers keep of the rows is in other places then, and what was measured is not exact.
-_WORTHWHILE = 0.6
-# An iteration that was over sooner for everybody tells nothing.
-_LEAST_SECONDS = 0.02
-_NO_TIME = 1e-4
-# A worker is as fast as it was in the best of so many iterations: others may have held it up.
-_REMEMBERED, _NEEDED = 3, 2
+from dkmeans.data.batches import Batch
+from dkmeans.executors.dask.weights import Weights
+from dkmeans.executors.reduction import Cost
+
+# A shorter iteration is computed by calls. Tasks would cost it more than a twentieth of its time;
+# longer ones are worth a line on Dask's dashboard.
+_SHORT_SECONDS = 0.25
+# In a longer iteration each run is a task of its own, so that a slow worker's runs can be taken
+# over; in a quicker one so many tasks would cost more than they gain.
+_LONG_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Throughput:
-    """How many chunks threads of a worker went over, and in how many seconds; `+` is both's."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Iteration:
+    """The shares of an iteration.
 
-    chunks: float = 0.0
-    seconds: float = 0.0
+    Attributes:
+        function: The function of a chunk and a value.
+        batches: The batches, weakly: a stream of batches must not be kept in memory.
+        workers: Preferred worker of each thread's share; None if there is no worker yet.
+        weights: Weight of each thread's share.
+        call: Name by which workers find the shares they have computed, for another iteration that
+            is like this one.
+    """
 
-    def __add__(self, other: Throughput) -> Throughput:
-        return Throughput(self.chunks + other.chunks, self.seconds + other.seconds)
+    function: Callable[..., Any]
+    batches: tuple[ref[Batch], ...]
+    workers: tuple[str | None, ...]
+    weights: tuple[float, ...]
+    call: str
+
+    def is_like(self, other: Iteration) -> bool:
+        """Return True if the two differ only in the value that they are computed with."""
+        own = self.function, self.batches, self.workers, self.weights
+        return own == (other.function, other.batches, other.workers, other.weights)
 
     @property
-    def speed(self) -> float:
-        """Chunks a second, of a thread."""
-        return self.chunks / max(self.seconds, _NO_TIME)
+    def addresses(self) -> list[str]:
+        """Addresses of the workers, sorted."""
+        return sorted({worker for worker in self.workers if worker})
 
 
 class Dealing:
-    """The paces of workers as they are measured, and how work is dealt out by them.
-
-    Every thread has the same share until some are so slow that the others wait for them.
-    """
+    """Deals iterations, and learns from how long they took."""
 
     def __init__(self) -> None:
-        self._speeds: dict[str, deque[float]] = {}
-        self._weights: dict[str | None, float] = {}
+        self._weights = Weights()
+        self._last: Iteration | None = None
+        self._measured: tuple[Any, ...] = ()
+        self._seconds = math.inf
 
-    def weights(self, homes: Sequence[str | None]) -> tuple[float, ...]:
-        """How much of the work each thread is to have, beside the others.
+    @property
+    def is_short(self) -> bool:
+        """True if the next iteration should be computed by calls."""
+        return self._seconds < _SHORT_SECONDS
+
+    @property
+    def is_quick(self) -> bool:
+        """True if a task should compute a whole share, False if each run should be a task."""
+        return self._seconds < _LONG_SECONDS
+
+    def deal(
+        self,
+        function: Callable[..., Any],
+        batches: Sequence[Batch],
+        workers: Sequence[str | None],
+    ) -> Iteration:
+        """Return the next iteration: the very same as the last one, if it is like that.
 
         Args:
-            homes: Of each thread its worker. One that is not known has as much as an average one.
+            function: The function of a chunk and a value.
+            batches: The batches.
+            workers: Preferred worker of each thread.
         """
-        known = [self._weights[home] for home in homes if home in self._weights]
-        average = sum(known) / len(known) if known else 1.0
-        return tuple(self._weights.get(home, average) for home in homes)
+        weights = self._weights.of(workers)
+        new = Iteration(function, tuple(map(ref, batches)), tuple(workers), weights, uuid4().hex)
+        if self._last is None or not self._last.is_like(new):
+            self._last, self._seconds = new, max(self._seconds, _SHORT_SECONDS)
+        return self._last
 
-    def learn(self, measured: Mapping[str, Throughput], homes: Sequence[str | None]) -> bool:
-        """Take in what an iteration has shown; whether the next ones are dealt out otherwise.
+    def finish(self, iteration: Iteration, cost: Cost, seconds: float) -> bool:
+        """Record an iteration; return True if the next ones are dealt differently.
 
-        Args:
-            measured: The pace of each worker that had something to do.
-            homes: Of each thread its worker.
+        Only an iteration that is dealt like the one before is measured: in the first one workers
+        compile, and read rows that they will find in memory afterwards.
         """
-        if max((pace.seconds for pace in measured.values()), default=0.0) < _LEAST_SECONDS:
-            return False
-        for gone in self._speeds.keys() - set(homes):
-            del self._speeds[gone]
-        for worker, pace in measured.items():
-            self._speeds.setdefault(worker, deque(maxlen=_REMEMBERED)).append(pace.speed)
-        seen = [self._speeds.get(home or "", ()) for home in homes]
-        if min(map(len, seen)) < _NEEDED:
-            return False
-        speeds, weights = [max(each) for each in seen], self.weights(homes)
-        slowest = max(weight / speed for weight, speed in zip(weights, speeds, strict=True))
-        if sum(weights) / sum(speeds) >= _WORTHWHILE * slowest:
-            return False
-        self._weights = dict(zip(homes, speeds, strict=True))
-        self._speeds.clear()  # the next iteration begins anew
-        return True
+        self._seconds = seconds
+        now = iteration.function, iteration.workers, iteration.weights
+        is_repeated, self._measured = now == self._measured, now
+        return is_repeated and self._weights.learn(cost.throughputs, iteration.workers)

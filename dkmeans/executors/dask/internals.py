@@ -1,40 +1,110 @@
-"""How Dask's client and scheduler send messages: sooner than they would, and cache_budget none."""
+"""Everything that touches Dask's internals or works around them, each with its reason.
+
+Seen in dask and distributed 2026.3 to 2026.8. Each function does nothing where the internals have
+changed, so that a newer Dask costs speed or memory and not the fit.
+"""
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Iterable
+from concurrent.futures import Executor as ThreadPool
 from contextlib import suppress
+from threading import Lock
+from types import FrameType
 from typing import Any
 
 _SEND_SECONDS = 1e-3
+_FIRST_SAFE_PYTHON = (3, 11, 9)
 
 
-def hasten(client: Any) -> None:
-    """Have the client send what it is given at once, and not after 10 ms.
+def send_promptly(client: Any) -> None:
+    """Make the client send messages after 1 ms instead of 10 ms.
 
-    It gathers messages for so long after each that it sends, and an iteration has several.
+    Uses `Client.scheduler_comm.interval`. The client gathers messages for that long after each one
+    it sends, and an iteration has several. Without this an iteration takes some 10 ms more.
+    No upstream issue: the interval is a design choice that cannot be configured.
     """
     sender: Any = getattr(client, "scheduler_comm", None)
     if hasattr(sender, "interval"):
         sender.interval = min(sender.interval, _SEND_SECONDS)
 
 
-def forget(client: Any) -> None:
-    """Have client and scheduler let go of the messages that they have sent.
+def forget_messages(client: Any) -> None:
+    """Make client and scheduler drop their logs of sent messages.
 
-    They remember the last thousand to everyone, with all that is in them: centers add up to
-    gigabytes.
+    Uses `BatchedSend.recent_message_log` and `Scheduler.stream_comms`. Both keep the last messages
+    to each worker with all their contents. Without this, centers that travel with tasks add up to
+    gigabytes. No upstream issue is known.
     """
-    _forget([getattr(client, "scheduler_comm", None)])
-    with suppress(Exception):  # a scheduler that runs nobody's code is as it was
-        client.run_on_scheduler(_forget_on_scheduler)
+    _clear_logs([getattr(client, "scheduler_comm", None)])
+    with suppress(Exception):  # a scheduler that allows no calls keeps its logs
+        client.run_on_scheduler(_clear_scheduler_logs)
 
 
-def _forget(senders: Iterable[Any]) -> None:
+def _clear_logs(senders: Iterable[Any]) -> None:
     for sender in senders:
         if hasattr(sender, "recent_message_log"):
             sender.recent_message_log.clear()
 
 
-def _forget_on_scheduler(dask_scheduler: Any) -> None:
-    _forget(dask_scheduler.stream_comms.values())
+def _clear_scheduler_logs(dask_scheduler: Any) -> None:
+    _clear_logs(dask_scheduler.stream_comms.values())
+
+
+def task_threads(dask_worker: Any) -> ThreadPool:
+    """Return the threads in which a worker runs its tasks.
+
+    Uses `Worker.executors`. A function that the driver calls by `Client.run` would else compute in
+    the worker's event loop and block it. Without this short iterations would have to be tasks.
+    """
+    threads: ThreadPool = dask_worker.executors["default"]
+    return threads
+
+
+def memory_limit(dask_worker: Any) -> int | None:
+    """Return the memory limit of a worker in bytes; None if it has none.
+
+    Uses `Worker.memory_manager`. `Worker.memory_limit` is deprecated, with this as its successor.
+    """
+    limit: int | None = dask_worker.memory_manager.memory_limit
+    return limit
+
+
+def is_in_task() -> bool:
+    """Return True in a thread that runs a task of Dask.
+
+    Uses `distributed.worker.thread_state`. A fit inside a task must not use the cluster that runs
+    the task: it would wait for the thread that it occupies. `distributed.get_worker` cannot tell,
+    as it also finds a worker outside of tasks.
+    """
+    from distributed.worker import thread_state  # noqa: PLC0415 half a second, for its users
+
+    return getattr(thread_state, "key", None) is not None
+
+
+def make_profiler_safe() -> None:
+    """Keep Dask's profiler from blocking a worker for ever on Python before 3.11.9.
+
+    Replaces `sys._current_frames`, which the profiler calls all the time. In these versions of
+    Python the call may start a garbage collection while it holds a lock, and the collection may let
+    another thread start, which waits for that lock: neither continues
+    (github.com/python/cpython/issues/106883). Without this about one worker in 250 hung in its
+    first task. Goes away when `requires-python` is 3.11.9.
+    """
+    if sys.version_info >= _FIRST_SAFE_PYTHON:
+        return
+    unsafe, calling = sys._current_frames, Lock()
+
+    def current_frames() -> dict[int, FrameType]:
+        with calling:
+            was_enabled = gc.isenabled()
+            gc.disable()
+            try:
+                return unsafe()
+            finally:
+                if was_enabled:
+                    gc.enable()
+
+    sys._current_frames = current_frames

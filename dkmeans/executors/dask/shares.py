@@ -1,9 +1,9 @@
-"""Shares of an iteration that a worker has done, and does again when it is called.
+"""Shares that a worker has computed, remembered so that a call can ask for them again.
 
-Of an iteration of a tenth of a second the way of its tasks through client, scheduler and worker is
-a good part, so one that is like the last is asked for by a call instead. What a worker knows of a
-share makes it faster, and no more: rows that have come with the share's task are Dask's, and where
-it has let go of them, or the worker has never done the share, tasks do it as before.
+The way of a task through client, scheduler and worker takes a good part of an iteration of a tenth
+of a second. An iteration that is like the last one is therefore asked for by one call to each
+worker, which names the last iteration and brings the new value. What a worker remembers only saves
+time: shares that it does not know, or whose shipped rows Dask has released, are computed by tasks.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from weakref import ref
 from dkmeans.data.batches import Batch
 from dkmeans.executors.runs import Run
 
-# Calls whose shares are known: some fits at a time, each with its last.
+# Number of iterations whose shares are remembered: the last one of several fits.
 _MOST_CALLS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Share:
-    """What a thread has been asked to fold.
+    """The arguments of a task that has computed one thread's share.
 
     Attributes:
-        function: Of a chunk and a value.
+        function: The function of a chunk and a value.
         runs: The runs, in order.
         chunks: Their chunks.
-        reading: On whose behalf they are read.
-        arrays: The rows that came beside the chunks, while they are there.
+        reading: A `worker.ReadContext`: for which fit the rows are read.
+        arrays: Weak references to the rows that were shipped beside the chunks.
     """
 
     function: Callable[[Any, Any], Any]
@@ -42,40 +42,40 @@ class Share:
 
     @property
     def number(self) -> int:
-        """Which of all shares it is."""
+        """Number of the share among all shares."""
         return self.runs[0].share
 
     def rows(self) -> list[Any]:
-        """The rows that came beside the chunks.
+        """Return the shipped rows.
 
         Raises:
-            LookupError: some are not there any more.
+            LookupError: Dask has released some of them.
         """
         arrays = [array() for array in self.arrays]
         if any(array is None for array in arrays):
-            raise LookupError("rows have been let go of")
+            raise LookupError("shipped rows have been released")
         return arrays
 
 
 class Shares:
-    """The shares that a process has done, by the call that asks for them; safe for threads."""
+    """The remembered shares of a process, by the call that asks for them. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._done: OrderedDict[str, dict[int, Share]] = OrderedDict()
+        self._computed: OrderedDict[str, dict[int, Share]] = OrderedDict()
 
     def add(self, call: str, share: Share) -> None:
-        """Remember a share; of calls, the latest are remembered."""
+        """Remember a share, and forget those of the oldest call if there are too many calls."""
         with self._lock:
-            self._done.setdefault(call, {})[share.number] = share
-            self._done.move_to_end(call)
-            while len(self._done) > _MOST_CALLS:
-                self._done.popitem(last=False)
+            self._computed.setdefault(call, {})[share.number] = share
+            self._computed.move_to_end(call)
+            while len(self._computed) > _MOST_CALLS:
+                self._computed.popitem(last=False)
 
     def of(self, call: str) -> list[Share]:
-        """The shares that this call asks for."""
+        """Return the shares that a call asks for."""
         with self._lock:
-            return list(self._done.get(call, {}).values())
+            return list(self._computed.get(call, {}).values())
 
 
-done = Shares()
+computed = Shares()

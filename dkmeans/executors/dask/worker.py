@@ -1,4 +1,8 @@
-"""What a worker is asked to do: module-level functions, of chunks and a value and nothing else."""
+"""The functions that run on Dask workers: module-level functions of chunks and a value.
+
+`driver` submits them as tasks, or calls `reduce_again` by `Client.run`. They are pure: a task that
+is computed again, on any worker, returns the same bits.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,14 @@ import numpy as np
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.cache import CacheBudget, cache_budget, row_cache
-from dkmeans.data.chunks import Chunk, Source
+from dkmeans.data.chunks import LoadedChunk, Source
 from dkmeans.data.sources.dask_array import DaskRows
 from dkmeans.data.sources.memory import MemoryRows, ShippedRows
 from dkmeans.executors.budget import budget_for
-from dkmeans.executors.cores import prepare_worker
-from dkmeans.executors.dask import shares
+from dkmeans.executors.dask import internals, shares
+from dkmeans.executors.dask.process import prepare_worker
 from dkmeans.executors.dask.shares import Share
-from dkmeans.executors.runs import Fold, Run, merged, reduce_runs
+from dkmeans.executors.runs import Run, RunTotal, merged, reduce_runs
 from dkmeans.state import M
 
 R = TypeVar("R")
@@ -31,31 +35,32 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """On whose behalf a task reads.
+class ReadContext:
+    """For which fit a task reads rows, and whether they may be cached.
 
     Attributes:
-        fit: Names the fit.
-        cache: One of `CACHES`.
-        home: The worker that should do the task. Only there are its rows kept.
-        call: What would ask that worker to do the same again; None: nothing will.
+        fit: Name of the fit.
+        cache: One of `dkmeans.config.CACHES`.
+        preferred_worker: Address of the worker that should run the task; only there rows are
+            cached. None for no cache.
+        call: Name of the call that may ask this worker for the same share again; None if none will.
     """
 
     fit: str
     cache: str
-    home: str | None = None
+    preferred_worker: str | None = None
     call: str | None = None
 
 
 def identity(value: V) -> V:
-    """A value, which thereby is on a worker, and can be made again."""
+    """Return a value, which thereby is in the memory of a worker and can be computed again."""
     return value
 
 
 def unpack(rows: Any) -> Any:
-    """Rows as they were shipped, or made by the graph that was.
+    """Return shipped rows: an aligned array, or the result of the shipped graph.
 
-    What travels arrives at any address, and would be copied to a better one in every iteration.
+    Arrays arrive at any address. An array that is not aligned would be copied in every iteration.
     """
     if isinstance(rows, DaskRows):
         return rows.read(rows.first, rows.first + rows.rows)
@@ -63,96 +68,126 @@ def unpack(rows: Any) -> Any:
 
 
 def apply(
-    function: Callable[[Chunk, V], R], chunks: Batch, value: V, reading: Reading, *arrays: Any
+    function: Callable[[LoadedChunk, V], R],
+    chunks: Batch,
+    value: V,
+    reading: ReadContext,
+    *arrays: Any,
 ) -> R:
-    """`function` of one chunk and a value."""
+    """Return the result of a function for one chunk, the only one of `chunks`."""
     prepare_worker()
-    (chunk,) = _unpacked(chunks, arrays)
-    return _run(_this_worker(), reading, function, chunk, value)
+    (chunk,) = _with_arrays(chunks, arrays)
+
+    def load_and_apply() -> R:
+        return function(chunk.loaded(), value)
+
+    return _run(_this_worker(), reading, load_and_apply)
 
 
 def reduce_share(
-    function: Callable[[Chunk, V], M], runs: Sequence[Run], chunks: Batch, value: V,
-    reading: Reading, *arrays: Any,
-) -> list[Fold[M]]:  # fmt: skip
-    """The folds of some runs of chunks, `merged`."""
+    function: Callable[[LoadedChunk, V], M],
+    runs: Sequence[Run],
+    chunks: Batch,
+    value: V,
+    reading: ReadContext,
+    *arrays: Any,
+) -> list[RunTotal[M]]:
+    """Return the totals of some runs, `merged`, and remember the share for `reduce_again`."""
     prepare_worker()
     worker = _this_worker()
-    folds = _folded(worker, reading, function, runs, _unpacked(chunks, arrays), value)
-    if reading.call is not None and reading.home == worker.address:
-        with suppress(TypeError):  # rows of a kind that cannot be referred to weakly
-            share = Share(function, runs, chunks, reading, tuple(map(ref, arrays)))
-            shares.done.add(reading.call, share)
-    return folds
+    share = _with_arrays(chunks, arrays)
+    totals = _reduce(worker, reading, function, runs, share, value)
+    if reading.call is not None and reading.preferred_worker == worker.address:
+        with suppress(TypeError):  # rows of a type that allows no weak references
+            remembered = Share(function, runs, chunks, reading, tuple(map(ref, arrays)))
+            shares.computed.add(reading.call, remembered)
+    return totals
 
 
-async def reduce_again(call: str, value: Any, dask_worker: Any) -> dict[int, list[Fold[Any]]]:
-    """The folds of the shares that this worker has done, with another value, by their numbers.
+async def reduce_again(call: str, value: Any, dask_worker: Any) -> dict[int, list[RunTotal[Any]]]:
+    """Return the totals of the shares that this worker has computed, for another value.
 
-    What fails is missing: it is done by a task again, which tells.
+    Args:
+        call: Name of the call.
+        value: The new value.
+        dask_worker: The worker, supplied by Dask.
+
+    Returns:
+        The totals by the numbers of the shares. A share whose computation failed is missing: a task
+        computes it again and raises the error.
     """
-    mine, loop = shares.done.of(call), asyncio.get_running_loop()
-    threads = dask_worker.executors["default"]
-    folding = [loop.run_in_executor(threads, _fold, share, value, dask_worker) for share in mine]
-    found = await asyncio.gather(*folding, return_exceptions=True)
-    pairs = zip(mine, found, strict=True)
-    return {share.number: each for share, each in pairs if not isinstance(each, BaseException)}
+    remembered, loop = shares.computed.of(call), asyncio.get_running_loop()
+    threads = internals.task_threads(dask_worker)
+    reducing = [
+        loop.run_in_executor(threads, _reduce_remembered, share, value, dask_worker)
+        for share in remembered
+    ]
+    results = await asyncio.gather(*reducing, return_exceptions=True)
+    return {
+        share.number: totals
+        for share, totals in zip(remembered, results, strict=True)
+        if not isinstance(totals, BaseException)
+    }
 
 
-def _fold(share: Share, value: Any, worker: Any) -> list[Fold[Any]]:
-    chunks = _unpacked(share.chunks, share.rows())
-    return _folded(worker, share.reading, share.function, share.runs, chunks, value)
-
-
-def _folded(
-    worker: Any, reading: Reading, function: Callable[..., Any], runs: Sequence[Run],
-    chunks: Batch, value: Any,
-) -> list[Fold[Any]]:  # fmt: skip
-    folds = _run(worker, reading, reduce_runs, function, runs, chunks, value)
-    return [fold.by(worker.address) for fold in folds]
-
-
-def merge(*parts: list[Fold[M]]) -> list[Fold[M]]:
-    """What several tasks have folded, as the folds of the longest runs that they make."""
+def merge(*parts: list[RunTotal[M]]) -> list[RunTotal[M]]:
+    """Return the totals of several tasks as those of the fewest runs."""
     return merged(chain.from_iterable(parts))
 
 
-def forget(fit: str) -> None:
-    """Let go of what this worker keeps for a fit."""
+def evict_fit(fit: str) -> None:
+    """Evict the rows of a fit from the cache of this worker."""
     row_cache.evict_fit(fit)
 
 
+def _reduce_remembered(share: Share, value: Any, worker: Any) -> list[RunTotal[Any]]:
+    chunks = _with_arrays(share.chunks, share.rows())
+    return _reduce(worker, share.reading, share.function, share.runs, chunks, value)
+
+
+def _reduce(
+    worker: Any,
+    reading: ReadContext,
+    function: Callable[..., Any],
+    runs: Sequence[Run],
+    chunks: Batch,
+    value: Any,
+) -> list[RunTotal[Any]]:
+    totals = _run(worker, reading, reduce_runs, function, runs, chunks, value)
+    return [total.by(worker.address) for total in totals]
+
+
 def _this_worker() -> Any:
-    from distributed import get_worker  # noqa: PLC0415 this is a worker: it is imported
+    from distributed import get_worker  # noqa: PLC0415 a worker has imported it
 
     return get_worker()
 
 
-def _run(worker: Any, reading: Reading, function: Callable[..., R], *arguments: Any) -> R:
-    """Call a function; of the rows it reads, this worker keeps what it should and can."""
-    limit = worker.memory_manager.memory_limit
-    fit = _keeping(reading.fit, reading.cache, limit)
-    if worker.address != reading.home:  # who should have done this will want to do it again
-        fit = replace(fit, cache_bytes=0)
+def _run(worker: Any, reading: ReadContext, function: Callable[..., R], *arguments: Any) -> R:
+    """Call a function with the cache budget of a fit, and evict if memory is short afterwards."""
+    budget = _budget(reading.fit, reading.cache, internals.memory_limit(worker))
+    if worker.address != reading.preferred_worker:
+        # The preferred worker caches these rows, and gets them again in the next iteration.
+        budget = replace(budget, cache_bytes=0)
     context = copy_context()
-    context.run(cache_budget.set, fit)
+    context.run(cache_budget.set, budget)
     result: R = context.run(function, *arguments)
-    row_cache.relieve(fit)
+    row_cache.relieve(budget)
     return result
 
 
 @lru_cache(maxsize=16)
-def _keeping(fit: str, cache: str, limit: int | None) -> CacheBudget:
-    """What this process keeps: found out once, before it has read."""
+def _budget(fit: str, cache: str, limit: int | None) -> CacheBudget:
+    """Return the budget of a fit in this process, computed once before its first rows are read."""
     return budget_for(fit, cache, limit)
 
 
-def _unpacked(chunks: Batch, arrays: Sequence[Any]) -> Batch:
-    """The chunks with the arrays that travelled beside them put where they belong."""
+def _with_arrays(chunks: Batch, arrays: Sequence[Any]) -> Batch:
+    """Return the chunks with the shipped arrays in place of their `ShippedRows`."""
 
-    def unpack(source: Source) -> Source:
+    def unpacked(source: Source) -> Source:
         if not isinstance(source, ShippedRows):
             return source
         return MemoryRows(arrays[source.argument], source.name, source.first)
 
-    return chunks.with_leaves(unpack) if arrays else chunks
+    return chunks.with_leaves(unpacked) if arrays else chunks

@@ -1,10 +1,10 @@
-"""Rows in memory: arrays in chunks, placeholders for arrays, and chunks that are loaded once."""
+"""Rows in memory: arrays in chunks, and placeholders for arrays."""
 
 import numpy as np
 import pytest
 
-from dkmeans.data.chunks import SMALLEST_BYTES, Chunk
-from dkmeans.data.sources.memory import MemoryRows, ShippedRows, from_array, in_memory
+from dkmeans.data.chunks import SMALLEST_BYTES
+from dkmeans.data.sources.memory import MemoryRows, ShippedRows, from_array
 from tests.data.sources.rows import ROWS
 
 
@@ -28,11 +28,3 @@ def test_rows_that_were_not_shipped_with_their_task_are_named():
     source = ShippedRows(0, "the array", 50, 4, np.float32, 0)
     with pytest.raises(RuntimeError, match="the array was not shipped with the task"):
         source.read(0, 50)
-
-
-def test_a_chunk_in_memory_has_the_numbers_and_the_name_of_the_chunk_it_was_loaded_from():
-    chunk = Chunk(MemoryRows(ROWS[10:], "rows", 10), 20, 30, offset=100)
-    again = in_memory(chunk, 4)
-    assert (again.start, again.stop, again.number) == (20, 30, 120)
-    assert again.source.name == "rows"
-    assert np.array_equal(again.cut(2, 4).load(4), ROWS[22:24])

@@ -1,0 +1,109 @@
+"""Shipping: rows and values travel from the driver to the workers, rows only once per fit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Source
+from dkmeans.data.sources.dask_array import DaskRows, FutureRows
+from dkmeans.data.sources.memory import MemoryRows, ShippedRows
+from dkmeans.executors.dask import internals, worker
+
+# A value travels with each task if all its copies together are smaller than this.
+SMALL_BYTES = 2**22
+# After this many bytes Dask's logs of sent messages are dropped.
+_LOGGED_BYTES = 2**26
+
+
+class Shipping:
+    """Sends rows and values to the workers as results of tasks.
+
+    Unlike what `scatter` places, the result of a task can be computed again when its worker is
+    lost.
+
+    Args:
+        client: A `distributed.Client`.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
+        self._sent_bytes = 0
+
+    @property
+    def futures(self) -> list[Any]:
+        """Futures of all rows that have been shipped."""
+        return list(self._shipped.values())
+
+    def forget(self) -> None:
+        """Release all shipped rows; they are shipped again when a task needs them."""
+        self._shipped.clear()
+
+    def value(self, value: Any, tasks: int) -> Any:
+        """Return a value as an argument of tasks: itself if it is small, else a future.
+
+        Args:
+            value: The value.
+            tasks: Number of tasks that need the value.
+        """
+        size = size_of(value)
+        if tasks * size < SMALL_BYTES:
+            self._count(tasks * size)
+            return value
+        self._count(size)
+        return self.future(value)
+
+    def future(self, value: Any) -> Any:
+        """Return a value as the result of a task."""
+        return self._client.submit(worker.identity, value, pure=False)
+
+    def rows(self, chunks: Batch, where: Mapping[str, Any]) -> tuple[Batch, list[Any]]:
+        """Return the chunks as they travel, and the futures of the rows beside them.
+
+        Rows in the driver's memory are replaced by `ShippedRows`, which name the argument of the
+        task that will bring them. Futures are arguments of their own: Dask does not find them
+        inside other objects.
+
+        Args:
+            chunks: Chunks of any sources.
+            where: Keywords of `Client.submit` that say which worker should hold the rows.
+        """
+        futures: dict[Source, tuple[int, Any]] = {}
+
+        def ship(source: Source) -> Source:
+            if not (
+                isinstance(source, MemoryRows | FutureRows)
+                or (isinstance(source, DaskRows) and source.carries_rows)
+            ):
+                return source
+            new = len(futures), self._future_of(source, where)
+            number, _ = futures.setdefault(source, new)
+            table = (source.rows, source.width, source.dtype)
+            return ShippedRows(number, source.name, *table, source.first)
+
+        chunks = chunks.with_leaves(ship)
+        return chunks, [future for _, future in futures.values()]
+
+    def _future_of(self, source: Source, where: Mapping[str, Any]) -> Any:
+        if isinstance(source, FutureRows):
+            return source.future
+        if source not in self._shipped:
+            rows = source.array if isinstance(source, MemoryRows) else source
+            self._count(getattr(rows, "nbytes", 0))
+            self._shipped[source] = self._client.submit(worker.unpack, rows, **where, pure=False)
+        return self._shipped[source]
+
+    def _count(self, size: int) -> None:
+        self._sent_bytes += size
+        if self._sent_bytes > _LOGGED_BYTES:
+            self._sent_bytes = 0
+            internals.forget_messages(self._client)
+
+
+def size_of(value: Any) -> int:
+    """Return the size of a value in bytes: its `nbytes`, if it has that."""
+    return int(getattr(value, "nbytes", 0) or sys.getsizeof(value))

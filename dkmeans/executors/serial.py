@@ -1,0 +1,48 @@
+"""The serial executor: two loops that define what `map_reduce` and `map` mean.
+
+The other executors must return the same bits (`tests/executors/laws.py`). Notebooks and tests can
+use it to step through an algorithm in one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk, LoadedChunk
+from dkmeans.executors.budget import Memory, free_cache_bytes, system_limit
+from dkmeans.executors.reduction import Cost, Reduction
+from dkmeans.state import M, tree_sum
+
+R = TypeVar("R")
+V = TypeVar("V")
+
+
+class Serial(AbstractContextManager["Serial"]):
+    """Computes one chunk after another in the calling thread. Caches nothing, measures nothing."""
+
+    def __str__(self) -> str:
+        return "1 thread of this process"
+
+    def __exit__(self, *error: object) -> None:
+        return
+
+    def memory(self) -> Memory:
+        """Return the memory of this process, as one worker with one thread."""
+        limit = system_limit()
+        return Memory(1, 1, limit, free_cache_bytes(limit))
+
+    def map_reduce(
+        self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
+    ) -> Reduction[M]:
+        """Apply a function to each chunk of each batch, and add up the results of each batch."""
+        totals = [tree_sum(function(chunk.loaded(), value) for chunk in batch) for batch in batches]
+        return Reduction(totals, Cost(), workers=1, threads=1)
+
+    def map(
+        self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
+    ) -> Iterator[R]:
+        """Yield the result of a function for each chunk, in order."""
+        return (function(chunk.loaded(), value) for chunk in chunks)

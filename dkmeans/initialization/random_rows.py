@@ -1,0 +1,85 @@
+"""First centers from successive batches: rows drawn at random, or returned by a user's function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dkmeans.data.batches import Batch
+from dkmeans.errors import Invalid, InvalidData
+from dkmeans.executors import Executor
+from dkmeans.initialization.sample import fetch
+from dkmeans.state import FloatArray
+
+Initializer = Callable[[FloatArray, int], Any]
+
+
+def collect(
+    batches: Iterator[Batch],
+    available: int | None,
+    num_clusters: int,
+    function: Initializer | None,
+    seed: int | None,
+    executor: Executor,
+) -> tuple[FloatArray, list[Batch]]:
+    """Collect centers from successive batches until there are enough.
+
+    Args:
+        batches: The batches, perhaps without end.
+        available: Number of rows after which the batches repeat; None if it is not known.
+        num_clusters: Number of centers.
+        function: Returns centers for the rows of a batch and the number that is missing; None draws
+            rows uniformly.
+        seed: Seed of the random generator.
+        executor: Where rows are read.
+
+    Returns:
+        The (k, d) centers, and the batches that were used.
+
+    Raises:
+        InvalidData: the batches give too few centers.
+        Invalid: the function returns something that is not centers.
+    """
+    draw = partial(_drawn, np.random.default_rng(seed))
+    if function is not None:
+        draw = partial(_returned, function)
+    found: list[FloatArray] = []
+    seen: list[Batch] = []
+    missing, rows = num_clusters, 0
+    while missing:
+        batch = next(batches, None) if available is None or rows < available else None
+        if batch is None:
+            raise InvalidData(
+                f"initialization needs num_clusters = {num_clusters} centers, and the "
+                f"input's {rows} rows gave {num_clusters - missing}"
+            )
+        seen.append(batch)
+        found.append(draw(batch, missing, executor))
+        missing, rows = missing - len(found[-1]), rows + batch.rows
+    return np.concatenate(found), seen
+
+
+def _drawn(rng: np.random.Generator, batch: Batch, missing: int, executor: Executor) -> FloatArray:
+    """Return up to `missing` different rows of a batch, drawn uniformly."""
+    rows = batch.rows
+    if rows <= missing:
+        return fetch(batch, np.arange(rows), executor)
+    return fetch(batch, rng.choice(rows, missing, replace=False), executor)
+
+
+def _returned(function: Initializer, batch: Batch, missing: int, executor: Executor) -> FloatArray:
+    """Return the centers that a user's function returns for a batch, after checking them."""
+    points = fetch(batch, np.arange(batch.rows), executor)
+    given = np.asarray(function(points, missing))
+    given = given.reshape(0, points.shape[1]) if given.size == 0 else given
+    must = f"0 to {missing} finite rows of {points.shape[1]} columns"
+    if given.ndim != 2 or given.dtype.kind not in "fiub" or given.shape[1] != points.shape[1]:
+        raise Invalid(f"initial_clusters must return {must}, got an array of shape {given.shape}")
+    if len(given) > missing:
+        raise Invalid(f"initial_clusters must return {must}, got {len(given)} rows")
+    if not np.isfinite(given).all():
+        raise Invalid(f"initial_clusters must return {must}, got values that are not finite")
+    return given.astype(points.dtype, copy=False)

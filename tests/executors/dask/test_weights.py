@@ -1,0 +1,96 @@
+"""Who is faster is given more, and small differences change nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkmeans.executors.dask.weights import Weights
+from dkmeans.executors.reduction import Throughput
+
+WORKERS = ["slow", "fast", "fast"]
+
+
+def learned(slow, fast, seconds=1.0, weights=None, iterations=2):
+    """What some iterations have shown of two workers of such speeds, which work for a second."""
+    weights = weights or Weights()
+    measured = {
+        "slow": Throughput(slow * seconds, seconds),
+        "fast": Throughput(2 * fast * seconds, 2 * seconds),
+    }
+    for _ in range(iterations):
+        weights.learn(measured, WORKERS)
+    return weights
+
+
+def test_all_threads_have_the_same_share_at_first():
+    assert Weights().of(WORKERS) == (1.0, 1.0, 1.0)
+
+
+def test_who_is_much_faster_has_as_much_more_to_do():
+    assert learned(1, 20).of(WORKERS) == (1.0, 20.0, 20.0)
+
+
+def test_so_has_who_is_done_in_no_time():
+    weights = Weights()
+    for _ in range(2):
+        weights.learn({"slow": Throughput(10, 1.0), "fast": Throughput(20, 0.002)}, WORKERS)
+    slow, fast, _ = weights.of(WORKERS)
+    assert fast / slow == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("speed", [0.7, 1.0, 1.5])
+def test_small_differences_change_nothing(speed):
+    assert learned(1, speed).of(WORKERS) == (1.0, 1.0, 1.0)
+
+
+def test_one_bad_iteration_changes_nothing():
+    weights = learned(1, 1)
+    learned(0.01, 1, weights=weights, iterations=1)
+    assert weights.of(WORKERS) == (1.0, 1.0, 1.0)
+    learned(0.01, 1, weights=weights, iterations=3)
+    assert weights.of(WORKERS) == (0.01, 1.0, 1.0)
+
+
+def test_shares_that_fit_the_speeds_stay_as_they_are():
+    weights = learned(1, 20)
+    assert learned(1, 25, weights=weights).of(WORKERS) == (1.0, 20.0, 20.0)
+
+
+def test_a_worker_that_becomes_fast_is_given_more_again():
+    workers = ["slow", "slow", "slow", "fast"]
+    weights = Weights()
+    for _ in range(2):
+        weights.learn({"slow": Throughput(3, 3), "fast": Throughput(20, 1)}, workers)
+    assert weights.of(workers) == (1.0, 1.0, 1.0, 20.0)
+    changed = [
+        weights.learn({"slow": Throughput(60, 3), "fast": Throughput(20, 1)}, workers)
+        for _ in range(3)
+    ]
+    assert changed == [False, True, False]
+    assert weights.of(workers) == (20.0, 20.0, 20.0, 20.0)
+
+
+def test_a_worker_that_has_just_come_has_as_much_as_an_average_one():
+    weights = learned(1, 20)
+    assert weights.of(["slow", "fast", "new"]) == (1.0, 20.0, 10.5)
+    assert weights.of([None]) == (1.0,)
+
+
+def test_an_iteration_that_was_over_at_once_tells_nothing():
+    assert learned(1, 20, seconds=0.001).of(WORKERS) == (1.0, 1.0, 1.0)
+
+
+positive = st.floats(0.01, 100)
+
+
+@given(st.lists(positive, min_size=1, max_size=6), st.lists(st.integers(0, 5), min_size=1))
+def test_after_learning_nobody_is_waited_for_for_long(speeds, numbers):
+    workers = [f"worker {number % len(speeds)}" for number in numbers]
+    known = {f"worker {number}": Throughput(speed, 1.0) for number, speed in enumerate(speeds)}
+    weights = Weights()
+    for _ in range(2):
+        weights.learn(known, workers)
+    found = np.array(weights.of(workers))
+    of_each = np.array([known[worker].speed for worker in workers])
+    assert (found / of_each).max() * 0.6 <= found.sum() / of_each.sum() * (1 + 1e-9)
