@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format benchmark locks manifests clean
+.PHONY: demo test test-long check format benchmark locks manifests clean
 
 demo: $(VENV)/demo
 	$(BIN)/dkmeans demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest
+
+# What only minutes can show: 200 kills, thousands of iterations.
+test-long: $(VENV)/test
+	$(BIN)/python -m pytest -m long
 
 # Check format, lint, types, import contracts and the distribution: sdist, wheel, their metadata.
 check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs

@@ -29,7 +29,7 @@ class Distance(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Computation:
-    """How distances are computed: the one place where a fit holds its distance and its backend.
+    """Distance and backend of a fit: the one place that holds them, and makes its `Centers`.
 
     Attributes:
         distance: The distance between rows and centers.

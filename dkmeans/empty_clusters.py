@@ -27,7 +27,7 @@ _MORE_ROWS = 4
 
 
 class EmptyClusters(StrEnum):
-    """What happens to a center that no row is assigned to."""
+    """Policies for a center that no row is assigned to."""
 
     KEEP = "keep"
     RELOCATE = "relocate"

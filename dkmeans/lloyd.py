@@ -26,7 +26,7 @@ from dkmeans.state import PartialSums, SideBySide, TrainState
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How centers are computed.
+    """Rules by which centers are computed.
 
     Attributes:
         computation: The distance, and the backend that computes it.
@@ -137,7 +137,7 @@ def iterate(
     Args:
         states: State of each start.
         batches: The batch of each step.
-        rules: How centers are computed.
+        rules: Rules by which centers are computed.
         executor: Where the steps are computed.
 
     Yields:

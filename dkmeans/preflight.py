@@ -35,7 +35,7 @@ _GOOD_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What is known of a fit before its first epoch.
+    """Facts about a fit that are known before its first epoch.
 
     Attributes:
         rows: Number of rows of an epoch; None if only reading can tell.

@@ -14,7 +14,7 @@ from dkmeans.data.batches import Batch
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How many steps make an iteration, and what remains of it.
+    """Number of steps in an iteration, and whether counts survive it.
 
     Attributes:
         steps_per_iteration: Number of steps that are accumulated before the centers are updated.

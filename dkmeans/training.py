@@ -36,7 +36,7 @@ logger = logging.getLogger("dkmeans")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a call of `train` should do.
+    """Task of one call of `train`.
 
     Attributes:
         model_dir: Path or URL of the model.

@@ -1,7 +1,13 @@
-"""A short run of `kills`: killed drivers and workers do not change the results."""
+"""Killed drivers and workers do not change the results: a short run of `kills`, and a long one."""
+
+import pytest
 
 from tests import kills
 
 
-def test_drivers_and_workers_killed_at_random_change_no_bit(tmp_path):
-    assert len(kills.rehearse(tmp_path, kills=6, seed=7)) == 6
+@pytest.mark.parametrize(
+    ("count", "seed"),
+    [(6, 7), pytest.param(200, 1, marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
+)
+def test_drivers_and_workers_killed_at_random_change_no_bit(tmp_path, count, seed):
+    assert len(kills.rehearse(tmp_path, kills=count, seed=seed)) == count

@@ -26,7 +26,7 @@ _LARGEST_PIECE_BYTES = 2**28
 
 
 def prepare(model_dir: str) -> None:
-    """Create the model's directory if needed, and probe whether its store can tell writers apart.
+    """Create the model's directory if needed, and probe its store for conditional writes.
 
     Raises:
         Invalid: the directory cannot be created or written to.

@@ -33,7 +33,7 @@ _HIGH_WATER = 0.7
 
 @dataclass(frozen=True, slots=True)
 class CacheBudget:
-    """What one fit may cache in this process.
+    """Limits of the cache for one fit in this process.
 
     Attributes:
         fit: Name of the fit. Its rows are evicted when the fit ends.

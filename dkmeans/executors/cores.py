@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache
 from threading import Lock
-from types import TracebackType
 
 from threadpoolctl import ThreadpoolController
 
@@ -50,12 +49,7 @@ class Computing(AbstractContextManager[None]):
         self._restore.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_SECONDS)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._lock:
             self._running -= 1
             if not self._running:

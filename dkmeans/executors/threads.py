@@ -8,7 +8,6 @@ from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPo
 from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from threading import Event
-from types import TracebackType
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -45,12 +44,7 @@ class Threads(AbstractContextManager["Threads"]):
     def __str__(self) -> str:
         return f"{self._count} threads of this process"
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stopped.set()
         self._pool.shutdown(cancel_futures=True)
         row_cache.evict_fit(self._fit)

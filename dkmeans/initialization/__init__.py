@@ -52,7 +52,7 @@ __all__ = ["NAMES", "RANDOM", "REPLACED", "Initialization", "Initializer", "Roun
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Initialization:
-    """How the first centers are found.
+    """Method and parameters by which the first centers are found.
 
     Attributes:
         source: (k, d) centers, one of `NAMES`, or a function of a batch's rows and the number of

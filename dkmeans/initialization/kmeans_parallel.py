@@ -32,7 +32,7 @@ _LLOYD_ITERATIONS = 5
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """How candidates are drawn.
+    """Number and size of the rounds.
 
     Attributes:
         oversampling: Expected number of candidates of a round, as a multiple of k.
@@ -65,7 +65,7 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Round:
-    """What an epoch over the rows should compute.
+    """Task of one epoch over the rows.
 
     Attributes:
         candidates: All candidates so far.
@@ -133,7 +133,7 @@ def find_candidates(
         rows: The `numbered` rows.
         first: The first candidates, different rows of these.
         k: Number of candidates that must be found.
-        rounds: How candidates are drawn.
+        rounds: Number and size of the rounds.
         seed: Seed of the draws.
         executor: Where rows are read.
 
@@ -167,7 +167,7 @@ def _draw_of(
 
     Args:
         number: Number of the pass.
-        rounds: How candidates are drawn.
+        rounds: Number and size of the rounds.
         k: Number of different candidates that must be found.
         distinct: Number of different rows that are known.
         distance: The distance by which rows are equal.

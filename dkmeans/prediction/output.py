@@ -68,7 +68,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Writing:
-    """What the tasks share: what to predict, and where to write it."""
+    """Value that all tasks of a prediction share: what to predict, and where to write it."""
 
     task: Task
     output: Output
@@ -76,7 +76,7 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What an output holds already.
+    """Content of an output that was begun earlier.
 
     Attributes:
         regions: Numbers of the regions that are done.

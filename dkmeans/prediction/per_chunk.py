@@ -62,7 +62,7 @@ _FUNCTIONS: dict[str, Callable[[LoadedChunk, Centers], NDArray[Any]]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """What to predict.
+    """Centers, and the results to compute with them.
 
     Attributes:
         centers: The centers.

@@ -14,7 +14,7 @@ from dkmeans.backends import Implementation
 from dkmeans.backends.array_api import ArrayApi
 from dkmeans.backends.cuda.device import Gpu, GpuArrays, check_device, describe_device
 from dkmeans.backends.cuda.launches import Launches
-from dkmeans.backends.trial import first_correct
+from dkmeans.backends.cuda.trial import first_correct
 from dkmeans.distance import Centers
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 

@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, groupby
-from types import TracebackType
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -69,12 +68,7 @@ class Dask(AbstractContextManager["Dask"]):
     def __str__(self) -> str:
         return str(self._cluster)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._shipping.forget()
         self._held = []
         self._evict()

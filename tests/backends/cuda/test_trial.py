@@ -7,7 +7,7 @@ import pytest
 
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.array_api import ArrayApi
-from dkmeans.backends.trial import first_correct
+from dkmeans.backends.cuda.trial import first_correct
 from dkmeans.distance import Distance
 from dkmeans.state import PartialSums
 from tests.array_device import NumpyDevice

@@ -1,0 +1,50 @@
+"""The choice of the backend: the one that a user names, or the fastest that this machine can use.
+
+Every process chooses for itself, on the first call. Within the chosen backend, `native.packing`
+chooses kernels by the width of the processor's vectors, and `cuda.backend` by a trial on the GPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from functools import cache
+from typing import cast
+
+from dkmeans.backends.protocol import Backend
+from dkmeans.config import BACKENDS
+from dkmeans.errors import Invalid, expected
+
+# The module of each backend, by the name that users give.
+_MODULES = {"cuda": "cuda.backend", "native": "native.backend", "numpy": "numpy"}
+
+logger = logging.getLogger("dkmeans")
+
+
+@cache
+def select(name: str | None = None) -> Backend:
+    """Return the backend of a name; without a name the fastest that this machine can use.
+
+    Raises:
+        Invalid: no backend has this name, or this machine cannot use it.
+    """
+    if name is None:
+        for choice in BACKENDS[:-1]:
+            try:
+                return _load(choice)
+            except ImportError as error:
+                # A machine without CuPy is not expected to have a GPU: no warning is needed.
+                level = logging.DEBUG if error.name == "cupy" else logging.WARNING
+                logger.log(level, "backend %s cannot be used: %s", choice, error)
+        return _load(BACKENDS[-1])
+    if name not in BACKENDS:
+        raise Invalid(expected("backend", f"one of {', '.join(BACKENDS)}", name))
+    try:
+        return _load(name)
+    except ImportError as error:
+        raise Invalid(f"backend {name!r} cannot be used on this machine: {error}") from error
+
+
+def _load(name: str) -> Backend:
+    # Imported late: a backend that is not used must not import Numba or CuPy.
+    return cast(Backend, importlib.import_module(f"dkmeans.backends.{_MODULES[name]}"))

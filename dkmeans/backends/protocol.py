@@ -1,0 +1,52 @@
+"""The protocol of backends: the functions that each of them has, and what they guarantee."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from dkmeans.distance import Centers
+from dkmeans.state import FloatArray, IndexArray, PartialSums
+
+
+class Implementation(Protocol):
+    """The computations on a chunk's (n, d) rows and (k, d) centers.
+
+    Every implementation must guarantee:
+
+    * The nearest center of a row is the argmin of its float64 distances to all centers, and the
+      lowest index among equals (docs/decisions/001). So the nearest center depends on the row and
+      the centers alone. Block sizes, backends and the number of workers cannot change it.
+    * Distances to nearest centers are float64, and so are sums and inertia.
+    * A row that is not finite raises no error and makes the inertia of its chunk not finite.
+    * The arguments are not changed, and any number of threads may call at the same time.
+    """
+
+    def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
+        """Return the sums, counts and inertia of the rows of each nearest center."""
+        ...
+
+    def assign(
+        self, points: FloatArray, centers: Centers
+    ) -> tuple[PartialSums, IndexArray, FloatArray]:
+        """Return the results of `partial_sums` and `nearest`, with the same bits, in one pass."""
+        ...
+
+    def nearest(self, points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
+        """Return the nearest center of each row and the distance to it.
+
+        Returns:
+            The cluster indices, (n,) int64, and the distances, (n,) float64.
+        """
+        ...
+
+    def distances(self, points: FloatArray, centers: Centers) -> FloatArray:
+        """Return the distance of each row to every center, (n, k) float32."""
+        ...
+
+
+class Backend(Implementation, Protocol):
+    """An implementation that users can choose by its name."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what computes on this machine, for display."""
+        ...
