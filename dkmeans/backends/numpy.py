@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import threadpool_info
 
-from dkmeans.backends.rounding import QUIET, Rounding, shifted
+from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.distance import (
     Centers,
     Distance,
     cosine_inertia,
-    directions,
     inverse_norms,
     squared_norms,
 )
@@ -111,11 +110,11 @@ def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArra
 def _nearest_distances(points: FloatArray, index: IndexArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to its nearest center, (n,) float64."""
     result = np.empty(len(points))
-    exact = _exact_rows(centers.values, centers.distance)
+    exact = exact_rows(centers.values, centers.distance)
     piece = max(1, _GATHER_ELEMENTS // points.shape[1])
     for start in range(0, len(points), piece):
         rows = slice(start, start + piece)
-        block = _exact_rows(points[rows], centers.distance)
+        block = exact_rows(points[rows], centers.distance)
         result[rows] = _exact_distances(block, exact[index[rows]], centers.distance)
     return result
 
@@ -128,10 +127,10 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
     difference loses more digits than float32 has, the distance is computed from x - c instead.
     """
     result = np.empty((len(points), len(centers.values)), np.float32)
-    exact = _exact_rows(centers.values, centers.distance)
+    exact = exact_rows(centers.values, centers.distance)
     shift = exact.mean(axis=0)
     for rows in _blocks(len(points), len(exact) + points.shape[1]):
-        block = _exact_rows(points[rows], centers.distance)
+        block = exact_rows(points[rows], centers.distance)
         if centers.distance is Distance.COSINE:
             result[rows] = np.clip(1.0 - block @ exact.T, 0.0, 2.0)
             continue
@@ -270,7 +269,7 @@ def _resolve(points: FloatArray, candidates: FloatArray, scorer: _Scorer) -> Ind
     piece = max(1, _GATHER_ELEMENTS // points.shape[1])
     for start in range(0, len(row), piece):
         pairs = slice(start, start + piece)
-        rows = _exact_rows(points[row[pairs]], scorer.distance)
+        rows = exact_rows(points[row[pairs]], scorer.distance)
         distances[pairs] = _exact_distances(rows, scorer.exact[center[pairs]], scorer.distance)
     least = np.minimum.reduceat(distances, np.flatnonzero(np.diff(row, prepend=-1)))
     # A row that is not finite has no least distance: it is assigned to its first candidate.
@@ -350,11 +349,6 @@ def _groups(
     places = (ends - counts[clusters] + nth * size)[:, None] + np.arange(size)
     is_padding = places >= ends[:, None]
     return clusters, order[np.minimum(places, len(index) - 1)], is_padding
-
-
-def _exact_rows(rows: FloatArray, distance: Distance) -> FloatArray:
-    """Return rows for exact distances: (n, d) float64, at length one for cosine."""
-    return directions(rows) if distance is Distance.COSINE else rows.astype(np.float64)
 
 
 def _exact_distances(rows: FloatArray, others: FloatArray, distance: Distance) -> FloatArray:

@@ -20,7 +20,7 @@ from dkmeans.state import FloatArray
 QUIET = np.errstate(all="ignore")
 
 # Factor on the bound for the rounding of the bound itself.
-_SLACK = 1.02
+SLACK = 1.02
 
 
 class Rounding(NamedTuple):
@@ -70,10 +70,15 @@ class Shifted:
     cosine: bool
 
 
+def exact_rows(rows: FloatArray, distance: Distance) -> FloatArray:
+    """Return the (n, d) rows as exact distances need them, float64; for cosine of length one."""
+    return directions(rows) if distance is Distance.COSINE else rows.astype(np.float64)
+
+
 def shifted(centers: Centers, dtype: np.dtype[Any]) -> Shifted:
     """Return the centers prepared for scoring rows of a dtype."""
     cosine = centers.distance is Distance.COSINE
-    exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
+    exact = exact_rows(centers.values, centers.distance)
     d = exact.shape[1]
     # The shift is rounded to the rows' dtype first: rows and centers must move by the same vector.
     shift = (np.zeros(d) if cosine else exact.mean(axis=0)).astype(dtype)
@@ -82,7 +87,7 @@ def shifted(centers: Centers, dtype: np.dtype[Any]) -> Shifted:
     halves = np.zeros(len(exact)) if cosine else 0.5 * squares
     limits = np.finfo(dtype)
     rounding = Rounding(
-        _SLACK * (d + 4) * float(limits.eps),
+        SLACK * (d + 4) * float(limits.eps),
         d * float(limits.tiny),
         float(np.sqrt(squares.max())),
         float(halves.max()),

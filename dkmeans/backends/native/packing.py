@@ -23,8 +23,8 @@ from numpy.typing import DTypeLike
 from dkmeans.backends.native import matrix
 from dkmeans.backends.native.kernels import PackedCenters, Scratch
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
-from dkmeans.backends.rounding import shifted
-from dkmeans.distance import Centers, Distance, directions
+from dkmeans.backends.rounding import SLACK, exact_rows, shifted
+from dkmeans.distance import Centers, Distance
 from dkmeans.state import FloatArray
 
 _NO_REGISTERS: FloatArray = np.empty(0, np.int32)
@@ -42,8 +42,6 @@ _SMALLEST_MATRIX_NORM = 2.0**-60
 _STACK_DEPTH = 64
 # Features of the smallest square that is transposed.
 _SMALLEST_TILE_FEATURES = 4
-# A little for the rounding of the error bound itself.
-_SLACK = 1.02
 
 # The system call arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) of Linux.
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
@@ -207,13 +205,6 @@ def tile_of(dtype: DTypeLike) -> Tile:
     return Tile((None,) * lanes, (None,) * count, (None,) * centers)
 
 
-def _exact(centers: Centers) -> FloatArray:
-    """Return the (k, d) float64 centers that exact distances are measured to."""
-    cosine = centers.distance is Distance.COSINE
-    exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
-    return np.ascontiguousarray(exact)
-
-
 def _for_scores(
     centers: Centers, tile: Tile, scoring: Scoring, dtype: np.dtype[Any]
 ) -> tuple[Tile, PackedCenters]:
@@ -223,7 +214,7 @@ def _for_scores(
     m u sum |a b| in any order of adding, fused or not (Higham, Accuracy and Stability of Numerical
     Algorithms, section 3.1). Four more u come from the rounding of the row, its scale, the center
     and the bias. The number of the center in the last bits of a score adds as many eps as a panel
-    has centers. The factor is twice that, as it is for two scores, and `_SLACK` more.
+    has centers. The factor is twice that, as it is for two scores, and `SLACK` more.
 
     A matrix unit adds up three times as many products. It leaves out what is below 2^-16 of a row,
     of a center, and of the product of the two.
@@ -252,7 +243,7 @@ def _for_scores(
         halves=halves,
         shift=prepared.shift,
         exact=prepared.exact,
-        error_factor=_SLACK * factor,
+        error_factor=SLACK * factor,
         error_floor=d * float(limits.tiny),
         largest_norm=largest_norm,
         largest_half=prepared.rounding.half,
@@ -277,7 +268,7 @@ def _is_large(k: int, d: int) -> bool:
 
 def for_distances(centers: Centers, tile: Tile) -> PackedCenters:
     """Pack centers in float64 and without a shift, for `kernels.measure`."""
-    exact = _exact(centers)
+    exact = np.ascontiguousarray(exact_rows(centers.values, centers.distance))
     d = exact.shape[1]
     return PackedCenters(
         weights=_in_panels(exact, tile),
