@@ -1,4 +1,4 @@
-"""Empty clusters: which rows they are given, and what they are taken from."""
+"""Empty clusters: they are relocated to the farthest rows, which leave their own clusters."""
 
 from uuid import uuid4
 
@@ -24,7 +24,7 @@ TWO = Schedule.mini_batch(2)
 
 
 def after(rows, centers, metric=EUCLIDEAN, schedule=FULL, policy="relocate", counts=None):
-    """The state after an iteration of one batch over these rows."""
+    """Return the state after an iteration of one batch over these rows."""
     rows, centers = np.asarray(rows), np.asarray(centers)
     counts = np.full(len(centers), int(schedule.keeps_counts)) if counts is None else counts
     batches = list(Dataset.from_array(rows).batches())
@@ -36,7 +36,7 @@ def after(rows, centers, metric=EUCLIDEAN, schedule=FULL, policy="relocate", cou
 
 
 def with_empty(rows, metric, k=7):
-    """Centers of which some win no row: those of rows, and others far away or equal."""
+    """Return centers of which some have no rows: some are rows, others are far away or equal."""
     far = -np.abs(rows[:2]) * 50 if metric == EUCLIDEAN else rows[:2]
     return np.concatenate([rows[: k - 3], far, rows[:1]]).astype(rows.dtype)
 
@@ -64,7 +64,7 @@ cells = st.integers(-3, 3).map(float)
 
 @st.composite
 def rows_in_pieces(draw):
-    """Rows of which many are equal or equally far, in some order, cut somewhere."""
+    """Draw rows of which many are equal or equally far, and the same rows in pieces."""
     rows = draw(st.lists(st.tuples(cells, cells), min_size=1, max_size=40))
     order = draw(st.permutations(range(len(rows))))
     cuts = sorted(draw(st.sets(st.integers(1, len(rows)), max_size=6)))
@@ -80,10 +80,10 @@ def test_which_rows_are_farthest_depends_on_no_order_and_no_chunks(case, k, metr
     parts = tree_sum([sums_and_farthest(piece, centers) for piece in pieces]).farthest
     for name in ("rows", "distances", "clusters", "copies"):
         assert getattr(whole, name).tobytes() == getattr(parts, name).tobytes()
-    if metric == EUCLIDEAN:  # by cosine rounding decides between equally far ones
+    if metric == EUCLIDEAN:  # for cosine, rounding decides between equally far rows
         expected = reference.farthest(rows, centers.values, metric)[: len(centers.values)]
         assert whole.rows.tolist() == [row.tolist() for row, *_ in expected]
-        assert whole.clusters.tolist() == [winner for _, _, winner, _ in expected]
+        assert whole.clusters.tolist() == [cluster for _, _, cluster, _ in expected]
         assert whole.copies.tolist() == [copies for *_, copies in expected]
 
 
@@ -102,16 +102,16 @@ def test_copies_of_a_row_move_together_so_that_no_two_centers_coincide():
     assert state.counts.tolist() == [3, 2]
 
 
-def test_no_cluster_gives_its_last_row_away():
+def test_no_cluster_loses_its_last_row():
     rows = [[0.0], [10.0], [11.0]]
-    # 10 and 11 have a center each that is far from them, 0 has none to spare either.
+    # 10 and 11 have a center each that is far from them, and 0 is the only row of its center.
     state = after(rows, [[0.0], [10.25], [11.5], [70.0]])
     assert state.counts.tolist() == [1, 1, 1, 0]
     assert (state.empty_clusters, state.relocated_clusters) == (1, 0)
     assert state.centers[3] == 70.0
 
 
-def test_as_many_move_as_there_are_different_rows_to_spare():
+def test_as_many_clusters_move_as_there_are_different_rows_to_spare():
     rows = [[0.0], [0.0], [3.0], [5.0]]
     state = after(rows, [[1.0], [80.0], [81.0], [82.0], [83.0]])
     assert state.centers.ravel().tolist() == [0.0, 5.0, 3.0, 82.0, 83.0]
@@ -132,9 +132,9 @@ def test_relocated_clusters_make_the_loss_fall():
     assert losses[0] < 0.8 * losses[1]
 
 
-def test_running_means_give_up_only_centers_that_have_never_won_and_let_them_begin_anew():
+def test_running_means_relocate_only_centers_that_never_had_rows_and_begin_anew():
     rows = [[0.0], [1.0], [8.0]]
-    # The second has won rows in steps before and none in this one; the third none at all.
+    # The second center had rows in earlier steps and none in this one; the third never had any.
     state = after(rows, [[0.5], [40.0], [50.0]], schedule=STEP, counts=[1, 5, 1])
     assert state.centers.ravel().tolist() == pytest.approx([(0.5 + 0 + 1) / 3, 40.0, 8.0])
     assert state.counts.tolist() == [3, 5, 2]
@@ -166,7 +166,7 @@ def values_of(estimator):
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 @pytest.mark.parametrize("first", [1, 3, 5])
-def test_stopping_in_the_middle_of_an_iteration_and_going_on_gives_the_same_bits(steps, first):
+def test_stopping_in_the_middle_of_an_iteration_and_continuing_gives_the_same_bits(steps, first):
     settings = {"mini_batch_steps_per_iteration": steps}
     whole = model(**settings).train(lambda: iter(batches_of()))
     parts = model(**settings).train(lambda: iter(batches_of()[:first]))
@@ -188,7 +188,7 @@ def test_workers_relocate_to_the_same_rows_as_threads(client, metric):
     assert values_of(fits[0]) == values_of(fits[1])
 
 
-def test_an_iteration_that_began_without_knowing_its_farthest_rows_can_be_gone_on_with():
+def test_an_iteration_that_began_without_its_farthest_rows_can_be_continued():
     settings = {"mini_batch_steps_per_iteration": 2}
     kept = model(**settings, empty_clusters="keep").train(lambda: iter(batches_of(1)))
     assert checkpoints.latest(kept.model_dir).state.pending.farthest is None
@@ -218,7 +218,7 @@ def test_an_empty_cluster_that_is_an_error_is_named_and_the_state_before_it_save
     assert found.state.centers.ravel().tolist() == [0.5, 10.5, 30.0]
 
 
-def test_how_many_were_relocated_is_told(caplog):
+def test_the_number_of_relocated_clusters_is_reported(caplog):
     caplog.set_level("DEBUG", "dkmeans")
     model(use_mini_batch=False).train(lambda: batches_of(1)[0], steps=1)
     (progress,) = (r.progress for r in caplog.records if hasattr(r, "progress"))
@@ -238,7 +238,7 @@ def test_parallel_rows_are_not_taken_for_a_center_of_their_own():
     assert state.relocated_clusters == 0
 
 
-def test_the_plain_pass_looks_for_no_farthest_rows():
+def test_without_relocation_no_farthest_rows_are_collected():
     rows = np.random.default_rng(0).normal(size=(50, 3))
     state = after(rows, rows[:4], schedule=TWO, policy="keep")
     assert state.pending.farthest is None

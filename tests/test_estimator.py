@@ -33,7 +33,7 @@ def trained():
 
 
 def reading(estimator):
-    """Every way of reading a model, as functions of an input_fn."""
+    """Return all methods that read a model, as functions of an input_fn."""
     return {
         "predict": lambda input_fn: list(estimator.predict(input_fn)),
         "predict_cluster_index": lambda input_fn: list(estimator.predict_cluster_index(input_fn)),
@@ -43,8 +43,8 @@ def reading(estimator):
     }
 
 
-WAYS = ["predict", "predict_cluster_index", "transform", "score", "evaluate"]
-in_every_way = pytest.mark.parametrize("way", WAYS)
+METHODS = ["predict", "predict_cluster_index", "transform", "score", "evaluate"]
+in_every_method = pytest.mark.parametrize("method", METHODS)
 
 
 # The constructor.
@@ -146,7 +146,7 @@ def test_types_that_will_not_do_are_refused_by_name(name, value):
         KMeans(**{"num_clusters": 3, name: value})
 
 
-def test_what_was_given_is_said():
+def test_the_given_value_is_in_the_message():
     with pytest.raises(ValueError, match="num_clusters must be an integer >= 1, got -3"):
         KMeans(-3)
     with pytest.raises(ValueError, match=r"distance_metric .*squared_euclidean.* got 'manhattan'"):
@@ -252,7 +252,7 @@ def test_parameters_are_a_copy_of_what_an_input_function_is_given():
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("mode", ModeKeys)
-def test_the_models_function_says_what_the_latest_checkpoint_says(mode, metric):
+def test_the_models_function_predicts_with_the_latest_checkpoint(mode, metric):
     estimator = model(distance_metric=metric).train(lambda: rows_of(seed=9), steps=3)
     rows, before = rows_of(), estimator.latest_checkpoint()
     spec = estimator.model_fn(rows, None, mode, estimator.config)
@@ -283,7 +283,7 @@ def test_the_models_function_takes_what_an_input_function_returns(trained):
     assert trained.model_fn(rows, np.zeros(30), ModeKeys.PREDICT, None)
 
 
-def test_the_models_function_refuses_what_training_does(trained):
+def test_the_models_function_refuses_what_training_refuses(trained):
     for arguments, error, text in [
         ((rows_of(), None, "test", None), ValueError, "mode must be one of 'train', 'eval', 'inf"),
         ((rows_of(), None, "eval", {}), TypeError, "config must be a RunConfig or None"),
@@ -350,9 +350,9 @@ def test_a_variable_has_its_original_name_too(trained):
 
 
 def test_an_unknown_variable_is_refused_by_name(trained):
-    for asked in ("weights", ["clusters", "weights"]):
+    for names in ("weights", ["clusters", "weights"]):
         with pytest.raises(ValueError, match="weights"):
-            trained.get_variable_value(asked)
+            trained.get_variable_value(names)
 
 
 def test_a_changed_value_does_not_change_the_model(trained):
@@ -369,7 +369,7 @@ def test_centers_are_those_on_disk(tmp_path):
     np.testing.assert_array_equal(other.cluster_centers(), one.cluster_centers())
 
 
-def test_an_untrained_model_says_so_everywhere():
+def test_an_untrained_model_is_refused_everywhere():
     estimator = model()
     calls = [
         estimator.cluster_centers,
@@ -394,7 +394,7 @@ def test_the_latest_checkpoint_is_a_full_path(tmp_path):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_predictions_are_the_oracles(metric):
+def test_predictions_are_those_of_the_reference(metric):
     rows = rows_of()
     estimator = model(distance_metric=metric).train(lambda: rows_of(seed=9), steps=3)
     centers = estimator.cluster_centers()
@@ -461,7 +461,7 @@ def test_an_array_is_predicted_once_and_in_order(trained):
         assert found == list(trained.predict_cluster_index(lambda: rows))
 
 
-def test_predictions_take_batches_as_they_are_asked_for(trained):
+def test_predictions_take_batches_only_when_they_are_needed(trained):
     taken = []
 
     def batches():
@@ -590,42 +590,42 @@ def test_evaluations_do_not_disturb_the_model(tmp_path):
 # Rows that cannot be used.
 
 
-@in_every_way
-def test_rows_of_another_width_are_refused_with_both_numbers(trained, way):
+@in_every_method
+def test_rows_of_another_width_are_refused_with_both_numbers(trained, method):
     for data in (rows_of(d=5), {"a": np.zeros((4, 2)), "b": np.zeros((4, 3))}):
         with pytest.raises(ValueError, match=r"3 columns.*\b5\b"):
-            reading(trained)[way](lambda data=data: data)
+            reading(trained)[method](lambda data=data: data)
     with pytest.raises(ValueError, match=r"3 columns.*\b5\b"):
-        reading(trained)[way](lambda: iter([rows_of(d=5)]))
+        reading(trained)[method](lambda: iter([rows_of(d=5)]))
 
 
-@in_every_way
+@in_every_method
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("metric", METRICS)
-def test_rows_that_are_not_finite_are_named_by_position(way, bad, metric):
+def test_rows_that_are_not_finite_are_named_by_position(method, bad, metric):
     estimator = model(distance_metric=metric).train(lambda: rows_of(seed=9), steps=1)
     rows = rows_of()
     rows[17, 1] = bad
     for data in (rows, da.from_array(rows, chunks=(7, 3))):
         with pytest.raises(ValueError, match=r"row 17 .* column 1"):
-            reading(estimator)[way](lambda data=data: data)
+            reading(estimator)[method](lambda data=data: data)
 
 
-@in_every_way
-def test_input_without_rows_is_refused(trained, way):
+@in_every_method
+def test_input_without_rows_is_refused(trained, method):
     for empty in (lambda: rows_of(0), lambda: iter([]), lambda: iter([rows_of(0)])):
         with pytest.raises(ValueError, match="at least one"):
-            reading(trained)[way](empty)
+            reading(trained)[method](empty)
 
 
-@in_every_way
-def test_empty_chunks_and_batches_are_passed_over(trained, way):
+@in_every_method
+def test_empty_chunks_and_batches_are_skipped(trained, method):
     rows = rows_of(10)
     empty_chunks = da.concatenate([rows[:0], rows[:4], rows[:0], rows[4:]])
-    expected = reading(trained)[way](lambda: rows)
-    np.testing.assert_equal(reading(trained)[way](lambda: empty_chunks), expected)
+    expected = reading(trained)[method](lambda: rows)
+    np.testing.assert_equal(reading(trained)[method](lambda: empty_chunks), expected)
     batches = [rows[:0], rows, rows[:0]]
-    np.testing.assert_equal(reading(trained)[way](lambda: iter(batches)), expected)
+    np.testing.assert_equal(reading(trained)[method](lambda: iter(batches)), expected)
 
 
 @pytest.mark.filterwarnings("error")
@@ -641,11 +641,11 @@ def test_distances_beyond_float32_are_infinite_or_refused_without_a_warning():
 # The input function.
 
 
-def test_the_input_function_is_given_what_it_asks_for():
-    asked = []
+def test_the_input_function_is_given_the_arguments_that_it_names():
+    calls = []
 
     def input_fn(params, config, mode):
-        asked.append((mode, params, config))
+        calls.append((mode, params, config))
         return rows_of()
 
     estimator = model()
@@ -653,9 +653,9 @@ def test_the_input_function_is_given_what_it_asks_for():
     estimator.evaluate(input_fn)
     estimator.score(input_fn)
     next(estimator.predict(input_fn))
-    assert [mode for mode, _, _ in asked] == ["train", "eval", "eval", "infer"]
-    assert all(config == estimator.config for _, _, config in asked)
-    assert all(params["num_clusters"] == 4 for _, params, _ in asked)
+    assert [mode for mode, _, _ in calls] == ["train", "eval", "eval", "infer"]
+    assert all(config == estimator.config for _, _, config in calls)
+    assert all(params["num_clusters"] == 4 for _, params, _ in calls)
 
 
 def test_the_input_function_is_called_once_a_call(trained):

@@ -1,6 +1,5 @@
-"""What fails while a fit runs: workers, schedulers, servers, chunks. No bit of a result changes."""
+"""Failures while a fit runs: workers, schedulers, servers, chunks. No bit of a result changes."""
 
-import logging
 import os
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from dkmeans_jobs.__main__ import main
 
 from dkmeans import Dataset, Invalid, KMeans, Outage, RunConfig, checkpoints
 from dkmeans.storage import zarr_store
+from tests.at_step import at_step
 
 TRY_AGAIN = 75
 
@@ -35,38 +35,11 @@ def rows():
 
 
 @pytest.fixture
-def in_a_hurry(monkeypatch):
-    """Patience of less than a second, so that a test need not wait for a minute."""
+def short_patience(monkeypatch):
+    """Retry for less than a second, so that a test does not take a minute."""
     monkeypatch.setattr("dkmeans.retry._FIRST_PAUSE_SECONDS", 0.02)
     monkeypatch.setattr("dkmeans.retry._PATIENCE_SECONDS", 0.6)
     monkeypatch.setitem(sys.modules["dkmeans.retry"].REQUESTS, "max_retries", 2)
-
-
-class At(logging.Handler):
-    """Calls something once, when a step is reported."""
-
-    def __init__(self, step, call):
-        super().__init__(logging.DEBUG)
-        self.step, self.call = step, call
-
-    def emit(self, record):
-        progress = getattr(record, "progress", None)
-        if self.call and progress and progress.step == self.step:
-            call, self.call = self.call, None
-            call()
-
-
-@contextmanager
-def at_step(step, call):
-    logger, handler = logging.getLogger("dkmeans"), At(step, call)
-    level = logger.level
-    logger.setLevel(logging.DEBUG)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 def state_of(model_dir):
@@ -85,7 +58,7 @@ def same(one, other):
 
 
 def slowly(block, folder=None):
-    """Notes who computes it, where there is a folder for that."""
+    """Return the block after a while; record the process in a folder, if there is one."""
     if folder:
         Path(folder, str(os.getpid())).touch()
     time.sleep(0.02)
@@ -93,7 +66,7 @@ def slowly(block, folder=None):
 
 
 def fatally(block):
-    """Takes the worker with it."""
+    """Kill the worker."""
     if block.size:
         os.kill(os.getpid(), signal.SIGKILL)
     return block
@@ -101,14 +74,14 @@ def fatally(block):
 
 def fit(client, rows, function=slowly, steps=4, **more):
     data = da.from_array(rows, chunks=(100, 4)).map_blocks(function, **more, meta=rows[:0])
-    config = RunConfig(client=client, cache="none")  # rows that are kept are not slow
+    config = RunConfig(client=client, cache="none")  # rows that are cached are not slow
     model = KMeans(5, None, rows[:5], use_mini_batch=False, config=config)
     model.train(lambda: data, steps=steps)
     return state_of(model.model_dir)
 
 
 @pytest.fixture(scope="module")
-def calm(rows):
+def undisturbed_fit(rows):
     return fit(None, rows)
 
 
@@ -123,7 +96,7 @@ def workers(number, **more):
         yield cluster, client
 
 
-def test_a_worker_added_in_the_middle_takes_part(rows, calm, tmp_path):
+def test_a_worker_added_in_the_middle_takes_part(rows, undisturbed_fit, tmp_path):
     with workers(1) as (cluster, client):
 
         def add():
@@ -131,11 +104,11 @@ def test_a_worker_added_in_the_middle_takes_part(rows, calm, tmp_path):
             client.wait_for_workers(2, timeout=30)
 
         with at_step(2, add):
-            assert same(fit(client, rows, folder=str(tmp_path)), calm)
+            assert same(fit(client, rows, folder=str(tmp_path)), undisturbed_fit)
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_worker_retired_in_the_middle_is_not_missed(rows, calm):
+def test_a_worker_retired_in_the_middle_changes_no_bit(rows, undisturbed_fit):
     with workers(2) as (_, client):
         retired = []
 
@@ -143,13 +116,13 @@ def test_a_worker_retired_in_the_middle_is_not_missed(rows, calm):
             retired.extend(client.retire_workers([next(iter(client.nthreads()))]))
 
         with at_step(2, retire):
-            assert same(fit(client, rows), calm)
+            assert same(fit(client, rows), undisturbed_fit)
         assert len(retired) == 1
         assert len(client.nthreads()) == 1
 
 
 def greedily(block, marker):
-    """The first to come here takes more memory than a worker may have."""
+    """Return the block; the first call takes more memory than a worker may have."""
     try:
         os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -161,11 +134,11 @@ def greedily(block, marker):
     return block
 
 
-def test_a_worker_restarted_for_its_memory_is_not_missed(rows, calm, tmp_path):
+def test_a_worker_restarted_for_its_memory_changes_no_bit(rows, undisturbed_fit, tmp_path):
     with workers(1, memory_limit="700MB") as (_, client):
         before = list(client.run(os.getpid).values())
-        shaken = fit(client, rows, greedily, marker=str(tmp_path / "marker"))
-        assert same(shaken, calm)
+        disturbed = fit(client, rows, greedily, marker=str(tmp_path / "marker"))
+        assert same(disturbed, undisturbed_fit)
         assert before != list(client.run(os.getpid).values())
 
 
@@ -178,18 +151,20 @@ def test_chunks_that_no_worker_survives_are_a_mistake_that_can_be_mended(rows):
         fit(client, rows, fatally)
 
 
-def test_a_cluster_that_adapts_gives_the_same_bits(rows, calm):
+def test_a_cluster_that_adapts_gives_the_same_bits(rows, undisturbed_fit):
     with workers(0) as (cluster, client):
         cluster.adapt(minimum=1, maximum=2, interval="100ms")
-        assert same(fit(client, rows), calm)
+        assert same(fit(client, rows), undisturbed_fit)
 
 
-def test_a_cluster_without_workers_is_waited_for_and_given_up(rows, calm, caplog, monkeypatch):
-    monkeypatch.setattr("dkmeans.executors.dask.cluster._LOOK_SECONDS", 0.2)
+def test_a_cluster_without_workers_is_waited_for_and_given_up(
+    rows, undisturbed_fit, caplog, monkeypatch
+):
+    monkeypatch.setattr("dkmeans.executors.dask.cluster._CHECK_SECONDS", 0.2)
     with workers(0) as (cluster, client):
         adder = threading.Timer(1, cluster.scale, [1])
         adder.start()
-        assert same(fit(client, rows), calm)
+        assert same(fit(client, rows), undisturbed_fit)
         assert caplog.text.count("has no workers; waiting for some") == 1
         adder.join()
         cluster.scale(0)
@@ -212,7 +187,7 @@ class Processes:
         self.worker(0)
 
     def worker(self, port):
-        """One more worker, at a port, or at any."""
+        """Start one more worker, at this port; 0 takes any."""
         own = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "20"]
         return self._start("dask_worker", self.address, *own, "--worker-port", str(port))
 
@@ -227,7 +202,7 @@ class Processes:
         return process
 
 
-def test_a_scheduler_killed_ends_the_job_with_75_and_the_same_command_goes_on(tmp_path):
+def test_a_killed_scheduler_ends_the_job_with_75_and_the_same_command_continues(tmp_path):
     rows = np.random.default_rng(0).normal(size=(40_000, 16)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
     port = free_port()
@@ -264,11 +239,11 @@ def slower(block):
 
 @pytest.mark.parametrize("done", ["nothing", "some"])
 def test_workers_lost_together_of_which_one_comes_back_at_its_address_are_not_waited_for(
-    rows, calm, monkeypatch, caplog, done
+    rows, undisturbed_fit, monkeypatch, caplog, done
 ):
     if done == "some":  # a task for each run, and not for a share
-        monkeypatch.setattr("dkmeans.executors.dask.driver._LONG_SECONDS", 0)
-    monkeypatch.setattr("dkmeans.executors.dask.cluster._LOOK_SECONDS", 0.2)
+        monkeypatch.setattr("dkmeans.executors.dask.dealing._LONG_SECONDS", 0)
+    monkeypatch.setattr("dkmeans.executors.dask.cluster._CHECK_SECONDS", 0.2)
     monkeypatch.setattr("dkmeans.executors.dask.cluster._IDLE_SECONDS", 1)
     with ExitStack() as stack:
         cluster = Processes(stack, free_port())
@@ -287,7 +262,7 @@ def test_workers_lost_together_of_which_one_comes_back_at_its_address_are_not_wa
 
         loser = threading.Thread(target=lose)
         with at_step(2, loser.start):
-            assert same(fit(client, rows, slower), calm)
+            assert same(fit(client, rows, slower), undisturbed_fit)
         loser.join()
     assert "has lost workers, and their tasks; the iteration starts over" in caplog.text
 
@@ -305,7 +280,7 @@ def no_fault(method, path):
 
 
 class Proxy(ThreadingHTTPServer):
-    """Stands before an S3 server; `fault` tells what to do to a request: nothing, 503, or lose."""
+    """Stands before an S3 server; `fault` returns None, "503" or "lost" for each request."""
 
     def __init__(self, upstream):
         super().__init__(("127.0.0.1", 0), _Forward)
@@ -376,11 +351,11 @@ def place(proxy, monkeypatch):
 
 
 def first(times, name, fault="503", method="GET"):
-    """A fault in the first so many requests of this kind for objects of this name."""
+    """Return a fault in the first requests of this method for objects of this name."""
     left = [times]
 
-    def decide(asked, path):
-        if asked != method or name not in path or not left[0]:
+    def decide(requested, path):
+        if requested != method or name not in path or not left[0]:
             return None
         left[0] -= 1
         return fault
@@ -408,7 +383,7 @@ def undisturbed(rows, tmp_path, monkeypatch):
     return state_of(tmp_path / "calm")
 
 
-def test_a_server_that_is_busy_for_a_moment_is_asked_again(
+def test_a_request_to_a_server_that_is_busy_for_a_moment_is_retried(
     proxy, stored, undisturbed, tmp_path, capsys
 ):
     proxy.fault = first(3, "rows.zarr/c/5")
@@ -417,8 +392,8 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(
     assert same(state_of(tmp_path / "m"), undisturbed)
 
 
-def test_a_server_that_is_away_for_longer_is_told_of_and_asked_again(
-    in_a_hurry, monkeypatch, proxy, stored, undisturbed, tmp_path, capsys
+def test_a_request_to_a_server_that_is_away_for_longer_is_logged_and_retried(
+    short_patience, monkeypatch, proxy, stored, undisturbed, tmp_path, capsys
 ):
     monkeypatch.setattr("dkmeans.retry._PATIENCE_SECONDS", 30)
     proxy.fault = first(8, "rows.zarr/c/5")
@@ -430,14 +405,14 @@ def test_a_server_that_is_away_for_longer_is_told_of_and_asked_again(
     assert "503 Service Unavailable" in err
 
 
-def test_rows_out_of_reach_end_the_job_with_75_and_the_same_command_goes_on(
-    in_a_hurry, proxy, stored, undisturbed, tmp_path, capsys
+def test_rows_out_of_reach_end_the_job_with_75_and_the_same_command_continues(
+    short_patience, proxy, stored, undisturbed, tmp_path, capsys
 ):
 
-    def goes():
+    def fail():
         proxy.fault = lambda method, path: "503"
 
-    with at_step(3, goes):  # of rows that are read anew at each step
+    with at_step(3, fail):  # rows are read again in each step
         assert main(train(stored, str(tmp_path / "m"), "--cache", "none")) == TRY_AGAIN
     err = capsys.readouterr().err
     assert "Traceback" not in err
@@ -451,14 +426,14 @@ def test_rows_out_of_reach_end_the_job_with_75_and_the_same_command_goes_on(
     assert same(state_of(tmp_path / "m"), undisturbed)
 
 
-def test_a_model_out_of_reach_ends_the_job_with_75_and_the_same_command_goes_on(
-    in_a_hurry, proxy, place, stored, undisturbed, capsys
+def test_a_model_out_of_reach_ends_the_job_with_75_and_the_same_command_continues(
+    short_patience, proxy, place, stored, undisturbed, capsys
 ):
 
-    def goes():
+    def fail():
         proxy.fault = lambda method, path: "503" if "/model" in path else None
 
-    with at_step(3, goes):
+    with at_step(3, fail):
         assert main(train(stored, f"{place}/model")) == TRY_AGAIN
     assert "Traceback" not in capsys.readouterr().err
     proxy.fault = no_fault
@@ -493,7 +468,7 @@ def test_a_broken_chunk_met_by_a_worker_is_named_after_a_checkpoint(
     assert state_of(tmp_path / "m").step == 3
 
 
-def test_the_dataset_of_a_broken_chunk_is_not_asked_again(rows, tmp_path, caplog):
+def test_a_broken_chunk_is_not_read_again(rows, tmp_path, caplog):
     path = tmp_path / "rows.zarr"
     zarr.create_array(str(path), data=rows, chunks=(100, 4))
     (path / "c" / "3" / "0").write_bytes(b"not what was written")

@@ -1,4 +1,4 @@
-"""TensorFlow's own numbers: one file of `data` a case, the original's run step by step."""
+"""TensorFlow's own numbers: each file of `golden` is a run of the original, step by step."""
 
 import json
 from itertools import pairwise
@@ -40,7 +40,7 @@ def read(name):
     case.queries = np.split(arrays["query"], np.cumsum(arrays["query_sizes"])[:-1])
     case.n = case.mini_batch_steps_per_iteration
     case.centers = arrays["centers_if_synced_at_end" if case.n > 1 else "centers_after"]
-    case.ever_won = slice(0, 2) if name == EMPTY else slice(None)
+    case.ever_assigned = slice(0, 2) if name == EMPTY else slice(None)
     return case
 
 
@@ -97,7 +97,7 @@ def test_training_as_recorded_ends_where_the_original_did(name):
     assert case.steps_run == call["global_step_after"]
     own, its = estimator.cluster_centers(), case.centers[-1]
     assert own.dtype == np.float32
-    np.testing.assert_allclose(own[case.ever_won], its[case.ever_won], **close)
+    np.testing.assert_allclose(own[case.ever_assigned], its[case.ever_assigned], **close)
     assert estimator.get_variable_names() == case.variable_names
 
 
@@ -110,7 +110,7 @@ def test_every_step_with_a_fresh_object_ends_where_the_original_did(name):
         estimator = model(case, model_dir)
         estimator.train(lambda rows=rows: iter([features(case, rows)]), steps=1)
         own, its = estimator.cluster_centers(), case.centers[step]
-        np.testing.assert_allclose(own[case.ever_won], its[case.ever_won], **close)
+        np.testing.assert_allclose(own[case.ever_assigned], its[case.ever_assigned], **close)
         assert estimator.get_variable_value("global_step") == step + 1
         if case.use_mini_batch and case.n == 1:
             counts = estimator.get_variable_value("Variable")
@@ -142,14 +142,14 @@ def test_the_loss_of_every_step_is_the_originals(name):
 
 
 @pytest.mark.parametrize("name", sorted({*TRAINED} - {ZERO}))
-def test_a_hook_sees_the_loss_and_the_centers_of_every_step_as_the_original_had_them(name):
+def test_a_hook_sees_the_loss_and_the_centers_of_every_step_of_the_original(name):
     case, history = read(name), HistoryHook(["loss", "clusters"])
     for _ in train(case, [history]):
         pass
     assert history.history["global_step"] == list(range(1, case.steps_run + 1))
     np.testing.assert_allclose(history.history["loss"], case.arrays["f64_loss"], rtol=1e-4)
     for own, its in zip(history.history["clusters"], case.centers, strict=True):
-        np.testing.assert_allclose(own[case.ever_won], its[case.ever_won], **close)
+        np.testing.assert_allclose(own[case.ever_assigned], its[case.ever_assigned], **close)
 
 
 def test_the_losses_of_zero_rows_are_one_each_where_the_originals_are_a_half():
@@ -164,7 +164,7 @@ def test_the_losses_of_zero_rows_are_one_each_where_the_originals_are_a_half():
 
 @pytest.mark.parametrize("name", SYNCED)
 def test_what_is_pending_shows_in_the_documented_variables(name):
-    """The original syncs a step late; what its working copy holds at the end of step N is this."""
+    """The original syncs a step late: its working copy at the end of step N has these values."""
     case = read(name)
     model_dir = f"memory://{uuid4().hex}"
     before, since = case.arrays["centers_before"], []
@@ -185,8 +185,8 @@ def test_what_is_pending_shows_in_the_documented_variables(name):
         np.testing.assert_allclose(values["clusters"], before, rtol=1e-6)
         assert values["Variable"].sum() == sum(len(part) for part in since)
         assert values["Variable"].tolist() == case.arrays["counts_after"][step - 1].tolist()
-        won = values["Variable"] > 0
-        working = np.where(won[:, None], case.arrays["updated_after"][step - 1], before)
+        assigned = values["Variable"] > 0
+        working = np.where(assigned[:, None], case.arrays["updated_after"][step - 1], before)
         np.testing.assert_allclose(values["clusters_updated"], working, **close)
 
 
@@ -224,7 +224,7 @@ def test_inference_is_the_originals(name):
 
 
 def _halves(case):
-    """What zero rows add to the original's sums beyond a half each, per query batch."""
+    """Return for each query batch what the original's sums lack: a half for each zero row."""
     if case.distance_metric != "cosine":
         return np.zeros(len(case.queries))
     return np.array([0.5 * (rows == 0).all(axis=1).sum() for rows in case.queries])
@@ -280,7 +280,7 @@ def test_first_centers_are_the_originals(name, source):
 
 @pytest.mark.parametrize("name", SYNCED)
 def test_the_recorded_centers_move_only_at_the_end_of_an_iteration(name):
-    """A check of the data: that these are the numbers that the contract means."""
+    """This checks the recorded data, not the library."""
     case = read(name)
     for step, (before, after) in enumerate(pairwise(case.centers), 2):
         assert np.allclose(before, after, rtol=1e-5) == (step % case.n != 0)

@@ -1,4 +1,4 @@
-"""The loop itself, driven directly, against the oracle."""
+"""The Lloyd loop, against plain float64 loops."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def start(centers, schedule=FULL):
 
 
 def run(state, batches, metric, schedule, policy="keep"):
-    """The states after each step over these arrays."""
+    """Return the states after each step over these arrays."""
     rules = Rules(Computation(Distance(metric)), schedule, EmptyClusters(policy))
     states = []
     with Threads(2) as threads:
@@ -42,7 +42,7 @@ def run(state, batches, metric, schedule, policy="keep"):
 
 
 def whole(states):
-    """The states after each iteration."""
+    """Return the states after each iteration."""
     return [state for state in states if state.pending is None]
 
 
@@ -122,7 +122,7 @@ def test_an_epoch_in_as_many_steps_as_it_has_batches_is_a_lloyd_iteration(metric
 
 @pytest.mark.parametrize("schedule", [FULL, STEP, THREE])
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_center_that_won_no_row_keeps_its_place(metric, schedule):
+def test_a_center_without_rows_keeps_its_place(metric, schedule):
     far = [-7.0, -7.0] if metric == COSINE else [900.0, 900.0]
     centers = np.array([[1.0, 2.0], far, [2.0, 1.0]])
     batches = [np.abs(rows) + 0.1 for rows in random_batches(3, d=2)]
@@ -179,7 +179,7 @@ def test_an_unfinished_iteration_leaves_the_centers_and_keeps_its_sums():
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("schedule", [FULL, STEP, THREE, Schedule.mini_batch(4)])
 @pytest.mark.parametrize("first", [1, 2, 4, 5])
-def test_stopping_anywhere_and_going_on_gives_the_same_bits(first, schedule, metric):
+def test_stopping_anywhere_and_continuing_gives_the_same_bits(first, schedule, metric):
     batches = [rows.astype(np.float32) for rows in random_batches(8)]
     before = start(batches[0][:4], schedule)
     states = run(before, batches, metric, schedule)

@@ -1,4 +1,4 @@
-"""The preflight: what is said before the first pass, and what is refused."""
+"""The preflight: what is reported before the first epoch, and what is refused."""
 
 from dataclasses import replace
 
@@ -10,20 +10,20 @@ import zarr
 from dkmeans import Dataset, Invalid, KMeans, RunConfig
 from dkmeans.distance import Computation, Distance
 from dkmeans.executors import Dask, Threads
-from dkmeans.executors.budget import Memory, cacheable_bytes
+from dkmeans.executors.budget import Memory
 from dkmeans.preflight import examine, readable, seconds_per_iteration
 
 GB = 10**9
 
 
 class Machines:
-    """An executor of which only the memory is asked."""
+    """An executor that only has a memory."""
 
     def __init__(self, **changes):
-        self.has = replace(Memory(workers=2, threads=4, limit=GB, room=GB // 2), **changes)
+        self._memory = replace(Memory(workers=2, threads=4, limit=GB, room=GB // 2), **changes)
 
     def memory(self):
-        return self.has
+        return self._memory
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def examined(dataset, machines, cache="auto"):
     return examine(next(dataset.batches()), dataset.rows, machines, cache)
 
 
-def test_rows_that_fit_are_kept_and_it_says_so(store):
+def test_rows_that_fit_are_cached(store):
     found = examined(store(1_000_000, 64, 65_536), Machines())
     assert (found.rows, found.columns, found.dtype, found.chunks) == (1_000_000, 64, "float32", 16)
     assert found.cached_share == 1
@@ -54,25 +54,25 @@ def test_rows_that_fit_are_kept_and_it_says_so(store):
     assert found.remarks == ()
 
 
-def test_of_rows_that_half_fit_half_are_kept(store):
+def test_of_rows_that_half_fit_half_are_cached(store):
     found = examined(store(4_000_000, 64, 65_536), Machines())
     assert found.cached_share == pytest.approx(0.488, abs=1e-3)
     assert "49% are cached, the others are read in every epoch" in list(found.describe())[1]
 
 
-def test_nothing_is_kept_where_that_is_asked_for(store):
+def test_nothing_is_cached_where_that_is_requested(store):
     found = examined(store(1_000_000, 64, 65_536), Machines(), "none")
     assert found.cached_share == 0
     assert "none are cached" in list(found.describe())[1]
 
 
-def test_to_keep_all_is_refused_where_it_does_not_fit(store):
+def test_caching_all_rows_is_refused_where_they_do_not_fit(store):
     with pytest.raises(Invalid, match=r"^cache must be.*'memory': 1.0 GB of rows.*500 MB"):
         examined(store(4_000_000, 64, 65_536), Machines(), "memory")
     assert examined(store(1_000_000, 64, 65_536), Machines(), "memory").cached_share == 1
 
 
-def test_rows_in_memory_are_neither_kept_again_nor_remarked_upon():
+def test_rows_in_memory_are_neither_cached_again_nor_remarked_upon():
     found = examined(Dataset.from_array(np.zeros((10, 3))), Machines())
     assert found.cached_share == 1
     assert list(found.describe()) == ["10 rows of 3 columns, float64, 240 bytes"]
@@ -94,7 +94,7 @@ def test_chunks_too_large_for_a_worker_are_remarked_upon_with_a_remedy(store):
     assert "fewer threads" in remark
 
 
-def test_chunks_too_small_to_be_worth_asking_for_are_remarked_upon(store):
+def test_chunks_too_small_to_be_worth_a_request_are_remarked_upon(store):
     (remark,) = examined(store(3_000_000, 4, 1000), Machines()).remarks
     assert "is stored in 3,000 chunks of 16.0 kB" in remark
     assert "chunks of 1,048,576 rows" in remark
@@ -118,15 +118,9 @@ def test_dask_arrays_of_stored_rows_are_stored_rows(store):
     assert examined(Dataset.from_array(rows), Machines()).is_stored
 
 
-def test_what_a_process_keeps_leaves_room_for_everything_else():
-    assert cacheable_bytes(10 * GB, GB) == 5 * GB
-    assert cacheable_bytes(GB, 0) == int(0.6 * GB) - 500 * 2**20
-    assert cacheable_bytes(GB // 2, 0) == 0
-
-
-def test_sizes_are_told_for_people():
-    told = [readable(size) for size in (0, 999, 1000, 25_000_000, 160_000_000_000, 10**18)]
-    assert told == ["0 bytes", "999 bytes", "1.0 kB", "25.0 MB", "160 GB", "1000 PB"]
+def test_sizes_are_written_for_people():
+    texts = [readable(size) for size in (0, 999, 1000, 25_000_000, 160_000_000_000, 10**18)]
+    assert texts == ["0 bytes", "999 bytes", "1.0 kB", "25.0 MB", "160 GB", "1000 PB"]
 
 
 def test_an_iteration_is_timed_on_a_few_chunks(store, client):
@@ -143,7 +137,7 @@ def test_an_iteration_is_timed_on_a_few_chunks(store, client):
             assert 0 < later < first < 60
 
 
-def test_training_says_it_before_the_first_step(store, tmp_path, caplog):
+def test_training_logs_the_preflight_before_the_first_step(store, tmp_path, caplog):
     caplog.set_level("INFO", "dkmeans")
     KMeans(2, tmp_path / "m", np.eye(2, 4), config=RunConfig(cache="none")).train(
         lambda: store(3000, 4, 1000), max_steps=1

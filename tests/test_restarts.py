@@ -12,7 +12,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.distance import Computation, Distance
 from dkmeans.executors import Threads
-from dkmeans.fit import Fit, Start
+from dkmeans.fit import Fit
 from dkmeans.lloyd import Rules, iterate
 from dkmeans.schedule import Schedule
 from dkmeans.state import StopReason, TrainState
@@ -106,18 +106,9 @@ def test_each_start_ends_when_it_has_converged_itself(tolerance):
     assert together.get_variable_value("global_step") == max(steps)
 
 
-def test_starts_of_batches_of_other_sizes_are_compared_by_their_rows_mean():
-    few, many = (
-        TrainState(np.zeros((1, 1)), np.ones(1, np.int64), inertia=loss, inertia_rows=rows)
-        for loss, rows in ((9.0, 3), (20.0, 10))
-    )
-    assert Fit((Start(few), Start(many))).best == 1
-    assert Fit((Start(few), Start(few))).best == 0
-
-
 @in_every_mode
 @pytest.mark.parametrize("first", [1, 4, 5])
-def test_stopping_anywhere_and_going_on_gives_the_same_bits(mode, first):
+def test_stopping_anywhere_and_continuing_gives_the_same_bits(mode, first):
     whole = model(**mode).train(lambda: iter(batches_of()))
     parts = model(**mode).train(lambda: iter(batches_of()[:first]))
     assert fit_of(parts).step == first
@@ -127,17 +118,17 @@ def test_stopping_anywhere_and_going_on_gives_the_same_bits(mode, first):
     assert all(same_state(one.state, other.state) for one, other in pairs)
 
 
-def test_starts_that_had_converged_rest_on_when_training_was_cut_short(monkeypatch):
+def test_starts_that_had_converged_stay_as_they_are_after_an_interruption(monkeypatch):
     settings = {"use_mini_batch": False, "config": RunConfig(save_checkpoints_steps=1)}
     whole = fit_of(model(5, **settings).train(lambda: rows_of()))
     steps = [start.steps for start in whole.starts]
     own, save = model(5, **settings), checkpoints.save
     interrupts = [KeyboardInterrupt]
 
-    def interrupted(model_dir, head, fit, *rest):
+    def interrupted(model_dir, manifest, fit, *rest):
         if fit.step == min(steps) + 1 and interrupts:
             raise interrupts.pop()
-        return save(model_dir, head, fit, *rest)
+        return save(model_dir, manifest, fit, *rest)
 
     monkeypatch.setattr(checkpoints, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -146,19 +137,19 @@ def test_starts_that_had_converged_rest_on_when_training_was_cut_short(monkeypat
     assert [start.steps for start in fit_of(own.train(lambda: rows_of())).starts] == steps
 
 
-def test_a_call_after_one_that_came_to_its_end_moves_all_starts():
+def test_a_call_after_one_that_has_ended_moves_all_starts():
     own = model(relative_tolerance=1e-2, use_mini_batch=False).train(lambda: rows_of())
     before = [start.steps for start in fit_of(own).starts]
     after = [start.steps for start in fit_of(own.train(lambda: rows_of(), steps=1)).starts]
     assert after == [steps + 1 for steps in before]
 
 
-def test_an_input_is_gone_over_once_for_all_starts():
+def test_rows_are_read_once_for_all_starts():
     numbers, read = Numbers(64, 4), []
 
     @dataclass(frozen=True)
     class Counted:
-        """Rows of which each read is noted."""
+        """Rows that record each read."""
 
         rows: int = 64
         chunk_rows: int = 4
@@ -169,10 +160,10 @@ def test_an_input_is_gone_over_once_for_all_starts():
         dtype: str = "float64"
         parts: tuple[()] = ()
         is_repeatable: bool = False
-        noted: list = field(default_factory=lambda: read, compare=False)
+        reads: list = field(default_factory=lambda: read, compare=False)
 
         def read(self, start, stop):
-            self.noted.append(start)
+            self.reads.append(start)
             return numbers.read(start, stop)
 
         def with_leaves(self, change):
@@ -208,17 +199,19 @@ def test_the_best_start_is_what_predicts():
     assert own.score(rows_of) == pytest.approx(fit.state.inertia, rel=1e-6)
 
 
-def test_what_the_starts_got_is_told(caplog):
+def test_the_results_of_all_starts_are_logged(caplog):
     caplog.set_level("INFO", "dkmeans")
     own = model(3, use_mini_batch=False).train(lambda: rows_of())
     fit = fit_of(own)
-    told = [r.getMessage() for r in caplog.records if "after" in r.getMessage()]
-    assert told == list(fit.describe())
-    assert told[fit.best].endswith("steps, the best")
-    assert f"start 1: loss {fit.starts[1].state.inertia:.6g} after {fit.starts[1].steps}" in told[1]
+    lines = [r.getMessage() for r in caplog.records if "after" in r.getMessage()]
+    assert lines == list(fit.describe())
+    assert lines[fit.best].endswith("steps, the best")
+    assert (
+        f"start 1: loss {fit.starts[1].state.inertia:.6g} after {fit.starts[1].steps}" in lines[1]
+    )
 
 
-def test_starts_that_go_on_are_counted(caplog):
+def test_starts_that_continue_are_counted(caplog):
     caplog.set_level("DEBUG", "dkmeans")
     fit = fit_of(model(3, use_mini_batch=False).train(lambda: rows_of()))
     progress = [r.progress for r in caplog.records if hasattr(r, "progress")]
@@ -246,15 +239,15 @@ def test_a_number_of_starts_is_an_integer_above_zero(number):
         KMeans(6, num_restarts=number)
 
 
-def test_a_callable_is_asked_for_each_start():
-    asked = []
+def test_a_function_is_called_for_each_start():
+    calls = []
 
     def initial(points, missing):
-        asked.append(missing)
-        return points[len(asked) :][:missing]
+        calls.append(missing)
+        return points[len(calls) :][:missing]
 
     fit = fit_of(model(3, initial_clusters=initial).train(lambda: iter(batches_of(1))))
-    assert asked == [6, 6, 6]
+    assert calls == [6, 6, 6]
     assert len({start.state.centers.tobytes() for start in fit.starts}) == 3
 
 
@@ -281,14 +274,14 @@ def test_a_fit_of_one_start_is_saved_as_one_state(tmp_path):
 def test_all_starts_of_a_checkpoint_come_back(tmp_path, best):
     own = model(3, str(tmp_path), mini_batch_steps_per_iteration=2)
     own.train(lambda: iter(batches_of(3)))
-    head, found = checkpoints.open_latest(own.model_dir)
+    manifest, found = checkpoints.open_latest(own.model_dir)
     losses = [2.0 - (number == best) for number in range(3)]
     starts = tuple(
         replace(start, state=replace(start.state, inertia=loss), steps=number)
         for number, (start, loss) in enumerate(zip(found.fit.starts, losses, strict=True))
     )
     fit = Fit(starts)
-    checkpoints.save(own.model_dir, head, fit, found.settings, None, 5)
+    checkpoints.save(own.model_dir, manifest, fit, found.settings, None, 5)
     again = checkpoints.latest(own.model_dir)
     assert again.fit.best == best
     for start, saved in zip(again.fit.starts, starts, strict=True):

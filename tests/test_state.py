@@ -1,4 +1,4 @@
-"""The laws of the values that are added up, and of the tree in which they are."""
+"""The values that are added up: laws of monoids, and of the tree in which they are added."""
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ scores = st.builds(Score, counts, whole)
 @st.composite
 def partial_sums(draw, k=3, d=2):
     sums = draw(st.lists(whole, min_size=k * d, max_size=k * d))
-    won = draw(st.lists(counts, min_size=k, max_size=k))
-    return PartialSums(np.reshape(sums, (k, d)), np.array(won, np.int64), draw(whole))
+    assigned = draw(st.lists(counts, min_size=k, max_size=k))
+    return PartialSums(np.reshape(sums, (k, d)), np.array(assigned, np.int64), draw(whole))
 
 
 def same(a, b):
@@ -59,7 +59,7 @@ def test_the_sums_of_no_rows_change_nothing(a):
 @given(partial_sums(), partial_sums())
 def test_adding_leaves_both_terms_as_they_were(a, b):
     before = a.sums.copy(), a.counts.copy(), b.sums.copy(), b.counts.copy()
-    a + b  # the sum itself is not asked for
+    a + b  # the sum itself is not needed
     after = a.sums, a.counts, b.sums, b.counts
     assert all(np.array_equal(x, y) for x, y in zip(before, after, strict=True))
 
@@ -78,7 +78,7 @@ def test_scores_add_up_in_any_grouping_and_order(a, b, c):
 
 
 @given(st.integers(1, 40), st.integers(0, 6), st.integers(0, 2**32))
-def test_folding_folds_of_aligned_runs_gives_the_same_bits(number, j, seed):
+def test_sums_of_aligned_runs_add_up_to_the_same_bits(number, j, seed):
     parts = random_parts(number, seed)
     size = 2**j
     runs = [parts[start : start + size] for start in range(0, number, size)]
@@ -86,7 +86,7 @@ def test_folding_folds_of_aligned_runs_gives_the_same_bits(number, j, seed):
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**32))
-def test_folding_in_levels_gives_the_same_bits(number, i, j, seed):
+def test_sums_in_levels_add_up_to_the_same_bits(number, i, j, seed):
     parts = random_parts(number, seed)
     level = parts
     for size in (2**i, 2**j):
@@ -94,23 +94,23 @@ def test_folding_in_levels_gives_the_same_bits(number, i, j, seed):
     assert same(tree_sum(level), tree_sum(parts))
 
 
-def test_a_fold_keeps_the_order_of_its_parts():
+def test_a_sum_keeps_the_order_of_its_parts():
     for number in range(1, 20):
         parts = [chr(ord("a") + i) for i in range(number)]
         assert tree_sum(parts) == "".join(parts)
 
 
-def test_a_fold_of_one_part_is_that_part():
+def test_the_sum_of_one_part_is_that_part():
     part = Score(3, 1.5)
     assert tree_sum([part]) is part
 
 
-def test_a_fold_of_nothing_raises():
+def test_the_sum_of_no_parts_is_an_error():
     with pytest.raises(ValueError, match="at least one part"):
         tree_sum([])
 
 
-def test_only_a_loss_or_centers_that_rest_mean_convergence():
+def test_only_a_small_change_or_unchanged_centers_mean_convergence():
     assert {reason for reason in StopReason if reason.converged} == {
         StopReason.CONVERGED,
         StopReason.UNCHANGED,

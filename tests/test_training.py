@@ -1,4 +1,4 @@
-"""What a call of `train` does: how many steps, where it goes on from, when it stops."""
+"""A call of `train`: its number of steps, where it continues from, when and why it stops."""
 
 import logging
 import subprocess
@@ -11,6 +11,7 @@ from uuid import uuid4
 import dask.array as da
 import numpy as np
 import pytest
+import zarr
 
 from dkmeans import (
     Conflict,
@@ -65,7 +66,7 @@ def reason_of(estimator):
     return checkpoints.latest(estimator.model_dir).stop.reason
 
 
-# How many steps.
+# Steps.
 
 
 @in_every_mode
@@ -89,9 +90,9 @@ def test_max_steps_are_counted_from_the_beginning(mode):
 @pytest.mark.parametrize("max_steps", [1, 3])
 def test_max_steps_that_are_done_ask_for_no_input(max_steps):
     estimator = model().train(lambda: iter(batches_of()), steps=3)
-    latest, asked = estimator.latest_checkpoint(), []
-    assert estimator.train(lambda: asked.append(1), max_steps=max_steps) is estimator
-    assert not asked
+    latest, calls = estimator.latest_checkpoint(), []
+    assert estimator.train(lambda: calls.append(1), max_steps=max_steps) is estimator
+    assert not calls
     assert estimator.latest_checkpoint() == latest
 
 
@@ -156,7 +157,7 @@ def test_no_more_batches_are_taken_than_steps():
     assert next(taken) <= 5
 
 
-# When it has converged.
+# Convergence.
 
 
 @in_every_mode
@@ -178,7 +179,7 @@ def test_the_step_that_converges_has_moved_the_centers():
     np.testing.assert_allclose(estimator.cluster_centers(), expected, rtol=1e-5)
 
 
-def test_the_tolerance_is_met_as_the_oracle_says():
+def test_the_tolerance_is_met_at_the_step_of_the_reference():
     rows = rows_of(300)
     centers, losses = rows[:4].astype(np.float64), []
     for _ in range(60):
@@ -214,7 +215,7 @@ def test_full_batch_training_on_batches_does_not_end_when_no_center_moves():
     assert step_of(estimator) == 5
 
 
-def test_centers_that_rest_end_every_later_call_at_once():
+def test_unchanged_centers_end_every_later_call_at_once():
     rows = rows_of(60)
     estimator = model(**FULL).train(lambda: rows)
     before, step = estimator.cluster_centers(), step_of(estimator)
@@ -223,7 +224,7 @@ def test_centers_that_rest_end_every_later_call_at_once():
     np.testing.assert_array_equal(estimator.cluster_centers(), before)
 
 
-# Where it goes on from.
+# Where training continues from.
 
 
 def trained(model_dir, splits, mode, metric=EUCLIDEAN, fresh=True):
@@ -239,7 +240,7 @@ def trained(model_dir, splits, mode, metric=EUCLIDEAN, fresh=True):
 
 @in_every_mode
 @pytest.mark.parametrize("metric", METRICS)
-def test_stopping_and_going_on_gives_the_same_bits_as_not_stopping(metric, mode):
+def test_stopping_and_continuing_gives_the_same_bits_as_not_stopping(metric, mode):
     whole = trained(None, [10], mode, metric, fresh=False)
     assert trained(None, [5, 5], mode, metric, fresh=False) == whole
     for splits in ([5, 5], [1, 3, 6], [4, 1, 1, 4]):
@@ -260,7 +261,7 @@ for number, mode in enumerate([dict(use_mini_batch=False), {},
 """
 
 
-def test_another_process_goes_on_to_the_same_bits(tmp_path):
+def test_another_process_continues_to_the_same_bits(tmp_path):
     batches = np.stack(batches_of(10))
     np.save(tmp_path / "batches.npy", batches)
     for start in ("0", "5"):
@@ -295,7 +296,7 @@ def test_an_unfinished_iteration_is_finished_by_the_next_call():
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "mine", "saved"),
+    ("name", "changes", "given", "saved"),
     [
         ("num_clusters", {"k": 5}, "5", "4"),
         ("distance_metric", {"distance_metric": "cosine"}, "cosine", "squared_euclidean"),
@@ -304,14 +305,14 @@ def test_an_unfinished_iteration_is_finished_by_the_next_call():
         ("initial_clusters", {"initial_clusters": np.ones((4, 2))}, "2", "3"),
     ],
 )
-def test_another_models_checkpoint_is_refused_by_both_values(name, changes, mine, saved):
+def test_another_models_checkpoint_is_refused_by_both_values(name, changes, given, saved):
     estimator = model().train(lambda: rows_of(), steps=1)
-    other, asked = model(estimator.model_dir, **changes), []
+    other, calls = model(estimator.model_dir, **changes), []
     with pytest.raises(ValueError, match=name) as caught:
-        other.train(lambda: asked.append(1), steps=1)
-    assert mine in str(caught.value)
+        other.train(lambda: calls.append(1), steps=1)
+    assert given in str(caught.value)
     assert saved in str(caught.value)
-    assert not asked
+    assert not calls
     assert step_of(estimator) == 1
 
 
@@ -322,14 +323,14 @@ def test_rows_of_another_width_than_the_model_are_refused_with_both_numbers():
     assert step_of(estimator) == 1
 
 
-def test_a_later_batch_of_another_width_is_refused_and_what_was_done_is_kept():
+def test_a_later_batch_of_another_width_is_refused_and_the_steps_before_it_are_saved():
     estimator = model()
     with pytest.raises(ValueError, match=r"3 columns.*\(40, 5\)"):
         estimator.train(lambda: iter([rows_of(), rows_of(), rows_of(d=5)]))
     assert step_of(estimator) == 2
 
 
-# What goes wrong on the way.
+# Errors and interrupts.
 
 
 @in_every_mode
@@ -353,7 +354,7 @@ def test_a_later_batch_that_is_not_finite_keeps_the_steps_before_it():
 
 
 @in_every_mode
-def test_an_interrupt_saves_the_completed_iterations_and_goes_on_its_way(mode):
+def test_an_interrupt_saves_the_completed_iterations_and_is_raised(mode):
     def interrupted():
         yield from batches_of(7)
         raise KeyboardInterrupt
@@ -369,7 +370,7 @@ def test_an_interrupt_saves_the_completed_iterations_and_goes_on_its_way(mode):
     assert values_of(estimator) == values_of(whole)
 
 
-def test_an_error_in_the_input_goes_on_its_way_and_the_model_stands():
+def test_an_error_in_the_input_is_raised_and_the_model_is_saved():
     def failing():
         yield from batches_of(2)
         raise OSError("the disk is gone")
@@ -386,6 +387,17 @@ def test_a_failed_call_on_a_model_leaves_what_it_was():
     with pytest.raises(ValueError, match="finite"):
         estimator.train(lambda: iter([np.full((5, 3), np.nan, np.float32)]))
     assert values_of(estimator) == before
+
+
+def test_a_chunk_that_cannot_be_read_is_named_and_the_steps_before_it_are_saved(tmp_path):
+    rows = np.random.default_rng(3).normal(size=(600, 4)).astype(np.float32)
+    path = tmp_path / "r.zarr"
+    zarr.create_array(str(path), data=rows, chunks=(100, 4))
+    (path / "c" / "3" / "0").write_bytes(b"not what was written")
+    model = KMeans(3, str(tmp_path / "m"), seed=1)
+    with pytest.raises(InvalidData, match=r"rows 300 to 399 of .*r\.zarr cannot be read"):
+        model.train(lambda: Dataset.from_zarr(str(path)).batch(100))
+    assert model.get_variable_value("global_step") == 3
 
 
 # Numbers.
@@ -457,10 +469,10 @@ def test_strided_reversed_and_fortran_ordered_arrays_are_the_rows_they_show():
         assert values_of(one) == values_of(other)
 
 
-# What it tells.
+# Logs and checkpoints.
 
 
-def test_each_iteration_tells_its_loss(caplog):
+def test_each_iteration_reports_its_loss(caplog):
     caplog.set_level(logging.DEBUG, "dkmeans")
     rows = rows_of()
     model(**FULL).train(lambda: iter([rows] * 3))
@@ -471,16 +483,16 @@ def test_each_iteration_tells_its_loss(caplog):
     np.testing.assert_allclose(losses_of(caplog), expected, rtol=1e-6)
 
 
-def test_empty_clusters_are_counted_and_told(caplog):
+def test_empty_clusters_are_counted_and_reported(caplog):
     caplog.set_level(logging.DEBUG, "dkmeans")
     centers = np.array([[0, 0, 0], [900, 900, 900], [1, 1, 1], [-800, 0, 0]], np.float32)
     model(initial_clusters=centers, **FULL).train(lambda: iter([rows_of()] * 2))
-    told = [r.progress for r in caplog.records if hasattr(r, "progress")]
-    assert [progress.empty_clusters for progress in told] == [2, 2]
-    assert all("2 empty clusters" in str(progress) for progress in told)
+    reported = [r.progress for r in caplog.records if hasattr(r, "progress")]
+    assert [progress.empty_clusters for progress in reported] == [2, 2]
+    assert all("2 empty clusters" in str(progress) for progress in reported)
 
 
-def test_the_reason_for_stopping_is_told(caplog):
+def test_the_reason_for_stopping_is_logged(caplog):
     caplog.set_level(logging.INFO, "dkmeans")
     model().train(lambda: rows_of(), steps=2)
     assert f"{StopReason.MAX_STEPS.value} at step 2" in caplog.text
@@ -505,14 +517,14 @@ def test_a_resumed_call_counts_the_steps_to_its_next_checkpoint_from_its_first(t
 
 
 def other_driver(model_dir, step):
-    """What another driver does to a model: it saves, of a later step."""
-    head, found = checkpoints.open_latest(model_dir)
+    """Save a checkpoint of a later step, as another driver does."""
+    manifest, found = checkpoints.open_latest(model_dir)
     (start,) = found.fit.starts
     fit = Fit((replace(start, state=replace(start.state, step=step)),))
-    checkpoints.save(model_dir, head, fit, found.settings, None, 5)
+    checkpoints.save(model_dir, manifest, fit, found.settings, None, 5)
 
 
-def test_a_driver_that_is_overtaken_says_so_and_leaves_the_others_checkpoint(tmp_path):
+def test_a_driver_that_is_overtaken_raises_and_leaves_the_others_checkpoint(tmp_path):
     rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     own = KMeans(2, str(tmp_path), seed=1, config=RunConfig(save_checkpoints_steps=3))
     own.train(lambda: rows, steps=1)
@@ -528,7 +540,7 @@ def test_a_driver_that_is_overtaken_says_so_and_leaves_the_others_checkpoint(tmp
     assert own.get_variable_value("global_step") == 520
 
 
-def test_a_driver_that_is_overtaken_while_it_reads_its_input_says_so_too(tmp_path):
+def test_a_driver_that_is_overtaken_while_it_reads_its_input_raises_too(tmp_path):
     rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     own = KMeans(2, str(tmp_path), seed=1)
     own.train(lambda: rows, steps=1)
@@ -547,10 +559,10 @@ def test_an_interrupt_while_the_closing_checkpoint_is_written_loses_nothing(tmp_
     own = KMeans(2, str(tmp_path), seed=1)
     save, interrupts = checkpoints.save, [KeyboardInterrupt]
 
-    def interrupted(model_dir, head, fit, *rest):
+    def interrupted(model_dir, manifest, fit, *rest):
         if fit.step == 5 and interrupts:
             raise interrupts.pop()
-        return save(model_dir, head, fit, *rest)
+        return save(model_dir, manifest, fit, *rest)
 
     monkeypatch.setattr(checkpoints, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -565,8 +577,8 @@ def test_an_interrupt_just_after_the_closing_checkpoint_is_written_saves_it_once
     own = KMeans(2, str(tmp_path), seed=1)
     save = checkpoints.save
 
-    def interrupted(model_dir, head, fit, *rest):
-        save(model_dir, head, fit, *rest)
+    def interrupted(model_dir, manifest, fit, *rest):
+        save(model_dir, manifest, fit, *rest)
         raise KeyboardInterrupt
 
     own.train(lambda: rows, steps=1)
@@ -577,12 +589,12 @@ def test_an_interrupt_just_after_the_closing_checkpoint_is_written_saves_it_once
     assert len(checkpoints.Manifest.read(own.model_dir).names) == 3
 
 
-def test_a_store_that_tells_drivers_apart_is_trained_on_without_a_word(s3, caplog):
+def test_a_store_with_conditional_writes_is_trained_on_without_a_warning(s3, caplog):
     model(f"{s3}/{uuid4().hex}").train(lambda: rows_of(), steps=1)
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
-def test_a_store_that_ignores_conditional_writes_is_told_and_trained_on(
+def test_a_store_that_ignores_conditional_writes_is_warned_of_and_trained_on(
     s3_without_conditional_writes, caplog
 ):
     model_dir = f"{s3_without_conditional_writes}/model"

@@ -107,7 +107,7 @@ def test_a_part_of_a_part_is_what_slicing_twice_says(drawn, data):
 @given(batches())
 def test_a_batch_travels_as_its_parts(drawn):
     batch, expected = drawn
-    assert len(batch), batch.rows  # which are kept with it, but do not travel
+    assert len(batch), batch.rows  # stored in the batch, but they do not travel
     assert chunks_of(pickle.loads(pickle.dumps(batch))) == expected
 
 

@@ -1,4 +1,4 @@
-"""Chunks: how they are loaded, and what is said of bad rows."""
+"""Chunks: they are loaded whole or in part, and bad rows are named."""
 
 import numpy as np
 import pytest

@@ -2,30 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
 
 from dkmeans import InvalidData, InvalidType
-from dkmeans.data.chunks import Chunk
 from dkmeans.data.points import as_points, point_dtype
-from dkmeans.data.sources.memory import MemoryRows
 
 ROWS = np.random.default_rng(5).normal(size=(20, 3))
-fast = settings(max_examples=40, deadline=None)
-
-
-def chunk_of(array, name="rows", first=0):
-    return Chunk(MemoryRows(array, name, first), first, first + len(array))
-
-
-def chunks_of(dataset):
-    return [chunk for batch in dataset.batches() for chunk in batch]
-
-
-@st.composite
-def spans(draw, length=20):
-    start = draw(st.integers(0, length))
-    return start, draw(st.integers(start, length))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

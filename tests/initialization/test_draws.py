@@ -17,7 +17,7 @@ EUCLIDEAN, COSINE = Distance.SQUARED_EUCLIDEAN, Distance.COSINE
 
 
 def drawn(draw, weights, points, cuts=()):
-    """What is drawn of rows that are cut at these numbers and folded."""
+    """Return the draw from rows that are cut at these numbers, added up in a tree."""
     borders = [0, *cuts, len(weights)]
     return tree_sum(
         Drawn.of(draw, weights[low:high], low, points[low:high]) for low, high in pairwise(borders)
@@ -65,7 +65,7 @@ def test_a_row_is_drawn_with_its_probability():
 
 @fast
 @given(st.data())
-def test_rows_drawn_are_those_that_one_look_at_all_rows_draws(data):
+def test_parts_together_draw_the_rows_that_all_rows_at_once_draw(data):
     n = data.draw(st.integers(1, 60))
     # Eighths: their sums are exact, however they are grouped.
     weights = np.array(data.draw(st.lists(st.integers(0, 80), min_size=n, max_size=n))) / 8
@@ -114,7 +114,7 @@ def test_minus_zero_is_zero():
     assert len(Drawn.of(Draw(Seed(0), 2, True, EUCLIDEAN), np.ones(2), 0, rows).rows) == 1
 
 
-def test_what_rounding_leaves_of_a_cosine_distance_weighs_nothing():
-    apart = np.array([0.0, 1e-16, 1e-15, 1e-12, 2.0])
-    assert as_weights(apart, COSINE).tolist() == [0, 0, 0, 1e-12, 2.0]
-    assert as_weights(apart, EUCLIDEAN) is apart
+def test_the_rounding_error_of_a_cosine_distance_has_no_weight():
+    distances = np.array([0.0, 1e-16, 1e-15, 1e-12, 2.0])
+    assert as_weights(distances, COSINE).tolist() == [0, 0, 0, 1e-12, 2.0]
+    assert as_weights(distances, EUCLIDEAN) is distances

@@ -1,4 +1,4 @@
-"""k-means|| and AFK-MC^2: seeding by going over all rows a few times."""
+"""k-means||: a few epochs over all rows find first centers, the same on any executor."""
 
 from contextlib import ExitStack
 from uuid import uuid4
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dkmeans import Dataset, InvalidData, KMeans, RunConfig
 from dkmeans.distance import Centers, Computation, Distance
-from dkmeans.executors import Dask, Threads
+from dkmeans.executors import Dask, Serial, Threads
 from dkmeans.initialization import Initialization, Rounds
 from dkmeans.initialization import kmeans_parallel as parallel
 from dkmeans.initialization.draws import Seed
@@ -37,17 +37,19 @@ def blobs(k=12, each=60, d=3, seed=1):
 
 
 def find(source, k, data, metric=EUCLIDEAN, seed=0, executor=None, most=None):
-    """The first centers."""
+    """Return the first centers."""
     dataset = data if isinstance(data, Dataset) else Dataset.from_array(data)
-    how = Initialization(source, k, Computation(Distance(metric)), 2, seed, Rounds(1.0, 3), most)
+    initialization = Initialization(
+        source, k, Computation(Distance(metric)), 2, seed, Rounds(1.0, 3), most
+    )
     with ExitStack() as stack:
         executor = executor or stack.enter_context(Threads(2, cache="auto"))
-        centers, _ = how.find(dataset.batches(), dataset.rows, executor)
+        centers, _ = initialization.find(dataset.batches(), dataset.rows, executor)
     return centers
 
 
 def candidates(rows, k, first=0, metric=EUCLIDEAN, cache="auto", **more):
-    """What the rounds of k-means|| find."""
+    """Return the candidates that the rounds of k-means|| find."""
     whole, _ = one_epoch(Dataset.from_array(rows).batches(), len(rows))
     rounds = more.get("rounds", Rounds(1.0, 3))
     with Threads(2, cache=cache) as threads:
@@ -55,7 +57,7 @@ def candidates(rows, k, first=0, metric=EUCLIDEAN, cache="auto", **more):
         return parallel.find_candidates(whole, start, k, rounds, Seed(4), threads)
 
 
-# What is found.
+# The centers that are found.
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -72,10 +74,13 @@ def test_every_cluster_far_from_the_others_has_a_center(metric):
 def test_parallel_is_as_good_a_start_as_plus_plus():
     rows = rows_of(3000, 4)
     loss = {
-        way: np.median(
-            [reference.loss(rows[::10], find(way, 20, rows, seed=s), EUCLIDEAN) for s in range(5)]
+        source: np.median(
+            [
+                reference.loss(rows[::10], find(source, 20, rows, seed=s), EUCLIDEAN)
+                for s in range(5)
+            ]
         )
-        for way in (PARALLEL, "kmeans_plus_plus", "random")
+        for source in (PARALLEL, "kmeans_plus_plus", "random")
     }
     assert loss[PARALLEL] < 1.05 * loss["kmeans_plus_plus"]
     assert loss[PARALLEL] < 0.95 * loss["random"]
@@ -110,6 +115,25 @@ def test_a_round_draws_as_many_candidates_as_are_expected(oversampling):
     assert abs(len(found.rows) - 1 - expected) < 5 * expected**0.5
 
 
+def test_a_round_compares_rows_with_new_candidates_only(monkeypatch):
+    compared = []
+    select = parallel.select
+
+    def counting(backend):
+        class Counting:
+            @staticmethod
+            def nearest(points, centers):
+                compared.append(len(points) * len(centers.values))
+                return select(backend).nearest(points, centers)
+
+        return Counting
+
+    monkeypatch.setattr(parallel, "select", counting)
+    rows = rows_of(2000)
+    found = candidates(rows, 20)
+    assert sum(compared) == 2000 * len(found.rows)
+
+
 # Few different rows.
 
 
@@ -125,13 +149,13 @@ def test_as_many_centers_as_different_rows_are_these(metric):
 
 def test_rows_at_all_scales_are_found_without_a_round_for_each(monkeypatch):
     rows = np.repeat(10.0 ** np.arange(-15, 15), 10)[:, None]
-    passes = []
-    look = Threads.map_reduce
+    epochs = []
+    map_reduce = Threads.map_reduce
     monkeypatch.setattr(
-        Threads, "map_reduce", lambda self, *given: passes.append(1) or look(self, *given)
+        Threads, "map_reduce", lambda self, *given: epochs.append(1) or map_reduce(self, *given)
     )
     assert len(np.unique(find(PARALLEL, 30, rows))) == 30
-    assert len(passes) <= 6
+    assert len(epochs) <= 6
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -198,10 +222,18 @@ def test_worker_processes_find_what_threads_find(client, tmp_path):
             np.testing.assert_array_equal(found, expected)
 
 
+def test_any_executor_finds_the_same_centers():
+    array = da.from_array(blobs(8, 50), chunks=(31, 3))
+    expected = find(PARALLEL, 7, array, executor=Serial())
+    for threads in (1, 2, 5):
+        with Threads(threads) as executor:
+            np.testing.assert_array_equal(find(PARALLEL, 7, array, executor=executor), expected)
+
+
 def test_one_worker_finds_what_threads_find():
     rows = blobs(8, 50)
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
         Dask(client) as executor,
     ):
@@ -238,10 +270,10 @@ def test_training_is_the_same_with_and_without_a_cache(tmp_path):
     np.testing.assert_array_equal(*found)
 
 
-# Which rows are looked at.
+# Which rows are used.
 
 
-def test_of_batches_of_unknown_number_the_first_is_looked_at():
+def test_of_batches_of_unknown_number_the_first_is_used():
     taken = []
 
     def batches():
@@ -255,33 +287,7 @@ def test_of_batches_of_unknown_number_the_first_is_looked_at():
     assert model.get_variable_value("Variable").sum() == 5 + 50
 
 
-def test_a_pass_ends_where_the_rows_begin_again():
-    dataset = Dataset.from_array(rows_of(100)).repeat().batch(30)
-    batches = dataset.batches()
-    whole, seen = one_epoch(batches, dataset.rows)
-    assert (whole.rows, len(seen)) == (100, 4)
-    assert next(batches).rows == 30
-
-
-def test_a_sample_is_of_few_blocks_and_no_chunking_changes_it():
-    rows = np.arange(100_000.0)[:, None]
-
-    def numbers(size):
-        array = da.from_array(rows, chunks=(size, 1))
-        whole, _ = one_epoch(Dataset.from_array(array).batches(), len(rows))
-        some = sample(whole, 20_000, np.random.default_rng(3))
-        assert some.rows <= 20_000
-        assert all(chunk.load(1)[0, 0] == chunk.number for chunk in some)
-        return np.concatenate([chunk.load(1)[:, 0] for chunk in some])
-
-    found = numbers(999)
-    assert len(np.unique(found)) == len(found) > 19_000
-    assert np.count_nonzero(np.diff(found) != 1) < 70
-    for size in (7000, 100_000):
-        np.testing.assert_array_equal(numbers(size), found)
-
-
-def test_only_a_sample_is_looked_at_where_that_is_asked_for():
+def test_only_a_sample_is_used_where_that_is_requested():
     rows = rows_of(5000, 1)
     rows[:, 0] = np.arange(5000)
     some = find(PARALLEL, 10, rows, most=64)
@@ -314,22 +320,3 @@ def test_only_a_sample_is_looked_at_where_that_is_asked_for():
 def test_an_argument_of_no_use_is_named(name, value):
     with pytest.raises((ValueError, TypeError), match=rf"{name} must be .*, got"):
         KMeans(3, **{name: value})
-
-
-def test_a_round_compares_rows_with_new_candidates_only(monkeypatch):
-    compared = []
-    select = parallel.select
-
-    def counting(backend):
-        class Counting:
-            @staticmethod
-            def nearest(points, centers):
-                compared.append(len(points) * len(centers.values))
-                return select(backend).nearest(points, centers)
-
-        return Counting
-
-    monkeypatch.setattr(parallel, "select", counting)
-    rows = rows_of(2000)
-    found = candidates(rows, 20)
-    assert sum(compared) == 2000 * len(found.rows)

@@ -1,9 +1,7 @@
-"""Predictions in storage: what `predict` gives, whole and marked so, or named as what it is not."""
+"""Predictions in storage: complete and marked as complete, or refused by name."""
 
 import json
-import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,79 +12,35 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.dataset
-import pyarrow.parquet as pq
 import pytest
 import zarr
 from dask import array as da
 
 from dkmeans import Dataset, Invalid, InvalidData, KMeans, checkpoints, storage
 from dkmeans.checkpoints.format import sha256
+from dkmeans.distance import Centers
+from dkmeans.executors import Dask, open_executor
 from dkmeans.prediction import output as outputs
-from dkmeans.prediction import per_chunk as inference
-
-CHANGED = 7777  # no cluster's number: a region that holds it was not written again
-
-endings = pytest.mark.parametrize("ending", [".zarr", ".parquet"])
-
-
-@pytest.fixture
-def rows():
-    return np.random.default_rng(5).normal(size=(1003, 3)).astype(np.float32)
-
-
-@pytest.fixture
-def model(rows, tmp_path):
-    estimator = KMeans(4, str(tmp_path / "model"), initial_clusters=rows[:4])
-    return estimator.train(lambda: rows, steps=3)
-
-
-@pytest.fixture(params=["disk", "s3"])
-def folder(request, tmp_path):
-    if request.param == "s3":
-        return f"{request.getfixturevalue('s3')}/{uuid4().hex}"
-    return str(tmp_path)
+from dkmeans.prediction.per_chunk import Task
+from tests.prediction.outputs import (
+    change_region,
+    check_continued,
+    check_whole,
+    done,
+    endings,
+    expected,
+    read,
+    region_rows,
+)
 
 
 @pytest.fixture(params=["threads", "cluster"])
 def executor(request):
-    return request.param == "cluster" and request.getfixturevalue("client")
-
-
-def read(address):
-    """Clusters, distances (or None) and whether the output is marked as complete."""
-    if address.endswith(".zarr"):
-        group = zarr.open_group(storage.zarr_store(address, read_only=True), mode="r")
-        names = {name: array[...] for name, array in group.arrays()}
-        return names["cluster_index"], names.get("all_distances"), group.attrs["complete"]
-    names = [name for name in storage.children(address) if name.startswith("part-")]
-    files = [storage.read(storage.join(address, name)).data for name in names]
-    table = pa.concat_tables([pq.read_table(pa.BufferReader(file)) for file in files])
-    distances = None
-    if "all_distances" in table.column_names:
-        flat = table["all_distances"].combine_chunks().flatten().to_numpy()
-        distances = flat.reshape(len(table), -1)
-    complete = storage.read(storage.join(address, "_SUCCESS")) is not None
-    return table["cluster_index"].to_numpy(), distances, complete
-
-
-def expected(model, rows):
-    clusters = np.array([*model.predict_cluster_index(lambda: rows)])
-    return clusters, np.stack([*model.transform(lambda: rows)])
-
-
-def is_whole(found, model, rows, *, transform):
-    clusters, distances, complete = found
-    wanted = expected(model, rows)
-    assert complete is True
-    assert clusters.dtype == np.int64
-    assert np.array_equal(clusters, wanted[0])
-    assert (distances is not None) == transform
-    if transform:
-        assert distances.dtype == np.float32
-        assert np.array_equal(distances, wanted[1])
-    return True
+    """Name of the executor that is active: a cluster has an active client."""
+    if request.param == "cluster":
+        request.getfixturevalue("client")
+    return request.param
 
 
 @endings
@@ -94,8 +48,9 @@ def is_whole(found, model, rows, *, transform):
 def test_what_is_written_is_what_is_predicted(model, rows, folder, executor, ending, transform):
     address = f"{folder}/clusters{ending}"
     assert model.write_predictions(lambda: rows, address, transform=transform) == len(rows)
-    assert is_whole(read(address), model, rows, transform=transform)
-    assert executor is False or executor.status == "running"
+    check_whole(read(address), model, rows, transform=transform)
+    with open_executor() as active:
+        assert isinstance(active, Dask) == (executor == "cluster")
 
 
 @endings
@@ -110,7 +65,7 @@ def test_regions_are_cut_at_the_outputs_borders_though_the_inputs_are_irregular(
     irregular = da.from_array(rows, chunks=(tuple(np.diff(cuts).tolist()), 3))
     address = f"{tmp_path}/clusters{ending}"
     assert model.write_predictions(lambda: irregular, address, transform=True) == len(rows)
-    assert is_whole(read(address), model, rows, transform=True)
+    check_whole(read(address), model, rows, transform=True)
     if ending == ".zarr":
         group = zarr.open_group(address, mode="r")
         assert group["cluster_index"].chunks[0] == group["all_distances"].chunks[0]
@@ -136,22 +91,22 @@ def test_a_rerun_replaces_what_an_earlier_one_wrote(model, rows, folder, ending,
     model.write_predictions(lambda: rows, address, transform=True)
     model.train(lambda: rows + 1, steps=1)
     assert model.write_predictions(lambda: rows[:350], address) == 350
-    assert is_whole(read(address), model, rows[:350], transform=False)
+    check_whole(read(address), model, rows[:350], transform=False)
 
 
 @endings
 @pytest.mark.parametrize("name", ["notes.txt", "part-00000000.parquet", "zarr.json"])
 def test_something_else_at_the_address_is_refused_and_left(model, rows, folder, ending, name):
-    address = f"{folder}/mine{ending}"
-    storage.write(f"{address}/{name}", b"mine")
+    address = f"{folder}/other{ending}"
+    storage.write(f"{address}/{name}", b"other")
     with pytest.raises(Invalid, match="holds something else") as caught:
         model.write_predictions(lambda: rows, address)
     assert address in str(caught.value)
-    assert storage.read(f"{address}/{name}").data == b"mine"
+    assert storage.read(f"{address}/{name}").data == b"other"
 
 
 def test_a_zarr_group_of_another_kind_is_refused_and_left(model, rows, folder):
-    address = f"{folder}/mine.zarr"
+    address = f"{folder}/other.zarr"
     group = zarr.create_group(storage.zarr_store(address), attributes={"complete": True})
     group.create_array("cluster_index", data=np.arange(3))
     with pytest.raises(Invalid, match="holds something else"):
@@ -162,11 +117,11 @@ def test_a_zarr_group_of_another_kind_is_refused_and_left(model, rows, folder):
 
 @endings
 def test_a_regular_file_at_the_address_is_refused_and_left(model, rows, tmp_path, ending):
-    address = tmp_path / f"mine{ending}"
-    address.write_bytes(b"mine")
+    address = tmp_path / f"other{ending}"
+    address.write_bytes(b"other")
     with pytest.raises(Invalid, match="output must be"):
         model.write_predictions(lambda: rows, str(address))
-    assert address.read_bytes() == b"mine"
+    assert address.read_bytes() == b"other"
 
 
 @endings
@@ -199,10 +154,10 @@ def test_a_row_that_is_not_finite_is_named_and_leaves_the_output_incomplete(
         assert not (tmp_path / "clusters.parquet" / "_SUCCESS").exists()
     rows[777, 1] = 0
     model.write_predictions(lambda: rows, address)
-    assert is_whole(read(address), model, rows, transform=False)
+    check_whole(read(address), model, rows, transform=False)
 
 
-def test_a_rerun_that_fails_does_not_pass_for_the_earlier(model, rows, tmp_path):
+def test_a_rerun_that_fails_leaves_the_output_incomplete(model, rows, tmp_path):
     for ending in (".zarr", ".parquet"):
         address = f"{tmp_path}/clusters{ending}"
         model.write_predictions(lambda: rows, address)
@@ -228,7 +183,7 @@ def test_a_zarr_input_is_predicted_chunk_by_chunk(model, rows, tmp_path):
     zarr.create_array(str(tmp_path / "rows.zarr"), data=rows, chunks=(90, 3))
     address = f"{tmp_path}/clusters.zarr"
     model.write_predictions(lambda: Dataset.from_zarr(str(tmp_path / "rows.zarr")), address)
-    assert is_whole(read(address), model, rows, transform=False)
+    check_whole(read(address), model, rows, transform=False)
 
 
 def test_rows_of_another_width_are_refused_before_anything_is_written(model, rows, tmp_path):
@@ -243,22 +198,7 @@ def test_a_model_without_a_checkpoint_writes_nothing(rows, tmp_path):
     assert not (tmp_path / "c.zarr").exists()
 
 
-@pytest.fixture
-def small_regions(monkeypatch):
-    monkeypatch.setattr(outputs, "_REGION_ROWS", 100)
-
-
-@pytest.fixture
-def said(caplog):
-    """What the library has logged since this was last asked."""
-    caplog.set_level(logging.INFO, "dkmeans")
-
-    def said():
-        text = caplog.text
-        caplog.clear()
-        return text
-
-    return said
+# A second run.
 
 
 @pytest.fixture
@@ -274,54 +214,10 @@ def stored(rows, tmp_path):
     return (lambda: Dataset.from_npy(str(tmp_path / "rows.npy"))), mend
 
 
-def region_rows(address):
-    name, at = ("zarr.json", ["attributes"]) if address.endswith(".zarr") else ("", [])
-    name = name or "_dkmeans_predictions"
-    about = json.loads(storage.read(storage.join(address, name)).data)
-    return (about[at[0]]["dkmeans_predictions"] if at else about)["region_rows"]
-
-
-def done(address):
-    """The numbers of the regions that are marked as done."""
-    if address.endswith(".zarr"):
-        names = storage.children(f"{address}/cluster_index/_done")
-        return [int(name) for name in names if name.isdigit()]
-    return [int(name[5:13]) for name in storage.children(address) if name.startswith("part-")]
-
-
-def put_a_mark(address, number):
-    """Change what a region holds, behind the back of whoever wrote it."""
-    if address.endswith(".zarr"):
-        group = zarr.open_group(storage.zarr_store(address), mode="r+")
-        rows = region_rows(address)
-        group["cluster_index"][number * rows : (number + 1) * rows] = CHANGED
-        return
-    place = f"{address}/part-{number:08d}.parquet"
-    table = pq.read_table(pa.BufferReader(storage.read(place).data))
-    table = table.set_column(0, "cluster_index", pa.array(np.full(len(table), CHANGED)))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    storage.write(place, sink.getvalue().to_pybytes())
-
-
-def is_gone_on_with(address, model, rows, folder, *, marked, transform):
-    """Whether it is what a run nobody disturbed writes, but where regions were marked."""
-    undisturbed = f"{folder}/undisturbed.zarr"
-    model.write_predictions(lambda: rows, undisturbed, transform=transform)
-    wanted = read(undisturbed)
-    clusters, distances, complete = read(address)
-    kept = np.isin(np.arange(len(rows)) // region_rows(address), marked)
-    assert complete is True
-    assert (clusters[kept] == CHANGED).all()
-    assert np.array_equal(clusters[~kept], wanted[0][~kept])
-    assert not transform or np.array_equal(distances, wanted[1])
-    return True
-
-
 @endings
 @pytest.mark.parametrize("transform", [False, True])
 def test_a_second_run_writes_only_what_is_missing(
-    model, rows, folder, tmp_path, stored, small_regions, said, ending, transform
+    model, rows, folder, tmp_path, stored, small_regions, new_log, ending, transform
 ):
     read_rows, mend = stored
     address = f"{folder}/clusters{ending}"
@@ -330,28 +226,28 @@ def test_a_second_run_writes_only_what_is_missing(
     already = done(address)
     assert 6 not in already
     assert {0, 1, 2} <= set(already)
-    put_a_mark(address, 1)
+    change_region(address, 1)
     mend()
-    said()
+    new_log()
     assert model.write_predictions(read_rows, address, transform=transform) == len(rows)
-    assert f"keeping {len(already)} of 11 regions that {address} holds already" in said()
-    assert is_gone_on_with(address, model, rows, tmp_path, marked=[1], transform=transform)
+    assert f"keeping {len(already)} of 11 regions that {address} holds already" in new_log()
+    check_continued(address, model, rows, tmp_path, changed=[1], transform=transform)
 
 
 @endings
 def test_the_same_prediction_again_reads_nothing_and_writes_nothing(
-    model, rows, folder, tmp_path, small_regions, said, ending
+    model, rows, folder, tmp_path, small_regions, new_log, ending
 ):
     np.save(tmp_path / "rows.npy", rows)
     dataset = Dataset.from_npy(str(tmp_path / "rows.npy"))
     address = f"{folder}/clusters{ending}"
     model.write_predictions(lambda: dataset, address)
-    put_a_mark(address, 3)
+    change_region(address, 3)
     (tmp_path / "rows.npy").unlink()
-    said()
+    new_log()
     assert model.write_predictions(lambda: dataset, address) == len(rows)
-    assert f"nothing to do: {address} holds all 11 regions" in said()
-    assert is_gone_on_with(address, model, rows, tmp_path, marked=[3], transform=False)
+    assert f"nothing to do: {address} holds all 11 regions" in new_log()
+    check_continued(address, model, rows, tmp_path, changed=[3], transform=False)
 
 
 @pytest.fixture
@@ -394,11 +290,11 @@ def test_a_driver_and_workers_that_are_killed_lose_no_finished_region(
     time.sleep(0.1)
     already = done(address)
     assert 0 < len(already) < -(-len(rows) // region_rows(address))
-    put_a_mark(address, already[-1])
+    change_region(address, already[-1])
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"keeping {len(already)} of" in again.stderr
     assert json.loads(again.stdout)["rows"] == len(rows)
-    assert is_gone_on_with(address, model, rows, tmp_path, marked=already[-1:], transform=transform)
+    check_continued(address, model, rows, tmp_path, changed=already[-1:], transform=transform)
     if ending == ".zarr":
         assert not list(Path(address).rglob("*.partial"))  # on the disk; elsewhere there are none
 
@@ -415,12 +311,12 @@ def test_a_driver_and_workers_that_are_killed_lose_no_finished_region(
         ("checkpoint", "checkpoint, centers_sha256"),
     ],
 )
-def test_a_run_that_differs_replaces_all_and_says_why(
-    model, rows, tmp_path, stored, small_regions, monkeypatch, said, ending, differs, why
+def test_a_run_that_differs_replaces_everything_and_logs_the_difference(
+    model, rows, tmp_path, stored, small_regions, monkeypatch, new_log, ending, differs, why
 ):
     address = f"{tmp_path}/clusters{ending}"
     model.write_predictions(lambda: rows, address)
-    put_a_mark(address, 0)
+    change_region(address, 0)
     dataset, transform = Dataset.from_array(rows), differs == "results"
     if differs == "rows":
         rows = rows + 1
@@ -435,55 +331,12 @@ def test_a_run_that_differs_replaces_all_and_says_why(
         monkeypatch.setattr(outputs, "_REGION_ROWS", 90)
     elif differs == "checkpoint":
         model.train(lambda: rows + 1, steps=1)
-    said()
+    new_log()
     model.write_predictions(lambda: dataset, address, transform=transform)
-    line = next(line for line in said().splitlines() if "replacing the predictions at" in line)
+    line = next(line for line in new_log().splitlines() if "replacing the predictions at" in line)
     assert address in line
     assert why in line
-    assert is_whole(read(address), model, rows, transform=transform)
-
-
-@endings
-def test_a_checkpoint_made_again_at_its_address_is_noticed(
-    model, rows, tmp_path, small_regions, said, ending
-):
-    address = f"{tmp_path}/clusters{ending}"
-    model.write_predictions(lambda: rows, address)
-    other = KMeans(4, str(tmp_path / "other"), initial_clusters=rows[10:14])
-    other.train(lambda: rows, steps=1)
-    shutil.rmtree(model.latest_checkpoint())
-    shutil.copytree(other.latest_checkpoint(), model.latest_checkpoint())
-    said()
-    model.write_predictions(lambda: rows, address)
-    assert "predictions that differ in centers_sha256\n" in said()
-    assert is_whole(read(address), other, rows, transform=False)
-
-
-def test_other_columns_of_the_same_files_are_another_input(model, rows, tmp_path, said):
-    columns = {name: rows[:, i] for i, name in enumerate("abc")} | {"d": -rows[:, 0]}
-    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
-    address = f"{tmp_path}/clusters.zarr"
-
-    def table(names):
-        return lambda: Dataset.from_parquet(str(tmp_path / "rows.parquet"), names)
-
-    model.write_predictions(table(["a", "b", "c"]), address)
-    model.write_predictions(table(["d", "b", "c"]), address)
-    assert "differ in input_sha256" in said()
-    assert is_whole(read(address), model, rows * np.float32([-1, 1, 1]), transform=False)
-
-
-def test_a_dask_array_is_told_by_how_it_is_made(model, rows, tmp_path, client, said):
-    address = f"{tmp_path}/clusters.zarr"
-    lazy = da.from_array(rows, chunks=(250, 3))
-    model.write_predictions(lambda: lazy, address)
-    for same in (da.from_array(rows, chunks=(250, 3)), lazy.persist()):
-        said()
-        model.write_predictions(lambda same=same: same, address)
-        assert "nothing to do" in said()
-    model.write_predictions(lambda: (lazy + 1).persist(), address)
-    assert "differ in input_sha256" in said()
-    assert is_whole(read(address), model, rows + 1, transform=False)
+    check_whole(read(address), model, rows, transform=transform)
 
 
 @endings
@@ -510,34 +363,32 @@ def test_what_is_half_written_is_written_again(
     mark.unlink()
     mend()
     model.write_predictions(read_rows, str(address), transform=True)
-    assert is_whole(read(str(address)), model, rows, transform=True)
+    check_whole(read(str(address)), model, rows, transform=True)
     assert not any(aside.exists() for aside in asides)
 
 
 @endings
 def test_a_replacement_that_is_cut_off_leaves_nothing_that_counts(
-    model, rows, folder, stored, small_regions, monkeypatch, said, ending
+    model, rows, folder, stored, small_regions, monkeypatch, new_log, ending
 ):
     address = f"{folder}/clusters{ending}"
     read_rows, mend = stored
     with pytest.raises(InvalidData, match="row 650"):
         model.write_predictions(read_rows, address)
-    put_a_mark(address, 0)
+    change_region(address, 0)
     with monkeypatch.context() as patched:
         patched.setattr(storage, "clear", lambda address, keep: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             model.write_predictions(lambda: rows[:300], address)
     mend()
-    said()
+    new_log()
     model.write_predictions(read_rows, address)
-    assert f"replacing the predictions at {address}: it does not say what it holds" in said()
-    assert is_whole(read(address), model, rows, transform=False)
+    assert f"replacing the predictions at {address}: it does not say what it holds" in new_log()
+    check_whole(read(address), model, rows, transform=False)
 
 
 @endings
-def test_an_output_that_is_not_complete_is_no_trouble_to_readers(
-    model, stored, tmp_path, small_regions, ending
-):
+def test_an_output_that_is_not_complete_can_be_read(model, stored, tmp_path, small_regions, ending):
     read_rows, _ = stored
     address = f"{tmp_path}/clusters{ending}"
     with pytest.raises(InvalidData, match="row 650"):
@@ -557,19 +408,19 @@ def test_an_output_that_is_not_complete_is_no_trouble_to_readers(
 
 
 @endings
-def test_a_part_that_somebody_removed_is_written_again(
+def test_a_part_that_was_removed_is_written_again(
     model, rows, folder, tmp_path, small_regions, ending
 ):
     address = f"{folder}/clusters{ending}"
     model.write_predictions(lambda: rows, address)
     storage.remove(address)
     model.write_predictions(lambda: rows, address)
-    assert is_whole(read(address), model, rows, transform=False)
+    check_whole(read(address), model, rows, transform=False)
     if ending == ".parquet":
         storage.remove(f"{address}/part-00000004.parquet")
-        put_a_mark(address, 5)
+        change_region(address, 5)
         model.write_predictions(lambda: rows, address)
-        assert is_gone_on_with(address, model, rows, tmp_path, marked=[5], transform=False)
+        check_continued(address, model, rows, tmp_path, changed=[5], transform=False)
 
 
 @endings
@@ -584,8 +435,8 @@ def test_a_worker_that_does_not_see_what_the_driver_made_is_refused(
     if there == "another prediction":
         outputs.prepare(replace(place, prediction=replace(place.prediction, input="others")))
     before = sorted(tmp_path.rglob("*"))
-    centers = inference.Centers(checkpoint.state.centers, checkpoint.settings.distance_metric)
-    writing = outputs.Writing(inference.Task(centers, ("cluster_index",)), place)
+    centers = Centers(checkpoint.state.centers, checkpoint.settings.distance_metric)
+    writing = outputs.Writing(Task(centers, ("cluster_index",)), place)
     with pytest.raises(FileNotFoundError, match="is not what the driver made, seen from here"):
         outputs.write_region(whole[0].loaded(), writing)
     assert sorted(tmp_path.rglob("*")) == before

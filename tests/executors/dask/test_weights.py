@@ -1,4 +1,4 @@
-"""Who is faster is given more, and small differences change nothing."""
+"""Weights of shares: much faster workers get larger shares, small differences change nothing."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ WORKERS = ["slow", "fast", "fast"]
 
 
 def learned(slow, fast, seconds=1.0, weights=None, iterations=2):
-    """What some iterations have shown of two workers of such speeds, which work for a second."""
+    """Return the weights after some iterations of two workers with these speeds."""
     weights = weights or Weights()
     measured = {
         "slow": Throughput(slow * seconds, seconds),
@@ -27,11 +27,11 @@ def test_all_threads_have_the_same_share_at_first():
     assert Weights().of(WORKERS) == (1.0, 1.0, 1.0)
 
 
-def test_who_is_much_faster_has_as_much_more_to_do():
+def test_a_much_faster_worker_has_a_share_in_proportion_to_its_speed():
     assert learned(1, 20).of(WORKERS) == (1.0, 20.0, 20.0)
 
 
-def test_so_has_who_is_done_in_no_time():
+def test_a_worker_that_needs_almost_no_time_has_a_very_large_share():
     weights = Weights()
     for _ in range(2):
         weights.learn({"slow": Throughput(10, 1.0), "fast": Throughput(20, 0.002)}, WORKERS)
@@ -57,7 +57,7 @@ def test_shares_that_fit_the_speeds_stay_as_they_are():
     assert learned(1, 25, weights=weights).of(WORKERS) == (1.0, 20.0, 20.0)
 
 
-def test_a_worker_that_becomes_fast_is_given_more_again():
+def test_a_worker_that_becomes_fast_gets_a_larger_share_again():
     workers = ["slow", "slow", "slow", "fast"]
     weights = Weights()
     for _ in range(2):
@@ -71,13 +71,13 @@ def test_a_worker_that_becomes_fast_is_given_more_again():
     assert weights.of(workers) == (20.0, 20.0, 20.0, 20.0)
 
 
-def test_a_worker_that_has_just_come_has_as_much_as_an_average_one():
+def test_a_new_worker_has_an_average_share():
     weights = learned(1, 20)
     assert weights.of(["slow", "fast", "new"]) == (1.0, 20.0, 10.5)
     assert weights.of([None]) == (1.0,)
 
 
-def test_an_iteration_that_was_over_at_once_tells_nothing():
+def test_a_very_short_iteration_is_not_measured():
     assert learned(1, 20, seconds=0.001).of(WORKERS) == (1.0, 1.0, 1.0)
 
 
@@ -85,7 +85,7 @@ positive = st.floats(0.01, 100)
 
 
 @given(st.lists(positive, min_size=1, max_size=6), st.lists(st.integers(0, 5), min_size=1))
-def test_after_learning_nobody_is_waited_for_for_long(speeds, numbers):
+def test_after_learning_no_worker_is_much_slower_than_the_others(speeds, numbers):
     workers = [f"worker {number % len(speeds)}" for number in numbers]
     known = {f"worker {number}": Throughput(speed, 1.0) for number, speed in enumerate(speeds)}
     weights = Weights()

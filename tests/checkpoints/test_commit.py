@@ -1,0 +1,222 @@
+"""Saving: a checkpoint is whole or not there, whatever crashes, on every kind of storage."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dkmeans import Conflict, Invalid, KMeans, checkpoints, storage
+from dkmeans.checkpoints import Manifest
+from tests.checkpoints.models import leave_half_written, names_in, save_step
+
+
+def test_preparing_twice_leaves_a_model_as_it_is(model_dir):
+    save_step(model_dir, 1)
+    checkpoints.prepare(model_dir)
+    assert checkpoints.latest(model_dir).state.step == 1
+    assert not [name for name in storage.children(model_dir) if "probe" in name]
+
+
+@pytest.mark.parametrize(("keep", "steps"), [(1, [6]), (3, [4, 5, 6]), (0, [1, 2, 3, 4, 5, 6])])
+def test_the_newest_are_kept_and_zero_keeps_all(model_dir, keep, steps):
+    manifest = Manifest.read(model_dir)
+    for step in range(1, 7):
+        manifest = save_step(model_dir, step, manifest, keep)
+    assert names_in(model_dir) == sorted(manifest.names)
+    loaded = [checkpoints.load(storage.join(model_dir, name)) for name in manifest.names]
+    assert [each.state.step for each in loaded] == steps
+
+
+def test_keeping_fewer_than_before_removes_the_others(model_dir):
+    for step in range(1, 5):
+        save_step(model_dir, step)
+    manifest = save_step(model_dir, 5, keep=2)
+    assert names_in(model_dir) == sorted(manifest.names)
+    assert len(manifest.names) == 2
+
+
+# Two drivers.
+
+
+def test_the_second_of_two_drivers_is_refused_and_leaves_nothing_behind(model_dir):
+    manifest = save_step(model_dir, 1)
+    first = save_step(model_dir, 2, manifest)
+    with pytest.raises(Conflict, match="another driver"):
+        save_step(model_dir, 3, manifest)
+    assert Manifest.read(model_dir) == first
+    assert names_in(model_dir) == sorted(first.names)
+    assert checkpoints.latest(model_dir).state.step == 2
+
+
+def test_the_second_of_two_drivers_that_begin_is_refused_too(model_dir):
+    empty = Manifest.read(model_dir)
+    first = save_step(model_dir, 1, empty)
+    with pytest.raises(Conflict, match="another driver"):
+        save_step(model_dir, 1, empty)
+    assert Manifest.read(model_dir) == first
+    assert names_in(model_dir) == list(first.names)
+
+
+# What crashed drivers leave.
+
+
+def test_a_half_written_checkpoint_leaves_the_one_before_the_latest(model_dir):
+    manifest = save_step(model_dir, 2)
+    half = leave_half_written(model_dir, 3)
+    assert checkpoints.latest(model_dir).state.step == 2
+    assert half in names_in(model_dir)
+    assert names_in(model_dir) != list(manifest.names)
+
+
+def test_only_unfinished_checkpoints_of_older_steps_are_removed(model_dir):
+    manifest = save_step(model_dir, 1)
+    manifest = save_step(model_dir, 4, manifest)
+    for step in (1, 3):
+        leave_half_written(model_dir, step)
+    # Another driver may be writing these: its closing checkpoint is often of the same step.
+    others = [leave_half_written(model_dir, step) for step in (4, 5)]
+    checkpoints.remove_orphans(model_dir, manifest)
+    assert names_in(model_dir) == sorted([*manifest.names, *others])
+    assert checkpoints.latest(model_dir).state.step == 4
+
+
+def test_other_files_in_the_directory_are_not_removed(model_dir):
+    manifest = save_step(model_dir, 4)
+    others = ["eval/x", "notes.txt", "checkpoint-1/x", "checkpoint-00000001-old/x"]
+    for name in others:
+        storage.write(storage.join(model_dir, name), b"content")
+    checkpoints.remove_orphans(model_dir, manifest)
+    for name in others:
+        assert storage.read(storage.join(model_dir, name)).data == b"content"
+
+
+def test_nothing_is_removed_from_a_model_without_a_checkpoint(model_dir):
+    half = leave_half_written(model_dir, 0)
+    checkpoints.remove_orphans(model_dir, Manifest.read(model_dir))
+    assert names_in(model_dir) == [half]
+
+
+def test_training_again_removes_what_a_crash_has_left(model_dir):
+    rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    estimator = KMeans(2, model_dir, initial_clusters=rows[:2]).train(lambda: rows, steps=3)
+    half = leave_half_written(model_dir, 2)
+    estimator.train(lambda: rows, steps=1)
+    assert half not in names_in(model_dir)
+    assert names_in(model_dir) == sorted(Manifest.read(model_dir).names)
+
+
+# Kills and full disks, for real.
+
+
+SAVING = """
+import sys
+import numpy as np
+from dkmeans import checkpoints
+from dkmeans.distance import Distance
+from dkmeans.fit import Fit, Start
+from dkmeans.state import TrainState
+
+model_dir = sys.argv[1]
+sys.stdin.read()
+checkpoints.prepare(model_dir)
+manifest = checkpoints.Manifest.read(model_dir)
+found = checkpoints.latest(model_dir)
+step = found.state.step if found else 0
+settings = checkpoints.Settings(Distance.SQUARED_EUCLIDEAN, True, 1)
+checkpoints.remove_orphans(model_dir, manifest)
+while True:
+    step += 1
+    centers = np.full((200, 16), step, np.float32)
+    state = TrainState(centers, np.full(200, step, np.int64), step)
+    manifest = checkpoints.save(model_dir, manifest, Fit((Start(state),)), settings, None, 3)
+    print("saved", flush=True)
+"""
+
+
+def start_saving(model_dir):
+    """Start a driver that has imported all it needs, and saves when its stdin is closed."""
+    command = [sys.executable, "-c", SAVING, model_dir]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def test_whenever_a_driver_is_killed_the_latest_checkpoint_is_whole(tmp_path):
+    model_dir, before = str(tmp_path / "model"), 0
+    drivers = [start_saving(model_dir) for _ in range(8)]
+    for number, driver in enumerate(drivers):
+        with driver:
+            driver.stdin.close()
+            assert driver.stdout.readline() == b"saved\n"
+            time.sleep(0.0137 * number)
+            driver.kill()
+        found = checkpoints.latest(model_dir)
+        step = found.state.step
+        assert step > before
+        assert (found.state.centers == step).all()
+        assert (found.state.counts == step).all()
+        before = step
+    manifest = Manifest.read(model_dir)
+    checkpoints.remove_orphans(model_dir, manifest)
+    listed = [checkpoints.load(storage.join(model_dir, name)) for name in manifest.names]
+    assert all((each.state.centers == each.state.step).all() for each in listed)
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from dkmeans import checkpoints
+from dkmeans.distance import Distance
+from dkmeans.fit import Fit, Start
+from dkmeans.state import TrainState
+
+model_dir = sys.argv[1]
+manifest = checkpoints.Manifest.read(model_dir)
+settings = checkpoints.latest(model_dir).settings
+state = TrainState(np.ones((1000, 100)), np.ones(1000, np.int64), 9)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoints.save(model_dir, manifest, Fit((Start(state),)), settings, None, 1)
+except OSError as error:
+    print(type(error).__name__, error.errno)
+"""
+
+
+def test_a_full_disk_is_an_os_error_and_the_checkpoint_before_stands(tmp_path):
+    model_dir = str(tmp_path / "model")
+    checkpoints.prepare(model_dir)
+    manifest = save_step(model_dir, 3)
+    command = [sys.executable, "-c", FULL, model_dir]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "OSError 27\n", done.stderr
+    assert Manifest.read(model_dir) == manifest
+    assert names_in(model_dir) == list(manifest.names)
+    assert checkpoints.latest(model_dir).state.step == 3
+
+
+def test_a_directory_that_cannot_be_made_is_refused_by_name(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    address = str(tmp_path / "file" / "model")
+    with pytest.raises(Invalid, match="model_dir must be writable") as caught:
+        checkpoints.prepare(address)
+    assert address in str(caught.value)
+
+
+def test_training_below_a_regular_file_is_refused_by_name(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    rows = np.ones((4, 2), np.float32)
+    estimator = KMeans(2, str(tmp_path / "file" / "model"))
+    with pytest.raises(Invalid, match="model_dir must be writable"):
+        estimator.train(lambda: rows, steps=1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_may_not_be_written_is_refused_by_name(tmp_path):
+    model_dir = Path(tmp_path / "model")
+    checkpoints.prepare(str(model_dir))
+    model_dir.chmod(0o500)
+    with pytest.raises(Invalid, match="model_dir must be writable"):
+        checkpoints.prepare(str(model_dir))

@@ -1,0 +1,106 @@
+"""The cluster: its workers and threads, and errors of Dask in this library's words."""
+
+import time
+from concurrent.futures import CancelledError
+
+import pytest
+from distributed import Client
+from distributed.comm import CommClosedError
+from distributed.scheduler import NoValidWorkerError
+
+from dkmeans import Outage
+from dkmeans.executors.dask.cluster import Cluster, lost_errors
+
+
+class NoWorkers:
+    """A client of a cluster without workers."""
+
+    status = "running"
+    scheduler = type("Scheduler", (), {"address": "tcp://nowhere"})
+
+    def nthreads(self):
+        return {}
+
+
+class NoAnswer(NoWorkers):
+    """A client whose scheduler does not answer."""
+
+    def nthreads(self):
+        raise OSError("Timed out\nand more")
+
+
+def fail(number):
+    raise KeyError(number)
+
+
+def test_workers_and_threads_are_those_of_the_client(client):
+    cluster = Cluster(client)
+    assert cluster.threads_by_worker() == dict(client.nthreads())
+    assert cluster.threads() == 2
+    assert cluster.preferred_workers() == sorted(client.nthreads())
+    assert str(cluster) == f"2 threads of the cluster at {client.scheduler.address}"
+
+
+def test_memory_is_that_of_the_smallest_worker_and_room_that_of_all(client):
+    memory = Cluster(client).memory()
+    assert (memory.workers, memory.threads) == (2, 2)
+    assert memory.limit > 10**8
+    assert 0 <= memory.room < 2 * memory.limit
+
+
+def test_a_cluster_without_workers_may_yet_get_one():
+    cluster = Cluster(NoWorkers())
+    assert cluster.threads() == 1
+    assert cluster.preferred_workers() == [None]
+
+
+def test_results_come_in_the_order_of_their_tasks(client):
+    futures = [client.submit(pow, 2, number, pure=False) for number in range(5)]
+    cluster = Cluster(client)
+    assert cluster.results(futures) == [1, 2, 4, 8, 16]
+    assert cluster.result(futures[3]) == 8
+
+
+def test_the_error_of_a_task_is_raised_as_it_is(client):
+    cluster = Cluster(client)
+    with pytest.raises(KeyError, match="7"), cluster.errors_translated():
+        cluster.result(client.submit(fail, 7, pure=False))
+
+
+def test_the_error_of_a_task_is_raised_before_the_other_tasks_are_done(client, monkeypatch):
+    monkeypatch.setattr("dkmeans.executors.dask.cluster._CHECK_SECONDS", 0.1)
+    slow = client.submit(time.sleep, 3, pure=False)
+    broken = client.submit(fail, 7, pure=False)
+    with pytest.raises(KeyError):
+        Cluster(client).results([slow, broken])
+    assert not slow.done()
+
+
+def test_a_scheduler_that_does_not_answer_is_an_outage():
+    with pytest.raises(Outage, match=r"^the cluster at tcp://nowhere cannot be reached: .*Timed"):
+        Cluster(NoAnswer()).threads()
+
+
+def test_a_closed_client_is_an_outage_and_cancels_nothing(cluster):
+    with Client(cluster, set_as_default=False) as client:
+        future = client.submit(pow, 2, 3, pure=False)
+        closed = Cluster(client)
+    closed.cancel([future])
+    message = "cannot be reached: the client is closed"
+    with pytest.raises(Outage, match=message), closed.errors_translated():
+        raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CancelledError("task"),
+        CommClosedError("closed"),
+        NoValidWorkerError("task", set(), set(), {}, 30.0),
+    ],
+)
+def test_errors_of_a_lost_cluster_are_outages(client, error):
+    assert isinstance(error, lost_errors())
+    cluster = Cluster(client)
+    with pytest.raises(Outage, match="cannot be reached"), cluster.errors_translated():
+        raise error

@@ -1,0 +1,58 @@
+"""Dask's internals: still where they were, and of no harm where they are not."""
+
+import time
+
+import pytest
+
+from dkmeans.executors import Dask
+from dkmeans.executors.dask import internals
+from dkmeans.lloyd import accumulate
+from tests.executors.laws import batches_of, centers
+
+
+@pytest.mark.parametrize("function", [internals.send_promptly, internals.forget_messages])
+@pytest.mark.parametrize("client", [object(), type("Client", (), {"scheduler_comm": object()})()])
+def test_clients_without_these_internals_are_left_as_they_are(function, client):
+    before = dict(vars(client)) if hasattr(client, "__dict__") else {}
+    function(client)
+    assert (dict(vars(client)) if hasattr(client, "__dict__") else {}) == before
+
+
+def test_a_client_sends_messages_after_a_millisecond(client):
+    internals.send_promptly(client)
+    assert client.scheduler_comm.interval <= 1e-3
+
+
+def test_sent_messages_are_forgotten(client):
+    client.submit(pow, 2, 5, pure=False).result()
+    assert client.scheduler_comm.recent_message_log
+    internals.forget_messages(client)
+    assert len(client.scheduler_comm.recent_message_log) <= 1
+
+
+def test_dask_does_not_log_all_messages_of_a_fit(client, dataset, monkeypatch):
+    def logged_messages(dask_scheduler):
+        return sum(len(comm.recent_message_log) for comm in dask_scheduler.stream_comms.values())
+
+    monkeypatch.setattr("dkmeans.executors.dask.shipping._LOGGED_BYTES", 2000)
+    with Dask(client) as executor:
+        for _ in range(60):
+            executor.map_reduce(accumulate, batches_of(dataset), centers())
+    assert client.run_on_scheduler(logged_messages) < 60
+    assert len(client.scheduler_comm.recent_message_log) < 60
+
+
+def test_only_a_task_is_in_a_task(client):
+    assert not internals.is_in_task()
+    assert client.submit(internals.is_in_task, pure=False).result()
+
+
+def test_a_worker_has_threads_for_its_tasks_and_a_memory_limit(client):
+    def found(dask_worker):
+        begun = time.monotonic()
+        threads = internals.task_threads(dask_worker)
+        assert threads.submit(pow, 2, 5).result() == 32
+        assert time.monotonic() - begun < 10
+        return internals.memory_limit(dask_worker)
+
+    assert all(limit > 10**8 for limit in client.run(found).values())

@@ -1,0 +1,103 @@
+"""Shipping: rows travel once in a fit, and large values once in an iteration."""
+
+import dask.array as da
+import numpy as np
+
+from dkmeans import Dataset
+from dkmeans.data.sources.memory import ShippedRows
+from dkmeans.executors import Dask
+from dkmeans.executors.dask.shipping import SMALL_BYTES, Shipping, size_of
+from dkmeans.lloyd import accumulate
+from tests.executors.laws import batches_of, centers
+
+
+class Submissions:
+    """A client that records what is submitted, and returns numbers as futures."""
+
+    def __init__(self):
+        self.arguments = []
+
+    def submit(self, function, argument, **where):
+        self.arguments.append(argument)
+        return len(self.arguments) - 1
+
+
+def batch_of(rows=20):
+    (batch,) = Dataset.from_array(np.arange(rows, dtype=np.float32)[:, None]).batches()
+    return batch
+
+
+def test_an_array_is_shipped_once():
+    client = Submissions()
+    shipping, batch = Shipping(client), batch_of()
+    first, futures = shipping.rows(batch, {})
+    second, again = shipping.rows(batch, {})
+    assert len(client.arguments) == len(batch) == len(futures)
+    assert again == futures == shipping.futures
+    assert list(first) == list(second)
+    assert all(isinstance(source, ShippedRows) for source in first.sources())
+
+
+def test_rows_are_shipped_again_after_they_are_forgotten():
+    client, batch = Submissions(), batch_of()
+    shipping = Shipping(client)
+    shipping.rows(batch, {})
+    shipping.forget()
+    assert shipping.futures == []
+    shipping.rows(batch, {})
+    assert len(client.arguments) == 2 * len(batch)
+
+
+def test_rows_of_a_batch_that_is_gone_are_released():
+    shipping, batch = Shipping(Submissions()), batch_of()
+    shipping.rows(batch, {})
+    del batch
+    assert shipping.futures == []
+
+
+def test_stored_rows_are_not_shipped(dataset):
+    client, (batch,) = Submissions(), batches_of(dataset)
+    chunks, futures = Shipping(client).rows(batch, {})
+    assert list(chunks) == list(batch)
+    assert futures == []
+    assert client.arguments == []
+
+
+def test_a_small_value_travels_with_each_task_and_a_large_one_as_a_task():
+    client = Submissions()
+    shipping, small = Shipping(client), np.zeros(SMALL_BYTES // 16)
+    assert shipping.value(small, tasks=1) is small
+    assert client.arguments == []
+    assert shipping.value(small, tasks=2) == 0
+    assert client.arguments == [small]
+
+
+def test_the_size_of_a_value_is_its_nbytes():
+    assert size_of(np.zeros(1000)) == 8000
+    assert 0 < size_of("text") < 200
+
+
+def test_rows_in_memory_travel_once_and_not_in_every_iteration(client):
+    rows = np.random.default_rng(1).normal(size=(200, 6)).astype(np.float32)
+    sent = []
+    submit = client.submit
+
+    def watched(function, *arguments, **options):
+        sent.extend(a.nbytes for a in arguments if isinstance(a, np.ndarray))
+        sent.extend(a.array.nbytes for a in arguments if hasattr(a, "array"))
+        return submit(function, *arguments, **options)
+
+    client.submit = watched
+    batch = batches_of(Dataset.from_array(rows))
+    with Dask(client) as executor:
+        for _ in range(4):
+            executor.map_reduce(accumulate, batch, centers())
+    assert sum(sent) == rows.nbytes
+
+
+def test_dask_arrays_of_rows_in_memory_travel_as_one_graph(client):
+    rows = da.from_array(np.ones((20, 6), np.float32), chunks=(10, 6))
+    (batch,) = batches_of(Dataset.from_array(rows))
+    with Dask(client) as executor:
+        (total,) = executor.map_reduce(accumulate, [batch], centers()).totals
+    assert total.counts.sum() == 20

@@ -1,0 +1,55 @@
+"""The functions that run on workers: they return the same bits wherever they run."""
+
+import numpy as np
+
+from dkmeans import Dataset
+from dkmeans.data import cache
+from dkmeans.executors import Dask
+from dkmeans.executors.dask import worker
+from dkmeans.executors.reduction import Cost
+from dkmeans.executors.runs import Run, RunTotal
+from dkmeans.lloyd import accumulate
+from dkmeans.prediction.per_chunk import score
+from tests.executors.laws import batches_of, centers
+
+
+def test_a_task_of_one_chunk_returns_the_result_of_the_function(client, dataset):
+    (batch,) = batches_of(dataset)
+    reading = worker.ReadContext("fit", "none")
+    task = client.submit(worker.apply, score, batch.chunks_between(3, 4), centers(), reading)
+    assert task.result() == score(batch[3].loaded(), centers())
+
+
+def test_shipped_rows_take_the_place_of_their_placeholders(client):
+    rows = np.random.default_rng(1).normal(size=(9, 6)).astype(np.float32)
+    (batch,) = batches_of(Dataset.from_array(rows))
+    with Dask(client) as executor:
+        chunks, futures = executor._shipping.rows(batch.chunks_between(0, 1), {})
+        reading = worker.ReadContext("fit", "none")
+        task = client.submit(worker.apply, score, chunks, centers(), reading, *futures)
+        assert task.result() == score(batch[0].loaded(), centers())
+
+
+def test_arrays_are_aligned_after_the_journey():
+    unaligned = np.frombuffer(bytes(1 + 8 * 6), np.uint8)[1:].view(np.float64).reshape(3, 2)
+    assert not unaligned.flags.aligned
+    assert worker.unpack(unaligned).flags.aligned
+    aligned = np.ones((3, 2))
+    assert worker.unpack(aligned) is aligned
+
+
+def test_totals_of_several_tasks_are_merged_into_those_of_the_fewest_runs():
+    parts = [[RunTotal(Run(0, start, start + 2, 0), start, Cost())] for start in (0, 2, 4)]
+    merged = worker.merge(*parts)
+    assert [(total.run.start, total.run.stop) for total in merged] == [(0, 4), (4, 6)]
+    assert [total.total for total in merged] == [2, 4]
+
+
+def test_rows_that_workers_have_cached_are_evicted_when_the_fit_ends(client, dataset):
+    with Dask(client, "auto") as executor:
+        for _ in range(3):
+            executor.map_reduce(accumulate, batches_of(dataset), centers())
+        cached = client.run(lambda: cache.row_cache.bytes)
+        assert sum(cached.values()) == dataset.rows * 6 * 4
+        assert min(cached.values()) > 0.3 * sum(cached.values())  # each its own share
+    assert set(client.run(lambda: cache.row_cache.bytes).values()) == {0}

@@ -1,0 +1,49 @@
+"""Reading ahead: the next chunks are read while one is computed, and no more than those."""
+
+import time
+
+import pytest
+
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
+from dkmeans.errors import InvalidData
+from dkmeans.executors.read_ahead import AHEAD, loaded
+from tests.executors.slow_rows import SlowRows
+
+
+def batch_of(source):
+    return Batch.of(Chunk(source, 0, source.rows))
+
+
+def test_the_next_chunks_are_read_while_one_is_computed_and_no_more():
+    source, seen = SlowRows(6), []
+    for number, chunk in enumerate(loaded(batch_of(source))):
+        time.sleep(0.06)
+        seen.append(chunk.points[0, 0])
+        assert len(source.begun) == min(number + AHEAD + 1, 6)
+    assert seen == list(range(6))
+    assert sorted(source.begun) == list(range(6))
+
+
+def test_an_error_is_raised_when_its_chunk_is_due():
+    chunks = loaded(batch_of(SlowRows(4, broken=2)))
+    assert [next(chunks).chunk.start, next(chunks).chunk.start] == [0, 1]
+    with pytest.raises(
+        InvalidData, match="rows 2 to 2 of numbers cannot be read: ValueError: broken"
+    ):
+        next(chunks)
+
+
+def test_a_caller_that_stops_early_ends_the_reading():
+    source = SlowRows(50)
+    chunks = loaded(batch_of(source))
+    next(chunks)
+    chunks.close()
+    time.sleep(0.1)
+    assert len(source.begun) <= AHEAD + 1
+
+
+def test_rows_in_memory_are_loaded_by_the_caller_one_at_a_time():
+    source = SlowRows(6, key=None)
+    for number, _ in enumerate(loaded(batch_of(source)), 1):
+        assert source.begun == list(range(number))
