@@ -304,9 +304,9 @@ class KMeans(Model):
             ValueError: there is no checkpoint, or the arguments or the rows cannot be used.
         """
         check_steps("steps", steps)
-        session_hooks = check_hooks("hooks", hooks, SessionRunHook)
+        run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self.checkpoint(checkpoint_path)
-        scores = self._scores(input_fn, checkpoint, steps, session_hooks)
+        scores = self._scores(input_fn, checkpoint, steps, run_hooks)
         total = sum(scores, Score(0, 0.0))
         result = {
             "average_loss": total.inertia / total.rows,
@@ -362,11 +362,9 @@ class KMeans(Model):
             if not set(asked) & set(names):
                 raise Invalid(f"predict_keys must be among {names}, got {asked}")
             names = [name for name in names if name in asked]
-        session_hooks = check_hooks("hooks", hooks, SessionRunHook)
+        run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self.checkpoint(checkpoint_path)
-        return self._predict(
-            input_fn, checkpoint, names, session_hooks, single=yield_single_examples
-        )
+        return self._predict(input_fn, checkpoint, names, run_hooks, single=yield_single_examples)
 
     def predict_cluster_index(self, input_fn: InputFn) -> Iterator[np.int64]:
         """Yield the index of each row's nearest center.
@@ -452,7 +450,7 @@ class KMeans(Model):
         saving_listeners: Iterable[CheckpointSaverListener] | None,
     ) -> Notifier:
         """Return the notifier of a training call, with the hook that draws charts."""
-        session_hooks = check_hooks("hooks", hooks, SessionRunHook)
+        run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         if listeners and not self._config.saves_on_the_way:
             raise Invalid(
@@ -461,8 +459,8 @@ class KMeans(Model):
             )
         if self._draws_charts:
             every = self._config.save_summary_steps
-            session_hooks = (*session_hooks, SummarySaverHook(every, output_dir=self.model_dir))
-        return Notifier(self._settings, session_hooks, listeners)
+            run_hooks = (*run_hooks, SummarySaverHook(every, output_dir=self.model_dir))
+        return Notifier(self._settings, run_hooks, listeners)
 
     def _read(self, input_fn: InputFn, mode: str) -> Dataset:
         return read_input(input_fn, mode, self.params, self.config, self._layout)
