@@ -2,7 +2,7 @@
 
 `dkmeans/data/chunks.py` is tested by `tests/data/test_chunks.py`, `jobs/plan.py` by
 `tests/jobs/test_plan.py`, and a package's `__init__.py` that has code by a test of the package's
-name, such as `tests/backends/test_backends.py`.
+name, such as `tests/executors/test_executors.py`. A module of protocols has no code to test.
 """
 
 import ast
@@ -35,15 +35,24 @@ def definitions_of(path):
     return [node for node in ast.parse(path.read_text()).body if isinstance(node, DEFINITIONS)]
 
 
+def is_protocol(node):
+    return isinstance(node, ast.ClassDef) and any(
+        isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases
+    )
+
+
 def mirror_of(path):
-    """Return the test file that mirrors a module; None for an `__init__.py` without code."""
+    """Return the test file that mirrors a module; None for a module without code."""
     folder = path.relative_to(ROOT).parent
     folder = folder.relative_to("dkmeans") if folder.parts[0] == "dkmeans" else folder
     name = path.stem.strip("_")
+    definitions = definitions_of(path)
     if path.name == "__init__.py":
-        if not definitions_of(path):
+        if not definitions:
             return None
         name = path.parent.name
+    if definitions and all(map(is_protocol, definitions)):
+        return None
     return TESTS / folder / f"test_{name}.py"
 
 

@@ -1,0 +1,49 @@
+"""The choice of the backend: the fastest that this machine can use, unless one is named."""
+
+import logging
+
+import pytest
+
+from dkmeans.backends import choice
+from dkmeans.config import BACKENDS
+
+
+@pytest.fixture
+def choose(monkeypatch):
+    """Function that chooses on a machine where some backends cannot be imported."""
+
+    def choose(unusable, name=None):
+        def load(backend):
+            if backend in unusable:
+                raise ImportError("not here", name=unusable[backend])
+            return backend
+
+        monkeypatch.setattr(choice, "_load", load)
+        return choice.select.__wrapped__(name)
+
+    return choose
+
+
+def test_the_first_backend_that_can_be_used_is_chosen(choose):
+    assert BACKENDS == ("cuda", "native", "numpy")
+    assert choose({}) == "cuda"
+    assert choose({"cuda": "cupy"}) == "native"
+    assert choose({"cuda": "cupy", "native": "numba"}) == "numpy"
+
+
+def test_a_named_backend_is_chosen_before_a_faster_one(choose):
+    assert choose({}, "numpy") == "numpy"
+
+
+def test_only_a_backend_that_should_be_usable_is_warned_of(choose, caplog):
+    caplog.set_level(logging.DEBUG, "dkmeans")
+    choose({"cuda": "cupy", "native": "numba"})
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.DEBUG, "backend cuda cannot be used: not here"),
+        (logging.WARNING, "backend native cannot be used: not here"),
+    ]
+
+
+def test_a_process_chooses_once():
+    assert choice.select() is choice.select()
+    assert choice.select("numpy") is choice.select("numpy")
