@@ -2,8 +2,8 @@
 
 All methods of the estimator that need rows call `read_input`. An `input_fn` may return an array, a
 dict of columns, a data frame, a `Dataset`, or an iterator of batches, each also as
-`(features, labels)`. Columns are placed side by side, in the order of their names or as a layout of
-feature columns requires; they may be chunked differently.
+`(features, None)`; for prediction labels are ignored. Columns are placed side by side, in the order
+of their names or as a layout of feature columns requires; they may be chunked differently.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dkmeans.data.points import as_array
 from dkmeans.data.sources.frames import arrays_of, is_frame
 from dkmeans.data.views import Columns
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
-from dkmeans.feature_columns.layout import FeatureRows, Layout, of_named
+from dkmeans.feature_columns.layout import FeatureRows, Layout, rows_of_named_columns
 from dkmeans.modes import ModeKeys
 
 InputFn = Callable[..., Any]
@@ -68,13 +68,17 @@ def read_input(
         raise InvalidType(
             f"input_fn must take no parameters but mode, params and config, got {unknown}"
         )
+    # The signature of a partial still lists its bound keywords; they must not be overridden.
     bound = input_fn.keywords if isinstance(input_fn, partial) else {}
     names = {p.name for p in parameters} - set(bound)
     returned = input_fn(**{name: value for name, value in supplied.items() if name in names})
     given = _without_labels(returned, mode)
     if isinstance(given, Dataset):
-        return given if layout is None else given.read_as(layout.width, partial(of_named, layout))
+        if layout is None:
+            return given
+        return given.read_as(layout.width, partial(rows_of_named_columns, layout))
     if isinstance(given, Mapping) or _is_array(given) or is_frame(given):
+        # A new name for every call: another call may return other values in the same columns.
         dataset = Dataset.of(_features(given, "the features", layout, uuid4().hex), "the features")
         return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
@@ -177,7 +181,8 @@ def _side_by_side(columns: list[Batch], name: str, view: Callable[..., Source]) 
     Args:
         columns: The columns, each with the same number of rows.
         name: Name of the table, for messages.
-        view: Makes a source of one chunk of every column and the number of their first row.
+        view: Called with one chunk of every column and `first`, the number of their first row;
+            returns a source.
 
     Raises:
         InvalidData: the columns have different lengths.
@@ -186,6 +191,7 @@ def _side_by_side(columns: list[Batch], name: str, view: Callable[..., Source]) 
     if len(rows) > 1:
         raise InvalidData(f"the columns of {name} must be equally long, got {sorted(rows)} rows")
     pieces = list(_aligned(columns))
+    # `firsts` has one entry more than `pieces`: the number of all rows.
     firsts = accumulate((piece[0].rows for piece in pieces), initial=0)
     return Batch.of(
         *(
@@ -198,7 +204,10 @@ def _side_by_side(columns: list[Batch], name: str, view: Callable[..., Source]) 
 def _flat(values: Any, name: str) -> Any:
     """Return the values with all dimensions but the first flattened into one.
 
-    A numeric column may have rows of any shape. Zarr arrays stay as they are.
+    A numeric column may have rows of any shape. Zarr arrays are returned unchanged.
+
+    Raises:
+        InvalidData: a Zarr array has more than two dimensions.
     """
     if isinstance(values, zarr.Array):
         if values.ndim > 2:
@@ -215,7 +224,7 @@ def _column(values: Any, name: str) -> Batch:
         values = as_array(values, name)
     if values.ndim == 1 and not isinstance(values, zarr.Array):
         values = values[:, None]
-    return array_chunks(values, name, narrow=True)
+    return array_chunks(values, name, allow_1d_zarr=True)
 
 
 def _aligned(columns: list[Batch]) -> Iterator[tuple[Chunk, ...]]:
@@ -224,7 +233,8 @@ def _aligned(columns: list[Batch]) -> Iterator[tuple[Chunk, ...]]:
     Yields:
         One chunk of each column, of equal length.
     """
-    # Stacks of the remaining chunks, the next one on top.
+    # Stacks of the remaining chunks, the next one on top. All parts of a column are chunks; the
+    # test is only for the type checker.
     remaining = [[c for c in reversed(column.parts) if isinstance(c, Chunk)] for column in columns]
     while all(remaining):
         rows = min(chunks[-1].rows for chunks in remaining)

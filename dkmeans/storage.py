@@ -42,6 +42,7 @@ WRITE_ERRORS = (OSError, BaseError, BaseZarrError)
 
 def unreachable(address: str, error: Exception) -> InvalidData:
     """Return the exception for a store that refuses a request or does not answer."""
+    # `with_retries` looks at the cause: if it is an outage, it retries and raises `Outage`.
     return InvalidData(f"{address} cannot be reached: {first_line(error)}")
 
 
@@ -156,6 +157,7 @@ def supports_conditional_writes(probe: str) -> bool:
         Outage: the storage does not answer.
     """
     try:
+        # Other bytes each time: `replace` takes equal bytes for its own earlier attempt.
         first = replace(probe, b"1", None)
         creates_once = _is_refused(probe, b"2", None)
         if creates_once:
@@ -175,7 +177,10 @@ def write(address: str, data: bytes) -> None:
 
 
 def write_whole(address: str, data: bytes) -> None:
-    """Write a file, replacing an existing one; readers never see only a part of the content."""
+    """Write a file, replacing an existing one; readers never see only a part of the content.
+
+    In a place that is reached through fsspec, this holds if the file system renames in one step.
+    """
     if is_local(address) or _scheme(address) in _OBJECT_STORES:
         write(address, data)
         return
@@ -201,7 +206,7 @@ def children(address: str) -> list[str]:
 
 
 def is_empty(address: str) -> bool:
-    """Return whether there are no files at or below an address."""
+    """Return whether nothing is below an address (in an object store: no files)."""
     if is_local(address) or _scheme(address) not in _OBJECT_STORES:
         return not children(address)
     # SeaweedFS lists folders that have become empty; `obstore.list` returns files only.
@@ -251,6 +256,7 @@ def flush(address: str) -> None:
     if not is_local(address):
         return
     root = local_path(address)
+    # The parent folder holds the name of `root`.
     for path in [*root.rglob("*"), root, root.parent]:
         _sync(path)
 
@@ -321,6 +327,7 @@ def _replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
             raise Conflict(_CONFLICT.format(address)) from error
         return Versioned(data, str(result["e_tag"]))
     current = _read(address)
+    # Neither unchanged since `seen`, nor already replaced by this call. None stands for no file.
     if (current and current.data) not in ((seen and seen.data), data):
         raise Conflict(_CONFLICT.format(address))
     _write(address, data)
@@ -371,7 +378,9 @@ def _write_durably(path: Path, data: bytes) -> None:
 
 def _sync(path: Path) -> None:
     """Flush one file or folder to the disk."""
-    if os.name == "nt":  # Windows cannot open folders; its file system journals renames.
+    # On Windows neither files nor folders are flushed here: folders cannot be opened there, and the
+    # file system journals renames.
+    if os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -132,7 +132,7 @@ def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
     try:
         return cluster_class(
             **sizes,
-            dashboard_address="127.0.0.1:0",
+            dashboard_address="127.0.0.1:0",  # any free port, for this machine only
             silence_logs=logging.CRITICAL,  # workers log tracebacks when they are closed
         )
     except RuntimeError as error:  # a worker process died while it started

@@ -281,6 +281,7 @@ def _add_demo(jobs: Any) -> None:
 def _add_job(jobs: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
     """Add a job with the flags that every job has, and return its parser."""
     job: argparse.ArgumentParser = jobs.add_parser(name, help=summary, description=description)
+    # The default of all flags is None: `_as_flags` must know which flags were given.
     job.add_argument("--json", action="store_true", default=None, help="print one JSON object")
     job.add_argument(
         "--log-format",
@@ -367,6 +368,7 @@ def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
             allowed = ", ".join(sorted(k.replace("_", "-") for k in known))
             raise Invalid(f"{path} must have no other keys than {allowed}, got {key!r}")
         overruling = [name, *_OVERRULING_FLAGS.get(name, ())]
+        # `false` in the file is the same as no flag.
         if value is False or any(getattr(arguments, n, None) is not None for n in overruling):
             continue
         if isinstance(value, dict):

@@ -25,7 +25,7 @@ from dkmeans.report import progress_of
 # Values of --log-format.
 LOG_FORMATS = TEXT, JSON = ("text", "json")
 
-# Without a terminal, progress is logged at most this often, beside the notable iterations.
+# Without a terminal, progress is logged at most this often. Notable iterations are always logged.
 _LINE_INTERVAL_SECONDS = 10.0
 _HOUR_SECONDS = 3600
 
@@ -33,7 +33,10 @@ logger = logging.getLogger("dkmeans")
 
 
 class _TextHandler(logging.Handler):
-    """Handler that writes each notable record, and other progress now and then, as a line."""
+    """Handler that writes records as lines of text.
+
+    It writes records of level INFO or above, and at most every ten seconds one of a lower level.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,13 +48,13 @@ class _TextHandler(logging.Handler):
         if record.levelno < logging.INFO and now - self._written_at < _LINE_INTERVAL_SECONDS:
             return
         self._written_at = now
-        # The line that says why a job ended has no time, as the other errors of a command line.
+        # The line with the reason of the end has no time, like other errors of a command line.
         text = record.getMessage() if hasattr(record, "exit_code") else self.format(record)
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 class _LiveHandler(logging.Handler):
-    """Handler that overwrites one line of a terminal with progress, and prints messages above."""
+    """Handler that overwrites a line of a terminal with progress, and prints messages above it."""
 
     def __init__(self, live: Live) -> None:
         super().__init__()
@@ -60,6 +63,7 @@ class _LiveHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         progress = progress_of(record)
         if progress is not None:
+            # `Text`: rich would read brackets in a str as markup.
             self._live.update(Text(f"{progress}{_time_left(progress.seconds_left)}"))
         elif record.levelno >= logging.INFO:
             self._live.console.print(Text(record.getMessage()))
@@ -80,9 +84,9 @@ class _JsonFormatter(logging.Formatter):
     """Formatter that turns a record into one JSON object, with the numbers of an iteration."""
 
     def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        timestamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         fields = {
-            "time": time.replace("+00:00", "Z"),
+            "time": timestamp.replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
             "event": getattr(record, "event", "message"),
@@ -137,7 +141,9 @@ def _attach(
         root_handler: Gets the records of other libraries, and Python's warnings.
     """
     level, propagate = logger.level, logger.propagate
+    # The iterations are records of level DEBUG; the handlers select among them.
     logger.setLevel(logging.DEBUG)
+    # Handlers of the root logger would write each record a second time.
     logger.propagate = False
     logger.addHandler(handler)
     if root_handler is not None:

@@ -62,6 +62,7 @@ def _describe_backends() -> dict[str, Any]:
             result[name] = ", ".join(
                 f"{key} {value}" for key, value in select(name).describe().items()
             )
+            # `BACKENDS` is in the order of preference: the first entry that is set stays.
             result.setdefault(
                 "default", f"{name}, the first of {', '.join(BACKENDS)} that can be used"
             )

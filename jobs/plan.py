@@ -29,6 +29,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = open_input(arguments.input, arguments.columns)
     cache = arguments.cache or AUTO
     with open_client(arguments) as client, open_executor(client) as executor:
+        # Without `Dataset.batch` a dataset is one batch of all its rows.
         batch = next(dataset.batches())
         preflight = examine(batch, dataset.rows, executor, cache)
         distance = Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN)

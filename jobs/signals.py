@@ -40,7 +40,7 @@ def defer_sigterm() -> Iterator[Callable[[], None]]:
     """Hold back SIGTERM while the block runs, for work that must not stop half way.
 
     Yields:
-        A function that raises `Terminated` if a SIGTERM was held back.
+        A function that raises `Terminated` if a SIGTERM was held back. Call it after the block.
     """
     received: list[int] = []
 

@@ -2,7 +2,7 @@
 
 `train` writes the files with `recorded`, and `info` reads them. `status.json` holds the state of
 the last job. `history.json` holds the numbers of every iteration. Both are for information only: a
-failure to write them never stops training.
+failure to write them never stops training. A history that cannot be read at the start does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STATUS_FILE, _HISTORY_FILE = "status.json", "history.json"
 _WRITE_INTERVAL_SECONDS = 10.0
 # A job that has written no status for this long was killed, or cannot reach its storage.
 _SILENT_SECONDS = 90.0
-# From a history longer than this, every second iteration is removed.
+# If the history is longer than this, every second iteration is dropped.
 _MAX_ITERATIONS = 10_000
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ class _StatusHandler(logging.Handler):
     def __init__(self, model_dir: str, step: int) -> None:
         super().__init__()
         self._model_dir = model_dir
-        # Training continues from `step`. The iterations after it were lost with their run.
+        # Training continues from `step`. The history may have later iterations that no checkpoint
+        # holds; they are computed again.
         self._iterations = [each for each in read_history(model_dir) if each["step"] <= step]
         self._status = Status("running", socket.gethostname(), os.getpid(), _now(), _now())
         self._ended = threading.Event()
@@ -78,6 +79,7 @@ class _StatusHandler(logging.Handler):
             self._status = replace(self._status, progress=numbers)
             if len(self._iterations) > _MAX_ITERATIONS:
                 self._iterations = self._iterations[::2]
+            # After `end` the thread is no longer alive, and a thread cannot start twice.
             if not self._thread.is_alive() and not self._ended.is_set():
                 self._thread.start()
 
@@ -97,6 +99,7 @@ class _StatusHandler(logging.Handler):
 
     def _write(self) -> None:
         status = asdict(replace(self._status, noted=_now()))
+        # A copy of the list: the thread that trains may append to it while it is converted.
         for name, value in ((_STATUS_FILE, status), (_HISTORY_FILE, list(self._iterations))):
             try:
                 storage.write(storage.join(self._model_dir, name), json.dumps(value).encode())
@@ -106,7 +109,7 @@ class _StatusHandler(logging.Handler):
 
 @contextmanager
 def recorded(model_dir: str, step: int) -> Iterator[None]:
-    """Record the status and the history of training while the block runs, and how it ended.
+    """Record the status and history of training in a block, and the reason why the block ended.
 
     Args:
         model_dir: Directory of the model.

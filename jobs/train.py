@@ -2,7 +2,7 @@
 
 `__main__` calls `run`. The same command can always be run again: it continues from the latest
 checkpoint, or does nothing if training is complete. Without limits on the command line a full-batch
-run ends at a small change of the loss, and a mini-batch run after one epoch.
+run ends at a small change of the loss or after 300 steps, and a mini-batch run after one epoch.
 """
 
 from __future__ import annotations
@@ -53,22 +53,26 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     _check(arguments)
     dataset = open_input(arguments.input, arguments.columns)
-    rows = dataset.rows or 0
+    rows = dataset.rows or 0  # the inputs of the command line always know their number of rows
     conditions = _stop_conditions(arguments, rows)
     hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
-    about = {"input": arguments.input, "columns": arguments.columns, "rows": rows}
+    input_description = {"input": arguments.input, "columns": arguments.columns, "rows": rows}
     checkpoint = checkpoints.latest(arguments.model_dir)
     with open_client(arguments) as client:
         model = _model(arguments, conditions, client)
-        done = _is_done(checkpoint, conditions, about == load_input(arguments.model_dir))
+        same_input = input_description == load_input(arguments.model_dir)
+        done = _is_done(checkpoint, conditions, same_input)
+        # `done` is False without a checkpoint; the other test is for the type checker.
         if checkpoint is not None and done:
-            # This takes no step. It still refuses arguments that differ from the model's settings.
+            # `train` takes no step here, but refuses arguments that differ from the model's
+            # settings.
             model.train(lambda: dataset, max_steps=checkpoint.state.step)
         else:
             batches = _batches(dataset, rows, arguments.batch_rows, checkpoint)
             with recorded(arguments.model_dir, checkpoint.state.step if checkpoint else 0):
                 model.train(lambda: batches, hooks, conditions.steps, conditions.max_steps)
-            save_input(arguments.model_dir, about)
+            # Only now: after an interrupted run `job.json` must not name its input.
+            save_input(arguments.model_dir, input_description)
     checkpoint = checkpoints.latest(arguments.model_dir)
     assert checkpoint is not None
     state = checkpoint.state
@@ -110,7 +114,7 @@ def _stop_conditions(arguments: argparse.Namespace, rows: int) -> StopConditions
         return StopConditions(None, _MAX_STEPS, _TOLERANCE if tolerance is None else tolerance)
     if given.relative_tolerance is not None:
         return given
-    return StopConditions(None, -(-rows // arguments.batch_rows), None)  # one epoch
+    return StopConditions(None, -(-rows // arguments.batch_rows), None)  # one epoch, over all runs
 
 
 def _model(arguments: argparse.Namespace, conditions: StopConditions, client: Any) -> KMeans:
@@ -147,7 +151,7 @@ def _is_done(checkpoint: Checkpoint | None, conditions: StopConditions, same_inp
     Args:
         checkpoint: Latest checkpoint of the model; None if there is none.
         conditions: Stop conditions of this run.
-        same_input: Whether the model was last trained on the input of this run.
+        same_input: True if the model was last trained on the input of this run.
     """
     if checkpoint is None:
         return False
@@ -159,6 +163,7 @@ def _is_done(checkpoint: Checkpoint | None, conditions: StopConditions, same_inp
         return False
     if checkpoint.stop.reason is StopReason.UNCHANGED:
         return True
+    # Converged at a tolerance at most as large as this run's.
     before, now = checkpoint.stop.relative_tolerance, conditions.relative_tolerance
     fine_enough = before is not None and now is not None and before <= now
     return checkpoint.stop.reason is StopReason.CONVERGED and fine_enough
@@ -173,5 +178,5 @@ def _batches(
     """
     if size is None:
         return dataset.repeat()
-    done = checkpoint.state.step if checkpoint else 0
-    return dataset.batch(size).repeat().skip(done % -(-rows // size))
+    step = checkpoint.state.step if checkpoint else 0
+    return dataset.batch(size).repeat().skip(step % -(-rows // size))

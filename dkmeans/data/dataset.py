@@ -1,9 +1,8 @@
 """Datasets: the rows of a fit, and the batches in which a fit goes over them.
 
 A user makes a `Dataset` from an array or files and adds the methods of tf.data to it. `training`
-and `prediction` go over its batches. The one idea: a dataset holds no rows. It holds a function
-from the number of an epoch to the batches of that epoch, and each method wraps that function in
-another one.
+and `prediction` go over its batches. A dataset holds no rows, only a function from the number of an
+epoch to the batches of that epoch. Each method wraps that function in another one.
 """
 
 from __future__ import annotations
@@ -37,7 +36,8 @@ def _unchanged(batch: Batch) -> Batch:
 class Dataset:
     """Batches of rows, with the methods of tf.data. Every method returns a new dataset.
 
-    Nothing is read before a step needs it. The worker that does the step reads it.
+    Rows of arrays and files are read only when a step needs them, by the worker that computes the
+    step.
 
     Without `batch` a dataset is one batch of all its rows, and full-batch training takes one step
     for each repetition. As in tf.data the order of the methods matters. `batch(r).repeat()` ends
@@ -51,7 +51,7 @@ class Dataset:
 
     width: int
     rows: int | None
-    # The batches of the epoch with this number, each changed before anything else is done to it.
+    # Returns the batches of an epoch, given its number and a change. The change is applied first.
     _epochs: Callable[[int, Change], Iterator[Batch]]
     # Number of rows in a batch; None before `batch`, 0 for batches of unknown sizes.
     _batch_rows: int | None = None
@@ -105,6 +105,7 @@ class Dataset:
         if isinstance(columns, str):
             raise InvalidType(expected("columns", "a list of names, or None", columns))
         batch = with_retries(address, lambda: from_parquet_files(str(address), columns))
+        # A layout of feature columns replaces this change by one that can read words.
         return cls.of(batch, str(address)).read_as(batch.source.width, refuse_words)
 
     @classmethod
@@ -124,7 +125,7 @@ class Dataset:
         Raises:
             InvalidData: the batch has no rows.
         """
-        batch = Batch.of(*batch.parts)
+        batch = Batch.of(*batch.parts)  # drops parts without rows
         if not batch.rows:
             raise InvalidData(f"{name} must have at least one row, got none")
         return cls(
@@ -177,9 +178,10 @@ class Dataset:
         )
 
     def shuffle(self, seed: int) -> Dataset:
-        """Put chunks in random order, and rows within each chunk, anew in every epoch.
+        """Shuffle the chunks, and the rows within each chunk, differently in every epoch.
 
         Rows of different chunks are not mixed: mixing would need all chunks in memory at once.
+        After a `repeat` before `shuffle` and another one after it, orders may occur again.
 
         Args:
             seed: Seed of the random generator.
@@ -207,8 +209,9 @@ class Dataset:
             check_integer("n", n, 1)
 
         def epochs(epoch: int, change: Change) -> Iterator[Batch]:
-            # Each repetition is an epoch with a number of its own, also in nested repeats: a
-            # shuffle below this one draws another order for each number.
+            # Each repetition is an epoch with a number of its own, also in nested repeats (except
+            # around an endless repeat that `take` cuts). An earlier `shuffle` in the chain draws
+            # another order for each number.
             for number in count(epoch) if n is None else range(epoch * n, epoch * n + n):
                 batches = self._epochs(number, change)
                 first = next(batches, None)
@@ -254,8 +257,8 @@ class Dataset:
 
         # A slice of shuffled rows has other rows in every epoch. A slice of repeated rows may end
         # within an epoch.
-        fixed = self._is_constant and not (self._is_shuffled or self._is_repeated)
-        return replace(self, rows=rows, _epochs=epochs, _is_constant=fixed)
+        is_constant = self._is_constant and not (self._is_shuffled or self._is_repeated)
+        return replace(self, rows=rows, _epochs=epochs, _is_constant=is_constant)
 
 
 def limit_epochs(array: Any, num_epochs: int) -> Dataset:
@@ -286,7 +289,8 @@ def _rebatch(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
 
 def _shuffle(batches: Iterator[Batch], seed: int, epoch: int) -> Iterator[Batch]:
     # After `repeat` several batches come here in one epoch. Each holds all rows, so each needs a
-    # number of its own to get an order of its own.
+    # number of its own to get an order of its own. In `repeat(2).shuffle(1).repeat(2)` the numbers
+    # of the epochs overlap (0 and 1, then 1 and 2), so an order can occur again.
     for number, batch in enumerate(batches, epoch):
         yield batch.shuffled((seed, number))
 
@@ -304,13 +308,13 @@ def _slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Itera
         first += batch.rows
 
 
-def array_chunks(array: Any, name: str, *, narrow: bool = False) -> Batch:
+def array_chunks(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Batch:
     """Return the chunks of a 2-D array of any kind that the library knows.
 
     Args:
         array: The array.
         name: Name of the array in messages.
-        narrow: True if a 1-D Zarr array is accepted, as a table of one column.
+        allow_1d_zarr: True if a 1-D Zarr array is accepted, as a table of one column.
 
     Raises:
         InvalidData: the array is not 2-D.
@@ -320,11 +324,11 @@ def array_chunks(array: Any, name: str, *, narrow: bool = False) -> Batch:
         _check_table(name, array.shape)
         return from_dask(array, name)
     if isinstance(array, zarr.Array):
-        if not (narrow and array.ndim == 1):
+        if not (allow_1d_zarr and array.ndim == 1):
             _check_table(name, array.shape)
         return from_zarr_array(array, name)
     if hasattr(array, "__cuda_array_interface__"):
-        array = array.get()
+        array = array.get()  # CuPy's copy to the host
     if not hasattr(array, "__array__"):
         raise InvalidType(expected(name, "a NumPy, Dask, Zarr or CuPy array", type(array).__name__))
     array = as_array(array, name)

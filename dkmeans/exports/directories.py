@@ -25,7 +25,7 @@ _ASSETS = "assets.extra"
 
 @contextmanager
 def writable(name: str, given: object) -> Iterator[str]:
-    """Turn errors of writing to an address into errors of the argument that gives the address.
+    """Raise errors of writing as an `Invalid` that names the argument.
 
     Args:
         name: Name of the argument, for messages.
@@ -51,7 +51,7 @@ def write(base: str, files: Mapping[str, bytes]) -> str:
 
     Args:
         base: Full path or URL of the base directory.
-        files: Contents by name. In an object store the last file is written last.
+        files: Contents by name, written in this order: the file that servers look for comes last.
 
     Returns:
         Full path or URL of the new directory.
@@ -60,9 +60,11 @@ def write(base: str, files: Mapping[str, bytes]) -> str:
     while str(stamp) in taken:
         stamp += 1
     if not storage.is_local(base):
+        # In an object store two exports of the same second may take the same name.
         address = storage.join(base, str(stamp))
         _write_all(address, files)
         return address
+    # TensorFlow Serving loads only directories whose names are numbers.
     temporary = storage.join(base, f"temp-{stamp}-{uuid4().hex[:8]}")
     base_existed = storage.local_path(base).exists()
     try:
@@ -120,6 +122,7 @@ def assets(extra: Mapping[str, str] | None) -> dict[str, bytes]:
         raise InvalidType(expected("assets_extra", "a dict of names and paths, or None", extra))
     contents = {}
     for name, path in extra.items():
+        # Slashes at an end or side by side make empty parts; ".." leads out of the directory.
         parts = str(name).split("/")
         if not isinstance(name, str) or not all(parts) or {".", ".."} & set(parts):
             raise Invalid(expected("assets_extra", "a dict of names below assets.extra", name))
@@ -127,7 +130,7 @@ def assets(extra: Mapping[str, str] | None) -> dict[str, bytes]:
             raise InvalidType(expected(f"assets_extra[{name!r}]", "a path or URL", path))
         try:
             asset = storage.read(storage.absolute(os.fspath(path)))
-        except OSError:  # a directory
+        except OSError:  # a directory, or not readable
             asset = None
         if asset is None:
             raise Invalid(f"assets_extra must name files that are there, got {path!r} for {name!r}")

@@ -1,7 +1,8 @@
 """Export to ONNX: a graph of one matrix product, with the centers as constants.
 
-`Model.export_onnx` calls `model`. The graph computes in float64. Rows and centers are taken
-relative to the mean of the centers, so an offset that all rows share costs no precision.
+`Model.export_onnx` calls `model`. The graph computes in float64. For the Euclidean distance the
+mean of the centers is subtracted from rows and centers first, so an offset that all rows share
+costs no precision.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def model(checkpoint: Checkpoint) -> bytes:
         Invalid: the file would be larger than 2 GiB, the limit of the format.
     """
     centers = checkpoint.state.centers
+    # The centers are stored as float64; everything else in the file is small.
     if centers.size * 8 >= _LARGEST_BYTES:
         raise Invalid(
             f"ONNX files must be smaller than 2 GiB; got {len(centers):,} centers x "
@@ -49,7 +51,8 @@ def model(checkpoint: Checkpoint) -> bytes:
     # Rounding can make the distance of a row at a center negative.
     clipped = nodes.add("Max", distances, nodes.constant(0.0))
     nodes.add("Cast", clipped, to=TensorProto.FLOAT, name=ALL_DISTANCES)
-    # The index is that of the float64 scores: clipped or in float32, more of them would be equal.
+    # The index is taken from the float64 scores: clipping or float32 would make different scores
+    # equal.
     nodes.add("ArgMin", scores, axis=1, keepdims=0, name=CLUSTER_INDEX)
     return _file(nodes, checkpoint)
 
@@ -125,5 +128,6 @@ def _file(nodes: _Nodes, checkpoint: Checkpoint) -> bytes:
     )
     metric, step = checkpoint.settings.distance_metric, checkpoint.state.step
     helper.set_model_props(exported, {"distance_metric": str(metric), "global_step": str(step)})
+    # The full check also infers all shapes: a wrong graph fails here, not when it is used.
     onnx.checker.check_model(exported, full_check=True)
     return bytes(exported.SerializeToString())

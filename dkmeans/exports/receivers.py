@@ -48,8 +48,9 @@ class ServingInputReceiver:
 
     Attributes:
         features: An array (n, d), or a dict of columns, each (n,) or (n, w).
-        receiver_tensors: The same arrays in a dict, by the names that callers use. None: the names
-            are those of `features`, and `input` for a single array.
+        receiver_tensors: The same arrays in a dict, by the names that callers use, or the single
+            array itself. Without a dict the names are those of `features`, and `input` for a single
+            array.
     """
 
     features: Any
@@ -65,6 +66,7 @@ class ServingInputReceiver:
         """
         features = self.features
         if not isinstance(features, Mapping):
+            # A single name cannot collide with another, so names are checked only below.
             return (_input(self._names({_UNNAMED: features})[_UNNAMED], features, least_ndim=2),)
         if not features:
             raise InvalidData("features must have at least one column, got an empty dict")
@@ -79,7 +81,7 @@ class ServingInputReceiver:
         """Return the callers' name of each array, by its key in `features`."""
         tensors = self.receiver_tensors
         if tensors is None or any(tensors is array for array in features.values()):
-            return {key: str(key) for key in features}
+            return {key: str(key) for key in features}  # None or the array itself, without a dict
         if not isinstance(tensors, Mapping):
             must = "a dict of the arrays in features, or None"
             raise InvalidType(expected("receiver_tensors", must, tensors))
@@ -126,12 +128,12 @@ def as_receiver(function: Callable[[], Any] | None, name: str) -> ServingInputRe
 
 
 def _check_names(names: Iterable[str]) -> None:
-    """Refuse names that cannot be parameters of one Python function.
+    """Refuse names that TensorFlow cannot tell apart or that are keywords of Python.
 
     TensorFlow makes a function of each signature and replaces characters such as spaces by `_`.
 
     Raises:
-        Invalid: a name is no parameter, or two names become the same parameter.
+        Invalid: a name cannot be a parameter, or two names become the same parameter.
     """
     parameters = [re.sub(r"\W", "_", name) for name in names]
     wrong = [name for name in parameters if not name or keyword.iskeyword(name)]
@@ -149,6 +151,7 @@ def check_input_width(inputs: tuple[Input, ...], width: int) -> None:
     Raises:
         InvalidData: the inputs have more or fewer columns.
     """
+    # An input of shape (n,) is one column.
     got = sum(each.width or 1 for each in inputs)
     if got != width:
         raise InvalidData(f"features must have {width} columns, as the model has, got {got}")

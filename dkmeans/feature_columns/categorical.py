@@ -194,6 +194,7 @@ def categorical_column_with_vocabulary_list(
         raise Invalid(expected("vocabulary_list", "not empty", vocabulary_list))
     is_integer = not isinstance(words[0], str | bytes)
     must = "all words or all integers"
+    # A bool is an int in Python, but no word and no integer here.
     kind: Any = int | np.integer if is_integer else str | bytes
     if any(not isinstance(word, kind) or isinstance(word, bool) for word in words):
         raise InvalidType(expected("vocabulary_list", must, vocabulary_list))
@@ -298,7 +299,7 @@ def _vocabulary(
         twice = next(word for word, times in Counter(vocabulary).items() if times > 1)
         raise Invalid(f"{name} must name nothing twice, got {twice!r} again")
     if num_oov_buckets:
-        _fingerprint()
+        _fingerprint()  # a missing extra is an error here, not later on a worker
     return VocabularyColumn(key, vocabulary, is_integer, default_value, int(num_oov_buckets))
 
 
@@ -317,6 +318,7 @@ def _lines(address: str | os.PathLike[str]) -> list[bytes]:
         raise InvalidData(f"vocabulary_file must be a file, got {address}: {error}") from error
     if file is None:
         raise InvalidData(f"vocabulary_file must be a file, got {address}: nothing is there")
+    # A line end after the last word begins no further, empty line.
     lines = file.data.removesuffix(b"\n").split(b"\n") if file.data else []
     return [line.removesuffix(b"\r") for line in lines]
 
@@ -331,6 +333,7 @@ def _is_integer(dtype: DTypeLike) -> bool:
         kind = np.dtype(dtype).kind
     except TypeError as error:
         raise InvalidType(expected("dtype", "str or an integer dtype", dtype)) from error
+    # Integers (iu), and words: str (U), bytes (S), objects (O), NumPy's strings of any length (T).
     if kind not in "iuUSOT":
         raise InvalidType(expected("dtype", "str or an integer dtype", dtype))
     return kind in "iu"

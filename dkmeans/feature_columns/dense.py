@@ -106,6 +106,7 @@ class NumericColumn:
         """
         numbers = values.numbers()
         if self.default_value is not None and numbers.dtype.kind == "f":
+            # The defaults are float64; float32 numbers stay float32.
             numbers = np.where(np.isnan(numbers), np.array(self.default_value), numbers).astype(
                 numbers.dtype
             )
@@ -192,6 +193,7 @@ class BucketizedColumn:
         # Boundaries are rounded to the dtype of the numbers. Otherwise 0.7 in float32 would be
         # below the boundary 0.7.
         buckets = np.searchsorted(np.array(self.boundaries, points.dtype), points, side="right")
+        # Each number of a row has a group of buckets of its own.
         ids = np.arange(points.shape[1]) * (len(self.boundaries) + 1) + buckets
         return _counts(ids.astype(np.int64), self.width)
 
@@ -336,7 +338,7 @@ def _real_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
         real = np.dtype(dtype)
     except TypeError:
-        real = np.dtype(object)
+        real = np.dtype(object)  # refused below
     if real.kind not in "fiu":
         raise InvalidType(expected("dtype", "a real dtype", dtype))
     return real

@@ -1,7 +1,7 @@
 """Layout of rows that are made of feature columns, and the source that makes these rows.
 
-`input_fn` calls this module. Each named column of the input is a source of its own. `FeatureRows`
-is a source that reads some named columns and makes the rows when they are read, on a worker. All
+`dkmeans.input_fn` calls this module. Each named column of the input is a source of its own.
+`FeatureRows` reads the named columns and makes the rows only when a worker reads the chunk. All
 other code sees rows of numbers (docs/decisions/012).
 """
 
@@ -31,13 +31,13 @@ from dkmeans.feature_columns.dense import (
 from dkmeans.feature_columns.named import NamedValues
 from dkmeans.state import FloatArray
 
-# A chunk holds eight rows of this size. Rows are dense, and larger ones would be mostly zeros.
+# 1 MiB: a chunk then holds eight rows. Rows are dense; larger ones would be mostly zeros.
 LARGEST_ROW_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """Dense columns of a row.
+    """The feature columns that make a row, in a fixed order.
 
     Attributes:
         columns: The columns in the order of their names.
@@ -63,6 +63,7 @@ class Layout:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise Invalid(f"feature_columns must have different names, got {twice[0]!r} twice")
+        # Pickled: the repr of a normalizer_fn holds an address, which differs between processes.
         layout = cls(columns, sha256(b"".join(map(_pickled, columns))).hexdigest())
         layout._refuse_large_rows()
         return layout
@@ -200,8 +201,8 @@ class FeatureRows:
         parts: The same rows of each named column, in the order of the layout's keys.
         layout: Layout of the rows.
         first: Number of the first row.
-        table: Unique name of the columns for the cache, if they are in memory and are read in
-            every iteration. None: the columns have keys of their own, or are read once.
+        table: Unique name, for cache keys, of the columns that one call of `input_fn` returned.
+            None: the keys of the columns are used.
     """
 
     parts: tuple[Chunk, ...]
@@ -233,6 +234,7 @@ class FeatureRows:
     def chunk_rows(self) -> int | None:
         """Number of rows in a chunk of the usual size; fewer if a column has smaller chunks."""
         sizes = [part.source.chunk_rows for part in self.parts]
+        # Rows may be much larger than the values they are made of, such as one word.
         most = rows_per_chunk(self.layout.row_bytes)
         if most < self.rows:
             sizes.append(most)
@@ -245,6 +247,7 @@ class FeatureRows:
         With a key, the rows are cached, and words are looked up once and not in every iteration.
         """
         if self.table is not None:
+            # `first` tells the pieces of one table apart.
             return self.layout.digest, self.table, self.first
         keys = tuple((part.source.key, part.start, part.stop) for part in self.parts)
         return None if any(key is None for key, _, _ in keys) else (self.layout.digest, keys)
@@ -285,7 +288,7 @@ def _values(chunk: Chunk) -> Any:
     return values
 
 
-def of_named(layout: Layout, batch: Batch) -> Batch:
+def rows_of_named_columns(layout: Layout, batch: Batch) -> Batch:
     """Return a batch of rows made of the named columns in a batch of stored rows.
 
     Raises:

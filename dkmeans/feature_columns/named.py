@@ -130,6 +130,7 @@ class NamedValues:
         words = self._arrow(pa.binary()).dictionary_encode()
         distinct = words.dictionary.to_pylist()
         distinct_ids = np.append(ids(distinct), MISSING)  # the last is the id of a null
+        # The empty word is a missing value, as in TensorFlow.
         distinct_ids[[index for index, word in enumerate(distinct) if not word]] = MISSING
         indices = words.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
         all_ids: IndexArray = distinct_ids[indices].reshape(self.array.shape)

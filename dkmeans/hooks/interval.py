@@ -62,4 +62,5 @@ class Interval:
         last, self._last = self._last, (step, time.monotonic())
         if last is None:
             return None
+        # Two steps may have the same time on a coarse clock.
         return (step - last[0]) / max(self._last[1] - last[1], 1e-9)

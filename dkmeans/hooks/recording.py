@@ -91,7 +91,7 @@ class HistoryHook(SessionRunHook):
     """
 
     def __init__(self, names: Iterable[str] = ("loss",)) -> None:
-        if isinstance(names, str):
+        if isinstance(names, str):  # it would be read as a list of letters
             raise Invalid(f"names must be a list of names, got {names!r}")
         self.history: dict[str, list[Any]] = {name: [] for name in ("global_step", *names)}
 
@@ -129,6 +129,7 @@ class PrometheusHook(SessionRunHook):
         except ImportError as error:
             need = "PrometheusHook needs the package prometheus_client"
             raise Invalid(f"{need}: pip install 'dkmeans[prometheus]'") from error
+        # A registry of its own: the default one refuses the same names from a second hook.
         self._registry = prometheus_client.CollectorRegistry()
         self._gauges = {
             name: prometheus_client.Gauge(f"dkmeans_{name}", name, registry=self._registry)

@@ -46,6 +46,7 @@ class StopAtStepHook(SessionRunHook):
         """Compute the last step from `num_steps`, or stop now if `last_step` is already reached."""
         step = session.run("global_step")
         if self._num_steps is not None:
+            # Computed for each call: a hook may be used for several calls.
             self._last_step = step + self._num_steps
         elif step >= (self._last_step or 0):
             coord.request_stop()

@@ -56,7 +56,7 @@ class EventFiles:
         self._written_at = time.monotonic()
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a point to each chart, and write a file if the last one is old enough.
+        """Add points, and write a file if the last write was two minutes ago or more.
 
         Args:
             step: The step of the points.
@@ -78,6 +78,7 @@ class EventFiles:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         address = storage.join(self._directory, f"{name}.{next(_file_numbers):06d}")
         storage.write(address, _records([*self._first_events(), *self._events]))
+        # Only the first file of a run marks its start.
         self._events, self._first_step, self._written_at = [], None, time.monotonic()
 
     def _first_events(self) -> list[bytes]:
@@ -111,7 +112,9 @@ def _records(events: list[bytes]) -> bytes:
 
 
 class SummarySaverHook(SessionRunHook):
-    """A hook that draws charts of `loss`, `average_loss`, `empty_clusters`, `global_step/sec`.
+    """A hook that writes the points of charts for TensorBoard.
+
+    The charts are `loss`, `average_loss`, `empty_clusters` and `global_step/sec`.
 
     `train` adds this hook itself, as set by `RunConfig.save_summary_steps`. Files are written every
     two minutes and at the end.

@@ -41,9 +41,9 @@ class ParquetRows(Whole, Leaf):
         widths: Number of values of each column in a row: one, or the length of its lists.
         dtypes: Dtype of each column as a string of NumPy. Words are read as objects.
         rows: Number of rows.
-        first: Number of the first row in the file.
-        has_gaps: True if values may be missing. Missing numbers are read as NaN, missing words as
-            None. Such a source has a single column.
+        first: Number of this source's first row, counted in the file.
+        has_gaps: True if missing values are allowed. Missing numbers are read as NaN, missing words
+            as None. Such a source has a single column.
     """
 
     name: str
@@ -91,7 +91,7 @@ class ParquetRows(Whole, Leaf):
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[pa.RecordBatch, int]]:
         """Yield these rows in pieces, each with the number of its first row.
 
-        A piece is decoded at a time, because a whole decoded row group would need as much memory
+        One piece is decoded at a time, because a whole decoded row group would need as much memory
         as the rows that are made of it.
 
         Raises:
@@ -121,7 +121,7 @@ class ParquetRows(Whole, Leaf):
             left += width
 
     def _values(self, values: pa.Array, name: str, width: int, start: int) -> pa.Array:
-        """Return the values of a column, row after row, and refuse what cannot be rows.
+        """Return a column's values, row after row; refuse lists of wrong length and missing values.
 
         Args:
             values: The column of one piece.
@@ -183,6 +183,7 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
         Invalid: a column is missing, or holds neither numbers nor words.
     """
     fs, root = filesystem(address)
+    # Paths in `fs` have no scheme; the files' addresses need it.
     scheme = address.partition("://")[0] + "://" if "://" in address else ""
     try:
         files = _parquet_files(fs, root)
@@ -273,14 +274,14 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> It
     row_bytes = sum(np.dtype(d).itemsize * width for d, width in zip(dtypes, widths, strict=True))
     target = rows_per_chunk(row_bytes)
     first = 0
-    for groups in _runs(sizes, target):
+    for groups in _grouped(sizes, target):
         rows = sum(sizes[i] for i in groups)
         if rows:
             yield ParquetRows(name, groups, chosen, widths, dtypes, rows, first)
         first += rows
 
 
-def _runs(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:
+def _grouped(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:
     """Yield the numbers of consecutive row groups that together form a chunk.
 
     A chunk has at most `target` rows unless it is a single, larger row group.

@@ -53,6 +53,7 @@ def files(
     graphs = [_meta_graph(checkpoint, mode, receiver) for mode, receiver in receivers.items()]
     model = protobuf.saved_model(saved_model_schema_version=_SCHEMA_VERSION, meta_graphs=graphs)
     contents = {f"variables/{name}": data for name, data in bundle(variables).items()}
+    # The graphs come last: a directory with `saved_model.pb` is taken for complete.
     if as_text:
         return {**contents, "saved_model.pbtxt": text_format.MessageToString(model).encode()}
     return {**contents, "saved_model.pb": model.SerializeToString()}
@@ -73,6 +74,7 @@ def _meta_graph(checkpoint: Checkpoint, mode: ModeKeys, receiver: ServingInputRe
     meta.graph_def.CopyFrom(graph.definition)
     meta.meta_info_def.tags.append(_TAGS[mode])
     meta.meta_info_def.stripped_default_attrs = True
+    # Loaders find the variables of the graph in this collection.
     meta.collection_def["variables"].bytes_list.value.extend([definition, step_definition])
     meta.saver_def.filename_tensor_name = f"{saver.filename}:0"
     meta.saver_def.save_tensor_name = f"{saver.saved}:0"

@@ -1,8 +1,9 @@
-"""The graph of a model in TensorFlow's first format, which all its versions and servers load.
+"""The graph of a model in the format of TensorFlow 1, which all versions of TensorFlow load.
 
-`files` calls `add_results`, `add_variable` and `add_saver`. The graph computes in float64. Rows and
-centers are taken relative to the mean of the centers, so an offset that all rows share costs no
-precision. The error of a squared distance is about 1e-15 of the squared distance to that mean.
+`files` calls `add_results`, `add_variable` and `add_saver`. The graph computes in float64. For the
+Euclidean distance the mean of the centers is subtracted from rows and centers first, so an offset
+that all rows share costs no precision. The error of a squared distance is about 1e-15 of the
+squared distance to that mean.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dkmeans.exports.savedmodel.protobuf import data_type, shape
 
 # The version of graphs that TensorFlow 2.12 writes. The operations used here are far older.
 _PRODUCER = 1395
-_WIDE = np.float64
+_FLOAT64 = np.float64
 
 
 class Shape(tuple[int | None, ...]):
@@ -65,7 +66,7 @@ def _dtype(array: np.ndarray[Any, Any]) -> Any:
 
 
 def _set(attribute: Any, value: Any) -> None:
-    """Set an attribute: a list holds dtypes, and any value of no other type is a dtype."""
+    """Set an attribute. A list holds dtypes; a value of a type not tested below is a dtype."""
     if isinstance(value, Shape):
         attribute.shape.CopyFrom(shape(value))
     elif isinstance(value, bool):  # before int: a bool is an int in Python
@@ -114,22 +115,23 @@ def add_results(
         dtype: Dtype of the centers.
     """
     rows = _rows(graph, inputs)
-    wide = graph.add("Cast", "centers", centers, SrcT=dtype, DstT=_WIDE)
+    wide = graph.add("Cast", "centers", centers, SrcT=dtype, DstT=_FLOAT64)
     if distance is Distance.SQUARED_EUCLIDEAN:
         scores = distances = _squared(graph, rows, wide, _mean(graph, centers, dtype))
     else:
         scores, distances = _cosine(graph, rows, wide)
     # Rounding can make the distance of a row at a center negative.
-    clipped = graph.add("Maximum", "clipped", distances, graph.constant("zero", 0.0), T=_WIDE)
-    graph.add("Cast", "all_distances", clipped, SrcT=_WIDE, DstT=np.float32)
-    along = graph.constant("along_centers", np.int32(1))
-    # The index is that of the float64 scores: clipped or in float32, more of them would be equal.
+    clipped = graph.add("Maximum", "clipped", distances, graph.constant("zero", 0.0), T=_FLOAT64)
+    graph.add("Cast", "all_distances", clipped, SrcT=_FLOAT64, DstT=np.float32)
+    axis = graph.constant("along_centers", np.int32(1))
+    # The index is taken from the float64 scores: clipping or float32 would make different scores
+    # equal.
     graph.add(
-        "ArgMin", "cluster_index", scores, along, T=_WIDE, Tidx=np.int32, output_type=np.int64
+        "ArgMin", "cluster_index", scores, axis, T=_FLOAT64, Tidx=np.int32, output_type=np.int64
     )
-    nearest = graph.add("Min", "distance", clipped, along, T=_WIDE, Tidx=np.int32)
+    nearest = graph.add("Min", "distance", clipped, axis, T=_FLOAT64, Tidx=np.int32)
     graph.add(
-        "Sum", "loss", nearest, graph.constant("along_rows", np.zeros(1, np.int32)), T=_WIDE,
+        "Sum", "loss", nearest, graph.constant("along_rows", np.zeros(1, np.int32)), T=_FLOAT64,
         Tidx=np.int32,
     )  # fmt: skip
     return Results("cluster_index", "all_distances", "loss")
@@ -143,13 +145,15 @@ def _rows(graph: Graph, inputs: Sequence[Input]) -> str:
         given = graph.add("Placeholder", f"input_{number}", dtype=each.dtype, shape=sizes)
         # A placeholder does not check shapes, and one column would be broadcast to all columns.
         given = graph.add("EnsureShape", f"checked_{number}", given, T=each.dtype, shape=sizes)
-        wide = graph.add("Cast", f"wide_{number}", given, SrcT=each.dtype, DstT=_WIDE)
+        wide = graph.add("Cast", f"wide_{number}", given, SrcT=each.dtype, DstT=_FLOAT64)
         to = graph.constant(f"shape_{number}", np.array([-1, each.width or 1], np.int32))
-        columns.append(graph.add("Reshape", f"column_{number}", wide, to, T=_WIDE, Tshape=np.int32))
+        columns.append(
+            graph.add("Reshape", f"column_{number}", wide, to, T=_FLOAT64, Tshape=np.int32)
+        )
     if len(columns) == 1:
         return columns[0]
-    along = graph.constant("side_by_side", np.int32(1))
-    return graph.add("ConcatV2", "rows", *columns, along, N=len(columns), T=_WIDE, Tidx=np.int32)
+    axis = graph.constant("side_by_side", np.int32(1))
+    return graph.add("ConcatV2", "rows", *columns, axis, N=len(columns), T=_FLOAT64, Tidx=np.int32)
 
 
 def _mean(graph: Graph, centers: str, dtype: Any) -> str:
@@ -160,19 +164,19 @@ def _mean(graph: Graph, centers: str, dtype: Any) -> str:
     """
     first = graph.constant("first_axis", np.zeros(1, np.int32))
     mean = graph.add("Mean", "middle", centers, first, T=dtype, Tidx=np.int32, keep_dims=True)
-    return graph.add("Cast", "middle_wide", mean, SrcT=dtype, DstT=_WIDE)
+    return graph.add("Cast", "middle_wide", mean, SrcT=dtype, DstT=_FLOAT64)
 
 
 def _squared(graph: Graph, rows: str, centers: str, mean: str) -> str:
     """Add |x - c|^2 as |x|^2 - 2 x.c + |c|^2, (n, k)."""
-    rows = graph.add("Sub", "rows_around", rows, mean, T=_WIDE)
-    centers = graph.add("Sub", "centers_around", centers, mean, T=_WIDE)
+    rows = graph.add("Sub", "rows_around", rows, mean, T=_FLOAT64)
+    centers = graph.add("Sub", "centers_around", centers, mean, T=_FLOAT64)
     products = _products(graph, rows, centers)
-    twice = graph.add("Mul", "twice", products, graph.constant("two", 2.0), T=_WIDE)
+    twice = graph.add("Mul", "twice", products, graph.constant("two", 2.0), T=_FLOAT64)
     row_norms = _squared_norms(graph, "rows", rows, keep=True)
-    partial = graph.add("Sub", "left", row_norms, twice, T=_WIDE)
+    partial = graph.add("Sub", "left", row_norms, twice, T=_FLOAT64)
     return graph.add(
-        "AddV2", "distances", partial, _squared_norms(graph, "centers", centers), T=_WIDE
+        "AddV2", "distances", partial, _squared_norms(graph, "centers", centers), T=_FLOAT64
     )
 
 
@@ -182,31 +186,34 @@ def _cosine(graph: Graph, rows: str, centers: str) -> tuple[str, str]:
     The nearest center is taken by -u.v: adding 1 rounds, and would make different scores equal.
     """
     units = [_unit(graph, name, each) for name, each in (("rows", rows), ("centers", centers))]
-    scores = graph.add("Neg", "scores", _products(graph, *units), T=_WIDE)
+    scores = graph.add("Neg", "scores", _products(graph, *units), T=_FLOAT64)
     one = graph.constant("one", 1.0)
-    return scores, graph.add("AddV2", "distances", one, scores, T=_WIDE)
+    return scores, graph.add("AddV2", "distances", one, scores, T=_FLOAT64)
 
 
 def _unit(graph: Graph, name: str, rows: str) -> str:
     """Add the rows scaled to length one; a row of zeros stays zero."""
     squares = _squared_norms(graph, name, rows, keep=True)
     least = graph.constant(f"{name}_least", SMALLEST_SQUARED_NORM)
-    safe = graph.add("Maximum", f"{name}_safe", squares, least, T=_WIDE)
-    scale = graph.add("Rsqrt", f"{name}_scale", safe, T=_WIDE)
-    return graph.add("Mul", f"{name}_unit", rows, scale, T=_WIDE)
+    # The scale of a row of zeros is then finite, and zero times the scale is zero.
+    safe = graph.add("Maximum", f"{name}_safe", squares, least, T=_FLOAT64)
+    scale = graph.add("Rsqrt", f"{name}_scale", safe, T=_FLOAT64)
+    return graph.add("Mul", f"{name}_unit", rows, scale, T=_FLOAT64)
 
 
 def _squared_norms(graph: Graph, name: str, rows: str, *, keep: bool = False) -> str:
     """Add |x|^2 of each row, (n,); (n, 1) with `keep`."""
-    squares = graph.add("Square", f"{name}_squared", rows, T=_WIDE)
+    squares = graph.add("Square", f"{name}_squared", rows, T=_FLOAT64)
     last = graph.constant(f"{name}_last_axis", np.ones(1, np.int32))
-    return graph.add("Sum", f"{name}_sums", squares, last, T=_WIDE, Tidx=np.int32, keep_dims=keep)
+    return graph.add(
+        "Sum", f"{name}_sums", squares, last, T=_FLOAT64, Tidx=np.int32, keep_dims=keep
+    )
 
 
 def _products(graph: Graph, rows: str, centers: str) -> str:
     """Add the inner products of rows and centers, (n, k)."""
     return graph.add(
-        "MatMul", "products", rows, centers, T=_WIDE, transpose_a=False, transpose_b=True
+        "MatMul", "products", rows, centers, T=_FLOAT64, transpose_a=False, transpose_b=True
     )
 
 
@@ -216,7 +223,7 @@ def add_variable(graph: Graph, name: str, value: Any) -> tuple[str, bytes]:
     Args:
         graph: The graph.
         name: Name of the variable.
-        value: An array or scalar of the variable's shape and dtype.
+        value: An array or scalar. Only its shape and dtype are used.
 
     Returns:
         Name of the result that holds the value, and the serialized definition of the variable.
@@ -225,7 +232,7 @@ def add_variable(graph: Graph, name: str, value: Any) -> tuple[str, bytes]:
     dtype, sizes = array.dtype, Shape(array.shape)
     graph.add("VarHandleOp", name, dtype=dtype, shape=sizes, shared_name=name.encode())
     read = graph.add("ReadVariableOp", f"{name}/Read", name, dtype=dtype)
-    # TensorFlow asks for an initial value. Zeros do: loading a SavedModel restores the variables.
+    # TensorFlow needs an initial value. It is not used: loading restores the variables.
     to = graph.constant(f"{name}/shape", np.array(array.shape, np.int32))
     zero = graph.constant(f"{name}/nothing", array.dtype.type(0))
     initial = graph.add("Fill", f"{name}/initial", to, zero, T=dtype, index_type=np.int32)
@@ -264,11 +271,13 @@ def add_saver(graph: Graph, variables: Sequence[tuple[str, str, Any]]) -> Saver:
         variables: For each variable its name, the result that holds its value, and its dtype.
     """
     names, values, dtypes = zip(*variables, strict=True)
+    # A default: loaders feed the path of the variables in its place.
     filename = graph.constant("save/filename", np.array(b"model", object))
     name_list = graph.constant("save/names", np.array([each.encode() for each in names], object))
     # An empty slice stands for the whole variable.
     slices = graph.constant("save/slices", np.array([b""] * len(names), object))
     graph.add("SaveV2", "save/SaveV2", filename, name_list, slices, *values, dtypes=list(dtypes))
+    # SaveV2 has no result. This one exists only after the variables are saved.
     saved = graph.add("Identity", "save/saved", filename, "^save/SaveV2", T="DT_STRING")
     graph.add("RestoreV2", "save/RestoreV2", filename, name_list, slices, dtypes=list(dtypes))
     for number, (name, dtype) in enumerate(zip(names, dtypes, strict=True)):

@@ -31,6 +31,7 @@ def bundle(variables: Mapping[str, Any]) -> dict[str, bytes]:
     data, entries = b"", [(b"", _header())]
     for name, value in sorted(variables.items()):
         array = np.asarray(value)
+        # In the byte order of the header, on every machine.
         values = array.astype(array.dtype.newbyteorder("<"), order="C").tobytes()
         entry = protobuf.bundle_entry(
             dtype=protobuf.data_type(array.dtype),
