@@ -94,7 +94,7 @@ class ArrayApi:
 
     @QUIET
     def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
-        """Return the sums, counts and inertia of the (n, d) rows of each nearest center."""
+        """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia."""
         prepared = _ArrayCenters.of(centers, points.dtype, self._device)
         return self._sums_of(
             points, self._nearest_index(points, centers, prepared), centers, prepared

@@ -23,7 +23,7 @@ logger = logging.getLogger("dkmeans")
 
 @cache
 def select(name: str | None = None) -> Backend:
-    """Return the backend of a name; without a name the fastest that this machine can use.
+    """Return the backend with this name; for None, the fastest that this machine can use.
 
     Raises:
         Invalid: no backend has this name, or this machine cannot use it.
@@ -36,6 +36,7 @@ def select(name: str | None = None) -> Backend:
                 # A machine without CuPy is not expected to have a GPU: no warning is needed.
                 level = logging.DEBUG if error.name == "cupy" else logging.WARNING
                 logger.log(level, "backend %s cannot be used: %s", choice, error)
+        # The last backend, NumPy, can be used on every machine.
         return _load(BACKENDS[-1])
     if name not in BACKENDS:
         raise Invalid(expected("backend", f"one of {', '.join(BACKENDS)}", name))

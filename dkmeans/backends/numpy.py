@@ -1,10 +1,11 @@
 """The NumPy backend: the reference for the others, and the fallback where they cannot be used.
 
 One matrix product scores a block of rows against all centers, in the rows' dtype: the scores are
-|c|^2 / 2 - x.c (Euclidean) or -x.c (cosine), of rows and centers shifted to the centers' mean. The
-least score is the nearest center of most rows. Rows whose two least scores are closer than their
-rounding error are ambiguous. They are resolved exactly by float64 distances, (x - c)^2 or 1 - x.c.
-Blocks fit a core's cache, and no n x k array exists.
+|c|^2 / 2 - x.c (Euclidean) or -x.c (cosine). For the Euclidean distance the mean of the centers is
+subtracted from rows and centers first. For most rows the center with the least score is the
+nearest. Rows whose two least scores are closer than their rounding error are ambiguous. They are
+resolved exactly by float64 distances, (x - c)^2 or 1 - x.c. Blocks fit a core's cache, and only
+`distances` makes an n x k array.
 """
 
 from __future__ import annotations
@@ -29,27 +30,28 @@ from dkmeans.distance import (
 )
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
-# Elements of a block of scores: 2 MB in float32, about a core's second-level cache.
+# Elements of a block of rows and their scores: 2 MB in float32, about a core's second-level cache.
 _BLOCK_ELEMENTS = 2**19
-# Elements of the float64 rows that are gathered at a time. Larger than the cache: fewer calls save
-# more time than cached rows would.
+# Elements of the float64 rows that are gathered at a time: 4 MB, larger than the cache. Fewer calls
+# were faster than blocks that fit the cache.
 _GATHER_ELEMENTS = 2**19
 # Rows of one matrix product: OpenBLAS multiplies matrices this small without copying them first.
 _TILE_ROWS = 32
 _CACHE_LINE_BYTES = 64
 _FLOAT32_ROUNDOFF = 2.0**-24
-# A stable sort of uint16 is a radix sort, which takes linear time.
+# Largest number of clusters whose indices fit uint16. NumPy sorts uint16 stably by a radix sort, in
+# linear time.
 _RADIX_CLUSTERS = 2**16
 
 
 class _Buffers(threading.local):
-    """Buffers that a thread uses again: the first touch of new memory takes much more time."""
+    """Buffers that each thread reuses: the first access to new memory is slow."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, NDArray[np.uint8]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> FloatArray:
-        """Return an array in the buffer of this name. It holds the values of its last use."""
+        """Return an array in the buffer of this name. Its values are those of the last use."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if name not in self._buffers or self._buffers[name].nbytes < size:
             self._buffers[name] = _aligned(size)
@@ -71,10 +73,11 @@ def _aligned(size: int) -> NDArray[np.uint8]:
 
 @QUIET
 def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
-    """Return the sums, counts and inertia of the (n, d) rows of each nearest center.
+    """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia.
 
-    Rows are added as residuals x - c, which are exact in float64 for float32 rows. So an offset
-    that all rows share costs neither the sums nor the inertia any digits.
+    Euclidean: rows are added as residuals x - c. For float32 rows and centers float64 holds them
+    almost always exactly, so an offset that all rows share costs sums and inertia no digits.
+    Cosine: rows of length one are added.
     """
     return _sums_of(points, _nearest_index(points, centers), centers)
 
@@ -96,6 +99,7 @@ def _sums_of(points: FloatArray, index: IndexArray, centers: Centers) -> Partial
         return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
     origins = centers.values.astype(np.float64)
     sums, inertia = _add_up(points, index, counts, origins, None)
+    # The residuals were added up; add their origins back.
     sums += counts[:, None] * origins
     return PartialSums(sums, counts, inertia)
 
@@ -123,8 +127,8 @@ def _nearest_distances(points: FloatArray, index: IndexArray, centers: Centers) 
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32.
 
-    Squared Euclidean distances are |x|^2 + |c|^2 - 2 x.c by one matrix product. Where this
-    difference loses more digits than float32 has, the distance is computed from x - c instead.
+    Squared Euclidean distances are |x|^2 + |c|^2 - 2 x.c by one matrix product. Where these
+    terms cancel so far that the rest could be wrong in float32, x - c is squared instead.
     """
     result = np.empty((len(points), len(centers.values)), np.float32)
     exact = exact_rows(centers.values, centers.distance)
@@ -137,9 +141,11 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
         block, others = block - shift, exact - shift
         scale = squared_norms(block)[:, None] + squared_norms(others)
         squares = scale - 2.0 * (block @ others.T)
+        # The rounding error of `squares` is about d 2^-53 `scale`. Above this threshold it is less
+        # than the rounding error of float32.
+        threshold = len(shift) * _FLOAT32_ROUNDOFF * scale
         # The negation also selects distances that are NaN.
-        inaccurate = len(shift) * _FLOAT32_ROUNDOFF * scale
-        row, center = np.nonzero(~(squares > inaccurate))
+        row, center = np.nonzero(~(squares > threshold))
         for pairs in _blocks(len(row), len(shift)):
             differences = block[row[pairs]] - others[center[pairs]]
             squares[row[pairs], center[pairs]] = squared_norms(differences)
@@ -193,6 +199,7 @@ class _Scorer:
         """
         b, d = points.shape
         k = len(self.exact)
+        # Zeros fill up the last tile, so that all products have the same size.
         tiles = -(-b // _TILE_ROWS)
         rows = _buffers.array("rows", (tiles * _TILE_ROWS, d + 1), points.dtype)
         if self.distance is Distance.COSINE:
@@ -207,11 +214,11 @@ class _Scorer:
         return scores.reshape(-1, k)[:b], np.vecdot(rows[:b, :-1], rows[:b, :-1])
 
     def margins(self, squares: FloatArray) -> FloatArray:
-        """Return the bound on the rounding error of two scores of each row, (b,)."""
+        """Return by how much two scores of each row must differ for a certain order, (b,)."""
         scalar = squares.dtype.type
-        bound = self.rounding
-        sizes = np.sqrt(squares) * scalar(bound.largest) + scalar(bound.half)
-        return np.asarray(scalar(bound.factor) * sizes + scalar(bound.floor))
+        rounding = self.rounding
+        sizes = np.sqrt(squares) * scalar(rounding.largest) + scalar(rounding.half)
+        return np.asarray(scalar(rounding.factor) * sizes + scalar(rounding.floor))
 
 
 def _nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
@@ -219,17 +226,19 @@ def _nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
     n, d = points.shape
     k = len(centers.values)
     index = np.zeros(n, np.int64)
-    if k == 1:
+    if k == 1:  # there is no second score to compare with
         return index
     least, second, squares = (np.empty(n, points.dtype) for _ in range(3))
     scorer = _Scorer.of(centers, points.dtype)
     for block in _blocks(n, k + d):
         scores, squares[block] = scorer.score(points[block])
         least[block] = _pop_least(scores, index[block])
+        # The index of the second least score is not needed.
         second[block] = _pop_least(scores, np.empty(len(scores), np.int64))
     limits = least + scorer.margins(squares)
     # The negation makes a row ambiguous if a score or a limit is NaN.
     ambiguous = np.flatnonzero(~(second > limits))
+    # The scores above were overwritten block by block: those of ambiguous rows are computed again.
     for block in _blocks(len(ambiguous), k + d):
         rows = ambiguous[block]
         scores, _ = scorer.score(points[rows])
@@ -238,14 +247,15 @@ def _nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
 
 
 def _pop_least(scores: FloatArray, index: IndexArray) -> FloatArray:
-    """Write the index of each row's least (b, k) score to `index`, and replace it by infinity.
+    """Write the index of each row's least score to `index`; replace that score by infinity.
 
-    A second call finds the second least scores.
+    The scores are (b, k). A second call finds the second least scores.
 
     Returns:
         The least scores, (b,).
     """
     np.argmin(scores, axis=1, out=index)
+    # Places of the least scores in the flat array.
     places = np.arange(0, scores.size, scores.shape[1]) + index
     flat = scores.reshape(-1)
     least: FloatArray = flat.take(places)
@@ -271,6 +281,7 @@ def _resolve(points: FloatArray, candidates: FloatArray, scorer: _Scorer) -> Ind
         pairs = slice(start, start + piece)
         rows = exact_rows(points[row[pairs]], scorer.distance)
         distances[pairs] = _exact_distances(rows, scorer.exact[center[pairs]], scorer.distance)
+    # Every row has a candidate, so least[i] belongs to row i.
     least = np.minimum.reduceat(distances, np.flatnonzero(np.diff(row, prepend=-1)))
     # A row that is not finite has no least distance: it is assigned to its first candidate.
     nearest_pairs = np.flatnonzero((distances == least[row]) | np.isnan(least[row]))
@@ -309,17 +320,20 @@ def _add_up(
     ones = np.ones((1, size))
     for start in range(0, len(clusters), step):
         groups = slice(start, min(start + step, len(clusters)))
-        count = groups.stop - start
-        rows, residuals = gathered[: count * size], values[:count]
+        num_groups = groups.stop - start
+        rows, residuals = gathered[: num_groups * size], values[:num_groups]
+        # With mode="raise" NumPy would write to a temporary copy of `out`.
         np.take(points, members[groups].ravel(), axis=0, out=rows, mode="clip")
         np.copyto(residuals, rows.reshape(residuals.shape))
         if origins is not None:
             residuals -= origins[clusters[groups], None]
         if scales is not None:
             residuals *= scales[members[groups], None]
+        # After subtraction and scaling: the places of padding hold other rows until here.
         residuals[is_padding[groups]] = 0.0
         starts = np.flatnonzero(np.diff(clusters[groups], prepend=-1))
         totals = np.matmul(ones, residuals)[:, 0]
+        # Each cluster occurs once in `starts`, so += loses nothing.
         sums[clusters[groups][starts]] += np.add.reduceat(totals, starts, axis=0)
         # Row by row: BLAS may split one long product among threads, which would change the bits.
         squares += float(np.add.reduce(np.vecdot(residuals, residuals), axis=None))
@@ -328,13 +342,16 @@ def _add_up(
 
 def _group_size(rows_per_cluster: int) -> int:
     """Return a power of two, small enough that padding fills few places of the groups."""
+    # Between an eighth and a quarter of the mean number of rows of a cluster; from 1 to 32.
     return 1 << min(5, max(0, rows_per_cluster.bit_length() - 3))
 
 
 def _groups(
     index: IndexArray, counts: IndexArray, size: int
 ) -> tuple[IndexArray, IndexArray, FloatArray]:
-    """Divide rows into groups of `size` rows of one cluster each, in the order of the rows.
+    """Divide rows into groups of `size`, each with rows of one cluster.
+
+    The groups are in the order of the clusters. The rows of a cluster keep their order.
 
     Returns:
         The cluster of each group, (g,), the rows of each group, (g, size), and the places of
@@ -344,10 +361,12 @@ def _groups(
     order = np.argsort(keys, kind="stable")
     groups = -(-counts // size)
     clusters = np.repeat(np.arange(len(counts)), groups)
+    # Number of each group within its cluster.
     nth = np.arange(len(clusters)) - (np.cumsum(groups) - groups)[clusters]
     ends = np.cumsum(counts)[clusters]
     places = (ends - counts[clusters] + nth * size)[:, None] + np.arange(size)
     is_padding = places >= ends[:, None]
+    # Places of padding may lie after the end. Any row will do there: `_add_up` sets it to zero.
     return clusters, order[np.minimum(places, len(index) - 1)], is_padding
 
 

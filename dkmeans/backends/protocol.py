@@ -18,11 +18,12 @@ class Implementation(Protocol):
       the centers alone. Block sizes, backends and the number of workers cannot change it.
     * Distances to nearest centers are float64, and so are sums and inertia.
     * A row that is not finite raises no error and makes the inertia of its chunk not finite.
-    * The arguments are not changed, and any number of threads may call at the same time.
+    * The arguments are not changed, and any number of threads may call the
+      functions at the same time.
     """
 
     def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
-        """Return the sums, counts and inertia of the rows of each nearest center."""
+        """Assign each row to its nearest center; return the sums, counts and inertia."""
         ...
 
     def assign(
@@ -48,5 +49,5 @@ class Backend(Implementation, Protocol):
     """An implementation that users can choose by its name."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what computes on this machine, for display."""
+        """Return the hardware and software of the backend, for display."""
         ...

@@ -19,7 +19,7 @@ from dkmeans.state import FloatArray
 # and reports them, so the backends ignore the warnings.
 QUIET = np.errstate(all="ignore")
 
-# Factor on the bound for the rounding of the bound itself.
+# The bound itself is computed with rounding; this factor covers that.
 SLACK = 1.02
 
 
@@ -35,7 +35,7 @@ class Rounding(NamedTuple):
 
     Attributes:
         factor: Relative error of the difference of two scores.
-        floor: Absolute error from numbers too small to be normal.
+        floor: Absolute error of subnormal numbers.
         largest: Length of the longest center, as scored.
         half: The largest |c|^2 / 2; 0 for cosine.
     """
@@ -48,7 +48,7 @@ class Rounding(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shifted:
-    """Centers as rows are scored with them: less their mean.
+    """Centers prepared for scoring: minus their mean (Euclidean), or of length one (cosine).
 
     Without the shift, an offset that all rows share would make all scores large, and their rounding
     errors with them.
@@ -71,7 +71,10 @@ class Shifted:
 
 
 def exact_rows(rows: FloatArray, distance: Distance) -> FloatArray:
-    """Return the (n, d) rows as exact distances need them, float64; for cosine of length one."""
+    """Return the (n, d) rows in float64, scaled to length one for cosine.
+
+    Exact distances are computed from rows and centers in this form.
+    """
     return directions(rows) if distance is Distance.COSINE else rows.astype(np.float64)
 
 

@@ -30,7 +30,7 @@ _name, _implementation = first_correct(IMPLEMENTATIONS)
 
 
 def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
-    """Return the sums, counts and inertia of the (n, d) rows of each nearest center."""
+    """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia."""
     return _implementation.partial_sums(points, centers)
 
 

@@ -67,9 +67,10 @@ def describe_device(*, computes_by: str) -> dict[str, Any]:
 
 
 def _complaint(error: Any, runtime: Any) -> str:
-    """Return why no GPU can be used, as precisely as CUDA's error allows."""
+    """Return the reason why no GPU can be used, as precisely as CUDA's error allows."""
     if error.status != _INSUFFICIENT_DRIVER:
         return f"CuPy is installed and sees no GPU: {error}"
+    # CUDA has one code for both cases. The version 0 stands for no driver.
     driver, wanted = (_version(get()) for get in (runtime.driverGetVersion, _library_version))
     if driver == "0.0":
         return "CuPy is installed and sees no GPU: there is no NVIDIA driver"
@@ -103,6 +104,7 @@ class _PieceBuffer:
     def __init__(self, size: int) -> None:
         self.pinned = np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
         self.device = cupy.empty(size, np.uint8)
+        # Events without times cost less. An event that was never recorded counts as reached.
         self.copied, self.used = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
 
 
@@ -118,6 +120,7 @@ class _ThreadStreams(threading.local):
     @cached_property
     def compute(self) -> Any:
         """Stream of the kernels and of CuPy's functions."""
+        # A blocking stream would wait for the default stream, which all threads share.
         return cupy.cuda.Stream(non_blocking=True)
 
     @cached_property
@@ -178,6 +181,7 @@ class Gpu:
         room = self._resident.reserve(points)
         try:
             yield from self._sent(points, max_rows, room)
+        # Also if the caller stops early (GeneratorExit): only complete rows may stay on the GPU.
         except BaseException:
             if room is not None:
                 self._resident.release(room)
@@ -202,6 +206,7 @@ class Gpu:
             target = _view(buffer.device, rows) if room is None else room[start : start + max_rows]
             streams.send(rows, buffer, target)
             yield target
+            # The caller has launched all computations with this piece before it asks for the next.
             buffer.used.record(streams.compute)
 
     def synchronize(self) -> None:
@@ -209,12 +214,13 @@ class Gpu:
         self._streams.compute.synchronize()
 
     def to_host(self, values: Any) -> FloatArray:
-        """Return a copy on the host of an array of the device, when it is computed."""
+        """Wait until an array of the device is computed, and return a copy on the host."""
         return np.asarray(values.get(stream=self._streams.compute))
 
 
 def _resident_bytes() -> int:
     """Return the largest total size of resident rows in bytes."""
+    # Only the free memory counts: other processes may use the same GPU.
     return int(_RESIDENT_SHARE * cupy.cuda.runtime.memGetInfo()[0])
 
 

@@ -7,7 +7,7 @@
 // closer than their rounding error, the row is ambiguous and its number is written to a list.
 // `resolve` finds the nearest centers of these rows by exact distances (docs/decisions/001).
 // `add_few` and `add_sorted` add up each center's rows in float64, in an order that depends on the
-// nearest centers alone; `reduce` adds up the parts that these two write.
+// shapes and the nearest centers alone; `reduce` adds up the parts that these two write.
 //
 // The compiler must not contract products and sums into fused operations: exact distances must have
 // NumPy's bits. Only `fused` makes a fused operation.
@@ -21,7 +21,7 @@ typedef long long Index;
 #define TILE_COLUMNS 8
 // NumPy adds up at most this many elements in eight parallel sums, and halves longer arrays.
 #define PAIRWISE_BLOCK 128
-// Largest depth of the halving: rows of 128 * 2^24 columns do not fit any memory.
+// Largest depth of the halving: a row of 128 * 2^24 columns takes 8 GiB and more.
 #define MAX_DEPTH 24
 // Rows that one block adds up.
 #define SLICE_ROWS 512
@@ -97,8 +97,9 @@ static __device__ double sum_of_block(const Term &term, Index start, Index stop)
 // NumPy halves a range that is longer than a block, and halves the halves again. The ranges are a
 // binary tree, and the loop below walks the tree without recursion. `starts`, `stops` and `depths`
 // are the stack of ranges that are not added up yet. `sums` and `sum_depths` are the stack of left
-// halves whose right half is not added up yet. A sum whose depth is that of the top of this stack
-// is its right sibling; the two are added, left plus right, to the sum one level higher.
+// halves whose right half is not added up yet. If a new sum has the depth of the sum on top of
+// this stack, it is the right sibling of that sum; the two are added, left plus right, to the sum
+// one level higher.
 template <class Term>
 static __device__ double sum_of(const Term &term, Index count) {
     if (count <= PAIRWISE_BLOCK) return sum_of_block(term, 0, count);
@@ -157,17 +158,18 @@ struct Rows {
 };
 
 // The bound on the rounding error of two scores of a row: `factor` times (the row's length times
-// `largest`, plus `half`), plus `floor`. From `limit` on the scores may overflow; then the bound is
-// infinite, and the row is ambiguous.
+// `largest`, plus `half`), plus `floor`. If the size of the scores is not below
+// `overflow_limit`, they may overflow; then the bound is infinite, and the row is ambiguous.
 struct Rounding {
-    double factor, floor, largest, half, limit;
+    double factor, floor, largest, half, overflow_limit;
 
     __device__ Scalar margin(Scalar square) const {
-        double bound = sqrt((double)square) * largest + half;
-        return bound < limit ? (Scalar)(factor * bound + floor) : (Scalar)INF;
+        double size = sqrt((double)square) * largest + half;
+        return size < overflow_limit ? (Scalar)(factor * size + floor) : (Scalar)INF;
     }
 };
 
+// Four values that are loaded together: the alignment lets the compiler use wide loads.
 struct alignas(4 * sizeof(Scalar)) Four {
     Scalar at[4];
 };
@@ -177,6 +179,8 @@ struct Ranked {
     Scalar least, second;
     int center;
 
+    // NaN scores are skipped. Equal least scores make the row ambiguous, so either center may be
+    // kept.
     __device__ __forceinline__ void take(Scalar score, int candidate) {
         if (score < least) {
             second = least;
@@ -190,14 +194,15 @@ struct Ranked {
 
 // Find the nearest centers of a tile of ROWS rows, and list the ambiguous rows.
 //
-// The centers pass in panels of CENTERS. For each panel the columns pass in slices of TILE_COLUMNS,
-// which are copied to shared memory (`tile`, `panel`) for all threads. A thread holds the scores of
-// R rows and C centers in registers. It takes rows and centers in groups of four neighbors, because
-// four neighboring values are one load.
+// The block loops over panels of CENTERS centers, and in each over slices of TILE_COLUMNS columns,
+// which it copies to shared memory (`tile`, `panel`). A thread holds the scores of R rows and C
+// centers in registers. It takes rows and centers in groups of four neighbors, because four
+// neighboring values are loaded together.
 //
-// Two things overlap: while a slice is multiplied, `fetch` loads the next one from global memory to
-// registers, and `store` copies it to shared memory after the barrier. A slice in shared memory is
-// read only between the second barrier of its step and the first barrier of the next step.
+// Loads overlap with arithmetic: while a slice is multiplied, `fetch` loads the next one from
+// global memory to registers, and `store` copies it to shared memory after the barrier. A slice in
+// shared memory is read only between the second barrier of its step and the first barrier of the
+// next step.
 //
 //   weights: (d, width), minus the shifted centers; width is a multiple of each kernel's CENTERS.
 //   halves: (width,) |c|^2 / 2, 0 for cosine; infinity for the padding after the last center.
@@ -210,7 +215,7 @@ score_tile(const Rows &rows, const Scalar *weights, const Scalar *halves, Index 
     static_assert(ACROSS * DOWN == THREADS, "each thread has a part of the tile");
     const int ROW_LOADS = ROWS * TILE_COLUMNS / THREADS;
     const int CENTER_LOADS = (CENTERS * TILE_COLUMNS + THREADS - 1) / THREADS;
-    // Four columns of padding: the transposed writes of a warp then fall into different banks.
+    // Four elements of padding: the transposed writes of a warp then fall into different banks.
     alignas(32) __shared__ Scalar tile[TILE_COLUMNS][ROWS + 4];
     alignas(32) __shared__ Scalar panel[TILE_COLUMNS][CENTERS];
     __shared__ Ranked ranks[ROWS][ACROSS];
@@ -224,7 +229,8 @@ score_tile(const Rows &rows, const Scalar *weights, const Scalar *halves, Index 
 #pragma unroll
     for (int i = 0; i < R; ++i) ranked[i] = Ranked{(Scalar)INF, (Scalar)INF, 0};
 
-    // Zeros fill the places past the last row, column or center: they add nothing to a score.
+    // Zeros fill the places past the last row or column: they add nothing to a score. The host has
+    // padded the centers.
     auto fetch = [&](Index slice, Index first_center) {
 #pragma unroll
         for (int i = 0; i < ROW_LOADS; ++i) {
@@ -262,6 +268,8 @@ score_tile(const Rows &rows, const Scalar *weights, const Scalar *halves, Index 
         Scalar scores[R][C];
 #pragma unroll
         for (int j = 0; j < C; ++j) {
+            // Center j of this thread, in groups of four neighbors, 4 * ACROSS from one group to
+            // the next, as loaded to `c` below.
             Scalar half = halves[first_center + j / 4 * 4 * ACROSS + across * 4 + j % 4];
 #pragma unroll
             for (int i = 0; i < R; ++i) scores[i][j] = half;
@@ -275,6 +283,7 @@ score_tile(const Rows &rows, const Scalar *weights, const Scalar *halves, Index 
             else if (number + 1 < panels)
                 fetch(0, first_center + CENTERS);
             // The squared lengths are the same for each panel: the first panel is enough.
+            // Thread t holds the squared length of row t of the tile.
             if (number == 0 && thread < ROWS)
                 for (int j = 0; j < TILE_COLUMNS; ++j)
                     square = fused(tile[j][thread], tile[j][thread], square);
@@ -312,25 +321,27 @@ score_tile(const Rows &rows, const Scalar *weights, const Scalar *halves, Index 
     for (int i = 1; i < ACROSS; ++i) {
         Ranked other = ranks[thread][i];
         all.take(other.least, other.center);
+        // `other.second` is not below `all.least`, so its center is never taken.
         all.take(other.second, other.center);
     }
-    Scalar bound = all.least + rounding.margin(square);
+    // `margin` is infinite if the row is not finite.
+    Scalar limit = all.least + rounding.margin(square);
     nearest[row] = all.center;
-    limits[row] = bound;
-    // The negation makes a row ambiguous if a score or the bound is NaN. The order of the list is
-    // not deterministic. No result depends on the order: each row is resolved alone.
-    if (!(all.second > bound)) ambiguous[atomicAdd(num_ambiguous, 1ull)] = row;
+    limits[row] = limit;
+    // The negation makes a row ambiguous if the limit is NaN. The order of the list is not
+    // deterministic. No result depends on the order: each row is resolved alone.
+    if (!(all.second > limit)) ambiguous[atomicAdd(num_ambiguous, 1ull)] = row;
 }
 
 #define SCORE(ROWS, CENTERS, R, C)                                                                 \
     extern "C" __global__ void __launch_bounds__(THREADS) score_##CENTERS(                         \
         const Scalar *points, Index n, Index d, const double *scales, const Scalar *shift,         \
         const Scalar *weights, const Scalar *halves, Index width, Index k, double factor,          \
-        double floor, double largest, double half, double limit, Index *nearest, Scalar *limits,   \
-        Index *ambiguous, unsigned long long *num_ambiguous) {                                     \
+        double floor, double largest, double half, double overflow_limit, Index *nearest,          \
+        Scalar *limits, Index *ambiguous, unsigned long long *num_ambiguous) {                     \
         score_tile<ROWS, CENTERS, R, C>(Rows{points, n, d, scales, shift}, weights, halves, width, \
-                                        k, Rounding{factor, floor, largest, half, limit}, nearest, \
-                                        limits, ambiguous, num_ambiguous);                         \
+                                        k, Rounding{factor, floor, largest, half, overflow_limit}, \
+                                        nearest, limits, ambiguous, num_ambiguous);                \
     }
 
 SCORE(256, 16, 4, 4)
@@ -340,8 +351,8 @@ SCORE(128, 128, 8, 8)
 #endif
 
 // Find the nearest centers of the ambiguous rows, one block for each row. Only centers whose scores
-// are not above the row's bound can be the nearest: of these it is the one at the least exact
-// distance, and the lowest index among equals.
+// are not above the row's limit can be the nearest: of these the nearest center is the one at the
+// least exact distance, and the lowest index among equals.
 extern "C" __global__ void __launch_bounds__(THREADS)
 resolve(const Scalar *points, Index n, Index d, const double *scales, const Scalar *shift,
         const Scalar *weights, const Scalar *halves, Index width, const double *exact, Index k,
@@ -378,7 +389,7 @@ resolve(const Scalar *points, Index n, Index d, const double *scales, const Scal
         }
         // A row that is not finite has no least distance: it is assigned to the first center.
         if (thread == 0) nearest[row] = centers[0] < k ? centers[0] : 0;
-        __syncthreads();
+        __syncthreads();  // the next row overwrites `leasts` and `centers`
     }
 }
 
@@ -406,8 +417,8 @@ extern "C" __global__ void measure_all(const Scalar *points, Index n, Index d, c
 
 // --- Sums ---
 
-// The value that a row adds to one column of its center's sum: its residual x - c, which is exact
-// for float32 rows, or for cosine the row scaled to length one.
+// The value that a row adds to one column of its center's sum: its residual x - c, which float64
+// holds almost always exactly for float32 rows and centers, or for cosine the row of length one.
 static __device__ __forceinline__ double part_of(const Scalar *points, const double *scales,
                                                  const double *exact, Index k, Index d, Index row,
                                                  Index column, Index center) {
@@ -443,10 +454,11 @@ add_few(const Scalar *points, Index n, Index d, const double *scales, const doub
     __shared__ unsigned short counts[FEW_CENTERS][THREADS];
     __shared__ double room[THREADS];
     const int thread = threadIdx.x;
-    const int lane = thread / (int)columns_at_once, lanes = THREADS / (int)columns_at_once;
+    const int row_place = thread / (int)columns_at_once;
+    const int rows_at_once = THREADS / (int)columns_at_once;
     const Index start = (Index)blockIdx.x * SLICE_ROWS;
     const Index stop = start + SLICE_ROWS < n ? start + SLICE_ROWS : n;
-    double square = 0.0;
+    double squares = 0.0;
     for (int center = 0; center < k; ++center) counts[center][thread] = 0;
     // The parts of one center are `stride` values away from those of the next center.
     double *slice_parts = parts + (Index)blockIdx.x * (d + 2);
@@ -454,28 +466,30 @@ add_few(const Scalar *points, Index n, Index d, const double *scales, const doub
     for (Index first = 0; first < d; first += columns_at_once) {
         const Index column = first + thread % (int)columns_at_once;
         for (int center = 0; center < k; ++center) sums[center][thread] = 0.0;
-        for (Index row = start + lane; row < stop && column < d; row += lanes) {
+        for (Index row = start + row_place; row < stop && column < d; row += rows_at_once) {
             const int center = (int)nearest[row];
             double part = part_of(points, scales, exact, k, d, row, column, center);
             sums[center][thread] += part;
-            square += part * part;
+            squares += part * part;
+            // Each row is counted once, by its thread of column 0.
             counts[center][thread] += column == 0;
         }
         for (int center = 0; center < k; ++center) {
             double total = sum_across(room, sums[center][thread], (int)columns_at_once);
-            if (lane == 0 && column < d) slice_parts[center * stride + column] = total;
+            if (row_place == 0 && column < d) slice_parts[center * stride + column] = total;
         }
     }
-    square = sum_across(room, square, 1);
+    squares = sum_across(room, squares, 1);
     for (int center = 0; center < k; ++center) {
         double count = sum_across(room, counts[center][thread], 1);
         if (thread != 0) continue;
-        slice_parts[center * stride + d] = center ? 0.0 : square;
+        slice_parts[center * stride + d] = center ? 0.0 : squares;
         slice_parts[center * stride + d + 1] = count;
     }
 }
 
-// Return the place of the last of k + 1 ascending numbers that is not above a value.
+// Return the place of the last of the first k ascending numbers that is not above the value. The
+// first number must not be above the value.
 static __device__ Index last_not_above(const Index *numbers, Index k, Index value) {
     Index low = 0, high = k;
     while (high - low > 1) {
@@ -490,37 +504,40 @@ static __device__ Index last_not_above(const Index *numbers, Index k, Index valu
 
 // Add up slices of rows that are assigned to one center each. The host does not know the number of
 // slices, so it launches enough blocks for the worst case; blocks past the last slice do nothing.
-//   order: (n,) nearest center * n + row, ascending.
-//   bounds: (k + 1,) place in `order` where the rows of each center begin.
+//   keys: (n,) nearest center * n + row, ascending.
+//   bounds: (k + 1,) place in `keys` where the rows of each center begin.
 //   firsts: (k + 1,) number of the first slice of each center.
 extern "C" __global__ void __launch_bounds__(THREADS)
 add_sorted(const Scalar *points, Index n, Index d, const double *scales, const double *exact,
-           Index k, const Index *order, const Index *bounds, const Index *firsts,
+           Index k, const Index *keys, const Index *bounds, const Index *firsts,
            Index columns_at_once, double *parts) {
     __shared__ double room[THREADS];
     const Index slice = blockIdx.x;
     if (slice >= firsts[k]) return;
+    // A center without rows has the same first slice as the next center; the last of these equals
+    // has the rows.
     const Index center = last_not_above(firsts, k, slice);
     const Index start = bounds[center] + (slice - firsts[center]) * SLICE_ROWS;
     const Index end = bounds[center + 1];
     const Index stop = start + SLICE_ROWS < end ? start + SLICE_ROWS : end;
-    const int lane = threadIdx.x / (int)columns_at_once, lanes = THREADS / (int)columns_at_once;
-    double square = 0.0;
+    const int row_place = threadIdx.x / (int)columns_at_once;
+    const int rows_at_once = THREADS / (int)columns_at_once;
+    double squares = 0.0;
     for (Index first = 0; first < d; first += columns_at_once) {
         const Index column = first + threadIdx.x % (int)columns_at_once;
         double total = 0.0;
-        for (Index place = start + lane; place < stop && column < d; place += lanes) {
-            const Index row = order[place] - center * n;
+        for (Index place = start + row_place; place < stop && column < d; place += rows_at_once) {
+            const Index row = keys[place] - center * n;
             double part = part_of(points, scales, exact, k, d, row, column, center);
             total += part;
-            square += part * part;
+            squares += part * part;
         }
         total = sum_across(room, total, (int)columns_at_once);
-        if (lane == 0 && column < d) parts[slice * (d + 2) + column] = total;
+        if (row_place == 0 && column < d) parts[slice * (d + 2) + column] = total;
     }
-    square = sum_across(room, square, 1);
+    squares = sum_across(room, squares, 1);
     if (threadIdx.x != 0) return;
-    parts[slice * (d + 2) + d] = square;
+    parts[slice * (d + 2) + d] = squares;
     parts[slice * (d + 2) + d + 1] = (double)(stop - start);
 }
 
@@ -531,14 +548,15 @@ reduce(const double *parts, const Index *firsts, Index columns, Index columns_at
        double *sums) {
     __shared__ double room[THREADS];
     const Index center = blockIdx.x;
-    const int lane = threadIdx.x / (int)columns_at_once, lanes = THREADS / (int)columns_at_once;
+    const int row_place = threadIdx.x / (int)columns_at_once;
+    const int rows_at_once = THREADS / (int)columns_at_once;
     for (Index first = 0; first < columns; first += columns_at_once) {
         const Index column = first + threadIdx.x % (int)columns_at_once;
         double total = 0.0;
-        for (Index part = firsts[center] + lane; part < firsts[center + 1] && column < columns;
-             part += lanes)
+        for (Index part = firsts[center] + row_place; part < firsts[center + 1] && column < columns;
+             part += rows_at_once)
             total += parts[part * columns + column];
         total = sum_across(room, total, (int)columns_at_once);
-        if (lane == 0 && column < columns) sums[center * columns + column] += total;
+        if (row_place == 0 && column < columns) sums[center * columns + column] += total;
     }
 }

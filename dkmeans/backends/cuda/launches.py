@@ -1,8 +1,9 @@
-"""The kernel launches that compute the backend's functions, in their order, on any device.
+"""The functions of the backend as sequences of kernel launches, for any device.
 
 `backend` runs them on the GPU, and tests run the same launches and kernels on the host. Rows come
 to the device in pieces of bounded size. How rows are cut into pieces, and the order in which they
-are added up, depend on the shapes alone. So devices of one kind give sums with the same bits.
+are added up, depend on the shapes and the nearest centers alone, so GPUs of one model give sums
+with the same bits.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Largest size of a piece of rows on the device, with the results for these rows.
 PIECE_BYTES = 32 * 2**20
-# Of these, the results for one row: nearest center, score bound, places in lists and in the sort.
+# Part of it for the results of one row: nearest center, limit of scores, places in lists and in the
+# sort.
 _RESULT_BYTES = 64
 # The same as in `kernels.cu`.
 THREADS, SLICE_ROWS, FEW_CENTERS = 256, 512, 16
@@ -33,13 +35,14 @@ DEFINES = {
     np.dtype(np.float64): ("-DSCALAR=double",),
 }
 # The kernels `score_N`, by their number of centers at a time, and the rows of one of their blocks.
+# The same sizes as in the `SCORE` lines of `kernels.cu`.
 _TILE_ROWS = {16: 256, 64: 128, 128: 128}
 # Centers are padded to a multiple of this, so that every kernel's last panel is whole.
 _PADDED_CENTERS = 128
-# More blocks than a device runs at a time. They take turns at the ambiguous rows.
+# More blocks than a device runs at a time. Block b resolves the ambiguous rows b, b + blocks, ...
 _RESOLVE_BLOCKS = 2048
 _WARP_THREADS = 32
-# Scores may overflow from this part of the dtype's largest number on.
+# Scores may overflow unless their bound is below the dtype's largest number divided by this.
 _OVERFLOW_DIVISOR = 8
 
 # The null pointer: a kernel's argument where it gets no array.
@@ -65,7 +68,7 @@ class KernelDevice(Protocol):
     def pieces(self, points: FloatArray, max_rows: int) -> Iterator[Any]:
         """Yield the (n, d) rows on the device, at most `max_rows` at a time.
 
-        A piece is valid until the next piece.
+        A piece is valid until the next one is asked for.
         """
         ...
 
@@ -74,7 +77,7 @@ class KernelDevice(Protocol):
         ...
 
     def to_host(self, values: Any) -> FloatArray:
-        """Return an array of the device on the host, when it is computed."""
+        """Wait until an array of the device is computed, and return a copy on the host."""
         ...
 
 
@@ -111,12 +114,13 @@ class _DeviceCenters:
         weights[:, :k], halves[:k] = -prepared.values.T, prepared.halves
         rounding = *prepared.rounding, float(np.finfo(dtype).max) / _OVERFLOW_DIVISOR
         put = xp.asarray
-        columns = put(prepared.exact.T.copy())
+        # A copy: the kernels read (d, k) in C order, and a transposed view is not.
+        exact = put(prepared.exact.T.copy())
         return cls(
             put(weights),
             put(halves),
             put(prepared.shift),
-            columns,
+            exact,
             tuple(map(np.float64, rounding)),
             (k, d),
             prepared.cosine,
@@ -124,7 +128,7 @@ class _DeviceCenters:
 
 
 class _DeviceCentersCache:
-    """Prepared centers by centers, for as long as the centers live.
+    """Cache of prepared centers; an entry lives as long as its `Centers`.
 
     All chunks of an iteration use the same centers.
     """
@@ -141,7 +145,7 @@ class _DeviceCentersCache:
             by_dtype = self._prepared.setdefault(centers, {})
             if dtype not in by_dtype:
                 by_dtype[dtype] = _DeviceCenters.of(centers, dtype, self._device.xp)
-                # Other threads, with streams of their own, will use the arrays.
+                # Other threads will use the arrays on other streams: the copies must be done.
                 self._device.synchronize()
             return by_dtype[dtype]
 
@@ -178,7 +182,7 @@ class Launches:
 
     @QUIET
     def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
-        """Return the sums, counts and inertia of the (n, d) rows of each nearest center."""
+        """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia."""
         with self._device.stream():
             prepared = self._prepared(centers, points.dtype)
             (k, d) = prepared.shape
@@ -201,6 +205,7 @@ class Launches:
             for piece in self._pieces(points, prepared):
                 nearest = self._nearest(piece, prepared)
                 self._add_up(piece, nearest, prepared, totals)
+                # The right side is evaluated left to right: from the old `start` to the new one.
                 rows = slice(start, start := start + len(nearest))
                 index[rows], distances[rows] = self._to_host(piece, nearest, prepared)
             result = self._device.to_host(totals)
@@ -213,6 +218,7 @@ class Launches:
             prepared = self._prepared(centers, points.dtype)
             for piece in self._pieces(points, prepared):
                 nearest = self._nearest(piece, prepared)
+                # The right side is evaluated left to right: from the old `start` to the new one.
                 rows = slice(start, start := start + len(nearest))
                 index[rows], distances[rows] = self._to_host(piece, nearest, prepared)
         return index, distances
@@ -225,7 +231,7 @@ class Launches:
             k = prepared.shape[0]
             for piece in self._pieces(points, prepared, k * result.itemsize):
                 distances = self._device.xp.empty((len(piece.points), k), np.float32)
-                arguments = *self._exact(prepared), distances
+                arguments = *self._exact_arguments(prepared), distances
                 self._launch("measure_all", piece, distances.size, *arguments)
                 result[start : start + len(distances)] = self._device.to_host(distances)
                 start += len(distances)
@@ -260,14 +266,15 @@ class Launches:
         limits, num_ambiguous = xp.empty(n, dtype), xp.zeros(1, np.uint64)
         k, panel = prepared.shape[0], _panel(prepared.shape[0], dtype)
         width = np.int64(prepared.weights.shape[1])
-        scored = prepared.shift, prepared.weights, prepared.halves, width
+        score_arguments = prepared.shift, prepared.weights, prepared.halves, width
         self._device.launch(
-            f"score_{panel}", dtype, -(-n // _TILE_ROWS[panel]), *piece.arguments, *scored,
-            np.int64(k), *prepared.rounding, nearest, limits, ambiguous, num_ambiguous,
+            f"score_{panel}", dtype, -(-n // _TILE_ROWS[panel]), *piece.arguments,
+            *score_arguments, np.int64(k), *prepared.rounding, nearest, limits, ambiguous,
+            num_ambiguous,
         )  # fmt: skip
         self._device.launch(
-            "resolve", dtype, min(n, _RESOLVE_BLOCKS), *piece.arguments, *scored,
-            *self._exact(prepared), limits, ambiguous, num_ambiguous, nearest,
+            "resolve", dtype, min(n, _RESOLVE_BLOCKS), *piece.arguments, *score_arguments,
+            *self._exact_arguments(prepared), limits, ambiguous, num_ambiguous, nearest,
         )  # fmt: skip
         return nearest
 
@@ -276,7 +283,7 @@ class Launches:
     ) -> tuple[IndexArray, FloatArray]:
         """Return each row's nearest center and the distance to it, on the host."""
         distances = self._device.xp.empty(len(nearest))
-        arguments = *self._exact(prepared), nearest, distances
+        arguments = *self._exact_arguments(prepared), nearest, distances
         self._launch("measure_nearest", piece, len(nearest), *arguments)
         return self._device.to_host(nearest), self._device.to_host(distances)
 
@@ -291,10 +298,16 @@ class Launches:
         )  # fmt: skip
 
     def _add_few(self, piece: _Piece, nearest: Any, prepared: _DeviceCenters) -> tuple[Any, Any]:
-        """Return the parts of slices of neighboring rows, and the first part of each center."""
+        """Add up slices of neighboring rows, for few centers.
+
+        Returns:
+            The parts (one row for each slice and center: sums, squares, count) and the number of
+            each center's first part.
+        """
         (k, d), blocks = prepared.shape, -(-len(nearest) // SLICE_ROWS)
+        # Every center has a part in every slice, also without rows: `add_few` writes all of them.
         parts = self._device.xp.empty((k * blocks, d + 2))
-        exact = self._exact(prepared)
+        exact = self._exact_arguments(prepared)
         self._device.launch(
             "add_few", piece.points.dtype, blocks,
             *piece.arguments, *exact, nearest, _columns_at_once(d), parts,
@@ -302,27 +315,33 @@ class Launches:
         return parts, self._device.xp.arange(k + 1, dtype=np.int64) * blocks
 
     def _add_sorted(self, piece: _Piece, nearest: Any, prepared: _DeviceCenters) -> tuple[Any, Any]:
-        """Return the parts of slices of rows of one center, and the first part of each center."""
+        """Sort the rows by center, and add up slices of the rows of one center.
+
+        Returns:
+            The parts (one row for each slice: sums, squares, count) and the number of each center's
+            first part.
+        """
         xp, n, (k, d) = self._device.xp, len(nearest), prepared.shape
-        # All keys differ, so any sorting algorithm gives the same order.
-        order = xp.sort(nearest * n + xp.arange(n, dtype=np.int64))
-        bounds = xp.searchsorted(order, xp.arange(k + 1, dtype=np.int64) * n).astype(np.int64)
+        # Key: center * n + row. All keys differ, so there is one way to sort them.
+        keys = xp.sort(nearest * n + xp.arange(n, dtype=np.int64))
+        bounds = xp.searchsorted(keys, xp.arange(k + 1, dtype=np.int64) * n).astype(np.int64)
         firsts = xp.zeros(k + 1, np.int64)
         firsts[1:] = xp.cumsum(-(-xp.diff(bounds) // SLICE_ROWS))
-        # The largest possible number of slices: reading the real one would wait for the device.
+        # Full slices, and at most one partial slice for each center that has rows. The host would
+        # have to wait for the real number of slices.
         slices = n // SLICE_ROWS + min(n, k)
         parts = xp.empty((slices, d + 2))
         self._device.launch(
-            "add_sorted", piece.points.dtype, slices, *piece.arguments, *self._exact(prepared),
-            order, bounds, firsts, _columns_at_once(d), parts,
+            "add_sorted", piece.points.dtype, slices, *piece.arguments,
+            *self._exact_arguments(prepared), keys, bounds, firsts, _columns_at_once(d), parts,
         )  # fmt: skip
         return parts, firsts
 
-    def _exact(self, prepared: _DeviceCenters) -> tuple[Any, Any]:
+    def _exact_arguments(self, prepared: _DeviceCenters) -> tuple[Any, Any]:
         return prepared.exact, np.int64(prepared.shape[0])
 
     def _launch(self, kernel: str, piece: _Piece, threads: int, *arguments: Any) -> None:
-        """Start a kernel whose threads do not work together, with at least so many threads."""
+        """Start a kernel whose threads do not work together, with at least `threads` threads."""
         blocks = -(-threads // THREADS)
         self._device.launch(kernel, piece.points.dtype, blocks, *piece.arguments, *arguments)
 
@@ -340,7 +359,7 @@ def _sums_of(totals: FloatArray, centers: Centers) -> PartialSums:
 def _panel(k: int, dtype: np.dtype[Any]) -> int:
     """Return the number of centers that are scored at a time.
 
-    A block has no room for 128 centers of float64.
+    128 centers of float64 need more shared memory than a block has.
     """
     largest = 64 if dtype == np.float64 else 128
     return next((panel for panel in _TILE_ROWS if k <= panel < largest), largest)

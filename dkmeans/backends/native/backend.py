@@ -39,10 +39,11 @@ _NO_DISTANCES: FloatArray = np.empty(0)
 
 @QUIET
 def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
-    """Return the sums, counts and inertia of the (n, d) rows of each nearest center.
+    """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia.
 
-    Rows are added in their order, as residuals x - c. The residuals of float32 data are exact in
-    float64, so neither the sums nor the inertia lose digits to an offset that all rows share.
+    Euclidean: rows are added in their order, as residuals x - c. For float32 rows and centers
+    float64 holds them almost always exactly, so an offset that all rows share costs sums and
+    inertia no digits. Cosine: rows of length one are added in their order.
     """
     return _add_up(points, centers, _NO_INDEX, _NO_DISTANCES)
 
@@ -100,12 +101,12 @@ def _assign(
     inertia: float = _run(
         kernels.assign, points, packed, tile, scratch, index, distance, counts, sums
     )
-    _packed_centers.learn(centers, points.dtype, len(points), int(scratch.ambiguous[0]))
+    _packed_centers.note_ambiguous(centers, points.dtype, len(points), int(scratch.ambiguous[0]))
     return inertia
 
 
 def describe() -> dict[str, Any]:
-    """Return what computes on this machine, for display."""
+    """Return the processor, the width of its vectors and the cache of kernels, for display."""
     return {
         "processor": config.CPU_NAME or llvm.get_host_cpu_name(),
         "vectors": f"{8 * packing.vector_bytes()} bits",

@@ -1,10 +1,11 @@
 """The kernels: functions that Numba compiles, called by `backend`.
 
-A kernel scores a tile of rows against one panel of centers after the other, in registers, and
-keeps the least scores of each row. A row is ambiguous if its two least scores are closer than
-their rounding error. The nearest center of an ambiguous row is found by exact distances
-(docs/decisions/001). The kernel then adds the rows of the tile to the sums of their clusters, while
-these rows are in the cache. Kernels run without the GIL and allocate no memory.
+The kernel `assign` takes a tile of rows and loops over panels of centers. It computes the scores in
+registers and keeps the least scores of each row. A row is ambiguous if its two least scores are
+closer than their rounding error. The nearest center of an ambiguous row is found by exact distances
+(docs/decisions/001). `assign` then adds the rows of the tile to the sums of their clusters, while
+these rows are in the cache. The kernel `measure` writes all distances. Kernels run without the GIL
+and allocate no memory.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ from dkmeans.state import FloatArray, IndexArray
 class PackedCenters(NamedTuple):
     """Centers in the layout that a kernel reads.
 
-    T is the dtype of the scores, S the dtype of the rows. A panel has c centers.
+    T is the dtype of the scores, S the dtype of the rows. Here a panel has as many centers as
+    `Tile.centers`, c, also with a matrix unit.
 
     Attributes:
         weights: (panels * d * c,) T. The negative shifted centers, panel by panel, and in each
             panel feature by feature. The number of panels is a multiple of `PROBED_PANELS`.
         halves: (panels * c,) T. |c|^2 / 2 of the shifted centers, 0 for cosine. Very large for the
-            centers that only fill up a panel.
-        shift: (d,) S. Subtracted from every row before scoring.
+            centers that only fill up a panel; not infinity, which the tag in the last bits would
+            turn into NaN (see `vectors.rank`).
+        shift: (d,) S, or float64 for `measure`. Subtracted from every row before scoring.
         exact: (k, d) float64. The centers that exact distances are measured to.
-        error_factor: First term of the error bound
+        error_factor: Factor in the error bound
             `error_factor * (largest_norm * |x| + largest_half) + error_floor`. Two scores of a row
             x that differ by more than the bound are in the right order.
         error_floor: Last term of the error bound, for the rounding of the smallest numbers.
@@ -41,9 +44,9 @@ class PackedCenters(NamedTuple):
         largest_half: Largest |c|^2 / 2.
         score_limit: Scores may overflow if `largest_norm * |x| + largest_half` is not below it.
         cosine: True if rows are scaled to length one.
-        zero: (1, d) float64 zeros.
-        origins: (k, d filled up to whole octets). Subtracted from a row before it is added to the
-            sums of its cluster.
+        zero: (1, d) float64. A center at the origin: |x|^2 is computed as the distance to it.
+        origins: (k, d padded to a multiple of 8), in a dtype that holds rows and centers without
+            loss. Subtracted from a row before the row is added to the sums of its cluster.
         registers: int32, for a matrix unit. The negative shifted centers as bfloat16, register by
             register in the order of use. Empty without a matrix unit.
         biases: (panels * c, 16) T, for a matrix unit. Each of `halves`, once for each column of a
@@ -90,7 +93,8 @@ class Scratch(NamedTuple):
         pairs: int32, for a matrix unit, aligned to a cache line. A tile of rows as bfloat16, in
             pairs of features.
         matrix_config: (64,) uint8. Configuration of the matrix unit.
-        ambiguous: (1,) int64. Number of ambiguous rows of the last call.
+        ambiguous: (1,) int64. Number of ambiguous rows of the last call, including the copies
+            of the last row that fill its tile.
     """
 
     rows: FloatArray
@@ -114,20 +118,22 @@ class Scratch(NamedTuple):
     ambiguous: IndexArray
 
 
-# NumPy adds up so many elements in eight parallel sums, and halves longer arrays.
+# NumPy adds up at most this many elements in eight parallel sums; it halves longer arrays.
 _PAIRWISE_BLOCK = 128
-# Side of the smallest square that is transposed, as the length of a tuple (see `Tile`).
+# Side of the squares for rows with fewer columns than a vector has lanes, as the length of a tuple
+# (see `Tile`).
 _SMALL_SIDE = (None,) * 4
 
 # Hash of the files of intrinsics, as a test computes it. Numba's cache on disk is valid until this
-# file changes; the hash makes a change of the intrinsics a change of this file. Constants of other
-# modules are compiled in as well: SMALLEST_SQUARED_NORM is one, and it is not in the hash.
-INTRINSICS = "a428d18f1ec5"
+# file changes; the hash makes a change of the intrinsics a change of this file.
+# SMALLEST_SQUARED_NORM is compiled in too, but it is not in the hash: a change of this constant
+# needs a change of this file.
+INTRINSICS = "6649b6d84062"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# `_nrt` is Numba's runtime. It is off because counting references to arrays costs more than most
-# calls of a function do.
+# `_nrt` is Numba's runtime. It is off because counting references to arrays takes longer than
+# most calls.
 _OPTIONS: dict[str, Any] = {
     "nogil": True,
     "error_model": "numpy",
@@ -198,10 +204,11 @@ def _pairwise_sum(
         pending -= 1
         start, stop, depth = spans[pending, 0], spans[pending, 1], spans[pending, 2]
         if stop - start > _PAIRWISE_BLOCK:
-            half = start + (stop - start) // 2 // 8 * 8
-            spans[pending, 0], spans[pending, 1], spans[pending, 2] = half, stop, depth + 1
+            middle = start + (stop - start) // 2 // 8 * 8
+            # The right half first: the left half is then on top of the stack.
+            spans[pending, 0], spans[pending, 1], spans[pending, 2] = middle, stop, depth + 1
             pending += 1
-            spans[pending, 0], spans[pending, 1], spans[pending, 2] = start, half, depth + 1
+            spans[pending, 0], spans[pending, 1], spans[pending, 2] = start, middle, depth + 1
             pending += 1
             continue
         total = _sum_block(points, row, scale, targets, target, cosine, start, stop, octet_sums)
@@ -231,11 +238,13 @@ def _distance(points: Any, row: int, scale: float, centers: Any, center: int, sc
 
 @_inlined
 def _row_scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
-    """Return the scale of a row: for cosine the one of `inverse_norms`, else 1."""
+    """Return the factor of a row: 1 / |x| as `inverse_norms` computes it for cosine, else 1."""
     if not centers.cosine:
         return 1.0
+    # The squared distance to zero is |x|^2, added up in NumPy's order.
     square = _pairwise_sum(points, row, 1.0, centers.zero, np.int64(0), False, scratch)
-    if square == np.inf:  # a row too long to square has no direction
+    # The square overflows: the row has no direction that can be computed.
+    if square == np.inf:
         return np.nan
     return 1.0 / np.sqrt(SMALLEST_SQUARED_NORM if square < SMALLEST_SQUARED_NORM else square)
 
@@ -257,10 +266,13 @@ def _load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -
         for place in range(size):
             scratch.exact_scales[place] = _row_scale(points, indices[place], centers, scratch)
             scales[place] = scratch.exact_scales[place]
+    # Four cases: squares as wide as a vector; squares of 4 for rows with fewer columns; and rows
+    # narrower than every square, loaded with a mask, in squares of 2 or of 4.
     if d >= side:
         for place in range(0, size, side):
             for column in range(0, d, side):
-                # The last square may overlap the one before, and writes the same values again.
+                # The last square may overlap the one before: it writes the same values again, and
+                # the last columns need no code of their own.
                 first = min(column, d - side)
                 vectors.transpose_square(
                     points, indices, place, first, scales, shift, rows, size, tile.lanes
@@ -309,14 +321,16 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
         tile: The shape of the tile.
     """
     d, size = points.shape[1], len(scratch.indices)
+    # With a matrix unit, a panel here is `matrix.PANELS` panels of `Tile.centers`: 32 centers.
     panels = -(-len(centers.exact) // _panel_width(tile))
     rows, ranked, margins = scratch.rows, scratch.ranked, scratch.margins
-    # For a matrix unit: whole groups of features, the first feature and the first line of pairs
-    # after them, and the groups of registers that the rest of the features takes.
+    # For a matrix unit. `whole`: whole groups of features; `rest`: groups of registers for the
+    # remaining features, which begin at `rest_feature` and, in `pairs`, at line `rest_line`.
     whole = d // matrix.GROUP_FEATURES
     rest_feature, rest_line = matrix.GROUP_FEATURES * whole, matrix.GROUP_LINES * whole
     rest_pairs = (d % matrix.GROUP_FEATURES + 1) // 2
     rest = -(-matrix.PRODUCTS * rest_pairs // matrix.LINES)
+    # Registers of the centers of one panel.
     registers = matrix.GROUP_REGISTERS * whole + matrix.REST_REGISTERS * rest
     if len(tile.matrix_panels):
         if whole:
@@ -325,12 +339,16 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
             matrix.split_rest(rows, d, rest_feature, scratch.pairs, rest_line, tile)
     vectors.squared_norms(rows, d, margins, tile)
     for place in range(size):
-        bound = np.sqrt(margins[place]) * centers.largest_norm + centers.largest_half
+        score_size = np.sqrt(margins[place]) * centers.largest_norm + centers.largest_half
         # The comparison is false for NaN, which counts as too large.
-        is_safe = bound < centers.score_limit
-        margins[place] = centers.error_factor * bound + centers.error_floor if is_safe else np.inf
+        is_safe = score_size < centers.score_limit
+        margins[place] = (
+            centers.error_factor * score_size + centers.error_floor if is_safe else np.inf
+        )
         ranked[0, place] = ranked[1, place] = ranked[2, place] = ranked[3, place] = np.inf
+        # Scores that are NaN replace nothing: their rows keep these panels.
         scratch.panels[0, place] = scratch.panels[1, place] = 0
+    # The rows of a tile are contiguous in `points`: the next tile is one range of cache lines.
     line_elements = CACHE_LINE_BYTES // points.itemsize
     lines = size * d // line_elements
     for panel in range(panels):
@@ -370,31 +388,34 @@ def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> 
         # `vectors.rank` has put the number of the center in its panel into the last bits.
         number = scratch.ranked_bits[0, place] & (width - 1)
         scratch.nearest[place] = scratch.panels[0, place] * width + number
-        bound = ranked[0, place] + scratch.margins[place]
-        ambiguous += not (ranked[1, place] > bound and ranked[3, place] > bound)
+        limit = ranked[0, place] + scratch.margins[place]
+        # [2] >= [1], so no score but the least is below both [1] and [3] (see `vectors.rank`).
+        ambiguous += not (ranked[1, place] > limit and ranked[3, place] > limit)
+    # Most tiles have no ambiguous row: a second loop keeps the first one free of branches.
     if ambiguous:
         scratch.ambiguous[0] += ambiguous
         for place in range(count):
-            bound = ranked[0, place] + scratch.margins[place]
-            if not (ranked[1, place] > bound and ranked[3, place] > bound):
+            limit = ranked[0, place] + scratch.margins[place]
+            if not (ranked[1, place] > limit and ranked[3, place] > limit):
                 scratch.nearest[place] = _nearest_exactly(
-                    points, place, bound, centers, scratch, tile
+                    points, place, limit, centers, scratch, tile
                 )
 
 
 @_compiled
 def _nearest_exactly(
-    points: Any, place: int, bound: float, centers: Any, scratch: Any, tile: Any
+    points: Any, place: int, limit: float, centers: Any, scratch: Any, tile: Any
 ) -> Any:
-    """Return the cluster index of a row by exact distances.
+    """Return the index of the row's nearest center, found by exact distances.
 
-    Only the centers whose scores are not above `bound` are measured. These centers are in two
-    panels, unless the least score of a third panel is not above `bound` either.
+    Only the distances to centers whose scores are not above `limit` are computed. These centers are
+    in two panels, unless the least score of a third panel is not above `limit` either.
     """
     k, width, step = len(centers.exact), _panel_width(tile), PROBED_PANELS * len(tile.centers)
     row, scale = scratch.indices[place], scratch.exact_scales[place]
     first, last, stride = 0, k, step
-    if scratch.ranked[2, place] > bound:
+    if scratch.ranked[2, place] > limit:
+        # At most two values of `start`: the groups of `step` centers that contain the two panels.
         one = scratch.panels[0, place] * width // step * step
         other = scratch.panels[1, place] * width // step * step
         first, last = min(one, other), max(one, other) + 1
@@ -406,8 +427,11 @@ def _nearest_exactly(
             points.shape[1], scratch.probe_scores, tile,
         )  # fmt: skip
         for center in range(start, min(start + step, k)):
-            if not scratch.probe_scores[center - start] > bound:
+            # The negation selects the center if its score or the limit is NaN.
+            if not scratch.probe_scores[center - start] > limit:
                 distance = _distance(points, row, scale, centers, center, scratch)
+                # Centers come in ascending order and < is strict: equal distances keep the lowest
+                # index. A row that is not finite has no distance below infinity and gets center 0.
                 if distance < least:
                     cluster, least = center, distance
     return cluster
@@ -437,7 +461,7 @@ def assign(
         index: (n,) int64 for the cluster indices, or empty.
         distance: (n,) float64 for the distances to the nearest centers, or empty.
         counts: (k,) int64 zeros for the numbers of rows, or empty to compute no sums.
-        sums: (k, d filled up to whole octets) float64 zeros for the sums of the scaled rows.
+        sums: (k, d padded to a multiple of 8) float64 zeros for the sums of the scaled rows.
 
     Returns:
         The sum of |x - o|^2 over the scaled rows x and the origins o of their clusters.
@@ -446,6 +470,7 @@ def assign(
     scratch.ambiguous[0] = 0
     for j in range(8):
         scratch.squares[j] = 0
+    # The configuration of a matrix unit belongs to the thread, so each call configures it.
     matrix.configure(scratch.matrix_config, tile)
     for start in range(0, n, size):
         _load_tile(points, start, centers, scratch, tile)
@@ -457,6 +482,7 @@ def assign(
                 points, start, count, scratch.exact_scales, scratch.nearest, centers.origins,
                 counts, sums, scratch.squares,
             )  # fmt: skip
+        # `partial_sums` needs no distances.
         if not len(index):
             continue
         for place in range(count):
@@ -495,6 +521,7 @@ def measure(
             vectors.measure(
                 scratch.rows, centers.weights, first, d, centers.cosine, scratch.scores, tile
             )
+            # Neither copies of the last row nor centers that fill up the panel are written.
             for place in range(min(size, n - start)):
                 for center in range(min(width, k - first)):
                     value = scratch.scores[center * size + place]

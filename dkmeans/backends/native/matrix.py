@@ -52,6 +52,7 @@ _ROWS = _CENTERS = 2 * LINES
 # Numbers of the registers.
 _SCORES, _LEFT, _RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)
 
+# The unit's instructions take addresses and register numbers as bytes.
 _BYTE = ir.IntType(8)
 _NOTHING = ir.VoidType()
 
@@ -111,8 +112,10 @@ def split_rest(
         odd = builder.add(even, code.size(1))
         inside = builder.icmp_signed("<", odd, width)
         line = builder.add(start, pair)
+        # h twice, because it is multiplied with h and with l of the centers.
         again = builder.add(line, count)
         lines = (line, again), (builder.add(again, count),)
+        # Without a second feature the first is read again, and `_write` replaces it by zeros.
         _write(code, rows, even, builder.select(inside, odd, even), inside, pairs, *lines, shape)
         return []
 
@@ -146,6 +149,7 @@ def _write(
         start = builder.mul(line, code.size(lanes * count))
         return code.at(code.at(array.first, start), i * lanes)
 
+    # To the nearest bfloat16: half of the last place is added, then the lower 16 bits are cut.
     def rounded(x: Value) -> Value:
         return builder.and_(builder.add(builder.bitcast(x, bits), carry), upper)
 
@@ -157,6 +161,7 @@ def _write(
         first, second = (code.load(place(rows, feature, i), vector) for feature in (even, odd))
         if odd_exists is not None:
             second = builder.select(odd_exists, second, zero(vector))
+        # The even feature goes to the lower half of each element, the odd one to the upper half.
         both = zip(parts(first), parts(second), strict=True)
         high, low = (builder.or_(builder.lshr(a, sixteen), b) for a, b in both)
         for lines, value in ((high_lines, high), (low_lines, low)):
@@ -170,6 +175,7 @@ def load_biases(code: Code, biases: Array, panel: Value, shape: Sequence[int]) -
     if not shape[3]:
         return
     bias = code.at(biases.first, code.builder.mul(panel, code.size(_CENTERS * LINES)))
+    # Registers 0 and 1 have the scores of the first 16 centers, 2 and 3 those of the others.
     for register in _SCORES:
         place = code.at(bias, register // 2 * _REGISTER_ELEMENTS)
         _load(code, register, place, CACHE_LINE_BYTES)
@@ -202,6 +208,7 @@ def multiply_whole(
         _multiply(code)  # h of the centers, h of the rows
         _load_left(code, code.at(left, 2 * _REGISTER_ELEMENTS))
         _multiply(code)  # l of the centers, h of the rows
+        # h is loaded again: all eight registers are in use.
         _load_left(code, left)
         _load_right(code, code.at(right, LINES * _ROWS))
         _multiply(code)  # h of the centers, l of the rows
@@ -248,11 +255,13 @@ def _load_left(code: Code, place: Value) -> None:
 
 
 def _load_right(code: Code, place: Value) -> None:
+    # A line of pairs has all 32 rows of the tile; a register takes 16 of them.
     for i in range(2):
         _load(code, _RIGHT[i], code.at(place, i * LINES), 4 * _ROWS)
 
 
 def _multiply(code: Code) -> None:
+    # Two registers of centers by two of rows: each register of scores has its own pair.
     for register in _SCORES:
         operands = register, _LEFT[register // 2], _RIGHT[register % 2]
         code.call("llvm.x86.tdpbf16ps", _NOTHING, *map(_BYTE, operands))
@@ -293,6 +302,7 @@ def rank_scores(
 
 
 def _scores_of(code: Code, panel: Value, scores: Array) -> Value:
+    # Two buffers in turn: one is ranked while the other is filled.
     parity = code.builder.and_(panel, code.size(1))
     return code.at(scores.first, code.builder.mul(parity, code.size(_CENTERS * _ROWS)))
 

@@ -2,7 +2,8 @@
 
 `backend` takes packed centers from `PackedCentersCache` and work arrays from `ScratchPerThread`.
 This module also finds out what the processor has: the width of its vectors, and a matrix unit. The
-choice of a scoring affects only the speed: cluster indices and sums have the same bits with each.
+scoring (`Scoring`) affects only the speed: cluster indices and sums have the same bits with every
+scoring.
 """
 
 from __future__ import annotations
@@ -33,14 +34,15 @@ _NO_BIASES: FloatArray = np.empty(0, np.float32)
 _MATRIX_CENTERS, _MATRIX_COLUMNS = 64, 16
 # Smaller chunks are not representative.
 _REPRESENTATIVE_ROWS = 256
-# If a larger share of the rows is ambiguous, a slower scoring with smaller errors is faster.
+# Above this share of ambiguous rows the next scoring takes less time in all: its scores cost more,
+# but it leaves fewer rows ambiguous.
 _AMBIGUOUS_SHARE = 0.1
-# A matrix unit takes the smallest numbers for zero. It is used only if the length of the longest
-# center is above this, and below the reciprocal of this.
+# A matrix unit treats the smallest numbers (subnormal ones) as zero. It is used only if the length
+# of the longest center is above this, and below the reciprocal of this.
 _SMALLEST_MATRIX_NORM = 2.0**-60
 # Entries of the stacks of `kernels`: more than the halvings of a row of any width.
 _STACK_DEPTH = 64
-# Features of the smallest square that is transposed.
+# Features of the smallest square that is transposed: not less than `kernels._SMALL_SIDE`.
 _SMALLEST_TILE_FEATURES = 4
 
 # The system call arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) of Linux.
@@ -70,20 +72,23 @@ def scorings(dtype: np.dtype[Any]) -> tuple[Scoring, ...]:
 
 
 class PackedCentersCache:
-    """Packed centers, cached as long as the centers live: many chunks are scored with the same.
+    """Cache of packed centers; an entry lives as long as its `Centers`.
 
-    It also chooses the scoring. After a chunk with many ambiguous rows, the next scoring is used
-    for all problems of the same shape in this process.
+    All chunks of an iteration share an entry. The cache also chooses the scoring: after a chunk
+    with many ambiguous rows, the next scoring is used for all problems of the same shape in this
+    process.
     """
 
     def __init__(self) -> None:
         self._packed: WeakKeyDictionary[Centers, dict[Any, tuple[Tile, PackedCenters]]]
         self._packed = WeakKeyDictionary()
+        # Not by centers: the next iteration has other centers, and mostly as many ambiguous rows.
         self._scoring_numbers: dict[Any, int] = {}
         self._lock = threading.Lock()
 
     def __call__(self, centers: Centers, dtype: np.dtype[Any]) -> tuple[Tile, PackedCenters]:
         """Return the packed centers for rows of a dtype, and the tile that they are packed for."""
+        # Other threads wait here rather than pack the same centers again.
         with self._lock:
             scoring = scorings(dtype)[self._scoring_numbers.get(_problem(centers, dtype), 0)]
             tile = tile_of(scoring.dtype)
@@ -92,10 +97,13 @@ class PackedCentersCache:
                 packed[scoring, tile, dtype] = _for_scores(centers, tile, scoring, dtype)
             return packed[scoring, tile, dtype]
 
-    def learn(self, centers: Centers, dtype: np.dtype[Any], rows: int, ambiguous: int) -> None:
+    def note_ambiguous(
+        self, centers: Centers, dtype: np.dtype[Any], rows: int, ambiguous: int
+    ) -> None:
         """Change to the next scoring if many of a chunk's rows were ambiguous."""
         if rows < _REPRESENTATIVE_ROWS or ambiguous < _AMBIGUOUS_SHARE * rows:
             return
+        # Several threads may report the same scoring and skip one. That costs only speed.
         with self._lock:
             problem = _problem(centers, dtype)
             number = self._scoring_numbers.get(problem, 0) + 1
@@ -109,7 +117,7 @@ def _problem(centers: Centers, dtype: np.dtype[Any]) -> tuple[Any, ...]:
 class ScratchPerThread(threading.local):
     """Work arrays of each thread, for the last shape that it used.
 
-    The first access to fresh memory costs many times the access to memory used before.
+    The first access to new memory is many times slower than later ones.
     """
 
     def __init__(self) -> None:
@@ -118,6 +126,7 @@ class ScratchPerThread(threading.local):
     def __call__(self, tile: Tile, packed: PackedCenters) -> Scratch:
         """Return the calling thread's work arrays for such tiles and centers."""
         dtype, row_dtype = packed.weights.dtype, packed.shift.dtype
+        # Cosine writes to `exact_scales`, which must stay 1 for the other distance.
         shape = tile, dtype, row_dtype, packed.exact.shape[1], packed.cosine
         if shape not in self._scratch:
             self._scratch = {shape: _new_scratch(tile, dtype, row_dtype, packed.exact.shape[1])}
@@ -180,7 +189,7 @@ def vector_bytes() -> int:
 
 @cache
 def matrix_unit() -> bool:
-    """Return whether this process may use a matrix unit, asking Linux for its registers."""
+    """Ask Linux for the registers of the matrix unit; return whether this process may use it."""
     if not {"+amx-tile", "+amx-bf16", "+avx512f"} <= _features() or sys.platform != "linux":
         return False
     refused = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA)
@@ -188,6 +197,7 @@ def matrix_unit() -> bool:
 
 
 def _features() -> set[str]:
+    # Numba compiles for the features that its settings name, else for this processor.
     features = config.CPU_FEATURES
     if features is None:
         features = llvm.get_host_cpu_features().flatten()
@@ -195,7 +205,7 @@ def _features() -> set[str]:
 
 
 def tile_of(dtype: DTypeLike) -> Tile:
-    """Return the tile whose sums fill the vector registers.
+    """Return the tile whose scores fit the vector registers, with room for rows and centers.
 
     Processors with AVX-512 and ARM processors have 32 of these registers, others have 16.
     """
@@ -210,14 +220,15 @@ def _for_scores(
 ) -> tuple[Tile, PackedCenters]:
     """Pack centers for scores |c|^2 / 2 - x.c, on data shifted to the centers' mean.
 
-    `error_factor` is a bound on the rounding error. A sum of m rounded products is off by at most
-    m u sum |a b| in any order of adding, fused or not (Higham, Accuracy and Stability of Numerical
-    Algorithms, section 3.1). Four more u come from the rounding of the row, its scale, the center
-    and the bias. The number of the center in the last bits of a score adds as many eps as a panel
-    has centers. The factor is twice that, as it is for two scores, and `SLACK` more.
+    `error_factor` is the relative part of the bound on the rounding error. A sum of m rounded
+    products is off by at most m u sum |a b| in any order of adding, fused or not (Higham, Accuracy
+    and Stability of Numerical Algorithms, section 3.1). Four more u come from the rounding of the
+    row, its scale, the center and the bias. The number of the center in the last bits of a score
+    adds as many eps as a panel has centers. The factor is twice that, as it is for two scores, and
+    `SLACK` more.
 
-    A matrix unit adds up three times as many products. It leaves out what is below 2^-16 of a row,
-    of a center, and of the product of the two.
+    A matrix unit adds up three times as many products. The unit leaves out what is below 2^-16 of a
+    row, of a center, and of the product of the two.
 
     Returns:
         The tile, with `matrix_panels` if a matrix unit computes the scores, and the centers.
@@ -226,13 +237,16 @@ def _for_scores(
     (k, d), cosine = prepared.values.shape, prepared.cosine
     largest_norm, limits = prepared.rounding.largest, np.finfo(scoring.dtype)
     factor = (d + 5 + 2 * len(tile.centers)) * float(limits.eps)
-    is_ordinary = _SMALLEST_MATRIX_NORM < largest_norm < 1 / _SMALLEST_MATRIX_NORM
-    if scoring.by_matrix and is_ordinary and _suits_matrix(tile, k, d):
+    norm_in_range = _SMALLEST_MATRIX_NORM < largest_norm < 1 / _SMALLEST_MATRIX_NORM
+    if scoring.by_matrix and norm_in_range and _suits_matrix(tile, k, d):
         tile = tile._replace(matrix_panels=(None,) * matrix.PANELS)
         width = matrix.PANELS * len(tile.centers)
+        # The terms above are 3 d + 5; 10 is rounded up, and safe. What the unit leaves out is three
+        # times 2^-16, for two scores: 3 * 2^-15.
         factor = (matrix.PRODUCTS * d + 10 + 2 * width) * float(limits.eps) + 3.1 * 2.0**-15
     # Centers that fill up a panel get a score so large that they are never the nearest.
     halves = _pad_to_panels(prepared.halves, tile, float(limits.max) / 4).astype(scoring.dtype)
+    # Rows of length one cannot lie far from zero: nothing is subtracted for cosine.
     origins = np.zeros((k, d), dtype) if cosine else _origins(centers, dtype)
     registers, biases = _NO_REGISTERS, _NO_BIASES
     if tile.matrix_panels:
@@ -292,25 +306,27 @@ def _in_registers(weights: FloatArray, tile: Tile) -> FloatArray:
     """Split (k, d) float32 into sums h + l of two bfloat16, in the order of a matrix unit's loads.
 
     The outer order is panels of 32 centers. In each panel come the groups of 32 features, h and
-    then l, and after them the rest of the features: h, l and h side by side. Each of these takes
-    two registers, one for each half of the centers.
+    then l, and after them the rest of the features: h, l and h side by side. Each block of
+    32 columns takes two registers, one for each half of the centers.
     """
-    d, side = weights.shape[1], matrix.GROUP_FEATURES
+    d, group = weights.shape[1], matrix.GROUP_FEATURES
     high = _to_bfloat16(weights)
     parts = [part.view(np.uint32) >> 16 for part in (high, _to_bfloat16(weights - high))]
-    whole = d // side * side
-    columns = [part[:, i : i + side] for i in range(0, whole, side) for part in parts]
+    whole = d // group * group
+    blocks = [part[:, i : i + group] for i in range(0, whole, group) for part in parts]
     if d > whole:
-        even = np.pad(np.stack(parts)[:, :, whole:], ((0, 0), (0, 0), (0, d % 2)))
-        rest = np.hstack([even[0], even[1], even[0]])
-        columns.append(np.pad(rest, ((0, 0), (0, -rest.shape[1] % side))))
-    features = _pad_to_panels(np.hstack(columns), tile, 0).astype(np.uint16)
-    registers = features.reshape(-1, 2, matrix.LINES, features.shape[1] // side, side)
+        # The unit multiplies pairs of features: an odd number of features gets one more, of zeros.
+        padded_rest = np.pad(np.stack(parts)[:, :, whole:], ((0, 0), (0, 0), (0, d % 2)))
+        rest = np.hstack([padded_rest[0], padded_rest[1], padded_rest[0]])
+        blocks.append(np.pad(rest, ((0, 0), (0, -rest.shape[1] % group))))
+    features = _pad_to_panels(np.hstack(blocks), tile, 0).astype(np.uint16)
+    registers = features.reshape(-1, 2, matrix.LINES, features.shape[1] // group, group)
     return _aligned(registers.transpose(0, 3, 1, 2, 4).ravel().view(np.int32))
 
 
 def _to_bfloat16(values: FloatArray) -> FloatArray:
     """Round float32 to the nearest bfloat16, returned as float32."""
+    # Half of the last place is added, then the lower 16 bits are cut: a tie moves away from zero.
     return ((values.view(np.uint32) + np.uint32(2**15)) & np.uint32(2**32 - 2**16)).view(np.float32)
 
 
@@ -324,7 +340,7 @@ def _pair_lines(d: int) -> int:
 def _origins(centers: Centers, dtype: np.dtype[Any]) -> FloatArray:
     """Return the centers in the narrowest dtype that loses nothing.
 
-    The time of adding rows up is the time of reading the origins.
+    Adding up rows is limited by the speed of reading the origins.
     """
     lossless = np.result_type(dtype, centers.values.dtype)
     return np.ascontiguousarray(centers.values, lossless)

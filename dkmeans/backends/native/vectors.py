@@ -1,9 +1,9 @@
 """Vector instructions for the kernels: Numba intrinsics, written as LLVM IR.
 
-`kernels` calls the functions that `as_intrinsic` decorates. Numba itself has no vector types. Rows
-lie across the lanes of a vector, feature by feature, and each feature of a center is spread over
-all lanes. The least score is then found lane by lane, and scores never leave the registers. The IR
-runs on any processor, with vectors of any width. After a change of this file,
+`kernels` calls the functions that `as_intrinsic` decorates. Numba itself has no vector types. Each
+lane belongs to one row: a vector holds one feature of several rows. The same feature of a center is
+copied to all lanes. The least score is then found lane by lane, and scores never leave the
+registers. The IR runs on any processor, with vectors of any width. After a change of this file,
 `kernels.INTRINSICS` must be updated.
 """
 
@@ -27,11 +27,11 @@ class Tile(NamedTuple):
     constant of the compiled code. An intrinsic receives it as `shape`, the four lengths.
 
     Attributes:
-        lanes: As long as a vector has lanes.
-        vectors: As long as a tile has vectors of rows.
-        centers: As long as a panel has centers: a power of two, at most 8.
-        matrix_panels: As long as there are panels that a matrix unit scores at a time. Empty if
-            vectors compute the scores.
+        lanes: Its length is the number of lanes of a vector.
+        vectors: Its length is the number of vectors of rows in a tile.
+        centers: Its length is the number of centers in a panel: a power of two, at most 8.
+        matrix_panels: Its length is the number of panels that a matrix unit scores at a time. Empty
+            if vectors compute the scores.
     """
 
     lanes: tuple[None, ...]
@@ -44,7 +44,7 @@ class Tile(NamedTuple):
 PROBED_PANELS = 4
 CACHE_LINE_BYTES = 64
 _FLOAT_BYTES = {"float": 4, "double": 8}
-# Values of a group in `rank`. More of them at once do not fit the registers.
+# Scores that `rank` compares at a time; more do not fit the registers.
 _RANKED_AT_ONCE = 8
 
 Value = Any  # an LLVM value
@@ -158,8 +158,8 @@ class Code:
         """Write a loop over the numbers 0 to `count` - 1, and return the values after it.
 
         Args:
-            count: Number of iterations, at least one. The loop does not test it before the first.
-            initial: Values that change from iteration to iteration, as they are before the first.
+            count: Number of iterations, at least one. `count` is not tested before the first.
+            initial: Values before the first iteration; each iteration returns new ones.
             step: Writes the body, given the number of the iteration and the values. Returns the
                 values for the next iteration.
         """
@@ -182,8 +182,8 @@ class Code:
         builder.position_at_end(done)
         return list(changed)
 
-    def where(self, condition: Value, change: Callable[[Value], Value], value: Value) -> Value:
-        """Return `change(value)` if the condition holds, else the value."""
+    def change_if(self, condition: Value, change: Callable[[Value], Value], value: Value) -> Value:
+        """Write a branch: `change(value)` if the condition holds, else `value`."""
         builder, before = self.builder, self.builder.block
         with builder.if_then(condition):
             changed, inside = change(value), builder.block
@@ -270,8 +270,8 @@ def transpose_square(
 ) -> None:  # fmt: skip
     """Copy a square of rows and columns to a tile, scaled, shifted and transposed.
 
-    The square has as many rows as columns, `side`. Its rows are `indices[place:]`, its columns
-    begin with `column`. Each value goes to `rows[feature * stride + place]`.
+    Its rows are `points[indices[place + i]]` and its columns `column + j`, for i, j < `side`. Each
+    value goes to `rows[(column + j) * stride + place + i]`.
     """
     _transpose(code, points, indices, place, column, scales, shift, rows, stride, side, code.load)
 
@@ -294,18 +294,18 @@ def _transpose(
     code: Code, points: Array, indices: Array, place: Value, column: Value, scales: Array,
     shift: Array, rows: Array, stride: Value, side: int, load: Callable[[Value, Any], Value],
 ) -> None:  # fmt: skip
-    builder, vector = code.builder, ir.VectorType(shift.element, side)
-    narrow = ir.VectorType(rows.element, side)
-    shifts = load(code.at(shift.first, column), vector)
+    builder, row_type = code.builder, ir.VectorType(shift.element, side)
+    score_type = ir.VectorType(rows.element, side)
+    shifts = load(code.at(shift.first, column), row_type)
     square = []
     for i in range(side):
         row_place = builder.add(place, code.size(i))
         index = builder.load(code.at(indices.first, row_place))
         scale = code.spread(builder.load(code.at(scales.first, row_place)), side)
-        row = load(code.cell(points, index, column), vector)
+        row = load(code.cell(points, index, column), row_type)
         value = builder.fsub(builder.fmul(row, scale), shifts)
         # Rounded to the dtype of the scores only after the shift, which may cancel most digits.
-        square.append(value if vector == narrow else builder.fptrunc(value, narrow))
+        square.append(value if row_type == score_type else builder.fptrunc(value, score_type))
     for i, features in enumerate(_transposed(builder, square)):
         feature = builder.add(column, code.size(i))
         code.store(features, code.at(rows.first, builder.add(builder.mul(feature, stride), place)))
@@ -315,6 +315,7 @@ def _transposed(builder: Any, square: Sequence[Value]) -> list[Value]:
     """Transpose a square of vectors, by exchanging blocks of 1, then 2, 4, ... elements."""
     square, side, block = list(square), len(square), 1
     while block < side:
+        # low: a's even blocks, each followed by b's even block; high: the same of the odd blocks.
         low = [i if not i & block else side + i - block for i in range(side)]
         high = [i + block if not i & block else side + i for i in range(side)]
         for i in range(side):
@@ -368,14 +369,15 @@ def score_panel(
 # `rank` merges one panel into a summary of four scores for each row. The least score of a row in a
 # panel is the panel's minimum. `ranked` has the three least minima in order, [0] to [2], and in [3]
 # the least score that is not the minimum of its panel. `panels` has the panels of [0] and [1].
-# `kernels` compares `ranked` with an error bound above [0]: a row is ambiguous unless [1] and [3]
-# are both above the bound. If [2] is above it, the nearest center is in one of the two panels.
+# The limit of a row is [0] plus its error bound (`kernels`). A row is ambiguous unless [1] and [3]
+# are both above the limit. If [2] is above the limit, the nearest center is in one of the two
+# panels.
 #
 # The last bits of each score are replaced by the number of the center in its panel, so that a
-# minimum carries its center along without a second register. This needs a power of two of centers.
-# It changes a score by less than `centers` units in the last place; the error bound of `packing`
-# includes that. All four old scores are loaded before the first new one is stored, because each new
-# score depends on several old ones.
+# minimum carries its center along without a second register. So the number of centers must be a
+# power of two. The number changes a score by less than `centers` units in the last place; the error
+# bound of `packing` includes that. All four old scores are loaded before the first new one is
+# stored, because each new score depends on several old ones.
 def rank(
     code: Code, score: Callable[[int, int], Value], centers: int, panel: Value, ranked: Array,
     panels: Array, shape: Sequence[int],
@@ -384,19 +386,22 @@ def rank(
 
     Args:
         code: The code to write to.
-        score: Returns the scores with a center of the panel of the rows in a vector of the tile.
+        score: Called with the number of a center in the panel and of a vector in the tile; returns
+            the scores of this center with the rows of this vector.
         centers: Number of centers in the panel.
         panel: Number of the panel.
-        ranked: (4, t) the three least panel minima, and the least of all other scores.
+        ranked: (4, t) the three least panel minima, and the least score that is not its
+            panel's minimum.
         panels: (2, t) the panels of the first two minima.
         shape: The shape of the tile.
     """
     builder, (lanes, count) = code.builder, shape[:2]
     vector = ir.VectorType(ranked.element, lanes)
     bits_type = ir.VectorType(panels.element, lanes)
+    # -centers is a mask of all bits but the last log2(centers).
     without_last_bits = ir.Constant(bits_type, [-centers] * lanes)
-    this = builder.trunc(panel, panels.element) if panels.element.width < 64 else panel
-    this = code.spread(this, lanes)
+    this_panel = builder.trunc(panel, panels.element) if panels.element.width < 64 else panel
+    this_panel = code.spread(this_panel, lanes)
 
     def tagged(center: int, i: int) -> tuple[Value, None]:
         bits = builder.and_(builder.bitcast(score(center, i), bits_type), without_last_bits)
@@ -414,10 +419,11 @@ def rank(
         panel_places = [code.at(panels.first, (j * count + i) * lanes) for j in range(2)]
         least_panel, second_panel = (code.load(place, bits_type) for place in panel_places)
         is_least = builder.fcmp_ordered("<", minimum, least)
-        is_second = builder.fcmp_ordered("<", minimum, second)
-        lesser = builder.select(is_second, this, second_panel)
-        code.store(builder.select(is_least, least_panel, lesser), panel_places[1])
-        code.store(builder.select(is_least, this, least_panel), panel_places[0])
+        is_below_second = builder.fcmp_ordered("<", minimum, second)
+        second_if_not_least = builder.select(is_below_second, this_panel, second_panel)
+        code.store(builder.select(is_least, least_panel, second_if_not_least), panel_places[1])
+        code.store(builder.select(is_least, this_panel, least_panel), panel_places[0])
+        # Insert `minimum` into the sorted three.
         code.store(builder.select(is_least, minimum, least), places[0])
         code.store(code.minimum(code.maximum(minimum, least), second), places[1])
         code.store(code.minimum(code.maximum(minimum, second), third), places[2])
@@ -446,7 +452,7 @@ def _two_least(
 
     Args:
         code: The code to write to.
-        ranked: Pairs of a least value and a second least, None for a pair of a single value.
+        ranked: Pairs (least, second least). The second is None for a single value.
     """
     while len(ranked) > 1:
         (a, a_second), (b, b_second) = ranked[:2]
@@ -501,7 +507,7 @@ def measure(
                     [zero(ir.VectorType(rows.element, lanes))] * (count * centers),
                     add,
                 )
-                for i, total in enumerate(total for row in sums for total in row):
+                for i, total in enumerate(total for of_center in sums for total in of_center):
                     code.store(total, code.at(distances.first, i * lanes))
 
 
@@ -543,10 +549,11 @@ def sum_octets(
 # added one after another, in their order; always in vectors of eight float64 (LLVM splits them for
 # a processor with shorter ones); and multiplication and addition are never fused.
 #
-# A row is taken in octets of columns. The columns after the last whole octet are loaded with a
-# mask, as zeros. `origins` is filled up with zeros too, so these lanes add zero to the sums and to
-# the squares; and the rows of `sums` are filled up so that the store stays inside the row.
-# `Code.loop` needs at least one iteration: a row without a whole octet must skip it.
+# A row is taken in groups of eight columns. The columns after the last whole group are loaded with
+# a mask; lanes after the end of the row are zero. `origins` is filled up with zeros too, so these
+# lanes add zero to the sums and to the squares; and the rows of `sums` are filled up so that the
+# store stays inside the row.
+# `Code.loop` needs at least one iteration: a row without a whole group must skip it.
 @as_intrinsic
 def add_rows(
     code: Code, points: Array, start: Value, count: Value, scales: Array, clusters: Array,
@@ -561,9 +568,9 @@ def add_rows(
         count: Number of rows, at least one.
         scales: (count,) float64 scales of these rows.
         clusters: (count,) cluster indices of these rows.
-        origins: (k, d filled up to whole octets) subtracted from the rows.
+        origins: (k, d padded to a multiple of 8) subtracted from the rows.
         counts: (k,) numbers of rows, increased.
-        sums: (k, d filled up to whole octets) float64 sums, increased.
+        sums: (k, d padded to a multiple of 8) float64 sums, increased.
         squares: (8,) float64, increased by the squares of what is added, lane by lane.
     """
     builder, vector, eight = code.builder, ir.VectorType(sums.element, 8), code.size(8)
@@ -599,7 +606,9 @@ def add_rows(
             values = code.load_first(code.cell(points, row, column), rest, vector)
             return add(values, cluster, scale, column, total)
 
-        return [code.where(has_rest, add_rest, code.where(has_octets, add_octets, totals[0]))]
+        return [
+            code.change_if(has_rest, add_rest, code.change_if(has_octets, add_octets, totals[0]))
+        ]
 
     (total,) = code.loop(count, [code.load(squares.first, vector)], step)
     code.store(total, squares.first)
@@ -610,4 +619,5 @@ def prefetch(code: Code, points: Array, element: Value) -> None:
     """Prefetch the cache line of an element. The element may lie after the end of the array."""
     place = code.builder.bitcast(code.at(points.first, element), ir.IntType(8).as_pointer())
     number = ir.IntType(32)
+    # Read, not write; locality 2 of 3 (the second-level cache on x86); data, not instructions.
     code.call("llvm.prefetch.p0", ir.VoidType(), place, number(0), number(2), number(1))

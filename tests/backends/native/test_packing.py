@@ -69,11 +69,11 @@ def test_a_scoring_that_leaves_many_rows_ambiguous_is_replaced_by_the_next():
     centers, dtype = centers_of(values), np.dtype(np.float64)
     expected = by_numpy.nearest(rows, centers)[0].tolist()
     assert cache(centers, dtype)[1].weights.dtype == np.float32
-    cache.learn(centers, dtype, 800, 79)
-    cache.learn(centers, dtype, 255, 255)
+    cache.note_ambiguous(centers, dtype, 800, 79)
+    cache.note_ambiguous(centers, dtype, 255, 255)
     assert cache(centers, dtype)[1].weights.dtype == np.float32
     for _ in range(3):
-        cache.learn(centers, dtype, 800, 81)
+        cache.note_ambiguous(centers, dtype, 800, 81)
     assert cache(centers, dtype)[1].weights.dtype == np.float64
     for _ in range(3):
         assert native.nearest(rows, centers_of(values))[0].tolist() == expected
