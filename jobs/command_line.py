@@ -281,7 +281,7 @@ def _add_demo(jobs: Any) -> None:
 def _add_job(jobs: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
     """Add a job with the flags that every job has, and return its parser."""
     job: argparse.ArgumentParser = jobs.add_parser(name, help=summary, description=description)
-    # The default of all flags is None: `_as_flags` must know which flags were given.
+    # A flag that a file may set has the default None: `_as_flags` must know which were given.
     job.add_argument("--json", action="store_true", default=None, help="print one JSON object")
     job.add_argument(
         "--log-format",

@@ -141,7 +141,7 @@ def _attach(
         root_handler: Gets the records of other libraries, and Python's warnings.
     """
     level, propagate = logger.level, logger.propagate
-    # The iterations are records of level DEBUG; the handlers select among them.
+    # Most iterations are records of level DEBUG; the handlers select among them.
     logger.setLevel(logging.DEBUG)
     # Handlers of the root logger would write each record a second time.
     logger.propagate = False

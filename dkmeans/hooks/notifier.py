@@ -1,8 +1,9 @@
 """The notifier: calls the hooks and listeners of one call in the documented order.
 
 `training` and `prediction.stream` report each event to it: `begin`, `created`, and for every step
-`before_run`, `show` and `after_run`; around each checkpoint `saving`; last `end`. Values are
-computed only when a hook requests them, so a call without hooks costs almost nothing.
+`before_run`, `set_values` (not in predictions) and `after_run`; around each checkpoint `saving`;
+last `end`. Values are computed only when a hook requests them, so a call without hooks costs almost
+nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def check_hooks(name: str, given: Iterable[T] | None, kind: type[T]) -> tuple[T,
         kind: Required base class.
 
     Raises:
-        InvalidType: it is not a list, or an item is of another class.
+        InvalidType: it is a string or not iterable, or an item is of another class.
     """
     must = f"a list of dkmeans.hooks.{kind.__name__}"
     if given is None:
@@ -62,7 +63,8 @@ class Notifier:
         listeners: The listeners, in the order in which they are called.
 
     Attributes:
-        failed: True if a hook or listener has raised an error. Training then saves no checkpoint.
+        hook_failed: True if a hook or listener has raised an error. Training then saves no
+            checkpoint.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Notifier:
         hooks: Iterable[SessionRunHook] = (),
         listeners: Iterable[CheckpointSaverListener] = (),
     ) -> None:
-        self.failed = False
+        self.hook_failed = False
         self._settings = settings
         self._hooks, self._listeners = tuple(hooks), tuple(listeners)
         self._coordinator = Coordinator()
@@ -108,7 +110,7 @@ class Notifier:
         with self._user_code():
             self._requests = [_args(hook, hook.before_run(self._context)) for hook in self._hooks]
 
-    def show(self, state: TrainState, loss: float | None = None) -> None:
+    def set_values(self, state: TrainState, loss: float | None = None) -> None:
         """Set the state and the loss that hooks see from now on.
 
         Args:
@@ -116,8 +118,8 @@ class Notifier:
             loss: Loss of the current batch, from an evaluation; None takes the state's last loss.
         """
         if loss is None:
-            # The best of several starts may have converged in an earlier step. It has no losses of
-            # this step; its inertia is the loss with which it converged.
+            # The best of several starts may have stopped in an earlier step. `losses` are not
+            # saved: a loaded start that has stopped has only `inertia`.
             loss = state.losses[-1] if state.losses else state.inertia
         self._state, self._loss = state, loss
 
@@ -125,8 +127,8 @@ class Notifier:
     def saving(self, state: TrainState) -> Iterator[None]:
         """Report a checkpoint of this state before and after the body, which writes it.
 
-        A step's second checkpoint is not reported: the closing checkpoint may repeat the step of
-        the last one on the way.
+        Only the first checkpoint of a step is reported: the closing one may be of the same step as
+        the one before it. If the body fails, `after_save` is not called.
         """
         listeners = self._listeners if state.step != self._saved_step else ()
         self._state, self._saved_step = state, state.step
@@ -158,14 +160,14 @@ class Notifier:
 
     @contextmanager
     def _user_code(self) -> Iterator[None]:
-        """Record in `failed` that an error came from a hook or listener.
+        """Record in `hook_failed` that an error came from a hook or listener.
 
         Interrupts do not count: after Ctrl-C in a hook the steps so far are saved.
         """
         try:
             yield
         except Exception:
-            self.failed = True
+            self.hook_failed = True
             raise
 
     def _value(self, name: Any) -> Any:
@@ -179,8 +181,10 @@ class Notifier:
             return self._state.step
         if plain == "empty_clusters":
             return self._state.empty_clusters
+        # No batch yet, or one without chunks, which is false: there is no loss.
         if plain in ("loss", "average_loss") and self._loss is not None and self._batch:
             return self._loss if plain == "loss" else self._loss / self._batch.rows
+        # `known` has no loss: that exists only after a step.
         known = variables(self._state, self._settings)
         if plain in known:
             return known[plain]

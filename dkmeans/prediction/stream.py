@@ -51,7 +51,7 @@ def scores(
         notifier.before_run(batch)
         (score,) = executor.map_reduce(per_chunk.score, [batch], centers).totals
         found.append(score)
-        notifier.show(checkpoint.state, score.inertia)
+        notifier.set_values(checkpoint.state, score.inertia)
         notifier.after_run()
         if len(found) == steps or notifier.should_stop():
             break

@@ -17,8 +17,8 @@ from dkmeans.data.batches import Batch
 from dkmeans.executors.dask.weights import Weights
 from dkmeans.executors.reduction import Cost
 
-# A shorter iteration is computed by calls. Tasks would cost it more than a twentieth of its time;
-# longer ones are worth a line on Dask's dashboard.
+# For shorter iterations tasks cost more than 5 % of the time. Longer ones use tasks, so that Dask's
+# dashboard shows them.
 _SHORT_SECONDS = 0.25
 # In a longer iteration each run is a task of its own, so that a slow worker's runs can be taken
 # over; in a quicker one so many tasks would cost more than they gain.
@@ -65,12 +65,12 @@ class Dealing:
         self._seconds = math.inf
 
     @property
-    def is_short(self) -> bool:
+    def by_calls(self) -> bool:
         """True if the next iteration should be computed by calls."""
         return self._seconds < _SHORT_SECONDS
 
     @property
-    def is_quick(self) -> bool:
+    def by_whole_shares(self) -> bool:
         """True if a task should compute a whole share, False if each run should be a task."""
         return self._seconds < _LONG_SECONDS
 
@@ -80,7 +80,7 @@ class Dealing:
         batches: Sequence[Batch],
         workers: Sequence[str | None],
     ) -> Iteration:
-        """Return the next iteration: the very same as the last one, if it is like that.
+        """Return the last iteration again if the new one is like it, else a new one.
 
         Args:
             function: The function of a chunk and a value.
@@ -90,10 +90,11 @@ class Dealing:
         weights = self._weights.of(workers)
         new = Iteration(function, tuple(map(ref, batches)), tuple(workers), weights, uuid4().hex)
         if self._last is None or not self._last.is_like(new):
+            # Workers remember no share of a new iteration, so it must not count as short.
             self._last, self._seconds = new, max(self._seconds, _SHORT_SECONDS)
         return self._last
 
-    def finish(self, iteration: Iteration, cost: Cost, seconds: float) -> bool:
+    def record(self, iteration: Iteration, cost: Cost, seconds: float) -> bool:
         """Record an iteration; return True if the next ones are dealt differently.
 
         Only an iteration that is dealt like the one before is measured: in the first one workers

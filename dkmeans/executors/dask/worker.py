@@ -36,13 +36,13 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class ReadContext:
-    """For which fit a task reads rows, and whether they may be cached.
+    """The fit that a task reads rows for, and where these rows may be cached.
 
     Attributes:
         fit: Name of the fit.
         cache: One of `dkmeans.config.CACHES`.
-        preferred_worker: Address of the worker that should run the task; only there rows are
-            cached. None for no cache.
+        preferred_worker: Address of the worker that should run the task. Rows are cached only on
+            that worker; None: nowhere.
         call: Name of the call that may ask this worker for the same share again; None if none will.
     """
 
@@ -53,14 +53,15 @@ class ReadContext:
 
 
 def identity(value: V) -> V:
-    """Return a value, which thereby is in the memory of a worker and can be computed again."""
+    """Return the value. As the result of a task it lies on a worker and can be computed again."""
     return value
 
 
 def unpack(rows: Any) -> Any:
     """Return shipped rows: an aligned array, or the result of the shipped graph.
 
-    Arrays arrive at any address. An array that is not aligned would be copied in every iteration.
+    A received array may start at any address; backends would copy an unaligned one in every
+    iteration.
     """
     if isinstance(rows, DaskRows):
         return rows.read(rows.first, rows.first + rows.rows)
@@ -105,7 +106,7 @@ def reduce_share(
 
 
 async def reduce_again(call: str, value: Any, dask_worker: Any) -> dict[int, list[RunTotal[Any]]]:
-    """Return the totals of the shares that this worker has computed, for another value.
+    """Compute once more, with another value, the shares that this worker remembers.
 
     Args:
         call: Name of the call.
@@ -117,6 +118,7 @@ async def reduce_again(call: str, value: Any, dask_worker: Any) -> dict[int, lis
         computes it again and raises the error.
     """
     remembered, loop = shares.computed.of(call), asyncio.get_running_loop()
+    # In the threads of the worker's tasks: the event loop must stay free for messages.
     threads = internals.task_threads(dask_worker)
     reducing = [
         loop.run_in_executor(threads, _reduce_remembered, share, value, dask_worker)
@@ -154,7 +156,7 @@ def _reduce(
     value: Any,
 ) -> list[RunTotal[Any]]:
     totals = _run(worker, reading, reduce_runs, function, runs, chunks, value)
-    return [total.by(worker.address) for total in totals]
+    return [total.of_worker(worker.address) for total in totals]
 
 
 def _this_worker() -> Any:
@@ -167,8 +169,9 @@ def _run(worker: Any, reading: ReadContext, function: Callable[..., R], *argumen
     """Call a function with the cache budget of a fit, and evict if memory is short afterwards."""
     budget = _budget(reading.fit, reading.cache, internals.memory_limit(worker))
     if worker.address != reading.preferred_worker:
-        # The preferred worker caches these rows, and gets them again in the next iteration.
+        # The preferred worker caches these rows, and gets the same rows in the next iteration.
         budget = replace(budget, cache_bytes=0)
+    # In a copy of the context, so that no other task of this thread finds this budget.
     context = copy_context()
     context.run(cache_budget.set, budget)
     result: R = context.run(function, *arguments)

@@ -65,23 +65,23 @@ def test_batches_are_not_kept_in_memory():
 def test_calls_are_for_an_iteration_like_a_short_one():
     dealing, batches = Dealing(), [batch_of()]
     first = dealing.deal(function, batches, WORKERS)
-    assert not dealing.is_short
-    assert not dealing.is_quick
-    dealing.finish(first, Cost(), 0.1)
+    assert not dealing.by_calls
+    assert not dealing.by_whole_shares
+    dealing.record(first, Cost(), 0.1)
     dealing.deal(function, batches, WORKERS)
-    assert dealing.is_short
+    assert dealing.by_calls
     dealing.deal(function, batches, ["a"])
-    assert not dealing.is_short
-    assert dealing.is_quick
-    dealing.finish(first, Cost(), 60.0)
-    assert not dealing.is_quick
+    assert not dealing.by_calls
+    assert dealing.by_whole_shares
+    dealing.record(first, Cost(), 60.0)
+    assert not dealing.by_whole_shares
 
 
 def test_shares_follow_the_throughput_of_repeated_iterations():
     dealing, batches, changed = Dealing(), [batch_of()], []
     for _ in range(4):
         iteration = dealing.deal(function, batches, WORKERS)
-        changed.append(dealing.finish(iteration, cost(1, 20), 1.0))
+        changed.append(dealing.record(iteration, cost(1, 20), 1.0))
     assert changed == [False, False, True, False]
     new = dealing.deal(function, batches, WORKERS)
     assert new.weights == (1.0, 20.0, 20.0)
