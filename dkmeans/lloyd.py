@@ -1,9 +1,9 @@
 """The algorithm (Lloyd, Least squares quantization in PCM, 1982), on one page.
 
 Full batch and both kinds of mini-batch are one loop: `accumulate` the steps of an iteration against
-the same centers (E), then `update` the centers (M). They differ in which batches make an iteration
-and in whether counts survive it, which is all that a `Schedule` holds. Several starts are trained
-side by side over the same chunks.
+the same centers (E), then `update` the centers (M). They differ in the number of batches of an
+iteration, and in whether counts are kept after it: a `Schedule` holds both. Several starts are
+trained side by side over the same chunks.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StartCenters:
-    """Centers of several starts, as they travel to the workers.
+    """Centers of several starts, as sent to the workers.
 
     Attributes:
         centers: Centers of each start.
-        farthest: True if the farthest rows are needed, to relocate empty clusters.
+        with_farthest: True if the farthest rows are needed, to relocate empty clusters.
     """
 
     centers: tuple[Centers, ...]
-    farthest: bool
+    with_farthest: bool
 
     @property
     def nbytes(self) -> int:
@@ -57,22 +57,23 @@ class StartCenters:
         return sum(each.nbytes for each in self.centers)
 
 
-def accumulate(loaded: LoadedChunk, centers: Centers, *, farthest: bool = False) -> PartialSums:
+def accumulate(
+    loaded: LoadedChunk, centers: Centers, *, with_farthest: bool = False
+) -> PartialSums:
     """Return the partial sums of one chunk (the E step). Runs on a worker.
 
     Args:
         loaded: The chunk with its rows.
         centers: The centers.
-        farthest: True if the farthest rows are needed too.
+        with_farthest: True if the farthest rows are needed too.
 
     Raises:
         InvalidData: the rows are not as wide as the centers, or not finite.
     """
     points = loaded.of_width(centers.width)
-    sums_of = sums_and_farthest if farthest else select(centers.backend).partial_sums
+    sums_of = sums_and_farthest if with_farthest else select(centers.backend).partial_sums
     sums = sums_of(points, centers)
-    # A row that is not finite makes its distance, and so the inertia, not finite: the rows need no
-    # check of their own.
+    # If a value of a row is not finite, neither is the inertia: no other check of rows is needed.
     if not math.isfinite(sums.inertia):
         raise loaded.complaint()
     return sums
@@ -85,16 +86,18 @@ def accumulate_starts(loaded: LoadedChunk, starts: StartCenters) -> SideBySide[P
         InvalidData: as `accumulate` does.
     """
     return SideBySide(
-        tuple(accumulate(loaded, each, farthest=starts.farthest) for each in starts.centers)
+        tuple(
+            accumulate(loaded, each, with_farthest=starts.with_farthest) for each in starts.centers
+        )
     )
 
 
 def update(state: TrainState, rules: Rules) -> TrainState:
     """Return the state after an iteration, each center moved to the mean of its rows (the M step).
 
-    A center without rows stays, or is relocated to a far row, as `rules` say. If counts survive, a
-    center's mean weighs the rows so far by their number; a relocated center begins with the count 1
-    at its new position, as all centers did at their initial positions.
+    A center without rows (if counts are kept: without rows since the first step) stays or is
+    relocated, as `rules` say. If counts are kept, the old center has the weight of its count in the
+    new mean. A relocated center starts with the count 1, plus the rows moved to it.
 
     Raises:
         InvalidData: clusters are empty, and the rules forbid that.
@@ -103,14 +106,16 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         return state
     assigned, keeps_counts = state.pending.counts, rules.schedule.keeps_counts
     before = state.counts if keeps_counts else np.zeros_like(assigned)
-    # If counts survive, the initial position counts as one row.
+    # Kept counts include 1 for the initial position: such a center is empty if no row has been
+    # assigned to it since the first step.
     empty = np.flatnonzero(before + assigned <= keeps_counts)
     sums, relocated = fill(empty, state.pending, rules.empty_clusters, state.step)
     weight = np.where(relocated, 0, before)
     centers = state.centers.astype(np.float64)
     means = weight[:, None] * centers + sums.sums
+    # Without rows the mean is 0 / 1 here, and `moved` takes the old center.
     means /= np.maximum(weight + sums.counts, 1)[:, None]
-    # As in the documented estimator, running means are not normalised.
+    # As in TensorFlow's estimator, running means are not scaled to length one (cosine).
     means = means if keeps_counts else project(means, rules.computation.distance)
     moved = np.where(sums.counts[:, None] > 0, means, centers).astype(state.centers.dtype)
     return replace(
@@ -121,6 +126,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         pending_steps=0,
         inertia=sums.inertia,
         inertia_rows=int(assigned.sum()),
+        # Of this iteration alone, even if `empty` counts from the first step.
         empty_clusters=int(np.count_nonzero(assigned == 0)),
         relocated_clusters=int(np.count_nonzero(relocated)),
     )
@@ -141,7 +147,7 @@ def iterate(
         executor: Where the steps are computed.
 
     Yields:
-        The states after each step, and the reduction of all steps of the call with its cost.
+        The states after a step, and the reduction of all `batches`, the same object each time.
 
     Raises:
         InvalidData: the rows cannot be clustered, or as `update` does.
@@ -149,6 +155,7 @@ def iterate(
     centers = tuple(rules.computation.centers(state.centers) for state in states)
     starts = StartCenters(centers, rules.empty_clusters is EmptyClusters.RELOCATE)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)
+    # `losses` and `rows` are of the steps of this call only.
     states = [replace(state, losses=(), rows=0) for state in states]
     # Steps are added one after another, not as a tree: stopping between any two steps and going on
     # later gives the same bits.
@@ -177,8 +184,8 @@ def converged(previous: TrainState, state: TrainState, relative_tolerance: float
     Args:
         previous: State before the iteration.
         state: State after the iteration.
-        relative_tolerance: Least change of the loss, relative to 1 + the loss before; None for no
-            tolerance.
+        relative_tolerance: Change of the loss, relative to 1 + the loss before, below which a start
+            has converged; None for no tolerance.
     """
     if relative_tolerance is None or previous.inertia is None or state.inertia is None:
         return False

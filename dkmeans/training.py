@@ -41,7 +41,7 @@ class Plan:
     Attributes:
         model_dir: Path or URL of the model.
         settings: Settings of the model.
-        initialization: How the first centers are found, and the computation of the whole fit.
+        initialization: How the first centers are found. Its computation is that of the whole fit.
         last_step: Step at which to stop; None for no limit.
         relative_tolerance: Relative change of the loss below which a start has converged; None for
             no tolerance.
@@ -73,7 +73,7 @@ def train(
     executor: Executor,
     notifier: Notifier,
 ) -> StopReason:
-    """Train until something stops it, and save the last state whatever that was.
+    """Train until a limit, convergence, a hook or the end of the input, and save the last state.
 
     Args:
         plan: What to do.
@@ -90,11 +90,12 @@ def train(
         ValueError: the rows cannot be clustered.
         Conflict: another driver trains in the same directory.
         Outage: storage or the cluster is lost. A checkpoint is saved first, if that is possible.
-        KeyboardInterrupt: after a checkpoint.
-        Exception: raised by a hook. The last checkpoint stands.
+        KeyboardInterrupt: after a checkpoint, if training has begun.
+        Exception: raised by a hook. No checkpoint is saved.
     """
     notifier.begin()
     checkpoints.prepare(plan.model_dir)
+    # Also removes what crashed drivers left in the directory.
     saver = _Saver(plan, manifest, fit, notifier)
     batches = _examined_batches(plan, dataset, executor)
     logger.info("%d clusters, on %s", plan.initialization.num_clusters, executor)
@@ -104,10 +105,11 @@ def train(
     else:
         logger.info("continuing from step %d", fit.step)
         with notifier.saving(fit.state):
-            pass  # the checkpoint of this step stands already
+            pass  # only notifies the listeners: this checkpoint is saved already
     notifier.created(fit.state)
     steps = _steps_until_stop(plan, dataset, batches, fit, executor, saver, notifier)
     try:
+        # The loop variable is `fit` itself, so that `rescue` saves the last step that was yielded.
         for fit in steps:
             # The last state is saved below, with the reason why training stopped.
             if fit.running and fit.step != plan.last_step and saver.is_due(fit):
@@ -115,10 +117,11 @@ def train(
             notifier.after_run()
         reason = _stop_reason(plan, fit, notifier)
         saver.save(fit, Stop(reason, plan.relative_tolerance))
-    except Conflict:  # the other driver's checkpoint stands
+    except Conflict:  # another driver's checkpoint must not be overwritten
         raise
     except BaseException:
-        if not notifier.failed:
+        # After an error in a hook nothing is saved, as documented (docs/decisions/011).
+        if not notifier.hook_failed:
             saver.rescue(fit)
         raise
     notifier.end()
@@ -129,7 +132,7 @@ def train(
 
 
 def _examined_batches(plan: Plan, dataset: Dataset, executor: Executor) -> Iterator[Batch]:
-    """Return all batches, after logging what they will require of the machines."""
+    """Return all batches, after logging what a run needs of the machines."""
     batches = dataset.batches()
     first = next(batches, None)
     if first is None:
@@ -169,33 +172,34 @@ def _steps_until_stop(
 
     Two loops are nested, because the steps of an iteration are computed together. Hooks are still
     notified of each step in order: `before_run` of an iteration's first step comes before the
-    computation, and that of a later step when its result is already there. The caller notifies
-    `after_run` between two steps, and may save there. Progress is reported after the last step of
-    an iteration, and only there starts can converge. The loops end when no start is running, a hook
-    asks to stop, the batches end or the last step is reached.
+    computation, `before_run` of a later step after it. The caller notifies `after_run` between two
+    steps, and may save there. Progress is reported after the last step of an iteration, and starts
+    can converge only there. The loops end when no start is running, a hook asks to stop, the
+    batches end or the last step is reached.
     """
     limit = None if plan.last_step is None else plan.last_step - fit.step
     iterations = plan.settings.schedule.iterations(batches, fit.pending_steps, limit)
     same_rows = dataset.is_constant and not plan.settings.use_mini_batch
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
-    while not notifier.should_stop() and (taken := next(iterations, None)):
+    while not notifier.should_stop() and (step_batches := next(iterations, None)):
         before = fit
-        notifier.before_run(taken[0])
-        for number, (fit, reduction) in enumerate(_iteration(plan, before, taken, executor)):
+        notifier.before_run(step_batches[0])
+        for number, (fit, reduction) in enumerate(_iteration(plan, before, step_batches, executor)):
             if number > 0:
-                notifier.before_run(taken[number])
-            notifier.show(fit.state)
-            if number == len(taken) - 1:
+                notifier.before_run(step_batches[number])
+            notifier.set_values(fit.state)
+            if number == len(step_batches) - 1:
+                # The seconds of an iteration include the hooks and checkpoints of its steps.
                 now = time.perf_counter()
                 cost = _cost(fit, reduction, saver)
                 _report(plan, fit, None if is_first else before, now - began, cost)
-                fit = _with_reasons(plan, before, fit, is_first=is_first, same_rows=same_rows)
+                fit = _with_stop_reasons(plan, before, fit, is_first=is_first, same_rows=same_rows)
                 is_first, began = False, now
             yield fit
             if not fit.running:
                 return
-            if notifier.should_stop():
+            if notifier.should_stop():  # the steps computed after this one are dropped
                 break
 
 
@@ -234,8 +238,10 @@ def _moved(fit: Fit, moved: dict[int, TrainState]) -> Fit:
     return Fit(tuple(starts))
 
 
-def _with_reasons(plan: Plan, before: Fit, fit: Fit, *, is_first: bool, same_rows: bool) -> Fit:
-    """Return the fit, in which the starts have stopped that converged in the last iteration.
+def _with_stop_reasons(
+    plan: Plan, before: Fit, fit: Fit, *, is_first: bool, same_rows: bool
+) -> Fit:
+    """Return the fit with a stop reason for each start that converged in the last iteration.
 
     Args:
         plan: What to do.
@@ -243,8 +249,8 @@ def _with_reasons(plan: Plan, before: Fit, fit: Fit, *, is_first: bool, same_row
         fit: The fit after it.
         is_first: True for the first iteration of a call. The loss before it is of other rows, or
             there is none.
-        same_rows: True if every iteration has the same rows, so that unchanged centers stay as they
-            are.
+        same_rows: True if every iteration has the same rows: centers that did not move will not
+            move later.
     """
     starts = list(fit.starts)
     for number in fit.running:
@@ -262,6 +268,7 @@ def _with_reasons(plan: Plan, before: Fit, fit: Fit, *, is_first: bool, same_row
 
 def _cost(fit: Fit, reduction: Reduction[Any], saver: _Saver) -> IterationCost:
     """Return the cost of the iteration that led to this fit."""
+    # All running starts have used the same rows.
     state, threads = fit.starts[fit.running[0]].state, reduction.threads
     return IterationCost(
         bytes=state.rows * state.centers.shape[1] * state.centers.itemsize,
@@ -277,13 +284,15 @@ def _cost(fit: Fit, reduction: Reduction[Any], saver: _Saver) -> IterationCost:
 def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, cost: IterationCost) -> None:
     """Report an iteration; `before` is the fit before it, None for the first one of a call."""
     state, previous = fit.state, before.starts[fit.best].state if before else None
-    latest = fit.starts[fit.running[0]].state
+    # The best start may have stopped. A running one has the rows and steps of this iteration.
+    running = fit.starts[fit.running[0]].state
     is_whole = state.pending is None
+    # A whole iteration has set `inertia`; an incomplete one has only the losses of its steps.
     loss = state.inertia if is_whole and state.inertia else sum(state.losses)
     change = None
     if is_whole and previous is not None and previous.inertia is not None:
         change = (loss - previous.inertia) / (1 + abs(previous.inertia))
-    every, steps = plan.config.log_step_count_steps, len(latest.losses)
+    every, steps = plan.config.log_step_count_steps, len(running.losses)
     progress = Progress(
         step=state.step,
         last_step=plan.last_step,
@@ -292,7 +301,7 @@ def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, cost: Iter
         empty_clusters=state.empty_clusters if is_whole else 0,
         relocated_clusters=state.relocated_clusters if is_whole else 0,
         steps=steps,
-        rows=latest.rows,
+        rows=running.rows,
         seconds=seconds,
         starts=len(fit.running),
         cost=cost,
@@ -316,6 +325,7 @@ class _Saver:
         self._plan = plan
         self._manifest = manifest
         self._notifier = notifier
+        # Name and step of the last checkpoint that was begun, for `_save_interrupted`.
         self._attempt, self._attempted_step = "", -1
         checkpoints.remove_orphans(plan.model_dir, manifest)
         self._saved_at = time.monotonic()
@@ -339,6 +349,7 @@ class _Saver:
     def _write(self, fit: Fit, stop: Stop | None) -> None:
         plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
         began = time.monotonic()
+        # Set before the save: an interrupt may come after the commit and before `save` returns.
         self._attempt, self._attempted_step = checkpoints.new_name(fit.step), fit.step
         self._manifest = checkpoints.save(
             plan.model_dir, self._manifest, fit, plan.settings, stop, keep, self._attempt
@@ -352,7 +363,10 @@ class _Saver:
         return taken
 
     def rescue(self, fit: Fit) -> None:
-        """Save what has been computed, before an error or an interrupt is raised further."""
+        """Save what has been computed, before an error or an interrupt is raised again.
+
+        The checkpoint is marked as interrupted in both cases.
+        """
         if self._saved_step == fit.step:
             return
         try:
@@ -366,9 +380,10 @@ class _Saver:
             )
 
     def _save_interrupted(self, fit: Fit) -> None:
-        now = Manifest.read(self._plan.model_dir)
-        if now.latest == self._attempt:  # the interrupt came after the checkpoint was committed
-            self._manifest = now
+        current = Manifest.read(self._plan.model_dir)
+        if current.latest == self._attempt:  # the interrupt came after the checkpoint was committed
+            self._manifest = current
+            # Else an earlier step was committed, and this one is saved below.
             if fit.step == self._attempted_step:
                 return
         self._write(fit, Stop(StopReason.INTERRUPTED, self._plan.relative_tolerance))

@@ -60,7 +60,7 @@ def save(
     keep: int,
     name: str | None = None,
 ) -> Manifest:
-    """Save a fit as the latest checkpoint, and remove all but the newest `keep` (0: none).
+    """Save a fit as the latest checkpoint, and remove all but the newest `keep`.
 
     Args:
         model_dir: Path or URL of the model's directory.
@@ -69,7 +69,7 @@ def save(
         fit: What to save.
         settings: The settings it was trained with.
         stop: Why training ended; None if it goes on.
-        keep: How many checkpoints to keep.
+        keep: How many checkpoints to keep; 0 keeps all.
         name: A name from `new_name`, by which the caller recognises the checkpoint; None makes one.
 
     Returns:
@@ -86,8 +86,8 @@ def save(
         with_retries(address, lambda: _write(address, fit, settings, stop))
         names = (*manifest.names, name)
         kept = names[-keep:] if keep else names
-        replaced = manifest.replaced(model_dir, kept)
-    except Outage:  # the storage cannot even tell whether the manifest was replaced
+        replaced = manifest.commit(model_dir, kept)
+    except Outage:  # unknown whether the manifest was replaced, so the sub-group must stay
         raise
     except BaseException:
         # An interrupt may arrive after the manifest was replaced and before the call returned.
@@ -100,15 +100,15 @@ def save(
 
 
 def remove_orphans(model_dir: str, manifest: Manifest) -> None:
-    """Remove checkpoints that crashed drivers left unfinished.
+    """Remove checkpoints that crashed drivers did not finish to write or to remove.
 
     Only those older than the latest checkpoint: a newer one may be being written right now.
     """
     if manifest.latest is None:
         return
-    newest = step_of(manifest.latest)
+    latest_step = step_of(manifest.latest)
     for name in storage.children(model_dir):
-        if name not in manifest.names and 0 <= step_of(name) < newest:
+        if name not in manifest.names and 0 <= step_of(name) < latest_step:
             storage.remove(storage.join(model_dir, name))
 
 
@@ -124,7 +124,7 @@ def _write(address: str, fit: Fit, settings: Settings, stop: Stop | None) -> Non
         rows = max(1, _LARGEST_PIECE_BYTES // max(1, array[:1].nbytes))
         chunks = (max(1, min(len(array), rows)), *array.shape[1:])
         group.create_array(name, data=array, chunks=chunks, compressors=None)
-    # The attributes come last. With each array Zarr creates the group again if it is missing, and a
-    # store that ignores conditional writes would replace its attributes by empty ones.
+    # The attributes come last. For each array Zarr asks the store to create the group if absent. A
+    # store that ignores the condition overwrites the group with an empty one.
     group.update_attributes(attributes)
     storage.flush(address)

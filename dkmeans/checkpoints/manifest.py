@@ -60,7 +60,7 @@ class Manifest:
         """Name of the latest checkpoint; None if there is none."""
         return self.names[-1] if self.names else None
 
-    def replaced(self, model_dir: str, names: tuple[str, ...]) -> Manifest:
+    def commit(self, model_dir: str, names: tuple[str, ...]) -> Manifest:
         """Write these names in place of this manifest, and return the new manifest.
 
         Raises:

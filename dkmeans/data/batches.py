@@ -1,4 +1,4 @@
-"""Batches: the rows of one step, described by a few numbers however many chunks there are.
+"""Batches: the rows of one step. A span of a stored array takes a few numbers, whatever its size.
 
 Datasets make batches, and executors cut them into runs of chunks. A batch is a list of parts. A
 part is a span of a source (`Chunk`) or a shuffled batch (`Shuffle`). The chunks of both are made
@@ -55,23 +55,27 @@ class Part(Protocol):
         ...
 
     def sources(self) -> Iterator[Source]:
-        """Yield the sources of the rows."""
+        """Yield sources, among them those of the rows."""
         ...
 
     def numbered(self, number: int) -> Part:
-        """Return the rows, the first of which has this number in the batch."""
+        """Return this part with its rows numbered in the batch from `number` on."""
         ...
 
     def joined(self, after: object) -> Part | None:
-        """Return this part and the one after it as one part, or None if they are two."""
+        """Return this part and the one after it as one part; None if they cannot be joined."""
         ...
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Part:
-        """Return the rows with each leaf source changed."""
+        """Return the same rows with `change` applied to each leaf source."""
         ...
 
     def description(self) -> Iterator[bytes]:
-        """Yield bytes that are equal for the same rows in the same order, in any process."""
+        """Yield bytes that are equal for the same rows in the same order, in any process.
+
+        Leaf sources must have a repr that identifies them. `prediction.identity` puts stand-ins
+        with such a repr in their place first.
+        """
         ...
 
 
@@ -80,10 +84,12 @@ class Shuffle:
     """The chunks of a batch in another order, and the rows of each chunk in another order.
 
     Attributes:
-        batch: The batch.
-        order: (c,) int64, the numbers of the chunks in their new order.
+        batch: The batch before shuffling.
+        order: (c,) int64, numbers of chunks of `batch`, in their new order; after a cut not all of
+            them.
         seed: Seed of the orders of rows: a chunk has the same order wherever it is loaded.
-        number: Number of the first row in the batch that this is a part of, if that is `numbered`.
+        number: Number of the first row in the batch that has this part, if that batch is
+            `numbered`; else 0.
     """
 
     batch: Batch
@@ -114,7 +120,9 @@ class Shuffle:
     def chunk(self, number: int) -> Chunk:
         """Return the chunk at this place of the new order."""
         original = int(self.order[number])
+        # Seeded by the original number: a chunk has the same order of rows in every cut.
         source = Shuffled(self.batch[original], (*self.seed, original))
+        # A view counts its rows from 0, so the offset is the number of its first row.
         return Chunk(source, 0, source.rows, self._first_number(number))
 
     def _first_number(self, place: int) -> int:
@@ -123,8 +131,9 @@ class Shuffle:
     def chunks_between(self, start: int, stop: int) -> tuple[Part, ...]:
         """Return the chunks from place `start` to before `stop`.
 
-        They are described by the batch they are drawn from. If that description has an entry for
-        each chunk anyway, only the chunks asked for are described, so that less is pickled.
+        The result keeps the whole batch if each of its sources has several chunks: that is small.
+        If a source is a single chunk, the result has only the chunks asked for, so that less is
+        pickled.
         """
         if all(source.chunk_rows is not None for source in self.batch.sources()):
             number = self._first_number(start)
@@ -140,7 +149,7 @@ class Shuffle:
         both lie within the same chunk, the first piece is all.
         """
         first, last = np.searchsorted(self.stops, [start, stop - 1], "right").tolist()
-        if last < first:  # no rows
+        if last < first:  # no rows, at the end of a chunk
             return ()
         pieces: list[Part] = []
         begin = int(self.stops[first - 1]) if first else 0
@@ -148,10 +157,11 @@ class Shuffle:
         if start > begin:
             chunk = self.chunk(first)
             pieces.append(chunk.cut(start - begin, min(stop - begin, chunk.rows)))
+        # Places of the chunks that are returned whole: from `whole` to before `end`.
         end = last + (stop == self.stops[last])
         if end > whole:
             pieces.extend(self.chunks_between(whole, end))
-        if end == last and last >= whole:
+        if end == last and last >= whole:  # the last chunk is cut, and is not the first piece
             begin = int(self.stops[last - 1]) if last else 0
             pieces.append(self.chunk(last).cut(0, stop - begin))
         return tuple(pieces)
@@ -165,7 +175,7 @@ class Shuffle:
         return self.batch.sources()
 
     def numbered(self, number: int) -> Shuffle:
-        """Return the rows, the first of which has this number in the batch."""
+        """Return this part with its rows numbered in the batch from `number` on."""
         return replace(self, number=number)
 
     def joined(self, after: object) -> None:
@@ -173,7 +183,7 @@ class Shuffle:
         return
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Shuffle:
-        """Return the rows with each leaf source changed."""
+        """Return the same rows with `change` applied to each leaf source."""
         return replace(self, batch=self.batch.with_leaves(change))
 
     def description(self) -> Iterator[bytes]:
@@ -182,7 +192,7 @@ class Shuffle:
         yield from self.batch.description()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without the cached `stops`, which are as long as the chunks are many.
+        # Without the cached `stops`, which have one number for each chunk.
         return {
             "batch": self.batch,
             "order": self.order,
@@ -196,7 +206,7 @@ class Batch:
     """The chunks of one step, in order.
 
     Attributes:
-        parts: The parts.
+        parts: Spans of sources and shuffled batches, in order.
     """
 
     parts: tuple[Part, ...] = ()
@@ -207,7 +217,7 @@ class Batch:
         return cls(tuple(part for part in parts if part.rows))
 
     @classmethod
-    def joined(cls, batches: Iterable[Batch]) -> Batch:
+    def concatenated(cls, batches: Iterable[Batch]) -> Batch:
         """Return the rows of several batches as one, with as few parts as possible."""
         parts: list[Part] = []
         for part in chain.from_iterable(batch.parts for batch in batches):
@@ -242,6 +252,7 @@ class Batch:
             yield from part.sources()
 
     def __len__(self) -> int:
+        """Return the number of chunks."""
         return self._chunk_stops[-1] if self.parts else 0
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -280,12 +291,13 @@ class Batch:
         return Batch.of(Shuffle(self, order, seed))
 
     def numbered(self) -> Batch:
-        """Return the same rows; each chunk knows the number of its first row in this batch."""
+        """Return the same rows; a chunk's `number` is then that of its first row in this batch."""
+        # One number more than parts: the end of the last part.
         starts = [0, *self._row_stops]
         return Batch(tuple(part.numbered(n) for part, n in zip(self.parts, starts, strict=False)))
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Batch:
-        """Return the same rows with each leaf source changed."""
+        """Return the same rows with `change` applied to each leaf source."""
         return Batch(tuple(part.with_leaves(change) for part in self.parts))
 
     def description(self) -> Iterator[bytes]:
@@ -294,19 +306,21 @@ class Batch:
             yield from part.description()
 
     def __getstate__(self) -> dict[str, Any]:
+        # Without the cached stops, which have one number for each part.
         return {"parts": self.parts}
 
 
 def _overlapping(stops: list[int], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the intervals that overlap [start, stop), of consecutive intervals that begin at 0.
+    """Yield the intervals that overlap [start, stop). The intervals are consecutive and begin at 0.
 
     Args:
         stops: End of each interval, ascending.
-        start: Begin of the range.
+        start: Start of the range.
         stop: End of the range.
 
     Yields:
-        Number of an interval, and the begin and end of the overlap counted from its own begin.
+        Number of an interval, and the start and end of the overlap, counted from the start of the
+        interval.
     """
     for which in range(bisect_right(stops, start), len(stops)):
         begin = stops[which - 1] if which else 0

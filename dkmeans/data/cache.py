@@ -1,9 +1,9 @@
 """The row cache of a process: decoded rows of storage, kept between iterations.
 
 Chunks read through it and the executors evict a fit's rows when the fit ends. The cache only saves
-time: a row that is not cached is read from storage again. Nothing is evicted to make room for newer
-rows. A fit reads its rows in the same order in every epoch, so the newest row is the one that is
-needed last.
+time: a row that is not cached is read from storage again. Rows of a running fit are not evicted to
+make room for newer ones. Unless they are shuffled, a fit reads its rows in the same order in every
+epoch, so the newest row is the one that is needed last.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil
 
 from dkmeans.state import FloatArray
 
-# Total size of the partly used chunks that are held for their next part without any budget.
+# Largest total size of the recent chunks (`_recent`). They do not count in any budget.
 _RECENT_BYTES = 64 * 2**20
 # A fit that has read nothing for this long may be evicted: its driver was probably killed.
 _ABANDONED_SECONDS = 600
@@ -37,7 +37,7 @@ class CacheBudget:
 
     Attributes:
         fit: Name of the fit. Its rows are evicted when the fit ends.
-        cache_bytes: Largest total size in bytes of all cached rows in this process.
+        cache_bytes: Largest total size in bytes of all cached rows and entries in this process.
         process_bytes: Memory limit of the process in bytes.
     """
 
@@ -62,15 +62,16 @@ cache_budget: ContextVar[CacheBudget | None] = ContextVar("cache_budget", defaul
 class Cache:
     """Rows and entries by key, for all fits and threads of a process.
 
-    One class does five things, because one lock must guard their numbers together:
+    One class does five things, because one lock must guard their common state:
 
     * Store: `_rows` and `_entries`, by fit and key. `_bytes` is always the sum of their sizes.
     * Budget: rows are added only while `_bytes` stays within the budget of the fit that adds them.
       Entries are small and speed up more than a row does, so they may evict rows of their own fit.
-    * Single flight: `_reading` has a future for each key that some thread is reading. Threads that
-      ask for the same key wait for that future. Reading happens outside the lock.
-    * Pressure: when the process nears its memory limit, `relieve` evicts the fit's rows and marks
-      the fit in `_full`. A full fit caches no more rows; else it would read and evict for ever.
+    * Single flight: `_reading` has a future for each fit and key that some thread is reading. Other
+      threads that ask for them wait for that future. Reading happens outside the lock.
+    * Pressure: when the process nears its memory limit, `relieve` evicts the fit's rows, then its
+      entries, and marks the fit in `_full`. A full fit caches no more rows: it would cache and
+      evict the same rows again and again.
     * Recent chunks: `_recent` holds whole chunks of which only a part was used. It has a fixed
       size of its own and serves batches that are smaller than a chunk of storage.
     """
@@ -88,6 +89,7 @@ class Cache:
     @property
     def bytes(self) -> int:
         """Total size in bytes of the cached rows and entries of all fits."""
+        # Recent chunks do not count: the next one may replace them at any time.
         return self._bytes
 
     def __contains__(self, key: Hashable) -> bool:
@@ -112,6 +114,7 @@ class Cache:
         with self._lock:
             self._used_at[budget.fit] = time.monotonic()
             found = self._rows.get(budget.fit, {}).get(key)
+            # Recent chunks are shared by all fits: their key has no fit.
             found = self._recent.get(key) if found is None else found
             if found is not None:
                 return found
@@ -133,10 +136,11 @@ class Cache:
         return rows
 
     def put_entry(self, key: Hashable, entry: CachedEntry) -> None:
-        """Cache an entry if it fits the budget, evicting rows of the same fit for it.
+        """Cache an entry, evicting rows of the same fit if room is short.
 
-        Without a budget in this context the entry is not cached.
+        It is not cached if there is still no room, or no budget in this context.
         """
+        # The old entry of this key leaves first, so that `_bytes` stays right.
         self.take_entry(key)
         budget = cache_budget.get()
         if budget is None:
@@ -159,20 +163,28 @@ class Cache:
         return entry
 
     def relieve(self, budget: CacheBudget) -> None:
-        """Free memory when the process nears its limit, at last by evicting rows of this fit.
+        """Free memory when the process nears its limit.
 
+        Freed memory is returned to the system first; then rows and entries of this fit are evicted.
         A Dask worker above 0.8 of its limit gets no more tasks, so no task could end the shortage.
+        Therefore memory is freed from 0.7 on.
         """
         if _resident_bytes() < _HIGH_WATER * budget.process_bytes:
             return
         _trim()
         with self._lock:
             limit = int(_HIGH_WATER * budget.process_bytes)
+            # Repeated, because evicted rows that a thread still uses free nothing.
             while (excess := _resident_bytes() - limit) > 0 and self._evict(budget, excess):
                 _trim()
 
     def _evict(self, budget: CacheBudget, size: int) -> bool:
-        """Evict at least `size` bytes of a fit's rows; return whether anything was evicted."""
+        """Evict rows, then entries, of a fit; return whether anything was evicted.
+
+        Args:
+            budget: Budget of the fit.
+            size: Number of bytes to evict, if the fit has so many.
+        """
         evicted = 0
         mine: dict[Hashable, Any]
         for mine in (self._rows.get(budget.fit, {}), self._entries.get(budget.fit, {})):

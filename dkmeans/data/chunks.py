@@ -1,8 +1,8 @@
 """Chunks: picklable descriptions of some rows, loaded on the worker that computes with them.
 
 A `Source` can read slices of a table. A `Chunk` names consecutive rows of a source, and reads them
-through the row cache and with retries. A `LoadedChunk` is a chunk with its rows in memory: it is
-what the functions are given that executors map over a batch.
+through the row cache and with retries. A `LoadedChunk` is a chunk with its rows in memory:
+executors pass it to the function that they map over a batch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from dkmeans.state import FloatArray, IndexArray
 TARGET_BYTES = 8 * 2**20
 # A table is not cut into smaller chunks than this to give every thread a share.
 SMALLEST_BYTES = 2**20
-# The chunks of a table are a multiple of this, so that 2, 4 or 8 threads have equal shares.
+# The number of chunks of a table is about a multiple of this, so that 2, 4 or 8 threads have equal
+# shares.
 _SHARES = 8
 
 
@@ -40,7 +41,7 @@ class Source(Protocol):
 
     @property
     def first(self) -> int:
-        """Number of its first row."""
+        """Number of the first row; `read` and `Chunk` count from it, and it may not be 0."""
         ...
 
     @property
@@ -75,7 +76,7 @@ class Source(Protocol):
 
     @property
     def is_repeatable(self) -> bool:
-        """True if a failed read may be retried; False for code of the user."""
+        """True if a failed read may be retried. Not for rows in memory, views and code of users."""
         ...
 
     def read(self, start: int, stop: int) -> Any:
@@ -99,7 +100,7 @@ class Leaf:
 
     @property
     def is_repeatable(self) -> bool:
-        """Storage that failed may answer the next time."""
+        """True: storage that failed may answer the next time."""
         return True
 
     def with_leaves(self: Source, change: Callable[[Source], Source]) -> Source:
@@ -108,7 +109,7 @@ class Leaf:
 
 
 class AtHand:
-    """Base of sources whose rows are in memory: neither cached nor read again after a failure."""
+    """Base of sources that are neither cached nor retried: rows in memory, and views."""
 
     __slots__ = ()
 
@@ -119,7 +120,7 @@ class AtHand:
 
     @property
     def is_repeatable(self) -> bool:
-        """A read that failed would fail again."""
+        """False: a failed read would fail again, or was retried by the source below."""
         return False
 
 
@@ -138,16 +139,16 @@ class Whole:
 class Chunk:
     """Consecutive rows of a source.
 
-    A task loads one chunk. As a part of a batch (`batches.Part`) a chunk may also span several of
-    the source's own chunks, so that a batch of a million chunks is described by a few numbers. The
-    methods `chunks`, `chunk` and `chunks_between` cut such a span where the source's chunks end.
+    As a part of a batch (`batches.Part`) a chunk may span several of the source's own chunks, so
+    that a batch of a million chunks is described by a few numbers. The methods `chunks`, `chunk`
+    and `chunks_between` cut such a span where the source's chunks end. `load` reads one chunk.
 
     Attributes:
         source: The source.
         start: Number of the first row in the source.
-        stop: Number after that of the last row.
+        stop: Number of the row after the last one.
         offset: Number of a row in the batch minus its number in the source, if the batch is
-            `numbered`.
+            `numbered`; else 0.
     """
 
     source: Source
@@ -165,7 +166,7 @@ class Chunk:
         """Number of rows."""
         return self.stop - self.start
 
-    # As a part of a batch.
+    # Methods of `batches.Part`.
 
     @property
     def num_chunks(self) -> int:
@@ -173,6 +174,7 @@ class Chunk:
         size = self.source.chunk_rows
         if size is None:
             return int(self.rows > 0)
+        # Number of the chunk after the last row, minus that of the first row's chunk.
         return -(-self.stop // size) - self.start // size if self.rows else 0
 
     def chunks(self) -> Iterator[Chunk]:
@@ -209,6 +211,7 @@ class Chunk:
         size = self.source.chunk_rows
         if size is None:
             return np.array([self.rows])
+        # The multiples of `size` strictly inside the span.
         ends = np.arange(self.start // size + 1, -(-self.stop // size), dtype=np.int64) * size
         return np.diff(ends, prepend=self.start, append=self.stop)
 
@@ -217,24 +220,24 @@ class Chunk:
         yield self.source
 
     def numbered(self, number: int) -> Chunk:
-        """Return the rows, the first of which has this number in the batch."""
+        """Return this part with its rows numbered in the batch from `number` on."""
         return replace(self, offset=number - self.start)
 
     def joined(self, after: object) -> Chunk | None:
-        """Return these rows and those of another chunk that begins where they end, or None."""
+        """Return both chunks as one if `after` continues the same source where this one ends."""
         if not isinstance(after, Chunk) or self.source is not after.source:
             return None
         return replace(self, stop=after.stop) if self.stop == after.start else None
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Chunk:
-        """Return the rows with each leaf source changed."""
+        """Return the same rows with `change` applied to each leaf source."""
         return replace(self, source=self.source.with_leaves(change))
 
     def description(self) -> Iterator[bytes]:
         """Yield bytes that are equal for the same rows in any process."""
         yield repr(self).encode()
 
-    # As what a task loads.
+    # Loading.
 
     def cut(self, start: int, stop: int) -> Chunk:
         """Return a part of this chunk; both numbers count from its own first row."""
@@ -242,8 +245,8 @@ class Chunk:
 
     @property
     def is_at_hand(self) -> bool:
-        """True if loading takes no time, because the rows are in memory."""
-        key, first, _ = self._storage_chunk()
+        """True if loading needs no reading thread: the rows are cached, or have no cache key."""
+        key, first, _ = self._source_chunk()
         own = key is None or (key, first) in row_cache
         return own and all(part.is_at_hand for part in self.source.parts)
 
@@ -268,28 +271,29 @@ class Chunk:
         return points
 
     def _points(self) -> FloatArray:
-        """Return the rows, cut from the whole storage chunk if that may be cached."""
-        key, first, last = self._storage_chunk()
+        """Return the rows, cut from the whole chunk of the source if that may be cached."""
+        key, first, stop = self._source_chunk()
         is_cached = key is not None and cache_budget.get() is not None
-        if not is_cached or not first <= self.start <= self.stop <= last:
+        # Rows that cross chunks of the source (those of a view may) are not cached.
+        if not is_cached or not first <= self.start <= self.stop <= stop:
             return self._read()
-        whole = replace(self, start=first, stop=last)
+        whole = replace(self, start=first, stop=stop)
         try:
             points = row_cache.rows((key, first), whole._read, in_parts=whole != self)
         except InvalidData:
             if whole == self:
                 raise
-            return self._read()  # the invalid row may lie elsewhere in the storage chunk
+            return self._read()  # the invalid row may lie elsewhere in the source's chunk
         return points[self.start - first : self.stop - first]
 
-    def _storage_chunk(self) -> tuple[Hashable | None, int, int]:
-        """Return the key, first row and last row of the storage chunk that these rows begin in."""
+    def _source_chunk(self) -> tuple[Hashable | None, int, int]:
+        """Return key, first row and stop row of the source's chunk that these rows begin in."""
         source, size = self.source, self.source.chunk_rows
-        last = source.first + source.rows
+        stop = source.first + source.rows
         if size is None:
-            return source.key, source.first, last
+            return source.key, source.first, stop
         first = self.start // size * size
-        return source.key, max(first, source.first), min(first + size, last)
+        return source.key, max(first, source.first), min(first + size, stop)
 
     def _read(self) -> FloatArray:
         return as_points(self.values(), self.source.name)
@@ -317,7 +321,7 @@ class Chunk:
             raise kind(text) from error
 
     def complaint(self, points: FloatArray) -> InvalidData:
-        """Return the error for rows that lead to a distance that is not finite.
+        """Return the error for rows whose distances are not finite.
 
         Args:
             points: The rows as loaded, (n, d).
@@ -330,6 +334,7 @@ class Chunk:
                 f"{points[rows[0], column]} in column {column} ({len(rows)} such rows among "
                 f"rows {self.start} to {self.stop - 1})"
             )
+        # Every value is finite, so a squared distance overflowed.
         return InvalidData(
             f"{self.source.name} has values up to {np.abs(points).max():g}, too large for squared "
             "distances to be finite; scale the columns first"
@@ -359,7 +364,7 @@ class LoadedChunk:
         return self.points
 
     def finite(self, width: int) -> FloatArray:
-        """Return the rows, (n, width).
+        """Return the rows, (n, width), after checking that all values are finite.
 
         Raises:
             InvalidData: they have another width, or a value is not finite.
@@ -370,7 +375,7 @@ class LoadedChunk:
         return points
 
     def complaint(self) -> InvalidData:
-        """Return the error for rows that lead to a distance that is not finite."""
+        """Return the error for rows whose distances are not finite."""
         return self.chunk.complaint(self.points)
 
 
@@ -382,7 +387,7 @@ def _wrong_shape(chunk: Chunk, points: FloatArray, width: int) -> InvalidData:
 
 
 def finite_points(chunk: Chunk, width: int) -> FloatArray:
-    """Return a chunk's rows, (n, width).
+    """Return a chunk's rows, (n, width), after checking that all values are finite.
 
     Raises:
         InvalidData: as `Chunk.load` does, or a value is not finite.
@@ -399,8 +404,9 @@ def rows_per_chunk(bytes_per_row: int) -> int:
 def even_rows(rows: int, bytes_per_row: int, unit: int = 1) -> int:
     """Return the number of rows in each of the chunks that cut a table evenly.
 
-    Chunks have at most about `TARGET_BYTES`. Their number is a multiple of 8, so that 2, 4 or 8
-    threads have equal shares; small tables have fewer chunks.
+    Chunks have at most about `TARGET_BYTES`, or one unit. Their number is a multiple of 8 before it
+    is rounded to whole rows and units, so that 2, 4 or 8 threads have about equal shares. Small
+    tables have fewer chunks.
 
     Args:
         rows: Number of rows of the table.

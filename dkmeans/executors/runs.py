@@ -1,6 +1,7 @@
 """Runs: the pieces in which the chunks of an iteration are computed and added up.
 
-A run is 2^j consecutive chunks of a batch that begin at a multiple of 2^j. Its total is therefore a
+A run is 2^j consecutive chunks of a batch that begin at a multiple of 2^j; only the last run of a
+batch may be shorter. Its total is therefore a
 subtree of the tree in which `tree_sum` adds up the whole batch, whatever j is: results have the
 same bits however the chunks are dealt to threads. The chunks are dealt into shares, one for each
 thread. The runs of a share become smaller towards its end, so that a thread that finishes early can
@@ -25,7 +26,7 @@ from dkmeans.state import M, tree_sum
 
 V = TypeVar("V")
 
-# The smallest run is about this part of the smallest share.
+# About the number of smallest runs in the smallest share.
 RUNS_PER_SHARE = 16
 
 
@@ -36,7 +37,7 @@ class Run:
     Attributes:
         batch: Number of the batch.
         start: Number of the first chunk in the batch.
-        stop: Number after that of the last chunk.
+        stop: Number of the chunk after the last one.
         share: Number of the thread, among all threads, that should compute the run if it can.
     """
 
@@ -52,7 +53,7 @@ class Run:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Batch and first chunk: the order of runs."""
+        """Sort key of runs: number of the batch, then of the first chunk."""
         return self.batch, self.start
 
     def makes_a_run_with(self, other: Run) -> bool:
@@ -82,8 +83,8 @@ class RunTotal(Generic[M]):
         run = replace(self.run, stop=other.run.stop)
         return RunTotal(run, self.total + other.total, self.cost + other.cost)
 
-    def by(self, worker: str) -> RunTotal[M]:
-        """Return the same total with its cost as the throughput of a worker."""
+    def of_worker(self, worker: str) -> RunTotal[M]:
+        """Return the same total; its cost also has the throughput of this worker."""
         seconds = self.cost.read_seconds + self.cost.compute_seconds
         throughputs = {worker: Throughput(self.run.size, seconds)}
         return replace(self, cost=replace(self.cost, throughputs=throughputs))
@@ -92,35 +93,37 @@ class RunTotal(Generic[M]):
 def plan(batches: Sequence[Batch], weights: Sequence[float], runs_per_share: int) -> list[Run]:
     """Deal the chunks of all batches, in order, into one share for each thread, and into runs.
 
-    A share is a range of the chunks of all batches together. Its two ends are moved to multiples of
-    the smallest run, so that a run never crosses the end of a share or of a batch.
+    A share is a range of the chunks of all batches together. Its ends are rounded to multiples of
+    the smallest run, counted from the start of the batch, so that no run crosses the end of a share
+    or of a batch.
 
     Args:
         batches: The batches.
         weights: For each thread the size of its share, relative to the other shares.
-        runs_per_share: The smallest run is about this part of the smallest share.
+        runs_per_share: About the number of smallest runs in the smallest share.
 
     Returns:
         The runs in the order of their chunks.
     """
     total = sum(map(len, batches))
-    # Every thread gets a chunk at least: a worker without any could never show that it is faster.
+    # A share is at least about one chunk: a worker without chunks has no throughput to measure.
     weights = [max(weight, sum(weights) / total) for weight in weights]
-    whole = sum(weights)
-    ends = [total * reached / whole for reached in accumulate(weights)]
-    smallest = _power_of_two(total * min(weights) / whole / runs_per_share)
+    weight_sum = sum(weights)
+    ends = [total * reached / weight_sum for reached in accumulate(weights)]
+    smallest = _power_of_two(total * min(weights) / weight_sum / runs_per_share)
     runs: list[Run] = []
     first = share = 0  # number of the batch's first chunk among all chunks; share that it lies in
     for number, batch in enumerate(batches):
-        last = first + len(batch)
+        stop = first + len(batch)
+        # The shares with chunks of this batch. The last of them may go on in the next batch.
         shares = []
         for candidate in range(share, len(ends)):
             share = candidate
             shares.append((candidate, ends[candidate] - first))
-            if ends[candidate] >= last:
+            if ends[candidate] >= stop:
                 break
         runs += _runs_of_batch(number, len(batch), shares, smallest)
-        first = last
+        first = stop
     return runs
 
 
@@ -129,8 +132,8 @@ def _runs_of_batch(
 ) -> Iterator[Run]:
     """Yield the runs of one batch.
 
-    Each run is the largest aligned power of two that leaves at least as much again of the share, so
-    that sizes fall towards the end of a share.
+    Each run is the largest aligned power of two that is at most half of what is left of the share,
+    and at least `smallest`: sizes fall towards the end of a share.
 
     Args:
         batch: Number of the batch.
@@ -143,6 +146,7 @@ def _runs_of_batch(
     for share, unrounded in shares:
         # Rounded to a place where a smallest run can begin.
         end = min(max(math.floor(unrounded / smallest + 0.5) * smallest, 0), chunks)
+        # The last share takes the rest, whatever was rounded.
         end = chunks if share == shares[-1][0] else end
         while start < end:
             size = max(smallest, _power_of_two((end - start) / 2))
@@ -168,8 +172,10 @@ def reduce_runs(
         chunks: Their chunks, in the same order.
         value: Second argument of the function.
     """
+    # Each call runs in a context of its own. Reading threads copy it, so they count here too.
     counter = Retries()
     retries.set(counter)
+    # One iterator for all runs: reading ahead does not stop at the end of a run.
     coming = loaded(chunks)
     return merged(_reduce_run(function, run, coming, value, counter) for run in runs)
 
@@ -191,6 +197,7 @@ def _reduce_run(
             chunk = next(chunks)
             read = perf_counter()
             result = function(chunk, value)
+            # The time that this thread waited; another thread may have done the reading.
             read_seconds += read - began
             compute_seconds += perf_counter() - read
             yield result
@@ -202,10 +209,10 @@ def _reduce_run(
 def merged(totals: Iterable[RunTotal[M]]) -> list[RunTotal[M]]:
     """Return the totals of consecutive runs as those of the fewest runs they can be merged into."""
     stack: list[RunTotal[M]] = []
-    for longer in totals:
-        while stack and stack[-1].run.makes_a_run_with(longer.run):
-            longer = stack.pop() + longer
-        stack.append(longer)
+    for total in totals:
+        while stack and stack[-1].run.makes_a_run_with(total.run):
+            total = stack.pop() + total
+        stack.append(total)
     return stack
 
 

@@ -1,8 +1,8 @@
 """Random draws of rows that depend only on a row's number and weight.
 
-Each row has a number u in (0, 1), computed from a seed and the row's number by a counter-based
-generator. Every worker that reads the row, in whatever chunk, computes the same u and so makes the
-same draw. `kmeans_parallel` draws its candidates by this.
+Each row has a random value u in (0, 1), computed from a seed and the row's number by a
+counter-based generator. Every worker that reads the row, in whatever chunk, computes the same u and
+so makes the same draw. `kmeans_parallel` draws its candidates with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MIX = (
     (np.uint64(27), np.uint64(0x94D049BB133111EB)),
 )
 _LAST_SHIFT = np.uint64(31)
-# 52 bits and a half fit the mantissa of a float64 exactly.
+# A 52-bit integer plus 0.5 is exact in float64, and u is never 0 or 1.
 _SPARE_BITS = np.uint64(12)
 
 
@@ -77,7 +77,7 @@ class Draw:
     """Which rows to draw, in proportion to their weights.
 
     Attributes:
-        seed: Seed of the rows' numbers u.
+        seed: Seed of the rows' random values u.
         count: Number of rows l.
         is_exact: True to draw l different rows, if there are that many with a weight: those with
             the largest w / u (priority sampling: Duffield, Lund and Thorup 2007). False to draw l
@@ -97,9 +97,10 @@ class Draw:
 class Drawn:
     """Rows drawn in proportion to their weights: a monoid under `+`.
 
-    For an inexact draw, a row is drawn if u < l w / s, where s is the sum of all weights. Only the
-    last addition knows s. But the condition is w / u > s / l, and s only grows: a part keeps the
-    rows with w / u above its own s / l, of which l are expected, and loses no row of the result.
+    For an inexact draw, a row is drawn if u < l w / s, where s is the sum of all weights, known
+    after the last addition only. The condition is the same as w / u > s / l, and s only grows. So a
+    part drops the rows with w / u <= its own s / l. About l rows stay, and no row of the result is
+    lost.
 
     Attributes:
         draw: The draw.
@@ -139,7 +140,7 @@ class Drawn:
         )._cut()
 
     def different(self) -> FloatArray:
-        """Return the drawn rows without equal ones, (m, d), by falling priority."""
+        """Return one of each set of equal drawn rows, (m, d), by falling priority."""
         return self._at(self._distinct(len(self.numbers))).rows
 
     def _cut(self) -> Drawn:
@@ -155,6 +156,7 @@ class Drawn:
     def _distinct(self, most: int) -> IndexArray:
         """Return the places of the first `most` different rows, by falling priority."""
         weighted = np.flatnonzero(self.priorities > 0) if most else np.empty(0, np.int64)
+        # Equal priorities by row number, whichever part came first.
         order = weighted[np.lexsort((self.numbers[weighted], -self.priorities[weighted]))]
         found: dict[bytes, int] = {}
         for place in order.tolist():

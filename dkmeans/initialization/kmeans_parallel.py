@@ -48,7 +48,7 @@ class Nearest:
     """Nearest candidates of a chunk's rows, cached on the worker between rounds.
 
     Attributes:
-        candidates: Number of candidates that the rows have been compared with: the first ones.
+        candidates: Number of candidates, from the first on, that the rows were compared with.
         index: (n,) int32, the nearest of them.
         distances: (n,) float64, the distance to it.
     """
@@ -69,8 +69,9 @@ class Round:
 
     Attributes:
         candidates: All candidates so far.
-        latest: The candidates of the round before, which are the last of them.
-        draw: Which rows to draw, in proportion to their distances; none in the last epoch.
+        latest: The candidates that the last pass drew: the last rows of `candidates`.
+        draw: Which rows to draw, in proportion to their distances. Its `count` is 0 if no rows are
+            missing.
     """
 
     candidates: Centers
@@ -123,11 +124,12 @@ def find_candidates(
     """Find at least k different candidates, each of which is the nearest one of some row.
 
     Every pass of the loop weighs the candidates found so far and draws the next ones. Two numbers
-    decide when to stop. `used` candidates are the nearest of some row, so that they are different.
+    decide when to stop. `used` candidates are the nearest of some row, so they are different.
     The rows drawn in this pass (`latest`) are different from each other and from all candidates, so
-    `distinct = used + len(latest)` different rows are known. The loop ends when k candidates are
-    used and no new ones were drawn. After the rounds an exact draw asks for the rows that are
-    missing. If it returns fewer, or if all distances are zero, no more different rows exist.
+    `distinct = used + len(latest)` different rows are known. After the rounds an exact draw asks
+    for the rows that are missing. If it returns fewer, or if all distances are zero, no more
+    different rows exist. The loop ends when k candidates are used, none were drawn, and either the rounds are
+    over or no other row exists.
 
     Args:
         rows: The `numbered` rows.
@@ -148,6 +150,7 @@ def find_candidates(
         (result,) = executor.map_reduce(run_round, [rows], task).totals
         latest, used = result.drawn.different(), int(np.count_nonzero(result.weights))
         distinct = used + len(latest)
+        # All distances are zero, or an exact draw found too few: no other different rows exist.
         all_known = not result.drawn.total > 0 or (draw.is_exact and len(latest) < draw.count)
         if all_known and distinct < k:
             raise InvalidData(
@@ -185,7 +188,8 @@ def run_round(loaded: LoadedChunk, task: Round) -> RoundResult:
         InvalidData: the rows are not as wide as the candidates, or not finite.
     """
     points, chunk = loaded.of_width(task.candidates.width), loaded.chunk
-    # The starts of one fit have different seeds and must not take each other's entries.
+    # The starts of one fit have different seeds and must not take each other's entries. `entropy`
+    # and not `path`, which differs in each round.
     key = "nearest", task.draw.seed.entropy, chunk.number, chunk.rows
     nearest = _updated(cast(Nearest | None, row_cache.take_entry(key)), points, task)
     if not np.isfinite(nearest.distances).all():
@@ -201,15 +205,17 @@ def _updated(entry: Nearest | None, points: FloatArray, task: Round) -> Nearest:
     """Return the nearest candidates of rows, comparing them only with candidates that are new.
 
     Args:
-        entry: The cached result of an earlier round; None if it was evicted.
+        entry: The cached result of an earlier round; None in the first pass, or if the entry was
+            evicted or is on another worker.
         points: (n, d) rows.
         task: The round.
     """
     total = len(task.candidates.values)
-    if entry is not None and entry.candidates == total:
+    if entry is not None and entry.candidates == total:  # the last pass drew no candidates
         return entry
     before = total - len(task.latest.values)
     nearest = select(task.candidates.backend).nearest
+    # The entry may be older, if another worker computed the chunk in between.
     if entry is None or entry.candidates != before:
         index, distances = nearest(points, task.candidates)
         return Nearest(total, index.astype(np.int32), distances)
@@ -226,7 +232,8 @@ def _updated(entry: Nearest | None, points: FloatArray, task: Round) -> Nearest:
 def pick(candidates: Candidates, k: int, like: Centers, rng: np.random.Generator) -> FloatArray:
     """Pick the (k, d) centers among candidates: greedy k-means++, then a few Lloyd iterations.
 
-    There are few candidates, so each pick of k-means++ tries twice as many as it does among rows.
+    Each pick of k-means++ tries 2 (2 + floor(ln k)) candidates: there are few rows, so that a trial
+    costs little.
 
     Args:
         candidates: The candidates, at least k of which have a weight.
@@ -252,6 +259,7 @@ def _refined(
 ) -> FloatArray:
     """Return each center moved to the weighted mean of its rows; one without weight stays."""
     index, _ = select(like.backend).nearest(rows, replace(like, values=centers))
+    # Sorted by center, so that the rows of a center are one segment for `reduceat`.
     order = np.argsort(index, kind="stable")
     used, starts = np.unique(index[order], return_index=True)
     sums = np.add.reduceat((weights[:, None] * rows)[order], starts)

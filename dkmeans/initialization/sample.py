@@ -33,7 +33,7 @@ def one_epoch(batches: Iterator[Batch], rows: int | None) -> tuple[Batch, list[B
         taken += batch.rows
         if rows is None or taken >= rows:
             break
-    whole = Batch.joined(seen)
+    whole = Batch.concatenated(seen)
     return (whole if rows is None else whole.rows_between(0, rows)).numbered(), seen
 
 
@@ -46,7 +46,7 @@ def sample(rows: Batch, most: int | None, rng: np.random.Generator) -> Batch:
         return rows
     size = max(1, min(_BLOCK_ROWS, most // _FEWEST_BLOCKS))
     drawn = np.sort(rng.choice(-(-rows.rows // size), most // size, replace=False))
-    return Batch.joined(
+    return Batch.concatenated(
         rows.rows_between(start, min(start + size, rows.rows)) for start in (drawn * size).tolist()
     )
 

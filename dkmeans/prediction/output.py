@@ -36,8 +36,8 @@ _INDEX_BYTES, _DISTANCE_BYTES = 8, 4
 _IDENTITY = "dkmeans_predictions"
 _COMPLETE = "complete"
 _SUCCESS = "_SUCCESS"
-# The marks stand in the folder of an array. In that of the group readers would look for Zarr nodes,
-# and warn.
+# Marks are files in the folder of an array. In the group's folder readers would take them for Zarr
+# nodes, and warn.
 _MARKS = (CLUSTER_INDEX, "_done")
 _MARK = re.compile(r"(\d{8,})")
 _PART = re.compile(r"part-(\d{8,})\.parquet")
@@ -61,7 +61,7 @@ class Output:
         return self.address.rstrip("/").endswith(".zarr")
 
     @property
-    def document(self) -> str:
+    def identity_file(self) -> str:
         """Name of the file that holds the identity of the prediction."""
         return "zarr.json" if self.is_zarr else f"_{_IDENTITY}"
 
@@ -79,7 +79,7 @@ class Written:
     """Content of an output that was begun earlier.
 
     Attributes:
-        regions: Numbers of the regions that are done.
+        regions: Numbers of the regions that are done; empty if a Zarr output is complete.
         is_complete: True if the output is marked as complete.
     """
 
@@ -106,7 +106,7 @@ def plan_output(
     distances = len(checkpoint.state.centers) * (ALL_DISTANCES in results)
     row_bytes = _INDEX_BYTES + _DISTANCE_BYTES * distances
     rows = max(1, min(_REGION_ROWS, _REGION_BYTES // row_bytes))
-    # Whole chunks of the input, as far as they have one size: no chunk is then read by two tasks.
+    # Whole chunks of the input, if all have one size: then no two tasks read the same chunk.
     unit = batch[0].rows
     rows = min(rows // unit * unit or rows, batch.rows)
     return Output(storage.absolute(address), Prediction.of(checkpoint, batch, rows, results))
@@ -166,7 +166,7 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> None:
 def finish(output: Output) -> None:
     """Mark an output as complete.
 
-    The marks of its regions are removed. They are no longer needed, and a reader who lists or
+    The marks of a Zarr output are removed. They are no longer needed, and a reader who lists or
     copies the output is spared an object for each region.
     """
     if output.is_zarr:
@@ -193,7 +193,10 @@ def _why_replaced(output: Output, identity: dict[str, Any]) -> str:
 
 
 def _find_written(output: Output, found: dict[str, Any]) -> Written:
-    """Return what is done of the same prediction, by listing the output once."""
+    """Return what is done of the same prediction, by listing the output once.
+
+    Removes a `_SUCCESS` that no longer holds.
+    """
     total = output.prediction.regions
     if output.is_zarr:
         is_complete = found.get(_COMPLETE) is True
@@ -227,7 +230,7 @@ def _lay_out(output: Output) -> None:
     _write_attributes(output, {}, is_complete=False)
     if not output.is_zarr:
         storage.remove(storage.join(output.address, _SUCCESS))
-    storage.clear(output.address, keep=output.document)
+    storage.clear(output.address, keep=output.identity_file)
     if output.is_zarr:
         _create_arrays(output)
         storage.flush(output.address)
@@ -255,7 +258,7 @@ def _create_arrays(output: Output) -> None:
 
 def _read_attributes(output: Output) -> dict[str, Any] | None:
     """Return the attributes of an output; None if `prepare` has not made it."""
-    seen = storage.read(storage.join(output.address, output.document))
+    seen = storage.read(storage.join(output.address, output.identity_file))
     if seen is None:
         return None
     try:
@@ -274,7 +277,7 @@ def _write_attributes(output: Output, identity: dict[str, Any], *, is_complete: 
         attributes = {_IDENTITY: identity, _COMPLETE: is_complete}
         content = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     data = json.dumps(content, indent=1).encode()
-    storage.write(storage.join(output.address, output.document), data)
+    storage.write(storage.join(output.address, output.identity_file), data)
 
 
 def _regions(batch: Batch, rows: int) -> Iterator[Chunk]:
@@ -303,6 +306,7 @@ def _write_zarr(output: Output, number: int, chunk: Chunk, results: dict[str, An
     for name, array in results.items():
         node = zarr.open_array(storage.zarr_store(output.address), path=name, mode="r+")
         node[chunk.start : chunk.stop] = array
+        # Zarr's key of this chunk; a folder if the array has two dimensions.
         storage.flush(storage.join(output.address, name, "c", str(number)))
         # Flushes the array's folder too, in which the first chunk creates the folder `c`.
         storage.flush(storage.join(output.address, name, "zarr.json"))

@@ -19,9 +19,9 @@ def test_a_model_without_a_manifest_has_no_names(model_dir):
 
 
 def test_a_replaced_manifest_is_the_one_that_is_read(model_dir):
-    manifest = Manifest.read(model_dir).replaced(model_dir, NAMES[:1])
+    manifest = Manifest.read(model_dir).commit(model_dir, NAMES[:1])
     assert Manifest.read(model_dir) == manifest
-    manifest = manifest.replaced(model_dir, NAMES)
+    manifest = manifest.commit(model_dir, NAMES)
     assert Manifest.read(model_dir) == manifest
     assert (manifest.names, manifest.latest) == (NAMES, NAMES[1])
 
@@ -35,12 +35,12 @@ def test_the_manifest_that_saving_returns_is_the_one_that_is_read(model_dir):
 
 def test_a_manifest_that_was_replaced_since_it_was_read_is_not_replaced_again(model_dir):
     empty = Manifest.read(model_dir)
-    first = empty.replaced(model_dir, NAMES[:1])
+    first = empty.commit(model_dir, NAMES[:1])
     with pytest.raises(Conflict, match="another driver"):
-        empty.replaced(model_dir, NAMES[1:])
-    second = first.replaced(model_dir, NAMES)
+        empty.commit(model_dir, NAMES[1:])
+    second = first.commit(model_dir, NAMES)
     with pytest.raises(Conflict, match="another driver"):
-        first.replaced(model_dir, NAMES[1:])
+        first.commit(model_dir, NAMES[1:])
     assert Manifest.read(model_dir) == second
 
 

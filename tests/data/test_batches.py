@@ -170,7 +170,7 @@ def test_a_chunk_of_a_numbered_batch_knows_the_number_of_its_first_row(batch, da
 @given(mixed_batches(), st.integers(1, 9))
 def test_pieces_joined_are_the_rows_again_in_as_few_parts(batch, size):
     pieces = [batch.rows_between(at, at + size) for at in range(0, batch.rows, size)]
-    joined = Batch.joined(pieces)
+    joined = Batch.concatenated(pieces)
     assert flat(chunks_of(joined)) == flat(chunks_of(batch))
     if all(isinstance(part, Chunk) for part in batch.parts):
         assert len(joined.parts) == len(batch.parts)

@@ -1,8 +1,8 @@
 """The Dask executor: deals the runs of an iteration to the workers and collects their totals.
 
 Tasks are pure functions of chunks and a value, so a lost worker costs time and changes no bit. Each
-share goes to the worker that computed it before, if that worker is there and not behind. A short
-iteration that is like the last one is computed by calls to the workers instead of tasks.
+share is submitted to the worker that computed it before; Dask takes another one if that worker is
+gone or busy. A short iteration that is like the last one is computed by calls instead of tasks.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ V = TypeVar("V")
 
 logger = logging.getLogger(__name__)
 
-# Number of results that one task adds up, and that the driver collects at most: keeps the part of
-# any one process small.
+# Largest number of results that one task or the driver adds up, so that no process adds up all.
 _FAN_IN = 16
 # A worker that does not answer within this time evicts a fit later, when another fit needs room.
 _EVICT_SECONDS = 2
@@ -48,8 +47,8 @@ class Dask(AbstractContextManager["Dask"]):
 
     Each part keeps one kind of state: `_cluster` knows the workers, `_shipping` the rows that have
     been sent to them, `_dealing` the last iteration and how fast the workers were. `_held` are the
-    futures of the last iteration. They are released by the next one, when that has been submitted:
-    a release sends a message, and the first task would wait for it.
+    futures of the last iteration. They are released after the tasks of the next iteration are
+    submitted: a release sends a message, which would delay the first task.
 
     Args:
         client: A `distributed.Client`.
@@ -62,7 +61,7 @@ class Dask(AbstractContextManager["Dask"]):
         self._cluster = Cluster(client)
         self._shipping = Shipping(client)
         self._dealing = Dealing()
-        self._reading = worker.ReadContext(uuid4().hex, cache)
+        self._read_context = worker.ReadContext(uuid4().hex, cache)
         self._held: list[Any] = []
 
     def __str__(self) -> str:
@@ -85,7 +84,8 @@ class Dask(AbstractContextManager["Dask"]):
         with self._cluster.errors_translated():
             iteration, totals = self._reduce_until_done(function, batches, value)
         cost = sum((total.cost for total in totals), Cost())
-        if self._dealing.finish(iteration, cost, time.monotonic() - began):
+        is_dealt_anew = self._dealing.record(iteration, cost, time.monotonic() - began)
+        if is_dealt_anew:
             logger.info("dealing the rows to the workers anew, in proportion to their throughput")
             # Rows that are cached for the old shares would take the room of the new ones.
             self._evict()
@@ -97,10 +97,11 @@ class Dask(AbstractContextManager["Dask"]):
     ) -> Iterator[R]:
         """Yield the result of a function for each chunk, in order."""
         with self._cluster.errors_translated():
+            # A future, because the number of chunks is not known here.
             shared = self._shipping.future(value)
             task = partial(worker.apply, function)
             futures = (
-                self._submit(task, Batch((chunk,)), shared, self._reading) for chunk in chunks
+                self._submit(task, Batch((chunk,)), shared, self._read_context) for chunk in chunks
             )
             threads, result = self._cluster.threads(), self._cluster.result
             yield from in_order(futures, threads, result, self._cluster.cancel)
@@ -116,6 +117,7 @@ class Dask(AbstractContextManager["Dask"]):
                 return iteration, self._reduce(iteration, batches, value)
             except StrandedError as error:
                 logger.warning("%s; the iteration starts over", error)
+                # Rows that were sent to lost workers are sent again.
                 self._shipping.forget()
 
     def _reduce(
@@ -132,15 +134,16 @@ class Dask(AbstractContextManager["Dask"]):
     def _by_calls(self, iteration: Iteration, value: Any) -> dict[int, list[RunTotal[Any]]]:
         """Return the totals of the shares that workers remember, by the numbers of the shares."""
         workers = iteration.addresses
-        if not self._dealing.is_short or len(workers) > _FAN_IN:
+        if not self._dealing.by_calls or len(workers) > _FAN_IN:
             return {}
+        # Each call takes the value to a worker, and brings its totals to the driver.
         if len(workers) * size_of(value) > SMALL_BYTES:
             return {}
         try:
             answers = self._client.run(
                 worker.reduce_again, iteration.call, value, workers=workers, on_error="ignore"
             )
-        except Exception:  # the scheduler is lost, which tasks will report, or allows no calls
+        except Exception:  # the scheduler forbids calls, or is lost: then the tasks will report it
             logger.debug("workers cannot be called", exc_info=True)
             return {}
         return {share: totals for answer in answers.values() for share, totals in answer.items()}
@@ -161,6 +164,7 @@ class Dask(AbstractContextManager["Dask"]):
                 for i in range(0, len(level), _FAN_IN)
             ]
             futures += level
+        # Releases the futures of the last iteration (see the class).
         self._held = futures
         try:
             return self._cluster.results(level, [*futures, *self._shipping.futures])
@@ -170,8 +174,9 @@ class Dask(AbstractContextManager["Dask"]):
 
     def _tasks_of(self, runs: Sequence[Run]) -> list[list[Run]]:
         """Return the runs of each task: a whole share, or in long iterations a single run."""
-        if not self._dealing.is_quick:
+        if not self._dealing.by_whole_shares:
             return [[run] for run in runs]
+        # The runs of a share are adjacent: `plan` returns them in order.
         return [list(share) for _, share in groupby(runs, lambda run: run.share)]
 
     def _submit_runs(
@@ -180,9 +185,11 @@ class Dask(AbstractContextManager["Dask"]):
         chunks = [batches[run.batch].chunks_between(run.start, run.stop) for run in runs]
         task = partial(worker.reduce_share, iteration.function, tuple(runs))
         reading = replace(
-            self._reading,
+            self._read_context,
             preferred_worker=iteration.workers[runs[0].share],
-            call=iteration.call if self._dealing.is_quick else None,
+            # Only whole shares are remembered. With a task for each run a worker would remember
+            # the last run only.
+            call=iteration.call if self._dealing.by_whole_shares else None,
         )
         return self._submit(task, sum(chunks, Batch()), shared, reading)
 
@@ -196,12 +203,12 @@ class Dask(AbstractContextManager["Dask"]):
 
     def _evict(self) -> None:
         """Evict the rows of this fit on all workers that answer."""
-        if self._reading.cache == NONE or self._client.status != "running":
+        if self._read_context.cache == NONE or self._client.status != "running":
             return
         with suppress(Outage, TimeoutError, *lost_errors()):
             evicting = [
                 self._client.submit(
-                    worker.evict_fit, self._reading.fit, workers=[address], pure=False
+                    worker.evict_fit, self._read_context.fit, workers=[address], pure=False
                 )
                 for address in self._cluster.threads_by_worker()
             ]

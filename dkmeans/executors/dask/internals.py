@@ -1,7 +1,8 @@
 """Everything that touches Dask's internals or works around them, each with its reason.
 
-Seen in dask and distributed 2026.3 to 2026.8. Each function does nothing where the internals have
-changed, so that a newer Dask costs speed or memory and not the fit.
+Seen in dask and distributed 2026.3 to 2026.8. `send_promptly` and `forget_messages` do nothing
+where the internals have changed: a newer Dask then costs speed or memory and not the fit. The other
+functions are needed; they raise `AttributeError` or `ImportError` there.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from dkmeans.executors.reduction import Throughput
 # Shares change only if an iteration would then take less than this part of its time. Workers have
 # cached the rows of their present shares, and measured times are not exact.
 _WORTHWHILE = 0.6
-# A shorter iteration says nothing about throughput.
+# If the threads of every worker needed less than this in total, nothing can be measured.
 _SHORTEST_SECONDS = 0.02
-# The throughput of a worker is the best of its last iterations: others may have slowed it down.
+# The speed of a worker is its best of the last 3 measured iterations, because other programs may
+# slow it down. At least 2 are needed.
 _REMEMBERED_ITERATIONS, _NEEDED_ITERATIONS = 3, 2
 
 
@@ -36,11 +37,11 @@ class Weights:
     def learn(self, measured: Mapping[str, Throughput], workers: Sequence[str | None]) -> bool:
         """Record the throughputs of an iteration; return True if the weights have changed.
 
-        The method measures, decides and changes in this order. It returns early, with the weights
-        as they are, (1) if the iteration was too short to measure, (2) if some thread's worker has
-        not been measured often enough, (3) if new weights would gain too little. Only then the
-        weights become the measured speeds, and measuring begins anew: the speeds were measured
-        under the old shares, whose rows were cached.
+        The method returns early, with the weights as they are, (1) if no worker computed long
+        enough to measure, (2) if some thread's worker has not been measured often enough, (3) if
+        new weights would gain too little. Otherwise the measured speeds become the weights, and
+        measuring begins anew: the speeds were measured under the old shares, whose rows were
+        cached.
 
         Args:
             measured: Throughput of each worker that computed something.

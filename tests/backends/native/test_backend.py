@@ -35,10 +35,10 @@ PROGRAM = textwrap.dedent(
 
 
 def start(program, cache, **environment):
-    """Start a program with a cache folder of its own; without optimisation it compiles sooner."""
+    """Start a program with a cache folder of its own."""
     return subprocess.Popen(
         [sys.executable, "-c", program],
-        env={**os.environ, "NUMBA_CACHE_DIR": str(cache), "NUMBA_OPT": "0", **environment},
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
