@@ -9,7 +9,7 @@ demo: $(VENV)/demo
 	$(BIN)/dkmeans demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 # What only minutes can show: 200 kills, thousands of iterations.
 test-long: $(VENV)/test

@@ -124,12 +124,12 @@ def find_candidates(
     """Find at least k different candidates, each of which is the nearest one of some row.
 
     Every pass of the loop weighs the candidates found so far and draws the next ones. Two numbers
-    decide when to stop. `used` candidates are the nearest of some row, so they are different.
-    The rows drawn in this pass (`latest`) are different from each other and from all candidates, so
+    decide when to stop. `used` candidates are the nearest of some row, so they are different. The
+    rows drawn in this pass (`latest`) are different from each other and from all candidates, so
     `distinct = used + len(latest)` different rows are known. After the rounds an exact draw asks
     for the rows that are missing. If it returns fewer, or if all distances are zero, no more
-    different rows exist. The loop ends when k candidates are used, none were drawn, and either the rounds are
-    over or no other row exists.
+    different rows exist. The loop ends when k candidates are used, none were drawn, and either the
+    rounds are over or no other row exists.
 
     Args:
         rows: The `numbered` rows.
