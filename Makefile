@@ -9,7 +9,7 @@ demo: $(VENV)/demo
 	$(BIN)/dkmeans demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 # What only minutes can show: 200 kills, thousands of iterations.
 test-long: $(VENV)/test

@@ -13,10 +13,50 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
+
+TESTS = Path(__file__).parent
+
+
+# Files that mostly wait for processes of their own, the slowest first.
+_WAITING = (
+    "test_kills.py",
+    "test_faults.py",
+    "executors/dask/test_driver.py",
+    "jobs/",
+    "prediction/test_output.py",
+)
+# Folders whose files share an expensive part, so that one process runs all of them: TensorFlow.
+_TOGETHER = ("exports",)
+
+
+def _group_of(item):
+    path = item.path.relative_to(TESTS)
+    return path.parts[0] if path.parts[0] in _TOGETHER else path.as_posix()
+
+
+def pytest_collection_modifyitems(items):
+    """Order the test files for two processes that run tests beside each other.
+
+    Files that wait alternate with files that compute, so that one process waits while the other
+    one computes. The slowest files come first: none of them is left over at the end.
+    """
+    groups = {}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+        groups.setdefault(_group_of(item), []).append(item)
+
+    def rank(group):
+        return next((i for i, file in enumerate(_WAITING) if group.startswith(file)), None)
+
+    waiting = sorted((group for group in groups if rank(group) is not None), key=rank)
+    computing = [group for group in groups if rank(group) is None]
+    order = [group for pair in zip_longest(waiting, computing) for group in pair if group]
+    items[:] = [item for group in order for item in groups[group]]
 
 
 @pytest.fixture(scope="session")

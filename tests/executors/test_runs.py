@@ -100,6 +100,6 @@ def test_waiting_for_rows_and_computing_are_measured_apart():
 
 
 def test_the_cost_of_a_run_is_the_throughput_of_its_worker():
-    total = RunTotal(Run(0, 4, 8, 1), 7, Cost(1.0, 2.0, 3)).by("worker")
+    total = RunTotal(Run(0, 4, 8, 1), 7, Cost(1.0, 2.0, 3)).of_worker("worker")
     assert (total.run.size, total.total, total.cost.retries) == (4, 7, 3)
     assert total.cost.throughputs == {"worker": Throughput(4, 3.0)}

@@ -17,6 +17,7 @@ from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda import launches
 from dkmeans.backends.cuda.launches import DEFINES, Launches
 from dkmeans.distance import Centers, Distance
+from tests.backends.cuda.problems import bits, problem
 from tests.host_device import SOURCE, HostDevice
 from tests.programs import output_of
 from tests.reference import METRICS
@@ -26,25 +27,6 @@ DTYPES = (np.float32, np.float64)
 SHAPES = [(1, 1), (3, 1), (16, 7), (17, 8), (64, 33), (65, 9), (130, 17), (257, 64), (5, 300)]
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-
-
-def problem(k, d, dtype, metric, n=1500):
-    """Draw centers far from zero, some equal and two almost equal, and rows around them."""
-    rng = np.random.default_rng(k * d)
-    values = rng.normal(size=(k, d)) + 30
-    values[k // 2] = values[k // 3]
-    values[k - 1] = values[max(k - 2, 0)]  # the same thread scores both
-    values[k // 4] = values[0] + 1e-7 * rng.normal(size=d)
-    rows = values[rng.integers(k, size=n)] + rng.normal(size=(n, d)) * rng.random((n, 1))
-    return rows.astype(dtype), Centers(values.astype(dtype), Distance(metric))
-
-
-def bits(backend, rows, centers):
-    """Return the bits of all results of a backend for some rows."""
-    sums, (index, least) = backend.partial_sums(rows, centers), backend.nearest(rows, centers)
-    distances = backend.distances(rows, centers)
-    arrays = sums.sums, sums.counts, np.float64(sums.inertia), index, least, distances
-    return [array.tobytes() for array in arrays]
 
 
 @pytest.fixture(scope="module")
@@ -155,11 +137,12 @@ CHECKED = textwrap.dedent(
     from pathlib import Path
     from dkmeans.backends.cuda.launches import Launches
     from tests.host_device import CHECKS, HostDevice
-    from tests.backends.cuda.test_launches import DTYPES, METRICS, bits, problem
+    import numpy as np
+    from tests.backends.cuda.problems import bits, problem
 
     backend = Launches(HostDevice(Path(sys.argv[1]), *CHECKS))
-    for dtype in DTYPES:
-        for metric in METRICS:
+    for dtype in (np.float32, np.float64):
+        for metric in ("squared_euclidean", "cosine"):
             for k, d in [(1, 1), (17, 8), (65, 9), (130, 17)]:
                 bits(backend, *problem(k, d, dtype, metric, n=150))
     print("nothing found")

@@ -143,12 +143,16 @@ def test_a_worker_that_is_much_slower_is_dealt_less_with_the_same_bits(client, d
     (expected,) = totals_of_serial(batches, centers())
     chunks_of_slow = []
     with Dask(client) as executor:
-        for _ in range(7):
+
+        def is_dealt_less():
             (total,) = executor.map_reduce(slowly_on_one, batches, (centers(), slow)).totals
             chunks_of_slow.append(total.slow)
             assert same(total.sums, expected)
+            return total.slow <= len(batches[0]) * 0.25
+
+        # Some iterations are needed to measure; on a busy machine more, as both workers are slow.
+        wait_until(is_dealt_less)
     assert chunks_of_slow[0] >= len(batches[0]) * 0.4
-    assert chunks_of_slow[-1] <= len(batches[0]) * 0.25
 
 
 @dataclass(frozen=True)
