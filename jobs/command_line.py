@@ -19,7 +19,7 @@ from dkmeans_jobs.export import FORMATS
 from dkmeans import Invalid, __version__
 from dkmeans.config import BACKENDS, CACHES
 from dkmeans.empty_clusters import EmptyClusters
-from dkmeans.initialization import NAMES
+from dkmeans.initialization import NAMES, REPLACED
 
 # For each setting of a TOML file, the flags that overrule it although they have another name: the
 # two exclude each other, and the command line has priority over the file.
@@ -176,8 +176,9 @@ def _add_train(jobs: Any) -> None:
 
 def _init_name(name: str) -> str:
     """Return the name of a method for the first centers; refuse a method that was removed."""
-    if name == "afk-mc2":
-        raise argparse.ArgumentTypeError("'afk-mc2' was removed; use --init k-means|| instead")
+    if name in REPLACED:
+        must = f"{name!r} was removed; use --init {REPLACED[name]} instead"
+        raise argparse.ArgumentTypeError(must)
     return name
 
 
