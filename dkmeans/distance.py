@@ -15,8 +15,8 @@ from dkmeans.state import FloatArray, IndexArray
 
 # Rows with a squared length below this count as zero, as in the documented estimator.
 SMALLEST_SQUARED_NORM = 1e-12
-# Cosine distances up to this are rounding errors between rows of the same direction. Rounding a
-# direction to float32 moves it by less.
+# Cosine distances up to this are rounding errors between rows of the same direction. The distance
+# between a direction and its float32 rounding is smaller.
 SAME_DIRECTION = 2.0**-46
 
 
@@ -81,8 +81,8 @@ def squared_norms(rows: FloatArray) -> FloatArray:
 def inverse_norms(rows: FloatArray) -> FloatArray:
     """Return 1 / |x| of each of the (n, d) rows, (n,) float64.
 
-    The result is finite for a zero row and NaN for a row with an infinite square: such a row has no
-    direction.
+    The result is finite for a zero row, and NaN for a row whose squared length is infinite: its
+    direction cannot be computed.
     """
     squares = squared_norms(rows.astype(np.float64))
     squares[np.isinf(squares)] = np.nan

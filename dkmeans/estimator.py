@@ -81,8 +81,8 @@ class KMeans(Model):
             of the data.
         mini_batch_steps_per_iteration: Number of steps that are accumulated before they are synced
             to the master copy of the centers.
-        kmeans_plus_plus_num_retries: Number of candidates beyond the first at each pick of
-            k-means++; negative for 2 + floor(ln k).
+        kmeans_plus_plus_num_retries: Number of additional candidates at each pick of k-means++; a
+            negative number means 2 + floor(ln k) additional ones.
         relative_tolerance: Training stops when the loss changes by less than this, relative to
             1 + the loss before. None for no tolerance.
         config: How to run.
@@ -323,7 +323,7 @@ class KMeans(Model):
         return result
 
     def score(self, input_fn: InputFn) -> float:
-        """Return the sum of the distances to the nearest center over the first batch, positive.
+        """Return the sum of the distances to the nearest center over the first batch, not negated.
 
         Raises:
             ValueError: there is no checkpoint, or the rows cannot be used.
@@ -504,7 +504,7 @@ class KMeans(Model):
         steps: int | None,
         hooks: Sequence[SessionRunHook],
     ) -> list[Score]:
-        """Return the score of each of the first batches."""
+        """Return the scores of the first `steps` batches."""
         dataset = self._read(input_fn, ModeKeys.EVAL)
         check_row_width(dataset, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)

@@ -97,7 +97,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
 
     A center without rows (if counts are kept: without rows since the first step) stays or is
     relocated, as `rules` say. If counts are kept, the old center has the weight of its count in the
-    new mean. A relocated center starts with the count 1, plus the rows moved to it.
+    new mean, and a relocated center starts with the count 1 plus the number of rows moved to it.
 
     Raises:
         InvalidData: clusters are empty, and the rules forbid that.
@@ -106,14 +106,14 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         return state
     assigned, keeps_counts = state.pending.counts, rules.schedule.keeps_counts
     before = state.counts if keeps_counts else np.zeros_like(assigned)
-    # Kept counts include 1 for the initial position: such a center is empty if no row has been
-    # assigned to it since the first step.
+    # Kept counts include 1 for the initial position. A count of 1 therefore means that no row has
+    # been assigned since the first step.
     empty = np.flatnonzero(before + assigned <= keeps_counts)
     sums, relocated = fill(empty, state.pending, rules.empty_clusters, state.step)
     weight = np.where(relocated, 0, before)
     centers = state.centers.astype(np.float64)
     means = weight[:, None] * centers + sums.sums
-    # Without rows the mean is 0 / 1 here, and `moved` takes the old center.
+    # For a center without rows this mean is not used: `moved` takes the old center.
     means /= np.maximum(weight + sums.counts, 1)[:, None]
     # As in TensorFlow's estimator, running means are not scaled to length one (cosine).
     means = means if keeps_counts else project(means, rules.computation.distance)
@@ -126,7 +126,8 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         pending_steps=0,
         inertia=sums.inertia,
         inertia_rows=int(assigned.sum()),
-        # Of this iteration alone, even if `empty` counts from the first step.
+        # Centers without rows in this iteration. `empty` differs if counts are kept: it holds
+        # centers without rows since the first step.
         empty_clusters=int(np.count_nonzero(assigned == 0)),
         relocated_clusters=int(np.count_nonzero(relocated)),
     )
@@ -150,7 +151,7 @@ def iterate(
         The states after a step, and the reduction of all `batches`, the same object each time.
 
     Raises:
-        InvalidData: the rows cannot be clustered, or as `update` does.
+        InvalidData: the rows cannot be clustered, or `update` raises it.
     """
     centers = tuple(rules.computation.centers(state.centers) for state in states)
     starts = StartCenters(centers, rules.empty_clusters is EmptyClusters.RELOCATE)

@@ -132,7 +132,7 @@ def train(
 
 
 def _examined_batches(plan: Plan, dataset: Dataset, executor: Executor) -> Iterator[Batch]:
-    """Return all batches, after logging what a run needs of the machines."""
+    """Return all batches, after logging what a run needs from the machines."""
     batches = dataset.batches()
     first = next(batches, None)
     if first is None:
@@ -190,7 +190,8 @@ def _steps_until_stop(
                 notifier.before_run(step_batches[number])
             notifier.set_values(fit.state)
             if number == len(step_batches) - 1:
-                # The seconds of an iteration include the hooks and checkpoints of its steps.
+                # Hooks and a checkpoint after the last step of an iteration count in the seconds of
+                # the next iteration.
                 now = time.perf_counter()
                 cost = _cost(fit, reduction, saver)
                 _report(plan, fit, None if is_first else before, now - began, cost)
@@ -247,8 +248,8 @@ def _with_stop_reasons(
         plan: What to do.
         before: The fit before the iteration.
         fit: The fit after it.
-        is_first: True for the first iteration of a call. The loss before it is of other rows, or
-            there is none.
+        is_first: True for the first iteration of a call. There is no loss before it, or that loss
+            may be of other rows.
         same_rows: True if every iteration has the same rows: centers that did not move will not
             move later.
     """
@@ -306,7 +307,8 @@ def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, cost: Iter
         starts=len(fit.running),
         cost=cost,
     )
-    # True once in every `log_step_count_steps` steps, however many steps an iteration has.
+    # True for the first iteration, and for each one that reaches a multiple of
+    # `log_step_count_steps`.
     is_notable = previous is None or state.step // every > (state.step - steps) // every
     report_progress(progress, notable=is_notable)
 
@@ -383,7 +385,7 @@ class _Saver:
         current = Manifest.read(self._plan.model_dir)
         if current.latest == self._attempt:  # the interrupt came after the checkpoint was committed
             self._manifest = current
-            # Else an earlier step was committed, and this one is saved below.
+            # The committed step may be an earlier one; then this step is saved below.
             if fit.step == self._attempted_step:
                 return
         self._write(fit, Stop(StopReason.INTERRUPTED, self._plan.relative_tolerance))

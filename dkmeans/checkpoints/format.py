@@ -1,9 +1,10 @@
-"""The format of a checkpoint: which arrays and attributes its Zarr group has, and back to a fit.
+"""The format of a checkpoint: how a fit becomes arrays and attributes of a Zarr group, and back.
 
 The best start is saved in the arrays `centers`, `counts` and `pending_...`, exactly as a single
-start would be, so that a reader of the centers need not know of the other starts. Theirs have the
-prefix `start_<number>_`. The attributes hold all numbers, the settings, why training ended, and the
-sha256 of each array. Names in storage stay as they are when a name in the code changes.
+start would be, so that a reader of the centers need not know of the other starts. The arrays of the
+other starts have the prefix `start_<number>_`. The attributes hold all numbers, the settings, why
+training ended, and the sha256 of each array. Names in storage stay as they are when a name in the
+code changes.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ from dkmeans.state import Farthest, PartialSums, StopReason, TrainState
 FORMAT = 1
 _OTHER_FORMAT = f"must be of format {FORMAT}, got {{!r}}: another version of dkmeans wrote it"
 _START_PREFIX = "start_{}_"
-# Attribute of `Farthest`: the name of its array, after `pending_farthest_`.
+# From each attribute of `Farthest` to the name of its array, without the prefix
+# `pending_farthest_`.
 _FARTHEST = {"rows": "rows", "distances": "apart", "clusters": "winners", "copies": "copies"}
 
 
 def parts_of(
     fit: Fit, settings: Settings, stop: Stop | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arrays by name and the attributes that a fit is saved as."""
+    """Return what is saved for a fit: the arrays by name, and the attributes."""
     arrays, numbers = _arrays(fit.state), _numbers(fit.state)
     if len(fit.starts) > 1:
         numbers["starts"] = [_start_numbers(start) for start in fit.starts]
@@ -56,6 +58,7 @@ def checkpoint_of(
 
     Raises:
         KeyError: something is missing.
+        ValueError: a value is not known.
     """
     saved = {field.name: attributes["settings"][field.name] for field in fields(Settings)}
     settings = Settings(**saved | {"distance_metric": Distance(saved["distance_metric"])})
@@ -66,7 +69,7 @@ def checkpoint_of(
 
 
 def check_format(address: str, found: object) -> None:
-    """Refuse what another version of dkmeans has written.
+    """Refuse a format other than this one.
 
     Raises:
         InvalidCheckpoint: the format is another one.

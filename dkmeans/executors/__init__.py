@@ -59,8 +59,8 @@ def open_executor(client: Any = None, cache: str = NONE) -> Threads | Dask:
     """Return the executor for a client, or the active client, or the threads of this process.
 
     Args:
-        client: A `distributed.Client`; None takes the active one. A task of Dask itself has no
-            active client: the tasks that it would wait for might need its own thread.
+        client: A `distributed.Client`; None takes the active one. Inside a Dask task the active
+            client is not used: the task would wait for other tasks that may need its thread.
         cache: One of `dkmeans.config.CACHES`: which rows are cached between iterations.
     """
     client = client if client is not None else _active_client()

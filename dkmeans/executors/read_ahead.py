@@ -16,7 +16,7 @@ from dkmeans.executors.cores import usable_cores
 
 # Number of chunks that are read ahead for each computing thread.
 AHEAD = 2
-# Reading threads mostly wait, so a small machine has enough of them for slow storage too.
+# Reading threads mostly wait, so a small machine gets as many as one with this many cores.
 _LEAST_CORES = 16
 
 

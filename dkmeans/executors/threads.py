@@ -103,7 +103,11 @@ class Threads(AbstractContextManager["Threads"]):
     def _reduce(
         self, function: Callable[[LoadedChunk, V], M], batch: Batch, run: Run, value: V
     ) -> list[RunTotal[M]]:
-        """Return the total of a run; a long run ends at the next chunk when the caller has left."""
+        """Return the total of a run.
+
+        Raises:
+            CancelledError: at the next chunk, once the caller has failed or closed this executor.
+        """
 
         def guarded(loaded: LoadedChunk, value: V) -> M:
             if self._stopped.is_set():

@@ -59,8 +59,8 @@ class Initialization:
             centers that are still missing.
         num_clusters: Number of centers.
         computation: The distance, and the backend that computes it.
-        retries: Number of candidates beyond the first at each pick of k-means++; negative for
-            2 + floor(ln k).
+        retries: Number of additional candidates at each pick of k-means++; a negative number means
+            2 + floor(ln k) additional ones.
         seed: Seed of the random generator; None draws one.
         rounds: Rounds of k-means||.
         most_rows: Largest number of rows that k-means|| uses; None for all rows of an epoch.

@@ -1,10 +1,10 @@
 """Greedy k-means++ over rows in memory.
 
-The driver uses it for the first batch, and `kmeans_parallel` for its weighted candidates. A newly
-picked row is nearer than the picks so far to only a few rows: after i picks to about one in i. So
-candidates are compared with all rows in float32, with a proven margin, and only the pairs that pass
-are computed exactly in float64. The result therefore depends on the rows alone, not on blocks,
-threads or the library that multiplies matrices.
+The driver uses it for the first batch, and `kmeans_parallel` for its weighted candidates. After i
+picks, a new pick is the nearest one for only about n / i of the n rows. So candidates are compared
+with all rows in float32, with a proven margin, and only the pairs that pass are computed exactly in
+float64. The result therefore depends on the rows alone, not on blocks, threads or the library that
+multiplies matrices.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class _Table:
 
     A row x is closer to a candidate c than to its nearest pick p if |x|^2 - 2 x.c + |c|^2 is less
     than |x - p|^2. With (x, 1, |x|^2 - |x - p|^2) as the prepared row and (-2 c, |c|^2, 1) as the
-    candidate's column, that is a product below zero.
+    candidate's column, the condition is that their inner product is below zero.
 
     Attributes:
         points: (n, d) rows as they are.
@@ -91,9 +91,10 @@ class _Table:
     def of(cls, points: FloatArray) -> _Table:
         """Prepare rows.
 
-        Rounding each row, and each of the d + 2 products, moves a comparison by less than
-        (d + 10) u (|x|^2 + |c|^2) (Higham, Accuracy and Stability of Numerical Algorithms, section
-        3.1). The margin is eight times that, and is subtracted from the squares.
+        Rounding each row, and each of the d + 2 products, moves a comparison by less than (d + 10)
+        u (|x|^2 + |c|^2), where u = eps / 2 is the unit roundoff of float32 (Higham, Accuracy and
+        Stability of Numerical Algorithms, section 3.1). The margin is eight times that, and is
+        subtracted from the squares.
         """
         n, d = points.shape
         shifted = points - points.mean(axis=0, dtype=np.float64)
@@ -111,7 +112,10 @@ class _Table:
         self.prepared[rows, -1] = self.squares[rows] - nearest * self.scale**2 - floor
 
     def may_be_closer(self, candidates: IndexArray, rows: slice) -> FloatArray:
-        """Return True for each pair of a row and a candidate that may be closer, (b, m)."""
+        """Return a (b, m) bool array for b rows and m candidates.
+
+        It is True where the candidate may be closer than the row's nearest pick.
+        """
         columns = -2 * self.prepared[candidates].T
         columns[-2], columns[-1] = self.squares[candidates], 1
         return np.asarray(self.prepared[rows] @ columns <= 0)
@@ -169,7 +173,8 @@ class _Search:
         if not stops[-1] > 0:
             return rng.integers(len(stops), size=count)
         drawn = np.searchsorted(stops, rng.random(count) * stops[-1], "right")
-        # A number below one times the sum may round to the sum: it means the last row with weight.
+        # The random number is below 1, but its product with the sum may round up to the sum. The
+        # last row that can be drawn is taken then.
         return np.asarray(np.minimum(drawn, np.searchsorted(stops, stops[-1])))
 
     def pick(self, drawn: IndexArray) -> int:
@@ -204,6 +209,6 @@ class _Search:
         return np.concatenate(self._in_blocks(of_block))
 
     def _in_blocks(self, function: Callable[[int], R]) -> list[R]:
-        """Return the results of a function of the first row of each block, in order."""
+        """Call a function with the number of each block's first row, and return the results."""
         is_single = len(self._starts) == 1  # not worth waking a thread
         return list((map if is_single else self._pool.map)(function, self._starts))

@@ -1,6 +1,6 @@
-"""Identity of a prediction: a second run continues an output that is of the very same prediction.
+"""Identity of a prediction: a second run continues an output only of exactly the same prediction.
 
-The identity is made of names, shapes and digests, never by reading stored rows. Rows that are
+The identity consists of names, shapes and digests. Stored rows are never read for it. Rows that are
 stored under the same name with the same shape and dtype count as the same rows.
 """
 
@@ -33,8 +33,8 @@ class Prediction:
         centers_sha256: Digest of the centers: another checkpoint may get the same address.
         distance_metric: Name of the distance.
         input: Name of the rows, for people.
-        input_sha256: Digest of which rows are read from where, in which order; for rows in memory,
-            of their values.
+        input_sha256: Digest of the sources of the rows and of their order. For rows in memory, it
+            covers their values.
         rows: Number of rows.
         columns: Number of columns.
         num_clusters: Number of centers.

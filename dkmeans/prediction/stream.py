@@ -1,6 +1,6 @@
 """Predictions and scores for the driver, batch by batch, while hooks are notified.
 
-The estimator's `evaluate`, `score`, `predict` and what is derived from them come here.
+The estimator's `evaluate`, `score`, `predict` and the methods built on them call this module.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def scores(
     notifier: Notifier,
     steps: int | None,
 ) -> list[Score]:
-    """Return the score of each of the first batches.
+    """Return the scores of the first `steps` batches.
 
     Args:
         dataset: The rows.

@@ -19,10 +19,12 @@ from dkmeans.state import FloatArray
 
 
 class Resident:
-    """Rows on a device by the memory of their copy on the host. Threads may share it.
+    """Rows on a device, looked up by the address of their copy on the host.
 
-    A row array passes three calls: `reserve` counts its bytes and allocates, the caller copies, and
-    `add` makes it visible to `find`. A caller that fails between them must `release` the room.
+    Several threads may use one `Resident`.
+
+    Rows are added in three steps: `reserve` counts the bytes and allocates, the caller copies, and
+    `add` lets `find` see them. A caller that fails between them must `release` the room.
 
     Args:
         find_budget: Returns the largest total size in bytes. Called at the first use.

@@ -20,9 +20,10 @@ logger = logging.getLogger(__name__)
 # Interval at which the workers are checked while results are awaited.
 _CHECK_SECONDS = 5.0
 # A cluster may be without workers for this long. An adaptive cluster gets workers within minutes,
-# and Dask drops a silent worker after as many.
+# and Dask also drops a silent worker after some minutes.
 _DESERTED_SECONDS = 300.0
-# Awaited tasks may be with no worker for this long: their rows may be on the way to a worker.
+# Awaited tasks may be unassigned to any worker for this long: their rows may be on the way to a
+# worker.
 _IDLE_SECONDS = 30.0
 
 
@@ -61,7 +62,9 @@ class Cluster:
 
     @contextmanager
     def errors_translated(self) -> Iterator[None]:
-        """Raise Dask's errors about the cluster as errors of this library; a task's own pass.
+        """Raise Dask's errors about the cluster as errors of this library.
+
+        Errors raised by a task itself are not changed.
 
         Raises:
             Outage: the scheduler is lost.
@@ -170,7 +173,7 @@ class Cluster:
 @cache
 def lost_errors() -> tuple[type[Exception], ...]:
     """Return the errors that Dask raises if the cluster failed and not the task."""
-    from distributed.comm import CommClosedError  # noqa: PLC0415 half a second, for its users
+    from distributed.comm import CommClosedError  # noqa: PLC0415 takes half a second
     from distributed.scheduler import NoValidWorkerError  # noqa: PLC0415
 
     return CancelledError, CommClosedError, NoValidWorkerError

@@ -1,8 +1,8 @@
 """Everything that touches Dask's internals or works around them, each with its reason.
 
-Seen in dask and distributed 2026.3 to 2026.8. `send_promptly` and `forget_messages` do nothing
-where the internals have changed: a newer Dask then costs speed or memory and not the fit. The other
-functions are needed; they raise `AttributeError` or `ImportError` there.
+These internals exist in dask and distributed 2026.3 to 2026.8. `send_promptly` and
+`forget_messages` do nothing where the internals have changed: with such a Dask a fit is slower or
+takes more memory, but it does not fail. The other functions are needed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _FIRST_SAFE_PYTHON = (3, 11, 9)
 def send_promptly(client: Any) -> None:
     """Make the client send messages after 1 ms instead of 10 ms.
 
-    Uses `Client.scheduler_comm.interval`. The client gathers messages for that long after each one
-    it sends, and an iteration has several. Without this an iteration takes some 10 ms more.
-    No upstream issue: the interval is a design choice that cannot be configured.
+    Uses `Client.scheduler_comm.interval`. After each send the client waits that long for more
+    messages, and an iteration sends several times. Without this, an iteration takes some 10 ms
+    more. No upstream issue: the interval is a design choice that cannot be configured.
     """
     sender: Any = getattr(client, "scheduler_comm", None)
     if hasattr(sender, "interval"):
@@ -35,9 +35,9 @@ def send_promptly(client: Any) -> None:
 def forget_messages(client: Any) -> None:
     """Make client and scheduler drop their logs of sent messages.
 
-    Uses `BatchedSend.recent_message_log` and `Scheduler.stream_comms`. Both keep the last messages
-    to each worker with all their contents. Without this, centers that travel with tasks add up to
-    gigabytes. No upstream issue is known.
+    Uses `BatchedSend.recent_message_log` and `Scheduler.stream_comms`. The client keeps the last
+    messages to the scheduler, and the scheduler those to each worker, with all their contents.
+    Without this, centers that travel with tasks add up to gigabytes. No upstream issue is known.
     """
     _clear_logs([getattr(client, "scheduler_comm", None)])
     with suppress(Exception):  # a scheduler that allows no calls keeps its logs
@@ -57,8 +57,9 @@ def _clear_scheduler_logs(dask_scheduler: Any) -> None:
 def task_threads(dask_worker: Any) -> ThreadPool:
     """Return the threads in which a worker runs its tasks.
 
-    Uses `Worker.executors`. A function that the driver calls by `Client.run` would else compute in
-    the worker's event loop and block it. Without this short iterations would have to be tasks.
+    Uses `Worker.executors`. A function that the driver calls by `Client.run` would otherwise run
+    in the worker's event loop and block it. Without these threads, short iterations would have to
+    be sent as tasks.
     """
     threads: ThreadPool = dask_worker.executors["default"]
     return threads
@@ -80,7 +81,7 @@ def is_in_task() -> bool:
     the task: it would wait for the thread that it occupies. `distributed.get_worker` cannot tell,
     as it also finds a worker outside of tasks.
     """
-    from distributed.worker import thread_state  # noqa: PLC0415 half a second, for its users
+    from distributed.worker import thread_state  # noqa: PLC0415 takes half a second
 
     return getattr(thread_state, "key", None) is not None
 
@@ -91,7 +92,7 @@ def make_profiler_safe() -> None:
     Replaces `sys._current_frames`, which the profiler calls all the time. In these versions of
     Python the call may start a garbage collection while it holds a lock, and the collection may let
     another thread start, which waits for that lock: neither continues
-    (github.com/python/cpython/issues/106883). Without this about one worker in 250 hung in its
+    (github.com/python/cpython/issues/106883). Without this, about one worker in 250 hung in its
     first task. Goes away when `requires-python` is 3.11.9.
     """
     if sys.version_info >= _FIRST_SAFE_PYTHON:

@@ -58,15 +58,15 @@ class Shipping:
         return self.future(value)
 
     def future(self, value: Any) -> Any:
-        """Return a value as the result of a task."""
+        """Return the future of a task whose result is the value."""
         return self._client.submit(worker.identity, value, pure=False)
 
     def rows(self, chunks: Batch, where: Mapping[str, Any]) -> tuple[Batch, list[Any]]:
         """Return the chunks as they travel, and the futures of the rows beside them.
 
-        Rows in the driver's memory are replaced by `ShippedRows`, which name the argument of the
-        task that will bring them. Futures are arguments of their own: Dask does not find them
-        inside other objects.
+        Rows in the driver's memory, and rows that are futures, are replaced by `ShippedRows`. Each
+        has the number of the task argument that brings its rows. Futures are arguments of their
+        own: Dask does not find them inside other objects.
 
         Args:
             chunks: Chunks of any sources.

@@ -120,7 +120,7 @@ def add_results(
         scores = distances = _squared(graph, rows, wide, _mean(graph, centers, dtype))
     else:
         scores, distances = _cosine(graph, rows, wide)
-    # Rounding can make the distance of a row at a center negative.
+    # Rounding can make the distance negative if a row equals a center.
     clipped = graph.add("Maximum", "clipped", distances, graph.constant("zero", 0.0), T=_FLOAT64)
     graph.add("Cast", "all_distances", clipped, SrcT=_FLOAT64, DstT=np.float32)
     axis = graph.constant("along_centers", np.int32(1))
@@ -159,8 +159,9 @@ def _rows(graph: Graph, inputs: Sequence[Input]) -> str:
 def _mean(graph: Graph, centers: str, dtype: Any) -> str:
     """Add the mean of the centers, computed in their own dtype, as (1, d) float64.
 
-    float32 rows minus a float32 mean are exact in float64. A row that is equally far from two
-    centers therefore stays so (docs/decisions/010).
+    float32 rows minus a float32 mean are exact in float64, unless their magnitudes differ by more
+    than about 2^29. A row that is equally far from two centers therefore stays so
+    (docs/decisions/010).
     """
     first = graph.constant("first_axis", np.zeros(1, np.int32))
     mean = graph.add("Mean", "middle", centers, first, T=dtype, Tidx=np.int32, keep_dims=True)
