@@ -176,24 +176,27 @@ def slowly_on_one(chunk, value):
 def test_the_steps_of_an_iteration_are_computed_by_all_workers_at_once(client, dataset):
     batches = batches_of(dataset, 300)
     batches = batches[: len(batches) // 2 * 2]
-    with Dask(client) as executor:
-        executor.map_reduce(process_of, batches, None)  # the first is dealt out more finely
-        pids = executor.map_reduce(process_of, batches, None).totals
     half = len(batches) // 2
-    assert len(set(pids[:half])) == len(set(pids[half:])) == 1
-    assert pids[0] != pids[-1]
+    with Dask(client) as executor:
+
+        def each_computes_half():
+            totals = executor.map_reduce(process_of, batches, None).totals
+            one, other = frozenset().union(*totals[:half]), frozenset().union(*totals[half:])
+            return len(one) == len(other) == 1 and one != other
+
+        # The first iteration is dealt in smaller runs; on a busy machine a share may move.
+        wait_until(each_computes_half)
 
 
 def process_of(chunk, _):
-    return ProcessId(os.getpid())
+    return Processes([os.getpid()])
 
 
-class ProcessId(int):
-    """Process id of a worker; the sum of equal ones is the same one."""
+class Processes(frozenset):
+    """Process ids of workers; the sum has those of both."""
 
     def __add__(self, other):
-        assert int(self) == int(other)
-        return self
+        return Processes(self | other)
 
 
 # Tasks and calls.
