@@ -2,29 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, InvalidData
 from dkmeans.data.chunks import TARGET_BYTES, Chunk, even_rows, finite_points, rows_per_chunk
 from dkmeans.data.sources.memory import MemoryRows
-
-ROWS = np.random.default_rng(5).normal(size=(20, 3))
-fast = settings(max_examples=40, deadline=None)
-
-
-def chunk_of(array, name="rows", first=0):
-    return Chunk(MemoryRows(array, name, first), first, first + len(array))
-
-
-def chunks_of(dataset):
-    return [chunk for batch in dataset.batches() for chunk in batch]
-
-
-@st.composite
-def spans(draw, length=20):
-    start = draw(st.integers(0, length))
-    return start, draw(st.integers(start, length))
+from tests.data.twenty_rows import ROWS, chunk_of, chunks_of, fast, spans
 
 
 @fast
