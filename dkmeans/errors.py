@@ -2,7 +2,7 @@
 
 A mistake that the user can correct is an `Invalid`: the jobs print its text without a traceback and
 exit with 2. A `Conflict` is a second driver, and an `Outage` is storage or a cluster that does not
-answer. All other exceptions are defects.
+answer. A `ResultLost` never leaves the executors. All other exceptions are defects.
 """
 
 import numpy as np
@@ -33,6 +33,10 @@ class Conflict(RuntimeError):
 
 class Outage(RuntimeError):
     """Storage or a cluster that does not answer. The same call can be made again later."""
+
+
+class ResultLost(RuntimeError):
+    """A result that was on a GPU when the GPU failed. The same computation will succeed now."""
 
 
 def expected(what: str, must: str, got: object) -> str:

@@ -27,6 +27,7 @@ from dkmeans.arguments import (
 from dkmeans.checkpoints import Checkpoint, Settings
 from dkmeans.config import NONE, RunConfig, check_positive
 from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
@@ -39,7 +40,7 @@ from dkmeans.errors import (
     check_number,
     expected,
 )
-from dkmeans.executors import Dask, Threads, open_executor
+from dkmeans.executors import Dask, Threads, computes_on_gpu, open_executor
 from dkmeans.feature_columns.dense import DenseColumn
 from dkmeans.feature_columns.layout import Layout
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
@@ -271,7 +272,7 @@ class KMeans(Model):
         dataset = self._read(input_fn, ModeKeys.TRAIN)
         if found is not None:
             check_row_width(dataset, found)
-        with self._executor(self._config.cache) as executor:
+        with self._reducing_executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
             train(plan, dataset, start, manifest, executor, notifier)
         return self
@@ -437,8 +438,16 @@ class KMeans(Model):
             outputs.finish(place)
         return place.prediction.rows
 
-    def _executor(self, cache: str = NONE) -> Threads | Dask:
-        return open_executor(self._config.client, cache)
+    def _executor(self) -> Threads | Dask:
+        return open_executor(self._config.client)
+
+    def _reducing_executor(self, cache: str = NONE) -> Threads | Dask:
+        """Return an executor for `map_reduce`."""
+        return open_executor(self._config.client, cache, on_gpu=self._is_on_gpu(self._config))
+
+    def _is_on_gpu(self, config: RunConfig) -> bool:
+        """Return whether GPUs compute, with the client of a configuration and this backend."""
+        return computes_on_gpu(config.client, self._config.backend)
 
     @property
     def _draws_charts(self) -> bool:
@@ -462,8 +471,11 @@ class KMeans(Model):
             run_hooks = (*run_hooks, SummarySaverHook(every, output_dir=self.model_dir))
         return Notifier(self._settings, run_hooks, listeners)
 
-    def _read(self, input_fn: InputFn, mode: str) -> Dataset:
-        return read_input(input_fn, mode, self.params, self.config, self._layout)
+    def _read(self, input_fn: InputFn, mode: str, config: RunConfig | None = None) -> Dataset:
+        """Return the rows of an `input_fn`, in chunks of the size that suits what computes."""
+        is_on_gpu = self._is_on_gpu(config or self._config)
+        chunk_bytes = GPU_TARGET_BYTES if is_on_gpu else None
+        return read_input(input_fn, mode, self.params, self.config, self._layout, chunk_bytes)
 
     def _centers(self, checkpoint: Checkpoint) -> Centers:
         settings = checkpoint.settings
@@ -508,7 +520,7 @@ class KMeans(Model):
         dataset = self._read(input_fn, ModeKeys.EVAL)
         check_row_width(dataset, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)
-        with self._executor() as executor:
+        with self._reducing_executor() as executor:
             of = checkpoint, self._centers(checkpoint)
             return stream.scores(dataset, *of, executor, notifier, steps)
 
@@ -540,7 +552,7 @@ class KMeans(Model):
         if not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
         checkpoint = self.checkpoint()
-        dataset = self._read(lambda: (features, labels), mode)
+        dataset = self._read(lambda: (features, labels), mode, config)
         check_row_width(dataset, checkpoint)
         batch = next(dataset.batches(), Batch())
         task = per_chunk.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))

@@ -39,6 +39,7 @@ def read_input(
     params: dict[str, Any],
     config: Any,
     layout: Layout | None = None,
+    chunk_bytes: int | None = None,
 ) -> Dataset:
     """Call an `input_fn`, and return its result as a dataset.
 
@@ -49,6 +50,9 @@ def read_input(
         params: Argument for `input_fn`.
         config: Argument for `input_fn`.
         layout: Layout of the feature columns; None: the result itself holds the rows.
+        chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual
+            size. Chunks that feature columns read always have the usual size: their rows are much
+            larger than the columns.
 
     Raises:
         TypeError: it is not a function, has other parameters, or returns an unusable type.
@@ -75,14 +79,15 @@ def read_input(
     given = _without_labels(returned, mode)
     if isinstance(given, Dataset):
         if layout is None:
-            return given
+            return given.in_chunks_of(chunk_bytes)
         return given.read_as(layout.width, partial(rows_of_named_columns, layout))
     if isinstance(given, Mapping) or _is_array(given) or is_frame(given):
         # A new name for every call: another call may return other values in the same columns.
-        dataset = Dataset.of(_features(given, "the features", layout, uuid4().hex), "the features")
+        batch = _features(given, "the features", layout, uuid4().hex, chunk_bytes)
+        dataset = Dataset.of(batch, "the features")
         return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
-        return _from_iterator(iter(given), mode, layout)
+        return _from_iterator(iter(given), mode, layout, chunk_bytes)
     raise InvalidType(
         "input_fn must return an array, a dict of arrays, a Dataset or an iterator of batches, got "
         f"{type(given).__name__}"
@@ -113,7 +118,9 @@ def _is_array(given: Any) -> bool:
     return isinstance(given, da.Array | zarr.Array | np.ndarray) or hasattr(given, "__array__")
 
 
-def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Dataset:
+def _from_iterator(
+    items: Iterator[Any], mode: str, layout: Layout | None, chunk_bytes: int | None
+) -> Dataset:
     """Return a dataset of an iterator's batches. Empty batches are skipped.
 
     The first batch is read now, because the dataset needs its number of columns.
@@ -122,7 +129,8 @@ def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Da
     def batches() -> Iterator[Batch]:
         for number, item in enumerate(items):
             features = _without_labels(item, mode)
-            batch = Batch.of(*_features(features, f"batch {number}", layout).parts)
+            name = f"batch {number}"
+            batch = Batch.of(*_features(features, name, layout, chunk_bytes=chunk_bytes).parts)
             if batch.rows:
                 yield batch
 
@@ -133,7 +141,13 @@ def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Da
     return Dataset.of_batches(first.source.width, chain([first], stream))
 
 
-def _features(given: Any, name: str, layout: Layout | None, table: str | None = None) -> Batch:
+def _features(
+    given: Any,
+    name: str,
+    layout: Layout | None,
+    table: str | None = None,
+    chunk_bytes: int | None = None,
+) -> Batch:
     """Return the chunks of an array, or of a dict's columns side by side, sorted by name.
 
     Args:
@@ -141,12 +155,13 @@ def _features(given: Any, name: str, layout: Layout | None, table: str | None = 
         name: Name of the value, for messages.
         layout: Layout of the feature columns; None if there are none.
         table: Unique name of the table in cache keys; None for a batch, which is read once.
+        chunk_bytes: Target size of the chunks where no feature columns read them.
     """
     if layout is not None:
         columns = _named(given, name, layout)
         return _side_by_side(columns, name, partial(FeatureRows, layout=layout, table=table))
     if not isinstance(given, Mapping):
-        return array_chunks(given, name)
+        return array_chunks(given, name, chunk_bytes=chunk_bytes)
     if not given:
         raise InvalidData(f"{name} must have at least one column, got an empty dict")
     try:
@@ -154,7 +169,7 @@ def _features(given: Any, name: str, layout: Layout | None, table: str | None = 
     except TypeError as error:
         must = "of one type, as columns stand in their order"
         raise InvalidType(expected(f"the names in {name}", must, list(given))) from error
-    columns = [_column(given[key], f"{name}[{key!r}]") for key in keys]
+    columns = [_column(given[key], f"{name}[{key!r}]", chunk_bytes) for key in keys]
     return _side_by_side(columns, name, Columns)
 
 
@@ -218,13 +233,13 @@ def _flat(values: Any, name: str) -> Any:
     return values if values.ndim < 3 else values.reshape(len(values), prod(values.shape[1:]))
 
 
-def _column(values: Any, name: str) -> Batch:
+def _column(values: Any, name: str, chunk_bytes: int | None = None) -> Batch:
     """Return the chunks of one column, (n,) or (n, w)."""
     if not isinstance(values, da.Array | zarr.Array):
         values = as_array(values, name)
     if values.ndim == 1 and not isinstance(values, zarr.Array):
         values = values[:, None]
-    return array_chunks(values, name, allow_1d_zarr=True)
+    return array_chunks(values, name, allow_1d_zarr=True, chunk_bytes=chunk_bytes)
 
 
 def _aligned(columns: list[Batch]) -> Iterator[tuple[Chunk, ...]]:

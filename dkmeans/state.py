@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import repeat
 from operator import add
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,16 @@ class Monoid(Protocol):
 
 
 M = TypeVar("M", bound=Monoid)
+
+
+def on_host(value: M) -> M:
+    """Return a value in the memory of the host; only values that may be on a device have `on_host`.
+
+    Sums of several chunks stay on a GPU while they are added up there. They are copied to the host
+    once, before they leave the thread that computed them.
+    """
+    move = getattr(value, "on_host", None)
+    return value if move is None else cast(M, move())
 
 
 def tree_sum(parts: Iterable[M], sizes: Iterable[int] = repeat(1)) -> M:
@@ -151,6 +161,7 @@ class PartialSums:
     farthest: Farthest | None = None
 
     def __add__(self, other: PartialSums) -> PartialSums:
+        other = on_host(other)  # a GPU's sums, where another chunk was computed on the processor
         farthest = self.farthest or other.farthest
         if self.farthest is not None and other.farthest is not None:
             farthest = self.farthest + other.farthest
@@ -175,6 +186,10 @@ class SideBySide(Generic[M]):
 
     def __add__(self, other: SideBySide[M]) -> SideBySide[M]:
         return SideBySide(tuple(map(add, self.parts, other.parts)))
+
+    def on_host(self) -> SideBySide[M]:
+        """Return the same values in the memory of the host."""
+        return SideBySide(tuple(map(on_host, self.parts)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,18 @@ imported late, because the import takes half a second and most commands do not n
 from __future__ import annotations
 
 import argparse
+import ctypes
 import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import dask.utils
 from dkmeans_jobs.signals import defer_sigterm
 
 from dkmeans import Invalid, Outage
-from dkmeans.backends import select
 from dkmeans.retry import first_line
 
 _CONNECT_SECONDS = 30
@@ -78,11 +79,31 @@ def _cuda_cluster_class() -> Any:
             "--cluster local-cuda must have dask-cuda; install dkmeans[gpu-cuda12] or "
             f"dkmeans[gpu-cuda13]: {error}"
         ) from error
-    try:
-        select("cuda")
-    except Invalid as error:
-        raise Invalid(f"--cluster local-cuda must have a GPU: {error}") from error
+    _check_gpu()
     return LocalCUDACluster
+
+
+def _check_gpu() -> None:
+    """Check that this machine has a GPU, and CuPy for the workers.
+
+    The functions of CUDA's driver that are called here make no context. A context of this process
+    would take memory, and a GPU in exclusive mode would refuse that of its worker.
+
+    Raises:
+        Invalid: CuPy is not installed, or there is no GPU.
+    """
+    if find_spec("cupy") is None:
+        raise Invalid(
+            "--cluster local-cuda must have CuPy; install dkmeans[gpu-cuda12] or "
+            "dkmeans[gpu-cuda13]"
+        )
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise Invalid("--cluster local-cuda must have a GPU: no NVIDIA driver is there") from error
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        raise Invalid("--cluster local-cuda must have a GPU: the NVIDIA driver sees none")
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from dkmeans_jobs.client import open_client
 from dkmeans_jobs.input import open_input
 
 from dkmeans.config import AUTO
+from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.distance import Computation, Distance
 from dkmeans.errors import check_integer
-from dkmeans.executors import open_executor
+from dkmeans.executors import computes_on_gpu, open_executor
 from dkmeans.preflight import examine, readable, seconds_per_iteration
 
 
@@ -28,15 +29,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     check_integer("--num-clusters", arguments.num_clusters, 1)
     dataset = open_input(arguments.input, arguments.columns)
     cache = arguments.cache or AUTO
-    with open_client(arguments) as client, open_executor(client) as executor:
-        # Without `Dataset.batch` a dataset is one batch of all its rows.
-        batch = next(dataset.batches())
-        preflight = examine(batch, dataset.rows, executor, cache)
-        distance = Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN)
-        computation = Computation(distance, arguments.backend)
-        first, later = seconds_per_iteration(
-            preflight, batch, arguments.num_clusters, computation, executor
-        )
+    with open_client(arguments) as client:
+        on_gpu = computes_on_gpu(client, arguments.backend)
+        with open_executor(client, on_gpu=on_gpu) as executor:
+            dataset = dataset.in_chunks_of(GPU_TARGET_BYTES if on_gpu else None)
+            # Without `Dataset.batch` a dataset is one batch of all its rows.
+            batch = next(dataset.batches())
+            preflight = examine(batch, dataset.rows, executor, cache)
+            distance = Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN)
+            computation = Computation(distance, arguments.backend)
+            first, later = seconds_per_iteration(
+                preflight, batch, arguments.num_clusters, computation, executor
+            )
     return {
         "rows": preflight.rows,
         "columns": preflight.columns,

@@ -1,6 +1,7 @@
 """A device for tests: the CUDA kernels, compiled as C++ for the host, with NumPy's arrays."""
 
 import ctypes
+import re
 import subprocess
 import threading
 from contextlib import nullcontext
@@ -15,22 +16,32 @@ from dkmeans.backends.cuda.launches import DEFINES, THREADS
 HERE = Path(__file__).parent
 SOURCE = files("dkmeans.backends.cuda") / "kernels.cu"
 # The compiler must not fuse operations: the kernels' sums must have the device's bits.
-FLAGS = ["-std=c++17", "-O1", "-march=native", "-ffp-contract=off", "-shared", "-fPIC"]
+FLAGS = ["-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-shared", "-fPIC"]
 FLAGS += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"]
-CHECKS = ["-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
-KERNELS = ["score_16", "score_64", "resolve", "find_scales", "measure_nearest", "measure_all"]
-KERNELS += ["add_few", "add_sorted", "reduce"]
+CHECKS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
+CHECKS += ["-fno-sanitize-recover"]
+# Dynamic shared memory that a block can have, as in host_cuda.h.
+MAX_SHARED_BYTES = 227 * 1024
+_KERNEL = re.compile(
+    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__[^;{]*?\)\s+)?(\w+)\('
+)
 
 
-def compile_kernels(folder, dtype, *flags):
-    """Compile the kernels for rows of a dtype, and load them as a library."""
-    names = [*KERNELS, *(["score_128"] if dtype == np.float32 else [])]
+def kernel_names(source, *defines):
+    """Return the names of a source's kernels, also of those that macros define."""
+    command = ["g++", "-E", "-P", "-x", "c++", "-DON_HOST", *defines, str(source)]
+    return _KERNEL.findall(subprocess.check_output(command, text=True))
+
+
+def compile_kernels(folder, dtype, *flags, source=SOURCE):
+    """Compile a source's kernels for rows of a dtype; return the path of the library."""
+    names = kernel_names(source, *DEFINES[dtype])
     program, library = folder / f"{dtype}.cpp", folder / f"{dtype}.so"
-    lines = ['#include "host_cuda.h"', f'#include "{SOURCE}"', *(f"CALLABLE({n})" for n in names)]
+    lines = ['#include "host_cuda.h"', f'#include "{source}"', *(f"CALLABLE({n})" for n in names)]
     program.write_text("\n".join(lines) + "\n")
     command = ["g++", *FLAGS, *flags, *DEFINES[dtype], f"-I{HERE}", str(program), "-o", library]
     subprocess.run(command, check=True)
-    return ctypes.CDLL(str(library))
+    return library
 
 
 class Poisoned:
@@ -51,30 +62,38 @@ class HostDevice:
     Args:
         folder: Folder for the compiled kernels.
         flags: Further flags for the compiler.
-        backwards: Whether the last thread runs first. The results must not depend on it.
+        order: Order of the threads between barriers: 0 ascending, 1 descending, else the seed of
+            random orders. The results must not depend on it.
+        source: The kernels' source file.
     """
 
     xp = Poisoned()
+    shared_bytes = MAX_SHARED_BYTES
 
-    def __init__(self, folder, *flags, backwards=False):
-        self.backwards = backwards
-        self._folder, self._flags = folder, flags
+    def __init__(self, folder, *flags, order=0, source=SOURCE):
+        self.order = order
+        self._folder, self._flags, self._source = folder, flags, source
         self._lock = threading.Lock()
         self._library = cache(self._compile)
 
     def _compile(self, dtype):
-        return compile_kernels(self._folder, dtype, *self._flags)
+        path = compile_kernels(self._folder, dtype, *self._flags, source=self._source)
+        return ctypes.CDLL(str(path))
 
     def stream(self):
         return nullcontext()
 
-    def launch(self, kernel, dtype, blocks, *arguments):
+    def launch(self, kernel, dtype, blocks, *arguments, shared_bytes=0):
         assert blocks > 0, "CUDA launches no empty grid"
+        assert 0 <= shared_bytes <= MAX_SHARED_BYTES, f"{shared_bytes} bytes of shared memory"
         values = [_value(argument) for argument in arguments]
         places = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+        sizes = ctypes.c_uint(blocks), ctypes.c_uint(THREADS), ctypes.c_uint(self.order)
         with self._lock:
-            run = getattr(self._library(np.dtype(dtype)), f"host_{kernel}")
-            run(ctypes.c_uint(blocks), ctypes.c_uint(THREADS), int(self.backwards), places)
+            dtype = np.dtype(dtype)
+            run = getattr(self._library(dtype), f"host_{kernel}", None)
+            assert run is not None, f"{self._source} has no kernel {kernel!r} for {dtype} rows"
+            run(*sizes, ctypes.c_size_t(shared_bytes), places)
 
     def pieces(self, points, max_rows):
         for start in range(0, len(points), max_rows):

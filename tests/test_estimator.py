@@ -732,3 +732,22 @@ def test_an_empty_dict_is_refused(trained):
     empty = {}
     with pytest.raises(ValueError, match="at least one column"):
         trained.evaluate(lambda: empty)
+
+
+@pytest.mark.parametrize(("on_gpu", "chunks"), [(True, 2), (False, 7)])
+def test_where_gpus_compute_the_chunks_are_larger(monkeypatch, on_gpu, chunks):
+    asked, found = [], []
+
+    def computes_on_gpu(client, backend):
+        asked.append((client, backend))
+        return on_gpu
+
+    monkeypatch.setattr("dkmeans.estimator.computes_on_gpu", computes_on_gpu)
+    monkeypatch.setattr("dkmeans.estimator.GPU_TARGET_BYTES", 64 * 2**20)
+    rows = np.zeros((550_000, 3), np.float32)  # 6.6 MB
+    kmeans = model(config=RunConfig(backend="numpy"))
+    for give in (lambda: rows, lambda: Dataset.from_array(rows), lambda: {"x": rows}):
+        batch = next(kmeans._read(give, ModeKeys.EVAL).batches())
+        found.append(len(batch))
+    assert found == [chunks] * 3
+    assert set(asked) == {(None, "numpy")}

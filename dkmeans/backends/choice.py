@@ -1,18 +1,20 @@
 """The choice of the backend: the one that a user names, or the fastest that this machine can use.
 
-Every process chooses for itself, on the first call. Within the chosen backend, `native.packing`
-chooses kernels by the width of the processor's vectors, and `cuda.backend` by a trial on the GPU.
+Every process chooses for itself, on the first call. The import of a backend's module fails where
+the backend cannot be used; that of `cuda.backend` tries the GPU. Within the native backend,
+`packing` chooses kernels by the width of the processor's vectors.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from functools import cache
 from typing import cast
 
 from dkmeans.backends.protocol import Backend
-from dkmeans.config import BACKENDS
+from dkmeans.config import BACKENDS, GPU
 from dkmeans.errors import Invalid, expected
 
 # The module of each backend, by the name that users give.
@@ -46,6 +48,26 @@ def select(name: str | None = None) -> Backend:
         raise Invalid(f"backend {name!r} cannot be used on this machine: {error}") from error
 
 
+def chooses_gpu() -> bool:
+    """Return whether this process computes on a GPU where the user names no backend."""
+    return select() is sys.modules.get(_path(GPU))
+
+
+def cores_per_gpu() -> int | None:
+    """Return the number of cores for each GPU; None if this process has not chosen a GPU yet.
+
+    Nothing is chosen or imported here.
+    """
+    # Python removes a module whose import failed. During the import, the function is missing.
+    backend = sys.modules.get(_path(GPU))
+    count = getattr(backend, "cores_per_gpu", None)
+    return None if count is None else int(count())
+
+
+def _path(name: str) -> str:
+    return f"dkmeans.backends.{_MODULES[name]}"
+
+
 def _load(name: str) -> Backend:
     # Imported late: a backend that is not used must not import Numba or CuPy.
-    return cast(Backend, importlib.import_module(f"dkmeans.backends.{_MODULES[name]}"))
+    return cast(Backend, importlib.import_module(_path(name)))

@@ -216,9 +216,11 @@ class _Scorer:
     def margins(self, squares: FloatArray) -> FloatArray:
         """Return by how much two scores of each row must differ for a certain order, (b,)."""
         scalar = squares.dtype.type
-        rounding = self.rounding
-        sizes = np.sqrt(squares) * scalar(rounding.largest) + scalar(rounding.half)
-        return np.asarray(scalar(rounding.factor) * sizes + scalar(rounding.floor))
+        rounding, lengths = self.rounding, np.sqrt(squares)
+        largest = scalar(rounding.largest)
+        of_scores = scalar(rounding.factor) * (lengths * largest + scalar(rounding.half))
+        of_distances = scalar(rounding.exact) * np.square(lengths + largest)
+        return np.asarray(of_scores + scalar(rounding.floor) + of_distances)
 
 
 def _nearest_index(points: FloatArray, centers: Centers) -> IndexArray:

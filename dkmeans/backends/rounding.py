@@ -24,7 +24,9 @@ SLACK = 1.02
 
 
 class Rounding(NamedTuple):
-    """The terms of the bound `factor * (|x| * largest + half) + floor` for a row x as scored.
+    """The terms of a bound for a row x as scored.
+
+    The bound is `factor * (|x| * largest + half) + floor + exact * (|x| + largest)^2`.
 
     The order of two scores is certain if they differ by more than the bound.
 
@@ -35,15 +37,19 @@ class Rounding(NamedTuple):
 
     Attributes:
         factor: Relative error of the difference of two scores.
-        floor: Absolute error of subnormal numbers.
+        floor: Absolute error: of subnormal numbers, and for cosine of the exact distances 1 - x.c,
+            which are rounded to float64 too.
         largest: Length of the longest center, as scored.
         half: The largest |c|^2 / 2; 0 for cosine.
+        exact: Relative error of two exact distances. It counts for rows that are so far away that
+            the exact distances to several centers are equal, though their scores are not.
     """
 
     factor: float
     floor: float
     largest: float
     half: float
+    exact: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,11 +94,12 @@ def shifted(centers: Centers, dtype: np.dtype[Any]) -> Shifted:
     values = exact - shift
     squares = squared_norms(values)
     halves = np.zeros(len(exact)) if cosine else 0.5 * squares
-    limits = np.finfo(dtype)
+    limits, exact_error = np.finfo(dtype), (d + 4) * float(np.finfo(np.float64).eps)
     rounding = Rounding(
         SLACK * (d + 4) * float(limits.eps),
-        d * float(limits.tiny),
+        d * float(limits.tiny) + exact_error * cosine,
         float(np.sqrt(squares.max())),
         float(halves.max()),
+        exact_error,
     )
     return Shifted(exact, shift, values, halves, rounding, cosine)

@@ -310,6 +310,10 @@ class Batch:
         return {"parts": self.parts}
 
 
+# Returns the chunks of a table, given their target size in bytes; None stands for the usual size.
+Cut = Callable[[int | None], Batch]
+
+
 def _overlapping(stops: list[int], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
     """Yield the intervals that overlap [start, stop). The intervals are consecutive and begin at 0.
 

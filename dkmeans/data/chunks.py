@@ -24,8 +24,13 @@ from dkmeans.state import FloatArray, IndexArray
 # Target size of the chunks that the library cuts itself: enough rows that a task's overhead does
 # not count, few enough that every thread has several chunks.
 TARGET_BYTES = 8 * 2**20
+# The same where GPUs compute. A chunk costs a GPU some launches and a wait, as long as it needs for
+# megabytes of rows.
+GPU_TARGET_BYTES = 128 * 2**20
 # A table is not cut into smaller chunks than this to give every thread a share.
 SMALLEST_BYTES = 2**20
+# Nor into smaller chunks than this part of the target size.
+_SMALLEST_PART = 16
 # The number of chunks of a table is about a multiple of this, so that 2, 4 or 8 threads have equal
 # shares.
 _SHARES = 8
@@ -246,8 +251,8 @@ class Chunk:
     @property
     def is_at_hand(self) -> bool:
         """True if loading needs no reading thread: the rows are cached, or have no cache key."""
-        key, first, _ = self._source_chunk()
-        own = key is None or (key, first) in row_cache
+        key, first, stop = self._source_chunk()
+        own = key is None or (key, first, stop) in row_cache
         return own and all(part.is_at_hand for part in self.source.parts)
 
     def loaded(self) -> LoadedChunk:
@@ -279,7 +284,7 @@ class Chunk:
             return self._read()
         whole = replace(self, start=first, stop=stop)
         try:
-            points = row_cache.rows((key, first), whole._read, in_parts=whole != self)
+            points = row_cache.rows((key, first, stop), whole._read, in_parts=whole != self)
         except InvalidData:
             if whole == self:
                 raise
@@ -396,15 +401,15 @@ def finite_points(chunk: Chunk, width: int) -> FloatArray:
     return LoadedChunk(chunk, chunk.load(width)).finite(width)
 
 
-def rows_per_chunk(bytes_per_row: int) -> int:
-    """Return the number of rows in a chunk of about `TARGET_BYTES`."""
-    return max(1, TARGET_BYTES // max(1, bytes_per_row))
+def rows_per_chunk(bytes_per_row: int, chunk_bytes: int | None = None) -> int:
+    """Return the number of rows in a chunk of about `chunk_bytes`; None for `TARGET_BYTES`."""
+    return max(1, (chunk_bytes or TARGET_BYTES) // max(1, bytes_per_row))
 
 
-def even_rows(rows: int, bytes_per_row: int, unit: int = 1) -> int:
+def even_rows(rows: int, bytes_per_row: int, unit: int = 1, chunk_bytes: int | None = None) -> int:
     """Return the number of rows in each of the chunks that cut a table evenly.
 
-    Chunks have at most about `TARGET_BYTES`, or one unit. Their number is a multiple of 8 before it
+    Chunks have at most about `chunk_bytes`, or one unit. Their number is a multiple of 8 before it
     is rounded to whole rows and units, so that 2, 4 or 8 threads have about equal shares. Small
     tables have fewer chunks.
 
@@ -412,8 +417,10 @@ def even_rows(rows: int, bytes_per_row: int, unit: int = 1) -> int:
         rows: Number of rows of the table.
         bytes_per_row: Size of a row.
         unit: Number of rows of a unit of storage; chunks are whole units.
+        chunk_bytes: Target size of a chunk; None for `TARGET_BYTES`.
     """
-    size = max(1, rows * bytes_per_row)
-    chunks = _SHARES * -(-size // (_SHARES * TARGET_BYTES))
-    even = -(-rows // min(chunks, -(-size // SMALLEST_BYTES)))
+    target, size = chunk_bytes or TARGET_BYTES, max(1, rows * bytes_per_row)
+    smallest = max(SMALLEST_BYTES, target // _SMALLEST_PART)
+    chunks = _SHARES * -(-size // (_SHARES * target))
+    even = -(-rows // min(chunks, -(-size // smallest)))
     return max(1, even // unit) * unit

@@ -2,20 +2,22 @@
 
 A user makes a `Dataset` from an array or files and adds the methods of tf.data to it. `training`
 and `prediction` go over its batches. A dataset holds no rows, only a function from the number of an
-epoch to the batches of that epoch. Each method wraps that function in another one.
+epoch to the batches of that epoch. Each method wraps that function in another one. The estimator
+decides how the table below is read (`Reading`), after the user has made the dataset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import count, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.array as da
 import zarr
 
-from dkmeans.data.batches import Batch
+from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.points import as_array
 from dkmeans.data.sources.dask_array import from_dask
 from dkmeans.data.sources.memory import from_array
@@ -27,9 +29,29 @@ from dkmeans.retry import with_retries
 
 Change = Callable[[Batch], Batch]
 
+# Batches of fewer chunks of another size than the usual one are cut into chunks of the usual size.
+_FEWEST_CHUNKS = 4
+# Size of a float32 value, of which rows usually consist.
+_VALUE_BYTES = 4
+
 
 def _unchanged(batch: Batch) -> Batch:
     return batch
+
+
+class Reading(NamedTuple):
+    """How the table below a dataset is read.
+
+    Attributes:
+        change: Returns other chunks of the same rows, before they are cut into batches or shuffled.
+        chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual one.
+    """
+
+    change: Change = _unchanged
+    chunk_bytes: int | None = None
+
+
+_AS_IT_IS = Reading()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,14 +73,14 @@ class Dataset:
 
     width: int
     rows: int | None
-    # Returns the batches of an epoch, given its number and a change. The change is applied first.
-    _epochs: Callable[[int, Change], Iterator[Batch]]
+    # Returns the batches of an epoch, given its number and how the table is read.
+    _epochs: Callable[[int, Reading], Iterator[Batch]]
     # Number of rows in a batch; None before `batch`, 0 for batches of unknown sizes.
     _batch_rows: int | None = None
     _is_constant: bool = False
     _is_shuffled: bool = False
     _is_repeated: bool = False
-    _change: Change = _unchanged
+    _reading: Reading = _AS_IT_IS
 
     @classmethod
     def from_array(cls, array: Any) -> Dataset:
@@ -68,7 +90,7 @@ class Dataset:
             ValueError: the array is not 2-D.
             TypeError: it is not an array.
         """
-        return cls.of(array_chunks(array, "the array"))
+        return cls.of_table(_cut_of(array, "the array"))
 
     @classmethod
     def from_zarr(cls, address: str) -> Dataset:
@@ -83,7 +105,7 @@ class Dataset:
         """
         array = with_retries(address, lambda: open_array(str(address)))
         _check_table(str(address), array.shape)
-        return cls.of(from_zarr_array(array, str(address)))
+        return cls.of_table(partial(from_zarr_array, array, str(address)))
 
     @classmethod
     def from_parquet(cls, address: str, columns: Sequence[str] | None = None) -> Dataset:
@@ -104,9 +126,10 @@ class Dataset:
         """
         if isinstance(columns, str):
             raise InvalidType(expected("columns", "a list of names, or None", columns))
-        batch = with_retries(address, lambda: from_parquet_files(str(address), columns))
+        cut = with_retries(address, lambda: from_parquet_files(str(address), columns))
+        dataset = cls.of_table(cut, str(address))
         # A layout of feature columns replaces this change by one that can read words.
-        return cls.of(batch, str(address)).read_as(batch.source.width, refuse_words)
+        return dataset.read_as(dataset.width, refuse_words)
 
     @classmethod
     def from_npy(cls, address: str) -> Dataset:
@@ -116,7 +139,8 @@ class Dataset:
             ValueError: the file cannot be read, or is not a 2-D array in C order.
             Outage: the storage does not answer.
         """
-        return cls.of(with_retries(address, lambda: from_npy_file(str(address))), str(address))
+        cut = with_retries(address, lambda: from_npy_file(str(address)))
+        return cls.of_table(cut, str(address))
 
     @classmethod
     def of(cls, batch: Batch, name: str = "the data") -> Dataset:
@@ -125,20 +149,39 @@ class Dataset:
         Raises:
             InvalidData: the batch has no rows.
         """
-        batch = Batch.of(*batch.parts)  # drops parts without rows
+        return cls.of_table(lambda _: batch, name)
+
+    @classmethod
+    def of_table(cls, cut: Cut, name: str = "the data") -> Dataset:
+        """Return a dataset of the rows of a table, in order.
+
+        Args:
+            cut: Returns the table's chunks of about so many bytes.
+            name: Name of the table, for messages.
+
+        Raises:
+            InvalidData: the table has no rows.
+        """
+
+        # Each epoch gets the same sources: an executor sends rows in memory to the workers once.
+        @cache
+        def whole(chunk_bytes: int | None) -> Batch:
+            return Batch.of(*cut(chunk_bytes).parts)  # drops parts without rows
+
+        batch = whole(None)
         if not batch.rows:
             raise InvalidData(f"{name} must have at least one row, got none")
         return cls(
             batch.source.width,
             batch.rows,
-            lambda _, change: iter([change(batch)]),
+            lambda _, reading: iter([reading.change(whole(reading.chunk_bytes))]),
             _is_constant=True,
         )
 
     @classmethod
     def of_batches(cls, width: int, batches: Iterator[Batch]) -> Dataset:
         """Return a dataset of the batches of an iterator. It has a single epoch."""
-        return cls(width, None, lambda _, change: map(change, batches), _batch_rows=0)
+        return cls(width, None, lambda _, reading: map(reading.change, batches), _batch_rows=0)
 
     def batches(self) -> Iterator[Batch]:
         """Return an iterator over the batches.
@@ -146,7 +189,7 @@ class Dataset:
         Raises:
             Invalid: some columns hold no numbers.
         """
-        return self._epochs(0, self._change)
+        return self._epochs(0, self._reading)
 
     def read_as(self, width: int, change: Change) -> Dataset:
         """Return a dataset of the same rows, read in another way.
@@ -156,7 +199,24 @@ class Dataset:
             change: Returns other chunks of the same rows. Batches are changed before they are cut
                 or shuffled, so that the same rows are read in every order of the methods.
         """
-        return replace(self, width=width, _change=change)
+        return replace(self, width=width, _reading=self._reading._replace(change=change))
+
+    def in_chunks_of(self, chunk_bytes: int | None) -> Dataset:
+        """Return a dataset of the same rows, in chunks of about so many bytes.
+
+        The chunks of Dask arrays and of iterators stay as they are. Batches must have several such
+        chunks: a smaller batch would have to read a stored chunk whole, and use a part of it. Its
+        chunks keep the usual size.
+
+        Args:
+            chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual
+                size.
+        """
+        if self._batch_rows and chunk_bytes is not None:
+            batch_bytes = self._batch_rows * self.width * _VALUE_BYTES
+            chunk_bytes = chunk_bytes if batch_bytes >= _FEWEST_CHUNKS * chunk_bytes else None
+        reading = self._reading._replace(chunk_bytes=chunk_bytes)
+        return self if reading == self._reading else replace(self, _reading=reading)
 
     @property
     def is_constant(self) -> bool:
@@ -172,7 +232,7 @@ class Dataset:
         check_integer("rows", rows, 1)
         return replace(
             self,
-            _epochs=lambda epoch, change: _rebatch(self._epochs(epoch, change), rows),
+            _epochs=lambda epoch, reading: _rebatch(self._epochs(epoch, reading), rows),
             _batch_rows=rows,
             _is_constant=False,
         )
@@ -195,7 +255,7 @@ class Dataset:
             raise Invalid("shuffle(seed) must come before batch(rows)")
         return replace(
             self,
-            _epochs=lambda epoch, change: _shuffle(self._epochs(epoch, change), seed, epoch),
+            _epochs=lambda epoch, reading: _shuffle(self._epochs(epoch, reading), seed, epoch),
             _is_shuffled=True,
         )
 
@@ -208,12 +268,12 @@ class Dataset:
         if n is not None:
             check_integer("n", n, 1)
 
-        def epochs(epoch: int, change: Change) -> Iterator[Batch]:
+        def epochs(epoch: int, reading: Reading) -> Iterator[Batch]:
             # Each repetition is an epoch with a number of its own, also in nested repeats (except
             # around an endless repeat that `take` cuts). An earlier `shuffle` in the chain draws
             # another order for each number.
             for number in count(epoch) if n is None else range(epoch * n, epoch * n + n):
-                batches = self._epochs(number, change)
+                batches = self._epochs(number, reading)
                 first = next(batches, None)
                 if first is None:  # Later epochs are empty too; `repeat()` would never end.
                     return
@@ -249,8 +309,8 @@ class Dataset:
             rows = rows if self._is_repeated else max(0, rows - start * unit)
             rows = rows if stop is None else min(rows, stop * unit)
 
-        def epochs(epoch: int, change: Change) -> Iterator[Batch]:
-            batches = self._epochs(epoch, change)
+        def epochs(epoch: int, reading: Reading) -> Iterator[Batch]:
+            batches = self._epochs(epoch, reading)
             if self._batch_rows is not None:
                 return islice(batches, start, stop)
             return _slice_rows(batches, start, stop)
@@ -308,32 +368,42 @@ def _slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Itera
         first += batch.rows
 
 
-def array_chunks(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Batch:
+def array_chunks(
+    array: Any, name: str, *, allow_1d_zarr: bool = False, chunk_bytes: int | None = None
+) -> Batch:
     """Return the chunks of a 2-D array of any kind that the library knows.
 
     Args:
         array: The array.
         name: Name of the array in messages.
         allow_1d_zarr: True if a 1-D Zarr array is accepted, as a table of one column.
+        chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual
+            size.
 
     Raises:
         InvalidData: the array is not 2-D.
         InvalidType: it is not an array.
     """
+    return _cut_of(array, name, allow_1d_zarr=allow_1d_zarr)(chunk_bytes)
+
+
+def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
+    """Return a function that cuts an array into chunks, with the errors of `array_chunks`."""
     if isinstance(array, da.Array):
         _check_table(name, array.shape)
-        return from_dask(array, name)
+        blocks = from_dask(array, name)
+        return lambda _: blocks
     if isinstance(array, zarr.Array):
         if not (allow_1d_zarr and array.ndim == 1):
             _check_table(name, array.shape)
-        return from_zarr_array(array, name)
+        return partial(from_zarr_array, array, name)
     if hasattr(array, "__cuda_array_interface__"):
         array = array.get()  # CuPy's copy to the host
     if not hasattr(array, "__array__"):
         raise InvalidType(expected(name, "a NumPy, Dask, Zarr or CuPy array", type(array).__name__))
     array = as_array(array, name)
     _check_table(name, array.shape)
-    return from_array(array, name)
+    return partial(from_array, array, name)
 
 
 def _check_table(name: str, shape: tuple[int, ...]) -> None:

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-from dkmeans.config import NONE
+from dkmeans.backends import chooses_gpu
+from dkmeans.config import GPU, NONE
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.dask import internals
+from dkmeans.executors.dask.cluster import reports_gpus
 from dkmeans.executors.dask.driver import Dask
 from dkmeans.executors.reduction import Cost, Reduction
 from dkmeans.executors.serial import Serial
@@ -25,7 +27,19 @@ from dkmeans.state import M
 R = TypeVar("R")
 V = TypeVar("V")
 
-__all__ = ["Cost", "Dask", "Executor", "Reduction", "Serial", "Threads", "open_executor"]
+__all__ = [
+    "Cost",
+    "Dask",
+    "Executor",
+    "Reduction",
+    "Serial",
+    "Threads",
+    "computes_on_gpu",
+    "open_executor",
+]
+
+# While the GPU computes with the rows of one thread, the other thread copies its rows.
+_GPU_THREADS = 2
 
 
 class Executor(Protocol):
@@ -55,16 +69,36 @@ class Executor(Protocol):
         ...
 
 
-def open_executor(client: Any = None, cache: str = NONE) -> Threads | Dask:
+def computes_on_gpu(client: Any, backend: str | None) -> bool:
+    """Return whether GPUs will compute, as far as the driver can know before they do.
+
+    On a cluster each worker chooses for itself, and workers may come later. The sizes of chunks
+    depend on the answer, not the results beyond the order of additions.
+
+    Args:
+        client: As in `open_executor`.
+        backend: Name of the backend; None leaves the choice to each process that computes.
+    """
+    if backend is not None:
+        return backend == GPU
+    client = client if client is not None else _active_client()
+    return chooses_gpu() if client is None else reports_gpus(client)
+
+
+def open_executor(client: Any = None, cache: str = NONE, *, on_gpu: bool = False) -> Threads | Dask:
     """Return the executor for a client, or the active client, or the threads of this process.
 
     Args:
         client: A `distributed.Client`; None takes the active one. Inside a Dask task the active
             client is not used: the task would wait for other tasks that may need its thread.
         cache: One of `dkmeans.config.CACHES`: which rows are cached between iterations.
+        on_gpu: True if a GPU computes and other threads read ahead, as in `map_reduce`. So few
+            threads of this process are enough. In `map` each thread reads its own chunks.
     """
     client = client if client is not None else _active_client()
-    return Dask(client, cache) if client is not None else Threads(cache=cache)
+    if client is not None:
+        return Dask(client, cache)
+    return Threads(_GPU_THREADS if on_gpu else None, cache)
 
 
 def _active_client() -> Any:

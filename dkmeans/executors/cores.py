@@ -1,4 +1,4 @@
-"""The cores of this process: how many there are, and how the process is set while they compute."""
+"""The settings of this process while its cores compute."""
 
 from __future__ import annotations
 
@@ -13,13 +13,6 @@ from threadpoolctl import ThreadpoolController
 
 # Python's default is 5 ms, which is longer than most NumPy calls on a block.
 SWITCH_SECONDS = 1e-4
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Computing(AbstractContextManager[None]):

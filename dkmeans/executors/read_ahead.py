@@ -1,4 +1,9 @@
-"""Reading ahead: the next chunks of a run are read while the current one is computed."""
+"""Reading ahead: the next chunks of a run are read while the current one is computed.
+
+On a processor each computing thread has `AHEAD` chunks read for it. A GPU computes as fast as many
+cores decode. So where this process computes on a GPU, all cores of the GPU's share read ahead, for
+few computing threads and within a limit of memory.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +13,40 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cache
-from itertools import islice
+from threading import Lock
 
+import numpy as np
+
+from dkmeans.backends import cores_per_gpu
 from dkmeans.data.batches import Batch
+from dkmeans.data.cache import cache_budget
 from dkmeans.data.chunks import Chunk, LoadedChunk
-from dkmeans.executors.cores import usable_cores
+from dkmeans.machine import usable_cores
 
 # Number of chunks that are read ahead for each computing thread.
 AHEAD = 2
 # Reading threads mostly wait, so a small machine gets as many as one with this many cores.
 _LEAST_CORES = 16
+# Where a GPU computes, the chunks that a process reads ahead may have this size in total, and this
+# share of its memory limit. Decoding needs about as much again. `AHEAD` chunks are always read.
+_GPU_AHEAD_BYTES = 4 * 2**30
+_GPU_AHEAD_SHARE = 0.1
+
+
+class _Runs:
+    """The number of runs that threads of this process compute now."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.count = 0
+
+    def add(self, change: int) -> None:
+        """Change the number."""
+        with self._lock:
+            self.count += change
+
+
+_runs = _Runs()
 
 
 def loaded(chunks: Batch) -> Iterator[LoadedChunk]:
@@ -30,18 +59,35 @@ def loaded(chunks: Batch) -> Iterator[LoadedChunk]:
         yield from map(Chunk.loaded, chunks)
         return
     left, waiting = iter(chunks), deque[tuple[Chunk, Future[LoadedChunk] | None]]()
+    coming = next(left, None)
+    _runs.add(1)
     try:
         while True:
-            for chunk in islice(left, AHEAD + 1 - len(waiting)):
-                waiting.append((chunk, None if chunk.is_at_hand else _begin(chunk)))
+            while coming is not None and len(waiting) <= _ahead(coming):
+                waiting.append((coming, None if coming.is_at_hand else _begin(coming)))
+                coming = next(left, None)
             if not waiting:
                 return
             chunk, reading = waiting.popleft()
             yield chunk.loaded() if reading is None else reading.result()
     finally:
+        _runs.add(-1)
         for _, reading in waiting:
             if reading is not None:
                 reading.cancel()
+
+
+def _ahead(chunk: Chunk) -> int:
+    """Return how many chunks like this one are read ahead for the calling thread."""
+    cores = cores_per_gpu()  # asked each time: the process chooses with its first chunk
+    if cores is None:
+        return AHEAD
+    budget, source = cache_budget.get(), chunk.source
+    limit = _GPU_AHEAD_BYTES
+    if budget is not None:
+        limit = min(limit, int(_GPU_AHEAD_SHARE * budget.process_bytes))
+    size = chunk.rows * source.width * np.dtype(source.dtype).itemsize
+    return max(AHEAD, min(cores, limit // max(1, size)) // max(1, _runs.count))
 
 
 def _begin(chunk: Chunk) -> Future[LoadedChunk]:

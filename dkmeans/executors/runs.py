@@ -19,10 +19,11 @@ from typing import Generic, TypeVar
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
+from dkmeans.errors import ResultLost
 from dkmeans.executors.read_ahead import loaded
 from dkmeans.executors.reduction import Cost, Throughput
 from dkmeans.retry import Retries, retries
-from dkmeans.state import M, tree_sum
+from dkmeans.state import M, on_host, tree_sum
 
 V = TypeVar("V")
 
@@ -164,7 +165,7 @@ def _power_of_two(value: float) -> int:
 def reduce_runs(
     function: Callable[[LoadedChunk, V], M], runs: Sequence[Run], chunks: Batch, value: V
 ) -> list[RunTotal[M]]:
-    """Return the totals of some runs, `merged`.
+    """Return the totals of some runs, `merged`, in the memory of the host.
 
     Args:
         function: Returns the result of a chunk.
@@ -175,9 +176,17 @@ def reduce_runs(
     # Each call runs in a context of its own. Reading threads copy it, so they count here too.
     counter = Retries()
     retries.set(counter)
-    # One iterator for all runs: reading ahead does not stop at the end of a run.
-    coming = loaded(chunks)
-    return merged(_reduce_run(function, run, coming, value, counter) for run in runs)
+
+    def attempt() -> list[RunTotal[M]]:
+        # One iterator for all runs: reading ahead does not stop at the end of a run.
+        coming = loaded(chunks)
+        totals = merged(_reduce_run(function, run, coming, value, counter) for run in runs)
+        return [replace(each, total=on_host(each.total)) for each in totals]
+
+    try:
+        return attempt()
+    except ResultLost:
+        return attempt()
 
 
 def _reduce_run(

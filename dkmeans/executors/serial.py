@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
+from dkmeans.errors import ResultLost
 from dkmeans.executors.budget import Memory, free_cache_bytes, system_limit
 from dkmeans.executors.reduction import Cost, Reduction
-from dkmeans.state import M, tree_sum
+from dkmeans.state import M, on_host, tree_sum
 
 R = TypeVar("R")
 V = TypeVar("V")
@@ -38,8 +39,17 @@ class Serial(AbstractContextManager["Serial"]):
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
     ) -> Reduction[M]:
         """Apply a function to each chunk of each batch, and add up the results of each batch."""
-        totals = [tree_sum(function(chunk.loaded(), value) for chunk in batch) for batch in batches]
-        return Reduction(totals, Cost(), workers=1, threads=1)
+
+        def attempt(batch: Batch) -> M:
+            return on_host(tree_sum(function(chunk.loaded(), value) for chunk in batch))
+
+        def total(batch: Batch) -> M:
+            try:
+                return attempt(batch)
+            except ResultLost:
+                return attempt(batch)
+
+        return Reduction([total(batch) for batch in batches], Cost(), workers=1, threads=1)
 
     def map(
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V

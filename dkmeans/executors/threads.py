@@ -20,6 +20,7 @@ from dkmeans.executors.budget import Memory, budget_for, free_cache_bytes, syste
 from dkmeans.executors.in_order import in_order
 from dkmeans.executors.reduction import Cost, Reduction
 from dkmeans.executors.runs import RUNS_PER_SHARE, Run, RunTotal, plan, reduce_batches, reduce_runs
+from dkmeans.machine import usable_cores
 from dkmeans.state import M
 
 R = TypeVar("R")
@@ -35,7 +36,7 @@ class Threads(AbstractContextManager["Threads"]):
     """
 
     def __init__(self, threads: int | None = None, cache: str = NONE) -> None:
-        self._count = threads or cores.usable_cores()
+        self._count = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self._count, "dkmeans")
         self._stopped = Event()
         self._fit, self._cache = uuid4().hex, cache

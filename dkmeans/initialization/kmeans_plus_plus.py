@@ -20,6 +20,7 @@ import numpy as np
 
 from dkmeans.distance import squared_norms
 from dkmeans.executors import cores
+from dkmeans.machine import usable_cores
 from dkmeans.state import FloatArray, IndexArray
 
 R = TypeVar("R")
@@ -58,7 +59,7 @@ def plus_plus(
     chances = None if weights is None else weights / weights.sum()
     weights = np.ones(len(points)) if weights is None else weights
     picked = np.empty(k, np.int64)
-    with cores.computing, ThreadPoolExecutor(cores.usable_cores()) as pool:
+    with cores.computing, ThreadPoolExecutor(usable_cores()) as pool:
         search = _Search(_Table.of(points), weights, pool)
         picked[0] = search.begin(rng.choice(len(points), candidates, p=chances))
         for i in range(1, k):

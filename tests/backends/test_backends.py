@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from dkmeans import Invalid
 from dkmeans.backends import select
-from dkmeans.backends.array_api import ArrayApi
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.native import packing
 from dkmeans.distance import Centers, Distance
+from dkmeans.state import on_host
 from tests import reference
-from tests.array_device import NumpyDevice, OtherDevice
 from tests.host_device import HostDevice
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
@@ -26,8 +25,7 @@ DTYPES = (np.float32, np.float64)
 # Every test here runs for every implementation. The native backend is also tested
 # * with the vectors of other processors, which LLVM breaks up into those of this one, and
 # * with the matrix unit on problems too small to gain from it.
-# The CUDA kernels run on the host, and on a GPU if there is one. The functions of the array API
-# standard run on NumPy's arrays, and on arrays of another device.
+# The CUDA kernels run on the host, and on a GPU if there is one.
 BACKENDS = (
     "numpy",
     "native",
@@ -37,8 +35,6 @@ BACKENDS = (
     "native with a matrix unit",
     "native with scores as wide as the rows",
     "cuda on the host",
-    "array API on NumPy",
-    "array API on another device",
     *(["cuda"] if find_spec("cupy") else []),
 )
 
@@ -49,9 +45,6 @@ def backend(request, tmp_path_factory):
         if shutil.which("g++") is None:
             pytest.skip("no C++ compiler")
         yield Launches(HostDevice(tmp_path_factory.mktemp("cuda")))
-        return
-    if request.param.startswith("array API"):
-        yield ArrayApi(NumpyDevice() if request.param.endswith("NumPy") else OtherDevice())
         return
     if request.param == "cuda":
         try:
@@ -75,6 +68,17 @@ def backend(request, tmp_path_factory):
 
 def centers_of(values, metric):
     return Centers(np.asarray(values), Distance(metric))
+
+
+def wide(backend):
+    """Return a number of columns that is large for a backend."""
+    # The tensor cores of the host need a second for 9000 columns.
+    return 601 if isinstance(backend, Launches) else 9001
+
+
+def sums_of(backend, rows, centers):
+    """Return partial sums in the memory of the host; on a GPU they stay there at first."""
+    return on_host(backend.partial_sums(rows, centers))
 
 
 def assert_nearest(index, rows, centers, metric):
@@ -137,7 +141,7 @@ def test_nearest_centers_and_their_distances_are_the_references(backend, problem
 @settings(max_examples=200, deadline=None)
 def test_partial_sums_are_the_references(backend, problem):
     rows, centers, metric = problem
-    found = backend.partial_sums(rows, centers_of(centers, metric))
+    found = sums_of(backend, rows, centers_of(centers, metric))
     assert_sums(backend, found, rows, centers, metric)
     np.testing.assert_allclose(
         found.inertia, reference.loss(rows, centers, metric), rtol=1e-11, atol=1e-14 * len(rows)
@@ -210,9 +214,7 @@ def test_the_smallest_shapes_are_right(backend, n, d, k, metric):
     rows, centers = rng.normal(size=(n, d)).astype("f"), rng.normal(size=(k, d)).astype("f")
     index, _ = backend.nearest(rows, centers_of(centers, metric))
     assert_nearest(index, rows, centers, metric)
-    assert_sums(
-        backend, backend.partial_sums(rows, centers_of(centers, metric)), rows, centers, metric
-    )
+    assert_sums(backend, sums_of(backend, rows, centers_of(centers, metric)), rows, centers, metric)
     expected = reference.distances(rows, centers, metric)
     found = backend.distances(rows, centers_of(centers, metric))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
@@ -224,7 +226,7 @@ def test_assign_gives_the_bits_of_partial_sums_and_nearest(backend, metric, dtyp
     rng = np.random.default_rng(12)
     rows, centers = (rng.normal(size=(n, 5)).astype(dtype) for n in (300, 7))
     sums, index, distances = backend.assign(rows, centers_of(centers, metric))
-    alone = backend.partial_sums(rows, centers_of(centers, metric))
+    alone = sums_of(backend, rows, centers_of(centers, metric))
     nearest, least = backend.nearest(rows, centers_of(centers, metric))
     assert (sums.sums.tobytes(), sums.inertia) == (alone.sums.tobytes(), alone.inertia)
     assert sums.counts.tobytes() == alone.counts.tobytes()
@@ -246,7 +248,7 @@ def test_an_offset_that_all_rows_share_costs_no_precision(backend, offset, dtype
     np.testing.assert_allclose(
         everything, reference.distances(rows, centers, EUCLIDEAN), rtol=1e-6, atol=1e-9
     )
-    found = backend.partial_sums(rows, centers_of(centers, EUCLIDEAN))
+    found = sums_of(backend, rows, centers_of(centers, EUCLIDEAN))
     sums, counts = reference.partial_sums(rows, centers, EUCLIDEAN)
     assert found.counts.tolist() == counts.tolist()
     np.testing.assert_allclose(found.sums, sums, rtol=1e-14)
@@ -275,7 +277,7 @@ def test_float32_rows_of_1e30_give_finite_and_right_sums(backend, metric):
     index, distances = backend.nearest(rows, centers_of(centers, metric))
     assert_nearest(index, rows, centers, metric)
     assert np.isfinite(distances).all()
-    found = backend.partial_sums(rows, centers_of(centers, metric))
+    found = sums_of(backend, rows, centers_of(centers, metric))
     assert_sums(backend, found, rows, centers, metric)
     assert np.isfinite(found.inertia)
     np.testing.assert_allclose(found.inertia, reference.loss(rows, centers, metric), rtol=1e-12)
@@ -305,7 +307,7 @@ def test_a_zero_row_is_at_distance_one_from_every_center_and_goes_to_the_first(b
     assert index.tolist() == [0, 0, 0]
     assert distances.tolist() == [1, 1, 1]
     assert (backend.distances(rows, centers) == 1).all()
-    found = backend.partial_sums(rows, centers)
+    found = sums_of(backend, rows, centers)
     assert found.inertia == 3
     assert found.counts.tolist() == [3, 0, 0, 0, 0]
     assert not found.sums.any()
@@ -318,7 +320,7 @@ def test_a_zero_center_is_at_distance_one_from_every_row(backend):
     assert index.tolist() == [1, 0, 0]
     assert distances.tolist() == [0, 1, 1]
     assert backend.distances(rows, centers).tolist() == [[1, 0], [1, 2], [1, 1]]
-    assert backend.partial_sums(rows, centers).inertia == 2
+    assert sums_of(backend, rows, centers).inertia == 2
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -339,7 +341,7 @@ def test_block_borders_change_no_result(backend, dtype, metric):
             np.testing.assert_allclose(part_everything, everything[part], rtol=1e-6, atol=1e-12)
     sample = slice(860, 880)
     assert_nearest(index[sample], rows[sample], centers.values, metric)
-    assert_sums(backend, backend.partial_sums(rows, centers), rows, centers.values, metric)
+    assert_sums(backend, sums_of(backend, rows, centers), rows, centers.values, metric)
 
 
 @given(problems(), st.data())
@@ -349,10 +351,11 @@ def test_splitting_rows_anywhere_gives_the_same_update(backend, problem, data):
     centers = centers_of(values, metric)
     cut = data.draw(st.integers(0, len(rows)))
     parts = [part for part in (rows[:cut], rows[cut:]) if len(part)]
-    whole = backend.partial_sums(rows, centers)
+    whole = sums_of(backend, rows, centers)
     added = backend.partial_sums(parts[0], centers)
     for part in parts[1:]:
         added += backend.partial_sums(part, centers)
+    added = on_host(added)
     assert added.counts.tolist() == whole.counts.tolist()
     scale = (np.abs(rows).max() + np.abs(values).max() if metric == EUCLIDEAN else 1) * len(rows)
     np.testing.assert_allclose(added.sums, whole.sums, rtol=0, atol=1e-12 * scale)
@@ -373,19 +376,17 @@ def test_permuting_rows_permutes_their_nearest_centers(backend, problem, seed):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_wide_rows_are_right(backend, metric):
-    rng = np.random.default_rng(11)
-    rows, centers = rng.normal(size=(12, 9001)).astype("f"), rng.normal(size=(3, 9001)).astype("f")
+    rng, d = np.random.default_rng(11), wide(backend)
+    rows, centers = rng.normal(size=(12, d)).astype("f"), rng.normal(size=(3, d)).astype("f")
     index, _ = backend.nearest(rows, centers_of(centers, metric))
     assert_nearest(index, rows, centers, metric)
-    assert_sums(
-        backend, backend.partial_sums(rows, centers_of(centers, metric)), rows, centers, metric
-    )
+    assert_sums(backend, sums_of(backend, rows, centers_of(centers, metric)), rows, centers, metric)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_row_among_wide_ones_has_the_same_distance_alone(backend, metric):
-    rng = np.random.default_rng(12)
-    rows, values = rng.normal(size=(12, 9001)).astype("f"), rng.normal(size=(3, 9001)).astype("f")
+    rng, d = np.random.default_rng(12), wide(backend)
+    rows, values = rng.normal(size=(12, d)).astype("f"), rng.normal(size=(3, d)).astype("f")
     centers = centers_of(values, metric)
     _, together = backend.nearest(rows, centers)
     alone = [backend.nearest(rows[i : i + 1], centers)[1][0] for i in range(len(rows))]
@@ -399,9 +400,7 @@ def test_rows_and_centers_may_have_different_dtypes(backend, metric):
     for one, other in ((rows.astype("f"), centers), (rows, centers.astype("f"))):
         index, _ = backend.nearest(one, centers_of(other, metric))
         assert_nearest(index, one, other, metric)
-        assert_sums(
-            backend, backend.partial_sums(one, centers_of(other, metric)), one, other, metric
-        )
+        assert_sums(backend, sums_of(backend, one, centers_of(other, metric)), one, other, metric)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -422,19 +421,19 @@ def test_rows_that_are_not_finite_show_in_the_inertia(backend, metric, bad):
     centers = centers_of(rows[:5].copy(), metric)
     rows[17, 1] = bad
     with np.errstate(all="ignore"):
-        assert not np.isfinite(backend.partial_sums(rows, centers).inertia)
+        assert not np.isfinite(sums_of(backend, rows, centers).inertia)
         assert not np.isfinite(backend.nearest(rows, centers)[1][17])
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_nothing_as_large_as_rows_times_centers_is_allocated(backend, metric):
-    n, d, k = 200_000, 4, 64
+    n, d, k = 200_000, 4, 128
     rng = np.random.default_rng(16)
     rows = rng.normal(size=(n, d)).astype(np.float32)
     centers = centers_of(rows[:k], metric)
     tracemalloc.start()
     try:
-        backend.partial_sums(rows, centers)
+        sums_of(backend, rows, centers)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -1,6 +1,8 @@
 """The choice of the backend: the fastest that this machine can use, unless one is named."""
 
 import logging
+import sys
+from types import ModuleType
 
 import pytest
 
@@ -47,3 +49,17 @@ def test_only_a_backend_that_should_be_usable_is_warned_of(choose, caplog):
 def test_a_process_chooses_once():
     assert choice.select() is choice.select()
     assert choice.select("numpy") is choice.select("numpy")
+
+
+def test_only_the_cuda_backend_is_a_gpu_whose_cores_are_known(monkeypatch):
+    module = ModuleType("dkmeans.backends.cuda.backend")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert choice.cores_per_gpu() is None  # another thread still imports it
+    module.cores_per_gpu = lambda: 7
+    assert choice.cores_per_gpu() == 7
+    monkeypatch.setattr(choice, "select", lambda: module)
+    assert choice.chooses_gpu()
+    monkeypatch.setattr(choice, "select", lambda: sys)
+    assert not choice.chooses_gpu()
+    monkeypatch.delitem(sys.modules, module.__name__)
+    assert choice.cores_per_gpu() is None

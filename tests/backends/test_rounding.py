@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dkmeans.backends import select
 from dkmeans.backends.rounding import shifted
 from dkmeans.distance import Centers, Distance, directions
 
@@ -31,6 +32,7 @@ def test_float32_scores_differ_from_exact_scores_by_half_of_the_bound_at_most(
     bound = prepared.rounding
     lengths = np.sqrt(np.vecdot(scored, scored, dtype=np.float64))
     margins = bound.factor * (lengths * bound.largest + bound.half) + bound.floor
+    margins += bound.exact * np.square(lengths + bound.largest)
     assert (np.abs(rounded - exact) <= margins[:, None] / 2).all()
 
 
@@ -51,3 +53,27 @@ def test_by_cosine_centers_have_length_one_and_no_shift():
     assert prepared.shift.tolist() == [0, 0]
     assert prepared.halves.tolist() == [0, 0]
     assert prepared.cosine
+
+
+@pytest.mark.parametrize("backend", ["native", "numpy"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_where_all_exact_cosine_distances_are_equal_the_lowest_index_is_the_nearest(dtype, backend):
+    # Rows so short that 1 - x.c is exactly 1 for all centers, though the scores differ.
+    rng = np.random.default_rng(0)
+    values, rows = ((rng.normal(size=(n, 5)) * 1e-25).astype(dtype) for n in (200, 50))
+    centers = Centers(values, Distance.COSINE)
+    index, distances = select(backend).nearest(rows, centers)
+    assert distances.tolist() == [1.0] * 50
+    assert index.tolist() == [0] * 50
+
+
+@pytest.mark.parametrize("backend", ["native", "numpy"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_so_far_away_that_exact_distances_are_equal_go_to_the_lowest_index(dtype, backend):
+    rng = np.random.default_rng(0)
+    values, rows = rng.normal(size=(40, 7)).astype(dtype), rng.normal(size=(50, 7)) * 1e16
+    rows = rows.astype(dtype)
+    index, _ = select(backend).nearest(rows, Centers(values, Distance.SQUARED_EUCLIDEAN))
+    differences = rows.astype(np.float64)[:, None] - values.astype(np.float64)
+    expected = np.add.reduce(differences**2, axis=2).argmin(axis=1)
+    assert index.tolist() == expected.tolist()

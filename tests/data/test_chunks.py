@@ -1,12 +1,23 @@
 """Chunks: they are loaded whole or in part, and bad rows are named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, InvalidData
-from dkmeans.data.chunks import TARGET_BYTES, Chunk, even_rows, finite_points, rows_per_chunk
+from dkmeans.data.cache import CacheBudget, cache_budget, row_cache
+from dkmeans.data.chunks import (
+    GPU_TARGET_BYTES,
+    TARGET_BYTES,
+    Chunk,
+    even_rows,
+    finite_points,
+    rows_per_chunk,
+)
 from dkmeans.data.sources.memory import MemoryRows
 from tests.data.twenty_rows import ROWS, chunk_of, chunks_of, fast, spans
 
@@ -47,6 +58,36 @@ def test_tables_are_shared_out_evenly_among_eight_threads():
         size = even_rows(rows, 400)
         assert size * 400 <= TARGET_BYTES
         assert rows - (chunks(rows, 400) - 1) * size > 0.95 * size
+
+
+def test_chunks_for_gpus_are_large_and_small_tables_still_have_some():
+    def chunks(rows, bytes_per_row=400):
+        size = even_rows(rows, bytes_per_row, chunk_bytes=GPU_TARGET_BYTES)
+        assert size * bytes_per_row <= GPU_TARGET_BYTES
+        return -(-rows // size)
+
+    assert rows_per_chunk(8, GPU_TARGET_BYTES) == GPU_TARGET_BYTES // 8
+    assert chunks(10_000_000) == 32
+    assert chunks(1_000_000) == 8
+    assert chunks(100_000) == 5
+    assert chunks(25_000) == 2
+    assert chunks(20_000) == 1
+
+
+def test_a_chunk_of_another_size_of_the_same_rows_is_another_one_in_the_cache(tmp_path):
+    path = str(tmp_path / "rows.zarr")
+    rows = np.arange(40.0).reshape(20, 2)
+    zarr.create_array(path, data=rows, chunks=(5, 2))
+    (part,) = next(Dataset.from_zarr(path).batches()).parts
+    token = cache_budget.set(CacheBudget("two sizes", 10**6, 10**12))
+    try:
+        for size in (5, 20, 5):
+            whole = replace(part, source=replace(part.source, chunk_rows=size))
+            np.testing.assert_array_equal(np.vstack([c.load(2) for c in whole.chunks()]), rows)
+            assert whole.chunk(0).is_at_hand
+    finally:
+        cache_budget.reset(token)
+        row_cache.evict_fit("two sizes")
 
 
 def test_rows_of_another_width_than_the_centers_are_refused():

@@ -4,6 +4,8 @@ from itertools import islice
 
 import dask.array as da
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from hypothesis import given, settings
@@ -380,3 +382,46 @@ def test_integers_of_numpy_are_integers(method):
 def test_a_bool_is_not_an_integer(method):
     with pytest.raises(Invalid, match="got True"):
         getattr(dataset_of(), method)(True)
+
+
+def made(kind, folder, rows):
+    """Return a dataset of rows in a kind of table that the library cuts into chunks itself."""
+    if kind == "npy":
+        np.save(folder / "rows.npy", rows)
+        return Dataset.from_npy(str(folder / "rows.npy"))
+    if kind == "zarr":
+        zarr.create_array(folder / "rows.zarr", data=rows, chunks=(100, rows.shape[1]))
+        return Dataset.from_zarr(str(folder / "rows.zarr"))
+    if kind == "parquet":
+        table = pa.table({name: rows[:, n] for n, name in enumerate("abcd")})
+        pq.write_table(table, folder / "rows.parquet", row_group_size=100)
+        return Dataset.from_parquet(str(folder / "rows.parquet"))
+    return Dataset.from_array(rows)
+
+
+@pytest.mark.parametrize("kind", ["array", "npy", "parquet", "zarr"])
+def test_the_same_rows_in_chunks_of_another_size(kind, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(300_000, 4)).astype(np.float32)  # 4.8 MB
+    usual = made(kind, tmp_path, rows)
+    large, small = usual.repeat(2).in_chunks_of(10**9), usual.repeat(2).in_chunks_of(2 * 10**6)
+    counts = []
+    for dataset in (usual, large, small):
+        first, *others = dataset.batches()
+        assert np.array_equal(np.vstack([chunk.load(4) for chunk in first]), rows)
+        # The same sources in each epoch: an executor sends rows in memory once.
+        assert all(list(first.sources()) == list(other.sources()) for other in others)
+        counts.append(len(first))
+    assert counts[1] == 1
+    assert counts[2] >= 3
+    assert usual.in_chunks_of(None) is usual
+
+
+def test_small_batches_keep_chunks_of_the_usual_size():
+    def chunks(dataset, target):
+        return sum(map(len, dataset.in_chunks_of(target).batches()))
+
+    dataset = Dataset.from_array(np.zeros((400_000, 4), np.float32))  # 6.4 MB
+    assert chunks(dataset, 10**9) == 1
+    assert chunks(dataset.batch(400_000), 10**9) == chunks(dataset.batch(400_000), None) == 7
+    assert chunks(dataset.batch(200_000), 8 * 10**5) == 8
+    assert chunks(dataset.batch(100_000), 8 * 10**5) == chunks(dataset.batch(100_000), None)

@@ -14,6 +14,7 @@ import zarr
 
 from dkmeans import Dataset, InvalidData
 from dkmeans.distance import Centers, Distance
+from dkmeans.errors import ResultLost
 from dkmeans.executors import Serial
 from dkmeans.lloyd import accumulate
 from dkmeans.prediction.per_chunk import cluster_index, score
@@ -62,6 +63,31 @@ BATCHES = {
 }
 
 
+class OnGpu:
+    """Sums on a GPU that fails, once in each process, while the sums of a run are added up."""
+
+    failed = False
+
+    def __init__(self, sums):
+        self.sums = sums
+
+    def __add__(self, other):
+        if not OnGpu.failed:
+            OnGpu.failed = True
+            raise ResultLost("the GPU failed")
+        return OnGpu(self.sums + other.sums)
+
+    def on_host(self):
+        return self.sums
+
+    def __reduce__(self):
+        raise TypeError("sums on a GPU cannot leave the process")
+
+
+def accumulate_on_gpu(loaded, value):
+    return OnGpu(accumulate(loaded, value))
+
+
 class ExecutorLaws:
     """The laws, as tests of the fixture `executor`."""
 
@@ -76,6 +102,13 @@ class ExecutorLaws:
 
     def test_several_iterations_are_those_of_serial_to_the_bit(self, executor, dataset):
         check_iterations(executor, batches_of(dataset), 4)
+
+    def test_sums_that_a_gpu_has_lost_are_computed_again(self, executor, dataset, monkeypatch):
+        monkeypatch.setattr(OnGpu, "failed", False)
+        batches, value = batches_of(dataset), centers()
+        for _ in range(2):  # the second time on GPUs that do not fail
+            found = executor.map_reduce(accumulate_on_gpu, batches, value).totals
+            assert all(map(same, found, totals_of_serial(batches, value)))
 
     def test_results_come_in_the_order_of_the_chunks(self, executor, dataset):
         (batch,) = batches_of(dataset)

@@ -1,7 +1,6 @@
-"""The cores of this process, and its settings while they compute."""
+"""The settings of this process while its cores compute."""
 
 import multiprocessing
-import os
 import sys
 import threading
 
@@ -12,10 +11,6 @@ from dkmeans.executors import cores
 
 def settings():
     return sys.getswitchinterval(), [pool["num_threads"] for pool in threadpool_info()]
-
-
-def test_usable_cores_are_those_that_the_process_is_bound_to():
-    assert cores.usable_cores() == len(os.sched_getaffinity(0))
 
 
 def test_while_threads_compute_blas_has_one_thread_and_the_lock_is_passed_on_soon():

@@ -1,8 +1,10 @@
 """Opening an executor: a client if there is one, else the threads of this process."""
 
+import pytest
 from distributed import Client
 
-from dkmeans.executors import Dask, Threads, open_executor
+from dkmeans import executors
+from dkmeans.executors import Dask, Threads, computes_on_gpu, open_executor
 
 
 def test_an_active_client_is_used_and_threads_without_one(cluster):
@@ -26,3 +28,23 @@ def test_in_a_task_threads_are_used_so_that_a_worker_does_not_wait_for_itself():
 def where_it_runs():
     with open_executor() as executor:
         return type(executor).__name__
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_this_process_chooses_its_backend_and_the_workers_report_theirs(
+    monkeypatch, cluster, chosen
+):
+    monkeypatch.setattr(executors, "chooses_gpu", lambda: chosen)
+    monkeypatch.setattr(executors, "reports_gpus", lambda client: not chosen)
+    assert computes_on_gpu(None, None) is chosen
+    with Client(cluster, set_as_default=False) as given:
+        assert computes_on_gpu(given, None) is not chosen
+    with Client(cluster):
+        assert computes_on_gpu(None, None) is not chosen
+    assert computes_on_gpu(None, "cuda")
+    assert not computes_on_gpu(None, "native")
+
+
+def test_where_a_gpu_computes_few_threads_are_enough():
+    with open_executor(on_gpu=True) as executor:
+        assert executor.memory().threads == 2

@@ -84,7 +84,7 @@ def test_picks_are_the_same_for_any_number_of_threads(monkeypatch, threads):
     rows = rows_of(500, 7)
     monkeypatch.setattr(greedy, "_BLOCK_ROWS", 64)
     expected = plus_plus(rows, 20, 3, np.random.default_rng(2))
-    monkeypatch.setattr(greedy.cores, "usable_cores", lambda: threads)
+    monkeypatch.setattr(greedy, "usable_cores", lambda: threads)
     assert plus_plus(rows, 20, 3, np.random.default_rng(2)).tolist() == expected.tolist()
 
 

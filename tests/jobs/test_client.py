@@ -1,11 +1,17 @@
 """Clusters of a job: the result does not depend on where the job computes."""
 
+import ctypes
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
+from dkmeans_jobs import client
 
-from dkmeans import checkpoints
+from dkmeans import Invalid, checkpoints
 from tests.jobs.commands import train
 
 
@@ -34,3 +40,71 @@ def test_a_local_cluster_gives_the_same_bits_as_threads(run_json, store, tmp_pat
     assert pq.read_table(tmp_path / "threads.parquet").equals(
         pq.read_table(tmp_path / "local.parquet")
     )
+
+
+class CudaDriver:
+    """A stand-in for the library of the NVIDIA driver, with only what makes no context.
+
+    Args:
+        count: Number of GPUs.
+        error: CUDA's error code of `cuInit`.
+    """
+
+    def __init__(self, count=1, error=0):
+        self._count, self._error = count, error
+
+    def cuInit(self, flags):
+        return self._error
+
+    def cuDeviceGetCount(self, pointer):
+        pointer._obj.value = self._count
+        return 0
+
+
+@pytest.fixture
+def on_machine(monkeypatch):
+    """Replace the driver's library, and the packages for GPUs."""
+
+    def replace(driver, packages=("cupy", "dask_cuda")):
+        def load(name):
+            assert name == "libcuda.so.1"
+            if driver is None:
+                raise OSError("libcuda.so.1: cannot open shared object file")
+            return driver
+
+        monkeypatch.setattr(client, "ctypes", SimpleNamespace(**{**vars(ctypes), "CDLL": load}))
+        for name in ("cupy", "dask_cuda"):
+            module = ModuleType(name) if name in packages else None
+            if module is not None:
+                module.__spec__, module.LocalCUDACluster = ModuleSpec(name, None), "the class"
+            monkeypatch.setitem(sys.modules, name, module)
+
+    return replace
+
+
+def test_with_a_gpu_the_cluster_is_that_of_dask_cuda(on_machine):
+    on_machine(CudaDriver(2))
+    assert client._cuda_cluster_class() == "the class"
+
+
+@pytest.mark.parametrize(
+    ("driver", "message"),
+    [
+        (None, "no NVIDIA driver is there"),
+        (CudaDriver(count=0), "the NVIDIA driver sees none"),
+        (CudaDriver(error=100), "the NVIDIA driver sees none"),
+    ],
+)
+def test_without_a_gpu_there_is_no_cluster_of_gpus(on_machine, driver, message):
+    on_machine(driver)
+    with pytest.raises(Invalid, match=f"--cluster local-cuda must have a GPU: {message}"):
+        client._cuda_cluster_class()
+
+
+@pytest.mark.parametrize(
+    ("packages", "missing"), [(("dask_cuda",), "CuPy"), (("cupy",), "dask-cuda")]
+)
+def test_without_a_package_the_error_names_the_extras(on_machine, packages, missing):
+    on_machine(CudaDriver(), packages)
+    with pytest.raises(Invalid, match=rf"must have {missing}; install dkmeans\[gpu-cuda12"):
+        client._cuda_cluster_class()

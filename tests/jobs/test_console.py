@@ -11,7 +11,7 @@ import pytest
 import zarr
 from dkmeans_jobs.console import TEXT, log_exit, log_output, print_result
 
-from dkmeans.executors.cores import usable_cores
+from dkmeans.machine import usable_cores
 from dkmeans.report import Progress, report_progress
 from tests.jobs.commands import COMMAND, train
 

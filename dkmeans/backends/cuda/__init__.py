@@ -1,7 +1,8 @@
-"""The CUDA backend: kernels for NVIDIA GPUs, and CuPy's functions where these cannot run.
+"""The CUDA backend: kernels for NVIDIA GPUs.
 
-`backend` has the backend's functions. It chooses between `launches`, which runs the kernels of
-`kernels.cu`, and `dkmeans.backends.array_api`. `device` is the GPU: streams, buffers and compiled
-kernels. `resident` caches rows on it. Only `device` imports CuPy, so tests run the rest without a
-GPU.
+`backend` has the backend's functions. `launches` computes them with the kernels of `kernels.cu`,
+which `compiler` compiles, and `fallback` replaces them after an error of the GPU. `device` is the
+GPU: streams, buffers and kernels. `staging` brings rows to it through page-locked memory, and
+`resident` caches rows on it. `trial` checks the answers before anything is computed. Only `device`
+imports CuPy, so tests run the rest without a GPU.
 """

@@ -1,36 +1,54 @@
-"""The functions of the CUDA backend, and the choice of what computes them.
+"""The functions of the CUDA backend: kernels on the GPU, or what replaces them after an error.
 
-The import fails with ImportError where no GPU can be used; `dkmeans.backends.select` catches it.
-Each process tries the kernels on small problems first. If they cannot be used, or give other
-answers than NumPy, CuPy's own functions compute instead.
+The import fails with ImportError where no GPU can be used, where the kernels do not compile, and
+where they give other answers than NumPy; `dkmeans.backends.select` catches it. Errors of the GPU
+after the import are the matter of `fallback`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from dkmeans.backends import Implementation
-from dkmeans.backends.array_api import ArrayApi
-from dkmeans.backends.cuda.device import Gpu, GpuArrays, check_device, describe_device
+from dkmeans.backends import Implementation, select
+from dkmeans.backends.cuda.device import Gpu, check_device, describe_device, share_of_cores
+from dkmeans.backends.cuda.fallback import Guarded, GuardedSums
 from dkmeans.backends.cuda.launches import Launches
-from dkmeans.backends.cuda.trial import first_correct
+from dkmeans.backends.cuda.trial import check
 from dkmeans.distance import Centers
+from dkmeans.errors import Invalid
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
-# The implementations on a GPU, the fastest first.
-IMPLEMENTATIONS: dict[str, Callable[[], Implementation]] = {
-    "its own kernels": lambda: Launches(Gpu()),
-    "CuPy's functions": lambda: ArrayApi(GpuArrays()),
-}
+
+def _on_processor() -> Implementation:
+    """Return the fastest implementation without a GPU."""
+    try:
+        return select("native")
+    except Invalid:  # Numba is missing or broken
+        return select("numpy")
 
 
-check_device()
-_name, _implementation = first_correct(IMPLEMENTATIONS)
+def _guarded() -> Guarded:
+    """Return the kernels on the GPU, tried on small problems, with what replaces them."""
+    check_device()
+    gpu = Gpu()
+    kernels = Launches(gpu, gpu.piece_bytes)
+    check(kernels)
+    return Guarded(
+        gpu,
+        kernels,
+        smaller=lambda: Launches(gpu, gpu.piece_bytes // 2),
+        processor=_on_processor,
+    )
 
 
-def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
-    """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia."""
+_implementation = _guarded()
+
+
+def partial_sums(points: FloatArray, centers: Centers) -> PartialSums | GuardedSums:
+    """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia.
+
+    The sums may stay on the GPU; `dkmeans.state.on_host` copies them.
+    """
     return _implementation.partial_sums(points, centers)
 
 
@@ -49,6 +67,11 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
     return _implementation.distances(points, centers)
 
 
+def cores_per_gpu() -> int:
+    """Return the number of cores that this process may use for each GPU that it sees."""
+    return share_of_cores()
+
+
 def describe() -> dict[str, Any]:
-    """Return the GPU, the implementation that computes on it, and the versions of its software."""
-    return describe_device(computes_by=_name)
+    """Return the GPU and the versions of its software."""
+    return describe_device()

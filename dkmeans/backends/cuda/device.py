@@ -1,13 +1,14 @@
 """The GPU of this process, through CuPy: streams, buffers, compiled kernels and error messages.
 
-`Gpu` runs the kernels for `launches`, and `GpuArrays` holds arrays for `array_api`. Each thread has
+`Gpu` runs the kernels for `launches`, and says for `fallback` what an error means. Each thread has
 two streams: one copies the next piece of rows while the other computes the last one. Rows reach the
-GPU through page-locked memory. Rows that cannot change, such as those of the row cache, stay on the
-GPU while they fit (`resident`).
+GPU through page-locked memory (`staging`). Rows that cannot change, such as those of the row cache,
+stay on the GPU while they fit (`resident`).
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -16,10 +17,14 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from dkmeans.backends.cuda.compiler import OPTIONS, cubin
+from dkmeans.backends.cuda.fallback import Fault
 from dkmeans.backends.cuda.launches import DEFINES, THREADS
 from dkmeans.backends.cuda.resident import Resident
+from dkmeans.backends.cuda.staging import Staging, StagingBlock
+from dkmeans.machine import usable_cores
 from dkmeans.state import FloatArray
 
 try:
@@ -31,17 +36,35 @@ except ModuleNotFoundError as error:
 
 # CUDA's error code for a missing driver, and for a driver older than CUDA's libraries need.
 _INSUFFICIENT_DRIVER = 35
-# Resident rows may take this share of the memory that is free at first.
-_RESIDENT_SHARE = 0.5
-# Buffers of a thread: one is copied to while the other is computed.
+# The first GPUs with the tensor cores and copies that the kernels use.
+_LEAST_CAPABILITY = 80
+# CUDA's error code for too little memory, in its runtime and in its driver.
+_OUT_OF_MEMORY = 2
+# Resident rows leave this share of the device's memory free, for kernels and other processes.
+_RESERVED_SHARE = 0.25
+# Static shared memory of the kernels that have dynamic shared memory too, at most.
+_STATIC_SHARED_BYTES = 6 * 2**10
+# Share of a processor's fast memory that is shared memory and not cache, for some kernels.
+_ALL_SHARED_PERCENT = 100
+# GPUs from this major version on have instructions that only the architecture's name with an `a`
+# allows, such as the products of the H100's tensor cores.
+_FIRST_MAJOR_WITH_A = 9
+# Buffers of a thread, at most: one is copied to while the other is computed.
 _BUFFERS = 2
+# Largest size of the rows of a piece, and so of a buffer, and its largest share of the memory. With
+# many centers larger pieces compute faster: each piece adds up the parts of all centers.
+_PIECE_ROW_BYTES, _PIECE_ROW_SHARE = 2**30, 1 / 64
+# The same for the rows and all results of a piece.
+_PIECE_BYTES, _PIECE_SHARE = 2**32, 1 / 16
+# Threads that copy rows into page-locked memory, at most. So many are faster than PCIe.
+_MOST_STAGING_THREADS = 8
 
 
 def check_device() -> None:
     """Check that this process can use a GPU.
 
     Raises:
-        ImportError: there is none, or its driver is too old.
+        ImportError: there is none, or it or its driver is too old.
     """
     runtime = cupy.cuda.runtime
     try:
@@ -50,17 +73,22 @@ def check_device() -> None:
         raise ImportError(_complaint(error, runtime)) from error
     if not count:
         raise ImportError("CuPy is installed and sees no GPU")
+    capability = cupy.cuda.Device().compute_capability  # the digits of major and minor, such as 90
+    if int(capability) < _LEAST_CAPABILITY:
+        raise ImportError(
+            f"the GPU must have compute capability {_dotted(_LEAST_CAPABILITY)} or more, "
+            f"got {_dotted(int(capability))}"
+        )
 
 
-def describe_device(*, computes_by: str) -> dict[str, Any]:
-    """Return the GPU, the name of the implementation, and the versions of CuPy and CUDA."""
+def describe_device() -> dict[str, Any]:
+    """Return the GPU, and the versions of CuPy and CUDA."""
     runtime = cupy.cuda.runtime
     device = runtime.getDeviceProperties(cupy.cuda.Device().id)
     library, driver = _version(_library_version()), _version(runtime.driverGetVersion())
     return {
         "GPU": device["name"].decode(),
         "memory": f"{device['totalGlobalMem'] / 2**30:.0f} GiB",
-        "computes by": computes_by,
         "CuPy": cupy.__version__,
         "CUDA": f"{library}, driver for {driver}",
     }
@@ -80,6 +108,11 @@ def _complaint(error: Any, runtime: Any) -> str:
     )
 
 
+def _dotted(capability: int) -> str:
+    """Return a compute capability as CUDA's documentation writes it: 90 is 9.0."""
+    return f"{capability // 10}.{capability % 10}"
+
+
 def _library_version() -> int:
     """Return the version of CUDA's libraries as CUDA's number."""
     return int(cupy.cuda.runtime.runtimeGetVersion())
@@ -90,22 +123,35 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
+@cache  # CUDA refuses to count the GPUs after this one was lost
+def share_of_cores() -> int:
+    """Return the number of cores that this process may use for each GPU that it sees, at least 1.
+
+    One process computes on one GPU. The processes of the other GPUs need their share of the cores.
+    """
+    return max(1, usable_cores() // max(1, int(cupy.cuda.runtime.getDeviceCount())))
+
+
+def _new_block(size: int) -> StagingBlock:
+    """Return a new block of page-locked memory."""
+    memory = np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
+    # A thread that waits for a blocking event leaves its core to the threads that fill and decode.
+    return StagingBlock(memory, cupy.cuda.Event(block=True, disable_timing=True))
+
+
 class _PieceBuffer:
-    """Memory for one piece of rows: page-locked on the host, and on the device.
+    """Memory on the device for one piece of rows.
 
     Attributes:
-        pinned: Page-locked bytes on the host.
-        device: Bytes on the device.
-        copied: Event after the last copy from `pinned`. Before it, `pinned` must not be written.
-        used: Event after the last computation with `device`. Before it, `device` must not be
+        memory: Bytes on the device.
+        used: Event after the last computation with the memory. Before it, the memory must not be
             written.
     """
 
     def __init__(self, size: int) -> None:
-        self.pinned = np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
-        self.device = cupy.empty(size, np.uint8)
+        self.memory = cupy.empty(size, np.uint8)
         # Events without times cost less. An event that was never recorded counts as reached.
-        self.copied, self.used = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+        self.used = cupy.cuda.Event(disable_timing=True)
 
 
 class _ThreadStreams(threading.local):
@@ -128,59 +174,115 @@ class _ThreadStreams(threading.local):
         """Stream of the copies to the device."""
         return cupy.cuda.Stream(non_blocking=True)
 
-    def buffers(self, size: int) -> list[_PieceBuffer]:
-        """Return the thread's buffers, of at least `size` bytes each."""
-        if not self._buffers or self._buffers[0].pinned.size < size:
-            self._buffers = [_PieceBuffer(size) for _ in range(_BUFFERS)]
+    def buffers(self, size: int, count: int) -> list[_PieceBuffer]:
+        """Return at least `count` buffers of the thread, of at least `size` bytes each."""
+        if self._buffers and self._buffers[0].memory.size < size:
+            self._buffers = []  # freed before the larger ones are allocated
+        size = self._buffers[0].memory.size if self._buffers else size
+        while len(self._buffers) < count:
+            self._buffers.append(_PieceBuffer(size))
         return self._buffers
 
-    def send(self, rows: FloatArray, buffer: _PieceBuffer, target: Any) -> None:
-        """Copy rows to the device. Computations that start later wait for the copy.
+    def free_buffers(self) -> None:
+        """Wait for the thread's copies and computations, and free its buffers."""
+        self.copy.synchronize()
+        self.compute.synchronize()
+        self._buffers = []
 
-        Args:
-            rows: (n, d) on the host.
-            buffer: Page-locked memory for the copy.
-            target: (n, d) on the device.
-        """
-        # The order matters: the host waits until the last copy has left the pinned memory, the copy
-        # waits until the last piece in the buffer was computed, and computing waits for the copy.
-        buffer.copied.synchronize()
-        staged = buffer.pinned[: rows.nbytes].view(rows.dtype).reshape(rows.shape)
-        staged[...] = rows
-        self.copy.wait_event(buffer.used)
-        target.set(staged, stream=self.copy)
-        buffer.copied.record(self.copy)
-        self.compute.wait_event(buffer.copied)
+
+class _Kernels:
+    """The kernels on the device, compiled when the first one is needed. Threads may share them."""
+
+    def __init__(self) -> None:
+        self._modules: dict[np.dtype[Any], Any] = {}
+        self._functions: dict[tuple[str, np.dtype[Any]], Any] = {}
+        # Largest dynamic shared memory that each function was allowed.
+        self._allowed: dict[Any, int] = {}
+        # Compiling takes seconds: threads that need the same kernels wait for the first one.
+        self._lock = threading.Lock()
+
+    def find(self, name: str, dtype: np.dtype[Any], shared_bytes: int) -> Any:
+        """Return the kernel for rows of a dtype, allowed to use dynamic shared memory."""
+        with self._lock:
+            key = name, dtype
+            if key not in self._functions:
+                if dtype not in self._modules:
+                    self._modules[dtype] = _compiled(dtype)
+                self._functions[key] = self._modules[dtype].get_function(name)
+            if shared_bytes > self._allowed.get(key, 0):
+                driver, function = cupy.cuda.driver, self._functions[key].ptr
+                largest = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                driver.funcSetAttribute(function, largest, shared_bytes)
+                # As many blocks as possible at a time: the driver might choose room for one.
+                share = driver.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+                driver.funcSetAttribute(function, share, _ALL_SHARED_PERCENT)
+                self._allowed[key] = shared_bytes
+            return self._functions[key]
 
 
 class Gpu:
-    """The current GPU as a `KernelDevice`. Nothing is allocated on the GPU before its first use."""
+    """The current GPU as a `KernelDevice`, which also explains its errors to `fallback`.
+
+    Nothing is allocated on the GPU before its first use.
+    """
 
     xp = cupy
 
     def __init__(self) -> None:
         self._streams = _ThreadStreams()
-        self._resident = Resident(_resident_bytes, cupy.empty)
+        self._staging = Staging(_new_block, min(share_of_cores(), _MOST_STAGING_THREADS))
+        self._resident = Resident(_has_room, _resident_array)
+        self._kernels = _Kernels()
+
+    @cached_property
+    def shared_bytes(self) -> int:
+        """Largest dynamic shared memory of a block; a kernel's static arrays are small."""
+        limit = cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
+        return int(limit) - _STATIC_SHARED_BYTES
+
+    @cached_property
+    def piece_bytes(self) -> int:
+        """Largest size of a piece of rows with its results."""
+        return min(_PIECE_BYTES, int(_PIECE_SHARE * self._memory))
+
+    @cached_property
+    def _memory(self) -> int:
+        return int(cupy.cuda.runtime.memGetInfo()[1])
 
     def stream(self) -> AbstractContextManager[object]:
         """Return the stream on which the thread computes."""
         return self._streams.compute  # type: ignore[no-any-return]
 
-    def launch(self, kernel: str, dtype: DTypeLike, blocks: int, *arguments: Any) -> None:
-        """Start a kernel for rows of a dtype on the thread's stream."""
-        _kernel(kernel, np.dtype(dtype))((blocks,), (THREADS,), arguments)
+    def launch(
+        self, kernel: str, dtype: DTypeLike, blocks: int, *arguments: Any, shared_bytes: int = 0
+    ) -> None:
+        """Start a kernel for rows of a dtype on the thread's stream.
+
+        Args:
+            kernel: Name of the kernel.
+            dtype: Dtype of the rows.
+            blocks: Number of blocks of `THREADS` threads.
+            *arguments: Arguments of the kernel.
+            shared_bytes: Dynamic shared memory of a block, in bytes.
+        """
+        function = self._kernels.find(kernel, np.dtype(dtype), shared_bytes)
+        function((blocks,), (THREADS,), arguments, shared_bytes)
 
     def pieces(self, points: FloatArray, max_rows: int) -> Iterator[Any]:
-        """Yield the (n, d) rows on the device in pieces, from the resident rows if possible."""
+        """Yield the (n, d) rows on the device in pieces, from the resident rows if possible.
+
+        The bits of sums depend on how rows are cut into pieces. So pieces are cut by the shape
+        and the model of the GPU alone, also where a table is resident and needs no buffers.
+        """
+        most = min(_PIECE_ROW_BYTES, int(_PIECE_ROW_SHARE * self._memory))
+        size = min(max_rows, max(1, most // (points.shape[1] * points.itemsize)))
         resident = self._resident.find(points)
         if resident is not None:
-            yield from (
-                resident[start : start + max_rows] for start in range(0, len(points), max_rows)
-            )
+            yield from (resident[start : start + size] for start in range(0, len(points), size))
             return
         room = self._resident.reserve(points)
         try:
-            yield from self._sent(points, max_rows, room)
+            yield from self._sent(points, size, room)
         # Also if the caller stops early (GeneratorExit): only complete rows may stay on the GPU.
         except BaseException:
             if room is not None:
@@ -191,23 +293,56 @@ class Gpu:
             self._streams.copy.synchronize()
             self._resident.add(points, room)
 
-    def _sent(self, points: FloatArray, max_rows: int, room: Any) -> Iterator[Any]:
+    def _sent(self, points: FloatArray, size: int, room: Any) -> Iterator[Any]:
         """Copy the rows piece by piece to a buffer, or to the room in which they will stay.
 
         Yields:
-            Pieces on the device. A piece in a buffer is valid until the next piece.
+            Pieces of `size` rows on the device. A piece in a buffer is valid until the next piece.
         """
         streams = self._streams
-        buffers = streams.buffers(min(max_rows, len(points)) * points.shape[1] * points.itemsize)
+        if room is not None:
+            # Nothing has used the room before, so nothing must be waited for.
+            for start in range(0, len(points), size):
+                piece = room[start : start + size]
+                self._send(points[start : start + size], piece)
+                yield piece
+            return
+        count = min(_BUFFERS, -(-len(points) // size))
+        row_bytes = points.shape[1] * points.itemsize
+        buffers = streams.buffers(min(size, len(points)) * row_bytes, count)
         # CuPy's pool may give out memory that an earlier computation of this stream still reads.
         streams.copy.wait_event(streams.compute.record())
-        for number, start in enumerate(range(0, len(points), max_rows)):
-            rows, buffer = points[start : start + max_rows], buffers[number % _BUFFERS]
-            target = _view(buffer.device, rows) if room is None else room[start : start + max_rows]
-            streams.send(rows, buffer, target)
-            yield target
+        for number, start in enumerate(range(0, len(points), size)):
+            rows, buffer = points[start : start + size], buffers[number % count]
+            piece = _view(buffer.memory, rows)
+            # The GPU copies only when the last piece in this buffer was computed.
+            streams.copy.wait_event(buffer.used)
+            self._send(rows, piece)
+            yield piece
             # The caller has launched all computations with this piece before it asks for the next.
             buffer.used.record(streams.compute)
+
+    def _send(self, rows: FloatArray, target: Any) -> None:
+        """Copy rows to the device. Computations that start later wait for the copies.
+
+        Why nothing is overwritten too early: `Staging` fills a block only after its event `copied`,
+        which is recorded here, behind the copy from it. All copies of this thread are in one stream
+        and in order, so computing may begin after the event of the last block.
+        Another thread may take that block and record its event again before this thread waits for
+        the event. It does so only after the copy from here was done.
+
+        Args:
+            rows: (n, d) on the host.
+            target: (n, d) on the device, contiguous.
+        """
+        streams, block = self._streams, None
+        # Blocks are cut without regard to rows: a row may be larger than a block.
+        values, flat = np.ascontiguousarray(rows).reshape(-1), target.reshape(-1)
+        for block, staged, place in self._staging.blocks(values):
+            flat[place].set(staged, stream=streams.copy)
+            block.copied.record(streams.copy)
+        if block is not None:
+            streams.compute.wait_event(block.copied)
 
     def synchronize(self) -> None:
         """Wait for the computations that the calling thread has started."""
@@ -217,11 +352,68 @@ class Gpu:
         """Wait until an array of the device is computed, and return a copy on the host."""
         return np.asarray(values.get(stream=self._streams.compute))
 
+    def fault_of(self, error: Exception) -> Fault | None:
+        """Return which fault of the GPU an exception stands for; None for any other error."""
+        if _is_out_of_memory(error):
+            return Fault.OUT_OF_MEMORY
+        if _is_cuda_error(error):
+            return Fault.LOST
+        # The libraries behind CuPy's functions raise exceptions of their own. If the context is
+        # lost, CUDA repeats its error at every call.
+        try:
+            cupy.cuda.runtime.deviceSynchronize()
+        except cupy.cuda.runtime.CUDARuntimeError:
+            return Fault.LOST
+        return None
 
-def _resident_bytes() -> int:
-    """Return the largest total size of resident rows in bytes."""
-    # Only the free memory counts: other processes may use the same GPU.
-    return int(_RESIDENT_SHARE * cupy.cuda.runtime.memGetInfo()[0])
+    def make_room(self) -> None:
+        """Free the resident rows, the thread's buffers and all unused memory of CuPy's pools."""
+        self._streams.free_buffers()
+        self._resident.clear()
+        cupy.get_default_memory_pool().free_all_blocks()
+        cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+    def abandon(self) -> None:
+        """Leave the memory of the lost GPU as it is: freeing it would only raise more errors."""
+        self._resident.abandon()
+
+
+def _is_cuda_error(error: BaseException) -> bool:
+    errors = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError
+    return isinstance(error, errors)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory was too little, on the GPU or for pages locked on the host."""
+    if _is_cuda_error(error):
+        return getattr(error, "status", None) == _OUT_OF_MEMORY
+    return isinstance(error, MemoryError)  # CuPy's OutOfMemoryError is one
+
+
+def _has_room(size: int) -> bool:
+    """Return whether `size` more bytes of resident rows leave enough of the device's memory."""
+    # CUDA counts the memory of all processes on the device, and that of CuPy's pools as used.
+    free, total = cupy.cuda.runtime.memGetInfo()
+    return bool(free - size >= _RESERVED_SHARE * total)
+
+
+def _resident_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Return a new array for resident rows, in memory of its own.
+
+    CuPy's pool could give the memory out again while a kernel of another stream still reads it.
+    CUDA frees memory of its own only after all kernels that were launched before.
+
+    Raises:
+        MemoryError: the device has too little memory.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    try:
+        memory = cupy.cuda.Memory(size)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        if _is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
+        raise
+    return cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(memory, 0))
 
 
 def _view(memory: Any, rows: FloatArray) -> Any:
@@ -229,33 +421,16 @@ def _view(memory: Any, rows: FloatArray) -> Any:
     return memory[: rows.nbytes].view(rows.dtype).reshape(rows.shape)
 
 
-@cache
-def _module(dtype: np.dtype[Any]) -> Any:
-    """Return the kernels for rows of a dtype. CuPy caches compiled kernels on disk."""
+def _compiled(dtype: np.dtype[Any]) -> Any:
+    """Return the kernels for rows of a dtype, on the device. The machine code is cached on disk."""
     source = (files("dkmeans.backends.cuda") / "kernels.cu").read_text()
-    # Contracted products would change the bits of exact distances (docs/decisions/014).
-    return cupy.RawModule(code=source, options=("-std=c++17", "--fmad=false", *DEFINES[dtype]))
+    code = cubin(source, (*OPTIONS, *DEFINES[dtype]), _architecture(), cupy.cuda.nvrtc)
+    module = cupy.cuda.Module()
+    module.load(code)
+    return module
 
 
-@cache
-def _kernel(name: str, dtype: np.dtype[Any]) -> Any:
-    return _module(dtype).get_function(name)
-
-
-class GpuArrays:
-    """The current GPU as an `ArrayDevice`: CuPy's functions alone."""
-
-    @property
-    def xp(self) -> Any:
-        """Namespace of CuPy's functions, of the array API standard."""
-        import array_api_compat.cupy  # noqa: PLC0415 for GPUs that cannot run the kernels
-
-        return array_api_compat.cupy
-
-    def put(self, values: NDArray[Any]) -> Any:
-        """Copy an array of the host to the GPU."""
-        return cupy.asarray(values)
-
-    def get(self, array: Any) -> NDArray[Any]:
-        """Copy an array of the GPU to the host."""
-        return np.asarray(cupy.asnumpy(array))
+def _architecture() -> str:
+    """Return the name of the device's architecture for the compiler, such as sm_80 or sm_90a."""
+    version = cupy.cuda.Device().compute_capability
+    return f"sm_{version}{'a' if int(version[:-1]) >= _FIRST_MAJOR_WITH_A else ''}"

@@ -9,39 +9,57 @@ with the same bits.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from math import frexp, ldexp
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from dkmeans.backends.rounding import QUIET, shifted
-from dkmeans.distance import Centers, Distance, cosine_inertia
+from dkmeans.distance import Centers, Distance
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
-# Largest size of a piece of rows on the device, with the results for these rows.
-PIECE_BYTES = 32 * 2**20
-# Part of it for the results of one row: nearest center, limit of scores, places in lists and in the
+# Largest size of a piece of rows on the device, with the results for these rows, if the device
+# does not name another one.
+PIECE_BYTES = 2**30
+# Part of it for the results of one row: nearest center, ratio, margin, places in lists and in the
 # sort.
 _RESULT_BYTES = 64
 # The same as in `kernels.cu`.
-THREADS, SLICE_ROWS, FEW_CENTERS = 256, 512, 16
+THREADS, SLICE_ROWS, FEW_CENTERS, FEW_COLUMNS, FEW_ROWS = 256, 512, 16, 32, 4096
+STAGE_COLUMNS, STAGES = 32, 4
+_SLAB, _KEPT_SLABS, _WARP_THREADS, _OCTET = 16, 8, 32, 8
 # Compiler options for rows of a dtype.
 DEFINES = {
     np.dtype(np.float32): ("-DSCALAR=float", "-DSINGLE"),
     np.dtype(np.float64): ("-DSCALAR=double",),
 }
-# The kernels `score_N`, by their number of centers at a time, and the rows of one of their blocks.
-# The same sizes as in the `SCORE` lines of `kernels.cu`.
-_TILE_ROWS = {16: 256, 64: 128, 128: 128}
-# Centers are padded to a multiple of this, so that every kernel's last panel is whole.
-_PADDED_CENTERS = 128
-# More blocks than a device runs at a time. Block b resolves the ambiguous rows b, b + blocks, ...
-_RESOLVE_BLOCKS = 2048
-_WARP_THREADS = 32
+# The kernels `score_N` and `list_pairs_N`, by their number of centers at a time, and the rows of
+# one of their blocks. The same sizes as in the `SCORE` lines of `kernels.cu`.
+_BLOCK_ROWS = {128: 256, 256: 128}
+# Shared memory of the stages of one block: tiles of rows and of centers, 16 bytes for each thread.
+_STAGE_TILES = (128 + 256) // _SLAB
+_SCORE_BYTES = STAGES * _STAGE_TILES * (STAGE_COLUMNS // _SLAB) * _WARP_THREADS * 16
+# The kernels `add_few_N`, by the columns that they have registers for.
+_FEW_WIDTHS = (8, 16, FEW_COLUMNS)
+# Arrays of a single copy begin at multiples of this.
+_ALIGNMENT = 256
+# Limits of exponents of two, and the exponent of the largest value of the centers, as in
+# `kernels.cu`.
+_LEAST_EXPONENT, _MOST_EXPONENT, _TOP_EXPONENT = -126, 126, 15
+# More blocks than a device runs at a time, where the host does not know the number of pairs.
+_PAIR_BLOCKS = 2048
+# Room for pairs of ambiguous rows and centers: this many for each row, and at least so many.
+_PAIRS_PER_ROW, _FEWEST_PAIRS = 8, 4096
+# If more of the rows are ambiguous with one digit, two digits are faster than all their pairs.
+_MOST_AMBIGUOUS = 0.4
+# Columns that a block of `reduce` adds up for few centers, which have many parts.
+_FEW_AT_ONCE = 8
 # Scores may overflow unless their bound is below the dtype's largest number divided by this.
 _OVERFLOW_DIVISOR = 8
 
@@ -57,11 +75,18 @@ class KernelDevice(Protocol):
         """Namespace of the device's arrays, with NumPy's functions."""
         ...
 
+    @property
+    def shared_bytes(self) -> int:
+        """Largest dynamic shared memory of a block."""
+        ...
+
     def stream(self) -> AbstractContextManager[object]:
         """Return a context in which the thread's launches and array functions run in order."""
         ...
 
-    def launch(self, kernel: str, dtype: DTypeLike, blocks: int, *arguments: Any) -> None:
+    def launch(
+        self, kernel: str, dtype: DTypeLike, blocks: int, *arguments: Any, shared_bytes: int = 0
+    ) -> None:
         """Start a kernel for rows of a dtype, in blocks of `THREADS` threads."""
         ...
 
@@ -82,49 +107,230 @@ class KernelDevice(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _DeviceCenters:
-    """Centers on the device, prepared for the kernels.
+class DeviceSums:
+    """Partial sums that stay on the device until they are needed on the host.
+
+    They are added in the same order and with the same bits as `PartialSums`.
 
     Attributes:
-        weights: (d, w) minus the shifted centers, in the rows' dtype; w >= k.
-        halves: (w,) |c|^2 / 2, 0 for cosine; infinity for the padding after the last center.
-        shift: (d,) subtracted from every row before it is scored.
-        exact: (d, k) float64, the centers for exact distances.
-        rounding: Bound on the rounding error of scores: the fields of the kernels' `Rounding`.
+        values: (k * d + k,) float64 on the device: the sums, (k, d), and the counts.
+        inertia: Sum of the rows' distances to their nearest centers.
         shape: (k, d).
-        cosine: True if rows are scaled to length one.
+        device: The device.
     """
 
-    weights: Any
-    halves: Any
-    shift: Any
-    exact: Any
-    rounding: tuple[np.float64, ...]
+    values: Any
+    inertia: float
     shape: tuple[int, int]
-    cosine: bool
+    device: KernelDevice
 
-    @classmethod
-    def of(cls, centers: Centers, dtype: np.dtype[Any], xp: Any) -> _DeviceCenters:
-        """Prepare centers for rows of a dtype."""
-        prepared = shifted(centers, dtype)
-        k, d = prepared.values.shape
-        width = -(-k // _PADDED_CENTERS) * _PADDED_CENTERS
-        # Padding has the score infinity, so it is never the nearest center.
-        weights, halves = np.zeros((d, width), dtype), np.full(width, np.inf, dtype)
-        weights[:, :k], halves[:k] = -prepared.values.T, prepared.halves
-        rounding = *prepared.rounding, float(np.finfo(dtype).max) / _OVERFLOW_DIVISOR
-        put = xp.asarray
-        # A copy: the kernels read (d, k) in C order, and a transposed view is not.
-        exact = put(prepared.exact.T.copy())
-        return cls(
-            put(weights),
-            put(halves),
-            put(prepared.shift),
-            exact,
-            tuple(map(np.float64, rounding)),
-            (k, d),
-            prepared.cosine,
+    def __add__(self, other: DeviceSums | PartialSums) -> DeviceSums | PartialSums:
+        if isinstance(other, PartialSums):  # another chunk was computed on the processor
+            return self.on_host() + other
+        with self.device.stream():
+            values = self.values + other.values
+        return DeviceSums(values, self.inertia + other.inertia, self.shape, self.device)
+
+    def on_host(self) -> PartialSums:
+        """Return the same sums in the memory of the host."""
+        with self.device.stream():
+            values = self.device.to_host(self.values)
+        k, d = self.shape
+        return PartialSums(
+            values[: k * d].reshape(k, d), values[k * d :].astype(np.int64), self.inertia
         )
+
+
+class _Product(NamedTuple):
+    """Centers as `score_N` reads them.
+
+    Attributes:
+        packed: The digits, written by `narrow`.
+        tiles: Number of tiles of 16 centers, with the padding.
+        halves: (16 tiles,) float32 |c|^2 / 2, scaled by 2^(2 exponent); infinity for the padding.
+        lengths: The exponent and the four lengths that `narrow` gets for the rows.
+    """
+
+    packed: Any
+    tiles: int
+    halves: Any
+    lengths: tuple[Any, ...]
+
+
+class _Few(NamedTuple):
+    """Few centers as `add_few_N` reads them.
+
+    Attributes:
+        kernel: Name of the kernel.
+        shared_bytes: Dynamic shared memory of a block.
+        exact: (k, d) float64, the centers for exact distances.
+        arrays: The shift, the weights and the halves.
+        numbers: The bound on the error of scores, the stride, and the columns and centers
+            at once.
+    """
+
+    kernel: str
+    shared_bytes: int
+    exact: Any
+    arrays: Sequence[Any]
+    numbers: tuple[Any, ...]
+
+
+class _DeviceCenters:
+    """Centers on the device, prepared for rows of a dtype.
+
+    Attributes:
+        shape: (k, d).
+        cosine: True if rows are scaled to length one.
+        panel: Number of centers that are scored at a time.
+        digits: Number of digits with which rows are scored first. One is enough for most data.
+    """
+
+    def __init__(self, centers: Centers, dtype: np.dtype[Any], device: KernelDevice) -> None:
+        self._device, self._centers, self._dtype = device, centers, dtype
+        self._products: dict[int, _Product] = {}
+        self.shape: tuple[int, int] = centers.values.shape
+        k = self.shape[0]
+        self.cosine = centers.distance is Distance.COSINE
+        self.panel = next((size for size in _BLOCK_ROWS if k <= size), max(_BLOCK_ROWS))
+        self.digits = 1
+
+    @cached_property
+    def exact(self) -> Any:
+        """(k, d) float64, the centers for exact distances."""
+        if self.few is not None:
+            return self.few.exact
+        device, values, (k, d) = self._device, self._centers.values, self.shape
+        values = device.xp.asarray(np.ascontiguousarray(values))
+        exact, blocks = device.xp.empty((k, d)), -(-k * d // THREADS)
+        device.launch("widen", values.dtype, blocks, values, np.int64(k * d), exact)
+        if self.cosine:
+            scales, sizes = device.xp.empty(k), (np.int64(k), np.int64(d))
+            blocks = -(-k * _OCTET // THREADS)
+            device.launch("find_scales", np.float64, blocks, exact, *sizes, scales)
+            exact *= scales[:, None]
+        return exact
+
+    @cached_property
+    def shift(self) -> Any:
+        """(d,) subtracted from every row before it is scored, in the rows' dtype."""
+        xp, d = self._device.xp, self.shape[1]
+        # Rows and centers must move by the same vector, so it is rounded to the rows' dtype.
+        return (xp.zeros(d) if self.cosine else self.exact.mean(axis=0)).astype(self._dtype)
+
+    @property
+    def slabs(self) -> int:
+        """Number of slabs of 16 columns, a multiple of what a stage has."""
+        return -(-self.shape[1] // STAGE_COLUMNS) * (STAGE_COLUMNS // _SLAB)
+
+    def product(self, digits: int) -> _Product:
+        """Return the centers as 1 or 2 digits in float16."""
+        if digits not in self._products:
+            self._products[digits] = self._narrowed(digits)
+        return self._products[digits]
+
+    @QUIET
+    def _narrowed(self, digits: int) -> _Product:
+        xp, (k, d) = self._device.xp, self.shape
+        shift = self.shift.astype(np.float64)
+        # The padding lies at the shift, so that its digits are zeros.
+        padded = xp.empty((-(-k // self.panel) * self.panel, d))
+        padded[:k], padded[k:] = self.exact, shift
+        moved = padded - shift
+        _, above = frexp(float(self._device.to_host(abs(moved).max())))
+        exponent = min(max(_TOP_EXPONENT - above, _LEAST_EXPONENT), _MOST_EXPONENT)
+        halves = xp.full(len(padded), np.inf, np.float32)
+        halves[:k] = (
+            0.0 if self.cosine else (moved * moved).sum(axis=1)[:k] * ldexp(0.5, 2 * exponent)
+        )
+        lengths, unknown = xp.empty((len(padded), 3), np.float32), (np.float32(0),) * 4
+        packed = narrow(
+            self._device, padded, _NULL, (_NULL, len(padded)), self.slabs, shift,
+            (np.int64(exponent), *unknown), digits, (_NULL, _NULL, lengths),
+        )  # fmt: skip
+        largest = xp.concatenate([lengths[:k].max(axis=0), halves[:k].max()[None]])
+        scalars = map(np.float32, self._device.to_host(largest))
+        return _Product(packed, len(padded) // _SLAB, halves, (np.int64(exponent), *scalars))
+
+    @cached_property
+    @QUIET
+    def few(self) -> _Few | None:
+        """The centers as `add_few_N` reads them; None if they are too many or too wide."""
+        k, d = self.shape
+        if k > FEW_CENTERS or d > FEW_COLUMNS:
+            return None
+        width, dtype = next(width for width in _FEW_WIDTHS if d <= width), self._dtype
+        # Rows of whole chunks of 16 bytes are an odd number of chunks apart, others of values.
+        chunk = 16 // dtype.itemsize
+        stride = (d // chunk | 1) * chunk if d % chunk == 0 else d | 1
+        doubles = k * d + k * d % 2 + THREADS
+        shared = 8 * doubles + 2 * THREADS * stride * dtype.itemsize
+        if shared > self._device.shared_bytes:
+            return None
+        prepared = shifted(self._centers, dtype)
+        weights, shift = np.zeros((FEW_CENTERS, width), dtype), np.zeros(width, dtype)
+        # The padding after the last center is never the nearest.
+        halves = np.full(FEW_CENTERS, np.inf, dtype)
+        weights[:k, :d], halves[:k] = -prepared.values, prepared.halves
+        shift[:d] = prepared.shift
+        limit = float(np.finfo(dtype).max) / _OVERFLOW_DIVISOR
+        bound = tuple(map(np.float64, (*prepared.rounding, limit)))
+        arrays = self._uploaded(prepared.exact, shift, weights, halves)
+        kernel = f"add_few_{'cosine_' * self.cosine}{width}"
+        numbers = *bound, np.int64(stride), np.int64(_power_of_two(d)), np.int64(_power_of_two(k))
+        return _Few(kernel, shared, arrays[0], arrays[1:], numbers)
+
+    def _uploaded(self, *arrays: FloatArray) -> list[Any]:
+        """Return arrays on the device, after a single copy."""
+        arrays = tuple(map(np.ascontiguousarray, arrays))
+        sizes = [-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays]
+        ends = np.cumsum(sizes)
+        staged = np.zeros(ends[-1], np.uint8)
+        for array, end, size in zip(arrays, ends, sizes, strict=True):
+            start = end - size
+            staged[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+        memory = self._device.xp.asarray(staged)
+        return [
+            memory[end - size : end - size + array.nbytes].view(array.dtype).reshape(array.shape)
+            for array, end, size in zip(arrays, ends, sizes, strict=True)
+        ]
+
+
+def narrow(
+    device: KernelDevice,
+    points: Any,
+    scales: Any,
+    rows: tuple[Any, int],
+    slabs: int,
+    shift: Any,
+    lengths: tuple[Any, ...],
+    digits: int,
+    results: tuple[Any, Any, Any],
+) -> Any:
+    """Round rows to float16, and return them as the tensor cores read them.
+
+    Args:
+        device: The device.
+        points: (any, d) rows.
+        scales: Factors of cosine, or the null pointer.
+        rows: The numbers of the rows to round, or the null pointer for all; and how many.
+        slabs: Number of slabs of 16 columns.
+        shift: (d,) subtracted from the rows.
+        lengths: The centers' exponent and lengths.
+        digits: Number of digits, 1 or 2.
+        results: Arrays for the ratios, the margins, and the lengths of centers, or null pointers.
+    """
+    numbers, count = rows
+    tiles, blocks_warps = -(-count // _SLAB), THREADS // _WARP_THREADS
+    # As many warps as read all slabs of a tile once, a power of two.
+    warps = min(blocks_warps, _power_of_two(-(-slabs // _KEPT_SLABS)))
+    packed = device.xp.empty((digits, tiles, slabs, _WARP_THREADS, 4), np.uint32)
+    device.launch(
+        "narrow", points.dtype, -(-tiles * warps // blocks_warps), points,
+        np.int64(points.shape[1]), scales, numbers, np.int64(count), np.int64(slabs), shift,
+        *lengths, np.int64(digits), np.int64(warps), packed, *results,
+    )  # fmt: skip
+    return packed
 
 
 class _DeviceCentersCache:
@@ -144,10 +350,17 @@ class _DeviceCentersCache:
         with self._lock:
             by_dtype = self._prepared.setdefault(centers, {})
             if dtype not in by_dtype:
-                by_dtype[dtype] = _DeviceCenters.of(centers, dtype, self._device.xp)
+                by_dtype[dtype] = _DeviceCenters(centers, dtype, self._device)
                 # Other threads will use the arrays on other streams: the copies must be done.
                 self._device.synchronize()
             return by_dtype[dtype]
+
+    def product(self, prepared: _DeviceCenters, digits: int) -> _Product:
+        """Return prepared centers as 1 or 2 digits in float16."""
+        with self._lock:
+            product = prepared.product(digits)
+            self._device.synchronize()
+            return product
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,9 +377,41 @@ class _Piece:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """The first arguments of every kernel."""
+        """The first arguments of every kernel on rows."""
         n, d = self.points.shape
         return self.points, np.int64(n), np.int64(d), self.scales
+
+
+class _Parts(NamedTuple):
+    """Sums of slices of a piece's rows, for `reduce`.
+
+    Attributes:
+        values: (any, d + 2) float64, one row for each slice and center: sums, squares and count.
+        firsts: (k + 1,) int64 number of the first part of each center; null if all have `each`.
+        each: Number of parts of each center.
+        columns_at_once: Number of columns that a block adds up.
+    """
+
+    values: Any
+    firsts: Any
+    each: int
+    columns_at_once: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Listed:
+    """Some rows of a piece.
+
+    Attributes:
+        numbers: (any,) int64 numbers of the rows in the piece; null for all rows.
+        count: Number of these rows.
+        limits: (any,) float32: centers with a larger score cannot be the nearest. None if the rows
+            are not scored yet.
+    """
+
+    numbers: Any
+    count: int
+    limits: Any = None
 
 
 class Launches:
@@ -174,25 +419,22 @@ class Launches:
 
     Args:
         device: The device.
+        piece_bytes: Largest size of a piece of rows on the device, with its results.
     """
 
-    def __init__(self, device: KernelDevice) -> None:
-        self._device = device
+    def __init__(self, device: KernelDevice, piece_bytes: int = PIECE_BYTES) -> None:
+        self._device, self._piece_bytes = device, piece_bytes
         self._prepared = _DeviceCentersCache(device)
 
-    @QUIET
-    def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
+    def partial_sums(self, points: FloatArray, centers: Centers) -> DeviceSums:
         """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia."""
         with self._device.stream():
             prepared = self._prepared(centers, points.dtype)
-            (k, d) = prepared.shape
-            totals = self._device.xp.zeros((k, d + 2))
+            totals = self._zero_totals(prepared)
             for piece in self._pieces(points, prepared):
-                self._add_up(piece, self._nearest(piece, prepared), prepared, totals)
-            result = self._device.to_host(totals)
-        return _sums_of(result, centers)
+                self._add_piece(piece, None, prepared, totals)
+            return self._finish(totals, prepared)
 
-    @QUIET
     def assign(
         self, points: FloatArray, centers: Centers
     ) -> tuple[PartialSums, IndexArray, FloatArray]:
@@ -200,16 +442,14 @@ class Launches:
         index, distances, start = np.empty(len(points), np.int64), np.empty(len(points)), 0
         with self._device.stream():
             prepared = self._prepared(centers, points.dtype)
-            (k, d) = prepared.shape
-            totals = self._device.xp.zeros((k, d + 2))
+            totals = self._zero_totals(prepared)
             for piece in self._pieces(points, prepared):
                 nearest = self._nearest(piece, prepared)
-                self._add_up(piece, nearest, prepared, totals)
+                self._add_piece(piece, nearest, prepared, totals)
                 # The right side is evaluated left to right: from the old `start` to the new one.
                 rows = slice(start, start := start + len(nearest))
                 index[rows], distances[rows] = self._to_host(piece, nearest, prepared)
-            result = self._device.to_host(totals)
-        return _sums_of(result, centers), index, distances
+            return self._finish(totals, prepared).on_host(), index, distances
 
     def nearest(self, points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
         """Return each row's nearest center, (n,) int64, and distance to it, (n,) float64."""
@@ -218,7 +458,6 @@ class Launches:
             prepared = self._prepared(centers, points.dtype)
             for piece in self._pieces(points, prepared):
                 nearest = self._nearest(piece, prepared)
-                # The right side is evaluated left to right: from the old `start` to the new one.
                 rows = slice(start, start := start + len(nearest))
                 index[rows], distances[rows] = self._to_host(piece, nearest, prepared)
         return index, distances
@@ -231,96 +470,175 @@ class Launches:
             k = prepared.shape[0]
             for piece in self._pieces(points, prepared, k * result.itemsize):
                 distances = self._device.xp.empty((len(piece.points), k), np.float32)
-                arguments = *self._exact_arguments(prepared), distances
-                self._launch("measure_all", piece, distances.size, *arguments)
+                arguments = prepared.exact, np.int64(k), distances
+                self._launch("measure_all", piece, distances.size * _OCTET, *arguments)
                 result[start : start + len(distances)] = self._device.to_host(distances)
                 start += len(distances)
         return result
 
     def _pieces(
-        self, points: FloatArray, prepared: _DeviceCenters, result_bytes: int = _RESULT_BYTES
+        self, points: FloatArray, prepared: _DeviceCenters, result_bytes: int = 0
     ) -> Iterator[_Piece]:
         """Yield the rows in pieces with their scales.
 
         Args:
             points: (n, d) rows on the host.
             prepared: The centers.
-            result_bytes: Size of the results for one row.
+            result_bytes: Size of the results for one row beside those that every row has.
         """
-        xp, row_bytes = self._device.xp, points.shape[1] * points.itemsize + result_bytes
-        for rows in self._device.pieces(points, max(1, PIECE_BYTES // row_bytes)):
+        xp, slab_bytes = self._device.xp, _SLAB * 2 * prepared.digits
+        row_bytes = points.shape[1] * points.itemsize + prepared.slabs * slab_bytes
+        most = max(1, self._piece_bytes // (row_bytes + _RESULT_BYTES + result_bytes))
+        for rows in self._device.pieces(points, most):
             piece = _Piece(rows, xp.empty(len(rows)) if prepared.cosine else _NULL)
             if prepared.cosine:
-                self._launch("find_scales", piece, len(rows))
+                self._launch("find_scales", _Piece(rows, piece.scales), len(rows) * _OCTET)
             yield piece
+
+    # --- Nearest centers ---
 
     def _nearest(self, piece: _Piece, prepared: _DeviceCenters) -> Any:
         """Return the index of each row's nearest center, (n,) int64 on the device.
 
-        `score_N` writes the indices of the least scores, a bound for each row, and a list of the
-        ambiguous rows. `resolve` replaces the indices of the rows in this list. The length of the
-        list stays on the device, so the host does not wait between the two.
+        All rows are scored with one digit. Where two scores are too close, the exact distances of
+        the few centers that may be the nearest decide. Rows with too many such centers are scored
+        again with two digits. Exact distances to all centers decide what is left.
         """
-        xp, (n, dtype) = self._device.xp, (len(piece.points), piece.points.dtype)
-        nearest, ambiguous = xp.empty(n, np.int64), xp.empty(n, np.int64)
-        limits, num_ambiguous = xp.empty(n, dtype), xp.zeros(1, np.uint64)
-        k, panel = prepared.shape[0], _panel(prepared.shape[0], dtype)
-        width = np.int64(prepared.weights.shape[1])
-        score_arguments = prepared.shift, prepared.weights, prepared.halves, width
+        xp, n = self._device.xp, len(piece.points)
+        if prepared.shape[0] == 1:
+            return xp.zeros(n, np.int64)
+        nearest, rows = xp.empty(n, np.int64), _Listed(_NULL, n)
+        for digits in range(prepared.digits, 3):
+            ambiguous = self._score(piece, rows, digits, prepared, nearest)
+            if digits == 1 and ambiguous.count > _MOST_AMBIGUOUS * n:
+                prepared.digits, rows = 2, ambiguous
+                continue
+            if ambiguous.count:
+                rows = self._decide(piece, ambiguous, digits, prepared, nearest)
+            if not ambiguous.count or not rows.count:
+                return nearest
+        k = np.int64(prepared.shape[0])
         self._device.launch(
-            f"score_{panel}", dtype, -(-n // _TILE_ROWS[panel]), *piece.arguments,
-            *score_arguments, np.int64(k), *prepared.rounding, nearest, limits, ambiguous,
-            num_ambiguous,
-        )  # fmt: skip
-        self._device.launch(
-            "resolve", dtype, min(n, _RESOLVE_BLOCKS), *piece.arguments, *score_arguments,
-            *self._exact_arguments(prepared), limits, ambiguous, num_ambiguous, nearest,
+            "resolve", piece.points.dtype, rows.count, *piece.arguments, rows.numbers,
+            prepared.exact, k, nearest,
         )  # fmt: skip
         return nearest
+
+    def _score(
+        self, piece: _Piece, rows: _Listed, digits: int, prepared: _DeviceCenters, nearest: Any
+    ) -> _Listed:
+        """Write the center of the least score of some rows; return the ambiguous ones."""
+        xp = self._device.xp
+        ambiguous, limits = xp.empty(rows.count, np.int64), xp.empty(rows.count, np.float32)
+        count = xp.zeros(1, np.uint64)
+        margins, arguments = self._narrowed(piece, rows, digits, prepared)
+        self._multiply(
+            "score", rows, prepared, *arguments, margins, rows.numbers, nearest, ambiguous, limits,
+            count,
+        )  # fmt: skip
+        return _Listed(ambiguous, int(self._device.to_host(count)[0]), limits)
+
+    def _decide(
+        self, piece: _Piece, rows: _Listed, digits: int, prepared: _DeviceCenters, nearest: Any
+    ) -> _Listed:
+        """Write the nearest center of ambiguous rows by exact distances; return what is left."""
+        xp, dtype = self._device.xp, piece.points.dtype
+        capacity = max(_FEWEST_PAIRS, _PAIRS_PER_ROW * rows.count)
+        pairs, count = xp.empty((capacity, 2), np.uint32), xp.zeros(1, np.uint64)
+        dropped, most = xp.zeros(rows.count, np.uint32), np.int64(capacity)
+        _, arguments = self._narrowed(piece, rows, digits, prepared)
+        found = pairs, most, count
+        self._multiply(
+            "list_pairs", rows, prepared, *arguments, rows.limits, most, pairs, count, dropped
+        )
+        distances = xp.empty(capacity)
+        least = xp.full(rows.count, np.float64(np.inf).view(np.uint64), np.uint64)
+        best = xp.full(rows.count, prepared.shape[0], np.uint64)
+        self._device.launch(
+            "measure_pairs", dtype, min(_PAIR_BLOCKS, -(-capacity * _OCTET // THREADS)),
+            *piece.arguments, rows.numbers, prepared.exact, *found, distances, least,
+        )  # fmt: skip
+        blocks = min(_PAIR_BLOCKS, -(-capacity // THREADS))
+        self._device.launch("pick_pairs", dtype, blocks, *found, distances, least, best)
+        left, num_left = xp.empty(rows.count, np.int64), xp.zeros(1, np.uint64)
+        self._device.launch(
+            "place_pairs", dtype, -(-rows.count // THREADS), rows.numbers, np.int64(rows.count),
+            best, dropped, nearest, left, num_left,
+        )  # fmt: skip
+        return _Listed(left, int(self._device.to_host(num_left)[0]))
+
+    def _narrowed(
+        self, piece: _Piece, rows: _Listed, digits: int, prepared: _DeviceCenters
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Return the margins of some rows, and the first arguments of the kernels that score."""
+        xp, product = self._device.xp, self._prepared.product(prepared, digits)
+        ratios, margins = (xp.empty(rows.count, np.float32) for _ in range(2))
+        packed = narrow(
+            self._device, piece.points, piece.scales, (rows.numbers, rows.count), prepared.slabs,
+            prepared.shift, product.lengths, digits, (ratios, margins, _NULL),
+        )  # fmt: skip
+        sizes = packed.shape[1], product.tiles, prepared.slabs, 1 if digits == 1 else 3
+        return margins, (
+            packed, product.packed, *map(np.int64, sizes), product.halves, ratios,
+            np.int64(rows.count), np.int64(prepared.shape[0]),
+        )  # fmt: skip
+
+    def _multiply(
+        self, kernel: str, rows: _Listed, prepared: _DeviceCenters, *arguments: Any
+    ) -> None:
+        """Start a kernel that scores rows against all centers."""
+        panel = prepared.panel
+        self._device.launch(
+            f"{kernel}_{panel}", np.float32, -(-rows.count // _BLOCK_ROWS[panel]), *arguments,
+            shared_bytes=_SCORE_BYTES,
+        )  # fmt: skip
 
     def _to_host(
         self, piece: _Piece, nearest: Any, prepared: _DeviceCenters
     ) -> tuple[IndexArray, FloatArray]:
         """Return each row's nearest center and the distance to it, on the host."""
         distances = self._device.xp.empty(len(nearest))
-        arguments = *self._exact_arguments(prepared), nearest, distances
-        self._launch("measure_nearest", piece, len(nearest), *arguments)
+        arguments = prepared.exact, nearest, distances
+        self._launch("measure_nearest", piece, len(nearest) * _OCTET, *arguments)
         return self._device.to_host(nearest), self._device.to_host(distances)
 
-    def _add_up(self, piece: _Piece, nearest: Any, prepared: _DeviceCenters, totals: Any) -> None:
-        """Add a piece to the totals, (k, d + 2): the sums, the squares and the counts."""
-        add = self._add_few if prepared.shape[0] <= FEW_CENTERS else self._add_sorted
-        parts, firsts = add(piece, nearest, prepared)
+    # --- Sums ---
+
+    def _zero_totals(self, prepared: _DeviceCenters) -> Any:
+        """Return totals of no rows, (k, d + 2): the sums, the squares and the counts."""
+        k, d = prepared.shape
+        return self._device.xp.zeros((k, d + 2))
+
+    def _add_piece(
+        self, piece: _Piece, nearest: Any, prepared: _DeviceCenters, totals: Any
+    ) -> None:
+        """Add the rows of a piece to the totals; `nearest` is None if it is not known."""
+        if prepared.few is not None:
+            parts = self._add_few(piece, prepared, prepared.few)
+        else:
+            nearest = self._nearest(piece, prepared) if nearest is None else nearest
+            parts = self._add_sorted(piece, nearest, prepared)
         k, columns = totals.shape
         self._device.launch(
-            "reduce", piece.points.dtype, k, parts, firsts, np.int64(columns),
-            _columns_at_once(columns), totals,
+            "reduce", piece.points.dtype, k * -(-columns // parts.columns_at_once), parts.values,
+            parts.firsts, np.int64(parts.each), np.int64(columns), np.int64(parts.columns_at_once),
+            totals,
         )  # fmt: skip
 
-    def _add_few(self, piece: _Piece, nearest: Any, prepared: _DeviceCenters) -> tuple[Any, Any]:
-        """Add up slices of neighboring rows, for few centers.
-
-        Returns:
-            The parts (one row for each slice and center: sums, squares, count) and the number of
-            each center's first part.
-        """
-        (k, d), blocks = prepared.shape, -(-len(nearest) // SLICE_ROWS)
+    def _add_few(self, piece: _Piece, prepared: _DeviceCenters, few: _Few) -> _Parts:
+        """Find the nearest of few centers, and add up slices of neighboring rows."""
+        (k, d), blocks = prepared.shape, -(-len(piece.points) // FEW_ROWS)
         # Every center has a part in every slice, also without rows: `add_few` writes all of them.
-        parts = self._device.xp.empty((k * blocks, d + 2))
-        exact = self._exact_arguments(prepared)
+        values = self._device.xp.empty((k * blocks, d + 2))
         self._device.launch(
-            "add_few", piece.points.dtype, blocks,
-            *piece.arguments, *exact, nearest, _columns_at_once(d), parts,
+            few.kernel, piece.points.dtype, blocks, *piece.arguments, few.exact, np.int64(k),
+            *few.arrays, *few.numbers, values,
+            shared_bytes=few.shared_bytes,
         )  # fmt: skip
-        return parts, self._device.xp.arange(k + 1, dtype=np.int64) * blocks
+        return _Parts(values, _NULL, blocks, _FEW_AT_ONCE)
 
-    def _add_sorted(self, piece: _Piece, nearest: Any, prepared: _DeviceCenters) -> tuple[Any, Any]:
-        """Sort the rows by center, and add up slices of the rows of one center.
-
-        Returns:
-            The parts (one row for each slice: sums, squares, count) and the number of each center's
-            first part.
-        """
+    def _add_sorted(self, piece: _Piece, nearest: Any, prepared: _DeviceCenters) -> _Parts:
+        """Sort the rows by center, and add up slices of the rows of one center."""
         xp, n, (k, d) = self._device.xp, len(nearest), prepared.shape
         # Key: center * n + row. All keys differ, so there is one way to sort them.
         keys = xp.sort(nearest * n + xp.arange(n, dtype=np.int64))
@@ -330,41 +648,34 @@ class Launches:
         # Full slices, and at most one partial slice for each center that has rows. The host would
         # have to wait for the real number of slices.
         slices = n // SLICE_ROWS + min(n, k)
-        parts = xp.empty((slices, d + 2))
+        values = xp.empty((slices, d + 2))
         self._device.launch(
-            "add_sorted", piece.points.dtype, slices, *piece.arguments,
-            *self._exact_arguments(prepared), keys, bounds, firsts, _columns_at_once(d), parts,
+            "add_sorted", piece.points.dtype, slices, *piece.arguments, prepared.exact,
+            np.int64(k), keys, bounds, firsts, np.int64(min(THREADS, _power_of_two(d))), values,
         )  # fmt: skip
-        return parts, firsts
+        return _Parts(values, firsts, 0, _WARP_THREADS)
 
-    def _exact_arguments(self, prepared: _DeviceCenters) -> tuple[Any, Any]:
-        return prepared.exact, np.int64(prepared.shape[0])
+    def _finish(self, totals: Any, prepared: _DeviceCenters) -> DeviceSums:
+        """Return the sums of a chunk from the totals of its pieces."""
+        xp, (k, d) = self._device.xp, prepared.shape
+        values, inertias, inertia = xp.empty(k * d + k), xp.empty(k), xp.empty(1)
+        size = np.int64(d), np.int64(prepared.cosine)
+        self._device.launch(
+            "finish", np.float64, k, totals, prepared.exact, *size, values, inertias
+        )
+        self._device.launch("add_inertias", np.float64, 1, inertias, np.int64(k), inertia)
+        # The caller needs the inertia at once, to see whether all rows are finite. It also has to
+        # wait here because CUDA reports errors of earlier launches only then.
+        return DeviceSums(
+            values, float(self._device.to_host(inertia)[0]), prepared.shape, self._device
+        )
 
     def _launch(self, kernel: str, piece: _Piece, threads: int, *arguments: Any) -> None:
-        """Start a kernel whose threads do not work together, with at least `threads` threads."""
+        """Start a kernel on the rows of a piece with at least `threads` threads."""
         blocks = -(-threads // THREADS)
         self._device.launch(kernel, piece.points.dtype, blocks, *piece.arguments, *arguments)
 
 
-def _sums_of(totals: FloatArray, centers: Centers) -> PartialSums:
-    """Return the partial sums; `totals`, (k, d + 2), has sums of residuals, squares and counts."""
-    d = centers.width
-    sums, counts = np.ascontiguousarray(totals[:, :d]), totals[:, d + 1].astype(np.int64)
-    if centers.distance is Distance.COSINE:
-        return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
-    sums += counts[:, None] * centers.values.astype(np.float64)
-    return PartialSums(sums, counts, float(totals[:, d].sum()))
-
-
-def _panel(k: int, dtype: np.dtype[Any]) -> int:
-    """Return the number of centers that are scored at a time.
-
-    128 centers of float64 need more shared memory than a block has.
-    """
-    largest = 64 if dtype == np.float64 else 128
-    return next((panel for panel in _TILE_ROWS if k <= panel < largest), largest)
-
-
-def _columns_at_once(columns: int) -> np.int64:
-    """Return the number of columns that a block adds up at a time, a power of two."""
-    return np.int64(min(_WARP_THREADS, 1 << (columns - 1).bit_length()))
+def _power_of_two(number: int) -> int:
+    """Return the least power of two that is not below a number."""
+    return 1 << (number - 1).bit_length()

@@ -1,4 +1,4 @@
-"""Rows that stay on a device: a cache with a budget.
+"""Rows that stay on a device: a cache that takes the memory that the device can spare.
 
 `device` looks here before it copies rows. Only rows in read-only memory may stay, such as those of
 the row cache: changes to other rows would go unnoticed. The rows are dropped when the host frees
@@ -7,15 +7,20 @@ its own copy.
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from dkmeans.state import FloatArray
+
+logger = logging.getLogger("dkmeans")
+
+# Rows on lost devices. They are referenced for ever, because freeing them would raise errors.
+_abandoned: list[Any] = []
 
 
 class Resident:
@@ -23,24 +28,22 @@ class Resident:
 
     Several threads may use one `Resident`.
 
-    Rows are added in three steps: `reserve` counts the bytes and allocates, the caller copies, and
-    `add` lets `find` see them. A caller that fails between them must `release` the room.
+    Rows are added in three steps: `reserve` allocates room, the caller copies, and `add` lets
+    `find` see the rows. A caller that fails between them must `release` the room.
 
     Args:
-        find_budget: Returns the largest total size in bytes. Called at the first use.
-        empty: Makes an array on the device of a shape and a dtype.
+        has_room: Returns whether the device can spare so many bytes for further rows.
+        empty: Makes an array on the device of a shape and a dtype. Raises MemoryError if the
+            device has too little memory.
     """
 
-    def __init__(self, find_budget: Callable[[], int], empty: Callable[..., Any]) -> None:
-        self._find_budget, self._empty = find_budget, empty
+    def __init__(self, has_room: Callable[[int], bool], empty: Callable[..., Any]) -> None:
+        self._has_room, self._empty = has_room, empty
         self._bytes = 0
         self._arrays: dict[Any, Any] = {}
+        self._logged = False
         # Reentrant: any allocation may collect garbage and so call `_drop`, in here too.
         self._lock = threading.RLock()
-
-    @cached_property
-    def _budget(self) -> int:
-        return self._find_budget()
 
     @property
     def bytes(self) -> int:
@@ -52,12 +55,23 @@ class Resident:
         return None if _owner(points) is None else self._arrays.get(_key(points))
 
     def reserve(self, points: FloatArray) -> Any:
-        """Return room for rows on the device; None if they exceed the budget or may change."""
+        """Return room for rows on the device; None if there is too little or the rows may change.
+
+        Other processes may use the same device, so each call asks the device for its free memory.
+        """
+        if _owner(points) is None:
+            return None
+        # Under the lock, so that two threads cannot both take the last room.
         with self._lock:
-            if _owner(points) is None or self._bytes + points.nbytes > self._budget:
+            if not self._has_room(points.nbytes):
                 return None
-            self._bytes += points.nbytes
-        return self._empty(points.shape, points.dtype)
+            try:
+                room = self._empty(points.shape, points.dtype)
+            except MemoryError as error:  # another process was faster
+                self._log_once(error)
+                return None
+            self._bytes += room.nbytes
+        return room
 
     def add(self, points: FloatArray, room: Any) -> None:
         """Add rows that were copied to their room, until the host frees its copy."""
@@ -74,9 +88,29 @@ class Resident:
         with self._lock:
             self._bytes -= room.nbytes
 
+    def clear(self) -> None:
+        """Drop all resident rows. Reserved room stays reserved."""
+        with self._lock:
+            dropped, self._arrays = self._arrays, {}
+            self._bytes -= sum(array.nbytes for array in dropped.values())
+
+    def abandon(self) -> None:
+        """Forget all resident rows without freeing their memory, after the device was lost."""
+        with self._lock:
+            _abandoned.append(self._arrays)
+            self._arrays, self._bytes = {}, 0
+
     def _drop(self, key: Any) -> None:
         with self._lock:
-            self._bytes -= self._arrays.pop(key).nbytes
+            # `clear` may have dropped the rows already.
+            array = self._arrays.pop(key, None)
+            if array is not None:
+                self._bytes -= array.nbytes
+
+    def _log_once(self, error: MemoryError) -> None:
+        if not self._logged:
+            logger.info("the GPU is full; further rows are copied in every iteration: %s", error)
+            self._logged = True
 
 
 def _owner(points: FloatArray) -> Any:

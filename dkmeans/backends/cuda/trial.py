@@ -1,81 +1,125 @@
-"""The trial of an implementation: its answers to small problems, compared with NumPy's.
+"""The trial of the kernels: their answers to small problems, compared with NumPy's.
 
-The CUDA backend tries its implementations in each process before it computes with one, because a
-compiler, a driver or a GPU that was never tested may give wrong answers.
+`backend` tries the kernels in each process before it computes with them, because a compiler, a
+driver or a GPU that was never tested may give wrong answers.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dkmeans.backends import Implementation
 from dkmeans.backends import numpy as on_host
+from dkmeans.backends.cuda.fallback import FallibleImplementation
+from dkmeans.backends.cuda.launches import SLICE_ROWS
 from dkmeans.distance import Centers, Distance
+from dkmeans.state import FloatArray
 
-logger = logging.getLogger("dkmeans")
 
-_ROWS, _COLUMNS = 600, 5
-# Few, some and many centers: different kernels score these and add up their rows.
-_CLUSTERS = (7, 40, 200)
+class _Shape(NamedTuple):
+    """The size of a problem.
+
+    Attributes:
+        k: Number of centers.
+        d: Number of columns.
+        rows: Number of rows.
+        equal: Number of equal centers. Half of the rows are around them.
+    """
+
+    k: int
+    d: int
+    rows: int
+    equal: int
+
+
+# There is a shape for each kernel that scores and for each that adds up; with and without a rest of
+# columns and of rows; with one and several stages of columns and panels of centers; and with
+# columns that `narrow` reads twice. Of the ambiguous rows there are few, or many, or each has so
+# many equally near centers that there is no room for their pairs. One center has more rows than a
+# slice.
+_SHAPES = (
+    _Shape(7, 5, 300, equal=1),
+    _Shape(12, 16, 300, equal=2),
+    _Shape(16, 32, 200, equal=1),
+    _Shape(128, 37, 2 * SLICE_ROWS + 77, equal=1),
+    _Shape(20, 300, 200, equal=2),
+    _Shape(8, 1100, 20, equal=1),
+    _Shape(300, 9, 150, equal=100),
+)
+# At this scale the differences of float32 rows are subnormal numbers, and their scores are not so
+# small yet that all rows are ambiguous.
+_SUBNORMAL = 1e-38
 # Rows whose distances to all centers are compared.
-_DISTANCE_ROWS = 50
+_DISTANCE_ROWS = 20
 
 
-def first_correct(
-    implementations: Mapping[str, Callable[[], Implementation]],
-) -> tuple[str, Implementation]:
-    """Return the first implementation with correct answers, and its name; log why others failed.
-
-    Args:
-        implementations: Functions that make the implementations, by name, the fastest first.
+def check(implementation: FallibleImplementation) -> None:
+    """Compare an implementation with NumPy.
 
     Raises:
-        ImportError: no implementation can be used.
+        ImportError: an answer differs, or the implementation cannot be used.
     """
-    complaints = []
-    for name, make in implementations.items():
+    for dtype, distance, scale, shape in _problems():
+        problem = f"{dtype.name}, {distance}, {shape.k} centers of {shape.d} columns, scale {scale}"
+        rows, centers = _draw(shape, scale, dtype, distance)
         try:
-            implementation = make()
-            difference = _first_difference(implementation)
+            different = list(_differences(implementation, rows, centers))
         except Exception as error:  # of a compiler, a driver, or too little memory
-            complaints.append(f"{name} cannot be used: {error}")
-        else:
-            if not difference:
-                return name, implementation
-            complaints.append(
-                f"{name} give other answers than NumPy ({difference}); please report it"
+            raise ImportError(f"its kernels cannot be used: {error}") from error
+        if different:
+            raise ImportError(
+                f"its kernels give other answers than NumPy ({', '.join(different)}; {problem}); "
+                "please report it"
             )
-        logger.warning("%s", complaints[-1])
-    raise ImportError("; ".join(complaints))
 
 
-def _first_difference(implementation: Implementation) -> str | None:
-    """Return the first problem with another answer than NumPy's; None if all answers agree."""
-    rng = np.random.default_rng(0)
-    for dtype, distance, k in product((np.float32, np.float64), Distance, _CLUSTERS):
-        rows = rng.standard_normal((_ROWS, _COLUMNS)).astype(dtype)
-        centers = Centers(rows[:k], distance)
-        if not _agree(implementation.assign(rows, centers), on_host.assign(rows, centers)):
-            return f"{np.dtype(dtype).name}, {distance}, {k} centers"
-        some = rows[:_DISTANCE_ROWS]
-        result, expected = (each.distances(some, centers) for each in (implementation, on_host))
-        if not np.allclose(result, expected, rtol=1e-5, atol=1e-6):
-            return f"distances, {np.dtype(dtype).name}, {distance}, {k} centers"
-    return None
+def _problems() -> Iterator[tuple[np.dtype[Any], Distance, float, _Shape]]:
+    """Yield the dtypes, distances, scales of the values and shapes of the problems."""
+    single, double = np.dtype(np.float32), np.dtype(np.float64)
+    yield from product((single,), (Distance.SQUARED_EUCLIDEAN,), (1.0, _SUBNORMAL), _SHAPES)
+    # By cosine, the distances to rows as short as subnormal numbers are all one.
+    yield from product((single,), (Distance.COSINE,), (1.0,), _SHAPES)
+    yield from product((double,), Distance, (1.0,), _SHAPES)
 
 
-def _agree(result: Any, expected: Any) -> bool:
-    """Return whether two results of `assign` agree: indices and counts exactly, sums to 1e-12."""
-    (sums, index, distances), (expected_sums, expected_index, expected_distances) = result, expected
-    return bool(
-        np.array_equal(index, expected_index)
-        and np.array_equal(sums.counts, expected_sums.counts)
-        and np.allclose(distances, expected_distances, rtol=1e-12, atol=1e-12)
-        and np.allclose(sums.sums, expected_sums.sums, rtol=1e-12, atol=1e-11)
-        and np.isclose(sums.inertia, expected_sums.inertia, rtol=1e-11, atol=1e-10)
-    )
+def _draw(
+    shape: _Shape, scale: float, dtype: np.dtype[Any], distance: Distance
+) -> tuple[FloatArray, Centers]:
+    """Draw centers, some equal and some almost equal, and rows around them."""
+    k, d, n, equal = shape
+    rng = np.random.default_rng(k * d)
+    values = rng.standard_normal((k, d)) + 3
+    values[k // 2 : k // 2 + equal], values[-1] = values[k // 2], values[0] + 1e-6
+    around = np.where(rng.integers(2, size=n), k // 2, rng.integers(k, size=n))
+    rows = values[around] + rng.standard_normal((n, d)) * rng.random((n, 1))
+    return (rows * scale).astype(dtype), Centers((values * scale).astype(dtype), distance)
+
+
+def _differences(
+    implementation: FallibleImplementation, rows: FloatArray, centers: Centers
+) -> Iterator[str]:
+    """Yield the names of the results that differ from NumPy's.
+
+    Indices, distances to nearest centers and counts must have the same bits, and sums must agree
+    to 1e-12 of the largest value.
+    """
+    sums, index, distances = implementation.assign(rows, centers)
+    expected, expected_index, expected_distances = on_host.assign(rows, centers)
+    if not np.array_equal(index, expected_index):
+        yield "nearest centers"
+    if distances.tobytes() != expected_distances.tobytes():
+        yield "distances to them"
+    if not np.array_equal(sums.counts, expected.counts):
+        yield "counts"
+    error = 1e-12 * float(np.abs(rows).max()) * len(rows)
+    if not np.allclose(sums.sums, expected.sums, rtol=1e-12, atol=error):
+        yield "sums"
+    if not np.isclose(sums.inertia, expected.inertia, rtol=1e-10, atol=1e-12 * len(rows)):
+        yield "inertia"
+    some = rows[:_DISTANCE_ROWS]
+    every = implementation.distances(some, centers)
+    if not np.allclose(every, on_host.distances(some, centers), rtol=1e-5, atol=1e-6):
+        yield "distances to all centers"

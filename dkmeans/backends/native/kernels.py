@@ -37,7 +37,8 @@ class PackedCenters(NamedTuple):
         shift: (d,) S, or float64 for `measure`. Subtracted from every row before scoring.
         exact: (k, d) float64. The centers that exact distances are measured to.
         error_factor: Factor in the error bound
-            `error_factor * (largest_norm * |x| + largest_half) + error_floor`. Two scores of a row
+            `error_factor * (largest_norm * |x| + largest_half) + error_floor +
+            error_exact * (|x| + largest_norm)^2`. Two scores of a row
             x that differ by more than the bound are in the right order.
         error_floor: Last term of the error bound, for the rounding of the smallest numbers.
         largest_norm: Largest |c| of the shifted centers.
@@ -59,6 +60,7 @@ class PackedCenters(NamedTuple):
     exact: FloatArray
     error_factor: float
     error_floor: float
+    error_exact: float
     largest_norm: float
     largest_half: float
     score_limit: float
@@ -339,12 +341,13 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
             matrix.split_rest(rows, d, rest_feature, scratch.pairs, rest_line, tile)
     vectors.squared_norms(rows, d, margins, tile)
     for place in range(size):
-        score_size = np.sqrt(margins[place]) * centers.largest_norm + centers.largest_half
+        norm = np.sqrt(margins[place])
+        score_size = norm * centers.largest_norm + centers.largest_half
+        distance_size = (norm + centers.largest_norm) ** 2
         # The comparison is false for NaN, which counts as too large.
         is_safe = score_size < centers.score_limit
-        margins[place] = (
-            centers.error_factor * score_size + centers.error_floor if is_safe else np.inf
-        )
+        error = centers.error_factor * score_size + centers.error_floor
+        margins[place] = error + centers.error_exact * distance_size if is_safe else np.inf
         ranked[0, place] = ranked[1, place] = ranked[2, place] = ranked[3, place] = np.inf
         # Scores that are NaN replace nothing: their rows keep these panels.
         scratch.panels[0, place] = scratch.panels[1, place] = 0

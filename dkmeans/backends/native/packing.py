@@ -258,7 +258,9 @@ def _for_scores(
         shift=prepared.shift,
         exact=prepared.exact,
         error_factor=SLACK * factor,
-        error_floor=d * float(limits.tiny),
+        # Exact distances 1 - x.c are rounded too, whatever the size of the scores.
+        error_floor=d * float(limits.tiny) + prepared.rounding.exact * cosine,
+        error_exact=prepared.rounding.exact,
         largest_norm=largest_norm,
         largest_half=prepared.rounding.half,
         score_limit=float(limits.max) / 16,
@@ -291,6 +293,7 @@ def for_distances(centers: Centers, tile: Tile) -> PackedCenters:
         exact=exact,
         error_factor=0.0,
         error_floor=0.0,
+        error_exact=0.0,
         largest_norm=0.0,
         largest_half=0.0,
         score_limit=0.0,

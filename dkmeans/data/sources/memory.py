@@ -83,9 +83,10 @@ class ShippedRows(Whole, AtHand, Leaf):
         raise RuntimeError(f"{self.name} was not shipped with the task that reads it")
 
 
-def from_array(array: Any, name: str) -> Batch:
+def from_array(array: Any, name: str, chunk_bytes: int | None = None) -> Batch:
     """Return the chunks of a 2-D array, each a source of its own and of about the same size."""
-    size = even_rows(len(array), array.dtype.itemsize * array.shape[1])
+    row_bytes = array.dtype.itemsize * array.shape[1]
+    size = even_rows(len(array), row_bytes, chunk_bytes=chunk_bytes)
     starts = range(0, len(array), size)
     sources = [MemoryRows(array[start : start + size], name, start) for start in starts]
     return Batch(tuple(Chunk(s, s.first, s.first + s.rows) for s in sources))

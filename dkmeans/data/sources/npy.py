@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from obstore.exceptions import BaseError
 
-from dkmeans.data.batches import Batch
+from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, Leaf, even_rows
 from dkmeans.errors import InvalidData
 from dkmeans.storage import absolute, filesystem, is_local, local_path, unreachable
@@ -71,8 +71,8 @@ class NpyRows(Leaf):
         return np.frombuffer(data, dtype).reshape(stop - start, self.width)
 
 
-def from_npy_file(address: str) -> Batch:
-    """Return the chunks of an .npy file.
+def from_npy_file(address: str) -> Cut:
+    """Return a function that cuts an .npy file into chunks. Its header is read now.
 
     Raises:
         InvalidData: the file cannot be read, is not an .npy file, or is not a 2-D array in C order.
@@ -108,6 +108,10 @@ def from_npy_file(address: str) -> Batch:
     file_bytes = header.tell() + rows * width * dtype.itemsize
     if size < file_bytes:
         raise InvalidData(f"{address} must be {file_bytes} bytes long, got {size}: it is cut short")
-    chunk_rows = even_rows(rows, dtype.itemsize * width)
-    source = NpyRows(absolute(address), rows, width, dtype.str, header.tell(), chunk_rows)
-    return Batch((Chunk(source, 0, rows),))
+    table = (absolute(address), rows, width, dtype.str, header.tell())
+
+    def cut(chunk_bytes: int | None) -> Batch:
+        chunk_rows = even_rows(rows, dtype.itemsize * width, chunk_bytes=chunk_bytes)
+        return Batch((Chunk(NpyRows(*table, chunk_rows), 0, rows),))
+
+    return cut

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from obstore.exceptions import BaseError
 
-from dkmeans.data.batches import Batch
+from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, Leaf, Whole, rows_per_chunk
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.state import FloatArray
@@ -169,10 +169,37 @@ def _with_gaps(values: pa.Array) -> NDArray[Any]:
     return array
 
 
-def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
-    """Return the chunks of a Parquet file, or of all files below a folder in the order of names.
+class _File(NamedTuple):
+    """A file with rows.
 
-    A chunk consists of whole row groups. Only the metadata of the files is read.
+    Attributes:
+        table: All its rows.
+        sizes: Number of rows of each row group.
+    """
+
+    table: ParquetRows
+    sizes: list[int]
+
+    def chunks(self, chunk_bytes: int | None) -> Iterator[Chunk]:
+        """Yield the rows in chunks of about so many bytes."""
+        table, first = self.table, 0
+        row_bytes = sum(
+            np.dtype(dtype).itemsize * width
+            for dtype, width in zip(table.dtypes, table.widths, strict=True)
+        )
+        for groups in _grouped(self.sizes, rows_per_chunk(row_bytes, chunk_bytes)):
+            rows = sum(self.sizes[i] for i in groups)
+            if rows:
+                source = replace(table, groups=groups, rows=rows, first=first)
+                yield Chunk(source, first, first + rows)
+            first += rows
+
+
+def from_parquet_files(address: str, columns: Sequence[str] | None) -> Cut:
+    """Return a function that cuts Parquet into chunks: a file, or all files below a folder.
+
+    The files follow one another in the order of names. A chunk consists of whole row groups. Only
+    the metadata of the files is read, and that is read now.
 
     Args:
         address: Path or URL of the file or folder.
@@ -186,12 +213,9 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
     # Paths in `fs` have no scheme; the files' addresses need it.
     scheme = address.partition("://")[0] + "://" if "://" in address else ""
     try:
-        files = _parquet_files(fs, root)
-        sources = [
-            source
-            for file in files
-            for source in _of_file(fs, file, scheme + file if scheme else file, columns)
-        ]
+        paths = _parquet_files(fs, root)
+        found = [_of_file(fs, path, scheme + path if scheme else path, columns) for path in paths]
+        files = [file for file in found if file is not None]
     except FileNotFoundError as error:
         raise InvalidData(
             f"{address} must be a Parquet file or folder: nothing is there"
@@ -200,15 +224,18 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Batch:
         raise InvalidData(f"{address} must be Parquet, and cannot be read: {error}") from error
     except BaseError as error:
         raise unreachable(address, error) from error
-    if not files:
+    if not paths:
         raise InvalidData(f"{address} must be a Parquet file or a folder that holds some")
-    for source in sources:
-        if (source.columns, source.widths) != (sources[0].columns, sources[0].widths):
+    tables = [file.table for file in files]
+    for table in tables:
+        if (table.columns, table.widths) != (tables[0].columns, tables[0].widths):
             raise InvalidData(
-                f"all files below {address} must have the same columns; {sources[0].name} has "
-                f"{_described(sources[0])}, {source.name} {_described(source)}"
+                f"all files below {address} must have the same columns; {tables[0].name} has "
+                f"{_described(tables[0])}, {table.name} {_described(table)}"
             )
-    return Batch(tuple(Chunk(s, s.first, s.first + s.rows) for s in sources))
+    return lambda chunk_bytes: Batch(
+        tuple(chunk for file in files for chunk in file.chunks(chunk_bytes))
+    )
 
 
 def refuse_words(batch: Batch) -> Batch:
@@ -247,8 +274,8 @@ def _parquet_files(fs: Any, root: str) -> list[str]:
     )
 
 
-def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> Iterable[ParquetRows]:
-    """Yield the sources of one file. `path` is the path in `fs`, `name` the address."""
+def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> _File | None:
+    """Return one file; None if it has no rows. `path` is the path in `fs`, `name` the address."""
     with pq.ParquetFile(path, filesystem=fs) as file:
         schema, metadata = file.schema_arrow, file.metadata
         chosen = tuple(columns) if columns is not None else tuple(schema.names)
@@ -259,7 +286,7 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> It
                 f"{', '.join(missing) or 'none'}"
             )
         if not metadata.num_rows:
-            return
+            return None
         types = [schema.field(column).type for column in chosen]
         refused = [c for c, t in zip(chosen, types, strict=True) if not _is_usable(t)]
         if refused:
@@ -271,14 +298,8 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> It
         widths = tuple(_width(file, c, t) for c, t in zip(chosen, types, strict=True))
         dtypes = tuple(_dtype(t).str for t in types)
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    row_bytes = sum(np.dtype(d).itemsize * width for d, width in zip(dtypes, widths, strict=True))
-    target = rows_per_chunk(row_bytes)
-    first = 0
-    for groups in _grouped(sizes, target):
-        rows = sum(sizes[i] for i in groups)
-        if rows:
-            yield ParquetRows(name, groups, chosen, widths, dtypes, rows, first)
-        first += rows
+    groups = tuple(range(len(sizes)))
+    return _File(ParquetRows(name, groups, chosen, widths, dtypes, sum(sizes), first=0), sizes)
 
 
 def _grouped(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:

@@ -106,21 +106,23 @@ def _check_present(folder: Path) -> None:
         raise FileNotFoundError(f"there is no Zarr array at {folder} on {gethostname()}")
 
 
-def from_zarr_array(array: zarr.Array[Any], name: str) -> Batch:
+def from_zarr_array(array: zarr.Array[Any], name: str, chunk_bytes: int | None = None) -> Batch:
     """Return the chunks of a Zarr array, each of whole chunks or shards of the storage.
 
     Args:
         array: The array, of one or two dimensions.
         name: Name of the array, for messages.
+        chunk_bytes: Target size of a chunk; None for the usual size.
     """
     width = array.shape[1] if array.ndim == 2 else 1
     row_bytes = array.dtype.itemsize * width
     # Each request to an object store costs time, so a shard is read whole unless it is too large.
-    whole_shards = array.shards is not None and array.shards[0] * row_bytes <= _LARGEST_SHARD_BYTES
+    largest = max(_LARGEST_SHARD_BYTES, chunk_bytes or 0)
+    whole_shards = array.shards is not None and array.shards[0] * row_bytes <= largest
     unit = array.shards[0] if array.shards and whole_shards else array.chunks[0]
-    source = ZarrRows(array, name, even_rows(array.shape[0], row_bytes, unit))
+    source = ZarrRows(array, name, even_rows(array.shape[0], row_bytes, unit, chunk_bytes))
     if isinstance(array.store, MemoryStore):  # Other processes cannot read it.
-        return from_array(source.read(0, source.rows), name)
+        return from_array(source.read(0, source.rows), name, chunk_bytes)
     return Batch((Chunk(source, 0, source.rows),))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
@@ -29,6 +30,18 @@ _IDLE_SECONDS = 30.0
 
 class StrandedError(Outage):
     """Tasks that wait for workers that are gone."""
+
+
+def reports_gpus(client: Any) -> bool:
+    """Return whether all workers of a cluster have reported a GPU, and CuPy is installed here.
+
+    A driver has the packages of its workers. CuPy is not imported: that may take memory of a GPU.
+    """
+    if find_spec("cupy") is None:
+        return False
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    # Dask's own diagnostics report it, where pynvml is installed, as dask-cuda requires it.
+    return bool(workers) and all("gpu" in each for each in workers)
 
 
 class Cluster:

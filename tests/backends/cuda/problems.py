@@ -3,6 +3,7 @@
 import numpy as np
 
 from dkmeans.distance import Centers, Distance
+from dkmeans.state import on_host
 
 
 def problem(k, d, dtype, metric, n=1100):
@@ -18,7 +19,8 @@ def problem(k, d, dtype, metric, n=1100):
 
 def bits(backend, rows, centers):
     """Return the bits of all results of a backend for some rows."""
-    sums, (index, least) = backend.partial_sums(rows, centers), backend.nearest(rows, centers)
+    sums = on_host(backend.partial_sums(rows, centers))
+    index, least = backend.nearest(rows, centers)
     distances = backend.distances(rows, centers)
     arrays = sums.sums, sums.counts, np.float64(sums.inertia), index, least, distances
     return [array.tobytes() for array in arrays]

@@ -1,4 +1,4 @@
-"""The CUDA backend's choice of an implementation, with devices of the host instead of a GPU."""
+"""The CUDA backend as `select` imports it, with a device of the host instead of a GPU."""
 
 import importlib
 import shutil
@@ -9,25 +9,68 @@ import numpy as np
 import pytest
 
 from dkmeans.backends import numpy as by_numpy
+from dkmeans.backends.cuda import trial
+from dkmeans.backends.cuda.fallback import Fault
 from dkmeans.distance import Centers, Distance
-from tests.array_device import NumpyDevice
+from dkmeans.state import on_host
 from tests.host_device import HostDevice
 
 BACKEND = "dkmeans.backends.cuda.backend"
 DEVICE = "dkmeans.backends.cuda.device"
 
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+
+
+class Lost(RuntimeError):
+    """A stand-in for CUDA's errors."""
+
+
+class Gpu(HostDevice):
+    """The host as a GPU that fails on demand.
+
+    Attributes:
+        errors: Errors of the next calls of `pieces`.
+        made_room: How often it was asked to make room.
+        piece_bytes: Largest size of a piece of rows with its results.
+    """
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.errors, self.made_room, self.piece_bytes = [], 0, 2**30
+
+    def pieces(self, points, max_rows):
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().pieces(points, max_rows)
+
+    def fault_of(self, error):
+        if isinstance(error, MemoryError):
+            return Fault.OUT_OF_MEMORY
+        return Fault.LOST if isinstance(error, Lost) else None
+
+    def make_room(self):
+        self.made_room += 1
+
+    def abandon(self):
+        pass
 
 
 @pytest.fixture
-def load(monkeypatch):
-    """Import a fresh CUDA backend whose devices are made by the given functions."""
+def gpu(tmp_path_factory):
+    return Gpu(tmp_path_factory.mktemp("cuda"))
 
-    def load_with(gpu, arrays=NumpyDevice, check=lambda: None):
+
+@pytest.fixture
+def load(monkeypatch, gpu):
+    """Import a fresh CUDA backend on the device of the host, with these functions for checks."""
+
+    def load_with(check_device=lambda: None, check=lambda implementation: None):
         device = ModuleType(DEVICE)
-        device.Gpu, device.GpuArrays, device.check_device = gpu, arrays, check
-        device.describe_device = lambda *, computes_by: {"computes by": computes_by}
+        device.Gpu, device.check_device = lambda: gpu, check_device
+        device.describe_device = lambda: {"GPU": "the host"}
+        device.share_of_cores = lambda: 12
         monkeypatch.setitem(sys.modules, DEVICE, device)
+        monkeypatch.setattr(trial, "check", check, raising=False)
         monkeypatch.delitem(sys.modules, BACKEND, raising=False)
         return importlib.import_module(BACKEND)
 
@@ -35,8 +78,11 @@ def load(monkeypatch):
     sys.modules.pop(BACKEND, None)
 
 
-def broken():
-    raise RuntimeError("no compiler")
+def refusing(message):
+    def check(*arguments):
+        raise ImportError(message)
+
+    return check
 
 
 def assert_like_numpy(backend):
@@ -47,7 +93,7 @@ def assert_like_numpy(backend):
     expected, expected_index, expected_distances = by_numpy.assign(rows, centers)
     assert index.tolist() == expected_index.tolist()
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-13, atol=1e-14)
-    for result in (sums, backend.partial_sums(rows, centers)):
+    for result in (sums, on_host(backend.partial_sums(rows, centers))):
         assert result.counts.tolist() == expected.counts.tolist()
         np.testing.assert_allclose(result.sums, expected.sums, rtol=1e-12, atol=1e-12)
     assert backend.nearest(rows, centers)[0].tolist() == index.tolist()
@@ -55,27 +101,47 @@ def assert_like_numpy(backend):
     np.testing.assert_allclose(backend.distances(rows, centers), everything, rtol=1e-6, atol=1e-9)
 
 
-@needs_compiler
-def test_the_kernels_compute_if_their_answers_are_correct(load, tmp_path, caplog):
-    backend = load(lambda: HostDevice(tmp_path))
-    assert backend.describe() == {"computes by": "its own kernels"}
+def test_the_kernels_compute_after_their_trial(load, caplog):
+    tried = []
+    backend = load(check=tried.append)
+    assert [type(implementation).__name__ for implementation in tried] == ["Launches"]
+    assert backend.describe() == {"GPU": "the host"}
+    assert backend.cores_per_gpu() == 12
+    assert_like_numpy(backend)
     assert caplog.messages == []
-    assert_like_numpy(backend)
 
 
-def test_cupys_functions_compute_if_the_kernels_cannot_be_used(load, caplog):
-    backend = load(broken)
-    assert backend.describe() == {"computes by": "CuPy's functions"}
-    assert caplog.messages == ["its own kernels cannot be used: no compiler"]
-    assert_like_numpy(backend)
-
-
-def test_the_import_fails_if_nothing_can_compute_or_there_is_no_gpu(load):
-    with pytest.raises(ImportError, match="no compiler; CuPy's functions cannot be used: no comp"):
-        load(broken, broken)
-
-    def no_gpu():
-        raise ImportError("CuPy is installed and sees no GPU")
-
+def test_the_import_fails_with_the_reason_of_either_check(load):
     with pytest.raises(ImportError, match="sees no GPU"):
-        load(broken, check=no_gpu)
+        load(check_device=refusing("CuPy is installed and sees no GPU"))
+    with pytest.raises(ImportError, match="other answers than NumPy"):
+        load(check=refusing("the kernels give other answers than NumPy"))
+
+
+def test_out_of_memory_smaller_pieces_are_computed_and_then_the_processor(load, gpu, caplog):
+    backend = load()
+    gpu.errors = [MemoryError("full")]
+    assert_like_numpy(backend)
+    assert (gpu.made_room, caplog.messages) == (1, [])
+    gpu.errors = [MemoryError("full"), MemoryError("full")]
+    assert_like_numpy(backend)
+    assert gpu.made_room == 2
+    assert len(caplog.messages) == 1
+
+
+def test_after_the_loss_of_the_gpu_the_processor_computes(load, gpu, caplog):
+    backend = load()
+    gpu.errors = [Lost("illegal address")] * 100
+    assert_like_numpy(backend)
+    assert len(gpu.errors) == 99
+    assert caplog.messages == [
+        "the GPU failed; this process computes on its processor from now on: illegal address"
+    ]
+
+
+def test_without_numba_numpy_computes_on_the_processor(load, monkeypatch):
+    backend = load()
+    select = backend.select.__wrapped__  # not from the cache
+    monkeypatch.setitem(sys.modules, "dkmeans.backends.native.backend", None)
+    monkeypatch.setattr(backend, "select", select)
+    assert backend._on_processor() is by_numpy

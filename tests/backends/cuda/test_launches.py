@@ -1,32 +1,53 @@
 """The kernels and their launches, run on the host, and compiled for GPUs.
 
-tests/backends/test_backends.py tests that their answers are right.
+tests/backends/test_backends.py tests that their answers are right for many more problems.
 """
 
-import ctypes
-import importlib.util
+import re
 import shutil
 import subprocess
 import textwrap
+from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda import launches
-from dkmeans.backends.cuda.launches import DEFINES, Launches
+from dkmeans.backends.cuda.compiler import OPTIONS
+from dkmeans.backends.cuda.launches import DEFINES, FEW_ROWS, SLICE_ROWS, DeviceSums, Launches
+from dkmeans.backends.rounding import exact_rows
 from dkmeans.distance import Centers, Distance
+from dkmeans.state import FloatArray, PartialSums
+from tests.backends.cuda.nvrtc import Nvrtc, library
 from tests.backends.cuda.problems import bits, problem
 from tests.host_device import SOURCE, HostDevice
 from tests.programs import output_of
 from tests.reference import METRICS
 
 DTYPES = (np.float32, np.float64)
-# Numbers of centers and columns at the limits of slices, tiles, and the kernels that add up.
-SHAPES = [(1, 1), (3, 1), (16, 7), (17, 8), (64, 33), (65, 9), (130, 17), (257, 64), (5, 300)]
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+
+
+class Recording(HostDevice):
+    """The host, which records all launches.
+
+    Attributes:
+        launched: Name and arguments of each kernel.
+    """
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.launched = []
+
+    def launch(self, kernel, dtype, blocks, *arguments, shared_bytes=0):
+        super().launch(kernel, dtype, blocks, *arguments, shared_bytes=shared_bytes)
+        self.launched.append((kernel, arguments))
 
 
 @pytest.fixture(scope="module")
@@ -35,45 +56,96 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def on_host(folder):
-    return Launches(HostDevice(folder))
+def device(folder):
+    return Recording(folder)
 
 
-def nvrtc():
-    """Return the NVRTC library of the installed wheel; None if there is none."""
-    package = importlib.util.find_spec("nvidia")
-    folders = map(Path, package.submodule_search_locations) if package else ()
-    libraries = [each for folder in folders for each in folder.glob("*/lib/libnvrtc.so.1?")]
-    return ctypes.CDLL(str(libraries[0])) if libraries else None
+@pytest.fixture(scope="module")
+def on_host(device):
+    return Launches(device)
 
 
-def compile_with(library, source, *options):
-    """Compile a source with NVRTC; return its error code and its messages."""
-    program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    handle, log_size = ctypes.byref(program), ctypes.byref(size)
-    assert library.nvrtcCreateProgram(handle, source, b"kernels.cu", 0, None, None) == 0
-    encoded = (ctypes.c_char_p * len(options))(*map(str.encode, options))
-    code = library.nvrtcCompileProgram(program, len(options), encoded)
-    library.nvrtcGetProgramLogSize(program, log_size)
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, log)
-    library.nvrtcDestroyProgram(handle)
-    return code, log.value.decode()
+def assert_nearest(backend, rows, centers):
+    """Check that nearest centers and distances are those in float64, summed up in NumPy's order."""
+    index, distances = backend.nearest(rows, centers)
+    with np.errstate(all="ignore"):
+        points = exact_rows(rows, centers.distance)[:, None]
+        values = exact_rows(centers.values, centers.distance)
+        if centers.distance is Distance.COSINE:
+            every = np.clip(1 - (points * values).sum(axis=2), 0, 2)
+        else:
+            every = np.square(points - values).sum(axis=2)
+    assert index.tolist() == every.argmin(axis=1).tolist()
+    assert distances.tobytes() == every[np.arange(len(rows)), index].tobytes()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-def test_the_kernels_compile_for_gpus(architecture, dtype, tmp_path):
-    options, source = DEFINES[np.dtype(dtype)], Path(str(SOURCE))
-    if (library := nvrtc()) is not None:
-        options = "-std=c++17", "--fmad=false", f"--gpu-architecture={architecture}", *options
-        assert compile_with(library, source.read_bytes(), *options) == (0, "")
+def assert_same_sums(one, other):
+    """Check that two sums on the host have the same bits."""
+    assert one.sums.tobytes() == other.sums.tobytes()
+    assert (one.counts.tolist(), one.inertia) == (other.counts.tolist(), other.inertia)
+
+
+# --- Compiled for GPUs ---
+
+# Kernels whose threads hold large tiles in registers.
+LARGE_KERNELS = ("score_128", "score_256", "list_pairs_128", "list_pairs_256", "narrow")
+# The compiler's number of the warning about functions that other architectures or dtypes call.
+UNUSED_FUNCTION = "177"
+# A thread can have this many registers.
+MOST_REGISTERS = 255
+_USED = re.compile(
+    r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+    r".*?Used (\d+) registers",
+    re.DOTALL,
+)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dtype"),
+    [
+        ("sm_80", np.float32),
+        ("sm_80", np.float64),
+        ("sm_86", np.float32),
+        ("sm_89", np.float32),
+        ("sm_90a", np.float32),
+        ("sm_100", np.float32),
+        ("sm_120", np.float32),
+    ],
+)
+def test_the_kernels_compile_and_large_tiles_stay_in_registers(architecture, dtype, tmp_path):
+    defines = DEFINES[np.dtype(dtype)]
+    if (nvrtc := library()) is not None:
+        compiler = Nvrtc(nvrtc)
+        program = compiler.createProgram(SOURCE.read_text(), "kernels.cu", (), ())
+        options = *OPTIONS, *defines, f"--gpu-architecture={architecture}", "--ptxas-options=-v"
+        try:
+            compiler.compileProgram(program, options)
+        finally:
+            print(log := compiler.getProgramLog(program))
     elif shutil.which("nvcc") is not None:
-        command = ["nvcc", "-cubin", f"-arch={architecture}", "-fmad=false", "-Werror=all-warnings"]
-        command += ["-o", str(tmp_path / "kernels.cubin"), *options, str(source)]
-        subprocess.run(command, check=True)
+        # Options that NVRTC alone knows are about functions without a mark.
+        options = "-std=c++17", "-fmad=false", *defines, f"-arch={architecture}", "-Xptxas=-v"
+        command = ["nvcc", "-cubin", "-o", str(tmp_path / "cubin"), *options, str(SOURCE)]
+        done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+        log = done.stderr
+        assert done.returncode == 0, log
     else:
         pytest.skip("neither NVRTC nor nvcc is installed")
+    warnings = re.findall(r"warning #(\d+)", log)
+    assert set(warnings) <= {UNUSED_FUNCTION}, log[: log.index("ptxas info")]
+    used = {name: list(map(int, numbers)) for name, *numbers in _USED.findall(log)}
+    # Only one of the two compilations needs the kernels that read no rows.
+    for name in LARGE_KERNELS if dtype is np.float32 else ["narrow"]:
+        stored, loaded, registers = used[name]
+        assert (name, stored, loaded) == (name, 0, 0)
+        assert registers <= MOST_REGISTERS
+
+
+# --- Right answers ---
+
+
+# Numbers of centers and columns at the limits of slices, tiles, panels and stages.
+SHAPES = [(1, 1), (3, 1), (16, 8), (17, 8), (64, 33), (128, 5), (129, 17), (257, 9), (5, 300)]
 
 
 @needs_compiler
@@ -81,12 +153,10 @@ def test_the_kernels_compile_for_gpus(architecture, dtype, tmp_path):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(("k", "d"), SHAPES)
 def test_nearest_centers_and_distances_have_the_bits_of_numpy(on_host, k, d, metric, dtype):
-    rows, centers = problem(k, d, dtype, metric)
-    index, distances = on_host.nearest(rows, centers)
-    expected, expected_distances = by_numpy.nearest(rows, centers)
-    assert index.tolist() == expected.tolist()
-    assert distances.tobytes() == expected_distances.tobytes()
-    found, sums = on_host.partial_sums(rows, centers), by_numpy.partial_sums(rows, centers)
+    rows, centers = problem(k, d, dtype, metric, n=300)
+    assert_nearest(on_host, rows, centers)
+    found = on_host.partial_sums(rows, centers).on_host()
+    sums = by_numpy.partial_sums(rows, centers)
     assert found.counts.tolist() == sums.counts.tolist()
     np.testing.assert_allclose(found.sums, sums.sums, rtol=1e-12, atol=1e-11)
     np.testing.assert_allclose(found.inertia, sums.inertia, rtol=1e-11, atol=1e-10)
@@ -94,57 +164,308 @@ def test_nearest_centers_and_distances_have_the_bits_of_numpy(on_host, k, d, met
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("k", "d"), [(3, 5), (16, 40), (17, 9), (130, 17)])
-def test_the_order_in_which_threads_run_changes_no_bits(on_host, folder, k, d, dtype):
-    backwards = Launches(HostDevice(folder, backwards=True))
+@pytest.mark.parametrize(("k", "d"), [(3, 5), (40, 40), (200, 9)])
+def test_the_order_in_which_threads_run_changes_no_bits(device, on_host, k, d, dtype, monkeypatch):
     for metric in METRICS:
-        rows, centers = problem(k, d, dtype, metric)
-        assert bits(on_host, rows, centers) == bits(backwards, rows, centers)
+        rows, centers = problem(k, d, dtype, metric, n=200)
+        expected = bits(on_host, rows, centers)
+        for order in (1, 2, 3, 4):
+            monkeypatch.setattr(device, "order", order)
+            # The backend has prepared centers; another one prepares them in this order too.
+            assert bits(Launches(device), rows, centers) == expected
+        monkeypatch.undo()
 
 
 @needs_compiler
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("k", [4, 40])
-def test_rows_may_come_in_any_number_of_pieces(on_host, k, metric, monkeypatch):
-    rows, centers = problem(k, 6, np.float32, metric)
+def test_rows_may_come_in_any_number_of_pieces(device, on_host, k, metric):
+    rows, centers = problem(k, 6, np.float32, metric, n=400)
     whole, (index, distances) = on_host.partial_sums(rows, centers), on_host.nearest(rows, centers)
     everything = on_host.distances(rows, centers)
-    monkeypatch.setattr(launches, "PIECE_BYTES", 7000)
-    in_pieces = on_host.partial_sums(rows, centers)
-    assert in_pieces.counts.tolist() == whole.counts.tolist()
-    np.testing.assert_allclose(in_pieces.sums, whole.sums, rtol=1e-13, atol=1e-11)
-    np.testing.assert_allclose(in_pieces.inertia, whole.inertia, rtol=1e-12, atol=1e-12)
-    assert on_host.nearest(rows, centers)[0].tolist() == index.tolist()
-    assert on_host.nearest(rows, centers)[1].tolist() == distances.tolist()
-    assert on_host.distances(rows, centers).tobytes() == everything.tobytes()
+    in_pieces = Launches(device, piece_bytes=7000)
+    device.launched.clear()
+    sums = in_pieces.partial_sums(rows, centers).on_host()
+    assert [kernel for kernel, _ in device.launched].count("reduce") > 3
+    assert sums.counts.tolist() == whole.on_host().counts.tolist()
+    np.testing.assert_allclose(sums.sums, whole.on_host().sums, rtol=1e-13, atol=1e-11)
+    np.testing.assert_allclose(sums.inertia, whole.inertia, rtol=1e-12, atol=1e-12)
+    assert in_pieces.nearest(rows, centers)[0].tolist() == index.tolist()
+    assert in_pieces.nearest(rows, centers)[1].tolist() == distances.tolist()
+    assert in_pieces.distances(rows, centers).tobytes() == everything.tobytes()
 
 
 @needs_compiler
-@pytest.mark.parametrize("k", [3, 20])
-@pytest.mark.parametrize("n", [1, 511, 512, 513, 1024, 1025])
-def test_every_row_is_added_once_where_slices_end(on_host, n, k):
-    rows = np.random.default_rng(n).normal(size=(n, 3)).astype("f")
-    centers = Centers(np.full((k, 3), 9, np.float32), Distance.SQUARED_EUCLIDEAN)
-    found = on_host.partial_sums(rows, centers)
-    assert found.counts.tolist() == [n] + [0] * (k - 1)
-    np.testing.assert_allclose(found.sums[0], rows.sum(axis=0, dtype=np.float64), rtol=1e-12)
-    assert not found.sums[1:].any()
+@pytest.mark.parametrize(("k", "slice_rows"), [(3, FEW_ROWS), (20, SLICE_ROWS)])
+def test_every_row_is_added_once_where_slices_end(on_host, k, slice_rows):
+    for n in (1, 255, slice_rows - 1, slice_rows, slice_rows + 1, 2 * slice_rows + 1):
+        rows = np.random.default_rng(n).normal(size=(n, 3)).astype("f")
+        values = np.full((k, 3), 1e3, np.float32)
+        values[0] = 9
+        found = on_host.partial_sums(rows, Centers(values, Distance.SQUARED_EUCLIDEAN)).on_host()
+        assert found.counts.tolist() == [n] + [0] * (k - 1)
+        expected = rows.sum(axis=0, dtype=np.float64)
+        np.testing.assert_allclose(found.sums[0], expected, rtol=1e-12, atol=1e-12)
+        assert not found.sums[1:].any()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("k", "d"), [(1, 4), (16, 5), (13, 32), (40, 9)])
+def test_assign_has_the_bits_of_partial_sums_and_nearest(on_host, k, d, metric, dtype):
+    rows, centers = problem(k, d, dtype, metric, n=300)
+    sums, index, distances = on_host.assign(rows, centers)
+    assert_same_sums(sums, on_host.partial_sums(rows, centers).on_host())
+    nearest, least = on_host.nearest(rows, centers)
+    assert (index.tobytes(), distances.tobytes()) == (nearest.tobytes(), least.tobytes())
+    assert sums.counts.tolist() == np.bincount(index, minlength=k).tolist()
+
+
+@needs_compiler
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", [5, 40])
+def test_sums_on_the_device_are_added_with_the_bits_of_the_host(on_host, k, metric):
+    rows, centers = problem(k, 7, np.float32, metric, n=300)
+    first, second = (on_host.partial_sums(part, centers) for part in (rows[:130], rows[130:]))
+    expected = first.on_host() + second.on_host()
+    on_device = first + second
+    assert isinstance(on_device, DeviceSums)
+    assert_same_sums(on_device.on_host(), expected)
+    for mixed in (first + second.on_host(), first.on_host() + second):
+        assert isinstance(mixed, PartialSums)
+        assert_same_sums(mixed, expected)
+
+
+# --- The bound of the error ---
+
+
+class Scoring(NamedTuple):
+    """What one launch of `score_N` got and found.
+
+    Attributes:
+        rows: The numbers of the rows.
+        ratios: 2^(row's exponent - center's exponent) of each row.
+        margins: By how much two scores must differ to be certain.
+        limits: The least score plus the margin, of each ambiguous row by its number.
+    """
+
+    rows: list[int]
+    ratios: FloatArray
+    margins: FloatArray
+    limits: dict[int, np.float32]
+
+
+def scorings(device):
+    """Yield what the launches of `score_N` got and found, in order."""
+    for kernel, arguments in device.launched:
+        if not kernel.startswith("score"):
+            continue
+        # The arguments of PRODUCT in kernels.cu come first: `ratios`, `n` and `k` are the last.
+        ratios, n = arguments[7:9]
+        margins, numbers, _, ambiguous, limits, count = arguments[10:]
+        rows = numbers[:n].tolist() if isinstance(numbers, np.ndarray) else list(range(n))
+        found = slice(int(count[0]))
+        yield Scoring(
+            rows, ratios, margins, dict(zip(ambiguous[found].tolist(), limits[found], strict=True))
+        )
+
+
+def nearest_with(device, backend, rows, centers, digits):
+    """Check nearest centers, found with so many digits at first; return the centers' exponent."""
+    prepared = backend._prepared(centers, rows.dtype)
+    prepared.digits = digits
+    device.launched.clear()
+    assert_nearest(backend, rows, centers)
+    return int(prepared.product(digits).lengths[0])
+
+
+# Rows whose scores have large errors, or are hard to bound.
+KINDS = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "equal": lambda rng, shape: np.broadcast_to(rng.normal(size=shape[1]), shape),
+    "ones": lambda rng, shape: np.ones(shape),
+    # Sums of products of such rows cancel.
+    "alternating": lambda rng, shape: rng.random(shape) * (-1.0) ** np.arange(shape[1]),
+    "one huge column": lambda rng, shape: rng.normal(size=shape) * ([1e6] + [1] * (shape[1] - 1)),
+    # Each rounds down to float16 by almost as much as possible.
+    "rounded down": lambda rng, shape: np.full(shape, 1 + 2**-11 - 2**-20),
+    # Beside the largest value: around the largest and the least float16 numbers, and half of it.
+    "limits of float16": lambda rng, shape: rng.choice(
+        [1, -65504 / 65536, 65519.9 / 65536, 2.0**-29, -(2.0**-39), 2.0**-40, 2.0**-41], shape
+    ),
+}
+SCALES = (1e-39, 1e-37, 1e-20, 1.0, 1e5, 1e30)
+
+
+@st.composite
+def values_of_any_kind(draw, d):
+    """Draw a function that returns n rows."""
+    kind, scale = draw(st.sampled_from(sorted(KINDS))), draw(st.sampled_from(SCALES))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    return lambda n: KINDS[kind](rng, (n, d)) * scale
+
+
+def assert_errors_within_margins(device, backend, rows, center, digits):
+    """Check the least scores of rows with exact ones; return the largest error in margins.
+
+    The centers are copies of one center and of its opposite. So their mean is zero, and all rows
+    are ambiguous: the launch of `score_N` returns limits for them, and so their least scores.
+    """
+    centers = Centers(np.tile([center, -center], (64, 1)), Distance.SQUARED_EUCLIDEAN)
+    exponent = nearest_with(device, backend, rows, centers, digits)
+    factors = [Fraction(float(c)) for c in center]
+    half = sum(c * c for c in factors) / 2
+    largest = 0.0
+    scoring = next(scorings(device))
+    for row, ratio, margin in zip(scoring.rows, scoring.ratios, scoring.margins, strict=True):
+        limit = scoring.limits[row]
+        if not np.isfinite(margin):
+            continue
+        products = (Fraction(float(x)) * c for x, c in zip(rows[row], factors, strict=True))
+        unit = Fraction(float(ratio)) * Fraction(2) ** (2 * exponent)
+        exact = (half - abs(sum(products))) * unit
+        error = abs(Fraction(float(limit)) - Fraction(float(margin)) - exact)
+        # The sum of score and margin is rounded to float32.
+        error -= Fraction(float(abs(limit) + margin)) / 2**24
+        largest = max(largest, float(error / Fraction(float(margin))))
+    assert largest <= 0.5, "two scores may be wrong by more than the margin"
+    return largest
+
+
+@needs_compiler
+@given(st.data(), st.integers(1, 40), st.sampled_from([1, 2]), st.sampled_from(DTYPES))
+@settings(max_examples=60, deadline=None)
+def test_the_error_of_two_scores_is_within_the_margin(device, on_host, data, d, digits, dtype):
+    rows = data.draw(values_of_any_kind(d))(12).astype(dtype)
+    center = data.draw(values_of_any_kind(d))(1)[0].astype(dtype)
+    assert_errors_within_margins(device, on_host, rows, center, digits)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("digits", "share"), [(1, 0.4), (2, 0.001)])
+def test_the_margin_is_not_much_larger_than_the_largest_error(device, on_host, digits, share):
+    rows = KINDS["rounded down"](None, (4, 32)).astype("f")
+    assert assert_errors_within_margins(device, on_host, rows, rows[0], digits) > share
+
+
+@needs_compiler
+@given(st.data(), st.integers(1, 40), st.sampled_from([1, 2]), st.sampled_from(DTYPES))
+@settings(max_examples=60, deadline=None)
+def test_a_row_that_is_not_ambiguous_has_its_nearest_center(
+    device, on_host, data, d, digits, dtype
+):
+    # Rows halfway between centers, almost halfway, and anywhere.
+    values, noise = (data.draw(values_of_any_kind(d)) for _ in range(2))
+    centers = values(128)
+    rows = np.concatenate([centers[:16], noise(4), (centers[:12] + centers[1:13]) / 2])
+    rows[20:26] += noise(6) * data.draw(st.sampled_from([0, 1e-6, 1e-3, 1]))
+    centers = Centers(centers.astype(dtype), Distance(data.draw(st.sampled_from(METRICS))))
+    nearest_with(device, on_host, rows.astype(dtype), centers, digits)
+
+
+@needs_compiler
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", [7, 100, 128, 200, 256, 300])
+def test_rows_near_one_of_distant_centers_are_not_ambiguous(device, on_host, k, metric):
+    rng = np.random.default_rng(k)
+    values = rng.normal(size=(k, 24))
+    rows = (np.repeat(values, 2, axis=0) + rng.normal(size=(2 * k, 24)) / 100).astype("f")
+    nearest_with(device, on_host, rows, Centers(values, Distance(metric)), 1)
+    assert [len(scoring.limits) for scoring in scorings(device)] == [0]
+
+
+# --- Rows that are resolved exactly ---
+
+
+@needs_compiler
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("equal", [2, 130])
+def test_rows_with_more_equal_centers_than_there_is_room_for_are_right(
+    device, on_host, equal, metric, monkeypatch
+):
+    monkeypatch.setattr(launches, "_PAIRS_PER_ROW", 1)
+    monkeypatch.setattr(launches, "_FEWEST_PAIRS", 8)
+    rng = np.random.default_rng(equal)
+    values = rng.normal(size=(130, 5)).astype("f")
+    values[-equal:] = values[-1]
+    rows = (values[rng.integers(130, size=90)] + rng.normal(size=(90, 5)) / 50).astype("f")
+    nearest_with(device, on_host, rows, Centers(values, Distance(metric)), 1)
+    kernels = [kernel for kernel, _ in device.launched]
+    if equal == 130:
+        assert kernels.count("score_256") == 2
+        assert kernels[-2] == "resolve"
+
+
+@needs_compiler
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", [3, 40])
+def test_a_row_that_is_not_finite_is_assigned_to_the_first_center(on_host, k, metric, bad):
+    rows, centers = problem(k, 6, np.float32, metric, n=70)
+    expected = by_numpy.nearest(rows, centers)
+    wrong = [0, 17, 33, 69]
+    rows[wrong, [0, 5, 2, 3]] = bad
+    others = np.setdiff1d(np.arange(70), wrong)
+    index, distances = on_host.nearest(rows, centers)
+    assert index[wrong].tolist() == [0] * 4
+    assert not np.isfinite(distances[wrong]).any()
+    assert index[others].tolist() == expected[0][others].tolist()
+    assert distances[others].tobytes() == expected[1][others].tobytes()
+    sums = on_host.partial_sums(rows, centers).on_host()
+    assert not np.isfinite(sums.inertia)
+    assert sums.counts.tolist() == np.bincount(index, minlength=k).tolist()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [5, 40])
+def test_almost_zero_rows_and_centers_are_right_by_cosine(on_host, k, dtype):
+    rng = np.random.default_rng(k)
+    lengths = np.array([0.0, 1e-39, 1e-20, 1e-8, 1e-6, 2e-6, 1.0, 1e15])
+    values, rows = (
+        rng.normal(size=(n, 4)) * lengths[np.arange(n) % len(lengths), None] for n in (k, 80)
+    )
+    rows, centers = rows.astype(dtype), Centers(values.astype(dtype), Distance.COSINE)
+    assert_nearest(on_host, rows, centers)
+    found, expected = (
+        on_host.partial_sums(rows, centers).on_host(),
+        by_numpy.partial_sums(rows, centers),
+    )
+    assert found.counts.tolist() == expected.counts.tolist()
+    np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-12, atol=1e-14)
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", [1e151, 1e200])
+def test_rows_of_very_large_numbers_are_resolved_exactly(device, on_host, scale):
+    rng = np.random.default_rng(1)
+    values, rows = rng.normal(size=(128, 5)), rng.normal(size=(60, 5))
+    centers = Centers(values * scale, Distance.SQUARED_EUCLIDEAN)
+    nearest_with(device, on_host, rows * scale, centers, 1)
+    assert "resolve" in [kernel for kernel, _ in device.launched]
+    # One large row beside others.
+    rows[7] *= scale
+    nearest_with(device, on_host, rows, Centers(values, Distance.SQUARED_EUCLIDEAN), 1)
+    assert 7 in next(scorings(device)).limits
+
+
+# --- Memory ---
 
 
 CHECKED = textwrap.dedent(
     """
     import sys
     from pathlib import Path
-    from dkmeans.backends.cuda.launches import Launches
-    from tests.host_device import CHECKS, HostDevice
     import numpy as np
+    from dkmeans.backends.cuda.launches import Launches
     from tests.backends.cuda.problems import bits, problem
+    from tests.host_device import CHECKS, HostDevice
 
     backend = Launches(HostDevice(Path(sys.argv[1]), *CHECKS))
-    for dtype in (np.float32, np.float64):
+    for k, d, dtype in [(17, 8, "f"), (9, 33, "d"), (130, 5, "f"), (5, 5, "d")]:
         for metric in ("squared_euclidean", "cosine"):
-            for k, d in [(1, 1), (17, 8), (65, 9), (130, 17)]:
-                bits(backend, *problem(k, d, dtype, metric, n=150))
+            bits(backend, *problem(k, d, dtype, metric, n=70))
     print("nothing found")
     """
 )

@@ -1,16 +1,19 @@
-"""An implementation with other answers than NumPy's is not used."""
+"""The trial of an implementation: one with other answers than NumPy's is refused."""
 
-import logging
+import re
+import shutil
 
 import numpy as np
 import pytest
 
 from dkmeans.backends import numpy as by_numpy
-from dkmeans.backends.array_api import ArrayApi
-from dkmeans.backends.cuda.trial import first_correct
+from dkmeans.backends.cuda.launches import Launches
+from dkmeans.backends.cuda.trial import check
 from dkmeans.distance import Distance
 from dkmeans.state import PartialSums
-from tests.array_device import NumpyDevice
+from tests.host_device import SOURCE, HostDevice
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 
 
 class Wrong:
@@ -23,6 +26,12 @@ class Wrong:
     def __init__(self, error):
         self.error = error
 
+    def partial_sums(self, points, centers):
+        return self.assign(points, centers)[0]
+
+    def nearest(self, points, centers):
+        return self.assign(points, centers)[1:]
+
     def assign(self, points, centers):
         sums, index, distances = by_numpy.assign(points, centers)
         if self.error == "index of the last row of many centers" and len(centers.values) > 100:
@@ -30,7 +39,7 @@ class Wrong:
         if self.error == "sums by cosine" and centers.distance is Distance.COSINE:
             sums = PartialSums(sums.sums + 1e-6, sums.counts, sums.inertia)
         if self.error == "distances in float64" and points.dtype == np.float64:
-            distances = distances.astype(np.float32)
+            distances = distances.astype(np.float32).astype(np.float64)
         return sums, index, distances
 
     def distances(self, points, centers):
@@ -38,33 +47,75 @@ class Wrong:
         return result + 1 if self.error == "all distances" else result
 
 
+def test_an_implementation_with_numpys_answers_passes():
+    check(by_numpy)
+    check(Wrong("none"))
+
+
 @pytest.mark.parametrize(
-    ("error", "logged"),
+    "error",
     [
-        ("index of the last row of many centers", "float32, squared_euclidean, 200 centers"),
-        ("sums by cosine", "float32, cosine, 7 centers"),
-        ("distances in float64", "float64, squared_euclidean, 7 centers"),
-        ("all distances", "distances, float32, squared_euclidean, 7 centers"),
+        "index of the last row of many centers",
+        "sums by cosine",
+        "distances in float64",
+        "all distances",
     ],
 )
-def test_the_first_correct_implementation_is_used_and_the_log_names_the_error(
-    error, logged, caplog
-):
-    correct = ArrayApi(NumpyDevice())
-    with caplog.at_level(logging.WARNING):
-        name, implementation = first_correct(
-            {"kernels": lambda: Wrong(error), "functions": lambda: correct}
-        )
-    assert (name, implementation) == ("functions", correct)
-    assert caplog.messages == [
-        f"kernels give other answers than NumPy ({logged}); please report it"
-    ]
+def test_an_implementation_with_a_wrong_answer_is_refused(error):
+    with pytest.raises(ImportError, match="NumPy"):
+        check(Wrong(error))
 
 
-def test_if_no_implementation_is_correct_the_error_has_all_reasons():
-    def broken():
-        raise RuntimeError("no compiler")
+def test_an_implementation_that_raises_is_refused_with_its_reason():
+    class Broken(Wrong):
+        def assign(self, points, centers):
+            raise RuntimeError("no compiler")
 
-    implementations = {"kernels": broken, "functions": lambda: Wrong("all distances")}
-    with pytest.raises(ImportError, match="kernels cannot be used: no compiler; functions give"):
-        first_correct(implementations)
+    with pytest.raises(ImportError, match="no compiler"):
+        check(Broken("none"))
+
+
+@needs_compiler
+def test_the_kernels_pass_on_the_host(tmp_path):
+    check(Launches(HostDevice(tmp_path)))
+
+
+# Faults of a compiler, a GPU or a change of the kernels, as a pattern in their source and what
+# replaces it.
+# Most of them change the answers to few rows.
+FAULTS = {
+    "scores without a margin": (r"2\.0f \* SLACK \* error \+ 2\.0f", "0.0f"),
+    "the last of several stages of columns skipped": (
+        r"step < stages \* parts;",
+        "step < stages * parts - (stages > 1);",
+    ),
+    "the last of several panels of centers skipped": (
+        r"panel < panels;",
+        "panel < panels - (panels > 1);",
+    ),
+    "subnormal differences flushed to zero": (
+        r"two\[([01])\] -= .*;",
+        r"\g<0> if (fabs(two[\1]) < 1.1754944e-38) two[\1] = 0;",
+    ),
+    "of equally near centers the last listed": (r"atomicMin\(best \+", "atomicExch(best +"),
+    "of equally near centers the highest": (
+        r"centers\[i\] < least_center\)\)",
+        "centers[i] > least_center && centers[i] < k))",
+    ),
+    "the first slice of a center added twice": (
+        r" \+ \(slice - firsts\[center\]\) \* SLICE_ROWS",
+        "",
+    ),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_kernels_is_noticed(fault, tmp_path):
+    pattern, replacement = FAULTS[fault]
+    source, count = re.subn(pattern, replacement, SOURCE.read_text())
+    assert count, f"the kernels have changed: {pattern!r} is not in them"
+    (tmp_path / "kernels.cu").write_text(source)
+    kernels = Launches(HostDevice(tmp_path, "-O1", source=tmp_path / "kernels.cu"))
+    with pytest.raises(ImportError, match="give other answers than NumPy"):
+        check(kernels)

@@ -9,7 +9,8 @@ from distributed.comm import CommClosedError
 from distributed.scheduler import NoValidWorkerError
 
 from dkmeans import Outage
-from dkmeans.executors.dask.cluster import Cluster, lost_errors
+from dkmeans.executors.dask import cluster as module
+from dkmeans.executors.dask.cluster import Cluster, lost_errors, reports_gpus
 
 
 class NoWorkers:
@@ -31,6 +32,30 @@ class NoAnswer(NoWorkers):
 
 def fail(number):
     raise KeyError(number)
+
+
+class Reporting:
+    """A client whose workers report these things."""
+
+    def __init__(self, *workers):
+        self.workers = workers
+
+    def scheduler_info(self, n_workers):
+        assert n_workers == -1, "Dask's default leaves workers out"
+        return {"workers": dict(enumerate(self.workers))}
+
+
+def test_a_cluster_has_gpus_if_all_its_workers_report_one_and_cupy_is_installed(
+    monkeypatch, client
+):
+    monkeypatch.setattr(module, "find_spec", lambda name: name)
+    gpu, processor = {"gpu": {"name": "H100"}, "nthreads": 2}, {"nthreads": 2}
+    assert reports_gpus(Reporting(gpu, gpu))
+    assert not reports_gpus(Reporting(gpu, processor))
+    assert not reports_gpus(Reporting())
+    assert not reports_gpus(client)
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert not reports_gpus(Reporting(gpu))
 
 
 def test_workers_and_threads_are_those_of_the_client(client):
