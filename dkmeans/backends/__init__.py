@@ -8,7 +8,14 @@ centers, and tests/backends/test_backends.py holds all of them to the same answe
     sums = backend.partial_sums(rows, Centers(values, Distance.COSINE))
 """
 
-from dkmeans.backends.choice import chooses_gpu, cores_per_gpu, select
+from dkmeans.backends.choice import chooses_gpu, cores_per_gpu, select, select_processor
 from dkmeans.backends.protocol import Backend, Implementation
 
-__all__ = ["Backend", "Implementation", "chooses_gpu", "cores_per_gpu", "select"]
+__all__ = [
+    "Backend",
+    "Implementation",
+    "chooses_gpu",
+    "cores_per_gpu",
+    "select",
+    "select_processor",
+]

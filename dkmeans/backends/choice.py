@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from collections.abc import Sequence
 from functools import cache
 from typing import cast
 
@@ -31,21 +32,35 @@ def select(name: str | None = None) -> Backend:
         Invalid: no backend has this name, or this machine cannot use it.
     """
     if name is None:
-        for choice in BACKENDS[:-1]:
-            try:
-                return _load(choice)
-            except ImportError as error:
-                # A machine without CuPy is not expected to have a GPU: no warning is needed.
-                level = logging.DEBUG if error.name == "cupy" else logging.WARNING
-                logger.log(level, "backend %s cannot be used: %s", choice, error)
-        # The last backend, NumPy, can be used on every machine.
-        return _load(BACKENDS[-1])
+        return _fastest(BACKENDS)
     if name not in BACKENDS:
         raise Invalid(expected("backend", f"one of {', '.join(BACKENDS)}", name))
     try:
         return _load(name)
     except ImportError as error:
         raise Invalid(f"backend {name!r} cannot be used on this machine: {error}") from error
+
+
+@cache
+def select_processor() -> Backend:
+    """Return the fastest backend without a GPU that this machine can use.
+
+    The driver of a cluster computes little itself. On a GPU it would keep a context that a worker
+    may need, and it may have none.
+    """
+    return _fastest([name for name in BACKENDS if name != GPU])
+
+
+def _fastest(names: Sequence[str]) -> Backend:
+    for name in names[:-1]:
+        try:
+            return _load(name)
+        except ImportError as error:
+            # A machine without CuPy is not expected to have a GPU: no warning is needed.
+            level = logging.DEBUG if error.name == "cupy" else logging.WARNING
+            logger.log(level, "backend %s cannot be used: %s", name, error)
+    # The last backend, NumPy, can be used on every machine.
+    return _load(names[-1])
 
 
 def chooses_gpu() -> bool:

@@ -127,8 +127,9 @@ def _nearest_distances(points: FloatArray, index: IndexArray, centers: Centers) 
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32.
 
-    Squared Euclidean distances are |x|^2 + |c|^2 - 2 x.c by one matrix product. Where these
-    terms cancel so far that the rest could be wrong in float32, x - c is squared instead.
+    Squared Euclidean distances are |x|^2 + |c|^2 - 2 x.c by one matrix product, of rows and centers
+    less the mean of the centers. Where these terms cancel so far that the rest could be wrong in
+    float32, x - c is squared instead.
     """
     result = np.empty((len(points), len(centers.values)), np.float32)
     exact = exact_rows(centers.values, centers.distance)
@@ -138,16 +139,18 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
         if centers.distance is Distance.COSINE:
             result[rows] = np.clip(1.0 - block @ exact.T, 0.0, 2.0)
             continue
-        block, others = block - shift, exact - shift
-        scale = squared_norms(block)[:, None] + squared_norms(others)
-        squares = scale - 2.0 * (block @ others.T)
+        moved, others = block - shift, exact - shift
+        scale = squared_norms(moved)[:, None] + squared_norms(others)
+        squares = scale - 2.0 * (moved @ others.T)
         # The rounding error of `squares` is about d 2^-53 `scale`. Above this threshold it is less
         # than the rounding error of float32.
         threshold = len(shift) * _FLOAT32_ROUNDOFF * scale
         # The negation also selects distances that are NaN.
         row, center = np.nonzero(~(squares > threshold))
         for pairs in _blocks(len(row), len(shift)):
-            differences = block[row[pairs]] - others[center[pairs]]
+            # Not of the moved rows: an outlier among the centers makes the shift so large that
+            # subtracting it rounds away the digits in which a row and a center differ.
+            differences = block[row[pairs]] - exact[center[pairs]]
             squares[row[pairs], center[pairs]] = squared_norms(differences)
         result[rows] = squares
     return result

@@ -21,6 +21,7 @@ from dkmeans.backends import cores_per_gpu
 from dkmeans.data.batches import Batch
 from dkmeans.data.cache import cache_budget
 from dkmeans.data.chunks import Chunk, LoadedChunk
+from dkmeans.executors.budget import system_limit
 from dkmeans.machine import usable_cores
 
 # Number of chunks that are read ahead for each computing thread.
@@ -83,9 +84,9 @@ def _ahead(chunk: Chunk) -> int:
     if cores is None:
         return AHEAD
     budget, source = cache_budget.get(), chunk.source
-    limit = _GPU_AHEAD_BYTES
-    if budget is not None:
-        limit = min(limit, int(_GPU_AHEAD_SHARE * budget.process_bytes))
+    # Without a cache the budget names no limit of the process.
+    process_bytes = system_limit() if budget is None else min(budget.process_bytes, system_limit())
+    limit = min(_GPU_AHEAD_BYTES, int(_GPU_AHEAD_SHARE * process_bytes))
     size = chunk.rows * source.width * np.dtype(source.dtype).itemsize
     return max(AHEAD, min(cores, limit // max(1, size)) // max(1, _runs.count))
 

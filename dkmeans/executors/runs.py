@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from time import perf_counter
@@ -183,10 +184,15 @@ def reduce_runs(
         totals = merged(_reduce_run(function, run, coming, value, counter) for run in runs)
         return [replace(each, total=on_host(each.total)) for each in totals]
 
-    try:
+    return computed_again(attempt)
+
+
+def computed_again(attempt: Callable[[], V]) -> V:
+    """Return the result of an attempt; if a failing GPU has lost it, of a second one."""
+    with suppress(ResultLost):
         return attempt()
-    except ResultLost:
-        return attempt()
+    # Only here is the traceback gone, whose frames hold the chunks of the first attempt.
+    return attempt()
 
 
 def _reduce_run(

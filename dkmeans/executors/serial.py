@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TypeVar
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
-from dkmeans.errors import ResultLost
 from dkmeans.executors.budget import Memory, free_cache_bytes, system_limit
 from dkmeans.executors.reduction import Cost, Reduction
+from dkmeans.executors.runs import computed_again
 from dkmeans.state import M, on_host, tree_sum
 
 R = TypeVar("R")
@@ -40,16 +41,11 @@ class Serial(AbstractContextManager["Serial"]):
     ) -> Reduction[M]:
         """Apply a function to each chunk of each batch, and add up the results of each batch."""
 
-        def attempt(batch: Batch) -> M:
+        def total(batch: Batch) -> M:
             return on_host(tree_sum(function(chunk.loaded(), value) for chunk in batch))
 
-        def total(batch: Batch) -> M:
-            try:
-                return attempt(batch)
-            except ResultLost:
-                return attempt(batch)
-
-        return Reduction([total(batch) for batch in batches], Cost(), workers=1, threads=1)
+        totals = [computed_again(partial(total, batch)) for batch in batches]
+        return Reduction(totals, Cost(), workers=1, threads=1)
 
     def map(
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V

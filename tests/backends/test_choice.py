@@ -37,6 +37,19 @@ def test_a_named_backend_is_chosen_before_a_faster_one(choose):
     assert choose({}, "numpy") == "numpy"
 
 
+def test_without_a_gpu_the_fastest_of_the_other_backends_is_chosen(monkeypatch):
+    monkeypatch.setattr(choice, "_load", lambda name: name)
+    assert choice.select_processor.__wrapped__() == "native"
+
+    def without_numba(name):
+        if name == "native":
+            raise ImportError("not here", name="numba")
+        return name
+
+    monkeypatch.setattr(choice, "_load", without_numba)
+    assert choice.select_processor.__wrapped__() == "numpy"
+
+
 def test_only_a_backend_that_should_be_usable_is_warned_of(choose, caplog):
     caplog.set_level(logging.DEBUG, "dkmeans")
     choose({"cuda": "cupy", "native": "numba"})

@@ -11,6 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.distance import Centers, Distance
+from tests import reference
+from tests.reference import EUCLIDEAN
 
 
 def test_a_thread_uses_its_buffers_again_and_shares_them_with_no_other():
@@ -60,3 +62,27 @@ def test_the_description_names_the_library_of_matrix_products():
     description = by_numpy.describe()
     assert description["numpy"] == np.__version__
     assert "matrix products by" in description
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("far", [1e12, 1e15, 1e18])
+def test_an_outlier_among_the_centers_costs_distances_to_the_others_no_digits(far, dtype):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 2)).astype(dtype)
+    centers = np.vstack([rows[:9] + 0.5, [[far, far]], [[-far, far]]]).astype(dtype)
+    found = by_numpy.distances(rows, Centers(centers, Distance.SQUARED_EUCLIDEAN))
+    expected = reference.distances(rows, centers, EUCLIDEAN).astype(np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_outlier_among_the_rows_or_columns_costs_other_distances_no_digits(axis):
+    rng = np.random.default_rng(1)
+    rows, centers = rng.normal(size=(50, 3)), rng.normal(size=(7, 3))
+    if axis == 0:
+        rows[4] = 1e15
+    else:
+        rows[:, 2], centers[:, 2] = 1e15, 1e15
+    found = by_numpy.distances(rows, Centers(centers, Distance.SQUARED_EUCLIDEAN))
+    expected = reference.distances(rows, centers, EUCLIDEAN).astype(np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

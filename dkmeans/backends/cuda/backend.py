@@ -9,22 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from dkmeans.backends import Implementation, select
+from dkmeans.backends.choice import select_processor
 from dkmeans.backends.cuda.device import Gpu, check_device, describe_device, share_of_cores
 from dkmeans.backends.cuda.fallback import Guarded, GuardedSums
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.cuda.trial import check
 from dkmeans.distance import Centers
-from dkmeans.errors import Invalid
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
-
-def _on_processor() -> Implementation:
-    """Return the fastest implementation without a GPU."""
-    try:
-        return select("native")
-    except Invalid:  # Numba is missing or broken
-        return select("numpy")
+# Largest size of a piece of rows with its results where the GPU had too little memory: a part of
+# one of the library's own chunks.
+_SMALL_PIECE_BYTES = 32 * 2**20
 
 
 def _guarded() -> Guarded:
@@ -36,8 +31,8 @@ def _guarded() -> Guarded:
     return Guarded(
         gpu,
         kernels,
-        smaller=lambda: Launches(gpu, gpu.piece_bytes // 2),
-        processor=_on_processor,
+        smaller=lambda: Launches(gpu, _SMALL_PIECE_BYTES),
+        processor=select_processor,
     )
 
 

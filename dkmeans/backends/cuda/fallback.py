@@ -197,6 +197,8 @@ class GuardedSums:
             ResultLost: the device was lost.
         """
         result = self.guard.attempt(self.sums.on_host)
+        if result is Fault.OUT_OF_MEMORY:  # of the host: the device only copies
+            raise MemoryError("the sums of a chunk must fit in the memory of the host")
         if isinstance(result, Fault):
             raise ResultLost("the GPU failed before its sums were copied to the host")
         return result

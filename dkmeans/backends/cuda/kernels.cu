@@ -909,6 +909,13 @@ static __device__ __forceinline__ void multiply_tiles(const Product &product, Ta
         }
 #ifdef WARPGROUPS
         wait_products<0>();
+        // The compiler does not know that the wait completes the sums: it must not read them before.
+#pragma unroll
+        for (auto &tile : own_products.sums)
+#pragma unroll
+            for (auto &four : tile)
+#pragma unroll
+                for (float &sum : four) asm volatile("" : "+f"(sum)::"memory");
 #endif
         take(panel, own_products);
     }
@@ -1086,13 +1093,14 @@ pick_pairs(const uint2 *pairs, Index capacity, const Bits *num_pairs, const doub
             atomicMin(best + pairs[place].x, (Bits)pairs[place].y);
 }
 
-// Set the nearest centers of listed rows, and list those that were dropped.
+// Set the nearest centers of listed rows, and list those that were dropped. A row without a pair is
+// listed too: its center of the least score should be one.
 extern "C" __global__ void __launch_bounds__(THREADS)
-place_pairs(const Index *list, Index count, const Bits *best, const unsigned *dropped,
+place_pairs(const Index *list, Index count, Index k, const Bits *best, const unsigned *dropped,
             Index *nearest, Index *left, Bits *num_left) {
     const Index place = this_thread();
     if (place >= count) return;
-    if (dropped[place])
+    if (dropped[place] || best[place] >= (Bits)k)
         left[atomicAdd(num_left, (Bits)1)] = list[place];
     else
         nearest[list[place]] = (Index)best[place];

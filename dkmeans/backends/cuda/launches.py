@@ -2,8 +2,8 @@
 
 `backend` runs them on the GPU, and tests run the same launches and kernels on the host. Rows come
 to the device in pieces of bounded size. How rows are cut into pieces, and the order in which they
-are added up, depend on the shapes and the nearest centers alone, so GPUs of one model give sums
-with the same bits.
+are added up, depend on the shapes, the nearest centers and the device's memory alone, so GPUs of
+one model give sums with the same bits.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ _LEAST_EXPONENT, _MOST_EXPONENT, _TOP_EXPONENT = -126, 126, 15
 _PAIR_BLOCKS = 2048
 # Room for pairs of ambiguous rows and centers: this many for each row, and at least so many.
 _PAIRS_PER_ROW, _FEWEST_PAIRS = 8, 4096
+_MOST_DIGITS, _FLOAT16_BYTES = 2, 2
 # If more of the rows are ambiguous with one digit, two digits are faster than all their pairs.
 _MOST_AMBIGUOUS = 0.4
 # Columns that a block of `reduce` adds up for few centers, which have many parts.
@@ -124,9 +125,7 @@ class DeviceSums:
     shape: tuple[int, int]
     device: KernelDevice
 
-    def __add__(self, other: DeviceSums | PartialSums) -> DeviceSums | PartialSums:
-        if isinstance(other, PartialSums):  # another chunk was computed on the processor
-            return self.on_host() + other
+    def __add__(self, other: DeviceSums) -> DeviceSums:
         with self.device.stream():
             values = self.values + other.values
         return DeviceSums(values, self.inertia + other.inertia, self.shape, self.device)
@@ -182,24 +181,26 @@ class _DeviceCenters:
     Attributes:
         shape: (k, d).
         cosine: True if rows are scaled to length one.
+        few: The centers as `add_few_N` reads them; None if they are too many or too wide.
+        exact: (k, d) float64, the centers for exact distances.
         panel: Number of centers that are scored at a time.
         digits: Number of digits with which rows are scored first. One is enough for most data.
+        products: What `product` has returned, by the number of digits.
     """
 
     def __init__(self, centers: Centers, dtype: np.dtype[Any], device: KernelDevice) -> None:
         self._device, self._centers, self._dtype = device, centers, dtype
-        self._products: dict[int, _Product] = {}
+        self.products: dict[int, _Product] = {}
         self.shape: tuple[int, int] = centers.values.shape
         k = self.shape[0]
         self.cosine = centers.distance is Distance.COSINE
         self.panel = next((size for size in _BLOCK_ROWS if k <= size), max(_BLOCK_ROWS))
         self.digits = 1
+        self.few = self._prepared_few()
+        self.exact = self._widened() if self.few is None else self.few.exact
 
-    @cached_property
-    def exact(self) -> Any:
-        """(k, d) float64, the centers for exact distances."""
-        if self.few is not None:
-            return self.few.exact
+    def _widened(self) -> Any:
+        """Return the centers for exact distances, (k, d) float64."""
         device, values, (k, d) = self._device, self._centers.values, self.shape
         values = device.xp.asarray(np.ascontiguousarray(values))
         exact, blocks = device.xp.empty((k, d)), -(-k * d // THREADS)
@@ -223,14 +224,9 @@ class _DeviceCenters:
         """Number of slabs of 16 columns, a multiple of what a stage has."""
         return -(-self.shape[1] // STAGE_COLUMNS) * (STAGE_COLUMNS // _SLAB)
 
+    @QUIET
     def product(self, digits: int) -> _Product:
         """Return the centers as 1 or 2 digits in float16."""
-        if digits not in self._products:
-            self._products[digits] = self._narrowed(digits)
-        return self._products[digits]
-
-    @QUIET
-    def _narrowed(self, digits: int) -> _Product:
         xp, (k, d) = self._device.xp, self.shape
         shift = self.shift.astype(np.float64)
         # The padding lies at the shift, so that its digits are zeros.
@@ -252,10 +248,9 @@ class _DeviceCenters:
         scalars = map(np.float32, self._device.to_host(largest))
         return _Product(packed, len(padded) // _SLAB, halves, (np.int64(exponent), *scalars))
 
-    @cached_property
     @QUIET
-    def few(self) -> _Few | None:
-        """The centers as `add_few_N` reads them; None if they are too many or too wide."""
+    def _prepared_few(self) -> _Few | None:
+        """Return the centers as `add_few_N` reads them; None if they are too many or too wide."""
         k, d = self.shape
         if k > FEW_CENTERS or d > FEW_COLUMNS:
             return None
@@ -358,9 +353,11 @@ class _DeviceCentersCache:
     def product(self, prepared: _DeviceCenters, digits: int) -> _Product:
         """Return prepared centers as 1 or 2 digits in float16."""
         with self._lock:
-            product = prepared.product(digits)
-            self._device.synchronize()
-            return product
+            if digits not in prepared.products:
+                prepared.products[digits] = prepared.product(digits)
+                # For other threads, as above. Waiting each time would wait for this thread's rows.
+                self._device.synchronize()
+            return prepared.products[digits]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -486,7 +483,8 @@ class Launches:
             prepared: The centers.
             result_bytes: Size of the results for one row beside those that every row has.
         """
-        xp, slab_bytes = self._device.xp, _SLAB * 2 * prepared.digits
+        # Always room for two digits: the bits of sums must not depend on how many were needed.
+        xp, slab_bytes = self._device.xp, _MOST_DIGITS * _SLAB * _FLOAT16_BYTES
         row_bytes = points.shape[1] * points.itemsize + prepared.slabs * slab_bytes
         most = max(1, self._piece_bytes // (row_bytes + _RESULT_BYTES + result_bytes))
         for rows in self._device.pieces(points, most):
@@ -508,10 +506,10 @@ class Launches:
         if prepared.shape[0] == 1:
             return xp.zeros(n, np.int64)
         nearest, rows = xp.empty(n, np.int64), _Listed(_NULL, n)
-        for digits in range(prepared.digits, 3):
+        for digits in range(prepared.digits, _MOST_DIGITS + 1):
             ambiguous = self._score(piece, rows, digits, prepared, nearest)
             if digits == 1 and ambiguous.count > _MOST_AMBIGUOUS * n:
-                prepared.digits, rows = 2, ambiguous
+                prepared.digits, rows = _MOST_DIGITS, ambiguous
                 continue
             if ambiguous.count:
                 rows = self._decide(piece, ambiguous, digits, prepared, nearest)
@@ -563,7 +561,7 @@ class Launches:
         left, num_left = xp.empty(rows.count, np.int64), xp.zeros(1, np.uint64)
         self._device.launch(
             "place_pairs", dtype, -(-rows.count // THREADS), rows.numbers, np.int64(rows.count),
-            best, dropped, nearest, left, num_left,
+            np.int64(prepared.shape[0]), best, dropped, nearest, left, num_left,
         )  # fmt: skip
         return _Listed(left, int(self._device.to_host(num_left)[0]))
 

@@ -37,10 +37,12 @@ class PackedCenters(NamedTuple):
         shift: (d,) S, or float64 for `measure`. Subtracted from every row before scoring.
         exact: (k, d) float64. The centers that exact distances are measured to.
         error_factor: Factor in the error bound
-            `error_factor * (largest_norm * |x| + largest_half) + error_floor +
-            error_exact * (|x| + largest_norm)^2`. Two scores of a row
-            x that differ by more than the bound are in the right order.
-        error_floor: Last term of the error bound, for the rounding of the smallest numbers.
+            `error_factor * (largest_norm * |x| + largest_half) + error_floor + error_exact *
+            (|x| + largest_norm)^2`. Two scores of a row x that differ by more than the bound are
+            in the right order.
+        error_floor: Term of the error bound for the rounding of the smallest numbers, and for
+            cosine of the exact distances.
+        error_exact: Factor in the error bound for the rounding of the exact distances.
         largest_norm: Largest |c| of the shifted centers.
         largest_half: Largest |c|^2 / 2.
         score_limit: Scores may overflow if `largest_norm * |x| + largest_half` is not below it.

@@ -137,11 +137,3 @@ def test_after_the_loss_of_the_gpu_the_processor_computes(load, gpu, caplog):
     assert caplog.messages == [
         "the GPU failed; this process computes on its processor from now on: illegal address"
     ]
-
-
-def test_without_numba_numpy_computes_on_the_processor(load, monkeypatch):
-    backend = load()
-    select = backend.select.__wrapped__  # not from the cache
-    monkeypatch.setitem(sys.modules, "dkmeans.backends.native.backend", None)
-    monkeypatch.setattr(backend, "select", select)
-    assert backend._on_processor() is by_numpy

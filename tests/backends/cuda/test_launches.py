@@ -22,7 +22,7 @@ from dkmeans.backends.cuda.compiler import OPTIONS
 from dkmeans.backends.cuda.launches import DEFINES, FEW_ROWS, SLICE_ROWS, DeviceSums, Launches
 from dkmeans.backends.rounding import exact_rows
 from dkmeans.distance import Centers, Distance
-from dkmeans.state import FloatArray, PartialSums
+from dkmeans.state import FloatArray
 from tests.backends.cuda.nvrtc import Nvrtc, library
 from tests.backends.cuda.problems import bits, problem
 from tests.host_device import SOURCE, HostDevice
@@ -232,9 +232,22 @@ def test_sums_on_the_device_are_added_with_the_bits_of_the_host(on_host, k, metr
     on_device = first + second
     assert isinstance(on_device, DeviceSums)
     assert_same_sums(on_device.on_host(), expected)
-    for mixed in (first + second.on_host(), first.on_host() + second):
-        assert isinstance(mixed, PartialSums)
-        assert_same_sums(mixed, expected)
+    assert_same_sums(first.on_host() + second, expected)
+
+
+@needs_compiler
+def test_prepared_centers_are_complete_before_another_thread_gets_them(folder, monkeypatch):
+    device = HostDevice(folder)
+    rows, centers = problem(40, 7, np.float32, "squared_euclidean", n=30)
+    backend, waited = Launches(device), []
+    prepared = backend._prepared(centers, rows.dtype)
+    arrays = vars(prepared).keys()
+    monkeypatch.setattr(device, "synchronize", lambda: waited.append(set(prepared.products)))
+    assert {"few", "exact"} <= arrays
+    backend.nearest(rows, centers)
+    backend.nearest(rows, centers)
+    # One wait for the only product that is made, and none when it is found.
+    assert waited == [{1}]
 
 
 # --- The bound of the error ---
@@ -277,7 +290,7 @@ def nearest_with(device, backend, rows, centers, digits):
     prepared.digits = digits
     device.launched.clear()
     assert_nearest(backend, rows, centers)
-    return int(prepared.product(digits).lengths[0])
+    return int(backend._prepared.product(prepared, digits).lengths[0])
 
 
 # Rows whose scores have large errors, or are hard to bound.
