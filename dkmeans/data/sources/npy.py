@@ -1,7 +1,8 @@
 """Rows of .npy files.
 
 A local file is memory-mapped. A file in an object store is read by byte ranges, one for each chunk.
-Only the header is read on the driver; see the NumPy documentation of `numpy.lib.format`.
+Only the header is read on the driver; see the NumPy documentation of `numpy.lib.format`. Each read
+on a worker reads the header again, because the file may have been replaced while the job runs.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import mmap
 from collections.abc import Hashable
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any
+from io import SEEK_END, BytesIO
+from typing import Any, NamedTuple
 
 import numpy as np
 from obstore.exceptions import BaseError
@@ -51,24 +52,119 @@ class NpyRows(Leaf):
 
     @property
     def key(self) -> Hashable | None:
-        """The address; None for a local file, which the page cache of the system already caches."""
-        return None if is_local(self.name) else self.name
+        """Address and shape; None for a local file, which the system's page cache caches."""
+        table = self.name, self.rows, self.width, self.dtype, self.offset
+        return None if is_local(self.name) else table
 
     def read(self, start: int, stop: int) -> Any:
-        """Return these rows."""
+        """Return these rows.
+
+        Raises:
+            InvalidData: the file has changed since it was described.
+        """
         dtype = np.dtype(self.dtype)
         row_bytes = dtype.itemsize * self.width
-        first = self.offset + start * row_bytes
+        first, end = self.offset + start * row_bytes, self.offset + stop * row_bytes
         if is_local(self.name):
-            shape = (stop - start, self.width)
-            rows: Any = np.memmap(local_path(self.name), dtype, "r", first, shape)
+            # Header and rows come from one open file: another may get its name in between.
+            with local_path(self.name).open("rb") as file:
+                self._check_unchanged(file.read(self.offset))
+                self._check_size(file.seek(0, SEEK_END), end)
+                rows: Any = np.memmap(file, dtype, "r", first, (stop - start, self.width))
             # Without this advice the system would read the file page by page, at each first use.
             if hasattr(mmap, "MADV_WILLNEED"):
                 rows.base.madvise(mmap.MADV_WILLNEED)
             return rows
         fs, path = filesystem(self.name)
-        data = fs.cat_file(path, start=first, end=self.offset + stop * row_bytes)
+        # The header is read after the rows: if it is the described one then, it was before. Both in
+        # one request (`get_ranges`) would make obstore panic where the file has become shorter.
+        try:
+            data = fs.cat_file(path, start=first, end=end)
+        except BaseError:  # A file that has become shorter does not have these bytes.
+            self._check_unchanged(fs.cat_file(path, start=0, end=self.offset))
+            self._check_size(fs.size(path), end)
+            raise
+        self._check_unchanged(fs.cat_file(path, start=0, end=self.offset))
+        self._check_size(first + len(data), end)
         return np.frombuffer(data, dtype).reshape(stop - start, self.width)
+
+    def _check_unchanged(self, data: bytes) -> None:
+        """Refuse a header that does not have the described shape and dtype.
+
+        Args:
+            data: The bytes of the file before its first row.
+
+        Raises:
+            InvalidData: the file was replaced after it was described.
+        """
+        must = f"shape ({self.rows}, {self.width}) of {np.dtype(self.dtype)}"
+        try:
+            header = _read_header(BytesIO(data))
+        except ValueError as error:
+            raise self._changed(must, f"no header of .npy: {error}") from error
+        described = (self.rows, self.width), np.dtype(self.dtype), self.offset
+        if (header.shape, header.dtype, header.offset) != described or header.is_transposed:
+            raise self._changed(must, str(header))
+
+    def _check_size(self, size: int, least: int) -> None:
+        """Refuse a file of fewer than `least` bytes.
+
+        Raises:
+            InvalidData: the file was cut short after it was described.
+        """
+        if size < least:
+            raise self._changed(f"at least {least} bytes", str(size))
+
+    def _changed(self, must: str, got: str) -> InvalidData:
+        """Return the error for a file that is not as it was described."""
+        return InvalidData(
+            f"{self.name} must have {must}, as it had when it was first opened, got {got}: the "
+            "file has changed; run again"
+        )
+
+
+class _Header(NamedTuple):
+    """Header of an .npy file.
+
+    Attributes:
+        shape: Shape of the array.
+        dtype: Dtype of the array.
+        is_fortran: True if the array is stored in Fortran order.
+        offset: Number of bytes of the header.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    is_fortran: bool
+    offset: int
+
+    @property
+    def is_transposed(self) -> bool:
+        """True if the values are not in C order."""
+        # An array of one row or one column is in C order and in Fortran order at once.
+        return self.is_fortran and 1 not in self.shape
+
+    def __str__(self) -> str:
+        order = " in Fortran order" if self.is_fortran else ""
+        return f"shape {self.shape} of {self.dtype}{order}"
+
+
+def _read_header(file: BytesIO) -> _Header:
+    """Return the header of an .npy file.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    version = np.lib.format.read_magic(file)
+    # NumPy has no public reader for version (3, 0); its header differs from that of (2, 0) in the
+    # encoding of field names only, and a table of numbers has no fields.
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, is_fortran, dtype = read(file)
+    return _Header(shape, dtype, is_fortran, file.tell())
 
 
 def from_npy_file(address: str) -> Cut:
@@ -80,35 +176,26 @@ def from_npy_file(address: str) -> Cut:
     fs, path = filesystem(address)
     try:
         size = fs.size(path)
-        header = BytesIO(fs.cat_file(path, start=0, end=_HEADER_BYTES) if size else b"")
+        start = BytesIO(fs.cat_file(path, start=0, end=_HEADER_BYTES) if size else b"")
     except OSError as error:
         raise InvalidData(f"{address} must be an .npy file, and cannot be read: {error}") from error
     except BaseError as error:
         raise unreachable(address, error) from error
     try:
-        version = np.lib.format.read_magic(header)
-        # NumPy has no public reader for version (3, 0); its header differs from that of (2, 0) in
-        # the encoding of field names only, and a table of numbers has no fields.
-        read_header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = read_header(header)
+        header = _read_header(start)
     except ValueError as error:
         raise InvalidData(f"{address} must be an .npy file: {error}") from error
-    # An array of one row or one column is in C order and in Fortran order at once.
-    if len(shape) != 2 or shape[1] == 0 or (fortran and 1 not in shape) or dtype.hasobject:
-        order = " in Fortran order" if fortran else ""
+    shape, dtype = header.shape, header.dtype
+    if len(shape) != 2 or shape[1] == 0 or header.is_transposed or dtype.hasobject:
         raise InvalidData(
             f"{address} must hold a 2-D array of numbers, with at least one column and in C order, "
-            f"got shape {shape} of {dtype}{order}"
+            f"got {header}"
         )
     rows, width = int(shape[0]), int(shape[1])
-    file_bytes = header.tell() + rows * width * dtype.itemsize
+    file_bytes = header.offset + rows * width * dtype.itemsize
     if size < file_bytes:
         raise InvalidData(f"{address} must be {file_bytes} bytes long, got {size}: it is cut short")
-    table = (absolute(address), rows, width, dtype.str, header.tell())
+    table = (absolute(address), rows, width, dtype.str, header.offset)
 
     def cut(chunk_bytes: int | None) -> Batch:
         chunk_rows = even_rows(rows, dtype.itemsize * width, chunk_bytes=chunk_bytes)

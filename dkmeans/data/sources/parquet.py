@@ -7,6 +7,9 @@ read a column by itself (`ParquetRows.column`): they decide what a missing value
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -20,14 +23,19 @@ from obstore.exceptions import BaseError
 
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, Leaf, Whole, rows_per_chunk
+from dkmeans.data.sources.parquet_files import list_parquet_files
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.state import FloatArray
 from dkmeans.storage import filesystem, unreachable
+
+logger = logging.getLogger("dkmeans")
 
 # Number of rows that are decoded at a time.
 _PIECE_ROWS = 2**16
 # Below this integer float64 represents every integer exactly.
 LARGEST_EXACT = 2**53
+# Names that pandas and Dask give to an index without a name.
+_INDEX_NAME = re.compile(r"__index_level_[0-9]+__|__null_dask_index__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +75,9 @@ class ParquetRows(Whole, Leaf):
 
     @property
     def key(self) -> Hashable:
-        """Identity of the rows: the file, its row groups and the columns."""
-        return self.name, self.groups, self.columns
+        """Identity of the rows: the file, its row groups and the columns, with their shape."""
+        shape = self.widths, self.dtypes, self.rows, self.first, self.has_gaps
+        return self.name, self.groups, self.columns, shape
 
     def column(self, name: str) -> ParquetRows:
         """Return a source of one of the columns, in which values may be missing."""
@@ -95,12 +104,13 @@ class ParquetRows(Whole, Leaf):
         as the rows that are made of it.
 
         Raises:
-            InvalidData: the file cannot be read.
+            InvalidData: the file cannot be read, or has changed since it was described.
         """
         fs, path = filesystem(self.name)
         first = self.first
         try:
             with pq.ParquetFile(path, filesystem=fs) as file:
+                self._check_unchanged(file)
                 for piece in file.iter_batches(_PIECE_ROWS, list(self.groups), list(self.columns)):
                     if first >= stop:
                         return
@@ -110,6 +120,41 @@ class ParquetRows(Whole, Leaf):
                     first += len(piece)
         except pa.ArrowException as error:
             raise InvalidData(f"{self.name} cannot be read: {error}") from error
+        if first < stop:  # The caller's array would keep uninitialized rows.
+            raise self._changed(f"{self.rows} rows to read", str(first - self.first))
+
+    def _check_unchanged(self, file: pq.ParquetFile) -> None:
+        """Refuse a file in which these row groups do not have the described shape and dtypes.
+
+        Raises:
+            InvalidData: the file was replaced after it was described.
+        """
+        metadata, schema = file.metadata, file.schema_arrow
+        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        low, high = self.groups[0], self.groups[-1]
+        first, rows = sum(sizes[:low]), sum(sizes[low : high + 1])
+        if (first, rows) != (self.first, self.rows) or high >= len(sizes):
+            raise self._changed(
+                f"rows {self.first} to {self.first + self.rows - 1} in row groups {low} to {high}",
+                f"rows {first} to {first + rows - 1}" if rows else "no rows",
+            )
+        for column, width, dtype in zip(self.columns, self.widths, self.dtypes, strict=True):
+            places = schema.get_all_field_indices(column)
+            kind = schema.field(places[0]).type if len(places) == 1 else None
+            is_same = kind is not None and _is_usable(kind) and _dtype(kind).str == dtype
+            if not is_same or (width != 1 and not _is_list(kind)):
+                lists = f"lists of {width} values of " if width != 1 else ""
+                raise self._changed(
+                    f"{lists}dtype {np.dtype(dtype)} in one column {column!r}",
+                    str(kind or f"{len(places)} such columns"),
+                )
+
+    def _changed(self, must: str, got: str) -> InvalidData:
+        """Return the error for a file that is not as it was described."""
+        return InvalidData(
+            f"{self.name} must have {must}, as it had when it was first opened, got {got}: the "
+            "file has changed; run again"
+        )
 
     def _fill(self, rows: FloatArray, piece: pa.RecordBatch, start: int) -> None:
         """Write a piece of the file into `rows`. `start` is the number of its first row."""
@@ -175,10 +220,12 @@ class _File(NamedTuple):
     Attributes:
         table: All its rows.
         sizes: Number of rows of each row group.
+        left_out: Names of the columns that are not read, because they hold an index.
     """
 
     table: ParquetRows
     sizes: list[int]
+    left_out: list[str]
 
     def chunks(self, chunk_bytes: int | None) -> Iterator[Chunk]:
         """Yield the rows in chunks of about so many bytes."""
@@ -198,34 +245,42 @@ class _File(NamedTuple):
 def from_parquet_files(address: str, columns: Sequence[str] | None) -> Cut:
     """Return a function that cuts Parquet into chunks: a file, or all files below a folder.
 
-    The files follow one another in the order of names. A chunk consists of whole row groups. Only
-    the metadata of the files is read, and that is read now.
+    The files follow one another in natural order (`parquet_files`). A chunk consists of whole row
+    groups. Only the metadata of the files is read, and that is read now. Without `columns`, columns
+    that hold an index of pandas or Dask are left out, and one log message names them.
 
     Args:
         address: Path or URL of the file or folder.
-        columns: Names of the columns to read, in order; None reads all.
+        columns: Names of the columns to read, in order; None reads all but an index.
 
     Raises:
-        InvalidData: nothing readable is there, or the files have different columns.
+        InvalidData: nothing readable is there, or a table of another format, or the files have
+            different columns.
         Invalid: a column is missing, or holds neither numbers nor words.
     """
     fs, root = filesystem(address)
     # Paths in `fs` have no scheme; the files' addresses need it.
     scheme = address.partition("://")[0] + "://" if "://" in address else ""
+    files: list[_File] = []
+    name = address
     try:
-        paths = _parquet_files(fs, root)
-        found = [_of_file(fs, path, scheme + path if scheme else path, columns) for path in paths]
-        files = [file for file in found if file is not None]
+        for path in list_parquet_files(fs, root, address):
+            name = scheme + path if scheme else path
+            file = _of_file(fs, path, name, columns)
+            files += [file] if file else []
     except FileNotFoundError as error:
-        raise InvalidData(
-            f"{address} must be a Parquet file or folder: nothing is there"
-        ) from error
+        raise InvalidData(f"{name} must be a Parquet file or folder: nothing is there") from error
     except (OSError, pa.ArrowException) as error:
-        raise InvalidData(f"{address} must be Parquet, and cannot be read: {error}") from error
+        raise InvalidData(f"{name} must be Parquet, and cannot be read: {error}") from error
     except BaseError as error:
         raise unreachable(address, error) from error
-    if not paths:
-        raise InvalidData(f"{address} must be a Parquet file or a folder that holds some")
+    index = sorted({column for file in files for column in file.left_out})
+    if index:
+        logger.info(
+            "not reading the index of %s (%s); name it with columns to read it",
+            address,
+            ", ".join(index),
+        )
     tables = [file.table for file in files]
     for table in tables:
         if (table.columns, table.widths) != (tables[0].columns, tables[0].widths):
@@ -255,35 +310,28 @@ def refuse_words(batch: Batch) -> Batch:
     return batch
 
 
-def _parquet_files(fs: Any, root: str) -> list[str]:
-    """Return the paths of the files to read, sorted by name.
-
-    Files and folders whose name begins with `.` or `_` are left out: Spark and Hive put metadata
-    and unfinished files there.
-    """
-    if not fs.exists(root):
-        raise FileNotFoundError(root)
-    if not fs.isdir(root):
-        return [root]
-    # The name of the folder itself may begin with these characters: only names below it count.
-    below = [(path, path.removeprefix(root).strip("/").split("/")) for path in fs.find(root)]
-    return sorted(
-        path
-        for path, parts in below
-        if path.endswith((".parquet", ".parq")) and not any(part[0] in "._" for part in parts)
-    )
-
-
 def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> _File | None:
     """Return one file; None if it has no rows. `path` is the path in `fs`, `name` the address."""
     with pq.ParquetFile(path, filesystem=fs) as file:
         schema, metadata = file.schema_arrow, file.metadata
-        chosen = tuple(columns) if columns is not None else tuple(schema.names)
+        index = _index_columns(schema) if columns is None else []
+        if index and len(index) == len(schema.names):
+            raise Invalid(
+                f"{name} must have columns that are not an index, got only {', '.join(index)}; "
+                "name them with columns to read them"
+            )
+        usual = [column for column in schema.names if column not in index]
+        chosen = tuple(usual if columns is None else columns)
         missing = [column for column in chosen if column not in schema.names]
         if missing or not chosen:
             raise Invalid(
                 f"columns must be among those of {name} ({', '.join(schema.names)}), got "
                 f"{', '.join(missing) or 'none'}"
+            )
+        if twice := [c for c in dict.fromkeys(chosen) if schema.names.count(c) > 1]:
+            raise Invalid(
+                f"columns of {name} must have different names, got {', '.join(twice)} several "
+                "times; choose others with columns"
             )
         if not metadata.num_rows:
             return None
@@ -299,7 +347,23 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> _F
         dtypes = tuple(_dtype(t).str for t in types)
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     groups = tuple(range(len(sizes)))
-    return _File(ParquetRows(name, groups, chosen, widths, dtypes, sum(sizes), first=0), sizes)
+    table = ParquetRows(name, groups, chosen, widths, dtypes, sum(sizes), first=0)
+    return _File(table, sizes, index)
+
+
+def _index_columns(schema: pa.Schema) -> list[str]:
+    """Return the names of the columns that hold an index of pandas or Dask.
+
+    The metadata `pandas` of the schema names them; an index that is a range is no column but a
+    dict there. Other programs that rewrite a file keep the column and lose the metadata, so names
+    that only pandas and Dask give count too.
+    """
+    try:
+        named = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+        named = [name for name in named if isinstance(name, str)]
+    except (ValueError, AttributeError, TypeError):  # not what pandas writes
+        named = []
+    return [name for name in schema.names if name in named or _INDEX_NAME.fullmatch(name)]
 
 
 def _grouped(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:

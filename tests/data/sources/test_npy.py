@@ -108,3 +108,48 @@ def test_a_local_npy_file_is_mapped_and_not_copied(tmp_path):
     (chunk,) = chunks_of(Dataset.from_npy(str(tmp_path / "rows.npy")))
     assert isinstance(chunk.source.read(3, 9), np.memmap)
     assert not chunk.load(4).flags.writeable
+
+
+CHANGED = {
+    "shorter": (ROWS[:10], r"got shape \(10, 4\) of float32"),
+    "longer": (np.vstack([ROWS, ROWS]), r"got shape \(100, 4\) of float32"),
+    "wider": (ROWS.reshape(25, 8), r"got shape \(25, 8\) of float32"),
+    "another dtype": (ROWS.view(np.int32), r"got shape \(50, 4\) of int32"),
+    "half as wide": (ROWS.astype(np.float16), r"got shape \(50, 4\) of float16"),
+    "another order": (np.asfortranarray(ROWS), r"got shape \(50, 4\) of float32 in Fortran order"),
+}
+
+
+@everywhere
+@pytest.mark.parametrize(("rows", "got"), CHANGED.values(), ids=CHANGED)
+def test_an_npy_file_that_was_replaced_by_another_shape_is_refused(address, rows, got):
+    write(address, npy(ROWS))
+    dataset = Dataset.from_npy(address).skip(30)
+    write(address, npy(rows))
+    with pytest.raises(
+        InvalidData, match=r"must have shape \(50, 4\) of float32, .*changed"
+    ) as error:
+        loaded(dataset)
+    assert error.match(got)
+
+
+@everywhere
+def test_an_npy_file_that_is_cut_short_after_it_was_opened_is_refused(address):
+    write(address, npy(ROWS))
+    dataset = Dataset.from_npy(address).skip(30)
+    size = len(npy(ROWS))
+    for missing in (1, 400):
+        write(address, npy(ROWS)[:-missing])
+        with pytest.raises(InvalidData, match=rf"must have at least {size} bytes, .*changed"):
+            loaded(dataset)
+    write(address, b"rows" * 1000)
+    with pytest.raises(InvalidData, match=r"got no header of .npy: .*changed; run again"):
+        loaded(dataset)
+
+
+@everywhere
+def test_an_npy_file_that_was_replaced_by_rows_of_the_same_shape_is_read(address):
+    write(address, npy(ROWS))
+    dataset = Dataset.from_npy(address)
+    write(address, npy(ROWS + 1))
+    assert np.array_equal(loaded(dataset), ROWS + 1)

@@ -3,7 +3,9 @@
 import io
 from pathlib import Path
 
+import dask.dataframe as dd
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -186,6 +188,14 @@ def test_a_string_is_refused_as_a_list_of_columns(tmp_path):
         Dataset.from_parquet(path, "ab")
 
 
+def test_a_name_that_several_columns_have_is_refused_if_it_is_chosen(tmp_path):
+    path = file_of(tmp_path, pa.table([*ROWS.T], names=list("abca")))
+    for columns in (None, ["a"], ["b", "a"]):
+        with pytest.raises(Invalid, match=r"must have different names, got a several times"):
+            Dataset.from_parquet(path, columns)
+    assert np.array_equal(loaded(Dataset.from_parquet(path, ["c", "b"])), ROWS[:, [2, 1]])
+
+
 def test_a_column_may_be_chosen_twice(tmp_path):
     dataset = Dataset.from_parquet(file_of(tmp_path, table_of()), ["a", "b", "a"])
     assert np.array_equal(loaded(dataset), ROWS[:, [0, 1, 0]])
@@ -271,3 +281,154 @@ def test_a_corrupt_page_is_refused_by_its_file(tmp_path):
     Path(path).write_bytes(data)
     with pytest.raises(InvalidData, match=r"rows.parquet cannot be read"):
         loaded(Dataset.from_parquet(path))
+
+
+def frame(index=None):
+    return pd.DataFrame(ROWS, columns=list("abcd"), index=index)
+
+
+INDEXES = {
+    "range": None,
+    "step": pd.RangeIndex(10, 110, 2),
+    "numbers": range(50)[::-1],
+    "named": pd.Index(np.arange(50) * 1000, name="customer_id"),
+    "words": pd.Index([f"row {i}" for i in range(50)], name="name"),
+    "times": pd.date_range("2026-01-01", periods=50, name="time"),
+    "levels": pd.MultiIndex.from_product([range(5), range(10)], names=["x", None]),
+}
+
+
+@pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES)
+def test_the_index_of_a_data_frame_is_not_read(index, tmp_path):
+    frame(index).to_parquet(tmp_path / "rows.parquet")
+    assert np.array_equal(loaded(Dataset.from_parquet(str(tmp_path / "rows.parquet"))), ROWS)
+
+
+@pytest.mark.parametrize("name", [None, "customer_id"])
+def test_the_index_of_a_dask_data_frame_is_not_read(name, tmp_path):
+    index = pd.Index(np.arange(50) * 1000, name=name)
+    dd.from_pandas(frame(index), npartitions=12).to_parquet(str(tmp_path / "rows"))
+    assert np.array_equal(loaded(Dataset.from_parquet(str(tmp_path / "rows"))), ROWS)
+
+
+@pytest.mark.parametrize("name", ["__null_dask_index__", "__index_level_0__", "__index_level_12__"])
+@pytest.mark.parametrize("metadata", [None, b"", b"no JSON", b"[1]", b'{"index_columns": 3}'])
+def test_an_index_is_known_by_its_name_where_the_metadata_of_pandas_is_lost(
+    name, metadata, tmp_path
+):
+    table = table_of().add_column(0, name, [np.arange(50)])
+    table = table.replace_schema_metadata(None if metadata is None else {"pandas": metadata})
+    assert np.array_equal(loaded(Dataset.from_parquet(file_of(tmp_path, table))), ROWS)
+
+
+def test_an_index_column_that_the_caller_names_is_read(tmp_path):
+    frame(INDEXES["named"]).to_parquet(tmp_path / "rows.parquet")
+    dataset = Dataset.from_parquet(str(tmp_path / "rows.parquet"), ["customer_id", "b"])
+    assert np.array_equal(loaded(dataset)[:, 0], np.arange(50) * 1000)
+
+
+def test_one_message_names_the_index_columns_that_are_not_read(tmp_path, caplog):
+    caplog.set_level("INFO", "dkmeans")
+    for number, name in enumerate(("x", "y", "x")):
+        frame(pd.Index(np.arange(50), name=name)).to_parquet(tmp_path / f"{number}.parquet")
+    Dataset.from_parquet(str(tmp_path))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"not reading the index of {tmp_path} (x, y); name it with columns to read it"
+    ]
+    Dataset.from_parquet(str(tmp_path), ["a", "b"])
+    assert len(caplog.records) == 1
+
+
+def test_a_range_as_index_is_no_message(tmp_path, caplog):
+    caplog.set_level("INFO", "dkmeans")
+    frame().to_parquet(tmp_path / "rows.parquet")
+    Dataset.from_parquet(str(tmp_path / "rows.parquet"))
+    assert not caplog.records
+
+
+def test_a_file_with_nothing_but_an_index_is_refused_by_its_columns(tmp_path):
+    frame(INDEXES["named"])[[]].to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(
+        Invalid, match=r"not an index, got only customer_id; name them with columns"
+    ):
+        Dataset.from_parquet(str(tmp_path / "rows.parquet"))
+
+
+def test_a_broken_file_of_a_folder_is_refused_by_its_own_name(tmp_path):
+    pq.write_table(table_of(), tmp_path / "1.parquet")
+    (tmp_path / "2.parquet").write_bytes(b"rows")
+    with pytest.raises(InvalidData, match=r"2.parquet must be Parquet, and cannot be read"):
+        Dataset.from_parquet(str(tmp_path))
+    (tmp_path / "2.parquet").unlink()
+    (tmp_path / "2.parquet").symlink_to(tmp_path / "gone.parquet")
+    with pytest.raises(InvalidData, match=r"2.parquet must be a Parquet file .*nothing is there"):
+        Dataset.from_parquet(str(tmp_path))
+
+
+CHANGED = {
+    "shorter": (
+        table_of(ROWS[:30]),
+        "must have rows 49 to 49 in row groups 7 to 7, .* got no rows:",
+    ),
+    "shorter before": (table_of(ROWS[:45]), r"got no rows:"),
+    "longer": (
+        table_of(np.vstack([ROWS, ROWS])),
+        "must have rows 49 to 49 in row groups 7 to 7, .* got rows 49 to 55:",
+    ),
+    "without a column": (table_of(ROWS[:, :3], "abc"), "in one column 'd', .* got 0 such columns"),
+    "another name": (table_of(names="abce"), "in one column 'd', .* got 0 such columns"),
+    "another dtype": (table_of(ROWS.astype(int)), "dtype float32 in one column 'a', .* got int64"),
+    "finer": (table_of(ROWS.astype(float)), "dtype float32 in one column 'a', .* got double"),
+    "a name twice": (
+        pa.table([*ROWS.T, ROWS[:, 0]], names=list("abcda")),
+        "in one column 'a', .* got 2 such columns",
+    ),
+    "dates": (
+        pa.table({name: pa.array(range(50), pa.date32()) for name in "abcd"}),
+        r"dtype float32 in one column 'a', .* got date32",
+    ),
+}
+
+
+@pytest.mark.parametrize(("table", "got"), CHANGED.values(), ids=CHANGED)
+def test_a_file_that_was_replaced_by_another_shape_is_refused(table, got, tmp_path):
+    path = file_of(tmp_path, table_of(), row_group_size=7)
+    dataset = Dataset.from_parquet(path)
+    chunks = [chunk for chunk in dataset.in_chunks_of(64).batches() for chunk in chunk]
+    file_of(tmp_path, table, row_group_size=7)
+    with pytest.raises(InvalidData, match="changed; run again") as error:
+        chunks[-1].load(4)
+    assert error.match(got)
+
+
+def test_a_file_that_was_replaced_by_fewer_rows_is_refused_whatever_is_read_of_it(tmp_path):
+    path = file_of(tmp_path, table_of())
+    for dataset in (Dataset.from_parquet(path), Dataset.from_parquet(path).take(5)):
+        file_of(tmp_path, table_of(ROWS[:10]))
+        with pytest.raises(
+            InvalidData, match=r"must have rows 0 to 49 in row .* got rows 0 to 9: .*changed"
+        ):
+            loaded(dataset)
+        file_of(tmp_path, table_of())
+
+
+@of_every_list
+def test_lists_that_were_replaced_by_numbers_are_refused(kind, tmp_path):
+    dataset = Dataset.from_parquet(file_of(tmp_path, lists(ROWS[:4], kind)))
+    file_of(tmp_path, pa.table({"embedding": ROWS[:4, 0]}))
+    with pytest.raises(InvalidData, match=r"lists of 4 values of dtype float32 .* got float: "):
+        loaded(dataset)
+
+
+def test_a_file_whose_columns_changed_their_order_is_read_by_name(tmp_path):
+    dataset = Dataset.from_parquet(file_of(tmp_path, table_of()))
+    file_of(tmp_path, table_of(ROWS[:, ::-1], "dcba"))
+    assert np.array_equal(loaded(dataset), ROWS)
+
+
+def test_rows_that_are_read_in_another_way_have_another_key_in_the_cache(tmp_path):
+    path = file_of(tmp_path, pa.table({"a": ROWS[:, 0]}))
+    (strict,) = (chunk.source for chunk in chunks_of(Dataset.from_parquet(path)))
+    file_of(tmp_path, pa.table({"a": ROWS[:, 0].astype(float)}))
+    (finer,) = (chunk.source for chunk in chunks_of(Dataset.from_parquet(path)))
+    assert len({strict.key, strict.column("a").key, finer.key}) == 3

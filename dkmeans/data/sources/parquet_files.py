@@ -1,0 +1,196 @@
+"""Names of the Parquet files below a folder, in natural order.
+
+`from_parquet_files` of the module `parquet` calls `list_parquet_files` on the driver. No row is
+left out in silence: a file is listed, or it is counted in a warning, or the folder is refused. Only
+hidden files, and the files in which Spark, Hive and others keep metadata, are passed over silently.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fsspec.implementations.local import LocalFileSystem
+from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+from dkmeans.errors import InvalidData
+
+logger = logging.getLogger("dkmeans")
+
+# Endings of the names of Parquet files, in lower case.
+_ENDINGS = (".parquet", ".parq", ".pq")
+# Names without rows that do not look hidden: ext4 puts the first at the root of each disk, and
+# Hadoop marks folders in object stores with files that end in the second.
+_LOST_AND_FOUND, _FOLDER_MARK = "lost+found", "_$folder$"
+# Folders that make the folder around them a table of another format, with the format's name and the
+# Python package that reads it.
+_LOGS = {"_delta_log": ("Delta Lake", "deltalake"), ".hoodie": ("Hudi", "hudi")}
+
+
+class _Entry(NamedTuple):
+    """A file below a folder.
+
+    Attributes:
+        path: Path of the file.
+        is_empty: True if the file is known to have no bytes.
+    """
+
+    path: str
+    is_empty: bool
+
+
+def list_parquet_files(fs: Any, root: str, address: str) -> list[str]:
+    """Return the paths of the Parquet files to read: `root` itself, or all below it.
+
+    Files are in natural order: numbers in names are compared as numbers, so `part.2.parquet` comes
+    before `part.10.parquet`. Folders that are links are read as well, each folder once.
+
+    Files and folders whose name begins with `.` or `_` are left out: Spark and Hive put metadata
+    and unfinished files there. A `_` with a `=` behind it is a folder of one value of a column.
+
+    Args:
+        fs: The fsspec file system.
+        root: Path in the file system.
+        address: Address of `root`, for messages.
+
+    Raises:
+        FileNotFoundError: nothing is at `root`.
+        InvalidData: there is no Parquet file, a folder cannot be listed, or `root` is in a table of
+            Delta Lake, Iceberg or Hudi, or has such a table below it.
+    """
+    if not fs.exists(root):
+        raise FileNotFoundError(root)
+    if not fs.isdir(root):
+        return [root]
+    root = root.rstrip("/") or root
+    _refuse_part_of_table(fs, root)
+    found: list[str] = []
+    others: list[str] = []
+    for path, is_empty in _files_below(fs, root):
+        if path.lower().endswith(_ENDINGS):
+            found.append(path)
+        elif not is_empty:
+            others.append(path)
+    count = f"{len(others)} {'file' if len(others) == 1 else 'files'}"
+    endings = f"whose names do not end in {', '.join(_ENDINGS)}"
+    example = min(others, key=_natural, default="")
+    if not found:
+        but = f"; it holds {count} {endings}, such as {example}" if others else ""
+        raise InvalidData(f"{address} must be a Parquet file or a folder that holds some{but}")
+    if others:
+        logger.warning("not reading %s below %s %s, such as %s", count, address, endings, example)
+    return sorted(found, key=_natural)
+
+
+def _natural(path: str) -> tuple[list[str | int], str]:
+    """Return a key that sorts paths with the numbers in them compared as numbers.
+
+    Dask sorts its files in the same way. `part.1` and `part.01` are compared as text.
+    """
+    # Text and numbers alternate, so two keys never compare a text with a number.
+    parts = re.split("([0-9]+)", path)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], path
+
+
+def _files_below(fs: Any, root: str) -> Iterator[_Entry]:
+    """Yield the files below a folder that are not hidden.
+
+    `fs.find` does not do: it passes over folders that are links or cannot be listed.
+
+    Raises:
+        InvalidData: a folder cannot be listed, or it is a table of another format.
+    """
+    # Folders that are links come last, so that a folder that can be reached in two ways is read
+    # under its own name, and links in a circle come to an end.
+    folders, links = deque([root]), deque[str]()
+    is_local = isinstance(fs, LocalFileSystem)
+    seen: set[str] = set()
+    while folders or links:
+        folder = (folders or links).popleft()
+        identity = os.path.realpath(folder) if is_local else folder
+        if identity in seen:
+            continue
+        seen.add(identity)
+        for entry in _entries(fs, folder):
+            path = entry["name"].rstrip("/")
+            name = path.rpartition("/")[2]
+            # An object store has an object of the folder's own name if somebody made the folder.
+            if path == folder.rstrip("/"):
+                continue
+            _refuse_table(folder, name)
+            if _is_hidden(name):
+                continue
+            if is_local and entry["islink"] and Path(path).is_dir():
+                links.append(path)
+            elif entry["type"] == "directory":
+                folders.append(path)
+            else:
+                yield _Entry(path, entry["type"] == "file" and entry["size"] == 0)
+
+
+def _entries(fs: Any, folder: str) -> list[dict[str, Any]]:
+    """Return what fsspec knows of the files and folders directly in a folder.
+
+    Raises:
+        InvalidData: the folder cannot be listed.
+    """
+    try:
+        entries: list[dict[str, Any]] = fs.ls(folder, detail=True)
+    except FileNotFoundError:  # SeaweedFS lists folders that have become empty
+        return []
+    except OSError as error:
+        raise InvalidData(
+            f"{folder} must be a folder that can be listed, as its rows would be left out: {error}"
+        ) from error
+    return entries
+
+
+def _is_hidden(name: str) -> bool:
+    if name.startswith("_"):
+        return "=" not in name
+    return name.startswith(".") or name == _LOST_AND_FOUND or name.endswith(_FOLDER_MARK)
+
+
+def _refuse_table(folder: str, name: str) -> None:
+    """Refuse a folder in which `name` tells that the folder is a table of another format.
+
+    Raises:
+        InvalidData: it is.
+    """
+    if name in _LOGS:
+        raise _is_table(folder, *_LOGS[name])
+    if folder.endswith("/metadata") and name.endswith(".metadata.json"):
+        raise _is_table(folder.removesuffix("/metadata"), "Iceberg", "pyiceberg")
+
+
+def _refuse_part_of_table(fs: Any, root: str) -> None:
+    """Refuse a folder inside a table of another format: `data`, or one value of a column.
+
+    Raises:
+        InvalidData: it is.
+    """
+    folder, _, name = root.rpartition("/")
+    while folder and ("=" in name or name == "data"):
+        try:
+            for log in _LOGS:
+                if fs.isdir(f"{folder}/{log}"):
+                    _refuse_table(folder, log)
+            metadata = f"{folder}/metadata"
+            if name == "data" and fs.isdir(metadata):
+                for path in fs.ls(metadata, detail=False):
+                    _refuse_table(metadata, path.rpartition("/")[2])
+        except (PermissionError, PermissionDeniedError, UnauthenticatedError):
+            return  # The rows may be readable where the folder around them is not.
+        folder, _, name = folder.rpartition("/")
+
+
+def _is_table(folder: str, kind: str, package: str) -> InvalidData:
+    return InvalidData(
+        f"{folder} must be a folder of plain Parquet files, got a table of {kind}, whose files "
+        f"hold deleted and replaced rows as well; export its present rows as Parquet with {package}"
+    )
