@@ -35,11 +35,13 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
 def as_points(values: Any, name: str) -> FloatArray:
     """Return values as rows to compute with, (n, d), contiguous.
 
-    float32 and float64 stay as they are; other real dtypes become float32.
+    float32 and float64 stay as they are, longdouble becomes float64; other real dtypes become
+    float32.
 
     Raises:
         InvalidType: the values are not real numbers.
-        InvalidData: they are not 2-D, or include an integer that float32 cannot represent.
+        InvalidData: they are not 2-D, or include an integer that float32 cannot represent, or a
+            longdouble that float64 cannot represent.
     """
     values = as_array(values, name)
     if values.dtype.kind not in "fiub":
@@ -57,11 +59,36 @@ def as_points(values: Any, name: str) -> FloatArray:
                 f"{_LARGEST_EXACT_INTEGER}; got {largest}. Convert the rows to float64, or scale "
                 "the columns"
             )
-    return np.ascontiguousarray(values, dtype=point_dtype(values.dtype))
+    dtype = point_dtype(values.dtype)
+    if values.dtype.kind == "f" and values.dtype.itemsize > dtype.itemsize:
+        return as_dtype(values, dtype, name)
+    return np.ascontiguousarray(values, dtype=dtype)
+
+
+def as_dtype(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> FloatArray:
+    """Return real numbers in a dtype, contiguous, after checking that it can hold them.
+
+    Values that are not finite stay as they are: the caller looks for them.
+
+    Raises:
+        InvalidData: a finite value is too large for the dtype.
+    """
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(values, dtype=dtype)
+    lost = np.isinf(converted) & np.isfinite(values)
+    if lost.any():
+        raise InvalidData(
+            f"{name} must hold numbers that {dtype} holds, up to {np.finfo(dtype).max:.4g}; got "
+            f"{values[lost][0]!s}"
+        )
+    return converted
 
 
 def point_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return the dtype in which rows are computed: float64 for float64, float32 for all others."""
+    """Return the dtype in which rows are computed.
+
+    It is float64 for float64 and longdouble, and float32 for all others.
+    """
     dtype = np.dtype(dtype)
-    is_wide = dtype.kind == "f" and dtype.itemsize == np.dtype(np.float64).itemsize
+    is_wide = dtype.kind == "f" and dtype.itemsize >= np.dtype(np.float64).itemsize
     return np.dtype(np.float64 if is_wide else np.float32)

@@ -15,11 +15,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.points import point_dtype
+from dkmeans.data.points import as_dtype, point_dtype
 from dkmeans.distance import Computation, Distance, directions, project
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.executors import Executor
@@ -101,9 +102,8 @@ class Initialization:
         first = next(batches, None)
         if first is None:
             raise InvalidData("the input must have at least one batch of rows, got none")
-        dtype = np.result_type(*{point_dtype(source.dtype) for source in first.sources()})
-        width = first.source.width
-        batches = chain([first], batches)
+        dtype, width = _dtype_of(first), first.source.width
+        batches = chain([first], _of_dtype(batches, dtype))
         seen: list[Batch] = []
         if isinstance(self.source, np.ndarray):
             if self.source.shape[1] != width:
@@ -111,7 +111,7 @@ class Initialization:
                     f"initial_clusters must be as wide as the rows, {width} columns, got "
                     f"{self.source.shape[1]}"
                 )
-            centers = self.source
+            centers = as_dtype(self.source, dtype, "initial_clusters")
         elif self.source == KMEANS_PLUS_PLUS:
             centers = self._by_kmeans_plus_plus(first, executor)
         elif self.source == KMEANS_PARALLEL:
@@ -123,7 +123,15 @@ class Initialization:
                 batches, rows, self.num_clusters, function, self.seed, executor
             )
         # Centers from any source are projected: cosine distance uses only their direction.
-        projected = project(centers, self.computation.distance).astype(dtype)
+        with np.errstate(over="ignore"):
+            projected = project(centers, self.computation.distance).astype(dtype)
+        if not np.isfinite(projected).all():  # a squared length overflowed
+            if isinstance(self.source, str):
+                raise first[0].complaint(centers)
+            raise InvalidData(
+                f"initial_clusters has values up to {np.abs(centers).max():g}, too large for "
+                "squared lengths to be finite; scale them first"
+            )
         return projected, chain(seen, batches)
 
     def _by_kmeans_plus_plus(self, batch: Batch, executor: Executor) -> FloatArray:
@@ -137,7 +145,11 @@ class Initialization:
         drawn = np.arange(rows) if rows <= most else np.sort(rng.choice(rows, most, replace=False))
         points = fetch(batch, drawn, executor)
         if self.computation.distance is Distance.COSINE:
-            points = directions(points)
+            with np.errstate(over="ignore"):
+                units = directions(points)
+            if not np.isfinite(units).all():  # a squared length overflowed
+                raise batch[0].complaint(points)
+            points = units
         retries = self.retries if self.retries >= 0 else 2 + math.floor(math.log(k))
         picked: FloatArray = points[plus_plus(points, k, 1 + retries, rng)]
         return picked
@@ -154,3 +166,25 @@ class Initialization:
         first = self.computation.centers(fetch(rows, number, executor))
         found = find_candidates(rows, first, k, self.rounds, seed.of(2), executor)
         return pick(found, k, first, seed.of(3).generator())
+
+
+def _dtype_of(batch: Batch) -> np.dtype[Any]:
+    """Return the dtype in which the rows of a batch are computed."""
+    return np.result_type(*{point_dtype(source.dtype) for source in batch.sources()})
+
+
+def _of_dtype(batches: Iterator[Batch], dtype: np.dtype[Any]) -> Iterator[Batch]:
+    """Yield batches after checking that the centers' dtype can hold their rows.
+
+    Raises:
+        InvalidData: the centers are float32 and a batch is float64.
+    """
+    checked: Batch | None = None  # a table that repeats is often the same batch again
+    for batch in batches:
+        if batch is not checked and not np.can_cast(found := _dtype_of(batch), dtype):
+            raise InvalidData(
+                f"all batches must be of the first batch's dtype, {dtype}, which is also that of "
+                f"the centers; got a batch of {found}. Convert all batches to one dtype"
+            )
+        checked = batch
+        yield batch

@@ -13,10 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans.distance import SAME_DIRECTION, Distance, directions
+from dkmeans.distance import (
+    SAME_DIRECTION,
+    SMALLEST_SQUARED_NORM,
+    Distance,
+    directions,
+    squared_norms,
+)
 from dkmeans.state import FloatArray, IndexArray
 
 BitArray = NDArray[np.uint64]
+BoolArray = NDArray[np.bool_]
 
 # SplitMix64 (Steele, Lea and Flood 2014, Fast splittable pseudorandom number generators, figure
 # 17): the step of its counter, and the shifts and factors that mix the counter's bits.
@@ -169,12 +176,62 @@ class Drawn:
 def _identity(row: FloatArray, distance: Distance) -> bytes:
     """Return bytes that are the same for equal rows."""
     if distance is Distance.COSINE:
-        row = directions(row[None])[0].astype(np.float32)
+        row = directions(lengthened(row[None], distance))[0].astype(np.float32)
     return (row + 0.0).tobytes()  # makes -0.0 and 0.0 the same bytes
 
 
-def as_weights(distances: FloatArray, distance: Distance) -> FloatArray:
-    """Return (n,) distances as weights: rounding errors between equal rows become zero."""
+def as_weights(distances: FloatArray, points: FloatArray, distance: Distance) -> FloatArray:
+    """Return distances to nearest centers as weights: zero if no other center can be nearer.
+
+    Rounding errors between equal rows become zero. By cosine a row shorter than
+    `SMALLEST_SQUARED_NORM` allows is scaled to a length |u| below one. Its distance to a center is
+    at least 1 - |u|, even if both have the same direction: this part is no weight. So a zero row
+    has none.
+
+    Args:
+        distances: (n,) float64, the distance of each row to its nearest center.
+        points: (n, d) the rows.
+        distance: The distance.
+    """
+    if distance is not Distance.COSINE:
+        return distances
+    weights = distances.copy()
+    short = _short(points)
+    weights[short] -= 1.0 - np.linalg.norm(directions(points[short]), axis=1)
+    return np.where(weights > SAME_DIRECTION, weights, 0.0)
+
+
+def lengthened(rows: FloatArray, distance: Distance) -> FloatArray:
+    """Return the (n, d) rows; by cosine, short rows are scaled to length one if they can be.
+
+    A short row as a center is then nearer to its own direction than any other center. A zero row
+    stays zero.
+    """
+    short = _short(rows) if distance is Distance.COSINE else np.empty(0, np.int64)
+    if not len(short):
+        return rows
+    rows = rows.copy()
+    wide = rows[short].astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    rows[short] = wide / np.where(lengths > 0, lengths, 1.0)
+    return rows
+
+
+def has_direction(rows: FloatArray, distance: Distance) -> BoolArray:
+    """Return whether rows can be centers that others are near to, (n,) bool.
+
+    By cosine a row that is zero, but for rounding errors, cannot.
+    """
+    found = np.ones(len(rows), bool)
     if distance is Distance.COSINE:
-        return np.where(distances > SAME_DIRECTION, distances, 0.0)
-    return distances
+        short = _short(rows)
+        found[short] = np.linalg.norm(directions(rows[short]), axis=1) > SAME_DIRECTION
+    return found
+
+
+def _short(rows: FloatArray) -> IndexArray:
+    """Return the numbers of the (n, d) rows that cosine cannot scale to length one, (m,)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # In the rows' dtype, with a margin for its rounding errors: few rows are converted.
+        near = np.flatnonzero(np.vecdot(rows, rows) < 2 * SMALLEST_SQUARED_NORM)
+    return near[squared_norms(rows[near].astype(np.float64)) < SMALLEST_SQUARED_NORM]

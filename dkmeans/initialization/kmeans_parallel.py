@@ -15,19 +15,28 @@ from typing import cast
 
 import numpy as np
 
-from dkmeans.backends import select
+from dkmeans.backends import select, select_processor
 from dkmeans.data.batches import Batch
 from dkmeans.data.cache import row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Distance, directions, project
 from dkmeans.errors import InvalidData
 from dkmeans.executors import Executor
-from dkmeans.initialization.draws import Draw, Drawn, Seed, as_weights
+from dkmeans.initialization.draws import (
+    Draw,
+    Drawn,
+    Seed,
+    as_weights,
+    has_direction,
+    lengthened,
+)
 from dkmeans.initialization.kmeans_plus_plus import plus_plus
 from dkmeans.state import FloatArray, IndexArray
 
 # Iterations of Lloyd's algorithm over the candidates, after k-means++ has picked among them.
 _LLOYD_ITERATIONS = 5
+# Squares of smaller numbers are no normal float64 numbers.
+_LEAST_SQUARED = 2.0**-511
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,10 @@ def find_candidates(
     rows drawn in this pass (`latest`) are different from each other and from all candidates, so
     `distinct = used + len(latest)` different rows are known. After the rounds an exact draw asks
     for the rows that are missing. If it returns fewer, or if all distances are zero, no more
-    different rows exist. The loop ends when k candidates are used, none were drawn, and either the
+    different rows exist. By cosine, zero rows are at distance one from every candidate. They have
+    no weight, are never drawn, and do not count as candidates: otherwise the distances would never
+    all be zero. For the same reason, rows too short for cosine are scaled to length one before they
+    become candidates. The loop ends when k candidates are used, none were drawn, and either the
     rounds are over or no other row exists.
 
     Args:
@@ -142,25 +154,44 @@ def find_candidates(
     Raises:
         InvalidData: there are fewer than k different rows, or a row is not finite.
     """
-    candidates = latest = first.values
+    candidates = latest = lengthened(first.values, first.distance)
+    is_usable = has_direction(first.values, first.distance)
     distinct = len(candidates)
     for number in count():
         draw = _draw_of(number, rounds, k, distinct, first.distance, seed)
         task = Round(replace(first, values=candidates), replace(first, values=latest), draw)
         (result,) = executor.map_reduce(run_round, [rows], task).totals
-        latest, used = result.drawn.different(), int(np.count_nonzero(result.weights))
+        weights = np.where(is_usable, result.weights, 0)
+        latest, used = result.drawn.different(), int(np.count_nonzero(weights))
         distinct = used + len(latest)
         # All distances are zero, or an exact draw found too few: no other different rows exist.
         all_known = not result.drawn.total > 0 or (draw.is_exact and len(latest) < draw.count)
         if all_known and distinct < k:
+            remark = _which_differ(candidates, first.distance)
             raise InvalidData(
                 f"num_clusters = {k} needs as many different rows, and the {rows.rows} rows that "
-                f"initialization looked at have {distinct}"
+                f"initialization looked at have {distinct}{remark}"
             )
         if used >= k and not len(latest) and (all_known or draw.is_exact):
             break
+        # All drawn rows have a direction: others have no weight.
+        is_usable = np.concatenate([is_usable, np.ones(len(latest), bool)])
+        latest = lengthened(latest, first.distance)
         candidates = np.concatenate([candidates, latest])
-    return Candidates(candidates, result.weights)
+    return Candidates(candidates, weights)
+
+
+def _which_differ(candidates: FloatArray, distance: Distance) -> str:
+    """Return which rows count as different, for the message, if that is not plain."""
+    if distance is Distance.COSINE:
+        return " (by cosine, rows of one direction are equal, and zero rows do not count)"
+    largest = float(np.abs(candidates).max())
+    if 0 < largest < _LEAST_SQUARED:
+        return (
+            f" (values of {largest:.3g} have squares that float64 does not hold: scale the columns "
+            "first)"
+        )
+    return ""
 
 
 def _draw_of(
@@ -197,7 +228,7 @@ def run_round(loaded: LoadedChunk, task: Round) -> RoundResult:
     if task.draw.count:
         row_cache.put_entry(key, nearest)
     weights = np.bincount(nearest.index, minlength=nearest.candidates)
-    by_distance = as_weights(nearest.distances, task.candidates.distance)
+    by_distance = as_weights(nearest.distances, points, task.candidates.distance)
     return RoundResult(weights, Drawn.of(task.draw, by_distance, chunk.number, points))
 
 
@@ -258,7 +289,7 @@ def _refined(
     centers: FloatArray, rows: FloatArray, weights: FloatArray, like: Centers
 ) -> FloatArray:
     """Return each center moved to the weighted mean of its rows; one without weight stays."""
-    index, _ = select(like.backend).nearest(rows, replace(like, values=centers))
+    index, _ = select_processor().nearest(rows, replace(like, values=centers))
     # Sorted by center, so that the rows of a center are one segment for `reduceat`.
     order = np.argsort(index, kind="stable")
     used, starts = np.unique(index[order], return_index=True)

@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from dkmeans.distance import squared_norms
+from dkmeans.errors import InvalidData
 from dkmeans.executors import cores
 from dkmeans.machine import usable_cores
 from dkmeans.state import FloatArray, IndexArray
@@ -28,6 +29,8 @@ R = TypeVar("R")
 # Number of rows that are compared by one matrix product, and of pairs computed exactly at a time.
 _BLOCK_ROWS = 2**14
 _BLOCK_PAIRS = 2**11
+# Squares of differences in this range are normal float64 numbers.
+_LEAST_SPREAD, _LARGEST_SPREAD = 2.0**-511, 2.0**511
 
 
 def plus_plus(
@@ -55,6 +58,9 @@ def plus_plus(
 
     Returns:
         (k,) int64 row numbers.
+
+    Raises:
+        InvalidData: float64 cannot hold the squares of the rows' differences.
     """
     chances = None if weights is None else weights / weights.sum()
     weights = np.ones(len(points)) if weights is None else weights
@@ -80,7 +86,8 @@ class _Table:
         prepared: (n, d + 2) float32: rows x minus their mean and scaled below one, then 1, then
             |x|^2 minus the squared distance to the nearest pick.
         squares: (n,) float64, |x|^2 of the prepared rows minus the rounding margin.
-        scale: Power of two by which rows were multiplied.
+        scale: Power of two by which rows were multiplied, and by which differences are before they
+            are squared.
     """
 
     points: FloatArray
@@ -96,9 +103,18 @@ class _Table:
         u (|x|^2 + |c|^2), where u = eps / 2 is the unit roundoff of float32 (Higham, Accuracy and
         Stability of Numerical Algorithms, section 3.1). The margin is eight times that, and is
         subtracted from the squares.
+
+        Raises:
+            InvalidData: the rows differ by so much or so little that float64 cannot hold the
+                squares of their differences.
         """
         n, d = points.shape
-        shifted = points - points.mean(axis=0, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            shifted = points - points.mean(axis=0, dtype=np.float64)
+        spread = float(np.abs(shifted).max())
+        if not _LEAST_SPREAD <= spread <= _LARGEST_SPREAD:
+            _check_equal(points, spread)
+            shifted = np.zeros_like(shifted)
         scale = 2.0 ** -int(np.frexp(np.abs(shifted).max())[1])
         prepared = np.ones((n, d + 2), np.float32)
         prepared[:, :d] = shifted * scale
@@ -110,7 +126,7 @@ class _Table:
         """Set the squared distances of some rows to their nearest picks."""
         # Numbers too small for a normal float32 have an absolute error, whatever their size.
         floor = self.prepared.shape[1] * float(np.finfo(np.float32).tiny)
-        self.prepared[rows, -1] = self.squares[rows] - nearest * self.scale**2 - floor
+        self.prepared[rows, -1] = self.squares[rows] - nearest - floor
 
     def may_be_closer(self, candidates: IndexArray, rows: slice) -> FloatArray:
         """Return a (b, m) bool array for b rows and m candidates.
@@ -122,14 +138,38 @@ class _Table:
         return np.asarray(self.prepared[rows] @ columns <= 0)
 
     def distances(self, rows: IndexArray, others: IndexArray) -> FloatArray:
-        """Return the squared distance of each row to its partner in `others`, (p,) float64."""
+        """Return the squared distance of each row to its partner in `others`, (p,) float64.
+
+        The distances are those of the scaled rows. Scaling by a power of two rounds nothing, and
+        sums of the squares neither overflow nor vanish.
+        """
         found = np.empty(len(rows))
         for start in range(0, len(rows), _BLOCK_PAIRS):
             pairs = slice(start, start + _BLOCK_PAIRS)
             differences = self.points[rows[pairs]].astype(np.float64)
             differences -= self.points[others[pairs]]
+            differences *= self.scale
             found[pairs] = squared_norms(differences)
         return found
+
+
+def _check_equal(points: FloatArray, spread: float) -> None:
+    """Refuse rows that are not all equal, and whose differences float64 cannot square.
+
+    Args:
+        points: (n, d) rows.
+        spread: Largest difference between a value and the mean of its column, for the message.
+
+    Raises:
+        InvalidData: two rows differ.
+    """
+    if (points == points[0]).all():
+        return
+    raise InvalidData(
+        "initialization needs rows whose largest difference from their mean is "
+        f"{_LEAST_SPREAD:.3g} to {_LARGEST_SPREAD:.3g}, so that float64 holds its square; got "
+        f"{spread:.3g}, for values up to {np.abs(points).max():.6g}. Scale the columns first"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

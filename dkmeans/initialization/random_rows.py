@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dkmeans.data.batches import Batch
+from dkmeans.data.points import as_dtype
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.executors import Executor
 from dkmeans.initialization.sample import fetch
@@ -82,4 +83,4 @@ def _returned(function: Initializer, batch: Batch, missing: int, executor: Execu
         raise Invalid(f"initial_clusters must return {must}, got {len(given)} rows")
     if not np.isfinite(given).all():
         raise Invalid(f"initial_clusters must return {must}, got values that are not finite")
-    return given.astype(points.dtype, copy=False)
+    return as_dtype(given, points.dtype, "initial_clusters")

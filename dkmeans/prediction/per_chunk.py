@@ -11,11 +11,18 @@ from numpy.typing import NDArray
 
 from dkmeans.backends import select
 from dkmeans.data.chunks import LoadedChunk
-from dkmeans.distance import Centers
+from dkmeans.distance import Centers, Distance
+from dkmeans.errors import InvalidData
 from dkmeans.state import FloatArray, IndexArray, Score
 
 ALL_DISTANCES = "all_distances"
 CLUSTER_INDEX = "cluster_index"
+
+_FLOAT32 = np.finfo(np.float32)
+# Rows whose differences from the centers are computed at a time.
+_SUSPECT_ROWS = 2**12
+# Relative differences up to this are taken for rounding errors of centers: about 4000 of float64's.
+_SAME_VALUE = 2.0**-40
 
 
 def cluster_index(loaded: LoadedChunk, centers: Centers) -> IndexArray:
@@ -31,9 +38,58 @@ def all_distances(loaded: LoadedChunk, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32.
 
     Raises:
-        InvalidData: as `cluster_index` does.
+        InvalidData: as `cluster_index` does, or float32 cannot hold the distances of a row.
     """
-    return select(centers.backend).distances(loaded.finite(centers.width), centers)
+    points = loaded.finite(centers.width)
+    distances = select(centers.backend).distances(points, centers)
+    if centers.distance is Distance.SQUARED_EUCLIDEAN:  # cosine distances are 0 to 2
+        _check_range(loaded, centers, points, distances)
+    return distances
+
+
+def _check_range(
+    loaded: LoadedChunk, centers: Centers, points: FloatArray, distances: FloatArray
+) -> None:
+    """Refuse rows whose squared distances float32 cannot hold.
+
+    A distance near zero beside larger ones of the same row is no mistake: its absolute error is
+    small. A row is refused only if all its distances are too small for float32, so that their order
+    is lost.
+
+    Raises:
+        InvalidData: a distance is infinite in float32, or all distances of a row are too small.
+    """
+    farthest = distances.max(axis=1)
+    # The negation also selects distances that are NaN.
+    suspects = np.flatnonzero(~((farthest >= _FLOAT32.tiny) & (farthest <= _FLOAT32.max)))
+    for start in range(0, len(suspects), _SUSPECT_ROWS):
+        some = suspects[start : start + _SUSPECT_ROWS]
+        differences, sizes = _largest_differences(points[some], centers)
+        # Rows that are equal to all centers, or nearly, are right at distance zero.
+        is_equal = (farthest[some] < _FLOAT32.tiny) & (differences <= _SAME_VALUE * sizes)
+        lost = np.flatnonzero(~is_equal)
+        if len(lost):
+            raise InvalidData(
+                f"all_distances must be squares that float32 holds, {_FLOAT32.tiny:.3g} to "
+                f"{_FLOAT32.max:.3g}; row {loaded.chunk.start + int(some[lost[0]])} of "
+                f"{loaded.chunk.source.name} differs from a center by {differences[lost[0]]:.3g}. "
+                "Scale the columns first, or predict cluster_index alone"
+            )
+
+
+def _largest_differences(points: FloatArray, centers: Centers) -> tuple[FloatArray, FloatArray]:
+    """Return two numbers for each row: how far a value is from a center's, and the largest value.
+
+    Returns:
+        The largest |x_j - c_j| over all centers and columns, (n,) float64, and the largest absolute
+        value of the row and of all centers, (n,) float64.
+    """
+    rows, largest = points.astype(np.float64), np.zeros(len(points))
+    with np.errstate(over="ignore"):
+        for center in centers.values.astype(np.float64):
+            np.maximum(largest, np.abs(rows - center).max(axis=1), out=largest)
+    sizes = np.maximum(np.abs(rows).max(axis=1), float(np.abs(centers.values).max()))
+    return largest, np.asarray(sizes)
 
 
 def score(loaded: LoadedChunk, centers: Centers) -> Score:

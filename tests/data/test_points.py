@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dkmeans import InvalidData, InvalidType
-from dkmeans.data.points import as_points, point_dtype
+from dkmeans.data.points import as_dtype, as_points, point_dtype
 
 ROWS = np.random.default_rng(5).normal(size=(20, 3))
 
@@ -104,8 +104,37 @@ def test_ragged_lists_are_refused():
         as_points([[1, 2], [3]], "rows")
 
 
-def test_only_float64_is_computed_in_float64():
+def test_only_float64_and_longdouble_are_computed_in_float64():
+    assert point_dtype(np.longdouble) == np.float64
     for dtype in ("f2", "f4", "i8", "?", ">f4"):
         assert point_dtype(dtype) == np.float32
     assert point_dtype(">f8") == np.float64
     assert point_dtype(">f8").isnative
+
+
+def test_longdouble_becomes_float64():
+    rows = ROWS.astype(np.longdouble) + np.longdouble(1e-12)
+    points = as_points(rows, "rows")
+    assert points.dtype == np.float64
+    assert np.array_equal(points, rows.astype(np.float64))
+
+
+@pytest.mark.skipif(
+    np.finfo(np.longdouble).max == np.finfo(np.float64).max, reason="longdouble is float64 here"
+)
+def test_a_longdouble_that_float64_cannot_represent_is_refused_by_its_value():
+    rows = np.ones((4, 2), np.longdouble)
+    rows[2, 1] = np.longdouble("1e4000")
+    with pytest.raises(InvalidData, match=r"^ages must hold numbers that float64 holds.*1e\+4000"):
+        as_points(rows, "ages")
+    # Infinity is no number that was lost: `Chunk.load` leaves it to those who look for such rows.
+    rows[2, 1] = np.inf
+    assert as_points(rows, "ages")[2, 1] == np.inf
+
+
+@pytest.mark.parametrize("value", [1e39, -1e300])
+def test_a_number_that_a_dtype_cannot_hold_is_refused_by_its_value(value):
+    with pytest.raises(
+        InvalidData, match=r"centers must hold numbers that float32 holds.*got -?1e"
+    ):
+        as_dtype(np.array([[0.0, value]]), np.dtype(np.float32), "centers")

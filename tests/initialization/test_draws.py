@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkmeans.distance import Distance
-from dkmeans.initialization.draws import Draw, Drawn, Seed, as_weights
+from dkmeans.initialization.draws import (
+    Draw,
+    Drawn,
+    Seed,
+    as_weights,
+    has_direction,
+    lengthened,
+)
 from dkmeans.state import tree_sum
 
 fast = settings(max_examples=100, deadline=None)
@@ -116,5 +123,27 @@ def test_minus_zero_is_zero():
 
 def test_the_rounding_error_of_a_cosine_distance_has_no_weight():
     distances = np.array([0.0, 1e-16, 1e-15, 1e-12, 2.0])
-    assert as_weights(distances, COSINE).tolist() == [0, 0, 0, 1e-12, 2.0]
-    assert as_weights(distances, EUCLIDEAN) is distances
+    rows = np.ones((5, 2))
+    assert as_weights(distances, rows, COSINE).tolist() == [0, 0, 0, 1e-12, 2.0]
+    assert as_weights(distances, rows, EUCLIDEAN) is distances
+
+
+def test_the_part_of_a_cosine_distance_that_no_center_can_take_away_has_no_weight():
+    lengths = np.array([0.0, 1e-30, 1e-8, 5e-7, 1.0])
+    rows = lengths[:, None] * np.array([0.6, 0.8])
+    scaled = np.minimum(lengths * 1e6, 1)  # as the documented estimator scales rows
+    for cosine in (1.0, 0.5, -1.0):
+        weights = as_weights(1 - scaled * cosine, rows, COSINE)
+        expected = np.where(scaled > 1e-6, scaled * (1 - cosine), 0.0)
+        np.testing.assert_allclose(weights, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_short_rows_become_candidates_of_length_one_for_cosine_only():
+    rows = np.array([[0, 0], [3e-30, 4e-30], [3e-9, 4e-9], [3, 4]], np.float32)
+    found = lengthened(rows, COSINE)
+    expected = [[0, 0], [0.6, 0.8], [0.6, 0.8], [3, 4]]
+    np.testing.assert_allclose(found, np.array(expected, np.float32))
+    assert found.dtype == np.float32
+    assert lengthened(rows, EUCLIDEAN) is rows
+    assert has_direction(rows, COSINE).tolist() == [False, False, True, True]
+    assert has_direction(rows, EUCLIDEAN).all()

@@ -180,3 +180,44 @@ def test_nothing_is_saved_where_initialization_fails():
     with pytest.raises(ValueError, match="num_clusters"):
         estimator.train(lambda: iter([rows_of(3)]))
     assert estimator.latest_checkpoint() is None
+
+
+# What the dtype of the centers cannot hold.
+
+
+@pytest.mark.parametrize(
+    "source", [np.array([[1e300, 0], [0, 0]]), lambda inputs, missing: [[1e39, 0], [0, 0]]]
+)
+def test_given_centers_that_the_dtype_of_the_rows_cannot_hold_are_refused(source):
+    estimator = model(2, source)
+    with pytest.raises(ValueError, match=r"initial_clusters must hold numbers that float32 holds"):
+        estimator.train(lambda: rows_of(9), steps=1)
+    assert estimator.latest_checkpoint() is None
+    centers = first_centers(2, source, rows_of(9, dtype=np.float64))
+    assert centers.max() > 1e38
+
+
+@pytest.mark.parametrize("source", [np.array([[1e300, 0], [0, 1]]), *NAMES])
+def test_directions_that_float64_cannot_compute_are_refused(source):
+    rows = rows_of(9, dtype=np.float64) * (1.0 if isinstance(source, np.ndarray) else 1e200)
+    estimator = model(2, source, COSINE)
+    with pytest.raises(ValueError, match=r"has values up to .* too large for squared"):
+        estimator.train(lambda: rows, steps=1)
+    assert estimator.latest_checkpoint() is None
+
+
+@pytest.mark.parametrize("source", [*NAMES, "k-means||", rows_of(3)])
+@pytest.mark.parametrize("first", [np.float32, np.int16])
+def test_a_float64_batch_after_a_first_batch_of_float32_is_refused(source, first):
+    batches = [(rows_of(9) * 100).astype(first), rows_of(9), rows_of(9, dtype=np.float64)]
+    estimator = model(3, source)
+    with pytest.raises(ValueError, match=r"first batch's dtype, float32.* got a batch of float64"):
+        estimator.train(lambda: iter(batches))
+    assert estimator.get_variable_value("global_step") == 2
+
+
+def test_float32_batches_after_a_first_batch_of_float64_are_computed_in_float64():
+    batches = [rows_of(9, dtype=np.float64), rows_of(9)]
+    estimator = model(3, "random").train(lambda: iter(batches))
+    assert estimator.cluster_centers().dtype == np.float64
+    assert estimator.get_variable_value("global_step") == 2

@@ -173,6 +173,42 @@ def test_rows_of_one_direction_are_the_same_for_cosine():
         find(PARALLEL, 2, rows, COSINE)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("length", [0.0, 1e-30, 1e-12, 1e-8, 9e-7, 1.0])
+def test_by_cosine_the_search_ends_at_rows_of_any_length(length, dtype):
+    # Five directions; rows of length zero have none.
+    angles = np.arange(5)[:, None]
+    rows = np.hstack([np.cos(angles), np.sin(angles)])
+    rows[3:] *= length
+    # Powers of two, so that float32 rows of one direction are exactly that.
+    rows = (
+        np.repeat(rows.astype(dtype), 12, axis=0) * np.tile(np.array([0.5, 1], dtype), 30)[:, None]
+    )
+    different = 5 if length > 1e-20 else 3
+    for seed in range(6):
+        centers = find(PARALLEL, different, rows, COSINE, seed)
+        assert len(np.unique(np.round(reference.units(centers), 5), axis=0)) == different
+        with pytest.raises(InvalidData, match=rf"num_clusters = 7 .* have {different} \(by cosine"):
+            find(PARALLEL, 7, rows, COSINE, seed)
+
+
+@pytest.mark.timeout(20)
+def test_zero_rows_alone_are_refused_by_cosine():
+    with pytest.raises(InvalidData, match=r"have 0 .*zero rows do not count"):
+        find(PARALLEL, 2, np.zeros((30, 3), np.float32), COSINE)
+    with pytest.raises(InvalidData, match="have 1"):
+        find(PARALLEL, 2, np.zeros((30, 3), np.float32), EUCLIDEAN)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-160])
+def test_rows_whose_squares_vanish_are_refused_with_the_remedy(scale):
+    rows = np.arange(1.0, 31.0)[:, None] * scale
+    with pytest.raises(InvalidData, match=r"[Ss]cale the columns first"):
+        find(PARALLEL, 3, rows)
+
+
 def test_fewer_rows_than_clusters_are_refused_with_both_numbers():
     with pytest.raises(InvalidData, match=r"num_clusters = 9 rows, got 5"):
         find(PARALLEL, 9, rows_of(5))

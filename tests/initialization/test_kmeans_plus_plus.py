@@ -224,3 +224,40 @@ def test_of_a_large_first_batch_plus_plus_takes_a_sample_that_no_chunking_change
     assert not np.array_equal(
         checkpoints.load(f"{whole.model_dir}/{first}").state.centers, found[0]
     )
+
+
+# Rows of extreme size.
+
+
+@pytest.mark.parametrize("scale", [2.0**-500, 2.0**-200, 2.0**200, 2.0**500])
+def test_plus_plus_picks_the_same_rows_at_any_scale_that_can_be_squared(scale):
+    rows = rows_of(300, 4, dtype=np.float64)
+    weights = np.arange(300.0)
+    for given_weights in (None, weights):
+        expected = plus_plus(rows, 20, 3, np.random.default_rng(5), given_weights)
+        found = plus_plus(rows * scale, 20, 3, np.random.default_rng(5), given_weights)
+        assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-320, 1e-310, 1e-200, 1e-160, 1e155, 1e200, 1e300])
+def test_plus_plus_refuses_rows_whose_differences_float64_cannot_square(scale):
+    rows = rows_of(20, dtype=np.float64) * scale
+    with pytest.raises(ValueError, match=r"largest difference from their mean .* Scale"):
+        first_centers(3, PLUS_PLUS, rows)
+
+
+@pytest.mark.filterwarnings("error")
+def test_plus_plus_refuses_rows_with_the_largest_float64_among_them():
+    largest = np.finfo(np.float64).max
+    for sentinels in ([[largest, 0]], [[largest, 0], [-largest, 0]], [[largest, 0]] * 3):
+        rows = np.vstack([rows_of(20, dtype=np.float64), sentinels])
+        with pytest.raises(ValueError, match=r"values up to 1\.79769e\+308"):
+            first_centers(2, PLUS_PLUS, rows)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [1e-320, 1e-200, 1e200, 1.7e308])
+def test_plus_plus_takes_any_of_equal_rows_of_extreme_size(value):
+    rows = np.full((9, 2), value)
+    assert len(plus_plus(rows, 4, 3, np.random.default_rng(0))) == 4

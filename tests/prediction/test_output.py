@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -385,6 +386,128 @@ def test_a_replacement_that_is_cut_off_leaves_nothing_that_counts(
     model.write_predictions(read_rows, address)
     assert f"replacing the predictions at {address}: it does not say what it holds" in new_log()
     check_whole(read(address), model, rows, transform=False)
+
+
+KILLED = """
+import os, pickle, sys
+from dataclasses import replace
+from dkmeans.prediction import output as outputs
+
+folder, place = sys.argv[1], pickle.loads(bytes.fromhex(sys.argv[2]))
+CHANGES = "open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"
+
+def prepare(number):
+    "Prepare an output in a process that is killed at this file operation; return the exit code."
+    here = replace(place, address=f"{folder}/{number}{os.path.splitext(place.address)[1]}")
+    process = os.fork()
+    if process:
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    left = [number]
+    def count(event, args):
+        if event in CHANGES and str(args[0]).startswith(here.address):
+            if not left[0]:
+                os._exit(9)
+            left[0] -= 1
+    sys.addaudithook(count)
+    outputs.prepare(here)
+    os._exit(0)
+
+number = 0
+while prepare(number) == 9:
+    number += 1
+print(number)
+"""
+
+
+def place_of(model, rows, address):
+    """Return the output of a prediction, which is not yet prepared."""
+    (whole,) = Dataset.from_array(rows).batches()
+    results = ("cluster_index", "all_distances")
+    return outputs.plan_output(address, whole, checkpoints.latest(model.model_dir), results)
+
+
+@endings
+def test_a_driver_that_is_killed_while_it_creates_its_output_can_be_run_again(
+    model, rows, tmp_path, ending
+):
+    place = place_of(model, rows, f"{tmp_path}/output{ending}")
+    command = [sys.executable, "-c", KILLED, str(tmp_path), pickle.dumps(place).hex()]
+    kills = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert kills >= 5
+    for number in range(kills):
+        address = f"{tmp_path}/{number}{ending}"
+        outputs.prepare(replace(place, address=address))
+        assert not [name for name in storage.children(address) if name.startswith(".")]
+    model.write_predictions(lambda: rows, f"{tmp_path}/3{ending}", transform=True)
+    check_whole(read(f"{tmp_path}/3{ending}"), model, rows, transform=True)
+
+
+@endings
+def test_a_creation_that_is_cut_off_is_recognised_by_a_store_that_ignores_conditions(
+    model, rows, s3_without_conditional_writes, monkeypatch, new_log, ending
+):
+    address = f"{s3_without_conditional_writes}/clusters{ending}"
+    write = outputs._write_attributes
+
+    def killed_at_the_end(output, identity, *, is_complete):
+        if identity:
+            signal.raise_signal(signal.SIGINT)
+        write(output, identity, is_complete=is_complete)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs, "_write_attributes", killed_at_the_end)
+        with pytest.raises(KeyboardInterrupt):
+            model.write_predictions(lambda: rows, address, transform=True)
+    model.write_predictions(lambda: rows, address, transform=True)
+    assert f"replacing the predictions at {address}: it does not say what it holds" in new_log()
+    check_whole(read(address), model, rows, transform=True)
+
+
+@endings
+@pytest.mark.parametrize("kept", [0, 1, 40, 90])
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_an_identity_of_which_the_end_is_missing_is_written_anew(
+    model, rows, tmp_path, ending, kept, where
+):
+    base = str(tmp_path) if where == "disk" else f"memory://{uuid4().hex}"
+    place = place_of(model, rows, f"{base}/clusters{ending}")
+    identity = f"{place.address}/{place.identity_file}"
+    outputs._write_attributes(place, {}, is_complete=False)
+    data = storage.read(identity).data
+    storage.write(identity, data[:kept])
+    model.write_predictions(lambda: rows, place.address, transform=True)
+    check_whole(read(place.address), model, rows, transform=True)
+
+
+@endings
+@pytest.mark.parametrize(
+    "names",
+    [
+        (".{identity}.a1b2c3d4", "notes.txt"),
+        (".{identity}.notes",),
+        (".notes.txt.a1b2c3d4",),
+        (".{identity}.a1b2c3d4/notes", "data"),
+    ],
+)
+def test_something_else_beside_a_temporary_file_is_refused_and_left(
+    model, rows, tmp_path, ending, names
+):
+    place = place_of(model, rows, f"{tmp_path}/clusters{ending}")
+    names = [name.format(identity=place.identity_file) for name in names]
+    for name in names:
+        storage.write(f"{place.address}/{name}", b"other")
+    with pytest.raises(Invalid, match="holds something else"):
+        model.write_predictions(lambda: rows, place.address)
+    assert all(storage.read(f"{place.address}/{name}").data == b"other" for name in names)
+
+
+def test_an_empty_group_file_beside_something_else_is_refused_and_left(model, rows, folder):
+    address = f"{folder}/clusters.zarr"
+    storage.write(f"{address}/zarr.json", b"")
+    storage.write(f"{address}/notes.txt", b"other")
+    with pytest.raises(Invalid, match="holds something else"):
+        model.write_predictions(lambda: rows, address)
+    assert storage.read(f"{address}/notes.txt").data == b"other"
 
 
 @endings

@@ -59,3 +59,64 @@ def test_a_row_that_is_not_finite_is_named(function, bad):
 def test_rows_of_another_width_than_the_centers_are_refused(function):
     with pytest.raises(InvalidData, match="must give rows of 3 columns"):
         function(loaded(ROWS[:, :2]), centers())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e20, 1e30])
+@pytest.mark.parametrize("backend", ["numpy", "native"])
+def test_distances_that_float32_cannot_hold_are_refused_by_row(scale, dtype, backend):
+    rows = (ROWS * scale).astype(dtype)
+    places = Centers(rows[:5].copy(), Distance(EUCLIDEAN), backend)
+    with pytest.raises(InvalidData, match=r"^all_distances .* float32 .* row 0 of rows differs"):
+        all_distances(loaded(rows), places)
+    # The index and the score are computed in float64.
+    index, nearest = reference.nearest(rows, places.values, EUCLIDEAN)
+    assert cluster_index(loaded(rows), places).tolist() == index.tolist()
+    assert score(loaded(rows), places).inertia == pytest.approx(nearest.sum(), rel=1e-10)
+
+
+def test_a_single_row_whose_distances_float32_cannot_hold_is_named():
+    rows = ROWS.copy()
+    rows[17] *= np.float32(1e25)
+    with pytest.raises(InvalidData, match=r"row 17 of rows differs from a center by .*e\+2"):
+        all_distances(loaded(rows), centers())
+
+
+def test_an_infinite_distance_is_refused_though_the_rows_are_nearly_equal():
+    rows = np.full((3, 2), 1e35)
+    places = Centers(rows[:1] * (1 + 2.0**-45), Distance(EUCLIDEAN))
+    with pytest.raises(InvalidData, match=r"row 0 of rows differs from a center"):
+        all_distances(loaded(rows), places)
+
+
+def test_float64_rows_whose_squares_vanish_even_in_float64_are_refused():
+    rows = ROWS.astype(np.float64) * 1e-200
+    with pytest.raises(InvalidData, match=r"all_distances .* float32"):
+        all_distances(loaded(rows), Centers(rows[:5].copy(), Distance(EUCLIDEAN)))
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e18])
+def test_rows_whose_squares_float32_holds_have_distances(scale):
+    rows = (ROWS * scale).astype(np.float32)
+    places = Centers(rows[:5].copy(), Distance(EUCLIDEAN))
+    expected = reference.distances(rows, places.values, EUCLIDEAN)
+    np.testing.assert_allclose(
+        all_distances(loaded(rows), places), expected, rtol=1e-6, atol=float(expected.max()) * 1e-6
+    )
+
+
+@pytest.mark.parametrize("error", [0.0, 2.0**-52])
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e-4, 1.0, 1e30])
+def test_a_row_that_equals_all_centers_but_for_rounding_has_distances(value, error):
+    rows = np.full((3, 2), value)
+    places = Centers(rows[:1] * (1 + error), Distance(EUCLIDEAN))
+    found = all_distances(loaded(rows), places)
+    assert (found <= value**2 * 1e-30).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_cosine_distances_fit_float32_for_rows_of_any_size(scale):
+    rows = (ROWS * scale).astype(np.float32)
+    places = Centers(ROWS[:5], Distance.COSINE)
+    expected = reference.distances(rows, places.values, "cosine")
+    np.testing.assert_allclose(all_distances(loaded(rows), places), expected, rtol=1e-6, atol=1e-6)
