@@ -53,7 +53,7 @@ from dkmeans.prediction import output as outputs
 from dkmeans.prediction import per_chunk, stream
 from dkmeans.prediction.stream import check_row_width
 from dkmeans.state import Score
-from dkmeans.training import Plan, train
+from dkmeans.training import Plan, report_ignored, train
 
 logger = logging.getLogger(__name__)
 
@@ -227,11 +227,13 @@ class KMeans(Model):
 
         Training stops after `steps` steps, at step `max_steps`, at the end of the input, or when
         the loss has converged. Full-batch training on an array also ends when no center moves any
-        more.
+        more. A warning is logged before the first step if nothing can end the call, and at the end
+        if the input ended before the steps or the tolerance were reached.
 
         Args:
-            input_fn: Returns the rows: an array (repeated without end), a dict of named columns, a
-                `Dataset`, or an iterator of batches. One step consumes one batch.
+            input_fn: Returns the rows: an array, a dict of named columns or a `Dataset` without
+                `batch`, `repeat` or other methods (each repeated without end), any other `Dataset`,
+                or an iterator of batches. One step consumes one batch.
             hooks: Notified of every step. They may stop training after it.
             steps: Number of steps to take.
             max_steps: Step, counted over all calls, at which to stop. From there on a call does
@@ -251,13 +253,10 @@ class KMeans(Model):
             raise Invalid("Can not provide both steps and max_steps.")
         for name, value in (("steps", steps), ("max_steps", max_steps)):
             check_steps(name, value)
-        notifier = self._notifier(hooks, saving_listeners)
+        run_hooks = check_hooks("hooks", hooks, SessionRunHook)
+        listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
+        notifier = self._notifier(run_hooks, listeners)
         manifest, found = checkpoints.open_latest(self.model_dir)
-        if found is not None:
-            self._check_same_model(found)
-            if max_steps is not None and found.state.step >= max_steps:
-                logger.info("nothing to do: step %d of %d is done", found.state.step, max_steps)
-                return self
         done = found.state.step if found else 0
         plan = Plan(
             self.model_dir,
@@ -268,7 +267,14 @@ class KMeans(Model):
             self._config,
             self._num_restarts,
             self._empty_clusters,
+            has_hooks=bool(run_hooks or listeners),
         )
+        if found is not None:
+            self._check_same_model(found)
+            report_ignored(plan, done)
+            if max_steps is not None and done >= max_steps:
+                logger.info("nothing to do: step %d of %d is done", done, max_steps)
+                return self
         dataset = self._read(input_fn, ModeKeys.TRAIN)
         if found is not None:
             check_row_width(dataset, found)
@@ -288,7 +294,7 @@ class KMeans(Model):
         """Return the loss of the centers over some rows, and write it below `eval_dir(name)`.
 
         Each step has a JSON file there. If training draws charts for TensorBoard, so does an
-        evaluation.
+        evaluation. If that directory cannot be written, the result is returned with a warning.
 
         Args:
             input_fn: Returns the rows. They are read once.
@@ -316,8 +322,9 @@ class KMeans(Model):
             "score": total.inertia / len(scores),
         }
         file = f"evaluation-{checkpoint.state.step:08d}.json"
-        storage.write(storage.join(self.eval_dir(name), file), json.dumps(result).encode())
-        if self._draws_charts:
+        address = storage.join(self.eval_dir(name), file)
+        is_written = storage.write_or_log(address, json.dumps(result).encode())
+        if is_written and self._draws_charts:
             charts = summaries.EventFiles(self.eval_dir(name))
             charts.add(checkpoint.state.step, {name: result[name] for name in _CHARTED})
             charts.write()
@@ -455,12 +462,10 @@ class KMeans(Model):
 
     def _notifier(
         self,
-        hooks: Iterable[SessionRunHook] | None,
-        saving_listeners: Iterable[CheckpointSaverListener] | None,
+        hooks: tuple[SessionRunHook, ...],
+        listeners: tuple[CheckpointSaverListener, ...],
     ) -> Notifier:
         """Return the notifier of a training call, with the hook that draws charts."""
-        run_hooks = check_hooks("hooks", hooks, SessionRunHook)
-        listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         if listeners and not self._config.saves_on_the_way:
             raise Invalid(
                 "saving_listeners need checkpoints to be told of: set one of "
@@ -468,13 +473,18 @@ class KMeans(Model):
             )
         if self._draws_charts:
             every = self._config.save_summary_steps
-            run_hooks = (*run_hooks, SummarySaverHook(every, output_dir=self.model_dir))
-        return Notifier(self._settings, run_hooks, listeners)
+            hooks = (*hooks, SummarySaverHook(every, output_dir=self.model_dir))
+        return Notifier(self._settings, hooks, listeners)
 
     def _read(self, input_fn: InputFn, mode: str, config: RunConfig | None = None) -> Dataset:
-        """Return the rows of an `input_fn`, in chunks of the size that suits what computes."""
-        is_on_gpu = self._is_on_gpu(config or self._config)
-        chunk_bytes = GPU_TARGET_BYTES if is_on_gpu else None
+        """Return the rows of an `input_fn`, in chunks of the size that suits what computes.
+
+        Predictions are written by chunk, and may be continued on other machines, so their chunks
+        have one size everywhere.
+        """
+        sums_only = mode != ModeKeys.PREDICT
+        large = sums_only and self._is_on_gpu(config or self._config)
+        chunk_bytes = GPU_TARGET_BYTES if large else None
         return read_input(input_fn, mode, self.params, self.config, self._layout, chunk_bytes)
 
     def _centers(self, checkpoint: Checkpoint) -> Centers:

@@ -21,11 +21,14 @@ class Start:
         state: Its state. The step is that of the fit, even after the start has converged.
         reason: Why the start has stopped; None while it is running.
         steps: Number of steps it has taken.
+        loss_before: Loss of the last whole iteration of this call of `train`, with which the next
+            one is compared; None before the first. A call that is resumed counts as one call.
     """
 
     state: TrainState
     reason: StopReason | None = None
     steps: int = 0
+    loss_before: float | None = None
 
     @property
     def mean_distance(self) -> float:

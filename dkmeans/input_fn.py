@@ -45,8 +45,8 @@ def read_input(
 
     Args:
         input_fn: The function. It may have parameters named `mode`, `params` and `config`.
-        mode: Purpose of the rows, one of `ModeKeys`. For training, arrays repeat without end;
-            otherwise they are one epoch.
+        mode: Purpose of the rows, one of `ModeKeys`. For training, arrays and untouched datasets
+            (`Dataset.is_table`) repeat without end; otherwise they are one epoch.
         params: Argument for `input_fn`.
         config: Argument for `input_fn`.
         layout: Layout of the feature columns; None: the result itself holds the rows.
@@ -78,6 +78,8 @@ def read_input(
     returned = input_fn(**{name: value for name, value in supplied.items() if name in names})
     given = _without_labels(returned, mode)
     if isinstance(given, Dataset):
+        if mode == ModeKeys.TRAIN and given.is_table:
+            given = given.repeat()
         if layout is None:
             return given.in_chunks_of(chunk_bytes)
         return given.read_as(layout.width, partial(rows_of_named_columns, layout))
@@ -87,7 +89,7 @@ def read_input(
         dataset = Dataset.of(batch, "the features")
         return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
-        return _from_iterator(iter(given), mode, layout, chunk_bytes)
+        return _from_iterator(iter(given), mode, layout)
     raise InvalidType(
         "input_fn must return an array, a dict of arrays, a Dataset or an iterator of batches, got "
         f"{type(given).__name__}"
@@ -118,9 +120,7 @@ def _is_array(given: Any) -> bool:
     return isinstance(given, da.Array | zarr.Array | np.ndarray) or hasattr(given, "__array__")
 
 
-def _from_iterator(
-    items: Iterator[Any], mode: str, layout: Layout | None, chunk_bytes: int | None
-) -> Dataset:
+def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Dataset:
     """Return a dataset of an iterator's batches. Empty batches are skipped.
 
     The first batch is read now, because the dataset needs its number of columns.
@@ -130,7 +130,7 @@ def _from_iterator(
         for number, item in enumerate(items):
             features = _without_labels(item, mode)
             name = f"batch {number}"
-            batch = Batch.of(*_features(features, name, layout, chunk_bytes=chunk_bytes).parts)
+            batch = Batch.of(*_features(features, name, layout).parts)
             if batch.rows:
                 yield batch
 
@@ -169,7 +169,9 @@ def _features(
     except TypeError as error:
         must = "of one type, as columns stand in their order"
         raise InvalidType(expected(f"the names in {name}", must, list(given))) from error
-    columns = [_column(given[key], f"{name}[{key!r}]", chunk_bytes) for key in keys]
+    # A joined chunk holds a chunk of each column.
+    each = None if chunk_bytes is None else max(1, chunk_bytes // len(keys))
+    columns = [_column(given[key], f"{name}[{key!r}]", each) for key in keys]
     return _side_by_side(columns, name, Columns)
 
 

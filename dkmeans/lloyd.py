@@ -179,18 +179,20 @@ def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainStat
     return update(state, rules) if is_whole else state
 
 
-def converged(previous: TrainState, state: TrainState, relative_tolerance: float | None) -> bool:
+def converged(
+    loss_before: float | None, state: TrainState, relative_tolerance: float | None
+) -> bool:
     """Return True if the loss of a whole iteration changed by less than the tolerance.
 
     Args:
-        previous: State before the iteration.
+        loss_before: Loss of the whole iteration before; None if there is none to compare with.
         state: State after the iteration.
         relative_tolerance: Change of the loss, relative to 1 + the loss before, below which a start
             has converged; None for no tolerance.
     """
-    if relative_tolerance is None or previous.inertia is None or state.inertia is None:
+    if relative_tolerance is None or loss_before is None or state.inertia is None:
         return False
     if state.pending is not None:  # unfinished: `inertia` is that of the iteration before
         return False
-    change = abs(state.inertia - previous.inertia) / (1 + abs(previous.inertia))
+    change = abs(state.inertia - loss_before) / (1 + abs(loss_before))
     return change < relative_tolerance

@@ -9,6 +9,8 @@ that detects a second driver; checkpoints are committed with it.
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import re
 import tempfile
@@ -28,13 +30,32 @@ from obstore.fsspec import FsspecStore
 from zarr.abc.store import Store
 from zarr.errors import BaseZarrError
 
-from dkmeans.errors import Conflict, Invalid, InvalidData
+from dkmeans.errors import Conflict, Invalid, InvalidData, Outage
 from dkmeans.retry import REQUESTS, first_line, with_retries
 
 _AZURE = ("az", "abfs", "abfss", "azure")
 _OBJECT_STORES = ("s3", "s3a", "gs", *_AZURE)
 # Names of the temporary files that this module and Zarr write before they rename them.
 _TEMPORARY_NAME = re.compile(r"\..+\.[a-z0-9_]{8}|.+\.[0-9a-f]{32}\.partial")
+
+# Errors of file systems that cannot flush a file or folder, or change its mode: some mounts of NFS,
+# of SMB and of Windows disks in WSL.
+_UNSUPPORTED_ERRNOS = frozenset(
+    {
+        errno.EINVAL,
+        errno.ENOTSUP,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EACCES,
+        errno.ENOSYS,
+        errno.ENOTTY,
+        errno.EBADF,
+    }
+)
+# Operations of which the log has said that a file system refuses them.
+_logged_operations: set[str] = set()
+
+logger = logging.getLogger(__name__)
 
 # Exceptions of the libraries above when something cannot be written.
 WRITE_ERRORS = (OSError, BaseError, BaseZarrError)
@@ -176,6 +197,38 @@ def write(address: str, data: bytes) -> None:
     with_retries(address, lambda: _write(address, data))
 
 
+def write_or_log(address: str, data: bytes, level: int = logging.WARNING) -> bool:
+    """Write a file that is not needed to go on; return whether it is written.
+
+    A failure is logged at `level`.
+    """
+    try:
+        write(address, data)
+    except (*WRITE_ERRORS, Outage, Invalid) as error:
+        logger.log(level, "going on without %s, which cannot be written: %s", address, error)
+        return False
+    return True
+
+
+def check_writable(what: str, address: str) -> None:
+    """Refuse a directory in which no file can be written.
+
+    Args:
+        what: Name of the argument, for the message.
+        address: Path or URL of the directory. It is created if needed.
+
+    Raises:
+        Invalid: no file can be written there.
+        Outage: the storage does not answer.
+    """
+    probe = join(address, f".probe-{uuid4().hex[:8]}")
+    try:
+        write(probe, b"")
+        remove(probe)
+    except WRITE_ERRORS as error:
+        raise Invalid(f"{what} must be writable, got {address!r}: {first_line(error)}") from error
+
+
 def write_whole(address: str, data: bytes) -> None:
     """Write a file, replacing an existing one; readers never see only a part of the content.
 
@@ -238,6 +291,11 @@ def clear(address: str, keep: str) -> None:
         if each["type"] == "directory":
             with contextlib.suppress(FileNotFoundError):  # SeaweedFS lists removed folders
                 fs.rm(each["name"], recursive=True)
+
+
+def is_temporary_name(name: str, of: str) -> bool:
+    """Return whether a name is that of a temporary file, written in place of the file `of`."""
+    return name.startswith(f".{of}.") and _TEMPORARY_NAME.fullmatch(name) is not None
 
 
 def remove_temporary_files(address: str) -> None:
@@ -367,8 +425,10 @@ def _write_durably(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
+            with _go_on_without("fsync", path):
+                os.fsync(file.fileno())
+        with _go_on_without("chmod", path):
+            Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -382,11 +442,29 @@ def _sync(path: Path) -> None:
     # file system journals renames.
     if os.name == "nt":
         return
-    handle = os.open(path, os.O_RDONLY)
+    with _go_on_without("fsync", path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _go_on_without(operation: str, path: Path) -> Iterator[None]:
+    """Ignore that a file system does not support an operation on a file or folder.
+
+    The content is written all the same; only after a power cut it may be lost. The log says so once
+    for each operation.
+    """
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED_ERRNOS:
+            raise
+        if operation not in _logged_operations:
+            _logged_operations.add(operation)
+            logger.debug("going on without %s, which is refused for %s: %s", operation, path, error)
 
 
 _CONFLICT = (

@@ -6,6 +6,8 @@ drives it step by step, notifies hooks, and saves checkpoints.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dkmeans import checkpoints
+from dkmeans import checkpoints, storage
 from dkmeans.checkpoints import Manifest, Settings, Stop
 from dkmeans.config import RunConfig
 from dkmeans.data.batches import Batch
@@ -25,13 +27,16 @@ from dkmeans.errors import Conflict, Outage
 from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
 from dkmeans.hooks.notifier import Notifier
-from dkmeans.initialization import Initialization
+from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM, Initialization
 from dkmeans.lloyd import Rules, converged, iterate
 from dkmeans.preflight import examine
 from dkmeans.report import IterationCost, Progress, report_progress
 from dkmeans.state import StopReason, TrainState
 
 logger = logging.getLogger("dkmeans")
+
+# File in the directory of a model: how its first centers were found (`_origin`).
+_ORIGIN_FILE = "initialization.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Plan:
         config: How to run.
         num_restarts: Number of starts that are trained side by side.
         empty_clusters: What happens to centers without rows.
+        has_hooks: True if the user passed hooks or listeners, which may stop the call.
     """
 
     model_dir: str
@@ -58,11 +64,19 @@ class Plan:
     config: RunConfig
     num_restarts: int = 1
     empty_clusters: EmptyClusters = EmptyClusters.KEEP
+    has_hooks: bool = False
 
     @property
     def rules(self) -> Rules:
         """Rules by which centers are computed."""
         return Rules(self.initialization.computation, self.settings.schedule, self.empty_clusters)
+
+    def describe_limits(self) -> str:
+        """Return the limits of the call, for people; empty if there are none."""
+        limits = [] if self.last_step is None else [f"step {self.last_step}"]
+        if self.relative_tolerance is not None:
+            limits.append(f"relative_tolerance {self.relative_tolerance:g}")
+        return " or ".join(limits)
 
 
 def train(
@@ -93,6 +107,7 @@ def train(
         KeyboardInterrupt: after a checkpoint, if training has begun.
         Exception: raised by a hook. No checkpoint is saved.
     """
+    _report_missing_limits(plan, dataset)
     notifier.begin()
     checkpoints.prepare(plan.model_dir)
     # Also removes what crashed drivers left in the directory.
@@ -102,11 +117,14 @@ def train(
     if fit is None:
         fit, batches = _initialize(plan, batches, dataset.rows, executor)
         saver.save(fit)
+        # Only now: if two drivers begin the same model, `save` has refused the second one.
+        _save_origin(plan)
     else:
         logger.info("continuing from step %d", fit.step)
         with notifier.saving(fit.state):
             pass  # only notifies the listeners: this checkpoint is saved already
     notifier.created(fit.state)
+    first_step = fit.step
     steps = _steps_until_stop(plan, dataset, batches, fit, executor, saver, notifier)
     try:
         # The loop variable is `fit` itself, so that `rescue` saves the last step that was yielded.
@@ -127,8 +145,133 @@ def train(
     notifier.end()
     for sentence in fit.describe():
         logger.info("%s", sentence)
-    logger.info("%s at step %d", reason.value, fit.step)
+    _report_end(plan, fit, reason, first_step)
     return reason
+
+
+def report_ignored(plan: Plan, step: int) -> None:
+    """Warn of arguments about the first centers that differ from those the model began with.
+
+    A model is continued from its centers, so these arguments have no effect.
+
+    Args:
+        plan: What to do.
+        step: Step of the model that is continued.
+
+    Raises:
+        Outage: the storage does not answer.
+    """
+    before, now = _load_origin(plan.model_dir), _origin(plan.initialization)
+    # "random" and None are the defaults: a call that continues a model need not repeat the source
+    # and seed of its first centers.
+    defaults = {"initial_clusters": RANDOM, "seed": None}
+    ignored = {
+        name: value
+        for name, value in now.items()
+        if name in before and before[name] != value and defaults.get(name, "") != value
+    }
+    if ignored:
+        logger.warning(
+            "ignored, because %s holds a model that is continued from step %d: %s; to begin anew, "
+            "give another model_dir",
+            plan.model_dir,
+            step,
+            ", ".join(f"{name} {ignored[name]} (was {before[name]})" for name in ignored),
+        )
+
+
+def _origin(initialization: Initialization) -> dict[str, Any]:
+    """Return the arguments that decide the first centers, by name, as they are saved."""
+    source = initialization.source
+    if isinstance(source, np.ndarray):
+        digest = hashlib.sha256(source.astype(np.float64).tobytes()).hexdigest()[:12]
+        return {"initial_clusters": f"array {source.shape}, sha256 {digest}"}
+    if not isinstance(source, str):
+        # Functions of the same name count as the same: their code cannot be compared.
+        name = getattr(source, "__qualname__", type(source).__qualname__)
+        return {"initial_clusters": f"function {name}"}
+    origin: dict[str, Any] = {"initial_clusters": source, "seed": initialization.seed}
+    if source == KMEANS_PLUS_PLUS:
+        origin["kmeans_plus_plus_num_retries"] = initialization.retries
+    if source == KMEANS_PARALLEL:
+        origin["oversampling"] = initialization.rounds.oversampling
+        origin["initialization_rounds"] = initialization.rounds.rounds
+        origin["initialization_rows"] = initialization.most_rows
+    return origin
+
+
+def _save_origin(plan: Plan) -> None:
+    content = json.dumps(_origin(plan.initialization)).encode()
+    storage.write(storage.join(plan.model_dir, _ORIGIN_FILE), content)
+
+
+def _load_origin(model_dir: str) -> dict[str, Any]:
+    """Return what `_save_origin` has written; nothing if there is no such file or it is damaged."""
+    found = storage.read(storage.join(model_dir, _ORIGIN_FILE))
+    try:
+        origin = json.loads(found.data) if found else {}
+    except ValueError:
+        return {}
+    return origin if isinstance(origin, dict) else {}
+
+
+def _has_same_rows(plan: Plan, dataset: Dataset) -> bool:
+    """Return whether every iteration has the same rows."""
+    return dataset.is_constant and not plan.settings.use_mini_batch
+
+
+def _report_missing_limits(plan: Plan, dataset: Dataset) -> None:
+    """Warn of a call that nothing ends, before it takes a step."""
+    # With the same rows in every iteration, a call ends when no center moves any more.
+    if plan.describe_limits() or _has_same_rows(plan, dataset) or not dataset.is_endless:
+        return
+    if plan.has_hooks:
+        logger.info("the input has no end: only a hook or listener can end this call")
+        return
+    logger.warning(
+        "nothing will end this call of train, because its input has no end: give it steps, "
+        "max_steps or a hook that stops, or give KMeans a relative_tolerance"
+    )
+
+
+def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> None:
+    """Log why a call ended; warn if it did not get as far as asked for, or left dead clusters."""
+    # An input without batches is never what was asked for.
+    steps = fit.step - first_step
+    limits = plan.describe_limits() or ("" if steps else "a first step")
+    if reason is StopReason.END_OF_INPUT and limits:
+        logger.warning(
+            "the input ended after %d step%s of this call, at step %d, before %s was reached; "
+            "Dataset.repeat() makes an input that does not end",
+            steps,
+            "" if steps == 1 else "s",
+            fit.step,
+            limits,
+        )
+    else:
+        logger.info("%s at step %d", reason.value, fit.step)
+    dead, k = _dead_clusters(plan, fit.state), len(fit.state.centers)
+    if dead:
+        when = "since the first step" if _keeps_counts(plan) else "in the last iteration"
+        remedy = "train fewer clusters"
+        if plan.empty_clusters is EmptyClusters.KEEP:
+            remedy = f"give empty_clusters={str(EmptyClusters.RELOCATE)!r}, or {remedy}"
+        logger.warning("%d of %d clusters got no rows %s: %s", dead, k, when, remedy)
+
+
+def _dead_clusters(plan: Plan, state: TrainState) -> int:
+    """Return the number of centers without rows; 0 before the first whole iteration."""
+    if state.inertia is None:
+        return 0
+    if _keeps_counts(plan):
+        # A batch may be a small part of the rows. A count of 1 is that of the initial position: no
+        # row has been assigned since the first step.
+        return int(np.count_nonzero(state.counts <= 1))
+    return state.empty_clusters - state.relocated_clusters
+
+
+def _keeps_counts(plan: Plan) -> bool:
+    return plan.settings.schedule.keeps_counts
 
 
 def _examined_batches(plan: Plan, dataset: Dataset, executor: Executor) -> Iterator[Batch]:
@@ -179,7 +322,7 @@ def _steps_until_stop(
     """
     limit = None if plan.last_step is None else plan.last_step - fit.step
     iterations = plan.settings.schedule.iterations(batches, fit.pending_steps, limit)
-    same_rows = dataset.is_constant and not plan.settings.use_mini_batch
+    same_rows = _has_same_rows(plan, dataset)
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
@@ -195,7 +338,7 @@ def _steps_until_stop(
                 now = time.perf_counter()
                 cost = _cost(fit, reduction, saver)
                 _report(plan, fit, None if is_first else before, now - began, cost)
-                fit = _with_stop_reasons(plan, before, fit, is_first=is_first, same_rows=same_rows)
+                fit = _with_stop_reasons(plan, before, fit, same_rows=same_rows)
                 is_first, began = False, now
             yield fit
             if not fit.running:
@@ -239,29 +382,26 @@ def _moved(fit: Fit, moved: dict[int, TrainState]) -> Fit:
     return Fit(tuple(starts))
 
 
-def _with_stop_reasons(
-    plan: Plan, before: Fit, fit: Fit, *, is_first: bool, same_rows: bool
-) -> Fit:
+def _with_stop_reasons(plan: Plan, before: Fit, fit: Fit, *, same_rows: bool) -> Fit:
     """Return the fit with a stop reason for each start that converged in the last iteration.
 
     Args:
         plan: What to do.
         before: The fit before the iteration.
         fit: The fit after it.
-        is_first: True for the first iteration of a call. There is no loss before it, or that loss
-            may be of other rows.
         same_rows: True if every iteration has the same rows: centers that did not move will not
             move later.
     """
     starts = list(fit.starts)
     for number in fit.running:
-        previous, state = before.starts[number].state, fit.starts[number].state
-        reason = None
-        if not is_first and converged(previous, state, plan.relative_tolerance):
+        start, reason = fit.starts[number], None
+        previous, state = before.starts[number].state, start.state
+        if converged(start.loss_before, state, plan.relative_tolerance):
             reason = StopReason.CONVERGED
         elif same_rows and np.array_equal(previous.centers, state.centers):
             reason = StopReason.UNCHANGED
-        starts[number] = replace(fit.starts[number], reason=reason)
+        loss = state.inertia if state.pending is None else start.loss_before
+        starts[number] = replace(start, reason=reason, loss_before=loss)
         if reason is not None and len(starts) > 1:
             logger.info("start %d %s at step %d", number, reason.value, state.step)
     return Fit(tuple(starts))
@@ -388,5 +528,7 @@ class _Saver:
             # The committed step may be an earlier one; then this step is saved below.
             if fit.step == self._attempted_step:
                 return
-        self._write(fit, Stop(StopReason.INTERRUPTED, self._plan.relative_tolerance))
+        # A fit that has ended is saved as ended: the interrupt came before the closing checkpoint.
+        reason = fit.starts[fit.best].reason if not fit.running else None
+        self._write(fit, Stop(reason or StopReason.INTERRUPTED, self._plan.relative_tolerance))
         logger.info("interrupted; step %d is saved", fit.step)

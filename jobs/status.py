@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dkmeans import Invalid, Outage, storage
+from dkmeans import storage
 from dkmeans.report import progress_of
 
 _STATUS_FILE, _HISTORY_FILE = "status.json", "history.json"
@@ -27,8 +27,6 @@ _WRITE_INTERVAL_SECONDS = 10.0
 _SILENT_SECONDS = 90.0
 # If the history is longer than this, every second iteration is dropped.
 _MAX_ITERATIONS = 10_000
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +99,8 @@ class _StatusHandler(logging.Handler):
         status = asdict(replace(self._status, noted=_now()))
         # A copy of the list: the thread that trains may append to it while it is converted.
         for name, value in ((_STATUS_FILE, status), (_HISTORY_FILE, list(self._iterations))):
-            try:
-                storage.write(storage.join(self._model_dir, name), json.dumps(value).encode())
-            except (Outage, OSError, Invalid) as error:
-                logger.debug("%s cannot be written: %s", name, error)
+            address = storage.join(self._model_dir, name)
+            storage.write_or_log(address, json.dumps(value).encode(), logging.DEBUG)
 
 
 @contextmanager

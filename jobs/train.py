@@ -8,6 +8,7 @@ run ends at a small change of the loss or after 300 steps, and a mini-batch run 
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from dkmeans.config import AUTO
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.hooks import PrometheusHook
 from dkmeans.state import StopReason
+
+logger = logging.getLogger("dkmeans")
 
 _TOLERANCE = 1e-4
 _MAX_STEPS = 300
@@ -60,7 +63,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     checkpoint = checkpoints.latest(arguments.model_dir)
     with open_client(arguments) as client:
         model = _model(arguments, conditions, client)
-        same_input = input_description == load_input(arguments.model_dir)
+        last_input = load_input(arguments.model_dir)
+        same_input = input_description == last_input
+        if checkpoint is not None and last_input is not None and not same_input:
+            _report_other_input(arguments.model_dir, last_input)
         done = _is_done(checkpoint, conditions, same_input)
         # `done` is False without a checkpoint; the other test is for the type checker.
         if checkpoint is not None and done:
@@ -142,6 +148,19 @@ def _model(arguments: argparse.Namespace, conditions: StopConditions, client: An
         num_restarts=1 if arguments.num_restarts is None else arguments.num_restarts,
         empty_clusters=arguments.empty_clusters or EmptyClusters.KEEP,
         **given,
+    )
+
+
+def _report_other_input(model_dir: str, last_input: dict[str, Any]) -> None:
+    """Warn that a model is continued on another input than the one it was last trained on."""
+    columns = last_input.get("columns")
+    logger.warning(
+        "%s holds a model that was last trained on other input (%s rows of %s%s) and is continued "
+        "from its centers; to begin anew, give another --model-dir",
+        model_dir,
+        last_input.get("rows"),
+        last_input.get("input"),
+        f", columns {columns}" if columns else "",
     )
 
 

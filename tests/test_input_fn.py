@@ -195,8 +195,18 @@ def test_tuples_of_another_size_are_a_type_error(size, mode):
         read((ROWS,) * size, mode)
 
 
+def test_an_untouched_dataset_repeats_without_end_to_train_and_is_one_epoch_otherwise(tmp_path):
+    np.save(tmp_path / "rows.npy", ROWS)
+    for dataset in (Dataset.from_array(ROWS), Dataset.from_npy(str(tmp_path / "rows.npy"))):
+        assert same(loaded(read(dataset, TRAIN), 30), [ROWS] * 30)
+        assert same(loaded(read((dataset, None), TRAIN), 30), [ROWS] * 30)
+        assert read(dataset, TRAIN).is_constant
+        for mode in (EVAL, INFER):
+            assert same(loaded(read(dataset, mode)), [ROWS])
+
+
 @in_every_mode
-def test_a_dataset_is_taken_as_it_is(mode):
+def test_a_dataset_with_methods_is_taken_as_it_is(mode):
     assert same(loaded(read(limit_epochs(ROWS, 2), mode)), [ROWS] * 2)
     dataset = Dataset.from_array(ROWS).batch(3)
     assert read(dataset, mode) is dataset

@@ -263,39 +263,39 @@ def states_of_losses(*losses):
 
 def test_the_tolerance_is_strict():
     before, after = states_of_losses(3.0, 2.0)
-    assert not converged(before, after, 0.25)
-    assert converged(before, after, 0.2500001)
+    assert not converged(before.inertia, after, 0.25)
+    assert converged(before.inertia, after, 0.2500001)
 
 
 def test_the_change_is_relative_to_one_plus_the_loss_before():
     before, after = states_of_losses(99.0, 98.0)
-    assert converged(before, after, 0.010001)
-    assert not converged(before, after, 0.0099)
+    assert converged(before.inertia, after, 0.010001)
+    assert not converged(before.inertia, after, 0.0099)
 
 
 def test_a_loss_that_rises_counts_by_its_size():
     before, after = states_of_losses(99.0, 100.0)
-    assert converged(before, after, 0.010001)
-    assert not converged(before, after, 0.0099)
+    assert converged(before.inertia, after, 0.010001)
+    assert not converged(before.inertia, after, 0.0099)
 
 
 def test_no_change_is_convergence_even_of_a_zero_loss():
     for loss in (0.0, 5.0):
         before, after = states_of_losses(loss, loss)
-        assert converged(before, after, 1e-12)
+        assert converged(before.inertia, after, 1e-12)
 
 
 def test_without_a_tolerance_nothing_converges():
     before, after = states_of_losses(5.0, 5.0)
-    assert not converged(before, after, None)
+    assert not converged(before.inertia, after, None)
 
 
 def test_nothing_converges_before_there_are_two_losses():
     before, after = states_of_losses(None, 5.0)
-    assert not converged(before, after, 1.0)
+    assert not converged(before.inertia, after, 1.0)
 
 
 def test_an_unfinished_iteration_never_converges():
     before, after = states_of_losses(5.0, 5.0)
     after = replace(after, pending=PartialSums.zero((1, 1)), pending_steps=1)
-    assert not converged(before, after, 1.0)
+    assert not converged(before.inertia, after, 1.0)

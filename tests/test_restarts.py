@@ -266,7 +266,7 @@ def test_a_fit_of_one_start_is_saved_as_one_state(tmp_path):
     assert set(arrays) == {"centers", "counts"}
     assert set(about) == {
         *("format", "step", "inertia", "empty_clusters", "pending_steps", "pending_inertia"),
-        *("settings", "stop", "sha256"),
+        *("loss_before", "settings", "stop", "sha256"),
     }
 
 

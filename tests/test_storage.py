@@ -1,10 +1,17 @@
 """Storage: the same functions on a local disk, in memory and on a real S3 server."""
 
+import errno
+import logging
+import os
+from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pytest
+import zarr
+from obstore.exceptions import PermissionDeniedError
 
-from dkmeans import Conflict, storage
+from dkmeans import Conflict, Invalid, KMeans, Outage, storage
 from dkmeans.data.sources import zarr_array
 
 PLACES = ["disk", "memory", "s3"]
@@ -245,3 +252,123 @@ def test_stores_of_azure_have_a_repr_and_different_places(monkeypatch):
     ]
     assert len({repr(store) for store in stores}) == 3
     assert len({zarr_array._place(store) for store in stores}) == 3
+
+
+# Files that are not needed.
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        PermissionDeniedError("403"),
+        Outage("away"),
+        Invalid("no such scheme"),
+    ],
+)
+@pytest.mark.parametrize("level", [logging.WARNING, logging.DEBUG])
+def test_a_file_that_is_not_needed_and_cannot_be_written_is_one_line(
+    tmp_path, monkeypatch, caplog, error, level
+):
+    def refuse(address, data):
+        raise error
+
+    caplog.set_level(logging.DEBUG, "dkmeans")
+    assert storage.write_or_log(f"{tmp_path}/x", b"1", level)
+    monkeypatch.setattr(storage, "_write", refuse)
+    assert not storage.write_or_log(f"{tmp_path}/y", b"1", level)
+    (record,) = caplog.records
+    assert record.levelno == level
+    line = f"going on without {tmp_path}/y, which cannot be written: {error}"
+    assert record.getMessage() == line
+
+
+@everywhere
+def test_a_directory_is_checked_and_left_without_a_file(place):
+    storage.check_writable("output_dir", f"{place}/folder")
+    assert storage.is_empty(f"{place}/folder")
+
+
+def test_a_directory_that_cannot_be_written_is_refused_by_name(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Invalid, match="output_dir must be writable, got") as caught:
+        storage.check_writable("output_dir", f"{tmp_path}/file/x")
+    assert f"{tmp_path}/file/x" in str(caught.value)
+
+
+# File systems that do not support everything.
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """Function that makes the file system refuse to flush and to change modes with an error."""
+
+    def refusing(number, operations=("fsync", "chmod")):
+        def refuse(*arguments, **options):
+            raise OSError(number, os.strerror(number))
+
+        if "fsync" in operations:
+            monkeypatch.setattr(os, "fsync", refuse)
+        if "chmod" in operations:
+            monkeypatch.setattr(Path, "chmod", refuse)
+        monkeypatch.setattr(storage, "_logged_operations", set())
+
+    return refusing
+
+
+REFUSALS = [errno.EINVAL, errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EBADF]
+
+
+@pytest.mark.parametrize("number", REFUSALS)
+def test_a_folder_that_refuses_to_flush_and_to_change_modes_is_written_with_one_debug_line_each(
+    tmp_path, refusing, caplog, number
+):
+    caplog.set_level(logging.DEBUG, "dkmeans")
+    refusing(number)
+    for data in (b"one", b"two"):
+        storage.write(f"{tmp_path}/folder/x", data)
+        storage.flush(f"{tmp_path}/folder")
+        assert storage.read(f"{tmp_path}/folder/x").data == data
+    assert storage.children(f"{tmp_path}/folder") == ["x"]
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in lines] == ["DEBUG", "DEBUG"]
+    for operation, (_, line) in zip(("fsync", "chmod"), lines, strict=True):
+        reason = os.strerror(number)
+        assert line.startswith(f"going on without {operation}, which is refused for {tmp_path}")
+        assert reason in line
+
+
+def test_a_model_is_trained_and_used_in_a_folder_that_refuses_to_flush(tmp_path, refusing):
+    refusing(errno.EINVAL)
+    rows = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    model = KMeans(2, str(tmp_path / "model"), initial_clusters=rows[:2])
+    for steps in (1, 2):
+        model.train(lambda: rows, max_steps=steps)
+    assert model.checkpoint().state.step == 2
+    for ending in (".zarr", ".parquet"):
+        assert model.write_predictions(lambda: rows, f"{tmp_path}/clusters{ending}") == 50
+    assert zarr.open_group(f"{tmp_path}/clusters.zarr", mode="r").attrs["complete"] is True
+
+
+@pytest.mark.parametrize("operation", ["fsync", "chmod"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS])
+def test_a_flush_or_mode_that_fails_for_another_reason_is_an_error(
+    tmp_path, refusing, operation, number
+):
+    storage.write(f"{tmp_path}/x", b"old")
+    refusing(number, [operation])
+    with pytest.raises(OSError, match=os.strerror(number)):
+        storage._write(f"{tmp_path}/x", b"new")
+    assert storage.children(str(tmp_path)) == ["x"]
+    assert storage.read(f"{tmp_path}/x").data == b"old"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_be_written_but_not_read_is_written(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder").chmod(0o300)
+    try:
+        storage.write(f"{tmp_path}/folder/x", b"1")
+        assert storage.read(f"{tmp_path}/folder/x").data == b"1"
+    finally:
+        (tmp_path / "folder").chmod(0o700)

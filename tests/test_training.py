@@ -10,8 +10,10 @@ from uuid import uuid4
 
 import dask.array as da
 import numpy as np
+import pyarrow
 import pytest
 import zarr
+from pyarrow import parquet
 
 from dkmeans import (
     Conflict,
@@ -23,6 +25,7 @@ from dkmeans import (
     limit_epochs,
 )
 from dkmeans.fit import Fit
+from dkmeans.hooks import StopAtStepHook
 from dkmeans.state import StopReason
 from tests import reference
 from tests.reference import EUCLIDEAN, METRICS
@@ -64,6 +67,24 @@ def losses_of(caplog):
 
 def reason_of(estimator):
     return checkpoints.latest(estimator.model_dir).stop.reason
+
+
+def warnings_of(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def tables(folder, rows):
+    """Return untouched datasets of the same rows, by the place where the rows are."""
+    np.save(folder / "rows.npy", rows)
+    zarr.create_array(str(folder / "rows.zarr"), data=rows, chunks=(16, rows.shape[1]))
+    columns = {f"c{number}": column for number, column in enumerate(rows.T)}
+    parquet.write_table(pyarrow.table(columns), folder / "rows.parquet")
+    return {
+        "array": Dataset.from_array(rows),
+        ".npy": Dataset.from_npy(str(folder / "rows.npy")),
+        "Zarr": Dataset.from_zarr(str(folder / "rows.zarr")),
+        "Parquet": Dataset.from_parquet(str(folder / "rows.parquet")),
+    }
 
 
 # Steps.
@@ -131,6 +152,139 @@ def test_a_dataset_ends_where_it_says():
     assert step_of(estimator) == 7
     estimator.train(lambda: Dataset.from_array(rows_of()).batch(15))
     assert step_of(estimator) == 10
+
+
+@in_every_mode
+def test_an_untouched_dataset_is_trained_on_as_the_array_of_its_rows_is(mode, tmp_path):
+    rows = rows_of(60)
+    own = model(relative_tolerance=1e-3, **mode).train(lambda: rows, steps=20)
+    assert step_of(own) > 2
+    for place, dataset in tables(tmp_path, rows).items():
+        other = model(relative_tolerance=1e-3, **mode)
+        other.train(lambda dataset=dataset: dataset, steps=20)
+        assert values_of(other) == values_of(own), place
+        assert reason_of(other) is reason_of(own), place
+
+
+def test_full_batch_training_on_an_untouched_dataset_ends_when_no_center_moves(tmp_path):
+    for place, dataset in tables(tmp_path, rows_of(60)).items():
+        estimator = model(**FULL).train(lambda dataset=dataset: dataset)
+        assert reason_of(estimator) is StopReason.UNCHANGED, place
+
+
+ENDING = {
+    "limit_epochs": lambda: limit_epochs(rows_of(), 3),
+    "repeat": lambda: Dataset.from_array(rows_of()).repeat(3),
+    "batch": lambda: Dataset.from_array(rows_of()).batch(14),
+    "take": lambda: Dataset.from_array(rows_of()).batch(9).repeat().take(3),
+    "iterator": lambda: iter(batches_of(3)),
+}
+
+
+@pytest.mark.parametrize("input_fn", ENDING.values(), ids=ENDING)
+@pytest.mark.parametrize("asked", ["steps", "max_steps", "tolerance", "both"])
+def test_input_that_ends_before_what_was_asked_for_is_warned_of(input_fn, asked, caplog):
+    tolerance = {"relative_tolerance": 1e-30} if asked in ("tolerance", "both") else {}
+    limits = {"steps": {"steps": 90}, "max_steps": {"max_steps": 92}, "both": {"steps": 90}}
+    estimator = model(**tolerance).train(lambda: rows_of(), steps=2)
+    caplog.clear()
+    estimator.train(input_fn, **limits.get(asked, {}))
+    (warning,) = warnings_of(caplog)
+    assert "the input ended after 3 steps of this call, at step 5, before " in warning
+    assert ("step 92" in warning) == (asked != "tolerance")
+    assert ("relative_tolerance 1e-30" in warning) == bool(tolerance)
+    assert caplog.records[-1].name == "dkmeans"
+
+
+def test_input_without_batches_for_a_model_that_exists_is_warned_of(caplog):
+    estimator = model().train(lambda: rows_of(), steps=2)
+    estimator.train(lambda: Dataset.from_array(rows_of()).take(0))
+    assert (
+        "ended after 0 steps of this call, at step 2, before a first step was reached"
+        in caplog.text
+    )
+
+
+def test_one_step_is_not_called_steps(caplog):
+    model().train(lambda: limit_epochs(rows_of(), 1), steps=2)
+    assert warnings_of(caplog) == [
+        "the input ended after 1 step of this call, at step 1, before step 2 was reached; "
+        "Dataset.repeat() makes an input that does not end"
+    ]
+
+
+def test_input_that_ends_as_asked_for_is_not_warned_of(caplog):
+    model().train(lambda: limit_epochs(rows_of(), 3), steps=3)
+    model().train(lambda: limit_epochs(rows_of(), 3))
+    model(relative_tolerance=1e9).train(lambda: limit_epochs(rows_of(), 3))
+    assert not warnings_of(caplog)
+
+
+class InterruptAfterStep(logging.Handler):
+    """A log handler that raises what Ctrl-C raises as soon as a step is reported."""
+
+    def emit(self, record):
+        """Interrupt the call."""
+        if hasattr(record, "progress"):
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def after_one_step(caplog):
+    """Interrupt each call after its first step."""
+    caplog.set_level(logging.INFO, "dkmeans")
+    handler = InterruptAfterStep()
+    logging.getLogger("dkmeans").addHandler(handler)
+    yield
+    logging.getLogger("dkmeans").removeHandler(handler)
+
+
+ENDLESS = {
+    "array": lambda: rows_of(),
+    "Dask array": lambda: da.from_array(rows_of(), chunks=(7, 3)),
+    "dict": lambda: {"a": rows_of()},
+    "untouched dataset": lambda: Dataset.from_array(rows_of()),
+    "repeat": lambda: Dataset.from_array(rows_of()).shuffle(1).repeat().batch(9).skip(2),
+    "limit_epochs without a number": lambda: limit_epochs(rows_of()),
+}
+
+
+NO_END = "nothing will end this call of train, because its input has no end"
+
+
+@pytest.mark.parametrize("input_fn", ENDLESS.values(), ids=ENDLESS)
+def test_a_call_that_nothing_ends_is_warned_of_before_its_first_step(
+    input_fn, after_one_step, caplog
+):
+    with pytest.raises(KeyboardInterrupt):
+        model().train(input_fn)
+    first = caplog.records[0]
+    assert (first.name, first.levelno) == ("dkmeans", logging.WARNING)
+    assert first.getMessage().startswith(NO_END)
+    for remedy in ("steps", "max_steps", "hook", "relative_tolerance"):
+        assert remedy in first.getMessage()
+
+
+def test_full_batch_training_on_repeated_batches_is_a_call_that_nothing_ends(
+    after_one_step, caplog
+):
+    with pytest.raises(KeyboardInterrupt):
+        model(**FULL).train(lambda: Dataset.from_array(rows_of()).batch(20).repeat())
+    assert warnings_of(caplog)[0].startswith(NO_END)
+
+
+def test_a_call_that_something_may_end_is_not_warned_of(caplog):
+    caplog.set_level(logging.INFO, "dkmeans")
+    rows = rows_of(60)
+    model().train(lambda: rows, steps=2)
+    model().train(lambda: rows, max_steps=2)
+    model(relative_tolerance=1e9).train(lambda: rows)
+    model(**FULL).train(lambda: rows)
+    model().train(lambda: iter([rows] * 3))
+    assert "no end" not in caplog.text
+    model().train(lambda: rows, [StopAtStepHook(2)])
+    assert "the input has no end: only a hook or listener can end this call" in caplog.text
+    assert not warnings_of(caplog)
 
 
 def test_a_bare_array_repeats_for_ever():
@@ -215,6 +369,50 @@ def test_full_batch_training_on_batches_does_not_end_when_no_center_moves():
     assert step_of(estimator) == 5
 
 
+# Dead clusters.
+
+
+FAR = np.array([[0, 0, 0], [900, 900, 900], [1, 1, 1], [-800, 0, 0]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("mode", "when"),
+    [
+        (FULL, "in the last iteration"),
+        (MODES["three steps"], "in the last iteration"),
+        (MODES["mini-batch"], "since the first step"),
+    ],
+)
+def test_clusters_without_rows_are_warned_of_at_the_end_of_a_call(mode, when, caplog):
+    model(initial_clusters=FAR, **mode).train(lambda: rows_of(), steps=6)
+    assert warnings_of(caplog) == [
+        f"2 of 4 clusters got no rows {when}: give empty_clusters='relocate', or train fewer "
+        "clusters"
+    ]
+
+
+@in_every_mode
+def test_relocated_clusters_are_not_warned_of(mode, caplog):
+    relocated = model(initial_clusters=FAR, empty_clusters="relocate", **mode)
+    relocated.train(lambda: rows_of(), steps=6)
+    assert not warnings_of(caplog)
+
+
+def test_clusters_for_which_there_are_no_rows_to_relocate_are_warned_of(caplog):
+    rows = np.zeros((9, 3), np.float32)
+    model(empty_clusters="relocate", **FULL).train(lambda: rows, steps=2)
+    assert warnings_of(caplog) == [
+        "3 of 4 clusters got no rows in the last iteration: train fewer clusters"
+    ]
+
+
+def test_a_cluster_without_rows_in_one_mini_batch_is_not_warned_of(caplog):
+    centers = np.array([[0, 0], [9, 9]], np.float32)
+    model(k=2, initial_clusters=centers).train(lambda: iter([centers[:1], centers[1:]]))
+    model(k=2, initial_clusters=centers).train(lambda: iter([centers[1:], centers[:1]]))
+    assert not warnings_of(caplog)
+
+
 def test_unchanged_centers_end_every_later_call_at_once():
     rows = rows_of(60)
     estimator = model(**FULL).train(lambda: rows)
@@ -280,6 +478,71 @@ def test_a_model_continues_without_initialization():
     estimator = model().train(lambda: rows_of(), steps=2)
     again = model(estimator.model_dir, initial_clusters=never).train(lambda: rows_of(), steps=1)
     assert step_of(again) == 3
+
+
+def named_function(rows, missing):
+    return rows[:missing]
+
+
+ORIGINS = {
+    "seed": ({"seed": 7}, {"seed": 8}, ["seed 8 (was 7)"]),
+    "a seed after none": ({}, {"seed": 8}, ["seed 8 (was None)"]),
+    "source": (
+        {"seed": 7},
+        {"seed": 7, "initial_clusters": "kmeans_plus_plus"},
+        ["initial_clusters kmeans_plus_plus (was random)"],
+    ),
+    "array": (
+        {"initial_clusters": rows_of(4)},
+        {"initial_clusters": rows_of(4, seed=1)},
+        ["initial_clusters array (4, 3), sha256 "],
+    ),
+    "function": (
+        {"initial_clusters": "k-means||"},
+        {"initial_clusters": named_function},
+        ["initial_clusters function named_function (was k-means||)"],
+    ),
+    "retries": (
+        {"initial_clusters": "kmeans_plus_plus"},
+        {"initial_clusters": "kmeans_plus_plus", "kmeans_plus_plus_num_retries": 5},
+        ["kmeans_plus_plus_num_retries 5 (was 2)"],
+    ),
+    "rounds": (
+        {"initial_clusters": "k-means||"},
+        {"initial_clusters": "k-means||", "oversampling": 2, "initialization_rounds": 4},
+        ["oversampling 2.0 (was 1.0)", "initialization_rounds 4 (was 3)"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("began", "now", "ignored"), ORIGINS.values(), ids=ORIGINS)
+def test_arguments_that_a_continued_model_ignores_are_warned_of(
+    began, now, ignored, tmp_path, caplog
+):
+    KMeans(4, str(tmp_path), **began).train(lambda: rows_of(), steps=3)
+    KMeans(4, str(tmp_path), **began).train(lambda: rows_of(), steps=1)
+    KMeans(4, str(tmp_path)).train(lambda: rows_of(), steps=1)
+    assert not warnings_of(caplog)
+    for limits in ({"steps": 1}, {"max_steps": 2}):
+        caplog.clear()
+        KMeans(4, str(tmp_path), **now).train(lambda: rows_of(), **limits)
+        (warning,) = warnings_of(caplog)
+        assert f"{tmp_path} holds a model that is continued from step" in warning
+        assert "to begin anew, give another model_dir" in warning
+        for words in ignored:
+            assert words in warning
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"[1]"])
+def test_a_model_that_does_not_say_how_it_began_is_continued_without_a_warning(
+    content, tmp_path, caplog
+):
+    KMeans(4, str(tmp_path), seed=1).train(lambda: rows_of(), steps=1)
+    (tmp_path / "initialization.json").unlink()
+    if content is not None:
+        (tmp_path / "initialization.json").write_bytes(content)
+    assert step_of(KMeans(4, str(tmp_path), seed=2).train(lambda: rows_of(), steps=1)) == 2
+    assert not warnings_of(caplog)
 
 
 def test_an_unfinished_iteration_is_finished_by_the_next_call():

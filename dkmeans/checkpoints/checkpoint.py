@@ -66,13 +66,15 @@ class Checkpoint:
     def to_continue(self) -> Fit:
         """Return the fit from which the next call of `train` continues.
 
-        After an interruption, starts that had converged stay as they are. After a call that had
-        ended, all starts continue: the next call asks for more of each.
+        After an interruption, starts that had converged stay as they are, and the next loss is
+        compared with the last one. After a call that had ended, all starts continue: the next call
+        asks for more of each, and may do so with other rows, so that its first loss is compared
+        with none.
         """
         interrupted = self.stop is None or self.stop.reason is StopReason.INTERRUPTED
         if interrupted and self.fit.running:
             return self.fit
-        return Fit(tuple(replace(start, reason=None) for start in self.fit.starts))
+        return Fit(tuple(replace(s, reason=None, loss_before=None) for s in self.fit.starts))
 
     def variables(self) -> dict[str, Any]:
         """Return the documented variables by name, each a NumPy array or scalar."""

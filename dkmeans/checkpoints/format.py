@@ -30,11 +30,16 @@ _START_PREFIX = "start_{}_"
 _FARTHEST = {"rows": "rows", "distances": "apart", "clusters": "winners", "copies": "copies"}
 
 
+class OtherFormat(InvalidCheckpoint):
+    """A file of another format: another version of dkmeans wrote it, and it is not damaged."""
+
+
 def parts_of(
     fit: Fit, settings: Settings, stop: Stop | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is saved for a fit: the arrays by name, and the attributes."""
     arrays, numbers = _arrays(fit.state), _numbers(fit.state)
+    numbers["loss_before"] = fit.starts[fit.best].loss_before
     if len(fit.starts) > 1:
         numbers["starts"] = [_start_numbers(start) for start in fit.starts]
         for number, start in enumerate(fit.starts):
@@ -72,10 +77,10 @@ def check_format(address: str, found: object) -> None:
     """Refuse a format other than this one.
 
     Raises:
-        InvalidCheckpoint: the format is another one.
+        OtherFormat: the format is another one.
     """
     if found != FORMAT:
-        raise InvalidCheckpoint(f"{address} {_OTHER_FORMAT.format(found)}")
+        raise OtherFormat(f"{address} {_OTHER_FORMAT.format(found)}")
 
 
 def check_digests(address: str, arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
@@ -129,6 +134,7 @@ def _start_numbers(start: Start) -> dict[str, Any]:
         "inertia_rows": start.state.inertia_rows,
         "reason": start.reason.name if start.reason else None,
         "steps": start.steps,
+        "loss_before": start.loss_before,
     }
 
 
@@ -143,7 +149,10 @@ def _fit_of(arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> Fit:
         _start(arrays, numbers, _START_PREFIX.format(number))
         for number, numbers in enumerate(attributes.get("starts", []))
     )
-    return Fit(starts or (Start(_state(arrays, attributes), steps=attributes["step"]),))
+    if starts:
+        return Fit(starts)
+    state = _state(arrays, attributes)
+    return Fit((Start(state, None, attributes["step"], _loss_before(attributes)),))
 
 
 def _start(arrays: Mapping[str, Any], numbers: Mapping[str, Any], prefix: str) -> Start:
@@ -155,7 +164,13 @@ def _start(arrays: Mapping[str, Any], numbers: Mapping[str, Any], prefix: str) -
     }
     state = replace(_state(own or arrays, numbers), inertia_rows=numbers["inertia_rows"])
     reason = StopReason[numbers["reason"]] if numbers["reason"] else None
-    return Start(state, reason, numbers["steps"])
+    return Start(state, reason, numbers["steps"], _loss_before(numbers))
+
+
+def _loss_before(numbers: Mapping[str, Any]) -> float | None:
+    """Return the loss to compare with; older checkpoints have only that of the last iteration."""
+    found: float | None = numbers.get("loss_before", numbers["inertia"])
+    return found
 
 
 def _state(arrays: Mapping[str, Any], numbers: Mapping[str, Any]) -> TrainState:

@@ -16,7 +16,7 @@ from dkmeans import storage
 from dkmeans.checkpoints.format import FORMAT, check_format
 from dkmeans.errors import InvalidCheckpoint
 
-_FILE = "checkpoints.json"
+FILE = "checkpoints.json"  # directly below the model's directory
 _NAME = re.compile(r"checkpoint-(\d+)-[0-9a-f]{8}")
 
 
@@ -39,7 +39,7 @@ class Manifest:
         Raises:
             InvalidCheckpoint: the file is damaged, or of another version of dkmeans.
         """
-        address = storage.join(model_dir, _FILE)
+        address = storage.join(model_dir, FILE)
         seen = storage.read(address)
         if seen is None:
             return cls((), None)
@@ -69,7 +69,7 @@ class Manifest:
         """
         content = {"format": FORMAT, "checkpoints": names}
         data = json.dumps(content, indent=1).encode()
-        return Manifest(names, storage.replace(storage.join(model_dir, _FILE), data, self.seen))
+        return Manifest(names, storage.replace(storage.join(model_dir, FILE), data, self.seen))
 
 
 def step_of(name: str) -> int:

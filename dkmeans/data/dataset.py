@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -54,6 +54,30 @@ class Reading(NamedTuple):
 _AS_IT_IS = Reading()
 
 
+class _CutOnce:
+    """A table's chunks of about so many bytes.
+
+    Each epoch gets the same sources: an executor sends rows in memory to the workers once. A copy
+    in another process cuts the table again.
+
+    Args:
+        cut: Returns the table's chunks of about so many bytes.
+    """
+
+    def __init__(self, cut: Cut) -> None:
+        self._cut = cut
+        self._batches: dict[int | None, Batch] = {}
+
+    def __call__(self, chunk_bytes: int | None) -> Batch:
+        if chunk_bytes not in self._batches:
+            # `Batch.of` drops parts without rows.
+            self._batches[chunk_bytes] = Batch.of(*self._cut(chunk_bytes).parts)
+        return self._batches[chunk_bytes]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _CutOnce, (self._cut,)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     """Batches of rows, with the methods of tf.data. Every method returns a new dataset.
@@ -61,10 +85,12 @@ class Dataset:
     Rows of arrays and files are read only when a step needs them, by the worker that computes the
     step.
 
-    Without `batch` a dataset is one batch of all its rows, and full-batch training takes one step
-    for each repetition. As in tf.data the order of the methods matters. `batch(r).repeat()` ends
-    every epoch with a smaller batch if r does not divide the number of rows; `repeat().batch(r)`
-    does not.
+    A dataset without any of these methods is a table, as an array is: `train` repeats it without
+    end, and other calls go over it once. With any of them, a dataset is repeated only if `repeat`
+    is among them. Without `batch` a dataset is one batch of all its rows, and full-batch training
+    takes one step for each repetition. As in tf.data the order of the methods matters.
+    `batch(r).repeat()` ends every epoch with a smaller batch if r does not divide the number of
+    rows; `repeat().batch(r)` does not.
 
     Attributes:
         width: Number of columns.
@@ -80,6 +106,8 @@ class Dataset:
     _is_constant: bool = False
     _is_shuffled: bool = False
     _is_repeated: bool = False
+    _is_table: bool = False
+    _is_endless: bool = False
     _reading: Reading = _AS_IT_IS
 
     @classmethod
@@ -111,13 +139,14 @@ class Dataset:
     def from_parquet(cls, address: str, columns: Sequence[str] | None = None) -> Dataset:
         """Return a dataset of the rows of a Parquet file, or of all Parquet files below a folder.
 
-        The files of a folder follow one another in the order of their names. Columns of words
-        (strings) need an estimator with `feature_columns`; any other estimator refuses them.
+        The files of a folder follow one another in natural order, `part.2` before `part.10`.
+        Columns of words (strings) need an estimator with `feature_columns`; any other estimator
+        refuses them.
 
         Args:
             address: Path or URL of the file or folder.
-            columns: Names of the columns to read, in order; None reads all. A column of lists
-                gives several values to each row.
+            columns: Names of the columns to read, in order; None reads all but an index of pandas
+                or Dask. A column of lists gives several values to each row.
 
         Raises:
             ValueError: nothing readable is there, or a column is missing, or a column holds
@@ -162,12 +191,7 @@ class Dataset:
         Raises:
             InvalidData: the table has no rows.
         """
-
-        # Each epoch gets the same sources: an executor sends rows in memory to the workers once.
-        @cache
-        def whole(chunk_bytes: int | None) -> Batch:
-            return Batch.of(*cut(chunk_bytes).parts)  # drops parts without rows
-
+        whole = _CutOnce(cut)
         batch = whole(None)
         if not batch.rows:
             raise InvalidData(f"{name} must have at least one row, got none")
@@ -176,6 +200,7 @@ class Dataset:
             batch.rows,
             lambda _, reading: iter([reading.change(whole(reading.chunk_bytes))]),
             _is_constant=True,
+            _is_table=True,
         )
 
     @classmethod
@@ -223,6 +248,16 @@ class Dataset:
         """True if every batch holds the same rows: full-batch training may stop if converged."""
         return self._is_constant
 
+    @property
+    def is_table(self) -> bool:
+        """True if no method of tf.data was added: the dataset is all rows of one table."""
+        return self._is_table
+
+    @property
+    def is_endless(self) -> bool:
+        """True if the batches never end."""
+        return self._is_endless
+
     def batch(self, rows: int) -> Dataset:
         """Cut the rows into batches of `rows` rows, in order; the last batch may be smaller.
 
@@ -235,6 +270,7 @@ class Dataset:
             _epochs=lambda epoch, reading: _rebatch(self._epochs(epoch, reading), rows),
             _batch_rows=rows,
             _is_constant=False,
+            _is_table=False,
         )
 
     def shuffle(self, seed: int) -> Dataset:
@@ -257,6 +293,7 @@ class Dataset:
             self,
             _epochs=lambda epoch, reading: _shuffle(self._epochs(epoch, reading), seed, epoch),
             _is_shuffled=True,
+            _is_table=False,
         )
 
     def repeat(self, n: int | None = None) -> Dataset:
@@ -280,7 +317,11 @@ class Dataset:
                 yield first
                 yield from batches
 
-        return replace(self, _epochs=epochs, _is_repeated=True)
+        # Batches of an iterator (`rows` is None) come once, however often they are repeated.
+        is_endless = self._is_endless or (n is None and bool(self.rows))
+        return replace(
+            self, _epochs=epochs, _is_repeated=True, _is_table=False, _is_endless=is_endless
+        )
 
     def take(self, n: int) -> Dataset:
         """Take only the first n batches. Before `batch`, take only the first n rows.
@@ -318,11 +359,18 @@ class Dataset:
         # A slice of shuffled rows has other rows in every epoch. A slice of repeated rows may end
         # within an epoch.
         is_constant = self._is_constant and not (self._is_shuffled or self._is_repeated)
-        return replace(self, rows=rows, _epochs=epochs, _is_constant=is_constant)
+        return replace(
+            self,
+            rows=rows,
+            _epochs=epochs,
+            _is_constant=is_constant,
+            _is_table=False,
+            _is_endless=self._is_endless and stop is None,
+        )
 
 
-def limit_epochs(array: Any, num_epochs: int) -> Dataset:
-    """Return a dataset of `num_epochs` batches, each of them the whole array.
+def limit_epochs(array: Any, num_epochs: int | None = None) -> Dataset:
+    """Return a dataset of `num_epochs` batches, each of them the whole array; None has no end.
 
     Raises:
         ValueError: the array is not 2-D, or `num_epochs` is below 1.

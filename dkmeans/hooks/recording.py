@@ -7,8 +7,11 @@ before a step and gets them after the step.
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dkmeans.errors import Invalid
@@ -110,6 +113,8 @@ class PrometheusHook(SessionRunHook):
 
     The gauges are `dkmeans_global_step`, `dkmeans_loss`, `dkmeans_average_loss` and
     `dkmeans_empty_clusters`. The hook needs the package prometheus_client (the extra `prometheus`).
+    A file that cannot be written is refused when a call begins. If a later write fails, the call
+    goes on, with a warning.
 
     Args:
         path: Path of a `.prom` file in the textfile directory of the node exporter. Every write
@@ -135,13 +140,33 @@ class PrometheusHook(SessionRunHook):
             name: prometheus_client.Gauge(f"dkmeans_{name}", name, registry=self._registry)
             for name in self._NAMES
         }
-        self._write: Callable[[], None] = partial(
+        self._path = Path(path)
+        self._replace_file: Callable[[], None] = partial(
             prometheus_client.write_to_textfile, str(path), self._registry
         )
         self._interval = Interval(None, every_n_secs)
+        self._has_warned = False
 
     def begin(self) -> None:
-        """Restart the interval."""
+        """Restart the interval, and refuse a file that cannot be written.
+
+        Raises:
+            Invalid: the file is a folder, or no file can be created beside it.
+        """
+        try:
+            if self._path.is_dir():
+                raise IsADirectoryError("it is a folder")
+            # `write_to_textfile` creates a file of this name and renames that file.
+            beside = Path(f"{self._path}.{os.getpid()}.{threading.get_ident()}")
+            beside.touch()
+            beside.unlink()
+        except (OSError, ValueError) as error:
+            # The whole text would name the file beside it.
+            reason = getattr(error, "strerror", None) or error
+            raise Invalid(
+                f"the metrics file must be writable, got {str(self._path)!r}: {reason}"
+            ) from error
+        self._has_warned = False
         self._interval.restart()
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
@@ -159,3 +184,16 @@ class PrometheusHook(SessionRunHook):
     def end(self, session: Session) -> None:
         """Write the last values."""
         self._write()
+
+    def _write(self) -> None:
+        """Write the file; warn about the first failure of a call."""
+        try:
+            self._replace_file()
+        except OSError as error:
+            if not self._has_warned:
+                logger.warning(
+                    "going on without the metrics file %s, which cannot be written: %s",
+                    self._path,
+                    error.strerror or error,
+                )
+            self._has_warned = True

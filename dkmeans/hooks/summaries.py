@@ -8,6 +8,7 @@ cannot append to a file. The package tensorboard is optional.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import socket
 import time
@@ -29,6 +30,8 @@ from dkmeans.hooks.sessions import (
 )
 
 _FILE_INTERVAL_SECONDS = 120
+# Points that wait for a directory which can be written again; older ones are dropped.
+_MOST_WAITING = 10_000
 # Numbers of the event files of this process, so that two files never have the same name.
 _file_numbers = count()
 
@@ -41,7 +44,8 @@ def is_available() -> bool:
 class EventFiles:
     """Points of charts, collected in memory and written to event files in a directory.
 
-    TensorBoard reads the files of a directory in the order of their names, as one sequence.
+    TensorBoard reads the files of a directory in the order of their names, as one sequence. If a
+    file cannot be written, the points wait for the next one; only the first failure is a warning.
 
     Args:
         directory: Path or URL of the directory.
@@ -54,6 +58,7 @@ class EventFiles:
         self._directory, self._first_step = directory, first_step
         self._events: list[bytes] = []
         self._written_at = time.monotonic()
+        self._failed = False
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Add points, and write a file if the last write was two minutes ago or more.
@@ -77,9 +82,13 @@ class EventFiles:
         # The name sorts by time. Host, process and number make it unique among all writers.
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         address = storage.join(self._directory, f"{name}.{next(_file_numbers):06d}")
-        storage.write(address, _records([*self._first_events(), *self._events]))
-        # Only the first file of a run marks its start.
-        self._events, self._first_step, self._written_at = [], None, time.monotonic()
+        data = _records([*self._first_events(), *self._events])
+        if storage.write_or_log(address, data, logging.DEBUG if self._failed else logging.WARNING):
+            # Only the first file of a run marks its start.
+            self._events, self._first_step = [], None
+        else:
+            self._events, self._failed = self._events[-_MOST_WAITING:], True
+        self._written_at = time.monotonic()
 
     def _first_events(self) -> list[bytes]:
         """Return the events at the start of a file: its version, and the mark of a new run."""
@@ -117,7 +126,8 @@ class SummarySaverHook(SessionRunHook):
     The charts are `loss`, `average_loss`, `empty_clusters` and `global_step/sec`.
 
     `train` adds this hook itself, as set by `RunConfig.save_summary_steps`. Files are written every
-    two minutes and at the end.
+    two minutes and at the end. A directory that cannot be written is refused before the first step.
+    If a later write fails, the call goes on, with a warning.
 
     Args:
         save_steps: Steps between two points.
@@ -142,7 +152,14 @@ class SummarySaverHook(SessionRunHook):
         self._files = EventFiles(output_dir)
 
     def after_create_session(self, session: Session, coord: Coordinator) -> None:
-        """Restart the interval, and start a new sequence of files at the next step."""
+        """Restart the interval, and start a new sequence of files at the next step.
+
+        Raises:
+            Invalid: no file can be written in the directory.
+            Outage: the storage does not answer.
+        """
+        # Not in `begin`: the directory of a model is checked, and created, after that.
+        storage.check_writable("output_dir", self._directory)
         self._interval.restart()
         self._files = EventFiles(self._directory, session.run("global_step") + 1)
 

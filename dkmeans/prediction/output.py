@@ -178,11 +178,20 @@ def finish(output: Output) -> None:
 
 
 def _check_empty(output: Output) -> None:
-    if not storage.is_empty(output.address):
+    # A driver that is killed while it writes the first identity leaves a temporary file.
+    if not storage.is_empty(output.address) and not _holds_only(output, ()):
         raise Invalid(
             f"output must be new, or predictions of an earlier run; {output.address} holds "
             "something else"
         )
+
+
+def _holds_only(output: Output, names: Sequence[str]) -> bool:
+    """Return whether an output holds these names and temporary files of its identity only."""
+    return all(
+        name in names or storage.is_temporary_name(name, output.identity_file)
+        for name in storage.children(output.address)
+    )
 
 
 def _why_replaced(output: Output, identity: dict[str, Any]) -> str:
@@ -239,7 +248,6 @@ def _lay_out(output: Output) -> None:
 
 def _create_arrays(output: Output) -> None:
     prediction = output.prediction
-    group = zarr.open_group(storage.zarr_store(output.address), mode="r+", zarr_format=3)
     # Fill values are no possible results, so Zarr stores every chunk that is written.
     layouts: dict[str, tuple[tuple[int, ...], Any, float]] = {
         CLUSTER_INDEX: ((), np.int64, -1),
@@ -247,12 +255,15 @@ def _create_arrays(output: Output) -> None:
     }
     for name in prediction.results:
         width, dtype, fill_value = layouts[name]
-        group.create_array(
-            name,
+        # Created at its own address: for an array of a group Zarr asks the store to create the
+        # group if absent. A store that ignores the condition empties the attributes of the group.
+        zarr.create_array(
+            storage.zarr_store(storage.join(output.address, name)),
             shape=(prediction.rows, *width),
             dtype=dtype,
             chunks=(prediction.region_rows, *width),
             fill_value=fill_value,
+            zarr_format=3,
         )
 
 
@@ -265,19 +276,41 @@ def _read_attributes(output: Output) -> dict[str, Any] | None:
         content = json.loads(seen.data)
     except ValueError:
         content = None
+        if output.is_zarr and _is_cut_off(output, seen.data):
+            return {_IDENTITY: {}}
     if not output.is_zarr:  # the file's name is ours, even if its content is damaged
         return {_IDENTITY: content if isinstance(content, dict) else {}}
     attributes = content.get("attributes") if isinstance(content, dict) else None
     return attributes if isinstance(attributes, dict) and _IDENTITY in attributes else None
 
 
+def _is_cut_off(output: Output, data: bytes) -> bool:
+    """Return whether a damaged `zarr.json` is the beginning of one that `prepare` has written.
+
+    Places other than local disks and object stores write a file piece by piece, and a disk that
+    was not flushed may lose the end of a file.
+    """
+    beginning = _data(_content({})).partition(f'"{_IDENTITY}"'.encode())
+    # A beginning that does not reach the name of the identity may be of any file, even an empty
+    # one. Then nothing else may be there.
+    return data.startswith(b"".join(beginning[:2])) or (
+        beginning[0].startswith(data) and _holds_only(output, [output.identity_file])
+    )
+
+
+def _content(identity: dict[str, Any], *, is_complete: bool = False) -> dict[str, Any]:
+    """Return the content of the `zarr.json` of a group of predictions."""
+    attributes = {_IDENTITY: identity, _COMPLETE: is_complete}
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def _data(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1).encode()
+
+
 def _write_attributes(output: Output, identity: dict[str, Any], *, is_complete: bool) -> None:
-    content = identity
-    if output.is_zarr:
-        attributes = {_IDENTITY: identity, _COMPLETE: is_complete}
-        content = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    data = json.dumps(content, indent=1).encode()
-    storage.write(storage.join(output.address, output.identity_file), data)
+    content = _content(identity, is_complete=is_complete) if output.is_zarr else identity
+    storage.write(storage.join(output.address, output.identity_file), _data(content))
 
 
 def _regions(batch: Batch, rows: int) -> Iterator[Chunk]:

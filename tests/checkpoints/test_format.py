@@ -138,3 +138,22 @@ def test_an_array_that_is_not_what_was_written_is_refused_by_name():
 def test_another_format_is_refused_with_both_numbers():
     with pytest.raises(InvalidCheckpoint, match="there must be of format 1, got 2: another"):
         check_format("there", 2)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("loss", [None, 0.1 + 0.2])
+def test_the_loss_to_compare_with_comes_back_bit_for_bit(model_dir, number, loss):
+    starts = tuple(Start(state(7), None, 7, loss) for _ in range(number))
+    save(model_dir, Fit(starts))
+    found = checkpoints.latest(model_dir).fit
+    assert [start.loss_before for start in found.starts] == [loss] * number
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_earlier_checkpoint_compares_with_the_loss_of_its_last_iteration(number):
+    starts = tuple(Start(state(7), None, 7, 1.5) for _ in range(number))
+    arrays, attributes = parts_of(Fit(starts), SETTINGS, None)
+    for numbers in (attributes, *attributes.get("starts", [])):
+        del numbers["loss_before"]
+    found = checkpoint_of("there", arrays, attributes).fit
+    assert [start.loss_before for start in found.starts] == [state(7).inertia] * number

@@ -1,8 +1,12 @@
 """Loading: the latest checkpoint or a given one, and damage of any kind refused by name."""
 
+import json
+import re
+
+import numpy as np
 import pytest
 
-from dkmeans import InvalidCheckpoint, checkpoints, storage
+from dkmeans import InvalidCheckpoint, KMeans, checkpoints, storage
 from dkmeans.checkpoints import Manifest
 from tests.checkpoints.models import newest, save, save_step, state, values_file
 
@@ -36,13 +40,97 @@ def test_any_checkpoint_is_loaded_by_its_address(model_dir):
 def test_one_flipped_bit_is_refused_by_name(model_dir, array):
     save(model_dir, state(pending=True))
     address = newest(model_dir)
+    flip_a_bit(address, array)
+    with pytest.raises(InvalidCheckpoint, match=array) as caught:
+        checkpoints.latest(model_dir)
+    assert address in str(caught.value)
+
+
+def flip_a_bit(address, array="centers"):
     fs, file = values_file(address, array)
     data = bytearray(fs.cat_file(file))
     data[len(data) // 2] ^= 1
     fs.pipe_file(file, bytes(data))
-    with pytest.raises(InvalidCheckpoint, match=array) as caught:
+
+
+def remedy(model_dir):
+    """Return the intact checkpoint that the error of a damaged model names, and the content that
+    the manifest must have to continue from it.
+    """
+    with pytest.raises(InvalidCheckpoint) as caught:
+        checkpoints.open_latest(model_dir)
+    found = re.search(
+        rf"is damaged.*\. The newest intact checkpoint is (\S+): evaluate, .* checkpoint_path\. "
+        rf".* replace the content of {model_dir}/checkpoints\.json by (\{{.*\}})$",
+        str(caught.value),
+    )
+    return found.groups()
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_latest_checkpoint_names_the_newest_that_is_intact(model_dir, damaged):
+    for step in range(1, 5):
+        save_step(model_dir, step)
+    names = Manifest.read(model_dir).names
+    for name in names[-damaged:]:
+        flip_a_bit(storage.join(model_dir, name))
+    intact, content = remedy(model_dir)
+    assert intact == storage.join(model_dir, names[-damaged - 1])
+    assert checkpoints.load(intact).state.step == 4 - damaged
+    storage.write(f"{model_dir}/checkpoints.json", content.encode())
+    assert checkpoints.latest(model_dir).state.step == 4 - damaged
+    save_step(model_dir, 9)
+    assert checkpoints.latest(model_dir).state.step == 9
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"format": 1, "checkpoints": ["x"]}', b"\xff"])
+def test_a_damaged_manifest_names_the_newest_checkpoint_that_is_intact(model_dir, data):
+    for step in (9, 10, 101):
+        save_step(model_dir, step)
+    flip_a_bit(newest(model_dir))
+    storage.write(f"{model_dir}/checkpoints.json", data)
+    intact, content = remedy(model_dir)
+    assert checkpoints.load(intact).state.step == 10
+    storage.write(f"{model_dir}/checkpoints.json", content.encode())
+    assert checkpoints.latest(model_dir).state.step == 10
+
+
+def test_the_message_of_a_damaged_model_says_if_no_other_checkpoint_is_intact(model_dir):
+    for step in (1, 2):
+        save_step(model_dir, step)
+        flip_a_bit(newest(model_dir))
+    with pytest.raises(InvalidCheckpoint, match=f"No other checkpoint in {model_dir} is intact"):
         checkpoints.latest(model_dir)
-    assert address in str(caught.value)
+
+
+def test_a_checkpoint_or_manifest_of_another_version_suggests_no_older_one(model_dir):
+    for step in (1, 2):
+        save_step(model_dir, step)
+    description = storage.join(newest(model_dir), "zarr.json")
+    content = json.loads(storage.read(description).data)
+    content["attributes"]["format"] = 2
+    storage.write(description, json.dumps(content).encode())
+    with pytest.raises(InvalidCheckpoint, match=r"another version of dkmeans wrote it$"):
+        checkpoints.latest(model_dir)
+    storage.write(f"{model_dir}/checkpoints.json", b'{"format": 2}')
+    with pytest.raises(InvalidCheckpoint, match=r"another version of dkmeans wrote it$"):
+        checkpoints.latest(model_dir)
+
+
+def test_a_damaged_model_is_used_and_trained_further_as_its_message_says(tmp_path):
+    rows = np.random.default_rng(3).normal(size=(200, 2)).astype(np.float32)
+    model_dir = str(tmp_path / "model")
+    model = KMeans(3, model_dir, initial_clusters=rows[:3]).train(lambda: rows, steps=2)
+    model.train(lambda: rows, steps=2)
+    flip_a_bit(model.latest_checkpoint())
+    with pytest.raises(InvalidCheckpoint, match="newest intact checkpoint"):
+        model.train(lambda: rows, steps=1)
+    intact, content = remedy(model_dir)
+    assert model.evaluate(lambda: rows, checkpoint_path=intact)["global_step"] == 2
+    assert next(model.predict(lambda: rows, checkpoint_path=intact))
+    storage.write(f"{model_dir}/checkpoints.json", content.encode())
+    model.train(lambda: rows, steps=1)
+    assert model.checkpoint().state.step == 3
 
 
 @pytest.mark.parametrize("left", [0, 7])

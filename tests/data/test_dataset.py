@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import cloudpickle
 import dask.array as da
 import numpy as np
 import pyarrow as pa
@@ -266,6 +267,35 @@ def test_a_constant_dataset_has_the_same_rows_in_every_batch(change):
     assert all(sorted(by_row([batch])) == list(range(20)) for batch in loaded(dataset.repeat(2)))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.batch(4),
+        lambda d: d.shuffle(1),
+        lambda d: d.repeat(),
+        lambda d: d.repeat(1),
+        lambda d: d.take(4),
+        lambda d: d.skip(0),
+    ],
+)
+def test_a_dataset_is_a_table_until_a_method_of_tf_data_is_added(change):
+    table = Dataset.from_array(rows_of(7))
+    assert table.is_table
+    assert table.in_chunks_of(8).is_table
+    assert not change(table).is_table
+
+
+def test_a_dataset_has_no_end_after_a_repeat_without_a_number_and_until_a_take():
+    table = Dataset.from_array(rows_of(7))
+    endless = table.repeat()
+    for dataset in (endless, endless.skip(3), endless.shuffle(1), endless.batch(2).repeat(2)):
+        assert dataset.is_endless
+    stream = Dataset.of_batches(table.width, table.batches()).repeat()
+    for dataset in (table, table.repeat(2), endless.take(3), table.skip(7).repeat(), stream):
+        assert not dataset.is_endless
+        assert len(list(dataset.batches())) < 3
+
+
 @pytest.mark.parametrize("method", ["take", "skip"])
 def test_a_part_of_shuffled_rows_differs_in_every_epoch_and_is_not_constant(method):
     part = getattr(dataset_of().shuffle(1), method)(10)
@@ -317,6 +347,11 @@ def test_limit_epochs_is_a_batch_of_all_rows_an_epoch(epochs):
     assert same(loaded(dataset), [rows_of(20)] * epochs)
     assert dataset.is_constant
     assert dataset.rows == 20
+
+
+def test_limit_epochs_without_a_number_has_no_end():
+    assert limit_epochs(rows_of(7)).is_endless
+    assert limit_epochs(rows_of(7), None).is_endless
 
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, "2"])
@@ -425,3 +460,10 @@ def test_small_batches_keep_chunks_of_the_usual_size():
     assert chunks(dataset.batch(400_000), 10**9) == chunks(dataset.batch(400_000), None) == 7
     assert chunks(dataset.batch(200_000), 8 * 10**5) == 8
     assert chunks(dataset.batch(100_000), 8 * 10**5) == chunks(dataset.batch(100_000), None)
+
+
+def test_a_dataset_can_be_sent_to_another_process():
+    rows = np.arange(12.0).reshape(6, 2)
+    copied = cloudpickle.loads(cloudpickle.dumps(Dataset.from_array(rows)))
+    (batch,) = copied.batches()
+    np.testing.assert_array_equal(np.concatenate([chunk.load(2) for chunk in batch]), rows)

@@ -117,3 +117,20 @@ class StopAt(SessionRunHook):
 
     def after_run(self, run_context, run_values):
         self._stop("after_run", run_context)
+
+
+class StepHook(SessionRunHook):
+    """A hook that calls a function after some steps.
+
+    Args:
+        actions: The functions, by step.
+    """
+
+    def __init__(self, actions):
+        self._actions = actions
+
+    def before_run(self, run_context):
+        return SessionRunArgs("global_step")
+
+    def after_run(self, run_context, run_values):
+        self._actions.get(run_values.results, lambda: None)()

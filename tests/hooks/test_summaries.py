@@ -1,5 +1,7 @@
 """Charts: event files that TensorBoard reads."""
 
+import logging
+import shutil
 import sys
 from pathlib import Path
 from uuid import uuid4
@@ -9,8 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dkmeans import Invalid, RunConfig
-from dkmeans.hooks import HistoryHook, PrometheusHook, SummarySaverHook
-from tests.hooks.recorders import BATCHES, model, step_of
+from dkmeans.hooks import HistoryHook, PrometheusHook, SummarySaverHook, summaries
+from tests.hooks.recorders import BATCHES, StepHook, model, step_of
 
 
 def charts(directory):
@@ -94,3 +96,68 @@ def test_charts_are_drawn_in_an_object_store(s3):
     estimator.train(lambda: iter(BATCHES[:2]))
     estimator.train(lambda: iter(BATCHES[:2]))
     assert step_of(estimator) == 4
+
+
+def test_a_directory_of_charts_that_cannot_be_written_is_refused_before_the_first_step(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    directory, history = f"{tmp_path}/file/charts", HistoryHook()
+    hook = SummarySaverHook(1, output_dir=directory)
+    with pytest.raises(Invalid, match="output_dir must be writable, got") as caught:
+        model().train(lambda: iter(BATCHES), [hook, history])
+    assert directory in str(caught.value)
+    assert history.history["global_step"] == []
+
+
+def test_checking_the_directory_of_charts_leaves_no_file_there(tmp_path):
+    hook = SummarySaverHook(1, output_dir=f"{tmp_path}/charts")
+    with pytest.raises(KeyboardInterrupt):
+        model().train(lambda: iter(BATCHES), [hook, StepHook({1: _interrupt})])
+    assert not list(Path(tmp_path, "charts").iterdir())
+
+
+def _interrupt():
+    raise KeyboardInterrupt
+
+
+def test_charts_that_cannot_be_written_later_are_one_warning_and_wait(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(summaries, "_FILE_INTERVAL_SECONDS", 0)
+    directory = tmp_path / "charts"
+
+    def replace_by_a_file():
+        shutil.rmtree(directory)
+        directory.write_bytes(b"")
+
+    hook, estimator = SummarySaverHook(1, output_dir=str(directory)), model()
+    actions = {3: replace_by_a_file, 7: directory.unlink}
+    estimator.train(lambda: iter(BATCHES), [StepHook(actions), hook])
+    assert step_of(estimator) == 10
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    (line,) = [line for line in warnings if "cannot be written" in line]
+    assert line.startswith(f"going on without {directory}/events.out")
+    assert steps(charts(directory)["loss"]) == [3, 4, 5, 6, 7, 8, 9, 10]
+
+
+def test_points_that_wait_are_limited_in_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(summaries, "_FILE_INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(summaries, "_MOST_WAITING", 5)
+    directory = tmp_path / "charts"
+    directory.write_bytes(b"")
+    files = summaries.EventFiles(str(directory))
+    for step in range(20):
+        files.add(step, {"loss": 1})
+    directory.unlink()
+    files.write()
+    assert steps(charts(directory)["loss"]) == [15, 16, 17, 18, 19]
+
+
+def test_an_evaluation_that_cannot_be_written_is_returned_with_one_warning(tmp_path, caplog):
+    estimator = model(str(tmp_path), RunConfig()).train(lambda: iter(BATCHES))
+    expected = estimator.evaluate(lambda: BATCHES[0])
+    shutil.rmtree(estimator.eval_dir())
+    Path(estimator.eval_dir()).write_bytes(b"")
+    caplog.clear()
+    assert estimator.evaluate(lambda: BATCHES[0]) == expected
+    (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert line.startswith(f"going on without {estimator.eval_dir()}/evaluation-00000010.json")

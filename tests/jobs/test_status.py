@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from dkmeans_jobs.__main__ import main
 from dkmeans_jobs.status import describe, read_history, read_status, recorded
+from obstore.exceptions import PermissionDeniedError
 
+from dkmeans import storage
 from dkmeans.report import Progress, report_progress
 
 
@@ -80,6 +82,17 @@ def test_a_directory_that_cannot_be_written_to_does_not_end_the_fit(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with recorded(str(tmp_path / "file" / "m"), 0):
         iterate(1, 2)
+
+
+def test_a_store_that_refuses_the_status_does_not_end_the_fit(model_dir, monkeypatch, caplog):
+    def refuse(address, data):
+        raise PermissionDeniedError("403")
+
+    monkeypatch.setattr(storage, "_write", refuse)
+    with recorded(model_dir, 0):
+        iterate(1, 2)
+    assert f"going on without {model_dir}/status.json" in caplog.text
+    assert read_status(model_dir) is None
 
 
 def test_info_describes_a_job_that_runs_and_one_that_was_killed(tmp_path, capsys, monkeypatch):

@@ -1,8 +1,10 @@
 """Training: from first centers to a model, again and again, in full batches and mini-batches."""
 
 import numpy as np
+import pyarrow
 import pytest
 import zarr
+from pyarrow import parquet
 
 from dkmeans import KMeans, checkpoints
 from dkmeans.storage import zarr_store
@@ -63,6 +65,33 @@ def test_a_converged_model_trains_again_on_other_rows(run_json, store, rows, tmp
     run_json(*train(store, tmp_path / "m"))
     np.save(tmp_path / "more.npy", rows[:500] + 1)
     assert run_json(*train(tmp_path / "more.npy", tmp_path / "m"))["status"] == "trained"
+
+
+def test_a_model_that_is_continued_on_other_rows_is_warned_of(run, store, rows, tmp_path):
+    assert "other input" not in run(*train(store, tmp_path / "m", "--steps", 1))[2]
+    assert "other input" not in run(*train(store, tmp_path / "m", "--steps", 1))[2]
+    np.save(tmp_path / "more.npy", rows[:500] + 1)
+    code, _, err = run(*train(tmp_path / "more.npy", tmp_path / "m", "--steps", 1))
+    assert code == 0
+    assert f"last trained on other input (900 rows of {store}) and is continued" in err
+    assert "give another --model-dir" in err
+
+
+def test_a_model_that_is_continued_on_other_columns_is_warned_of(run, rows, tmp_path):
+    columns = {name: rows[:, number] for number, name in enumerate("abc")}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
+    for columns in ("b,a", "c,a"):
+        job = train(tmp_path / "rows.parquet", tmp_path / "m", "--columns", columns)
+        err = run(*job, "--steps", 1)[2]
+    assert "rows.parquet, columns b,a)" in err
+
+
+def test_a_model_that_is_continued_with_another_seed_is_warned_of(run, store, tmp_path):
+    run(*train(store, tmp_path / "m", "--max-steps", 1))
+    for max_steps in (1, 2):
+        code, _, err = run(*train(store, tmp_path / "m", "--max-steps", max_steps, "--seed", 4))
+        assert code == 0
+        assert "seed 4 (was 3)" in err
 
 
 @pytest.mark.parametrize("steps_per_iteration", [1, 3])
