@@ -33,7 +33,8 @@ def test_onnxruntime_gives_what_predict_gives(models, tmp_path, metric, dtype):
 
 def test_short_rows_have_directions_too(models, tmp_path):
     model = models["cosine", "float32"]
-    rows = (np.random.default_rng(1).normal(size=(400, WIDTH)) * 1e-20).astype(np.float32)
+    # Below the length at which rows are scaled to one. At 1e-20 distances 1 - u.v would be ties.
+    rows = (np.random.default_rng(1).normal(size=(400, WIDTH)) * 1e-10).astype(np.float32)
     model.export_onnx(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     expected = predicted(model, rows)["cluster_index"]
