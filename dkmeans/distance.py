@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 
 import numpy as np
 
-from dkmeans.state import FloatArray, IndexArray
+from dkmeans.exact import ExactTotal, total_of, two_product, two_sum
+from dkmeans.state import FloatArray, PartialSums
 
 # Rows with a squared length below this count as zero, as in the documented estimator.
 SMALLEST_SQUARED_NORM = 1e-12
@@ -100,15 +102,35 @@ def project(means: FloatArray, distance: Distance) -> FloatArray:
     return directions(means) if distance is Distance.COSINE else means
 
 
-def cosine_inertia(sums: FloatArray, counts: IndexArray, centers: Centers) -> float:
-    """Return the sum of 1 - u.v over all rows.
+def inertia(sums: PartialSums, centers: Centers) -> float:
+    """Return the sum of the distances of rows to their nearest centers, rounded once."""
+    return max(0.0, float(sums.squares + loss_of_sums(sums, centers)))
 
-    Args:
-        sums: (k, d), the sum of the unit rows u assigned to each center v.
-        counts: (k,), the number of those rows.
-        centers: The centers.
+
+def loss_of_sums(sums: PartialSums, centers: Centers) -> ExactTotal:
+    """Return the loss less the squares of the rows: what the sums of the rows add to it.
+
+    For the Euclidean distance this is the sum of c.(n c - 2 s) over all centers c with n rows whose
+    sum is s; for cosine, of n - c.s. The terms are pairs of float64, good to 2^-100 of their size:
+    if rows share an offset, the terms are far larger than the loss.
     """
-    per_center = counts - np.einsum("ij,ij->i", sums, directions(centers.values))
-    if not np.isfinite(per_center).all():
-        return float("nan")
-    return float(np.sum(np.maximum(per_center, 0.0)))
+    cosine = centers.distance is Distance.COSINE
+    exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
+    exponents = sums.sums.grid.exponents
+    high, low, is_sure = sums.sums.pairs()
+    scaled = np.ldexp(exact, -exponents)
+    counts = np.zeros((len(exact), 1)) if cosine else sums.counts[:, None].astype(np.float64)
+    factor = 1.0 if cosine else 2.0
+    product, error = two_product(counts, scaled)
+    first, rest = two_sum(product, -factor * high)
+    value, value_error = two_product(first, scaled)
+    value_error += (rest + error - factor * low) * scaled
+    is_sure &= np.isfinite(value) & np.isfinite(value_error)
+    total = total_of(np.where(is_sure, [value, value_error], 0.0), 2 * exponents)
+    for cluster, column in np.argwhere(~is_sure):
+        center = Fraction(float(exact[cluster, column]))
+        row_sum = sums.sums.exact(cluster, column)
+        total += ExactTotal.of(center * (int(counts[cluster, 0]) * center - int(factor) * row_sum))
+    if cosine:
+        total += ExactTotal.of(int(sums.counts.sum()))
+    return total

@@ -8,7 +8,6 @@ distributed full batch; Pedregosa et al., Scikit-learn, 2011, within one process
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from enum import StrEnum
 
@@ -37,8 +36,6 @@ class EmptyClusters(StrEnum):
 def sums_and_farthest(points: FloatArray, centers: Centers) -> PartialSums:
     """Return the sums of the (n, d) rows, and in the same pass the farthest of these rows."""
     sums, index, distances = select(centers.backend).assign(points, centers)
-    if not math.isfinite(sums.inertia):  # the caller reports the row
-        return sums
     return replace(sums, farthest=farthest_rows(points, index, distances, centers))
 
 
@@ -111,13 +108,15 @@ def _relocate(
         The sums as if those rows had been assigned to the empty clusters, and the numbers of the
         clusters that got a row: the first ones, if there are too few rows to give away.
     """
-    moved, counts, taken = sums.sums.copy(), sums.counts.copy(), 0
+    moved, counts, taken = sums.sums, sums.counts.copy(), 0
+    columns = np.arange(farthest.rows.shape[1])
     for row, giver, copies in zip(farthest.rows, farthest.clusters, farthest.copies, strict=True):
         if taken == len(empty):
             break
         if counts[giver] > copies:  # else the giver would be empty
             taker, taken = empty[taken], taken + 1
             for cluster, change in ((giver, -copies), (taker, copies)):
-                moved[cluster] += change * row
+                clusters = np.full(len(row), cluster)
+                moved = moved.plus_values(clusters, columns, row, times=change)
                 counts[cluster] += change
-    return PartialSums(moved, counts, sums.inertia), empty[:taken]
+    return replace(sums, sums=moved, counts=counts), empty[:taken]

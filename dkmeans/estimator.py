@@ -314,7 +314,7 @@ class KMeans(Model):
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self.checkpoint(checkpoint_path)
         scores = self._scores(input_fn, checkpoint, steps, run_hooks)
-        total = sum(scores, Score(0, 0.0))
+        total = sum(scores, Score())
         result = {
             "average_loss": total.inertia / total.rows,
             "global_step": checkpoint.state.step,

@@ -17,11 +17,15 @@ import numpy as np
 from dkmeans.backends import select
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
-from dkmeans.distance import Centers, Computation, project
+from dkmeans.distance import Centers, Computation, Distance, inertia, project
 from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
+from dkmeans.exact import ExactTotal, NotFinite
 from dkmeans.executors import Executor, Reduction
 from dkmeans.schedule import Schedule
-from dkmeans.state import PartialSums, SideBySide, TrainState
+from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
+
+# No squared distance between rows is larger than this many times the sum of the rows' squares.
+_DISTANCE_OF_SQUARES = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,24 @@ def accumulate(
     """
     points = loaded.of_width(centers.width)
     sums_of = sums_and_farthest if with_farthest else select(centers.backend).partial_sums
-    sums = sums_of(points, centers)
-    # If a value of a row is not finite, neither is the inertia: no other check of rows is needed.
-    if not math.isfinite(sums.inertia):
-        raise loaded.complaint()
-    return sums
+    try:
+        return replace(sums_of(points, centers), squares=squares_of(points, centers))
+    except NotFinite:
+        raise loaded.complaint() from None
+
+
+def squares_of(points: FloatArray, centers: Centers) -> ExactTotal:
+    """Return the sum of the squares of all values of the (n, d) rows, which the loss needs.
+
+    Raises:
+        NotFinite: a value is not finite, or squared distances of the rows may overflow.
+    """
+    if centers.distance is Distance.COSINE:
+        return ExactTotal()
+    squares = select(centers.backend).squares(points)
+    if not math.isfinite(_DISTANCE_OF_SQUARES * float(squares)):
+        raise NotFinite
+    return squares
 
 
 def accumulate_starts(loaded: LoadedChunk, starts: StartCenters) -> SideBySide[PartialSums]:
@@ -111,20 +128,23 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     empty = np.flatnonzero(before + assigned <= keeps_counts)
     sums, relocated = fill(empty, state.pending, rules.empty_clusters, state.step)
     weight = np.where(relocated, 0, before)
-    centers = state.centers.astype(np.float64)
-    means = weight[:, None] * centers + sums.sums
+    centers = state.centers.astype(np.float64) if state.means is None else state.means
+    means = sums.sums.means(sums.counts)
+    if keeps_counts:
+        share = sums.counts / np.maximum(weight + sums.counts, 1)
+        means = centers + share[:, None] * (means - centers)
     # For a center without rows this mean is not used: `moved` takes the old center.
-    means /= np.maximum(weight + sums.counts, 1)[:, None]
     # As in TensorFlow's estimator, running means are not scaled to length one (cosine).
     means = means if keeps_counts else project(means, rules.computation.distance)
-    moved = np.where(sums.counts[:, None] > 0, means, centers).astype(state.centers.dtype)
+    means = np.where(sums.counts[:, None] > 0, means, centers)
     return replace(
         state,
-        centers=moved,
+        centers=means.astype(state.centers.dtype),
+        means=means if keeps_counts else None,
         counts=weight + sums.counts + relocated * keeps_counts,
         pending=None,
         pending_steps=0,
-        inertia=sums.inertia,
+        inertia=inertia(state.pending, rules.computation.centers(state.centers)),
         inertia_rows=int(assigned.sum()),
         # Centers without rows in this iteration. `empty` differs if counts are kept: it holds
         # centers without rows since the first step.
@@ -158,8 +178,6 @@ def iterate(
     reduction = executor.map_reduce(accumulate_starts, batches, starts)
     # `losses` and `rows` are of the steps of this call only.
     states = [replace(state, losses=(), rows=0) for state in states]
-    # Steps are added one after another, not as a tree: stopping between any two steps and going on
-    # later gives the same bits.
     for step in reduction.totals:
         pairs = zip(states, step.parts, strict=True)
         states = [_after_step(state, sums, rules) for state, sums in pairs]
@@ -172,7 +190,7 @@ def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainStat
         pending=sums if state.pending is None else state.pending + sums,
         pending_steps=state.pending_steps + 1,
         step=state.step + 1,
-        losses=(*state.losses, sums.inertia),
+        losses=(*state.losses, inertia(sums, rules.computation.centers(state.centers))),
         rows=state.rows + int(sums.counts.sum()),
     )
     is_whole = state.pending_steps == rules.schedule.steps_per_iteration

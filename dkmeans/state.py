@@ -1,7 +1,8 @@
 """The values that travel between workers, driver and checkpoints: frozen, and added up by `+`.
 
 `PartialSums` is what a chunk contributes to an iteration, `TrainState` is all there is to save of
-one start. Values that are added up are monoids: `a + b` of two parts is the value of both together.
+one start. Values that are added up are exact monoids: `a + b` of two parts is the value of both
+together, and neither the order nor the grouping of additions changes a bit.
 """
 
 from __future__ import annotations
@@ -9,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from itertools import repeat
+from functools import reduce
 from operator import add
-from typing import Any, Generic, Protocol, Self, TypeVar, cast
+from typing import Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[Any]
-IndexArray = NDArray[np.int64]
+from dkmeans.exact import ExactSums, ExactTotal, FloatArray, IndexArray
+
 
 
 class StopReason(Enum):
@@ -58,32 +58,13 @@ def on_host(value: M) -> M:
     return value if move is None else cast(M, move())
 
 
-def tree_sum(parts: Iterable[M], sizes: Iterable[int] = repeat(1)) -> M:
-    """Add up `parts` in a binary tree whose shape depends only on their number.
-
-    The tree splits at the largest power of two below the number of parts. Sums of aligned runs of
-    2^j parts, with any j for each run, therefore add up to the same bits as the parts themselves.
-    Only the last run may be shorter.
-
-    Args:
-        parts: The values to add, in order.
-        sizes: Number of parts that each value is the sum of already.
+def sum_up(parts: Iterable[M]) -> M:
+    """Return the sum of `parts`, of which there is at least one.
 
     Raises:
-        ValueError: there are no parts.
+        TypeError: there are no parts.
     """
-    # The stack holds sums of complete subtrees, the largest first. Two of equal size are siblings.
-    stack: list[tuple[int, M]] = []
-    for part, size in zip(parts, sizes, strict=False):
-        while stack and stack[-1][0] == size:
-            size, part = 2 * size, stack.pop()[1] + part
-        stack.append((size, part))
-    if not stack:
-        raise ValueError("tree_sum needs at least one part")
-    total = stack.pop()[1]
-    while stack:
-        total = stack.pop()[1] + total
-    return total
+    return reduce(add, parts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,16 +129,19 @@ class Farthest:
 class PartialSums:
     """Contribution of some rows to the next centers: a monoid under `+`.
 
+    All parts are exact, so the value is a property of the rows and the centers alone.
+
     Attributes:
-        sums: (k, d) float64, the sum of the rows assigned to each center.
+        sums: The sum of the rows assigned to each center; for cosine, of their directions.
         counts: (k,) int64, the number of those rows.
-        inertia: Sum of the rows' distances to their nearest centers.
+        squares: Sum of the squared lengths of all rows; zero for cosine. The loss follows from it
+            (`distance.inertia`).
         farthest: The farthest rows; None if they are not needed.
     """
 
-    sums: FloatArray
+    sums: ExactSums
     counts: IndexArray
-    inertia: float
+    squares: ExactTotal = ExactTotal()
     farthest: Farthest | None = None
 
     def __add__(self, other: PartialSums) -> PartialSums:
@@ -168,14 +152,14 @@ class PartialSums:
         return PartialSums(
             self.sums + other.sums,
             self.counts + other.counts,
-            self.inertia + other.inertia,
+            self.squares + other.squares,
             farthest,
         )
 
     @classmethod
     def zero(cls, shape: tuple[int, int]) -> PartialSums:
         """Return the sums of no rows, for centers of this (k, d) shape."""
-        return cls(np.zeros(shape), np.zeros(shape[0], np.int64), 0.0)
+        return cls(ExactSums.zero(shape), np.zeros(shape[0], np.int64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,14 +182,19 @@ class Score:
 
     Attributes:
         rows: Number of rows.
-        inertia: Sum of the rows' distances to their nearest centers.
+        total: Sum of the rows' distances to their nearest centers.
     """
 
-    rows: int
-    inertia: float
+    rows: int = 0
+    total: ExactTotal = ExactTotal()
+
+    @property
+    def inertia(self) -> float:
+        """Sum of the rows' distances to their nearest centers, rounded once."""
+        return float(self.total)
 
     def __add__(self, other: Score) -> Score:
-        return Score(self.rows + other.rows, self.inertia + other.inertia)
+        return Score(self.rows + other.rows, self.total + other.total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,6 +215,8 @@ class TrainState:
         relocated_clusters: Number of those centers that were relocated.
         losses: Loss of each step of the iteration that this call has taken. Not saved.
         rows: Number of rows of those steps. Not saved.
+        means: (k, d) float64, the centers before they were rounded to their dtype, if counts
+            survive iterations; else None.
     """
 
     centers: FloatArray
@@ -239,3 +230,4 @@ class TrainState:
     relocated_clusters: int = 0
     losses: tuple[float, ...] = ()
     rows: int = 0
+    means: FloatArray | None = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,15 +21,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import threadpool_info
 
+from dkmeans.backends.addition import grid_for, plus_rest, rest_of_squares, whole_parts
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
-from dkmeans.distance import (
-    Centers,
-    Distance,
-    cosine_inertia,
-    inverse_norms,
-    squared_norms,
-)
-from dkmeans.state import FloatArray, IndexArray, PartialSums
+from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
+from dkmeans.exact import PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
+from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # Elements of a block of rows and their scores: 2 MB in float32, about a core's second-level cache.
 _BLOCK_ELEMENTS = 2**19
@@ -38,6 +35,8 @@ _GATHER_ELEMENTS = 2**19
 # Rows of one matrix product: OpenBLAS multiplies matrices this small without copying them first.
 _TILE_ROWS = 32
 _CACHE_LINE_BYTES = 64
+# Arrays of float64 that adding up squares makes for each value.
+_DIGITS = 8
 _FLOAT32_ROUNDOFF = 2.0**-24
 # Largest number of clusters whose indices fit uint16. NumPy sorts uint16 stably by a radix sort, in
 # linear time.
@@ -73,11 +72,9 @@ def _aligned(size: int) -> NDArray[np.uint8]:
 
 @QUIET
 def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
-    """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia.
+    """Assign each of the (n, d) rows to its nearest center; return exact sums and counts.
 
-    Euclidean: rows are added as residuals x - c. For float32 rows and centers float64 holds them
-    almost always exactly, so an offset that all rows share costs sums and inertia no digits.
-    Cosine: rows of length one are added.
+    For cosine, rows of length one are added, rounded to the grid of directions.
     """
     return _sums_of(points, _nearest_index(points, centers), centers)
 
@@ -89,19 +86,24 @@ def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArra
     return _sums_of(points, index, centers), index, _nearest_distances(points, index, centers)
 
 
+@QUIET
+def squares(points: FloatArray) -> ExactTotal:
+    """Return the exact sum of the squares of all values of the (n, d) rows."""
+    grid, found = Grid.of(points), ExactTotal()
+    for block in _blocks(len(points), points.shape[1] * _DIGITS):
+        products, left = grid.digit_products(points[block])
+        found += total_of_digits(products, grid) + rest_of_squares(points[block][left])
+    return found
+
+
 def _sums_of(points: FloatArray, index: IndexArray, centers: Centers) -> PartialSums:
     """Return the partial sums of rows whose nearest centers are known."""
-    counts = np.bincount(index, minlength=len(centers.values)).astype(np.int64, copy=False)
-    if centers.distance is Distance.COSINE:
-        blocks = _blocks(len(points), points.shape[1])
-        scales = np.concatenate([inverse_norms(points[block]) for block in blocks])
-        sums, _ = _add_up(points, index, counts, None, scales)
-        return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
-    origins = centers.values.astype(np.float64)
-    sums, inertia = _add_up(points, index, counts, origins, None)
-    # The residuals were added up; add their origins back.
-    sums += counts[:, None] * origins
-    return PartialSums(sums, counts, inertia)
+    k = len(centers.values)
+    counts = np.bincount(index, minlength=k).astype(np.int64, copy=False)
+    grid = grid_for(points, centers)
+    pieces = (slice(start, start + PIECE_ROWS) for start in range(0, len(points), PIECE_ROWS))
+    sums = [_add_up(points[piece], index[piece], k, grid, centers.distance) for piece in pieces]
+    return PartialSums(sum_up(sums), counts)
 
 
 @QUIET
@@ -294,55 +296,47 @@ def _resolve(points: FloatArray, candidates: FloatArray, scorer: _Scorer) -> Ind
 
 
 def _add_up(
-    points: FloatArray,
-    index: IndexArray,
-    counts: IndexArray,
-    origins: FloatArray | None,
-    scales: FloatArray | None,
-) -> tuple[FloatArray, float]:
-    """Add up the rows of each cluster in float64.
+    points: FloatArray, index: IndexArray, k: int, grid: Grid, distance: Distance
+) -> ExactSums:
+    """Add up the rows of each cluster.
 
     Rows are gathered in the order of their clusters, in groups of equal size. A batched product
-    with ones adds up the groups. Zeros fill the last group of a cluster.
+    with ones adds up the groups: integers of 46 bits, of which float64 holds the sums. Zeros fill
+    the last group of a cluster.
 
     Args:
-        points: (n, d) rows.
+        points: (n, d) rows, at most `PIECE_ROWS`.
         index: (n,) cluster index of each row.
-        counts: (k,) number of rows of each cluster.
-        origins: (k, d) subtracted from the rows of each cluster; None subtracts nothing.
-        scales: (n,) factor of each row; None is one.
-
-    Returns:
-        The sums, (k, d), and the sum of the squares of all added values.
+        k: Number of clusters.
+        grid: The grid.
+        distance: The distance.
     """
-    k, d = len(counts), points.shape[1]
-    sums, squares = np.zeros((k, d)), 0.0
+    d, counts = points.shape[1], np.bincount(index, minlength=k)
     size = _group_size(len(points) // k)
     clusters, members, is_padding = _groups(index, counts, size)
     step = max(1, _GATHER_ELEMENTS // (size * d))
     gathered = _buffers.array("gathered", (min(step, len(clusters)) * size, d), points.dtype)
-    values = _buffers.array("values", (min(step, len(clusters)), size, d), np.float64)
-    ones = np.ones((1, size))
+    ones, planes = np.ones((1, size)), defaultdict(lambda: np.zeros((k, d), np.int64))
+    has_rest = np.zeros(len(points), bool)
     for start in range(0, len(clusters), step):
         groups = slice(start, min(start + step, len(clusters)))
         num_groups = groups.stop - start
-        rows, residuals = gathered[: num_groups * size], values[:num_groups]
+        rows = gathered[: num_groups * size]
         # With mode="raise" NumPy would write to a temporary copy of `out`.
         np.take(points, members[groups].ravel(), axis=0, out=rows, mode="clip")
-        np.copyto(residuals, rows.reshape(residuals.shape))
-        if origins is not None:
-            residuals -= origins[clusters[groups], None]
-        if scales is not None:
-            residuals *= scales[members[groups], None]
-        # After subtraction and scaling: the places of padding hold other rows until here.
-        residuals[is_padding[groups]] = 0.0
+        parts, left = whole_parts(rows, grid, distance)
+        # The places of padding hold other rows.
+        has_rest[members[groups][left.any(axis=1).reshape(num_groups, size)]] = True
         starts = np.flatnonzero(np.diff(clusters[groups], prepend=-1))
-        totals = np.matmul(ones, residuals)[:, 0]
-        # Each cluster occurs once in `starts`, so += loses nothing.
-        sums[clusters[groups][starts]] += np.add.reduceat(totals, starts, axis=0)
-        # Row by row: BLAS may split one long product among threads, which would change the bits.
-        squares += float(np.add.reduce(np.vecdot(residuals, residuals), axis=None))
-    return sums, squares
+        for number, part in enumerate(parts):
+            integers = part.reshape(num_groups, size, d)
+            integers[is_padding[groups]] = 0.0
+            totals = np.matmul(ones, integers)[:, 0].astype(np.int64)
+            # Each cluster occurs once in `starts`, so += loses nothing.
+            planes[-number][clusters[groups][starts]] += np.add.reduceat(totals, starts, axis=0)
+    sums = ExactSums(grid, dict(planes))
+    rest = np.flatnonzero(has_rest)
+    return plus_rest(sums, points[rest], index[rest], distance)
 
 
 def _group_size(rows_per_cluster: int) -> int:

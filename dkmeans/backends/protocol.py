@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from dkmeans.distance import Centers
+from dkmeans.exact import ExactTotal
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 
@@ -16,14 +17,19 @@ class Implementation(Protocol):
     * The nearest center of a row is the argmin of its float64 distances to all centers, and the
       lowest index among equals (docs/decisions/001). So the nearest center depends on the row and
       the centers alone. Block sizes, backends and the number of workers cannot change it.
-    * Distances to nearest centers are float64, and so are sums and inertia.
-    * A row that is not finite raises no error and makes the inertia of its chunk not finite.
+    * Distances to nearest centers are float64.
+    * Sums are exact. So they depend on the set of rows alone, not on their order.
+    * Sums of rows that are not finite raise `exact.NotFinite`.
     * The arguments are not changed, and any number of threads may call the
       functions at the same time.
     """
 
     def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums:
-        """Assign each row to its nearest center; return the sums, counts and inertia."""
+        """Assign each row to its nearest center; return the sums and counts, without squares."""
+        ...
+
+    def squares(self, points: FloatArray) -> ExactTotal:
+        """Return the sum of the squares of all values of the rows."""
         ...
 
     def assign(

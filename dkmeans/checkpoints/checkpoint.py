@@ -93,7 +93,7 @@ def variables(state: TrainState, settings: Settings) -> dict[str, Any]:
     elif settings.use_mini_batch:
         pending = state.pending or PartialSums.zero(state.centers.shape)
         assigned = pending.counts[:, None]
-        means = pending.sums / np.maximum(assigned, 1)
+        means = pending.sums.means(pending.counts)
         working_copy = np.where(assigned > 0, means, state.centers).astype(state.centers.dtype)
         found["Variable"] = pending.counts.copy()
         found["clusters_updated"] = working_copy

@@ -4,7 +4,8 @@ The best start is saved in the arrays `centers`, `counts` and `pending_...`, exa
 start would be, so that a reader of the centers need not know of the other starts. The arrays of the
 other starts have the prefix `start_<number>_`. The attributes hold all numbers, the settings, why
 training ended, and the sha256 of each array. Names in storage stay as they are when a name in the
-code changes.
+code changes. Pending sums are saved as planes of integers; in format 1 they were one array of
+float64, and the loss came with them.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop
-from dkmeans.distance import Distance
+from dkmeans.distance import Centers, Distance, loss_of_sums
 from dkmeans.errors import InvalidCheckpoint
+from dkmeans.exact import ExactSums, ExactTotal, Grid, of_rows
 from dkmeans.fit import Fit, Start
 from dkmeans.state import Farthest, PartialSums, StopReason, TrainState
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, FORMAT)
 _OTHER_FORMAT = f"must be of format {FORMAT}, got {{!r}}: another version of dkmeans wrote it"
+_PLANE_PREFIX = "pending_plane_"
 _START_PREFIX = "start_{}_"
 # From each attribute of `Farthest` to the name of its array, without the prefix
 # `pending_farthest_`.
@@ -70,16 +75,16 @@ def checkpoint_of(
     stop = attributes["stop"] and Stop(
         StopReason[attributes["stop"]["reason"]], attributes["stop"]["relative_tolerance"]
     )
-    return Checkpoint(address, _fit_of(arrays, attributes), settings, stop or None)
+    return Checkpoint(address, _fit_of(arrays, attributes, settings.distance_metric), settings, stop or None)
 
 
 def check_format(address: str, found: object) -> None:
-    """Refuse a format other than this one.
+    """Refuse a format other than this one and those before.
 
     Raises:
         OtherFormat: the format is another one.
     """
-    if found != FORMAT:
+    if found not in _READABLE:
         raise OtherFormat(f"{address} {_OTHER_FORMAT.format(found)}")
 
 
@@ -104,9 +109,16 @@ def sha256(array: Any) -> str:
 
 def _arrays(state: TrainState) -> dict[str, Any]:
     arrays = {"centers": state.centers, "counts": state.counts}
+    if state.means is not None:
+        arrays["means"] = state.means
     pending = state.pending
     if pending is not None:
-        arrays |= {"pending_sums": pending.sums, "pending_counts": pending.counts}
+        planes = pending.sums.planes
+        arrays |= {f"{_PLANE_PREFIX}{m}": plane for m, plane in planes.items()}
+        arrays |= {
+            "pending_exponents": pending.sums.grid.exponents,
+            "pending_counts": pending.counts,
+        }
         if pending.farthest is not None:
             arrays |= {
                 f"pending_farthest_{name}": getattr(pending.farthest, attribute)
@@ -121,7 +133,7 @@ def _numbers(state: TrainState) -> dict[str, Any]:
         "inertia": state.inertia,
         "empty_clusters": state.empty_clusters,
         "pending_steps": state.pending_steps,
-        "pending_inertia": state.pending.inertia if state.pending else None,
+        "pending_squares": hex(state.pending.squares.units) if state.pending else None,
     }
     if state.relocated_clusters:
         numbers["relocated_clusters"] = state.relocated_clusters
@@ -144,25 +156,28 @@ def _stop_attributes(stop: Stop | None) -> dict[str, Any] | None:
     return {"reason": stop.reason.name, "relative_tolerance": stop.relative_tolerance}
 
 
-def _fit_of(arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> Fit:
+def _fit_of(arrays: Mapping[str, Any], attributes: Mapping[str, Any], distance: Distance) -> Fit:
     starts = tuple(
-        _start(arrays, numbers, _START_PREFIX.format(number))
+        _start(arrays, numbers, _START_PREFIX.format(number), distance)
         for number, numbers in enumerate(attributes.get("starts", []))
     )
     if starts:
         return Fit(starts)
-    state = _state(arrays, attributes)
+    state = _state(arrays, attributes, distance)
     return Fit((Start(state, None, attributes["step"], _loss_before(attributes)),))
 
 
-def _start(arrays: Mapping[str, Any], numbers: Mapping[str, Any], prefix: str) -> Start:
+def _start(
+    arrays: Mapping[str, Any], numbers: Mapping[str, Any], prefix: str, distance: Distance
+) -> Start:
     """Return one of several starts; the start without arrays of its own is the best."""
     own = {
         name.removeprefix(prefix): array
         for name, array in arrays.items()
         if name.startswith(prefix)
     }
-    state = replace(_state(own or arrays, numbers), inertia_rows=numbers["inertia_rows"])
+    state = _state(own or arrays, numbers, distance)
+    state = replace(state, inertia_rows=numbers["inertia_rows"])
     reason = StopReason[numbers["reason"]] if numbers["reason"] else None
     return Start(state, reason, numbers["steps"], _loss_before(numbers))
 
@@ -173,24 +188,50 @@ def _loss_before(numbers: Mapping[str, Any]) -> float | None:
     return found
 
 
-def _state(arrays: Mapping[str, Any], numbers: Mapping[str, Any]) -> TrainState:
+def _state(
+    arrays: Mapping[str, Any], numbers: Mapping[str, Any], distance: Distance
+) -> TrainState:
     return TrainState(
         centers=arrays["centers"],
         counts=arrays["counts"],
         step=numbers["step"],
-        pending=_pending(arrays, numbers["pending_inertia"]),
+        pending=_pending(arrays, numbers, distance),
         pending_steps=numbers["pending_steps"],
         inertia=numbers["inertia"],
         empty_clusters=numbers["empty_clusters"],
         relocated_clusters=numbers.get("relocated_clusters", 0),
+        means=arrays.get("means"),
     )
 
 
-def _pending(arrays: Mapping[str, Any], inertia: float) -> PartialSums | None:
-    if "pending_sums" not in arrays:
+def _pending(
+    arrays: Mapping[str, Any], numbers: Mapping[str, Any], distance: Distance
+) -> PartialSums | None:
+    if "pending_counts" not in arrays:
         return None
     farthest = None
     if "pending_farthest_rows" in arrays:
         found = {key: arrays[f"pending_farthest_{name}"] for key, name in _FARTHEST.items()}
         farthest = Farthest(**found, most=len(arrays["centers"]))
-    return PartialSums(arrays["pending_sums"], arrays["pending_counts"], inertia, farthest)
+    counts = arrays["pending_counts"]
+    if "pending_sums" in arrays:
+        pending = _of_format_1(arrays, numbers["pending_inertia"], distance)
+        return replace(pending, farthest=farthest)
+    planes = {
+        int(name.removeprefix(_PLANE_PREFIX)): array
+        for name, array in arrays.items()
+        if name.startswith(_PLANE_PREFIX)
+    }
+    sums = ExactSums(Grid(arrays["pending_exponents"]), planes)
+    return PartialSums(sums, counts, ExactTotal(int(numbers["pending_squares"], 16)), farthest)
+
+
+def _of_format_1(arrays: Mapping[str, Any], loss: float, distance: Distance) -> PartialSums:
+    """Return pending sums of format 1: float64 sums, and the loss that belongs to them."""
+    values = arrays["pending_sums"]
+    sums = PartialSums(
+        of_rows(values, np.arange(len(values)), len(values)), arrays["pending_counts"]
+    )
+    # The loss is the squares plus what follows from the sums.
+    squares = ExactTotal.of(Fraction(loss)) - loss_of_sums(sums, Centers(arrays["centers"], distance))
+    return replace(sums, squares=squares)

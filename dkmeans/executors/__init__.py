@@ -1,8 +1,8 @@
 """Executors: where functions are applied to chunks, in this process or on a Dask cluster.
 
 `Serial` defines what `map_reduce` and `map` mean, in two loops. `Threads` and `Dask` compute the
-same bits in parallel: the tree in which results are added up is a function of the list of chunks
-alone (`runs`), whichever thread computes which chunk, and in whatever order they finish.
+same bits in parallel: results are exact monoids, so it does not matter which thread computes which
+chunk, in what order they finish, and how their results are grouped.
 """
 
 from __future__ import annotations
@@ -54,8 +54,7 @@ class Executor(Protocol):
     ) -> Reduction[M]:
         """Apply a function to each chunk of each batch, and add up the results of each batch.
 
-        The results of a batch are added up by `tree_sum`, so that the bits depend only on the
-        chunks. With Dask a `value` that holds arrays should have `nbytes`, its size in bytes.
+        Results are added up in the order of their chunks, in any grouping. With Dask a `value` that holds arrays should have `nbytes`, its size in bytes.
         """
         ...
 

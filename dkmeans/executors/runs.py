@@ -1,11 +1,9 @@
 """Runs: the pieces in which the chunks of an iteration are computed and added up.
 
-A run is 2^j consecutive chunks of a batch that begin at a multiple of 2^j; only the last run of a
-batch may be shorter. Its total is therefore a
-subtree of the tree in which `tree_sum` adds up the whole batch, whatever j is: results have the
-same bits however the chunks are dealt to threads. The chunks are dealt into shares, one for each
-thread. The runs of a share become smaller towards its end, so that a thread that finishes early can
-take over a small run of another share.
+A run is some consecutive chunks of a batch. Results are exact monoids, so totals have the same bits
+however the chunks are dealt to threads. The chunks are dealt into shares, one for each thread. The
+runs of a share become smaller towards its end, so that a thread that finishes early can take over a
+small run of another share.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, groupby, pairwise
 from time import perf_counter
 from typing import Generic, TypeVar
 
@@ -24,7 +22,7 @@ from dkmeans.errors import ResultLost
 from dkmeans.executors.read_ahead import loaded
 from dkmeans.executors.reduction import Cost, Throughput
 from dkmeans.retry import Retries, retries
-from dkmeans.state import M, on_host, tree_sum
+from dkmeans.state import M, on_host, sum_up
 
 V = TypeVar("V")
 
@@ -58,13 +56,9 @@ class Run:
         """Sort key of runs: number of the batch, then of the first chunk."""
         return self.batch, self.start
 
-    def makes_a_run_with(self, other: Run) -> bool:
-        """Return True if the two are the halves of a subtree, this one first."""
-        return (
-            (self.batch, self.stop) == (other.batch, other.start)
-            and self.size == other.size
-            and self.start % (2 * self.size) == 0
-        )
+    def precedes(self, other: Run) -> bool:
+        """Return True if the other run is of the same batch, and begins where this one ends."""
+        return (self.batch, self.stop) == (other.batch, other.start)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,9 +89,8 @@ class RunTotal(Generic[M]):
 def plan(batches: Sequence[Batch], weights: Sequence[float], runs_per_share: int) -> list[Run]:
     """Deal the chunks of all batches, in order, into one share for each thread, and into runs.
 
-    A share is a range of the chunks of all batches together. Its ends are rounded to multiples of
-    the smallest run, counted from the start of the batch, so that no run crosses the end of a share
-    or of a batch.
+    A share is a range of the chunks of all batches together. No run crosses the end of a share or
+    of a batch.
 
     Args:
         batches: The batches.
@@ -110,57 +103,21 @@ def plan(batches: Sequence[Batch], weights: Sequence[float], runs_per_share: int
     total = sum(map(len, batches))
     # A share is at least about one chunk: a worker without chunks has no throughput to measure.
     weights = [max(weight, sum(weights) / total) for weight in weights]
-    weight_sum = sum(weights)
-    ends = [total * reached / weight_sum for reached in accumulate(weights)]
-    smallest = _power_of_two(total * min(weights) / weight_sum / runs_per_share)
+    unrounded = [total * reached / sum(weights) for reached in accumulate(weights)]
+    ends = [*(math.floor(end + 0.5) for end in unrounded[:-1]), total]
+    smallest = max(1, int(total * min(weights) / sum(weights) / runs_per_share))
+    starts = [0, *accumulate(map(len, batches))]
     runs: list[Run] = []
-    first = share = 0  # number of the batch's first chunk among all chunks; share that it lies in
-    for number, batch in enumerate(batches):
-        stop = first + len(batch)
-        # The shares with chunks of this batch. The last of them may go on in the next batch.
-        shares = []
-        for candidate in range(share, len(ends)):
-            share = candidate
-            shares.append((candidate, ends[candidate] - first))
-            if ends[candidate] >= stop:
-                break
-        runs += _runs_of_batch(number, len(batch), shares, smallest)
-        first = stop
+    share = place = 0  # the share and the chunk, among all chunks, where the next run begins
+    for batch, (first, last) in enumerate(pairwise(starts)):
+        while place < last:
+            while ends[share] <= place:
+                share += 1
+            rest = min(ends[share], last) - place
+            size = min(rest, max(smallest, rest // 2))
+            runs.append(Run(batch, place - first, place - first + size, share))
+            place += size
     return runs
-
-
-def _runs_of_batch(
-    batch: int, chunks: int, shares: Sequence[tuple[int, float]], smallest: int
-) -> Iterator[Run]:
-    """Yield the runs of one batch.
-
-    Each run is the largest aligned power of two that is at most half of what is left of the share,
-    and at least `smallest`: sizes fall towards the end of a share.
-
-    Args:
-        batch: Number of the batch.
-        chunks: Number of its chunks.
-        shares: The shares that have a part of it: their numbers, and the chunk at which they end,
-            not yet rounded.
-        smallest: Size of the smallest run, a power of two.
-    """
-    start = 0
-    for share, unrounded in shares:
-        # Rounded to a place where a smallest run can begin.
-        end = min(max(math.floor(unrounded / smallest + 0.5) * smallest, 0), chunks)
-        # The last share takes the rest, whatever was rounded.
-        end = chunks if share == shares[-1][0] else end
-        while start < end:
-            size = max(smallest, _power_of_two((end - start) / 2))
-            while start % size:
-                size //= 2
-            yield Run(batch, start, min(start + size, end), share)
-            start += size
-
-
-def _power_of_two(value: float) -> int:
-    """Return the largest power of two that is at most `value`; at least 1."""
-    return 1 << max(0, int(value).bit_length() - 1)
 
 
 def reduce_runs(
@@ -217,23 +174,21 @@ def _reduce_run(
             compute_seconds += perf_counter() - read
             yield result
 
-    total = tree_sum(results())
+    total = sum_up(results())
     return RunTotal(run, total, Cost(read_seconds, compute_seconds, counter.count - before))
 
 
 def merged(totals: Iterable[RunTotal[M]]) -> list[RunTotal[M]]:
-    """Return the totals of consecutive runs as those of the fewest runs they can be merged into."""
+    """Return totals in the order of their runs, with those of adjacent runs added up."""
     stack: list[RunTotal[M]] = []
     for total in totals:
-        while stack and stack[-1].run.makes_a_run_with(total.run):
+        if stack and stack[-1].run.precedes(total.run):
             total = stack.pop() + total
         stack.append(total)
     return stack
 
 
-def reduce_batches(totals: Sequence[RunTotal[M]], batches: int) -> list[M]:
+def reduce_batches(totals: Sequence[RunTotal[M]]) -> list[M]:
     """Return the total of each batch, from the totals of all its runs, which are in order."""
-    found: list[list[RunTotal[M]]] = [[] for _ in range(batches)]
-    for each in totals:
-        found[each.run.batch].append(each)
-    return [tree_sum([t.total for t in own], [t.run.size for t in own]) for own in found]
+    batches = groupby(totals, lambda total: total.run.batch)
+    return [sum_up(total.total for total in own) for _, own in batches]

@@ -16,7 +16,7 @@ from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.executors.budget import Memory, free_cache_bytes, system_limit
 from dkmeans.executors.reduction import Cost, Reduction
 from dkmeans.executors.runs import computed_again
-from dkmeans.state import M, on_host, tree_sum
+from dkmeans.state import M, on_host, sum_up
 
 R = TypeVar("R")
 V = TypeVar("V")
@@ -42,7 +42,7 @@ class Serial(AbstractContextManager["Serial"]):
         """Apply a function to each chunk of each batch, and add up the results of each batch."""
 
         def total(batch: Batch) -> M:
-            return on_host(tree_sum(function(chunk.loaded(), value) for chunk in batch))
+            return on_host(sum_up(function(chunk.loaded(), value) for chunk in batch))
 
         totals = [computed_again(partial(total, batch)) for batch in batches]
         return Reduction(totals, Cost(), workers=1, threads=1)

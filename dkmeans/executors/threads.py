@@ -77,7 +77,7 @@ class Threads(AbstractContextManager["Threads"]):
                 _cancel(pending.values())
                 raise
         cost = sum((total.cost for total in totals), Cost())
-        return Reduction(reduce_batches(totals, len(batches)), cost, 1, self._count)
+        return Reduction(reduce_batches(totals), cost, 1, self._count)
 
     def map(
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V

@@ -20,6 +20,7 @@ from dkmeans.distance import (
     directions,
     squared_norms,
 )
+from dkmeans.exact import ExactTotal, total_of
 from dkmeans.state import FloatArray, IndexArray
 
 BitArray = NDArray[np.uint64]
@@ -118,7 +119,7 @@ class Drawn:
     """
 
     draw: Draw
-    total: float
+    total: ExactTotal
     priorities: FloatArray
     numbers: IndexArray
     rows: FloatArray
@@ -135,7 +136,7 @@ class Drawn:
         """
         numbers = np.arange(first, first + len(points))
         priorities = weights / draw.seed.uniform(numbers)
-        return cls(draw, float(weights.sum()), priorities, numbers, points)._cut()
+        return cls(draw, total_of(weights), priorities, numbers, points)._cut()
 
     def __add__(self, other: Drawn) -> Drawn:
         return Drawn(
@@ -154,7 +155,7 @@ class Drawn:
         """Drop the rows that cannot be among the drawn rows of all parts together."""
         if self.draw.is_exact:
             return self._at(self._distinct(int(self.draw.count)))
-        return self._at(np.flatnonzero(self.priorities > self.total / self.draw.count))
+        return self._at(np.flatnonzero(self.priorities > float(self.total) / self.draw.count))
 
     def _at(self, places: IndexArray) -> Drawn:
         columns = self.priorities[places], self.numbers[places], self.rows[places]

@@ -165,7 +165,7 @@ def find_candidates(
         latest, used = result.drawn.different(), int(np.count_nonzero(weights))
         distinct = used + len(latest)
         # All distances are zero, or an exact draw found too few: no other different rows exist.
-        all_known = not result.drawn.total > 0 or (draw.is_exact and len(latest) < draw.count)
+        all_known = not result.drawn.total.units or (draw.is_exact and len(latest) < draw.count)
         if all_known and distinct < k:
             remark = _which_differ(candidates, first.distance)
             raise InvalidData(

@@ -13,6 +13,7 @@ from dkmeans.backends import select
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import InvalidData
+from dkmeans.exact import total_of
 from dkmeans.state import FloatArray, IndexArray, Score
 
 ALL_DISTANCES = "all_distances"
@@ -99,7 +100,7 @@ def score(loaded: LoadedChunk, centers: Centers) -> Score:
         InvalidData: as `cluster_index` does.
     """
     _, distances = _nearest(loaded, centers)
-    return Score(loaded.chunk.rows, float(distances.sum()))
+    return Score(loaded.chunk.rows, total_of(distances))
 
 
 def _nearest(loaded: LoadedChunk, centers: Centers) -> tuple[IndexArray, FloatArray]:

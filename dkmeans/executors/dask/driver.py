@@ -90,7 +90,7 @@ class Dask(AbstractContextManager["Dask"]):
             # Rows that are cached for the old shares would take the room of the new ones.
             self._evict()
         workers, threads = len(set(iteration.workers)), len(iteration.workers)
-        return Reduction(reduce_batches(totals, len(batches)), cost, workers, threads)
+        return Reduction(reduce_batches(totals), cost, workers, threads)
 
     def map(
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V

@@ -1,0 +1,77 @@
+"""What all backends share when they add up rows exactly: the grid, and values that do not lie on it.
+
+Each backend adds up in its own way the values that lie on the grid of `grid_for`, and names the
+rows of all other values. `plus_rest` adds these values, which are few.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dkmeans.distance import Centers, Distance, directions
+from dkmeans.exact import (
+    COSINE_EXPONENT,
+    ExactSums,
+    ExactTotal,
+    Grid,
+    NotFinite,
+    total_of_squares,
+)
+from dkmeans.state import FloatArray, IndexArray
+
+
+def grid_for(points: FloatArray, centers: Centers) -> Grid:
+    """Return the grid on which (n, d) rows are added up."""
+    if centers.distance is Distance.COSINE:
+        return Grid.of_directions(points.shape[1])
+    return Grid.of(points)
+
+
+def whole_parts(
+    points: FloatArray, grid: Grid, distance: Distance
+) -> tuple[list[FloatArray], FloatArray]:
+    """Return what (n, d) rows add to each plane, as integers in float64, and which values are left.
+
+    The parts are those of planes 0, -1, ... For cosine the directions of the rows are rounded to
+    integers, and only those of rows that are not finite are left.
+    """
+    if distance is not Distance.COSINE:
+        return grid.split(points)
+    rounded = np.rint(directions(points) * 2.0**-COSINE_EXPONENT)
+    left = ~np.isfinite(rounded)
+    rounded[left] = 0.0
+    return [rounded], left
+
+
+def plus_rest(
+    sums: ExactSums, points: FloatArray, index: IndexArray, distance: Distance
+) -> ExactSums:
+    """Return the sums with those values of some rows added that do not lie on the grid.
+
+    Args:
+        sums: Sums of all other values, of these and of other rows.
+        points: (m, d) rows with such values.
+        index: (m,) the cluster of each row.
+        distance: The distance.
+
+    Raises:
+        NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
+    """
+    if not len(points):
+        return sums
+    if distance is Distance.COSINE or not np.isfinite(points).all():
+        raise NotFinite
+    _, left = sums.grid.split(points)
+    rows, columns = np.nonzero(left)
+    return sums.plus_values(index[rows], columns, points[rows, columns])
+
+
+def rest_of_squares(values: FloatArray) -> ExactTotal:
+    """Return the exact sum of the squares of (m,) values that do not lie on the grid.
+
+    Raises:
+        NotFinite: a value is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise NotFinite
+    return total_of_squares(values)

@@ -1,0 +1,425 @@
+"""Exact sums: integers that count multiples of powers of two, so no addition ever rounds.
+
+Float sums depend on the order of the rows. Exact sums do not: centers are a function of the set of
+rows, whatever the chunks, the workers or the backends. `ExactTotal` is one exact number,
+`ExactSums` is one for each center and column. The backends add up the values that lie on a `Grid`;
+the functions here add up the few values that do not (docs/decisions/004).
+
+    sums = exact.of_rows(rows, index, k)       # by definition; the backends do this faster
+    means = (sums + other).means(counts)       # correctly rounded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[Any]
+IndexArray = NDArray[np.int64]
+
+# A product of two float64 is a multiple of 2^UNIT.
+UNIT = -2300
+# A plane counts multiples of 2^(exponent + 32 m), where m is the number of the plane.
+PLANE_BITS = 32
+# Values with fewer bits than this before the point of the grid are added to plane 0. A chunk is
+# added up in pieces of `PIECE_ROWS` rows: a plane stays below 2^62.
+WINDOW_BITS, PIECE_ROWS = 46, 2**16
+# Bits of the grid below the usual value of a column: a float32 of 24 bits lies on the grid if it is
+# at least 2^-14 times the usual value, and below 2^8 times.
+_USUAL_BITS = 38
+# Limits of the exponents: 2^-exponent is a normal float64.
+_LEAST_EXPONENT, _MOST_EXPONENT = -960, 960
+# For cosine the rows have length one, and a row adds the nearest multiple of this power of two.
+COSINE_EXPONENT = -45
+# Sums below this may be added without a carry to the next plane.
+_CARRY_FREE = 2**62
+_LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
+_SAMPLED_ROWS = 32
+_MANTISSA_BITS = 53
+# Numbers that are added up by exponent at a time: float64 holds their sums exactly.
+_VALUES_AT_ONCE, _SQUARES_AT_ONCE = 2**18, 2**14
+# Bits of one digit of a mantissa, in `total_of` and in `total_of_squares`.
+_HALF_BITS, _THIRD_BITS = 26, 18
+# Planes whose sums are divided in float64; others are divided as Python's integers.
+_FAST_PLANES = (-1, 0, 1)
+# The rounding of a mean is unsure this close to the middle between two float64, relative to half of
+# their distance: far more than the error of a sum as a pair, and of its quotient.
+_UNSURE = 2.0**-40
+# A pair is sure unless its planes cancel to less than this part.
+_CANCELLED = 2.0**-8
+# Below this a result may be subnormal, and would be rounded twice.
+_SMALLEST_MEAN = 2.0**-1000
+# Bits of a digit of a value on the grid, and the exponent of the first digit. Products of two
+# digits are below 2^32: float64 holds the sums of `PIECE_ROWS` of them exactly.
+DIGIT_BITS, _FIRST_DIGIT = 16, 32
+
+
+class NotFinite(ValueError):
+    """A value is not finite, or too large to be squared; the caller names the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExactTotal:
+    """An exact sum of float64 numbers or of products of two of them: a monoid under `+`.
+
+    Attributes:
+        units: The number, in units of 2^UNIT.
+    """
+
+    units: int = 0
+
+    @classmethod
+    def of(cls, number: Fraction | int) -> Self:
+        """Return a number, rounded down to a unit."""
+        return cls(number.numerator * (1 << -UNIT) // number.denominator)
+
+    def __add__(self, other: ExactTotal) -> ExactTotal:
+        return ExactTotal(self.units + other.units)
+
+    def __sub__(self, other: ExactTotal) -> ExactTotal:
+        return ExactTotal(self.units - other.units)
+
+    def __float__(self) -> float:
+        """Return the nearest float64; infinity if the number is too large."""
+        try:
+            return self.units / (1 << -UNIT)
+        except OverflowError:
+            return float("inf") if self.units > 0 else float("-inf")
+
+
+def total_of(values: FloatArray, exponents: IndexArray | int = 0) -> ExactTotal:
+    """Return the exact sum of finite values times 2^exponents, of any shapes that broadcast."""
+    units = 0
+    values, exponents = (part.ravel() for part in np.broadcast_arrays(values, exponents))
+    for start in range(0, len(values), _VALUES_AT_ONCE):
+        some = slice(start, start + _VALUES_AT_ONCE)
+        whole, places = _decomposed(values[some])
+        high, low = whole >> _HALF_BITS, whole & (2**_HALF_BITS - 1)
+        units += _by_exponent(((high, _HALF_BITS), (low, 0)), places + exponents[some])
+    return ExactTotal(units)
+
+
+def total_of_squares(values: FloatArray) -> ExactTotal:
+    """Return the exact sum of the squares of (n,) finite values."""
+    units, mask = 0, 2**_THIRD_BITS - 1
+    for start in range(0, len(values), _SQUARES_AT_ONCE):
+        whole, exponents = _decomposed(values[start : start + _SQUARES_AT_ONCE])
+        whole = np.abs(whole)
+        a, b, c = whole >> 2 * _THIRD_BITS, whole >> _THIRD_BITS & mask, whole & mask
+        products = (a * a, 2 * a * b, 2 * a * c + b * b, 2 * b * c, c * c)
+        digits = [(each, _THIRD_BITS * (4 - i)) for i, each in enumerate(products)]
+        units += _by_exponent(digits, 2 * exponents)
+    return ExactTotal(units)
+
+
+def total_of_digits(digits: FloatArray, grid: Grid) -> ExactTotal:
+    """Return the exact sum of squares that `digit_products` has added up."""
+    levels = 2 * _FIRST_DIGIT - DIGIT_BITS * np.arange(len(digits))
+    return total_of(digits, levels[:, None] + 2 * grid.exponents)
+
+
+def _decomposed(values: FloatArray) -> tuple[IndexArray, IndexArray]:
+    """Return integers of at most 53 bits and exponents of two whose products are the values."""
+    mantissas, exponents = np.frexp(values.astype(np.float64))
+    whole = np.ldexp(mantissas, _MANTISSA_BITS).astype(np.int64)
+    return whole, exponents.astype(np.int64) - _MANTISSA_BITS
+
+
+def _by_exponent(digits: Any, exponents: IndexArray) -> int:
+    """Return the sum of digit * 2^(shift + exponent) over pairs (digits, shift), in units."""
+    least = int(exponents.min(initial=0))
+    total = 0
+    for digit, shift in digits:
+        # The weights are integers, and their sums are below 2^53.
+        sums = np.bincount(exponents - least, weights=digit)
+        for place in np.flatnonzero(sums):
+            total += _shifted(int(sums[place]), int(place) + shift + least - UNIT)
+    return total
+
+
+def _shifted(number: int, bits: int) -> int:
+    return number << bits if bits >= 0 else number >> -bits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """For each column a power of two, of which most of its values are multiples.
+
+    A grid decides how fast values are added up, never the sum.
+
+    Attributes:
+        exponents: (d,) int64.
+    """
+
+    exponents: IndexArray
+
+    @classmethod
+    def of(cls, points: FloatArray) -> Self:
+        """Return a grid for (n, d) rows, by the usual size of some of them in each column."""
+        sample = points[:: -(-len(points) // _SAMPLED_ROWS) or 1].astype(np.float64)
+        used = np.isfinite(sample) & (sample != 0)
+        sizes = np.where(used, np.frexp(np.where(used, sample, 1.0))[1], 0)
+        counts = used.sum(axis=0)
+        overall = int(sizes.sum()) // max(1, int(counts.sum()))
+        usual = np.where(counts > 0, sizes.sum(axis=0) // np.maximum(counts, 1), overall)
+        exponents = np.clip(usual - _USUAL_BITS, _LEAST_EXPONENT, _MOST_EXPONENT)
+        return cls(exponents.astype(np.int64))
+
+    @classmethod
+    def of_directions(cls, width: int) -> Self:
+        """Return the grid of rows of length one."""
+        return cls(np.full(width, COSINE_EXPONENT, np.int64))
+
+    @property
+    def scales(self) -> FloatArray:
+        """(d,) float64, the factors that make values on the grid integers."""
+        return np.ldexp(1.0, -self.exponents)
+
+    def digit_products(self, points: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Return sums of products of digits of (n, d) rows for `total_of_digits`; what is left.
+
+        Returns:
+            The sums of all products of two digits whose numbers add up to s, (levels, d) float64,
+            and True for each value that is not in them, (n, d).
+        """
+        planes, left = self.split(points)
+        digits: list[FloatArray] = []
+        for plane, places in zip(planes, ((32, 16, 0), (16, 0)), strict=False):
+            for place in places:
+                digit = np.trunc(plane * 2.0**-place)
+                digits.append(digit)
+                plane -= digit * 2.0**place
+        sums = np.zeros((2 * len(digits) - 1, points.shape[1]))
+        for i, one in enumerate(digits):
+            for j, other in enumerate(digits):
+                sums[i + j] += np.einsum("ij,ij->j", one, other)
+        return sums, left
+
+    def split(self, points: FloatArray) -> tuple[list[FloatArray], NDArray[np.bool_]]:
+        """Return what (n, d) rows add to planes 0, -1, ... as integers in float64, and what is left.
+
+        float32 has one plane, float64 two. A value that they do not hold is zero in them, and True
+        in the second result.
+        """
+        scaled = points * self.scales  # exact, but for overflow and underflow
+        planes = [np.trunc(scaled)]
+        rest = scaled - planes[0]
+        if points.dtype == np.float64:
+            rest *= 2.0**PLANE_BITS
+            planes.append(np.trunc(rest))
+            rest -= planes[1]
+        left = ~((np.abs(scaled) < 2.0**WINDOW_BITS) & (rest == 0))
+        # An underflow leaves nothing that the comparison could see.
+        left |= (scaled == 0) & (points != 0)
+        for plane in planes:
+            plane[left] = 0.0
+        return planes, left
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExactSums:
+    """Exact sums of the rows of each center: a monoid under `+`.
+
+    Attributes:
+        grid: The exponents of plane 0.
+        planes: (k, d) int64 for some numbers m: multiples of 2^(exponent + 32 m).
+    """
+
+    grid: Grid
+    planes: Mapping[int, IndexArray]
+
+    @classmethod
+    def zero(cls, shape: tuple[int, int], grid: Grid | None = None) -> Self:
+        """Return the sums of no rows, for centers of this (k, d) shape."""
+        return cls(grid or Grid(np.zeros(shape[1], np.int64)), {0: np.zeros(shape, np.int64)})
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(k, d)."""
+        k, d = next(iter(self.planes.values())).shape
+        return k, d
+
+    def __add__(self, other: ExactSums) -> ExactSums:
+        if not np.array_equal(self.grid.exponents, other.grid.exponents):
+            exponents = np.minimum(self.grid.exponents, other.grid.exponents)
+            grid = Grid(exponents)
+            return self.on(grid) + other.on(grid)
+        planes = dict(self.planes)
+        for m, plane in other.planes.items():
+            planes[m] = planes[m] + plane if m in planes else plane
+        return ExactSums(self.grid, _carried(planes))
+
+    def on(self, grid: Grid) -> ExactSums:
+        """Return the same sums on a grid that is nowhere coarser."""
+        shift = self.grid.exponents - grid.exponents
+        if not shift.any():
+            return self
+        planes = {0: np.zeros(self.shape, np.int64)}
+        within = np.minimum(shift, _WORD_BITS)
+        for m, plane in self.planes.items():
+            if (np.abs(plane) <= _CARRY_FREE - 1 >> within).all():
+                _add_to(planes, m, plane << within)
+                continue
+            clusters, columns = np.nonzero(plane)
+            exponents = m * PLANE_BITS + shift[columns]
+            _scatter(planes, clusters, columns, plane[clusters, columns], exponents)
+        return ExactSums(grid, _carried(planes))
+
+    def plus_values(
+        self, clusters: IndexArray, columns: IndexArray, values: FloatArray, times: int = 1
+    ) -> ExactSums:
+        """Return the sums with single values added, each to a cluster and a column.
+
+        Args:
+            clusters: (m,) the cluster of each value.
+            columns: (m,) its column.
+            values: (m,) finite values.
+            times: How often each value is added; negative subtracts it.
+        """
+        whole, exponents = _decomposed(values)
+        planes = {m: plane.copy() for m, plane in self.planes.items()}
+        exponents -= self.grid.exponents[columns]
+        _scatter(planes, clusters, columns, whole, exponents, times)
+        return ExactSums(self.grid, _carried(planes))
+
+    def exact(self, cluster: int, column: int) -> Fraction:
+        """Return one of the sums as a fraction."""
+        total = sum(
+            (int(plane[cluster, column]) * Fraction(2) ** (PLANE_BITS * m))
+            for m, plane in self.planes.items()
+        )
+        return Fraction(total) * Fraction(2) ** int(self.grid.exponents[column])
+
+    def means(self, counts: IndexArray) -> FloatArray:
+        """Return the sums divided by the counts, (k, d) float64, correctly rounded.
+
+        A sum whose count is 0 is divided by 1.
+        """
+        counts = np.maximum(counts, 1)
+        means, is_sure = self._fast_means(counts.astype(np.float64)[:, None])
+        for cluster, column in np.argwhere(~is_sure):
+            means[cluster, column] = _rounded(self.exact(cluster, column) / int(counts[cluster]))
+        return means
+
+    def _fast_means(self, counts: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Return the means by float64 arithmetic, and where they are certainly well rounded."""
+        high, low, is_sure = self.pairs()
+        is_zero = is_sure & (high == 0)
+        quotient = high / counts
+        # The remainder is exact: `quotient * counts` is taken as the sum of two float64.
+        product, error = two_product(quotient, counts)
+        correction = ((high - product) - error + low) / counts
+        rounded = quotient + correction
+        rest = correction - (rounded - quotient)
+        # The rounding is sure unless the rest is about half of a last place, up or down.
+        half = 0.5 * np.minimum(
+            np.spacing(np.abs(rounded)), np.abs(rounded) - np.nextafter(np.abs(rounded), 0)
+        )
+        is_sure &= np.abs(rest) < half * (1 - _UNSURE)
+        means = np.ldexp(rounded, self.grid.exponents)
+        is_sure &= (np.abs(means) >= _SMALLEST_MEAN) & np.isfinite(means)
+        return means, is_sure | is_zero
+
+    def pairs(self) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+        """Return the sums in units of the grid as pairs of float64, high and low.
+
+        The third result is False where a pair may be off by more than 2^-100 of the sum.
+        """
+        high, low, size = (np.zeros(self.shape) for _ in range(3))
+        is_sure = np.ones(self.shape, bool)
+        for m in sorted(self.planes, reverse=True):
+            plane = self.planes[m]
+            if m not in _FAST_PLANES:
+                is_sure &= plane == 0
+                continue
+            rounded = plane.astype(np.float64)
+            for part in (rounded, (plane - rounded.astype(np.int64)).astype(np.float64)):
+                value = part * 2.0 ** (PLANE_BITS * m)
+                high, error = two_sum(high, value)
+                low += error
+                size += np.abs(value)
+        high, low = two_sum(high, low)
+        return high, low, is_sure & (np.abs(high) >= _CANCELLED * size)
+
+
+def of_rows(points: FloatArray, index: IndexArray, k: int, grid: Grid | None = None) -> ExactSums:
+    """Return the sums of the (n, d) finite rows of each of k clusters, by definition."""
+    grid = grid or Grid.of(points)
+    clusters, columns = (part.ravel() for part in np.indices(points.shape))
+    zero = ExactSums.zero((k, points.shape[1]), grid)
+    return zero.plus_values(index[clusters], columns, points.ravel())
+
+
+def two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return a + b as a rounded sum and its error (Knuth, The Art of Computer Programming, 2)."""
+    total = a + b
+    back = total - a
+    return total, (a - (total - back)) + (b - back)
+
+
+def two_product(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return a * b as a rounded product and its error (Dekker, 1971)."""
+    product = a * b
+    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    return product, error
+
+
+def _halves(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the upper 26 bits of each value, and the rest (Veltkamp)."""
+    scaled = values * (2.0**27 + 1)
+    high = scaled - (scaled - values)
+    return high, values - high
+
+
+def _rounded(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _add_to(planes: dict[int, IndexArray], m: int, plane: IndexArray) -> None:
+    planes[m] = planes[m] + plane if m in planes else plane
+
+
+def _scatter(
+    planes: dict[int, IndexArray],
+    clusters: IndexArray,
+    columns: IndexArray,
+    whole: IndexArray,
+    exponents: IndexArray,
+    times: int = 1,
+) -> None:
+    """Add whole * 2^exponent to the planes, in place: each value is cut into words of 32 bits."""
+    shape = next(iter(planes.values())).shape
+    signs, sizes = times * np.sign(whole), np.abs(whole).astype(np.uint64)
+    first, shift = np.divmod(exponents, PLANE_BITS)
+    mask, bits, shift = np.uint64(_LOW_BITS), np.uint64(PLANE_BITS), shift.astype(np.uint64)
+    lower = (sizes & mask) << shift
+    upper = ((sizes >> bits) << shift) + (lower >> bits)
+    words = (lower & mask, upper & mask, upper >> bits)
+    for number, word in enumerate(words):
+        for m in np.unique(first[word != 0]):
+            some = np.flatnonzero((first == m) & (word != 0))
+            plane = planes.setdefault(int(m) + number, np.zeros(shape, np.int64))
+            signed = signs[some] * word[some].astype(np.int64)
+            np.add.at(plane, (clusters[some], columns[some]), signed)
+
+
+def _carried(planes: dict[int, IndexArray]) -> dict[int, IndexArray]:
+    """Return the planes, with what is too large for one carried to the next."""
+    numbers = sorted(planes)
+    while numbers:
+        m, *numbers = numbers
+        plane = planes[m]
+        if np.abs(plane).max(initial=0) >= _CARRY_FREE:
+            planes[m] = plane & _LOW_BITS
+            _add_to(planes, m + 1, plane >> PLANE_BITS)
+            numbers = sorted({m + 1, *numbers})
+    return planes
