@@ -19,7 +19,6 @@ import numpy as np
 from dkmeans.exact import ExactSums, ExactTotal, FloatArray, IndexArray
 
 
-
 class StopReason(Enum):
     """Why a call of `train` ended; the value is the sentence shown to people."""
 

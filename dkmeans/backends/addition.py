@@ -57,12 +57,25 @@ def plus_rest(
     Raises:
         NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
     """
+    _, left = sums.grid.split(points)
+    return _plus(sums, points, left, index, distance)
+
+
+def plus_rows(
+    sums: ExactSums, points: FloatArray, index: IndexArray, distance: Distance
+) -> ExactSums:
+    """Return the sums with (m, d) rows added that do not lie on the grid; as `plus_rest` does."""
+    return _plus(sums, points, np.ones(points.shape, bool), index, distance)
+
+
+def _plus(
+    sums: ExactSums, points: FloatArray, where: FloatArray, index: IndexArray, distance: Distance
+) -> ExactSums:
     if not len(points):
         return sums
     if distance is Distance.COSINE or not np.isfinite(points).all():
         raise NotFinite
-    _, left = sums.grid.split(points)
-    rows, columns = np.nonzero(left)
+    rows, columns = np.nonzero(where)
     return sums.plus_values(index[rows], columns, points[rows, columns])
 
 

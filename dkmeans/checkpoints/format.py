@@ -75,7 +75,9 @@ def checkpoint_of(
     stop = attributes["stop"] and Stop(
         StopReason[attributes["stop"]["reason"]], attributes["stop"]["relative_tolerance"]
     )
-    return Checkpoint(address, _fit_of(arrays, attributes, settings.distance_metric), settings, stop or None)
+    return Checkpoint(
+        address, _fit_of(arrays, attributes, settings.distance_metric), settings, stop or None
+    )
 
 
 def check_format(address: str, found: object) -> None:
@@ -188,9 +190,7 @@ def _loss_before(numbers: Mapping[str, Any]) -> float | None:
     return found
 
 
-def _state(
-    arrays: Mapping[str, Any], numbers: Mapping[str, Any], distance: Distance
-) -> TrainState:
+def _state(arrays: Mapping[str, Any], numbers: Mapping[str, Any], distance: Distance) -> TrainState:
     return TrainState(
         centers=arrays["centers"],
         counts=arrays["counts"],
@@ -233,5 +233,7 @@ def _of_format_1(arrays: Mapping[str, Any], loss: float, distance: Distance) -> 
         of_rows(values, np.arange(len(values)), len(values)), arrays["pending_counts"]
     )
     # The loss is the squares plus what follows from the sums.
-    squares = ExactTotal.of(Fraction(loss)) - loss_of_sums(sums, Centers(arrays["centers"], distance))
+    squares = ExactTotal.of(Fraction(loss)) - loss_of_sums(
+        sums, Centers(arrays["centers"], distance)
+    )
     return replace(sums, squares=squares)

@@ -21,9 +21,11 @@ from filelock import FileLock, Timeout
 from numba import typeof
 from numba.core import config
 
-from dkmeans.backends.native import kernels, packing
+from dkmeans.backends.native import kernels, packing, vectors
+from dkmeans.backends.addition import grid_for, plus_rows, rest_of_squares
 from dkmeans.backends.rounding import QUIET
-from dkmeans.distance import Centers, Distance, cosine_inertia
+from dkmeans.distance import Centers, Distance
+from dkmeans.exact import PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 logger = logging.getLogger("dkmeans")
@@ -35,15 +37,15 @@ if config.DISABLE_JIT:
 _COMPILE_SECONDS = 60
 _NO_INDEX: IndexArray = np.empty(0, np.int64)
 _NO_DISTANCES: FloatArray = np.empty(0)
+_NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
+_NO_SUMS = kernels.Sums(np.empty(0), _NO_INDEX, _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
 
 @QUIET
 def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
-    """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia.
+    """Assign each of the (n, d) rows to its nearest center; return exact sums and counts.
 
-    Euclidean: rows are added in their order, as residuals x - c. For float32 rows and centers
-    float64 holds them almost always exactly, so an offset that all rows share costs sums and
-    inertia no digits. Cosine: rows of length one are added in their order.
+    For cosine, rows of length one are added, rounded to the grid of directions.
     """
     return _add_up(points, centers, _NO_INDEX, _NO_DISTANCES)
 
@@ -56,10 +58,24 @@ def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArra
 
 
 @QUIET
+def squares(points: FloatArray) -> ExactTotal:
+    """Return the exact sum of the squares of all values of the (n, d) rows."""
+    points, grid, found = _kernel_rows(points), Grid.of(points), ExactTotal()
+    scales, levels = packing.padded_scales(grid), 5 if points.dtype == np.float32 else 9
+    for piece in _pieces(points):
+        sums, is_left = np.zeros((levels, len(scales))), np.empty(len(piece), np.uint8)
+        _run(kernels.square, (piece.dtype,), piece, scales, sums, is_left)
+        rest = piece[np.flatnonzero(is_left)]
+        _, left = grid.split(rest)
+        found += total_of_digits(sums[:, : points.shape[1]], grid) + rest_of_squares(rest[left])
+    return found
+
+
+@QUIET
 def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Return each row's nearest center, (n,) int64, and distance to it, (n,) float64."""
     index, distance = np.empty(len(points), np.int64), np.empty(len(points))
-    _assign(points, centers, index, distance, _NO_INDEX, np.empty((0, 0)))
+    _assign(points, centers, index, distance, _NO_SUMS)
     return index, distance
 
 
@@ -69,7 +85,8 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
     points, tile = _kernel_rows(points), packing.tile_of(np.float64)
     result = np.empty((len(points), len(centers.values)), np.float32)
     packed = packing.for_distances(centers, tile)
-    _run(kernels.measure, points, packed, tile, _scratch(tile, packed), result)
+    variant = points.dtype, tile
+    _run(kernels.measure, variant, points, packed, tile, _scratch(tile, packed), result)
     return result
 
 
@@ -77,13 +94,34 @@ def _add_up(
     points: FloatArray, centers: Centers, index: IndexArray, distance: FloatArray
 ) -> PartialSums:
     """Return the partial sums, and fill `index` and `distance` unless they are empty."""
-    (k, d) = centers.values.shape
-    counts, padded = np.zeros(k, np.int64), packing.pad_to_octets(np.zeros((k, d)))
-    inertia = _assign(points, centers, index, distance, counts, padded)
-    sums = np.ascontiguousarray(padded[:, :d])
-    if centers.distance is Distance.COSINE:
-        return PartialSums(sums, counts, cosine_inertia(sums, counts, centers))
-    return PartialSums(sums, counts, inertia)
+    (k, d), grid, start = centers.values.shape, grid_for(points, centers), 0
+    sums, counts = ExactSums.zero((k, d), grid), np.zeros(k, np.int64)
+    rest: list[IndexArray] = []
+    for piece in _pieces(points):
+        part = packing.zero_sums((k, d), grid, piece)
+        rows = slice(start, start + len(piece))
+        num_rest = _assign(piece, centers, index[rows], distance[rows], part)
+        rest.append(part.rest[:num_rest] + [start, 0])
+        sums, counts, start = sums + _planes(part, grid, centers), counts + part.counts, rows.stop
+    others, clusters = np.concatenate(rest).T
+    counts += np.bincount(clusters, minlength=k)
+    return PartialSums(plus_rows(sums, points[others], clusters, centers.distance), counts)
+
+
+def _planes(sums: kernels.Sums, grid: Grid, centers: Centers) -> ExactSums:
+    """Return the sums of the rows that the kernel has added up."""
+    d = centers.width
+    # Every row has also added these bits to every sum; the difference wraps around like the sums.
+    extra = sums.counts[:, None] * np.int64(vectors.MAGIC_BITS)
+    planes = {0: sums.high[:, :d] - extra}
+    # For cosine, plane -1 has what was rounded away.
+    if len(sums.low) and centers.distance is not Distance.COSINE:
+        planes[-1] = sums.low[:, :d] - extra
+    return ExactSums(grid, planes)
+
+
+def _pieces(points: FloatArray) -> Iterator[FloatArray]:
+    return (points[start : start + PIECE_ROWS] for start in range(0, len(points), PIECE_ROWS))
 
 
 def _assign(
@@ -91,18 +129,18 @@ def _assign(
     centers: Centers,
     index: IndexArray,
     distance: FloatArray,
-    counts: IndexArray,
-    sums: FloatArray,
-) -> float:
+    sums: kernels.Sums,
+) -> int:
     """Call `kernels.assign`; its arguments and its result are described there."""
     points = _kernel_rows(points)
     tile, packed = _packed_centers(centers, points.dtype)
     scratch = _scratch(tile, packed)
-    inertia: float = _run(
-        kernels.assign, points, packed, tile, scratch, index, distance, counts, sums
+    variant = points.dtype, packed.weights.dtype, tile
+    num_rest: int = _run(
+        kernels.assign, variant, points, packed, tile, scratch, index, distance, sums
     )
     _packed_centers.note_ambiguous(centers, points.dtype, len(points), int(scratch.ambiguous[0]))
-    return inertia
+    return num_rest
 
 
 def describe() -> dict[str, Any]:
@@ -142,10 +180,9 @@ class _KernelRunner:
         self._ready: set[tuple[Any, ...]] = set()
         self._lock = threading.Lock()
 
-    def __call__(self, kernel: Any, *arguments: Any) -> Any:
-        """Call a kernel. The first arguments are the rows, the packed centers and the tile."""
-        points, packed, tile = arguments[:3]
-        signature = (kernel, points.dtype, packed.weights.dtype, packed.origins.dtype, tile)
+    def __call__(self, kernel: Any, variant: tuple[Any, ...], *arguments: Any) -> Any:
+        """Call a kernel. The types of the arguments, of which rows are the first, follow `variant`."""
+        signature = (kernel, *variant)
         if signature not in self._ready:
             with self._lock:
                 if signature not in self._ready:

@@ -4,7 +4,8 @@ The kernel `assign` takes a tile of rows and loops over panels of centers. It co
 registers and keeps the least scores of each row. A row is ambiguous if its two least scores are
 closer than their rounding error. The nearest center of an ambiguous row is found by exact distances
 (docs/decisions/001). `assign` then adds the rows of the tile to the sums of their clusters, while
-these rows are in the cache. The kernel `measure` writes all distances. Kernels run without the GIL
+these rows are in the cache. The kernel `square` adds up squares, and `measure` writes all distances.
+Kernels run without the GIL
 and allocate no memory.
 """
 
@@ -48,8 +49,6 @@ class PackedCenters(NamedTuple):
         score_limit: Scores may overflow if `largest_norm * |x| + largest_half` is not below it.
         cosine: True if rows are scaled to length one.
         zero: (1, d) float64. A center at the origin: |x|^2 is computed as the distance to it.
-        origins: (k, d padded to a multiple of 8), in a dtype that holds rows and centers without
-            loss. Subtracted from a row before the row is added to the sums of its cluster.
         registers: int32, for a matrix unit. The negative shifted centers as bfloat16, register by
             register in the order of use. Empty without a matrix unit.
         biases: (panels * c, 16) T, for a matrix unit. Each of `halves`, once for each column of a
@@ -68,7 +67,6 @@ class PackedCenters(NamedTuple):
     score_limit: float
     cosine: bool
     zero: FloatArray
-    origins: FloatArray
     registers: IndexArray
     biases: FloatArray
 
@@ -90,7 +88,6 @@ class Scratch(NamedTuple):
         probe_scores: T. Scores of one row and `PROBED_PANELS` panels.
         scores: T, aligned to a cache line. Scores or distances of a tile and a few panels.
         octet_sums: (8,) float64. Parallel sums of one distance.
-        squares: (8,) float64. Parallel sums of the inertia.
         spans: (64, 3) int64. Spans of columns that are still to be added up: start, stop, depth.
         span_sums: (64,) float64. Finished sums of spans.
         span_depths: (64,) int64. Depths of these spans.
@@ -99,6 +96,7 @@ class Scratch(NamedTuple):
         matrix_config: (64,) uint8. Configuration of the matrix unit.
         ambiguous: (1,) int64. Number of ambiguous rows of the last call, including the copies
             of the last row that fill its tile.
+        num_rest: (1,) int64. Number of rows in `Sums.rest` of the last call.
     """
 
     rows: FloatArray
@@ -113,13 +111,31 @@ class Scratch(NamedTuple):
     probe_scores: FloatArray
     scores: FloatArray
     octet_sums: FloatArray
-    squares: FloatArray
     spans: IndexArray
     span_sums: FloatArray
     span_depths: IndexArray
     pairs: IndexArray
     matrix_config: IndexArray
     ambiguous: IndexArray
+    num_rest: IndexArray
+
+
+class Sums(NamedTuple):
+    """Sums of at most `exact.PIECE_ROWS` rows, which `assign` adds to.
+
+    Attributes:
+        grid: (d padded to a multiple of 8,) float64. Factors that make values on the grid integers.
+        counts: (k,) int64. Numbers of rows; empty to compute no sums.
+        high: (k, d padded) int64. Plane 0.
+        low: (k, d padded) int64. Plane -1, for float64 rows.
+        rest: (n, 2) int64. Rows with values that are not in the sums, and their clusters.
+    """
+
+    grid: FloatArray
+    counts: IndexArray
+    high: IndexArray
+    low: IndexArray
+    rest: IndexArray
 
 
 # NumPy adds up at most this many elements in eight parallel sums; it halves longer arrays.
@@ -132,7 +148,7 @@ _SMALL_SIDE = (None,) * 4
 # file changes; the hash makes a change of the intrinsics a change of this file.
 # SMALLEST_SQUARED_NORM is compiled in too, but it is not in the hash: a change of this constant
 # needs a change of this file.
-INTRINSICS = "6649b6d84062"
+INTRINSICS = "84cc004dc4bf"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -453,7 +469,6 @@ def assign(
     scratch: Scratch,
     index: Any,
     distance: Any,
-    counts: Any,
     sums: Any,
 ) -> Any:
     """Find the nearest center of each row; write it, add the row to the cluster's sums, or both.
@@ -465,16 +480,13 @@ def assign(
         scratch: Work arrays.
         index: (n,) int64 for the cluster indices, or empty.
         distance: (n,) float64 for the distances to the nearest centers, or empty.
-        counts: (k,) int64 zeros for the numbers of rows, or empty to compute no sums.
-        sums: (k, d padded to a multiple of 8) float64 zeros for the sums of the scaled rows.
+        sums: The sums that grow, or empty ones.
 
     Returns:
-        The sum of |x - o|^2 over the scaled rows x and the origins o of their clusters.
+        The number of rows in `sums.rest`.
     """
     n, size = len(points), len(scratch.indices)
-    scratch.ambiguous[0] = 0
-    for j in range(8):
-        scratch.squares[j] = 0
+    scratch.ambiguous[0] = scratch.num_rest[0] = 0
     # The configuration of a matrix unit belongs to the thread, so each call configures it.
     matrix.configure(scratch.matrix_config, tile)
     for start in range(0, n, size):
@@ -482,10 +494,10 @@ def assign(
         _score(points, start + size, centers, scratch, tile)
         _resolve(points, min(size, n - start), centers, scratch, tile)
         count = min(size, n - start)
-        if len(counts):
+        if len(sums.counts):
             vectors.add_rows(
-                points, start, count, scratch.exact_scales, scratch.nearest, centers.origins,
-                counts, sums, scratch.squares,
+                points, start, count, scratch.exact_scales, scratch.nearest, centers.cosine,
+                sums.grid, sums.counts, sums.high, sums.low, sums.rest, scratch.num_rest,
             )  # fmt: skip
         # `partial_sums` needs no distances.
         if not len(index):
@@ -495,14 +507,21 @@ def assign(
             index[row] = cluster
             distance[row] = _distance(points, row, scale, centers, cluster, scratch)
     matrix.release(tile)
-    # The origins were subtracted from the rows to keep digits; add them back.
-    for center in range(len(counts)):
-        for j in range(points.shape[1]):
-            sums[center, j] += counts[center] * np.float64(centers.origins[center, j])
-    inertia = 0.0
-    for part in scratch.squares:
-        inertia += part
-    return inertia
+    return scratch.num_rest[0]
+
+
+@_kernel
+def square(points: Any, grid: Any, sums: Any, is_left: Any) -> None:
+    """Add up the squares of all values that lie on a grid.
+
+    Args:
+        points: (n, d), C-contiguous.
+        grid: (d padded to a multiple of 8,) float64 factors that make values integers.
+        sums: (levels, d padded) float64 zeros, for the sums of `exact.Grid.digit_products`.
+        is_left: (n,) uint8, set to 1 for rows with values that are not in the sums, else to 0.
+    """
+    for row in range(len(points)):
+        vectors.add_squares(points, row, grid, sums, is_left)
 
 
 @_kernel

@@ -22,10 +22,11 @@ from numba.core import config
 from numpy.typing import DTypeLike
 
 from dkmeans.backends.native import matrix
-from dkmeans.backends.native.kernels import PackedCenters, Scratch
+from dkmeans.backends.native.kernels import PackedCenters, Scratch, Sums
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
 from dkmeans.backends.rounding import SLACK, exact_rows, shifted
 from dkmeans.distance import Centers, Distance
+from dkmeans.exact import Grid
 from dkmeans.state import FloatArray
 
 _NO_REGISTERS: FloatArray = np.empty(0, np.int32)
@@ -151,7 +152,6 @@ def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: 
         probe_scores=np.empty(PROBED_PANELS * centers, dtype),
         scores=_aligned(np.empty(scores, dtype)),
         octet_sums=np.empty(8),
-        squares=np.empty(8),
         spans=np.empty((_STACK_DEPTH, 3), np.int64),
         span_sums=np.empty(_STACK_DEPTH),
         span_depths=np.empty(_STACK_DEPTH, np.int64),
@@ -159,6 +159,7 @@ def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: 
         pairs=_aligned(np.zeros(_pair_lines(d) * size * bool(tile.matrix_panels), np.int32)),
         matrix_config=_matrix_config(),
         ambiguous=np.zeros(1, np.int64),
+        num_rest=np.zeros(1, np.int64),
     )
 
 
@@ -246,8 +247,6 @@ def _for_scores(
         factor = (matrix.PRODUCTS * d + 10 + 2 * width) * float(limits.eps) + 3.1 * 2.0**-15
     # Centers that fill up a panel get a score so large that they are never the nearest.
     halves = _pad_to_panels(prepared.halves, tile, float(limits.max) / 4).astype(scoring.dtype)
-    # Rows of length one cannot lie far from zero: nothing is subtracted for cosine.
-    origins = np.zeros((k, d), dtype) if cosine else _origins(centers, dtype)
     registers, biases = _NO_REGISTERS, _NO_BIASES
     if tile.matrix_panels:
         registers = _in_registers(-prepared.values.astype(np.float32), tile)
@@ -266,7 +265,6 @@ def _for_scores(
         score_limit=float(limits.max) / 16,
         cosine=cosine,
         zero=np.zeros((1, d)),
-        origins=pad_to_octets(origins),
         registers=registers,
         biases=biases,
     )
@@ -299,7 +297,6 @@ def for_distances(centers: Centers, tile: Tile) -> PackedCenters:
         score_limit=0.0,
         cosine=centers.distance is Distance.COSINE,
         zero=np.zeros((1, d)),
-        origins=exact,
         registers=_NO_REGISTERS,
         biases=_NO_BIASES,
     )
@@ -340,18 +337,24 @@ def _pair_lines(d: int) -> int:
     return matrix.GROUP_LINES * whole + -(-rest_lines // matrix.LINES) * matrix.LINES
 
 
-def _origins(centers: Centers, dtype: np.dtype[Any]) -> FloatArray:
-    """Return the centers in the narrowest dtype that loses nothing.
+def zero_sums(shape: tuple[int, int], grid: Grid, points: FloatArray) -> Sums:
+    """Return sums of no rows, for (k, d) centers and for the given rows, at most `PIECE_ROWS`."""
+    k, d = shape
+    padded = -(-d // 8) * 8
+    low_shape = (k, padded) if points.dtype == np.float64 else (0, padded)
+    return Sums(
+        grid=padded_scales(grid),
+        counts=np.zeros(k, np.int64),
+        high=np.zeros((k, padded), np.int64),
+        low=np.zeros(low_shape, np.int64),
+        rest=np.empty((len(points), 2), np.int64),
+    )
 
-    Adding up rows is limited by the speed of reading the origins.
-    """
-    lossless = np.result_type(dtype, centers.values.dtype)
-    return np.ascontiguousarray(centers.values, lossless)
 
-
-def pad_to_octets(rows: FloatArray) -> FloatArray:
-    """Fill each of the (k, d) rows up with zeros to a multiple of eight columns."""
-    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8)))
+def padded_scales(grid: Grid) -> FloatArray:
+    """Return the factors of a grid, filled up with zeros to a multiple of eight columns."""
+    scales = grid.scales
+    return np.pad(scales, (0, -len(scales) % 8))
 
 
 def _in_panels(rows: FloatArray, tile: Tile) -> FloatArray:

@@ -19,6 +19,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from dkmeans.exact import PLANE_BITS, WINDOW_BITS
+
 
 class Tile(NamedTuple):
     """The shape of a tile of rows and a panel of centers, as the lengths of tuples.
@@ -43,6 +45,8 @@ class Tile(NamedTuple):
 # Panels that `probe` scores at a time.
 PROBED_PANELS = 4
 CACHE_LINE_BYTES = 64
+# Columns that are added up at a time, on every processor.
+_OCTET = 8
 _FLOAT_BYTES = {"float": 4, "double": 8}
 # Scores that `rank` compares at a time; more do not fit the registers.
 _RANKED_AT_ONCE = 8
@@ -182,15 +186,21 @@ class Code:
         builder.position_at_end(done)
         return list(changed)
 
-    def change_if(self, condition: Value, change: Callable[[Value], Value], value: Value) -> Value:
-        """Write a branch: `change(value)` if the condition holds, else `value`."""
+    def change_if(
+        self,
+        condition: Value,
+        change: Callable[[Sequence[Value]], Sequence[Value]],
+        values: Sequence[Value],
+    ) -> list[Value]:
+        """Write a branch: `change(values)` if the condition holds, else `values`."""
         builder, before = self.builder, self.builder.block
         with builder.if_then(condition):
-            changed, inside = change(value), builder.block
-        result = builder.phi(value.type)
-        result.add_incoming(value, before)
-        result.add_incoming(changed, inside)
-        return result
+            changed, inside = change(values), builder.block
+        results = [builder.phi(value.type) for value in values]
+        for result, value, new in zip(results, values, changed, strict=True):
+            result.add_incoming(value, before)
+            result.add_incoming(new, inside)
+        return results
 
     def accumulate(
         self,
@@ -545,73 +555,217 @@ def sum_octets(
                 code.store(total, sums.first)
 
 
-# `add_rows` must give the same bits on every processor and for every tile shape. Hence the rows are
-# added one after another, in their order; always in vectors of eight float64 (LLVM splits them for
-# a processor with shorter ones); and multiplication and addition are never fused.
+# Rows are added as integers, so neither the order of the rows nor the width of the vectors changes a
+# bit. Many processors convert only single numbers to integers. So 1.5 * 2^52 is added to a value
+# instead: its integer, rounded to even, is then in the last bits of the sum. All 64 bits
+# are added, and the caller subtracts `MAGIC_BITS` as often as there are rows.
 #
-# A row is taken in groups of eight columns. The columns after the last whole group are loaded with
-# a mask; lanes after the end of the row are zero. `origins` is filled up with zeros too, so these
-# lanes add zero to the sums and to the squares; and the rows of `sums` are filled up so that the
-# store stays inside the row.
-# `Code.loop` needs at least one iteration: a row without a whole group must skip it.
+# Nothing is tested before it is added: additions wrap around, and can be taken back. A row whose
+# values are not all integers below 2^46 is taken back and goes to the list `rest`. The tests are the
+# bits in which values differ from their integers (all but the sign, for -0.0), and the bits above
+# 2^47, each gathered over the whole row. For cosine every value is rounded to an integer on purpose: its differences do not count.
+# The number added has 2^46 more, which makes all integers in the window positive: then they have no bits
+# above 2^47, where one instruction gathers the bits of the others.
+_MAGIC = 1.5 * 2.0**52 + 2.0**WINDOW_BITS
+_NO_BITS = 0x4338000000000000
+MAGIC_BITS = _NO_BITS + 2**WINDOW_BITS
+
+
 @as_intrinsic
 def add_rows(
-    code: Code, points: Array, start: Value, count: Value, scales: Array, clusters: Array,
-    origins: Array, counts: Array, sums: Array, squares: Array,
+    code: Code, points: Array, start: Value, count: Value, row_scales: Array, clusters: Array,
+    cosine: Value, grid: Array, counts: Array, sums: Array, low_sums: Array, rest: Array,
+    num_rest: Array,
 ) -> None:  # fmt: skip
-    """Add rows to the sums of their clusters, each scaled and less the origin of its cluster.
+    """Add rows to the sums of their clusters as integers; list the rows with other values.
 
     Args:
         code: The code to write to.
         points: (n, d) rows.
         start: Index of the first row.
         count: Number of rows, at least one.
-        scales: (count,) float64 scales of these rows.
+        row_scales: (count,) float64, 1 / |x| of these rows for cosine, else 1.
         clusters: (count,) cluster indices of these rows.
-        origins: (k, d padded to a multiple of 8) subtracted from the rows.
-        counts: (k,) numbers of rows, increased.
-        sums: (k, d padded to a multiple of 8) float64 sums, increased.
-        squares: (8,) float64, increased by the squares of what is added, lane by lane.
+        cosine: True to round the scaled rows to integers.
+        grid: (d padded to a multiple of 8,) float64 factors that make values on the grid integers.
+        counts: (k,) numbers of rows that are in the sums, increased.
+        sums: (k, d padded) int64, increased: plane 0, and `MAGIC_BITS` for each row.
+        low_sums: (k, d padded) int64, increased likewise: plane -1, for float64 rows. Else unused.
+        rest: (n, 2) int64, the rows that are not in the sums, and their clusters.
+        num_rest: (1,) int64, the number of these rows, increased.
     """
-    builder, vector, eight = code.builder, ir.VectorType(sums.element, 8), code.size(8)
+    builder, vector, one = code.builder, ir.VectorType(grid.element, _OCTET), code.size(1)
+    integers = ir.VectorType(ir.IntType(64), _OCTET)
+    magic = _constant(vector, _MAGIC)
+    planes = [sums, low_sums] if str(points.element) == "double" else [sums]
+    # All bits but the sign: for cosine none.
+    difference_bits = builder.select(cosine, ir.IntType(64)(0), ir.IntType(64)(2**63 - 1))
+    difference_bits = code.spread(difference_bits, _OCTET)
+    no_bits = ir.Constant(integers, [_NO_BITS] * _OCTET)
+    beyond = ir.Constant(integers, [-(2 ** (WINDOW_BITS + 1))] * _OCTET)
+    nothing = ir.Constant(integers, [0] * _OCTET)
+
+    def parts_of(x: Value, column: Value, scale: Value) -> tuple[list[Value], Value, Value]:
+        """Return the bits to add to each plane, the scaled values, and what no plane holds."""
+        factors = code.load(code.at(grid.first, column), vector)
+        value = difference = builder.fmul(builder.fmul(x, scale), factors)
+        bits: list[Value] = []
+        for _ in range(len(planes)):
+            if bits:
+                difference = builder.fmul(difference, _constant(vector, 2.0**PLANE_BITS))
+            moved = builder.fadd(difference, magic)
+            bits.append(builder.bitcast(moved, integers))
+            before, back = difference, builder.fsub(moved, magic)
+            difference = builder.fsub(before, back)
+        unlike = builder.xor(builder.bitcast(before, integers), builder.bitcast(back, integers))
+        return bits, value, unlike
+
+    def step(place: Value, _: Sequence[Value]) -> list[Value]:
+        row, cluster = builder.add(start, place), builder.load(code.at(clusters.first, place))
+        scale = code.spread(builder.load(code.at(row_scales.first, place)), _OCTET)
+        cluster_count = code.at(counts.first, cluster)
+
+        def add(x: Value, column: Value, found: Sequence[Value]) -> list[Value]:
+            differences, sizes = found
+            bits, value, unlike = parts_of(x, column, scale)
+            for plane, added in zip(planes, bits, strict=True):
+                cell = code.cell(plane, cluster, column)
+                code.store(builder.add(code.load(cell, integers), added), cell)
+            if len(planes) > 1:
+                # An underflow to zero leaves no difference: the value itself shows it.
+                is_zero = builder.fcmp_ordered("==", value, zero(vector))
+                lost = builder.select(is_zero, builder.bitcast(x, integers), nothing)
+                differences = builder.or_(differences, lost)
+            sizes = builder.or_(sizes, builder.xor(bits[0], no_bits))
+            return [builder.or_(differences, unlike), sizes]
+
+        def take_back(x: Value, column: Value, _: Sequence[Value]) -> list[Value]:
+            bits, _, _ = parts_of(x, column, scale)
+            for plane, added in zip(planes, bits, strict=True):
+                cell = code.cell(plane, cluster, column)
+                code.store(builder.sub(code.load(cell, integers), added), cell)
+            return []
+
+        differences, sizes = _over_octets(code, points, row, [nothing, nothing], add)
+        found = builder.or_(builder.and_(differences, difference_bits), builder.and_(sizes, beyond))
+        is_other = builder.icmp_unsigned("!=", found, nothing)
+        is_other = builder.bitcast(is_other, ir.IntType(8))
+        with builder.if_then(builder.icmp_unsigned("!=", is_other, ir.IntType(8)(0)), likely=False):
+            _over_octets(code, points, row, [], take_back)
+            number = builder.load(num_rest.first)
+            builder.store(row, code.cell(rest, number, code.size(0)))
+            builder.store(cluster, code.cell(rest, number, one))
+            builder.store(builder.add(number, one), num_rest.first)
+        with builder.if_then(builder.icmp_unsigned("==", is_other, ir.IntType(8)(0))):
+            builder.store(builder.add(builder.load(cluster_count), one), cluster_count)
+        return []
+
+    code.loop(count, [], step)
+
+
+@as_intrinsic
+def add_squares(
+    code: Code, points: Array, row: Value, grid: Array, sums: Array, is_left: Array
+) -> None:
+    """Add the products of the digits of a row's values, as `Grid.digit_products` does.
+
+    Args:
+        code: The code to write to.
+        points: (n, d) rows.
+        row: Index of the row.
+        grid: (d padded to a multiple of 8,) float64 factors that make values on the grid integers.
+        sums: (levels, d padded) float64, increased.
+        is_left: (n,) uint8, 1 for the row if some of its values are not in the sums.
+    """
+    builder, vector = code.builder, ir.VectorType(grid.element, _OCTET)
+    has_low = str(points.element) == "double"
+
+    def digits_of(number: Value, places: Sequence[int]) -> list[Value]:
+        digits = []
+        for place in places:
+            size = _constant(vector, 2.0**place)
+            digit = builder.fmul(number, _constant(vector, 2.0**-place))
+            digit = code.call("llvm.trunc.v8f64", vector, digit)
+            digits.append(digit)
+            number = builder.fsub(number, builder.fmul(digit, size))
+        return digits
+
+    def add(x: Value, column: Value, left: Sequence[Value]) -> list[Value]:
+        scaled = builder.fmul(x, code.load(code.at(grid.first, column), vector))
+        whole = code.call("llvm.trunc.v8f64", vector, scaled)
+        is_whole, parts = builder.fcmp_ordered("==", whole, scaled), [(whole, (32, 16, 0))]
+        if has_low:
+            below = builder.fmul(builder.fsub(scaled, whole), _constant(vector, 2.0**32))
+            low = code.call("llvm.trunc.v8f64", vector, below)
+            is_whole = builder.fcmp_ordered("==", low, below)
+            is_whole = builder.and_(is_whole, _not_lost(code, x, scaled))
+            parts.append((low, (16, 0)))
+        is_whole = builder.and_(is_whole, _in_window(code, scaled))
+        digits = [
+            digit
+            for part, places in parts
+            for digit in digits_of(builder.select(is_whole, part, zero(vector)), places)
+        ]
+        for level in range(2 * len(digits) - 1):
+            place = code.cell(sums, code.size(level), column)
+            total = code.load(place, vector)
+            for i in range(max(0, level - len(digits) + 1), level // 2 + 1):
+                factor = 1.0 if 2 * i == level else 2.0
+                other = builder.fmul(digits[level - i], _constant(vector, factor))
+                total = builder.fadd(total, builder.fmul(digits[i], other))
+            code.store(total, place)
+        return [builder.or_(left[0], builder.not_(is_whole))]
+
+    nothing = ir.Constant(ir.VectorType(ir.IntType(1), _OCTET), [0] * _OCTET)
+    (found,) = _over_octets(code, points, row, [nothing], add)
+    left = builder.bitcast(found, ir.IntType(8))
+    is_any = builder.icmp_unsigned("!=", left, ir.IntType(8)(0))
+    builder.store(builder.zext(is_any, ir.IntType(8)), code.at(is_left.first, row))
+
+
+def _over_octets(
+    code: Code, points: Array, row: Value, initial: Sequence[Value],
+    step: Callable[[Value, Value, Sequence[Value]], list[Value]],
+) -> list[Value]:  # fmt: skip
+    """Write a loop over a row in groups of eight columns, and return the values after it.
+
+    The columns after the last whole group are loaded with a mask; lanes after the end of the row
+    are zero. `step` gets the float64 values, their first column, and the values before.
+    """
+    builder, vector, eight = code.builder, ir.VectorType(ir.DoubleType(), _OCTET), code.size(_OCTET)
     octets, rest = builder.sdiv(points.width, eight), builder.srem(points.width, eight)
     has_octets, has_rest = (builder.icmp_signed(">", part, code.size(0)) for part in (octets, rest))
 
-    def add(values: Value, cluster: Value, scale: Value, column: Value, total: Value) -> Value:
-        scaled = builder.fmul(values, scale)
-        residual = builder.fsub(scaled, code.load(code.cell(origins, cluster, column), vector))
-        place = code.cell(sums, cluster, column)
-        code.store(builder.fadd(code.load(place, vector), residual), place)
-        return builder.fadd(total, builder.fmul(residual, residual))
+    def whole(values: Sequence[Value]) -> list[Value]:
+        def one(number: Value, values: Sequence[Value]) -> list[Value]:
+            column = builder.mul(number, eight)
+            return step(code.load(code.cell(points, row, column), vector), column, values)
 
-    def step(place: Value, totals: Sequence[Value]) -> list[Value]:
-        row, cluster = (
-            builder.add(start, place),
-            builder.load(code.at(clusters.first, place)),
-        )
-        scale = code.spread(builder.load(code.at(scales.first, place)), 8)
-        cluster_count = code.at(counts.first, cluster)
-        builder.store(builder.add(builder.load(cluster_count), code.size(1)), cluster_count)
+        # `Code.loop` needs at least one iteration: a row without a whole group skips it.
+        return code.loop(octets, values, one)
 
-        def add_octets(total: Value) -> Value:
-            def add_octet(number: Value, totals: Sequence[Value]) -> list[Value]:
-                column = builder.mul(number, eight)
-                values = code.load(code.cell(points, row, column), vector)
-                return [add(values, cluster, scale, column, totals[0])]
+    def last(values: Sequence[Value]) -> list[Value]:
+        column = builder.mul(octets, eight)
+        return step(code.load_first(code.cell(points, row, column), rest, vector), column, values)
 
-            return code.loop(octets, [total], add_octet)[0]
+    return code.change_if(has_rest, last, code.change_if(has_octets, whole, initial))
 
-        def add_rest(total: Value) -> Value:
-            column = builder.mul(octets, eight)
-            values = code.load_first(code.cell(points, row, column), rest, vector)
-            return add(values, cluster, scale, column, total)
 
-        return [
-            code.change_if(has_rest, add_rest, code.change_if(has_octets, add_octets, totals[0]))
-        ]
+def _in_window(code: Code, values: Value) -> Value:
+    size = code.call("llvm.fabs.v8f64", values.type, values)
+    return code.builder.fcmp_ordered("<", size, _constant(values.type, 2.0**WINDOW_BITS))
 
-    (total,) = code.loop(count, [code.load(squares.first, vector)], step)
-    code.store(total, squares.first)
+
+def _not_lost(code: Code, x: Value, scaled: Value) -> Value:
+    """Return where a value has not become zero by an underflow."""
+    builder, nothing = code.builder, zero(x.type)
+    return builder.or_(
+        builder.fcmp_unordered("!=", scaled, nothing), builder.fcmp_ordered("==", x, nothing)
+    )
+
+
+def _constant(vector: Any, number: float) -> Value:
+    return ir.Constant(vector, [number] * vector.count)
 
 
 @as_intrinsic
