@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 FloatArray = NDArray[Any]
 IndexArray = NDArray[np.int64]
@@ -54,9 +54,10 @@ _UNSURE = 2.0**-40
 _CANCELLED = 2.0**-8
 # Below this a result may be subnormal, and would be rounded twice.
 _SMALLEST_MEAN = 2.0**-1000
-# Bits of a digit of a value on the grid, and the exponent of the first digit. Products of two
-# digits are below 2^32: float64 holds the sums of `PIECE_ROWS` of them exactly.
-DIGIT_BITS, _FIRST_DIGIT = 16, 32
+# Exponents of the digits of a value on the grid: 46 bits of plane 0, for float64 32 of plane -1.
+# The products of two digits are below 2^46, so float64 holds the sums of 128 of them.
+_DIGIT_PLACES = {np.dtype(np.float32): (23, 0), np.dtype(np.float64): (23, 0, -16, -32)}
+_DIGIT_ROWS = 64
 
 
 class NotFinite(ValueError):
@@ -92,6 +93,9 @@ class ExactTotal:
             return float("inf") if self.units > 0 else float("-inf")
 
 
+NOTHING = ExactTotal()
+
+
 def total_of(values: FloatArray, exponents: IndexArray | int = 0) -> ExactTotal:
     """Return the exact sum of finite values times 2^exponents, of any shapes that broadcast."""
     units = 0
@@ -117,10 +121,22 @@ def total_of_squares(values: FloatArray) -> ExactTotal:
     return ExactTotal(units)
 
 
-def total_of_digits(digits: FloatArray, grid: Grid) -> ExactTotal:
-    """Return the exact sum of squares that `digit_products` has added up."""
-    levels = 2 * _FIRST_DIGIT - DIGIT_BITS * np.arange(len(digits))
-    return total_of(digits, levels[:, None] + 2 * grid.exponents)
+def digit_places(dtype: DTypeLike) -> tuple[int, ...]:
+    """Return the exponents of the digits of values of a dtype on a grid, the largest first."""
+    return _DIGIT_PLACES[np.dtype(dtype)]
+
+
+def total_of_digits(products: IndexArray, grid: Grid, dtype: DTypeLike) -> ExactTotal:
+    """Return the exact sum of the squares whose digits `Grid.digit_products` has multiplied."""
+    places = digit_places(dtype)
+    # The product of two different digits occurs twice in a square.
+    exponents = [
+        a + b + (i < j) for i, a in enumerate(places) for j, b in enumerate(places) if j >= i
+    ]
+    # int64 numbers have more bits than float64: each is the sum of two.
+    high = products.astype(np.float64)
+    low = (products - high.astype(np.int64)).astype(np.float64)
+    return total_of(np.stack([high, low]), np.array(exponents)[:, None] + 2 * grid.exponents)
 
 
 def _decomposed(values: FloatArray) -> tuple[IndexArray, IndexArray]:
@@ -180,28 +196,30 @@ class Grid:
         """(d,) float64, the factors that make values on the grid integers."""
         return np.ldexp(1.0, -self.exponents)
 
-    def digit_products(self, points: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def digit_products(self, points: FloatArray) -> tuple[IndexArray, NDArray[np.bool_]]:
         """Return sums of products of digits of (n, d) rows for `total_of_digits`; what is left.
 
         Returns:
-            The sums of all products of two digits whose numbers add up to s, (levels, d) float64,
-            and True for each value that is not in them, (n, d).
+            The sums of the products of each pair of digits, (pairs, d) int64, and True for each
+            value that is not in them, (n, d).
         """
         planes, left = self.split(points)
-        digits: list[FloatArray] = []
-        for plane, places in zip(planes, ((32, 16, 0), (16, 0)), strict=False):
-            for place in places:
-                digit = np.trunc(plane * 2.0**-place)
-                digits.append(digit)
-                plane -= digit * 2.0**place
-        sums = np.zeros((2 * len(digits) - 1, points.shape[1]))
-        for i, one in enumerate(digits):
-            for j, other in enumerate(digits):
-                sums[i + j] += np.einsum("ij,ij->j", one, other)
-        return sums, left
+        value, digits = planes[0], []
+        for place in digit_places(points.dtype):
+            digits.append(np.trunc(value * 2.0**-place))
+            value -= digits[-1] * 2.0**place
+            if place == 0 and len(planes) > 1:
+                value = planes[1] * 2.0**-PLANE_BITS
+        starts = np.arange(0, len(points), _DIGIT_ROWS)
+        products = [
+            np.add.reduceat(a * b, starts, axis=0).astype(np.int64).sum(axis=0)
+            for i, a in enumerate(digits)
+            for b in digits[i:]
+        ]
+        return np.array(products), left
 
     def split(self, points: FloatArray) -> tuple[list[FloatArray], NDArray[np.bool_]]:
-        """Return what (n, d) rows add to planes 0, -1, ... as integers in float64, and what is left.
+        """Return what (n, d) rows add to planes 0, -1, ... as integers in float64; what is left.
 
         float32 has one plane, float64 two. A value that they do not hold is zero in them, and True
         in the second result.

@@ -19,7 +19,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Computation, Distance, inertia, project
 from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
-from dkmeans.exact import ExactTotal, NotFinite
+from dkmeans.exact import NOTHING, ExactTotal, NotFinite
 from dkmeans.executors import Executor, Reduction
 from dkmeans.schedule import Schedule
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
@@ -50,10 +50,12 @@ class StartCenters:
     Attributes:
         centers: Centers of each start.
         with_farthest: True if the farthest rows are needed, to relocate empty clusters.
+        with_squares: True if the squares of the rows are not known yet.
     """
 
     centers: tuple[Centers, ...]
     with_farthest: bool
+    with_squares: bool
 
     @property
     def nbytes(self) -> int:
@@ -62,7 +64,11 @@ class StartCenters:
 
 
 def accumulate(
-    loaded: LoadedChunk, centers: Centers, *, with_farthest: bool = False
+    loaded: LoadedChunk,
+    centers: Centers,
+    *,
+    with_farthest: bool = False,
+    with_squares: bool = True,
 ) -> PartialSums:
     """Return the partial sums of one chunk (the E step). Runs on a worker.
 
@@ -70,6 +76,7 @@ def accumulate(
         loaded: The chunk with its rows.
         centers: The centers.
         with_farthest: True if the farthest rows are needed too.
+        with_squares: True if the squares of the rows are needed too.
 
     Raises:
         InvalidData: the rows are not as wide as the centers, or not finite.
@@ -77,7 +84,8 @@ def accumulate(
     points = loaded.of_width(centers.width)
     sums_of = sums_and_farthest if with_farthest else select(centers.backend).partial_sums
     try:
-        return replace(sums_of(points, centers), squares=squares_of(points, centers))
+        squares = squares_of(points, centers) if with_squares else NOTHING
+        return replace(sums_of(points, centers), squares=squares)
     except NotFinite:
         raise loaded.complaint() from None
 
@@ -89,7 +97,7 @@ def squares_of(points: FloatArray, centers: Centers) -> ExactTotal:
         NotFinite: a value is not finite, or squared distances of the rows may overflow.
     """
     if centers.distance is Distance.COSINE:
-        return ExactTotal()
+        return NOTHING
     squares = select(centers.backend).squares(points)
     if not math.isfinite(_DISTANCE_OF_SQUARES * float(squares)):
         raise NotFinite
@@ -102,11 +110,17 @@ def accumulate_starts(loaded: LoadedChunk, starts: StartCenters) -> SideBySide[P
     Raises:
         InvalidData: as `accumulate` does.
     """
-    return SideBySide(
-        tuple(
-            accumulate(loaded, each, with_farthest=starts.with_farthest) for each in starts.centers
+    parts: list[PartialSums] = []
+    for centers in starts.centers:
+        sums = accumulate(
+            loaded,
+            centers,
+            with_farthest=starts.with_farthest,
+            with_squares=starts.with_squares and not parts,
         )
-    )
+        # All starts have the same rows, and so the same squares.
+        parts.append(replace(sums, squares=parts[0].squares) if parts else sums)
+    return SideBySide(tuple(parts))
 
 
 def update(state: TrainState, rules: Rules) -> TrainState:
@@ -154,7 +168,11 @@ def update(state: TrainState, rules: Rules) -> TrainState:
 
 
 def iterate(
-    states: Sequence[TrainState], batches: Sequence[Batch], rules: Rules, executor: Executor
+    states: Sequence[TrainState],
+    batches: Sequence[Batch],
+    rules: Rules,
+    executor: Executor,
+    squares: ExactTotal | None = None,
 ) -> Iterator[tuple[list[TrainState], Reduction[SideBySide[PartialSums]]]]:
     """Take the steps of one iteration, or a part of it, for several starts.
 
@@ -166,6 +184,7 @@ def iterate(
         batches: The batch of each step.
         rules: Rules by which centers are computed.
         executor: Where the steps are computed.
+        squares: Sum of the squares of the rows of each batch; None if it is not known.
 
     Yields:
         The states after a step, and the reduction of all `batches`, the same object each time.
@@ -174,12 +193,16 @@ def iterate(
         InvalidData: the rows cannot be clustered, or `update` raises it.
     """
     centers = tuple(rules.computation.centers(state.centers) for state in states)
-    starts = StartCenters(centers, rules.empty_clusters is EmptyClusters.RELOCATE)
+    with_farthest = rules.empty_clusters is EmptyClusters.RELOCATE
+    starts = StartCenters(centers, with_farthest, with_squares=squares is None)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)
     # `losses` and `rows` are of the steps of this call only.
     states = [replace(state, losses=(), rows=0) for state in states]
     for step in reduction.totals:
-        pairs = zip(states, step.parts, strict=True)
+        parts = step.parts
+        if squares is not None:
+            parts = tuple(replace(sums, squares=squares) for sums in parts)
+        pairs = zip(states, parts, strict=True)
         states = [_after_step(state, sums, rules) for state, sums in pairs]
         yield states, reduction
 

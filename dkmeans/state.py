@@ -16,7 +16,22 @@ from typing import Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
-from dkmeans.exact import ExactSums, ExactTotal, FloatArray, IndexArray
+from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, IndexArray
+
+__all__ = [
+    "Farthest",
+    "FloatArray",
+    "IndexArray",
+    "M",
+    "Monoid",
+    "PartialSums",
+    "Score",
+    "SideBySide",
+    "StopReason",
+    "TrainState",
+    "on_host",
+    "sum_up",
+]
 
 
 class StopReason(Enum):
@@ -140,7 +155,7 @@ class PartialSums:
 
     sums: ExactSums
     counts: IndexArray
-    squares: ExactTotal = ExactTotal()
+    squares: ExactTotal = NOTHING
     farthest: Farthest | None = None
 
     def __add__(self, other: PartialSums) -> PartialSums:
@@ -185,7 +200,7 @@ class Score:
     """
 
     rows: int = 0
-    total: ExactTotal = ExactTotal()
+    total: ExactTotal = NOTHING
 
     @property
     def inertia(self) -> float:

@@ -24,6 +24,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import Conflict, Outage
+from dkmeans.exact import ExactTotal
 from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
 from dkmeans.hooks.notifier import Notifier
@@ -325,10 +326,12 @@ def _steps_until_stop(
     same_rows = _has_same_rows(plan, dataset)
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
+    squares = None
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
         before = fit
         notifier.before_run(step_batches[0])
-        for number, (fit, reduction) in enumerate(_iteration(plan, before, step_batches, executor)):
+        steps = _iteration(plan, before, step_batches, executor, squares)
+        for number, (fit, reduction) in enumerate(steps):
             if number > 0:
                 notifier.before_run(step_batches[number])
             notifier.set_values(fit.state)
@@ -340,6 +343,8 @@ def _steps_until_stop(
                 _report(plan, fit, None if is_first else before, now - began, cost)
                 fit = _with_stop_reasons(plan, before, fit, same_rows=same_rows)
                 is_first, began = False, now
+                if same_rows and squares is None:
+                    squares = reduction.totals[-1].parts[0].squares
             yield fit
             if not fit.running:
                 return
@@ -359,11 +364,15 @@ def _stop_reason(plan: Plan, fit: Fit, notifier: Notifier) -> StopReason:
 
 
 def _iteration(
-    plan: Plan, fit: Fit, batches: Sequence[Batch], executor: Executor
+    plan: Plan,
+    fit: Fit,
+    batches: Sequence[Batch],
+    executor: Executor,
+    squares: ExactTotal | None,
 ) -> Iterator[tuple[Fit, Reduction[Any]]]:
     """Yield the fit after each step of an iteration of the running starts."""
     states = [fit.starts[number].state for number in fit.running]
-    for moved, reduction in iterate(states, batches, plan.rules, executor):
+    for moved, reduction in iterate(states, batches, plan.rules, executor, squares):
         fit = _moved(fit, dict(zip(fit.running, moved, strict=True)))
         yield fit, reduction
 

@@ -1,4 +1,4 @@
-"""What all backends share when they add up rows exactly: the grid, and values that do not lie on it.
+"""What all backends share when they add up rows exactly: the grid, and the values not on it.
 
 Each backend adds up in its own way the values that lie on the grid of `grid_for`, and names the
 rows of all other values. `plus_rest` adds these values, which are few.
@@ -7,6 +7,7 @@ rows of all other values. `plus_rest` adds these values, which are few.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dkmeans.distance import Centers, Distance, directions
 from dkmeans.exact import (
@@ -19,6 +20,8 @@ from dkmeans.exact import (
 )
 from dkmeans.state import FloatArray, IndexArray
 
+BoolArray = NDArray[np.bool_]
+
 
 def grid_for(points: FloatArray, centers: Centers) -> Grid:
     """Return the grid on which (n, d) rows are added up."""
@@ -29,7 +32,7 @@ def grid_for(points: FloatArray, centers: Centers) -> Grid:
 
 def whole_parts(
     points: FloatArray, grid: Grid, distance: Distance
-) -> tuple[list[FloatArray], FloatArray]:
+) -> tuple[list[FloatArray], BoolArray]:
     """Return what (n, d) rows add to each plane, as integers in float64, and which values are left.
 
     The parts are those of planes 0, -1, ... For cosine the directions of the rows are rounded to
@@ -69,7 +72,7 @@ def plus_rows(
 
 
 def _plus(
-    sums: ExactSums, points: FloatArray, where: FloatArray, index: IndexArray, distance: Distance
+    sums: ExactSums, points: FloatArray, where: BoolArray, index: IndexArray, distance: Distance
 ) -> ExactSums:
     if not len(points):
         return sums

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_info
 from dkmeans.backends.addition import grid_for, plus_rest, rest_of_squares, whole_parts
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
-from dkmeans.exact import PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
+from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # Elements of a block of rows and their scores: 2 MB in float32, about a core's second-level cache.
@@ -89,10 +89,12 @@ def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArra
 @QUIET
 def squares(points: FloatArray) -> ExactTotal:
     """Return the exact sum of the squares of all values of the (n, d) rows."""
-    grid, found = Grid.of(points), ExactTotal()
+    grid, found = Grid.of(points), NOTHING
     for block in _blocks(len(points), points.shape[1] * _DIGITS):
         products, left = grid.digit_products(points[block])
-        found += total_of_digits(products, grid) + rest_of_squares(points[block][left])
+        found += total_of_digits(products, grid, points.dtype) + rest_of_squares(
+            points[block][left]
+        )
     return found
 
 
@@ -316,7 +318,8 @@ def _add_up(
     clusters, members, is_padding = _groups(index, counts, size)
     step = max(1, _GATHER_ELEMENTS // (size * d))
     gathered = _buffers.array("gathered", (min(step, len(clusters)) * size, d), points.dtype)
-    ones, planes = np.ones((1, size)), defaultdict(lambda: np.zeros((k, d), np.int64))
+    ones = np.ones((1, size))
+    planes: defaultdict[int, IndexArray] = defaultdict(lambda: np.zeros((k, d), np.int64))
     has_rest = np.zeros(len(points), bool)
     for start in range(0, len(clusters), step):
         groups = slice(start, min(start + step, len(clusters)))

@@ -54,7 +54,8 @@ class Executor(Protocol):
     ) -> Reduction[M]:
         """Apply a function to each chunk of each batch, and add up the results of each batch.
 
-        Results are added up in the order of their chunks, in any grouping. With Dask a `value` that holds arrays should have `nbytes`, its size in bytes.
+        Results are added up in the order of their chunks, in any grouping. With Dask a `value` that
+        holds arrays should have `nbytes`, its size in bytes.
         """
         ...
 

@@ -21,11 +21,12 @@ from filelock import FileLock, Timeout
 from numba import typeof
 from numba.core import config
 
-from dkmeans.backends.native import kernels, packing, vectors
+from dkmeans import exact
 from dkmeans.backends.addition import grid_for, plus_rows, rest_of_squares
+from dkmeans.backends.native import kernels, packing, vectors
 from dkmeans.backends.rounding import QUIET
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
+from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 logger = logging.getLogger("dkmeans")
@@ -60,14 +61,15 @@ def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArra
 @QUIET
 def squares(points: FloatArray) -> ExactTotal:
     """Return the exact sum of the squares of all values of the (n, d) rows."""
-    points, grid, found = _kernel_rows(points), Grid.of(points), ExactTotal()
-    scales, levels = packing.padded_scales(grid), 5 if points.dtype == np.float32 else 9
+    points, grid, found = _kernel_rows(points), Grid.of(points), NOTHING
+    scales, products = packing.padded_scales(grid), len(exact.digit_places(points.dtype))
     for piece in _pieces(points):
-        sums, is_left = np.zeros((levels, len(scales))), np.empty(len(piece), np.uint8)
-        _run(kernels.square, (piece.dtype,), piece, scales, sums, is_left)
+        sums = np.zeros((products * (products + 1) // 2, len(scales)), np.int64)
+        block, is_left = np.empty(sums.shape), np.empty(len(piece), np.uint8)
+        _run(kernels.square, (piece.dtype,), piece, scales, block, sums, is_left)
         rest = piece[np.flatnonzero(is_left)]
-        _, left = grid.split(rest)
-        found += total_of_digits(sums[:, : points.shape[1]], grid) + rest_of_squares(rest[left])
+        found += total_of_digits(sums[:, : points.shape[1]], grid, points.dtype)
+        found += rest_of_squares(rest.ravel())
     return found
 
 
@@ -101,8 +103,9 @@ def _add_up(
         part = packing.zero_sums((k, d), grid, piece)
         rows = slice(start, start + len(piece))
         num_rest = _assign(piece, centers, index[rows], distance[rows], part)
-        rest.append(part.rest[:num_rest] + [start, 0])
-        sums, counts, start = sums + _planes(part, grid, centers), counts + part.counts, rows.stop
+        rest.append(part.rest[:num_rest] + np.array([start, 0]))
+        sums, counts = sums + _planes(part, grid, centers), counts + part.counts
+        start = rows.stop
     others, clusters = np.concatenate(rest).T
     counts += np.bincount(clusters, minlength=k)
     return PartialSums(plus_rows(sums, points[others], clusters, centers.distance), counts)
@@ -181,7 +184,7 @@ class _KernelRunner:
         self._lock = threading.Lock()
 
     def __call__(self, kernel: Any, variant: tuple[Any, ...], *arguments: Any) -> Any:
-        """Call a kernel. The types of the arguments, of which rows are the first, follow `variant`."""
+        """Call a kernel; its first argument is rows, and `variant` decides the types of all."""
         signature = (kernel, *variant)
         if signature not in self._ready:
             with self._lock:

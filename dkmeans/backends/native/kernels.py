@@ -4,9 +4,8 @@ The kernel `assign` takes a tile of rows and loops over panels of centers. It co
 registers and keeps the least scores of each row. A row is ambiguous if its two least scores are
 closer than their rounding error. The nearest center of an ambiguous row is found by exact distances
 (docs/decisions/001). `assign` then adds the rows of the tile to the sums of their clusters, while
-these rows are in the cache. The kernel `square` adds up squares, and `measure` writes all distances.
-Kernels run without the GIL
-and allocate no memory.
+these rows are in the cache. The kernel `square` adds up squares, and `measure` writes all
+distances. Kernels run without the GIL and allocate no memory.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from dkmeans.backends.native import matrix, vectors
-from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
+from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, SQUARED_ROWS, Tile
 from dkmeans.distance import SMALLEST_SQUARED_NORM
 from dkmeans.state import FloatArray, IndexArray
 
@@ -148,7 +147,7 @@ _SMALL_SIDE = (None,) * 4
 # file changes; the hash makes a change of the intrinsics a change of this file.
 # SMALLEST_SQUARED_NORM is compiled in too, but it is not in the hash: a change of this constant
 # needs a change of this file.
-INTRINSICS = "84cc004dc4bf"
+INTRINSICS = "361b2fac71b5"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -511,17 +510,24 @@ def assign(
 
 
 @_kernel
-def square(points: Any, grid: Any, sums: Any, is_left: Any) -> None:
-    """Add up the squares of all values that lie on a grid.
+def square(points: Any, grid: Any, block: Any, sums: Any, is_left: Any) -> None:
+    """Add up the squares of the rows whose values lie on a grid.
 
     Args:
         points: (n, d), C-contiguous.
         grid: (d padded to a multiple of 8,) float64 factors that make values integers.
-        sums: (levels, d padded) float64 zeros, for the sums of `exact.Grid.digit_products`.
-        is_left: (n,) uint8, set to 1 for rows with values that are not in the sums, else to 0.
+        block: (products, d padded) float64. The sums of `SQUARED_ROWS` rows, which float64 holds.
+        sums: (products, d padded) int64 zeros, for the sums of `exact.Grid.digit_products`.
+        is_left: (n,) uint8, set to 1 for rows that are not in the sums, else to 0.
     """
-    for row in range(len(points)):
-        vectors.add_squares(points, row, grid, sums, is_left)
+    n = len(points)
+    for start in range(0, n, SQUARED_ROWS):
+        count = min(SQUARED_ROWS, n - start)
+        vectors.find_left(points, start, count, grid, is_left)
+        vectors.add_squares(points, start, count, grid, is_left, block)
+        for product in range(len(sums)):
+            for column in range(len(grid)):
+                sums[product, column] += np.int64(block[product, column])
 
 
 @_kernel

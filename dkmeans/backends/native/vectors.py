@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, NamedTuple
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dkmeans.exact import PLANE_BITS, WINDOW_BITS
+from dkmeans.exact import PLANE_BITS, WINDOW_BITS, digit_places
 
 
 class Tile(NamedTuple):
@@ -555,17 +556,17 @@ def sum_octets(
                 code.store(total, sums.first)
 
 
-# Rows are added as integers, so neither the order of the rows nor the width of the vectors changes a
-# bit. Many processors convert only single numbers to integers. So 1.5 * 2^52 is added to a value
-# instead: its integer, rounded to even, is then in the last bits of the sum. All 64 bits
-# are added, and the caller subtracts `MAGIC_BITS` as often as there are rows.
+# Rows are added as integers, so neither the order of the rows nor the width of the vectors changes
+# a bit. Many processors convert only single numbers to integers. So 1.5 * 2^52 is added to a value
+# instead: its integer, rounded to even, is then in the last bits of the sum. All 64 bits are added,
+# and the caller subtracts `MAGIC_BITS` as often as there are rows.
 #
 # Nothing is tested before it is added: additions wrap around, and can be taken back. A row whose
-# values are not all integers below 2^46 is taken back and goes to the list `rest`. The tests are the
-# bits in which values differ from their integers (all but the sign, for -0.0), and the bits above
-# 2^47, each gathered over the whole row. For cosine every value is rounded to an integer on purpose: its differences do not count.
-# The number added has 2^46 more, which makes all integers in the window positive: then they have no bits
-# above 2^47, where one instruction gathers the bits of the others.
+# values are not all integers below 2^46 is taken back and goes to the list `rest`. The tests are
+# the bits in which values differ from their integers (all but the sign, for -0.0), and the bits
+# above 2^47, each gathered over the whole row. For cosine every value is rounded to an integer on
+# purpose: its differences do not count. The number added has 2^46 more, which makes all integers
+# in the window positive: then they have no bits above 2^47.
 _MAGIC = 1.5 * 2.0**52 + 2.0**WINDOW_BITS
 _NO_BITS = 0x4338000000000000
 MAGIC_BITS = _NO_BITS + 2**WINDOW_BITS
@@ -663,64 +664,109 @@ def add_rows(
     code.loop(count, [], step)
 
 
+# Rows whose squares are added up in registers: the products of two digits are below 2^46.
+SQUARED_ROWS = 64
+
+
 @as_intrinsic
-def add_squares(
-    code: Code, points: Array, row: Value, grid: Array, sums: Array, is_left: Array
+def find_left(
+    code: Code, points: Array, start: Value, count: Value, grid: Array, is_left: Array
 ) -> None:
-    """Add the products of the digits of a row's values, as `Grid.digit_products` does.
+    """Write to `is_left` whether a row has values that are not on the grid: 1 or 0.
 
     Args:
         code: The code to write to.
         points: (n, d) rows.
-        row: Index of the row.
+        start: Index of the first row.
+        count: Number of rows, at least one.
         grid: (d padded to a multiple of 8,) float64 factors that make values on the grid integers.
-        sums: (levels, d padded) float64, increased.
-        is_left: (n,) uint8, 1 for the row if some of its values are not in the sums.
+        is_left: (n,) uint8.
     """
     builder, vector = code.builder, ir.VectorType(grid.element, _OCTET)
-    has_low = str(points.element) == "double"
-
-    def digits_of(number: Value, places: Sequence[int]) -> list[Value]:
-        digits = []
-        for place in places:
-            size = _constant(vector, 2.0**place)
-            digit = builder.fmul(number, _constant(vector, 2.0**-place))
-            digit = code.call("llvm.trunc.v8f64", vector, digit)
-            digits.append(digit)
-            number = builder.fsub(number, builder.fmul(digit, size))
-        return digits
-
-    def add(x: Value, column: Value, left: Sequence[Value]) -> list[Value]:
-        scaled = builder.fmul(x, code.load(code.at(grid.first, column), vector))
-        whole = code.call("llvm.trunc.v8f64", vector, scaled)
-        is_whole, parts = builder.fcmp_ordered("==", whole, scaled), [(whole, (32, 16, 0))]
-        if has_low:
-            below = builder.fmul(builder.fsub(scaled, whole), _constant(vector, 2.0**32))
-            low = code.call("llvm.trunc.v8f64", vector, below)
-            is_whole = builder.fcmp_ordered("==", low, below)
-            is_whole = builder.and_(is_whole, _not_lost(code, x, scaled))
-            parts.append((low, (16, 0)))
-        is_whole = builder.and_(is_whole, _in_window(code, scaled))
-        digits = [
-            digit
-            for part, places in parts
-            for digit in digits_of(builder.select(is_whole, part, zero(vector)), places)
-        ]
-        for level in range(2 * len(digits) - 1):
-            place = code.cell(sums, code.size(level), column)
-            total = code.load(place, vector)
-            for i in range(max(0, level - len(digits) + 1), level // 2 + 1):
-                factor = 1.0 if 2 * i == level else 2.0
-                other = builder.fmul(digits[level - i], _constant(vector, factor))
-                total = builder.fadd(total, builder.fmul(digits[i], other))
-            code.store(total, place)
-        return [builder.or_(left[0], builder.not_(is_whole))]
-
+    is_double = str(points.element) == "double"
     nothing = ir.Constant(ir.VectorType(ir.IntType(1), _OCTET), [0] * _OCTET)
-    (found,) = _over_octets(code, points, row, [nothing], add)
-    left = builder.bitcast(found, ir.IntType(8))
-    is_any = builder.icmp_unsigned("!=", left, ir.IntType(8)(0))
-    builder.store(builder.zext(is_any, ir.IntType(8)), code.at(is_left.first, row))
+
+    def find(x: Value, column: Value, left: Sequence[Value]) -> list[Value]:
+        scaled = builder.fmul(x, code.load(code.at(grid.first, column), vector))
+        size = code.call("llvm.fabs.v8f64", vector, scaled)
+        is_other = builder.fcmp_unordered(">=", size, _constant(vector, 2.0**WINDOW_BITS))
+        finest = scaled
+        if is_double:
+            finest = builder.fmul(scaled, _constant(vector, 2.0**PLANE_BITS))
+            is_lost = builder.and_(
+                builder.fcmp_ordered("==", scaled, zero(vector)),
+                builder.fcmp_unordered("!=", x, zero(vector)),
+            )
+            is_other = builder.or_(is_other, is_lost)
+        whole = code.call("llvm.trunc.v8f64", vector, finest)
+        is_other = builder.or_(is_other, builder.fcmp_unordered("!=", whole, finest))
+        return [builder.or_(left[0], is_other)]
+
+    def step(place: Value, _: Sequence[Value]) -> list[Value]:
+        row = builder.add(start, place)
+        (found,) = _over_octets(code, points, row, [nothing], find)
+        byte = ir.IntType(8)
+        is_any = builder.icmp_unsigned("!=", builder.bitcast(found, byte), byte(0))
+        builder.store(builder.zext(is_any, byte), code.at(is_left.first, row))
+        return []
+
+    code.loop(count, [], step)
+
+
+@as_intrinsic
+def add_squares(
+    code: Code, points: Array, start: Value, count: Value, grid: Array, is_left: Array, sums: Array
+) -> None:
+    """Write the products of the digits of rows, as `Grid.digit_products` adds them up, to `sums`.
+
+    Args:
+        code: The code to write to.
+        points: (n, d) rows.
+        start: Index of the first row.
+        count: Number of rows, from 1 to `SQUARED_ROWS`.
+        grid: (d padded to a multiple of 8,) float64 factors that make values on the grid integers.
+        is_left: (n,) uint8, 0 for the rows that are added.
+        sums: (products, d padded) float64, overwritten.
+    """
+    builder, vector, eight = code.builder, ir.VectorType(grid.element, _OCTET), code.size(_OCTET)
+    places = digit_places(np.float64 if str(points.element) == "double" else np.float32)
+    pairs = [(i, j) for i in range(len(places)) for j in range(i, len(places))]
+    rest = builder.srem(points.width, eight)
+
+    def octet(number: Value, load: Callable[[Value], Value]) -> None:
+        column = builder.mul(number, eight)
+        factors = code.load(code.at(grid.first, column), vector)
+
+        def step(place: Value, totals: Sequence[Value]) -> list[Value]:
+            row = builder.add(start, place)
+            is_added = builder.icmp_unsigned(
+                "==", builder.load(code.at(is_left.first, row)), ir.IntType(8)(0)
+            )
+            x = load(code.cell(points, row, column))
+            scaled = builder.select(is_added, builder.fmul(x, factors), zero(vector))
+            digits = []
+            for exponent in places:
+                digit = builder.fmul(scaled, _constant(vector, 2.0**-exponent))
+                digits.append(code.call("llvm.trunc.v8f64", vector, digit))
+                whole = builder.fmul(digits[-1], _constant(vector, 2.0**exponent))
+                scaled = builder.fsub(scaled, whole)
+            pairs_and_totals = zip(pairs, totals, strict=True)
+            return [code.fma(digits[i], digits[j], old) for (i, j), old in pairs_and_totals]
+
+        totals = code.loop(count, [zero(vector)] * len(pairs), step)
+        for product, total in enumerate(totals):
+            code.store(total, code.cell(sums, code.size(product), column))
+
+    octets = builder.sdiv(points.width, eight)
+
+    def whole(number: Value, _: Sequence[Value]) -> list[Value]:
+        octet(number, lambda place: code.load(place, vector))
+        return []
+
+    with builder.if_then(builder.icmp_signed(">", octets, code.size(0))):
+        code.loop(octets, [], whole)
+    with builder.if_then(builder.icmp_signed(">", rest, code.size(0))):
+        octet(octets, lambda place: code.load_first(place, rest, vector))
 
 
 def _over_octets(
@@ -749,19 +795,6 @@ def _over_octets(
         return step(code.load_first(code.cell(points, row, column), rest, vector), column, values)
 
     return code.change_if(has_rest, last, code.change_if(has_octets, whole, initial))
-
-
-def _in_window(code: Code, values: Value) -> Value:
-    size = code.call("llvm.fabs.v8f64", values.type, values)
-    return code.builder.fcmp_ordered("<", size, _constant(values.type, 2.0**WINDOW_BITS))
-
-
-def _not_lost(code: Code, x: Value, scaled: Value) -> Value:
-    """Return where a value has not become zero by an underflow."""
-    builder, nothing = code.builder, zero(x.type)
-    return builder.or_(
-        builder.fcmp_unordered("!=", scaled, nothing), builder.fcmp_ordered("==", x, nothing)
-    )
 
 
 def _constant(vector: Any, number: float) -> Value:
