@@ -14,7 +14,7 @@ from dkmeans.empty_clusters import EmptyClusters, sums_and_farthest
 from dkmeans.executors import Threads
 from dkmeans.lloyd import Rules, iterate
 from dkmeans.schedule import Schedule
-from dkmeans.state import TrainState, tree_sum
+from dkmeans.state import TrainState, sum_up
 from tests import reference
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
@@ -77,7 +77,7 @@ def test_which_rows_are_farthest_depends_on_no_order_and_no_chunks(case, k, metr
     rows, pieces = case
     centers = Centers(rows[:: max(1, len(rows) // k)][:k] + np.float32(0.25), Distance(metric))
     whole = sums_and_farthest(rows, centers).farthest
-    parts = tree_sum([sums_and_farthest(piece, centers) for piece in pieces]).farthest
+    parts = sum_up([sums_and_farthest(piece, centers) for piece in pieces]).farthest
     for name in ("rows", "distances", "clusters", "copies"):
         assert getattr(whole, name).tobytes() == getattr(parts, name).tobytes()
     if metric == EUCLIDEAN:  # for cosine, rounding decides between equally far rows

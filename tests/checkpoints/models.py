@@ -8,15 +8,19 @@ import obstore
 from dkmeans import checkpoints, storage
 from dkmeans.checkpoints import Manifest, Settings, commit
 from dkmeans.distance import Distance
+from dkmeans.exact import total_of
 from dkmeans.fit import Fit, Start
 from dkmeans.state import PartialSums, TrainState
+from tests.exactly import sums_of
 
 SETTINGS = Settings(Distance.SQUARED_EUCLIDEAN, True, 4)
 
 
 def state(step=1, dtype=np.float32, *, pending=False, k=5, d=3):
     rng = np.random.default_rng(step)
-    sums = PartialSums(rng.normal(size=(k, d)), rng.integers(9, size=k), float(rng.normal()))
+    sums = PartialSums(
+        sums_of(rng.normal(size=(k, d))), rng.integers(9, size=k), total_of(rng.normal(size=k))
+    )
     return TrainState(
         centers=rng.normal(size=(k, d)).astype(dtype),
         counts=rng.integers(2**60, size=k),

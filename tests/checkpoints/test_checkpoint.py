@@ -12,6 +12,7 @@ from dkmeans.fit import Fit, Start
 from dkmeans.schedule import Schedule
 from dkmeans.state import PartialSums, StopReason, TrainState
 from tests.checkpoints.models import SETTINGS, fit_of, state
+from tests.exactly import sums_of
 from tests.hooks.recorders import StepHook
 
 EUCLIDEAN = Distance.SQUARED_EUCLIDEAN
@@ -51,7 +52,7 @@ def test_counts_are_a_variable_in_mini_batch_mode():
 
 
 def test_the_working_copy_has_the_means_of_an_unfinished_iteration():
-    pending = PartialSums(np.array([[4.0, 8.0], [0.0, 0.0]]), np.array([2, 0]), 1.0)
+    pending = PartialSums(sums_of([[4.0, 8.0], [0.0, 0.0]]), np.array([2, 0]))
     centers = np.array([[9.0, 9.0], [5.0, 5.0]], np.float32)
     saved = TrainState(centers, np.zeros(2, np.int64), 3, pending, pending_steps=3)
     found = checkpoint_of(fit_of(saved)).variables()

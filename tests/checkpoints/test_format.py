@@ -10,10 +10,11 @@ import zarr
 from dkmeans import InvalidCheckpoint, checkpoints, storage
 from dkmeans.checkpoints import Settings, Stop, commit
 from dkmeans.checkpoints.format import check_digests, check_format, checkpoint_of, parts_of, sha256
-from dkmeans.distance import Distance
+from dkmeans.distance import Centers, Distance, inertia
 from dkmeans.fit import Fit, Start
 from dkmeans.state import Farthest, StopReason, TrainState
 from tests.checkpoints.models import SETTINGS, fit_of, newest, same_bits, save, state
+from tests.exactly import same_partial_sums, same_sums, sums_of
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -32,9 +33,7 @@ def test_a_state_comes_back_bit_for_bit(model_dir, dtype, pending):
     assert found.state.pending_steps == saved.pending_steps
     assert (found.state.pending is not None) == pending
     if pending:
-        assert same_bits(found.state.pending.sums, saved.pending.sums)
-        assert same_bits(found.state.pending.counts, saved.pending.counts)
-        assert found.state.pending.inertia == saved.pending.inertia
+        assert same_partial_sums(found.state.pending, saved.pending)
 
 
 @pytest.mark.parametrize("reason", StopReason)
@@ -77,7 +76,29 @@ def test_centers_stored_in_several_pieces_come_back_bit_for_bit(model_dir, monke
     save(model_dir, saved)
     found = checkpoints.latest(model_dir).state
     assert same_bits(found.centers, saved.centers)
-    assert same_bits(found.pending.sums, saved.pending.sums)
+    assert same_partial_sums(found.pending, saved.pending)
+
+
+def test_running_means_come_back_bit_for_bit(model_dir):
+    saved = replace(state(3), means=np.random.default_rng(3).normal(size=(5, 3)))
+    save(model_dir, saved)
+    assert same_bits(checkpoints.latest(model_dir).state.means, saved.means)
+    save(model_dir, state(4))
+    assert checkpoints.latest(model_dir).state.means is None
+
+
+@pytest.mark.parametrize("metric", Distance)
+def test_pending_sums_and_their_loss_are_loaded_from_format_1(metric):
+    saved, rows = state(3, pending=True), np.random.default_rng(1).normal(size=(5, 3))
+    arrays, attributes = parts_of(fit_of(saved), replace(SETTINGS, distance_metric=metric), None)
+    old = {name: arrays[name] for name in ("centers", "counts", "pending_counts")}
+    del attributes["pending_squares"]
+    attributes |= {"format": 1, "pending_inertia": 0.7}
+    check_format("there", attributes["format"])
+    pending = checkpoint_of("there", old | {"pending_sums": rows}, attributes).state.pending
+    assert same_sums(pending.sums, sums_of(rows))
+    assert pending.counts.tolist() == saved.pending.counts.tolist()
+    assert inertia(pending, Centers(saved.centers, metric)) == 0.7
 
 
 def test_the_farthest_rows_of_an_unfinished_iteration_come_back_bit_for_bit(tmp_path):
@@ -117,7 +138,7 @@ def test_arrays_and_attributes_are_a_checkpoint_again_after_json():
     found = checkpoint_of("there", arrays, attributes)
     assert (found.address, found.settings) == ("there", SETTINGS)
     assert found.stop == Stop(StopReason.STOPPED, 0.5)
-    assert same_bits(found.state.pending.sums, saved.state.pending.sums)
+    assert same_partial_sums(found.state.pending, saved.state.pending)
 
 
 def test_a_digest_is_of_dtype_shape_and_values():
@@ -136,8 +157,8 @@ def test_an_array_that_is_not_what_was_written_is_refused_by_name():
 
 
 def test_another_format_is_refused_with_both_numbers():
-    with pytest.raises(InvalidCheckpoint, match="there must be of format 1, got 2: another"):
-        check_format("there", 2)
+    with pytest.raises(InvalidCheckpoint, match="there must be of format 2, got 3: another"):
+        check_format("there", 3)
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -36,7 +36,7 @@ def test_any_checkpoint_is_loaded_by_its_address(model_dir):
     assert [each.state.step for each in loaded] == [1, 2]
 
 
-@pytest.mark.parametrize("array", ["centers", "counts", "pending_sums", "pending_counts"])
+@pytest.mark.parametrize("array", ["centers", "counts", "pending_plane_0", "pending_counts"])
 def test_one_flipped_bit_is_refused_by_name(model_dir, array):
     save(model_dir, state(pending=True))
     address = newest(model_dir)
@@ -108,11 +108,11 @@ def test_a_checkpoint_or_manifest_of_another_version_suggests_no_older_one(model
         save_step(model_dir, step)
     description = storage.join(newest(model_dir), "zarr.json")
     content = json.loads(storage.read(description).data)
-    content["attributes"]["format"] = 2
+    content["attributes"]["format"] = 3
     storage.write(description, json.dumps(content).encode())
     with pytest.raises(InvalidCheckpoint, match=r"another version of dkmeans wrote it$"):
         checkpoints.latest(model_dir)
-    storage.write(f"{model_dir}/checkpoints.json", b'{"format": 2}')
+    storage.write(f"{model_dir}/checkpoints.json", b'{"format": 3}')
     with pytest.raises(InvalidCheckpoint, match=r"another version of dkmeans wrote it$"):
         checkpoints.latest(model_dir)
 

@@ -67,9 +67,9 @@ def test_a_manifest_without_a_list_of_names_is_refused(tmp_path, text):
 
 def test_a_manifest_of_another_format_is_refused_with_both_numbers(model_dir):
     save_step(model_dir, 1)
-    content = json.dumps({"format": 2, "checkpoints": []}).encode()
+    content = json.dumps({"format": 3, "checkpoints": []}).encode()
     storage.write(storage.join(model_dir, "checkpoints.json"), content)
-    with pytest.raises(InvalidCheckpoint, match="must be of format 1, got 2") as caught:
+    with pytest.raises(InvalidCheckpoint, match="must be of format 2, got 3") as caught:
         checkpoints.latest(model_dir)
     assert model_dir in str(caught.value)
 

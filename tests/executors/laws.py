@@ -18,6 +18,7 @@ from dkmeans.errors import ResultLost
 from dkmeans.executors import Serial
 from dkmeans.lloyd import accumulate
 from dkmeans.prediction.per_chunk import cluster_index, score
+from tests.exactly import same_partial_sums
 
 # Number of chunks that an executor may draw ahead of the caller, for each thread; see `in_order`.
 AHEAD_PER_THREAD = 2
@@ -32,15 +33,6 @@ def centers(distance=Distance.SQUARED_EUCLIDEAN, shift=0):
     return Centers(values + np.float32(shift), distance)
 
 
-def same(one, other):
-    """Return whether two partial sums are equal to the bit."""
-    return (
-        one.sums.tobytes() == other.sums.tobytes()
-        and one.counts.tobytes() == other.counts.tobytes()
-        and one.inertia == other.inertia
-    )
-
-
 def totals_of_serial(batches, value):
     """Return the totals of `accumulate` that define those of every executor."""
     return Serial().map_reduce(accumulate, batches, value).totals
@@ -51,7 +43,7 @@ def check_iterations(executor, batches, count):
     for number in range(count):
         value = centers(shift=number)
         found = executor.map_reduce(accumulate, batches, value).totals
-        assert all(map(same, found, totals_of_serial(batches, value)))
+        assert all(map(same_partial_sums, found, totals_of_serial(batches, value)))
         assert len(found) == len(batches)
 
 
@@ -98,7 +90,7 @@ class ExecutorLaws:
         found = executor.map_reduce(accumulate, batches, value).totals
         expected = totals_of_serial(batches, value)
         assert len(found) == len(expected) == len(batches)
-        assert all(map(same, found, expected))
+        assert all(map(same_partial_sums, found, expected))
 
     def test_several_iterations_are_those_of_serial_to_the_bit(self, executor, dataset):
         check_iterations(executor, batches_of(dataset), 4)
@@ -108,7 +100,7 @@ class ExecutorLaws:
         batches, value = batches_of(dataset), centers()
         for _ in range(2):  # the second time on GPUs that do not fail
             found = executor.map_reduce(accumulate_on_gpu, batches, value).totals
-            assert all(map(same, found, totals_of_serial(batches, value)))
+            assert all(map(same_partial_sums, found, totals_of_serial(batches, value)))
 
     def test_results_come_in_the_order_of_the_chunks(self, executor, dataset):
         (batch,) = batches_of(dataset)
@@ -197,11 +189,11 @@ def check_caching(open_executor, tmp_path):
 
     with open_executor("auto") as caching, open_executor("none") as streaming:
         for _ in range(3):  # a worker that took over from another has not cached what it read
-            assert same(total(caching), expected)
-        assert same(total(streaming), expected)
+            assert same_partial_sums(total(caching), expected)
+        assert same_partial_sums(total(streaming), expected)
         shutil.rmtree(tmp_path / "rows.zarr" / "c")  # Zarr reads missing chunks as zeros
-        assert same(total(caching), expected)
-        assert not same(total(streaming), expected)
+        assert same_partial_sums(total(caching), expected)
+        assert not same_partial_sums(total(streaming), expected)
 
 
 def wait_until(condition):

@@ -1,4 +1,4 @@
-"""Runs: however chunks are dealt to threads, they are added up in the same tree."""
+"""Runs: however chunks are dealt to threads, each is in one run and totals keep their order."""
 
 import time
 
@@ -10,18 +10,10 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.executors.reduction import Cost, Throughput
 from dkmeans.executors.runs import Run, RunTotal, merged, plan, reduce_batches, reduce_runs
-from dkmeans.state import tree_sum
 from tests.executors.slow_rows import SlowRows
 from tests.numbered import Numbers
 
 fast = settings(max_examples=200, deadline=None)
-
-
-class Tree(str):
-    """A monoid that shows how it was added up."""
-
-    def __add__(self, other):
-        return Tree(f"({self!s} {other!s})")
 
 
 def batch_of(chunks):
@@ -34,7 +26,7 @@ weights_of_threads = st.lists(st.floats(0.01, 100), min_size=1, max_size=12)
 
 @fast
 @given(counts, weights_of_threads, st.sampled_from([1, 4, 16]))
-def test_every_chunk_is_in_one_run_and_the_runs_add_up_in_the_same_tree(chunks, weights, parts):
+def test_every_chunk_is_in_one_run_and_the_runs_add_up_in_order(chunks, weights, parts):
     runs = plan([batch_of(n) for n in chunks], weights, parts)
     for number, count in enumerate(chunks):
         own_runs = [run for run in runs if run.batch == number]
@@ -42,15 +34,17 @@ def test_every_chunk_is_in_one_run_and_the_runs_add_up_in_the_same_tree(chunks, 
     shares = [run.share for run in runs]
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] < len(weights)
-    leaves = [[Tree(i) for i in range(count)] for count in chunks]
+    names = [[f"{i};" for i in range(count)] for count in chunks]
     totals = [
-        RunTotal(run, tree_sum(leaves[run.batch][run.start : run.stop]), Cost()) for run in runs
+        RunTotal(run, "".join(names[run.batch][run.start : run.stop]), Cost()) for run in runs
     ]
-    expected = [tree_sum(each) for each in leaves]
-    assert reduce_batches(totals, len(chunks)) == expected
-    assert reduce_batches(merged(totals), len(chunks)) == expected
+    expected = ["".join(each) for each in names]
+    assert reduce_batches(totals) == expected
+    assert reduce_batches(merged(totals)) == expected
+    assert len(merged(totals)) == len(chunks)
+    # Merged in parts, as several tasks do it.
     some = [total for i in range(0, len(totals), 3) for total in merged(totals[i : i + 3])]
-    assert reduce_batches(merged(some), len(chunks)) == expected
+    assert reduce_batches(merged(some)) == expected
 
 
 @fast

@@ -17,7 +17,7 @@ from dkmeans.initialization.draws import (
     has_direction,
     lengthened,
 )
-from dkmeans.state import tree_sum
+from dkmeans.state import sum_up
 
 fast = settings(max_examples=100, deadline=None)
 EUCLIDEAN, COSINE = Distance.SQUARED_EUCLIDEAN, Distance.COSINE
@@ -26,7 +26,7 @@ EUCLIDEAN, COSINE = Distance.SQUARED_EUCLIDEAN, Distance.COSINE
 def drawn(draw, weights, points, cuts=()):
     """Return the draw from rows that are cut at these numbers, added up in a tree."""
     borders = [0, *cuts, len(weights)]
-    return tree_sum(
+    return sum_up(
         Drawn.of(draw, weights[low:high], low, points[low:high]) for low, high in pairwise(borders)
     )
 
