@@ -154,7 +154,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     return replace(
         state,
         centers=means.astype(state.centers.dtype),
-        means=means if keeps_counts else None,
+        means=means if keeps_counts and state.centers.dtype != means.dtype else None,
         counts=weight + sums.counts + relocated * keeps_counts,
         pending=None,
         pending_steps=0,

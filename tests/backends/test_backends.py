@@ -1,8 +1,10 @@
-"""Every implementation against `tests.reference`: indices exactly, sums to the last digits."""
+"""Every implementation against `tests.reference`: indices and sums exactly, distances nearly."""
 
 import shutil
 import sys
 import tracemalloc
+from dataclasses import replace
+from fractions import Fraction
 from importlib.util import find_spec
 
 import numpy as np
@@ -14,9 +16,11 @@ from dkmeans import Invalid
 from dkmeans.backends import select
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.native import packing
-from dkmeans.distance import Centers, Distance
-from dkmeans.state import on_host
+from dkmeans.distance import Centers, Distance, directions, inertia
+from dkmeans.exact import NotFinite, of_rows, total_of_squares
+from dkmeans.state import on_host, sum_up
 from tests import reference
+from tests.exactly import floats, same_partial_sums, same_sums
 from tests.host_device import HostDevice
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
@@ -77,8 +81,16 @@ def wide(backend):
 
 
 def sums_of(backend, rows, centers):
-    """Return partial sums in the memory of the host; on a GPU they stay there at first."""
-    return on_host(backend.partial_sums(rows, centers))
+    """Return partial sums with squares, on the host; on a GPU the sums stay there at first."""
+    sums = on_host(backend.partial_sums(rows, centers))
+    if centers.distance is Distance.COSINE:
+        return sums
+    return replace(sums, squares=backend.squares(rows))
+
+
+def loss_of(backend, rows, centers):
+    """Return the loss as it follows from the partial sums."""
+    return inertia(sums_of(backend, rows, centers), centers)
 
 
 def assert_nearest(index, rows, centers, metric):
@@ -96,17 +108,20 @@ def assert_nearest(index, rows, centers, metric):
 
 
 def assert_sums(backend, found, rows, centers, metric):
-    """Check sums to 1e-12, given the nearest centers, which other tests check."""
+    """Check exact sums, given the nearest centers, which other tests check."""
     index, distances = backend.nearest(rows, centers_of(centers, metric))
-    points = reference.units(rows) if metric == COSINE else np.asarray(rows, np.float64)
-    sums = np.zeros(np.shape(centers))
-    scale = np.zeros(np.shape(centers))
-    np.add.at(sums, index, points)
-    np.add.at(scale, index, np.abs(points) + np.abs(np.asarray(centers, np.float64)[index]))
-    assert (found.sums.dtype, found.counts.dtype) == (np.float64, np.int64)
+    points = rows
+    if metric == COSINE:  # directions are rounded to multiples of 2^-45
+        points = np.rint(directions(np.asarray(rows)) * 2.0**45) * 2.0**-45
+    assert same_sums(found.sums, of_rows(points, index, len(centers)))
+    assert found.counts.dtype == np.int64
     assert found.counts.tolist() == np.bincount(index, minlength=len(centers)).tolist()
-    assert (np.abs(found.sums - sums) <= 1e-12 * scale).all()
-    np.testing.assert_allclose(found.inertia, distances.sum(), rtol=1e-11, atol=1e-14 * len(rows))
+    if metric == EUCLIDEAN:
+        assert found.squares == total_of_squares(np.ravel(rows))
+    # Each float64 distance is rounded d times, and each direction once to 2^-45.
+    rounding = {"rtol": 1e-14, "atol": 4e-14 * len(rows) if metric == COSINE else 0}
+    loss = inertia(found, centers_of(centers, metric))
+    np.testing.assert_allclose(loss, distances.sum(), **rounding)
 
 
 @st.composite
@@ -143,13 +158,11 @@ def test_partial_sums_are_the_references(backend, problem):
     rows, centers, metric = problem
     found = sums_of(backend, rows, centers_of(centers, metric))
     assert_sums(backend, found, rows, centers, metric)
-    np.testing.assert_allclose(
-        found.inertia, reference.loss(rows, centers, metric), rtol=1e-11, atol=1e-14 * len(rows)
-    )
     if metric == EUCLIDEAN:
         sums, counts = reference.partial_sums(rows, centers, metric)
         assert found.counts.tolist() == counts.tolist()
-        np.testing.assert_allclose(found.sums, sums, rtol=1e-12, atol=1e-12 * np.abs(rows).max())
+        # The reference adds up with `math.fsum`, which rounds once.
+        assert floats(found.sums).tolist() == sums.tolist()
 
 
 @given(problems())
@@ -228,7 +241,7 @@ def test_assign_gives_the_bits_of_partial_sums_and_nearest(backend, metric, dtyp
     sums, index, distances = backend.assign(rows, centers_of(centers, metric))
     alone = sums_of(backend, rows, centers_of(centers, metric))
     nearest, least = backend.nearest(rows, centers_of(centers, metric))
-    assert (sums.sums.tobytes(), sums.inertia) == (alone.sums.tobytes(), alone.inertia)
+    assert same_sums(sums.sums, alone.sums)
     assert sums.counts.tobytes() == alone.counts.tobytes()
     assert (index.tobytes(), distances.tobytes()) == (nearest.tobytes(), least.tobytes())
 
@@ -251,8 +264,9 @@ def test_an_offset_that_all_rows_share_costs_no_precision(backend, offset, dtype
     found = sums_of(backend, rows, centers_of(centers, EUCLIDEAN))
     sums, counts = reference.partial_sums(rows, centers, EUCLIDEAN)
     assert found.counts.tolist() == counts.tolist()
-    np.testing.assert_allclose(found.sums, sums, rtol=1e-14)
-    np.testing.assert_allclose(found.inertia, least.sum(), rtol=1e-12)
+    assert floats(found.sums).tolist() == sums.tolist()
+    loss = loss_of(backend, rows, centers_of(centers, EUCLIDEAN))
+    np.testing.assert_allclose(loss, least.sum(), rtol=1e-14)
 
 
 def test_close_rows_are_distinguished_in_two_groups_far_from_each_other(backend):
@@ -279,8 +293,8 @@ def test_float32_rows_of_1e30_give_finite_and_right_sums(backend, metric):
     assert np.isfinite(distances).all()
     found = sums_of(backend, rows, centers_of(centers, metric))
     assert_sums(backend, found, rows, centers, metric)
-    assert np.isfinite(found.inertia)
-    np.testing.assert_allclose(found.inertia, reference.loss(rows, centers, metric), rtol=1e-12)
+    loss = loss_of(backend, rows, centers_of(centers, metric))
+    np.testing.assert_allclose(loss, reference.loss(rows, centers, metric), rtol=1e-12)
 
 
 def test_float32_distances_of_1e15_rows_are_right(backend):
@@ -308,9 +322,9 @@ def test_a_zero_row_is_at_distance_one_from_every_center_and_goes_to_the_first(b
     assert distances.tolist() == [1, 1, 1]
     assert (backend.distances(rows, centers) == 1).all()
     found = sums_of(backend, rows, centers)
-    assert found.inertia == 3
+    assert inertia(found, centers) == 3
     assert found.counts.tolist() == [3, 0, 0, 0, 0]
-    assert not found.sums.any()
+    assert not floats(found.sums).any()
 
 
 def test_a_zero_center_is_at_distance_one_from_every_row(backend):
@@ -320,7 +334,7 @@ def test_a_zero_center_is_at_distance_one_from_every_row(backend):
     assert index.tolist() == [1, 0, 0]
     assert distances.tolist() == [0, 1, 1]
     assert backend.distances(rows, centers).tolist() == [[1, 0], [1, 2], [1, 1]]
-    assert sums_of(backend, rows, centers).inertia == 2
+    assert loss_of(backend, rows, centers) == 2
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -346,20 +360,49 @@ def test_block_borders_change_no_result(backend, dtype, metric):
 
 @given(problems(), st.data())
 @settings(max_examples=100, deadline=None)
-def test_splitting_rows_anywhere_gives_the_same_update(backend, problem, data):
+def test_rows_in_any_order_and_parts_have_the_same_sums(backend, problem, data):
     rows, values, metric = problem
     centers = centers_of(values, metric)
     cut = data.draw(st.integers(0, len(rows)))
-    parts = [part for part in (rows[:cut], rows[cut:]) if len(part)]
-    whole = sums_of(backend, rows, centers)
-    added = backend.partial_sums(parts[0], centers)
-    for part in parts[1:]:
-        added += backend.partial_sums(part, centers)
-    added = on_host(added)
-    assert added.counts.tolist() == whole.counts.tolist()
-    scale = (np.abs(rows).max() + np.abs(values).max() if metric == EUCLIDEAN else 1) * len(rows)
-    np.testing.assert_allclose(added.sums, whole.sums, rtol=0, atol=1e-12 * scale)
-    np.testing.assert_allclose(added.inertia, whole.inertia, rtol=1e-12, atol=1e-14 * len(rows))
+    order = data.draw(st.permutations(range(len(rows))))
+    parts = [part for part in (rows[order[:cut]], rows[order[cut:]]) if len(part)]
+    added = on_host(sum_up(backend.partial_sums(part, centers) for part in parts))
+    assert same_partial_sums(added, on_host(backend.partial_sums(rows, centers)))
+    assert (
+        added.counts.tolist()
+        == np.bincount(backend.nearest(rows, centers)[0], minlength=len(values)).tolist()
+    )
+
+
+# Rows of which many values do not lie on the grid.
+HARD = {
+    "Cauchy": lambda rng, n, d: rng.standard_cauchy((n, d)),
+    "forty decades": lambda rng, n, d: np.exp(rng.uniform(-46, 46, (n, d))),
+    "one huge column": lambda rng, n, d: rng.normal(size=(n, d)) * ([1e9] + [1.0] * (d - 1)),
+    "an offset": lambda rng, n, d: rng.normal(size=(n, d)) + 1e6,
+    "mostly zeros": lambda rng, n, d: np.where(rng.random((n, d)) < 0.02, 1e-3, -0.0),
+    "subnormal": lambda rng, n, d: rng.normal(size=(n, d)) * 1e-40,
+    "one large row": lambda rng, n, d: np.where(np.arange(n)[:, None] == 77, 1e15, 1 / 3) + [[0]],
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", HARD)
+def test_rows_off_the_grid_are_added_up_exactly_too(backend, kind, dtype):
+    rows = HARD[kind](np.random.default_rng(17), 300, 9).astype(dtype)
+    centers = rows[::37]
+    found = sums_of(backend, rows, centers_of(centers, EUCLIDEAN))
+    assert_sums(backend, found, rows, centers, EUCLIDEAN)
+
+
+def test_more_rows_than_a_plane_can_hold_at_the_top_of_the_window_are_added_up_exactly(backend):
+    # All values are the largest on the grid of the first rows; 2^17 of them are 2^63 of its units.
+    rows = np.full((2**17 + 5, 1), 2.0**8 - 2.0**-16, np.float32)
+    rows[:: len(rows) // 32] = 1.0
+    centers = centers_of(np.zeros((1, 1), np.float32), EUCLIDEAN)
+    part = on_host(backend.partial_sums(rows, centers))
+    total = sum_up([part] * 5)
+    assert total.sums.exact(0, 0) == 5 * sum(map(Fraction, rows[:, 0].tolist()))
 
 
 @given(problems(), st.integers(0, 2**32))
@@ -410,18 +453,23 @@ def test_arguments_are_not_changed(backend, metric):
     before = rows.copy(), centers.copy()
     for function in (backend.partial_sums, backend.nearest, backend.distances):
         function(rows, centers_of(centers, metric))
+    backend.squares(rows)
     np.testing.assert_array_equal(rows, before[0])
     np.testing.assert_array_equal(centers, before[1])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("metric", METRICS)
-def test_rows_that_are_not_finite_show_in_the_inertia(backend, metric, bad):
+def test_rows_that_are_not_finite_are_refused(backend, metric, bad):
     rows = np.random.default_rng(15).normal(size=(40, 3)).astype("f")
     centers = centers_of(rows[:5].copy(), metric)
     rows[17, 1] = bad
     with np.errstate(all="ignore"):
-        assert not np.isfinite(sums_of(backend, rows, centers).inertia)
+        with pytest.raises(NotFinite):
+            on_host(backend.partial_sums(rows, centers))
+        if metric == EUCLIDEAN:
+            with pytest.raises(NotFinite):
+                backend.squares(rows)
         assert not np.isfinite(backend.nearest(rows, centers)[1][17])
 
 

@@ -15,6 +15,7 @@ from dkmeans.backends import select
 from dkmeans.backends.native import backend as native
 from dkmeans.backends.native import packing
 from dkmeans.distance import Centers, Distance
+from tests.exactly import same_partial_sums
 from tests.reference import METRICS
 
 DTYPES = (np.float32, np.float64)
@@ -75,12 +76,11 @@ def test_strides_and_alignment_change_nothing(dtype):
     rows = np.random.default_rng(0).normal(size=(77, 19)).astype(dtype)
     centers = centers_of(rows[:9].copy())
     sums, (index, distance) = native.partial_sums(rows, centers), native.nearest(rows, centers)
-    every = native.distances(rows, centers)
+    every, squares = native.distances(rows, centers), native.squares(rows)
     for layout, same in layouts(rows):
         assert np.array_equal(same, rows), layout
-        same_sums = native.partial_sums(same, centers)
-        assert same_sums.sums.tobytes() == sums.sums.tobytes(), layout
-        assert same_sums.inertia == sums.inertia, layout
+        assert same_partial_sums(native.partial_sums(same, centers), sums), layout
+        assert native.squares(same) == squares, layout
         assert native.nearest(same, centers)[0].tolist() == index.tolist(), layout
         assert native.nearest(same, centers)[1].tolist() == distance.tolist(), layout
         assert native.distances(same, centers).tobytes() == every.tobytes(), layout
@@ -95,10 +95,7 @@ def test_sums_have_the_same_bits_on_every_kind_of_processor(metric, dtype, monke
     monkeypatch.setattr(packing, "matrix_unit", lambda: False)
     for width in (16, 32, 64):
         monkeypatch.setattr(packing, "vector_bytes", lambda width=width: width)
-        sums = native.partial_sums(rows, centers_of(values, metric))
-        assert sums.sums.tobytes() == expected.sums.tobytes()
-        assert sums.counts.tolist() == expected.counts.tolist()
-        assert sums.inertia == expected.inertia
+        assert same_partial_sums(native.partial_sums(rows, centers_of(values, metric)), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -116,9 +113,8 @@ def test_many_centers_and_columns_give_the_cluster_indices_of_numpy(k, d, metric
     assert index.tolist() == expected_index.tolist()
     assert distance.tolist() == expected_distance.tolist()
     sums, expected = native.partial_sums(rows, centers), by_numpy.partial_sums(rows, centers)
-    assert sums.counts.tolist() == expected.counts.tolist()
-    np.testing.assert_allclose(sums.sums, expected.sums, rtol=1e-11, atol=1e-11)
-    np.testing.assert_allclose(sums.inertia, expected.inertia, rtol=1e-11)
+    assert same_partial_sums(sums, expected)
+    assert native.squares(rows) == by_numpy.squares(rows)
 
 
 def test_other_threads_run_while_a_kernel_does():
