@@ -107,12 +107,14 @@ def inertia(sums: PartialSums, centers: Centers) -> float:
     return max(0.0, float(sums.squares + loss_of_sums(sums, centers)))
 
 
+@np.errstate(all="ignore")
 def loss_of_sums(sums: PartialSums, centers: Centers) -> ExactTotal:
     """Return the loss less the squares of the rows: what the sums of the rows add to it.
 
     For the Euclidean distance this is the sum of c.(n c - 2 s) over all centers c with n rows whose
     sum is s; for cosine, of n - c.s. The terms are pairs of float64, good to 2^-100 of their size:
-    if rows share an offset, the terms are far larger than the loss.
+    if rows share an offset, the terms are far larger than the loss. Where a term overflows, it is
+    computed as a fraction.
     """
     cosine = centers.distance is Distance.COSINE
     exact = directions(centers.values) if cosine else centers.values.astype(np.float64)

@@ -22,6 +22,9 @@ from numpy.typing import DTypeLike, NDArray
 FloatArray = NDArray[Any]
 IndexArray = NDArray[np.int64]
 
+# Values of any size overflow in some of the steps below. What follows tests for that.
+_QUIET = np.errstate(all="ignore")
+
 # A product of two float64 is a multiple of 2^UNIT.
 UNIT = -2300
 # A plane counts multiples of 2^(exponent + 32 m), where m is the number of the plane.
@@ -196,6 +199,7 @@ class Grid:
         """(d,) float64, the factors that make values on the grid integers."""
         return np.ldexp(1.0, -self.exponents)
 
+    @_QUIET
     def digit_products(self, points: FloatArray) -> tuple[IndexArray, NDArray[np.bool_]]:
         """Return sums of products of digits of (n, d) rows for `total_of_digits`; what is left.
 
@@ -218,6 +222,7 @@ class Grid:
         ]
         return np.array(products), left
 
+    @_QUIET
     def split(self, points: FloatArray) -> tuple[list[FloatArray], NDArray[np.bool_]]:
         """Return what (n, d) rows add to planes 0, -1, ... as integers in float64; what is left.
 
@@ -313,6 +318,7 @@ class ExactSums:
         )
         return Fraction(total) * Fraction(2) ** int(self.grid.exponents[column])
 
+    @_QUIET
     def means(self, counts: IndexArray) -> FloatArray:
         """Return the sums divided by the counts, (k, d) float64, correctly rounded.
 

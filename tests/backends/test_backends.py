@@ -382,14 +382,16 @@ HARD = {
     "an offset": lambda rng, n, d: rng.normal(size=(n, d)) + 1e6,
     "mostly zeros": lambda rng, n, d: np.where(rng.random((n, d)) < 0.02, 1e-3, -0.0),
     "subnormal": lambda rng, n, d: rng.normal(size=(n, d)) * 1e-40,
-    "one large row": lambda rng, n, d: np.where(np.arange(n)[:, None] == 77, 1e15, 1 / 3) + [[0]],
+    "one large row": lambda rng, n, d: (
+        np.full((n, d), 1 / 3) + 1e15 * (np.arange(n)[:, None] == 77)
+    ),
 }
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", HARD)
 def test_rows_off_the_grid_are_added_up_exactly_too(backend, kind, dtype):
-    rows = HARD[kind](np.random.default_rng(17), 300, 9).astype(dtype)
+    rows = HARD[kind](np.random.default_rng(17), 200, 9).astype(dtype)
     centers = rows[::37]
     found = sums_of(backend, rows, centers_of(centers, EUCLIDEAN))
     assert_sums(backend, found, rows, centers, EUCLIDEAN)

@@ -98,7 +98,7 @@ def test_rows_are_added_to_the_sums_of_their_clusters_as_integers(dtype, width, 
         points[11] = 1.0
     clusters, scales = rng.integers(4, size=50), np.ones(50)
     if cosine:
-        scales = 1 / np.maximum(1, np.abs(points).max(axis=1))
+        scales = 1 / np.maximum(1.0, np.abs(points).max(axis=1).astype(np.float64))
     padded = -(-width // 8) * 8
     grid = np.pad(np.full(width, 2.0**20), (0, padded - width))
     counts, sums, low = np.zeros(4, np.int64), *np.zeros((2, 4, padded), np.int64)

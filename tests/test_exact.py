@@ -1,0 +1,194 @@
+"""Exact sums, held to `fractions.Fraction`: any values, any grid, any order and grouping."""
+
+import itertools
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dkmeans import exact
+from dkmeans.exact import ExactSums, ExactTotal, Grid, of_rows, total_of, total_of_squares
+from tests.exactly import same_sums
+
+fast = settings(max_examples=150, deadline=None)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+usual = st.floats(-100, 100)
+dtypes = st.sampled_from([np.float32, np.float64])
+
+
+def fraction(total):
+    return total.units * Fraction(2) ** exact.UNIT
+
+
+@st.composite
+def rows_of_clusters(draw):
+    """Draw rows, most of one size and some of any, and the cluster of each."""
+    n, d, k = draw(st.integers(1, 12)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    dtype = draw(dtypes)
+    anything = st.floats(allow_nan=False, allow_infinity=False, width=np.dtype(dtype).itemsize * 8)
+    values = draw(st.lists(usual | usual | anything, min_size=n * d, max_size=n * d))
+    index = draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n))
+    return np.reshape(values, (n, d)).astype(dtype), np.array(index), k
+
+
+def check_exact(sums, rows, index):
+    k, d = sums.shape
+    for cluster, column in itertools.product(range(k), range(d)):
+        members = map(Fraction, rows[index == cluster, column].tolist())
+        assert sums.exact(cluster, column) == sum(members, Fraction(0))
+
+
+@fast
+@given(rows_of_clusters())
+def test_sums_of_rows_are_those_of_fractions(problem):
+    rows, index, k = problem
+    check_exact(of_rows(rows, index, k), rows, index)
+
+
+@fast
+@given(rows_of_clusters(), st.data())
+def test_sums_on_any_grids_add_up_to_those_of_all_rows(problem, data):
+    rows, index, k = problem
+    parts = []
+    for part in np.array_split(np.random.default_rng(0).permutation(len(rows)), 3):
+        exponents = data.draw(st.lists(st.integers(-960, 960), min_size=rows.shape[1], max_size=3))
+        grid = Grid(np.resize(np.array(exponents, np.int64), rows.shape[1]))
+        parts.append(of_rows(rows[part], index[part], k, grid))
+    total = parts[0] + parts[1] + parts[2]
+    check_exact(total, rows, index)
+    assert same_sums(parts[2] + (parts[0] + parts[1]), total)
+
+
+@fast
+@given(rows_of_clusters())
+def test_means_are_correctly_rounded(problem):
+    rows, index, k = problem
+    sums, counts = of_rows(rows, index, k), np.bincount(index, minlength=k)
+    means = sums.means(counts)
+    for cluster, column in np.ndindex(*sums.shape):
+        expected = sums.exact(cluster, column) / max(1, int(counts[cluster]))
+        assert means[cluster, column] == float(expected)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 500])
+def test_means_of_two_planes_are_correctly_rounded(count):
+    rng = np.random.default_rng(count)
+    planes = {0: rng.integers(-(2**61), 2**61, (40, 5)), -1: rng.integers(-(2**40), 2**40, (40, 5))}
+    # Sums that lie in the middle between two float64, or next to it.
+    planes[0][:20] = 2**53 * count + rng.integers(-1, 2, (20, 5)) * count
+    planes[-1][:20] = rng.integers(-1, 2, (20, 5))
+    sums = ExactSums(Grid(np.full(5, -30)), planes)
+    means = sums.means(np.full(40, count))
+    for cluster, column in np.ndindex(40, 5):
+        assert means[cluster, column] == float(sums.exact(cluster, column) / count)
+
+
+def test_the_mean_of_no_rows_is_zero_and_of_too_large_sums_infinite():
+    sums = of_rows(np.full((3, 1), 1.7e308), np.zeros(3, int), 2)
+    assert sums.means(np.array([1, 0])).tolist() == [[np.inf], [0.0]]
+    assert sums.means(np.array([3, 0])).tolist() == [[1.7e308], [0.0]]
+
+
+def test_planes_are_carried_before_they_overflow():
+    one = of_rows(np.full((2**14, 1), 2.0**8 - 2.0**-16, np.float32), np.zeros(2**14, int), 1)
+    total, expected = one, one.exact(0, 0)
+    for _ in range(40):  # doubles
+        total, expected = total + total, 2 * expected
+        assert max(np.abs(plane).max() for plane in total.planes.values()) < 2**62
+        assert total.exact(0, 0) == expected
+
+
+@fast
+@given(rows_of_clusters(), st.integers(-5, 5))
+def test_values_are_added_several_times_or_taken_away(problem, times):
+    rows, index, k = problem
+    sums = of_rows(rows, index, k)
+    columns = np.arange(rows.shape[1])
+    changed = sums.plus_values(np.zeros_like(columns), columns, rows[0], times=times)
+    for column in columns:
+        expected = sums.exact(0, column) + times * Fraction(float(rows[0, column]))
+        assert changed.exact(0, column) == expected
+
+
+@fast
+@given(rows_of_clusters())
+def test_a_grid_holds_the_usual_values_and_names_all_others(problem):
+    rows, _, _ = problem
+    grid = Grid.of(rows)
+    planes, left = grid.split(rows)
+    for row, column in np.ndindex(*rows.shape):
+        held = sum(Fraction(float(p[row, column])) / 2 ** (32 * i) for i, p in enumerate(planes))
+        held *= Fraction(2) ** int(grid.exponents[column])
+        assert held == (0 if left[row, column] else Fraction(float(rows[row, column])))
+
+
+def test_few_values_of_common_distributions_are_off_the_grid():
+    rng = np.random.default_rng(1)
+    for rows in (rng.normal(size=(10_000, 4)), 1e6 + rng.normal(size=(10_000, 4))):
+        for dtype in (np.float32, np.float64):
+            assert Grid.of(rows.astype(dtype)).split(rows.astype(dtype))[1].mean() < 2e-4
+    cauchy = rng.standard_cauchy((10_000, 4)).astype(np.float32)
+    assert Grid.of(cauchy).split(cauchy)[1].mean() < 0.02
+
+
+@fast
+@given(st.lists(finite, max_size=30), st.permutations(range(30)))
+def test_a_total_is_that_of_fractions_in_any_order(values, order):
+    values = np.array(values, np.float64)
+    order = [i for i in order if i < len(values)]
+    total = total_of(values[order])
+    assert fraction(total) == sum(map(Fraction, values.tolist()), Fraction(0))
+    assert total == sum(map(total_of, values[:, None]), ExactTotal())
+
+
+@fast
+@given(st.lists(finite, max_size=30))
+def test_a_total_of_squares_is_that_of_fractions(values):
+    expected = sum((Fraction(value) ** 2 for value in values), Fraction(0))
+    assert fraction(total_of_squares(np.array(values, np.float64))) == expected
+
+
+@fast
+@given(rows_of_clusters())
+def test_products_of_digits_give_the_squares_of_what_is_on_the_grid(problem):
+    rows, _, _ = problem
+    grid = Grid.of(rows)
+    products, left = grid.digit_products(rows)
+    total = exact.total_of_digits(products, grid, rows.dtype) + total_of_squares(rows[left])
+    expected = sum((Fraction(value) ** 2 for value in rows.ravel().tolist()), Fraction(0))
+    assert fraction(total) == expected
+
+
+@fast
+@given(st.fractions(-(10**9), 10**9))
+def test_a_total_is_rounded_to_the_nearest_float(number):
+    assert float(ExactTotal.of(number)) == float(number)
+
+
+def test_a_total_that_float64_cannot_hold_is_infinite():
+    largest = total_of(np.full(2, 1.7e308))
+    assert float(largest) == np.inf
+    assert float(ExactTotal() - largest) == -np.inf
+    assert float(largest - total_of(np.array([1.7e308]))) == 1.7e308
+
+
+def test_sums_are_small_when_they_travel():
+    sums = of_rows(np.random.default_rng(0).normal(size=(99, 50)), np.zeros(99, int), 200)
+    assert len(pickle.dumps(sums)) < 4 * sums.shape[0] * sums.shape[1] * 8
+
+
+@fast
+@given(st.lists(usual, min_size=2, max_size=2), st.lists(usual, min_size=2, max_size=2))
+def test_sums_and_products_of_floats_have_their_errors_beside_them(a, b):
+    for function, expected in (
+        (exact.two_sum, [Fraction(x) + Fraction(y) for x, y in zip(a, b, strict=True)]),
+        (exact.two_product, [Fraction(x) * Fraction(y) for x, y in zip(a, b, strict=True)]),
+    ):
+        rounded, error = function(np.array(a), np.array(b))
+        for number, high, low in zip(expected, rounded.tolist(), error.tolist(), strict=True):
+            assert high == float(number)
+            if abs(number) > 1e-200 or number == 0:
+                assert Fraction(high) + Fraction(low) == number
