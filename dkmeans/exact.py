@@ -3,7 +3,7 @@
 Float sums depend on the order of the rows. Exact sums do not: centers are a function of the set of
 rows, whatever the chunks, the workers or the backends. `ExactTotal` is one exact number,
 `ExactSums` is one for each center and column. The backends add up the values that lie on a `Grid`;
-the functions here add up the few values that do not (docs/decisions/004).
+the functions here add up the few values that do not (docs/decisions/017).
 
     sums = exact.of_rows(rows, index, k)       # by definition; the backends do this faster
     means = (sums + other).means(counts)       # correctly rounded
@@ -43,16 +43,20 @@ COSINE_EXPONENT = -45
 _CARRY_FREE = 2**62
 _LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
 _SAMPLED_ROWS = 32
+# A value is added this often at once: words of 32 bits, times this, are below 2^62.
+_MOST_TIMES = 2**30
 _MANTISSA_BITS = 53
+# Bits of a float64: its exponent, and what follows the first bit of its mantissa.
+_EXPONENT_MASK, _FRACTION_MASK = 0x7FF << 52, 2**52 - 1
 # Numbers that are added up by exponent at a time: float64 holds their sums exactly.
 _VALUES_AT_ONCE, _SQUARES_AT_ONCE = 2**18, 2**14
 # Bits of one digit of a mantissa, in `total_of` and in `total_of_squares`.
 _HALF_BITS, _THIRD_BITS = 26, 18
-# Planes whose sums are divided in float64; others are divided as Python's integers.
-_FAST_PLANES = (-1, 0, 1)
+# Planes up to this number are divided in float64; sums with others, as fractions.
+_FAST_PLANES = 4
 # The rounding of a mean is unsure this close to the middle between two float64, relative to half of
 # their distance: far more than the error of a sum as a pair, and of its quotient.
-_UNSURE = 2.0**-40
+_UNSURE = 2.0**-36
 # A pair is sure unless its planes cancel to less than this part.
 _CANCELLED = 2.0**-8
 # Below this a result may be subnormal, and would be rounded twice.
@@ -304,6 +308,9 @@ class ExactSums:
             values: (m,) finite values.
             times: How often each value is added; negative subtracts it.
         """
+        if abs(times) > _MOST_TIMES:
+            half = self.plus_values(clusters, columns, values, times // 2)
+            return half.plus_values(clusters, columns, values, times - times // 2)
         whole, exponents = _decomposed(values)
         planes = {m: plane.copy() for m, plane in self.planes.items()}
         exponents -= self.grid.exponents[columns]
@@ -340,11 +347,8 @@ class ExactSums:
         correction = ((high - product) - error + low) / counts
         rounded = quotient + correction
         rest = correction - (rounded - quotient)
-        # The rounding is sure unless the rest is about half of a last place, up or down.
-        half = 0.5 * np.minimum(
-            np.spacing(np.abs(rounded)), np.abs(rounded) - np.nextafter(np.abs(rounded), 0)
-        )
-        is_sure &= np.abs(rest) < half * (1 - _UNSURE)
+        # The rounding is sure unless the rest is about half of a last place.
+        is_sure &= np.abs(rest) < _half_of_last_place(rounded) * (1 - _UNSURE)
         means = np.ldexp(rounded, self.grid.exponents)
         is_sure &= (np.abs(means) >= _SMALLEST_MEAN) & np.isfinite(means)
         return means, is_sure | is_zero
@@ -352,13 +356,13 @@ class ExactSums:
     def pairs(self) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
         """Return the sums in units of the grid as pairs of float64, high and low.
 
-        The third result is False where a pair may be off by more than 2^-100 of the sum.
+        The third result is False where a pair may be off by more than 2^-95 of the sum.
         """
         high, low, size = (np.zeros(self.shape) for _ in range(3))
         is_sure = np.ones(self.shape, bool)
         for m in sorted(self.planes, reverse=True):
             plane = self.planes[m]
-            if m not in _FAST_PLANES:
+            if abs(m) > _FAST_PLANES:
                 is_sure &= plane == 0
                 continue
             rounded = plane.astype(np.float64)
@@ -392,6 +396,26 @@ def two_product(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
     error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
     return product, error
+
+
+def sum_of_pairs(high: FloatArray, low: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Add up pairs of float64 over the first axis, (n, d), as pairs, (d,), in a fixed order."""
+    while len(high) > 1:
+        half = len(high) // 2
+        total, error = two_sum(high[:half], high[half : 2 * half])
+        error += low[:half] + low[half : 2 * half]
+        # Without another rounding the highs stay what they are; the rest of an odd number follows.
+        high = np.concatenate([total, high[2 * half :]])
+        low = np.concatenate([error, low[2 * half :]])
+    return high[0], low[0]
+
+
+def _half_of_last_place(values: FloatArray) -> FloatArray:
+    """Return half of the distance to the next float64 towards zero."""
+    bits = values.view(np.int64)
+    halves = (bits & _EXPONENT_MASK).view(np.float64) * 2.0**-_MANTISSA_BITS
+    # Below a power of two the distance is half of that above it.
+    return np.where(bits & _FRACTION_MASK, halves, 0.5 * halves)
 
 
 def _halves(values: FloatArray) -> tuple[FloatArray, FloatArray]:

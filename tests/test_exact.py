@@ -102,7 +102,7 @@ def test_planes_are_carried_before_they_overflow():
 
 
 @fast
-@given(rows_of_clusters(), st.integers(-5, 5))
+@given(rows_of_clusters(), st.integers(-5, 5) | st.just(2**40 + 1))
 def test_values_are_added_several_times_or_taken_away(problem, times):
     rows, index, k = problem
     sums = of_rows(rows, index, k)
@@ -178,6 +178,17 @@ def test_a_total_that_float64_cannot_hold_is_infinite():
 def test_sums_are_small_when_they_travel():
     sums = of_rows(np.random.default_rng(0).normal(size=(99, 50)), np.zeros(99, int), 200)
     assert len(pickle.dumps(sums)) < 4 * sums.shape[0] * sums.shape[1] * 8
+
+
+@fast
+@given(st.integers(1, 40), st.integers(0, 2**32))
+def test_pairs_are_added_up_to_a_hundred_bits(number, seed):
+    high = np.random.default_rng(seed).normal(size=(number, 2)) * [1.0, 1e6]
+    low = high * 2.0**-54 / 3
+    for column, total in enumerate(np.transpose(exact.sum_of_pairs(high, low))):
+        terms = [*map(Fraction, high[:, column]), *map(Fraction, low[:, column])]
+        error = sum(terms) - sum(map(Fraction, total))
+        assert abs(error) <= sum(map(abs, terms)) * Fraction(2) ** -98
 
 
 @fast
