@@ -24,6 +24,7 @@ def compile_kernels(dtype: np.dtype, shape: tuple[int, int], distance: Distance)
     for _ in packing.scorings(dtype):
         native.partial_sums(rows, centers)
     native.distances(rows, centers)
+    native.squares(rows)
 
 
 if __name__ == "__main__":
