@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from dkmeans_jobs import demo, evaluate, export, info, plan, predict, train
 from dkmeans_jobs.command_line import parse
@@ -46,37 +47,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
     except Invalid as error:
-        print(f"dkmeans: {error}", file=sys.stderr)  # noqa: T201
+        print(f"dkmeans: error: {error}", file=sys.stderr)  # noqa: T201
         return _EXIT_INVALID
     with log_output(arguments.log_format or TEXT):
-        return _run(arguments)
+        result = _run(arguments)
+    if isinstance(result, int):
+        return result
+    # After the log, whose live line would otherwise overwrite the result on a terminal.
+    return _print(result, as_json=bool(arguments.json))
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    """Run a job, print its result and return the exit code."""
+def _print(result: dict[str, Any], *, as_json: bool) -> int:
+    """Print the result of a job and return the exit code."""
+    try:
+        print_result(result, as_json=as_json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of standard output has closed the pipe, as `head` does. That is no failure.
+        # Python flushes standard output at its end, which must not fail a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> dict[str, Any] | int:
+    """Run a job and return its result, or the exit code if it fails."""
     try:
         with raise_on_sigterm():
-            result = _JOBS[arguments.job](arguments)
-        print_result(result, as_json=bool(arguments.json))
+            return _JOBS[arguments.job](arguments)
     except Invalid as error:
         return log_exit(str(error), _EXIT_INVALID)
     except Conflict as error:
         return log_exit(str(error), _EXIT_FAILED)
     except Terminated:  # before KeyboardInterrupt, its base class
-        return log_exit(f"terminated. {_RESUME_HINT}", _EXIT_TERMINATED)
+        return log_exit(f"terminated. {_RESUME_HINT}", _EXIT_TERMINATED, logging.WARNING)
     except KeyboardInterrupt:
-        return log_exit(f"interrupted. {_RESUME_HINT}", _EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of standard output has closed the pipe, as `head` does. That is no failure.
-        # Python flushes standard output at its end, which must not fail a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return log_exit(f"interrupted. {_RESUME_HINT}", _EXIT_INTERRUPTED, logging.WARNING)
     except Exception as error:
         if is_outage(error):
             return log_exit(f"{first_line(error)}. {_RESUME_HINT}", _EXIT_OUTAGE)
         fields = {"event": "exit", "exit_code": _EXIT_FAILED}
-        logging.getLogger("dkmeans_jobs").exception("dkmeans: failed", extra=fields)
+        logging.getLogger("dkmeans").exception("dkmeans: error: failed", extra=fields)
         return _EXIT_FAILED
-    return 0
 
 
 if __name__ == "__main__":

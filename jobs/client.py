@@ -11,16 +11,21 @@ import argparse
 import ctypes
 import logging
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import dask
 import dask.utils
 from dkmeans_jobs.signals import defer_sigterm
 
 from dkmeans import Invalid, Outage
 from dkmeans.retry import first_line
+
+logger = logging.getLogger("dkmeans")
 
 _CONNECT_SECONDS = 30
 _THREADS_PER_GPU = 2
@@ -37,24 +42,29 @@ def open_client(arguments: argparse.Namespace) -> Iterator[Any]:
         Invalid: the arguments do not go together.
         Outage: no scheduler answers at the address.
     """
+    check_cluster(arguments)
     kind = arguments.cluster or "threads"
-    _check_sizes(arguments, kind)
     if kind == "threads":
         yield None
     elif kind in ("local", "local-cuda"):
         with _local_client(arguments, gpus=kind == "local-cuda") as client:
             yield client
-    elif "://" in kind:
+    else:
         with _remote_client(kind) as client:
             yield client
-    else:
+
+
+def check_cluster(arguments: argparse.Namespace) -> None:
+    """Refuse a kind of cluster that is unknown, and sizes of one that the job does not create.
+
+    Raises:
+        Invalid: the arguments do not go together.
+    """
+    kind = arguments.cluster or "threads"
+    if kind not in ("threads", "local", "local-cuda") and "://" not in kind:
         raise Invalid(
             f"--cluster must be threads, local, local-cuda or tcp://host:port, got {kind!r}"
         )
-
-
-def _check_sizes(arguments: argparse.Namespace, kind: str) -> None:
-    """Refuse sizes of a cluster that this job does not create."""
     sizes = {
         "--workers": arguments.workers,
         "--threads-per-worker": arguments.threads_per_worker,
@@ -64,6 +74,7 @@ def _check_sizes(arguments: argparse.Namespace, kind: str) -> None:
     if given and kind not in ("local", "local-cuda"):
         names = ", ".join(given)
         raise Invalid(f"{names} must come with --cluster local or local-cuda, got --cluster {kind}")
+    _cluster_sizes(arguments)
 
 
 def _cuda_cluster_class() -> Any:
@@ -136,6 +147,8 @@ def _local_client(arguments: argparse.Namespace, *, gpus: bool) -> Iterator[Any]
         sizes.setdefault("threads_per_worker", _THREADS_PER_GPU)
     else:
         cluster_class = LocalCluster
+    _check_scratch()
+    logger.info("starting worker processes on this machine")
     # A SIGTERM between two starts of processes would leave the first ones running for ever.
     with defer_sigterm() as raise_if_received:
         cluster = _start_cluster(cluster_class, sizes)
@@ -144,6 +157,24 @@ def _local_client(arguments: argparse.Namespace, *, gpus: bool) -> Iterator[Any]
     with cluster, Client(cluster) as client:
         raise_if_received()
         yield client
+
+
+def _check_scratch() -> None:
+    """Check that Dask can make the folder that its worker processes need.
+
+    Raises:
+        Invalid: the folder for temporary files cannot be made or written to.
+    """
+    try:
+        folder = dask.config.get("temporary-directory") or tempfile.gettempdir()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Invalid(
+            "worker processes must have a folder for temporary files, named by TMPDIR or "
+            f"DASK_TEMPORARY_DIRECTORY: {first_line(error)}"
+        ) from error
 
 
 def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:

@@ -96,9 +96,12 @@ def _add_train(jobs: Any) -> None:
     model = train.add_argument_group("the model")
     model.add_argument("--num-clusters", type=int, metavar="K", help="number of clusters")
     _add_model_dir(model, "directory of the model")
-    model.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="distance metric")
+    _add_metric(model)
     model.add_argument(
-        "--init", type=_init_name, choices=NAMES, help="method that finds the first centers"
+        "--init",
+        type=_init_name,
+        choices=NAMES,
+        help="method that finds the first centers (default random)",
     )
     model.add_argument(
         "--oversampling",
@@ -116,9 +119,14 @@ def _add_train(jobs: Any) -> None:
         "--initialization-rows",
         type=int,
         metavar="N",
-        help="run k-means|| on N rows drawn at random (default: all rows)",
+        help="run k-means|| on N rows drawn at random (default all rows)",
     )
-    model.add_argument("--seed", type=int, metavar="S", help="seed of the random generator")
+    model.add_argument(
+        "--seed",
+        type=int,
+        metavar="S",
+        help="seed of the random generator (default a new one for each model)",
+    )
     model.add_argument(
         "--num-restarts",
         type=int,
@@ -128,31 +136,44 @@ def _add_train(jobs: Any) -> None:
     model.add_argument(
         "--empty-clusters",
         choices=tuple(map(str, EmptyClusters)),
-        help="treatment of a center without rows: leave it where it is (keep, the default), move "
-        "it to the farthest row (relocate), or end the job with an error (error)",
+        help="treatment of a center without rows: leave it where it is (keep), move it to the "
+        "farthest row (relocate), or end the job with an error (error) (default keep)",
     )
     steps = train.add_argument_group("the steps")
     steps.add_argument(
-        "--full-batch", action="store_true", default=None, help="take all rows in each step"
+        "--full-batch",
+        action="store_true",
+        default=None,
+        help="take all rows in each step (the default)",
     )
     steps.add_argument(
-        "--batch-rows", type=int, metavar="R", help="take R rows in each step, in order"
+        "--batch-rows",
+        type=int,
+        metavar="R",
+        help="take R rows in each step, in order (default all rows)",
     )
     steps.add_argument(
         "--steps-per-iteration",
         type=int,
         metavar="N",
-        help="update the centers every N steps (with --batch-rows; default 1)",
+        help="update the centers every N steps, with --batch-rows (default 1)",
     )
-    steps.add_argument("--steps", type=int, metavar="N", help="take N further steps")
     steps.add_argument(
-        "--max-steps", type=int, metavar="N", help="stop at step N, counted over all runs"
+        "--steps", type=int, metavar="N", help="take N further steps (default no such limit)"
+    )
+    steps.add_argument(
+        "--max-steps",
+        type=int,
+        metavar="N",
+        help="stop at step N, counted over all runs (default without another limit: 300, or with "
+        "--batch-rows one epoch)",
     )
     steps.add_argument(
         "--relative-tolerance",
         type=float,
         metavar="T",
-        help="stop when the loss changes by less than T times 1 + the loss",
+        help="stop when the loss changes by less than T times 1 + the loss (default 1e-4; with "
+        "--batch-rows, --steps or --max-steps no tolerance)",
     )
     saving = train.add_argument_group("the checkpoints").add_mutually_exclusive_group()
     saving.add_argument(
@@ -162,12 +183,16 @@ def _add_train(jobs: Any) -> None:
         help="save every S seconds (default 600)",
     )
     saving.add_argument(
-        "--save-checkpoints-steps", type=int, metavar="N", help="save every N steps instead"
+        "--save-checkpoints-steps",
+        type=int,
+        metavar="N",
+        help="save every N steps instead (default by seconds)",
     )
     train.add_argument(
         "--metrics-file",
         metavar="FILE",
-        help="file ending in .prom to write metrics to, for Prometheus' node exporter",
+        help="file ending in .prom to write metrics to, for Prometheus' node exporter (default "
+        "none)",
     )
     _add_cluster(train)
     _add_cache(train)
@@ -192,7 +217,7 @@ def _add_plan(jobs: Any) -> None:
     )
     _add_input(plan)
     plan.add_argument("--num-clusters", type=int, metavar="K", help="number of clusters")
-    plan.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="distance metric")
+    _add_metric(plan)
     _add_cluster(plan)
     _add_cache(plan)
     plan.set_defaults(needs=("num_clusters",))
@@ -228,7 +253,7 @@ def _add_predict(jobs: Any) -> None:
         "--transform",
         action="store_true",
         default=None,
-        help="also write the distances to all centers",
+        help="also write the distances to all centers (default the cluster index only)",
     )
     _add_cluster(predict)
     predict.set_defaults(needs=("model_dir", "output"))
@@ -247,7 +272,7 @@ def _add_export(jobs: Any) -> None:
     export.add_argument("--output", metavar="OUT", help="path or URL to write to")
     export.add_argument("--format", choices=FORMATS, help="format to write")
     export.add_argument(
-        "--checkpoint", metavar="DIR", help="checkpoint to export (default: the latest)"
+        "--checkpoint", metavar="DIR", help="checkpoint to export (default the latest)"
     )
     export.set_defaults(needs=("model_dir", "output", "format"))
 
@@ -275,7 +300,7 @@ def _add_demo(jobs: Any) -> None:
         "local cluster, evaluate, predict, and describe the clusters.",
     )
     demo.add_argument(
-        "--directory", default="demo", metavar="DIR", help="directory for all files (default: demo)"
+        "--directory", default="demo", metavar="DIR", help="directory for all files (default demo)"
     )
 
 
@@ -283,15 +308,22 @@ def _add_job(jobs: Any, name: str, summary: str, description: str) -> argparse.A
     """Add a job with the flags that every job has, and return its parser."""
     job: argparse.ArgumentParser = jobs.add_parser(name, help=summary, description=description)
     # A flag that a file may set has the default None: `_as_flags` must know which were given.
-    job.add_argument("--json", action="store_true", default=None, help="print one JSON object")
+    job.add_argument(
+        "--json",
+        action="store_true",
+        default=None,
+        help="print one JSON object (default lines for people)",
+    )
     job.add_argument(
         "--log-format",
         choices=LOG_FORMATS,
-        help="format of the log: text (the default), or json with one object a line",
+        help="format of the log: text, or json with one object a line (default text)",
     )
     if name not in ("info", "demo"):
         job.add_argument(
-            "--config", metavar="FILE", help="TOML file of flags; the command line has priority"
+            "--config",
+            metavar="FILE",
+            help="TOML file of flags; the command line has priority (default none)",
         )
     return job
 
@@ -304,7 +336,19 @@ def _add_input(job: argparse.ArgumentParser) -> None:
         help="path or URL of a .zarr array (store or store::array), an .npy file, or a .parquet "
         "file or directory",
     )
-    job.add_argument("--columns", metavar="A,B,C", help="columns of a Parquet input to use")
+    job.add_argument(
+        "--columns",
+        metavar="A,B,C",
+        help="columns of a Parquet input to use (default all but an index of pandas or Dask)",
+    )
+
+
+def _add_metric(job: Any) -> None:
+    job.add_argument(
+        "--metric",
+        choices=("squared_euclidean", "cosine"),
+        help="distance metric (default squared_euclidean)",
+    )
 
 
 def _add_model_dir(job: Any, text: str) -> None:
@@ -316,22 +360,32 @@ def _add_cluster(job: argparse.ArgumentParser) -> None:
     cluster.add_argument(
         "--cluster",
         metavar="WHERE",
-        help="threads (of this process, the default), local (worker processes on this machine), "
-        "local-cuda (one worker process for each GPU), or the address of a scheduler, tcp://...",
+        help="threads (of this process), local (worker processes on this machine), local-cuda (one "
+        "worker process for each GPU), or the address of a scheduler, tcp://... (default threads)",
     )
     cluster.add_argument(
-        "--workers", type=int, metavar="W", help="number of worker processes (local)"
+        "--workers",
+        type=int,
+        metavar="W",
+        help="number of worker processes of a local cluster (default by the number of cores)",
     )
     cluster.add_argument(
-        "--threads-per-worker", type=int, metavar="T", help="threads of each worker (local)"
+        "--threads-per-worker",
+        type=int,
+        metavar="T",
+        help="threads of each worker of a local cluster (default so that each core has one; 2 for "
+        "a GPU)",
     )
     cluster.add_argument(
-        "--memory-limit", metavar="BYTES", help="memory of each worker, such as 4GB (local)"
+        "--memory-limit",
+        metavar="BYTES",
+        help="memory of each worker of a local cluster, such as 4GB (default an equal share of "
+        "this machine's memory)",
     )
     cluster.add_argument(
         "--backend",
         choices=BACKENDS,
-        help="backend that computes: GPU, compiled code, or NumPy alone (default: the first that a "
+        help="backend that computes: GPU, compiled code, or NumPy alone (default the first that a "
         "worker can use)",
     )
 
@@ -340,8 +394,8 @@ def _add_cache(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--cache",
         choices=CACHES,
-        help="rows of storage that workers cache between iterations: as many as fit (auto, the "
-        "default), none, or all (memory)",
+        help="rows of storage that workers cache between iterations: as many as fit (auto), none, "
+        "or all (memory) (default auto)",
     )
 
 

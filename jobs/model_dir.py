@@ -9,20 +9,28 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dkmeans import KMeans, RunConfig, storage
+from dkmeans import Dataset, KMeans, RunConfig, storage
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.model import Model
+from dkmeans.prediction.stream import check_row_width
 
 _INPUT_FILE = "job.json"
 
 
-def open_model(model_dir: str, config: RunConfig) -> KMeans:
-    """Return the estimator of a trained model, with the settings of its latest checkpoint.
+def load_for(dataset: Dataset, model_dir: str) -> Checkpoint:
+    """Return the latest checkpoint of a model that will be used with these rows.
 
     Raises:
         InvalidCheckpoint: there is no model.
+        InvalidData: the rows are not as wide as the centers.
     """
     checkpoint = Model(model_dir).checkpoint()
+    check_row_width(dataset, checkpoint)
+    return checkpoint
+
+
+def open_model(model_dir: str, checkpoint: Checkpoint, config: RunConfig) -> KMeans:
+    """Return the estimator of a trained model, with the settings of its checkpoint."""
     return KMeans(
         len(checkpoint.state.centers),
         model_dir,

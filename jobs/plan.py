@@ -7,6 +7,7 @@ chunks on the cluster. Nothing is written.
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import Any
 
 from dkmeans_jobs.client import open_client
@@ -18,6 +19,8 @@ from dkmeans.distance import Computation, Distance
 from dkmeans.errors import check_integer
 from dkmeans.executors import computes_on_gpu, open_executor
 from dkmeans.preflight import examine, readable, seconds_per_iteration
+
+logger = logging.getLogger("dkmeans")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -35,7 +38,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             dataset = dataset.in_chunks_of(GPU_TARGET_BYTES if on_gpu else None)
             # Without `Dataset.batch` a dataset is one batch of all its rows.
             batch = next(dataset.batches())
-            preflight = examine(batch, dataset.rows, executor, cache)
+            preflight = examine(batch, dataset.rows, executor, cache, dataset.chunk_bytes)
+            logger.info("timing a few chunks, on %s", executor)
             distance = Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN)
             computation = Computation(distance, arguments.backend)
             first, later = seconds_per_iteration(
@@ -44,6 +48,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "rows": preflight.rows,
         "columns": preflight.columns,
+        "column_names": list(preflight.names),
         "dtype": preflight.dtype,
         "size": readable(preflight.bytes or 0),
         "chunks": preflight.chunks,

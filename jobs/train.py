@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from dkmeans_jobs.client import open_client
+from dkmeans_jobs.client import check_cluster, open_client
 from dkmeans_jobs.input import open_input
 from dkmeans_jobs.model_dir import load_input, save_input, summarize_starts
 from dkmeans_jobs.status import recorded
@@ -22,6 +22,7 @@ from dkmeans import Dataset, Invalid, KMeans, RunConfig, checkpoints
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.config import AUTO
 from dkmeans.empty_clusters import EmptyClusters
+from dkmeans.errors import counted
 from dkmeans.hooks import PrometheusHook
 from dkmeans.state import StopReason
 
@@ -55,30 +56,33 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     began = time.monotonic()
     _check(arguments)
+    check_cluster(arguments)
     dataset = open_input(arguments.input, arguments.columns)
     rows = dataset.rows or 0  # the inputs of the command line always know their number of rows
     conditions = _stop_conditions(arguments, rows)
     hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
     input_description = {"input": arguments.input, "columns": arguments.columns, "rows": rows}
     checkpoint = checkpoints.latest(arguments.model_dir)
-    with open_client(arguments) as client:
-        model = _model(arguments, conditions, client)
-        last_input = load_input(arguments.model_dir)
-        same_input = input_description == last_input
-        if checkpoint is not None and last_input is not None and not same_input:
-            _report_other_input(arguments.model_dir, last_input)
-        done = _is_done(checkpoint, conditions, same_input)
-        # `done` is False without a checkpoint; the other test is for the type checker.
-        if checkpoint is not None and done:
-            # `train` takes no step here, but refuses arguments that differ from the model's
-            # settings.
-            model.train(lambda: dataset, max_steps=checkpoint.state.step)
-        else:
-            batches = _batches(dataset, rows, arguments.batch_rows, checkpoint)
+    # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
+    # reported at once.
+    model = _model(arguments, conditions, client=None)
+    last_input = load_input(arguments.model_dir)
+    same_input = input_description == last_input
+    if checkpoint is not None and last_input is not None and not same_input:
+        _report_other_input(arguments.model_dir, last_input)
+    done = _is_done(checkpoint, conditions, same_input)
+    # `done` is False without a checkpoint; the other test is for the type checker.
+    if checkpoint is not None and done:
+        # `train` takes no step here, but refuses arguments that differ from the model's settings.
+        model.train(lambda: dataset, max_steps=checkpoint.state.step)
+    else:
+        batches = _batches(dataset, rows, arguments.batch_rows, checkpoint)
+        with open_client(arguments) as client:
+            model = _model(arguments, conditions, client)
             with recorded(arguments.model_dir, checkpoint.state.step if checkpoint else 0):
                 model.train(lambda: batches, hooks, conditions.steps, conditions.max_steps)
-            # Only now: after an interrupted run `job.json` must not name its input.
-            save_input(arguments.model_dir, input_description)
+        # Only now: after an interrupted run `job.json` must not name its input.
+        save_input(arguments.model_dir, input_description)
     checkpoint = checkpoints.latest(arguments.model_dir)
     assert checkpoint is not None
     state = checkpoint.state
@@ -155,10 +159,10 @@ def _report_other_input(model_dir: str, last_input: dict[str, Any]) -> None:
     """Warn that a model is continued on another input than the one it was last trained on."""
     columns = last_input.get("columns")
     logger.warning(
-        "%s holds a model that was last trained on other input (%s rows of %s%s) and is continued "
+        "%s holds a model that was last trained on other input (%s of %s%s) and is continued "
         "from its centers; to begin anew, give another --model-dir",
         model_dir,
-        last_input.get("rows"),
+        counted(last_input.get("rows", 0), "row"),
         last_input.get("input"),
         f", columns {columns}" if columns else "",
     )

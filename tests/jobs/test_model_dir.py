@@ -1,6 +1,7 @@
 """Model directories that hold no model, and the input that a model was trained on."""
 
-from dkmeans_jobs.model_dir import load_input, open_model, save_input
+import numpy as np
+from dkmeans_jobs.model_dir import load_for, load_input, open_model, save_input
 
 from dkmeans import Dataset, RunConfig, checkpoints
 from tests.jobs.commands import train
@@ -21,11 +22,23 @@ def test_a_model_opens_with_the_settings_it_was_trained_with(run_json, store, tm
     model_dir = str(tmp_path / "m")
     more = ["--metric", "cosine", "--batch-rows", 300, "--steps-per-iteration", 3]
     run_json(*train(store, model_dir, *more))
-    trained = checkpoints.latest(model_dir)
-    model = open_model(model_dir, RunConfig())
+    trained = load_for(Dataset.from_zarr(store), model_dir)
+    model = open_model(model_dir, trained, RunConfig())
     model.train(lambda: Dataset.from_zarr(store).batch(300).repeat(), steps=3)
     assert checkpoints.latest(model_dir).settings == trained.settings
     assert checkpoints.latest(model_dir).state.step == trained.state.step + 3
+
+
+def test_rows_of_another_width_are_refused_before_a_cluster_is_needed(
+    run, run_json, store, rows, tmp_path
+):
+    run_json(*train(store, tmp_path / "m"))
+    np.save(tmp_path / "narrow.npy", rows[:, :1])
+    for argv in (["evaluate"], ["predict", "--output", tmp_path / "o.zarr"]):
+        model = ["--model-dir", tmp_path / "m", "--cluster", "tcp://127.0.0.1:1"]
+        code, _, err = run(*argv, tmp_path / "narrow.npy", *model)
+        assert code == 2
+        assert "rows must have 3 columns, as the centers have, got 1" in err
 
 
 def test_the_input_of_a_model_can_be_loaded_after_it_was_saved(tmp_path):
