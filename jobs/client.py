@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import logging
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +19,10 @@ from typing import Any
 
 import dask
 import dask.utils
-from dkmeans_jobs.signals import defer_sigterm
+from dkmeans_jobs.signals import defer_interrupt, defer_sigterm
 
 from dkmeans import Invalid, Outage
+from dkmeans.executors.budget import PROCESS_BYTES
 from dkmeans.retry import first_line
 
 logger = logging.getLogger("dkmeans")
@@ -149,13 +149,14 @@ def _local_client(arguments: argparse.Namespace, *, gpus: bool) -> Iterator[Any]
         cluster_class = LocalCluster
     _check_scratch()
     logger.info("starting worker processes on this machine")
-    # A SIGTERM between two starts of processes would leave the first ones running for ever.
-    with defer_sigterm() as raise_if_received:
+    # A signal between two starts of processes would leave the first ones running for ever.
+    with defer_sigterm() as raise_if_received, defer_interrupt() as raise_if_interrupted:
         cluster = _start_cluster(cluster_class, sizes)
     # Dask warns when it restarts a worker, for example above its memory limit. Users must see that.
     logging.getLogger("distributed.nanny").setLevel(logging.WARNING)
     with cluster, Client(cluster) as client:
         raise_if_received()
+        raise_if_interrupted()
         yield client
 
 
@@ -178,9 +179,6 @@ def _check_scratch() -> None:
 
 
 def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
-    # A terminal sends Ctrl-C to every process of the job. Worker processes inherit that they ignore
-    # it. The driver saves a checkpoint, which needs the workers, and closes them afterwards.
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return cluster_class(
             **sizes,
@@ -189,8 +187,6 @@ def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
         )
     except RuntimeError as error:  # a worker process died while it started
         raise Outage(f"worker processes must start: {first_line(error)}") from error
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _cluster_sizes(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -206,9 +202,13 @@ def _cluster_sizes(arguments: argparse.Namespace) -> dict[str, Any]:
     memory = arguments.memory_limit
     if memory is not None:
         try:
-            dask.utils.parse_bytes(memory)
+            limit = dask.utils.parse_bytes(memory)
         except ValueError as error:
             raise Invalid(f"--memory-limit must be a size such as 4GB, got {memory!r}") from error
+        # Dask kills a worker that needs more than its limit and starts it anew, for ever.
+        if 0 < limit < PROCESS_BYTES:  # 0 is no limit
+            least = f"{PROCESS_BYTES // 2**20} MiB, which a worker needs without any rows"
+            raise Invalid(f"--memory-limit must be at least {least}, got {memory}")
     sizes = {
         "n_workers": arguments.workers,
         "threads_per_worker": arguments.threads_per_worker,

@@ -1,6 +1,6 @@
 """The command line of every job: flags, and the same settings from a TOML file.
 
-`__main__` and the demo call `parse`. A flag that the file may set has the default None, which means
+`command` and the demo call `parse`. A flag that the file may set has the default None, which means
 "not given": an entry of the file counts only if the command line does not give that flag. The jobs
 know the real defaults.
 """
@@ -74,6 +74,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if path is not None:
         flags = _as_flags(arguments, path)
         arguments = parser.parse_args([argv[0], *flags, *argv[1:]])
+    for name, value in vars(arguments).items():
+        if value == "":  # as from a variable of a shell that is not set
+            flag = "INPUT" if name == "input" else f"--{name.replace('_', '-')}"
+            parser.error(f"{arguments.job}: {flag} must not be empty")
     if "input" in vars(arguments) and arguments.input is None:
         parser.error(f"{arguments.job}: INPUT is missing")
     # Not `required=True`: the first parse must accept a command line whose file has these settings.
@@ -94,7 +98,7 @@ def _add_train(jobs: Any) -> None:
     )
     _add_input(train)
     model = train.add_argument_group("the model")
-    model.add_argument("--num-clusters", type=int, metavar="K", help="number of clusters")
+    model.add_argument("--num-clusters", type=_integer, metavar="K", help="number of clusters")
     _add_model_dir(model, "directory of the model")
     _add_metric(model)
     model.add_argument(
@@ -105,31 +109,31 @@ def _add_train(jobs: Any) -> None:
     )
     model.add_argument(
         "--oversampling",
-        type=float,
+        type=_number,
         metavar="L",
         help="candidates drawn in each round of k-means||, as a multiple of K (default 1)",
     )
     model.add_argument(
         "--initialization-rounds",
-        type=int,
+        type=_integer,
         metavar="R",
         help="rounds of k-means|| (default 3); each takes one epoch, and one more epoch follows",
     )
     model.add_argument(
         "--initialization-rows",
-        type=int,
+        type=_integer,
         metavar="N",
         help="run k-means|| on N rows drawn at random (default all rows)",
     )
     model.add_argument(
         "--seed",
-        type=int,
+        type=_integer,
         metavar="S",
         help="seed of the random generator (default a new one for each model)",
     )
     model.add_argument(
         "--num-restarts",
-        type=int,
+        type=_integer,
         metavar="R",
         help="number of starts, trained together; the best is the model (default 1)",
     )
@@ -148,29 +152,29 @@ def _add_train(jobs: Any) -> None:
     )
     steps.add_argument(
         "--batch-rows",
-        type=int,
+        type=_integer,
         metavar="R",
         help="take R rows in each step, in order (default all rows)",
     )
     steps.add_argument(
         "--steps-per-iteration",
-        type=int,
+        type=_integer,
         metavar="N",
         help="update the centers every N steps, with --batch-rows (default 1)",
     )
     steps.add_argument(
-        "--steps", type=int, metavar="N", help="take N further steps (default no such limit)"
+        "--steps", type=_integer, metavar="N", help="take N further steps (default no such limit)"
     )
     steps.add_argument(
         "--max-steps",
-        type=int,
+        type=_integer,
         metavar="N",
         help="stop at step N, counted over all runs (default without another limit: 300, or with "
         "--batch-rows one epoch)",
     )
     steps.add_argument(
         "--relative-tolerance",
-        type=float,
+        type=_number,
         metavar="T",
         help="stop when the loss changes by less than T times 1 + the loss (default 1e-4; with "
         "--batch-rows, --steps or --max-steps no tolerance)",
@@ -178,13 +182,13 @@ def _add_train(jobs: Any) -> None:
     saving = train.add_argument_group("the checkpoints").add_mutually_exclusive_group()
     saving.add_argument(
         "--save-checkpoints-secs",
-        type=float,
+        type=_number,
         metavar="S",
         help="save every S seconds (default 600)",
     )
     saving.add_argument(
         "--save-checkpoints-steps",
-        type=int,
+        type=_integer,
         metavar="N",
         help="save every N steps instead (default by seconds)",
     )
@@ -197,6 +201,20 @@ def _add_train(jobs: Any) -> None:
     _add_cluster(train)
     _add_cache(train)
     train.set_defaults(needs=("num_clusters", "model_dir"))
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from error
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error
 
 
 def _init_name(name: str) -> str:
@@ -216,7 +234,7 @@ def _add_plan(jobs: Any) -> None:
         "measured on a few chunks. Nothing is written.",
     )
     _add_input(plan)
-    plan.add_argument("--num-clusters", type=int, metavar="K", help="number of clusters")
+    plan.add_argument("--num-clusters", type=_integer, metavar="K", help="number of clusters")
     _add_metric(plan)
     _add_cluster(plan)
     _add_cache(plan)
@@ -365,13 +383,13 @@ def _add_cluster(job: argparse.ArgumentParser) -> None:
     )
     cluster.add_argument(
         "--workers",
-        type=int,
+        type=_integer,
         metavar="W",
         help="number of worker processes of a local cluster (default by the number of cores)",
     )
     cluster.add_argument(
         "--threads-per-worker",
-        type=int,
+        type=_integer,
         metavar="T",
         help="threads of each worker of a local cluster (default so that each core has one; 2 for "
         "a GPU)",
@@ -421,7 +439,10 @@ def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
         name = key.replace("-", "_")
         if name not in known:
             allowed = ", ".join(sorted(k.replace("_", "-") for k in known))
-            raise Invalid(f"{path} must have no other keys than {allowed}, got {key!r}")
+            raise Invalid(
+                f"{path} must have keys that are flags of {arguments.job}, got {key!r}; the flags "
+                f"are {allowed}"
+            )
         overruling = [name, *_OVERRULING_FLAGS.get(name, ())]
         # `false` in the file is the same as no flag.
         if value is False or any(getattr(arguments, n, None) is not None for n in overruling):

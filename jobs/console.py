@@ -1,6 +1,6 @@
 """Output of a job: the log on standard error and the result on standard output.
 
-`__main__` runs each job under `log_output` and prints its result with `print_result`. The library
+`command` runs each job under `log_output` and prints its result with `print_result`. The library
 logs through the logger `dkmeans`, and each iteration is one record that carries a `Progress`. The
 log has three forms: one live line on a terminal, lines of text elsewhere, or JSON for programs.
 """

@@ -1,6 +1,6 @@
 """`dkmeans evaluate`: compute the loss of a model over some rows.
 
-`__main__` calls `run`. The latest checkpoint of the model directory is evaluated.
+`command` calls `run`. The latest checkpoint of the model directory is evaluated.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import json
 from typing import Any
 
-from dkmeans_jobs.client import open_client
+from dkmeans_jobs.client import check_cluster, open_client
 from dkmeans_jobs.input import open_input
 from dkmeans_jobs.model_dir import load_for, open_model
 
@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     dataset = open_input(arguments.input, arguments.columns)
     # Before the cluster starts, which takes seconds: a mistake is reported at once.
+    check_cluster(arguments)
     checkpoint = load_for(dataset, arguments.model_dir)
     with open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)

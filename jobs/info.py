@@ -1,6 +1,6 @@
 """`dkmeans info`: describe a model, or the backends of this machine.
 
-`__main__` calls `run`. A model is described from its latest checkpoint and from the files that jobs
+`command` calls `run`. A model is described from its latest checkpoint and from the files that jobs
 write beside the checkpoints. Nothing is written.
 """
 

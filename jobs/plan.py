@@ -1,6 +1,6 @@
 """`dkmeans plan`: estimate the memory and the time that training would need.
 
-`__main__` calls `run`. The estimates come from the library's preflight check and from timing a few
+`command` calls `run`. The estimates come from the library's preflight check and from timing a few
 chunks on the cluster. Nothing is written.
 """
 
@@ -10,9 +10,10 @@ import argparse
 import logging
 from typing import Any
 
-from dkmeans_jobs.client import open_client
+from dkmeans_jobs.client import check_cluster, open_client
 from dkmeans_jobs.input import open_input
 
+from dkmeans import Invalid
 from dkmeans.config import AUTO
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.distance import Computation, Distance
@@ -31,6 +32,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     check_integer("--num-clusters", arguments.num_clusters, 1)
     dataset = open_input(arguments.input, arguments.columns)
+    if dataset.rows is not None and dataset.rows < arguments.num_clusters:
+        most = f"the number of rows, {dataset.rows}"
+        raise Invalid(f"--num-clusters must be at most {most}, got {arguments.num_clusters}")
+    check_cluster(arguments)
     cache = arguments.cache or AUTO
     with open_client(arguments) as client:
         on_gpu = computes_on_gpu(client, arguments.backend)

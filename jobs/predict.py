@@ -1,6 +1,6 @@
 """`dkmeans predict`: write the cluster index of each row to storage.
 
-`__main__` calls `run`. The workers write the predictions. A job that was interrupted continues:
+`command` calls `run`. The workers write the predictions. A job that was interrupted continues:
 predictions that are already written are not written again.
 """
 

@@ -1,6 +1,6 @@
 """`dkmeans train`: train a model, or continue training the one in the model directory.
 
-`__main__` calls `run`. The same command can always be run again: it continues from the latest
+`command` calls `run`. The same command can always be run again: it continues from the latest
 checkpoint, or does nothing if training is complete. Without limits on the command line a full-batch
 run ends at a small change of the loss or after 300 steps, and a mini-batch run after one epoch.
 """
@@ -110,6 +110,15 @@ def _check(arguments: argparse.Namespace) -> None:
         raise Invalid(f"--batch-rows must be >= 1, got {arguments.batch_rows}")
     if arguments.batch_rows is None and arguments.steps_per_iteration is not None:
         raise Invalid("--steps-per-iteration must come with --batch-rows, got none")
+    for name in ("steps", "max_steps"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise Invalid(f"--{name.replace('_', '-')} must be >= 1, got {value}")
+    if arguments.metrics_file and not arguments.metrics_file.endswith(".prom"):
+        raise Invalid(
+            "--metrics-file must end in .prom, because the node exporter reads no other files, got "
+            f"{arguments.metrics_file!r}"
+        )
     if arguments.steps is not None and arguments.max_steps is not None:
         raise Invalid("--steps and --max-steps must not both be given")
 

@@ -34,7 +34,7 @@ def test_a_file_of_flags_with_an_unknown_key_is_refused_by_that_key(run, store, 
     job.write_text("num-klusters = 4\n")
     code, _, err = run(*train(store, tmp_path / "m"), "--config", job)
     assert code == 2
-    assert "num-klusters" in err
+    assert "must have keys that are flags of train, got 'num-klusters'; the flags are " in err
 
 
 def test_a_missing_argument_is_named(run, capsys):
