@@ -122,6 +122,7 @@ def _remote_client(address: str) -> Iterator[Any]:
     """Connect to the scheduler at an address."""
     from distributed import Client  # noqa: PLC0415 slow to import
 
+    logger.info("connecting to the scheduler at %s", address)
     try:
         client = Client(address, timeout=_CONNECT_SECONDS)
     except ValueError as error:

@@ -51,7 +51,9 @@ _ENVIRONMENT_ERRNOS = frozenset(
         errno.EROFS,
     }
 )
-_RESUME_HINT = "Run the same command again to go on where it stopped"
+_HINT = "Run the same command again"
+# Jobs that go on where they stopped.
+_RESUMED = ("train", "predict", "demo")
 
 
 def run_command(argv: Sequence[str]) -> int:
@@ -77,16 +79,22 @@ def _print(result: dict[str, Any], *, as_json: bool) -> int:
     """Print the result of a job and return the exit code."""
     try:
         print_result(result, as_json=as_json)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of standard output has closed the pipe, as `head` does. That is no failure.
+        if sys.stdout is not None:  # as with `>&-`
+            sys.stdout.flush()
+    except OSError as error:
         # Python flushes standard output at its end, which must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A reader that has closed the pipe, as `head` does, is no failure.
+        if not isinstance(error, BrokenPipeError):
+            text = f"the job is done, but its result cannot be printed: {error}"
+            print(f"dkmeans: error: {text}", file=sys.stderr)  # noqa: T201
+            return _EXIT_INVALID
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any] | int:
     """Run a job and return its result, or the exit code if it fails."""
+    hint = _HINT + (" to go on where it stopped" if arguments.job in _RESUMED else "")
     try:
         with raise_on_sigterm():
             return _JOBS[arguments.job](arguments)
@@ -95,12 +103,12 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any] | int:
     except Conflict as error:
         return log_exit(str(error), _EXIT_FAILED)
     except Terminated:  # before KeyboardInterrupt, its base class
-        return log_exit(f"terminated. {_RESUME_HINT}", _EXIT_TERMINATED, logging.WARNING)
+        return log_exit(f"terminated. {hint}", _EXIT_TERMINATED, logging.WARNING)
     except KeyboardInterrupt:
-        return log_exit(f"interrupted. {_RESUME_HINT}", EXIT_INTERRUPTED, logging.WARNING)
+        return log_exit(f"interrupted. {hint}", EXIT_INTERRUPTED, logging.WARNING)
     except Exception as error:
         if is_outage(error):
-            return log_exit(f"{first_line(error)}. {_RESUME_HINT}", _EXIT_OUTAGE)
+            return log_exit(f"{first_line(error)}. {hint}", _EXIT_OUTAGE)
         if isinstance(error, OSError) and error.errno in _ENVIRONMENT_ERRNOS:
             return log_exit(_describe(error, arguments), _EXIT_INVALID)
         fields = {"event": "exit", "exit_code": _EXIT_FAILED}

@@ -2,7 +2,8 @@
 
 `train` writes the files with `recorded`, and `info` reads them. `status.json` holds the state of
 the last job. `history.json` holds the numbers of every iteration. Both are for information only: a
-failure to write them never stops training. A history that cannot be read at the start does.
+failure to write them never stops training, and a damaged file counts as none. Storage that does
+not answer at the start does stop it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
+
+from dkmeans_jobs.model_dir import read_json
 
 from dkmeans import storage
 from dkmeans.report import IterationCost, Progress, progress_of
@@ -168,15 +171,18 @@ def _duration(seconds: float) -> str:
 
 def read_status(model_dir: str) -> Status | None:
     """Return the status of the last job on a model; None if no job has written one."""
-    found = storage.read(storage.join(model_dir, _STATUS_FILE))
-    return None if found is None else Status(**json.loads(found.data))
+    content = read_json(model_dir, _STATUS_FILE)
+    try:
+        return Status(**content) if isinstance(content, dict) else None
+    except TypeError:  # other keys, of another version
+        return None
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:
     """Return the recorded iterations of a model, each as its numbers by name."""
-    found = storage.read(storage.join(model_dir, _HISTORY_FILE))
-    iterations: list[dict[str, Any]] = json.loads(found.data) if found else []
-    return iterations
+    content = read_json(model_dir, _HISTORY_FILE)
+    iterations = content if isinstance(content, list) else []
+    return [each for each in iterations if isinstance(each, dict) and "step" in each]
 
 
 def _now() -> str:

@@ -2,11 +2,12 @@
 
 import errno
 import os
+import subprocess
 
 import pytest
 
 from dkmeans import KMeans
-from tests.jobs.commands import train
+from tests.jobs.commands import COMMAND, train
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,32 @@ def test_an_unexpected_error_of_the_system_keeps_its_traceback(run, store, tmp_p
     code, _, err = run(*train(store, tmp_path / "m"))
     assert code == 1
     assert "Traceback" in err
+
+
+@pytest.mark.parametrize(("redirection", "code"), [(">&-", 0), ("> /dev/full", 2), ("| true", 0)])
+def test_a_result_that_nobody_can_read_is_no_defect(run_json, store, tmp_path, redirection, code):
+    run_json(*train(store, tmp_path / "m", "--max-steps", 1))
+    command = " ".join([*COMMAND, "info", str(tmp_path / "m")])
+    script = f"{command} {redirection}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == (code != 0)
+    assert not lines or lines[0].startswith("dkmeans: error: the job is done, but its result")
+
+
+@pytest.mark.parametrize(("job", "is_resumed"), [("evaluate", False), ("predict", True)])
+def test_only_jobs_that_go_on_where_they_stopped_say_so(
+    run, run_json, store, tmp_path, monkeypatch, job, is_resumed
+):
+    def interrupt(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    run_json(*train(store, tmp_path / "m", "--max-steps", 1))
+    monkeypatch.setattr(KMeans, "evaluate", interrupt)
+    monkeypatch.setattr(KMeans, "write_predictions", interrupt)
+    output = ["--output", tmp_path / "o.zarr"] if is_resumed else []
+    code, _, err = run(job, store, "--model-dir", tmp_path / "m", *output)
+    assert code == 130
+    assert "dkmeans: interrupted. Run the same command again" in err
+    assert ("to go on where it stopped" in err) == is_resumed

@@ -1,6 +1,7 @@
 """Model directories that hold no model, and the input that a model was trained on."""
 
 import numpy as np
+import pytest
 from dkmeans_jobs.model_dir import load_for, load_input, open_model, save_input
 
 from dkmeans import Dataset, RunConfig, checkpoints
@@ -45,3 +46,18 @@ def test_the_input_of_a_model_can_be_loaded_after_it_was_saved(tmp_path):
     assert load_input(str(tmp_path)) is None
     save_input(str(tmp_path), {"input": "rows.npy", "rows": 3})
     assert load_input(str(tmp_path)) == {"input": "rows.npy", "rows": 3}
+
+
+@pytest.mark.parametrize("name", ["job.json", "status.json", "history.json"])
+@pytest.mark.parametrize("content", ["{bad", "[1, 2]", '{"state": "running"}'])
+def test_a_damaged_file_for_information_stops_neither_training_nor_info(
+    run, run_json, store, tmp_path, name, content
+):
+    run_json(*train(store, tmp_path / "m", "--max-steps", 1))
+    (tmp_path / "m" / name).write_text(content)
+    code, _, err = run("info", tmp_path / "m")
+    assert code == 0, err
+    code, _, err = run(*train(store, tmp_path / "m", "--max-steps", 2))
+    assert code == 0, err
+    is_read = content == "{bad" and name != "status.json"
+    assert (f"WARNING ignoring {tmp_path / 'm' / name}, which is damaged" in err) == is_read
