@@ -50,6 +50,11 @@ def expected(what: str, must: str, got: object) -> str:
     return f"{what} must be {must}, got {shown}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number and what it counts, for messages: "1 row", "2,000 rows"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def check_integer(name: str, value: object, least: int | None = None) -> None:
     """Refuse a value that is not an integer or is below `least`. A bool is not an integer.
 

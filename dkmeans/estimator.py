@@ -38,9 +38,10 @@ from dkmeans.errors import (
     InvalidType,
     check_integer,
     check_number,
+    counted,
     expected,
 )
-from dkmeans.executors import Dask, Threads, computes_on_gpu, open_executor
+from dkmeans.executors import Dask, Executor, Threads, computes_on_gpu, open_executor
 from dkmeans.feature_columns.dense import DenseColumn
 from dkmeans.feature_columns.layout import Layout
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
@@ -52,6 +53,7 @@ from dkmeans.modes import EstimatorSpec, ModeKeys
 from dkmeans.prediction import output as outputs
 from dkmeans.prediction import per_chunk, stream
 from dkmeans.prediction.stream import check_row_width
+from dkmeans.report import RowReport
 from dkmeans.state import Score
 from dkmeans.training import Plan, report_ignored, train
 
@@ -160,9 +162,9 @@ class KMeans(Model):
         self._empty_clusters = EmptyClusters(empty_clusters)
         if isinstance(source, np.ndarray) and len(source) != num_clusters:
             logger.warning(
-                "num_clusters = %d is ignored: initial_clusters has %d rows",
+                "num_clusters = %d is ignored: initial_clusters has %s",
                 num_clusters,
-                len(source),
+                counted(len(source), "row"),
             )
         config = config or RunConfig()
         super().__init__(choose_model_dir(model_dir, config.model_dir))
@@ -321,8 +323,7 @@ class KMeans(Model):
             "loss": total.inertia / len(scores),
             "score": total.inertia / len(scores),
         }
-        file = f"evaluation-{checkpoint.state.step:08d}.json"
-        address = storage.join(self.eval_dir(name), file)
+        address = self.evaluation_file(checkpoint.state.step, name)
         is_written = storage.write_or_log(address, json.dumps(result).encode())
         if is_written and self._draws_charts:
             charts = summaries.EventFiles(self.eval_dir(name))
@@ -439,9 +440,12 @@ class KMeans(Model):
         if not written.is_complete:
             writing = outputs.Writing(per_chunk.Task(self._centers(checkpoint), names), place)
             missing = outputs.missing(whole, place, written)
+            rows = place.prediction.rows
             with self._executor() as executor:
-                for _ in executor.map(outputs.write_region, missing, writing):
-                    pass
+                _log_begin("predicting", checkpoint, executor)
+                report = RowReport("predicted", rows, outputs.rows_written(place, written))
+                for region_rows in executor.map(outputs.write_region, missing, writing):
+                    report.add(region_rows)
             outputs.finish(place)
         return place.prediction.rows
 
@@ -531,6 +535,7 @@ class KMeans(Model):
         check_row_width(dataset, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)
         with self._reducing_executor() as executor:
+            _log_begin("evaluating", checkpoint, executor)
             of = checkpoint, self._centers(checkpoint)
             return stream.scores(dataset, *of, executor, notifier, steps)
 
@@ -574,3 +579,9 @@ class KMeans(Model):
         return EstimatorSpec(
             mode, predictions, score.inertia, {self.SCORE: score.inertia}, exported
         )
+
+
+def _log_begin(what: str, checkpoint: Checkpoint, executor: Executor) -> None:
+    """Log what a call over rows begins to do, and where."""
+    clusters = counted(len(checkpoint.state.centers), "cluster")
+    logger.info("%s with step %d, %s, on %s", what, checkpoint.state.step, clusters, executor)

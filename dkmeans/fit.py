@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dkmeans.errors import counted
 from dkmeans.state import StopReason, TrainState
 
 
@@ -74,4 +75,4 @@ class Fit:
         for r, start in enumerate(self.starts if len(self.starts) > 1 else ()):
             loss = "none yet" if start.state.inertia is None else f"{start.state.inertia:.6g}"
             best = ", the best" if r == self.best else ""
-            yield f"start {r}: loss {loss} after {start.steps} steps{best}"
+            yield f"start {r}: loss {loss} after {counted(start.steps, 'step')}{best}"

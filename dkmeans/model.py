@@ -72,6 +72,10 @@ class Model:
         """Return the directory of the evaluations of this name. It is not created here."""
         return storage.join(self.model_dir, f"eval_{name}" if name else "eval")
 
+    def evaluation_file(self, step: int, name: str | None = None) -> str:
+        """Return the address of the file with the result of an evaluation at a step."""
+        return storage.join(self.eval_dir(name), f"evaluation-{step:08d}.json")
+
     def cluster_centers(self) -> npt.NDArray[Any]:
         """Return the (k, d) centers of the latest checkpoint.
 

@@ -6,6 +6,7 @@ read for `examine`; `seconds_per_iteration` computes a few chunks.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,10 +17,11 @@ from dkmeans.config import MEMORY, NONE
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import TARGET_BYTES, LoadedChunk, Source
 from dkmeans.data.points import point_dtype
+from dkmeans.data.sources.parquet import ParquetRows
 from dkmeans.data.sources.zarr_array import ZarrRows
-from dkmeans.distance import Computation
-from dkmeans.errors import Invalid
-from dkmeans.executors import Executor
+from dkmeans.distance import Centers, Computation
+from dkmeans.errors import Invalid, counted
+from dkmeans.executors import Cost, Executor
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.read_ahead import AHEAD
 from dkmeans.lloyd import accumulate
@@ -29,8 +31,11 @@ from dkmeans.lloyd import accumulate
 _SMALL_BYTES, _MANY_CHUNKS = 2**17, 1000
 # A thread holds the chunk that it computes, those read ahead, and what one is decoded from.
 _HELD_PER_THREAD = AHEAD + 2
-# Storage chunks of this size suit disks, object stores and memory alike.
+# Storage chunks of this size suit disks, object stores and memory alike. Where the library reads
+# larger chunks, on GPUs, larger ones are as good.
 _GOOD_BYTES = 16 * 2**20
+# More names of columns are cut in the log.
+_MOST_NAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Preflight:
     Attributes:
         rows: Number of rows of an epoch; None if only reading can tell.
         columns: Number of columns.
+        names: Names of the columns of a Parquet input, in order; empty for other inputs.
         dtype: Dtype in which rows are computed.
         chunks: Number of chunks of the first batch.
         chunk_bytes: Size in bytes of its largest chunk, decoded.
@@ -51,6 +57,7 @@ class Preflight:
 
     rows: int | None
     columns: int
+    names: tuple[str, ...]
     dtype: str
     chunks: int
     chunk_bytes: int
@@ -77,12 +84,17 @@ class Preflight:
 
     def describe(self) -> Iterator[str]:
         """Yield sentences for people."""
-        rows = "any number of" if self.rows is None else f"{self.rows:,}"
+        rows = "any number of rows" if self.rows is None else counted(self.rows, "row")
         size = "" if self.bytes is None else f", {readable(self.bytes)}"
-        yield f"{rows} rows of {self.columns} columns, {self.dtype}{size}"
+        yield f"{rows} of {self._describe_columns()}, {self.dtype}{size}"
         if self.is_stored:
-            chunks = f"{self.chunks:,} chunks of up to" if self.chunks > 1 else "1 chunk of"
+            chunks = counted(self.chunks, "chunk") + (" of up to" if self.chunks > 1 else " of")
             yield f"{chunks} {readable(self.chunk_bytes)}; {self._describe_cache()}"
+
+    def _describe_columns(self) -> str:
+        columns, names = counted(self.columns, "column"), ", ".join(self.names[:_MOST_NAMES])
+        dots = ", ..." if len(self.names) > _MOST_NAMES else ""
+        return f"{columns} ({names}{dots})" if names else columns
 
     def _describe_cache(self) -> str:
         room = f"{readable(self.memory.room)} of rows fit the memory of {self.memory}"
@@ -95,7 +107,13 @@ class Preflight:
         return f"{room}: {self.cached_share:.0%} are cached, the others are read in every epoch"
 
 
-def examine(batch: Batch, rows: int | None, executor: Executor, cache: str) -> Preflight:
+def examine(
+    batch: Batch,
+    rows: int | None,
+    executor: Executor,
+    cache: str,
+    target_bytes: int = TARGET_BYTES,
+) -> Preflight:
     """Return what a fit will require, without reading rows.
 
     Args:
@@ -103,6 +121,7 @@ def examine(batch: Batch, rows: int | None, executor: Executor, cache: str) -> P
         rows: Number of rows of an epoch; None if it is not known.
         executor: Where the work will be done.
         cache: One of `dkmeans.config.CACHES`.
+        target_bytes: Target size of the chunks that the library cuts itself.
 
     Raises:
         Invalid: all rows should be cached, and they do not fit.
@@ -113,9 +132,13 @@ def examine(batch: Batch, rows: int | None, executor: Executor, cache: str) -> P
     largest = int(batch.sizes().max()) * width * dtype.itemsize
     is_stored = any(source.key is not None for source in leaves)
     memory = executor.memory()
-    remarks = tuple(_remarks(leaves, largest, batch, memory)) if is_stored else ()
+    # Rows are stored in their own dtype, and cut by the sizes that they have there.
+    widening = max(dtype.itemsize / np.dtype(source.dtype).itemsize for source in leaves)
+    own = int(target_bytes * max(1.0, widening))
+    remarks = tuple(_remarks(leaves, largest, own, batch, memory)) if is_stored else ()
+    names = next((s.columns for s in leaves if isinstance(s, ParquetRows)), ())
     found = Preflight(
-        rows, width, str(dtype), len(batch), largest, is_stored, memory, cache, remarks
+        rows, width, names, str(dtype), len(batch), largest, is_stored, memory, cache, remarks
     )
     if cache == MEMORY and found.cached_share < 1:
         raise Invalid(
@@ -135,17 +158,31 @@ def _leaves(sources: Iterator[Source]) -> Iterator[Source]:
             yield source
 
 
-def _remarks(leaves: list[Source], largest: int, batch: Batch, memory: Memory) -> Iterator[str]:
-    """Yield sentences on chunks that are too large, too small or too few."""
+def _remarks(
+    leaves: list[Source], largest: int, own: int, batch: Batch, memory: Memory
+) -> Iterator[str]:
+    """Yield sentences on chunks that are too large, too small or too few.
+
+    Args:
+        leaves: The sources.
+        largest: Size in bytes of the largest chunk, decoded.
+        own: Size in bytes of the chunks that the library cuts itself. Chunks are larger only where
+            the storage has larger ones; no way of writing the rows makes them smaller.
+        batch: The batch of the first step.
+        memory: Workers, threads and memory of the executor.
+    """
     row = max(1, largest // max(1, int(batch.sizes().max())))
-    good = f"{max(1, _GOOD_BYTES // row):,} rows ({readable(_GOOD_BYTES)})"
     most = memory.spare // max(1, _HELD_PER_THREAD * memory.threads_per_worker)
+    good_bytes = min(max(_GOOD_BYTES, own), max(most, own))
+    good = f"{counted(max(1, good_bytes // row), 'row')} ({readable(good_bytes)})"
     if largest > most:
+        remedy = "give workers more memory or fewer threads"
+        if most >= own:
+            remedy = f"write the rows in chunks of {good}, or {remedy}"
         yield (
             f"a chunk is {readable(largest)}, and a worker thread holds {_HELD_PER_THREAD} at a "
             f"time: with {readable(memory.limit)} a worker, chunks should be at most "
-            f"{readable(most)}. Write the rows in chunks of {good}, or give workers more memory or "
-            "fewer threads"
+            f"{readable(most)}; {remedy}"
         )
     for source in leaves:
         if not isinstance(source, ZarrRows):
@@ -154,14 +191,15 @@ def _remarks(leaves: list[Source], largest: int, batch: Batch, memory: Memory) -
         size = int(np.prod(source.array.chunks)) * np.dtype(source.dtype).itemsize
         if size < _SMALL_BYTES and pieces > _MANY_CHUNKS and not source.array.shards:
             yield (
-                f"{source.name} is stored in {pieces:,} chunks of {readable(size)}: to ask for "
-                f"each takes longer than to read it. Write the rows in chunks of {good}"
+                f"{source.name} is stored in {counted(pieces, 'chunk')} of {readable(size)}: to "
+                f"ask for each takes longer than to read it; write the rows in chunks of {good}"
             )
-    if len(batch) < memory.threads and largest > TARGET_BYTES:
-        rows = f"{-(-batch.rows // memory.threads):,}"
+    if len(batch) < memory.threads and largest > own:
+        chunks = f"{counted(len(batch), 'chunk')} {'is' if len(batch) == 1 else 'are'} too few"
+        rows = counted(-(-batch.rows // memory.threads), "row")
         yield (
-            f"{len(batch)} chunks are too few for {memory.threads} threads. Write the "
-            f"rows in chunks of at most {rows}"
+            f"{chunks} for {counted(memory.threads, 'thread')}; write the rows in chunks of at "
+            f"most {rows}"
         )
 
 
@@ -184,14 +222,36 @@ def seconds_per_iteration(
     Returns:
         The seconds of the first iteration, which reads all rows, and of a later one.
     """
-    chunks = Batch(tuple(islice(batch, found.memory.threads)))
+    # Threads beyond the chunks have nothing to do.
+    threads = min(found.memory.threads, len(batch))
+    chunks = Batch(tuple(islice(batch, threads)))
     first = next(executor.map(LoadedChunk.finite, chunks.chunks_between(0, 1), found.columns))
     centers = computation.centers(np.resize(first, (num_clusters, found.columns)))
-    executor.map_reduce(accumulate, [chunks], centers)  # not measured: workers may compile
-    cost = executor.map_reduce(accumulate, [chunks], centers).cost
-    factor = (found.rows or batch.rows) / chunks.rows / found.memory.threads
-    later = (1 - found.cached_share) * cost.read_seconds + cost.compute_seconds
-    return factor * (cost.read_seconds + cost.compute_seconds), factor * later
+    cost, seconds = _measured(chunks, centers, executor)
+    # Messages, additions and waiting, which every iteration has.
+    overhead = max(0.0, seconds - (cost.read_seconds + cost.compute_seconds) / threads)
+    factor = (found.rows or batch.rows) / chunks.rows / threads
+    reading, computing = factor * cost.read_seconds, factor * cost.compute_seconds
+    later = overhead + (1 - found.cached_share) * reading + computing
+    return overhead + reading + computing, later
+
+
+def _measured(chunks: Batch, centers: Centers, executor: Executor) -> tuple[Cost, float]:
+    """Return the cost of some chunks, and the seconds, in processes that are all warm.
+
+    A process imports and compiles when it computes its first chunk. Dask may give a chunk to
+    another worker than before, so only an iteration counts whose workers have all computed already.
+    """
+    warm: set[str] = set()
+    while True:
+        began = time.perf_counter()
+        cost = executor.map_reduce(accumulate, [chunks], centers).cost
+        seconds = time.perf_counter() - began
+        # Threads of this process have no throughput by worker.
+        workers = set(cost.throughputs) or {"this process"}
+        if workers <= warm:
+            return cost, seconds
+        warm |= workers
 
 
 def readable(size: int) -> str:

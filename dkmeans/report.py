@@ -1,15 +1,19 @@
-"""Progress of a running fit: one record per iteration, written by several log handlers.
+"""Progress of long calls: log records with numbers, written by several log handlers.
 
-`training` logs a `Progress` after each iteration, as a line of text for people and as the record's
-`progress` attribute for programs. The terminal line, the JSON log and the status file of the jobs
-all take their numbers from that record: every derived number is computed here, once.
+`training` logs a `Progress` after each iteration; `evaluate` and `write_predictions` log a
+`RowProgress` after some of the rows. Both are a line of text for people, and numbers for programs
+in the record's `progress` attribute. The terminal line, the JSON log and the status file of the
+jobs take their numbers from that record: every derived number is computed here, once.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from dkmeans.errors import counted
 
 logger = logging.getLogger("dkmeans")
 
@@ -97,21 +101,85 @@ class Progress:
             parts.append(f"change {self.change:.1e}")
         parts.append(f"{self.rows_per_second:,.0f} rows/s")
         if self.empty_clusters:
-            parts.append(f"{self.empty_clusters} empty clusters")
+            parts.append(counted(self.empty_clusters, "empty cluster"))
         if self.relocated_clusters:
             parts.append(f"{self.relocated_clusters} relocated")
         if self.starts > 1:
-            parts.append(f"{self.starts} starts")
+            parts.append(counted(self.starts, "start"))
         return ", ".join(parts)
 
 
-def report_progress(progress: Progress, *, notable: bool) -> None:
-    """Log the progress of a fit: at level INFO if it is notable, else at DEBUG."""
+@dataclass(frozen=True, slots=True)
+class RowProgress:
+    """Progress of an evaluation or a prediction; the `progress` attribute of a log record.
+
+    Attributes:
+        work: What was done with the rows, such as "evaluated".
+        rows_done: Number of rows that are done, by this call or an earlier one.
+        rows: Number of all rows; None if it is not known.
+        new_rows: Number of rows that this call has done.
+        seconds: Time since the call began to compute.
+    """
+
+    work: str
+    rows_done: int
+    rows: int | None
+    new_rows: int
+    seconds: float
+
+    @property
+    def rows_per_second(self) -> float:
+        """Number of rows per second."""
+        return self.new_rows / max(self.seconds, _SHORTEST_SECONDS)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time until all rows are done at this speed; None if it is unknown, or at the end."""
+        if self.rows is None or self.rows_done >= self.rows:
+            return None
+        return (self.rows - self.rows_done) / self.rows_per_second
+
+    def numbers(self) -> dict[str, Any]:
+        """Return all numbers by name, for programs."""
+        return asdict(self) | {"rows_per_second": self.rows_per_second}
+
+    def __str__(self) -> str:
+        done = f"{self.work} {self.rows_done:,}"
+        if self.rows:
+            done += f" of {counted(self.rows, 'row')} ({self.rows_done / self.rows:.0%})"
+        else:
+            done = f"{self.work} {counted(self.rows_done, 'row')}"
+        return f"{done}, {self.rows_per_second:,.0f} rows/s"
+
+
+class RowReport:
+    """Reports the progress of a call over rows.
+
+    Args:
+        work: What is done with the rows, such as "evaluated".
+        rows: Number of all rows; None if it is not known.
+        rows_done: Number of rows that an earlier call has done.
+    """
+
+    def __init__(self, work: str, rows: int | None, rows_done: int = 0) -> None:
+        self._work, self._rows, self._earlier = work, rows, rows_done
+        self._new, self._began = 0, time.perf_counter()
+
+    def add(self, rows: int) -> None:
+        """Report that so many more rows are done. The first and the last report are notable."""
+        is_first, self._new = self._new == 0, self._new + rows
+        done, seconds = self._earlier + self._new, time.perf_counter() - self._began
+        progress = RowProgress(self._work, done, self._rows, self._new, seconds)
+        report_progress(progress, notable=is_first or done == self._rows)
+
+
+def report_progress(progress: Progress | RowProgress, *, notable: bool) -> None:
+    """Log the progress of a call: at level INFO if it is notable, else at DEBUG."""
     level = logging.INFO if notable else logging.DEBUG
     logger.log(level, "%s", progress, extra={"progress": progress})
 
 
-def progress_of(record: logging.LogRecord) -> Progress | None:
+def progress_of(record: logging.LogRecord) -> Progress | RowProgress | None:
     """Return the progress that a log record carries; None for any other record."""
     progress = getattr(record, "progress", None)
-    return progress if isinstance(progress, Progress) else None
+    return progress if isinstance(progress, Progress | RowProgress) else None

@@ -23,7 +23,7 @@ from dkmeans.config import RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.empty_clusters import EmptyClusters
-from dkmeans.errors import Conflict, Outage
+from dkmeans.errors import Conflict, Outage, counted
 from dkmeans.exact import ExactTotal
 from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
@@ -114,7 +114,7 @@ def train(
     # Also removes what crashed drivers left in the directory.
     saver = _Saver(plan, manifest, fit, notifier)
     batches = _examined_batches(plan, dataset, executor)
-    logger.info("%d clusters, on %s", plan.initialization.num_clusters, executor)
+    logger.info("%s, on %s", counted(plan.initialization.num_clusters, "cluster"), executor)
     if fit is None:
         fit, batches = _initialize(plan, batches, dataset.rows, executor)
         saver.save(fit)
@@ -242,10 +242,9 @@ def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> No
     limits = plan.describe_limits() or ("" if steps else "a first step")
     if reason is StopReason.END_OF_INPUT and limits:
         logger.warning(
-            "the input ended after %d step%s of this call, at step %d, before %s was reached; "
+            "the input ended after %s of this call, at step %d, before %s was reached; "
             "Dataset.repeat() makes an input that does not end",
-            steps,
-            "" if steps == 1 else "s",
+            counted(steps, "step"),
             fit.step,
             limits,
         )
@@ -257,7 +256,7 @@ def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> No
         remedy = "train fewer clusters"
         if plan.empty_clusters is EmptyClusters.KEEP:
             remedy = f"give empty_clusters={str(EmptyClusters.RELOCATE)!r}, or {remedy}"
-        logger.warning("%d of %d clusters got no rows %s: %s", dead, k, when, remedy)
+        logger.warning("%d of %s got no rows %s: %s", dead, counted(k, "cluster"), when, remedy)
 
 
 def _dead_clusters(plan: Plan, state: TrainState) -> int:
@@ -281,7 +280,7 @@ def _examined_batches(plan: Plan, dataset: Dataset, executor: Executor) -> Itera
     first = next(batches, None)
     if first is None:
         return batches
-    preflight = examine(first, dataset.rows, executor, plan.config.cache)
+    preflight = examine(first, dataset.rows, executor, plan.config.cache, dataset.chunk_bytes)
     for sentence in preflight.describe():
         logger.info("%s", sentence)
     for remark in preflight.remarks:

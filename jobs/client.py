@@ -10,17 +10,22 @@ from __future__ import annotations
 import argparse
 import ctypes
 import logging
-import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import dask
 import dask.utils
-from dkmeans_jobs.signals import defer_sigterm
+from dkmeans_jobs.signals import defer_interrupt, defer_sigterm
 
 from dkmeans import Invalid, Outage
+from dkmeans.executors.budget import PROCESS_BYTES
 from dkmeans.retry import first_line
+
+logger = logging.getLogger("dkmeans")
 
 _CONNECT_SECONDS = 30
 _THREADS_PER_GPU = 2
@@ -37,24 +42,29 @@ def open_client(arguments: argparse.Namespace) -> Iterator[Any]:
         Invalid: the arguments do not go together.
         Outage: no scheduler answers at the address.
     """
+    check_cluster(arguments)
     kind = arguments.cluster or "threads"
-    _check_sizes(arguments, kind)
     if kind == "threads":
         yield None
     elif kind in ("local", "local-cuda"):
         with _local_client(arguments, gpus=kind == "local-cuda") as client:
             yield client
-    elif "://" in kind:
+    else:
         with _remote_client(kind) as client:
             yield client
-    else:
+
+
+def check_cluster(arguments: argparse.Namespace) -> None:
+    """Refuse a kind of cluster that is unknown, and sizes of one that the job does not create.
+
+    Raises:
+        Invalid: the arguments do not go together.
+    """
+    kind = arguments.cluster or "threads"
+    if kind not in ("threads", "local", "local-cuda") and "://" not in kind:
         raise Invalid(
             f"--cluster must be threads, local, local-cuda or tcp://host:port, got {kind!r}"
         )
-
-
-def _check_sizes(arguments: argparse.Namespace, kind: str) -> None:
-    """Refuse sizes of a cluster that this job does not create."""
     sizes = {
         "--workers": arguments.workers,
         "--threads-per-worker": arguments.threads_per_worker,
@@ -64,6 +74,7 @@ def _check_sizes(arguments: argparse.Namespace, kind: str) -> None:
     if given and kind not in ("local", "local-cuda"):
         names = ", ".join(given)
         raise Invalid(f"{names} must come with --cluster local or local-cuda, got --cluster {kind}")
+    _cluster_sizes(arguments)
 
 
 def _cuda_cluster_class() -> Any:
@@ -111,6 +122,7 @@ def _remote_client(address: str) -> Iterator[Any]:
     """Connect to the scheduler at an address."""
     from distributed import Client  # noqa: PLC0415 slow to import
 
+    logger.info("connecting to the scheduler at %s", address)
     try:
         client = Client(address, timeout=_CONNECT_SECONDS)
     except ValueError as error:
@@ -136,20 +148,38 @@ def _local_client(arguments: argparse.Namespace, *, gpus: bool) -> Iterator[Any]
         sizes.setdefault("threads_per_worker", _THREADS_PER_GPU)
     else:
         cluster_class = LocalCluster
-    # A SIGTERM between two starts of processes would leave the first ones running for ever.
-    with defer_sigterm() as raise_if_received:
+    _check_scratch()
+    logger.info("starting worker processes on this machine")
+    # A signal between two starts of processes would leave the first ones running for ever.
+    with defer_sigterm() as raise_if_received, defer_interrupt() as raise_if_interrupted:
         cluster = _start_cluster(cluster_class, sizes)
     # Dask warns when it restarts a worker, for example above its memory limit. Users must see that.
     logging.getLogger("distributed.nanny").setLevel(logging.WARNING)
     with cluster, Client(cluster) as client:
         raise_if_received()
+        raise_if_interrupted()
         yield client
 
 
+def _check_scratch() -> None:
+    """Check that Dask can make the folder that its worker processes need.
+
+    Raises:
+        Invalid: the folder for temporary files cannot be made or written to.
+    """
+    try:
+        folder = dask.config.get("temporary-directory") or tempfile.gettempdir()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Invalid(
+            "worker processes must have a folder for temporary files, named by TMPDIR or "
+            f"DASK_TEMPORARY_DIRECTORY: {first_line(error)}"
+        ) from error
+
+
 def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
-    # A terminal sends Ctrl-C to every process of the job. Worker processes inherit that they ignore
-    # it. The driver saves a checkpoint, which needs the workers, and closes them afterwards.
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return cluster_class(
             **sizes,
@@ -158,8 +188,6 @@ def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
         )
     except RuntimeError as error:  # a worker process died while it started
         raise Outage(f"worker processes must start: {first_line(error)}") from error
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _cluster_sizes(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -175,9 +203,13 @@ def _cluster_sizes(arguments: argparse.Namespace) -> dict[str, Any]:
     memory = arguments.memory_limit
     if memory is not None:
         try:
-            dask.utils.parse_bytes(memory)
+            limit = dask.utils.parse_bytes(memory)
         except ValueError as error:
             raise Invalid(f"--memory-limit must be a size such as 4GB, got {memory!r}") from error
+        # Dask kills a worker that needs more than its limit and starts it anew, for ever.
+        if 0 < limit < PROCESS_BYTES:  # 0 is no limit
+            least = f"{PROCESS_BYTES // 2**20} MiB, which a worker needs without any rows"
+            raise Invalid(f"--memory-limit must be at least {least}, got {memory}")
     sizes = {
         "n_workers": arguments.workers,
         "threads_per_worker": arguments.threads_per_worker,

@@ -1,6 +1,6 @@
 """The command line of every job: flags, and the same settings from a TOML file.
 
-`__main__` and the demo call `parse`. A flag that the file may set has the default None, which means
+`command` and the demo call `parse`. A flag that the file may set has the default None, which means
 "not given": an entry of the file counts only if the command line does not give that flag. The jobs
 know the real defaults.
 """
@@ -74,6 +74,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if path is not None:
         flags = _as_flags(arguments, path)
         arguments = parser.parse_args([argv[0], *flags, *argv[1:]])
+    for name, value in vars(arguments).items():
+        if value == "":  # as from a variable of a shell that is not set
+            flag = "INPUT" if name == "input" else f"--{name.replace('_', '-')}"
+            parser.error(f"{arguments.job}: {flag} must not be empty")
     if "input" in vars(arguments) and arguments.input is None:
         parser.error(f"{arguments.job}: INPUT is missing")
     # Not `required=True`: the first parse must accept a command line whose file has these settings.
@@ -94,84 +98,123 @@ def _add_train(jobs: Any) -> None:
     )
     _add_input(train)
     model = train.add_argument_group("the model")
-    model.add_argument("--num-clusters", type=int, metavar="K", help="number of clusters")
+    model.add_argument("--num-clusters", type=_integer, metavar="K", help="number of clusters")
     _add_model_dir(model, "directory of the model")
-    model.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="distance metric")
+    _add_metric(model)
     model.add_argument(
-        "--init", type=_init_name, choices=NAMES, help="method that finds the first centers"
+        "--init",
+        type=_init_name,
+        choices=NAMES,
+        help="method that finds the first centers (default random)",
     )
     model.add_argument(
         "--oversampling",
-        type=float,
+        type=_number,
         metavar="L",
         help="candidates drawn in each round of k-means||, as a multiple of K (default 1)",
     )
     model.add_argument(
         "--initialization-rounds",
-        type=int,
+        type=_integer,
         metavar="R",
         help="rounds of k-means|| (default 3); each takes one epoch, and one more epoch follows",
     )
     model.add_argument(
         "--initialization-rows",
-        type=int,
+        type=_integer,
         metavar="N",
-        help="run k-means|| on N rows drawn at random (default: all rows)",
+        help="run k-means|| on N rows drawn at random (default all rows)",
     )
-    model.add_argument("--seed", type=int, metavar="S", help="seed of the random generator")
+    model.add_argument(
+        "--seed",
+        type=_integer,
+        metavar="S",
+        help="seed of the random generator (default a new one for each model)",
+    )
     model.add_argument(
         "--num-restarts",
-        type=int,
+        type=_integer,
         metavar="R",
         help="number of starts, trained together; the best is the model (default 1)",
     )
     model.add_argument(
         "--empty-clusters",
         choices=tuple(map(str, EmptyClusters)),
-        help="treatment of a center without rows: leave it where it is (keep, the default), move "
-        "it to the farthest row (relocate), or end the job with an error (error)",
+        help="treatment of a center without rows: leave it where it is (keep), move it to the "
+        "farthest row (relocate), or end the job with an error (error) (default keep)",
     )
     steps = train.add_argument_group("the steps")
     steps.add_argument(
-        "--full-batch", action="store_true", default=None, help="take all rows in each step"
+        "--full-batch",
+        action="store_true",
+        default=None,
+        help="take all rows in each step (the default)",
     )
     steps.add_argument(
-        "--batch-rows", type=int, metavar="R", help="take R rows in each step, in order"
+        "--batch-rows",
+        type=_integer,
+        metavar="R",
+        help="take R rows in each step, in order (default all rows)",
     )
     steps.add_argument(
         "--steps-per-iteration",
-        type=int,
+        type=_integer,
         metavar="N",
-        help="update the centers every N steps (with --batch-rows; default 1)",
+        help="update the centers every N steps, with --batch-rows (default 1)",
     )
-    steps.add_argument("--steps", type=int, metavar="N", help="take N further steps")
     steps.add_argument(
-        "--max-steps", type=int, metavar="N", help="stop at step N, counted over all runs"
+        "--steps", type=_integer, metavar="N", help="take N further steps (default no such limit)"
+    )
+    steps.add_argument(
+        "--max-steps",
+        type=_integer,
+        metavar="N",
+        help="stop at step N, counted over all runs (default without another limit: 300, or with "
+        "--batch-rows one epoch)",
     )
     steps.add_argument(
         "--relative-tolerance",
-        type=float,
+        type=_number,
         metavar="T",
-        help="stop when the loss changes by less than T times 1 + the loss",
+        help="stop when the loss changes by less than T times 1 + the loss (default 1e-4; with "
+        "--batch-rows, --steps or --max-steps no tolerance)",
     )
     saving = train.add_argument_group("the checkpoints").add_mutually_exclusive_group()
     saving.add_argument(
         "--save-checkpoints-secs",
-        type=float,
+        type=_number,
         metavar="S",
         help="save every S seconds (default 600)",
     )
     saving.add_argument(
-        "--save-checkpoints-steps", type=int, metavar="N", help="save every N steps instead"
+        "--save-checkpoints-steps",
+        type=_integer,
+        metavar="N",
+        help="save every N steps instead (default by seconds)",
     )
     train.add_argument(
         "--metrics-file",
         metavar="FILE",
-        help="file ending in .prom to write metrics to, for Prometheus' node exporter",
+        help="file ending in .prom to write metrics to, for Prometheus' node exporter (default "
+        "none)",
     )
     _add_cluster(train)
     _add_cache(train)
     train.set_defaults(needs=("num_clusters", "model_dir"))
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from error
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error
 
 
 def _init_name(name: str) -> str:
@@ -191,8 +234,8 @@ def _add_plan(jobs: Any) -> None:
         "measured on a few chunks. Nothing is written.",
     )
     _add_input(plan)
-    plan.add_argument("--num-clusters", type=int, metavar="K", help="number of clusters")
-    plan.add_argument("--metric", choices=("squared_euclidean", "cosine"), help="distance metric")
+    plan.add_argument("--num-clusters", type=_integer, metavar="K", help="number of clusters")
+    _add_metric(plan)
     _add_cluster(plan)
     _add_cache(plan)
     plan.set_defaults(needs=("num_clusters",))
@@ -228,7 +271,7 @@ def _add_predict(jobs: Any) -> None:
         "--transform",
         action="store_true",
         default=None,
-        help="also write the distances to all centers",
+        help="also write the distances to all centers (default the cluster index only)",
     )
     _add_cluster(predict)
     predict.set_defaults(needs=("model_dir", "output"))
@@ -247,7 +290,7 @@ def _add_export(jobs: Any) -> None:
     export.add_argument("--output", metavar="OUT", help="path or URL to write to")
     export.add_argument("--format", choices=FORMATS, help="format to write")
     export.add_argument(
-        "--checkpoint", metavar="DIR", help="checkpoint to export (default: the latest)"
+        "--checkpoint", metavar="DIR", help="checkpoint to export (default the latest)"
     )
     export.set_defaults(needs=("model_dir", "output", "format"))
 
@@ -275,7 +318,7 @@ def _add_demo(jobs: Any) -> None:
         "local cluster, evaluate, predict, and describe the clusters.",
     )
     demo.add_argument(
-        "--directory", default="demo", metavar="DIR", help="directory for all files (default: demo)"
+        "--directory", default="demo", metavar="DIR", help="directory for all files (default demo)"
     )
 
 
@@ -283,15 +326,22 @@ def _add_job(jobs: Any, name: str, summary: str, description: str) -> argparse.A
     """Add a job with the flags that every job has, and return its parser."""
     job: argparse.ArgumentParser = jobs.add_parser(name, help=summary, description=description)
     # A flag that a file may set has the default None: `_as_flags` must know which were given.
-    job.add_argument("--json", action="store_true", default=None, help="print one JSON object")
+    job.add_argument(
+        "--json",
+        action="store_true",
+        default=None,
+        help="print one JSON object (default lines for people)",
+    )
     job.add_argument(
         "--log-format",
         choices=LOG_FORMATS,
-        help="format of the log: text (the default), or json with one object a line",
+        help="format of the log: text, or json with one object a line (default text)",
     )
     if name not in ("info", "demo"):
         job.add_argument(
-            "--config", metavar="FILE", help="TOML file of flags; the command line has priority"
+            "--config",
+            metavar="FILE",
+            help="TOML file of flags; the command line has priority (default none)",
         )
     return job
 
@@ -304,7 +354,19 @@ def _add_input(job: argparse.ArgumentParser) -> None:
         help="path or URL of a .zarr array (store or store::array), an .npy file, or a .parquet "
         "file or directory",
     )
-    job.add_argument("--columns", metavar="A,B,C", help="columns of a Parquet input to use")
+    job.add_argument(
+        "--columns",
+        metavar="A,B,C",
+        help="columns of a Parquet input to use (default all but an index of pandas or Dask)",
+    )
+
+
+def _add_metric(job: Any) -> None:
+    job.add_argument(
+        "--metric",
+        choices=("squared_euclidean", "cosine"),
+        help="distance metric (default squared_euclidean)",
+    )
 
 
 def _add_model_dir(job: Any, text: str) -> None:
@@ -316,22 +378,32 @@ def _add_cluster(job: argparse.ArgumentParser) -> None:
     cluster.add_argument(
         "--cluster",
         metavar="WHERE",
-        help="threads (of this process, the default), local (worker processes on this machine), "
-        "local-cuda (one worker process for each GPU), or the address of a scheduler, tcp://...",
+        help="threads (of this process), local (worker processes on this machine), local-cuda (one "
+        "worker process for each GPU), or the address of a scheduler, tcp://... (default threads)",
     )
     cluster.add_argument(
-        "--workers", type=int, metavar="W", help="number of worker processes (local)"
+        "--workers",
+        type=_integer,
+        metavar="W",
+        help="number of worker processes of a local cluster (default by the number of cores)",
     )
     cluster.add_argument(
-        "--threads-per-worker", type=int, metavar="T", help="threads of each worker (local)"
+        "--threads-per-worker",
+        type=_integer,
+        metavar="T",
+        help="threads of each worker of a local cluster (default so that each core has one; 2 for "
+        "a GPU)",
     )
     cluster.add_argument(
-        "--memory-limit", metavar="BYTES", help="memory of each worker, such as 4GB (local)"
+        "--memory-limit",
+        metavar="BYTES",
+        help="memory of each worker of a local cluster, such as 4GB (default an equal share of "
+        "this machine's memory)",
     )
     cluster.add_argument(
         "--backend",
         choices=BACKENDS,
-        help="backend that computes: GPU, compiled code, or NumPy alone (default: the first that a "
+        help="backend that computes: GPU, compiled code, or NumPy alone (default the first that a "
         "worker can use)",
     )
 
@@ -340,8 +412,8 @@ def _add_cache(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--cache",
         choices=CACHES,
-        help="rows of storage that workers cache between iterations: as many as fit (auto, the "
-        "default), none, or all (memory)",
+        help="rows of storage that workers cache between iterations: as many as fit (auto), none, "
+        "or all (memory) (default auto)",
     )
 
 
@@ -367,7 +439,10 @@ def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
         name = key.replace("-", "_")
         if name not in known:
             allowed = ", ".join(sorted(k.replace("_", "-") for k in known))
-            raise Invalid(f"{path} must have no other keys than {allowed}, got {key!r}")
+            raise Invalid(
+                f"{path} must have keys that are flags of {arguments.job}, got {key!r}; the flags "
+                f"are {allowed}"
+            )
         overruling = [name, *_OVERRULING_FLAGS.get(name, ())]
         # `false` in the file is the same as no flag.
         if value is False or any(getattr(arguments, n, None) is not None for n in overruling):

@@ -1,6 +1,6 @@
 """Output of a job: the log on standard error and the result on standard output.
 
-`__main__` runs each job under `log_output` and prints its result with `print_result`. The library
+`command` runs each job under `log_output` and prints its result with `print_result`. The library
 logs through the logger `dkmeans`, and each iteration is one record that carries a `Progress`. The
 log has three forms: one live line on a terminal, lines of text elsewhere, or JSON for programs.
 """
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dkmeans.report import progress_of
+from dkmeans.report import Progress, RowProgress, progress_of
 
 # Values of --log-format.
 LOG_FORMATS = TEXT, JSON = ("text", "json")
@@ -28,56 +28,99 @@ LOG_FORMATS = TEXT, JSON = ("text", "json")
 # Without a terminal, progress is logged at most this often. Notable iterations are always logged.
 _LINE_INTERVAL_SECONDS = 10.0
 _HOUR_SECONDS = 3600
+# Colors of messages on a terminal.
+_STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
+_TRACEBACKS = logging.Formatter()
 
 logger = logging.getLogger("dkmeans")
+
+
+def _text_of(record: logging.LogRecord) -> str:
+    """Return a record's message, with its level if it is a warning or an error."""
+    text = record.getMessage()
+    # The reason of the end has no level in front, like other errors of a command line.
+    if record.levelno < logging.WARNING or hasattr(record, "exit_code"):
+        return text
+    return f"{record.levelname} {text}"
+
+
+class _TextFormatter(logging.Formatter):
+    """Formatter that puts the time before a message, and a traceback after it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = _text_of(record)
+        if not hasattr(record, "exit_code"):
+            text = f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {text}"
+        if record.exc_info:
+            text += f"\n{self.formatException(record.exc_info)}"
+        return text
 
 
 class _TextHandler(logging.Handler):
     """Handler that writes records as lines of text.
 
-    It writes records of level INFO or above, and at most every ten seconds one of a lower level.
+    It writes records of level INFO or above, and at most every ten seconds the progress of a call.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        self.setFormatter(_TextFormatter())
         self._written_at = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
         now = time.monotonic()
-        if record.levelno < logging.INFO and now - self._written_at < _LINE_INTERVAL_SECONDS:
+        if record.levelno < logging.INFO and (
+            progress_of(record) is None or now - self._written_at < _LINE_INTERVAL_SECONDS
+        ):
             return
         self._written_at = now
-        # The line with the reason of the end has no time, like other errors of a command line.
-        text = record.getMessage() if hasattr(record, "exit_code") else self.format(record)
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201
 
 
 class _LiveHandler(logging.Handler):
-    """Handler that overwrites a line of a terminal with progress, and prints messages above it."""
+    """Handler that overwrites a line of a terminal with progress.
+
+    A message ends that line: the last progress stays above the message, as it came before it.
+    """
 
     def __init__(self, live: Live) -> None:
         super().__init__()
         self._live = live
+        self._progress: Progress | RowProgress | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         progress = progress_of(record)
         if progress is not None:
+            self._progress = progress
             # `Text`: rich would read brackets in a str as markup.
-            self._live.update(Text(f"{progress}{_time_left(progress.seconds_left)}"))
+            self._live.update(Text(with_time_left(progress)))
         elif record.levelno >= logging.INFO:
-            self._live.console.print(Text(record.getMessage()))
+            self.end_line()
+            style = _STYLES.get(record.levelno, "")
+            self._live.console.print(Text(_text_of(record), style))
+            if record.exc_info:
+                self._live.console.print(Text(_TRACEBACKS.formatException(record.exc_info)))
+
+    def end_line(self) -> None:
+        """Print the last progress as a line that stays."""
+        if self._progress is not None:
+            self._live.update("", refresh=True)
+            self._live.console.print(Text(str(self._progress)))
+            self._progress = None
 
 
-def _time_left(seconds: float | None) -> str:
-    """Return the text for the longest time that training may still take; empty if unknown."""
+def with_time_left(progress: Progress | RowProgress) -> str:
+    """Return the text of a progress, with the time that the call may still take if it is known."""
+    seconds = progress.seconds_left
     if seconds is None:
-        return ""
+        return str(progress)
+    # Training may converge before its last step; rows end when all are done.
+    how_long = "at most" if isinstance(progress, Progress) else "about"
     if seconds < _HOUR_SECONDS:
         minutes, rest = divmod(round(seconds), 60)
-        return f", at most {minutes}:{rest:02} min left"
+        return f"{progress}, {how_long} {minutes}:{rest:02} min left"
     hours, minutes = divmod(round(seconds / 60), 60)
-    return f", at most {hours}:{minutes:02} h left"
+    return f"{progress}, {how_long} {hours}:{minutes:02} h left"
 
 
 class _JsonFormatter(logging.Formatter):
@@ -94,7 +137,8 @@ class _JsonFormatter(logging.Formatter):
         }
         progress = progress_of(record)
         if progress is not None:
-            fields |= {"event": "iteration", **progress.numbers()}
+            event = "iteration" if isinstance(progress, Progress) else "progress"
+            fields |= {"event": event, **progress.numbers()}
         if hasattr(record, "exit_code"):
             fields["exit_code"] = record.exit_code
         if record.exc_info:
@@ -123,8 +167,15 @@ def log_output(log_format: str) -> Iterator[None]:
         with _attach(_JsonHandler(), _warnings_handler()):
             yield
     elif console.is_terminal:
-        with Live(console=console, auto_refresh=True) as live, _attach(_LiveHandler(live)):
-            yield
+        # `transient`: the line is removed at the end, where `end_line` has printed it.
+        # Standard output may be a pipe, and the console would write it to the terminal.
+        with Live(console=console, transient=True, redirect_stdout=False) as live:
+            handler = _LiveHandler(live)
+            with _attach(handler):
+                try:
+                    yield
+                finally:
+                    handler.end_line()
     else:
         with _attach(_TextHandler()):
             yield
@@ -167,20 +218,28 @@ def _warnings_handler() -> logging.Handler:
     return handler
 
 
-def log_exit(text: str, exit_code: int) -> int:
-    """Log why a job ends and return the exit code."""
-    logger.error("dkmeans: %s", text, extra={"event": "exit", "exit_code": exit_code})
+def log_exit(text: str, exit_code: int, level: int = logging.ERROR) -> int:
+    """Log why a job ends, as an error unless `level` is lower, and return the exit code."""
+    name = "dkmeans: error" if level >= logging.ERROR else "dkmeans"
+    logger.log(level, "%s: %s", name, text, extra={"event": "exit", "exit_code": exit_code})
     return exit_code
 
 
 def print_result(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print a job's result: one JSON object, or a line for each entry."""
+    """Print a job's result: one JSON object, or a line for each entry that is not empty."""
     if as_json:
         print(json.dumps(result))  # noqa: T201
         return
     width = max(map(len, result))
     for name, value in result.items():
-        shown = f"{value:.6g}" if isinstance(value, float) else value
-        if isinstance(value, list):
-            shown = ", ".join(map(str, value))
-        print(f"{name.replace('_', ' '):{width}}  {shown}")  # noqa: T201
+        if value is not None and value != []:
+            print(f"{name.replace('_', ' '):{width}}  {_shown(value)}")  # noqa: T201
+
+
+def _shown(value: Any) -> str:
+    """Return a value of a result for people."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return str(value)

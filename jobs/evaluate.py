@@ -1,18 +1,19 @@
 """`dkmeans evaluate`: compute the loss of a model over some rows.
 
-`__main__` calls `run`. The latest checkpoint of the model directory is evaluated.
+`command` calls `run`. The latest checkpoint of the model directory is evaluated.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
-from dkmeans_jobs.client import open_client
+from dkmeans_jobs.client import check_cluster, open_client
 from dkmeans_jobs.input import open_input
-from dkmeans_jobs.model_dir import open_model
+from dkmeans_jobs.model_dir import load_for, open_model
 
-from dkmeans import RunConfig
+from dkmeans import RunConfig, storage
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -22,7 +23,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         Invalid: the arguments or the input cannot be used, or there is no model.
     """
     dataset = open_input(arguments.input, arguments.columns)
+    # Before the cluster starts, which takes seconds: a mistake is reported at once.
+    check_cluster(arguments)
+    checkpoint = load_for(dataset, arguments.model_dir)
     with open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)
-        model = open_model(arguments.model_dir, config)
-        return {**model.evaluate(lambda: dataset), "written_to": model.eval_dir()}
+        model = open_model(arguments.model_dir, checkpoint, config)
+        result = model.evaluate(lambda: dataset)
+    # A directory that cannot be written to does not end an evaluation.
+    found = storage.read(model.evaluation_file(result["global_step"]))
+    is_written = found is not None and found.data == json.dumps(result).encode()
+    return {**result, "written_to": model.eval_dir() if is_written else None}

@@ -1,6 +1,6 @@
 """`dkmeans export`: write a model in the format of another library.
 
-`__main__` calls `run`. `FORMATS` lists the formats for the command line; each format has one writer
+`command` calls `run`. `FORMATS` lists the formats for the command line; each format has one writer
 in `_WRITERS`. The libraries that write are optional, so the writers import them late.
 """
 

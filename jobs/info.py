@@ -1,6 +1,6 @@
 """`dkmeans info`: describe a model, or the backends of this machine.
 
-`__main__` calls `run`. A model is described from its latest checkpoint and from the files that jobs
+`command` calls `run`. A model is described from its latest checkpoint and from the files that jobs
 write beside the checkpoints. Nothing is written.
 """
 
@@ -9,14 +9,20 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import numpy as np
+from dkmeans_jobs.console import with_time_left
 from dkmeans_jobs.model_dir import load_input, summarize_starts
-from dkmeans_jobs.status import describe, read_status
+from dkmeans_jobs.status import Status, describe, is_running, progress_in, read_status
 
 from dkmeans import Invalid
 from dkmeans.backends import select
 from dkmeans.checkpoints import Manifest
 from dkmeans.config import BACKENDS
+from dkmeans.errors import counted
 from dkmeans.model import Model
+
+# The sizes of more clusters are summarized for people.
+_MOST_SIZES = 20
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -31,10 +37,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     state, settings = checkpoint.state, checkpoint.settings
     mode = "full batch"
     if settings.use_mini_batch:
-        mode = f"mini-batch, {settings.mini_batch_steps_per_iteration} steps per iteration"
+        steps = counted(settings.mini_batch_steps_per_iteration, "step")
+        mode = f"mini-batch, {steps} per iteration"
     trained_on = load_input(arguments.model_dir) or {}
     status = read_status(arguments.model_dir)
-    return {
+    about = {
         "num_clusters": len(state.centers),
         "columns": int(state.centers.shape[1]),
         "dtype": str(state.centers.dtype),
@@ -52,6 +59,28 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "progress": status.progress if status else None,
         "checkpoints": list(Manifest.read(arguments.model_dir).names),
     }
+    return about if arguments.json else _for_people(about, status)
+
+
+def _for_people(about: dict[str, Any], status: Status | None) -> dict[str, Any]:
+    """Return a description of a model as people want to read it: what happens now comes first."""
+    progress = progress_in(status) if status else None
+    now = {"training": about["training"]}
+    # The numbers of a job that is done are those of the latest checkpoint.
+    if status is not None and status.state != "done" and progress is not None:
+        now["progress"] = with_time_left(progress) if is_running(status) else str(progress)
+    shown = now | {name: value for name, value in about.items() if name not in now}
+    if "progress" not in now:
+        shown["progress"] = None
+    if is_running(status):
+        shown["step"] = f"{about['step']} in the latest checkpoint"
+    sizes = np.array(about["cluster_sizes"])
+    if about["loss"] is None:  # before the first whole iteration clusters have no rows yet
+        shown["cluster_sizes"] = shown["empty_clusters"] = shown["relocated_clusters"] = None
+    elif len(sizes) > _MOST_SIZES:
+        median = np.median(sizes)
+        shown["cluster_sizes"] = f"{sizes.min():,} to {sizes.max():,} rows, median {median:,.0f}"
+    return shown
 
 
 def _describe_backends() -> dict[str, Any]:

@@ -21,12 +21,18 @@ def open_input(address: str, columns: str | None) -> Dataset:
         Outage: the storage does not answer.
     """
     name = address.partition("::")[0].rstrip("/")
+    names = None if columns is None else columns.split(",")
+    if names and not all(names):
+        raise Invalid(f"--columns must be names with a comma between two, got {columns!r}")
     if name.endswith((".parquet", ".parq")):
-        return Dataset.from_parquet(address, columns.split(",") if columns else None)
+        return Dataset.from_parquet(address, names)
     if columns:
         raise Invalid(f"--columns must come with a Parquet input, got it with {address}")
     if name.endswith(".zarr"):
         return Dataset.from_zarr(address)
     if name.endswith(".npy"):
         return Dataset.from_npy(address)
-    raise Invalid(f"INPUT must end in .zarr (or .zarr::array), .npy or .parquet, got {address!r}")
+    hint = ". Write CSV as Parquet first, for example with pyarrow" if ".csv" in name else ""
+    raise Invalid(
+        f"INPUT must end in .zarr (or .zarr::array), .npy or .parquet, got {address!r}{hint}"
+    )

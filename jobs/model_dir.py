@@ -7,22 +7,33 @@ The library owns the checkpoints in the directory. This module adds one file, `j
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
-from dkmeans import KMeans, RunConfig, storage
+from dkmeans import Dataset, KMeans, RunConfig, storage
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.model import Model
+from dkmeans.prediction.stream import check_row_width
+
+logger = logging.getLogger("dkmeans")
 
 _INPUT_FILE = "job.json"
 
 
-def open_model(model_dir: str, config: RunConfig) -> KMeans:
-    """Return the estimator of a trained model, with the settings of its latest checkpoint.
+def load_for(dataset: Dataset, model_dir: str) -> Checkpoint:
+    """Return the latest checkpoint of a model that will be used with these rows.
 
     Raises:
         InvalidCheckpoint: there is no model.
+        InvalidData: the rows are not as wide as the centers.
     """
     checkpoint = Model(model_dir).checkpoint()
+    check_row_width(dataset, checkpoint)
+    return checkpoint
+
+
+def open_model(model_dir: str, checkpoint: Checkpoint, config: RunConfig) -> KMeans:
+    """Return the estimator of a trained model, with the settings of its checkpoint."""
     return KMeans(
         len(checkpoint.state.centers),
         model_dir,
@@ -52,8 +63,19 @@ def save_input(model_dir: str, about: dict[str, Any]) -> None:
 
 def load_input(model_dir: str) -> dict[str, Any] | None:
     """Return the description that `save_input` wrote; None if there is none."""
-    found = storage.read(storage.join(model_dir, _INPUT_FILE))
-    if found is None:
+    about = read_json(model_dir, _INPUT_FILE)
+    return about if isinstance(about, dict) else None
+
+
+def read_json(model_dir: str, name: str) -> Any:
+    """Return the content of a file for information; None if it is missing or damaged.
+
+    No job needs such a file. If it is damaged, a warning is logged.
+    """
+    address = storage.join(model_dir, name)
+    found = storage.read(address)
+    try:
+        return None if found is None else json.loads(found.data)
+    except ValueError as error:
+        logger.warning("ignoring %s, which is damaged: %s", address, error)
         return None
-    about: dict[str, Any] = json.loads(found.data)
-    return about

@@ -1,23 +1,27 @@
 """`dkmeans plan`: estimate the memory and the time that training would need.
 
-`__main__` calls `run`. The estimates come from the library's preflight check and from timing a few
+`command` calls `run`. The estimates come from the library's preflight check and from timing a few
 chunks on the cluster. Nothing is written.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import Any
 
-from dkmeans_jobs.client import open_client
+from dkmeans_jobs.client import check_cluster, open_client
 from dkmeans_jobs.input import open_input
 
+from dkmeans import Invalid
 from dkmeans.config import AUTO
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.distance import Computation, Distance
 from dkmeans.errors import check_integer
 from dkmeans.executors import computes_on_gpu, open_executor
 from dkmeans.preflight import examine, readable, seconds_per_iteration
+
+logger = logging.getLogger("dkmeans")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -28,6 +32,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     check_integer("--num-clusters", arguments.num_clusters, 1)
     dataset = open_input(arguments.input, arguments.columns)
+    if dataset.rows is not None and dataset.rows < arguments.num_clusters:
+        most = f"the number of rows, {dataset.rows}"
+        raise Invalid(f"--num-clusters must be at most {most}, got {arguments.num_clusters}")
+    check_cluster(arguments)
     cache = arguments.cache or AUTO
     with open_client(arguments) as client:
         on_gpu = computes_on_gpu(client, arguments.backend)
@@ -35,7 +43,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             dataset = dataset.in_chunks_of(GPU_TARGET_BYTES if on_gpu else None)
             # Without `Dataset.batch` a dataset is one batch of all its rows.
             batch = next(dataset.batches())
-            preflight = examine(batch, dataset.rows, executor, cache)
+            preflight = examine(batch, dataset.rows, executor, cache, dataset.chunk_bytes)
+            logger.info("timing a few chunks, on %s", executor)
             distance = Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN)
             computation = Computation(distance, arguments.backend)
             first, later = seconds_per_iteration(
@@ -44,6 +53,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "rows": preflight.rows,
         "columns": preflight.columns,
+        "column_names": list(preflight.names),
         "dtype": preflight.dtype,
         "size": readable(preflight.bytes or 0),
         "chunks": preflight.chunks,

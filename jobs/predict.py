@@ -1,6 +1,6 @@
 """`dkmeans predict`: write the cluster index of each row to storage.
 
-`__main__` calls `run`. The workers write the predictions. A job that was interrupted continues:
+`command` calls `run`. The workers write the predictions. A job that was interrupted continues:
 predictions that are already written are not written again.
 """
 
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import nullcontext
 from typing import Any
 
-from dkmeans_jobs.client import open_client
+from dkmeans_jobs.client import check_cluster, open_client
 from dkmeans_jobs.input import open_input
-from dkmeans_jobs.model_dir import open_model
+from dkmeans_jobs.model_dir import load_for, open_model
 
-from dkmeans import RunConfig
+from dkmeans import Dataset, KMeans, RunConfig
+from dkmeans.checkpoints import Checkpoint
+from dkmeans.data.batches import Batch
+from dkmeans.prediction import output as outputs
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -25,15 +29,29 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     began = time.monotonic()
     dataset = open_input(arguments.input, arguments.columns)
-    with open_client(arguments) as client:
+    # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
+    # reported at once.
+    check_cluster(arguments)
+    checkpoint = load_for(dataset, arguments.model_dir)
+    done = _is_done(arguments, dataset, checkpoint)
+    with nullcontext() if done else open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)
-        model = open_model(arguments.model_dir, config)
+        model = open_model(arguments.model_dir, checkpoint, config)
         rows = model.write_predictions(
             lambda: dataset, arguments.output, transform=bool(arguments.transform)
         )
-        return {
-            "rows": rows,
-            "seconds": round(time.monotonic() - began, 3),
-            "output": arguments.output,
-            "checkpoint": model.latest_checkpoint(),
-        }
+    return {
+        "status": "already done" if done else "predicted",
+        "rows": rows,
+        "seconds": round(time.monotonic() - began, 3),
+        "output": arguments.output,
+        "checkpoint": model.latest_checkpoint(),
+    }
+
+
+def _is_done(arguments: argparse.Namespace, dataset: Dataset, checkpoint: Checkpoint) -> bool:
+    """Return whether the output holds the predictions already."""
+    names = KMeans.CLUSTER_INDEX, KMeans.ALL_DISTANCES
+    whole = sum(dataset.batches(), Batch())
+    results = names[: 1 + bool(arguments.transform)]
+    return outputs.is_complete(outputs.plan_output(arguments.output, whole, checkpoint, results))

@@ -1,8 +1,8 @@
 """Handling of SIGTERM, which ends a job as Ctrl-C does, but with its own exit code.
 
-`__main__` runs every job under `raise_on_sigterm`. `client` starts worker processes under
-`defer_sigterm`. `Terminated` is a `KeyboardInterrupt`, so training saves a checkpoint before it
-passes the exception on.
+`command` runs every job under `raise_on_sigterm`. `client` starts worker processes under
+`defer_sigterm` and `defer_interrupt`. `Terminated` is a `KeyboardInterrupt`, so training saves a
+checkpoint before it passes the exception on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 
@@ -56,6 +57,39 @@ def defer_sigterm() -> Iterator[Callable[[], None]]:
         yield raise_if_received
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def defer_interrupt() -> Iterator[Callable[[], None]]:
+    """Hold back SIGINT while the block runs, and start processes that never get it.
+
+    A terminal sends Ctrl-C to every process of a job. Threads and processes inherit which signals
+    are blocked. If the handler were `SIG_IGN` instead, processes would inherit that too, but Ctrl-C
+    in the block would be lost.
+
+    Yields:
+        A function that raises `KeyboardInterrupt` if a SIGINT was held back. Call it after the
+        block.
+    """
+    received: list[int] = []
+
+    def raise_if_received() -> None:
+        if received:
+            raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not hasattr(signal, "pthread_sigmask"):  # Windows has no such masks
+        yield raise_if_received
+        return
+    # The first start of a process would start the tracker, which unblocks SIGINT.
+    resource_tracker.ensure_running()
+    previous = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield raise_if_received
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # calls the handler of a held back one
+        signal.signal(signal.SIGINT, previous)
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:

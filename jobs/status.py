@@ -2,7 +2,8 @@
 
 `train` writes the files with `recorded`, and `info` reads them. `status.json` holds the state of
 the last job. `history.json` holds the numbers of every iteration. Both are for information only: a
-failure to write them never stops training. A history that cannot be read at the start does.
+failure to write them never stops training, and a damaged file counts as none. Storage that does
+not answer at the start does stop it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from dkmeans_jobs.model_dir import read_json
+
 from dkmeans import storage
-from dkmeans.report import progress_of
+from dkmeans.report import IterationCost, Progress, progress_of
 
 _STATUS_FILE, _HISTORY_FILE = "status.json", "history.json"
 _WRITE_INTERVAL_SECONDS = 10.0
@@ -71,7 +74,7 @@ class _StatusHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         progress = progress_of(record)
-        if progress is not None:
+        if isinstance(progress, Progress):
             numbers = progress.numbers()
             self._iterations.append({"time": _now(), **numbers})
             self._status = replace(self._status, progress=numbers)
@@ -127,27 +130,59 @@ def recorded(model_dir: str, step: int) -> Iterator[None]:
 
 def describe(status: Status) -> str:
     """Return a status as text for people."""
-    age = datetime.now(UTC) - datetime.fromisoformat(status.noted)
-    ago = f"{age.total_seconds():,.0f} s ago"
+    seconds = _age(status)
+    ago = _duration(seconds) + " ago"
     if status.state != "running":
         return f"{status.state}, {ago}"
     driver = f"on {status.host} (process {status.process})"
-    if age.total_seconds() > _SILENT_SECONDS:
+    if seconds > _SILENT_SECONDS:
         return f"was running {driver}, and has noted nothing since {ago}"
     return f"running {driver}, noted {ago}"
 
 
+def is_running(status: Status | None) -> bool:
+    """Return whether a job is training the model now, as far as its status tells."""
+    return status is not None and status.state == "running" and _age(status) <= _SILENT_SECONDS
+
+
+def progress_in(status: Status) -> Progress | None:
+    """Return the progress of the last iteration; None if another version wrote other numbers."""
+    numbers = status.progress or {}
+    try:
+        cost = IterationCost(**{each.name: numbers[each.name] for each in fields(IterationCost)})
+        own = {each.name: numbers[each.name] for each in fields(Progress) if each.name != "cost"}
+    except KeyError:
+        return None
+    return Progress(**own, cost=cost)
+
+
+def _age(status: Status) -> float:
+    """Return the seconds since a status was written."""
+    return (datetime.now(UTC) - datetime.fromisoformat(status.noted)).total_seconds()
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration for people, such as "40 s" or "3 h"."""
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
 def read_status(model_dir: str) -> Status | None:
     """Return the status of the last job on a model; None if no job has written one."""
-    found = storage.read(storage.join(model_dir, _STATUS_FILE))
-    return None if found is None else Status(**json.loads(found.data))
+    content = read_json(model_dir, _STATUS_FILE)
+    try:
+        return Status(**content) if isinstance(content, dict) else None
+    except TypeError:  # other keys, of another version
+        return None
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:
     """Return the recorded iterations of a model, each as its numbers by name."""
-    found = storage.read(storage.join(model_dir, _HISTORY_FILE))
-    iterations: list[dict[str, Any]] = json.loads(found.data) if found else []
-    return iterations
+    content = read_json(model_dir, _HISTORY_FILE)
+    iterations = content if isinstance(content, list) else []
+    return [each for each in iterations if isinstance(each, dict) and "step" in each]
 
 
 def _now() -> str:

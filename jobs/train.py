@@ -1,6 +1,6 @@
 """`dkmeans train`: train a model, or continue training the one in the model directory.
 
-`__main__` calls `run`. The same command can always be run again: it continues from the latest
+`command` calls `run`. The same command can always be run again: it continues from the latest
 checkpoint, or does nothing if training is complete. Without limits on the command line a full-batch
 run ends at a small change of the loss or after 300 steps, and a mini-batch run after one epoch.
 """
@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from dkmeans_jobs.client import open_client
+from dkmeans_jobs.client import check_cluster, open_client
 from dkmeans_jobs.input import open_input
 from dkmeans_jobs.model_dir import load_input, save_input, summarize_starts
 from dkmeans_jobs.status import recorded
@@ -22,6 +22,7 @@ from dkmeans import Dataset, Invalid, KMeans, RunConfig, checkpoints
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.config import AUTO
 from dkmeans.empty_clusters import EmptyClusters
+from dkmeans.errors import counted
 from dkmeans.hooks import PrometheusHook
 from dkmeans.state import StopReason
 
@@ -55,30 +56,33 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     began = time.monotonic()
     _check(arguments)
+    check_cluster(arguments)
     dataset = open_input(arguments.input, arguments.columns)
     rows = dataset.rows or 0  # the inputs of the command line always know their number of rows
     conditions = _stop_conditions(arguments, rows)
     hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
     input_description = {"input": arguments.input, "columns": arguments.columns, "rows": rows}
     checkpoint = checkpoints.latest(arguments.model_dir)
-    with open_client(arguments) as client:
-        model = _model(arguments, conditions, client)
-        last_input = load_input(arguments.model_dir)
-        same_input = input_description == last_input
-        if checkpoint is not None and last_input is not None and not same_input:
-            _report_other_input(arguments.model_dir, last_input)
-        done = _is_done(checkpoint, conditions, same_input)
-        # `done` is False without a checkpoint; the other test is for the type checker.
-        if checkpoint is not None and done:
-            # `train` takes no step here, but refuses arguments that differ from the model's
-            # settings.
-            model.train(lambda: dataset, max_steps=checkpoint.state.step)
-        else:
-            batches = _batches(dataset, rows, arguments.batch_rows, checkpoint)
+    # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
+    # reported at once.
+    model = _model(arguments, conditions, client=None)
+    last_input = load_input(arguments.model_dir)
+    same_input = input_description == last_input
+    if checkpoint is not None and last_input is not None and not same_input:
+        _report_other_input(arguments.model_dir, last_input)
+    done = _is_done(checkpoint, conditions, same_input)
+    # `done` is False without a checkpoint; the other test is for the type checker.
+    if checkpoint is not None and done:
+        # `train` takes no step here, but refuses arguments that differ from the model's settings.
+        model.train(lambda: dataset, max_steps=checkpoint.state.step)
+    else:
+        batches = _batches(dataset, rows, arguments.batch_rows, checkpoint)
+        with open_client(arguments) as client:
+            model = _model(arguments, conditions, client)
             with recorded(arguments.model_dir, checkpoint.state.step if checkpoint else 0):
                 model.train(lambda: batches, hooks, conditions.steps, conditions.max_steps)
-            # Only now: after an interrupted run `job.json` must not name its input.
-            save_input(arguments.model_dir, input_description)
+        # Only now: after an interrupted run `job.json` must not name its input.
+        save_input(arguments.model_dir, input_description)
     checkpoint = checkpoints.latest(arguments.model_dir)
     assert checkpoint is not None
     state = checkpoint.state
@@ -106,6 +110,15 @@ def _check(arguments: argparse.Namespace) -> None:
         raise Invalid(f"--batch-rows must be >= 1, got {arguments.batch_rows}")
     if arguments.batch_rows is None and arguments.steps_per_iteration is not None:
         raise Invalid("--steps-per-iteration must come with --batch-rows, got none")
+    for name in ("steps", "max_steps"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise Invalid(f"--{name.replace('_', '-')} must be >= 1, got {value}")
+    if arguments.metrics_file and not arguments.metrics_file.endswith(".prom"):
+        raise Invalid(
+            "--metrics-file must end in .prom, because the node exporter reads no other files, got "
+            f"{arguments.metrics_file!r}"
+        )
     if arguments.steps is not None and arguments.max_steps is not None:
         raise Invalid("--steps and --max-steps must not both be given")
 
@@ -155,10 +168,10 @@ def _report_other_input(model_dir: str, last_input: dict[str, Any]) -> None:
     """Warn that a model is continued on another input than the one it was last trained on."""
     columns = last_input.get("columns")
     logger.warning(
-        "%s holds a model that was last trained on other input (%s rows of %s%s) and is continued "
+        "%s holds a model that was last trained on other input (%s of %s%s) and is continued "
         "from its centers; to begin anew, give another --model-dir",
         model_dir,
-        last_input.get("rows"),
+        counted(last_input.get("rows", 0), "row"),
         last_input.get("input"),
         f", columns {columns}" if columns else "",
     )

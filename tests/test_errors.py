@@ -1,5 +1,9 @@
 """Exceptions and the checks that several modules share: their classes and the text of messages."""
 
+import ast
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,6 +16,7 @@ from dkmeans.errors import (
     Outage,
     check_integer,
     check_number,
+    counted,
     expected,
 )
 
@@ -78,3 +83,41 @@ def test_numbers_and_none_are_accepted(value):
 def test_values_that_are_not_numbers_are_refused(value):
     with pytest.raises(InvalidType, match=r"^x must be a number or None, got "):
         check_number("x", value)
+
+
+def test_what_is_counted_is_a_plural_unless_it_is_one():
+    assert [counted(n, "row") for n in (0, 1, 2, 1200)] == [
+        "0 rows",
+        "1 row",
+        "2 rows",
+        "1,200 rows",
+    ]
+
+
+# Plurals that would follow a number. "rows/s" and "of rows" follow no number of rows.
+_PLURALS = re.compile(
+    r" ([a-z]+ )?(batches|centers|chunks|clusters|columns|files|lines|regions|rows|starts|steps|"
+    r"threads|values|workers)\b(?!/)"
+)
+_NUMBERS = ("len(", "rows", "columns", "chunks", "threads", "workers", "steps", "shape[", "width")
+
+
+def _plurals(path):
+    """Yield the messages of a file in which a plural follows a number that may be one."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            for value, text in zip(node.values, node.values[1:], strict=False):
+                if isinstance(value, ast.FormattedValue) and isinstance(text, ast.Constant):
+                    number = ast.unparse(value.value)
+                    is_number = number.endswith(_NUMBERS) or number.startswith("len(")
+                    if is_number and _PLURALS.match(text.value):
+                        yield f"{path.name}:{value.lineno}: {number}{text.value}"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(r"%d" + _PLURALS.pattern, node.value)
+
+
+def test_no_message_puts_a_plural_after_a_number_that_may_be_one():
+    root = Path(__file__).parents[1]
+    files = [*(root / "dkmeans").rglob("*.py"), *(root / "jobs").glob("*.py")]
+    found = [each for file in files for each in _plurals(file)]
+    assert not found, f"use `counted` of dkmeans/errors.py: {found}"

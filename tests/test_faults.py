@@ -420,7 +420,7 @@ def test_rows_out_of_reach_end_the_job_with_75_and_the_same_command_continues(
     assert "Run the same command again" in err
     assert state_of(tmp_path / "m").step == 3
     assert main(train(stored, str(tmp_path / "m"))) == TRY_AGAIN
-    assert f"dkmeans: {stored} cannot be reached: " in capsys.readouterr().err
+    assert f"dkmeans: error: {stored} cannot be reached: " in capsys.readouterr().err
     proxy.fault = no_fault
     assert main(train(stored, str(tmp_path / "m"))) == 0
     assert same(state_of(tmp_path / "m"), undisturbed)

@@ -4,13 +4,17 @@ from dataclasses import replace
 
 import dask.array as da
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 
 from dkmeans import Dataset, Invalid, KMeans, RunConfig
+from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.distance import Computation, Distance
-from dkmeans.executors import Dask, Threads
+from dkmeans.executors import Cost, Dask, Serial, Threads
 from dkmeans.executors.budget import Memory
+from dkmeans.executors.reduction import Throughput
 from dkmeans.preflight import examine, readable, seconds_per_iteration
 
 GB = 10**9
@@ -103,7 +107,53 @@ def test_chunks_too_small_to_be_worth_a_request_are_remarked_upon(store):
 def test_fewer_chunks_than_threads_are_remarked_upon(store):
     (remark,) = examined(store(196_608, 64, 65_536), Machines()).remarks
     assert "3 chunks are too few for 4 threads" in remark
-    assert remark.endswith("in chunks of at most 49,152")
+    assert remark.endswith("write the rows in chunks of at most 49,152 rows")
+
+
+def test_one_chunk_is_too_few_in_the_singular(store):
+    (remark,) = examined(store(131_072, 64, 131_072), Machines(limit=4 * GB)).remarks
+    assert remark.startswith("1 chunk is too few for 4 threads; ")
+
+
+def examined_on_gpu(dataset, machines):
+    dataset = dataset.in_chunks_of(GPU_TARGET_BYTES)
+    batch = next(dataset.batches())
+    return examine(batch, dataset.rows, machines, "auto", dataset.chunk_bytes)
+
+
+def test_chunks_that_the_library_cuts_for_gpus_are_never_to_be_written_smaller(store):
+    dataset = store(2_000_000, 64, 65_536)
+    (remark,) = examined_on_gpu(dataset, Machines()).remarks
+    assert remark.startswith("a chunk is 50.3 MB")
+    assert "rows in chunks" not in remark
+    assert remark.endswith("give workers more memory or fewer threads")
+    assert examined_on_gpu(dataset, Machines(threads=4, limit=16 * GB)).remarks == ()
+
+
+def test_stored_chunks_that_are_too_large_for_gpus_should_be_as_the_library_cuts_them(store):
+    remarks = examined_on_gpu(store(8_000_000, 64, 2_000_000), Machines(limit=8 * GB)).remarks
+    assert "write the rows in chunks of 524,288 rows (134 MB), or give" in remarks[0]
+
+
+def test_small_integers_that_become_floats_do_not_make_the_librarys_chunks_too_large(tmp_path):
+    path = str(tmp_path / "bytes.zarr")
+    zarr.create_array(path, shape=(3_000_000, 16), chunks=(100_000, 16), dtype="u1")
+    found = examined(Dataset.from_zarr(path), Machines(workers=1, threads=40, limit=16 * GB))
+    assert found.chunk_bytes > 8 * 2**20
+    assert found.remarks == ()
+
+
+def test_the_columns_of_parquet_are_named(tmp_path):
+    columns = {f"c{i}": np.zeros(5, "f4") for i in range(9)}
+    pq.write_table(pa.table(columns), tmp_path / "many.parquet")
+    pq.write_table(pa.table({"a": [1.0], "b": [2.0]}), tmp_path / "few.parquet")
+    many, few = (Dataset.from_parquet(str(tmp_path / f"{n}.parquet")) for n in ("many", "few"))
+    assert examined(many, Machines()).names == tuple(columns)
+    first = [next(examined(each, Machines()).describe()) for each in (many, few)]
+    assert first == [
+        "5 rows of 9 columns (c0, c1, c2, c3, c4, c5, c6, c7, ...), float32, 180 bytes",
+        "1 row of 2 columns (a, b), float64, 16 bytes",
+    ]
 
 
 def test_a_small_table_may_well_be_one_chunk(store):
@@ -135,6 +185,48 @@ def test_an_iteration_is_timed_on_a_few_chunks(store, client):
                 found, batch, 4, Computation(Distance.SQUARED_EUCLIDEAN), executor
             )
             assert 0 < later < first < 60
+
+
+class Warming(Serial):
+    """An executor over workers that take a second longer for their first chunk.
+
+    Args:
+        turns: For each `map_reduce`, the workers that take part.
+    """
+
+    def __init__(self, *turns):
+        self._turns, self._warm = list(turns), set()
+
+    def map_reduce(self, function, batches, value):
+        workers = self._turns.pop(0)
+        compute_seconds = 0.5 + len(set(workers) - self._warm)
+        self._warm |= set(workers)
+        cost = Cost(0.0, compute_seconds, 0, dict.fromkeys(workers, Throughput()))
+        return replace(super().map_reduce(function, batches, value), cost=cost)
+
+
+def test_an_iteration_is_timed_when_every_worker_that_computes_it_is_warm(store):
+    dataset = store(20_000, 8, 10_000)
+    batch = next(dataset.batches())
+    executor = Warming("a", "ab", "bc", "ca")
+    found = examine(batch, dataset.rows, executor, "auto")
+    _, later = seconds_per_iteration(
+        found, batch, 4, Computation(Distance.SQUARED_EUCLIDEAN), executor
+    )
+    assert 0.5 <= later < 1
+
+
+def test_more_threads_than_chunks_do_not_make_an_iteration_shorter(store):
+    dataset = store(2000, 8, 2000)
+    batch = next(dataset.batches())
+    executor = Warming("a", "a")
+    found = replace(
+        examine(batch, dataset.rows, executor, "auto"), memory=Machines(threads=64).memory()
+    )
+    _, later = seconds_per_iteration(
+        found, batch, 4, Computation(Distance.SQUARED_EUCLIDEAN), executor
+    )
+    assert 0.5 <= later < 1
 
 
 def test_training_logs_the_preflight_before_the_first_step(store, tmp_path, caplog):

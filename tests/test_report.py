@@ -4,7 +4,14 @@ import logging
 
 import pytest
 
-from dkmeans.report import IterationCost, Progress, progress_of, report_progress
+from dkmeans.report import (
+    IterationCost,
+    Progress,
+    RowProgress,
+    RowReport,
+    progress_of,
+    report_progress,
+)
 
 COST = IterationCost(bytes=600, read_seconds=0.5, compute_seconds=1.5, workers=2, threads=4)
 PROGRESS = Progress(
@@ -69,6 +76,10 @@ def test_an_iteration_of_no_time_has_finite_speeds():
         ({}, "step 6 of 20, loss 1234.57, change -1.2e-03, 1,500 rows/s"),
         ({"last_step": None, "change": None}, "step 6, loss 1234.57, 1,500 rows/s"),
         (
+            {"change": None, "last_step": None, "empty_clusters": 1},
+            "step 6, loss 1234.57, 1,500 rows/s, 1 empty cluster",
+        ),
+        (
             {"change": None, "empty_clusters": 3, "relocated_clusters": 2, "starts": 4},
             "step 6 of 20, loss 1234.57, 1,500 rows/s, 3 empty clusters, 2 relocated, 4 starts",
         ),
@@ -93,3 +104,34 @@ def test_other_records_carry_no_progress():
     assert progress_of(record) is None
     record.progress = "50 %"
     assert progress_of(record) is None
+
+
+def test_the_progress_of_rows_has_the_share_that_is_done_and_the_time_left():
+    half = RowProgress("predicted", 500, 1000, 250, 5.0)
+    assert str(half) == "predicted 500 of 1,000 rows (50%), 50 rows/s"
+    assert half.seconds_left == 10.0
+    assert half.numbers() == {
+        "work": "predicted",
+        "rows_done": 500,
+        "rows": 1000,
+        "new_rows": 250,
+        "seconds": 5.0,
+        "rows_per_second": 50.0,
+    }
+    assert RowProgress("predicted", 1000, 1000, 750, 5.0).seconds_left is None
+
+
+def test_of_an_unknown_number_of_rows_only_what_is_done_is_reported():
+    one = RowProgress("evaluated", 1, None, 1, 0.5)
+    assert str(one) == "evaluated 1 row, 2 rows/s"
+    assert one.seconds_left is None
+
+
+def test_the_first_and_the_last_rows_are_notable(caplog):
+    caplog.set_level(logging.DEBUG, "dkmeans")
+    report = RowReport("predicted", 10, rows_done=4)
+    for _ in range(3):
+        report.add(2)
+    assert [record.levelname for record in caplog.records] == ["INFO", "DEBUG", "INFO"]
+    assert [record.progress.rows_done for record in caplog.records] == [6, 8, 10]
+    assert [record.progress.new_rows for record in caplog.records] == [2, 4, 6]

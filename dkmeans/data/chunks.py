@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.points import as_points
-from dkmeans.errors import Invalid, InvalidData, Outage
+from dkmeans.errors import Invalid, InvalidData, Outage, counted
 from dkmeans.retry import is_outage, with_retries
 from dkmeans.state import FloatArray, IndexArray
 
@@ -336,8 +336,8 @@ class Chunk:
             column = int(np.flatnonzero(~np.isfinite(points[rows[0]]))[0])
             return InvalidData(
                 f"rows must be finite; row {self.start + int(rows[0])} of {self.source.name} has "
-                f"{points[rows[0], column]} in column {column} ({len(rows)} such rows among "
-                f"rows {self.start} to {self.stop - 1})"
+                f"{points[rows[0], column]} in column {column} "
+                f"({counted(len(rows), 'such row')} among rows {self.start} to {self.stop - 1})"
             )
         # Every value is finite, so a squared distance overflowed.
         return InvalidData(
@@ -386,8 +386,8 @@ class LoadedChunk:
 
 def _wrong_shape(chunk: Chunk, points: FloatArray, width: int) -> InvalidData:
     return InvalidData(
-        f"{chunk.source.name} must give rows of {width} columns, as the centers have; "
-        f"got an array of shape {points.shape} for {chunk.rows} rows"
+        f"{chunk.source.name} must give rows of {counted(width, 'column')}, as the centers have; "
+        f"got an array of shape {points.shape} for {counted(chunk.rows, 'row')}"
     )
 
 

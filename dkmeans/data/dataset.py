@@ -18,6 +18,7 @@ import dask.array as da
 import zarr
 
 from dkmeans.data.batches import Batch, Cut
+from dkmeans.data.chunks import TARGET_BYTES
 from dkmeans.data.points import as_array
 from dkmeans.data.sources.dask_array import from_dask
 from dkmeans.data.sources.memory import from_array
@@ -242,6 +243,11 @@ class Dataset:
             chunk_bytes = chunk_bytes if batch_bytes >= _FEWEST_CHUNKS * chunk_bytes else None
         reading = self._reading._replace(chunk_bytes=chunk_bytes)
         return self if reading == self._reading else replace(self, _reading=reading)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Target size of the chunks that the library cuts itself."""
+        return self._reading.chunk_bytes or TARGET_BYTES
 
     @property
     def is_constant(self) -> bool:

@@ -8,6 +8,7 @@ import psutil
 
 from dkmeans.config import NONE
 from dkmeans.data.cache import CacheBudget, row_cache
+from dkmeans.errors import counted
 
 # With its cache a process stays below this share of its limit.
 _CACHED_SHARE = 0.6
@@ -34,8 +35,7 @@ class Memory:
     room: int
 
     def __str__(self) -> str:
-        workers = f"{self.workers} workers" if self.workers > 1 else "1 worker"
-        return f"{workers} with {self.threads} threads"
+        return f"{counted(self.workers, 'worker')} with {counted(self.threads, 'thread')}"
 
     @property
     def threads_per_worker(self) -> int:

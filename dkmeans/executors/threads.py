@@ -15,6 +15,7 @@ from dkmeans.config import NONE
 from dkmeans.data.batches import Batch
 from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.chunks import Chunk, LoadedChunk
+from dkmeans.errors import counted
 from dkmeans.executors import cores
 from dkmeans.executors.budget import Memory, budget_for, free_cache_bytes, system_limit
 from dkmeans.executors.in_order import in_order
@@ -43,7 +44,7 @@ class Threads(AbstractContextManager["Threads"]):
         self._context: Context | None = None
 
     def __str__(self) -> str:
-        return f"{self._count} threads of this process"
+        return f"{counted(self._count, 'thread')} of this process"
 
     def __exit__(self, *error: object) -> None:
         self._stopped.set()

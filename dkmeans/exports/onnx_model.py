@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.distance import SMALLEST_SQUARED_NORM, Distance, directions, squared_norms
-from dkmeans.errors import Invalid
+from dkmeans.errors import Invalid, counted
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX
 
 # ONNX 1.13 of early 2023: the version of its operators, and of its file format. Runtimes refuse
@@ -39,8 +39,8 @@ def model(checkpoint: Checkpoint) -> bytes:
     # The centers are stored as float64; everything else in the file is small.
     if centers.size * 8 >= _LARGEST_BYTES:
         raise Invalid(
-            f"ONNX files must be smaller than 2 GiB; got {len(centers):,} centers x "
-            f"{centers.shape[1]:,} columns x 8 bytes = {centers.size * 8 / 2**30:.1f} GiB"
+            f"ONNX files must be smaller than 2 GiB; got {counted(len(centers), 'center')} x "
+            f"{counted(centers.shape[1], 'column')} x 8 bytes = {centers.size * 8 / 2**30:.1f} GiB"
         )
     nodes = _Nodes()
     rows = nodes.add("Cast", _ROWS, to=TensorProto.DOUBLE)

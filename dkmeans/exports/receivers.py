@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dkmeans.data.points import as_array
-from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+from dkmeans.errors import Invalid, InvalidData, InvalidType, counted, expected
 
 # TensorFlow's name for an input without a name.
 _UNNAMED = "input"
@@ -154,7 +154,9 @@ def check_input_width(inputs: tuple[Input, ...], width: int) -> None:
     # An input of shape (n,) is one column.
     got = sum(each.width or 1 for each in inputs)
     if got != width:
-        raise InvalidData(f"features must have {width} columns, as the model has, got {got}")
+        raise InvalidData(
+            f"features must have {counted(width, 'column')}, as the model has, got {got}"
+        )
 
 
 def _input(name: str, values: Any, least_ndim: int = 1) -> Input:

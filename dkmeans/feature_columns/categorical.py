@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dkmeans import storage
-from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
+from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, counted, expected
 from dkmeans.feature_columns.named import MISSING, NamedValues, check_key
 from dkmeans.state import IndexArray
 
@@ -236,7 +236,7 @@ def categorical_column_with_vocabulary_file(
         check_integer("vocabulary_size", vocabulary_size, 1)
     lines = _lines(vocabulary_file)
     if not lines or len(lines) < (vocabulary_size or 0):
-        must = f"have at least {vocabulary_size or 1} lines"
+        must = f"have at least {counted(vocabulary_size or 1, 'line')}"
         raise Invalid(f"vocabulary_file {vocabulary_file} must {must}, got {len(lines)}")
     words: list[Any] = lines[:vocabulary_size]
     is_integer = _is_integer(dtype)

@@ -20,7 +20,7 @@ from dkmeans.data.batches import Batch, Part
 from dkmeans.data.chunks import Chunk, Source, rows_per_chunk
 from dkmeans.data.points import as_array
 from dkmeans.data.sources.parquet import ParquetRows
-from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+from dkmeans.errors import Invalid, InvalidData, InvalidType, counted, expected
 from dkmeans.feature_columns.categorical import HashedColumn, IdentityColumn, VocabularyColumn
 from dkmeans.feature_columns.dense import (
     BucketizedColumn,
@@ -116,8 +116,8 @@ class Layout:
         for column in self.columns:
             if column.key == key and column.input_width not in (None, width):
                 raise InvalidData(
-                    f"{name} must have {column.input_width} values in a row, as the shape of its "
-                    f"numeric_column says, got {width}"
+                    f"{name} must have {counted(column.input_width or 1, 'value')} in a "
+                    f"row, as the shape of its numeric_column says, got {width}"
                 )
 
     def check_keys(self, keys: Iterable[str], name: str) -> None:
@@ -148,9 +148,9 @@ class Layout:
         largest = max(self.columns, key=lambda column: column.width)
         raise Invalid(
             f"feature_columns must make rows of at most {LARGEST_ROW_BYTES:,} bytes: rows are kept "
-            f"dense, zeros too; got {self.width:,} values x {self.dtype.itemsize} bytes = "
+            f"dense, zeros too; got {counted(self.width, 'value')} x {self.dtype.itemsize} bytes = "
             f"{self.row_bytes:,} bytes a row, {self.row_bytes / 1e3:,.0f} GB for a million rows. "
-            f"{largest.name!r} alone has {largest.width:,} values: give it fewer buckets"
+            f"{largest.name!r} alone has {counted(largest.width, 'value')}: give it fewer buckets"
         )
 
 
@@ -282,8 +282,8 @@ def _values(chunk: Chunk) -> Any:
     values, name = as_array(chunk.values(), chunk.source.name), chunk.source.name
     if values.shape != (chunk.rows, chunk.source.width):
         raise InvalidData(
-            f"{name} must give {chunk.rows} rows of {chunk.source.width} values, got an array of "
-            f"shape {values.shape}"
+            f"{name} must give {counted(chunk.rows, 'row')} of "
+            f"{counted(chunk.source.width, 'value')}, got an array of shape {values.shape}"
         )
     return values
 

@@ -22,7 +22,7 @@ import numpy as np
 from dkmeans.data.batches import Batch
 from dkmeans.data.points import as_dtype, point_dtype
 from dkmeans.distance import Computation, Distance, directions, project
-from dkmeans.errors import Invalid, InvalidData
+from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.executors import Executor
 from dkmeans.initialization import random_rows
 from dkmeans.initialization.draws import Seed
@@ -108,8 +108,8 @@ class Initialization:
         if isinstance(self.source, np.ndarray):
             if self.source.shape[1] != width:
                 raise Invalid(
-                    f"initial_clusters must be as wide as the rows, {width} columns, got "
-                    f"{self.source.shape[1]}"
+                    f"initial_clusters must be as wide as the rows, {counted(width, 'column')}, "
+                    f"got {self.source.shape[1]}"
                 )
             centers = as_dtype(self.source, dtype, "initial_clusters")
         elif self.source == KMEANS_PLUS_PLUS:

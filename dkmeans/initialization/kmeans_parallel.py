@@ -20,7 +20,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.cache import row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Distance, directions, project
-from dkmeans.errors import InvalidData
+from dkmeans.errors import InvalidData, counted
 from dkmeans.executors import Executor
 from dkmeans.initialization.draws import (
     Draw,
@@ -169,8 +169,8 @@ def find_candidates(
         if all_known and distinct < k:
             remark = _which_differ(candidates, first.distance)
             raise InvalidData(
-                f"num_clusters = {k} needs as many different rows, and the {rows.rows} rows that "
-                f"initialization looked at have {distinct}{remark}"
+                f"num_clusters = {k} needs as many different rows, and "
+                f"{counted(rows.rows, 'row')} that initialization looked at gave {distinct}{remark}"
             )
         if used >= k and not len(latest) and (all_known or draw.is_exact):
             break

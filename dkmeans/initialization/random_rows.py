@@ -10,7 +10,7 @@ import numpy as np
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.points import as_dtype
-from dkmeans.errors import Invalid, InvalidData
+from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.executors import Executor
 from dkmeans.initialization.sample import fetch
 from dkmeans.state import FloatArray
@@ -54,8 +54,8 @@ def collect(
         batch = next(batches, None) if available is None or rows < available else None
         if batch is None:
             raise InvalidData(
-                f"initialization needs num_clusters = {num_clusters} centers, and the "
-                f"input's {rows} rows gave {num_clusters - missing}"
+                f"initialization needs num_clusters = {counted(num_clusters, 'center')}, and the "
+                f"input's {counted(rows, 'row')} gave {num_clusters - missing}"
             )
         seen.append(batch)
         found.append(draw(batch, missing, executor))
@@ -76,11 +76,11 @@ def _returned(function: Initializer, batch: Batch, missing: int, executor: Execu
     points = fetch(batch, np.arange(batch.rows), executor)
     given = np.asarray(function(points, missing))
     given = given.reshape(0, points.shape[1]) if given.size == 0 else given
-    must = f"0 to {missing} finite rows of {points.shape[1]} columns"
+    must = f"0 to {counted(missing, 'finite row')} of {counted(points.shape[1], 'column')}"
     if given.ndim != 2 or given.dtype.kind not in "fiub" or given.shape[1] != points.shape[1]:
         raise Invalid(f"initial_clusters must return {must}, got an array of shape {given.shape}")
     if len(given) > missing:
-        raise Invalid(f"initial_clusters must return {must}, got {len(given)} rows")
+        raise Invalid(f"initial_clusters must return {must}, got {counted(len(given), 'row')}")
     if not np.isfinite(given).all():
         raise Invalid(f"initial_clusters must return {must}, got values that are not finite")
     return as_dtype(given, points.dtype, "initial_clusters")

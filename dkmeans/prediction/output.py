@@ -24,7 +24,7 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.views import Joined
-from dkmeans.errors import Invalid
+from dkmeans.errors import Invalid, counted
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, predict
 from dkmeans.report import logger
@@ -112,6 +112,21 @@ def plan_output(
     return Output(storage.absolute(address), Prediction.of(checkpoint, batch, rows, results))
 
 
+def is_complete(output: Output) -> bool:
+    """Return whether an output holds all of its prediction. Nothing is changed.
+
+    Raises:
+        Invalid: the output holds something else.
+    """
+    found = _read_attributes(output)
+    if found is None:
+        _check_empty(output)
+        return False
+    if output.prediction.differences(found[_IDENTITY]):
+        return False
+    return _read_written(output, found).is_complete
+
+
 def prepare(output: Output) -> Written:
     """Make an output ready for writing, and return what it holds already.
 
@@ -136,14 +151,20 @@ def prepare(output: Output) -> Written:
     return Written(frozenset(), is_complete=False)
 
 
+def rows_written(output: Output, written: Written) -> int:
+    """Return the number of rows in the regions that are done."""
+    rows, region_rows = output.prediction.rows, output.prediction.region_rows
+    return sum(min(region_rows, rows - number * region_rows) for number in written.regions)
+
+
 def missing(batch: Batch, output: Output, written: Written) -> Iterator[Chunk]:
     """Yield the regions that are still to be written, each as one chunk of its rows, in order."""
     rows = output.prediction.region_rows
     return (c for c in _regions(batch, rows) if c.start // rows not in written.regions)
 
 
-def write_region(loaded: LoadedChunk, writing: Writing) -> None:
-    """Predict one region, write it, and mark it as done. Runs on a worker.
+def write_region(loaded: LoadedChunk, writing: Writing) -> int:
+    """Predict one region, write it, mark it as done, and return its rows. Runs on a worker.
 
     Raises:
         InvalidData: the rows are not finite.
@@ -161,6 +182,7 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> None:
         _write_zarr(output, number, chunk, results)
     else:
         _write_parquet(output, number, results)
+    return chunk.rows
 
 
 def finish(output: Output) -> None:
@@ -202,27 +224,30 @@ def _why_replaced(output: Output, identity: dict[str, Any]) -> str:
 
 
 def _find_written(output: Output, found: dict[str, Any]) -> Written:
-    """Return what is done of the same prediction, by listing the output once.
+    """Return what is done of the same prediction, and log it.
 
     Removes a `_SUCCESS` that no longer holds.
     """
-    total = output.prediction.regions
+    written = _read_written(output, found)
+    if written.is_complete:
+        logger.info("nothing to do: %s is complete", output.address)
+        return written
+    if not output.is_zarr:  # a file may have been removed after the output was complete
+        storage.remove(storage.join(output.address, _SUCCESS))
+    total = counted(output.prediction.regions, "region")
+    done = len(written.regions)
+    logger.info("keeping %d of %s that %s holds already", done, total, output.address)
+    return written
+
+
+def _read_written(output: Output, found: dict[str, Any]) -> Written:
+    """Return what is done of the same prediction, by listing the output once."""
     if output.is_zarr:
-        is_complete = found.get(_COMPLETE) is True
         done = _numbers(_MARK, storage.children(storage.join(output.address, *_MARKS)))
-    else:
-        names = storage.children(output.address)
-        done = _numbers(_PART, names)
-        is_complete = _SUCCESS in names and len(done) == total
-        if not is_complete:  # a file may have been removed after the output was complete
-            storage.remove(storage.join(output.address, _SUCCESS))
-    if is_complete:
-        logger.info("nothing to do: %s holds all %d regions", output.address, total)
-    else:
-        logger.info(
-            "keeping %d of %d regions that %s holds already", len(done), total, output.address
-        )
-    return Written(done, is_complete)
+        return Written(done, found.get(_COMPLETE) is True)
+    names = storage.children(output.address)
+    done = _numbers(_PART, names)
+    return Written(done, _SUCCESS in names and len(done) == output.prediction.regions)
 
 
 def _numbers(pattern: re.Pattern[str], names: Sequence[str]) -> frozenset[int]:

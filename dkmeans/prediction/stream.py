@@ -5,6 +5,7 @@ The estimator's `evaluate`, `score`, `predict` and the methods built on them cal
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,12 +16,20 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers
-from dkmeans.errors import InvalidData
+from dkmeans.errors import InvalidData, counted
 from dkmeans.executors import Executor
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.prediction import per_chunk
 from dkmeans.prediction.per_chunk import Task
-from dkmeans.state import Score
+from dkmeans.report import RowReport
+from dkmeans.state import Score, tree_sum
+
+# A batch of more chunks is scored in pieces, so that progress can be reported.
+_MOST_CHUNKS_AT_ONCE = 16
+# Threads are idle at the end of a piece. A piece has at least this many chunks for each thread, and
+# if it takes less time than this the next one is larger.
+_CHUNKS_PER_THREAD = 4
+_PIECE_SECONDS = 4.0
 
 
 def scores(
@@ -47,9 +56,12 @@ def scores(
     notifier.begin()
     notifier.created(checkpoint.state)
     found: list[Score] = []
+    # Of other datasets it is not known how often they repeat their rows.
+    is_once = dataset.is_table and steps is None
+    report = RowReport("evaluated", dataset.rows if is_once else None)
     for batch in dataset.batches():
         notifier.before_run(batch)
-        (score,) = executor.map_reduce(per_chunk.score, [batch], centers).totals
+        score = _score(batch, centers, executor, report)
         found.append(score)
         notifier.set_values(checkpoint.state, score.inertia)
         notifier.after_run()
@@ -59,6 +71,29 @@ def scores(
         raise InvalidData("the input must have at least one batch of rows, got none")
     notifier.end()
     return found
+
+
+def _score(batch: Batch, centers: Centers, executor: Executor, report: RowReport) -> Score:
+    """Return the score of a batch, computed in pieces.
+
+    A piece is 2^j chunks that begin at a multiple of 2^j: a subtree of the tree in which the scores
+    of the whole batch are added up. So the bits do not depend on the pieces.
+    """
+    scores: list[Score] = []
+    sizes: list[int] = []
+    start, size = 0, len(batch)
+    if size > _MOST_CHUNKS_AT_ONCE:
+        size = 1 << (_CHUNKS_PER_THREAD * executor.memory().threads - 1).bit_length()
+    while start < len(batch):
+        began = time.perf_counter()
+        piece = batch.chunks_between(start, min(start + size, len(batch)))
+        scores += executor.map_reduce(per_chunk.score, [piece], centers).totals
+        sizes.append(len(piece))
+        report.add(piece.rows)
+        start += len(piece)
+        if start % (2 * size) == 0 and time.perf_counter() - began < _PIECE_SECONDS / 2:
+            size *= 2
+    return tree_sum(scores, sizes)
 
 
 def predictions(
@@ -113,4 +148,6 @@ def check_row_width(dataset: Dataset, checkpoint: Checkpoint) -> None:
     """
     rows, centers = dataset.width, checkpoint.state.centers.shape[1]
     if rows != centers:
-        raise InvalidData(f"rows must have {centers} columns, as the centers have, got {rows}")
+        raise InvalidData(
+            f"rows must have {counted(centers, 'column')}, as the centers have, got {rows}"
+        )

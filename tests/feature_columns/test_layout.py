@@ -222,7 +222,7 @@ def test_a_normalizer_that_cannot_be_pickled_is_refused_by_its_key():
     ("features", "column", "text"),
     [
         ({"y": [1]}, numeric_column("x"), "the features must have .* 'x' is not among 'y'"),
-        ({"x": [[1, 2]]}, numeric_column("x"), r"the features\['x'\] must have 1 values in a row"),
+        ({"x": [[1, 2]]}, numeric_column("x"), r"the features\['x'\] must have 1 value in a row"),
         (np.ones((2, 2)), numeric_column("x"), "the features must be a dict of columns, a data"),
         (
             Dataset.from_array(np.ones((2, 2))),

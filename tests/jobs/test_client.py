@@ -5,6 +5,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
+import dask
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -108,3 +109,11 @@ def test_without_a_package_the_error_names_the_extras(on_machine, packages, miss
     on_machine(CudaDriver(), packages)
     with pytest.raises(Invalid, match=rf"must have {missing}; install dkmeans\[gpu-cuda12"):
         client._cuda_cluster_class()
+
+
+def test_a_folder_for_temporary_files_that_cannot_be_made_exits_with_2(run, store, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with dask.config.set({"temporary-directory": str(tmp_path / "file" / "below")}):
+        code, _, err = run(*train(store, tmp_path / "m", "--cluster", "local"))
+    assert code == 2
+    assert "worker processes must have a folder for temporary files" in err

@@ -1,12 +1,15 @@
 """Flags, the TOML file of flags, and help."""
 
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 from dkmeans_jobs.__main__ import main
 from dkmeans_jobs.command_line import build_parser
+from dkmeans_jobs.train import _MAX_STEPS, _TOLERANCE
 
-from dkmeans import KMeans
+from dkmeans import KMeans, RunConfig
 from dkmeans.initialization import NAMES
 from tests.jobs.commands import train
 
@@ -31,7 +34,7 @@ def test_a_file_of_flags_with_an_unknown_key_is_refused_by_that_key(run, store, 
     job.write_text("num-klusters = 4\n")
     code, _, err = run(*train(store, tmp_path / "m"), "--config", job)
     assert code == 2
-    assert "num-klusters" in err
+    assert "must have keys that are flags of train, got 'num-klusters'; the flags are " in err
 
 
 def test_a_missing_argument_is_named(run, capsys):
@@ -70,3 +73,33 @@ def test_every_flag_has_help_and_every_job_is_in_the_readme(name):
         assert action.help, f"{name} {action.option_strings}"
         for flag in action.option_strings[-1:]:
             assert flag in ("--help",) or flag in readme, f"{flag} is not in the README"
+
+
+# Flags that take a value and have no default.
+_WITHOUT_DEFAULT = {"--num-clusters", "--model-dir", "--output", "--format"}
+
+
+@pytest.mark.parametrize("name", subcommands())
+def test_the_help_of_each_option_names_its_default(name):
+    for action in subcommands()[name]._actions:
+        flag = (action.option_strings or [""])[-1]
+        if flag in ("", "--help", "--backends", *_WITHOUT_DEFAULT):
+            continue
+        assert re.search(r"\(default |the default\)|; default ", action.help), f"{name} {flag}"
+
+
+def test_the_help_names_the_defaults_that_hold():
+    job = inspect.signature(KMeans).parameters
+    own = {action.dest: action.help for action in subcommands()["train"]._actions}
+    names = {"metric": "distance_metric", "init": "initial_clusters", "oversampling": None}
+    names |= {"initialization_rounds": None, "num_restarts": None, "empty_clusters": None}
+    names |= {"steps_per_iteration": "mini_batch_steps_per_iteration"}
+    for flag, name in names.items():
+        assert (
+            f"default {job[name or flag].default:{'g' if flag == 'oversampling' else ''}}"
+            in (own[flag])
+        )
+    assert f"default {RunConfig().cache}" in own["cache"]
+    assert f"default {RunConfig().save_checkpoints_secs:g}" in own["save_checkpoints_secs"]
+    assert f"default {_TOLERANCE:.0e}".replace("e-0", "e-") in own["relative_tolerance"]
+    assert f"limit: {_MAX_STEPS}" in own["max_steps"]

@@ -1,9 +1,17 @@
 """Descriptions of a model and of the backends."""
 
+import json
 import re
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 
 import numpy as np
+import pytest
+from dkmeans_jobs.status import Status
 
+from dkmeans import Dataset, KMeans, storage
+from dkmeans.hooks import SessionRunHook
+from dkmeans.report import Progress
 from tests.jobs.commands import train
 
 
@@ -26,3 +34,59 @@ def test_info_describes_the_backends_of_this_machine(run_json):
     assert about["default"].startswith("native")
     assert "bits" in about["native"]
     assert f"numpy {np.__version__}" in about["numpy"]
+
+
+def note(model_dir, **changes):
+    """Write the status of a job on a model, as the job itself does."""
+    progress = Progress(17, 300, 123.0, -0.001, 1, 1, 900, 0.5)
+    now = datetime.now(UTC).isoformat()
+    status = Status("running", "node-1", 42, now, now, progress.numbers())
+    content = json.dumps(asdict(replace(status, **changes))).encode()
+    storage.write(storage.join(str(model_dir), "status.json"), content)
+
+
+def test_while_a_job_runs_people_are_first_shown_how_far_it_is(run, run_json, store, tmp_path):
+    run_json(*train(store, tmp_path / "m", "--max-steps", 2))
+    note(tmp_path / "m")
+    _, out, _ = run("info", tmp_path / "m")
+    first, second, *rest = out.splitlines()
+    assert re.fullmatch(r"training +running on node-1 \(process 42\), noted \d s ago", first)
+    assert re.fullmatch(
+        r"progress +step 17 of 300, loss 123, change -1.0e-03, 1,800 rows/s, 1 empty cluster, "
+        r"at most 2:22 min left",
+        second,
+    )
+    assert any(re.fullmatch(r"step +2 in the latest checkpoint", line) for line in rest)
+    assert "{" not in out
+    assert run_json("info", tmp_path / "m")["progress"]["step"] == 17
+
+
+def test_a_job_that_is_done_has_no_progress_beside_its_model(run, run_json, store, tmp_path):
+    run_json(*train(store, tmp_path / "m", "--max-steps", 2))
+    _, out, _ = run("info", tmp_path / "m")
+    assert re.match(r"training +done, \d s ago\n", out)
+    assert not re.search("progress|in the latest checkpoint", out)
+
+
+def test_before_the_first_iteration_no_sizes_of_clusters_are_shown(run, store, tmp_path):
+    class Stops(SessionRunHook):
+        def before_run(self, context):
+            raise LookupError("stop here")
+
+    with pytest.raises(LookupError):
+        KMeans(4, tmp_path / "m", use_mini_batch=False).train(
+            lambda: Dataset.from_zarr(store), hooks=[Stops()]
+        )
+    code, out, _ = run("info", tmp_path / "m")
+    assert code == 0
+    assert re.search(r"step +0\n", out)
+    assert not re.search("loss|sizes|empty|relocated|None", out)
+
+
+def test_the_sizes_of_many_clusters_are_summarized(run, run_json, store, tmp_path):
+    command = ["train", store, "--num-clusters", 30, "--model-dir", tmp_path / "m", "--seed", 1]
+    run_json(*command, "--max-steps", 1)
+    sizes = run_json("info", tmp_path / "m")["cluster_sizes"]
+    assert len(sizes) == 30
+    _, out, _ = run("info", tmp_path / "m")
+    assert re.search(rf"cluster sizes +{min(sizes)} to {max(sizes)} rows, median \d+\n", out)

@@ -60,3 +60,16 @@ def test_an_input_that_cannot_be_used_exits_with_2_and_names_what_is_wrong(run, 
         assert code == 2, name
         assert message in err
         assert "Traceback" not in err
+
+
+def test_a_csv_file_is_refused_with_the_way_to_convert_it(run, tmp_path):
+    code, _, err = run(*train(tmp_path / "rows.csv", tmp_path / "m"))
+    assert code == 2
+    assert "Write CSV as Parquet first" in err
+
+
+def test_names_of_columns_must_not_be_empty(run, rows, tmp_path):
+    pq.write_table(pa.table({"a": rows[:, 0]}), tmp_path / "r.parquet")
+    code, _, err = run(*train(tmp_path / "r.parquet", tmp_path / "m", "--columns", "a,,b"))
+    assert code == 2
+    assert "--columns must be names with a comma between two, got 'a,,b'" in err

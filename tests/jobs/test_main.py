@@ -1,35 +1,30 @@
-"""Exit codes and error lines of the command."""
+"""The command as a process: Ctrl-C while it starts."""
 
-import pytest
+import subprocess
+import sys
 
-from tests.jobs.commands import train
+# Sends Ctrl-C when the first module of the library is imported.
+_INTERRUPTED = """
+import os, signal, sys
+from dkmeans_jobs.__main__ import main
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "dkmeans":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+sys.exit(main(["info", "m"]))
+"""
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--num-clusters", "0"], "num_clusters must be an integer >= 1, got 0"),
-        (["--num-clusters", "901"], "901"),
-        (["--full-batch", "--batch-rows", "5"], "must not both be given"),
-        (["--steps", "1", "--max-steps", "1"], "must not both be given"),
-        (["--steps", "0"], "Must specify steps > 0, given: 0"),
-        (["--steps-per-iteration", "2"], "must come with --batch-rows"),
-        (["--batch-rows", "0"], "--batch-rows must be >= 1, got 0"),
-        (["--columns", "a"], "--columns must come with a Parquet input"),
-        (["--workers", "2"], "--workers must come with --cluster local"),
-        (["--cluster", "nowhere"], "--cluster must be threads, local, local-cuda or tcp://"),
-        (["--cluster", "local", "--memory-limit", "much"], "--memory-limit must be a size"),
-        (["--cluster", "local-cuda"], "--cluster local-cuda must have "),
-        (["--backend", "cuda"], "backend 'cuda' cannot be used on this machine: "),
-        (["--relative-tolerance", "-1"], "relative_tolerance must be > 0"),
-        (["--config", "nothere.toml"], "nothere.toml cannot be read"),
-    ],
-)
-def test_a_mistake_of_the_user_exits_with_2_and_without_a_traceback(
-    run, store, tmp_path, more, message
-):
-    code, out, err = run(*train(store, tmp_path / "m"), *more)
-    assert code == 2
-    assert message in err
-    assert "Traceback" not in err
-    assert out == ""
+def test_ctrl_c_while_the_command_imports_the_library_ends_it_without_a_traceback():
+    argv = [sys.executable, "-c", _INTERRUPTED]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "dkmeans: interrupted\n"
+
+
+def test_the_exit_code_of_the_command_is_that_of_the_process(tmp_path):
+    argv = [sys.executable, "-m", "dkmeans_jobs", "info", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Could not find trained model" in done.stderr

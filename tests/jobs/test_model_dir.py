@@ -1,6 +1,8 @@
 """Model directories that hold no model, and the input that a model was trained on."""
 
-from dkmeans_jobs.model_dir import load_input, open_model, save_input
+import numpy as np
+import pytest
+from dkmeans_jobs.model_dir import load_for, load_input, open_model, save_input
 
 from dkmeans import Dataset, RunConfig, checkpoints
 from tests.jobs.commands import train
@@ -21,14 +23,41 @@ def test_a_model_opens_with_the_settings_it_was_trained_with(run_json, store, tm
     model_dir = str(tmp_path / "m")
     more = ["--metric", "cosine", "--batch-rows", 300, "--steps-per-iteration", 3]
     run_json(*train(store, model_dir, *more))
-    trained = checkpoints.latest(model_dir)
-    model = open_model(model_dir, RunConfig())
+    trained = load_for(Dataset.from_zarr(store), model_dir)
+    model = open_model(model_dir, trained, RunConfig())
     model.train(lambda: Dataset.from_zarr(store).batch(300).repeat(), steps=3)
     assert checkpoints.latest(model_dir).settings == trained.settings
     assert checkpoints.latest(model_dir).state.step == trained.state.step + 3
+
+
+def test_rows_of_another_width_are_refused_before_a_cluster_is_needed(
+    run, run_json, store, rows, tmp_path
+):
+    run_json(*train(store, tmp_path / "m"))
+    np.save(tmp_path / "narrow.npy", rows[:, :1])
+    for argv in (["evaluate"], ["predict", "--output", tmp_path / "o.zarr"]):
+        model = ["--model-dir", tmp_path / "m", "--cluster", "tcp://127.0.0.1:1"]
+        code, _, err = run(*argv, tmp_path / "narrow.npy", *model)
+        assert code == 2
+        assert "rows must have 3 columns, as the centers have, got 1" in err
 
 
 def test_the_input_of_a_model_can_be_loaded_after_it_was_saved(tmp_path):
     assert load_input(str(tmp_path)) is None
     save_input(str(tmp_path), {"input": "rows.npy", "rows": 3})
     assert load_input(str(tmp_path)) == {"input": "rows.npy", "rows": 3}
+
+
+@pytest.mark.parametrize("name", ["job.json", "status.json", "history.json"])
+@pytest.mark.parametrize("content", ["{bad", "[1, 2]", '{"state": "running"}'])
+def test_a_damaged_file_for_information_stops_neither_training_nor_info(
+    run, run_json, store, tmp_path, name, content
+):
+    run_json(*train(store, tmp_path / "m", "--max-steps", 1))
+    (tmp_path / "m" / name).write_text(content)
+    code, _, err = run("info", tmp_path / "m")
+    assert code == 0, err
+    code, _, err = run(*train(store, tmp_path / "m", "--max-steps", 2))
+    assert code == 0, err
+    is_read = content == "{bad" and name != "status.json"
+    assert (f"WARNING ignoring {tmp_path / 'm' / name}, which is damaged" in err) == is_read

@@ -18,6 +18,10 @@ def test_plan_estimates_training_and_writes_nothing(run, run_json, store, tmp_pa
 def test_plan_refuses_what_train_refuses(run, store):
     for argv, text in (
         (["plan", "rows.csv", "--num-clusters", 4], "INPUT must end in"),
+        (
+            ["plan", store, "--num-clusters", 901],
+            "must be at most the number of rows, 900, got 901",
+        ),
         (["plan", store, "--num-clusters", 0], "--num-clusters must be an integer >= 1, got 0"),
     ):
         code, _, err = run(*argv)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from dkmeans import KMeans
 from tests.jobs.commands import train
@@ -23,3 +24,29 @@ def test_each_row_gets_the_index_of_its_nearest_center_and_a_second_run_writes_n
     second = run_json(*predict)
     assert second["rows"] == first["rows"] == len(rows)
     assert {path: path.stat().st_mtime_ns for path in Path(output).rglob("*.parquet")} == written
+
+
+@pytest.mark.parametrize("ending", ["zarr", "parquet"])
+def test_predictions_that_are_written_need_no_cluster(run, run_json, store, tmp_path, ending):
+    run_json(*train(store, tmp_path / "m", "--max-steps", 3))
+    predict = ["predict", store, "--model-dir", tmp_path / "m"]
+    predict += ["--output", tmp_path / f"clusters.{ending}"]
+    assert run_json(*predict)["status"] == "predicted"
+    nowhere = ["--cluster", "tcp://127.0.0.1:1"]
+    code, out, err = run(*predict, *nowhere)
+    assert code == 0
+    assert "already done" in out
+    assert "is complete" in err
+    for output, message in (("clusters.csv", "must end in .zarr"), ("m", "must end in .zarr")):
+        code, _, err = run(*predict[:-1], tmp_path / output, *nowhere)
+        assert code == 2
+        assert message in err
+
+
+def test_predictions_log_where_they_are_made_and_how_far_they_are(run, run_json, store, tmp_path):
+    run_json(*train(store, tmp_path / "m", "--max-steps", 3))
+    predict = ["predict", store, "--model-dir", tmp_path / "m", "--output", tmp_path / "o.zarr"]
+    _, _, err = run(*predict)
+    first, last = (line[20:] for line in err.splitlines()[-2:])
+    assert first.startswith("predicting with step 3, 4 clusters, on ")
+    assert last.startswith("predicted 900 of 900 rows (100%), ")

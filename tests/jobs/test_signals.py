@@ -4,14 +4,15 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
-from dkmeans_jobs.signals import Terminated, defer_sigterm, raise_on_sigterm
+from dkmeans_jobs.signals import Terminated, defer_interrupt, defer_sigterm, raise_on_sigterm
 
 from dkmeans import checkpoints
-from tests.jobs.commands import COMMAND
+from tests.jobs.commands import COMMAND, train
 
 
 @pytest.mark.parametrize("where", [[], ["--cluster", "local", "--workers", "2"]])
@@ -71,3 +72,38 @@ def test_the_handler_that_was_there_before_is_restored():
     with raise_on_sigterm(), defer_sigterm():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_deferred_ctrl_c_interrupts_when_it_is_asked_for_and_processes_never_get_it():
+    sleeping = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+    before = signal.getsignal(signal.SIGINT)
+    with defer_interrupt() as raise_if_received:
+        raise_if_received()
+        process = subprocess.Popen(sleeping, stdout=subprocess.PIPE)
+        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        raise_if_received()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with process:
+        assert process.stdout.readline() == b"up\n"
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.2)
+        process.kill()
+
+
+def test_ctrl_c_while_worker_processes_start_ends_the_job(store, tmp_path):
+    argv = [*COMMAND, *map(str, train(store, tmp_path / "m", "--steps", 1_000_000))]
+    with subprocess.Popen(
+        [*argv, "--cluster", "local", "--workers", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while "starting worker processes" not in process.stderr.readline():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err

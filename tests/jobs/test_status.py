@@ -5,11 +5,21 @@ import logging
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from dkmeans_jobs.__main__ import main
-from dkmeans_jobs.status import describe, read_history, read_status, recorded
+from dkmeans_jobs.status import (
+    Status,
+    describe,
+    is_running,
+    progress_in,
+    read_history,
+    read_status,
+    recorded,
+)
 from obstore.exceptions import PermissionDeniedError
 
 from dkmeans import storage
@@ -40,6 +50,27 @@ def test_each_iteration_is_in_the_history_and_the_last_in_the_status(model_dir):
     assert read_status(model_dir).state == "done"
     assert read_status(model_dir).progress["step"] == 3
     assert describe(read_status(model_dir)).startswith("done, ")
+
+
+def test_the_progress_of_a_status_is_that_of_the_last_iteration(model_dir):
+    with recorded(model_dir, 0):
+        iterate(1, 2)
+    status = read_status(model_dir)
+    assert progress_in(status) == Progress(2, None, 5.0, None, 0, 1, 100, 0.5)
+    # Another version may have written other numbers.
+    assert progress_in(replace(status, progress={"step": 2})) is None
+    assert not is_running(status)
+    running = replace(status, state="running")
+    assert is_running(running)
+    assert not is_running(replace(running, noted="2020-01-01T00:00:00Z"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40, "40 s"), (130, "2 min"), (7300, "2 h"), (3 * 86_400, "3 days")]
+)
+def test_the_age_of_a_status_is_in_a_unit_for_people(seconds, text):
+    noted = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+    assert describe(Status("done", "node", 1, noted, noted)) == f"done, {text} ago"
 
 
 def test_a_run_that_resumes_removes_the_iterations_after_its_checkpoint(model_dir):

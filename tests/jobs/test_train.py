@@ -141,3 +141,13 @@ def test_rows_and_model_may_be_in_an_object_store(run_json, rows, s3):
     assert run_json(*predict)["rows"] == 900
     written = zarr.open_array(zarr_store(output), path="cluster_index", mode="r")
     assert np.array_equal(written[:], [*KMeans(4, model).predict_cluster_index(lambda: rows)])
+
+
+def test_a_job_that_is_done_needs_no_cluster(run, run_json, store, tmp_path):
+    command = train(store, tmp_path / "m", "--max-steps", 2)
+    run_json(*command)
+    nowhere = ["--cluster", "tcp://127.0.0.1:1"]
+    assert run_json(*command, *nowhere)["status"] == "already done"
+    code, _, err = run(*command, "--cluster", "nowhere")
+    assert code == 2
+    assert "--cluster must be threads" in err

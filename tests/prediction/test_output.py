@@ -247,7 +247,7 @@ def test_the_same_prediction_again_reads_nothing_and_writes_nothing(
     (tmp_path / "rows.npy").unlink()
     new_log()
     assert model.write_predictions(lambda: dataset, address) == len(rows)
-    assert f"nothing to do: {address} holds all 11 regions" in new_log()
+    assert f"nothing to do: {address} is complete" in new_log()
     check_continued(address, model, rows, tmp_path, changed=[3], transform=False)
 
 

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import zarr
 
 from dkmeans import Dataset, InvalidData, checkpoints
+from dkmeans.data.batches import Batch
 from dkmeans.distance import Centers
-from dkmeans.executors import Serial
+from dkmeans.executors import Serial, Threads
 from dkmeans.hooks import SessionRunArgs, SessionRunHook
 from dkmeans.hooks.notifier import Notifier
+from dkmeans.prediction import per_chunk
 from dkmeans.prediction.per_chunk import Task
 from dkmeans.prediction.stream import check_row_width, gathered, predictions, scores
 from tests import reference
@@ -115,3 +118,25 @@ def test_rows_of_another_width_are_refused_with_both_numbers(checkpoint, rows):
     check_row_width(Dataset.from_array(rows), checkpoint)
     with pytest.raises(InvalidData, match="rows must have 3 columns, as the centers have, got 2"):
         check_row_width(Dataset.from_array(rows[:, :2]), checkpoint)
+
+
+def test_an_evaluation_reports_progress_and_its_pieces_change_no_bit(
+    tmp_path, rows, checkpoint, centers, caplog
+):
+    caplog.set_level("DEBUG", "dkmeans")
+    zarr.create_array(str(tmp_path / "r.zarr"), data=rows, chunks=(10, 3))
+    (batch,) = Dataset.from_zarr(str(tmp_path / "r.zarr")).batches()
+    # The library joins small stored chunks. These chunks stay as they are.
+    batch = sum((batch.rows_between(i, min(i + 10, 1003)) for i in range(0, 1003, 10)), Batch())
+    assert len(batch) == 101
+    notifier = Notifier(checkpoint.settings, [])
+    with Threads(2) as executor:
+        of = checkpoint, centers, executor, notifier, None
+        (score,) = scores(Dataset.of(batch), *of)
+        (at_once,) = executor.map_reduce(per_chunk.score, [batch], centers).totals
+    assert (score.rows, score.inertia) == (at_once.rows, at_once.inertia)
+    done = [each.progress.rows_done for each in caplog.records if hasattr(each, "progress")]
+    assert len(done) > 3
+    assert done == sorted(set(done))
+    assert done[-1] == 1003
+    assert caplog.messages[-1].startswith("evaluated 1,003 of 1,003 rows (100%), ")

@@ -24,7 +24,7 @@ from obstore.exceptions import BaseError
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, Leaf, Whole, rows_per_chunk
 from dkmeans.data.sources.parquet_files import list_parquet_files
-from dkmeans.errors import Invalid, InvalidData
+from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.state import FloatArray
 from dkmeans.storage import filesystem, unreachable
 
@@ -121,7 +121,7 @@ class ParquetRows(Whole, Leaf):
         except pa.ArrowException as error:
             raise InvalidData(f"{self.name} cannot be read: {error}") from error
         if first < stop:  # The caller's array would keep uninitialized rows.
-            raise self._changed(f"{self.rows} rows to read", str(first - self.first))
+            raise self._changed(f"{counted(self.rows, 'row')} to read", str(first - self.first))
 
     def _check_unchanged(self, file: pq.ParquetFile) -> None:
         """Refuse a file in which these row groups do not have the described shape and dtypes.
@@ -143,10 +143,10 @@ class ParquetRows(Whole, Leaf):
             kind = schema.field(places[0]).type if len(places) == 1 else None
             is_same = kind is not None and _is_usable(kind) and _dtype(kind).str == dtype
             if not is_same or (width != 1 and not _is_list(kind)):
-                lists = f"lists of {width} values of " if width != 1 else ""
+                lists = f"lists of {counted(width, 'value')} of " if width != 1 else ""
                 raise self._changed(
                     f"{lists}dtype {np.dtype(dtype)} in one column {column!r}",
-                    str(kind or f"{len(places)} such columns"),
+                    str(kind or counted(len(places), "such column")),
                 )
 
     def _changed(self, must: str, got: str) -> InvalidData:
@@ -188,8 +188,8 @@ class ParquetRows(Whole, Leaf):
             if (lengths != width).any():
                 row = int(np.flatnonzero(lengths != width)[0])
                 raise InvalidData(
-                    f"the lists of column {name!r} must all have {width} values, as the first has; "
-                    f"that of row {start + row} of {self.name} has {lengths[row]}"
+                    f"the lists of column {name!r} must all have {counted(width, 'value')}, as the "
+                    f"first has; that of row {start + row} of {self.name} has {lengths[row]}"
                 )
             values = values.flatten()
             if values.null_count and not self.has_gaps:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
-from dkmeans.errors import Invalid, Outage
+from dkmeans.errors import Invalid, Outage, counted
 from dkmeans.executors.budget import Memory, cacheable_bytes, system_limit
 from dkmeans.retry import first_line
 
@@ -59,7 +59,7 @@ class Cluster:
         self._idle_since = 0.0
 
     def __str__(self) -> str:
-        return f"{self.threads()} threads of the cluster at {self.address}"
+        return f"{counted(self.threads(), 'thread')} of the cluster at {self.address}"
 
     def memory(self) -> Memory:
         """Return the workers, their threads and their memory, as they are now."""
