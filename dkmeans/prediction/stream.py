@@ -22,7 +22,7 @@ from dkmeans.hooks.notifier import Notifier
 from dkmeans.prediction import per_chunk
 from dkmeans.prediction.per_chunk import Task
 from dkmeans.report import RowReport
-from dkmeans.state import Score, tree_sum
+from dkmeans.state import Score
 
 # A batch of more chunks is scored in pieces, so that progress can be reported.
 _MOST_CHUNKS_AT_ONCE = 16
@@ -74,26 +74,20 @@ def scores(
 
 
 def _score(batch: Batch, centers: Centers, executor: Executor, report: RowReport) -> Score:
-    """Return the score of a batch, computed in pieces.
-
-    A piece is 2^j chunks that begin at a multiple of 2^j: a subtree of the tree in which the scores
-    of the whole batch are added up. So the bits do not depend on the pieces.
-    """
-    scores: list[Score] = []
-    sizes: list[int] = []
-    start, size = 0, len(batch)
+    """Return the score of a batch, computed in pieces: rows are reported after each of them."""
+    total, start, size = Score(), 0, len(batch)
     if size > _MOST_CHUNKS_AT_ONCE:
-        size = 1 << (_CHUNKS_PER_THREAD * executor.memory().threads - 1).bit_length()
+        size = _CHUNKS_PER_THREAD * executor.memory().threads
     while start < len(batch):
         began = time.perf_counter()
         piece = batch.chunks_between(start, min(start + size, len(batch)))
-        scores += executor.map_reduce(per_chunk.score, [piece], centers).totals
-        sizes.append(len(piece))
+        (score,) = executor.map_reduce(per_chunk.score, [piece], centers).totals
+        total += score
         report.add(piece.rows)
         start += len(piece)
-        if start % (2 * size) == 0 and time.perf_counter() - began < _PIECE_SECONDS / 2:
+        if time.perf_counter() - began < _PIECE_SECONDS / 2:
             size *= 2
-    return tree_sum(scores, sizes)
+    return total
 
 
 def predictions(
