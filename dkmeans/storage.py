@@ -83,8 +83,46 @@ def local_path(address: str) -> Path:
 
 
 def absolute(address: str) -> str:
-    """Return the address in a form that is valid in any working directory."""
-    return str(local_path(address)) if is_local(address) else address
+    """Return the address in a form that is valid in any working directory.
+
+    Of a chain of fsspec, such as `zip://rows.npy::archive.zip`, the last part may be a local file.
+    """
+    if is_local(address):
+        return str(local_path(address))
+    outer, chained, last = address.rpartition("::")
+    if chained and is_local(last) and local_path(last).exists():
+        return f"{outer}::{local_path(last)}"
+    return address
+
+
+def address_below(address: str, root: str, path: str) -> str:
+    """Return the address of a file below another address.
+
+    The address is extended, and not made of the path: a host, or the archive in which a file lies,
+    is in the address only.
+
+    Args:
+        address: Address of a folder, or of the file itself.
+        root: Path of `address` in its file system.
+        path: Path of the file in the same file system.
+    """
+    if is_local(address) and "://" not in address:
+        return path
+    # Of a chain of fsspec, `path` belongs to the first part that is a URL.
+    before, url, after = _first_url(absolute(address))
+    root = root.rstrip("/")
+    if path.startswith(root):
+        return before + url.rstrip("/") + path.removeprefix(root) + after
+    return before + (path if "://" in path else f"{_scheme(url)}://{path}") + after
+
+
+def _first_url(address: str) -> tuple[str, str, str]:
+    """Split a chain of fsspec before and after its first part that is a URL."""
+    parts = address.split("::")
+    place = next(i for i, part in enumerate(parts) if "://" in part)
+    before = "".join(f"{part}::" for part in parts[:place])
+    after = "".join(f"::{part}" for part in parts[place + 1 :])
+    return before, parts[place], after
 
 
 def zarr_store(address: str, *, read_only: bool = False) -> Store:

@@ -133,7 +133,7 @@ class Dataset:
         """
         array = with_retries(address, lambda: open_array(str(address)))
         _check_table(str(address), array.shape)
-        return cls.of_table(partial(from_zarr_array, array, str(address)))
+        return cls.of_table(from_zarr_array(array, str(address)))
 
     @classmethod
     def from_parquet(cls, address: str, columns: Sequence[str] | None = None) -> Dataset:
@@ -444,7 +444,7 @@ def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
     if isinstance(array, zarr.Array):
         if not (allow_1d_zarr and array.ndim == 1):
             _check_table(name, array.shape)
-        return partial(from_zarr_array, array, name)
+        return from_zarr_array(array, name)
     if hasattr(array, "__cuda_array_interface__"):
         array = array.get()  # CuPy's copy to the host
     if not hasattr(array, "__array__"):

@@ -26,7 +26,7 @@ from dkmeans.data.chunks import Chunk, Leaf, Whole, rows_per_chunk
 from dkmeans.data.sources.parquet_files import list_parquet_files
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.state import FloatArray
-from dkmeans.storage import filesystem, unreachable
+from dkmeans.storage import address_below, filesystem, unreachable
 
 logger = logging.getLogger("dkmeans")
 
@@ -259,13 +259,11 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Cut:
         Invalid: a column is missing, or holds neither numbers nor words.
     """
     fs, root = filesystem(address)
-    # Paths in `fs` have no scheme; the files' addresses need it.
-    scheme = address.partition("://")[0] + "://" if "://" in address else ""
     files: list[_File] = []
     name = address
     try:
         for path in list_parquet_files(fs, root, address):
-            name = scheme + path if scheme else path
+            name = address_below(address, root, path)
             file = _of_file(fs, path, name, columns)
             files += [file] if file else []
     except FileNotFoundError as error:
