@@ -106,8 +106,8 @@ def address_below(address: str, root: str, path: str) -> str:
         root: Path of `address` in its file system.
         path: Path of the file in the same file system.
     """
-    if is_local(address) and "://" not in address:
-        return path
+    if is_local(address):
+        return path if "://" not in address else f"file://{path}"
     # Of a chain of fsspec, `path` belongs to the first part that is a URL.
     before, url, after = _first_url(absolute(address))
     root = root.rstrip("/")
