@@ -405,6 +405,27 @@ def test_batches_may_be_dicts(mode):
     assert same(loaded(read(batches, mode)), BATCHES)
 
 
+@pytest.mark.parametrize("kind", [dict, pd.DataFrame])
+def test_batches_with_other_columns_than_those_before_them_are_refused(kind):
+    given = [kind({"a": [1.0], "b": [2.0]}), kind({"a": [1.0], "c": [2.0]})]
+    batches = read(iter(given), TRAIN).batches()
+    next(batches)
+    with pytest.raises(
+        ValueError, match=r"columns of batch 1 must be .*\['a', 'b'\], got \['a', 'c"
+    ):
+        next(batches)
+
+
+def test_rows_of_named_columns_know_their_names():
+    frame = pd.DataFrame({"b": [1.0], "a": [2.0]})
+    assert read(frame).columns == ("b", "a")
+    assert read({"b": [[1.0]], "a": [[2.0]]}).columns == ("a", "b")
+    assert read(iter([frame])).columns == ("b", "a")
+    assert read(Dataset.from_array(frame).batch(1)).columns == ("b", "a")
+    for unnamed in (ROWS, {1: [[1.0]]}, pd.DataFrame(ROWS), iter([ROWS])):
+        assert read(unnamed).columns is None
+
+
 @in_every_mode
 def test_batches_may_be_tuples_of_features_and_none(mode):
     assert same(loaded(read(((rows, None) for rows in BATCHES), mode)), BATCHES)

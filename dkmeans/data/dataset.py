@@ -20,9 +20,15 @@ import zarr
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.points import as_array
 from dkmeans.data.sources.dask_array import from_dask
+from dkmeans.data.sources.frames import is_frame, names_of, table_of
 from dkmeans.data.sources.memory import from_array
 from dkmeans.data.sources.npy import from_npy_file
-from dkmeans.data.sources.parquet import from_parquet_files, refuse_words
+from dkmeans.data.sources.parquet import (
+    ParquetRows,
+    described_columns,
+    from_parquet_files,
+    refuse_words,
+)
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
 from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
 from dkmeans.retry import with_retries
@@ -95,6 +101,8 @@ class Dataset:
     Attributes:
         width: Number of columns.
         rows: Largest number of rows in an epoch; None if only reading can tell.
+        columns: Names of the columns in their order, with the length of lists; None if the columns
+            have no names.
     """
 
     width: int
@@ -109,6 +117,7 @@ class Dataset:
     _is_table: bool = False
     _is_endless: bool = False
     _reading: Reading = _AS_IT_IS
+    columns: tuple[str, ...] | None = None
 
     @classmethod
     def from_array(cls, array: Any) -> Dataset:
@@ -118,7 +127,7 @@ class Dataset:
             ValueError: the array is not 2-D.
             TypeError: it is not an array.
         """
-        return cls.of_table(_cut_of(array, "the array"))
+        return cls.of_table(_cut_of(array, "the array")).named(names_of(array))
 
     @classmethod
     def from_zarr(cls, address: str) -> Dataset:
@@ -158,7 +167,10 @@ class Dataset:
         cut = with_retries(address, lambda: from_parquet_files(str(address), columns))
         dataset = cls.of_table(cut, str(address))
         # A layout of feature columns replaces this change by one that can read words.
-        return dataset.read_as(dataset.width, refuse_words)
+        source = next(next(dataset.batches()).sources())
+        assert isinstance(source, ParquetRows)  # for the type checker
+        names = described_columns(source)
+        return dataset.read_as(dataset.width, refuse_words).named(names)
 
     @classmethod
     def from_npy(cls, address: str) -> Dataset:
@@ -225,6 +237,10 @@ class Dataset:
                 or shuffled, so that the same rows are read in every order of the methods.
         """
         return replace(self, width=width, _reading=self._reading._replace(change=change))
+
+    def named(self, columns: Sequence[str] | None) -> Dataset:
+        """Return a dataset of the same rows, whose columns have these names; None for none."""
+        return replace(self, columns=None if columns is None else tuple(columns))
 
     def in_chunks_of(self, chunk_bytes: int | None) -> Dataset:
         """Return a dataset of the same rows, in chunks of about so many bytes.
@@ -437,6 +453,8 @@ def array_chunks(
 
 def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
     """Return a function that cuts an array into chunks, with the errors of `array_chunks`."""
+    if is_frame(array):
+        array = table_of(array, name)
     if isinstance(array, da.Array):
         _check_table(name, array.shape)
         blocks = from_dask(array, name)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dkmeans import KMeans
@@ -23,3 +24,15 @@ def test_each_row_gets_the_index_of_its_nearest_center_and_a_second_run_writes_n
     second = run_json(*predict)
     assert second["rows"] == first["rows"] == len(rows)
     assert {path: path.stat().st_mtime_ns for path in Path(output).rglob("*.parquet")} == written
+
+
+def test_columns_in_another_order_are_refused_until_they_are_named(run, run_json, rows, tmp_path):
+    columns = dict(zip("abc", rows.T, strict=True))
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    pq.write_table(pa.table(columns).select(["c", "a", "b"]), tmp_path / "new.parquet")
+    run_json(*train(tmp_path / "rows.parquet", tmp_path / "m", "--max-steps", 3))
+    predict = ["predict", tmp_path / "new.parquet", "--model-dir", tmp_path / "m"]
+    code, _, err = run(*predict, "--output", tmp_path / "new.zarr")
+    assert code == 2
+    assert "must be in the order in which the model was trained with them, ['a', 'b', 'c']" in err
+    run_json(*predict, "--output", tmp_path / "new.zarr", "--columns", "a,b,c")

@@ -284,7 +284,8 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Cut:
         if (table.columns, table.widths) != (tables[0].columns, tables[0].widths):
             raise InvalidData(
                 f"all files below {address} must have the same columns; {tables[0].name} has "
-                f"{_described(tables[0])}, {table.name} {_described(table)}"
+                f"{', '.join(described_columns(tables[0]))}, {table.name} "
+                f"{', '.join(described_columns(table))}"
             )
     return lambda chunk_bytes: Batch(
         tuple(chunk for file in files for chunk in file.chunks(chunk_bytes))
@@ -426,7 +427,7 @@ def _width(file: pq.ParquetFile, column: str, kind: pa.DataType) -> int:
     return int(length or 0)
 
 
-def _described(source: ParquetRows) -> str:
-    """Return the columns of a source as text, with the lengths of lists."""
+def described_columns(source: ParquetRows) -> list[str]:
+    """Return the names of the columns of a source, with the lengths of lists."""
     pairs = zip(source.columns, source.widths, strict=True)
-    return ", ".join(name if width == 1 else f"{name}[{width}]" for name, width in pairs)
+    return [name if width == 1 else f"{name}[{width}]" for name, width in pairs]
