@@ -8,7 +8,8 @@ decides how the table below is read (`Reading`), after the user has made the dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import dask.array as da
 import zarr
 
+from dkmeans import storage
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.points import as_array
 from dkmeans.data.sources.dask_array import from_dask
@@ -34,6 +36,8 @@ from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, exp
 from dkmeans.retry import with_retries
 
 Change = Callable[[Batch], Batch]
+# What the functions that open files take: an address or pattern, or several of them.
+Addresses = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 # Batches of fewer chunks of another size than the usual one are cut into chunks of the usual size.
 _FEWEST_CHUNKS = 4
@@ -130,22 +134,21 @@ class Dataset:
         return cls.of_table(_cut_of(array, "the array")).named(names_of(array))
 
     @classmethod
-    def from_zarr(cls, address: str) -> Dataset:
-        """Return a dataset of the rows of a stored Zarr array, (n, d).
+    def from_zarr(cls, address: Addresses) -> Dataset:
+        """Return a dataset of the rows of a stored Zarr array, (n, d), or of several.
 
         Args:
-            address: Path or URL, as `store` or `store::array`.
+            address: Path or URL, as `store` or `store::array`; a pattern (`part-*.zarr`), or a list
+                of them. The rows of several arrays follow one another.
 
         Raises:
             ValueError: there is no such array, or it is not 2-D.
             Outage: the storage does not answer.
         """
-        array = with_retries(address, lambda: open_array(str(address)))
-        _check_table(str(address), array.shape)
-        return cls.of_table(from_zarr_array(array, str(address)))
+        return cls._of_files(address, _zarr_cut)
 
     @classmethod
-    def from_parquet(cls, address: str, columns: Sequence[str] | None = None) -> Dataset:
+    def from_parquet(cls, address: Addresses, columns: Sequence[str] | None = None) -> Dataset:
         """Return a dataset of the rows of a Parquet file, or of all Parquet files below a folder.
 
         The files of a folder follow one another in natural order, `part.2` before `part.10`.
@@ -153,7 +156,8 @@ class Dataset:
         refuses them.
 
         Args:
-            address: Path or URL of the file or folder.
+            address: Path or URL of the file or folder; a pattern (`part-*.parquet`), or a list of
+                them. The rows of several files follow one another.
             columns: Names of the columns to read, in order; None reads all but an index of pandas
                 or Dask. A column of lists gives several values to each row.
 
@@ -164,8 +168,10 @@ class Dataset:
         """
         if isinstance(columns, str):
             raise InvalidType(expected("columns", "a list of names, or None", columns))
-        cut = with_retries(address, lambda: from_parquet_files(str(address), columns))
-        dataset = cls.of_table(cut, str(address))
+        addresses = _expanded(address)
+        name = _named_together(addresses)
+        cut = with_retries(name, lambda: from_parquet_files(addresses, columns))
+        dataset = cls.of_table(cut, name)
         # A layout of feature columns replaces this change by one that can read words.
         source = next(next(dataset.batches()).sources())
         assert isinstance(source, ParquetRows)  # for the type checker
@@ -173,15 +179,33 @@ class Dataset:
         return dataset.read_as(dataset.width, refuse_words).named(names)
 
     @classmethod
-    def from_npy(cls, address: str) -> Dataset:
-        """Return a dataset of the rows of an .npy file, (n, d); a local file is memory-mapped.
+    def from_npy(cls, address: Addresses) -> Dataset:
+        """Return a dataset of the rows of an .npy file, (n, d), or of several.
+
+        A local file is memory-mapped.
+
+        Args:
+            address: Path or URL; a pattern (`part-*.npy`), or a list of them. The rows of several
+                files follow one another.
 
         Raises:
             ValueError: the file cannot be read, or is not a 2-D array in C order.
             Outage: the storage does not answer.
         """
-        cut = with_retries(address, lambda: from_npy_file(str(address)))
-        return cls.of_table(cut, str(address))
+        return cls._of_files(address, from_npy_file)
+
+    @classmethod
+    def _of_files(cls, given: Addresses, open_file: Callable[[str], Cut]) -> Dataset:
+        """Return a dataset of the rows of files, one after another.
+
+        Args:
+            given: Addresses or patterns of the files.
+            open_file: Returns a function that cuts the file at an address into chunks.
+        """
+        addresses = _expanded(given)
+        cuts = [with_retries(each, partial(open_file, each)) for each in addresses]
+        cut = cuts[0] if len(cuts) == 1 else partial(_cut_all, cuts)
+        return cls.of_table(cut, _named_together(addresses))
 
     @classmethod
     def of(cls, batch: Batch, name: str = "the data") -> Dataset:
@@ -383,6 +407,54 @@ class Dataset:
             _is_table=False,
             _is_endless=self._is_endless and stop is None,
         )
+
+
+def _expanded(given: Addresses) -> list[str]:
+    """Return the addresses of files that are given as addresses or patterns.
+
+    Raises:
+        InvalidType: an address is not a path.
+        InvalidData: there is none, or a pattern matches nothing.
+    """
+    is_list = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    addresses: list[Any] = list(given) if is_list else [given]  # type: ignore[arg-type]
+    for address in addresses:
+        if not isinstance(address, str | os.PathLike):
+            raise InvalidType(expected("address", "a path, a URL, or a list of them", given))
+    if not addresses:
+        raise InvalidData("address must name at least one file, got an empty list")
+    return [found for address in addresses for found in storage.expand(os.fspath(address))]
+
+
+def _named_together(addresses: Sequence[str]) -> str:
+    """Return a name of several files, for messages."""
+    more = len(addresses) - 1
+    return addresses[0] if not more else f"{addresses[0]} and {more} more"
+
+
+def _cut_all(cuts: Sequence[Cut], chunk_bytes: int | None) -> Batch:
+    """Return the chunks of several tables, one after another.
+
+    Raises:
+        InvalidData: the tables have different numbers of columns.
+    """
+    batches = [cut(chunk_bytes) for cut in cuts]
+    parts = [part for batch in batches for part in batch.parts if part.rows]
+    sources = [next(part.sources()) for part in parts]
+    for source in sources:
+        if source.width != sources[0].width:
+            raise InvalidData(
+                f"all files must have as many columns as the first: {sources[0].name} has "
+                f"{sources[0].width}, {source.name} {source.width}"
+            )
+    return Batch(tuple(parts))
+
+
+def _zarr_cut(address: str) -> Cut:
+    """Return a function that cuts the Zarr array at an address into chunks."""
+    array = open_array(address)
+    _check_table(address, array.shape)
+    return from_zarr_array(array, address)
 
 
 def limit_epochs(array: Any, num_epochs: int | None = None) -> Dataset:

@@ -242,15 +242,16 @@ class _File(NamedTuple):
             first += rows
 
 
-def from_parquet_files(address: str, columns: Sequence[str] | None) -> Cut:
-    """Return a function that cuts Parquet into chunks: a file, or all files below a folder.
+def from_parquet_files(addresses: Sequence[str], columns: Sequence[str] | None) -> Cut:
+    """Return a function that cuts Parquet into chunks: files, or all files below folders.
 
-    The files follow one another in natural order (`parquet_files`). A chunk consists of whole row
-    groups. Only the metadata of the files is read, and that is read now. Without `columns`, columns
-    that hold an index of pandas or Dask are left out, and one log message names them.
+    The files of a folder follow one another in natural order (`parquet_files`). A chunk consists of
+    whole row groups. Only the metadata of the files is read, and that is read now. Without
+    `columns`, columns that hold an index of pandas or Dask are left out, and one log message names
+    them.
 
     Args:
-        address: Path or URL of the file or folder.
+        addresses: Paths or URLs of the files or folders.
         columns: Names of the columns to read, in order; None reads all but an index.
 
     Raises:
@@ -258,6 +259,29 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Cut:
             different columns.
         Invalid: a column is missing, or holds neither numbers nor words.
     """
+    files = [file for address in addresses for file in _files_at(address, columns)]
+    index = sorted({column for file in files for column in file.left_out})
+    if index:
+        logger.info(
+            "not reading the index of %s (%s); name it with columns to read it",
+            ", ".join(addresses),
+            ", ".join(index),
+        )
+    tables = [file.table for file in files]
+    for table in tables:
+        if (table.columns, table.widths) != (tables[0].columns, tables[0].widths):
+            raise InvalidData(
+                f"all files below {', '.join(addresses)} must have the same columns; "
+                f"{tables[0].name} has {', '.join(described_columns(tables[0]))}, {table.name} "
+                f"{', '.join(described_columns(table))}"
+            )
+    return lambda chunk_bytes: Batch(
+        tuple(chunk for file in files for chunk in file.chunks(chunk_bytes))
+    )
+
+
+def _files_at(address: str, columns: Sequence[str] | None) -> list[_File]:
+    """Return the files with rows at an address, with the errors of `from_parquet_files`."""
     fs, root = filesystem(address)
     files: list[_File] = []
     name = address
@@ -272,24 +296,7 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Cut:
         raise InvalidData(f"{name} must be Parquet, and cannot be read: {error}") from error
     except BaseError as error:
         raise unreachable(address, error) from error
-    index = sorted({column for file in files for column in file.left_out})
-    if index:
-        logger.info(
-            "not reading the index of %s (%s); name it with columns to read it",
-            address,
-            ", ".join(index),
-        )
-    tables = [file.table for file in files]
-    for table in tables:
-        if (table.columns, table.widths) != (tables[0].columns, tables[0].widths):
-            raise InvalidData(
-                f"all files below {address} must have the same columns; {tables[0].name} has "
-                f"{', '.join(described_columns(tables[0]))}, {table.name} "
-                f"{', '.join(described_columns(table))}"
-            )
-    return lambda chunk_bytes: Batch(
-        tuple(chunk for file in files for chunk in file.chunks(chunk_bytes))
-    )
+    return files
 
 
 def refuse_words(batch: Batch) -> Batch:

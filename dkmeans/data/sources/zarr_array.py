@@ -31,7 +31,7 @@ from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, Leaf, even_rows
 from dkmeans.data.sources.cf_attributes import missing_values, refuse_missing, refuse_packed
 from dkmeans.data.sources.memory import from_array
-from dkmeans.errors import InvalidData
+from dkmeans.errors import Invalid, InvalidData
 from dkmeans.retry import with_retries
 from dkmeans.storage import unreachable, zarr_store
 
@@ -239,6 +239,8 @@ def open_array(address: str) -> zarr.Array[Any]:
         node = zarr.open(zarr_store(store, read_only=True), path=path or None, mode="r")
     except FileNotFoundError as error:
         raise InvalidData(f"{address} must be a Zarr array: nothing is there") from error
+    except Invalid:  # of the address
+        raise
     except (TimeoutError, zarr.errors.BaseZarrError, OSError, ValueError, KeyError) as error:
         raise InvalidData(f"{address} must be a Zarr array, and cannot be read: {error}") from error
     except BaseError as error:
