@@ -140,7 +140,7 @@ class ParquetRows(Whole, Leaf):
             )
         for column, width, dtype in zip(self.columns, self.widths, self.dtypes, strict=True):
             places = schema.get_all_field_indices(column)
-            kind = schema.field(places[0]).type if len(places) == 1 else None
+            kind = _without_extension(schema.field(places[0]).type) if len(places) == 1 else None
             is_same = kind is not None and _is_usable(kind) and _dtype(kind).str == dtype
             if not is_same or (width != 1 and not _is_list(kind)):
                 lists = f"lists of {width} values of " if width != 1 else ""
@@ -177,6 +177,8 @@ class ParquetRows(Whole, Leaf):
         Raises:
             InvalidData: a list has another length, or a value is missing.
         """
+        if isinstance(values, pa.ExtensionArray):
+            values = values.storage
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
         # A gap is a missing number or word. A missing list is refused even where gaps are allowed.
@@ -192,11 +194,16 @@ class ParquetRows(Whole, Leaf):
                     f"that of row {start + row} of {self.name} has {lengths[row]}"
                 )
             values = values.flatten()
+            if pa.types.is_dictionary(values.type):
+                values = values.dictionary_decode()
             if values.null_count and not self.has_gaps:
                 row = start + int(np.flatnonzero(values.is_null())[0]) // width
                 raise InvalidData(
                     f"rows must be whole; row {row} of {self.name} has a gap in {name!r}"
                 )
+        if pa.types.is_decimal(values.type):
+            # By way of words: Arrow's direct cast is wrong in the last bit of many values.
+            values = values.cast(pa.string()).cast(pa.float64())
         return values
 
 
@@ -341,7 +348,7 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> _F
             )
         if not metadata.num_rows:
             return None
-        types = [schema.field(column).type for column in chosen]
+        types = [_without_extension(schema.field(column).type) for column in chosen]
         refused = [c for c, t in zip(chosen, types, strict=True) if not _is_usable(t)]
         if refused:
             described = ", ".join(f"{c} ({schema.field(c).type})" for c in refused)
@@ -397,9 +404,23 @@ def _is_list(kind: pa.DataType) -> bool:
     )
 
 
+def _without_extension(kind: pa.DataType) -> pa.DataType:
+    """Return the list type in which a column of vectors (1-D tensors) is stored, or another type.
+
+    Tensors of more dimensions stay as they are: they may be stored in any order.
+    """
+    is_vector = isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1
+    return kind.storage_type if is_vector else kind
+
+
 def _is_usable(kind: pa.DataType) -> bool:
-    kind = _value_type(kind)
-    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    if _is_list(kind):  # of lists only the values are read, so these must not be lists again
+        kind = kind.value_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_number = any(
+        test(kind) for test in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
+    )
     return bool(is_number or pa.types.is_boolean(kind) or _is_words(kind))
 
 
@@ -419,8 +440,16 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
 def _dtype(kind: pa.DataType) -> np.dtype[Any]:
     """Return the dtype that a column is read as. `as_points` converts integers later."""
     value = _value_type(kind)
-    dtype: np.dtype[Any] = np.dtype(object if _is_words(value) else value.to_pandas_dtype())
-    return dtype
+    if _is_words(value):
+        return np.dtype(object)
+    if pa.types.is_decimal(value):
+        return np.dtype(np.float64)
+    if pa.types.is_boolean(value):
+        return np.dtype(np.bool_)
+    # Not `to_pandas_dtype`: some versions of Arrow need pandas for it.
+    letter = "f" if pa.types.is_floating(value) else "i"
+    letter = "u" if pa.types.is_unsigned_integer(value) else letter
+    return np.dtype(f"{letter}{value.bit_width // 8}")
 
 
 def _width(file: pq.ParquetFile, column: str, kind: pa.DataType) -> int:
