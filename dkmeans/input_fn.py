@@ -118,7 +118,9 @@ def _without_labels(given: Any, mode: str) -> Any:
 
 def _is_array(given: Any) -> bool:
     """Return whether the value is an array or can be converted to one, as a tensor can."""
-    return isinstance(given, da.Array | zarr.Array | np.ndarray) or hasattr(given, "__array__")
+    is_known = isinstance(given, da.Array | zarr.Array | np.ndarray)
+    # Sparse matrices (`toarray`) can be iterated, but are no iterators of batches.
+    return is_known or hasattr(given, "__array__") or hasattr(given, "toarray")
 
 
 def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Dataset:
@@ -133,6 +135,11 @@ def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Da
         for number, item in enumerate(items):
             features = _without_labels(item, mode)
             name = f"batch {number}"
+            if isinstance(features, list | float | int):
+                raise InvalidType(
+                    f"{name} must be an array of rows, got {type(features).__name__}: a list of "
+                    "rows is taken for one of batches; return np.array(rows)"
+                )
             batch = Batch.of(*_features(features, name, layout).parts)
             if not batch.rows:
                 continue

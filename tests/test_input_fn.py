@@ -10,6 +10,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from dkmeans import Dataset, InvalidData, InvalidType, KMeans, ModeKeys, RunConfig, limit_epochs
 from dkmeans.input_fn import read_input
@@ -472,10 +473,17 @@ def test_only_the_batches_that_are_used_are_read():
 
 
 def test_a_list_of_rows_is_refused_as_a_list_of_batches():
-    with pytest.raises((TypeError, ValueError), match="batch 0"):
-        read([[1.0, 2.0], [3.0, 4.0]])
+    for rows in ([[1.0, 2.0], [3.0, 4.0]], [1.0, 2.0], iter([[1, 2]])):
+        with pytest.raises(TypeError, match=r"batch 0 must be an array of rows.*np.array\(rows\)"):
+            read(rows)
     with pytest.raises(ValueError, match=r"batch 0 must be 2-D.*\(3,\)"):
         read(list(ROWS))
+
+
+@pytest.mark.parametrize("given", [lambda m: m, lambda m: iter([m])], ids=["matrix", "batches"])
+def test_a_sparse_matrix_is_refused_with_the_remedy(given):
+    with pytest.raises(TypeError, match=r"must be dense, as its toarray\(\) is, got .* csr_matrix"):
+        read(given(sparse.csr_matrix(ROWS)))
 
 
 def test_an_invalid_batch_is_named_by_its_number():

@@ -41,6 +41,8 @@ Addresses = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 # Batches of fewer chunks of another size than the usual one are cut into chunks of the usual size.
 _FEWEST_CHUNKS = 4
+# Longer lists of names are cut where a dataset is printed.
+_SHOWN_CHARACTERS = 80
 # Size of a float32 value, of which rows usually consist.
 _VALUE_BYTES = 4
 
@@ -123,15 +125,24 @@ class Dataset:
     _reading: Reading = _AS_IT_IS
     columns: tuple[str, ...] | None = None
 
+    def __repr__(self) -> str:
+        rows = "unknown rows" if self.rows is None else _counted(self.rows, "row")
+        names = f" ({', '.join(self.columns)})" if self.columns else ""
+        shown = names if len(names) <= _SHOWN_CHARACTERS else f"{names[:_SHOWN_CHARACTERS]}...)"
+        batches = f" in batches of {self._batch_rows:,}" if self._batch_rows else ""
+        end = ", without end" if self._is_endless else ""
+        return f"<Dataset: {rows} of {_counted(self.width, 'column')}{shown}{batches}{end}>"
+
     @classmethod
     def from_array(cls, array: Any) -> Dataset:
-        """Return a dataset of the rows of a NumPy, Dask or Zarr array, (n, d).
+        """Return a dataset of the rows of a NumPy, Dask or Zarr array or a list of rows, (n, d).
 
         Raises:
             ValueError: the array is not 2-D.
             TypeError: it is not an array.
         """
-        return cls.of_table(_cut_of(array, "the array")).named(names_of(array))
+        rows = as_array(array, "the array") if isinstance(array, list) else array
+        return cls.of_table(_cut_of(rows, "the array")).named(names_of(array))
 
     @classmethod
     def from_zarr(cls, address: Addresses) -> Dataset:
@@ -426,6 +437,10 @@ def _expanded(given: Addresses) -> list[str]:
     return [found for address in addresses for found in storage.expand(os.fspath(address))]
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def _named_together(addresses: Sequence[str]) -> str:
     """Return a name of several files, for messages."""
     more = len(addresses) - 1
@@ -537,6 +552,9 @@ def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
         return from_zarr_array(array, name)
     if hasattr(array, "__cuda_array_interface__"):
         array = array.get()  # CuPy's copy to the host
+    if hasattr(array, "toarray"):
+        must = "dense, as its toarray() is"
+        raise InvalidType(f"{name} must be {must}, got the sparse {type(array).__name__}")
     if not hasattr(array, "__array__"):
         raise InvalidType(expected(name, "a NumPy, Dask, Zarr or CuPy array", type(array).__name__))
     array = as_array(array, name)

@@ -5,6 +5,7 @@ from itertools import islice
 import cloudpickle
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -363,7 +364,7 @@ def test_limit_epochs_refuses_a_bad_number_of_epochs(epochs):
 
 @pytest.mark.parametrize("make", [Dataset.from_array, lambda array: limit_epochs(array, 2)])
 def test_what_is_no_array_is_a_type_error(make):
-    for given_ in ([[1.0, 2.0]], "rows", 3, None):
+    for given_ in ({"a": [1.0]}, "rows", 3, None):
         with pytest.raises(InvalidType, match="the array must be a NumPy, Dask, Zarr or CuPy"):
             make(given_)
 
@@ -467,6 +468,25 @@ def test_a_dataset_can_be_sent_to_another_process():
     copied = cloudpickle.loads(cloudpickle.dumps(Dataset.from_array(rows)))
     (batch,) = copied.batches()
     np.testing.assert_array_equal(np.concatenate([chunk.load(2) for chunk in batch]), rows)
+
+
+def test_a_dataset_is_printed_by_its_size_its_columns_and_its_batches():
+    frame = pd.DataFrame(np.zeros((1200, 2)), columns=["age", "income"])
+    dataset = Dataset.from_array(frame)
+    assert repr(dataset) == "<Dataset: 1,200 rows of 2 columns (age, income)>"
+    found = repr(Dataset.from_array(np.zeros((1, 1))).batch(8).repeat())
+    assert found == "<Dataset: 1 row of 1 column in batches of 8, without end>"
+    stream = Dataset.of_batches(3, iter([]))
+    assert repr(stream) == "<Dataset: unknown rows of 3 columns>"
+    wide = pd.DataFrame(np.zeros((1, 500)), columns=[f"c{number}" for number in range(500)])
+    assert len(repr(Dataset.from_array(wide))) < 150
+
+
+def test_a_list_of_rows_is_an_array():
+    for dataset in (Dataset.from_array([[1, 2], [3, 4]]), limit_epochs([[1, 2], [3, 4]], 1)):
+        assert np.array_equal(np.vstack(loaded(dataset)), [[1, 2], [3, 4]])
+    with pytest.raises(InvalidData, match="a table of numbers"):
+        Dataset.from_array([[1, 2], [3]])
 
 
 # Several files.

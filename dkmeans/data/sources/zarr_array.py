@@ -42,6 +42,8 @@ _LARGEST_SHARD_BYTES = 2**26
 _PLACES = ("account_name", "bucket", "container_name", "endpoint")
 # Arrays of more objects are not counted: an object store lists 1000 objects in a request.
 _MOST_COUNTED = 100_000
+# Number of arrays of a group that a message names.
+_MOST_NAMED = 20
 # Names of the file with the metadata of an array, in versions 3 and 2.
 _METADATA = ("zarr.json", ".zarray")
 # Warnings about chunks that are not stored, each given once in a process.
@@ -246,10 +248,21 @@ def open_array(address: str) -> zarr.Array[Any]:
     except BaseError as error:
         raise unreachable(address, error) from error
     if isinstance(node, zarr.Group):
-        names = ", ".join(f"{store}::{name}" for name, _ in sorted(node.arrays()))
-        raise InvalidData(
-            f"{address} must be a Zarr array, got a group; name one of its arrays: {names}"
-            if names
-            else f"{address} must be a Zarr array, got a group that holds none"
-        )
+        raise _is_group(address, store, node)
     return node
+
+
+def _is_group(address: str, store: str, group: zarr.Group) -> InvalidData:
+    """Return the error for the address of a group. It names arrays in the group or below it."""
+    # Deeper ones are looked for only if there is no other: that may take many requests.
+    names = sorted(array.path for _, array in group.arrays())
+    if not names:
+        below = group.members(max_depth=None)
+        names = sorted(node.path for _, node in below if isinstance(node, zarr.Array))
+    if not names:
+        return InvalidData(f"{address} must be a Zarr array, got a group that holds none")
+    shown = ", ".join(f"{store}::{name}" for name in names[:_MOST_NAMED])
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return InvalidData(
+        f"{address} must be a Zarr array, got a group; name one of its arrays: {shown}{more}"
+    )

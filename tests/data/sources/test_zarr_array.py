@@ -69,6 +69,17 @@ def test_a_group_without_arrays_is_refused(tmp_path):
         Dataset.from_zarr(str(tmp_path / "group.zarr"))
 
 
+def test_a_group_of_groups_names_the_arrays_below_them(tmp_path):
+    group = zarr.create_group(tmp_path / "group.zarr")
+    for number in range(25):
+        group.create_array(f"deep/er/a{number:02}", shape=(2, 2), dtype="f4")
+    path = str(tmp_path / "group.zarr")
+    with pytest.raises(InvalidData, match=r"name one of its arrays: .*::deep/er/a00.* and 5 more$"):
+        Dataset.from_zarr(path)
+    with pytest.raises(InvalidData, match=rf"{path}::deep/er/a19 and 5 more$"):
+        Dataset.from_zarr(f"{path}::deep")
+
+
 @pytest.mark.parametrize("name", ["zarr.json", ".zarray"])
 def test_a_store_with_broken_metadata_is_refused(name, tmp_path):
     (tmp_path / "rows.zarr").mkdir()
