@@ -154,6 +154,7 @@ def expand(address: str) -> list[str]:
         InvalidData: nothing matches, or the storage refuses to list.
         Outage: the storage does not answer.
     """
+    _refuse_malformed(address)
     before, url, after = ("", address, "") if is_local(address) else _first_url(address)
     scheme, slashes, name = url.rpartition("://")
     pattern = _PATTERN.search(name)
@@ -221,11 +222,13 @@ def filesystem(address: str) -> tuple[Any, str]:
 
 
 def _refuse_malformed(address: str) -> None:
-    """Refuse an address of an object store that has no bucket, or an empty name.
+    """Refuse an empty address, and one of an object store without a bucket or with an empty name.
 
     Raises:
-        Invalid: it has none, or one; the text has the address that is probably meant.
+        Invalid: it is such an address; the text has the address that is probably meant.
     """
+    if not address or "\0" in address:
+        raise Invalid(f"a path or URL must be neither empty nor hold a null byte, got {address!r}")
     scheme, colon, rest = address.partition(":")
     place = rest.lstrip("/")
     if not colon or scheme not in _OBJECT_STORES:
@@ -242,15 +245,18 @@ def _refuse_malformed(address: str) -> None:
 
 @contextlib.contextmanager
 def _refuse_unsupported(address: str) -> Iterator[None]:
-    """Refuse a URL whose scheme fsspec does not know.
+    """Refuse a URL whose scheme fsspec does not know, or whose server or archive it cannot open.
 
     Raises:
         Invalid: the scheme is unknown, or the package that reads it is not installed.
+        InvalidData: the server or archive cannot be opened.
     """
     try:
         yield
     except (ValueError, ImportError) as error:
         raise Invalid(f"{address!r} must be a path, or a URL that can be read: {error}") from error
+    except Exception as error:  # archives and clients of servers have exceptions of their own
+        raise unreachable(address, error) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,8 @@ def open_input(addresses: Sequence[str], columns: str | None) -> Dataset:
         raise Invalid(f"all INPUTs must be of one kind, got {', '.join(kinds.values())}")
     (kind,) = kinds
     if kind == _PARQUET:
-        return Dataset.from_parquet(addresses, columns.split(",") if columns else None)
-    if columns:
+        return Dataset.from_parquet(addresses, None if columns is None else columns.split(","))
+    if columns is not None:
         raise Invalid(f"--columns must come with a Parquet input, got it with {addresses[0]}")
     return Dataset.from_zarr(addresses) if kind == _ZARR else Dataset.from_npy(addresses)
 

@@ -288,6 +288,21 @@ def test_an_address_without_a_bucket_or_with_an_empty_name_is_refused(address, m
         assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("address", ["", "a\0b"])
+def test_an_address_that_is_empty_or_has_a_null_byte_is_refused(address):
+    for use in (storage.expand, storage.filesystem, storage.zarr_store, Dataset.from_npy):
+        with pytest.raises(Invalid, match="neither empty nor hold a null byte"):
+            use(address)
+
+
+def test_an_archive_that_cannot_be_opened_is_one_line(tmp_path):
+    (tmp_path / "text.zip").write_text("no archive")
+    for name in ("none.zip", "text.zip"):
+        for use in (storage.filesystem, storage.expand, Dataset.from_npy, Dataset.from_parquet):
+            with pytest.raises(InvalidData, match=rf"zip://\*.npy::.*{name} cannot be reached"):
+                use(f"zip://*.npy::{tmp_path}/{name}")
+
+
 def test_slashes_at_the_end_of_an_address_are_no_names(s3):
     place = f"{s3}/{uuid4().hex}"
     storage.write(f"{place}/x", b"1")

@@ -9,7 +9,7 @@ decides how the table below is read (`Reading`), after the user has made the dat
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
@@ -41,6 +41,8 @@ Addresses = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 # Batches of fewer chunks of another size than the usual one are cut into chunks of the usual size.
 _FEWEST_CHUNKS = 4
+# Collections that are no lists: a set has another order in each process.
+_NO_LISTS = (str, bytes, Mapping, set, frozenset)
 # Longer lists of names are cut where a dataset is printed.
 _SHOWN_CHARACTERS = 80
 # Size of a float32 value, of which rows usually consist.
@@ -177,7 +179,7 @@ class Dataset:
                 neither numbers nor words.
             Outage: the storage does not answer.
         """
-        if isinstance(columns, str):
+        if columns is not None and not _are_names(columns):
             raise InvalidType(expected("columns", "a list of names, or None", columns))
         addresses = _expanded(address)
         name = _named_together(addresses)
@@ -420,6 +422,11 @@ class Dataset:
         )
 
 
+def _are_names(columns: object) -> bool:
+    is_list = isinstance(columns, Collection) and not isinstance(columns, _NO_LISTS)
+    return is_list and all(isinstance(name, str) for name in columns)  # type: ignore[attr-defined]
+
+
 def _expanded(given: Addresses) -> list[str]:
     """Return the addresses of files that are given as addresses or patterns.
 
@@ -427,7 +434,7 @@ def _expanded(given: Addresses) -> list[str]:
         InvalidType: an address is not a path.
         InvalidData: there is none, or a pattern matches nothing.
     """
-    is_list = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    is_list = isinstance(given, Iterable) and not isinstance(given, _NO_LISTS)
     addresses: list[Any] = list(given) if is_list else [given]  # type: ignore[arg-type]
     for address in addresses:
         if not isinstance(address, str | os.PathLike):

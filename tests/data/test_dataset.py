@@ -541,10 +541,17 @@ def test_files_of_different_widths_are_refused(kind, tmp_path):
 
 
 @in_every_kind
-@pytest.mark.parametrize("given", [3, None, b"x.npy", {"a": "x"}, ["x", 3], [["x"]]])
+@pytest.mark.parametrize("given", [3, None, b"x.npy", {"a": "x"}, {"x"}, ["x", 3], [["x"]]])
 def test_what_is_no_path_is_refused_as_an_address(kind, given):
     with pytest.raises(TypeError, match="address must be a path, a URL, or a list of them, got"):
         getattr(Dataset, f"from_{kind}")(given)
+
+
+@pytest.mark.parametrize("columns", ["a", 3, [0], {"a", "b"}, {"a": 1}])
+def test_what_is_no_list_of_names_is_refused_as_columns(columns, tmp_path):
+    tables(tmp_path, "parquet")
+    with pytest.raises(TypeError, match="columns must be a list of names, or None, got"):
+        Dataset.from_parquet(tmp_path, columns)
 
 
 @in_every_kind

@@ -99,6 +99,14 @@ def test_several_inputs_are_trained_on_and_named(run_json, rows, tmp_path):
     assert run_json("info", tmp_path / "m")["trained_on"] == ", ".join(parts)
 
 
+def test_no_columns_are_not_all_columns(run, store, rows, tmp_path):
+    folder = write_parts(tmp_path / "plain", rows)
+    for given, message in {folder: "got none", store: "must come with a Parquet input"}.items():
+        code, _, err = run("plan", given, "--num-clusters", 2, "--columns", "")
+        assert code == 2
+        assert message in err
+
+
 def test_inputs_that_cannot_be_used_together_are_refused(run, store, rows, tmp_path):
     np.save(tmp_path / "rows.npy", rows)
     (tmp_path / "empty").mkdir()
@@ -108,6 +116,7 @@ def test_inputs_that_cannot_be_used_together_are_refused(run, store, rows, tmp_p
         (f"{tmp_path}/*.csv",): "nothing is there",
         (f"{tmp_path}/empty",): "must end in .zarr",
         (f"{tmp_path}/notes",): "must end in .zarr",
+        ("",): "must be neither empty",
         ("s3://bucket//rows.zarr",): "no empty name",
         ("s3:/bucket/rows.npy",): "must begin with s3://BUCKET",
     }
