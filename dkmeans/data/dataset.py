@@ -38,6 +38,7 @@ from dkmeans.retry import with_retries
 Change = Callable[[Batch], Batch]
 # What the functions that open files take: an address or pattern, or several of them.
 Addresses = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+Expand = Callable[[str], list[str]]
 
 # Batches of fewer chunks of another size than the usual one are cut into chunks of the usual size.
 _FEWEST_CHUNKS = 4
@@ -158,7 +159,7 @@ class Dataset:
             ValueError: there is no such array, or it is not 2-D.
             Outage: the storage does not answer.
         """
-        return cls._of_files(address, _zarr_cut)
+        return cls._of_files(address, _zarr_cut, _expand_store)
 
     @classmethod
     def from_parquet(cls, address: Addresses, columns: Sequence[str] | None = None) -> Dataset:
@@ -208,14 +209,17 @@ class Dataset:
         return cls._of_files(address, from_npy_file)
 
     @classmethod
-    def _of_files(cls, given: Addresses, open_file: Callable[[str], Cut]) -> Dataset:
+    def _of_files(
+        cls, given: Addresses, open_file: Callable[[str], Cut], expand: Expand = storage.expand
+    ) -> Dataset:
         """Return a dataset of the rows of files, one after another.
 
         Args:
             given: Addresses or patterns of the files.
             open_file: Returns a function that cuts the file at an address into chunks.
+            expand: Returns the addresses that match a pattern.
         """
-        addresses = _expanded(given)
+        addresses = _expanded(given, expand)
         cuts = [with_retries(each, partial(open_file, each)) for each in addresses]
         cut = cuts[0] if len(cuts) == 1 else partial(_cut_all, cuts)
         return cls.of_table(cut, _named_together(addresses))
@@ -427,7 +431,13 @@ def _are_names(columns: object) -> bool:
     return is_list and all(isinstance(name, str) for name in columns)  # type: ignore[attr-defined]
 
 
-def _expanded(given: Addresses) -> list[str]:
+def _expand_store(address: str) -> list[str]:
+    """Return the addresses that match a pattern of Zarr stores, each with the array's name."""
+    store, colons, array = address.partition("::")
+    return [f"{found}{colons}{array}" for found in storage.expand(store)]
+
+
+def _expanded(given: Addresses, expand: Expand = storage.expand) -> list[str]:
     """Return the addresses of files that are given as addresses or patterns.
 
     Raises:
@@ -441,7 +451,7 @@ def _expanded(given: Addresses) -> list[str]:
             raise InvalidType(expected("address", "a path, a URL, or a list of them", given))
     if not addresses:
         raise InvalidData("address must name at least one file, got an empty list")
-    return [found for address in addresses for found in storage.expand(os.fspath(address))]
+    return [found for address in addresses for found in expand(os.fspath(address))]
 
 
 def _counted(number: int, what: str) -> str:

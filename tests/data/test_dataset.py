@@ -525,6 +525,14 @@ def test_the_rows_of_several_files_follow_one_another(kind, tmp_path):
     assert np.array_equal(np.vstack(loaded(open_files([ten, two]))), np.roll(rows, 10, axis=0))
 
 
+def test_a_pattern_of_stores_keeps_the_name_of_the_array(tmp_path):
+    for name in ("2.zarr", "10.zarr"):
+        group = zarr.create_group(str(tmp_path / name))
+        group.create_array("rows", data=np.full((3, 2), float(name.removesuffix(".zarr"))))
+    dataset = Dataset.from_zarr(f"{tmp_path}/*.zarr::rows")
+    assert np.vstack(loaded(dataset))[:, 0].tolist() == [2, 2, 2, 10, 10, 10]
+
+
 @in_every_kind
 def test_files_of_different_widths_are_refused(kind, tmp_path):
     open_files, _ = tables(tmp_path, kind)

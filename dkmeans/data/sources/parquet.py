@@ -175,7 +175,7 @@ class ParquetRows(Whole, Leaf):
             start: Number of the first row of the piece, for messages.
 
         Raises:
-            InvalidData: a list has another length, or a value is missing.
+            InvalidData: a list has another length or no values, or a value is missing.
         """
         if isinstance(values, pa.ExtensionArray):
             values = values.storage
@@ -192,6 +192,10 @@ class ParquetRows(Whole, Leaf):
                 raise InvalidData(
                     f"the lists of column {name!r} must all have {width} values, as the first has; "
                     f"that of row {start + row} of {self.name} has {lengths[row]}"
+                )
+            if not width:
+                raise InvalidData(
+                    f"the lists of column {name!r} must have values, those of {self.name} are empty"
                 )
             values = values.flatten()
             if pa.types.is_dictionary(values.type):

@@ -189,6 +189,12 @@ def test_a_first_list_without_values_is_refused_by_its_row(first, tmp_path):
         loaded(Dataset.from_parquet(path))
 
 
+def test_lists_without_any_value_are_refused_by_their_column(tmp_path):
+    path = file_of(tmp_path, pa.table({"e": pa.array([[]] * 3, pa.list_(pa.float32()))}))
+    with pytest.raises(InvalidData, match=r"lists of column 'e' must have values, those of .*rows"):
+        loaded(Dataset.from_parquet(path))
+
+
 @pytest.mark.parametrize("group", [3, 1000])
 @pytest.mark.parametrize("kind", ["float32", "int64", "bool"])
 def test_a_null_is_refused_by_its_row_and_column(kind, group, tmp_path):
