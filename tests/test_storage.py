@@ -401,7 +401,7 @@ def test_missing_credentials_are_one_line_and_not_retried(s3, monkeypatch):
         assert "AWS_ACCESS_KEY_ID" in str(caught.value)
         assert "AWS_PROFILE and the files of ~/.aws are not read" in str(caught.value)
         assert "\n" not in str(caught.value)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 # Files that are not needed.

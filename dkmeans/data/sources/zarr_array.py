@@ -218,9 +218,9 @@ def _report_lost_chunks(array: zarr.Array[Any], name: str, key: Hashable) -> Non
     if stored < prod(grid) and (key, warning) not in _warned:
         _warned.add((key, warning))
         logger.warning(
-            "%s of %s; the rows of the others are read as the fill value %s",
-            warning,
+            "%s: %s; the rows of the others are read as the fill value %s",
             name,
+            warning,
             array.fill_value,
         )
 
