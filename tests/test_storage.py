@@ -324,6 +324,15 @@ def test_a_pattern_gives_the_addresses_that_match_in_natural_order(place):
         storage.expand(f"{place}/rows/*.csv")
 
 
+@everywhere
+def test_a_folder_is_told_from_a_file_and_from_nothing(place):
+    storage.write(f"{place}/folder/x", b"1")
+    assert storage.is_folder(f"{place}/folder")
+    assert storage.is_folder(f"{place}/folder/")
+    assert not storage.is_folder(f"{place}/folder/x")
+    assert not storage.is_folder(f"{place}/nothing")
+
+
 def test_an_address_that_is_no_pattern_is_returned_as_it_is(tmp_path, monkeypatch):
     (tmp_path / "rows[1].npy").touch()
     monkeypatch.chdir(tmp_path)
