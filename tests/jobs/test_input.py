@@ -121,7 +121,6 @@ def test_inputs_that_cannot_be_used_together_are_refused(run, store, rows, tmp_p
         (f"{tmp_path}/*.csv",): "nothing is there",
         (f"{tmp_path}/empty",): "must end in .zarr",
         (f"{tmp_path}/notes",): "must end in .zarr",
-        ("",): "INPUT must not be empty",
         ("s3://bucket//rows.zarr",): "no empty name",
         ("s3:/bucket/rows.npy",): "must begin with s3://BUCKET",
     }
