@@ -52,7 +52,7 @@ from dkmeans.model import Model
 from dkmeans.modes import EstimatorSpec, ModeKeys
 from dkmeans.prediction import output as outputs
 from dkmeans.prediction import per_chunk, stream
-from dkmeans.prediction.stream import check_row_width
+from dkmeans.prediction.stream import check_columns
 from dkmeans.report import RowReport
 from dkmeans.state import Score
 from dkmeans.training import Plan, report_ignored, train
@@ -279,7 +279,7 @@ class KMeans(Model):
                 return self
         dataset = self._read(input_fn, ModeKeys.TRAIN)
         if found is not None:
-            check_row_width(dataset, found)
+            check_columns(dataset, found)
         with self._reducing_executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
             train(plan, dataset, start, manifest, executor, notifier)
@@ -430,7 +430,7 @@ class KMeans(Model):
         """
         checkpoint = self.checkpoint(checkpoint_path)
         dataset = self._read(input_fn, ModeKeys.PREDICT)
-        check_row_width(dataset, checkpoint)
+        check_columns(dataset, checkpoint)
         whole = sum(dataset.batches(), Batch())
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
@@ -532,7 +532,7 @@ class KMeans(Model):
     ) -> list[Score]:
         """Return the scores of the first `steps` batches."""
         dataset = self._read(input_fn, ModeKeys.EVAL)
-        check_row_width(dataset, checkpoint)
+        check_columns(dataset, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)
         with self._reducing_executor() as executor:
             _log_begin("evaluating", checkpoint, executor)
@@ -549,7 +549,7 @@ class KMeans(Model):
         single: bool,
     ) -> Iterator[dict[str, Any]]:
         dataset = self._read(input_fn, ModeKeys.PREDICT)
-        check_row_width(dataset, checkpoint)
+        check_columns(dataset, checkpoint)
         task = per_chunk.Task(self._centers(checkpoint), tuple(names))
         notifier = Notifier(checkpoint.settings, hooks)
         with self._executor() as executor:
@@ -568,7 +568,7 @@ class KMeans(Model):
             raise InvalidType(expected("config", "a RunConfig or None", config))
         checkpoint = self.checkpoint()
         dataset = self._read(lambda: (features, labels), mode, config)
-        check_row_width(dataset, checkpoint)
+        check_columns(dataset, checkpoint)
         batch = next(dataset.batches(), Batch())
         task = per_chunk.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))
         with open_executor(config.client) as executor:

@@ -24,7 +24,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.dataset import Dataset, array_chunks
 from dkmeans.data.points import as_array
-from dkmeans.data.sources.frames import arrays_of, is_frame
+from dkmeans.data.sources.frames import arrays_of, is_frame, names_of
 from dkmeans.data.views import Columns
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
 from dkmeans.feature_columns.layout import FeatureRows, Layout, rows_of_named_columns
@@ -82,11 +82,12 @@ def read_input(
             given = given.repeat()
         if layout is None:
             return given.in_chunks_of(chunk_bytes)
-        return given.read_as(layout.width, partial(rows_of_named_columns, layout))
+        dataset = given.read_as(layout.width, partial(rows_of_named_columns, layout))
+        return dataset.named(_names(given, layout))
     if isinstance(given, Mapping) or _is_array(given) or is_frame(given):
         # A new name for every call: another call may return other values in the same columns.
         batch = _features(given, "the features", layout, uuid4().hex, chunk_bytes)
-        dataset = Dataset.of(batch, "the features")
+        dataset = Dataset.of(batch, "the features").named(_names(given, layout))
         return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
         return _from_iterator(iter(given), mode, layout)
@@ -117,7 +118,9 @@ def _without_labels(given: Any, mode: str) -> Any:
 
 def _is_array(given: Any) -> bool:
     """Return whether the value is an array or can be converted to one, as a tensor can."""
-    return isinstance(given, da.Array | zarr.Array | np.ndarray) or hasattr(given, "__array__")
+    is_known = isinstance(given, da.Array | zarr.Array | np.ndarray)
+    # Sparse matrices (`toarray`) can be iterated, but are no iterators of batches.
+    return is_known or hasattr(given, "__array__") or hasattr(given, "toarray")
 
 
 def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Dataset:
@@ -125,20 +128,47 @@ def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Da
 
     The first batch is read now, because the dataset needs its number of columns.
     """
+    names: list[str] | None = None
 
     def batches() -> Iterator[Batch]:
+        nonlocal names
         for number, item in enumerate(items):
             features = _without_labels(item, mode)
             name = f"batch {number}"
+            if isinstance(features, list | float | int):
+                raise InvalidType(
+                    f"{name} must be an array of rows, got {type(features).__name__}: a list of "
+                    "rows is taken for one of batches; return np.array(rows)"
+                )
             batch = Batch.of(*_features(features, name, layout).parts)
-            if batch.rows:
-                yield batch
+            if not batch.rows:
+                continue
+            found = _names(features, layout)
+            names = names or found
+            if found is not None and found != names:
+                must = f"those of the batches before it, {names}"
+                raise InvalidData(expected(f"the columns of {name}", must, found))
+            yield batch
 
     stream = batches()
     first = next(stream, None)
     if first is None:
         raise InvalidData("the input must have at least one batch of rows, got none")
-    return Dataset.of_batches(first.source.width, chain([first], stream))
+    return Dataset.of_batches(first.source.width, chain([first], stream)).named(names)
+
+
+def _names(given: Any, layout: Layout | None) -> list[str] | None:
+    """Return the names of the columns that rows have; None if they have none.
+
+    Args:
+        given: The features.
+        layout: Layout of the feature columns that make the rows; None if there are none.
+    """
+    if layout is not None:
+        return [column.name for column in layout.columns]
+    if isinstance(given, Mapping):
+        return sorted(given) if all(isinstance(key, str) for key in given) else None
+    return names_of(given)
 
 
 def _features(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from obstore.exceptions import GenericError
 
-from dkmeans.errors import Invalid, Outage
+from dkmeans.errors import Invalid, InvalidData, Outage
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
@@ -82,6 +82,18 @@ _OUTAGE_ERRNOS = frozenset(
 _OUTAGE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 # obstore raises `GenericError` for most failures, so only the text tells an outage from a mistake.
 _STATUS_TEXT = re.compile(r"status code: (\d{3})")
+# The servers that give credentials to machines in a cloud. obstore asks them if it finds none.
+_CREDENTIALS_TEXT = re.compile(
+    r"Generic (\w+) error: .*"
+    r"(?:169\.254\.169\.254|169\.254\.170\.2|metadata\.google\.internal|/latest/api/token)"
+)
+# Where else credentials can be found, by the name that obstore has for the store.
+_CREDENTIALS = {
+    "S3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public "
+    "bucket; AWS_PROFILE and the files of ~/.aws are not read",
+    "GCS": "GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public bucket",
+    "MicrosoftAzure": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
 _LOST_CONNECTION_TEXT = re.compile(
     r"error sending request|response body error|timed out|connection (closed|reset)"
 )
@@ -97,6 +109,8 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, Outage | TimeoutError | ConnectionError):
         return True
     if isinstance(error, GenericError):
+        if _CREDENTIALS_TEXT.search(str(error)):
+            return False
         status = _STATUS_TEXT.search(str(error))
         return (
             int(status[1]) in _OUTAGE_STATUSES
@@ -121,6 +135,7 @@ def with_retries(what: str, action: Callable[[], R]) -> R:
 
     Raises:
         Outage: storage has not answered for about a minute.
+        InvalidData: an object store has found no credentials.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     longest = _FIRST_PAUSE_SECONDS
@@ -130,6 +145,7 @@ def with_retries(what: str, action: Callable[[], R]) -> R:
         except Outage:  # an inner call already retried; do not multiply the waiting time
             raise
         except Exception as error:
+            _refuse_missing_credentials(what, _cause(error))
             if not is_outage(error):
                 raise
             # All workers lose a server at the same moment. Random pauses spread their retries.
@@ -142,6 +158,20 @@ def with_retries(what: str, action: Callable[[], R]) -> R:
                 counter.count += 1
         time.sleep(pause)
         longest = min(2 * longest, _LONGEST_PAUSE_SECONDS)
+
+
+def _refuse_missing_credentials(what: str, error: BaseException) -> None:
+    """Refuse to go on if an object store has found no credentials.
+
+    Raises:
+        InvalidData: it has found none.
+    """
+    found = _CREDENTIALS_TEXT.search(str(error)) if isinstance(error, GenericError) else None
+    if found:
+        raise InvalidData(
+            f"{what} cannot be reached without credentials: the environment has none, and no "
+            f"server of a cloud gives any; set {_CREDENTIALS.get(found[1], 'them')}"
+        ) from error
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -34,7 +34,15 @@ from dkmeans.errors import Conflict, Invalid, InvalidData, Outage
 from dkmeans.retry import REQUESTS, first_line, with_retries
 
 _AZURE = ("az", "abfs", "abfss", "azure")
-_OBJECT_STORES = ("s3", "s3a", "gs", *_AZURE)
+_S3 = ("s3", "s3a")
+_OBJECT_STORES = (*_S3, "gs", *_AZURE)
+# Variables with the URL of a server of one's own, by scheme.
+_ENDPOINTS = {
+    **dict.fromkeys(_S3, ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")),
+    **dict.fromkeys(_AZURE, ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT")),
+}
+# Characters of a pattern, as a shell has them.
+_PATTERN = re.compile(r"[*?\[]")
 # Names of the temporary files that this module and Zarr write before they rename them.
 _TEMPORARY_NAME = re.compile(r"\..+\.[a-z0-9_]{8}|.+\.[0-9a-f]{32}\.partial")
 
@@ -83,12 +91,116 @@ def local_path(address: str) -> Path:
 
 
 def absolute(address: str) -> str:
-    """Return the address in a form that is valid in any working directory."""
-    return str(local_path(address)) if is_local(address) else address
+    """Return the address in a form that is valid in any working directory.
+
+    Of a chain of fsspec, such as `zip://rows.npy::archive.zip`, the last part may be a local file.
+    """
+    if is_local(address):
+        return str(local_path(address))
+    outer, chained, last = address.rpartition("::")
+    if chained and is_local(last) and local_path(last).exists():
+        return f"{outer}::{local_path(last)}"
+    return address
+
+
+def address_below(address: str, root: str, path: str) -> str:
+    """Return the address of a file below another address.
+
+    The address is extended, and not made of the path: a host, or the archive in which a file lies,
+    is in the address only.
+
+    Args:
+        address: Address of a folder, or of the file itself.
+        root: Path of `address` in its file system.
+        path: Path of the file in the same file system.
+    """
+    if is_local(address):
+        return path if "://" not in address else f"file://{path}"
+    # Of a chain of fsspec, `path` belongs to the first part that is a URL.
+    before, url, after = _first_url(absolute(address))
+    root = root.rstrip("/")
+    if root and path.startswith(root):
+        return before + url.rstrip("/") + path.removeprefix(root) + after
+    return before + (path if "://" in path else f"{_scheme(url)}://{path.lstrip('/')}") + after
+
+
+def _first_url(address: str) -> tuple[str, str, str]:
+    """Split a chain of fsspec before and after its first part that is a URL."""
+    parts = address.split("::")
+    place = next(i for i, part in enumerate(parts) if "://" in part)
+    before = "".join(f"{part}::" for part in parts[:place])
+    after = "".join(f"::{part}" for part in parts[place + 1 :])
+    return before, parts[place], after
+
+
+def natural_key(path: str) -> tuple[list[str | int], str]:
+    """Return a key that sorts paths with the numbers in them compared as numbers.
+
+    Dask sorts its files in the same way. `part.1` and `part.01` are compared as text.
+    """
+    # Text and numbers alternate, so two keys never compare a text with a number.
+    parts = re.split("([0-9]+)", path)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], path
+
+
+def expand(address: str) -> list[str]:
+    """Return the addresses that match a pattern with `*`, `?` or `[`, in natural order.
+
+    An address without such characters, or of a file whose name has them, is returned as it is. A
+    name that begins with `.` or `_` matches only a pattern that begins with the same character:
+    Spark and Hive put metadata and unfinished files there.
+
+    Raises:
+        InvalidData: nothing matches, or the storage refuses to list.
+        Outage: the storage does not answer.
+    """
+    _refuse_malformed(address)
+    before, url, after = ("", address, "") if is_local(address) else _first_url(address)
+    scheme, slashes, name = url.rpartition("://")
+    pattern = _PATTERN.search(name)
+    if pattern is None or scheme in ("http", "https"):
+        return [address]
+    fs, path = filesystem(address)
+    try:
+        if with_retries(address, lambda: fs.exists(path)):
+            return [address]
+        found = with_retries(address, lambda: fs.glob(path))
+    except BaseError as error:
+        raise unreachable(address, error) from error
+    hidden = {".", "_"} - {_last_name(path)[:1]}
+    found = [match for match in found if _last_name(match)[:1] not in hidden]
+    if not found:
+        raise InvalidData(f"{address} must match a file or folder: nothing is there")
+    # The last whole name before the pattern is the folder below which all matches are.
+    folder = name[: pattern.start()].rpartition("/")[0]
+    root = _PATTERN.split(path, maxsplit=1)[0].rpartition("/")[0]
+    base = f"{before}{scheme}{slashes}{folder}{after}"
+    return [address_below(base, root, match) for match in sorted(found, key=natural_key)]
+
+
+def is_folder(address: str) -> bool:
+    """Return whether a folder is at an address. A bucket is a folder.
+
+    Raises:
+        InvalidData: an object store refuses the request.
+        Outage: the storage does not answer.
+    """
+    fs, path = filesystem(address)
+    try:
+        return bool(with_retries(address, lambda: has_folder(fs, path)))
+    except BaseError as error:
+        raise unreachable(address, error) from error
+
+
+def has_folder(fs: Any, path: str) -> bool:
+    """Return whether a file system has a folder at a path. A bucket is a folder."""
+    is_bucket = isinstance(fs, FsspecStore) and "/" not in path.strip("/")
+    return is_bucket or bool(fs.isdir(path))
 
 
 def zarr_store(address: str, *, read_only: bool = False) -> Store:
     """Return the Zarr store at an address. Nothing is read or written yet."""
+    _refuse_malformed(address)
     if is_local(address):
         return zarr.storage.LocalStore(local_path(address), read_only=read_only)
     if _scheme(address) in _OBJECT_STORES:
@@ -99,25 +211,52 @@ def zarr_store(address: str, *, read_only: bool = False) -> Store:
 
 def filesystem(address: str) -> tuple[Any, str]:
     """Return the fsspec file system of an address, and the path within that file system."""
+    _refuse_malformed(address)
     if not is_local(address) and _scheme(address) in _OBJECT_STORES:
-        fs = FsspecStore(_scheme(address), retry_config=REQUESTS)  # type: ignore[call-overload]
-        return fs, address.partition("://")[2]
+        options = _store_options(_scheme(address))
+        fs = FsspecStore(_scheme(address), **options)  # type: ignore[call-overload]
+        return fs, address.partition("://")[2].rstrip("/")
     with _refuse_unsupported(address):
         fs, path = fsspec.url_to_fs(str(local_path(address)) if is_local(address) else address)
     return fs, str(path)
 
 
+def _refuse_malformed(address: str) -> None:
+    """Refuse an empty address, and one of an object store without a bucket or with an empty name.
+
+    Raises:
+        Invalid: it is such an address; the text has the address that is probably meant.
+    """
+    if not address or "\0" in address:
+        raise Invalid(f"a path or URL must be neither empty nor hold a null byte, got {address!r}")
+    scheme, colon, rest = address.partition(":")
+    place = rest.lstrip("/")
+    if not colon or scheme not in _OBJECT_STORES:
+        return
+    if len(rest) - len(place) != len("//") or not place:
+        raise Invalid(f"{address!r} must begin with {scheme}://BUCKET, as {scheme}://{place}")
+    if "//" in place.rstrip("/"):
+        meant = re.sub("/+", "/", place)
+        raise Invalid(
+            f"{address!r} must have no empty name (//), as {scheme}://{meant}: an object store "
+            "keeps both apart"
+        )
+
+
 @contextlib.contextmanager
 def _refuse_unsupported(address: str) -> Iterator[None]:
-    """Refuse a URL whose scheme fsspec does not know.
+    """Refuse a URL whose scheme fsspec does not know, or whose server or archive it cannot open.
 
     Raises:
         Invalid: the scheme is unknown, or the package that reads it is not installed.
+        InvalidData: the server or archive cannot be opened.
     """
     try:
         yield
     except (ValueError, ImportError) as error:
         raise Invalid(f"{address!r} must be a path, or a URL that can be read: {error}") from error
+    except Exception as error:  # archives and clients of servers have exceptions of their own
+        raise unreachable(address, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +394,8 @@ def children(address: str) -> list[str]:
         found = with_retries(address, lambda: fs.ls(path, detail=False))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    if _scheme(address) in _OBJECT_STORES:  # without the object that marks a folder
+        found = [each for each in found if each.rstrip("/") != path.rstrip("/")]
     return sorted(map(_last_name, found))
 
 
@@ -262,8 +403,14 @@ def is_empty(address: str) -> bool:
     """Return whether nothing is below an address (in an object store: no files)."""
     if is_local(address) or _scheme(address) not in _OBJECT_STORES:
         return not children(address)
-    # SeaweedFS lists folders that have become empty; `obstore.list` returns files only.
-    return not next(iter(obstore.list(_object_store(address))), [])
+
+    # SeaweedFS lists folders that have become empty; `obstore.list` returns files only. The one
+    # without a name marks a folder that somebody has made.
+    def has_no_file() -> bool:
+        pages = obstore.list(_object_store(address))
+        return not any(each["path"] for page in pages for each in page)
+
+    return with_retries(address, has_no_file)
 
 
 def remove(address: str) -> None:
@@ -321,13 +468,33 @@ def flush(address: str) -> None:
 
 @cache
 def _object_store(address: str) -> Any:
+    _refuse_malformed(address)
     # A name may contain characters such as "?", "#" and "%", which have a meaning in a URL.
     bucket, _, name = address.partition("://")[2].partition("/")
-    url = f"{_scheme(address)}://{bucket}/{quote(name)}"
+    url = f"{_scheme(address)}://{bucket}/{quote(name.rstrip('/'))}"
     # Zarr needs the repr of a store, which obstore cannot make for Azure without the account name.
     account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
-    options: Any = {"config": {"account_name": account}} if account and _is_azure(address) else {}
-    return obstore.store.from_url(url, retry_config=REQUESTS, **options)
+    options = _store_options(_scheme(address))
+    if account and _is_azure(address):
+        options["config"] = {"account_name": account}
+    return obstore.store.from_url(url, **options)
+
+
+def _store_and_name(address: str) -> tuple[Any, str]:
+    """Return the store of the folder that a file is in, and the name of the file."""
+    _refuse_malformed(address)
+    folder, _, name = address.rpartition("/")
+    return _object_store(folder), name
+
+
+def _store_options(scheme: str) -> dict[str, Any]:
+    """Return the options of a store of obstore."""
+    options: dict[str, Any] = {"retry_config": REQUESTS}
+    # obstore refuses http unless another variable allows it. The user has written http.
+    endpoints = [os.environ.get(name, "") for name in _ENDPOINTS.get(scheme, ())]
+    if any(endpoint.startswith("http://") for endpoint in endpoints):
+        options["client_options"] = {"allow_http": True}
+    return options
 
 
 def _is_azure(address: str) -> bool:
@@ -344,9 +511,9 @@ def _scheme(address: str) -> str:
 
 def _read(address: str) -> Versioned | None:
     if not is_local(address) and _scheme(address) in _OBJECT_STORES:
-        folder, _, name = address.rpartition("/")
+        store, name = _store_and_name(address)
         try:
-            response = obstore.get(_object_store(folder), name)
+            response = obstore.get(store, name)
             return Versioned(bytes(response.bytes()), str(response.meta["e_tag"]))
         except (FileNotFoundError, NotFoundError):
             return None
@@ -374,10 +541,10 @@ def _replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
     # and equal bytes are again our own. Between the comparison and the rename another driver may
     # replace the file unnoticed.
     if not is_local(address) and _scheme(address) in _OBJECT_STORES:
-        folder, _, name = address.rpartition("/")
+        store, name = _store_and_name(address)
         mode: Any = {"e_tag": seen.version} if seen else "create"
         try:
-            result = obstore.put(_object_store(folder), name, data, mode=mode)
+            result = obstore.put(store, name, data, mode=mode)
         except (PreconditionError, AlreadyExistsError) as error:
             current = _read(address)
             if current and current.data == data:

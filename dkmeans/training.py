@@ -120,6 +120,7 @@ def train(
         saver.save(fit)
         # Only now: if two drivers begin the same model, `save` has refused the second one.
         _save_origin(plan)
+        checkpoints.save_columns(plan.model_dir, dataset.columns)
     else:
         logger.info("continuing from step %d", fit.step)
         with notifier.saving(fit.state):

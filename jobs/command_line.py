@@ -75,10 +75,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         flags = _as_flags(arguments, path)
         arguments = parser.parse_args([argv[0], *flags, *argv[1:]])
     for name, value in vars(arguments).items():
-        if value == "":  # as from a variable of a shell that is not set
+        if value == "" or value == [""]:  # as from a variable of a shell that is not set
             flag = "INPUT" if name == "input" else f"--{name.replace('_', '-')}"
             parser.error(f"{arguments.job}: {flag} must not be empty")
-    if "input" in vars(arguments) and arguments.input is None:
+    if "input" in vars(arguments) and not arguments.input:
         parser.error(f"{arguments.job}: INPUT is missing")
     # Not `required=True`: the first parse must accept a command line whose file has these settings.
     for name in getattr(arguments, "needs", ()):
@@ -349,10 +349,10 @@ def _add_job(jobs: Any, name: str, summary: str, description: str) -> argparse.A
 def _add_input(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "input",
-        nargs="?",
+        nargs="*",
         metavar="INPUT",
         help="path or URL of a .zarr array (store or store::array), an .npy file, or a .parquet "
-        "file or directory",
+        "file or directory; several of them, or a pattern such as 'part-*.npy', follow one another",
     )
     job.add_argument(
         "--columns",
@@ -445,13 +445,14 @@ def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
             )
         overruling = [name, *_OVERRULING_FLAGS.get(name, ())]
         # `false` in the file is the same as no flag.
-        if value is False or any(getattr(arguments, n, None) is not None for n in overruling):
+        # Without INPUT on the command line its list is empty.
+        if value is False or any(getattr(arguments, n, None) not in (None, []) for n in overruling):
             continue
         if isinstance(value, dict):
             raise Invalid(f"{path}: {key} must be a value, got a table")
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         if name == "input":
-            flags.append(text)
+            flags += map(str, value) if isinstance(value, list) else [text]
         else:
             flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [text])
     return flags

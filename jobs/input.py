@@ -1,38 +1,73 @@
-"""The INPUT argument of jobs: open a dataset by the ending of its path or URL.
+"""The INPUT arguments of jobs: open a dataset by the ending of its paths or URLs.
 
 The jobs plan, train, evaluate and predict call `open_input`.
 """
 
 from __future__ import annotations
 
-from dkmeans import Dataset, Invalid
+from collections.abc import Sequence
+
+from dkmeans import Dataset, Invalid, storage
+
+_PARQUET, _ZARR, _NPY = "Parquet", "Zarr", "npy"
+_ENDINGS = {".parquet": _PARQUET, ".parq": _PARQUET, ".pq": _PARQUET, ".zarr": _ZARR, ".npy": _NPY}
+# Names in a folder that is a Zarr array or group, of versions 3 and 2.
+_ZARR_NAMES = {"zarr.json", ".zarray", ".zgroup"}
 
 
-def open_input(address: str, columns: str | None) -> Dataset:
-    """Return the dataset at a path or URL.
+def open_input(addresses: Sequence[str], columns: str | None) -> Dataset:
+    """Return the dataset at some paths or URLs, one after another.
 
     Args:
-        address: Path or URL that ends in .zarr, .zarr::array, .npy, .parquet or .parq.
+        addresses: Paths, URLs or patterns of them. Each ends in .zarr, .zarr::array, .npy, .parquet
+            or .parq, or is a folder without such an ending.
         columns: Names of the columns of a Parquet dataset, separated by commas; None takes all.
 
     Raises:
-        Invalid: the ending is unknown, or columns are named for a dataset that has no names.
+        Invalid: an ending is unknown, the endings differ, or columns are named for a dataset that
+            has no names.
         InvalidData: nothing readable is there.
         Outage: the storage does not answer.
     """
-    name = address.partition("::")[0].rstrip("/")
+    kinds = {_kind(address): address for address in addresses}
+    if len(kinds) > 1:
+        raise Invalid(f"all INPUTs must be of one kind, got {', '.join(kinds.values())}")
+    (kind,) = kinds
+    if kind == _PARQUET:
+        return Dataset.from_parquet(addresses, _names(columns))
+    if columns is not None:
+        raise Invalid(f"--columns must come with a Parquet input, got it with {addresses[0]}")
+    return Dataset.from_zarr(addresses) if kind == _ZARR else Dataset.from_npy(addresses)
+
+
+def _names(columns: str | None) -> list[str] | None:
     names = None if columns is None else columns.split(",")
     if names and not all(names):
         raise Invalid(f"--columns must be names with a comma between two, got {columns!r}")
-    if name.endswith((".parquet", ".parq")):
-        return Dataset.from_parquet(address, names)
-    if columns:
-        raise Invalid(f"--columns must come with a Parquet input, got it with {address}")
-    if name.endswith(".zarr"):
-        return Dataset.from_zarr(address)
-    if name.endswith(".npy"):
-        return Dataset.from_npy(address)
+    return names
+
+
+def _kind(address: str) -> str:
+    """Return the kind of dataset at an address.
+
+    Raises:
+        Invalid: the ending is unknown, and it is not a folder of Zarr or Parquet.
+        InvalidData: a pattern matches nothing.
+        Outage: the storage does not answer.
+    """
+    # The ending is that of the store in `store::array`, and of the file in a chain of fsspec.
+    parts = address.split("::")
+    name = next((part for part in parts if "://" in part), parts[0]).rstrip("/").lower()
+    for ending, kind in _ENDINGS.items():
+        if name.endswith(ending):
+            return kind
+    found = storage.expand(address)
+    if found != [address]:
+        return _kind(found[0])
+    if storage.is_folder(address) and (names := storage.children(address)):
+        return _ZARR if _ZARR_NAMES.intersection(names) else _PARQUET
     hint = ". Write CSV as Parquet first, for example with pyarrow" if ".csv" in name else ""
     raise Invalid(
-        f"INPUT must end in .zarr (or .zarr::array), .npy or .parquet, got {address!r}{hint}"
+        "INPUT must end in .zarr (or .zarr::array), .npy or .parquet, or be a folder of Parquet "
+        f"files, got {address!r}{hint}"
     )

@@ -13,7 +13,7 @@ from typing import Any
 from dkmeans import Dataset, KMeans, RunConfig, storage
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.model import Model
-from dkmeans.prediction.stream import check_row_width
+from dkmeans.prediction.stream import check_columns
 
 logger = logging.getLogger("dkmeans")
 
@@ -28,7 +28,7 @@ def load_for(dataset: Dataset, model_dir: str) -> Checkpoint:
         InvalidData: the rows are not as wide as the centers.
     """
     checkpoint = Model(model_dir).checkpoint()
-    check_row_width(dataset, checkpoint)
+    check_columns(dataset, checkpoint)
     return checkpoint
 
 

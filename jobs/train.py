@@ -61,7 +61,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     rows = dataset.rows or 0  # the inputs of the command line always know their number of rows
     conditions = _stop_conditions(arguments, rows)
     hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
-    input_description = {"input": arguments.input, "columns": arguments.columns, "rows": rows}
+    named = ", ".join(arguments.input)
+    input_description = {"input": named, "columns": arguments.columns, "rows": rows}
     checkpoint = checkpoints.latest(arguments.model_dir)
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
     # reported at once.

@@ -10,6 +10,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from dkmeans import Dataset, InvalidData, InvalidType, KMeans, ModeKeys, RunConfig, limit_epochs
 from dkmeans.input_fn import read_input
@@ -405,6 +406,27 @@ def test_batches_may_be_dicts(mode):
     assert same(loaded(read(batches, mode)), BATCHES)
 
 
+@pytest.mark.parametrize("kind", [dict, pd.DataFrame])
+def test_batches_with_other_columns_than_those_before_them_are_refused(kind):
+    given = [kind({"a": [1.0], "b": [2.0]}), kind({"a": [1.0], "c": [2.0]})]
+    batches = read(iter(given), TRAIN).batches()
+    next(batches)
+    with pytest.raises(
+        ValueError, match=r"columns of batch 1 must be .*\['a', 'b'\], got \['a', 'c"
+    ):
+        next(batches)
+
+
+def test_rows_of_named_columns_know_their_names():
+    frame = pd.DataFrame({"b": [1.0], "a": [2.0]})
+    assert read(frame).columns == ("b", "a")
+    assert read({"b": [[1.0]], "a": [[2.0]]}).columns == ("a", "b")
+    assert read(iter([frame])).columns == ("b", "a")
+    assert read(Dataset.from_array(frame).batch(1)).columns == ("b", "a")
+    for unnamed in (ROWS, {1: [[1.0]]}, pd.DataFrame(ROWS), iter([ROWS])):
+        assert read(unnamed).columns is None
+
+
 @in_every_mode
 def test_batches_may_be_tuples_of_features_and_none(mode):
     assert same(loaded(read(((rows, None) for rows in BATCHES), mode)), BATCHES)
@@ -451,10 +473,17 @@ def test_only_the_batches_that_are_used_are_read():
 
 
 def test_a_list_of_rows_is_refused_as_a_list_of_batches():
-    with pytest.raises((TypeError, ValueError), match="batch 0"):
-        read([[1.0, 2.0], [3.0, 4.0]])
+    for rows in ([[1.0, 2.0], [3.0, 4.0]], [1.0, 2.0], iter([[1, 2]])):
+        with pytest.raises(TypeError, match=r"batch 0 must be an array of rows.*np.array\(rows\)"):
+            read(rows)
     with pytest.raises(ValueError, match=r"batch 0 must be 2-D.*\(3,\)"):
         read(list(ROWS))
+
+
+@pytest.mark.parametrize("given", [lambda m: m, lambda m: iter([m])], ids=["matrix", "batches"])
+def test_a_sparse_matrix_is_refused_with_the_remedy(given):
+    with pytest.raises(TypeError, match=r"must be dense, as its toarray\(\) is, got .* csr_matrix"):
+        read(given(sparse.csr_matrix(ROWS)))
 
 
 def test_an_invalid_batch_is_named_by_its_number():

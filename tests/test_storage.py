@@ -3,6 +3,8 @@
 import errno
 import logging
 import os
+import time
+import zipfile
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,8 +13,9 @@ import pytest
 import zarr
 from obstore.exceptions import PermissionDeniedError
 
-from dkmeans import Conflict, Invalid, KMeans, Outage, storage
+from dkmeans import Conflict, Dataset, Invalid, InvalidData, KMeans, Outage, storage
 from dkmeans.data.sources import zarr_array
+from tests.s3_folders import mark_folder
 
 PLACES = ["disk", "memory", "s3"]
 
@@ -235,6 +238,17 @@ def test_a_place_is_empty_before_a_write_and_after_its_removal(place):
     assert storage.is_empty(f"{place}/folder")
 
 
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+def test_the_object_that_marks_a_folder_is_no_content(place):
+    mark_folder(f"{place}/folder")
+    assert storage.is_empty(f"{place}/folder")
+    assert storage.children(f"{place}/folder") == []
+    assert storage.is_folder(f"{place}/folder")
+    storage.write(f"{place}/folder/x", b"")
+    assert not storage.is_empty(f"{place}/folder")
+    assert storage.children(f"{place}/folder") == ["x"]
+
+
 def test_only_temporary_files_of_killed_writers_are_removed(tmp_path):
     temporary = [".x.a1b2_c3d", f"deep/1.{uuid4().hex}.partial"]
     others = [".x", ".x.crc", ".hidden.parquet", "x.a1b2c3d4", "1.partial"]
@@ -252,6 +266,151 @@ def test_stores_of_azure_have_a_repr_and_different_places(monkeypatch):
     ]
     assert len({repr(store) for store in stores}) == 3
     assert len({zarr_array._place(store) for store in stores}) == 3
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("s3://bucket//rows", "must have no empty name (//), as s3://bucket/rows"),
+        ("gs://bucket/a//b/", "must have no empty name (//), as gs://bucket/a/b/"),
+        ("s3:///bucket/rows", "must begin with s3://BUCKET, as s3://bucket/rows"),
+        ("s3:/bucket/rows", "must begin with s3://BUCKET, as s3://bucket/rows"),
+        ("s3://", "must begin with s3://BUCKET"),
+    ],
+)
+def test_an_address_without_a_bucket_or_with_an_empty_name_is_refused(address, message):
+    for use in (storage.read, storage.zarr_store, storage.filesystem, storage.children):
+        with pytest.raises(Invalid) as caught:
+            use(address)
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["", "a\0b"])
+def test_an_address_that_is_empty_or_has_a_null_byte_is_refused(address):
+    for use in (storage.expand, storage.filesystem, storage.zarr_store, Dataset.from_npy):
+        with pytest.raises(Invalid, match="neither empty nor hold a null byte"):
+            use(address)
+
+
+def test_an_archive_that_cannot_be_opened_is_one_line(tmp_path):
+    (tmp_path / "text.zip").write_text("no archive")
+    for name in ("none.zip", "text.zip"):
+        for use in (storage.filesystem, storage.expand, Dataset.from_npy, Dataset.from_parquet):
+            with pytest.raises(InvalidData, match=rf"zip://\*.npy::.*{name} cannot be reached"):
+                use(f"zip://*.npy::{tmp_path}/{name}")
+
+
+def test_slashes_at_the_end_of_an_address_are_no_names(s3):
+    place = f"{s3}/{uuid4().hex}"
+    storage.write(f"{place}/x", b"1")
+    assert storage.children(f"{place}/") == storage.children(f"{place}//") == ["x"]
+
+
+@everywhere
+def test_a_pattern_gives_the_addresses_that_match_in_natural_order(place):
+    names = ["part.10.npy", "part.2.npy", "part.9.zarr/zarr.json", "_part.1.npy", ".part.1.npy"]
+    for name in [*names, "other.npy", "deep/part.1.npy"]:
+        storage.write(f"{place}/rows/{name}", b"1")
+    found = storage.expand(f"{place}/rows/*part.*.npy")
+    assert found == [f"{place}/rows/part.2.npy", f"{place}/rows/part.10.npy"]
+    assert [storage.read(address).data for address in found] == [b"1", b"1"]
+    assert storage.expand(f"{place}/rows/part.[0-9].*")[1:] == [f"{place}/rows/part.9.zarr"]
+    assert storage.expand(f"{place}/r*/d*/part.?.npy") == [f"{place}/rows/deep/part.1.npy"]
+    assert storage.expand(f"{place}/rows/_*") == [f"{place}/rows/_part.1.npy"]
+    with pytest.raises(InvalidData, match="must match a file or folder: nothing is there"):
+        storage.expand(f"{place}/rows/*.csv")
+
+
+@everywhere
+def test_a_folder_is_told_from_a_file_and_from_nothing(place):
+    storage.write(f"{place}/folder/x", b"1")
+    assert storage.is_folder(f"{place}/folder")
+    assert storage.is_folder(f"{place}/folder/")
+    assert not storage.is_folder(f"{place}/folder/x")
+    assert not storage.is_folder(f"{place}/nothing")
+
+
+def test_an_address_that_is_no_pattern_is_returned_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "rows[1].npy").touch()
+    monkeypatch.chdir(tmp_path)
+    for address in ("rows.npy", "s3://b/x", "rows[1].npy", "https://example.com/x.npy?a=1"):
+        assert storage.expand(address) == [address]
+    assert storage.expand("*.npy") == [str(tmp_path / "rows[1].npy")]
+
+
+def test_patterns_of_archives_keep_their_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "rows[1].zip", "w") as archive:
+        for name in ("a/x.npy", "a/y.npy", "z.npy"):
+            archive.writestr(name, b"1")
+    chain = f"::{tmp_path}/rows[1].zip"
+    expected = [f"zip://a/x.npy{chain}", f"zip://a/y.npy{chain}"]
+    assert storage.expand(f"zip://a/*.npy{chain}") == expected
+    assert storage.expand(f"zip://*.npy{chain}") == [f"zip://z.npy{chain}"]
+
+
+@pytest.mark.parametrize(
+    ("address", "root", "path", "expected"),
+    [
+        ("s3://b/rows/", "b/rows/", "b/rows/x", "s3://b/rows/x"),
+        ("memory://rows", "/rows", "/rows/x", "memory://rows/x"),
+        ("sftp://host/rows", "/rows", "/rows/x", "sftp://host/rows/x"),
+        ("zip://rows::s3://b/a.zip", "rows", "rows/x", "zip://rows/x::s3://b/a.zip"),
+        ("zip://::s3://b/a.zip", "", "rows/x", "zip://rows/x::s3://b/a.zip"),
+        ("simplecache::s3://b/rows", "b/rows", "b/rows/x", "simplecache::s3://b/rows/x"),
+        ("https://h/x.npy", "https://h/x.npy", "https://h/x.npy", "https://h/x.npy"),
+        ("rows", "/data/rows", "/data/rows/x", "/data/rows/x"),
+        ("file:///data/rows", "/data/rows", "/data/rows/x", "file:///data/rows/x"),
+    ],
+)
+def test_the_address_of_a_file_below_another_address(address, root, path, expected):
+    assert storage.address_below(address, root, path) == expected
+
+
+def test_an_archive_is_named_by_its_absolute_path(tmp_path, monkeypatch):
+    (tmp_path / "a.zip").touch()
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("zip://x.npy::a.zip") == f"zip://x.npy::{tmp_path}/a.zip"
+    assert storage.absolute("zip://x.npy::s3://b/a.zip") == "zip://x.npy::s3://b/a.zip"
+    assert storage.absolute("s3://b/rows.zarr::x") == "s3://b/rows.zarr::x"
+
+
+def test_http_is_allowed_where_the_endpoint_says_http(s3, monkeypatch):
+    address = f"{s3}/{uuid4().hex}"
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    storage.write(f"{address}/x", b"1")
+    assert storage.read(f"{address}/x").data == b"1"
+    assert storage.children(address) == ["x"]
+
+
+def test_missing_credentials_are_one_line_and_not_retried(s3, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    # The server of the tests stands in for that of a cloud, and gives no credentials.
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", os.environ["AWS_ENDPOINT_URL"])
+    address = f"s3://{uuid4().hex}/rows"
+    uses = [
+        lambda: storage.read(f"{address}/x"),
+        lambda: storage.write(f"{address}/x", b""),
+        lambda: storage.children(address),
+        lambda: storage.is_empty(address),
+        lambda: storage.expand(f"{address}/*"),
+        lambda: Dataset.from_npy(f"{address}.npy"),
+        lambda: Dataset.from_parquet(f"{address}.parquet"),
+        lambda: Dataset.from_zarr(f"{address}.zarr"),
+        lambda: KMeans(2, address).train(lambda: np.eye(2), steps=1),
+    ]
+    began = time.monotonic()
+    for use in uses:
+        with pytest.raises(InvalidData) as caught:
+            use()
+        assert "without credentials" in str(caught.value)
+        assert "AWS_ACCESS_KEY_ID" in str(caught.value)
+        assert "AWS_PROFILE and the files of ~/.aws are not read" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert time.monotonic() - began < 30
 
 
 # Files that are not needed.

@@ -8,7 +8,8 @@ decides how the table below is read (`Reading`), after the user has made the dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
@@ -17,21 +18,35 @@ from typing import Any, NamedTuple
 import dask.array as da
 import zarr
 
+from dkmeans import storage
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import TARGET_BYTES
 from dkmeans.data.points import as_array
 from dkmeans.data.sources.dask_array import from_dask
+from dkmeans.data.sources.frames import is_frame, names_of, table_of
 from dkmeans.data.sources.memory import from_array
 from dkmeans.data.sources.npy import from_npy_file
-from dkmeans.data.sources.parquet import from_parquet_files, refuse_words
+from dkmeans.data.sources.parquet import (
+    ParquetRows,
+    described_columns,
+    from_parquet_files,
+    refuse_words,
+)
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
 from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
 from dkmeans.retry import with_retries
 
 Change = Callable[[Batch], Batch]
+# What the functions that open files take: an address or pattern, or several of them.
+Addresses = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+Expand = Callable[[str], list[str]]
 
 # Batches of fewer chunks of another size than the usual one are cut into chunks of the usual size.
 _FEWEST_CHUNKS = 4
+# Collections that are no lists: a set has another order in each process.
+_NO_LISTS = (str, bytes, Mapping, set, frozenset)
+# Longer lists of names are cut where a dataset is printed.
+_SHOWN_CHARACTERS = 80
 # Size of a float32 value, of which rows usually consist.
 _VALUE_BYTES = 4
 
@@ -96,6 +111,8 @@ class Dataset:
     Attributes:
         width: Number of columns.
         rows: Largest number of rows in an epoch; None if only reading can tell.
+        columns: Names of the columns in their order, with the length of lists; None if the columns
+            have no names.
     """
 
     width: int
@@ -110,34 +127,43 @@ class Dataset:
     _is_table: bool = False
     _is_endless: bool = False
     _reading: Reading = _AS_IT_IS
+    columns: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        rows = "unknown rows" if self.rows is None else _counted(self.rows, "row")
+        names = f" ({', '.join(self.columns)})" if self.columns else ""
+        shown = names if len(names) <= _SHOWN_CHARACTERS else f"{names[:_SHOWN_CHARACTERS]}...)"
+        batches = f" in batches of {self._batch_rows:,}" if self._batch_rows else ""
+        end = ", without end" if self._is_endless else ""
+        return f"<Dataset: {rows} of {_counted(self.width, 'column')}{shown}{batches}{end}>"
 
     @classmethod
     def from_array(cls, array: Any) -> Dataset:
-        """Return a dataset of the rows of a NumPy, Dask or Zarr array, (n, d).
+        """Return a dataset of the rows of a NumPy, Dask or Zarr array or a list of rows, (n, d).
 
         Raises:
             ValueError: the array is not 2-D.
             TypeError: it is not an array.
         """
-        return cls.of_table(_cut_of(array, "the array"))
+        rows = as_array(array, "the array") if isinstance(array, list) else array
+        return cls.of_table(_cut_of(rows, "the array")).named(names_of(array))
 
     @classmethod
-    def from_zarr(cls, address: str) -> Dataset:
-        """Return a dataset of the rows of a stored Zarr array, (n, d).
+    def from_zarr(cls, address: Addresses) -> Dataset:
+        """Return a dataset of the rows of a stored Zarr array, (n, d), or of several.
 
         Args:
-            address: Path or URL, as `store` or `store::array`.
+            address: Path or URL, as `store` or `store::array`; a pattern (`part-*.zarr`), or a list
+                of them. The rows of several arrays follow one another.
 
         Raises:
             ValueError: there is no such array, or it is not 2-D.
             Outage: the storage does not answer.
         """
-        array = with_retries(address, lambda: open_array(str(address)))
-        _check_table(str(address), array.shape)
-        return cls.of_table(partial(from_zarr_array, array, str(address)))
+        return cls._of_files(address, _zarr_cut, _expand_store)
 
     @classmethod
-    def from_parquet(cls, address: str, columns: Sequence[str] | None = None) -> Dataset:
+    def from_parquet(cls, address: Addresses, columns: Sequence[str] | None = None) -> Dataset:
         """Return a dataset of the rows of a Parquet file, or of all Parquet files below a folder.
 
         The files of a folder follow one another in natural order, `part.2` before `part.10`.
@@ -145,7 +171,8 @@ class Dataset:
         refuses them.
 
         Args:
-            address: Path or URL of the file or folder.
+            address: Path or URL of the file or folder; a pattern (`part-*.parquet`), or a list of
+                them. The rows of several files follow one another.
             columns: Names of the columns to read, in order; None reads all but an index of pandas
                 or Dask. A column of lists gives several values to each row.
 
@@ -154,23 +181,49 @@ class Dataset:
                 neither numbers nor words.
             Outage: the storage does not answer.
         """
-        if isinstance(columns, str):
+        if columns is not None and not _are_names(columns):
             raise InvalidType(expected("columns", "a list of names, or None", columns))
-        cut = with_retries(address, lambda: from_parquet_files(str(address), columns))
-        dataset = cls.of_table(cut, str(address))
+        addresses = _expanded(address)
+        name = _named_together(addresses)
+        cut = with_retries(name, lambda: from_parquet_files(addresses, columns))
+        dataset = cls.of_table(cut, name)
         # A layout of feature columns replaces this change by one that can read words.
-        return dataset.read_as(dataset.width, refuse_words)
+        source = next(next(dataset.batches()).sources())
+        assert isinstance(source, ParquetRows)  # for the type checker
+        names = described_columns(source)
+        return dataset.read_as(dataset.width, refuse_words).named(names)
 
     @classmethod
-    def from_npy(cls, address: str) -> Dataset:
-        """Return a dataset of the rows of an .npy file, (n, d); a local file is memory-mapped.
+    def from_npy(cls, address: Addresses) -> Dataset:
+        """Return a dataset of the rows of an .npy file, (n, d), or of several.
+
+        A local file is memory-mapped.
+
+        Args:
+            address: Path or URL; a pattern (`part-*.npy`), or a list of them. The rows of several
+                files follow one another.
 
         Raises:
             ValueError: the file cannot be read, or is not a 2-D array in C order.
             Outage: the storage does not answer.
         """
-        cut = with_retries(address, lambda: from_npy_file(str(address)))
-        return cls.of_table(cut, str(address))
+        return cls._of_files(address, from_npy_file)
+
+    @classmethod
+    def _of_files(
+        cls, given: Addresses, open_file: Callable[[str], Cut], expand: Expand = storage.expand
+    ) -> Dataset:
+        """Return a dataset of the rows of files, one after another.
+
+        Args:
+            given: Addresses or patterns of the files.
+            open_file: Returns a function that cuts the file at an address into chunks.
+            expand: Returns the addresses that match a pattern.
+        """
+        addresses = _expanded(given, expand)
+        cuts = [with_retries(each, partial(open_file, each)) for each in addresses]
+        cut = cuts[0] if len(cuts) == 1 else partial(_cut_all, cuts)
+        return cls.of_table(cut, _named_together(addresses))
 
     @classmethod
     def of(cls, batch: Batch, name: str = "the data") -> Dataset:
@@ -226,6 +279,10 @@ class Dataset:
                 or shuffled, so that the same rows are read in every order of the methods.
         """
         return replace(self, width=width, _reading=self._reading._replace(change=change))
+
+    def named(self, columns: Sequence[str] | None) -> Dataset:
+        """Return a dataset of the same rows, whose columns have these names; None for none."""
+        return replace(self, columns=None if columns is None else tuple(columns))
 
     def in_chunks_of(self, chunk_bytes: int | None) -> Dataset:
         """Return a dataset of the same rows, in chunks of about so many bytes.
@@ -375,6 +432,69 @@ class Dataset:
         )
 
 
+def _are_names(columns: object) -> bool:
+    is_list = isinstance(columns, Collection) and not isinstance(columns, _NO_LISTS)
+    return is_list and all(isinstance(name, str) for name in columns)  # type: ignore[attr-defined]
+
+
+def _expand_store(address: str) -> list[str]:
+    """Return the addresses that match a pattern of Zarr stores, each with the array's name."""
+    store, colons, array = address.partition("::")
+    return [f"{found}{colons}{array}" for found in storage.expand(store)]
+
+
+def _expanded(given: Addresses, expand: Expand = storage.expand) -> list[str]:
+    """Return the addresses of files that are given as addresses or patterns.
+
+    Raises:
+        InvalidType: an address is not a path.
+        InvalidData: there is none, or a pattern matches nothing.
+    """
+    is_list = isinstance(given, Iterable) and not isinstance(given, _NO_LISTS)
+    addresses: list[Any] = list(given) if is_list else [given]  # type: ignore[arg-type]
+    for address in addresses:
+        if not isinstance(address, str | os.PathLike):
+            raise InvalidType(expected("address", "a path, a URL, or a list of them", given))
+    if not addresses:
+        raise InvalidData("address must name at least one file, got an empty list")
+    return [found for address in addresses for found in expand(os.fspath(address))]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _named_together(addresses: Sequence[str]) -> str:
+    """Return a name of several files, for messages."""
+    more = len(addresses) - 1
+    return addresses[0] if not more else f"{addresses[0]} and {more} more"
+
+
+def _cut_all(cuts: Sequence[Cut], chunk_bytes: int | None) -> Batch:
+    """Return the chunks of several tables, one after another.
+
+    Raises:
+        InvalidData: the tables have different numbers of columns.
+    """
+    batches = [cut(chunk_bytes) for cut in cuts]
+    parts = [part for batch in batches for part in batch.parts if part.rows]
+    sources = [next(part.sources()) for part in parts]
+    for source in sources:
+        if source.width != sources[0].width:
+            raise InvalidData(
+                f"all files must have as many columns as the first: {sources[0].name} has "
+                f"{sources[0].width}, {source.name} {source.width}"
+            )
+    return Batch(tuple(parts))
+
+
+def _zarr_cut(address: str) -> Cut:
+    """Return a function that cuts the Zarr array at an address into chunks."""
+    array = open_array(address)
+    _check_table(address, array.shape)
+    return from_zarr_array(array, address)
+
+
 def limit_epochs(array: Any, num_epochs: int | None = None) -> Dataset:
     """Return a dataset of `num_epochs` batches, each of them the whole array; None has no end.
 
@@ -443,6 +563,8 @@ def array_chunks(
 
 def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
     """Return a function that cuts an array into chunks, with the errors of `array_chunks`."""
+    if is_frame(array):
+        array = table_of(array, name)
     if isinstance(array, da.Array):
         _check_table(name, array.shape)
         blocks = from_dask(array, name)
@@ -450,9 +572,12 @@ def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
     if isinstance(array, zarr.Array):
         if not (allow_1d_zarr and array.ndim == 1):
             _check_table(name, array.shape)
-        return partial(from_zarr_array, array, name)
+        return from_zarr_array(array, name)
     if hasattr(array, "__cuda_array_interface__"):
         array = array.get()  # CuPy's copy to the host
+    if hasattr(array, "toarray"):
+        must = "dense, as its toarray() is"
+        raise InvalidType(f"{name} must be {must}, got the sparse {type(array).__name__}")
     if not hasattr(array, "__array__"):
         raise InvalidType(expected(name, "a NumPy, Dask, Zarr or CuPy array", type(array).__name__))
     array = as_array(array, name)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dkmeans.errors import InvalidData, InvalidType
+from dkmeans.errors import Invalid, InvalidData, InvalidType
+from dkmeans.retry import first_line
 from dkmeans.state import FloatArray
 
 # float32 holds every integer up to this one, but not all larger ones.
@@ -21,15 +22,30 @@ _LARGEST_EXACT_INTEGER = 2**24
 def as_array(values: Any, name: str) -> NDArray[Any]:
     """Return values as a NumPy array.
 
+    Small floats and integers of other libraries, such as bfloat16 of `ml_dtypes`, become float32:
+    that is exact, and no process needs the library to read the rows.
+
     Raises:
         InvalidData: the values are rows of different lengths, or some are masked.
+        InvalidType: the values cannot be converted, as tensors on a GPU cannot.
     """
     if np.ma.is_masked(values):
         raise InvalidData(f"{name} must have no masked values; fill them first")
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
     except ValueError as error:
         raise InvalidData(f"{name} must be a table of numbers: {error}") from error
+    except (MemoryError, Invalid):
+        raise
+    except Exception as error:  # each library of tensors has exceptions of its own
+        raise InvalidType(
+            f"{name} must be an array that NumPy can read, got {type(values).__name__}: "
+            f"{first_line(error)}"
+        ) from error
+    is_foreign = array.dtype.kind == "V" and array.dtype.fields is None
+    if is_foreign and np.can_cast(array.dtype, np.float32):
+        return array.astype(np.float32)
+    return array
 
 
 def as_points(values: Any, name: str) -> FloatArray:

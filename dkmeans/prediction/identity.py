@@ -109,7 +109,10 @@ def _input_sha256(batch: Batch) -> str:
 def _name_of(source: Source) -> str:
     """Return a text that tells a leaf source from all others, the same in any process."""
     if isinstance(source, MemoryRows):  # named by the caller, so only the values tell them apart
-        return f"{source.first} {sha256(source.array)}"
+        # An array of words holds their addresses in memory, which other words may get later.
+        has_words = source.array.dtype.hasobject
+        words = hashlib.sha256(repr(source.array.tolist()).encode()) if has_words else None
+        return f"{source.first} {words.hexdigest() if words else sha256(source.array)}"
     if isinstance(source, DaskRows):  # Dask makes keys from what the rows are computed from
         return repr(source.key)
     if isinstance(source, FutureRows):

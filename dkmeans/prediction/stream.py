@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dkmeans import checkpoints
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
@@ -134,12 +135,14 @@ def gathered(batch: Batch, task: Task, executor: Executor) -> dict[str, NDArray[
     return {name: np.concatenate([part[name] for part in parts]) for name in task.names}
 
 
-def check_row_width(dataset: Dataset, checkpoint: Checkpoint) -> None:
-    """Refuse rows that are not as wide as the centers.
+def check_columns(dataset: Dataset, checkpoint: Checkpoint) -> None:
+    """Refuse rows that do not have the columns that the centers have.
 
     Raises:
-        InvalidData: the widths differ.
+        InvalidData: the names of the columns are known to differ, or there are more or fewer.
     """
+    model_dir = checkpoint.address.rpartition("/")[0]
+    checkpoints.check_columns(model_dir, dataset.columns)
     rows, centers = dataset.width, checkpoint.state.centers.shape[1]
     if rows != centers:
         raise InvalidData(

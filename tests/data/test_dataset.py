@@ -5,6 +5,7 @@ from itertools import islice
 import cloudpickle
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -363,7 +364,7 @@ def test_limit_epochs_refuses_a_bad_number_of_epochs(epochs):
 
 @pytest.mark.parametrize("make", [Dataset.from_array, lambda array: limit_epochs(array, 2)])
 def test_what_is_no_array_is_a_type_error(make):
-    for given_ in ([[1.0, 2.0]], "rows", 3, None):
+    for given_ in ({"a": [1.0]}, "rows", 3, None):
         with pytest.raises(InvalidType, match="the array must be a NumPy, Dask, Zarr or CuPy"):
             make(given_)
 
@@ -467,3 +468,101 @@ def test_a_dataset_can_be_sent_to_another_process():
     copied = cloudpickle.loads(cloudpickle.dumps(Dataset.from_array(rows)))
     (batch,) = copied.batches()
     np.testing.assert_array_equal(np.concatenate([chunk.load(2) for chunk in batch]), rows)
+
+
+def test_a_dataset_is_printed_by_its_size_its_columns_and_its_batches():
+    frame = pd.DataFrame(np.zeros((1200, 2)), columns=["age", "income"])
+    dataset = Dataset.from_array(frame)
+    assert repr(dataset) == "<Dataset: 1,200 rows of 2 columns (age, income)>"
+    found = repr(Dataset.from_array(np.zeros((1, 1))).batch(8).repeat())
+    assert found == "<Dataset: 1 row of 1 column in batches of 8, without end>"
+    stream = Dataset.of_batches(3, iter([]))
+    assert repr(stream) == "<Dataset: unknown rows of 3 columns>"
+    wide = pd.DataFrame(np.zeros((1, 500)), columns=[f"c{number}" for number in range(500)])
+    assert len(repr(Dataset.from_array(wide))) < 150
+
+
+def test_a_list_of_rows_is_an_array():
+    for dataset in (Dataset.from_array([[1, 2], [3, 4]]), limit_epochs([[1, 2], [3, 4]], 1)):
+        assert np.array_equal(np.vstack(loaded(dataset)), [[1, 2], [3, 4]])
+    with pytest.raises(InvalidData, match="a table of numbers"):
+        Dataset.from_array([[1, 2], [3]])
+
+
+# Several files.
+
+
+def tables(folder, kind):
+    """Write two tables, and return a function that opens addresses, and the rows of both."""
+    rows = [np.arange(20, dtype=np.float32).reshape(10, 2) + start for start in (0, 100)]
+    for name, table in zip((2, 10), rows, strict=True):
+        path = folder / f"rows.{name}.{kind}"
+        if kind == "npy":
+            np.save(path, table)
+        elif kind == "zarr":
+            zarr.create_array(str(path), data=table, chunks=(3, 2))
+        else:
+            pq.write_table(pa.table({"a": table[:, 0], "b": table[:, 1]}), path)
+    return getattr(Dataset, f"from_{kind}"), np.vstack(rows)
+
+
+in_every_kind = pytest.mark.parametrize("kind", ["npy", "zarr", "parquet"])
+
+
+@in_every_kind
+def test_the_rows_of_several_files_follow_one_another(kind, tmp_path):
+    open_files, rows = tables(tmp_path, kind)
+    two, ten = tmp_path / f"rows.2.{kind}", tmp_path / f"rows.10.{kind}"
+    for address in (
+        [two, str(ten)],
+        (str(two), str(ten)),
+        f"{tmp_path}/*.{kind}",
+        iter([two, ten]),
+    ):
+        dataset = open_files(address)
+        assert dataset.rows == 20
+        assert np.array_equal(np.vstack(loaded(dataset.batch(7))), rows)
+    assert np.array_equal(np.vstack(loaded(open_files([ten, two]))), np.roll(rows, 10, axis=0))
+
+
+def test_a_pattern_of_stores_keeps_the_name_of_the_array(tmp_path):
+    for name in ("2.zarr", "10.zarr"):
+        group = zarr.create_group(str(tmp_path / name))
+        group.create_array("rows", data=np.full((3, 2), float(name.removesuffix(".zarr"))))
+    dataset = Dataset.from_zarr(f"{tmp_path}/*.zarr::rows")
+    assert np.vstack(loaded(dataset))[:, 0].tolist() == [2, 2, 2, 10, 10, 10]
+
+
+@in_every_kind
+def test_files_of_different_widths_are_refused(kind, tmp_path):
+    open_files, _ = tables(tmp_path, kind)
+    other = tmp_path / "other"
+    other.mkdir()
+    if kind == "npy":
+        np.save(other / "x.npy", np.zeros((3, 3)))
+    elif kind == "zarr":
+        zarr.create_array(str(other / "x.zarr"), data=np.zeros((3, 3)))
+    else:
+        pq.write_table(pa.table({name: [1.0] for name in "abc"}), other / "x.parquet")
+    with pytest.raises(ValueError, match=r"columns.*rows\.2\..*x\."):
+        open_files([f"{tmp_path}/rows.2.{kind}", f"{other}/x.{kind}"])
+
+
+@in_every_kind
+@pytest.mark.parametrize("given", [3, None, b"x.npy", {"a": "x"}, {"x"}, ["x", 3], [["x"]]])
+def test_what_is_no_path_is_refused_as_an_address(kind, given):
+    with pytest.raises(TypeError, match="address must be a path, a URL, or a list of them, got"):
+        getattr(Dataset, f"from_{kind}")(given)
+
+
+@pytest.mark.parametrize("columns", ["a", 3, [0], {"a", "b"}, {"a": 1}])
+def test_what_is_no_list_of_names_is_refused_as_columns(columns, tmp_path):
+    tables(tmp_path, "parquet")
+    with pytest.raises(TypeError, match="columns must be a list of names, or None, got"):
+        Dataset.from_parquet(tmp_path, columns)
+
+
+@in_every_kind
+def test_an_empty_list_of_files_is_refused(kind):
+    with pytest.raises(ValueError, match="at least one file, got an empty list"):
+        getattr(Dataset, f"from_{kind}")([])

@@ -1,10 +1,11 @@
 """Points: which values are accepted as rows, and in which dtype they are computed."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from dkmeans import InvalidData, InvalidType
-from dkmeans.data.points import as_dtype, as_points, point_dtype
+from dkmeans.data.points import as_array, as_dtype, as_points, point_dtype
 
 ROWS = np.random.default_rng(5).normal(size=(20, 3))
 
@@ -138,3 +139,28 @@ def test_a_number_that_a_dtype_cannot_hold_is_refused_by_its_value(value):
         InvalidData, match=r"centers must hold numbers that float32 holds.*got -?1e"
     ):
         as_dtype(np.array([[0.0, value]]), np.dtype(np.float32), "centers")
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
+def test_small_numbers_of_other_libraries_become_float32_exactly(name):
+    values = np.array([[0, 1, -2], [3, 5, -7]]).astype(getattr(ml_dtypes, name))
+    points = as_points(values, "rows")
+    assert points.dtype == np.float32
+    assert points.tolist() == [[0, 1, -2], [3, 5, -7]] == as_array(values, "rows").tolist()
+
+
+def test_bytes_without_a_meaning_are_no_numbers():
+    with pytest.raises(TypeError, match=r"rows must hold real numbers, got dtype \|V2"):
+        as_points(np.zeros((2, 2), "V2"), "rows")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, NotImplementedError])
+def test_a_tensor_that_refuses_to_become_an_array_is_refused_in_one_line(error):
+    class Tensor:
+        def __array__(self, *args, **more):
+            raise error("can't convert cuda:0 device type tensor to numpy\nuse .cpu() first")
+
+    message = "rows must be an array that NumPy can read, got Tensor: can't convert cuda:0"
+    with pytest.raises(InvalidType, match=message) as caught:
+        as_array(Tensor(), "rows")
+    assert "\n" not in str(caught.value)

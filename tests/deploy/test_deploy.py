@@ -162,10 +162,10 @@ def test_every_command_line_can_be_parsed(overlay):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_input_of_every_driver_has_a_known_ending(overlay, tmp_path):
     for pod in pods(overlay, DRIVER):
-        address = parsed(pod.arguments).input
+        (address,) = parsed(pod.arguments).input
         local = address.replace("s3://bucket", str(tmp_path))
         with pytest.raises(dkmeans.InvalidData, match=re.escape(local)):  # nothing is there
-            open_input(local, None)
+            open_input([local], None)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

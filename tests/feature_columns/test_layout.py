@@ -249,10 +249,10 @@ def test_row_numbers_count_from_the_first_row_wherever_the_chunk_begins(tmp_path
         rows(stored, identity("i", 9))
 
 
-def test_a_width_that_is_not_the_models_is_refused_with_both_numbers():
+def test_feature_columns_that_are_not_the_models_are_refused_by_their_names():
     named = model(feature_columns=COLUMNS).train(lambda: TABLE, steps=1)
     narrow = KMeans(3, named.model_dir, feature_columns=[numeric_column("x"), identity("i", 1)])
-    with pytest.raises(InvalidData, match="rows must have 9 columns, as the centers have, got 2"):
+    with pytest.raises(InvalidData, match=r"columns must be those .* got \['i_indicator', 'x'\]"):
         narrow.score(lambda: {"x": [1.0], "i": [0]})
 
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
+from dkmeans_jobs.input import open_input
 
 from dkmeans import KMeans
 from tests.jobs.commands import train
@@ -73,3 +74,58 @@ def test_names_of_columns_must_not_be_empty(run, rows, tmp_path):
     code, _, err = run(*train(tmp_path / "r.parquet", tmp_path / "m", "--columns", "a,,b"))
     assert code == 2
     assert "--columns must be names with a comma between two, got 'a,,b'" in err
+
+
+def write_parts(folder, rows):
+    folder.mkdir()
+    for number, part in enumerate(np.array_split(rows, 3), 9):
+        table = pa.table(dict(zip("abc", part.T, strict=True)))
+        pq.write_table(table, folder / f"part.{number}.parquet")
+    return folder
+
+
+def test_folders_without_ending_patterns_and_several_inputs_give_the_same_rows(rows, tmp_path):
+    folder = write_parts(tmp_path / "plain", rows)
+    parts = [str(folder / f"part.{number}.parquet") for number in (9, 10, 11)]
+    zarr.create_array(str(tmp_path / "stored"), data=rows)
+    for given in (
+        [str(folder)],
+        [f"{folder}/"],
+        [f"{folder}/*.parquet"],
+        [f"{folder}/*"],
+        [f"{tmp_path}/pla*"],
+        parts,
+        [str(tmp_path / "stored")],
+    ):
+        dataset = open_input(given, None)
+        (batch,) = dataset.batches()
+        loaded = np.vstack([chunk.load(dataset.width) for chunk in batch])
+        assert np.array_equal(loaded, rows), given
+
+
+def test_several_inputs_are_trained_on_and_named(run_json, rows, tmp_path):
+    folder = write_parts(tmp_path / "plain", rows)
+    parts = [f"{folder}/part.9.parquet", f"{folder}/part.1?.parquet"]
+    job, *flags = train(parts[0], tmp_path / "m", "--max-steps", 1)
+    found = run_json(job, parts[0], parts[1], *flags[1:])
+    assert found["rows"] == 900
+    assert run_json("info", tmp_path / "m")["trained_on"] == ", ".join(parts)
+
+
+def test_inputs_that_cannot_be_used_together_are_refused(run, store, rows, tmp_path):
+    np.save(tmp_path / "rows.npy", rows)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").touch()
+    messages = {
+        (store, f"{tmp_path}/rows.npy"): "all INPUTs must be of one kind",
+        (f"{tmp_path}/*.csv",): "nothing is there",
+        (f"{tmp_path}/empty",): "must end in .zarr",
+        (f"{tmp_path}/notes",): "must end in .zarr",
+        ("s3://bucket//rows.zarr",): "no empty name",
+        ("s3:/bucket/rows.npy",): "must begin with s3://BUCKET",
+    }
+    for inputs, message in messages.items():
+        code, _, err = run("plan", *inputs, "--num-clusters", 2)
+        assert code == 2, inputs
+        assert message in err
+        assert "Traceback" not in err

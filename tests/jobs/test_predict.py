@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -50,3 +51,15 @@ def test_predictions_log_where_they_are_made_and_how_far_they_are(run, run_json,
     first, last = (line[20:] for line in err.splitlines()[-2:])
     assert first.startswith("predicting with step 3, 4 clusters, on ")
     assert last.startswith("predicted 900 of 900 rows (100%), ")
+
+
+def test_columns_in_another_order_are_refused_until_they_are_named(run, run_json, rows, tmp_path):
+    columns = dict(zip("abc", rows.T, strict=True))
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    pq.write_table(pa.table(columns).select(["c", "a", "b"]), tmp_path / "new.parquet")
+    run_json(*train(tmp_path / "rows.parquet", tmp_path / "m", "--max-steps", 3))
+    predict = ["predict", tmp_path / "new.parquet", "--model-dir", tmp_path / "m"]
+    code, _, err = run(*predict, "--output", tmp_path / "new.zarr")
+    assert code == 2
+    assert "must be in the order in which the model was trained with them, ['a', 'b', 'c']" in err
+    run_json(*predict, "--output", tmp_path / "new.zarr", "--columns", "a,b,c")

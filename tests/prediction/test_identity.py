@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,9 @@ import zarr
 from dask import array as da
 
 from dkmeans import Dataset, KMeans, checkpoints
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
+from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.prediction.identity import Prediction
 from tests.prediction.outputs import check_whole, endings, read
 
@@ -58,6 +62,36 @@ def test_stored_rows_are_known_by_their_place_and_are_not_read(identity_of, rows
     assert found == identity_of(Dataset.from_zarr(path))
     differences = found.differences(identity_of(Dataset.from_zarr(other)).as_json())
     assert differences == ["input", "input_sha256"]
+
+
+def test_words_are_known_by_their_letters_and_not_by_their_addresses(identity_of):
+    def words(*letters):
+        # Each word is a new object, made at run time.
+        return MemoryRows(np.array([["".join([letter] * 9)] for letter in letters], object), "w")
+
+    def identity(source):
+        return identity_of(Dataset.of(Batch((Chunk(source, 0, source.rows),)))).input_sha256
+
+    assert identity(words("a", "b")) == identity(words("a", "b"))
+    assert identity(words("a", "b")) != identity(words("a", "c"))
+
+
+def test_archives_with_files_of_the_same_name_are_other_inputs(identity_of, rows, tmp_path):
+    store = tmp_path / "rows.zarr"
+    zarr.create_array(str(store), data=rows)
+    pq.write_table(pa.table({name: rows[:, i] for i, name in enumerate("abc")}), tmp_path / "p")
+    found = []
+    for name in ("one.zip", "two.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.write(tmp_path / "p", "p.parquet")
+            for file in ("zarr.json", "c/0/0"):
+                archive.write(store / file, file)
+        place = zarr.storage.FsspecStore.from_url(f"zip:///::{tmp_path / name}", read_only=True)
+        found += [
+            identity_of(Dataset.from_parquet(f"zip://p.parquet::{tmp_path / name}")).input_sha256,
+            identity_of(Dataset.from_array(zarr.open_array(place, mode="r"))).input_sha256,
+        ]
+    assert len(set(found)) == 4
 
 
 def test_differences_are_named(identity_of, rows):

@@ -34,6 +34,7 @@ from tests.prediction.outputs import (
     read,
     region_rows,
 )
+from tests.s3_folders import mark_folder
 
 
 @pytest.fixture(params=["threads", "cluster"])
@@ -104,6 +105,15 @@ def test_something_else_at_the_address_is_refused_and_left(model, rows, folder, 
         model.write_predictions(lambda: rows, address)
     assert address in str(caught.value)
     assert storage.read(f"{address}/{name}").data == b"other"
+
+
+@endings
+def test_a_folder_that_an_object_of_s3_marks_is_written_to(model, rows, s3, ending):
+    address = f"{s3}/{uuid4().hex}{ending}"
+    mark_folder(address)
+    for _ in range(2):
+        assert model.write_predictions(lambda: rows, address) == len(rows)
+    check_whole(read(address), model, rows, transform=False)
 
 
 def test_a_zarr_group_of_another_kind_is_refused_and_left(model, rows, folder):

@@ -12,7 +12,7 @@ from dkmeans.hooks import SessionRunArgs, SessionRunHook
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.prediction import per_chunk
 from dkmeans.prediction.per_chunk import Task
-from dkmeans.prediction.stream import check_row_width, gathered, predictions, scores
+from dkmeans.prediction.stream import check_columns, gathered, predictions, scores
 from tests import reference
 from tests.reference import EUCLIDEAN
 
@@ -115,9 +115,9 @@ def test_a_batch_of_several_chunks_is_gathered_in_order(rows, centers, monkeypat
 
 
 def test_rows_of_another_width_are_refused_with_both_numbers(checkpoint, rows):
-    check_row_width(Dataset.from_array(rows), checkpoint)
+    check_columns(Dataset.from_array(rows), checkpoint)
     with pytest.raises(InvalidData, match="rows must have 3 columns, as the centers have, got 2"):
-        check_row_width(Dataset.from_array(rows[:, :2]), checkpoint)
+        check_columns(Dataset.from_array(rows[:, :2]), checkpoint)
 
 
 def test_an_evaluation_reports_progress_and_its_pieces_change_no_bit(

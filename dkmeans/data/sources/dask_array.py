@@ -14,12 +14,14 @@ from typing import Any
 
 import cloudpickle
 import dask
+import dask.array as da
 import numpy as np
 from dask.optimization import cull
 from numpy.typing import DTypeLike
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import AtHand, Chunk, Leaf, Source, Whole
+from dkmeans.data.sources.memory import with_shape_of
 
 # A graph is assumed to contain the rows themselves if it pickles to more bytes than this and to
 # more than one byte for each row.
@@ -57,8 +59,13 @@ class DaskRows(Whole, Leaf):
         return False
 
     def read(self, start: int, stop: int) -> Any:
-        """Compute the block in this thread and return these rows."""
-        return dask.get(self.graph, self.key)[start - self.first : stop - self.first]
+        """Compute the block in this thread and return these rows.
+
+        Raises:
+            InvalidData: the block has another shape than the array says.
+        """
+        block = with_shape_of(self, dask.get(self.graph, self.key))
+        return block[start - self.first : stop - self.first]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +89,20 @@ class FutureRows(Whole, AtHand, Leaf):
     first: int
 
     def read(self, start: int, stop: int) -> Any:
-        """Fetch the block to this process and return these rows."""
-        return self.future.result()[start - self.first : stop - self.first]
+        """Fetch the block to this process and return these rows.
+
+        Raises:
+            InvalidData: the block has another shape than the array says.
+        """
+        block = with_shape_of(self, self.future.result())
+        return block[start - self.first : stop - self.first]
 
 
 def from_dask(array: Any, name: str) -> Batch:
     """Return the row blocks of a 2-D Dask array. The chunks of the array may split its columns."""
     if any(np.isnan(size) for sizes in array.chunks for size in sizes):
-        array = array.compute_chunk_sizes()
+        # Of a copy: Dask writes the sizes into the array itself, which is the caller's.
+        array = da.Array(array.dask, array.name, array.chunks, meta=array).compute_chunk_sizes()
     array = array.rechunk({1: -1})
     futures = _futures(array)
     if futures is None:

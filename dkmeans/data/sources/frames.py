@@ -1,7 +1,7 @@
-"""Data frames of pandas and Dask: their columns as arrays.
+"""Data frames of pandas and Dask: their columns as arrays, and the rows of all columns as one.
 
-`input_fn` calls this module for an input with feature columns. Neither library is imported: a data
-frame is recognised by its attributes.
+`input_fn` calls this module; `arrays_of` is for an input with feature columns. Neither library is
+imported: a data frame is recognised by its attributes.
 """
 
 from __future__ import annotations
@@ -10,10 +10,80 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from dkmeans.errors import InvalidData, InvalidType
+
+# Kinds of NumPy's dtypes that are numbers. The nullable dtypes of pandas have the same kinds.
+_NUMBERS = "fiub"
+
 
 def is_frame(given: Any) -> bool:
     """Return whether an object is a data frame of pandas or Dask."""
     return all(hasattr(given, name) for name in ("columns", "dtypes", "iloc"))
+
+
+def names_of(table: Any) -> list[str] | None:
+    """Return the names of a table's columns; None if it has none, or not all are words.
+
+    The columns of a data frame that is made of an array are numbered: those are no names.
+    """
+    found = getattr(table, "column_names", None)  # of a table of Arrow
+    found = getattr(table, "columns", None) if found is None else found
+    if found is None or callable(found):
+        return None
+    names = list(found)
+    return names if names and all(isinstance(name, str) for name in names) else None
+
+
+def table_of(frame: Any, name: str) -> Any:
+    """Return all columns of a data frame side by side, as a 2-D array of numbers.
+
+    The result for a Dask data frame is a Dask array of unknown numbers of rows.
+
+    Args:
+        frame: The data frame.
+        name: Name of the data frame, for messages.
+
+    Raises:
+        InvalidType: a column does not hold numbers.
+        InvalidData: a value of a column is missing.
+    """
+    columns = list(zip(frame.columns, frame.dtypes, strict=True))
+    refused = [f"{label!r} ({kind})" for label, kind in columns if kind.kind not in _NUMBERS]
+    if refused:
+        raise InvalidType(
+            f"the columns of {name} must hold numbers, got {', '.join(refused)}; leave them out, "
+            "or convert them to numbers"
+        )
+    if not hasattr(frame, "to_dask_array"):
+        return _stacked(frame, name)
+    dtype = np.result_type(*(_numpy_dtype(kind) for _, kind in columns)) if columns else None
+    meta = np.empty((0, len(columns)), dtype)
+    return frame.map_partitions(_stacked, f"a partition of {name}", meta=meta)
+
+
+def _stacked(frame: Any, name: str) -> Any:
+    """Return the columns of a pandas data frame of numbers side by side."""
+    kinds = set(frame.dtypes)
+    if len(kinds) == 1 and isinstance(next(iter(kinds)), np.dtype):
+        return frame.to_numpy()  # without a copy, where pandas has the values side by side
+    columns = []
+    for place, (label, kind) in enumerate(zip(frame.columns, frame.dtypes, strict=True)):
+        column = frame.iloc[:, place]
+        if not isinstance(kind, np.dtype) and column.isna().any():
+            row = int(np.flatnonzero(column.isna())[0])
+            raise InvalidData(f"rows must be whole; row {row} of {name} has no {label!r} ({kind})")
+        columns.append(column.to_numpy(dtype=_numpy_dtype(kind)))
+    return np.column_stack(columns) if columns else frame.to_numpy()
+
+
+def _numpy_dtype(kind: Any) -> np.dtype[Any]:
+    """Return the dtype of NumPy for a dtype of pandas that holds numbers."""
+    dtype: np.dtype[Any] = np.dtype(
+        getattr(kind, "numpy_dtype", None) or getattr(kind, "subtype", None) or kind
+    )
+    return dtype
 
 
 def arrays_of(frame: Any, keys: Sequence[str]) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import AtHand, Chunk, Leaf, Whole, even_rows
+from dkmeans.data.chunks import AtHand, Chunk, Leaf, Source, Whole, even_rows
+from dkmeans.errors import InvalidData
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,31 @@ class ShippedRows(Whole, AtHand, Leaf):
             RuntimeError: always.
         """
         raise RuntimeError(f"{self.name} was not shipped with the task that reads it")
+
+    def filled(self, rows: Any) -> MemoryRows:
+        """Return the source that takes the place of this one when its rows have arrived.
+
+        Raises:
+            InvalidData: the rows have another shape than this source.
+        """
+        return MemoryRows(with_shape_of(self, rows), self.name, self.first)
+
+
+def with_shape_of(source: Source, block: Any) -> Any:
+    """Return a block of rows after checking that it has the shape of its source.
+
+    Raises:
+        InvalidData: it has another shape, because a function of `map_blocks` removed or added rows
+            of a Dask array. Slicing would lose the added ones in silence.
+    """
+    declared, found = (source.rows, source.width), np.shape(block)
+    if found != declared:
+        raise InvalidData(
+            f"{source.name} must have blocks of the shapes that it declares, {declared} for the "
+            f"one that begins at row {source.first}, got {found}; give map_blocks the chunks of "
+            "its result, with nan for unknown numbers of rows"
+        )
+    return block
 
 
 def from_array(array: Any, name: str, chunk_bytes: int | None = None) -> Batch:

@@ -186,10 +186,13 @@ def from_npy_file(address: str) -> Cut:
     except ValueError as error:
         raise InvalidData(f"{address} must be an .npy file: {error}") from error
     shape, dtype = header.shape, header.dtype
-    if len(shape) != 2 or shape[1] == 0 or header.is_transposed or dtype.hasobject:
+    is_table = len(shape) == 2 and shape[1] > 0 and not header.is_transposed
+    if not is_table or dtype.kind not in "fiub":
+        # np.save loses the dtypes of other libraries.
+        remedy = "; save bfloat16 as float32" if dtype.kind == "V" and not dtype.fields else ""
         raise InvalidData(
             f"{address} must hold a 2-D array of numbers, with at least one column and in C order, "
-            f"got {header}"
+            f"got {header}{remedy}"
         )
     rows, width = int(shape[0]), int(shape[1])
     file_bytes = header.offset + rows * width * dtype.itemsize

@@ -26,7 +26,7 @@ from dkmeans.data.chunks import Chunk, Leaf, Whole, rows_per_chunk
 from dkmeans.data.sources.parquet_files import list_parquet_files
 from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.state import FloatArray
-from dkmeans.storage import filesystem, unreachable
+from dkmeans.storage import address_below, filesystem, unreachable
 
 logger = logging.getLogger("dkmeans")
 
@@ -140,7 +140,7 @@ class ParquetRows(Whole, Leaf):
             )
         for column, width, dtype in zip(self.columns, self.widths, self.dtypes, strict=True):
             places = schema.get_all_field_indices(column)
-            kind = schema.field(places[0]).type if len(places) == 1 else None
+            kind = _without_extension(schema.field(places[0]).type) if len(places) == 1 else None
             is_same = kind is not None and _is_usable(kind) and _dtype(kind).str == dtype
             if not is_same or (width != 1 and not _is_list(kind)):
                 lists = f"lists of {counted(width, 'value')} of " if width != 1 else ""
@@ -175,8 +175,10 @@ class ParquetRows(Whole, Leaf):
             start: Number of the first row of the piece, for messages.
 
         Raises:
-            InvalidData: a list has another length, or a value is missing.
+            InvalidData: a list has another length or no values, or a value is missing.
         """
+        if isinstance(values, pa.ExtensionArray):
+            values = values.storage
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
         # A gap is a missing number or word. A missing list is refused even where gaps are allowed.
@@ -191,12 +193,21 @@ class ParquetRows(Whole, Leaf):
                     f"the lists of column {name!r} must all have {counted(width, 'value')}, as the "
                     f"first has; that of row {start + row} of {self.name} has {lengths[row]}"
                 )
+            if not width:
+                raise InvalidData(
+                    f"the lists of column {name!r} must have values, those of {self.name} are empty"
+                )
             values = values.flatten()
+            if pa.types.is_dictionary(values.type):
+                values = values.dictionary_decode()
             if values.null_count and not self.has_gaps:
                 row = start + int(np.flatnonzero(values.is_null())[0]) // width
                 raise InvalidData(
                     f"rows must be whole; row {row} of {self.name} has a gap in {name!r}"
                 )
+        if pa.types.is_decimal(values.type):
+            # By way of words: Arrow's direct cast is wrong in the last bit of many values.
+            values = values.cast(pa.string()).cast(pa.float64())
         return values
 
 
@@ -242,15 +253,16 @@ class _File(NamedTuple):
             first += rows
 
 
-def from_parquet_files(address: str, columns: Sequence[str] | None) -> Cut:
-    """Return a function that cuts Parquet into chunks: a file, or all files below a folder.
+def from_parquet_files(addresses: Sequence[str], columns: Sequence[str] | None) -> Cut:
+    """Return a function that cuts Parquet into chunks: files, or all files below folders.
 
-    The files follow one another in natural order (`parquet_files`). A chunk consists of whole row
-    groups. Only the metadata of the files is read, and that is read now. Without `columns`, columns
-    that hold an index of pandas or Dask are left out, and one log message names them.
+    The files of a folder follow one another in natural order (`parquet_files`). A chunk consists of
+    whole row groups. Only the metadata of the files is read, and that is read now. Without
+    `columns`, columns that hold an index of pandas or Dask are left out, and one log message names
+    them.
 
     Args:
-        address: Path or URL of the file or folder.
+        addresses: Paths or URLs of the files or folders.
         columns: Names of the columns to read, in order; None reads all but an index.
 
     Raises:
@@ -258,14 +270,35 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Cut:
             different columns.
         Invalid: a column is missing, or holds neither numbers nor words.
     """
+    files = [file for address in addresses for file in _files_at(address, columns)]
+    index = sorted({column for file in files for column in file.left_out})
+    if index:
+        logger.info(
+            "not reading the index of %s (%s); name it with columns to read it",
+            ", ".join(addresses),
+            ", ".join(index),
+        )
+    tables = [file.table for file in files]
+    for table in tables:
+        if (table.columns, table.widths) != (tables[0].columns, tables[0].widths):
+            raise InvalidData(
+                f"all files below {', '.join(addresses)} must have the same columns; "
+                f"{tables[0].name} has {', '.join(described_columns(tables[0]))}, {table.name} "
+                f"{', '.join(described_columns(table))}"
+            )
+    return lambda chunk_bytes: Batch(
+        tuple(chunk for file in files for chunk in file.chunks(chunk_bytes))
+    )
+
+
+def _files_at(address: str, columns: Sequence[str] | None) -> list[_File]:
+    """Return the files with rows at an address, with the errors of `from_parquet_files`."""
     fs, root = filesystem(address)
-    # Paths in `fs` have no scheme; the files' addresses need it.
-    scheme = address.partition("://")[0] + "://" if "://" in address else ""
     files: list[_File] = []
     name = address
     try:
         for path in list_parquet_files(fs, root, address):
-            name = scheme + path if scheme else path
+            name = address_below(address, root, path)
             file = _of_file(fs, path, name, columns)
             files += [file] if file else []
     except FileNotFoundError as error:
@@ -274,23 +307,7 @@ def from_parquet_files(address: str, columns: Sequence[str] | None) -> Cut:
         raise InvalidData(f"{name} must be Parquet, and cannot be read: {error}") from error
     except BaseError as error:
         raise unreachable(address, error) from error
-    index = sorted({column for file in files for column in file.left_out})
-    if index:
-        logger.info(
-            "not reading the index of %s (%s); name it with columns to read it",
-            address,
-            ", ".join(index),
-        )
-    tables = [file.table for file in files]
-    for table in tables:
-        if (table.columns, table.widths) != (tables[0].columns, tables[0].widths):
-            raise InvalidData(
-                f"all files below {address} must have the same columns; {tables[0].name} has "
-                f"{_described(tables[0])}, {table.name} {_described(table)}"
-            )
-    return lambda chunk_bytes: Batch(
-        tuple(chunk for file in files for chunk in file.chunks(chunk_bytes))
-    )
+    return files
 
 
 def refuse_words(batch: Batch) -> Batch:
@@ -335,7 +352,7 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> _F
             )
         if not metadata.num_rows:
             return None
-        types = [schema.field(column).type for column in chosen]
+        types = [_without_extension(schema.field(column).type) for column in chosen]
         refused = [c for c, t in zip(chosen, types, strict=True) if not _is_usable(t)]
         if refused:
             described = ", ".join(f"{c} ({schema.field(c).type})" for c in refused)
@@ -391,9 +408,23 @@ def _is_list(kind: pa.DataType) -> bool:
     )
 
 
+def _without_extension(kind: pa.DataType) -> pa.DataType:
+    """Return the list type in which a column of vectors (1-D tensors) is stored, or another type.
+
+    Tensors of more dimensions stay as they are: they may be stored in any order.
+    """
+    is_vector = isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1
+    return kind.storage_type if is_vector else kind
+
+
 def _is_usable(kind: pa.DataType) -> bool:
-    kind = _value_type(kind)
-    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    if _is_list(kind):  # of lists only the values are read, so these must not be lists again
+        kind = kind.value_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_number = any(
+        test(kind) for test in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
+    )
     return bool(is_number or pa.types.is_boolean(kind) or _is_words(kind))
 
 
@@ -413,8 +444,16 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
 def _dtype(kind: pa.DataType) -> np.dtype[Any]:
     """Return the dtype that a column is read as. `as_points` converts integers later."""
     value = _value_type(kind)
-    dtype: np.dtype[Any] = np.dtype(object if _is_words(value) else value.to_pandas_dtype())
-    return dtype
+    if _is_words(value):
+        return np.dtype(object)
+    if pa.types.is_decimal(value):
+        return np.dtype(np.float64)
+    if pa.types.is_boolean(value):
+        return np.dtype(np.bool_)
+    # Not `to_pandas_dtype`: some versions of Arrow need pandas for it.
+    letter = "f" if pa.types.is_floating(value) else "i"
+    letter = "u" if pa.types.is_unsigned_integer(value) else letter
+    return np.dtype(f"{letter}{value.bit_width // 8}")
 
 
 def _width(file: pq.ParquetFile, column: str, kind: pa.DataType) -> int:
@@ -428,7 +467,7 @@ def _width(file: pq.ParquetFile, column: str, kind: pa.DataType) -> int:
     return int(length or 0)
 
 
-def _described(source: ParquetRows) -> str:
-    """Return the columns of a source as text, with the lengths of lists."""
+def described_columns(source: ParquetRows) -> list[str]:
+    """Return the names of the columns of a source, with the lengths of lists."""
     pairs = zip(source.columns, source.widths, strict=True)
-    return ", ".join(name if width == 1 else f"{name}[{width}]" for name, width in pairs)
+    return [name if width == 1 else f"{name}[{width}]" for name, width in pairs]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
 from dkmeans.errors import InvalidData
+from dkmeans.storage import has_folder, natural_key
 
 logger = logging.getLogger("dkmeans")
 
@@ -63,9 +63,9 @@ def list_parquet_files(fs: Any, root: str, address: str) -> list[str]:
         InvalidData: there is no Parquet file, a folder cannot be listed, or `root` is in a table of
             Delta Lake, Iceberg or Hudi, or has such a table below it.
     """
-    if not fs.exists(root):
-        raise FileNotFoundError(root)
-    if not fs.isdir(root):
+    if not has_folder(fs, root):
+        if not fs.exists(root):
+            raise FileNotFoundError(root)
         return [root]
     root = root.rstrip("/") or root
     _refuse_part_of_table(fs, root)
@@ -78,23 +78,13 @@ def list_parquet_files(fs: Any, root: str, address: str) -> list[str]:
             others.append(path)
     count = f"{len(others)} {'file' if len(others) == 1 else 'files'}"
     endings = f"whose names do not end in {', '.join(_ENDINGS)}"
-    example = min(others, key=_natural, default="")
+    example = min(others, key=natural_key, default="")
     if not found:
         but = f"; it holds {count} {endings}, such as {example}" if others else ""
         raise InvalidData(f"{address} must be a Parquet file or a folder that holds some{but}")
     if others:
         logger.warning("not reading %s below %s %s, such as %s", count, address, endings, example)
-    return sorted(found, key=_natural)
-
-
-def _natural(path: str) -> tuple[list[str | int], str]:
-    """Return a key that sorts paths with the numbers in them compared as numbers.
-
-    Dask sorts its files in the same way. `part.1` and `part.01` are compared as text.
-    """
-    # Text and numbers alternate, so two keys never compare a text with a number.
-    parts = re.split("([0-9]+)", path)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], path
+    return sorted(found, key=natural_key)
 
 
 def _files_below(fs: Any, root: str) -> Iterator[_Entry]:

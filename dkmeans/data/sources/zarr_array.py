@@ -6,29 +6,48 @@ the storage end, so that each of those is read and decoded once in an epoch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from hashlib import sha256
+from itertools import product
+from math import prod
 from pathlib import Path
 from socket import gethostname
 from typing import Any
+from uuid import uuid4
 
+import obstore.store
 import zarr
 import zarr.errors
 from numpy.typing import DTypeLike
 from obstore.exceptions import BaseError
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, MemoryStore, ObjectStore
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, ZipStore
 
-from dkmeans.data.batches import Batch
+from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, Leaf, even_rows
+from dkmeans.data.sources.cf_attributes import missing_values, refuse_missing, refuse_packed
 from dkmeans.data.sources.memory import from_array
-from dkmeans.errors import InvalidData
+from dkmeans.errors import Invalid, InvalidData
+from dkmeans.retry import with_retries
 from dkmeans.storage import unreachable, zarr_store
+
+logger = logging.getLogger("dkmeans")
 
 _LARGEST_SHARD_BYTES = 2**26
 # Settings of obstore that identify a store.
 _PLACES = ("account_name", "bucket", "container_name", "endpoint")
+# Arrays of more objects are not counted: an object store lists 1000 objects in a request.
+_MOST_COUNTED = 100_000
+# Number of arrays of a group that a message names.
+_MOST_NAMED = 20
+# Names of the file with the metadata of an array, in versions 3 and 2.
+_METADATA = ("zarr.json", ".zarray")
+# Warnings about chunks that are not stored, each given once in a process.
+_warned: set[tuple[Hashable, str]] = set()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,11 +58,16 @@ class ZarrRows(Leaf):
         array: The Zarr array.
         name: Address of the array, for messages.
         chunk_rows: Number of rows in a chunk.
+        key: Identity of the array: its store and its path in the store. It is made on the driver,
+            so that it is the same on all workers.
+        missing: Values that stand for missing ones.
     """
 
     array: Any
     name: str
     chunk_rows: int
+    key: Hashable
+    missing: tuple[Any, ...] = ()
 
     @property
     def first(self) -> int:
@@ -66,28 +90,46 @@ class ZarrRows(Leaf):
         dtype: DTypeLike = self.array.dtype
         return dtype
 
-    @property
-    def key(self) -> Hashable:
-        """Identity of the array: its store and its path in the store."""
-        return f"{_place(self.array.store)}/{self.array.path}"
-
     def read(self, start: int, stop: int) -> Any:
-        """Return these rows."""
+        """Return these rows.
+
+        Raises:
+            InvalidData: the array's attributes declare one of the values to be a missing one.
+        """
         if isinstance(self.array.store, LocalStore):
             _check_present(self.array.store.root / self.array.path)
-        return self.array[start:stop].reshape(stop - start, self.width)
+        rows = self.array[start:stop].reshape(stop - start, self.width)
+        refuse_missing(rows, self.missing, start, self.name)
+        return rows
 
 
 def _place(store: Store) -> str:
-    """Return a text that identifies a store.
+    """Return a text that identifies a store, and no other one.
 
-    It is built from the settings of an object store, because obstore raises an error when it prints
-    a store of Azure that has no account.
+    The text of a store of an unknown kind is a new one for each call. What such a store prints may
+    be the same for two of them, such as the name of its class or an address in memory.
     """
-    if not isinstance(store, ObjectStore):
-        return str(store)
-    inner: Any = store.store
+    if isinstance(store, LocalStore):
+        return f"file://{Path(store.root).absolute()}"
+    if isinstance(store, ZipStore):
+        return f"zip://{Path(store.path).absolute()}"
+    if isinstance(store, FsspecStore):
+        try:
+            described = store.fs.to_json()
+        except (TypeError, ValueError):  # an option is an object without a text of its own
+            return uuid4().hex
+        # A digest, because the options may hold passwords.
+        return f"{sha256(described.encode()).hexdigest()} {store.path}"
+    inner: Any = getattr(store, "store", None)
+    if isinstance(inner, obstore.store.HTTPStore):
+        return f"HTTPStore {inner.url}"
+    if isinstance(inner, obstore.store.LocalStore) and inner.prefix is not None:
+        return f"file://{inner.prefix}"
+    # The settings, because obstore raises an error when it prints a store of Azure that has no
+    # account.
     config = getattr(inner, "config", {})
+    if not isinstance(store, ObjectStore) or not config:
+        return uuid4().hex
     named = sorted((key, config[key]) for key in _PLACES if key in config)
     return f"{type(inner).__name__} {named} {getattr(inner, 'prefix', None)}"
 
@@ -102,28 +144,90 @@ def _check_present(folder: Path) -> None:
     Raises:
         FileNotFoundError: the folder has no metadata of Zarr.
     """
-    if not any((folder / name).exists() for name in ("zarr.json", ".zarray")):
+    if not any((folder / name).exists() for name in _METADATA):
         raise FileNotFoundError(f"there is no Zarr array at {folder} on {gethostname()}")
 
 
-def from_zarr_array(array: zarr.Array[Any], name: str, chunk_bytes: int | None = None) -> Batch:
-    """Return the chunks of a Zarr array, each of whole chunks or shards of the storage.
+def from_zarr_array(array: zarr.Array[Any], name: str) -> Cut:
+    """Return a function that cuts a Zarr array into chunks.
+
+    A warning says how many of the array's chunks are not stored.
 
     Args:
         array: The array, of one or two dimensions.
         name: Name of the array, for messages.
-        chunk_bytes: Target size of a chunk; None for the usual size.
+
+    Raises:
+        InvalidData: the array's attributes say that its numbers are packed.
+        Outage: the storage does not answer.
     """
+    refuse_packed(array, name)
+    key = f"{_place(array.store)}/{array.path}"
+    _report_lost_chunks(array, name, key)
+    return partial(_cut, array, name, key)
+
+
+def _cut(array: zarr.Array[Any], name: str, key: Hashable, chunk_bytes: int | None) -> Batch:
+    """Return the chunks of a Zarr array, each of whole chunks or shards of the storage."""
     width = array.shape[1] if array.ndim == 2 else 1
     row_bytes = array.dtype.itemsize * width
     # Each request to an object store costs time, so a shard is read whole unless it is too large.
     largest = max(_LARGEST_SHARD_BYTES, chunk_bytes or 0)
     whole_shards = array.shards is not None and array.shards[0] * row_bytes <= largest
     unit = array.shards[0] if array.shards and whole_shards else array.chunks[0]
-    source = ZarrRows(array, name, even_rows(array.shape[0], row_bytes, unit, chunk_bytes))
-    if isinstance(array.store, MemoryStore):  # Other processes cannot read it.
+    size = even_rows(array.shape[0], row_bytes, unit, chunk_bytes)
+    source = ZarrRows(array, name, size, key, missing_values(array))
+    if _is_in_memory(array.store):  # Other processes cannot read it.
         return from_array(source.read(0, source.rows), name, chunk_bytes)
     return Batch((Chunk(source, 0, source.rows),))
+
+
+def _is_in_memory(store: Store) -> bool:
+    inner = getattr(store, "store", None)
+    return isinstance(store, MemoryStore) or isinstance(inner, obstore.store.MemoryStore)
+
+
+def _report_lost_chunks(array: zarr.Array[Any], name: str, key: Hashable) -> None:
+    """Warn of chunks (of a sharded array: shards) that are not stored.
+
+    Zarr reads such a chunk as fill values, whether nobody has written it or somebody has lost it.
+    Very large arrays, and storage that cannot be listed, are not counted.
+
+    Raises:
+        Outage: the storage does not answer.
+    """
+    units = array.shards or array.chunks
+    grid = [-(-size // unit) for size, unit in zip(array.shape, units, strict=True)]
+    if prod(grid) > _MOST_COUNTED:
+        logger.debug("not counting the stored chunks of %s: there are too many", name)
+        return
+    prefix = f"{array.path}/" if array.path else ""
+    try:
+        found = with_retries(name, lambda: sync(_names_below(array.store, prefix)))
+    except (OSError, BaseError, NotImplementedError) as error:
+        logger.debug("not counting the stored chunks of %s: %s", name, error)
+        return
+    # The metadata has been read. Storage that does not list it, as HTTP, lists nothing.
+    if found.isdisjoint(_METADATA):
+        return
+    # Version 3 of Zarr's metadata has no common type with version 2.
+    encode: Any = array.metadata.encode_chunk_key
+    stored = sum(encode(place) in found for place in product(*map(range, grid)))
+    unit = "shards" if array.shards else "chunks"
+    warning = f"{stored:,} of {prod(grid):,} {unit} are stored"
+    if stored < prod(grid) and (key, warning) not in _warned:
+        _warned.add((key, warning))
+        logger.warning(
+            "%s: %s; the rows of the others are read as the fill value %s",
+            name,
+            warning,
+            array.fill_value,
+        )
+
+
+async def _names_below(store: Store, prefix: str) -> set[str]:
+    """Return the names of all objects of a store that begin with a prefix, without the prefix."""
+    return {key.removeprefix(prefix) async for key in store.list_prefix(prefix)}
 
 
 def open_array(address: str) -> zarr.Array[Any]:
@@ -137,15 +241,28 @@ def open_array(address: str) -> zarr.Array[Any]:
         node = zarr.open(zarr_store(store, read_only=True), path=path or None, mode="r")
     except FileNotFoundError as error:
         raise InvalidData(f"{address} must be a Zarr array: nothing is there") from error
+    except Invalid:  # of the address
+        raise
     except (TimeoutError, zarr.errors.BaseZarrError, OSError, ValueError, KeyError) as error:
         raise InvalidData(f"{address} must be a Zarr array, and cannot be read: {error}") from error
     except BaseError as error:
         raise unreachable(address, error) from error
     if isinstance(node, zarr.Group):
-        names = ", ".join(f"{store}::{name}" for name, _ in sorted(node.arrays()))
-        raise InvalidData(
-            f"{address} must be a Zarr array, got a group; name one of its arrays: {names}"
-            if names
-            else f"{address} must be a Zarr array, got a group that holds none"
-        )
+        raise _is_group(address, store, node)
     return node
+
+
+def _is_group(address: str, store: str, group: zarr.Group) -> InvalidData:
+    """Return the error for the address of a group. It names arrays in the group or below it."""
+    # Deeper ones are looked for only if there is no other: that may take many requests.
+    names = sorted(array.path for _, array in group.arrays())
+    if not names:
+        below = group.members(max_depth=None)
+        names = sorted(node.path for _, node in below if isinstance(node, zarr.Array))
+    if not names:
+        return InvalidData(f"{address} must be a Zarr array, got a group that holds none")
+    shown = ", ".join(f"{store}::{name}" for name in names[:_MOST_NAMED])
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return InvalidData(
+        f"{address} must be a Zarr array, got a group; name one of its arrays: {shown}{more}"
+    )

@@ -22,7 +22,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.cache import CacheBudget, cache_budget, row_cache
 from dkmeans.data.chunks import LoadedChunk, Source
 from dkmeans.data.sources.dask_array import DaskRows
-from dkmeans.data.sources.memory import MemoryRows, ShippedRows
+from dkmeans.data.sources.memory import ShippedRows
 from dkmeans.executors.budget import budget_for
 from dkmeans.executors.dask import internals, shares
 from dkmeans.executors.dask.process import prepare_worker
@@ -191,6 +191,6 @@ def _with_arrays(chunks: Batch, arrays: Sequence[Any]) -> Batch:
     def unpacked(source: Source) -> Source:
         if not isinstance(source, ShippedRows):
             return source
-        return MemoryRows(arrays[source.argument], source.name, source.first)
+        return source.filled(arrays[source.argument])
 
     return chunks.with_leaves(unpacked) if arrays else chunks

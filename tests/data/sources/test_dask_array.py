@@ -46,10 +46,12 @@ def test_dask_arrays_of_any_chunks_give_their_rows(chunks):
         assert np.array_equal(again.load(4), ROWS[chunk.start : chunk.stop])
 
 
-def test_unknown_chunk_sizes_are_computed():
+def test_unknown_chunk_sizes_are_computed_and_the_given_array_stays_as_it_is():
     array = da.from_array(ROWS, chunks=(10, 4))
-    dataset = Dataset.from_array(array[array[:, 0] > 0])
+    selected = array[array[:, 0] > 0]
+    dataset = Dataset.from_array(selected)
     assert dataset.rows == (ROWS[:, 0] > 0).sum()
+    assert np.isnan(selected.chunks[0]).all()
     assert np.array_equal(loaded(dataset), ROWS[ROWS[:, 0] > 0])
 
 
@@ -61,6 +63,25 @@ def test_empty_blocks_are_skipped():
     assert np.array_equal(loaded(dataset), ROWS[selected])
     sized = da.concatenate([array[:10], array[:0], array[10:]])
     assert np.array_equal(loaded(Dataset.from_array(sized)), ROWS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda b: np.repeat(b, 2, 0), lambda b: b[::2], lambda b: b[:, :3], lambda b: b[:, 0]],
+    ids=["more rows", "fewer rows", "fewer columns", "one dimension"],
+)
+@pytest.mark.parametrize("persisted", [False, True])
+def test_blocks_of_another_shape_than_the_array_declares_are_refused(change, persisted, request):
+    array = da.from_array(ROWS, chunks=(10, 4)).map_blocks(change, dtype="f4", meta=ROWS[:0])
+    if persisted:
+        request.getfixturevalue("client")
+        array = array.persist()
+    with pytest.raises(InvalidData, match=r"blocks of the shapes that it declares, \(10, 4\)"):
+        loaded(Dataset.from_array(array).skip(10))
+    if persisted:
+        model = KMeans(2, initial_clusters=ROWS[:2], use_mini_batch=False)
+        with pytest.raises(InvalidData, match="blocks of the shapes"):
+            model.train(lambda: array, steps=1)
 
 
 def test_a_block_that_fails_is_refused_by_its_rows():

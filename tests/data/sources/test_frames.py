@@ -9,7 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from dkmeans.data.sources.frames import arrays_of, is_frame
+from dkmeans import InvalidData
+from dkmeans.data.sources.frames import arrays_of, is_frame, names_of, table_of
+from dkmeans.errors import InvalidType
 
 LARGE = 2**60 + 1
 TABLE = pd.DataFrame({"x": np.arange(7.0), "town": list("abcabca"), "i": np.arange(7)})
@@ -55,3 +57,62 @@ def test_integers_without_gaps_stay_integers():
     for array in arrays_of(frame, ["i", "j"]).values():
         assert array.dtype == np.int64
     assert arrays_of(frame, ["i"])["i"].tolist() == [LARGE, 2]
+
+
+MIXED = pd.DataFrame(
+    {
+        "n": pd.array([1, 2, 3], "Int64"),
+        "b": [True, False, True],
+        "m": pd.array([True, True, False], "boolean"),
+        "f": pd.array([0.5, 1.5, 2.5], "Float32"),
+        "a": pd.array([7, 8, 9], pd.ArrowDtype(pa.int16())),
+        "s": pd.arrays.SparseArray([0.0, 0.0, 4.0]),
+    }
+)
+of_both = pytest.mark.parametrize(
+    "made", [lambda f: f, lambda f: dd.from_pandas(f, npartitions=2)], ids=["pandas", "dask"]
+)
+
+
+@of_both
+def test_columns_of_any_numbers_are_rows(made):
+    rows = np.asarray(table_of(made(MIXED), "frame"))
+    assert rows.dtype == np.float64
+    expected = [[1, 1, 1, 0.5, 7, 0], [2, 0, 1, 1.5, 8, 0], [3, 1, 0, 2.5, 9, 4]]
+    assert rows.tolist() == expected
+
+
+@of_both
+def test_a_missing_value_of_a_nullable_column_is_refused_by_its_row_and_column(made):
+    frame = pd.DataFrame({"x": [1.0, 2.0], "n": pd.array([1, None], "Int64")})
+    with pytest.raises(InvalidData, match=r"row [01] of .*frame has no 'n' \(Int64\)"):
+        np.asarray(table_of(made(frame), "frame"))
+
+
+WORDS = {
+    "t": pd.to_datetime(["2020", "2021"]),
+    "o": np.array([1, 2], object),
+    "c": pd.Categorical([1, 2]),
+    "w": ["a", "b"],
+}
+
+
+@of_both
+@pytest.mark.parametrize("name", WORDS)
+def test_columns_that_hold_no_numbers_are_named_with_their_types(made, name):
+    frame = pd.DataFrame({"x": [1.0, 2.0], name: WORDS[name]})
+    with pytest.raises(InvalidType, match=rf"columns of frame .* got '{name}' \(\w+"):
+        table_of(made(frame), "frame")
+
+
+def test_a_plain_data_frame_is_not_copied():
+    frame = pd.DataFrame(np.zeros((4, 2)))
+    assert np.shares_memory(table_of(frame, "frame"), frame.to_numpy())
+
+
+def test_the_names_of_a_table_are_words():
+    assert names_of(TABLE) == ["x", "town", "i"]
+    assert names_of(dd.from_pandas(TABLE, npartitions=2)) == ["x", "town", "i"]
+    assert names_of(pa.table({"x": [1], "y": [2]})) == ["x", "y"]
+    for unnamed in (pd.DataFrame(np.zeros((2, 2))), np.zeros((2, 2)), {"x": [1]}, [1], None):
+        assert names_of(unnamed) is None

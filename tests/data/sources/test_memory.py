@@ -5,6 +5,7 @@ import pytest
 
 from dkmeans.data.chunks import SMALLEST_BYTES
 from dkmeans.data.sources.memory import MemoryRows, ShippedRows, from_array
+from dkmeans.errors import InvalidData
 from tests.data.sources.rows import ROWS
 
 
@@ -28,3 +29,13 @@ def test_rows_that_were_not_shipped_with_their_task_are_named():
     source = ShippedRows(0, "the array", 50, 4, np.float32, 0)
     with pytest.raises(RuntimeError, match="the array was not shipped with the task"):
         source.read(0, 50)
+
+
+def test_rows_that_arrive_must_have_the_shape_of_their_placeholder():
+    placeholder = ShippedRows(0, "rows", 3, 2, "f4", 10)
+    rows = np.arange(6, dtype="f4").reshape(3, 2)
+    assert placeholder.filled(rows).read(11, 13).tolist() == [[2, 3], [4, 5]]
+    with pytest.raises(
+        InvalidData, match=r"\(3, 2\) for the one that begins at row 10, got \(4, 2"
+    ):
+        placeholder.filled(np.zeros((4, 2), "f4"))

@@ -97,6 +97,17 @@ def test_npy_files_without_rows_or_columns_are_refused(shape, tmp_path):
         Dataset.from_npy(str(tmp_path / "rows.npy"))
 
 
+@pytest.mark.parametrize("dtype", ["V2", "c8", "M8[s]", "U1", [("a", "f4")]])
+def test_npy_files_of_other_dtypes_are_refused_when_they_are_opened(dtype, tmp_path):
+    np.save(tmp_path / "rows.npy", np.zeros((3, 2), dtype))
+    with pytest.raises(
+        InvalidData, match=r"2-D array of numbers, .*got shape \(3, 2\) of"
+    ) as caught:
+        Dataset.from_npy(str(tmp_path / "rows.npy"))
+    # NumPy writes bfloat16 of ml_dtypes as two bytes without a meaning.
+    assert ("save bfloat16 as float32" in str(caught.value)) == (dtype == "V2")
+
+
 def test_an_npy_file_of_objects_is_refused_without_unpickling(tmp_path):
     np.save(tmp_path / "rows.npy", np.array([[1, None]], object), allow_pickle=True)
     with pytest.raises(InvalidData, match="2-D array of numbers"):

@@ -1,6 +1,7 @@
 """Rows of Parquet files: columns of numbers, of lists and of words, in one file or many."""
 
 import io
+from decimal import Decimal
 from pathlib import Path
 
 import dask.dataframe as dd
@@ -78,6 +79,52 @@ def test_columns_of_every_kind_of_number_are_read(kind, tmp_path):
     assert np.array_equal(loaded(dataset), np.column_stack([values, np.arange(5)]))
 
 
+@pytest.mark.parametrize("precision", [5, 10, 38, 50])
+def test_decimals_are_rounded_to_the_nearest_float64(precision, tmp_path):
+    texts = ["0.1", "-12.34", "99.99", "0", "7.77"]
+    kind = pa.decimal256(precision, 2) if precision > 38 else pa.decimal128(precision, 2)
+    values = pa.array([Decimal(text) for text in texts], kind)
+    dataset = Dataset.from_parquet(file_of(tmp_path, pa.table({"a": values, "b": values})))
+    assert loaded(dataset)[:, 1].tolist() == [float(text) for text in texts]
+
+
+def test_lists_of_decimals_and_of_dictionaries_are_read(tmp_path):
+    decimals = pa.array([[Decimal("0.1"), Decimal("2.5")]] * 2, pa.list_(pa.decimal128(5, 2)))
+    words = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1, 0], pa.int8()), pa.array([1.5, 2.5]))
+    coded = pa.FixedSizeListArray.from_arrays(words, 2)
+    path = file_of(tmp_path, pa.table({"a": decimals, "b": coded}))
+    assert loaded(Dataset.from_parquet(path)).tolist() == [
+        [0.1, 2.5, 1.5, 2.5],
+        [0.1, 2.5, 2.5, 1.5],
+    ]
+
+
+def test_vectors_of_arrow_are_read_and_tensors_of_more_dimensions_are_named(tmp_path):
+    vectors = pa.FixedShapeTensorArray.from_numpy_ndarray(ROWS)
+    path = file_of(tmp_path, pa.table({"v": vectors, "a": ROWS[:, 0]}), row_group_size=7)
+    dataset = Dataset.from_parquet(path)
+    assert dataset.columns == ("v[4]", "a")
+    assert np.array_equal(loaded(dataset), np.column_stack([ROWS, ROWS[:, 0]]))
+    images = pa.FixedShapeTensorArray.from_numpy_ndarray(ROWS.reshape(50, 2, 2))
+    with pytest.raises(Invalid, match=r"got i \(extension<arrow.fixed_shape_tensor"):
+        Dataset.from_parquet(file_of(tmp_path, pa.table({"i": images})))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([[[1.0], [2.0]]]), pa.array([[{"x": 1.0}]]), pa.array([{"x": 1.0}]), pa.nulls(1)],
+    ids=["lists of lists", "lists of structs", "structs", "nulls"],
+)
+def test_a_column_of_neither_numbers_nor_lists_of_them_is_named_with_its_type(column, tmp_path):
+    path = file_of(tmp_path, pa.table({"a": [1.0], "c": column}))
+    with pytest.raises(
+        Invalid, match="must hold numbers, words or lists of them, got c "
+    ) as caught:
+        Dataset.from_parquet(path)
+    # Parquet gives the values in lists another name.
+    assert str(column.type).replace("item", "element") in str(caught.value)
+
+
 def test_a_column_of_float64_makes_rows_of_float64(tmp_path):
     table = pa.table({"a": np.float32([1, 2]), "b": [0.1, 0.2]})
     assert loaded(Dataset.from_parquet(file_of(tmp_path, table))).dtype == np.float64
@@ -139,6 +186,12 @@ def test_a_short_list_is_refused_even_if_the_next_one_is_longer(tmp_path):
 def test_a_first_list_without_values_is_refused_by_its_row(first, tmp_path):
     path = file_of(tmp_path, lists([first, *ROWS[1:]], LISTS["list"]))
     with pytest.raises(InvalidData, match=r"row [01] of"):
+        loaded(Dataset.from_parquet(path))
+
+
+def test_lists_without_any_value_are_refused_by_their_column(tmp_path):
+    path = file_of(tmp_path, pa.table({"e": pa.array([[]] * 3, pa.list_(pa.float32()))}))
+    with pytest.raises(InvalidData, match=r"lists of column 'e' must have values, those of .*rows"):
         loaded(Dataset.from_parquet(path))
 
 

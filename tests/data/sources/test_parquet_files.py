@@ -10,8 +10,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dkmeans import Dataset, InvalidData
-from dkmeans.storage import write
+from dkmeans.data.sources.parquet_files import list_parquet_files
+from dkmeans.storage import filesystem, write
 from tests.data.sources.rows import everywhere, loaded
+from tests.s3_folders import mark_folder
 
 
 def rows_of(*values):
@@ -43,6 +45,26 @@ def test_numbers_in_names_are_compared_as_numbers(address):
     for name in sorted(names):
         write(f"{address}/{name}", rows_of(names.index(name)))
     assert values(address) == list(range(len(names)))
+
+
+@pytest.mark.parametrize("address", ["S3"], indirect=True)
+def test_a_folder_that_an_object_marks_is_read(address):
+    for folder in ("", "/sub"):
+        mark_folder(f"{address}{folder}")
+        write(f"{address}{folder}/a.parquet", rows_of(3))
+    assert values(address) == [3, 3]
+    mark_folder(f"{address}-empty")
+    with pytest.raises(InvalidData, match="a folder that holds some"):
+        values(f"{address}-empty")
+
+
+@pytest.mark.parametrize("address", ["S3"], indirect=True)
+def test_a_whole_bucket_is_a_folder(address):
+    write(f"{address}/a.parquet", rows_of(3))
+    bucket = address.rpartition("/")[0]
+    assert f"{address}/a.parquet".removeprefix("s3://") in list_parquet_files(
+        *filesystem(bucket), bucket
+    )
 
 
 def test_numbers_with_zeros_before_them_are_in_an_order_that_does_not_depend_on_the_disk(tmp_path):
