@@ -61,6 +61,8 @@ _MOST_DIGITS, _FLOAT16_BYTES = 2, 2
 _MOST_AMBIGUOUS = 0.4
 # Values that a block of `add_rows` adds, about, and rows that a thread of `add_squares` adds up.
 _BLOCK_VALUES, _SQUARED_ROWS = 2**13, 128
+# Values of rows that the host adds at a time: each needs some 100 bytes meanwhile.
+_LEFT_VALUES = 2**20
 # Largest size of all copies of the sums, unless one is larger: a GPU's second-level cache holds it.
 _COPIES_BYTES = 2**25
 # The grid of the last chunk is used again if no column's exponent is farther from its own. So the
@@ -541,7 +543,7 @@ class Launches:
                 first += len(rows)
             left_rows = self._left_rows(left, n)
             total = _total_of_digits(self._device.to_host(digits), grid)
-        for some in _cut(left_rows):
+        for some in _cut(left_rows, d):
             values = points[some].astype(np.float64)
             _, is_left = grid.split(values)
             total += rest_of_squares(values[is_left])
@@ -789,9 +791,10 @@ class Launches:
         if not len(left):
             return found
         rest = ExactSums.zero(prepared.shape, sums.grid)
-        for some, clusters in zip(_cut(left), _cut(index), strict=True):
+        for places in _cut(np.arange(len(left)), points.shape[1]):
             # The kernels add both parts of float32 values too, as of float64 values.
-            rest = plus_rest(rest, points[some].astype(np.float64), clusters, prepared.distance)
+            rows = points[left[places]].astype(np.float64)
+            rest = plus_rest(rest, rows, index[places], prepared.distance)
         return replace(found, rest=PartialSums(rest, np.zeros(prepared.shape[0], np.int64)))
 
     def _launch(self, kernel: str, piece: _Piece, threads: int, *arguments: Any) -> None:
@@ -805,9 +808,10 @@ def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def _cut(values: IndexArray) -> Iterator[IndexArray]:
-    """Return pieces of at most `PIECE_ROWS` values."""
-    return (values[start : start + PIECE_ROWS] for start in range(0, len(values), PIECE_ROWS))
+def _cut(rows: IndexArray, width: int) -> Iterator[IndexArray]:
+    """Return the numbers of rows of so many columns in pieces that the host adds at a time."""
+    size = max(1, _LEFT_VALUES // width)
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _total_of_digits(digits: FloatArray, grid: Grid) -> ExactTotal:

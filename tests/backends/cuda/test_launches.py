@@ -242,8 +242,9 @@ HARD_ROWS = {
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", HARD_ROWS)
 def test_sums_and_squares_are_exact_for_rows_of_any_order_and_pieces_of_any_size(
-    device, on_host, kind, dtype
+    device, on_host, kind, dtype, monkeypatch
 ):
+    monkeypatch.setattr(launches, "_LEFT_VALUES", 200)
     rng = np.random.default_rng(5)
     in_pieces = Launches(device, piece_bytes=5000)
     for k, d in [(5, 4), (20, 3)]:
@@ -281,10 +282,10 @@ def test_every_row_is_added_once_where_blocks_end(on_host, k, block_rows, monkey
 
 
 @needs_compiler
-@pytest.mark.parametrize("copies_bytes", [0, 2**25])
+@pytest.mark.parametrize("copies", [1, 2, 3])
 @pytest.mark.parametrize("d", [2, 33])
-def test_sums_of_many_large_values_are_carried(device, on_host, d, copies_bytes, monkeypatch):
-    monkeypatch.setattr(launches, "_COPIES_BYTES", copies_bytes)
+def test_sums_of_many_large_values_are_carried(device, on_host, d, copies, monkeypatch):
+    monkeypatch.setattr(launches, "_COPIES_BYTES", copies * (2 * d + 1) * 8)
     n, sampled = 3 * 2**16, 32
     # The rows in the sample are small. All others are at the top of the window: 2^16 of them are
     # almost 2^62 units of the grid.
@@ -293,7 +294,7 @@ def test_sums_of_many_large_values_are_carried(device, on_host, d, copies_bytes,
     centers = Centers(rows[:1].copy(), Distance.SQUARED_EUCLIDEAN)
     device.launched.clear()
     sums = on_host.partial_sums(rows, centers)
-    assert [kernel for kernel, _ in device.launched].count("carry") == (1 if copies_bytes else 3)
+    assert [kernel for kernel, _ in device.launched].count("carry") == -(-3 // copies)
     expected = sampled + (n - sampled) * Fraction(float(rows[1, 0]))
     assert exact_sums(sums.on_host()) == [expected] * d
     doubled = sum_up([sums] * 9)
@@ -307,6 +308,17 @@ def test_sums_of_many_large_values_are_carried(device, on_host, d, copies_bytes,
     assert exact_sums(doubled.on_host()) == [9 * 2**20 * expected] * d
     negative = on_host.partial_sums(-rows, centers)
     assert exact_sums((negative + negative).on_host()) == [-2 * expected] * d
+
+
+@needs_compiler
+@pytest.mark.parametrize("d", [3, 33])
+def test_a_value_that_underflows_beside_huge_ones_is_added(on_host, d):
+    rows = np.full((70, d), 1e300)
+    rows[1, 2] = 1e-100
+    centers = Centers(rows[:1].copy(), Distance.SQUARED_EUCLIDEAN)
+    expected = by_numpy.partial_sums(rows, centers)
+    assert_same_sums(on_host.partial_sums(rows, centers).on_host(), expected)
+    assert on_host.squares(rows) == by_numpy.squares(rows)
 
 
 @needs_compiler
