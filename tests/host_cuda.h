@@ -483,6 +483,11 @@ static inline double __longlong_as_double(long long bits) {
 static inline long long __double_as_longlong(double value) {
     return host::bits_as<long long>(value);
 }
+// Return the upper 64 bits of a product.
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    __extension__ typedef unsigned __int128 Product;
+    return (unsigned long long)((Product)a * b >> 64);
+}
 static inline float __uint_as_float(unsigned bits) {
     return host::bits_as<float>(bits);
 }
@@ -516,6 +521,11 @@ template <class T, class U>
 static T atomicMax(T *place, U value) {
     static_assert(std::is_integral<T>::value, "CUDA compares integers only");
     return std::exchange(*place, std::max(*place, (T)value));
+}
+template <class T, class U>
+static T atomicOr(T *place, U value) {
+    static_assert(std::is_integral<T>::value, "CUDA combines the bits of integers only");
+    return std::exchange(*place, *place | (T)value);
 }
 template <class T, class U>
 static T atomicExch(T *place, U value) {

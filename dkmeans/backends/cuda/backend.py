@@ -15,6 +15,7 @@ from dkmeans.backends.cuda.fallback import Guarded, GuardedSums
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.cuda.trial import check
 from dkmeans.distance import Centers
+from dkmeans.exact import ExactTotal
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Largest size of a piece of rows with its results where the GPU had too little memory: a part of
@@ -40,11 +41,16 @@ _implementation = _guarded()
 
 
 def partial_sums(points: FloatArray, centers: Centers) -> PartialSums | GuardedSums:
-    """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia.
+    """Assign each of the (n, d) rows to its nearest center; return exact sums and counts.
 
     The sums may stay on the GPU; `dkmeans.state.on_host` copies them.
     """
     return _implementation.partial_sums(points, centers)
+
+
+def squares(points: FloatArray) -> ExactTotal:
+    """Return the exact sum of the squares of all values of the (n, d) rows."""
+    return _implementation.squares(points)
 
 
 def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:

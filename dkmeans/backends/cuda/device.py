@@ -51,8 +51,7 @@ _ALL_SHARED_PERCENT = 100
 _FIRST_MAJOR_WITH_A = 9
 # Buffers of a thread, at most: one is copied to while the other is computed.
 _BUFFERS = 2
-# Largest size of the rows of a piece, and so of a buffer, and its largest share of the memory. With
-# many centers larger pieces compute faster: each piece adds up the parts of all centers.
+# Largest size of the rows of a piece, and so of a buffer, and its largest share of the memory.
 _PIECE_ROW_BYTES, _PIECE_ROW_SHARE = 2**30, 1 / 64
 # The same for the rows and all results of a piece.
 _PIECE_BYTES, _PIECE_SHARE = 2**32, 1 / 16
@@ -271,8 +270,7 @@ class Gpu:
     def pieces(self, points: FloatArray, max_rows: int) -> Iterator[Any]:
         """Yield the (n, d) rows on the device in pieces, from the resident rows if possible.
 
-        The bits of sums depend on how rows are cut into pieces. So pieces are cut by the shape
-        and the model of the GPU alone, also where a table is resident and needs no buffers.
+        Results do not depend on how rows are cut into pieces.
         """
         most = min(_PIECE_ROW_BYTES, int(_PIECE_ROW_SHARE * self._memory))
         size = min(max_rows, max(1, most // (points.shape[1] * points.itemsize)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from dkmeans.backends.cuda.launches import DeviceSums
 from dkmeans.backends.protocol import Implementation
 from dkmeans.distance import Centers
 from dkmeans.errors import ResultLost
+from dkmeans.exact import ExactTotal
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 logger = logging.getLogger("dkmeans")
@@ -54,7 +55,11 @@ class FallibleImplementation(Protocol):
     """The functions of `Implementation`. The sums may still be on a device."""
 
     def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums | DeviceSums:
-        """Assign each row to its nearest center; return the sums, counts and inertia."""
+        """Assign each row to its nearest center; return the sums and counts."""
+        ...
+
+    def squares(self, points: FloatArray) -> ExactTotal:
+        """Return the sum of the squares of all values of the rows."""
         ...
 
     def assign(
@@ -95,9 +100,13 @@ class Guarded:
         self._lock = threading.Lock()
 
     def partial_sums(self, points: FloatArray, centers: Centers) -> PartialSums | GuardedSums:
-        """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia."""
+        """Assign each of the (n, d) rows to its nearest center; return exact sums and counts."""
         sums = self._run(lambda backend: backend.partial_sums(points, centers))
         return GuardedSums(sums, self) if isinstance(sums, DeviceSums) else sums
+
+    def squares(self, points: FloatArray) -> ExactTotal:
+        """Return the exact sum of the squares of all values of the (n, d) rows."""
+        return self._run(lambda backend: backend.squares(points))
 
     def assign(
         self, points: FloatArray, centers: Centers
@@ -170,15 +179,12 @@ class GuardedSums:
     Attributes:
         sums: The sums.
         guard: What has computed them.
+        squares: As in `PartialSums`; always on the host.
     """
 
     sums: DeviceSums
     guard: Guarded
-
-    @property
-    def inertia(self) -> float:
-        """Sum of the rows' distances to their nearest centers."""
-        return self.sums.inertia
+    squares: ExactTotal = field(default_factory=ExactTotal)
 
     def __add__(self, other: GuardedSums | PartialSums) -> GuardedSums | PartialSums:
         if isinstance(other, PartialSums):  # another chunk was computed on the processor
@@ -188,7 +194,7 @@ class GuardedSums:
             return self.on_host() + other.on_host()
         if not isinstance(total, DeviceSums):
             raise ResultLost("the GPU failed before its sums were copied to the host")
-        return GuardedSums(total, self.guard)
+        return GuardedSums(total, self.guard, self.squares + other.squares)
 
     def on_host(self) -> PartialSums:
         """Return the same sums in the memory of the host.
@@ -201,4 +207,4 @@ class GuardedSums:
             raise MemoryError("the sums of a chunk must fit in the memory of the host")
         if isinstance(result, Fault):
             raise ResultLost("the GPU failed before its sums were copied to the host")
-        return result
+        return replace(result, squares=self.squares + result.squares)

@@ -9,8 +9,8 @@
 //      and a center that may be its nearest.
 //   3. `measure_pairs` and `pick_pairs` decide by exact float64 distances (docs/decisions/001).
 // `add_few_N` does all of it, and the sums, in one pass over narrow rows with few centers. For all
-// other shapes `add_sorted` adds up each center's rows in float64, in an order that depends on the
-// shapes and the nearest centers alone; `reduce` adds up the parts that these two write.
+// other shapes `add_rows` adds up the rows of each center. Both add whole numbers, atomically and in
+// any order (docs/decisions/004); `carry` makes room for more rows. `add_squares` adds up squares.
 //
 // The compiler must not contract products and sums into fused operations: exact distances must have
 // NumPy's bits. Only `fused` and the tensor cores fuse.
@@ -19,8 +19,8 @@ typedef SCALAR Scalar;
 typedef long long Index;
 typedef unsigned long long Bits;
 
-// Threads of a block. `launches.py` has THREADS, SLICE_ROWS, FEW_CENTERS, FEW_COLUMNS, FEW_ROWS,
-// STAGE_COLUMNS and STAGES too.
+// Threads of a block. `launches.py` has THREADS, FEW_CENTERS, FEW_COLUMNS, FEW_ROWS, STAGE_COLUMNS
+// and STAGES too.
 #define THREADS 256
 #define WARP 32
 // NumPy adds up at most this many elements in eight parallel sums, and halves longer arrays.
@@ -28,8 +28,6 @@ typedef unsigned long long Bits;
 #define PARALLEL_SUMS 8
 // Largest depth of the halving: a row of 128 * 2^24 columns takes 8 GiB and more.
 #define MAX_DEPTH 24
-// Rows of one center that a block of `add_sorted` adds up.
-#define SLICE_ROWS 512
 // Largest shape for `add_few`, and the rows that one of its blocks adds up.
 #define FEW_CENTERS 16
 #define FEW_COLUMNS 32
@@ -1135,25 +1133,197 @@ resolve(ROW_ARGUMENTS, const Index *list, const double *exact, Index k, Index *n
 
 // --- Sums ---
 
-// Add up one value of each thread of a block, in a tree of fixed shape. Threads whose numbers are
-// equal modulo `columns_at_once` (a power of two) have values of the same column. The first
-// `columns_at_once` threads return the sums. `room` has a place for each thread.
-static __device__ double sum_across(double *room, double value, int columns_at_once) {
-    const int thread = threadIdx.x;
-    __syncthreads();  // all threads have read the last results
-    room[thread] = value;
-    __syncthreads();
-    for (int half = THREADS / 2; half >= columns_at_once; half /= 2) {
-        if (thread < half) room[thread] += room[thread + half];
-        __syncthreads();
+// Sums are whole numbers, so their order changes no bit. A value of column j counts multiples of
+// 2^exponent_j in plane 0, of 46 bits and a sign, and of 2^(exponent_j - 32) in plane -1. For cosine
+// it is the nearest multiple of 2^-45 in plane 0. A value with more bits above or below is left to
+// the host, which is told the number of the row. `dkmeans.exact` has the same planes and sizes.
+#define WINDOW 0x1p46
+#define OF_DIRECTIONS 0x1p45
+#define PLANE_BITS 32
+#define PLANE_MASK 0xffffffffLL
+// Sums from here on are carried to the next plane. A sum below this has room for 2^16 values.
+#define CARRIED (1LL << 61)
+
+// What a value adds to planes 0 and -1; nothing if it is left.
+struct Parts {
+    Index high, low;
+    bool left;
+};
+
+// Split a value; `power` is 2^-exponent of its column.
+static __device__ __forceinline__ Parts split(double x, double power) {
+    const Parts nothing{0, 0, true};
+    const double scaled = x * power;
+    if (!(fabs(scaled) < WINDOW)) return nothing;  // NaN too
+    const Index high = (Index)scaled;
+    const double rest = (scaled - (double)high) * 0x1p32;
+    Index low = 0;
+    // Nearly all float32 values have no rest.
+    if (rest != 0.0) {
+        low = (Index)rest;
+        if ((double)low != rest) return nothing;
     }
-    return room[thread];
+    // An underflow leaves no rest.
+    return scaled == 0.0 && x != 0.0 ? nothing : Parts{high, low, false};
 }
 
-// `add_few` and `add_sorted` write `parts`, (any, d + 2), one row for each slice and center: the
-// sums of the columns, the sum of the squares of all added values, and the number of rows. A row is
-// added as its residual x - c, which float64 holds almost always exactly for float32 rows and
-// centers, or for cosine at length one. A block adds up `columns_at_once` columns at a time.
+// Round a value of a row that is scaled to length one. Only values that are not finite are left.
+static __device__ __forceinline__ Parts split_direction(double x, double scale) {
+    const double rounded = rint((x * scale) * OF_DIRECTIONS);
+    return fabs(rounded) < WINDOW ? Parts{(Index)rounded, 0, false} : Parts{0, 0, true};
+}
+
+// Where rows are added.
+//
+// A copy has the sums of each center in plane 0, (k, d), and in plane -1, (k, d), and the counts,
+// (k,). Blocks take turns to add to `num_copies` copies, for two reasons: a sum of more than 2^16
+// values of 46 bits could overflow, and few sums that all threads add to would be a bottleneck.
+//   powers: (d,) 2^-exponent of each column; null for cosine.
+//   values: plane 1, (k, d), and the first copy. copies: the others.
+//   first: the number of the first row in the chunk.
+//   left: a word that is not zero if values are left, and then a bit for each row of the chunk.
+struct Sums {
+    Index k, d;
+    const double *powers;
+    Bits *values, *copies;
+    Index num_copies, first;
+    unsigned *left;
+
+    __device__ Bits *own() const {
+        const unsigned number = blockIdx.x % (unsigned)num_copies;
+        return number ? copies + (number - 1) * (2 * k * d + k) : values + k * d;
+    }
+
+    // Add the parts of a value to its place in plane 0. Nearly all values of float32 rows have no
+    // part in plane -1.
+    __device__ void add(Bits *place, Index high, Index low) const {
+        if (high) atomicAdd(place, (Bits)high);
+        if (low) atomicAdd(place + k * d, (Bits)low);
+    }
+};
+
+#define SUM_ARGUMENTS                                                                              \
+    Index k, const double *powers, Bits *values, Bits *copies, Index num_copies, Index first,      \
+        unsigned *left
+#define THE_SUMS Sums{k, d, powers, values, copies, num_copies, first, left}
+
+// Tell the host that values of a row of the chunk are left.
+static __device__ void leave(unsigned *left, Index row) {
+    atomicOr(left + 1 + row / WARP, 1u << row % WARP);
+    left[0] = 1;
+}
+
+// Add the rows to the sums of their nearest centers. A block adds `block_rows` neighboring rows, a
+// power of two up to 2^16. Neighboring threads add neighboring columns. (Without the number of
+// blocks for a processor, the compiler takes so few registers for sm_80 that it spills some.)
+extern "C" __global__ void __launch_bounds__(THREADS, 6)
+add_rows(ROW_ARGUMENTS, const Index *nearest, Index block_rows, SUM_ARGUMENTS) {
+    const Sums sums = THE_SUMS;
+    const Index start = blockIdx.x * block_rows;
+    const Index stop = start + block_rows < n ? start + block_rows : n;
+    Bits *own = sums.own();
+    const int width = (int)d, row_step = THREADS / width, column_step = THREADS % width;
+    int column = threadIdx.x % width;
+    Index row = start + threadIdx.x / width;
+#pragma unroll 4
+    for (Index place = start * d + threadIdx.x; place < stop * d; place += THREADS) {
+        const double x = points[place];
+        const Parts parts = scales ? split_direction(x, scales[row]) : split(x, powers[column]);
+        if (parts.left) leave(left, first + row);
+        sums.add(own + nearest[row] * d + column, parts.high, parts.low);
+        row += row_step, column += column_step;
+        if (column >= width) ++row, column -= width;
+    }
+    for (row = start + threadIdx.x; row < stop; row += THREADS)
+        atomicAdd(own + 2 * k * d + nearest[row], (Bits)1);
+}
+
+// Move what is above 32 bits to the next plane.
+static __device__ __forceinline__ void carry_to(Index &upper, Index &sum) {
+    // The shift rounds down, so the lower bits are a positive number.
+    upper += sum >> PLANE_BITS, sum &= PLANE_MASK;
+}
+
+// Add all copies to the first one, set the others to zero, and carry large sums. So every copy has
+// room for 2^16 rows again. Plane 1 has room for 2^48 rows.
+extern "C" __global__ void __launch_bounds__(THREADS)
+carry(Index k, Index d, Index *values, Index *copies, Index num_copies) {
+    const Index place = this_thread(), size = k * d;
+    if (place >= size + k) return;
+    // The last threads have the counts, which follow plane -1.
+    const bool counts = place >= size;
+    Index *own = values + place + (counts ? 2 * size : 0);
+    Index upper = 0, middle = counts ? 0 : own[size], lower = counts ? own[0] : own[2 * size];
+    const Index before[2] = {middle, lower};
+    for (Index number = 1; number < num_copies; ++number) {
+        Index *copy = copies + (number - 1) * (2 * size + k) + place;
+        Index high = counts ? 0 : copy[0];
+        lower += copy[size];
+        carry_to(upper, high);
+        middle += high;
+        copy[size] = 0;
+        if (!counts) copy[0] = 0;
+    }
+    if (counts) {
+        own[0] = lower;
+        return;
+    }
+    if (lower >= CARRIED || lower < -CARRIED) carry_to(middle, lower);
+    if (middle >= CARRIED || middle < -CARRIED) carry_to(upper, middle);
+    // Nothing is written for most sums of many centers.
+    if (upper) own[0] += upper;
+    if (middle != before[0]) own[size] = middle;
+    if (lower != before[1]) own[2 * size] = lower;
+}
+
+// A sum of products of 64 bits, in 128 bits.
+struct Wide {
+    Bits low, high;
+
+    __device__ __forceinline__ void add(Bits a, Bits b) {
+        const Bits product = a * b;
+        low += product;
+        high += __umul64hi(a, b) + (low < product);
+    }
+};
+
+// Add up the squares of the values of each column. A value is (high 2^32 + low) 2^(exponent - 32),
+// so its square has three products. A thread adds up every so many of `block_rows` rows of one
+// column.
+//   digits: (3, 4, d) sums of the 32-bit digits of the sums of high^2, high low and low^2.
+extern "C" __global__ void __launch_bounds__(THREADS)
+add_squares(const Scalar *points, Index n, Index d, Index block_rows, const double *powers,
+            Index first, Bits *digits, unsigned *left) {
+    const int columns = d < THREADS ? (int)d : THREADS, rows_at_once = THREADS / columns;
+    const unsigned groups = ((unsigned)d + columns - 1) / columns;
+    const Index column = blockIdx.x % groups * columns + threadIdx.x % columns;
+    const int row_place = threadIdx.x / columns;
+    if (row_place >= rows_at_once || column >= d) return;
+    const Index start = (Index)(blockIdx.x / groups) * block_rows;
+    const Index stop = start + block_rows < n ? start + block_rows : n;
+    const double power = powers[column];
+    Wide sums[3] = {};
+#pragma unroll 4
+    for (Index row = start + row_place; row < stop; row += rows_at_once) {
+        const Parts parts = split(points[row * d + column], power);
+        if (parts.left) leave(left, first + row);
+        // The parts of a value have the same sign.
+        const bool negative = parts.high < 0 || parts.low < 0;
+        const Bits high = (Bits)(negative ? -parts.high : parts.high);
+        const Bits low = (Bits)(negative ? -parts.low : parts.low);
+        sums[0].add(high, high);
+        if (low) sums[1].add(high, low), sums[2].add(low, low);
+    }
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+        const Bits words[2] = {sums[i].low, sums[i].high};
+#pragma unroll
+        for (int digit = 0; digit < 4; ++digit) {
+            const Bits value = words[digit / 2] >> digit % 2 * PLANE_BITS & (Bits)PLANE_MASK;
+            if (value) atomicAdd(digits + (i * 4 + digit) * d + column, value);
+        }
+    }
+}
 
 // The bound on the rounding error of two scores of a row: `factor` times (the row's length times
 // `largest`, plus `half`), plus `floor`, plus `exact` times (the row's length plus `largest`)^2. If
@@ -1176,13 +1346,11 @@ struct Bound {
 //     stride is an odd number of chunks, otherwise an odd number of values. Then threads that read
 //     the same column of different rows use different banks.
 //   columns_at_once, centers_at_once: powers of two that are not below d and k.
-//   parts: the parts of one center are neighbors. Only the total of the squares over all centers is
-//     needed, so it is written to the part of the first center, and the others have 0.
 template <int COLUMNS, bool COSINE>
 static __device__ __forceinline__ void
-add_near(const Rows &rows, const double *exact, Index k, const Scalar *shift,
-         const Scalar *weights, const Scalar *halves, const Bound &bound, int stride,
-         int columns_at_once, int centers_at_once, double *parts) {
+add_near(const Rows &rows, const double *exact, const Scalar *shift, const Scalar *weights,
+         const Scalar *halves, const Bound &bound, int stride, int columns_at_once,
+         int centers_at_once, const Sums &sums) {
     const int AT_ONCE = 4, CHUNK = 16 / sizeof(Scalar), SEGMENT = THREADS / FEW_CENTERS;
     __shared__ Scalar firsts[FEW_CENTERS];
     alignas(32) __shared__ Scalar panel[FEW_CENTERS * COLUMNS], origin_of_rows[COLUMNS];
@@ -1193,14 +1361,13 @@ add_near(const Rows &rows, const double *exact, Index k, const Scalar *shift,
     // Places of the sorted rows' first values in the tile, and for cosine the rows' numbers.
     __shared__ unsigned short sorted[THREADS];
     __shared__ unsigned char sorted_rows[COSINE ? THREADS : 1];
-    const int thread = threadIdx.x, d = (int)rows.d;
+    const int thread = threadIdx.x, d = (int)rows.d, k = (int)sums.k;
     const int group = thread / SEGMENT, segment = thread % SEGMENT;
-    // The centers, a value for each thread, and two tiles of rows as they are. One tile is copied
-    // while the other is computed.
-    double *origins = (double *)dynamic_memory;
-    double *row_scales = origins + k * d, *room = row_scales;
+    // The centers, for cosine a factor for each row, and two tiles of rows as they are. One tile is
+    // copied while the other is computed.
+    double *origins = (double *)dynamic_memory, *row_scales = origins + k * d;
     // The tiles begin at a multiple of 16 bytes.
-    Scalar *tiles = (Scalar *)(row_scales + THREADS + k * d % 2);
+    Scalar *tiles = (Scalar *)(row_scales + (COSINE ? THREADS : 0) + k * d % 2);
     // Each thread adds up one column of one center, or of OWN centers, and of those every so many
     // rows: the thread's place among those with the same column, and their number.
     const int OWN = COLUMNS == FEW_COLUMNS ? FEW_CENTERS * FEW_COLUMNS / THREADS : 1;
@@ -1213,13 +1380,8 @@ add_near(const Rows &rows, const double *exact, Index k, const Scalar *shift,
     for (int place = thread; place < k * d; place += THREADS) origins[place] = exact[place];
     if (thread < COLUMNS) origin_of_rows[thread] = shift[thread];
     if (thread < FEW_CENTERS) firsts[thread] = halves[thread], counts[thread] = 0;
-    double sums[OWN], own_origins[OWN], squares = 0.0;
-#pragma unroll
-    for (int i = 0; i < OWN; ++i) {
-        const int center = first_center + i * shares;
-        sums[i] = 0.0;
-        own_origins[i] = !COSINE && center < k && column < d ? exact[center * d + column] : 0.0;
-    }
+    // At most FEW_ROWS values of 46 bits do not overflow.
+    Index highs[OWN] = {}, lows[OWN] = {};
     const Index start = (Index)blockIdx.x * FEW_ROWS;
     const Index stop = start + FEW_ROWS < rows.n ? start + FEW_ROWS : rows.n;
     // What this thread copies of each tile: every so many units, whose places are known.
@@ -1361,6 +1523,8 @@ add_near(const Rows &rows, const double *exact, Index k, const Scalar *shift,
             }
         __syncthreads();
         if (column >= d) continue;
+        // Loaded for each tile: a register that lives on would be spilled.
+        const double power = COSINE ? 1.0 : sums.powers[column];
 #pragma unroll
         for (int i = 0; i < OWN; ++i) {
             center = first_center + i * shares;
@@ -1369,43 +1533,34 @@ add_near(const Rows &rows, const double *exact, Index k, const Scalar *shift,
 #pragma unroll 4
             for (int place = first_places[center] + part; place < end; place += num_parts) {
                 const double x = tile[sorted[place] + column];
-                const double value =
-                    COSINE ? x * row_scales[sorted_rows[place]] : x - own_origins[i];
-                sums[i] += value;
-                squares = fma(value, value, squares);
+                const Parts parts = COSINE ? split_direction(x, row_scales[sorted_rows[place]])
+                                           : split(x, power);
+                if (parts.left) leave(sums.left, sums.first + first + sorted[place] / stride);
+                highs[i] += parts.high, lows[i] += parts.low;
             }
         }
     }
-    // The parts of one center are `apart` values away from those of the next center.
-    double *slice_parts = parts + (Index)blockIdx.x * (d + 2);
-    const Index apart = (Index)gridDim.x * (d + 2);
+    Bits *own = sums.own();
 #pragma unroll
     for (int i = 0; i < OWN; ++i) {
-        // The threads of all parts have numbers that are equal modulo this.
-        const int same = centers_at_once * columns_at_once;
-        const double total = sum_across(room, sums[i], same < THREADS ? same : THREADS);
         const int center = first_center + i * shares;
-        if (part != 0 || column >= d || center >= k) continue;
-        slice_parts[center * apart + column] = total;
+        if (column >= d || center >= k) continue;
+        sums.add(own + center * d + column, highs[i], lows[i]);
     }
-    if (thread < k) slice_parts[thread * apart + d + 1] = (double)counts[thread];
-    squares = sum_across(room, squares, 1);
-    if (thread != 0) return;
-    for (int center = 0; center < k; ++center)
-        slice_parts[center * apart + d] = center ? 0.0 : squares;
+    if (thread < k) atomicAdd(own + 2 * k * d + thread, (Bits)counts[thread]);
 }
 
 // BLOCKS blocks of float32 rows fit a processor at a time, which limits their registers.
 #define ADD_FEW_OF(NAME, COLUMNS, COSINE, BLOCKS)                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(                            \
-        ROW_ARGUMENTS, const double *exact, Index k, const Scalar *shift, const Scalar *weights,   \
+        ROW_ARGUMENTS, const double *exact, const Scalar *shift, const Scalar *weights,            \
         const Scalar *halves, double factor, double floor, double largest, double half,            \
         double exact_error, double overflow_limit, Index stride, Index columns_at_once,            \
-        Index centers_at_once, double *parts) {                                                    \
+        Index centers_at_once, SUM_ARGUMENTS) {                                                    \
         const Bound bound{(Scalar)factor, (Scalar)floor,       (Scalar)largest,                    \
                           (Scalar)half,   (Scalar)exact_error, (Scalar)overflow_limit};            \
-        add_near<COLUMNS, COSINE>(THE_ROWS, exact, k, shift, weights, halves, bound, (int)stride,  \
-                                  (int)columns_at_once, (int)centers_at_once, parts);              \
+        add_near<COLUMNS, COSINE>(THE_ROWS, exact, shift, weights, halves, bound, (int)stride,     \
+                                  (int)columns_at_once, (int)centers_at_once, THE_SUMS);           \
     }
 #define ADD_FEW(COLUMNS, BLOCKS)                                                                   \
     ADD_FEW_OF(add_few_##COLUMNS, COLUMNS, false, BLOCKS)                                          \
@@ -1420,118 +1575,3 @@ ADD_FEW(8, 1)
 ADD_FEW(16, 1)
 ADD_FEW(32, 1)
 #endif
-
-// Return the place of the last of the first k ascending numbers that is not above the value. The
-// first number must not be above the value.
-static __device__ Index last_not_above(const Index *numbers, Index k, Index value) {
-    Index low = 0, high = k;
-    while (high - low > 1) {
-        Index middle = (low + high) / 2;
-        if (numbers[middle] <= value)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-// Add up slices of rows that are assigned to one center each. The host does not know the number of
-// slices, so it launches enough blocks for the worst case; blocks past the last slice do nothing.
-//   keys: (n,) nearest center * n + row, ascending.
-//   bounds: (k + 1,) place in `keys` where the rows of each center begin.
-//   firsts: (k + 1,) number of the first slice of each center.
-extern "C" __global__ void __launch_bounds__(THREADS)
-add_sorted(ROW_ARGUMENTS, const double *exact, Index k, const Index *keys, const Index *bounds,
-           const Index *firsts, Index columns_at_once, double *parts) {
-    __shared__ double room[THREADS];
-    __shared__ Index numbers[SLICE_ROWS];
-    const Index slice = blockIdx.x;
-    if (slice >= firsts[k]) return;
-    // A center without rows has the same first slice as the next center; the last of these equals
-    // has the rows.
-    const Index center = last_not_above(firsts, k, slice);
-    const Index start = bounds[center] + (slice - firsts[center]) * SLICE_ROWS;
-    const Index end = bounds[center + 1];
-    const int count = (int)(end - start < SLICE_ROWS ? end - start : SLICE_ROWS);
-    const int row_place = threadIdx.x / (int)columns_at_once;
-    const int rows_at_once = THREADS / (int)columns_at_once;
-    for (int place = threadIdx.x; place < count; place += THREADS)
-        numbers[place] = keys[start + place] - center * n;
-    __syncthreads();
-    double squares = 0.0;
-    for (Index first = 0; first < d; first += columns_at_once) {
-        const Index column = first + threadIdx.x % (int)columns_at_once;
-        const double origin = column < d && !scales ? exact[center * d + column] : 0.0;
-        double total = 0.0;
-#pragma unroll 8
-        for (int place = row_place; place < count && column < d; place += rows_at_once) {
-            const Index row = numbers[place];
-            const double x = points[row * d + column];
-            const double part = scales ? x * scales[row] : x - origin;
-            total += part;
-            squares += part * part;
-        }
-        total = sum_across(room, total, (int)columns_at_once);
-        if (row_place == 0 && column < d) parts[slice * (d + 2) + column] = total;
-    }
-    squares = sum_across(room, squares, 1);
-    if (threadIdx.x != 0) return;
-    parts[slice * (d + 2) + d] = squares;
-    parts[slice * (d + 2) + d + 1] = (double)count;
-}
-
-// Add the parts of each center, (any, columns), to `totals`, (k, columns). A block adds up
-// `columns_at_once` columns of one center.
-//   firsts: (k + 1,) number of the first part of each center; null if each has `each` parts.
-extern "C" __global__ void __launch_bounds__(THREADS)
-reduce(const double *parts, const Index *firsts, Index each, Index columns, Index columns_at_once,
-       double *totals) {
-    __shared__ double room[THREADS];
-    const Index groups = (columns + columns_at_once - 1) / columns_at_once;
-    const Index center = blockIdx.x / groups;
-    const Index column = blockIdx.x % groups * columns_at_once + threadIdx.x % columns_at_once;
-    const int row_place = threadIdx.x / (int)columns_at_once;
-    const int rows_at_once = THREADS / (int)columns_at_once;
-    const Index first = firsts ? firsts[center] : center * each;
-    const Index end = column >= columns ? 0 : firsts ? firsts[center + 1] : first + each;
-    double total = 0.0;
-#pragma unroll 4
-    for (Index part = first + row_place; part < end; part += rows_at_once)
-        total += parts[part * columns + column];
-    total = sum_across(room, total, (int)columns_at_once);
-    if (row_place == 0 && column < columns) totals[center * columns + column] += total;
-}
-
-// Turn the totals of all pieces of a chunk, (k, d + 2), into its sums and the inertia of each
-// center, one block for each center.
-//   values: (k * d + k + 1,): the sums of the rows, the counts, and room for the inertia.
-//   inertias: (k,).
-extern "C" __global__ void __launch_bounds__(THREADS)
-finish(const double *totals, const double *exact, Index d, Index cosine, double *values,
-       double *inertias) {
-    __shared__ double room[THREADS];
-    const Index center = blockIdx.x, k = gridDim.x;
-    const double count = totals[center * (d + 2) + d + 1];
-    double product = 0.0;
-    for (Index column = threadIdx.x; column < d; column += THREADS) {
-        const double sum = totals[center * (d + 2) + column], origin = exact[center * d + column];
-        values[center * d + column] = cosine ? sum : sum + count * origin;
-        product += sum * origin;
-    }
-    product = sum_across(room, product, 1);
-    if (threadIdx.x != 0) return;
-    values[k * d + center] = count;
-    // The distances 1 - u.v of a center's rows add up to a value that is not below zero.
-    const double apart = count - product;
-    inertias[center] = !cosine ? totals[center * (d + 2) + d] : apart < 0.0 ? 0.0 : apart;
-}
-
-// Add up the inertia of all centers in one block.
-extern "C" __global__ void __launch_bounds__(THREADS)
-add_inertias(const double *inertias, Index k, double *inertia) {
-    __shared__ double room[THREADS];
-    double total = 0.0;
-    for (Index center = threadIdx.x; center < k; center += THREADS) total += inertias[center];
-    total = sum_across(room, total, 1);
-    if (threadIdx.x == 0) *inertia = total;
-}

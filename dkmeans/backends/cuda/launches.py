@@ -1,9 +1,8 @@
 """The functions of the backend as sequences of kernel launches, for any device.
 
 `backend` runs them on the GPU, and tests run the same launches and kernels on the host. Rows come
-to the device in pieces of bounded size. How rows are cut into pieces, and the order in which they
-are added up, depend on the shapes, the nearest centers and the device's memory alone, so GPUs of
-one model give sums with the same bits.
+to the device in pieces of bounded size. They are added up exactly, as whole numbers, so neither the
+pieces nor the order of the rows change a bit (docs/decisions/004).
 """
 
 from __future__ import annotations
@@ -11,27 +10,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import frexp, ldexp
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from dkmeans.backends.addition import grid_for, plus_rest, rest_of_squares
 from dkmeans.backends.rounding import QUIET, shifted
 from dkmeans.distance import Centers, Distance
+from dkmeans.exact import PIECE_ROWS, PLANE_BITS, ExactSums, ExactTotal, Grid, total_of
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Largest size of a piece of rows on the device, with the results for these rows, if the device
 # does not name another one.
 PIECE_BYTES = 2**30
-# Part of it for the results of one row: nearest center, ratio, margin, places in lists and in the
-# sort.
+# Part of it for the results of one row: nearest center, ratio, margin and places in lists.
 _RESULT_BYTES = 64
 # The same as in `kernels.cu`.
-THREADS, SLICE_ROWS, FEW_CENTERS, FEW_COLUMNS, FEW_ROWS = 256, 512, 16, 32, 4096
+THREADS, FEW_CENTERS, FEW_COLUMNS, FEW_ROWS = 256, 16, 32, 4096
 STAGE_COLUMNS, STAGES = 32, 4
 _SLAB, _KEPT_SLABS, _WARP_THREADS, _OCTET = 16, 8, 32, 8
 # Compiler options for rows of a dtype.
@@ -59,8 +59,19 @@ _PAIRS_PER_ROW, _FEWEST_PAIRS = 8, 4096
 _MOST_DIGITS, _FLOAT16_BYTES = 2, 2
 # If more of the rows are ambiguous with one digit, two digits are faster than all their pairs.
 _MOST_AMBIGUOUS = 0.4
-# Columns that a block of `reduce` adds up for few centers, which have many parts.
-_FEW_AT_ONCE = 8
+# Values that a block of `add_rows` adds, about, and rows that a thread of `add_squares` adds up.
+_BLOCK_VALUES, _SQUARED_ROWS = 2**13, 128
+# Values of rows that the host adds at a time: each needs some 100 bytes meanwhile.
+_LEFT_VALUES = 2**20
+# Largest size of all copies of the sums, unless one is larger: a GPU's second-level cache holds it.
+_COPIES_BYTES = 2**25
+# The grid of the last chunk is used again if no column's exponent is farther from its own. So the
+# sums of most chunks are on one grid, and can be added on the device.
+_SIMILAR_EXPONENTS = 2
+# Numbers of plane 1 below this are added to plane 0, which then stays below 2^62.
+_FEW_CARRIED = 2**28
+# Exponents of high^2, high low twice, and low^2, relative to the square of the grid's unit.
+_EXPONENTS_OF_PRODUCTS = (0, 1 - PLANE_BITS, -2 * PLANE_BITS)
 # Scores may overflow unless their bound is below the dtype's largest number divided by this.
 _OVERFLOW_DIVISOR = 8
 
@@ -111,33 +122,63 @@ class KernelDevice(Protocol):
 class DeviceSums:
     """Partial sums that stay on the device until they are needed on the host.
 
-    They are added in the same order and with the same bits as `PartialSums`.
-
     Attributes:
-        values: (k * d + k,) float64 on the device: the sums, (k, d), and the counts.
-        inertia: Sum of the rows' distances to their nearest centers.
+        values: (3 k d + k,) int64 on the device: planes 1, 0 and -1 of the sums, each (k, d), and
+            the counts. The numbers are below 2^62.
+        grid: The exponents of plane 0.
         shape: (k, d).
         device: The device.
+        rest: Sums that are on the host already, of other rows and values; None if there are none.
     """
 
     values: Any
-    inertia: float
+    grid: Grid
     shape: tuple[int, int]
     device: KernelDevice
+    rest: PartialSums | None = None
 
     def __add__(self, other: DeviceSums) -> DeviceSums:
+        if not np.array_equal(self.grid.exponents, other.grid.exponents):
+            return replace(self, rest=_sum_of(self.rest, other.on_host()))
         with self.device.stream():
             values = self.values + other.values
-        return DeviceSums(values, self.inertia + other.inertia, self.shape, self.device)
+            _carry(self.device, self.shape, values, (_NULL, np.int64(1)))
+        return replace(self, values=values, rest=_sum_of(self.rest, other.rest))
 
     def on_host(self) -> PartialSums:
         """Return the same sums in the memory of the host."""
-        with self.device.stream():
-            values = self.device.to_host(self.values)
-        k, d = self.shape
-        return PartialSums(
-            values[: k * d].reshape(k, d), values[k * d :].astype(np.int64), self.inertia
-        )
+        device, xp, size = self.device, self.device.xp, 3 * self.shape[0] * self.shape[1]
+        with device.stream():
+            upper, middle, lower = self.values[:size].reshape(3, *self.shape)
+            ends = [end for plane in (upper, lower) for end in (plane.min(), plane.max())]
+            least, most, *others = device.to_host(xp.stack(ends)).tolist()
+            if max(-least, most) < _FEW_CARRIED and (least or most):
+                # In place, because the memory may be full. The planes stand for the same sums.
+                upper <<= PLANE_BITS
+                middle += upper
+                upper[...] = least = most = 0
+            planes = {0: device.to_host(middle)}
+            if least or most:
+                planes[1] = device.to_host(upper)
+            if any(others):
+                planes[-1] = device.to_host(lower)
+            counts = device.to_host(self.values[size:])
+        sums = PartialSums(ExactSums(self.grid, planes), counts)
+        return sums if self.rest is None else sums + self.rest
+
+
+def _carry(
+    device: KernelDevice, shape: tuple[int, int], values: Any, copies: tuple[Any, Any]
+) -> None:
+    """Add up the copies of sums of (k, d) centers, in place, and make room for more rows."""
+    k, d = map(np.int64, shape)
+    blocks = -(-int(k * d + k) // THREADS)
+    device.launch("carry", np.float32, blocks, k, d, values, *copies)
+
+
+def _sum_of(one: PartialSums | None, other: PartialSums | None) -> PartialSums | None:
+    """Return the sum of two parts that may be missing."""
+    return other if one is None else one if other is None else one + other
 
 
 class _Product(NamedTuple):
@@ -180,11 +221,13 @@ class _DeviceCenters:
 
     Attributes:
         shape: (k, d).
+        distance: The distance.
         cosine: True if rows are scaled to length one.
         few: The centers as `add_few_N` reads them; None if they are too many or too wide.
         exact: (k, d) float64, the centers for exact distances.
         panel: Number of centers that are scored at a time.
         digits: Number of digits with which rows are scored first. One is enough for most data.
+        grid: Grid of the last chunk; None before the first one.
         products: What `product` has returned, by the number of digits.
     """
 
@@ -193,9 +236,10 @@ class _DeviceCenters:
         self.products: dict[int, _Product] = {}
         self.shape: tuple[int, int] = centers.values.shape
         k = self.shape[0]
-        self.cosine = centers.distance is Distance.COSINE
+        self.distance = centers.distance
+        self.cosine = self.distance is Distance.COSINE
         self.panel = next((size for size in _BLOCK_ROWS if k <= size), max(_BLOCK_ROWS))
-        self.digits = 1
+        self.digits, self.grid = 1, cast(Grid | None, None)
         self.few = self._prepared_few()
         self.exact = self._widened() if self.few is None else self.few.exact
 
@@ -218,6 +262,13 @@ class _DeviceCenters:
         xp, d = self._device.xp, self.shape[1]
         # Rows and centers must move by the same vector, so it is rounded to the rows' dtype.
         return (xp.zeros(d) if self.cosine else self.exact.mean(axis=0)).astype(self._dtype)
+
+    def grid_for(self, points: FloatArray) -> Grid:
+        """Return a grid for (n, d) rows: that of the last chunk if it is similar to their own."""
+        own, last = grid_for(points, self._centers), self.grid
+        if last is None or abs(own.exponents - last.exponents).max() > _SIMILAR_EXPONENTS:
+            self.grid = last = own
+        return last
 
     @property
     def slabs(self) -> int:
@@ -258,7 +309,7 @@ class _DeviceCenters:
         # Rows of whole chunks of 16 bytes are an odd number of chunks apart, others of values.
         chunk = 16 // dtype.itemsize
         stride = (d // chunk | 1) * chunk if d % chunk == 0 else d | 1
-        doubles = k * d + k * d % 2 + THREADS
+        doubles = k * d + k * d % 2 + THREADS * self.cosine
         shared = 8 * doubles + 2 * THREADS * stride * dtype.itemsize
         if shared > self._device.shared_bytes:
             return None
@@ -378,21 +429,40 @@ class _Piece:
         n, d = self.points.shape
         return self.points, np.int64(n), np.int64(d), self.scales
 
+    def part(self, rows: slice) -> _Piece:
+        """Return some rows of the piece."""
+        return _Piece(self.points[rows], self.scales if self.scales is _NULL else self.scales[rows])
 
-class _Parts(NamedTuple):
-    """Sums of slices of a piece's rows, for `reduce`.
+
+@dataclass(slots=True, eq=False)
+class _ChunkSums:
+    """Sums of the rows of a chunk while they are added up, as `kernels.cu` describes them.
 
     Attributes:
-        values: (any, d + 2) float64, one row for each slice and center: sums, squares and count.
-        firsts: (k + 1,) int64 number of the first part of each center; null if all have `each`.
-        each: Number of parts of each center.
-        columns_at_once: Number of columns that a block adds up.
+        grid: The exponents of plane 0.
+        powers: (d,) float64 2^-exponent of each column; null for cosine.
+        values: (3 k d + k,) int64, the values of `DeviceSums`.
+        copies: (any, 2 k d + k) int64, further copies of planes 0 and -1 and the counts.
+        left: Bits of the rows with values that are left to the host.
+        first: Number of rows that were added.
     """
 
+    grid: Grid
+    powers: Any
     values: Any
-    firsts: Any
-    each: int
-    columns_at_once: int
+    copies: Any
+    left: Any
+    first: int = 0
+
+    @property
+    def rows_at_once(self) -> int:
+        """Largest number of rows whose sums do not overflow the copies."""
+        return (1 + len(self.copies)) * PIECE_ROWS
+
+    @property
+    def all_copies(self) -> tuple[Any, Any]:
+        """The further copies and the number of all, as kernels get them."""
+        return self.copies, np.int64(1 + len(self.copies))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -423,15 +493,19 @@ class Launches:
         self._device, self._piece_bytes = device, piece_bytes
         self._prepared = _DeviceCentersCache(device)
 
+    @QUIET
     def partial_sums(self, points: FloatArray, centers: Centers) -> DeviceSums:
-        """Assign each of the (n, d) rows to its nearest center; return sums, counts and inertia."""
+        """Assign each of the (n, d) rows to its nearest center; return exact sums and counts."""
         with self._device.stream():
             prepared = self._prepared(centers, points.dtype)
-            totals = self._zero_totals(prepared)
+            sums = self._zero(points, prepared)
             for piece in self._pieces(points, prepared):
-                self._add_piece(piece, None, prepared, totals)
-            return self._finish(totals, prepared)
+                self._add_piece(piece, None, prepared, sums)
+            left = self._left_rows(sums.left, len(points))
+        index = self.nearest(points[left], centers)[0] if len(left) else left
+        return self._with_rest(sums, points, left, index, prepared)
 
+    @QUIET
     def assign(
         self, points: FloatArray, centers: Centers
     ) -> tuple[PartialSums, IndexArray, FloatArray]:
@@ -439,14 +513,41 @@ class Launches:
         index, distances, start = np.empty(len(points), np.int64), np.empty(len(points)), 0
         with self._device.stream():
             prepared = self._prepared(centers, points.dtype)
-            totals = self._zero_totals(prepared)
+            sums = self._zero(points, prepared)
             for piece in self._pieces(points, prepared):
                 nearest = self._nearest(piece, prepared)
-                self._add_piece(piece, nearest, prepared, totals)
+                self._add_piece(piece, nearest, prepared, sums)
                 # The right side is evaluated left to right: from the old `start` to the new one.
                 rows = slice(start, start := start + len(nearest))
                 index[rows], distances[rows] = self._to_host(piece, nearest, prepared)
-            return self._finish(totals, prepared).on_host(), index, distances
+            left = self._left_rows(sums.left, len(points))
+        on_device = self._with_rest(sums, points, left, index[left], prepared)
+        return on_device.on_host(), index, distances
+
+    @QUIET
+    def squares(self, points: FloatArray) -> ExactTotal:
+        """Return the exact sum of the squares of all values of the (n, d) rows."""
+        grid, (n, d), first = Grid.of(points), points.shape, 0
+        rows_of_block = _SQUARED_ROWS * max(1, THREADS // d)
+        most = max(1, self._piece_bytes // (d * points.itemsize))
+        with self._device.stream():
+            xp = self._device.xp
+            powers, left = xp.asarray(grid.scales), self._none_left(n)
+            digits = xp.zeros((len(_EXPONENTS_OF_PRODUCTS), 4, d), np.uint64)
+            for rows in self._device.pieces(points, most):
+                blocks = -(-len(rows) // rows_of_block) * -(-d // THREADS)
+                self._device.launch(
+                    "add_squares", rows.dtype, blocks, rows, np.int64(len(rows)), np.int64(d),
+                    np.int64(rows_of_block), powers, np.int64(first), digits, left,
+                )  # fmt: skip
+                first += len(rows)
+            left_rows = self._left_rows(left, n)
+            total = _total_of_digits(self._device.to_host(digits), grid)
+        for some in _cut(left_rows, d):
+            values = points[some].astype(np.float64)
+            _, is_left = grid.split(values)
+            total += rest_of_squares(values[is_left])
+        return total
 
     def nearest(self, points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
         """Return each row's nearest center, (n,) int64, and distance to it, (n,) float64."""
@@ -483,7 +584,7 @@ class Launches:
             prepared: The centers.
             result_bytes: Size of the results for one row beside those that every row has.
         """
-        # Always room for two digits: the bits of sums must not depend on how many were needed.
+        # Always room for two digits: whether they are needed is known later.
         xp, slab_bytes = self._device.xp, _MOST_DIGITS * _SLAB * _FLOAT16_BYTES
         row_bytes = points.shape[1] * points.itemsize + prepared.slabs * slab_bytes
         most = max(1, self._piece_bytes // (row_bytes + _RESULT_BYTES + result_bytes))
@@ -602,71 +703,99 @@ class Launches:
 
     # --- Sums ---
 
-    def _zero_totals(self, prepared: _DeviceCenters) -> Any:
-        """Return totals of no rows, (k, d + 2): the sums, the squares and the counts."""
-        k, d = prepared.shape
-        return self._device.xp.zeros((k, d + 2))
+    def _zero(self, points: FloatArray, prepared: _DeviceCenters) -> _ChunkSums:
+        """Return sums to which no row of a chunk has been added."""
+        xp, (k, d), grid = self._device.xp, prepared.shape, prepared.grid_for(points)
+        copy = 2 * k * d + k
+        most = max(1, _COPIES_BYTES // (copy * np.dtype(np.int64).itemsize))
+        copies = min(most, max(1, -(-len(points) // PIECE_ROWS)))
+        return _ChunkSums(
+            grid,
+            _NULL if prepared.cosine else xp.asarray(grid.scales),
+            xp.zeros(copy + k * d, np.int64),
+            xp.zeros((copies - 1, copy), np.int64),
+            self._none_left(len(points)),
+        )
 
     def _add_piece(
-        self, piece: _Piece, nearest: Any, prepared: _DeviceCenters, totals: Any
+        self, piece: _Piece, nearest: Any, prepared: _DeviceCenters, sums: _ChunkSums
     ) -> None:
-        """Add the rows of a piece to the totals; `nearest` is None if it is not known."""
-        if prepared.few is not None:
-            parts = self._add_few(piece, prepared, prepared.few)
-        else:
-            nearest = self._nearest(piece, prepared) if nearest is None else nearest
-            parts = self._add_sorted(piece, nearest, prepared)
-        k, columns = totals.shape
+        """Add the rows of a piece to the sums; `nearest` is None if it is not known."""
+        if nearest is None and prepared.few is None:
+            nearest = self._nearest(piece, prepared)
+        k = np.int64(prepared.shape[0])
+        for start in range(0, len(piece.points), sums.rows_at_once):
+            rows = slice(start, start + sums.rows_at_once)
+            part = piece.part(rows)
+            arguments = (
+                k, sums.powers, sums.values, *sums.all_copies, np.int64(sums.first), sums.left,
+            )  # fmt: skip
+            if prepared.few is None:
+                self._add_rows(part, nearest[rows], arguments)
+            else:
+                self._add_few(part, prepared.few, arguments)
+            _carry(self._device, prepared.shape, sums.values, sums.all_copies)
+            sums.first += len(part.points)
+
+    def _add_few(self, piece: _Piece, few: _Few, sums: tuple[Any, ...]) -> None:
+        """Find the nearest of few centers, and add the rows to their sums."""
         self._device.launch(
-            "reduce", piece.points.dtype, k * -(-columns // parts.columns_at_once), parts.values,
-            parts.firsts, np.int64(parts.each), np.int64(columns), np.int64(parts.columns_at_once),
-            totals,
+            few.kernel, piece.points.dtype, -(-len(piece.points) // FEW_ROWS), *piece.arguments,
+            few.exact, *few.arrays, *few.numbers, *sums, shared_bytes=few.shared_bytes,
         )  # fmt: skip
 
-    def _add_few(self, piece: _Piece, prepared: _DeviceCenters, few: _Few) -> _Parts:
-        """Find the nearest of few centers, and add up slices of neighboring rows."""
-        (k, d), blocks = prepared.shape, -(-len(piece.points) // FEW_ROWS)
-        # Every center has a part in every slice, also without rows: `add_few` writes all of them.
-        values = self._device.xp.empty((k * blocks, d + 2))
+    def _add_rows(self, piece: _Piece, nearest: Any, sums: tuple[Any, ...]) -> None:
+        """Add the rows to the sums of their nearest centers."""
+        n, d = piece.points.shape
+        block_rows = _power_of_two(-(-_BLOCK_VALUES // d))
         self._device.launch(
-            few.kernel, piece.points.dtype, blocks, *piece.arguments, few.exact, np.int64(k),
-            *few.arrays, *few.numbers, values,
-            shared_bytes=few.shared_bytes,
+            "add_rows", piece.points.dtype, -(-n // block_rows), *piece.arguments, nearest,
+            np.int64(block_rows), *sums,
         )  # fmt: skip
-        return _Parts(values, _NULL, blocks, _FEW_AT_ONCE)
 
-    def _add_sorted(self, piece: _Piece, nearest: Any, prepared: _DeviceCenters) -> _Parts:
-        """Sort the rows by center, and add up slices of the rows of one center."""
-        xp, n, (k, d) = self._device.xp, len(nearest), prepared.shape
-        # Key: center * n + row. All keys differ, so there is one way to sort them.
-        keys = xp.sort(nearest * n + xp.arange(n, dtype=np.int64))
-        bounds = xp.searchsorted(keys, xp.arange(k + 1, dtype=np.int64) * n).astype(np.int64)
-        firsts = xp.zeros(k + 1, np.int64)
-        firsts[1:] = xp.cumsum(-(-xp.diff(bounds) // SLICE_ROWS))
-        # Full slices, and at most one partial slice for each center that has rows. The host would
-        # have to wait for the real number of slices.
-        slices = n // SLICE_ROWS + min(n, k)
-        values = xp.empty((slices, d + 2))
-        self._device.launch(
-            "add_sorted", piece.points.dtype, slices, *piece.arguments, prepared.exact,
-            np.int64(k), keys, bounds, firsts, np.int64(min(THREADS, _power_of_two(d))), values,
-        )  # fmt: skip
-        return _Parts(values, firsts, 0, _WARP_THREADS)
+    def _none_left(self, n: int) -> Any:
+        """Return bits that say that no row of a chunk has values that are left."""
+        return self._device.xp.zeros(1 + -(-n // 32), np.uint32)
 
-    def _finish(self, totals: Any, prepared: _DeviceCenters) -> DeviceSums:
-        """Return the sums of a chunk from the totals of its pieces."""
-        xp, (k, d) = self._device.xp, prepared.shape
-        values, inertias, inertia = xp.empty(k * d + k), xp.empty(k), xp.empty(1)
-        size = np.int64(d), np.int64(prepared.cosine)
-        self._device.launch(
-            "finish", np.float64, k, totals, prepared.exact, *size, values, inertias
-        )
-        self._device.launch("add_inertias", np.float64, 1, inertias, np.int64(k), inertia)
-        # The caller needs the inertia at once, to see whether all rows are finite. It also has to
-        # wait here because CUDA reports errors of earlier launches only then.
-        return DeviceSums(
-            values, float(self._device.to_host(inertia)[0]), prepared.shape, self._device
-        )
+    def _left_rows(self, left: Any, n: int) -> IndexArray:
+        """Return the numbers of the rows with values that are left to the host.
+
+        Waits for all launches of the thread. CUDA reports their errors only then.
+        """
+        if not self._device.to_host(left[:1])[0]:
+            return np.empty(0, np.int64)
+        bits = self._device.to_host(left[1:]).view(np.uint8)
+        return np.flatnonzero(np.unpackbits(bits, count=n, bitorder="little"))
+
+    def _with_rest(
+        self,
+        sums: _ChunkSums,
+        points: FloatArray,
+        left: IndexArray,
+        index: IndexArray,
+        prepared: _DeviceCenters,
+    ) -> DeviceSums:
+        """Return the sums of a chunk, with values added that were left to the host.
+
+        Args:
+            sums: The sums of all other values.
+            points: (n, d) rows.
+            left: (m,) numbers of the rows with such values.
+            index: (m,) their nearest centers.
+            prepared: The centers.
+
+        Raises:
+            NotFinite: a row is not finite.
+        """
+        found = DeviceSums(sums.values, sums.grid, prepared.shape, self._device)
+        if not len(left):
+            return found
+        rest = ExactSums.zero(prepared.shape, sums.grid)
+        for places in _cut(np.arange(len(left)), points.shape[1]):
+            # The kernels add both parts of float32 values too, as of float64 values.
+            rows = points[left[places]].astype(np.float64)
+            rest = plus_rest(rest, rows, index[places], prepared.distance)
+        return replace(found, rest=PartialSums(rest, np.zeros(prepared.shape[0], np.int64)))
 
     def _launch(self, kernel: str, piece: _Piece, threads: int, *arguments: Any) -> None:
         """Start a kernel on the rows of a piece with at least `threads` threads."""
@@ -677,3 +806,18 @@ class Launches:
 def _power_of_two(number: int) -> int:
     """Return the least power of two that is not below a number."""
     return 1 << (number - 1).bit_length()
+
+
+def _cut(rows: IndexArray, width: int) -> Iterator[IndexArray]:
+    """Return the numbers of rows of so many columns in pieces that the host adds at a time."""
+    size = max(1, _LEFT_VALUES // width)
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _total_of_digits(digits: FloatArray, grid: Grid) -> ExactTotal:
+    """Return the exact sum of squares that `add_squares` has added up, (3, 4, d) uint64."""
+    # float64 holds 32 bits exactly, but not 64.
+    halves = np.stack([digits & 0xFFFFFFFF, digits >> PLANE_BITS]).astype(np.float64)
+    places = np.arange(2)[:, None] + np.arange(digits.shape[1])
+    exponents = PLANE_BITS * places[:, None] + np.array(_EXPONENTS_OF_PRODUCTS)[:, None]
+    return total_of(halves, exponents[..., None] + 2 * grid.exponents)

@@ -14,7 +14,6 @@ import numpy as np
 
 from dkmeans.backends import numpy as on_host
 from dkmeans.backends.cuda.fallback import FallibleImplementation
-from dkmeans.backends.cuda.launches import SLICE_ROWS
 from dkmeans.distance import Centers, Distance
 from dkmeans.state import FloatArray
 
@@ -38,13 +37,13 @@ class _Shape(NamedTuple):
 # There is a shape for each kernel that scores and for each that adds up; with and without a rest of
 # columns and of rows; with one and several stages of columns and panels of centers; and with
 # columns that `narrow` reads twice. Of the ambiguous rows there are few, or many, or each has so
-# many equally near centers that there is no room for their pairs. One center has more rows than a
-# slice.
+# many equally near centers that there is no room for their pairs. One shape has several blocks of
+# `add_rows`.
 _SHAPES = (
     _Shape(7, 5, 300, equal=1),
     _Shape(12, 16, 300, equal=2),
     _Shape(16, 32, 200, equal=1),
-    _Shape(128, 37, 2 * SLICE_ROWS + 77, equal=1),
+    _Shape(128, 37, 1100, equal=1),
     _Shape(20, 300, 200, equal=2),
     _Shape(8, 1100, 20, equal=1),
     _Shape(300, 9, 150, equal=100),
@@ -95,6 +94,8 @@ def _draw(
     values[k // 2 : k // 2 + equal], values[-1] = values[k // 2], values[0] + 1e-6
     around = np.where(rng.integers(2, size=n), k // 2, rng.integers(k, size=n))
     rows = values[around] + rng.standard_normal((n, d)) * rng.random((n, 1))
+    # Values with a part in plane -1 of the sums, and so small that they are left to the host.
+    rows[0, 0], rows[1, 0] = 1e-8 / 3, 1e-25
     return (rows * scale).astype(dtype), Centers((values * scale).astype(dtype), distance)
 
 
@@ -103,8 +104,8 @@ def _differences(
 ) -> Iterator[str]:
     """Yield the names of the results that differ from NumPy's.
 
-    Indices, distances to nearest centers and counts must have the same bits, and sums must agree
-    to 1e-12 of the largest value.
+    All but the distances to all centers must have the same bits. Sums are compared by their means,
+    which are correctly rounded.
     """
     sums, index, distances = implementation.assign(rows, centers)
     expected, expected_index, expected_distances = on_host.assign(rows, centers)
@@ -114,11 +115,10 @@ def _differences(
         yield "distances to them"
     if not np.array_equal(sums.counts, expected.counts):
         yield "counts"
-    error = 1e-12 * float(np.abs(rows).max()) * len(rows)
-    if not np.allclose(sums.sums, expected.sums, rtol=1e-12, atol=error):
+    if not np.array_equal(sums.sums.means(sums.counts), expected.sums.means(expected.counts)):
         yield "sums"
-    if not np.isclose(sums.inertia, expected.inertia, rtol=1e-10, atol=1e-12 * len(rows)):
-        yield "inertia"
+    if implementation.squares(rows) != on_host.squares(rows):
+        yield "squares"
     some = rows[:_DISTANCE_ROWS]
     every = implementation.distances(some, centers)
     if not np.allclose(every, on_host.distances(some, centers), rtol=1e-5, atol=1e-6):

@@ -22,5 +22,17 @@ def bits(backend, rows, centers):
     sums = on_host(backend.partial_sums(rows, centers))
     index, least = backend.nearest(rows, centers)
     distances = backend.distances(rows, centers)
-    arrays = sums.sums, sums.counts, np.float64(sums.inertia), index, least, distances
-    return [array.tobytes() for array in arrays]
+    arrays = sums.counts, index, least, distances
+    exact = exact_sums(sums), backend.squares(rows)
+    return *exact, *(array.tobytes() for array in arrays)
+
+
+def exact_sums(sums):
+    """Return the sum of each center and column as a fraction."""
+    return [sums.sums.exact(*place) for place in np.ndindex(*sums.sums.shape)]
+
+
+def assert_same_sums(one, other):
+    """Check that two sums on the host are equal, whatever their grids."""
+    assert one.counts.tolist() == other.counts.tolist()
+    assert exact_sums(one) == exact_sums(other)

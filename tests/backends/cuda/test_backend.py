@@ -13,6 +13,7 @@ from dkmeans.backends.cuda import trial
 from dkmeans.backends.cuda.fallback import Fault
 from dkmeans.distance import Centers, Distance
 from dkmeans.state import on_host
+from tests.backends.cuda.problems import assert_same_sums
 from tests.host_device import HostDevice
 
 BACKEND = "dkmeans.backends.cuda.backend"
@@ -93,9 +94,9 @@ def assert_like_numpy(backend):
     expected, expected_index, expected_distances = by_numpy.assign(rows, centers)
     assert index.tolist() == expected_index.tolist()
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-13, atol=1e-14)
-    for result in (sums, on_host(backend.partial_sums(rows, centers))):
-        assert result.counts.tolist() == expected.counts.tolist()
-        np.testing.assert_allclose(result.sums, expected.sums, rtol=1e-12, atol=1e-12)
+    assert_same_sums(sums, expected)
+    assert_same_sums(on_host(backend.partial_sums(rows, centers)), expected)
+    assert backend.squares(rows) == by_numpy.squares(rows)
     assert backend.nearest(rows, centers)[0].tolist() == index.tolist()
     everything = by_numpy.distances(rows, centers)
     np.testing.assert_allclose(backend.distances(rows, centers), everything, rtol=1e-6, atol=1e-9)

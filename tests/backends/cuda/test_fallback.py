@@ -3,6 +3,7 @@
 import logging
 import weakref
 from contextlib import nullcontext
+from dataclasses import replace
 from threading import Barrier, Thread
 
 import numpy as np
@@ -13,11 +14,13 @@ from dkmeans.backends.cuda.fallback import Fault, Guarded, GuardedSums
 from dkmeans.backends.cuda.launches import DeviceSums
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import ResultLost
-from dkmeans.state import PartialSums, on_host, tree_sum
+from dkmeans.exact import ExactTotal, Grid, of_rows
+from dkmeans.state import PartialSums, on_host, sum_up
+from tests.backends.cuda.problems import assert_same_sums, exact_sums
 
 ROWS = np.random.default_rng(0).normal(size=(40, 3))
 CENTERS = Centers(ROWS[:4], Distance.SQUARED_EUCLIDEAN)
-FUNCTIONS = ("partial_sums", "assign", "nearest", "distances")
+FUNCTIONS = ("partial_sums", "squares", "assign", "nearest", "distances")
 
 FULL = "the GPU has too little memory for some chunks; the processor computes them"
 LOST = "the GPU failed; this process computes on its processor from now on: illegal address"
@@ -48,6 +51,9 @@ class Computer:
 
     def partial_sums(self, points, centers):
         return self._run("partial_sums", points, centers)
+
+    def squares(self, points):
+        return self._run("squares", points)
 
     def assign(self, points, centers):
         return self._run("assign", points, centers)
@@ -102,14 +108,15 @@ def arrays_of(result):
     """Return the arrays of a result of any function."""
     if isinstance(result, tuple):
         return [array for part in result for array in arrays_of(part)]
-    if hasattr(result, "sums"):
-        return [result.sums, result.counts, np.float64(result.inertia)]
-    return [result]
+    if isinstance(result, PartialSums):
+        return [np.array(exact_sums(result)), result.counts]
+    return [np.array(result.units)] if isinstance(result, ExactTotal) else [result]
 
 
 def assert_right(backend, function="nearest"):
-    found = arrays_of(getattr(backend, function)(ROWS, CENTERS))
-    expected = arrays_of(getattr(by_numpy, function)(ROWS, CENTERS))
+    arguments = (ROWS,) if function == "squares" else (ROWS, CENTERS)
+    found = arrays_of(getattr(backend, function)(*arguments))
+    expected = arrays_of(getattr(by_numpy, function)(*arguments))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -233,7 +240,10 @@ class Memory:
         error: The error of every access; None while it works.
     """
 
-    error = None
+    error, xp = None, np
+
+    def launch(self, *arguments):
+        """Carry nothing: no sum of a few rows is large."""
 
     def stream(self):
         if self.error is not None:
@@ -263,10 +273,14 @@ class OnDevice(Computer):
         self._memory, self._full = memory, full
 
     def partial_sums(self, points, centers):
-        sums = super().partial_sums(points, centers)
-        values = np.concatenate([sums.sums.ravel(), sums.counts]).view(Array)
+        counts = super().partial_sums(points, centers).counts
+        index, grid, shape = by_numpy.nearest(points, centers)[0], Grid.of(ROWS), (4, 3)
+        planes = of_rows(points, index, 4, grid).planes
+        assert set(planes) <= {1, 0, -1}
+        parts = [planes.get(m, np.zeros(shape, np.int64)).ravel() for m in (1, 0, -1)]
+        values = np.concatenate([*parts, counts]).view(Array)
         values.full = self._full
-        return DeviceSums(values, sums.inertia, sums.sums.shape, self._memory)
+        return DeviceSums(values, grid, shape, self._memory)
 
 
 def sums_on(memory, **options):
@@ -282,23 +296,29 @@ def sums_on(memory, **options):
 def parts_of(backend, count=5):
     """Return the sums of parts of the rows, and their total by NumPy."""
     parts = np.array_split(ROWS, count)
-    expected = tree_sum(by_numpy.partial_sums(part, CENTERS) for part in parts)
+    expected = sum_up(by_numpy.partial_sums(part, CENTERS) for part in parts)
     return [backend.partial_sums(part, CENTERS) for part in parts], expected
 
 
 def assert_sums(found, expected):
     assert isinstance(found, PartialSums)
-    assert found.sums.tobytes() == expected.sums.tobytes()
-    assert found.counts.tolist() == expected.counts.tolist()
-    assert found.inertia == expected.inertia
+    assert_same_sums(found, expected)
 
 
 def test_sums_are_added_on_the_device_and_copied_at_the_end():
     parts, expected = parts_of(sums_on(Memory()))
-    total = tree_sum(parts)
+    total = sum_up(parts)
     assert isinstance(total, GuardedSums)
-    assert total.inertia == expected.inertia
     assert_sums(on_host(total), expected)
+
+
+def test_squares_are_added_beside_the_sums_wherever_these_are():
+    first, second, *_ = parts_of(sums_on(Memory()))[0]
+    first, second = replace(first, squares=ExactTotal(3)), replace(second, squares=ExactTotal(4))
+    assert (first + second).squares == ExactTotal(7)
+    assert on_host(first + second).squares == ExactTotal(7)
+    assert (first + on_host(second)).squares == ExactTotal(7)
+    assert (on_host(first) + second).squares == ExactTotal(7)
 
 
 @pytest.mark.parametrize("failing", range(5))
@@ -312,12 +332,12 @@ def test_sums_of_the_device_and_of_the_processor_are_added_on_the_host(failing):
     )
     parts, expected = parts_of(backend)
     assert [isinstance(part, PartialSums) for part in parts].index(True) == failing
-    assert_sums(on_host(tree_sum(parts)), expected)
+    assert_sums(on_host(sum_up(parts)), expected)
 
 
 def test_if_the_device_cannot_add_for_lack_of_memory_the_host_does():
     parts, expected = parts_of(sums_on(Memory(), full=True))
-    assert_sums(on_host(tree_sum(parts)), expected)
+    assert_sums(on_host(sum_up(parts)), expected)
 
 
 @pytest.mark.parametrize(

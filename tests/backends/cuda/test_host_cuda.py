@@ -100,6 +100,15 @@ extern "C" __global__ void count(unsigned *total, unsigned *before, unsigned lon
     any[threadIdx.x] = atomicExch(last, (int)threadIdx.x);
 }
 
+extern "C" __global__ void combine_bits(unsigned *bits) {
+    atomicOr(bits + threadIdx.x / 32, 1u << threadIdx.x % 32);
+}
+
+extern "C" __global__ void multiply_wide(const unsigned long long *a, const unsigned long long *b,
+                                         unsigned long long *upper) {
+    upper[threadIdx.x] = __umul64hi(a[threadIdx.x], b[threadIdx.x]);
+}
+
 // Note the order in which the threads run, before and after a barrier.
 extern "C" __global__ void note_order(unsigned *tickets, unsigned *threads) {
     threads[atomicAdd(&tickets[0], 1u)] = threadIdx.x;
@@ -355,6 +364,17 @@ def test_atomic_functions_return_the_old_value(launch, order):
     assert (total[0], least[0], largest[0]) == (THREADS, 1, 2**63)
     assert sorted(before) == list(range(THREADS))
     assert sorted([*others, last[0]]) == list(range(-1, THREADS))
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_bits_are_combined_and_wide_products_have_upper_halves(launch, order):
+    bits, upper = np.zeros(WARPS, np.uint32), empty(THREADS, dtype=np.uint64)
+    launch("combine_bits", bits, order=order)
+    assert (bits == 2**32 - 1).all()
+    a, b = np.random.default_rng(0).integers(0, 2**64, (2, THREADS), np.uint64)
+    launch("multiply_wide", a, b, upper, order=order)
+    products = [x * y >> 64 for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    assert upper.tolist() == products
 
 
 # --- Order ---

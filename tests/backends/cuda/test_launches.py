@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda import launches
 from dkmeans.backends.cuda.compiler import OPTIONS
-from dkmeans.backends.cuda.launches import DEFINES, FEW_ROWS, SLICE_ROWS, DeviceSums, Launches
+from dkmeans.backends.cuda.launches import DEFINES, FEW_ROWS, DeviceSums, Launches
 from dkmeans.backends.rounding import exact_rows
 from dkmeans.distance import Centers, Distance
-from dkmeans.state import FloatArray
+from dkmeans.exact import ExactTotal, FloatArray, NotFinite
+from dkmeans.state import sum_up
 from tests.backends.cuda.nvrtc import Nvrtc, library
-from tests.backends.cuda.problems import bits, problem
+from tests.backends.cuda.problems import assert_same_sums, bits, exact_sums, problem
 from tests.host_device import SOURCE, HostDevice
 from tests.programs import output_of
 from tests.reference import METRICS
@@ -77,12 +78,6 @@ def assert_nearest(backend, rows, centers):
             every = np.square(points - values).sum(axis=2)
     assert index.tolist() == every.argmin(axis=1).tolist()
     assert distances.tobytes() == every[np.arange(len(rows)), index].tobytes()
-
-
-def assert_same_sums(one, other):
-    """Check that two sums on the host have the same bits."""
-    assert one.sums.tobytes() == other.sums.tobytes()
-    assert (one.counts.tolist(), one.inertia) == (other.counts.tolist(), other.inertia)
 
 
 # --- Compiled for GPUs ---
@@ -152,14 +147,11 @@ SHAPES = [(1, 1), (3, 1), (16, 8), (17, 8), (64, 33), (128, 5), (129, 17), (257,
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(("k", "d"), SHAPES)
-def test_nearest_centers_and_distances_have_the_bits_of_numpy(on_host, k, d, metric, dtype):
+def test_nearest_centers_distances_and_sums_have_the_bits_of_numpy(on_host, k, d, metric, dtype):
     rows, centers = problem(k, d, dtype, metric, n=300)
     assert_nearest(on_host, rows, centers)
     found = on_host.partial_sums(rows, centers).on_host()
-    sums = by_numpy.partial_sums(rows, centers)
-    assert found.counts.tolist() == sums.counts.tolist()
-    np.testing.assert_allclose(found.sums, sums.sums, rtol=1e-12, atol=1e-11)
-    np.testing.assert_allclose(found.inertia, sums.inertia, rtol=1e-11, atol=1e-10)
+    assert_same_sums(found, by_numpy.partial_sums(rows, centers))
 
 
 @needs_compiler
@@ -186,27 +178,12 @@ def test_rows_may_come_in_any_number_of_pieces(device, on_host, k, metric):
     in_pieces = Launches(device, piece_bytes=7000)
     device.launched.clear()
     sums = in_pieces.partial_sums(rows, centers).on_host()
-    assert [kernel for kernel, _ in device.launched].count("reduce") > 3
-    assert sums.counts.tolist() == whole.on_host().counts.tolist()
-    np.testing.assert_allclose(sums.sums, whole.on_host().sums, rtol=1e-13, atol=1e-11)
-    np.testing.assert_allclose(sums.inertia, whole.inertia, rtol=1e-12, atol=1e-12)
+    assert [kernel for kernel, _ in device.launched].count("carry") > 3
+    assert_same_sums(sums, whole.on_host())
+    assert in_pieces.squares(rows) == on_host.squares(rows) == by_numpy.squares(rows)
     assert in_pieces.nearest(rows, centers)[0].tolist() == index.tolist()
     assert in_pieces.nearest(rows, centers)[1].tolist() == distances.tolist()
     assert in_pieces.distances(rows, centers).tobytes() == everything.tobytes()
-
-
-@needs_compiler
-@pytest.mark.parametrize(("k", "slice_rows"), [(3, FEW_ROWS), (20, SLICE_ROWS)])
-def test_every_row_is_added_once_where_slices_end(on_host, k, slice_rows):
-    for n in (1, 255, slice_rows - 1, slice_rows, slice_rows + 1, 2 * slice_rows + 1):
-        rows = np.random.default_rng(n).normal(size=(n, 3)).astype("f")
-        values = np.full((k, 3), 1e3, np.float32)
-        values[0] = 9
-        found = on_host.partial_sums(rows, Centers(values, Distance.SQUARED_EUCLIDEAN)).on_host()
-        assert found.counts.tolist() == [n] + [0] * (k - 1)
-        expected = rows.sum(axis=0, dtype=np.float64)
-        np.testing.assert_allclose(found.sums[0], expected, rtol=1e-12, atol=1e-12)
-        assert not found.sums[1:].any()
 
 
 @needs_compiler
@@ -223,19 +200,6 @@ def test_assign_has_the_bits_of_partial_sums_and_nearest(on_host, k, d, metric, 
 
 
 @needs_compiler
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("k", [5, 40])
-def test_sums_on_the_device_are_added_with_the_bits_of_the_host(on_host, k, metric):
-    rows, centers = problem(k, 7, np.float32, metric, n=300)
-    first, second = (on_host.partial_sums(part, centers) for part in (rows[:130], rows[130:]))
-    expected = first.on_host() + second.on_host()
-    on_device = first + second
-    assert isinstance(on_device, DeviceSums)
-    assert_same_sums(on_device.on_host(), expected)
-    assert_same_sums(first.on_host() + second, expected)
-
-
-@needs_compiler
 def test_prepared_centers_are_complete_before_another_thread_gets_them(folder, monkeypatch):
     device = HostDevice(folder)
     rows, centers = problem(40, 7, np.float32, "squared_euclidean", n=30)
@@ -248,6 +212,149 @@ def test_prepared_centers_are_complete_before_another_thread_gets_them(folder, m
     backend.nearest(rows, centers)
     # One wait for the only product that is made, and none when it is found.
     assert waited == [{1}]
+
+
+# --- Sums ---
+
+# Rows whose values are hard to add up, (n, d).
+HARD_ROWS = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "offset": lambda rng, shape: rng.normal(size=shape) + 1e6,
+    "Cauchy": lambda rng, shape: rng.standard_cauchy(shape),
+    # Nearly all values are left to the host.
+    "log-uniform": lambda rng, shape: 10.0 ** rng.uniform(-20, 20, shape),
+    "one huge column": lambda rng, shape: rng.normal(size=shape) * ([1e9] + [1] * (shape[1] - 1)),
+    "one huge value in a column": lambda rng, shape: np.where(
+        np.indices(shape)[0] == 1, 1e9, rng.normal(size=shape)
+    ),
+    "subnormal": lambda rng, shape: rng.normal(size=shape) * 1e-40,
+    "large": lambda rng, shape: rng.normal(size=shape) * 1e18,
+    "zeros": lambda rng, shape: np.zeros(shape),
+    "integers": lambda rng, shape: rng.integers(-3, 4, shape).astype(float),
+    # The grid sees every fifth row.
+    "zero in the sample": lambda rng, shape: np.where(
+        np.indices(shape)[0] % 5, rng.normal(size=shape) * 1e5, 0
+    ),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", HARD_ROWS)
+def test_sums_and_squares_are_exact_for_rows_of_any_order_and_pieces_of_any_size(
+    device, on_host, kind, dtype, monkeypatch
+):
+    monkeypatch.setattr(launches, "_LEFT_VALUES", 200)
+    rng = np.random.default_rng(5)
+    in_pieces = Launches(device, piece_bytes=5000)
+    for k, d in [(5, 4), (20, 3)]:
+        rows = HARD_ROWS[kind](rng, (160, d)).astype(dtype)
+        shuffled = rng.permutation(rows)
+        assert on_host.squares(rows) == in_pieces.squares(shuffled) == by_numpy.squares(rows)
+        for metric in Distance:
+            centers = Centers(rows[:k].copy(), metric)
+            expected = by_numpy.partial_sums(rows, centers)
+            assert_same_sums(on_host.partial_sums(rows, centers).on_host(), expected)
+            assert_same_sums(in_pieces.assign(shuffled, centers)[0], expected)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (40_000, 1), (700, 33), (300, 257), (2, 700)])
+def test_squares_of_any_shape_are_exact(on_host, n, d):
+    rows = np.random.default_rng(n).normal(size=(n, d))
+    assert on_host.squares(rows) == by_numpy.squares(rows)
+    small = rows.astype(np.float32)
+    assert on_host.squares(small) == by_numpy.squares(small)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("k", "block_rows"), [(3, FEW_ROWS), (20, 512)])
+def test_every_row_is_added_once_where_blocks_end(on_host, k, block_rows, monkeypatch):
+    monkeypatch.setattr(launches, "_BLOCK_VALUES", 3 * 512)
+    values = np.full((k, 3), 1e3, np.float32)
+    values[0] = 9
+    for n in (1, 255, block_rows - 1, block_rows, block_rows + 1, 2 * block_rows + 1):
+        rows = np.random.default_rng(n).normal(size=(n, 3)).astype("f")
+        centers = Centers(values, Distance.SQUARED_EUCLIDEAN)
+        found = on_host.partial_sums(rows, centers).on_host()
+        assert_same_sums(found, by_numpy.partial_sums(rows, centers))
+        assert found.counts.tolist() == [n] + [0] * (k - 1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("copies", [1, 2, 3])
+@pytest.mark.parametrize("d", [2, 33])
+def test_sums_of_many_large_values_are_carried(device, on_host, d, copies, monkeypatch):
+    monkeypatch.setattr(launches, "_COPIES_BYTES", copies * (2 * d + 1) * 8)
+    n, sampled = 3 * 2**16, 32
+    # The rows in the sample are small. All others are at the top of the window: 2^16 of them are
+    # almost 2^62 units of the grid.
+    rows = np.full((n, d), 512 - 2.0**-15, np.float32)
+    rows[:: n // sampled] = 1
+    centers = Centers(rows[:1].copy(), Distance.SQUARED_EUCLIDEAN)
+    device.launched.clear()
+    sums = on_host.partial_sums(rows, centers)
+    assert [kernel for kernel, _ in device.launched].count("carry") == -(-3 // copies)
+    expected = sampled + (n - sampled) * Fraction(float(rows[1, 0]))
+    assert exact_sums(sums.on_host()) == [expected] * d
+    doubled = sum_up([sums] * 9)
+    assert isinstance(doubled, DeviceSums)
+    assert exact_sums(doubled.on_host()) == [9 * expected] * d
+    assert doubled.on_host().counts.tolist() == [9 * n]
+    # So many chunks that three planes are needed.
+    for _ in range(20):
+        doubled += doubled
+    assert set(doubled.on_host().sums.planes) == {0, 1}
+    assert exact_sums(doubled.on_host()) == [9 * 2**20 * expected] * d
+    negative = on_host.partial_sums(-rows, centers)
+    assert exact_sums((negative + negative).on_host()) == [-2 * expected] * d
+
+
+@needs_compiler
+@pytest.mark.parametrize("d", [3, 33])
+def test_a_value_that_underflows_beside_huge_ones_is_added(on_host, d):
+    rows = np.full((70, d), 1e300)
+    rows[1, 2] = 1e-100
+    centers = Centers(rows[:1].copy(), Distance.SQUARED_EUCLIDEAN)
+    expected = by_numpy.partial_sums(rows, centers)
+    assert_same_sums(on_host.partial_sums(rows, centers).on_host(), expected)
+    assert on_host.squares(rows) == by_numpy.squares(rows)
+
+
+@needs_compiler
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", [5, 40])
+def test_sums_of_similar_chunks_stay_on_the_device(on_host, k, metric):
+    rows, centers = problem(k, 7, np.float32, metric, n=300)
+    parts = [on_host.partial_sums(part, centers) for part in (rows[:130], rows[130:])]
+    total = sum_up(parts)
+    assert isinstance(total, DeviceSums)
+    assert total.rest is None
+    expected = by_numpy.partial_sums(rows, centers)
+    assert_same_sums(total.on_host(), expected)
+    assert_same_sums(total.on_host(), expected)
+    assert_same_sums(parts[0].on_host() + parts[1].on_host(), expected)
+
+
+@needs_compiler
+def test_sums_of_chunks_of_different_sizes_are_added_on_the_host(on_host):
+    rng = np.random.default_rng(0)
+    chunks = [(rng.normal(size=(60, 5)) * scale).astype("f") for scale in (1, 1e6, 1e-9, 1)]
+    # Values that are left to the host, too.
+    chunks[0][3, 1] = chunks[1][4, 2] = 1e-30
+    centers = Centers(np.concatenate(chunks)[::12].copy(), Distance.SQUARED_EUCLIDEAN)
+    total = sum_up(on_host.partial_sums(chunk, centers) for chunk in chunks)
+    assert isinstance(total, DeviceSums)
+    expected = by_numpy.partial_sums(np.concatenate(chunks), centers)
+    assert_same_sums(total.on_host(), expected)
+
+
+@needs_compiler
+def test_a_chunk_without_rows_has_zero_sums(on_host):
+    rows, centers = problem(20, 3, np.float32, "squared_euclidean", n=5)
+    sums = on_host.partial_sums(rows[:0], centers).on_host()
+    assert (set(exact_sums(sums)), set(sums.counts.tolist())) == ({0}, {0})
+    assert on_host.squares(rows[:0]) == ExactTotal()
 
 
 # --- The bound of the error ---
@@ -425,9 +532,11 @@ def test_a_row_that_is_not_finite_is_assigned_to_the_first_center(on_host, k, me
     assert not np.isfinite(distances[wrong]).any()
     assert index[others].tolist() == expected[0][others].tolist()
     assert distances[others].tobytes() == expected[1][others].tobytes()
-    sums = on_host.partial_sums(rows, centers).on_host()
-    assert not np.isfinite(sums.inertia)
-    assert sums.counts.tolist() == np.bincount(index, minlength=k).tolist()
+    for function in (on_host.partial_sums, on_host.assign):
+        with pytest.raises(NotFinite):
+            function(rows, centers)
+    with pytest.raises(NotFinite):
+        on_host.squares(rows)
 
 
 @needs_compiler
@@ -441,12 +550,8 @@ def test_almost_zero_rows_and_centers_are_right_by_cosine(on_host, k, dtype):
     )
     rows, centers = rows.astype(dtype), Centers(values.astype(dtype), Distance.COSINE)
     assert_nearest(on_host, rows, centers)
-    found, expected = (
-        on_host.partial_sums(rows, centers).on_host(),
-        by_numpy.partial_sums(rows, centers),
-    )
-    assert found.counts.tolist() == expected.counts.tolist()
-    np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-12, atol=1e-14)
+    found = on_host.partial_sums(rows, centers).on_host()
+    assert_same_sums(found, by_numpy.partial_sums(rows, centers))
 
 
 @needs_compiler
@@ -478,7 +583,9 @@ CHECKED = textwrap.dedent(
     backend = Launches(HostDevice(Path(sys.argv[1]), *CHECKS))
     for k, d, dtype in [(17, 8, "f"), (9, 33, "d"), (130, 5, "f"), (5, 5, "d")]:
         for metric in ("squared_euclidean", "cosine"):
-            bits(backend, *problem(k, d, dtype, metric, n=70))
+            rows, centers = problem(k, d, dtype, metric, n=70)
+            rows[[33, 69], 1] = 1e-25  # left to the host
+            bits(backend, rows, centers)
     print("nothing found")
     """
 )
