@@ -16,7 +16,6 @@ from math import prod
 from typing import Any
 from uuid import uuid4
 
-import dask.array as da
 import numpy as np
 import zarr
 
@@ -24,6 +23,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.dataset import Dataset, array_chunks
 from dkmeans.data.points import as_array
+from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import arrays_of, is_frame
 from dkmeans.data.views import Columns
 from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
@@ -117,7 +117,7 @@ def _without_labels(given: Any, mode: str) -> Any:
 
 def _is_array(given: Any) -> bool:
     """Return whether the value is an array or can be converted to one, as a tensor can."""
-    return isinstance(given, da.Array | zarr.Array | np.ndarray) or hasattr(given, "__array__")
+    return isinstance(given, zarr.Array | np.ndarray) or hasattr(given, "__array__")
 
 
 def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Dataset:
@@ -230,14 +230,14 @@ def _flat(values: Any, name: str) -> Any:
         if values.ndim > 2:
             raise InvalidData(f"{name} must be 1-D or 2-D in Zarr, got shape {values.shape}")
         return values
-    if not isinstance(values, da.Array):
+    if not is_dask_array(values):
         values = as_array(values, name)
     return values if values.ndim < 3 else values.reshape(len(values), prod(values.shape[1:]))
 
 
 def _column(values: Any, name: str, chunk_bytes: int | None = None) -> Batch:
     """Return the chunks of one column, (n,) or (n, w)."""
-    if not isinstance(values, da.Array | zarr.Array):
+    if not (isinstance(values, zarr.Array) or is_dask_array(values)):
         values = as_array(values, name)
     if values.ndim == 1 and not isinstance(values, zarr.Array):
         values = values[:, None]

@@ -16,8 +16,22 @@ from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
+from hypothesis import settings
+
+# How often Dask measures itself, in this process and in those that it starts. With Dask's defaults
+# of 10 to 500 ms, the clusters that wait for their next test take a third of a core.
+os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL"] = "200ms"
+os.environ["DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL"] = "1s"
+os.environ["DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL"] = "2s"
+dask.config.refresh()
+
+# Properties are tested with few examples; `make test-long` tests them with many.
+settings.register_profile("short", max_examples=50, deadline=None)
+settings.register_profile("long", max_examples=400, deadline=None)
+settings.load_profile("short")
 
 TESTS = Path(__file__).parent
 

@@ -14,12 +14,11 @@ from functools import partial
 from itertools import count, islice
 from typing import Any, NamedTuple
 
-import dask.array as da
 import zarr
 
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.points import as_array
-from dkmeans.data.sources.dask_array import from_dask
+from dkmeans.data.sources.dask_array import from_dask, is_dask_array
 from dkmeans.data.sources.memory import from_array
 from dkmeans.data.sources.npy import from_npy_file
 from dkmeans.data.sources.parquet import from_parquet_files, refuse_words
@@ -437,7 +436,7 @@ def array_chunks(
 
 def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
     """Return a function that cuts an array into chunks, with the errors of `array_chunks`."""
-    if isinstance(array, da.Array):
+    if is_dask_array(array):
         _check_table(name, array.shape)
         blocks = from_dask(array, name)
         return lambda _: blocks

@@ -33,7 +33,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr("dkmeans.data.chunks.SMALLEST_BYTES", 1)
 
 
-@pytest.fixture(scope="session", params=[1, 2, 7])
+@pytest.fixture(scope="module", params=[1, 2, 7])
 def workers(request):
     """Client of a cluster of 1, 2 or 7 worker processes of one thread each."""
     with (
