@@ -16,13 +16,11 @@ from dkmeans import Invalid, checkpoints
 from tests.jobs.commands import train
 
 
-@pytest.mark.parametrize("where", ["threads", "local"])
-def test_either_backend_finds_the_same_clusters(run_json, store, tmp_path, where):
+def test_either_backend_finds_the_same_clusters(run_json, store, tmp_path):
     results = []
     for backend in ("native", "numpy"):
         model, output = tmp_path / backend, tmp_path / f"{backend}.zarr"
-        more = ["--backend", backend, "--cluster", where]
-        more += ["--workers", 1] if where == "local" else []
+        more = ["--backend", backend]
         trained = run_json(*train(store, model, *more))
         run_json("predict", store, "--model-dir", model, "--output", output, *more)
         results.append((trained["step"], zarr.open_group(output)["cluster_index"][:].tolist()))

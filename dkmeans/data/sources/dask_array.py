@@ -98,6 +98,16 @@ class FutureRows(Whole, AtHand, Leaf):
         return block[start - self.first : stop - self.first]
 
 
+def is_dask_array(values: Any) -> bool:
+    """Return whether the values are a Dask array.
+
+    `dask.array` takes a fifth of the start of a process to import. A process that has not imported
+    it has no such array.
+    """
+    module = sys.modules.get("dask.array")
+    return module is not None and isinstance(values, module.Array)
+
+
 def from_dask(array: Any, name: str) -> Batch:
     """Return the row blocks of a 2-D Dask array. The chunks of the array may split its columns."""
     if any(np.isnan(size) for sizes in array.chunks for size in sizes):

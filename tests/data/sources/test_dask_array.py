@@ -11,6 +11,7 @@ import zarr
 from dkmeans import Dataset, InvalidData, KMeans, RunConfig
 from dkmeans.data.sources.dask_array import DaskRows, FutureRows
 from tests.data.sources.rows import ROWS, chunks_of, loaded
+from tests.programs import output_of
 
 
 def doubled(block, log):
@@ -142,3 +143,8 @@ def test_arrays_that_are_not_persisted_train_on_a_cluster_to_the_same_centers(cl
     array = da.from_array(ROWS, chunks=(10, 3))
     trained = centers_of(array, tmp_path / "Dask", config)
     assert np.allclose(trained, centers_of(ROWS, tmp_path / "rows"), rtol=1e-5, atol=1e-6)
+
+
+def test_an_import_of_the_library_and_of_its_command_does_not_import_dask_array():
+    program = "import sys, dkmeans, dkmeans_jobs.__main__; print('dask.array' in sys.modules)"
+    assert output_of(program) == "False\n"

@@ -39,7 +39,7 @@ def executor(workers):
 
 
 class TestDask(ExecutorLaws):
-    """The laws, for 1, 2 and 7 workers."""
+    """The laws, for 5, 2 and 1 workers."""
 
 
 @pytest.mark.parametrize("settings", [{"use_mini_batch": False}, {}, {"steps": 3}])
