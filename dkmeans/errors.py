@@ -23,6 +23,10 @@ class InvalidData(Invalid):
     """Rows, or a place of rows, that cannot be clustered."""
 
 
+class Refusal(Invalid):
+    """A request that a store refuses, for want of permission for instance."""
+
+
 class InvalidCheckpoint(Invalid):
     """A checkpoint that is missing, damaged, or of another model than the requested one."""
 

@@ -513,7 +513,7 @@ class _Saver:
             return
         try:
             self._save_interrupted(fit)
-        except Outage as error:  # must not hide the error that stopped training
+        except (Outage, *storage.WRITE_ERRORS) as error:  # must not hide what stopped training
             logger.warning(
                 "step %d cannot be saved, the last checkpoint is of step %s: %s",
                 fit.step,

@@ -17,7 +17,7 @@ from dkmeans.checkpoints.checkpoint import Settings, Stop
 from dkmeans.checkpoints.manifest import Manifest, step_of
 from dkmeans.errors import Invalid, Outage
 from dkmeans.fit import Fit
-from dkmeans.retry import with_retries
+from dkmeans.retry import first_line, with_retries
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,9 @@ def prepare(model_dir: str) -> None:
         with_retries(model_dir, lambda: _open_directory(model_dir))
         safe = storage.supports_conditional_writes(probe)
     except storage.WRITE_ERRORS as error:
-        raise Invalid(f"model_dir must be writable, got {model_dir!r}: {error}") from error
+        raise Invalid(
+            f"model_dir must be writable, got {model_dir!r}: {first_line(error)}"
+        ) from error
     if not safe:
         logger.warning(
             "the store of %s ignores conditional writes: two drivers that train in this model_dir "

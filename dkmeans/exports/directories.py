@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from dkmeans import storage
 from dkmeans.errors import Invalid, InvalidType, expected
+from dkmeans.retry import first_line
 
 _ASSETS = "assets.extra"
 
@@ -43,7 +44,9 @@ def writable(name: str, given: object) -> Iterator[str]:
     try:
         yield storage.absolute(os.fspath(given))
     except (*storage.WRITE_ERRORS, UnicodeError) as error:
-        raise Invalid(f"{name} must be writable, got {os.fspath(given)!r}: {error}") from error
+        raise Invalid(
+            f"{name} must be writable, got {os.fspath(given)!r}: {first_line(error)}"
+        ) from error
 
 
 def write(base: str, files: Mapping[str, bytes]) -> str:

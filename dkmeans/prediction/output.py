@@ -28,6 +28,7 @@ from dkmeans.errors import Invalid
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, predict
 from dkmeans.report import logger
+from dkmeans.retry import first_line
 
 # Target size of a region, and the largest number of its rows.
 _REGION_BYTES = 32 * 2**20
@@ -132,7 +133,9 @@ def prepare(output: Output) -> Written:
             return _find_written(output, found)
         _lay_out(output)
     except storage.WRITE_ERRORS as error:
-        raise Invalid(f"output must be writable, got {output.address!r}: {error}") from error
+        raise Invalid(
+            f"output must be writable, got {output.address!r}: {first_line(error)}"
+        ) from error
     return Written(frozenset(), is_complete=False)
 
 
