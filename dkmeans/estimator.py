@@ -222,6 +222,8 @@ class KMeans(Model):
         steps: int | None = None,
         max_steps: int | None = None,
         saving_listeners: Iterable[CheckpointSaverListener] | None = None,
+        *,
+        checkpoint_path: str | os.PathLike[str] | None = None,
     ) -> KMeans:
         """Train from the latest checkpoint, if there is one, and save.
 
@@ -239,6 +241,9 @@ class KMeans(Model):
             max_steps: Step, counted over all calls, at which to stop. From there on a call does
                 nothing.
             saving_listeners: Notified of every checkpoint. They may stop training after it.
+            checkpoint_path: A checkpoint of this model to continue from, in place of the latest,
+                which may be damaged. Those saved after it are dropped. A second call with the same
+                checkpoint continues from the latest, so that a job can be run again.
 
         Returns:
             This estimator.
@@ -256,6 +261,8 @@ class KMeans(Model):
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         notifier = self._notifier(run_hooks, listeners)
+        if checkpoint_path is not None:
+            checkpoints.go_back(self.model_dir, os.fspath(checkpoint_path))
         manifest, found = checkpoints.open_latest(self.model_dir)
         done = found.state.step if found else 0
         plan = Plan(
@@ -274,6 +281,7 @@ class KMeans(Model):
             report_ignored(plan, done)
             if max_steps is not None and done >= max_steps:
                 logger.info("nothing to do: step %d of %d is done", done, max_steps)
+                checkpoints.remove_orphans(self.model_dir, manifest)
                 return self
         dataset = self._read(input_fn, ModeKeys.TRAIN)
         if found is not None:

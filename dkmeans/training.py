@@ -469,7 +469,8 @@ class _Saver:
         self._notifier = notifier
         # Name and step of the last checkpoint that was begun, for `_save_interrupted`.
         self._attempt, self._attempted_step = "", -1
-        checkpoints.remove_orphans(plan.model_dir, manifest)
+        # What another driver can commit until this one has saved.
+        self._orphans = checkpoints.remove_orphans(plan.model_dir, manifest)
         self._saved_at = time.monotonic()
         self._saved_step = fit.step if fit else None
         self._seconds = 0.0
@@ -496,6 +497,9 @@ class _Saver:
         self._manifest = checkpoints.save(
             plan.model_dir, self._manifest, fit, plan.settings, stop, keep, self._attempt
         )
+        for address in self._orphans:
+            storage.remove(address)
+        self._orphans = []
         self._saved_at, self._saved_step = time.monotonic(), fit.step
         self._seconds += self._saved_at - began
 

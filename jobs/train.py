@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     conditions = _stop_conditions(arguments, rows)
     hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
     input_description = {"input": arguments.input, "columns": arguments.columns, "rows": rows}
+    if arguments.from_checkpoint:
+        checkpoints.go_back(arguments.model_dir, arguments.from_checkpoint)
     checkpoint = checkpoints.latest(arguments.model_dir)
     with open_client(arguments) as client:
         model = _model(arguments, conditions, client)

@@ -174,9 +174,15 @@ def finish(output: Output) -> None:
     """
     if output.is_zarr:
         _write_attributes(output, output.prediction.as_json(), is_complete=True)
-        storage.remove(storage.join(output.address, *_MARKS))
     else:
         storage.write(storage.join(output.address, _SUCCESS), b"")
+    _tidy(output)
+
+
+def _tidy(output: Output) -> None:
+    """Remove what a complete output does not need."""
+    if output.is_zarr:
+        storage.remove(storage.join(output.address, *_MARKS))
     storage.remove_temporary_files(output.address)
 
 
@@ -220,6 +226,7 @@ def _find_written(output: Output, found: dict[str, Any]) -> Written:
         if not is_complete:  # a file may have been removed after the output was complete
             storage.remove(storage.join(output.address, _SUCCESS))
     if is_complete:
+        _tidy(output)  # a driver may have been killed after it marked the output as complete
         logger.info("nothing to do: %s holds all %d regions", output.address, total)
     else:
         logger.info(
