@@ -27,7 +27,7 @@ from dkmeans.executors import Executor
 from dkmeans.initialization import random_rows
 from dkmeans.initialization.draws import Seed
 from dkmeans.initialization.kmeans_parallel import Rounds, find_candidates, pick
-from dkmeans.initialization.kmeans_plus_plus import plus_plus
+from dkmeans.initialization.kmeans_plus_plus import plus_plus, row_blocks
 from dkmeans.initialization.random_rows import Initializer
 from dkmeans.initialization.sample import fetch, one_epoch, sample
 from dkmeans.state import FloatArray
@@ -145,8 +145,10 @@ class Initialization:
         drawn = np.arange(rows) if rows <= most else np.sort(rng.choice(rows, most, replace=False))
         points = fetch(batch, drawn, executor)
         if self.computation.distance is Distance.COSINE:
+            units = np.empty(points.shape)
             with np.errstate(over="ignore"):
-                units = directions(points)
+                for block in row_blocks(*points.shape):
+                    units[block] = directions(points[block])
             if not np.isfinite(units).all():  # a squared length overflowed
                 raise batch[0].complaint(points)
             points = units
