@@ -6,7 +6,9 @@ that cannot be used, with a message that has the argument's name, the rule and t
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -98,7 +100,7 @@ def choose_model_dir(
 ) -> str:
     """Return the model directory of the argument or of the configuration.
 
-    If neither is given, a temporary directory is created.
+    If neither is given, a temporary directory is created, which is removed when the process ends.
 
     Raises:
         Invalid: both are given and differ.
@@ -112,4 +114,16 @@ def choose_model_dir(
         raise Invalid(
             f"model_dir and config.model_dir must be equal, got {argument!r} and {config!r}"
         )
-    return argument or config or tempfile.mkdtemp(prefix="dkmeans-")
+    return argument or config or _temporary_dir()
+
+
+def _temporary_dir() -> str:
+    """Create a directory that is removed when this process ends."""
+    directory, process = tempfile.mkdtemp(prefix="dkmeans-"), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == process:  # not at the end of a forked process
+            shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(remove)
+    return directory

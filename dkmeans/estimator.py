@@ -70,7 +70,8 @@ class KMeans(Model):
     Args:
         num_clusters: Number of clusters, k. Ignored if `initial_clusters` is an array.
         model_dir: Path or URL of the model, from which training continues. None takes
-            `config.model_dir`, or else a new temporary directory.
+            `config.model_dir`, or else a new temporary directory, which is removed when the process
+            ends.
         initial_clusters: `"random"`, `"kmeans_plus_plus"`, `"k-means||"`, a (k, d) array, or a
             function of a batch's (n, d) rows and the number of centers that are still missing,
             which returns up to that many. k-means++ uses the first batch. k-means|| uses all rows
@@ -333,7 +334,7 @@ class KMeans(Model):
         address = storage.join(self.eval_dir(name), file)
         is_written = storage.write_or_log(address, json.dumps(result).encode())
         if is_written and self._draws_charts:
-            charts = summaries.EventFiles(self.eval_dir(name))
+            charts = summaries.EventFile(self.eval_dir(name))
             charts.add(checkpoint.state.step, {name: result[name] for name in _CHARTED})
             charts.write()
         return result

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -226,13 +226,44 @@ def write(address: str, data: bytes) -> None:
     with_retries(address, lambda: _write(address, data))
 
 
-def write_or_log(address: str, data: bytes, level: int = logging.WARNING) -> bool:
+def append(address: str, data: bytes, usable: Callable[[bytes], int]) -> None:
+    """Write data behind the content of a file, or a new file.
+
+    A local file is changed in place, for programs that follow it. Other places cannot append: there
+    the file is written anew, so that of two writers at the same moment only one succeeds.
+
+    Args:
+        address: Address of the file.
+        data: The content to add.
+        usable: Returns the size of the usable beginning of the old content. What follows is cut
+            off: a writer was killed while it appended.
+
+    Raises:
+        Outage: the storage does not answer.
+    """
+    found = read(address)
+    old = found.data[: usable(found.data)] if found else b""
+    if is_local(address):
+        with_retries(address, lambda: _write_behind(local_path(address), len(old), data))
+    else:
+        write(address, old + data)
+
+
+def write_or_log(
+    address: str,
+    data: bytes,
+    level: int = logging.WARNING,
+    usable: Callable[[bytes], int] | None = None,
+) -> bool:
     """Write a file that is not needed to go on; return whether it is written.
 
-    A failure is logged at `level`.
+    A failure is logged at `level`. With `usable` the data is appended, as `append` does.
     """
     try:
-        write(address, data)
+        if usable is None:
+            write(address, data)
+        else:
+            append(address, data, usable)
     except (*WRITE_ERRORS, Outage, Invalid) as error:
         logger.log(level, "going on without %s, which cannot be written: %s", address, error)
         return False
@@ -451,6 +482,18 @@ def _write(address: str, data: bytes) -> None:
     else:
         fs, path = filesystem(address)
         fs.pipe_file(path, data)
+
+
+def _write_behind(path: Path, size: int, data: bytes) -> None:
+    """Replace what a local file has after its first `size` bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(data)
+        file.flush()
+        with _go_on_without("fsync", path):
+            os.fsync(file.fileno())
 
 
 def _write_durably(path: Path, data: bytes) -> None:
