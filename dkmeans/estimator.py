@@ -47,7 +47,7 @@ from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverH
 from dkmeans.hooks.notifier import Notifier, check_hooks
 from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.input_fn import InputFn, read_input
-from dkmeans.model import Model
+from dkmeans.model import Model, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
 from dkmeans.prediction import output as outputs
 from dkmeans.prediction import per_chunk, stream
@@ -216,6 +216,7 @@ class KMeans(Model):
         """
         return self._specify
 
+    @naming_shutdown()
     def train(
         self,
         input_fn: InputFn,
@@ -292,6 +293,7 @@ class KMeans(Model):
             train(plan, dataset, start, manifest, executor, notifier)
         return self
 
+    @naming_shutdown()
     def evaluate(
         self,
         input_fn: InputFn,
@@ -339,6 +341,7 @@ class KMeans(Model):
             charts.write()
         return result
 
+    @naming_shutdown()
     def score(self, input_fn: InputFn) -> float:
         """Return the sum of the distances to the nearest center over the first batch, not negated.
 
@@ -401,6 +404,7 @@ class KMeans(Model):
         for row in self.predict(input_fn, self.ALL_DISTANCES):
             yield row[self.ALL_DISTANCES]
 
+    @naming_shutdown()
     def write_predictions(
         self,
         input_fn: InputFn,
@@ -556,7 +560,7 @@ class KMeans(Model):
         check_row_width(dataset, checkpoint)
         task = per_chunk.Task(self._centers(checkpoint), tuple(names))
         notifier = Notifier(checkpoint.settings, hooks)
-        with self._executor() as executor:
+        with naming_shutdown(), self._executor() as executor:
             yield from stream.predictions(
                 dataset, checkpoint, task, executor, notifier, single=single
             )

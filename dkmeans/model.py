@@ -7,8 +7,10 @@ only read a model use it alone. Nothing is held in memory: each call reads the d
 from __future__ import annotations
 
 import os
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy.typing as npt
@@ -20,6 +22,24 @@ from dkmeans.exports import ServingInputReceiver, as_receiver, directories, need
 from dkmeans.modes import ModeKeys
 
 ReceiverFn = Callable[[], Any]
+
+
+@contextmanager
+def naming_shutdown() -> Iterator[None]:
+    """Replace errors of pools of threads, which take no work after the main thread has ended.
+
+    Raises:
+        Invalid: the main thread has ended before the calling thread.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error) is not RuntimeError or threading.main_thread().is_alive():
+            raise
+        raise Invalid(
+            "the main thread must wait for a thread that uses KMeans (Thread.join), and has ended "
+            "before; the last checkpoint stands"
+        ) from error
 
 
 class Model:
@@ -47,6 +67,7 @@ class Model:
         """True if rows are made by feature columns, which cannot be exported."""
         return False
 
+    @naming_shutdown()
     def checkpoint(self, path: str | os.PathLike[str] | None = None) -> Checkpoint:
         """Load a checkpoint.
 

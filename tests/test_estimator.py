@@ -13,6 +13,7 @@ import pytest
 
 from dkmeans import Dataset, EstimatorSpec, KMeans, ModeKeys, RunConfig
 from tests import reference
+from tests.programs import output_of
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
 CENTERS = np.array([[0, 0, 1], [4, 0, 0], [0, -4, 2], [3, 3, 3]], np.float32)
@@ -752,3 +753,37 @@ def test_where_gpus_compute_the_chunks_are_larger(monkeypatch, on_gpu, chunks):
         found.append(len(batch))
     assert found == [chunks] * 3
     assert set(asked) == {(None, "numpy")}
+
+
+# The end of the program.
+
+
+def test_work_in_a_thread_that_outlives_the_main_thread_ends_with_one_clear_line(tmp_path):
+    program = """
+import sys, threading, time
+import numpy as np
+from dkmeans import Invalid, KMeans
+
+rows = np.random.default_rng(0).normal(size=(300, 2))
+model = KMeans(3, sys.argv[1], rows[:3]).train(lambda: rows, steps=1)
+calls = {
+    "train": lambda: model.train(lambda: rows, steps=10**9),
+    "train again": lambda: model.train(lambda: rows, steps=1),
+    "evaluate": lambda: model.evaluate(lambda: rows),
+    "centers": model.cluster_centers,
+    "predict": lambda: list(model.predict(lambda: rows)),
+    "write": lambda: model.write_predictions(lambda: rows, sys.argv[1] + ".zarr"),
+}
+def work():
+    for name, call in calls.items():
+        try:
+            call()
+        except Invalid as error:
+            print(name, error)
+threading.Thread(target=work).start()
+time.sleep(0.2)
+"""
+    lines = output_of(program, tmp_path / "model", PYTHONWARNINGS="ignore").splitlines()
+    assert len(lines) == 6, lines
+    assert all("the main thread must wait for a thread that uses KMeans" in line for line in lines)
+    assert KMeans(3, str(tmp_path / "model")).get_variable_value("global_step") == 1
