@@ -18,14 +18,16 @@ import numpy.typing as npt
 from dkmeans import checkpoints, storage
 from dkmeans.arguments import (
     InitialClusters,
+    check_clusters,
     check_initial_clusters,
     check_restarts,
     check_rounds,
     check_steps,
+    check_tolerance,
     choose_model_dir,
 )
 from dkmeans.checkpoints import Checkpoint, Settings
-from dkmeans.config import NONE, RunConfig, check_positive
+from dkmeans.config import NONE, RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.dataset import Dataset
@@ -36,8 +38,8 @@ from dkmeans.errors import (
     InvalidCheckpoint,
     InvalidData,
     InvalidType,
+    NoRows,
     check_integer,
-    check_number,
     expected,
 )
 from dkmeans.executors import Dask, Threads, computes_on_gpu, open_executor
@@ -68,7 +70,8 @@ class KMeans(Model):
     threads of this process. All of them compute the same bits.
 
     Args:
-        num_clusters: Number of clusters, k. Ignored if `initial_clusters` is an array.
+        num_clusters: Number of clusters, k. Ignored, and may be None, if `initial_clusters` is an
+            array.
         model_dir: Path or URL of the model, from which training continues. None takes
             `config.model_dir`, or else a new temporary directory, which is removed when the process
             ends.
@@ -86,7 +89,7 @@ class KMeans(Model):
         kmeans_plus_plus_num_retries: Number of additional candidates at each pick of k-means++; a
             negative number means 2 + floor(ln k) additional ones.
         relative_tolerance: Training stops when the loss changes by less than this, relative to
-            1 + the loss before. None for no tolerance.
+            1 + the loss before; with 0, when it does not change. None for no tolerance.
         config: How to run.
         feature_columns: Columns of `dkmeans.feature_columns`, in any order, that make rows from
             named columns. None uses all columns in the order of their names.
@@ -118,7 +121,7 @@ class KMeans(Model):
 
     def __init__(
         self,
-        num_clusters: int,
+        num_clusters: int | None,
         model_dir: str | os.PathLike[str] | None = None,
         initial_clusters: InitialClusters = RANDOM,
         distance_metric: str = "squared_euclidean",
@@ -138,7 +141,6 @@ class KMeans(Model):
     ) -> None:
         if config is not None and not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
-        check_integer("num_clusters", num_clusters, 1)
         check_integer("mini_batch_steps_per_iteration", mini_batch_steps_per_iteration, 1)
         check_integer("kmeans_plus_plus_num_retries", kmeans_plus_plus_num_retries)
         if seed is not None:
@@ -146,12 +148,12 @@ class KMeans(Model):
         if not isinstance(use_mini_batch, bool | np.bool_):
             raise InvalidType(expected("use_mini_batch", "a bool", use_mini_batch))
         check_rounds(oversampling, initialization_rounds, initialization_rows)
-        check_number("relative_tolerance", relative_tolerance)
-        check_positive("relative_tolerance", relative_tolerance)
+        self._relative_tolerance = check_tolerance(relative_tolerance)
         if distance_metric not in tuple(Distance):
             must = " or ".join(repr(str(distance)) for distance in Distance)
             raise Invalid(expected("distance_metric", must, distance_metric))
         source = check_initial_clusters(initial_clusters)
+        num_clusters = check_clusters(num_clusters, source)
         check_restarts(num_restarts, source)
         if empty_clusters not in tuple(EmptyClusters):
             must = " or ".join(repr(str(policy)) for policy in EmptyClusters)
@@ -159,23 +161,16 @@ class KMeans(Model):
         self._layout = None if feature_columns is None else Layout.of(feature_columns)
         self._num_restarts = int(num_restarts)
         self._empty_clusters = EmptyClusters(empty_clusters)
-        if isinstance(source, np.ndarray) and len(source) != num_clusters:
-            logger.warning(
-                "num_clusters = %d is ignored: initial_clusters has %d rows",
-                num_clusters,
-                len(source),
-            )
         config = config or RunConfig()
         super().__init__(choose_model_dir(model_dir, config.model_dir))
         self._config = config.replace(model_dir=self.model_dir)
-        self._relative_tolerance = None if relative_tolerance is None else float(relative_tolerance)
         self._settings = Settings(
             Distance(distance_metric), bool(use_mini_batch), int(mini_batch_steps_per_iteration)
         )
         seed = seed if seed is not None else config.tf_random_seed
         self._initialization = Initialization(
             source,
-            len(source) if isinstance(source, np.ndarray) else int(num_clusters),
+            num_clusters,
             Computation(self._settings.distance_metric, config.backend),
             int(kmeans_plus_plus_num_retries),
             None if seed is None else int(seed),
@@ -231,8 +226,9 @@ class KMeans(Model):
 
         Training stops after `steps` steps, at step `max_steps`, at the end of the input, or when
         the loss has converged. Full-batch training on an array also ends when no center moves any
-        more. A warning is logged before the first step if nothing can end the call, and at the end
-        if the input ended before the steps or the tolerance were reached.
+        more, and a further call without `steps` then takes no step. A warning is logged before the
+        first step if nothing can end the call, and at the end if the input ended before the steps
+        or the tolerance were reached.
 
         Args:
             input_fn: Returns the rows: an array, a dict of named columns or a `Dataset` without
@@ -258,8 +254,7 @@ class KMeans(Model):
         """
         if steps is not None and max_steps is not None:
             raise Invalid("Can not provide both steps and max_steps.")
-        for name, value in (("steps", steps), ("max_steps", max_steps)):
-            check_steps(name, value)
+        steps, max_steps = check_steps("steps", steps), check_steps("max_steps", max_steps)
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         notifier = self._notifier(run_hooks, listeners)
@@ -277,6 +272,7 @@ class KMeans(Model):
             self._num_restarts,
             self._empty_clusters,
             has_hooks=bool(run_hooks or listeners),
+            was_settled=steps is None and found is not None and found.is_settled,
         )
         if found is not None:
             self._check_same_model(found)
@@ -321,7 +317,7 @@ class KMeans(Model):
         Raises:
             ValueError: there is no checkpoint, or the arguments or the rows cannot be used.
         """
-        check_steps("steps", steps)
+        steps = check_steps("steps", steps)
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self.checkpoint(checkpoint_path)
         scores = self._scores(input_fn, checkpoint, steps, run_hooks)
@@ -363,7 +359,8 @@ class KMeans(Model):
 
         Args:
             input_fn: Returns the rows. They are read once.
-            predict_keys: Names of the results, `cluster_index` or `all_distances`; None for both.
+            predict_keys: Names of the results, `cluster_index` or `all_distances`; None or an empty
+                list for both.
             hooks: Notified of every batch, before its first row and after its last. They may stop
                 the prediction then.
             checkpoint_path: The checkpoint to predict with; None for the latest.
@@ -371,13 +368,15 @@ class KMeans(Model):
 
         Yields:
             For each row `cluster_index`, int64, and `all_distances`, (k,) float32: squared
-            Euclidean or cosine distances. For each batch these are (n,) and (n, k).
+            Euclidean or cosine distances. For each batch these are (n,) and (n, k). Nothing if the
+            input has no rows.
 
         Raises:
             ValueError: there is no checkpoint, or the keys or the rows cannot be used.
         """
         names = [self.ALL_DISTANCES, self.CLUSTER_INDEX]
-        if predict_keys is not None:
+        # As the original does: no keys are all keys.
+        if predict_keys is not None and len(predict_keys) > 0:
             asked = [predict_keys] if isinstance(predict_keys, str) else list(predict_keys)
             if not set(asked) & set(names):
                 raise Invalid(f"predict_keys must be among {names}, got {asked}")
@@ -556,7 +555,10 @@ class KMeans(Model):
         *,
         single: bool,
     ) -> Iterator[dict[str, Any]]:
-        dataset = self._read(input_fn, ModeKeys.PREDICT)
+        try:
+            dataset = self._read(input_fn, ModeKeys.PREDICT)
+        except NoRows:
+            return
         check_row_width(dataset, checkpoint)
         task = per_chunk.Task(self._centers(checkpoint), tuple(names))
         notifier = Notifier(checkpoint.settings, hooks)

@@ -134,7 +134,7 @@ class Model:
 
     def export_saved_model(
         self,
-        export_dir_base: str | os.PathLike[str],
+        export_dir_base: str | bytes | os.PathLike[str],
         serving_input_receiver_fn: ReceiverFn | None,
         assets_extra: Mapping[str, str] | None = None,
         as_text: bool = False,
@@ -174,32 +174,29 @@ class Model:
 
     def export_savedmodel(
         self,
-        export_dir_base: str | os.PathLike[str],
+        export_dir_base: str | bytes | os.PathLike[str],
         serving_input_receiver_fn: ReceiverFn | None,
         assets_extra: Mapping[str, str] | None = None,
         as_text: bool = False,
         checkpoint_path: str | None = None,
-        strip_default_attrs: bool = True,
+        strip_default_attrs: bool = False,
     ) -> bytes:
         """Write a SavedModel, as `export_saved_model` does: the deprecated name of that method.
 
-        Raises:
-            ValueError: `strip_default_attrs` is False: default attributes are always stripped.
+        `strip_default_attrs` changes nothing: default attributes are always stripped.
         """
         warnings.warn(
             "export_savedmodel is deprecated: call export_saved_model",
             DeprecationWarning,
             stacklevel=2,
         )
-        if not strip_default_attrs:
-            raise Invalid(expected("strip_default_attrs", "True", strip_default_attrs))
         return self.export_saved_model(
             export_dir_base, serving_input_receiver_fn, assets_extra, as_text, checkpoint_path
         )
 
     def experimental_export_all_saved_models(
         self,
-        export_dir_base: str | os.PathLike[str],
+        export_dir_base: str | bytes | os.PathLike[str],
         input_receiver_fn_map: Mapping[str, ReceiverFn],
         assets_extra: Mapping[str, str] | None = None,
         as_text: bool = False,
@@ -231,7 +228,7 @@ class Model:
 
     def _export(
         self,
-        base: str | os.PathLike[str],
+        base: str | bytes | os.PathLike[str],
         functions: Mapping[str, ReceiverFn | None],
         name: str,
         assets_extra: Mapping[str, str] | None,
@@ -293,7 +290,9 @@ class Model:
         """Return a fitted `sklearn.cluster.KMeans` with the model's centers.
 
         For the cosine distance, return a pipeline of a `Normalizer` and a `KMeans`. Its `transform`
-        returns Euclidean distances of rows of length one. Neither estimator has `labels_`.
+        returns Euclidean distances of rows of length one. Neither estimator has `labels_`. Only one
+        whose centers no longer moved, in full batches, has `inertia_`: of other models the last
+        loss is that of the centers before the last step.
         scikit-learn computes in the dtype of the rows, and loses digits where rows are far from 0.
 
         Args:

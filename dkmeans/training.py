@@ -54,6 +54,8 @@ class Plan:
         num_restarts: Number of starts that are trained side by side.
         empty_clusters: What happens to centers without rows.
         has_hooks: True if the user passed hooks or listeners, which may stop the call.
+        was_settled: True if the call need not take a step where the centers of the model, which
+            has settled, do not move.
     """
 
     model_dir: str
@@ -65,6 +67,7 @@ class Plan:
     num_restarts: int = 1
     empty_clusters: EmptyClusters = EmptyClusters.KEEP
     has_hooks: bool = False
+    was_settled: bool = False
 
     @property
     def rules(self) -> Rules:
@@ -125,6 +128,13 @@ def train(
             pass  # only notifies the listeners: this checkpoint is saved already
     notifier.created(fit.state)
     first_step = fit.step
+    # An input that ends was given for its steps.
+    if plan.was_settled and dataset.is_endless and _has_same_rows(plan, dataset):
+        is_settled, batches = _is_settled(plan, fit, batches, executor)
+        if is_settled:
+            notifier.end()
+            _report_end(plan, fit, StopReason.UNCHANGED, first_step)
+            return StopReason.UNCHANGED
     steps = _steps_until_stop(plan, dataset, batches, fit, executor, saver, notifier)
     try:
         # The loop variable is `fit` itself, so that `rescue` saves the last step that was yielded.
@@ -405,6 +415,19 @@ def _with_stop_reasons(plan: Plan, before: Fit, fit: Fit, *, same_rows: bool) ->
         if reason is not None and len(starts) > 1:
             logger.info("start %d %s at step %d", number, reason.value, state.step)
     return Fit(tuple(starts))
+
+
+def _is_settled(
+    plan: Plan, fit: Fit, batches: Iterator[Batch], executor: Executor
+) -> tuple[bool, Iterator[Batch]]:
+    """Return whether an iteration would move no center of any start, and all batches."""
+    first = next(batches, None)
+    if first is None:
+        return False, batches
+    ((moved, _),) = _iteration(plan, fit, [first], executor)
+    pairs = zip(fit.starts, moved.starts, strict=True)
+    unmoved = all(np.array_equal(a.state.centers, b.state.centers) for a, b in pairs)
+    return unmoved, chain([first], batches)
 
 
 def _cost(fit: Fit, reduction: Reduction[Any], saver: _Saver) -> IterationCost:

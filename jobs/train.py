@@ -63,6 +63,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.from_checkpoint:
         checkpoints.go_back(arguments.model_dir, arguments.from_checkpoint)
     checkpoint = checkpoints.latest(arguments.model_dir)
+    if checkpoint is None and arguments.num_clusters > rows:
+        must = f"at most the number of rows, {rows}"
+        raise Invalid(f"--num-clusters must be {must}, got {arguments.num_clusters}")
     with open_client(arguments) as client:
         model = _model(arguments, conditions, client)
         last_input = load_input(arguments.model_dir)

@@ -105,8 +105,6 @@ def test_all_arguments_may_be_positional(tmp_path):
         ("distance_metric", "euclidean"),
         ("distance_metric", None),
         ("mini_batch_steps_per_iteration", 0),
-        ("relative_tolerance", 0),
-        ("relative_tolerance", 0.0),
         ("relative_tolerance", -0.1),
         ("relative_tolerance", float("nan")),
         ("seed", -1),
@@ -450,9 +448,30 @@ def test_keys_choose_what_is_predicted(trained):
 
 def test_keys_of_which_none_is_left_are_refused_with_both_lists(trained):
     known = r"all_distances.*cluster_index.*"
-    for keys, named in (("loss", "loss"), (["loss", "logits"], "loss.*logits"), ([], r"\[\]")):
+    for keys, named in (("loss", "loss"), (["loss", "logits"], "loss.*logits")):
         with pytest.raises(ValueError, match=known + named):
             list(trained.predict(rows_of, keys))
+
+
+def test_no_keys_are_all_keys(trained):
+    assert set(next(trained.predict(rows_of, []))) == {"all_distances", "cluster_index"}
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        lambda: iter([]),
+        lambda: iter([np.empty((0, 3))]),
+        lambda: np.empty((0, 3), np.float32),
+        lambda: da.zeros((0, 3)),
+        lambda: {"a": np.empty(0)},
+        lambda: (np.empty((0, 3)), np.empty(0)),
+        lambda: Dataset.from_array(rows_of()).take(0),
+    ],
+)
+def test_a_prediction_over_nothing_yields_nothing(trained, nothing):
+    for call in (trained.predict, trained.predict_cluster_index, trained.transform):
+        assert list(call(nothing)) == []
 
 
 def test_an_array_is_predicted_once_and_in_order(trained):
@@ -613,7 +632,7 @@ def test_rows_that_are_not_finite_are_named_by_position(method, bad, metric):
             reading(estimator)[method](lambda data=data: data)
 
 
-@in_every_method
+@pytest.mark.parametrize("method", ["evaluate", "score"])
 def test_input_without_rows_is_refused(trained, method):
     for empty in (lambda: rows_of(0), lambda: iter([]), lambda: iter([rows_of(0)])):
         with pytest.raises(ValueError, match="at least one"):
