@@ -27,7 +27,13 @@ from dkmeans.errors import Conflict, Outage
 from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
 from dkmeans.hooks.notifier import Notifier
-from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM, Initialization
+from dkmeans.initialization import (
+    KMEANS_PARALLEL,
+    KMEANS_PLUS_PLUS,
+    RANDOM,
+    Initialization,
+    of_dtype,
+)
 from dkmeans.lloyd import Rules, converged, iterate
 from dkmeans.preflight import examine
 from dkmeans.report import IterationCost, Progress, report_progress
@@ -123,6 +129,7 @@ def train(
         # Only now: if two drivers begin the same model, `save` has refused the second one.
         _save_origin(plan)
     else:
+        batches = of_dtype(batches, fit.state.centers.dtype, "the continued model's")
         logger.info("continuing from step %d", fit.step)
         with notifier.saving(fit.state):
             pass  # only notifies the listeners: this checkpoint is saved already

@@ -1,5 +1,6 @@
 """Failures while a fit runs: workers, schedulers, servers, chunks. No bit of a result changes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -397,6 +398,24 @@ def test_a_server_that_refuses_on_the_way_ends_the_job_with_its_reason_in_the_la
     proxy.fault = no_fault
     assert main(job) == 0
     assert same(state_of(model), undisturbed)
+
+
+def test_a_model_that_may_only_be_read_is_evaluated_and_used(
+    proxy, faulty_place, stored, tmp_path, capsys
+):
+    model = f"{faulty_place}/model"
+    assert main(train(stored, model)) == 0
+    proxy.fault = lambda method, path: "403 AccessDenied" if method != "GET" else None
+    capsys.readouterr()
+    assert main(["evaluate", stored, "--model-dir", model, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["loss"] > 0
+    (line,) = err.splitlines()
+    assert f"going on without {model}/eval/evaluation-00000006.json" in line
+    assert "(AccessDenied: The message of AccessDenied.)" in line
+    output = ["--output", str(tmp_path / "clusters.zarr")]
+    assert main(["predict", stored, "--model-dir", model, *output]) == 0
+    assert main(["info", model]) == 0
 
 
 # Chunks.

@@ -712,6 +712,19 @@ def test_other_real_dtypes_are_computed_in_float32(dtype):
     assert values_of(one) == values_of(other)
 
 
+@in_every_mode
+def test_a_float32_model_is_not_continued_with_float64_rows(mode):
+    estimator = model(**mode).train(lambda: rows_of(), steps=1)
+    before = estimator.latest_checkpoint()
+    doubles = rows_of(dtype=np.float64)
+    for data in (doubles, da.from_array(doubles, chunks=(7, 3)), {"a": doubles}):
+        with pytest.raises(InvalidData, match=r"continued model's dtype, float32.*of float64"):
+            estimator.train(lambda data=data: data, steps=1)
+    assert estimator.latest_checkpoint() == before
+    estimator = model(**mode).train(lambda: doubles, steps=1).train(lambda: rows_of(), steps=1)
+    assert estimator.cluster_centers().dtype == np.float64
+
+
 def test_float64_rows_are_computed_in_float64():
     rows = rows_of(dtype=np.float64)
     estimator = model(initial_clusters=rows[:4], **FULL).train(lambda: iter([rows]))

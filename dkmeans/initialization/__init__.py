@@ -48,7 +48,7 @@ _SAMPLE_ROWS_PER_CENTER = 32
 # the seed of another fit.
 _SEED_STRIDE = 2**32
 
-__all__ = ["NAMES", "RANDOM", "REPLACED", "Initialization", "Initializer", "Rounds"]
+__all__ = ["NAMES", "RANDOM", "REPLACED", "Initialization", "Initializer", "Rounds", "of_dtype"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +103,7 @@ class Initialization:
         if first is None:
             raise InvalidData("the input must have at least one batch of rows, got none")
         dtype, width = _dtype_of(first), first.source.width
-        batches = chain([first], _of_dtype(batches, dtype))
+        batches = chain([first], of_dtype(batches, dtype, "the first batch's"))
         seen: list[Batch] = []
         if isinstance(self.source, np.ndarray):
             if self.source.shape[1] != width:
@@ -175,8 +175,13 @@ def _dtype_of(batch: Batch) -> np.dtype[Any]:
     return np.result_type(*{point_dtype(source.dtype) for source in batch.sources()})
 
 
-def _of_dtype(batches: Iterator[Batch], dtype: np.dtype[Any]) -> Iterator[Batch]:
+def of_dtype(batches: Iterator[Batch], dtype: np.dtype[Any], whose: str) -> Iterator[Batch]:
     """Yield batches after checking that the centers' dtype can hold their rows.
+
+    Args:
+        batches: The batches.
+        dtype: Dtype of the centers.
+        whose: What gave the centers their dtype, for the message.
 
     Raises:
         InvalidData: the centers are float32 and a batch is float64.
@@ -185,8 +190,8 @@ def _of_dtype(batches: Iterator[Batch], dtype: np.dtype[Any]) -> Iterator[Batch]
     for batch in batches:
         if batch is not checked and not np.can_cast(found := _dtype_of(batch), dtype):
             raise InvalidData(
-                f"all batches must be of the first batch's dtype, {dtype}, which is also that of "
-                f"the centers; got a batch of {found}. Convert all batches to one dtype"
+                f"all batches must be of {whose} dtype, {dtype}, which is also that of the "
+                f"centers; got a batch of {found}. Convert all batches to one dtype"
             )
         checked = batch
         yield batch
