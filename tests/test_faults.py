@@ -19,7 +19,7 @@ import zarr
 from distributed import Client, LocalCluster
 from dkmeans_jobs.__main__ import main
 
-from dkmeans import Dataset, Invalid, KMeans, Outage, RunConfig, checkpoints
+from dkmeans import Dataset, Invalid, KMeans, Outage, RunConfig, checkpoints, storage
 from dkmeans.storage import zarr_store
 from tests.at_step import at_step
 from tests.s3_proxy import first, no_fault
@@ -416,6 +416,31 @@ def test_a_model_that_may_only_be_read_is_evaluated_and_used(
     output = ["--output", str(tmp_path / "clusters.zarr")]
     assert main(["predict", stored, "--model-dir", model, *output]) == 0
     assert main(["info", model]) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("403 AccessDenied", 2), ("403 ExpiredToken", TRY_AGAIN), ("400 RequestTimeout", TRY_AGAIN)],
+)
+def test_predictions_that_are_refused_on_the_way_end_with_the_reason_in_the_last_line(
+    short_patience, proxy, faulty_place, stored, tmp_path, capsys, fault, code
+):
+    assert main(train(stored, str(tmp_path / "m"))) == 0
+    job = ["predict", stored, "--model-dir", str(tmp_path / "m")]
+    job += ["--output", f"{faulty_place}/clusters.zarr"]
+    proxy.fault = first(1, "/cluster_index/c/", "400 RequestTimeout", "PUT")
+    assert main(job) == 0  # one answer that is wrong is no matter
+    assert len(proxy.faults) == 1
+    for what in ("/cluster_index/c/", "/cluster_index/zarr.json", "/cluster_index/_done/"):
+        storage.remove(f"{faulty_place}/clusters.zarr")
+        proxy.fault = lambda method, path, what=what: fault if what in path else None
+        capsys.readouterr()
+        assert main(job) == code, what
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        assert f"({fault[4:]}: The message of {fault[4:]}.)" in err.splitlines()[-1], what
+    proxy.fault = no_fault
+    assert main(job) == 0
 
 
 # Chunks.

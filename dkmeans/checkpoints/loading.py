@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -30,13 +31,19 @@ def open_latest(model_dir: str) -> tuple[Manifest, Checkpoint | None]:
     saved in between is noticed by that.
 
     Raises:
-        InvalidCheckpoint: the manifest or the latest checkpoint is damaged. The message names the
-            newest checkpoint that is intact, and how to continue from it.
+        InvalidCheckpoint: the manifest or the latest checkpoint is damaged, or only the manifest is
+            missing. The message names the newest checkpoint that is intact, and how to continue
+            from it.
     """
     for _ in range(_MOST_LOOKS):
         manifest = _read_manifest(model_dir)
         if manifest.latest is None:
-            return manifest, None
+            if not _has_lost_manifest(model_dir):
+                return manifest, None
+            if Manifest.read(model_dir).latest is not None:  # a driver has just begun
+                continue
+            lost = InvalidCheckpoint(f"{storage.join(model_dir, FILE)} is missing")
+            raise _with_remedy(lost, model_dir, _names_in(model_dir))
         try:
             return manifest, load(storage.join(model_dir, manifest.latest))
         except layout.OtherFormat:
@@ -104,6 +111,8 @@ def go_back(model_dir: str, path: str) -> None:
     except InvalidCheckpoint:
         names = _names_in(model_dir)
         manifest = Manifest(names, storage.read(storage.join(model_dir, FILE)))
+    if not manifest.names:
+        manifest = replace(manifest, names=_names_in(model_dir))
     if place != storage.absolute(model_dir).rstrip("/") or step_of(name) < 0:
         raise InvalidCheckpoint(f"the checkpoint must be one of {model_dir}, got {path!r}")
     if name == manifest.went_back_to:
@@ -115,6 +124,15 @@ def go_back(model_dir: str, path: str) -> None:
     kept = manifest.names[: manifest.names.index(name) + 1]
     replace(manifest, went_back_to=name).commit(model_dir, kept)
     logger.warning("going back to %s, without the checkpoints that were saved after it", path)
+
+
+def _has_lost_manifest(model_dir: str) -> bool:
+    """Return whether a directory without a manifest has checkpoints that one has named.
+
+    A driver that is killed in initialization leaves a checkpoint of step 0 that none has named.
+    """
+    names = [name for name in _names_in(model_dir) if step_of(name) > 0]
+    return _newest_intact(model_dir, names) is not None
 
 
 def _read_manifest(model_dir: str) -> Manifest:
@@ -147,17 +165,23 @@ def _with_remedy(
         model_dir: Path or URL of the model's directory.
         names: Names of the other checkpoints, the newest last.
     """
+    address = _newest_intact(model_dir, names)
+    if address is None:
+        return InvalidCheckpoint(f"{error}. No other checkpoint in {model_dir} is intact")
+    return InvalidCheckpoint(
+        f"{error}. The newest intact checkpoint is {address}: go on from it with train "
+        "--from-checkpoint, in Python with checkpoint_path"
+    )
+
+
+def _newest_intact(model_dir: str, names: Sequence[str]) -> str | None:
+    """Return the address of the last of these checkpoints that can be loaded; None if none can."""
     for name in reversed(names):
         address = storage.join(model_dir, name)
-        try:
+        with suppress(InvalidCheckpoint, Outage):
             load(address)
-        except (InvalidCheckpoint, Outage):
-            continue
-        return InvalidCheckpoint(
-            f"{error}. The newest intact checkpoint is {address}: go on from it with train "
-            "--from-checkpoint, in Python with checkpoint_path"
-        )
-    return InvalidCheckpoint(f"{error}. No other checkpoint in {model_dir} is intact")
+            return address
+    return None
 
 
 def _read(address: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from dkmeans.errors import Invalid
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, predict
 from dkmeans.report import logger
-from dkmeans.retry import first_line
+from dkmeans.retry import first_line, with_retries
 
 # Target size of a region, and the largest number of its rows.
 _REGION_BYTES = 32 * 2**20
@@ -150,6 +151,8 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> None:
 
     Raises:
         InvalidData: the rows are not finite.
+        Outage: the storage does not answer.
+        Refusal: an object store refuses to write the region.
         OSError: the region cannot be written.
     """
     output, chunk = writing.output, loaded.chunk
@@ -161,9 +164,10 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> None:
         raise FileNotFoundError(f"{output.address} is not what the driver made, seen from here")
     number = chunk.start // output.prediction.region_rows
     if output.is_zarr:
-        _write_zarr(output, number, chunk, results)
+        write = partial(_write_zarr, output, number, chunk, results)
     else:
-        _write_parquet(output, number, results)
+        write = partial(_write_parquet, output, number, results)
+    with_retries(f"region {number} of {output.address}", write)
 
 
 def finish(output: Output) -> None:
@@ -267,14 +271,18 @@ def _create_arrays(output: Output) -> None:
         width, dtype, fill_value = layouts[name]
         # Created at its own address: for an array of a group Zarr asks the store to create the
         # group if absent. A store that ignores the condition empties the attributes of the group.
-        zarr.create_array(
-            storage.zarr_store(storage.join(output.address, name)),
+        address = storage.join(output.address, name)
+        create = partial(
+            zarr.create_array,
+            storage.zarr_store(address),
             shape=(prediction.rows, *width),
             dtype=dtype,
             chunks=(prediction.region_rows, *width),
             fill_value=fill_value,
             zarr_format=3,
+            overwrite=True,  # a retry may find what the attempt before has written
         )
+        with_retries(address, create)
 
 
 def _read_attributes(output: Output) -> dict[str, Any] | None:

@@ -8,7 +8,15 @@ import pytest
 
 from dkmeans import InvalidCheckpoint, KMeans, checkpoints, storage
 from dkmeans.checkpoints import Manifest, loading
-from tests.checkpoints.models import names_in, newest, save, save_step, state, values_file
+from tests.checkpoints.models import (
+    leave_half_written,
+    names_in,
+    newest,
+    save,
+    save_step,
+    state,
+    values_file,
+)
 
 
 def test_an_empty_model_has_no_latest(model_dir):
@@ -131,6 +139,22 @@ def test_a_damaged_model_is_used_and_trained_further_as_its_message_says(tmp_pat
         model.train(lambda: rows, steps=1, checkpoint_path=intact)
         assert model.checkpoint().state.step == step
     assert len(Manifest.read(model_dir).names) == len(names_in(model_dir))
+
+
+def test_a_lost_manifest_is_no_new_model(model_dir):
+    leave_half_written(model_dir, 0)  # what a driver leaves that is killed in initialization
+    assert checkpoints.latest(model_dir) is None
+    for step in (0, 1, 2):
+        save_step(model_dir, step)
+    flip_a_bit(newest(model_dir))
+    storage.remove(f"{model_dir}/checkpoints.json")
+    with pytest.raises(
+        InvalidCheckpoint, match=r"checkpoints\.json is missing\. The newest"
+    ) as caught:
+        checkpoints.latest(model_dir)
+    (intact,) = re.findall(r"newest intact checkpoint is (\S+):", str(caught.value))
+    checkpoints.go_back(model_dir, intact)
+    assert checkpoints.latest(model_dir).state.step == 1
 
 
 def test_a_checkpoint_to_go_back_to_must_be_an_intact_one_of_the_model(model_dir):
