@@ -26,7 +26,7 @@ from dkmeans.data.points import as_array
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import arrays_of, is_frame, names_of
 from dkmeans.data.views import Columns
-from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+from dkmeans.errors import Invalid, InvalidData, InvalidType, NoRows, expected
 from dkmeans.feature_columns.layout import FeatureRows, Layout, rows_of_named_columns
 from dkmeans.modes import ModeKeys
 
@@ -153,7 +153,7 @@ def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Da
     stream = batches()
     first = next(stream, None)
     if first is None:
-        raise InvalidData("the input must have at least one batch of rows, got none")
+        raise NoRows("the input must have at least one batch of rows, got none")
     return Dataset.of_batches(first.source.width, chain([first], stream)).named(names)
 
 

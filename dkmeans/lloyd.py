@@ -195,4 +195,4 @@ def converged(
     if state.pending is not None:  # unfinished: `inertia` is that of the iteration before
         return False
     change = abs(state.inertia - loss_before) / (1 + abs(loss_before))
-    return change < relative_tolerance
+    return change < relative_tolerance or change == 0

@@ -179,7 +179,13 @@ def _add_train(jobs: Any) -> None:
         help="stop when the loss changes by less than T times 1 + the loss (default 1e-4; with "
         "--batch-rows, --steps or --max-steps no tolerance)",
     )
-    saving = train.add_argument_group("the checkpoints").add_mutually_exclusive_group()
+    saved = train.add_argument_group("the checkpoints")
+    saved.add_argument(
+        "--from-checkpoint",
+        metavar="DIR",
+        help="checkpoint in --model-dir to go on from, in place of a latest one that is damaged",
+    )
+    saving = saved.add_mutually_exclusive_group()
     saving.add_argument(
         "--save-checkpoints-secs",
         type=_number,

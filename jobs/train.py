@@ -63,7 +63,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
     named = ", ".join(arguments.input)
     input_description = {"input": named, "columns": arguments.columns, "rows": rows}
+    if arguments.from_checkpoint:
+        checkpoints.go_back(arguments.model_dir, arguments.from_checkpoint)
     checkpoint = checkpoints.latest(arguments.model_dir)
+    if checkpoint is None and arguments.num_clusters > rows:
+        must = f"at most the number of rows, {rows}"
+        raise Invalid(f"--num-clusters must be {must}, got {arguments.num_clusters}")
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
     # reported at once.
     model = _model(arguments, conditions, client=None)

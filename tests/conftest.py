@@ -1,7 +1,7 @@
 """Fixtures that tests share: two S3 servers and a Dask cluster, all of them real.
 
 `s3` is SeaweedFS, which supports conditional writes; `s3_without_conditional_writes` is rclone,
-which ignores their conditions.
+which ignores their conditions. `faulty_place` is SeaweedFS behind a `proxy` that makes it fail.
 """
 
 import os
@@ -9,17 +9,22 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import dask
 import pytest
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 from hypothesis import settings
+
+from tests.s3_proxy import Proxy, no_fault
 
 # How often Dask measures itself, in this process and in those that it starts. With Dask's defaults
 # of 10 to 500 ms, the clusters that wait for their next test take a third of a core.
@@ -138,6 +143,37 @@ def s3_without_conditional_writes(tmp_path, monkeypatch):
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture(scope="session")
+def proxy(s3):
+    """A proxy before a bucket of the S3 server that is used through it alone."""
+    proxy = Proxy(urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc)
+    thread = threading.Thread(target=proxy.serve_forever)
+    thread.start()
+    request = urllib.request.Request(f"{proxy.url}/faults", method="PUT")
+    urllib.request.urlopen(request, timeout=10)
+    yield proxy
+    proxy.shutdown()
+    thread.join()
+    proxy.server_close()
+
+
+@pytest.fixture
+def faulty_place(proxy, monkeypatch):
+    """A folder behind the proxy, where nothing fails yet."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    proxy.fault, proxy.faults = no_fault, []
+    yield f"s3://faults/{uuid4().hex[:8]}"
+    proxy.fault = no_fault
+
+
+@pytest.fixture
+def short_patience(monkeypatch):
+    """Retry for less than a second, so that a test does not take a minute."""
+    monkeypatch.setattr("dkmeans.retry._FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("dkmeans.retry._PATIENCE_SECONDS", 0.6)
+    monkeypatch.setitem(sys.modules["dkmeans.retry"].REQUESTS, "max_retries", 2)
 
 
 @pytest.fixture(scope="session")

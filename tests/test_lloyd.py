@@ -283,6 +283,7 @@ def test_no_change_is_convergence_even_of_a_zero_loss():
     for loss in (0.0, 5.0):
         before, after = states_of_losses(loss, loss)
         assert converged(before.inertia, after, 1e-12)
+        assert converged(before.inertia, after, 0)
 
 
 def test_without_a_tolerance_nothing_converges():

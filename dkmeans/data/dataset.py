@@ -32,7 +32,7 @@ from dkmeans.data.sources.parquet import (
     refuse_words,
 )
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
-from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
+from dkmeans.errors import Invalid, InvalidData, InvalidType, NoRows, check_integer, expected
 from dkmeans.retry import with_retries
 
 Change = Callable[[Batch], Batch]
@@ -242,12 +242,12 @@ class Dataset:
             name: Name of the table, for messages.
 
         Raises:
-            InvalidData: the table has no rows.
+            NoRows: the table has no rows.
         """
         whole = _CutOnce(cut)
         batch = whole(None)
         if not batch.rows:
-            raise InvalidData(f"{name} must have at least one row, got none")
+            raise NoRows(f"{name} must have at least one row, got none")
         return cls(
             batch.source.width,
             batch.rows,

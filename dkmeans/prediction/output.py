@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from dkmeans.errors import Invalid, counted
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, predict
 from dkmeans.report import logger
+from dkmeans.retry import first_line, with_retries
 
 # Target size of a region, and the largest number of its rows.
 _REGION_BYTES = 32 * 2**20
@@ -147,7 +149,9 @@ def prepare(output: Output) -> Written:
             return _find_written(output, found)
         _lay_out(output)
     except storage.WRITE_ERRORS as error:
-        raise Invalid(f"output must be writable, got {output.address!r}: {error}") from error
+        raise Invalid(
+            f"output must be writable, got {output.address!r}: {first_line(error)}"
+        ) from error
     return Written(frozenset(), is_complete=False)
 
 
@@ -168,6 +172,8 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
 
     Raises:
         InvalidData: the rows are not finite.
+        Outage: the storage does not answer.
+        Refusal: an object store refuses to write the region.
         OSError: the region cannot be written.
     """
     output, chunk = writing.output, loaded.chunk
@@ -179,9 +185,10 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
         raise FileNotFoundError(f"{output.address} is not what the driver made, seen from here")
     number = chunk.start // output.prediction.region_rows
     if output.is_zarr:
-        _write_zarr(output, number, chunk, results)
+        write = partial(_write_zarr, output, number, chunk, results)
     else:
-        _write_parquet(output, number, results)
+        write = partial(_write_parquet, output, number, results)
+    with_retries(f"region {number} of {output.address}", write)
     return chunk.rows
 
 
@@ -193,9 +200,15 @@ def finish(output: Output) -> None:
     """
     if output.is_zarr:
         _write_attributes(output, output.prediction.as_json(), is_complete=True)
-        storage.remove(storage.join(output.address, *_MARKS))
     else:
         storage.write(storage.join(output.address, _SUCCESS), b"")
+    _tidy(output)
+
+
+def _tidy(output: Output) -> None:
+    """Remove what a complete output does not need."""
+    if output.is_zarr:
+        storage.remove(storage.join(output.address, *_MARKS))
     storage.remove_temporary_files(output.address)
 
 
@@ -230,6 +243,7 @@ def _find_written(output: Output, found: dict[str, Any]) -> Written:
     """
     written = _read_written(output, found)
     if written.is_complete:
+        _tidy(output)  # a driver may have been killed after it marked the output as complete
         logger.info("nothing to do: %s is complete", output.address)
         return written
     if not output.is_zarr:  # a file may have been removed after the output was complete
@@ -282,14 +296,18 @@ def _create_arrays(output: Output) -> None:
         width, dtype, fill_value = layouts[name]
         # Created at its own address: for an array of a group Zarr asks the store to create the
         # group if absent. A store that ignores the condition empties the attributes of the group.
-        zarr.create_array(
-            storage.zarr_store(storage.join(output.address, name)),
+        address = storage.join(output.address, name)
+        create = partial(
+            zarr.create_array,
+            storage.zarr_store(address),
             shape=(prediction.rows, *width),
             dtype=dtype,
             chunks=(prediction.region_rows, *width),
             fill_value=fill_value,
             zarr_format=3,
+            overwrite=True,  # a retry may find what the attempt before has written
         )
+        with_retries(address, create)
 
 
 def _read_attributes(output: Output) -> dict[str, Any] | None:

@@ -1,5 +1,8 @@
 """Training: from first centers to a model, again and again, in full batches and mini-batches."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pyarrow
 import pytest
@@ -43,6 +46,24 @@ def test_train_and_info_report_several_starts_and_the_policy_for_empty_clusters(
     code, _, err = run(*train(store, tmp_path / "m"))
     assert code == 2
     assert "num_restarts must be that of the model in model_dir, 3" in err
+
+
+def test_a_model_whose_latest_checkpoint_is_damaged_goes_on_from_the_one_that_is_named(
+    run, run_json, store, tmp_path
+):
+    for steps in (1, 2):
+        run_json(*train(store, tmp_path / "m", "--max-steps", steps))
+    latest = KMeans(4, str(tmp_path / "m")).latest_checkpoint()
+    (numbers,) = (Path(latest) / "centers").rglob("c/*/*")
+    numbers.write_bytes(b"x" * numbers.stat().st_size)
+    code, _, err = run(*train(store, tmp_path / "m", "--max-steps", 3))
+    assert code == 2
+    (intact,) = re.findall(r"newest intact checkpoint is (\S+): .* --from-checkpoint", err)
+    for steps in (3, 4):  # the same command, run again, keeps what it has trained since
+        command = train(store, tmp_path / "m", "--max-steps", steps, "--from-checkpoint", intact)
+        assert run_json(*command)["step"] == steps
+    undisturbed = run_json(*train(store, tmp_path / "undisturbed", "--max-steps", 4))
+    assert run_json("info", tmp_path / "m")["loss"] == undisturbed["loss"]
 
 
 def test_the_same_command_again_resumes_and_then_reports_that_it_is_done(run_json, store, tmp_path):

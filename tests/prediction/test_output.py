@@ -521,6 +521,21 @@ def test_an_empty_group_file_beside_something_else_is_refused_and_left(model, ro
 
 
 @endings
+def test_a_run_that_was_killed_at_its_very_end_is_tidied_by_the_next_one(
+    model, rows, tmp_path, ending
+):
+    address = f"{tmp_path}/clusters{ending}"
+    model.write_predictions(lambda: rows, address)
+    before = sorted(tmp_path.rglob("*"))
+    identity = "zarr.json" if ending == ".zarr" else "_dkmeans_predictions"
+    storage.write(f"{address}/.{identity}.a1b2c3d4", b"")
+    if ending == ".zarr":
+        storage.write(f"{address}/cluster_index/_done/00000000", b"")
+    model.write_predictions(lambda: rows, address)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@endings
 def test_an_output_that_is_not_complete_can_be_read(model, stored, tmp_path, small_regions, ending):
     read_rows, _ = stored
     address = f"{tmp_path}/clusters{ending}"
