@@ -100,11 +100,34 @@ def zarr_store(address: str, *, read_only: bool = False) -> Store:
 def filesystem(address: str) -> tuple[Any, str]:
     """Return the fsspec file system of an address, and the path within that file system."""
     if not is_local(address) and _scheme(address) in _OBJECT_STORES:
+        check_not_forked(address)
         fs = FsspecStore(_scheme(address), retry_config=REQUESTS)  # type: ignore[call-overload]
         return fs, address.partition("://")[2]
     with _refuse_unsupported(address):
         fs, path = fsspec.url_to_fs(str(local_path(address)) if is_local(address) else address)
     return fs, str(path)
+
+
+def check_not_forked(address: str) -> None:
+    """Refuse an object store in a process that was forked after object stores had been used.
+
+    The threads of obstore stay in the parent process: a request of the child would wait for ever.
+
+    Raises:
+        Invalid: this process was forked too late.
+    """
+    if _first_process() != os.getpid():
+        raise Invalid(
+            f"{address} must be used by a process that was not forked after object storage had "
+            "been used, got one that was; start processes with multiprocessing's method 'spawn' "
+            "or 'forkserver'"
+        )
+
+
+@cache
+def _first_process() -> int:
+    """Return the process that has used an object store first; a forked process inherits that."""
+    return os.getpid()
 
 
 @contextlib.contextmanager
@@ -319,8 +342,13 @@ def flush(address: str) -> None:
         _sync(path)
 
 
-@cache
 def _object_store(address: str) -> Any:
+    check_not_forked(address)
+    return _opened_object_store(address)
+
+
+@cache
+def _opened_object_store(address: str) -> Any:
     # A name may contain characters such as "?", "#" and "%", which have a meaning in a URL.
     bucket, _, name = address.partition("://")[2].partition("/")
     url = f"{_scheme(address)}://{bucket}/{quote(name)}"

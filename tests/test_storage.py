@@ -11,8 +11,9 @@ import pytest
 import zarr
 from obstore.exceptions import PermissionDeniedError
 
-from dkmeans import Conflict, Invalid, KMeans, Outage, storage
+from dkmeans import Conflict, Dataset, Invalid, KMeans, Outage, storage
 from dkmeans.data.sources import zarr_array
+from tests.programs import result_in_a_fork
 
 PLACES = ["disk", "memory", "s3"]
 
@@ -151,6 +152,20 @@ def test_an_object_store_gives_each_version_its_own_tag(s3):
     seen = storage.replace(address, b"one", None)
     other = storage.replace(address, b"two", seen)
     assert seen.version != other.version
+
+
+def test_a_process_that_was_forked_after_object_storage_was_used_is_refused_and_does_not_hang(s3):
+    address = f"{s3}/{uuid4().hex}"
+    zarr.create_array(storage.zarr_store(f"{address}.zarr"), data=np.ones((8, 2)), chunks=(8, 2))
+    (batch,) = Dataset.from_zarr(f"{address}.zarr").batches()
+    for use in (
+        lambda: storage.read(f"{address}/x"),
+        lambda: storage.children(address),
+        lambda: storage.zarr_store(address),
+        lambda: batch.source.read(0, 8),
+    ):
+        assert f"Invalid: {address}" in (told := result_in_a_fork(use))
+        assert "must be used by a process that was not forked" in told
 
 
 def test_replacing_leaves_no_temporary_file(tmp_path):

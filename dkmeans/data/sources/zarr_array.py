@@ -24,7 +24,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Leaf, even_rows
 from dkmeans.data.sources.memory import from_array
 from dkmeans.errors import InvalidData
-from dkmeans.storage import unreachable, zarr_store
+from dkmeans.storage import check_not_forked, unreachable, zarr_store
 
 _LARGEST_SHARD_BYTES = 2**26
 # Settings of obstore that identify a store.
@@ -75,6 +75,8 @@ class ZarrRows(Leaf):
         """Return these rows."""
         if isinstance(self.array.store, LocalStore):
             _check_present(self.array.store.root / self.array.path)
+        elif isinstance(self.array.store, ObjectStore):
+            check_not_forked(self.name)
         return self.array[start:stop].reshape(stop - start, self.width)
 
 

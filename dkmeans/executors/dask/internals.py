@@ -8,6 +8,7 @@ takes more memory, but it does not fail. The other functions are needed.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterable
 from concurrent.futures import Executor as ThreadPool
@@ -15,9 +16,13 @@ from contextlib import suppress
 from threading import Lock
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 _SEND_SECONDS = 1e-3
 _FIRST_SAFE_PYTHON = (3, 11, 9)
+
+# Clients that a parent process has connected, before it forked this process.
+_inherited: WeakSet[Any] = WeakSet()
 
 
 def send_promptly(client: Any) -> None:
@@ -84,6 +89,62 @@ def is_in_task() -> bool:
     from distributed.worker import thread_state  # noqa: PLC0415 takes half a second
 
     return getattr(thread_state, "key", None) is not None
+
+
+def has_seceded() -> bool:
+    """Return True in a task that has left the threads of its worker, as in `worker_client`.
+
+    Uses `distributed.threadpoolexecutor.thread_state`. Such a task may wait for other tasks: it
+    occupies none of the worker's threads. Without this, a fit in `worker_client` is refused.
+    """
+    from distributed.threadpoolexecutor import thread_state  # noqa: PLC0415 takes half a second
+
+    return not getattr(thread_state, "proceed", True)
+
+
+def is_inherited(client: Any) -> bool:
+    """Return True if a parent process has connected the client before it forked this process.
+
+    Uses `Client._instances`. The threads of such a client have stayed in the parent process: each
+    of its methods would wait for them for ever. No upstream issue: Dask does not support forks.
+    """
+    return client in _inherited
+
+
+def is_lost(client: Any) -> bool:
+    """Return True if Dask closed the client because its scheduler was lost, and not the user.
+
+    Uses `Client.scheduler_comm`, `_asynchronous` and `_loop_runner`. A client that cannot connect
+    again has no connection left; the thread of one that the user has closed has stopped. Without
+    this, a lost client counts as one that was closed.
+    """
+    return (
+        client.status == "closed"
+        and getattr(client, "scheduler_comm", client) is None
+        and not client._asynchronous
+        and client._loop_runner.is_started()
+    )
+
+
+def lost_client() -> Any:
+    """Return an active client whose scheduler was lost; None if there is none.
+
+    Uses `Client._instances` and `_set_as_default`. Dask forgets such a client, and a fit would be
+    computed by this process, whose memory may be far too small.
+    """
+    from distributed import Client  # noqa: PLC0415 takes half a second
+
+    clients = [each for each in getattr(Client, "_instances", ()) if is_lost(each)]
+    return next((each for each in clients if getattr(each, "_set_as_default", False)), None)
+
+
+def _remember_inherited_clients() -> None:
+    client_class = getattr(sys.modules.get("distributed"), "Client", None)
+    _inherited.update(getattr(client_class, "_instances", ()))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remember_inherited_clients)
 
 
 def make_profiler_safe() -> None:
