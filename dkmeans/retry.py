@@ -38,6 +38,18 @@ REQUESTS: RetryConfig = {
 }
 
 
+# Texts of lost connections that no later request will get, and what the user has to change.
+_MISTAKES = {
+    r"lookup address information: (Name or service not|nodename nor servname|No address)": (
+        "there is no host of this name"
+    ),
+    # Clouds have a server that gives credentials to their machines. Other machines have none.
+    r"performing \w+ https?://(169\.254\.169\.254|metadata\.google\.internal)": (
+        "there are no credentials in the environment, and this machine has no role"
+    ),
+}
+
+
 class Retries:
     """A counter of retries.
 
@@ -94,6 +106,8 @@ def is_outage(error: BaseException) -> bool:
     examined: a source raises `InvalidData` for every file that it cannot open.
     """
     error = _cause(error)
+    if mistake(error):
+        return False
     if isinstance(error, Outage | TimeoutError | ConnectionError):
         return True
     if isinstance(error, GenericError):
@@ -107,6 +121,12 @@ def is_outage(error: BaseException) -> bool:
         return True
     # The clients that fsspec uses raise errors of their own, with the HTTP status as an attribute.
     return any(getattr(error, name, None) in _OUTAGE_STATUSES for name in ("status", "status_code"))
+
+
+def mistake(error: BaseException) -> str:
+    """Return what the user has to change before a request can succeed; empty if that is unknown."""
+    text = str(error) if isinstance(error, GenericError) else ""
+    return next((change for pattern, change in _MISTAKES.items() if re.search(pattern, text)), "")
 
 
 def with_retries(what: str, action: Callable[[], R]) -> R:

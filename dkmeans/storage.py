@@ -31,7 +31,7 @@ from zarr.abc.store import Store
 from zarr.errors import BaseZarrError
 
 from dkmeans.errors import Conflict, Invalid, InvalidData, Outage
-from dkmeans.retry import REQUESTS, first_line, with_retries
+from dkmeans.retry import REQUESTS, first_line, mistake, with_retries
 
 _AZURE = ("az", "abfs", "abfss", "azure")
 _OBJECT_STORES = ("s3", "s3a", "gs", *_AZURE)
@@ -64,7 +64,8 @@ WRITE_ERRORS = (OSError, BaseError, BaseZarrError)
 def unreachable(address: str, error: Exception) -> InvalidData:
     """Return the exception for a store that refuses a request or does not answer."""
     # `with_retries` looks at the cause: if it is an outage, it retries and raises `Outage`.
-    return InvalidData(f"{address} cannot be reached: {first_line(error)}")
+    change = f"; {mistake(error)}" if mistake(error) else ""
+    return InvalidData(f"{address} cannot be reached: {first_line(error)}{change}")
 
 
 def is_local(address: str) -> bool:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import zarr
-from obstore.exceptions import PermissionDeniedError
+from obstore.exceptions import GenericError, PermissionDeniedError
 
 from dkmeans import Conflict, Dataset, Invalid, KMeans, Outage, storage
 from dkmeans.data.sources import zarr_array
@@ -166,6 +166,21 @@ def test_a_process_that_was_forked_after_object_storage_was_used_is_refused_and_
     ):
         assert f"Invalid: {address}" in (told := result_in_a_fork(use))
         assert "must be used by a process that was not forked" in told
+
+
+def test_a_host_that_does_not_exist_is_a_mistake_and_not_an_outage():
+    text = (
+        "Generic S3 error: error sending request\n lookup address information: Name or service not"
+    )
+    error = storage.unreachable("s3://b/x", GenericError(text))
+    expected = (
+        "s3://b/x cannot be reached: Generic S3 error: error sending request; there is no host"
+    )
+    assert str(error).startswith(expected)
+    text = "Error performing PUT http://169.254.169.254/latest - error sending request"
+    assert "; there are no credentials in the env" in str(
+        storage.unreachable("s3://b/x", GenericError(text))
+    )
 
 
 def test_replacing_leaves_no_temporary_file(tmp_path):

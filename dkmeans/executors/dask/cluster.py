@@ -56,8 +56,9 @@ def check_client(client: Any) -> None:
         )
     if client.asynchronous:
         raise Invalid(
-            "client must be a distributed.Client with asynchronous=False, used outside of its event "
-            "loop, got one with asynchronous=True; make the call in a thread, with a client of its own"
+            "client must be a distributed.Client with asynchronous=False, used outside of its "
+            "event loop, got one with asynchronous=True; make the call in a thread, with a client "
+            "of its own"
         )
     if internals.is_in_task() and not internals.has_seceded() and _runs_this_task(client):
         raise Invalid(
