@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
@@ -27,6 +28,12 @@ _DESERTED_SECONDS = 300.0
 # Awaited tasks may be unassigned to any worker for this long: their rows may be on the way to a
 # worker.
 _IDLE_SECONDS = 30.0
+
+
+# Processes of a cluster that one message names.
+_MOST_SHOWN = 3
+
+_PACKAGE = "dkmeans"
 
 
 class StrandedError(Outage):
@@ -101,6 +108,7 @@ class Cluster:
     def __init__(self, client: Any) -> None:
         self.client = client
         self.address = client.scheduler.address
+        self._compared: frozenset[str] = frozenset()
         self._deserted_at: float | None = None
         self._idle: frozenset[str] = frozenset()
         self._idle_since = 0.0
@@ -119,6 +127,35 @@ class Cluster:
             limit=min(limits, default=0),
             room=sum(map(cacheable_bytes, limits, used)),
         )
+
+    def compare_versions(self, workers: Iterable[str]) -> None:
+        """Refuse a cluster with another dkmeans than this process, before any task is sent to it.
+
+        A worker without the package dies of the first task, and the next worker of the same task.
+
+        Args:
+            workers: Addresses of all workers. If all were there the last time, nothing is compared.
+
+        Raises:
+            Invalid: dkmeans is missing on some worker or the scheduler, or is another version.
+        """
+        workers = frozenset(workers)
+        if workers <= self._compared:
+            return
+        try:
+            others = internals.foreign_versions(self.client, _PACKAGE)
+        except Exception:  # the scheduler forbids calls, or a worker is frozen
+            logger.debug("versions cannot be compared", exc_info=True)
+            return
+        self._compared = workers
+        if others:
+            shown = [f"{found or 'none'} on {name}" for name, found in others.items()]
+            more = f" and {len(shown) - _MOST_SHOWN} more" if len(shown) > _MOST_SHOWN else ""
+            raise Invalid(
+                f"{_PACKAGE} on the cluster must be the driver's {version(_PACKAGE)}, got "
+                f"{', '.join(shown[:_MOST_SHOWN])}{more}; install it there and start these "
+                "processes anew, or use one image for all"
+            )
 
     @contextmanager
     def errors_translated(self) -> Iterator[None]:
@@ -226,7 +263,9 @@ class Cluster:
 
     def preferred_workers(self) -> list[str | None]:
         """Return the worker of each thread, in a fixed order; [None] while there is no worker."""
-        workers = sorted(self.threads_by_worker().items())
+        threads = self.threads_by_worker()
+        self.compare_versions(threads)
+        workers = sorted(threads.items())
         return [worker for worker, count in workers for _ in range(count)] or [None]
 
 

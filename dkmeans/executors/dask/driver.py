@@ -59,6 +59,7 @@ class Dask(AbstractContextManager["Dask"]):
         internals.send_promptly(client)
         self._client = client
         self._cluster = Cluster(client)
+        self._cluster.compare_versions(self._cluster.threads_by_worker())
         self._shipping = Shipping(client)
         self._dealing = Dealing()
         self._read_context = worker.ReadContext(uuid4().hex, cache)

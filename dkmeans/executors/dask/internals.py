@@ -13,12 +13,16 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import Executor as ThreadPool
 from contextlib import suppress
+from importlib import import_module
 from threading import Lock
 from types import FrameType
 from typing import Any
 from weakref import WeakSet
 
 _SEND_SECONDS = 1e-3
+# Time in which the event loop of each worker has a moment to answer.
+_ANSWER_SECONDS = 20
+_SCHEDULER = "the scheduler"
 _FIRST_SAFE_PYTHON = (3, 11, 9)
 
 # Clients that a parent process has connected, before it forked this process.
@@ -77,6 +81,41 @@ def memory_limit(dask_worker: Any) -> int | None:
     """
     limit: int | None = dask_worker.memory_manager.memory_limit
     return limit
+
+
+def foreign_versions(client: Any, package: str) -> dict[str, str | None]:
+    """Return the version of a package on scheduler and workers, where it is not that of the driver.
+
+    Uses `Client._get_versions`: `Client.get_versions` has no timeout, and would wait for a worker
+    that is frozen. Nothing is sent that needs the package.
+
+    Returns:
+        The versions by the names of the processes; None where the package cannot be imported.
+    """
+    found = client.sync(client._get_versions, packages=[package], callback_timeout=_ANSWER_SECONDS)
+    own = found["client"]["packages"][package]
+    if own is None:  # a source tree that was not installed
+        return {}
+    hosts = {_SCHEDULER: found["scheduler"], **found["workers"]}
+    versions = {name: host["packages"][package] for name, host in hosts.items() if host}
+    unknown = [name for name, version in versions.items() if version is None]
+    return {
+        name: version
+        for name, version in versions.items()
+        if version != own and not (name in unknown and _can_import(client, name, package))
+    }
+
+
+def _can_import(client: Any, name: str, package: str) -> bool:
+    """Return whether a process has a package that was copied there and not installed."""
+    try:
+        if name == _SCHEDULER:
+            client.run_on_scheduler(import_module, package)
+        else:
+            client.run(import_module, package, workers=[name])
+    except ImportError:
+        return False
+    return True
 
 
 def is_in_task() -> bool:

@@ -1,8 +1,12 @@
 """The cluster: its workers and threads, and errors of Dask in this library's words."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import CancelledError
+from contextlib import ExitStack
 
 import pytest
 from distributed import Client, LocalCluster
@@ -10,8 +14,9 @@ from distributed.comm import CommClosedError
 from distributed.scheduler import NoValidWorkerError
 
 from dkmeans import Invalid, Outage
-from dkmeans.executors import open_executor
+from dkmeans.executors import Dask, open_executor
 from dkmeans.executors.dask import cluster as module
+from dkmeans.executors.dask import internals
 from dkmeans.executors.dask.cluster import Cluster, check_client, lost_errors, reports_gpus
 from tests.executors.laws import wait_until
 from tests.programs import result_in_a_fork
@@ -96,6 +101,60 @@ def test_a_cluster_has_gpus_if_all_its_workers_report_one_and_cupy_is_installed(
     assert not reports_gpus(client)
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert not reports_gpus(Reporting(gpu))
+
+
+def start(command, folder, *arguments):
+    """Start a process of Dask that finds packages in a folder before those that are installed."""
+    paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-m", f"distributed.cli.dask_{command}", *arguments],
+        env={**os.environ, "PYTHONPATH": paths},
+        cwd=folder,  # Python would find the package in the root of the repository
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_another_dkmeans_on_the_cluster_is_named_with_its_remedy_and_no_worker_dies(tmp_path):
+    missing, copied, older = (tmp_path / name for name in ("missing", "copied", "older"))
+    for folder in (missing, copied, older):
+        (folder / "dkmeans-0.dist-info").mkdir(parents=True)
+    (missing / "dkmeans").mkdir()
+    (missing / "dkmeans/__init__.py").write_text("raise ImportError")
+    (older / "dkmeans-0.dist-info/METADATA").write_text("Name: dkmeans\nVersion: 0.0.9\n")
+    options = {"processes": False, "n_workers": 0, "dashboard_address": ":0"}
+    with (
+        LocalCluster(**options, protocol="tcp") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        ExitStack() as stack,
+    ):
+        worker = [cluster.scheduler_address, "--no-nanny", "--no-dashboard", "--nthreads", "1"]
+        for folder in (missing, copied, older):
+            process = start("worker", folder, *worker, "--name", folder.name)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        client.wait_for_workers(3, timeout=60)
+        names = {each["name"]: address for address, each in _workers_of(client).items()}
+        with pytest.raises(Invalid, match=r"dkmeans on the cluster must be the driver's") as told:
+            Dask(client)
+        assert f"none on {names['missing']}" in str(told.value)
+        assert f"0.0.9 on {names['older']}" in str(told.value)
+        assert names["copied"] not in str(told.value)
+        assert "\n" not in str(told.value)
+        assert len(client.nthreads()) == 3
+
+
+def _workers_of(client):
+    return client.scheduler_info(n_workers=-1)["workers"]
+
+
+def test_a_scheduler_without_dkmeans_is_named(client, monkeypatch):
+    def versions(*_, **__):
+        host = {"packages": {"dkmeans": "0.1.0"}}
+        return {"client": host, "scheduler": {"packages": {"dkmeans": "0"}}, "workers": {"w": host}}
+
+    monkeypatch.setattr(client, "sync", versions)
+    assert internals.foreign_versions(client, "dkmeans") == {"the scheduler": "0"}
 
 
 def test_workers_and_threads_are_those_of_the_client(client):
