@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dkmeans_jobs import demo, evaluate, export, info, plan, predict, train
 from dkmeans_jobs.command_line import parse
 from dkmeans_jobs.console import TEXT, log_exit, log_output, print_result
-from dkmeans_jobs.signals import Terminated, raise_on_sigterm
+from dkmeans_jobs.signals import Terminated, raise_on_signals
 
 from dkmeans import Conflict, Invalid
 from dkmeans.retry import first_line, is_outage
@@ -33,7 +33,6 @@ _EXIT_FAILED = 1
 _EXIT_INVALID = 2
 _EXIT_OUTAGE = 75  # EX_TEMPFAIL of sysexits.h
 _EXIT_INTERRUPTED = 130
-_EXIT_TERMINATED = 143
 _RESUME_HINT = "Run the same command again to go on where it stopped"
 
 
@@ -55,15 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     """Run a job, print its result and return the exit code."""
     try:
-        with raise_on_sigterm():
+        with raise_on_signals():
             result = _JOBS[arguments.job](arguments)
         print_result(result, as_json=bool(arguments.json))
     except Invalid as error:
         return log_exit(str(error), _EXIT_INVALID)
     except Conflict as error:
         return log_exit(str(error), _EXIT_FAILED)
-    except Terminated:  # before KeyboardInterrupt, its base class
-        return log_exit(f"terminated. {_RESUME_HINT}", _EXIT_TERMINATED)
+    except Terminated as error:  # before KeyboardInterrupt, its base class
+        return log_exit(f"terminated. {_RESUME_HINT}", error.exit_code)
     except KeyboardInterrupt:
         return log_exit(f"interrupted. {_RESUME_HINT}", _EXIT_INTERRUPTED)
     except BrokenPipeError:

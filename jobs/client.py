@@ -22,13 +22,15 @@ from urllib.parse import urlsplit
 
 import dask.config
 import dask.utils
-from dkmeans_jobs.signals import defer_sigterm
+from dkmeans_jobs.signals import defer_signals
 
 from dkmeans import Invalid, Outage
 from dkmeans.retry import first_line
 
 _CONNECT_SECONDS = 30
 _THREADS_PER_GPU = 2
+# Signals that only the driver handles.
+_DRIVERS_SIGNALS = ("SIGINT", "SIGHUP", "SIGUSR1")
 # Errors of a folder that is missing, or cannot be written.
 _FOLDER_ERRNOS = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC}
@@ -203,8 +205,8 @@ def _local_client(arguments: argparse.Namespace, *, gpus: bool) -> Iterator[Any]
         sizes.setdefault("threads_per_worker", _THREADS_PER_GPU)
     else:
         cluster_class = LocalCluster
-    # A SIGTERM between two starts of processes would leave the first ones running for ever.
-    with defer_sigterm() as raise_if_received:
+    # A signal between two starts of processes would leave the first ones running for ever.
+    with defer_signals() as raise_if_received:
         cluster = _start_cluster(cluster_class, sizes)
     # Dask warns when it restarts a worker, for example above its memory limit. Users must see that.
     logging.getLogger("distributed.nanny").setLevel(logging.WARNING)
@@ -214,9 +216,10 @@ def _local_client(arguments: argparse.Namespace, *, gpus: bool) -> Iterator[Any]
 
 
 def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
-    # A terminal sends Ctrl-C to every process of the job. Worker processes inherit that they ignore
-    # it. The driver saves a checkpoint, which needs the workers, and closes them afterwards.
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Terminals and batch systems send these signals to every process of the job. Worker processes
+    # inherit that they ignore them: the driver saves a checkpoint, and closes them afterwards.
+    ignored = [getattr(signal, name) for name in _DRIVERS_SIGNALS if hasattr(signal, name)]
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         return cluster_class(
             **sizes,
@@ -232,7 +235,8 @@ def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
             ) from error
         raise Outage(f"worker processes must start: {first_line(error)}") from error
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _cluster_sizes(arguments: argparse.Namespace) -> dict[str, Any]:

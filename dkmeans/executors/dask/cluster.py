@@ -142,12 +142,12 @@ class Cluster:
         workers = frozenset(workers)
         if workers <= self._compared:
             return
+        self._compared = workers
         try:
             others = internals.foreign_versions(self.client, _PACKAGE)
         except Exception:  # the scheduler forbids calls, or a worker is frozen
             logger.debug("versions cannot be compared", exc_info=True)
             return
-        self._compared = workers
         if others:
             shown = [f"{found or 'none'} on {name}" for name, found in others.items()]
             more = f" and {len(shown) - _MOST_SHOWN} more" if len(shown) > _MOST_SHOWN else ""
