@@ -1,6 +1,7 @@
 """Failures while a fit runs: workers, schedulers, servers, chunks. No bit of a result changes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,61 @@ def test_a_worker_added_in_the_middle_takes_part(rows, undisturbed_fit, tmp_path
         with at_step(2, add):
             assert same(fit(client, rows, folder=str(tmp_path)), undisturbed_fit)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+NOTEBOOK = """
+import os, sys, time
+import numpy as np
+from distributed import Client, LocalCluster
+from dkmeans import KMeans
+
+if __name__ == "__main__":
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+    if sys.argv[1:]:
+        options["preload"] = sys.argv[1]
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        before = client.run(os.getpid)
+        rows = np.eye(4, dtype=np.float32)
+        model = KMeans(3, None, rows[:3], use_mini_batch=True)
+        try:
+            print("training", flush=True)
+            model.train(lambda: rows, steps=10**9)
+        except KeyboardInterrupt:
+            pass
+        if sys.argv[1:]:
+            time.sleep(1)
+            assert client.run(os.getpid) == before
+        else:
+            while client.nthreads():
+                time.sleep(0.1)
+            time.sleep(2)  # Dask gives workers this time to come back
+            cluster.scale(1)
+        model.train(lambda: rows, steps=1)
+        print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize("recipe", [True, False])
+def test_the_stop_button_of_a_notebook_spares_the_workers_by_the_documented_recipe(
+    tmp_path, recipe
+):
+    (tmp_path / "notebook.py").write_text(NOTEBOOK)
+    guide = Path(__file__).parents[1] / "docs/operations.md"
+    documented = re.search(r'^ignore = "(.*)"$', guide.read_text(), re.MULTILINE)[1]
+    arguments = [documented] if recipe else []
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "notebook.py"), *arguments],
+        env={**os.environ, "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1s"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline() == "training\n"
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        told, _ = process.communicate(timeout=120)
+    assert told == "went on\n"
 
 
 def test_a_worker_retired_in_the_middle_changes_no_bit(rows, undisturbed_fit):

@@ -226,7 +226,12 @@ class Cluster:
             self._check_progress(awaited)
         elif self._deserted_at is None:
             self._deserted_at = now
-            logger.warning("the cluster at %s has no workers; waiting for some", self.address)
+            # The stop button of a notebook also interrupts the workers of its LocalCluster.
+            can_scale = getattr(self.client, "cluster", None) is not None
+            hint = "; after 15 s cluster.scale(n) starts n new ones" if can_scale else ""
+            logger.warning(
+                "the cluster at %s has no workers; waiting for some%s", self.address, hint
+            )
         elif now - self._deserted_at > _DESERTED_SECONDS:
             minutes = f"{_DESERTED_SECONDS / 60:.3g} minutes"
             raise Outage(f"the cluster at {self.address} has had no workers for {minutes}")

@@ -178,6 +178,17 @@ def test_a_cluster_without_workers_may_yet_get_one():
     assert cluster.preferred_workers() == [None]
 
 
+def test_a_cluster_without_workers_says_how_to_get_some(caplog):
+    client = NoWorkers()
+    Cluster(client)._check_workers([])
+    assert caplog.messages == ["the cluster at tcp://nowhere has no workers; waiting for some"]
+    client.cluster = "a LocalCluster"
+    Cluster(client)._check_workers([])
+    assert caplog.messages[1].endswith(
+        "waiting for some; after 15 s cluster.scale(n) starts n new ones"
+    )
+
+
 def test_results_come_in_the_order_of_their_tasks(client):
     futures = [client.submit(pow, 2, number, pure=False) for number in range(5)]
     cluster = Cluster(client)
