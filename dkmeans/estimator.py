@@ -115,6 +115,9 @@ class KMeans(Model):
     SCORE = "score"
     SQUARED_EUCLIDEAN_DISTANCE = "squared_euclidean"
 
+    # As in TensorFlow, changes of the loss are relative to 1 + the loss before.
+    _loss_offset = 1.0
+
     def __init__(
         self,
         num_clusters: int,
@@ -268,6 +271,7 @@ class KMeans(Model):
             self._num_restarts,
             self._empty_clusters,
             has_hooks=bool(run_hooks or listeners),
+            loss_offset=self._loss_offset,
         )
         if found is not None:
             self._check_same_model(found)

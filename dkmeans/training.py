@@ -54,6 +54,7 @@ class Plan:
         num_restarts: Number of starts that are trained side by side.
         empty_clusters: What happens to centers without rows.
         has_hooks: True if the user passed hooks or listeners, which may stop the call.
+        loss_offset: Changes of the loss are relative to this + the loss before.
     """
 
     model_dir: str
@@ -65,6 +66,7 @@ class Plan:
     num_restarts: int = 1
     empty_clusters: EmptyClusters = EmptyClusters.KEEP
     has_hooks: bool = False
+    loss_offset: float = 1.0
 
     @property
     def rules(self) -> Rules:
@@ -396,7 +398,7 @@ def _with_stop_reasons(plan: Plan, before: Fit, fit: Fit, *, same_rows: bool) ->
     for number in fit.running:
         start, reason = fit.starts[number], None
         previous, state = before.starts[number].state, start.state
-        if converged(start.loss_before, state, plan.relative_tolerance):
+        if converged(start.loss_before, state, plan.relative_tolerance, plan.loss_offset):
             reason = StopReason.CONVERGED
         elif same_rows and np.array_equal(previous.centers, state.centers):
             reason = StopReason.UNCHANGED
@@ -432,7 +434,8 @@ def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, cost: Iter
     loss = state.inertia if is_whole and state.inertia else sum(state.losses)
     change = None
     if is_whole and previous is not None and previous.inertia is not None:
-        change = (loss - previous.inertia) / (1 + abs(previous.inertia))
+        scale = plan.loss_offset + abs(previous.inertia)
+        change = (loss - previous.inertia) / scale if scale else 0.0
     every, steps = plan.config.log_step_count_steps, len(running.losses)
     progress = Progress(
         step=state.step,

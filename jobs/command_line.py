@@ -152,7 +152,7 @@ def _add_train(jobs: Any) -> None:
         "--relative-tolerance",
         type=float,
         metavar="T",
-        help="stop when the loss changes by less than T times 1 + the loss",
+        help="stop when the loss changes by less than T times the loss",
     )
     saving = train.add_argument_group("the checkpoints").add_mutually_exclusive_group()
     saving.add_argument(
