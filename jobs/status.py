@@ -2,7 +2,7 @@
 
 `train` writes the files with `recorded`, and `info` reads them. `status.json` holds the state of
 the last job. `history.json` holds the numbers of every iteration. Both are for information only: a
-failure to write them never stops training. A history that cannot be read at the start does.
+failure to read or to write them never stops training.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dkmeans import storage
+from dkmeans import Invalid, Outage, storage
 from dkmeans.report import progress_of
+
+logger = logging.getLogger("dkmeans")
 
 _STATUS_FILE, _HISTORY_FILE = "status.json", "history.json"
 _WRITE_INTERVAL_SECONDS = 10.0
@@ -64,7 +66,7 @@ class _StatusHandler(logging.Handler):
         self._model_dir = model_dir
         # Training continues from `step`. The history may have later iterations that no checkpoint
         # holds; they are computed again.
-        self._iterations = [each for each in read_history(model_dir) if each["step"] <= step]
+        self._iterations = [each for each in _readable_history(model_dir) if each["step"] <= step]
         self._status = Status("running", socket.gethostname(), os.getpid(), _now(), _now())
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._write_at_intervals, daemon=True)
@@ -96,6 +98,12 @@ class _StatusHandler(logging.Handler):
             self._write()
 
     def _write(self) -> None:
+        try:
+            self._write_files()
+        except Exception:  # whatever it is, it must not end a fit
+            logger.debug("the status cannot be written", exc_info=True)
+
+    def _write_files(self) -> None:
         status = asdict(replace(self._status, noted=_now()))
         # A copy of the list: the thread that trains may append to it while it is converted.
         for name, value in ((_STATUS_FILE, status), (_HISTORY_FILE, list(self._iterations))):
@@ -138,16 +146,38 @@ def describe(status: Status) -> str:
 
 
 def read_status(model_dir: str) -> Status | None:
-    """Return the status of the last job on a model; None if no job has written one."""
-    found = storage.read(storage.join(model_dir, _STATUS_FILE))
-    return None if found is None else Status(**json.loads(found.data))
+    """Return the status of the last job on a model; None if there is none, or it is damaged."""
+    try:
+        found = _load(model_dir, _STATUS_FILE)
+        return None if found is None else Status(**found)
+    except (ValueError, TypeError):
+        return None
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:
-    """Return the recorded iterations of a model, each as its numbers by name."""
-    found = storage.read(storage.join(model_dir, _HISTORY_FILE))
-    iterations: list[dict[str, Any]] = json.loads(found.data) if found else []
-    return iterations
+    """Return the recorded iterations of a model, each as its numbers by name.
+
+    A file that is damaged counts as one without iterations.
+    """
+    try:
+        iterations = _load(model_dir, _HISTORY_FILE) or []
+        return [each for each in iterations if isinstance(each["step"], int)]
+    except (ValueError, TypeError, KeyError):
+        return []
+
+
+def _readable_history(model_dir: str) -> list[dict[str, Any]]:
+    """Return the recorded iterations; none, with a warning, if the file cannot be read."""
+    try:
+        return read_history(model_dir)
+    except (*storage.WRITE_ERRORS, Outage, Invalid) as error:
+        logger.warning("going on without the history of %s: %s", model_dir, error)
+        return []
+
+
+def _load(model_dir: str, name: str) -> Any:
+    found = storage.read(storage.join(model_dir, name))
+    return None if found is None else json.loads(found.data)
 
 
 def _now() -> str:

@@ -26,6 +26,7 @@ from dkmeans_jobs.__main__ import main
 from dkmeans import Dataset, Invalid, KMeans, Outage, RunConfig, checkpoints
 from dkmeans.storage import zarr_store
 from tests.at_step import at_step
+from tests.jobs.commands import COMMAND
 
 TRY_AGAIN = 75
 
@@ -162,6 +163,29 @@ def test_the_stop_button_of_a_notebook_spares_the_workers_by_the_documented_reci
         os.killpg(process.pid, signal.SIGINT)
         told, _ = process.communicate(timeout=120)
     assert told == "went on\n"
+
+
+def test_a_driver_that_was_frozen_goes_on_with_the_same_bits(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(20_000, 16)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    job = ["train", str(tmp_path / "rows.npy"), "--num-clusters", "100", "--seed", "1"]
+    job += ["--max-steps", "60", "--relative-tolerance", "1e-12", "--model-dir"]
+    local = ["--cluster", "local", "--workers", "1"]
+    with subprocess.Popen(
+        [*COMMAND, *job, str(tmp_path / "frozen"), *local, "--log-format", "json"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while '"step": 3,' not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        process.send_signal(signal.SIGCONT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert main([*job, str(tmp_path / "undisturbed")]) == 0
+    assert same(state_of(tmp_path / "frozen"), state_of(tmp_path / "undisturbed"))
 
 
 def test_a_worker_retired_in_the_middle_changes_no_bit(rows, undisturbed_fit):
