@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
-from dkmeans.errors import Invalid, Outage
+from dkmeans.errors import Invalid, InvalidData, Outage
 from dkmeans.executors.budget import Memory, cacheable_bytes, system_limit
 from dkmeans.executors.dask import internals
 from dkmeans.retry import first_line
@@ -34,6 +34,8 @@ _IDLE_SECONDS = 30.0
 _MOST_SHOWN = 3
 
 _PACKAGE = "dkmeans"
+# Reason for which Dask cancels tasks whose input is gone for good.
+_LOST_ROWS_TEXT = "lost dependencies"
 
 
 class StrandedError(Outage):
@@ -165,7 +167,8 @@ class Cluster:
 
         Raises:
             Outage: the scheduler is lost.
-            Invalid: workers have died while they ran a task, for lack of memory.
+            Invalid: workers have died while they ran a task, for lack of memory, or with rows that
+                cannot be computed again.
         """
         try:
             if self.client.status != "running":
@@ -182,6 +185,12 @@ class Cluster:
         except Exception as error:
             if self.client.status == "running" and not isinstance(error, lost_errors()):
                 raise
+            # Dask's text is all that tells lost rows from a lost scheduler.
+            if self.client.status == "running" and _LOST_ROWS_TEXT in str(error):
+                raise InvalidData(
+                    f"rows in the memory of the cluster at {self.address} were lost with their "
+                    "workers, and Dask cannot compute them again; scatter or persist them anew"
+                ) from error
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> Outage:

@@ -11,6 +11,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Source
 from dkmeans.data.sources.dask_array import DaskRows, FutureRows
 from dkmeans.data.sources.memory import MemoryRows, ShippedRows
+from dkmeans.errors import InvalidData
 from dkmeans.executors.dask import internals, worker
 
 # A value travels with each task if all its copies together are smaller than this.
@@ -90,12 +91,21 @@ class Shipping:
 
     def _future_of(self, source: Source, where: Mapping[str, Any]) -> Any:
         if isinstance(source, FutureRows):
+            self._check_cluster(source)
             return source.future
         if source not in self._shipped:
             rows = source.array if isinstance(source, MemoryRows) else source
             self._count(getattr(rows, "nbytes", 0))
             self._shipped[source] = self._client.submit(worker.unpack, rows, **where, pure=False)
         return self._shipped[source]
+
+    def _check_cluster(self, source: FutureRows) -> None:
+        own, other = self._client.scheduler.address, source.future.client.scheduler.address
+        if own != other:
+            raise InvalidData(
+                f"{source.name} must be in the memory of the cluster that computes, {own}, got "
+                f"rows of the cluster at {other}"
+            )
 
     def _count(self, size: int) -> None:
         self._sent_bytes += size
