@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -30,8 +31,11 @@ _DESERTED_SECONDS = 300.0
 _IDLE_SECONDS = 30.0
 
 
-# Processes of a cluster that one message names.
+# Number of processes of a cluster that one message names.
 _MOST_SHOWN = 3
+
+# Tasks are late after this many times their usual time.
+_LATE_FACTOR = 3
 
 _PACKAGE = "dkmeans"
 # Reason for which Dask cancels tasks whose input is gone for good.
@@ -151,11 +155,10 @@ class Cluster:
             logger.debug("versions cannot be compared", exc_info=True)
             return
         if others:
-            shown = [f"{found or 'none'} on {name}" for name, found in others.items()]
-            more = f" and {len(shown) - _MOST_SHOWN} more" if len(shown) > _MOST_SHOWN else ""
+            found = _listed([f"{found or 'none'} on {name}" for name, found in others.items()])
             raise Invalid(
                 f"{_PACKAGE} on the cluster must be the driver's {version(_PACKAGE)}, got "
-                f"{', '.join(shown[:_MOST_SHOWN])}{more}; install it there and start these "
+                f"{found}; install it there and start these "
                 "processes anew, or use one image for all"
             )
 
@@ -200,12 +203,18 @@ class Cluster:
         """Return the result of a task; see `results`."""
         return self.results([future])[0]
 
-    def results(self, futures: Sequence[Any], others: Iterable[Any] = ()) -> list[Any]:
+    def results(
+        self,
+        futures: Sequence[Any],
+        others: Iterable[Any] = (),
+        usual_seconds: float = math.inf,
+    ) -> list[Any]:
         """Return the tasks' results, waiting while the cluster has workers or may still get some.
 
         Args:
             futures: The tasks.
             others: Tasks that these tasks depend on.
+            usual_seconds: Time that such tasks have taken before.
 
         Raises:
             StrandedError: there are workers, and none works on any of the tasks. Dask gives a task
@@ -217,12 +226,16 @@ class Cluster:
 
         self._idle = frozenset()
         awaited = [*futures, *others]
+        late_at = time.monotonic() + _LATE_FACTOR * usual_seconds
         while True:
             try:
                 with self.client.as_current():
                     wait(list(futures), timeout=_CHECK_SECONDS)
             except TimeoutError:
                 self._check_workers(awaited)
+                if time.monotonic() > late_at:
+                    self._report_late(awaited, usual_seconds)
+                    late_at = math.inf
                 if not any(future.status == "error" for future in futures):
                     continue
             self._deserted_at = None
@@ -255,6 +268,18 @@ class Cluster:
         elif time.monotonic() - self._idle_since > _IDLE_SECONDS:
             raise StrandedError(f"the cluster at {self.address} has lost workers, and their tasks")
 
+    def _report_late(self, awaited: Sequence[Any], usual_seconds: float) -> None:
+        """Warn of the workers that have awaited tasks: they may be frozen."""
+        waiting = {future.key for future in awaited if not future.done()}
+        tasks = self.client.processing().items()
+        late = [worker for worker, keys in tasks if not waiting.isdisjoint(keys)]
+        logger.warning(
+            "waiting for %s, longer than the usual %.1f s of an iteration. If a worker is frozen, "
+            "end its process: the others take over",
+            _listed(late) or "the scheduler",
+            usual_seconds,
+        )
+
     def cancel(self, futures: Iterable[Any]) -> None:
         """Cancel tasks whose results are no longer needed."""
         if self.client.status == "running":  # a lost scheduler has nothing to cancel
@@ -281,6 +306,12 @@ class Cluster:
         self.compare_versions(threads)
         workers = sorted(threads.items())
         return [worker for worker, count in workers for _ in range(count)] or [None]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others."""
+    more = len(names) - _MOST_SHOWN
+    return ", ".join(names[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor as ThreadPool
 from contextlib import suppress
 from importlib import import_module
@@ -81,6 +81,24 @@ def memory_limit(dask_worker: Any) -> int | None:
     """
     limit: int | None = dask_worker.memory_manager.memory_limit
     return limit
+
+
+def call(
+    client: Any, workers: list[str], seconds: float, function: Callable[..., Any], *arguments: Any
+) -> dict[str, Any]:
+    """Return what a function returns on each worker that answers without an error.
+
+    Uses `callback_timeout` of `Client.sync`, to which `Client.run` passes its keywords: `run` has
+    no timeout, and would wait for a worker that is frozen.
+
+    Raises:
+        TimeoutError: some worker has not answered in time.
+    """
+    return dict(
+        client.run(
+            function, *arguments, workers=workers, on_error="ignore", callback_timeout=seconds
+        )
+    )
 
 
 def foreign_versions(client: Any, package: str) -> dict[str, str | None]:
