@@ -36,6 +36,9 @@ _MOST_SHOWN = 3
 
 # Tasks are late after this many times their usual time.
 _LATE_FACTOR = 3
+# A worker is frozen if it has sent no heartbeat for this long. Workers send one every second or,
+# where there are hundreds, every few seconds, also while they compute.
+_SILENT_SECONDS = 8.0
 
 _PACKAGE = "dkmeans"
 # Reason for which Dask cancels tasks whose input is gone for good.
@@ -43,7 +46,7 @@ _LOST_ROWS_TEXT = "lost dependencies"
 
 
 class StrandedError(Outage):
-    """Tasks that wait for workers that are gone."""
+    """Tasks that wait for workers that are gone or frozen."""
 
 
 def check_client(client: Any) -> None:
@@ -116,6 +119,8 @@ class Cluster:
         self.address = client.scheduler.address
         self._compared: frozenset[str] = frozenset()
         self._deserted_at: float | None = None
+        # Workers that were found to be frozen. They get no share until they send heartbeats again.
+        self._frozen: frozenset[str] = frozenset()
         self._idle: frozenset[str] = frozenset()
         self._idle_since = 0.0
 
@@ -236,6 +241,8 @@ class Cluster:
                 if time.monotonic() > late_at:
                     self._report_late(awaited, usual_seconds)
                     late_at = math.inf
+                if late_at == math.inf > usual_seconds:
+                    self._check_frozen(awaited)
                 if not any(future.status == "error" for future in futures):
                     continue
             self._deserted_at = None
@@ -270,14 +277,35 @@ class Cluster:
 
     def _report_late(self, awaited: Sequence[Any], usual_seconds: float) -> None:
         """Warn of the workers that have awaited tasks: they may be frozen."""
-        waiting = {future.key for future in awaited if not future.done()}
-        tasks = self.client.processing().items()
-        late = [worker for worker, keys in tasks if not waiting.isdisjoint(keys)]
+        late = self._processing(awaited)
         logger.warning(
             "waiting for %s, longer than the usual %.1f s of an iteration. If a worker is frozen, "
             "end its process: the others take over",
             _listed(late) or "the scheduler",
             usual_seconds,
+        )
+
+    def _check_frozen(self, awaited: Sequence[Any]) -> None:
+        """Raise if a worker with awaited tasks is frozen, and other workers are not."""
+        new = self._silent_workers().intersection(self._processing(awaited)) - self._frozen
+        if new:
+            self._frozen |= new
+            raise StrandedError(f"{_listed(sorted(new))} is frozen: other workers take over")
+
+    def _processing(self, awaited: Sequence[Any]) -> list[str]:
+        """Return the workers that have some of the tasks."""
+        waiting = {future.key for future in awaited if not future.done()}
+        tasks = self.client.processing().items()
+        return [worker for worker, keys in tasks if not waiting.isdisjoint(keys)]
+
+    def _silent_workers(self) -> frozenset[str]:
+        """Return the workers without a recent heartbeat, by the scheduler's clock."""
+        workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
+        newest = max((each["last_seen"] for each in workers.values()), default=0.0)
+        return frozenset(
+            address
+            for address, each in workers.items()
+            if newest - each["last_seen"] > _SILENT_SECONDS
         )
 
     def cancel(self, futures: Iterable[Any]) -> None:
@@ -304,7 +332,9 @@ class Cluster:
         """Return the worker of each thread, in a fixed order; [None] while there is no worker."""
         threads = self.threads_by_worker()
         self.compare_versions(threads)
-        workers = sorted(threads.items())
+        if self._frozen:
+            self._frozen &= self._silent_workers()
+        workers = sorted((each, n) for each, n in threads.items() if each not in self._frozen)
         return [worker for worker, count in workers for _ in range(count)] or [None]
 
 

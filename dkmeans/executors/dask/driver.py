@@ -41,8 +41,8 @@ _FAN_IN = 16
 # A worker that does not answer within this time evicts a fit later, when another fit needs room.
 _EVICT_SECONDS = 2
 # Calls are for iterations of a quarter of a second. A worker that has not answered after this time
-# is frozen, or its share has become slow.
-_CALL_SECONDS = 15
+# is frozen, or its share has become slow. Others shall have taken over after 15 s.
+_CALL_SECONDS = 8
 
 
 class Dask(AbstractContextManager["Dask"]):
@@ -160,7 +160,7 @@ class Dask(AbstractContextManager["Dask"]):
         groups = self._tasks_of(runs)
         if not groups:
             return []
-        shared = self._shipping.value(value, len(groups))
+        shared = self._shipping.value(value, len(groups), iteration.addresses)
         level = [self._submit_runs(iteration, group, batches, shared) for group in groups]
         futures = list(level)
         while len(level) > _FAN_IN:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -44,23 +44,25 @@ class Shipping:
         """Release all shipped rows; they are shipped again when a task needs them."""
         self._shipped.clear()
 
-    def value(self, value: Any, tasks: int) -> Any:
+    def value(self, value: Any, tasks: int, workers: Sequence[str]) -> Any:
         """Return a value as an argument of tasks: itself if it is small, else a future.
 
         Args:
             value: The value.
             tasks: Number of tasks that need the value.
+            workers: Addresses of the workers that may hold it: those that are not frozen.
         """
         size = size_of(value)
         if tasks * size < SMALL_BYTES:
             self._count(tasks * size)
             return value
         self._count(size)
-        return self.future(value)
+        return self.future(value, workers)
 
-    def future(self, value: Any) -> Any:
-        """Return the future of a task whose result is the value."""
-        return self._client.submit(worker.identity, value, pure=False)
+    def future(self, value: Any, workers: Sequence[str] = ()) -> Any:
+        """Return the future of a task whose result is the value, on one of some workers."""
+        where = {"workers": workers, "allow_other_workers": True} if workers else {}
+        return self._client.submit(worker.identity, value, **where, pure=False)
 
     def rows(self, chunks: Batch, where: Mapping[str, Any]) -> tuple[Batch, list[Any]]:
         """Return the chunks as they travel, and the futures of the rows beside them.
