@@ -39,6 +39,8 @@ _LATE_FACTOR = 3
 # A worker is frozen if it has sent no heartbeat for this long. Workers send one every second or,
 # where there are hundreds, every few seconds, also while they compute.
 _SILENT_SECONDS = 8.0
+# Heartbeats are examined after this time at the latest.
+_UNKNOWN_SECONDS = 10.0
 
 _PACKAGE = "dkmeans"
 # Reason for which Dask cancels tasks whose input is gone for good.
@@ -232,6 +234,8 @@ class Cluster:
         self._idle = frozenset()
         awaited = [*futures, *others]
         late_at = time.monotonic() + _LATE_FACTOR * usual_seconds
+        # Also where the usual time is not known: a worker may be frozen before the first iteration.
+        frozen_at = min(late_at, time.monotonic() + _UNKNOWN_SECONDS)
         while True:
             try:
                 with self.client.as_current():
@@ -241,7 +245,7 @@ class Cluster:
                 if time.monotonic() > late_at:
                     self._report_late(awaited, usual_seconds)
                     late_at = math.inf
-                if late_at == math.inf > usual_seconds:
+                if time.monotonic() > frozen_at:
                     self._check_frozen(awaited)
                 if not any(future.status == "error" for future in futures):
                     continue

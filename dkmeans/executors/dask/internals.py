@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 _SEND_SECONDS = 1e-3
 # Time in which the event loop of each worker has a moment to answer.
-_ANSWER_SECONDS = 20
+_ANSWER_SECONDS = 10
 _SCHEDULER = "the scheduler"
 _FIRST_SAFE_PYTHON = (3, 11, 9)
 
