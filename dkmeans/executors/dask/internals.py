@@ -7,6 +7,7 @@ takes more memory, but it does not fail. The other functions are needed.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import sys
@@ -110,7 +111,10 @@ def foreign_versions(client: Any, package: str) -> dict[str, str | None]:
     Returns:
         The versions by the names of the processes; None where the package cannot be imported.
     """
-    found = client.sync(client._get_versions, packages=[package], callback_timeout=_ANSWER_SECONDS)
+    # `Client.sync` with a timeout would wait until the request to the frozen worker is cancelled.
+    request = client._get_versions(packages=[package])
+    answer = asyncio.run_coroutine_threadsafe(request, client.loop.asyncio_loop)
+    found = answer.result(_ANSWER_SECONDS)
     own = found["client"]["packages"][package]
     if own is None:  # a source tree that was not installed
         return {}

@@ -149,11 +149,11 @@ def _workers_of(client):
 
 
 def test_a_scheduler_without_dkmeans_is_named(client, monkeypatch):
-    def versions(*_, **__):
+    async def versions(**_):
         host = {"packages": {"dkmeans": "0.1.0"}}
         return {"client": host, "scheduler": {"packages": {"dkmeans": "0"}}, "workers": {"w": host}}
 
-    monkeypatch.setattr(client, "sync", versions)
+    monkeypatch.setattr(client, "_get_versions", versions)
     assert internals.foreign_versions(client, "dkmeans") == {"the scheduler": "0"}
 
 
