@@ -121,6 +121,9 @@ class KMeans(Model):
     SCORE = "score"
     SQUARED_EUCLIDEAN_DISTANCE = "squared_euclidean"
 
+    # As in TensorFlow, changes of the loss are relative to 1 + the loss before.
+    _loss_offset = 1.0
+
     def __init__(
         self,
         num_clusters: int | None,
@@ -275,6 +278,7 @@ class KMeans(Model):
             self._empty_clusters,
             has_hooks=bool(run_hooks or listeners),
             was_settled=steps is None and found is not None and found.is_settled,
+            loss_offset=self._loss_offset,
         )
         if found is not None:
             self._check_same_model(found)

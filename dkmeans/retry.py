@@ -39,6 +39,14 @@ REQUESTS: RetryConfig = {
 }
 
 
+# Texts of lost connections that no later request will get, and what the user has to change.
+_MISTAKES = {
+    r"lookup address information: (Name or service not|nodename nor servname|No address)": (
+        "there is no host of this name"
+    ),
+}
+
+
 class Retries:
     """A counter of retries.
 
@@ -127,6 +135,8 @@ def is_outage(error: BaseException) -> bool:
     examined: a source raises `InvalidData` for every file that it cannot open.
     """
     error = _cause(error)
+    if mistake(error):
+        return False
     if isinstance(error, Outage | TimeoutError | ConnectionError):
         return True
     if isinstance(error, BaseError):
@@ -141,6 +151,12 @@ def is_outage(error: BaseException) -> bool:
         return True
     # The clients that fsspec uses raise errors of their own, with the HTTP status as an attribute.
     return any(getattr(error, name, None) in _OUTAGE_STATUSES for name in ("status", "status_code"))
+
+
+def mistake(error: BaseException) -> str:
+    """Return what the user has to change before a request can succeed; empty if that is unknown."""
+    text = str(error) if isinstance(error, BaseError) else ""
+    return next((change for pattern, change in _MISTAKES.items() if re.search(pattern, text)), "")
 
 
 def with_retries(what: str, action: Callable[[], R]) -> R:
@@ -178,7 +194,9 @@ def with_retries(what: str, action: Callable[[], R]) -> R:
             reason = first_line(_cause(error))
             if not is_outage(error):
                 if isinstance(error, BaseError):
-                    raise Refusal(f"{what} cannot be read or written: {reason}") from error
+                    change = mistake(error)
+                    text = f"{what} cannot be read or written: {reason}"
+                    raise Refusal(f"{text}; {change}" if change else text) from error
                 raise
             if not _EXPIRED_CODES.isdisjoint(_answer(_cause(error))):
                 raise Outage(

@@ -33,7 +33,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.errors import BaseZarrError
 
 from dkmeans.errors import Conflict, Invalid, InvalidData, Outage, Refusal
-from dkmeans.retry import MISSING_PAUSES_SECONDS, REQUESTS, first_line, with_retries
+from dkmeans.retry import MISSING_PAUSES_SECONDS, REQUESTS, first_line, mistake, with_retries
 
 _AZURE = ("az", "abfs", "abfss", "azure")
 _S3 = ("s3", "s3a")
@@ -74,7 +74,8 @@ WRITE_ERRORS = (OSError, BaseError, BaseZarrError, Refusal)
 def unreachable(address: str, error: Exception) -> InvalidData:
     """Return the exception for a store that refuses a request or does not answer."""
     # `with_retries` looks at the cause: if it is an outage, it retries and raises `Outage`.
-    return InvalidData(f"{address} cannot be reached: {first_line(error)}")
+    change = f"; {mistake(error)}" if mistake(error) else ""
+    return InvalidData(f"{address} cannot be reached: {first_line(error)}{change}")
 
 
 def is_local(address: str) -> bool:
@@ -239,6 +240,7 @@ def filesystem(address: str) -> tuple[Any, str]:
     """Return the fsspec file system of an address, and the path within that file system."""
     _refuse_malformed(address)
     if not is_local(address) and _scheme(address) in _OBJECT_STORES:
+        check_not_forked(address)
         options = _store_options(_scheme(address))
         fs = FsspecStore(_scheme(address), **options)  # type: ignore[call-overload]
         return fs, address.partition("://")[2].rstrip("/")
@@ -267,6 +269,28 @@ def _refuse_malformed(address: str) -> None:
             f"{address!r} must have no empty name (//), as {scheme}://{meant}: an object store "
             "keeps both apart"
         )
+
+
+def check_not_forked(address: str) -> None:
+    """Refuse an object store in a process that was forked after object stores had been used.
+
+    The threads of obstore stay in the parent process: a request of the child would wait for ever.
+
+    Raises:
+        Invalid: this process was forked too late.
+    """
+    if _first_process() != os.getpid():
+        raise Invalid(
+            f"{address} must be used by a process that was not forked after object storage had "
+            "been used, got one that was; start processes with multiprocessing's method 'spawn' "
+            "or 'forkserver'"
+        )
+
+
+@cache
+def _first_process() -> int:
+    """Return the process that has used an object store first; a forked process inherits that."""
+    return os.getpid()
 
 
 @contextlib.contextmanager
@@ -534,9 +558,14 @@ def flush(address: str) -> None:
         _sync(path)
 
 
-@cache
 def _object_store(address: str) -> Any:
     _refuse_malformed(address)
+    check_not_forked(address)
+    return _opened_object_store(address)
+
+
+@cache
+def _opened_object_store(address: str) -> Any:
     # A name may contain characters such as "?", "#" and "%", which have a meaning in a URL.
     bucket, _, name = address.partition("://")[2].partition("/")
     url = f"{_scheme(address)}://{bucket}/{quote(name.rstrip('/'))}"

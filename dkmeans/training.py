@@ -62,6 +62,7 @@ class Plan:
         has_hooks: True if the user passed hooks or listeners, which may stop the call.
         was_settled: True if the call need not take a step where the centers of the model, which
             has settled, do not move.
+        loss_offset: Changes of the loss are relative to this + the loss before.
     """
 
     model_dir: str
@@ -74,6 +75,7 @@ class Plan:
     empty_clusters: EmptyClusters = EmptyClusters.KEEP
     has_hooks: bool = False
     was_settled: bool = False
+    loss_offset: float = 1.0
 
     @property
     def rules(self) -> Rules:
@@ -413,7 +415,7 @@ def _with_stop_reasons(plan: Plan, before: Fit, fit: Fit, *, same_rows: bool) ->
     for number in fit.running:
         start, reason = fit.starts[number], None
         previous, state = before.starts[number].state, start.state
-        if converged(start.loss_before, state, plan.relative_tolerance):
+        if converged(start.loss_before, state, plan.relative_tolerance, plan.loss_offset):
             reason = StopReason.CONVERGED
         elif same_rows and np.array_equal(previous.centers, state.centers):
             reason = StopReason.UNCHANGED
@@ -462,7 +464,8 @@ def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, cost: Iter
     loss = state.inertia if is_whole and state.inertia else sum(state.losses)
     change = None
     if is_whole and previous is not None and previous.inertia is not None:
-        change = (loss - previous.inertia) / (1 + abs(previous.inertia))
+        scale = plan.loss_offset + abs(previous.inertia)
+        change = (loss - previous.inertia) / scale if scale else 0.0
     every, steps = plan.config.log_step_count_steps, len(running.losses)
     progress = Progress(
         step=state.step,

@@ -47,6 +47,12 @@ class StopConditions:
     relative_tolerance: float | None
 
 
+class _CommandModel(KMeans):
+    """A model whose tolerance is relative to the loss alone, whatever the unit of the rows is."""
+
+    _loss_offset = 0.0
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train until a stop condition is met and return a summary of the model.
 
@@ -146,7 +152,7 @@ def _model(arguments: argparse.Namespace, conditions: StopConditions, client: An
     names = "oversampling", "initialization_rounds", "initialization_rows"
     # Arguments that were not given keep the estimator's own defaults.
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    return KMeans(
+    return _CommandModel(
         arguments.num_clusters,
         arguments.model_dir,
         initial_clusters=arguments.init or "random",

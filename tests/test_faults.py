@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from dkmeans_jobs.__main__ import main
 from dkmeans import Dataset, Invalid, KMeans, Outage, RunConfig, checkpoints, storage
 from dkmeans.storage import zarr_store
 from tests.at_step import at_step
+from tests.jobs.commands import COMMAND
 from tests.s3_proxy import first, no_fault
 
 TRY_AGAIN = 75
@@ -96,6 +98,84 @@ def test_a_worker_added_in_the_middle_takes_part(rows, undisturbed_fit, tmp_path
         with at_step(2, add):
             assert same(fit(client, rows, folder=str(tmp_path)), undisturbed_fit)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+NOTEBOOK = """
+import os, sys, time
+import numpy as np
+from distributed import Client, LocalCluster
+from dkmeans import KMeans
+
+if __name__ == "__main__":
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+    if sys.argv[1:]:
+        options["preload"] = sys.argv[1]
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        before = client.run(os.getpid)
+        rows = np.eye(4, dtype=np.float32)
+        model = KMeans(3, None, rows[:3], use_mini_batch=True)
+        try:
+            print("training", flush=True)
+            model.train(lambda: rows, steps=10**9)
+        except KeyboardInterrupt:
+            pass
+        if sys.argv[1:]:
+            time.sleep(1)
+            assert client.run(os.getpid) == before
+        else:
+            while client.nthreads():
+                time.sleep(0.1)
+            time.sleep(2)  # Dask gives workers this time to come back
+            cluster.scale(1)
+        model.train(lambda: rows, steps=1)
+        print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize("recipe", [True, False])
+def test_the_stop_button_of_a_notebook_spares_the_workers_by_the_documented_recipe(
+    tmp_path, recipe
+):
+    (tmp_path / "notebook.py").write_text(NOTEBOOK)
+    guide = Path(__file__).parents[1] / "docs/operations.md"
+    documented = re.search(r'^ignore = "(.*)"$', guide.read_text(), re.MULTILINE)[1]
+    arguments = [documented] if recipe else []
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "notebook.py"), *arguments],
+        env={**os.environ, "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1s"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline() == "training\n"
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        told, _ = process.communicate(timeout=120)
+    assert told == "went on\n"
+
+
+def test_a_driver_that_was_frozen_goes_on_with_the_same_bits(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(20_000, 16)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    job = ["train", str(tmp_path / "rows.npy"), "--num-clusters", "100", "--seed", "1"]
+    job += ["--max-steps", "60", "--relative-tolerance", "1e-12", "--model-dir"]
+    local = ["--cluster", "local", "--workers", "1"]
+    with subprocess.Popen(
+        [*COMMAND, *job, str(tmp_path / "frozen"), *local, "--log-format", "json"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while '"step": 3,' not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        process.send_signal(signal.SIGCONT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert main([*job, str(tmp_path / "undisturbed")]) == 0
+    assert same(state_of(tmp_path / "frozen"), state_of(tmp_path / "undisturbed"))
 
 
 def test_a_worker_retired_in_the_middle_changes_no_bit(rows, undisturbed_fit):

@@ -14,12 +14,13 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import zarr
-from obstore.exceptions import PermissionDeniedError
+from obstore.exceptions import GenericError, PermissionDeniedError
 
 from dkmeans import Conflict, Dataset, Invalid, InvalidData, KMeans, Outage, storage
 from dkmeans.data.sources import zarr_array
 from dkmeans.errors import Refusal
 from dkmeans.storage import Versioned
+from tests.programs import result_in_a_fork
 from tests.s3_folders import mark_folder
 from tests.s3_proxy import NO_ETAG, first
 
@@ -160,6 +161,31 @@ def test_an_object_store_gives_each_version_its_own_tag(s3):
     seen = storage.replace(address, b"one", None)
     other = storage.replace(address, b"two", seen)
     assert seen.version != other.version
+
+
+def test_a_process_that_was_forked_after_object_storage_was_used_is_refused_and_does_not_hang(s3):
+    address = f"{s3}/{uuid4().hex}"
+    zarr.create_array(storage.zarr_store(f"{address}.zarr"), data=np.ones((8, 2)), chunks=(8, 2))
+    (batch,) = Dataset.from_zarr(f"{address}.zarr").batches()
+    for use in (
+        lambda: storage.read(f"{address}/x"),
+        lambda: storage.children(address),
+        lambda: storage.zarr_store(address),
+        lambda: batch.source.read(0, 8),
+    ):
+        assert f"Invalid: {address}" in (told := result_in_a_fork(use))
+        assert "must be used by a process that was not forked" in told
+
+
+def test_a_host_that_does_not_exist_is_a_mistake_and_not_an_outage():
+    text = (
+        "Generic S3 error: error sending request\n lookup address information: Name or service not"
+    )
+    error = storage.unreachable("s3://b/x", GenericError(text))
+    expected = (
+        "s3://b/x cannot be reached: Generic S3 error: error sending request; there is no host"
+    )
+    assert str(error).startswith(expected)
 
 
 def test_replacing_leaves_no_temporary_file(tmp_path):

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from socket import gethostname
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.views import Joined
-from dkmeans.errors import Invalid, counted
+from dkmeans.errors import Conflict, Invalid, InvalidData, counted
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, predict
 from dkmeans.report import logger
@@ -171,7 +172,8 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
     """Predict one region, write it, mark it as done, and return its rows. Runs on a worker.
 
     Raises:
-        InvalidData: the rows are not finite.
+        InvalidData: the rows are not finite, or the output is on a disk of another machine.
+        Conflict: another run has replaced the output.
         Outage: the storage does not answer.
         Refusal: an object store refuses to write the region.
         OSError: the region cannot be written.
@@ -181,8 +183,13 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
     # Checked as late as possible. A task may outlive its driver, and a second driver may have
     # replaced the output since.
     found = _read_attributes(output)
-    if found is None or output.prediction.differences(found[_IDENTITY]):
-        raise FileNotFoundError(f"{output.address} is not what the driver made, seen from here")
+    if found is None:
+        raise InvalidData(
+            f"output must be at a place that all workers see; on {gethostname()} there is nothing "
+            f"of what the driver made at {output.address}. Give a shared disk or an object store"
+        )
+    if output.prediction.differences(found[_IDENTITY]):
+        raise Conflict(f"another run has replaced {output.address} while this one wrote to it")
     number = chunk.start // output.prediction.region_rows
     if output.is_zarr:
         write = partial(_write_zarr, output, number, chunk, results)

@@ -115,6 +115,17 @@ def test_a_model_that_is_continued_with_another_seed_is_warned_of(run, store, tm
         assert "seed 4 (was 3)" in err
 
 
+@pytest.mark.parametrize("more", [[], ["--relative-tolerance", 1e-3]])
+def test_the_unit_of_the_rows_does_not_decide_when_training_ends(run_json, rows, tmp_path, more):
+    found = []
+    for exponent in (0, -14):  # powers of two change no bit of a row's digits
+        np.save(tmp_path / "rows.npy", rows * np.float32(2**exponent))
+        trained = run_json(*train(tmp_path / "rows.npy", tmp_path / str(exponent), *more))
+        found.append((trained["step"], trained["stopped"], trained["loss"] / 4**exponent))
+    assert found[0] == found[1]
+    assert found[0][0] > 2
+
+
 @pytest.mark.parametrize("steps_per_iteration", [1, 3])
 def test_mini_batches_resume_where_they_left_off(run_json, store, tmp_path, steps_per_iteration):
     batches = ["--batch-rows", 70, "--steps-per-iteration", steps_per_iteration]

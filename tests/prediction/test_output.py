@@ -18,7 +18,7 @@ import pytest
 import zarr
 from dask import array as da
 
-from dkmeans import Dataset, Invalid, InvalidData, KMeans, checkpoints, storage
+from dkmeans import Conflict, Dataset, Invalid, InvalidData, KMeans, checkpoints, storage
 from dkmeans.checkpoints.format import sha256
 from dkmeans.distance import Centers
 from dkmeans.executors import Dask, open_executor
@@ -572,9 +572,15 @@ def test_a_part_that_was_removed_is_written_again(
 
 
 @endings
-@pytest.mark.parametrize("there", ["nothing", "another prediction"])
+@pytest.mark.parametrize(
+    ("there", "error", "message"),
+    [
+        ("nothing", InvalidData, "output must be at a place that all workers see; on "),
+        ("another prediction", Conflict, "another run has replaced "),
+    ],
+)
 def test_a_worker_that_does_not_see_what_the_driver_made_is_refused(
-    model, rows, tmp_path, ending, there
+    model, rows, tmp_path, ending, there, error, message
 ):
     address = f"{tmp_path}/clusters{ending}"
     (whole,) = Dataset.from_array(rows).batches()
@@ -585,6 +591,6 @@ def test_a_worker_that_does_not_see_what_the_driver_made_is_refused(
     before = sorted(tmp_path.rglob("*"))
     centers = Centers(checkpoint.state.centers, checkpoint.settings.distance_metric)
     writing = outputs.Writing(Task(centers, ("cluster_index",)), place)
-    with pytest.raises(FileNotFoundError, match="is not what the driver made, seen from here"):
+    with pytest.raises(error, match=message):
         outputs.write_region(whole[0].loaded(), writing)
     assert sorted(tmp_path.rglob("*")) == before
