@@ -14,9 +14,9 @@ test: $(VENV)/test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder \
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
-# What only minutes can show: 200 kills, thousands of iterations.
+# What only minutes can show: 200 kills, thousands of iterations, properties with many examples.
 test-long: $(VENV)/test
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m "long or hypothesis" --hypothesis-profile long
 
 # Check format, lint, types, import contracts and the distribution: sdist, wheel, their metadata.
 check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs

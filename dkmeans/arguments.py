@@ -6,34 +6,81 @@ that cannot be used, with a message that has the argument's name, the rule and t
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from dkmeans.data.points import as_points
-from dkmeans.errors import Invalid, InvalidType, check_integer, expected
+from dkmeans.errors import (
+    Invalid,
+    InvalidType,
+    as_integer,
+    check_integer,
+    check_number,
+    expected,
+)
 from dkmeans.initialization import NAMES, REPLACED
+
+logger = logging.getLogger(__name__)
 
 InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
 
 
-def check_steps(name: str, value: object) -> None:
-    """Refuse a number of steps that is not above zero. None is accepted.
+def check_steps(name: str, value: object) -> int | None:
+    """Return a number of steps; refuse one that is not above zero. None is accepted.
 
     Raises:
         InvalidType: it is not an integer.
         Invalid: it is not above zero.
     """
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return None
+    number = as_integer(value)
+    if number is None:
         raise InvalidType(expected(name, "an integer or None", value))
-    if value <= 0:
-        raise Invalid(f"Must specify {name} > 0, given: {value}")
+    if number <= 0:
+        raise Invalid(f"Must specify {name} > 0, given: {number}")
+    return number
+
+
+def check_clusters(number: object, source: object) -> int:
+    """Return the number of clusters: the number of centers, if `source` is an array of them.
+
+    Raises:
+        InvalidType: it is not an integer. None is accepted beside an array.
+        Invalid: it is below one.
+    """
+    if isinstance(source, np.ndarray):
+        given = len(source)
+        if number is not None and check_integer("num_clusters", number, 1) != given:
+            logger.warning(
+                "num_clusters = %d is ignored: initial_clusters has %d rows", number, given
+            )
+        return given
+    return check_integer("num_clusters", number, 1)
+
+
+def check_tolerance(value: object) -> float | None:
+    """Return a relative tolerance; refuse one below zero. None is accepted.
+
+    Raises:
+        InvalidType: it is not a number.
+        Invalid: it is below zero.
+    """
+    check_number("relative_tolerance", value)
+    if value is None:
+        return None
+    tolerance = float(cast(float, value))
+    if not tolerance >= 0:
+        raise Invalid(expected("relative_tolerance", ">= 0 or None", value))
+    return tolerance
 
 
 def check_initial_clusters(given: InitialClusters) -> Any:
@@ -98,7 +145,7 @@ def choose_model_dir(
 ) -> str:
     """Return the model directory of the argument or of the configuration.
 
-    If neither is given, a temporary directory is created.
+    If neither is given, a temporary directory is created, which is removed when the process ends.
 
     Raises:
         Invalid: both are given and differ.
@@ -112,4 +159,16 @@ def choose_model_dir(
         raise Invalid(
             f"model_dir and config.model_dir must be equal, got {argument!r} and {config!r}"
         )
-    return argument or config or tempfile.mkdtemp(prefix="dkmeans-")
+    return argument or config or _temporary_dir()
+
+
+def _temporary_dir() -> str:
+    """Create a directory that is removed when this process ends."""
+    directory, process = tempfile.mkdtemp(prefix="dkmeans-"), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == process:  # not at the end of a forked process
+            shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(remove)
+    return directory

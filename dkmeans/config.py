@@ -121,13 +121,3 @@ class RunConfig:
         # A connection cannot be pickled. The unpickled config uses the active client.
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return partial(type(self), **values | {"client": None}), ()
-
-
-def check_positive(name: str, value: float | None) -> None:
-    """Refuse a number that is not above zero. None is accepted.
-
-    Raises:
-        Invalid: the number is not above zero.
-    """
-    if value is not None and not value > 0:
-        raise Invalid(expected(name, "> 0 or None", value))

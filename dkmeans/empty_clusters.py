@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.backends import select
-from dkmeans.distance import SAME_DIRECTION, Centers, Distance, directions
+from dkmeans.backends.addition import as_added
+from dkmeans.distance import SAME_DIRECTION, Centers, Distance
 from dkmeans.errors import InvalidData
 from dkmeans.state import Farthest, FloatArray, IndexArray, PartialSums
 
@@ -60,7 +61,7 @@ def farthest_rows(
     while True:
         limit = np.partition(distances, n - size)[n - size] if size < n else least
         far = np.flatnonzero((distances >= limit) & (distances > least))
-        rows = directions(points[far]) if cosine else points[far].astype(np.float64)
+        rows = as_added(points[far], centers.distance)
         copies = np.ones(len(far), np.int64)
         found = Farthest.among(rows, distances[far], index[far], copies, most)
         if len(found) == most or limit <= least:

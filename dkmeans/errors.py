@@ -5,6 +5,9 @@ exit with 2. A `Conflict` is a second driver, and an `Outage` is storage or a cl
 answer. A `ResultLost` never leaves the executors. All other exceptions are defects.
 """
 
+import operator
+from typing import Any
+
 import numpy as np
 
 # Longer values are cut in messages: the user may have given an array of a million rows.
@@ -21,6 +24,14 @@ class InvalidType(Invalid, TypeError):
 
 class InvalidData(Invalid):
     """Rows, or a place of rows, that cannot be clustered."""
+
+
+class NoRows(InvalidData):
+    """An input without any rows."""
+
+
+class Refusal(Invalid):
+    """A request that a store refuses, for want of permission for instance."""
 
 
 class InvalidCheckpoint(Invalid):
@@ -55,18 +66,30 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def check_integer(name: str, value: object, least: int | None = None) -> None:
-    """Refuse a value that is not an integer or is below `least`. A bool is not an integer.
+def check_integer(name: str, value: object, least: int | None = None) -> int:
+    """Return an integer of any type; refuse other values, and one below `least`.
+
+    A bool is not an integer, and an array of no dimensions may be one.
 
     Raises:
         InvalidType: it is not an integer.
         Invalid: it is too small.
     """
     must = "an integer" if least is None else f"an integer >= {least}"
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+    number = as_integer(value)
+    if number is None:
         raise InvalidType(expected(name, must, value))
-    if least is not None and value < least:
+    if least is not None and number < least:
         raise Invalid(expected(name, must, value))
+    return number
+
+
+def as_integer(value: Any) -> int | None:
+    """Return an integer of any type as an int; None for another value, such as a bool."""
+    try:
+        return None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def check_number(name: str, value: object) -> None:

@@ -18,14 +18,16 @@ import numpy.typing as npt
 from dkmeans import checkpoints, storage
 from dkmeans.arguments import (
     InitialClusters,
+    check_clusters,
     check_initial_clusters,
     check_restarts,
     check_rounds,
     check_steps,
+    check_tolerance,
     choose_model_dir,
 )
 from dkmeans.checkpoints import Checkpoint, Settings
-from dkmeans.config import NONE, RunConfig, check_positive
+from dkmeans.config import NONE, RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.dataset import Dataset
@@ -36,8 +38,8 @@ from dkmeans.errors import (
     InvalidCheckpoint,
     InvalidData,
     InvalidType,
+    NoRows,
     check_integer,
-    check_number,
     counted,
     expected,
 )
@@ -48,7 +50,7 @@ from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverH
 from dkmeans.hooks.notifier import Notifier, check_hooks
 from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.input_fn import InputFn, read_input
-from dkmeans.model import Model
+from dkmeans.model import Model, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
 from dkmeans.prediction import output as outputs
 from dkmeans.prediction import per_chunk, stream
@@ -70,9 +72,11 @@ class KMeans(Model):
     threads of this process. All of them compute the same bits.
 
     Args:
-        num_clusters: Number of clusters, k. Ignored if `initial_clusters` is an array.
+        num_clusters: Number of clusters, k. Ignored, and may be None, if `initial_clusters` is an
+            array.
         model_dir: Path or URL of the model, from which training continues. None takes
-            `config.model_dir`, or else a new temporary directory.
+            `config.model_dir`, or else a new temporary directory, which is removed when the process
+            ends.
         initial_clusters: `"random"`, `"kmeans_plus_plus"`, `"k-means||"`, a (k, d) array, or a
             function of a batch's (n, d) rows and the number of centers that are still missing,
             which returns up to that many. k-means++ uses the first batch. k-means|| uses all rows
@@ -87,7 +91,7 @@ class KMeans(Model):
         kmeans_plus_plus_num_retries: Number of additional candidates at each pick of k-means++; a
             negative number means 2 + floor(ln k) additional ones.
         relative_tolerance: Training stops when the loss changes by less than this, relative to
-            1 + the loss before. None for no tolerance.
+            1 + the loss before; with 0, when it does not change. None for no tolerance.
         config: How to run.
         feature_columns: Columns of `dkmeans.feature_columns`, in any order, that make rows from
             named columns. None uses all columns in the order of their names.
@@ -117,9 +121,12 @@ class KMeans(Model):
     SCORE = "score"
     SQUARED_EUCLIDEAN_DISTANCE = "squared_euclidean"
 
+    # As in TensorFlow, changes of the loss are relative to 1 + the loss before.
+    _loss_offset = 1.0
+
     def __init__(
         self,
-        num_clusters: int,
+        num_clusters: int | None,
         model_dir: str | os.PathLike[str] | None = None,
         initial_clusters: InitialClusters = RANDOM,
         distance_metric: str = "squared_euclidean",
@@ -139,7 +146,6 @@ class KMeans(Model):
     ) -> None:
         if config is not None and not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
-        check_integer("num_clusters", num_clusters, 1)
         check_integer("mini_batch_steps_per_iteration", mini_batch_steps_per_iteration, 1)
         check_integer("kmeans_plus_plus_num_retries", kmeans_plus_plus_num_retries)
         if seed is not None:
@@ -147,12 +153,12 @@ class KMeans(Model):
         if not isinstance(use_mini_batch, bool | np.bool_):
             raise InvalidType(expected("use_mini_batch", "a bool", use_mini_batch))
         check_rounds(oversampling, initialization_rounds, initialization_rows)
-        check_number("relative_tolerance", relative_tolerance)
-        check_positive("relative_tolerance", relative_tolerance)
+        self._relative_tolerance = check_tolerance(relative_tolerance)
         if distance_metric not in tuple(Distance):
             must = " or ".join(repr(str(distance)) for distance in Distance)
             raise Invalid(expected("distance_metric", must, distance_metric))
         source = check_initial_clusters(initial_clusters)
+        num_clusters = check_clusters(num_clusters, source)
         check_restarts(num_restarts, source)
         if empty_clusters not in tuple(EmptyClusters):
             must = " or ".join(repr(str(policy)) for policy in EmptyClusters)
@@ -160,23 +166,16 @@ class KMeans(Model):
         self._layout = None if feature_columns is None else Layout.of(feature_columns)
         self._num_restarts = int(num_restarts)
         self._empty_clusters = EmptyClusters(empty_clusters)
-        if isinstance(source, np.ndarray) and len(source) != num_clusters:
-            logger.warning(
-                "num_clusters = %d is ignored: initial_clusters has %s",
-                num_clusters,
-                counted(len(source), "row"),
-            )
         config = config or RunConfig()
         super().__init__(choose_model_dir(model_dir, config.model_dir))
         self._config = config.replace(model_dir=self.model_dir)
-        self._relative_tolerance = None if relative_tolerance is None else float(relative_tolerance)
         self._settings = Settings(
             Distance(distance_metric), bool(use_mini_batch), int(mini_batch_steps_per_iteration)
         )
         seed = seed if seed is not None else config.tf_random_seed
         self._initialization = Initialization(
             source,
-            len(source) if isinstance(source, np.ndarray) else int(num_clusters),
+            num_clusters,
             Computation(self._settings.distance_metric, config.backend),
             int(kmeans_plus_plus_num_retries),
             None if seed is None else int(seed),
@@ -217,6 +216,7 @@ class KMeans(Model):
         """
         return self._specify
 
+    @naming_shutdown()
     def train(
         self,
         input_fn: InputFn,
@@ -224,13 +224,16 @@ class KMeans(Model):
         steps: int | None = None,
         max_steps: int | None = None,
         saving_listeners: Iterable[CheckpointSaverListener] | None = None,
+        *,
+        checkpoint_path: str | os.PathLike[str] | None = None,
     ) -> KMeans:
         """Train from the latest checkpoint, if there is one, and save.
 
         Training stops after `steps` steps, at step `max_steps`, at the end of the input, or when
         the loss has converged. Full-batch training on an array also ends when no center moves any
-        more. A warning is logged before the first step if nothing can end the call, and at the end
-        if the input ended before the steps or the tolerance were reached.
+        more, and a further call without `steps` then takes no step. A warning is logged before the
+        first step if nothing can end the call, and at the end if the input ended before the steps
+        or the tolerance were reached.
 
         Args:
             input_fn: Returns the rows: an array, a dict of named columns or a `Dataset` without
@@ -241,6 +244,9 @@ class KMeans(Model):
             max_steps: Step, counted over all calls, at which to stop. From there on a call does
                 nothing.
             saving_listeners: Notified of every checkpoint. They may stop training after it.
+            checkpoint_path: A checkpoint of this model to continue from, in place of the latest,
+                which may be damaged. Those saved after it are dropped. A second call with the same
+                checkpoint continues from the latest, so that a job can be run again.
 
         Returns:
             This estimator.
@@ -253,11 +259,12 @@ class KMeans(Model):
         """
         if steps is not None and max_steps is not None:
             raise Invalid("Can not provide both steps and max_steps.")
-        for name, value in (("steps", steps), ("max_steps", max_steps)):
-            check_steps(name, value)
+        steps, max_steps = check_steps("steps", steps), check_steps("max_steps", max_steps)
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         notifier = self._notifier(run_hooks, listeners)
+        if checkpoint_path is not None:
+            checkpoints.go_back(self.model_dir, os.fspath(checkpoint_path))
         manifest, found = checkpoints.open_latest(self.model_dir)
         done = found.state.step if found else 0
         plan = Plan(
@@ -270,12 +277,15 @@ class KMeans(Model):
             self._num_restarts,
             self._empty_clusters,
             has_hooks=bool(run_hooks or listeners),
+            was_settled=steps is None and found is not None and found.is_settled,
+            loss_offset=self._loss_offset,
         )
         if found is not None:
             self._check_same_model(found)
             report_ignored(plan, done)
             if max_steps is not None and done >= max_steps:
                 logger.info("nothing to do: step %d of %d is done", done, max_steps)
+                checkpoints.remove_orphans(self.model_dir, manifest)
                 return self
         dataset = self._read(input_fn, ModeKeys.TRAIN)
         if found is not None:
@@ -285,6 +295,7 @@ class KMeans(Model):
             train(plan, dataset, start, manifest, executor, notifier)
         return self
 
+    @naming_shutdown()
     def evaluate(
         self,
         input_fn: InputFn,
@@ -312,7 +323,7 @@ class KMeans(Model):
         Raises:
             ValueError: there is no checkpoint, or the arguments or the rows cannot be used.
         """
-        check_steps("steps", steps)
+        steps = check_steps("steps", steps)
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self.checkpoint(checkpoint_path)
         scores = self._scores(input_fn, checkpoint, steps, run_hooks)
@@ -326,11 +337,12 @@ class KMeans(Model):
         address = self.evaluation_file(checkpoint.state.step, name)
         is_written = storage.write_or_log(address, json.dumps(result).encode())
         if is_written and self._draws_charts:
-            charts = summaries.EventFiles(self.eval_dir(name))
+            charts = summaries.EventFile(self.eval_dir(name))
             charts.add(checkpoint.state.step, {name: result[name] for name in _CHARTED})
             charts.write()
         return result
 
+    @naming_shutdown()
     def score(self, input_fn: InputFn) -> float:
         """Return the sum of the distances to the nearest center over the first batch, not negated.
 
@@ -352,7 +364,8 @@ class KMeans(Model):
 
         Args:
             input_fn: Returns the rows. They are read once.
-            predict_keys: Names of the results, `cluster_index` or `all_distances`; None for both.
+            predict_keys: Names of the results, `cluster_index` or `all_distances`; None or an empty
+                list for both.
             hooks: Notified of every batch, before its first row and after its last. They may stop
                 the prediction then.
             checkpoint_path: The checkpoint to predict with; None for the latest.
@@ -360,13 +373,15 @@ class KMeans(Model):
 
         Yields:
             For each row `cluster_index`, int64, and `all_distances`, (k,) float32: squared
-            Euclidean or cosine distances. For each batch these are (n,) and (n, k).
+            Euclidean or cosine distances. For each batch these are (n,) and (n, k). Nothing if the
+            input has no rows.
 
         Raises:
             ValueError: there is no checkpoint, or the keys or the rows cannot be used.
         """
         names = [self.ALL_DISTANCES, self.CLUSTER_INDEX]
-        if predict_keys is not None:
+        # As the original does: no keys are all keys.
+        if predict_keys is not None and len(predict_keys) > 0:
             asked = [predict_keys] if isinstance(predict_keys, str) else list(predict_keys)
             if not set(asked) & set(names):
                 raise Invalid(f"predict_keys must be among {names}, got {asked}")
@@ -393,6 +408,7 @@ class KMeans(Model):
         for row in self.predict(input_fn, self.ALL_DISTANCES):
             yield row[self.ALL_DISTANCES]
 
+    @naming_shutdown()
     def write_predictions(
         self,
         input_fn: InputFn,
@@ -548,11 +564,14 @@ class KMeans(Model):
         *,
         single: bool,
     ) -> Iterator[dict[str, Any]]:
-        dataset = self._read(input_fn, ModeKeys.PREDICT)
+        try:
+            dataset = self._read(input_fn, ModeKeys.PREDICT)
+        except NoRows:
+            return
         check_columns(dataset, checkpoint)
         task = per_chunk.Task(self._centers(checkpoint), tuple(names))
         notifier = Notifier(checkpoint.settings, hooks)
-        with self._executor() as executor:
+        with naming_shutdown(), self._executor() as executor:
             yield from stream.predictions(
                 dataset, checkpoint, task, executor, notifier, single=single
             )

@@ -16,7 +16,6 @@ from math import prod
 from typing import Any
 from uuid import uuid4
 
-import dask.array as da
 import numpy as np
 import zarr
 
@@ -24,9 +23,10 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.dataset import Dataset, array_chunks
 from dkmeans.data.points import as_array
+from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import arrays_of, is_frame, names_of
 from dkmeans.data.views import Columns
-from dkmeans.errors import Invalid, InvalidData, InvalidType, expected
+from dkmeans.errors import Invalid, InvalidData, InvalidType, NoRows, expected
 from dkmeans.feature_columns.layout import FeatureRows, Layout, rows_of_named_columns
 from dkmeans.modes import ModeKeys
 
@@ -118,7 +118,7 @@ def _without_labels(given: Any, mode: str) -> Any:
 
 def _is_array(given: Any) -> bool:
     """Return whether the value is an array or can be converted to one, as a tensor can."""
-    is_known = isinstance(given, da.Array | zarr.Array | np.ndarray)
+    is_known = isinstance(given, zarr.Array | np.ndarray)
     # Sparse matrices (`toarray`) can be iterated, but are no iterators of batches.
     return is_known or hasattr(given, "__array__") or hasattr(given, "toarray")
 
@@ -153,7 +153,7 @@ def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Da
     stream = batches()
     first = next(stream, None)
     if first is None:
-        raise InvalidData("the input must have at least one batch of rows, got none")
+        raise NoRows("the input must have at least one batch of rows, got none")
     return Dataset.of_batches(first.source.width, chain([first], stream)).named(names)
 
 
@@ -260,14 +260,14 @@ def _flat(values: Any, name: str) -> Any:
         if values.ndim > 2:
             raise InvalidData(f"{name} must be 1-D or 2-D in Zarr, got shape {values.shape}")
         return values
-    if not isinstance(values, da.Array):
+    if not is_dask_array(values):
         values = as_array(values, name)
     return values if values.ndim < 3 else values.reshape(len(values), prod(values.shape[1:]))
 
 
 def _column(values: Any, name: str, chunk_bytes: int | None = None) -> Batch:
     """Return the chunks of one column, (n,) or (n, w)."""
-    if not isinstance(values, da.Array | zarr.Array):
+    if not (isinstance(values, zarr.Array) or is_dask_array(values)):
         values = as_array(values, name)
     if values.ndim == 1 and not isinstance(values, zarr.Array):
         values = values[:, None]

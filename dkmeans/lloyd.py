@@ -221,19 +221,23 @@ def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainStat
 
 
 def converged(
-    loss_before: float | None, state: TrainState, relative_tolerance: float | None
+    loss_before: float | None,
+    state: TrainState,
+    relative_tolerance: float | None,
+    offset: float = 1.0,
 ) -> bool:
     """Return True if the loss of a whole iteration changed by less than the tolerance.
 
     Args:
         loss_before: Loss of the whole iteration before; None if there is none to compare with.
         state: State after the iteration.
-        relative_tolerance: Change of the loss, relative to 1 + the loss before, below which a start
-            has converged; None for no tolerance.
+        relative_tolerance: Change of the loss, relative to `offset` + the loss before, below which
+            a start has converged; None for no tolerance.
+        offset: 1 as in TensorFlow; with 0 the unit of the rows does not matter.
     """
     if relative_tolerance is None or loss_before is None or state.inertia is None:
         return False
     if state.pending is not None:  # unfinished: `inertia` is that of the iteration before
         return False
-    change = abs(state.inertia - loss_before) / (1 + abs(loss_before))
-    return change < relative_tolerance
+    change, scale = abs(state.inertia - loss_before), offset + abs(loss_before)
+    return change == 0 or (scale > 0 and change / scale < relative_tolerance)

@@ -7,8 +7,10 @@ only read a model use it alone. Nothing is held in memory: each call reads the d
 from __future__ import annotations
 
 import os
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy.typing as npt
@@ -20,6 +22,24 @@ from dkmeans.exports import ServingInputReceiver, as_receiver, directories, need
 from dkmeans.modes import ModeKeys
 
 ReceiverFn = Callable[[], Any]
+
+
+@contextmanager
+def naming_shutdown() -> Iterator[None]:
+    """Replace errors of pools of threads, which take no work after the main thread has ended.
+
+    Raises:
+        Invalid: the main thread has ended before the calling thread.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error) is not RuntimeError or threading.main_thread().is_alive():
+            raise
+        raise Invalid(
+            "the main thread must wait for a thread that uses KMeans (Thread.join), and has ended "
+            "before; the last checkpoint stands"
+        ) from error
 
 
 class Model:
@@ -47,6 +67,7 @@ class Model:
         """True if rows are made by feature columns, which cannot be exported."""
         return False
 
+    @naming_shutdown()
     def checkpoint(self, path: str | os.PathLike[str] | None = None) -> Checkpoint:
         """Load a checkpoint.
 
@@ -117,7 +138,7 @@ class Model:
 
     def export_saved_model(
         self,
-        export_dir_base: str | os.PathLike[str],
+        export_dir_base: str | bytes | os.PathLike[str],
         serving_input_receiver_fn: ReceiverFn | None,
         assets_extra: Mapping[str, str] | None = None,
         as_text: bool = False,
@@ -157,32 +178,29 @@ class Model:
 
     def export_savedmodel(
         self,
-        export_dir_base: str | os.PathLike[str],
+        export_dir_base: str | bytes | os.PathLike[str],
         serving_input_receiver_fn: ReceiverFn | None,
         assets_extra: Mapping[str, str] | None = None,
         as_text: bool = False,
         checkpoint_path: str | None = None,
-        strip_default_attrs: bool = True,
+        strip_default_attrs: bool = False,
     ) -> bytes:
         """Write a SavedModel, as `export_saved_model` does: the deprecated name of that method.
 
-        Raises:
-            ValueError: `strip_default_attrs` is False: default attributes are always stripped.
+        `strip_default_attrs` changes nothing: default attributes are always stripped.
         """
         warnings.warn(
             "export_savedmodel is deprecated: call export_saved_model",
             DeprecationWarning,
             stacklevel=2,
         )
-        if not strip_default_attrs:
-            raise Invalid(expected("strip_default_attrs", "True", strip_default_attrs))
         return self.export_saved_model(
             export_dir_base, serving_input_receiver_fn, assets_extra, as_text, checkpoint_path
         )
 
     def experimental_export_all_saved_models(
         self,
-        export_dir_base: str | os.PathLike[str],
+        export_dir_base: str | bytes | os.PathLike[str],
         input_receiver_fn_map: Mapping[str, ReceiverFn],
         assets_extra: Mapping[str, str] | None = None,
         as_text: bool = False,
@@ -214,7 +232,7 @@ class Model:
 
     def _export(
         self,
-        base: str | os.PathLike[str],
+        base: str | bytes | os.PathLike[str],
         functions: Mapping[str, ReceiverFn | None],
         name: str,
         assets_extra: Mapping[str, str] | None,
@@ -276,7 +294,9 @@ class Model:
         """Return a fitted `sklearn.cluster.KMeans` with the model's centers.
 
         For the cosine distance, return a pipeline of a `Normalizer` and a `KMeans`. Its `transform`
-        returns Euclidean distances of rows of length one. Neither estimator has `labels_`.
+        returns Euclidean distances of rows of length one. Neither estimator has `labels_`. Only one
+        whose centers no longer moved, in full batches, has `inertia_`: of other models the last
+        loss is that of the centers before the last step.
         scikit-learn computes in the dtype of the rows, and loses digits where rows are far from 0.
 
         Args:

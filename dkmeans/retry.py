@@ -3,7 +3,8 @@
 `storage`, `checkpoints` and the chunks of a dataset call `with_retries`. `is_outage` decides which
 errors are worth a retry (docs/decisions/005). Object stores have two loops: obstore repeats single
 requests for some seconds without a log message, which is enough for a busy server, and
-`with_retries` repeats the whole action after that.
+`with_retries` repeats the whole action after that. An object that is said to be missing is asked
+for again, too, and a refusal is raised as one line.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from obstore.exceptions import GenericError
+from obstore.exceptions import BaseError
 
-from dkmeans.errors import Invalid, InvalidData, Outage
+from dkmeans.errors import Invalid, InvalidData, Outage, Refusal
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
@@ -35,6 +36,14 @@ REQUESTS: RetryConfig = {
     "max_retries": 5,
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2)},
     "retry_timeout": timedelta(seconds=10),
+}
+
+
+# Texts of lost connections that no later request will get, and what the user has to change.
+_MISTAKES = {
+    r"lookup address information: (Name or service not|nodename nor servname|No address)": (
+        "there is no host of this name"
+    ),
 }
 
 
@@ -78,10 +87,12 @@ _OUTAGE_ERRNOS = frozenset(
         errno.ENETRESET,
     }
 )
+# Pauses before a missing object of an object store is asked for again: a server that is busy may
+# not see an object that is there.
+MISSING_PAUSES_SECONDS = (0.1, 0.3)
+
 # HTTP statuses that a later request may not get.
 _OUTAGE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-# obstore raises `GenericError` for most failures, so only the text tells an outage from a mistake.
-_STATUS_TEXT = re.compile(r"status code: (\d{3})")
 # The servers that give credentials to machines in a cloud. obstore asks them if it finds none.
 _CREDENTIALS_TEXT = re.compile(
     r"Generic (\w+) error: .*"
@@ -94,6 +105,24 @@ _CREDENTIALS = {
     "GCS": "GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public bucket",
     "MicrosoftAzure": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+# S3's codes of errors that a later request may not get, whatever their status is.
+_OUTAGE_CODES = frozenset(
+    {
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "OperationAborted",
+        "PriorRequestNotComplete",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "SlowDown",
+    }
+)
+# The same for credentials that were valid. Only another process may get new ones.
+_EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+# Only the text of obstore's errors tells an outage from a mistake.
+_STATUS_TEXT = re.compile(r"status code: ((\d{3})[^:\n]*)")
+_ANSWER_TEXTS = re.compile(r"<(?:Code|Message)>([^<]*)</")
+_MISSING_OBJECT_TEXT = "Object at location"
 _LOST_CONNECTION_TEXT = re.compile(
     r"error sending request|response body error|timed out|connection (closed|reset)"
 )
@@ -106,21 +135,28 @@ def is_outage(error: BaseException) -> bool:
     examined: a source raises `InvalidData` for every file that it cannot open.
     """
     error = _cause(error)
+    if mistake(error):
+        return False
     if isinstance(error, Outage | TimeoutError | ConnectionError):
         return True
-    if isinstance(error, GenericError):
+    if isinstance(error, BaseError):
         if _CREDENTIALS_TEXT.search(str(error)):
             return False
         status = _STATUS_TEXT.search(str(error))
-        return (
-            int(status[1]) in _OUTAGE_STATUSES
-            if status
-            else _LOST_CONNECTION_TEXT.search(str(error)) is not None
-        )
+        if status is None:
+            return _LOST_CONNECTION_TEXT.search(str(error)) is not None
+        codes = _OUTAGE_CODES | _EXPIRED_CODES
+        return int(status[2]) in _OUTAGE_STATUSES or not codes.isdisjoint(_answer(error))
     if isinstance(error, OSError) and error.errno in _OUTAGE_ERRNOS:
         return True
     # The clients that fsspec uses raise errors of their own, with the HTTP status as an attribute.
     return any(getattr(error, name, None) in _OUTAGE_STATUSES for name in ("status", "status_code"))
+
+
+def mistake(error: BaseException) -> str:
+    """Return what the user has to change before a request can succeed; empty if that is unknown."""
+    text = str(error) if isinstance(error, BaseError) else ""
+    return next((change for pattern, change in _MISTAKES.items() if re.search(pattern, text)), "")
 
 
 def with_retries(what: str, action: Callable[[], R]) -> R:
@@ -134,22 +170,40 @@ def with_retries(what: str, action: Callable[[], R]) -> R:
         The result of `action`.
 
     Raises:
-        Outage: storage has not answered for about a minute.
+        Outage: storage has not answered for about a minute, or the credentials have expired.
         InvalidData: an object store has found no credentials.
+        Refusal: an object store refuses the request.
+        FileNotFoundError: there is no such file, also after asking again.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     longest = _FIRST_PAUSE_SECONDS
+    missing_pauses = iter(MISSING_PAUSES_SECONDS)
     while True:
         try:
             return action()
         except Outage:  # an inner call already retried; do not multiply the waiting time
             raise
+        except FileNotFoundError as error:
+            missing_pause = next(missing_pauses, None)
+            if missing_pause is None or not _is_of_object_store(error):
+                raise
+            time.sleep(missing_pause)
+            continue
         except Exception as error:
             _refuse_missing_credentials(what, _cause(error))
+            reason = first_line(_cause(error))
             if not is_outage(error):
+                if isinstance(error, BaseError):
+                    change = mistake(error)
+                    text = f"{what} cannot be read or written: {reason}"
+                    raise Refusal(f"{text}; {change}" if change else text) from error
                 raise
+            if not _EXPIRED_CODES.isdisjoint(_answer(_cause(error))):
+                raise Outage(
+                    f"{what} cannot be reached: {reason}; renew the credentials"
+                ) from error
             # All workers lose a server at the same moment. Random pauses spread their retries.
-            pause, reason = longest * random.uniform(0.5, 1), first_line(_cause(error))
+            pause = longest * random.uniform(0.5, 1)
             if time.monotonic() + pause > deadline:
                 raise Outage(f"{what} cannot be reached: {reason}") from error
             logger.warning("%s cannot be reached, trying again in %.1f s: %s", what, pause, reason)
@@ -166,7 +220,7 @@ def _refuse_missing_credentials(what: str, error: BaseException) -> None:
     Raises:
         InvalidData: it has found none.
     """
-    found = _CREDENTIALS_TEXT.search(str(error)) if isinstance(error, GenericError) else None
+    found = _CREDENTIALS_TEXT.search(str(error)) if isinstance(error, BaseError) else None
     if found:
         raise InvalidData(
             f"{what} cannot be reached without credentials: the environment has none, and no "
@@ -180,5 +234,25 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or the name of its class if there is no text."""
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+    """Return one line for an error: what a server answered, or the first line of the text.
+
+    An error without text is described by the name of its class.
+    """
+    status = _STATUS_TEXT.search(str(error)) if _is_of_object_store(error) else None
+    if status is None:
+        return (str(error).splitlines() or [""])[0] or type(error).__name__
+    details = ": ".join(_answer(error))
+    return f"the server answered {status[1]}" + (f" ({details})" if details else "")
+
+
+def _answer(error: BaseException) -> list[str]:
+    """Return the code and the message of an error in which a server gave some."""
+    # obstore repeats the answer below, in what it prints for debugging.
+    text = str(error).partition("Debug source:")[0] if _is_of_object_store(error) else ""
+    found = _ANSWER_TEXTS.findall(text)
+    return [" ".join(text.split()) for text in found]
+
+
+def _is_of_object_store(error: BaseException) -> bool:
+    # For an object that is missing obstore raises Python's own error.
+    return isinstance(error, BaseError) or str(error).startswith(_MISSING_OBJECT_TEXT)

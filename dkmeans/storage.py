@@ -8,13 +8,14 @@ that detects a second driver; checkpoints are committed with it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,13 +26,14 @@ from uuid import uuid4
 import fsspec
 import obstore
 import zarr.storage
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
 from obstore.fsspec import FsspecStore
-from zarr.abc.store import Store
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.errors import BaseZarrError
 
-from dkmeans.errors import Conflict, Invalid, InvalidData, Outage
-from dkmeans.retry import REQUESTS, first_line, with_retries
+from dkmeans.errors import Conflict, Invalid, InvalidData, Outage, Refusal
+from dkmeans.retry import MISSING_PAUSES_SECONDS, REQUESTS, first_line, mistake, with_retries
 
 _AZURE = ("az", "abfs", "abfss", "azure")
 _S3 = ("s3", "s3a")
@@ -65,14 +67,15 @@ _logged_operations: set[str] = set()
 
 logger = logging.getLogger(__name__)
 
-# Exceptions of the libraries above when something cannot be written.
-WRITE_ERRORS = (OSError, BaseError, BaseZarrError)
+# Exceptions when something cannot be written: of the libraries above, and of `with_retries`.
+WRITE_ERRORS = (OSError, BaseError, BaseZarrError, Refusal)
 
 
 def unreachable(address: str, error: Exception) -> InvalidData:
     """Return the exception for a store that refuses a request or does not answer."""
     # `with_retries` looks at the cause: if it is an outage, it retries and raises `Outage`.
-    return InvalidData(f"{address} cannot be reached: {first_line(error)}")
+    change = f"; {mistake(error)}" if mistake(error) else ""
+    return InvalidData(f"{address} cannot be reached: {first_line(error)}{change}")
 
 
 def is_local(address: str) -> bool:
@@ -204,15 +207,40 @@ def zarr_store(address: str, *, read_only: bool = False) -> Store:
     if is_local(address):
         return zarr.storage.LocalStore(local_path(address), read_only=read_only)
     if _scheme(address) in _OBJECT_STORES:
-        return zarr.storage.ObjectStore(_object_store(address), read_only=read_only)
+        # Writing asks for many objects that are not there: that must not take longer.
+        kind = _PatientStore if read_only else zarr.storage.ObjectStore
+        return kind(_object_store(address), read_only=read_only)
     with _refuse_unsupported(address):
         return zarr.storage.FsspecStore.from_url(address, read_only=read_only)
+
+
+class _PatientStore(zarr.storage.ObjectStore[Any]):
+    """Object store that is asked again for an object which is said to be missing.
+
+    Zarr takes fill values for a chunk that is missing, so one wrong answer of a busy server would
+    give wrong rows.
+    """
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Return the content of an object or a part of it; None if there is no object."""
+        found = await super().get(key, prototype, byte_range)
+        for pause in MISSING_PAUSES_SECONDS:
+            if found is not None:
+                break
+            await asyncio.sleep(pause)
+            found = await super().get(key, prototype, byte_range)
+            if found is not None:
+                logger.warning("%s of %s was missing, and is there when asked again", key, self)
+        return found
 
 
 def filesystem(address: str) -> tuple[Any, str]:
     """Return the fsspec file system of an address, and the path within that file system."""
     _refuse_malformed(address)
     if not is_local(address) and _scheme(address) in _OBJECT_STORES:
+        check_not_forked(address)
         options = _store_options(_scheme(address))
         fs = FsspecStore(_scheme(address), **options)  # type: ignore[call-overload]
         return fs, address.partition("://")[2].rstrip("/")
@@ -241,6 +269,28 @@ def _refuse_malformed(address: str) -> None:
             f"{address!r} must have no empty name (//), as {scheme}://{meant}: an object store "
             "keeps both apart"
         )
+
+
+def check_not_forked(address: str) -> None:
+    """Refuse an object store in a process that was forked after object stores had been used.
+
+    The threads of obstore stay in the parent process: a request of the child would wait for ever.
+
+    Raises:
+        Invalid: this process was forked too late.
+    """
+    if _first_process() != os.getpid():
+        raise Invalid(
+            f"{address} must be used by a process that was not forked after object storage had "
+            "been used, got one that was; start processes with multiprocessing's method 'spawn' "
+            "or 'forkserver'"
+        )
+
+
+@cache
+def _first_process() -> int:
+    """Return the process that has used an object store first; a forked process inherits that."""
+    return os.getpid()
 
 
 @contextlib.contextmanager
@@ -276,10 +326,12 @@ def read(address: str) -> Versioned | None:
     """Return the content of the file at an address; None if there is no file.
 
     Raises:
-        InvalidData: an object store refuses the request.
+        Refusal: an object store refuses the request.
         Outage: the storage does not answer.
     """
-    return with_retries(address, lambda: _read(address))
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return with_retries(address, lambda: _read(address))
+    return None
 
 
 def replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
@@ -300,6 +352,7 @@ def replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
 
     Raises:
         Conflict: the file is another version now.
+        Invalid: an object store sends no ETag with the file, or refuses the request.
         Outage: the storage does not answer. The file may have been replaced or not.
     """
     return with_retries(address, lambda: _replace(address, data, seen))
@@ -336,13 +389,44 @@ def write(address: str, data: bytes) -> None:
     with_retries(address, lambda: _write(address, data))
 
 
-def write_or_log(address: str, data: bytes, level: int = logging.WARNING) -> bool:
+def append(address: str, data: bytes, usable: Callable[[bytes], int]) -> None:
+    """Write data behind the content of a file, or a new file.
+
+    A local file is changed in place, for programs that follow it. Other places cannot append: there
+    the file is written anew, so that of two writers at the same moment only one succeeds.
+
+    Args:
+        address: Address of the file.
+        data: The content to add.
+        usable: Returns the size of the usable beginning of the old content. What follows is cut
+            off: a writer was killed while it appended.
+
+    Raises:
+        Outage: the storage does not answer.
+    """
+    found = read(address)
+    old = found.data[: usable(found.data)] if found else b""
+    if is_local(address):
+        with_retries(address, lambda: _write_behind(local_path(address), len(old), data))
+    else:
+        write(address, old + data)
+
+
+def write_or_log(
+    address: str,
+    data: bytes,
+    level: int = logging.WARNING,
+    usable: Callable[[bytes], int] | None = None,
+) -> bool:
     """Write a file that is not needed to go on; return whether it is written.
 
-    A failure is logged at `level`.
+    A failure is logged at `level`. With `usable` the data is appended, as `append` does.
     """
     try:
-        write(address, data)
+        if usable is None:
+            write(address, data)
+        else:
+            append(address, data, usable)
     except (*WRITE_ERRORS, Outage, Invalid) as error:
         logger.log(level, "going on without %s, which cannot be written: %s", address, error)
         return False
@@ -425,7 +509,15 @@ def remove(address: str) -> None:
 
 
 def clear(address: str, keep: str) -> None:
-    """Remove everything below an address, except `keep`, a name directly below it."""
+    """Remove everything below an address, except `keep`, a name directly below it.
+
+    Raises:
+        Outage: the storage does not answer.
+    """
+    with_retries(address, lambda: _clear(address, keep))
+
+
+def _clear(address: str, keep: str) -> None:
     fs, path = filesystem(address)
     try:
         found = [each for each in fs.ls(path, detail=True) if _last_name(each["name"]) != keep]
@@ -466,9 +558,14 @@ def flush(address: str) -> None:
         _sync(path)
 
 
-@cache
 def _object_store(address: str) -> Any:
     _refuse_malformed(address)
+    check_not_forked(address)
+    return _opened_object_store(address)
+
+
+@cache
+def _opened_object_store(address: str) -> Any:
     # A name may contain characters such as "?", "#" and "%", which have a meaning in a URL.
     bucket, _, name = address.partition("://")[2].partition("/")
     url = f"{_scheme(address)}://{bucket}/{quote(name.rstrip('/'))}"
@@ -509,21 +606,13 @@ def _scheme(address: str) -> str:
     return address.partition("://")[0]
 
 
-def _read(address: str) -> Versioned | None:
+def _read(address: str) -> Versioned:
     if not is_local(address) and _scheme(address) in _OBJECT_STORES:
         store, name = _store_and_name(address)
-        try:
-            response = obstore.get(store, name)
-            return Versioned(bytes(response.bytes()), str(response.meta["e_tag"]))
-        except (FileNotFoundError, NotFoundError):
-            return None
-        except BaseError as error:
-            raise unreachable(address, error) from error
+        response = obstore.get(store, name)
+        return Versioned(bytes(response.bytes()), response.meta["e_tag"] or "")
     fs, path = filesystem(address)
-    try:
-        return Versioned(fs.cat_file(path), "")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return Versioned(fs.cat_file(path), "")
 
 
 def _replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
@@ -537,6 +626,9 @@ def _replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
     # bytes come from our own first PUT, because no other writer writes them (docs/decisions/005).
     # Without this check a lost response would end training with a false conflict.
     #
+    # A server may also refuse a PUT although the file still holds the bytes of `seen`: nobody has
+    # replaced it. The PUT is then sent again, with the ETag that the file has now.
+    #
     # Elsewhere there is no conditional write. The bytes that were read take the place of the ETag,
     # and equal bytes are again our own. Between the comparison and the rename another driver may
     # replace the file unnoticed.
@@ -545,13 +637,24 @@ def _replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
         mode: Any = {"e_tag": seen.version} if seen else "create"
         try:
             result = obstore.put(store, name, data, mode=mode)
+            return Versioned(data, result["e_tag"] or "")
         except (PreconditionError, AlreadyExistsError) as error:
-            current = _read(address)
-            if current and current.data == data:
-                return current
-            raise Conflict(_CONFLICT.format(address)) from error
-        return Versioned(data, str(result["e_tag"]))
-    current = _read(address)
+            refusal: BaseError = error
+        except GenericError as error:
+            if not _NO_ETAG_TEXT.search(str(error)):
+                raise
+            refusal = error
+        current = read(address)
+        if current and not current.version:
+            raise Invalid(_NO_ETAG.format(address)) from refusal
+        if current and current.data == data:
+            return current
+        if (current and current.data) != (seen and seen.data):
+            raise Conflict(_CONFLICT.format(address)) from refusal
+        if current and seen and current.version != seen.version:
+            return _replace(address, data, current)
+        raise ConnectionError(f"{first_line(refusal)}, although no other driver has written it")
+    current = read(address)
     # Neither unchanged since `seen`, nor already replaced by this call. None stands for no file.
     if (current and current.data) not in ((seen and seen.data), data):
         raise Conflict(_CONFLICT.format(address))
@@ -574,6 +677,18 @@ def _write(address: str, data: bytes) -> None:
     else:
         fs, path = filesystem(address)
         fs.pipe_file(path, data)
+
+
+def _write_behind(path: Path, size: int, data: bytes) -> None:
+    """Replace what a local file has after its first `size` bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(data)
+        file.flush()
+        with _go_on_without("fsync", path):
+            os.fsync(file.fileno())
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -634,6 +749,11 @@ def _go_on_without(operation: str, path: Path) -> Iterator[None]:
             logger.debug("going on without %s, which is refused for %s: %s", operation, path, error)
 
 
+_NO_ETAG_TEXT = re.compile("ETag Header missing", re.IGNORECASE)
+_NO_ETAG = (
+    "{} must have an ETag, by which drivers notice each other's checkpoints, and the server sends "
+    "none. Keep the model in another store"
+)
 _CONFLICT = (
     "{} was changed by another driver since this one last looked: two of them are training in the "
     "same model directory. Stop one, and run the other's command again"

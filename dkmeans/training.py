@@ -28,7 +28,13 @@ from dkmeans.exact import ExactTotal
 from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
 from dkmeans.hooks.notifier import Notifier
-from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM, Initialization
+from dkmeans.initialization import (
+    KMEANS_PARALLEL,
+    KMEANS_PLUS_PLUS,
+    RANDOM,
+    Initialization,
+    of_dtype,
+)
 from dkmeans.lloyd import Rules, converged, iterate
 from dkmeans.preflight import examine
 from dkmeans.report import IterationCost, Progress, report_progress
@@ -55,6 +61,9 @@ class Plan:
         num_restarts: Number of starts that are trained side by side.
         empty_clusters: What happens to centers without rows.
         has_hooks: True if the user passed hooks or listeners, which may stop the call.
+        was_settled: True if the call need not take a step where the centers of the model, which
+            has settled, do not move.
+        loss_offset: Changes of the loss are relative to this + the loss before.
     """
 
     model_dir: str
@@ -66,6 +75,8 @@ class Plan:
     num_restarts: int = 1
     empty_clusters: EmptyClusters = EmptyClusters.KEEP
     has_hooks: bool = False
+    was_settled: bool = False
+    loss_offset: float = 1.0
 
     @property
     def rules(self) -> Rules:
@@ -122,11 +133,19 @@ def train(
         _save_origin(plan)
         checkpoints.save_columns(plan.model_dir, dataset.columns)
     else:
+        batches = of_dtype(batches, fit.state.centers.dtype, "the continued model's")
         logger.info("continuing from step %d", fit.step)
         with notifier.saving(fit.state):
             pass  # only notifies the listeners: this checkpoint is saved already
     notifier.created(fit.state)
     first_step = fit.step
+    # An input that ends was given for its steps.
+    if plan.was_settled and dataset.is_endless and _has_same_rows(plan, dataset):
+        is_settled, batches = _is_settled(plan, fit, batches, executor)
+        if is_settled:
+            notifier.end()
+            _report_end(plan, fit, StopReason.UNCHANGED, first_step)
+            return StopReason.UNCHANGED
     steps = _steps_until_stop(plan, dataset, batches, fit, executor, saver, notifier)
     try:
         # The loop variable is `fit` itself, so that `rescue` saves the last step that was yielded.
@@ -405,7 +424,7 @@ def _with_stop_reasons(plan: Plan, before: Fit, fit: Fit, *, same_rows: bool) ->
     for number in fit.running:
         start, reason = fit.starts[number], None
         previous, state = before.starts[number].state, start.state
-        if converged(start.loss_before, state, plan.relative_tolerance):
+        if converged(start.loss_before, state, plan.relative_tolerance, plan.loss_offset):
             reason = StopReason.CONVERGED
         elif same_rows and np.array_equal(previous.centers, state.centers):
             reason = StopReason.UNCHANGED
@@ -414,6 +433,19 @@ def _with_stop_reasons(plan: Plan, before: Fit, fit: Fit, *, same_rows: bool) ->
         if reason is not None and len(starts) > 1:
             logger.info("start %d %s at step %d", number, reason.value, state.step)
     return Fit(tuple(starts))
+
+
+def _is_settled(
+    plan: Plan, fit: Fit, batches: Iterator[Batch], executor: Executor
+) -> tuple[bool, Iterator[Batch]]:
+    """Return whether an iteration would move no center of any start, and all batches."""
+    first = next(batches, None)
+    if first is None:
+        return False, batches
+    ((moved, _),) = _iteration(plan, fit, [first], executor, None)
+    pairs = zip(fit.starts, moved.starts, strict=True)
+    unmoved = all(np.array_equal(a.state.centers, b.state.centers) for a, b in pairs)
+    return unmoved, chain([first], batches)
 
 
 def _cost(fit: Fit, reduction: Reduction[Any], saver: _Saver) -> IterationCost:
@@ -441,7 +473,8 @@ def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, cost: Iter
     loss = state.inertia if is_whole and state.inertia else sum(state.losses)
     change = None
     if is_whole and previous is not None and previous.inertia is not None:
-        change = (loss - previous.inertia) / (1 + abs(previous.inertia))
+        scale = plan.loss_offset + abs(previous.inertia)
+        change = (loss - previous.inertia) / scale if scale else 0.0
     every, steps = plan.config.log_step_count_steps, len(running.losses)
     progress = Progress(
         step=state.step,
@@ -478,7 +511,8 @@ class _Saver:
         self._notifier = notifier
         # Name and step of the last checkpoint that was begun, for `_save_interrupted`.
         self._attempt, self._attempted_step = "", -1
-        checkpoints.remove_orphans(plan.model_dir, manifest)
+        # What another driver can commit until this one has saved.
+        self._orphans = checkpoints.remove_orphans(plan.model_dir, manifest)
         self._saved_at = time.monotonic()
         self._saved_step = fit.step if fit else None
         self._seconds = 0.0
@@ -505,6 +539,9 @@ class _Saver:
         self._manifest = checkpoints.save(
             plan.model_dir, self._manifest, fit, plan.settings, stop, keep, self._attempt
         )
+        for address in self._orphans:
+            storage.remove(address)
+        self._orphans = []
         self._saved_at, self._saved_step = time.monotonic(), fit.step
         self._seconds += self._saved_at - began
 
@@ -522,7 +559,7 @@ class _Saver:
             return
         try:
             self._save_interrupted(fit)
-        except Outage as error:  # must not hide the error that stopped training
+        except (Outage, *storage.WRITE_ERRORS) as error:  # must not hide what stopped training
             logger.warning(
                 "step %d cannot be saved, the last checkpoint is of step %s: %s",
                 fit.step,

@@ -8,18 +8,23 @@ imported late, because the import takes half a second and most commands do not n
 from __future__ import annotations
 
 import argparse
+import asyncio
 import ctypes
+import errno
 import logging
+import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
 import dask.utils
-from dkmeans_jobs.signals import defer_interrupt, defer_sigterm
+from dkmeans_jobs.signals import defer_interrupt, defer_signals
 
 from dkmeans import Invalid, Outage
 from dkmeans.executors.budget import PROCESS_BYTES
@@ -29,6 +34,12 @@ logger = logging.getLogger("dkmeans")
 
 _CONNECT_SECONDS = 30
 _THREADS_PER_GPU = 2
+# Signals beside SIGINT that only the driver handles.
+_DRIVERS_SIGNALS = ("SIGHUP", "SIGUSR1")
+# Errors of a folder that is missing, or cannot be written.
+_FOLDER_ERRNOS = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC}
+)
 
 
 @contextmanager
@@ -123,10 +134,9 @@ def _remote_client(address: str) -> Iterator[Any]:
     from distributed import Client  # noqa: PLC0415 slow to import
 
     logger.info("connecting to the scheduler at %s", address)
+    _check_scheduler(address)
     try:
         client = Client(address, timeout=_CONNECT_SECONDS)
-    except ValueError as error:
-        raise Invalid(f"--cluster must be a scheduler's address: {error}") from error
     except OSError as error:
         raise Outage(f"--cluster must be a scheduler that answers: {error}") from error
     # When the scheduler is lost, the job logs one line of its own; Dask's would be pages.
@@ -134,6 +144,65 @@ def _remote_client(address: str) -> Iterator[Any]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with client:
         yield client
+
+
+def _check_scheduler(address: str) -> None:
+    """Connect to a scheduler for a moment. A client waits for ever for other kinds of servers.
+
+    Raises:
+        Invalid: the address is none, there is no such host, or certificates are missing.
+        Outage: no scheduler answers.
+    """
+    from distributed.comm import connect  # noqa: PLC0415 slow to import
+
+    certificates = _certificates(address)
+
+    async def connect_and_close() -> None:
+        connecting = connect(address, timeout=_CONNECT_SECONDS, **certificates)
+        (await asyncio.wait_for(connecting, _CONNECT_SECONDS)).abort()
+
+    try:
+        asyncio.run(connect_and_close())
+    except OSError as error:
+        if _has_no_host(address):
+            host = address.partition("://")[2]
+            raise Invalid(f"--cluster must name a host that exists, got {host!r}") from error
+        waited = f"no Dask scheduler answers at {address} within {_CONNECT_SECONDS} s"
+        reason = str(error) or f"{waited}; is that the port of another server, as its dashboard?"
+        raise Outage(f"--cluster must be a scheduler that answers: {reason}") from error
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise Invalid(f"--cluster must be a scheduler's address: {first_line(error)}") from error
+
+
+def _certificates(address: str) -> dict[str, Any]:
+    """Return what a client presents at an address, from the configuration of Dask.
+
+    Raises:
+        Invalid: the address needs certificates, and there are none that can be read.
+    """
+    from distributed.security import Security  # noqa: PLC0415 slow to import
+
+    names = [f"distributed.comm.tls.{name}" for name in ("ca-file", "client.cert", "client.key")]
+    try:
+        found: dict[str, Any] = Security().get_connection_args("client")
+    except OSError as error:  # also of a file that holds no certificate
+        files = ", ".join(str(dask.config.get(name)) for name in names)
+        raise Invalid(f"the certificates of Dask ({files}) cannot be read: {error}") from error
+    if address.startswith("tls://") and found.get("ssl_context") is None:
+        raise Invalid(
+            f"--cluster {address} must have certificates; name their files in the configuration of "
+            f"Dask: {', '.join(names)} (or DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ...)"
+        )
+    return found
+
+
+def _has_no_host(address: str) -> bool:
+    """Return whether it is certain that the host of an address does not exist."""
+    try:
+        socket.getaddrinfo(urlsplit(address).hostname, None)
+    except socket.gaierror as error:  # any other reason may pass
+        return error.errno == socket.EAI_NONAME
+    return False
 
 
 @contextmanager
@@ -151,7 +220,7 @@ def _local_client(arguments: argparse.Namespace, *, gpus: bool) -> Iterator[Any]
     _check_scratch()
     logger.info("starting worker processes on this machine")
     # A signal between two starts of processes would leave the first ones running for ever.
-    with defer_sigterm() as raise_if_received, defer_interrupt() as raise_if_interrupted:
+    with defer_signals() as raise_if_received, defer_interrupt() as raise_if_interrupted:
         cluster = _start_cluster(cluster_class, sizes)
     # Dask warns when it restarts a worker, for example above its memory limit. Users must see that.
     logging.getLogger("distributed.nanny").setLevel(logging.WARNING)
@@ -180,14 +249,27 @@ def _check_scratch() -> None:
 
 
 def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
+    # Batch systems send these signals to every process of the job. Worker processes inherit that
+    # they ignore them: the driver saves a checkpoint, and closes them afterwards.
+    ignored = [getattr(signal, name) for name in _DRIVERS_SIGNALS if hasattr(signal, name)]
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         return cluster_class(
             **sizes,
             dashboard_address="127.0.0.1:0",  # any free port, for this machine only
             silence_logs=logging.CRITICAL,  # workers log tracebacks when they are closed
         )
-    except RuntimeError as error:  # a worker process died while it started
+    except (RuntimeError, OSError) as error:  # a worker process died while it started
+        number = getattr(error.__cause__ or error, "errno", None)
+        if number in _FOLDER_ERRNOS:
+            raise Invalid(
+                f"worker processes must have a temporary folder: {first_line(error)}; set "
+                "DASK_TEMPORARY_DIRECTORY or TMPDIR to a folder that can be written"
+            ) from error
         raise Outage(f"worker processes must start: {first_line(error)}") from error
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _cluster_sizes(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from dkmeans_jobs import EXIT_INTERRUPTED, demo, evaluate, export, info, plan, predict, train
 from dkmeans_jobs.command_line import parse
 from dkmeans_jobs.console import TEXT, log_exit, log_output, print_result
-from dkmeans_jobs.signals import Terminated, raise_on_sigterm
+from dkmeans_jobs.signals import Terminated, raise_on_signals
 
 from dkmeans import Conflict, Invalid
 from dkmeans.retry import first_line, is_outage
@@ -35,7 +35,6 @@ _JOBS = {
 _EXIT_FAILED = 1
 _EXIT_INVALID = 2
 _EXIT_OUTAGE = 75  # EX_TEMPFAIL of sysexits.h
-_EXIT_TERMINATED = 143
 # Errors of disks and folders that the user must correct before another attempt.
 _ENVIRONMENT_ERRNOS = frozenset(
     {
@@ -96,14 +95,14 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any] | int:
     """Run a job and return its result, or the exit code if it fails."""
     hint = _HINT + (" to go on where it stopped" if arguments.job in _RESUMED else "")
     try:
-        with raise_on_sigterm():
+        with raise_on_signals():
             return _JOBS[arguments.job](arguments)
     except Invalid as error:
         return log_exit(str(error), _EXIT_INVALID)
     except Conflict as error:
         return log_exit(str(error), _EXIT_FAILED)
-    except Terminated:  # before KeyboardInterrupt, its base class
-        return log_exit(f"terminated. {hint}", _EXIT_TERMINATED, logging.WARNING)
+    except Terminated as error:  # before KeyboardInterrupt, its base class
+        return log_exit(f"terminated. {hint}", error.exit_code, logging.WARNING)
     except KeyboardInterrupt:
         return log_exit(f"interrupted. {hint}", EXIT_INTERRUPTED, logging.WARNING)
     except Exception as error:

@@ -40,8 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="dkmeans",
         description="k-means for data that does not fit on one machine, on Dask.",
         epilog="Exit codes: 0 done, 2 bad arguments or input, 75 storage or cluster does not "
-        "answer (try again), 130 interrupted, 143 terminated (both after a checkpoint), 1 any "
-        "other error.",
+        "answer (try again), 130 interrupted, 129, 138 or 143 terminated (after a checkpoint), 1 "
+        "any other error.",
     )
     parser.add_argument("--version", action="version", version=f"dkmeans {__version__}")
     jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True)
@@ -176,10 +176,16 @@ def _add_train(jobs: Any) -> None:
         "--relative-tolerance",
         type=_number,
         metavar="T",
-        help="stop when the loss changes by less than T times 1 + the loss (default 1e-4; with "
+        help="stop when the loss changes by less than T times the loss (default 1e-4; with "
         "--batch-rows, --steps or --max-steps no tolerance)",
     )
-    saving = train.add_argument_group("the checkpoints").add_mutually_exclusive_group()
+    saved = train.add_argument_group("the checkpoints")
+    saved.add_argument(
+        "--from-checkpoint",
+        metavar="DIR",
+        help="checkpoint in --model-dir to go on from, in place of a latest one that is damaged",
+    )
+    saving = saved.add_mutually_exclusive_group()
     saving.add_argument(
         "--save-checkpoints-secs",
         type=_number,

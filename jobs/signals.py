@@ -1,7 +1,7 @@
-"""Handling of SIGTERM, which ends a job as Ctrl-C does, but with its own exit code.
+"""Handling of the signals that end a job: as Ctrl-C does, but with exit codes of their own.
 
-`command` runs every job under `raise_on_sigterm`. `client` starts worker processes under
-`defer_sigterm` and `defer_interrupt`. `Terminated` is a `KeyboardInterrupt`, so training saves a
+`command` runs every job under `raise_on_signals`. `client` starts worker processes under
+`defer_signals` and `defer_interrupt`. `Terminated` is a `KeyboardInterrupt`, so training saves a
 checkpoint before it passes the exception on.
 """
 
@@ -13,50 +13,70 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
+from typing import Any
+
+# A pod is evicted; a terminal is closed; a batch system warns before a job's time is over (Slurm's
+# --signal). Systems other than Unix have the first one only.
+_NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1")
+_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+# What shells add to the number of the signal that has ended a command.
+_EXIT_BASE = 128
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM was received: a pod is evicted, or a machine is taken back."""
+    """One of the signals was received: the job must end soon.
 
-
-@contextmanager
-def raise_on_sigterm() -> Iterator[None]:
-    """Raise `Terminated` in the main thread at the first SIGTERM while the block runs.
-
-    Later SIGTERMs are ignored, so that the last checkpoint can be saved. A job that takes too long
-    for that is killed by the system with SIGKILL.
+    Args:
+        number: Number of the signal.
     """
-    if threading.current_thread() is not threading.main_thread():  # Python allows no handler here
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = _EXIT_BASE + number
 
 
 @contextmanager
-def defer_sigterm() -> Iterator[Callable[[], None]]:
-    """Hold back SIGTERM while the block runs, for work that must not stop half way.
+def raise_on_signals() -> Iterator[None]:
+    """Raise `Terminated` in the main thread at the first of the signals while the block runs.
+
+    Later ones are ignored, so that the last checkpoint can be saved. A job that takes too long for
+    that is killed by the system with SIGKILL.
+    """
+    with _handled(_raise_terminated):
+        yield
+
+
+@contextmanager
+def defer_signals() -> Iterator[Callable[[], None]]:
+    """Hold back the signals while the block runs, for work that must not stop half way.
 
     Yields:
-        A function that raises `Terminated` if a SIGTERM was held back. Call it after the block.
+        A function that raises `Terminated` if a signal was held back. Call it after the block.
     """
     received: list[int] = []
 
     def raise_if_received() -> None:
         if received:
-            _raise_terminated(signal.SIGTERM, None)
+            _raise_terminated(received[0], None)
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handled(lambda number, _: received.append(number)):
         yield raise_if_received
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Handle the signals in a block; afterwards they are handled as before."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows no handler here
+        yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    # A signal that is ignored stays ignored: `nohup` ignores SIGHUP for its command.
+    caught = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, handler) for number in caught}
     try:
-        yield raise_if_received
+        yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 @contextmanager
@@ -93,6 +113,7 @@ def defer_interrupt() -> Iterator[Callable[[], None]]:
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:
-    """Ignore further SIGTERMs and raise `Terminated`. The signature is that of a handler."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Terminated
+    """Ignore further signals and raise `Terminated`. The signature is that of a handler."""
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Terminated(number)

@@ -21,8 +21,10 @@ from typing import Any
 
 from dkmeans_jobs.model_dir import read_json
 
-from dkmeans import storage
+from dkmeans import Invalid, Outage, storage
 from dkmeans.report import IterationCost, Progress, progress_of
+
+logger = logging.getLogger("dkmeans")
 
 _STATUS_FILE, _HISTORY_FILE = "status.json", "history.json"
 _WRITE_INTERVAL_SECONDS = 10.0
@@ -67,7 +69,7 @@ class _StatusHandler(logging.Handler):
         self._model_dir = model_dir
         # Training continues from `step`. The history may have later iterations that no checkpoint
         # holds; they are computed again.
-        self._iterations = [each for each in read_history(model_dir) if each["step"] <= step]
+        self._iterations = [each for each in _readable_history(model_dir) if each["step"] <= step]
         self._status = Status("running", socket.gethostname(), os.getpid(), _now(), _now())
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._write_at_intervals, daemon=True)
@@ -99,6 +101,12 @@ class _StatusHandler(logging.Handler):
             self._write()
 
     def _write(self) -> None:
+        try:
+            self._write_files()
+        except Exception:  # whatever it is, it must not end a fit
+            logger.debug("the status cannot be written", exc_info=True)
+
+    def _write_files(self) -> None:
         status = asdict(replace(self._status, noted=_now()))
         # A copy of the list: the thread that trains may append to it while it is converted.
         for name, value in ((_STATUS_FILE, status), (_HISTORY_FILE, list(self._iterations))):
@@ -170,7 +178,7 @@ def _duration(seconds: float) -> str:
 
 
 def read_status(model_dir: str) -> Status | None:
-    """Return the status of the last job on a model; None if no job has written one."""
+    """Return the status of the last job on a model; None if there is none, or it is damaged."""
     content = read_json(model_dir, _STATUS_FILE)
     try:
         return Status(**content) if isinstance(content, dict) else None
@@ -179,10 +187,22 @@ def read_status(model_dir: str) -> Status | None:
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:
-    """Return the recorded iterations of a model, each as its numbers by name."""
+    """Return the recorded iterations of a model, each as its numbers by name.
+
+    A file that is damaged counts as one without iterations.
+    """
     content = read_json(model_dir, _HISTORY_FILE)
     iterations = content if isinstance(content, list) else []
     return [each for each in iterations if isinstance(each, dict) and "step" in each]
+
+
+def _readable_history(model_dir: str) -> list[dict[str, Any]]:
+    """Return the recorded iterations; none, with a warning, if the file cannot be read."""
+    try:
+        return read_history(model_dir)
+    except (*storage.WRITE_ERRORS, Outage, Invalid) as error:
+        logger.warning("going on without the history of %s: %s", model_dir, error)
+        return []
 
 
 def _now() -> str:

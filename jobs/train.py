@@ -47,6 +47,12 @@ class StopConditions:
     relative_tolerance: float | None
 
 
+class _CommandModel(KMeans):
+    """A model whose tolerance is relative to the loss alone, whatever the unit of the rows is."""
+
+    _loss_offset = 0.0
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train until a stop condition is met and return a summary of the model.
 
@@ -63,7 +69,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
     named = ", ".join(arguments.input)
     input_description = {"input": named, "columns": arguments.columns, "rows": rows}
+    if arguments.from_checkpoint:
+        checkpoints.go_back(arguments.model_dir, arguments.from_checkpoint)
     checkpoint = checkpoints.latest(arguments.model_dir)
+    if checkpoint is None and arguments.num_clusters > rows:
+        must = f"at most the number of rows, {rows}"
+        raise Invalid(f"--num-clusters must be {must}, got {arguments.num_clusters}")
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
     # reported at once.
     model = _model(arguments, conditions, client=None)
@@ -141,7 +152,7 @@ def _model(arguments: argparse.Namespace, conditions: StopConditions, client: An
     names = "oversampling", "initialization_rounds", "initialization_rows"
     # Arguments that were not given keep the estimator's own defaults.
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    return KMeans(
+    return _CommandModel(
         arguments.num_clusters,
         arguments.model_dir,
         initial_clusters=arguments.init or "random",

@@ -1,7 +1,7 @@
 """Fixtures that tests share: two S3 servers and a Dask cluster, all of them real.
 
 `s3` is SeaweedFS, which supports conditional writes; `s3_without_conditional_writes` is rclone,
-which ignores their conditions.
+which ignores their conditions. `faulty_place` is SeaweedFS behind a `proxy` that makes it fail.
 """
 
 import os
@@ -9,54 +9,88 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
-from itertools import zip_longest
 from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
+from distributed.utils import get_mp_context
+from hypothesis import settings
+
+from tests.s3_proxy import Proxy, no_fault
+
+# How often Dask measures itself, in this process and in those that it starts. With Dask's defaults
+# of 10 to 500 ms, the clusters that wait for their next test take a third of a core.
+os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL"] = "200ms"
+os.environ["DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL"] = "1s"
+os.environ["DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL"] = "2s"
+dask.config.refresh()
+# Workers of the clusters in this process are forked from one process that has imported what they
+# need, which takes each of them two seconds. The jobs that tests start as commands spawn theirs.
+dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+get_mp_context().set_forkserver_preload(["distributed", "dkmeans.backends.native.backend"])
+
+# Properties are tested with few examples; `make test-long` tests them with many.
+settings.register_profile("short", max_examples=50, deadline=None)
+settings.register_profile("long", max_examples=400, deadline=None)
+settings.load_profile("short")
 
 TESTS = Path(__file__).parent
 
 
-# Files that mostly wait for processes of their own, the slowest first.
-_WAITING = (
-    "test_kills.py",
-    "test_faults.py",
+# Folders and files whose tests share an expensive part, so that one process runs all of them:
+# TensorFlow; kernels that Numba compiles, for which another process would wait.
+_TOGETHER = {
+    "exports": "exports",
+    "backends/native": "native",
+    "backends/test_backends.py": "native",
+}
+# The groups that take longest, the slowest first. Those that mostly wait for processes of their own
+# alternate with those that compute.
+_SLOWEST = (
     "executors/dask/test_driver.py",
-    "jobs/",
+    "native",
+    "test_faults.py",
+    "backends/cuda/test_launches.py",
+    "test_kills.py",
+    "backends/cuda/test_trial.py",
     "prediction/test_output.py",
+    "exports",
+    "jobs/test_client.py",
+    "jobs/test_signals.py",
+    "deploy/test_deploy.py",
+    "initialization/test_kmeans_parallel.py",
+    "test_training.py",
+    "test_golden.py",
 )
-# Folders whose files share an expensive part, so that one process runs all of them: TensorFlow.
-_TOGETHER = ("exports",)
 
 
 def _group_of(item):
-    path = item.path.relative_to(TESTS)
-    return path.parts[0] if path.parts[0] in _TOGETHER else path.as_posix()
+    path = item.path.relative_to(TESTS).as_posix()
+    return next((group for start, group in _TOGETHER.items() if path.startswith(start)), path)
+
+
+def _rank(group):
+    return _SLOWEST.index(group) if group in _SLOWEST else len(_SLOWEST)
 
 
 def pytest_collection_modifyitems(items):
-    """Order the test files for two processes that run tests beside each other.
+    """Make a group of each file, and order the groups for two processes beside each other.
 
-    Files that wait alternate with files that compute, so that one process waits while the other
-    one computes. The slowest files come first: none of them is left over at the end.
+    The slowest groups come first: none of them is left over at the end.
     """
     groups = {}
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group_of(item)))
         groups.setdefault(_group_of(item), []).append(item)
-
-    def rank(group):
-        return next((i for i, file in enumerate(_WAITING) if group.startswith(file)), None)
-
-    waiting = sorted((group for group in groups if rank(group) is not None), key=rank)
-    computing = [group for group in groups if rank(group) is None]
-    order = [group for pair in zip_longest(waiting, computing) for group in pair if group]
-    items[:] = [item for group in order for item in groups[group]]
+    items[:] = [item for group in sorted(groups, key=_rank) for item in groups[group]]
 
 
 @pytest.fixture(scope="session")
@@ -112,10 +146,42 @@ def s3_without_conditional_writes(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def proxy(s3):
+    """A proxy before a bucket of the S3 server that is used through it alone."""
+    proxy = Proxy(urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc)
+    thread = threading.Thread(target=proxy.serve_forever)
+    thread.start()
+    request = urllib.request.Request(f"{proxy.url}/faults", method="PUT")
+    urllib.request.urlopen(request, timeout=10)
+    yield proxy
+    proxy.shutdown()
+    thread.join()
+    proxy.server_close()
+
+
+@pytest.fixture
+def faulty_place(proxy, monkeypatch):
+    """A folder behind the proxy, where nothing fails yet."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    proxy.fault, proxy.faults = no_fault, []
+    yield f"s3://faults/{uuid4().hex[:8]}"
+    proxy.fault = no_fault
+
+
+@pytest.fixture
+def short_patience(monkeypatch):
+    """Retry for less than a second, so that a test does not take a minute."""
+    monkeypatch.setattr("dkmeans.retry._FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("dkmeans.retry._PATIENCE_SECONDS", 0.6)
+    monkeypatch.setitem(sys.modules["dkmeans.retry"].REQUESTS, "max_retries", 2)
+
+
+@pytest.fixture(scope="session")
 def cluster(s3):
     """Cluster of two worker processes of one thread each, which can reach the S3 server."""
+    variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, env=variables
     ) as cluster:
         yield cluster
 

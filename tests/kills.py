@@ -123,21 +123,19 @@ def rehearse(folder: Path, kills: int, seed: int) -> list[str]:
     zarr.create_array(stored, data=values, chunks=(2000, 16))
     reference = folder / "model", folder / "predicted.zarr"
     seconds = []
-    for cluster in ((), LOCAL):
-        for command in (train(stored, reference[0]), predict(stored, *reference)):
-            began = time.monotonic()
-            until_done([*command, *cluster], killer, 0)
-            seconds.append(time.monotonic() - began)
+    for command in (train(stored, reference[0]), predict(stored, *reference)):
+        began = time.monotonic()
+        until_done(command, killer, 0)
+        seconds.append(time.monotonic() - began)
     expected = outcome(*reference)
     killer.left, number = kills, 0
     while killer.left:
-        # The times are those of the first runs without a cluster; a cluster takes some 3 s more.
-        cluster, times = ((), seconds[:2]) if number % 2 else (LOCAL, seconds[:2])
+        cluster = () if number % 2 else LOCAL
         model, output = folder / f"model-{number}", folder / f"predicted-{number}.zarr"
-        until_done([*train(stored, model), *cluster], killer, times[0] + 3 * bool(cluster))
-        until_done(
-            [*predict(stored, model, output), *cluster], killer, times[1] + 3 * bool(cluster)
-        )
+        commands = train(stored, model), predict(stored, model, output)
+        for command, time_of_one in zip(commands, seconds, strict=True):
+            # The times are those of runs without a cluster; a cluster takes some 3 s more.
+            until_done([*command, *cluster], killer, time_of_one + 3 * bool(cluster))
         assert outcome(model, output) == expected, f"round {number} of seed {seed}"
         number += 1
     return killer.killed

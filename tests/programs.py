@@ -1,11 +1,30 @@
 """Python programs in processes of their own, for tests of imports and of environment variables."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
+
+def result_in_a_fork(function):
+    """Return the result of a function in a forked child of this process, or its error, as text."""
+    receiving, sending = os.pipe()
+    if os.fork() == 0:
+        signal.alarm(60)  # a child that hangs is killed
+        try:
+            text = str(function())
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(sending, text.encode())
+        os._exit(0)
+    os.close(sending)
+    with os.fdopen(receiving) as stream:
+        text = stream.read()
+    os.wait()
+    return text
 
 
 def output_of(program, *arguments, **environment):

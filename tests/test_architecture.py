@@ -27,7 +27,8 @@ SAME_CLASS_NAME: dict[str, str] = {}
 INTERNALS = "dkmeans/executors/dask/internals.py"
 # Attributes of Dask and of Python that are not documented.
 UNDOCUMENTED = re.compile(
-    r"recent_message_log|\.executors\[|_current_frames|stream_comms|memory_manager|thread_state"
+    r"recent_message_log|\.executors\[|_current_frames|stream_comms|memory_manager|thread_state|"
+    r"_instances|_loop_runner|_set_as_default"
 )
 
 

@@ -8,20 +8,22 @@ import pytest
 
 from dkmeans import Invalid, InvalidType
 from dkmeans.arguments import (
+    check_clusters,
     check_initial_clusters,
     check_restarts,
     check_rounds,
     check_steps,
+    check_tolerance,
     choose_model_dir,
 )
-from dkmeans.config import check_positive
+from tests.programs import output_of
 
 CENTERS = np.arange(6.0).reshape(3, 2)
 
 
-@pytest.mark.parametrize("value", [None, 1, np.int64(5)])
+@pytest.mark.parametrize("value", [None, 1, np.int64(5), np.array(5)])
 def test_steps_may_be_none_or_positive(value):
-    check_steps("steps", value)
+    assert check_steps("steps", value) == value
 
 
 @pytest.mark.parametrize("value", [1.0, "1", True])
@@ -36,15 +38,26 @@ def test_steps_that_are_not_positive_have_tensorflows_message(value):
         check_steps("max_steps", value)
 
 
-@pytest.mark.parametrize("value", [None, 0.001, 1])
-def test_a_positive_number_or_none_is_accepted(value):
-    check_positive("relative_tolerance", value)
+@pytest.mark.parametrize("value", [None, 0, 0.001, 1, np.float32(0.5)])
+def test_a_tolerance_is_none_or_a_number_from_zero_on(value):
+    assert check_tolerance(value) == value
 
 
-@pytest.mark.parametrize("value", [0, -1.0, float("nan")])
-def test_a_number_that_is_not_positive_is_refused(value):
-    with pytest.raises(Invalid, match=f"^relative_tolerance must be > 0 or None, got {value!r}$"):
-        check_positive("relative_tolerance", value)
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_a_tolerance_below_zero_is_refused(value):
+    with pytest.raises(Invalid, match=f"^relative_tolerance must be >= 0 or None, got {value!r}$"):
+        check_tolerance(value)
+
+
+def test_the_number_of_clusters_is_that_of_given_centers_or_an_integer(caplog):
+    assert check_clusters(None, CENTERS) == check_clusters(3, CENTERS) == 3
+    assert caplog.text == ""
+    assert check_clusters(5, CENTERS) == 3
+    assert "num_clusters = 5 is ignored: initial_clusters has 3 rows" in caplog.text
+    assert type(check_clusters(np.array(4), "random")) is int
+    for number, source in ((None, "random"), (2.0, CENTERS)):
+        with pytest.raises(InvalidType, match=r"^num_clusters must be an integer >= 1, got"):
+            check_clusters(number, source)
 
 
 @pytest.mark.parametrize("given", ["random", "kmeans_plus_plus", len])
@@ -141,6 +154,21 @@ def test_without_a_model_dir_a_new_temporary_directory_is_created(tmp_path, monk
     assert first != second
     assert first.is_dir()
     assert first.parent == tmp_path
+
+
+def test_a_temporary_directory_is_removed_when_its_process_ends_and_by_no_other():
+    program = """
+import os, subprocess, sys
+from dkmeans.arguments import choose_model_dir
+directory = choose_model_dir(None, None)
+if os.fork() == 0:
+    sys.exit()
+os.wait()
+print(directory, os.path.isdir(directory))
+"""
+    directory, was_there = output_of(program, PYTHONWARNINGS="ignore").split()
+    assert was_there == "True"
+    assert not Path(directory).exists()
 
 
 def test_two_different_model_dirs_are_refused_with_both():

@@ -14,6 +14,7 @@ import pytest
 
 from dkmeans import Dataset, EstimatorSpec, KMeans, ModeKeys, RunConfig
 from tests import reference
+from tests.programs import output_of
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
 CENTERS = np.array([[0, 0, 1], [4, 0, 0], [0, -4, 2], [3, 3, 3]], np.float32)
@@ -135,8 +136,6 @@ def test_all_arguments_may_be_positional(tmp_path):
         ("distance_metric", "euclidean"),
         ("distance_metric", None),
         ("mini_batch_steps_per_iteration", 0),
-        ("relative_tolerance", 0),
-        ("relative_tolerance", 0.0),
         ("relative_tolerance", -0.1),
         ("relative_tolerance", float("nan")),
         ("seed", -1),
@@ -265,9 +264,10 @@ def test_methods_have_the_documented_order_of_arguments():
         "get_variable_value": ["name"],
     }
     for method, names in documented.items():
-        parameters = inspect.signature(getattr(KMeans, method)).parameters
-        assert list(parameters)[1:] == names
-        assert {p.kind for p in parameters.values()} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        parameters = inspect.signature(getattr(KMeans, method)).parameters.values()
+        own = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+        assert [p.name for p in own][1:] == names
+        assert {p.kind for p in own} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
 
 
 def test_parameters_are_a_copy_of_what_an_input_function_is_given():
@@ -479,9 +479,30 @@ def test_keys_choose_what_is_predicted(trained):
 
 def test_keys_of_which_none_is_left_are_refused_with_both_lists(trained):
     known = r"all_distances.*cluster_index.*"
-    for keys, named in (("loss", "loss"), (["loss", "logits"], "loss.*logits"), ([], r"\[\]")):
+    for keys, named in (("loss", "loss"), (["loss", "logits"], "loss.*logits")):
         with pytest.raises(ValueError, match=known + named):
             list(trained.predict(rows_of, keys))
+
+
+def test_no_keys_are_all_keys(trained):
+    assert set(next(trained.predict(rows_of, []))) == {"all_distances", "cluster_index"}
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        lambda: iter([]),
+        lambda: iter([np.empty((0, 3))]),
+        lambda: np.empty((0, 3), np.float32),
+        lambda: da.zeros((0, 3)),
+        lambda: {"a": np.empty(0)},
+        lambda: (np.empty((0, 3)), np.empty(0)),
+        lambda: Dataset.from_array(rows_of()).take(0),
+    ],
+)
+def test_a_prediction_over_nothing_yields_nothing(trained, nothing):
+    for call in (trained.predict, trained.predict_cluster_index, trained.transform):
+        assert list(call(nothing)) == []
 
 
 def test_an_array_is_predicted_once_and_in_order(trained):
@@ -642,7 +663,7 @@ def test_rows_that_are_not_finite_are_named_by_position(method, bad, metric):
             reading(estimator)[method](lambda data=data: data)
 
 
-@in_every_method
+@pytest.mark.parametrize("method", ["evaluate", "score"])
 def test_input_without_rows_is_refused(trained, method):
     for empty in (lambda: rows_of(0), lambda: iter([]), lambda: iter([rows_of(0)])):
         with pytest.raises(ValueError, match="at least one"):
@@ -782,3 +803,37 @@ def test_where_gpus_compute_the_chunks_are_larger(monkeypatch, on_gpu, chunks):
         found.append(len(batch))
     assert found == [chunks] * 3
     assert set(asked) == {(None, "numpy")}
+
+
+# The end of the program.
+
+
+def test_work_in_a_thread_that_outlives_the_main_thread_ends_with_one_clear_line(tmp_path):
+    program = """
+import sys, threading, time
+import numpy as np
+from dkmeans import Invalid, KMeans
+
+rows = np.random.default_rng(0).normal(size=(300, 2))
+model = KMeans(3, sys.argv[1], rows[:3]).train(lambda: rows, steps=1)
+calls = {
+    "train": lambda: model.train(lambda: rows, steps=10**9),
+    "train again": lambda: model.train(lambda: rows, steps=1),
+    "evaluate": lambda: model.evaluate(lambda: rows),
+    "centers": model.cluster_centers,
+    "predict": lambda: list(model.predict(lambda: rows)),
+    "write": lambda: model.write_predictions(lambda: rows, sys.argv[1] + ".zarr"),
+}
+def work():
+    for name, call in calls.items():
+        try:
+            call()
+        except Invalid as error:
+            print(name, error)
+threading.Thread(target=work).start()
+time.sleep(0.2)
+"""
+    lines = output_of(program, tmp_path / "model", PYTHONWARNINGS="ignore").splitlines()
+    assert len(lines) == 6, lines
+    assert all("the main thread must wait for a thread that uses KMeans" in line for line in lines)
+    assert KMeans(3, str(tmp_path / "model")).get_variable_value("global_step") == 1

@@ -1,18 +1,16 @@
 """Failures while a fit runs: workers, schedulers, servers, chunks. No bit of a result changes."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
-from uuid import uuid4
 
 import dask
 import dask.array as da
@@ -22,9 +20,11 @@ import zarr
 from distributed import Client, LocalCluster
 from dkmeans_jobs.__main__ import main
 
-from dkmeans import Dataset, Invalid, KMeans, Outage, RunConfig, checkpoints
+from dkmeans import Dataset, Invalid, KMeans, Outage, RunConfig, checkpoints, storage
 from dkmeans.storage import zarr_store
 from tests.at_step import at_step
+from tests.jobs.commands import COMMAND
+from tests.s3_proxy import first, no_fault
 
 TRY_AGAIN = 75
 
@@ -32,14 +32,6 @@ TRY_AGAIN = 75
 @pytest.fixture(scope="module")
 def rows():
     return np.random.default_rng(5).normal(size=(1200, 4)).astype(np.float32)
-
-
-@pytest.fixture
-def short_patience(monkeypatch):
-    """Retry for less than a second, so that a test does not take a minute."""
-    monkeypatch.setattr("dkmeans.retry._FIRST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr("dkmeans.retry._PATIENCE_SECONDS", 0.6)
-    monkeypatch.setitem(sys.modules["dkmeans.retry"].REQUESTS, "max_retries", 2)
 
 
 def state_of(model_dir):
@@ -106,6 +98,84 @@ def test_a_worker_added_in_the_middle_takes_part(rows, undisturbed_fit, tmp_path
         with at_step(2, add):
             assert same(fit(client, rows, folder=str(tmp_path)), undisturbed_fit)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+NOTEBOOK = """
+import os, sys, time
+import numpy as np
+from distributed import Client, LocalCluster
+from dkmeans import KMeans
+
+if __name__ == "__main__":
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+    if sys.argv[1:]:
+        options["preload"] = sys.argv[1]
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        before = client.run(os.getpid)
+        rows = np.eye(4, dtype=np.float32)
+        model = KMeans(3, None, rows[:3], use_mini_batch=True)
+        try:
+            print("training", flush=True)
+            model.train(lambda: rows, steps=10**9)
+        except KeyboardInterrupt:
+            pass
+        if sys.argv[1:]:
+            time.sleep(1)
+            assert client.run(os.getpid) == before
+        else:
+            while client.nthreads():
+                time.sleep(0.1)
+            time.sleep(2)  # Dask gives workers this time to come back
+            cluster.scale(1)
+        model.train(lambda: rows, steps=1)
+        print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize("recipe", [True, False])
+def test_the_stop_button_of_a_notebook_spares_the_workers_by_the_documented_recipe(
+    tmp_path, recipe
+):
+    (tmp_path / "notebook.py").write_text(NOTEBOOK)
+    guide = Path(__file__).parents[1] / "docs/operations.md"
+    documented = re.search(r'^ignore = "(.*)"$', guide.read_text(), re.MULTILINE)[1]
+    arguments = [documented] if recipe else []
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "notebook.py"), *arguments],
+        env={**os.environ, "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1s"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline() == "training\n"
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        told, _ = process.communicate(timeout=120)
+    assert told == "went on\n"
+
+
+def test_a_driver_that_was_frozen_goes_on_with_the_same_bits(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(20_000, 16)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    job = ["train", str(tmp_path / "rows.npy"), "--num-clusters", "100", "--seed", "1"]
+    job += ["--max-steps", "60", "--relative-tolerance", "1e-12", "--model-dir"]
+    local = ["--cluster", "local", "--workers", "1"]
+    with subprocess.Popen(
+        [*COMMAND, *job, str(tmp_path / "frozen"), *local, "--log-format", "json"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while '"step": 3,' not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        process.send_signal(signal.SIGCONT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert main([*job, str(tmp_path / "undisturbed")]) == 0
+    assert same(state_of(tmp_path / "frozen"), state_of(tmp_path / "undisturbed"))
 
 
 def test_a_worker_retired_in_the_middle_changes_no_bit(rows, undisturbed_fit):
@@ -275,97 +345,9 @@ def free_port():
 # Storage.
 
 
-def no_fault(method, path):
-    return None
-
-
-class Proxy(ThreadingHTTPServer):
-    """Stands before an S3 server; `fault` returns None, "503" or "lost" for each request."""
-
-    def __init__(self, upstream):
-        super().__init__(("127.0.0.1", 0), _Forward)
-        self.upstream = upstream
-        self.fault = no_fault
-        self.faults = []
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Forward(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        proxy, body = self.server, self.rfile.read(int(self.headers.get("content-length") or 0))
-        fault = proxy.fault(self.command, self.path)
-        answer, headers, data = 503, [], b""
-        if fault:
-            proxy.faults.append((self.command, self.path))
-        if fault != "503":
-            upstream = HTTPConnection(proxy.upstream)
-            upstream.request(self.command, self.path, body, dict(self.headers))
-            response = upstream.getresponse()
-            data, found = response.read(), response.getheaders()
-            upstream.close()
-            if not fault:  # else the answer is lost
-                answer, headers = response.status, found
-        self.send_response_only(answer)
-        length = str(len(data))
-        for name, value in headers:
-            if name.lower() == "content-length":
-                length = value
-            elif name.lower() not in ("transfer-encoding", "connection"):
-                self.send_header(name, value)
-        self.send_header("content-length", length if not fault else "0")
-        self.end_headers()
-        self.wfile.write(b"" if fault or self.command == "HEAD" else data)
-
-    do_PUT = do_HEAD = do_DELETE = do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture(scope="module")
-def proxy(s3):
-    """A proxy before a bucket of the S3 server that is used through it alone."""
-    proxy = Proxy(urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc)
-    thread = threading.Thread(target=proxy.serve_forever)
-    thread.start()
-    request = urllib.request.Request(f"{proxy.url}/faults", method="PUT")
-    urllib.request.urlopen(request, timeout=10)
-    yield proxy
-    proxy.shutdown()
-    thread.join()
-    proxy.server_close()
-
-
 @pytest.fixture
-def place(proxy, monkeypatch):
-    """A folder behind the proxy, where nothing fails yet."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    proxy.fault, proxy.faults = no_fault, []
-    yield f"s3://faults/{uuid4().hex[:8]}"
-    proxy.fault = no_fault
-
-
-def first(times, name, fault="503", method="GET"):
-    """Return a fault in the first requests of this method for objects of this name."""
-    left = [times]
-
-    def decide(requested, path):
-        if requested != method or name not in path or not left[0]:
-            return None
-        left[0] -= 1
-        return fault
-
-    return decide
-
-
-@pytest.fixture
-def stored(place, rows):
-    url = f"{place}/rows.zarr"
+def stored(faulty_place, rows):
+    url = f"{faulty_place}/rows.zarr"
     zarr.create_array(zarr_store(url), data=rows, chunks=(100, 4))
     return url
 
@@ -375,12 +357,13 @@ def train(data, model_dir, *batches):
     return [*argv, "--max-steps", "6", *batches]
 
 
-@pytest.fixture
-def undisturbed(rows, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def undisturbed(rows, tmp_path_factory):
     """The state that `train` ends with when nothing fails."""
-    zarr.create_array(str(tmp_path / "same.zarr"), data=rows, chunks=(100, 4))
-    assert main(train(str(tmp_path / "same.zarr"), str(tmp_path / "calm"))) == 0
-    return state_of(tmp_path / "calm")
+    folder = tmp_path_factory.mktemp("undisturbed")
+    zarr.create_array(str(folder / "same.zarr"), data=rows, chunks=(100, 4))
+    assert main(train(str(folder / "same.zarr"), str(folder / "calm"))) == 0
+    return state_of(folder / "calm")
 
 
 def test_a_request_to_a_server_that_is_busy_for_a_moment_is_retried(
@@ -427,28 +410,117 @@ def test_rows_out_of_reach_end_the_job_with_75_and_the_same_command_continues(
 
 
 def test_a_model_out_of_reach_ends_the_job_with_75_and_the_same_command_continues(
-    short_patience, proxy, place, stored, undisturbed, capsys
+    short_patience, proxy, faulty_place, stored, undisturbed, capsys
 ):
 
     def fail():
         proxy.fault = lambda method, path: "503" if "/model" in path else None
 
     with at_step(3, fail):
-        assert main(train(stored, f"{place}/model")) == TRY_AGAIN
+        assert main(train(stored, f"{faulty_place}/model")) == TRY_AGAIN
     assert "Traceback" not in capsys.readouterr().err
     proxy.fault = no_fault
-    assert state_of(f"{place}/model").step < 6
-    assert main(train(stored, f"{place}/model")) == 0
-    assert same(state_of(f"{place}/model"), undisturbed)
+    assert state_of(f"{faulty_place}/model").step < 6
+    assert main(train(stored, f"{faulty_place}/model")) == 0
+    assert same(state_of(f"{faulty_place}/model"), undisturbed)
 
 
 def test_a_commit_whose_answer_is_lost_is_not_taken_for_another_drivers(
-    proxy, place, stored, undisturbed, capsys
+    proxy, faulty_place, stored, undisturbed, capsys
 ):
     proxy.fault = first(2, "checkpoints.json", "lost", "PUT")
-    assert main(train(stored, f"{place}/model")) == 0
+    assert main(train(stored, f"{faulty_place}/model")) == 0
     assert len(proxy.faults) == 2
-    assert same(state_of(f"{place}/model"), undisturbed)
+    assert same(state_of(f"{faulty_place}/model"), undisturbed)
+
+
+@pytest.mark.parametrize("fault", ["400 RequestTimeout", "404 NoSuchKey"])
+def test_an_answer_that_is_wrong_once_changes_no_bit(
+    proxy, faulty_place, stored, undisturbed, capsys, fault
+):
+    proxy.fault = first(1, "rows.zarr/c/5", fault)
+    assert main(train(stored, f"{faulty_place}/model")) == 0
+    proxy.fault = first(1, "/model/checkpoint", fault)
+    assert main(train(stored, f"{faulty_place}/model")) == 0
+    assert len(proxy.faults) == 2
+    assert same(state_of(f"{faulty_place}/model"), undisturbed)
+    assert "already done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("what", "fault", "code"),
+    [
+        ("/rows.zarr", "403 ExpiredToken", TRY_AGAIN),
+        ("/model", "400 ExpiredToken", TRY_AGAIN),
+        ("/model", "400 RequestTimeout", TRY_AGAIN),
+        ("/rows.zarr", "403 AccessDenied", 2),
+        ("/model", "403 AccessDenied", 2),
+    ],
+)
+def test_a_server_that_refuses_on_the_way_ends_the_job_with_its_reason_in_the_last_line(
+    short_patience, proxy, faulty_place, stored, undisturbed, tmp_path, capsys, what, fault, code
+):
+    def fail():
+        proxy.fault = lambda method, path: fault if what in path else None
+
+    model = f"{faulty_place}/model" if what == "/model" else str(tmp_path / "m")
+    job = train(stored, model, "--cache", "none")
+    with at_step(3, fail):
+        assert main(job) == code
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert "Debug source" not in err
+    status, _, name = fault.partition(" ")
+    last = err.splitlines()[-1]
+    assert f"the server answered {status}" in last
+    assert f"({name}: The message of {name}.)" in last
+    assert ("renew the credentials" in last) == (name == "ExpiredToken")
+    proxy.fault = no_fault
+    assert main(job) == 0
+    assert same(state_of(model), undisturbed)
+
+
+def test_a_model_that_may_only_be_read_is_evaluated_and_used(
+    proxy, faulty_place, stored, tmp_path, capsys
+):
+    model = f"{faulty_place}/model"
+    assert main(train(stored, model)) == 0
+    proxy.fault = lambda method, path: "403 AccessDenied" if method != "GET" else None
+    capsys.readouterr()
+    assert main(["evaluate", stored, "--model-dir", model, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["loss"] > 0
+    (line,) = err.splitlines()
+    assert f"going on without {model}/eval/evaluation-00000006.json" in line
+    assert "(AccessDenied: The message of AccessDenied.)" in line
+    output = ["--output", str(tmp_path / "clusters.zarr")]
+    assert main(["predict", stored, "--model-dir", model, *output]) == 0
+    assert main(["info", model]) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("403 AccessDenied", 2), ("403 ExpiredToken", TRY_AGAIN), ("400 RequestTimeout", TRY_AGAIN)],
+)
+def test_predictions_that_are_refused_on_the_way_end_with_the_reason_in_the_last_line(
+    short_patience, proxy, faulty_place, stored, tmp_path, capsys, fault, code
+):
+    assert main(train(stored, str(tmp_path / "m"))) == 0
+    job = ["predict", stored, "--model-dir", str(tmp_path / "m")]
+    job += ["--output", f"{faulty_place}/clusters.zarr"]
+    proxy.fault = first(1, "/cluster_index/c/", "400 RequestTimeout", "PUT")
+    assert main(job) == 0  # one answer that is wrong is no matter
+    assert len(proxy.faults) == 1
+    for what in ("/cluster_index/c/", "/cluster_index/zarr.json", "/cluster_index/_done/"):
+        storage.remove(f"{faulty_place}/clusters.zarr")
+        proxy.fault = lambda method, path, what=what: fault if what in path else None
+        capsys.readouterr()
+        assert main(job) == code, what
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        assert f"({fault[4:]}: The message of {fault[4:]}.)" in err.splitlines()[-1], what
+    proxy.fault = no_fault
+    assert main(job) == 0
 
 
 # Chunks.

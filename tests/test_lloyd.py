@@ -309,6 +309,13 @@ def test_the_change_is_relative_to_one_plus_the_loss_before():
     assert not converged(before.inertia, after, 0.0099)
 
 
+def test_with_the_offset_zero_the_change_is_relative_to_the_loss_before():
+    for loss, later in ((100.0, 99.0), (1e-20, 0.99e-20)):
+        before, after = states_of_losses(loss, later)
+        assert converged(before.inertia, after, 0.010001, 0.0)
+        assert not converged(before.inertia, after, 0.0099, 0.0)
+
+
 def test_a_loss_that_rises_counts_by_its_size():
     before, after = states_of_losses(99.0, 100.0)
     assert converged(before.inertia, after, 0.010001)
@@ -319,6 +326,8 @@ def test_no_change_is_convergence_even_of_a_zero_loss():
     for loss in (0.0, 5.0):
         before, after = states_of_losses(loss, loss)
         assert converged(before.inertia, after, 1e-12)
+        assert converged(before.inertia, after, 0)
+        assert converged(before.inertia, after, 1e-12, 0.0)
 
 
 def test_without_a_tolerance_nothing_converges():

@@ -18,6 +18,9 @@ from dkmeans.retry import is_outage, with_retries
 
 RESPONSE = "Generic S3 error: Error performing GET - Server returned non-2xx status code: {}: x"
 
+LOST = "Generic S3 error: error sending request\n failed to lookup address information"
+NO_ROLE = "Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 1 s"
+
 
 class StatusError(Exception):
     def __init__(self, status):
@@ -42,6 +45,7 @@ def short_pauses(monkeypatch):
         GenericError(RESPONSE.format("503 Service Unavailable")),
         GenericError(RESPONSE.format("429 Too Many Requests")),
         GenericError("Generic S3 error: HTTP error: error sending request"),
+        GenericError(f"{LOST}: Temporary failure in name resolution"),
         StatusError(502),
         Outage("known for one"),
     ],
@@ -62,6 +66,8 @@ def test_these_are_outages(error):
         GenericError(RESPONSE.format("400 Bad Request")),
         GenericError(RESPONSE.format("501 Not Implemented")),
         GenericError("Generic S3 error: Missing bucket name"),
+        GenericError(f"{NO_ROLE} - HTTP error: error sending request"),
+        GenericError(f"{LOST}: Name or service not known"),
         StatusError(404),
         RuntimeError("error during blosc decompression: -1"),
         KeyError("status"),

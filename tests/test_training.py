@@ -363,6 +363,20 @@ def test_full_batch_training_on_an_array_ends_when_no_center_moves():
         np.testing.assert_allclose(before, again, rtol=1e-5)
 
 
+@pytest.mark.parametrize("restarts", [{}, {"num_restarts": 2, "initial_clusters": "random"}])
+def test_a_settled_model_takes_no_further_step_with_the_same_rows(restarts):
+    rows = rows_of(60)
+    estimator = model(**FULL, **restarts).train(lambda: rows)
+    settled, address = step_of(estimator), estimator.latest_checkpoint()
+    for limits in ({}, {"max_steps": 100}):
+        estimator.train(lambda: rows, **limits)
+        assert step_of(estimator) == settled
+        assert estimator.latest_checkpoint() == address
+    others = rows_of(60, seed=1)
+    estimator.train(lambda: others, max_steps=settled + 1)
+    assert step_of(estimator) == settled + 1
+
+
 def test_full_batch_training_on_batches_does_not_end_when_no_center_moves():
     rows = rows_of(4)
     estimator = model(initial_clusters=rows, **FULL).train(lambda: iter([rows] * 5))
@@ -696,6 +710,19 @@ def test_other_real_dtypes_are_computed_in_float32(dtype):
     one = model().train(lambda: rows, steps=2)
     other = model().train(lambda: rows.astype(np.float32), steps=2)
     assert values_of(one) == values_of(other)
+
+
+@in_every_mode
+def test_a_float32_model_is_not_continued_with_float64_rows(mode):
+    estimator = model(**mode).train(lambda: rows_of(), steps=1)
+    before = estimator.latest_checkpoint()
+    doubles = rows_of(dtype=np.float64)
+    for data in (doubles, da.from_array(doubles, chunks=(7, 3)), {"a": doubles}):
+        with pytest.raises(InvalidData, match=r"continued model's dtype, float32.*of float64"):
+            estimator.train(lambda data=data: data, steps=1)
+    assert estimator.latest_checkpoint() == before
+    estimator = model(**mode).train(lambda: doubles, steps=1).train(lambda: rows_of(), steps=1)
+    assert estimator.cluster_centers().dtype == np.float64
 
 
 def test_float64_rows_are_computed_in_float64():

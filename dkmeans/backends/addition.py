@@ -22,12 +22,22 @@ from dkmeans.state import FloatArray, IndexArray
 
 BoolArray = NDArray[np.bool_]
 
+# Values that are added at a time: a few hundred bytes each.
+_VALUES_AT_ONCE = 2**18
+
 
 def grid_for(points: FloatArray, centers: Centers) -> Grid:
     """Return the grid on which (n, d) rows are added up."""
     if centers.distance is Distance.COSINE:
         return Grid.of_directions(points.shape[1])
     return Grid.of(points)
+
+
+def as_added(points: FloatArray, distance: Distance) -> FloatArray:
+    """Return what one copy of each of the (n, d) rows adds to the sum of its cluster, float64."""
+    if distance is not Distance.COSINE:
+        return points.astype(np.float64)
+    return np.asarray(np.rint(directions(points) * 2.0**-COSINE_EXPONENT) * 2.0**COSINE_EXPONENT)
 
 
 def whole_parts(
@@ -78,8 +88,12 @@ def _plus(
         return sums
     if distance is Distance.COSINE or not np.isfinite(points).all():
         raise NotFinite
-    rows, columns = np.nonzero(where)
-    return sums.plus_values(index[rows], columns, points[rows, columns])
+    size = max(1, _VALUES_AT_ONCE // points.shape[1])
+    for start in range(0, len(points), size):
+        some = slice(start, start + size)
+        rows, columns = np.nonzero(where[some])
+        sums = sums.plus_values(index[some][rows], columns, points[some][rows, columns])
+    return sums
 
 
 def rest_of_squares(values: FloatArray) -> ExactTotal:

@@ -11,7 +11,7 @@ holds, `columns` keeps the names of the columns, and `checkpoint` has the values
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop, variables
 from dkmeans.checkpoints.columns import check_columns, load_columns, save_columns
 from dkmeans.checkpoints.commit import new_name, prepare, remove_orphans, save
-from dkmeans.checkpoints.loading import latest, load, open_latest
+from dkmeans.checkpoints.loading import go_back, latest, load, open_latest
 from dkmeans.checkpoints.manifest import Manifest
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Settings",
     "Stop",
     "check_columns",
+    "go_back",
     "latest",
     "load",
     "load_columns",

@@ -63,6 +63,11 @@ class Checkpoint:
         """State of the best start."""
         return self.fit.state
 
+    @property
+    def is_settled(self) -> bool:
+        """True if the centers no longer moved over the rows of the last call."""
+        return self.stop is not None and self.stop.reason is StopReason.UNCHANGED
+
     def to_continue(self) -> Fit:
         """Return the fit from which the next call of `train` continues.
 

@@ -7,6 +7,7 @@ and flushed first, then the manifest is replaced, then the oldest checkpoints ar
 from __future__ import annotations
 
 import logging
+import re
 from uuid import uuid4
 
 import zarr
@@ -17,9 +18,15 @@ from dkmeans.checkpoints.checkpoint import Settings, Stop
 from dkmeans.checkpoints.manifest import Manifest, step_of
 from dkmeans.errors import Invalid, Outage
 from dkmeans.fit import Fit
-from dkmeans.retry import with_retries
+from dkmeans.retry import first_line, with_retries
 
 logger = logging.getLogger(__name__)
+
+# Temporary files that a killed driver leaves in the directory of a model, its own and Zarr's.
+_TEMPORARY_NAME = re.compile(
+    r"\.probe-[0-9a-f]{8}|\.(.+\.json|events\.out\..+|\.probe-[0-9a-f]{8})\.[a-z0-9_]{8}"
+    r"|.+\.[0-9a-f]{32}\.partial"
+)
 
 # Larger arrays are stored in several pieces: object stores limit the size of one object.
 _LARGEST_PIECE_BYTES = 2**28
@@ -37,7 +44,9 @@ def prepare(model_dir: str) -> None:
         with_retries(model_dir, lambda: _open_directory(model_dir))
         safe = storage.supports_conditional_writes(probe)
     except storage.WRITE_ERRORS as error:
-        raise Invalid(f"model_dir must be writable, got {model_dir!r}: {error}") from error
+        raise Invalid(
+            f"model_dir must be writable, got {model_dir!r}: {first_line(error)}"
+        ) from error
     if not safe:
         logger.warning(
             "the store of %s ignores conditional writes: two drivers that train in this model_dir "
@@ -99,17 +108,31 @@ def save(
     return replaced
 
 
-def remove_orphans(model_dir: str, manifest: Manifest) -> None:
+def remove_orphans(model_dir: str, manifest: Manifest) -> list[str]:
     """Remove checkpoints that crashed drivers did not finish to write or to remove.
 
-    Only those older than the latest checkpoint: a newer one may be being written right now.
+    Only those older than the latest checkpoint: another driver may be writing a newer one right
+    now, or a temporary file.
+
+    Args:
+        model_dir: Path or URL of the model's directory.
+        manifest: The manifest of the model.
+
+    Returns:
+        Addresses of newer ones and of temporary files. As soon as the caller has saved after
+        `manifest`, no other driver can commit any of them, and the caller may remove them.
     """
-    if manifest.latest is None:
-        return
-    latest_step = step_of(manifest.latest)
+    latest_step = step_of(manifest.latest) if manifest.latest else -1
+    left = []
     for name in storage.children(model_dir):
-        if name not in manifest.names and 0 <= step_of(name) < latest_step:
-            storage.remove(storage.join(model_dir, name))
+        if name in manifest.names or not (step_of(name) >= 0 or _TEMPORARY_NAME.fullmatch(name)):
+            continue
+        address = storage.join(model_dir, name)
+        if 0 <= step_of(name) < latest_step:
+            storage.remove(address)
+        else:
+            left.append(address)
+    return left
 
 
 def _open_directory(model_dir: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import zarr
@@ -16,6 +18,11 @@ from dkmeans.checkpoints.manifest import FILE, Manifest, step_of
 from dkmeans.errors import InvalidCheckpoint, Outage
 from dkmeans.retry import with_retries
 
+logger = logging.getLogger(__name__)
+
+# How often the latest checkpoint is looked for while a driver beside this reader replaces it.
+_MOST_LOOKS = 100
+
 
 def open_latest(model_dir: str) -> tuple[Manifest, Checkpoint | None]:
     """Return the manifest of a model and its latest checkpoint, None if there is none.
@@ -24,25 +31,32 @@ def open_latest(model_dir: str) -> tuple[Manifest, Checkpoint | None]:
     saved in between is noticed by that.
 
     Raises:
-        InvalidCheckpoint: the manifest or the latest checkpoint is damaged. The message names the
-            newest checkpoint that is intact, and how to continue from it.
+        InvalidCheckpoint: the manifest or the latest checkpoint is damaged, or only the manifest is
+            missing. The message names the newest checkpoint that is intact, and how to continue
+            from it.
     """
-    try:
-        manifest = Manifest.read(model_dir)
-    except layout.OtherFormat:
-        raise
-    except InvalidCheckpoint as error:
-        # Without a manifest the only order is that of the steps.
-        found = [name for name in storage.children(model_dir) if step_of(name) >= 0]
-        raise _with_remedy(error, model_dir, sorted(found, key=step_of)) from error
-    if manifest.latest is None:
-        return manifest, None
-    try:
-        return manifest, load(storage.join(model_dir, manifest.latest))
-    except layout.OtherFormat:
-        raise
-    except InvalidCheckpoint as error:
-        raise _with_remedy(error, model_dir, manifest.names[:-1]) from error
+    for _ in range(_MOST_LOOKS):
+        manifest = _read_manifest(model_dir)
+        if manifest.latest is None:
+            if not _has_lost_manifest(model_dir):
+                return manifest, None
+            if Manifest.read(model_dir).latest is not None:  # a driver has just begun
+                continue
+            lost = InvalidCheckpoint(f"{storage.join(model_dir, FILE)} is missing")
+            raise _with_remedy(lost, model_dir, _names_in(model_dir))
+        try:
+            return manifest, load(storage.join(model_dir, manifest.latest))
+        except layout.OtherFormat:
+            raise
+        except InvalidCheckpoint as error:
+            # A driver beside this reader may have saved another one, and removed this one.
+            if Manifest.read(model_dir).latest != manifest.latest:
+                continue
+            raise _with_remedy(error, model_dir, manifest.names[:-1]) from error
+    raise InvalidCheckpoint(
+        f"{model_dir} has replaced its latest checkpoint {_MOST_LOOKS} times while it was read: "
+        "train with a larger keep_checkpoint_max, or save less often"
+    )
 
 
 def latest(model_dir: str) -> Checkpoint | None:
@@ -74,6 +88,73 @@ def load(address: str) -> Checkpoint:
         raise InvalidCheckpoint(f"{address} is damaged or no checkpoint: {error!r}") from error
 
 
+def go_back(model_dir: str, path: str) -> None:
+    """Make a checkpoint the latest of its model again, without those that were saved after it.
+
+    The manifest remembers the checkpoint. A second call for the same one changes nothing, so that
+    a job which is run again continues from what it has saved since.
+
+    Args:
+        model_dir: Path or URL of the model's directory.
+        path: Path or URL of the checkpoint.
+
+    Raises:
+        InvalidCheckpoint: it is damaged, or no checkpoint of this model.
+        Conflict: another driver saves in the same directory.
+        Outage: the storage does not answer.
+    """
+    place, _, name = storage.absolute(path).rstrip("/").rpartition("/")
+    try:
+        manifest = Manifest.read(model_dir)
+    except layout.OtherFormat:
+        raise
+    except InvalidCheckpoint:
+        names = _names_in(model_dir)
+        manifest = Manifest(names, storage.read(storage.join(model_dir, FILE)))
+    if not manifest.names:
+        manifest = replace(manifest, names=_names_in(model_dir))
+    if place != storage.absolute(model_dir).rstrip("/") or step_of(name) < 0:
+        raise InvalidCheckpoint(f"the checkpoint must be one of {model_dir}, got {path!r}")
+    if name == manifest.went_back_to:
+        return
+    load(storage.join(model_dir, name))
+    if name not in manifest.names:
+        must = ", ".join(manifest.names)
+        raise InvalidCheckpoint(f"the checkpoint must be one of {model_dir} ({must}), got {path!r}")
+    kept = manifest.names[: manifest.names.index(name) + 1]
+    replace(manifest, went_back_to=name).commit(model_dir, kept)
+    logger.warning("going back to %s, without the checkpoints that were saved after it", path)
+
+
+def _has_lost_manifest(model_dir: str) -> bool:
+    """Return whether a directory without a manifest has checkpoints that one has named.
+
+    A driver that is killed in initialization leaves a checkpoint of step 0 that none has named.
+    """
+    names = [name for name in _names_in(model_dir) if step_of(name) > 0]
+    return _newest_intact(model_dir, names) is not None
+
+
+def _read_manifest(model_dir: str) -> Manifest:
+    """Return the manifest of a model.
+
+    Raises:
+        InvalidCheckpoint: it is damaged. The message names the newest checkpoint that is intact.
+    """
+    try:
+        return Manifest.read(model_dir)
+    except layout.OtherFormat:
+        raise
+    except InvalidCheckpoint as error:
+        raise _with_remedy(error, model_dir, _names_in(model_dir)) from error
+
+
+def _names_in(model_dir: str) -> tuple[str, ...]:
+    """Return the names of all checkpoints in a directory, in the order of their steps."""
+    found = [name for name in storage.children(model_dir) if step_of(name) >= 0]
+    return tuple(sorted(found, key=step_of))
+
+
 def _with_remedy(
     error: InvalidCheckpoint, model_dir: str, names: Sequence[str]
 ) -> InvalidCheckpoint:
@@ -84,21 +165,25 @@ def _with_remedy(
         model_dir: Path or URL of the model's directory.
         names: Names of the other checkpoints, the newest last.
     """
-    for number in reversed(range(len(names))):
-        address = storage.join(model_dir, names[number])
-        try:
+    address = _newest_intact(model_dir, names)
+    if address is None:
+        return InvalidCheckpoint(f"{error}. No other checkpoint in {model_dir} is intact")
+    return InvalidCheckpoint(
+        f"{error}. The newest intact checkpoint is {address}: go on from it with train "
+        "--from-checkpoint, in Python with checkpoint_path"
+    )
+
+
+def _newest_intact(model_dir: str, names: Sequence[str]) -> str | None:
+    """Return the address of the last of these checkpoints that can be loaded; None if none can."""
+    for name in reversed(names):
+        address = storage.join(model_dir, name)
+        with suppress(InvalidCheckpoint, Outage):
             load(address)
-        except (InvalidCheckpoint, Outage):
-            continue
-        content = json.dumps({"format": layout.FORMAT, "checkpoints": names[: number + 1]})
-        return InvalidCheckpoint(
-            f"{error}. The newest intact checkpoint is {address}: evaluate, predict and "
-            "write_predictions take it as checkpoint_path. To continue from it, stop all drivers "
-            f"and replace the content of {storage.join(model_dir, FILE)} by {content}"
-        )
-    return InvalidCheckpoint(f"{error}. No other checkpoint in {model_dir} is intact")
+            return address
+    return None
 
 
 def _read(address: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    group = zarr.open_group(storage.zarr_store(address, read_only=True), mode="r")
+    group = zarr.open_group(storage.zarr_store(address, read_only=True), mode="r", zarr_format=3)
     return {name: array[...] for name, array in group.arrays()}, dict(group.attrs)

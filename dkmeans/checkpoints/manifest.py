@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from dkmeans import storage
 from dkmeans.checkpoints.format import FORMAT, check_format
@@ -27,10 +27,12 @@ class Manifest:
     Attributes:
         names: Names in the order of saving; the last is the latest.
         seen: The file as it was read; None if there was none.
+        went_back_to: Name of the checkpoint that `loading.go_back` was last called for, if any.
     """
 
     names: tuple[str, ...]
     seen: storage.Versioned | None
+    went_back_to: str | None = None
 
     @classmethod
     def read(cls, model_dir: str) -> Self:
@@ -49,7 +51,7 @@ class Manifest:
             names = tuple(content["checkpoints"])
             if not all(step_of(name) >= 0 for name in names):
                 raise ValueError(f"{names!r} are no names of checkpoints")
-            return cls(names, seen)
+            return cls(names, seen, content.get("went_back_to"))
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InvalidCheckpoint):
                 raise
@@ -67,9 +69,12 @@ class Manifest:
             Conflict: another driver has replaced the file since this manifest was read.
             Outage: the storage does not answer.
         """
-        content = {"format": FORMAT, "checkpoints": names}
+        content: dict[str, Any] = {"format": FORMAT, "checkpoints": names}
+        if self.went_back_to:
+            content["went_back_to"] = self.went_back_to
         data = json.dumps(content, indent=1).encode()
-        return Manifest(names, storage.replace(storage.join(model_dir, FILE), data, self.seen))
+        seen = storage.replace(storage.join(model_dir, FILE), data, self.seen)
+        return replace(self, names=names, seen=seen)
 
 
 def step_of(name: str) -> int:

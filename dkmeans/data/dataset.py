@@ -15,14 +15,13 @@ from functools import partial
 from itertools import count, islice
 from typing import Any, NamedTuple
 
-import dask.array as da
 import zarr
 
 from dkmeans import storage
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import TARGET_BYTES
 from dkmeans.data.points import as_array
-from dkmeans.data.sources.dask_array import from_dask
+from dkmeans.data.sources.dask_array import from_dask, is_dask_array
 from dkmeans.data.sources.frames import is_frame, names_of, table_of
 from dkmeans.data.sources.memory import from_array
 from dkmeans.data.sources.npy import from_npy_file
@@ -33,7 +32,7 @@ from dkmeans.data.sources.parquet import (
     refuse_words,
 )
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
-from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
+from dkmeans.errors import Invalid, InvalidData, InvalidType, NoRows, check_integer, expected
 from dkmeans.retry import with_retries
 
 Change = Callable[[Batch], Batch]
@@ -243,12 +242,12 @@ class Dataset:
             name: Name of the table, for messages.
 
         Raises:
-            InvalidData: the table has no rows.
+            NoRows: the table has no rows.
         """
         whole = _CutOnce(cut)
         batch = whole(None)
         if not batch.rows:
-            raise InvalidData(f"{name} must have at least one row, got none")
+            raise NoRows(f"{name} must have at least one row, got none")
         return cls(
             batch.source.width,
             batch.rows,
@@ -565,7 +564,7 @@ def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
     """Return a function that cuts an array into chunks, with the errors of `array_chunks`."""
     if is_frame(array):
         array = table_of(array, name)
-    if isinstance(array, da.Array):
+    if is_dask_array(array):
         _check_table(name, array.shape)
         blocks = from_dask(array, name)
         return lambda _: blocks

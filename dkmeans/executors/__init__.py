@@ -17,7 +17,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.dask import internals
-from dkmeans.executors.dask.cluster import reports_gpus
+from dkmeans.executors.dask.cluster import check_client, reports_gpus
 from dkmeans.executors.dask.driver import Dask
 from dkmeans.executors.reduction import Cost, Reduction
 from dkmeans.executors.serial import Serial
@@ -81,7 +81,7 @@ def computes_on_gpu(client: Any, backend: str | None) -> bool:
     """
     if backend is not None:
         return backend == GPU
-    client = client if client is not None else _active_client()
+    client = _checked(client)
     return chooses_gpu() if client is None else reports_gpus(client)
 
 
@@ -94,11 +94,23 @@ def open_executor(client: Any = None, cache: str = NONE, *, on_gpu: bool = False
         cache: One of `dkmeans.config.CACHES`: which rows are cached between iterations.
         on_gpu: True if a GPU computes and other threads read ahead, as in `map_reduce`. So few
             threads of this process are enough. In `map` each thread reads its own chunks.
+
+    Raises:
+        Invalid: the client cannot be used here.
+        Outage: the scheduler of the client is lost.
     """
-    client = client if client is not None else _active_client()
+    client = _checked(client)
     if client is not None:
         return Dask(client, cache)
     return Threads(_GPU_THREADS if on_gpu else None, cache)
+
+
+def _checked(client: Any) -> Any:
+    """Return the given or the active client, checked; None if there is neither."""
+    client = client if client is not None else _active_client()
+    if client is not None:
+        check_client(client)
+    return client
 
 
 def _active_client() -> Any:
@@ -108,7 +120,7 @@ def _active_client() -> Any:
     from distributed import default_client  # noqa: PLC0415
 
     try:
-        client = default_client()
+        return default_client()
     except ValueError:
-        return None
-    return client if client.status == "running" else None
+        # Threads of this process are no substitute for a cluster that was there a moment ago.
+        return internals.lost_client()

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from dkmeans import storage
 from dkmeans.errors import Invalid, InvalidType, expected
+from dkmeans.retry import first_line
 
 _ASSETS = "assets.extra"
 
@@ -38,12 +39,13 @@ def writable(name: str, given: object) -> Iterator[str]:
         InvalidType: the value is not a path.
         Invalid: the address cannot be written to.
     """
-    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+    if not isinstance(given, str | bytes | os.PathLike) or not os.fspath(given):
         raise InvalidType(expected(name, "a path or URL", given))
+    path = os.fsdecode(given)
     try:
-        yield storage.absolute(os.fspath(given))
+        yield storage.absolute(path)
     except (*storage.WRITE_ERRORS, UnicodeError) as error:
-        raise Invalid(f"{name} must be writable, got {os.fspath(given)!r}: {error}") from error
+        raise Invalid(f"{name} must be writable, got {path!r}: {first_line(error)}") from error
 
 
 def write(base: str, files: Mapping[str, bytes]) -> str:

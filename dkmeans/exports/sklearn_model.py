@@ -18,7 +18,8 @@ from dkmeans.distance import Distance, directions
 def model(checkpoint: Checkpoint) -> Any:
     """Return a fitted `KMeans`; for the cosine distance, a pipeline of a `Normalizer` and one.
 
-    The estimator has no `labels_`: a checkpoint does not hold the clusters of the training rows.
+    The estimator has no `labels_`: a checkpoint does not hold the clusters of the training rows. It
+    has `inertia_` only where the loss of the checkpoint is that of its centers.
     """
     centers = checkpoint.state.centers
     if checkpoint.settings.distance_metric is not Distance.COSINE:
@@ -34,6 +35,9 @@ def _fitted(centers: Any, checkpoint: Checkpoint) -> Any:
     estimator.set_params(n_clusters=len(centers), n_init="auto", max_iter=300)
     estimator.cluster_centers_ = centers.copy()
     estimator._n_features_out = len(centers)  # number of names in get_feature_names_out()
-    estimator.n_iter_, estimator.inertia_ = checkpoint.state.step, checkpoint.state.inertia
-    del estimator.labels_
+    estimator.n_iter_ = checkpoint.state.step
+    del estimator.labels_, estimator.inertia_
+    # The loss of a step is that of the centers before it. A cosine loss is another sum.
+    if checkpoint.is_settled and checkpoint.settings.distance_metric is not Distance.COSINE:
+        estimator.inertia_ = checkpoint.state.inertia
     return estimator

@@ -1,20 +1,18 @@
-"""Charts for TensorBoard: `SummarySaverHook`, and the event files that it writes.
+"""Charts for TensorBoard: `SummarySaverHook`, and the event file that it writes.
 
 The estimator adds the hook to each call of `train` (`RunConfig.save_summary_steps`) and writes the
-results of `evaluate` with `EventFiles`. Every event file is written whole, because object stores
-cannot append to a file. The package tensorboard is optional.
+results of `evaluate` with `EventFile`. All calls append to the one event file of a directory. The
+package tensorboard is optional.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import os
-import socket
+import struct
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
-from itertools import count
 from typing import Any
 
 from dkmeans import storage
@@ -29,11 +27,14 @@ from dkmeans.hooks.sessions import (
     SessionRunValues,
 )
 
-_FILE_INTERVAL_SECONDS = 120
+# TensorBoard reads the files of a directory in the order of their names. This one comes after those
+# of earlier versions, which have a number in place of "dkmeans".
+_FILE = "events.out.tfevents.dkmeans"
+_WRITE_INTERVAL_SECONDS = 120
 # Points that wait for a directory which can be written again; older ones are dropped.
 _MOST_WAITING = 10_000
-# Numbers of the event files of this process, so that two files never have the same name.
-_file_numbers = count()
+# Of a record in TFRecord format: the size of its data, and the checksums around the data.
+_RECORD_SIZE, _CHECKSUM_BYTES = struct.Struct("<Q"), 4
 
 
 def is_available() -> bool:
@@ -41,16 +42,16 @@ def is_available() -> bool:
     return find_spec("tensorboard") is not None
 
 
-class EventFiles:
-    """Points of charts, collected in memory and written to event files in a directory.
+class EventFile:
+    """Points of charts, collected in memory and appended to the event file of a directory.
 
-    TensorBoard reads the files of a directory in the order of their names, as one sequence. If a
-    file cannot be written, the points wait for the next one; only the first failure is a warning.
+    If the file cannot be written, the points wait for the next write; only the first failure is a
+    warning.
 
     Args:
         directory: Path or URL of the directory.
         first_step: The first step of this run. TensorBoard then discards the points of this and
-            later steps in older files: they come from a run that was cut off after its last
+            later steps that are in the file: they come from a run that was cut off after its last
             checkpoint. None discards nothing.
     """
 
@@ -61,7 +62,7 @@ class EventFiles:
         self._failed = False
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Add points, and write a file if the last write was two minutes ago or more.
+        """Add points, and write them if the last write was two minutes ago or more.
 
         Args:
             step: The step of the points.
@@ -72,26 +73,25 @@ class EventFiles:
             summary.append({"tag": name, "simple_value": float(value)})
         event.summary.MergeFrom(type(event.summary)(value=summary))
         self._events.append(event.SerializeToString())
-        if time.monotonic() - self._written_at >= _FILE_INTERVAL_SECONDS:
+        if time.monotonic() - self._written_at >= _WRITE_INTERVAL_SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Write the collected points to a new file, if there are any."""
+        """Append the collected points to the file, if there are any."""
         if not self._events:
             return
-        # The name sorts by time. Host, process and number make it unique among all writers.
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        address = storage.join(self._directory, f"{name}.{next(_file_numbers):06d}")
+        address = storage.join(self._directory, _FILE)
         data = _records([*self._first_events(), *self._events])
-        if storage.write_or_log(address, data, logging.DEBUG if self._failed else logging.WARNING):
-            # Only the first file of a run marks its start.
+        level = logging.DEBUG if self._failed else logging.WARNING
+        if storage.write_or_log(address, data, level, _size_of_whole_records):
+            # Only the first write of a run marks its start.
             self._events, self._first_step = [], None
         else:
             self._events, self._failed = self._events[-_MOST_WAITING:], True
         self._written_at = time.monotonic()
 
     def _first_events(self) -> list[bytes]:
-        """Return the events at the start of a file: its version, and the mark of a new run."""
+        """Return the events before the points: the version of the format, and a new run's mark."""
         version = _event(0)
         version.file_version = "brain.Event:2"
         if self._first_step is None:
@@ -120,14 +120,26 @@ def _records(events: list[bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def _size_of_whole_records(data: bytes) -> int:
+    """Return the size of the beginning of a file that consists of whole records."""
+    size = 0
+    while size + _RECORD_SIZE.size <= len(data):
+        (length,) = _RECORD_SIZE.unpack_from(data, size)
+        end = size + _RECORD_SIZE.size + _CHECKSUM_BYTES + length + _CHECKSUM_BYTES
+        if end > len(data):
+            break
+        size = end
+    return size
+
+
 class SummarySaverHook(SessionRunHook):
     """A hook that writes the points of charts for TensorBoard.
 
     The charts are `loss`, `average_loss`, `empty_clusters` and `global_step/sec`.
 
-    `train` adds this hook itself, as set by `RunConfig.save_summary_steps`. Files are written every
-    two minutes and at the end. A directory that cannot be written is refused before the first step.
-    If a later write fails, the call goes on, with a warning.
+    `train` adds this hook itself, as set by `RunConfig.save_summary_steps`. The points are written
+    every two minutes and at the end. A directory that cannot be written is refused before the first
+    step. If a later write fails, the call goes on, with a warning.
 
     Args:
         save_steps: Steps between two points.
@@ -149,10 +161,10 @@ class SummarySaverHook(SessionRunHook):
             raise Invalid(f"{need}: pip install 'dkmeans[tensorboard]'")
         self._interval = Interval(save_steps, save_secs, ("save_steps", "save_secs"))
         self._directory = output_dir
-        self._files = EventFiles(output_dir)
+        self._file = EventFile(output_dir)
 
     def after_create_session(self, session: Session, coord: Coordinator) -> None:
-        """Restart the interval, and start a new sequence of files at the next step.
+        """Restart the interval, and mark the start of a new run at the next step.
 
         Raises:
             Invalid: no file can be written in the directory.
@@ -161,7 +173,7 @@ class SummarySaverHook(SessionRunHook):
         # Not in `begin`: the directory of a model is checked, and created, after that.
         storage.check_writable("output_dir", self._directory)
         self._interval.restart()
-        self._files = EventFiles(self._directory, session.run("global_step") + 1)
+        self._file = EventFile(self._directory, session.run("global_step") + 1)
 
     def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
         """Request the values."""
@@ -173,8 +185,8 @@ class SummarySaverHook(SessionRunHook):
         if self._interval.is_due(step):
             rate = self._interval.mark(step)
             rates = {} if rate is None else {"global_step/sec": rate}
-            self._files.add(step, {**values, **rates})
+            self._file.add(step, {**values, **rates})
 
     def end(self, session: Session) -> None:
         """Write the last points."""
-        self._files.write()
+        self._file.write()

@@ -27,7 +27,7 @@ from dkmeans.executors import Executor
 from dkmeans.initialization import random_rows
 from dkmeans.initialization.draws import Seed
 from dkmeans.initialization.kmeans_parallel import Rounds, find_candidates, pick
-from dkmeans.initialization.kmeans_plus_plus import plus_plus
+from dkmeans.initialization.kmeans_plus_plus import plus_plus, row_blocks
 from dkmeans.initialization.random_rows import Initializer
 from dkmeans.initialization.sample import fetch, one_epoch, sample
 from dkmeans.state import FloatArray
@@ -48,7 +48,7 @@ _SAMPLE_ROWS_PER_CENTER = 32
 # the seed of another fit.
 _SEED_STRIDE = 2**32
 
-__all__ = ["NAMES", "RANDOM", "REPLACED", "Initialization", "Initializer", "Rounds"]
+__all__ = ["NAMES", "RANDOM", "REPLACED", "Initialization", "Initializer", "Rounds", "of_dtype"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +103,7 @@ class Initialization:
         if first is None:
             raise InvalidData("the input must have at least one batch of rows, got none")
         dtype, width = _dtype_of(first), first.source.width
-        batches = chain([first], _of_dtype(batches, dtype))
+        batches = chain([first], of_dtype(batches, dtype, "the first batch's"))
         seen: list[Batch] = []
         if isinstance(self.source, np.ndarray):
             if self.source.shape[1] != width:
@@ -145,8 +145,10 @@ class Initialization:
         drawn = np.arange(rows) if rows <= most else np.sort(rng.choice(rows, most, replace=False))
         points = fetch(batch, drawn, executor)
         if self.computation.distance is Distance.COSINE:
+            units = np.empty(points.shape)
             with np.errstate(over="ignore"):
-                units = directions(points)
+                for block in row_blocks(*points.shape):
+                    units[block] = directions(points[block])
             if not np.isfinite(units).all():  # a squared length overflowed
                 raise batch[0].complaint(points)
             points = units
@@ -173,8 +175,13 @@ def _dtype_of(batch: Batch) -> np.dtype[Any]:
     return np.result_type(*{point_dtype(source.dtype) for source in batch.sources()})
 
 
-def _of_dtype(batches: Iterator[Batch], dtype: np.dtype[Any]) -> Iterator[Batch]:
+def of_dtype(batches: Iterator[Batch], dtype: np.dtype[Any], whose: str) -> Iterator[Batch]:
     """Yield batches after checking that the centers' dtype can hold their rows.
+
+    Args:
+        batches: The batches.
+        dtype: Dtype of the centers.
+        whose: What gave the centers their dtype, for the message.
 
     Raises:
         InvalidData: the centers are float32 and a batch is float64.
@@ -183,8 +190,8 @@ def _of_dtype(batches: Iterator[Batch], dtype: np.dtype[Any]) -> Iterator[Batch]
     for batch in batches:
         if batch is not checked and not np.can_cast(found := _dtype_of(batch), dtype):
             raise InvalidData(
-                f"all batches must be of the first batch's dtype, {dtype}, which is also that of "
-                f"the centers; got a batch of {found}. Convert all batches to one dtype"
+                f"all batches must be of {whose} dtype, {dtype}, which is also that of the "
+                f"centers; got a batch of {found}. Convert all batches to one dtype"
             )
         checked = batch
         yield batch

@@ -10,7 +10,7 @@ multiplies matrices.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +26,18 @@ from dkmeans.state import FloatArray, IndexArray
 
 R = TypeVar("R")
 
-# Number of rows that are compared by one matrix product, and of pairs computed exactly at a time.
+# Number of rows that are compared by one matrix product.
 _BLOCK_ROWS = 2**14
-_BLOCK_PAIRS = 2**11
+# Size of the float64 rows that are held at a time, in each of several arrays and threads.
+_BLOCK_BYTES = 2**20
 # Squares of differences in this range are normal float64 numbers.
 _LEAST_SPREAD, _LARGEST_SPREAD = 2.0**-511, 2.0**511
+
+
+def row_blocks(rows: int, width: int) -> Iterator[slice]:
+    """Yield slices that cut rows into blocks of about `_BLOCK_BYTES` in float64."""
+    size = max(1, _BLOCK_BYTES // (8 * max(1, width)))
+    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def plus_plus(
@@ -109,17 +116,22 @@ class _Table:
                 squares of their differences.
         """
         n, d = points.shape
+        blocks = list(row_blocks(n, d))
         with np.errstate(over="ignore", invalid="ignore"):
-            shifted = points - points.mean(axis=0, dtype=np.float64)
-        spread = float(np.abs(shifted).max())
+            mean = points.mean(axis=0, dtype=np.float64)
+            # `max` of NumPy: unlike Python's, it is NaN if one of the values is.
+            spread = float(np.max([np.abs(points[block] - mean).max() for block in blocks]))
         if not _LEAST_SPREAD <= spread <= _LARGEST_SPREAD:
             _check_equal(points, spread)
-            shifted = np.zeros_like(shifted)
-        scale = 2.0 ** -int(np.frexp(np.abs(shifted).max())[1])
+            mean, spread = points[0].astype(np.float64), 0.0
+        scale = 2.0 ** -int(np.frexp(spread)[1])
         prepared = np.ones((n, d + 2), np.float32)
-        prepared[:, :d] = shifted * scale
+        squares = np.empty(n)
+        for block in blocks:
+            prepared[block, :d] = (points[block] - mean) * scale
+            squares[block] = squared_norms(prepared[block, :d].astype(np.float64))
         margin = 4 * (d + 10) * float(np.finfo(np.float32).eps)
-        squares = squared_norms(prepared[:, :d].astype(np.float64)) * (1 - margin)
+        squares *= 1 - margin
         return cls(points, prepared, squares, scale)
 
     def set_nearest(self, rows: IndexArray, nearest: FloatArray) -> None:
@@ -144,8 +156,7 @@ class _Table:
         sums of the squares neither overflow nor vanish.
         """
         found = np.empty(len(rows))
-        for start in range(0, len(rows), _BLOCK_PAIRS):
-            pairs = slice(start, start + _BLOCK_PAIRS)
+        for pairs in row_blocks(len(rows), self.points.shape[1]):
             differences = self.points[rows[pairs]].astype(np.float64)
             differences -= self.points[others[pairs]]
             differences *= self.scale

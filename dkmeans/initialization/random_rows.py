@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -14,6 +16,11 @@ from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.executors import Executor
 from dkmeans.initialization.sample import fetch
 from dkmeans.state import FloatArray
+
+logger = logging.getLogger("dkmeans")
+
+# Passes over the rows after which a function that returns no center is given up.
+_MOST_PASSES_IN_VAIN = 10
 
 Initializer = Callable[[FloatArray, int], Any]
 
@@ -30,7 +37,8 @@ def collect(
 
     Args:
         batches: The batches, perhaps without end.
-        available: Number of rows after which the batches repeat; None if it is not known.
+        available: Number of rows after which the batches repeat; None if it is not known. Further
+            passes may give further centers: of a function, or rows that are drawn a second time.
         num_clusters: Number of centers.
         function: Returns centers for the rows of a batch and the number that is missing; None draws
             rows uniformly.
@@ -49,9 +57,10 @@ def collect(
         draw = partial(_returned, function)
     found: list[FloatArray] = []
     seen: list[Batch] = []
-    missing, rows = num_clusters, 0
+    missing, rows, in_vain = num_clusters, 0, 0
+    most_in_vain = math.inf if available is None else _MOST_PASSES_IN_VAIN * available
     while missing:
-        batch = next(batches, None) if available is None or rows < available else None
+        batch = next(batches, None) if in_vain < most_in_vain else None
         if batch is None:
             raise InvalidData(
                 f"initialization needs num_clusters = {counted(num_clusters, 'center')}, and the "
@@ -60,6 +69,13 @@ def collect(
         seen.append(batch)
         found.append(draw(batch, missing, executor))
         missing, rows = missing - len(found[-1]), rows + batch.rows
+        in_vain = 0 if len(found[-1]) else in_vain + batch.rows
+    if function is None and available is not None and available < num_clusters:
+        logger.warning(
+            "some first centers are equal: num_clusters is %d, and the input has %d rows",
+            num_clusters,
+            available,
+        )
     return np.concatenate(found), seen
 
 

@@ -75,7 +75,10 @@ def fetch(batch: Batch, numbers: IndexArray, executor: Executor) -> FloatArray:
             source = Picked(chunk, tuple((wanted[low:high] - start).tolist()))
             picked.append(Chunk(source, 0, source.rows))
     width = batch.source.width
-    rows = np.concatenate(list(executor.map(LoadedChunk.finite, picked, width)))
-    restored: FloatArray = np.empty_like(rows)
-    restored[order] = rows
+    restored, done = np.empty((len(numbers), width), np.float32), 0
+    for rows in executor.map(LoadedChunk.finite, picked, width):
+        if not np.can_cast(rows.dtype, restored.dtype):
+            restored = restored.astype(rows.dtype)
+        restored[order[done : done + len(rows)]] = rows
+        done += len(rows)
     return restored

@@ -12,6 +12,8 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from socket import gethostname
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,11 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.views import Joined
-from dkmeans.errors import Invalid, counted
+from dkmeans.errors import Conflict, Invalid, InvalidData, counted
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, predict
 from dkmeans.report import logger
+from dkmeans.retry import first_line, with_retries
 
 # Target size of a region, and the largest number of its rows.
 _REGION_BYTES = 32 * 2**20
@@ -147,7 +150,9 @@ def prepare(output: Output) -> Written:
             return _find_written(output, found)
         _lay_out(output)
     except storage.WRITE_ERRORS as error:
-        raise Invalid(f"output must be writable, got {output.address!r}: {error}") from error
+        raise Invalid(
+            f"output must be writable, got {output.address!r}: {first_line(error)}"
+        ) from error
     return Written(frozenset(), is_complete=False)
 
 
@@ -167,7 +172,10 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
     """Predict one region, write it, mark it as done, and return its rows. Runs on a worker.
 
     Raises:
-        InvalidData: the rows are not finite.
+        InvalidData: the rows are not finite, or the output is on a disk of another machine.
+        Conflict: another run has replaced the output.
+        Outage: the storage does not answer.
+        Refusal: an object store refuses to write the region.
         OSError: the region cannot be written.
     """
     output, chunk = writing.output, loaded.chunk
@@ -175,13 +183,19 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
     # Checked as late as possible. A task may outlive its driver, and a second driver may have
     # replaced the output since.
     found = _read_attributes(output)
-    if found is None or output.prediction.differences(found[_IDENTITY]):
-        raise FileNotFoundError(f"{output.address} is not what the driver made, seen from here")
+    if found is None:
+        raise InvalidData(
+            f"output must be at a place that all workers see; on {gethostname()} there is nothing "
+            f"of what the driver made at {output.address}. Give a shared disk or an object store"
+        )
+    if output.prediction.differences(found[_IDENTITY]):
+        raise Conflict(f"another run has replaced {output.address} while this one wrote to it")
     number = chunk.start // output.prediction.region_rows
     if output.is_zarr:
-        _write_zarr(output, number, chunk, results)
+        write = partial(_write_zarr, output, number, chunk, results)
     else:
-        _write_parquet(output, number, results)
+        write = partial(_write_parquet, output, number, results)
+    with_retries(f"region {number} of {output.address}", write)
     return chunk.rows
 
 
@@ -193,9 +207,15 @@ def finish(output: Output) -> None:
     """
     if output.is_zarr:
         _write_attributes(output, output.prediction.as_json(), is_complete=True)
-        storage.remove(storage.join(output.address, *_MARKS))
     else:
         storage.write(storage.join(output.address, _SUCCESS), b"")
+    _tidy(output)
+
+
+def _tidy(output: Output) -> None:
+    """Remove what a complete output does not need."""
+    if output.is_zarr:
+        storage.remove(storage.join(output.address, *_MARKS))
     storage.remove_temporary_files(output.address)
 
 
@@ -230,6 +250,7 @@ def _find_written(output: Output, found: dict[str, Any]) -> Written:
     """
     written = _read_written(output, found)
     if written.is_complete:
+        _tidy(output)  # a driver may have been killed after it marked the output as complete
         logger.info("nothing to do: %s is complete", output.address)
         return written
     if not output.is_zarr:  # a file may have been removed after the output was complete
@@ -282,14 +303,18 @@ def _create_arrays(output: Output) -> None:
         width, dtype, fill_value = layouts[name]
         # Created at its own address: for an array of a group Zarr asks the store to create the
         # group if absent. A store that ignores the condition empties the attributes of the group.
-        zarr.create_array(
-            storage.zarr_store(storage.join(output.address, name)),
+        address = storage.join(output.address, name)
+        create = partial(
+            zarr.create_array,
+            storage.zarr_store(address),
             shape=(prediction.rows, *width),
             dtype=dtype,
             chunks=(prediction.region_rows, *width),
             fill_value=fill_value,
             zarr_format=3,
+            overwrite=True,  # a retry may find what the attempt before has written
         )
+        with_retries(address, create)
 
 
 def _read_attributes(output: Output) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dkmeans.backends.addition import (
+    as_added,
     grid_for,
     plus_rest,
     plus_rows,
@@ -30,6 +31,14 @@ def test_directions_are_rounded_to_the_nearest_integer_on_their_grid():
     (part,), left = whole_parts(ROWS, Grid.of_directions(4), COSINE)
     assert not left.any()
     assert np.abs(part * 2.0**-45 - directions(ROWS)).max() <= 2.0**-46
+
+
+def test_what_a_row_adds_is_what_is_in_the_sums():
+    for distance in Distance:
+        grid = grid_for(ROWS, Centers(ROWS[:2], distance))
+        parts, left = whole_parts(ROWS, grid, distance)
+        added = as_added(ROWS, distance)
+        assert (parts[0] / grid.scales)[~left].tolist() == added[~left].tolist()
 
 
 def test_only_rows_without_a_direction_are_left_for_cosine():

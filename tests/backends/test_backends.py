@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import Invalid
@@ -41,14 +41,16 @@ BACKENDS = (
     "cuda on the host",
     *(["cuda"] if find_spec("cupy") else []),
 )
+# Each module once, for what does not depend on vectors and scores.
+EACH_MODULE = [name for name in BACKENDS if " with " not in name]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def backend(request, tmp_path_factory):
+def backend(request, compiled):
     if request.param == "cuda on the host":
         if shutil.which("g++") is None:
             pytest.skip("no C++ compiler")
-        yield Launches(HostDevice(tmp_path_factory.mktemp("cuda")))
+        yield Launches(HostDevice(compiled))
         return
     if request.param == "cuda":
         try:
@@ -141,7 +143,6 @@ def problems(draw, metrics=METRICS):
 
 
 @given(problems())
-@settings(max_examples=300, deadline=None)
 def test_nearest_centers_and_their_distances_are_the_references(backend, problem):
     rows, centers, metric = problem
     index, distances = backend.nearest(rows, centers_of(centers, metric))
@@ -153,7 +154,6 @@ def test_nearest_centers_and_their_distances_are_the_references(backend, problem
 
 
 @given(problems())
-@settings(max_examples=200, deadline=None)
 def test_partial_sums_are_the_references(backend, problem):
     rows, centers, metric = problem
     found = sums_of(backend, rows, centers_of(centers, metric))
@@ -166,7 +166,6 @@ def test_partial_sums_are_the_references(backend, problem):
 
 
 @given(problems())
-@settings(max_examples=200, deadline=None)
 def test_distances_are_the_references_to_float32_precision(backend, problem):
     rows, centers, metric = problem
     found = backend.distances(rows, centers_of(centers, metric))
@@ -177,7 +176,6 @@ def test_distances_are_the_references_to_float32_precision(backend, problem):
 
 
 @given(problems(metrics=(EUCLIDEAN,)), st.integers(1, 30))
-@settings(max_examples=100, deadline=None)
 def test_rows_halfway_between_centers_go_to_the_lowest_index(backend, problem, spread):
     _, centers, metric = problem
     centers = np.round(centers) * 2 * spread
@@ -359,7 +357,6 @@ def test_block_borders_change_no_result(backend, dtype, metric):
 
 
 @given(problems(), st.data())
-@settings(max_examples=100, deadline=None)
 def test_rows_in_any_order_and_parts_have_the_same_sums(backend, problem, data):
     rows, values, metric = problem
     centers = centers_of(values, metric)
@@ -408,7 +405,6 @@ def test_more_rows_than_a_plane_can_hold_at_the_top_of_the_window_are_added_up_e
 
 
 @given(problems(), st.integers(0, 2**32))
-@settings(max_examples=100, deadline=None)
 def test_permuting_rows_permutes_their_nearest_centers(backend, problem, seed):
     rows, values, metric = problem
     centers = centers_of(values, metric)
@@ -438,6 +434,7 @@ def test_a_row_among_wide_ones_has_the_same_distance_alone(backend, metric):
     assert together.tolist() == alone
 
 
+@pytest.mark.parametrize("backend", EACH_MODULE, indirect=True)
 @pytest.mark.parametrize("metric", METRICS)
 def test_rows_and_centers_may_have_different_dtypes(backend, metric):
     rng = np.random.default_rng(13)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.backends import select
@@ -16,7 +16,6 @@ from dkmeans.distance import Centers, Distance, directions
     st.sampled_from([1e-30, 1.0, 1e6]),
     st.sampled_from(Distance),
 )
-@settings(max_examples=200, deadline=None)
 def test_float32_scores_differ_from_exact_scores_by_half_of_the_bound_at_most(
     d, seed, scale, distance
 ):

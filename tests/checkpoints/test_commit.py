@@ -11,6 +11,7 @@ import pytest
 
 from dkmeans import Conflict, Invalid, KMeans, checkpoints, storage
 from dkmeans.checkpoints import Manifest
+from dkmeans.hooks import CheckpointSaverListener
 from tests.checkpoints.models import leave_half_written, names_in, save_step
 
 
@@ -92,6 +93,52 @@ def test_other_files_in_the_directory_are_not_removed(model_dir):
     checkpoints.remove_orphans(model_dir, manifest)
     for name in others:
         assert storage.read(storage.join(model_dir, name)).data == b"content"
+
+
+TEMPORARY = [
+    ".checkpoints.json.a1b2c_d4",
+    ".probe-0123abcd",
+    "..probe-0123abcd.a1b2c3d4",
+    f"zarr.json.{'0' * 32}.partial",
+    ".events.out.tfevents.17.host.1.a1b2c3d4",
+]
+
+
+class ChildrenAtSaves(CheckpointSaverListener):
+    """A listener that lists a model's directory before each checkpoint."""
+
+    def __init__(self, model_dir):
+        self.model_dir, self.seen = model_dir, []
+
+    def before_save(self, session, step):
+        self.seen.append(set(storage.children(self.model_dir)))
+
+
+def test_what_another_driver_may_own_is_removed_after_the_first_save(model_dir):
+    rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    others = {".hidden", ".my.settings", "notes.json"}
+    for step in (0, 1):  # before the first checkpoint of a model, and after its last
+        orphans = {leave_half_written(model_dir, step), leave_half_written(model_dir, 9)}
+        for name in {*TEMPORARY, *others}:
+            storage.write(storage.join(model_dir, name), b"1")
+        listener = ChildrenAtSaves(model_dir)
+        model = KMeans(2, model_dir, initial_clusters=rows[:2])
+        model.train(lambda: rows, steps=1, saving_listeners=[listener])
+        # The first checkpoint of the second call is there already.
+        left = [seen >= {*orphans, *TEMPORARY} for seen in listener.seen]
+        assert left == [True, step == 1]
+        assert names_in(model_dir) == sorted(Manifest.read(model_dir).names)
+        children = set(storage.children(model_dir))
+        assert others <= children
+        assert children.isdisjoint(TEMPORARY)
+
+
+def test_a_call_that_has_nothing_to_do_removes_older_checkpoints(model_dir):
+    rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    model = KMeans(2, model_dir, initial_clusters=rows[:2]).train(lambda: rows, steps=3)
+    leave_half_written(model_dir, 2)
+    model.train(lambda: rows, max_steps=3)
+    assert names_in(model_dir) == sorted(Manifest.read(model_dir).names)
 
 
 def test_nothing_is_removed_from_a_model_without_a_checkpoint(model_dir):

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 
 from dkmeans import InvalidCheckpoint, KMeans, checkpoints, storage
-from dkmeans.checkpoints import Manifest
-from tests.checkpoints.models import newest, save, save_step, state, values_file
+from dkmeans.checkpoints import Manifest, loading
+from tests.checkpoints.models import (
+    leave_half_written,
+    names_in,
+    newest,
+    save,
+    save_step,
+    state,
+    values_file,
+)
 
 
 def test_an_empty_model_has_no_latest(model_dir):
@@ -54,17 +62,15 @@ def flip_a_bit(address, array="centers"):
 
 
 def remedy(model_dir):
-    """Return the intact checkpoint that the error of a damaged model names, and the content that
-    the manifest must have to continue from it.
-    """
+    """Return the intact checkpoint that the error of a damaged model names."""
     with pytest.raises(InvalidCheckpoint) as caught:
         checkpoints.open_latest(model_dir)
     found = re.search(
-        rf"is damaged.*\. The newest intact checkpoint is (\S+): evaluate, .* checkpoint_path\. "
-        rf".* replace the content of {model_dir}/checkpoints\.json by (\{{.*\}})$",
+        r"is damaged.*\. The newest intact checkpoint is (\S+): go on from it with train "
+        r"--from-checkpoint, in Python with checkpoint_path$",
         str(caught.value),
     )
-    return found.groups()
+    return found[1]
 
 
 @pytest.mark.parametrize("damaged", [1, 2])
@@ -74,12 +80,13 @@ def test_a_damaged_latest_checkpoint_names_the_newest_that_is_intact(model_dir, 
     names = Manifest.read(model_dir).names
     for name in names[-damaged:]:
         flip_a_bit(storage.join(model_dir, name))
-    intact, content = remedy(model_dir)
+    intact = remedy(model_dir)
     assert intact == storage.join(model_dir, names[-damaged - 1])
     assert checkpoints.load(intact).state.step == 4 - damaged
-    storage.write(f"{model_dir}/checkpoints.json", content.encode())
+    checkpoints.go_back(model_dir, intact)
     assert checkpoints.latest(model_dir).state.step == 4 - damaged
     save_step(model_dir, 9)
+    checkpoints.go_back(model_dir, intact)  # as the same job does when it is run again
     assert checkpoints.latest(model_dir).state.step == 9
 
 
@@ -89,9 +96,9 @@ def test_a_damaged_manifest_names_the_newest_checkpoint_that_is_intact(model_dir
         save_step(model_dir, step)
     flip_a_bit(newest(model_dir))
     storage.write(f"{model_dir}/checkpoints.json", data)
-    intact, content = remedy(model_dir)
+    intact = remedy(model_dir)
     assert checkpoints.load(intact).state.step == 10
-    storage.write(f"{model_dir}/checkpoints.json", content.encode())
+    checkpoints.go_back(model_dir, intact)
     assert checkpoints.latest(model_dir).state.step == 10
 
 
@@ -125,12 +132,79 @@ def test_a_damaged_model_is_used_and_trained_further_as_its_message_says(tmp_pat
     flip_a_bit(model.latest_checkpoint())
     with pytest.raises(InvalidCheckpoint, match="newest intact checkpoint"):
         model.train(lambda: rows, steps=1)
-    intact, content = remedy(model_dir)
+    intact = remedy(model_dir)
     assert model.evaluate(lambda: rows, checkpoint_path=intact)["global_step"] == 2
     assert next(model.predict(lambda: rows, checkpoint_path=intact))
-    storage.write(f"{model_dir}/checkpoints.json", content.encode())
-    model.train(lambda: rows, steps=1)
-    assert model.checkpoint().state.step == 3
+    for step in (3, 4):
+        model.train(lambda: rows, steps=1, checkpoint_path=intact)
+        assert model.checkpoint().state.step == step
+    assert len(Manifest.read(model_dir).names) == len(names_in(model_dir))
+
+
+def test_a_lost_manifest_is_no_new_model(model_dir):
+    leave_half_written(model_dir, 0)  # what a driver leaves that is killed in initialization
+    assert checkpoints.latest(model_dir) is None
+    for step in (0, 1, 2):
+        save_step(model_dir, step)
+    flip_a_bit(newest(model_dir))
+    storage.remove(f"{model_dir}/checkpoints.json")
+    with pytest.raises(
+        InvalidCheckpoint, match=r"checkpoints\.json is missing\. The newest"
+    ) as caught:
+        checkpoints.latest(model_dir)
+    (intact,) = re.findall(r"newest intact checkpoint is (\S+):", str(caught.value))
+    checkpoints.go_back(model_dir, intact)
+    assert checkpoints.latest(model_dir).state.step == 1
+
+
+def test_a_checkpoint_to_go_back_to_must_be_an_intact_one_of_the_model(model_dir):
+    for step in (1, 2, 3):
+        save_step(model_dir, step)
+    names = Manifest.read(model_dir).names
+    flip_a_bit(storage.join(model_dir, names[1]))
+    rotated_out = "checkpoint-00000001-00000000"
+    for path, complaint in {
+        storage.join(model_dir, names[1]): "is damaged: centers",
+        storage.join(model_dir, rotated_out): "Could not find a checkpoint",
+        storage.join(model_dir, "eval"): f"must be one of {model_dir}, got",
+        storage.join(f"{model_dir}-other", names[0]): f"must be one of {model_dir}, got",
+    }.items():
+        with pytest.raises(InvalidCheckpoint, match=complaint):
+            checkpoints.go_back(model_dir, path)
+    assert Manifest.read(model_dir).names == names
+
+
+def test_a_reader_beside_a_driver_that_keeps_one_checkpoint_finds_it(model_dir, monkeypatch):
+    rivals = iter(range(2, 6))
+
+    def saved_meanwhile(address):
+        step = next(rivals, None)  # the driver is faster than the reader, four times
+        if step is not None:
+            save_step(model_dir, step, keep=1)
+        return read(address)
+
+    save_step(model_dir, 1, keep=1)
+    read = loading._read
+    monkeypatch.setattr(loading, "_read", saved_meanwhile)
+    assert checkpoints.latest(model_dir).state.step == 5
+
+
+def test_a_checkpoint_that_is_replaced_too_fast_to_be_read_is_refused(tmp_path, monkeypatch):
+    model_dir, step = str(tmp_path), 0
+    checkpoints.prepare(model_dir)
+
+    def saved_meanwhile(address):
+        nonlocal step
+        step += 1
+        save_step(model_dir, step, keep=1)
+        return read(address)
+
+    save_step(model_dir, 0, keep=1)
+    read = loading._read
+    monkeypatch.setattr(loading, "_MOST_LOOKS", 3)
+    monkeypatch.setattr(loading, "_read", saved_meanwhile)
+    with pytest.raises(InvalidCheckpoint, match="has replaced its latest checkpoint 3 times"):
+        checkpoints.latest(model_dir)
 
 
 @pytest.mark.parametrize("left", [0, 7])

@@ -4,7 +4,9 @@
 """
 
 import re
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +73,14 @@ def substitute(text, values):
     return re.sub(r"\$\((\w+)\)", lambda match: values[match[1]], text)
 
 
-def manifest(overlay):
+@cache
+def _parsed(overlay):
     return list(yaml.safe_load_all((GOLDEN / f"{overlay}.yaml").read_text()))
+
+
+def manifest(overlay):
+    """Return the resources of an overlay, which the caller may change."""
+    return deepcopy(_parsed(overlay))
 
 
 def of_kind(overlay, *kinds):

@@ -33,9 +33,9 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr("dkmeans.data.chunks.SMALLEST_BYTES", 1)
 
 
-@pytest.fixture(scope="session", params=[1, 2, 7])
+@pytest.fixture(scope="module", params=[5, 2, 1])
 def workers(request):
-    """Client of a cluster of 1, 2 or 7 worker processes of one thread each."""
+    """Client of a cluster of 5, 2 or 1 worker processes of one thread each; the last one idles."""
     with (
         LocalCluster(
             n_workers=request.param, threads_per_worker=1, dashboard_address=":0"

@@ -1,9 +1,10 @@
 """Opening an executor: a client if there is one, else the threads of this process."""
 
+import numpy as np
 import pytest
-from distributed import Client
+from distributed import Client, worker_client
 
-from dkmeans import executors
+from dkmeans import Dataset, Invalid, executors
 from dkmeans.executors import Dask, Threads, computes_on_gpu, open_executor
 
 
@@ -23,6 +24,25 @@ def test_in_a_task_threads_are_used_so_that_a_worker_does_not_wait_for_itself():
     with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0") as one:
         assert one.submit(where_it_runs).result(timeout=30) == "Threads"
         assert type(open_executor()).__name__ == "Dask"
+
+
+def test_in_a_task_the_client_of_its_own_cluster_is_used_only_where_the_task_may_wait():
+    options = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
+    with Client(**options, dashboard_address=":0") as one:
+        with pytest.raises(Invalid, match="client must not be that of the cluster which runs this"):
+            one.submit(sum_by_the_client_of_the_task, False).result(timeout=30)
+        assert one.submit(sum_by_the_client_of_the_task, True).result(timeout=30) == 15
+
+
+def sum_by_the_client_of_the_task(may_wait):
+    with worker_client(separate_thread=may_wait) as client, open_executor(client) as executor:
+        rows = np.arange(6)[:, None]
+        (batch,) = Dataset.from_array(rows).batches()
+        return executor.map_reduce(sum_of, [batch], None).totals[0]
+
+
+def sum_of(loaded, _):
+    return loaded.points.sum()
 
 
 def where_it_runs():

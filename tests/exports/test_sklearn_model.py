@@ -4,8 +4,11 @@ import pickle
 
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.pipeline import Pipeline
 
+from dkmeans import KMeans
 from tests.exports.example_models import KINDS, WIDTH, K, predicted, rows_of
+from tests.reference import COSINE, EUCLIDEAN
 
 
 @pytest.mark.parametrize(("metric", "dtype"), KINDS)
@@ -17,6 +20,22 @@ def test_scikit_learn_gives_what_predict_gives(models, metric, dtype):
     assert_array_equal(
         pickle.loads(pickle.dumps(found)).predict(rows), predicted(model, rows)["cluster_index"]
     )
+
+
+@pytest.mark.parametrize("metric", [EUCLIDEAN, COSINE])
+def test_inertia_is_the_sum_for_the_centers_or_absent(metric):
+    rows = rows_of("float32")[:200]
+    model = KMeans(3, None, rows[:3], metric, use_mini_batch=False).train(lambda: rows, steps=1)
+    assert not hasattr(_last(model.to_sklearn()), "inertia_")
+    found = _last(model.train(lambda: rows).to_sklearn())
+    assert hasattr(found, "inertia_") == (metric == EUCLIDEAN)
+    if metric == EUCLIDEAN:
+        assert_allclose(found.inertia_, -found.score(rows), rtol=1e-5)
+
+
+def _last(estimator):
+    """Return the last step of a pipeline, or the estimator itself."""
+    return estimator[-1] if isinstance(estimator, Pipeline) else estimator
 
 
 def test_scikit_learns_estimator_is_fitted_as_its_own_are(model):

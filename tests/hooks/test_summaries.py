@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dkmeans import Invalid, RunConfig
+from dkmeans import Invalid, RunConfig, storage
 from dkmeans.hooks import HistoryHook, PrometheusHook, SummarySaverHook, summaries
 from tests.hooks.recorders import BATCHES, StepHook, model, step_of
 
@@ -44,6 +44,31 @@ def test_consecutive_calls_continue_one_chart(tmp_path):
     for _ in range(3):
         model(tmp_path, config).train(lambda: iter(BATCHES[:2]))
     assert steps(charts(tmp_path)["loss"]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_many_calls_write_one_file_which_tensorboard_follows(tmp_path):
+    estimator = model(tmp_path, RunConfig(save_summary_steps=1))
+    reader, seen = EventAccumulator(str(tmp_path)), []
+    for _ in range(4):
+        estimator.train(lambda: iter(BATCHES[:2])).evaluate(lambda: BATCHES[0])
+        seen.append(len(reader.Reload().Scalars("loss")))
+    assert seen == [2, 4, 6, 8]
+    for directory in (tmp_path, Path(estimator.eval_dir())):
+        assert [path.name for path in directory.glob("*tfevents*")] == [
+            "events.out.tfevents.dkmeans"
+        ]
+
+
+@pytest.mark.parametrize("left", [3, 11, 30])
+def test_a_record_that_a_killed_driver_left_half_written_is_cut_off(tmp_path, left):
+    estimator = model(tmp_path, RunConfig(save_summary_steps=1))
+    estimator.train(lambda: iter(BATCHES[:2]))
+    (file,) = tmp_path.glob("*tfevents*")
+    whole = file.read_bytes()
+    file.write_bytes(whole + whole[:left])
+    estimator.train(lambda: iter(BATCHES[:2]))
+    assert steps(charts(tmp_path)["loss"]) == [1, 2, 3, 4]
+    assert file.read_bytes().startswith(whole)
 
 
 def test_points_after_the_continued_checkpoint_are_discarded(tmp_path):
@@ -91,11 +116,14 @@ def test_charts_take_exactly_one_interval(tmp_path):
         SummarySaverHook(output_dir=str(tmp_path))
 
 
-def test_charts_are_drawn_in_an_object_store(s3):
-    estimator = model(f"{s3}/{uuid4().hex}", RunConfig())
+def test_charts_are_drawn_in_an_object_store(s3, tmp_path):
+    estimator = model(f"{s3}/{uuid4().hex}", RunConfig(save_summary_steps=1))
     estimator.train(lambda: iter(BATCHES[:2]))
     estimator.train(lambda: iter(BATCHES[:2]))
     assert step_of(estimator) == 4
+    (name,) = [name for name in storage.children(estimator.model_dir) if "tfevents" in name]
+    (tmp_path / name).write_bytes(storage.read(f"{estimator.model_dir}/{name}").data)
+    assert steps(charts(tmp_path)["average_loss"]) == [1, 2, 3, 4]
 
 
 def test_a_directory_of_charts_that_cannot_be_written_is_refused_before_the_first_step(tmp_path):
@@ -122,7 +150,7 @@ def _interrupt():
 def test_charts_that_cannot_be_written_later_are_one_warning_and_wait(
     tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(summaries, "_FILE_INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(summaries, "_WRITE_INTERVAL_SECONDS", 0)
     directory = tmp_path / "charts"
 
     def replace_by_a_file():
@@ -140,15 +168,15 @@ def test_charts_that_cannot_be_written_later_are_one_warning_and_wait(
 
 
 def test_points_that_wait_are_limited_in_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(summaries, "_FILE_INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(summaries, "_WRITE_INTERVAL_SECONDS", 0)
     monkeypatch.setattr(summaries, "_MOST_WAITING", 5)
     directory = tmp_path / "charts"
     directory.write_bytes(b"")
-    files = summaries.EventFiles(str(directory))
+    file = summaries.EventFile(str(directory))
     for step in range(20):
-        files.add(step, {"loss": 1})
+        file.add(step, {"loss": 1})
     directory.unlink()
-    files.write()
+    file.write()
     assert steps(charts(directory)["loss"]) == [15, 16, 17, 18, 19]
 
 

@@ -1,6 +1,7 @@
 """Greedy k-means++ against plain float64 distances: only the rows and the seed decide."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -224,6 +225,19 @@ def test_of_a_large_first_batch_plus_plus_takes_a_sample_that_no_chunking_change
     assert not np.array_equal(
         checkpoints.load(f"{whole.model_dir}/{first}").state.centers, found[0]
     )
+
+
+@pytest.mark.parametrize("metric", [EUCLIDEAN, COSINE])
+def test_wide_rows_take_a_copy_and_their_preparation_and_little_else(metric):
+    wide = np.random.default_rng(4).normal(size=(100, 40_000)).astype(np.float32)
+    copies = 2 if metric == COSINE else 0  # directions are float64
+    tracemalloc.start()
+    try:
+        first_centers(2, PLUS_PLUS, wide, metric)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < (3 + copies) * wide.nbytes, peak / wide.nbytes
 
 
 # Rows of extreme size.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dkmeans import Dataset, InvalidData
+from dkmeans import Dataset
 from dkmeans.executors import Serial
 from dkmeans.initialization.random_rows import collect
 from tests import reference
@@ -21,10 +21,27 @@ def test_centers_are_collected_until_there_are_enough():
     assert next(dataset).rows == 40
 
 
-def test_batches_that_repeat_are_not_read_a_second_time():
+def test_batches_that_repeat_are_read_until_there_are_enough(caplog):
+    rows = rows_of(5)
+    batches = Dataset.from_array(rows).repeat().batches()
+    centers, seen = collect(batches, 5, 9, None, 0, Serial())
+    assert len(seen) == 2
+    assert centers[:5].tolist() == rows.tolist()
+    assert sorted(rows_in(centers[5:], rows)) == sorted(set(rows_in(centers[5:], rows)))
+    assert "num_clusters is 9, and the input has 5 rows" in caplog.text
+
+
+def test_a_function_is_given_further_passes_until_it_has_found_enough(caplog):
     batches = Dataset.from_array(rows_of(5)).repeat().batches()
-    with pytest.raises(InvalidData, match="num_clusters = 9 centers, and the input's 5 rows gave"):
-        collect(batches, 5, 9, None, 0, Serial())
+    calls = []
+
+    def every_third(points, missing):
+        calls.append(missing)
+        return points[:1] if len(calls) % 3 == 0 else points[:0]
+
+    collect(batches, 5, 3, every_third, 0, Serial())
+    assert calls == [3, 3, 3, 2, 2, 2, 1, 1, 1]
+    assert caplog.text == ""
 
 
 # Random rows.
@@ -70,11 +87,6 @@ def test_random_centers_are_normalised_for_cosine():
 def test_too_few_rows_for_random_centers_are_refused_with_both_numbers():
     with pytest.raises(ValueError, match=r"num_clusters = 9 .*\b5 rows"):
         first_centers(9, "random", [rows_of(3), rows_of(2)])
-
-
-def test_a_bare_array_of_too_few_rows_is_refused_though_it_repeats():
-    with pytest.raises(ValueError, match=r"num_clusters = 9 .*\b5 rows"):
-        first_centers(9, "random", rows_of(5))
 
 
 # A function.

@@ -1,7 +1,11 @@
 """Clusters of a job: the result does not depend on where the job computes."""
 
 import ctypes
+import socket
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
@@ -16,13 +20,11 @@ from dkmeans import Invalid, checkpoints
 from tests.jobs.commands import train
 
 
-@pytest.mark.parametrize("where", ["threads", "local"])
-def test_either_backend_finds_the_same_clusters(run_json, store, tmp_path, where):
+def test_either_backend_finds_the_same_clusters(run_json, store, tmp_path):
     results = []
     for backend in ("native", "numpy"):
         model, output = tmp_path / backend, tmp_path / f"{backend}.zarr"
-        more = ["--backend", backend, "--cluster", where]
-        more += ["--workers", 1] if where == "local" else []
+        more = ["--backend", backend]
         trained = run_json(*train(store, model, *more))
         run_json("predict", store, "--model-dir", model, "--output", output, *more)
         results.append((trained["step"], zarr.open_group(output)["cluster_index"][:].tolist()))
@@ -41,6 +43,81 @@ def test_a_local_cluster_gives_the_same_bits_as_threads(run_json, store, tmp_pat
     assert pq.read_table(tmp_path / "threads.parquet").equals(
         pq.read_table(tmp_path / "local.parquet")
     )
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(client, "_CONNECT_SECONDS", 0.5)
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """A handler that answers each request with an error, and logs nothing."""
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(params=["nothing", "HTTP"])
+def other_server(request):
+    """Port of a server that accepts connections and answers nothing, or answers HTTP."""
+    handler = QuietHandler if request.param == "HTTP" else None
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if handler:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        if handler:
+            server.shutdown()
+
+
+def test_a_port_without_a_scheduler_is_an_outage_within_the_time_to_connect(
+    run, store, tmp_path, impatient, other_server
+):
+    began = time.monotonic()
+    code, _, err = run(
+        *train(store, tmp_path / "m"), "--cluster", f"tcp://127.0.0.1:{other_server}"
+    )
+    assert (code, err.count("\n")) == (75, 1)
+    assert "no Dask scheduler answers at tcp://127.0.0.1:" in err
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(("number", "expected"), [(socket.EAI_NONAME, 2), (socket.EAI_AGAIN, 75)])
+def test_a_host_that_does_not_exist_is_a_mistake_and_a_name_server_that_is_lost_an_outage(
+    run, store, tmp_path, impatient, monkeypatch, number, expected
+):
+    def fail(*_, **__):
+        raise socket.gaierror(number, "of the name server")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    code, _, err = run(*train(store, tmp_path / "m"), "--cluster", "tcp://skeduler:8786")
+    assert (code, err.count("\n")) == (expected, 1)
+    assert "skeduler:8786" in err
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "--cluster tls://127.0.0.1:1 must have certificates; name their files"),
+        (
+            {"ca-file": "a.pem", "client.cert": "b.pem", "client.key": "c.pem"},
+            "the certificates of Dask (a.pem, b.pem, c.pem) cannot be read: [Errno 2]",
+        ),
+    ],
+)
+def test_encryption_without_certificates_is_a_mistake(run, store, tmp_path, files, message):
+    settings = {f"distributed.comm.tls.{name}": file for name, file in files.items()}
+    with dask.config.set(settings):
+        code, _, err = run(*train(store, tmp_path / "m"), "--cluster", "tls://127.0.0.1:1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+
+
+def test_a_temporary_folder_that_cannot_be_made_is_a_mistake(run, store, tmp_path):
+    (tmp_path / "file").touch()
+    with dask.config.set({"temporary-directory": str(tmp_path / "file")}):
+        code, _, err = run(*train(store, tmp_path / "m"), "--cluster", "local", "--workers", 1)
+    assert code == 2
+    assert "dkmeans: worker processes must have a temporary folder: " in err
 
 
 class CudaDriver:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a checkpoint is saved, and the same command resumes."""
+"""Ctrl-C, SIGTERM, SIGHUP and SIGUSR1: a checkpoint is saved, and the same command resumes."""
 
 import json
 import os
@@ -9,16 +9,27 @@ import time
 
 import numpy as np
 import pytest
-from dkmeans_jobs.signals import Terminated, defer_interrupt, defer_sigterm, raise_on_sigterm
+from dkmeans_jobs.signals import Terminated, defer_interrupt, defer_signals, raise_on_signals
 
 from dkmeans import checkpoints
 from tests.jobs.commands import COMMAND, train
 
+THREADS, LOCAL = [], ["--cluster", "local", "--workers", "2"]
 
-@pytest.mark.parametrize("where", [[], ["--cluster", "local", "--workers", "2"]])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_or_sigterm_saves_a_checkpoint_and_the_same_command_resumes(
-    tmp_path, where, number, code
+
+@pytest.mark.parametrize(
+    ("number", "code", "where"),
+    [
+        (signal.SIGINT, 130, THREADS),
+        (signal.SIGINT, 130, LOCAL),
+        (signal.SIGTERM, 143, THREADS),
+        (signal.SIGTERM, 143, LOCAL),
+        (signal.SIGHUP, 129, THREADS),
+        (signal.SIGUSR1, 138, LOCAL),
+    ],
+)
+def test_a_signal_that_ends_a_job_saves_a_checkpoint_and_the_same_command_resumes(
+    tmp_path, number, code, where
 ):
     rows = np.random.default_rng(0).normal(size=(60_000, 16)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
@@ -43,24 +54,33 @@ def test_ctrl_c_or_sigterm_saves_a_checkpoint_and_the_same_command_resumes(
     assert json.loads(rerun.stdout)["step"] == state.step + 2
 
 
-def test_only_the_first_sigterm_interrupts_so_that_the_last_checkpoint_can_be_saved():
+def test_a_job_under_nohup_goes_on_when_its_terminal_is_closed():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with raise_on_signals():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_only_the_first_signal_interrupts_so_that_the_last_checkpoint_can_be_saved():
     saved = []
 
     def job():
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGUSR1)
             saved.append("checkpoint")
 
-    with pytest.raises(Terminated), raise_on_sigterm():
+    with pytest.raises(Terminated), raise_on_signals():
         job()
     assert saved == ["checkpoint"]
 
 
 def test_a_deferred_sigterm_interrupts_only_when_it_is_asked_for():
-    with raise_on_sigterm():
-        with defer_sigterm() as raise_if_received:
+    with raise_on_signals():
+        with defer_signals() as raise_if_received:
             raise_if_received()
             signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Terminated):
@@ -69,7 +89,7 @@ def test_a_deferred_sigterm_interrupts_only_when_it_is_asked_for():
 
 def test_the_handler_that_was_there_before_is_restored():
     before = signal.getsignal(signal.SIGTERM)
-    with raise_on_sigterm(), defer_sigterm():
+    with raise_on_signals(), defer_signals():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
 

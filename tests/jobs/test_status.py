@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +125,32 @@ def test_a_store_that_refuses_the_status_does_not_end_the_fit(model_dir, monkeyp
         iterate(1, 2)
     assert f"going on without {model_dir}/status.json" in caplog.text
     assert read_status(model_dir) is None
+
+
+@pytest.mark.parametrize("content", ['[{"step": 1}, {"st', "[1]", "7", '{"loss": 1}', "\xff", None])
+def test_damaged_files_of_a_job_do_not_end_the_next_one(model_dir, content):
+    for name in ("status.json", "history.json"):
+        path = Path(model_dir, name)
+        path.parent.mkdir(exist_ok=True)
+        path.mkdir() if content is None else path.write_text(content)
+    if content is not None:  # `info` may say that there is a folder in the place of a file
+        assert read_status(model_dir) is None
+    with recorded(model_dir, 1):
+        iterate(2)
+    if content is not None:
+        assert [each["step"] for each in read_history(model_dir)][-1:] == [2]
+
+
+def test_any_error_in_writing_the_status_leaves_the_fit_alone(model_dir, monkeypatch):
+    def fail(address, data, level):
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(storage, "write_or_log", fail)
+    monkeypatch.setattr("dkmeans_jobs.status._WRITE_INTERVAL_SECONDS", 0.001)
+    with recorded(model_dir, 0):
+        iterate(1)
+        time.sleep(0.05)
+        iterate(2, 3)
 
 
 def test_info_describes_a_job_that_runs_and_one_that_was_killed(tmp_path, capsys, monkeypatch):

@@ -1,5 +1,8 @@
 """Training: from first centers to a model, again and again, in full batches and mini-batches."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pyarrow
 import pytest
@@ -43,6 +46,24 @@ def test_train_and_info_report_several_starts_and_the_policy_for_empty_clusters(
     code, _, err = run(*train(store, tmp_path / "m"))
     assert code == 2
     assert "num_restarts must be that of the model in model_dir, 3" in err
+
+
+def test_a_model_whose_latest_checkpoint_is_damaged_goes_on_from_the_one_that_is_named(
+    run, run_json, store, tmp_path
+):
+    for steps in (1, 2):
+        run_json(*train(store, tmp_path / "m", "--max-steps", steps))
+    latest = KMeans(4, str(tmp_path / "m")).latest_checkpoint()
+    (numbers,) = (Path(latest) / "centers").rglob("c/*/*")
+    numbers.write_bytes(b"x" * numbers.stat().st_size)
+    code, _, err = run(*train(store, tmp_path / "m", "--max-steps", 3))
+    assert code == 2
+    (intact,) = re.findall(r"newest intact checkpoint is (\S+): .* --from-checkpoint", err)
+    for steps in (3, 4):  # the same command, run again, keeps what it has trained since
+        command = train(store, tmp_path / "m", "--max-steps", steps, "--from-checkpoint", intact)
+        assert run_json(*command)["step"] == steps
+    undisturbed = run_json(*train(store, tmp_path / "undisturbed", "--max-steps", 4))
+    assert run_json("info", tmp_path / "m")["loss"] == undisturbed["loss"]
 
 
 def test_the_same_command_again_resumes_and_then_reports_that_it_is_done(run_json, store, tmp_path):
@@ -92,6 +113,17 @@ def test_a_model_that_is_continued_with_another_seed_is_warned_of(run, store, tm
         code, _, err = run(*train(store, tmp_path / "m", "--max-steps", max_steps, "--seed", 4))
         assert code == 0
         assert "seed 4 (was 3)" in err
+
+
+@pytest.mark.parametrize("more", [[], ["--relative-tolerance", 1e-3]])
+def test_the_unit_of_the_rows_does_not_decide_when_training_ends(run_json, rows, tmp_path, more):
+    found = []
+    for exponent in (0, -14):  # powers of two change no bit of a row's digits
+        np.save(tmp_path / "rows.npy", rows * np.float32(2**exponent))
+        trained = run_json(*train(tmp_path / "rows.npy", tmp_path / str(exponent), *more))
+        found.append((trained["step"], trained["stopped"], trained["loss"] / 4**exponent))
+    assert found[0] == found[1]
+    assert found[0][0] > 2
 
 
 @pytest.mark.parametrize("steps_per_iteration", [1, 3])

@@ -18,7 +18,7 @@ import pytest
 import zarr
 from dask import array as da
 
-from dkmeans import Dataset, Invalid, InvalidData, KMeans, checkpoints, storage
+from dkmeans import Conflict, Dataset, Invalid, InvalidData, KMeans, checkpoints, storage
 from dkmeans.checkpoints.format import sha256
 from dkmeans.distance import Centers
 from dkmeans.executors import Dask, open_executor
@@ -521,6 +521,21 @@ def test_an_empty_group_file_beside_something_else_is_refused_and_left(model, ro
 
 
 @endings
+def test_a_run_that_was_killed_at_its_very_end_is_tidied_by_the_next_one(
+    model, rows, tmp_path, ending
+):
+    address = f"{tmp_path}/clusters{ending}"
+    model.write_predictions(lambda: rows, address)
+    before = sorted(tmp_path.rglob("*"))
+    identity = "zarr.json" if ending == ".zarr" else "_dkmeans_predictions"
+    storage.write(f"{address}/.{identity}.a1b2c3d4", b"")
+    if ending == ".zarr":
+        storage.write(f"{address}/cluster_index/_done/00000000", b"")
+    model.write_predictions(lambda: rows, address)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@endings
 def test_an_output_that_is_not_complete_can_be_read(model, stored, tmp_path, small_regions, ending):
     read_rows, _ = stored
     address = f"{tmp_path}/clusters{ending}"
@@ -557,9 +572,15 @@ def test_a_part_that_was_removed_is_written_again(
 
 
 @endings
-@pytest.mark.parametrize("there", ["nothing", "another prediction"])
+@pytest.mark.parametrize(
+    ("there", "error", "message"),
+    [
+        ("nothing", InvalidData, "output must be at a place that all workers see; on "),
+        ("another prediction", Conflict, "another run has replaced "),
+    ],
+)
 def test_a_worker_that_does_not_see_what_the_driver_made_is_refused(
-    model, rows, tmp_path, ending, there
+    model, rows, tmp_path, ending, there, error, message
 ):
     address = f"{tmp_path}/clusters{ending}"
     (whole,) = Dataset.from_array(rows).batches()
@@ -570,6 +591,6 @@ def test_a_worker_that_does_not_see_what_the_driver_made_is_refused(
     before = sorted(tmp_path.rglob("*"))
     centers = Centers(checkpoint.state.centers, checkpoint.settings.distance_metric)
     writing = outputs.Writing(Task(centers, ("cluster_index",)), place)
-    with pytest.raises(FileNotFoundError, match="is not what the driver made, seen from here"):
+    with pytest.raises(error, match=message):
         outputs.write_region(whole[0].loaded(), writing)
     assert sorted(tmp_path.rglob("*")) == before

@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import AtHand, Chunk, Leaf, Source, Whole
 from dkmeans.data.sources.memory import with_shape_of
+from dkmeans.errors import InvalidData
 
 # A graph is assumed to contain the rows themselves if it pickles to more bytes than this and to
 # more than one byte for each row.
@@ -98,13 +99,23 @@ class FutureRows(Whole, AtHand, Leaf):
         return block[start - self.first : stop - self.first]
 
 
+def is_dask_array(values: Any) -> bool:
+    """Return whether the values are a Dask array.
+
+    `dask.array` takes a fifth of the start of a process to import. A process that has not imported
+    it has no such array.
+    """
+    module = sys.modules.get("dask.array")
+    return module is not None and isinstance(values, module.Array)
+
+
 def from_dask(array: Any, name: str) -> Batch:
     """Return the row blocks of a 2-D Dask array. The chunks of the array may split its columns."""
     if any(np.isnan(size) for sizes in array.chunks for size in sizes):
         # Of a copy: Dask writes the sizes into the array itself, which is the caller's.
         array = da.Array(array.dask, array.name, array.chunks, meta=array).compute_chunk_sizes()
     array = array.rechunk({1: -1})
-    futures = _futures(array)
+    futures = _futures(array, name)
     if futures is None:
         (array,) = dask.optimize(array)
         graph = dict(array.__dask_graph__())
@@ -128,15 +139,27 @@ def from_dask(array: Any, name: str) -> Batch:
     return Batch(tuple(chunks))
 
 
-def _futures(array: Any) -> dict[Any, Any] | None:
-    """Return the futures of the blocks by key; None if no part of the array is persisted."""
+def _futures(array: Any, name: str) -> dict[Any, Any] | None:
+    """Return the futures of the blocks by key; None if no part of the array is persisted.
+
+    Raises:
+        InvalidData: the cluster is closed that has the rows, or it has lost them.
+    """
     # A process that never imported distributed has no persisted data.
     if "distributed" not in sys.modules:
         return None
     from distributed import futures_of  # noqa: PLC0415 importing takes half a second
 
-    if not futures_of(array):
+    futures = futures_of(array)
+    if not futures:
         return None
+    # Dask computes persisted blocks again whose worker was lost, but not what was scattered.
+    if any(each.client.status != "running" or each.status == "cancelled" for each in futures):
+        raise InvalidData(
+            f"{name} must be in the memory of a running cluster, got rows whose cluster is closed "
+            "or has lost them; persist or scatter them again"
+        )
     # The array may be computed from persisted data: this computes its own blocks on the cluster.
-    array = array.persist()
+    with futures[0].client.as_current():
+        array = array.persist()
     return {future.key: future for future in futures_of(array)}

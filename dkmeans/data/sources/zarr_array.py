@@ -33,7 +33,7 @@ from dkmeans.data.sources.cf_attributes import missing_values, refuse_missing, r
 from dkmeans.data.sources.memory import from_array
 from dkmeans.errors import Invalid, InvalidData
 from dkmeans.retry import with_retries
-from dkmeans.storage import unreachable, zarr_store
+from dkmeans.storage import check_not_forked, unreachable, zarr_store
 
 logger = logging.getLogger("dkmeans")
 
@@ -98,6 +98,8 @@ class ZarrRows(Leaf):
         """
         if isinstance(self.array.store, LocalStore):
             _check_present(self.array.store.root / self.array.path)
+        elif isinstance(self.array.store, ObjectStore):
+            check_not_forked(self.name)
         rows = self.array[start:stop].reshape(stop - start, self.width)
         refuse_missing(rows, self.missing, start, self.name)
         return rows

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
-from dkmeans.errors import Invalid, Outage, counted
+from dkmeans.errors import Invalid, InvalidData, Outage, counted
 from dkmeans.executors.budget import Memory, cacheable_bytes, system_limit
+from dkmeans.executors.dask import internals
 from dkmeans.retry import first_line
 
 logger = logging.getLogger(__name__)
@@ -28,8 +31,65 @@ _DESERTED_SECONDS = 300.0
 _IDLE_SECONDS = 30.0
 
 
+# Number of processes of a cluster that one message names.
+_MOST_SHOWN = 3
+
+# Tasks are late after this many times their usual time.
+_LATE_FACTOR = 3
+# A worker is frozen if it has sent no heartbeat for this long. Workers send one every second or,
+# where there are hundreds, every few seconds, also while they compute.
+_SILENT_SECONDS = 8.0
+# Heartbeats are examined after this time at the latest.
+_UNKNOWN_SECONDS = 10.0
+
+_PACKAGE = "dkmeans"
+# Reason for which Dask cancels tasks whose input is gone for good.
+_LOST_ROWS_TEXT = "lost dependencies"
+
+
 class StrandedError(Outage):
-    """Tasks that wait for workers that are gone."""
+    """Tasks that wait for workers that are gone or frozen."""
+
+
+def check_client(client: Any) -> None:
+    """Refuse a client that this call could only wait for.
+
+    Raises:
+        Invalid: the client cannot be used here.
+        Outage: its scheduler is lost.
+    """
+    if internals.is_inherited(client):
+        raise Invalid(
+            "client must be connected by the process that uses it, got one that was connected "
+            "before this process was forked; connect a client in the child process, or start "
+            "processes with multiprocessing's method 'spawn'"
+        )
+    if client.status == "closed" and not internals.is_lost(client):
+        raise Invalid("client must be connected to a scheduler, got a closed one")
+    if client.status in ("closed", "closing", "connecting"):
+        place = getattr(client.scheduler, "address", client.id)
+        raise Outage(
+            f"the cluster at {place} cannot be reached: its scheduler is lost. Connect another "
+            "client; for the threads of this process, close and delete this one"
+        )
+    if client.asynchronous:
+        raise Invalid(
+            "client must be a distributed.Client with asynchronous=False, used outside of its "
+            "event loop, got one with asynchronous=True; make the call in a thread, with a client "
+            "of its own"
+        )
+    if internals.is_in_task() and not internals.has_seceded() and _runs_this_task(client):
+        raise Invalid(
+            "client must not be that of the cluster which runs this task, got one: the task would "
+            "wait for the thread that it occupies. Call within `with distributed.worker_client() "
+            "as client`, or without a client, for the threads of this process"
+        )
+
+
+def _runs_this_task(client: Any) -> bool:
+    from distributed import get_worker  # noqa: PLC0415 a worker has imported it
+
+    return bool(get_worker().scheduler.address == client.scheduler.address)
 
 
 def reports_gpus(client: Any) -> bool:
@@ -39,9 +99,14 @@ def reports_gpus(client: Any) -> bool:
     """
     if find_spec("cupy") is None:
         return False
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = _reported(client)
     # Dask's own diagnostics report it, where pynvml is installed, as dask-cuda requires it.
     return bool(workers) and all("gpu" in each for each in workers)
+
+
+def _reported(client: Any) -> list[dict[str, Any]]:
+    """Return what the scheduler knows of each worker; nothing once the scheduler is lost."""
+    return list(client.scheduler_info(n_workers=-1).get("workers", {}).values())
 
 
 class Cluster:
@@ -54,7 +119,10 @@ class Cluster:
     def __init__(self, client: Any) -> None:
         self.client = client
         self.address = client.scheduler.address
+        self._compared: frozenset[str] = frozenset()
         self._deserted_at: float | None = None
+        # Workers that were found to be frozen. They get no share until they send heartbeats again.
+        self._frozen: frozenset[str] = frozenset()
         self._idle: frozenset[str] = frozenset()
         self._idle_since = 0.0
 
@@ -63,7 +131,7 @@ class Cluster:
 
     def memory(self) -> Memory:
         """Return the workers, their threads and their memory, as they are now."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = _reported(self.client)
         limits = [each["memory_limit"] or system_limit() for each in workers]
         used = [each["metrics"].get("memory", 0) for each in workers]
         return Memory(
@@ -73,6 +141,34 @@ class Cluster:
             room=sum(map(cacheable_bytes, limits, used)),
         )
 
+    def compare_versions(self, workers: Iterable[str]) -> None:
+        """Refuse a cluster with another dkmeans than this process, before any task is sent to it.
+
+        A worker without the package dies of the first task, and the next worker of the same task.
+
+        Args:
+            workers: Addresses of all workers. If all were there the last time, nothing is compared.
+
+        Raises:
+            Invalid: dkmeans is missing on some worker or the scheduler, or is another version.
+        """
+        workers = frozenset(workers)
+        if workers <= self._compared:
+            return
+        self._compared = workers
+        try:
+            others = internals.foreign_versions(self.client, _PACKAGE)
+        except Exception:  # the scheduler forbids calls, or a worker is frozen
+            logger.debug("versions cannot be compared", exc_info=True)
+            return
+        if others:
+            found = _listed([f"{found or 'none'} on {name}" for name, found in others.items()])
+            raise Invalid(
+                f"{_PACKAGE} on the cluster must be the driver's {version(_PACKAGE)}, got "
+                f"{found}; install it there and start these "
+                "processes anew, or use one image for all"
+            )
+
     @contextmanager
     def errors_translated(self) -> Iterator[None]:
         """Raise Dask's errors about the cluster as errors of this library.
@@ -81,7 +177,8 @@ class Cluster:
 
         Raises:
             Outage: the scheduler is lost.
-            Invalid: workers have died while they ran a task, for lack of memory.
+            Invalid: workers have died while they ran a task, for lack of memory, or with rows that
+                cannot be computed again.
         """
         try:
             if self.client.status != "running":
@@ -98,6 +195,12 @@ class Cluster:
         except Exception as error:
             if self.client.status == "running" and not isinstance(error, lost_errors()):
                 raise
+            # Dask's text is all that tells lost rows from a lost scheduler.
+            if self.client.status == "running" and _LOST_ROWS_TEXT in str(error):
+                raise InvalidData(
+                    f"rows in the memory of the cluster at {self.address} were lost with their "
+                    "workers, and Dask cannot compute them again; scatter or persist them anew"
+                ) from error
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> Outage:
@@ -107,12 +210,18 @@ class Cluster:
         """Return the result of a task; see `results`."""
         return self.results([future])[0]
 
-    def results(self, futures: Sequence[Any], others: Iterable[Any] = ()) -> list[Any]:
+    def results(
+        self,
+        futures: Sequence[Any],
+        others: Iterable[Any] = (),
+        usual_seconds: float = math.inf,
+    ) -> list[Any]:
         """Return the tasks' results, waiting while the cluster has workers or may still get some.
 
         Args:
             futures: The tasks.
             others: Tasks that these tasks depend on.
+            usual_seconds: Time that such tasks have taken before.
 
         Raises:
             StrandedError: there are workers, and none works on any of the tasks. Dask gives a task
@@ -124,12 +233,20 @@ class Cluster:
 
         self._idle = frozenset()
         awaited = [*futures, *others]
+        late_at = time.monotonic() + _LATE_FACTOR * usual_seconds
+        # Also where the usual time is not known: a worker may be frozen before the first iteration.
+        frozen_at = min(late_at, time.monotonic() + _UNKNOWN_SECONDS)
         while True:
             try:
                 with self.client.as_current():
                     wait(list(futures), timeout=_CHECK_SECONDS)
             except TimeoutError:
                 self._check_workers(awaited)
+                if time.monotonic() > late_at:
+                    self._report_late(awaited, usual_seconds)
+                    late_at = math.inf
+                if time.monotonic() > frozen_at:
+                    self._check_frozen(awaited)
                 if not any(future.status == "error" for future in futures):
                     continue
             self._deserted_at = None
@@ -142,7 +259,12 @@ class Cluster:
             self._check_progress(awaited)
         elif self._deserted_at is None:
             self._deserted_at = now
-            logger.warning("the cluster at %s has no workers; waiting for some", self.address)
+            # The stop button of a notebook also interrupts the workers of its LocalCluster.
+            can_scale = getattr(self.client, "cluster", None) is not None
+            hint = "; after 15 s cluster.scale(n) starts n new ones" if can_scale else ""
+            logger.warning(
+                "the cluster at %s has no workers; waiting for some%s", self.address, hint
+            )
         elif now - self._deserted_at > _DESERTED_SECONDS:
             minutes = f"{_DESERTED_SECONDS / 60:.3g} minutes"
             raise Outage(f"the cluster at {self.address} has had no workers for {minutes}")
@@ -156,6 +278,39 @@ class Cluster:
             self._idle, self._idle_since = idle, time.monotonic()
         elif time.monotonic() - self._idle_since > _IDLE_SECONDS:
             raise StrandedError(f"the cluster at {self.address} has lost workers, and their tasks")
+
+    def _report_late(self, awaited: Sequence[Any], usual_seconds: float) -> None:
+        """Warn of the workers that have awaited tasks: they may be frozen."""
+        late = self._processing(awaited)
+        logger.warning(
+            "waiting for %s, longer than the usual %.1f s of an iteration. If a worker is frozen, "
+            "end its process: the others take over",
+            _listed(late) or "the scheduler",
+            usual_seconds,
+        )
+
+    def _check_frozen(self, awaited: Sequence[Any]) -> None:
+        """Raise if a worker with awaited tasks is frozen, and other workers are not."""
+        new = self._silent_workers().intersection(self._processing(awaited)) - self._frozen
+        if new:
+            self._frozen |= new
+            raise StrandedError(f"{_listed(sorted(new))} is frozen: other workers take over")
+
+    def _processing(self, awaited: Sequence[Any]) -> list[str]:
+        """Return the workers that have some of the tasks."""
+        waiting = {future.key for future in awaited if not future.done()}
+        tasks = self.client.processing().items()
+        return [worker for worker, keys in tasks if not waiting.isdisjoint(keys)]
+
+    def _silent_workers(self) -> frozenset[str]:
+        """Return the workers without a recent heartbeat, by the scheduler's clock."""
+        workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
+        newest = max((each["last_seen"] for each in workers.values()), default=0.0)
+        return frozenset(
+            address
+            for address, each in workers.items()
+            if newest - each["last_seen"] > _SILENT_SECONDS
+        )
 
     def cancel(self, futures: Iterable[Any]) -> None:
         """Cancel tasks whose results are no longer needed."""
@@ -179,8 +334,18 @@ class Cluster:
 
     def preferred_workers(self) -> list[str | None]:
         """Return the worker of each thread, in a fixed order; [None] while there is no worker."""
-        workers = sorted(self.threads_by_worker().items())
+        threads = self.threads_by_worker()
+        self.compare_versions(threads)
+        if self._frozen:
+            self._frozen &= self._silent_workers()
+        workers = sorted((each, n) for each, n in threads.items() if each not in self._frozen)
         return [worker for worker, count in workers for _ in range(count)] or [None]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others."""
+    more = len(names) - _MOST_SHOWN
+    return ", ".join(names[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @cache

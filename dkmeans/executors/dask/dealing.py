@@ -62,7 +62,13 @@ class Dealing:
         self._weights = Weights()
         self._last: Iteration | None = None
         self._measured: tuple[Any, ...] = ()
-        self._seconds = math.inf
+        self._seconds = self._usual_seconds = math.inf
+        self._kind: tuple[Any, ...] = ()
+
+    @property
+    def usual_seconds(self) -> float:
+        """Time of the iteration before, if it was of the same kind; else infinity."""
+        return self._usual_seconds
 
     @property
     def by_calls(self) -> bool:
@@ -87,6 +93,9 @@ class Dealing:
             batches: The batches.
             workers: Preferred worker of each thread.
         """
+        kind = function, sum(map(len, batches))
+        self._usual_seconds = self._seconds if kind == self._kind else math.inf
+        self._kind = kind
         weights = self._weights.of(workers)
         new = Iteration(function, tuple(map(ref, batches)), tuple(workers), weights, uuid4().hex)
         if self._last is None or not self._last.is_like(new):

@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 _FAN_IN = 16
 # A worker that does not answer within this time evicts a fit later, when another fit needs room.
 _EVICT_SECONDS = 2
+# Calls are for iterations of a quarter of a second. A worker that has not answered after this time
+# is frozen, or its share has become slow. Others shall have taken over after 15 s.
+_CALL_SECONDS = 8
 
 
 class Dask(AbstractContextManager["Dask"]):
@@ -59,6 +62,7 @@ class Dask(AbstractContextManager["Dask"]):
         internals.send_promptly(client)
         self._client = client
         self._cluster = Cluster(client)
+        self._cluster.compare_versions(self._cluster.threads_by_worker())
         self._shipping = Shipping(client)
         self._dealing = Dealing()
         self._read_context = worker.ReadContext(uuid4().hex, cache)
@@ -140,10 +144,11 @@ class Dask(AbstractContextManager["Dask"]):
         if len(workers) * size_of(value) > SMALL_BYTES:
             return {}
         try:
-            answers = self._client.run(
-                worker.reduce_again, iteration.call, value, workers=workers, on_error="ignore"
+            answers = internals.call(
+                self._client, workers, _CALL_SECONDS, worker.reduce_again, iteration.call, value
             )
-        except Exception:  # the scheduler forbids calls, or is lost: then the tasks will report it
+        except Exception:  # the scheduler forbids calls or is lost, or a worker is frozen: then the
+            # tasks will report it
             logger.debug("workers cannot be called", exc_info=True)
             return {}
         return {share: totals for answer in answers.values() for share, totals in answer.items()}
@@ -155,7 +160,7 @@ class Dask(AbstractContextManager["Dask"]):
         groups = self._tasks_of(runs)
         if not groups:
             return []
-        shared = self._shipping.value(value, len(groups))
+        shared = self._shipping.value(value, len(groups), iteration.addresses)
         level = [self._submit_runs(iteration, group, batches, shared) for group in groups]
         futures = list(level)
         while len(level) > _FAN_IN:
@@ -167,7 +172,8 @@ class Dask(AbstractContextManager["Dask"]):
         # Releases the futures of the last iteration (see the class).
         self._held = futures
         try:
-            return self._cluster.results(level, [*futures, *self._shipping.futures])
+            others = [*futures, *self._shipping.futures]
+            return self._cluster.results(level, others, self._dealing.usual_seconds)
         except BaseException:
             self._cluster.cancel(futures)
             raise

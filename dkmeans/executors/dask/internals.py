@@ -7,17 +7,27 @@ takes more memory, but it does not fail. The other functions are needed.
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor as ThreadPool
 from contextlib import suppress
+from importlib import import_module
 from threading import Lock
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 _SEND_SECONDS = 1e-3
+# Time in which the event loop of each worker has a moment to answer.
+_ANSWER_SECONDS = 10
+_SCHEDULER = "the scheduler"
 _FIRST_SAFE_PYTHON = (3, 11, 9)
+
+# Clients that a parent process has connected, before it forked this process.
+_inherited: WeakSet[Any] = WeakSet()
 
 
 def send_promptly(client: Any) -> None:
@@ -74,6 +84,62 @@ def memory_limit(dask_worker: Any) -> int | None:
     return limit
 
 
+def call(
+    client: Any, workers: list[str], seconds: float, function: Callable[..., Any], *arguments: Any
+) -> dict[str, Any]:
+    """Return what a function returns on each worker that answers without an error.
+
+    Uses `callback_timeout` of `Client.sync`, to which `Client.run` passes its keywords: `run` has
+    no timeout, and would wait for a worker that is frozen.
+
+    Raises:
+        TimeoutError: some worker has not answered in time.
+    """
+    return dict(
+        client.run(
+            function, *arguments, workers=workers, on_error="ignore", callback_timeout=seconds
+        )
+    )
+
+
+def foreign_versions(client: Any, package: str) -> dict[str, str | None]:
+    """Return the version of a package on scheduler and workers, where it is not that of the driver.
+
+    Uses `Client._get_versions`: `Client.get_versions` has no timeout, and would wait for a worker
+    that is frozen. Nothing is sent that needs the package.
+
+    Returns:
+        The versions by the names of the processes; None where the package cannot be imported.
+    """
+    # `Client.sync` with a timeout would wait until the request to the frozen worker is cancelled.
+    request = client._get_versions(packages=[package])
+    answer = asyncio.run_coroutine_threadsafe(request, client.loop.asyncio_loop)
+    found = answer.result(_ANSWER_SECONDS)
+    own = found["client"]["packages"][package]
+    if own is None:  # a source tree that was not installed
+        return {}
+    hosts = {_SCHEDULER: found["scheduler"], **found["workers"]}
+    versions = {name: host["packages"][package] for name, host in hosts.items() if host}
+    unknown = [name for name, version in versions.items() if version is None]
+    return {
+        name: version
+        for name, version in versions.items()
+        if version != own and not (name in unknown and _can_import(client, name, package))
+    }
+
+
+def _can_import(client: Any, name: str, package: str) -> bool:
+    """Return whether a process has a package that was copied there and not installed."""
+    try:
+        if name == _SCHEDULER:
+            client.run_on_scheduler(import_module, package)
+        else:
+            client.run(import_module, package, workers=[name])
+    except ImportError:
+        return False
+    return True
+
+
 def is_in_task() -> bool:
     """Return True in a thread that runs a task of Dask.
 
@@ -84,6 +150,62 @@ def is_in_task() -> bool:
     from distributed.worker import thread_state  # noqa: PLC0415 takes half a second
 
     return getattr(thread_state, "key", None) is not None
+
+
+def has_seceded() -> bool:
+    """Return True in a task that has left the threads of its worker, as in `worker_client`.
+
+    Uses `distributed.threadpoolexecutor.thread_state`. Such a task may wait for other tasks: it
+    occupies none of the worker's threads. Without this, a fit in `worker_client` is refused.
+    """
+    from distributed.threadpoolexecutor import thread_state  # noqa: PLC0415 takes half a second
+
+    return not getattr(thread_state, "proceed", True)
+
+
+def is_inherited(client: Any) -> bool:
+    """Return True if a parent process has connected the client before it forked this process.
+
+    Uses `Client._instances`. The threads of such a client have stayed in the parent process: each
+    of its methods would wait for them for ever. No upstream issue: Dask does not support forks.
+    """
+    return client in _inherited
+
+
+def is_lost(client: Any) -> bool:
+    """Return True if Dask closed the client because its scheduler was lost, and not the user.
+
+    Uses `Client.scheduler_comm`, `_asynchronous` and `_loop_runner`. A client that cannot connect
+    again has no connection left; the thread of one that the user has closed has stopped. Without
+    this, a lost client counts as one that was closed.
+    """
+    return (
+        client.status == "closed"
+        and getattr(client, "scheduler_comm", client) is None
+        and not client._asynchronous
+        and client._loop_runner.is_started()
+    )
+
+
+def lost_client() -> Any:
+    """Return an active client whose scheduler was lost; None if there is none.
+
+    Uses `Client._instances` and `_set_as_default`. Dask forgets such a client, and a fit would be
+    computed by this process, whose memory may be far too small.
+    """
+    from distributed import Client  # noqa: PLC0415 takes half a second
+
+    clients = [each for each in getattr(Client, "_instances", ()) if is_lost(each)]
+    return next((each for each in clients if getattr(each, "_set_as_default", False)), None)
+
+
+def _remember_inherited_clients() -> None:
+    client_class = getattr(sys.modules.get("distributed"), "Client", None)
+    _inherited.update(getattr(client_class, "_instances", ()))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remember_inherited_clients)
 
 
 def make_profiler_safe() -> None:

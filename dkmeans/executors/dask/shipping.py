@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,6 +11,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Source
 from dkmeans.data.sources.dask_array import DaskRows, FutureRows
 from dkmeans.data.sources.memory import MemoryRows, ShippedRows
+from dkmeans.errors import InvalidData
 from dkmeans.executors.dask import internals, worker
 
 # A value travels with each task if all its copies together are smaller than this.
@@ -43,23 +44,25 @@ class Shipping:
         """Release all shipped rows; they are shipped again when a task needs them."""
         self._shipped.clear()
 
-    def value(self, value: Any, tasks: int) -> Any:
+    def value(self, value: Any, tasks: int, workers: Sequence[str]) -> Any:
         """Return a value as an argument of tasks: itself if it is small, else a future.
 
         Args:
             value: The value.
             tasks: Number of tasks that need the value.
+            workers: Addresses of the workers that may hold it: those that are not frozen.
         """
         size = size_of(value)
         if tasks * size < SMALL_BYTES:
             self._count(tasks * size)
             return value
         self._count(size)
-        return self.future(value)
+        return self.future(value, workers)
 
-    def future(self, value: Any) -> Any:
-        """Return the future of a task whose result is the value."""
-        return self._client.submit(worker.identity, value, pure=False)
+    def future(self, value: Any, workers: Sequence[str] = ()) -> Any:
+        """Return the future of a task whose result is the value, on one of some workers."""
+        where = {"workers": workers, "allow_other_workers": True} if workers else {}
+        return self._client.submit(worker.identity, value, **where, pure=False)
 
     def rows(self, chunks: Batch, where: Mapping[str, Any]) -> tuple[Batch, list[Any]]:
         """Return the chunks as they travel, and the futures of the rows beside them.
@@ -90,12 +93,21 @@ class Shipping:
 
     def _future_of(self, source: Source, where: Mapping[str, Any]) -> Any:
         if isinstance(source, FutureRows):
+            self._check_cluster(source)
             return source.future
         if source not in self._shipped:
             rows = source.array if isinstance(source, MemoryRows) else source
             self._count(getattr(rows, "nbytes", 0))
             self._shipped[source] = self._client.submit(worker.unpack, rows, **where, pure=False)
         return self._shipped[source]
+
+    def _check_cluster(self, source: FutureRows) -> None:
+        own, other = self._client.scheduler.address, source.future.client.scheduler.address
+        if own != other:
+            raise InvalidData(
+                f"{source.name} must be in the memory of the cluster that computes, {own}, got "
+                f"rows of the cluster at {other}"
+            )
 
     def _count(self, size: int) -> None:
         self._sent_bytes += size

@@ -14,17 +14,20 @@ def library():
 
 
 class Nvrtc:
-    """A stand-in for `cupy.cuda.nvrtc` that needs no CuPy. It records the options it gets.
+    """A stand-in for `cupy.cuda.nvrtc` that needs no CuPy.
 
     Args:
         nvrtc: The library.
+
+    Attributes:
+        logs: The compiler's log of each compilation.
     """
 
     class NVRTCError(RuntimeError):
         """A function of NVRTC returned an error code."""
 
     def __init__(self, nvrtc):
-        self.compiled = []
+        self.logs = []
         self._nvrtc = nvrtc
 
     def getVersion(self):
@@ -39,9 +42,11 @@ class Nvrtc:
         return program
 
     def compileProgram(self, program, options):
-        self.compiled.append(options)
         encoded = (ctypes.c_char_p * len(options))(*map(str.encode, options))
-        self._call("nvrtcCompileProgram", program, len(options), encoded)
+        try:
+            self._call("nvrtcCompileProgram", program, len(options), encoded)
+        finally:
+            self.logs.append(self.getProgramLog(program))
 
     def getCUBIN(self, program):
         return self._text(program, "CUBIN")

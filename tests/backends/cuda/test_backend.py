@@ -57,8 +57,8 @@ class Gpu(HostDevice):
 
 
 @pytest.fixture
-def gpu(tmp_path_factory):
-    return Gpu(tmp_path_factory.mktemp("cuda"))
+def gpu(compiled):
+    return Gpu(compiled)
 
 
 @pytest.fixture

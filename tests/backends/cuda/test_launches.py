@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda import launches
-from dkmeans.backends.cuda.compiler import OPTIONS
+from dkmeans.backends.cuda.compiler import OPTIONS, cubin
 from dkmeans.backends.cuda.launches import DEFINES, FEW_ROWS, DeviceSums, Launches
 from dkmeans.backends.rounding import exact_rows
 from dkmeans.distance import Centers, Distance
@@ -52,13 +52,8 @@ class Recording(HostDevice):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("cuda")
-
-
-@pytest.fixture(scope="module")
-def device(folder):
-    return Recording(folder)
+def device(compiled):
+    return Recording(compiled)
 
 
 @pytest.fixture(scope="module")
@@ -100,23 +95,25 @@ _USED = re.compile(
     [
         ("sm_80", np.float32),
         ("sm_80", np.float64),
-        ("sm_86", np.float32),
-        ("sm_89", np.float32),
         ("sm_90a", np.float32),
-        ("sm_100", np.float32),
-        ("sm_120", np.float32),
+        # Their kernels are those of sm_80, and their registers almost.
+        pytest.param("sm_120", np.float32, marks=pytest.mark.long),
+        pytest.param("sm_86", np.float32, marks=pytest.mark.long),
+        pytest.param("sm_89", np.float32, marks=pytest.mark.long),
+        pytest.param("sm_100", np.float32, marks=pytest.mark.long),
     ],
 )
-def test_the_kernels_compile_and_large_tiles_stay_in_registers(architecture, dtype, tmp_path):
+def test_the_kernels_compile_and_large_tiles_stay_in_registers(
+    architecture, dtype, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
     defines = DEFINES[np.dtype(dtype)]
     if (nvrtc := library()) is not None:
         compiler = Nvrtc(nvrtc)
-        program = compiler.createProgram(SOURCE.read_text(), "kernels.cu", (), ())
-        options = *OPTIONS, *defines, f"--gpu-architecture={architecture}", "--ptxas-options=-v"
-        try:
-            compiler.compileProgram(program, options)
-        finally:
-            print(log := compiler.getProgramLog(program))
+        options = *OPTIONS, *defines, "--ptxas-options=-v"
+        code = cubin(SOURCE.read_text(), options, architecture, compiler)
+        assert code.startswith(b"\x7fELF")
+        (log,) = compiler.logs
     elif shutil.which("nvcc") is not None:
         # Options that NVRTC alone knows are about functions without a mark.
         options = "-std=c++17", "-fmad=false", *defines, f"-arch={architecture}", "-Xptxas=-v"
@@ -200,8 +197,8 @@ def test_assign_has_the_bits_of_partial_sums_and_nearest(on_host, k, d, metric, 
 
 
 @needs_compiler
-def test_prepared_centers_are_complete_before_another_thread_gets_them(folder, monkeypatch):
-    device = HostDevice(folder)
+def test_prepared_centers_are_complete_before_another_thread_gets_them(compiled, monkeypatch):
+    device = HostDevice(compiled)
     rows, centers = problem(40, 7, np.float32, "squared_euclidean", n=30)
     backend, waited = Launches(device), []
     prepared = backend._prepared(centers, rows.dtype)
@@ -455,7 +452,6 @@ def assert_errors_within_margins(device, backend, rows, center, digits):
 
 @needs_compiler
 @given(st.data(), st.integers(1, 40), st.sampled_from([1, 2]), st.sampled_from(DTYPES))
-@settings(max_examples=60, deadline=None)
 def test_the_error_of_two_scores_is_within_the_margin(device, on_host, data, d, digits, dtype):
     rows = data.draw(values_of_any_kind(d))(12).astype(dtype)
     center = data.draw(values_of_any_kind(d))(1)[0].astype(dtype)
@@ -471,7 +467,6 @@ def test_the_margin_is_not_much_larger_than_the_largest_error(device, on_host, d
 
 @needs_compiler
 @given(st.data(), st.integers(1, 40), st.sampled_from([1, 2]), st.sampled_from(DTYPES))
-@settings(max_examples=60, deadline=None)
 def test_a_row_that_is_not_ambiguous_has_its_nearest_center(
     device, on_host, data, d, digits, dtype
 ):
@@ -581,11 +576,13 @@ CHECKED = textwrap.dedent(
     from tests.host_device import CHECKS, HostDevice
 
     backend = Launches(HostDevice(Path(sys.argv[1]), *CHECKS))
-    for k, d, dtype in [(17, 8, "f"), (9, 33, "d"), (130, 5, "f"), (5, 5, "d")]:
-        for metric in ("squared_euclidean", "cosine"):
-            rows, centers = problem(k, d, dtype, metric, n=70)
-            rows[[33, 69], 1] = 1e-25  # left to the host
-            bits(backend, rows, centers)
+    EUCLIDEAN, COSINE = "squared_euclidean", "cosine"
+    for k, d, dtype, metric in [
+        (17, 8, "f", COSINE), (9, 33, "d", EUCLIDEAN), (130, 5, "f", EUCLIDEAN), (5, 5, "d", COSINE)
+    ]:
+        rows, centers = problem(k, d, dtype, metric, n=70)
+        rows[[33, 69], 1] = 1e-25  # left to the host
+        bits(backend, rows, centers)
     print("nothing found")
     """
 )

@@ -20,6 +20,7 @@ from tests.reference import METRICS
 
 DTYPES = (np.float32, np.float64)
 
+# `distances` needs the kernel that is compiled in the least time.
 PROGRAM = textwrap.dedent(
     """
     import logging, sys
@@ -28,11 +29,14 @@ PROGRAM = textwrap.dedent(
     import numpy as np
     from dkmeans.backends import select
     from dkmeans.distance import Centers, Distance
-    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
-    sums = select().partial_sums(rows, Centers(rows[::3].copy(), Distance.SQUARED_EUCLIDEAN))
-    print("counts", sums.counts.tolist())
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    centers = Centers(rows[::2].copy(), Distance.SQUARED_EUCLIDEAN)
+    print("distances", select().distances(rows, centers).tolist())
     """
 )
+
+
+DISTANCES = "distances [[0.0, 32.0], [8.0, 8.0], [32.0, 0.0]]\n"
 
 
 def start(program, cache, **environment):
@@ -121,7 +125,7 @@ def test_other_threads_run_while_a_kernel_does():
     rng = np.random.default_rng(2)
     rows, centers = (
         rng.normal(size=(60_000, 32)).astype("f"),
-        centers_of(rng.normal(size=(512, 32))),
+        centers_of(rng.normal(size=(512, 32)).astype("f")),
     )
     native.partial_sums(rows[:1], centers)
     kernel = threading.Thread(target=native.partial_sums, args=(rows, centers))
@@ -136,37 +140,39 @@ def test_processes_that_start_together_compile_once_and_the_next_one_loads(tmp_p
     together = [start(PROGRAM, tmp_path) for _ in range(3)]
     outputs = [output_of(process) for process in together]
     (first,) = (output for output in outputs if "compiled the kernel" in output)
-    assert "compiled the kernel 'assign' for float32 in " in first
+    assert "compiled the kernel 'measure' for float32 in " in first
     assert f"cached in {tmp_path}" in first
-    assert all(output.endswith("counts [2, 4]\n") for output in outputs)
+    assert all(output.endswith(DISTANCES) for output in outputs)
     next_one = output_of(start(PROGRAM, tmp_path))
-    assert "loaded the compiled kernel 'assign' for float32" in next_one
-    assert next_one.endswith("counts [2, 4]\n")
+    assert "loaded the compiled kernel 'measure' for float32" in next_one
+    assert next_one.endswith(DISTANCES)
 
 
 def test_a_full_disk_costs_the_cached_code_and_nothing_else(tmp_path):
     full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
     output = output_of(start(full + PROGRAM, tmp_path))
     assert "the compiled kernel cannot be cached on disk" in output
-    assert output.endswith("counts [2, 4]\n")
+    assert output.endswith(DISTANCES)
 
 
 def test_the_native_backend_is_the_default_and_numpy_runs_without_importing_numba(tmp_path):
     assert select() is select("native") is native
     program = PROGRAM.replace("select()", 'select("numpy")') + "assert 'numba' not in sys.modules"
-    assert output_of(start(program, tmp_path)) == "counts [2, 4]\n"
+    assert output_of(start(program, tmp_path)) == DISTANCES
 
 
 def test_where_numba_cannot_be_imported_numpy_computes_and_the_log_has_the_reason(tmp_path):
     missing = "import sys; sys.modules['numba'] = sys.modules['llvmlite'] = None\n"
-    output = output_of(start(missing + PROGRAM, tmp_path))
+    process = start(missing + PROGRAM, tmp_path)
+    without_jit = start(PROGRAM, tmp_path, NUMBA_DISABLE_JIT="1")
+    explicit = start(missing + PROGRAM.replace("select()", 'select("native")'), tmp_path)
+    output = output_of(process)
     assert "\nbackend native cannot be used: " in output
-    assert output.endswith("counts [2, 4]\n")
-    output = output_of(start(PROGRAM, tmp_path, NUMBA_DISABLE_JIT="1"))
+    assert output.endswith(DISTANCES)
+    output = output_of(without_jit)
     assert "\nbackend native cannot be used: NUMBA_DISABLE_JIT is set" in output
-    process = start(missing + PROGRAM.replace("select()", 'select("native")'), tmp_path)
-    refused, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
+    refused, _ = explicit.communicate(timeout=60)
+    assert explicit.returncode != 0
     assert "Invalid: backend 'native' cannot be used on this machine: " in refused
 
 

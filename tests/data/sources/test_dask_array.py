@@ -1,16 +1,22 @@
 """Rows of Dask arrays: computed block by block, or fetched from a cluster if persisted."""
 
+import os
 import pickle
+import signal
+import time
 from pathlib import Path
 
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from distributed import Client
 
 from dkmeans import Dataset, InvalidData, KMeans, RunConfig
 from dkmeans.data.sources.dask_array import DaskRows, FutureRows
+from tests.at_step import at_step
 from tests.data.sources.rows import ROWS, chunks_of, loaded
+from tests.programs import output_of
 
 
 def doubled(block, log):
@@ -142,3 +148,43 @@ def test_arrays_that_are_not_persisted_train_on_a_cluster_to_the_same_centers(cl
     array = da.from_array(ROWS, chunks=(10, 3))
     trained = centers_of(array, tmp_path / "Dask", config)
     assert np.allclose(trained, centers_of(ROWS, tmp_path / "rows"), rtol=1e-5, atol=1e-6)
+
+
+def test_an_import_of_the_library_and_of_its_command_does_not_import_dask_array():
+    program = "import sys, dkmeans, dkmeans_jobs.__main__; print('dask.array' in sys.modules)"
+    assert output_of(program) == "False\n"
+
+
+def test_rows_in_the_memory_of_a_cluster_that_is_closed_or_has_lost_them_are_refused(tmp_path):
+    one = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with Client(**one, set_as_default=False) as client:
+        kept = client.persist(da.from_array(ROWS, chunks=(10, 4)))
+        (scattered,) = client.scatter([ROWS])
+        block = da.from_delayed(scattered, shape=ROWS.shape, dtype=ROWS.dtype)
+        config = RunConfig(client=client)
+        model = KMeans(2, str(tmp_path), ROWS[:2], use_mini_batch=False, config=config)
+        model.train(lambda: kept, steps=1)
+        model.train(lambda: block, steps=1)
+        with Client(processes=False, **one, set_as_default=False) as other:
+            config = RunConfig(client=other)
+            elsewhere = KMeans(2, None, ROWS[:2], use_mini_batch=False, config=config)
+            with pytest.raises(InvalidData, match="must be in the memory of the cluster that comp"):
+                elsewhere.train(lambda: kept, steps=1)
+        lost = pytest.raises(InvalidData, match="were lost with their workers")
+        with lost, at_step(3, lambda: kill_workers(client)):
+            model.train(lambda: block, steps=4)
+        with pytest.raises(InvalidData, match="got rows whose cluster is closed or has lost them"):
+            model.train(lambda: block, steps=1)
+        model.train(lambda: kept, steps=1)  # Dask computes these rows again
+    with pytest.raises(InvalidData, match="got rows whose cluster is closed or has lost them"):
+        KMeans(2, None, ROWS[:2], use_mini_batch=False).train(lambda: kept, steps=1)
+
+
+def kill_workers(client):
+    before = client.run(os.getpid)
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while not client.nthreads() or set(client.nthreads()) & set(before):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

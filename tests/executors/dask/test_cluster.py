@@ -1,16 +1,25 @@
 """The cluster: its workers and threads, and errors of Dask in this library's words."""
 
+import asyncio
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import CancelledError
+from contextlib import ExitStack
 
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 from distributed.comm import CommClosedError
 from distributed.scheduler import NoValidWorkerError
 
-from dkmeans import Outage
+from dkmeans import Invalid, Outage
+from dkmeans.executors import Dask, open_executor
 from dkmeans.executors.dask import cluster as module
-from dkmeans.executors.dask.cluster import Cluster, lost_errors, reports_gpus
+from dkmeans.executors.dask import internals
+from dkmeans.executors.dask.cluster import Cluster, check_client, lost_errors, reports_gpus
+from tests.executors.laws import wait_until
+from tests.programs import result_in_a_fork
 
 
 class NoWorkers:
@@ -32,6 +41,42 @@ class NoAnswer(NoWorkers):
 
 def fail(number):
     raise KeyError(number)
+
+
+def test_a_closed_client_is_refused(cluster):
+    with Client(cluster, set_as_default=False) as client:
+        check_client(client)
+    with pytest.raises(Invalid, match="client must be connected to a scheduler, got a closed one"):
+        check_client(client)
+
+
+def test_an_asynchronous_client_is_refused(cluster):
+    async def check():
+        async with Client(cluster.scheduler_address, asynchronous=True) as client:
+            check_client(client)
+
+    with pytest.raises(Invalid, match=r"client must be .* with asynchronous=False"):
+        asyncio.run(check())
+
+
+def test_a_client_that_was_connected_before_this_process_was_forked_is_refused(client):
+    told = result_in_a_fork(lambda: check_client(client))
+    assert told.startswith("Invalid: client must be connected by the process that uses it, got")
+
+
+def test_a_client_whose_scheduler_is_lost_is_an_outage_and_not_replaced_by_threads():
+    options = {"processes": False, "n_workers": 0, "dashboard_address": ":0"}
+    with LocalCluster(**options, protocol="tcp") as cluster:
+        lost = Client(cluster.scheduler_address, timeout=0.5)
+    try:
+        for status in ("connecting", "closed"):  # Dask tries to connect again for a while
+            wait_until(lambda status=status: lost.status == status)
+            for client in (lost, None):
+                with pytest.raises(Outage, match="cannot be reached: its scheduler is lost"):
+                    open_executor(client)
+    finally:
+        lost._loop_runner.stop()
+    assert type(open_executor()).__name__ == "Threads"
 
 
 class Reporting:
@@ -58,6 +103,60 @@ def test_a_cluster_has_gpus_if_all_its_workers_report_one_and_cupy_is_installed(
     assert not reports_gpus(Reporting(gpu))
 
 
+def start(command, folder, *arguments):
+    """Start a process of Dask that finds packages in a folder before those that are installed."""
+    paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-m", f"distributed.cli.dask_{command}", *arguments],
+        env={**os.environ, "PYTHONPATH": paths},
+        cwd=folder,  # Python would find the package in the root of the repository
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_another_dkmeans_on_the_cluster_is_named_with_its_remedy_and_no_worker_dies(tmp_path):
+    missing, copied, older = (tmp_path / name for name in ("missing", "copied", "older"))
+    for folder in (missing, copied, older):
+        (folder / "dkmeans-0.dist-info").mkdir(parents=True)
+    (missing / "dkmeans").mkdir()
+    (missing / "dkmeans/__init__.py").write_text("raise ImportError")
+    (older / "dkmeans-0.dist-info/METADATA").write_text("Name: dkmeans\nVersion: 0.0.9\n")
+    options = {"processes": False, "n_workers": 0, "dashboard_address": ":0"}
+    with (
+        LocalCluster(**options, protocol="tcp") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        ExitStack() as stack,
+    ):
+        worker = [cluster.scheduler_address, "--no-nanny", "--no-dashboard", "--nthreads", "1"]
+        for folder in (missing, copied, older):
+            process = start("worker", folder, *worker, "--name", folder.name)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        client.wait_for_workers(3, timeout=60)
+        names = {each["name"]: address for address, each in _workers_of(client).items()}
+        with pytest.raises(Invalid, match=r"dkmeans on the cluster must be the driver's") as told:
+            Dask(client)
+        assert f"none on {names['missing']}" in str(told.value)
+        assert f"0.0.9 on {names['older']}" in str(told.value)
+        assert names["copied"] not in str(told.value)
+        assert "\n" not in str(told.value)
+        assert len(client.nthreads()) == 3
+
+
+def _workers_of(client):
+    return client.scheduler_info(n_workers=-1)["workers"]
+
+
+def test_a_scheduler_without_dkmeans_is_named(client, monkeypatch):
+    async def versions(**_):
+        host = {"packages": {"dkmeans": "0.1.0"}}
+        return {"client": host, "scheduler": {"packages": {"dkmeans": "0"}}, "workers": {"w": host}}
+
+    monkeypatch.setattr(client, "_get_versions", versions)
+    assert internals.foreign_versions(client, "dkmeans") == {"the scheduler": "0"}
+
+
 def test_workers_and_threads_are_those_of_the_client(client):
     cluster = Cluster(client)
     assert cluster.threads_by_worker() == dict(client.nthreads())
@@ -77,6 +176,17 @@ def test_a_cluster_without_workers_may_yet_get_one():
     cluster = Cluster(NoWorkers())
     assert cluster.threads() == 1
     assert cluster.preferred_workers() == [None]
+
+
+def test_a_cluster_without_workers_says_how_to_get_some(caplog):
+    client = NoWorkers()
+    Cluster(client)._check_workers([])
+    assert caplog.messages == ["the cluster at tcp://nowhere has no workers; waiting for some"]
+    client.cluster = "a LocalCluster"
+    Cluster(client)._check_workers([])
+    assert caplog.messages[1].endswith(
+        "waiting for some; after 15 s cluster.scale(n) starts n new ones"
+    )
 
 
 def test_results_come_in_the_order_of_their_tasks(client):

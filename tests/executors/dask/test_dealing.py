@@ -1,6 +1,7 @@
 """Dealing: the same iteration for the same batches and workers, another one when they change."""
 
 import gc
+import math
 import weakref
 
 import pytest
@@ -86,3 +87,13 @@ def test_shares_follow_the_throughput_of_repeated_iterations():
     new = dealing.deal(function, batches, WORKERS)
     assert new.weights == (1.0, 20.0, 20.0)
     assert new is iteration
+
+
+def test_the_usual_time_is_that_of_the_last_iteration_of_the_same_kind():
+    dealing, batches = Dealing(), [batch_of()]
+    dealing.record(dealing.deal(function, batches, WORKERS), cost(1, 1), 7.0)
+    assert dealing.usual_seconds == math.inf
+    dealing.deal(function, [batch_of()], WORKERS)
+    assert dealing.usual_seconds == 7.0
+    dealing.deal(len, batches, WORKERS)
+    assert dealing.usual_seconds == math.inf

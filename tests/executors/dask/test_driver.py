@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import threading
 import time
@@ -39,7 +40,7 @@ def executor(workers):
 
 
 class TestDask(ExecutorLaws):
-    """The laws, for 1, 2 and 7 workers."""
+    """The laws, for 5, 2 and 1 workers."""
 
 
 @pytest.mark.parametrize("settings", [{"use_mini_batch": False}, {}, {"steps": 3}])
@@ -116,6 +117,51 @@ def test_a_worker_killed_in_the_middle_of_an_iteration_costs_time_and_no_bit(sto
     assert undisturbed.step == disturbed.step == 5
     assert undisturbed.centers.tobytes() == disturbed.centers.tobytes()
     assert undisturbed.inertia == disturbed.inertia
+
+
+def test_a_worker_that_is_frozen_is_named_also_in_iterations_by_calls(dataset, monkeypatch, caplog):
+    monkeypatch.setattr("dkmeans.executors.dask.driver._CALL_SECONDS", 1)
+    monkeypatch.setattr("dkmeans.executors.dask.cluster._CHECK_SECONDS", 0.2)
+    batches = batches_of(dataset)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        Dask(client) as executor,
+    ):
+        check_iterations(executor, batches, 4)
+        address, frozen = next(iter(client.run(os.getpid).items()))
+        os.kill(frozen, signal.SIGSTOP)
+        timer = threading.Timer(8, os.kill, (frozen, signal.SIGCONT))
+        timer.start()
+        check_iterations(executor, batches, 1)
+        timer.join()
+    (late,) = [text for text in caplog.messages if text.startswith("waiting for ")]
+    assert re.match(rf"waiting for {address}, longer than the usual \d\.\d s of an iteration", late)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_other_workers_take_over_from_a_worker_that_is_frozen(dataset, monkeypatch, caplog, stored):
+    monkeypatch.setattr("dkmeans.executors.dask.driver._CALL_SECONDS", 1)
+    monkeypatch.setattr("dkmeans.executors.dask.cluster._CHECK_SECONDS", 0.2)
+    monkeypatch.setattr("dkmeans.executors.dask.cluster._SILENT_SECONDS", 3)
+    rows = np.random.default_rng(1).normal(size=(900, 6)).astype(np.float32)
+    batches = batches_of(dataset if stored else Dataset.from_array(rows))
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        Dask(client) as executor,
+    ):
+        check_iterations(executor, batches, 4)
+        address, frozen = next(iter(client.run(os.getpid).items()))
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            check_iterations(executor, batches, 3)
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+        started_over = f"{address} is frozen: other workers take over; the iteration starts over"
+        assert started_over in caplog.messages
+        wait_until(lambda: len(executor._cluster.preferred_workers()) == 2)
+        check_iterations(executor, batches, 1)
 
 
 def test_a_short_iteration_whose_workers_change_is_computed_by_those_that_are_left(dataset):

@@ -66,9 +66,9 @@ def test_stored_rows_are_not_shipped(dataset):
 def test_a_small_value_travels_with_each_task_and_a_large_one_as_a_task():
     client = Submissions()
     shipping, small = Shipping(client), np.zeros(SMALL_BYTES // 16)
-    assert shipping.value(small, tasks=1) is small
+    assert shipping.value(small, tasks=1, workers=[]) is small
     assert client.arguments == []
-    assert shipping.value(small, tasks=2) == 0
+    assert shipping.value(small, tasks=2, workers=[]) == 0
     assert client.arguments == [small]
 
 
