@@ -147,10 +147,13 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     if keeps_counts:
         share = sums.counts / np.maximum(weight + sums.counts, 1)
         means = centers + share[:, None] * (means - centers)
-    # For a center without rows this mean is not used: `moved` takes the old center.
     # As in TensorFlow's estimator, running means are not scaled to length one (cosine).
     means = means if keeps_counts else project(means, rules.computation.distance)
+    # A center without rows has no mean.
     means = np.where(sums.counts[:, None] > 0, means, centers)
+    # After a single step the loss is known.
+    is_known = state.pending_steps == 1 and state.losses
+    loss = state.losses[-1] if is_known else _loss(state, state.pending, rules)
     return replace(
         state,
         centers=means.astype(state.centers.dtype),
@@ -158,7 +161,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         counts=weight + sums.counts + relocated * keeps_counts,
         pending=None,
         pending_steps=0,
-        inertia=inertia(state.pending, rules.computation.centers(state.centers)),
+        inertia=loss,
         inertia_rows=int(assigned.sum()),
         # Centers without rows in this iteration. `empty` differs if counts are kept: it holds
         # centers without rows since the first step.
@@ -213,11 +216,15 @@ def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainStat
         pending=sums if state.pending is None else state.pending + sums,
         pending_steps=state.pending_steps + 1,
         step=state.step + 1,
-        losses=(*state.losses, inertia(sums, rules.computation.centers(state.centers))),
+        losses=(*state.losses, _loss(state, sums, rules)),
         rows=state.rows + int(sums.counts.sum()),
     )
     is_whole = state.pending_steps == rules.schedule.steps_per_iteration
     return update(state, rules) if is_whole else state
+
+
+def _loss(state: TrainState, sums: PartialSums, rules: Rules) -> float:
+    return inertia(sums, rules.computation.centers(state.centers))
 
 
 def converged(
