@@ -24,7 +24,7 @@ from dkmeans.executors import Executor, Reduction
 from dkmeans.schedule import Schedule
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
 
-# No squared distance between rows is larger than this many times the sum of the rows' squares.
+# No squared distance is larger than this many times the squares of all rows and of a center.
 _DISTANCE_OF_SQUARES = 4.0
 
 
@@ -99,7 +99,9 @@ def squares_of(points: FloatArray, centers: Centers) -> ExactTotal:
     if centers.distance is Distance.COSINE:
         return NOTHING
     squares = select(centers.backend).squares(points)
-    if not math.isfinite(_DISTANCE_OF_SQUARES * float(squares)):
+    largest = float(np.abs(centers.values).max())
+    size = float(squares) + centers.width * largest * largest
+    if not math.isfinite(_DISTANCE_OF_SQUARES * size):
         raise NotFinite
     return squares
 

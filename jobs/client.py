@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ctypes
-import errno
 import logging
 import signal
 import socket
@@ -36,10 +35,6 @@ _CONNECT_SECONDS = 30
 _THREADS_PER_GPU = 2
 # Signals beside SIGINT that only the driver handles.
 _DRIVERS_SIGNALS = ("SIGHUP", "SIGUSR1")
-# Errors of a folder that is missing, or cannot be written.
-_FOLDER_ERRNOS = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC}
-)
 
 
 @contextmanager
@@ -260,12 +255,6 @@ def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
             silence_logs=logging.CRITICAL,  # workers log tracebacks when they are closed
         )
     except (RuntimeError, OSError) as error:  # a worker process died while it started
-        number = getattr(error.__cause__ or error, "errno", None)
-        if number in _FOLDER_ERRNOS:
-            raise Invalid(
-                f"worker processes must have a temporary folder: {first_line(error)}; set "
-                "DASK_TEMPORARY_DIRECTORY or TMPDIR to a folder that can be written"
-            ) from error
         raise Outage(f"worker processes must start: {first_line(error)}") from error
     finally:
         for number, handler in previous.items():

@@ -183,7 +183,8 @@ def _add_train(jobs: Any) -> None:
     saved.add_argument(
         "--from-checkpoint",
         metavar="DIR",
-        help="checkpoint in --model-dir to go on from, in place of a latest one that is damaged",
+        help="checkpoint in --model-dir to go on from, in place of a latest one that is damaged "
+        "(default the latest one)",
     )
     saving = saved.add_mutually_exclusive_group()
     saving.add_argument(

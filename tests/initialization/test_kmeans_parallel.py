@@ -195,7 +195,7 @@ def test_by_cosine_the_search_ends_at_rows_of_any_length(length, dtype):
 
 @pytest.mark.timeout(20)
 def test_zero_rows_alone_are_refused_by_cosine():
-    with pytest.raises(InvalidData, match=r"have 0 .*zero rows do not count"):
+    with pytest.raises(InvalidData, match=r"gave 0 .*zero rows do not count"):
         find(PARALLEL, 2, np.zeros((30, 3), np.float32), COSINE)
     with pytest.raises(InvalidData, match="have 1"):
         find(PARALLEL, 2, np.zeros((30, 3), np.float32), EUCLIDEAN)

@@ -29,7 +29,7 @@ from tests.jobs.commands import COMMAND, train
         (["--cluster", "local", "--memory-limit", "much"], "--memory-limit must be a size"),
         (["--cluster", "local-cuda"], "--cluster local-cuda must have "),
         (["--backend", "cuda"], "backend 'cuda' cannot be used on this machine: "),
-        (["--relative-tolerance", "-1"], "relative_tolerance must be > 0"),
+        (["--relative-tolerance", "-1"], "relative_tolerance must be >= 0"),
         (["--config", "nothere.toml"], "nothere.toml cannot be read"),
     ],
 )

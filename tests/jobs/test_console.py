@@ -38,7 +38,7 @@ def test_a_log_for_programs_has_a_json_object_a_line(store, tmp_path):
     )
     last = json.loads(failed.stderr.splitlines()[-1])
     assert (failed.returncode, last["event"], last["exit_code"]) == (2, "exit", 2)
-    assert "num_clusters = 7,000 centers" in last["message"]
+    assert "--num-clusters must be at most the number of rows, 900, got 7000" in last["message"]
 
 
 def test_a_terminal_shows_one_line_that_is_overwritten(store, tmp_path):

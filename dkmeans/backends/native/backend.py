@@ -27,7 +27,7 @@ from dkmeans.backends.native import kernels, packing, vectors
 from dkmeans.backends.rounding import QUIET
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
-from dkmeans.state import FloatArray, IndexArray, PartialSums
+from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 logger = logging.getLogger("dkmeans")
 
@@ -97,18 +97,22 @@ def _add_up(
 ) -> PartialSums:
     """Return the partial sums, and fill `index` and `distance` unless they are empty."""
     (k, d), grid, start = centers.values.shape, grid_for(points, centers), 0
-    sums, counts = ExactSums.zero((k, d), grid), np.zeros(k, np.int64)
-    rest: list[IndexArray] = []
+    parts, counts, rest = [], np.zeros(k, np.int64), []
     for piece in _pieces(points):
         part = packing.zero_sums((k, d), grid, piece)
         rows = slice(start, start + len(piece))
         num_rest = _assign(piece, centers, index[rows], distance[rows], part)
-        rest.append(part.rest[:num_rest] + np.array([start, 0]))
-        sums, counts = sums + _planes(part, grid, centers), counts + part.counts
+        parts.append(_planes(part, grid, centers))
+        counts += part.counts
+        if num_rest:
+            rest.append(part.rest[:num_rest] + np.array([start, 0]))
         start = rows.stop
-    others, clusters = np.concatenate(rest).T
-    counts += np.bincount(clusters, minlength=k)
-    return PartialSums(plus_rows(sums, points[others], clusters, centers.distance), counts)
+    sums = sum_up(parts)
+    if rest:
+        others, clusters = np.concatenate(rest).T
+        counts += np.bincount(clusters, minlength=k)
+        sums = plus_rows(sums, points[others], clusters, centers.distance)
+    return PartialSums(sums, counts)
 
 
 def _planes(sums: kernels.Sums, grid: Grid, centers: Centers) -> ExactSums:

@@ -14,7 +14,6 @@ from typing import Any
 
 import cloudpickle
 import dask
-import dask.array as da
 import numpy as np
 from dask.optimization import cull
 from numpy.typing import DTypeLike
@@ -113,7 +112,7 @@ def from_dask(array: Any, name: str) -> Batch:
     """Return the row blocks of a 2-D Dask array. The chunks of the array may split its columns."""
     if any(np.isnan(size) for sizes in array.chunks for size in sizes):
         # Of a copy: Dask writes the sizes into the array itself, which is the caller's.
-        array = da.Array(array.dask, array.name, array.chunks, meta=array).compute_chunk_sizes()
+        array = type(array)(array.dask, array.name, array.chunks, meta=array).compute_chunk_sizes()
     array = array.rechunk({1: -1})
     futures = _futures(array, name)
     if futures is None:

@@ -39,10 +39,10 @@ def test_arrays_are_aligned_after_the_journey():
 
 
 def test_totals_of_several_tasks_are_merged_into_those_of_the_fewest_runs():
-    parts = [[RunTotal(Run(0, start, start + 2, 0), start, Cost())] for start in (0, 2, 4)]
+    parts = [[RunTotal(Run(0, start, start + 2, 0), start, Cost())] for start in (0, 2, 6)]
     merged = worker.merge(*parts)
-    assert [(total.run.start, total.run.stop) for total in merged] == [(0, 4), (4, 6)]
-    assert [total.total for total in merged] == [2, 4]
+    assert [(total.run.start, total.run.stop) for total in merged] == [(0, 4), (6, 8)]
+    assert [total.total for total in merged] == [2, 6]
 
 
 def test_rows_that_workers_have_cached_are_evicted_when_the_fit_ends(client, dataset):
