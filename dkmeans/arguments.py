@@ -24,6 +24,7 @@ from dkmeans.errors import (
     as_integer,
     check_integer,
     check_number,
+    counted,
     expected,
 )
 from dkmeans.initialization import NAMES, REPLACED
@@ -61,7 +62,9 @@ def check_clusters(number: object, source: object) -> int:
         given = len(source)
         if number is not None and check_integer("num_clusters", number, 1) != given:
             logger.warning(
-                "num_clusters = %d is ignored: initial_clusters has %d rows", number, given
+                "num_clusters = %d is ignored: initial_clusters has %s",
+                number,
+                counted(given, "row"),
             )
         return given
     return check_integer("num_clusters", number, 1)

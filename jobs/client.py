@@ -215,7 +215,11 @@ def _local_client(arguments: argparse.Namespace, *, gpus: bool) -> Iterator[Any]
     _check_scratch()
     logger.info("starting worker processes on this machine")
     # A signal between two starts of processes would leave the first ones running for ever.
-    with defer_signals() as raise_if_received, defer_interrupt() as raise_if_interrupted:
+    with (
+        defer_signals() as raise_if_received,
+        _for_drivers_only(),
+        defer_interrupt() as raise_if_interrupted,
+    ):
         cluster = _start_cluster(cluster_class, sizes)
     # Dask warns when it restarts a worker, for example above its memory limit. Users must see that.
     logging.getLogger("distributed.nanny").setLevel(logging.WARNING)
@@ -244,10 +248,6 @@ def _check_scratch() -> None:
 
 
 def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
-    # Batch systems send these signals to every process of the job. Worker processes inherit that
-    # they ignore them: the driver saves a checkpoint, and closes them afterwards.
-    ignored = [getattr(signal, name) for name in _DRIVERS_SIGNALS if hasattr(signal, name)]
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         return cluster_class(
             **sizes,
@@ -256,6 +256,19 @@ def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
         )
     except (RuntimeError, OSError) as error:  # a worker process died while it started
         raise Outage(f"worker processes must start: {first_line(error)}") from error
+
+
+@contextmanager
+def _for_drivers_only() -> Iterator[None]:
+    """Start processes in the block that ignore what batch systems send to every process of a job.
+
+    Processes inherit that signals are ignored. The driver saves a checkpoint, and closes them
+    afterwards.
+    """
+    ignored = [getattr(signal, name) for name in _DRIVERS_SIGNALS if hasattr(signal, name)]
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    try:
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

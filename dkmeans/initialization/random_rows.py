@@ -72,9 +72,9 @@ def collect(
         in_vain = 0 if len(found[-1]) else in_vain + batch.rows
     if function is None and available is not None and available < num_clusters:
         logger.warning(
-            "some first centers are equal: num_clusters is %d, and the input has %d rows",
+            "some first centers are equal: num_clusters is %d, and the input has %s",
             num_clusters,
-            available,
+            counted(available, "row"),
         )
     return np.concatenate(found), seen
 

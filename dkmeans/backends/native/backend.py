@@ -67,9 +67,9 @@ def squares(points: FloatArray) -> ExactTotal:
         sums = np.zeros((products * (products + 1) // 2, len(scales)), np.int64)
         block, is_left = np.empty(sums.shape), np.empty(len(piece), np.uint8)
         _run(kernels.square, (piece.dtype,), piece, scales, block, sums, is_left)
-        rest = piece[np.flatnonzero(is_left)]
         found += total_of_digits(sums[:, : points.shape[1]], grid, points.dtype)
-        found += rest_of_squares(rest.ravel())
+        if is_left.any():
+            found += rest_of_squares(piece[np.flatnonzero(is_left)].ravel())
     return found
 
 

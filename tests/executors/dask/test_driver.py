@@ -265,7 +265,7 @@ def test_tasks_grow_with_the_workers_and_not_with_the_chunks(client):
 
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_short_iteration_that_is_like_the_last_takes_no_tasks(client, submitted, dataset, stored):
-    rows = np.random.default_rng(1).normal(size=(900, 6)).astype(np.float32)
+    rows = np.random.default_rng(1).normal(size=(90, 6)).astype(np.float32)
     batches = batches_of(dataset if stored else Dataset.from_array(rows))
     with Dask(client) as executor:
         check_iterations(executor, batches, 2)
