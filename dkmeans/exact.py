@@ -39,12 +39,12 @@ _USUAL_BITS = 38
 _LEAST_EXPONENT, _MOST_EXPONENT = -960, 960
 # For cosine the rows have length one, and a row adds the nearest multiple of this power of two.
 COSINE_EXPONENT = -45
-# Sums below this may be added without a carry to the next plane.
-_CARRY_FREE = 2**62
+# Sums below this may be added without a carry to the next plane; a piece of rows is at most 2^62.
+_CARRY_FREE = 2**61
 _LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
 _SAMPLED_ROWS = 32
-# A value is added this often at once: words of 32 bits, times this, are below 2^62.
-_MOST_TIMES = 2**30
+# A value is added this often at once: words of 32 bits, times this, are below 2^60.
+_MOST_TIMES = 2**28
 _MANTISSA_BITS = 53
 # Bits of a float64: its exponent, and what follows the first bit of its mantissa.
 _EXPONENT_MASK, _FRACTION_MASK = 0x7FF << 52, 2**52 - 1
@@ -309,8 +309,9 @@ class ExactSums:
             times: How often each value is added; negative subtracts it.
         """
         if abs(times) > _MOST_TIMES:
-            half = self.plus_values(clusters, columns, values, times // 2)
-            return half.plus_values(clusters, columns, values, times - times // 2)
+            zero = ExactSums.zero(self.shape, self.grid)
+            half = zero.plus_values(clusters, columns, values, times // 2)
+            return (self + half + half).plus_values(clusters, columns, values, times % 2)
         whole, exponents = _decomposed(values)
         planes = {m: plane.copy() for m, plane in self.planes.items()}
         exponents -= self.grid.exponents[columns]
@@ -466,7 +467,7 @@ def _carried(planes: dict[int, IndexArray]) -> dict[int, IndexArray]:
     while numbers:
         m, *numbers = numbers
         plane = planes[m]
-        if np.abs(plane).max(initial=0) >= _CARRY_FREE:
+        if ((plane >= _CARRY_FREE) | (plane <= -_CARRY_FREE)).any():
             planes[m] = plane & _LOW_BITS
             _add_to(planes, m + 1, plane >> PLANE_BITS)
             numbers = sorted({m + 1, *numbers})

@@ -19,12 +19,13 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Computation, Distance, inertia, project
 from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
+from dkmeans.errors import InvalidData
 from dkmeans.exact import NOTHING, ExactTotal, NotFinite
 from dkmeans.executors import Executor, Reduction
 from dkmeans.schedule import Schedule
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
 
-# No squared distance is larger than this many times the squares of all rows and of a center.
+# No squared distance between rows is larger than this many times the sum of the rows' squares.
 _DISTANCE_OF_SQUARES = 4.0
 
 
@@ -99,9 +100,7 @@ def squares_of(points: FloatArray, centers: Centers) -> ExactTotal:
     if centers.distance is Distance.COSINE:
         return NOTHING
     squares = select(centers.backend).squares(points)
-    largest = float(np.abs(centers.values).max())
-    size = float(squares) + centers.width * largest * largest
-    if not math.isfinite(_DISTANCE_OF_SQUARES * size):
+    if not math.isfinite(_DISTANCE_OF_SQUARES * float(squares)):
         raise NotFinite
     return squares
 
@@ -226,7 +225,18 @@ def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainStat
 
 
 def _loss(state: TrainState, sums: PartialSums, rules: Rules) -> float:
-    return inertia(sums, rules.computation.centers(state.centers))
+    """Return the loss of the state's centers.
+
+    Raises:
+        InvalidData: float64 cannot hold it.
+    """
+    loss = inertia(sums, rules.computation.centers(state.centers))
+    if not math.isfinite(loss):
+        raise InvalidData(
+            "rows and centers are too far apart, or too large, for squared distances to be finite; "
+            "scale the columns first"
+        )
+    return loss
 
 
 def converged(

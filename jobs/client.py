@@ -14,6 +14,7 @@ import logging
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -260,11 +261,14 @@ def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
 
 @contextmanager
 def _for_drivers_only() -> Iterator[None]:
-    """Start processes in the block that ignore what batch systems send to every process of a job.
+    """Ignore SIGHUP and SIGUSR1 in a block, so that processes started there ignore them too.
 
-    Processes inherit that signals are ignored. The driver saves a checkpoint, and closes them
-    afterwards.
+    Batch systems send them to every process of a job. The driver saves a checkpoint, and closes the
+    other processes afterwards.
     """
+    if threading.current_thread() is not threading.main_thread():  # Python allows no handler here
+        yield
+        return
     ignored = [getattr(signal, name) for name in _DRIVERS_SIGNALS if hasattr(signal, name)]
     previous = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:

@@ -2,8 +2,7 @@
 
 `train` writes the files with `recorded`, and `info` reads them. `status.json` holds the state of
 the last job. `history.json` holds the numbers of every iteration. Both are for information only: a
-failure to write them never stops training, and a damaged file counts as none. Storage that does
-not answer at the start does stop it.
+failure to write them never stops training, and a damaged file counts as none.
 """
 
 from __future__ import annotations

@@ -101,6 +101,15 @@ def test_planes_are_carried_before_they_overflow():
         assert total.exact(0, 0) == expected
 
 
+def test_planes_at_their_limits_are_added_exactly():
+    grid, least = Grid(np.zeros(1, np.int64)), np.array([[-(2**62)]])
+    piece = ExactSums(grid, {0: least})
+    assert (piece + piece + piece).exact(0, 0) == -3 * 2**62
+    full = np.array([[2**61 - 1]])
+    both = ExactSums(grid, {0: full, -1: full})
+    assert (both + both + both).exact(0, 0) == 3 * both.exact(0, 0)
+
+
 @fast
 @given(rows_of_clusters(), st.integers(-5, 5) | st.just(2**40 + 1))
 def test_values_are_added_several_times_or_taken_away(problem, times):

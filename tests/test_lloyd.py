@@ -8,6 +8,7 @@ import pytest
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
+from dkmeans.errors import InvalidData
 from dkmeans.executors import Threads
 from dkmeans.lloyd import Rules, accumulate, converged, iterate, update
 from dkmeans.schedule import Schedule
@@ -246,6 +247,13 @@ def test_the_loss_never_rises_over_lloyd_iterations():
     for metric in METRICS:
         losses = [s.inertia for s in run(start(rows[:6]), [rows] * 15, metric, FULL)]
         assert (np.diff(losses) <= 1e-9 * losses[0]).all()
+
+
+def test_centers_too_far_from_their_rows_are_refused():
+    with pytest.raises(InvalidData, match="too far apart, or too large, for squared distances"):
+        run(start([[1e300]]), [np.ones((3, 1))], EUCLIDEAN, FULL)
+    (state,) = run(start([[1e300], [0.0]]), [np.ones((3, 1))], EUCLIDEAN, FULL)
+    assert state.centers.tolist() == [[1e300], [1.0]]
 
 
 def test_the_loss_is_from_before_the_update():

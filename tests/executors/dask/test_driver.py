@@ -313,9 +313,9 @@ def test_an_error_in_a_call_is_raised_by_the_task_that_computes_it_again(client,
     batches = batches_of(dataset)
     with Dask(client) as executor:
         check_iterations(executor, batches, 3)
-        far = Centers(np.full((9, 6), 1e300), Distance.SQUARED_EUCLIDEAN)
-        with pytest.raises(InvalidData, match="too large for squared distances"):
-            executor.map_reduce(accumulate, batches, far)
+        wide = Centers(np.ones((9, 7)), Distance.SQUARED_EUCLIDEAN)
+        with pytest.raises(InvalidData, match="rows of 7 columns"):
+            executor.map_reduce(accumulate, batches, wide)
         check_iterations(executor, batches, 2)
 
 
