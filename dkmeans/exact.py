@@ -42,7 +42,8 @@ COSINE_EXPONENT = -45
 # Sums below this may be added without a carry to the next plane; a piece of rows is at most 2^62.
 _CARRY_FREE = 2**61
 _LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
-_SAMPLED_ROWS = 32
+# Rows that a grid is made from: fewer of wide rows.
+_SAMPLED_ROWS, _FEWEST_SAMPLED, _SAMPLED_VALUES = 32, 4, 2**16
 # A value is added this often at once: words of 32 bits, times this, are below 2^60.
 _MOST_TIMES = 2**28
 _MANTISSA_BITS = 53
@@ -184,7 +185,9 @@ class Grid:
     @classmethod
     def of(cls, points: FloatArray) -> Self:
         """Return a grid for (n, d) rows, by the usual size of some of them in each column."""
-        sample = points[:: -(-len(points) // _SAMPLED_ROWS) or 1].astype(np.float64)
+        fitting = _SAMPLED_VALUES // points.shape[1]
+        most = min(_SAMPLED_ROWS, max(_FEWEST_SAMPLED, fitting))
+        sample = points[:: -(-len(points) // most) or 1].astype(np.float64)
         used = np.isfinite(sample) & (sample != 0)
         sizes = np.where(used, np.frexp(np.where(used, sample, 1.0))[1], 0)
         counts = used.sum(axis=0)

@@ -77,8 +77,21 @@ def plus_rest(
 def plus_rows(
     sums: ExactSums, points: FloatArray, index: IndexArray, distance: Distance
 ) -> ExactSums:
-    """Return the sums with (m, d) rows added that do not lie on the grid; as `plus_rest` does."""
-    return _plus(sums, points, np.ones(points.shape, bool), index, distance)
+    """Return the sums with (m, d) rows added of which some values do not lie on the grid.
+
+    Raises:
+        NotFinite: as `plus_rest` does.
+    """
+    size = max(1, _VALUES_AT_ONCE // points.shape[1])
+    for start in range(0, len(points), size):
+        some = slice(start, start + size)
+        parts, left = sums.grid.split(points[some])
+        planes = {-m: np.zeros(sums.shape, np.int64) for m in range(len(parts))}
+        for m, part in enumerate(parts):
+            np.add.at(planes[-m], index[some], part.astype(np.int64))
+        sums += ExactSums(sums.grid, planes)
+        sums = _plus(sums, points[some], left, index[some], distance)
+    return sums
 
 
 def _plus(

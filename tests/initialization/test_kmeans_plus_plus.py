@@ -238,7 +238,8 @@ def test_wide_rows_take_a_copy_and_their_preparation_and_little_else(metric):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < (3 + copies) * wide.nbytes, peak / wide.nbytes
+    # The first step of training adds up wide rows, which takes another copy.
+    assert peak < (4 + copies) * wide.nbytes, peak / wide.nbytes
 
 
 # Rows of extreme size.
