@@ -50,7 +50,7 @@ _MANTISSA_BITS = 53
 # Bits of a float64: its exponent, and what follows the first bit of its mantissa.
 _EXPONENT_MASK, _FRACTION_MASK = 0x7FF << 52, 2**52 - 1
 # Numbers that are added up by exponent at a time: float64 holds their sums exactly.
-_VALUES_AT_ONCE, _SQUARES_AT_ONCE = 2**18, 2**14
+_VALUES_AT_ONCE, _SQUARES_AT_ONCE = 2**14, 2**14
 # Bits of one digit of a mantissa, in `total_of` and in `total_of_squares`.
 _HALF_BITS, _THIRD_BITS = 26, 18
 # Planes up to this number are divided in float64; sums with others, as fractions.

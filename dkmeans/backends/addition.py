@@ -23,7 +23,7 @@ from dkmeans.state import FloatArray, IndexArray
 BoolArray = NDArray[np.bool_]
 
 # Values that are added at a time: a few hundred bytes each.
-_VALUES_AT_ONCE = 2**18
+_VALUES_AT_ONCE = 2**16
 
 
 def grid_for(points: FloatArray, centers: Centers) -> Grid:
