@@ -19,6 +19,7 @@ import numpy as np
 from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, IndexArray
 
 __all__ = [
+    "Cached",
     "Farthest",
     "FloatArray",
     "IndexArray",
@@ -51,6 +52,15 @@ class StopReason(Enum):
     def converged(self) -> bool:
         """True if more steps over the same rows would change nothing."""
         return self in (StopReason.CONVERGED, StopReason.UNCHANGED)
+
+
+class Cached(Protocol):
+    """A result about some rows that a worker caches: cheaper to store than to compute again."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        ...
 
 
 class Monoid(Protocol):
