@@ -11,6 +11,7 @@ from dkmeans.backends import select
 from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
+from dkmeans.executors.reduction import skips
 from dkmeans.state import FloatArray, PartialSums
 
 
@@ -33,7 +34,9 @@ def sums_by_bounds(
         return backend.partial_sums(points, centers)
     key = "bounds", start, loaded.chunk.number, loaded.chunk.rows
     found = row_cache.take_entry(key)
-    sums, bounds = backend.sums_by_bounds(points, centers, found, (budget.fit, start))
+    sums, bounds, skipped = backend.sums_by_bounds(points, centers, found, (budget.fit, start))
+    if counter := skips.get():
+        counter.count += skipped
     if bounds is not None:
         # Without its rows a chunk is read again, which takes longer than bounds save.
         row_cache.put_entry(key, bounds, evicts_rows=False)
