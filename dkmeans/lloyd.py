@@ -174,6 +174,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         counts=weight + sums.counts + relocated * keeps_counts,
         pending=None,
         pending_steps=0,
+        grid=state.pending.sums.grid,
         inertia=loss,
         inertia_rows=int(assigned.sum()),
         # Centers without rows in this iteration. `empty` differs if counts are kept: it holds
@@ -211,7 +212,7 @@ def iterate(
     Raises:
         InvalidData: the rows cannot be clustered, or `update` raises it.
     """
-    centers = tuple(rules.computation.centers(state.centers) for state in states)
+    centers = tuple(rules.computation.centers(state.centers, state.grid) for state in states)
     with_farthest = rules.empty_clusters is EmptyClusters.RELOCATE
     starts = StartCenters(centers, with_farthest, squares is None, with_bounds)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
-from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, IndexArray
+from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, Grid, IndexArray
 
 __all__ = [
     "Cached",
@@ -241,6 +241,7 @@ class TrainState:
         rows: Number of rows of those steps. Not saved.
         means: (k, d) float64, the centers before they were rounded to their dtype, if counts
             survive iterations; else None.
+        grid: Grid of the sums of the last iteration, for the next one. Not saved.
     """
 
     centers: FloatArray
@@ -255,3 +256,4 @@ class TrainState:
     losses: tuple[float, ...] = ()
     rows: int = 0
     means: FloatArray | None = None
+    grid: Grid | None = None

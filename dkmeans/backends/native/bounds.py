@@ -31,7 +31,7 @@ from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 # chunk of fewer products is computed faster than its entry is taken and put back.
 _FEWEST_CENTERS, _FEWEST_PRODUCTS, _FEWEST_CHUNK_PRODUCTS = 2 * GROUP, 1000, 2**24
 # Iterations without bounds. In the first ones centers move so far that few rows are skipped.
-_FIRST_ITERATIONS = 2
+_FIRST_ITERATIONS = 4
 # Bounds are dropped for some iterations if more than this share of all pairs had to be scored, and
 # for twice as many the next time. A matrix unit computes all pairs in less time.
 _USELESS_SHARE, _USELESS_SHARE_WITH_MATRIX = 0.6, 0.35

@@ -194,13 +194,13 @@ def test_a_chunk_waits_before_it_gets_bounds_and_longer_after_useless_ones(monke
     monkeypatch.setattr(bounds, "_FEWEST_CHUNK_PRODUCTS", 0)
     rows = normal(shape=(500, 20)).astype(np.float32)
     centers, found, kinds = first_centers(rows, 70), None, []
-    for _ in range(10):
+    for _ in range(16):
         sums, found, _ = native.sums_by_bounds(rows, centers, found, "a fit")
         kinds.append(type(found).__name__)
         centers = moved(sums, centers)
-    wait, have = "Waiting", "Bounds"
-    assert kinds == [wait, wait, have, wait, wait, wait, wait, wait, have, wait]
-    assert found.pause == 16
+    # Bounds are made in the fifth iteration, and found useless in the sixth.
+    assert kinds == ["Waiting"] * 4 + ["Bounds"] + ["Waiting"] * 9 + ["Bounds", "Waiting"]
+    assert found.pause == 32
 
 
 @pytest.mark.parametrize(("n", "d", "k"), [(20_000, 40, 31), (200_000, 20, 40), (1000, 100, 100)])
