@@ -213,9 +213,14 @@ def iterate(
         InvalidData: the rows cannot be clustered, or `update` raises it.
     """
     centers = tuple(rules.computation.centers(state.centers, state.grid) for state in states)
-    with_farthest = rules.empty_clusters is EmptyClusters.RELOCATE
-    starts = StartCenters(centers, with_farthest, squares is None, with_bounds)
+    relocates = rules.empty_clusters is EmptyClusters.RELOCATE
+    # With bounds, most distances are not known. The farthest rows are then looked for only if there
+    # are empty clusters, which is rare.
+    starts = StartCenters(centers, relocates and not with_bounds, squares is None, with_bounds)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)
+    if relocates and with_bounds and _has_empty_clusters(reduction.totals):
+        again = executor.map_reduce(accumulate_starts, batches, replace(starts, with_farthest=True))
+        reduction = replace(again, cost=reduction.cost + again.cost)
     # `losses` and `rows` are of the steps of this call only.
     states = [replace(state, losses=(), rows=0) for state in states]
     for step in reduction.totals:
@@ -225,6 +230,10 @@ def iterate(
         pairs = zip(states, parts, strict=True)
         states = [_after_step(state, sums, rules) for state, sums in pairs]
         yield states, reduction
+
+
+def _has_empty_clusters(totals: Sequence[SideBySide[PartialSums]]) -> bool:
+    return any((sums.counts == 0).any() for step in totals for sums in step.parts)
 
 
 def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainState:
