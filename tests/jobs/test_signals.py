@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from dkmeans_jobs.signals import Terminated, defer_interrupt, defer_signals, raise_on_signals
+from dkmeans_jobs.signals import Terminated, defer_signals, raise_on_signals
 
 from dkmeans import checkpoints
 from tests.jobs.commands import COMMAND, train
@@ -94,26 +94,47 @@ def test_the_handler_that_was_there_before_is_restored():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_deferred_ctrl_c_interrupts_when_it_is_asked_for_and_processes_never_get_it():
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (signal.SIGINT, KeyboardInterrupt),
+        (signal.SIGHUP, Terminated),
+        (signal.SIGUSR1, Terminated),
+    ],
+)
+def test_a_deferred_signal_interrupts_when_it_is_asked_for_and_processes_never_get_it(
+    number, error
+):
     sleeping = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
-    before = signal.getsignal(signal.SIGINT)
-    with defer_interrupt() as raise_if_received:
+    before = signal.getsignal(number)
+    with defer_signals() as raise_if_received:
         raise_if_received()
         process = subprocess.Popen(sleeping, stdout=subprocess.PIPE)
-        os.kill(os.getpid(), signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with raise_on_signals(), pytest.raises(error):
         raise_if_received()
-    assert signal.getsignal(signal.SIGINT) is before
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with process:
         assert process.stdout.readline() == b"up\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=0.2)
         process.kill()
 
 
-def test_ctrl_c_while_worker_processes_start_ends_the_job(store, tmp_path):
+def test_a_signal_that_is_ignored_is_not_deferred():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells do for a job in background
+    try:
+        with defer_signals() as raise_if_received:
+            os.kill(os.getpid(), signal.SIGINT)
+        raise_if_received()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_a_signal_while_worker_processes_start_ends_the_job(store, tmp_path, number, code):
     argv = [*COMMAND, *map(str, train(store, tmp_path / "m", "--steps", 1_000_000))]
     with subprocess.Popen(
         [*argv, "--cluster", "local", "--workers", "2"],
@@ -123,7 +144,7 @@ def test_ctrl_c_while_worker_processes_start_ends_the_job(store, tmp_path):
     ) as process:
         while "starting worker processes" not in process.stderr.readline():
             assert process.poll() is None
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "Traceback" not in err
