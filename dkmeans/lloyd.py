@@ -17,7 +17,7 @@ import numpy as np
 from dkmeans.backends import select
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
-from dkmeans.distance import Centers, Computation, Distance, inertia, project
+from dkmeans.distance import Centers, Computation, Distance, inertia, project, squared_norms
 from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
 from dkmeans.errors import InvalidData
 from dkmeans.exact import NOTHING, ExactTotal, NotFinite
@@ -26,8 +26,10 @@ from dkmeans.schedule import Schedule
 from dkmeans.skipping import sums_by_bounds
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
 
-# No squared distance between rows is larger than this many times the sum of the rows' squares.
+# A squared distance between rows is at most this many times the larger of their squared lengths.
 _DISTANCE_OF_SQUARES = 4.0
+# If the squares of all rows add up to less than this, no row is too long.
+_SURELY_FINITE = float(np.finfo(np.float64).max) / (2 * _DISTANCE_OF_SQUARES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +107,23 @@ def accumulate(
 def squares_of(points: FloatArray, centers: Centers) -> ExactTotal:
     """Return the sum of the squares of all values of the (n, d) rows, which the loss needs.
 
+    Whether a row is refused depends on the row alone, not on the chunk.
+
     Raises:
-        NotFinite: a value is not finite, or squared distances of the rows may overflow.
+        NotFinite: a value is not finite, or a row is so long that squared distances may overflow.
     """
     if centers.distance is Distance.COSINE:
         return NOTHING
     squares = select(centers.backend).squares(points)
-    if not math.isfinite(_DISTANCE_OF_SQUARES * float(squares)):
+    if float(squares) > _SURELY_FINITE and _has_too_long_row(points):
         raise NotFinite
     return squares
+
+
+@np.errstate(over="ignore")
+def _has_too_long_row(points: FloatArray) -> bool:
+    lengths = squared_norms(points.astype(np.float64))
+    return not np.isfinite(_DISTANCE_OF_SQUARES * lengths).all()
 
 
 def accumulate_starts(loaded: LoadedChunk, starts: StartCenters) -> SideBySide[PartialSums]:
