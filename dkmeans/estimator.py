@@ -329,7 +329,7 @@ class KMeans(Model):
         scores = self._scores(input_fn, checkpoint, steps, run_hooks)
         total = sum(scores, Score())
         result = {
-            "average_loss": total.inertia / total.rows,
+            "average_loss": total.mean_distance,
             "global_step": checkpoint.state.step,
             "loss": total.inertia / len(scores),
             "score": total.inertia / len(scores),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dkmeans.backends import select
+from dkmeans.backends.weighted import weighted_squares, weighted_sums
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Computation, Distance, inertia, project
@@ -82,24 +83,46 @@ def accumulate(
     Raises:
         InvalidData: the rows are not as wide as the centers, or not finite.
     """
-    points = loaded.of_width(centers.width)
-    sums_of = sums_and_farthest if with_farthest else select(centers.backend).partial_sums
+    points, weights = loaded.of_width(centers.width), loaded.weights
+    if not len(points):  # none of the rows has a weight
+        return PartialSums.zero(centers.values.shape)
     try:
-        squares = squares_of(points, centers) if with_squares else NOTHING
-        return replace(sums_of(points, centers), squares=squares)
+        squares = squares_of(points, centers, weights) if with_squares else NOTHING
+        return replace(
+            _sums_of(points, centers, weights, with_farthest=with_farthest), squares=squares
+        )
     except NotFinite:
         raise loaded.complaint() from None
 
 
-def squares_of(points: FloatArray, centers: Centers) -> ExactTotal:
+def _sums_of(
+    points: FloatArray, centers: Centers, weights: FloatArray | None, *, with_farthest: bool
+) -> PartialSums:
+    """Return the partial sums of (n, d) rows and their (n,) weights, without squares."""
+    if with_farthest:
+        return sums_and_farthest(points, centers, weights)
+    backend = select(centers.backend)
+    if weights is None:
+        return backend.partial_sums(points, centers)
+    index, _ = backend.nearest(points, centers)
+    return weighted_sums(backend, points, weights, index, centers)
+
+
+def squares_of(points: FloatArray, centers: Centers, weights: FloatArray | None) -> ExactTotal:
     """Return the sum of the squares of all values of the (n, d) rows, which the loss needs.
+
+    With weights, each square counts times the weight of its row.
 
     Raises:
         NotFinite: a value is not finite, or squared distances of the rows may overflow.
     """
     if centers.distance is Distance.COSINE:
         return NOTHING
-    squares = select(centers.backend).squares(points)
+    backend = select(centers.backend)
+    if weights is None:
+        squares = backend.squares(points)
+    else:
+        squares = weighted_squares(backend, points, weights)
     if not math.isfinite(_DISTANCE_OF_SQUARES * float(squares)):
         raise NotFinite
     return squares
@@ -130,6 +153,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     A center without rows (if counts are kept: without rows since the first step) stays or is
     relocated, as `rules` say. If counts are kept, the old center has the weight of its count in the
     new mean, and a relocated center starts with the count 1 plus the number of rows moved to it.
+    Rows with weights count as their weights do.
 
     Raises:
         InvalidData: clusters are empty, and the rules forbid that.
@@ -140,13 +164,13 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     before = state.counts if keeps_counts else np.zeros_like(assigned)
     # Kept counts include 1 for the initial position. A count of 1 therefore means that no row has
     # been assigned since the first step.
-    empty = np.flatnonzero(before + assigned <= keeps_counts)
+    empty = np.flatnonzero((before <= keeps_counts) & (assigned == 0))
     sums, relocated = fill(empty, state.pending, rules.empty_clusters, state.step)
     weight = np.where(relocated, 0, before)
     centers = state.centers.astype(np.float64) if state.means is None else state.means
-    means = sums.sums.means(sums.counts)
+    means, totals = sums.means, sums.totals
     if keeps_counts:
-        share = sums.counts / np.maximum(weight + sums.counts, 1)
+        share = totals / np.where(sums.counts > 0, weight + totals, 1)
         means = centers + share[:, None] * (means - centers)
     # As in TensorFlow's estimator, running means are not scaled to length one (cosine).
     means = means if keeps_counts else project(means, rules.computation.distance)
@@ -159,11 +183,11 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         state,
         centers=means.astype(state.centers.dtype),
         means=means if keeps_counts and state.centers.dtype != means.dtype else None,
-        counts=weight + sums.counts + relocated * keeps_counts,
+        counts=weight + totals + relocated * keeps_counts,
         pending=None,
         pending_steps=0,
         inertia=loss,
-        inertia_rows=int(assigned.sum()),
+        inertia_rows=totals.sum().item(),
         # Centers without rows in this iteration. `empty` differs if counts are kept: it holds
         # centers without rows since the first step.
         empty_clusters=int(np.count_nonzero(assigned == 0)),

@@ -23,9 +23,20 @@ from threadpoolctl import threadpool_info
 
 from dkmeans.backends.addition import grid_for, plus_rest, rest_of_squares, whole_parts
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
+from dkmeans.backends.weighted import add_products
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
 from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
+
+__all__ = [
+    "add_products",
+    "assign",
+    "describe",
+    "distances",
+    "nearest",
+    "partial_sums",
+    "squares",
+]
 
 # Elements of a block of rows and their scores: 2 MB in float32, about a core's second-level cache.
 _BLOCK_ELEMENTS = 2**19

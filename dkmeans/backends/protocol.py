@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from dkmeans.distance import Centers
-from dkmeans.exact import ExactTotal
+from dkmeans.exact import ExactSums, ExactTotal
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 
@@ -53,6 +53,16 @@ class Implementation(Protocol):
 
 class Backend(Implementation, Protocol):
     """An implementation that users can choose by its name."""
+
+    def add_products(
+        self, points: FloatArray, weights: FloatArray, index: IndexArray, k: int
+    ) -> ExactSums:
+        """Return the sums of (n, d) rows times their (n,) weights for each of k clusters.
+
+        The weights are finite float64 above zero; `index` has the cluster of each row. The sums are
+        exact.
+        """
+        ...
 
     def describe(self) -> dict[str, Any]:
         """Return the hardware and software of the backend, for display."""

@@ -160,10 +160,10 @@ _OPTIONS: dict[str, Any] = {
     "no_cfunc_wrapper": True,
 }
 _compiled: Callable[[_F], _F] = njit(no_cpython_wrapper=True, **_OPTIONS)
-_inlined: Callable[[_F], _F] = njit(inline="always", **_OPTIONS)
+inlined: Callable[[_F], _F] = njit(inline="always", **_OPTIONS)
 
 
-def _kernel(function: Callable[..., Any]) -> Any:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, and cache the machine code on disk.
 
     The function must not be recursive, and must not call a recursive function: Numba crashes when
@@ -178,7 +178,7 @@ def _kernel(function: Callable[..., Any]) -> Any:
 # --- Exact distances ---
 
 
-@_inlined
+@inlined
 def _sum_block(
     points: Any,
     row: int,
@@ -239,7 +239,7 @@ def _pairwise_sum(
     return sums[0]
 
 
-@_inlined
+@inlined
 def _distance(points: Any, row: int, scale: float, centers: Any, center: int, scratch: Any) -> Any:
     """Return the exact distance of a row and a center, with the bits of the NumPy backend."""
     cosine, d = centers.cosine, points.shape[1]
@@ -255,7 +255,7 @@ def _distance(points: Any, row: int, scale: float, centers: Any, center: int, sc
     return total
 
 
-@_inlined
+@inlined
 def _row_scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
     """Return the factor of a row: 1 / |x| as `inverse_norms` computes it for cosine, else 1."""
     if not centers.cosine:
@@ -271,7 +271,7 @@ def _row_scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
 # --- Tiles ---
 
 
-@_inlined
+@inlined
 def _load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
     """Copy the rows from `start` on to the tile, scaled and shifted: `rows[feature][place]`.
 
@@ -328,7 +328,7 @@ def _load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -
 #
 # Between the panels the loop prefetches the rows of the next tile, an equal part in each panel, so
 # that memory is read while the scores are computed.
-@_inlined
+@inlined
 def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) -> None:
     """Rank the scores of each row of the tile, and compute the error bound of each row.
 
@@ -393,13 +393,13 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
         matrix.rank_scores(panels - 1, scratch.scores, ranked, scratch.panels, tile)
 
 
-@_inlined
+@inlined
 def _panel_width(tile: Any) -> Any:
     """Return the number of centers that are scored at a time."""
     return len(tile.centers) * max(len(tile.matrix_panels), 1)
 
 
-@_inlined
+@inlined
 def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> None:
     """Write the cluster index of each row of the tile, by scores or by exact distances."""
     ranked, width = scratch.ranked, _panel_width(tile)
@@ -460,7 +460,7 @@ def _nearest_exactly(
 # --- Kernels ---
 
 
-@_kernel
+@kernel
 def assign(
     points: Any,
     centers: PackedCenters,
@@ -509,7 +509,7 @@ def assign(
     return scratch.num_rest[0]
 
 
-@_kernel
+@kernel
 def square(points: Any, grid: Any, block: Any, sums: Any, is_left: Any) -> None:
     """Add up the squares of the rows whose values lie on a grid.
 
@@ -530,7 +530,7 @@ def square(points: Any, grid: Any, block: Any, sums: Any, is_left: Any) -> None:
                 sums[product, column] += np.int64(block[product, column])
 
 
-@_kernel
+@kernel
 def measure(
     points: Any, centers: PackedCenters, tile: Tile, scratch: Scratch, distances: Any
 ) -> None:
