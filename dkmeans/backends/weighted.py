@@ -66,14 +66,19 @@ def weighted_sums(
     Raises:
         NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
     """
-    k, ones = len(centers.values), np.ones((len(points), 1), np.float32)
+    k = len(centers.values)
     if centers.distance is Distance.COSINE:
         points = as_added(points, centers.distance)
     return PartialSums(
         backend.add_products(points, weights, index, k),
         np.bincount(index, minlength=k).astype(np.int64, copy=False),
-        weights=backend.add_products(ones, weights, index, k),
+        weights=sums_of_weights(backend, weights, index, k),
     )
+
+
+def sums_of_weights(backend: Backend, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
+    """Return the sums of the (n,) weights of the rows of each of k clusters, (k, 1)."""
+    return backend.add_products(np.ones((len(weights), 1), np.float32), weights, index, k)
 
 
 def weighted_total(backend: Backend, values: FloatArray, weights: FloatArray) -> ExactTotal:
