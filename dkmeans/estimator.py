@@ -328,6 +328,8 @@ class KMeans(Model):
         checkpoint = self.checkpoint(checkpoint_path)
         scores = self._scores(input_fn, checkpoint, steps, run_hooks)
         total = sum(scores, Score())
+        if not total.weight.units:
+            raise InvalidData("the rows must not all have the weight zero, to be evaluated")
         result = {
             "average_loss": total.mean_distance,
             "global_step": checkpoint.state.step,

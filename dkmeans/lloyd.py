@@ -236,12 +236,14 @@ def iterate(
 
 
 def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainState:
+    loss = _loss(state, sums, rules)
     state = replace(
         state,
         pending=sums if state.pending is None else state.pending + sums,
         pending_steps=state.pending_steps + 1,
         step=state.step + 1,
-        losses=(*state.losses, _loss(state, sums, rules)),
+        losses=(*state.losses, loss),
+        mean_distance=loss / (sums.totals.sum().item() or 1),
         rows=state.rows + int(sums.counts.sum()),
     )
     is_whole = state.pending_steps == rules.schedule.steps_per_iteration

@@ -246,8 +246,8 @@ class Score:
 
     @property
     def mean_distance(self) -> float:
-        """Mean distance of a row to its nearest center."""
-        return self.inertia / float(self.weight)
+        """Mean distance of a row to its nearest center; 0 if there are no rows."""
+        return self.inertia / (float(self.weight) or 1.0)
 
     def __add__(self, other: Score) -> Score:
         return Score(self.weight + other.weight, self.total + other.total)
@@ -270,6 +270,8 @@ class TrainState:
         empty_clusters: Number of centers without rows in the last whole iteration.
         relocated_clusters: Number of those centers that were relocated.
         losses: Loss of each step of the iteration that this call has taken. Not saved.
+        mean_distance: Mean distance of a row to its nearest center in the last of these steps. Not
+            saved.
         rows: Number of rows of those steps. Not saved.
         means: (k, d) float64, the centers before they were rounded to their dtype, if counts
             survive iterations; else None.
@@ -285,5 +287,6 @@ class TrainState:
     empty_clusters: int = 0
     relocated_clusters: int = 0
     losses: tuple[float, ...] = ()
+    mean_distance: float = 0.0
     rows: int = 0
     means: FloatArray | None = None
