@@ -407,6 +407,11 @@ class ExactSums:
         is_whole = (values == np.rint(values)) & (np.abs(values) < _WHOLE_NUMBERS)
         return values.astype(np.int64) if is_whole.all() else values
 
+    def columns(self, some: slice) -> ExactSums:
+        """Return the sums of some columns."""
+        planes = {m: plane[:, some] for m, plane in self.planes.items()}
+        return ExactSums(Grid(self.grid.exponents[some]), planes)
+
     def total(self) -> ExactTotal:
         """Return the sum of all clusters and columns."""
         units, exponents = 0, self.grid.exponents.tolist()

@@ -104,7 +104,7 @@ def _sums_of(
     backend = select(centers.backend)
     if weights is None:
         return backend.partial_sums(points, centers)
-    index, _ = backend.nearest(points, centers)
+    index = backend.nearest_index(points, centers)
     return weighted_sums(backend, points, weights, index, centers)
 
 

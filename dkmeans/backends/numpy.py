@@ -34,6 +34,7 @@ __all__ = [
     "describe",
     "distances",
     "nearest",
+    "nearest_index",
     "partial_sums",
     "squares",
 ]
@@ -87,13 +88,13 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
 
     For cosine, rows of length one are added, rounded to the grid of directions.
     """
-    return _sums_of(points, _nearest_index(points, centers), centers)
+    return _sums_of(points, nearest_index(points, centers), centers)
 
 
 @QUIET
 def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
     """Return the results of `partial_sums` and `nearest` in one pass."""
-    index = _nearest_index(points, centers)
+    index = nearest_index(points, centers)
     return _sums_of(points, index, centers), index, _nearest_distances(points, index, centers)
 
 
@@ -122,7 +123,7 @@ def _sums_of(points: FloatArray, index: IndexArray, centers: Centers) -> Partial
 @QUIET
 def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Return each row's nearest center, (n,) int64, and distance to it, (n,) float64."""
-    index = _nearest_index(points, centers)
+    index = nearest_index(points, centers)
     return index, _nearest_distances(points, index, centers)
 
 
@@ -241,7 +242,8 @@ class _Scorer:
         return np.asarray(of_scores + scalar(rounding.floor) + of_distances)
 
 
-def _nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
+@QUIET
+def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
     """Return the index of each row's nearest center, (n,) int64."""
     n, d = points.shape
     k = len(centers.values)

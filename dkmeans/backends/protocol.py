@@ -57,11 +57,17 @@ class Backend(Implementation, Protocol):
     def add_products(
         self, points: FloatArray, weights: FloatArray, index: IndexArray, k: int
     ) -> ExactSums:
-        """Return the sums of (n, d) rows times their (n,) weights for each of k clusters.
+        """Return the exact sums of (n, d) rows times their (n,) weights for each of k clusters.
 
-        The weights are finite float64 above zero; `index` has the cluster of each row. The sums are
-        exact.
+        The weights are finite float64 above zero; `index` has the cluster of each row.
+
+        Returns:
+            The sums, (k, d + 1): the last column has the sums of the weights.
         """
+        ...
+
+    def nearest_index(self, points: FloatArray, centers: Centers) -> IndexArray:
+        """Return the nearest center of each row, (n,) int64, without distances."""
         ...
 
     def describe(self) -> dict[str, Any]:

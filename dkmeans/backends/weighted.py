@@ -36,14 +36,16 @@ PLANES = 4
 # Weights differ more in size than the values of a column do: so many bits of the window are left
 # for weights above the usual one, beside those that a grid leaves for values.
 _SPARE_BITS = 2
-# With these exponents, a product that is `SMALLEST_ON_GRID` units of the grid or more is a normal
+# With these exponents, a product that is `_SMALLEST_ON_GRID` units of the grid or more is a normal
 # float64, and so is its error.
 _LEAST_EXPONENT, _MOST_EXPONENT = -800, 960
-SMALLEST_ON_GRID = 2.0**-100
+_SMALLEST_ON_GRID = 2.0**-100
 # Squares of smaller numbers are not taken as pairs of float64, whose error would underflow.
 _LEAST_SQUARED = 2.0**-400
-# Products that are computed at a time by NumPy.
-_PRODUCTS_AT_ONCE = 2**17
+# Products that are computed at a time by NumPy, and squares that a backend gets at a time.
+_PRODUCTS_AT_ONCE, _SQUARES_AT_ONCE = 2**17, 2**20
+# Values of which a core's cache holds a few arrays.
+_IN_CACHE = 2**14
 
 
 @QUIET
@@ -67,18 +69,18 @@ def weighted_sums(
         NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
     """
     k = len(centers.values)
-    if centers.distance is Distance.COSINE:
-        points = as_added(points, centers.distance)
-    return PartialSums(
-        backend.add_products(points, weights, index, k),
-        np.bincount(index, minlength=k).astype(np.int64, copy=False),
-        weights=sums_of_weights(backend, weights, index, k),
+    points = (
+        points if centers.distance is not Distance.COSINE else as_added(points, Distance.COSINE)
     )
+    sums = backend.add_products(points, weights, index, k)
+    counts = np.bincount(index, minlength=k).astype(np.int64, copy=False)
+    return PartialSums(sums.columns(slice(-1)), counts, weights=sums.columns(slice(-1, None)))
 
 
 def sums_of_weights(backend: Backend, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
     """Return the sums of the (n,) weights of the rows of each of k clusters, (k, 1)."""
-    return backend.add_products(np.ones((len(weights), 1), np.float32), weights, index, k)
+    zeros = np.zeros((len(weights), 1), np.float32)
+    return backend.add_products(zeros, weights, index, k).columns(slice(-1, None))
 
 
 def weighted_total(backend: Backend, values: FloatArray, weights: FloatArray) -> ExactTotal:
@@ -98,35 +100,51 @@ def weighted_squares(backend: Backend, points: FloatArray, weights: FloatArray) 
         NotFinite: a value is not finite, or float64 cannot hold its square.
     """
     total = NOTHING
-    for block in _blocks(points):
-        values, factors = points[block].astype(np.float64), weights[block]
-        rows, columns = np.nonzero((values != 0) & (np.abs(values) < _LEAST_SQUARED))
-        if len(rows):
+    for block in _blocks(points, _SQUARES_AT_ONCE):
+        values, factors = points[block], weights[block]
+        if points.dtype == np.float32:  # the square has 48 bits, and no error
+            total += _total_of_rows(backend, np.square(values, dtype=np.float64), factors)
+            continue
+        tiny = (np.abs(values) < _LEAST_SQUARED) & (values != 0)
+        if tiny.any():
+            rows, columns = np.nonzero(tiny)
             total += total_of_weighted_squares(values[rows, columns], factors[rows])
-            values[rows, columns] = 0.0
-        # The square of a float32 has 48 bits, and no error.
-        square, error = two_product(values, values)
-        total += _total_of_rows(backend, square, factors)
-        if points.dtype == np.float64:
-            total += _total_of_rows(backend, error, factors)
+            values = np.where(tiny, 0.0, values)
+        for part in _square_pairs(values):
+            total += _total_of_rows(backend, part, factors)
     return total
 
 
+def _square_pairs(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the squares of (n, d) float64 values as rounded squares and their errors."""
+    squares, errors = np.empty(values.shape), np.empty(values.shape)
+    for some in _blocks(values, _IN_CACHE):
+        squares[some], errors[some] = two_product(values[some], values[some])
+    return squares, errors
+
+
 def _total_of_rows(backend: Backend, values: FloatArray, weights: FloatArray) -> ExactTotal:
-    return backend.add_products(values, weights, np.zeros(len(values), np.int64), 1).total()
+    sums = backend.add_products(values, weights, np.zeros(len(values), np.int64), 1)
+    return sums.columns(slice(-1)).total()
 
 
 def product_grid(points: FloatArray, weights: FloatArray) -> Grid:
-    """Return a grid for the products of (n, d) rows and their (n,) weights."""
-    # The exponents of the weights' grid without its bits: those of usual weights.
-    usual = Grid.of(weights[:, None]).exponents - Grid.of(np.ones((1, 1))).exponents
-    exponents = Grid.of(points).exponents + usual + _SPARE_BITS
+    """Return a grid for the products of (n, d) rows and (n,) weights, and for the weights."""
+    of_weights, of_one = (Grid.of(part).exponents for part in (weights[:, None], np.ones((1, 1))))
+    # The exponents of the weights' grid without its bits are those of usual weights.
+    of_products = Grid.of(points).exponents + of_weights - of_one
+    exponents = np.concatenate([of_products, of_weights]) + _SPARE_BITS
     return Grid(np.clip(exponents, _LEAST_EXPONENT, _MOST_EXPONENT))
+
+
+def with_ones(points: FloatArray) -> FloatArray:
+    """Return the (n, d) rows with a column of ones after their own: its sums are of weights."""
+    return np.concatenate([points, np.ones((len(points), 1), points.dtype)], axis=1)
 
 
 @QUIET
 def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
-    """Return the sums of the (n, d) rows times their weights for each of k clusters, by NumPy.
+    """Return the sums of (n, d) rows times their weights for each of k clusters, by NumPy.
 
     Args:
         points: (n, d) rows.
@@ -134,22 +152,26 @@ def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: 
         index: (n,) the cluster of each row.
         k: Number of clusters.
 
+    Returns:
+        The sums, (k, d + 1): the last column has the sums of the weights.
+
     Raises:
         NotFinite: a value is not finite.
     """
     grid = product_grid(points, weights)
-    sums = ExactSums.zero((k, points.shape[1]), grid)
-    for block in _blocks(points):
-        parts, left = _product_parts(points[block], weights[block], grid)
-        order = np.argsort(index[block], kind="stable")
-        clusters, starts = np.unique(index[block][order], return_index=True)
+    sums = ExactSums.zero((k, points.shape[1] + 1), grid)
+    for block in _blocks(points, _PRODUCTS_AT_ONCE):
+        rows, factors, clusters = with_ones(points[block]), weights[block], index[block]
+        parts, left = _product_parts(rows, factors, grid)
+        order = np.argsort(clusters, kind="stable")
+        used, starts = np.unique(clusters[order], return_index=True)
         planes = {}
         for number, part in enumerate(parts):
             plane = np.zeros(sums.shape, np.int64)
-            plane[clusters] = np.add.reduceat(part[order].astype(np.int64), starts, axis=0)
+            plane[used] = np.add.reduceat(part[order].astype(np.int64), starts, axis=0)
             planes[-number] = plane
         sums += ExactSums(grid, planes)
-        sums = plus_left(sums, points[block], weights[block], index[block], left)
+        sums = plus_left(sums, rows, factors, clusters, left)
     return sums
 
 
@@ -161,7 +183,7 @@ def _product_parts(
     product, error = two_product(values, weights[:, None])
     scaled = product * grid.scales
     size = np.abs(scaled)
-    left = ~((size < 2.0**WINDOW_BITS) & ((size >= SMALLEST_ON_GRID) | (values == 0)))
+    left = ~((size < 2.0**WINDOW_BITS) & ((size >= _SMALLEST_ON_GRID) | (values == 0)))
     parts = [np.zeros(points.shape) for _ in range(PLANES)]
     # The error is at most 2^-7 of a unit: it begins with the next plane.
     for first, rest in ((0, scaled), (1, error * grid.scales * 2.0**PLANE_BITS)):
@@ -201,7 +223,7 @@ def plus_left(
     return sums
 
 
-def _blocks(points: FloatArray) -> Iterator[slice]:
-    """Yield slices that cut (n, d) rows into blocks of about `_PRODUCTS_AT_ONCE` values."""
-    size = max(1, _PRODUCTS_AT_ONCE // points.shape[1])
+def _blocks(points: FloatArray, values: int) -> Iterator[slice]:
+    """Yield slices that cut (n, d) rows into blocks of about so many values."""
+    size = max(1, values // points.shape[1])
     return (slice(start, start + size) for start in range(0, len(points), size))

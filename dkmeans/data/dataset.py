@@ -656,6 +656,8 @@ def column_chunks(values: Any, name: str, chunk_bytes: int | None = None) -> Bat
     """
     if not (isinstance(values, zarr.Array) or is_dask_array(values) or is_frame(values)):
         values = as_array(values, name)
+    if values.ndim == 0:
+        raise InvalidData(f"{name} must be one number for each row, got a single one")
     if values.ndim == 1 and not isinstance(values, zarr.Array):
         values = values[:, None]
     return array_chunks(values, name, allow_1d_zarr=True, chunk_bytes=chunk_bytes)

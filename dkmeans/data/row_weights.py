@@ -72,7 +72,6 @@ class RowWeights:
 
         Raises:
             InvalidData: a weight is negative or not finite.
-            InvalidType: the weights are not numbers.
         """
         if not self.parts:
             return np.ones((stop - start, 1))
@@ -93,8 +92,6 @@ def _checked(chunk: Chunk) -> FloatArray:
     """Return the weights of a chunk, (n, 1) float64, after checking them."""
     # Not as points, which are float32 for integers.
     values, source = np.asarray(chunk.values()), chunk.source
-    if values.dtype.kind not in "fiub":
-        raise InvalidType(f"weights must be numbers, got {values.dtype} in {source.name}")
     if values.shape != (chunk.rows, 1):
         raise InvalidData(
             f"weights must be one number for each of {counted(chunk.rows, 'row')}, got an array of "
@@ -125,6 +122,7 @@ def weighted(rows: Batch, weights: Batch, name: str) -> Batch:
 
     Raises:
         InvalidData: there are more or fewer weights than rows, or weights of several columns.
+        InvalidType: the weights are not numbers.
     """
     if rows.rows != weights.rows:
         raise InvalidData(
@@ -133,6 +131,8 @@ def weighted(rows: Batch, weights: Batch, name: str) -> Batch:
     for source in weights.sources():
         if source.width != 1:
             raise InvalidData(f"weights must be one column, got {source.width} in {source.name}")
+        if np.dtype(source.dtype).kind not in "fiub":
+            raise InvalidType(f"weights must be numbers, got {source.dtype} in {source.name}")
     parts: list[Part] = []
     start = 0
     for part in _chunks(rows):

@@ -241,9 +241,8 @@ def run_round(loaded: LoadedChunk, task: Round) -> RoundResult:
     if loaded.weights is None:
         weights = ExactSums.of_counts(np.bincount(nearest.index, minlength=total))
     else:
-        weights = sums_of_weights(
-            select(task.candidates.backend), loaded.weights, nearest.index.astype(np.int64), total
-        )
+        index = nearest.index.astype(np.int64)
+        weights = sums_of_weights(select(task.candidates.backend), loaded.weights, index, total)
         by_distance = loaded.weights * by_distance
         if not np.isfinite(by_distance).all():
             raise loaded.complaint()

@@ -67,9 +67,10 @@ def collect(
     while missing:
         batch = next(batches, None) if in_vain < most_in_vain else None
         if batch is None:
+            remark = " (rows of weight zero do not count)" if any(map(has_weights, seen)) else ""
             raise InvalidData(
                 f"initialization needs num_clusters = {counted(num_clusters, 'center')}, and the "
-                f"input's {counted(rows, 'row')} gave {num_clusters - missing}"
+                f"input's {counted(rows, 'row')} gave {num_clusters - missing}{remark}"
             )
         seen.append(batch)
         found.append(draw(batch, missing, executor))

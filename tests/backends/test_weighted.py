@@ -15,6 +15,7 @@ from dkmeans.backends.weighted import (
     weighted_squares,
     weighted_sums,
     weighted_total,
+    with_ones,
 )
 from dkmeans.distance import Centers, Distance, inertia
 from dkmeans.exact import NotFinite
@@ -56,6 +57,8 @@ def fractions(values):
 def test_sums_of_products_are_those_of_fractions(backend, problem):
     rows, weights, index, k = problem
     sums = backend.add_products(rows, weights, index, k)
+    rows = with_ones(rows)
+    assert sums.shape == (k, rows.shape[1])
     for cluster, column in np.ndindex(sums.shape):
         own = index == cluster
         pairs = zip(fractions(rows[own, column]), fractions(weights[own]), strict=True)
@@ -154,5 +157,8 @@ def test_values_that_are_not_finite_have_no_sums(backend, bad):
 def test_the_grid_of_products_is_coarser_by_the_usual_weight():
     rows, weights = np.ones((40, 3)), np.full(40, 2.0**20)
     ones = product_grid(rows, np.ones(40)).exponents
-    assert (product_grid(rows, weights).exponents - ones).tolist() == [20, 20, 20]
-    assert product_grid(np.full((2, 1), 1e-300), np.full(2, 1e-300)).exponents.tolist() == [-800]
+    assert (product_grid(rows, weights).exponents - ones).tolist() == [20, 20, 20, 20]
+    assert product_grid(np.full((2, 1), 1e-300), np.full(2, 1e-300)).exponents.tolist() == [
+        -800,
+        -800,
+    ]

@@ -129,7 +129,7 @@ def test_large_whole_weights_are_exact_or_refused():
 
 def test_weights_of_words_are_refused():
     with pytest.raises(TypeError, match=r"weights must be numbers, got .* in w"):
-        pairs(batch_of(np.full(20, "x")))
+        batch_of(np.full(20, "x"))
 
 
 def test_there_is_one_weight_for_each_row():

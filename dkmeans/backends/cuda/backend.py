@@ -69,8 +69,13 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
 
 
 def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
-    """Return the exact sums of (n, d) rows times their weights, computed by the processor."""
+    """Return the exact sums of rows times their weights, computed by the processor."""
     return select_processor().add_products(points, weights, index, k)
+
+
+def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
+    """Return each row's nearest center, (n,) int64."""
+    return nearest(points, centers)[0]
 
 
 def cores_per_gpu() -> int:

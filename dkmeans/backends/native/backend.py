@@ -25,7 +25,7 @@ from dkmeans import exact
 from dkmeans.backends.addition import grid_for, plus_rows, rest_of_squares
 from dkmeans.backends.native import kernels, packing, products, vectors
 from dkmeans.backends.rounding import QUIET
-from dkmeans.backends.weighted import PLANES, plus_left, product_grid
+from dkmeans.backends.weighted import PLANES, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
@@ -83,6 +83,14 @@ def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArra
 
 
 @QUIET
+def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
+    """Return each row's nearest center, (n,) int64."""
+    index = np.empty(len(points), np.int64)
+    _assign(points, centers, index, _NO_DISTANCES, _NO_SUMS)
+    return index
+
+
+@QUIET
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32."""
     points, tile = _kernel_rows(points), packing.tile_of(np.float64)
@@ -95,10 +103,10 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
 
 @QUIET
 def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
-    """Return the exact sums of (n, d) rows times their weights for each of k clusters."""
+    """Return the exact sums of rows times their weights and of the weights, (k, d + 1)."""
     grid = product_grid(points, weights)
     points, weights, index = map(_kernel_rows, (points, weights, index))
-    sums, start = ExactSums.zero((k, points.shape[1]), grid), 0
+    sums, start = ExactSums.zero((k, points.shape[1] + 1), grid), 0
     for piece in _pieces(points):
         rows = slice(start, start := start + len(piece))
         planes = np.zeros((PLANES, *sums.shape), np.int64)
@@ -108,7 +116,7 @@ def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: 
         sums += ExactSums(grid, {-m: planes[m] for m in range(used)})
         left = np.flatnonzero(is_left)
         if len(left):
-            others = piece[left], weights[rows][left], index[rows][left]
+            others = with_ones(piece[left]), weights[rows][left], index[rows][left]
             sums = plus_left(sums, *others, np.ones(others[0].shape, bool))
     return sums
 
