@@ -558,7 +558,8 @@ def _carried(planes: dict[int, IndexArray]) -> dict[int, IndexArray]:
     while numbers:
         m, *numbers = numbers
         plane = planes[m]
-        if ((plane >= _CARRY_FREE) | (plane <= -_CARRY_FREE)).any():
+        # Two passes without temporary arrays.
+        if plane.max(initial=0) >= _CARRY_FREE or plane.min(initial=0) <= -_CARRY_FREE:
             planes[m] = plane & _LOW_BITS
             _add_to(planes, m + 1, plane >> PLANE_BITS)
             numbers = sorted({m + 1, *numbers})

@@ -24,6 +24,7 @@ from dkmeans.errors import InvalidData
 from dkmeans.exact import NOTHING, ExactTotal, NotFinite
 from dkmeans.executors import Executor, Reduction
 from dkmeans.schedule import Schedule
+from dkmeans.skipping import sums_by_bounds
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
 
 # No squared distance between rows is larger than this many times the sum of the rows' squares.
@@ -53,11 +54,14 @@ class StartCenters:
         centers: Centers of each start.
         with_farthest: True if the farthest rows are needed, to relocate empty clusters.
         with_squares: True if the squares of the rows are not known yet.
+        with_bounds: True if the chunks are the same in each iteration, so that bounds of their rows
+            save time.
     """
 
     centers: tuple[Centers, ...]
     with_farthest: bool
     with_squares: bool
+    with_bounds: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -71,6 +75,7 @@ def accumulate(
     *,
     with_farthest: bool = False,
     with_squares: bool = True,
+    start: int | None = None,
 ) -> PartialSums:
     """Return the partial sums of one chunk (the E step). Runs on a worker.
 
@@ -79,6 +84,7 @@ def accumulate(
         centers: The centers.
         with_farthest: True if the farthest rows are needed too.
         with_squares: True if the squares of the rows are needed too.
+        start: Number of the start, if the chunk is the same in each iteration; else None.
 
     Raises:
         InvalidData: the rows are not as wide as the centers, or not finite.
@@ -86,26 +92,21 @@ def accumulate(
     points, weights = loaded.of_width(centers.width), loaded.weights
     if not len(points):  # none of the rows has a weight
         return PartialSums.zero(centers.values.shape)
+    backend = select(centers.backend)
     try:
         squares = squares_of(points, centers, weights) if with_squares else NOTHING
-        return replace(
-            _sums_of(points, centers, weights, with_farthest=with_farthest), squares=squares
-        )
+        if with_farthest:  # which needs all distances
+            sums = sums_and_farthest(points, centers, weights)
+        elif weights is not None:
+            index = backend.nearest_index(points, centers)
+            sums = weighted_sums(backend, points, weights, index, centers)
+        elif start is not None:
+            sums = sums_by_bounds(loaded, points, centers, start)
+        else:
+            sums = backend.partial_sums(points, centers)
     except NotFinite:
         raise loaded.complaint() from None
-
-
-def _sums_of(
-    points: FloatArray, centers: Centers, weights: FloatArray | None, *, with_farthest: bool
-) -> PartialSums:
-    """Return the partial sums of (n, d) rows and their (n,) weights, without squares."""
-    if with_farthest:
-        return sums_and_farthest(points, centers, weights)
-    backend = select(centers.backend)
-    if weights is None:
-        return backend.partial_sums(points, centers)
-    index = backend.nearest_index(points, centers)
-    return weighted_sums(backend, points, weights, index, centers)
+    return replace(sums, squares=squares)
 
 
 def squares_of(points: FloatArray, centers: Centers, weights: FloatArray | None) -> ExactTotal:
@@ -135,12 +136,13 @@ def accumulate_starts(loaded: LoadedChunk, starts: StartCenters) -> SideBySide[P
         InvalidData: as `accumulate` does.
     """
     parts: list[PartialSums] = []
-    for centers in starts.centers:
+    for number, centers in enumerate(starts.centers):
         sums = accumulate(
             loaded,
             centers,
             with_farthest=starts.with_farthest,
             with_squares=starts.with_squares and not parts,
+            start=number if starts.with_bounds else None,
         )
         # All starts have the same rows, and so the same squares.
         parts.append(replace(sums, squares=parts[0].squares) if parts else sums)
@@ -201,6 +203,8 @@ def iterate(
     rules: Rules,
     executor: Executor,
     squares: ExactTotal | None = None,
+    *,
+    with_bounds: bool = False,
 ) -> Iterator[tuple[list[TrainState], Reduction[SideBySide[PartialSums]]]]:
     """Take the steps of one iteration, or a part of it, for several starts.
 
@@ -213,6 +217,7 @@ def iterate(
         rules: Rules by which centers are computed.
         executor: Where the steps are computed.
         squares: Sum of the squares of the rows of each batch; None if it is not known.
+        with_bounds: True if every batch of the call is the same one, `numbered`.
 
     Yields:
         The states after a step, and the reduction of all `batches`, the same object each time.
@@ -222,7 +227,7 @@ def iterate(
     """
     centers = tuple(rules.computation.centers(state.centers) for state in states)
     with_farthest = rules.empty_clusters is EmptyClusters.RELOCATE
-    starts = StartCenters(centers, with_farthest, with_squares=squares is None)
+    starts = StartCenters(centers, with_farthest, squares is None, with_bounds)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)
     # `losses` and `rows` are of the steps of this call only.
     states = [replace(state, losses=(), rows=0) for state in states]

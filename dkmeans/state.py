@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, IndexArray
 
 __all__ = [
+    "Cached",
     "Farthest",
     "FloatArray",
     "IndexArray",
@@ -52,6 +53,15 @@ class StopReason(Enum):
     def converged(self) -> bool:
         """True if more steps over the same rows would change nothing."""
         return self in (StopReason.CONVERGED, StopReason.UNCHANGED)
+
+
+class Cached(Protocol):
+    """A result about some rows that a worker caches: cheaper to store than to compute again."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        ...
 
 
 class Monoid(Protocol):

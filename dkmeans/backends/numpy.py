@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.backends.weighted import add_products
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
 from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
-from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
+from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 __all__ = [
     "add_products",
@@ -89,6 +89,13 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
     For cosine, rows of length one are added, rounded to the grid of directions.
     """
     return _sums_of(points, nearest_index(points, centers), centers)
+
+
+def sums_by_bounds(
+    points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+) -> tuple[PartialSums, None]:
+    """Return the results of `partial_sums`; this backend has no bounds."""
+    return partial_sums(points, centers), None
 
 
 @QUIET

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums, ExactTotal
-from dkmeans.state import FloatArray, IndexArray, PartialSums
+from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 
 class Implementation(Protocol):
@@ -68,6 +69,20 @@ class Backend(Implementation, Protocol):
 
     def nearest_index(self, points: FloatArray, centers: Centers) -> IndexArray:
         """Return the nearest center of each row, (n,) int64, without distances."""
+        ...
+
+    def sums_by_bounds(
+        self, points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+    ) -> tuple[PartialSums, Cached | None]:
+        """Return the results of `partial_sums`, and what may save time in the next call.
+
+        Args:
+            points: The rows.
+            centers: The centers.
+            found: The second result of an earlier call for the same rows, which must not be used
+                again; None if there is none.
+            start: Name of the start of a fit that the centers belong to.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:

@@ -147,7 +147,7 @@ _SMALL_SIDE = (None,) * 4
 # file changes; the hash makes a change of the intrinsics a change of this file.
 # SMALLEST_SQUARED_NORM is compiled in too, but it is not in the hash: a change of this constant
 # needs a change of this file.
-INTRINSICS = "361b2fac71b5"
+INTRINSICS = "f92a2da821f8"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -159,7 +159,7 @@ _OPTIONS: dict[str, Any] = {
     "_nrt": False,
     "no_cfunc_wrapper": True,
 }
-_compiled: Callable[[_F], _F] = njit(no_cpython_wrapper=True, **_OPTIONS)
+compiled: Callable[[_F], _F] = njit(no_cpython_wrapper=True, **_OPTIONS)
 inlined: Callable[[_F], _F] = njit(inline="always", **_OPTIONS)
 
 
@@ -204,7 +204,7 @@ def _sum_block(
     return total
 
 
-@_compiled
+@compiled
 def _pairwise_sum(
     points: Any, row: int, scale: float, targets: Any, target: Any, cosine: bool, scratch: Any
 ) -> Any:
@@ -240,7 +240,9 @@ def _pairwise_sum(
 
 
 @inlined
-def _distance(points: Any, row: int, scale: float, centers: Any, center: int, scratch: Any) -> Any:
+def distance_to(
+    points: Any, row: int, scale: float, centers: Any, center: Any, scratch: Any
+) -> Any:
     """Return the exact distance of a row and a center, with the bits of the NumPy backend."""
     cosine, d = centers.cosine, points.shape[1]
     if d <= _PAIRWISE_BLOCK:  # one block: the same bits in half the time
@@ -256,7 +258,7 @@ def _distance(points: Any, row: int, scale: float, centers: Any, center: int, sc
 
 
 @inlined
-def _row_scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
+def row_scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
     """Return the factor of a row: 1 / |x| as `inverse_norms` computes it for cosine, else 1."""
     if not centers.cosine:
         return 1.0
@@ -283,7 +285,7 @@ def _load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -
         indices[place] = min(start + place, n - 1)
     if centers.cosine:
         for place in range(size):
-            scratch.exact_scales[place] = _row_scale(points, indices[place], centers, scratch)
+            scratch.exact_scales[place] = row_scale(points, indices[place], centers, scratch)
             scales[place] = scratch.exact_scales[place]
     # Four cases: squares as wide as a vector; squares of 4 for rows with fewer columns; and rows
     # narrower than every square, loaded with a mask, in squares of 2 or of 4.
@@ -422,7 +424,7 @@ def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> 
                 )
 
 
-@_compiled
+@compiled
 def _nearest_exactly(
     points: Any, place: int, limit: float, centers: Any, scratch: Any, tile: Any
 ) -> Any:
@@ -449,7 +451,7 @@ def _nearest_exactly(
         for center in range(start, min(start + step, k)):
             # The negation selects the center if its score or the limit is NaN.
             if not scratch.probe_scores[center - start] > limit:
-                distance = _distance(points, row, scale, centers, center, scratch)
+                distance = distance_to(points, row, scale, centers, center, scratch)
                 # Centers come in ascending order and < is strict: equal distances keep the lowest
                 # index. A row that is not finite has no distance below infinity and gets center 0.
                 if distance < least:
@@ -507,7 +509,7 @@ def assign(
             continue
         for place in range(count):
             row, scale, cluster = start + place, scratch.exact_scales[place], scratch.nearest[place]
-            distance[row] = _distance(points, row, scale, centers, cluster, scratch)
+            distance[row] = distance_to(points, row, scale, centers, cluster, scratch)
     matrix.release(tile)
     return scratch.num_rest[0]
 
