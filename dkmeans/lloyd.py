@@ -109,7 +109,9 @@ def accumulate(
     return replace(sums, squares=squares)
 
 
-def squares_of(points: FloatArray, centers: Centers, weights: FloatArray | None) -> ExactTotal:
+def squares_of(
+    points: FloatArray, centers: Centers, weights: FloatArray | None = None
+) -> ExactTotal:
     """Return the sum of the squares of all values of the (n, d) rows, which the loss needs.
 
     With weights, each square counts times the weight of its row.

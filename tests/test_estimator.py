@@ -314,6 +314,19 @@ def test_the_models_function_takes_what_an_input_function_returns(trained):
     assert trained.model_fn(rows, np.zeros(30), ModeKeys.PREDICT, None)
 
 
+def test_predictions_ignore_weights_and_losses_do_not(trained):
+    rows, weights = rows_of(), np.arange(30) % 3
+    expected = list(trained.predict_cluster_index(lambda: rows))
+    bad = {"weights": -weights}
+    for given_rows in (lambda: (rows, bad), lambda: Dataset.from_array(rows, -weights)):
+        assert list(trained.predict_cluster_index(given_rows)) == expected
+    spec = trained.model_fn(rows, {"weights": weights}, "eval", None)
+    assert spec.predictions["cluster_index"].tolist() == expected
+    repeated = np.repeat(rows, weights, axis=0)
+    assert spec.loss == trained.score(lambda: (rows, {"weights": weights}))
+    assert spec.loss == trained.score(lambda: repeated)
+
+
 def test_the_models_function_refuses_what_training_refuses(trained):
     for arguments, error, text in [
         ((rows_of(), None, "test", None), ValueError, "mode must be one of 'train', 'eval', 'inf"),

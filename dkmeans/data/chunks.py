@@ -423,11 +423,16 @@ def _wrong_shape(chunk: Chunk, points: FloatArray, width: int) -> InvalidData:
 def finite_points(chunk: Chunk, width: int) -> FloatArray:
     """Return a chunk's rows, (n, width), after checking that all values are finite.
 
+    Rows of weight zero are returned too, and may hold anything.
+
     Raises:
         InvalidData: as `Chunk.load` does, or a value is not finite.
         Outage: the storage does not answer.
     """
-    return LoadedChunk(chunk, chunk.load(width)).finite(width)
+    points = chunk.load(width)
+    if not np.isfinite(points).all():
+        chunk.loaded().finite(width)
+    return points
 
 
 def rows_per_chunk(bytes_per_row: int, chunk_bytes: int | None = None) -> int:

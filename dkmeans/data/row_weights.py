@@ -154,7 +154,9 @@ def _chunks(batch: Batch) -> Iterator[Chunk]:
 def has_weights(batch: Batch) -> bool:
     """Return whether some rows of a batch have weights."""
     return any(
-        has_weights(part.batch) if isinstance(part, Shuffle) else _of(part) is not None
+        has_weights(part.batch)
+        if isinstance(part, Shuffle)
+        else isinstance(part, Chunk) and part.weights is not None
         for part in batch.parts
     )
 
@@ -181,7 +183,3 @@ def _weights_of_chunk(chunk: Chunk) -> Chunk:
         return chunk.of_weights()
     ones = RowWeights((), chunk.source.first, chunk.source.rows, chunk.source.chunk_rows)
     return replace(chunk, source=ones)
-
-
-def _of(part: Part) -> Source | None:
-    return part.weights if isinstance(part, Chunk) else None

@@ -89,7 +89,12 @@ def test_rows_of_weight_zero_are_left_out_whatever_they_hold():
     assert loaded.kept.tolist() == [i for i in range(20) if i not in (3, 8)]
     assert loaded.finite(3).tolist() == rows[loaded.kept].tolist()
     assert loaded.weights.tolist() == weights[loaded.kept].tolist()
+    (shuffled,) = weighted(table(rows), table(weights), "table").shuffled((2,))
+    assert sorted(shuffled.loaded().finite(3)[:, 0]) == sorted(rows[loaded.kept, 0])
     rows[9, 1] = np.inf
+    (shuffled,) = weighted(table(rows), table(weights), "table").shuffled((2,))
+    with pytest.raises(InvalidData, match=r"row 9 of table has inf in column 1"):
+        shuffled.loaded()
     (chunk,) = weighted(table(rows), table(weights), "table")
     with pytest.raises(InvalidData, match=r"row 9 of table has inf in column 1"):
         chunk.loaded().finite(3)
