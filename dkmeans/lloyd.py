@@ -190,6 +190,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         counts=weight + totals + relocated * keeps_counts,
         pending=None,
         pending_steps=0,
+        grid=state.pending.sums.grid,
         inertia=loss,
         inertia_rows=totals.sum().item(),
         # Centers without rows in this iteration. `empty` differs if counts are kept: it holds
@@ -227,7 +228,7 @@ def iterate(
     Raises:
         InvalidData: the rows cannot be clustered, or `update` raises it.
     """
-    centers = tuple(rules.computation.centers(state.centers) for state in states)
+    centers = tuple(rules.computation.centers(state.centers, state.grid) for state in states)
     with_farthest = rules.empty_clusters is EmptyClusters.RELOCATE
     starts = StartCenters(centers, with_farthest, squares is None, with_bounds)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)

@@ -11,7 +11,18 @@ from dkmeans.backends import select
 from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
+from dkmeans.executors.reduction import skips
 from dkmeans.state import FloatArray, PartialSums
+
+# Centers of a group, groups whose bounds are compared at a time, and bytes of a row's cluster and
+# upper bound, for the native backend.
+_GROUP, _WORD, _ROW_BYTES = 16, 16, 8
+
+
+def bounds_bytes(rows: int, num_clusters: int) -> int:
+    """Return the size of the bounds of some rows, in bytes: about k / 8 + 8 for each."""
+    groups = -(-num_clusters // _GROUP)
+    return rows * (_ROW_BYTES + 2 * _WORD * -(-groups // _WORD))
 
 
 def sums_by_bounds(
@@ -33,7 +44,9 @@ def sums_by_bounds(
         return backend.partial_sums(points, centers)
     key = "bounds", start, loaded.chunk.number, loaded.chunk.rows
     found = row_cache.take_entry(key)
-    sums, bounds = backend.sums_by_bounds(points, centers, found, (budget.fit, start))
+    sums, bounds, skipped = backend.sums_by_bounds(points, centers, found, (budget.fit, start))
+    if counter := skips.get():
+        counter.count += skipped
     if bounds is not None:
         # Without its rows a chunk is read again, which takes longer than bounds save.
         row_cache.put_entry(key, bounds, evicts_rows=False)

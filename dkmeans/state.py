@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, IndexArray
+from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, Grid, IndexArray
 
 __all__ = [
     "Cached",
@@ -285,6 +285,7 @@ class TrainState:
         rows: Number of rows of those steps. Not saved.
         means: (k, d) float64, the centers before they were rounded to their dtype, if counts
             survive iterations; else None.
+        grid: Grid of the sums of the last iteration, for the next one. Not saved.
     """
 
     centers: FloatArray
@@ -300,3 +301,4 @@ class TrainState:
     mean_distance: float = 0.0
     rows: int = 0
     means: FloatArray | None = None
+    grid: Grid | None = None

@@ -465,6 +465,7 @@ def _cost(fit: Fit, reduction: Reduction[Any], saver: _Saver) -> IterationCost:
     """Return the cost of the iteration that led to this fit."""
     # All running starts have used the same rows.
     state, threads = fit.starts[fit.running[0]].state, reduction.threads
+    distances = state.rows * len(state.centers) * len(fit.running)
     return IterationCost(
         bytes=state.rows * state.centers.shape[1] * state.centers.itemsize,
         read_seconds=reduction.cost.read_seconds / threads,
@@ -473,6 +474,7 @@ def _cost(fit: Fit, reduction: Reduction[Any], saver: _Saver) -> IterationCost:
         workers=reduction.workers,
         threads=threads,
         retries=reduction.cost.retries,
+        skipped=reduction.cost.skipped / max(1, distances),
     )
 
 

@@ -6,8 +6,12 @@ import pytest
 
 from dkmeans import Dataset, KMeans, RunConfig
 from dkmeans.backends.native import bounds
+from dkmeans.backends.native.groups import Path
 from dkmeans.data.cache import row_cache
+from dkmeans.distance import Centers, Distance
+from dkmeans.skipping import bounds_bytes
 
+EUCLIDEAN = Distance.SQUARED_EUCLIDEAN
 K, N = 64, 20_000
 RNG = np.random.default_rng(3)
 ROWS = (RNG.normal(size=(N, 20)) + 4 * RNG.normal(size=(50, 20))[np.arange(N) % 50]).astype("f")
@@ -23,7 +27,8 @@ def trained(rows=ROWS, steps=12, **more):
 
 @pytest.fixture
 def advances(monkeypatch):
-    """Return a list that grows by the loss of each chunk that is computed by bounds."""
+    """Return a list that grows by the number of rows of each chunk that is computed by bounds."""
+    monkeypatch.setattr(bounds, "_FEWEST_CHUNK_PRODUCTS", 0)
     calls, advance = [], bounds.advance
 
     def counted(points, centers, found):
@@ -72,6 +77,13 @@ def test_tables_of_several_parts_have_bounds_for_each(tmp_path, advances):
         )
     assert trained(Dataset.from_parquet(str(tmp_path))) == trained(cache="none")
     assert sorted(set(advances)) == [4000, 8000]
+
+
+@pytest.mark.parametrize("k", [32, 256, 257, 1000])
+def test_the_size_of_bounds_is_that_of_their_arrays(k):
+    stage = Path(Centers(np.random.default_rng(0).random((k, 8)), EUCLIDEAN), np.float32)._stage
+    lower = 2 * len(stage.total)
+    assert bounds_bytes(100, k) == 100 * (lower + 8)
 
 
 def test_nothing_is_kept_after_the_fit():

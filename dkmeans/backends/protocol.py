@@ -73,8 +73,10 @@ class Backend(Implementation, Protocol):
 
     def sums_by_bounds(
         self, points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
-    ) -> tuple[PartialSums, Cached | None]:
+    ) -> tuple[PartialSums, Cached | None, int]:
         """Return the results of `partial_sums`, and what may save time in the next call.
+
+        The third result is the number of distances that were not computed.
 
         Args:
             points: The rows.

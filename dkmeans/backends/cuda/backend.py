@@ -51,9 +51,9 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums | GuardedS
 
 def sums_by_bounds(
     points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
-) -> tuple[PartialSums | GuardedSums, None]:
+) -> tuple[PartialSums | GuardedSums, None, int]:
     """Return the results of `partial_sums`; this backend has no bounds."""
-    return partial_sums(points, centers), None
+    return partial_sums(points, centers), None, 0
 
 
 def squares(points: FloatArray) -> ExactTotal:

@@ -46,16 +46,19 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
 @QUIET
 def sums_by_bounds(
     points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
-) -> tuple[PartialSums, Cached | None]:
-    """Return the results of `partial_sums`, and bounds by which the next call may skip rows."""
-    if not bounds.suit(centers):
-        return partial_sums(points, centers), None
+) -> tuple[PartialSums, Cached | None, int]:
+    """Return the results of `partial_sums`, and bounds by which the next call may skip rows.
+
+    The third result is the number of distances that were not computed.
+    """
+    if not bounds.suit(len(points), centers):
+        return partial_sums(points, centers), None, 0
     if isinstance(found, bounds.Bounds):
         return bounds.advance(_kernel_rows(points), centers, found)
     waiting = found if isinstance(found, bounds.Waiting) else bounds.Waiting()
     if waiting.left > 0:
-        return partial_sums(points, centers), replace(waiting, left=waiting.left - 1)
-    return bounds.begin(_kernel_rows(points), centers, waiting, start)
+        return partial_sums(points, centers), replace(waiting, left=waiting.left - 1), 0
+    return *bounds.begin(_kernel_rows(points), centers, waiting, start), 0
 
 
 @QUIET

@@ -27,10 +27,11 @@ from dkmeans.distance import Centers, Distance
 from dkmeans.exact import PIECE_ROWS, ExactSums, Grid
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
-# Fewer centers, or fewer products for a row, are computed faster than bounds are compared.
-_FEWEST_CENTERS, _FEWEST_PRODUCTS = 2 * GROUP, 1000
+# Fewer centers, or fewer products for a row, are computed faster than bounds are compared; and a
+# chunk of fewer products is computed faster than its entry is taken and put back.
+_FEWEST_CENTERS, _FEWEST_PRODUCTS, _FEWEST_CHUNK_PRODUCTS = 2 * GROUP, 1000, 2**24
 # Iterations without bounds. In the first ones centers move so far that few rows are skipped.
-_FIRST_ITERATIONS = 2
+_FIRST_ITERATIONS = 4
 # Bounds are dropped for some iterations if more than this share of all pairs had to be scored, and
 # for twice as many the next time. A matrix unit computes all pairs in less time.
 _USELESS_SHARE, _USELESS_SHARE_WITH_MATRIX = 0.6, 0.35
@@ -152,10 +153,11 @@ class BlockScratchPerThread(threading.local):
 _paths, _scratch = Paths(), BlockScratchPerThread()
 
 
-def suit(centers: Centers) -> bool:
-    """Return whether bounds can save time with such centers."""
+def suit(rows: int, centers: Centers) -> bool:
+    """Return whether bounds can save time for a chunk of so many rows with such centers."""
     k, d = centers.values.shape
-    return k >= _FEWEST_CENTERS and k * d >= _FEWEST_PRODUCTS and can_group(centers)
+    is_large = k * d >= _FEWEST_PRODUCTS and rows * k * d >= _FEWEST_CHUNK_PRODUCTS
+    return is_large and k >= _FEWEST_CENTERS and can_group(centers)
 
 
 def begin(
@@ -182,8 +184,10 @@ def begin(
 
 def advance(
     points: FloatArray, centers: Centers, found: Bounds
-) -> tuple[PartialSums, Bounds | Waiting]:
+) -> tuple[PartialSums, Bounds | Waiting, int]:
     """Return the partial sums of a chunk by the bounds of an earlier iteration, and new bounds.
+
+    The third result is the number of distances that were not computed.
 
     Args:
         points: (n, d) rows, as the kernels take them.
@@ -202,11 +206,12 @@ def advance(
         scored_rows += counts[0]
         pairs += counts[1]
     total = _total(centers, pieces)
+    skipped = max(0, len(points) * len(centers.values) - pairs * GROUP)
     useless = _USELESS_SHARE_WITH_MATRIX if packing.matrix_unit() else _USELESS_SHARE
     if not is_loose and pairs > useless * all_pairs:
-        return total, Waiting(found.pause, 2 * found.pause)
+        return total, Waiting(found.pause, 2 * found.pause), skipped
     work = 0 if is_loose else found.work + pairs + _PAIRS_OF_ROW * scored_rows
-    return total, Bounds(stage, tuple(pieces), found.pause, work)
+    return total, Bounds(stage, tuple(pieces), found.pause, work), skipped
 
 
 def _cut(points: FloatArray) -> Iterable[FloatArray]:

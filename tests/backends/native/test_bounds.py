@@ -55,7 +55,7 @@ def follow(rows, centers, iterations, move=moved):
     for _ in range(iterations):
         expected = native.partial_sums(rows, centers)
         if isinstance(found, Bounds):
-            sums, found = bounds.advance(rows, centers, found)
+            sums, found, _ = bounds.advance(rows, centers, found)
         else:
             sums, found = bounds.begin(rows, centers, Waiting(), "a fit")
         assert same_partial_sums(sums, expected)
@@ -136,8 +136,8 @@ def test_bounds_of_an_earlier_iteration_are_good_for_a_later_one():
     for _ in range(4):
         centers = moved(sums, centers)
         sums = native.partial_sums(rows, centers)
-        _, found = bounds.advance(other, centers, found)
-    result, _ = bounds.advance(rows, centers, early)
+        _, found, _ = bounds.advance(other, centers, found)
+    result, _, _ = bounds.advance(rows, centers, early)
     assert same_partial_sums(result, sums)
 
 
@@ -146,6 +146,17 @@ def test_most_rows_are_skipped_when_centers_hardly_move():
     found = list(follow(rows, first_centers(rows, 40), 12))
     assert len({each.stage.path for each in found}) == 1
     assert bounds._scratch(found[-1].stage.groups, 20, rows.dtype).counts[0] < N / 10
+
+
+def test_distances_that_are_not_computed_are_counted():
+    rows = rows_of("blobs", np.float32)
+    centers = first_centers(rows, 40)
+    _, found = bounds.begin(rows, centers, Waiting(), "a fit")
+    _, found, skipped = bounds.advance(rows, centers, found)
+    assert N * 40 * 0.9 < skipped <= N * 40
+    far = Centers(centers.values[::-1].copy(), EUCLIDEAN)
+    _, _, skipped = bounds.advance(rows, far, found)
+    assert skipped < N * 40 * 0.9
 
 
 def test_loose_bounds_are_made_anew():
@@ -180,21 +191,22 @@ def test_rows_that_are_not_finite_are_reported():
 def test_a_chunk_waits_before_it_gets_bounds_and_longer_after_useless_ones(monkeypatch):
     monkeypatch.setattr(bounds, "_USELESS_SHARE", 0.0)
     monkeypatch.setattr(bounds, "_USELESS_SHARE_WITH_MATRIX", 0.0)
+    monkeypatch.setattr(bounds, "_FEWEST_CHUNK_PRODUCTS", 0)
     rows = normal(shape=(500, 20)).astype(np.float32)
     centers, found, kinds = first_centers(rows, 70), None, []
-    for _ in range(10):
-        sums, found = native.sums_by_bounds(rows, centers, found, "a fit")
+    for _ in range(16):
+        sums, found, _ = native.sums_by_bounds(rows, centers, found, "a fit")
         kinds.append(type(found).__name__)
         centers = moved(sums, centers)
-    wait, have = "Waiting", "Bounds"
-    assert kinds == [wait, wait, have, wait, wait, wait, wait, wait, have, wait]
-    assert found.pause == 16
+    # Bounds are made in the fifth iteration, and found useless in the sixth.
+    assert kinds == ["Waiting"] * 4 + ["Bounds"] + ["Waiting"] * 9 + ["Bounds", "Waiting"]
+    assert found.pause == 32
 
 
-def test_few_centers_have_no_bounds():
-    rows = normal(shape=(500, 200)).astype(np.float32)
-    _, found = native.sums_by_bounds(rows, first_centers(rows, 31), None, "a fit")
-    assert found is None
+@pytest.mark.parametrize(("n", "d", "k"), [(20_000, 40, 31), (200_000, 20, 40), (1000, 100, 100)])
+def test_few_centers_narrow_rows_and_small_chunks_have_no_bounds(n, d, k):
+    rows = normal(shape=(n, d)).astype(np.float32)
+    assert native.sums_by_bounds(rows, first_centers(rows, k), None, "a fit")[1:] == (None, 0)
 
 
 def test_bounds_take_two_bytes_a_group_and_eight_more_for_each_row():

@@ -33,5 +33,5 @@ def test_the_width_of_the_vectors_changes_nothing(width, monkeypatch):
         if found is None:
             sums, found = bounds.begin(rows, centers, Waiting(), "a fit")
         else:
-            sums, found = bounds.advance(rows, centers, found)
+            sums, found, _ = bounds.advance(rows, centers, found)
         assert same_partial_sums(sums, result)
