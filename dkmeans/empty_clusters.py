@@ -22,6 +22,7 @@ from dkmeans.errors import InvalidData
 from dkmeans.exact import ExactSums, of_rows
 from dkmeans.state import Farthest, FloatArray, IndexArray, PartialSums
 
+# What a weight is the multiple of, as a row.
 _ONE = np.ones(1)
 # Number of empty clusters that an error names.
 _NAMED_CLUSTERS = 10
@@ -84,8 +85,8 @@ def farthest_rows(
         far = np.flatnonzero((distances >= limit) & (distances > least))
         rows = as_added(points[far], centers.distance)
         copies = np.ones(len(far), np.int64)
-        of_rows = None if weights is None else _as_sums(weights[far])
-        found = Farthest.among(rows, distances[far], index[far], copies, most, of_rows)
+        row_weights = None if weights is None else _as_sums(weights[far])
+        found = Farthest.among(rows, distances[far], index[far], copies, most, row_weights)
         if len(found) == most or limit <= least:
             return found
         size *= _MORE_ROWS  # equal rows are one entry of the result

@@ -162,3 +162,13 @@ def test_the_grid_of_products_is_coarser_by_the_usual_weight():
         -800,
         -800,
     ]
+
+
+@pytest.mark.parametrize("metric", list(Distance))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_indices_alone_are_those_that_come_with_distances(backend, metric, dtype):
+    rows = np.random.default_rng(4).normal(size=(300, 5)).astype(dtype)
+    centers = Centers(rows[:20], metric)
+    index = backend.nearest_index(rows, centers)
+    assert index.dtype == np.int64
+    assert index.tolist() == backend.nearest(rows, centers)[0].tolist()

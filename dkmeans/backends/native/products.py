@@ -15,8 +15,6 @@ from dkmeans.exact import PLANE_BITS, WINDOW_BITS
 
 # Constants of `exact` are compiled in. A change of them needs a change of this file, so that the
 # cache on disk of Numba becomes invalid.
-# Constants of `exact` are compiled in: a change of them needs a change of this file, by which Numba's
-# cache on disk becomes invalid.
 _WINDOW, _NEXT_PLANE = 2.0**WINDOW_BITS, 2.0**PLANE_BITS
 # Factor by which a float64 is cut into halves of 26 bits (`exact.two_product`).
 _CUT = 2.0**27 + 1
