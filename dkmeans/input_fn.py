@@ -22,7 +22,7 @@ import zarr
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Source
-from dkmeans.data.dataset import Dataset, array_chunks, column_chunks
+from dkmeans.data.dataset import Dataset, array_chunks, column_chunks, weight_chunks
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import weighted
 from dkmeans.data.sources.dask_array import is_dask_array
@@ -102,7 +102,7 @@ def _dataset_of(
         # A new name for every call: another call may return other values in the same columns.
         batch = _features(given, "the features", layout, uuid4().hex, chunk_bytes)
         if weights is not None:
-            batch = weighted(batch, column_chunks(weights, "the weights"), "the features")
+            batch = weighted(batch, weight_chunks(weights, "the weights"), "the features")
         dataset = Dataset.of(batch, "the features").named(_names(given, layout))
         return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
@@ -165,7 +165,7 @@ def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Da
                 )
             batch = Batch.of(*_features(features, name, layout).parts)
             if weights is not None:
-                of_weights = column_chunks(weights, f"the weights of {name}")
+                of_weights = weight_chunks(weights, f"the weights of {name}")
                 batch = weighted(batch, of_weights, name)
             if not batch.rows:
                 continue

@@ -546,6 +546,9 @@ def test_other_labels_than_weights_are_refused():
         read((Dataset.from_array(ROWS), {"weights": [1]}), TRAIN)
     with pytest.raises(ValueError, match=r"one for each row of the features, \d+, got 1"):
         read((ROWS, {"weights": [1]}), TRAIN)
+    for number in (3, "w"):
+        with pytest.raises(ValueError, match=r"the weights must be one number for each row, got"):
+            read((ROWS, {"weights": number}), TRAIN)
 
 
 def test_columns_that_feature_columns_read_may_have_weights(tmp_path):

@@ -15,6 +15,7 @@ from functools import partial
 from itertools import count, islice
 from typing import Any, NamedTuple
 
+import numpy as np
 import zarr
 
 from dkmeans import storage
@@ -162,7 +163,7 @@ class Dataset:
             rows, weights = _without_column(rows, weights)
         cut = _cut_of(rows, "the array")
         if weights is not None:
-            of_weights = partial(column_chunks, weights, "the weights")
+            of_weights = partial(weight_chunks, weights, "the weights")
             cut = partial(_cut_weighted, cut, of_weights, "the array")
         return cls.of_table(cut).named(names_of(rows))
 
@@ -661,11 +662,21 @@ def column_chunks(values: Any, name: str, chunk_bytes: int | None = None) -> Bat
     """
     if not (isinstance(values, zarr.Array) or is_dask_array(values) or is_frame(values)):
         values = as_array(values, name)
-    if values.ndim == 0:
-        raise InvalidData(f"{name} must be one number for each row, got a single one")
     if values.ndim == 1 and not isinstance(values, zarr.Array):
         values = values[:, None]
     return array_chunks(values, name, allow_1d_zarr=True, chunk_bytes=chunk_bytes)
+
+
+def weight_chunks(weights: Any, name: str, chunk_bytes: int | None = None) -> Batch:
+    """Return the chunks of weights, (n,) or (n, 1), of any kind of array.
+
+    Raises:
+        InvalidData: they are a single number, or of another shape.
+        InvalidType: they are no array.
+    """
+    if np.ndim(weights) == 0:
+        raise InvalidData(expected(name, "one number for each row", weights))
+    return column_chunks(weights, name, chunk_bytes)
 
 
 def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
