@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dkmeans.backends import select
+from dkmeans.backends.weighted import weighted_squares, weighted_sums
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Computation, Distance, inertia, project, squared_norms
@@ -90,32 +91,45 @@ def accumulate(
     Raises:
         InvalidData: the rows are not as wide as the centers, or not finite.
     """
-    points = loaded.of_width(centers.width)
+    points, weights = loaded.of_width(centers.width), loaded.weights
+    if not len(points):  # none of the rows has a weight
+        return PartialSums.zero(centers.values.shape)
+    backend = select(centers.backend)
     try:
-        squares = squares_of(points, centers) if with_squares else NOTHING
+        squares = squares_of(points, centers, weights) if with_squares else NOTHING
         if with_farthest:  # which needs all distances
-            sums = sums_and_farthest(points, centers)
+            sums = sums_and_farthest(points, centers, weights)
+        elif weights is not None:
+            index = backend.nearest_index(points, centers)
+            sums = weighted_sums(backend, points, weights, index, centers)
         elif start is not None:
             sums = sums_by_bounds(loaded, points, centers, start)
         else:
-            sums = select(centers.backend).partial_sums(points, centers)
+            sums = backend.partial_sums(points, centers)
     except NotFinite:
         raise loaded.complaint() from None
     return replace(sums, squares=squares)
 
 
-def squares_of(points: FloatArray, centers: Centers) -> ExactTotal:
+def squares_of(
+    points: FloatArray, centers: Centers, weights: FloatArray | None = None
+) -> ExactTotal:
     """Return the sum of the squares of all values of the (n, d) rows, which the loss needs.
 
-    Whether a row is refused depends on the row alone, not on the chunk.
+    With weights, each square counts times the weight of its row, which is above 0. Whether a row is
+    refused depends on the row alone, not on the chunk.
 
     Raises:
         NotFinite: a value is not finite, or a row is so long that squared distances may overflow.
     """
     if centers.distance is Distance.COSINE:
         return NOTHING
-    squares = select(centers.backend).squares(points)
-    if float(squares) > _SURELY_FINITE and _has_too_long_row(points):
+    backend = select(centers.backend)
+    if weights is None:
+        squares, least = backend.squares(points), 1.0
+    else:
+        squares, least = weighted_squares(backend, points, weights), float(weights.min())
+    if float(squares) > min(1.0, least) * _SURELY_FINITE and _has_too_long_row(points):
         raise NotFinite
     return squares
 
@@ -152,6 +166,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     A center without rows (if counts are kept: without rows since the first step) stays or is
     relocated, as `rules` say. If counts are kept, the old center has the weight of its count in the
     new mean, and a relocated center starts with the count 1 plus the number of rows moved to it.
+    Rows with weights count as their weights do.
 
     Raises:
         InvalidData: clusters are empty, and the rules forbid that.
@@ -162,13 +177,13 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     before = state.counts if keeps_counts else np.zeros_like(assigned)
     # Kept counts include 1 for the initial position. A count of 1 therefore means that no row has
     # been assigned since the first step.
-    empty = np.flatnonzero(before + assigned <= keeps_counts)
+    empty = np.flatnonzero((before <= keeps_counts) & (assigned == 0))
     sums, relocated = fill(empty, state.pending, rules.empty_clusters, state.step)
     weight = np.where(relocated, 0, before)
     centers = state.centers.astype(np.float64) if state.means is None else state.means
-    means = sums.sums.means(sums.counts)
+    means, totals = sums.means, sums.totals
     if keeps_counts:
-        share = sums.counts / np.maximum(weight + sums.counts, 1)
+        share = totals / np.where(sums.counts > 0, weight + totals, 1)
         means = centers + share[:, None] * (means - centers)
     # As in TensorFlow's estimator, running means are not scaled to length one (cosine).
     means = means if keeps_counts else project(means, rules.computation.distance)
@@ -181,12 +196,12 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         state,
         centers=means.astype(state.centers.dtype),
         means=means if keeps_counts and state.centers.dtype != means.dtype else None,
-        counts=weight + sums.counts + relocated * keeps_counts,
+        counts=weight + totals + relocated * keeps_counts,
         pending=None,
         pending_steps=0,
         grid=state.pending.sums.grid,
         inertia=loss,
-        inertia_rows=int(assigned.sum()),
+        inertia_rows=totals.sum().item(),
         # Centers without rows in this iteration. `empty` differs if counts are kept: it holds
         # centers without rows since the first step.
         empty_clusters=int(np.count_nonzero(assigned == 0)),
@@ -247,12 +262,14 @@ def _has_empty_clusters(totals: Sequence[SideBySide[PartialSums]]) -> bool:
 
 
 def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainState:
+    loss = _loss(state, sums, rules)
     state = replace(
         state,
         pending=sums if state.pending is None else state.pending + sums,
         pending_steps=state.pending_steps + 1,
         step=state.step + 1,
-        losses=(*state.losses, _loss(state, sums, rules)),
+        losses=(*state.losses, loss),
+        mean_distance=loss / (sums.totals.sum().item() or 1),
         rows=state.rows + int(sums.counts.sum()),
     )
     is_whole = state.pending_steps == rules.schedule.steps_per_iteration
