@@ -27,7 +27,6 @@ from dkmeans.data.sources.memory import from_array
 from dkmeans.data.sources.npy import from_npy_file
 from dkmeans.data.sources.parquet import (
     ParquetRows,
-    described_columns,
     from_parquet_files,
     refuse_words,
 )
@@ -189,8 +188,7 @@ class Dataset:
         # A layout of feature columns replaces this change by one that can read words.
         source = next(next(dataset.batches()).sources())
         assert isinstance(source, ParquetRows)  # for the type checker
-        names = described_columns(source)
-        return dataset.read_as(dataset.width, refuse_words).named(names)
+        return dataset.read_as(dataset.width, refuse_words).named(source.described)
 
     @classmethod
     def from_npy(cls, address: Addresses) -> Dataset:
