@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from dkmeans.checkpoints import Checkpoint, Settings
 from dkmeans.config import NONE, RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
+from dkmeans.data.columns import KnownColumns
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
@@ -287,9 +289,11 @@ class KMeans(Model):
                 logger.info("nothing to do: step %d of %d is done", done, max_steps)
                 checkpoints.remove_orphans(self.model_dir, manifest)
                 return self
-        dataset = self._read(input_fn, ModeKeys.TRAIN)
-        if found is not None:
-            check_columns(dataset, found)
+        dataset = self._read(input_fn, ModeKeys.TRAIN, found)
+        # A model that began with rows without names has the names of those it is continued with.
+        names = found.settings.columns if found else None
+        settings = replace(self._settings, columns=names or dataset.columns)
+        plan = replace(plan, settings=settings)
         with self._reducing_executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
             train(plan, dataset, start, manifest, executor, notifier)
@@ -445,8 +449,7 @@ class KMeans(Model):
                 ending or holds something else.
         """
         checkpoint = self.checkpoint(checkpoint_path)
-        dataset = self._read(input_fn, ModeKeys.PREDICT)
-        check_columns(dataset, checkpoint)
+        dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         whole = sum(dataset.batches(), Batch())
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
@@ -496,16 +499,36 @@ class KMeans(Model):
             hooks = (*hooks, SummarySaverHook(every, output_dir=self.model_dir))
         return Notifier(self._settings, hooks, listeners)
 
-    def _read(self, input_fn: InputFn, mode: str, config: RunConfig | None = None) -> Dataset:
-        """Return the rows of an `input_fn`, in chunks of the size that suits what computes.
+    def _read(
+        self,
+        input_fn: InputFn,
+        mode: str,
+        found: Checkpoint | None,
+        config: RunConfig | None = None,
+    ) -> Dataset:
+        """Return the rows of an `input_fn`, with the columns of the model in the model's order.
 
-        Predictions are written by chunk, and may be continued on other machines, so their chunks
-        have one size everywhere.
+        Chunks have the size that suits what computes. Predictions are written by chunk, and may be
+        continued on other machines, so their chunks have one size everywhere.
+
+        Args:
+            input_fn: Returns the rows.
+            mode: Purpose of the rows.
+            found: The checkpoint that the rows are for; None for a new model.
+            config: Where the work is done; None takes this estimator's.
+
+        Raises:
+            Invalid: the rows cannot be used, or do not have the columns of the model.
         """
         sums_only = mode != ModeKeys.PREDICT
         large = sums_only and self._is_on_gpu(config or self._config)
         chunk_bytes = GPU_TARGET_BYTES if large else None
-        return read_input(input_fn, mode, self.params, self.config, self._layout, chunk_bytes)
+        columns = KnownColumns(found.settings.columns if found else None, mode != ModeKeys.TRAIN)
+        options = self._layout, chunk_bytes, columns
+        dataset = read_input(input_fn, mode, self.params, self.config, *options)
+        if found is not None:
+            check_columns(dataset, found)
+        return dataset
 
     def _centers(self, checkpoint: Checkpoint) -> Centers:
         settings = checkpoint.settings
@@ -547,8 +570,7 @@ class KMeans(Model):
         hooks: Sequence[SessionRunHook],
     ) -> list[Score]:
         """Return the scores of the first `steps` batches."""
-        dataset = self._read(input_fn, ModeKeys.EVAL)
-        check_columns(dataset, checkpoint)
+        dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)
         with self._reducing_executor() as executor:
             _log_begin("evaluating", checkpoint, executor)
@@ -565,10 +587,9 @@ class KMeans(Model):
         single: bool,
     ) -> Iterator[dict[str, Any]]:
         try:
-            dataset = self._read(input_fn, ModeKeys.PREDICT)
+            dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         except NoRows:
             return
-        check_columns(dataset, checkpoint)
         task = per_chunk.Task(self._centers(checkpoint), tuple(names))
         notifier = Notifier(checkpoint.settings, hooks)
         with naming_shutdown(), self._executor() as executor:
@@ -586,8 +607,7 @@ class KMeans(Model):
         if not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
         checkpoint = self.checkpoint()
-        dataset = self._read(lambda: (features, labels), mode, config)
-        check_columns(dataset, checkpoint)
+        dataset = self._read(lambda: (features, labels), mode, checkpoint, config)
         batch = next(dataset.batches(), Batch())
         task = per_chunk.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))
         with open_executor(config.client) as executor:

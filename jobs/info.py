@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     about = {
         "num_clusters": len(state.centers),
         "columns": int(state.centers.shape[1]),
+        "column_names": list(settings.columns or ()),
         "dtype": str(state.centers.dtype),
         "distance_metric": str(settings.distance_metric),
         "mode": mode,

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
     # reported at once.
     check_cluster(arguments)
-    checkpoint = load_for(dataset, arguments.model_dir)
+    checkpoint, dataset = load_for(dataset, arguments.model_dir)
     done = _is_done(arguments, dataset, checkpoint)
     with nullcontext() if done else open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)

@@ -18,19 +18,21 @@ from typing import Any, NamedTuple
 import zarr
 
 from dkmeans import storage
-from dkmeans.data.batches import Batch, Cut
-from dkmeans.data.chunks import TARGET_BYTES
+from dkmeans.data.batches import Batch, Cut, Part
+from dkmeans.data.chunks import TARGET_BYTES, Chunk
+from dkmeans.data.columns import places_of
 from dkmeans.data.points import as_array
 from dkmeans.data.sources.dask_array import from_dask, is_dask_array
-from dkmeans.data.sources.frames import is_frame, names_of, table_of
+from dkmeans.data.sources.frames import is_frame, rows_of
 from dkmeans.data.sources.memory import from_array
 from dkmeans.data.sources.npy import from_npy_file
 from dkmeans.data.sources.parquet import (
     ParquetRows,
     from_parquet_files,
-    refuse_words,
+    refuse_others,
 )
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
+from dkmeans.data.views import Selected
 from dkmeans.errors import Invalid, InvalidData, InvalidType, NoRows, check_integer, expected
 from dkmeans.retry import with_retries
 
@@ -66,6 +68,31 @@ class Reading(NamedTuple):
 
 
 _AS_IT_IS = Reading()
+
+
+@dataclass(frozen=True, slots=True)
+class _Select:
+    """A change of a batch: select columns of each row by name.
+
+    Attributes:
+        columns: Names of the columns, in their new order.
+        given: Names of all columns of the batch.
+    """
+
+    columns: tuple[str, ...]
+    given: tuple[str, ...]
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the same rows with the selected columns."""
+        return refuse_others(Batch(tuple(map(self._of_part, batch.parts))))
+
+    def _of_part(self, part: Part) -> Chunk:
+        assert isinstance(part, Chunk)  # a table is not shuffled before its columns are selected
+        source = part.source
+        if isinstance(source, ParquetRows):
+            return replace(part, source=source.of(self.columns))
+        places = places_of(self.columns, self.given, source.width)
+        return replace(part, source=Selected(source, tuple(places)))
 
 
 class _CutOnce:
@@ -139,12 +166,17 @@ class Dataset:
     def from_array(cls, array: Any) -> Dataset:
         """Return a dataset of the rows of a NumPy, Dask or Zarr array or a list of rows, (n, d).
 
+        The array may be a data frame: its columns side by side, in order, with their names.
+
         Raises:
             ValueError: the array is not 2-D.
-            TypeError: it is not an array.
+            TypeError: it is not an array, or a column of a data frame holds no numbers.
         """
+        if is_frame(array):
+            rows, names = rows_of(array, "the data frame")
+            return cls.of_table(_cut_of(rows, "the data frame")).named(names)
         rows = as_array(array, "the array") if isinstance(array, list) else array
-        return cls.of_table(_cut_of(rows, "the array")).named(names_of(array))
+        return cls.of_table(_cut_of(rows, "the array"))
 
     @classmethod
     def from_zarr(cls, address: Addresses) -> Dataset:
@@ -165,8 +197,8 @@ class Dataset:
         """Return a dataset of the rows of a Parquet file, or of all Parquet files below a folder.
 
         The files of a folder follow one another in natural order, `part.2` before `part.10`.
-        Columns of words (strings) need an estimator with `feature_columns`; any other estimator
-        refuses them.
+        Columns that hold no numbers, such as words (strings), are refused where neither `columns`
+        nor the names of a model's columns leave them out, and no `feature_columns` read them.
 
         Args:
             address: Path or URL of the file or folder; a pattern (`part-*.parquet`), or a list of
@@ -175,8 +207,8 @@ class Dataset:
                 or Dask. A column of lists gives several values to each row.
 
         Raises:
-            ValueError: nothing readable is there, or a column is missing, or a column holds
-                neither numbers nor words.
+            ValueError: nothing readable is there, or a column is missing, or one of `columns`
+                holds neither numbers nor words.
             Outage: the storage does not answer.
         """
         if columns is not None and not _are_names(columns):
@@ -185,10 +217,11 @@ class Dataset:
         name = _named_together(addresses)
         cut = with_retries(name, lambda: from_parquet_files(addresses, columns))
         dataset = cls.of_table(cut, name)
-        # A layout of feature columns replaces this change by one that can read words.
+        # A layout of feature columns replaces this change by one that can read words, and a model
+        # by one that reads its own columns only.
         source = next(next(dataset.batches()).sources())
         assert isinstance(source, ParquetRows)  # for the type checker
-        return dataset.read_as(dataset.width, refuse_words).named(source.described)
+        return dataset.read_as(dataset.width, refuse_others).named(source.described)
 
     @classmethod
     def from_npy(cls, address: Addresses) -> Dataset:
@@ -276,6 +309,23 @@ class Dataset:
                 or shuffled, so that the same rows are read in every order of the methods.
         """
         return replace(self, width=width, _reading=self._reading._replace(change=change))
+
+    def select(self, columns: Sequence[str]) -> Dataset:
+        """Return a dataset of the same rows with these columns, by name, in this order.
+
+        Raises:
+            ValueError: the columns have no names, or some are not among them.
+        """
+        if unknown := [name for name in columns if name not in (self.columns or ())]:
+            must = f"among those of the dataset, {list(self.columns or ())}"
+            raise Invalid(expected("columns", must, unknown))
+        before = self._reading.change
+        # A second selection takes the place of the first one, which had columns of the same table.
+        given = before.given if isinstance(before, _Select) else self.columns or ()
+        select = _Select(tuple(columns), given)
+        reading = self._reading._replace(change=select)
+        width = len(places_of(columns, self.columns or (), self.width))
+        return replace(self, width=width, _reading=reading, columns=tuple(columns))
 
     def named(self, columns: Sequence[str] | None) -> Dataset:
         """Return a dataset of the same rows, whose columns have these names; None for none."""
@@ -560,8 +610,6 @@ def array_chunks(
 
 def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
     """Return a function that cuts an array into chunks, with the errors of `array_chunks`."""
-    if is_frame(array):
-        array = table_of(array, name)
     if is_dask_array(array):
         _check_table(name, array.shape)
         blocks = from_dask(array, name)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dkmeans.errors import InvalidData, counted
+from dkmeans.errors import InvalidData, InvalidType, counted
 
 # Below this integer float64 represents every integer exactly.
 LARGEST_EXACT = 2**53
@@ -38,12 +38,6 @@ def index_columns(schema: pa.Schema) -> list[str]:
     except (ValueError, AttributeError, TypeError):  # not what pandas writes
         named = []
     return [name for name in schema.names if name in named or _INDEX_NAME.fullmatch(name)]
-
-
-def described(names: Sequence[str], widths: Sequence[int]) -> tuple[str, ...]:
-    """Return the names of columns, with the number of values in a row where there are several."""
-    pairs = zip(names, widths, strict=True)
-    return tuple(name if width == 1 else f"{name}[{width}]" for name, width in pairs)
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -100,6 +94,24 @@ def dtype_of(kind: pa.DataType) -> np.dtype[Any]:
     letter = "f" if pa.types.is_floating(value) else "i"
     letter = "u" if pa.types.is_unsigned_integer(value) else letter
     return np.dtype(f"{letter}{value.bit_width // 8}")
+
+
+def hold_no_numbers(columns: Sequence[str], name: str) -> InvalidType:
+    """Return the error for columns that cannot be parts of rows.
+
+    Args:
+        columns: The columns, each with its type as `with_type` returns it.
+        name: Name of the table.
+    """
+    return InvalidType(
+        f"columns {', '.join(columns)} of {name} hold no numbers; name the columns to use, or give "
+        "feature_columns"
+    )
+
+
+def with_type(field: pa.Field) -> str:
+    """Return the name of a column with its type, for messages."""
+    return f"{field.name!r} ({field.type})"
 
 
 def fill(

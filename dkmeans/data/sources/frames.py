@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dkmeans.data.columns import Names
 from dkmeans.errors import InvalidData, InvalidType
 
 # Kinds of NumPy's dtypes that are numbers. The nullable dtypes of pandas have the same kinds.
@@ -23,7 +24,7 @@ def is_frame(given: Any) -> bool:
     return all(hasattr(given, name) for name in ("columns", "dtypes", "iloc"))
 
 
-def names_of(table: Any) -> list[str] | None:
+def names_of(table: Any) -> Names:
     """Return the names of a table's columns; None if it has none, or not all are words.
 
     The columns of a data frame that is made of an array are numbered: those are no names.
@@ -32,8 +33,30 @@ def names_of(table: Any) -> list[str] | None:
     found = getattr(table, "columns", None) if found is None else found
     if found is None or callable(found):
         return None
-    names = list(found)
+    names = tuple(found)
     return names if names and all(isinstance(name, str) for name in names) else None
+
+
+def rows_of(frame: Any, name: str, columns: Names = None) -> tuple[Any, Names]:
+    """Return columns of a data frame side by side, and their names.
+
+    Args:
+        frame: The data frame.
+        name: Name of the data frame, for messages.
+        columns: Names of the columns, in order; None for all.
+
+    Raises:
+        InvalidType: a column does not hold numbers.
+        InvalidData: a value of a column is missing, or two columns have one name.
+    """
+    names = names_of(frame)
+    if names and (twice := [each for each in dict.fromkeys(names) if names.count(each) > 1]):
+        raise InvalidData(
+            f"the columns of {name} must have different names, got {', '.join(map(repr, twice))} "
+            "several times"
+        )
+    chosen = frame if columns is None else frame[list(columns)]
+    return table_of(chosen, name), columns or names
 
 
 def table_of(frame: Any, name: str) -> Any:

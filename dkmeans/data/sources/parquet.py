@@ -18,16 +18,18 @@ from obstore.exceptions import BaseError
 
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, Leaf, Whole, rows_per_chunk
+from dkmeans.data.columns import described
 from dkmeans.data.sources.arrow import (
-    described,
     dtype_of,
     fill,
+    hold_no_numbers,
     holds_numbers,
     holds_words,
     index_columns,
     is_list,
     values_of,
     with_gaps,
+    with_type,
     without_extension,
 )
 from dkmeans.data.sources.parquet_files import list_parquet_files
@@ -54,6 +56,8 @@ class ParquetRows(Whole, Leaf):
         first: Number of this source's first row, counted in the file.
         has_gaps: True if missing values are allowed. Missing numbers are read as NaN, missing words
             as None. Such a source has a single column.
+        unusable: Descriptions of the columns that hold neither numbers nor words. No columns were
+            chosen yet: the rows cannot be read before.
     """
 
     name: str
@@ -64,6 +68,7 @@ class ParquetRows(Whole, Leaf):
     rows: int
     first: int
     has_gaps: bool = False
+    unusable: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -85,6 +90,17 @@ class ParquetRows(Whole, Leaf):
     def described(self) -> tuple[str, ...]:
         """Names of the columns, with the lengths of lists."""
         return described(self.columns, self.widths)
+
+    def of(self, names: Sequence[str]) -> ParquetRows:
+        """Return a source of the same rows with these columns, named as in `described`."""
+        places = [self.described.index(name) for name in names]
+        return replace(
+            self,
+            columns=tuple(self.columns[place] for place in places),
+            widths=tuple(self.widths[place] for place in places),
+            dtypes=tuple(self.dtypes[place] for place in places),
+            unusable=(),
+        )
 
     def column(self, name: str) -> ParquetRows:
         """Return a source of one of the columns, in which values may be missing."""
@@ -211,7 +227,7 @@ def from_parquet_files(addresses: Sequence[str], columns: Sequence[str] | None) 
     Raises:
         InvalidData: nothing readable is there, or a table of another format, or the files have
             different columns.
-        Invalid: a column is missing, or holds neither numbers nor words.
+        Invalid: a column is missing, or one of `columns` holds neither numbers nor words.
     """
     files = [file for address in addresses for file in _files_at(address, columns)]
     index = sorted({column for file in files for column in file.left_out})
@@ -253,20 +269,18 @@ def _files_at(address: str, columns: Sequence[str] | None) -> list[_File]:
     return files
 
 
-def refuse_words(batch: Batch) -> Batch:
-    """Refuse a batch with columns of words; return any other batch unchanged.
+def refuse_others(batch: Batch) -> Batch:
+    """Refuse a batch with columns that hold no numbers; return any other batch unchanged.
 
     Raises:
-        Invalid: some columns hold words.
+        InvalidType: some columns hold words, or neither numbers nor words.
     """
     for source in batch.sources():
-        if isinstance(source, ParquetRows) and "|O" in source.dtypes:
+        if isinstance(source, ParquetRows):
             pairs = zip(source.columns, source.dtypes, strict=True)
-            words = ", ".join(column for column, dtype in pairs if dtype == "|O")
-            raise Invalid(
-                f"columns of {source.name} must hold numbers or lists of them where no "
-                f"feature_columns read them, got words in {words}; choose others with columns"
-            )
+            words = [f"{column!r} (words)" for column, dtype in pairs if dtype == "|O"]
+            if others := [*words, *source.unusable]:
+                raise hold_no_numbers(others, source.name)
     return batch
 
 
@@ -295,19 +309,21 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> _F
             )
         if not metadata.num_rows:
             return None
+        unusable = tuple(
+            with_type(schema.field(column))
+            for column in chosen
+            if not _is_usable(without_extension(schema.field(column).type))
+        )
+        if columns is None:  # a model, or feature columns, may choose others
+            chosen = tuple(c for c in chosen if with_type(schema.field(c)) not in unusable)
+        if unusable and (columns is not None or not chosen):
+            raise hold_no_numbers(unusable, name)
         types = [without_extension(schema.field(column).type) for column in chosen]
-        refused = [c for c, t in zip(chosen, types, strict=True) if not _is_usable(t)]
-        if refused:
-            described = ", ".join(f"{c} ({schema.field(c).type})" for c in refused)
-            raise Invalid(
-                f"columns of {name} must hold numbers, words or lists of them, got {described}; "
-                "choose others with columns"
-            )
         widths = tuple(_width(file, c, t) for c, t in zip(chosen, types, strict=True))
         dtypes = tuple(dtype_of(t).str for t in types)
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     groups = tuple(range(len(sizes)))
-    table = ParquetRows(name, groups, chosen, widths, dtypes, sum(sizes), first=0)
+    table = ParquetRows(name, groups, chosen, widths, dtypes, sum(sizes), 0, unusable=unusable)
     return _File(table, sizes, index)
 
 

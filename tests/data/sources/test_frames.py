@@ -111,8 +111,8 @@ def test_a_plain_data_frame_is_not_copied():
 
 
 def test_the_names_of_a_table_are_words():
-    assert names_of(TABLE) == ["x", "town", "i"]
-    assert names_of(dd.from_pandas(TABLE, npartitions=2)) == ["x", "town", "i"]
-    assert names_of(pa.table({"x": [1], "y": [2]})) == ["x", "y"]
+    assert names_of(TABLE) == ("x", "town", "i")
+    assert names_of(dd.from_pandas(TABLE, npartitions=2)) == ("x", "town", "i")
+    assert names_of(pa.table({"x": [1], "y": [2]})) == ("x", "y")
     for unnamed in (pd.DataFrame(np.zeros((2, 2))), np.zeros((2, 2)), {"x": [1]}, [1], None):
         assert names_of(unnamed) is None
