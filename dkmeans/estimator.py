@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -525,7 +526,10 @@ class KMeans(Model):
         chunk_bytes = GPU_TARGET_BYTES if large else None
         columns = KnownColumns(found.settings.columns if found else None, mode != ModeKeys.TRAIN)
         options = self._layout, chunk_bytes, columns
-        dataset = read_input(input_fn, mode, self.params, self.config, *options)
+        client = (config or self._config).client
+        # Rows that Dask must compute to be counted are computed where the rest of the work is done.
+        with nullcontext() if client is None else client.as_current():
+            dataset = read_input(input_fn, mode, self.params, self.config, *options)
         if found is not None:
             check_columns(dataset, found)
         return dataset

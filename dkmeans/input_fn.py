@@ -26,7 +26,8 @@ from dkmeans.data.dataset import Dataset, array_chunks
 from dkmeans.data.points import as_array
 from dkmeans.data.sources.arrow import hold_no_numbers
 from dkmeans.data.sources.dask_array import is_dask_array
-from dkmeans.data.sources.frames import arrays_of, is_frame, names_of, rows_of
+from dkmeans.data.sources.frames import arrays_of, is_dask_series, is_frame, names_of, rows_of
+from dkmeans.data.sources.labeled import is_labeled_dataset, variables_of
 from dkmeans.data.views import Columns
 from dkmeans.errors import Invalid, InvalidData, InvalidType, NoRows, expected
 from dkmeans.feature_columns.layout import FeatureRows, Layout, rows_of_named_columns
@@ -217,6 +218,8 @@ def _features(
     except TypeError as error:
         must = "of one type, as columns stand in their order"
         raise InvalidType(expected(f"the names in {name}", must, list(given))) from error
+    if is_labeled_dataset(given):
+        given = variables_of(given, keys, name)
     # A joined chunk holds a chunk of each column.
     each = None if chunk_bytes is None else max(1, chunk_bytes // len(keys))
     parts = [_column(given[key], f"{name}[{key!r}]", each) for key in keys]
@@ -231,8 +234,8 @@ def _features(
 def _named(given: Any, name: str, layout: Layout) -> list[Batch]:
     """Return the columns that a layout reads, in the order of its keys."""
     if is_frame(given):
-        layout.check_keys(given.columns, name)
-        given = arrays_of(given, layout.keys)
+        layout.check_keys(names_of(given) or (), name)
+        given = arrays_of(given, layout.keys, name)
     if not isinstance(given, Mapping):
         must = "a dict of columns, a data frame, or a Dataset.from_parquet, for feature_columns"
         raise InvalidType(f"{name} must be {must} to read, got {type(given).__name__}")
@@ -290,6 +293,8 @@ def _flat(values: Any, name: str) -> Any:
 
 def _column(values: Any, name: str, chunk_bytes: int | None = None) -> Batch:
     """Return the chunks of one column, (n,) or (n, w)."""
+    if is_dask_series(values):
+        values, _ = rows_of(values.to_frame(), name)
     if not (isinstance(values, zarr.Array) or is_dask_array(values)):
         values = as_array(values, name)
     if values.ndim == 1 and not isinstance(values, zarr.Array):

@@ -3,15 +3,19 @@
 import json
 import logging
 
+import dask.dataframe as dd
 import numpy as np
 import onnx
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xarray as xr
 import zarr
+from distributed import Client, get_worker
 
-from dkmeans import Dataset, InvalidData, KMeans
+from dkmeans import Dataset, InvalidData, KMeans, RunConfig
 
 RNG = np.random.default_rng(0)
 # Columns of very different scales: exchanged ones would give other clusters.
@@ -36,9 +40,23 @@ def as_dict(frame, folder):
     return {name: frame[name].to_numpy() for name in frame.columns}
 
 
+def as_xarray(frame, folder):
+    return xr.Dataset({name: ("row", frame[name].to_numpy()) for name in frame.columns})
+
+
+def as_labeled_array(frame, folder):
+    return xr.DataArray(frame.to_numpy(), dims=("row", "name"), coords={"name": [*frame.columns]})
+
+
 MADE = {
     "frame": lambda frame, folder: frame,
+    "polars": lambda frame, folder: pl.DataFrame(as_dict(frame, folder)),
+    "arrow": lambda frame, folder: pa.Table.from_pandas(frame),
+    "dask": lambda frame, folder: dd.from_pandas(frame, npartitions=3),
     "dict": as_dict,
+    "dict of dask": lambda frame, folder: dict(dd.from_pandas(frame, npartitions=3).items()),
+    "xarray": as_xarray,
+    "labeled": as_labeled_array,
     "parquet": as_parquet,
     "dataset": lambda frame, folder: Dataset.from_array(frame),
     "batches": lambda frame, folder: iter([frame[:20], frame[20:]]),
@@ -100,6 +118,31 @@ def test_training_continues_by_name_and_refuses_surplus_columns(made, tmp_path):
     assert model.checkpoint().settings.columns == ("b", "a", "c")
     with pytest.raises(InvalidData, match=r"\(\['id'\] is not among them\)"):
         model.train(lambda: made(TABLE.assign(id=1.0), tmp_path), steps=1)
+
+
+PERSISTED = {"persisted": lambda frame: frame.persist(), "lazy": lambda frame: frame}
+
+
+@pytest.mark.parametrize("given", PERSISTED.values(), ids=PERSISTED)
+def test_partitions_are_computed_on_the_workers_alone(model, given, cluster):
+
+    def on_a_worker(part):
+        get_worker()  # fails in a process that is no worker
+        return part
+
+    frame = dd.from_pandas(TABLE.assign(id="x"), npartitions=4)
+    # Lengths that Dask does not know, and a partition without rows.
+    least = TABLE["c"][:15].max()
+    frame = frame[frame["c"] > least].map_partitions(on_a_worker, meta=frame._meta)
+    kept = TABLE[TABLE["c"] > least]
+    with Client(cluster, set_as_default=False) as client:
+        with client.as_current():
+            frame = given(frame)
+        on_cluster = KMeans(4, model.model_dir, config=RunConfig(client=client))
+        assert predicted(on_cluster, frame) == predicted(model, kept)
+        trained = KMeans(3, seed=1, use_mini_batch=False, config=RunConfig(client=client))
+        columns = trained.train(lambda: frame[["a", "b"]], steps=2).checkpoint().settings.columns
+        assert columns == ("a", "b")
 
 
 def test_rows_without_names_are_taken_by_position(model):

@@ -111,7 +111,7 @@ def hold_no_numbers(columns: Sequence[str], name: str) -> InvalidType:
 
 def with_type(field: pa.Field) -> str:
     """Return the name of a column with its type, for messages."""
-    return f"{field.name!r} ({field.type})"
+    return f"{field.name!r} ({str(field.type).removeprefix('large_')})"
 
 
 def fill(

@@ -6,7 +6,6 @@ import pytest
 
 from dkmeans import InvalidData
 from dkmeans.data.sources.arrow import (
-    described,
     dtype_of,
     fill,
     holds_numbers,
@@ -57,7 +56,6 @@ def test_columns_are_written_side_by_side_in_the_order_of_their_names():
     rows = np.empty((2, 4))
     fill(rows, piece, ("b", "a", "a"), (2, 1, 1), 0, "table")
     assert rows.tolist() == [[0.5, 1.5, 1, 1], [2.5, 3.5, 2, 2]]
-    assert described(("b", "a"), (2, 1)) == ("b[2]", "a")
 
 
 @pytest.mark.parametrize(
