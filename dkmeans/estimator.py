@@ -34,6 +34,8 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.columns import KnownColumns
 from dkmeans.data.dataset import Dataset
+from dkmeans.data.sources.dask_array import is_dask_array
+from dkmeans.data.sources.frames import is_dask_frame, names_of
 from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import (
@@ -55,8 +57,8 @@ from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.input_fn import InputFn, read_input
 from dkmeans.model import Model, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
+from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.prediction import output as outputs
-from dkmeans.prediction import per_chunk, stream
 from dkmeans.prediction.stream import check_columns
 from dkmeans.report import RowReport
 from dkmeans.state import Score
@@ -412,6 +414,49 @@ class KMeans(Model):
         """
         for row in self.predict(input_fn, self.ALL_DISTANCES):
             yield row[self.ALL_DISTANCES]
+
+    def predict_dask(
+        self,
+        rows: Any,
+        predict_key: str = CLUSTER_INDEX,
+        checkpoint_path: str | None = None,
+    ) -> Any:
+        """Return the cluster of each row as a lazy collection of Dask.
+
+        The result can be used as any other collection, as in
+        `frame["cluster"] = model.predict_dask(frame)`. It has the centers themselves: training the
+        model further, or removing its directory, does not change the result.
+
+        Args:
+            rows: A Dask array, (n, d), or a Dask data frame. Its columns are found by name.
+            predict_key: Name of the result, `cluster_index` or `all_distances`.
+            checkpoint_path: The checkpoint to predict with; None for the latest.
+
+        Returns:
+            For an array, a Dask array with the blocks of the rows: (n,) int64, or (n, k) float32.
+            For a data frame, a series `cluster_index` or a data frame with a column for each
+            center, both with the index and the divisions of the rows.
+
+        Raises:
+            ValueError: there is no checkpoint, the key is another one, or the rows do not have the
+                columns of the model.
+            TypeError: the rows are no collection of Dask, or do not hold numbers.
+        """
+        names = [self.ALL_DISTANCES, self.CLUSTER_INDEX]
+        if predict_key not in names:
+            raise Invalid(expected("predict_key", f"one of {names}", predict_key))
+        checkpoint = self.checkpoint(checkpoint_path)
+        task = per_chunk.Task(self._centers(checkpoint), (predict_key,))
+        if is_dask_array(rows) and self._layout is None:
+            return lazy.of_array(rows, task)
+        if not is_dask_frame(rows):
+            must = "a Dask array or data frame" if self._layout is None else "a Dask data frame"
+            raise InvalidType(expected("rows", must, type(rows).__name__))
+        columns = KnownColumns(checkpoint.settings.columns, allows_surplus=True)
+        if self._layout is not None:
+            columns.check(self._layout.names)
+            return lazy.of_features(rows, task, self._layout)
+        return lazy.of_frame(rows, task, columns.chosen(names_of(rows), "the data frame"))
 
     @naming_shutdown()
     def write_predictions(

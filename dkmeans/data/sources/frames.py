@@ -37,7 +37,7 @@ from dkmeans.errors import InvalidData, InvalidType
 _PIECE_ROWS = 2**16
 
 
-class _Schema(NamedTuple):
+class RowSchema(NamedTuple):
     """How the columns of a table make a row.
 
     Attributes:
@@ -55,7 +55,12 @@ def is_frame(given: Any) -> bool:
     """Return whether an object is a table with columns: a data frame, or an array of xarray."""
     # Series have the interface of Arrow too, and readers of batches are iterators.
     is_table = hasattr(given, "__arrow_c_stream__") and hasattr(given, "columns")
-    return is_table or is_data_array(given) or _is_dask(given, "DataFrame")
+    return is_table or is_data_array(given) or is_dask_frame(given)
+
+
+def is_dask_frame(given: Any) -> bool:
+    """Return whether an object is a Dask data frame."""
+    return _is_dask(given, "DataFrame")
 
 
 def is_dask_series(given: Any) -> bool:
@@ -108,8 +113,10 @@ def rows_of(frame: Any, name: str, columns: Names = None) -> tuple[Any, Names]:
         )
     if is_data_array(frame):
         return selected(frame, columns), columns or names
-    if _is_dask(frame, "DataFrame"):
-        schema, rows = _stacked_lazily(frame, columns, name)
+    if is_dask_frame(frame):
+        chosen = frame if columns is None else frame[list(columns)]
+        schema = schema_of_dask(chosen, name)
+        rows = _stacked_lazily(chosen, schema, name)
     else:
         table = _as_arrow(frame, columns, name)
         schema = _schema_of(table, name)
@@ -136,7 +143,7 @@ def _as_arrow(frame: Any, columns: Names, name: str) -> pa.Table:
     return table.drop_columns(index_columns(table.schema))
 
 
-def _schema_of(table: pa.Table, name: str) -> _Schema:
+def _schema_of(table: pa.Table, name: str) -> RowSchema:
     """Return how the columns of a table make a row.
 
     Raises:
@@ -148,7 +155,7 @@ def _schema_of(table: pa.Table, name: str) -> _Schema:
     if others := [with_type(f) for f, kind, width in fields if not (holds_numbers(kind) and width)]:
         raise hold_no_numbers(others, name)
     dtype = np.result_type(*map(dtype_of, kinds)) if kinds else np.dtype(np.float32)
-    return _Schema(tuple(table.schema.names), widths, dtype)
+    return RowSchema(tuple(table.schema.names), widths, dtype)
 
 
 def _width(kind: pa.DataType, column: pa.ChunkedArray) -> int:
@@ -161,7 +168,7 @@ def _width(kind: pa.DataType, column: pa.ChunkedArray) -> int:
     return 0 if first is None else len(first)
 
 
-def _stacked(table: pa.Table, schema: _Schema, name: str) -> NDArray[Any]:
+def _stacked(table: pa.Table, schema: RowSchema, name: str) -> NDArray[Any]:
     """Return the columns of a table side by side, row after row in memory.
 
     Raises:
@@ -176,27 +183,29 @@ def _stacked(table: pa.Table, schema: _Schema, name: str) -> NDArray[Any]:
     return rows
 
 
-def _stacked_lazily(frame: Any, columns: Names, name: str) -> tuple[_Schema, Any]:
-    """Return how the columns of a Dask data frame make a row, and the rows as a Dask array.
+def schema_of_dask(frame: Any, name: str) -> RowSchema:
+    """Return how the columns of a Dask data frame make a row.
 
     Raises:
         InvalidType: a column does not hold numbers.
     """
-    frame = frame if columns is None else frame[list(columns)]
-    schema = _schema_of(_as_arrow(frame._meta, None, name), name)
+    return _schema_of(_as_arrow(frame._meta, None, name), name)
+
+
+def _stacked_lazily(frame: Any, schema: RowSchema, name: str) -> Any:
+    """Return the rows of a Dask data frame, as a Dask array of unknown numbers of rows."""
     meta = np.empty((0, sum(schema.widths)), schema.dtype)
-    where = f"a partition of {name}"
-    return schema, frame.map_partitions(_stacked_partition, schema, where, meta=meta)
+    return frame.map_partitions(stacked, schema, f"a partition of {name}", meta=meta)
 
 
-def _stacked_partition(frame: Any, schema: _Schema, name: str) -> NDArray[Any]:
-    """Return the columns of a partition side by side. Runs on a worker.
+def stacked(partition: Any, schema: RowSchema, name: str) -> NDArray[Any]:
+    """Return the columns of a partition of a Dask data frame side by side. Runs on a worker.
 
     Raises:
         InvalidType: a column does not hold numbers, against the declaration of the data frame.
         InvalidData: a value is missing.
     """
-    table = _as_arrow(frame, None, name)
+    table = _as_arrow(partition, None, name)
     if len(table):
         _schema_of(table, name)
     return _stacked(table, schema, name)
@@ -216,7 +225,7 @@ def arrays_of(frame: Any, keys: Sequence[str], name: str) -> dict[str, Any]:
         InvalidType: Arrow cannot read the columns.
         InvalidData: a list of a column has another length than the first one.
     """
-    if _is_dask(frame, "DataFrame"):
+    if is_dask_frame(frame):
         with warnings.catch_warnings():  # Dask warns that text becomes an array of objects
             warnings.filterwarnings("ignore", "Dask currently has limited support", UserWarning)
             return {key: frame[key].to_dask_array() for key in keys}
