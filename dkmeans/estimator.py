@@ -465,13 +465,17 @@ class KMeans(Model):
         output: str | os.PathLike[str],
         *,
         transform: bool = False,
+        distance: bool = False,
+        second: bool = False,
+        top: int | None = None,
+        keep: Sequence[str] = (),
         checkpoint_path: str | None = None,
     ) -> int:
         """Write the cluster of each row to storage, from the workers that compute it.
 
         A second call continues a call that was interrupted: finished regions are kept, and only
         missing ones are written. The two calls must have the same checkpoint with the same centers,
-        input of the same name, shape and dtype, and the same `transform`. Rows in memory must have
+        input of the same name, shape and dtype, and the same results. Rows in memory must have
         the same values, a Dask array the same names of its blocks. Stored rows that were changed in
         place are not noticed: use another output then, or remove this one.
 
@@ -479,31 +483,42 @@ class KMeans(Model):
             input_fn: Returns the rows. They are read once. All batches are listed before the first
                 one is read: the input must end, and the batches of an iterator are all in memory
                 then.
-            output: Path or URL of a Zarr group (`.zarr`) of arrays `cluster_index` (n,) int64 and
-                `all_distances` (n, k) float32, or of a folder (`.parquet`) of files with columns of
-                these names. Predictions of other rows, or by another checkpoint, are replaced. The
-                output is complete if the group's attribute `complete` is true, or the folder holds
-                `_SUCCESS`.
-            transform: True to write the distances too.
+            output: Path or URL of a Zarr group (`.zarr`) of arrays, or of a folder (`.parquet`) of
+                files with columns: `cluster_index` (n,) int64, and those below. Predictions of
+                other rows, or by another checkpoint, are replaced. The output is complete if the
+                group's attribute `complete` is true, or the folder holds `_SUCCESS`.
+            transform: True to write the distances to all centers, `all_distances` (n, k) float32.
+            distance: True to write the distance to the own center, `distance` (n,) float64.
+            second: True to write the next nearest center, `second_index` (n,) int64, and the
+                distance to it, `second_distance` (n,) float64.
+            top: Number of nearest centers to write, `top_indices` (n, top) int64, with the
+                distances to them, `top_distances` (n, top) float64; None for none.
+            keep: Names of columns of the input to write too, such as ids. The rows must be those of
+                Parquet files, and the output a folder.
             checkpoint_path: The checkpoint to predict with; None for the latest.
 
         Returns:
             The number of rows, written by this call or an earlier one.
 
         Raises:
-            ValueError: there is no checkpoint, the rows cannot be used, or the output has another
-                ending or holds something else.
+            ValueError: there is no checkpoint, the rows cannot be used, the output has another
+                ending or holds something else, or there are fewer than `top` centers.
+            TypeError: an argument has the wrong type.
         """
+        if isinstance(keep, str):
+            raise InvalidType(expected("keep", "a list of names", keep))
+        nearest = 0 if top is None else check_integer("top", top, 1)
+        request = outputs.Request(bool(distance), bool(second), nearest, bool(transform), (*keep,))
         checkpoint = self.checkpoint(checkpoint_path)
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         whole = sum(dataset.batches(), Batch())
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
-        names = (self.CLUSTER_INDEX, self.ALL_DISTANCES)[: 1 + transform]
-        place = outputs.plan_output(os.fspath(output), whole, checkpoint, names)
+        place = outputs.plan_output(os.fspath(output), whole, checkpoint, request)
         written = outputs.prepare(place)
         if not written.is_complete:
-            writing = outputs.Writing(per_chunk.Task(self._centers(checkpoint), names), place)
+            task = per_chunk.Task(self._centers(checkpoint), request.results, request.top)
+            writing = outputs.Writing(task, place)
             missing = outputs.missing(whole, place, written)
             rows = place.prediction.rows
             with self._executor() as executor:

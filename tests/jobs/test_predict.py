@@ -54,6 +54,37 @@ def test_predictions_log_where_they_are_made_and_how_far_they_are(run, run_json,
     assert last.startswith("predicted 900 of 900 rows (100%), ")
 
 
+def test_ids_and_distances_are_written_beside_the_clusters(run, run_json, rows, tmp_path):
+    columns = dict(zip("abc", rows.T, strict=True)) | {"id": [f"n{n}" for n in range(900)]}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    model = ["--model-dir", tmp_path / "m"]
+    run_json(*train(tmp_path / "rows.parquet", *model[1:], "--max-steps", 3, "--columns", "b,a,c"))
+    predict = ["predict", tmp_path / "rows.parquet", *model, "--output", tmp_path / "o.parquet"]
+    predict += ["--keep", "id,a", "--distance", "--second", "--top", 2]
+    assert run_json(*predict)["status"] == "predicted"
+    found = pq.read_table(tmp_path / "o.parquet")
+    assert found["id"].to_pylist() == columns["id"]
+    assert found["top_indices"].to_pylist() == [
+        list(pair)
+        for pair in zip(
+            *map(list, (found["cluster_index"].to_pylist(), found["second_index"].to_pylist())),
+            strict=True,
+        )
+    ]
+    loss = run_json("evaluate", tmp_path / "rows.parquet", *model)["loss"]
+    assert np.sum(found["distance"]) == pytest.approx(loss)
+    assert run_json(*predict)["status"] == "already done"
+    for flags, message in (
+        (["--top", 5], "top must be from 1 to the number of clusters, 4, got 5"),
+        (["--top", 0], "--top must be an integer >= 1, got 0"),
+        (["--keep", "id,"], "--keep must be names with a comma between two, got 'id,'"),
+        (["--keep", "name"], "(a, b, c, id), got name"),
+    ):
+        code, _, err = run(*predict, *flags)
+        assert code == 2
+        assert message in err
+
+
 def test_columns_are_found_by_name_and_others_are_ignored(run, run_json, rows, tmp_path):
     columns = dict(zip("abc", rows.T, strict=True))
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")

@@ -111,7 +111,7 @@ class ParquetRows(Whole, Leaf):
     def read(self, start: int, stop: int) -> Any:
         """Return these rows."""
         if self.has_gaps:
-            pieces = self._pieces(start, stop)
+            pieces = self._pieces(start, stop, self.columns)
             name, width = self.columns[0], self.width
             values = [
                 values_of(piece.column(0), name, width, first, self.name, has_gaps=True)
@@ -119,13 +119,42 @@ class ParquetRows(Whole, Leaf):
             ]
             return with_gaps(pa.concat_arrays(values)).reshape(-1, width)
         rows = np.empty((stop - start, self.width), self.dtype)
-        for piece, first in self._pieces(start, stop):
+        for piece, first in self._pieces(start, stop, self.columns):
             place = rows[first - start : first - start + len(piece)]
             fill(place, piece, self.columns, self.widths, first, self.name)
         return rows
 
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Yield these rows in pieces, each with the number of its first row.
+    def table(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
+        """Return any columns of the file for these rows, with the types that they have there.
+
+        Raises:
+            Invalid: a column is missing.
+            InvalidData: the file cannot be read, or has changed since it was described.
+        """
+        schema = self._schema_of(names)
+        pieces = [piece.select(list(names)) for piece, _ in self._pieces(start, stop, names)]
+        return pa.Table.from_batches(pieces, schema)
+
+    def _schema_of(self, names: Sequence[str]) -> pa.Schema:
+        """Return the types of columns of the file.
+
+        Raises:
+            Invalid: a column is missing.
+        """
+        fs, path = filesystem(self.name)
+        with pq.ParquetFile(path, filesystem=fs) as file:
+            schema = file.schema_arrow.remove_metadata()
+        if missing := [name for name in names if name not in schema.names]:
+            raise Invalid(
+                f"columns must be among those of {self.name} ({', '.join(schema.names)}), got "
+                f"{', '.join(missing)}"
+            )
+        return pa.schema([schema.field(name) for name in names])
+
+    def _pieces(
+        self, start: int, stop: int, columns: Sequence[str]
+    ) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """Yield columns of these rows in pieces, each with the number of its first row.
 
         One piece is decoded at a time, because a whole decoded row group would need as much memory
         as the rows that are made of it.
@@ -138,7 +167,7 @@ class ParquetRows(Whole, Leaf):
         try:
             with pq.ParquetFile(path, filesystem=fs) as file:
                 self._check_unchanged(file)
-                for piece in file.iter_batches(_PIECE_ROWS, list(self.groups), list(self.columns)):
+                for piece in file.iter_batches(_PIECE_ROWS, list(self.groups), list(columns)):
                     if first >= stop:
                         return
                     low, high = max(start - first, 0), min(stop - first, len(piece))
