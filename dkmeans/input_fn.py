@@ -224,7 +224,7 @@ def _features(
     each = None if chunk_bytes is None else max(1, chunk_bytes // len(keys))
     parts = [_column(given[key], f"{name}[{key!r}]", each) for key in keys]
     kinds = [(key, part.source.dtype) for key, part in zip(keys, parts, strict=True) if part.rows]
-    if others := [f"{key!r} ({kind})" for key, kind in kinds if np.dtype(kind).kind not in "fiub"]:
+    if others := [each for each in kinds if np.dtype(each[1]).kind not in "fiub"]:
         raise hold_no_numbers(others, name)
     batch = _side_by_side(parts, name, Columns)
     widths = [part.source.width for part in parts] if batch.rows else [1] * len(keys)

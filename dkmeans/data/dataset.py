@@ -221,7 +221,8 @@ class Dataset:
         # by one that reads its own columns only.
         source = next(next(dataset.batches()).sources())
         assert isinstance(source, ParquetRows)  # for the type checker
-        return dataset.read_as(dataset.width, refuse_others).named(source.described)
+        names = (*source.described, *(name for name, _ in source.unusable))
+        return dataset.read_as(dataset.width, refuse_others).named(names)
 
     @classmethod
     def from_npy(cls, address: Addresses) -> Dataset:
@@ -314,7 +315,7 @@ class Dataset:
         """Return a dataset of the same rows with these columns, by name, in this order.
 
         Raises:
-            ValueError: the columns have no names, or some are not among them.
+            ValueError: the columns have no names, some are not among them, or hold no numbers.
         """
         if unknown := [name for name in columns if name not in (self.columns or ())]:
             must = f"among those of the dataset, {list(self.columns or ())}"
@@ -324,7 +325,8 @@ class Dataset:
         given = before.given if isinstance(before, _Select) else self.columns or ()
         select = _Select(tuple(columns), given)
         reading = self._reading._replace(change=select)
-        width = len(places_of(columns, self.columns or (), self.width))
+        first = next(self._epochs(0, reading), None)
+        width = first.source.width if first and first.rows else self.width
         return replace(self, width=width, _reading=reading, columns=tuple(columns))
 
     def named(self, columns: Sequence[str] | None) -> Dataset:

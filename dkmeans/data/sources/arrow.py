@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,22 +96,23 @@ def dtype_of(kind: pa.DataType) -> np.dtype[Any]:
     return np.dtype(f"{letter}{value.bit_width // 8}")
 
 
-def hold_no_numbers(columns: Sequence[str], name: str) -> InvalidType:
+def hold_no_numbers(columns: Iterable[tuple[str, Any]], name: str) -> InvalidType:
     """Return the error for columns that cannot be parts of rows.
 
     Args:
-        columns: The columns, each with its type as `with_type` returns it.
+        columns: Name and type of each column.
         name: Name of the table.
     """
+    shown = ", ".join(f"{column!r} ({kind})" for column, kind in columns)
     return InvalidType(
-        f"columns {', '.join(columns)} of {name} hold no numbers; name the columns to use, or give "
+        f"columns {shown} of {name} hold no numbers; name the columns to use, or give "
         "feature_columns"
     )
 
 
-def with_type(field: pa.Field) -> str:
-    """Return the name of a column with its type, for messages."""
-    return f"{field.name!r} ({str(field.type).removeprefix('large_')})"
+def type_name(kind: pa.DataType) -> str:
+    """Return the name of a type, for messages."""
+    return str(kind).removeprefix("large_")
 
 
 def fill(

@@ -25,9 +25,9 @@ from dkmeans.data.sources.arrow import (
     holds_numbers,
     index_columns,
     is_list,
+    type_name,
     values_of,
     with_gaps,
-    with_type,
     without_extension,
 )
 from dkmeans.data.sources.labeled import is_data_array, labels_of, selected
@@ -152,8 +152,9 @@ def _schema_of(table: pa.Table, name: str) -> RowSchema:
     kinds = [without_extension(kind) for kind in table.schema.types]
     widths = tuple(map(_width, kinds, table.columns))
     fields = zip(table.schema, kinds, widths, strict=True)
-    if others := [with_type(f) for f, kind, width in fields if not (holds_numbers(kind) and width)]:
-        raise hold_no_numbers(others, name)
+    others = [f for f, kind, width in fields if not (holds_numbers(kind) and width)]
+    if others:
+        raise hold_no_numbers([(field.name, type_name(field.type)) for field in others], name)
     dtype = np.result_type(*map(dtype_of, kinds)) if kinds else np.dtype(np.float32)
     return RowSchema(tuple(table.schema.names), widths, dtype)
 

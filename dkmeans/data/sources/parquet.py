@@ -27,9 +27,9 @@ from dkmeans.data.sources.arrow import (
     holds_words,
     index_columns,
     is_list,
+    type_name,
     values_of,
     with_gaps,
-    with_type,
     without_extension,
 )
 from dkmeans.data.sources.parquet_files import list_parquet_files
@@ -56,8 +56,8 @@ class ParquetRows(Whole, Leaf):
         first: Number of this source's first row, counted in the file.
         has_gaps: True if missing values are allowed. Missing numbers are read as NaN, missing words
             as None. Such a source has a single column.
-        unusable: Descriptions of the columns that hold neither numbers nor words. No columns were
-            chosen yet: the rows cannot be read before.
+        unusable: Names and types of the columns that hold neither numbers nor words. No columns
+            were chosen yet: the rows cannot be read before.
     """
 
     name: str
@@ -68,7 +68,7 @@ class ParquetRows(Whole, Leaf):
     rows: int
     first: int
     has_gaps: bool = False
-    unusable: tuple[str, ...] = ()
+    unusable: tuple[tuple[str, str], ...] = ()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -92,7 +92,13 @@ class ParquetRows(Whole, Leaf):
         return described(self.columns, self.widths)
 
     def of(self, names: Sequence[str]) -> ParquetRows:
-        """Return a source of the same rows with these columns, named as in `described`."""
+        """Return a source of the same rows with these columns, named as in `described`.
+
+        Raises:
+            InvalidType: a column holds neither numbers nor words.
+        """
+        if others := [each for each in self.unusable if each[0] in names]:
+            raise hold_no_numbers(others, self.name)
         places = [self.described.index(name) for name in names]
         return replace(
             self,
@@ -307,7 +313,7 @@ def refuse_others(batch: Batch) -> Batch:
     for source in batch.sources():
         if isinstance(source, ParquetRows):
             pairs = zip(source.columns, source.dtypes, strict=True)
-            words = [f"{column!r} (words)" for column, dtype in pairs if dtype == "|O"]
+            words = [(column, "words") for column, dtype in pairs if dtype == "|O"]
             if others := [*words, *source.unusable]:
                 raise hold_no_numbers(others, source.name)
     return batch
@@ -339,12 +345,12 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> _F
         if not metadata.num_rows:
             return None
         unusable = tuple(
-            with_type(schema.field(column))
+            (column, type_name(schema.field(column).type))
             for column in chosen
             if not _is_usable(without_extension(schema.field(column).type))
         )
         if columns is None:  # a model, or feature columns, may choose others
-            chosen = tuple(c for c in chosen if with_type(schema.field(c)) not in unusable)
+            chosen = tuple(column for column in chosen if column not in dict(unusable))
         if unusable and (columns is not None or not chosen):
             raise hold_no_numbers(unusable, name)
         types = [without_extension(schema.field(column).type) for column in chosen]
