@@ -505,7 +505,7 @@ class KMeans(Model):
                 ending or holds something else, or there are fewer than `top` centers.
             TypeError: an argument has the wrong type.
         """
-        if isinstance(keep, str):
+        if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
             raise InvalidType(expected("keep", "a list of names", keep))
         nearest = 0 if top is None else check_integer("top", top, 1)
         request = outputs.Request(bool(distance), bool(second), nearest, bool(transform), (*keep,))

@@ -789,7 +789,7 @@ def test_where_gpus_compute_the_chunks_are_larger(monkeypatch, on_gpu, chunks):
     rows = np.zeros((550_000, 3), np.float32)  # 6.6 MB
     kmeans = model(config=RunConfig(backend="numpy"))
     for give in (lambda: rows, lambda: Dataset.from_array(rows), lambda: {"x": rows}):
-        batch = next(kmeans._read(give, ModeKeys.EVAL).batches())
+        batch = next(kmeans._read(give, ModeKeys.EVAL, None).batches())
         found.append(len(batch))
     assert found == [chunks] * 3
     assert set(asked) == {(None, "numpy")}

@@ -456,7 +456,8 @@ def test_labels_of_a_later_batch_are_refused_when_it_is_read():
 @in_every_mode
 def test_empty_batches_are_skipped(mode):
     empty = np.empty((0, 3))
-    batches = [empty, BATCHES[0], empty, empty, *BATCHES[1:], {"a": []}]
+    frame = pd.DataFrame({"a": [], "b": pd.Series([], dtype=object)})
+    batches = [empty, BATCHES[0], frame, empty, *BATCHES[1:], {"a": []}]
     assert same(loaded(read(iter(batches), mode)), BATCHES)
 
 

@@ -119,6 +119,8 @@ def rows_of(frame: Any, name: str, columns: Names = None) -> tuple[Any, Names]:
         rows = _stacked_lazily(chosen, schema, name)
     else:
         table = _as_arrow(frame, columns, name)
+        if not len(table):  # libraries give columns without values any type
+            return np.empty((0, max(1, table.num_columns))), columns or names
         schema = _schema_of(table, name)
         rows = _stacked(table, schema, name)
     return rows, described(schema.columns, schema.widths) if names else None
