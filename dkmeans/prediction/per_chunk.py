@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.backends import select
 from dkmeans.backends.numpy import exact_distances
-from dkmeans.backends.rounding import exact_rows
+from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import InvalidData
@@ -142,15 +142,16 @@ def _nearest_several(
     return index, distances
 
 
+@QUIET
 def _ranked(points: FloatArray, centers: Centers, most: int) -> tuple[IndexArray, FloatArray]:
     """Return the nearest centers of a block of rows, as `_nearest_several` does."""
     is_cosine = centers.distance is Distance.COSINE
-    with np.errstate(over="ignore"):
-        rough = select(centers.backend).distances(points, centers)
-        last = np.partition(rough, most - 1, axis=1)[:, most - 1, None].astype(np.float64)
-        # Small cosine distances are differences of numbers near 1.
-        limit = last * (1 + _UNSURE) + (_SAME_VALUE if is_cosine else float(_FLOAT32.tiny))
-    count = int((rough <= limit).sum(axis=1).max())
+    rough = select(centers.backend).distances(points, centers)
+    last = np.partition(rough, most - 1, axis=1)[:, most - 1, None].astype(np.float64)
+    # Small cosine distances are differences of numbers near 1.
+    limit = last * (1 + _UNSURE) + (_SAME_VALUE if is_cosine else float(_FLOAT32.tiny))
+    # The negation also selects distances that are NaN.
+    count = int((~(rough > limit)).sum(axis=1).max())
     candidates = np.argpartition(rough, count - 1, axis=1)[:, :count]
     rows = exact_rows(points, centers.distance)
     others = exact_rows(centers.values, centers.distance)

@@ -99,6 +99,12 @@ def test_the_nearest_centers_are_ranked_where_float32_holds_no_squares(scale):
     assert found["top_indices"].tolist() == order[:, :2].tolist()
 
 
+def test_rows_too_far_away_to_be_ranked_are_refused():
+    rows = ROWS.astype(np.float64) * 1e200
+    with pytest.raises(InvalidData, match="too large for squared distances to be finite"):
+        predict(loaded(rows), Task(Centers(rows[:5].copy(), Distance(EUCLIDEAN)), EVERY[:3]))
+
+
 def test_every_result_has_the_form_that_is_stated_for_it():
     for name, values in predict(loaded(ROWS), Task(centers(), EVERY, 3)).items():
         shape, dtype = form_of(name, 5, 3)

@@ -112,7 +112,7 @@ def hold_no_numbers(columns: Iterable[tuple[str, Any]], name: str) -> InvalidTyp
 
 def type_name(kind: pa.DataType) -> str:
     """Return the name of a type, for messages."""
-    return str(kind).removeprefix("large_")
+    return str(kind).removeprefix("large_").removesuffix("_view")
 
 
 def fill(

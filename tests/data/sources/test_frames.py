@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 
@@ -49,6 +50,18 @@ def test_the_columns_of_dask_are_dask_arrays():
     for key, array in arrays.items():
         assert isinstance(array, da.Array)
         assert array.compute().tolist() == TABLE[key].tolist()
+
+
+def test_dask_may_merge_the_partitions_of_small_files(tmp_path):
+    for number in range(5):  # of the columns that are read depends how many it merges
+        columns = {name: np.arange(3.0) + number for name in "abcdefgh"}
+        pq.write_table(pa.table(columns), tmp_path / f"{number}.parquet")
+    frame = dd.read_parquet(tmp_path)
+    expected = np.concatenate([np.arange(3.0) + number for number in range(5)]).tolist()
+    for array in arrays_of(frame, ["a", "b"], "frame").values():
+        assert array.compute().tolist() == expected
+    rows, _ = rows_of(frame, "frame", ("c", "a"))
+    assert rows.compute().tolist() == [[each, each] for each in expected]
 
 
 def test_large_integers_beside_gaps_stay_exact():
