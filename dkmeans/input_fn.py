@@ -100,8 +100,8 @@ def read_input(
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
         return _from_iterator(iter(given), mode, layout, columns)
     raise InvalidType(
-        "input_fn must return an array, a dict of arrays, a Dataset or an iterator of batches, got "
-        f"{type(given).__name__}"
+        "input_fn must return an array, a dict of arrays, a data frame, a Dataset or an iterator "
+        f"of batches, got {type(given).__name__}"
     )
 
 

@@ -118,6 +118,8 @@ def test_training_continues_by_name_and_refuses_surplus_columns(made, tmp_path):
     assert model.checkpoint().settings.columns == ("b", "a", "c")
     with pytest.raises(InvalidData, match=r"\(\['id'\] is not among them\)"):
         model.train(lambda: made(TABLE.assign(id=1.0), tmp_path), steps=1)
+    with pytest.raises(InvalidData, match=r"\(\['a'\] is missing\)"):
+        model.train(lambda: made(TABLE[["b", "c"]], tmp_path), steps=1)
 
 
 PERSISTED = {"persisted": lambda frame: frame.persist(), "lazy": lambda frame: frame}
@@ -140,6 +142,8 @@ def test_partitions_are_computed_on_the_workers_alone(model, given, cluster):
             frame = given(frame)
         on_cluster = KMeans(4, model.model_dir, config=RunConfig(client=client))
         assert predicted(on_cluster, frame) == predicted(model, kept)
+        dataset = Dataset.from_array(TABLE[["c", "b", "a"]])
+        assert predicted(on_cluster, dataset) == predicted(model, TABLE)
         trained = KMeans(3, seed=1, use_mini_batch=False, config=RunConfig(client=client))
         columns = trained.train(lambda: frame[["a", "b"]], steps=2).checkpoint().settings.columns
         assert columns == ("a", "b")

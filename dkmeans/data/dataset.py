@@ -90,7 +90,7 @@ class _Select:
         assert isinstance(part, Chunk)  # a table is not shuffled before its columns are selected
         source = part.source
         if isinstance(source, ParquetRows):
-            return replace(part, source=source.of(self.columns))
+            return replace(part, source=source.select(self.columns))
         places = places_of(self.columns, self.given, source.width)
         return replace(part, source=Selected(source, tuple(places)))
 

@@ -91,15 +91,20 @@ class ParquetRows(Whole, Leaf):
         """Names of the columns, with the lengths of lists."""
         return described(self.columns, self.widths)
 
-    def of(self, names: Sequence[str]) -> ParquetRows:
-        """Return a source of the same rows with these columns, named as in `described`.
+    def select(self, names: Sequence[str]) -> ParquetRows:
+        """Return a source of the same rows with some of the columns, in this order.
+
+        Args:
+            names: Names of the columns, with or without the lengths of lists.
 
         Raises:
             InvalidType: a column holds neither numbers nor words.
         """
         if others := [each for each in self.unusable if each[0] in names]:
             raise hold_no_numbers(others, self.name)
-        places = [self.described.index(name) for name in names]
+        places = [
+            (self.columns if name in self.columns else self.described).index(name) for name in names
+        ]
         return replace(
             self,
             columns=tuple(self.columns[place] for place in places),
@@ -110,9 +115,7 @@ class ParquetRows(Whole, Leaf):
 
     def column(self, name: str) -> ParquetRows:
         """Return a source of one of the columns, in which values may be missing."""
-        place = self.columns.index(name)
-        width, dtype = self.widths[place], self.dtypes[place]
-        return replace(self, columns=(name,), widths=(width,), dtypes=(dtype,), has_gaps=True)
+        return replace(self.select([name]), has_gaps=True)
 
     def read(self, start: int, stop: int) -> Any:
         """Return these rows."""
