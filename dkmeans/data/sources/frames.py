@@ -175,15 +175,37 @@ def _stacked(table: pa.Table, schema: RowSchema, name: str) -> NDArray[Any]:
     """Return the columns of a table side by side, row after row in memory.
 
     Raises:
-        InvalidData: a value is missing.
+        InvalidData: a value is missing or not finite.
     """
     rows = np.empty((table.num_rows, sum(schema.widths)), schema.dtype)
     first = 0
     for piece in table.to_batches(max_chunksize=_PIECE_ROWS):
         place = rows[first : first + len(piece)]
         fill(place, piece, schema.columns, schema.widths, first, name)
+        _check_finite(place, schema, first, name)
         first += len(piece)
     return rows
+
+
+def _check_finite(rows: NDArray[Any], schema: RowSchema, first: int, name: str) -> None:
+    """Refuse rows with a value that is not finite, by the name of its column.
+
+    Args:
+        rows: The rows.
+        schema: Columns of the rows.
+        first: Number of the first row, for messages.
+        name: Name of the table, for messages.
+
+    Raises:
+        InvalidData: a value is not finite.
+    """
+    wrong = np.argwhere(~np.isfinite(rows))
+    if len(wrong):
+        row, place = wrong[0].tolist()
+        column = schema.columns[int(np.searchsorted(np.cumsum(schema.widths), place, "right"))]
+        raise InvalidData(
+            f"rows must be finite; row {first + row} of {name} has {rows[row, place]} in {column!r}"
+        )
 
 
 def schema_of_dask(frame: Any, name: str) -> RowSchema:

@@ -121,6 +121,13 @@ def test_a_missing_value_is_refused_by_its_row_and_column(made):
         np.asarray(rows_of(made(frame), "frame")[0])
 
 
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_a_value_that_is_not_finite_is_refused_by_its_row_and_column(bad):
+    frame = pl.DataFrame({"v": [[1.0, 2.0]] * 4, "x": [1.0, 2.0, bad, bad], "y": [1, 2, 3, 4]})
+    with pytest.raises(InvalidData, match=rf"row 2 of frame has {bad} in 'x'"):
+        rows_of(frame, "frame")
+
+
 @of_each
 def test_columns_that_hold_no_numbers_are_named_with_their_types(made):
     frame = pd.DataFrame({"x": [1.0, 2.0], "city": ["a", "b"], "when": pd.Timestamp(2020, 1, 1)})
