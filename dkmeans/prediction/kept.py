@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk, Source
+from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.parquet import ParquetRows
 from dkmeans.data.views import Joined
 from dkmeans.errors import InvalidType
@@ -44,14 +44,10 @@ def kept_columns(chunk: Chunk, names: Sequence[str]) -> pa.Table:
     if isinstance(source, FeatureRows):
         return kept_columns(_first_column(source, chunk), names)
     raise InvalidType(
-        f"keep must come with rows of Parquet files, in order, got {_kind(source)}: a Dask data "
+        f"keep must come with rows of Parquet files, in order, got {source.name}; a Dask data "
         "frame keeps its columns with predict_dask"
     )
 
 
 def _first_column(source: FeatureRows, chunk: Chunk) -> Chunk:
     return source.parts[0].cut(chunk.start - source.first, chunk.stop - source.first)
-
-
-def _kind(source: Source) -> str:
-    return f"{source.name} ({type(source).__name__})"
