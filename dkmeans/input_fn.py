@@ -1,9 +1,10 @@
 """Input functions: call an `input_fn`, and turn its result into a `Dataset`.
 
 All methods of the estimator that need rows call `read_input`. An `input_fn` may return an array, a
-dict of columns, a data frame, a `Dataset`, or an iterator of batches, each also as
-`(features, None)`; for prediction labels are ignored. Columns are placed side by side, in the order
-of their names or as a layout of feature columns requires; they may be chunked differently.
+dict of columns, a Zarr group of them, a data frame, a `Dataset`, or an iterator of batches, each
+also as `(features, None)`; for prediction labels are ignored. Columns are placed side by side, in
+the order of their names or as a layout of feature columns requires; they may be chunked
+differently.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def read_input(
     names = {p.name for p in parameters} - set(bound)
     returned = input_fn(**{name: value for name, value in supplied.items() if name in names})
     given = _without_labels(returned, mode)
+    if isinstance(given, zarr.Group):
+        given = dict(given.arrays())
     if isinstance(given, Dataset):
         if mode == ModeKeys.TRAIN and given.is_table:
             given = given.repeat()

@@ -48,6 +48,13 @@ def as_labeled_array(frame, folder):
     return xr.DataArray(frame.to_numpy(), dims=("row", "name"), coords={"name": [*frame.columns]})
 
 
+def as_group(frame, folder):
+    group = zarr.open_group(folder / "columns.zarr", mode="w")
+    for name in frame.columns:
+        group.create_array(name, data=frame[name].to_numpy())
+    return group
+
+
 MADE = {
     "frame": lambda frame, folder: frame,
     "polars": lambda frame, folder: pl.DataFrame(as_dict(frame, folder)),
@@ -56,6 +63,7 @@ MADE = {
     "dict": as_dict,
     "dict of dask": lambda frame, folder: dict(dd.from_pandas(frame, npartitions=3).items()),
     "xarray": as_xarray,
+    "zarr": as_group,
     "labeled": as_labeled_array,
     "parquet": as_parquet,
     "dataset": lambda frame, folder: Dataset.from_array(frame),
