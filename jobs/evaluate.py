@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = open_input(arguments.input, arguments.columns, arguments.weights)
     # Before the cluster starts, which takes seconds: a mistake is reported at once.
     check_cluster(arguments)
-    checkpoint = load_for(dataset, arguments.model_dir)
+    checkpoint, dataset = load_for(dataset, arguments.model_dir)
     with open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)
         model = open_model(arguments.model_dir, checkpoint, config)

@@ -23,7 +23,7 @@ def test_a_model_opens_with_the_settings_it_was_trained_with(run_json, store, tm
     model_dir = str(tmp_path / "m")
     more = ["--metric", "cosine", "--batch-rows", 300, "--steps-per-iteration", 3]
     run_json(*train(store, model_dir, *more))
-    trained = load_for(Dataset.from_zarr(store), model_dir)
+    trained, _ = load_for(Dataset.from_zarr(store), model_dir)
     model = open_model(model_dir, trained, RunConfig())
     model.train(lambda: Dataset.from_zarr(store).batch(300).repeat(), steps=3)
     assert checkpoints.latest(model_dir).settings == trained.settings
