@@ -600,6 +600,36 @@ class KMeans(Model):
         )
 
 
+def load(model_dir: str | os.PathLike[str], *, config: RunConfig | None = None) -> KMeans:
+    """Return the estimator of a trained model, with the settings of its latest checkpoint.
+
+    The estimator is ready to predict, and `train` continues the model. Feature columns are not
+    saved: the rows of a model that was trained with them are those that the columns make.
+
+    Args:
+        model_dir: Path or URL of the model's directory.
+        config: How to run.
+
+    Raises:
+        InvalidCheckpoint: there is no model, or its latest checkpoint is damaged.
+        TypeError: an argument has the wrong type.
+    """
+    if not isinstance(model_dir, str | os.PathLike):
+        raise InvalidType(expected("model_dir", "a path or URL", model_dir))
+    address = os.fspath(model_dir)
+    checkpoint = Model(address).checkpoint()
+    settings = checkpoint.settings
+    return KMeans(
+        len(checkpoint.state.centers),
+        address,
+        distance_metric=settings.distance_metric,
+        use_mini_batch=settings.use_mini_batch,
+        mini_batch_steps_per_iteration=settings.mini_batch_steps_per_iteration,
+        config=config,
+        num_restarts=len(checkpoint.fit.starts),
+    )
+
+
 def _log_begin(what: str, checkpoint: Checkpoint, executor: Executor) -> None:
     """Log what a call over rows begins to do, and where."""
     clusters = counted(len(checkpoint.state.centers), "cluster")

@@ -1,4 +1,4 @@
-"""The model directory of a job: open its model, and record which input it was trained on.
+"""The model directory of a job: find its model, and record which input it was trained on.
 
 The library owns the checkpoints in the directory. This module adds one file, `job.json`. It lets
 `train` see that the same command has nothing left to do, and `info` name the input.
@@ -10,7 +10,7 @@ import json
 import logging
 from typing import Any
 
-from dkmeans import Dataset, KMeans, RunConfig, storage
+from dkmeans import Dataset, storage
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.model import Model
 from dkmeans.prediction.stream import check_columns
@@ -30,18 +30,6 @@ def load_for(dataset: Dataset, model_dir: str) -> Checkpoint:
     checkpoint = Model(model_dir).checkpoint()
     check_columns(dataset, checkpoint)
     return checkpoint
-
-
-def open_model(model_dir: str, checkpoint: Checkpoint, config: RunConfig) -> KMeans:
-    """Return the estimator of a trained model, with the settings of its checkpoint."""
-    return KMeans(
-        len(checkpoint.state.centers),
-        model_dir,
-        distance_metric=checkpoint.settings.distance_metric,
-        use_mini_batch=checkpoint.settings.use_mini_batch,
-        mini_batch_steps_per_iteration=checkpoint.settings.mini_batch_steps_per_iteration,
-        config=config,
-    )
 
 
 def summarize_starts(checkpoint: Checkpoint) -> dict[str, Any]:

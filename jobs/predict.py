@@ -13,9 +13,9 @@ from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
 from dkmeans_jobs.input import open_input
-from dkmeans_jobs.model_dir import load_for, open_model
+from dkmeans_jobs.model_dir import load_for
 
-from dkmeans import Dataset, KMeans, RunConfig
+from dkmeans import Dataset, KMeans, RunConfig, load
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.prediction import output as outputs
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     done = _is_done(arguments, dataset, checkpoint)
     with nullcontext() if done else open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)
-        model = open_model(arguments.model_dir, checkpoint, config)
+        model = load(arguments.model_dir, config=config)
         rows = model.write_predictions(
             lambda: dataset, arguments.output, transform=bool(arguments.transform)
         )
