@@ -50,6 +50,7 @@ from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverH
 from dkmeans.hooks.notifier import Notifier, check_hooks
 from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.input_fn import InputFn, read_input
+from dkmeans.lloyd import ShiftTolerance
 from dkmeans.model import Model, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
 from dkmeans.prediction import output as outputs
@@ -123,6 +124,7 @@ class KMeans(Model):
 
     # As in TensorFlow, changes of the loss are relative to 1 + the loss before.
     _loss_offset = 1.0
+    _shift_tolerance: ShiftTolerance | None = None
 
     def __init__(
         self,
@@ -279,6 +281,7 @@ class KMeans(Model):
             has_hooks=bool(run_hooks or listeners),
             was_settled=steps is None and found is not None and found.is_settled,
             loss_offset=self._loss_offset,
+            shift_tolerance=self._shift_tolerance,
         )
         if found is not None:
             self._check_same_model(found)

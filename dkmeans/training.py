@@ -35,7 +35,7 @@ from dkmeans.initialization import (
     Initialization,
     of_dtype,
 )
-from dkmeans.lloyd import Rules, converged, iterate
+from dkmeans.lloyd import Rules, ShiftTolerance, converged, iterate
 from dkmeans.preflight import examine
 from dkmeans.report import IterationCost, Progress, report_progress
 from dkmeans.state import StopReason, TrainState
@@ -64,6 +64,7 @@ class Plan:
         was_settled: True if the call need not take a step where the centers of the model, which
             has settled, do not move.
         loss_offset: Changes of the loss are relative to this + the loss before.
+        shift_tolerance: Move of the centers at which a start has converged; None for no tolerance.
     """
 
     model_dir: str
@@ -77,6 +78,7 @@ class Plan:
     has_hooks: bool = False
     was_settled: bool = False
     loss_offset: float = 1.0
+    shift_tolerance: ShiftTolerance | None = None
 
     @property
     def rules(self) -> Rules:
@@ -345,7 +347,7 @@ def _steps_until_stop(
     same_rows = _has_same_rows(plan, dataset)
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
-    squares = None
+    squares, shift, shift_from = None, plan.shift_tolerance, fit
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
         before = fit
         notifier.before_run(step_batches[0])
@@ -361,6 +363,8 @@ def _steps_until_stop(
                 cost = _cost(fit, reduction, saver)
                 _report(plan, fit, None if is_first else before, now - began, cost)
                 fit = _with_stop_reasons(plan, before, fit, same_rows=same_rows)
+                if shift is not None and fit.step % shift.steps == 0:
+                    fit, shift_from = _with_still_starts(shift, shift_from, fit), fit
                 is_first, began = False, now
                 if same_rows and squares is None:
                     squares = reduction.totals[-1].parts[0].squares
@@ -432,6 +436,15 @@ def _with_stop_reasons(plan: Plan, before: Fit, fit: Fit, *, same_rows: bool) ->
         starts[number] = replace(start, reason=reason, loss_before=loss)
         if reason is not None and len(starts) > 1:
             logger.info("start %d %s at step %d", number, reason.value, state.step)
+    return Fit(tuple(starts))
+
+
+def _with_still_starts(tolerance: ShiftTolerance, before: Fit, fit: Fit) -> Fit:
+    """Return the fit with a stop reason for each start whose centers have hardly moved since."""
+    starts = list(fit.starts)
+    for number in fit.running:
+        if tolerance.holds(before.starts[number].state, starts[number].state):
+            starts[number] = replace(starts[number], reason=StopReason.STILL)
     return Fit(tuple(starts))
 
 
