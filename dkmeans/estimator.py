@@ -1,7 +1,7 @@
 """The estimator: the documented surface of `KMeans`.
 
 It validates arguments and wires the parts together: `training` trains, `prediction` evaluates and
-predicts, `model` answers what needs no rows. It holds no centers: they live in `model_dir`.
+predicts, `model` answers what needs no rows. The centers live in `model_dir`.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ class KMeans(Model):
         notifier = self._notifier(run_hooks, listeners)
         if checkpoint_path is not None:
             checkpoints.go_back(self.model_dir, os.fspath(checkpoint_path))
-        manifest, found = checkpoints.open_latest(self.model_dir)
+        manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
         done = found.state.step if found else 0
         plan = Plan(
             self.model_dir,

@@ -1,7 +1,8 @@
 """A trained model in its directory: checkpoints, centers, variables and exports.
 
 `Model` is the part of `KMeans` that needs no rows. The estimator inherits from it, and jobs that
-only read a model use it alone. Nothing is held in memory: each call reads the directory.
+only read a model use it alone. The checkpoint that was loaded last is held in memory, and used as
+long as it is the latest one of the directory.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ class Model:
 
     def __init__(self, model_dir: str) -> None:
         self._model_dir = model_dir
+        self._loaded: Checkpoint | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loaded": None}
 
     @property
     def model_dir(self) -> str:
@@ -79,10 +84,10 @@ class Model:
         """
         if path:
             return checkpoints.load(os.fspath(path))
-        latest = checkpoints.latest(self.model_dir)
-        if latest is None:
+        self._loaded = checkpoints.latest(self.model_dir, self._loaded)
+        if self._loaded is None:
             raise InvalidCheckpoint(f"Could not find trained model in model_dir: {self.model_dir}.")
-        return latest
+        return self._loaded
 
     def latest_checkpoint(self) -> str | None:
         """Return the full path or URL of the latest checkpoint; None if there is none."""

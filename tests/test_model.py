@@ -77,6 +77,19 @@ def test_a_checkpoint_that_is_missing_or_damaged_is_named(small, tmp_path):
         small.checkpoint(copied)
 
 
+def test_a_checkpoint_is_read_once_while_it_is_the_latest(tmp_path):
+    estimator = KMeans(2, tmp_path / "m", seed=1, use_mini_batch=False).train(lambda: ROWS, steps=1)
+    first = estimator.checkpoint()
+    assert estimator.checkpoint() is first
+    twin = pickle.loads(pickle.dumps(estimator))
+    assert twin.checkpoint() is not first
+    twin.train(lambda: ROWS + 1, steps=1)
+    assert estimator.checkpoint().state.step == 2
+    shutil.rmtree(tmp_path / "m")
+    with pytest.raises(InvalidCheckpoint, match="Could not find trained model"):
+        estimator.checkpoint()
+
+
 def test_evaluations_have_a_directory_for_each_name_which_is_not_created(small):
     assert small.eval_dir() == str(Path(small.model_dir) / "eval")
     assert small.eval_dir("test") == str(Path(small.model_dir) / "eval_test")
