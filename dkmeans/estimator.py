@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -293,7 +294,7 @@ class KMeans(Model):
         dataset = self._read(input_fn, ModeKeys.TRAIN)
         if found is not None:
             check_columns(dataset, found)
-        with self._reducing_executor(self._config.cache) as executor:
+        with self._shown(), self._reducing_executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
             train(plan, dataset, start, manifest, executor, notifier)
         return self
@@ -460,13 +461,21 @@ class KMeans(Model):
             writing = outputs.Writing(per_chunk.Task(self._centers(checkpoint), names), place)
             missing = outputs.missing(whole, place, written)
             rows = place.prediction.rows
-            with self._executor() as executor:
+            with self._shown(), self._executor() as executor:
                 _log_begin("predicting", checkpoint, executor)
                 report = RowReport("predicted", rows, outputs.rows_written(place, written))
                 for region_rows in executor.map(outputs.write_region, missing, writing):
                     report.add(region_rows)
             outputs.finish(place)
         return place.prediction.rows
+
+    def _shown(self) -> AbstractContextManager[None]:
+        """Return a context in which progress is shown, if the configuration says so."""
+        if self._config.progress is None:
+            return nullcontext()
+        from dkmeans.display import shown  # noqa: PLC0415 importing rich takes time
+
+        return shown()
 
     def _executor(self) -> Threads | Dask:
         return open_executor(self._config.client)
@@ -553,7 +562,7 @@ class KMeans(Model):
         dataset = self._read(input_fn, ModeKeys.EVAL)
         check_columns(dataset, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)
-        with self._reducing_executor() as executor:
+        with self._shown(), self._reducing_executor() as executor:
             _log_begin("evaluating", checkpoint, executor)
             of = checkpoint, self._centers(checkpoint)
             return stream.scores(dataset, *of, executor, notifier, steps)

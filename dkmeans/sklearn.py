@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans import estimator, storage
-from dkmeans.config import RunConfig
+from dkmeans.config import AUTO, RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.dataset import Dataset, array_chunks
@@ -96,6 +96,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         client: The `distributed.Client` to run on; None: the active client, or the threads of this
             process if there is no active client. Clones share it, and pickles leave it out.
         backend: Backend of the workers, as in `dkmeans.RunConfig`.
+        verbose: 1 shows the progress of `fit`, as `progress` of `dkmeans.RunConfig` does; 0 does
+            not.
 
     Attributes:
         cluster_centers_: Centers, (k, d). For `"cosine"` they have length one.
@@ -121,6 +123,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         model_dir: str | os.PathLike[str] | None = None,
         client: Any = None,
         backend: str | None = None,
+        verbose: int = 0,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -134,6 +137,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.model_dir = model_dir
         self.client = client
         self.backend = backend
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:  # noqa: N803
         """Train on the rows, and assign them to the centers.
@@ -326,7 +330,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         )
 
     def _config(self) -> RunConfig:
-        config = RunConfig(client=self.client, backend=self.backend)
+        progress = AUTO if self.verbose else None
+        config = RunConfig(client=self.client, backend=self.backend, progress=progress)
         if self.model_dir is not None:
             return config
         # Nobody looks at charts, or continues, where the directory is removed.
@@ -406,6 +411,7 @@ class MiniBatchKMeans(KMeans):
         model_dir: str | os.PathLike[str] | None = None,
         client: Any = None,
         backend: str | None = None,
+        verbose: int = 0,
     ) -> None:
         super().__init__(
             n_clusters,
@@ -420,6 +426,7 @@ class MiniBatchKMeans(KMeans):
             model_dir=model_dir,
             client=client,
             backend=backend,
+            verbose=verbose,
         )
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:  # noqa: N803

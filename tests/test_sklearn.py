@@ -311,6 +311,13 @@ def test_a_fit_with_model_dir_is_continued_after_an_interruption(kind, tmp_path,
     assert_array_equal(dkmeans.load(model_dir).cluster_centers(), whole.cluster_centers_)
 
 
+def test_a_verbose_fit_shows_its_progress(capsys):
+    KMeans(4, verbose=1).fit(rows_of())
+    assert "step 1 of 300, loss" in capsys.readouterr().err
+    KMeans(4).fit(rows_of())
+    assert capsys.readouterr() == ("", "")
+
+
 # What is refused.
 
 
