@@ -192,6 +192,23 @@ class KMeans(Model):
             f"distance_metric={str(self._settings.distance_metric)!r})"
         )
 
+    def _parameters(self) -> dict[str, object]:
+        source, settings = self._initialization.source, self._settings
+        steps = counted(settings.mini_batch_steps_per_iteration, "step")
+        return {
+            "model_dir": self.model_dir,
+            "clusters": f"{self._initialization.num_clusters:,}",
+            "distance": settings.distance_metric,
+            "batches": f"mini-batches, {steps} per iteration"
+            if settings.use_mini_batch
+            else "full",
+            "first centers": source if isinstance(source, str) else type(source).__name__,
+            "seed": self._initialization.seed,
+            "relative tolerance": self._relative_tolerance,
+            "starts": self._num_restarts,
+            "empty clusters": self._empty_clusters,
+        }
+
     @property
     def _has_feature_columns(self) -> bool:
         return self._layout is not None

@@ -12,6 +12,7 @@ import asyncio
 import atexit
 import contextlib
 import errno
+import json
 import logging
 import os
 import re
@@ -351,6 +352,22 @@ def read(address: str) -> Versioned | None:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return with_retries(address, lambda: _read(address))
     return None
+
+
+def read_json(address: str) -> Any:
+    """Return the content of a JSON file that is for information only; None if there is no file.
+
+    A damaged file counts as none. A warning is logged then.
+
+    Raises:
+        Refusal, Outage: as `read` does.
+    """
+    found = read(address)
+    try:
+        return None if found is None else json.loads(found.data)
+    except ValueError as error:
+        logger.warning("ignoring %s, which is damaged: %s", address, error)
+        return None
 
 
 def replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:

@@ -7,15 +7,12 @@ The library owns the checkpoints in the directory. This module adds one file, `j
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
 from dkmeans import Dataset, storage
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.model import Model
 from dkmeans.prediction.stream import check_columns
-
-logger = logging.getLogger("dkmeans")
 
 _INPUT_FILE = "job.json"
 
@@ -51,19 +48,5 @@ def save_input(model_dir: str, about: dict[str, Any]) -> None:
 
 def load_input(model_dir: str) -> dict[str, Any] | None:
     """Return the description that `save_input` wrote; None if there is none."""
-    about = read_json(model_dir, _INPUT_FILE)
+    about = storage.read_json(storage.join(model_dir, _INPUT_FILE))
     return about if isinstance(about, dict) else None
-
-
-def read_json(model_dir: str, name: str) -> Any:
-    """Return the content of a file for information; None if it is missing or damaged.
-
-    No job needs such a file. If it is damaged, a warning is logged.
-    """
-    address = storage.join(model_dir, name)
-    found = storage.read(address)
-    try:
-        return None if found is None else json.loads(found.data)
-    except ValueError as error:
-        logger.warning("ignoring %s, which is damaged: %s", address, error)
-        return None

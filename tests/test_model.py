@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,31 @@ def small(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("model") / "m")
+
+
+# Pictures.
+
+
+def test_a_notebook_shows_the_parameters_the_state_and_pictures_of_a_model(tmp_path):
+    estimator = KMeans(2, tmp_path / "m", ROWS[1:3], seed=7, use_mini_batch=False)
+    before = estimator._repr_html_()
+    assert "Could not find trained model" in before
+    assert "<svg" not in before
+    estimator.train(lambda: ROWS, steps=1)
+    for shown in (estimator._repr_html_(), Model(str(tmp_path / "m"))._repr_html_()):
+        facts = dict(re.findall(r"<th[^>]*>([^<]*)</th><td[^>]*>([^<]*)</td>", shown))
+        assert facts["step"] == "1"
+        assert facts["checkpoint"] == estimator.latest_checkpoint()
+        assert shown.count("<svg") == 2
+        assert 'aria-label="Sizes of 2 clusters: 2 to 2 rows in a cluster"' in shown
+    assert '<td style="text-align:left">7</td>' in estimator._repr_html_()
+
+
+def test_a_notebook_shows_why_a_model_cannot_be_read(tmp_path):
+    estimator = KMeans(2, tmp_path / "m", seed=7).train(lambda: ROWS, steps=1)
+    (tmp_path / "m" / "checkpoints.json").write_text("{")
+    assert "checkpoints.json is damaged" in KMeans(2, tmp_path / "m")._repr_html_()
+    assert "checkpoints.json is damaged" in estimator._repr_html_()
 
 
 # Checkpoints and variables.

@@ -652,6 +652,17 @@ def test_a_folder_that_may_be_written_but_not_read_is_written(tmp_path):
         (tmp_path / "folder").chmod(0o700)
 
 
+def test_a_json_file_for_information_that_is_damaged_counts_as_none(tmp_path, caplog):
+    address = str(tmp_path / "about.json")
+    assert storage.read_json(address) is None
+    storage.write(address, b'{"rows": 3}')
+    assert storage.read_json(address) == {"rows": 3}
+    assert caplog.messages == []
+    storage.write(address, b'{"rows":')
+    assert storage.read_json(address) is None
+    assert f"ignoring {address}, which is damaged" in caplog.text
+
+
 # Temporary folders.
 
 
