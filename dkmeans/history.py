@@ -1,8 +1,8 @@
 """History of a model: the numbers of its iterations, in `history.json` beside its checkpoints.
 
 `training` records them and writes the file with each checkpoint. `Model.history` reads it, as
-programs that make plots do. The file is for information only: a failure to write it never stops
-training, and a damaged file counts as none.
+programs that make plots do. The file is for information only: a failure to read or write it never
+stops training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from dkmeans import storage
 from dkmeans.errors import Invalid, Outage
 from dkmeans.report import Progress
+from dkmeans.retry import first_line
 
 logger = logging.getLogger("dkmeans")
 
@@ -38,9 +40,9 @@ class History:
 
     def __init__(self, model_dir: str, step: int) -> None:
         self._model_dir = model_dir
-        found = _readable(model_dir) if step else []
-        self._iterations = [each for each in found if each["step"] <= step]
-        self._has_news = False
+        found = _history_to_continue(model_dir) if step else []
+        self._iterations = [each for each in found or [] if each["step"] <= step]
+        self._is_written, self._has_news = found is not None, False
 
     def add(self, progress: Progress) -> None:
         """Add the numbers of an iteration."""
@@ -52,7 +54,7 @@ class History:
 
     def write(self) -> None:
         """Write the file, if an iteration was added since the last call."""
-        if self._has_news:
+        if self._is_written and self._has_news:
             address = storage.join(self._model_dir, _FILE)
             storage.write_or_log(address, json.dumps(self._iterations).encode(), logging.DEBUG)
             self._has_news = False
@@ -63,9 +65,7 @@ def read_history(model_dir: str) -> list[dict[str, Any]]:
 
     A file that is damaged counts as one without iterations.
     """
-    content = storage.read_json(storage.join(model_dir, _FILE))
-    iterations = content if isinstance(content, list) else []
-    return [each for each in iterations if isinstance(each, dict) and "step" in each]
+    return _iterations_in(storage.read_json(storage.join(model_dir, _FILE)))
 
 
 def table_of(iterations: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
@@ -83,10 +83,42 @@ def _column(values: list[Any]) -> NDArray[Any]:
     return np.array([np.nan if value is None else value for value in values])
 
 
-def _readable(model_dir: str) -> list[dict[str, Any]]:
-    """Return the recorded iterations; none, with a warning, if the file cannot be read."""
+def _history_to_continue(model_dir: str) -> list[dict[str, Any]] | None:
+    """Return the recorded iterations, to which those of a new call are added.
+
+    A file that cannot be read, or holds anything else, is kept under another name, so that nothing
+    in it is lost. What can be read of it is returned.
+
+    Returns:
+        The iterations; None if the file must not be written, because the old one is still there.
+    """
+    address = storage.join(model_dir, _FILE)
+    kept = storage.join(model_dir, f"history-{uuid4().hex[:8]}.json")
+    iterations: list[dict[str, Any]] = []
     try:
-        return read_history(model_dir)
+        found = storage.read(address)
+        content = json.loads(found.data) if found else []
+        iterations = _iterations_in(content)
+        if iterations == content:
+            return iterations
+        reason = "not every entry is an iteration"
+    except (*storage.WRITE_ERRORS, Outage, ValueError) as error:
+        reason = first_line(error)
+    try:
+        storage.rename(address, kept)
     except (*storage.WRITE_ERRORS, Outage, Invalid) as error:
-        logger.warning("going on without the history of %s: %s", model_dir, error)
-        return []
+        logger.warning(
+            "going on without a history: %s cannot be read (%s), nor renamed to %s (%s)",
+            *(address, reason, kept, first_line(error)),
+        )
+        return None
+    logger.warning("%s cannot be read (%s); it is kept as %s", address, reason, kept)
+    return iterations
+
+
+def _iterations_in(content: Any) -> list[dict[str, Any]]:
+    """Return those entries of the content of a history that are iterations."""
+    entries = content if isinstance(content, list) else []
+    return [
+        each for each in entries if isinstance(each, dict) and isinstance(each.get("step"), int)
+    ]

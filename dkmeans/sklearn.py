@@ -152,21 +152,20 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             TypeError: one has the wrong type.
             KeyboardInterrupt: after a checkpoint, if there is a `model_dir`.
         """
-        _refuse_weights(sample_weight)
         self._check_parameters()
         rows = self._rows(X, reset=True)
-        dataset = Dataset.from_array(rows)
-        self._check_number_of_rows(dataset.rows)
-        steps = self._steps_per_epoch(dataset.rows)
+        table = _table(rows, sample_weight)
+        self._check_number_of_rows(table.rows)
+        steps = self._steps_per_epoch(table.rows)
         with _directory(self.model_dir) as directory:
             engine = self._engine(directory, ShiftTolerance(self._tolerance(rows), steps))
-            batches = self._batches(dataset, engine)
+            batches = self._batches(table, engine)
             engine.train(lambda: batches, max_steps=self.max_iter * steps)
             fit = engine.checkpoint().fit
         best = fit.starts[fit.best]
         self.n_iter_ = -(-best.steps // steps)
         self._keep(best.state)
-        self._label(rows)
+        self._label(rows, table)
         return self
 
     def predict(self, X: Any) -> Any:  # noqa: N803
@@ -175,7 +174,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Raises:
             ValueError: the estimator is not fitted, or the rows cannot be used.
         """
-        return self._results(X, per_chunk.cluster_index, lambda _: np.empty(0, np.int64))
+        return self._labels(self._rows_to_predict(X))
 
     def transform(self, X: Any) -> Any:  # noqa: N803
         """Return the distance of each row to every center, (n, k), in the dtype of the rows.
@@ -185,9 +184,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Raises:
             ValueError: as `predict` does, or float32 cannot hold the squared distances of a row.
         """
-        return self._results(
-            X, _distances, lambda dtype: np.empty((0, self._n_features_out), point_dtype(dtype))
-        )
+        rows = self._rows_to_predict(X)
+        meta = np.empty((0, self._n_features_out), point_dtype(rows.dtype))
+        return self._results(rows, _distances, meta)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
         """Return minus the sum of the distances of the rows to their nearest centers.
@@ -202,9 +201,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Raises:
             ValueError: as `predict` does.
         """
-        _refuse_weights(sample_weight)
-        check_is_fitted(self)
-        return -self._inertia(self._rows(X, reset=False))
+        return -self._inertia(_table(self._rows_to_predict(X), sample_weight))
 
     @property
     def _n_features_out(self) -> int:
@@ -281,6 +278,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         validate_data(self, named, reset=reset, skip_check_array=True)
         return table_of(given, "X") if is_frame else given
 
+    def _rows_to_predict(self, given: Any) -> Any:
+        check_is_fitted(self)
+        return self._rows(given, reset=False)
+
     def _seed(self) -> int | None:
         """Return the seed of the engine; None leaves it to the engine."""
         if self.random_state is None:
@@ -298,12 +299,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     def _steps_per_epoch(self, rows: int | None) -> int:
         return 1 if self.batch_size is None or rows is None else -(-rows // self.batch_size)
 
-    def _batches(self, dataset: Dataset, engine: _Engine) -> Dataset:
+    def _batches(self, table: Dataset, engine: _Engine) -> Dataset:
         """Return the batches from the step on at which the engine begins."""
         if self.batch_size is None:
-            return dataset
+            return table
         # Without a seed the order is still the same when a fit is continued.
-        shuffled = dataset.shuffle(engine.seed or 0)
+        shuffled = table.shuffle(engine.seed or 0)
         return shuffled.batch(self.batch_size).repeat().skip(engine.step)
 
     def _engine(self, model_dir: str, tolerance: ShiftTolerance) -> _Engine:
@@ -341,39 +342,32 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         """Keep of a state what the fitted estimator needs."""
         self.cluster_centers_ = state.centers
 
-    def _label(self, rows: Any) -> None:
+    def _label(self, rows: Any, table: Dataset) -> None:
         """Set `labels_` and `inertia_`: the nearest centers of the rows, and the loss."""
-        if is_dask_array(rows):
-            self.labels_ = _lazily(
-                rows, per_chunk.cluster_index, self._centers(), np.empty(0, np.int64)
-            )
-            self.inertia_ = self._inertia(rows)
-            return
-        parts = self._map(rows, per_chunk.cluster_index_and_score, self._centers())
-        self.labels_ = np.concatenate([index for index, _ in parts])
-        self.inertia_ = sum((score for _, score in parts[1:]), parts[0][1]).inertia
+        self.labels_ = self._labels(rows)
+        self.inertia_ = self._inertia(table)
+
+    def _labels(self, rows: Any) -> Any:
+        return self._results(rows, per_chunk.cluster_index, np.empty(0, np.int64))
 
     def _centers(self) -> Centers:
         return Centers(self.cluster_centers_, Distance(self.metric), self.backend)
 
     def _results(
         self,
-        given: Any,
+        rows: Any,
         function: Callable[[LoadedChunk, Centers], NDArray[Any]],
-        meta: Callable[[Any], NDArray[Any]],
+        meta: NDArray[Any],
     ) -> Any:
         """Return the results of a function for all rows, as a NumPy array or a lazy Dask array.
 
         Args:
-            given: Rows of a user.
+            rows: The rows.
             function: Returns an array with one entry for each row of a chunk.
-            meta: Returns an array without entries of the shape and dtype of the results, given the
-                dtype of the rows.
+            meta: An array without entries of the shape and dtype of the results.
         """
-        check_is_fitted(self)
-        rows = self._rows(given, reset=False)
         if is_dask_array(rows):
-            return _lazily(rows, function, self._centers(), meta(rows.dtype))
+            return _lazily(rows, function, self._centers(), meta)
         return np.concatenate(self._map(rows, function, self._centers()))
 
     def _map(self, rows: Any, function: Callable[[LoadedChunk, V], R], value: V) -> list[R]:
@@ -381,11 +375,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         with open_executor(self.client) as executor:
             return list(executor.map(function, array_chunks(rows, "X"), value))
 
-    def _inertia(self, rows: Any) -> float:
+    def _inertia(self, table: Dataset) -> float:
         """Return the sum of the distances of rows to their nearest centers."""
-        batch = array_chunks(rows, "X")
         with open_executor(self.client) as executor:
-            (score,) = executor.map_reduce(per_chunk.score, [batch], self._centers()).totals
+            batches = list(table.batches())
+            (score,) = executor.map_reduce(per_chunk.score, batches, self._centers()).totals
         return score.inertia
 
 
@@ -444,7 +438,6 @@ class MiniBatchKMeans(KMeans):
             ValueError: an argument, or a parameter of the estimator, cannot be used.
             TypeError: one has the wrong type.
         """
-        _refuse_weights(sample_weight)
         self._check_parameters()
         if self.model_dir is not None:
             must = "None for partial_fit, which saves no checkpoints"
@@ -453,7 +446,8 @@ class MiniBatchKMeans(KMeans):
         rows = self._rows(X, reset=state is None)
         if state is not None:
             rows = rows.astype(state.centers.dtype, copy=False)
-        batch = Batch.of(*array_chunks(rows, "X").parts)
+        table = _table(rows, sample_weight)
+        (batch,) = table.batches()
         engine = self._engine("memory://", ShiftTolerance(0.0))
         with open_executor(self.client) as executor:
             if state is None:
@@ -461,7 +455,7 @@ class MiniBatchKMeans(KMeans):
                 state = engine.first_state(batch, executor)
             (((state,), _),) = iterate([state], [batch], engine.rules, executor)
         self._keep(state)
-        self._label(rows)
+        self._label(rows, table)
         return self
 
     def _keep(self, state: TrainState) -> None:
@@ -522,14 +516,15 @@ def _call_init(
     return function(rows, clusters, random_state=check_random_state(seed))
 
 
-def _refuse_weights(weights: Any) -> None:
-    """Refuse weights of rows.
+def _table(rows: Any, weights: Any) -> Dataset:
+    """Return rows as a table to train or score on.
 
     Raises:
-        InvalidType: there are weights.
+        InvalidType: the rows have weights.
     """
     if weights is not None:
         raise InvalidType(expected("sample_weight", "None: all rows count the same", weights))
+    return Dataset.from_array(rows)
 
 
 def _moments(loaded: LoadedChunk, _: None) -> tuple[int, NDArray[Any], NDArray[Any]]:

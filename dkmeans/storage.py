@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -427,6 +427,26 @@ def write(address: str, data: bytes) -> None:
     with_retries(address, lambda: _write(address, data))
 
 
+def write_files(address: str, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write files below an address. On a disk they are durable when all are written.
+
+    A local file may be there in part after a crash: readers must not look at the folder before.
+
+    Args:
+        address: Path or URL of the folder.
+        files: Name and content of each file; a name may lie in further folders.
+    """
+    fs, path = filesystem(address)
+    for name, data in files:
+        if is_local(address):
+            file = local_path(address).joinpath(name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        else:
+            fs.pipe_file(f"{path}/{name}", data)
+    flush(address)
+
+
 def append(address: str, data: bytes, usable: Callable[[bytes], int]) -> None:
     """Write data behind the content of a file, or a new file.
 
@@ -503,6 +523,12 @@ def write_whole(address: str, data: bytes) -> None:
     temporary = f"{folder}/.{name}.{uuid4().hex[:8]}"
     fs.pipe_file(temporary, data)
     fs.mv(temporary, path)
+
+
+def rename(address: str, new: str) -> None:
+    """Rename a file or folder; the new address is in the same store. An object store copies it."""
+    fs, path = filesystem(address)
+    fs.mv(path, filesystem(new)[1], recursive=True)
 
 
 def children(address: str) -> list[str]:
@@ -588,9 +614,9 @@ def flush(address: str) -> None:
 
     Other places need no flush: there a write is durable when it returns.
     """
-    if not is_local(address):
-        return
     root = local_path(address)
+    if not is_local(address) or _is_temporary(root):
+        return
     # The parent folder holds the name of `root`.
     for path in [*root.rglob("*"), root, root.parent]:
         _sync(path)
@@ -770,9 +796,15 @@ def _sync(path: Path) -> None:
 
 def _fsync(handle: int, path: Path) -> None:
     """Flush an open file or folder, unless it ends with this process."""
-    if not any(path.resolve().is_relative_to(folder) for folder in _temporary_folders):
+    if not _is_temporary(path):
         with _go_on_without("fsync", path):
             os.fsync(handle)
+
+
+def _is_temporary(path: Path) -> bool:
+    """Return whether a file or folder ends with this process."""
+    path = path.resolve()
+    return any(path.is_relative_to(folder) for folder in _temporary_folders)
 
 
 @contextlib.contextmanager

@@ -86,20 +86,55 @@ def test_a_long_history_is_thinned_out(model_dir, monkeypatch):
 
 def test_a_history_without_news_is_not_written_again(model_dir):
     recorded(model_dir, 0, 1)
-    path = Path(model_dir, "history.json")
+    history, path = History(model_dir, 1), Path(model_dir, "history.json")
     path.write_text("other")
-    History(model_dir, 1).write()
+    history.write()
     assert path.read_text() == "other"
 
 
-@pytest.mark.parametrize("content", ['[{"step": 1}, {"st', "[1]", "7", '{"loss": 1}', "\xff", None])
-def test_a_damaged_history_does_not_end_training(model_dir, content):
+DAMAGED = ['[{"step": 1}, {"st', "[1]", "7", '{"loss": 1}', '[{"step": "1"}]', "\xff"]
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, None])
+def test_a_history_that_cannot_be_read_is_kept_under_another_name(model_dir, caplog, content):
     path = Path(model_dir, "history.json")
     path.parent.mkdir()
-    path.mkdir() if content is None else path.write_text(content)
+    path.mkdir() if content is None else path.write_text(content, "latin-1")
     recorded(model_dir, 1, 2)
-    if content is not None:
-        assert steps_in(model_dir) == [2]
+    assert steps_in(model_dir) == [2]
+    (kept,) = Path(model_dir).glob("history-*.json")
+    assert kept.is_dir() if content is None else kept.read_text("latin-1") == content
+    (warning,) = [each for each in caplog.messages if each.startswith(f"{path} cannot be read (")]
+    assert warning.endswith(f"; it is kept as {kept}")
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_history_that_cannot_be_read_counts_as_none(model_dir, content):
+    Path(model_dir).mkdir()
+    Path(model_dir, "history.json").write_text(content, "latin-1")
+    assert read_history(model_dir) == []
+
+
+def test_what_can_be_read_of_a_history_is_continued(model_dir):
+    Path(model_dir).mkdir()
+    Path(model_dir, "history.json").write_text('[{"step": 1}, 7, {"step": 2}]')
+    recorded(model_dir, 1, 2)
+    assert steps_in(model_dir) == [1, 2]
+    assert len(list(Path(model_dir).glob("history-*.json"))) == 1
+
+
+def test_a_history_that_can_be_neither_read_nor_renamed_stays_as_it_is(
+    model_dir, monkeypatch, caplog
+):
+    def refuse(*_):
+        raise PermissionDeniedError("403")
+
+    Path(model_dir).mkdir()
+    Path(model_dir, "history.json").write_text("7")
+    monkeypatch.setattr(storage, "rename", refuse)
+    recorded(model_dir, 1, 2)
+    assert Path(model_dir, "history.json").read_text() == "7"
+    assert "going on without a history: " in caplog.text
 
 
 def test_a_store_that_refuses_the_history_does_not_end_training(model_dir, monkeypatch):

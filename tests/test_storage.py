@@ -249,6 +249,14 @@ def test_a_file_that_is_written_whole_is_read_and_no_temporary_file_is_left(plac
 
 
 @everywhere
+def test_a_renamed_file_is_found_under_its_new_name_only(place):
+    storage.write(f"{place}/a/b", b"1")
+    storage.rename(f"{place}/a/b", f"{place}/a/c")
+    assert storage.children(f"{place}/a") == ["c"]
+    assert storage.read(f"{place}/a/c").data == b"1"
+
+
+@everywhere
 def test_clearing_removes_all_but_the_given_name(place):
     for name in ("x", "folder/deep/y", "keep", "folder/keep", "z"):
         storage.write(f"{place}/{name}", b"1")
@@ -650,6 +658,15 @@ def test_a_folder_that_may_be_written_but_not_read_is_written(tmp_path):
         assert storage.read(f"{tmp_path}/folder/x").data == b"1"
     finally:
         (tmp_path / "folder").chmod(0o700)
+
+
+@everywhere
+def test_files_are_written_below_a_folder_and_replaced(place):
+    for content in (b"1", b"2"):
+        files = {"a/b/file": content, "file": content}
+        storage.write_files(f"{place}/folder", files.items())
+        for name in files:
+            assert storage.read(f"{place}/folder/{name}").data == content
 
 
 def test_a_json_file_for_information_that_is_damaged_counts_as_none(tmp_path, caplog):

@@ -99,17 +99,8 @@ def score(loaded: LoadedChunk, centers: Centers) -> Score:
     Raises:
         InvalidData: as `cluster_index` does.
     """
-    return cluster_index_and_score(loaded, centers)[1]
-
-
-def cluster_index_and_score(loaded: LoadedChunk, centers: Centers) -> tuple[IndexArray, Score]:
-    """Return the results of `cluster_index` and `score`, in one pass over the rows.
-
-    Raises:
-        InvalidData: as `cluster_index` does.
-    """
-    index, distances = _nearest(loaded, centers)
-    return index, Score(loaded.chunk.rows, total_of(distances))
+    _, distances = _nearest(loaded, centers)
+    return Score(loaded.chunk.rows, total_of(distances))
 
 
 def _nearest(loaded: LoadedChunk, centers: Centers) -> tuple[IndexArray, FloatArray]:

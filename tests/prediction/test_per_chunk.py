@@ -7,14 +7,7 @@ from dkmeans import InvalidData
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.distance import Centers, Distance
-from dkmeans.prediction.per_chunk import (
-    Task,
-    all_distances,
-    cluster_index,
-    cluster_index_and_score,
-    predict,
-    score,
-)
+from dkmeans.prediction.per_chunk import Task, all_distances, cluster_index, predict, score
 from tests import reference
 from tests.reference import EUCLIDEAN, METRICS
 
@@ -43,8 +36,6 @@ def test_indices_distances_and_scores_are_those_of_plain_loops(metric):
     total = score(loaded(ROWS), places)
     assert total.rows == 40
     assert total.inertia == pytest.approx(nearest.sum(), rel=1e-10)
-    both = cluster_index_and_score(loaded(ROWS), places)
-    assert (both[0].tolist(), both[1]) == (index.tolist(), total)
 
 
 @pytest.mark.parametrize("names", [("cluster_index",), ("all_distances", "cluster_index")])
