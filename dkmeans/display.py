@@ -65,7 +65,21 @@ class _TextFormatter(logging.Formatter):
         return text
 
 
-class TextHandler(logging.Handler):
+class _Display(logging.Handler):
+    """Base of the handlers that show records to people. After an error they show none any more."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record."""
+        try:
+            self._show(record)
+        except Exception:  # a closed terminal, for instance
+            logger.removeHandler(self)
+
+    def _show(self, record: logging.LogRecord) -> None:
+        raise NotImplementedError
+
+
+class TextHandler(_Display):
     """Handler that writes records as lines of text on standard error.
 
     It writes records of level INFO or above, and at most every ten seconds the progress of a call.
@@ -76,8 +90,7 @@ class TextHandler(logging.Handler):
         self.setFormatter(_TextFormatter())
         self._written_at = 0.0
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, if it is one of those."""
+    def _show(self, record: logging.LogRecord) -> None:
         now = time.monotonic()
         if record.levelno < logging.INFO and (
             progress_of(record) is None or now - self._written_at < _LINE_INTERVAL_SECONDS
@@ -143,7 +156,7 @@ class _Waiting:
         return Text("" if seconds < _LONG_SECONDS else f"... {seconds} s")
 
 
-class LiveHandler(logging.Handler):
+class LiveHandler(_Display):
     """Handler that overwrites a line with progress.
 
     A message ends that line: the last progress stays above the message, as it came before it.
@@ -159,13 +172,6 @@ class LiveHandler(logging.Handler):
         self._progress: Progress | RowProgress | None = None
         self._losses: deque[float] = deque(maxlen=_CURVE_LOSSES)
         self._updated_at = 0.0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Show a record; after an error, show none any more."""
-        try:
-            self._show(record)
-        except Exception:  # a closed terminal, for instance
-            logger.removeHandler(self)
 
     def _show(self, record: logging.LogRecord) -> None:
         progress = progress_of(record)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT = 240, 80
-# Pictures of more values show the mean or the first of each of so many parts.
+# A picture of more values shows so many of them, evenly spaced.
 _MOST_VALUES = 120
 # Areas are filled with this color, which is visible on white and on black.
 _FILL = 'fill="#4c8bf5" fill-opacity="0.6"'
@@ -62,9 +62,7 @@ def bars(label: str, values: Sequence[float] | NDArray[np.integer]) -> str:
 
 def chunks(label: str, sizes: Sequence[int] | NDArray[np.integer]) -> str:
     """Return a rectangle of all rows, cut from top to bottom where chunks end."""
-    ends = np.cumsum(np.asarray(sizes, np.float64))
-    if len(ends) > _MOST_VALUES:
-        ends = ends[:: -(-len(ends) // _MOST_VALUES)]
+    ends = _thinned(np.cumsum(np.asarray(sizes, np.float64)))
     heights = _HEIGHT * ends / max(1.0, float(np.sum(sizes)))
     cuts = "".join(f'<path d="M0 {y:.1f}H{_WIDTH / 2:.0f}" {_STROKE}/>' for y in heights)
     whole = f'<rect width="{_WIDTH / 2:.0f}" height="{_HEIGHT}" stroke="currentColor" {_FILL}/>'
@@ -72,7 +70,7 @@ def chunks(label: str, sizes: Sequence[int] | NDArray[np.integer]) -> str:
 
 
 def _svg(label: str, content: str) -> str:
-    """Return a picture with its label, for readers as a line of text below it."""
+    """Return a picture with its label, which those who see it read below it."""
     text = escape(label)
     return (
         f'<figure style="margin:0.5em"><svg role="img" aria-label="{escape(label, quote=True)}" '
@@ -82,7 +80,7 @@ def _svg(label: str, content: str) -> str:
 
 
 def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return at most so many values that a picture can show, the first and the last among them."""
+    """Return as many of the values as a picture shows, the first and the last among them."""
     if len(values) <= _MOST_VALUES:
         return values
     return values[np.linspace(0, len(values) - 1, _MOST_VALUES).round().astype(np.int64)]

@@ -158,7 +158,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self._check_number_of_rows(table.rows)
         steps = self._steps_per_epoch(table.rows)
         with _directory(self.model_dir) as directory:
-            engine = self._engine(directory, ShiftTolerance(self._tolerance(rows), steps))
+            engine = self._engine(directory, ShiftTolerance(self._tolerance(table), steps))
             batches = self._batches(table, engine)
             engine.train(lambda: batches, max_steps=self.max_iter * steps)
             fit = engine.checkpoint().fit
@@ -288,13 +288,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             return None
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
-    def _tolerance(self, rows: Any) -> float:
+    def _tolerance(self, table: Dataset) -> float:
         """Return the sum of squared moves up to which a start has converged."""
         if self.tol == 0:
             return 0.0
         if self.metric == Distance.COSINE:
-            return float(self.tol) / int(rows.shape[1])
-        return float(self.tol) * _mean_variance(self._map(rows, _moments, None))
+            return float(self.tol) / table.width
+        (batch,) = table.batches()
+        return float(self.tol) * _mean_variance(self._map(batch, _moments, None))
 
     def _steps_per_epoch(self, rows: int | None) -> int:
         return 1 if self.batch_size is None or rows is None else -(-rows // self.batch_size)
@@ -368,12 +369,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         """
         if is_dask_array(rows):
             return _lazily(rows, function, self._centers(), meta)
-        return np.concatenate(self._map(rows, function, self._centers()))
+        return np.concatenate(self._map(array_chunks(rows, "X"), function, self._centers()))
 
-    def _map(self, rows: Any, function: Callable[[LoadedChunk, V], R], value: V) -> list[R]:
-        """Return the result of a function of a chunk and a value for each chunk of some rows."""
+    def _map(self, batch: Batch, function: Callable[[LoadedChunk, V], R], value: V) -> list[R]:
+        """Return the result of a function of a chunk and a value for each chunk of a batch."""
         with open_executor(self.client) as executor:
-            return list(executor.map(function, array_chunks(rows, "X"), value))
+            return list(executor.map(function, batch, value))
 
     def _inertia(self, table: Dataset) -> float:
         """Return the sum of the distances of rows to their nearest centers."""
@@ -426,8 +427,8 @@ class MiniBatchKMeans(KMeans):
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:  # noqa: N803
         """Take one step with the rows as one batch; the first call finds the first centers in them.
 
-        The estimator holds the state between the calls, and after `fit`: pickle the estimator to
-        keep it.
+        There is a single start, whatever `n_init` is. The estimator holds the state between the
+        calls, and after `fit`: pickle the estimator to keep it.
 
         Args:
             X: Rows, (n, d).

@@ -122,6 +122,15 @@ def test_a_display_that_fails_ends_no_call():
         handler.end_line()
 
 
+def test_lines_of_text_that_cannot_be_written_end_no_call(monkeypatch):
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr("sys.stderr", stream)
+    with attached(TextHandler()):
+        library.info("going on")
+        report(1)
+
+
 def test_a_call_goes_on_where_another_live_display_has_the_terminal(terminal):
     with live_on_terminal(terminal), live_on_terminal(terminal) as inner, attached(inner):
         report(1)
