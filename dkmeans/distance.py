@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from dkmeans.exact import ExactTotal, sum_of_pairs, total_of, two_product, two_sum
+from dkmeans.exact import ExactTotal, Grid, sum_of_pairs, total_of, two_product, two_sum
 from dkmeans.state import FloatArray, PartialSums
 
 # Rows with a squared length below this count as zero, as in the documented estimator.
@@ -41,9 +41,9 @@ class Computation:
     distance: Distance
     backend: str | None = None
 
-    def centers(self, values: FloatArray) -> Centers:
+    def centers(self, values: FloatArray, grid: Grid | None = None) -> Centers:
         """Return the (k, d) values as centers of this computation."""
-        return Centers(values, self.distance, self.backend)
+        return Centers(values, self.distance, self.backend, grid)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -54,11 +54,13 @@ class Centers:
         values: (k, d) float32 or float64.
         distance: The distance between rows and centers.
         backend: Name of the backend; None leaves the choice to each worker.
+        grid: Grid of sums of the same rows, if there are any; it affects only the speed.
     """
 
     values: FloatArray
     distance: Distance
     backend: str | None = None
+    grid: Grid | None = None
 
     @property
     def width(self) -> int:

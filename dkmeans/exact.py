@@ -39,6 +39,8 @@ _USUAL_BITS = 38
 _LEAST_EXPONENT, _MOST_EXPONENT = -960, 960
 # For cosine the rows have length one, and a row adds the nearest multiple of this power of two.
 COSINE_EXPONENT = -45
+# Grids that are finer by so many bits hold nearly the same values.
+_SIMILAR_BITS = 3
 # Sums below this may be added without a carry to the next plane; a piece of rows is at most 2^62.
 _CARRY_FREE = 2**61
 _LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
@@ -200,6 +202,11 @@ class Grid:
     def of_directions(cls, width: int) -> Self:
         """Return the grid of rows of length one."""
         return cls(np.full(width, COSINE_EXPONENT, np.int64))
+
+    def suits(self, other: Grid) -> bool:
+        """Return whether rows of this grid can be added up on another one as fast."""
+        finer = self.exponents - other.exponents
+        return bool(((finer >= 0) & (finer <= _SIMILAR_BITS)).all())
 
     @property
     def scales(self) -> FloatArray:
@@ -369,14 +376,24 @@ class ExactSums:
             if abs(m) > _FAST_PLANES:
                 is_sure &= plane == 0
                 continue
-            rounded = plane.astype(np.float64)
-            for part in (rounded, (plane - rounded.astype(np.int64)).astype(np.float64)):
+            # Planes other than 0 are mostly zeros, for float32 rows.
+            some = ... if m == 0 else plane.nonzero()
+            for part in _float_parts(plane[some]):
                 value = part * 2.0 ** (PLANE_BITS * m)
-                high, error = two_sum(high, value)
-                low += error
-                size += np.abs(value)
+                high[some], error = two_sum(high[some], value)
+                low[some] += error
+                size[some] += np.abs(value)
         high, low = two_sum(high, low)
         return high, low, is_sure & (np.abs(high) >= _CANCELLED * size)
+
+
+def _float_parts(values: IndexArray) -> list[FloatArray]:
+    """Return one or two arrays of float64 whose sum is the int64 values."""
+    rounded = values.astype(np.float64)
+    largest = 2**_MANTISSA_BITS
+    if values.max(initial=0) <= largest and values.min(initial=0) >= -largest:
+        return [rounded]
+    return [rounded, (values - rounded.astype(np.int64)).astype(np.float64)]
 
 
 def of_rows(points: FloatArray, index: IndexArray, k: int, grid: Grid | None = None) -> ExactSums:
@@ -470,7 +487,8 @@ def _carried(planes: dict[int, IndexArray]) -> dict[int, IndexArray]:
     while numbers:
         m, *numbers = numbers
         plane = planes[m]
-        if ((plane >= _CARRY_FREE) | (plane <= -_CARRY_FREE)).any():
+        # Two passes without temporary arrays.
+        if plane.max(initial=0) >= _CARRY_FREE or plane.min(initial=0) <= -_CARRY_FREE:
             planes[m] = plane & _LOW_BITS
             _add_to(planes, m + 1, plane >> PLANE_BITS)
             numbers = sorted({m + 1, *numbers})

@@ -23,6 +23,7 @@ from dkmeans.errors import InvalidData
 from dkmeans.exact import NOTHING, ExactTotal, NotFinite
 from dkmeans.executors import Executor, Reduction
 from dkmeans.schedule import Schedule
+from dkmeans.skipping import sums_by_bounds
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
 
 # No squared distance between rows is larger than this many times the sum of the rows' squares.
@@ -52,11 +53,14 @@ class StartCenters:
         centers: Centers of each start.
         with_farthest: True if the farthest rows are needed, to relocate empty clusters.
         with_squares: True if the squares of the rows are not known yet.
+        with_bounds: True if the chunks are the same in each iteration, so that bounds of their rows
+            save time.
     """
 
     centers: tuple[Centers, ...]
     with_farthest: bool
     with_squares: bool
+    with_bounds: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -88,6 +92,7 @@ def accumulate(
     *,
     with_farthest: bool = False,
     with_squares: bool = True,
+    start: int | None = None,
 ) -> PartialSums:
     """Return the partial sums of one chunk (the E step). Runs on a worker.
 
@@ -96,17 +101,23 @@ def accumulate(
         centers: The centers.
         with_farthest: True if the farthest rows are needed too.
         with_squares: True if the squares of the rows are needed too.
+        start: Number of the start, if the chunk is the same in each iteration; else None.
 
     Raises:
         InvalidData: the rows are not as wide as the centers, or not finite.
     """
     points = loaded.of_width(centers.width)
-    sums_of = sums_and_farthest if with_farthest else select(centers.backend).partial_sums
     try:
         squares = squares_of(points, centers) if with_squares else NOTHING
-        return replace(sums_of(points, centers), squares=squares)
+        if with_farthest:  # which needs all distances
+            sums = sums_and_farthest(points, centers)
+        elif start is not None:
+            sums = sums_by_bounds(loaded, points, centers, start)
+        else:
+            sums = select(centers.backend).partial_sums(points, centers)
     except NotFinite:
         raise loaded.complaint() from None
+    return replace(sums, squares=squares)
 
 
 def squares_of(points: FloatArray, centers: Centers) -> ExactTotal:
@@ -130,12 +141,13 @@ def accumulate_starts(loaded: LoadedChunk, starts: StartCenters) -> SideBySide[P
         InvalidData: as `accumulate` does.
     """
     parts: list[PartialSums] = []
-    for centers in starts.centers:
+    for number, centers in enumerate(starts.centers):
         sums = accumulate(
             loaded,
             centers,
             with_farthest=starts.with_farthest,
             with_squares=starts.with_squares and not parts,
+            start=number if starts.with_bounds else None,
         )
         # All starts have the same rows, and so the same squares.
         parts.append(replace(sums, squares=parts[0].squares) if parts else sums)
@@ -180,6 +192,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         counts=weight + sums.counts + relocated * keeps_counts,
         pending=None,
         pending_steps=0,
+        grid=state.pending.sums.grid,
         inertia=loss,
         inertia_rows=int(assigned.sum()),
         # Centers without rows in this iteration. `empty` differs if counts are kept: it holds
@@ -195,6 +208,8 @@ def iterate(
     rules: Rules,
     executor: Executor,
     squares: ExactTotal | None = None,
+    *,
+    with_bounds: bool = False,
 ) -> Iterator[tuple[list[TrainState], Reduction[SideBySide[PartialSums]]]]:
     """Take the steps of one iteration, or a part of it, for several starts.
 
@@ -207,6 +222,7 @@ def iterate(
         rules: Rules by which centers are computed.
         executor: Where the steps are computed.
         squares: Sum of the squares of the rows of each batch; None if it is not known.
+        with_bounds: True if every batch of the call is the same one, `numbered`.
 
     Yields:
         The states after a step, and the reduction of all `batches`, the same object each time.
@@ -214,9 +230,9 @@ def iterate(
     Raises:
         InvalidData: the rows cannot be clustered, or `update` raises it.
     """
-    centers = tuple(rules.computation.centers(state.centers) for state in states)
+    centers = tuple(rules.computation.centers(state.centers, state.grid) for state in states)
     with_farthest = rules.empty_clusters is EmptyClusters.RELOCATE
-    starts = StartCenters(centers, with_farthest, with_squares=squares is None)
+    starts = StartCenters(centers, with_farthest, squares is None, with_bounds)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)
     # `losses` and `rows` are of the steps of this call only.
     states = [replace(state, losses=(), rows=0) for state in states]

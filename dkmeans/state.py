@@ -16,9 +16,10 @@ from typing import Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
-from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, IndexArray
+from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, Grid, IndexArray
 
 __all__ = [
+    "Cached",
     "Farthest",
     "FloatArray",
     "IndexArray",
@@ -52,6 +53,15 @@ class StopReason(Enum):
     def converged(self) -> bool:
         """True if more steps over the same rows would change nothing."""
         return self in (StopReason.CONVERGED, StopReason.UNCHANGED, StopReason.STILL)
+
+
+class Cached(Protocol):
+    """A result about some rows that a worker caches: cheaper to store than to compute again."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        ...
 
 
 class Monoid(Protocol):
@@ -232,6 +242,7 @@ class TrainState:
         rows: Number of rows of those steps. Not saved.
         means: (k, d) float64, the centers before they were rounded to their dtype, if counts
             survive iterations; else None.
+        grid: Grid of the sums of the last iteration, for the next one. Not saved.
     """
 
     centers: FloatArray
@@ -246,3 +257,4 @@ class TrainState:
     losses: tuple[float, ...] = ()
     rows: int = 0
     means: FloatArray | None = None
+    grid: Grid | None = None

@@ -27,10 +27,14 @@ _VALUES_AT_ONCE = 2**16
 
 
 def grid_for(points: FloatArray, centers: Centers) -> Grid:
-    """Return the grid on which (n, d) rows are added up."""
+    """Return the grid on which (n, d) rows are added up: that of earlier sums if it suits the rows.
+
+    Sums on the same grid are added without a shift.
+    """
     if centers.distance is Distance.COSINE:
         return Grid.of_directions(points.shape[1])
-    return Grid.of(points)
+    own = Grid.of(points)
+    return centers.grid if centers.grid is not None and own.suits(centers.grid) else own
 
 
 def as_added(points: FloatArray, distance: Distance) -> FloatArray:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from dkmeans.backends.addition import grid_for, plus_rest, rest_of_squares, whol
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
 from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
-from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
+from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 # Elements of a block of rows and their scores: 2 MB in float32, about a core's second-level cache.
 _BLOCK_ELEMENTS = 2**19
@@ -77,6 +77,13 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
     For cosine, rows of length one are added, rounded to the grid of directions.
     """
     return _sums_of(points, _nearest_index(points, centers), centers)
+
+
+def sums_by_bounds(
+    points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+) -> tuple[PartialSums, None, int]:
+    """Return the results of `partial_sums`; this backend has no bounds."""
+    return partial_sums(points, centers), None, 0
 
 
 @QUIET

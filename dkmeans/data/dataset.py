@@ -340,6 +340,11 @@ class Dataset:
         return self._is_constant
 
     @property
+    def is_in_order(self) -> bool:
+        """True if every epoch has the rows in the same order."""
+        return not self._is_shuffled
+
+    @property
     def is_table(self) -> bool:
         """True if no method of tf.data was added: the dataset is all rows of one table."""
         return self._is_table

@@ -226,7 +226,7 @@ def run_round(loaded: LoadedChunk, task: Round) -> RoundResult:
     if not np.isfinite(nearest.distances).all():
         raise loaded.complaint()
     if task.draw.count:
-        row_cache.put_entry(key, nearest)
+        row_cache.put_entry(key, nearest, evicts_rows=True)
     weights = np.bincount(nearest.index, minlength=nearest.candidates)
     by_distance = as_weights(nearest.distances, points, task.candidates.distance)
     return RoundResult(weights, Drawn.of(task.draw, by_distance, chunk.number, points))

@@ -7,6 +7,7 @@ after the import are the matter of `fallback`.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from dkmeans.backends.choice import select_processor
@@ -16,7 +17,7 @@ from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.cuda.trial import check
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactTotal
-from dkmeans.state import FloatArray, IndexArray, PartialSums
+from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 # Largest size of a piece of rows with its results where the GPU had too little memory: a part of
 # one of the library's own chunks.
@@ -46,6 +47,13 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums | GuardedS
     The sums may stay on the GPU; `dkmeans.state.on_host` copies them.
     """
     return _implementation.partial_sums(points, centers)
+
+
+def sums_by_bounds(
+    points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+) -> tuple[PartialSums | GuardedSums, None, int]:
+    """Return the results of `partial_sums`; this backend has no bounds."""
+    return partial_sums(points, centers), None, 0
 
 
 def squares(points: FloatArray) -> ExactTotal:
