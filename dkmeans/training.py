@@ -628,4 +628,6 @@ class _Saver:
         # A fit that has ended is saved as ended: the interrupt came before the closing checkpoint.
         reason = fit.starts[fit.best].reason if not fit.running else None
         self._write(fit, Stop(reason or StopReason.INTERRUPTED, self._plan.relative_tolerance))
-        logger.info("interrupted; step %d is saved", fit.step)
+        logger.info(
+            "interrupted; step %d is saved, from which the next call of train continues", fit.step
+        )

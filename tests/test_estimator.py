@@ -836,7 +836,8 @@ time.sleep(0.2)
     lines = output_of(program, tmp_path / "model", PYTHONWARNINGS="ignore").splitlines()
     assert len(lines) == 6, lines
     assert all("the main thread must wait for a thread that uses KMeans" in line for line in lines)
-    assert KMeans(3, str(tmp_path / "model")).get_variable_value("global_step") == 1
+    # What the thread has trained until then is saved.
+    assert KMeans(3, str(tmp_path / "model")).get_variable_value("global_step") >= 1
 
 
 # Models of a directory.
