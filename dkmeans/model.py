@@ -1,8 +1,8 @@
 """A trained model in its directory: checkpoints, centers, variables and exports.
 
 `Model` is the part of `KMeans` that needs no rows. The estimator inherits from it, and jobs that
-only read a model use it alone. The checkpoint that was loaded last is held in memory, and used as
-long as it is the latest one of the directory.
+only read a model use it alone. A small checkpoint that was loaded last is held in memory, and used
+as long as it is the latest one of the directory.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from dkmeans.retry import first_line
 from dkmeans.state import TrainState
 
 ReceiverFn = Callable[[], Any]
+
+# Checkpoints whose centers are larger are read for each call, which then takes longer anyway.
+_MOST_HELD_BYTES = 2**25
 
 
 @contextmanager
@@ -120,10 +123,12 @@ class Model:
         """
         if path:
             return checkpoints.load(os.fspath(path))
-        self._loaded = checkpoints.latest(self.model_dir, self._loaded)
-        if self._loaded is None:
+        latest = checkpoints.latest(self.model_dir, self._loaded)
+        if latest is None:
             raise InvalidCheckpoint(f"Could not find trained model in model_dir: {self.model_dir}.")
-        return self._loaded
+        held = sum(start.state.centers.nbytes for start in latest.fit.starts)
+        self._loaded = latest if held <= _MOST_HELD_BYTES else None
+        return latest
 
     def latest_checkpoint(self) -> str | None:
         """Return the full path or URL of the latest checkpoint; None if there is none."""

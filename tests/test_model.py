@@ -103,6 +103,12 @@ def test_a_checkpoint_that_is_missing_or_damaged_is_named(small, tmp_path):
         small.checkpoint(copied)
 
 
+def test_a_checkpoint_of_large_centers_is_not_held_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("dkmeans.model._MOST_HELD_BYTES", 15)  # the centers have 16
+    estimator = KMeans(2, tmp_path / "m", seed=1, use_mini_batch=False).train(lambda: ROWS, steps=1)
+    assert estimator.checkpoint() is not estimator.checkpoint()
+
+
 def test_a_checkpoint_is_read_once_while_it_is_the_latest(tmp_path):
     estimator = KMeans(2, tmp_path / "m", seed=1, use_mini_batch=False).train(lambda: ROWS, steps=1)
     first = estimator.checkpoint()
