@@ -6,8 +6,12 @@ import pytest
 
 from dkmeans import Dataset, KMeans, RunConfig
 from dkmeans.backends.native import bounds
+from dkmeans.backends.native.groups import Path
 from dkmeans.data.cache import row_cache
+from dkmeans.distance import Centers, Distance
+from dkmeans.skipping import bounds_bytes
 
+EUCLIDEAN = Distance.SQUARED_EUCLIDEAN
 K, N = 64, 20_000
 RNG = np.random.default_rng(3)
 ROWS = (RNG.normal(size=(N, 20)) + 4 * RNG.normal(size=(50, 20))[np.arange(N) % 50]).astype("f")
@@ -35,7 +39,18 @@ def advances(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("more", [{}, {"num_restarts": 2, "initial_clusters": "random", "seed": 1}])
+RELOCATING = {"empty_clusters": "relocate", "initial_clusters": np.r_[ROWS[:60], [[99] * 20] * 4]}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        RELOCATING,
+        {"distance_metric": "cosine"},
+        {"num_restarts": 2, "initial_clusters": "random", "seed": 1},
+    ],
+)
 def test_a_fit_by_bounds_has_the_bits_of_one_without(more, advances):
     with_bounds = trained(**more)
     assert advances
@@ -46,16 +61,16 @@ def test_a_fit_by_bounds_has_the_bits_of_one_without(more, advances):
 
 
 def test_bounds_that_are_evicted_cost_nothing_but_time(advances, monkeypatch):
-    expected = trained(cache="none")
+    expected = trained(cache="none", steps=30)
     take, taken = row_cache.take_entry, []
 
     def lossy(key):
         taken.append(key)
         found = take(key)
-        return None if len(taken) % 5 == 0 else found
+        return None if len(taken) % 17 == 0 else found
 
     monkeypatch.setattr(row_cache, "take_entry", lossy)
-    assert trained() == expected
+    assert trained(steps=30) == expected
     assert advances
 
 
@@ -73,6 +88,13 @@ def test_tables_of_several_parts_have_bounds_for_each(tmp_path, advances):
         )
     assert trained(Dataset.from_parquet(str(tmp_path))) == trained(cache="none")
     assert sorted(set(advances)) == [4000, 8000]
+
+
+@pytest.mark.parametrize("k", [32, 256, 257, 1000])
+def test_the_size_of_bounds_is_that_of_their_arrays(k):
+    stage = Path(Centers(np.random.default_rng(0).random((k, 8)), EUCLIDEAN), np.float32)._stage
+    lower = 2 * len(stage.total)
+    assert bounds_bytes(100, k) == 100 * (lower + 8)
 
 
 def test_nothing_is_kept_after_the_fit():

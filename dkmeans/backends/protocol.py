@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Any, Protocol
 
 from dkmeans.distance import Centers
-from dkmeans.exact import ExactTotal
+from dkmeans.exact import ExactSums, ExactTotal
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 
@@ -54,6 +54,22 @@ class Implementation(Protocol):
 
 class Backend(Implementation, Protocol):
     """An implementation that users can choose by its name."""
+
+    def add_products(
+        self, points: FloatArray, weights: FloatArray, index: IndexArray, k: int
+    ) -> ExactSums:
+        """Return the exact sums of (n, d) rows times their (n,) weights for each of k clusters.
+
+        The weights are finite float64 above zero; `index` has the cluster of each row.
+
+        Returns:
+            The sums, (k, d + 1): the last column has the sums of the weights.
+        """
+        ...
+
+    def nearest_index(self, points: FloatArray, centers: Centers) -> IndexArray:
+        """Return the nearest center of each row, (n,) int64, without distances."""
+        ...
 
     def sums_by_bounds(
         self, points: FloatArray, centers: Centers, found: Cached | None, start: Hashable

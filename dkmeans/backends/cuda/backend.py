@@ -16,7 +16,7 @@ from dkmeans.backends.cuda.fallback import Guarded, GuardedSums
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.cuda.trial import check
 from dkmeans.distance import Centers
-from dkmeans.exact import ExactTotal
+from dkmeans.exact import ExactSums, ExactTotal
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 # Largest size of a piece of rows with its results where the GPU had too little memory: a part of
@@ -74,6 +74,16 @@ def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArra
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32."""
     return _implementation.distances(points, centers)
+
+
+def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
+    """Return the exact sums of rows times their weights, computed by the processor."""
+    return select_processor().add_products(points, weights, index, k)
+
+
+def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
+    """Return each row's nearest center, (n,) int64."""
+    return nearest(points, centers)[0]
 
 
 def cores_per_gpu() -> int:

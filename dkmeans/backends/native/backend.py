@@ -17,9 +17,10 @@ from numba.core import config
 
 from dkmeans import exact
 from dkmeans.backends.addition import grid_for, plus_rows, rest_of_squares
-from dkmeans.backends.native import bounds, kernels, packing, vectors
+from dkmeans.backends.native import bounds, kernels, packing, products, vectors
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.rounding import QUIET
+from dkmeans.backends.weighted import PLANES, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
@@ -91,6 +92,14 @@ def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArra
 
 
 @QUIET
+def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
+    """Return each row's nearest center, (n,) int64."""
+    index = np.empty(len(points), np.int64)
+    _assign(points, centers, index, _NO_DISTANCES, _NO_SUMS)
+    return index
+
+
+@QUIET
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32."""
     points, tile = _kernel_rows(points), packing.tile_of(np.float64)
@@ -99,6 +108,26 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
     variant = points.dtype, tile
     run(kernels.measure, variant, points, packed, tile, _scratch(tile, packed), result)
     return result
+
+
+@QUIET
+def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
+    """Return the exact sums of rows times their weights and of the weights, (k, d + 1)."""
+    grid = product_grid(points, weights)
+    points, weights, index = map(_kernel_rows, (points, weights, index))
+    sums, start = ExactSums.zero((k, points.shape[1] + 1), grid), 0
+    for piece in _pieces(points):
+        rows = slice(start, start := start + len(piece))
+        planes = np.zeros((PLANES, *sums.shape), np.int64)
+        is_left = np.empty(len(piece), np.uint8)
+        arrays = weights[rows], index[rows], grid.scales, planes, is_left
+        used = run(products.add_products, (points.dtype,), piece, *arrays)
+        sums += ExactSums(grid, {-m: planes[m] for m in range(used)})
+        left = np.flatnonzero(is_left)
+        if len(left):
+            others = with_ones(piece[left]), weights[rows][left], index[rows][left]
+            sums = plus_left(sums, *others, np.ones(others[0].shape, bool))
+    return sums
 
 
 def _add_up(
@@ -176,7 +205,7 @@ _scratch = packing.ScratchPerThread()
 
 
 def _kernel_rows(points: FloatArray) -> FloatArray:
-    """Return the rows C-contiguous, aligned and read-only.
+    """Return the rows, or numbers about rows, C-contiguous, aligned and read-only.
 
     Numba would compile the kernels again for rows of another kind.
     """

@@ -500,12 +500,15 @@ def assign(
                 points, start, count, scratch.exact_scales, scratch.nearest, centers.cosine,
                 sums.grid, sums.counts, sums.high, sums.low, sums.rest, scratch.num_rest,
             )  # fmt: skip
-        # `partial_sums` needs no distances.
+        # `partial_sums` needs no indices, and `nearest_index` no distances.
         if not len(index):
             continue
         for place in range(count):
+            index[start + place] = scratch.nearest[place]
+        if not len(distance):
+            continue
+        for place in range(count):
             row, scale, cluster = start + place, scratch.exact_scales[place], scratch.nearest[place]
-            index[row] = cluster
             distance[row] = distance_to(points, row, scale, centers, cluster, scratch)
     matrix.release(tile)
     return scratch.num_rest[0]
