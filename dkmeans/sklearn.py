@@ -38,7 +38,7 @@ from dkmeans.data.sources.frames import table_of
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.distance import Centers, Distance
 from dkmeans.empty_clusters import EmptyClusters
-from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, expected
+from dkmeans.errors import Invalid, check_integer, check_number, expected
 from dkmeans.executors import open_executor
 from dkmeans.exports import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
@@ -54,7 +54,11 @@ with needs("dkmeans.sklearn", "sklearn"):
         TransformerMixin,
     )
     from sklearn.utils import check_random_state
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import (
+        _check_sample_weight,
+        check_is_fitted,
+        validate_data,
+    )
 
 __all__ = ["KMeans", "MiniBatchKMeans"]
 
@@ -82,9 +86,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         max_iter: Largest number of iterations, or of epochs with `batch_size`.
         tol: A start has converged when the sum of the squared moves of its centers, in an iteration
             or in an epoch with `batch_size`, is at most `tol` times the mean variance of the
-            columns, as in scikit-learn. For `"cosine"` the variance is 1 / d, the largest that
-            rows of length one may have. The variance takes one more pass over the rows, except
-            with `tol` = 0.
+            columns, as in scikit-learn; here the variance counts weights too. For `"cosine"` it is
+            1 / d, the largest that rows of length one may have. The variance takes one more pass
+            over the rows, except with `tol` = 0.
         metric: `"squared_euclidean"` or `"cosine"`.
         random_state: Seed: an integer, a `numpy.random.RandomState`, or None for a new seed.
         batch_size: Number of rows in a batch: the centers move after each batch, by running means.
@@ -102,7 +106,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     Attributes:
         cluster_centers_: Centers, (k, d). For `"cosine"` they have length one.
         labels_: Nearest center of each row, (n,) int64; a lazy Dask array for Dask rows.
-        inertia_: Sum of the distances of the rows to their nearest centers.
+        inertia_: Sum of the distances of the rows to their nearest centers, times their weights.
         n_iter_: Number of iterations, or of epochs with `batch_size`.
         n_features_in_: Number of columns.
         feature_names_in_: Names of the columns, if the rows of `fit` had names that are text.
@@ -145,7 +149,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Args:
             X: Rows, (n, d).
             y: Not used.
-            sample_weight: Must be None.
+            sample_weight: Weights of the rows, (n,), finite and >= 0; None weighs each row one.
 
         Raises:
             ValueError: an argument, or a parameter of the estimator, cannot be used.
@@ -189,14 +193,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         return self._results(rows, _distances, meta)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
-        """Return minus the sum of the distances of the rows to their nearest centers.
+        """Return minus the sum of the distances of the rows to their nearest centers, by weight.
 
         As in scikit-learn, the sum is negative, so that the larger score is the better one.
 
         Args:
             X: Rows, (n, d).
             y: Not used.
-            sample_weight: Must be None.
+            sample_weight: Weights of the rows, (n,), finite and >= 0; None weighs each row one.
 
         Raises:
             ValueError: as `predict` does.
@@ -433,7 +437,7 @@ class MiniBatchKMeans(KMeans):
         Args:
             X: Rows, (n, d).
             y: Not used.
-            sample_weight: Must be None.
+            sample_weight: Weights of the rows, (n,), finite and >= 0; None weighs each row one.
 
         Raises:
             ValueError: an argument, or a parameter of the estimator, cannot be used.
@@ -518,34 +522,36 @@ def _call_init(
 
 
 def _table(rows: Any, weights: Any) -> Dataset:
-    """Return rows as a table to train or score on.
+    """Return rows as a table to train or score on, with their weights if there are any.
 
     Raises:
-        InvalidType: the rows have weights.
+        ValueError: the weights cannot be used.
     """
-    if weights is not None:
-        raise InvalidType(expected("sample_weight", "None: all rows count the same", weights))
-    return Dataset.from_array(rows)
+    if weights is not None and not is_dask_array(rows):
+        weights = _check_sample_weight(weights, rows)
+    return Dataset.from_array(rows, weights)
 
 
-def _moments(loaded: LoadedChunk, _: None) -> tuple[int, NDArray[Any], NDArray[Any]]:
-    """Return the number of rows of a chunk, their mean and the sum of their squared differences.
+def _moments(loaded: LoadedChunk, _: None) -> tuple[float, NDArray[Any], NDArray[Any]]:
+    """Return the weight of a chunk's rows, their mean and the sum of their squared differences.
 
     The mean and the sum have one value for each column.
     """
     points = loaded.points.astype(np.float64)
+    weights = np.ones((len(points), 1)) if loaded.weights is None else loaded.weights[:, None]
+    total = float(weights.sum())
     with np.errstate(over="ignore"):  # training refuses such rows with a better message
-        mean = points.mean(axis=0)
-        return len(points), mean, np.square(points - mean).sum(axis=0)
+        mean = (weights * points).sum(axis=0) / (total or 1.0)
+        return total, mean, (weights * np.square(points - mean)).sum(axis=0)
 
 
-def _mean_variance(moments: list[tuple[int, NDArray[Any], NDArray[Any]]]) -> float:
+def _mean_variance(moments: list[tuple[float, NDArray[Any], NDArray[Any]]]) -> float:
     """Return the variance of a column of all chunks, averaged over the columns."""
-    counts, means, squares = map(np.array, zip(*moments, strict=True))
-    weights = counts[:, None] / counts.sum()
-    mean = (weights * means).sum(axis=0)
-    within = squares.sum(axis=0) / counts.sum()
-    return float((within + (weights * np.square(means - mean)).sum(axis=0)).mean())
+    totals, means, squares = map(np.array, zip(*moments, strict=True))
+    shares = totals[:, None] / (totals.sum() or 1.0)
+    mean = (shares * means).sum(axis=0)
+    within = squares.sum(axis=0) / (totals.sum() or 1.0)
+    return float((within + (shares * np.square(means - mean)).sum(axis=0)).mean())
 
 
 def _distances(loaded: LoadedChunk, centers: Centers) -> NDArray[Any]:

@@ -29,16 +29,12 @@ from tests.programs import output_of
 
 BOTH = pytest.mark.parametrize("kind", [KMeans, MiniBatchKMeans])
 
-WEIGHTS = "sample_weight must be None until the engine has weights"
 # Checks of scikit-learn that fail, with the reason.
 EXPECTED_FAILURES = {
-    "check_all_zero_sample_weights_error": WEIGHTS,
-    "check_sample_weight_equivalence_on_dense_data": WEIGHTS,
-    "check_sample_weights_list": WEIGHTS,
-    "check_sample_weights_not_an_array": WEIGHTS,
-    "check_sample_weights_not_overwritten": WEIGHTS,
-    "check_sample_weights_pandas_series": WEIGHTS,
-    "check_sample_weights_shape": WEIGHTS,
+    "check_sample_weight_equivalence_on_dense_data": (
+        "repeated rows have other numbers, so other first centers are drawn; scikit-learn's own "
+        "KMeans fails in this check too"
+    ),
 }
 
 
@@ -159,6 +155,42 @@ def test_cosine_clusters_are_directions():
     expected = 1 - directions @ model.cluster_centers_.T
     assert_allclose(model.transform(rows), expected, atol=1e-6)
     assert_allclose(-model.score(rows), expected.min(axis=1).sum())
+
+
+# Weights.
+
+
+@pytest.mark.parametrize("tol", [0, 1e-2])
+def test_a_weighted_fit_is_that_of_scikit_learn(tol):
+    rows, weights = rows_of(), np.random.default_rng(1).uniform(0, 3, 600)
+    ours = KMeans(6, init=rows[:6], tol=tol).fit(rows, sample_weight=weights)
+    theirs = sklearn.cluster.KMeans(6, init=rows[:6], n_init=1, tol=tol)
+    theirs.fit(rows, sample_weight=weights)
+    assert ours.n_iter_ == theirs.n_iter_
+    assert_allclose(ours.cluster_centers_, theirs.cluster_centers_, rtol=1e-12)
+    assert_allclose(ours.inertia_, theirs.inertia_, rtol=1e-12)
+    assert_array_equal(ours.labels_, theirs.labels_)
+    score = theirs.score(rows, sample_weight=weights)
+    assert_allclose(ours.score(rows, sample_weight=weights), score, rtol=1e-12)
+
+
+def test_whole_weights_are_repeated_rows_also_for_dask_and_in_partial_fit():
+    rows, weights = rows_of(), np.random.default_rng(1).integers(0, 4, 600)
+    repeated = np.repeat(rows, weights, axis=0)
+    lazy = da.from_array(rows, chunks=(200, 3))
+    fits = [
+        (KMeans(4, init=rows[:4]).fit(given, sample_weight=weights), KMeans(4, init=rows[:4]))
+        for given in (rows, lazy)
+    ]
+    for weighted, plain in fits:
+        assert_array_equal(weighted.cluster_centers_, plain.fit(repeated).cluster_centers_)
+        assert weighted.inertia_ == plain.inertia_
+        assert len(weighted.labels_) == 600
+    weighted, plain = (MiniBatchKMeans(4, init=rows[:4]) for _ in range(2))
+    for _ in range(2):
+        weighted.partial_fit(rows, sample_weight=weights)
+        plain.partial_fit(repeated)
+    assert_array_equal(weighted.cluster_centers_, plain.cluster_centers_)
 
 
 # Mini-batches.
@@ -351,11 +383,19 @@ def test_a_parameter_that_cannot_be_used_is_named(given, message):
     assert message in str(caught.value)
 
 
-def test_weights_are_refused():
-    model = MiniBatchKMeans(3, random_state=0)
-    for call in (model.fit, model.partial_fit, model.fit(rows_of()).score):
-        with pytest.raises(TypeError, match="sample_weight must be None: all rows count the same"):
-            call(rows_of(), sample_weight=np.ones(600))
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.zeros(600), "must contain at least one non-zero number"),
+        (np.full(600, -1.0), "weights must be finite and >= 0; row 0 of the weights has -1.0"),
+        (np.ones(9), r"sample_weight.shape == \(9,\), expected \(600,\)"),
+        (da.ones(9), "weights must be one for each row of the array, 600, got 9"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_refused(weights, message):
+    rows = da.from_array(rows_of()) if isinstance(weights, da.Array) else rows_of()
+    with pytest.raises(ValueError, match=message):
+        KMeans(3, random_state=0).fit(rows, sample_weight=weights)
 
 
 def test_partial_fit_refuses_a_model_dir_and_full_batches(tmp_path):
