@@ -7,12 +7,14 @@
     model = dkmeans.KMeans(num_clusters=8, model_dir="model", use_mini_batch=False)
     model.train(lambda: dkmeans.Dataset.from_zarr("rows.zarr"), steps=10)
     centers = model.cluster_centers()
+
+`load` returns the estimator of a model that is trained already.
 """
 
 from dkmeans.config import RunConfig
 from dkmeans.data.dataset import Dataset, limit_epochs
 from dkmeans.errors import Conflict, Invalid, InvalidCheckpoint, InvalidData, InvalidType, Outage
-from dkmeans.estimator import KMeans
+from dkmeans.estimator import KMeans, load
 from dkmeans.modes import EstimatorSpec, ModeKeys
 
 __all__ = [
@@ -28,5 +30,6 @@ __all__ = [
     "Outage",
     "RunConfig",
     "limit_epochs",
+    "load",
 ]
 __version__ = "0.1.0"

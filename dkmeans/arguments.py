@@ -6,17 +6,15 @@ that cannot be used, with a message that has the argument's name, the rule and t
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from dkmeans import storage
 from dkmeans.data.points import as_points
 from dkmeans.errors import (
     Invalid,
@@ -162,16 +160,4 @@ def choose_model_dir(
         raise Invalid(
             f"model_dir and config.model_dir must be equal, got {argument!r} and {config!r}"
         )
-    return argument or config or _temporary_dir()
-
-
-def _temporary_dir() -> str:
-    """Create a directory that is removed when this process ends."""
-    directory, process = tempfile.mkdtemp(prefix="dkmeans-"), os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == process:  # not at the end of a forked process
-            shutil.rmtree(directory, ignore_errors=True)
-
-    atexit.register(remove)
-    return directory
+    return argument or config or storage.temporary_folder()

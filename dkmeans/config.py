@@ -1,8 +1,8 @@
 """Configuration of a run: `RunConfig`, the settings that do not change what is computed.
 
 The estimator takes a `RunConfig`, and the executors and backends import its constants. Names and
-defaults of the fields are those of TensorFlow's `RunConfig`; `client`, `backend` and `cache` are
-new.
+defaults of the fields are those of TensorFlow's `RunConfig`; `client`, `backend`, `cache` and
+`progress` are new.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class RunConfig:
             None: the fastest that each worker can use.
         cache: Rows of stored data that workers cache between iterations: "auto" as many as fit,
             "none", or "memory": all, and training is refused if they do not fit.
+        progress: "auto" shows the progress of each call: a live line in a terminal or a notebook,
+            and lines of text on standard error elsewhere. None shows nothing; the log has it all.
 
     Raises:
         ValueError: both intervals of checkpoints are set, or a number is too small.
@@ -59,6 +61,7 @@ class RunConfig:
     client: Any = None
     backend: str | None = None
     cache: str = AUTO
+    progress: str | None = None
 
     def __post_init__(self) -> None:
         if self.save_checkpoints_secs is not None and self.save_checkpoints_steps is not None:
@@ -87,6 +90,8 @@ class RunConfig:
         if self.cache not in CACHES:
             must = f"one of {', '.join(map(repr, CACHES))}"
             raise Invalid(expected("cache", must, self.cache))
+        if self.progress not in (AUTO, None):
+            raise Invalid(expected("progress", f"{AUTO!r} or None", self.progress))
         if self.client is not None and not hasattr(self.client, "submit"):
             raise InvalidType(expected("client", "a distributed.Client or None", self.client))
 

@@ -66,6 +66,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def readable(size: int) -> str:
+    """Return a number of bytes for people, such as "16.8 MB"."""
+    value, unit = float(size), "bytes"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
+
+
 def check_integer(name: str, value: object, least: int | None = None) -> int:
     """Return an integer of any type; refuse other values, and one below `least`.
 

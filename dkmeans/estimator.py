@@ -1,7 +1,7 @@
 """The estimator: the documented surface of `KMeans`.
 
 It validates arguments and wires the parts together: `training` trains, `prediction` evaluates and
-predicts, `model` answers what needs no rows. It holds no centers: they live in `model_dir`.
+predicts, `model` answers what needs no rows. The centers live in `model_dir`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +56,7 @@ from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverH
 from dkmeans.hooks.notifier import Notifier, check_hooks
 from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.input_fn import InputFn, read_input
+from dkmeans.lloyd import ShiftTolerance
 from dkmeans.model import Model, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
 from dkmeans.prediction import lazy, per_chunk, stream
@@ -129,6 +130,7 @@ class KMeans(Model):
 
     # As in TensorFlow, changes of the loss are relative to 1 + the loss before.
     _loss_offset = 1.0
+    _shift_tolerance: ShiftTolerance | None = None
 
     def __init__(
         self,
@@ -194,6 +196,23 @@ class KMeans(Model):
             f"KMeans({self._initialization.num_clusters}, {self.model_dir!r}, "
             f"distance_metric={str(self._settings.distance_metric)!r})"
         )
+
+    def _parameters(self) -> dict[str, object]:
+        source, settings = self._initialization.source, self._settings
+        steps = counted(settings.mini_batch_steps_per_iteration, "step")
+        return {
+            "model_dir": self.model_dir,
+            "clusters": f"{self._initialization.num_clusters:,}",
+            "distance": settings.distance_metric,
+            "batches": f"mini-batches, {steps} per iteration"
+            if settings.use_mini_batch
+            else "full",
+            "first centers": source if isinstance(source, str) else type(source).__name__,
+            "seed": self._initialization.seed,
+            "relative tolerance": self._relative_tolerance,
+            "starts": self._num_restarts,
+            "empty clusters": self._empty_clusters,
+        }
 
     @property
     def _has_feature_columns(self) -> bool:
@@ -271,7 +290,7 @@ class KMeans(Model):
         notifier = self._notifier(run_hooks, listeners)
         if checkpoint_path is not None:
             checkpoints.go_back(self.model_dir, os.fspath(checkpoint_path))
-        manifest, found = checkpoints.open_latest(self.model_dir)
+        manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
         done = found.state.step if found else 0
         plan = Plan(
             self.model_dir,
@@ -285,6 +304,7 @@ class KMeans(Model):
             has_hooks=bool(run_hooks or listeners),
             was_settled=steps is None and found is not None and found.is_settled,
             loss_offset=self._loss_offset,
+            shift_tolerance=self._shift_tolerance,
         )
         if found is not None:
             self._check_same_model(found)
@@ -298,7 +318,7 @@ class KMeans(Model):
         names = found.settings.columns if found else None
         settings = replace(self._settings, columns=names or dataset.columns)
         plan = replace(plan, settings=settings)
-        with self._reducing_executor(self._config.cache) as executor:
+        with self._shown(), self._reducing_executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
             train(plan, dataset, start, manifest, executor, notifier)
         return self
@@ -524,13 +544,21 @@ class KMeans(Model):
             writing = outputs.Writing(task, place)
             missing = outputs.missing(whole, place, written)
             rows = place.prediction.rows
-            with self._executor() as executor:
+            with self._shown(), self._executor() as executor:
                 _log_begin("predicting", checkpoint, executor)
                 report = RowReport("predicted", rows, outputs.rows_written(place, written))
                 for region_rows in executor.map(outputs.write_region, missing, writing):
                     report.add(region_rows)
             outputs.finish(place)
         return place.prediction.rows
+
+    def _shown(self) -> AbstractContextManager[None]:
+        """Return a context in which progress is shown, if the configuration says so."""
+        if self._config.progress is None:
+            return nullcontext()
+        from dkmeans.display import shown  # noqa: PLC0415 importing rich takes time
+
+        return shown()
 
     def _executor(self) -> Threads | Dask:
         return open_executor(self._config.client)
@@ -639,7 +667,7 @@ class KMeans(Model):
         """Return the scores of the first `steps` batches."""
         dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)
-        with self._reducing_executor() as executor:
+        with self._shown(), self._reducing_executor() as executor:
             _log_begin("evaluating", checkpoint, executor)
             of = checkpoint, self._centers(checkpoint)
             return stream.scores(dataset, *of, executor, notifier, steps)
@@ -685,6 +713,36 @@ class KMeans(Model):
         return EstimatorSpec(
             mode, predictions, score.inertia, {self.SCORE: score.inertia}, exported
         )
+
+
+def load(model_dir: str | os.PathLike[str], *, config: RunConfig | None = None) -> KMeans:
+    """Return the estimator of a trained model, with the settings of its latest checkpoint.
+
+    The estimator is ready to predict, and `train` continues the model. Feature columns are not
+    saved: the rows of a model that was trained with them are those that the columns make.
+
+    Args:
+        model_dir: Path or URL of the model's directory.
+        config: How to run.
+
+    Raises:
+        InvalidCheckpoint: there is no model, or its latest checkpoint is damaged.
+        TypeError: an argument has the wrong type.
+    """
+    if not isinstance(model_dir, str | os.PathLike):
+        raise InvalidType(expected("model_dir", "a path or URL", model_dir))
+    address = os.fspath(model_dir)
+    checkpoint = Model(address).checkpoint()
+    settings = checkpoint.settings
+    return KMeans(
+        len(checkpoint.state.centers),
+        address,
+        distance_metric=settings.distance_metric,
+        use_mini_batch=settings.use_mini_batch,
+        mini_batch_steps_per_iteration=settings.mini_batch_steps_per_iteration,
+        config=config,
+        num_restarts=len(checkpoint.fit.starts),
+    )
 
 
 def _log_begin(what: str, checkpoint: Checkpoint, executor: Executor) -> None:

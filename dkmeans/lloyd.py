@@ -71,6 +71,24 @@ class StartCenters:
         return sum(each.nbytes for each in self.centers)
 
 
+@dataclass(frozen=True, slots=True)
+class ShiftTolerance:
+    """Move of the centers up to which a start has converged.
+
+    Attributes:
+        total: Sum of the squared moves of all centers.
+        steps: Number of steps that a move takes: those of an epoch.
+    """
+
+    total: float
+    steps: int = 1
+
+    def holds(self, before: TrainState, after: TrainState) -> bool:
+        """Return whether the centers have moved by no more than that."""
+        moves = after.centers.astype(np.float64) - before.centers
+        return float(np.square(moves).sum()) <= self.total
+
+
 def accumulate(
     loaded: LoadedChunk,
     centers: Centers,

@@ -1,7 +1,8 @@
 """A trained model in its directory: checkpoints, centers, variables and exports.
 
 `Model` is the part of `KMeans` that needs no rows. The estimator inherits from it, and jobs that
-only read a model use it alone. Nothing is held in memory: each call reads the directory.
+only read a model use it alone. A small checkpoint that was loaded last is held in memory, and used
+as long as it is the latest one of the directory.
 """
 
 from __future__ import annotations
@@ -15,13 +16,27 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dkmeans import checkpoints, storage
+from dkmeans import checkpoints, pictures, storage
 from dkmeans.checkpoints import Checkpoint
-from dkmeans.errors import Invalid, InvalidCheckpoint, InvalidData, InvalidType, expected
+from dkmeans.errors import (
+    Invalid,
+    InvalidCheckpoint,
+    InvalidData,
+    InvalidType,
+    Outage,
+    counted,
+    expected,
+)
 from dkmeans.exports import ServingInputReceiver, as_receiver, directories, needs
+from dkmeans.history import read_history, table_of
 from dkmeans.modes import ModeKeys
+from dkmeans.retry import first_line
+from dkmeans.state import TrainState
 
 ReceiverFn = Callable[[], Any]
+
+# Checkpoints whose centers are larger are read for each call, which then takes longer anyway.
+_MOST_HELD_BYTES = 2**25
 
 
 @contextmanager
@@ -56,6 +71,10 @@ class Model:
 
     def __init__(self, model_dir: str) -> None:
         self._model_dir = model_dir
+        self._loaded: Checkpoint | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loaded": None}
 
     @property
     def model_dir(self) -> str:
@@ -66,6 +85,31 @@ class Model:
     def _has_feature_columns(self) -> bool:
         """True if rows are made by feature columns, which cannot be exported."""
         return False
+
+    def _repr_html_(self) -> str:
+        """Return the parameters and the state of the model, with pictures, for a notebook."""
+        title = type(self).__name__
+        try:
+            checkpoint, history = self.checkpoint(), self.history
+        except (Invalid, Outage, *storage.WRITE_ERRORS) as error:
+            return pictures.table(title, {**self._parameters(), "state": first_line(error)})
+        state = checkpoint.state
+        facts = {
+            **self._parameters(),
+            "clusters": f"{len(state.centers):,}",
+            "columns": f"{state.centers.shape[1]:,}",
+            "distance": checkpoint.settings.distance_metric,
+            "step": f"{state.step:,}",
+            "loss": None if state.inertia is None else f"{state.inertia:.6g}",
+            "stopped": checkpoint.stop.reason.value if checkpoint.stop else None,
+            "clusters without rows": state.empty_clusters or None,
+            "checkpoint": checkpoint.address,
+        }
+        return pictures.table(title, facts, _pictures(state, history))
+
+    def _parameters(self) -> dict[str, object]:
+        """Return the parameters that the directory does not hold, by name, for people."""
+        return {}
 
     @naming_shutdown()
     def checkpoint(self, path: str | os.PathLike[str] | None = None) -> Checkpoint:
@@ -79,15 +123,27 @@ class Model:
         """
         if path:
             return checkpoints.load(os.fspath(path))
-        latest = checkpoints.latest(self.model_dir)
+        latest = checkpoints.latest(self.model_dir, self._loaded)
         if latest is None:
             raise InvalidCheckpoint(f"Could not find trained model in model_dir: {self.model_dir}.")
+        held = sum(start.state.centers.nbytes for start in latest.fit.starts)
+        self._loaded = latest if held <= _MOST_HELD_BYTES else None
         return latest
 
     def latest_checkpoint(self) -> str | None:
         """Return the full path or URL of the latest checkpoint; None if there is none."""
         name = checkpoints.Manifest.read(self.model_dir).latest
         return storage.join(self.model_dir, name) if name else None
+
+    @property
+    def history(self) -> dict[str, npt.NDArray[Any]]:
+        """Numbers of the iterations up to the latest checkpoint, one column for each name.
+
+        Columns are `step`, `loss`, `change`, `rows`, `seconds`, `empty_clusters`, `time` and
+        others; `pandas.DataFrame(model.history)` makes a table. Of a history longer than 10,000
+        iterations every second one is dropped. It is empty before the first iteration.
+        """
+        return table_of(read_history(self.model_dir))
 
     def eval_dir(self, name: str | None = None) -> str:
         """Return the directory of the evaluations of this name. It is not created here."""
@@ -308,3 +364,17 @@ class Model:
         with needs("to_sklearn", "sklearn"):
             from dkmeans.exports import sklearn_model  # noqa: PLC0415 an extra
         return sklearn_model.model(self.checkpoint(checkpoint_path))
+
+
+def _pictures(state: TrainState, history: Mapping[str, npt.NDArray[Any]]) -> Iterator[str]:
+    """Yield the curve of the losses and the sizes of the clusters, as far as there are any."""
+    losses = history.get("loss")
+    if losses is not None:
+        span = f"{losses[0]:.4g} in the first, {losses[-1]:.4g} in the last"
+        yield pictures.line(f"Loss of {counted(len(losses), 'iteration')}: {span}", losses)
+    if state.inertia is not None:
+        low, high = state.counts.min(), state.counts.max()
+        sizes = f"{low:,} to {high:,} rows in a cluster"
+        yield pictures.bars(
+            f"Sizes of {counted(len(state.counts), 'cluster')}: {sizes}", state.counts
+        )

@@ -20,7 +20,7 @@ from dkmeans.data.columns import Names
 from dkmeans.data.points import point_dtype
 from dkmeans.data.sources.zarr_array import ZarrRows
 from dkmeans.distance import Centers, Computation
-from dkmeans.errors import Invalid, counted
+from dkmeans.errors import Invalid, counted, readable
 from dkmeans.executors import Cost, Executor
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.read_ahead import AHEAD
@@ -253,13 +253,3 @@ def _measured(chunks: Batch, centers: Centers, executor: Executor) -> tuple[Cost
         if workers <= warm:
             return cost, seconds
         warm |= workers
-
-
-def readable(size: int) -> str:
-    """Return a number of bytes for people, such as "16.8 MB"."""
-    value, unit = float(size), "bytes"
-    for larger in ("kB", "MB", "GB", "TB", "PB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"

@@ -41,6 +41,7 @@ class StopReason(Enum):
 
     CONVERGED = "converged: the loss changed by less than the relative tolerance"
     UNCHANGED = "converged: no center moves any more"
+    STILL = "converged: the centers moved by no more than the tolerance"
     MAX_STEPS = "took all the steps it was asked for"
     END_OF_INPUT = "the input ended"
     STOPPED = "a hook asked to stop"
@@ -52,7 +53,7 @@ class StopReason(Enum):
     @property
     def converged(self) -> bool:
         """True if more steps over the same rows would change nothing."""
-        return self in (StopReason.CONVERGED, StopReason.UNCHANGED)
+        return self in (StopReason.CONVERGED, StopReason.UNCHANGED, StopReason.STILL)
 
 
 class Cached(Protocol):

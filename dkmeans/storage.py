@@ -9,13 +9,16 @@ that detects a second driver; checkpoints are committed with it.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import errno
+import json
 import logging
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -62,6 +65,8 @@ _UNSUPPORTED_ERRNOS = frozenset(
         errno.EBADF,
     }
 )
+# Folders that end with this process. Nobody reads them after a crash, so they are not flushed.
+_temporary_folders: set[Path] = set()
 # Operations of which the log has said that a file system refuses them.
 _logged_operations: set[str] = set()
 
@@ -81,6 +86,19 @@ def unreachable(address: str, error: Exception) -> InvalidData:
 def is_local(address: str) -> bool:
     """Return whether the address is a path on this machine."""
     return "://" not in address or address.startswith("file://")
+
+
+def temporary_folder() -> str:
+    """Create a folder that is removed when this process ends."""
+    folder, process = Path(tempfile.mkdtemp(prefix="dkmeans-")), os.getpid()
+
+    def remove_folder() -> None:
+        if os.getpid() == process:  # not at the end of a forked process
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove_folder)
+    _temporary_folders.add(folder.resolve())
+    return str(folder)
 
 
 def join(address: str, *names: str) -> str:
@@ -239,8 +257,10 @@ def filesystem(address: str) -> tuple[Any, str]:
         options = _store_options(_scheme(address))
         fs = FsspecStore(_scheme(address), **options)  # type: ignore[call-overload]
         return fs, address.partition("://")[2].rstrip("/")
+    if is_local(address):
+        return fsspec.filesystem("file"), str(local_path(address))
     with _refuse_unsupported(address):
-        fs, path = fsspec.url_to_fs(str(local_path(address)) if is_local(address) else address)
+        fs, path = fsspec.url_to_fs(address)
     return fs, str(path)
 
 
@@ -329,6 +349,22 @@ def read(address: str) -> Versioned | None:
     return None
 
 
+def read_json(address: str) -> Any:
+    """Return the content of a JSON file that is for information only; None if there is no file.
+
+    A damaged file counts as none. A warning is logged then.
+
+    Raises:
+        Refusal, Outage: as `read` does.
+    """
+    found = read(address)
+    try:
+        return None if found is None else json.loads(found.data)
+    except ValueError as error:
+        logger.warning("ignoring %s, which is damaged: %s", address, error)
+        return None
+
+
 def replace(address: str, data: bytes, seen: Versioned | None) -> Versioned:
     """Replace a file in one step, but only if it is still the version that was last read.
 
@@ -367,6 +403,8 @@ def supports_conditional_writes(probe: str) -> bool:
     try:
         # Other bytes each time: `replace` takes equal bytes for its own earlier attempt.
         first = replace(probe, b"1", None)
+        if is_local(probe):  # `replace` itself compares there
+            return True
         creates_once = _is_refused(probe, b"2", None)
         if creates_once:
             replace(probe, b"3", first)
@@ -382,6 +420,26 @@ def write(address: str, data: bytes) -> None:
         Outage: the storage does not answer.
     """
     with_retries(address, lambda: _write(address, data))
+
+
+def write_files(address: str, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write files below an address. On a disk they are durable when all are written.
+
+    A local file may be there in part after a crash: readers must not look at the folder before.
+
+    Args:
+        address: Path or URL of the folder.
+        files: Name and content of each file; a name may lie in further folders.
+    """
+    fs, path = filesystem(address)
+    for name, data in files:
+        if is_local(address):
+            file = local_path(address).joinpath(name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        else:
+            fs.pipe_file(f"{path}/{name}", data)
+    flush(address)
 
 
 def append(address: str, data: bytes, usable: Callable[[bytes], int]) -> None:
@@ -551,9 +609,9 @@ def flush(address: str) -> None:
 
     Other places need no flush: there a write is durable when it returns.
     """
-    if not is_local(address):
-        return
     root = local_path(address)
+    if not is_local(address) or _is_temporary(root):
+        return
     # The parent folder holds the name of `root`.
     for path in [*root.rglob("*"), root, root.parent]:
         _sync(path)
@@ -688,8 +746,7 @@ def _write_behind(path: Path, size: int, data: bytes) -> None:
         file.seek(size)
         file.write(data)
         file.flush()
-        with _go_on_without("fsync", path):
-            os.fsync(file.fileno())
+        _fsync(file.fileno(), path)
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -708,8 +765,7 @@ def _write_durably(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            with _go_on_without("fsync", path):
-                os.fsync(file.fileno())
+            _fsync(file.fileno(), path)
         with _go_on_without("chmod", path):
             Path(temporary).chmod(mode)
         Path(temporary).replace(path)
@@ -728,9 +784,22 @@ def _sync(path: Path) -> None:
     with _go_on_without("fsync", path):
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            _fsync(handle, path)
         finally:
             os.close(handle)
+
+
+def _fsync(handle: int, path: Path) -> None:
+    """Flush an open file or folder, unless it ends with this process."""
+    if not _is_temporary(path):
+        with _go_on_without("fsync", path):
+            os.fsync(handle)
+
+
+def _is_temporary(path: Path) -> bool:
+    """Return whether a file or folder ends with this process."""
+    path = path.resolve()
+    return any(path.is_relative_to(folder) for folder in _temporary_folders)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from dkmeans.errors import Conflict, Outage, counted
 from dkmeans.exact import ExactTotal
 from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
+from dkmeans.history import History
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.initialization import (
     KMEANS_PARALLEL,
@@ -35,7 +36,7 @@ from dkmeans.initialization import (
     Initialization,
     of_dtype,
 )
-from dkmeans.lloyd import Rules, converged, iterate
+from dkmeans.lloyd import Rules, ShiftTolerance, converged, iterate
 from dkmeans.preflight import examine
 from dkmeans.report import IterationCost, Progress, report_progress
 from dkmeans.state import StopReason, TrainState
@@ -64,6 +65,7 @@ class Plan:
         was_settled: True if the call need not take a step where the centers of the model, which
             has settled, do not move.
         loss_offset: Changes of the loss are relative to this + the loss before.
+        shift_tolerance: Move of the centers at which a start has converged; None for no tolerance.
     """
 
     model_dir: str
@@ -77,6 +79,7 @@ class Plan:
     has_hooks: bool = False
     was_settled: bool = False
     loss_offset: float = 1.0
+    shift_tolerance: ShiftTolerance | None = None
 
     @property
     def rules(self) -> Rules:
@@ -346,7 +349,7 @@ def _steps_until_stop(
     with_bounds = same_rows and dataset.is_in_order
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
-    squares = None
+    squares, shift, shift_from = None, plan.shift_tolerance, fit
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
         before = fit
         notifier.before_run(step_batches[0])
@@ -360,8 +363,12 @@ def _steps_until_stop(
                 # the next iteration.
                 now = time.perf_counter()
                 cost = _cost(fit, reduction, saver)
-                _report(plan, fit, None if is_first else before, now - began, cost)
+                progress = _progress(plan, fit, None if is_first else before, now - began, cost)
+                saver.history.add(progress)
+                _report(plan, progress, is_first=is_first)
                 fit = _with_stop_reasons(plan, before, fit, same_rows=same_rows)
+                if shift is not None and fit.step % shift.steps == 0:
+                    fit, shift_from = _with_still_starts(shift, shift_from, fit), fit
                 is_first, began = False, now
                 if same_rows and squares is None:
                     squares = reduction.totals[-1].parts[0].squares
@@ -448,6 +455,15 @@ def _with_stop_reasons(plan: Plan, before: Fit, fit: Fit, *, same_rows: bool) ->
     return Fit(tuple(starts))
 
 
+def _with_still_starts(tolerance: ShiftTolerance, before: Fit, fit: Fit) -> Fit:
+    """Return the fit with a stop reason for each start whose centers have hardly moved since."""
+    starts = list(fit.starts)
+    for number in fit.running:
+        if tolerance.holds(before.starts[number].state, starts[number].state):
+            starts[number] = replace(starts[number], reason=StopReason.STILL)
+    return Fit(tuple(starts))
+
+
 def _is_settled(
     plan: Plan, fit: Fit, batches: Iterator[Batch], executor: Executor
 ) -> tuple[bool, Iterator[Batch]]:
@@ -478,8 +494,18 @@ def _cost(fit: Fit, reduction: Reduction[Any], saver: _Saver) -> IterationCost:
     )
 
 
-def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, cost: IterationCost) -> None:
-    """Report an iteration; `before` is the fit before it, None for the first one of a call."""
+def _progress(
+    plan: Plan, fit: Fit, before: Fit | None, seconds: float, cost: IterationCost
+) -> Progress:
+    """Return the progress of an iteration.
+
+    Args:
+        plan: What to do.
+        fit: The fit after the iteration.
+        before: The fit before it; None for the first one of a call.
+        seconds: Duration of the iteration.
+        cost: Cost of the iteration.
+    """
     state, previous = fit.state, before.starts[fit.best].state if before else None
     # The best start may have stopped. A running one has the rows and steps of this iteration.
     running = fit.starts[fit.running[0]].state
@@ -490,23 +516,28 @@ def _report(plan: Plan, fit: Fit, before: Fit | None, seconds: float, cost: Iter
     if is_whole and previous is not None and previous.inertia is not None:
         scale = plan.loss_offset + abs(previous.inertia)
         change = (loss - previous.inertia) / scale if scale else 0.0
-    every, steps = plan.config.log_step_count_steps, len(running.losses)
-    progress = Progress(
+    return Progress(
         step=state.step,
         last_step=plan.last_step,
         loss=loss,
         change=change,
         empty_clusters=state.empty_clusters if is_whole else 0,
         relocated_clusters=state.relocated_clusters if is_whole else 0,
-        steps=steps,
+        steps=len(running.losses),
         rows=running.rows,
         seconds=seconds,
         starts=len(fit.running),
         cost=cost,
     )
-    # True for the first iteration, and for each one that reaches a multiple of
-    # `log_step_count_steps`.
-    is_notable = previous is None or state.step // every > (state.step - steps) // every
+
+
+def _report(plan: Plan, progress: Progress, *, is_first: bool) -> None:
+    """Log an iteration.
+
+    It is notable if it is the first one of a call, or reaches a multiple of `log_step_count_steps`.
+    """
+    every, step = plan.config.log_step_count_steps, progress.step
+    is_notable = is_first or step // every > (step - progress.steps) // every
     report_progress(progress, notable=is_notable)
 
 
@@ -518,6 +549,9 @@ class _Saver:
         manifest: Manifest of the model, as read together with the fit.
         fit: The fit that the call continues; None for a new one.
         notifier: Notifies listeners.
+
+    Attributes:
+        history: Numbers of the iterations, written with each checkpoint.
     """
 
     def __init__(self, plan: Plan, manifest: Manifest, fit: Fit | None, notifier: Notifier) -> None:
@@ -531,6 +565,7 @@ class _Saver:
         self._saved_at = time.monotonic()
         self._saved_step = fit.step if fit else None
         self._seconds = 0.0
+        self.history = History(plan.model_dir, fit.step if fit else 0)
 
     def is_due(self, fit: Fit) -> bool:
         """Return True if it is time for a checkpoint. There is none within an iteration."""
@@ -557,6 +592,7 @@ class _Saver:
         for address in self._orphans:
             storage.remove(address)
         self._orphans = []
+        self.history.write()
         self._saved_at, self._saved_step = time.monotonic(), fit.step
         self._seconds += self._saved_at - began
 
@@ -592,4 +628,6 @@ class _Saver:
         # A fit that has ended is saved as ended: the interrupt came before the closing checkpoint.
         reason = fit.starts[fit.best].reason if not fit.running else None
         self._write(fit, Stop(reason or StopReason.INTERRUPTED, self._plan.relative_tolerance))
-        logger.info("interrupted; step %d is saved", fit.step)
+        logger.info(
+            "interrupted; step %d is saved, from which the next call of train continues", fit.step
+        )

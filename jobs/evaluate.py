@@ -11,9 +11,9 @@ from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
 from dkmeans_jobs.input import open_input
-from dkmeans_jobs.model_dir import load_for, open_model
+from dkmeans_jobs.model_dir import load_for
 
-from dkmeans import RunConfig, storage
+from dkmeans import RunConfig, load, storage
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -25,10 +25,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = open_input(arguments.input, arguments.columns, arguments.weights)
     # Before the cluster starts, which takes seconds: a mistake is reported at once.
     check_cluster(arguments)
-    checkpoint, dataset = load_for(dataset, arguments.model_dir)
+    _, dataset = load_for(dataset, arguments.model_dir)
     with open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)
-        model = open_model(arguments.model_dir, checkpoint, config)
+        model = load(arguments.model_dir, config=config)
         result = model.evaluate(lambda: dataset)
     # A directory that cannot be written to does not end an evaluation.
     found = storage.read(model.evaluation_file(result["global_step"]))

@@ -10,7 +10,6 @@ import argparse
 from typing import Any
 
 import numpy as np
-from dkmeans_jobs.console import with_time_left
 from dkmeans_jobs.model_dir import load_input, summarize_starts
 from dkmeans_jobs.status import Status, describe, is_running, progress_in, read_status
 
@@ -18,6 +17,7 @@ from dkmeans import Invalid
 from dkmeans.backends import select
 from dkmeans.checkpoints import Manifest
 from dkmeans.config import BACKENDS
+from dkmeans.display import with_time_left
 from dkmeans.errors import counted
 from dkmeans.model import Model
 

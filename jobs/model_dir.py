@@ -1,4 +1,4 @@
-"""The model directory of a job: open its model, and record which input it was trained on.
+"""The model directory of a job: find its model, and record which input it was trained on.
 
 The library owns the checkpoints in the directory. This module adds one file, `job.json`. It lets
 `train` see that the same command has nothing left to do, and `info` name the input.
@@ -7,17 +7,14 @@ The library owns the checkpoints in the directory. This module adds one file, `j
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
-from dkmeans import Dataset, KMeans, RunConfig, storage
+from dkmeans import Dataset, storage
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.columns import KnownColumns
 from dkmeans.input_fn import in_order
 from dkmeans.model import Model
 from dkmeans.prediction.stream import check_columns
-
-logger = logging.getLogger("dkmeans")
 
 _INPUT_FILE = "job.json"
 
@@ -34,18 +31,6 @@ def load_for(dataset: Dataset, model_dir: str) -> tuple[Checkpoint, Dataset]:
     dataset = in_order(dataset, KnownColumns(names, allows_surplus=True))
     check_columns(dataset, checkpoint)
     return checkpoint, dataset
-
-
-def open_model(model_dir: str, checkpoint: Checkpoint, config: RunConfig) -> KMeans:
-    """Return the estimator of a trained model, with the settings of its checkpoint."""
-    return KMeans(
-        len(checkpoint.state.centers),
-        model_dir,
-        distance_metric=checkpoint.settings.distance_metric,
-        use_mini_batch=checkpoint.settings.use_mini_batch,
-        mini_batch_steps_per_iteration=checkpoint.settings.mini_batch_steps_per_iteration,
-        config=config,
-    )
 
 
 def summarize_starts(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -67,19 +52,5 @@ def save_input(model_dir: str, about: dict[str, Any]) -> None:
 
 def load_input(model_dir: str) -> dict[str, Any] | None:
     """Return the description that `save_input` wrote; None if there is none."""
-    about = read_json(model_dir, _INPUT_FILE)
+    about = storage.read_json(storage.join(model_dir, _INPUT_FILE))
     return about if isinstance(about, dict) else None
-
-
-def read_json(model_dir: str, name: str) -> Any:
-    """Return the content of a file for information; None if it is missing or damaged.
-
-    No job needs such a file. If it is damaged, a warning is logged.
-    """
-    address = storage.join(model_dir, name)
-    found = storage.read(address)
-    try:
-        return None if found is None else json.loads(found.data)
-    except ValueError as error:
-        logger.warning("ignoring %s, which is damaged: %s", address, error)
-        return None

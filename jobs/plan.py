@@ -17,9 +17,9 @@ from dkmeans import Invalid
 from dkmeans.config import AUTO
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.distance import Computation, Distance
-from dkmeans.errors import check_integer
+from dkmeans.errors import check_integer, readable
 from dkmeans.executors import computes_on_gpu, open_executor
-from dkmeans.preflight import examine, readable, seconds_per_iteration
+from dkmeans.preflight import examine, seconds_per_iteration
 from dkmeans.skipping import bounds_bytes
 
 logger = logging.getLogger("dkmeans")

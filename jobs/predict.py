@@ -14,9 +14,9 @@ from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
 from dkmeans_jobs.input import names_in, open_input
-from dkmeans_jobs.model_dir import load_for, open_model
+from dkmeans_jobs.model_dir import load_for
 
-from dkmeans import Dataset, RunConfig
+from dkmeans import Dataset, RunConfig, load
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.errors import check_integer
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     done = _is_done(arguments.output, dataset, checkpoint, request)
     with nullcontext() if done else open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)
-        model = open_model(arguments.model_dir, checkpoint, config)
+        model = load(arguments.model_dir, config=config)
         asked = asdict(request) | {"top": arguments.top}
         rows = model.write_predictions(lambda: dataset, arguments.output, **asked)
     return {

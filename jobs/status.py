@@ -1,8 +1,7 @@
-"""Status and history of training, in two files beside the checkpoints of a model.
+"""Status of training: the state of the last job, in `status.json` beside a model's checkpoints.
 
-`train` writes the files with `recorded`. `status.json` holds the state of the last job. `info`
-describes it, and a damaged one counts as none. `history.json` holds the numbers of every iteration
-of all jobs. Both are for information only: a failure to read or write them never stops training.
+`train` writes the file with `recorded`, and `info` reads it. The file is for information only: a
+failure to write it never stops training, and a damaged file counts as none.
 """
 
 from __future__ import annotations
@@ -17,22 +16,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
-from dkmeans_jobs.model_dir import read_json
-
-from dkmeans import Invalid, Outage, storage
+from dkmeans import storage
 from dkmeans.report import IterationCost, Progress, progress_of
-from dkmeans.retry import first_line
 
 logger = logging.getLogger("dkmeans")
 
-_STATUS_FILE, _HISTORY_FILE = "status.json", "history.json"
+_STATUS_FILE = "status.json"
 _WRITE_INTERVAL_SECONDS = 10.0
 # A job that has written no status for this long was killed, or cannot reach its storage.
 _SILENT_SECONDS = 90.0
-# If the history is longer than this, every second iteration is dropped.
-_MAX_ITERATIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +54,12 @@ class _StatusHandler(logging.Handler):
 
     A thread writes, so that slow storage does not slow the fit. The thread starts with the first
     iteration: before it, the model directory may not exist. Only the thread that trains changes
-    `_iterations` and `_status`. The writing thread reads them without a lock, so the two files may
-    be from different iterations.
+    `_status`, which the writing thread reads.
     """
 
-    def __init__(self, model_dir: str, step: int) -> None:
+    def __init__(self, model_dir: str) -> None:
         super().__init__()
-        self._model_dir = model_dir
-        # Training continues from `step`. The history may have later iterations that no checkpoint
-        # holds; they are computed again.
-        history = _history_to_continue(model_dir)
-        self._writes_history = history is not None
-        self._iterations = [each for each in history or [] if each["step"] <= step]
+        self._address = storage.join(model_dir, _STATUS_FILE)
         self._status = Status("running", socket.gethostname(), os.getpid(), _now(), _now())
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._write_at_intervals, daemon=True)
@@ -80,11 +67,7 @@ class _StatusHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         progress = progress_of(record)
         if isinstance(progress, Progress):
-            numbers = progress.numbers()
-            self._iterations.append({"time": _now(), **numbers})
-            self._status = replace(self._status, progress=numbers)
-            if len(self._iterations) > _MAX_ITERATIONS:
-                self._iterations = self._iterations[::2]
+            self._status = replace(self._status, progress=progress.numbers())
             # After `end` the thread is no longer alive, and a thread cannot start twice.
             if not self._thread.is_alive() and not self._ended.is_set():
                 self._thread.start()
@@ -105,31 +88,16 @@ class _StatusHandler(logging.Handler):
 
     def _write(self) -> None:
         try:
-            self._write_files()
+            status = asdict(replace(self._status, noted=_now()))
+            storage.write_or_log(self._address, json.dumps(status).encode(), logging.DEBUG)
         except Exception:  # whatever it is, it must not end a fit
             logger.debug("the status cannot be written", exc_info=True)
 
-    def _write_files(self) -> None:
-        status = asdict(replace(self._status, noted=_now()))
-        self._write_json(_STATUS_FILE, status)
-        if self._writes_history:
-            # A copy: the thread that trains may append to the list while it is converted.
-            self._write_json(_HISTORY_FILE, list(self._iterations))
-
-    def _write_json(self, name: str, value: Any) -> None:
-        address = storage.join(self._model_dir, name)
-        storage.write_or_log(address, json.dumps(value).encode(), logging.DEBUG)
-
 
 @contextmanager
-def recorded(model_dir: str, step: int) -> Iterator[None]:
-    """Record the status and history of training in a block, and the reason why the block ended.
-
-    Args:
-        model_dir: Directory of the model.
-        step: Step of the checkpoint that training continues from; 0 for a new model.
-    """
-    handler = _StatusHandler(model_dir, step)
+def recorded(model_dir: str) -> Iterator[None]:
+    """Record the status of training in a block, and the reason why the block ended."""
+    handler = _StatusHandler(model_dir)
     library = logging.getLogger("dkmeans")
     library.addHandler(handler)
     state = "done"
@@ -186,52 +154,11 @@ def _duration(seconds: float) -> str:
 
 def read_status(model_dir: str) -> Status | None:
     """Return the status of the last job on a model; None if there is none, or it is damaged."""
-    content = read_json(model_dir, _STATUS_FILE)
+    content = storage.read_json(storage.join(model_dir, _STATUS_FILE))
     try:
         return Status(**content) if isinstance(content, dict) else None
     except TypeError:  # other keys, of another version
         return None
-
-
-def _history_to_continue(model_dir: str) -> list[dict[str, Any]] | None:
-    """Return the recorded iterations, to which those of a new job are added.
-
-    A file that cannot be read, or holds anything else, is kept under another name, so that nothing
-    in it is lost. What can be read of it is returned.
-
-    Returns:
-        The iterations; None if the file must not be written, because the old one is still there.
-    """
-    address = storage.join(model_dir, _HISTORY_FILE)
-    kept = storage.join(model_dir, f"history-{uuid4().hex[:8]}.json")
-    iterations: list[dict[str, Any]] = []
-    try:
-        found = storage.read(address)
-        content = json.loads(found.data) if found else []
-        iterations = _iterations_in(content)
-        if iterations == content:
-            return iterations
-        reason = "not every entry is an iteration"
-    except (*storage.WRITE_ERRORS, Outage, ValueError) as error:
-        reason = first_line(error)
-    try:
-        storage.rename(address, kept)
-    except (*storage.WRITE_ERRORS, Outage, Invalid) as error:
-        logger.warning(
-            "going on without a history: %s cannot be read (%s), nor renamed to %s (%s)",
-            *(address, reason, kept, first_line(error)),
-        )
-        return None
-    logger.warning("%s cannot be read (%s); it is kept as %s", address, reason, kept)
-    return iterations
-
-
-def _iterations_in(content: Any) -> list[dict[str, Any]]:
-    """Return those entries of the content of a history that are iterations."""
-    entries = content if isinstance(content, list) else []
-    return [
-        each for each in entries if isinstance(each, dict) and isinstance(each.get("step"), int)
-    ]
 
 
 def _now() -> str:

@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         batches = _batches(dataset, rows, arguments.batch_rows, checkpoint)
         with open_client(arguments) as client:
             model = _model(arguments, conditions, client)
-            with recorded(arguments.model_dir, checkpoint.state.step if checkpoint else 0):
+            with recorded(arguments.model_dir):
                 model.train(lambda: batches, hooks, conditions.steps, conditions.max_steps)
         # Only now: after an interrupted run `job.json` must not name its input.
         save_input(arguments.model_dir, input_description)

@@ -22,7 +22,9 @@ SAME_FILE_NAME = {
     "backend.py": "siblings behind one protocol: each fast backend's functions",
 }
 # Top-level classes that share a name, with the reason.
-SAME_CLASS_NAME: dict[str, str] = {}
+SAME_CLASS_NAME = {
+    "KMeans": "the estimators of TensorFlow and of scikit-learn",
+}
 
 INTERNALS = "dkmeans/executors/dask/internals.py"
 # Attributes of Dask and of Python that are not documented.

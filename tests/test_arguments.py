@@ -16,7 +16,6 @@ from dkmeans.arguments import (
     check_tolerance,
     choose_model_dir,
 )
-from tests.programs import output_of
 
 CENTERS = np.arange(6.0).reshape(3, 2)
 
@@ -154,21 +153,6 @@ def test_without_a_model_dir_a_new_temporary_directory_is_created(tmp_path, monk
     assert first != second
     assert first.is_dir()
     assert first.parent == tmp_path
-
-
-def test_a_temporary_directory_is_removed_when_its_process_ends_and_by_no_other():
-    program = """
-import os, subprocess, sys
-from dkmeans.arguments import choose_model_dir
-directory = choose_model_dir(None, None)
-if os.fork() == 0:
-    sys.exit()
-os.wait()
-print(directory, os.path.isdir(directory))
-"""
-    directory, was_there = output_of(program, PYTHONWARNINGS="ignore").split()
-    assert was_there == "True"
-    assert not Path(directory).exists()
 
 
 def test_two_different_model_dirs_are_refused_with_both():

@@ -37,6 +37,7 @@ def test_the_defaults_are_the_documented_ones():
         "client": None,
         "backend": None,
         "cache": "auto",
+        "progress": None,
     }
 
 
@@ -52,6 +53,13 @@ def test_a_backend_that_does_not_exist_is_refused_by_name():
     names = "'cuda', 'native', 'numpy'"
     with pytest.raises(Invalid, match=f"backend must be one of {names} or None, got 'c'"):
         RunConfig(backend="c")
+
+
+@pytest.mark.parametrize("value", ["bar", True, 1])
+def test_progress_that_does_not_exist_is_refused(value):
+    assert RunConfig(progress="auto").progress == "auto"
+    with pytest.raises(ValueError, match=f"progress must be 'auto' or None, got {value!r}"):
+        RunConfig(progress=value)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from dkmeans.errors import (
     check_number,
     counted,
     expected,
+    readable,
 )
 
 
@@ -121,3 +122,8 @@ def test_no_message_puts_a_plural_after_a_number_that_may_be_one():
     files = [*(root / "dkmeans").rglob("*.py"), *(root / "jobs").glob("*.py")]
     found = [each for file in files for each in _plurals(file)]
     assert not found, f"use `counted` of dkmeans/errors.py: {found}"
+
+
+def test_sizes_are_written_for_people():
+    texts = [readable(size) for size in (0, 999, 1000, 25_000_000, 160_000_000_000, 10**18)]
+    assert texts == ["0 bytes", "999 bytes", "1.0 kB", "25.0 MB", "160 GB", "1000 PB"]

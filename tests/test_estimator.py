@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dkmeans import Dataset, EstimatorSpec, KMeans, ModeKeys, RunConfig
+from dkmeans import Dataset, EstimatorSpec, KMeans, ModeKeys, RunConfig, load
 from tests import reference
 from tests.programs import output_of
 from tests.reference import COSINE, EUCLIDEAN, METRICS
@@ -861,4 +861,42 @@ time.sleep(0.2)
     lines = output_of(program, tmp_path / "model", PYTHONWARNINGS="ignore").splitlines()
     assert len(lines) == 6, lines
     assert all("the main thread must wait for a thread that uses KMeans" in line for line in lines)
-    assert KMeans(3, str(tmp_path / "model")).get_variable_value("global_step") == 1
+    # What the thread has trained until then is saved.
+    assert KMeans(3, str(tmp_path / "model")).get_variable_value("global_step") >= 1
+
+
+# Models of a directory.
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_model_is_loaded_with_its_settings_and_continued(tmp_path, restarts):
+    settings = {"distance_metric": COSINE, "mini_batch_steps_per_iteration": 3}
+    more = {"initial_clusters": "random", "seed": 1, "num_restarts": restarts}
+    trained = model(str(tmp_path / "m"), **settings, **more)
+    trained.train(lambda: Dataset.from_array(rows_of()).batch(10).repeat(), steps=3)
+    loaded = load(tmp_path / "m")
+    assert loaded.params == trained.params
+    assert list(loaded.predict_cluster_index(rows_of)) == list(
+        trained.predict_cluster_index(rows_of)
+    )
+    settings = loaded.checkpoint().settings
+    loaded.train(lambda: Dataset.from_array(rows_of()).batch(10).repeat(), steps=3)
+    assert loaded.checkpoint().settings == settings
+    assert loaded.checkpoint().state.step == 6
+
+
+def test_a_loaded_model_runs_as_the_configuration_says(tmp_path):
+    model(str(tmp_path / "m")).train(rows_of, steps=1)
+    assert load(tmp_path / "m", config=RunConfig(backend="numpy")).config.backend == "numpy"
+
+
+@pytest.mark.parametrize("given", [None, 3, ["m"]])
+def test_only_a_path_or_url_is_loaded(given):
+    with pytest.raises(TypeError, match="model_dir must be a path or URL, got"):
+        load(given)
+
+
+def test_a_directory_without_a_model_is_not_loaded(tmp_path):
+    with pytest.raises(ValueError, match=r"Could not find trained model in model_dir: .*m"):
+        load(tmp_path / "m")
+    assert not (tmp_path / "m").exists()

@@ -11,7 +11,7 @@ from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import InvalidData
 from dkmeans.executors import Serial, Threads
-from dkmeans.lloyd import Rules, accumulate, converged, iterate, update
+from dkmeans.lloyd import Rules, ShiftTolerance, accumulate, converged, iterate, update
 from dkmeans.schedule import Schedule
 from dkmeans.state import PartialSums, TrainState
 from tests import reference
@@ -364,6 +364,21 @@ def test_an_unfinished_iteration_never_converges():
     before, after = states_of_losses(5.0, 5.0)
     after = replace(after, pending=PartialSums.zero((1, 1)), pending_steps=1)
     assert not converged(before.inertia, after, 1.0)
+
+
+# Moves of the centers.
+
+
+@pytest.mark.parametrize(("total", "holds"), [(24.9, False), (25.0, True)])
+def test_a_shift_tolerance_limits_the_sum_of_the_squared_moves_of_all_centers(total, holds):
+    before, after = start([[0, 0], [1, 1]]), start([[3, 0], [1, 5]])
+    assert ShiftTolerance(total).holds(before, after) == holds
+
+
+def test_moves_of_float32_centers_are_added_up_in_float64():
+    before, after = (start(np.full((1, 2), value, np.float32)) for value in (0, 3e38))
+    assert not ShiftTolerance(1e70).holds(before, after)
+    assert ShiftTolerance(1e77 * 2).holds(before, after)
 
 
 def run_weighted(state, tables, metric, schedule, policy="keep", chunk_bytes=None):

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,31 @@ def small(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("model") / "m")
+
+
+# Pictures.
+
+
+def test_a_notebook_shows_the_parameters_the_state_and_pictures_of_a_model(tmp_path):
+    estimator = KMeans(2, tmp_path / "m", ROWS[1:3], seed=7, use_mini_batch=False)
+    before = estimator._repr_html_()
+    assert "Could not find trained model" in before
+    assert "<svg" not in before
+    estimator.train(lambda: ROWS, steps=1)
+    for shown in (estimator._repr_html_(), Model(str(tmp_path / "m"))._repr_html_()):
+        facts = dict(re.findall(r"<th[^>]*>([^<]*)</th><td[^>]*>([^<]*)</td>", shown))
+        assert facts["step"] == "1"
+        assert facts["checkpoint"] == estimator.latest_checkpoint()
+        assert shown.count("<svg") == 2
+        assert 'aria-label="Sizes of 2 clusters: 2 to 2 rows in a cluster"' in shown
+    assert '<td style="text-align:left">7</td>' in estimator._repr_html_()
+
+
+def test_a_notebook_shows_why_a_model_cannot_be_read(tmp_path):
+    estimator = KMeans(2, tmp_path / "m", seed=7).train(lambda: ROWS, steps=1)
+    (tmp_path / "m" / "checkpoints.json").write_text("{")
+    assert "checkpoints.json is damaged" in KMeans(2, tmp_path / "m")._repr_html_()
+    assert "checkpoints.json is damaged" in estimator._repr_html_()
 
 
 # Checkpoints and variables.
@@ -75,6 +101,25 @@ def test_a_checkpoint_that_is_missing_or_damaged_is_named(small, tmp_path):
     next(path for path in (copied / "centers").rglob("c/*/*")).write_bytes(b"\0" * 16)
     with pytest.raises(InvalidCheckpoint, match="copied is damaged"):
         small.checkpoint(copied)
+
+
+def test_a_checkpoint_of_large_centers_is_not_held_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("dkmeans.model._MOST_HELD_BYTES", 15)  # the centers have 16
+    estimator = KMeans(2, tmp_path / "m", seed=1, use_mini_batch=False).train(lambda: ROWS, steps=1)
+    assert estimator.checkpoint() is not estimator.checkpoint()
+
+
+def test_a_checkpoint_is_read_once_while_it_is_the_latest(tmp_path):
+    estimator = KMeans(2, tmp_path / "m", seed=1, use_mini_batch=False).train(lambda: ROWS, steps=1)
+    first = estimator.checkpoint()
+    assert estimator.checkpoint() is first
+    twin = pickle.loads(pickle.dumps(estimator))
+    assert twin.checkpoint() is not first
+    twin.train(lambda: ROWS + 1, steps=1)
+    assert estimator.checkpoint().state.step == 2
+    shutil.rmtree(tmp_path / "m")
+    with pytest.raises(InvalidCheckpoint, match="Could not find trained model"):
+        estimator.checkpoint()
 
 
 def test_evaluations_have_a_directory_for_each_name_which_is_not_created(small):

@@ -15,7 +15,7 @@ from dkmeans.distance import Computation, Distance
 from dkmeans.executors import Cost, Dask, Serial, Threads
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.reduction import Throughput
-from dkmeans.preflight import examine, readable, seconds_per_iteration
+from dkmeans.preflight import examine, seconds_per_iteration
 
 GB = 10**9
 
@@ -167,11 +167,6 @@ def test_dask_arrays_of_stored_rows_are_stored_rows(store):
     (batch,) = store(1_000_000, 64, 65_536).batches()
     rows = da.from_zarr(batch.source.array)
     assert examined(Dataset.from_array(rows), Machines()).is_stored
-
-
-def test_sizes_are_written_for_people():
-    texts = [readable(size) for size in (0, 999, 1000, 25_000_000, 160_000_000_000, 10**18)]
-    assert texts == ["0 bytes", "999 bytes", "1.0 kB", "25.0 MB", "160 GB", "1000 PB"]
 
 
 def test_an_iteration_is_timed_on_a_few_chunks(store, client):

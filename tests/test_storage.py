@@ -20,7 +20,7 @@ from dkmeans import Conflict, Dataset, Invalid, InvalidData, KMeans, Outage, sto
 from dkmeans.data.sources import zarr_array
 from dkmeans.errors import Refusal
 from dkmeans.storage import Versioned
-from tests.programs import result_in_a_fork
+from tests.programs import output_of, result_in_a_fork
 from tests.s3_folders import mark_folder
 from tests.s3_proxy import NO_ETAG, first
 
@@ -658,3 +658,53 @@ def test_a_folder_that_may_be_written_but_not_read_is_written(tmp_path):
         assert storage.read(f"{tmp_path}/folder/x").data == b"1"
     finally:
         (tmp_path / "folder").chmod(0o700)
+
+
+@everywhere
+def test_files_are_written_below_a_folder_and_replaced(place):
+    for content in (b"1", b"2"):
+        files = {"a/b/file": content, "file": content}
+        storage.write_files(f"{place}/folder", files.items())
+        for name in files:
+            assert storage.read(f"{place}/folder/{name}").data == content
+
+
+def test_a_json_file_for_information_that_is_damaged_counts_as_none(tmp_path, caplog):
+    address = str(tmp_path / "about.json")
+    assert storage.read_json(address) is None
+    storage.write(address, b'{"rows": 3}')
+    assert storage.read_json(address) == {"rows": 3}
+    assert caplog.messages == []
+    storage.write(address, b'{"rows":')
+    assert storage.read_json(address) is None
+    assert f"ignoring {address}, which is damaged" in caplog.text
+
+
+# Temporary folders.
+
+
+def test_a_temporary_folder_is_removed_when_its_process_ends_and_by_no_other():
+    program = """
+import os, sys
+from dkmeans import storage
+folder = storage.temporary_folder()
+if os.fork() == 0:
+    sys.exit()
+os.wait()
+print(folder, os.path.isdir(folder))
+"""
+    folder, was_there = output_of(program, PYTHONWARNINGS="ignore").split()
+    assert was_there == "True"
+    assert not Path(folder).exists()
+
+
+def test_only_what_outlives_the_process_is_flushed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    flushed = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    for folder, is_flushed in ((storage.temporary_folder(), False), (str(tmp_path), True)):
+        storage.write(f"{folder}/a/file", b"1")
+        storage.append(f"{folder}/a/file", b"2", len)
+        storage.flush(f"{folder}/a")
+        assert bool(flushed) == is_flushed
+        assert storage.read(f"{folder}/a/file").data == b"12"

@@ -16,6 +16,7 @@ from dkmeans import storage
 from dkmeans.checkpoints import format as layout
 from dkmeans.checkpoints.checkpoint import Settings, Stop
 from dkmeans.checkpoints.manifest import Manifest, step_of
+from dkmeans.checkpoints.zarr_files import files_of
 from dkmeans.errors import Invalid, Outage
 from dkmeans.fit import Fit
 from dkmeans.retry import first_line, with_retries
@@ -27,9 +28,6 @@ _TEMPORARY_NAME = re.compile(
     r"\.probe-[0-9a-f]{8}|\.(.+\.json|events\.out\..+|\.probe-[0-9a-f]{8})\.[a-z0-9_]{8}"
     r"|.+\.[0-9a-f]{32}\.partial"
 )
-
-# Larger arrays are stored in several pieces: object stores limit the size of one object.
-_LARGEST_PIECE_BYTES = 2**28
 
 
 def prepare(model_dir: str) -> None:
@@ -141,13 +139,5 @@ def _open_directory(model_dir: str) -> None:
 
 def _write(address: str, fit: Fit, settings: Settings, stop: Stop | None) -> None:
     arrays, attributes = layout.parts_of(fit, settings, stop)
-    # A retry starts over: the attempt before may have left some of the arrays.
-    group = zarr.create_group(storage.zarr_store(address), overwrite=True, zarr_format=3)
-    for name, array in arrays.items():
-        rows = max(1, _LARGEST_PIECE_BYTES // max(1, array[:1].nbytes))
-        chunks = (max(1, min(len(array), rows)), *array.shape[1:])
-        group.create_array(name, data=array, chunks=chunks, compressors=None)
-    # The attributes come last. For each array Zarr asks the store to create the group if absent. A
-    # store that ignores the condition overwrites the group with an empty one.
-    group.update_attributes(attributes)
-    storage.flush(address)
+    # A retry starts over: it writes the files that the attempt before has left once more.
+    storage.write_files(address, files_of(arrays, attributes))

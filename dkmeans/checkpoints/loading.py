@@ -24,11 +24,17 @@ logger = logging.getLogger(__name__)
 _MOST_LOOKS = 100
 
 
-def open_latest(model_dir: str) -> tuple[Manifest, Checkpoint | None]:
+def open_latest(
+    model_dir: str, loaded: Checkpoint | None = None
+) -> tuple[Manifest, Checkpoint | None]:
     """Return the manifest of a model and its latest checkpoint, None if there is none.
 
     Training that continues from the checkpoint saves with this very manifest. A driver that has
     saved in between is noticed by that.
+
+    Args:
+        model_dir: Path or URL of the model's directory.
+        loaded: A checkpoint that is in memory; it is not read again if it is still the latest.
 
     Raises:
         InvalidCheckpoint: the manifest or the latest checkpoint is damaged, or only the manifest is
@@ -44,8 +50,12 @@ def open_latest(model_dir: str) -> tuple[Manifest, Checkpoint | None]:
                 continue
             lost = InvalidCheckpoint(f"{storage.join(model_dir, FILE)} is missing")
             raise _with_remedy(lost, model_dir, _names_in(model_dir))
+        address = storage.join(model_dir, manifest.latest)
+        # No two checkpoints have the same name, and none is changed.
+        if loaded is not None and loaded.address == address:
+            return manifest, loaded
         try:
-            return manifest, load(storage.join(model_dir, manifest.latest))
+            return manifest, load(address)
         except layout.OtherFormat:
             raise
         except InvalidCheckpoint as error:
@@ -59,13 +69,13 @@ def open_latest(model_dir: str) -> tuple[Manifest, Checkpoint | None]:
     )
 
 
-def latest(model_dir: str) -> Checkpoint | None:
-    """Return the latest checkpoint of a model, or None.
+def latest(model_dir: str, loaded: Checkpoint | None = None) -> Checkpoint | None:
+    """Return the latest checkpoint of a model, or None; `loaded` is as in `open_latest`.
 
     Raises:
         InvalidCheckpoint: as `open_latest` does.
     """
-    return open_latest(model_dir)[1]
+    return open_latest(model_dir, loaded)[1]
 
 
 def load(address: str) -> Checkpoint:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import zarr
 
-from dkmeans import storage
+from dkmeans import pictures, storage
 from dkmeans.data.batches import Batch, Cut, Part
 from dkmeans.data.chunks import TARGET_BYTES, Chunk
 from dkmeans.data.columns import places_of
@@ -35,7 +35,15 @@ from dkmeans.data.sources.parquet import (
 )
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
 from dkmeans.data.views import Selected
-from dkmeans.errors import Invalid, InvalidData, InvalidType, NoRows, check_integer, expected
+from dkmeans.errors import (
+    Invalid,
+    InvalidData,
+    InvalidType,
+    NoRows,
+    check_integer,
+    expected,
+    readable,
+)
 from dkmeans.retry import with_retries
 
 Change = Callable[[Batch], Batch]
@@ -169,6 +177,26 @@ class Dataset:
         batches = f" in batches of {self._batch_rows:,}" if self._batch_rows else ""
         end = ", without end" if self._is_endless else ""
         return f"<Dataset: {rows} of {_counted(self.width, 'column')}{shown}{batches}{end}>"
+
+    def _repr_html_(self) -> str:
+        """Return what the dataset holds, with a picture of the chunks, for a notebook."""
+        facts = {
+            "rows": None if self.rows is None else f"{self.rows:,}",
+            "columns": f"{self.width:,}",
+            "names": None if self.columns is None else ", ".join(self.columns),
+            "batches": f"{_counted(self._batch_rows, 'row')} each" if self._batch_rows else None,
+            "end": "none, it repeats" if self._is_endless else None,
+        }
+        # To look at the batches of an iterator would use them up.
+        first = Batch() if self.rows is None else next(self._epochs(0, _AS_IT_IS), Batch())
+        if self.rows is None or not first.rows:
+            return pictures.table("Dataset", facts)
+        dtype = np.result_type(*{np.dtype(source.dtype) for source in first.sources()})
+        facts |= {"dtype": str(dtype), "bytes": readable(self.rows * self.width * dtype.itemsize)}
+        sizes = first.sizes()
+        about = f"{_counted(len(sizes), 'chunk')} of {sizes.min():,} to {sizes.max():,} rows"
+        about += " in the first batch" if self._batch_rows else ""
+        return pictures.table("Dataset", facts, [pictures.chunks(about, sizes)])
 
     @classmethod
     def from_array(cls, array: Any, weights: Any = None) -> Dataset:

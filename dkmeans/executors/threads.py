@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
+from itertools import chain, islice
 from threading import Event
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -61,6 +62,11 @@ class Threads(AbstractContextManager["Threads"]):
     ) -> Reduction[M]:
         """Apply a function to each chunk of each batch, and add up the results of each batch."""
         runs = plan(batches, [1] * self._count, RUNS_PER_SHARE)
+        if len(runs) == 1:  # starting a thread would take longer than many a single run
+            context, batch = self._cache_context().copy(), batches[runs[0].batch]
+            with cores.computing:
+                totals = context.run(self._reduce, function, batch, runs[0], value)
+            return self._reduction(totals)
         pending: dict[Run, Future[list[RunTotal[M]]]] = {}
         with cores.computing:
             try:
@@ -77,6 +83,9 @@ class Threads(AbstractContextManager["Threads"]):
                 self._stopped.set()
                 _cancel(pending.values())
                 raise
+        return self._reduction(totals)
+
+    def _reduction(self, totals: list[RunTotal[M]]) -> Reduction[M]:
         cost = sum((total.cost for total in totals), Cost())
         return Reduction(reduce_batches(totals), cost, 1, self._count)
 
@@ -84,8 +93,13 @@ class Threads(AbstractContextManager["Threads"]):
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
     ) -> Iterator[R]:
         """Yield the result of a function for each chunk, in order."""
-        tasks = (self._submit(_apply, function, chunk, value) for chunk in chunks)
-        return in_order(tasks, self._count, Future.result, _cancel)
+        remaining = iter(chunks)
+        firsts = list(islice(remaining, 2))
+        if len(firsts) == 1:  # as in `map_reduce`
+            yield self._cache_context().copy().run(_apply, function, firsts[0], value)
+            return
+        tasks = (self._submit(_apply, function, c, value) for c in chain(firsts, remaining))
+        yield from in_order(tasks, self._count, Future.result, _cancel)
 
     def _submit(self, function: Callable[..., R], *arguments: object) -> Future[R]:
         return self._pool.submit(self._cache_context().copy().run, function, *arguments)

@@ -77,7 +77,8 @@ def fetch(batch: Batch, numbers: IndexArray, executor: Executor) -> FloatArray:
             source = Picked(chunk, tuple((wanted[low:high] - start).tolist()))
             picked.append(Chunk(source, 0, source.rows))
     width = batch.source.width
-    restored, done = np.empty((len(numbers), width), np.float32), 0
+    # Not `np.empty`: the cast below warns of some values that memory may hold.
+    restored, done = np.zeros((len(numbers), width), np.float32), 0
     for rows in executor.map(LoadedChunk.finite, picked, width):
         if not np.can_cast(rows.dtype, restored.dtype):
             restored = restored.astype(rows.dtype)

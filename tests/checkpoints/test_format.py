@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from dkmeans import InvalidCheckpoint, checkpoints, storage
-from dkmeans.checkpoints import Settings, Stop, commit
+from dkmeans.checkpoints import Settings, Stop, zarr_files
 from dkmeans.checkpoints.format import check_digests, check_format, checkpoint_of, parts_of, sha256
 from dkmeans.distance import Centers, Distance, inertia
 from dkmeans.fit import Fit, Start
@@ -81,7 +81,7 @@ def test_numbers_that_are_zeros_nans_and_infinities_come_back_bit_for_bit(model_
 
 
 def test_centers_stored_in_several_pieces_come_back_bit_for_bit(model_dir, monkeypatch):
-    monkeypatch.setattr(commit, "_LARGEST_PIECE_BYTES", 30)
+    monkeypatch.setattr(zarr_files, "_LARGEST_PIECE_BYTES", 30)
     saved = state(3, pending=True, k=11)
     save(model_dir, saved)
     found = checkpoints.latest(model_dir).state

@@ -490,6 +490,28 @@ def test_a_dataset_can_be_sent_to_another_process():
     np.testing.assert_array_equal(np.concatenate([chunk.load(2) for chunk in batch]), rows)
 
 
+def test_a_notebook_shows_the_columns_the_size_and_the_chunks_of_a_dataset(tmp_path):
+    pq.write_table(pa.table({"a": [0.5, 1.5], "b": ["x", "y"]}), tmp_path / "t.parquet")
+    for dataset, texts in (
+        (dataset_of(20, 6), ["20", "float64", "320 bytes", "4 chunks of 2 to 6 rows"]),
+        (
+            dataset_of().batch(5).repeat(),
+            ["5 rows each", "320 bytes", "none, it repeats", "in the first batch"],
+        ),
+        (Dataset.from_parquet(tmp_path / "t.parquet"), ["a, b", "1 chunk of 2 to 2 rows"]),
+    ):
+        shown = dataset._repr_html_()
+        assert [text for text in texts if text not in shown] == []
+        assert shown.count("<svg") == 1
+
+
+def test_a_notebook_uses_up_no_batch_of_an_iterator():
+    (batch,) = dataset_of().batches()
+    dataset = Dataset.of_batches(2, iter([batch, batch]))
+    assert "<svg" not in dataset._repr_html_()
+    assert len(loaded(dataset)) == 2
+
+
 def test_a_dataset_is_printed_by_its_size_its_columns_and_its_batches():
     frame = pd.DataFrame(np.zeros((1200, 2)), columns=["age", "income"])
     dataset = Dataset.from_array(frame)

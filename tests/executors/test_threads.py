@@ -40,6 +40,20 @@ def test_cached_rows_are_evicted_when_the_fit_ends(dataset):
     assert row_cache.bytes == before
 
 
+def test_a_single_chunk_is_computed_by_the_calling_thread():
+    used = []
+
+    def rows_of(loaded, _):
+        used.append(threading.current_thread())
+        return len(loaded.points)
+
+    (batch,) = Dataset.from_array(np.ones((1, 2))).batches()
+    with Threads(2) as executor:
+        assert list(executor.map(rows_of, batch, None)) == [1]
+        assert executor.map_reduce(rows_of, [batch], None).totals == [1]
+    assert used == [threading.current_thread()] * 2
+
+
 def test_a_cost_has_the_time_of_all_threads(dataset):
     with Threads(2) as executor:
         cost = executor.map_reduce(accumulate, batches_of(dataset), centers()).cost

@@ -71,3 +71,16 @@ def test_rows_are_fetched_by_number_in_the_order_of_the_numbers(executor, size):
 
 def test_a_row_can_be_fetched_several_times():
     assert fetch(epoch_of(ROWS, 7), np.array([5, 99, 5]), Serial())[:, 0].tolist() == [5, 99, 5]
+
+
+def test_no_memory_is_cast_that_was_never_written(monkeypatch):
+    def of_signals(shape, dtype=float, **more):
+        found = empty(shape, dtype, **more)
+        if found.dtype == np.float32:
+            found.view(np.uint32)[...] = 0x7FA00000  # a NaN that every operation warns of
+        return found
+
+    empty = np.empty
+    monkeypatch.setattr("numpy.empty", of_signals)
+    rows = fetch(epoch_of(ROWS, 7), np.array([3, 50]), Serial())
+    assert rows.tolist() == [[3.0], [50.0]]

@@ -10,10 +10,10 @@ import subprocess
 import numpy as np
 import pytest
 import zarr
-from dkmeans_jobs.console import JSON, TEXT, log_exit, log_output, print_result, with_time_left
+from dkmeans_jobs.console import JSON, TEXT, log_exit, log_output, print_result
 
 from dkmeans.machine import usable_cores
-from dkmeans.report import Progress, RowProgress, RowReport, report_progress
+from dkmeans.report import Progress, RowReport, report_progress
 from tests.jobs.commands import COMMAND, train
 
 
@@ -142,26 +142,6 @@ def test_rows_that_are_done_are_progress_as_iterations_are(capsys):
         ("progress", 20, 30),
         ("progress", 30, 30),
     ]
-
-
-@pytest.mark.parametrize(
-    ("step", "last_step", "text"),
-    [
-        (1, None, ""),
-        (3, 3, ""),
-        (1, 3, ", at most 0:04 min left"),
-        (1, 46, ", at most 1:30 min left"),
-        (1, 2701, ", at most 1:30 h left"),
-    ],
-)
-def test_a_live_line_ends_with_the_longest_time_left(step, last_step, text):
-    shown = with_time_left(Progress(step, last_step, 1.0, None, 0, 1, 100, 2.0))
-    assert shown.endswith(f"50 rows/s{text}")
-
-
-def test_the_time_left_for_rows_is_about_that_of_the_rows_before():
-    half = RowProgress("evaluated", 500, 1000, 500, 60.0)
-    assert with_time_left(half).endswith(", 8 rows/s, about 1:00 min left")
 
 
 def test_a_result_is_printed_as_a_line_for_each_entry_or_as_one_json_object(capsys):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from dkmeans_jobs.model_dir import load_for, load_input, open_model, save_input
+import zarr
+from dkmeans_jobs.model_dir import load_input, save_input
 
-from dkmeans import Dataset, RunConfig, checkpoints
+from dkmeans import load
 from tests.jobs.commands import train
 
 
@@ -19,15 +20,13 @@ def test_a_missing_model_exits_with_2(run, store, tmp_path):
         assert "Could not find trained model" in err
 
 
-def test_a_model_opens_with_the_settings_it_was_trained_with(run_json, store, tmp_path):
-    model_dir = str(tmp_path / "m")
+def test_the_model_of_a_command_is_loaded_from_its_directory_alone(run_json, store, rows, tmp_path):
+    model_dir = tmp_path / "m"
     more = ["--metric", "cosine", "--batch-rows", 300, "--steps-per-iteration", 3]
     run_json(*train(store, model_dir, *more))
-    trained, _ = load_for(Dataset.from_zarr(store), model_dir)
-    model = open_model(model_dir, trained, RunConfig())
-    model.train(lambda: Dataset.from_zarr(store).batch(300).repeat(), steps=3)
-    assert checkpoints.latest(model_dir).settings == trained.settings
-    assert checkpoints.latest(model_dir).state.step == trained.state.step + 3
+    run_json("predict", store, "--model-dir", model_dir, "--output", tmp_path / "o.zarr")
+    written = zarr.open_group(tmp_path / "o.zarr", mode="r")["cluster_index"][:]
+    assert list(load(model_dir).predict_cluster_index(lambda: rows)) == written.tolist()
 
 
 def test_rows_of_another_width_are_refused_before_a_cluster_is_needed(

@@ -1,0 +1,545 @@
+"""scikit-learn's estimators: `KMeans` and `MiniBatchKMeans`, computed by dkmeans.
+
+They have the parameters, methods and attributes of `sklearn.cluster`, and pass its checks. Rows are
+NumPy arrays, data frames of pandas or polars, or arrays and data frames of Dask. Results about Dask
+rows are lazy Dask arrays.
+
+    from dkmeans.sklearn import KMeans
+
+    model = KMeans(n_clusters=8, random_state=0).fit(rows)
+    model.labels_, model.cluster_centers_, model.predict(more_rows)
+
+Fits run through `dkmeans.estimator`, so they have the same bits. A fitted estimator holds its
+centers itself, as those of scikit-learn do. This module needs the extra `sklearn`.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dkmeans import estimator, storage
+from dkmeans.config import AUTO, RunConfig
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import LoadedChunk
+from dkmeans.data.dataset import Dataset, array_chunks
+from dkmeans.data.points import point_dtype
+from dkmeans.data.sources.dask_array import is_dask_array
+from dkmeans.data.sources.frames import rows_of
+from dkmeans.distance import Centers, Distance
+from dkmeans.empty_clusters import EmptyClusters
+from dkmeans.errors import Invalid, check_integer, check_number, expected
+from dkmeans.executors import open_executor
+from dkmeans.exports import needs
+from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
+from dkmeans.lloyd import Rules, ShiftTolerance, iterate
+from dkmeans.prediction import lazy, per_chunk
+from dkmeans.state import TrainState
+
+with needs("dkmeans.sklearn", "sklearn"):
+    from sklearn.base import (
+        BaseEstimator,
+        ClassNamePrefixFeaturesOutMixin,
+        ClusterMixin,
+        TransformerMixin,
+    )
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import (
+        _check_sample_weight,
+        check_is_fitted,
+        validate_data,
+    )
+
+__all__ = ["KMeans", "MiniBatchKMeans"]
+
+R = TypeVar("R")
+V = TypeVar("V")
+
+# scikit-learn's names of initializations, and those of dkmeans.
+_INITIALIZATIONS = {
+    "k-means||": KMEANS_PARALLEL,
+    "k-means++": KMEANS_PLUS_PLUS,
+    "random": RANDOM,
+}
+
+
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+    """k-means as scikit-learn's estimator, on the threads of this process or a Dask cluster.
+
+    Args:
+        n_clusters: Number of clusters.
+        init: `"k-means||"`, `"k-means++"`, `"random"`, a (k, d) array, or a function of `(X,
+            n_clusters, random_state)` that returns one. The function gets the rows of the first
+            batch.
+        n_init: Number of starts, which are trained side by side; the best one is the result. It is
+            1 if `init` is an array.
+        max_iter: Largest number of iterations, or of epochs with `batch_size`.
+        tol: A start has converged when the sum of the squared moves of its centers, in an iteration
+            or in an epoch with `batch_size`, is at most `tol` times the mean variance of the
+            columns, as in scikit-learn; here the variance counts weights too. For `"cosine"` it is
+            1 / d, the largest that rows of length one may have. The variance takes one more pass
+            over the rows, except with `tol` = 0.
+        metric: `"squared_euclidean"` or `"cosine"`.
+        random_state: Seed: an integer, a `numpy.random.RandomState`, or None for a new seed.
+        batch_size: Number of rows in a batch: the centers move after each batch, by running means.
+            None trains on all rows in each iteration.
+        empty_clusters: What happens to a center without rows: `"relocate"` moves it to the row that
+            is farthest from its center, `"keep"` leaves it where it is, and `"error"` stops.
+        model_dir: Path or URL of a directory for checkpoints. `fit` continues the model that it
+            finds there. None saves nothing.
+        client: The `distributed.Client` to run on; None: the active client, or the threads of this
+            process if there is no active client. Clones share it, and pickles leave it out.
+        backend: Backend of the workers, as in `dkmeans.RunConfig`.
+        verbose: 1 shows the progress of `fit`, as `progress` of `dkmeans.RunConfig` does; 0 does
+            not.
+
+    Attributes:
+        cluster_centers_: Centers, (k, d). For `"cosine"` they have length one.
+        labels_: Nearest center of each row, (n,) int64; a lazy Dask array for Dask rows.
+        inertia_: Sum of the distances of the rows to their nearest centers, times their weights.
+        n_iter_: Number of iterations, or of epochs with `batch_size`.
+        n_features_in_: Number of columns.
+        feature_names_in_: Names of the columns, if the rows of `fit` had names that are text.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: Any = "k-means||",
+        n_init: int = 1,
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        metric: str = "squared_euclidean",
+        random_state: Any = None,
+        batch_size: int | None = None,
+        empty_clusters: str = EmptyClusters.RELOCATE.value,
+        model_dir: str | os.PathLike[str] | None = None,
+        client: Any = None,
+        backend: str | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.metric = metric
+        self.random_state = random_state
+        self.batch_size = batch_size
+        self.empty_clusters = empty_clusters
+        self.model_dir = model_dir
+        self.client = client
+        self.backend = backend
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:  # noqa: N803
+        """Train on the rows, and assign them to the centers.
+
+        Args:
+            X: Rows, (n, d).
+            y: Not used.
+            sample_weight: Weights of the rows, (n,), finite and >= 0; None weighs each row one.
+
+        Raises:
+            ValueError: an argument, or a parameter of the estimator, cannot be used.
+            TypeError: one has the wrong type.
+            KeyboardInterrupt: after a checkpoint, if there is a `model_dir`.
+        """
+        self._check_parameters()
+        rows = self._rows(X, reset=True)
+        table = _table(rows, sample_weight)
+        self._check_number_of_rows(table.rows)
+        steps = self._steps_per_epoch(table.rows)
+        with _directory(self.model_dir) as directory:
+            engine = self._engine(directory, ShiftTolerance(self._tolerance(table), steps))
+            batches = self._batches(table, engine)
+            engine.train(lambda: batches, max_steps=self.max_iter * steps)
+            fit = engine.checkpoint().fit
+        best = fit.starts[fit.best]
+        self.n_iter_ = -(-best.steps // steps)
+        self._keep(best.state)
+        self._label(rows, table)
+        return self
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        """Return the nearest center of each row, (n,) int64; a lazy Dask array for Dask rows.
+
+        Raises:
+            ValueError: the estimator is not fitted, or the rows cannot be used.
+        """
+        return self._labels(self._rows_to_predict(X))
+
+    def transform(self, X: Any) -> Any:  # noqa: N803
+        """Return the distance of each row to every center, (n, k), in the dtype of the rows.
+
+        As in scikit-learn, Euclidean distances are not squared. They have the precision of float32.
+
+        Raises:
+            ValueError: as `predict` does, or float32 cannot hold the squared distances of a row.
+        """
+        rows = self._rows_to_predict(X)
+        distances = self._predicted(rows, per_chunk.ALL_DISTANCES)
+        if self.metric == Distance.SQUARED_EUCLIDEAN:
+            distances = np.sqrt(distances)
+        return distances.astype(point_dtype(rows.dtype), copy=False)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
+        """Return minus the sum of the distances of the rows to their nearest centers, by weight.
+
+        As in scikit-learn, the sum is negative, so that the larger score is the better one.
+
+        Args:
+            X: Rows, (n, d).
+            y: Not used.
+            sample_weight: Weights of the rows, (n,), finite and >= 0; None weighs each row one.
+
+        Raises:
+            ValueError: as `predict` does.
+        """
+        return -self._inertia(_table(self._rows_to_predict(X), sample_weight))
+
+    @property
+    def _n_features_out(self) -> int:
+        """Number of columns that `transform` returns; scikit-learn makes names for them."""
+        return len(self.cluster_centers_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __sklearn_clone__(self) -> Self:
+        # The copy has no client, as pickles have none: a connection cannot be copied.
+        clone: Self = super(KMeans, copy.copy(self)).__sklearn_clone__()
+        clone.client = self.client
+        return clone
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return {**state, "client": None}
+
+    def _check_parameters(self) -> None:
+        """Refuse parameters that cannot be used; `_engine` checks the others.
+
+        Raises:
+            Invalid: a value is not allowed.
+            InvalidType: a value has the wrong type.
+        """
+        self._config()
+        for name in ("n_clusters", "n_init", "max_iter"):
+            check_integer(name, getattr(self, name), 1)
+        if self.batch_size is not None:
+            check_integer("batch_size", self.batch_size, 1)
+        check_number("tol", self.tol)
+        if self.tol is None or not self.tol >= 0:
+            raise Invalid(expected("tol", "a number >= 0", self.tol))
+        if self.metric not in tuple(Distance):
+            must = " or ".join(repr(str(distance)) for distance in Distance)
+            raise Invalid(expected("metric", must, self.metric))
+        if isinstance(self.init, str) and self.init not in _INITIALIZATIONS:
+            must = f"{', '.join(map(repr, _INITIALIZATIONS))}, an array or a function"
+            raise Invalid(expected("init", must, self.init))
+        if isinstance(self.init, str) or callable(self.init):
+            return
+        shape = np.shape(self.init)
+        if len(shape) != 2 or shape[0] != self.n_clusters:
+            must = f"an array (n_clusters = {self.n_clusters}, d), a name or a function"
+            raise Invalid(f"init must be {must}, got shape {shape}")
+        if self.n_init != 1:
+            must = "1 where init is an array, as all starts would be the same"
+            raise Invalid(expected("n_init", must, self.n_init))
+
+    def _check_number_of_rows(self, rows: int | None) -> None:
+        if rows is not None and rows < self.n_clusters:
+            must = f"at least n_clusters = {self.n_clusters} rows"
+            raise Invalid(f"X must have {must}, got n_samples = {rows}")
+
+    def _rows(self, given: Any, *, reset: bool) -> Any:
+        """Return rows as a NumPy array or a Dask array.
+
+        Args:
+            given: Rows of a user.
+            reset: True to record the number and names of the columns, False to compare them.
+
+        Raises:
+            ValueError: the rows cannot be used, or have other columns than those of `fit`.
+        """
+        is_frame = hasattr(given, "to_dask_array")
+        if not (is_frame or is_dask_array(given)):
+            dtypes = [np.float64, np.float32]
+            return validate_data(self, given, reset=reset, dtype=dtypes, order="C")
+        # Of a data frame scikit-learn needs the names only, as those of an empty one of pandas.
+        named = given.columns.to_frame().T.iloc[:0] if is_frame else given
+        validate_data(self, named, reset=reset, skip_check_array=True)
+        return rows_of(given, "X")[0] if is_frame else given
+
+    def _rows_to_predict(self, given: Any) -> Any:
+        check_is_fitted(self)
+        return self._rows(given, reset=False)
+
+    def _seed(self) -> int | None:
+        """Return the seed of the engine; None leaves it to the engine."""
+        if self.random_state is None:
+            return None
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _tolerance(self, table: Dataset) -> float:
+        """Return the sum of squared moves up to which a start has converged."""
+        if self.tol == 0:
+            return 0.0
+        if self.metric == Distance.COSINE:
+            return float(self.tol) / table.width
+        (batch,) = table.batches()
+        return float(self.tol) * _mean_variance(self._map(batch, _moments, None))
+
+    def _steps_per_epoch(self, rows: int | None) -> int:
+        return 1 if self.batch_size is None or rows is None else -(-rows // self.batch_size)
+
+    def _batches(self, table: Dataset, engine: _Engine) -> Dataset:
+        """Return the batches from the step on at which the engine begins."""
+        if self.batch_size is None:
+            return table
+        # Without a seed the order is still the same when a fit is continued.
+        shuffled = table.shuffle(engine.seed or 0)
+        return shuffled.batch(self.batch_size).repeat().skip(engine.step)
+
+    def _engine(self, model_dir: str, tolerance: ShiftTolerance) -> _Engine:
+        """Return the estimator that trains, in a directory."""
+        init, seed = self.init, self._seed()
+        if isinstance(init, str):
+            init = _INITIALIZATIONS[init]
+        elif callable(init):
+            init = partial(_call_init, init, self.n_clusters, seed)
+        else:
+            init = np.asarray(init)
+        return _Engine(
+            self.n_clusters,
+            model_dir,
+            initial_clusters=init,
+            distance_metric=self.metric,
+            seed=seed,
+            use_mini_batch=self.batch_size is not None,
+            kmeans_plus_plus_num_retries=-1,  # as many candidates as scikit-learn has
+            config=self._config(),
+            num_restarts=self.n_init,
+            empty_clusters=self.empty_clusters,
+            tolerance=tolerance,
+        )
+
+    def _config(self) -> RunConfig:
+        progress = AUTO if self.verbose else None
+        config = RunConfig(client=self.client, backend=self.backend, progress=progress)
+        if self.model_dir is not None:
+            return config
+        # Nobody looks at charts, or continues, where the directory is removed.
+        return config.replace(save_summary_steps=None, save_checkpoints_secs=0)
+
+    def _keep(self, state: TrainState) -> None:
+        """Keep of a state what the fitted estimator needs."""
+        self.cluster_centers_ = state.centers
+
+    def _label(self, rows: Any, table: Dataset) -> None:
+        """Set `labels_` and `inertia_`: the nearest centers of the rows, and the loss."""
+        self.labels_ = self._labels(rows)
+        self.inertia_ = self._inertia(table)
+
+    def _labels(self, rows: Any) -> Any:
+        return self._predicted(rows, per_chunk.CLUSTER_INDEX)
+
+    def _centers(self) -> Centers:
+        return Centers(self.cluster_centers_, Distance(self.metric), self.backend)
+
+    def _predicted(self, rows: Any, name: str) -> Any:
+        """Return a result of `per_chunk` for all rows, a NumPy array or a lazy Dask array."""
+        task = per_chunk.Task(self._centers(), (name,))
+        if is_dask_array(rows):
+            return lazy.of_array(rows, task)
+        parts = self._map(array_chunks(rows, "X"), per_chunk.predict, task)
+        return np.concatenate([part[name] for part in parts])
+
+    def _map(self, batch: Batch, function: Callable[[LoadedChunk, V], R], value: V) -> list[R]:
+        """Return the result of a function of a chunk and a value for each chunk of a batch."""
+        with open_executor(self.client) as executor:
+            return list(executor.map(function, batch, value))
+
+    def _inertia(self, table: Dataset) -> float:
+        """Return the sum of the distances of rows to their nearest centers."""
+        with open_executor(self.client) as executor:
+            batches = list(table.batches())
+            (score,) = executor.map_reduce(per_chunk.score, batches, self._centers()).totals
+        return score.inertia
+
+
+class MiniBatchKMeans(KMeans):
+    """k-means on batches of the rows, in random order; for data that arrives in parts as well.
+
+    The parameters and attributes are those of `KMeans`, with other defaults. `partial_fit` takes
+    one step.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: Any = "k-means||",
+        n_init: int = 1,
+        max_iter: int = 10,
+        tol: float = 1e-4,
+        metric: str = "squared_euclidean",
+        random_state: Any = None,
+        batch_size: int = 1024,
+        empty_clusters: str = EmptyClusters.RELOCATE.value,
+        model_dir: str | os.PathLike[str] | None = None,
+        client: Any = None,
+        backend: str | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            n_clusters,
+            init=init,
+            n_init=n_init,
+            max_iter=max_iter,
+            tol=tol,
+            metric=metric,
+            random_state=random_state,
+            batch_size=batch_size,
+            empty_clusters=empty_clusters,
+            model_dir=model_dir,
+            client=client,
+            backend=backend,
+            verbose=verbose,
+        )
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:  # noqa: N803
+        """Take one step with the rows as one batch; the first call finds the first centers in them.
+
+        There is a single start, whatever `n_init` is. The estimator holds the state between the
+        calls, and after `fit`: pickle the estimator to keep it.
+
+        Args:
+            X: Rows, (n, d).
+            y: Not used.
+            sample_weight: Weights of the rows, (n,), finite and >= 0; None weighs each row one.
+
+        Raises:
+            ValueError: an argument, or a parameter of the estimator, cannot be used.
+            TypeError: one has the wrong type.
+        """
+        self._check_parameters()
+        if self.model_dir is not None:
+            must = "None for partial_fit, which saves no checkpoints"
+            raise Invalid(expected("model_dir", must, self.model_dir))
+        state: TrainState | None = getattr(self, "_state", None)
+        rows = self._rows(X, reset=state is None)
+        if state is not None:
+            rows = rows.astype(state.centers.dtype, copy=False)
+        table = _table(rows, sample_weight)
+        (batch,) = table.batches()
+        engine = self._engine("memory://", ShiftTolerance(0.0))
+        with open_executor(self.client) as executor:
+            if state is None:
+                self._check_number_of_rows(batch.rows)
+                state = engine.first_state(batch, executor)
+            (((state,), _),) = iterate([state], [batch], engine.rules, executor)
+        self._keep(state)
+        self._label(rows, table)
+        return self
+
+    def _keep(self, state: TrainState) -> None:
+        super()._keep(state)
+        self._state = state
+
+    def _check_parameters(self) -> None:
+        check_integer("batch_size", self.batch_size, 1)
+        super()._check_parameters()
+
+
+class _Engine(estimator.KMeans):
+    """The estimator that trains, with the parts of it that scikit-learn's interface needs."""
+
+    def __init__(self, *arguments: Any, tolerance: ShiftTolerance, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._shift_tolerance = tolerance
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the random generator."""
+        return self._initialization.seed
+
+    @property
+    def step(self) -> int:
+        """Step of the latest checkpoint; 0 if there is none."""
+        return self.checkpoint().state.step if self.latest_checkpoint() else 0
+
+    @property
+    def rules(self) -> Rules:
+        """Rules by which centers are computed."""
+        computation = self._initialization.computation
+        return Rules(computation, self._settings.schedule, self._empty_clusters)
+
+    def first_state(self, batch: Batch, executor: Any) -> TrainState:
+        """Return the state with the first centers, found in a batch."""
+        centers, _ = self._initialization.find(iter([batch]), batch.rows, executor)
+        return TrainState(centers, np.ones(len(centers), np.int64))
+
+
+@contextmanager
+def _directory(model_dir: str | os.PathLike[str] | None) -> Iterator[str]:
+    """Yield the directory of a fit; without one, a place in memory, which is cleared at the end."""
+    if model_dir is not None:
+        yield os.fspath(model_dir)
+        return
+    address = f"memory://dkmeans-{uuid4().hex}"
+    try:
+        yield address
+    finally:
+        storage.remove(address)
+
+
+def _call_init(
+    function: Callable[..., Any], clusters: int, seed: int | None, rows: Any, missing: int
+) -> Any:
+    """Return the centers of a function with the arguments that scikit-learn passes."""
+    return function(rows, clusters, random_state=check_random_state(seed))
+
+
+def _table(rows: Any, weights: Any) -> Dataset:
+    """Return rows as a table to train or score on, with their weights if there are any.
+
+    Raises:
+        ValueError: the weights cannot be used.
+    """
+    if weights is not None and not is_dask_array(rows):
+        weights = _check_sample_weight(weights, rows)
+    return Dataset.from_array(rows, weights)
+
+
+def _moments(loaded: LoadedChunk, _: None) -> tuple[float, NDArray[Any], NDArray[Any]]:
+    """Return the weight of a chunk's rows, their mean and the sum of their squared differences.
+
+    The mean and the sum have one value for each column.
+    """
+    points = loaded.points.astype(np.float64)
+    weights = np.ones((len(points), 1)) if loaded.weights is None else loaded.weights[:, None]
+    total = float(weights.sum())
+    with np.errstate(over="ignore"):  # training refuses such rows with a better message
+        mean = (weights * points).sum(axis=0) / (total or 1.0)
+        return total, mean, (weights * np.square(points - mean)).sum(axis=0)
+
+
+def _mean_variance(moments: list[tuple[float, NDArray[Any], NDArray[Any]]]) -> float:
+    """Return the variance of a column of all chunks, averaged over the columns."""
+    totals, means, squares = map(np.array, zip(*moments, strict=True))
+    shares = totals[:, None] / (totals.sum() or 1.0)
+    mean = (shares * means).sum(axis=0)
+    within = squares.sum(axis=0) / (totals.sum() or 1.0)
+    return float((within + (shares * np.square(means - mean)).sum(axis=0)).mean())
