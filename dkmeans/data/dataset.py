@@ -83,8 +83,12 @@ class _Select:
     given: tuple[str, ...]
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return the same rows with the selected columns."""
-        return refuse_others(Batch(tuple(map(self._of_part, batch.parts))))
+        """Return the same rows with the selected columns, which must hold numbers."""
+        return refuse_others(self.of(batch))
+
+    def of(self, batch: Batch) -> Batch:
+        """Return the same rows with the selected columns, which may be words."""
+        return Batch(tuple(map(self._of_part, batch.parts)))
 
     def _of_part(self, part: Part) -> Chunk:
         assert isinstance(part, Chunk)  # a table is not shuffled before its columns are selected
@@ -324,9 +328,10 @@ class Dataset:
         # A second selection takes the place of the first one, which had columns of the same table.
         given = before.given if isinstance(before, _Select) else self.columns or ()
         select = _Select(tuple(columns), given)
-        reading = self._reading._replace(change=select)
-        first = next(self._epochs(0, reading), None)
+        # Feature columns may read words: they are refused when rows are read.
+        first = next(self._epochs(0, self._reading._replace(change=select.of)), None)
         width = first.source.width if first and first.rows else self.width
+        reading = self._reading._replace(change=select)
         return replace(self, width=width, _reading=reading, columns=tuple(columns))
 
     def named(self, columns: Sequence[str] | None) -> Dataset:
