@@ -1,10 +1,11 @@
-"""The native kernel compared with other libraries: the time of one Lloyd iteration.
+"""The native kernel compared with other libraries: one Lloyd iteration, and whole fits.
 
 All contenders start from the same rows and first centers. Each contender is a process of its own,
 with two threads or as many as there are cores. The contenders take turns, so that changes of the
 machine's speed affect all of them. The time of an iteration is the difference between a long and a
-short fit, divided by the difference in iterations. Prints Markdown tables; see
-benchmarks/README.md.
+short fit, divided by the difference in iterations: the first iterations, which skip nothing. Whole
+fits are measured in seconds and in CPU seconds, as the cores may be shared. Prints Markdown tables;
+see benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from datetime import date
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import ZipFile
 
 import numpy as np
@@ -38,7 +39,7 @@ SHAPES: list[Shape] = [
     (2_000_000, 8, 64),
     (1_000_000, 3, 16),
 ]
-SHORT, LONG = 2, 7
+SHORT, LONG = 1, 4
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -172,7 +173,7 @@ OF_FITS = [name for name in CONTENDERS if name not in OWN[1:]]
 
 
 def contend(name: str) -> None:
-    """Run a contender: answer each line of the input with the seconds and iterations of a fit."""
+    """Run a contender: answer each line of the input with the `Spent` of a fit."""
     warnings.simplefilter("ignore")  # scikit-learn warns when it stops at max_iter
     fit = CONTENDERS[name][0]()
     problem, data = None, None
@@ -182,9 +183,24 @@ def contend(name: str) -> None:
             problem, data = (kind, shape, dtype), None
             data = rows_of(kind, tuple(shape), dtype)
         assert data is not None
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         taken = fit(*data, iterations)
-        print(json.dumps([time.perf_counter() - began, taken]), flush=True)
+        spent = Spent(time.perf_counter() - began, time.process_time() - cpu, taken)
+        print(json.dumps(spent), flush=True)
+
+
+class Spent(NamedTuple):
+    """What a fit has taken.
+
+    Attributes:
+        seconds: Its duration.
+        cpu_seconds: Processor time of all threads of its process.
+        iterations: Number of iterations.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    iterations: int
 
 
 class Contender:
@@ -203,20 +219,19 @@ class Contender:
             text=True,
         )
 
-    def seconds(self, kind: str, shape: Shape, dtype: str, iterations: int) -> tuple[float, int]:
-        """Return the seconds and the number of iterations of a fit."""
+    def fit(self, kind: str, shape: Shape, dtype: str, iterations: int) -> Spent:
+        """Return what a fit has taken."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps([kind, shape, dtype, iterations]), file=self._process.stdin, flush=True)
         while not (line := self._process.stdout.readline()).startswith("["):
             assert line, f"{self.name} has gone"
-        seconds, taken = json.loads(line)
-        return seconds, taken
+        return Spent(*json.loads(line))
 
     def per_iteration(self, kind: str, shape: Shape, dtype: str) -> float:
         """Return the seconds of one iteration."""
-        short, long = (self.seconds(kind, shape, dtype, i) for i in (SHORT, LONG))
-        return (long[0] - short[0]) / (long[1] - short[1])
+        short, long = (self.fit(kind, shape, dtype, i) for i in (SHORT, LONG))
+        return (long.seconds - short.seconds) / (long.iterations - short.iterations)
 
 
 def iterations(contenders: list[Contender], dtype: str, kind: str, repeats: int) -> None:
@@ -226,7 +241,7 @@ def iterations(contenders: list[Contender], dtype: str, kind: str, repeats: int)
     heading("rows x d, k", taking_part)
     for shape in SHAPES:
         for contender in taking_part:
-            contender.seconds(kind, shape, dtype, 1)  # makes the rows and compiles
+            contender.fit(kind, shape, dtype, 1)  # makes the rows and compiles
         rounds = [
             [c.per_iteration(kind, shape, dtype) for c in taking_part] for _ in range(repeats)
         ]
@@ -234,24 +249,33 @@ def iterations(contenders: list[Contender], dtype: str, kind: str, repeats: int)
         show(f"{n:,} x {d}, {k}", taking_part, rounds, 1000)
 
 
-def fits(contenders: list[Contender], repeats: int, most: int) -> None:
+FITS: list[tuple[str, Shape, int]] = [
+    ("flights", (327_346, 7, 100), 100),
+    ("embeddings", (341_479, 100, 1000), 25),
+    ("embeddings", (341_479, 100, 1000), 100),
+    ("clusters", (1_000_000, 64, 256), 100),
+    ("blobs", (500_000, 32, 256), 100),
+]
+
+
+def fits(contenders: list[Contender], repeats: int) -> None:
     taking_part = [c for c in contenders if c.name in OF_FITS]
-    print(f"\n### Whole fits until no center moves, at most {most} iterations: seconds\n")
-    heading("data, iterations", taking_part)
-    for kind, shape in (
-        ("flights", (327_346, 7, 50)),
-        ("embeddings", (200_000, 100, 256)),
-        ("blobs", (500_000, 32, 256)),
-    ):
-        _, taken = taking_part[0].seconds(kind, shape, "float32", most)
-        for contender in taking_part:
-            contender.seconds(kind, shape, "float32", 1)
+    measured = []
+    for kind, shape, most in FITS:
+        # Compiles; from here on all take as many iterations as it took.
+        taken = taking_part[0].fit(kind, shape, "float32", most).iterations
+        for contender in taking_part[1:]:
+            contender.fit(kind, shape, "float32", 1)
         rounds = [
-            [c.seconds(kind, shape, "float32", taken)[0] for c in taking_part]
-            for _ in range(repeats)
+            [c.fit(kind, shape, "float32", taken) for c in taking_part] for _ in range(repeats)
         ]
         n, d, k = shape
-        show(f"{kind}, {n:,} x {d}, {k}: {taken}", taking_part, rounds, 1)
+        measured.append((f"{kind}, {n:,} x {d}, {k}: {taken}", rounds))
+    for unit, name in (("CPU seconds", "cpu_seconds"), ("seconds", "seconds")):
+        print(f"\n### Whole fits: {unit}\n")
+        heading("data, iterations", taking_part)
+        for label, rounds in measured:
+            show(label, taking_part, [[getattr(s, name) for s in each] for each in rounds], 1)
 
 
 def heading(first: str, taking_part: list[Contender]) -> None:
@@ -334,7 +358,6 @@ def processes(repeats: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--most", type=int, default=100, help="iterations of a whole fit")
     parser.add_argument("--only", choices=("float32", "float64", "fits", "processes"))
     parser.add_argument("--contend", choices=CONTENDERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -359,7 +382,7 @@ def main() -> None:
             for kind in ("noise", "clusters"):
                 iterations(contenders, dtype, kind, arguments.repeats)
     if arguments.only in (None, "fits"):
-        fits(contenders, arguments.repeats, arguments.most)
+        fits(contenders, arguments.repeats)
 
 
 if __name__ == "__main__":

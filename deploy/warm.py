@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from dkmeans.backends.native import backend as native
-from dkmeans.backends.native import packing
+from dkmeans.backends.native import bounds, packing
 from dkmeans.distance import Centers, Distance
 
 # The smallest problem that a matrix unit scores, if there is one, and a problem for vectors.
@@ -20,11 +20,13 @@ ROWS = 256
 def compile_kernels(dtype: np.dtype, shape: tuple[int, int], distance: Distance) -> None:
     """Call each kernel with each scoring. All centers are equal, so that all rows are ambiguous."""
     rows = np.ones((ROWS, shape[1]), dtype)
+    rows.flags.writeable = False  # as the backend passes rows to kernels
     centers = Centers(np.ones(shape, dtype), distance)
     for _ in packing.scorings(dtype):
         native.partial_sums(rows, centers)
     native.distances(rows, centers)
     native.squares(rows)
+    bounds.begin(rows, centers, bounds.Waiting(), "warming")
 
 
 if __name__ == "__main__":

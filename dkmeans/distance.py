@@ -12,7 +12,15 @@ from fractions import Fraction
 
 import numpy as np
 
-from dkmeans.exact import ExactTotal, sum_of_pairs, total_of, two_product, two_sum
+from dkmeans.exact import (
+    ExactSums,
+    ExactTotal,
+    Grid,
+    sum_of_pairs,
+    total_of,
+    two_product,
+    two_sum,
+)
 from dkmeans.state import FloatArray, PartialSums
 
 # Rows with a squared length below this count as zero, as in the documented estimator.
@@ -41,9 +49,9 @@ class Computation:
     distance: Distance
     backend: str | None = None
 
-    def centers(self, values: FloatArray) -> Centers:
+    def centers(self, values: FloatArray, grid: Grid | None = None) -> Centers:
         """Return the (k, d) values as centers of this computation."""
-        return Centers(values, self.distance, self.backend)
+        return Centers(values, self.distance, self.backend, grid)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -54,11 +62,13 @@ class Centers:
         values: (k, d) float32 or float64.
         distance: The distance between rows and centers.
         backend: Name of the backend; None leaves the choice to each worker.
+        grid: Grid of sums of the same rows, if there are any; it affects only the speed.
     """
 
     values: FloatArray
     distance: Distance
     backend: str | None = None
+    grid: Grid | None = None
 
     @property
     def width(self) -> int:
@@ -112,28 +122,32 @@ def loss_of_sums(sums: PartialSums, centers: Centers) -> ExactTotal:
     """Return the loss less the squares of the rows: what the sums of the rows add to it.
 
     For the Euclidean distance this is the sum of c.(n c - 2 s) over all centers c with n rows whose
-    sum is s; for cosine, of n - c.s. The terms are pairs of float64, good to 2^-95 of their size:
-    if rows share an offset, the terms are far larger than the loss. Where a term overflows, it is
-    computed as a fraction.
+    sum is s; for cosine, of n - c.s. With weights, n is the sum of the weights of those rows. The
+    terms are pairs of float64, good to 2^-95 of their size: if rows share an offset, the terms are
+    far larger than the loss. Where a term overflows, it is computed as a fraction.
     """
     cosine = centers.distance is Distance.COSINE
     exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
     exponents = sums.sums.grid.exponents
     high, low, is_sure = sums.sums.pairs()
     scaled = np.ldexp(exact, -exponents)
-    counts = np.zeros((len(exact), 1)) if cosine else sums.counts[:, None].astype(np.float64)
+    weights = ExactSums.zero((len(exact), 1)) if cosine else sums.cluster_weights
+    weight, weight_rest, is_sure_weight = weights.pairs()
+    weight, weight_rest = (np.ldexp(part, weights.grid.exponents) for part in (weight, weight_rest))
     factor = 1.0 if cosine else 2.0
-    product, error = two_product(counts, scaled)
+    product, error = two_product(weight, scaled)
+    error += weight_rest * scaled
     first, rest = two_sum(product, -factor * high)
     value, value_error = two_product(first, scaled)
     value_error += (rest + error - factor * low) * scaled
-    is_sure &= np.isfinite(value) & np.isfinite(value_error)
+    is_sure &= is_sure_weight & np.isfinite(value) & np.isfinite(value_error)
     pairs = sum_of_pairs(np.where(is_sure, value, 0.0), np.where(is_sure, value_error, 0.0))
     total = total_of(np.array(pairs), 2 * exponents)
     for cluster, column in np.argwhere(~is_sure):
         center = Fraction(float(exact[cluster, column]))
         row_sum = sums.sums.exact(cluster, column)
-        total += ExactTotal.of(center * (int(counts[cluster, 0]) * center - int(factor) * row_sum))
+        weighted = weights.exact(cluster, 0) * center
+        total += ExactTotal.of(center * (weighted - int(factor) * row_sum))
     if cosine:
-        total += ExactTotal.of(int(sums.counts.sum()))
+        total += sums.cluster_weights.total()
     return total

@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 
 from dkmeans.backends import select
 from dkmeans.backends.addition import as_added
+from dkmeans.backends.weighted import weighted_sums
 from dkmeans.distance import SAME_DIRECTION, Centers, Distance
 from dkmeans.errors import InvalidData
+from dkmeans.exact import ExactSums, of_rows
 from dkmeans.state import Farthest, FloatArray, IndexArray, PartialSums
 
+# What a weight is the multiple of, as a row.
+_ONE = np.ones(1)
 # Number of empty clusters that an error names.
 _NAMED_CLUSTERS = 10
 # Factor by which more rows are looked at if too many of the farthest rows are equal.
@@ -34,14 +38,31 @@ class EmptyClusters(StrEnum):
     ERROR = "error"
 
 
-def sums_and_farthest(points: FloatArray, centers: Centers) -> PartialSums:
-    """Return the sums of the (n, d) rows, and in the same pass the farthest of these rows."""
-    sums, index, distances = select(centers.backend).assign(points, centers)
-    return replace(sums, farthest=farthest_rows(points, index, distances, centers))
+def sums_and_farthest(
+    points: FloatArray, centers: Centers, weights: FloatArray | None = None
+) -> PartialSums:
+    """Return the sums of the (n, d) rows, and in the same pass the farthest of these rows.
+
+    Args:
+        points: (n, d) rows.
+        centers: The centers.
+        weights: (n,) the weights of the rows, above zero; None if each is one.
+    """
+    backend = select(centers.backend)
+    if weights is None:
+        sums, index, distances = backend.assign(points, centers)
+    else:
+        index, distances = backend.nearest(points, centers)
+        sums = weighted_sums(backend, points, weights, index, centers)
+    return replace(sums, farthest=farthest_rows(points, index, distances, centers, weights))
 
 
 def farthest_rows(
-    points: FloatArray, index: IndexArray, distances: FloatArray, centers: Centers
+    points: FloatArray,
+    index: IndexArray,
+    distances: FloatArray,
+    centers: Centers,
+    weights: FloatArray | None = None,
 ) -> Farthest:
     """Return as many distinct rows as there are centers, the farthest from their nearest centers.
 
@@ -53,6 +74,7 @@ def farthest_rows(
         index: (n,) the nearest center of each row.
         distances: (n,) the distance to it.
         centers: The centers.
+        weights: (n,) the weights of the rows, above zero; None if each is one.
     """
     n, most = len(points), len(centers.values)
     cosine = centers.distance is Distance.COSINE
@@ -63,10 +85,16 @@ def farthest_rows(
         far = np.flatnonzero((distances >= limit) & (distances > least))
         rows = as_added(points[far], centers.distance)
         copies = np.ones(len(far), np.int64)
-        found = Farthest.among(rows, distances[far], index[far], copies, most)
+        row_weights = None if weights is None else _as_sums(weights[far])
+        found = Farthest.among(rows, distances[far], index[far], copies, most, row_weights)
         if len(found) == most or limit <= least:
             return found
         size *= _MORE_ROWS  # equal rows are one entry of the result
+
+
+def _as_sums(weights: FloatArray) -> ExactSums:
+    """Return weights, (n,), as exact sums, (n, 1)."""
+    return of_rows(weights[:, None], np.arange(len(weights)), len(weights))
 
 
 def fill(
@@ -109,15 +137,21 @@ def _relocate(
         The sums as if those rows had been assigned to the empty clusters, and the numbers of the
         clusters that got a row: the first ones, if there are too few rows to give away.
     """
-    moved, counts, taken = sums.sums, sums.counts.copy(), 0
-    columns = np.arange(farthest.rows.shape[1])
-    for row, giver, copies in zip(farthest.rows, farthest.clusters, farthest.copies, strict=True):
+    moved, weights, counts, taken = sums.sums, sums.weights, sums.counts.copy(), 0
+    for i, (giver, copies) in enumerate(zip(farthest.clusters, farthest.copies, strict=True)):
         if taken == len(empty):
             break
         if counts[giver] > copies:  # else the giver would be empty
             taker, taken = empty[taken], taken + 1
-            for cluster, change in ((giver, -copies), (taker, copies)):
-                clusters = np.full(len(row), cluster)
-                moved = moved.plus_values(clusters, columns, row, times=change)
-                counts[cluster] += change
-    return replace(sums, sums=moved, counts=counts), empty[:taken]
+            for cluster, sign in ((giver, -1), (taker, 1)):
+                counts[cluster] += sign * copies
+                for term in farthest.row_weights.terms(i):
+                    moved = _plus_row(moved, cluster, farthest.rows[i], sign * term)
+                    weights = weights and _plus_row(weights, cluster, _ONE, sign * term)
+    return replace(sums, sums=moved, counts=counts, weights=weights), empty[:taken]
+
+
+def _plus_row(sums: ExactSums, cluster: int, row: FloatArray, factor: float) -> ExactSums:
+    """Return the sums with a row times a factor added to a cluster."""
+    columns = np.arange(len(row))
+    return sums.plus_products(np.full(len(row), cluster), columns, row, np.full(len(row), factor))

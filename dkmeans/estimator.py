@@ -34,6 +34,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.columns import KnownColumns
 from dkmeans.data.dataset import Dataset
+from dkmeans.data.row_weights import without_weights
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, names_of
 from dkmeans.distance import Centers, Computation, Distance
@@ -335,8 +336,10 @@ class KMeans(Model):
         checkpoint = self.checkpoint(checkpoint_path)
         scores = self._scores(input_fn, checkpoint, steps, run_hooks)
         total = sum(scores, Score())
+        if not total.weight.units:
+            raise InvalidData("the rows must not all have the weight zero, to be evaluated")
         result = {
-            "average_loss": total.inertia / total.rows,
+            "average_loss": total.mean_distance,
             "global_step": checkpoint.state.step,
             "loss": total.inertia / len(scores),
             "score": total.inertia / len(scores),
@@ -675,7 +678,7 @@ class KMeans(Model):
         batch = next(dataset.batches(), Batch())
         task = per_chunk.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))
         with open_executor(config.client) as executor:
-            predictions = stream.gathered(batch, task, executor)
+            predictions = stream.gathered(without_weights(batch), task, executor)
             (score,) = executor.map_reduce(per_chunk.score, [batch], task.centers).totals
         exported = {name: {"output": values} for name, values in predictions.items()}
         exported["serving_default"] = exported[self.CLUSTER_INDEX]

@@ -39,13 +39,13 @@ _USUAL_BITS = 38
 _LEAST_EXPONENT, _MOST_EXPONENT = -960, 960
 # For cosine the rows have length one, and a row adds the nearest multiple of this power of two.
 COSINE_EXPONENT = -45
+# Grids that are finer by so many bits hold nearly the same values.
+_SIMILAR_BITS = 3
 # Sums below this may be added without a carry to the next plane; a piece of rows is at most 2^62.
 _CARRY_FREE = 2**61
 _LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
 # Rows that a grid is made from: fewer of wide rows.
 _SAMPLED_ROWS, _FEWEST_SAMPLED, _SAMPLED_VALUES = 32, 4, 2**16
-# A value is added this often at once: words of 32 bits, times this, are below 2^60.
-_MOST_TIMES = 2**28
 _MANTISSA_BITS = 53
 # Bits of a float64: its exponent, and what follows the first bit of its mantissa.
 _EXPONENT_MASK, _FRACTION_MASK = 0x7FF << 52, 2**52 - 1
@@ -62,6 +62,8 @@ _UNSURE = 2.0**-36
 _CANCELLED = 2.0**-8
 # Below this a result may be subnormal, and would be rounded twice.
 _SMALLEST_MEAN = 2.0**-1000
+# A float64 below this is no sum of a larger whole number and a fraction that was rounded away.
+_WHOLE_NUMBERS = 2.0**52
 # Exponents of the digits of a value on the grid: 46 bits of plane 0, for float64 32 of plane -1.
 # The products of two digits are below 2^46, so float64 holds the sums of 128 of them.
 _DIGIT_PLACES = {np.dtype(np.float32): (23, 0), np.dtype(np.float64): (23, 0, -16, -32)}
@@ -127,6 +129,14 @@ def total_of_squares(values: FloatArray) -> ExactTotal:
         digits = [(each, _THIRD_BITS * (4 - i)) for i, each in enumerate(products)]
         units += _by_exponent(digits, 2 * exponents)
     return ExactTotal(units)
+
+
+def total_of_weighted_squares(values: FloatArray, weights: FloatArray) -> ExactTotal:
+    """Return the exact sum of the squares of (n,) finite values times weights, one by one."""
+    (whole, exponents), (factors, places) = _decomposed(values), _decomposed(weights)
+    exponents = 2 * exponents + places - UNIT
+    parts = zip(whole.tolist(), factors.tolist(), exponents.tolist(), strict=True)
+    return ExactTotal(sum(_shifted(a * a * b, bits) for a, b, bits in parts))
 
 
 def digit_places(dtype: DTypeLike) -> tuple[int, ...]:
@@ -201,6 +211,11 @@ class Grid:
         """Return the grid of rows of length one."""
         return cls(np.full(width, COSINE_EXPONENT, np.int64))
 
+    def suits(self, other: Grid) -> bool:
+        """Return whether rows of this grid can be added up on another one as fast."""
+        finer = self.exponents - other.exponents
+        return bool(((finer >= 0) & (finer <= _SIMILAR_BITS)).all())
+
     @property
     def scales(self) -> FloatArray:
         """(d,) float64, the factors that make values on the grid integers."""
@@ -268,6 +283,11 @@ class ExactSums:
         """Return the sums of no rows, for centers of this (k, d) shape."""
         return cls(grid or Grid(np.zeros(shape[1], np.int64)), {0: np.zeros(shape, np.int64)})
 
+    @classmethod
+    def of_counts(cls, counts: IndexArray) -> Self:
+        """Return numbers of rows, (k,) int64, as sums of one column."""
+        return cls(Grid(np.zeros(1, np.int64)), {0: counts[:, None]})
+
     @property
     def shape(self) -> tuple[int, int]:
         """(k, d)."""
@@ -301,7 +321,7 @@ class ExactSums:
         return ExactSums(grid, _carried(planes))
 
     def plus_values(
-        self, clusters: IndexArray, columns: IndexArray, values: FloatArray, times: int = 1
+        self, clusters: IndexArray, columns: IndexArray, values: FloatArray
     ) -> ExactSums:
         """Return the sums with single values added, each to a cluster and a column.
 
@@ -309,16 +329,32 @@ class ExactSums:
             clusters: (m,) the cluster of each value.
             columns: (m,) its column.
             values: (m,) finite values.
-            times: How often each value is added; negative subtracts it.
         """
-        if abs(times) > _MOST_TIMES:
-            zero = ExactSums.zero(self.shape, self.grid)
-            half = zero.plus_values(clusters, columns, values, times // 2)
-            return (self + half + half).plus_values(clusters, columns, values, times % 2)
         whole, exponents = _decomposed(values)
         planes = {m: plane.copy() for m, plane in self.planes.items()}
         exponents -= self.grid.exponents[columns]
-        _scatter(planes, clusters, columns, whole, exponents, times)
+        _scatter(planes, clusters, columns, whole, exponents)
+        return ExactSums(self.grid, _carried(planes))
+
+    def plus_products(
+        self, clusters: IndexArray, columns: IndexArray, values: FloatArray, factors: FloatArray
+    ) -> ExactSums:
+        """Return the sums with products added, each to a cluster and a column.
+
+        Args:
+            clusters: (m,) the cluster of each product.
+            columns: (m,) its column.
+            values: (m,) finite values.
+            factors: (m,) finite factors of the values.
+        """
+        planes = {m: plane.copy() for m, plane in self.planes.items()}
+        (whole, exponents), (factor, places) = _decomposed(values), _decomposed(factors)
+        exponents = exponents + places - self.grid.exponents[columns]
+        mask = 2**_HALF_BITS - 1
+        # A product of two mantissas has 106 bits: each is multiplied as two halves.
+        (a, b), (c, d) = ((part >> _HALF_BITS, part & mask) for part in (whole, factor))
+        for number, part in enumerate((b * d, a * d + b * c, a * c)):
+            _scatter(planes, clusters, columns, part, exponents + number * _HALF_BITS)
         return ExactSums(self.grid, _carried(planes))
 
     def exact(self, cluster: int, column: int) -> Fraction:
@@ -330,32 +366,92 @@ class ExactSums:
         return Fraction(total) * Fraction(2) ** int(self.grid.exponents[column])
 
     @_QUIET
-    def means(self, counts: IndexArray) -> FloatArray:
+    def means(self, counts: IndexArray | ExactSums) -> FloatArray:
         """Return the sums divided by the counts, (k, d) float64, correctly rounded.
 
         A sum whose count is 0 is divided by 1.
+
+        Args:
+            counts: (k,) numbers of rows, or (k, 1) sums of their weights.
         """
-        counts = np.maximum(counts, 1)
-        means, is_sure = self._fast_means(counts.astype(np.float64)[:, None])
+        weights = counts if isinstance(counts, ExactSums) else ExactSums.of_counts(counts)
+        means, is_sure = self._fast_means(weights)
         for cluster, column in np.argwhere(~is_sure):
-            means[cluster, column] = _rounded(self.exact(cluster, column) / int(counts[cluster]))
+            weight = weights.exact(cluster, 0) or 1
+            means[cluster, column] = _rounded(self.exact(cluster, column) / weight)
         return means
 
-    def _fast_means(self, counts: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def _fast_means(self, weights: ExactSums) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Return the means by float64 arithmetic, and where they are certainly well rounded."""
         high, low, is_sure = self.pairs()
+        weight, weight_rest, is_sure_weight = weights.pairs()
+        weight = np.where(weight == 0, weights.grid.scales, weight)
         is_zero = is_sure & (high == 0)
-        quotient = high / counts
-        # The remainder is exact: `quotient * counts` is taken as the sum of two float64.
-        product, error = two_product(quotient, counts)
-        correction = ((high - product) - error + low) / counts
+        quotient = high / weight
+        # The remainder is exact: `quotient * weight` is taken as the sum of two float64.
+        product, error = two_product(quotient, weight)
+        correction = ((high - product) - error + low - quotient * weight_rest) / weight
         rounded = quotient + correction
         rest = correction - (rounded - quotient)
         # The rounding is sure unless the rest is about half of a last place.
         is_sure &= np.abs(rest) < _half_of_last_place(rounded) * (1 - _UNSURE)
-        means = np.ldexp(rounded, self.grid.exponents)
-        is_sure &= (np.abs(means) >= _SMALLEST_MEAN) & np.isfinite(means)
+        means = np.ldexp(rounded, self.grid.exponents - weights.grid.exponents)
+        is_sure &= is_sure_weight & (np.abs(means) >= _SMALLEST_MEAN) & np.isfinite(means)
         return means, is_sure | is_zero
+
+    def terms(self, cluster: int) -> list[float]:
+        """Return float64 numbers whose sum is the sum of a cluster, which has one column."""
+        left, found = self.exact(cluster, 0), []
+        largest = Fraction(np.finfo(np.float64).max)
+        while left:
+            found.append(float(max(-largest, min(left, largest))))
+            left -= Fraction(found[-1])
+        return found
+
+    def rounded(self) -> NDArray[Any]:
+        """Return the sums as int64 if all are small whole numbers, else rounded to float64."""
+        values = self.means(np.ones(self.shape[0], np.int64))
+        is_whole = (values == np.rint(values)) & (np.abs(values) < _WHOLE_NUMBERS)
+        return values.astype(np.int64) if is_whole.all() else values
+
+    def columns(self, some: slice) -> ExactSums:
+        """Return the sums of some columns."""
+        planes = {m: plane[:, some] for m, plane in self.planes.items()}
+        return ExactSums(Grid(self.grid.exponents[some]), planes)
+
+    def total(self) -> ExactTotal:
+        """Return the sum of all clusters and columns."""
+        units, exponents = 0, self.grid.exponents.tolist()
+        for m, plane in self.planes.items():
+            of_columns = plane.astype(object).sum(axis=0).tolist()
+            for number, exponent in zip(of_columns, exponents, strict=True):
+                units += _shifted(number, m * PLANE_BITS + exponent - UNIT)
+        return ExactTotal(units)
+
+    def gathered(self, order: IndexArray, starts: IndexArray) -> ExactSums:
+        """Return the sums of groups of rows: each group becomes one row.
+
+        Args:
+            order: (n,) rows of these sums, group by group.
+            starts: (g,) place of the first row of each group in `order`.
+        """
+        if not len(starts):
+            return ExactSums(self.grid, {m: plane[:0] for m, plane in self.planes.items()})
+        planes = {
+            m: np.add.reduceat(plane[order], starts, axis=0) for m, plane in self.planes.items()
+        }
+        return ExactSums(self.grid, _carried(planes))
+
+    def followed_by(self, other: ExactSums) -> ExactSums:
+        """Return the rows of these sums, and after them those of others."""
+        grid = Grid(np.minimum(self.grid.exponents, other.grid.exponents))
+        upper, lower = self.on(grid), other.on(grid)
+        none = np.zeros(upper.shape, np.int64), np.zeros(lower.shape, np.int64)
+        planes = {
+            m: np.concatenate([upper.planes.get(m, none[0]), lower.planes.get(m, none[1])])
+            for m in {*upper.planes, *lower.planes}
+        }
+        return ExactSums(grid, planes)
 
     def pairs(self) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
         """Return the sums in units of the grid as pairs of float64, high and low.
@@ -369,14 +465,24 @@ class ExactSums:
             if abs(m) > _FAST_PLANES:
                 is_sure &= plane == 0
                 continue
-            rounded = plane.astype(np.float64)
-            for part in (rounded, (plane - rounded.astype(np.int64)).astype(np.float64)):
+            # Planes other than 0 are mostly zeros, for float32 rows.
+            some = ... if m == 0 else plane.nonzero()
+            for part in _float_parts(plane[some]):
                 value = part * 2.0 ** (PLANE_BITS * m)
-                high, error = two_sum(high, value)
-                low += error
-                size += np.abs(value)
+                high[some], error = two_sum(high[some], value)
+                low[some] += error
+                size[some] += np.abs(value)
         high, low = two_sum(high, low)
         return high, low, is_sure & (np.abs(high) >= _CANCELLED * size)
+
+
+def _float_parts(values: IndexArray) -> list[FloatArray]:
+    """Return one or two arrays of float64 whose sum is the int64 values."""
+    rounded = values.astype(np.float64)
+    largest = 2**_MANTISSA_BITS
+    if values.max(initial=0) <= largest and values.min(initial=0) >= -largest:
+        return [rounded]
+    return [rounded, (values - rounded.astype(np.int64)).astype(np.float64)]
 
 
 def of_rows(points: FloatArray, index: IndexArray, k: int, grid: Grid | None = None) -> ExactSums:
@@ -446,11 +552,10 @@ def _scatter(
     columns: IndexArray,
     whole: IndexArray,
     exponents: IndexArray,
-    times: int = 1,
 ) -> None:
     """Add whole * 2^exponent to the planes, in place: each value is cut into words of 32 bits."""
     shape = next(iter(planes.values())).shape
-    signs, sizes = times * np.sign(whole), np.abs(whole).astype(np.uint64)
+    signs, sizes = np.sign(whole), np.abs(whole).astype(np.uint64)
     first, shift = np.divmod(exponents, PLANE_BITS)
     mask, bits, shift = np.uint64(_LOW_BITS), np.uint64(PLANE_BITS), shift.astype(np.uint64)
     lower = (sizes & mask) << shift
@@ -470,7 +575,8 @@ def _carried(planes: dict[int, IndexArray]) -> dict[int, IndexArray]:
     while numbers:
         m, *numbers = numbers
         plane = planes[m]
-        if ((plane >= _CARRY_FREE) | (plane <= -_CARRY_FREE)).any():
+        # Two passes without temporary arrays.
+        if plane.max(initial=0) >= _CARRY_FREE or plane.min(initial=0) <= -_CARRY_FREE:
             planes[m] = plane & _LOW_BITS
             _add_to(planes, m + 1, plane >> PLANE_BITS)
             numbers = sorted({m + 1, *numbers})

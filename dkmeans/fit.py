@@ -36,7 +36,7 @@ class Start:
         """Mean distance of a row in the last whole iteration; infinite before the first one."""
         if self.state.inertia is None:
             return math.inf
-        return self.state.inertia / max(1, self.state.inertia_rows)
+        return self.state.inertia / (self.state.inertia_rows or 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

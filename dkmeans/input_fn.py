@@ -2,9 +2,9 @@
 
 All methods of the estimator that need rows call `read_input`. An `input_fn` may return an array, a
 dict of columns, a Zarr group of them, a data frame, a `Dataset`, or an iterator of batches, each
-also as `(features, None)`; for prediction labels are ignored. Columns are placed side by side, in
-the order of their names or as a layout of feature columns requires; they may be chunked
-differently.
+also as `(features, None)` or, but for a `Dataset`, as `(features, {"weights": w})`. For prediction
+labels and weights are ignored. Columns are placed side by side, in the order of their names or as a
+layout of feature columns requires; they may be chunked differently.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import zarr
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.columns import ANY, KnownColumns, Names, described
-from dkmeans.data.dataset import Dataset, array_chunks
+from dkmeans.data.dataset import Dataset, array_chunks, column_chunks, weight_chunks
 from dkmeans.data.points import as_array
+from dkmeans.data.row_weights import weighted
 from dkmeans.data.sources.arrow import hold_no_numbers
 from dkmeans.data.sources.dask_array import is_dask_array
-from dkmeans.data.sources.frames import arrays_of, is_dask_series, is_frame, names_of, rows_of
+from dkmeans.data.sources.frames import arrays_of, is_frame, names_of, rows_of
 from dkmeans.data.sources.labeled import is_labeled_dataset, variables_of
 from dkmeans.data.views import Columns
 from dkmeans.errors import Invalid, InvalidData, InvalidType, NoRows, expected
@@ -84,20 +85,39 @@ def read_input(
     bound = input_fn.keywords if isinstance(input_fn, partial) else {}
     names = {p.name for p in parameters} - set(bound)
     returned = input_fn(**{name: value for name, value in supplied.items() if name in names})
-    given = _without_labels(returned, mode)
+    given, weights = _features_and_weights(returned, mode)
+    dataset = _dataset_of(given, weights, mode, layout, chunk_bytes, columns)
+    return dataset.without_weights() if mode == ModeKeys.PREDICT else dataset
+
+
+def _dataset_of(
+    given: Any,
+    weights: Any,
+    mode: str,
+    layout: Layout | None,
+    chunk_bytes: int | None,
+    columns: KnownColumns,
+) -> Dataset:
+    """Return the features that an `input_fn` has returned as a dataset, with their weights."""
     if isinstance(given, zarr.Group):
         given = dict(given.arrays())
     if isinstance(given, Dataset):
-        if mode == ModeKeys.TRAIN and given.is_table:
-            given = given.repeat()
+        if weights is not None:
+            raise Invalid(
+                "the weights of a Dataset must be given where it is made, as in "
+                "Dataset.from_array(rows, weights=w)"
+            )
+        dataset = given.repeat() if mode == ModeKeys.TRAIN and given.is_table else given
         if layout is None:
-            return in_order(given, columns).in_chunks_of(chunk_bytes)
-        dataset = given.read_as(layout.width, partial(rows_of_named_columns, layout))
+            return in_order(dataset, columns).in_chunks_of(chunk_bytes)
+        dataset = dataset.read_as(layout.width, partial(rows_of_named_columns, layout))
         return dataset.named(layout.names)
     if isinstance(given, Mapping) or _is_array(given) or is_frame(given):
         # A new name for every call: another call may return other values in the same columns.
         of = "the features", layout, columns
         batch, found = _features(given, *of, uuid4().hex, chunk_bytes)
+        if weights is not None:
+            batch = weighted(batch, weight_chunks(weights, "the weights"), "the features")
         dataset = Dataset.of(batch, "the features").named(found)
         return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
@@ -108,23 +128,30 @@ def read_input(
     )
 
 
-def _without_labels(given: Any, mode: str) -> Any:
-    """Return the features of `(features, labels)`, or the argument if it is not a tuple.
+def _features_and_weights(given: Any, mode: str) -> tuple[Any, Any]:
+    """Return the features of `(features, labels)`, and the weights in the labels; None if none.
+
+    An argument that is not a tuple is the features.
 
     Raises:
         InvalidType: the tuple has another size.
-        Invalid: there are labels and the mode is not prediction.
+        Invalid: there are other labels than weights, and the mode is not prediction.
     """
     if not isinstance(given, tuple):
-        return given
+        return given, None
     if len(given) != 2:
         raise InvalidType(
             f"input_fn must return features or (features, None), got a tuple of {len(given)}"
         )
     features, labels = given
-    if labels is not None and mode != ModeKeys.PREDICT:
-        raise Invalid("labels must be None: clustering uses none, got some beside the features")
-    return features
+    if labels is None or mode == ModeKeys.PREDICT:
+        return features, None
+    if not isinstance(labels, Mapping) or list(labels) != ["weights"]:
+        raise Invalid(
+            'labels must be None, or {"weights": w} for weights of the rows: clustering uses no '
+            "labels, got some beside the features"
+        )
+    return features, labels["weights"]
 
 
 def _is_array(given: Any) -> bool:
@@ -146,7 +173,7 @@ def _from_iterator(
     def batches() -> Iterator[Batch]:
         nonlocal names
         for number, item in enumerate(items):
-            features = _without_labels(item, mode)
+            features, weights = _features_and_weights(item, mode)
             name = f"batch {number}"
             if isinstance(features, list | float | int):
                 raise InvalidType(
@@ -155,6 +182,9 @@ def _from_iterator(
                 )
             batch, found = _features(features, name, layout, columns.or_those_of(names))
             batch = Batch.of(*batch.parts)
+            if weights is not None:
+                of_weights = weight_chunks(weights, f"the weights of {name}")
+                batch = weighted(batch, of_weights, name)
             if batch.rows:
                 names = names or found
                 yield batch
@@ -225,7 +255,7 @@ def _features(
         given = variables_of(given, keys, name)
     # A joined chunk holds a chunk of each column.
     each = None if chunk_bytes is None else max(1, chunk_bytes // len(keys))
-    parts = [_column(given[key], f"{name}[{key!r}]", each) for key in keys]
+    parts = [column_chunks(given[key], f"{name}[{key!r}]", each) for key in keys]
     kinds = [(key, part.source.dtype) for key, part in zip(keys, parts, strict=True) if part.rows]
     if others := [each for each in kinds if np.dtype(each[1]).kind not in "fiub"]:
         raise hold_no_numbers(others, name)
@@ -244,7 +274,7 @@ def _named(given: Any, name: str, layout: Layout) -> list[Batch]:
         raise InvalidType(f"{name} must be {must} to read, got {type(given).__name__}")
     layout.check_keys(given, name)
     names = {key: f"{name}[{key!r}]" for key in layout.keys}
-    columns = [_column(_flat(given[key], names[key]), names[key]) for key in layout.keys]
+    columns = [column_chunks(_flat(given[key], names[key]), names[key]) for key in layout.keys]
     for key, column in zip(layout.keys, columns, strict=True):
         if column.rows:
             layout.check_value_width(key, column.source.width, names[key])
@@ -292,17 +322,6 @@ def _flat(values: Any, name: str) -> Any:
     if not is_dask_array(values):
         values = as_array(values, name)
     return values if values.ndim < 3 else values.reshape(len(values), prod(values.shape[1:]))
-
-
-def _column(values: Any, name: str, chunk_bytes: int | None = None) -> Batch:
-    """Return the chunks of one column, (n,) or (n, w)."""
-    if is_dask_series(values):
-        values, _ = rows_of(values.to_frame(), name)
-    if not (isinstance(values, zarr.Array) or is_dask_array(values)):
-        values = as_array(values, name)
-    if values.ndim == 1 and not isinstance(values, zarr.Array):
-        values = values[:, None]
-    return array_chunks(values, name, allow_1d_zarr=True, chunk_bytes=chunk_bytes)
 
 
 def _aligned(columns: list[Batch]) -> Iterator[tuple[Chunk, ...]]:

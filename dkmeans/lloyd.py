@@ -15,18 +15,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dkmeans.backends import select
+from dkmeans.backends.weighted import weighted_squares, weighted_sums
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
-from dkmeans.distance import Centers, Computation, Distance, inertia, project
+from dkmeans.distance import Centers, Computation, Distance, inertia, project, squared_norms
 from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
 from dkmeans.errors import InvalidData
 from dkmeans.exact import NOTHING, ExactTotal, NotFinite
 from dkmeans.executors import Executor, Reduction
 from dkmeans.schedule import Schedule
+from dkmeans.skipping import sums_by_bounds
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
 
-# No squared distance between rows is larger than this many times the sum of the rows' squares.
+# A squared distance between rows is at most this many times the larger of their squared lengths.
 _DISTANCE_OF_SQUARES = 4.0
+# If the squares of all rows add up to less than this, no row is too long.
+_SURELY_FINITE = float(np.finfo(np.float64).max) / (2 * _DISTANCE_OF_SQUARES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,14 @@ class StartCenters:
         centers: Centers of each start.
         with_farthest: True if the farthest rows are needed, to relocate empty clusters.
         with_squares: True if the squares of the rows are not known yet.
+        with_bounds: True if the chunks are the same in each iteration, so that bounds of their rows
+            save time.
     """
 
     centers: tuple[Centers, ...]
     with_farthest: bool
     with_squares: bool
+    with_bounds: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -70,6 +77,7 @@ def accumulate(
     *,
     with_farthest: bool = False,
     with_squares: bool = True,
+    start: int | None = None,
 ) -> PartialSums:
     """Return the partial sums of one chunk (the E step). Runs on a worker.
 
@@ -78,31 +86,58 @@ def accumulate(
         centers: The centers.
         with_farthest: True if the farthest rows are needed too.
         with_squares: True if the squares of the rows are needed too.
+        start: Number of the start, if the chunk is the same in each iteration; else None.
 
     Raises:
         InvalidData: the rows are not as wide as the centers, or not finite.
     """
-    points = loaded.of_width(centers.width)
-    sums_of = sums_and_farthest if with_farthest else select(centers.backend).partial_sums
+    points, weights = loaded.of_width(centers.width), loaded.weights
+    if not len(points):  # none of the rows has a weight
+        return PartialSums.zero(centers.values.shape)
+    backend = select(centers.backend)
     try:
-        squares = squares_of(points, centers) if with_squares else NOTHING
-        return replace(sums_of(points, centers), squares=squares)
+        squares = squares_of(points, centers, weights) if with_squares else NOTHING
+        if with_farthest:  # which needs all distances
+            sums = sums_and_farthest(points, centers, weights)
+        elif weights is not None:
+            index = backend.nearest_index(points, centers)
+            sums = weighted_sums(backend, points, weights, index, centers)
+        elif start is not None:
+            sums = sums_by_bounds(loaded, points, centers, start)
+        else:
+            sums = backend.partial_sums(points, centers)
     except NotFinite:
         raise loaded.complaint() from None
+    return replace(sums, squares=squares)
 
 
-def squares_of(points: FloatArray, centers: Centers) -> ExactTotal:
+def squares_of(
+    points: FloatArray, centers: Centers, weights: FloatArray | None = None
+) -> ExactTotal:
     """Return the sum of the squares of all values of the (n, d) rows, which the loss needs.
 
+    With weights, each square counts times the weight of its row, which is above 0. Whether a row is
+    refused depends on the row alone, not on the chunk.
+
     Raises:
-        NotFinite: a value is not finite, or squared distances of the rows may overflow.
+        NotFinite: a value is not finite, or a row is so long that squared distances may overflow.
     """
     if centers.distance is Distance.COSINE:
         return NOTHING
-    squares = select(centers.backend).squares(points)
-    if not math.isfinite(_DISTANCE_OF_SQUARES * float(squares)):
+    backend = select(centers.backend)
+    if weights is None:
+        squares, least = backend.squares(points), 1.0
+    else:
+        squares, least = weighted_squares(backend, points, weights), float(weights.min())
+    if float(squares) > min(1.0, least) * _SURELY_FINITE and _has_too_long_row(points):
         raise NotFinite
     return squares
+
+
+@np.errstate(over="ignore")
+def _has_too_long_row(points: FloatArray) -> bool:
+    lengths = squared_norms(points.astype(np.float64))
+    return not np.isfinite(_DISTANCE_OF_SQUARES * lengths).all()
 
 
 def accumulate_starts(loaded: LoadedChunk, starts: StartCenters) -> SideBySide[PartialSums]:
@@ -112,12 +147,13 @@ def accumulate_starts(loaded: LoadedChunk, starts: StartCenters) -> SideBySide[P
         InvalidData: as `accumulate` does.
     """
     parts: list[PartialSums] = []
-    for centers in starts.centers:
+    for number, centers in enumerate(starts.centers):
         sums = accumulate(
             loaded,
             centers,
             with_farthest=starts.with_farthest,
             with_squares=starts.with_squares and not parts,
+            start=number if starts.with_bounds else None,
         )
         # All starts have the same rows, and so the same squares.
         parts.append(replace(sums, squares=parts[0].squares) if parts else sums)
@@ -130,6 +166,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     A center without rows (if counts are kept: without rows since the first step) stays or is
     relocated, as `rules` say. If counts are kept, the old center has the weight of its count in the
     new mean, and a relocated center starts with the count 1 plus the number of rows moved to it.
+    Rows with weights count as their weights do.
 
     Raises:
         InvalidData: clusters are empty, and the rules forbid that.
@@ -140,13 +177,13 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     before = state.counts if keeps_counts else np.zeros_like(assigned)
     # Kept counts include 1 for the initial position. A count of 1 therefore means that no row has
     # been assigned since the first step.
-    empty = np.flatnonzero(before + assigned <= keeps_counts)
+    empty = np.flatnonzero((before <= keeps_counts) & (assigned == 0))
     sums, relocated = fill(empty, state.pending, rules.empty_clusters, state.step)
     weight = np.where(relocated, 0, before)
     centers = state.centers.astype(np.float64) if state.means is None else state.means
-    means = sums.sums.means(sums.counts)
+    means, totals = sums.means, sums.totals
     if keeps_counts:
-        share = sums.counts / np.maximum(weight + sums.counts, 1)
+        share = totals / np.where(sums.counts > 0, weight + totals, 1)
         means = centers + share[:, None] * (means - centers)
     # As in TensorFlow's estimator, running means are not scaled to length one (cosine).
     means = means if keeps_counts else project(means, rules.computation.distance)
@@ -159,11 +196,12 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         state,
         centers=means.astype(state.centers.dtype),
         means=means if keeps_counts and state.centers.dtype != means.dtype else None,
-        counts=weight + sums.counts + relocated * keeps_counts,
+        counts=weight + totals + relocated * keeps_counts,
         pending=None,
         pending_steps=0,
+        grid=state.pending.sums.grid,
         inertia=loss,
-        inertia_rows=int(assigned.sum()),
+        inertia_rows=totals.sum().item(),
         # Centers without rows in this iteration. `empty` differs if counts are kept: it holds
         # centers without rows since the first step.
         empty_clusters=int(np.count_nonzero(assigned == 0)),
@@ -177,6 +215,8 @@ def iterate(
     rules: Rules,
     executor: Executor,
     squares: ExactTotal | None = None,
+    *,
+    with_bounds: bool = False,
 ) -> Iterator[tuple[list[TrainState], Reduction[SideBySide[PartialSums]]]]:
     """Take the steps of one iteration, or a part of it, for several starts.
 
@@ -189,6 +229,7 @@ def iterate(
         rules: Rules by which centers are computed.
         executor: Where the steps are computed.
         squares: Sum of the squares of the rows of each batch; None if it is not known.
+        with_bounds: True if every batch of the call is the same one, `numbered`.
 
     Yields:
         The states after a step, and the reduction of all `batches`, the same object each time.
@@ -196,10 +237,15 @@ def iterate(
     Raises:
         InvalidData: the rows cannot be clustered, or `update` raises it.
     """
-    centers = tuple(rules.computation.centers(state.centers) for state in states)
-    with_farthest = rules.empty_clusters is EmptyClusters.RELOCATE
-    starts = StartCenters(centers, with_farthest, with_squares=squares is None)
+    centers = tuple(rules.computation.centers(state.centers, state.grid) for state in states)
+    relocates = rules.empty_clusters is EmptyClusters.RELOCATE
+    # With bounds, most distances are not known. The farthest rows are then looked for only if there
+    # are empty clusters, which is rare.
+    starts = StartCenters(centers, relocates and not with_bounds, squares is None, with_bounds)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)
+    if relocates and with_bounds and _has_empty_clusters(reduction.totals):
+        again = executor.map_reduce(accumulate_starts, batches, replace(starts, with_farthest=True))
+        reduction = replace(again, cost=reduction.cost + again.cost)
     # `losses` and `rows` are of the steps of this call only.
     states = [replace(state, losses=(), rows=0) for state in states]
     for step in reduction.totals:
@@ -211,13 +257,19 @@ def iterate(
         yield states, reduction
 
 
+def _has_empty_clusters(totals: Sequence[SideBySide[PartialSums]]) -> bool:
+    return any((sums.counts == 0).any() for step in totals for sums in step.parts)
+
+
 def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainState:
+    loss = _loss(state, sums, rules)
     state = replace(
         state,
         pending=sums if state.pending is None else state.pending + sums,
         pending_steps=state.pending_steps + 1,
         step=state.step + 1,
-        losses=(*state.losses, _loss(state, sums, rules)),
+        losses=(*state.losses, loss),
+        mean_distance=loss / (sums.totals.sum().item() or 1),
         rows=state.rows + int(sums.counts.sum()),
     )
     is_whole = state.pending_steps == rules.schedule.steps_per_iteration

@@ -9,6 +9,7 @@ jobs take their numbers from that record: every derived number is computed here,
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from dkmeans.errors import counted
 logger = logging.getLogger("dkmeans")
 
 _SHORTEST_SECONDS = 1e-9
+# A smaller share of skipped distances is not shown.
+_SHOWN_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class IterationCost:
         workers: Number of workers; the threads of this process count as one.
         threads: Number of threads of all workers.
         retries: Number of retried requests to storage.
+        skipped: Share of the distances that were not computed, because bounds excluded them.
     """
 
     bytes: int = 0
@@ -41,6 +45,7 @@ class IterationCost:
     workers: int = 1
     threads: int = 1
     retries: int = 0
+    skipped: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,9 @@ class Progress:
             parts.append(f"{self.relocated_clusters} relocated")
         if self.starts > 1:
             parts.append(counted(self.starts, "start"))
+        if self.cost.skipped >= _SHOWN_SHARE:
+            # Rounded down: 100 % would say that nothing was computed.
+            parts.append(f"{math.floor(1000 * self.cost.skipped) / 10:.1f} % skipped")
         return ", ".join(parts)
 
 

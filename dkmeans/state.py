@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
 from operator import add
-from typing import Generic, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, IndexArray
+from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, Grid, IndexArray
 
 __all__ = [
+    "Cached",
     "Farthest",
     "FloatArray",
     "IndexArray",
@@ -51,6 +53,15 @@ class StopReason(Enum):
     def converged(self) -> bool:
         """True if more steps over the same rows would change nothing."""
         return self in (StopReason.CONVERGED, StopReason.UNCHANGED)
+
+
+class Cached(Protocol):
+    """A result about some rows that a worker caches: cheaper to store than to compute again."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        ...
 
 
 class Monoid(Protocol):
@@ -96,6 +107,8 @@ class Farthest:
         clusters: (m,) int64, the nearest center.
         copies: (m,) int64, the number of equal rows.
         most: Largest number of distinct rows.
+        weights: (m, 1), the sum of the weights of the equal rows; None if every row has the weight
+            one.
     """
 
     rows: FloatArray
@@ -103,6 +116,7 @@ class Farthest:
     clusters: IndexArray
     copies: IndexArray
     most: int
+    weights: ExactSums | None = None
 
     @classmethod
     def among(
@@ -112,6 +126,7 @@ class Farthest:
         clusters: IndexArray,
         copies: IndexArray,
         most: int,
+        weights: ExactSums | None = None,
     ) -> Self:
         """Return the farthest of some rows, which come in any order and may be equal."""
         rows = np.ascontiguousarray(rows) + 0.0  # makes -0.0 and 0.0 the same bytes
@@ -124,19 +139,30 @@ class Farthest:
         firsts = np.flatnonzero(is_new)
         kept = order[firsts[:most]]
         totals = np.add.reduceat(copies[order], firsts) if len(firsts) else copies
-        return cls(rows[kept], distances[kept], clusters[kept], totals[:most], most)
+        if weights is not None:
+            weights = weights.gathered(order, firsts)
+            weights = weights.gathered(np.arange(len(kept)), np.arange(len(kept)))
+        return cls(rows[kept], distances[kept], clusters[kept], totals[:most], most, weights)
 
     def __len__(self) -> int:
         return len(self.distances)
 
     def __add__(self, other: Farthest) -> Farthest:
+        has_weights = self.weights is not None or other.weights is not None
+        weights = self.row_weights.followed_by(other.row_weights) if has_weights else None
         return Farthest.among(
             np.concatenate([self.rows, other.rows]),
             np.concatenate([self.distances, other.distances]),
             np.concatenate([self.clusters, other.clusters]),
             np.concatenate([self.copies, other.copies]),
             self.most,
+            weights,
         )
+
+    @property
+    def row_weights(self) -> ExactSums:
+        """(m, 1), the sum of the weights of the equal rows: their number without any."""
+        return ExactSums.of_counts(self.copies) if self.weights is None else self.weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,23 +177,44 @@ class PartialSums:
         squares: Sum of the squared lengths of all rows; zero for cosine. The loss follows from it
             (`distance.inertia`).
         farthest: The farthest rows; None if they are not needed.
+        weights: (k, 1), the sum of the weights of the rows of each center; None if every row has
+            the weight one. With weights, `sums` and `squares` are those of rows times their
+            weights.
     """
 
     sums: ExactSums
     counts: IndexArray
     squares: ExactTotal = NOTHING
     farthest: Farthest | None = None
+    weights: ExactSums | None = None
+
+    @property
+    def cluster_weights(self) -> ExactSums:
+        """(k, 1), the sum of the weights of the rows of each center: their number without any."""
+        return ExactSums.of_counts(self.counts) if self.weights is None else self.weights
+
+    @property
+    def totals(self) -> NDArray[Any]:
+        """(k,) `cluster_weights`, int64 if all are whole numbers, else rounded to float64."""
+        return self.counts if self.weights is None else self.weights.rounded()[:, 0]
+
+    @property
+    def means(self) -> FloatArray:
+        """(k, d) float64, the means of the rows of each center, correctly rounded."""
+        return self.sums.means(self.cluster_weights)
 
     def __add__(self, other: PartialSums) -> PartialSums:
         other = on_host(other)  # a GPU's sums, where another chunk was computed on the processor
         farthest = self.farthest or other.farthest
         if self.farthest is not None and other.farthest is not None:
             farthest = self.farthest + other.farthest
+        has_weights = self.weights is not None or other.weights is not None
         return PartialSums(
             self.sums + other.sums,
             self.counts + other.counts,
             self.squares + other.squares,
             farthest,
+            self.cluster_weights + other.cluster_weights if has_weights else None,
         )
 
     @classmethod
@@ -195,11 +242,11 @@ class Score:
     """Loss of fixed centers over some rows: a monoid under `+`.
 
     Attributes:
-        rows: Number of rows.
-        total: Sum of the rows' distances to their nearest centers.
+        weight: Sum of the weights of the rows: their number, if every row has the weight one.
+        total: Sum of the rows' distances to their nearest centers, each times the row's weight.
     """
 
-    rows: int = 0
+    weight: ExactTotal = NOTHING
     total: ExactTotal = NOTHING
 
     @property
@@ -207,8 +254,13 @@ class Score:
         """Sum of the rows' distances to their nearest centers, rounded once."""
         return float(self.total)
 
+    @property
+    def mean_distance(self) -> float:
+        """Mean distance of a row to its nearest center; 0 if there are no rows."""
+        return self.inertia / (float(self.weight) or 1.0)
+
     def __add__(self, other: Score) -> Score:
-        return Score(self.rows + other.rows, self.total + other.total)
+        return Score(self.weight + other.weight, self.total + other.total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,31 +269,36 @@ class TrainState:
 
     Attributes:
         centers: (k, d) in the dtype of the data: the master copy.
-        counts: (k,) int64, the rows that each center is the mean of: those of the last whole
-            iteration, or, if counts survive iterations, all so far and one for its initial
-            position.
+        counts: (k,), the rows that each center is the mean of: those of the last whole iteration,
+            or, if counts survive iterations, all so far and one for its initial position. Rows
+            with weights count as their weights do. int64 if all are whole numbers, else float64.
         step: Number of steps completed since initialization.
         pending: Sums of the steps of an unfinished iteration; None between iterations.
         pending_steps: Number of those steps.
         inertia: Loss of the last whole iteration, summed over its steps, before its update.
-        inertia_rows: Number of rows that this loss is the sum over.
+        inertia_rows: Number of rows that this loss is the sum over, or the sum of their weights.
         empty_clusters: Number of centers without rows in the last whole iteration.
         relocated_clusters: Number of those centers that were relocated.
         losses: Loss of each step of the iteration that this call has taken. Not saved.
+        mean_distance: Mean distance of a row to its nearest center in the last of these steps. Not
+            saved.
         rows: Number of rows of those steps. Not saved.
         means: (k, d) float64, the centers before they were rounded to their dtype, if counts
             survive iterations; else None.
+        grid: Grid of the sums of the last iteration, for the next one. Not saved.
     """
 
     centers: FloatArray
-    counts: IndexArray
+    counts: NDArray[Any]
     step: int = 0
     pending: PartialSums | None = None
     pending_steps: int = 0
     inertia: float | None = None
-    inertia_rows: int = 0
+    inertia_rows: float = 0
     empty_clusters: int = 0
     relocated_clusters: int = 0
     losses: tuple[float, ...] = ()
+    mean_distance: float = 0.0
     rows: int = 0
     means: FloatArray | None = None
+    grid: Grid | None = None

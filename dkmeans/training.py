@@ -341,15 +341,16 @@ def _steps_until_stop(
     batches end or the last step is reached.
     """
     limit = None if plan.last_step is None else plan.last_step - fit.step
-    iterations = plan.settings.schedule.iterations(batches, fit.pending_steps, limit)
+    iterations = plan.settings.schedule.iterations(_numbered(batches), fit.pending_steps, limit)
     same_rows = _has_same_rows(plan, dataset)
+    with_bounds = same_rows and dataset.is_in_order
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
     squares = None
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
         before = fit
         notifier.before_run(step_batches[0])
-        steps = _iteration(plan, before, step_batches, executor, squares)
+        steps = _iteration(plan, before, step_batches, executor, squares, with_bounds=with_bounds)
         for number, (fit, reduction) in enumerate(steps):
             if number > 0:
                 notifier.before_run(step_batches[number])
@@ -371,6 +372,15 @@ def _steps_until_stop(
                 break
 
 
+def _numbered(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches `numbered`; the same batch again as the same object."""
+    before = numbered = Batch()
+    for batch in batches:
+        if batch is not before:
+            before, numbered = batch, batch.numbered()
+        yield numbered
+
+
 def _stop_reason(plan: Plan, fit: Fit, notifier: Notifier) -> StopReason:
     """Return why there are no more steps."""
     reason = fit.starts[fit.best].reason
@@ -388,10 +398,13 @@ def _iteration(
     batches: Sequence[Batch],
     executor: Executor,
     squares: ExactTotal | None,
+    *,
+    with_bounds: bool = False,
 ) -> Iterator[tuple[Fit, Reduction[Any]]]:
     """Yield the fit after each step of an iteration of the running starts."""
     states = [fit.starts[number].state for number in fit.running]
-    for moved, reduction in iterate(states, batches, plan.rules, executor, squares):
+    iterating = iterate(states, batches, plan.rules, executor, squares, with_bounds=with_bounds)
+    for moved, reduction in iterating:
         fit = _moved(fit, dict(zip(fit.running, moved, strict=True)))
         yield fit, reduction
 
@@ -452,6 +465,7 @@ def _cost(fit: Fit, reduction: Reduction[Any], saver: _Saver) -> IterationCost:
     """Return the cost of the iteration that led to this fit."""
     # All running starts have used the same rows.
     state, threads = fit.starts[fit.running[0]].state, reduction.threads
+    distances = state.rows * len(state.centers) * len(fit.running)
     return IterationCost(
         bytes=state.rows * state.centers.shape[1] * state.centers.itemsize,
         read_seconds=reduction.cost.read_seconds / threads,
@@ -460,6 +474,7 @@ def _cost(fit: Fit, reduction: Reduction[Any], saver: _Saver) -> IterationCost:
         workers=reduction.workers,
         threads=threads,
         retries=reduction.cost.retries,
+        skipped=reduction.cost.skipped / max(1, distances),
     )
 
 

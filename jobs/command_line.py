@@ -97,6 +97,7 @@ def _add_train(jobs: Any) -> None:
         "after 300 steps. With --batch-rows and no other limit, training stops after one epoch.",
     )
     _add_input(train)
+    _add_weights(train)
     model = train.add_argument_group("the model")
     model.add_argument("--num-clusters", type=_integer, metavar="K", help="number of clusters")
     _add_model_dir(model, "directory of the model")
@@ -256,6 +257,7 @@ def _add_evaluate(jobs: Any) -> None:
         "Print the loss of the latest checkpoint over the rows of INPUT.",
     )
     _add_input(evaluate)
+    _add_weights(evaluate)
     _add_model_dir(evaluate, "directory of the model")
     _add_cluster(evaluate)
     evaluate.set_defaults(needs=("model_dir",))
@@ -387,7 +389,17 @@ def _add_input(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--columns",
         metavar="A,B,C",
-        help="columns of a Parquet input to use (default all but an index of pandas or Dask)",
+        help="columns of a Parquet input to use (default all but the weights and an index of "
+        "pandas or Dask)",
+    )
+
+
+def _add_weights(job: argparse.ArgumentParser) -> None:
+    job.add_argument(
+        "--weights",
+        metavar="COLUMN",
+        help="column of a Parquet input with the weights of the rows; for another input, path or "
+        "URL of an array of them, of the kind of INPUT (default each row counts once)",
     )
 
 

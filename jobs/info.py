@@ -82,7 +82,9 @@ def _for_people(about: dict[str, Any], status: Status | None) -> dict[str, Any]:
         shown["cluster_sizes"] = shown["empty_clusters"] = shown["relocated_clusters"] = None
     elif len(sizes) > _MOST_SIZES:
         median = np.median(sizes)
-        shown["cluster_sizes"] = f"{sizes.min():,} to {sizes.max():,} rows, median {median:,.0f}"
+        what = "rows" if sizes.dtype.kind == "i" else "of weight"
+        least, most = (f"{size:,.10g}" for size in (sizes.min(), sizes.max()))
+        shown["cluster_sizes"] = f"{least} to {most} {what}, median {median:,.0f}"
     return shown
 
 

@@ -15,13 +15,17 @@ _ENDINGS = {".parquet": _PARQUET, ".parq": _PARQUET, ".pq": _PARQUET, ".zarr": _
 _ZARR_NAMES = {"zarr.json", ".zarray", ".zgroup"}
 
 
-def open_input(addresses: Sequence[str], columns: str | None) -> Dataset:
+def open_input(
+    addresses: Sequence[str], columns: str | None, weights: str | None = None
+) -> Dataset:
     """Return the dataset at some paths or URLs, one after another.
 
     Args:
         addresses: Paths, URLs or patterns of them. Each ends in .zarr, .zarr::array, .npy, .parquet
             or .parq, or is a folder without such an ending.
         columns: Names of the columns of a Parquet dataset, separated by commas; None takes all.
+        weights: Name of a column of a Parquet dataset with the weights of the rows, or path or URL
+            of an array of weights of the kind of the dataset; None weighs each row one.
 
     Raises:
         Invalid: an ending is unknown, the endings differ, or columns are named for a dataset that
@@ -34,10 +38,13 @@ def open_input(addresses: Sequence[str], columns: str | None) -> Dataset:
         raise Invalid(f"all INPUTs must be of one kind, got {', '.join(kinds.values())}")
     (kind,) = kinds
     if kind == _PARQUET:
-        return Dataset.from_parquet(addresses, names_in("--columns", columns))
+        return Dataset.from_parquet(addresses, names_in("--columns", columns), weights)
     if columns is not None:
         raise Invalid(f"--columns must come with a Parquet input, got it with {addresses[0]}")
-    return Dataset.from_zarr(addresses) if kind == _ZARR else Dataset.from_npy(addresses)
+    if weights is not None and _kind(weights) != kind:
+        raise Invalid(f"--weights must be of the kind of INPUT, {kind}, got {weights!r}")
+    open_arrays = Dataset.from_zarr if kind == _ZARR else Dataset.from_npy
+    return open_arrays(addresses, weights)
 
 
 def names_in(flag: str, text: str | None) -> list[str] | None:

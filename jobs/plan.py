@@ -20,6 +20,7 @@ from dkmeans.distance import Computation, Distance
 from dkmeans.errors import check_integer
 from dkmeans.executors import computes_on_gpu, open_executor
 from dkmeans.preflight import examine, readable, seconds_per_iteration
+from dkmeans.skipping import bounds_bytes
 
 logger = logging.getLogger("dkmeans")
 
@@ -63,6 +64,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "memory_of_a_worker": readable(preflight.memory.limit),
         "kept_in_memory": (
             f"{preflight.cached_share:.0%}" if preflight.is_stored else "the rows are there already"
+        ),
+        "bounds": (
+            f"{readable(bounds_bytes(batch.rows, arguments.num_clusters))} beside the rows, if "
+            "there is room: later iterations of full batch skip most distances"
         ),
         "seconds_of_the_first_iteration": round(first, 3),
         "seconds_of_a_later_one": round(later, 3),

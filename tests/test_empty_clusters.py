@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from dkmeans import Dataset, InvalidData, KMeans, RunConfig, checkpoints
 from dkmeans.backends import select
-from dkmeans.distance import Centers, Computation, Distance
-from dkmeans.empty_clusters import EmptyClusters, sums_and_farthest
+from dkmeans.distance import Centers, Computation, Distance, directions
+from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
 from dkmeans.executors import Threads
 from dkmeans.lloyd import Rules, iterate
 from dkmeans.schedule import Schedule
@@ -244,3 +244,27 @@ def test_without_relocation_no_farthest_rows_are_collected():
     assert state.pending.farthest is None
     sums = select().partial_sums(rows, Centers(rows[:4], Distance.SQUARED_EUCLIDEAN))
     assert state.pending.counts.tolist() == sums.counts.tolist()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_with_weights_are_relocated_with_all_their_copies_and_their_weight(metric):
+    rng = np.random.default_rng(6)
+    rows = np.abs(rng.normal(size=(60, 3))) + 0.1
+    rows[50:] = rows[40:50]  # copies with other weights
+    weights = np.round(rng.random(60) * 64) / 64
+    centers = with_empty(rows, metric)
+    expected = None
+    for parts in (1, 7):
+        tables = zip(np.array_split(rows, parts), np.array_split(weights, parts), strict=True)
+        places = Centers(centers, Distance(metric))
+        total = sum_up([sums_and_farthest(x[w > 0], places, w[w > 0]) for x, w in tables])
+        found, relocated = fill(np.array([4, 5]), total, EmptyClusters.RELOCATE, 0)
+        means, totals = found.means, found.totals
+        assert relocated[[4, 5]].all()
+        for cluster in (4, 5):
+            own = (directions(rows) if metric == COSINE else rows) - means[cluster]
+            same = np.abs(own).max(axis=1) < 1e-12
+            assert totals[cluster] == weights[same].sum() > 0
+        assert totals.sum() == weights.sum()
+        expected = expected or (means.tobytes(), totals.tobytes())
+        assert (means.tobytes(), totals.tobytes()) == expected

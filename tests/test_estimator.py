@@ -304,6 +304,41 @@ def test_the_models_function_takes_what_an_input_function_returns(trained):
     assert trained.model_fn(rows, np.zeros(30), ModeKeys.PREDICT, None)
 
 
+@pytest.mark.parametrize("policy", ["keep", "relocate"])
+def test_a_weighted_fit_resumes_within_an_iteration_with_the_same_bits(policy):
+    weights = np.exp(np.random.default_rng(5).normal(size=(4, 30)))
+    batches = [(rows_of(seed=i), {"weights": weights[i]}) for i in range(4)]
+    batches[2] = batches[2][0]  # without weights
+    centers = np.concatenate([rows_of()[:2], rows_of()[:2] * 99])
+
+    def new():
+        more = {"mini_batch_steps_per_iteration": 4, "empty_clusters": policy}
+        return model(initial_clusters=centers, **more)
+
+    at_once = new().train(lambda: iter(batches)).checkpoint().state
+    resumed = new()
+    for batch in batches:
+        resumed.train(lambda batch=batch: iter([batch]))
+    found = resumed.checkpoint().state
+    assert found.centers.tobytes() == at_once.centers.tobytes()
+    assert found.counts.tobytes() == at_once.counts.tobytes()
+    assert found.inertia == at_once.inertia
+    assert at_once.counts.sum() == pytest.approx(weights[[0, 1, 3]].sum() + 30)
+
+
+def test_predictions_ignore_weights_and_losses_do_not(trained):
+    rows, weights = rows_of(), np.arange(30) % 3
+    expected = list(trained.predict_cluster_index(lambda: rows))
+    bad = {"weights": -weights}
+    for given_rows in (lambda: (rows, bad), lambda: Dataset.from_array(rows, -weights)):
+        assert list(trained.predict_cluster_index(given_rows)) == expected
+    spec = trained.model_fn(rows, {"weights": weights}, "eval", None)
+    assert spec.predictions["cluster_index"].tolist() == expected
+    repeated = np.repeat(rows, weights, axis=0)
+    assert spec.loss == trained.score(lambda: (rows, {"weights": weights}))
+    assert spec.loss == trained.score(lambda: repeated)
+
+
 def test_the_models_function_refuses_what_training_refuses(trained):
     for arguments, error, text in [
         ((rows_of(), None, "test", None), ValueError, "mode must be one of 'train', 'eval', 'inf"),

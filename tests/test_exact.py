@@ -111,14 +111,15 @@ def test_planes_at_their_limits_are_added_exactly():
 
 
 @fast
-@given(rows_of_clusters(), st.integers(-5, 5) | st.just(2**40 + 1))
-def test_values_are_added_several_times_or_taken_away(problem, times):
+@given(rows_of_clusters(), st.integers(-5, 5) | st.just(2**40 + 1) | finite)
+def test_products_are_added_to_sums_and_negative_ones_are_taken_away(problem, factor):
     rows, index, k = problem
     sums = of_rows(rows, index, k)
     columns = np.arange(rows.shape[1])
-    changed = sums.plus_values(np.zeros_like(columns), columns, rows[0], times=times)
+    factors = np.full(len(columns), float(factor))
+    changed = sums.plus_products(np.zeros_like(columns), columns, rows[0], factors)
     for column in columns:
-        expected = sums.exact(0, column) + times * Fraction(float(rows[0, column]))
+        expected = sums.exact(0, column) + Fraction(factor) * Fraction(float(rows[0, column]))
         assert changed.exact(0, column) == expected
 
 
@@ -212,3 +213,54 @@ def test_sums_and_products_of_floats_have_their_errors_beside_them(a, b):
             assert high == float(number)
             if abs(number) > 1e-200 or number == 0:
                 assert Fraction(high) + Fraction(low) == number
+
+
+@fast
+@given(rows_of_clusters(), st.lists(usual.map(abs) | finite.map(abs), min_size=12, max_size=12))
+def test_means_by_weights_are_correctly_rounded(problem, weights):
+    rows, index, k = problem
+    weights = np.array(weights[: len(rows)])
+    sums, totals = of_rows(rows, index, k), of_rows(weights[:, None], index, k)
+    means = sums.means(totals)
+    for cluster, column in np.ndindex(*sums.shape):
+        expected = sums.exact(cluster, column) / (totals.exact(cluster, 0) or 1)
+        with np.errstate(over="ignore"):
+            assert means[cluster, column] == exact._rounded(expected)
+
+
+@fast
+@given(rows_of_clusters())
+def test_the_total_of_sums_is_that_of_their_values(problem):
+    rows, index, k = problem
+    assert of_rows(rows, index, k).total() == total_of(rows)
+
+
+def test_sums_are_rounded_to_integers_only_if_all_are_whole():
+    index = np.array([0, 1, 1])
+    whole = of_rows(np.array([[3.0], [0.5], [0.5]]), index, 2).rounded()
+    assert (whole.dtype, whole.tolist()) == (np.int64, [[3], [1]])
+    other = of_rows(np.array([[3.0], [0.5], [0.25]]), index, 2).rounded()
+    assert (other.dtype, other.tolist()) == (np.float64, [[3.0], [0.75]])
+    large = of_rows(np.array([[2.0**60], [0.0], [1.0]]), index, 2).rounded()
+    assert large.dtype == np.float64
+
+
+@fast
+@given(rows_of_clusters(), rows_of_clusters())
+def test_rows_of_sums_follow_one_another_and_are_gathered_in_groups(one, other):
+    sums = [of_rows(rows[:, :1], np.arange(len(rows)), len(rows)) for rows, _, _ in (one, other)]
+    both = sums[0].followed_by(sums[1])
+    values = [Fraction(x) for rows in (one[0], other[0]) for x in rows[:, 0].tolist()]
+    assert [both.exact(i, 0) for i in range(len(values))] == values
+    order = np.random.default_rng(0).permutation(len(values))
+    starts = np.arange(0, len(values), 3)
+    groups = both.gathered(order, starts)
+    for i, start in enumerate(starts):
+        assert groups.exact(i, 0) == sum(values[j] for j in order[start : start + 3])
+    assert both.gathered(order, starts[:0]).shape == (0, 1)
+
+
+@given(finite, finite)
+def test_the_terms_of_a_sum_add_up_to_it(a, b):
+    sums = of_rows(np.array([[a], [b]]), np.zeros(2, np.int64), 1)
+    assert sum(map(Fraction, sums.terms(0)), Fraction(0)) == Fraction(a) + Fraction(b)

@@ -6,6 +6,8 @@ from itertools import count, islice
 import dask.array as da
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from hypothesis import given, settings
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from dkmeans import Dataset, InvalidData, InvalidType, KMeans, ModeKeys, RunConfig, limit_epochs
+from dkmeans.feature_columns import numeric_column
+from dkmeans.feature_columns.layout import Layout
 from dkmeans.input_fn import read_input
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -508,3 +512,56 @@ def test_a_batch_of_another_width_is_refused_when_it_is_used(tmp_path):
 def test_a_dict_of_dicts_is_refused(mode):
     with pytest.raises((TypeError, ValueError), match=r"the features\['a'\]"):
         loaded(read({"a": {"b": ROWS}}, mode), 1)
+
+
+def weights_in(dataset):
+    return [chunk.loaded().weights for batch in dataset.batches() for chunk in batch]
+
+
+@pytest.mark.parametrize("kind", ["array", "dict", "frame", "dask"])
+def test_weights_come_in_place_of_labels(kind):
+    features = {
+        "array": ROWS,
+        "dict": {"a": ROWS[:, 0], "b": ROWS[:, 1:]},
+        "frame": pd.DataFrame(ROWS),
+        "dask": da.from_array(ROWS, chunks=(3, 2)),
+    }[kind]
+    weights = np.arange(1.0, len(ROWS) + 1)
+    dataset = read((features, {"weights": weights}), EVAL)
+    assert np.concatenate(weights_in(dataset)).tolist() == weights.tolist()
+    train = read((features, {"weights": weights.tolist()}), TRAIN).take(len(ROWS) + 1)
+    assert np.concatenate(weights_in(train)).tolist() == [*weights, 1.0]
+    infer = read((features, {"weights": "ignored"}), INFER)
+    assert set(weights_in(infer)) == {None}
+
+
+def test_batches_of_an_iterator_may_have_weights_or_not():
+    batches = [(ROWS[:2], {"weights": [1, 0]}), ROWS[2:3], (ROWS[3:], None)]
+    found = weights_in(read(iter(batches), TRAIN))
+    assert found[0].tolist() == [1.0]
+    assert found[1:] == [None] * len(found[1:])
+
+
+def test_other_labels_than_weights_are_refused():
+    for labels in ({"weight": ROWS}, {"weights": [1], "label": [2]}, {}, ROWS[:, 0]):
+        with pytest.raises(ValueError, match=r'labels must be None, or \{"weights": w\}'):
+            read((ROWS, labels), TRAIN)
+    with pytest.raises(ValueError, match=r"weights of a Dataset must be given where it is made"):
+        read((Dataset.from_array(ROWS), {"weights": [1]}), TRAIN)
+    with pytest.raises(ValueError, match=r"one for each row of the features, \d+, got 1"):
+        read((ROWS, {"weights": [1]}), TRAIN)
+    for number in (3, "w"):
+        with pytest.raises(ValueError, match=r"the weights must be one number for each row, got"):
+            read((ROWS, {"weights": number}), TRAIN)
+
+
+def test_columns_that_feature_columns_read_may_have_weights(tmp_path):
+    table = pa.table({"a": [1.0, 2.0, 3.0], "w": [0.5, 0.0, 2.0]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    layout = Layout.of([numeric_column("a")])
+    dataset = Dataset.from_parquet(tmp_path / "x.parquet", weights="w")
+    for given_ in (dataset, ({"a": np.array([1.0, 2.0, 3.0])}, {"weights": [0.5, 0.0, 2.0]})):
+        (batch,) = read_input(lambda given_=given_: given_, EVAL, PARAMS, CONFIG, layout).batches()
+        loaded = batch[0].loaded()
+        assert loaded.points.tolist() == [[1.0], [3.0]]
+        assert loaded.weights.tolist() == [0.5, 2.0]

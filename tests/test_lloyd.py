@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import InvalidData
-from dkmeans.executors import Threads
+from dkmeans.executors import Serial, Threads
 from dkmeans.lloyd import Rules, accumulate, converged, iterate, update
 from dkmeans.schedule import Schedule
 from dkmeans.state import PartialSums, TrainState
@@ -301,6 +302,17 @@ def test_values_too_large_to_square_are_named_as_such():
         run(start([[1.0]]), [np.array([[1e200], [2.0]])], EUCLIDEAN, FULL)
 
 
+@pytest.mark.parametrize("chunks", [[[0, 1, 2, 3]], [[0, 1], [2, 3]], [[0], [1], [2], [3]]])
+def test_whether_a_row_is_too_large_does_not_depend_on_its_chunk(chunks):
+    rows = np.array([[6e153], [6e153], [-6e153], [1.0]])
+    state = start(rows[1:])
+    batch = sum((batch_of(rows[some]) for some in chunks), Batch())
+    rules = Rules(Computation(Distance.SQUARED_EUCLIDEAN), FULL)
+    (((state,), _),) = iterate([state], [batch], rules, Serial())
+    assert state.counts.tolist() == [2, 1, 1]
+    assert state.inertia == 0
+
+
 def states_of_losses(*losses):
     return [replace(start([[0.0]]), inertia=loss) for loss in losses]
 
@@ -352,3 +364,95 @@ def test_an_unfinished_iteration_never_converges():
     before, after = states_of_losses(5.0, 5.0)
     after = replace(after, pending=PartialSums.zero((1, 1)), pending_steps=1)
     assert not converged(before.inertia, after, 1.0)
+
+
+def run_weighted(state, tables, metric, schedule, policy="keep", chunk_bytes=None):
+    """Return the state after steps over these pairs of rows and weights."""
+    rules = Rules(Computation(Distance(metric)), schedule, EmptyClusters(policy))
+    datasets = [Dataset.from_array(*table).in_chunks_of(chunk_bytes) for table in tables]
+    batches = [next(dataset.batches()) for dataset in datasets]
+    with Threads(2) as threads:
+        for taken in schedule.iterations(iter(batches), 0, None):
+            *_, ((state,), _) = iterate([state], taken, rules, threads)
+    return state
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("policy", ["keep", "relocate"])
+@pytest.mark.parametrize("schedule", [FULL, STEP, THREE])
+def test_whole_weights_are_repeated_rows_to_the_bit(schedule, policy, metric, dtype):
+    batches = [rows.astype(dtype) for rows in random_batches(3)]
+    rng = np.random.default_rng(3)
+    weights = [rng.integers(0, 4, len(rows)) for rows in batches]
+    for rows in batches:
+        rows[13:16] = rows[9]
+    far = -50 * np.abs(batches[0][:2])
+    before = start(np.concatenate([batches[0][:4], far]), schedule)
+    found = run_weighted(before, zip(batches, weights, strict=True), metric, schedule, policy)
+    repeated = [np.repeat(rows, w, axis=0) for rows, w in zip(batches, weights, strict=True)]
+    expected = run(before, repeated, metric, schedule, policy)[-1]
+    assert_same_state(found, expected)
+    assert found.counts.dtype == np.int64
+    assert found.losses == expected.losses
+    assert found.inertia_rows == expected.inertia_rows
+    assert found.relocated_clusters == expected.relocated_clusters
+
+
+@pytest.mark.parametrize("policy", ["keep", "relocate"])
+@pytest.mark.parametrize("schedule", [FULL, STEP, THREE])
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_of_weight_zero_are_as_if_they_were_not_there(metric, schedule, policy):
+    batches = random_batches(3)
+    rng = np.random.default_rng(4)
+    weights = [rng.random(20) * (rng.random(20) < 0.6) for _ in batches]
+    if schedule is not THREE:
+        weights[1][:] = 0  # a step without rows
+    before = start(np.concatenate([batches[0][:4], -50 * np.abs(batches[0][:2])]), schedule)
+    tables = list(zip(batches, weights, strict=True))
+    found = run_weighted(before, tables, metric, schedule, policy)
+    left = [(rows[w > 0], w[w > 0]) for rows, w in tables if w.any()]
+    expected = run_weighted(before, left, metric, schedule, policy)
+    assert found.centers.tobytes() == expected.centers.tobytes()
+    assert found.counts.tobytes() == expected.counts.tobytes()
+    assert found.counts.dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("metric", METRICS)
+def test_weighted_centers_are_a_function_of_the_set_of_rows(metric, dtype):
+    rng = np.random.default_rng(1)
+    rows = (rng.normal(size=(3000, 3)) * [1, 1e3, 1e-3] + [0, 1e6, 0]).astype(dtype)
+    weights = np.exp(rng.normal(size=3000))
+    before = start(rows[:5])
+    expected = run_weighted(before, [(rows, weights)] * 3, metric, FULL)
+    for number in (1, 7):
+        order = rng.permutation(3000)
+        tables = [(rows[some], weights[some]) for some in np.array_split(order, number)]
+        schedule = Schedule.mini_batch(number) if number > 1 else FULL
+        found = run_weighted(before, tables * 3, metric, schedule, chunk_bytes=1000)
+        assert found.centers.tobytes() == expected.centers.tobytes()
+        assert found.inertia == expected.inertia
+
+
+def test_weighted_means_move_running_means_by_their_weight():
+    rows, weights = np.array([[4.0], [8.0]]), np.array([0.5, 1.5])
+    state = run_weighted(start([[2.0]], STEP), [(rows, weights)], EUCLIDEAN, STEP)
+    assert state.counts.tolist() == [3.0]
+    assert state.centers.tolist() == [[(2 + 2 + 12) / 3]]
+    assert state.inertia == 0.5 * 4 + 1.5 * 36
+    assert state.inertia_rows == 2
+
+
+@pytest.mark.parametrize("kind", ["whole", "fractions"])
+def test_weighted_fits_are_those_of_scikit_learn(kind):
+    cluster = pytest.importorskip("sklearn.cluster")
+    rng = np.random.default_rng(7)
+    rows = rng.normal(size=(500, 4)) + rng.integers(0, 3, (500, 1)) * 2
+    weights = rng.integers(0, 6, 500).astype(float) if kind == "whole" else rng.random(500)
+    model = cluster.KMeans(6, init=rows[:6], n_init=1, max_iter=9, tol=0, algorithm="lloyd")
+    model.fit(rows, sample_weight=weights)
+    state = run_weighted(start(rows[:6]), [(rows, weights)] * 9, EUCLIDEAN, FULL)
+    np.testing.assert_allclose(state.centers, model.cluster_centers_, rtol=0, atol=1e-9)
+    after = run_weighted(state, [(rows, weights)], EUCLIDEAN, FULL)
+    assert after.inertia == pytest.approx(model.inertia_, rel=1e-9)

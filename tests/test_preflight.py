@@ -202,7 +202,7 @@ class Warming(Serial):
         workers = self._turns.pop(0)
         compute_seconds = 0.5 + len(set(workers) - self._warm)
         self._warm |= set(workers)
-        cost = Cost(0.0, compute_seconds, 0, dict.fromkeys(workers, Throughput()))
+        cost = Cost(0.0, compute_seconds, throughputs=dict.fromkeys(workers, Throughput()))
         return replace(super().map_reduce(function, batches, value), cost=cost)
 
 

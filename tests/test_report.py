@@ -50,9 +50,16 @@ def test_numbers_are_flat_and_complete():
         "workers": 2,
         "threads": 4,
         "retries": 0,
+        "skipped": 0.0,
         "rows_per_second": 1500.0,
         "bytes_per_second": 300.0,
     }
+
+
+def test_a_line_says_how_many_distances_were_skipped_and_never_all():
+    skipped = {share: str(progress(cost=IterationCost(skipped=share))) for share in (0.005, 0.9999)}
+    assert "skipped" not in skipped[0.005]
+    assert skipped[0.9999].endswith(", 99.9 % skipped")
 
 
 def test_time_left_is_that_of_all_steps_until_the_last():

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.exact import ExactTotal
-from dkmeans.state import PartialSums, Score, StopReason, sum_up
+from dkmeans.state import Farthest, PartialSums, Score, StopReason, sum_up
 from tests.exactly import same_partial_sums, sums_of
 
 number = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 2**40)
 totals = st.builds(ExactTotal, st.integers())
-scores = st.builds(Score, counts, totals)
+scores = st.builds(Score, totals, totals)
 
 
 @st.composite
@@ -69,7 +69,7 @@ def test_a_sum_keeps_the_order_of_its_parts():
 
 
 def test_the_sum_of_one_part_is_that_part():
-    part = Score(3, ExactTotal(5))
+    part = Score(ExactTotal.of(3), ExactTotal(5))
     assert sum_up([part]) is part
 
 
@@ -83,3 +83,27 @@ def test_only_a_small_change_or_unchanged_centers_mean_convergence():
         StopReason.CONVERGED,
         StopReason.UNCHANGED,
     }
+
+
+def test_parts_with_weights_and_parts_without_add_up():
+    rows = np.array([[1.0, 2.0]])
+    one = PartialSums(sums_of(3 * rows), np.array([2]), weights=sums_of([[3.0]]))
+    other = PartialSums(sums_of(rows), np.array([1]))
+    for total in (one + other, other + one):
+        assert total.counts.tolist() == [3]
+        assert total.totals.tolist() == [4]
+        assert total.means.tolist() == rows.tolist()
+    assert (other + other).weights is None
+
+
+def test_equal_rows_among_the_farthest_are_one_entry_of_their_total_weight():
+    def farthest(weight):
+        table = np.array([[1.0], [2.0]]), np.array([5.0, 4.0]), np.zeros(2, int), np.ones(2, int)
+        return Farthest.among(*table, most=2, weights=weight and sums_of([[weight]] * 2))
+
+    both = farthest(0.25) + farthest(0.5)
+    assert both.copies.tolist() == [2, 2]
+    assert [both.row_weights.exact(i, 0) for i in range(2)] == [0.75, 0.75]
+    mixed = farthest(None) + farthest(0.5)
+    assert [mixed.row_weights.exact(i, 0) for i in range(2)] == [1.5, 1.5]
+    assert (farthest(None) + farthest(None)).weights is None

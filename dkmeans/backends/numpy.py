@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,21 @@ from threadpoolctl import threadpool_info
 
 from dkmeans.backends.addition import grid_for, plus_rest, rest_of_squares, whole_parts
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
+from dkmeans.backends.weighted import add_products
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
 from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
-from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
+from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
+
+__all__ = [
+    "add_products",
+    "assign",
+    "describe",
+    "distances",
+    "nearest",
+    "nearest_index",
+    "partial_sums",
+    "squares",
+]
 
 # Elements of a block of rows and their scores: 2 MB in float32, about a core's second-level cache.
 _BLOCK_ELEMENTS = 2**19
@@ -76,13 +88,20 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
 
     For cosine, rows of length one are added, rounded to the grid of directions.
     """
-    return _sums_of(points, _nearest_index(points, centers), centers)
+    return _sums_of(points, nearest_index(points, centers), centers)
+
+
+def sums_by_bounds(
+    points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+) -> tuple[PartialSums, None, int]:
+    """Return the results of `partial_sums`; this backend has no bounds."""
+    return partial_sums(points, centers), None, 0
 
 
 @QUIET
 def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
     """Return the results of `partial_sums` and `nearest` in one pass."""
-    index = _nearest_index(points, centers)
+    index = nearest_index(points, centers)
     return _sums_of(points, index, centers), index, _nearest_distances(points, index, centers)
 
 
@@ -111,7 +130,7 @@ def _sums_of(points: FloatArray, index: IndexArray, centers: Centers) -> Partial
 @QUIET
 def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Return each row's nearest center, (n,) int64, and distance to it, (n,) float64."""
-    index = _nearest_index(points, centers)
+    index = nearest_index(points, centers)
     return index, _nearest_distances(points, index, centers)
 
 
@@ -230,7 +249,8 @@ class _Scorer:
         return np.asarray(of_scores + scalar(rounding.floor) + of_distances)
 
 
-def _nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
+@QUIET
+def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
     """Return the index of each row's nearest center, (n,) int64."""
     n, d = points.shape
     k = len(centers.values)

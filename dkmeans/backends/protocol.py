@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 from dkmeans.distance import Centers
-from dkmeans.exact import ExactTotal
-from dkmeans.state import FloatArray, IndexArray, PartialSums
+from dkmeans.exact import ExactSums, ExactTotal
+from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 
 class Implementation(Protocol):
@@ -53,6 +54,38 @@ class Implementation(Protocol):
 
 class Backend(Implementation, Protocol):
     """An implementation that users can choose by its name."""
+
+    def add_products(
+        self, points: FloatArray, weights: FloatArray, index: IndexArray, k: int
+    ) -> ExactSums:
+        """Return the exact sums of (n, d) rows times their (n,) weights for each of k clusters.
+
+        The weights are finite float64 above zero; `index` has the cluster of each row.
+
+        Returns:
+            The sums, (k, d + 1): the last column has the sums of the weights.
+        """
+        ...
+
+    def nearest_index(self, points: FloatArray, centers: Centers) -> IndexArray:
+        """Return the nearest center of each row, (n,) int64, without distances."""
+        ...
+
+    def sums_by_bounds(
+        self, points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+    ) -> tuple[PartialSums, Cached | None, int]:
+        """Return the results of `partial_sums`, and what may save time in the next call.
+
+        The third result is the number of distances that were not computed.
+
+        Args:
+            points: The rows.
+            centers: The centers.
+            found: The second result of an earlier call for the same rows, which must not be used
+                again; None if there is none.
+            start: Name of the start of a fit that the centers belong to.
+        """
+        ...
 
     def describe(self) -> dict[str, Any]:
         """Return the hardware and software of the backend, for display."""

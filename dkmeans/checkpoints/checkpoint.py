@@ -107,9 +107,10 @@ def variables(state: TrainState, settings: Settings) -> dict[str, Any]:
     elif settings.use_mini_batch:
         pending = state.pending or PartialSums.zero(state.centers.shape)
         assigned = pending.counts[:, None]
-        means = pending.sums.means(pending.counts)
-        working_copy = np.where(assigned > 0, means, state.centers).astype(state.centers.dtype)
-        found["Variable"] = pending.counts.copy()
+        working_copy = np.where(assigned > 0, pending.means, state.centers).astype(
+            state.centers.dtype
+        )
+        found["Variable"] = pending.totals.copy()
         found["clusters_updated"] = working_copy
         found["update_in_steps"] = np.int64(state.pending_steps)
     return dict(sorted(found.items()))

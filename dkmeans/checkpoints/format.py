@@ -28,7 +28,6 @@ from dkmeans.state import Farthest, PartialSums, StopReason, TrainState
 FORMAT = 2
 _READABLE = (1, FORMAT)
 _OTHER_FORMAT = f"must be of format {FORMAT}, got {{!r}}: another version of dkmeans wrote it"
-_PLANE_PREFIX = "pending_plane_"
 _START_PREFIX = "start_{}_"
 # From each attribute of `Farthest` to the name of its array, without the prefix
 # `pending_farthest_`.
@@ -121,18 +120,40 @@ def _arrays(state: TrainState) -> dict[str, Any]:
         arrays["means"] = state.means
     pending = state.pending
     if pending is not None:
-        planes = pending.sums.planes
-        arrays |= {f"{_PLANE_PREFIX}{m}": plane for m, plane in planes.items()}
-        arrays |= {
-            "pending_exponents": pending.sums.grid.exponents,
-            "pending_counts": pending.counts,
-        }
+        arrays |= _sums_arrays("pending_", pending.sums)
+        arrays |= _sums_arrays("pending_weight_", pending.weights)
+        arrays["pending_counts"] = pending.counts
         if pending.farthest is not None:
             arrays |= {
                 f"pending_farthest_{name}": getattr(pending.farthest, attribute)
                 for attribute, name in _FARTHEST.items()
             }
+            arrays |= _sums_arrays("pending_farthest_weight_", pending.farthest.weights)
     return arrays
+
+
+def _sums_arrays(prefix: str, sums: ExactSums | None) -> dict[str, Any]:
+    """Return the arrays of some sums; none of those that are None."""
+    if sums is None:
+        return {}
+    planes = {f"{prefix}plane_{m}": plane for m, plane in sums.planes.items()}
+    return {**planes, f"{prefix}exponents": sums.grid.exponents}
+
+
+def _sums_of(arrays: Mapping[str, Any], prefix: str) -> ExactSums | None:
+    """Return the sums that `_sums_arrays` made arrays of; None if there are none."""
+    planes = f"{prefix}plane_"
+    exponents = arrays.get(f"{prefix}exponents")
+    if exponents is None:
+        return None
+    return ExactSums(
+        Grid(exponents),
+        {
+            int(name.removeprefix(planes)): array
+            for name, array in arrays.items()
+            if name.startswith(planes)
+        },
+    )
 
 
 def _numbers(state: TrainState) -> dict[str, Any]:
@@ -218,18 +239,17 @@ def _pending(
     farthest = None
     if "pending_farthest_rows" in arrays:
         found = {key: arrays[f"pending_farthest_{name}"] for key, name in _FARTHEST.items()}
-        farthest = Farthest(**found, most=len(arrays["centers"]))
+        weights = _sums_of(arrays, "pending_farthest_weight_")
+        farthest = Farthest(**found, most=len(arrays["centers"]), weights=weights)
     counts = arrays["pending_counts"]
     if "pending_sums" in arrays:
         pending = _of_format_1(arrays, numbers["pending_inertia"], distance)
         return replace(pending, farthest=farthest)
-    planes = {
-        int(name.removeprefix(_PLANE_PREFIX)): array
-        for name, array in arrays.items()
-        if name.startswith(_PLANE_PREFIX)
-    }
-    sums = ExactSums(Grid(arrays["pending_exponents"]), planes)
-    return PartialSums(sums, counts, ExactTotal(int(numbers["pending_squares"], 16)), farthest)
+    sums, weights = (_sums_of(arrays, prefix) for prefix in ("pending_", "pending_weight_"))
+    if sums is None:
+        raise KeyError("pending_exponents")
+    squares = ExactTotal(int(numbers["pending_squares"], 16))
+    return PartialSums(sums, counts, squares, farthest, weights)
 
 
 def _of_format_1(arrays: Mapping[str, Any], loss: float, distance: Distance) -> PartialSums:

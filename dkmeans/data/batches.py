@@ -120,10 +120,13 @@ class Shuffle:
     def chunk(self, number: int) -> Chunk:
         """Return the chunk at this place of the new order."""
         original = int(self.order[number])
+        chunk = self.batch[original]
         # Seeded by the original number: a chunk has the same order of rows in every cut.
-        source = Shuffled(self.batch[original], (*self.seed, original))
+        source = Shuffled(chunk, (*self.seed, original))
+        # The same seed gives the weights the same order.
+        weights = chunk.weights and Shuffled(chunk.of_weights(), source.seed)
         # A view counts its rows from 0, so the offset is the number of its first row.
-        return Chunk(source, 0, source.rows, self._first_number(number))
+        return Chunk(source, 0, source.rows, self._first_number(number), weights)
 
     def _first_number(self, place: int) -> int:
         return self.number + (int(self.stops[place - 1]) if place else 0)

@@ -16,12 +16,12 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import psutil
 
-from dkmeans.state import FloatArray
+from dkmeans.state import Cached, FloatArray
 
 # Largest total size of the recent chunks (`_recent`). They do not count in any budget.
 _RECENT_BYTES = 64 * 2**20
@@ -46,15 +46,6 @@ class CacheBudget:
     process_bytes: int
 
 
-class CachedEntry(Protocol):
-    """A result about some rows that is cheaper to store than to compute again."""
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        ...
-
-
 # The budget of the fit that the current thread reads for. Without one nothing is cached.
 cache_budget: ContextVar[CacheBudget | None] = ContextVar("cache_budget", default=None)
 
@@ -66,11 +57,11 @@ class Cache:
 
     * Store: `_rows` and `_entries`, by fit and key. `_bytes` is always the sum of their sizes.
     * Budget: rows are added only while `_bytes` stays within the budget of the fit that adds them.
-      Entries are small and speed up more than a row does, so they may evict rows of their own fit.
+      Entries may evict rows of their own fit, if they are small and speed up more than a row does.
     * Single flight: `_reading` has a future for each fit and key that some thread is reading. Other
       threads that ask for them wait for that future. Reading happens outside the lock.
-    * Pressure: when the process nears its memory limit, `relieve` evicts the fit's rows, then its
-      entries, and marks the fit in `_full`. A full fit caches no more rows: it would cache and
+    * Pressure: when the process nears its memory limit, `relieve` evicts the fit's entries, then
+      its rows, and marks the fit in `_full`. A full fit caches no more rows: it would cache and
       evict the same rows again and again.
     * Recent chunks: `_recent` holds whole chunks of which only a part was used. It has a fixed
       size of its own and serves batches that are smaller than a chunk of storage.
@@ -79,7 +70,7 @@ class Cache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, dict[Hashable, FloatArray]] = {}
-        self._entries: dict[str, dict[Hashable, CachedEntry]] = {}
+        self._entries: dict[str, dict[Hashable, Cached]] = {}
         self._used_at: dict[str, float] = {}
         self._bytes = 0
         self._full: set[str] = set()
@@ -135,10 +126,13 @@ class Cache:
             raise
         return rows
 
-    def put_entry(self, key: Hashable, entry: CachedEntry) -> None:
-        """Cache an entry, evicting rows of the same fit if room is short.
+    def put_entry(self, key: Hashable, entry: Cached, *, evicts_rows: bool) -> None:
+        """Cache an entry, unless there is no room, or no budget in this context.
 
-        It is not cached if there is still no room, or no budget in this context.
+        Args:
+            key: Unique key of the entry.
+            entry: The entry.
+            evicts_rows: True to evict rows of the same fit if room is short.
         """
         # The old entry of this key leaves first, so that `_bytes` stays right.
         self.take_entry(key)
@@ -147,14 +141,14 @@ class Cache:
             return
         with self._lock:
             rows = self._rows.get(budget.fit, {})
-            while rows and self._bytes + entry.nbytes > budget.cache_bytes:
+            while evicts_rows and rows and self._bytes + entry.nbytes > budget.cache_bytes:
                 self._bytes -= rows.popitem()[1].nbytes
             if self._bytes + entry.nbytes <= budget.cache_bytes:
                 self._used_at[budget.fit] = time.monotonic()
                 self._entries.setdefault(budget.fit, {})[key] = entry
                 self._bytes += entry.nbytes
 
-    def take_entry(self, key: Hashable) -> CachedEntry | None:
+    def take_entry(self, key: Hashable) -> Cached | None:
         """Remove the entry of a key and return it; None if there is none."""
         budget = cache_budget.get()
         with self._lock:
@@ -165,7 +159,7 @@ class Cache:
     def relieve(self, budget: CacheBudget) -> None:
         """Free memory when the process nears its limit.
 
-        Freed memory is returned to the system first; then rows and entries of this fit are evicted.
+        Freed memory is returned to the system first; then entries and rows of this fit are evicted.
         A Dask worker above 0.8 of its limit gets no more tasks, so no task could end the shortage.
         Therefore memory is freed from 0.7 on.
         """
@@ -179,7 +173,7 @@ class Cache:
                 _trim()
 
     def _evict(self, budget: CacheBudget, size: int) -> bool:
-        """Evict rows, then entries, of a fit; return whether anything was evicted.
+        """Evict entries, then rows, of a fit; return whether anything was evicted.
 
         Args:
             budget: Budget of the fit.
@@ -187,7 +181,7 @@ class Cache:
         """
         evicted = 0
         mine: dict[Hashable, Any]
-        for mine in (self._rows.get(budget.fit, {}), self._entries.get(budget.fit, {})):
+        for mine in (self._entries.get(budget.fit, {}), self._rows.get(budget.fit, {})):
             while mine and evicted < size:
                 evicted += mine.popitem()[1].nbytes
         self._bytes -= evicted

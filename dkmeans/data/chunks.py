@@ -8,7 +8,7 @@ executors pass it to the function that they map over a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -142,7 +142,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive rows of a source.
+    """Consecutive rows of a source, at least one: datasets leave out tables without rows.
 
     As a part of a batch (`batches.Part`) a chunk may span several of the source's own chunks, so
     that a batch of a million chunks is described by a few numbers. The methods `chunks`, `chunk`
@@ -154,12 +154,15 @@ class Chunk:
         stop: Number of the row after the last one.
         offset: Number of a row in the batch minus its number in the source, if the batch is
             `numbered`; else 0.
+        weights: Table of one column, the weights of all rows of the source, numbered as these are
+            (`row_weights`); None if every row has the weight one.
     """
 
     source: Source
     start: int
     stop: int
     offset: int = 0
+    weights: Source | None = field(default=None, repr=False)
 
     @property
     def number(self) -> int:
@@ -232,11 +235,20 @@ class Chunk:
         """Return both chunks as one if `after` continues the same source where this one ends."""
         if not isinstance(after, Chunk) or self.source is not after.source:
             return None
+        if self.weights is not after.weights:
+            return None
         return replace(self, stop=after.stop) if self.stop == after.start else None
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Chunk:
         """Return the same rows with `change` applied to each leaf source."""
-        return replace(self, source=self.source.with_leaves(change))
+        weights = self.weights and self.weights.with_leaves(change)
+        return replace(self, source=self.source.with_leaves(change), weights=weights)
+
+    def of_weights(self) -> Chunk:
+        """Return the weights of the rows, which must have some, as rows of one column."""
+        if self.weights is None:
+            raise LookupError("the rows of this chunk have no weights")
+        return replace(self, source=self.weights, weights=None)
 
     def description(self) -> Iterator[bytes]:
         """Yield bytes that are equal for the same rows in any process."""
@@ -252,16 +264,26 @@ class Chunk:
     def is_at_hand(self) -> bool:
         """True if loading needs no reading thread: the rows are cached, or have no cache key."""
         key, first, stop = self._source_chunk()
-        own = key is None or (key, first, stop) in row_cache
-        return own and all(part.is_at_hand for part in self.source.parts)
+        if key is None:
+            rows = all(part.is_at_hand for part in self.source.parts)
+        else:
+            rows = (key, first, stop) in row_cache
+        return rows and (self.weights is None or self.of_weights().is_at_hand)
 
     def loaded(self) -> LoadedChunk:
-        """Return the chunk with its rows in memory.
+        """Return the chunk with its rows in memory, but for those of weight zero.
 
         Raises:
             InvalidData, Outage: as `load` does.
         """
-        return LoadedChunk(self, self.load(self.source.width))
+        points = self.load(self.source.width)
+        if self.weights is None:
+            return LoadedChunk(self, points)
+        weights = self.of_weights().load(1)[:, 0]
+        if weights.all():
+            return LoadedChunk(self, points, weights)
+        kept = np.flatnonzero(weights)
+        return LoadedChunk(self, points[kept], weights[kept], kept)
 
     def load(self, width: int) -> FloatArray:
         """Return the rows, (n, width) float32 or float64, contiguous.
@@ -325,24 +347,27 @@ class Chunk:
             text = f"{what} cannot be read: {type(error).__name__}: {error}"
             raise kind(text) from error
 
-    def complaint(self, points: FloatArray) -> InvalidData:
+    def complaint(self, points: FloatArray, kept: IndexArray | None = None) -> InvalidData:
         """Return the error for rows whose distances are not finite.
 
         Args:
             points: The rows as loaded, (n, d).
+            kept: (n,) numbers of these rows in the chunk; None for all rows of the chunk.
         """
         rows = np.flatnonzero(~np.isfinite(points).all(axis=1))
         if len(rows):
             column = int(np.flatnonzero(~np.isfinite(points[rows[0]]))[0])
+            number = self.start + int(rows[0] if kept is None else kept[rows[0]])
             return InvalidData(
-                f"rows must be finite; row {self.start + int(rows[0])} of {self.source.name} has "
+                f"rows must be finite; row {number} of {self.source.name} has "
                 f"{points[rows[0], column]} in column {column} "
                 f"({counted(len(rows), 'such row')} among rows {self.start} to {self.stop - 1})"
             )
         # Every value is finite, so a squared distance overflowed.
+        also = "" if self.weights is None else " times their weights"
         return InvalidData(
             f"{self.source.name} has values up to {np.abs(points).max():g}, too large for squared "
-            "distances to be finite; scale the columns first"
+            f"distances{also} to be finite; scale the columns first"
         )
 
 
@@ -352,11 +377,15 @@ class LoadedChunk:
 
     Attributes:
         chunk: The chunk.
-        points: (n, d) float32 or float64, contiguous.
+        points: (n, d) float32 or float64, contiguous. Rows of weight zero are left out.
+        weights: (n,) float64, the weights of the rows, above zero; None if each is one.
+        kept: (n,) numbers of the rows, counted from the first row of the chunk; None for all rows.
     """
 
     chunk: Chunk
     points: FloatArray
+    weights: FloatArray | None = None
+    kept: IndexArray | None = None
 
     def of_width(self, width: int) -> FloatArray:
         """Return the rows, (n, width).
@@ -381,7 +410,7 @@ class LoadedChunk:
 
     def complaint(self) -> InvalidData:
         """Return the error for rows whose distances are not finite."""
-        return self.chunk.complaint(self.points)
+        return self.chunk.complaint(self.points, self.kept)
 
 
 def _wrong_shape(chunk: Chunk, points: FloatArray, width: int) -> InvalidData:
@@ -394,11 +423,16 @@ def _wrong_shape(chunk: Chunk, points: FloatArray, width: int) -> InvalidData:
 def finite_points(chunk: Chunk, width: int) -> FloatArray:
     """Return a chunk's rows, (n, width), after checking that all values are finite.
 
+    Rows of weight zero are returned too, and may hold anything.
+
     Raises:
         InvalidData: as `Chunk.load` does, or a value is not finite.
         Outage: the storage does not answer.
     """
-    return LoadedChunk(chunk, chunk.load(width)).finite(width)
+    points = chunk.load(width)
+    if not np.isfinite(points).all():
+        chunk.loaded().finite(width)
+    return points
 
 
 def rows_per_chunk(bytes_per_row: int, chunk_bytes: int | None = None) -> int:

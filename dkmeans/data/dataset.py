@@ -15,15 +15,17 @@ from functools import partial
 from itertools import count, islice
 from typing import Any, NamedTuple
 
+import numpy as np
 import zarr
 
 from dkmeans import storage
 from dkmeans.data.batches import Batch, Cut, Part
 from dkmeans.data.chunks import TARGET_BYTES, Chunk
-from dkmeans.data.columns import places_of
+from dkmeans.data.columns import Names, places_of
 from dkmeans.data.points import as_array
+from dkmeans.data.row_weights import has_weights, weighted, without_weights
 from dkmeans.data.sources.dask_array import from_dask, is_dask_array
-from dkmeans.data.sources.frames import is_frame, rows_of
+from dkmeans.data.sources.frames import is_dask_series, is_frame, names_of, rows_of
 from dkmeans.data.sources.memory import from_array
 from dkmeans.data.sources.npy import from_npy_file
 from dkmeans.data.sources.parquet import (
@@ -53,6 +55,11 @@ _VALUE_BYTES = 4
 
 def _unchanged(batch: Batch) -> Batch:
     return batch
+
+
+def _without_weights(change: Change, batch: Batch) -> Batch:
+    """Return a batch after a change, without the weights of its rows."""
+    return without_weights(change(batch))
 
 
 class Reading(NamedTuple):
@@ -155,6 +162,7 @@ class Dataset:
     _is_repeated: bool = False
     _is_table: bool = False
     _is_endless: bool = False
+    _has_weights: bool = False
     _reading: Reading = _AS_IT_IS
     columns: tuple[str, ...] | None = None
 
@@ -167,37 +175,62 @@ class Dataset:
         return f"<Dataset: {rows} of {_counted(self.width, 'column')}{shown}{batches}{end}>"
 
     @classmethod
-    def from_array(cls, array: Any) -> Dataset:
+    def from_array(cls, array: Any, weights: Any = None) -> Dataset:
         """Return a dataset of the rows of a NumPy, Dask or Zarr array or a list of rows, (n, d).
 
         The array may be a data frame: its columns side by side, in order, with their names.
 
+        Args:
+            array: The rows.
+            weights: Weights of the rows, (n,) finite numbers >= 0: a NumPy, Dask or Zarr array or a
+                list; for a data frame also the name of one of its columns. None weighs each row
+                one.
+
         Raises:
-            ValueError: the array is not 2-D.
+            ValueError: the array is not 2-D, or the weights are not one number for each row.
             TypeError: it is not an array, or a column of a data frame holds no numbers.
         """
+        names: Names = None
+        columns: Names = None
+        if isinstance(weights, str):
+            columns = _names_without(array, weights)
+            weights, _ = rows_of(array, "the weights", (weights,))
         if is_frame(array):
-            rows, names = rows_of(array, "the data frame")
-            return cls.of_table(_cut_of(rows, "the data frame")).named(names)
+            array, names = rows_of(array, "the array", columns)
         rows = as_array(array, "the array") if isinstance(array, list) else array
-        return cls.of_table(_cut_of(rows, "the array"))
+        cut = _cut_of(rows, "the array")
+        if weights is not None:
+            of_weights = partial(weight_chunks, weights, "the weights")
+            cut = partial(_cut_weighted, cut, of_weights, "the array")
+        return cls.of_table(cut).named(names)
 
     @classmethod
-    def from_zarr(cls, address: Addresses) -> Dataset:
+    def from_zarr(cls, address: Addresses, weights: Addresses | None = None) -> Dataset:
         """Return a dataset of the rows of a stored Zarr array, (n, d), or of several.
 
         Args:
             address: Path or URL, as `store` or `store::array`; a pattern (`part-*.zarr`), or a list
                 of them. The rows of several arrays follow one another.
+            weights: The same of a Zarr array with the weights of the rows, (n,) finite numbers
+                >= 0, or of several. None weighs each row one.
 
         Raises:
-            ValueError: there is no such array, or it is not 2-D.
+            ValueError: there is no such array, or it is not 2-D, or the weights are not one number
+                for each row.
             Outage: the storage does not answer.
         """
-        return cls._of_files(address, _zarr_cut, _expand_store)
+        cut = None
+        if weights is not None:
+            cut = _cut_of_files(_expanded(weights, _expand_store), _zarr_column)
+        return cls._of_files(address, _zarr_cut, _expand_store, cut)
 
     @classmethod
-    def from_parquet(cls, address: Addresses, columns: Sequence[str] | None = None) -> Dataset:
+    def from_parquet(
+        cls,
+        address: Addresses,
+        columns: Sequence[str] | None = None,
+        weights: str | None = None,
+    ) -> Dataset:
         """Return a dataset of the rows of a Parquet file, or of all Parquet files below a folder.
 
         The files of a folder follow one another in natural order, `part.2` before `part.10`.
@@ -207,8 +240,10 @@ class Dataset:
         Args:
             address: Path or URL of the file or folder; a pattern (`part-*.parquet`), or a list of
                 them. The rows of several files follow one another.
-            columns: Names of the columns to read, in order; None reads all but an index of pandas
-                or Dask. A column of lists gives several values to each row.
+            columns: Names of the columns to read, in order; None reads all but the weights and an
+                index of pandas or Dask. A column of lists gives several values to each row.
+            weights: Name of the column with the weights of the rows, finite numbers >= 0. None
+                weighs each row one.
 
         Raises:
             ValueError: nothing readable is there, or a column is missing, or one of `columns`
@@ -217,9 +252,11 @@ class Dataset:
         """
         if columns is not None and not _are_names(columns):
             raise InvalidType(expected("columns", "a list of names, or None", columns))
+        if weights is not None and not isinstance(weights, str):
+            raise InvalidType(expected("weights", "the name of a column, or None", weights))
         addresses = _expanded(address)
         name = _named_together(addresses)
-        cut = with_retries(name, lambda: from_parquet_files(addresses, columns))
+        cut = with_retries(name, lambda: from_parquet_files(addresses, columns, weights))
         dataset = cls.of_table(cut, name)
         # A layout of feature columns replaces this change by one that can read words, and a model
         # by one that reads its own columns only.
@@ -229,7 +266,7 @@ class Dataset:
         return dataset.read_as(dataset.width, refuse_others).named(names)
 
     @classmethod
-    def from_npy(cls, address: Addresses) -> Dataset:
+    def from_npy(cls, address: Addresses, weights: Addresses | None = None) -> Dataset:
         """Return a dataset of the rows of an .npy file, (n, d), or of several.
 
         A local file is memory-mapped.
@@ -237,16 +274,24 @@ class Dataset:
         Args:
             address: Path or URL; a pattern (`part-*.npy`), or a list of them. The rows of several
                 files follow one another.
+            weights: The same of a file with the weights of the rows, (n,) finite numbers >= 0, or
+                of several. None weighs each row one.
 
         Raises:
-            ValueError: the file cannot be read, or is not a 2-D array in C order.
+            ValueError: the file cannot be read, or is not a 2-D array in C order, or the weights
+                are not one number for each row.
             Outage: the storage does not answer.
         """
-        return cls._of_files(address, from_npy_file)
+        cut = None if weights is None else _cut_of_files(_expanded(weights), _npy_column)
+        return cls._of_files(address, from_npy_file, weights=cut)
 
     @classmethod
     def _of_files(
-        cls, given: Addresses, open_file: Callable[[str], Cut], expand: Expand = storage.expand
+        cls,
+        given: Addresses,
+        open_file: Callable[[str], Cut],
+        expand: Expand = storage.expand,
+        weights: Cut | None = None,
     ) -> Dataset:
         """Return a dataset of the rows of files, one after another.
 
@@ -254,11 +299,13 @@ class Dataset:
             given: Addresses or patterns of the files.
             open_file: Returns a function that cuts the file at an address into chunks.
             expand: Returns the addresses that match a pattern.
+            weights: Cuts the weights of the rows into chunks; None if they have none.
         """
         addresses = _expanded(given, expand)
-        cuts = [with_retries(each, partial(open_file, each)) for each in addresses]
-        cut = cuts[0] if len(cuts) == 1 else partial(_cut_all, cuts)
-        return cls.of_table(cut, _named_together(addresses))
+        name, cut = _named_together(addresses), _cut_of_files(addresses, open_file)
+        if weights is not None:
+            cut = partial(_cut_weighted, cut, weights, name)
+        return cls.of_table(cut, name)
 
     @classmethod
     def of(cls, batch: Batch, name: str = "the data") -> Dataset:
@@ -290,6 +337,7 @@ class Dataset:
             lambda _, reading: iter([reading.change(whole(reading.chunk_bytes))]),
             _is_constant=True,
             _is_table=True,
+            _has_weights=has_weights(batch),
         )
 
     @classmethod
@@ -334,6 +382,13 @@ class Dataset:
         reading = self._reading._replace(change=select)
         return replace(self, width=width, _reading=reading, columns=tuple(columns))
 
+    def without_weights(self) -> Dataset:
+        """Return a dataset of the same rows, each of the weight one."""
+        if not self._has_weights:
+            return self
+        change = partial(_without_weights, self._reading.change)
+        return replace(self, _has_weights=False, _reading=self._reading._replace(change=change))
+
     def named(self, columns: Sequence[str] | None) -> Dataset:
         """Return a dataset of the same rows, whose columns have these names; None for none."""
         return replace(self, columns=None if columns is None else tuple(columns))
@@ -364,6 +419,11 @@ class Dataset:
     def is_constant(self) -> bool:
         """True if every batch holds the same rows: full-batch training may stop if converged."""
         return self._is_constant
+
+    @property
+    def is_in_order(self) -> bool:
+        """True if every epoch has the rows in the same order."""
+        return not self._is_shuffled
 
     @property
     def is_table(self) -> bool:
@@ -524,6 +584,30 @@ def _named_together(addresses: Sequence[str]) -> str:
     return addresses[0] if not more else f"{addresses[0]} and {more} more"
 
 
+def _cut_of_files(addresses: Sequence[str], open_file: Callable[[str], Cut]) -> Cut:
+    """Return a function that cuts files into chunks, one after another."""
+    cuts = [with_retries(each, partial(open_file, each)) for each in addresses]
+    return cuts[0] if len(cuts) == 1 else partial(_cut_all, cuts)
+
+
+def _cut_weighted(rows: Cut, weights: Cut, name: str, chunk_bytes: int | None) -> Batch:
+    """Return the chunks of a table, with the weights of its rows beside them."""
+    return weighted(rows(chunk_bytes), weights(chunk_bytes), name)
+
+
+def _names_without(frame: Any, name: str) -> tuple[str, ...]:
+    """Return the names of the columns of a data frame but one.
+
+    Raises:
+        Invalid: there is no such column, or it is no data frame.
+    """
+    names = names_of(frame) or ()
+    if name not in names:
+        must = "one number for each row, or the name of a column of a data frame"
+        raise Invalid(expected("weights", must, name))
+    return tuple(each for each in names if each != name)
+
+
 def _cut_all(cuts: Sequence[Cut], chunk_bytes: int | None) -> Batch:
     """Return the chunks of several tables, one after another.
 
@@ -547,6 +631,18 @@ def _zarr_cut(address: str) -> Cut:
     array = open_array(address)
     _check_table(address, array.shape)
     return from_zarr_array(array, address)
+
+
+def _zarr_column(address: str) -> Cut:
+    """Return a function that cuts the Zarr array at an address, (n,) or (n, 1), into chunks."""
+    array = open_array(address)
+    _check_column(address, array.shape)
+    return from_zarr_array(array, address)
+
+
+def _npy_column(address: str) -> Cut:
+    """Return a function that cuts the .npy file at an address, (n,) or (n, 1), into chunks."""
+    return from_npy_file(address, allow_1d=True)
 
 
 def limit_epochs(array: Any, num_epochs: int | None = None) -> Dataset:
@@ -615,6 +711,36 @@ def array_chunks(
     return _cut_of(array, name, allow_1d_zarr=allow_1d_zarr)(chunk_bytes)
 
 
+def column_chunks(values: Any, name: str, chunk_bytes: int | None = None) -> Batch:
+    """Return the chunks of a column of any kind of array, (n,), or of several, (n, w).
+
+    Raises:
+        InvalidData: the values are not 1-D or 2-D.
+        InvalidType: they are no array.
+    """
+    if is_dask_series(values):
+        values = values.to_frame()
+    if is_frame(values):
+        values, _ = rows_of(values, name)
+    if not (isinstance(values, zarr.Array) or is_dask_array(values)):
+        values = as_array(values, name)
+    if values.ndim == 1 and not isinstance(values, zarr.Array):
+        values = values[:, None]
+    return array_chunks(values, name, allow_1d_zarr=True, chunk_bytes=chunk_bytes)
+
+
+def weight_chunks(weights: Any, name: str, chunk_bytes: int | None = None) -> Batch:
+    """Return the chunks of weights, (n,) or (n, 1), of any kind of array.
+
+    Raises:
+        InvalidData: they are a single number, or of another shape.
+        InvalidType: they are no array.
+    """
+    if np.ndim(weights) == 0:
+        raise InvalidData(expected(name, "one number for each row", weights))
+    return column_chunks(weights, name, chunk_bytes)
+
+
 def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
     """Return a function that cuts an array into chunks, with the errors of `array_chunks`."""
     if is_dask_array(array):
@@ -635,6 +761,13 @@ def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
     array = as_array(array, name)
     _check_table(name, array.shape)
     return partial(from_array, array, name)
+
+
+def _check_column(name: str, shape: tuple[int, ...]) -> None:
+    if len(shape) != 1 and shape[1:] != (1,):
+        raise InvalidData(
+            f"{name} must be one column of weights, (n,) or (n, 1), got shape {shape}"
+        )
 
 
 def _check_table(name: str, shape: tuple[int, ...]) -> None:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 _SHORTEST_SECONDS = 1e-4
+
+
+class Skips:
+    """A counter of distances that a function of chunks did not need to compute.
+
+    Attributes:
+        count: Number of such distances so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+# The counter of the current context, if an executor has set one.
+skips: ContextVar[Skips | None] = ContextVar("skips", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +56,14 @@ class Cost:
         read_seconds: Time that threads waited for rows.
         compute_seconds: Time that threads computed.
         retries: Number of retried requests to storage.
+        skipped: Number of distances that were not computed, because bounds excluded them.
         throughputs: Throughput of each worker by its address; empty for threads of this process.
     """
 
     read_seconds: float = 0.0
     compute_seconds: float = 0.0
     retries: int = 0
+    skipped: int = 0
     throughputs: Mapping[str, Throughput] = field(default_factory=dict)
 
     def __add__(self, other: Cost) -> Cost:
@@ -56,6 +74,7 @@ class Cost:
             self.read_seconds + other.read_seconds,
             self.compute_seconds + other.compute_seconds,
             self.retries + other.retries,
+            self.skipped + other.skipped,
             throughputs,
         )
 

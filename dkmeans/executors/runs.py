@@ -20,7 +20,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.errors import ResultLost
 from dkmeans.executors.read_ahead import loaded
-from dkmeans.executors.reduction import Cost, Throughput
+from dkmeans.executors.reduction import Cost, Skips, Throughput, skips
 from dkmeans.retry import Retries, retries
 from dkmeans.state import M, on_host, sum_up
 
@@ -132,13 +132,14 @@ def reduce_runs(
         value: Second argument of the function.
     """
     # Each call runs in a context of its own. Reading threads copy it, so they count here too.
-    counter = Retries()
-    retries.set(counter)
+    retried, skipped = Retries(), Skips()
+    retries.set(retried)
+    skips.set(skipped)
 
     def attempt() -> list[RunTotal[M]]:
         # One iterator for all runs: reading ahead does not stop at the end of a run.
         coming = loaded(chunks)
-        totals = merged(_reduce_run(function, run, coming, value, counter) for run in runs)
+        totals = merged(_reduce_run(function, run, coming, value, retried, skipped) for run in runs)
         return [replace(each, total=on_host(each.total)) for each in totals]
 
     return computed_again(attempt)
@@ -157,10 +158,11 @@ def _reduce_run(
     run: Run,
     chunks: Iterator[LoadedChunk],
     value: V,
-    counter: Retries,
+    retried: Retries,
+    skipped: Skips,
 ) -> RunTotal[M]:
     read_seconds = compute_seconds = 0.0
-    before = counter.count
+    before = retried.count, skipped.count
 
     def results() -> Iterator[M]:
         nonlocal read_seconds, compute_seconds
@@ -175,7 +177,8 @@ def _reduce_run(
             yield result
 
     total = sum_up(results())
-    return RunTotal(run, total, Cost(read_seconds, compute_seconds, counter.count - before))
+    counts = retried.count - before[0], skipped.count - before[1]
+    return RunTotal(run, total, Cost(read_seconds, compute_seconds, *counts))
 
 
 def merged(totals: Iterable[RunTotal[M]]) -> list[RunTotal[M]]:

@@ -315,4 +315,5 @@ def _of_part(layout: Layout, part: Part) -> Chunk:
     for key, column in zip(layout.keys, columns, strict=True):
         layout.check_value_width(key, column.width, f"{key!r} of {source.name}")
     parts = tuple(Chunk(column, column.first, column.first + column.rows) for column in columns)
-    return Chunk(FeatureRows(parts, layout, source.first), part.start, part.stop)
+    rows = FeatureRows(parts, layout, source.first)
+    return Chunk(rows, part.start, part.stop, weights=part.weights)

@@ -25,7 +25,7 @@ from dkmeans.hooks.sessions import (
     SessionRunHook,
     SessionRunValues,
 )
-from dkmeans.state import TrainState
+from dkmeans.state import Score, TrainState
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -81,6 +81,7 @@ class Notifier:
         self._context = SessionRunContext(self._session, self._coordinator)
         self._state: TrainState | None = None
         self._loss: float | None = None
+        self._average_loss = 0.0
         self._batch: Batch | None = None
         self._saved_step: int | None = None
         self._requests: list[SessionRunArgs | None] = []
@@ -110,18 +111,23 @@ class Notifier:
         with self._user_code():
             self._requests = [_args(hook, hook.before_run(self._context)) for hook in self._hooks]
 
-    def set_values(self, state: TrainState, loss: float | None = None) -> None:
+    def set_values(self, state: TrainState, score: Score | None = None) -> None:
         """Set the state and the loss that hooks see from now on.
 
         Args:
             state: State of the model.
-            loss: Loss of the current batch, from an evaluation; None takes the state's last loss.
+            score: Score of the current batch, from an evaluation; None takes the state's last loss.
         """
-        if loss is None:
+        self._state = state
+        if score is not None:
+            self._loss, self._average_loss = score.inertia, score.mean_distance
+        elif state.losses:
+            self._loss, self._average_loss = state.losses[-1], state.mean_distance
+        else:
             # The best of several starts may have stopped in an earlier step. `losses` are not
             # saved: a loaded start that has stopped has only `inertia`.
-            loss = state.losses[-1] if state.losses else state.inertia
-        self._state, self._loss = state, loss
+            self._loss = state.inertia
+            self._average_loss = (state.inertia or 0.0) / (state.inertia_rows or 1)
 
     @contextmanager
     def saving(self, state: TrainState) -> Iterator[None]:
@@ -183,7 +189,7 @@ class Notifier:
             return self._state.empty_clusters
         # No batch yet, or one without chunks, which is false: there is no loss.
         if plain in ("loss", "average_loss") and self._loss is not None and self._batch:
-            return self._loss if plain == "loss" else self._loss / self._batch.rows
+            return self._loss if plain == "loss" else self._average_loss
         # `known` has no loss: that exists only after a step.
         known = variables(self._state, self._settings)
         if plain in known:

@@ -21,6 +21,7 @@ import numpy as np
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.points import as_dtype, point_dtype
+from dkmeans.data.row_weights import has_weights
 from dkmeans.distance import Computation, Distance, directions, project
 from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.executors import Executor
@@ -30,7 +31,8 @@ from dkmeans.initialization.kmeans_parallel import Rounds, find_candidates, pick
 from dkmeans.initialization.kmeans_plus_plus import plus_plus, row_blocks
 from dkmeans.initialization.random_rows import Initializer
 from dkmeans.initialization.sample import fetch, one_epoch, sample
-from dkmeans.state import FloatArray
+from dkmeans.initialization.weighted_draws import Ranks, draw_by_weight
+from dkmeans.state import FloatArray, IndexArray
 
 RANDOM = "random"
 KMEANS_PLUS_PLUS = "kmeans_plus_plus"
@@ -135,14 +137,15 @@ class Initialization:
         return projected, chain(seen, batches)
 
     def _by_kmeans_plus_plus(self, batch: Batch, executor: Executor) -> FloatArray:
-        k, rows, rng = self.num_clusters, batch.rows, np.random.default_rng(self.seed)
-        if rows < k:
-            raise InvalidData(
-                f"kmeans_plus_plus needs a first batch of at least num_clusters = {k} rows, got "
-                f"{rows}"
-            )
+        k, rng = self.num_clusters, np.random.default_rng(self.seed)
         most = max(_SAMPLE_ROWS, _SAMPLE_ROWS_PER_CENTER * k)
-        drawn = np.arange(rows) if rows <= most else np.sort(rng.choice(rows, most, replace=False))
+        drawn, weights = self._sample(batch, most, rng, executor)
+        if len(drawn) < k:
+            kind = "rows" if weights is None else "rows with a weight"
+            raise InvalidData(
+                f"kmeans_plus_plus needs a first batch of at least num_clusters = {k} {kind}, got "
+                f"{len(drawn)}"
+            )
         points = fetch(batch, drawn, executor)
         if self.computation.distance is Distance.COSINE:
             units = np.empty(points.shape)
@@ -153,20 +156,38 @@ class Initialization:
                 raise batch[0].complaint(points)
             points = units
         retries = self.retries if self.retries >= 0 else 2 + math.floor(math.log(k))
-        picked: FloatArray = points[plus_plus(points, k, 1 + retries, rng)]
+        picked: FloatArray = points[plus_plus(points, k, 1 + retries, rng, weights)]
         return picked
+
+    def _sample(
+        self, batch: Batch, most: int, rng: np.random.Generator, executor: Executor
+    ) -> tuple[IndexArray, FloatArray | None]:
+        """Return the numbers of at most so many rows of a batch, and the weights they stand for."""
+        if has_weights(batch):
+            drawn = draw_by_weight(batch, most, Seed.fresh(self.seed), executor)
+            return drawn.numbers, drawn.weights
+        rows = batch.rows
+        if rows <= most:
+            return np.arange(rows), None
+        return np.sort(rng.choice(rows, most, replace=False)), None
 
     def _by_kmeans_parallel(self, epoch: Batch, executor: Executor) -> FloatArray:
         # Every use of the seed has a purpose of its own, so that draws stay independent.
         k, seed = self.num_clusters, Seed.fresh(self.seed)
         rows = sample(epoch, self.most_rows, seed.of(0).generator())
-        if rows.rows < k:
+        if has_weights(rows):
+            ranks, kind = Ranks.of(rows, executor), "rows with a weight"
+            number = draw_by_weight(rows, 1, seed.of(1), executor).numbers
+            available, numbered = ranks.total, ranks.renumbered(rows)
+        else:
+            available, kind, numbered = rows.rows, "rows", rows
+            number = seed.of(1).generator().integers(available, size=1)
+        if available < k:
             raise InvalidData(
-                f"{self.source} needs at least num_clusters = {k} rows, got {rows.rows}"
+                f"{self.source} needs at least num_clusters = {k} {kind}, got {available}"
             )
-        number = seed.of(1).generator().integers(rows.rows, size=1)
         first = self.computation.centers(fetch(rows, number, executor))
-        found = find_candidates(rows, first, k, self.rounds, seed.of(2), executor)
+        found = find_candidates(numbered, first, k, self.rounds, seed.of(2), executor)
         return pick(found, k, first, seed.of(3).generator())
 
 

@@ -3,7 +3,8 @@
 Each round is one epoch on the workers: it computes the distance of each row to the nearest
 candidate so far, and draws more candidates in proportion to these distances (Algorithm 2 of the
 paper). In the end the weight of a candidate is the number of rows that it is nearest to, and
-weighted k-means++ on the driver picks the centers among the candidates.
+weighted k-means++ on the driver picks the centers among the candidates. Rows with weights are drawn
+in proportion to their weights too, and count as their weights do.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dkmeans.backends import select, select_processor
+from dkmeans.backends.weighted import sums_of_weights
 from dkmeans.data.batches import Batch
 from dkmeans.data.cache import row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Distance, directions, project
 from dkmeans.errors import InvalidData, counted
+from dkmeans.exact import ExactSums
 from dkmeans.executors import Executor
 from dkmeans.initialization.draws import (
     Draw,
@@ -98,11 +102,12 @@ class RoundResult:
     """Result of a round for some rows: a monoid under `+`.
 
     Attributes:
-        weights: (c,) int64, the number of rows that each candidate is nearest to.
+        weights: (c, 1), the sum of the weights of the rows that each candidate is nearest to: their
+            number, if rows have no weights.
         drawn: The drawn rows.
     """
 
-    weights: IndexArray
+    weights: ExactSums
     drawn: Drawn
 
     def __add__(self, other: RoundResult) -> RoundResult:
@@ -115,11 +120,12 @@ class Candidates:
 
     Attributes:
         rows: (c, d) the candidates.
-        weights: (c,) int64, the number of rows that each candidate is nearest to.
+        weights: (c,), the number of rows that each candidate is nearest to, or the sum of their
+            weights.
     """
 
     rows: FloatArray
-    weights: IndexArray
+    weights: NDArray[Any]
 
 
 def find_candidates(
@@ -161,7 +167,7 @@ def find_candidates(
         draw = _draw_of(number, rounds, k, distinct, first.distance, seed)
         task = Round(replace(first, values=candidates), replace(first, values=latest), draw)
         (result,) = executor.map_reduce(run_round, [rows], task).totals
-        weights = np.where(is_usable, result.weights, 0)
+        weights = np.where(is_usable, result.weights.rounded()[:, 0], 0)
         latest, used = result.drawn.different(), int(np.count_nonzero(weights))
         distinct = used + len(latest)
         # All distances are zero, or an exact draw found too few: no other different rows exist.
@@ -219,6 +225,10 @@ def run_round(loaded: LoadedChunk, task: Round) -> RoundResult:
         InvalidData: the rows are not as wide as the candidates, or not finite.
     """
     points, chunk = loaded.of_width(task.candidates.width), loaded.chunk
+    total = len(task.candidates.values)
+    if not len(points):  # none of the rows has a weight
+        drawn = Drawn.of(task.draw, np.empty(0), chunk.number, points)
+        return RoundResult(ExactSums.zero((total, 1)), drawn)
     # The starts of one fit have different seeds and must not take each other's entries. `entropy`
     # and not `path`, which differs in each round.
     key = "nearest", task.draw.seed.entropy, chunk.number, chunk.rows
@@ -226,9 +236,16 @@ def run_round(loaded: LoadedChunk, task: Round) -> RoundResult:
     if not np.isfinite(nearest.distances).all():
         raise loaded.complaint()
     if task.draw.count:
-        row_cache.put_entry(key, nearest)
-    weights = np.bincount(nearest.index, minlength=nearest.candidates)
+        row_cache.put_entry(key, nearest, evicts_rows=True)
     by_distance = as_weights(nearest.distances, points, task.candidates.distance)
+    if loaded.weights is None:
+        weights = ExactSums.of_counts(np.bincount(nearest.index, minlength=total))
+    else:
+        index = nearest.index.astype(np.int64)
+        weights = sums_of_weights(select(task.candidates.backend), loaded.weights, index, total)
+        by_distance = loaded.weights * by_distance
+        if not np.isfinite(by_distance).all():
+            raise loaded.complaint()
     return RoundResult(weights, Drawn.of(task.draw, by_distance, chunk.number, points))
 
 

@@ -69,8 +69,13 @@ def plus_plus(
     Raises:
         InvalidData: float64 cannot hold the squares of the rows' differences.
     """
-    chances = None if weights is None else weights / weights.sum()
-    weights = np.ones(len(points)) if weights is None else weights
+    chances = None
+    if weights is None:
+        weights = np.ones(len(points))
+    else:
+        # A power of two changes no draw, and no sum of weights overflows.
+        weights = np.ldexp(weights, -np.frexp(weights.max())[1])
+        chances = weights / weights.sum()
     picked = np.empty(k, np.int64)
     with cores.computing, ThreadPoolExecutor(usable_cores()) as pool:
         search = _Search(_Table.of(points), weights, pool)

@@ -12,15 +12,20 @@ import numpy as np
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.points import as_dtype
+from dkmeans.data.row_weights import has_weights
 from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.executors import Executor
+from dkmeans.initialization.draws import Seed
 from dkmeans.initialization.sample import fetch
+from dkmeans.initialization.weighted_draws import draw_by_weight
 from dkmeans.state import FloatArray
 
 logger = logging.getLogger("dkmeans")
 
 # Passes over the rows after which a function that returns no center is given up.
 _MOST_PASSES_IN_VAIN = 10
+# Number of seeds of the draws from one batch.
+_SEEDS = 2**63
 
 Initializer = Callable[[FloatArray, int], Any]
 
@@ -41,7 +46,7 @@ def collect(
             passes may give further centers: of a function, or rows that are drawn a second time.
         num_clusters: Number of centers.
         function: Returns centers for the rows of a batch and the number that is missing; None draws
-            rows uniformly.
+            rows uniformly, or by their weights.
         seed: Seed of the random generator.
         executor: Where rows are read.
 
@@ -62,9 +67,10 @@ def collect(
     while missing:
         batch = next(batches, None) if in_vain < most_in_vain else None
         if batch is None:
+            remark = " (rows of weight zero do not count)" if any(map(has_weights, seen)) else ""
             raise InvalidData(
                 f"initialization needs num_clusters = {counted(num_clusters, 'center')}, and the "
-                f"input's {counted(rows, 'row')} gave {num_clusters - missing}"
+                f"input's {counted(rows, 'row')} gave {num_clusters - missing}{remark}"
             )
         seen.append(batch)
         found.append(draw(batch, missing, executor))
@@ -80,7 +86,10 @@ def collect(
 
 
 def _drawn(rng: np.random.Generator, batch: Batch, missing: int, executor: Executor) -> FloatArray:
-    """Return up to `missing` different rows of a batch, drawn uniformly."""
+    """Return up to `missing` different rows of a batch, drawn uniformly or by their weights."""
+    if has_weights(batch):
+        seed = Seed(int(rng.integers(_SEEDS)))
+        return fetch(batch, draw_by_weight(batch, missing, seed, executor).numbers, executor)
     rows = batch.rows
     if rows <= missing:
         return fetch(batch, np.arange(rows), executor)
@@ -89,7 +98,10 @@ def _drawn(rng: np.random.Generator, batch: Batch, missing: int, executor: Execu
 
 def _returned(function: Initializer, batch: Batch, missing: int, executor: Executor) -> FloatArray:
     """Return the centers that a user's function returns for a batch, after checking them."""
-    points = fetch(batch, np.arange(batch.rows), executor)
+    numbers = np.arange(batch.rows)
+    if has_weights(batch):  # the function gets no rows of weight zero
+        numbers = draw_by_weight(batch, None, Seed(0), executor).numbers
+    points = fetch(batch, numbers, executor)
     given = np.asarray(function(points, missing))
     given = given.reshape(0, points.shape[1]) if given.size == 0 else given
     must = f"0 to {counted(missing, 'finite row')} of {counted(points.shape[1], 'column')}"

@@ -11,10 +11,11 @@ from numpy.typing import DTypeLike, NDArray
 from dkmeans.backends import select
 from dkmeans.backends.numpy import exact_distances
 from dkmeans.backends.rounding import QUIET, exact_rows
+from dkmeans.backends.weighted import weighted_total
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import InvalidData
-from dkmeans.exact import total_of
+from dkmeans.exact import ExactTotal, total_of
 from dkmeans.state import FloatArray, IndexArray, Score
 
 # Names of results.
@@ -94,13 +95,18 @@ def _largest_differences(points: FloatArray, centers: Centers) -> tuple[FloatArr
 
 
 def score(loaded: LoadedChunk, centers: Centers) -> Score:
-    """Return the sum of the rows' distances to their nearest centers.
+    """Return the sum of the rows' distances to their nearest centers, times their weights.
 
     Raises:
         InvalidData: the rows are not as wide as the centers, or not finite.
     """
+    if not len(loaded.points):  # none of the rows has a weight
+        return Score()
     _, distances = _nearest(loaded, centers)
-    return Score(loaded.chunk.rows, total_of(distances))
+    if loaded.weights is None:
+        return Score(ExactTotal.of(len(distances)), total_of(distances))
+    total = weighted_total(select(centers.backend), distances, loaded.weights)
+    return Score(total_of(loaded.weights), total)
 
 
 def _nearest(loaded: LoadedChunk, centers: Centers) -> tuple[IndexArray, FloatArray]:

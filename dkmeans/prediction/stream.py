@@ -64,7 +64,7 @@ def scores(
         notifier.before_run(batch)
         score = _score(batch, centers, executor, report)
         found.append(score)
-        notifier.set_values(checkpoint.state, score.inertia)
+        notifier.set_values(checkpoint.state, score)
         notifier.after_run()
         if len(found) == steps or notifier.should_stop():
             break

@@ -188,3 +188,19 @@ def test_an_earlier_checkpoint_compares_with_the_loss_of_its_last_iteration(numb
         del numbers["loss_before"]
     found = checkpoint_of("there", arrays, attributes).fit
     assert [start.loss_before for start in found.starts] == [state(7).inertia] * number
+
+
+def test_weighted_sums_of_an_unfinished_iteration_come_back(tmp_path):
+    weights = sums_of([[0.1], [2.0**70], [0.0], [1.0], [1e-30]])
+    rows = np.arange(6.0).reshape(2, 3)
+    table = rows, np.array([5.0, 4.0]), np.array([1, 0]), np.array([2, 1])
+    farthest = Farthest(*table, 5, weights=sums_of([[0.3], [1e9]]))
+    before = state(7, pending=True)
+    pending = replace(before.pending, weights=weights, farthest=farthest)
+    counts = np.array([0.5, 1.0, 3.0, 2.5, 0.0])
+    save(str(tmp_path), replace(before, pending=pending, counts=counts))
+    found = checkpoints.latest(str(tmp_path)).state
+    assert same_bits(found.counts, counts)
+    assert same_partial_sums(found.pending, pending)
+    assert same_sums(found.pending.weights, weights)
+    assert same_sums(found.pending.farthest.weights, farthest.weights)

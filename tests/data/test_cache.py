@@ -141,17 +141,17 @@ def test_a_process_near_its_limit_evicts_its_rows_and_caches_no_more(cache, read
 # Entries.
 
 
-def call(cache, action, *arguments, fit="fit", cache_bytes=1000):
+def call(cache, action, *arguments, fit="fit", cache_bytes=1000, **more):
     def run():
         cache_budget.set(CacheBudget(fit, cache_bytes, 2**40))
-        return getattr(cache, action)(*arguments)
+        return getattr(cache, action)(*arguments, **more)
 
     return copy_context().run(run)
 
 
 def test_an_entry_is_cached_until_it_is_taken(cache):
     entry = np.zeros(50)
-    call(cache, "put_entry", "a", entry)
+    call(cache, "put_entry", "a", entry, evicts_rows=True)
     assert cache.bytes == 400
     assert call(cache, "take_entry", "a", fit="another") is None
     assert call(cache, "take_entry", "a") is entry
@@ -161,28 +161,36 @@ def test_an_entry_is_cached_until_it_is_taken(cache):
 
 def test_a_new_entry_replaces_the_old_one(cache):
     for size in (50, 100):
-        call(cache, "put_entry", "a", np.zeros(size))
+        call(cache, "put_entry", "a", np.zeros(size), evicts_rows=True)
     assert cache.bytes == 800
 
 
 def test_rows_are_evicted_for_an_entry_but_entries_are_not(cache, reader):
     read_rows(cache, "rows", reader, cache_bytes=1000)
-    call(cache, "put_entry", "a", np.zeros(100))
+    call(cache, "put_entry", "a", np.zeros(100), evicts_rows=True)
     assert cache.bytes == 800
     read_rows(cache, "rows", reader, cache_bytes=1000)
     assert reader.times == 2
-    call(cache, "put_entry", "b", np.zeros(50))
+    call(cache, "put_entry", "b", np.zeros(50), evicts_rows=True)
     assert call(cache, "take_entry", "b") is None
     assert call(cache, "take_entry", "a") is not None
 
 
+def test_rows_stay_where_an_entry_may_not_evict_them(cache, reader):
+    read_rows(cache, "rows", reader, cache_bytes=1000)
+    call(cache, "put_entry", "a", np.zeros(100), evicts_rows=False)
+    assert call(cache, "take_entry", "a") is None
+    read_rows(cache, "rows", reader, cache_bytes=1000)
+    assert reader.times == 1
+
+
 def test_an_entry_is_not_cached_without_a_fit(cache):
-    cache.put_entry("a", np.zeros(1))
+    cache.put_entry("a", np.zeros(1), evicts_rows=True)
     assert cache.take_entry("a") is None
 
 
 def test_entries_are_evicted_with_their_fit(cache):
-    call(cache, "put_entry", "a", np.zeros(50))
+    call(cache, "put_entry", "a", np.zeros(50), evicts_rows=True)
     cache.evict_fit("fit")
     assert cache.bytes == 0
     assert call(cache, "take_entry", "a") is None

@@ -4,6 +4,7 @@ from itertools import islice
 
 import cloudpickle
 import dask.array as da
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -386,6 +387,25 @@ def test_an_array_without_rows_is_refused(kind):
 # Bad arguments.
 
 
+def test_blocks_files_and_row_groups_without_rows_give_no_chunks(tmp_path):
+    rows, none = rows_of(4), rows_of(0)
+    files = [tmp_path / "none.npy", tmp_path / "rows.npy"]
+    for path, content in zip(files, (none, rows), strict=True):
+        np.save(path, content)
+    tables = [pa.table({"a": part[:, 0], "b": part[:, 1]}) for part in (none, rows, none)]
+    with pq.ParquetWriter(tmp_path / "rows.parquet", tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    datasets = [
+        Dataset.from_npy(files),
+        Dataset.from_parquet(tmp_path / "rows.parquet"),
+        Dataset.from_array(da.concatenate(map(da.from_array, (rows, none)))),
+    ]
+    for dataset in datasets:
+        (batch,) = dataset.shuffle(1).batch(4).batches()
+        assert sorted(chunk.rows for chunk in batch) == [4]
+
+
 @pytest.mark.parametrize(
     ("method", "name", "refused"),
     [
@@ -584,3 +604,106 @@ def test_columns_are_selected_by_name_before_and_after_other_methods():
         dataset.select(["b"])
     with pytest.raises(ValueError, match="columns must be among"):
         Dataset.from_array(frame.to_numpy()).select(["a"])
+
+
+WEIGHTS = np.arange(20) / 4
+
+
+def weighted_pairs(dataset):
+    """Return the rows of a dataset that have a weight, and their weights."""
+    loaded = [chunk.loaded() for batch in dataset.batches() for chunk in batch]
+    return (
+        np.concatenate([each.points for each in loaded]),
+        np.concatenate([each.weights for each in loaded]),
+    )
+
+
+def weighted_datasets(folder):
+    """Return datasets of the same 20 rows and weights, of every kind."""
+    rows = np.arange(60.0).reshape(20, 3)
+    frame = pd.DataFrame({"a": rows[:, 0], "b": rows[:, 1], "c": rows[:, 2], "w": WEIGHTS})
+    zarr.create_array(f"{folder}/store.zarr", name="rows", data=rows, chunks=(6, 3))
+    zarr.create_array(f"{folder}/store.zarr", name="w", data=WEIGHTS, chunks=(9,))
+    for name, part in (("1", slice(0, 8)), ("2", slice(8, 20))):
+        np.save(f"{folder}/rows-{name}.npy", rows[part])
+        pq.write_table(
+            pa.Table.from_pandas(frame[part]), f"{folder}/rows-{name}.parquet", row_group_size=5
+        )
+    np.save(f"{folder}/w-1.npy", WEIGHTS[:5])
+    np.save(f"{folder}/w-2.npy", WEIGHTS[5:, None])
+    blocks = da.from_array(rows, chunks=(7, 2))
+    yield Dataset.from_array(rows, WEIGHTS)
+    yield Dataset.from_array(rows.tolist(), WEIGHTS.tolist())
+    yield Dataset.from_array(frame, weights="w")
+    yield Dataset.from_array(dd.from_pandas(frame, npartitions=3), weights="w")
+    yield Dataset.from_array(blocks, weights=da.from_array(WEIGHTS, chunks=6))
+    yield Dataset.from_array(zarr.open_array(f"{folder}/store.zarr", path="rows"), frame["w"])
+    yield Dataset.from_zarr(f"{folder}/store.zarr::rows", weights=f"{folder}/store.zarr::w")
+    yield Dataset.from_npy(f"{folder}/rows-*.npy", weights=f"{folder}/w-*.npy")
+    yield Dataset.from_parquet(f"{folder}/rows-*.parquet", weights="w")
+    yield Dataset.from_parquet(f"{folder}/rows-*.parquet", ["a", "b", "c"], weights="w")
+
+
+def test_every_kind_of_table_may_have_weights(tmp_path):
+    for dataset in weighted_datasets(tmp_path):
+        for way in (dataset, dataset.in_chunks_of(100), dataset.batch(7), dataset.skip(0)):
+            rows, weights = weighted_pairs(way)
+            assert rows.tolist() == np.arange(60.0).reshape(20, 3)[1:].tolist(), dataset
+            assert weights.tolist() == WEIGHTS[1:].tolist()
+        rows, weights = weighted_pairs(dataset.shuffle(1).batch(3).take(4))
+        assert len(weights) >= 11
+        assert (rows[:, 0] == weights * 4 * 3).all()
+        assert dataset.width == 3
+
+
+def test_a_column_of_weights_may_be_a_column_of_the_rows_too(tmp_path):
+    pq.write_table(pa.table({"a": [1.0, 2.0], "w": [3.0, 5.0]}), tmp_path / "x.parquet")
+    rows, weights = weighted_pairs(Dataset.from_parquet(tmp_path / "x.parquet", ["w", "a"], "w"))
+    assert rows.tolist() == [[3.0, 1.0], [5.0, 2.0]]
+    assert weights.tolist() == [3.0, 5.0]
+    assert Dataset.from_parquet(tmp_path / "x.parquet", weights="w").columns == ("a",)
+
+
+def test_unusable_weights_are_refused_by_name(tmp_path):
+    table = {"a": [1.0, 2.0], "city": ["x", "y"], "pair": [[1, 2], [3, 4]], "gap": [1.0, None]}
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    rows, path = np.zeros((4, 2)), tmp_path / "x.parquet"
+
+    def parquet(weights, columns=("a",)):
+        return Dataset.from_parquet(path, list(columns), weights)
+
+    refused = {
+        r"weights must be a column of numbers, got words in 'city'": lambda: parquet("city"),
+        r"weights must be a column of numbers, got lists in 'pair'": lambda: parquet("pair"),
+        r"columns must be among those of .*, got missing": lambda: parquet("missing"),
+        r"weights must be a column of .*, got 'missing'": lambda: Dataset.from_parquet(
+            path, weights="missing"
+        ),
+        r"weights must be the name of a column, or None, got 3": lambda: parquet(3),
+        r"must have a column beside the weights, 'a'": lambda: _only_weights(tmp_path),
+        r"row 1 of .*x.parquet has no 'gap'": lambda: weighted_pairs(parquet("gap")),
+        r"one for each row of the array, 4, got 3": lambda: Dataset.from_array(rows, np.ones(3)),
+        r"weights must be one column, got 2": lambda: Dataset.from_array(rows, rows),
+        r"or the name of a column of a data frame, got 'w'": lambda: Dataset.from_array(rows, "w"),
+        r"row 2 of the weights has -1": lambda: weighted_pairs(
+            Dataset.from_array(rows, [1, 0, -1, 2])
+        ),
+    }
+    for message, make in refused.items():
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def _only_weights(folder):
+    pq.write_table(pa.table({"a": [1.0, 2.0]}), folder / "one.parquet")
+    return Dataset.from_parquet(folder / "one.parquet", weights="a")
+
+
+def test_weights_of_another_shape_in_storage_are_refused(tmp_path):
+    np.save(tmp_path / "rows.npy", np.zeros((4, 2)))
+    np.save(tmp_path / "cube.npy", np.zeros((4, 1, 1)))
+    with pytest.raises(ValueError, match=r"cube.npy must hold a 2-D array"):
+        Dataset.from_npy(tmp_path / "rows.npy", weights=tmp_path / "cube.npy")
+    zarr.create_array(str(tmp_path / "rows.zarr"), data=np.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"rows.zarr must be one column of weights, .*\(4, 2\)"):
+        Dataset.from_zarr(tmp_path / "rows.zarr", weights=tmp_path / "rows.zarr")

@@ -275,3 +275,18 @@ def test_a_prediction_that_is_closed_early_calls_no_end(trained):
     next(predictions)
     predictions.close()
     assert hook.calls[-1] == "hook before_run 2"
+
+
+def test_the_average_loss_is_a_mean_by_weight():
+    rows, weights = np.array([[0.0], [3.0], [9.0]]), np.array([0.5, 1.5, 0.0])
+    trained, evaluated = (RecordingHook(requests=["loss", "average_loss"]) for _ in range(2))
+    estimator = KMeans(1, initial_clusters=np.array([[1.0]]), use_mini_batch=False)
+    batches = [(rows, {"weights": weights}), (rows, {"weights": np.zeros(3)})]
+    estimator.train(lambda: iter(batches), [trained])
+    assert trained.results == [[6.5, 3.25], [0.0, 0.0]]
+    estimator.evaluate(lambda: iter(batches), hooks=[evaluated])
+    mean = estimator.cluster_centers()[0, 0]
+    loss = 0.5 * mean**2 + 1.5 * (3 - mean) ** 2
+    assert evaluated.results == [[pytest.approx(loss), pytest.approx(loss / 2)], [0.0, 0.0]]
+    with pytest.raises(ValueError, match="must not all have the weight zero"):
+        estimator.evaluate(lambda: iter(batches[1:]))

@@ -9,7 +9,14 @@ from dkmeans.distance import Computation, Distance
 from dkmeans.executors import Serial
 from dkmeans.initialization import Initialization, Rounds
 from tests import reference
-from tests.initialization.first_centers import NAMES, first_centers, model, rows_of
+from tests.initialization.first_centers import (
+    NAMES,
+    PLUS_PLUS,
+    first_centers,
+    model,
+    rows_in,
+    rows_of,
+)
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
 # An array.
@@ -221,3 +228,75 @@ def test_float32_batches_after_a_first_batch_of_float64_are_computed_in_float64(
     estimator = model(3, "random").train(lambda: iter(batches))
     assert estimator.cluster_centers().dtype == np.float64
     assert estimator.get_variable_value("global_step") == 2
+
+
+# Weights.
+
+EVERY_NAME = (*NAMES, "k-means||")
+
+
+def some_weights(n):
+    """Return weights of which a third are zero."""
+    rng = np.random.default_rng(9)
+    return np.where(rng.random(n) < 0.3, 0.0, np.exp(rng.normal(size=n)))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("source", EVERY_NAME)
+def test_neither_rows_of_weight_zero_nor_chunks_change_first_centers(source, metric):
+    rows, weights = rows_of(400, 3), some_weights(400)
+    rows[np.flatnonzero(weights == 0)[0]] = 1e4
+    left = rows[weights > 0], weights[weights > 0]
+    expected = first_centers(9, source, (left[0], {"weights": left[1]}), metric)
+    found = first_centers(9, source, (rows, {"weights": weights}), metric)
+    assert found.tobytes() == expected.tobytes()
+    blocks = Dataset.from_array(da.from_array(rows, chunks=(37, 3)), weights).repeat()
+    assert first_centers(9, source, blocks, metric).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("source", EVERY_NAME)
+def test_first_centers_are_rows_with_a_weight(source):
+    rows = rows_of(60)
+    weights = np.zeros(60)
+    weights[[3, 30, 50]] = 0.1, 2.0, 1e6
+    centers = first_centers(3, source, (rows, {"weights": weights}))
+    assert sorted(rows_in(centers, rows)) == [3, 30, 50]
+    # Random rows are drawn again from further passes, as without weights.
+    too_few = [(np.zeros(60), 0)] if source == "random" else [(np.zeros(60), 0), (weights, 3)]
+    for given_weights, number in too_few:
+        with pytest.raises(ValueError, match=rf"num_clusters = 4\D.*\D{number}( |$)"):
+            first_centers(4, source, (rows, {"weights": given_weights}))
+
+
+@pytest.mark.parametrize("source", EVERY_NAME)
+def test_rows_of_large_weight_are_drawn_more_often(source):
+    rows, weights = rows_of(50), np.ones(50)
+    weights[11] = 200.0
+    # Beside one center, by weight times distance, or by weight alone.
+    drawn = [first_centers(1, source, (rows, {"weights": weights}), seed=s) for s in range(12)]
+    near = [np.abs(center - rows[11]).max() < 0.2 for center in drawn]
+    assert sum(near) >= 9
+
+
+def test_a_function_gets_the_rows_that_have_a_weight():
+    rows, seen = rows_of(8), []
+
+    def function(points, missing):
+        seen.append(points)
+        return points[:missing]
+
+    weights = np.array([0.0, 1, 2, 0, 3, 0, 0.5, 0])
+    centers = first_centers(2, function, (rows, {"weights": weights}))
+    assert centers.tolist() == rows[[1, 2]].tolist()
+    assert seen[0].tolist() == rows[[1, 2, 4, 6]].tolist()
+
+
+def test_a_large_first_batch_is_sampled_by_weight(monkeypatch):
+    monkeypatch.setattr("dkmeans.initialization._SAMPLE_ROWS", 40)
+    monkeypatch.setattr("dkmeans.initialization._SAMPLE_ROWS_PER_CENTER", 1)
+    rows, weights = rows_of(400), some_weights(400)
+    weights[17], rows[17] = 1e4, 3.0
+    centers = first_centers(5, PLUS_PLUS, (rows, {"weights": weights}))
+    assert 17 in rows_in(centers, rows)
+    few = rows[weights > 0], {"weights": weights[weights > 0]}
+    assert first_centers(5, PLUS_PLUS, few).tobytes() == centers.tobytes()

@@ -277,3 +277,13 @@ def test_plus_plus_refuses_rows_with_the_largest_float64_among_them():
 def test_plus_plus_takes_any_of_equal_rows_of_extreme_size(value):
     rows = np.full((9, 2), value)
     assert len(plus_plus(rows, 4, 3, np.random.default_rng(0))) == 4
+
+
+def test_weights_of_any_size_give_the_same_draws():
+    rows = np.random.default_rng(8).normal(size=(50, 2))
+    weights = np.random.default_rng(9).random(50)
+    picks = [
+        plus_plus(rows, 5, 3, np.random.default_rng(1), weights * scale).tolist()
+        for scale in (1.0, 2.0**1023, 2.0**-900)
+    ]
+    assert picks[0] == picks[1] == picks[2]

@@ -129,3 +129,52 @@ def test_inputs_that_cannot_be_used_together_are_refused(run, store, rows, tmp_p
         assert code == 2, inputs
         assert message in err
         assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet", "zarr"])
+def test_every_kind_of_input_may_have_weights(run_json, kind, rows, tmp_path):
+    times = np.arange(900) % 3
+    np.save(tmp_path / "repeated.npy", np.repeat(rows, times, axis=0))
+    address, weights = tmp_path / f"rows.{kind}", tmp_path / f"w.{kind}"
+    if kind == "npy":
+        np.save(address, rows)
+        np.save(weights, times)
+    elif kind == "parquet":
+        weights = "times"
+        columns = {f"c{i}": rows[:, i] for i in range(3)}
+        pq.write_table(pa.table({"times": times, **columns}), address, row_group_size=100)
+    else:
+        zarr.create_array(str(address), data=rows, chunks=(77, 3))
+        zarr.create_array(str(weights), data=times, chunks=(100,))
+    run_json(*train(address, tmp_path / "one", "--weights", weights, "--seed", 1, "--steps", 1))
+    evaluated = [
+        run_json("evaluate", *what, "--model-dir", tmp_path / "one")
+        for what in ((tmp_path / "repeated.npy",), (address, "--weights", weights))
+    ]
+    assert evaluated[0]["loss"] == evaluated[1]["loss"]
+    assert evaluated[0]["average_loss"] == evaluated[1]["average_loss"]
+    assert sum(run_json("info", tmp_path / "one")["cluster_sizes"]) == times.sum()
+
+
+def test_weights_of_another_kind_than_the_input_are_refused(run, rows, store, tmp_path):
+    np.save(tmp_path / "w.npy", np.ones(900))
+    for weights, message in (
+        (tmp_path / "w.npy", "--weights must be of the kind of INPUT, Zarr, got"),
+        ("times", "INPUT must end in .zarr"),
+        (tmp_path / "none.zarr", "nothing is there"),
+    ):
+        code, _, err = run(*train(store, tmp_path / "m", "--weights", weights))
+        assert code == 2
+        assert message in err
+
+
+def test_a_model_is_not_done_with_other_weights(run, run_json, rows, tmp_path):
+    columns = {f"c{i}": rows[:, i] for i in range(3)}
+    table = pa.table({"a": np.arange(900.0), "b": np.arange(900.0)[::-1], **columns})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    job = train(tmp_path / "rows.parquet", tmp_path / "m", "--columns", "c0,c1,c2", "--seed", 1)
+    assert run_json(*job, "--weights", "a")["status"] == "trained"
+    assert run_json(*job, "--weights", "a")["status"] == "already done"
+    _, out, err = run(*job, "--weights", "b")
+    assert "columns c0,c1,c2, weights a) and is continued" in err
+    assert "already done" not in out

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from dkmeans import InvalidData
+from dkmeans import Dataset, InvalidData
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.distance import Centers, Distance
 from dkmeans.prediction.per_chunk import Task, all_distances, form_of, predict, score
+from dkmeans.state import Score
 from tests import reference
 from tests.reference import EUCLIDEAN, METRICS
 
@@ -38,7 +39,7 @@ def test_indices_distances_and_scores_are_those_of_plain_loops(metric):
     expected = reference.distances(ROWS, places.values, metric)
     np.testing.assert_allclose(distances, expected, rtol=1e-6, atol=1e-7)
     total = score(loaded(ROWS), places)
-    assert total.rows == 40
+    assert float(total.weight) == 40
     assert total.inertia == pytest.approx(nearest.sum(), rel=1e-10)
 
 
@@ -189,3 +190,13 @@ def test_cosine_distances_fit_float32_for_rows_of_any_size(scale):
     places = Centers(ROWS[:5], Distance.COSINE)
     expected = reference.distances(rows, places.values, "cosine")
     np.testing.assert_allclose(all_distances(loaded(rows), places), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_weighted_score_is_that_of_repeated_rows():
+    times = np.arange(40) % 3
+    (batch,) = Dataset.from_array(ROWS, weights=times).batches()
+    (chunk,) = batch
+    repeated = np.repeat(ROWS, times, axis=0)
+    assert score(chunk.loaded(), centers()) == score(loaded(repeated), centers())
+    (batch,) = Dataset.from_array(ROWS, weights=np.zeros(40)).batches()
+    assert score(batch[0].loaded(), centers()) == Score()

@@ -65,7 +65,7 @@ def test_each_batch_has_a_score_and_hooks_see_it(dataset, checkpoint, centers, r
     found = scored(dataset, checkpoint, centers, hook)
     parts = [rows[:100], rows[100:200], rows[200:250]]
     expected = [reference.loss(part, centers.values, EUCLIDEAN) for part in parts]
-    assert [each.rows for each in found] == [100, 100, 50]
+    assert [float(each.weight) for each in found] == [100, 100, 50]
     np.testing.assert_allclose([each.inertia for each in found], expected, rtol=1e-9)
     assert hook.losses == [each.inertia for each in found]
     assert hook.ended
@@ -134,7 +134,7 @@ def test_an_evaluation_reports_progress_and_its_pieces_change_no_bit(
         of = checkpoint, centers, executor, notifier, None
         (score,) = scores(Dataset.of(batch), *of)
         (at_once,) = executor.map_reduce(per_chunk.score, [batch], centers).totals
-    assert (score.rows, score.inertia) == (at_once.rows, at_once.inertia)
+    assert score == at_once
     done = [each.progress.rows_done for each in caplog.records if hasattr(each, "progress")]
     assert len(done) > 3
     assert done == sorted(set(done))

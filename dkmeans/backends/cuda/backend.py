@@ -7,6 +7,7 @@ after the import are the matter of `fallback`.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from dkmeans.backends.choice import select_processor
@@ -15,8 +16,8 @@ from dkmeans.backends.cuda.fallback import Guarded, GuardedSums
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.cuda.trial import check
 from dkmeans.distance import Centers
-from dkmeans.exact import ExactTotal
-from dkmeans.state import FloatArray, IndexArray, PartialSums
+from dkmeans.exact import ExactSums, ExactTotal
+from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 # Largest size of a piece of rows with its results where the GPU had too little memory: a part of
 # one of the library's own chunks.
@@ -48,6 +49,13 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums | GuardedS
     return _implementation.partial_sums(points, centers)
 
 
+def sums_by_bounds(
+    points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+) -> tuple[PartialSums | GuardedSums, None, int]:
+    """Return the results of `partial_sums`; this backend has no bounds."""
+    return partial_sums(points, centers), None, 0
+
+
 def squares(points: FloatArray) -> ExactTotal:
     """Return the exact sum of the squares of all values of the (n, d) rows."""
     return _implementation.squares(points)
@@ -66,6 +74,16 @@ def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArra
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32."""
     return _implementation.distances(points, centers)
+
+
+def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
+    """Return the exact sums of rows times their weights, computed by the processor."""
+    return select_processor().add_products(points, weights, index, k)
+
+
+def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
+    """Return each row's nearest center, (n,) int64."""
+    return nearest(points, centers)[0]
 
 
 def cores_per_gpu() -> int:

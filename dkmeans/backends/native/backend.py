@@ -7,35 +7,27 @@ of several processes that start together only one compiles.
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
-from filelock import FileLock, Timeout
-from numba import typeof
 from numba.core import config
 
 from dkmeans import exact
 from dkmeans.backends.addition import grid_for, plus_rows, rest_of_squares
-from dkmeans.backends.native import kernels, packing, vectors
+from dkmeans.backends.native import bounds, kernels, packing, products, vectors
+from dkmeans.backends.native.runner import run
 from dkmeans.backends.rounding import QUIET
+from dkmeans.backends.weighted import PLANES, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
-from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
-
-logger = logging.getLogger("dkmeans")
+from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
-# A process that has waited this long for another process to compile compiles the kernel itself.
-_COMPILE_SECONDS = 60
 _NO_INDEX: IndexArray = np.empty(0, np.int64)
 _NO_DISTANCES: FloatArray = np.empty(0)
 _NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
@@ -49,6 +41,24 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
     For cosine, rows of length one are added, rounded to the grid of directions.
     """
     return _add_up(points, centers, _NO_INDEX, _NO_DISTANCES)
+
+
+@QUIET
+def sums_by_bounds(
+    points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+) -> tuple[PartialSums, Cached | None, int]:
+    """Return the results of `partial_sums`, and bounds by which the next call may skip rows.
+
+    The third result is the number of distances that were not computed.
+    """
+    if not bounds.suit(len(points), centers):
+        return partial_sums(points, centers), None, 0
+    if isinstance(found, bounds.Bounds):
+        return bounds.advance(_kernel_rows(points), centers, found)
+    waiting = found if isinstance(found, bounds.Waiting) else bounds.Waiting()
+    if waiting.left > 0:
+        return partial_sums(points, centers), replace(waiting, left=waiting.left - 1), 0
+    return *bounds.begin(_kernel_rows(points), centers, waiting, start), 0
 
 
 @QUIET
@@ -66,7 +76,7 @@ def squares(points: FloatArray) -> ExactTotal:
     for piece in _pieces(points):
         sums = np.zeros((products * (products + 1) // 2, len(scales)), np.int64)
         block, is_left = np.empty(sums.shape), np.empty(len(piece), np.uint8)
-        _run(kernels.square, (piece.dtype,), piece, scales, block, sums, is_left)
+        run(kernels.square, (piece.dtype,), piece, scales, block, sums, is_left)
         found += total_of_digits(sums[:, : points.shape[1]], grid, points.dtype)
         if is_left.any():
             found += rest_of_squares(piece[np.flatnonzero(is_left)].ravel())
@@ -82,14 +92,42 @@ def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArra
 
 
 @QUIET
+def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
+    """Return each row's nearest center, (n,) int64."""
+    index = np.empty(len(points), np.int64)
+    _assign(points, centers, index, _NO_DISTANCES, _NO_SUMS)
+    return index
+
+
+@QUIET
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32."""
     points, tile = _kernel_rows(points), packing.tile_of(np.float64)
     result = np.empty((len(points), len(centers.values)), np.float32)
     packed = packing.for_distances(centers, tile)
     variant = points.dtype, tile
-    _run(kernels.measure, variant, points, packed, tile, _scratch(tile, packed), result)
+    run(kernels.measure, variant, points, packed, tile, _scratch(tile, packed), result)
     return result
+
+
+@QUIET
+def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
+    """Return the exact sums of rows times their weights and of the weights, (k, d + 1)."""
+    grid = product_grid(points, weights)
+    points, weights, index = map(_kernel_rows, (points, weights, index))
+    sums, start = ExactSums.zero((k, points.shape[1] + 1), grid), 0
+    for piece in _pieces(points):
+        rows = slice(start, start := start + len(piece))
+        planes = np.zeros((PLANES, *sums.shape), np.int64)
+        is_left = np.empty(len(piece), np.uint8)
+        arrays = weights[rows], index[rows], grid.scales, planes, is_left
+        used = run(products.add_products, (points.dtype,), piece, *arrays)
+        sums += ExactSums(grid, {-m: planes[m] for m in range(used)})
+        left = np.flatnonzero(is_left)
+        if len(left):
+            others = with_ones(piece[left]), weights[rows][left], index[rows][left]
+            sums = plus_left(sums, *others, np.ones(others[0].shape, bool))
+    return sums
 
 
 def _add_up(
@@ -143,7 +181,7 @@ def _assign(
     tile, packed = _packed_centers(centers, points.dtype)
     scratch = _scratch(tile, packed)
     variant = points.dtype, packed.weights.dtype, tile
-    num_rest: int = _run(
+    num_rest: int = run(
         kernels.assign, variant, points, packed, tile, scratch, index, distance, sums
     )
     _packed_centers.note_ambiguous(centers, points.dtype, len(points), int(scratch.ambiguous[0]))
@@ -167,71 +205,10 @@ _scratch = packing.ScratchPerThread()
 
 
 def _kernel_rows(points: FloatArray) -> FloatArray:
-    """Return the rows C-contiguous, aligned and read-only.
+    """Return the rows, or numbers about rows, C-contiguous, aligned and read-only.
 
     Numba would compile the kernels again for rows of another kind.
     """
     points = np.require(points, requirements=["C", "A"]).view()
     points.flags.writeable = False
     return points
-
-
-class _KernelRunner:
-    """Caller of kernels, which compiles or loads each kernel before its first call and logs that.
-
-    Numba alone would compile at the first call, in several processes at once and without a log
-    record.
-    """
-
-    def __init__(self) -> None:
-        self._ready: set[tuple[Any, ...]] = set()
-        self._lock = threading.Lock()
-
-    def __call__(self, kernel: Any, variant: tuple[Any, ...], *arguments: Any) -> Any:
-        """Call a kernel; its first argument is rows, and `variant` decides the types of all."""
-        signature = (kernel, *variant)
-        if signature not in self._ready:
-            with self._lock:
-                if signature not in self._ready:
-                    _load_or_compile(kernel, arguments)
-                    self._ready.add(signature)
-        return kernel(*arguments)
-
-
-def _load_or_compile(kernel: Any, arguments: Sequence[Any]) -> None:
-    """Load a kernel for such arguments from Numba's cache on disk, or compile it."""
-    hits = sum(kernel.stats.cache_hits.values())
-    began = time.perf_counter()
-    with _one_process(kernel.stats.cache_path):
-        try:
-            kernel.compile(tuple(map(typeof, arguments)))
-        except OSError as error:  # the kernel is compiled, but could not be written
-            logger.warning("the compiled kernel cannot be cached on disk: %s", error)
-    seconds = time.perf_counter() - began
-    name = f"kernel {kernel.__name__!r} for {arguments[0].dtype}"
-    if sum(kernel.stats.cache_hits.values()) > hits:
-        logger.debug("loaded the compiled %s in %.1f s", name, seconds)
-    else:
-        folder = kernel.stats.cache_path or "this process's memory only"
-        logger.info("compiled the %s in %.1f s, cached in %s", name, seconds, folder)
-
-
-@contextmanager
-def _one_process(folder: str | None) -> Iterator[None]:
-    """Hold a lock among the processes that share a folder, so that only the first compiles.
-
-    A process that has waited loads what the first one has compiled. Without a lock, several
-    processes compile the same, which costs only time.
-    """
-    with ExitStack() as stack:
-        if folder is not None:
-            try:
-                Path(folder).mkdir(parents=True, exist_ok=True)
-                lock = FileLock(Path(folder) / "dkmeans.lock", timeout=_COMPILE_SECONDS)
-                stack.enter_context(lock)
-            except (OSError, Timeout):
-                logger.debug("no lock in %s", folder, exc_info=True)
-        yield
-
-
-_run = _KernelRunner()

@@ -147,7 +147,7 @@ _SMALL_SIDE = (None,) * 4
 # file changes; the hash makes a change of the intrinsics a change of this file.
 # SMALLEST_SQUARED_NORM is compiled in too, but it is not in the hash: a change of this constant
 # needs a change of this file.
-INTRINSICS = "361b2fac71b5"
+INTRINSICS = "f92a2da821f8"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -159,11 +159,11 @@ _OPTIONS: dict[str, Any] = {
     "_nrt": False,
     "no_cfunc_wrapper": True,
 }
-_compiled: Callable[[_F], _F] = njit(no_cpython_wrapper=True, **_OPTIONS)
-_inlined: Callable[[_F], _F] = njit(inline="always", **_OPTIONS)
+compiled: Callable[[_F], _F] = njit(no_cpython_wrapper=True, **_OPTIONS)
+inlined: Callable[[_F], _F] = njit(inline="always", **_OPTIONS)
 
 
-def _kernel(function: Callable[..., Any]) -> Any:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, and cache the machine code on disk.
 
     The function must not be recursive, and must not call a recursive function: Numba crashes when
@@ -178,7 +178,7 @@ def _kernel(function: Callable[..., Any]) -> Any:
 # --- Exact distances ---
 
 
-@_inlined
+@inlined
 def _sum_block(
     points: Any,
     row: int,
@@ -204,7 +204,7 @@ def _sum_block(
     return total
 
 
-@_compiled
+@compiled
 def _pairwise_sum(
     points: Any, row: int, scale: float, targets: Any, target: Any, cosine: bool, scratch: Any
 ) -> Any:
@@ -239,8 +239,10 @@ def _pairwise_sum(
     return sums[0]
 
 
-@_inlined
-def _distance(points: Any, row: int, scale: float, centers: Any, center: int, scratch: Any) -> Any:
+@inlined
+def distance_to(
+    points: Any, row: int, scale: float, centers: Any, center: Any, scratch: Any
+) -> Any:
     """Return the exact distance of a row and a center, with the bits of the NumPy backend."""
     cosine, d = centers.cosine, points.shape[1]
     if d <= _PAIRWISE_BLOCK:  # one block: the same bits in half the time
@@ -255,8 +257,8 @@ def _distance(points: Any, row: int, scale: float, centers: Any, center: int, sc
     return total
 
 
-@_inlined
-def _row_scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
+@inlined
+def row_scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
     """Return the factor of a row: 1 / |x| as `inverse_norms` computes it for cosine, else 1."""
     if not centers.cosine:
         return 1.0
@@ -271,7 +273,7 @@ def _row_scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
 # --- Tiles ---
 
 
-@_inlined
+@inlined
 def _load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
     """Copy the rows from `start` on to the tile, scaled and shifted: `rows[feature][place]`.
 
@@ -283,7 +285,7 @@ def _load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -
         indices[place] = min(start + place, n - 1)
     if centers.cosine:
         for place in range(size):
-            scratch.exact_scales[place] = _row_scale(points, indices[place], centers, scratch)
+            scratch.exact_scales[place] = row_scale(points, indices[place], centers, scratch)
             scales[place] = scratch.exact_scales[place]
     # Four cases: squares as wide as a vector; squares of 4 for rows with fewer columns; and rows
     # narrower than every square, loaded with a mask, in squares of 2 or of 4.
@@ -328,7 +330,7 @@ def _load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -
 #
 # Between the panels the loop prefetches the rows of the next tile, an equal part in each panel, so
 # that memory is read while the scores are computed.
-@_inlined
+@inlined
 def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) -> None:
     """Rank the scores of each row of the tile, and compute the error bound of each row.
 
@@ -393,13 +395,13 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
         matrix.rank_scores(panels - 1, scratch.scores, ranked, scratch.panels, tile)
 
 
-@_inlined
+@inlined
 def _panel_width(tile: Any) -> Any:
     """Return the number of centers that are scored at a time."""
     return len(tile.centers) * max(len(tile.matrix_panels), 1)
 
 
-@_inlined
+@inlined
 def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> None:
     """Write the cluster index of each row of the tile, by scores or by exact distances."""
     ranked, width = scratch.ranked, _panel_width(tile)
@@ -422,7 +424,7 @@ def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> 
                 )
 
 
-@_compiled
+@compiled
 def _nearest_exactly(
     points: Any, place: int, limit: float, centers: Any, scratch: Any, tile: Any
 ) -> Any:
@@ -449,7 +451,7 @@ def _nearest_exactly(
         for center in range(start, min(start + step, k)):
             # The negation selects the center if its score or the limit is NaN.
             if not scratch.probe_scores[center - start] > limit:
-                distance = _distance(points, row, scale, centers, center, scratch)
+                distance = distance_to(points, row, scale, centers, center, scratch)
                 # Centers come in ascending order and < is strict: equal distances keep the lowest
                 # index. A row that is not finite has no distance below infinity and gets center 0.
                 if distance < least:
@@ -460,7 +462,7 @@ def _nearest_exactly(
 # --- Kernels ---
 
 
-@_kernel
+@kernel
 def assign(
     points: Any,
     centers: PackedCenters,
@@ -498,18 +500,21 @@ def assign(
                 points, start, count, scratch.exact_scales, scratch.nearest, centers.cosine,
                 sums.grid, sums.counts, sums.high, sums.low, sums.rest, scratch.num_rest,
             )  # fmt: skip
-        # `partial_sums` needs no distances.
+        # `partial_sums` needs no indices, and `nearest_index` no distances.
         if not len(index):
             continue
         for place in range(count):
+            index[start + place] = scratch.nearest[place]
+        if not len(distance):
+            continue
+        for place in range(count):
             row, scale, cluster = start + place, scratch.exact_scales[place], scratch.nearest[place]
-            index[row] = cluster
-            distance[row] = _distance(points, row, scale, centers, cluster, scratch)
+            distance[row] = distance_to(points, row, scale, centers, cluster, scratch)
     matrix.release(tile)
     return scratch.num_rest[0]
 
 
-@_kernel
+@kernel
 def square(points: Any, grid: Any, block: Any, sums: Any, is_left: Any) -> None:
     """Add up the squares of the rows whose values lie on a grid.
 
@@ -530,7 +535,7 @@ def square(points: Any, grid: Any, block: Any, sums: Any, is_left: Any) -> None:
                 sums[product, column] += np.int64(block[product, column])
 
 
-@_kernel
+@kernel
 def measure(
     points: Any, centers: PackedCenters, tile: Tile, scratch: Scratch, distances: Any
 ) -> None:

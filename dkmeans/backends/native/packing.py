@@ -42,7 +42,7 @@ _AMBIGUOUS_SHARE = 0.1
 # of the longest center is above this, and below the reciprocal of this.
 _SMALLEST_MATRIX_NORM = 2.0**-60
 # Entries of the stacks of `kernels`: more than the halvings of a row of any width.
-_STACK_DEPTH = 64
+STACK_DEPTH = 64
 # Features of the smallest square that is transposed: not less than `kernels._SMALL_SIDE`.
 _SMALLEST_TILE_FEATURES = 4
 
@@ -140,7 +140,7 @@ def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: 
     # Vectors store distances of one panel, a matrix unit the scores of two groups of panels.
     scores = centers * size * max(1, 2 * len(tile.matrix_panels))
     return Scratch(
-        rows=_aligned(np.empty(max(d, _SMALLEST_TILE_FEATURES) * size, dtype)),
+        rows=aligned(np.empty(max(d, _SMALLEST_TILE_FEATURES) * size, dtype)),
         indices=np.empty(size, np.int64),
         exact_scales=np.ones(size),
         scales=np.ones(size, row_dtype),
@@ -150,13 +150,13 @@ def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: 
         panels=np.empty((2, size), integers),
         nearest=np.empty(size, np.int64),
         probe_scores=np.empty(PROBED_PANELS * centers, dtype),
-        scores=_aligned(np.empty(scores, dtype)),
+        scores=aligned(np.empty(scores, dtype)),
         octet_sums=np.empty(8),
-        spans=np.empty((_STACK_DEPTH, 3), np.int64),
-        span_sums=np.empty(_STACK_DEPTH),
-        span_depths=np.empty(_STACK_DEPTH, np.int64),
+        spans=np.empty((STACK_DEPTH, 3), np.int64),
+        span_sums=np.empty(STACK_DEPTH),
+        span_depths=np.empty(STACK_DEPTH, np.int64),
         # Zeros: the lines that fill up the last group are never written, but they are multiplied.
-        pairs=_aligned(np.zeros(_pair_lines(d) * size * bool(tile.matrix_panels), np.int32)),
+        pairs=aligned(np.zeros(_pair_lines(d) * size * bool(tile.matrix_panels), np.int32)),
         matrix_config=_matrix_config(),
         ambiguous=np.zeros(1, np.int64),
         num_rest=np.zeros(1, np.int64),
@@ -172,7 +172,7 @@ def _matrix_config() -> FloatArray:
     return config
 
 
-def _aligned(values: FloatArray) -> FloatArray:
+def aligned(values: FloatArray) -> FloatArray:
     """Return a copy aligned to a cache line: loads that touch two lines take twice as long."""
     spare = np.empty(values.size + CACHE_LINE_BYTES // values.itemsize, values.dtype)
     begin = -spare.ctypes.data % CACHE_LINE_BYTES // values.itemsize
@@ -250,7 +250,7 @@ def _for_scores(
     registers, biases = _NO_REGISTERS, _NO_BIASES
     if tile.matrix_panels:
         registers = _in_registers(-prepared.values.astype(np.float32), tile)
-        biases = _aligned(np.repeat(halves, matrix.LINES))
+        biases = aligned(np.repeat(halves, matrix.LINES))
     packed = PackedCenters(
         weights=_in_panels(-prepared.values, tile).astype(scoring.dtype),
         halves=halves,
@@ -321,7 +321,7 @@ def _in_registers(weights: FloatArray, tile: Tile) -> FloatArray:
         blocks.append(np.pad(rest, ((0, 0), (0, -rest.shape[1] % group))))
     features = _pad_to_panels(np.hstack(blocks), tile, 0).astype(np.uint16)
     registers = features.reshape(-1, 2, matrix.LINES, features.shape[1] // group, group)
-    return _aligned(registers.transpose(0, 3, 1, 2, 4).ravel().view(np.int32))
+    return aligned(registers.transpose(0, 3, 1, 2, 4).ravel().view(np.int32))
 
 
 def _to_bfloat16(values: FloatArray) -> FloatArray:

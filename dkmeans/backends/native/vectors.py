@@ -317,12 +317,12 @@ def _transpose(
         value = builder.fsub(builder.fmul(row, scale), shifts)
         # Rounded to the dtype of the scores only after the shift, which may cancel most digits.
         square.append(value if row_type == score_type else builder.fptrunc(value, score_type))
-    for i, features in enumerate(_transposed(builder, square)):
+    for i, features in enumerate(transposed(builder, square)):
         feature = builder.add(column, code.size(i))
         code.store(features, code.at(rows.first, builder.add(builder.mul(feature, stride), place)))
 
 
-def _transposed(builder: Any, square: Sequence[Value]) -> list[Value]:
+def transposed(builder: Any, square: Sequence[Value]) -> list[Value]:
     """Transpose a square of vectors, by exchanging blocks of 1, then 2, 4, ... elements."""
     square, side, block = list(square), len(square), 1
     while block < side:
@@ -423,8 +423,8 @@ def rank(
         groups = []
         for first in range(0, centers, _RANKED_AT_ONCE):
             group = range(first, min(first + _RANKED_AT_ONCE, centers))
-            groups.append(_two_least(code, [tagged(center, i) for center in group]))
-        minimum, runner_up = _two_least(code, groups)
+            groups.append(two_least(code, [tagged(center, i) for center in group]))
+        minimum, runner_up = two_least(code, groups)
         places = [code.at(ranked.first, (j * count + i) * lanes) for j in range(4)]
         least, second, third, others = (code.load(place, vector) for place in places)
         panel_places = [code.at(panels.first, (j * count + i) * lanes) for j in range(2)]
@@ -456,7 +456,7 @@ def _center_scalars(
     return [(code.at(panel, center), code.size(centers)) for center in range(centers)]
 
 
-def _two_least(
+def two_least(
     code: Code, ranked: Sequence[tuple[Value, Value | None]]
 ) -> tuple[Value, Value | None]:
     """Return the least and the second least value of each lane, found by a tournament.
@@ -595,73 +595,135 @@ def add_rows(
         rest: (n, 2) int64, the rows that are not in the sums, and their clusters.
         num_rest: (1,) int64, the number of these rows, increased.
     """
-    builder, vector, one = code.builder, ir.VectorType(grid.element, _OCTET), code.size(1)
-    integers = ir.VectorType(ir.IntType(64), _OCTET)
-    magic = _constant(vector, _MAGIC)
-    planes = [sums, low_sums] if str(points.element) == "double" else [sums]
-    # All bits but the sign: for cosine none.
-    difference_bits = builder.select(cosine, ir.IntType(64)(0), ir.IntType(64)(2**63 - 1))
-    difference_bits = code.spread(difference_bits, _OCTET)
-    no_bits = ir.Constant(integers, [_NO_BITS] * _OCTET)
-    beyond = ir.Constant(integers, [-(2 ** (WINDOW_BITS + 1))] * _OCTET)
-    nothing = ir.Constant(integers, [0] * _OCTET)
-
-    def parts_of(x: Value, column: Value, scale: Value) -> tuple[list[Value], Value, Value]:
-        """Return the bits to add to each plane, the scaled values, and what no plane holds."""
-        factors = code.load(code.at(grid.first, column), vector)
-        value = difference = builder.fmul(builder.fmul(x, scale), factors)
-        bits: list[Value] = []
-        for _ in range(len(planes)):
-            if bits:
-                difference = builder.fmul(difference, _constant(vector, 2.0**PLANE_BITS))
-            moved = builder.fadd(difference, magic)
-            bits.append(builder.bitcast(moved, integers))
-            before, back = difference, builder.fsub(moved, magic)
-            difference = builder.fsub(before, back)
-        unlike = builder.xor(builder.bitcast(before, integers), builder.bitcast(back, integers))
-        return bits, value, unlike
+    builder, one = code.builder, code.size(1)
+    adder = RowAdder(code, points, cosine, grid, sums, low_sums)
 
     def step(place: Value, _: Sequence[Value]) -> list[Value]:
         row, cluster = builder.add(start, place), builder.load(code.at(clusters.first, place))
-        scale = code.spread(builder.load(code.at(row_scales.first, place)), _OCTET)
+        scale = builder.load(code.at(row_scales.first, place))
         cluster_count = code.at(counts.first, cluster)
-
-        def add(x: Value, column: Value, found: Sequence[Value]) -> list[Value]:
-            differences, sizes = found
-            bits, value, unlike = parts_of(x, column, scale)
-            for plane, added in zip(planes, bits, strict=True):
-                cell = code.cell(plane, cluster, column)
-                code.store(builder.add(code.load(cell, integers), added), cell)
-            if len(planes) > 1:
-                # An underflow to zero leaves no difference: the value itself shows it.
-                is_zero = builder.fcmp_ordered("==", value, zero(vector))
-                lost = builder.select(is_zero, builder.bitcast(x, integers), nothing)
-                differences = builder.or_(differences, lost)
-            sizes = builder.or_(sizes, builder.xor(bits[0], no_bits))
-            return [builder.or_(differences, unlike), sizes]
-
-        def take_back(x: Value, column: Value, _: Sequence[Value]) -> list[Value]:
-            bits, _, _ = parts_of(x, column, scale)
-            for plane, added in zip(planes, bits, strict=True):
-                cell = code.cell(plane, cluster, column)
-                code.store(builder.sub(code.load(cell, integers), added), cell)
-            return []
-
-        differences, sizes = _over_octets(code, points, row, [nothing, nothing], add)
-        found = builder.or_(builder.and_(differences, difference_bits), builder.and_(sizes, beyond))
-        is_other = builder.icmp_unsigned("!=", found, nothing)
-        is_other = builder.bitcast(is_other, ir.IntType(8))
-        with builder.if_then(builder.icmp_unsigned("!=", is_other, ir.IntType(8)(0)), likely=False):
-            _over_octets(code, points, row, [], take_back)
+        is_other = adder.change(row, scale, cluster, builder.add)
+        with builder.if_then(is_other, likely=False):
+            adder.change(row, scale, cluster, builder.sub)
             number = builder.load(num_rest.first)
             builder.store(row, code.cell(rest, number, code.size(0)))
             builder.store(cluster, code.cell(rest, number, one))
             builder.store(builder.add(number, one), num_rest.first)
-        with builder.if_then(builder.icmp_unsigned("==", is_other, ir.IntType(8)(0))):
+        with builder.if_then(builder.not_(is_other)):
             builder.store(builder.add(builder.load(cluster_count), one), cluster_count)
         return []
 
     code.loop(count, [], step)
+
+
+@as_intrinsic
+def move_row(
+    code: Code, points: Array, row: Value, scale: Value, before: Value, after: Value,
+    cosine: Value, grid: Array, sums: Array, low_sums: Array,
+) -> None:  # fmt: skip
+    """Move a row from the sums of a cluster to those of another, unless `add_rows` lists it.
+
+    The sums are those of the rows alone, without `MAGIC_BITS`.
+
+    Args:
+        code: The code to write to.
+        points: (n, d) rows.
+        row: Index of the row.
+        scale: float64, 1 / |x| of the row for cosine, else 1.
+        before: Index of the cluster whose sums become smaller.
+        after: Index of the cluster whose sums grow.
+        cosine: As in `add_rows`.
+        grid: As in `add_rows`.
+        sums: (k, d padded) int64, changed: plane 0.
+        low_sums: (k, d padded) int64, changed: plane -1, for float64 rows. Else unused.
+    """
+    builder = code.builder
+    adder = RowAdder(code, points, cosine, grid, sums, low_sums)
+    magic_bits = ir.Constant(ir.VectorType(ir.IntType(64), _OCTET), [MAGIC_BITS] * _OCTET)
+
+    def plus(old: Value, bits: Value) -> Value:
+        return builder.add(old, builder.sub(bits, magic_bits))
+
+    def minus(old: Value, bits: Value) -> Value:
+        return builder.sub(old, builder.sub(bits, magic_bits))
+
+    is_other = adder.change(row, scale, after, plus)
+    with builder.if_else(is_other, likely=False) as (other, usual):
+        with other:
+            adder.change(row, scale, after, minus)
+        with usual:
+            adder.change(row, scale, before, minus)
+
+
+class RowAdder:
+    """Writer of the code that adds rows to sums, or takes them back; see `add_rows`."""
+
+    def __init__(
+        self, code: Code, points: Array, cosine: Value, grid: Array, sums: Array, low_sums: Array
+    ) -> None:
+        self._code, self._points, self._grid = code, points, grid
+        self._planes = [sums, low_sums] if str(points.element) == "double" else [sums]
+        self._vector = ir.VectorType(grid.element, _OCTET)
+        self._integers = ir.VectorType(ir.IntType(64), _OCTET)
+        # All bits but the sign: for cosine none.
+        bits = code.builder.select(cosine, ir.IntType(64)(0), ir.IntType(64)(2**63 - 1))
+        self._difference_bits = code.spread(bits, _OCTET)
+
+    def change(
+        self, row: Value, scale: Value, cluster: Value, change: Callable[[Value, Value], Value]
+    ) -> Value:
+        """Change the sums of a cluster by a row; return true if the sums do not hold the row.
+
+        Args:
+            row: Index of the row.
+            scale: 1 / |x| of the row for cosine, else 1.
+            cluster: Index of the cluster.
+            change: Returns the new sums, given the old ones and the integers of the row.
+        """
+        code, builder = self._code, self._code.builder
+        scales = code.spread(scale, _OCTET)
+        no_bits = ir.Constant(self._integers, [_NO_BITS] * _OCTET)
+        beyond = ir.Constant(self._integers, [-(2 ** (WINDOW_BITS + 1))] * _OCTET)
+        nothing = ir.Constant(self._integers, [0] * _OCTET)
+
+        def octet(x: Value, column: Value, found: Sequence[Value]) -> list[Value]:
+            differences, sizes = found
+            bits, value, unlike = self._parts_of(x, column, scales)
+            for plane, part in zip(self._planes, bits, strict=True):
+                cell = code.cell(plane, cluster, column)
+                code.store(change(code.load(cell, self._integers), part), cell)
+            if len(self._planes) > 1:
+                # An underflow to zero leaves no difference: the value itself shows it.
+                is_zero = builder.fcmp_ordered("==", value, zero(self._vector))
+                lost = builder.select(is_zero, builder.bitcast(x, self._integers), nothing)
+                differences = builder.or_(differences, lost)
+            sizes = builder.or_(sizes, builder.xor(bits[0], no_bits))
+            return [builder.or_(differences, unlike), sizes]
+
+        differences, sizes = _over_octets(code, self._points, row, [nothing, nothing], octet)
+        lost = builder.and_(differences, self._difference_bits)
+        found = builder.or_(lost, builder.and_(sizes, beyond))
+        lanes = builder.bitcast(builder.icmp_unsigned("!=", found, nothing), ir.IntType(_OCTET))
+        return builder.icmp_unsigned("!=", lanes, ir.IntType(_OCTET)(0))
+
+    def _parts_of(self, x: Value, column: Value, scales: Value) -> tuple[list[Value], Value, Value]:
+        """Return the bits to add to each plane, the scaled values, and what no plane holds."""
+        code, builder = self._code, self._code.builder
+        magic = constant(self._vector, _MAGIC)
+        factors = code.load(code.at(self._grid.first, column), self._vector)
+        value = difference = builder.fmul(builder.fmul(x, scales), factors)
+        bits: list[Value] = []
+        for _ in self._planes:
+            if bits:
+                difference = builder.fmul(difference, constant(self._vector, 2.0**PLANE_BITS))
+            moved = builder.fadd(difference, magic)
+            bits.append(builder.bitcast(moved, self._integers))
+            before, back = difference, builder.fsub(moved, magic)
+            difference = builder.fsub(before, back)
+        unlike = builder.xor(
+            builder.bitcast(before, self._integers), builder.bitcast(back, self._integers)
+        )
+        return bits, value, unlike
 
 
 # Rows whose squares are added up in registers: the products of two digits are below 2^46.
@@ -689,10 +751,10 @@ def find_left(
     def find(x: Value, column: Value, left: Sequence[Value]) -> list[Value]:
         scaled = builder.fmul(x, code.load(code.at(grid.first, column), vector))
         size = code.call("llvm.fabs.v8f64", vector, scaled)
-        is_other = builder.fcmp_unordered(">=", size, _constant(vector, 2.0**WINDOW_BITS))
+        is_other = builder.fcmp_unordered(">=", size, constant(vector, 2.0**WINDOW_BITS))
         finest = scaled
         if is_double:
-            finest = builder.fmul(scaled, _constant(vector, 2.0**PLANE_BITS))
+            finest = builder.fmul(scaled, constant(vector, 2.0**PLANE_BITS))
             is_lost = builder.and_(
                 builder.fcmp_ordered("==", scaled, zero(vector)),
                 builder.fcmp_unordered("!=", x, zero(vector)),
@@ -746,9 +808,9 @@ def add_squares(
             scaled = builder.select(is_added, builder.fmul(x, factors), zero(vector))
             digits = []
             for exponent in places:
-                digit = builder.fmul(scaled, _constant(vector, 2.0**-exponent))
+                digit = builder.fmul(scaled, constant(vector, 2.0**-exponent))
                 digits.append(code.call("llvm.trunc.v8f64", vector, digit))
-                whole = builder.fmul(digits[-1], _constant(vector, 2.0**exponent))
+                whole = builder.fmul(digits[-1], constant(vector, 2.0**exponent))
                 scaled = builder.fsub(scaled, whole)
             pairs_and_totals = zip(pairs, totals, strict=True)
             return [code.fma(digits[i], digits[j], old) for (i, j), old in pairs_and_totals]
@@ -797,7 +859,8 @@ def _over_octets(
     return code.change_if(has_rest, last, code.change_if(has_octets, whole, initial))
 
 
-def _constant(vector: Any, number: float) -> Value:
+def constant(vector: Any, number: float) -> Value:
+    """Return a vector with this number in all lanes."""
     return ir.Constant(vector, [number] * vector.count)
 
 

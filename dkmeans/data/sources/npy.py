@@ -103,7 +103,7 @@ class NpyRows(Leaf):
         except ValueError as error:
             raise self._changed(must, f"no header of .npy: {error}") from error
         described = (self.rows, self.width), np.dtype(self.dtype), self.offset
-        if (header.shape, header.dtype, header.offset) != described or header.is_transposed:
+        if (header.table_shape, header.dtype, header.offset) != described or header.is_transposed:
             raise self._changed(must, str(header))
 
     def _check_size(self, size: int, least: int) -> None:
@@ -139,6 +139,11 @@ class _Header(NamedTuple):
     offset: int
 
     @property
+    def table_shape(self) -> tuple[int, ...]:
+        """Shape of the array; of a 1-D array, its shape as a table of one column."""
+        return (*self.shape, 1) if len(self.shape) == 1 else self.shape
+
+    @property
     def is_transposed(self) -> bool:
         """True if the values are not in C order."""
         # An array of one row or one column is in C order and in Fortran order at once.
@@ -167,8 +172,12 @@ def _read_header(file: BytesIO) -> _Header:
     return _Header(shape, dtype, is_fortran, file.tell())
 
 
-def from_npy_file(address: str) -> Cut:
+def from_npy_file(address: str, *, allow_1d: bool = False) -> Cut:
     """Return a function that cuts an .npy file into chunks. Its header is read now.
+
+    Args:
+        address: Path or URL of the file.
+        allow_1d: True if a 1-D array is accepted, as a table of one column.
 
     Raises:
         InvalidData: the file cannot be read, is not an .npy file, or is not a 2-D array in C order.
@@ -185,7 +194,7 @@ def from_npy_file(address: str) -> Cut:
         header = _read_header(start)
     except ValueError as error:
         raise InvalidData(f"{address} must be an .npy file: {error}") from error
-    shape, dtype = header.shape, header.dtype
+    shape, dtype = header.table_shape if allow_1d else header.shape, header.dtype
     is_table = len(shape) == 2 and shape[1] > 0 and not header.is_transposed
     if not is_table or dtype.kind not in "fiub":
         # np.save loses the dtypes of other libraries.

@@ -19,6 +19,7 @@ from obstore.exceptions import BaseError
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, Leaf, Whole, rows_per_chunk
 from dkmeans.data.columns import described
+from dkmeans.data.row_weights import RowWeights
 from dkmeans.data.sources.arrow import (
     dtype_of,
     fill,
@@ -33,7 +34,7 @@ from dkmeans.data.sources.arrow import (
     without_extension,
 )
 from dkmeans.data.sources.parquet_files import list_parquet_files
-from dkmeans.errors import Invalid, InvalidData, counted
+from dkmeans.errors import Invalid, InvalidData, counted, expected
 from dkmeans.storage import address_below, filesystem, unreachable
 
 logger = logging.getLogger("dkmeans")
@@ -250,7 +251,9 @@ class _File(NamedTuple):
             first += rows
 
 
-def from_parquet_files(addresses: Sequence[str], columns: Sequence[str] | None) -> Cut:
+def from_parquet_files(
+    addresses: Sequence[str], columns: Sequence[str] | None, weights: str | None = None
+) -> Cut:
     """Return a function that cuts Parquet into chunks: files, or all files below folders.
 
     The files of a folder follow one another in natural order (`parquet_files`). A chunk consists of
@@ -260,14 +263,19 @@ def from_parquet_files(addresses: Sequence[str], columns: Sequence[str] | None) 
 
     Args:
         addresses: Paths or URLs of the files or folders.
-        columns: Names of the columns to read, in order; None reads all but an index.
+        columns: Names of the columns to read, in order; None reads all but an index and the
+            weights.
+        weights: Name of the column with the weights of the rows; None if they have none.
 
     Raises:
         InvalidData: nothing readable is there, or a table of another format, or the files have
             different columns.
         Invalid: a column is missing, or one of `columns` holds neither numbers nor words.
     """
-    files = [file for address in addresses for file in _files_at(address, columns)]
+    names = columns
+    if columns is not None and weights is not None and weights not in columns:
+        names = [*columns, weights]
+    files = [file for address in addresses for file in _files_at(address, names)]
     index = sorted({column for file in files for column in file.left_out})
     if index:
         logger.info(
@@ -283,9 +291,47 @@ def from_parquet_files(addresses: Sequence[str], columns: Sequence[str] | None) 
                 f"{tables[0].name} has {', '.join(tables[0].described)}, {table.name} "
                 f"{', '.join(table.described)}"
             )
+
+    def cut(chunk_bytes: int | None) -> Batch:
+        return Batch(tuple(chunk for file in files for chunk in file.chunks(chunk_bytes)))
+
+    if weights is None or not tables:
+        return cut
+    _check_weights(tables[0], weights)
+    rows = [name for name in tables[0].columns if name != weights] if columns is None else columns
+    if not rows:
+        raise Invalid(f"{tables[0].name} must have a column beside the weights, {weights!r}")
     return lambda chunk_bytes: Batch(
-        tuple(chunk for file in files for chunk in file.chunks(chunk_bytes))
+        tuple(_with_weights(chunk, rows, weights) for chunk in cut(chunk_bytes))
     )
+
+
+def _check_weights(table: ParquetRows, weights: str) -> None:
+    """Refuse weights that are not a column of numbers.
+
+    Raises:
+        Invalid: there is no such column, or it holds words or lists.
+    """
+    names = ", ".join(table.columns)
+    if weights not in table.columns:
+        raise Invalid(expected("weights", f"a column of {table.name} ({names})", weights))
+    column = table.select([weights])
+    if column.dtypes == ("|O",) or column.widths != (1,):
+        found = "words" if column.dtypes == ("|O",) else "lists"
+        raise Invalid(
+            f"weights must be a column of numbers, got {found} in {weights!r} of {table.name}"
+        )
+
+
+def _with_weights(chunk: Chunk, rows: Sequence[str], weights: str) -> Chunk:
+    """Return a chunk of some columns, with the weights of another column beside them."""
+    table = chunk.source
+    assert isinstance(table, ParquetRows)  # for the type checker
+    column = replace(chunk, source=table.select([weights]))
+    beside = RowWeights((column,), table.first, table.rows, table.chunk_rows)
+    # Columns that hold no numbers are still to be left out, or refused.
+    source = replace(table.select(rows), unusable=table.unusable)
+    return replace(chunk, source=source, weights=beside)
 
 
 def _files_at(address: str, columns: Sequence[str] | None) -> list[_File]:

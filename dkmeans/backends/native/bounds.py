@@ -1,0 +1,362 @@
+"""Bounds of a chunk's rows between iterations: what `reassign` needs to skip most of the work.
+
+`backend.sums_by_bounds` calls `start` and `advance` with what the worker has cached for a chunk.
+Bounds only save time: without them, or with those of an earlier iteration, the partial sums have
+the same bits (docs/decisions/022).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from dkmeans.backends.addition import grid_for, plus_rows
+from dkmeans.backends.native import packing, vectors
+from dkmeans.backends.native.group_vectors import GROUP
+from dkmeans.backends.native.groups import Path, Stage, can_group
+from dkmeans.backends.native.kernels import Sums
+from dkmeans.backends.native.packing import aligned
+from dkmeans.backends.native.reassign import STRIP, BlockScratch, Movement, RowBounds, reassign
+from dkmeans.backends.native.runner import run
+from dkmeans.distance import Centers, Distance
+from dkmeans.exact import PIECE_ROWS, ExactSums, Grid
+from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
+
+# Fewer centers, or fewer products for a row, are computed faster than bounds are compared; and a
+# chunk of fewer products is computed faster than its entry is taken and put back.
+_FEWEST_CENTERS, _FEWEST_PRODUCTS, _FEWEST_CHUNK_PRODUCTS = 2 * GROUP, 1000, 2**24
+# Iterations without bounds. In the first ones centers move so far that few rows are skipped.
+_FIRST_ITERATIONS = 4
+# Bounds are dropped for some iterations if more than this share of all pairs had to be scored, and
+# for twice as many the next time. A matrix unit computes all pairs in less time.
+_USELESS_SHARE, _USELESS_SHARE_WITH_MATRIX = 0.6, 0.35
+# A scored row costs as much as so many of its pairs, beside these.
+_PAIRS_OF_ROW = 3
+# Chunks with a larger share of rows off the grid have no bounds: such rows are added up slowly, in
+# every iteration.
+_MOST_REST = 0.05
+# Bytes of the scored rows of a block, which should stay in the second-level cache, and limits of
+# their number.
+_BLOCK_BYTES, _MOST_ROWS, _FEWEST_ROWS = 3 * 2**18, 4096, 2 * STRIP
+# The upper half of an infinite float32: the bound of a group that does not exist.
+_INFINITE_BOUND = 0x7F80
+_NO_COUNTS: IndexArray = np.empty(0, np.int64)
+_NO_REST: IndexArray = np.empty((0, 2), np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A number of iterations until a chunk gets bounds.
+
+    Attributes:
+        left: Iterations until then.
+        pause: Iterations to wait if those bounds are of no use.
+    """
+
+    left: int = _FIRST_ITERATIONS
+    pause: int = 2 * _FIRST_ITERATIONS
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes, about."""
+        return 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Bounds and sums of at most `PIECE_ROWS` rows.
+
+    Attributes:
+        rows: The bounds. `reassign` overwrites them.
+        grid: The grid of the sums.
+        high, low: The planes of the sums of the rows on the grid, as in `kernels.Sums`, without
+            `vectors.MAGIC_BITS`.
+        rest: (r,) int64. The rows that are not in these sums.
+        rest_clusters: (r,) int32. Their clusters.
+        rest_sums: The sums of these rows; None if there are none.
+    """
+
+    rows: RowBounds
+    grid: Grid
+    high: IndexArray
+    low: IndexArray
+    rest: IndexArray
+    rest_clusters: IndexArray
+    rest_sums: ExactSums | None
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        rest = () if self.rest_sums is None else self.rest_sums.planes.values()
+        arrays = (*self.rows, self.high, self.low, self.rest, self.rest_clusters, *rest)
+        return sum(array.nbytes for array in arrays)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounds:
+    """Bounds of the rows of a chunk.
+
+    Attributes:
+        stage: The centers for which they hold.
+        pieces: Bounds of the pieces of the chunk.
+        pause: As in `Waiting`.
+        work: What was spent on the bounds since all pairs were scored, in scored pairs.
+    """
+
+    stage: Stage
+    pieces: tuple[Piece, ...]
+    pause: int
+    work: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes, without what all chunks share."""
+        return sum(piece.nbytes for piece in self.pieces)
+
+
+class Paths:
+    """The paths of all fits with bounds in this process. A path lives as long as its bounds."""
+
+    def __init__(self) -> None:
+        self._paths: WeakValueDictionary[Hashable, Path] = WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def __call__(self, start: Hashable, centers: Centers, dtype: np.dtype[Any]) -> Path:
+        """Return the path of a start of a fit; a new one begins with these centers."""
+        key = start, centers.values.shape, centers.distance, dtype
+        with self._lock:
+            path = self._paths.get(key)
+            if path is None:
+                path = self._paths[key] = Path(centers, dtype)
+            return path
+
+
+class BlockScratchPerThread(threading.local):
+    """Work arrays of each thread, for the last shape that it used."""
+
+    def __init__(self) -> None:
+        self._scratch: dict[Any, BlockScratch] = {}
+
+    def __call__(self, groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
+        """Return the calling thread's work arrays."""
+        shape = groups, width, dtype
+        if shape not in self._scratch:
+            self._scratch = {shape: _new_scratch(groups, width, dtype)}
+        return self._scratch[shape]
+
+
+_paths, _scratch = Paths(), BlockScratchPerThread()
+
+
+def suit(rows: int, centers: Centers) -> bool:
+    """Return whether bounds can save time for a chunk of so many rows with such centers."""
+    k, d = centers.values.shape
+    is_large = k * d >= _FEWEST_PRODUCTS and rows * k * d >= _FEWEST_CHUNK_PRODUCTS
+    return is_large and k >= _FEWEST_CENTERS and can_group(centers)
+
+
+def begin(
+    points: FloatArray, centers: Centers, waiting: Waiting, start: Hashable
+) -> tuple[PartialSums, Bounds | Waiting]:
+    """Return the partial sums of a chunk, and bounds for the next iteration.
+
+    Args:
+        points: (n, d) rows, as the kernels take them.
+        centers: The centers.
+        waiting: What the chunk has waited for.
+        start: Name of the start of a fit that the centers belong to.
+
+    Raises:
+        NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
+    """
+    stage = _paths(start, centers, points.dtype).stage(centers)
+    pieces = tuple(_first(rows, centers, stage) for rows in _cut(points))
+    total = _total(centers, pieces)
+    if sum(len(piece.rest) for piece in pieces) > _MOST_REST * len(points):
+        return total, Waiting(waiting.pause, 2 * waiting.pause)
+    return total, Bounds(stage, pieces, waiting.pause)
+
+
+def advance(
+    points: FloatArray, centers: Centers, found: Bounds
+) -> tuple[PartialSums, Bounds | Waiting, int]:
+    """Return the partial sums of a chunk by the bounds of an earlier iteration, and new bounds.
+
+    The third result is the number of distances that were not computed.
+
+    Args:
+        points: (n, d) rows, as the kernels take them.
+        centers: The centers.
+        found: The bounds. They must not be used again.
+    """
+    stage = found.stage.path.stage(centers)
+    movement, all_pairs = stage.movement_since(found.stage), len(points) * stage.groups
+    # Bounds become loose. New ones are made once the loose ones have cost as much: so at most half
+    # of the work could have been saved.
+    is_loose = found.work > all_pairs
+    pieces, pairs, scored_rows = [], 0, 0
+    for rows, piece in zip(_cut(points), found.pieces, strict=True):
+        changed, counts = _advanced(rows, centers, stage, movement, piece, all_pairs=is_loose)
+        pieces.append(changed)
+        scored_rows += counts[0]
+        pairs += counts[1]
+    total = _total(centers, pieces)
+    skipped = max(0, len(points) * len(centers.values) - pairs * GROUP)
+    useless = _USELESS_SHARE_WITH_MATRIX if packing.matrix_unit() else _USELESS_SHARE
+    if not is_loose and pairs > useless * all_pairs:
+        return total, Waiting(found.pause, 2 * found.pause), skipped
+    work = 0 if is_loose else found.work + pairs + _PAIRS_OF_ROW * scored_rows
+    return total, Bounds(stage, tuple(pieces), found.pause, work), skipped
+
+
+def _cut(points: FloatArray) -> Iterable[FloatArray]:
+    return (points[start : start + PIECE_ROWS] for start in range(0, len(points), PIECE_ROWS))
+
+
+def _first(rows: FloatArray, centers: Centers, stage: Stage) -> Piece:
+    """Return bounds and sums of rows that had none."""
+    grid, shape = grid_for(rows, centers), centers.values.shape
+    sums = packing.zero_sums(shape, grid, rows)
+    nearest: IndexArray = np.zeros(len(rows), np.int32)
+    upper: FloatArray = np.zeros(len(rows), np.float32)
+    lower: IndexArray = np.zeros((len(rows), len(stage.total)), np.uint16)
+    lower[:, stage.groups :] = _INFINITE_BOUND
+    bounds = RowBounds(nearest, upper, lower)
+    scratch = _run(
+        rows, stage, stage.movement_since(stage), bounds, sums, all_pairs=True, is_first=True
+    )
+    extra = sums.counts[:, None] * np.int64(vectors.MAGIC_BITS)
+    low = sums.low - extra if len(sums.low) else sums.low
+    rest = sums.rest[: scratch.num_rest[0], 0].copy()
+    rest_clusters = bounds.nearest[rest]
+    rest_sums = _sums_of_rest(rows[rest], rest_clusters, centers, grid)
+    return Piece(bounds, grid, sums.high - extra, low, rest, rest_clusters, rest_sums)
+
+
+def _sums_of_rest(
+    rows: FloatArray, clusters: IndexArray, centers: Centers, grid: Grid
+) -> ExactSums | None:
+    """Return the sums of rows with values that are not on the grid; None for no rows."""
+    if not len(rows):
+        return None
+    zero = ExactSums.zero(centers.values.shape, grid)
+    return plus_rows(zero, rows, clusters, centers.distance)
+
+
+def _advanced(
+    rows: FloatArray,
+    centers: Centers,
+    stage: Stage,
+    movement: Movement,
+    piece: Piece,
+    *,
+    all_pairs: bool,
+) -> tuple[Piece, tuple[int, int]]:
+    """Return bounds and sums brought up to date, and the numbers of scored rows and pairs."""
+    # The old sums may be on their way to the driver.
+    sums = Sums(
+        grid=packing.padded_scales(piece.grid),
+        counts=_NO_COUNTS,
+        high=piece.high.copy(),
+        low=piece.low.copy(),
+        rest=_NO_REST,
+    )
+    scratch = _run(rows, stage, movement, piece.rows, sums, all_pairs=all_pairs, is_first=False)
+    scored_rows, pairs = scratch.counts[:2].tolist()
+    piece = replace(piece, high=sums.high, low=sums.low)
+    rest_clusters = piece.rows.nearest[piece.rest]
+    if not np.array_equal(rest_clusters, piece.rest_clusters):
+        rest_sums = _sums_of_rest(rows[piece.rest], rest_clusters, centers, piece.grid)
+        piece = replace(piece, rest_clusters=rest_clusters, rest_sums=rest_sums)
+    return piece, (scored_rows, pairs)
+
+
+def _run(
+    rows: FloatArray, stage: Stage, movement: Movement, bounds: RowBounds, sums: Sums, *,
+    all_pairs: bool, is_first: bool,
+) -> BlockScratch:  # fmt: skip
+    """Call the kernel, and return its work arrays."""
+    scratch = _scratch(stage.groups, rows.shape[1], rows.dtype)
+    variant = (rows.dtype,)
+    run(
+        reassign,
+        variant,
+        rows,
+        stage.grouped,
+        movement,
+        _height(),
+        scratch,
+        bounds,
+        all_pairs,
+        is_first,
+        sums,
+    )
+    return scratch
+
+
+def _total(centers: Centers, pieces: Iterable[Piece]) -> PartialSums:
+    """Return the partial sums of all rows of some pieces."""
+    (k, d), parts = centers.values.shape, []
+    for piece in pieces:
+        planes = {0: piece.high[:, :d]}
+        # For cosine, plane -1 has what was rounded away.
+        if len(piece.low) and centers.distance is not Distance.COSINE:
+            planes[-1] = piece.low[:, :d]
+        sums = ExactSums(piece.grid, planes)
+        sums = sums if piece.rest_sums is None else sums + piece.rest_sums
+        parts.append(PartialSums(sums, np.bincount(piece.rows.nearest, minlength=k)))
+    return sum_up(parts)
+
+
+def _height() -> tuple[None, ...]:
+    """Return the number of rows in a tile, as the length of a tuple (see `vectors.Tile`).
+
+    Each row of a tile takes registers for its 16 scores.
+    """
+    return (None,) * (16 if packing.vector_bytes() == 64 else 6)
+
+
+def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
+    pitch = -(-width // GROUP) * GROUP
+    size = min(_MOST_ROWS, max(_FEWEST_ROWS, _BLOCK_BYTES // (4 * pitch)))
+    bounds = np.empty(2, np.float32)
+    return BlockScratch(
+        rows=aligned(np.empty(size * pitch, np.float32)).reshape(size, pitch),
+        squares=np.empty(size, np.float32),
+        margins=np.empty(size, np.float32),
+        scales=np.empty(1, dtype),
+        exact_scales=np.empty(size),
+        suspects=np.empty(STRIP, np.int64),
+        clusters=np.empty(size, np.int64),
+        slots=np.empty(size, np.int64),
+        own=np.empty(size, np.float32),
+        is_complete=np.empty(size, np.bool_),
+        best=np.empty(size, np.float32),
+        best_group=np.empty(size, np.int64),
+        second=np.empty(size, np.float32),
+        best_lower=np.empty(size, np.uint16),
+        lists=np.empty((groups, size), np.int16),
+        lengths=np.empty(groups, np.int64),
+        masks=np.empty(-(-groups // GROUP) + 1, np.int64),
+        # Zeros: places without a row are computed too.
+        tile=aligned(np.zeros(GROUP * pitch, np.float32)),
+        tile_slots=np.zeros(GROUP, np.int64),
+        tile_squares=np.zeros(GROUP, np.float32),
+        tile_margins=np.zeros(GROUP, np.float32),
+        least=np.empty((2, GROUP), np.float32),
+        tile_lower=np.empty((2, GROUP), np.uint16),
+        scores=np.empty(GROUP, np.float32),
+        bits=bounds.view(np.uint32),
+        bounds=bounds,
+        octet_sums=np.empty(8),
+        spans=np.empty((packing.STACK_DEPTH, 3), np.int64),
+        span_sums=np.empty(packing.STACK_DEPTH),
+        span_depths=np.empty(packing.STACK_DEPTH, np.int64),
+        counts=np.zeros(4, np.int64),
+        num_rest=np.zeros(1, np.int64),
+    )

@@ -1,0 +1,296 @@
+"""Vector instructions for bounds: Numba intrinsics that score groups of centers.
+
+`reassign` calls these functions. Here the centers of a group lie across the lanes, unlike in
+`vectors`: few rows need the scores of a group, and which rows these are differs from group to
+group. So rows are copied one by one, and a row's value is spread over the lanes. Bounds are
+bfloat16, the upper half of a float32. After a change of this file, `reassign.INTRINSICS` must be
+updated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from dkmeans.backends.native.vectors import (
+    Array,
+    Code,
+    Value,
+    as_intrinsic,
+    constant,
+    transposed,
+    two_least,
+    zero,
+)
+
+# Number of centers in a group, and of bounds that are compared at a time: the width of the vectors
+# here. Processors with narrower vectors use several for each.
+GROUP = 16
+# Bits of the lanes in a tagged score (see `vectors.rank`).
+_TAG_BITS = GROUP - 1
+# Bounds are made smaller by more than the rounding of the operations that compute them.
+_DOWN = 1 - 2.0**-20
+_FLOATS = ir.VectorType(ir.FloatType(), GROUP)
+_INTEGERS = ir.VectorType(ir.IntType(32), GROUP)
+_HALVES = ir.VectorType(ir.IntType(16), GROUP)
+_HALF_BITS = 16
+
+
+@as_intrinsic
+def find_suspects(
+    code: Code, lower: Array, row: Value, reach: Array, upper: Value, vectors: Value, masks: Array
+) -> None:
+    """Find the groups that may have a center nearer to a row than its own.
+
+    Args:
+        code: The code to write to.
+        lower: (n, 16 v) uint16, the lower bounds of each row.
+        row: Index of the row.
+        reach: (16 v,) float32, how much smaller each lower bound has become.
+        upper: float32, the upper bound of the row's distance to its own center.
+        vectors: v, at least 1.
+        masks: (v + 1,) int64. Bit i of number j is set for group 16 j + i; the last number is not
+            zero if any bit is set.
+    """
+    builder, word = code.builder, ir.IntType(64)
+    uppers = code.spread(upper, GROUP)
+
+    def step(number: Value, found: Sequence[Value]) -> list[Value]:
+        column = builder.mul(number, code.size(GROUP))
+        bound = _bounds_at(code, code.cell(lower, row, column))
+        limit = builder.fadd(code.load(code.at(reach.first, column), _FLOATS), uppers)
+        # Also true for a limit that is not finite.
+        bits = builder.bitcast(builder.fcmp_unordered("<=", bound, limit), ir.IntType(GROUP))
+        mask = builder.zext(bits, word)
+        builder.store(mask, code.at(masks.first, number))
+        return [builder.or_(found[0], mask)]
+
+    (found,) = code.loop(vectors, [word(0)], step)
+    builder.store(found, code.at(masks.first, vectors))
+
+
+def _bounds_at(code: Code, pointer: Value) -> Value:
+    """Load bfloat16 bounds as float32."""
+    halves = code.load(pointer, _HALVES)
+    bits = code.builder.zext(halves, _INTEGERS)
+    shift = ir.Constant(_INTEGERS, [_HALF_BITS] * GROUP)
+    return code.builder.bitcast(code.builder.shl(bits, shift), _FLOATS)
+
+
+@as_intrinsic
+def lay_row(
+    code: Code, points: Array, row: Value, scales: Array, shift: Array, centers: Array,
+    center: Value, slot: Value, rows: Array, squares: Array, distances: Array,
+) -> None:  # fmt: skip
+    """Copy a row, scaled and shifted; write its squared length and its distance to a center.
+
+    Args:
+        code: The code to write to.
+        points: (n, d) rows.
+        row: Index of the row.
+        scales: (1,) the factor of the row.
+        shift: (d,) subtracted from the scaled row.
+        centers: (k, d padded to a multiple of 16) float32, the shifted centers.
+        center: Index of the center.
+        slot: Where the row is copied to.
+        rows: (slots, d padded to a multiple of 16) float32.
+        squares: (slots,) float32, the squared lengths.
+        distances: (slots,) float32, the squared distances.
+    """
+    builder, stored = code.builder, ir.VectorType(shift.element, GROUP)
+    scale = code.spread(builder.load(scales.first), GROUP)
+    width, lanes = points.width, code.size(GROUP)
+    whole, rest = builder.sdiv(width, lanes), builder.srem(width, lanes)
+
+    def lay(number: Value, load: Callable[[Value], Value], totals: Sequence[Value]) -> list[Value]:
+        column = builder.mul(number, lanes)
+        x, shifts = load(code.cell(points, row, column)), load(code.at(shift.first, column))
+        value = builder.fsub(builder.fmul(x, scale), shifts)
+        value = value if stored == _FLOATS else builder.fptrunc(value, _FLOATS)
+        code.store(value, code.cell(rows, slot, column))
+        away = builder.fsub(value, code.load(code.cell(centers, center, column), _FLOATS))
+        return [code.fma(part, part, old) for part, old in zip((value, away), totals, strict=True)]
+
+    def all_whole(totals: Sequence[Value]) -> list[Value]:
+        def step(number: Value, totals: Sequence[Value]) -> list[Value]:
+            return lay(number, lambda place: code.load(place, stored), totals)
+
+        return code.loop(whole, totals, step)
+
+    def last(totals: Sequence[Value]) -> list[Value]:
+        return lay(whole, lambda place: code.load_first(place, rest, stored), totals)
+
+    has_whole, has_rest = (builder.icmp_signed(">", n, code.size(0)) for n in (whole, rest))
+    totals = code.change_if(has_whole, all_whole, [zero(_FLOATS)] * 2)
+    totals = code.change_if(has_rest, last, totals)
+    for total, array in zip(totals, (squares, distances), strict=True):
+        builder.store(_sum_of_lanes(code, total), code.at(array.first, slot))
+
+
+def _sum_of_lanes(code: Code, value: Value) -> Value:
+    builder, half = code.builder, GROUP // 2
+    while half:
+        turned = ir.Constant(_INTEGERS, [(lane + half) % GROUP for lane in range(GROUP)])
+        value = builder.fadd(value, builder.shuffle_vector(value, value, turned))
+        half //= 2
+    return builder.extract_element(value, ir.IntType(32)(0))
+
+
+@as_intrinsic
+def copy_row(code: Code, rows: Array, slot: Value, tile: Array, place: Value, height: int) -> None:
+    """Copy a row to a place of a tile.
+
+    The tile has 16 columns of all its rows, then the next 16: every value of a tile is at a
+    constant distance from the same value of the first row.
+
+    Args:
+        code: The code to write to.
+        rows: (slots, 16 v) float32.
+        slot: Number of the row.
+        tile: (v * height * 16,) float32.
+        place: Number of the row in the tile.
+        height: Number of rows in a tile.
+    """
+    builder = code.builder
+
+    def step(number: Value, _: Sequence[Value]) -> list[Value]:
+        values = code.load(code.cell(rows, slot, builder.mul(number, code.size(GROUP))), _FLOATS)
+        line = builder.add(builder.mul(number, code.size(height)), place)
+        code.store(values, code.at(tile.first, builder.mul(line, code.size(GROUP))))
+        return []
+
+    code.loop(builder.sdiv(rows.width, code.size(GROUP)), [], step)
+
+
+@as_intrinsic
+def score_group(
+    code: Code, tile: Array, weights: Array, halves: Array, group: Value, width: Value,
+    squares: Array, margins: Array, reach: Array, least: Array, lower: Array, height: int,
+) -> None:  # fmt: skip
+    """Score a tile of rows against a group: the two least scores, and bounds of the distances.
+
+    Args:
+        code: The code to write to.
+        tile: The rows, as `copy_row` lays them.
+        weights: The negative centers, group by group, and in each group feature by feature.
+        halves: (16 groups,) float32, the first term of each center's scores.
+        group: Number of the group.
+        width: Number of features.
+        squares: (16,) float32, for each row what is added to twice a score to make it a squared
+            distance.
+        margins: (16,) float32, the error bound of each row's scores.
+        reach: (groups,) float32, what is added to a lower bound.
+        least: (2, 16) float32, overwritten: the least and the second least score of each row, the
+            number of the center in the last four bits.
+        lower: (2, 16) uint16, overwritten: bounds of the distances to all centers of the group, and
+            to all but the nearest.
+        height: Number of rows in a tile, at most 16; the lanes after these are not meaningful.
+    """
+    builder = code.builder
+    first = builder.mul(group, code.size(GROUP))
+    sums = _products(
+        code, tile, code.at(weights.first, builder.mul(first, width)), width, height,
+        code.load(code.at(halves.first, first), _FLOATS),
+    )  # fmt: skip
+    by_center = transposed(builder, [*sums, *[constant(_FLOATS, 0.0)] * (GROUP - height)])
+    without_tag = ir.Constant(_INTEGERS, [~_TAG_BITS] * GROUP)
+    tagged: list[tuple[Value, None]] = []
+    for number, scores in enumerate(by_center):
+        bits = builder.and_(builder.bitcast(scores, _INTEGERS), without_tag)
+        bits = builder.or_(bits, ir.Constant(_INTEGERS, [number] * GROUP))
+        tagged.append((builder.bitcast(bits, _FLOATS), None))
+    offset = code.spread(builder.load(code.at(reach.first, group)), GROUP)
+    square, margin = code.load(squares.first, _FLOATS), code.load(margins.first, _FLOATS)
+    for number, score in enumerate(two_least(code, tagged)):
+        code.store(score, code.at(least.first, number * GROUP))
+        low = code.fma(builder.fsub(score, margin), constant(_FLOATS, 2.0), square)
+        # Zero where the score is NaN too.
+        low = code.maximum(low, zero(_FLOATS))
+        low = builder.fmul(
+            code.call(f"llvm.sqrt.v{GROUP}f32", _FLOATS, low), constant(_FLOATS, _DOWN)
+        )
+        bits = builder.bitcast(builder.fadd(low, offset), _INTEGERS)
+        # The upper half of positive bits: rounded down.
+        upper = builder.lshr(bits, ir.Constant(_INTEGERS, [_HALF_BITS] * GROUP))
+        code.store(builder.trunc(upper, _HALVES), code.at(lower.first, number * GROUP))
+
+
+def _products(
+    code: Code, tile: Array, weights: Value, width: Value, height: int, first: Value
+) -> list[Value]:
+    """Add the products of each row of a tile and a group's centers to a first term."""
+    builder, lanes = code.builder, code.size(GROUP)
+    whole, rest = builder.sdiv(width, lanes), builder.srem(width, lanes)
+
+    def block(number: Value, features: Value, sums: Sequence[Value]) -> list[Value]:
+        """Add the products of up to 16 features."""
+        column = builder.mul(number, lanes)
+        place = code.at(tile.first, builder.mul(column, code.size(height)))
+        scalars = [(code.at(place, row * GROUP), code.size(1)) for row in range(height)]
+        vectors = [(code.at(weights, builder.mul(column, lanes)), lanes)]
+        return [total for (total,) in code.accumulate(features, vectors, scalars, sums, code.fma)]
+
+    def all_whole(sums: Sequence[Value]) -> list[Value]:
+        return code.loop(whole, sums, lambda number, sums: block(number, lanes, sums))
+
+    def last(sums: Sequence[Value]) -> list[Value]:
+        return block(whole, rest, sums)
+
+    has_whole, has_rest = (builder.icmp_signed(">", n, code.size(0)) for n in (whole, rest))
+    return code.change_if(has_rest, last, code.change_if(has_whole, all_whole, [first] * height))
+
+
+@as_intrinsic
+def score_row(
+    code: Code, rows: Array, slot: Value, weights: Array, halves: Array, group: Value, width: Value,
+    scores: Array,
+) -> None:  # fmt: skip
+    """Write the scores of one row and the 16 centers of a group.
+
+    Args:
+        code: The code to write to.
+        rows: (slots, d padded to a multiple of 16) float32, zero after column d.
+        slot: Number of the row.
+        weights: As in `score_group`, with four more features after the last group.
+        halves: As in `score_group`.
+        group: Number of the group.
+        width: Number of features, d.
+        scores: (16,) float32.
+    """
+    builder, at_once = code.builder, 4
+    first = builder.mul(group, code.size(GROUP))
+    center_weights = code.at(weights.first, builder.mul(first, width))
+
+    def step(number: Value, totals: Sequence[Value]) -> list[Value]:
+        new = []
+        for i, total in enumerate(totals):
+            feature = builder.add(builder.mul(number, code.size(at_once)), code.size(i))
+            place = code.at(center_weights, builder.mul(feature, code.size(GROUP)))
+            x = code.spread(builder.load(code.cell(rows, slot, feature)), GROUP)
+            new.append(code.fma(code.load(place, _FLOATS), x, total))
+        return new
+
+    # Four sums, because each addition waits for the one before. After the last feature the row is
+    # zero, whatever the weights there.
+    steps = builder.sdiv(builder.add(width, code.size(at_once - 1)), code.size(at_once))
+    begin = [code.load(code.at(halves.first, first), _FLOATS), *[zero(_FLOATS)] * (at_once - 1)]
+    a, b, c, d = code.loop(steps, begin, step)
+    code.store(builder.fadd(builder.fadd(a, b), builder.fadd(c, d)), scores.first)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def trailing_zeros(_: Any, number: Any) -> Any:
+    """Return the number of zeros after the last one of the bits of an int64 that is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        word, flag = ir.IntType(64), ir.IntType(1)
+        kind = ir.FunctionType(word, [word, flag])
+        count = cgutils.get_or_insert_function(builder.module, kind, "llvm.cttz.i64")
+        return builder.call(count, [values[0], flag(1)])
+
+    return types.int64(types.int64), generate

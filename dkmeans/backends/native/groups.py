@@ -1,0 +1,178 @@
+"""Groups of neighboring centers: how they are found, packed, and how far they move.
+
+`bounds` holds one `Path` for each start of a fit. A path has the groups, and advances with each
+iteration to a `Stage`: the packed centers and the movement since the path began. Bounds are made at
+a stage, and valid at every other stage of the same path.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dkmeans.backends.native.group_vectors import GROUP
+from dkmeans.backends.native.packing import aligned
+from dkmeans.backends.native.reassign import GroupedCenters, Movement
+from dkmeans.backends.rounding import SLACK, shifted
+from dkmeans.distance import SMALLEST_SQUARED_NORM, Centers, Distance, squared_norms
+from dkmeans.state import FloatArray, IndexArray
+
+# Rounds of the power method: the direction need not be exact.
+_ROUNDS = 8
+# Movements are rounded up by more than the rounding of the operations that compute them.
+_UP = 1 + 1e-6
+_SMALLEST = 1e-37
+# The same for what is subtracted from bounds, which float32 holds.
+_REACH_UP = 1 + 4e-7
+_EPS = float(np.finfo(np.float32).eps)
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Stage:
+    """The centers of one iteration on a path.
+
+    Attributes:
+        path: The path.
+        grouped: The packed centers.
+        total: (groups padded to a multiple of 16,) float64. For each group the sum of the largest
+            movements of its centers since the path began.
+    """
+
+    path: Path
+    grouped: GroupedCenters
+    total: FloatArray
+    _movements: WeakKeyDictionary[Stage, Movement] = field(default_factory=WeakKeyDictionary)
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return len(self.grouped.members) // GROUP
+
+    def movement_since(self, earlier: Stage) -> Movement:
+        """Return how far the centers have moved since another stage of the path."""
+        with self.path.lock:
+            if earlier not in self._movements:
+                own = _movements(earlier.grouped.exact, self.grouped.exact)
+                self._movements[earlier] = Movement(
+                    own=own.astype(np.float32),
+                    added=self.total.astype(np.float32),
+                    reach=(self.total * _REACH_UP).astype(np.float32),
+                )
+            return self._movements[earlier]
+
+
+class Path:
+    """The way of the centers of a start through the iterations, as far as this process sees it.
+
+    Args:
+        centers: The first centers.
+        dtype: The dtype of the rows.
+    """
+
+    def __init__(self, centers: Centers, dtype: DTypeLike) -> None:
+        self.lock = threading.Lock()
+        self._dtype = np.dtype(dtype)
+        self._members = grouped(centers.values.astype(np.float64))
+        self._centers = centers
+        padded = -(-len(self._members) // GROUP // GROUP) * GROUP
+        self._stage = Stage(self, self._packed(centers), np.zeros(padded))
+
+    def stage(self, centers: Centers) -> Stage:
+        """Return the stage of these centers, which are the latest ones or newer."""
+        with self.lock:
+            if centers is not self._centers:
+                packed, total = self._packed(centers), self._stage.total.copy()
+                moved = np.zeros(GROUP * len(total))
+                used = self._members >= 0
+                own = _movements(self._stage.grouped.exact, packed.exact)
+                moved[: len(used)][used] = own[self._members[used]]
+                total += moved.reshape(-1, GROUP).max(axis=1)
+                self._centers, self._stage = centers, Stage(self, packed, total)
+            return self._stage
+
+    def _packed(self, centers: Centers) -> GroupedCenters:
+        prepared, members = shifted(centers, self._dtype), self._members
+        (k, d), used = prepared.values.shape, members >= 0
+        weights = np.zeros((len(members), d), np.float32)
+        weights[used] = -prepared.values[members[used]]
+        by_feature = weights.reshape(-1, GROUP, d).swapaxes(1, 2).ravel()
+        limits = np.finfo(np.float32)
+        halves = np.full(len(members), float(limits.max) / 4, np.float32)
+        halves[used] = prepared.halves[members[used]]
+        group_of = np.empty(k, np.int64)
+        group_of[members[used]] = np.flatnonzero(used) // GROUP
+        cosine, rounding = prepared.cosine, prepared.rounding
+        return GroupedCenters(
+            weights=aligned(np.concatenate([by_feature, np.zeros(4 * GROUP, np.float32)])),
+            halves=halves,
+            members=members,
+            group_of=group_of,
+            shift=prepared.shift,
+            values=np.pad(prepared.values.astype(np.float32), ((0, 0), (0, -d % GROUP))),
+            exact=prepared.exact,
+            # As in `packing._for_scores`, with the numbers of 16 centers in the last bits.
+            error_factor=SLACK * (d + 5 + 2 * GROUP) * _EPS,
+            error_floor=d * float(limits.tiny) + rounding.exact * cosine,
+            error_exact=rounding.exact,
+            # Squares are added up in 16 lanes, and these in a tree: d / 16 + 8 roundings. A row's
+            # own score comes from two such sums, its length and its distance.
+            error_squares=2 * (d / GROUP + 8) * _EPS,
+            # Row, shift and center are rounded to float32 before they are subtracted.
+            error_length=2 * _EPS,
+            slack=8 * rounding.exact * cosine,
+            largest_norm=rounding.largest,
+            largest_half=rounding.half,
+            score_limit=float(limits.max) / 16,
+            own_square=float(cosine),
+            cosine=cosine,
+            zero=np.zeros((1, d)),
+        )
+
+
+def can_group(centers: Centers) -> bool:
+    """Return whether distances to these centers obey the triangle inequality as grouped.
+
+    For cosine the squared Euclidean distance of two directions is twice their distance. Centers
+    that count as zero have no direction.
+    """
+    if centers.distance is not Distance.COSINE:
+        return True
+    squares = squared_norms(centers.values.astype(np.float64))
+    return bool((squares >= SMALLEST_SQUARED_NORM).all())
+
+
+def grouped(centers: FloatArray) -> IndexArray:
+    """Return (k, d) centers in groups of at most 16 neighbors: (16 groups,) indices, -1 for none.
+
+    The centers are halved along their main direction, and the halves again.
+    """
+    groups: list[IndexArray] = []
+    waiting = [np.arange(len(centers))]
+    while waiting:
+        members = waiting.pop()
+        if len(members) <= GROUP:
+            groups.append(np.pad(members, (0, GROUP - len(members)), constant_values=-1))
+            continue
+        order = members[np.argsort(_along_main_direction(centers[members]), kind="stable")]
+        half = -(-len(members) // GROUP) // 2 * GROUP
+        waiting += [order[half:], order[:half]]
+    return np.concatenate(groups)
+
+
+def _along_main_direction(rows: FloatArray) -> FloatArray:
+    """Return the places of (n, d) rows along the direction in which they vary most."""
+    rows = rows - rows.mean(axis=0)
+    direction = rows[np.argmax(squared_norms(rows))]
+    for _ in range(_ROUNDS):
+        direction = rows.T @ (rows @ direction)
+        direction /= max(float(np.linalg.norm(direction)), _SMALLEST)
+    return np.asarray(rows @ direction)
+
+
+def _movements(before: FloatArray, after: FloatArray) -> FloatArray:
+    """Return upper bounds of how far each of the (k, d) centers has moved, (k,)."""
+    return np.asarray(np.sqrt(squared_norms(after - before)) * _UP + _SMALLEST)

@@ -1,0 +1,131 @@
+"""The kernel that adds up rows times their weights, called by `backend.add_products`.
+
+It does what `backends.weighted.add_products` does with NumPy. Numba compiles it when rows have
+weights for the first time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dkmeans.backends.native.kernels import inlined, kernel
+from dkmeans.exact import PLANE_BITS, WINDOW_BITS
+
+# Constants of `exact` are compiled in. A change of them needs a change of this file, so that the
+# cache on disk of Numba becomes invalid.
+_WINDOW, _NEXT_PLANE = 2.0**WINDOW_BITS, 2.0**PLANE_BITS
+# Factor by which a float64 is cut into halves of 26 bits (`exact.two_product`).
+_CUT = 2.0**27 + 1
+# A product of at least so many units of the grid has all its 53 bits in planes 0 and -1; in planes
+# 0 to -2; and, with its error of 53 bits more, in planes 0 to -3.
+_TWO_PLANES, _THREE_PLANES, _FOUR_PLANES = 2.0**21, 2.0**-11, 2.0**10
+
+
+@inlined
+def _halves(value: float) -> Any:
+    """Return the upper 26 bits of a value, and the rest."""
+    scaled = value * _CUT
+    high = scaled - (scaled - value)
+    return high, value - high
+
+
+@inlined
+def _error(x: float, high: float, low: float, product: float) -> Any:
+    """Return x times a weight, given as two halves, minus the rounded product of the two."""
+    x_high, x_low = _halves(x)
+    return ((x_high * high - product) + x_high * low + x_low * high) + x_low * low
+
+
+@inlined
+def _rest(value: float) -> Any:
+    """Return what is left of a number for the next plane, in units of that plane."""
+    return (value - np.float64(np.int64(value))) * _NEXT_PLANE
+
+
+@inlined
+def _add(planes: Any, cluster: int, j: int, value: float, number: int) -> None:
+    """Add a product to planes 0 to 1 - number: what is left of it after them is zero."""
+    planes[0, cluster, j] += np.int64(value)
+    if number > 1:
+        second = _rest(value)
+        planes[1, cluster, j] += np.int64(second)
+        if number > 2:
+            planes[2, cluster, j] += np.int64(_rest(second))
+
+
+@inlined
+def _add_with_error(planes: Any, cluster: int, j: int, value: float, error: float) -> None:
+    """Add a product and its error, in units of plane -1, to all four planes."""
+    second, next_error = _rest(value), _rest(error)
+    planes[0, cluster, j] += np.int64(value)
+    planes[1, cluster, j] += np.int64(second) + np.int64(error)
+    planes[2, cluster, j] += np.int64(_rest(second)) + np.int64(next_error)
+    planes[3, cluster, j] += np.int64(_rest(next_error))
+
+
+# Two passes for each row, both without branches, so that they become code with vectors. The first
+# pass finds out whether all products lie on the grid, and whether all are whole numbers. The second
+# pass adds. A product of a float32 and a weight of 26 bits has no error.
+@kernel
+def add_products(
+    points: Any, weights: Any, index: Any, scales: Any, planes: Any, is_left: Any
+) -> Any:
+    """Add the products of rows and weights to the planes of their clusters.
+
+    Args:
+        points: (n, d), C-contiguous.
+        weights: (n,) float64, above zero.
+        index: (n,) int64, the cluster of each row.
+        scales: (d + 1,) float64, factors that make products on the grid integers.
+        planes: (4, k, d + 1) int64, planes 0 to -3. The last column gets the weights.
+        is_left: (n,) uint8, set to 1 for rows that are not added, else to 0.
+
+    Returns:
+        The number of planes that were used.
+    """
+    n, d = points.shape
+    used = 1
+    for row in range(n):
+        weight, cluster = weights[row], index[row]
+        high, low = _halves(weight)
+        has_errors = points.itemsize > 4 or low != 0.0
+        smallest = _FOUR_PLANES if has_errors else _THREE_PLANES
+        value = weight * scales[d]
+        left = np.int64(not (smallest <= value < _WINDOW))
+        fractions, small = np.int64(value != np.trunc(value)), np.int64(value < _TWO_PLANES)
+        # Sums of integers become code with vectors; `any` of conditions does not.
+        for j in range(d):
+            x = np.float64(points[row, j])
+            value = x * weight * scales[j]
+            size = abs(value)
+            left += np.int64(not ((size < _WINDOW) & ((size >= smallest) | (x == 0.0))))
+            fractions += np.int64(value != np.trunc(value))
+            small += np.int64((size < _TWO_PLANES) & (x != 0.0))
+        is_left[row] = left != 0
+        if left:
+            continue
+        if has_errors:
+            used = 4
+            for j in range(d):
+                x = np.float64(points[row, j])
+                product = x * weight
+                error = _error(x, high, low, product) * scales[j] * _NEXT_PLANE
+                _add_with_error(planes, cluster, j, product * scales[j], error)
+            _add_with_error(planes, cluster, d, weight * scales[d], 0.0)
+        elif not fractions:
+            for j in range(d):
+                _add(planes, cluster, j, np.float64(points[row, j]) * weight * scales[j], 1)
+            _add(planes, cluster, d, weight * scales[d], 1)
+        elif not small:
+            used = max(used, 2)
+            for j in range(d):
+                _add(planes, cluster, j, np.float64(points[row, j]) * weight * scales[j], 2)
+            _add(planes, cluster, d, weight * scales[d], 2)
+        else:
+            used = max(used, 3)
+            for j in range(d):
+                _add(planes, cluster, j, np.float64(points[row, j]) * weight * scales[j], 3)
+            _add(planes, cluster, d, weight * scales[d], 3)
+    return used

@@ -1,0 +1,560 @@
+"""The kernel `reassign`: finds nearest centers by the bounds of an earlier iteration.
+
+Called by `bounds`. Each row has an upper bound of the distance to its own center, and for each
+group of centers a lower bound of the distances to the others of the group (Ding et al., Yinyang
+K-Means, 2015). Centers move, so bounds widen: the upper bound by the movement of the center, the
+lower bound by the largest movement in the group. A row whose upper bound is below all lower bounds
+keeps its center unread. Only suspect pairs of a row and a group are scored.
+
+The cluster indices have the same bits as those of `kernels.assign`: bounds are widened by more than
+all rounding errors, a row is skipped only if they strictly exclude other centers, and a row whose
+best scores are closer than their rounding error gets exact distances (docs/decisions/001).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dkmeans.backends.native import group_vectors, vectors
+from dkmeans.backends.native.group_vectors import GROUP
+from dkmeans.backends.native.kernels import (
+    compiled,
+    distance_to,
+    inlined,
+    kernel,
+    row_scale,
+)
+from dkmeans.state import FloatArray, IndexArray
+
+# Hash of the files whose code is compiled into this kernel (see `kernels.INTRINSICS`).
+INTRINSICS = "f1bb1a0bdbae"
+
+# Upper bounds grow by more than the rounding of the operations that compute them.
+_UP = np.float32(1 + 1e-6)
+_DOWN = np.float32(1 - 1e-6)
+# Distances below this are not told apart: float32 has few bits there.
+_SMALLEST = np.float32(1e-36)
+# Rows whose bounds are looked at, and which are prefetched, before the first of them is read.
+STRIP = 64
+_INFINITE = np.float32(np.inf)
+
+
+class GroupedCenters(NamedTuple):
+    """Centers in groups of 16 neighbors, in the layout that the kernel reads.
+
+    Attributes:
+        weights: float32. The negative shifted centers, group by group, and in each group feature by
+            feature; four more features at the end.
+        halves: (16 groups,) float32. |c|^2 / 2 of the shifted centers, 0 for cosine. Very large
+            where a group has no center.
+        members: (16 groups,) int64. The indices of the centers; -1 where there is none.
+        group_of: (k,) int64. The group of each center.
+        shift: (d,) in the rows' dtype. Subtracted from every row before scoring.
+        values: (k, d padded to a multiple of 16) float32. The shifted centers.
+        exact: (k, d) float64. The centers that exact distances are measured to.
+        error_factor, error_floor, error_exact: As in `kernels.PackedCenters`.
+        error_squares: Relative error of a row's squared length and distance.
+        error_length: Error of a row's distance, relative to the lengths of row and center.
+        slack: What makes squared distances to two centers differ by more than the rounding errors
+            of exact distances, where these are absolute: for cosine.
+        largest_norm: Largest |c| of the shifted centers.
+        largest_half: Largest |c|^2 / 2.
+        score_limit: As in `kernels.PackedCenters`.
+        own_square: What |c|^2 adds to squared distances and not to scores: 1 for cosine, else 0.
+        cosine: True if rows are scaled to length one.
+        zero: (1, d) float64. A center at the origin.
+    """
+
+    weights: FloatArray
+    halves: FloatArray
+    members: IndexArray
+    group_of: IndexArray
+    shift: FloatArray
+    values: FloatArray
+    exact: FloatArray
+    error_factor: float
+    error_floor: float
+    error_exact: float
+    error_squares: float
+    error_length: float
+    slack: float
+    largest_norm: float
+    largest_half: float
+    score_limit: float
+    own_square: float
+    cosine: bool
+    zero: FloatArray
+
+
+class Movement(NamedTuple):
+    """How far centers have moved.
+
+    Attributes:
+        own: (k,) float32. The movement of each center since the upper bounds were made.
+        added: (groups padded to a multiple of 16,) float32. What is added to new lower bounds: the
+            largest movements of the group, from the first iteration to this one.
+        reach: Of the same shape. The same, rounded up: what is subtracted from lower bounds.
+    """
+
+    own: FloatArray
+    added: FloatArray
+    reach: FloatArray
+
+
+class RowBounds(NamedTuple):
+    """Clusters and bounds of n rows.
+
+    Attributes:
+        nearest: (n,) int32, the cluster of each row.
+        upper: (n,) float32, upper bounds of the distances to these centers.
+        lower: (n, groups padded to a multiple of 16) uint16, for each group a lower bound of the
+            distances to its other centers, as the upper half of a float32.
+    """
+
+    nearest: IndexArray
+    upper: FloatArray
+    lower: IndexArray
+
+
+class BlockScratch(NamedTuple):
+    """Work arrays for blocks of b scored rows with d columns, g groups, and tiles of h rows.
+
+    A block ends when its slots are used, however many rows are skipped between: the lists of a
+    block are then long enough to fill tiles.
+
+    Attributes:
+        rows: (b, d padded to a multiple of 16) float32. Rows of a block that are scored: the slots.
+        squares: (b,) float32. What is added to twice a score to make a squared distance.
+        margins: (b,) float32. The error bound of a row's scores.
+        scales: (1,) in the rows' dtype. The factor of a row.
+        exact_scales: (b,) float64. The factors of the rows in the slots.
+        suspects: (STRIP,) int64. Rows of a strip that have suspect groups.
+        clusters: (b,) int64. The clusters of the rows in the slots.
+        slots: (b,) int64. The row in each slot.
+        own: (b,) float32. The squared Euclidean distance of a row to its own center.
+        is_complete: (b,) bool. True if the group of the row's own center is scored.
+        best: (b,) float32. The least score of each row, and the number of the center in its group.
+        best_group: (b,) int64. Its group; -1 for the row's own center.
+        second: (b,) float32. The second least score.
+        best_lower: (b,) uint16. The bound of the other centers of that group.
+        lists: (g, b) int16. Slots that are scored against each group.
+        lengths: (g,) int64. Their number.
+        masks: int64. Suspect groups of a row.
+        tile: float32. Rows of a tile, as `group_vectors.copy_row` lays them.
+        tile_slots: (16,) int64. Their slots.
+        tile_squares: (16,) float32.
+        tile_margins: (16,) float32.
+        least: (2, 16) float32. Least scores of a tile.
+        tile_lower: (2, 16) uint16. Bounds of a tile.
+        scores: (16,) float32. The scores of one row and a group.
+        bits: (2,) uint32 and `bounds` the same memory as float32, to convert bounds.
+        bounds: (2,) float32.
+        octet_sums, spans, span_sums, span_depths: As in `kernels.Scratch`.
+        counts: (4,) int64. Of the last call: rows and pairs that were scored, rows that were
+            resolved exactly, rows that moved.
+        num_rest: As in `kernels.Scratch`.
+    """
+
+    rows: FloatArray
+    squares: FloatArray
+    margins: FloatArray
+    scales: FloatArray
+    exact_scales: FloatArray
+    suspects: IndexArray
+    clusters: IndexArray
+    slots: IndexArray
+    own: FloatArray
+    is_complete: IndexArray
+    best: FloatArray
+    best_group: IndexArray
+    second: FloatArray
+    best_lower: IndexArray
+    lists: IndexArray
+    lengths: IndexArray
+    masks: IndexArray
+    tile: FloatArray
+    tile_slots: IndexArray
+    tile_squares: FloatArray
+    tile_margins: FloatArray
+    least: FloatArray
+    tile_lower: IndexArray
+    scores: FloatArray
+    bits: IndexArray
+    bounds: FloatArray
+    octet_sums: FloatArray
+    spans: IndexArray
+    span_sums: FloatArray
+    span_depths: IndexArray
+    counts: IndexArray
+    num_rest: IndexArray
+
+
+@inlined
+def _root(square: Any) -> Any:
+    """Return an upper bound of a length, given its square."""
+    return np.float32(np.sqrt(square)) * _UP + _SMALLEST
+
+
+@inlined
+def _own_score(slot: int, scratch: Any) -> Any:
+    """Return the score of a slot's row and its own center, by their distance."""
+    return np.float32(0.5) * (scratch.own[slot] - scratch.squares[slot])
+
+
+@inlined
+def _decoded(bound: Any, scratch: Any) -> Any:
+    """Return a lower bound as float32."""
+    scratch.bits[0] = np.uint32(bound) << np.uint32(16)
+    return scratch.bounds[0]
+
+
+@inlined
+def _encoded(value: Any, scratch: Any) -> Any:
+    """Return a bound that is not negative, rounded down to 16 bits."""
+    scratch.bounds[0] = value
+    return np.uint16(scratch.bits[0] >> np.uint32(16))
+
+
+@inlined
+def _lay(points: Any, row: int, slot: int, cluster: Any, centers: Any, scratch: Any) -> Any:
+    """Copy a row to a slot, with its distance to a center and the error bound of its scores.
+
+    Returns:
+        An upper bound of the distance.
+    """
+    scratch.exact_scales[slot] = scratch.scales[0] = row_scale(points, row, centers, scratch)
+    group_vectors.lay_row(
+        points, row, scratch.scales, centers.shift, centers.values, cluster, slot, scratch.rows,
+        scratch.squares, scratch.own,
+    )  # fmt: skip
+    square = np.float64(scratch.squares[slot])
+    norm = np.sqrt(square)
+    score_size = norm * centers.largest_norm + centers.largest_half
+    error = centers.error_factor * score_size + centers.error_floor
+    error += centers.error_exact * (norm + centers.largest_norm) ** 2
+    error += centers.error_squares * square
+    # The comparison is false for NaN. An infinite margin makes bounds zero and the row ambiguous.
+    scratch.margins[slot] = error if score_size < centers.score_limit else np.inf
+    scratch.squares[slot] = square + centers.own_square
+    scratch.slots[slot] = row
+    own = scratch.own[slot] * (1.0 + centers.error_squares) + centers.slack
+    return _root(own) + np.float32(centers.error_length * (norm + centers.largest_norm))
+
+
+@inlined
+def _scan(
+    points: Any, start: int, stop: int, centers: Any, movement: Any, bounds: Any, scratch: Any
+) -> Any:
+    """Widen the bounds of a strip of rows, and write those that have suspect groups to `suspects`.
+
+    Returns:
+        The number of suspects.
+    """
+    words, d, found = len(movement.reach) // GROUP, points.shape[1], 0
+    line = vectors.CACHE_LINE_BYTES // points.itemsize
+    for row in range(start, stop):
+        upper = (bounds.upper[row] + movement.own[bounds.nearest[row]]) * _UP
+        bounds.upper[row] = upper
+        group_vectors.find_suspects(bounds.lower, row, movement.reach, upper, words, scratch.masks)
+        scratch.suspects[found] = row
+        if scratch.masks[words] != 0:
+            found += 1
+            # The caller reads these rows next.
+            for column in range(0, d, line):
+                vectors.prefetch(points, row * d + column)
+    return found
+
+
+@inlined
+def _collect(
+    points: Any, first: int, centers: Any, movement: Any, bounds: Any, scratch: Any
+) -> Any:
+    """Fill the slots with rows that have suspect groups, and list these groups.
+
+    Args:
+        points: The rows.
+        first: The first row that is looked at.
+        centers: The centers.
+        movement: Movement of the centers.
+        bounds: The bounds.
+        scratch: Work arrays.
+
+    Returns:
+        The number of slots that are used, and the row after the last one that was looked at.
+    """
+    words, n, start, used = len(movement.reach) // GROUP, len(points), first, 0
+    while start < n and used + STRIP <= len(scratch.slots):
+        stop = min(start + STRIP, n)
+        suspects = _scan(points, start, stop, centers, movement, bounds, scratch)
+        for number in range(suspects):
+            row = scratch.suspects[number]
+            cluster = np.int64(bounds.nearest[row])
+            bounds.upper[row] = _lay(points, row, used, cluster, centers, scratch)
+            # Many rows that are suspect by widened bounds are not by their distance.
+            group_vectors.find_suspects(
+                bounds.lower, row, movement.reach, bounds.upper[row], words, scratch.masks
+            )
+            if scratch.masks[words] == 0:
+                continue
+            _list_groups(used, centers.group_of[cluster], words, scratch)
+            used += 1
+        start = stop
+    return used, start
+
+
+@inlined
+def _list_groups(slot: int, own_group: int, words: int, scratch: Any) -> None:
+    """Put a slot on the lists of its suspect groups."""
+    is_complete = False
+    for word in range(words):
+        mask = scratch.masks[word]
+        while mask:
+            group = GROUP * word + group_vectors.trailing_zeros(mask)
+            mask &= mask - 1
+            # A bound that is not finite also marks the columns that fill up the last vector.
+            if group < len(scratch.lengths):
+                scratch.lists[group, scratch.lengths[group]] = slot
+                scratch.lengths[group] += 1
+                is_complete |= group == own_group
+    scratch.is_complete[slot] = is_complete
+
+
+@inlined
+def _collect_all(points: Any, first: int, centers: Any, bounds: Any, scratch: Any) -> Any:
+    """Fill the slots with rows; return the number of slots and the row after the last one."""
+    used = min(len(scratch.slots), len(points) - first)
+    for slot in range(used):
+        bounds.upper[first + slot] = _lay(
+            points, first + slot, slot, np.int64(bounds.nearest[first + slot]), centers, scratch
+        )
+    return used, first + used
+
+
+@inlined
+def _score_tile(
+    d: int, count: int, group: int, centers: Any, movement: Any, bounds: Any, scratch: Any,
+    height: Any,
+) -> None:  # fmt: skip
+    """Score the rows of the tile against a group, and merge the scores into those of the rows."""
+    group_vectors.score_group(
+        scratch.tile, centers.weights, centers.halves, group, d, scratch.tile_squares,
+        scratch.tile_margins, movement.added, scratch.least, scratch.tile_lower, height,
+    )  # fmt: skip
+    for place in range(count):
+        slot = scratch.tile_slots[place]
+        least, second = scratch.least[0, place], scratch.least[1, place]
+        bounds.lower[scratch.slots[slot], group] = scratch.tile_lower[0, place]
+        # Scores that are NaN replace nothing.
+        if least < scratch.best[slot]:
+            other = min(scratch.best[slot], scratch.second[slot])
+            scratch.second[slot] = min(other, second)
+            scratch.best[slot], scratch.best_group[slot] = least, group
+            scratch.best_lower[slot] = scratch.tile_lower[1, place]
+        elif least < scratch.second[slot]:
+            scratch.second[slot] = least
+
+
+@inlined
+def _score(
+    d: int, used: int, all_pairs: bool, centers: Any, movement: Any, bounds: Any, scratch: Any,
+    height: Any,
+) -> None:  # fmt: skip
+    """Score the pairs of a block: those that are listed, at first all."""
+    size = len(height)
+    for group in range(len(scratch.lengths)):
+        length = used if all_pairs else scratch.lengths[group]
+        for start in range(0, length, size):
+            count = min(size, length - start)
+            for place in range(count):
+                slot = (
+                    np.int64(scratch.lists[group, start + place])
+                    if not all_pairs
+                    else start + place
+                )
+                group_vectors.copy_row(scratch.rows, slot, scratch.tile, place, height)
+                scratch.tile_slots[place] = slot
+                scratch.tile_squares[place] = scratch.squares[slot]
+                scratch.tile_margins[place] = scratch.margins[slot]
+            _score_tile(d, count, group, centers, movement, bounds, scratch, height)
+
+
+@inlined
+def _begin(used: int, all_pairs: bool, centers: Any, scratch: Any) -> None:
+    """Set the best score of each slot before any group is scored.
+
+    A row's own center is a candidate by its exact distance, unless its group is scored anyway.
+    """
+    for slot in range(used):
+        scratch.is_complete[slot] |= all_pairs
+        scratch.best[slot] = scratch.second[slot] = _INFINITE
+        scratch.best_group[slot] = -1
+        if not scratch.is_complete[slot]:
+            scratch.best[slot] = _own_score(slot, scratch)
+
+
+@compiled
+def _nearest_exactly(
+    points: Any, slot: int, candidate: Any, limit: float, centers: Any, movement: Any, bounds: Any,
+    scratch: Any,
+) -> Any:  # fmt: skip
+    """Return the nearest center of a slot's row, found by exact distances.
+
+    Args:
+        points: The rows.
+        slot: The slot.
+        candidate: A center that may be nearest; -1 if there is none.
+        limit: Other centers with scores above the limit are not nearest.
+        centers: The centers.
+        movement: Movement of the centers.
+        bounds: The bounds, with those of all scored groups up to date. That of the nearest center's
+            group is set to the distance of its other centers.
+        scratch: Work arrays.
+    """
+    row, scale, d = scratch.slots[slot], scratch.exact_scales[slot], points.shape[1]
+    margin, square = scratch.margins[slot], scratch.squares[slot]
+    # No center of a group that lies beyond has a score up to the limit.
+    radius = _root(max(np.float32(0), square + np.float32(2) * (limit + margin)))
+    cluster, least, nearest_group = np.int64(0), np.inf, -1
+    if candidate >= 0:
+        cluster = candidate
+        least = distance_to(points, row, scale, centers, cluster, scratch)
+    for group in range(len(scratch.lengths)):
+        bound = _decoded(bounds.lower[row, group], scratch) - movement.reach[group]
+        if bound > radius:
+            continue
+        group_vectors.score_row(
+            scratch.rows, slot, centers.weights, centers.halves, group, d, scratch.scores
+        )
+        for number in range(GROUP):
+            center = centers.members[group * GROUP + number]
+            # The negation selects the center if its score or the limit is NaN.
+            if center >= 0 and not scratch.scores[number] > limit:
+                distance = distance_to(points, row, scale, centers, center, scratch)
+                if distance < least or (distance == least and center < cluster):
+                    cluster, least, nearest_group = center, distance, group
+    if nearest_group >= 0:
+        group_vectors.score_row(
+            scratch.rows, slot, centers.weights, centers.halves, nearest_group, d, scratch.scores
+        )
+        other = _INFINITE
+        for number in range(GROUP):
+            if centers.members[nearest_group * GROUP + number] != cluster:
+                other = min(other, scratch.scores[number])
+        low = _lower_of_score(other, slot, scratch)
+        bounds.lower[row, nearest_group] = _encoded(low + movement.added[nearest_group], scratch)
+    return cluster
+
+
+@inlined
+def _lower_of_score(score: Any, slot: int, scratch: Any) -> Any:
+    """Return a lower bound of the distance that belongs to a score; 0 for NaN."""
+    square = scratch.squares[slot] + np.float32(2) * (score - scratch.margins[slot])
+    return np.sqrt(square) * _DOWN if square > 0 else np.float32(0)
+
+
+@inlined
+def _resolve(
+    points: Any, slot: int, is_first: bool, centers: Any, movement: Any, bounds: Any, scratch: Any
+) -> Any:
+    """Write the nearest center of a slot's row and its bounds.
+
+    Returns:
+        The center before.
+    """
+    row = scratch.slots[slot]
+    before = np.int64(bounds.nearest[row])
+    best, cluster = scratch.best[slot], before
+    limit = best + scratch.margins[slot]
+    if scratch.second[slot] > limit:
+        group = scratch.best_group[slot]
+        if group >= 0:
+            # The number of the center is in the last bits of the score.
+            scratch.bounds[1] = best
+            number = np.int64(scratch.bits[1] & np.uint32(GROUP - 1))
+            cluster = centers.members[group * GROUP + number]
+            bounds.lower[row, group] = scratch.best_lower[slot]
+    else:
+        scratch.counts[2] += 1
+        # Without the scores of its group, the row's own center is a candidate of its own.
+        cluster = _nearest_exactly(
+            points, slot, -1 if scratch.is_complete[slot] else before, limit, centers, movement,
+            bounds, scratch,
+        )  # fmt: skip
+    if cluster != before or is_first:
+        distance = distance_to(points, row, scratch.exact_scales[slot], centers, cluster, scratch)
+        square = 2.0 * distance if centers.cosine else distance
+        bounds.upper[row] = _root(square + centers.slack)
+        bounds.nearest[row] = cluster
+    if cluster != before and not scratch.is_complete[slot]:
+        # The group of the old center was not scored: its bound did not include that center.
+        group = centers.group_of[before]
+        low = _lower_of_score(_own_score(slot, scratch), slot, scratch)
+        low += movement.added[group]
+        if low < _decoded(bounds.lower[row, group], scratch):
+            bounds.lower[row, group] = _encoded(low, scratch)
+    return before
+
+
+@kernel
+def reassign(
+    points: Any,
+    centers: GroupedCenters,
+    movement: Movement,
+    height: Any,
+    scratch: BlockScratch,
+    bounds: RowBounds,
+    all_pairs: bool,
+    is_first: bool,
+    sums: Any,
+) -> None:
+    """Find the nearest center of each row by bounds, and bring bounds and sums up to date.
+
+    Args:
+        points: (n, d) S, C-contiguous.
+        centers: The centers.
+        movement: How far they have moved since the bounds were made.
+        height: Its length is the number of rows in a tile.
+        scratch: Work arrays.
+        bounds: The clusters and bounds of the rows.
+        all_pairs: True to score all rows against all groups, for new bounds.
+        is_first: True if there were no bounds, and `sums` are empty.
+        sums: Sums of the rows by the clusters in `bounds`. Rows that change their cluster are
+            moved; at first all rows are added, as `vectors.add_rows` does.
+    """
+    (n, d), groups = points.shape, len(scratch.lengths)
+    scratch.num_rest[0] = 0
+    for number in range(len(scratch.counts)):
+        scratch.counts[number] = 0
+    start = 0
+    while start < n:
+        for group in range(groups):
+            scratch.lengths[group] = 0
+        first = start
+        if all_pairs:
+            used, start = _collect_all(points, first, centers, bounds, scratch)
+        else:
+            used, start = _collect(points, first, centers, movement, bounds, scratch)
+        scratch.counts[0] += used
+        for group in range(groups):
+            scratch.counts[1] += used if all_pairs else scratch.lengths[group]
+        _begin(used, all_pairs, centers, scratch)
+        _score(d, used, all_pairs, centers, movement, bounds, scratch, height)
+        for slot in range(used):
+            before = _resolve(points, slot, is_first, centers, movement, bounds, scratch)
+            row = scratch.slots[slot]
+            after = np.int64(bounds.nearest[row])
+            if after != before and not is_first:
+                scratch.counts[3] += 1
+                vectors.move_row(
+                    points, row, scratch.exact_scales[slot], before, after, centers.cosine,
+                    sums.grid, sums.high, sums.low,
+                )  # fmt: skip
+        if is_first:
+            for slot in range(used):
+                scratch.clusters[slot] = bounds.nearest[first + slot]
+            vectors.add_rows(
+                points, first, used, scratch.exact_scales, scratch.clusters, centers.cosine,
+                sums.grid, sums.counts, sums.high, sums.low, sums.rest, scratch.num_rest,
+            )  # fmt: skip

@@ -1,0 +1,185 @@
+"""Weights of rows: a table of one column beside the rows, which a chunk carries.
+
+`weighted` puts the weights of a table beside its rows, before the rows are cut into batches or
+shuffled. A worker reads both. Rows of weight zero are left out when a chunk is loaded
+(`Chunk.loaded`), so nothing else needs to know of them (docs/decisions/018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dkmeans.data.batches import Batch, Part, Shuffle
+from dkmeans.data.chunks import Chunk, Source
+from dkmeans.errors import InvalidData, InvalidType, counted
+from dkmeans.state import FloatArray
+
+# float64 holds every integer up to this one.
+_LARGEST_EXACT_INTEGER = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class RowWeights:
+    """The weights of the rows of another source, checked, as a column of float64.
+
+    Attributes:
+        parts: Chunks of one column, one after another; none if every row has the weight one.
+        first: Number of the first row, as in the other source.
+        rows: Number of rows.
+        chunk_rows: As in the other source: as many weights are cached at a time as rows.
+    """
+
+    parts: tuple[Chunk, ...]
+    first: int
+    rows: int
+    chunk_rows: int | None
+
+    @property
+    def name(self) -> str:
+        """Name of the weights, for messages."""
+        return self.parts[0].source.name if self.parts else "the weights"
+
+    @property
+    def width(self) -> int:
+        """Number of columns: one."""
+        return 1
+
+    @property
+    def dtype(self) -> np.dtype[np.float64]:
+        """Dtype of weights."""
+        return np.dtype(np.float64)
+
+    @property
+    def key(self) -> Hashable | None:
+        """Keys and places of the parts; None if one of them is in memory."""
+        keys = [part.source.key for part in self.parts]
+        if not keys or None in keys:
+            return None
+        places = tuple((part.start, part.stop) for part in self.parts)
+        return "weights", tuple(keys), places, self.first
+
+    @property
+    def is_repeatable(self) -> bool:
+        """False: a failed read was retried by the source below."""
+        return False
+
+    def read(self, start: int, stop: int) -> Any:
+        """Return these weights, (stop - start, 1) float64.
+
+        Raises:
+            InvalidData: a weight is negative or not finite.
+        """
+        if not self.parts:
+            return np.ones((stop - start, 1))
+        found, first = [], self.first
+        for part in self.parts:
+            low, high = max(start - first, 0), min(stop - first, part.rows)
+            if low < high:
+                found.append(_checked(part.cut(low, high)))
+            first += part.rows
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
+        """Return the weights of changed sources."""
+        return replace(self, parts=tuple(part.with_leaves(change) for part in self.parts))
+
+
+def _checked(chunk: Chunk) -> FloatArray:
+    """Return the weights of a chunk, (n, 1) float64, after checking them."""
+    # Not as points, which are float32 for integers.
+    values, source = np.asarray(chunk.values()), chunk.source
+    if values.shape != (chunk.rows, 1):
+        raise InvalidData(
+            f"weights must be one number for each of {counted(chunk.rows, 'row')}, got an array of "
+            f"shape {values.shape} from {source.name}"
+        )
+    weights: FloatArray = np.ascontiguousarray(values, np.float64)
+    is_usable = (weights >= 0) & (weights < np.inf)
+    if values.dtype.kind in "iu":
+        is_usable &= values <= _LARGEST_EXACT_INTEGER
+    if not is_usable.all():
+        row = int(np.flatnonzero(~is_usable)[0])
+        must = "finite and >= 0"
+        if values.dtype.kind in "iu":
+            must = f"integers from 0 to 2^53 = {_LARGEST_EXACT_INTEGER:,}"
+        raise InvalidData(
+            f"weights must be {must}; row {chunk.start + row} of {source.name} has {values[row, 0]}"
+        )
+    return weights
+
+
+def weighted(rows: Batch, weights: Batch, name: str) -> Batch:
+    """Return the rows of a table, with weights beside them.
+
+    Args:
+        rows: The rows, not shuffled.
+        weights: Their weights, a table of one column.
+        name: Name of the rows, for messages.
+
+    Raises:
+        InvalidData: there are more or fewer weights than rows, or weights of several columns.
+        InvalidType: the weights are not numbers.
+    """
+    if rows.rows != weights.rows:
+        raise InvalidData(
+            f"weights must be one for each row of {name}, {rows.rows}, got {weights.rows}"
+        )
+    for source in weights.sources():
+        if source.width != 1:
+            raise InvalidData(f"weights must be one column, got {source.width} in {source.name}")
+        if np.dtype(source.dtype).kind not in "fiub":
+            raise InvalidType(f"weights must be numbers, got {source.dtype} in {source.name}")
+    parts: list[Part] = []
+    start = 0
+    for part in _chunks(rows):
+        stop = start + part.rows
+        beside = tuple(_chunks(weights.rows_between(start, stop)))
+        source = RowWeights(beside, part.start, part.rows, part.source.chunk_rows)
+        parts.append(replace(part, weights=source))
+        start = stop
+    return Batch(tuple(parts))
+
+
+def _chunks(batch: Batch) -> Iterator[Chunk]:
+    """Yield the parts of a table that is not shuffled."""
+    for part in batch.parts:
+        assert isinstance(part, Chunk)  # for the type checker
+        yield part
+
+
+def has_weights(batch: Batch) -> bool:
+    """Return whether some rows of a batch have weights."""
+    return any(
+        has_weights(part.batch)
+        if isinstance(part, Shuffle)
+        else isinstance(part, Chunk) and part.weights is not None
+        for part in batch.parts
+    )
+
+
+def without_weights(batch: Batch) -> Batch:
+    """Return the same rows, each of the weight one."""
+    parts: list[Part] = []
+    for part in batch.parts:
+        if isinstance(part, Shuffle):
+            parts.append(replace(part, batch=without_weights(part.batch)))
+        else:
+            assert isinstance(part, Chunk)  # for the type checker
+            parts.append(replace(part, weights=None))
+    return Batch(tuple(parts))
+
+
+def weights_of(batch: Batch) -> Batch:
+    """Return the weights of the rows of a batch, as rows of one column in the same chunks."""
+    return Batch(tuple(map(_weights_of_chunk, batch)))
+
+
+def _weights_of_chunk(chunk: Chunk) -> Chunk:
+    if chunk.weights is not None:
+        return chunk.of_weights()
+    ones = RowWeights((), chunk.source.first, chunk.source.rows, chunk.source.chunk_rows)
+    return replace(chunk, source=ones)

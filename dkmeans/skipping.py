@@ -1,0 +1,53 @@
+"""Skipping: partial sums of chunks that are the same in each iteration, without most of the work.
+
+`lloyd.accumulate` calls `sums_by_bounds`. The worker caches bounds of the rows' distances beside
+the rows, and the backend scores only the rows and centers that the bounds do not exclude. A lost
+entry costs time, and never changes a bit.
+"""
+
+from __future__ import annotations
+
+from dkmeans.backends import select
+from dkmeans.data.cache import cache_budget, row_cache
+from dkmeans.data.chunks import LoadedChunk
+from dkmeans.distance import Centers
+from dkmeans.executors.reduction import skips
+from dkmeans.state import FloatArray, PartialSums
+
+# Centers of a group, groups whose bounds are compared at a time, and bytes of a row's cluster and
+# upper bound, for the native backend.
+_GROUP, _WORD, _ROW_BYTES = 16, 16, 8
+
+
+def bounds_bytes(rows: int, num_clusters: int) -> int:
+    """Return the size of the bounds of some rows, in bytes: about k / 8 + 8 for each."""
+    groups = -(-num_clusters // _GROUP)
+    return rows * (_ROW_BYTES + 2 * _WORD * -(-groups // _WORD))
+
+
+def sums_by_bounds(
+    loaded: LoadedChunk, points: FloatArray, centers: Centers, start: int
+) -> PartialSums:
+    """Return the partial sums of a chunk of a `numbered` batch, and cache bounds of its rows.
+
+    Args:
+        loaded: The chunk.
+        points: Its rows, (n, d).
+        centers: The centers.
+        start: Number of the start that the centers belong to.
+
+    Raises:
+        NotFinite: a value is not finite.
+    """
+    backend, budget = select(centers.backend), cache_budget.get()
+    if budget is None or not budget.cache_bytes:
+        return backend.partial_sums(points, centers)
+    key = "bounds", start, loaded.chunk.number, loaded.chunk.rows
+    found = row_cache.take_entry(key)
+    sums, bounds, skipped = backend.sums_by_bounds(points, centers, found, (budget.fit, start))
+    if counter := skips.get():
+        counter.count += skipped
+    if bounds is not None:
+        # Without its rows a chunk is read again, which takes longer than bounds save.
+        row_cache.put_entry(key, bounds, evicts_rows=False)
+    return sums

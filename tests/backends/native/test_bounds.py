@@ -1,0 +1,224 @@
+"""Bounds: with them, every iteration has the clusters and sums of an iteration without them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dkmeans.backends.native import backend as native
+from dkmeans.backends.native import bounds
+from dkmeans.backends.native.bounds import Bounds, Waiting
+from dkmeans.distance import Centers, Distance
+from dkmeans.exact import NotFinite
+from tests.exactly import same_partial_sums
+from tests.reference import METRICS
+
+EUCLIDEAN = Distance.SQUARED_EUCLIDEAN
+N = 3000
+
+
+def normal(seed=5, shape=(N, 20)):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+KINDS = {
+    "overlapping": lambda: normal(),
+    "blobs": lambda: normal() + 8 * normal(6, (40, 20))[np.arange(N) % 40],
+    "integers with ties": lambda: np.random.default_rng(5).integers(0, 4, (N, 8)),
+    "duplicates": lambda: np.repeat(normal(shape=(N // 10, 20)), 10, axis=0),
+    "an offset of 1e6": lambda: 1e6 + normal(),
+    "cauchy": lambda: np.random.default_rng(5).standard_cauchy((N, 24)),
+    "one huge column": lambda: normal() * np.r_[1e5, np.ones(19)],
+    "constant columns": lambda: np.c_[np.zeros((N, 10)), np.full((N, 6), 7), normal()],
+    "tiny": lambda: normal() * 1e-15,
+    "subnormal": lambda: normal() * 1e-39,
+    "bytes": lambda: np.random.default_rng(5).integers(0, 256, (N, 33)),
+    "equal rows": lambda: np.ones((N, 20)),
+    "one column": lambda: normal(shape=(N, 1)),
+    "zero rows": lambda: normal() * (np.arange(N) % 7 > 0)[:, None],
+    "some values off the grid": lambda: (
+        normal() * 10.0 ** np.where(np.arange(N) % 90, 0, 12)[:, None]
+    ),
+}
+
+
+def moved(sums, centers):
+    """Return the centers of the next iteration of Lloyd's algorithm."""
+    means = sums.sums.means(sums.counts)
+    values = np.where(sums.counts[:, None] > 0, means, centers.values)
+    return Centers(values.astype(centers.values.dtype), centers.distance)
+
+
+def follow(rows, centers, iterations, move=moved):
+    """Check iterations by bounds against iterations without them; yield the bounds of each."""
+    found = None
+    for _ in range(iterations):
+        expected = native.partial_sums(rows, centers)
+        if isinstance(found, Bounds):
+            sums, found, _ = bounds.advance(rows, centers, found)
+        else:
+            sums, found = bounds.begin(rows, centers, Waiting(), "a fit")
+        assert same_partial_sums(sums, expected)
+        if isinstance(found, Bounds):
+            index = np.concatenate([piece.rows.nearest for piece in found.pieces])
+            assert index.tolist() == native.nearest(rows, centers)[0].tolist()
+        yield found
+        centers = move(expected, centers)
+
+
+def rows_of(kind, dtype):
+    rows = native._kernel_rows(KINDS[kind]().astype(dtype))
+    assert np.isfinite(rows).all()
+    return rows
+
+
+def first_centers(rows, k, metric=EUCLIDEAN):
+    chosen = np.random.default_rng(1).choice(len(rows), k, replace=False)
+    return Centers(rows[chosen].copy(), Distance(metric))
+
+
+@pytest.fixture(autouse=True)
+def bounds_are_always_kept(monkeypatch):
+    monkeypatch.setattr(bounds, "_USELESS_SHARE", 2.0)
+    monkeypatch.setattr(bounds, "_USELESS_SHARE_WITH_MATRIX", 2.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_iteration_has_the_sums_of_one_without_bounds(kind, dtype):
+    rows = rows_of(kind, dtype)
+    for _ in follow(rows, first_centers(rows, 70), 8):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["overlapping", "blobs", "duplicates", "tiny", "zero rows"])
+def test_cosine_has_them_too(kind):
+    rows = rows_of(kind, np.float32)
+    directed = rows[np.linalg.norm(rows, axis=1) > 1e-5]
+    centers = first_centers(directed if len(directed) > 70 else rows, 70, Distance.COSINE)
+    if bounds.can_group(centers):
+        for _ in follow(rows, centers, 8):
+            pass
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    n=st.integers(1, 200),
+    d=st.integers(1, 40),
+    k=st.integers(1, 50),
+    digits=st.integers(0, 3),
+    metric=st.sampled_from(METRICS),
+)
+def test_centers_may_move_in_any_way(seed, n, d, k, digits, metric):
+    rng = np.random.default_rng(seed)
+    # Rounded values: many ties.
+    rows = native._kernel_rows(rng.normal(size=(n, d)).round(digits).astype(np.float32))
+
+    def jump(_, centers):
+        step = rng.choice([0, 0.01, 1]) * rng.normal(size=(k, d))
+        values = (centers.values + step).astype(np.float32).round(digits)
+        values[:, 0] += values[:, 0] == 0  # no center is zero
+        return Centers(values, centers.distance)
+
+    centers = jump(None, Centers(np.zeros((k, d), np.float32), Distance(metric)))
+    for _ in follow(rows, centers, 5, jump):
+        pass
+
+
+def test_centers_that_are_nearly_as_near_are_told_apart_exactly():
+    rows = rows_of("an offset of 1e6", np.float32)
+    values = rows[:70].copy()
+    values[35:] = values[:35]
+    values[35:, 0] += np.float32(0.0625)  # an ulp of these numbers
+    for found in follow(rows, Centers(values, EUCLIDEAN), 6):
+        assert isinstance(found, Bounds)
+
+
+def test_bounds_of_an_earlier_iteration_are_good_for_a_later_one():
+    rows = rows_of("overlapping", np.float32)
+    centers = first_centers(rows, 70)
+    sums, early = bounds.begin(rows, centers, Waiting(), "a fit")
+    # Another chunk of the fit has moved the path on meanwhile.
+    other = native._kernel_rows(normal(9).astype(np.float32))
+    _, found = bounds.begin(other, centers, Waiting(), "a fit")
+    for _ in range(4):
+        centers = moved(sums, centers)
+        sums = native.partial_sums(rows, centers)
+        _, found, _ = bounds.advance(other, centers, found)
+    result, _, _ = bounds.advance(rows, centers, early)
+    assert same_partial_sums(result, sums)
+
+
+def test_most_rows_are_skipped_when_centers_hardly_move():
+    rows = rows_of("blobs", np.float32)
+    found = list(follow(rows, first_centers(rows, 40), 12))
+    assert len({each.stage.path for each in found}) == 1
+    assert bounds._scratch(found[-1].stage.groups, 20, rows.dtype).counts[0] < N / 10
+
+
+def test_distances_that_are_not_computed_are_counted():
+    rows = rows_of("blobs", np.float32)
+    centers = first_centers(rows, 40)
+    _, found = bounds.begin(rows, centers, Waiting(), "a fit")
+    _, found, skipped = bounds.advance(rows, centers, found)
+    assert N * 40 * 0.9 < skipped <= N * 40
+    far = Centers(centers.values[::-1].copy(), EUCLIDEAN)
+    _, _, skipped = bounds.advance(rows, far, found)
+    assert skipped < N * 40 * 0.9
+
+
+def test_loose_bounds_are_made_anew():
+    rows = rows_of("overlapping", np.float32)
+    works = [found.work for found in follow(rows, first_centers(rows, 70), 20)]
+    assert 0 in works[1:]
+    assert max(works) <= 3 * len(rows) * 70 / 16 + 4 * len(rows)
+
+
+def test_returned_sums_are_not_changed_by_the_next_iteration():
+    rows = rows_of("overlapping", np.float32)
+    centers = first_centers(rows, 70)
+    sums, found = bounds.begin(rows, centers, Waiting(), "a fit")
+    before = sums.sums.planes[0].copy()
+    bounds.advance(rows, moved(sums, centers), found)
+    assert np.array_equal(before, sums.sums.planes[0])
+
+
+def test_chunks_of_many_pieces_have_bounds_for_each():
+    rows = native._kernel_rows(normal(shape=(bounds.PIECE_ROWS + 100, 4)).astype(np.float32))
+    for found in follow(rows, first_centers(rows, 40), 3):
+        assert [len(piece.rows.nearest) for piece in found.pieces] == [bounds.PIECE_ROWS, 100]
+
+
+def test_rows_that_are_not_finite_are_reported():
+    rows = normal().astype(np.float32)
+    rows[17, 3] = np.nan
+    with pytest.raises(NotFinite):
+        bounds.begin(native._kernel_rows(rows), first_centers(rows[:, :], 70), Waiting(), "a fit")
+
+
+def test_a_chunk_waits_before_it_gets_bounds_and_longer_after_useless_ones(monkeypatch):
+    monkeypatch.setattr(bounds, "_USELESS_SHARE", 0.0)
+    monkeypatch.setattr(bounds, "_USELESS_SHARE_WITH_MATRIX", 0.0)
+    monkeypatch.setattr(bounds, "_FEWEST_CHUNK_PRODUCTS", 0)
+    rows = normal(shape=(500, 20)).astype(np.float32)
+    centers, found, kinds = first_centers(rows, 70), None, []
+    for _ in range(16):
+        sums, found, _ = native.sums_by_bounds(rows, centers, found, "a fit")
+        kinds.append(type(found).__name__)
+        centers = moved(sums, centers)
+    # Bounds are made in the fifth iteration, and found useless in the sixth.
+    assert kinds == ["Waiting"] * 4 + ["Bounds"] + ["Waiting"] * 9 + ["Bounds", "Waiting"]
+    assert found.pause == 32
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(20_000, 40, 31), (200_000, 20, 40), (1000, 100, 100)])
+def test_few_centers_narrow_rows_and_small_chunks_have_no_bounds(n, d, k):
+    rows = normal(shape=(n, d)).astype(np.float32)
+    assert native.sums_by_bounds(rows, first_centers(rows, k), None, "a fit")[1:] == (None, 0)
+
+
+def test_bounds_take_two_bytes_a_group_and_eight_more_for_each_row():
+    rows = np.random.default_rng(5).integers(-9, 9, (10_000, 8)).astype(np.float32)
+    _, found = bounds.begin(native._kernel_rows(rows), first_centers(rows, 512), Waiting(), "a fit")
+    assert found.nbytes == 10_000 * (512 // 8 + 8) + 512 * 8 * 8

@@ -1,0 +1,37 @@
+"""The kernel of bounds: for any width of the vectors, and compiled anew when its parts change."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dkmeans.backends.native import backend as native
+from dkmeans.backends.native import bounds, group_vectors, kernels, packing, reassign, vectors
+from dkmeans.backends.native.bounds import Waiting
+from dkmeans.distance import Centers, Distance
+from tests.exactly import same_partial_sums
+
+
+def test_the_cached_code_becomes_invalid_when_its_parts_change():
+    files = [Path(module.__file__).read_bytes() for module in (group_vectors, kernels, vectors)]
+    assert hashlib.sha256(b"".join(files)).hexdigest()[:12] == reassign.INTRINSICS
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_the_width_of_the_vectors_changes_nothing(width, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = native._kernel_rows(rng.normal(size=(500, 21)).astype(np.float32))
+    values = [(rows[:60] + 0.1 * i).astype(np.float32) for i in range(3)]
+    expected = [native.partial_sums(rows, Centers(each, Distance("cosine"))) for each in values]
+    monkeypatch.setattr(packing, "vector_bytes", lambda: width)
+    monkeypatch.setattr(packing, "matrix_unit", lambda: False)
+    monkeypatch.setattr(bounds, "_USELESS_SHARE", 2.0)
+    found = None
+    for each, result in zip(values, expected, strict=True):
+        centers = Centers(each, Distance("cosine"))
+        if found is None:
+            sums, found = bounds.begin(rows, centers, Waiting(), "a fit")
+        else:
+            sums, found, _ = bounds.advance(rows, centers, found)
+        assert same_partial_sums(sums, result)

@@ -1,0 +1,190 @@
+"""Weights of rows: they stay beside their rows, and bad ones are named by their row."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkmeans import Dataset, InvalidData
+from dkmeans.data.batches import Batch
+from dkmeans.data.cache import CacheBudget, cache_budget, row_cache
+from dkmeans.data.chunks import Chunk
+from dkmeans.data.row_weights import (
+    RowWeights,
+    has_weights,
+    weighted,
+    weights_of,
+    without_weights,
+)
+from dkmeans.data.sources.memory import MemoryRows
+from tests.data.twenty_rows import ROWS, fast
+from tests.numbered import Numbers
+
+WEIGHTS = np.arange(1.0, 21.0)
+
+
+def table(values, sizes=(20,), name="table"):
+    """Return the chunks of an array, each a source of its own."""
+    values = np.asarray(values)
+    values = values[:, None] if values.ndim == 1 else values
+    starts = np.cumsum([0, *sizes])[:-1].tolist()
+    parts = [MemoryRows(values[a : a + n], name, a) for a, n in zip(starts, sizes, strict=True)]
+    return Batch(tuple(Chunk(part, part.first, part.first + part.rows) for part in parts))
+
+
+def batch_of(weights=WEIGHTS, sizes=(20,), weight_sizes=(20,)):
+    return weighted(table(ROWS, sizes), table(weights, weight_sizes, "w"), "table")
+
+
+def pairs(batch):
+    """Return the first value and the weight of each row that is loaded."""
+    loaded = [chunk.loaded() for chunk in batch]
+    return [
+        pair
+        for each in loaded
+        for pair in zip(each.points[:, 0].tolist(), each.weights.tolist(), strict=True)
+    ]
+
+
+EXPECTED = list(zip(ROWS[:, 0].tolist(), WEIGHTS.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("sizes", [(20,), (7, 13), (1, 18, 1)])
+@pytest.mark.parametrize("weight_sizes", [(20,), (12, 8), (3, 3, 14)])
+def test_weights_may_be_cut_differently_than_rows(sizes, weight_sizes):
+    assert pairs(batch_of(sizes=sizes, weight_sizes=weight_sizes)) == EXPECTED
+
+
+@fast
+@given(st.integers(0, 20), st.integers(0, 20), st.booleans())
+def test_every_part_of_a_batch_keeps_its_weights(start, stop, is_shuffled):
+    batch = batch_of(sizes=(7, 13))
+    if is_shuffled:
+        batch = batch.shuffled((1, 2))
+        assert sorted(pairs(batch)) == sorted(EXPECTED)
+    start, stop = sorted((start, stop))
+    everything = pairs(batch)
+    assert pairs(batch.rows_between(start, stop)) == everything[start:stop]
+
+
+def test_chunks_of_different_weights_are_not_joined():
+    (one,), (other,) = table(ROWS), table(ROWS)
+    parts = Batch.concatenated([Batch((one.cut(0, 5),)), Batch((one.cut(5, 9),))]).parts
+    assert len(parts) == 1
+    whole = batch_of()
+    assert len(Batch.concatenated([whole.rows_between(0, 5), whole.rows_between(5, 9)]).parts) == 1
+    assert one.joined(other) is None
+    (with_weights,) = whole.rows_between(5, 9)
+    unweighted = with_weights.source
+    assert Chunk(unweighted, 0, 5).joined(with_weights) is None
+
+
+def test_rows_of_weight_zero_are_left_out_whatever_they_hold():
+    rows, weights = ROWS.copy(), WEIGHTS.copy()
+    rows[3], weights[[3, 8]] = np.nan, 0
+    (chunk,) = weighted(table(rows), table(weights), "table")
+    loaded = chunk.loaded()
+    assert loaded.kept.tolist() == [i for i in range(20) if i not in (3, 8)]
+    assert loaded.finite(3).tolist() == rows[loaded.kept].tolist()
+    assert loaded.weights.tolist() == weights[loaded.kept].tolist()
+    (shuffled,) = weighted(table(rows), table(weights), "table").shuffled((2,))
+    assert sorted(shuffled.loaded().finite(3)[:, 0]) == sorted(rows[loaded.kept, 0])
+    rows[9, 1] = np.inf
+    (shuffled,) = weighted(table(rows), table(weights), "table").shuffled((2,))
+    with pytest.raises(InvalidData, match=r"row 9 of table has inf in column 1"):
+        shuffled.loaded()
+    (chunk,) = weighted(table(rows), table(weights), "table")
+    with pytest.raises(InvalidData, match=r"row 9 of table has inf in column 1"):
+        chunk.loaded().finite(3)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (-1.0, r"weights must be finite and >= 0; row 17 of w has -1.0"),
+        (np.nan, r"row 17 of w has nan"),
+        (np.inf, r"row 17 of w has inf"),
+    ],
+)
+def test_bad_weights_are_named_by_their_row(bad, message):
+    weights = WEIGHTS.copy()
+    weights[17] = bad
+    batch = batch_of(weights, (7, 13), (12, 8))
+    for each in (batch, batch.shuffled((3,)), batch.rows_between(15, 20)):
+        with pytest.raises(InvalidData, match=message):
+            pairs(each)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64, np.float16, np.bool_])
+def test_weights_may_be_numbers_of_any_kind(dtype):
+    weights = (np.arange(20) % 2 + (dtype is not np.bool_)).astype(dtype)
+    found = pairs(batch_of(weights))
+    assert [weight for _, weight in found] == [weight for weight in weights.tolist() if weight]
+
+
+def test_large_whole_weights_are_exact_or_refused():
+    weights = np.full(20, 2**53)
+    assert pairs(batch_of(weights))[0][1] == 2**53
+    weights[4] += 1
+    with pytest.raises(InvalidData, match=r"integers from 0 to 2\^53 = 9,007.*; row 4 of w has"):
+        pairs(batch_of(weights))
+
+
+def test_weights_of_words_are_refused():
+    with pytest.raises(TypeError, match=r"weights must be numbers, got .* in w"):
+        batch_of(np.full(20, "x"))
+
+
+def test_there_is_one_weight_for_each_row():
+    with pytest.raises(InvalidData, match=r"one for each row of table, 20, got 19"):
+        weighted(table(ROWS), table(WEIGHTS[:19], (19,)), "table")
+    with pytest.raises(InvalidData, match=r"weights must be one column, got 3 in w"):
+        weighted(table(ROWS), table(ROWS, name="w"), "table")
+
+
+def test_weights_of_a_batch_are_rows_of_one_column():
+    batch = batch_of(sizes=(7, 13)).shuffled((5,))
+    column = np.concatenate([chunk.loaded().points for chunk in weights_of(batch)])
+    assert column[:, 0].tolist() == [weight for _, weight in pairs(batch)]
+    ones = weights_of(without_weights(batch))
+    assert [chunk.loaded().points.sum() for chunk in ones] == batch.sizes().tolist()
+    assert has_weights(batch)
+    assert not has_weights(without_weights(batch))
+    assert all(chunk.loaded().weights is None for chunk in without_weights(batch))
+
+
+def test_a_pickled_batch_has_its_weights():
+    batch = batch_of(sizes=(7, 13)).shuffled((5,))
+    assert pairs(pickle.loads(pickle.dumps(batch))) == pairs(batch)
+
+
+def test_stored_weights_are_cached_beside_their_rows():
+    budget = CacheBudget("weights", 10_000, 10**12)
+    column = Numbers(20, chunk_rows=20, key="stored")
+    rows = table(ROWS)
+    token = cache_budget.set(budget)
+    try:
+        batch = weighted(rows, Batch((Chunk(column, 0, 20),)), "table")
+        (chunk,) = batch
+        assert not chunk.is_at_hand
+        assert chunk.loaded().weights.tolist() == list(range(1, 20))
+        assert chunk.is_at_hand
+        assert row_cache.bytes == 20 * 8
+    finally:
+        row_cache.evict_fit("weights")
+        cache_budget.reset(token)
+
+
+def test_a_table_in_memory_has_weights_without_a_key():
+    (chunk,) = batch_of()
+    assert isinstance(chunk.weights, RowWeights)
+    assert chunk.weights.key is None
+
+
+def test_datasets_without_weights_have_the_same_rows():
+    dataset = Dataset.from_array(ROWS, weights=WEIGHTS)
+    (batch,) = dataset.without_weights().batches()
+    assert not has_weights(batch)
+    assert batch.rows == 20

@@ -1,0 +1,103 @@
+"""Skipping: a fit with bounds has the bits of one without, whatever is evicted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dkmeans import Dataset, KMeans, RunConfig
+from dkmeans.backends.native import bounds
+from dkmeans.backends.native.groups import Path
+from dkmeans.data.cache import row_cache
+from dkmeans.distance import Centers, Distance
+from dkmeans.skipping import bounds_bytes
+
+EUCLIDEAN = Distance.SQUARED_EUCLIDEAN
+K, N = 64, 20_000
+RNG = np.random.default_rng(3)
+ROWS = (RNG.normal(size=(N, 20)) + 4 * RNG.normal(size=(50, 20))[np.arange(N) % 50]).astype("f")
+
+
+def trained(rows=ROWS, steps=12, **more):
+    """Return the centers and losses of a full-batch fit."""
+    config = RunConfig(**{name: more.pop(name) for name in ("cache", "backend") if name in more})
+    model = KMeans(K, use_mini_batch=False, config=config, **{"initial_clusters": ROWS[:K], **more})
+    model.train(lambda: rows, steps=steps)
+    return model.cluster_centers().tobytes(), model.score(lambda: ROWS)
+
+
+@pytest.fixture
+def advances(monkeypatch):
+    """Return a list that grows by the number of rows of each chunk that is computed by bounds."""
+    monkeypatch.setattr(bounds, "_FEWEST_CHUNK_PRODUCTS", 0)
+    calls, advance = [], bounds.advance
+
+    def counted(points, centers, found):
+        calls.append(len(points))
+        return advance(points, centers, found)
+
+    monkeypatch.setattr(bounds, "advance", counted)
+    return calls
+
+
+RELOCATING = {"empty_clusters": "relocate", "initial_clusters": np.r_[ROWS[:60], [[99] * 20] * 4]}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        RELOCATING,
+        {"distance_metric": "cosine"},
+        {"num_restarts": 2, "initial_clusters": "random", "seed": 1},
+    ],
+)
+def test_a_fit_by_bounds_has_the_bits_of_one_without(more, advances):
+    with_bounds = trained(**more)
+    assert advances
+    del advances[:]
+    assert trained(cache="none", **more) == with_bounds
+    assert trained(backend="numpy", **more) == with_bounds
+    assert not advances
+
+
+def test_bounds_that_are_evicted_cost_nothing_but_time(advances, monkeypatch):
+    expected = trained(cache="none", steps=30)
+    take, taken = row_cache.take_entry, []
+
+    def lossy(key):
+        taken.append(key)
+        found = take(key)
+        return None if len(taken) % 17 == 0 else found
+
+    monkeypatch.setattr(row_cache, "take_entry", lossy)
+    assert trained(steps=30) == expected
+    assert advances
+
+
+def test_batches_in_another_order_have_no_bounds(advances):
+    dataset = Dataset.from_array(ROWS).shuffle(seed=1).repeat()
+    trained(dataset, steps=6)
+    assert not advances
+
+
+def test_tables_of_several_parts_have_bounds_for_each(tmp_path, advances):
+    parts = [ROWS[:8000], ROWS[8000:16_000], ROWS[16_000:]]
+    for number, part in enumerate(parts):
+        pd.DataFrame(part.astype(np.float32)).add_prefix("x").to_parquet(
+            tmp_path / f"{number}.parquet"
+        )
+    assert trained(Dataset.from_parquet(str(tmp_path))) == trained(cache="none")
+    assert sorted(set(advances)) == [4000, 8000]
+
+
+@pytest.mark.parametrize("k", [32, 256, 257, 1000])
+def test_the_size_of_bounds_is_that_of_their_arrays(k):
+    stage = Path(Centers(np.random.default_rng(0).random((k, 8)), EUCLIDEAN), np.float32)._stage
+    lower = 2 * len(stage.total)
+    assert bounds_bytes(100, k) == 100 * (lower + 8)
+
+
+def test_nothing_is_kept_after_the_fit():
+    before = row_cache.bytes
+    trained()
+    assert row_cache.bytes == before
