@@ -7,6 +7,7 @@ import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -635,6 +636,7 @@ def weighted_datasets(folder):
     yield Dataset.from_array(rows, WEIGHTS)
     yield Dataset.from_array(rows.tolist(), WEIGHTS.tolist())
     yield Dataset.from_array(frame, weights="w")
+    yield Dataset.from_array(pl.DataFrame(frame), weights="w")
     yield Dataset.from_array(dd.from_pandas(frame, npartitions=3), weights="w")
     yield Dataset.from_array(blocks, weights=da.from_array(WEIGHTS, chunks=6))
     yield Dataset.from_array(zarr.open_array(f"{folder}/store.zarr", path="rows"), frame["w"])
@@ -662,6 +664,19 @@ def test_a_column_of_weights_may_be_a_column_of_the_rows_too(tmp_path):
     assert rows.tolist() == [[3.0, 1.0], [5.0, 2.0]]
     assert weights.tolist() == [3.0, 5.0]
     assert Dataset.from_parquet(tmp_path / "x.parquet", weights="w").columns == ("a",)
+
+
+def test_columns_without_numbers_are_refused_beside_weights_too(tmp_path):
+    table = {"a": [1.0], "w": [3.0], "when": pa.array([0], pa.date32())}
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    dataset = Dataset.from_parquet(tmp_path / "x.parquet", weights="w")
+    assert dataset.columns == ("a", "when")
+    with pytest.raises(
+        InvalidType, match=r"columns 'when' \(date32\[day\]\) of .* hold no numbers"
+    ):
+        dataset.batches()
+    rows, weights = weighted_pairs(dataset.select(["a"]))
+    assert (rows.tolist(), weights.tolist()) == ([[1.0]], [3.0])
 
 
 def test_unusable_weights_are_refused_by_name(tmp_path):
