@@ -86,7 +86,7 @@ def read_input(
     names = {p.name for p in parameters} - set(bound)
     returned = input_fn(**{name: value for name, value in supplied.items() if name in names})
     given, weights = _features_and_weights(returned, mode)
-    dataset = _dataset_of(given, weights, mode, layout, columns, chunk_bytes)
+    dataset = _dataset_of(given, weights, mode, layout, chunk_bytes, columns)
     return dataset.without_weights() if mode == ModeKeys.PREDICT else dataset
 
 
@@ -95,8 +95,8 @@ def _dataset_of(
     weights: Any,
     mode: str,
     layout: Layout | None,
-    columns: KnownColumns,
     chunk_bytes: int | None,
+    columns: KnownColumns,
 ) -> Dataset:
     """Return the features that an `input_fn` has returned as a dataset, with their weights."""
     if isinstance(given, zarr.Group):

@@ -21,7 +21,7 @@ import zarr
 from dkmeans import pictures, storage
 from dkmeans.data.batches import Batch, Cut, Part
 from dkmeans.data.chunks import TARGET_BYTES, Chunk
-from dkmeans.data.columns import places_of
+from dkmeans.data.columns import Names, places_of
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import has_weights, weighted, without_weights
 from dkmeans.data.sources.dask_array import from_dask, is_dask_array
@@ -98,8 +98,12 @@ class _Select:
     given: tuple[str, ...]
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return the same rows with the selected columns."""
-        return refuse_others(Batch(tuple(map(self._of_part, batch.parts))))
+        """Return the same rows with the selected columns, which must hold numbers."""
+        return refuse_others(self.of(batch))
+
+    def of(self, batch: Batch) -> Batch:
+        """Return the same rows with the selected columns, which may be words."""
+        return Batch(tuple(map(self._of_part, batch.parts)))
 
     def _of_part(self, part: Part) -> Chunk:
         assert isinstance(part, Chunk)  # a table is not shuffled before its columns are selected
@@ -202,9 +206,10 @@ class Dataset:
     def from_array(cls, array: Any, weights: Any = None) -> Dataset:
         """Return a dataset of the rows of a NumPy, Dask or Zarr array or a list of rows, (n, d).
 
+        The array may be a data frame: its columns side by side, in order, with their names.
+
         Args:
-            array: The rows; also a data frame: its columns side by side, in order, with their
-                names.
+            array: The rows.
             weights: Weights of the rows, (n,) finite numbers >= 0: a NumPy, Dask or Zarr array or a
                 list; for a data frame also the name of one of its columns. None weighs each row
                 one.
@@ -213,20 +218,18 @@ class Dataset:
             ValueError: the array is not 2-D, or the weights are not one number for each row.
             TypeError: it is not an array, or a column of a data frame holds no numbers.
         """
+        names: Names = None
+        columns: Names = None
         if isinstance(weights, str):
-            beside = _names_beside(array, weights)
+            columns = _names_without(array, weights)
             weights, _ = rows_of(array, "the weights", (weights,))
-            rows, names = rows_of(array, "the data frame", beside)
-        elif is_frame(array):
-            rows, names = rows_of(array, "the data frame")
-        else:
-            rows = as_array(array, "the array") if isinstance(array, list) else array
-            names = None
-        name = "the data frame" if is_frame(array) else "the array"
-        cut = _cut_of(rows, name)
+        if is_frame(array):
+            array, names = rows_of(array, "the array", columns)
+        rows = as_array(array, "the array") if isinstance(array, list) else array
+        cut = _cut_of(rows, "the array")
         if weights is not None:
             of_weights = partial(weight_chunks, weights, "the weights")
-            cut = partial(_cut_weighted, cut, of_weights, name)
+            cut = partial(_cut_weighted, cut, of_weights, "the array")
         return cls.of_table(cut).named(names)
 
     @classmethod
@@ -388,13 +391,6 @@ class Dataset:
         """
         return replace(self, width=width, _reading=self._reading._replace(change=change))
 
-    def without_weights(self) -> Dataset:
-        """Return a dataset of the same rows, each of the weight one."""
-        if not self._has_weights:
-            return self
-        change = partial(_without_weights, self._reading.change)
-        return replace(self, _has_weights=False, _reading=self._reading._replace(change=change))
-
     def select(self, columns: Sequence[str]) -> Dataset:
         """Return a dataset of the same rows with these columns, by name, in this order.
 
@@ -408,10 +404,18 @@ class Dataset:
         # A second selection takes the place of the first one, which had columns of the same table.
         given = before.given if isinstance(before, _Select) else self.columns or ()
         select = _Select(tuple(columns), given)
-        reading = self._reading._replace(change=select)
-        first = next(self._epochs(0, reading), None)
+        # Feature columns may read words: they are refused when rows are read.
+        first = next(self._epochs(0, self._reading._replace(change=select.of)), None)
         width = first.source.width if first and first.rows else self.width
+        reading = self._reading._replace(change=select)
         return replace(self, width=width, _reading=reading, columns=tuple(columns))
+
+    def without_weights(self) -> Dataset:
+        """Return a dataset of the same rows, each of the weight one."""
+        if not self._has_weights:
+            return self
+        change = partial(_without_weights, self._reading.change)
+        return replace(self, _has_weights=False, _reading=self._reading._replace(change=change))
 
     def named(self, columns: Sequence[str] | None) -> Dataset:
         """Return a dataset of the same rows, whose columns have these names; None for none."""
@@ -619,13 +623,13 @@ def _cut_weighted(rows: Cut, weights: Cut, name: str, chunk_bytes: int | None) -
     return weighted(rows(chunk_bytes), weights(chunk_bytes), name)
 
 
-def _names_beside(frame: Any, name: str) -> tuple[str, ...]:
+def _names_without(frame: Any, name: str) -> tuple[str, ...]:
     """Return the names of the columns of a data frame but one.
 
     Raises:
         Invalid: there is no such column, or it is no data frame.
     """
-    names = (names_of(frame) if is_frame(frame) else None) or ()
+    names = names_of(frame) or ()
     if name not in names:
         must = "one number for each row, or the name of a column of a data frame"
         raise Invalid(expected("weights", must, name))

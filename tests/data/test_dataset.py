@@ -7,6 +7,7 @@ import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -610,6 +611,24 @@ def test_an_empty_list_of_files_is_refused(kind):
         getattr(Dataset, f"from_{kind}")([])
 
 
+def lists(dataset):
+    return [rows.tolist() for rows in loaded(dataset)]
+
+
+def test_columns_are_selected_by_name_before_and_after_other_methods():
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0], "c": [5.0, 6.0]})
+    dataset = Dataset.from_array(frame).select(["c", "a"])
+    assert (dataset.width, dataset.columns) == (2, ("c", "a"))
+    assert lists(dataset.batch(1)) == [[[5.0, 1.0]], [[6.0, 2.0]]]
+    assert lists(Dataset.from_array(frame).batch(1).select(["b"])) == [[[3.0]], [[4.0]]]
+    # A second selection is one of the columns of the first.
+    assert lists(dataset.select(["a"])) == [[[1.0], [2.0]]]
+    with pytest.raises(ValueError, match=r"columns must be among .* \['c', 'a'\], got \['b'\]"):
+        dataset.select(["b"])
+    with pytest.raises(ValueError, match="columns must be among"):
+        Dataset.from_array(frame.to_numpy()).select(["a"])
+
+
 WEIGHTS = np.arange(20) / 4
 
 
@@ -639,6 +658,7 @@ def weighted_datasets(folder):
     yield Dataset.from_array(rows, WEIGHTS)
     yield Dataset.from_array(rows.tolist(), WEIGHTS.tolist())
     yield Dataset.from_array(frame, weights="w")
+    yield Dataset.from_array(pl.DataFrame(frame), weights="w")
     yield Dataset.from_array(dd.from_pandas(frame, npartitions=3), weights="w")
     yield Dataset.from_array(blocks, weights=da.from_array(WEIGHTS, chunks=6))
     yield Dataset.from_array(zarr.open_array(f"{folder}/store.zarr", path="rows"), frame["w"])
@@ -666,6 +686,19 @@ def test_a_column_of_weights_may_be_a_column_of_the_rows_too(tmp_path):
     assert rows.tolist() == [[3.0, 1.0], [5.0, 2.0]]
     assert weights.tolist() == [3.0, 5.0]
     assert Dataset.from_parquet(tmp_path / "x.parquet", weights="w").columns == ("a",)
+
+
+def test_columns_without_numbers_are_refused_beside_weights_too(tmp_path):
+    table = {"a": [1.0], "w": [3.0], "when": pa.array([0], pa.date32())}
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    dataset = Dataset.from_parquet(tmp_path / "x.parquet", weights="w")
+    assert dataset.columns == ("a", "when")
+    with pytest.raises(
+        InvalidType, match=r"columns 'when' \(date32\[day\]\) of .* hold no numbers"
+    ):
+        dataset.batches()
+    rows, weights = weighted_pairs(dataset.select(["a"]))
+    assert (rows.tolist(), weights.tolist()) == ([[1.0]], [3.0])
 
 
 def test_unusable_weights_are_refused_by_name(tmp_path):
@@ -711,21 +744,3 @@ def test_weights_of_another_shape_in_storage_are_refused(tmp_path):
     zarr.create_array(str(tmp_path / "rows.zarr"), data=np.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"rows.zarr must be one column of weights, .*\(4, 2\)"):
         Dataset.from_zarr(tmp_path / "rows.zarr", weights=tmp_path / "rows.zarr")
-
-
-def lists(dataset):
-    return [rows.tolist() for rows in loaded(dataset)]
-
-
-def test_columns_are_selected_by_name_before_and_after_other_methods():
-    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0], "c": [5.0, 6.0]})
-    dataset = Dataset.from_array(frame).select(["c", "a"])
-    assert (dataset.width, dataset.columns) == (2, ("c", "a"))
-    assert lists(dataset.batch(1)) == [[[5.0, 1.0]], [[6.0, 2.0]]]
-    assert lists(Dataset.from_array(frame).batch(1).select(["b"])) == [[[3.0]], [[4.0]]]
-    # A second selection is one of the columns of the first.
-    assert lists(dataset.select(["a"])) == [[[1.0], [2.0]]]
-    with pytest.raises(ValueError, match=r"columns must be among .* \['c', 'a'\], got \['b'\]"):
-        dataset.select(["b"])
-    with pytest.raises(ValueError, match="columns must be among"):
-        Dataset.from_array(frame.to_numpy()).select(["a"])

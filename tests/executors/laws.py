@@ -17,7 +17,7 @@ from dkmeans.distance import Centers, Distance
 from dkmeans.errors import ResultLost
 from dkmeans.executors import Serial
 from dkmeans.lloyd import accumulate
-from dkmeans.prediction.per_chunk import cluster_index, score
+from dkmeans.prediction.per_chunk import all_distances, score
 from tests.exactly import same_partial_sums
 
 # Number of chunks that an executor may draw ahead of the caller, for each thread; see `in_order`.
@@ -104,8 +104,8 @@ class ExecutorLaws:
 
     def test_results_come_in_the_order_of_the_chunks(self, executor, dataset):
         (batch,) = batches_of(dataset)
-        found = list(executor.map(cluster_index, batch, centers()))
-        expected = list(Serial().map(cluster_index, batch, centers()))
+        found = list(executor.map(all_distances, batch, centers()))
+        expected = list(Serial().map(all_distances, batch, centers()))
         assert [each.tobytes() for each in found] == [each.tobytes() for each in expected]
         assert len(found) == len(batch)
 

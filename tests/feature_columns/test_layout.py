@@ -263,3 +263,10 @@ def test_words_that_no_feature_column_reads_are_refused(tmp_path):
     with pytest.raises(Invalid, match=r"'town' \(words\), 'size' .*, 'other' .* hold no numbers"):
         stored.batches()
     assert Dataset.from_parquet(str(tmp_path), ["x"]).batches()
+    assert stored.select(["x"]).batches()
+    with pytest.raises(Invalid, match=r"'town' \(words\) of .* hold no numbers"):
+        next(stored.select(["x", "town"]).batches())
+    named = model(feature_columns=[numeric_column("x")])
+    assert (
+        named.train(lambda: stored.select(["town", "x"]), steps=1).cluster_centers().shape[1] == 1
+    )

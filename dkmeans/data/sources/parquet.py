@@ -329,7 +329,7 @@ def _with_weights(chunk: Chunk, rows: Sequence[str], weights: str) -> Chunk:
     assert isinstance(table, ParquetRows)  # for the type checker
     column = replace(chunk, source=table.select([weights]))
     beside = RowWeights((column,), table.first, table.rows, table.chunk_rows)
-    # No columns were chosen yet, so the unusable ones are still to be refused.
+    # Columns that hold no numbers are still to be left out, or refused.
     source = replace(table.select(rows), unusable=table.unusable)
     return replace(chunk, source=source, weights=beside)
 
