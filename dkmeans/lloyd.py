@@ -18,7 +18,7 @@ from dkmeans.backends import select
 from dkmeans.backends.weighted import weighted_squares, weighted_sums
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
-from dkmeans.distance import Centers, Computation, Distance, inertia, project
+from dkmeans.distance import Centers, Computation, Distance, inertia, project, squared_norms
 from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
 from dkmeans.errors import InvalidData
 from dkmeans.exact import NOTHING, ExactTotal, NotFinite
@@ -27,8 +27,10 @@ from dkmeans.schedule import Schedule
 from dkmeans.skipping import sums_by_bounds
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
 
-# No squared distance between rows is larger than this many times the sum of the rows' squares.
+# A squared distance between rows is at most this many times the larger of their squared lengths.
 _DISTANCE_OF_SQUARES = 4.0
+# If the squares of all rows add up to less than this, no row is too long.
+_SURELY_FINITE = float(np.finfo(np.float64).max) / (2 * _DISTANCE_OF_SQUARES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +116,28 @@ def squares_of(
 ) -> ExactTotal:
     """Return the sum of the squares of all values of the (n, d) rows, which the loss needs.
 
-    With weights, each square counts times the weight of its row.
+    With weights, each square counts times the weight of its row, which is above 0. Whether a row is
+    refused depends on the row alone, not on the chunk.
 
     Raises:
-        NotFinite: a value is not finite, or squared distances of the rows may overflow.
+        NotFinite: a value is not finite, or a row is so long that squared distances may overflow.
     """
     if centers.distance is Distance.COSINE:
         return NOTHING
     backend = select(centers.backend)
     if weights is None:
-        squares = backend.squares(points)
+        squares, least = backend.squares(points), 1.0
     else:
-        squares = weighted_squares(backend, points, weights)
-    if not math.isfinite(_DISTANCE_OF_SQUARES * float(squares)):
+        squares, least = weighted_squares(backend, points, weights), float(weights.min())
+    if float(squares) > min(1.0, least) * _SURELY_FINITE and _has_too_long_row(points):
         raise NotFinite
     return squares
+
+
+@np.errstate(over="ignore")
+def _has_too_long_row(points: FloatArray) -> bool:
+    lengths = squared_norms(points.astype(np.float64))
+    return not np.isfinite(_DISTANCE_OF_SQUARES * lengths).all()
 
 
 def accumulate_starts(loaded: LoadedChunk, starts: StartCenters) -> SideBySide[PartialSums]:
@@ -229,9 +238,14 @@ def iterate(
         InvalidData: the rows cannot be clustered, or `update` raises it.
     """
     centers = tuple(rules.computation.centers(state.centers, state.grid) for state in states)
-    with_farthest = rules.empty_clusters is EmptyClusters.RELOCATE
-    starts = StartCenters(centers, with_farthest, squares is None, with_bounds)
+    relocates = rules.empty_clusters is EmptyClusters.RELOCATE
+    # With bounds, most distances are not known. The farthest rows are then looked for only if there
+    # are empty clusters, which is rare.
+    starts = StartCenters(centers, relocates and not with_bounds, squares is None, with_bounds)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)
+    if relocates and with_bounds and _has_empty_clusters(reduction.totals):
+        again = executor.map_reduce(accumulate_starts, batches, replace(starts, with_farthest=True))
+        reduction = replace(again, cost=reduction.cost + again.cost)
     # `losses` and `rows` are of the steps of this call only.
     states = [replace(state, losses=(), rows=0) for state in states]
     for step in reduction.totals:
@@ -241,6 +255,10 @@ def iterate(
         pairs = zip(states, parts, strict=True)
         states = [_after_step(state, sums, rules) for state, sums in pairs]
         yield states, reduction
+
+
+def _has_empty_clusters(totals: Sequence[SideBySide[PartialSums]]) -> bool:
+    return any((sums.counts == 0).any() for step in totals for sums in step.parts)
 
 
 def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainState:

@@ -73,7 +73,7 @@ WRITE_ERRORS = (OSError, BaseError, BaseZarrError, Refusal)
 
 def unreachable(address: str, error: Exception) -> InvalidData:
     """Return the exception for a store that refuses a request or does not answer."""
-    # `with_retries` looks at the cause: if it is an outage, it retries and raises `Outage`.
+    # `with_retries` examines the cause: after an outage the action is retried, or `Outage` raised.
     change = f"; {mistake(error)}" if mistake(error) else ""
     return InvalidData(f"{address} cannot be reached: {first_line(error)}{change}")
 
@@ -154,7 +154,8 @@ def expand(address: str) -> list[str]:
     Spark and Hive put metadata and unfinished files there.
 
     Raises:
-        InvalidData: nothing matches, or the storage refuses to list.
+        InvalidData: nothing matches.
+        Refusal: an object store refuses the request.
         Outage: the storage does not answer.
     """
     _refuse_malformed(address)
@@ -164,12 +165,9 @@ def expand(address: str) -> list[str]:
     if pattern is None or scheme in ("http", "https"):
         return [address]
     fs, path = filesystem(address)
-    try:
-        if with_retries(address, lambda: fs.exists(path)):
-            return [address]
-        found = with_retries(address, lambda: fs.glob(path))
-    except BaseError as error:
-        raise unreachable(address, error) from error
+    if with_retries(address, lambda: fs.exists(path)):
+        return [address]
+    found = with_retries(address, lambda: fs.glob(path))
     hidden = {".", "_"} - {_last_name(path)[:1]}
     found = [match for match in found if _last_name(match)[:1] not in hidden]
     if not found:
@@ -185,14 +183,11 @@ def is_folder(address: str) -> bool:
     """Return whether a folder is at an address. A bucket is a folder.
 
     Raises:
-        InvalidData: an object store refuses the request.
+        Refusal: an object store refuses the request.
         Outage: the storage does not answer.
     """
     fs, path = filesystem(address)
-    try:
-        return bool(with_retries(address, lambda: has_folder(fs, path)))
-    except BaseError as error:
-        raise unreachable(address, error) from error
+    return bool(with_retries(address, lambda: has_folder(fs, path)))
 
 
 def has_folder(fs: Any, path: str) -> bool:
@@ -207,7 +202,7 @@ def zarr_store(address: str, *, read_only: bool = False) -> Store:
     if is_local(address):
         return zarr.storage.LocalStore(local_path(address), read_only=read_only)
     if _scheme(address) in _OBJECT_STORES:
-        # Writing asks for many objects that are not there: that must not take longer.
+        # Zarr asks for many missing objects when a group is written: no pauses then.
         kind = _PatientStore if read_only else zarr.storage.ObjectStore
         return kind(_object_store(address), read_only=read_only)
     with _refuse_unsupported(address):
@@ -465,6 +460,12 @@ def write_whole(address: str, data: bytes) -> None:
     temporary = f"{folder}/.{name}.{uuid4().hex[:8]}"
     fs.pipe_file(temporary, data)
     fs.mv(temporary, path)
+
+
+def rename(address: str, new: str) -> None:
+    """Rename a file or folder; the new address is in the same store. An object store copies it."""
+    fs, path = filesystem(address)
+    fs.mv(path, filesystem(new)[1], recursive=True)
 
 
 def children(address: str) -> list[str]:

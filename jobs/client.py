@@ -11,10 +11,8 @@ import argparse
 import asyncio
 import ctypes
 import logging
-import signal
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -24,7 +22,7 @@ from urllib.parse import urlsplit
 
 import dask
 import dask.utils
-from dkmeans_jobs.signals import defer_interrupt, defer_signals
+from dkmeans_jobs.signals import defer_signals
 
 from dkmeans import Invalid, Outage
 from dkmeans.executors.budget import PROCESS_BYTES
@@ -34,8 +32,6 @@ logger = logging.getLogger("dkmeans")
 
 _CONNECT_SECONDS = 30
 _THREADS_PER_GPU = 2
-# Signals beside SIGINT that only the driver handles.
-_DRIVERS_SIGNALS = ("SIGHUP", "SIGUSR1")
 
 
 @contextmanager
@@ -146,7 +142,7 @@ def _check_scheduler(address: str) -> None:
     """Connect to a scheduler for a moment. A client waits for ever for other kinds of servers.
 
     Raises:
-        Invalid: the address is none, there is no such host, or certificates are missing.
+        Invalid: it is no address of a scheduler, no such host exists, or certificates are missing.
         Outage: no scheduler answers.
     """
     from distributed.comm import connect  # noqa: PLC0415 slow to import
@@ -216,17 +212,12 @@ def _local_client(arguments: argparse.Namespace, *, gpus: bool) -> Iterator[Any]
     _check_scratch()
     logger.info("starting worker processes on this machine")
     # A signal between two starts of processes would leave the first ones running for ever.
-    with (
-        defer_signals() as raise_if_received,
-        _for_drivers_only(),
-        defer_interrupt() as raise_if_interrupted,
-    ):
+    with defer_signals() as raise_if_received:
         cluster = _start_cluster(cluster_class, sizes)
     # Dask warns when it restarts a worker, for example above its memory limit. Users must see that.
     logging.getLogger("distributed.nanny").setLevel(logging.WARNING)
     with cluster, Client(cluster) as client:
         raise_if_received()
-        raise_if_interrupted()
         yield client
 
 
@@ -257,25 +248,6 @@ def _start_cluster(cluster_class: Any, sizes: dict[str, Any]) -> Any:
         )
     except (RuntimeError, OSError) as error:  # a worker process died while it started
         raise Outage(f"worker processes must start: {first_line(error)}") from error
-
-
-@contextmanager
-def _for_drivers_only() -> Iterator[None]:
-    """Ignore SIGHUP and SIGUSR1 in a block, so that processes started there ignore them too.
-
-    Batch systems send them to every process of a job. The driver saves a checkpoint, and closes the
-    other processes afterwards.
-    """
-    if threading.current_thread() is not threading.main_thread():  # Python allows no handler here
-        yield
-        return
-    ignored = [getattr(signal, name) for name in _DRIVERS_SIGNALS if hasattr(signal, name)]
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _cluster_sizes(arguments: argparse.Namespace) -> dict[str, Any]:

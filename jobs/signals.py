@@ -1,15 +1,15 @@
 """Handling of the signals that end a job: as Ctrl-C does, but with exit codes of their own.
 
 `command` runs every job under `raise_on_signals`. `client` starts worker processes under
-`defer_signals` and `defer_interrupt`. `Terminated` is a `KeyboardInterrupt`, so training saves a
-checkpoint before it passes the exception on.
+`defer_signals`. `Terminated` is a `KeyboardInterrupt`, so training saves a checkpoint before the
+exception ends the job.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
@@ -19,6 +19,9 @@ from typing import Any
 # --signal). Systems other than Unix have the first one only.
 _NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1")
 _SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+# Signals that a terminal or a batch system sends to every process of a job, and that only the
+# driver handles: the driver saves a checkpoint, and ends the other processes with SIGTERM.
+_DRIVERS_SIGNALS = (signal.SIGINT, *(each for each in _SIGNALS if each != signal.SIGTERM))
 # What shells add to the number of the signal that has ended a command.
 _EXIT_BASE = 128
 
@@ -42,35 +45,45 @@ def raise_on_signals() -> Iterator[None]:
     Later ones are ignored, so that the last checkpoint can be saved. A job that takes too long for
     that is killed by the system with SIGKILL.
     """
-    with _handled(_raise_terminated):
+    with _handled(_SIGNALS, _raise_terminated):
         yield
 
 
 @contextmanager
 def defer_signals() -> Iterator[Callable[[], None]]:
-    """Hold back the signals while the block runs, for work that must not stop half way.
+    """Hold back the signals and Ctrl-C in a block that starts processes and must not stop half way.
+
+    Processes that are started in the block never get the signals of `_DRIVERS_SIGNALS`.
 
     Yields:
-        A function that raises `Terminated` if a signal was held back. Call it after the block.
+        A function that raises `Terminated`, or `KeyboardInterrupt` for Ctrl-C, if a signal was
+        held back. Call it after the block.
     """
     received: list[int] = []
 
     def raise_if_received() -> None:
+        if received and received[0] == signal.SIGINT:
+            raise KeyboardInterrupt
         if received:
             _raise_terminated(received[0], None)
 
-    with _handled(lambda number, _: received.append(number)):
+    with (
+        _handled((*_SIGNALS, signal.SIGINT), lambda number, _: received.append(number)),
+        _blocked_for_processes(),
+    ):
         yield raise_if_received
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Handle the signals in a block; afterwards they are handled as before."""
+def _handled(
+    signals: Iterable[int], handler: Callable[[int, FrameType | None], Any]
+) -> Iterator[None]:
+    """Handle signals in a block; afterwards they are handled as before."""
     if threading.current_thread() is not threading.main_thread():  # Python allows no handler here
         yield
         return
     # A signal that is ignored stays ignored: `nohup` ignores SIGHUP for its command.
-    caught = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    caught = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, handler) for number in caught}
     try:
         yield
@@ -80,36 +93,24 @@ def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
 
 
 @contextmanager
-def defer_interrupt() -> Iterator[Callable[[], None]]:
-    """Hold back SIGINT while the block runs, and start processes that never get it.
+def _blocked_for_processes() -> Iterator[None]:
+    """Block `_DRIVERS_SIGNALS` in this thread, and for the threads and processes that it starts.
 
-    A terminal sends Ctrl-C to every process of a job. Threads and processes inherit which signals
-    are blocked. If the handler were `SIG_IGN` instead, processes would inherit that too, but Ctrl-C
-    in the block would be lost.
-
-    Yields:
-        A function that raises `KeyboardInterrupt` if a SIGINT was held back. Call it after the
-        block.
+    Threads and processes inherit which signals are blocked. So do the processes that Dask starts
+    later, in place of lost ones: a thread that is started in the block starts them. Signals that
+    arrive in the block are handled at its end; if they were ignored instead, they would be lost.
     """
-    received: list[int] = []
-
-    def raise_if_received() -> None:
-        if received:
-            raise KeyboardInterrupt
-
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or not hasattr(signal, "pthread_sigmask"):  # Windows has no such masks
-        yield raise_if_received
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
         return
-    # The first start of a process would start the tracker, which unblocks SIGINT.
-    resource_tracker.ensure_running()
-    previous = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _DRIVERS_SIGNALS)
     try:
-        yield raise_if_received
+        # The first start of a process would start the tracker, which unblocks SIGINT.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _DRIVERS_SIGNALS)
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # calls the handler of a held back one
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:

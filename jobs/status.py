@@ -1,8 +1,8 @@
 """Status and history of training, in two files beside the checkpoints of a model.
 
-`train` writes the files with `recorded`, and `info` reads them. `status.json` holds the state of
-the last job. `history.json` holds the numbers of every iteration. Both are for information only: a
-failure to write them never stops training, and a damaged file counts as none.
+`train` writes the files with `recorded`. `status.json` holds the state of the last job. `info`
+describes it, and a damaged one counts as none. `history.json` holds the numbers of every iteration
+of all jobs. Both are for information only: a failure to read or write them never stops training.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 from dkmeans_jobs.model_dir import read_json
 
 from dkmeans import Invalid, Outage, storage
 from dkmeans.report import IterationCost, Progress, progress_of
+from dkmeans.retry import first_line
 
 logger = logging.getLogger("dkmeans")
 
@@ -68,7 +70,9 @@ class _StatusHandler(logging.Handler):
         self._model_dir = model_dir
         # Training continues from `step`. The history may have later iterations that no checkpoint
         # holds; they are computed again.
-        self._iterations = [each for each in _readable_history(model_dir) if each["step"] <= step]
+        history = _history_to_continue(model_dir)
+        self._writes_history = history is not None
+        self._iterations = [each for each in history or [] if each["step"] <= step]
         self._status = Status("running", socket.gethostname(), os.getpid(), _now(), _now())
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._write_at_intervals, daemon=True)
@@ -107,10 +111,14 @@ class _StatusHandler(logging.Handler):
 
     def _write_files(self) -> None:
         status = asdict(replace(self._status, noted=_now()))
-        # A copy of the list: the thread that trains may append to it while it is converted.
-        for name, value in ((_STATUS_FILE, status), (_HISTORY_FILE, list(self._iterations))):
-            address = storage.join(self._model_dir, name)
-            storage.write_or_log(address, json.dumps(value).encode(), logging.DEBUG)
+        self._write_json(_STATUS_FILE, status)
+        if self._writes_history:
+            # A copy: the thread that trains may append to the list while it is converted.
+            self._write_json(_HISTORY_FILE, list(self._iterations))
+
+    def _write_json(self, name: str, value: Any) -> None:
+        address = storage.join(self._model_dir, name)
+        storage.write_or_log(address, json.dumps(value).encode(), logging.DEBUG)
 
 
 @contextmanager
@@ -185,23 +193,45 @@ def read_status(model_dir: str) -> Status | None:
         return None
 
 
-def read_history(model_dir: str) -> list[dict[str, Any]]:
-    """Return the recorded iterations of a model, each as its numbers by name.
+def _history_to_continue(model_dir: str) -> list[dict[str, Any]] | None:
+    """Return the recorded iterations, to which those of a new job are added.
 
-    A file that is damaged counts as one without iterations.
+    A file that cannot be read, or holds anything else, is kept under another name, so that nothing
+    in it is lost. What can be read of it is returned.
+
+    Returns:
+        The iterations; None if the file must not be written, because the old one is still there.
     """
-    content = read_json(model_dir, _HISTORY_FILE)
-    iterations = content if isinstance(content, list) else []
-    return [each for each in iterations if isinstance(each, dict) and "step" in each]
-
-
-def _readable_history(model_dir: str) -> list[dict[str, Any]]:
-    """Return the recorded iterations; none, with a warning, if the file cannot be read."""
+    address = storage.join(model_dir, _HISTORY_FILE)
+    kept = storage.join(model_dir, f"history-{uuid4().hex[:8]}.json")
+    iterations: list[dict[str, Any]] = []
     try:
-        return read_history(model_dir)
+        found = storage.read(address)
+        content = json.loads(found.data) if found else []
+        iterations = _iterations_in(content)
+        if iterations == content:
+            return iterations
+        reason = "not every entry is an iteration"
+    except (*storage.WRITE_ERRORS, Outage, ValueError) as error:
+        reason = first_line(error)
+    try:
+        storage.rename(address, kept)
     except (*storage.WRITE_ERRORS, Outage, Invalid) as error:
-        logger.warning("going on without the history of %s: %s", model_dir, error)
-        return []
+        logger.warning(
+            "going on without a history: %s cannot be read (%s), nor renamed to %s (%s)",
+            *(address, reason, kept, first_line(error)),
+        )
+        return None
+    logger.warning("%s cannot be read (%s); it is kept as %s", address, reason, kept)
+    return iterations
+
+
+def _iterations_in(content: Any) -> list[dict[str, Any]]:
+    """Return those entries of the content of a history that are iterations."""
+    entries = content if isinstance(content, list) else []
+    return [
+        each for each in entries if isinstance(each, dict) and isinstance(each.get("step"), int)
+    ]
 
 
 def _now() -> str:

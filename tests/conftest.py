@@ -168,6 +168,15 @@ def faulty_place(proxy, monkeypatch):
     proxy.fault = no_fault
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_pauses():
+    """Ask again soon for an object that is missing: most of those in the tests never come."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("dkmeans.retry", "dkmeans.storage"):
+            patch.setattr(f"{module}.MISSING_PAUSES_SECONDS", (0.02, 0.1))
+        yield
+
+
 @pytest.fixture
 def short_patience(monkeypatch):
     """Retry for less than a second, so that a test does not take a minute."""

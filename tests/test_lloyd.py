@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import InvalidData
-from dkmeans.executors import Threads
+from dkmeans.executors import Serial, Threads
 from dkmeans.lloyd import Rules, accumulate, converged, iterate, update
 from dkmeans.schedule import Schedule
 from dkmeans.state import PartialSums, TrainState
@@ -299,6 +300,17 @@ def test_rows_that_are_not_finite_are_named_by_their_position(metric, bad):
 def test_values_too_large_to_square_are_named_as_such():
     with pytest.raises(ValueError, match="too large"):
         run(start([[1.0]]), [np.array([[1e200], [2.0]])], EUCLIDEAN, FULL)
+
+
+@pytest.mark.parametrize("chunks", [[[0, 1, 2, 3]], [[0, 1], [2, 3]], [[0], [1], [2], [3]]])
+def test_whether_a_row_is_too_large_does_not_depend_on_its_chunk(chunks):
+    rows = np.array([[6e153], [6e153], [-6e153], [1.0]])
+    state = start(rows[1:])
+    batch = sum((batch_of(rows[some]) for some in chunks), Batch())
+    rules = Rules(Computation(Distance.SQUARED_EUCLIDEAN), FULL)
+    (((state,), _),) = iterate([state], [batch], rules, Serial())
+    assert state.counts.tolist() == [2, 1, 1]
+    assert state.inertia == 0
 
 
 def states_of_losses(*losses):

@@ -39,7 +39,18 @@ def advances(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("more", [{}, {"num_restarts": 2, "initial_clusters": "random", "seed": 1}])
+RELOCATING = {"empty_clusters": "relocate", "initial_clusters": np.r_[ROWS[:60], [[99] * 20] * 4]}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        RELOCATING,
+        {"distance_metric": "cosine"},
+        {"num_restarts": 2, "initial_clusters": "random", "seed": 1},
+    ],
+)
 def test_a_fit_by_bounds_has_the_bits_of_one_without(more, advances):
     with_bounds = trained(**more)
     assert advances
@@ -50,16 +61,16 @@ def test_a_fit_by_bounds_has_the_bits_of_one_without(more, advances):
 
 
 def test_bounds_that_are_evicted_cost_nothing_but_time(advances, monkeypatch):
-    expected = trained(cache="none")
+    expected = trained(cache="none", steps=30)
     take, taken = row_cache.take_entry, []
 
     def lossy(key):
         taken.append(key)
         found = take(key)
-        return None if len(taken) % 5 == 0 else found
+        return None if len(taken) % 17 == 0 else found
 
     monkeypatch.setattr(row_cache, "take_entry", lossy)
-    assert trained() == expected
+    assert trained(steps=30) == expected
     assert advances
 
 

@@ -249,6 +249,14 @@ def test_a_file_that_is_written_whole_is_read_and_no_temporary_file_is_left(plac
 
 
 @everywhere
+def test_a_renamed_file_is_found_under_its_new_name_only(place):
+    storage.write(f"{place}/a/b", b"1")
+    storage.rename(f"{place}/a/b", f"{place}/a/c")
+    assert storage.children(f"{place}/a") == ["c"]
+    assert storage.read(f"{place}/a/c").data == b"1"
+
+
+@everywhere
 def test_clearing_removes_all_but_the_given_name(place):
     for name in ("x", "folder/deep/y", "keep", "folder/keep", "z"):
         storage.write(f"{place}/{name}", b"1")

@@ -6,6 +6,8 @@ rows of all other values. `plus_rest` adds these values, which are few.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,8 +76,10 @@ def plus_rest(
     Raises:
         NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
     """
-    _, left = sums.grid.split(points)
-    return _plus(sums, points, left, index, distance)
+    for some in _pieces(points):
+        _, left = sums.grid.split(points[some])
+        sums = _plus(sums, points[some], left, index[some], distance)
+    return sums
 
 
 def plus_rows(
@@ -86,9 +90,7 @@ def plus_rows(
     Raises:
         NotFinite: as `plus_rest` does.
     """
-    size = max(1, _VALUES_AT_ONCE // points.shape[1])
-    for start in range(0, len(points), size):
-        some = slice(start, start + size)
+    for some in _pieces(points):
         parts, left = sums.grid.split(points[some])
         planes = {-m: np.zeros(sums.shape, np.int64) for m in range(len(parts))}
         for m, part in enumerate(parts):
@@ -98,19 +100,19 @@ def plus_rows(
     return sums
 
 
+def _pieces(points: FloatArray) -> Iterator[slice]:
+    """Return the pieces of (m, d) rows that are added one after the other, to bound the memory."""
+    size = max(1, _VALUES_AT_ONCE // points.shape[1])
+    return (slice(start, start + size) for start in range(0, len(points), size))
+
+
 def _plus(
     sums: ExactSums, points: FloatArray, where: BoolArray, index: IndexArray, distance: Distance
 ) -> ExactSums:
-    if not len(points):
-        return sums
     if distance is Distance.COSINE or not np.isfinite(points).all():
         raise NotFinite
-    size = max(1, _VALUES_AT_ONCE // points.shape[1])
-    for start in range(0, len(points), size):
-        some = slice(start, start + size)
-        rows, columns = np.nonzero(where[some])
-        sums = sums.plus_values(index[some][rows], columns, points[some][rows, columns])
-    return sums
+    rows, columns = np.nonzero(where)
+    return sums.plus_values(index[rows], columns, points[rows, columns])
 
 
 def rest_of_squares(values: FloatArray) -> ExactTotal:

@@ -142,7 +142,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive rows of a source.
+    """Consecutive rows of a source, at least one: datasets leave out tables without rows.
 
     As a part of a batch (`batches.Part`) a chunk may span several of the source's own chunks, so
     that a batch of a million chunks is described by a few numbers. The methods `chunks`, `chunk`

@@ -387,6 +387,25 @@ def test_an_array_without_rows_is_refused(kind):
 # Bad arguments.
 
 
+def test_blocks_files_and_row_groups_without_rows_give_no_chunks(tmp_path):
+    rows, none = rows_of(4), rows_of(0)
+    files = [tmp_path / "none.npy", tmp_path / "rows.npy"]
+    for path, content in zip(files, (none, rows), strict=True):
+        np.save(path, content)
+    tables = [pa.table({"a": part[:, 0], "b": part[:, 1]}) for part in (none, rows, none)]
+    with pq.ParquetWriter(tmp_path / "rows.parquet", tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    datasets = [
+        Dataset.from_npy(files),
+        Dataset.from_parquet(tmp_path / "rows.parquet"),
+        Dataset.from_array(da.concatenate(map(da.from_array, (rows, none)))),
+    ]
+    for dataset in datasets:
+        (batch,) = dataset.shuffle(1).batch(4).batches()
+        assert sorted(chunk.rows for chunk in batch) == [4]
+
+
 @pytest.mark.parametrize(
     ("method", "name", "refused"),
     [

@@ -33,9 +33,9 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr("dkmeans.data.chunks.SMALLEST_BYTES", 1)
 
 
-@pytest.fixture(scope="module", params=[5, 2, 1])
+@pytest.fixture(scope="module", params=[3, 1])
 def workers(request):
-    """Client of a cluster of 5, 2 or 1 worker processes of one thread each; the last one idles."""
+    """Client of a cluster of 3 worker processes, or of 1, of one thread each."""
     with (
         LocalCluster(
             n_workers=request.param, threads_per_worker=1, dashboard_address=":0"

@@ -1,6 +1,9 @@
 """Clusters of a job: the result does not depend on where the job computes."""
 
+import argparse
 import ctypes
+import os
+import signal
 import socket
 import sys
 import threading
@@ -17,6 +20,7 @@ import zarr
 from dkmeans_jobs import client
 
 from dkmeans import Invalid, checkpoints
+from tests.executors.laws import wait_until
 from tests.jobs.commands import train
 
 
@@ -43,6 +47,20 @@ def test_a_local_cluster_gives_the_same_bits_as_threads(run_json, store, tmp_pat
     assert pq.read_table(tmp_path / "threads.parquet").equals(
         pq.read_table(tmp_path / "local.parquet")
     )
+
+
+def test_a_worker_process_that_is_started_again_never_gets_the_signals_of_the_driver():
+    sizes = {"workers": 1, "threads_per_worker": 1, "memory_limit": None}
+    arguments = argparse.Namespace(cluster="local", **sizes)
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
+        client.open_client(arguments) as opened,
+    ):
+        ((_, first),) = opened.run(os.getpid).items()
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: set(opened.run(os.getpid, on_error="ignore").values()) - {first})
+        (blocked,) = opened.run(signal.pthread_sigmask, signal.SIG_BLOCK, ()).values()
+    assert {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1} <= set(blocked)
 
 
 @pytest.fixture

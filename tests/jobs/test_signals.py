@@ -1,6 +1,5 @@
 """Ctrl-C, SIGTERM, SIGHUP and SIGUSR1: a checkpoint is saved, and the same command resumes."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,12 +8,12 @@ import time
 
 import numpy as np
 import pytest
-from dkmeans_jobs.signals import Terminated, defer_interrupt, defer_signals, raise_on_signals
+from dkmeans_jobs.signals import Terminated, defer_signals, raise_on_signals
 
 from dkmeans import checkpoints
 from tests.jobs.commands import COMMAND, train
 
-THREADS, LOCAL = [], ["--cluster", "local", "--workers", "2"]
+THREADS, LOCAL = [], ["--cluster", "local", "--workers", "1"]
 
 
 @pytest.mark.parametrize(
@@ -22,25 +21,25 @@ THREADS, LOCAL = [], ["--cluster", "local", "--workers", "2"]
     [
         (signal.SIGINT, 130, THREADS),
         (signal.SIGINT, 130, LOCAL),
-        (signal.SIGTERM, 143, THREADS),
         (signal.SIGTERM, 143, LOCAL),
         (signal.SIGHUP, 129, THREADS),
         (signal.SIGUSR1, 138, LOCAL),
     ],
 )
 def test_a_signal_that_ends_a_job_saves_a_checkpoint_and_the_same_command_resumes(
-    tmp_path, number, code, where
+    run_json, tmp_path, number, code, where
 ):
-    rows = np.random.default_rng(0).normal(size=(60_000, 16)).astype(np.float32)
+    rows = np.random.default_rng(0).normal(size=(20_000, 8)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
-    argv = [*COMMAND, "train", tmp_path / "rows.npy", "--num-clusters", "1000"]
-    argv = [*map(str, argv), "--model-dir", str(tmp_path / "m"), "--seed", "1", "--steps", "100000"]
+    job = ["train", tmp_path / "rows.npy", "--model-dir", tmp_path / "m", "--num-clusters", 50]
+    job += ["--init", "random", "--seed", 1]
+    argv = [*COMMAND, *map(str, job), "--steps", "100000"]
     with subprocess.Popen(
         [*argv, *where], stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         while "step 1 " not in process.stderr.readline():
             assert process.poll() is None
-        time.sleep(0.5)
+        time.sleep(0.3)
         os.killpg(process.pid, number)  # a terminal, or a system, sends it to the workers too
         _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
@@ -48,10 +47,7 @@ def test_a_signal_that_ends_a_job_saves_a_checkpoint_and_the_same_command_resume
     assert "Run the same command again" in err
     state = checkpoints.latest(str(tmp_path / "m")).state
     assert state.step > 0
-    more = ["train", str(tmp_path / "rows.npy"), "--num-clusters", "1000", "--json"]
-    more += ["--model-dir", str(tmp_path / "m"), "--max-steps", str(state.step + 2)]
-    rerun = subprocess.run([*COMMAND, *more], capture_output=True, text=True, check=True)
-    assert json.loads(rerun.stdout)["step"] == state.step + 2
+    assert run_json(*job, "--max-steps", state.step + 2)["step"] == state.step + 2
 
 
 def test_a_job_under_nohup_goes_on_when_its_terminal_is_closed():
@@ -94,36 +90,57 @@ def test_the_handler_that_was_there_before_is_restored():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_deferred_ctrl_c_interrupts_when_it_is_asked_for_and_processes_never_get_it():
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (signal.SIGINT, KeyboardInterrupt),
+        (signal.SIGHUP, Terminated),
+        (signal.SIGUSR1, Terminated),
+    ],
+)
+def test_a_deferred_signal_interrupts_when_it_is_asked_for_and_processes_never_get_it(
+    number, error
+):
     sleeping = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
-    before = signal.getsignal(signal.SIGINT)
-    with defer_interrupt() as raise_if_received:
+    before = signal.getsignal(number)
+    with defer_signals() as raise_if_received:
         raise_if_received()
         process = subprocess.Popen(sleeping, stdout=subprocess.PIPE)
-        os.kill(os.getpid(), signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with raise_on_signals(), pytest.raises(error):
         raise_if_received()
-    assert signal.getsignal(signal.SIGINT) is before
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with process:
         assert process.stdout.readline() == b"up\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=0.2)
         process.kill()
 
 
-def test_ctrl_c_while_worker_processes_start_ends_the_job(store, tmp_path):
+def test_a_signal_that_is_ignored_is_not_deferred():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells do for a job in background
+    try:
+        with defer_signals() as raise_if_received:
+            os.kill(os.getpid(), signal.SIGINT)
+        raise_if_received()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_a_signal_while_worker_processes_start_ends_the_job(store, tmp_path, number, code):
     argv = [*COMMAND, *map(str, train(store, tmp_path / "m", "--steps", 1_000_000))]
     with subprocess.Popen(
-        [*argv, "--cluster", "local", "--workers", "2"],
+        [*argv, *LOCAL],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
         while "starting worker processes" not in process.stderr.readline():
             assert process.poll() is None
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "Traceback" not in err

@@ -17,7 +17,6 @@ from dkmeans_jobs.status import (
     describe,
     is_running,
     progress_in,
-    read_history,
     read_status,
     recorded,
 )
@@ -31,6 +30,11 @@ def iterate(*steps):
     for step in steps:
         progress = Progress(step, None, 10.0 / step, None, 0, 1, 100, 0.5)
         report_progress(progress, notable=False)
+
+
+def history_of(model_dir):
+    path = Path(model_dir, "history.json")
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +51,7 @@ def model_dir(tmp_path):
 def test_each_iteration_is_in_the_history_and_the_last_in_the_status(model_dir):
     with recorded(model_dir, 0):
         iterate(1, 2, 3)
-    assert [each["loss"] for each in read_history(model_dir)] == [10.0, 5.0, 10.0 / 3]
+    assert [each["loss"] for each in history_of(model_dir)] == [10.0, 5.0, 10.0 / 3]
     assert read_status(model_dir).state == "done"
     assert read_status(model_dir).progress["step"] == 3
     assert describe(read_status(model_dir)).startswith("done, ")
@@ -79,7 +83,7 @@ def test_a_run_that_resumes_removes_the_iterations_after_its_checkpoint(model_di
         iterate(1, 2, 3)
     with recorded(model_dir, 2):
         iterate(3, 4)
-    assert [each["step"] for each in read_history(model_dir)] == [1, 2, 3, 4]
+    assert [each["step"] for each in history_of(model_dir)] == [1, 2, 3, 4]
 
 
 def test_the_exception_that_ends_a_fit_is_recorded_by_name(model_dir):
@@ -97,14 +101,14 @@ def test_a_fit_that_fails_before_its_first_iteration_records_nothing(model_dir):
     with pytest.raises(ValueError, match="no model"), recorded(model_dir, 0):
         raise ValueError("no model")
     assert read_status(model_dir) is None
-    assert read_history(model_dir) == []
+    assert history_of(model_dir) == []
 
 
 def test_a_long_history_is_thinned_out(model_dir, monkeypatch):
     monkeypatch.setattr("dkmeans_jobs.status._MAX_ITERATIONS", 10)
     with recorded(model_dir, 0):
         iterate(*range(1, 40))
-    found = [each["step"] for each in read_history(model_dir)]
+    found = [each["step"] for each in history_of(model_dir)]
     assert len(found) <= 10
     assert found[0] == 1
     assert found[-1] == 39
@@ -127,18 +131,53 @@ def test_a_store_that_refuses_the_status_does_not_end_the_fit(model_dir, monkeyp
     assert read_status(model_dir) is None
 
 
-@pytest.mark.parametrize("content", ['[{"step": 1}, {"st', "[1]", "7", '{"loss": 1}', "\xff", None])
-def test_damaged_files_of_a_job_do_not_end_the_next_one(model_dir, content):
-    for name in ("status.json", "history.json"):
-        path = Path(model_dir, name)
-        path.parent.mkdir(exist_ok=True)
-        path.mkdir() if content is None else path.write_text(content)
-    if content is not None:  # `info` may say that there is a folder in the place of a file
-        assert read_status(model_dir) is None
+DAMAGED = ['[{"step": 1}, {"st', "[1]", "7", '{"loss": 1}', '[{"step": "1"}]', "\xff"]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_status_counts_as_none(model_dir, content):
+    Path(model_dir).mkdir()
+    Path(model_dir, "status.json").write_text(content, "latin-1")
+    assert read_status(model_dir) is None
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, None])
+def test_a_history_that_cannot_be_read_is_kept_under_another_name(model_dir, caplog, content):
+    path = Path(model_dir, "history.json")
+    path.parent.mkdir()
+    path.mkdir() if content is None else path.write_text(content, "latin-1")
     with recorded(model_dir, 1):
         iterate(2)
-    if content is not None:
-        assert [each["step"] for each in read_history(model_dir)][-1:] == [2]
+    assert [each["step"] for each in history_of(model_dir)] == [2]
+    (kept,) = Path(model_dir).glob("history-*.json")
+    assert kept.is_dir() if content is None else kept.read_text("latin-1") == content
+    (warning,) = [each for each in caplog.messages if each.startswith(f"{path} cannot be read (")]
+    assert warning.endswith(f"; it is kept as {kept}")
+
+
+def test_what_can_be_read_of_a_history_is_continued(model_dir):
+    Path(model_dir).mkdir()
+    Path(model_dir, "history.json").write_text('[{"step": 1}, 7, {"step": 2}]')
+    with recorded(model_dir, 1):
+        iterate(2)
+    assert [each["step"] for each in history_of(model_dir)] == [1, 2]
+    assert len(list(Path(model_dir).glob("history-*.json"))) == 1
+
+
+def test_a_history_that_can_be_neither_read_nor_renamed_stays_as_it_is(
+    model_dir, monkeypatch, caplog
+):
+    def refuse(*_):
+        raise PermissionDeniedError("403")
+
+    Path(model_dir).mkdir()
+    Path(model_dir, "history.json").write_text("7")
+    monkeypatch.setattr(storage, "rename", refuse)
+    with recorded(model_dir, 0):
+        iterate(1)
+    assert Path(model_dir, "history.json").read_text() == "7"
+    assert read_status(model_dir).state == "done"
+    assert "going on without a history: " in caplog.text
 
 
 def test_any_error_in_writing_the_status_leaves_the_fit_alone(model_dir, monkeypatch):

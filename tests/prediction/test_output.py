@@ -261,16 +261,27 @@ def test_the_same_prediction_again_reads_nothing_and_writes_nothing(
     check_continued(address, model, rows, tmp_path, changed=[3], transform=False)
 
 
+# The command, with an output of many regions.
+SMALL_REGIONS = """
+import sys
+import dkmeans.prediction.output
+from dkmeans_jobs.__main__ import main
+
+dkmeans.prediction.output._REGION_ROWS = 500
+sys.exit(main())
+"""
+
+
 @pytest.fixture
 def predict_command(tmp_path):
     def command(model, address, *more):
         argv = ["predict", f"{tmp_path}/rows.npy", "--model-dir", model.model_dir]
-        return [sys.executable, "-m", "dkmeans_jobs", *argv, "--output", address, "--json", *more]
+        return [sys.executable, "-c", SMALL_REGIONS, *argv, "--output", address, "--json", *more]
 
     return command
 
 
-LOCAL = ["--cluster", "local", "--workers", "2", "--threads-per-worker", "1"]
+LOCAL = ["--cluster", "local", "--workers", "1", "--threads-per-worker", "2"]
 
 
 @pytest.mark.parametrize(
@@ -285,10 +296,9 @@ LOCAL = ["--cluster", "local", "--workers", "2", "--threads-per-worker", "1"]
 def test_a_driver_and_workers_that_are_killed_lose_no_finished_region(
     tmp_path, predict_command, folder, ending, transform, where
 ):
-    rows = np.random.default_rng(9).normal(size=(34_000 if transform else 5_000_000, 2))
-    rows = rows.astype(np.float32)
+    rows = np.random.default_rng(9).normal(size=(100_000, 2)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
-    model = KMeans(1000, str(tmp_path / "model"), initial_clusters=rows[:1000])
+    model = KMeans(50, str(tmp_path / "model"), initial_clusters=rows[:50])
     model.train(lambda: rows[:5000], steps=1)
     address = f"{folder}/clusters{ending}"
     command = predict_command(model, address, *where, *["--transform"] * transform)

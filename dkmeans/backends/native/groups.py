@@ -118,8 +118,9 @@ class Path:
             error_factor=SLACK * (d + 5 + 2 * GROUP) * _EPS,
             error_floor=d * float(limits.tiny) + rounding.exact * cosine,
             error_exact=rounding.exact,
-            # Squares are added up in 16 lanes, and these in a tree.
-            error_squares=(d / GROUP + 8) * _EPS,
+            # Squares are added up in 16 lanes, and these in a tree: d / 16 + 8 roundings. A row's
+            # own score comes from two such sums, its length and its distance.
+            error_squares=2 * (d / GROUP + 8) * _EPS,
             # Row, shift and center are rounded to float32 before they are subtracted.
             error_length=2 * _EPS,
             slack=8 * rounding.exact * cosine,

@@ -36,9 +36,10 @@ _MOST_SHOWN = 3
 
 # Tasks are late after this many times their usual time.
 _LATE_FACTOR = 3
-# A worker is frozen if it has sent no heartbeat for this long. Workers send one every second or,
-# where there are hundreds, every few seconds, also while they compute.
+# A worker is frozen if it has sent no heartbeat for this long, also while it computes. Of n workers
+# each sends one every 1 + n / 200 s: the second limit is four times that, where n is large.
 _SILENT_SECONDS = 8.0
+_SILENT_SECONDS_PER_WORKER = 0.02
 # Heartbeats are examined after this time at the latest.
 _UNKNOWN_SECONDS = 10.0
 
@@ -290,11 +291,19 @@ class Cluster:
         )
 
     def _check_frozen(self, awaited: Sequence[Any]) -> None:
-        """Raise if a worker with awaited tasks is frozen, and other workers are not."""
-        new = self._silent_workers().intersection(self._processing(awaited)) - self._frozen
-        if new:
-            self._frozen |= new
-            raise StrandedError(f"{_listed(sorted(new))} is frozen: other workers take over")
+        """Raise if awaited tasks need a worker that is frozen, and other workers are not."""
+        silent = self._silent_workers()
+        # Also tasks on other workers wait, if they need results that only a frozen worker holds.
+        needed = silent.intersection([*self._processing(awaited), *self._holders(awaited, silent)])
+        if needed:
+            self._frozen |= needed
+            raise StrandedError(f"{_listed(sorted(needed))} is frozen: other workers take over")
+
+    def _holders(self, tasks: Sequence[Any], silent: frozenset[str]) -> list[str]:
+        """Return the workers of results that only silent workers hold."""
+        done = [task for task in tasks if task.status == "finished"]
+        holders = self.client.who_has(done).values() if silent and done else ()
+        return [worker for each in holders if silent.issuperset(each) for worker in each]
 
     def _processing(self, awaited: Sequence[Any]) -> list[str]:
         """Return the workers that have some of the tasks."""
@@ -305,12 +314,10 @@ class Cluster:
     def _silent_workers(self) -> frozenset[str]:
         """Return the workers without a recent heartbeat, by the scheduler's clock."""
         workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
-        newest = max((each["last_seen"] for each in workers.values()), default=0.0)
-        return frozenset(
-            address
-            for address, each in workers.items()
-            if newest - each["last_seen"] > _SILENT_SECONDS
-        )
+        seen = {address: each["last_seen"] for address, each in workers.items()}
+        longest = max(_SILENT_SECONDS, _SILENT_SECONDS_PER_WORKER * len(seen))
+        oldest = max(seen.values(), default=0.0) - longest
+        return frozenset(address for address, at in seen.items() if at < oldest)
 
     def cancel(self, futures: Iterable[Any]) -> None:
         """Cancel tasks whose results are no longer needed."""

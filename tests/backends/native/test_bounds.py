@@ -126,6 +126,15 @@ def test_centers_may_move_in_any_way(seed, n, d, k, digits, metric):
         pass
 
 
+def test_centers_that_are_nearly_as_near_are_told_apart_exactly():
+    rows = rows_of("an offset of 1e6", np.float32)
+    values = rows[:70].copy()
+    values[35:] = values[:35]
+    values[35:, 0] += np.float32(0.0625)  # an ulp of these numbers
+    for found in follow(rows, Centers(values, EUCLIDEAN), 6):
+        assert isinstance(found, Bounds)
+
+
 def test_bounds_of_an_earlier_iteration_are_good_for_a_later_one():
     rows = rows_of("overlapping", np.float32)
     centers = first_centers(rows, 70)

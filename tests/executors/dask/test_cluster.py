@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, wait
 from distributed.comm import CommClosedError
 from distributed.scheduler import NoValidWorkerError
 
@@ -17,7 +18,13 @@ from dkmeans import Invalid, Outage
 from dkmeans.executors import Dask, open_executor
 from dkmeans.executors.dask import cluster as module
 from dkmeans.executors.dask import internals
-from dkmeans.executors.dask.cluster import Cluster, check_client, lost_errors, reports_gpus
+from dkmeans.executors.dask.cluster import (
+    Cluster,
+    StrandedError,
+    check_client,
+    lost_errors,
+    reports_gpus,
+)
 from tests.executors.laws import wait_until
 from tests.programs import result_in_a_fork
 
@@ -209,6 +216,39 @@ def test_the_error_of_a_task_is_raised_before_the_other_tasks_are_done(client, m
     with pytest.raises(KeyError):
         Cluster(client).results([slow, broken])
     assert not slow.done()
+
+
+def test_a_frozen_worker_is_found_also_if_tasks_only_need_a_result_of_it(client, monkeypatch):
+    for name, seconds in (("_CHECK", 0.2), ("_UNKNOWN", 0.2), ("_SILENT", 2)):
+        monkeypatch.setattr(module, f"{name}_SECONDS", seconds)
+    cluster = Cluster(client)
+    holder, other = cluster.preferred_workers()
+    rows = client.submit(bytes, 10, workers=[holder])
+    wait(rows)
+    process = client.run(os.getpid, workers=[holder])[holder]
+    os.kill(process, signal.SIGSTOP)
+    try:
+        task = client.submit(len, rows, workers=[other])
+        with pytest.raises(StrandedError, match=f"{holder} is frozen: other workers take over"):
+            cluster.results([task], [rows])
+        assert cluster.preferred_workers() == [other]
+    finally:
+        os.kill(process, signal.SIGCONT)
+    wait_until(lambda: cluster.preferred_workers() == [holder, other])
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(2, 9), (1000, 21)])
+def test_the_more_workers_there_are_the_longer_they_may_be_silent(number, seconds):
+    def silent(since):
+        seen = [100.0, 100.0 - since, *[95.0] * (number - 2)]
+        client.scheduler_info = lambda n_workers: {
+            "workers": {str(place): {"last_seen": at} for place, at in enumerate(seen)}
+        }
+        return Cluster(client)._silent_workers()
+
+    client = NoWorkers()
+    assert silent(seconds) == {"1"}
+    assert silent(seconds - 2) == frozenset()
 
 
 def test_a_scheduler_that_does_not_answer_is_an_outage():
