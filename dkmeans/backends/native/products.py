@@ -65,6 +65,25 @@ def _add_with_error(planes: Any, cluster: int, j: int, value: float, error: floa
     planes[3, cluster, j] += np.int64(_rest(next_error))
 
 
+@inlined
+def _look_at(points: Any, row: int, weight: float, scales: Any, smallest: float) -> Any:
+    """Return how many products of a row are no whole numbers, and how many are not in a range.
+
+    The range is from `smallest` to the end of the window, in units of the grid; zeros are in it.
+    """
+    value = weight * scales[points.shape[1]]
+    fractions = np.int64(value != np.trunc(value))
+    off = np.int64(not (smallest <= value < _WINDOW))
+    # Sums of integers become code with vectors; `any` of conditions does not.
+    for j in range(points.shape[1]):
+        x = np.float64(points[row, j])
+        value = x * weight * scales[j]
+        size = abs(value)
+        fractions += np.int64(value != np.trunc(value))
+        off += np.int64(not ((size < _WINDOW) & ((size >= smallest) | (x == 0.0))))
+    return fractions, off
+
+
 # Two passes for each row, both without branches, so that they become code with vectors. The first
 # pass finds out whether all products lie on the grid, and whether all are whole numbers. The second
 # pass adds. A product of a float32 and a weight of 26 bits has no error.
@@ -91,20 +110,13 @@ def add_products(
         weight, cluster = weights[row], index[row]
         high, low = _halves(weight)
         has_errors = points.itemsize > 4 or low != 0.0
-        smallest = _FOUR_PLANES if has_errors else _THREE_PLANES
-        value = weight * scales[d]
-        left = np.int64(not (smallest <= value < _WINDOW))
-        fractions, small = np.int64(value != np.trunc(value)), np.int64(value < _TWO_PLANES)
-        # Sums of integers become code with vectors; `any` of conditions does not.
-        for j in range(d):
-            x = np.float64(points[row, j])
-            value = x * weight * scales[j]
-            size = abs(value)
-            left += np.int64(not ((size < _WINDOW) & ((size >= smallest) | (x == 0.0))))
-            fractions += np.int64(value != np.trunc(value))
-            small += np.int64((size < _TWO_PLANES) & (x != 0.0))
-        is_left[row] = left != 0
-        if left:
+        needed = _FOUR_PLANES if has_errors else _TWO_PLANES
+        fractions, off = _look_at(points, row, weight, scales, needed)
+        is_small = off != 0 and not has_errors
+        if is_small:
+            fractions, off = _look_at(points, row, weight, scales, _THREE_PLANES)
+        is_left[row] = off != 0
+        if off:
             continue
         if has_errors:
             used = 4
@@ -118,7 +130,7 @@ def add_products(
             for j in range(d):
                 _add(planes, cluster, j, np.float64(points[row, j]) * weight * scales[j], 1)
             _add(planes, cluster, d, weight * scales[d], 1)
-        elif not small:
+        elif not is_small:
             used = max(used, 2)
             for j in range(d):
                 _add(planes, cluster, j, np.float64(points[row, j]) * weight * scales[j], 2)

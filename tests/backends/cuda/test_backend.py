@@ -11,9 +11,11 @@ import pytest
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda import trial
 from dkmeans.backends.cuda.fallback import Fault
+from dkmeans.backends.weighted import weighted_squares, weighted_sums
 from dkmeans.distance import Centers, Distance
 from dkmeans.state import on_host
 from tests.backends.cuda.problems import assert_same_sums
+from tests.exactly import same_sums
 from tests.host_device import HostDevice
 
 BACKEND = "dkmeans.backends.cuda.backend"
@@ -138,3 +140,20 @@ def test_after_the_loss_of_the_gpu_the_processor_computes(load, gpu, caplog):
     assert caplog.messages == [
         "the GPU failed; this process computes on its processor from now on: illegal address"
     ]
+
+
+@pytest.mark.parametrize("metric", list(Distance))
+def test_rows_with_weights_are_assigned_by_the_kernels_and_added_up_by_the_processor(load, metric):
+    backend = load()
+    rng = np.random.default_rng(3)
+    rows, weights = rng.normal(size=(200, 4)).astype(np.float32), rng.random(200)
+    centers = Centers(rows[:6], metric)
+    index = backend.nearest_index(rows, centers)
+    assert index.tolist() == by_numpy.nearest_index(rows, centers).tolist()
+    sums = [weighted_sums(each, rows, weights, index, centers) for each in (backend, by_numpy)]
+    assert_same_sums(*sums)
+    assert same_sums(sums[0].weights, sums[1].weights)
+    total = on_host(backend.partial_sums(rows, centers) + sums[0])
+    assert total.counts.tolist() == (2 * sums[0].counts).tolist()
+    squares = [weighted_squares(each, rows, weights) for each in (backend, by_numpy)]
+    assert squares[0] == squares[1]
