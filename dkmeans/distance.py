@@ -13,6 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from dkmeans.exact import (
+    NOTHING,
     ExactSums,
     ExactTotal,
     Grid,
@@ -128,13 +129,40 @@ def loss_of_sums(sums: PartialSums, centers: Centers) -> ExactTotal:
     """
     cosine = centers.distance is Distance.COSINE
     exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
-    exponents = sums.sums.grid.exponents
-    high, low, is_sure = sums.sums.pairs()
-    scaled = np.ldexp(exact, -exponents)
     weights = ExactSums.zero((len(exact), 1)) if cosine else sums.cluster_weights
+    total, highs, lows = NOTHING, [], []
+    for some in sums.sums.blocks():
+        of_some = sums.sums.clusters(some), weights.clusters(some), exact[some]
+        high, low, others = _terms(*of_some, factor=1 if cosine else 2)
+        highs.append(high)
+        lows.append(low)
+        total += others
+    pairs = sum_of_pairs(np.array(highs), np.array(lows))
+    total += total_of(np.array(pairs), 2 * sums.sums.grid.exponents)
+    if cosine:
+        total += sums.cluster_weights.total()
+    return total
+
+
+def _terms(
+    sums: ExactSums, weights: ExactSums, centers: FloatArray, *, factor: int
+) -> tuple[FloatArray, FloatArray, ExactTotal]:
+    """Return the sum of c.(n c - factor s) over some centers, for each column.
+
+    Args:
+        sums: The sums s.
+        weights: (k, 1) the weights n.
+        centers: (k, d) float64, the centers c.
+        factor: The factor.
+
+    Returns:
+        Pairs of float64, high and low, (d,) each, in units of the square of the sums' grid; and the
+        terms that pairs do not hold.
+    """
+    high, low, is_sure = sums.pairs()
+    scaled = np.ldexp(centers, -sums.grid.exponents)
     weight, weight_rest, is_sure_weight = weights.pairs()
     weight, weight_rest = (np.ldexp(part, weights.grid.exponents) for part in (weight, weight_rest))
-    factor = 1.0 if cosine else 2.0
     product, error = two_product(weight, scaled)
     error += weight_rest * scaled
     first, rest = two_sum(product, -factor * high)
@@ -142,12 +170,9 @@ def loss_of_sums(sums: PartialSums, centers: Centers) -> ExactTotal:
     value_error += (rest + error - factor * low) * scaled
     is_sure &= is_sure_weight & np.isfinite(value) & np.isfinite(value_error)
     pairs = sum_of_pairs(np.where(is_sure, value, 0.0), np.where(is_sure, value_error, 0.0))
-    total = total_of(np.array(pairs), 2 * exponents)
+    others = NOTHING
     for cluster, column in np.argwhere(~is_sure):
-        center = Fraction(float(exact[cluster, column]))
-        row_sum = sums.sums.exact(cluster, column)
+        center = Fraction(float(centers[cluster, column]))
         weighted = weights.exact(cluster, 0) * center
-        total += ExactTotal.of(center * (weighted - int(factor) * row_sum))
-    if cosine:
-        total += sums.cluster_weights.total()
-    return total
+        others += ExactTotal.of(center * (weighted - factor * sums.exact(cluster, column)))
+    return *pairs, others

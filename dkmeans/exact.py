@@ -11,7 +11,7 @@ the functions here add up the few values that do not (docs/decisions/017).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
@@ -51,6 +51,8 @@ _MANTISSA_BITS = 53
 _EXPONENT_MASK, _FRACTION_MASK = 0x7FF << 52, 2**52 - 1
 # Numbers that are added up by exponent at a time: float64 holds their sums exactly.
 _VALUES_AT_ONCE, _SQUARES_AT_ONCE = 2**14, 2**14
+# Sums that are divided at a time: a dozen arrays of them stay in the second-level cache.
+_SUMS_AT_ONCE = 2**13
 # Bits of one digit of a mantissa, in `total_of` and in `total_of_squares`.
 _HALF_BITS, _THIRD_BITS = 26, 18
 # Planes up to this number are divided in float64; sums with others, as fractions.
@@ -375,6 +377,12 @@ class ExactSums:
             counts: (k,) numbers of rows, or (k, 1) sums of their weights.
         """
         weights = counts if isinstance(counts, ExactSums) else ExactSums.of_counts(counts)
+        means = np.empty(self.shape)
+        for some in self.blocks():
+            means[some] = self.clusters(some)._means(weights.clusters(some))
+        return means
+
+    def _means(self, weights: ExactSums) -> FloatArray:
         means, is_sure = self._fast_means(weights)
         for cluster, column in np.argwhere(~is_sure):
             weight = weights.exact(cluster, 0) or 1
@@ -413,6 +421,16 @@ class ExactSums:
         values = self.means(np.ones(self.shape[0], np.int64))
         is_whole = (values == np.rint(values)) & (np.abs(values) < _WHOLE_NUMBERS)
         return values.astype(np.int64) if is_whole.all() else values
+
+    def blocks(self) -> Iterator[slice]:
+        """Yield slices of clusters, of as many sums as the cache holds with temporary arrays."""
+        k, d = self.shape
+        size = max(1, _SUMS_AT_ONCE // d)
+        return (slice(start, start + size) for start in range(0, k, size))
+
+    def clusters(self, some: slice) -> ExactSums:
+        """Return the sums of some clusters."""
+        return ExactSums(self.grid, {m: plane[some] for m, plane in self.planes.items()})
 
     def columns(self, some: slice) -> ExactSums:
         """Return the sums of some columns."""
