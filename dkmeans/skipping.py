@@ -14,15 +14,14 @@ from dkmeans.distance import Centers
 from dkmeans.executors.reduction import skips
 from dkmeans.state import FloatArray, PartialSums
 
-# Centers of a group, groups whose bounds are compared at a time, and bytes of a row's cluster and
-# upper bound, for the native backend.
-_GROUP, _WORD, _ROW_BYTES = 16, 16, 8
+# Centers of a group, and bytes of its bound and of a row's cluster and upper bound, for the native
+# backend.
+_GROUP, _BOUND_BYTES, _ROW_BYTES = 16, 2, 8
 
 
 def bounds_bytes(rows: int, num_clusters: int) -> int:
     """Return the size of the bounds of some rows, in bytes: about k / 8 + 8 for each."""
-    groups = -(-num_clusters // _GROUP)
-    return rows * (_ROW_BYTES + 2 * _WORD * -(-groups // _WORD))
+    return rows * (_ROW_BYTES + _BOUND_BYTES * -(-num_clusters // _GROUP))
 
 
 def sums_by_bounds(

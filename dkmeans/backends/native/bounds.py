@@ -43,8 +43,6 @@ _MOST_REST = 0.05
 # Bytes of the scored rows of a block, which should stay in the second-level cache, and limits of
 # their number.
 _BLOCK_BYTES, _MOST_ROWS, _FEWEST_ROWS = 3 * 2**18, 4096, 2 * STRIP
-# The upper half of an infinite float32: the bound of a group that does not exist.
-_INFINITE_BOUND = 0x7F80
 _NO_COUNTS: IndexArray = np.empty(0, np.int64)
 _NO_REST: IndexArray = np.empty((0, 2), np.int64)
 
@@ -224,8 +222,9 @@ def _first(rows: FloatArray, centers: Centers, stage: Stage) -> Piece:
     sums = packing.zero_sums(shape, grid, rows)
     nearest: IndexArray = np.zeros(len(rows), np.int32)
     upper: FloatArray = np.zeros(len(rows), np.float32)
-    lower: IndexArray = np.zeros((len(rows), len(stage.total)), np.uint16)
-    lower[:, stage.groups :] = _INFINITE_BOUND
+    # The kernel reads whole vectors, also after the bounds of the last row.
+    lower: IndexArray = np.zeros(len(rows) * stage.groups + GROUP, np.uint16)
+    lower = lower[:-GROUP].reshape(len(rows), stage.groups)
     bounds = RowBounds(nearest, upper, lower)
     scratch = _run(
         rows, stage, stage.movement_since(stage), bounds, sums, all_pairs=True, is_first=True

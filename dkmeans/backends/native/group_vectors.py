@@ -49,16 +49,21 @@ def find_suspects(
 
     Args:
         code: The code to write to.
-        lower: (n, 16 v) uint16, the lower bounds of each row.
+        lower: (n, groups) uint16, the lower bounds of each row. 16 elements after the last row are
+            read, and not used.
         row: Index of the row.
         reach: (16 v,) float32, how much smaller each lower bound has become.
         upper: float32, the upper bound of the row's distance to its own center.
-        vectors: v, at least 1.
+        vectors: v, at least 1: the groups divided by 16, rounded up.
         masks: (v + 1,) int64. Bit i of number j is set for group 16 j + i; the last number is not
             zero if any bit is set.
     """
     builder, word = code.builder, ir.IntType(64)
     uppers = code.spread(upper, GROUP)
+    # The last vector of a row begins in this row and may end in the next one.
+    last = builder.sub(vectors, code.size(1))
+    used = builder.sub(lower.width, builder.mul(last, code.size(GROUP)))
+    used_bits = builder.sub(builder.shl(word(1), used), word(1))
 
     def step(number: Value, found: Sequence[Value]) -> list[Value]:
         column = builder.mul(number, code.size(GROUP))
@@ -66,7 +71,10 @@ def find_suspects(
         limit = builder.fadd(code.load(code.at(reach.first, column), _FLOATS), uppers)
         # Also true for a limit that is not finite.
         bits = builder.bitcast(builder.fcmp_unordered("<=", bound, limit), ir.IntType(GROUP))
-        mask = builder.zext(bits, word)
+        is_last = builder.icmp_signed("==", number, last)
+        mask = builder.and_(
+            builder.zext(bits, word), builder.select(is_last, used_bits, word(2**GROUP - 1))
+        )
         builder.store(mask, code.at(masks.first, number))
         return [builder.or_(found[0], mask)]
 

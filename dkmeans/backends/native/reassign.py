@@ -29,7 +29,7 @@ from dkmeans.backends.native.kernels import (
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `kernels.INTRINSICS`).
-INTRINSICS = "f1bb1a0bdbae"
+INTRINSICS = "74dc882021b1"
 
 # Upper bounds grow by more than the rounding of the operations that compute them.
 _UP = np.float32(1 + 1e-6)
@@ -109,8 +109,8 @@ class RowBounds(NamedTuple):
     Attributes:
         nearest: (n,) int32, the cluster of each row.
         upper: (n,) float32, upper bounds of the distances to these centers.
-        lower: (n, groups padded to a multiple of 16) uint16, for each group a lower bound of the
-            distances to its other centers, as the upper half of a float32.
+        lower: (n, groups) uint16, for each group a lower bound of the distances to its other
+            centers, as the upper half of a float32. 16 elements follow in memory.
     """
 
     nearest: IndexArray
@@ -313,11 +313,9 @@ def _list_groups(slot: int, own_group: int, words: int, scratch: Any) -> None:
         while mask:
             group = GROUP * word + group_vectors.trailing_zeros(mask)
             mask &= mask - 1
-            # A bound that is not finite also marks the columns that fill up the last vector.
-            if group < len(scratch.lengths):
-                scratch.lists[group, scratch.lengths[group]] = slot
-                scratch.lengths[group] += 1
-                is_complete |= group == own_group
+            scratch.lists[group, scratch.lengths[group]] = slot
+            scratch.lengths[group] += 1
+            is_complete |= group == own_group
     scratch.is_complete[slot] = is_complete
 
 

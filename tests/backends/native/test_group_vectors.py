@@ -41,21 +41,24 @@ def halves_of(values):
 
 
 def floats_of(halves):
-    return (halves.astype(np.uint32) << 16).view(np.float32)
+    return (np.ascontiguousarray(halves).astype(np.uint32) << 16).view(np.float32)
 
 
-def test_suspects_are_the_groups_whose_bound_is_not_above_the_limit():
+@pytest.mark.parametrize("groups", [17, 25, 32])
+def test_suspects_are_the_groups_whose_bound_is_not_above_the_limit(groups):
     rng = np.random.default_rng(0)
-    lower, reach = halves_of(rng.random((50, 32))), rng.random(32).astype(np.float32)
-    uppers, masks = rng.random(50).astype(np.float32), np.empty((50, 3), np.int64)
-    lower[7] = halves_of(np.full(32, 9.0))
+    reach, uppers = rng.random(32).astype(np.float32), rng.random(50).astype(np.float32)
+    flat, masks = np.zeros(50 * groups + 16, np.uint16), np.empty((50, 3), np.int64)
+    lower = flat[:-16].reshape(50, groups)
+    lower[:] = halves_of(rng.random((50, groups)))
+    lower[7] = halves_of(np.full(groups, 9.0))  # the next row has suspects
     find_suspects(lower, reach, uppers, masks)
-    expected = floats_of(lower) <= reach + uppers[:, None]
+    expected = floats_of(lower) <= reach[:groups] + uppers[:, None]
     assert masks[7].tolist() == [0, 0, 0]
     assert not expected[7].any()
-    for word in range(2):
-        bits = masks[:, word, None] >> np.arange(16) & 1
-        assert np.array_equal(bits, expected[:, 16 * word : 16 * word + 16])
+    bits = masks[:, :2, None] >> np.arange(16) & 1
+    assert np.array_equal(bits.reshape(50, 32)[:, :groups], expected)
+    assert not bits.reshape(50, 32)[:, groups:].any()
     assert np.array_equal(masks[:, 2] != 0, expected.any(axis=1))
 
 
