@@ -35,7 +35,9 @@ dask.config.refresh()
 # Workers of the clusters in this process are forked from one process that has imported what they
 # need, which takes each of them two seconds. The jobs that tests start as commands spawn theirs.
 dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-get_mp_context().set_forkserver_preload(["distributed", "dkmeans.backends.native.backend"])
+get_mp_context().set_forkserver_preload(
+    ["distributed", "dkmeans.backends.native.backend", "tests.preload"]
+)
 
 # Properties are tested with few examples; `make test-long` tests them with many.
 settings.register_profile("short", max_examples=50, deadline=None)
