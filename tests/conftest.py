@@ -57,20 +57,26 @@ _TOGETHER = {
 # The groups that take longest, the slowest first. Those that mostly wait for processes of their own
 # alternate with those that compute.
 _SLOWEST = (
-    "executors/dask/test_driver.py",
-    "native",
     "test_faults.py",
+    "native",
+    "executors/dask/test_driver.py",
+    "prediction/test_output.py",
     "backends/cuda/test_launches.py",
     "test_kills.py",
-    "backends/cuda/test_trial.py",
-    "prediction/test_output.py",
     "exports",
-    "jobs/test_client.py",
     "jobs/test_signals.py",
-    "deploy/test_deploy.py",
-    "initialization/test_kmeans_parallel.py",
     "test_training.py",
+    "checkpoints/test_commit.py",
     "test_golden.py",
+    "hooks/test_summaries.py",
+    "checkpoints/test_checkpoint.py",
+    "data/sources/test_dask_array.py",
+    "test_restarts.py",
+    "checkpoints/test_loading.py",
+    "backends/cuda/test_trial.py",
+    "initialization/test_kmeans_parallel.py",
+    "test_estimator.py",
+    "deploy/test_deploy.py",
 )
 
 
@@ -84,7 +90,7 @@ def _rank(group):
 
 
 def pytest_collection_modifyitems(items):
-    """Make a group of each file, and order the groups for two processes beside each other.
+    """Make a group of each file, and order the groups for processes beside each other.
 
     The slowest groups come first: none of them is left over at the end.
     """
