@@ -8,10 +8,11 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo
 	$(BIN)/dkmeans demo
 
-# Two processes, so that tests that wait run beside tests that compute. A test that fails there, on a
-# busy machine perhaps for want of time, is run once more alone, and must pass then.
+# Three processes for two cores, because many tests wait most of their time: for servers, for workers
+# that start or are lost. A test that fails there, on a busy machine perhaps for want of time, is run
+# once more alone, and must pass then.
 test: $(VENV)/test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder \
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder \
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 # What only minutes can show: 200 kills, thousands of iterations, properties with many examples.

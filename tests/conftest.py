@@ -35,7 +35,9 @@ dask.config.refresh()
 # Workers of the clusters in this process are forked from one process that has imported what they
 # need, which takes each of them two seconds. The jobs that tests start as commands spawn theirs.
 dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-get_mp_context().set_forkserver_preload(["distributed", "dkmeans.backends.native.backend"])
+get_mp_context().set_forkserver_preload(
+    ["distributed", "dkmeans.backends.native.backend", "tests.preload"]
+)
 
 # Properties are tested with few examples; `make test-long` tests them with many.
 settings.register_profile("short", max_examples=50, deadline=None)
@@ -55,20 +57,26 @@ _TOGETHER = {
 # The groups that take longest, the slowest first. Those that mostly wait for processes of their own
 # alternate with those that compute.
 _SLOWEST = (
-    "executors/dask/test_driver.py",
-    "native",
     "test_faults.py",
+    "native",
+    "executors/dask/test_driver.py",
+    "prediction/test_output.py",
     "backends/cuda/test_launches.py",
     "test_kills.py",
-    "backends/cuda/test_trial.py",
-    "prediction/test_output.py",
     "exports",
-    "jobs/test_client.py",
     "jobs/test_signals.py",
-    "deploy/test_deploy.py",
-    "initialization/test_kmeans_parallel.py",
     "test_training.py",
+    "checkpoints/test_commit.py",
     "test_golden.py",
+    "hooks/test_summaries.py",
+    "checkpoints/test_checkpoint.py",
+    "data/sources/test_dask_array.py",
+    "test_restarts.py",
+    "checkpoints/test_loading.py",
+    "backends/cuda/test_trial.py",
+    "initialization/test_kmeans_parallel.py",
+    "test_estimator.py",
+    "deploy/test_deploy.py",
 )
 
 
@@ -82,7 +90,7 @@ def _rank(group):
 
 
 def pytest_collection_modifyitems(items):
-    """Make a group of each file, and order the groups for two processes beside each other.
+    """Make a group of each file, and order the groups for processes beside each other.
 
     The slowest groups come first: none of them is left over at the end.
     """
