@@ -19,8 +19,9 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from uuid import uuid4
 
 import dask
@@ -36,13 +37,13 @@ from dkmeans.data.points import point_dtype
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import table_of
 from dkmeans.data.sources.memory import MemoryRows
-from dkmeans.distance import Centers, Distance
+from dkmeans.distance import Centers, Distance, inertia
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import Invalid, check_integer, check_number, expected
 from dkmeans.executors import open_executor
 from dkmeans.exports import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
-from dkmeans.lloyd import Rules, ShiftTolerance, iterate
+from dkmeans.lloyd import Rules, ShiftTolerance, accumulate, iterate
 from dkmeans.prediction import per_chunk
 from dkmeans.state import TrainState
 
@@ -61,9 +62,6 @@ with needs("dkmeans.sklearn", "sklearn"):
     )
 
 __all__ = ["KMeans", "MiniBatchKMeans"]
-
-R = TypeVar("R")
-V = TypeVar("V")
 
 # scikit-learn's names of initializations, and those of dkmeans.
 _INITIALIZATIONS = {
@@ -298,8 +296,18 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             return 0.0
         if self.metric == Distance.COSINE:
             return float(self.tol) / table.width
-        (batch,) = table.batches()
-        return float(self.tol) * _mean_variance(self._map(batch, _moments, None))
+        return float(self.tol) * self._variance(table)
+
+    def _variance(self, table: Dataset) -> float:
+        """Return the variance of a column, averaged over the columns, by weight.
+
+        It is the loss of one center, the mean of all rows, for each row and column.
+        """
+        zero = Centers(np.zeros((1, table.width)), Distance.SQUARED_EUCLIDEAN, self.backend)
+        with open_executor(self.client) as executor:
+            (sums,) = executor.map_reduce(accumulate, list(table.batches()), zero).totals
+        loss = inertia(sums, replace(zero, values=sums.means))
+        return loss / ((float(sums.totals[0]) or 1.0) * table.width)
 
     def _steps_per_epoch(self, rows: int | None) -> int:
         return 1 if self.batch_size is None or rows is None else -(-rows // self.batch_size)
@@ -373,12 +381,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         """
         if is_dask_array(rows):
             return _lazily(rows, function, self._centers(), meta)
-        return np.concatenate(self._map(array_chunks(rows, "X"), function, self._centers()))
-
-    def _map(self, batch: Batch, function: Callable[[LoadedChunk, V], R], value: V) -> list[R]:
-        """Return the result of a function of a chunk and a value for each chunk of a batch."""
         with open_executor(self.client) as executor:
-            return list(executor.map(function, batch, value))
+            parts = executor.map(function, array_chunks(rows, "X"), self._centers())
+            return np.concatenate(list(parts))
 
     def _inertia(self, table: Dataset) -> float:
         """Return the sum of the distances of rows to their nearest centers."""
@@ -530,28 +535,6 @@ def _table(rows: Any, weights: Any) -> Dataset:
     if weights is not None and not is_dask_array(rows):
         weights = _check_sample_weight(weights, rows)
     return Dataset.from_array(rows, weights)
-
-
-def _moments(loaded: LoadedChunk, _: None) -> tuple[float, NDArray[Any], NDArray[Any]]:
-    """Return the weight of a chunk's rows, their mean and the sum of their squared differences.
-
-    The mean and the sum have one value for each column.
-    """
-    points = loaded.points.astype(np.float64)
-    weights = np.ones((len(points), 1)) if loaded.weights is None else loaded.weights[:, None]
-    total = float(weights.sum())
-    with np.errstate(over="ignore"):  # training refuses such rows with a better message
-        mean = (weights * points).sum(axis=0) / (total or 1.0)
-        return total, mean, (weights * np.square(points - mean)).sum(axis=0)
-
-
-def _mean_variance(moments: list[tuple[float, NDArray[Any], NDArray[Any]]]) -> float:
-    """Return the variance of a column of all chunks, averaged over the columns."""
-    totals, means, squares = map(np.array, zip(*moments, strict=True))
-    shares = totals[:, None] / (totals.sum() or 1.0)
-    mean = (shares * means).sum(axis=0)
-    within = squares.sum(axis=0) / (totals.sum() or 1.0)
-    return float((within + (shares * np.square(means - mean)).sum(axis=0)).mean())
 
 
 def _distances(loaded: LoadedChunk, centers: Centers) -> NDArray[Any]:
