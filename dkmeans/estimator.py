@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,11 @@ from dkmeans.checkpoints import Checkpoint, Settings
 from dkmeans.config import NONE, RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
+from dkmeans.data.columns import KnownColumns
 from dkmeans.data.dataset import Dataset
 from dkmeans.data.row_weights import without_weights
+from dkmeans.data.sources.dask_array import is_dask_array
+from dkmeans.data.sources.frames import is_dask_frame, names_of
 from dkmeans.distance import Centers, Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import (
@@ -55,8 +59,8 @@ from dkmeans.input_fn import InputFn, read_input
 from dkmeans.lloyd import ShiftTolerance
 from dkmeans.model import Model, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
+from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.prediction import output as outputs
-from dkmeans.prediction import per_chunk, stream
 from dkmeans.prediction.stream import check_columns
 from dkmeans.report import RowReport
 from dkmeans.state import Score
@@ -309,9 +313,11 @@ class KMeans(Model):
                 logger.info("nothing to do: step %d of %d is done", done, max_steps)
                 checkpoints.remove_orphans(self.model_dir, manifest)
                 return self
-        dataset = self._read(input_fn, ModeKeys.TRAIN)
-        if found is not None:
-            check_columns(dataset, found)
+        dataset = self._read(input_fn, ModeKeys.TRAIN, found)
+        # A model that began with rows without names has the names of those it is continued with.
+        names = found.settings.columns if found else None
+        settings = replace(self._settings, columns=names or dataset.columns)
+        plan = replace(plan, settings=settings)
         with self._shown(), self._reducing_executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
             train(plan, dataset, start, manifest, executor, notifier)
@@ -432,6 +438,49 @@ class KMeans(Model):
         for row in self.predict(input_fn, self.ALL_DISTANCES):
             yield row[self.ALL_DISTANCES]
 
+    def predict_dask(
+        self,
+        rows: Any,
+        predict_key: str = CLUSTER_INDEX,
+        checkpoint_path: str | None = None,
+    ) -> Any:
+        """Return the cluster of each row as a lazy collection of Dask.
+
+        The result can be used as any other collection, as in
+        `frame["cluster"] = model.predict_dask(frame)`. It has the centers themselves: training the
+        model further, or removing its directory, does not change the result.
+
+        Args:
+            rows: A Dask array, (n, d), or a Dask data frame. Its columns are found by name.
+            predict_key: Name of the result, `cluster_index` or `all_distances`.
+            checkpoint_path: The checkpoint to predict with; None for the latest.
+
+        Returns:
+            For an array, a Dask array with the blocks of the rows: (n,) int64, or (n, k) float32.
+            For a data frame, a series `cluster_index` or a data frame with a column for each
+            center, both with the index and the divisions of the rows.
+
+        Raises:
+            ValueError: there is no checkpoint, the key is another one, or the rows do not have the
+                columns of the model.
+            TypeError: the rows are no collection of Dask, or do not hold numbers.
+        """
+        names = [self.ALL_DISTANCES, self.CLUSTER_INDEX]
+        if predict_key not in names:
+            raise Invalid(expected("predict_key", f"one of {names}", predict_key))
+        checkpoint = self.checkpoint(checkpoint_path)
+        task = per_chunk.Task(self._centers(checkpoint), (predict_key,))
+        if is_dask_array(rows) and self._layout is None:
+            return lazy.of_array(rows, task)
+        if not is_dask_frame(rows):
+            must = "a Dask array or data frame" if self._layout is None else "a Dask data frame"
+            raise InvalidType(expected("rows", must, type(rows).__name__))
+        columns = KnownColumns(checkpoint.settings.columns, allows_surplus=True)
+        if self._layout is not None:
+            columns.check(self._layout.names)
+            return lazy.of_features(rows, task, self._layout)
+        return lazy.of_frame(rows, task, columns.chosen(names_of(rows), "the data frame"))
+
     @naming_shutdown()
     def write_predictions(
         self,
@@ -439,13 +488,17 @@ class KMeans(Model):
         output: str | os.PathLike[str],
         *,
         transform: bool = False,
+        distance: bool = False,
+        second: bool = False,
+        top: int | None = None,
+        keep: Sequence[str] = (),
         checkpoint_path: str | None = None,
     ) -> int:
         """Write the cluster of each row to storage, from the workers that compute it.
 
         A second call continues a call that was interrupted: finished regions are kept, and only
         missing ones are written. The two calls must have the same checkpoint with the same centers,
-        input of the same name, shape and dtype, and the same `transform`. Rows in memory must have
+        input of the same name, shape and dtype, and the same results. Rows in memory must have
         the same values, a Dask array the same names of its blocks. Stored rows that were changed in
         place are not noticed: use another output then, or remove this one.
 
@@ -453,32 +506,42 @@ class KMeans(Model):
             input_fn: Returns the rows. They are read once. All batches are listed before the first
                 one is read: the input must end, and the batches of an iterator are all in memory
                 then.
-            output: Path or URL of a Zarr group (`.zarr`) of arrays `cluster_index` (n,) int64 and
-                `all_distances` (n, k) float32, or of a folder (`.parquet`) of files with columns of
-                these names. Predictions of other rows, or by another checkpoint, are replaced. The
-                output is complete if the group's attribute `complete` is true, or the folder holds
-                `_SUCCESS`.
-            transform: True to write the distances too.
+            output: Path or URL of a Zarr group (`.zarr`) of arrays, or of a folder (`.parquet`) of
+                files with columns: `cluster_index` (n,) int64, and those below. Predictions of
+                other rows, or by another checkpoint, are replaced. The output is complete if the
+                group's attribute `complete` is true, or the folder holds `_SUCCESS`.
+            transform: True to write the distances to all centers, `all_distances` (n, k) float32.
+            distance: True to write the distance to the own center, `distance` (n,) float64.
+            second: True to write the next nearest center, `second_index` (n,) int64, and the
+                distance to it, `second_distance` (n,) float64.
+            top: Number of nearest centers to write, `top_indices` (n, top) int64, with the
+                distances to them, `top_distances` (n, top) float64; None for none.
+            keep: Names of columns of the input to write too, such as ids. The rows must be those of
+                Parquet files, and the output a folder.
             checkpoint_path: The checkpoint to predict with; None for the latest.
 
         Returns:
             The number of rows, written by this call or an earlier one.
 
         Raises:
-            ValueError: there is no checkpoint, the rows cannot be used, or the output has another
-                ending or holds something else.
+            ValueError: there is no checkpoint, the rows cannot be used, the output has another
+                ending or holds something else, or there are fewer than `top` centers.
+            TypeError: an argument has the wrong type.
         """
+        if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
+            raise InvalidType(expected("keep", "a list of names", keep))
+        nearest = 0 if top is None else check_integer("top", top, 1)
+        request = outputs.Request(bool(distance), bool(second), nearest, bool(transform), (*keep,))
         checkpoint = self.checkpoint(checkpoint_path)
-        dataset = self._read(input_fn, ModeKeys.PREDICT)
-        check_columns(dataset, checkpoint)
+        dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         whole = sum(dataset.batches(), Batch())
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
-        names = (self.CLUSTER_INDEX, self.ALL_DISTANCES)[: 1 + transform]
-        place = outputs.plan_output(os.fspath(output), whole, checkpoint, names)
+        place = outputs.plan_output(os.fspath(output), whole, checkpoint, request)
         written = outputs.prepare(place)
         if not written.is_complete:
-            writing = outputs.Writing(per_chunk.Task(self._centers(checkpoint), names), place)
+            task = per_chunk.Task(self._centers(checkpoint), request.results, request.top)
+            writing = outputs.Writing(task, place)
             missing = outputs.missing(whole, place, written)
             rows = place.prediction.rows
             with self._shown(), self._executor() as executor:
@@ -528,16 +591,39 @@ class KMeans(Model):
             hooks = (*hooks, SummarySaverHook(every, output_dir=self.model_dir))
         return Notifier(self._settings, hooks, listeners)
 
-    def _read(self, input_fn: InputFn, mode: str, config: RunConfig | None = None) -> Dataset:
-        """Return the rows of an `input_fn`, in chunks of the size that suits what computes.
+    def _read(
+        self,
+        input_fn: InputFn,
+        mode: str,
+        found: Checkpoint | None,
+        config: RunConfig | None = None,
+    ) -> Dataset:
+        """Return the rows of an `input_fn`, with the columns of the model in the model's order.
 
-        Predictions are written by chunk, and may be continued on other machines, so their chunks
-        have one size everywhere.
+        Chunks have the size that suits what computes. Predictions are written by chunk, and may be
+        continued on other machines, so their chunks have one size everywhere.
+
+        Args:
+            input_fn: Returns the rows.
+            mode: Purpose of the rows.
+            found: The checkpoint that the rows are for; None for a new model.
+            config: Where the work is done; None takes this estimator's.
+
+        Raises:
+            Invalid: the rows cannot be used, or do not have the columns of the model.
         """
         sums_only = mode != ModeKeys.PREDICT
         large = sums_only and self._is_on_gpu(config or self._config)
         chunk_bytes = GPU_TARGET_BYTES if large else None
-        return read_input(input_fn, mode, self.params, self.config, self._layout, chunk_bytes)
+        columns = KnownColumns(found.settings.columns if found else None, mode != ModeKeys.TRAIN)
+        options = self._layout, chunk_bytes, columns
+        client = (config or self._config).client
+        # Rows that Dask must compute to be counted are computed where the rest of the work is done.
+        with nullcontext() if client is None else client.as_current():
+            dataset = read_input(input_fn, mode, self.params, self.config, *options)
+        if found is not None:
+            check_columns(dataset, found)
+        return dataset
 
     def _centers(self, checkpoint: Checkpoint) -> Centers:
         settings = checkpoint.settings
@@ -579,8 +665,7 @@ class KMeans(Model):
         hooks: Sequence[SessionRunHook],
     ) -> list[Score]:
         """Return the scores of the first `steps` batches."""
-        dataset = self._read(input_fn, ModeKeys.EVAL)
-        check_columns(dataset, checkpoint)
+        dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)
         with self._shown(), self._reducing_executor() as executor:
             _log_begin("evaluating", checkpoint, executor)
@@ -597,10 +682,9 @@ class KMeans(Model):
         single: bool,
     ) -> Iterator[dict[str, Any]]:
         try:
-            dataset = self._read(input_fn, ModeKeys.PREDICT)
+            dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         except NoRows:
             return
-        check_columns(dataset, checkpoint)
         task = per_chunk.Task(self._centers(checkpoint), tuple(names))
         notifier = Notifier(checkpoint.settings, hooks)
         with naming_shutdown(), self._executor() as executor:
@@ -618,8 +702,7 @@ class KMeans(Model):
         if not isinstance(config, RunConfig):
             raise InvalidType(expected("config", "a RunConfig or None", config))
         checkpoint = self.checkpoint()
-        dataset = self._read(lambda: (features, labels), mode, config)
-        check_columns(dataset, checkpoint)
+        dataset = self._read(lambda: (features, labels), mode, checkpoint, config)
         batch = next(dataset.batches(), Batch())
         task = per_chunk.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))
         with open_executor(config.client) as executor:

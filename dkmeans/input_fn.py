@@ -1,10 +1,10 @@
 """Input functions: call an `input_fn`, and turn its result into a `Dataset`.
 
 All methods of the estimator that need rows call `read_input`. An `input_fn` may return an array, a
-dict of columns, a data frame, a `Dataset`, or an iterator of batches, each also as
-`(features, None)` or, but for a `Dataset`, as `(features, {"weights": w})`. For prediction labels
-and weights are ignored. Columns are placed side by side, in the order of their names or as a layout
-of feature columns requires; they may be chunked differently.
+dict of columns, a Zarr group of them, a data frame, a `Dataset`, or an iterator of batches, each
+also as `(features, None)` or, but for a `Dataset`, as `(features, {"weights": w})`. For prediction
+labels and weights are ignored. Columns are placed side by side, in the order of their names or as a
+layout of feature columns requires; they may be chunked differently.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ import zarr
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Source
+from dkmeans.data.columns import ANY, KnownColumns, Names, described
 from dkmeans.data.dataset import Dataset, array_chunks, column_chunks, weight_chunks
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import weighted
+from dkmeans.data.sources.arrow import hold_no_numbers
 from dkmeans.data.sources.dask_array import is_dask_array
-from dkmeans.data.sources.frames import arrays_of, is_frame, names_of
+from dkmeans.data.sources.frames import arrays_of, is_frame, names_of, rows_of
+from dkmeans.data.sources.labeled import is_labeled_dataset, variables_of
 from dkmeans.data.views import Columns
 from dkmeans.errors import Invalid, InvalidData, InvalidType, NoRows, expected
 from dkmeans.feature_columns.layout import FeatureRows, Layout, rows_of_named_columns
@@ -42,6 +45,7 @@ def read_input(
     config: Any,
     layout: Layout | None = None,
     chunk_bytes: int | None = None,
+    columns: KnownColumns = ANY,
 ) -> Dataset:
     """Call an `input_fn`, and return its result as a dataset.
 
@@ -55,10 +59,13 @@ def read_input(
         chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual
             size. Chunks that feature columns read always have the usual size: their rows are much
             larger than the columns.
+        columns: Columns of the model, which are put into the model's order by name. Those that
+            feature columns read are found by their keys.
 
     Raises:
         TypeError: it is not a function, has other parameters, or returns an unusable type.
-        ValueError: its rows cannot be used, or have labels and the mode is not prediction.
+        ValueError: its rows cannot be used, or lack columns of the model, or have labels and the
+            mode is not prediction.
     """
     if not callable(input_fn):
         raise InvalidType(expected("input_fn", "a function (lambda: rows)", input_fn))
@@ -79,14 +86,21 @@ def read_input(
     names = {p.name for p in parameters} - set(bound)
     returned = input_fn(**{name: value for name, value in supplied.items() if name in names})
     given, weights = _features_and_weights(returned, mode)
-    dataset = _dataset_of(given, weights, mode, layout, chunk_bytes)
+    dataset = _dataset_of(given, weights, mode, layout, columns, chunk_bytes)
     return dataset.without_weights() if mode == ModeKeys.PREDICT else dataset
 
 
 def _dataset_of(
-    given: Any, weights: Any, mode: str, layout: Layout | None, chunk_bytes: int | None
+    given: Any,
+    weights: Any,
+    mode: str,
+    layout: Layout | None,
+    columns: KnownColumns,
+    chunk_bytes: int | None,
 ) -> Dataset:
     """Return the features that an `input_fn` has returned as a dataset, with their weights."""
+    if isinstance(given, zarr.Group):
+        given = dict(given.arrays())
     if isinstance(given, Dataset):
         if weights is not None:
             raise Invalid(
@@ -95,21 +109,22 @@ def _dataset_of(
             )
         dataset = given.repeat() if mode == ModeKeys.TRAIN and given.is_table else given
         if layout is None:
-            return dataset.in_chunks_of(chunk_bytes)
+            return in_order(dataset, columns).in_chunks_of(chunk_bytes)
         dataset = dataset.read_as(layout.width, partial(rows_of_named_columns, layout))
-        return dataset.named(_names(given, layout))
+        return dataset.named(layout.names)
     if isinstance(given, Mapping) or _is_array(given) or is_frame(given):
         # A new name for every call: another call may return other values in the same columns.
-        batch = _features(given, "the features", layout, uuid4().hex, chunk_bytes)
+        of = "the features", layout, columns
+        batch, found = _features(given, *of, uuid4().hex, chunk_bytes)
         if weights is not None:
             batch = weighted(batch, weight_chunks(weights, "the weights"), "the features")
-        dataset = Dataset.of(batch, "the features").named(_names(given, layout))
+        dataset = Dataset.of(batch, "the features").named(found)
         return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
-        return _from_iterator(iter(given), mode, layout)
+        return _from_iterator(iter(given), mode, layout, columns)
     raise InvalidType(
-        "input_fn must return an array, a dict of arrays, a Dataset or an iterator of batches, got "
-        f"{type(given).__name__}"
+        "input_fn must return an array, a dict of arrays, a data frame, a Dataset or an iterator "
+        f"of batches, got {type(given).__name__}"
     )
 
 
@@ -146,12 +161,14 @@ def _is_array(given: Any) -> bool:
     return is_known or hasattr(given, "__array__") or hasattr(given, "toarray")
 
 
-def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Dataset:
+def _from_iterator(
+    items: Iterator[Any], mode: str, layout: Layout | None, columns: KnownColumns
+) -> Dataset:
     """Return a dataset of an iterator's batches. Empty batches are skipped.
 
     The first batch is read now, because the dataset needs its number of columns.
     """
-    names: list[str] | None = None
+    names: Names = None
 
     def batches() -> Iterator[Batch]:
         nonlocal names
@@ -163,18 +180,14 @@ def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Da
                     f"{name} must be an array of rows, got {type(features).__name__}: a list of "
                     "rows is taken for one of batches; return np.array(rows)"
                 )
-            batch = Batch.of(*_features(features, name, layout).parts)
+            batch, found = _features(features, name, layout, columns.or_those_of(names))
+            batch = Batch.of(*batch.parts)
             if weights is not None:
                 of_weights = weight_chunks(weights, f"the weights of {name}")
                 batch = weighted(batch, of_weights, name)
-            if not batch.rows:
-                continue
-            found = _names(features, layout)
-            names = names or found
-            if found is not None and found != names:
-                must = f"those of the batches before it, {names}"
-                raise InvalidData(expected(f"the columns of {name}", must, found))
-            yield batch
+            if batch.rows:
+                names = names or found
+                yield batch
 
     stream = batches()
     first = next(stream, None)
@@ -183,59 +196,79 @@ def _from_iterator(items: Iterator[Any], mode: str, layout: Layout | None) -> Da
     return Dataset.of_batches(first.source.width, chain([first], stream)).named(names)
 
 
-def _names(given: Any, layout: Layout | None) -> list[str] | None:
-    """Return the names of the columns that rows have; None if they have none.
-
-    Args:
-        given: The features.
-        layout: Layout of the feature columns that make the rows; None if there are none.
-    """
-    if layout is not None:
-        return [column.name for column in layout.columns]
+def _names(given: Any) -> Names:
+    """Return the names of the columns of features; None if they have none."""
     if isinstance(given, Mapping):
-        return sorted(given) if all(isinstance(key, str) for key in given) else None
+        return tuple(sorted(given)) if all(isinstance(key, str) for key in given) else None
     return names_of(given)
+
+
+def in_order(dataset: Dataset, columns: KnownColumns) -> Dataset:
+    """Return a dataset with the columns of a model, by name and in the model's order.
+
+    Raises:
+        InvalidData: a column is missing, or one is not the model's and that is not allowed.
+    """
+    chosen = columns.chosen(dataset.columns, "the dataset")
+    if chosen is None or (chosen == dataset.columns and not columns.allows_surplus):
+        return dataset
+    return dataset.select(chosen)
 
 
 def _features(
     given: Any,
     name: str,
     layout: Layout | None,
+    columns: KnownColumns,
     table: str | None = None,
     chunk_bytes: int | None = None,
-) -> Batch:
-    """Return the chunks of an array, or of a dict's columns side by side, sorted by name.
+) -> tuple[Batch, Names]:
+    """Return the chunks of an array, or of columns side by side, and the names of the columns.
+
+    The columns of a new model are those of a dict, sorted by name, or of a data frame, in order.
 
     Args:
         given: The array, dict or data frame.
         name: Name of the value, for messages.
         layout: Layout of the feature columns; None if there are none.
+        columns: Columns of the model.
         table: Unique name of the table in cache keys; None for a batch, which is read once.
         chunk_bytes: Target size of the chunks where no feature columns read them.
     """
     if layout is not None:
-        columns = _named(given, name, layout)
-        return _side_by_side(columns, name, partial(FeatureRows, layout=layout, table=table))
+        read = partial(FeatureRows, layout=layout, table=table)
+        return _side_by_side(_named(given, name, layout), name, read), layout.names
+    names = columns.chosen(_names(given), name)
+    if is_frame(given):
+        rows, names = rows_of(given, name, names)
+        return array_chunks(rows, name, chunk_bytes=chunk_bytes), names
     if not isinstance(given, Mapping):
-        return array_chunks(given, name, chunk_bytes=chunk_bytes)
+        return array_chunks(given, name, chunk_bytes=chunk_bytes), None
     if not given:
         raise InvalidData(f"{name} must have at least one column, got an empty dict")
     try:
-        keys = sorted(given)
+        keys = sorted(given) if names is None else names
     except TypeError as error:
         must = "of one type, as columns stand in their order"
         raise InvalidType(expected(f"the names in {name}", must, list(given))) from error
+    if is_labeled_dataset(given):
+        given = variables_of(given, keys, name)
     # A joined chunk holds a chunk of each column.
     each = None if chunk_bytes is None else max(1, chunk_bytes // len(keys))
-    columns = [column_chunks(given[key], f"{name}[{key!r}]", each) for key in keys]
-    return _side_by_side(columns, name, Columns)
+    parts = [column_chunks(given[key], f"{name}[{key!r}]", each) for key in keys]
+    kinds = [(key, part.source.dtype) for key, part in zip(keys, parts, strict=True) if part.rows]
+    if others := [each for each in kinds if np.dtype(each[1]).kind not in "fiub"]:
+        raise hold_no_numbers(others, name)
+    batch = _side_by_side(parts, name, Columns)
+    widths = [part.source.width for part in parts] if batch.rows else [1] * len(keys)
+    return batch, described(keys, widths) if all(isinstance(key, str) for key in keys) else None
 
 
 def _named(given: Any, name: str, layout: Layout) -> list[Batch]:
     """Return the columns that a layout reads, in the order of its keys."""
     if is_frame(given):
-        layout.check_keys(given.columns, name)
-        given = arrays_of(given, layout.keys)
+        layout.check_keys(names_of(given) or (), name)
+        given = arrays_of(given, layout.keys, name)
     if not isinstance(given, Mapping):
         must = "a dict of columns, a data frame, or a Dataset.from_parquet, for feature_columns"
         raise InvalidType(f"{name} must be {must} to read, got {type(given).__name__}")

@@ -16,8 +16,8 @@ import numpy as np
 from dkmeans.config import MEMORY, NONE
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import TARGET_BYTES, LoadedChunk, Source
+from dkmeans.data.columns import Names
 from dkmeans.data.points import point_dtype
-from dkmeans.data.sources.parquet import ParquetRows
 from dkmeans.data.sources.zarr_array import ZarrRows
 from dkmeans.distance import Centers, Computation
 from dkmeans.errors import Invalid, counted, readable
@@ -45,7 +45,7 @@ class Preflight:
     Attributes:
         rows: Number of rows of an epoch; None if only reading can tell.
         columns: Number of columns.
-        names: Names of the columns of a Parquet input, in order; empty for other inputs.
+        names: Names of the columns, in order; empty for rows without names.
         dtype: Dtype in which rows are computed.
         chunks: Number of chunks of the first batch.
         chunk_bytes: Size in bytes of its largest chunk, decoded.
@@ -113,6 +113,7 @@ def examine(
     executor: Executor,
     cache: str,
     target_bytes: int = TARGET_BYTES,
+    names: Names = None,
 ) -> Preflight:
     """Return what a fit will require, without reading rows.
 
@@ -122,6 +123,7 @@ def examine(
         executor: Where the work will be done.
         cache: One of `dkmeans.config.CACHES`.
         target_bytes: Target size of the chunks that the library cuts itself.
+        names: Names of the columns.
 
     Raises:
         Invalid: all rows should be cached, and they do not fit.
@@ -136,9 +138,8 @@ def examine(
     widening = max(dtype.itemsize / np.dtype(source.dtype).itemsize for source in leaves)
     own = int(target_bytes * max(1.0, widening))
     remarks = tuple(_remarks(leaves, largest, own, batch, memory)) if is_stored else ()
-    names = next((s.columns for s in leaves if isinstance(s, ParquetRows)), ())
     found = Preflight(
-        rows, width, names, str(dtype), len(batch), largest, is_stored, memory, cache, remarks
+        rows, width, names or (), str(dtype), len(batch), largest, is_stored, memory, cache, remarks
     )
     if cache == MEMORY and found.cached_share < 1:
         raise Invalid(

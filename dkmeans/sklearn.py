@@ -24,19 +24,15 @@ from functools import partial
 from typing import Any, Self
 from uuid import uuid4
 
-import dask
 import numpy as np
-from numpy.typing import NDArray
 
 from dkmeans import estimator, storage
 from dkmeans.config import AUTO, RunConfig
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.dataset import Dataset, array_chunks
 from dkmeans.data.points import point_dtype
 from dkmeans.data.sources.dask_array import is_dask_array
-from dkmeans.data.sources.frames import table_of
-from dkmeans.data.sources.memory import MemoryRows
+from dkmeans.data.sources.frames import is_dask_frame, rows_of
 from dkmeans.distance import Centers, Distance, inertia
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import Invalid, check_integer, check_number, expected
@@ -44,7 +40,7 @@ from dkmeans.executors import open_executor
 from dkmeans.exports import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
 from dkmeans.lloyd import Rules, ShiftTolerance, accumulate, iterate
-from dkmeans.prediction import per_chunk
+from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.state import TrainState
 
 with needs("dkmeans.sklearn", "sklearn"):
@@ -176,7 +172,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Raises:
             ValueError: the estimator is not fitted, or the rows cannot be used.
         """
-        return self._labels(self._rows_to_predict(X))
+        return self._results(self._rows_to_predict(X), per_chunk.CLUSTER_INDEX)
 
     def transform(self, X: Any) -> Any:  # noqa: N803
         """Return the distance of each row to every center, (n, k), in the dtype of the rows.
@@ -187,8 +183,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             ValueError: as `predict` does, or float32 cannot hold the squared distances of a row.
         """
         rows = self._rows_to_predict(X)
-        meta = np.empty((0, self._n_features_out), point_dtype(rows.dtype))
-        return self._results(rows, _distances, meta)
+        distances = self._results(rows, per_chunk.ALL_DISTANCES)
+        if self.metric == Distance.SQUARED_EUCLIDEAN:
+            distances = np.sqrt(distances)
+        return distances.astype(point_dtype(rows.dtype))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
         """Return minus the sum of the distances of the rows to their nearest centers, by weight.
@@ -271,14 +269,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Raises:
             ValueError: the rows cannot be used, or have other columns than those of `fit`.
         """
-        is_frame = hasattr(given, "to_dask_array")
+        is_frame = is_dask_frame(given)
         if not (is_frame or is_dask_array(given)):
             dtypes = [np.float64, np.float32]
             return validate_data(self, given, reset=reset, dtype=dtypes, order="C")
         # Of a data frame scikit-learn needs the names only, as those of an empty one of pandas.
         named = given.columns.to_frame().T.iloc[:0] if is_frame else given
         validate_data(self, named, reset=reset, skip_check_array=True)
-        return table_of(given, "X") if is_frame else given
+        return rows_of(given, "X")[0] if is_frame else given
 
     def _rows_to_predict(self, given: Any) -> Any:
         check_is_fitted(self)
@@ -357,33 +355,24 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def _label(self, rows: Any, table: Dataset) -> None:
         """Set `labels_` and `inertia_`: the nearest centers of the rows, and the loss."""
-        self.labels_ = self._labels(rows)
+        self.labels_ = self._results(rows, per_chunk.CLUSTER_INDEX)
         self.inertia_ = self._inertia(table)
-
-    def _labels(self, rows: Any) -> Any:
-        return self._results(rows, per_chunk.cluster_index, np.empty(0, np.int64))
 
     def _centers(self) -> Centers:
         return Centers(self.cluster_centers_, Distance(self.metric), self.backend)
 
-    def _results(
-        self,
-        rows: Any,
-        function: Callable[[LoadedChunk, Centers], NDArray[Any]],
-        meta: NDArray[Any],
-    ) -> Any:
-        """Return the results of a function for all rows, as a NumPy array or a lazy Dask array.
+    def _results(self, rows: Any, name: str) -> Any:
+        """Return a result for all rows, as a NumPy array or a lazy Dask array.
 
         Args:
             rows: The rows.
-            function: Returns an array with one entry for each row of a chunk.
-            meta: An array without entries of the shape and dtype of the results.
+            name: Name of the result, `CLUSTER_INDEX` or `ALL_DISTANCES` of `per_chunk`.
         """
+        task = per_chunk.Task(self._centers(), (name,))
         if is_dask_array(rows):
-            return _lazily(rows, function, self._centers(), meta)
+            return lazy.of_array(rows, task)
         with open_executor(self.client) as executor:
-            parts = executor.map(function, array_chunks(rows, "X"), self._centers())
-            return np.concatenate(list(parts))
+            return stream.gathered(array_chunks(rows, "X"), task, executor)[name]
 
     def _inertia(self, table: Dataset) -> float:
         """Return the sum of the distances of rows to their nearest centers."""
@@ -535,41 +524,3 @@ def _table(rows: Any, weights: Any) -> Dataset:
     if weights is not None and not is_dask_array(rows):
         weights = _check_sample_weight(weights, rows)
     return Dataset.from_array(rows, weights)
-
-
-def _distances(loaded: LoadedChunk, centers: Centers) -> NDArray[Any]:
-    """Return the distance of each row to every center, not squared, in the dtype of the rows."""
-    distances = per_chunk.all_distances(loaded, centers)
-    if centers.distance is Distance.SQUARED_EUCLIDEAN:
-        distances = np.sqrt(distances)
-    return distances.astype(loaded.points.dtype, copy=False)
-
-
-def _lazily(
-    rows: Any,
-    function: Callable[[LoadedChunk, Centers], NDArray[Any]],
-    centers: Centers,
-    meta: NDArray[Any],
-) -> Any:
-    """Return the results of a function for the rows of a Dask array, as a lazy Dask array.
-
-    Args:
-        rows: The Dask array, (n, d).
-        function: Returns an array with one entry for each row of a chunk.
-        centers: Second argument of the function.
-        meta: An array without entries of the shape and dtype of the results.
-    """
-    rows = rows.rechunk({1: -1})
-    shape: dict[str, Any] = {"drop_axis": 1}
-    if meta.ndim == 2:
-        shape = {"chunks": (rows.chunks[0], (len(centers.values),))}
-    # One task holds the centers, and all blocks refer to the task.
-    held = dask.delayed(centers, traverse=False)
-    return rows.map_blocks(_of_block, function, held, dtype=meta.dtype, meta=meta, **shape)
-
-
-def _of_block(
-    block: Any, function: Callable[[LoadedChunk, Centers], NDArray[Any]], centers: Centers
-) -> NDArray[Any]:
-    """Return the results of a function for the rows of a block. Runs on a worker."""
-    return function(Chunk(MemoryRows(block, "X"), 0, len(block)).loaded(), centers)

@@ -134,7 +134,6 @@ def train(
         saver.save(fit)
         # Only now: if two drivers begin the same model, `save` has refused the second one.
         _save_origin(plan)
-        checkpoints.save_columns(plan.model_dir, dataset.columns)
     else:
         batches = of_dtype(batches, fit.state.centers.dtype, "the continued model's")
         logger.info("continuing from step %d", fit.step)
@@ -303,7 +302,8 @@ def _examined_batches(plan: Plan, dataset: Dataset, executor: Executor) -> Itera
     first = next(batches, None)
     if first is None:
         return batches
-    preflight = examine(first, dataset.rows, executor, plan.config.cache, dataset.chunk_bytes)
+    cache, names = plan.config.cache, dataset.columns
+    preflight = examine(first, dataset.rows, executor, cache, dataset.chunk_bytes, names)
     for sentence in preflight.describe():
         logger.info("%s", sentence)
     for remark in preflight.remarks:

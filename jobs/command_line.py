@@ -277,6 +277,29 @@ def _add_predict(jobs: Any) -> None:
         "--output", metavar="OUT", help="path or URL ending in .zarr or .parquet to write to"
     )
     predict.add_argument(
+        "--distance",
+        action="store_true",
+        default=None,
+        help="also write the distance to the own center (default the cluster index only)",
+    )
+    predict.add_argument(
+        "--second",
+        action="store_true",
+        default=None,
+        help="also write the next nearest center and the distance to it (default neither)",
+    )
+    predict.add_argument(
+        "--top",
+        type=_integer,
+        metavar="M",
+        help="also write the M nearest centers and the distances to them (default none)",
+    )
+    predict.add_argument(
+        "--keep",
+        metavar="A,B,C",
+        help="columns of a Parquet input to write too, such as ids (default none)",
+    )
+    predict.add_argument(
         "--transform",
         action="store_true",
         default=None,

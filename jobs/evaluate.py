@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = open_input(arguments.input, arguments.columns, arguments.weights)
     # Before the cluster starts, which takes seconds: a mistake is reported at once.
     check_cluster(arguments)
-    load_for(dataset, arguments.model_dir)
+    _, dataset = load_for(dataset, arguments.model_dir)
     with open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)
         model = load(arguments.model_dir, config=config)

@@ -21,8 +21,8 @@ from dkmeans.display import with_time_left
 from dkmeans.errors import counted
 from dkmeans.model import Model
 
-# The sizes of more clusters are summarized for people.
-_MOST_SIZES = 20
+# The sizes of more clusters are summarized for people, and of more columns the first are shown.
+_MOST_SIZES = _MOST_NAMES = 20
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     about = {
         "num_clusters": len(state.centers),
         "columns": int(state.centers.shape[1]),
+        "column_names": list(settings.columns or ()),
         "dtype": str(state.centers.dtype),
         "distance_metric": str(settings.distance_metric),
         "mode": mode,
@@ -74,6 +75,8 @@ def _for_people(about: dict[str, Any], status: Status | None) -> dict[str, Any]:
         shown["progress"] = None
     if is_running(status):
         shown["step"] = f"{about['step']} in the latest checkpoint"
+    if len(about["column_names"]) > _MOST_NAMES:
+        shown["column_names"] = [*about["column_names"][:_MOST_NAMES], "..."]
     sizes = np.array(about["cluster_sizes"])
     if about["loss"] is None:  # before the first whole iteration clusters have no rows yet
         shown["cluster_sizes"] = shown["empty_clusters"] = shown["relocated_clusters"] = None

@@ -38,7 +38,7 @@ def open_input(
         raise Invalid(f"all INPUTs must be of one kind, got {', '.join(kinds.values())}")
     (kind,) = kinds
     if kind == _PARQUET:
-        return Dataset.from_parquet(addresses, _names(columns), weights)
+        return Dataset.from_parquet(addresses, names_in("--columns", columns), weights)
     if columns is not None:
         raise Invalid(f"--columns must come with a Parquet input, got it with {addresses[0]}")
     if weights is not None and _kind(weights) != kind:
@@ -47,10 +47,15 @@ def open_input(
     return open_arrays(addresses, weights)
 
 
-def _names(columns: str | None) -> list[str] | None:
-    names = None if columns is None else columns.split(",")
+def names_in(flag: str, text: str | None) -> list[str] | None:
+    """Return the names in the value of a flag; None if it was not given.
+
+    Raises:
+        Invalid: a name is empty.
+    """
+    names = None if text is None else text.split(",")
     if names and not all(names):
-        raise Invalid(f"--columns must be names with a comma between two, got {columns!r}")
+        raise Invalid(f"{flag} must be names with a comma between two, got {text!r}")
     return names
 
 

@@ -11,22 +11,26 @@ from typing import Any
 
 from dkmeans import Dataset, storage
 from dkmeans.checkpoints import Checkpoint
+from dkmeans.data.columns import KnownColumns
+from dkmeans.input_fn import in_order
 from dkmeans.model import Model
 from dkmeans.prediction.stream import check_columns
 
 _INPUT_FILE = "job.json"
 
 
-def load_for(dataset: Dataset, model_dir: str) -> Checkpoint:
-    """Return the latest checkpoint of a model that will be used with these rows.
+def load_for(dataset: Dataset, model_dir: str) -> tuple[Checkpoint, Dataset]:
+    """Return the latest checkpoint of a model, and rows with its columns in its order.
 
     Raises:
         InvalidCheckpoint: there is no model.
-        InvalidData: the rows are not as wide as the centers.
+        InvalidData: the rows lack columns of the model, or are not as wide as the centers.
     """
     checkpoint = Model(model_dir).checkpoint()
+    names = checkpoint.settings.columns
+    dataset = in_order(dataset, KnownColumns(names, allows_surplus=True))
     check_columns(dataset, checkpoint)
-    return checkpoint
+    return checkpoint, dataset
 
 
 def summarize_starts(checkpoint: Checkpoint) -> dict[str, Any]:

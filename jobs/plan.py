@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             dataset = dataset.in_chunks_of(GPU_TARGET_BYTES if on_gpu else None)
             # Without `Dataset.batch` a dataset is one batch of all its rows.
             batch = next(dataset.batches())
-            preflight = examine(batch, dataset.rows, executor, cache, dataset.chunk_bytes)
+            names = dataset.columns
+            preflight = examine(batch, dataset.rows, executor, cache, dataset.chunk_bytes, names)
             logger.info("timing a few chunks, on %s", executor)
             distance = Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN)
             computation = Computation(distance, arguments.backend)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import time
 from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
-from dkmeans_jobs.input import open_input
+from dkmeans_jobs.input import names_in, open_input
 from dkmeans_jobs.model_dir import load_for
 
-from dkmeans import Dataset, KMeans, RunConfig, load
+from dkmeans import Dataset, RunConfig, load
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
+from dkmeans.errors import check_integer
 from dkmeans.prediction import output as outputs
 
 
@@ -32,14 +34,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
     # reported at once.
     check_cluster(arguments)
-    checkpoint = load_for(dataset, arguments.model_dir)
-    done = _is_done(arguments, dataset, checkpoint)
+    checkpoint, dataset = load_for(dataset, arguments.model_dir)
+    request = _request(arguments)
+    done = _is_done(arguments.output, dataset, checkpoint, request)
     with nullcontext() if done else open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)
         model = load(arguments.model_dir, config=config)
-        rows = model.write_predictions(
-            lambda: dataset, arguments.output, transform=bool(arguments.transform)
-        )
+        asked = asdict(request) | {"top": arguments.top}
+        rows = model.write_predictions(lambda: dataset, arguments.output, **asked)
     return {
         "status": "already done" if done else "predicted",
         "rows": rows,
@@ -49,9 +51,26 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _is_done(arguments: argparse.Namespace, dataset: Dataset, checkpoint: Checkpoint) -> bool:
+def _request(arguments: argparse.Namespace) -> outputs.Request:
+    """Return what to write.
+
+    Raises:
+        Invalid: an argument has a value that is not allowed.
+    """
+    if arguments.top is not None:
+        check_integer("--top", arguments.top, 1)
+    return outputs.Request(
+        bool(arguments.distance),
+        bool(arguments.second),
+        arguments.top or 0,
+        bool(arguments.transform),
+        tuple(names_in("--keep", arguments.keep) or ()),
+    )
+
+
+def _is_done(
+    address: str, dataset: Dataset, checkpoint: Checkpoint, request: outputs.Request
+) -> bool:
     """Return whether the output holds the predictions already."""
-    names = KMeans.CLUSTER_INDEX, KMeans.ALL_DISTANCES
     whole = sum(dataset.batches(), Batch())
-    results = names[: 1 + bool(arguments.transform)]
-    return outputs.is_complete(outputs.plan_output(arguments.output, whole, checkpoint, results))
+    return outputs.is_complete(outputs.plan_output(address, whole, checkpoint, request))

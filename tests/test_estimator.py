@@ -54,29 +54,19 @@ def frame_of(*names):
 
 
 @in_every_method
-def test_columns_that_the_model_was_not_trained_with_are_refused(method, tmp_path):
+def test_columns_that_the_model_was_not_trained_with_are_refused(method):
     estimator = model().train(lambda: frame_of("a", "b", "c"), steps=1)
-    for same in (frame_of("a", "b", "c"), dict(zip("abc", rows_of().T, strict=True)), rows_of()):
+    for same in (frame_of("b", "c", "a"), dict(zip("abc", rows_of().T, strict=True)), rows_of()):
         reading(estimator)[method](lambda same=same: same)
-    frame_of("b", "a", "c").to_parquet(tmp_path / "rows.parquet")
-    for other in (frame_of("b", "a", "c"), Dataset.from_parquet(tmp_path / "rows.parquet")):
-        with pytest.raises(ValueError, match="columns must be in the order in which the model"):
-            reading(estimator)[method](lambda other=other: other)
-    with pytest.raises(ValueError, match="columns must be those that the model was trained with"):
+    with pytest.raises(ValueError, match=r"trained with, .*\(\['c'\] is missing\)"):
         reading(estimator)[method](lambda: frame_of("a", "b", "d"))
 
 
-def test_a_model_is_not_continued_or_written_with_other_columns(tmp_path):
-    estimator = model().train(lambda: frame_of("a", "b", "c"), steps=1)
-    with pytest.raises(ValueError, match="trained with"):
-        estimator.train(lambda: frame_of("b", "a", "c"), steps=1)
-    with pytest.raises(ValueError, match="trained with"):
-        estimator.write_predictions(lambda: frame_of("b", "a", "c"), tmp_path / "out.zarr")
-    # The columns of a checkpoint are those of its own model, not of the estimator that reads it.
-    other = model().train(lambda: frame_of("b", "a", "c"), steps=1)
-    path = estimator.latest_checkpoint()
-    with pytest.raises(ValueError, match="trained with"):
-        other.evaluate(lambda: frame_of("b", "a", "c"), checkpoint_path=path)
+def test_the_columns_of_a_checkpoint_are_those_of_its_own_model():
+    path = model().train(lambda: frame_of("a", "b", "c"), steps=1).latest_checkpoint()
+    other = model().train(lambda: frame_of("b", "a", "d"), steps=1)
+    with pytest.raises(ValueError, match=r"\(\['c'\] is missing\)"):
+        other.evaluate(lambda: frame_of("b", "a", "d"), checkpoint_path=path)
 
 
 # The constructor.
@@ -834,7 +824,7 @@ def test_where_gpus_compute_the_chunks_are_larger(monkeypatch, on_gpu, chunks):
     rows = np.zeros((550_000, 3), np.float32)  # 6.6 MB
     kmeans = model(config=RunConfig(backend="numpy"))
     for give in (lambda: rows, lambda: Dataset.from_array(rows), lambda: {"x": rows}):
-        batch = next(kmeans._read(give, ModeKeys.EVAL).batches())
+        batch = next(kmeans._read(give, ModeKeys.EVAL, None).batches())
         found.append(len(batch))
     assert found == [chunks] * 3
     assert set(asked) == {(None, "numpy")}

@@ -329,10 +329,13 @@ def test_columns_of_pandas_are_columns():
     assert same(loaded(read({name: frame[name] for name in frame})), [[[3, 1], [4, 2]]])
 
 
-def test_a_column_of_float64_makes_rows_of_float64():
-    both = {"a": np.ones(3, np.float32), "b": np.full(3, 0.1)}
-    assert loaded(read(both))[0].dtype == np.float64
-    assert loaded(read({"a": both["a"], "b": np.ones(3, int)}))[0].dtype == np.float32
+@pytest.mark.parametrize("kind", [dict, pd.DataFrame])
+def test_columns_of_several_dtypes_are_of_numpys_common_dtype(kind):
+    narrow = np.ones(3, np.float32)
+    for other, dtype in [("f8", "f8"), ("i8", "f8"), ("i2", "f4"), ("?", "f4")]:
+        rows = read(kind({"a": narrow, "b": np.ones(3, other)}))
+        assert loaded(rows)[0].dtype == np.dtype(dtype)
+    assert loaded(read(kind({"a": [1], "b": [2]})))[0].dtype == np.float32
 
 
 @pytest.mark.parametrize("kind", [np.zeros, da.zeros, zarr.zeros], ids=["NumPy", "Dask", "Zarr"])
@@ -359,7 +362,7 @@ def test_a_column_of_three_dimensions_is_refused_by_its_name():
 
 @pytest.mark.parametrize("values", [["x", "y"], np.array([1j, 2])], ids=["text", "complex"])
 def test_a_column_without_numbers_is_refused_by_its_name(values):
-    with pytest.raises(TypeError, match=r"the features\['city'\] must hold real numbers"):
+    with pytest.raises(TypeError, match=r"columns 'city' \(.*\) of the features hold no num"):
         loaded(read({"age": np.ones(2), "city": values}))
 
 
@@ -457,7 +460,8 @@ def test_labels_of_a_later_batch_are_refused_when_it_is_read():
 @in_every_mode
 def test_empty_batches_are_skipped(mode):
     empty = np.empty((0, 3))
-    batches = [empty, BATCHES[0], empty, empty, *BATCHES[1:], {"a": []}]
+    frame = pd.DataFrame({"a": [], "b": pd.Series([], dtype=object)})
+    batches = [empty, BATCHES[0], frame, empty, *BATCHES[1:], {"a": []}]
     assert same(loaded(read(iter(batches), mode)), BATCHES)
 
 

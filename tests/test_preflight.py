@@ -43,7 +43,8 @@ def store(tmp_path):
 
 
 def examined(dataset, machines, cache="auto"):
-    return examine(next(dataset.batches()), dataset.rows, machines, cache)
+    batch, names = next(dataset.batches()), dataset.columns
+    return examine(batch, dataset.rows, machines, cache, names=names)
 
 
 def test_rows_that_fit_are_cached(store):

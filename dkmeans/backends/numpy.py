@@ -142,7 +142,7 @@ def _nearest_distances(points: FloatArray, index: IndexArray, centers: Centers) 
     for start in range(0, len(points), piece):
         rows = slice(start, start + piece)
         block = exact_rows(points[rows], centers.distance)
-        result[rows] = _exact_distances(block, exact[index[rows]], centers.distance)
+        result[rows] = exact_distances(block, exact[index[rows]], centers.distance)
     return result
 
 
@@ -309,7 +309,7 @@ def _resolve(points: FloatArray, candidates: FloatArray, scorer: _Scorer) -> Ind
     for start in range(0, len(row), piece):
         pairs = slice(start, start + piece)
         rows = exact_rows(points[row[pairs]], scorer.distance)
-        distances[pairs] = _exact_distances(rows, scorer.exact[center[pairs]], scorer.distance)
+        distances[pairs] = exact_distances(rows, scorer.exact[center[pairs]], scorer.distance)
     # Every row has a candidate, so least[i] belongs to row i.
     least = np.minimum.reduceat(distances, np.flatnonzero(np.diff(row, prepend=-1)))
     # A row that is not finite has no least distance: it is assigned to its first candidate.
@@ -392,7 +392,7 @@ def _groups(
     return clusters, order[np.minimum(places, len(index) - 1)], is_padding
 
 
-def _exact_distances(rows: FloatArray, others: FloatArray, distance: Distance) -> FloatArray:
+def exact_distances(rows: FloatArray, others: FloatArray, distance: Distance) -> FloatArray:
     """Return the distance of each (n, d) float64 row to its center in `others`, (n, d)."""
     if distance is Distance.COSINE:
         products = np.add.reduce(rows * others, axis=1)

@@ -5,11 +5,10 @@ one small file, the manifest, which lists the checkpoints that count. A crash at
 the earlier checkpoints as they were. Only the driver writes.
 
 `commit` writes and `loading` reads. `manifest` is the small file, `format` says what a sub-group
-holds, `columns` keeps the names of the columns, and `checkpoint` has the values that all share.
+holds, and `checkpoint` has the values that all share.
 """
 
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop, variables
-from dkmeans.checkpoints.columns import check_columns, load_columns, save_columns
 from dkmeans.checkpoints.commit import new_name, prepare, remove_orphans, save
 from dkmeans.checkpoints.loading import go_back, latest, load, open_latest
 from dkmeans.checkpoints.manifest import Manifest
@@ -19,16 +18,13 @@ __all__ = [
     "Manifest",
     "Settings",
     "Stop",
-    "check_columns",
     "go_back",
     "latest",
     "load",
-    "load_columns",
     "new_name",
     "open_latest",
     "prepare",
     "remove_orphans",
     "save",
-    "save_columns",
     "variables",
 ]

@@ -15,11 +15,20 @@ from dkmeans.state import PartialSums, StopReason, TrainState
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings that make a model what it is: training cannot continue with other ones."""
+    """The settings that make a model what it is: training cannot continue with other ones.
+
+    Attributes:
+        distance_metric: The distance.
+        use_mini_batch: True if a batch is a part of the data.
+        mini_batch_steps_per_iteration: Number of steps in an iteration.
+        columns: Names of the columns that the centers were trained on, in order; None if the rows
+            had no names.
+    """
 
     distance_metric: Distance
     use_mini_batch: bool
     mini_batch_steps_per_iteration: int
+    columns: tuple[str, ...] | None = None
 
     @property
     def schedule(self) -> Schedule:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from typing import Any
 
@@ -69,8 +69,14 @@ def checkpoint_of(
         KeyError: something is missing.
         ValueError: a value is not known.
     """
-    saved = {field.name: attributes["settings"][field.name] for field in fields(Settings)}
-    settings = Settings(**saved | {"distance_metric": Distance(saved["distance_metric"])})
+    saved = attributes["settings"]
+    settings = Settings(
+        Distance(saved["distance_metric"]),
+        saved["use_mini_batch"],
+        saved["mini_batch_steps_per_iteration"],
+        # Checkpoints of earlier versions have no names.
+        tuple(saved["columns"]) if saved.get("columns") else None,
+    )
     stop = attributes["stop"] and Stop(
         StopReason[attributes["stop"]["reason"]], attributes["stop"]["relative_tolerance"]
     )

@@ -19,21 +19,22 @@ import numpy as np
 import zarr
 
 from dkmeans import pictures, storage
-from dkmeans.data.batches import Batch, Cut
-from dkmeans.data.chunks import TARGET_BYTES
+from dkmeans.data.batches import Batch, Cut, Part
+from dkmeans.data.chunks import TARGET_BYTES, Chunk
+from dkmeans.data.columns import places_of
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import has_weights, weighted, without_weights
 from dkmeans.data.sources.dask_array import from_dask, is_dask_array
-from dkmeans.data.sources.frames import is_frame, names_of, table_of
+from dkmeans.data.sources.frames import is_dask_series, is_frame, names_of, rows_of
 from dkmeans.data.sources.memory import from_array
 from dkmeans.data.sources.npy import from_npy_file
 from dkmeans.data.sources.parquet import (
     ParquetRows,
-    described_columns,
     from_parquet_files,
-    refuse_words,
+    refuse_others,
 )
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
+from dkmeans.data.views import Selected
 from dkmeans.errors import (
     Invalid,
     InvalidData,
@@ -82,6 +83,31 @@ class Reading(NamedTuple):
 
 
 _AS_IT_IS = Reading()
+
+
+@dataclass(frozen=True, slots=True)
+class _Select:
+    """A change of a batch: select columns of each row by name.
+
+    Attributes:
+        columns: Names of the columns, in their new order.
+        given: Names of all columns of the batch.
+    """
+
+    columns: tuple[str, ...]
+    given: tuple[str, ...]
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the same rows with the selected columns."""
+        return refuse_others(Batch(tuple(map(self._of_part, batch.parts))))
+
+    def _of_part(self, part: Part) -> Chunk:
+        assert isinstance(part, Chunk)  # a table is not shuffled before its columns are selected
+        source = part.source
+        if isinstance(source, ParquetRows):
+            return replace(part, source=source.select(self.columns))
+        places = places_of(self.columns, self.given, source.width)
+        return replace(part, source=Selected(source, tuple(places)))
 
 
 class _CutOnce:
@@ -177,23 +203,31 @@ class Dataset:
         """Return a dataset of the rows of a NumPy, Dask or Zarr array or a list of rows, (n, d).
 
         Args:
-            array: The rows; also a data frame of pandas or Dask.
+            array: The rows; also a data frame: its columns side by side, in order, with their
+                names.
             weights: Weights of the rows, (n,) finite numbers >= 0: a NumPy, Dask or Zarr array or a
                 list; for a data frame also the name of one of its columns. None weighs each row
                 one.
 
         Raises:
             ValueError: the array is not 2-D, or the weights are not one number for each row.
-            TypeError: it is not an array.
+            TypeError: it is not an array, or a column of a data frame holds no numbers.
         """
-        rows = as_array(array, "the array") if isinstance(array, list) else array
         if isinstance(weights, str):
-            rows, weights = _without_column(rows, weights)
-        cut = _cut_of(rows, "the array")
+            beside = _names_beside(array, weights)
+            weights, _ = rows_of(array, "the weights", (weights,))
+            rows, names = rows_of(array, "the data frame", beside)
+        elif is_frame(array):
+            rows, names = rows_of(array, "the data frame")
+        else:
+            rows = as_array(array, "the array") if isinstance(array, list) else array
+            names = None
+        name = "the data frame" if is_frame(array) else "the array"
+        cut = _cut_of(rows, name)
         if weights is not None:
             of_weights = partial(weight_chunks, weights, "the weights")
-            cut = partial(_cut_weighted, cut, of_weights, "the array")
-        return cls.of_table(cut).named(names_of(rows))
+            cut = partial(_cut_weighted, cut, of_weights, name)
+        return cls.of_table(cut).named(names)
 
     @classmethod
     def from_zarr(cls, address: Addresses, weights: Addresses | None = None) -> Dataset:
@@ -225,8 +259,8 @@ class Dataset:
         """Return a dataset of the rows of a Parquet file, or of all Parquet files below a folder.
 
         The files of a folder follow one another in natural order, `part.2` before `part.10`.
-        Columns of words (strings) need an estimator with `feature_columns`; any other estimator
-        refuses them.
+        Columns that hold no numbers, such as words (strings), are refused where neither `columns`
+        nor the names of a model's columns leave them out, and no `feature_columns` read them.
 
         Args:
             address: Path or URL of the file or folder; a pattern (`part-*.parquet`), or a list of
@@ -237,8 +271,8 @@ class Dataset:
                 weighs each row one.
 
         Raises:
-            ValueError: nothing readable is there, or a column is missing, or a column holds
-                neither numbers nor words.
+            ValueError: nothing readable is there, or a column is missing, or one of `columns`
+                holds neither numbers nor words.
             Outage: the storage does not answer.
         """
         if columns is not None and not _are_names(columns):
@@ -249,11 +283,12 @@ class Dataset:
         name = _named_together(addresses)
         cut = with_retries(name, lambda: from_parquet_files(addresses, columns, weights))
         dataset = cls.of_table(cut, name)
-        # A layout of feature columns replaces this change by one that can read words.
+        # A layout of feature columns replaces this change by one that can read words, and a model
+        # by one that reads its own columns only.
         source = next(next(dataset.batches()).sources())
         assert isinstance(source, ParquetRows)  # for the type checker
-        names = described_columns(source)
-        return dataset.read_as(dataset.width, refuse_words).named(names)
+        names = (*source.described, *(name for name, _ in source.unusable))
+        return dataset.read_as(dataset.width, refuse_others).named(names)
 
     @classmethod
     def from_npy(cls, address: Addresses, weights: Addresses | None = None) -> Dataset:
@@ -359,6 +394,24 @@ class Dataset:
             return self
         change = partial(_without_weights, self._reading.change)
         return replace(self, _has_weights=False, _reading=self._reading._replace(change=change))
+
+    def select(self, columns: Sequence[str]) -> Dataset:
+        """Return a dataset of the same rows with these columns, by name, in this order.
+
+        Raises:
+            ValueError: the columns have no names, some are not among them, or hold no numbers.
+        """
+        if unknown := [name for name in columns if name not in (self.columns or ())]:
+            must = f"among those of the dataset, {list(self.columns or ())}"
+            raise Invalid(expected("columns", must, unknown))
+        before = self._reading.change
+        # A second selection takes the place of the first one, which had columns of the same table.
+        given = before.given if isinstance(before, _Select) else self.columns or ()
+        select = _Select(tuple(columns), given)
+        reading = self._reading._replace(change=select)
+        first = next(self._epochs(0, reading), None)
+        width = first.source.width if first and first.rows else self.width
+        return replace(self, width=width, _reading=reading, columns=tuple(columns))
 
     def named(self, columns: Sequence[str] | None) -> Dataset:
         """Return a dataset of the same rows, whose columns have these names; None for none."""
@@ -566,16 +619,17 @@ def _cut_weighted(rows: Cut, weights: Cut, name: str, chunk_bytes: int | None) -
     return weighted(rows(chunk_bytes), weights(chunk_bytes), name)
 
 
-def _without_column(frame: Any, name: str) -> tuple[Any, Any]:
-    """Return a data frame without one of its columns, and that column as a data frame.
+def _names_beside(frame: Any, name: str) -> tuple[str, ...]:
+    """Return the names of the columns of a data frame but one.
 
     Raises:
         Invalid: there is no such column, or it is no data frame.
     """
-    if not is_frame(frame) or name not in frame.columns:
+    names = (names_of(frame) if is_frame(frame) else None) or ()
+    if name not in names:
         must = "one number for each row, or the name of a column of a data frame"
         raise Invalid(expected("weights", must, name))
-    return frame.drop(columns=[name]), frame[[name]]
+    return tuple(each for each in names if each != name)
 
 
 def _cut_all(cuts: Sequence[Cut], chunk_bytes: int | None) -> Batch:
@@ -688,7 +742,11 @@ def column_chunks(values: Any, name: str, chunk_bytes: int | None = None) -> Bat
         InvalidData: the values are not 1-D or 2-D.
         InvalidType: they are no array.
     """
-    if not (isinstance(values, zarr.Array) or is_dask_array(values) or is_frame(values)):
+    if is_dask_series(values):
+        values = values.to_frame()
+    if is_frame(values):
+        values, _ = rows_of(values, name)
+    if not (isinstance(values, zarr.Array) or is_dask_array(values)):
         values = as_array(values, name)
     if values.ndim == 1 and not isinstance(values, zarr.Array):
         values = values[:, None]
@@ -709,8 +767,6 @@ def weight_chunks(weights: Any, name: str, chunk_bytes: int | None = None) -> Ba
 
 def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
     """Return a function that cuts an array into chunks, with the errors of `array_chunks`."""
-    if is_frame(array):
-        array = table_of(array, name)
     if is_dask_array(array):
         _check_table(name, array.shape)
         blocks = from_dask(array, name)

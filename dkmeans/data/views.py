@@ -1,8 +1,9 @@
 """Views: sources that read from other sources and hold no rows themselves.
 
-A view puts the rows of other sources side by side (`Columns`), in another order (`Shuffled`,
-`Picked`) or one after another (`Joined`). `batches`, `input_fn`, `initialization` and `prediction`
-make views. A view is never cached; the sources that it reads from are.
+A view puts the rows of other sources side by side (`Columns`), selects values of each row
+(`Selected`), or puts rows in another order (`Shuffled`, `Picked`) or one after another (`Joined`).
+`batches`, `dataset`, `input_fn`, `initialization` and `prediction` make views. A view is never
+cached; the sources that it reads from are.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Columns(AtHand):
 
     @property
     def dtype(self) -> DTypeLike:
-        """Dtype of the rows: float64 if any of the parts is, else float32."""
-        return np.result_type(*(point_dtype(part.source.dtype) for part in self.parts))
+        """Dtype of the rows: that of NumPy's common type of the parts."""
+        return point_dtype(np.result_type(*(part.source.dtype for part in self.parts)))
 
     @property
     def chunk_rows(self) -> int | None:
@@ -59,12 +60,69 @@ class Columns(AtHand):
     def read(self, start: int, stop: int) -> Any:
         """Return these rows, with the columns of all parts."""
         low, high = start - self.first, stop - self.first
-        return np.hstack([part.cut(low, high).load(part.source.width) for part in self.parts])
+        columns = [part.cut(low, high).load(part.source.width) for part in self.parts]
+        return np.hstack(columns, dtype=self.dtype)
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """Return the same view of changed sources."""
         parts = tuple(replace(p, source=p.source.with_leaves(change)) for p in self.parts)
         return replace(self, parts=parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected(AtHand):
+    """Some values of each row of a source, in another order. Rows keep their numbers.
+
+    Attributes:
+        source: The source.
+        places: Places of the values in a row of the source.
+    """
+
+    source: Source
+    places: tuple[int, ...]
+
+    @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """All rows of the source."""
+        return (Chunk(self.source, self.first, self.first + self.rows),)
+
+    @property
+    def name(self) -> str:
+        """Name of the source, for messages."""
+        return self.source.name
+
+    @property
+    def first(self) -> int:
+        """Number of the source's first row."""
+        return self.source.first
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.source.rows
+
+    @property
+    def width(self) -> int:
+        """Number of values in a row."""
+        return len(self.places)
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Dtype of the source."""
+        return self.source.dtype
+
+    @property
+    def chunk_rows(self) -> int | None:
+        """Size of the source's chunks."""
+        return self.source.chunk_rows
+
+    def read(self, start: int, stop: int) -> Any:
+        """Return these rows with the selected values."""
+        return Chunk(self.source, start, stop).load(self.source.width)[:, list(self.places)]
+
+    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
+        """Return the same view of a changed source."""
+        return replace(self, source=self.source.with_leaves(change))
 
 
 @dataclass(frozen=True, slots=True)

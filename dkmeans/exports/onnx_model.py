@@ -7,6 +7,7 @@ costs no precision.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -126,8 +127,11 @@ def _file(nodes: _Nodes, checkpoint: Checkpoint) -> bytes:
         opset_imports=[helper.make_opsetid("", _OPERATOR_VERSION)],
         ir_version=_FORMAT_VERSION,
     )
-    metric, step = checkpoint.settings.distance_metric, checkpoint.state.step
-    helper.set_model_props(exported, {"distance_metric": str(metric), "global_step": str(step)})
+    settings, step = checkpoint.settings, checkpoint.state.step
+    about = {"distance_metric": str(settings.distance_metric), "global_step": str(step)}
+    if settings.columns:
+        about["columns"] = json.dumps(settings.columns)
+    helper.set_model_props(exported, about)
     # The full check also infers all shapes: a wrong graph fails here, not when it is used.
     onnx.checker.check_model(exported, full_check=True)
     return bytes(exported.SerializeToString())

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dkmeans.data.columns import KnownColumns, Names
 from dkmeans.data.points import as_array
 from dkmeans.errors import Invalid, InvalidData, InvalidType, counted, expected
 
@@ -56,12 +57,16 @@ class ServingInputReceiver:
     features: Any
     receiver_tensors: Any = None
 
-    def inputs(self) -> tuple[Input, ...]:
+    def inputs(self, columns: Names = None) -> tuple[Input, ...]:
         """Return the inputs, in the order in which their columns form a row.
+
+        Args:
+            columns: Names of the columns of the model, in order; None if it has none.
 
         Raises:
             InvalidType: an array is not of numbers.
-            InvalidData: an array has no columns, or a wrong shape.
+            InvalidData: an array has no columns, or a wrong shape, or the arrays are not the
+                columns of the model.
             Invalid: the names do not fit the arrays.
         """
         features = self.features
@@ -75,7 +80,9 @@ class ServingInputReceiver:
         names = self._names(features)
         _check_names(names.values())
         # Sorted by key, as the columns of a dict are in training.
-        return tuple(_input(names[key], features[key]) for key in sorted(features))
+        keys = sorted(features)
+        chosen = KnownColumns(columns).chosen(keys, "features") or keys
+        return tuple(_input(names[key], features[key]) for key in chosen)
 
     def _names(self, features: Mapping[str, Any]) -> dict[str, str]:
         """Return the callers' name of each array, by its key in `features`."""

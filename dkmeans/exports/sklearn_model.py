@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
@@ -23,10 +24,11 @@ def model(checkpoint: Checkpoint) -> Any:
     """
     centers = checkpoint.state.centers
     if checkpoint.settings.distance_metric is not Distance.COSINE:
-        return _fitted(centers, checkpoint)
+        return _named(_fitted(centers, checkpoint), checkpoint)
     # Between rows of length one, the nearest center by Euclidean distance is the nearest by cosine.
     units = directions(centers).astype(centers.dtype)
-    return make_pipeline(Normalizer().fit(units), _fitted(units, checkpoint))
+    # Only the first step sees the names: it passes an array on.
+    return make_pipeline(_named(Normalizer().fit(units), checkpoint), _fitted(units, checkpoint))
 
 
 def _fitted(centers: Any, checkpoint: Checkpoint) -> Any:
@@ -40,4 +42,13 @@ def _fitted(centers: Any, checkpoint: Checkpoint) -> Any:
     # The loss of a step is that of the centers before it. A cosine loss is another sum.
     if checkpoint.is_settled and checkpoint.settings.distance_metric is not Distance.COSINE:
         estimator.inertia_ = checkpoint.state.inertia
+    return estimator
+
+
+def _named(estimator: Any, checkpoint: Checkpoint) -> Any:
+    """Set the names by which scikit-learn compares the columns of data frames."""
+    columns = checkpoint.settings.columns
+    # A column of several values in a row has no names for each of them.
+    if columns is not None and len(columns) == checkpoint.state.centers.shape[1]:
+        estimator.feature_names_in_ = np.array(columns, object)
     return estimator

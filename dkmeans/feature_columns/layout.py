@@ -69,6 +69,11 @@ class Layout:
         return layout
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns, in the order in which they make a row."""
+        return tuple(column.name for column in self.columns)
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """Names of the columns to read, each once."""
         return tuple(dict.fromkeys(column.key for column in self.columns))

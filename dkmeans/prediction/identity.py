@@ -40,6 +40,8 @@ class Prediction:
         num_clusters: Number of centers.
         region_rows: Number of rows that a task writes.
         results: Names of the results that are written.
+        top: Number of nearest centers that are written for each row.
+        kept: Names of the columns of the input that are written.
     """
 
     format: int
@@ -53,10 +55,18 @@ class Prediction:
     num_clusters: int
     region_rows: int
     results: tuple[str, ...]
+    top: int = 0
+    kept: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, checkpoint: Checkpoint, batch: Batch, region_rows: int, results: tuple[str, ...]
+        cls,
+        checkpoint: Checkpoint,
+        batch: Batch,
+        region_rows: int,
+        results: tuple[str, ...],
+        top: int = 0,
+        kept: tuple[str, ...] = (),
     ) -> Prediction:
         """Return the prediction for the rows of a batch with the centers of a checkpoint."""
         centers = checkpoint.state.centers
@@ -72,6 +82,8 @@ class Prediction:
             num_clusters=len(centers),
             region_rows=region_rows,
             results=results,
+            top=top,
+            kept=kept,
         )
 
     @property

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from socket import gethostname
 from typing import Any
 
@@ -28,14 +29,25 @@ from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.views import Joined
 from dkmeans.errors import Conflict, Invalid, InvalidData, counted
 from dkmeans.prediction.identity import Prediction
-from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, predict
+from dkmeans.prediction.kept import check_kept, kept_columns
+from dkmeans.prediction.per_chunk import (
+    ALL_DISTANCES,
+    CLUSTER_INDEX,
+    DISTANCE,
+    SECOND_DISTANCE,
+    SECOND_INDEX,
+    TOP_DISTANCES,
+    TOP_INDICES,
+    Task,
+    form_of,
+    predict,
+)
 from dkmeans.report import logger
 from dkmeans.retry import first_line, with_retries
 
 # Target size of a region, and the largest number of its rows.
 _REGION_BYTES = 32 * 2**20
 _REGION_ROWS = 2**20
-_INDEX_BYTES, _DISTANCE_BYTES = 8, 4
 _IDENTITY = "dkmeans_predictions"
 _COMPLETE = "complete"
 _SUCCESS = "_SUCCESS"
@@ -44,6 +56,48 @@ _SUCCESS = "_SUCCESS"
 _MARKS = (CLUSTER_INDEX, "_done")
 _MARK = re.compile(r"(\d{8,})")
 _PART = re.compile(r"part-(\d{8,})\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to write beside the cluster index of each row.
+
+    Attributes:
+        distance: True to write the distance to the own center.
+        second: True to write the next nearest center and the distance to it.
+        top: Number of nearest centers to write, with the distances to them; 0 for none.
+        transform: True to write the distances to all centers.
+        keep: Names of columns of the input to write.
+    """
+
+    distance: bool = False
+    second: bool = False
+    top: int = 0
+    transform: bool = False
+    keep: tuple[str, ...] = ()
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Names of the results, in the order in which they are written."""
+        groups = (
+            ((CLUSTER_INDEX,), True),
+            ((DISTANCE,), self.distance),
+            ((SECOND_INDEX, SECOND_DISTANCE), self.second),
+            ((TOP_INDICES, TOP_DISTANCES), self.top),
+            ((ALL_DISTANCES,), self.transform),
+        )
+        return tuple(name for names, is_asked in groups if is_asked for name in names)
+
+    def check(self, k: int) -> None:
+        """Refuse to write more centers than there are.
+
+        Raises:
+            Invalid: there are too few centers.
+        """
+        if self.second and k < 2:
+            raise Invalid(f"second must come with at least 2 clusters, got {k}")
+        if not 0 <= self.top <= k:
+            raise Invalid(f"top must be from 1 to the number of clusters, {k}, got {self.top}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +144,48 @@ class Written:
     is_complete: bool
 
 
-def plan_output(
-    address: str, batch: Batch, checkpoint: Checkpoint, results: tuple[str, ...]
-) -> Output:
+def plan_output(address: str, batch: Batch, checkpoint: Checkpoint, request: Request) -> Output:
     """Choose the regions of an output.
 
     Args:
         address: Path or URL of the output.
         batch: All rows.
         checkpoint: The checkpoint to predict with.
-        results: Names of the results.
+        request: What to write.
 
     Raises:
-        Invalid: the address ends in neither `.zarr` nor `.parquet`.
+        Invalid: the address ends in neither `.zarr` nor `.parquet`, or the columns to keep cannot
+            be written there, or the input does not have them.
     """
     if not address.rstrip("/").endswith((".zarr", ".parquet")):
         raise Invalid(f"output must end in .zarr or .parquet, got {address!r}")
-    distances = len(checkpoint.state.centers) * (ALL_DISTANCES in results)
-    row_bytes = _INDEX_BYTES + _DISTANCE_BYTES * distances
+    if request.keep:
+        _check_kept(address, batch, request)
+    k = len(checkpoint.state.centers)
+    request.check(k)
+    forms = [form_of(name, k, request.top) for name in request.results]
+    row_bytes = sum(prod(shape) * dtype.itemsize for shape, dtype in forms)
     rows = max(1, min(_REGION_ROWS, _REGION_BYTES // row_bytes))
     # Whole chunks of the input, if all have one size: then no two tasks read the same chunk.
     unit = batch[0].rows
     rows = min(rows // unit * unit or rows, batch.rows)
-    return Output(storage.absolute(address), Prediction.of(checkpoint, batch, rows, results))
+    about = request.results, request.top, request.keep
+    return Output(storage.absolute(address), Prediction.of(checkpoint, batch, rows, *about))
+
+
+def _check_kept(address: str, batch: Batch, request: Request) -> None:
+    """Refuse columns to keep that cannot be written, or that the input does not have.
+
+    Raises:
+        Invalid: the output is no Parquet, or a column has the name of a result or is missing.
+    """
+    if not address.rstrip("/").endswith(".parquet"):
+        raise Invalid(f"keep must come with an output that ends in .parquet, got {address!r}")
+    names = [*request.results, *request.keep]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        must = f"other names than the results ({', '.join(request.results)}), each once"
+        raise Invalid(f"keep must have {must}, got {', '.join(twice)}")
+    check_kept(batch, request.keep)
 
 
 def is_complete(output: Output) -> bool:
@@ -194,7 +267,9 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
     if output.is_zarr:
         write = partial(_write_zarr, output, number, chunk, results)
     else:
-        write = partial(_write_parquet, output, number, results)
+        kept = output.prediction.kept
+        table = _table(results, kept_columns(chunk, kept) if kept else None)
+        write = partial(_write_parquet, output, number, table)
     with_retries(f"region {number} of {output.address}", write)
     return chunk.rows
 
@@ -294,13 +369,10 @@ def _lay_out(output: Output) -> None:
 
 def _create_arrays(output: Output) -> None:
     prediction = output.prediction
-    # Fill values are no possible results, so Zarr stores every chunk that is written.
-    layouts: dict[str, tuple[tuple[int, ...], Any, float]] = {
-        CLUSTER_INDEX: ((), np.int64, -1),
-        ALL_DISTANCES: ((prediction.num_clusters,), np.float32, np.nan),
-    }
     for name in prediction.results:
-        width, dtype, fill_value = layouts[name]
+        width, dtype = form_of(name, prediction.num_clusters, prediction.top)
+        # Fill values are no possible results, so Zarr stores every chunk that is written.
+        fill_value = -1 if dtype.kind == "i" else np.nan
         # Created at its own address: for an array of a group Zarr asks the store to create the
         # group if absent. A store that ignores the condition empties the attributes of the group.
         address = storage.join(output.address, name)
@@ -396,14 +468,19 @@ def _write_zarr(output: Output, number: int, chunk: Chunk, results: dict[str, An
     storage.write(storage.join(output.address, *_MARKS, f"{number:08d}"), b"")
 
 
-def _write_parquet(output: Output, number: int, results: dict[str, Any]) -> None:
+def _table(results: dict[str, Any], kept: pa.Table | None) -> pa.Table:
+    """Return results as a table, after the columns of the input that are kept."""
+    columns = {} if kept is None else dict(zip(kept.column_names, kept.columns, strict=True))
+    for name, array in results.items():
+        flat = pa.array(array.ravel())
+        is_list = array.ndim == 2
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, array.shape[1]) if is_list else flat
+    return pa.table(columns)
+
+
+def _write_parquet(output: Output, number: int, table: pa.Table) -> None:
     """Write a region as one file, which is its own mark: it appears whole or not at all."""
-    columns = dict(results)
-    if ALL_DISTANCES in columns:
-        distances = columns[ALL_DISTANCES]
-        flat = pa.array(distances.ravel())
-        columns[ALL_DISTANCES] = pa.FixedSizeListArray.from_arrays(flat, distances.shape[1])
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink)
+    pq.write_table(table, sink)
     name = f"part-{number:08d}.parquet"
     storage.write_whole(storage.join(output.address, name), sink.getvalue().to_pybytes())

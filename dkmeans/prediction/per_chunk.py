@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.backends import select
+from dkmeans.backends.numpy import exact_distances
+from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.backends.weighted import weighted_total
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Distance
@@ -17,30 +18,29 @@ from dkmeans.errors import InvalidData
 from dkmeans.exact import ExactTotal, total_of
 from dkmeans.state import FloatArray, IndexArray, Score
 
+# Names of results.
 ALL_DISTANCES = "all_distances"
 CLUSTER_INDEX = "cluster_index"
+DISTANCE = "distance"
+SECOND_INDEX, SECOND_DISTANCE = "second_index", "second_distance"
+TOP_INDICES, TOP_DISTANCES = "top_indices", "top_distances"
 
 _FLOAT32 = np.finfo(np.float32)
 # Rows whose differences from the centers are computed at a time.
 _SUSPECT_ROWS = 2**12
 # Relative differences up to this are taken for rounding errors of centers: about 4000 of float64's.
 _SAME_VALUE = 2.0**-40
-
-
-def cluster_index(loaded: LoadedChunk, centers: Centers) -> IndexArray:
-    """Return the nearest center of each row, (n,) int64.
-
-    Raises:
-        InvalidData: the rows are not as wide as the centers, or not finite.
-    """
-    return _nearest(loaded, centers)[0]
+# Elements of the arrays in which the nearest centers of some rows are looked for.
+_BLOCK_ELEMENTS = 2**21
+# Distances in float32 that differ by less, relatively, may be in the wrong order.
+_UNSURE = 2.0**-20
 
 
 def all_distances(loaded: LoadedChunk, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32.
 
     Raises:
-        InvalidData: as `cluster_index` does, or float32 cannot hold the distances of a row.
+        InvalidData: as `score` does, or float32 cannot hold the distances of a row.
     """
     points = loaded.finite(centers.width)
     distances = select(centers.backend).distances(points, centers)
@@ -98,7 +98,7 @@ def score(loaded: LoadedChunk, centers: Centers) -> Score:
     """Return the sum of the rows' distances to their nearest centers, times their weights.
 
     Raises:
-        InvalidData: as `cluster_index` does.
+        InvalidData: the rows are not as wide as the centers, or not finite.
     """
     if not len(loaded.points):  # none of the rows has a weight
         return Score()
@@ -117,10 +117,55 @@ def _nearest(loaded: LoadedChunk, centers: Centers) -> tuple[IndexArray, FloatAr
     return index, distances
 
 
-_FUNCTIONS: dict[str, Callable[[LoadedChunk, Centers], NDArray[Any]]] = {
-    ALL_DISTANCES: all_distances,
-    CLUSTER_INDEX: cluster_index,
-}
+def _nearest_several(
+    loaded: LoadedChunk, centers: Centers, most: int
+) -> tuple[IndexArray, FloatArray]:
+    """Return the nearest centers of each row and the distances to them, the nearest first.
+
+    Float32 distances choose the candidates. Their order is that of float64 distances, and of the
+    indices among equals, as for the nearest center (docs/decisions/001).
+
+    Args:
+        loaded: The rows.
+        centers: The centers.
+        most: Number of centers for each row.
+
+    Returns:
+        The indices, (n, most) int64, and the distances, (n, most) float64.
+
+    Raises:
+        InvalidData: as `score` does.
+    """
+    points = loaded.finite(centers.width)
+    index = np.empty((len(points), most), np.int64)
+    distances = np.empty((len(points), most))
+    size = max(1, _BLOCK_ELEMENTS // max(centers.values.shape))
+    for start in range(0, len(points), size):
+        rows = slice(start, start + size)
+        index[rows], distances[rows] = _ranked(points[rows], centers, most)
+    if not np.isfinite(distances).all():
+        raise loaded.complaint()
+    return index, distances
+
+
+@QUIET
+def _ranked(points: FloatArray, centers: Centers, most: int) -> tuple[IndexArray, FloatArray]:
+    """Return the nearest centers of a block of rows, as `_nearest_several` does."""
+    is_cosine = centers.distance is Distance.COSINE
+    rough = select(centers.backend).distances(points, centers)
+    last = np.partition(rough, most - 1, axis=1)[:, most - 1, None].astype(np.float64)
+    # Small cosine distances are differences of numbers near 1.
+    limit = last * (1 + _UNSURE) + (_SAME_VALUE if is_cosine else float(_FLOAT32.tiny))
+    # The negation also selects distances that are NaN.
+    count = int((~(rough > limit)).sum(axis=1).max())
+    candidates = np.argpartition(rough, count - 1, axis=1)[:, :count]
+    rows = exact_rows(points, centers.distance)
+    others = exact_rows(centers.values, centers.distance)
+    exact = np.stack(
+        [exact_distances(rows, others[which], centers.distance) for which in candidates.T], axis=1
+    )
+    order = np.lexsort((candidates, exact), axis=1)[:, :most]
+    return np.take_along_axis(candidates, order, 1), np.take_along_axis(exact, order, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,17 +174,53 @@ class Task:
 
     Attributes:
         centers: The centers.
-        names: Names of the results: `cluster_index`, `all_distances` or both.
+        names: Names of the results.
+        top: Number of centers in `top_indices` and `top_distances`.
     """
 
     centers: Centers
     names: tuple[str, ...]
+    top: int = 0
+
+
+def form_of(name: str, k: int, top: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape of a result for one row, and its dtype.
+
+    Args:
+        name: Name of the result.
+        k: Number of centers.
+        top: Number of centers in `top_indices` and `top_distances`.
+    """
+    forms: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
+        ALL_DISTANCES: ((k,), np.float32),
+        CLUSTER_INDEX: ((), np.int64),
+        DISTANCE: ((), np.float64),
+        SECOND_INDEX: ((), np.int64),
+        SECOND_DISTANCE: ((), np.float64),
+        TOP_INDICES: ((top,), np.int64),
+        TOP_DISTANCES: ((top,), np.float64),
+    }
+    shape, dtype = forms[name]
+    return shape, np.dtype(dtype)
 
 
 def predict(loaded: LoadedChunk, task: Task) -> dict[str, NDArray[Any]]:
     """Return the results of a task by name, each with one entry per row.
 
     Raises:
-        InvalidData: as `cluster_index` does.
+        InvalidData: as `score` and `all_distances` do.
     """
-    return {name: _FUNCTIONS[name](loaded, task.centers) for name in task.names}
+    found: dict[str, NDArray[Any]] = {}
+    most = max(task.top, 2 * (SECOND_INDEX in task.names))
+    if most:
+        index, distances = _nearest_several(loaded, task.centers, most)
+        found = {TOP_INDICES: index[:, : task.top], TOP_DISTANCES: distances[:, : task.top]}
+        found |= {CLUSTER_INDEX: index[:, 0], DISTANCE: distances[:, 0]}
+        if SECOND_INDEX in task.names:
+            found |= {SECOND_INDEX: index[:, 1], SECOND_DISTANCE: distances[:, 1]}
+    elif task.names != (ALL_DISTANCES,):
+        index, distances = _nearest(loaded, task.centers)
+        found = {CLUSTER_INDEX: index, DISTANCE: distances}
+    if ALL_DISTANCES in task.names:
+        found[ALL_DISTANCES] = all_distances(loaded, task.centers)
+    return {name: found[name] for name in task.names}

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans import checkpoints
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
+from dkmeans.data.columns import KnownColumns
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers
 from dkmeans.errors import InvalidData, counted
@@ -141,8 +141,7 @@ def check_columns(dataset: Dataset, checkpoint: Checkpoint) -> None:
     Raises:
         InvalidData: the names of the columns are known to differ, or there are more or fewer.
     """
-    model_dir = checkpoint.address.rpartition("/")[0]
-    checkpoints.check_columns(model_dir, dataset.columns)
+    KnownColumns(checkpoint.settings.columns).check(dataset.columns)
     rows, centers = dataset.width, checkpoint.state.centers.shape[1]
     if rows != centers:
         raise InvalidData(

@@ -36,6 +36,16 @@ def test_a_state_comes_back_bit_for_bit(model_dir, dtype, pending):
         assert same_partial_sums(found.state.pending, saved.pending)
 
 
+def test_the_names_of_the_columns_come_back_and_earlier_checkpoints_have_none(tmp_path):
+    arrays, attributes = parts_of(Fit((Start(state(3)),)), SETTINGS, None)
+    assert checkpoint_of("m", arrays, attributes).settings.columns is None
+    del attributes["settings"]["columns"]
+    assert checkpoint_of("m", arrays, attributes).settings == SETTINGS
+    named = replace(SETTINGS, columns=("größe", "v[3]"))
+    _, attributes = parts_of(Fit((Start(state(3)),)), named, None)
+    assert checkpoint_of("m", arrays, json.loads(json.dumps(attributes))).settings == named
+
+
 @pytest.mark.parametrize("reason", StopReason)
 def test_every_reason_to_stop_comes_back(tmp_path, reason):
     for tolerance in (None, 0.1):

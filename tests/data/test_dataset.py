@@ -711,3 +711,21 @@ def test_weights_of_another_shape_in_storage_are_refused(tmp_path):
     zarr.create_array(str(tmp_path / "rows.zarr"), data=np.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"rows.zarr must be one column of weights, .*\(4, 2\)"):
         Dataset.from_zarr(tmp_path / "rows.zarr", weights=tmp_path / "rows.zarr")
+
+
+def lists(dataset):
+    return [rows.tolist() for rows in loaded(dataset)]
+
+
+def test_columns_are_selected_by_name_before_and_after_other_methods():
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0], "c": [5.0, 6.0]})
+    dataset = Dataset.from_array(frame).select(["c", "a"])
+    assert (dataset.width, dataset.columns) == (2, ("c", "a"))
+    assert lists(dataset.batch(1)) == [[[5.0, 1.0]], [[6.0, 2.0]]]
+    assert lists(Dataset.from_array(frame).batch(1).select(["b"])) == [[[3.0]], [[4.0]]]
+    # A second selection is one of the columns of the first.
+    assert lists(dataset.select(["a"])) == [[[1.0], [2.0]]]
+    with pytest.raises(ValueError, match=r"columns must be among .* \['c', 'a'\], got \['b'\]"):
+        dataset.select(["b"])
+    with pytest.raises(ValueError, match="columns must be among"):
+        Dataset.from_array(frame.to_numpy()).select(["a"])

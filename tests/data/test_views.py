@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dkmeans import Dataset, InvalidData
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.memory import MemoryRows
-from dkmeans.data.views import Columns, Joined, Picked, Shuffled
+from dkmeans.data.views import Columns, Joined, Picked, Selected, Shuffled
 from tests.data.twenty_rows import ROWS, chunk_of, chunks_of, fast, spans
 
 
@@ -154,3 +154,12 @@ def test_chunks_of_stored_tables_pickle_without_their_rows(tmp_path):
             assert np.array_equal(again.load(8), chunk.load(8))
             if "shuffled" not in name:
                 assert np.array_equal(again.load(8), rows[chunk.start : chunk.stop])
+
+
+def test_selected_values_keep_the_numbers_of_their_rows():
+    source = MemoryRows(np.arange(12.0).reshape(4, 3), "rows", 7)
+    view = Selected(source, (2, 0))
+    assert (view.first, view.rows, view.width, view.chunk_rows) == (7, 4, 2, None)
+    assert Chunk(view, 8, 10).load(2).tolist() == [[5, 3], [8, 6]]
+    shipped = view.with_leaves(lambda leaf: MemoryRows(leaf.array * 2, leaf.name, leaf.first))
+    assert Chunk(shipped, 8, 9).load(2).tolist() == [[10, 6]]

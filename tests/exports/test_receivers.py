@@ -23,6 +23,13 @@ def test_the_inputs_are_in_the_order_of_the_keys_in_training():
     assert receiver.inputs() == tuple(Input(name, w, np.dtype(d)) for name, w, d in expected)
 
 
+def test_the_inputs_are_in_the_order_of_the_models_columns():
+    receiver = ServingInputReceiver({name: np.empty(0, np.float32) for name in "abc"})
+    assert [each.name for each in receiver.inputs(("c", "a", "b"))] == ["c", "a", "b"]
+    with pytest.raises(InvalidData, match=r"columns of features .*\(\['d'\] is missing\)"):
+        receiver.inputs(("a", "b", "c", "d"))
+
+
 def test_the_rows_of_an_input_function_are_features_without_labels():
     rows = np.empty((0, 2))
     for result in (rows, (rows, None), ServingInputReceiver(rows)):

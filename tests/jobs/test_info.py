@@ -6,6 +6,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from dkmeans_jobs.status import Status
 
@@ -26,6 +28,19 @@ def test_info_describes_a_model(run, run_json, store, tmp_path):
     code, out, _ = run("info", tmp_path / "m")
     assert code == 0
     assert re.search(r"num clusters +4\n", out)
+
+
+def test_info_names_the_columns(run, run_json, rows, tmp_path):
+    pq.write_table(pa.table(dict(zip("bca", rows.T, strict=True))), tmp_path / "rows.parquet")
+    run_json(*train(tmp_path / "rows.parquet", tmp_path / "m", "--max-steps", 1))
+    assert run_json("info", tmp_path / "m")["column_names"] == ["b", "c", "a"]
+    _, out, _ = run("info", tmp_path / "m")
+    assert re.search(r"column names +b, c, a\n", out)
+    many = KMeans(2, str(tmp_path / "many"), use_mini_batch=False)
+    many.train(lambda: {f"c{n:02d}": np.arange(4.0) for n in range(30)}, steps=1)
+    assert len(run_json("info", tmp_path / "many")["column_names"]) == 30
+    _, out, _ = run("info", tmp_path / "many")
+    assert re.search(r"column names +c00, .*, c19, \.\.\.\n", out)
 
 
 def test_info_describes_the_backends_of_this_machine(run_json):

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zarr
 
 from dkmeans import KMeans
 from tests.jobs.commands import train
@@ -53,13 +54,52 @@ def test_predictions_log_where_they_are_made_and_how_far_they_are(run, run_json,
     assert last.startswith("predicted 900 of 900 rows (100%), ")
 
 
-def test_columns_in_another_order_are_refused_until_they_are_named(run, run_json, rows, tmp_path):
+def test_ids_and_distances_are_written_beside_the_clusters(run, run_json, rows, tmp_path):
+    columns = dict(zip("abc", rows.T, strict=True)) | {"id": [f"n{n}" for n in range(900)]}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    model = ["--model-dir", tmp_path / "m"]
+    run_json(*train(tmp_path / "rows.parquet", *model[1:], "--max-steps", 3, "--columns", "b,a,c"))
+    predict = ["predict", tmp_path / "rows.parquet", *model, "--output", tmp_path / "o.parquet"]
+    predict += ["--keep", "id,a", "--distance", "--second", "--top", 2]
+    assert run_json(*predict)["status"] == "predicted"
+    found = pq.read_table(tmp_path / "o.parquet")
+    assert found["id"].to_pylist() == columns["id"]
+    assert found["top_indices"].to_pylist() == [
+        list(pair)
+        for pair in zip(
+            *map(list, (found["cluster_index"].to_pylist(), found["second_index"].to_pylist())),
+            strict=True,
+        )
+    ]
+    loss = run_json("evaluate", tmp_path / "rows.parquet", *model)["loss"]
+    assert np.sum(found["distance"]) == pytest.approx(loss)
+    assert run_json(*predict)["status"] == "already done"
+    for flags, message in (
+        (["--top", 5], "top must be from 1 to the number of clusters, 4, got 5"),
+        (["--top", 0], "--top must be an integer >= 1, got 0"),
+        (["--keep", "id,"], "--keep must be names with a comma between two, got 'id,'"),
+        (["--keep", "name"], "(a, b, c, id), got name"),
+    ):
+        code, _, err = run(*predict, *flags)
+        assert code == 2
+        assert message in err
+
+
+def test_columns_are_found_by_name_and_others_are_ignored(run, run_json, rows, tmp_path):
     columns = dict(zip("abc", rows.T, strict=True))
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
-    pq.write_table(pa.table(columns).select(["c", "a", "b"]), tmp_path / "new.parquet")
     run_json(*train(tmp_path / "rows.parquet", tmp_path / "m", "--max-steps", 3))
-    predict = ["predict", tmp_path / "new.parquet", "--model-dir", tmp_path / "m"]
-    code, _, err = run(*predict, "--output", tmp_path / "new.zarr")
+    others = {"id": [str(n) for n in range(900)], "when": pa.array(range(900), pa.date32())}
+    new = pa.table(columns | others).select(["c", "id", "a", "when", "b"])
+    pq.write_table(new, tmp_path / "new.parquet")
+    predict = ["predict", "--model-dir", tmp_path / "m", "--output"]
+    for name in ("rows", "new"):
+        _, _, err = run(*predict, tmp_path / f"{name}.zarr", tmp_path / f"{name}.parquet")
+    assert "ignoring columns of the dataset that the model does not use: ['id', 'when']" in err
+    found, expected = (zarr.open(tmp_path / f"{n}.zarr/cluster_index")[:] for n in ("new", "rows"))
+    assert np.array_equal(found, expected)
+    pq.write_table(new.drop_columns(["b"]), tmp_path / "less.parquet")
+    code, _, err = run(*predict, tmp_path / "less.zarr", tmp_path / "less.parquet")
     assert code == 2
-    assert "must be in the order in which the model was trained with them, ['a', 'b', 'c']" in err
-    run_json(*predict, "--output", tmp_path / "new.zarr", "--columns", "a,b,c")
+    assert "must be those that the model was trained with, ['a', 'b', 'c'], got" in err
+    assert "(['b'] is missing)" in err

@@ -76,6 +76,41 @@ def test_regions_are_cut_at_the_outputs_borders_though_the_inputs_are_irregular(
         assert len(list((tmp_path / "clusters.parquet").glob("part-*"))) >= len(rows) // 2000 + 1
 
 
+@endings
+def test_the_nearest_centers_are_written_with_their_distances(
+    model, rows, tmp_path, ending, small_regions
+):
+    address = f"{tmp_path}/nearest{ending}"
+    model.write_predictions(lambda: rows, address, distance=True, second=True, top=3)
+    if ending == ".zarr":
+        found = {name: array[:] for name, array in zarr.open_group(address, mode="r").arrays()}
+    else:
+        table = pyarrow.dataset.dataset(address, format="parquet").to_table()
+        found = {name: np.array(table[name].to_pylist()) for name in table.column_names}
+    clusters, distances = expected(model, rows)
+    order = distances.argsort(axis=1)
+    assert np.array_equal(found["cluster_index"], clusters)
+    assert np.array_equal(found["top_indices"], order[:, :3])
+    assert np.array_equal(found["second_index"], order[:, 1])
+    ranked = np.take_along_axis(distances, order, 1)
+    np.testing.assert_allclose(found["top_distances"], ranked[:, :3], rtol=1e-6)
+    np.testing.assert_allclose(found["second_distance"], ranked[:, 1], rtol=1e-6)
+    assert found["distance"].sum() == pytest.approx(model.score(lambda: rows), rel=1e-12)
+    if ending == ".parquet":
+        names = ["cluster_index", "distance", "second_index", "second_distance"]
+        assert table.column_names == [*names, "top_indices", "top_distances"]
+
+
+def test_more_centers_than_there_are_are_refused(model, rows, tmp_path):
+    with pytest.raises(Invalid, match="top must be from 1 to the number of clusters, 4, got 5"):
+        model.write_predictions(lambda: rows, tmp_path / "o.zarr", top=5)
+    with pytest.raises(Invalid, match="top must be an integer >= 1, got 0"):
+        model.write_predictions(lambda: rows, tmp_path / "o.zarr", top=0)
+    one = KMeans(1, str(tmp_path / "one")).train(lambda: rows, steps=1)
+    with pytest.raises(Invalid, match="second must come with at least 2 clusters, got 1"):
+        one.write_predictions(lambda: rows, tmp_path / "o.zarr", second=True)
+
+
 def test_workers_that_share_irregular_inputs_lose_no_rows(model, rows, folder, client):
     irregular = da.from_array(np.tile(rows, (40, 1)), chunks=((7, 13000, 1, 20013, 7099), 3))
     address = f"{folder}/clusters.zarr"
@@ -442,8 +477,8 @@ print(number)
 def place_of(model, rows, address):
     """Return the output of a prediction, which is not yet prepared."""
     (whole,) = Dataset.from_array(rows).batches()
-    results = ("cluster_index", "all_distances")
-    return outputs.plan_output(address, whole, checkpoints.latest(model.model_dir), results)
+    request = outputs.Request(transform=True)
+    return outputs.plan_output(address, whole, checkpoints.latest(model.model_dir), request)
 
 
 @endings
@@ -595,7 +630,7 @@ def test_a_worker_that_does_not_see_what_the_driver_made_is_refused(
     address = f"{tmp_path}/clusters{ending}"
     (whole,) = Dataset.from_array(rows).batches()
     checkpoint = checkpoints.latest(model.model_dir)
-    place = outputs.plan_output(address, whole, checkpoint, ("cluster_index",))
+    place = outputs.plan_output(address, whole, checkpoint, outputs.Request())
     if there == "another prediction":
         outputs.prepare(replace(place, prediction=replace(place.prediction, input="others")))
     before = sorted(tmp_path.rglob("*"))

@@ -7,7 +7,7 @@ from dkmeans import Dataset, InvalidData
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.distance import Centers, Distance
-from dkmeans.prediction.per_chunk import Task, all_distances, cluster_index, predict, score
+from dkmeans.prediction.per_chunk import Task, all_distances, form_of, predict, score
 from dkmeans.state import Score
 from tests import reference
 from tests.reference import EUCLIDEAN, METRICS
@@ -17,6 +17,10 @@ ROWS = np.random.default_rng(3).normal(size=(40, 3)).astype(np.float32)
 
 def loaded(rows):
     return Chunk(MemoryRows(rows, "rows"), 0, len(rows)).loaded()
+
+
+def cluster_index(loaded, centers):
+    return predict(loaded, Task(centers, ("cluster_index",)))["cluster_index"]
 
 
 def centers(metric=EUCLIDEAN):
@@ -47,7 +51,72 @@ def test_a_task_has_the_results_that_it_names_in_their_order(names):
     assert {len(values) for values in found.values()} == {40}
 
 
-@pytest.mark.parametrize("function", [cluster_index, all_distances, score])
+EVERY = (
+    "cluster_index",
+    "distance",
+    "second_index",
+    "second_distance",
+    "top_indices",
+    "top_distances",
+    "all_distances",
+)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_nearest_centers_are_ranked_as_by_plain_loops(metric, dtype):
+    rows = ROWS.astype(dtype)
+    # Two equal centers, of which the lower index comes first, and some that are nearly equal.
+    near = rows[:4] * dtype(1 + 1e-6)
+    places = Centers(np.concatenate([rows[:4], near, rows[:2]]), Distance(metric))
+    expected = reference.distances(rows, places.values, metric)
+    order = np.lexsort((np.broadcast_to(np.arange(10), expected.shape), expected))
+    found = predict(loaded(rows), Task(places, EVERY, 3))
+    assert found["top_indices"].tolist() == order[:, :3].tolist()
+    assert found["cluster_index"].tolist() == cluster_index(loaded(rows), places).tolist()
+    assert found["second_index"].tolist() == order[:, 1].tolist()
+    ranked = np.take_along_axis(expected, order, 1)
+    for name, distances in (("top_distances", ranked[:, :3]), ("second_distance", ranked[:, 1])):
+        np.testing.assert_allclose(found[name], distances, rtol=1e-9, atol=1e-15)
+    total = score(loaded(rows), places).inertia
+    assert found["distance"].sum() == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.parametrize("block", [1, 100])
+def test_the_nearest_centers_are_the_same_in_blocks_of_any_size(block, monkeypatch):
+    task = Task(centers(), ("top_indices", "top_distances"), 5)
+    expected = predict(loaded(ROWS), task)
+    monkeypatch.setattr("dkmeans.prediction.per_chunk._BLOCK_ELEMENTS", block)
+    for name, values in predict(loaded(ROWS), task).items():
+        assert values.tolist() == expected[name].tolist()
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_the_nearest_centers_are_ranked_where_float32_holds_no_squares(scale):
+    rows = ROWS.astype(np.float64) * scale
+    places = Centers(rows[:5].copy(), Distance(EUCLIDEAN))
+    order = reference.distances(rows, places.values, EUCLIDEAN).argsort(axis=1)
+    found = predict(loaded(rows), Task(places, ("top_indices",), 2))
+    assert found["top_indices"].tolist() == order[:, :2].tolist()
+
+
+def test_rows_too_far_away_to_be_ranked_are_refused():
+    rows = ROWS.astype(np.float64) * 1e200
+    with pytest.raises(InvalidData, match="too large for squared distances to be finite"):
+        predict(loaded(rows), Task(Centers(rows[:5].copy(), Distance(EUCLIDEAN)), EVERY[:3]))
+
+
+def test_every_result_has_the_form_that_is_stated_for_it():
+    for name, values in predict(loaded(ROWS), Task(centers(), EVERY, 3)).items():
+        shape, dtype = form_of(name, 5, 3)
+        assert (values.shape, values.dtype) == ((40, *shape), dtype)
+
+
+def ranked(loaded, centers):
+    return predict(loaded, Task(centers, ("second_index",)))
+
+
+@pytest.mark.parametrize("function", [cluster_index, all_distances, score, ranked])
 @pytest.mark.parametrize("bad", [np.nan, -np.inf])
 def test_a_row_that_is_not_finite_is_named(function, bad):
     rows = ROWS.copy()
@@ -56,7 +125,7 @@ def test_a_row_that_is_not_finite_is_named(function, bad):
         function(loaded(rows), centers())
 
 
-@pytest.mark.parametrize("function", [cluster_index, all_distances, score])
+@pytest.mark.parametrize("function", [cluster_index, all_distances, score, ranked])
 def test_rows_of_another_width_than_the_centers_are_refused(function):
     with pytest.raises(InvalidData, match="must give rows of 3 columns"):
         function(loaded(ROWS[:, :2]), centers())

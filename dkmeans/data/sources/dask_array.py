@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,11 +111,11 @@ def is_dask_array(values: Any) -> bool:
 
 def from_dask(array: Any, name: str) -> Batch:
     """Return the row blocks of a 2-D Dask array. The chunks of the array may split its columns."""
-    if any(np.isnan(size) for sizes in array.chunks for size in sizes):
-        # Of a copy: Dask writes the sizes into the array itself, which is the caller's.
-        array = type(array)(array.dask, array.name, array.chunks, meta=array).compute_chunk_sizes()
-    array = array.rechunk({1: -1})
-    futures = _futures(array, name)
+    client = _client_of(array, name)
+    with nullcontext() if client is None else client.as_current():
+        # Rows that are computed from persisted ones are persisted before their sizes are computed.
+        array = _with_sizes(array if client is None else array.persist()).rechunk({1: -1})
+        futures = None if client is None else _futures(array.persist())
     if futures is None:
         (array,) = dask.optimize(array)
         graph = dict(array.__dask_graph__())
@@ -138,8 +139,16 @@ def from_dask(array: Any, name: str) -> Batch:
     return Batch(tuple(chunks))
 
 
-def _futures(array: Any, name: str) -> dict[Any, Any] | None:
-    """Return the futures of the blocks by key; None if no part of the array is persisted.
+def _with_sizes(array: Any) -> Any:
+    """Return an array whose blocks have known numbers of rows. Unknown ones are computed."""
+    if not any(np.isnan(size) for sizes in array.chunks for size in sizes):
+        return array
+    # Of a copy: Dask writes the sizes into the array itself, which is the caller's.
+    return type(array)(array.dask, array.name, array.chunks, meta=array).compute_chunk_sizes()
+
+
+def _client_of(array: Any, name: str) -> Any:
+    """Return the client of the cluster that has rows of an array; None if none are persisted.
 
     Raises:
         InvalidData: the cluster is closed that has the rows, or it has lost them.
@@ -158,7 +167,11 @@ def _futures(array: Any, name: str) -> dict[Any, Any] | None:
             f"{name} must be in the memory of a running cluster, got rows whose cluster is closed "
             "or has lost them; persist or scatter them again"
         )
-    # The array may be computed from persisted data: this computes its own blocks on the cluster.
-    with futures[0].client.as_current():
-        array = array.persist()
+    return futures[0].client
+
+
+def _futures(array: Any) -> dict[Any, Any]:
+    """Return the futures of the blocks of a persisted array, by key."""
+    from distributed import futures_of  # noqa: PLC0415 importing takes half a second
+
     return {future.key: future for future in futures_of(array)}

@@ -1,110 +1,267 @@
-"""Data frames of pandas and Dask: their columns as arrays, and the rows of all columns as one.
+"""Data frames and other tables with names: their columns side by side, as rows.
 
-`input_fn` calls this module; `arrays_of` is for an input with feature columns. Neither library is
-imported: a data frame is recognised by its attributes.
+A data frame of this process is read as Arrow, by the interface that pandas, polars, pyarrow and
+others share (`__arrow_c_stream__`); none of these libraries is imported. A Dask data frame stays a
+collection: each partition is read in the same way, on the worker that computes it. `input_fn` and
+`dataset` call this module; `arrays_of` is for an input with feature columns.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
+from dkmeans.data.columns import Names, described
+from dkmeans.data.sources.arrow import (
+    dtype_of,
+    fill,
+    hold_no_numbers,
+    holds_numbers,
+    index_columns,
+    is_list,
+    type_name,
+    values_of,
+    with_gaps,
+    without_extension,
+)
+from dkmeans.data.sources.labeled import is_data_array, labels_of, selected
 from dkmeans.errors import InvalidData, InvalidType
 
-# Kinds of NumPy's dtypes that are numbers. The nullable dtypes of pandas have the same kinds.
-_NUMBERS = "fiub"
+# Number of rows that are converted at a time.
+_PIECE_ROWS = 2**16
+
+
+class RowSchema(NamedTuple):
+    """How the columns of a table make a row.
+
+    Attributes:
+        columns: Names of the columns, in order.
+        widths: Number of values of each column in a row.
+        dtype: Dtype of a row.
+    """
+
+    columns: tuple[str, ...]
+    widths: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
 def is_frame(given: Any) -> bool:
-    """Return whether an object is a data frame of pandas or Dask."""
-    return all(hasattr(given, name) for name in ("columns", "dtypes", "iloc"))
+    """Return whether an object is a table with columns: a data frame, or an array of xarray."""
+    # Series have the interface of Arrow too, and readers of batches are iterators.
+    is_table = hasattr(given, "__arrow_c_stream__") and hasattr(given, "columns")
+    return is_table or is_data_array(given) or is_dask_frame(given)
 
 
-def names_of(table: Any) -> list[str] | None:
+def is_dask_frame(given: Any) -> bool:
+    """Return whether an object is a Dask data frame."""
+    return _is_dask(given, "DataFrame")
+
+
+def is_dask_series(given: Any) -> bool:
+    """Return whether an object is a column of a Dask data frame."""
+    return _is_dask(given, "Series")
+
+
+def _is_dask(given: Any, name: str) -> bool:
+    # A process that has not imported Dask's data frames has none.
+    module = sys.modules.get("dask.dataframe")
+    return module is not None and isinstance(given, getattr(module, name))
+
+
+def names_of(table: Any) -> Names:
     """Return the names of a table's columns; None if it has none, or not all are words.
 
     The columns of a data frame that is made of an array are numbered: those are no names.
     """
-    found = getattr(table, "column_names", None)  # of a table of Arrow
-    found = getattr(table, "columns", None) if found is None else found
-    if found is None or callable(found):
-        return None
-    names = list(found)
-    return names if names and all(isinstance(name, str) for name in names) else None
+    if is_data_array(table):
+        return labels_of(table)
+    if isinstance(table, pa.Table | pa.RecordBatch):
+        index = index_columns(table.schema)
+        found = [name for name in table.schema.names if name not in index]
+    else:
+        found = list(table.columns) if is_frame(table) else []
+    return tuple(found) if found and all(isinstance(name, str) for name in found) else None
 
 
-def table_of(frame: Any, name: str) -> Any:
-    """Return all columns of a data frame side by side, as a 2-D array of numbers.
-
-    The result for a Dask data frame is a Dask array of unknown numbers of rows.
+def rows_of(frame: Any, name: str, columns: Names = None) -> tuple[Any, Names]:
+    """Return columns of a table side by side, and their names.
 
     Args:
-        frame: The data frame.
-        name: Name of the data frame, for messages.
+        frame: The table, of any kind for which `is_frame` is true.
+        name: Name of the table, for messages.
+        columns: Names of the columns, in order; None for all.
+
+    Returns:
+        A 2-D array of numbers, and the names; None if the columns have none. The array of a Dask
+        data frame is a Dask array of unknown numbers of rows.
 
     Raises:
         InvalidType: a column does not hold numbers.
-        InvalidData: a value of a column is missing.
+        InvalidData: a value of a column is missing, or two columns have one name.
     """
-    columns = list(zip(frame.columns, frame.dtypes, strict=True))
-    refused = [f"{label!r} ({kind})" for label, kind in columns if kind.kind not in _NUMBERS]
-    if refused:
-        raise InvalidType(
-            f"the columns of {name} must hold numbers, got {', '.join(refused)}; leave them out, "
-            "or convert them to numbers"
+    names = names_of(frame)
+    if names and (twice := [each for each in dict.fromkeys(names) if names.count(each) > 1]):
+        several = ", ".join(map(repr, twice))
+        raise InvalidData(
+            f"the columns of {name} must have different names, got {several} several times"
         )
-    if not hasattr(frame, "to_dask_array"):
-        return _stacked(frame, name)
-    dtype = np.result_type(*(_numpy_dtype(kind) for _, kind in columns)) if columns else None
-    meta = np.empty((0, len(columns)), dtype)
-    return frame.map_partitions(_stacked, f"a partition of {name}", meta=meta)
+    if is_data_array(frame):
+        return selected(frame, columns), columns or names
+    if is_dask_frame(frame):
+        chosen = frame if columns is None else frame[list(columns)]
+        schema = schema_of_dask(chosen, name)
+        rows = _stacked_lazily(chosen, schema, name)
+    else:
+        table = _as_arrow(frame, columns, name)
+        if not len(table):  # libraries give columns without values any type
+            return np.empty((0, max(1, table.num_columns))), columns or names
+        schema = _schema_of(table, name)
+        rows = _stacked(table, schema, name)
+    return rows, described(schema.columns, schema.widths) if names else None
 
 
-def _stacked(frame: Any, name: str) -> Any:
-    """Return the columns of a pandas data frame of numbers side by side."""
-    kinds = set(frame.dtypes)
-    if len(kinds) == 1 and isinstance(next(iter(kinds)), np.dtype):
-        return frame.to_numpy()  # without a copy, where pandas has the values side by side
-    columns = []
-    for place, (label, kind) in enumerate(zip(frame.columns, frame.dtypes, strict=True)):
-        column = frame.iloc[:, place]
-        if not isinstance(kind, np.dtype) and column.isna().any():
-            row = int(np.flatnonzero(column.isna())[0])
-            raise InvalidData(f"rows must be whole; row {row} of {name} has no {label!r} ({kind})")
-        columns.append(column.to_numpy(dtype=_numpy_dtype(kind)))
-    return np.column_stack(columns) if columns else frame.to_numpy()
+def _as_arrow(frame: Any, columns: Names, name: str) -> pa.Table:
+    """Return columns of a data frame of this process as a table of Arrow.
 
-
-def _numpy_dtype(kind: Any) -> np.dtype[Any]:
-    """Return the dtype of NumPy for a dtype of pandas that holds numbers."""
-    dtype: np.dtype[Any] = np.dtype(
-        getattr(kind, "numpy_dtype", None) or getattr(kind, "subtype", None) or kind
-    )
-    return dtype
-
-
-def arrays_of(frame: Any, keys: Sequence[str]) -> dict[str, Any]:
-    """Return some columns of a data frame as arrays by name.
-
-    The columns of a Dask data frame are Dask arrays. A Dask data frame does not know how many rows
-    its partitions have, so this call computes them to count the rows.
+    Raises:
+        InvalidType: Arrow cannot read the data frame.
     """
-    if not hasattr(frame, "to_dask_array"):
-        return {key: _array(frame[key]) for key in keys}
-    frame = frame[list(keys)]
-    lengths = tuple(frame.map_partitions(len, meta=(None, "int64")).compute())
-    with warnings.catch_warnings():  # Dask warns that text becomes an array of objects
-        warnings.filterwarnings("ignore", "Dask currently has limited support", UserWarning)
-        return {key: frame[key].to_dask_array(lengths=lengths) for key in keys}
+    # pandas makes arrays of Arrow in this call. That may be impossible for the other columns.
+    if columns is not None and hasattr(frame, "iloc"):
+        frame = frame[list(columns)]
+    try:
+        table = pa.table(frame)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        reason = ": ".join(map(str, reversed(error.args)))
+        raise InvalidType(f"{name} must be a table that Arrow can read: {reason}") from error
+    if columns is not None:
+        return table.select(list(columns))
+    return table.drop_columns(index_columns(table.schema))
 
 
-def _array(column: Any) -> Any:
-    """Return a column of pandas as a NumPy array, with integers exact."""
-    values = column.to_numpy()
-    # pandas makes floats of integers with missing values, and floats round large integers.
-    if column.dtype.kind in "iu" and values.dtype.kind == "f":
-        values = column.to_numpy(dtype=object)
-    return values
+def _schema_of(table: pa.Table, name: str) -> RowSchema:
+    """Return how the columns of a table make a row.
+
+    Raises:
+        InvalidType: a column does not hold numbers.
+    """
+    kinds = [without_extension(kind) for kind in table.schema.types]
+    widths = tuple(map(_width, kinds, table.columns))
+    fields = zip(table.schema, kinds, widths, strict=True)
+    others = [f for f, kind, width in fields if not (holds_numbers(kind) and width)]
+    if others:
+        raise hold_no_numbers([(field.name, type_name(field.type)) for field in others], name)
+    dtype = np.result_type(*map(dtype_of, kinds)) if kinds else np.dtype(np.float32)
+    return RowSchema(tuple(table.schema.names), widths, dtype)
+
+
+def _width(kind: pa.DataType, column: pa.ChunkedArray) -> int:
+    """Return the number of values of a column in a row; 0 for lists of an unknown length."""
+    if not is_list(kind):
+        return 1
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size)
+    first = next((each for each in column if each.is_valid), None)
+    return 0 if first is None else len(first)
+
+
+def _stacked(table: pa.Table, schema: RowSchema, name: str) -> NDArray[Any]:
+    """Return the columns of a table side by side, row after row in memory.
+
+    Raises:
+        InvalidData: a value is missing or not finite.
+    """
+    rows = np.empty((table.num_rows, sum(schema.widths)), schema.dtype)
+    first = 0
+    for piece in table.to_batches(max_chunksize=_PIECE_ROWS):
+        place = rows[first : first + len(piece)]
+        fill(place, piece, schema.columns, schema.widths, first, name)
+        _check_finite(place, schema, first, name)
+        first += len(piece)
+    return rows
+
+
+def _check_finite(rows: NDArray[Any], schema: RowSchema, first: int, name: str) -> None:
+    """Refuse rows with a value that is not finite, by the name of its column.
+
+    Args:
+        rows: The rows.
+        schema: Columns of the rows.
+        first: Number of the first row, for messages.
+        name: Name of the table, for messages.
+
+    Raises:
+        InvalidData: a value is not finite.
+    """
+    wrong = np.argwhere(~np.isfinite(rows))
+    if len(wrong):
+        row, place = wrong[0].tolist()
+        column = schema.columns[int(np.searchsorted(np.cumsum(schema.widths), place, "right"))]
+        raise InvalidData(
+            f"rows must be finite; row {first + row} of {name} has {rows[row, place]} in {column!r}"
+        )
+
+
+def schema_of_dask(frame: Any, name: str) -> RowSchema:
+    """Return how the columns of a Dask data frame make a row.
+
+    Raises:
+        InvalidType: a column does not hold numbers.
+    """
+    return _schema_of(_as_arrow(frame._meta, None, name), name)
+
+
+def _stacked_lazily(frame: Any, schema: RowSchema, name: str) -> Any:
+    """Return the rows of a Dask data frame, as a Dask array of unknown numbers of rows."""
+    meta = np.empty((0, sum(schema.widths)), schema.dtype)
+    return frame.map_partitions(stacked, schema, f"a partition of {name}", meta=meta)
+
+
+def stacked(partition: Any, schema: RowSchema, name: str) -> NDArray[Any]:
+    """Return the columns of a partition of a Dask data frame side by side. Runs on a worker.
+
+    Raises:
+        InvalidType: a column does not hold numbers, against the declaration of the data frame.
+        InvalidData: a value is missing.
+    """
+    table = _as_arrow(partition, None, name)
+    if len(table):
+        _schema_of(table, name)
+    return _stacked(table, schema, name)
+
+
+def arrays_of(frame: Any, keys: Sequence[str], name: str) -> dict[str, Any]:
+    """Return some columns of a data frame as arrays by name, of numbers or words, with gaps.
+
+    The columns of a Dask data frame are Dask arrays of unknown numbers of rows.
+
+    Args:
+        frame: The data frame.
+        keys: Names of the columns.
+        name: Name of the data frame, for messages.
+
+    Raises:
+        InvalidType: Arrow cannot read the columns.
+        InvalidData: a list of a column has another length than the first one.
+    """
+    if is_dask_frame(frame):
+        with warnings.catch_warnings():  # Dask warns that text becomes an array of objects
+            warnings.filterwarnings("ignore", "Dask currently has limited support", UserWarning)
+            return {key: frame[key].to_dask_array() for key in keys}
+    table = _as_arrow(frame, tuple(keys), name)
+    return {key: _array(table.column(key), key, name) for key in keys}
+
+
+def _array(column: pa.ChunkedArray, key: str, name: str) -> NDArray[Any]:
+    """Return a column of numbers or words, (n,) or (n, w), in which values may be missing."""
+    width = _width(without_extension(column.type), column)
+    whole = column.combine_chunks()
+    whole = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
+    values = with_gaps(values_of(whole, key, width, 0, name, has_gaps=True))
+    return values if width == 1 else values.reshape(-1, width)

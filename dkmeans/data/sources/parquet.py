@@ -1,42 +1,46 @@
 """Rows of Parquet files: columns of numbers or words (strings), or of lists of them.
 
-A chunk is some consecutive row groups of one file. Lists of a column must have equal lengths; such
-a column gives several values to each row. Missing values are refused, except where feature columns
-read a column by itself (`ParquetRows.column`): they decide what a missing value becomes.
+A chunk is some consecutive row groups of one file. `arrow` makes rows of its columns. Missing
+values are refused, except where feature columns read a column by itself (`ParquetRows.column`).
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from obstore.exceptions import BaseError
 
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, Leaf, Whole, rows_per_chunk
+from dkmeans.data.columns import described
 from dkmeans.data.row_weights import RowWeights
+from dkmeans.data.sources.arrow import (
+    dtype_of,
+    fill,
+    hold_no_numbers,
+    holds_numbers,
+    holds_words,
+    index_columns,
+    is_list,
+    type_name,
+    values_of,
+    with_gaps,
+    without_extension,
+)
 from dkmeans.data.sources.parquet_files import list_parquet_files
 from dkmeans.errors import Invalid, InvalidData, counted, expected
-from dkmeans.state import FloatArray
 from dkmeans.storage import address_below, filesystem, unreachable
 
 logger = logging.getLogger("dkmeans")
 
 # Number of rows that are decoded at a time.
 _PIECE_ROWS = 2**16
-# Below this integer float64 represents every integer exactly.
-LARGEST_EXACT = 2**53
-# Names that pandas and Dask give to an index without a name.
-_INDEX_NAME = re.compile(r"__index_level_[0-9]+__|__null_dask_index__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class ParquetRows(Whole, Leaf):
         first: Number of this source's first row, counted in the file.
         has_gaps: True if missing values are allowed. Missing numbers are read as NaN, missing words
             as None. Such a source has a single column.
+        unusable: Names and types of the columns that hold neither numbers nor words. No columns
+            were chosen yet: the rows cannot be read before.
     """
 
     name: str
@@ -63,6 +69,7 @@ class ParquetRows(Whole, Leaf):
     rows: int
     first: int
     has_gaps: bool = False
+    unusable: tuple[tuple[str, str], ...] = ()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -80,34 +87,84 @@ class ParquetRows(Whole, Leaf):
         shape = self.widths, self.dtypes, self.rows, self.first, self.has_gaps
         return self.name, self.groups, self.columns, shape
 
+    @property
+    def described(self) -> tuple[str, ...]:
+        """Names of the columns, with the lengths of lists."""
+        return described(self.columns, self.widths)
+
+    def select(self, names: Sequence[str]) -> ParquetRows:
+        """Return a source of the same rows with some of the columns, in this order.
+
+        Args:
+            names: Names of the columns, with or without the lengths of lists.
+
+        Raises:
+            InvalidType: a column holds neither numbers nor words.
+        """
+        if others := [each for each in self.unusable if each[0] in names]:
+            raise hold_no_numbers(others, self.name)
+        places = [
+            (self.columns if name in self.columns else self.described).index(name) for name in names
+        ]
+        return replace(
+            self,
+            columns=tuple(self.columns[place] for place in places),
+            widths=tuple(self.widths[place] for place in places),
+            dtypes=tuple(self.dtypes[place] for place in places),
+            unusable=(),
+        )
+
     def column(self, name: str) -> ParquetRows:
         """Return a source of one of the columns, in which values may be missing."""
         return replace(self.select([name]), has_gaps=True)
 
-    def select(self, names: Sequence[str]) -> ParquetRows:
-        """Return a source of some of the columns, in this order."""
-        places = [self.columns.index(name) for name in names]
-        return replace(
-            self,
-            columns=tuple(names),
-            widths=tuple(self.widths[place] for place in places),
-            dtypes=tuple(self.dtypes[place] for place in places),
-        )
-
     def read(self, start: int, stop: int) -> Any:
         """Return these rows."""
         if self.has_gaps:
-            pieces = self._pieces(start, stop)
+            pieces = self._pieces(start, stop, self.columns)
             name, width = self.columns[0], self.width
-            values = [self._values(piece.column(0), name, width, first) for piece, first in pieces]
-            return _with_gaps(pa.concat_arrays(values)).reshape(-1, width)
+            values = [
+                values_of(piece.column(0), name, width, first, self.name, has_gaps=True)
+                for piece, first in pieces
+            ]
+            return with_gaps(pa.concat_arrays(values)).reshape(-1, width)
         rows = np.empty((stop - start, self.width), self.dtype)
-        for piece, first in self._pieces(start, stop):
-            self._fill(rows[first - start : first - start + len(piece)], piece, first)
+        for piece, first in self._pieces(start, stop, self.columns):
+            place = rows[first - start : first - start + len(piece)]
+            fill(place, piece, self.columns, self.widths, first, self.name)
         return rows
 
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Yield these rows in pieces, each with the number of its first row.
+    def table(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
+        """Return any columns of the file for these rows, with the types that they have there.
+
+        Raises:
+            Invalid: a column is missing.
+            InvalidData: the file cannot be read, or has changed since it was described.
+        """
+        schema = self._schema_of(names)
+        pieces = [piece.select(list(names)) for piece, _ in self._pieces(start, stop, names)]
+        return pa.Table.from_batches(pieces, schema)
+
+    def _schema_of(self, names: Sequence[str]) -> pa.Schema:
+        """Return the types of columns of the file.
+
+        Raises:
+            Invalid: a column is missing.
+        """
+        fs, path = filesystem(self.name)
+        with pq.ParquetFile(path, filesystem=fs) as file:
+            schema = file.schema_arrow.remove_metadata()
+        if missing := [name for name in names if name not in schema.names]:
+            raise Invalid(
+                f"columns must be among those of {self.name} ({', '.join(schema.names)}), got "
+                f"{', '.join(missing)}"
+            )
+        return pa.schema([schema.field(name) for name in names])
+
+    def _pieces(
+        self, start: int, stop: int, columns: Sequence[str]
+    ) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """Yield columns of these rows in pieces, each with the number of its first row.
 
         One piece is decoded at a time, because a whole decoded row group would need as much memory
         as the rows that are made of it.
@@ -120,7 +177,7 @@ class ParquetRows(Whole, Leaf):
         try:
             with pq.ParquetFile(path, filesystem=fs) as file:
                 self._check_unchanged(file)
-                for piece in file.iter_batches(_PIECE_ROWS, list(self.groups), list(self.columns)):
+                for piece in file.iter_batches(_PIECE_ROWS, list(self.groups), list(columns)):
                     if first >= stop:
                         return
                     low, high = max(start - first, 0), min(stop - first, len(piece))
@@ -149,9 +206,9 @@ class ParquetRows(Whole, Leaf):
             )
         for column, width, dtype in zip(self.columns, self.widths, self.dtypes, strict=True):
             places = schema.get_all_field_indices(column)
-            kind = _without_extension(schema.field(places[0]).type) if len(places) == 1 else None
-            is_same = kind is not None and _is_usable(kind) and _dtype(kind).str == dtype
-            if not is_same or (width != 1 and not _is_list(kind)):
+            kind = without_extension(schema.field(places[0]).type) if len(places) == 1 else None
+            is_same = kind is not None and _is_usable(kind) and dtype_of(kind).str == dtype
+            if not is_same or (width != 1 and not is_list(kind)):
                 lists = f"lists of {counted(width, 'value')} of " if width != 1 else ""
                 raise self._changed(
                     f"{lists}dtype {np.dtype(dtype)} in one column {column!r}",
@@ -164,74 +221,6 @@ class ParquetRows(Whole, Leaf):
             f"{self.name} must have {must}, as it had when it was first opened, got {got}: the "
             "file has changed; run again"
         )
-
-    def _fill(self, rows: FloatArray, piece: pa.RecordBatch, start: int) -> None:
-        """Write a piece of the file into `rows`. `start` is the number of its first row."""
-        left = 0
-        for column, width in zip(self.columns, self.widths, strict=True):
-            values = self._values(piece.column(column), column, width, start)
-            values = values.to_numpy(zero_copy_only=False).reshape(-1, width)
-            rows[:, left : left + width] = values
-            left += width
-
-    def _values(self, values: pa.Array, name: str, width: int, start: int) -> pa.Array:
-        """Return a column's values, row after row; refuse lists of wrong length and missing values.
-
-        Args:
-            values: The column of one piece.
-            name: Name of the column.
-            width: Number of values that each row must have.
-            start: Number of the first row of the piece, for messages.
-
-        Raises:
-            InvalidData: a list has another length or no values, or a value is missing.
-        """
-        if isinstance(values, pa.ExtensionArray):
-            values = values.storage
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
-        # A gap is a missing number or word. A missing list is refused even where gaps are allowed.
-        if values.null_count and not (self.has_gaps and not _is_list(values.type)):
-            row = start + int(np.flatnonzero(values.is_null())[0])
-            raise InvalidData(f"rows must be whole; row {row} of {self.name} has no {name!r}")
-        if _is_list(values.type):
-            lengths = values.value_lengths().to_numpy(zero_copy_only=False)
-            if (lengths != width).any():
-                row = int(np.flatnonzero(lengths != width)[0])
-                raise InvalidData(
-                    f"the lists of column {name!r} must all have {counted(width, 'value')}, as the "
-                    f"first has; that of row {start + row} of {self.name} has {lengths[row]}"
-                )
-            if not width:
-                raise InvalidData(
-                    f"the lists of column {name!r} must have values, those of {self.name} are empty"
-                )
-            values = values.flatten()
-            if pa.types.is_dictionary(values.type):
-                values = values.dictionary_decode()
-            if values.null_count and not self.has_gaps:
-                row = start + int(np.flatnonzero(values.is_null())[0]) // width
-                raise InvalidData(
-                    f"rows must be whole; row {row} of {self.name} has a gap in {name!r}"
-                )
-        if pa.types.is_decimal(values.type):
-            # By way of words: Arrow's direct cast is wrong in the last bit of many values.
-            values = values.cast(pa.string()).cast(pa.float64())
-        return values
-
-
-def _with_gaps(values: pa.Array) -> NDArray[Any]:
-    """Return values as an array in which missing ones are NaN or None.
-
-    Integers with gaps become float64, or objects if float64 may not represent them exactly.
-    """
-    if values.null_count and pa.types.is_integer(values.type):
-        extremes = pc.min_max(values).as_py()
-        largest = max(abs(extremes["min"] or 0), abs(extremes["max"] or 0))
-        if largest >= LARGEST_EXACT:
-            return np.array(values.to_pylist(), object)
-    array: NDArray[Any] = values.to_numpy(zero_copy_only=False)
-    return array
 
 
 class _File(NamedTuple):
@@ -281,7 +270,7 @@ def from_parquet_files(
     Raises:
         InvalidData: nothing readable is there, or a table of another format, or the files have
             different columns.
-        Invalid: a column is missing, or holds neither numbers nor words.
+        Invalid: a column is missing, or one of `columns` holds neither numbers nor words.
     """
     names = columns
     if columns is not None and weights is not None and weights not in columns:
@@ -299,8 +288,8 @@ def from_parquet_files(
         if (table.columns, table.widths) != (tables[0].columns, tables[0].widths):
             raise InvalidData(
                 f"all files below {', '.join(addresses)} must have the same columns; "
-                f"{tables[0].name} has {', '.join(described_columns(tables[0]))}, {table.name} "
-                f"{', '.join(described_columns(table))}"
+                f"{tables[0].name} has {', '.join(tables[0].described)}, {table.name} "
+                f"{', '.join(table.described)}"
             )
 
     def cut(chunk_bytes: int | None) -> Batch:
@@ -340,7 +329,9 @@ def _with_weights(chunk: Chunk, rows: Sequence[str], weights: str) -> Chunk:
     assert isinstance(table, ParquetRows)  # for the type checker
     column = replace(chunk, source=table.select([weights]))
     beside = RowWeights((column,), table.first, table.rows, table.chunk_rows)
-    return replace(chunk, source=table.select(rows), weights=beside)
+    # No columns were chosen yet, so the unusable ones are still to be refused.
+    source = replace(table.select(rows), unusable=table.unusable)
+    return replace(chunk, source=source, weights=beside)
 
 
 def _files_at(address: str, columns: Sequence[str] | None) -> list[_File]:
@@ -362,20 +353,18 @@ def _files_at(address: str, columns: Sequence[str] | None) -> list[_File]:
     return files
 
 
-def refuse_words(batch: Batch) -> Batch:
-    """Refuse a batch with columns of words; return any other batch unchanged.
+def refuse_others(batch: Batch) -> Batch:
+    """Refuse a batch with columns that hold no numbers; return any other batch unchanged.
 
     Raises:
-        Invalid: some columns hold words.
+        InvalidType: some columns hold words, or neither numbers nor words.
     """
     for source in batch.sources():
-        if isinstance(source, ParquetRows) and "|O" in source.dtypes:
+        if isinstance(source, ParquetRows):
             pairs = zip(source.columns, source.dtypes, strict=True)
-            words = ", ".join(column for column, dtype in pairs if dtype == "|O")
-            raise Invalid(
-                f"columns of {source.name} must hold numbers or lists of them where no "
-                f"feature_columns read them, got words in {words}; choose others with columns"
-            )
+            words = [(column, "words") for column, dtype in pairs if dtype == "|O"]
+            if others := [*words, *source.unusable]:
+                raise hold_no_numbers(others, source.name)
     return batch
 
 
@@ -383,7 +372,7 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> _F
     """Return one file; None if it has no rows. `path` is the path in `fs`, `name` the address."""
     with pq.ParquetFile(path, filesystem=fs) as file:
         schema, metadata = file.schema_arrow, file.metadata
-        index = _index_columns(schema) if columns is None else []
+        index = index_columns(schema) if columns is None else []
         if index and len(index) == len(schema.names):
             raise Invalid(
                 f"{name} must have columns that are not an index, got only {', '.join(index)}; "
@@ -404,35 +393,22 @@ def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> _F
             )
         if not metadata.num_rows:
             return None
-        types = [_without_extension(schema.field(column).type) for column in chosen]
-        refused = [c for c, t in zip(chosen, types, strict=True) if not _is_usable(t)]
-        if refused:
-            described = ", ".join(f"{c} ({schema.field(c).type})" for c in refused)
-            raise Invalid(
-                f"columns of {name} must hold numbers, words or lists of them, got {described}; "
-                "choose others with columns"
-            )
+        unusable = tuple(
+            (column, type_name(schema.field(column).type))
+            for column in chosen
+            if not _is_usable(without_extension(schema.field(column).type))
+        )
+        if columns is None:  # a model, or feature columns, may choose others
+            chosen = tuple(column for column in chosen if column not in dict(unusable))
+        if unusable and (columns is not None or not chosen):
+            raise hold_no_numbers(unusable, name)
+        types = [without_extension(schema.field(column).type) for column in chosen]
         widths = tuple(_width(file, c, t) for c, t in zip(chosen, types, strict=True))
-        dtypes = tuple(_dtype(t).str for t in types)
+        dtypes = tuple(dtype_of(t).str for t in types)
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     groups = tuple(range(len(sizes)))
-    table = ParquetRows(name, groups, chosen, widths, dtypes, sum(sizes), first=0)
+    table = ParquetRows(name, groups, chosen, widths, dtypes, sum(sizes), 0, unusable=unusable)
     return _File(table, sizes, index)
-
-
-def _index_columns(schema: pa.Schema) -> list[str]:
-    """Return the names of the columns that hold an index of pandas or Dask.
-
-    The metadata `pandas` of the schema names them; an index that is a range is no column but a
-    dict there. Other programs that rewrite a file keep the column and lose the metadata, so names
-    that only pandas and Dask give count too.
-    """
-    try:
-        named = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
-        named = [name for name in named if isinstance(name, str)]
-    except (ValueError, AttributeError, TypeError):  # not what pandas writes
-        named = []
-    return [name for name in schema.names if name in named or _INDEX_NAME.fullmatch(name)]
 
 
 def _grouped(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:
@@ -454,63 +430,9 @@ def _grouped(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:
         yield tuple(run)
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
-
-
-def _without_extension(kind: pa.DataType) -> pa.DataType:
-    """Return the list type in which a column of vectors (1-D tensors) is stored, or another type.
-
-    Tensors of more dimensions stay as they are: they may be stored in any order.
-    """
-    is_vector = isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1
-    return kind.storage_type if is_vector else kind
-
-
-def _is_usable(kind: pa.DataType) -> bool:
-    if _is_list(kind):  # of lists only the values are read, so these must not be lists again
-        kind = kind.value_type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    is_number = any(
-        test(kind) for test in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
-    )
-    return bool(is_number or pa.types.is_boolean(kind) or _is_words(kind))
-
-
-def _is_words(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    bytes_tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    return any(test(kind) for test in (*tests, *bytes_tests))
-
-
-def _value_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the single values in lists and dictionaries."""
-    while _is_list(kind) or pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return kind
-
-
-def _dtype(kind: pa.DataType) -> np.dtype[Any]:
-    """Return the dtype that a column is read as. `as_points` converts integers later."""
-    value = _value_type(kind)
-    if _is_words(value):
-        return np.dtype(object)
-    if pa.types.is_decimal(value):
-        return np.dtype(np.float64)
-    if pa.types.is_boolean(value):
-        return np.dtype(np.bool_)
-    # Not `to_pandas_dtype`: some versions of Arrow need pandas for it.
-    letter = "f" if pa.types.is_floating(value) else "i"
-    letter = "u" if pa.types.is_unsigned_integer(value) else letter
-    return np.dtype(f"{letter}{value.bit_width // 8}")
-
-
 def _width(file: pq.ParquetFile, column: str, kind: pa.DataType) -> int:
     """Return the number of values in a row of a column: for lists, the length of the first list."""
-    if not _is_list(kind):
+    if not is_list(kind):
         return 1
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size)
@@ -519,7 +441,5 @@ def _width(file: pq.ParquetFile, column: str, kind: pa.DataType) -> int:
     return int(length or 0)
 
 
-def described_columns(source: ParquetRows) -> list[str]:
-    """Return the names of the columns of a source, with the lengths of lists."""
-    pairs = zip(source.columns, source.widths, strict=True)
-    return [name if width == 1 else f"{name}[{width}]" for name, width in pairs]
+def _is_usable(kind: pa.DataType) -> bool:
+    return holds_numbers(kind) or holds_words(kind)

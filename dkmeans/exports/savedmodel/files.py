@@ -60,7 +60,7 @@ def files(
 
 
 def _meta_graph(checkpoint: Checkpoint, mode: ModeKeys, receiver: ServingInputReceiver) -> Any:
-    inputs = receiver.inputs()
+    inputs = receiver.inputs(checkpoint.settings.columns)
     centers = checkpoint.state.centers
     check_input_width(inputs, centers.shape[1])
     graph, meta = Graph(), meta_graph_pb2.MetaGraphDef()

@@ -1,0 +1,149 @@
+"""Lazy predictions: from a Dask array or data frame, a Dask array, series or data frame.
+
+`KMeans.predict_dask` calls this module. Nothing is computed here: the results are collections that
+Dask computes together with others, block by block. The centers are one task of their graph, so they
+do not depend on the model's directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import dask
+import numpy as np
+from numpy.typing import NDArray
+
+from dkmeans.data.chunks import Chunk
+from dkmeans.data.columns import Names
+from dkmeans.data.sources.frames import arrays_of, schema_of_dask, stacked
+from dkmeans.data.sources.memory import MemoryRows
+from dkmeans.errors import InvalidData, InvalidType, counted
+from dkmeans.feature_columns.layout import Layout
+from dkmeans.feature_columns.named import NamedValues
+from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, predict
+
+# Names of rows, for messages.
+_BLOCK, _PARTITION = "a block of the rows", "a partition of the data frame"
+
+
+def of_array(array: Any, task: Task) -> Any:
+    """Return the result of a task for a Dask array of rows, as a Dask array of the same blocks.
+
+    Args:
+        array: The rows, (n, d); n may be unknown.
+        task: What to predict: one result.
+
+    Returns:
+        (n,) int64 for `cluster_index`, (n, k) float32 for `all_distances`.
+
+    Raises:
+        InvalidData: the rows are not as wide as the centers.
+        InvalidType: the rows are not numbers.
+    """
+    if array.ndim != 2:
+        raise InvalidData(f"rows must be 2-D (rows, columns), got shape {array.shape}")
+    if array.dtype.kind not in "fiub":
+        raise InvalidType(f"rows must hold real numbers, got dtype {array.dtype}")
+    _check_width(array.shape[1], task)
+    meta = _without_rows(task)
+    blocks: dict[str, Any] = {"drop_axis": 1}
+    if meta.ndim == 2:
+        blocks = {"chunks": (array.chunks[0], (meta.shape[1],))}
+    return array.rechunk({1: -1}).map_blocks(_of_block, _travelling(task), meta=meta, **blocks)
+
+
+def of_frame(frame: Any, task: Task, columns: Names) -> Any:
+    """Return the result of a task for a Dask data frame, with its index and partitions.
+
+    Args:
+        frame: The data frame.
+        task: What to predict: one result.
+        columns: Names of the columns to read, in the model's order; None for all.
+
+    Returns:
+        A series `cluster_index` of int64, or a data frame of float32 with a column for each center.
+
+    Raises:
+        InvalidData: the rows are not as wide as the centers.
+        InvalidType: a column does not hold numbers.
+    """
+    chosen = frame if columns is None else frame[list(columns)]
+    schema = schema_of_dask(chosen, "the data frame")
+    _check_width(sum(schema.widths), task)
+    return _of_partitions(chosen, task, partial(stacked, schema=schema, name=_PARTITION))
+
+
+def of_features(frame: Any, task: Task, layout: Layout) -> Any:
+    """Return the result of a task for the rows that feature columns make, as `of_frame` does.
+
+    Raises:
+        InvalidData: the rows are not as wide as the centers.
+        Invalid: a column is missing.
+    """
+    layout.check_keys(frame.columns, "the data frame")
+    _check_width(layout.width, task)
+    chosen = frame[list(layout.keys)]
+    return _of_partitions(chosen, task, partial(_rows_of_features, layout=layout))
+
+
+def _of_partitions(frame: Any, task: Task, read: Callable[[Any], Any]) -> Any:
+    """Return the result of a task for a Dask data frame; `read` returns a partition's rows."""
+    meta = _with_index(_without_rows(task), frame._meta)
+    return frame.map_partitions(_of_partition, _travelling(task), read, meta=meta)
+
+
+def _travelling(task: Task) -> Any:
+    """Return a task of Dask that holds a value, so that the graph has the value once."""
+    return dask.delayed(task, pure=True, traverse=False)
+
+
+def _check_width(width: int, task: Task) -> None:
+    if width != task.centers.width:
+        columns = counted(task.centers.width, "column")
+        raise InvalidData(f"rows must have {columns}, as the centers have, got {width}")
+
+
+def _without_rows(task: Task) -> NDArray[Any]:
+    """Return the result of a task for no rows."""
+    if task.names == (ALL_DISTANCES,):
+        return np.empty((0, len(task.centers.values)), np.float32)
+    return np.empty(0, np.int64)
+
+
+def _of_block(rows: Any, task: Task) -> NDArray[Any]:
+    """Return the result of a task for a block of rows. Runs on a worker.
+
+    Raises:
+        InvalidData: the rows are not finite.
+    """
+    if not len(rows):
+        return _without_rows(task)
+    loaded = Chunk(MemoryRows(rows, _BLOCK), 0, len(rows)).loaded()
+    (result,) = predict(loaded, task).values()
+    return result
+
+
+def _of_partition(partition: Any, task: Task, read: Callable[[Any], Any]) -> Any:
+    """Return the result of a task for a partition of a data frame. Runs on a worker."""
+    return _with_index(_of_block(read(partition), task), partition)
+
+
+def _with_index(result: NDArray[Any], partition: Any) -> Any:
+    """Return a result as a series or data frame of pandas, with the index of a partition."""
+    import pandas as pd  # noqa: PLC0415 only a process with Dask's data frames has it
+
+    if result.ndim == 2:
+        return pd.DataFrame(result, index=partition.index)
+    return pd.Series(result, index=partition.index, name=CLUSTER_INDEX)
+
+
+def _rows_of_features(partition: Any, layout: Layout) -> Any:
+    """Return the rows that feature columns make of a partition."""
+    arrays = arrays_of(partition, layout.keys, _PARTITION)
+    values = {
+        key: NamedValues(array if array.ndim == 2 else array[:, None], key, _PARTITION, 0)
+        for key, array in arrays.items()
+    }
+    return layout.rows(values)

@@ -1,0 +1,205 @@
+"""Tables with names at every entry point: found by name, or refused in one line that names them."""
+
+import json
+import logging
+
+import dask.dataframe as dd
+import numpy as np
+import onnx
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import xarray as xr
+import zarr
+from distributed import Client, get_worker
+
+from dkmeans import Dataset, InvalidData, KMeans, RunConfig
+
+RNG = np.random.default_rng(0)
+# Columns of very different scales: exchanged ones would give other clusters.
+TABLE = pd.DataFrame(
+    {"b": RNG.normal(size=60), "a": RNG.normal(size=60) * 100, "c": RNG.normal(size=60) + 50}
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model that was trained on the columns b, a and c."""
+    model = KMeans(4, str(tmp_path_factory.mktemp("model")), seed=1, use_mini_batch=False)
+    return model.train(lambda: TABLE, steps=2)
+
+
+def as_parquet(frame, folder):
+    pq.write_table(pa.Table.from_pandas(frame), folder / "rows.parquet")
+    return Dataset.from_parquet(str(folder / "rows.parquet"))
+
+
+def as_dict(frame, folder):
+    return {name: frame[name].to_numpy() for name in frame.columns}
+
+
+def as_xarray(frame, folder):
+    return xr.Dataset({name: ("row", frame[name].to_numpy()) for name in frame.columns})
+
+
+def as_labeled_array(frame, folder):
+    return xr.DataArray(frame.to_numpy(), dims=("row", "name"), coords={"name": [*frame.columns]})
+
+
+def as_group(frame, folder):
+    group = zarr.open_group(folder / "columns.zarr", mode="w")
+    for name in frame.columns:
+        group.create_array(name, data=frame[name].to_numpy())
+    return group
+
+
+MADE = {
+    "frame": lambda frame, folder: frame,
+    "polars": lambda frame, folder: pl.DataFrame(as_dict(frame, folder)),
+    "arrow": lambda frame, folder: pa.Table.from_pandas(frame),
+    "dask": lambda frame, folder: dd.from_pandas(frame, npartitions=3),
+    "dict": as_dict,
+    "dict of dask": lambda frame, folder: dict(dd.from_pandas(frame, npartitions=3).items()),
+    "xarray": as_xarray,
+    "zarr": as_group,
+    "labeled": as_labeled_array,
+    "parquet": as_parquet,
+    "dataset": lambda frame, folder: Dataset.from_array(frame),
+    "batches": lambda frame, folder: iter([frame[:20], frame[20:]]),
+    "dicts": lambda frame, folder: iter([as_dict(frame[:20], folder), as_dict(frame[20:], folder)]),
+}
+in_every_form = pytest.mark.parametrize("made", MADE.values(), ids=MADE)
+
+
+def predicted(model, rows):
+    return [int(each) for each in model.predict_cluster_index(lambda: rows)]
+
+
+def written(model, rows, folder):
+    model.write_predictions(lambda: rows, folder / "out.zarr")
+    return zarr.open(folder / "out.zarr/cluster_index")[:].tolist()
+
+
+ENTRIES = {
+    "predict": lambda model, rows, folder: predicted(model, rows()),
+    "transform": lambda model, rows, folder: np.array(list(model.transform(rows))).tolist(),
+    "evaluate": lambda model, rows, folder: model.evaluate(rows)["average_loss"],
+    "score": lambda model, rows, folder: model.score(rows),
+    "write_predictions": lambda model, rows, folder: written(model, rows(), folder),
+}
+at_every_entry = pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+
+
+@at_every_entry
+@in_every_form
+def test_columns_are_found_by_name_at_every_entry(model, made, entry, tmp_path):
+    other = TABLE.assign(id=np.arange(60.0))[["id", "c", "a", "b"]]
+    batches = made in (MADE["batches"], MADE["dicts"])
+    expected = iter([TABLE[:20], TABLE[20:]]) if batches else TABLE
+    (tmp_path / "expected").mkdir()
+    known = entry(model, lambda: expected, tmp_path / "expected")
+    assert entry(model, lambda: made(other, tmp_path), tmp_path) == known
+
+
+@at_every_entry
+@in_every_form
+def test_a_missing_column_is_named_at_every_entry(model, made, entry, tmp_path):
+    other = TABLE.rename(columns={"a": "A"})
+    with pytest.raises(InvalidData, match=r"\['b', 'a', 'c'\], got .*\(\['a'\] is missing\)") as e:
+        entry(model, lambda: made(other, tmp_path), tmp_path)
+    assert "\n" not in str(e.value)
+
+
+@in_every_form
+def test_training_continues_by_name_and_refuses_surplus_columns(made, tmp_path):
+    def trained(folder, rows):
+        model = KMeans(4, str(tmp_path / folder), seed=1, use_mini_batch=True)
+        model.train(lambda: TABLE, steps=1)
+        return model.train(rows, steps=1)
+
+    batches = made in (MADE["batches"], MADE["dicts"])
+    same = trained("same", lambda: iter([TABLE[:20]]) if batches else TABLE)
+    model = trained("other", lambda: made(TABLE[["c", "b", "a"]], tmp_path))
+    assert np.array_equal(model.cluster_centers(), same.cluster_centers())
+    assert model.checkpoint().settings.columns == ("b", "a", "c")
+    with pytest.raises(InvalidData, match=r"\(\['id'\] is not among them\)"):
+        model.train(lambda: made(TABLE.assign(id=1.0), tmp_path), steps=1)
+    with pytest.raises(InvalidData, match=r"\(\['a'\] is missing\)"):
+        model.train(lambda: made(TABLE[["b", "c"]], tmp_path), steps=1)
+
+
+PERSISTED = {"persisted": lambda frame: frame.persist(), "lazy": lambda frame: frame}
+
+
+@pytest.mark.parametrize("given", PERSISTED.values(), ids=PERSISTED)
+def test_partitions_are_computed_on_the_workers_alone(model, given, cluster):
+
+    def on_a_worker(part):
+        get_worker()  # fails in a process that is no worker
+        return part
+
+    frame = dd.from_pandas(TABLE.assign(id="x"), npartitions=4)
+    # Lengths that Dask does not know, and a partition without rows.
+    least = TABLE["c"][:15].max()
+    frame = frame[frame["c"] > least].map_partitions(on_a_worker, meta=frame._meta)
+    kept = TABLE[TABLE["c"] > least]
+    with Client(cluster, set_as_default=False) as client:
+        with client.as_current():
+            frame = given(frame)
+        on_cluster = KMeans(4, model.model_dir, config=RunConfig(client=client))
+        assert predicted(on_cluster, frame) == predicted(model, kept)
+        dataset = Dataset.from_array(TABLE[["c", "b", "a"]])
+        assert predicted(on_cluster, dataset) == predicted(model, TABLE)
+        trained = KMeans(3, seed=1, use_mini_batch=False, config=RunConfig(client=client))
+        columns = trained.train(lambda: frame[["a", "b"]], steps=2).checkpoint().settings.columns
+        assert columns == ("a", "b")
+
+
+def test_rows_without_names_are_taken_by_position(model):
+    assert predicted(model, TABLE.to_numpy()) == predicted(model, TABLE)
+    assert predicted(model, pd.DataFrame(TABLE.to_numpy())) == predicted(model, TABLE)
+
+
+def test_a_model_without_names_takes_columns_by_position_and_keeps_their_names(tmp_path):
+    model = KMeans(4, str(tmp_path / "m"), seed=1, use_mini_batch=False)
+    model.train(lambda: TABLE.to_numpy(), steps=1)
+    assert model.checkpoint().settings.columns is None
+    assert predicted(model, TABLE) == predicted(model, TABLE.to_numpy())
+    model.train(lambda: TABLE, steps=1)
+    assert model.checkpoint().settings.columns == ("b", "a", "c")
+
+
+def test_a_frame_and_a_dict_of_the_same_columns_give_the_same_model(tmp_path):
+    frame = TABLE[["a", "b", "c"]].astype({"a": "float32", "b": "float32"}).assign(c=range(60))
+    both = [frame, {name: frame[name] for name in "cab"}]
+    first, second = (
+        KMeans(4, str(tmp_path / str(n)), seed=1, use_mini_batch=False).train(
+            lambda r=r: r, steps=3
+        )
+        for n, r in enumerate(both)
+    )
+    assert first.cluster_centers().tobytes() == second.cluster_centers().tobytes()
+    assert first.checkpoint().settings == second.checkpoint().settings
+
+
+def test_surplus_columns_are_logged_in_one_line(model, caplog):
+    caplog.set_level(logging.INFO, "dkmeans")
+    predicted(model, iter([TABLE.assign(id=1.0)] * 3))
+    (line,) = [each for each in caplog.messages if "ignoring" in each]
+    assert line == "ignoring columns of batch 0 that the model does not use: ['id']"
+
+
+def test_columns_of_one_name_are_refused(model):
+    twice = pd.concat([TABLE, TABLE["a"]], axis=1)
+    with pytest.raises(InvalidData, match="must have different names, got 'a' several times"):
+        predicted(model, twice)
+
+
+def test_exports_know_the_names(model, tmp_path):
+    assert model.to_sklearn().feature_names_in_.tolist() == ["b", "a", "c"]
+    assert model.to_sklearn().predict(TABLE).tolist() == predicted(model, TABLE)
+    model.export_onnx(tmp_path / "model.onnx")
+    about = {each.key: each.value for each in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert json.loads(about["columns"]) == ["b", "a", "c"]
