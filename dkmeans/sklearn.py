@@ -19,29 +19,28 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dkmeans import estimator, storage
 from dkmeans.config import AUTO, RunConfig
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import LoadedChunk
 from dkmeans.data.dataset import Dataset, array_chunks
 from dkmeans.data.points import point_dtype
 from dkmeans.data.sources.dask_array import is_dask_array
-from dkmeans.data.sources.frames import rows_of
-from dkmeans.distance import Centers, Distance
+from dkmeans.data.sources.frames import is_dask_frame, rows_of
+from dkmeans.distance import Centers, Distance, inertia
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import Invalid, check_integer, check_number, expected
 from dkmeans.executors import open_executor
 from dkmeans.exports import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
-from dkmeans.lloyd import Rules, ShiftTolerance, iterate
-from dkmeans.prediction import lazy, per_chunk
+from dkmeans.lloyd import Rules, ShiftTolerance, accumulate, iterate
+from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.state import TrainState
 
 with needs("dkmeans.sklearn", "sklearn"):
@@ -59,9 +58,6 @@ with needs("dkmeans.sklearn", "sklearn"):
     )
 
 __all__ = ["KMeans", "MiniBatchKMeans"]
-
-R = TypeVar("R")
-V = TypeVar("V")
 
 # scikit-learn's names of initializations, and those of dkmeans.
 _INITIALIZATIONS = {
@@ -176,7 +172,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Raises:
             ValueError: the estimator is not fitted, or the rows cannot be used.
         """
-        return self._labels(self._rows_to_predict(X))
+        return self._results(self._rows_to_predict(X), per_chunk.CLUSTER_INDEX)
 
     def transform(self, X: Any) -> Any:  # noqa: N803
         """Return the distance of each row to every center, (n, k), in the dtype of the rows.
@@ -187,10 +183,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             ValueError: as `predict` does, or float32 cannot hold the squared distances of a row.
         """
         rows = self._rows_to_predict(X)
-        distances = self._predicted(rows, per_chunk.ALL_DISTANCES)
+        distances = self._results(rows, per_chunk.ALL_DISTANCES)
         if self.metric == Distance.SQUARED_EUCLIDEAN:
             distances = np.sqrt(distances)
-        return distances.astype(point_dtype(rows.dtype), copy=False)
+        return distances.astype(point_dtype(rows.dtype))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
         """Return minus the sum of the distances of the rows to their nearest centers, by weight.
@@ -273,7 +269,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Raises:
             ValueError: the rows cannot be used, or have other columns than those of `fit`.
         """
-        is_frame = hasattr(given, "to_dask_array")
+        is_frame = is_dask_frame(given)
         if not (is_frame or is_dask_array(given)):
             dtypes = [np.float64, np.float32]
             return validate_data(self, given, reset=reset, dtype=dtypes, order="C")
@@ -298,8 +294,18 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             return 0.0
         if self.metric == Distance.COSINE:
             return float(self.tol) / table.width
-        (batch,) = table.batches()
-        return float(self.tol) * _mean_variance(self._map(batch, _moments, None))
+        return float(self.tol) * self._variance(table)
+
+    def _variance(self, table: Dataset) -> float:
+        """Return the variance of a column, averaged over the columns, by weight.
+
+        It is the loss of one center, the mean of all rows, for each row and column.
+        """
+        zero = Centers(np.zeros((1, table.width)), Distance.SQUARED_EUCLIDEAN, self.backend)
+        with open_executor(self.client) as executor:
+            (sums,) = executor.map_reduce(accumulate, list(table.batches()), zero).totals
+        loss = inertia(sums, replace(zero, values=sums.means))
+        return loss / ((float(sums.totals[0]) or 1.0) * table.width)
 
     def _steps_per_epoch(self, rows: int | None) -> int:
         return 1 if self.batch_size is None or rows is None else -(-rows // self.batch_size)
@@ -349,27 +355,24 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def _label(self, rows: Any, table: Dataset) -> None:
         """Set `labels_` and `inertia_`: the nearest centers of the rows, and the loss."""
-        self.labels_ = self._labels(rows)
+        self.labels_ = self._results(rows, per_chunk.CLUSTER_INDEX)
         self.inertia_ = self._inertia(table)
-
-    def _labels(self, rows: Any) -> Any:
-        return self._predicted(rows, per_chunk.CLUSTER_INDEX)
 
     def _centers(self) -> Centers:
         return Centers(self.cluster_centers_, Distance(self.metric), self.backend)
 
-    def _predicted(self, rows: Any, name: str) -> Any:
-        """Return a result of `per_chunk` for all rows, a NumPy array or a lazy Dask array."""
+    def _results(self, rows: Any, name: str) -> Any:
+        """Return a result for all rows, as a NumPy array or a lazy Dask array.
+
+        Args:
+            rows: The rows.
+            name: Name of the result, `CLUSTER_INDEX` or `ALL_DISTANCES` of `per_chunk`.
+        """
         task = per_chunk.Task(self._centers(), (name,))
         if is_dask_array(rows):
             return lazy.of_array(rows, task)
-        parts = self._map(array_chunks(rows, "X"), per_chunk.predict, task)
-        return np.concatenate([part[name] for part in parts])
-
-    def _map(self, batch: Batch, function: Callable[[LoadedChunk, V], R], value: V) -> list[R]:
-        """Return the result of a function of a chunk and a value for each chunk of a batch."""
         with open_executor(self.client) as executor:
-            return list(executor.map(function, batch, value))
+            return stream.gathered(array_chunks(rows, "X"), task, executor)[name]
 
     def _inertia(self, table: Dataset) -> float:
         """Return the sum of the distances of rows to their nearest centers."""
@@ -521,25 +524,3 @@ def _table(rows: Any, weights: Any) -> Dataset:
     if weights is not None and not is_dask_array(rows):
         weights = _check_sample_weight(weights, rows)
     return Dataset.from_array(rows, weights)
-
-
-def _moments(loaded: LoadedChunk, _: None) -> tuple[float, NDArray[Any], NDArray[Any]]:
-    """Return the weight of a chunk's rows, their mean and the sum of their squared differences.
-
-    The mean and the sum have one value for each column.
-    """
-    points = loaded.points.astype(np.float64)
-    weights = np.ones((len(points), 1)) if loaded.weights is None else loaded.weights[:, None]
-    total = float(weights.sum())
-    with np.errstate(over="ignore"):  # training refuses such rows with a better message
-        mean = (weights * points).sum(axis=0) / (total or 1.0)
-        return total, mean, (weights * np.square(points - mean)).sum(axis=0)
-
-
-def _mean_variance(moments: list[tuple[float, NDArray[Any], NDArray[Any]]]) -> float:
-    """Return the variance of a column of all chunks, averaged over the columns."""
-    totals, means, squares = map(np.array, zip(*moments, strict=True))
-    shares = totals[:, None] / (totals.sum() or 1.0)
-    mean = (shares * means).sum(axis=0)
-    within = squares.sum(axis=0) / (totals.sum() or 1.0)
-    return float((within + (shares * np.square(means - mean)).sum(axis=0)).mean())
