@@ -359,18 +359,16 @@ def _score(
     d: int, used: int, all_pairs: bool, centers: Any, movement: Any, bounds: Any, scratch: Any,
     height: Any,
 ) -> None:  # fmt: skip
-    """Score the pairs of a block: those that are listed, at first all."""
+    """Score the pairs of a block: all, or those that are listed."""
     size = len(height)
     for group in range(len(scratch.lengths)):
         length = used if all_pairs else scratch.lengths[group]
         for start in range(0, length, size):
             count = min(size, length - start)
             for place in range(count):
-                slot = (
-                    np.int64(scratch.lists[group, start + place])
-                    if not all_pairs
-                    else start + place
-                )
+                slot = np.int64(start + place)
+                if not all_pairs:
+                    slot = np.int64(scratch.lists[group, slot])
                 group_vectors.copy_row(scratch.rows, slot, scratch.tile, place, height)
                 scratch.tile_slots[place] = slot
                 scratch.tile_squares[place] = scratch.squares[slot]
@@ -379,10 +377,10 @@ def _score(
 
 
 @inlined
-def _begin(used: int, all_pairs: bool, centers: Any, scratch: Any) -> None:
+def _begin(used: int, all_pairs: bool, scratch: Any) -> None:
     """Set the best score of each slot before any group is scored.
 
-    A row's own center is a candidate by its exact distance, unless its group is scored anyway.
+    A row's own center is a candidate by its distance, unless its group is scored anyway.
     """
     for slot in range(used):
         scratch.is_complete[slot] |= all_pairs
@@ -537,7 +535,7 @@ def reassign(
         scratch.counts[0] += used
         for group in range(groups):
             scratch.counts[1] += used if all_pairs else scratch.lengths[group]
-        _begin(used, all_pairs, centers, scratch)
+        _begin(used, all_pairs, scratch)
         _score(d, used, all_pairs, centers, movement, bounds, scratch, height)
         for slot in range(used):
             before = _resolve(points, slot, is_first, centers, movement, bounds, scratch)
