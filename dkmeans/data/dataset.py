@@ -198,7 +198,8 @@ class Dataset:
         dtype = np.result_type(*{np.dtype(source.dtype) for source in first.sources()})
         facts |= {"dtype": str(dtype), "bytes": readable(self.rows * self.width * dtype.itemsize)}
         sizes = first.sizes()
-        about = f"{_counted(len(sizes), 'chunk')} of {sizes.min():,} to {sizes.max():,} rows"
+        least = f"{sizes.min():,} to " if sizes.min() < sizes.max() else ""
+        about = f"{_counted(len(sizes), 'chunk')} of {least}{_counted(sizes.max(), 'row')}"
         about += " in the first batch" if self._batch_rows else ""
         return pictures.table("Dataset", facts, [pictures.chunks(about, sizes)])
 

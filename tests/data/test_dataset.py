@@ -499,7 +499,7 @@ def test_a_notebook_shows_the_columns_the_size_and_the_chunks_of_a_dataset(tmp_p
             dataset_of().batch(5).repeat(),
             ["5 rows each", "320 bytes", "none, it repeats", "in the first batch"],
         ),
-        (Dataset.from_parquet(tmp_path / "t.parquet"), ["a, b", "1 chunk of 2 to 2 rows"]),
+        (Dataset.from_parquet(tmp_path / "t.parquet"), ["a, b", "1 chunk of 2 rows"]),
     ):
         shown = dataset._repr_html_()
         assert [text for text in texts if text not in shown] == []
