@@ -78,9 +78,10 @@ def test_the_sum_of_no_parts_is_an_error():
         sum_up([])
 
 
-def test_only_a_small_change_or_unchanged_centers_mean_convergence():
+def test_only_small_changes_and_unchanged_centers_mean_convergence():
     assert {reason for reason in StopReason if reason.converged} == {
         StopReason.CONVERGED,
+        StopReason.STILL,
         StopReason.UNCHANGED,
     }
 

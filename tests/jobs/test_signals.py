@@ -13,6 +13,15 @@ from dkmeans_jobs.signals import Terminated, defer_signals, raise_on_signals
 from dkmeans import checkpoints
 from tests.jobs.commands import COMMAND, train
 
+
+@pytest.fixture(autouse=True)
+def hangup_is_not_ignored():
+    """Tests may run under nohup, whose children ignore SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 THREADS, LOCAL = [], ["--cluster", "local", "--workers", "1"]
 
 
@@ -32,7 +41,8 @@ def test_a_signal_that_ends_a_job_saves_a_checkpoint_and_the_same_command_resume
     rows = np.random.default_rng(0).normal(size=(20_000, 8)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
     job = ["train", tmp_path / "rows.npy", "--model-dir", tmp_path / "m", "--num-clusters", 50]
-    job += ["--init", "random", "--seed", 1]
+    # Mini-batches, because centers that rest would end the job.
+    job += ["--init", "random", "--seed", 1, "--batch-rows", 10_000]
     argv = [*COMMAND, *map(str, job), "--steps", "100000"]
     with subprocess.Popen(
         [*argv, *where], stderr=subprocess.PIPE, text=True, start_new_session=True

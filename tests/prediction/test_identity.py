@@ -11,7 +11,7 @@ import pytest
 import zarr
 from dask import array as da
 
-from dkmeans import Dataset, KMeans, checkpoints
+from dkmeans import Dataset, KMeans, checkpoints, load
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.memory import MemoryRows
@@ -121,7 +121,8 @@ def test_a_checkpoint_made_again_at_its_address_is_noticed(
     shutil.rmtree(model.latest_checkpoint())
     shutil.copytree(other.latest_checkpoint(), model.latest_checkpoint())
     new_log()
-    model.write_predictions(lambda: rows, address)
+    # Another process has no checkpoint in memory.
+    load(model.model_dir).write_predictions(lambda: rows, address)
     assert "predictions that differ in centers_sha256\n" in new_log()
     check_whole(read(address), other, rows, transform=False)
 
