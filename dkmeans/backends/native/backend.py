@@ -17,7 +17,7 @@ from numba.core import config
 
 from dkmeans import exact
 from dkmeans.backends.addition import grid_for, plus_rows, rest_of_squares
-from dkmeans.backends.native import bounds, kernels, packing, products, vectors
+from dkmeans.backends.native import bounds, kernels, packing, products, sum_vectors
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.rounding import QUIET
 from dkmeans.backends.weighted import PLANES, plus_left, product_grid, with_ones
@@ -157,7 +157,7 @@ def _planes(sums: kernels.Sums, grid: Grid, centers: Centers) -> ExactSums:
     """Return the sums of the rows that the kernel has added up."""
     d = centers.width
     # Every row has also added these bits to every sum; the difference wraps around like the sums.
-    extra = sums.counts[:, None] * np.int64(vectors.MAGIC_BITS)
+    extra = sums.counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
     planes = {0: sums.high[:, :d] - extra}
     # For cosine, plane -1 has what was rounded away.
     if len(sums.low) and centers.distance is not Distance.COSINE:

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from dkmeans.backends.addition import grid_for, plus_rows
-from dkmeans.backends.native import packing, vectors
+from dkmeans.backends.native import packing, sum_vectors
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.backends.native.groups import Path, Stage, can_group
 from dkmeans.backends.native.kernels import Sums
@@ -73,7 +73,7 @@ class Piece:
         rows: The bounds. `reassign` overwrites them.
         grid: The grid of the sums.
         high, low: The planes of the sums of the rows on the grid, as in `kernels.Sums`, without
-            `vectors.MAGIC_BITS`.
+            `sum_vectors.MAGIC_BITS`.
         rest: (r,) int64. The rows that are not in these sums.
         rest_clusters: (r,) int32. Their clusters.
         rest_sums: The sums of these rows; None if there are none.
@@ -229,7 +229,7 @@ def _first(rows: FloatArray, centers: Centers, stage: Stage) -> Piece:
     scratch = _run(
         rows, stage, stage.movement_since(stage), bounds, sums, all_pairs=True, is_first=True
     )
-    extra = sums.counts[:, None] * np.int64(vectors.MAGIC_BITS)
+    extra = sums.counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
     low = sums.low - extra if len(sums.low) else sums.low
     rest = sums.rest[: scratch.num_rest[0], 0].copy()
     rest_clusters = bounds.nearest[rest]

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numba import njit
 
-from dkmeans.backends.native import matrix, vectors
-from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, SQUARED_ROWS, Tile
+from dkmeans.backends.native import matrix, sum_vectors, vectors
+from dkmeans.backends.native.sum_vectors import SQUARED_ROWS
+from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
 from dkmeans.distance import SMALLEST_SQUARED_NORM
 from dkmeans.state import FloatArray, IndexArray
 
@@ -147,7 +148,7 @@ _SMALL_SIDE = (None,) * 4
 # file changes; the hash makes a change of the intrinsics a change of this file.
 # SMALLEST_SQUARED_NORM is compiled in too, but it is not in the hash: a change of this constant
 # needs a change of this file.
-INTRINSICS = "f92a2da821f8"
+INTRINSICS = "2f58927c541b"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -496,7 +497,7 @@ def assign(
         _resolve(points, min(size, n - start), centers, scratch, tile)
         count = min(size, n - start)
         if len(sums.counts):
-            vectors.add_rows(
+            sum_vectors.add_rows(
                 points, start, count, scratch.exact_scales, scratch.nearest, centers.cosine,
                 sums.grid, sums.counts, sums.high, sums.low, sums.rest, scratch.num_rest,
             )  # fmt: skip
@@ -528,8 +529,8 @@ def square(points: Any, grid: Any, block: Any, sums: Any, is_left: Any) -> None:
     n = len(points)
     for start in range(0, n, SQUARED_ROWS):
         count = min(SQUARED_ROWS, n - start)
-        vectors.find_left(points, start, count, grid, is_left)
-        vectors.add_squares(points, start, count, grid, is_left, block)
+        sum_vectors.find_left(points, start, count, grid, is_left)
+        sum_vectors.add_squares(points, start, count, grid, is_left, block)
         for product in range(len(sums)):
             for column in range(len(grid)):
                 sums[product, column] += np.int64(block[product, column])

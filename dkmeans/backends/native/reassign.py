@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dkmeans.backends.native import group_vectors, vectors
+from dkmeans.backends.native import group_vectors, sum_vectors, vectors
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.backends.native.kernels import (
     compiled,
@@ -29,7 +29,7 @@ from dkmeans.backends.native.kernels import (
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `kernels.INTRINSICS`).
-INTRINSICS = "74dc882021b1"
+INTRINSICS = "9cfad3674742"
 
 # Upper bounds grow by more than the rounding of the operations that compute them.
 _UP = np.float32(1 + 1e-6)
@@ -517,7 +517,7 @@ def reassign(
         all_pairs: True to score all rows against all groups, for new bounds.
         is_first: True if there were no bounds, and `sums` are empty.
         sums: Sums of the rows by the clusters in `bounds`. Rows that change their cluster are
-            moved; at first all rows are added, as `vectors.add_rows` does.
+            moved; at first all rows are added, as `sum_vectors.add_rows` does.
     """
     (n, d), groups = points.shape, len(scratch.lengths)
     scratch.num_rest[0] = 0
@@ -543,14 +543,14 @@ def reassign(
             after = np.int64(bounds.nearest[row])
             if after != before and not is_first:
                 scratch.counts[3] += 1
-                vectors.move_row(
+                sum_vectors.move_row(
                     points, row, scratch.exact_scales[slot], before, after, centers.cosine,
                     sums.grid, sums.high, sums.low,
                 )  # fmt: skip
         if is_first:
             for slot in range(used):
                 scratch.clusters[slot] = bounds.nearest[first + slot]
-            vectors.add_rows(
+            sum_vectors.add_rows(
                 points, first, used, scratch.exact_scales, scratch.clusters, centers.cosine,
                 sums.grid, sums.counts, sums.high, sums.low, sums.rest, scratch.num_rest,
             )  # fmt: skip

@@ -7,14 +7,23 @@ import numpy as np
 import pytest
 
 from dkmeans.backends.native import backend as native
-from dkmeans.backends.native import bounds, group_vectors, kernels, packing, reassign, vectors
+from dkmeans.backends.native import (
+    bounds,
+    group_vectors,
+    kernels,
+    packing,
+    reassign,
+    sum_vectors,
+    vectors,
+)
 from dkmeans.backends.native.bounds import Waiting
 from dkmeans.distance import Centers, Distance
 from tests.exactly import same_partial_sums
 
 
 def test_the_cached_code_becomes_invalid_when_its_parts_change():
-    files = [Path(module.__file__).read_bytes() for module in (group_vectors, kernels, vectors)]
+    modules = group_vectors, kernels, vectors, sum_vectors
+    files = [Path(module.__file__).read_bytes() for module in modules]
     assert hashlib.sha256(b"".join(files)).hexdigest()[:12] == reassign.INTRINSICS
 
 
