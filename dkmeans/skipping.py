@@ -19,6 +19,12 @@ from dkmeans.state import FloatArray, PartialSums
 _GROUP, _BOUND_BYTES, _ROW_BYTES = 16, 2, 8
 
 
+class NoRoom:
+    """Entry of a chunk whose bounds could not be cached: to make them again would be in vain."""
+
+    nbytes = 64  # about
+
+
 def bounds_bytes(rows: int, num_clusters: int) -> int:
     """Return the size of the bounds of some rows, in bytes: about k / 8 + 8 for each."""
     return rows * (_ROW_BYTES + _BOUND_BYTES * -(-num_clusters // _GROUP))
@@ -43,10 +49,13 @@ def sums_by_bounds(
         return backend.partial_sums(points, centers)
     key = "bounds", start, loaded.chunk.number, loaded.chunk.rows
     found = row_cache.take_entry(key)
+    if isinstance(found, NoRoom):
+        row_cache.put_entry(key, found, evicts_rows=True)
+        return backend.partial_sums(points, centers)
     sums, bounds, skipped = backend.sums_by_bounds(points, centers, found, (budget.fit, start))
     if counter := skips.get():
         counter.count += skipped
-    if bounds is not None:
-        # Without its rows a chunk is read again, which takes longer than bounds save.
-        row_cache.put_entry(key, bounds, evicts_rows=False)
+    # Without its rows a chunk is read again, which takes longer than bounds save.
+    if bounds is not None and not row_cache.put_entry(key, bounds, evicts_rows=False):
+        row_cache.put_entry(key, NoRoom(), evicts_rows=True)
     return sums

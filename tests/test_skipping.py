@@ -74,6 +74,24 @@ def test_bounds_that_are_evicted_cost_nothing_but_time(advances, monkeypatch):
     assert advances
 
 
+def test_bounds_without_room_are_not_made_again_and_again(monkeypatch):
+    monkeypatch.setattr(bounds, "_FEWEST_CHUNK_PRODUCTS", 0)
+    expected, begin, begun = trained(cache="none", steps=20), bounds.begin, []
+
+    def counted(points, *more):
+        begun.append(len(points))
+        return begin(points, *more)
+
+    def refusing(key, entry, *, evicts_rows):
+        return entry.nbytes < 1000 and put(key, entry, evicts_rows=evicts_rows)
+
+    put = row_cache.put_entry
+    monkeypatch.setattr(bounds, "begin", counted)
+    monkeypatch.setattr(row_cache, "put_entry", refusing)
+    assert trained(steps=20) == expected
+    assert sum(begun) == N
+
+
 def test_batches_in_another_order_have_no_bounds(advances):
     dataset = Dataset.from_array(ROWS).shuffle(seed=1).repeat()
     trained(dataset, steps=6)

@@ -126,27 +126,31 @@ class Cache:
             raise
         return rows
 
-    def put_entry(self, key: Hashable, entry: Cached, *, evicts_rows: bool) -> None:
-        """Cache an entry, unless there is no room, or no budget in this context.
+    def put_entry(self, key: Hashable, entry: Cached, *, evicts_rows: bool) -> bool:
+        """Cache an entry if there is room, and a budget in this context; return whether it is.
 
         Args:
             key: Unique key of the entry.
             entry: The entry.
-            evicts_rows: True to evict rows of the same fit if room is short.
+            evicts_rows: True to evict rows of the same fit if room is short. Else the entry is not
+                cached either once the process has neared its memory limit.
         """
         # The old entry of this key leaves first, so that `_bytes` stays right.
         self.take_entry(key)
         budget = cache_budget.get()
         if budget is None:
-            return
+            return False
         with self._lock:
             rows = self._rows.get(budget.fit, {})
             while evicts_rows and rows and self._bytes + entry.nbytes > budget.cache_bytes:
                 self._bytes -= rows.popitem()[1].nbytes
-            if self._bytes + entry.nbytes <= budget.cache_bytes:
-                self._used_at[budget.fit] = time.monotonic()
-                self._entries.setdefault(budget.fit, {})[key] = entry
-                self._bytes += entry.nbytes
+            has_room = self._bytes + entry.nbytes <= budget.cache_bytes
+            if not has_room or not (evicts_rows or budget.fit not in self._full):
+                return False
+            self._used_at[budget.fit] = time.monotonic()
+            self._entries.setdefault(budget.fit, {})[key] = entry
+            self._bytes += entry.nbytes
+            return True
 
     def take_entry(self, key: Hashable) -> Cached | None:
         """Remove the entry of a key and return it; None if there is none."""

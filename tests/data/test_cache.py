@@ -178,7 +178,7 @@ def test_rows_are_evicted_for_an_entry_but_entries_are_not(cache, reader):
 
 def test_rows_stay_where_an_entry_may_not_evict_them(cache, reader):
     read_rows(cache, "rows", reader, cache_bytes=1000)
-    call(cache, "put_entry", "a", np.zeros(100), evicts_rows=False)
+    assert not call(cache, "put_entry", "a", np.zeros(100), evicts_rows=False)
     assert call(cache, "take_entry", "a") is None
     read_rows(cache, "rows", reader, cache_bytes=1000)
     assert reader.times == 1

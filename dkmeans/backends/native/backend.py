@@ -51,7 +51,7 @@ def sums_by_bounds(
 
     The third result is the number of distances that were not computed.
     """
-    if not bounds.suit(len(points), centers):
+    if not bounds.suit(points, centers):
         return partial_sums(points, centers), None, 0
     if isinstance(found, bounds.Bounds):
         return bounds.advance(_kernel_rows(points), centers, found)

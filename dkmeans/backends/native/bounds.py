@@ -43,6 +43,7 @@ _MOST_REST = 0.05
 # Bytes of the scored rows of a block, which should stay in the second-level cache, and limits of
 # their number.
 _BLOCK_BYTES, _MOST_ROWS, _FEWEST_ROWS = 3 * 2**18, 4096, 2 * STRIP
+_SUM_BYTES = 8
 _NO_COUNTS: IndexArray = np.empty(0, np.int64)
 _NO_REST: IndexArray = np.empty((0, 2), np.int64)
 
@@ -151,11 +152,13 @@ class BlockScratchPerThread(threading.local):
 _paths, _scratch = Paths(), BlockScratchPerThread()
 
 
-def suit(rows: int, centers: Centers) -> bool:
-    """Return whether bounds can save time for a chunk of so many rows with such centers."""
+def suit(points: FloatArray, centers: Centers) -> bool:
+    """Return whether bounds can save time for the (n, d) rows of a chunk with such centers."""
     k, d = centers.values.shape
-    is_large = k * d >= _FEWEST_PRODUCTS and rows * k * d >= _FEWEST_CHUNK_PRODUCTS
-    return is_large and k >= _FEWEST_CENTERS and can_group(centers)
+    is_large = k * d >= _FEWEST_PRODUCTS and len(points) * k * d >= _FEWEST_CHUNK_PRODUCTS
+    # The sums that are kept with the bounds must not be larger than the rows.
+    is_long = points.nbytes >= _SUM_BYTES * k * d
+    return is_large and is_long and k >= _FEWEST_CENTERS and can_group(centers)
 
 
 def begin(

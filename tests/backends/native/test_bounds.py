@@ -212,7 +212,9 @@ def test_a_chunk_waits_before_it_gets_bounds_and_longer_after_useless_ones(monke
     assert found.pause == 32
 
 
-@pytest.mark.parametrize(("n", "d", "k"), [(20_000, 40, 31), (200_000, 20, 40), (1000, 100, 100)])
+@pytest.mark.parametrize(
+    ("n", "d", "k"), [(20_000, 40, 31), (200_000, 20, 40), (1000, 100, 100), (2000, 10, 1001)]
+)
 def test_few_centers_narrow_rows_and_small_chunks_have_no_bounds(n, d, k):
     rows = normal(shape=(n, d)).astype(np.float32)
     assert native.sums_by_bounds(rows, first_centers(rows, k), None, "a fit")[1:] == (None, 0)

@@ -54,7 +54,10 @@ def test_movements_add_up_along_the_path_and_are_rounded_up():
 def test_the_same_centers_are_the_same_stage():
     centers = Centers(np.random.default_rng(0).normal(size=(40, 7)), EUCLIDEAN)
     path = Path(centers, np.float64)
-    assert path.stage(centers) is path.stage(centers)
+    stage = path.stage(centers)
+    assert path.stage(centers) is stage
+    assert path.stage(Centers(centers.values.copy(), EUCLIDEAN)) is stage
+    assert path.stage(Centers(centers.values + 1, EUCLIDEAN)) is not stage
 
 
 def test_directions_of_zero_centers_cannot_be_grouped():
