@@ -207,6 +207,10 @@ class Cluster:
     def _unreachable(self, error: Exception) -> Outage:
         return Outage(f"the cluster at {self.address} cannot be reached: {first_line(error)}")
 
+    def result(self, future: Any) -> Any:
+        """Return the result of a task; see `results`."""
+        return self.results([future])[0]
+
     def results(
         self,
         futures: Sequence[Any],
@@ -334,12 +338,6 @@ class Cluster:
             return {worker: int(count) for worker, count in self.client.nthreads().items()}
         except OSError as error:
             raise self._unreachable(error) from error
-
-    def other_workers(self) -> list[str]:
-        """Return the workers that are not frozen; none if no worker is known to be."""
-        if not self._frozen:
-            return []
-        return sorted({worker for worker in self.preferred_workers() if worker})
 
     def preferred_workers(self) -> list[str | None]:
         """Return the worker of each thread, in a fixed order; [None] while there is no worker."""

@@ -100,33 +100,15 @@ class Dask(AbstractContextManager["Dask"]):
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
     ) -> Iterator[R]:
         """Yield the result of a function for each chunk, in order."""
-        task, shared = partial(worker.apply, function), None
-
-        def submit(chunk: Chunk) -> Any:
-            return self._submit(task, Batch((chunk,)), shared, self._read_context)
-
-        def result_of(submitted: tuple[Chunk, Any]) -> R:
-            nonlocal shared
-            chunk, future = submitted
-            while True:
-                try:
-                    result: R = self._cluster.results([future], [shared])[0]
-                    return result
-                except StrandedError as error:
-                    logger.warning("%s; their chunks are computed again", error)
-                    self._cluster.cancel([future])
-                    self._shipping.forget()
-                    shared = self._shipping.future(value, self._cluster.other_workers())
-                    future = submit(chunk)
-
-        def cancel(left: Iterable[tuple[Chunk, Any]]) -> None:
-            self._cluster.cancel(future for _, future in left)
-
         with self._cluster.errors_translated():
             # A future, because the number of chunks is not known here.
             shared = self._shipping.future(value)
-            submitted = ((chunk, submit(chunk)) for chunk in chunks)
-            yield from in_order(submitted, self._cluster.threads(), result_of, cancel)
+            task = partial(worker.apply, function)
+            futures = (
+                self._submit(task, Batch((chunk,)), shared, self._read_context) for chunk in chunks
+            )
+            threads, result = self._cluster.threads(), self._cluster.result
+            yield from in_order(futures, threads, result, self._cluster.cancel)
 
     def _reduce_until_done(
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
@@ -218,11 +200,10 @@ class Dask(AbstractContextManager["Dask"]):
         return self._submit(task, sum(chunks, Batch()), shared, reading)
 
     def _submit(self, task: Any, chunks: Batch, shared: Any, reading: worker.ReadContext) -> Any:
-        """Submit a task over chunks, to its preferred worker or to one that is not frozen."""
+        """Submit a task over chunks, to its preferred worker if it has one."""
         where: dict[str, Any] = {}
-        preferred = reading.preferred_worker
-        if workers := self._cluster.other_workers() if preferred is None else [preferred]:
-            where = {"workers": workers, "allow_other_workers": True}
+        if reading.preferred_worker is not None:
+            where = {"workers": [reading.preferred_worker], "allow_other_workers": True}
         chunks, arrays = self._shipping.rows(chunks, where)
         return self._client.submit(task, chunks, shared, reading, *arrays, **where, pure=False)
 

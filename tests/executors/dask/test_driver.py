@@ -155,29 +155,6 @@ def test_other_workers_take_over_from_a_worker_that_is_frozen(
         check_iterations(executor, batches, 1)
 
 
-def test_results_in_order_go_on_without_a_worker_that_is_frozen(
-    client, dataset, monkeypatch, caplog
-):
-    monkeypatch.setattr("dkmeans.executors.dask.cluster._CHECK_SECONDS", 0.2)
-    monkeypatch.setattr("dkmeans.executors.dask.cluster._SILENT_SECONDS", 3)
-    monkeypatch.setattr("dkmeans.executors.dask.cluster._UNKNOWN_SECONDS", 4)
-    chunks = list(batches_of(dataset)[0])
-    expected = [accumulate(chunk.loaded(), centers()) for chunk in chunks]
-    with Dask(client) as executor:
-        address, frozen = next(iter(client.run(os.getpid).items()))
-        found = executor.map(accumulate, chunks, centers())
-        first = next(found)
-        os.kill(frozen, signal.SIGSTOP)
-        try:
-            results = [first, *found]
-        finally:
-            os.kill(frozen, signal.SIGCONT)
-        assert all(map(same_partial_sums, results, expected))
-        taken_over = f"{address} is frozen: other workers take over"
-        assert f"{taken_over}; their chunks are computed again" in caplog.messages
-        wait_until(lambda: len(executor._cluster.preferred_workers()) == 2)
-
-
 def test_a_short_iteration_whose_workers_change_is_computed_by_those_that_are_left(dataset):
     batches = batches_of(dataset)
     with (
