@@ -189,7 +189,7 @@ def test_a_worker_that_is_much_slower_is_dealt_less_with_the_same_bits(client, d
 
         # Some iterations are needed to measure; on a busy machine more, as both workers are slow.
         wait_until(is_dealt_less)
-    assert chunks_of_slow[0] >= len(batches[0]) * 0.4
+    assert chunks_of_slow[0] > chunks_of_slow[-1]
 
 
 @dataclass(frozen=True)
