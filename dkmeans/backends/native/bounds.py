@@ -269,7 +269,7 @@ def _advanced(
         rest=_NO_REST,
     )
     scratch = _run(rows, stage, movement, piece.rows, sums, all_pairs=all_pairs, is_first=False)
-    scored_rows, pairs = scratch.counts[:2].tolist()
+    scored_rows, pairs = scratch.counts.tolist()
     piece = replace(piece, high=sums.high, low=sums.low)
     rest_clusters = piece.rows.nearest[piece.rest]
     if not np.array_equal(rest_clusters, piece.rest_clusters):
@@ -359,6 +359,6 @@ def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
         spans=np.empty((packing.STACK_DEPTH, 3), np.int64),
         span_sums=np.empty(packing.STACK_DEPTH),
         span_depths=np.empty(packing.STACK_DEPTH, np.int64),
-        counts=np.zeros(4, np.int64),
+        counts=np.zeros(2, np.int64),
         num_rest=np.zeros(1, np.int64),
     )

@@ -152,8 +152,7 @@ class BlockScratch(NamedTuple):
         bits: (2,) uint32 and `bounds` the same memory as float32, to convert bounds.
         bounds: (2,) float32.
         octet_sums, spans, span_sums, span_depths: As in `kernels.Scratch`.
-        counts: (4,) int64. Of the last call: rows and pairs that were scored, rows that were
-            resolved exactly, rows that moved.
+        counts: (2,) int64. Rows and pairs that the last call has scored.
         num_rest: As in `kernels.Scratch`.
     """
 
@@ -472,7 +471,6 @@ def _resolve(
             cluster = centers.members[group * GROUP + number]
             bounds.lower[row, group] = scratch.best_lower[slot]
     else:
-        scratch.counts[2] += 1
         # Without the scores of its group, the row's own center is a candidate of its own.
         cluster = _nearest_exactly(
             points, slot, -1 if scratch.is_complete[slot] else before, limit, centers, movement,
@@ -542,7 +540,6 @@ def reassign(
             row = scratch.slots[slot]
             after = np.int64(bounds.nearest[row])
             if after != before and not is_first:
-                scratch.counts[3] += 1
                 sum_vectors.move_row(
                     points, row, scratch.exact_scales[slot], before, after, centers.cosine,
                     sums.grid, sums.high, sums.low,
