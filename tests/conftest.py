@@ -5,6 +5,7 @@ which ignores their conditions. `faulty_place` is SeaweedFS behind a `proxy` tha
 """
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -104,40 +105,43 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory):
     """URL of a bucket of a SeaweedFS server; the environment variables name the server."""
-    folder = tmp_path_factory.mktemp("s3")
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
+        # Another process may take one of the ports before the server does: try again on others.
+        for _ in range(3):
+            folder = tmp_path_factory.mktemp("s3")
+            endpoint, server = _start_seaweedfs(folder, stack)
+            if _makes_bucket(server, f"{endpoint}/tests"):
+                break
+        else:
+            pytest.fail(f"SeaweedFS did not start:\n{(folder / 'log').read_text()[-3000:]}")
+        _point_to(endpoint, environment)
+        yield "s3://tests"
+
+
+def _start_seaweedfs(folder, stack):
+    """Start a server that ends with the stack; return its URL and its process."""
     # Without the AWS variables of the developer, which weed would read too.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     names = ["master", "volume", "filer", "s3"]
     flags = [f"-{name}.port{kind}" for name in names for kind in ("", ".grpc")]
-    ports = dict(zip(flags, _free_ports(len(flags)), strict=True))
+    ports = dict(zip(flags, free_ports(len(flags)), strict=True))
     command = [
-        *(
-            _binary("weed"),
-            "server",
-            "-s3",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
-            f"-dir={folder}",
-        ),
-        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false", "-volume.max=20"),
-        *("-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"),
+        *(_binary("weed"), "server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+        *(f"-dir={folder}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
+        *("-volume.max=20", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"),
         *(f"{flag}={port}" for flag, port in ports.items()),
     ]
-    endpoint = f"http://127.0.0.1:{ports['-s3.port']}"
-    with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
-        log = stack.enter_context((folder / "log").open("wb"))
-        server = subprocess.Popen(command, env=variables, cwd=folder, stdout=log, stderr=log)
-        stack.callback(server.wait)
-        stack.callback(server.kill)  # SIGTERM would take 25 s
-        _make_bucket(server, f"{endpoint}/tests", folder / "log")
-        _point_to(endpoint, environment)
-        yield "s3://tests"
+    log = stack.enter_context((folder / "log").open("wb"))
+    server = subprocess.Popen(command, env=variables, cwd=folder, stdout=log, stderr=log)
+    stack.callback(server.wait)
+    stack.callback(server.kill)  # SIGTERM would take 25 s
+    return f"http://127.0.0.1:{ports['-s3.port']}", server
 
 
 @pytest.fixture
 def s3_without_conditional_writes(tmp_path, monkeypatch):
     """URL of a bucket of an rclone server, which treats conditional writes as plain writes."""
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     bucket = f"unconditional-{port}"  # a new name: clients cache the server of a bucket
     (tmp_path / "root" / bucket).mkdir(parents=True)
     command = [_binary("rclone"), "serve", "s3", f"--addr=127.0.0.1:{port}"]
@@ -237,17 +241,19 @@ def _wait_for(server, port, log):
     pytest.fail(f"rclone did not start:\n{log.read_text()[-3000:]}")
 
 
-def _free_ports(count):
-    """Return free TCP ports."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+def free_ports(count):
+    """Return free TCP ports, below those that Linux gives to outgoing connections."""
+    free = []
+    while len(free) < count:
+        port = random.randrange(10_000, 32_768)
+        with socket.socket() as tried:
+            if port not in free and tried.connect_ex(("127.0.0.1", port)) != 0:
+                free.append(port)
+    return free
 
 
-def _make_bucket(server, url, log):
-    """Wait until the server has created the bucket and written a first file."""
+def _makes_bucket(server, url):
+    """Wait until the server has created the bucket and written a first file; return if it did."""
     for _ in range(600):
         if server.poll() is not None:
             break
@@ -259,5 +265,5 @@ def _make_bucket(server, url, log):
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
         else:
-            return
-    pytest.fail(f"SeaweedFS did not start:\n{log.read_text()[-3000:]}")
+            return True
+    return False

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import dask
@@ -23,6 +22,7 @@ from dkmeans_jobs.__main__ import main
 from dkmeans import Dataset, Invalid, KMeans, Outage, RunConfig, checkpoints, storage
 from dkmeans.storage import zarr_store
 from tests.at_step import at_step
+from tests.conftest import free_ports
 from tests.dask_processes import Processes
 from tests.jobs.commands import COMMAND
 from tests.s3_proxy import first, no_fault
@@ -254,7 +254,7 @@ def test_a_cluster_without_workers_is_waited_for_and_given_up(
 def test_a_killed_scheduler_ends_the_job_with_75_and_the_same_command_continues(tmp_path):
     rows = np.random.default_rng(0).normal(size=(40_000, 16)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
-    port = free_port()
+    (port,) = free_ports(1)
     argv = ["train", tmp_path / "rows.npy", "--num-clusters", 30, "--seed", 1, "--max-steps", 80]
     argv = [*map(str, argv), "--cluster", f"tcp://127.0.0.1:{port}", "--model-dir"]
     command = [sys.executable, "-m", "dkmeans_jobs", *argv, str(tmp_path / "m")]
@@ -293,8 +293,8 @@ def test_workers_lost_together_of_which_one_comes_back_at_its_address_are_not_wa
     monkeypatch.setattr("dkmeans.executors.dask.cluster._CHECK_SECONDS", 0.2)
     monkeypatch.setattr("dkmeans.executors.dask.cluster._IDLE_SECONDS", 1)
     with ExitStack() as stack:
-        cluster = Processes(stack, free_port())
-        ports = free_port(), free_port()
+        port, *ports = free_ports(3)
+        cluster = Processes(stack, port)
         first, second = map(cluster.worker, ports)
         client = stack.enter_context(Client(cluster.address, set_as_default=False))
         client.wait_for_workers(2, timeout=30)
@@ -311,11 +311,6 @@ def test_workers_lost_together_of_which_one_comes_back_at_its_address_are_not_wa
             assert same(fit(client, rows, slower), undisturbed_fit)
         loser.join()
     assert "has lost workers, and their tasks; the iteration starts over" in caplog.text
-
-
-def free_port():
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        return server.server_port
 
 
 # Storage.

@@ -110,6 +110,24 @@ def test_weighted_squares_are_those_of_fractions(backend, problem):
     assert abs(found.units - expected * (1 << -exact.UNIT)) <= rows.size
 
 
+@pytest.mark.parametrize("size", [2.0**-500, 2.0**498, 2.0**511])
+def test_squares_near_both_ends_of_float64_keep_their_errors(backend, size):
+    rows = np.array([[0.0, 0.0], [0.0, size * 1.67]])
+    expected = sum((x * x for x in fractions(rows)), Fraction(0))
+    found = weighted_squares(backend, rows, np.ones(2))
+    assert abs(found.units - expected * (1 << -exact.UNIT)) <= rows.size
+
+
+@pytest.mark.parametrize("weight", [2.0**-1000 / 3, 2.0**1000 / 3])
+def test_products_with_weights_near_both_ends_of_float64_keep_their_errors(backend, weight):
+    rows, weights = np.array([[1 / 3, 1.0], [1 / 7, 3.0]]), np.array([weight, weight])
+    sums = backend.add_products(rows, weights, np.zeros(2, np.int64), 1)
+    for column in range(2):
+        pairs = zip(fractions(rows[:, column]), fractions(weights), strict=True)
+        assert sums.exact(0, column) == sum((x * w for x, w in pairs), Fraction(0))
+    assert sums.exact(0, 2) == 2 * Fraction(weight)
+
+
 @some
 @given(weighted_rows())
 def test_a_weighted_total_is_that_of_fractions(backend, problem):

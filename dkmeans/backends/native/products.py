@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
 from dkmeans.backends.native.kernels import inlined, kernel
 from dkmeans.exact import PLANE_BITS, WINDOW_BITS
@@ -16,26 +18,23 @@ from dkmeans.exact import PLANE_BITS, WINDOW_BITS
 # Constants of `exact` are compiled in. A change of them needs a change of this file, so that the
 # cache on disk of Numba becomes invalid.
 _WINDOW, _NEXT_PLANE = 2.0**WINDOW_BITS, 2.0**PLANE_BITS
-# Factor by which a float64 is cut into halves of 26 bits (`exact.two_product`).
-_CUT = 2.0**27 + 1
 # A product of at least so many units of the grid has all its 53 bits in planes 0 and -1; in planes
 # 0 to -2; and, with its error of 53 bits more, in planes 0 to -3.
 _TWO_PLANES, _THREE_PLANES, _FOUR_PLANES = 2.0**21, 2.0**-11, 2.0**10
 
 
-@inlined
-def _halves(value: float) -> Any:
-    """Return the upper 26 bits of a value, and the rest."""
-    scaled = value * _CUT
-    high = scaled - (scaled - value)
-    return high, value - high
+@intrinsic  # type: ignore[untyped-decorator]
+def _error(_context: Any, _x: Any, _weight: Any, _product: Any) -> Any:
+    """Return x times a weight minus the rounded product, which is exact by a fused operation.
 
+    The halves of `exact.two_product` would overflow from 2^997 on.
+    """
 
-@inlined
-def _error(x: float, high: float, low: float, product: float) -> Any:
-    """Return x times a weight, given as two halves, minus the rounded product of the two."""
-    x_high, x_low = _halves(x)
-    return ((x_high * high - product) + x_high * low + x_low * high) + x_low * low
+    def codegen(_: Any, builder: Any, __: Any, values: Any) -> Any:
+        x, weight, product = values
+        return builder.fma(x, weight, builder.fneg(product))
+
+    return types.float64(types.float64, types.float64, types.float64), codegen
 
 
 @inlined
@@ -86,7 +85,7 @@ def _look_at(points: Any, row: int, weight: float, scales: Any, smallest: float)
 
 # Two passes for each row, both without branches, so that they become code with vectors. The first
 # pass finds out whether all products lie on the grid, and whether all are whole numbers. The second
-# pass adds. A product of a float32 and a weight of 26 bits has no error.
+# pass adds. A product of a float32 and a weight of 24 bits has no error.
 @kernel
 def add_products(
     points: Any, weights: Any, index: Any, scales: Any, planes: Any, is_left: Any
@@ -108,8 +107,7 @@ def add_products(
     used = 1
     for row in range(n):
         weight, cluster = weights[row], index[row]
-        high, low = _halves(weight)
-        has_errors = points.itemsize > 4 or low != 0.0
+        has_errors = points.itemsize > 4 or weight != np.float64(np.float32(weight))
         needed = _FOUR_PLANES if has_errors else _TWO_PLANES
         fractions, off = _look_at(points, row, weight, scales, needed)
         is_small = off != 0 and not has_errors
@@ -123,7 +121,7 @@ def add_products(
             for j in range(d):
                 x = np.float64(points[row, j])
                 product = x * weight
-                error = _error(x, high, low, product) * scales[j] * _NEXT_PLANE
+                error = _error(x, weight, product) * scales[j] * _NEXT_PLANE
                 _add_with_error(planes, cluster, j, product * scales[j], error)
             _add_with_error(planes, cluster, d, weight * scales[d], 0.0)
         elif not fractions:
