@@ -184,7 +184,7 @@ def faulty_place(proxy, monkeypatch):
 def short_pauses():
     """Ask again soon for an object that is missing: most of those in the tests never come."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("dkmeans.retry", "dkmeans.storage"):
+        for module in ("dkmeans.retry", "dkmeans.storage.stores"):
             patch.setattr(f"{module}.MISSING_PAUSES_SECONDS", (0.02, 0.1))
         yield
 
