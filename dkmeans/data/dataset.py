@@ -285,7 +285,7 @@ class Dataset:
             raise InvalidType(expected("weights", "the name of a column, or None", weights))
         addresses = _expanded(address)
         name = _named_together(addresses)
-        cut = with_retries(name, lambda: from_parquet_files(addresses, columns, weights))
+        cut = from_parquet_files(addresses, columns, weights)
         dataset = cls.of_table(cut, name)
         # A layout of feature columns replaces this change by one that can read words, and a model
         # by one that reads its own columns only.

@@ -7,9 +7,9 @@ values are refused, except where feature columns read a column by itself (`Parqu
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -33,11 +33,16 @@ from dkmeans.data.sources.arrow import (
     with_gaps,
     without_extension,
 )
-from dkmeans.data.sources.parquet_files import list_parquet_files
+from dkmeans.data.sources.parquet_files import StoredFile, list_parquet_files
+from dkmeans.data.sources.parquet_footers import Footers
+from dkmeans.data.sources.requests import in_parallel
 from dkmeans.errors import Invalid, InvalidData, counted, expected
+from dkmeans.retry import with_retries
 from dkmeans.storage import address_below, filesystem, unreachable
 
 logger = logging.getLogger("dkmeans")
+
+T = TypeVar("T")
 
 # Number of rows that are decoded at a time.
 _PIECE_ROWS = 2**16
@@ -275,7 +280,8 @@ def from_parquet_files(
     names = columns
     if columns is not None and weights is not None and weights not in columns:
         names = [*columns, weights]
-    files = [file for address in addresses for file in _files_at(address, names)]
+    selector = _Selector(names)
+    files = [file for address in addresses for file in _files_at(address, selector)]
     index = sorted({column for file in files for column in file.left_out})
     if index:
         logger.info(
@@ -334,23 +340,44 @@ def _with_weights(chunk: Chunk, rows: Sequence[str], weights: str) -> Chunk:
     return replace(chunk, source=source, weights=beside)
 
 
-def _files_at(address: str, columns: Sequence[str] | None) -> list[_File]:
+def _files_at(address: str, selector: _Selector) -> list[_File]:
     """Return the files with rows at an address, with the errors of `from_parquet_files`."""
     fs, root = filesystem(address)
-    files: list[_File] = []
-    name = address
-    try:
-        for path in list_parquet_files(fs, root, address):
-            name = address_below(address, root, path)
-            file = _of_file(fs, path, name, columns)
-            files += [file] if file else []
-    except FileNotFoundError as error:
-        raise InvalidData(f"{name} must be a Parquet file or folder: nothing is there") from error
-    except (OSError, pa.ArrowException) as error:
-        raise InvalidData(f"{name} must be Parquet, and cannot be read: {error}") from error
-    except BaseError as error:
-        raise unreachable(address, error) from error
-    return files
+
+    def describe(file: StoredFile) -> _File | None:
+        name = address_below(address, root, file.path)
+        return _asked(name, address, lambda: _of_file(footers, file, name, selector))
+
+    found = _asked(address, address, lambda: list_parquet_files(fs, root, address))
+    footers = _asked(address, address, lambda: Footers.below(fs, root, found))
+    return [file for file in in_parallel(describe, found) if file]
+
+
+def _asked(name: str, address: str, request: Callable[[], T]) -> T:
+    """Return the result of a request for a file, which is named in errors, with retries.
+
+    Args:
+        name: Address of the file.
+        address: Address that the user gave.
+        request: The function to call.
+
+    Raises:
+        InvalidData: nothing is there, or it cannot be read.
+        Outage: the storage does not answer.
+    """
+
+    def named() -> T:
+        try:
+            return request()
+        except FileNotFoundError as error:
+            must = "a Parquet file or folder: nothing is there"
+            raise InvalidData(f"{name} must be {must}") from error
+        except (OSError, pa.ArrowException) as error:
+            raise InvalidData(f"{name} must be Parquet, and cannot be read: {error}") from error
+        except BaseError as error:
+            raise unreachable(address, error) from error
+
+    return with_retries(name, named)
 
 
 def refuse_others(batch: Batch) -> Batch:
@@ -368,47 +395,110 @@ def refuse_others(batch: Batch) -> Batch:
     return batch
 
 
-def _of_file(fs: Any, path: str, name: str, columns: Sequence[str] | None) -> _File | None:
-    """Return one file; None if it has no rows. `path` is the path in `fs`, `name` the address."""
-    with pq.ParquetFile(path, filesystem=fs) as file:
-        schema, metadata = file.schema_arrow, file.metadata
-        index = index_columns(schema) if columns is None else []
-        if index and len(index) == len(schema.names):
-            raise Invalid(
-                f"{name} must have columns that are not an index, got only {', '.join(index)}; "
-                "name them with columns to read them"
-            )
-        usual = [column for column in schema.names if column not in index]
-        chosen = tuple(usual if columns is None else columns)
-        missing = [column for column in chosen if column not in schema.names]
-        if missing or not chosen:
-            raise Invalid(
-                f"columns must be among those of {name} ({', '.join(schema.names)}), got "
-                f"{', '.join(missing) or 'none'}"
-            )
-        if twice := [c for c in dict.fromkeys(chosen) if schema.names.count(c) > 1]:
-            raise Invalid(
-                f"columns of {name} must have different names, got {', '.join(twice)} several "
-                "times; choose others with columns"
-            )
-        if not metadata.num_rows:
-            return None
-        unusable = tuple(
-            (column, type_name(schema.field(column).type))
-            for column in chosen
-            if not _is_usable(without_extension(schema.field(column).type))
+class _Selection(NamedTuple):
+    """The columns to read of files of one schema.
+
+    Attributes:
+        columns: Names of the columns.
+        kinds: Types of the columns.
+        widths: Number of values of each column in a row; None if files must be asked, for lists.
+        dtypes: Dtypes of the columns as strings of NumPy.
+        unusable: Names and types of further columns, which hold neither numbers nor words.
+        left_out: Names of the columns that are not read, because they hold an index.
+    """
+
+    columns: tuple[str, ...]
+    kinds: tuple[pa.DataType, ...]
+    widths: tuple[int, ...] | None
+    dtypes: tuple[str, ...]
+    unusable: tuple[tuple[str, str], ...]
+    left_out: list[str]
+
+
+class _Selector:
+    """Selects the columns to read of each file.
+
+    Files of one schema share a selection: a folder may have very many of them.
+
+    Args:
+        columns: Names of the columns to read, in order; None for all but an index.
+    """
+
+    def __init__(self, columns: Sequence[str] | None) -> None:
+        self._columns = columns
+        self._last: tuple[pa.Schema, _Selection] | None = None
+
+    def select(self, schema: pa.Schema, name: str) -> _Selection:
+        """Return the columns to read of a file.
+
+        Args:
+            schema: Columns of the file.
+            name: Address of the file.
+
+        Raises:
+            Invalid: a column is missing, or all are an index.
+            InvalidType: no column that is left, or one of those named, can be read.
+        """
+        index = index_columns(schema) if self._columns is None else []
+        last = self._last
+        if last and last[0].equals(schema) and last[1].left_out == index:
+            return last[1]
+        selection = _select(schema, index, self._columns, name)
+        self._last = schema, selection
+        return selection
+
+
+def _select(
+    schema: pa.Schema, index: list[str], columns: Sequence[str] | None, name: str
+) -> _Selection:
+    """Return the columns to read of a file, with the errors of `_Selector.select`."""
+    if index and len(index) == len(schema.names):
+        raise Invalid(
+            f"{name} must have columns that are not an index, got only {', '.join(index)}; "
+            "name them with columns to read them"
         )
-        if columns is None:  # a model, or feature columns, may choose others
-            chosen = tuple(column for column in chosen if column not in dict(unusable))
-        if unusable and (columns is not None or not chosen):
-            raise hold_no_numbers(unusable, name)
-        types = [without_extension(schema.field(column).type) for column in chosen]
-        widths = tuple(_width(file, c, t) for c, t in zip(chosen, types, strict=True))
-        dtypes = tuple(dtype_of(t).str for t in types)
-        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    groups = tuple(range(len(sizes)))
-    table = ParquetRows(name, groups, chosen, widths, dtypes, sum(sizes), 0, unusable=unusable)
-    return _File(table, sizes, index)
+    usual = [column for column in schema.names if column not in index]
+    chosen = tuple(usual if columns is None else columns)
+    missing = [column for column in chosen if column not in schema.names]
+    if missing or not chosen:
+        raise Invalid(
+            f"columns must be among those of {name} ({', '.join(schema.names)}), got "
+            f"{', '.join(missing) or 'none'}"
+        )
+    if twice := [c for c in dict.fromkeys(chosen) if schema.names.count(c) > 1]:
+        raise Invalid(
+            f"columns of {name} must have different names, got {', '.join(twice)} several "
+            "times; choose others with columns"
+        )
+    unusable = tuple(
+        (column, type_name(schema.field(column).type))
+        for column in chosen
+        if not _is_usable(without_extension(schema.field(column).type))
+    )
+    if columns is None:  # a model, or feature columns, may choose others
+        chosen = tuple(column for column in chosen if column not in dict(unusable))
+    if unusable and (columns is not None or not chosen):
+        raise hold_no_numbers(unusable, name)
+    kinds = tuple(without_extension(schema.field(column).type) for column in chosen)
+    widths = None if any(map(is_list, kinds)) else (1,) * len(kinds)
+    dtypes = tuple(dtype_of(kind).str for kind in kinds)
+    return _Selection(chosen, kinds, widths, dtypes, unusable, index)
+
+
+def _of_file(footers: Footers, file: StoredFile, name: str, selector: _Selector) -> _File | None:
+    """Return one file; None if it has no rows. `name` is the address of the file."""
+    footer = footers.read(file)
+    chosen = selector.select(footer.physical_schema, name)
+    sizes = [group.num_rows for group in footer.row_groups]
+    if not sum(sizes):
+        return None
+    widths = chosen.widths or tuple(
+        _width(footers.fs, file.path, column, kind)
+        for column, kind in zip(chosen.columns, chosen.kinds, strict=True)
+    )
+    about = chosen.columns, widths, chosen.dtypes
+    table = ParquetRows(name, (), *about, sum(sizes), 0, unusable=chosen.unusable)
+    return _File(table, sizes, chosen.left_out)
 
 
 def _grouped(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:
@@ -430,13 +520,14 @@ def _grouped(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:
         yield tuple(run)
 
 
-def _width(file: pq.ParquetFile, column: str, kind: pa.DataType) -> int:
+def _width(fs: Any, path: str, column: str, kind: pa.DataType) -> int:
     """Return the number of values in a row of a column: for lists, the length of the first list."""
     if not is_list(kind):
         return 1
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size)
-    first = next(file.iter_batches(batch_size=1, columns=[column]))
+    with pq.ParquetFile(path, filesystem=fs) as file:
+        first = next(file.iter_batches(batch_size=1, columns=[column]))
     length = first.column(0).value_lengths()[0].as_py()
     return int(length or 0)
 
