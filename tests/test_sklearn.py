@@ -26,7 +26,6 @@ import dkmeans
 from dkmeans.hooks import SessionRunHook
 from dkmeans.sklearn import KMeans, MiniBatchKMeans
 from dkmeans.state import StopReason
-from tests.programs import output_of
 
 BOTH = pytest.mark.parametrize("kind", [KMeans, MiniBatchKMeans])
 
@@ -64,12 +63,6 @@ def folder(tmp_path, monkeypatch):
 )
 def test_scikit_learns_checks_pass(estimator, check):
     check(estimator)
-
-
-def test_importing_dkmeans_imports_no_library_of_notebooks():
-    heavy = {"sklearn", "pandas", "polars", "matplotlib", "IPython"}
-    program = f"import dkmeans, sys; print(sorted({heavy} & set(sys.modules)))"
-    assert output_of(program).strip() == "[]"
 
 
 def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
