@@ -302,8 +302,9 @@ class TrainState:
     Attributes:
         centers: (k, d) in the dtype of the data: the master copy.
         counts: (k,), the rows that each center is the mean of: those of the last whole iteration,
-            or, if counts survive iterations, all so far and one for its initial position. Rows
-            with weights count as their weights do. int64 if all are whole numbers, else float64.
+            or, if counts survive iterations, all so far and `Rules.first_count` for its initial
+            position. Rows with weights count as their weights do. int64 if all are whole numbers,
+            else float64.
         step: Number of steps completed since initialization.
         pending: Sums of the steps of an unfinished iteration; None between iterations.
         pending_steps: Number of those steps.
