@@ -16,6 +16,7 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.checkpoints.format import sha256
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Source
+from dkmeans.data.sources.arrow_dataset import FragmentRows
 from dkmeans.data.sources.dask_array import DaskRows, FutureRows
 from dkmeans.data.sources.memory import MemoryRows, ShippedRows
 from dkmeans.data.sources.zarr_array import ZarrRows
@@ -131,4 +132,6 @@ def _name_of(source: Source) -> str:
         return repr(source.future.key)
     if isinstance(source, ZarrRows):
         return repr((source.name, source.key, source.rows, source.width, str(source.dtype)))
+    if isinstance(source, FragmentRows):
+        return source.describe()
     return repr(source)
