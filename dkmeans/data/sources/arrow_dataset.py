@@ -96,6 +96,11 @@ class FragmentRows(NamedRows):
         return f"the filtered rows of {self.where}" if self.condition else self.where
 
     @property
+    def file(self) -> str | None:
+        """Path of the Parquet file; None for another fragment."""
+        return self.where if self.fragment.given is None else None
+
+    @property
     def key(self) -> Hashable:
         """Identity of the rows: the fragment, its row groups and the columns."""
         return self.opened, self.where, self.groups, self.columns, self.has_gaps

@@ -71,6 +71,11 @@ class NamedRows(Whole, Leaf):
     def name(self) -> str:
         """Name for messages."""
 
+    @property
+    @abstractmethod
+    def file(self) -> str | None:
+        """Address or path of the Parquet file that has the rows; None for another kind of file."""
+
     @abstractmethod
     def _schema_of(self, names: Sequence[str]) -> pa.Schema:
         """Return the types of columns of the table.

@@ -70,6 +70,11 @@ class ParquetRows(NamedRows):
         return f"the filtered rows of {self.address}" if self.condition else self.address
 
     @property
+    def file(self) -> str:
+        """Address of the file."""
+        return self.address
+
+    @property
     def key(self) -> Hashable:
         """Identity of the rows: the file, its row groups and the columns, with their shape."""
         shape = self.widths, self.dtypes, self.rows, self.first, self.has_gaps

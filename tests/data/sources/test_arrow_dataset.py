@@ -58,7 +58,7 @@ def test_a_model_takes_its_columns_and_keeps_others_on_the_workers(dataset, tmp_
         model.train(lambda: rows, steps=2)
         for _ in range(2):  # the second time everything is there, by the names of the files
             model.write_predictions(lambda: dataset, tmp_path / "o.parquet", keep=["id", "when"])
-        found = pq.read_table(tmp_path / "o.parquet/part-00000000.parquet")
+        found = pq.read_table(tmp_path / "o.parquet")
         assert found.select(["id", "when"]).equals(TABLE.select(["id", "when"]))
         assert found["cluster_index"].to_pylist() == [*model.predict_cluster_index(lambda: rows)]
         assert model.evaluate(lambda: dataset) == model.evaluate(lambda: rows)
