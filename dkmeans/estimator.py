@@ -494,6 +494,7 @@ class KMeans(Model):
         second: bool = False,
         top: int | None = None,
         keep: Sequence[str] = (),
+        partition_by: str | None = None,
         checkpoint_path: str | None = None,
     ) -> int:
         """Write the cluster of each row to storage, from the workers that compute it.
@@ -509,9 +510,11 @@ class KMeans(Model):
                 one is read: the input must end, and the batches of an iterator are all in memory
                 then.
             output: Path or URL of a Zarr group (`.zarr`) of arrays, or of a folder (`.parquet`) of
-                files with columns: `cluster_index` (n,) int64, and those below. Predictions of
-                other rows, or by another checkpoint, are replaced. The output is complete if the
-                group's attribute `complete` is true, or the folder holds `_SUCCESS`.
+                files with columns: `cluster_index` (n,) int64, and those below. If the rows are
+                those of Parquet files, there is a file of the same name for each of them.
+                Predictions of other rows, or by another checkpoint, are replaced. The output is
+                complete if the group's attribute `complete` is true, or the folder holds
+                `_SUCCESS`.
             transform: True to write the distances to all centers, `all_distances` (n, k) float32.
             distance: True to write the distance to the own center, `distance` (n,) float64.
             second: True to write the next nearest center, `second_index` (n,) int64, and the
@@ -520,6 +523,8 @@ class KMeans(Model):
                 distances to them, `top_distances` (n, top) float64; None for none.
             keep: Names of columns of the input to write too, such as ids. The rows must be those of
                 Parquet files, and the output a folder.
+            partition_by: `"cluster_index"` to write the rows of each cluster to a folder of its
+                own, `cluster_index=0` and so on, instead of this column; None for no such folders.
             checkpoint_path: The checkpoint to predict with; None for the latest.
 
         Returns:
@@ -533,7 +538,9 @@ class KMeans(Model):
         if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
             raise InvalidType(expected("keep", "a list of names", keep))
         nearest = 0 if top is None else check_integer("top", top, 1)
-        request = outputs.Request(bool(distance), bool(second), nearest, bool(transform), (*keep,))
+        request = outputs.Request(
+            bool(distance), bool(second), nearest, bool(transform), (*keep,), partition_by or ""
+        )
         checkpoint = self.checkpoint(checkpoint_path)
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         whole = sum(dataset.batches(), Batch())
@@ -543,12 +550,12 @@ class KMeans(Model):
         written = outputs.prepare(place)
         if not written.is_complete:
             task = per_chunk.Task(self._centers(checkpoint), request.results, request.top)
-            writing = outputs.Writing(task, place)
-            missing = outputs.missing(whole, place, written)
-            rows = place.prediction.rows
+            writing = outputs.Writing(task, replace(place, regions=()))
+            missing = outputs.missing(place, written)
+            rows, left = place.prediction.rows, sum(region.rows for region in missing)
             with self._shown(), self._executor() as executor:
                 _log_begin("predicting", checkpoint, executor)
-                report = RowReport("predicted", rows, outputs.rows_written(place, written))
+                report = RowReport("predicted", rows, rows - left)
                 for region_rows in executor.map(outputs.write_region, missing, writing):
                     report.add(region_rows)
             outputs.finish(place)

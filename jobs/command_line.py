@@ -20,6 +20,7 @@ from dkmeans import Invalid, __version__
 from dkmeans.config import BACKENDS, CACHES
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.initialization import NAMES, REPLACED
+from dkmeans.prediction.per_chunk import CLUSTER_INDEX
 
 # For each setting of a TOML file, the flags that overrule it although they have another name: the
 # two exclude each other, and the command line has priority over the file.
@@ -304,6 +305,12 @@ def _add_predict(jobs: Any) -> None:
         action="store_true",
         default=None,
         help="also write the distances to all centers (default the cluster index only)",
+    )
+    predict.add_argument(
+        "--partition-by",
+        choices=(CLUSTER_INDEX,),
+        help="write the rows of each cluster to a folder of its own, cluster_index=0 and so on "
+        "(default no such folders)",
     )
     _add_cluster(predict)
     predict.set_defaults(needs=("model_dir", "output"))
