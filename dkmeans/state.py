@@ -8,7 +8,7 @@ together, and neither the order nor the grouping of additions changes a bit.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import reduce
 from operator import add
@@ -304,3 +304,7 @@ class TrainState:
     rows: int = 0
     means: FloatArray | None = None
     grid: Grid | None = None
+
+    def as_saved(self) -> TrainState:
+        """Return the state without what is not saved."""
+        return replace(self, losses=(), mean_distance=0.0, rows=0, grid=None)

@@ -18,7 +18,9 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -65,10 +67,12 @@ _UNSUPPORTED_ERRNOS = frozenset(
         errno.EBADF,
     }
 )
+_FLUSHES_AT_ONCE = 8
 # Folders that end with this process. Nobody reads them after a crash, so they are not flushed.
 _temporary_folders: set[Path] = set()
 # Operations of which the log has said that a file system refuses them.
 _logged_operations: set[str] = set()
+_logging = threading.Lock()
 
 logger = logging.getLogger(__name__)
 
@@ -401,10 +405,11 @@ def supports_conditional_writes(probe: str) -> bool:
         Outage: the storage does not answer.
     """
     try:
+        if is_local(probe):  # `replace` itself compares there
+            with_retries(probe, lambda: local_path(probe).write_bytes(b"1"))
+            return True
         # Other bytes each time: `replace` takes equal bytes for its own earlier attempt.
         first = replace(probe, b"1", None)
-        if is_local(probe):  # `replace` itself compares there
-            return True
         creates_once = _is_refused(probe, b"2", None)
         if creates_once:
             replace(probe, b"3", first)
@@ -612,9 +617,11 @@ def flush(address: str) -> None:
     root = local_path(address)
     if not is_local(address) or _is_temporary(root):
         return
-    # The parent folder holds the name of `root`.
-    for path in [*root.rglob("*"), root, root.parent]:
-        _sync(path)
+    # The parent folder holds the name of `root`. A disk takes flushes at the same time together,
+    # and one after the other many times as long.
+    with ThreadPoolExecutor(_FLUSHES_AT_ONCE) as pool:
+        for _ in pool.map(_sync, [*root.rglob("*"), root, root.parent]):
+            pass
 
 
 def _object_store(address: str) -> Any:
@@ -814,8 +821,10 @@ def _go_on_without(operation: str, path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _UNSUPPORTED_ERRNOS:
             raise
-        if operation not in _logged_operations:
+        with _logging:  # several threads flush
+            is_new = operation not in _logged_operations
             _logged_operations.add(operation)
+        if is_new:
             logger.debug("going on without %s, which is refused for %s: %s", operation, path, error)
 
 
