@@ -30,6 +30,7 @@ from dkmeans.errors import (
 from dkmeans.exports import ServingInputReceiver, as_receiver, directories, needs
 from dkmeans.history import read_history, table_of
 from dkmeans.modes import ModeKeys
+from dkmeans.plots import ModelPlots
 from dkmeans.retry import first_line
 from dkmeans.state import TrainState
 
@@ -149,6 +150,11 @@ class Model:
         iterations every second one is dropped. It is empty before the first iteration.
         """
         return table_of(read_history(self.model_dir))
+
+    @property
+    def plot(self) -> ModelPlots:
+        """Plots through matplotlib (extra `plot`): `loss`, `sizes` and `centers`."""
+        return ModelPlots(self)
 
     def eval_dir(self, name: str | None = None) -> str:
         """Return the directory of the evaluations of this name. It is not created here."""
