@@ -2,7 +2,7 @@
 
 `KMeans` has the methods and arguments of TensorFlow's estimator
 `tf.compat.v1.estimator.experimental.KMeans`. Other public names are in `dkmeans.hooks`,
-`dkmeans.feature_columns` and `dkmeans.exports`.
+`dkmeans.feature_columns` and `dkmeans.exports`. A first model::
 
     model = dkmeans.KMeans(num_clusters=8, model_dir="model", use_mini_batch=False)
     model.train(lambda: dkmeans.Dataset.from_zarr("rows.zarr"), steps=10)

@@ -2,7 +2,7 @@
 
 They have the parameters, methods and attributes of `sklearn.cluster`, and pass its checks. Rows are
 NumPy arrays, data frames of pandas or polars, or arrays and data frames of Dask. Results about Dask
-rows are lazy Dask arrays.
+rows are lazy Dask arrays::
 
     from dkmeans.sklearn import KMeans
 
