@@ -33,11 +33,11 @@ from dkmeans.config import NONE, RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.columns import KnownColumns
-from dkmeans.data.dataset import Dataset
+from dkmeans.data.dataset import Dataset, array_chunks
 from dkmeans.data.row_weights import without_weights
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, names_of
-from dkmeans.distance import Centers, Computation, Distance
+from dkmeans.distance import Centers, Computation, Distance, project
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import (
     Invalid,
@@ -55,10 +55,12 @@ from dkmeans.feature_columns.layout import Layout
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
 from dkmeans.hooks.notifier import Notifier, check_hooks
 from dkmeans.initialization import RANDOM, Initialization, Rounds
+from dkmeans.initialization.sample import few_rows
 from dkmeans.input_fn import InputFn, read_input
 from dkmeans.lloyd import ShiftTolerance
 from dkmeans.model import Model, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
+from dkmeans.plots import EstimatorPlots, Sample
 from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.prediction import output as outputs
 from dkmeans.prediction.stream import check_columns
@@ -220,6 +222,11 @@ class KMeans(Model):
         return self._layout is not None
 
     @property
+    def plot(self) -> EstimatorPlots:
+        """Plots through matplotlib (extra `plot`): `loss`, `sizes`, `centers` and `rows`."""
+        return EstimatorPlots(self, self._sampled)
+
+    @property
     def config(self) -> RunConfig:
         """Copy of the configuration, with `model_dir` filled in."""
         return self._config.replace()
@@ -322,7 +329,8 @@ class KMeans(Model):
         plan = replace(plan, settings=settings)
         with self._shown(), self._reducing_executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
-            train(plan, dataset, start, manifest, executor, notifier)
+            saved = train(plan, dataset, start, manifest, executor, notifier)
+        self._hold(saved or found)
         return self
 
     @naming_shutdown()
@@ -633,6 +641,18 @@ class KMeans(Model):
         if found is not None:
             check_columns(dataset, found)
         return dataset
+
+    def _sampled(self, input_fn: InputFn) -> Sample:
+        """Return some rows of an `input_fn`, with their clusters."""
+        checkpoint = self.checkpoint()
+        dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
+        centers, columns = self._centers(checkpoint), checkpoint.settings.columns
+        task = per_chunk.Task(centers, (self.CLUSTER_INDEX,))
+        with self._executor() as executor:
+            points = few_rows(dataset.batches(), dataset.rows, executor)
+            index = stream.gathered(array_chunks(points, "the sample"), task, executor)
+        points = project(points, centers.distance)
+        return Sample(points, index[self.CLUSTER_INDEX], centers.values, columns)
 
     def _centers(self, checkpoint: Checkpoint) -> Centers:
         settings = checkpoint.settings
