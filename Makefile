@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long check format benchmark locks manifests clean
+.PHONY: demo test test-long check site format benchmark locks manifests clean
 
 demo: $(VENV)/demo
 	$(BIN)/dkmeans demo
@@ -19,8 +19,8 @@ test: $(VENV)/test
 test-long: $(VENV)/test
 	$(BIN)/python -m pytest -m "long or hypothesis" --hypothesis-profile long
 
-# Check format, lint, types, import contracts and the distribution: sdist, wheel, their metadata.
-check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs
+# Check format, lint, types, import contracts, the site and the distribution: sdist, wheel, metadata.
+check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -29,6 +29,10 @@ check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs
 	$(BIN)/python -m build --outdir build/dist
 	$(BIN)/twine check --strict build/dist/*
 	DKMEANS_DIST=build/dist $(BIN)/python -m pytest tests/test_packaging.py
+
+# All pages, with the links between them: a warning is an error.
+site: $(VENV)/docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/site
 
 format: $(VENV)/check
 	$(BIN)/ruff format .
@@ -56,7 +60,7 @@ manifests:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo $(VENV)/test $(VENV)/check $(VENV)/benchmark: $(VENV)/%: pyproject.toml | $(BIN)/python
+$(VENV)/demo $(VENV)/test $(VENV)/check $(VENV)/docs $(VENV)/benchmark: $(VENV)/%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@
 

@@ -5,20 +5,20 @@ The rendered manifests are checked against the schemas of Kubernetes and of the 
 """
 
 import gzip
+import json
 import re
 import shutil
 import subprocess
 import tomllib
 from copy import deepcopy
+from importlib import import_module
 
-import kubernetes_validate
 import pytest
 import yaml
 from dask.utils import parse_bytes
 from distributed.cli import dask_scheduler, dask_worker
 from dkmeans_jobs.command_line import parse
 from dkmeans_jobs.input import open_input
-from jsonschema import Draft7Validator
 from packaging.requirements import Requirement
 
 import dkmeans
@@ -40,8 +40,14 @@ CRD = ROOT / "tests" / "deploy" / "daskjob-crd-2026.3.0.yaml.gz"
 VERSIONS = ("1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 
 
-def complaints(resource, schema):
-    return [error.message for error in Draft7Validator(schema).iter_errors(resource)]
+@pytest.fixture(scope="module")
+def kubernetes_validate():
+    """The package of that name. Its import takes seconds, which only one process spends."""
+    return import_module("kubernetes_validate")
+
+
+def complaints(resource, validator):
+    return [error.message for error in validator.iter_errors(resource)]
 
 
 def closed(schema):
@@ -57,11 +63,11 @@ def closed(schema):
 
 
 @pytest.fixture(scope="module")
-def daskjob_schema():
+def daskjob_validator():
     crd = yaml.safe_load(gzip.decompress(CRD.read_bytes()))
     schema = closed(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
     schema["properties"] |= {key: {} for key in ("apiVersion", "kind", "metadata")}
-    return schema
+    return import_module("jsonschema").Draft7Validator(schema)
 
 
 def selects(selector, labels):
@@ -107,25 +113,28 @@ def test_each_overlay_has_been_rendered():
     assert sorted(path.stem for path in GOLDEN.iterdir()) == OVERLAYS
 
 
+def resources():
+    """Return the resources of all overlays, and the operator's pods, each of them once."""
+    every = []
+    for overlay in OVERLAYS:
+        every += [each for each in manifest(overlay) if each["kind"] != "DaskJob"]
+        for pod in pods(overlay):
+            meta = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}
+            every.append({**meta, "spec": pod.spec})
+    return {json.dumps(each, sort_keys=True): each for each in every}.values()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_field_is_in_the_schema_of_kubernetes(overlay, version):
-    for resource in manifest(overlay):
-        if resource["kind"] != "DaskJob":
-            kubernetes_validate.validate(resource, version, strict=True)
-    for pod in pods(overlay):
-        kubernetes_validate.validate(
-            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod.spec},
-            version,
-            strict=True,
-        )
+def test_every_field_is_in_the_schema_of_kubernetes(version, kubernetes_validate):
+    for resource in resources():
+        kubernetes_validate.validate(resource, version, strict=True)
 
 
 def test_the_documented_versions_of_kubernetes_are_the_tested_ones():
     assert f"{VERSIONS[0]} to {VERSIONS[-1]}" in (ROOT / "docs" / "operations.md").read_text()
 
 
-def test_a_misspelt_field_is_found():
+def test_a_misspelt_field_is_found(kubernetes_validate):
     (job,) = of_kind("plain", "Job")
     job["spec"]["backofLimit"] = job["spec"].pop("backoffLimit")
     with pytest.raises(kubernetes_validate.ValidationError, match="backofLimit"):
@@ -133,23 +142,23 @@ def test_a_misspelt_field_is_found():
 
 
 @pytest.mark.parametrize("overlay", [name for name in OVERLAYS if of_kind(name, "DaskJob")])
-def test_every_field_is_in_the_schema_of_the_operator(overlay, daskjob_schema):
+def test_every_field_is_in_the_schema_of_the_operator(overlay, daskjob_validator):
     (job,) = of_kind(overlay, "DaskJob")
-    assert complaints(job, daskjob_schema) == []
+    assert complaints(job, daskjob_validator) == []
 
 
 @pytest.mark.parametrize(
     ("path", "name"),
     [((), "clusters"), (("cluster", "spec", "worker"), "replica"), (("job", "spec"), "restart")],
 )
-def test_a_field_that_is_not_in_the_schema_of_the_operator_is_found(path, name, daskjob_schema):
+def test_a_field_that_is_not_in_the_schema_of_the_operator_is_found(path, name, daskjob_validator):
     (job,) = of_kind("train-cpu", "DaskJob")
     job = deepcopy(job)
     place = job["spec"]
     for key in path:
         place = place[key]
     place[name] = 1
-    assert name in "".join(complaints(job, daskjob_schema))
+    assert name in "".join(complaints(job, daskjob_validator))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
