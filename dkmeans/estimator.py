@@ -131,6 +131,7 @@ class KMeans(Model):
     # As in TensorFlow, changes of the loss are relative to 1 + the loss before.
     _loss_offset = 1.0
     _shift_tolerance: ShiftTolerance | None = None
+    _counts_first = True
 
     def __init__(
         self,
@@ -305,6 +306,7 @@ class KMeans(Model):
             was_settled=steps is None and found is not None and found.is_settled,
             loss_offset=self._loss_offset,
             shift_tolerance=self._shift_tolerance,
+            counts_first=self._counts_first,
         )
         if found is not None:
             self._check_same_model(found)

@@ -209,7 +209,11 @@ def in_order(dataset: Dataset, columns: KnownColumns) -> Dataset:
     Raises:
         InvalidData: a column is missing, or one is not the model's and that is not allowed.
     """
-    chosen = columns.chosen(dataset.columns, "the dataset")
+    given = dataset.columns
+    if given is not None:
+        asked = columns.names or ()
+        given = (*given, *(name for name in dataset.by_name if name in asked))
+    chosen = columns.chosen(given, "the dataset")
     if chosen is None or (chosen == dataset.columns and not columns.allows_surplus):
         return dataset
     return dataset.select(chosen)

@@ -66,6 +66,7 @@ class Plan:
             has settled, do not move.
         loss_offset: Changes of the loss are relative to this + the loss before.
         shift_tolerance: Move of the centers at which a start has converged; None for no tolerance.
+        counts_first: As `lloyd.Rules` has it.
     """
 
     model_dir: str
@@ -80,11 +81,13 @@ class Plan:
     was_settled: bool = False
     loss_offset: float = 1.0
     shift_tolerance: ShiftTolerance | None = None
+    counts_first: bool = True
 
     @property
     def rules(self) -> Rules:
         """Rules by which centers are computed."""
-        return Rules(self.initialization.computation, self.settings.schedule, self.empty_clusters)
+        computation, schedule = self.initialization.computation, self.settings.schedule
+        return Rules(computation, schedule, self.empty_clusters, self.counts_first)
 
     def describe_limits(self) -> str:
         """Return the limits of the call, for people; empty if there are none."""
@@ -286,9 +289,9 @@ def _dead_clusters(plan: Plan, state: TrainState) -> int:
     if state.inertia is None:
         return 0
     if _keeps_counts(plan):
-        # A batch may be a small part of the rows. A count of 1 is that of the initial position: no
-        # row has been assigned since the first step.
-        return int(np.count_nonzero(state.counts <= 1))
+        # A batch may be a small part of the rows. A center that still has its first count has had
+        # no rows since the first step.
+        return int(np.count_nonzero(state.counts <= plan.rules.first_count))
     return state.empty_clusters - state.relocated_clusters
 
 
@@ -320,7 +323,7 @@ def _initialize(
         logger.info("finding the first centers%s", f" of start {number}" if number else "")
         initialization = plan.initialization.of_start(number)
         centers, batches = initialization.find(batches, rows, executor)
-        counts = np.full(len(centers), int(plan.settings.schedule.keeps_counts), np.int64)
+        counts = np.full(len(centers), plan.rules.first_count, np.int64)
         starts.append(Start(TrainState(centers, counts)))
     return Fit(tuple(starts)), batches
 

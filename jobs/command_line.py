@@ -389,8 +389,15 @@ def _add_input(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--columns",
         metavar="A,B,C",
-        help="columns of a Parquet input to use (default all but the weights and an index of "
-        "pandas or Dask)",
+        help="columns of a Parquet input to use (default all but the weights, an index of pandas "
+        "or Dask, and those that folders name, as year=2024)",
+    )
+    job.add_argument(
+        "--filter",
+        action="append",
+        metavar="TERM",
+        help="term that the rows of a Parquet input must meet, as 'year >= 2024' or 'kind in a,b'; "
+        "may be given several times, and all must be met (default all rows)",
     )
 
 
@@ -495,6 +502,8 @@ def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         if name == "input":
             flags += map(str, value) if isinstance(value, list) else [text]
+        elif name == "filter" and isinstance(value, list):
+            flags += [part for term in value for part in ("--filter", str(term))]
         else:
             flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [text])
     return flags

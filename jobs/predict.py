@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         Invalid: the arguments or the input cannot be used, or there is no model.
     """
     began = time.monotonic()
-    dataset = open_input(arguments.input, arguments.columns)
+    dataset = open_input(arguments.input, arguments.columns, filters=arguments.filter)
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
     # reported at once.
     check_cluster(arguments)

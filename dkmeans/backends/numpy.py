@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,8 @@ __all__ = [
     "distances",
     "nearest",
     "nearest_index",
+    "nearest_several",
+    "nearest_two",
     "partial_sums",
     "squares",
 ]
@@ -50,6 +52,11 @@ _CACHE_LINE_BYTES = 64
 # Arrays of float64 that adding up squares makes for each value.
 _DIGITS = 8
 _FLOAT32_ROUNDOFF = 2.0**-24
+# Elements of the arrays in which several nearest centers of some rows are looked for.
+_RANKED_ELEMENTS = 2**21
+# Distances in float32 that differ by less may be in the wrong order: relatively, and for cosine
+# absolutely, as small cosine distances are differences of numbers near 1.
+_UNSURE, _UNSURE_COSINE = 2.0**-20, 2.0**-40
 # Largest number of clusters whose indices fit uint16. NumPy sorts uint16 stably by a radix sort, in
 # linear time.
 _RADIX_CLUSTERS = 2**16
@@ -144,6 +151,61 @@ def _nearest_distances(points: FloatArray, index: IndexArray, centers: Centers) 
         block = exact_rows(points[rows], centers.distance)
         result[rows] = exact_distances(block, exact[index[rows]], centers.distance)
     return result
+
+
+def nearest_two(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
+    """Return each row's two nearest centers, (n, 2) int64, and distances, (n, 2) float64."""
+    return nearest_several(points, centers, 2, distances)
+
+
+def nearest_several(
+    points: FloatArray,
+    centers: Centers,
+    most: int,
+    measure: Callable[[FloatArray, Centers], FloatArray],
+) -> tuple[IndexArray, FloatArray]:
+    """Return the nearest centers of each row and the distances to them, the nearest first.
+
+    Float32 distances choose the candidates. Their order is that of float64 distances, and of the
+    indices among equals, as for the nearest center (docs/decisions/001).
+
+    Args:
+        points: (n, d) rows.
+        centers: The centers, at least `most`.
+        most: Number of centers for each row.
+        measure: The function `distances` of a backend.
+
+    Returns:
+        The indices, (n, most) int64, and the distances, (n, most) float64.
+    """
+    index = np.empty((len(points), most), np.int64)
+    found = np.empty((len(points), most))
+    size = max(1, _RANKED_ELEMENTS // max(centers.values.shape))
+    for start in range(0, len(points), size):
+        rows = slice(start, start + size)
+        rough = measure(points[rows], centers)
+        index[rows], found[rows] = _ranked(points[rows], centers, most, rough)
+    return index, found
+
+
+@QUIET
+def _ranked(
+    points: FloatArray, centers: Centers, most: int, rough: FloatArray
+) -> tuple[IndexArray, FloatArray]:
+    """Return the nearest centers of a block of rows, by all its distances in float32."""
+    is_cosine = centers.distance is Distance.COSINE
+    last = np.partition(rough, most - 1, axis=1)[:, most - 1, None].astype(np.float64)
+    floor = _UNSURE_COSINE if is_cosine else float(np.finfo(np.float32).tiny)
+    # The negation also selects distances that are NaN.
+    count = int((~(rough > last * (1 + _UNSURE) + floor)).sum(axis=1).max())
+    candidates = np.argpartition(rough, count - 1, axis=1)[:, :count]
+    rows = exact_rows(points, centers.distance)
+    others = exact_rows(centers.values, centers.distance)
+    exact = np.stack(
+        [exact_distances(rows, others[which], centers.distance) for which in candidates.T], axis=1
+    )
+    order = np.lexsort((candidates, exact), axis=1)[:, :most]
+    return np.take_along_axis(candidates, order, 1), np.take_along_axis(exact, order, 1)
 
 
 @QUIET

@@ -71,6 +71,16 @@ class Backend(Implementation, Protocol):
         """Return the nearest center of each row, (n,) int64, without distances."""
         ...
 
+    def nearest_two(self, points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
+        """Return the two nearest centers of each row, of at least two, and the distances to them.
+
+        The nearest center comes first. Of equally near centers the lower index comes first.
+
+        Returns:
+            The cluster indices, (n, 2) int64, and the distances, (n, 2) float64.
+        """
+        ...
+
     def sums_by_bounds(
         self, points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
     ) -> tuple[PartialSums, Cached | None, int]:

@@ -33,6 +33,7 @@ from dkmeans.data.sources.parquet import (
     from_parquet_files,
     refuse_others,
 )
+from dkmeans.data.sources.row_filter import RowFilter
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
 from dkmeans.data.views import Selected
 from dkmeans.errors import (
@@ -50,6 +51,8 @@ Change = Callable[[Batch], Batch]
 # What the functions that open files take: an address or pattern, or several of them.
 Addresses = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Expand = Callable[[str], list[str]]
+# Terms that rows must meet, or alternatives of them.
+Filters = Sequence[tuple[str, str, Any]] | Sequence[Sequence[tuple[str, str, Any]]]
 
 # Batches of fewer chunks of another size than the usual one are cut into chunks of the usual size.
 _FEWEST_CHUNKS = 4
@@ -157,6 +160,7 @@ class Dataset:
         rows: Largest number of rows in an epoch; None if only reading can tell.
         columns: Names of the columns in their order, with the length of lists; None if the columns
             have no names.
+        by_name: Names of further columns, which are read only where they are named.
     """
 
     width: int
@@ -173,6 +177,7 @@ class Dataset:
     _has_weights: bool = False
     _reading: Reading = _AS_IT_IS
     columns: tuple[str, ...] | None = None
+    by_name: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         rows = "unknown rows" if self.rows is None else _counted(self.rows, "row")
@@ -259,10 +264,12 @@ class Dataset:
         address: Addresses,
         columns: Sequence[str] | None = None,
         weights: str | None = None,
+        filters: Filters | None = None,
     ) -> Dataset:
         """Return a dataset of the rows of a Parquet file, or of all Parquet files below a folder.
 
         The files of a folder follow one another in natural order, `part.2` before `part.10`.
+        Columns that folders name, as `year=2024`, are read only where they are named.
         Columns that hold no numbers, such as words (strings), are refused where neither `columns`
         nor the names of a model's columns leave them out, and no `feature_columns` read them.
 
@@ -273,10 +280,14 @@ class Dataset:
                 index of pandas or Dask. A column of lists gives several values to each row.
             weights: Name of the column with the weights of the rows, finite numbers >= 0. None
                 weighs each row one.
+            filters: Terms that rows must meet, as `[("year", ">=", 2024), ("kind", "in", ["a"])]`,
+                or a list of such lists, of which one must be met. Files are left out by their
+                folders and row groups by their statistics, without reading them; the columns of
+                the filter are read once more to count the rows of the others. None for all rows.
 
         Raises:
-            ValueError: nothing readable is there, or a column is missing, or one of `columns`
-                holds neither numbers nor words.
+            ValueError: nothing readable is there, or no row meets the filter, or a column is
+                missing, or one of `columns` holds neither numbers nor words.
             Outage: the storage does not answer.
         """
         if columns is not None and not _are_names(columns):
@@ -285,13 +296,17 @@ class Dataset:
             raise InvalidType(expected("weights", "the name of a column, or None", weights))
         addresses = _expanded(address)
         name = _named_together(addresses)
-        cut = with_retries(name, lambda: from_parquet_files(addresses, columns, weights))
+        condition = None if filters is None else RowFilter.of(filters)
+        cut = from_parquet_files(addresses, columns, weights, condition)
+        name = name if condition is None else f"{name}, filtered,"
         dataset = cls.of_table(cut, name)
         # A layout of feature columns replaces this change by one that can read words, and a model
         # by one that reads its own columns only.
         source = next(next(dataset.batches()).sources())
         assert isinstance(source, ParquetRows)  # for the type checker
         names = (*source.described, *(name for name, _ in source.unusable))
+        by_name = tuple(name for name in source.names if name not in source.columns)
+        dataset = replace(dataset, by_name=by_name)
         return dataset.read_as(dataset.width, refuse_others).named(names)
 
     @classmethod
@@ -398,8 +413,9 @@ class Dataset:
         Raises:
             ValueError: the columns have no names, some are not among them, or hold no numbers.
         """
-        if unknown := [name for name in columns if name not in (self.columns or ())]:
-            must = f"among those of the dataset, {list(self.columns or ())}"
+        known = (*(self.columns or ()), *self.by_name)
+        if unknown := [name for name in columns if name not in known]:
+            must = f"among those of the dataset, {list(known)}"
             raise Invalid(expected("columns", must, unknown))
         before = self._reading.change
         # A second selection takes the place of the first one, which had columns of the same table.

@@ -310,7 +310,7 @@ def _of_part(layout: Layout, part: Part) -> Chunk:
             "dict, a data frame, or a Dataset.from_parquet"
         )
     source = part.source
-    layout.check_keys(source.columns, source.name)
+    layout.check_keys(source.names, source.name)
     columns = [source.column(key) for key in layout.keys]
     for key, column in zip(layout.keys, columns, strict=True):
         layout.check_value_width(key, column.width, f"{key!r} of {source.name}")

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.backends import select
-from dkmeans.backends.numpy import exact_distances
-from dkmeans.backends.rounding import QUIET, exact_rows
+from dkmeans.backends.numpy import nearest_several
 from dkmeans.backends.weighted import weighted_total
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Distance
@@ -30,10 +29,6 @@ _FLOAT32 = np.finfo(np.float32)
 _SUSPECT_ROWS = 2**12
 # Relative differences up to this are taken for rounding errors of centers: about 4000 of float64's.
 _SAME_VALUE = 2.0**-40
-# Elements of the arrays in which the nearest centers of some rows are looked for.
-_BLOCK_ELEMENTS = 2**21
-# Distances in float32 that differ by less, relatively, may be in the wrong order.
-_UNSURE = 2.0**-20
 
 
 def all_distances(loaded: LoadedChunk, centers: Centers) -> FloatArray:
@@ -122,9 +117,6 @@ def _nearest_several(
 ) -> tuple[IndexArray, FloatArray]:
     """Return the nearest centers of each row and the distances to them, the nearest first.
 
-    Float32 distances choose the candidates. Their order is that of float64 distances, and of the
-    indices among equals, as for the nearest center (docs/decisions/001).
-
     Args:
         loaded: The rows.
         centers: The centers.
@@ -136,36 +128,14 @@ def _nearest_several(
     Raises:
         InvalidData: as `score` does.
     """
-    points = loaded.finite(centers.width)
-    index = np.empty((len(points), most), np.int64)
-    distances = np.empty((len(points), most))
-    size = max(1, _BLOCK_ELEMENTS // max(centers.values.shape))
-    for start in range(0, len(points), size):
-        rows = slice(start, start + size)
-        index[rows], distances[rows] = _ranked(points[rows], centers, most)
+    points, backend = loaded.finite(centers.width), select(centers.backend)
+    if most == 2:  # a backend may have a faster way
+        index, distances = backend.nearest_two(points, centers)
+    else:
+        index, distances = nearest_several(points, centers, most, backend.distances)
     if not np.isfinite(distances).all():
         raise loaded.complaint()
     return index, distances
-
-
-@QUIET
-def _ranked(points: FloatArray, centers: Centers, most: int) -> tuple[IndexArray, FloatArray]:
-    """Return the nearest centers of a block of rows, as `_nearest_several` does."""
-    is_cosine = centers.distance is Distance.COSINE
-    rough = select(centers.backend).distances(points, centers)
-    last = np.partition(rough, most - 1, axis=1)[:, most - 1, None].astype(np.float64)
-    # Small cosine distances are differences of numbers near 1.
-    limit = last * (1 + _UNSURE) + (_SAME_VALUE if is_cosine else float(_FLOAT32.tiny))
-    # The negation also selects distances that are NaN.
-    count = int((~(rough > limit)).sum(axis=1).max())
-    candidates = np.argpartition(rough, count - 1, axis=1)[:, :count]
-    rows = exact_rows(points, centers.distance)
-    others = exact_rows(centers.values, centers.distance)
-    exact = np.stack(
-        [exact_distances(rows, others[which], centers.distance) for which in candidates.T], axis=1
-    )
-    order = np.lexsort((candidates, exact), axis=1)[:, :most]
-    return np.take_along_axis(candidates, order, 1), np.take_along_axis(exact, order, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -235,6 +235,31 @@ def test_the_smallest_shapes_are_right(backend, n, d, k, metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("k", "d"), [(2, 1), (40, 20), (200, 7)])
+def test_the_two_nearest_centers_are_the_references(backend, metric, dtype, k, d):
+    if isinstance(backend, Launches):
+        pytest.skip("the GPU's distances are ranked by NumPy's function")
+    rng = np.random.default_rng(k)
+    rows = rng.normal(size=(60, d)).astype(dtype)
+    centers = rng.normal(size=(k, d)).astype(dtype)
+    # Some centers are equal, and some nearly: the lower index, or the nearer center, comes first.
+    centers[k // 2] = centers[0]
+    centers[k // 4] = centers[k - 1]
+    centers[k // 4, 0] += dtype(1e-3)
+    rows[:2] = centers[0], centers[k - 1]
+    distances = reference.distances(rows, centers, metric)
+    order = np.lexsort((np.broadcast_to(np.arange(k), distances.shape), distances))[:, :2]
+    index, found = backend.nearest_two(rows, centers_of(centers, metric))
+    assert np.array_equal(index, order)
+    expected = np.take_along_axis(distances, order, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+    nearest = backend.nearest(rows, centers_of(centers, metric))
+    assert np.array_equal(index[:, 0], nearest[0])
+    assert np.array_equal(found[:, 0], nearest[1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_assign_gives_the_bits_of_partial_sums_and_nearest(backend, metric, dtype):
     rng = np.random.default_rng(12)
     rows, centers = (rng.normal(size=(n, 5)).astype(dtype) for n in (300, 7))

@@ -9,12 +9,12 @@ import subprocess
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 from dask.utils import parse_bytes
-from jsonschema import Draft7Validator
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -99,11 +99,16 @@ def manifest(overlay):
 
 def complaints(resource):
     """Return what the schema of the Dask operator says against a resource of a kind of its own."""
-    file = ROOT / "tests" / "deploy" / f"{resource['kind'].lower()}-crd-2026.3.0.yaml.gz"
+    return [error.message for error in _validator(resource["kind"]).iter_errors(resource)]
+
+
+@cache
+def _validator(kind):
+    file = ROOT / "tests" / "deploy" / f"{kind.lower()}-crd-2026.3.0.yaml.gz"
     crd = yaml.safe_load(gzip.decompress(file.read_bytes()))
     schema = _closed(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
     schema["properties"] |= {key: {} for key in ("apiVersion", "kind", "metadata")}
-    return [error.message for error in Draft7Validator(schema).iter_errors(resource)]
+    return import_module("jsonschema").Draft7Validator(schema)  # an import of some seconds
 
 
 def _closed(schema):

@@ -4,12 +4,13 @@ The rendered manifests are checked against the schemas of Kubernetes and of the 
 (dask-kubernetes 2026.3.0), and their command lines against the parsers of the programs.
 """
 
+import json
 import re
 import shutil
 import tomllib
 from copy import deepcopy
+from importlib import import_module
 
-import kubernetes_validate
 import pytest
 import yaml
 from dask.utils import parse_bytes
@@ -40,6 +41,12 @@ from tests.deploy.manifests import (
 # Kinds that operators add to Kubernetes.
 OF_OPERATORS = ("DaskJob", "PodMonitor", "PrometheusRule")
 VERSIONS = ("1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
+
+
+@pytest.fixture(scope="module")
+def kubernetes_validate():
+    """The package of that name. Its import takes seconds, which only one process spends."""
+    return import_module("kubernetes_validate")
 
 
 def selects(selector, labels):
@@ -81,25 +88,28 @@ def test_each_overlay_has_been_rendered():
     assert sorted(path.stem for path in GOLDEN.iterdir()) == OVERLAYS
 
 
+def resources():
+    """Return the resources of all overlays, and the operator's pods, each of them once."""
+    every = []
+    for overlay in OVERLAYS:
+        every += [each for each in manifest(overlay) if each["kind"] not in OF_OPERATORS]
+        for pod in pods(overlay):
+            meta = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}
+            every.append({**meta, "spec": pod.spec})
+    return {json.dumps(each, sort_keys=True): each for each in every}.values()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_field_is_in_the_schema_of_kubernetes(overlay, version):
-    for resource in manifest(overlay):
-        if resource["kind"] not in OF_OPERATORS:
-            kubernetes_validate.validate(resource, version, strict=True)
-    for pod in pods(overlay):
-        kubernetes_validate.validate(
-            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod.spec},
-            version,
-            strict=True,
-        )
+def test_every_field_is_in_the_schema_of_kubernetes(version, kubernetes_validate):
+    for resource in resources():
+        kubernetes_validate.validate(resource, version, strict=True)
 
 
 def test_the_documented_versions_of_kubernetes_are_the_tested_ones():
     assert f"{VERSIONS[0]} to {VERSIONS[-1]}" in (ROOT / "docs" / "operations.md").read_text()
 
 
-def test_a_misspelt_field_is_found():
+def test_a_misspelt_field_is_found(kubernetes_validate):
     (job,) = of_kind("plain", "Job")
     job["spec"]["backofLimit"] = job["spec"].pop("backoffLimit")
     with pytest.raises(kubernetes_validate.ValidationError, match="backofLimit"):

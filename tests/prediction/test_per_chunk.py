@@ -86,7 +86,7 @@ def test_the_nearest_centers_are_ranked_as_by_plain_loops(metric, dtype):
 def test_the_nearest_centers_are_the_same_in_blocks_of_any_size(block, monkeypatch):
     task = Task(centers(), ("top_indices", "top_distances"), 5)
     expected = predict(loaded(ROWS), task)
-    monkeypatch.setattr("dkmeans.prediction.per_chunk._BLOCK_ELEMENTS", block)
+    monkeypatch.setattr("dkmeans.backends.numpy._RANKED_ELEMENTS", block)
     for name, values in predict(loaded(ROWS), task).items():
         assert values.tolist() == expected[name].tolist()
 

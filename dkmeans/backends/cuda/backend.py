@@ -15,6 +15,7 @@ from dkmeans.backends.cuda.device import Gpu, check_device, describe_device, sha
 from dkmeans.backends.cuda.fallback import Guarded, GuardedSums
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.cuda.trial import check
+from dkmeans.backends.numpy import nearest_several
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums, ExactTotal
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
@@ -69,6 +70,11 @@ def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArra
 def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Return each row's nearest center, (n,) int64, and distance to it, (n,) float64."""
     return _implementation.nearest(points, centers)
+
+
+def nearest_two(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
+    """Return each row's two nearest centers, (n, 2) int64, and distances, (n, 2) float64."""
+    return nearest_several(points, centers, 2, distances)
 
 
 def distances(points: FloatArray, centers: Centers) -> FloatArray:

@@ -100,6 +100,18 @@ def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
 
 
 @QUIET
+def nearest_two(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
+    """Return each row's two nearest centers, (n, 2) int64, and distances, (n, 2) float64."""
+    points, index = _kernel_rows(points), np.empty((len(points), 2), np.int64)
+    distance = np.empty((len(points), 2))
+    tile, packed = _packed_centers(centers, points.dtype)
+    tile = tile._replace(second=(None,))
+    variant = points.dtype, packed.weights.dtype, tile
+    run(kernels.assign_two, variant, points, packed, tile, _scratch(tile, packed), index, distance)
+    return index, distance
+
+
+@QUIET
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32."""
     points, tile = _kernel_rows(points), packing.tile_of(np.float64)
@@ -158,10 +170,12 @@ def _planes(sums: kernels.Sums, grid: Grid, centers: Centers) -> ExactSums:
     d = centers.width
     # Every row has also added these bits to every sum; the difference wraps around like the sums.
     extra = sums.counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
-    planes = {0: sums.high[:, :d] - extra}
+    planes = {0: sums.high[:, :d]}
     # For cosine, plane -1 has what was rounded away.
     if len(sums.low) and centers.distance is not Distance.COSINE:
-        planes[-1] = sums.low[:, :d] - extra
+        planes[-1] = sums.low[:, :d]
+    for plane in planes.values():
+        plane -= extra
     return ExactSums(grid, planes)
 
 

@@ -74,7 +74,7 @@ class Piece:
         rows: The bounds. `reassign` overwrites them.
         grid: The grid of the sums.
         high, low: The planes of the sums of the rows on the grid, as in `kernels.Sums`, without
-            `sum_vectors.MAGIC_BITS`.
+            `sum_vectors.MAGIC_BITS`. `reassign` overwrites them too.
         rest: (r,) int64. The rows that are not in these sums.
         rest_clusters: (r,) int32. Their clusters.
         rest_sums: The sums of these rows; None if there are none.
@@ -260,17 +260,9 @@ def _advanced(
     all_pairs: bool,
 ) -> tuple[Piece, tuple[int, int]]:
     """Return bounds and sums brought up to date, and the numbers of scored rows and pairs."""
-    # The old sums may be on their way to the driver.
-    sums = Sums(
-        grid=packing.padded_scales(piece.grid),
-        counts=_NO_COUNTS,
-        high=piece.high.copy(),
-        low=piece.low.copy(),
-        rest=_NO_REST,
-    )
+    sums = Sums(packing.padded_scales(piece.grid), _NO_COUNTS, piece.high, piece.low, _NO_REST)
     scratch = _run(rows, stage, movement, piece.rows, sums, all_pairs=all_pairs, is_first=False)
     scored_rows, pairs = scratch.counts.tolist()
-    piece = replace(piece, high=sums.high, low=sums.low)
     rest_clusters = piece.rows.nearest[piece.rest]
     if not np.array_equal(rest_clusters, piece.rest_clusters):
         rest_sums = _sums_of_rest(rows[piece.rest], rest_clusters, centers, piece.grid)
@@ -302,13 +294,15 @@ def _run(
 
 
 def _total(centers: Centers, pieces: Iterable[Piece]) -> PartialSums:
-    """Return the partial sums of all rows of some pieces."""
+    """Return the partial sums of all rows of some pieces, in the memory of a single piece."""
     (k, d), parts = centers.values.shape, []
     for piece in pieces:
         planes = {0: piece.high[:, :d]}
         # For cosine, plane -1 has what was rounded away.
         if len(piece.low) and centers.distance is not Distance.COSINE:
             planes[-1] = piece.low[:, :d]
+        for plane in planes.values():
+            plane.flags.writeable = False
         sums = ExactSums(piece.grid, planes)
         sums = sums if piece.rest_sums is None else sums + piece.rest_sums
         parts.append(PartialSums(sums, np.bincount(piece.rows.nearest, minlength=k)))

@@ -81,8 +81,8 @@ class Scratch(NamedTuple):
         exact_scales: (t,) float64. Scales of these rows; 1 unless the distance is cosine.
         scales: (t,) S. The same, rounded.
         margins: (t,) T. The error bound of each row.
-        ranked: (4, t) T. Least scores of each row, as `vectors.rank` writes them.
-        ranked_bits: (4, t) integers as wide as T. The same memory.
+        ranked: (5, t) T. Least scores of each row, as `vectors.rank` writes them.
+        ranked_bits: (5, t) integers as wide as T. The same memory.
         panels: (2, t) integers as wide as T. Panels of the first two of `ranked`.
         nearest: (t,) int64. Cluster index of each row.
         probe_scores: T. Scores of one row and `PROBED_PANELS` panels.
@@ -148,7 +148,7 @@ _SMALL_SIDE = (None,) * 4
 # file changes; the hash makes a change of the intrinsics a change of this file.
 # SMALLEST_SQUARED_NORM is compiled in too, but it is not in the hash: a change of this constant
 # needs a change of this file.
-INTRINSICS = "2f58927c541b"
+INTRINSICS = "05d43e1989b5"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -369,6 +369,7 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
         error = centers.error_factor * score_size + centers.error_floor
         margins[place] = error + centers.error_exact * distance_size if is_safe else np.inf
         ranked[0, place] = ranked[1, place] = ranked[2, place] = ranked[3, place] = np.inf
+        ranked[4, place] = np.inf
         # Scores that are NaN replace nothing: their rows keep these panels.
         scratch.panels[0, place] = scratch.panels[1, place] = 0
     # The rows of a tile are contiguous in `points`: the next tile is one range of cache lines.
@@ -421,15 +422,40 @@ def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> 
             limit = ranked[0, place] + scratch.margins[place]
             if not (ranked[1, place] > limit and ranked[3, place] > limit):
                 scratch.nearest[place] = _nearest_exactly(
-                    points, place, limit, centers, scratch, tile
+                    points, place, limit, -1, centers, scratch, tile
                 )
+
+
+@inlined
+def _resolve_second(points: Any, place: int, centers: Any, scratch: Any, tile: Any) -> Any:
+    """Return the index of the second nearest center of a row whose nearest center is resolved.
+
+    The nearest two are among the centers whose scores are not above the limit, which is counted
+    from the second least score. If the third least score is above it, they are the centers of the
+    two least scores (see `vectors.rank`).
+    """
+    ranked, width, nearest = scratch.ranked, _panel_width(tile), scratch.nearest[place]
+    is_in_another_panel = ranked[1, place] < ranked[3, place]
+    if is_in_another_panel:
+        second, panel, which = ranked[1, place], scratch.panels[1, place], 1
+        third = min(ranked[2, place], ranked[3, place])
+    else:
+        second, panel, which = ranked[3, place], scratch.panels[0, place], 3
+        third = min(ranked[1, place], ranked[4, place])
+    limit = second + scratch.margins[place]
+    if third > limit:
+        first = scratch.panels[0, place] * width + (scratch.ranked_bits[0, place] & (width - 1))
+        if first != nearest:
+            return np.int64(first)
+        return np.int64(panel * width + (scratch.ranked_bits[which, place] & (width - 1)))
+    return _nearest_exactly(points, place, limit, nearest, centers, scratch, tile)
 
 
 @compiled
 def _nearest_exactly(
-    points: Any, place: int, limit: float, centers: Any, scratch: Any, tile: Any
+    points: Any, place: int, limit: float, without: int, centers: Any, scratch: Any, tile: Any
 ) -> Any:
-    """Return the index of the row's nearest center, found by exact distances.
+    """Return the index of the row's nearest center but `without`, found by exact distances.
 
     Only the distances to centers whose scores are not above `limit` are computed. These centers are
     in two panels, unless the least score of a third panel is not above `limit` either.
@@ -441,6 +467,8 @@ def _nearest_exactly(
         # At most two values of `start`: the groups of `step` centers that contain the two panels.
         one = scratch.panels[0, place] * width // step * step
         other = scratch.panels[1, place] * width // step * step
+        if scratch.ranked[1, place] > limit:  # then the centers are in the first panel
+            other = one
         first, last = min(one, other), max(one, other) + 1
         stride = max(last - 1 - first, 1)
     cluster, least = 0, np.inf
@@ -451,7 +479,7 @@ def _nearest_exactly(
         )  # fmt: skip
         for center in range(start, min(start + step, k)):
             # The negation selects the center if its score or the limit is NaN.
-            if not scratch.probe_scores[center - start] > limit:
+            if center != without and not scratch.probe_scores[center - start] > limit:
                 distance = distance_to(points, row, scale, centers, center, scratch)
                 # Centers come in ascending order and < is strict: equal distances keep the lowest
                 # index. A row that is not finite has no distance below infinity and gets center 0.
@@ -513,6 +541,39 @@ def assign(
             distance[row] = distance_to(points, row, scale, centers, cluster, scratch)
     matrix.release(tile)
     return scratch.num_rest[0]
+
+
+@kernel
+def assign_two(
+    points: Any, centers: PackedCenters, tile: Tile, scratch: Scratch, index: Any, distance: Any
+) -> None:
+    """Write the two nearest centers of each row, and the distances to them.
+
+    Args:
+        points: (n, d) S, C-contiguous.
+        centers: The centers, at least two.
+        tile: The shape of a tile.
+        scratch: Work arrays.
+        index: (n, 2) int64 for the cluster indices.
+        distance: (n, 2) float64 for the distances.
+    """
+    n, size = len(points), len(scratch.indices)
+    scratch.ambiguous[0] = 0
+    matrix.configure(scratch.matrix_config, tile)
+    for start in range(0, n, size):
+        count = min(size, n - start)
+        _load_tile(points, start, centers, scratch, tile)
+        _score(points, start + size, centers, scratch, tile)
+        _resolve(points, count, centers, scratch, tile)
+        for place in range(count):
+            row = start + place
+            index[row, 0] = scratch.nearest[place]
+            index[row, 1] = _resolve_second(points, place, centers, scratch, tile)
+            for rank in range(2):
+                distance[row, rank] = distance_to(
+                    points, row, scratch.exact_scales[place], centers, index[row, rank], scratch
+                )
+    matrix.release(tile)
 
 
 @kernel

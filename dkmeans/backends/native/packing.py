@@ -136,7 +136,7 @@ class ScratchPerThread(threading.local):
 
 def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: int) -> Scratch:
     size, centers = len(tile.lanes) * len(tile.vectors), len(tile.centers)
-    ranked, integers = np.empty((4, size), dtype), np.dtype(f"i{dtype.itemsize}")
+    ranked, integers = np.empty((5, size), dtype), np.dtype(f"i{dtype.itemsize}")
     # Vectors store distances of one panel, a matrix unit the scores of two groups of panels.
     scores = centers * size * max(1, 2 * len(tile.matrix_panels))
     return Scratch(

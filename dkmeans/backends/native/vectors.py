@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import reduce, wraps
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -24,7 +24,7 @@ class Tile(NamedTuple):
     """The shape of a tile of rows and a panel of centers, as the lengths of tuples.
 
     Numba compiles for types, and the type of a tuple contains its length. So the shape is a
-    constant of the compiled code. An intrinsic receives it as `shape`, the four lengths.
+    constant of the compiled code. An intrinsic receives it as `shape`, the five lengths.
 
     Attributes:
         lanes: Its length is the number of lanes of a vector.
@@ -32,12 +32,14 @@ class Tile(NamedTuple):
         centers: Its length is the number of centers in a panel: a power of two, at most 8.
         matrix_panels: Its length is the number of panels that a matrix unit scores at a time. Empty
             if vectors compute the scores.
+        second: Not empty if `rank` also prepares the search for the second nearest center.
     """
 
     lanes: tuple[None, ...]
     vectors: tuple[None, ...]
     centers: tuple[None, ...]
     matrix_panels: tuple[None, ...] = ()
+    second: tuple[None, ...] = ()
 
 
 # Panels that `probe` scores at a time.
@@ -48,6 +50,8 @@ _FLOAT_BYTES = {"float": 4, "double": 8}
 _RANKED_AT_ONCE = 8
 
 Value = Any  # an LLVM value
+# The least values of each lane in some group, in order; None if the group has fewer.
+Ranked = tuple[Value | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +383,10 @@ def score_panel(
 # are both above the limit. If [2] is above the limit, the nearest center is in one of the two
 # panels.
 #
+# With `Tile.second`, [4] is the second least of the scores that are not the minimum of their panel.
+# The second least score of all is [1] or [3]: if [3], in the panel of [0]. The third least score is
+# then min([2], [3]) or min([1], [4]).
+#
 # The last bits of each score are replaced by the number of the center in its panel, so that a
 # minimum carries its center along without a second register. So the number of centers must be a
 # power of two. The number changes a score by less than `centers` units in the last place; the error
@@ -396,8 +404,8 @@ def rank(
             the scores of this center with the rows of this vector.
         centers: Number of centers in the panel.
         panel: Number of the panel.
-        ranked: (4, t) the three least panel minima, and the least score that is not its
-            panel's minimum.
+        ranked: (5, t) the three least panel minima, and the two least scores that are not the
+            minimum of their panel.
         panels: (2, t) the panels of the first two minima.
         shape: The shape of the tile.
     """
@@ -409,17 +417,17 @@ def rank(
     this_panel = builder.trunc(panel, panels.element) if panels.element.width < 64 else panel
     this_panel = code.spread(this_panel, lanes)
 
-    def tagged(center: int, i: int) -> tuple[Value, None]:
+    def tagged(center: int, i: int) -> Ranked:
         bits = builder.and_(builder.bitcast(score(center, i), bits_type), without_last_bits)
         bits = builder.or_(bits, ir.Constant(bits_type, [center] * lanes))
-        return builder.bitcast(bits, vector), None
+        return builder.bitcast(bits, vector), *(None,) * (2 if shape[4] else 1)
 
     for i in range(count):
-        groups = []
+        groups: list[Ranked] = []
         for first in range(0, centers, _RANKED_AT_ONCE):
             group = range(first, min(first + _RANKED_AT_ONCE, centers))
-            groups.append(two_least(code, [tagged(center, i) for center in group]))
-        minimum, runner_up = two_least(code, groups)
+            groups.append(_least(code, [tagged(center, i) for center in group], shape))
+        minimum, runner_up, third_in_panel = (*_least(code, groups, shape), None)[:3]
         places = [code.at(ranked.first, (j * count + i) * lanes) for j in range(4)]
         least, second, third, others = (code.load(place, vector) for place in places)
         panel_places = [code.at(panels.first, (j * count + i) * lanes) for j in range(2)]
@@ -435,6 +443,11 @@ def rank(
         code.store(code.minimum(code.maximum(minimum, second), third), places[2])
         if runner_up is not None:
             code.store(code.minimum(runner_up, others), places[3])
+        if runner_up is not None and shape[4]:
+            place = code.at(ranked.first, (4 * count + i) * lanes)
+            later = code.minimum(code.maximum(runner_up, others), code.load(place, vector))
+            later = later if third_in_panel is None else code.minimum(third_in_panel, later)
+            code.store(later, place)
 
 
 def _row_vectors(code: Code, rows: Array, shape: Sequence[int]) -> list[tuple[Value, Value]]:
@@ -449,6 +462,13 @@ def _center_scalars(
     """Return the centers of a panel as scalars, as `Code.accumulate` takes them."""
     panel = code.at(weights.first, start)
     return [(code.at(panel, center), code.size(centers)) for center in range(centers)]
+
+
+def _least(code: Code, ranked: Sequence[Ranked], shape: Sequence[int]) -> Ranked:
+    """Return the two least values of each lane, or three if the second nearest is looked for."""
+    if not shape[4]:
+        return two_least(code, [(first, second) for first, second in ranked])
+    return three_least(code, [(first, second, third) for first, second, third in ranked])
 
 
 def two_least(
@@ -466,6 +486,30 @@ def two_least(
         for second in (a_second, b_second):
             runner_up = runner_up if second is None else code.minimum(second, runner_up)
         ranked = [*ranked[2:], (code.minimum(a, b), runner_up)]
+    return ranked[0]
+
+
+def three_least(
+    code: Code, ranked: Sequence[tuple[Value, Value | None, Value | None]]
+) -> tuple[Value, Value | None, Value | None]:
+    """Return the three least values of each lane, in order, found by a tournament.
+
+    Args:
+        code: The code to write to.
+        ranked: The three least values of each group, in order; None if a group has fewer.
+    """
+
+    def greater(a: Value | None, b: Value | None) -> Value | None:
+        return None if a is None or b is None else code.maximum(a, b)
+
+    def least_of(*values: Value | None) -> Value | None:
+        return reduce(code.minimum, found) if (found := [v for v in values if v]) else None
+
+    while len(ranked) > 1:
+        (a, a_second, a_third), (b, b_second, b_third) = ranked[:2]
+        third = least_of(a_third, b_third, greater(a_second, b), greater(a, b_second))
+        second = least_of(a_second, b_second, code.maximum(a, b))
+        ranked = [*ranked[2:], (code.minimum(a, b), second, third)]
     return ranked[0]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -100,15 +101,47 @@ class Dask(AbstractContextManager["Dask"]):
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
     ) -> Iterator[R]:
         """Yield the result of a function for each chunk, in order."""
+        coming, left = iter(chunks), deque[Chunk]()
         with self._cluster.errors_translated():
-            # A future, because the number of chunks is not known here.
-            shared = self._shipping.future(value)
-            task = partial(worker.apply, function)
-            futures = (
-                self._submit(task, Batch((chunk,)), shared, self._read_context) for chunk in chunks
-            )
-            threads, result = self._cluster.threads(), self._cluster.result
-            yield from in_order(futures, threads, result, self._cluster.cancel)
+            while True:
+                try:
+                    for result in self._results_in_order(function, coming, left, value):
+                        left.popleft()
+                        yield result
+                    return
+                except StrandedError as error:
+                    logger.warning("%s; their chunks are computed again", error)
+                    # Rows and values that were sent to lost workers are sent again.
+                    self._shipping.forget()
+                    coming, left = chain(left, coming), deque()
+
+    def _results_in_order(
+        self,
+        function: Callable[[LoadedChunk, V], R],
+        chunks: Iterable[Chunk],
+        submitted: deque[Chunk],
+        value: V,
+    ) -> Iterator[R]:
+        """Yield the result for each chunk, and append each chunk to `submitted`.
+
+        Raises:
+            StrandedError: some of the submitted chunks must be computed by other workers.
+        """
+        # A future, because the number of chunks is not known here.
+        shared = self._shipping.future(value, self._cluster.other_workers())
+        task = partial(worker.apply, function)
+
+        def submit(chunk: Chunk) -> Any:
+            submitted.append(chunk)
+            return self._submit(task, Batch((chunk,)), shared, self._read_context)
+
+        def result_of(future: Any) -> R:
+            result: R
+            (result,) = self._cluster.results([future], [shared, *self._shipping.futures])
+            return result
+
+        threads, cancel = self._cluster.threads(), self._cluster.cancel
+        yield from in_order(map(submit, chunks), threads, result_of, cancel)
 
     def _reduce_until_done(
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
@@ -200,10 +233,10 @@ class Dask(AbstractContextManager["Dask"]):
         return self._submit(task, sum(chunks, Batch()), shared, reading)
 
     def _submit(self, task: Any, chunks: Batch, shared: Any, reading: worker.ReadContext) -> Any:
-        """Submit a task over chunks, to its preferred worker if it has one."""
-        where: dict[str, Any] = {}
-        if reading.preferred_worker is not None:
-            where = {"workers": [reading.preferred_worker], "allow_other_workers": True}
+        """Submit a task over chunks, to its preferred worker or to one that is not frozen."""
+        preferred = reading.preferred_worker
+        workers = self._cluster.other_workers() if preferred is None else [preferred]
+        where = {"workers": workers, "allow_other_workers": True} if workers else {}
         chunks, arrays = self._shipping.rows(chunks, where)
         return self._client.submit(task, chunks, shared, reading, *arrays, **where, pure=False)
 

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor as ThreadPool
+from concurrent.futures import Future
 from contextlib import suppress
 from importlib import import_module
 from threading import Lock
@@ -100,6 +101,17 @@ def call(
             function, *arguments, workers=workers, on_error="ignore", callback_timeout=seconds
         )
     )
+
+
+def gathering(client: Any, futures: Iterable[Any]) -> Future[list[Any]]:
+    """Return a future of the results of some tasks. Cancelling that future ends the request.
+
+    Uses `Client.loop.asyncio_loop`. `Client.gather` has no timeout, and would wait for a frozen
+    worker that has a result; `Client.sync` with a timeout would wait until the request to that
+    worker is cancelled.
+    """
+    request = client.gather(list(futures), asynchronous=True)
+    return asyncio.run_coroutine_threadsafe(request, client.loop.asyncio_loop)
 
 
 def foreign_versions(client: Any, package: str) -> dict[str, str | None]:

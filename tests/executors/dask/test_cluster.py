@@ -200,13 +200,13 @@ def test_results_come_in_the_order_of_their_tasks(client):
     futures = [client.submit(pow, 2, number, pure=False) for number in range(5)]
     cluster = Cluster(client)
     assert cluster.results(futures) == [1, 2, 4, 8, 16]
-    assert cluster.result(futures[3]) == 8
+    assert cluster.results([futures[3]]) == [8]
 
 
 def test_the_error_of_a_task_is_raised_as_it_is(client):
     cluster = Cluster(client)
     with pytest.raises(KeyError, match="7"), cluster.errors_translated():
-        cluster.result(client.submit(fail, 7, pure=False))
+        cluster.results([client.submit(fail, 7, pure=False)])
 
 
 def test_the_error_of_a_task_is_raised_before_the_other_tasks_are_done(client, monkeypatch):

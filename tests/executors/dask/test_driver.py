@@ -155,6 +155,32 @@ def test_other_workers_take_over_from_a_worker_that_is_frozen(
         check_iterations(executor, batches, 1)
 
 
+@pytest.mark.parametrize("has_results", [True, False])
+def test_results_in_order_go_on_without_a_worker_that_is_frozen(
+    client, dataset, monkeypatch, caplog, has_results
+):
+    for name, seconds in (("_CHECK", 0.2), ("_UNKNOWN", 0.5), ("_SILENT", 3)):
+        monkeypatch.setattr(f"dkmeans.executors.dask.cluster.{name}_SECONDS", seconds)
+    chunks = list(batches_of(dataset)[0])
+    expected = [accumulate(chunk.loaded(), centers()) for chunk in chunks]
+    with Dask(client) as executor:
+        address, frozen = next(iter(client.run(os.getpid).items()))
+        found = executor.map(accumulate, chunks, centers())
+        results = [next(found)] if has_results else []
+        # Each worker has several results that the driver has not asked for.
+        wait_until(lambda: not any(client.processing().values()))
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            results += found
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+        assert all(map(same_partial_sums, results, expected))
+        assert len(results) == len(expected)
+        taken_over = f"{address} is frozen: other workers take over; their chunks are computed"
+        assert caplog.text.count(taken_over) == 1
+        wait_until(lambda: len(executor._cluster.preferred_workers()) == 2)
+
+
 def test_a_short_iteration_whose_workers_change_is_computed_by_those_that_are_left(dataset):
     batches = batches_of(dataset)
     with (
