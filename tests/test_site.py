@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tomllib
 from dataclasses import dataclass
+from inspect import ismodule
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from dkmeans_jobs.__main__ import main
 from dkmeans_jobs.command_line import parse
 from markdown_it import MarkdownIt
 
+import dkmeans
 from dkmeans import storage
 from tests.deploy.manifests import DEPLOY, DRIVER, complaints, pods_of, render
 
@@ -155,6 +157,12 @@ def example_with(parts):
     resources = render(file.parent)
     shutil.rmtree("k8s")
     return resources
+
+
+def test_every_public_name_is_on_its_page():
+    page = (ROOT / "docs/reference/dkmeans.md").read_text()
+    names = [name for name in dkmeans.__all__ if not ismodule(getattr(dkmeans, name))]
+    assert [name for name in names if f":: dkmeans.{name}" not in page] == []
 
 
 @pytest.fixture(scope="module")
