@@ -377,6 +377,31 @@ class Model:
         return sklearn_model.model(self.checkpoint(checkpoint_path))
 
 
+def comparable(name: str, address: str, checkpoint: Checkpoint) -> Checkpoint:
+    """Return the latest checkpoint of another model, or a checkpoint by its own address.
+
+    Args:
+        name: Name of the argument, for messages.
+        address: Path or URL of a model's directory or of a checkpoint.
+        checkpoint: The checkpoint to compare with, which must be of the same columns.
+
+    Raises:
+        InvalidCheckpoint: there is none, or its columns differ.
+    """
+    is_model = checkpoints.Manifest.read(address).latest is not None
+    other = Model(address).checkpoint() if is_model else checkpoints.load(address)
+    own, others = (each.settings.columns for each in (checkpoint, other))
+    if own is not None and others is not None and own != others:
+        raise InvalidCheckpoint(
+            f"{name} must be a model of the same columns, {list(own)}, got {list(others)}"
+        )
+    width, other_width = (each.state.centers.shape[1] for each in (checkpoint, other))
+    if width != other_width:
+        must = f"a model of {counted(width, 'column')}"
+        raise InvalidCheckpoint(f"{name} must be {must}, got {other_width} ({address})")
+    return other
+
+
 def _pictures(state: TrainState, history: Mapping[str, npt.NDArray[Any]]) -> Iterator[str]:
     """Yield the curve of the losses and the sizes of the clusters, as far as there are any."""
     losses = history.get("loss")
