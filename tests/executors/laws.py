@@ -84,7 +84,9 @@ class ExecutorLaws:
     """The laws, as tests of the fixture `executor`."""
 
     @pytest.mark.parametrize(
-        ("cut", "distance"), zip(BATCHES.values(), [*Distance, *Distance], strict=True), ids=BATCHES
+        ("cut", "distance"),
+        list(zip(BATCHES.values(), [*Distance, *Distance], strict=True)),
+        ids=BATCHES,
     )
     def test_totals_are_those_of_serial_to_the_bit(self, executor, dataset, cut, distance):
         batches, value = cut(dataset), centers(distance)
