@@ -390,14 +390,15 @@ def _add_input(job: argparse.ArgumentParser) -> None:
         "input",
         nargs="*",
         metavar="INPUT",
-        help="path or URL of a .zarr array (store or store::array), an .npy file, or a .parquet "
-        "file or directory; several of them, or a pattern such as 'part-*.npy', follow one another",
+        help="path or URL of a .zarr array (store or store::array; store::a,b puts arrays side by "
+        "side), an .npy file, or a .parquet file or directory; several of them, or a pattern such "
+        "as 'part-*.npy', follow one another",
     )
     job.add_argument(
         "--columns",
         metavar="A,B,C",
         help="columns of a Parquet input to use (default all but the weights, an index of pandas "
-        "or Dask, and those that folders name, as year=2024)",
+        "or Dask, and those that folders name, as year=2024), or arrays of a Zarr group",
     )
     job.add_argument(
         "--filter",

@@ -266,5 +266,6 @@ def _is_group(address: str, store: str, group: zarr.Group) -> InvalidData:
     shown = ", ".join(f"{store}::{name}" for name in names[:_MOST_NAMED])
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return InvalidData(
-        f"{address} must be a Zarr array, got a group; name one of its arrays: {shown}{more}"
+        f"{address} must be a Zarr array, got a group; give columns, or "
+        f"name one of its arrays: {shown}{more}"
     )
