@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from math import prod
@@ -115,13 +116,16 @@ def _dataset_of(
             return in_order(dataset, columns).in_chunks_of(chunk_bytes)
         dataset = dataset.read_as(layout.width, partial(rows_of_named_columns, layout))
         return dataset.named(layout.names)
-    if isinstance(given, Mapping) or _is_array(given) or is_frame(given):
+    has_names = isinstance(given, Mapping) or is_frame(given)
+    if has_names or _is_array(given):
         # A new name for every call: another call may return other values in the same columns.
         of = "the features", layout, columns
         batch, found = _features(given, *of, uuid4().hex, chunk_bytes)
         if weights is not None:
             batch = weighted(batch, weight_chunks(weights, "the weights"), "the features")
-        dataset = Dataset.of(batch, "the features").named(found)
+        dataset = replace(
+            Dataset.of(batch, "the features").named(found), table=given if has_names else None
+        )
         return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
         return _from_iterator(iter(given), mode, layout, columns)

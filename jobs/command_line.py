@@ -298,7 +298,8 @@ def _add_predict(jobs: Any) -> None:
     predict.add_argument(
         "--keep",
         metavar="A,B,C",
-        help="columns of a Parquet input to write too, such as ids (default none)",
+        help="columns of the input, Parquet or a Zarr group, to write too, such as ids (default "
+        "none)",
     )
     predict.add_argument(
         "--transform",

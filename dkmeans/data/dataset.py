@@ -34,7 +34,7 @@ from dkmeans.data.sources.named_rows import NamedRows, refuse_others
 from dkmeans.data.sources.npy import from_npy_file
 from dkmeans.data.sources.parquet import from_parquet_files
 from dkmeans.data.sources.row_filter import RowFilter
-from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
+from dkmeans.data.sources.zarr_array import from_zarr_array, open_array, open_group
 from dkmeans.data.views import Columns, Selected
 from dkmeans.errors import (
     Invalid,
@@ -161,6 +161,7 @@ class Dataset:
         columns: Names of the columns in their order, with the length of lists; None if the columns
             have no names.
         by_name: Names of further columns, which are read only where they are named.
+        table: Data frame, dict or group of Zarr that the rows are of; None for another input.
     """
 
     width: int
@@ -179,6 +180,7 @@ class Dataset:
     _reading: Reading = _AS_IT_IS
     columns: tuple[str, ...] | None = None
     by_name: tuple[str, ...] = ()
+    table: Any = None
 
     def __repr__(self) -> str:
         rows = "unknown rows" if self.rows is None else _counted(self.rows, "row")
@@ -230,14 +232,15 @@ class Dataset:
         if isinstance(weights, str):
             columns = _names_without(array, weights)
             weights, _ = rows_of(array, "the weights", (weights,))
-        if is_frame(array):
+        table = array if is_frame(array) else None
+        if table is not None:
             array, names = rows_of(array, "the array", columns)
         rows = as_array(array, "the array") if isinstance(array, list) else array
         cut = _cut_of(rows, "the array")
         if weights is not None:
             of_weights = partial(weight_chunks, weights, "the weights")
             cut = partial(_cut_weighted, cut, of_weights, "the array")
-        return cls.of_table(cut).named(names)
+        return replace(cls.of_table(cut).named(names), table=table)
 
     @classmethod
     def from_zarr(
@@ -273,7 +276,11 @@ class Dataset:
         if not names:
             return dataset
         source = next(next(dataset.batches()).sources())
-        return dataset.named(described(names, [part.source.width for part in source.parts]))
+        table = None
+        if len(addresses) == 1:  # columns to keep are those of one group
+            table = open_group(addresses[0] if columns else addresses[0].partition("::")[0])
+        widths = [part.source.width for part in source.parts]
+        return replace(dataset.named(described(names, widths)), table=table)
 
     @classmethod
     def from_parquet(

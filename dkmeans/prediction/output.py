@@ -10,7 +10,7 @@ only the regions without a mark.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -30,7 +30,7 @@ from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.sources.hive_folders import folder_names
 from dkmeans.errors import Conflict, Invalid, InvalidData, counted, expected
 from dkmeans.prediction.identity import Prediction
-from dkmeans.prediction.kept import check_kept, kept_columns
+from dkmeans.prediction.kept import KeptColumns, digest_of, kept_columns, kept_of, laden
 from dkmeans.prediction.per_chunk import (
     ALL_DISTANCES,
     CLUSTER_INDEX,
@@ -112,11 +112,14 @@ class Output:
         address: Path or URL, ending in `.zarr` or `.parquet`.
         prediction: The prediction that is written there.
         regions: All regions, each as one chunk of its rows, in order.
+        kept: Columns of the input to write, which the sources of the rows do not have; None if
+            there are none.
     """
 
     address: str
     prediction: Prediction
     regions: tuple[Chunk, ...] = field(default=(), repr=False)
+    kept: KeptColumns | None = field(default=None, repr=False)
 
     @property
     def is_zarr(self) -> bool:
@@ -165,7 +168,9 @@ class Written:
     is_complete: bool
 
 
-def plan_output(address: str, batch: Batch, checkpoint: Checkpoint, request: Request) -> Output:
+def plan_output(
+    address: str, batch: Batch, checkpoint: Checkpoint, request: Request, table: Any = None
+) -> Output:
     """Choose the regions of an output.
 
     Args:
@@ -173,6 +178,8 @@ def plan_output(address: str, batch: Batch, checkpoint: Checkpoint, request: Req
         batch: All rows.
         checkpoint: The checkpoint to predict with.
         request: What to write.
+        table: The data frame, dict or group with the columns to keep; None if the sources of the
+            rows have them.
 
     Raises:
         Invalid: the address ends in neither `.zarr` nor `.parquet`, or the columns to keep cannot
@@ -185,8 +192,10 @@ def plan_output(address: str, batch: Batch, checkpoint: Checkpoint, request: Req
         raise Invalid(f"{must}, got {address!r}")
     if request.partition_by not in ("", CLUSTER_INDEX):
         raise Invalid(expected("partition_by", repr(CLUSTER_INDEX), request.partition_by))
+    kept = None
     if request.keep:
-        _check_kept(address, batch, request)
+        _check_kept(address, request)
+        kept = kept_of(batch, table, request.keep)
     k = len(checkpoint.state.centers)
     request.check(k)
     forms = [form_of(name, k, request.top) for name in request.results]
@@ -197,7 +206,9 @@ def plan_output(address: str, batch: Batch, checkpoint: Checkpoint, request: Req
     rows = min(rows // unit * unit or rows, batch.rows)
     about = request.results, request.top, request.keep, request.partition_by
     prediction = Prediction.of(checkpoint, batch, rows, *about)
-    output = Output(storage.absolute(address), prediction)
+    if isinstance(kept, pa.Table):
+        prediction = replace(prediction, kept_sha256=digest_of(kept))
+    output = Output(storage.absolute(address), prediction, kept=kept)
     return replace(output, regions=tuple(_regions(output, batch)))
 
 
@@ -209,11 +220,11 @@ def _regions(output: Output, batch: Batch) -> Iterable[Chunk]:
     return numbered_regions(batch, rows, "part-{}.parquet") if by_file is None else by_file
 
 
-def _check_kept(address: str, batch: Batch, request: Request) -> None:
-    """Refuse columns to keep that cannot be written, or that the input does not have.
+def _check_kept(address: str, request: Request) -> None:
+    """Refuse columns to keep that cannot be written.
 
     Raises:
-        Invalid: the output is no Parquet, or a column has the name of a result or is missing.
+        Invalid: the output is no Parquet, or a column has the name of a result.
     """
     if not address.rstrip("/").endswith(".parquet"):
         raise Invalid(f"keep must come with an output that ends in .parquet, got {address!r}")
@@ -221,7 +232,6 @@ def _check_kept(address: str, batch: Batch, request: Request) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         must = f"other names than the results ({', '.join(request.results)}), each once"
         raise Invalid(f"keep must have {must}, got {', '.join(twice)}")
-    check_kept(batch, request.keep)
 
 
 def is_complete(output: Output) -> bool:
@@ -268,6 +278,11 @@ def prepare(output: Output) -> Written:
 def missing(output: Output, written: Written) -> list[Chunk]:
     """Return the regions that are still to be written, each as one chunk of its rows, in order."""
     return [region for region in output.regions if _file_of(region) not in written.files]
+
+
+def travelling(regions: Sequence[Chunk], output: Output) -> Iterator[Chunk]:
+    """Yield regions with all that the tasks that write them need."""
+    return laden(regions, output.kept)
 
 
 def _file_of(region: Chunk) -> str:
