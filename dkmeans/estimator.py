@@ -509,7 +509,8 @@ class KMeans(Model):
             input_fn: Returns the rows. They are read once. All batches are listed before the first
                 one is read: the input must end, and the batches of an iterator are all in memory
                 then.
-            output: Path or URL of a Zarr group (`.zarr`) of arrays, or of a folder (`.parquet`) of
+            output: Path or URL of a Zarr group (`.zarr`) of arrays, or `store::group` for arrays in
+                a group that is there already, or of a folder (`.parquet`) of
                 files with columns: `cluster_index` (n,) int64, and those below. If the rows are
                 those of Parquet files, there is a file of the same name for each of them.
                 Predictions of other rows, or by another checkpoint, are replaced. The output is

@@ -275,7 +275,10 @@ def _add_predict(jobs: Any) -> None:
     _add_input(predict)
     _add_model_dir(predict, "directory of the model")
     predict.add_argument(
-        "--output", metavar="OUT", help="path or URL ending in .zarr or .parquet to write to"
+        "--output",
+        metavar="OUT",
+        help="path or URL ending in .zarr or .parquet to write to, or store::group to add arrays "
+        "to a Zarr group",
     )
     predict.add_argument(
         "--distance",
