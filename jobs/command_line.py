@@ -19,6 +19,7 @@ from dkmeans_jobs.export import FORMATS
 from dkmeans import Invalid, __version__
 from dkmeans.config import BACKENDS, CACHES
 from dkmeans.empty_clusters import EmptyClusters
+from dkmeans.indices.quality import NAMES as INDICES
 from dkmeans.initialization import NAMES, REPLACED
 from dkmeans.prediction.per_chunk import CLUSTER_INDEX
 
@@ -254,12 +255,25 @@ def _add_evaluate(jobs: Any) -> None:
     evaluate = _add_job(
         jobs,
         "evaluate",
-        "compute the loss of a model",
-        "Print the loss of the latest checkpoint over the rows of INPUT.",
+        "compute the loss of a model, and how good its clusters are",
+        "Print the loss of the latest checkpoint over the rows of INPUT, and with --indices how "
+        "good its clusters are.",
     )
     _add_input(evaluate)
     _add_weights(evaluate)
     _add_model_dir(evaluate, "directory of the model")
+    evaluate.add_argument(
+        "--indices",
+        metavar="A,B,C",
+        help="indices of the clustering to compute in the same pass, or all: "
+        f"{', '.join(INDICES)} (default none)",
+    )
+    evaluate.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="directory of another model, or a checkpoint, to compare the clusters of the rows "
+        "with (default none)",
+    )
     _add_cluster(evaluate)
     evaluate.set_defaults(needs=("model_dir",))
 
