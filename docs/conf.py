@@ -28,6 +28,11 @@ suppress_warnings = ["myst.domains"]
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
+# Types that would fill a line with what they stand for.
+autodoc_type_aliases = {
+    name: name for name in ("Addresses", "FloatArray", "InitialClusters", "InputFn", "NamedValues")
+}
+python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 

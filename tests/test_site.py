@@ -10,15 +10,19 @@ import shutil
 import subprocess
 import tomllib
 from dataclasses import dataclass
+from inspect import ismodule
 from pathlib import Path
 
 import pytest
+import yaml
 from distributed.cli import dask_scheduler, dask_worker
 from dkmeans_jobs.__main__ import main
 from dkmeans_jobs.command_line import parse
 from markdown_it import MarkdownIt
 
+import dkmeans
 from dkmeans import storage
+from tests.deploy.manifests import DEPLOY, DRIVER, complaints, pods_of, render
 
 ROOT = Path(__file__).parents[1]
 START = "docs/start/laptop.md"
@@ -32,6 +36,8 @@ ELSEWHERE = {
 SCHEDULER, BUCKET = "tcp://scheduler:8786", "s3://bucket"
 # Folders of the repository whose files commands name.
 FOLDERS = ("benchmarks/", "deploy/", "tests/")
+# A folder that a page makes.
+MADE = "deploy/k8s/overlays/mine"
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ def run_page(page, places):
                 run_commands(code, where)
             case "toml":
                 check_settings(code)
+            case "yaml":
+                check_yaml(code)
             case "text":
                 pass
             case other:
@@ -110,7 +118,7 @@ def run_commands(code, where):
 
 def is_missing(word):
     """Return whether the word of a command line is a path in the repository that does not exist."""
-    return word.startswith(FOLDERS) and not (ROOT / word.split("::")[0]).exists()
+    return word != MADE and word.startswith(FOLDERS) and not (ROOT / word.split("::")[0]).exists()
 
 
 def exit_code_of(function, arguments):
@@ -126,6 +134,35 @@ def check_settings(code):
     found = vars(parse(["train", "--config", "job.toml"]))
     for name in tomllib.loads(code):
         assert found[name.replace("-", "_")], name
+
+
+def check_yaml(code):
+    """Check a manifest, or parts of the kustomization of the example, by the operator's schema."""
+    content = yaml.safe_load(code)
+    if "kind" not in content and not shutil.which("kubectl"):
+        return
+    for resource in [content] if "kind" in content else example_with(content):
+        if resource["apiVersion"].startswith("kubernetes.dask.org/"):
+            assert complaints(resource) == []
+        for pod in pods_of(resource):
+            if pod.component == DRIVER:
+                parse(pod.arguments[1:])
+
+
+def example_with(parts):
+    """Return the resources of the example with other parts of its kustomization."""
+    shutil.copytree(DEPLOY / "k8s", "k8s")
+    file = Path("k8s/overlays/example/kustomization.yaml")
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | parts))
+    resources = render(file.parent)
+    shutil.rmtree("k8s")
+    return resources
+
+
+def test_every_public_name_is_on_its_page():
+    page = (ROOT / "docs/reference/dkmeans.md").read_text()
+    names = [name for name in dkmeans.__all__ if not ismodule(getattr(dkmeans, name))]
+    assert [name for name in names if f":: dkmeans.{name}" not in page] == []
 
 
 @pytest.fixture(scope="module")
