@@ -33,11 +33,11 @@ from dkmeans.config import NONE, RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.columns import KnownColumns
-from dkmeans.data.dataset import Dataset
+from dkmeans.data.dataset import Dataset, array_chunks
 from dkmeans.data.row_weights import without_weights
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, names_of
-from dkmeans.distance import Centers, Computation, Distance
+from dkmeans.distance import Centers, Computation, Distance, project
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import (
     Invalid,
@@ -50,20 +50,27 @@ from dkmeans.errors import (
     expected,
 )
 from dkmeans.executors import Dask, Executor, Threads, computes_on_gpu, open_executor
+from dkmeans.exports import needs
 from dkmeans.feature_columns.dense import DenseColumn
 from dkmeans.feature_columns.layout import Layout
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
 from dkmeans.hooks.notifier import Notifier, check_hooks
+from dkmeans.indices.contingency import agreement, check_pairs
+from dkmeans.indices.quality import SAMPLED, as_json, check_indices, indices_of
+from dkmeans.indices.row_sample import silhouette
 from dkmeans.initialization import RANDOM, Initialization, Rounds
+from dkmeans.initialization.sample import few_rows
 from dkmeans.input_fn import InputFn, read_input
 from dkmeans.lloyd import ShiftTolerance
-from dkmeans.model import Model, naming_shutdown
+from dkmeans.model import Model, comparable, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
+from dkmeans.plots import EstimatorPlots, Sample
 from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.prediction import output as outputs
+from dkmeans.prediction.measures import Measures, Measuring
 from dkmeans.prediction.stream import check_columns
 from dkmeans.report import RowReport
-from dkmeans.state import Score
+from dkmeans.state import sum_up
 from dkmeans.training import Plan, report_ignored, train
 
 logger = logging.getLogger(__name__)
@@ -220,6 +227,11 @@ class KMeans(Model):
         return self._layout is not None
 
     @property
+    def plot(self) -> EstimatorPlots:
+        """Plots through matplotlib (extra `plot`): `loss`, `sizes`, `centers` and `rows`."""
+        return EstimatorPlots(self, self._sampled)
+
+    @property
     def config(self) -> RunConfig:
         """Copy of the configuration, with `model_dir` filled in."""
         return self._config.replace()
@@ -322,7 +334,8 @@ class KMeans(Model):
         plan = replace(plan, settings=settings)
         with self._shown(), self._reducing_executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
-            train(plan, dataset, start, manifest, executor, notifier)
+            saved = train(plan, dataset, start, manifest, executor, notifier)
+        self._hold(saved or found)
         return self
 
     @naming_shutdown()
@@ -333,6 +346,9 @@ class KMeans(Model):
         hooks: Iterable[SessionRunHook] | None = None,
         checkpoint_path: str | None = None,
         name: str | None = None,
+        *,
+        indices: Iterable[str] | str | None = None,
+        against: str | os.PathLike[str] | None = None,
     ) -> dict[str, Any]:
         """Return the loss of the centers over some rows, and write it below `eval_dir(name)`.
 
@@ -345,27 +361,38 @@ class KMeans(Model):
             hooks: Notified of every batch. They may stop the evaluation after it.
             checkpoint_path: The checkpoint to evaluate; None for the latest.
             name: Name of the evaluation's directory, if there are several.
+            indices: Names of indices of the clustering to return too, or `"all"`
+                (docs/evaluation.md). All are computed in the same pass over the rows.
+            against: Path or URL of another model, or of a checkpoint, to compare the clusters of
+                the rows with.
 
         Returns:
             `loss` and `score`: the sum of the distances to the nearest center, averaged over the
-            batches; `average_loss`: the mean distance of a row; `global_step`.
+            batches; `average_loss`: the mean distance of a row; `global_step`. With `indices`, each
+            of them by its name: a number, or a list with one entry for each cluster; None if it is
+            not defined. With `against`, also `changed_share`, `matching`, `adjusted_rand` and
+            `mutual_information`.
 
         Raises:
             ValueError: there is no checkpoint, or the arguments or the rows cannot be used.
         """
         steps = check_steps("steps", steps)
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
+        names = check_indices(indices)
         checkpoint = self.checkpoint(checkpoint_path)
-        scores = self._scores(input_fn, checkpoint, steps, run_hooks)
-        total = sum(scores, Score())
+        task = self._measuring(checkpoint, names, against)
+        found = self._scores(input_fn, checkpoint, steps, run_hooks, task)
+        measures = sum_up(found)
+        total = measures.score
         if not total.weight.units:
             raise InvalidData("the rows must not all have the weight zero, to be evaluated")
         result = {
             "average_loss": total.mean_distance,
             "global_step": checkpoint.state.step,
-            "loss": total.inertia / len(scores),
-            "score": total.inertia / len(scores),
+            "loss": total.inertia / len(found),
+            "score": total.inertia / len(found),
         }
+        result |= as_json(self._judged(measures, task, names))
         address = self.evaluation_file(checkpoint.state.step, name)
         is_written = storage.write_or_log(address, json.dumps(result).encode())
         if is_written and self._draws_charts:
@@ -381,8 +408,9 @@ class KMeans(Model):
         Raises:
             ValueError: there is no checkpoint, or the rows cannot be used.
         """
-        (score,) = self._scores(input_fn, self.checkpoint(), 1, ())
-        return score.inertia
+        checkpoint = self.checkpoint()
+        (found,) = self._scores(input_fn, checkpoint, 1, (), Measuring(self._centers(checkpoint)))
+        return found.score.inertia
 
     def predict(
         self,
@@ -494,6 +522,7 @@ class KMeans(Model):
         second: bool = False,
         top: int | None = None,
         keep: Sequence[str] = (),
+        partition_by: str | None = None,
         checkpoint_path: str | None = None,
     ) -> int:
         """Write the cluster of each row to storage, from the workers that compute it.
@@ -509,9 +538,11 @@ class KMeans(Model):
                 one is read: the input must end, and the batches of an iterator are all in memory
                 then.
             output: Path or URL of a Zarr group (`.zarr`) of arrays, or of a folder (`.parquet`) of
-                files with columns: `cluster_index` (n,) int64, and those below. Predictions of
-                other rows, or by another checkpoint, are replaced. The output is complete if the
-                group's attribute `complete` is true, or the folder holds `_SUCCESS`.
+                files with columns: `cluster_index` (n,) int64, and those below. If the rows are
+                those of Parquet files, there is a file of the same name for each of them.
+                Predictions of other rows, or by another checkpoint, are replaced. The output is
+                complete if the group's attribute `complete` is true, or the folder holds
+                `_SUCCESS`.
             transform: True to write the distances to all centers, `all_distances` (n, k) float32.
             distance: True to write the distance to the own center, `distance` (n,) float64.
             second: True to write the next nearest center, `second_index` (n,) int64, and the
@@ -520,6 +551,8 @@ class KMeans(Model):
                 distances to them, `top_distances` (n, top) float64; None for none.
             keep: Names of columns of the input to write too, such as ids. The rows must be those of
                 Parquet files, and the output a folder.
+            partition_by: `"cluster_index"` to write the rows of each cluster to a folder of its
+                own, `cluster_index=0` and so on, instead of this column; None for no such folders.
             checkpoint_path: The checkpoint to predict with; None for the latest.
 
         Returns:
@@ -533,7 +566,9 @@ class KMeans(Model):
         if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
             raise InvalidType(expected("keep", "a list of names", keep))
         nearest = 0 if top is None else check_integer("top", top, 1)
-        request = outputs.Request(bool(distance), bool(second), nearest, bool(transform), (*keep,))
+        request = outputs.Request(
+            bool(distance), bool(second), nearest, bool(transform), (*keep,), partition_by or ""
+        )
         checkpoint = self.checkpoint(checkpoint_path)
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         whole = sum(dataset.batches(), Batch())
@@ -543,12 +578,12 @@ class KMeans(Model):
         written = outputs.prepare(place)
         if not written.is_complete:
             task = per_chunk.Task(self._centers(checkpoint), request.results, request.top)
-            writing = outputs.Writing(task, place)
-            missing = outputs.missing(whole, place, written)
-            rows = place.prediction.rows
+            writing = outputs.Writing(task, replace(place, regions=()))
+            missing = outputs.missing(place, written)
+            rows, left = place.prediction.rows, sum(region.rows for region in missing)
             with self._shown(), self._executor() as executor:
                 _log_begin("predicting", checkpoint, executor)
-                report = RowReport("predicted", rows, outputs.rows_written(place, written))
+                report = RowReport("predicted", rows, rows - left)
                 for region_rows in executor.map(outputs.write_region, missing, writing):
                     report.add(region_rows)
             outputs.finish(place)
@@ -627,6 +662,18 @@ class KMeans(Model):
             check_columns(dataset, found)
         return dataset
 
+    def _sampled(self, input_fn: InputFn) -> Sample:
+        """Return some rows of an `input_fn`, with their clusters."""
+        checkpoint = self.checkpoint()
+        dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
+        centers, columns = self._centers(checkpoint), checkpoint.settings.columns
+        task = per_chunk.Task(centers, (self.CLUSTER_INDEX,))
+        with self._executor() as executor:
+            points = few_rows(dataset.batches(), dataset.rows, executor)
+            index = stream.gathered(array_chunks(points, "the sample"), task, executor)
+        points = project(points, centers.distance)
+        return Sample(points, index[self.CLUSTER_INDEX], centers.values, columns)
+
     def _centers(self, checkpoint: Checkpoint) -> Centers:
         settings = checkpoint.settings
         return Centers(checkpoint.state.centers, settings.distance_metric, self._config.backend)
@@ -665,14 +712,51 @@ class KMeans(Model):
         checkpoint: Checkpoint,
         steps: int | None,
         hooks: Sequence[SessionRunHook],
-    ) -> list[Score]:
-        """Return the scores of the first `steps` batches."""
+        task: Measuring,
+    ) -> list[Measures]:
+        """Return the measures of the first `steps` batches."""
         dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)
         with self._shown(), self._reducing_executor() as executor:
             _log_begin("evaluating", checkpoint, executor)
-            of = checkpoint, self._centers(checkpoint)
-            return stream.scores(dataset, *of, executor, notifier, steps)
+            return stream.scores(dataset, checkpoint, task, executor, notifier, steps)
+
+    def _measuring(
+        self,
+        checkpoint: Checkpoint,
+        names: Sequence[str],
+        against: str | os.PathLike[str] | None,
+    ) -> Measuring:
+        """Return what an evaluation measures.
+
+        Raises:
+            Invalid: the other model cannot be compared with.
+        """
+        centers, with_moments = self._centers(checkpoint), bool(set(names) - {SAMPLED})
+        if SAMPLED in names:
+            with needs(SAMPLED, "sklearn"):
+                import sklearn.metrics  # noqa: F401, PLC0415 an extra, needed after the pass
+        if against is None:
+            return Measuring(centers, with_moments, None, SAMPLED in names)
+        with needs("a comparison with another model", "sklearn"):
+            import scipy.optimize  # noqa: F401, PLC0415 an extra, needed after the pass
+        if not isinstance(against, str | os.PathLike):
+            raise InvalidType(expected("against", "a path or URL", against))
+        other = comparable("against", os.fspath(against), checkpoint)
+        check_pairs((len(centers.values), len(other.state.centers)))
+        its = Centers(other.state.centers, other.settings.distance_metric, self._config.backend)
+        return Measuring(centers, with_moments, its, SAMPLED in names)
+
+    def _judged(self, measures: Measures, task: Measuring, names: Sequence[str]) -> dict[str, Any]:
+        """Return the indices of an evaluation by name."""
+        found: dict[str, Any] = {}
+        if measures.moments is not None:
+            found |= indices_of(measures.moments, task.centers, names)
+        if measures.sample is not None:
+            found[SAMPLED] = silhouette(measures.sample, task.centers.distance)
+        if measures.contingency is not None:
+            found |= agreement(measures.contingency)
+        return found
 
     def _predict(
         self,

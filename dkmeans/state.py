@@ -335,3 +335,7 @@ class TrainState:
     rows: int = 0
     means: FloatArray | None = None
     grid: Grid | None = None
+
+    def as_saved(self) -> TrainState:
+        """Return the state without what is not saved."""
+        return replace(self, losses=(), mean_distance=0.0, rows=0, grid=None)

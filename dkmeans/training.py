@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dkmeans import checkpoints, storage
-from dkmeans.checkpoints import Manifest, Settings, Stop
+from dkmeans.checkpoints import Checkpoint, Manifest, Settings, Stop
 from dkmeans.config import RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
@@ -104,7 +104,7 @@ def train(
     manifest: Manifest,
     executor: Executor,
     notifier: Notifier,
-) -> StopReason:
+) -> Checkpoint | None:
     """Train until a limit, convergence, a hook or the end of the input, and save the last state.
 
     Args:
@@ -116,7 +116,7 @@ def train(
         notifier: Notifies hooks and listeners.
 
     Returns:
-        Why training stopped.
+        The checkpoint that was saved at the end; None if the centers would not have moved.
 
     Raises:
         ValueError: the rows cannot be clustered.
@@ -150,7 +150,7 @@ def train(
         if is_settled:
             notifier.end()
             _report_end(plan, fit, StopReason.UNCHANGED, first_step)
-            return StopReason.UNCHANGED
+            return None
     steps = _steps_until_stop(plan, dataset, batches, fit, executor, saver, notifier)
     try:
         # The loop variable is `fit` itself, so that `rescue` saves the last step that was yielded.
@@ -160,7 +160,7 @@ def train(
                 saver.save(fit)
             notifier.after_run()
         reason = _stop_reason(plan, fit, notifier)
-        saver.save(fit, Stop(reason, plan.relative_tolerance))
+        saved = saver.save(fit, Stop(reason, plan.relative_tolerance))
     except Conflict:  # another driver's checkpoint must not be overwritten
         raise
     except BaseException:
@@ -172,7 +172,7 @@ def train(
     for sentence in fit.describe():
         logger.info("%s", sentence)
     _report_end(plan, fit, reason, first_step)
-    return reason
+    return saved
 
 
 def report_ignored(plan: Plan, step: int) -> None:
@@ -579,10 +579,12 @@ class _Saver:
             return fit.step - (self._saved_step or 0) >= config.save_checkpoints_steps
         return time.monotonic() - self._saved_at >= (config.save_checkpoints_secs or 0)
 
-    def save(self, fit: Fit, stop: Stop | None = None) -> None:
+    def save(self, fit: Fit, stop: Stop | None = None) -> Checkpoint:
         """Save a checkpoint, and notify the listeners before and after."""
         with self._notifier.saving(fit.state):
             self._write(fit, stop)
+        address = storage.join(self._plan.model_dir, self._attempt)
+        return Checkpoint(address, fit.as_saved(), self._plan.settings, stop)
 
     def _write(self, fit: Fit, stop: Stop | None) -> None:
         plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0

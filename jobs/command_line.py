@@ -19,7 +19,9 @@ from dkmeans_jobs.export import FORMATS
 from dkmeans import Invalid, __version__
 from dkmeans.config import BACKENDS, CACHES
 from dkmeans.empty_clusters import EmptyClusters
+from dkmeans.indices.quality import NAMES as INDICES
 from dkmeans.initialization import NAMES, REPLACED
+from dkmeans.prediction.per_chunk import CLUSTER_INDEX
 
 # For each setting of a TOML file, the flags that overrule it although they have another name: the
 # two exclude each other, and the command line has priority over the file.
@@ -253,12 +255,25 @@ def _add_evaluate(jobs: Any) -> None:
     evaluate = _add_job(
         jobs,
         "evaluate",
-        "compute the loss of a model",
-        "Print the loss of the latest checkpoint over the rows of INPUT.",
+        "compute the loss of a model, and how good its clusters are",
+        "Print the loss of the latest checkpoint over the rows of INPUT, and with --indices how "
+        "good its clusters are.",
     )
     _add_input(evaluate)
     _add_weights(evaluate)
     _add_model_dir(evaluate, "directory of the model")
+    evaluate.add_argument(
+        "--indices",
+        metavar="A,B,C",
+        help="indices of the clustering to compute in the same pass, or all: "
+        f"{', '.join(INDICES)} (default none)",
+    )
+    evaluate.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="directory of another model, or a checkpoint, to compare the clusters of the rows "
+        "with (default none)",
+    )
     _add_cluster(evaluate)
     evaluate.set_defaults(needs=("model_dir",))
 
@@ -304,6 +319,12 @@ def _add_predict(jobs: Any) -> None:
         action="store_true",
         default=None,
         help="also write the distances to all centers (default the cluster index only)",
+    )
+    predict.add_argument(
+        "--partition-by",
+        choices=(CLUSTER_INDEX,),
+        help="write the rows of each cluster to a folder of its own, cluster_index=0 and so on "
+        "(default no such folders)",
     )
     _add_cluster(predict)
     predict.set_defaults(needs=("model_dir", "output"))

@@ -10,10 +10,17 @@ import json
 from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
-from dkmeans_jobs.input import open_input
+from dkmeans_jobs.input import names_in, open_input
 from dkmeans_jobs.model_dir import load_for
 
 from dkmeans import RunConfig, load, storage
+from dkmeans.indices.quality import ALL, check_indices
+from dkmeans.model import comparable
+
+# More clusters or columns are not printed for people.
+_MOST_CLUSTERS = _MOST_COLUMNS = 20
+# Indices with one value for each cluster and column.
+_TABLES = {"cluster_mean": "mean", "cluster_deviation": "deviation"}
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -26,12 +33,41 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = open_input(*given)
     # Before the cluster starts, which takes seconds: a mistake is reported at once.
     check_cluster(arguments)
-    _, dataset = load_for(dataset, arguments.model_dir)
+    checkpoint, dataset = load_for(dataset, arguments.model_dir)
+    listed = names_in("--indices", arguments.indices)
+    names = check_indices(ALL if listed == [ALL] else listed)
+    if arguments.against is not None:
+        comparable("--against", arguments.against, checkpoint)
     with open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)
         model = load(arguments.model_dir, config=config)
-        result = model.evaluate(lambda: dataset)
+        result = model.evaluate(lambda: dataset, indices=names, against=arguments.against)
     # A directory that cannot be written to does not end an evaluation.
     found = storage.read(model.evaluation_file(result["global_step"]))
     is_written = found is not None and found.data == json.dumps(result).encode()
-    return {**result, "written_to": model.eval_dir() if is_written else None}
+    about = {**result, "written_to": model.eval_dir() if is_written else None}
+    columns = checkpoint.settings.columns or range(checkpoint.state.centers.shape[1])
+    return about if arguments.json else _for_people(about, list(map(str, columns)))
+
+
+def _for_people(result: dict[str, Any], columns: list[str]) -> dict[str, Any]:
+    """Return a result as people want to read it: what has one value for each cluster is cut."""
+    shown: dict[str, Any] = {}
+    for name, value in result.items():
+        if isinstance(value, list) and len(value) > _MOST_CLUSTERS:
+            shown[name] = f"{len(value):,} values, printed with --json"
+        elif name in _TABLES:
+            for number, row in enumerate(value):
+                pairs = zip(columns[:_MOST_COLUMNS], row, strict=False)
+                text = ", ".join(f"{column} {_number(each)}" for column, each in pairs)
+                more = ", ..." if len(row) > _MOST_COLUMNS else ""
+                shown[f"{_TABLES[name]} of cluster {number}"] = text + more
+        elif isinstance(value, list):
+            shown[name] = ", ".join(map(_number, value))
+        else:
+            shown[name] = value
+    return shown
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.6g}"

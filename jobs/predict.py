@@ -65,6 +65,7 @@ def _request(arguments: argparse.Namespace) -> outputs.Request:
         arguments.top or 0,
         bool(arguments.transform),
         tuple(names_in("--keep", arguments.keep) or ()),
+        arguments.partition_by or "",
     )
 
 

@@ -23,6 +23,7 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import settings
 
 from tests.s3_proxy import Proxy, no_fault
@@ -191,6 +192,17 @@ def short_pauses():
         for module in ("dkmeans.retry", "dkmeans.storage.stores"):
             patch.setattr(f"{module}.MISSING_PAUSES_SECONDS", (0.02, 0.1))
         yield
+
+
+@pytest.fixture(autouse=True)
+def forget_memory():
+    """Remove what a test leaves at memory:// addresses: every look-up there visits all files."""
+    files, folders = MemoryFileSystem.store, MemoryFileSystem.pseudo_dirs
+    before, folders_before = set(files), list(folders)
+    yield
+    for name in files.keys() - before:
+        del files[name]
+    folders[:] = folders_before
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import threadpool_info
 
 from dkmeans.backends.addition import grid_for, plus_rest, rest_of_squares, whole_parts
+from dkmeans.backends.moments import add_moments
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.backends.weighted import add_products
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
@@ -29,6 +30,7 @@ from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, tota
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 __all__ = [
+    "add_moments",
     "add_products",
     "assign",
     "describe",

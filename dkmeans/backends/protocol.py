@@ -67,6 +67,21 @@ class Backend(Implementation, Protocol):
         """
         ...
 
+    def add_moments(
+        self,
+        points: FloatArray,
+        weights: FloatArray,
+        index: IndexArray,
+        centers: FloatArray,
+        measures: FloatArray,
+    ) -> ExactSums:
+        """Return the exact moments of rows about centers, as `moments.add_moments` does.
+
+        Returns:
+            The sums, (k, 2 d + m): of the differences, of their squares, and of the measures.
+        """
+        ...
+
     def nearest_index(self, points: FloatArray, centers: Centers) -> IndexArray:
         """Return the nearest center of each row, (n,) int64, without distances."""
         ...

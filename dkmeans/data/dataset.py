@@ -24,15 +24,13 @@ from dkmeans.data.chunks import TARGET_BYTES, Chunk
 from dkmeans.data.columns import Names, places_of
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import has_weights, weighted, without_weights
+from dkmeans.data.sources.arrow_dataset import from_arrow_dataset, is_arrow_dataset
 from dkmeans.data.sources.dask_array import from_dask, is_dask_array
 from dkmeans.data.sources.frames import is_dask_series, is_frame, names_of, rows_of
 from dkmeans.data.sources.memory import from_array
+from dkmeans.data.sources.named_rows import NamedRows, refuse_others
 from dkmeans.data.sources.npy import from_npy_file
-from dkmeans.data.sources.parquet import (
-    ParquetRows,
-    from_parquet_files,
-    refuse_others,
-)
+from dkmeans.data.sources.parquet import from_parquet_files
 from dkmeans.data.sources.row_filter import RowFilter
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
 from dkmeans.data.views import Selected
@@ -111,7 +109,7 @@ class _Select:
     def _of_part(self, part: Part) -> Chunk:
         assert isinstance(part, Chunk)  # a table is not shuffled before its columns are selected
         source = part.source
-        if isinstance(source, ParquetRows):
+        if isinstance(source, NamedRows):
             return replace(part, source=source.select(self.columns))
         places = places_of(self.columns, self.given, source.width)
         return replace(part, source=Selected(source, tuple(places)))
@@ -290,20 +288,52 @@ class Dataset:
                 missing, or one of `columns` holds neither numbers nor words.
             Outage: the storage does not answer.
         """
-        if columns is not None and not _are_names(columns):
-            raise InvalidType(expected("columns", "a list of names, or None", columns))
-        if weights is not None and not isinstance(weights, str):
-            raise InvalidType(expected("weights", "the name of a column, or None", weights))
-        addresses = _expanded(address)
-        name = _named_together(addresses)
+        _check_names(columns, weights)
         condition = None if filters is None else RowFilter.of(filters)
+        addresses = _expanded(address)
         cut = from_parquet_files(addresses, columns, weights, condition)
-        name = name if condition is None else f"{name}, filtered,"
-        dataset = cls.of_table(cut, name)
+        return cls._of_named_rows(cut, _named_together(addresses), condition)
+
+    @classmethod
+    def from_arrow(
+        cls,
+        dataset: Any,
+        columns: Sequence[str] | None = None,
+        weights: str | None = None,
+        filters: Filters | None = None,
+    ) -> Dataset:
+        """Return a dataset of the rows of a `pyarrow.dataset.Dataset`.
+
+        Delta Lake (`DeltaTable.to_pyarrow_dataset`) and Lance (`lance.dataset`) hand one over, and
+        `pyarrow.dataset.dataset` makes one of files. Its fragments follow one another in its own
+        order. A chunk consists of whole row groups of a Parquet file; a fragment of another format
+        is one chunk.
+
+        Args:
+            dataset: The dataset, without a filter.
+            columns: As in `from_parquet`.
+            weights: As in `from_parquet`.
+            filters: As in `from_parquet`.
+
+        Raises:
+            ValueError: as `from_parquet` does.
+            TypeError: it is no such dataset.
+        """
+        if not is_arrow_dataset(dataset):
+            raise InvalidType(expected("dataset", "a pyarrow.dataset.Dataset", dataset))
+        _check_names(columns, weights)
+        condition = None if filters is None else RowFilter.of(filters)
+        cut = from_arrow_dataset(dataset, columns, weights, condition)
+        return cls._of_named_rows(cut, "the dataset of pyarrow", condition)
+
+    @classmethod
+    def _of_named_rows(cls, cut: Cut, name: str, condition: RowFilter | None) -> Dataset:
+        """Return a dataset of the rows of a table with named columns."""
+        dataset = cls.of_table(cut, name if condition is None else f"{name}, filtered,")
         # A layout of feature columns replaces this change by one that can read words, and a model
         # by one that reads its own columns only.
         source = next(next(dataset.batches()).sources())
-        assert isinstance(source, ParquetRows)  # for the type checker
+        assert isinstance(source, NamedRows)  # for the type checker
         names = (*source.described, *(name for name, _ in source.unusable))
         by_name = tuple(name for name in source.names if name not in source.columns)
         dataset = replace(dataset, by_name=by_name)
@@ -594,6 +624,18 @@ class Dataset:
 def _are_names(columns: object) -> bool:
     is_list = isinstance(columns, Collection) and not isinstance(columns, _NO_LISTS)
     return is_list and all(isinstance(name, str) for name in columns)  # type: ignore[attr-defined]
+
+
+def _check_names(columns: object, weights: object) -> None:
+    """Refuse names of columns that are no list, and a name of the weights that is none.
+
+    Raises:
+        InvalidType: they are not.
+    """
+    if columns is not None and not _are_names(columns):
+        raise InvalidType(expected("columns", "a list of names, or None", columns))
+    if weights is not None and not isinstance(weights, str):
+        raise InvalidType(expected("weights", "the name of a column, or None", weights))
 
 
 def _expand_store(address: str) -> list[str]:

@@ -98,6 +98,11 @@ def score(loaded: LoadedChunk, centers: Centers) -> Score:
     if not len(loaded.points):  # none of the rows has a weight
         return Score()
     _, distances = _nearest(loaded, centers)
+    return score_of(loaded, distances, centers)
+
+
+def score_of(loaded: LoadedChunk, distances: FloatArray, centers: Centers) -> Score:
+    """Return the score of a chunk whose rows have these (n,) distances to their nearest centers."""
     if loaded.weights is None:
         return Score(ExactTotal.of(len(distances)), total_of(distances))
     total = weighted_total(select(centers.backend), distances, loaded.weights)

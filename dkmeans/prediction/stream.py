@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,13 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.data.columns import KnownColumns
 from dkmeans.data.dataset import Dataset
-from dkmeans.distance import Centers
 from dkmeans.errors import InvalidData, counted
 from dkmeans.executors import Executor
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.prediction import per_chunk
+from dkmeans.prediction.measures import Measures, Measuring, measure
 from dkmeans.prediction.per_chunk import Task
 from dkmeans.report import RowReport
-from dkmeans.state import Score
 
 # A batch of more chunks is scored in pieces, so that progress can be reported.
 _MOST_CHUNKS_AT_ONCE = 16
@@ -36,18 +36,18 @@ _PIECE_SECONDS = 4.0
 def scores(
     dataset: Dataset,
     checkpoint: Checkpoint,
-    centers: Centers,
+    task: Measuring,
     executor: Executor,
     notifier: Notifier,
     steps: int | None,
-) -> list[Score]:
-    """Return the scores of the first `steps` batches.
+) -> list[Measures]:
+    """Return the measures of the first `steps` batches, of which hooks see the scores.
 
     Args:
         dataset: The rows.
-        checkpoint: The checkpoint that the centers are of.
-        centers: The centers.
-        executor: Where the scores are computed.
+        checkpoint: The checkpoint that the task's centers are of.
+        task: What to measure.
+        executor: Where the measures are computed.
         notifier: Notifies hooks.
         steps: Number of batches; None for all.
 
@@ -56,15 +56,16 @@ def scores(
     """
     notifier.begin()
     notifier.created(checkpoint.state)
-    found: list[Score] = []
+    found: list[Measures] = []
     # Of other datasets it is not known how often they repeat their rows.
     is_once = dataset.is_table and steps is None
     report = RowReport("evaluated", dataset.rows if is_once else None)
     for batch in dataset.batches():
         notifier.before_run(batch)
-        score = _score(batch, centers, executor, report)
-        found.append(score)
-        notifier.set_values(checkpoint.state, score)
+        of_batch = replace(task, batch=len(found))
+        measured = _measured(batch.numbered(), of_batch, executor, report)
+        found.append(measured)
+        notifier.set_values(checkpoint.state, measured.score)
         notifier.after_run()
         if len(found) == steps or notifier.should_stop():
             break
@@ -74,16 +75,16 @@ def scores(
     return found
 
 
-def _score(batch: Batch, centers: Centers, executor: Executor, report: RowReport) -> Score:
-    """Return the score of a batch, computed in pieces: rows are reported after each of them."""
-    total, start, size = Score(), 0, len(batch)
+def _measured(batch: Batch, task: Measuring, executor: Executor, report: RowReport) -> Measures:
+    """Return the measures of a batch, computed in pieces: rows are reported after each of them."""
+    total, start, size = Measures.zero(task), 0, len(batch)
     if size > _MOST_CHUNKS_AT_ONCE:
         size = _CHUNKS_PER_THREAD * executor.memory().threads
     while start < len(batch):
         began = time.perf_counter()
         piece = batch.chunks_between(start, min(start + size, len(batch)))
-        (score,) = executor.map_reduce(per_chunk.score, [piece], centers).totals
-        total += score
+        (measured,) = executor.map_reduce(measure, [piece], task).totals
+        total += measured
         report.add(piece.rows)
         start += len(piece)
         if time.perf_counter() - began < _PIECE_SECONDS / 2:

@@ -10,7 +10,9 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dkmeans.storage.addresses import is_local, local_path
@@ -32,10 +34,12 @@ _UNSUPPORTED_ERRNOS = frozenset(
         errno.EBADF,
     }
 )
+_FLUSHES_AT_ONCE = 8
 # Folders that end with this process. Nobody reads them after a crash, so they are not flushed.
 _temporary_folders: set[Path] = set()
 # Operations of which the log has said that a file system refuses them.
 _logged_operations: set[str] = set()
+_logging = threading.Lock()
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +78,11 @@ def flush(address: str) -> None:
     root = local_path(address)
     if not is_local(address) or _is_temporary(root):
         return
-    # The parent folder holds the name of `root`.
-    for path in [*root.rglob("*"), root, root.parent]:
-        _sync(path)
+    # The parent folder holds the name of `root`. A disk takes flushes at the same time together,
+    # and one after the other many times as long.
+    with ThreadPoolExecutor(_FLUSHES_AT_ONCE) as pool:
+        for _ in pool.map(_sync, [*root.rglob("*"), root, root.parent]):
+            pass
 
 
 def write_behind(path: Path, size: int, data: bytes) -> None:
@@ -155,6 +161,8 @@ def _go_on_without(operation: str, path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _UNSUPPORTED_ERRNOS:
             raise
-        if operation not in _logged_operations:
+        with _logging:  # several threads flush
+            is_new = operation not in _logged_operations
             _logged_operations.add(operation)
+        if is_new:
             logger.debug("going on without %s, which is refused for %s: %s", operation, path, error)

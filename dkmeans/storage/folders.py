@@ -95,6 +95,18 @@ def children(address: str) -> list[str]:
     return sorted(map(last_name, found))
 
 
+def files_below(address: str) -> list[str]:
+    """Return the sorted names of all files below an address, relative to the address.
+
+    Raises:
+        Outage: the storage does not answer.
+    """
+    fs, path = filesystem(address)
+    found = with_retries(address, lambda: fs.find(path))
+    names = (each.removeprefix(path.rstrip("/")).lstrip("/") for each in found)
+    return sorted(name for name in names if name)
+
+
 def is_empty(address: str) -> bool:
     """Return whether nothing is below an address (in an object store: no files)."""
     if not is_in_object_store(address):

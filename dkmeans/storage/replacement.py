@@ -13,7 +13,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, Prec
 
 from dkmeans.errors import Conflict, Invalid
 from dkmeans.retry import first_line, with_retries
-from dkmeans.storage.addresses import is_in_object_store, is_local
+from dkmeans.storage.addresses import is_in_object_store, is_local, local_path
 from dkmeans.storage.contents import Versioned, read, write
 from dkmeans.storage.folders import remove
 from dkmeans.storage.stores import store_and_name
@@ -65,10 +65,11 @@ def supports_conditional_writes(probe: str) -> bool:
         Outage: the storage does not answer.
     """
     try:
+        if is_local(probe):  # `replace` itself compares there
+            with_retries(probe, lambda: local_path(probe).write_bytes(b"1"))
+            return True
         # Other bytes each time: `replace` takes equal bytes for its own earlier attempt.
         first = replace(probe, b"1", None)
-        if is_local(probe):  # `replace` itself compares there
-            return True
         creates_once = _is_refused(probe, b"2", None)
         if creates_once:
             replace(probe, b"3", first)

@@ -45,3 +45,25 @@ def test_an_evaluation_logs_where_it_is_made_and_how_far_it_is(run, run_json, st
     first, last = (line[20:] for line in err.splitlines()[-2:])
     assert first.startswith("evaluating with step 3, 4 clusters, on ")
     assert last.startswith("evaluated 900 of 900 rows (100%), ")
+
+
+def test_indices_and_a_comparison_are_printed_for_people_and_written(
+    run, run_json, store, tmp_path
+):
+    for name, steps in (("m", 3), ("other", 1)):
+        run_json(*train(store, tmp_path / name, "--max-steps", steps))
+    flags = "--indices", "all", "--against", tmp_path / "other"
+    evaluated = run_json("evaluate", store, "--model-dir", tmp_path / "m", *flags)
+    assert 0 < evaluated["silhouette"] < 1
+    assert sum(evaluated["cluster_sizes"]) == 900
+    assert 0 <= evaluated["changed_share"] < 1
+    (written,) = Path(evaluated["written_to"]).glob("*.json")
+    assert json.loads(written.read_text())["cluster_mean"] == evaluated["cluster_mean"]
+    _, out, _ = run("evaluate", store, "--model-dir", tmp_path / "m", *flags)
+    assert "deviation of cluster 3" in out
+    code, _, err = run("evaluate", store, "--model-dir", tmp_path / "m", "--indices", "dunn")
+    assert code == 2
+    assert "indices must be 'all' or among silhouette" in err
+    code, _, err = run("evaluate", store, "--model-dir", tmp_path / "m", "--against", tmp_path)
+    assert code == 2
+    assert "checkpoint" in err

@@ -196,7 +196,7 @@ def test_filters_leave_out_rows_in_every_job(run, run_json, rows, tmp_path):
     assert found["loss"] == pytest.approx(trained["loss"], rel=1e-3)
     output = "--output", tmp_path / "o.parquet", "--keep", "n,year"
     assert run_json("predict", *about, "--model-dir", model, *output)["rows"] == 598
-    kept = pq.read_table(tmp_path / "o.parquet/part-00000000.parquet")
+    kept = pq.read_table(tmp_path / "o.parquet")
     assert kept["n"].to_pylist() == [n for n in range(600) if n not in (7, 8)]
     assert set(kept["year"].to_pylist()) == {2024}
     for terms, message in (

@@ -11,6 +11,7 @@ from dkmeans.executors import Serial, Threads
 from dkmeans.hooks import SessionRunArgs, SessionRunHook
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.prediction import per_chunk
+from dkmeans.prediction.measures import Measuring
 from dkmeans.prediction.per_chunk import Task
 from dkmeans.prediction.stream import check_columns, gathered, predictions, scores
 from tests import reference
@@ -52,7 +53,7 @@ def dataset(rows):
 
 def scored(dataset, checkpoint, centers, hook, steps=None):
     notifier = Notifier(checkpoint.settings, [hook])
-    return scores(dataset, checkpoint, centers, Serial(), notifier, steps)
+    return scores(dataset, checkpoint, Measuring(centers), Serial(), notifier, steps)
 
 
 def predicted(dataset, checkpoint, task, hook, *, single):
@@ -62,7 +63,7 @@ def predicted(dataset, checkpoint, task, hook, *, single):
 
 def test_each_batch_has_a_score_and_hooks_see_it(dataset, checkpoint, centers, rows):
     hook = Recorder()
-    found = scored(dataset, checkpoint, centers, hook)
+    found = [each.score for each in scored(dataset, checkpoint, centers, hook)]
     parts = [rows[:100], rows[100:200], rows[200:250]]
     expected = [reference.loss(part, centers.values, EUCLIDEAN) for part in parts]
     assert [float(each.weight) for each in found] == [100, 100, 50]
@@ -131,10 +132,10 @@ def test_an_evaluation_reports_progress_and_its_pieces_change_no_bit(
     assert len(batch) == 101
     notifier = Notifier(checkpoint.settings, [])
     with Threads(2) as executor:
-        of = checkpoint, centers, executor, notifier, None
-        (score,) = scores(Dataset.of(batch), *of)
+        of = checkpoint, Measuring(centers), executor, notifier, None
+        (measures,) = scores(Dataset.of(batch), *of)
         (at_once,) = executor.map_reduce(per_chunk.score, [batch], centers).totals
-    assert score == at_once
+    assert measures.score == at_once
     done = [each.progress.rows_done for each in caplog.records if hasattr(each, "progress")]
     assert len(done) > 3
     assert done == sorted(set(done))

@@ -87,6 +87,17 @@ def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: 
     return select_processor().add_products(points, weights, index, k)
 
 
+def add_moments(
+    points: FloatArray,
+    weights: FloatArray,
+    index: IndexArray,
+    centers: FloatArray,
+    measures: FloatArray,
+) -> ExactSums:
+    """Return the moments of rows about their centers, computed by the processor."""
+    return select_processor().add_moments(points, weights, index, centers, measures)
+
+
 def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
     """Return each row's nearest center, (n,) int64."""
     return nearest(points, centers)[0]

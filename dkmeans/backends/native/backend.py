@@ -17,7 +17,15 @@ from numba.core import config
 
 from dkmeans import exact
 from dkmeans.backends.addition import grid_for, plus_rows, rest_of_squares
-from dkmeans.backends.native import bounds, kernels, packing, products, sum_vectors
+from dkmeans.backends.moments import MOMENT_PLANES, moment_grid, plus_left_moments
+from dkmeans.backends.native import (
+    bounds,
+    kernels,
+    moment_sums,
+    packing,
+    products,
+    sum_vectors,
+)
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.rounding import QUIET
 from dkmeans.backends.weighted import PLANES, plus_left, product_grid, with_ones
@@ -139,6 +147,35 @@ def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: 
         if len(left):
             others = with_ones(piece[left]), weights[rows][left], index[rows][left]
             sums = plus_left(sums, *others, np.ones(others[0].shape, bool))
+    return sums
+
+
+@QUIET
+def add_moments(
+    points: FloatArray,
+    weights: FloatArray,
+    index: IndexArray,
+    centers: FloatArray,
+    measures: FloatArray,
+) -> ExactSums:
+    """Return the moments of rows about the centers of their clusters, (k, 2 d + m)."""
+    grid = moment_grid(points, weights, index, centers, measures)
+    rows = tuple(map(_kernel_rows, (points, weights, index, measures)))
+    centers, columns = _kernel_rows(centers), len(grid.exponents)
+    sums = ExactSums.zero((len(centers), columns), grid)
+    words = np.empty((MOMENT_PLANES + 1, columns))
+    for start in range(0, len(points), PIECE_ROWS):
+        piece, factors, clusters, numbers = (part[start : start + PIECE_ROWS] for part in rows)
+        planes = np.zeros((MOMENT_PLANES, *sums.shape), np.int64)
+        is_left = np.empty(len(piece), np.uint8)
+        about = factors, clusters, centers, numbers
+        arrays = grid.scales, words, planes, is_left
+        run(moment_sums.add_moments, (piece.dtype,), piece, *about, *arrays)
+        sums += ExactSums(grid, {-m: plane for m, plane in enumerate(planes)})
+        left = np.flatnonzero(is_left)
+        if len(left):
+            others = piece[left], factors[left], clusters[left], centers, numbers[left]
+            sums = plus_left_moments(sums, *others)
     return sums
 
 

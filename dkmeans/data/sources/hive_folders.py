@@ -57,6 +57,11 @@ def folder_columns(root: str, paths: Sequence[str]) -> FolderColumns:
     return FolderColumns(kinds, [shared[tuple(map(each.get, kinds))] for each in texts])
 
 
+def folder_names(path: str) -> frozenset[str]:
+    """Return the names of the columns that the folders of a path name."""
+    return frozenset(_texts(path))
+
+
 def _texts(path: str) -> dict[str, str | None]:
     """Return the values that the folders of a path name, as text."""
     folders = [folder.partition("=") for folder in path.split("/")[:-1]]

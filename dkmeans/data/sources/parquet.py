@@ -7,7 +7,7 @@ values are refused, except where feature columns read a column by itself (`Parqu
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,28 +18,27 @@ import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
 
 from dkmeans.data.batches import Batch, Cut
-from dkmeans.data.chunks import Chunk, Leaf, Whole, rows_per_chunk
-from dkmeans.data.columns import described
-from dkmeans.data.row_weights import RowWeights
+from dkmeans.data.chunks import Chunk, rows_per_chunk
 from dkmeans.data.sources.arrow import (
     dtype_of,
-    fill,
-    hold_no_numbers,
-    holds_numbers,
-    holds_words,
-    index_columns,
     is_list,
-    type_name,
-    values_of,
-    with_gaps,
+    list_width,
     without_extension,
 )
 from dkmeans.data.sources.hive_folders import FolderValues, folder_columns
+from dkmeans.data.sources.named_rows import (
+    PIECE_ROWS,
+    NamedRows,
+    Selector,
+    grouped,
+    is_usable,
+    with_weights,
+)
 from dkmeans.data.sources.parquet_files import StoredFile, list_parquet_files
 from dkmeans.data.sources.parquet_footers import Footers
 from dkmeans.data.sources.requests import in_parallel
 from dkmeans.data.sources.row_filter import RowFilter
-from dkmeans.errors import Invalid, InvalidData, counted, expected
+from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.retry import with_retries
 from dkmeans.storage import address_below, filesystem, unreachable
 
@@ -47,43 +46,21 @@ logger = logging.getLogger("dkmeans")
 
 T = TypeVar("T")
 
-# Number of rows that are decoded at a time.
-_PIECE_ROWS = 2**16
 
-
-@dataclass(frozen=True, slots=True)
-class ParquetRows(Whole, Leaf):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParquetRows(NamedRows):
     """Rows of some row groups of a Parquet file, of which a filter may leave out rows.
 
     Attributes:
         address: Address of the file.
         groups: Numbers of the row groups, ascending.
-        columns: Names of the columns to read, in the order that they have in a row.
-        widths: Number of values of each column in a row: one, or the length of its lists.
-        dtypes: Dtype of each column as a string of NumPy. Words are read as objects.
-        rows: Number of rows that the filter leaves.
-        first: Number of this source's first row, counted in the rows of the file that the filter
-            leaves.
-        has_gaps: True if missing values are allowed. Missing numbers are read as NaN, missing words
-            as None. Such a source has a single column.
-        unusable: Names and types of the columns that hold neither numbers nor words. No columns
-            were chosen yet: the rows cannot be read before.
-        of_folder: Columns that the folder of the file names, with their values.
         condition: The filter on columns of the file; None if all rows of the row groups meet it.
         stored: Number of the first stored row and number of stored rows, from the first to the last
             row group; None if these are all rows.
     """
 
     address: str
-    groups: tuple[int, ...]
-    columns: tuple[str, ...]
-    widths: tuple[int, ...]
-    dtypes: tuple[str, ...]
-    rows: int
-    first: int
-    has_gaps: bool = False
-    unusable: tuple[tuple[str, str], ...] = ()
-    of_folder: FolderValues = ()
+    groups: tuple[int, ...] = ()
     condition: RowFilter | None = None
     stored: tuple[int, int] | None = None
 
@@ -93,80 +70,15 @@ class ParquetRows(Whole, Leaf):
         return f"the filtered rows of {self.address}" if self.condition else self.address
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns, and of those of the folder."""
-        return tuple(dict.fromkeys((*self.columns, *(name for name, _ in self.of_folder))))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype that can hold the values of all columns."""
-        return np.result_type(*map(np.dtype, self.dtypes))
-
-    @property
-    def width(self) -> int:
-        """Number of values in a row."""
-        return sum(self.widths)
+    def file(self) -> str:
+        """Address of the file."""
+        return self.address
 
     @property
     def key(self) -> Hashable:
         """Identity of the rows: the file, its row groups and the columns, with their shape."""
         shape = self.widths, self.dtypes, self.rows, self.first, self.has_gaps
         return self.address, self.groups, self.columns, shape, self.condition
-
-    @property
-    def described(self) -> tuple[str, ...]:
-        """Names of the columns, with the lengths of lists."""
-        return described(self.columns, self.widths)
-
-    def select(self, names: Sequence[str]) -> ParquetRows:
-        """Return a source of the same rows with some of the columns, in this order.
-
-        Args:
-            names: Names of the columns, with or without the lengths of lists, or of those of the
-                folder.
-
-        Raises:
-            InvalidType: a column holds neither numbers nor words.
-        """
-        if others := [each for each in self.unusable if each[0] in names]:
-            raise hold_no_numbers(others, self.name)
-        each = list(zip(self.columns, self.widths, self.dtypes, strict=True))
-        known = {name: (name, 1, dtype_of(value.type).str) for name, value in self.of_folder}
-        known |= dict(zip(self.described, each, strict=True)) | {c[0]: c for c in each}
-        chosen = tuple(known[name] for name in names)
-        columns, widths, dtypes = zip(*chosen, strict=True) if chosen else ((), (), ())
-        return replace(self, columns=columns, widths=widths, dtypes=dtypes, unusable=())
-
-    def column(self, name: str) -> ParquetRows:
-        """Return a source of one of the columns, in which values may be missing."""
-        return replace(self.select([name]), has_gaps=True)
-
-    def read(self, start: int, stop: int) -> Any:
-        """Return these rows."""
-        if self.has_gaps:
-            pieces = self._pieces(start, stop, self.columns)
-            name, width = self.columns[0], self.width
-            values = [
-                values_of(piece.column(0), name, width, first, self.name, has_gaps=True)
-                for piece, first in pieces
-            ]
-            return with_gaps(pa.concat_arrays(values)).reshape(-1, width)
-        rows = np.empty((stop - start, self.width), self.dtype)
-        for piece, first in self._pieces(start, stop, self.columns):
-            place = rows[first - start : first - start + len(piece)]
-            fill(place, piece, self.columns, self.widths, first, self.name)
-        return rows
-
-    def table(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
-        """Return any columns of the file for these rows, with the types that they have there.
-
-        Raises:
-            Invalid: a column is missing.
-            InvalidData: the file cannot be read, or has changed since it was described.
-        """
-        schema = self._schema_of(names)
-        pieces = [piece.select(list(names)) for piece, _ in self._pieces(start, stop, names)]
-        return pa.Table.from_batches(pieces, schema)
 
     def _schema_of(self, names: Sequence[str]) -> pa.Schema:
         """Return the types of columns of the file and its folder.
@@ -224,7 +136,7 @@ class ParquetRows(Whole, Leaf):
         of_folder = [(n, v) for n, v in self.of_folder if n in columns and n not in stored]
         read = dict.fromkeys(columns if condition is None else (*columns, *condition.columns))
         in_file = [name for name in read if name not in dict(of_folder)]
-        for piece in file.iter_batches(_PIECE_ROWS, list(groups), in_file):
+        for piece in file.iter_batches(PIECE_ROWS, list(groups), in_file):
             met = piece if condition is None else piece.filter(condition.expression)
             for name, value in of_folder:
                 met = met.append_column(name, pa.repeat(value, len(met)))
@@ -256,7 +168,7 @@ class ParquetRows(Whole, Leaf):
             if not places and column in dict(self.of_folder):
                 continue
             kind = without_extension(schema.field(places[0]).type) if len(places) == 1 else None
-            is_same = kind is not None and _is_usable(kind) and dtype_of(kind).str == dtype
+            is_same = kind is not None and is_usable(kind) and dtype_of(kind).str == dtype
             if not is_same or (width != 1 and not is_list(kind)):
                 lists = f"lists of {counted(width, 'value')} of " if width != 1 else ""
                 raise self._changed(
@@ -290,12 +202,8 @@ class _File(NamedTuple):
     def chunks(self, chunk_bytes: int | None) -> Iterator[Chunk]:
         """Yield the rows in chunks of about so many bytes."""
         table, first = self.table, 0
-        row_bytes = sum(
-            np.dtype(dtype).itemsize * width
-            for dtype, width in zip(table.dtypes, table.widths, strict=True)
-        )
         matches = self.sizes if self.matches is None else self.matches
-        for run in _grouped(matches, rows_per_chunk(row_bytes, chunk_bytes)):
+        for run in grouped(matches, rows_per_chunk(table.row_bytes, chunk_bytes)):
             groups = tuple(i for i in run if matches[i])
             rows = sum(matches[i] for i in groups)
             if rows:
@@ -362,41 +270,7 @@ def from_parquet_files(
 
     if weights is None or not tables:
         return cut
-    _check_weights(tables[0], weights)
-    rows = [name for name in tables[0].columns if name != weights] if columns is None else columns
-    if not rows:
-        raise Invalid(f"{tables[0].name} must have a column beside the weights, {weights!r}")
-    return lambda chunk_bytes: Batch(
-        tuple(_with_weights(chunk, rows, weights) for chunk in cut(chunk_bytes))
-    )
-
-
-def _check_weights(table: ParquetRows, weights: str) -> None:
-    """Refuse weights that are not a column of numbers.
-
-    Raises:
-        Invalid: there is no such column, or it holds words or lists.
-    """
-    names = ", ".join(table.columns)
-    if weights not in table.columns:
-        raise Invalid(expected("weights", f"a column of {table.name} ({names})", weights))
-    column = table.select([weights])
-    if column.dtypes == ("|O",) or column.widths != (1,):
-        found = "words" if column.dtypes == ("|O",) else "lists"
-        raise Invalid(
-            f"weights must be a column of numbers, got {found} in {weights!r} of {table.name}"
-        )
-
-
-def _with_weights(chunk: Chunk, rows: Sequence[str], weights: str) -> Chunk:
-    """Return a chunk of some columns, with the weights of another column beside them."""
-    table = chunk.source
-    assert isinstance(table, ParquetRows)  # for the type checker
-    column = replace(chunk, source=table.select([weights]))
-    beside = RowWeights((column,), table.first, table.rows, table.chunk_rows)
-    # Columns that hold no numbers are still to be left out, or refused.
-    source = replace(table.select(rows), unusable=table.unusable)
-    return replace(chunk, source=source, weights=beside)
+    return with_weights(cut, tables[0], columns, weights)
 
 
 def _files_at(
@@ -406,7 +280,7 @@ def _files_at(
     fs, root = filesystem(address)
     found = _asked(address, address, lambda: list_parquet_files(fs, root, address))
     folders = folder_columns(root, [file.path for file in found])
-    selector = _Selector(columns, folders.kinds, condition and condition.typed(folders.kinds))
+    selector = Selector(columns, folders.kinds, condition and condition.typed(folders.kinds))
     footers = _asked(address, address, lambda: Footers.below(fs, root, found))
 
     def describe(each: tuple[StoredFile, FolderValues]) -> _File | None:
@@ -447,131 +321,8 @@ def _asked(name: str, address: str, request: Callable[[], T]) -> T:
     return with_retries(name, named)
 
 
-def refuse_others(batch: Batch) -> Batch:
-    """Refuse a batch with columns that hold no numbers; return any other batch unchanged.
-
-    Raises:
-        InvalidType: some columns hold words, or neither numbers nor words.
-    """
-    for source in batch.sources():
-        if isinstance(source, ParquetRows):
-            pairs = zip(source.columns, source.dtypes, strict=True)
-            words = [(column, "words") for column, dtype in pairs if dtype == "|O"]
-            if others := [*words, *source.unusable]:
-                raise hold_no_numbers(others, source.name)
-    return batch
-
-
-class _Selection(NamedTuple):
-    """The columns to read of files of one schema.
-
-    Attributes:
-        columns: Names of the columns.
-        kinds: Types of the columns.
-        widths: Number of values of each column in a row; None if files must be asked, for lists.
-        dtypes: Dtypes of the columns as strings of NumPy.
-        unusable: Names and types of further columns, which hold neither numbers nor words.
-        condition: Filter that the rows must meet; None for all rows.
-        left_out: Names of the columns that are not read, because they hold an index.
-    """
-
-    columns: tuple[str, ...]
-    kinds: tuple[pa.DataType, ...]
-    widths: tuple[int, ...] | None
-    dtypes: tuple[str, ...]
-    unusable: tuple[tuple[str, str], ...]
-    condition: RowFilter | None
-    left_out: list[str]
-
-
-class _Selector:
-    """Selects the columns and rows to read of each file.
-
-    Files of one schema share a selection: a folder may have very many of them.
-
-    Args:
-        columns: Names of the columns to read, in order; None for all of a file but an index.
-        of_folders: Types of the columns that folders name.
-        condition: Filter that the rows must meet, with values of these types; None for all rows.
-    """
-
-    def __init__(
-        self,
-        columns: Sequence[str] | None,
-        of_folders: Mapping[str, pa.DataType],
-        condition: RowFilter | None,
-    ) -> None:
-        self._columns, self._of_folders, self._condition = columns, of_folders, condition
-        self._last: tuple[pa.Schema, _Selection] | None = None
-        self._met: dict[FolderValues, bool] = {}
-
-    def may_meet(self, values: FolderValues) -> bool:
-        """Return whether rows of a file may meet the filter, by the values of its folder."""
-        if values not in self._met and self._condition is not None:
-            self._met[values] = not self._condition.given(dict(values)).holds_never
-        return self._met[values]
-
-    def select(self, schema: pa.Schema, name: str) -> _Selection:
-        """Return the columns and rows to read of a file.
-
-        Args:
-            schema: Columns of the file.
-            name: Address of the file.
-
-        Raises:
-            Invalid: a column is missing or cannot be compared, or all are an index.
-            InvalidType: no column that is left, or one of those named, can be read.
-        """
-        index = index_columns(schema) if self._columns is None else []
-        last = self._last
-        if last and last[0].equals(schema) and last[1].left_out == index:
-            return last[1]
-        selection = self._select(schema, index, name)
-        self._last = schema, selection
-        return selection
-
-    def _select(self, schema: pa.Schema, index: list[str], name: str) -> _Selection:
-        columns, condition = self._columns, self._condition
-        if index and len(index) == len(schema.names):
-            raise Invalid(
-                f"{name} must have columns that are not an index, got only {', '.join(index)}; "
-                "name them with columns to read them"
-            )
-        kinds = {**self._of_folders, **{f.name: without_extension(f.type) for f in schema}}
-        usual = [column for column in schema.names if column not in index]
-        chosen = tuple(usual if columns is None else columns)
-        missing = [column for column in chosen if column not in kinds]
-        if missing or not chosen:
-            names = ", ".join(dict.fromkeys((*schema.names, *kinds)))
-            raise Invalid(
-                f"columns must be among those of {name} ({names}), got "
-                f"{', '.join(missing) or 'none'}"
-            )
-        if twice := [c for c in dict.fromkeys(chosen) if schema.names.count(c) > 1]:
-            raise Invalid(
-                f"columns of {name} must have different names, got {', '.join(twice)} several "
-                "times; choose others with columns"
-            )
-        if condition is not None:
-            condition.check_columns(kinds, name)
-            condition = condition.typed(kinds)
-        unusable = tuple(
-            (column, type_name(schema.field(column).type))
-            for column in chosen
-            if not _is_usable(kinds[column])
-        )
-        if columns is None:  # a model, or feature columns, may choose others
-            chosen = tuple(column for column in chosen if column not in dict(unusable))
-        if unusable and (columns is not None or not chosen):
-            raise hold_no_numbers(unusable, name)
-        found = tuple(kinds[column] for column in chosen)
-        widths = None if any(map(is_list, found)) else (1,) * len(found)
-        dtypes = tuple(dtype_of(kind).str for kind in found)
-        return _Selection(chosen, found, widths, dtypes, unusable, condition, index)
-
-
 def _of_file(
-    footers: Footers, file: StoredFile, name: str, selector: _Selector, values: FolderValues
+    footers: Footers, file: StoredFile, name: str, selector: Selector, values: FolderValues
 ) -> _File | None:
     """Return one file; None if no rows are to be read.
 
@@ -588,11 +339,17 @@ def _of_file(
     if not sum(sizes):
         return None
     widths = chosen.widths or tuple(
-        _width(footers.fs, file.path, column, kind)
+        list_width(kind, _first_rows(footers.fs, file.path, column))
         for column, kind in zip(chosen.columns, chosen.kinds, strict=True)
     )
-    about = chosen.columns, widths, chosen.dtypes
-    table = ParquetRows(name, (), *about, 0, 0, unusable=chosen.unusable, of_folder=values)
+    table = ParquetRows(
+        address=name,
+        columns=chosen.columns,
+        widths=widths,
+        dtypes=chosen.dtypes,
+        unusable=chosen.unusable,
+        of_folder=values,
+    )
     if chosen.condition is None:
         return _File(table, sizes, None, chosen.left_out)
     left = chosen.condition.given(dict(values))
@@ -640,36 +397,7 @@ def _group_numbers(footers: Sequence[ds.ParquetFileFragment]) -> list[int]:
     return [group.id for footer in footers for group in footer.row_groups]
 
 
-def _grouped(sizes: Sequence[int], target: int) -> Iterable[tuple[int, ...]]:
-    """Yield the numbers of consecutive row groups that together form a chunk.
-
-    A chunk has at most `target` rows unless it is a single, larger row group.
-
-    Args:
-        sizes: Number of rows of each row group.
-        target: Number of rows that a chunk should have at most.
-    """
-    run: list[int] = []
-    for number, size in enumerate(sizes):
-        if run and sum(sizes[i] for i in run) + size > target:
-            yield tuple(run)
-            run = []
-        run.append(number)
-    if run:
-        yield tuple(run)
-
-
-def _width(fs: Any, path: str, column: str, kind: pa.DataType) -> int:
-    """Return the number of values in a row of a column: for lists, the length of the first list."""
-    if not is_list(kind):
-        return 1
-    if pa.types.is_fixed_size_list(kind):
-        return int(kind.list_size)
+def _first_rows(fs: Any, path: str, column: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a column of a file, one at a time."""
     with pq.ParquetFile(path, filesystem=fs) as file:
-        first = next(file.iter_batches(batch_size=1, columns=[column]))
-    length = first.column(0).value_lengths()[0].as_py()
-    return int(length or 0)
-
-
-def _is_usable(kind: pa.DataType) -> bool:
-    return holds_numbers(kind) or holds_words(kind)
+        yield from file.iter_batches(batch_size=1, columns=[column])

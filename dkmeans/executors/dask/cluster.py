@@ -334,16 +334,20 @@ class Cluster:
 
     def other_workers(self) -> list[str]:
         """Return the workers that are not frozen; none if no worker is known to be frozen."""
-        return sorted({*filter(None, self.preferred_workers())}) if self._frozen else []
+        return list(filter(None, self.threads_by_preferred_worker())) if self._frozen else []
 
-    def preferred_workers(self) -> list[str | None]:
-        """Return the worker of each thread, in a fixed order; [None] while there is no worker."""
+    def threads_by_preferred_worker(self) -> dict[str | None, int]:
+        """Return the number of threads of each worker that is not frozen, in a fixed order.
+
+        While there is no worker, the result is {None: 1}.
+        """
         threads = self.threads_by_worker()
         self.compare_versions(threads)
         if self._frozen:
             self._frozen &= self._silent_workers()
-        workers = sorted((each, n) for each, n in threads.items() if each not in self._frozen)
-        return [worker for worker, count in workers for _ in range(count)] or [None]
+        return {worker: threads[worker] for worker in sorted(threads.keys() - self._frozen)} or {
+            None: 1
+        }
 
 
 def _listed(names: Sequence[str]) -> str:

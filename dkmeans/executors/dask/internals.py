@@ -103,6 +103,36 @@ def call(
     )
 
 
+async def call_worker(
+    dask_worker: Any, address: str, seconds: float, function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """Return what a function returns on another worker, which a worker asks for it.
+
+    Uses `Worker.rpc` and the handler `run`, with which `Client.run` calls a worker too. Without it,
+    each worker would have to be called through the scheduler.
+
+    Raises:
+        TimeoutError: the worker has not answered in time.
+        RuntimeError: the function has failed.
+    """
+    from distributed.protocol.pickle import dumps  # noqa: PLC0415 a worker has imported it
+
+    request = dask_worker.rpc(address).run(function=dumps(function), args=dumps(arguments))
+    answer = await asyncio.wait_for(request, seconds)
+    if answer["status"] != "OK":
+        raise RuntimeError(f"a call of {address} has failed")
+    return answer["result"]
+
+
+def thread_count(dask_worker: Any) -> int:
+    """Return the number of threads in which a worker runs its tasks.
+
+    Uses `Worker.state.nthreads`. `Worker.nthreads` is deprecated, with this as its successor.
+    """
+    count: int = dask_worker.state.nthreads
+    return count
+
+
 def gathering(client: Any, futures: Iterable[Any]) -> Future[list[Any]]:
     """Return a future of the results of some tasks. Cancelling that future ends the request.
 

@@ -168,7 +168,7 @@ def test_workers_and_threads_are_those_of_the_client(client):
     cluster = Cluster(client)
     assert cluster.threads_by_worker() == dict(client.nthreads())
     assert cluster.threads() == 2
-    assert cluster.preferred_workers() == sorted(client.nthreads())
+    assert list(cluster.threads_by_preferred_worker().items()) == sorted(client.nthreads().items())
     assert str(cluster) == f"2 threads of the cluster at {client.scheduler.address}"
 
 
@@ -182,7 +182,7 @@ def test_memory_is_that_of_the_smallest_worker_and_room_that_of_all(client):
 def test_a_cluster_without_workers_may_yet_get_one():
     cluster = Cluster(NoWorkers())
     assert cluster.threads() == 1
-    assert cluster.preferred_workers() == [None]
+    assert cluster.threads_by_preferred_worker() == {None: 1}
 
 
 def test_a_cluster_without_workers_says_how_to_get_some(caplog):
@@ -222,7 +222,7 @@ def test_a_frozen_worker_is_found_also_if_tasks_only_need_a_result_of_it(client,
     for name, seconds in (("_CHECK", 0.2), ("_UNKNOWN", 0.2), ("_SILENT", 2)):
         monkeypatch.setattr(module, f"{name}_SECONDS", seconds)
     cluster = Cluster(client)
-    holder, other = cluster.preferred_workers()
+    holder, other = cluster.threads_by_preferred_worker()
     rows = client.submit(bytes, 10, workers=[holder])
     wait(rows)
     process = client.run(os.getpid, workers=[holder])[holder]
@@ -231,10 +231,10 @@ def test_a_frozen_worker_is_found_also_if_tasks_only_need_a_result_of_it(client,
         task = client.submit(len, rows, workers=[other])
         with pytest.raises(StrandedError, match=f"{holder} is frozen: other workers take over"):
             cluster.results([task], [rows])
-        assert cluster.preferred_workers() == [other]
+        assert cluster.threads_by_preferred_worker() == {other: 1}
     finally:
         os.kill(process, signal.SIGCONT)
-    wait_until(lambda: cluster.preferred_workers() == [holder, other])
+    wait_until(lambda: cluster.threads_by_preferred_worker() == {holder: 1, other: 1})
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(2, 9), (1000, 21)])

@@ -1,0 +1,191 @@
+"""Indices of a clustering, from the moments of its clusters. Runs on the driver.
+
+    found = indices_of(moments, centers, ("silhouette", "davies_bouldin"))
+
+Distances are Euclidean: those of the rows, or for the cosine distance those of rows scaled to
+length one. A row of the weight w counts as w rows. An index that is not defined, such as the
+silhouette of one cluster, is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dkmeans.backends.rounding import exact_rows
+from dkmeans.distance import Centers, squared_norms
+from dkmeans.errors import Invalid, InvalidType, expected
+from dkmeans.indices.cluster_moments import AMBIGUOUS, DISTANCE, LENGTH, SILHOUETTE, Moments
+from dkmeans.state import FloatArray
+
+ALL = "all"
+
+
+def check_indices(given: Any) -> tuple[str, ...]:
+    """Return the names of indices; `"all"` stands for every one.
+
+    Raises:
+        InvalidType: it is no list of names.
+        Invalid: a name is unknown.
+    """
+    if given is None:
+        return ()
+    if given == ALL:
+        return NAMES
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InvalidType(expected("indices", "a list of names or 'all'", given))
+    names = tuple(given)
+    for name in names:
+        if name not in NAMES:
+            raise Invalid(expected("indices", f"'all' or among {', '.join(NAMES)}", name))
+    return names
+
+
+def indices_of(moments: Moments, centers: Centers, names: Iterable[str]) -> dict[str, Any]:
+    """Return indices by name: a float, or an array with one entry for each cluster.
+
+    Args:
+        moments: Moments of the rows.
+        centers: The centers that the moments are about.
+        names: Names of the indices, among `NAMES`.
+    """
+    judged = _Clusters(moments, exact_rows(centers.values, centers.distance))
+    return {name: _INDICES[name](judged) for name in names if name != SAMPLED}
+
+
+def as_json(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return indices as numbers and lists that JSON has; NaN becomes None."""
+    return {name: _without_nan(np.asarray(value).tolist()) for name, value in found.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nan(each) for each in value]
+    return None if value != value else value  # NaN is no number, and so not equal to itself
+
+
+@dataclass(frozen=True, eq=False)
+class _Clusters:
+    """Clusters with what several indices need of them.
+
+    Attributes:
+        moments: Their moments.
+        centers: (k, d) float64, their centers.
+    """
+
+    moments: Moments
+    centers: FloatArray
+
+    @cached_property
+    def weights(self) -> NDArray[Any]:
+        """(k,) the number of rows, or the sum of their weights."""
+        return np.asarray(self.moments.weights.rounded()[:, 0])
+
+    @cached_property
+    def filled(self) -> NDArray[np.bool_]:
+        """(k,) True for clusters with rows."""
+        return np.asarray(self.weights > 0)
+
+    @cached_property
+    def _means(self) -> FloatArray:
+        means: FloatArray = self.moments.sums.means(self.moments.weights)
+        means[~self.filled] = np.nan
+        return means
+
+    @property
+    def shifts(self) -> FloatArray:
+        """(k, d) the mean differences of rows from their center; NaN without rows."""
+        return self._means[:, : self.centers.shape[1]]
+
+    @property
+    def variances(self) -> FloatArray:
+        """(k, d) the variances of the columns; NaN without rows."""
+        d = self.centers.shape[1]
+        squares = self._means[:, d : 2 * d]
+        return np.asarray(np.maximum(squares - np.square(self.shifts), 0.0))
+
+    def mean_of(self, measure: int) -> FloatArray:
+        """Return the mean of a measure over the rows of each cluster, (k,); NaN without rows."""
+        return np.asarray(self._means[:, 2 * self.centers.shape[1] + measure])
+
+    def mean_of_all(self, measure: int) -> float:
+        """Return the mean of a measure over all rows."""
+        column = 2 * self.centers.shape[1] + measure
+        total = self.moments.sums.columns(slice(column, column + 1)).total()
+        return float(total) / float(self.moments.weights.total())
+
+
+def _silhouette(clusters: _Clusters) -> float:
+    return clusters.mean_of_all(SILHOUETTE) if len(clusters.centers) > 1 else np.nan
+
+
+def _ambiguous(clusters: _Clusters) -> float:
+    return clusters.mean_of_all(AMBIGUOUS) if len(clusters.centers) > 1 else np.nan
+
+
+def _cluster_silhouette(clusters: _Clusters) -> FloatArray:
+    means = clusters.mean_of(SILHOUETTE)
+    return means if len(means) > 1 else np.full(1, np.nan)
+
+
+def _davies_bouldin(clusters: _Clusters) -> float:
+    """Return the mean over clusters of the largest similarity to another one.
+
+    The similarity is the sum of the mean distances to both centers, divided by the distance of the
+    centers (Davies and Bouldin, A cluster separation measure, 1979); 0 if the centers are equal, as
+    in scikit-learn.
+    """
+    centers = clusters.centers[clusters.filled]
+    spreads = clusters.mean_of(LENGTH)[clusters.filled]
+    if len(centers) < 2:
+        return np.nan
+    worst = np.empty(len(centers))
+    for number, center in enumerate(centers):  # all differences at once would be k x k x d
+        apart = np.sqrt(squared_norms(centers - center))
+        apart[apart == 0] = np.inf
+        worst[number] = ((spreads + spreads[number]) / apart).max()
+    return float(worst.mean())
+
+
+def _calinski_harabasz(clusters: _Clusters) -> float:
+    """Return the variance of the clusters' means over that of the rows about them, by degrees.
+
+    (Calinski and Harabasz, A dendrite method for cluster analysis, 1974.)
+    """
+    filled, rows = clusters.filled, float(clusters.weights.sum())
+    count = int(filled.sum())
+    weights, middle = clusters.weights[filled][:, None], clusters.centers.mean(axis=0)
+    means = (clusters.centers[filled] - middle) + clusters.shifts[filled]
+    within = float((weights * clusters.variances[filled]).sum())
+    between = float((weights * np.square(means - (weights * means).sum(axis=0) / rows)).sum())
+    if count < 2 or rows <= count or within == 0:
+        return np.nan
+    return between / (count - 1) / (within / (rows - count))
+
+
+def _cluster_inertia(clusters: _Clusters) -> FloatArray:
+    column = 2 * clusters.centers.shape[1] + DISTANCE
+    ones = np.ones(len(clusters.centers), np.int64)
+    return clusters.moments.sums.columns(slice(column, column + 1)).means(ones)[:, 0]
+
+
+_INDICES: dict[str, Callable[[_Clusters], Any]] = {
+    "silhouette": _silhouette,
+    "davies_bouldin": _davies_bouldin,
+    "calinski_harabasz": _calinski_harabasz,
+    "ambiguous": _ambiguous,
+    "cluster_sizes": lambda clusters: clusters.weights,
+    "cluster_inertia": _cluster_inertia,
+    "cluster_radius": lambda clusters: np.where(clusters.filled, clusters.moments.radius, np.nan),
+    "cluster_silhouette": _cluster_silhouette,
+    "cluster_mean": lambda clusters: clusters.centers + clusters.shifts,
+    "cluster_deviation": lambda clusters: np.sqrt(clusters.variances),
+}
+# The silhouette of a sample of the rows (`row_sample`): it compares rows with rows.
+SAMPLED = "sampled_silhouette"
+NAMES = (*_INDICES, SAMPLED)

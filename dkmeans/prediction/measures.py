@@ -1,0 +1,125 @@
+"""Measures of an evaluation, all computed in one pass: the score, and what indices need.
+
+`stream.scores` maps `measure` over the chunks of a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dkmeans.backends import select
+from dkmeans.data.chunks import LoadedChunk
+from dkmeans.distance import Centers
+from dkmeans.exact import NotFinite
+from dkmeans.indices.cluster_moments import Moments, moments_of
+from dkmeans.indices.contingency import Contingency, contingency_of
+from dkmeans.indices.row_sample import RowSample, sample_of
+from dkmeans.prediction.per_chunk import score, score_of
+from dkmeans.state import FloatArray, IndexArray, Score
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measuring:
+    """What to measure.
+
+    Attributes:
+        centers: The centers that are evaluated.
+        with_moments: True if indices need the moments of clusters.
+        against: Centers of another model to compare with; None for none.
+        with_sample: True if an index needs a sample of the rows.
+        batch: Number of the batch that is measured.
+    """
+
+    centers: Centers
+    with_moments: bool = False
+    against: Centers | None = None
+    with_sample: bool = False
+    batch: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.centers.nbytes + (self.against.nbytes if self.against else 0)
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Number of clusters of both models; None if nothing is compared."""
+        if self.against is None:
+            return None
+        return len(self.centers.values), len(self.against.values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measures:
+    """Measures of some rows: a monoid under `+`.
+
+    Attributes:
+        score: Loss of the centers.
+        moments: Moments of the clusters; None if they are not needed.
+        contingency: Table of the clusters of both models; None if nothing is compared.
+        sample: Sample of the rows; None if it is not needed.
+    """
+
+    score: Score
+    moments: Moments | None = None
+    contingency: Contingency | None = None
+    sample: RowSample | None = None
+
+    @classmethod
+    def zero(cls, task: Measuring) -> Measures:
+        """Return the measures of no rows."""
+        moments = Moments.zero(task.centers.values.shape) if task.with_moments else None
+        sample = RowSample.zero(task.centers.width) if task.with_sample else None
+        return cls(Score(), moments, task.shape and Contingency.zero(task.shape), sample)
+
+    def __add__(self, other: Measures) -> Measures:
+        return Measures(
+            self.score + other.score,
+            self.moments and other.moments and self.moments + other.moments,
+            self.contingency and other.contingency and self.contingency + other.contingency,
+            self.sample and other.sample and self.sample + other.sample,
+        )
+
+
+def measure(loaded: LoadedChunk, task: Measuring) -> Measures:
+    """Return the measures of a chunk. Runs on a worker.
+
+    Raises:
+        InvalidData: the rows are not as wide as the centers, or not finite.
+    """
+    if not (task.with_moments or task.with_sample or task.shape):
+        return Measures(score(loaded, task.centers))
+    points, weights, centers = loaded.of_width(task.centers.width), loaded.weights, task.centers
+    if not len(points):  # none of the rows has a weight
+        return Measures.zero(task)
+    index, distances = _assigned(points, task)
+    if not np.isfinite(distances).all():
+        raise loaded.complaint()
+    moments = contingency = None
+    if task.with_moments:
+        try:
+            moments = moments_of(points, weights, index, distances, centers)
+        except NotFinite:
+            raise loaded.complaint() from None
+    if task.against is not None and task.shape is not None:
+        backend = select(task.against.backend)
+        others = backend.nearest_index(points, task.against)
+        contingency = contingency_of(index, others, weights, task.shape, backend)
+    sample = sample_of(loaded, index, task.batch) if task.with_sample else None
+    return Measures(score_of(loaded, distances[:, 0], centers), moments, contingency, sample)
+
+
+def _assigned(points: FloatArray, task: Measuring) -> tuple[IndexArray, FloatArray]:
+    """Return the nearest center of each row, and the distances to it and to the second, if needed.
+
+    Returns:
+        The indices, (n,) int64, and the distances, (n, 1) or (n, 2) float64.
+    """
+    backend, centers = select(task.centers.backend), task.centers
+    if task.with_moments and len(centers.values) > 1:
+        two, distances = backend.nearest_two(points, centers)
+        return np.ascontiguousarray(two[:, 0]), distances
+    index, nearest = backend.nearest(points, centers)
+    return index, nearest[:, None]

@@ -1,0 +1,40 @@
+"""Moments of clusters: their measures, and what a chunk without rows adds."""
+
+import numpy as np
+
+from dkmeans.distance import Centers, Distance
+from dkmeans.indices.cluster_moments import AMBIGUOUS, SILHOUETTE, Moments, moments_of
+
+CENTERS = Centers(np.array([[0.0, 0.0], [4.0, 0.0]]), Distance.SQUARED_EUCLIDEAN)
+# Two rows at centers, one in the middle, and one nearly there.
+ROWS = np.array([[0.0, 0.0], [4.0, 0.0], [2.0, 0.0], [1.9, 0.0]])
+INDEX = np.array([0, 1, 0, 0])
+
+
+def moments(rows=ROWS, index=INDEX, centers=CENTERS):
+    distances = np.square(rows[:, None] - centers.values).sum(axis=2)
+    return moments_of(rows, None, index, np.sort(distances, axis=1), centers)
+
+
+def measure(found, number):
+    return found.sums.columns(slice(4 + number, 5 + number)).means(np.ones(2, int))[:, 0].tolist()
+
+
+def test_a_row_at_its_center_has_the_silhouette_one_and_one_between_two_has_zero():
+    found = moments()
+    assert measure(found, SILHOUETTE) == [1 + 0 + (1 - 1.9 / 2.1), 1]
+    assert measure(found, AMBIGUOUS) == [1, 0]
+    assert found.radius.tolist() == [2, 0]
+
+
+def test_a_row_at_two_equal_centers_has_the_silhouette_zero():
+    equal = Centers(np.zeros((2, 2)), Distance.SQUARED_EUCLIDEAN)
+    found = moments(ROWS[:1], INDEX[:1], equal)
+    assert measure(found, SILHOUETTE) == [0, 0]
+    assert measure(found, AMBIGUOUS) == [1, 0]
+
+
+def test_no_rows_change_nothing():
+    found = moments() + Moments.zero((2, 2))
+    assert found.weights.rounded().tolist() == [[3], [1]]
+    assert measure(found, SILHOUETTE) == measure(moments(), SILHOUETTE)

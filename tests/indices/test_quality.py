@@ -1,0 +1,123 @@
+"""Indices of a clustering: those of scikit-learn, and of plain formulas, over any chunks."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import (
+    calinski_harabasz_score,
+    davies_bouldin_score,
+    silhouette_score,
+)
+
+from dkmeans import Dataset, Invalid, InvalidType, KMeans
+from dkmeans.indices.quality import NAMES, check_indices
+from tests.reference import COSINE, EUCLIDEAN, METRICS, distances, units
+
+OFFSET = 1e4
+
+
+@pytest.fixture(scope="module", params=METRICS)
+def trained(request, tmp_path_factory):
+    """A model of four clusters that has converged, its metric, and its rows."""
+    rng = np.random.default_rng(5)
+    middles = rng.normal(size=(4, 3)) * 4
+    # An offset of all rows, as of times or places.
+    rows = middles[rng.integers(4, size=1200)] + rng.normal(size=(1200, 3))
+    rows += OFFSET if request.param == EUCLIDEAN else 0
+    model = KMeans(
+        4, tmp_path_factory.mktemp("m"), "kmeans_plus_plus", request.param, 3, use_mini_batch=False
+    )
+    model.train(lambda: rows, max_steps=200)
+    return model, request.param, rows
+
+
+def judged(model, dataset, **options):
+    return model.evaluate(lambda: dataset, indices="all", **options)
+
+
+def test_indices_are_those_of_scikit_learn_and_of_plain_formulas(trained):
+    model, metric, rows = trained
+    found = judged(model, Dataset.from_array(rows))
+    centers = model.cluster_centers()
+    if metric == COSINE:
+        rows, centers = units(rows), units(centers)
+    # scikit-learn loses digits by an offset.
+    shift = OFFSET if metric == EUCLIDEAN else 0.0
+    lengths = np.sqrt(distances(rows, centers, EUCLIDEAN))
+    index = lengths.argmin(axis=1)
+    nearest, second = np.sort(lengths, axis=1)[:, :2].T
+    groups = [index == j for j in range(4)]
+    expected = calinski_harabasz_score(rows - shift, index)
+    assert found["calinski_harabasz"] == pytest.approx(expected, rel=1e-9)
+    if metric == EUCLIDEAN:  # the centers of a model that has converged are means
+        expected = davies_bouldin_score(rows - shift, index)
+        assert found["davies_bouldin"] == pytest.approx(expected, rel=1e-9)
+    simplified = 1 - nearest / second
+    expected = {
+        "silhouette": simplified.mean(),
+        "ambiguous": (second <= 1.05 * nearest).mean(),
+        "cluster_sizes": [each.sum() for each in groups],
+        "cluster_inertia": [
+            (nearest[each] ** 2).sum() / (2 if metric == COSINE else 1) for each in groups
+        ],
+        "cluster_radius": [nearest[each].max() for each in groups],
+        "cluster_silhouette": [simplified[each].mean() for each in groups],
+        "cluster_mean": [rows[each].mean(axis=0) for each in groups],
+        "cluster_deviation": [rows[each].std(axis=0) for each in groups],
+        "sampled_silhouette": silhouette_score(rows, index),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-9, err_msg=name)
+    assert {*expected, "calinski_harabasz", "davies_bouldin"} == set(NAMES)
+    assert sum(found["cluster_inertia"]) == pytest.approx(found["loss"], rel=1e-12)
+
+
+def test_any_chunks_and_workers_give_the_same_bits(trained, request, monkeypatch):
+    model, _, rows = trained
+    weights = (np.arange(1200) % 3) * 0.7
+    datasets = Dataset.from_array(rows), Dataset.from_array(rows, weights)
+    expected = [judged(model, each) for each in datasets]
+    request.getfixturevalue("client")
+    monkeypatch.setattr("dkmeans.data.chunks.TARGET_BYTES", 900)
+    monkeypatch.setattr("dkmeans.data.chunks.SMALLEST_BYTES", 1)
+    datasets = Dataset.from_array(rows), Dataset.from_array(rows, weights)
+    assert [judged(model, each) for each in datasets] == expected
+
+
+def test_rows_of_weight_two_count_as_two_rows(trained):
+    model, _, rows = trained
+    doubled = judged(model, Dataset.from_array(rows, np.full(1200, 2.0)))
+    twice = judged(model, Dataset.from_array(np.concatenate([rows, rows])))
+    for name in set(NAMES) - {"sampled_silhouette"}:
+        np.testing.assert_allclose(doubled[name], twice[name], rtol=1e-12, err_msg=name)
+
+
+def test_indices_that_are_not_defined_are_none(tmp_path):
+    rows = np.array([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
+    one = KMeans(1, tmp_path / "one", rows[:1], use_mini_batch=False)
+    one.train(lambda: rows, max_steps=3)
+    found = judged(one, Dataset.from_array(rows))
+    undefined = {name for name in NAMES if found[name] is None}
+    assert undefined == {*("silhouette", "davies_bouldin", "calinski_harabasz", "ambiguous")} | {
+        "sampled_silhouette"
+    }
+    assert found["cluster_silhouette"] == [None]
+    assert found["cluster_deviation"] == [[0.0, pytest.approx(np.std([1, 2, 3]))]]
+    far = KMeans(2, tmp_path / "far", np.array([[0.0, 2.0], [9e9, 0.0]]), use_mini_batch=False)
+    far.train(lambda: rows, max_steps=1)
+    found = judged(far, Dataset.from_array(rows))
+    assert found["cluster_sizes"] == [3, 0]
+    assert found["cluster_mean"][1] == [None, None]
+    assert found["silhouette"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        ("silhouette", InvalidType, "indices must be a list of names or 'all', got 'silhouette'"),
+        (["dunn"], Invalid, "indices must be 'all' or among silhouette, .*, got 'dunn'"),
+        (3, InvalidType, "indices must be a list of names or 'all', got 3"),
+    ],
+)
+def test_unknown_indices_are_refused(given, error, match):
+    with pytest.raises(error, match=match):
+        check_indices(given)
