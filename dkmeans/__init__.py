@@ -8,7 +8,8 @@
     model.train(lambda: dkmeans.Dataset.from_zarr("rows.zarr"), steps=10)
     centers = model.cluster_centers()
 
-`load` returns the estimator of a model that is trained already.
+`load` returns the estimator of a model that is trained already. `sweep` trains models of several
+numbers of clusters together, and recommends one.
 """
 
 from dkmeans.config import RunConfig
@@ -16,6 +17,7 @@ from dkmeans.data.dataset import Dataset, limit_epochs
 from dkmeans.errors import Conflict, Invalid, InvalidCheckpoint, InvalidData, InvalidType, Outage
 from dkmeans.estimator import KMeans, load
 from dkmeans.modes import EstimatorSpec, ModeKeys
+from dkmeans.sweeping import sweep
 
 __all__ = [
     "Conflict",
@@ -31,5 +33,6 @@ __all__ = [
     "RunConfig",
     "limit_epochs",
     "load",
+    "sweep",
 ]
 __version__ = "0.1.0"

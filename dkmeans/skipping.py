@@ -11,7 +11,7 @@ from dkmeans.backends import select
 from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
-from dkmeans.executors.reduction import skips
+from dkmeans.executors.reduction import participant, skips
 from dkmeans.state import FloatArray, PartialSums
 
 # Centers of a group, and bytes of its bound and of a row's cluster and upper bound, for the native
@@ -47,12 +47,14 @@ def sums_by_bounds(
     backend, budget = select(centers.backend), cache_budget.get()
     if budget is None or not budget.cache_bytes:
         return backend.partial_sums(points, centers)
-    key = "bounds", start, loaded.chunk.number, loaded.chunk.rows
+    # Trainings that share their reads have starts of the same numbers.
+    name = participant.get(), start
+    key = "bounds", name, loaded.chunk.number, loaded.chunk.rows
     found = row_cache.take_entry(key)
     if isinstance(found, NoRoom):
         row_cache.put_entry(key, found, evicts_rows=True)
         return backend.partial_sums(points, centers)
-    sums, bounds, skipped = backend.sums_by_bounds(points, centers, found, (budget.fit, start))
+    sums, bounds, skipped = backend.sums_by_bounds(points, centers, found, (budget.fit, name))
     if counter := skips.get():
         counter.count += skipped
     # Without its rows a chunk is read again, which takes longer than bounds save.
