@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long check format benchmark locks manifests clean
+.PHONY: demo test test-long check site format benchmark release-check sbom locks manifests clean
 
 demo: $(VENV)/demo
 	$(BIN)/dkmeans demo
@@ -19,8 +19,8 @@ test: $(VENV)/test
 test-long: $(VENV)/test
 	$(BIN)/python -m pytest -m "long or hypothesis" --hypothesis-profile long
 
-# Check format, lint, types, import contracts and the distribution: sdist, wheel, their metadata.
-check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs
+# Check format, lint, types, import contracts, the site and the distribution: sdist, wheel, metadata.
+check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -30,9 +30,26 @@ check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs
 	$(BIN)/twine check --strict build/dist/*
 	DKMEANS_DIST=build/dist $(BIN)/python -m pytest tests/test_packaging.py
 
+# All pages, with the links between them: a warning is an error.
+site: $(VENV)/docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/site
+
 format: $(VENV)/check
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# What a release must pass besides the tests: the wheel in fresh environments, and links to other sites.
+release-check: check
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b linkcheck docs build/links
+	UV=$(BIN)/uv deploy/smoke.sh build/dist/*.whl
+
+# What the image holds: its packages and their licences, from the lock that it is built from.
+sbom: $(VENV)/check $(VENV)/release
+	$(BIN)/uv venv --quiet --clear --python 3.11 build/image
+	$(BIN)/uv pip install --quiet --python build/image/bin/python --require-hashes -r deploy/locks/cpu.txt
+	$(BIN)/cyclonedx-py environment build/image/bin/python --pyproject pyproject.toml \
+		--output-reproducible --output-file build/sbom-cpu.json
+	$(BIN)/pip-licenses --python build/image/bin/python --format markdown --output-file build/licences-cpu.md
 
 benchmark: $(VENV)/benchmark
 	$(BIN)/python benchmarks/kernel.py
@@ -56,7 +73,7 @@ manifests:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo $(VENV)/test $(VENV)/check $(VENV)/benchmark: $(VENV)/%: pyproject.toml | $(BIN)/python
+$(VENV)/demo $(VENV)/test $(VENV)/check $(VENV)/docs $(VENV)/release $(VENV)/benchmark: $(VENV)/%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@
 

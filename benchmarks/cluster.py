@@ -3,7 +3,7 @@
 The rows are written once, as Parquet, which all contenders can read. Each contender is a process
 that reads the rows, keeps them in memory and trains with two worker processes or threads. The time
 of an iteration is the difference between a long and a short job, divided by the difference of their
-iterations. Prints a Markdown table; see benchmarks/README.md.
+iterations. Prints a Markdown table; see docs/benchmarks/index.md.
 """
 
 from __future__ import annotations

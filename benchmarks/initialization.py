@@ -3,7 +3,7 @@
 All contenders find first centers among the same rows. The centers are then trained by the same
 iterations until the loss changes by less than 1e-4, so that only the start differs. Each call
 appends its measurements to a file, and `--table` prints the file as a Markdown table; see
-benchmarks/README.md.
+docs/benchmarks/index.md.
 """
 
 from __future__ import annotations

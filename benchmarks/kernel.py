@@ -5,7 +5,7 @@ with two threads or as many as there are cores. The contenders take turns, so th
 machine's speed affect all of them. The time of an iteration is the difference between a long and a
 short fit, divided by the difference in iterations: the first iterations, which skip nothing. Whole
 fits are measured in seconds and in CPU seconds, as the cores may be shared. Prints Markdown tables;
-see benchmarks/README.md.
+see docs/benchmarks/index.md.
 """
 
 from __future__ import annotations

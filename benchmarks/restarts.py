@@ -1,7 +1,7 @@
 """Time several starts over shared reads, and the relocation of empty clusters.
 
 Prints two Markdown tables of seconds per iteration: starts over stored rows that are not cached,
-compared with separate fits, and relocation over rows in memory. See benchmarks/README.md.
+compared with separate fits, and relocation over rows in memory. See docs/benchmarks/index.md.
 """
 
 from __future__ import annotations

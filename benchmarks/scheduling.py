@@ -3,7 +3,7 @@
 The chunks have one row each, and the function that is mapped over them does nothing. Prints
 Markdown tables: the time by the number of chunks; a million chunks, as a petabyte has, on many
 workers; memory during a thousand iterations; and real iterations on two worker processes, compared
-with two threads. See benchmarks/README.md.
+with two threads. See docs/benchmarks/index.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Writes a Zarr array. Then, by turns, two processes read the array with Zarr alone, and two workers
 of little memory train on it. Rows come from the page cache as far as it holds them. With `--disk`
 they come from the disk: a thread removes them from the page cache all the time. Prints the
-throughput of both and the peak memory of a worker; see benchmarks/README.md.
+throughput of both and the peak memory of a worker; see docs/benchmarks/index.md.
 """
 
 from __future__ import annotations

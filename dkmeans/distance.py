@@ -11,24 +11,31 @@ from enum import StrEnum
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dkmeans.exact import (
-    NOTHING,
+    Elements,
     ExactSums,
     ExactTotal,
     Grid,
+    Pairs,
+    first_column,
+    halves,
+    in_pieces,
     sum_of_pairs,
     total_of,
     two_product,
     two_sum,
 )
-from dkmeans.state import FloatArray, PartialSums
+from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Rows with a squared length below this count as zero, as in the documented estimator.
 SMALLEST_SQUARED_NORM = 1e-12
 # Cosine distances up to this are rounding errors between rows of the same direction. The distance
 # between a direction and its float32 rounding is smaller.
 SAME_DIRECTION = 2.0**-46
+# Weights below this times a center of 26 bits are float64 numbers.
+_SHORT_WEIGHT = 2.0**27
 
 
 class Distance(StrEnum):
@@ -130,23 +137,23 @@ def loss_of_sums(sums: PartialSums, centers: Centers) -> ExactTotal:
     cosine = centers.distance is Distance.COSINE
     exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
     weights = ExactSums.zero((len(exact), 1)) if cosine else sums.cluster_weights
-    total, highs, lows = NOTHING, [], []
+    factor, parts, left = 1 if cosine else 2, [], np.empty(exact.shape, bool)
     for some in sums.sums.blocks():
         of_some = sums.sums.clusters(some), weights.clusters(some), exact[some]
-        high, low, others = _terms(*of_some, factor=1 if cosine else 2)
-        highs.append(high)
-        lows.append(low)
-        total += others
-    pairs = sum_of_pairs(np.array(highs), np.array(lows))
-    total += total_of(np.array(pairs), 2 * sums.sums.grid.exponents)
+        *part, left[some] = _terms(*of_some, factor)
+        parts.append(part)
+    pairs = sum_of_pairs(*map(np.array, zip(*parts, strict=True)))
+    total = total_of(np.array(pairs), 2 * sums.sums.grid.exponents)
+    for elements in in_pieces(left.nonzero()):
+        total += _total_of_terms(sums.sums, weights, exact[elements], elements, factor)
     if cosine:
         total += sums.cluster_weights.total()
     return total
 
 
 def _terms(
-    sums: ExactSums, weights: ExactSums, centers: FloatArray, *, factor: int
-) -> tuple[FloatArray, FloatArray, ExactTotal]:
+    sums: ExactSums, weights: ExactSums, centers: FloatArray, factor: int
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Return the sum of c.(n c - factor s) over some centers, for each column.
 
     Args:
@@ -156,23 +163,71 @@ def _terms(
         factor: The factor.
 
     Returns:
-        Pairs of float64, high and low, (d,) each, in units of the square of the sums' grid; and the
-        terms that pairs do not hold.
+        Pairs of float64, high and low, (d,) each, in units of the square of the sums' grid; and
+        where terms are not in them, (k, d).
     """
-    high, low, is_sure = sums.pairs()
+    (total, is_whole), (weight, is_whole_weight) = sums.whole(), weights.whole()
     scaled = np.ldexp(centers, -sums.grid.exponents)
-    weight, weight_rest, is_sure_weight = weights.pairs()
-    weight, weight_rest = (np.ldexp(part, weights.grid.exponents) for part in (weight, weight_rest))
+    is_short = is_whole_weight & (weight < _SHORT_WEIGHT) & (halves(scaled)[1] == 0)
+    is_in = is_whole & is_short
+    if 2 * np.count_nonzero(is_in) > is_in.size:
+        # Most sums are whole numbers, and centers have the 24 bits of a float32: fewer operations
+        # find the same pairs.
+        product = np.ldexp(weight, weights.grid.exponents) * scaled
+        first, rest = two_sum(product, -factor * total)
+        value, (high, low) = first * scaled, halves(first)
+        error = ((high * scaled - value) + low * scaled) + rest * scaled
+        is_in &= np.isfinite(value) & np.isfinite(error)
+    else:
+        weight_pairs = weights.pairs(...)
+        value, error, is_in = _pairs_of_terms(
+            sums.pairs(...), weight_pairs, weights.grid.exponents, scaled, factor
+        )
+    return *sum_of_pairs(np.where(is_in, value, 0.0), np.where(is_in, error, 0.0)), ~is_in
+
+
+def _total_of_terms(
+    sums: ExactSums, weights: ExactSums, centers: FloatArray, some: Elements, factor: int
+) -> ExactTotal:
+    """Return the sum of some terms c.(n c - factor s).
+
+    Args:
+        sums: The sums s.
+        weights: (k, 1) the weights n.
+        centers: (m,) float64, the centers c of the terms.
+        some: The clusters and columns of the terms.
+        factor: The factor.
+    """
+    exponents = sums.grid.exponents[some[1]]
+    of_weights = weights.pairs(first_column(some)), weights.grid.exponents
+    scaled = np.ldexp(centers, -exponents)
+    value, error, is_sure = _pairs_of_terms(sums.pairs(some), *of_weights, scaled, factor)
+    total = total_of(np.stack([value[is_sure], error[is_sure]]), 2 * exponents[is_sure])
+    for i in np.flatnonzero(~is_sure):
+        cluster, column, center = some[0][i], some[1][i], Fraction(float(centers[i]))
+        weighted = weights.exact(cluster, 0) * center
+        total += ExactTotal.of(center * (weighted - factor * sums.exact(cluster, column)))
+    return total
+
+
+def _pairs_of_terms(
+    sums: Pairs, weights: Pairs, exponents: IndexArray, scaled: FloatArray, factor: int
+) -> Pairs:
+    """Return c.(n c - factor s) as pairs of float64, in units of the square of the sums' grid.
+
+    Args:
+        sums: The sums s.
+        weights: The weights n.
+        exponents: Those of the grid of the weights.
+        scaled: The centers c, in units of the sums' grid.
+        factor: The factor.
+    """
+    high, low, is_sure = sums
+    weight, weight_rest = (np.ldexp(part, exponents) for part in weights[:2])
     product, error = two_product(weight, scaled)
     error += weight_rest * scaled
     first, rest = two_sum(product, -factor * high)
     value, value_error = two_product(first, scaled)
     value_error += (rest + error - factor * low) * scaled
-    is_sure &= is_sure_weight & np.isfinite(value) & np.isfinite(value_error)
-    pairs = sum_of_pairs(np.where(is_sure, value, 0.0), np.where(is_sure, value_error, 0.0))
-    others = NOTHING
-    for cluster, column in np.argwhere(~is_sure):
-        center = Fraction(float(centers[cluster, column]))
-        weighted = weights.exact(cluster, 0) * center
-        others += ExactTotal.of(center * (weighted - factor * sums.exact(cluster, column)))
-    return *pairs, others
+    is_sure = is_sure & weights[2] & np.isfinite(value) & np.isfinite(value_error)
+    return value, value_error, is_sure

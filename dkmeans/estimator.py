@@ -33,11 +33,11 @@ from dkmeans.config import NONE, RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.columns import KnownColumns
-from dkmeans.data.dataset import Dataset
+from dkmeans.data.dataset import Dataset, array_chunks
 from dkmeans.data.row_weights import without_weights
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, names_of
-from dkmeans.distance import Centers, Computation, Distance
+from dkmeans.distance import Centers, Computation, Distance, project
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import (
     Invalid,
@@ -59,10 +59,12 @@ from dkmeans.indices.contingency import agreement, check_pairs
 from dkmeans.indices.quality import SAMPLED, as_json, check_indices, indices_of
 from dkmeans.indices.row_sample import silhouette
 from dkmeans.initialization import RANDOM, Initialization, Rounds
+from dkmeans.initialization.sample import few_rows
 from dkmeans.input_fn import InputFn, read_input
 from dkmeans.lloyd import ShiftTolerance
 from dkmeans.model import Model, comparable, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
+from dkmeans.plots import EstimatorPlots, Sample
 from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.prediction import output as outputs
 from dkmeans.prediction.measures import Measures, Measuring
@@ -136,6 +138,7 @@ class KMeans(Model):
     # As in TensorFlow, changes of the loss are relative to 1 + the loss before.
     _loss_offset = 1.0
     _shift_tolerance: ShiftTolerance | None = None
+    _counts_first = True
 
     def __init__(
         self,
@@ -224,6 +227,11 @@ class KMeans(Model):
         return self._layout is not None
 
     @property
+    def plot(self) -> EstimatorPlots:
+        """Plots through matplotlib (extra `plot`): `loss`, `sizes`, `centers` and `rows`."""
+        return EstimatorPlots(self, self._sampled)
+
+    @property
     def config(self) -> RunConfig:
         """Copy of the configuration, with `model_dir` filled in."""
         return self._config.replace()
@@ -310,6 +318,7 @@ class KMeans(Model):
             was_settled=steps is None and found is not None and found.is_settled,
             loss_offset=self._loss_offset,
             shift_tolerance=self._shift_tolerance,
+            counts_first=self._counts_first,
         )
         if found is not None:
             self._check_same_model(found)
@@ -325,7 +334,8 @@ class KMeans(Model):
         plan = replace(plan, settings=settings)
         with self._shown(), self._reducing_executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
-            train(plan, dataset, start, manifest, executor, notifier)
+            saved = train(plan, dataset, start, manifest, executor, notifier)
+        self._hold(saved or found)
         return self
 
     @naming_shutdown()
@@ -512,6 +522,7 @@ class KMeans(Model):
         second: bool = False,
         top: int | None = None,
         keep: Sequence[str] = (),
+        partition_by: str | None = None,
         checkpoint_path: str | None = None,
     ) -> int:
         """Write the cluster of each row to storage, from the workers that compute it.
@@ -527,9 +538,11 @@ class KMeans(Model):
                 one is read: the input must end, and the batches of an iterator are all in memory
                 then.
             output: Path or URL of a Zarr group (`.zarr`) of arrays, or of a folder (`.parquet`) of
-                files with columns: `cluster_index` (n,) int64, and those below. Predictions of
-                other rows, or by another checkpoint, are replaced. The output is complete if the
-                group's attribute `complete` is true, or the folder holds `_SUCCESS`.
+                files with columns: `cluster_index` (n,) int64, and those below. If the rows are
+                those of Parquet files, there is a file of the same name for each of them.
+                Predictions of other rows, or by another checkpoint, are replaced. The output is
+                complete if the group's attribute `complete` is true, or the folder holds
+                `_SUCCESS`.
             transform: True to write the distances to all centers, `all_distances` (n, k) float32.
             distance: True to write the distance to the own center, `distance` (n,) float64.
             second: True to write the next nearest center, `second_index` (n,) int64, and the
@@ -538,6 +551,8 @@ class KMeans(Model):
                 distances to them, `top_distances` (n, top) float64; None for none.
             keep: Names of columns of the input to write too, such as ids. The rows must be those of
                 Parquet files, and the output a folder.
+            partition_by: `"cluster_index"` to write the rows of each cluster to a folder of its
+                own, `cluster_index=0` and so on, instead of this column; None for no such folders.
             checkpoint_path: The checkpoint to predict with; None for the latest.
 
         Returns:
@@ -551,7 +566,9 @@ class KMeans(Model):
         if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
             raise InvalidType(expected("keep", "a list of names", keep))
         nearest = 0 if top is None else check_integer("top", top, 1)
-        request = outputs.Request(bool(distance), bool(second), nearest, bool(transform), (*keep,))
+        request = outputs.Request(
+            bool(distance), bool(second), nearest, bool(transform), (*keep,), partition_by or ""
+        )
         checkpoint = self.checkpoint(checkpoint_path)
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         whole = sum(dataset.batches(), Batch())
@@ -561,12 +578,12 @@ class KMeans(Model):
         written = outputs.prepare(place)
         if not written.is_complete:
             task = per_chunk.Task(self._centers(checkpoint), request.results, request.top)
-            writing = outputs.Writing(task, place)
-            missing = outputs.missing(whole, place, written)
-            rows = place.prediction.rows
+            writing = outputs.Writing(task, replace(place, regions=()))
+            missing = outputs.missing(place, written)
+            rows, left = place.prediction.rows, sum(region.rows for region in missing)
             with self._shown(), self._executor() as executor:
                 _log_begin("predicting", checkpoint, executor)
-                report = RowReport("predicted", rows, outputs.rows_written(place, written))
+                report = RowReport("predicted", rows, rows - left)
                 for region_rows in executor.map(outputs.write_region, missing, writing):
                     report.add(region_rows)
             outputs.finish(place)
@@ -644,6 +661,18 @@ class KMeans(Model):
         if found is not None:
             check_columns(dataset, found)
         return dataset
+
+    def _sampled(self, input_fn: InputFn) -> Sample:
+        """Return some rows of an `input_fn`, with their clusters."""
+        checkpoint = self.checkpoint()
+        dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
+        centers, columns = self._centers(checkpoint), checkpoint.settings.columns
+        task = per_chunk.Task(centers, (self.CLUSTER_INDEX,))
+        with self._executor() as executor:
+            points = few_rows(dataset.batches(), dataset.rows, executor)
+            index = stream.gathered(array_chunks(points, "the sample"), task, executor)
+        points = project(points, centers.distance)
+        return Sample(points, index[self.CLUSTER_INDEX], centers.values, columns)
 
     def _centers(self, checkpoint: Checkpoint) -> Centers:
         settings = checkpoint.settings

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from types import EllipsisType
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +22,10 @@ from numpy.typing import DTypeLike, NDArray
 
 FloatArray = NDArray[Any]
 IndexArray = NDArray[np.int64]
+# Some elements of a (k, d) array: their clusters and columns, as `nonzero` returns them.
+Elements = tuple[IndexArray, ...]
+# Numbers as sums of two float64, high and low, and where these are certainly accurate.
+Pairs = tuple[FloatArray, FloatArray, NDArray[np.bool_]]
 
 # Values of any size overflow in some of the steps below. What follows tests for that.
 _QUIET = np.errstate(all="ignore")
@@ -64,6 +69,8 @@ _UNSURE = 2.0**-36
 _CANCELLED = 2.0**-8
 # Below this a result may be subnormal, and would be rounded twice.
 _SMALLEST_MEAN = 2.0**-1000
+# Whole numbers up to this are float64 numbers.
+_LARGEST_WHOLE = 2**_MANTISSA_BITS
 # A float64 below this is no sum of a larger whole number and a fraction that was rounded away.
 _WHOLE_NUMBERS = 2.0**52
 # Exponents of the digits of a value on the grid: 46 bits of plane 0, for float64 32 of plane -1.
@@ -274,7 +281,8 @@ class ExactSums:
 
     Attributes:
         grid: The exponents of plane 0.
-        planes: (k, d) int64 for some numbers m: multiples of 2^(exponent + 32 m).
+        planes: (k, d) int64 for some numbers m: multiples of 2^(exponent + 32 m). Planes that are
+            read-only are those of a cache, which changes them when it computes the rows again.
     """
 
     grid: Grid
@@ -297,14 +305,35 @@ class ExactSums:
         return k, d
 
     def __add__(self, other: ExactSums) -> ExactSums:
-        if not np.array_equal(self.grid.exponents, other.grid.exponents):
-            exponents = np.minimum(self.grid.exponents, other.grid.exponents)
-            grid = Grid(exponents)
+        if not self._has_grid_of(other):
+            grid = Grid(np.minimum(self.grid.exponents, other.grid.exponents))
             return self.on(grid) + other.on(grid)
+        planes = {m: plane.copy() for m, plane in self.planes.items() if m not in other.planes}
+        for m, plane in other.planes.items():
+            planes[m] = self.planes[m] + plane if m in self.planes else plane.copy()
+        return ExactSums(self.grid, _carried(planes))
+
+    def plus_in_place(self, other: ExactSums) -> ExactSums:
+        """Return the sums in the memory of these, which must be the result of `+`."""
+        if not self._has_grid_of(other):
+            return self + other
         planes = dict(self.planes)
         for m, plane in other.planes.items():
-            planes[m] = planes[m] + plane if m in planes else plane
+            if m in planes:
+                planes[m] += plane
+            else:
+                planes[m] = plane.copy()
         return ExactSums(self.grid, _carried(planes))
+
+    def _has_grid_of(self, other: ExactSums) -> bool:
+        own, exponents = self.grid.exponents, other.grid.exponents
+        return own is exponents or bool(np.array_equal(own, exponents))
+
+    def unshared(self) -> ExactSums:
+        """Return the same sums in memory that no cache uses."""
+        if all(plane.flags.writeable for plane in self.planes.values()):
+            return self
+        return ExactSums(self.grid, {m: plane.copy() for m, plane in self.planes.items()})
 
     def on(self, grid: Grid) -> ExactSums:
         """Return the same sums on a grid that is nowhere coarser."""
@@ -377,22 +406,31 @@ class ExactSums:
             counts: (k,) numbers of rows, or (k, 1) sums of their weights.
         """
         weights = counts if isinstance(counts, ExactSums) else ExactSums.of_counts(counts)
-        means = np.empty(self.shape)
+        means, left = np.empty(self.shape), np.empty(self.shape, bool)
         for some in self.blocks():
-            means[some] = self.clusters(some)._means(weights.clusters(some))
+            means[some], left[some] = self.clusters(some)._quotients(weights.clusters(some))
+        for elements in in_pieces(left.nonzero()):
+            means[elements], is_sure = self._means_by_pairs(weights, elements)
+            unsure = tuple(part[~is_sure] for part in elements)
+            means[unsure] = self._means_by_integers(weights, unsure)
         return means
 
-    def _means(self, weights: ExactSums) -> FloatArray:
-        means, is_sure = self._fast_means(weights)
-        for cluster, column in np.argwhere(~is_sure):
-            weight = weights.exact(cluster, 0) or 1
-            means[cluster, column] = _rounded(self.exact(cluster, column) / weight)
-        return means
+    def _quotients(self, weights: ExactSums) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Return the means where sums and weights are whole numbers; and where they are not.
 
-    def _fast_means(self, weights: ExactSums) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Return the means by float64 arithmetic, and where they are certainly well rounded."""
-        high, low, is_sure = self.pairs()
-        weight, weight_rest, is_sure_weight = weights.pairs()
+        A quotient of two whole numbers that float64 holds is correctly rounded.
+        """
+        (sums, is_whole), (weight, is_whole_weight) = self.whole(), weights.whole()
+        exponents = self.grid.exponents - weights.grid.exponents
+        means = np.ldexp(sums / np.where(weight == 0, weights.grid.scales, weight), exponents)
+        return means, ~(is_whole & is_whole_weight & ((sums == 0) | _is_normal(means)))
+
+    def _means_by_pairs(
+        self, weights: ExactSums, some: Elements
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Return some means by float64 arithmetic, and where they are certainly well rounded."""
+        high, low, is_sure = self.pairs(some)
+        weight, weight_rest, is_sure_weight = weights.pairs(first_column(some))
         weight = np.where(weight == 0, weights.grid.scales, weight)
         is_zero = is_sure & (high == 0)
         quotient = high / weight
@@ -403,9 +441,41 @@ class ExactSums:
         rest = correction - (rounded - quotient)
         # The rounding is sure unless the rest is about half of a last place.
         is_sure &= np.abs(rest) < _half_of_last_place(rounded) * (1 - _UNSURE)
-        means = np.ldexp(rounded, self.grid.exponents - weights.grid.exponents)
-        is_sure &= is_sure_weight & (np.abs(means) >= _SMALLEST_MEAN) & np.isfinite(means)
-        return means, is_sure | is_zero
+        exponents = self.grid.exponents - weights.grid.exponents
+        means = np.ldexp(rounded, exponents[some[1]])
+        return means, np.asarray(is_sure & is_sure_weight & _is_normal(means) | is_zero)
+
+    def _means_by_integers(self, weights: ExactSums, some: Elements) -> list[float]:
+        """Return some means as quotients of integers, which Python rounds correctly."""
+        sums, unit = self._integers(some)
+        of_weights, unit_of_weights = weights._integers(first_column(some))
+        shift_of_weights = unit_of_weights + int(weights.grid.exponents[0])
+        shifts = (self.grid.exponents[some[1]] + unit).tolist()
+        return [
+            _quotient(total, shift - shift_of_weights, weight)
+            if weight
+            else _quotient(total, shift, 1)
+            for total, shift, weight in zip(sums, shifts, of_weights, strict=True)
+        ]
+
+    def _integers(self, some: Elements) -> tuple[list[int], int]:
+        """Return some sums as multiples of a power of two of the grid, and its exponent."""
+        least = min(self.planes)
+        totals = [0] * len(some[0])
+        for m, plane in self.planes.items():
+            shift = PLANE_BITS * (m - least)
+            numbers = plane[some].tolist()
+            totals = [total + (n << shift) for total, n in zip(totals, numbers, strict=True)]
+        return totals, PLANE_BITS * least
+
+    def whole(self) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Return plane 0 as float64, and where it is the whole sum and float64 holds it."""
+        plane = self.planes[0]
+        is_whole = np.abs(plane) <= _LARGEST_WHOLE
+        for m, other in self.planes.items():
+            if m != 0:
+                is_whole = is_whole & (other == 0)
+        return plane.astype(np.float64), is_whole
 
     def terms(self, cluster: int) -> list[float]:
         """Return float64 numbers whose sum is the sum of a cluster, which has one column."""
@@ -471,34 +541,42 @@ class ExactSums:
         }
         return ExactSums(grid, planes)
 
-    def pairs(self) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-        """Return the sums in units of the grid as pairs of float64, high and low.
+    def pairs(self, some: Elements | EllipsisType) -> Pairs:
+        """Return some or all of the sums in units of the grid as pairs of float64, high and low.
 
         The third result is False where a pair may be off by more than 2^-95 of the sum.
         """
-        high, low, size = (np.zeros(self.shape) for _ in range(3))
-        is_sure = np.ones(self.shape, bool)
+        high, low, size = (np.zeros_like(self.planes[0][some], np.float64) for _ in range(3))
+        is_sure = np.ones(high.shape, bool)
         for m in sorted(self.planes, reverse=True):
-            plane = self.planes[m]
+            plane = self.planes[m][some]
             if abs(m) > _FAST_PLANES:
                 is_sure &= plane == 0
                 continue
-            # Planes other than 0 are mostly zeros, for float32 rows.
-            some = ... if m == 0 else plane.nonzero()
-            for part in _float_parts(plane[some]):
+            for part in _float_parts(plane):
                 value = part * 2.0 ** (PLANE_BITS * m)
-                high[some], error = two_sum(high[some], value)
-                low[some] += error
-                size[some] += np.abs(value)
+                high, error = two_sum(high, value)
+                low += error
+                size += np.abs(value)
         high, low = two_sum(high, low)
         return high, low, is_sure & (np.abs(high) >= _CANCELLED * size)
+
+
+def first_column(some: Elements) -> Elements:
+    """Return for some elements those of the first column in the same rows."""
+    return some[0], np.zeros_like(some[1])
+
+
+def in_pieces(some: Elements) -> Iterator[Elements]:
+    """Yield pieces of some elements, as many at a time as the cache holds with temporary arrays."""
+    for start in range(0, len(some[0]), _SUMS_AT_ONCE):
+        yield tuple(part[start : start + _SUMS_AT_ONCE] for part in some)
 
 
 def _float_parts(values: IndexArray) -> list[FloatArray]:
     """Return one or two arrays of float64 whose sum is the int64 values."""
     rounded = values.astype(np.float64)
-    largest = 2**_MANTISSA_BITS
-    if values.max(initial=0) <= largest and values.min(initial=0) >= -largest:
+    if values.max(initial=0) <= _LARGEST_WHOLE and values.min(initial=0) >= -_LARGEST_WHOLE:
         return [rounded]
     return [rounded, (values - rounded.astype(np.int64)).astype(np.float64)]
 
@@ -521,7 +599,7 @@ def two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
 def two_product(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return a * b as a rounded product and its error (Dekker, 1971)."""
     product = a * b
-    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    (a_high, a_low), (b_high, b_low) = halves(a), halves(b)
     error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
     return product, error
 
@@ -546,18 +624,25 @@ def _half_of_last_place(values: FloatArray) -> FloatArray:
     return np.where(bits & _FRACTION_MASK, halves, 0.5 * halves)
 
 
-def _halves(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+def halves(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the upper 26 bits of each value, and the rest (Veltkamp)."""
     scaled = values * (2.0**27 + 1)
     high = scaled - (scaled - values)
     return high, values - high
 
 
-def _rounded(value: Fraction) -> float:
+def _quotient(number: int, exponent: int, divisor: int) -> float:
+    """Return number * 2^exponent / divisor, correctly rounded."""
+    number, divisor = number << max(exponent, 0), divisor << max(-exponent, 0)
     try:
-        return float(value)
+        return number / divisor
     except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
+        return float("inf") if number > 0 else float("-inf")
+
+
+def _is_normal(means: FloatArray) -> NDArray[np.bool_]:
+    """Return where means were certainly rounded once: as float64 of full precision."""
+    return np.asarray((np.abs(means) >= _SMALLEST_MEAN) & np.isfinite(means))
 
 
 def _add_to(planes: dict[int, IndexArray], m: int, plane: IndexArray) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dkmeans.errors import counted
 from dkmeans.state import StopReason, TrainState
@@ -69,6 +69,11 @@ class Fit:
     def pending_steps(self) -> int:
         """Number of steps that the running starts have taken of the current iteration."""
         return max(start.state.pending_steps for start in self.starts)
+
+    def as_saved(self) -> Fit:
+        """Return the fit as it is loaded from its checkpoint."""
+        starts = (replace(start, state=start.state.as_saved()) for start in self.starts)
+        return Fit(tuple(starts))
 
     def describe(self) -> Iterator[str]:
         """Yield a sentence about each start, for people; nothing for a single start."""

@@ -27,6 +27,7 @@ from dkmeans.data.dataset import Dataset, array_chunks, column_chunks, weight_ch
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import weighted
 from dkmeans.data.sources.arrow import hold_no_numbers
+from dkmeans.data.sources.arrow_dataset import is_arrow_dataset
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import arrays_of, is_frame, names_of, rows_of
 from dkmeans.data.sources.labeled import is_labeled_dataset, variables_of
@@ -101,6 +102,8 @@ def _dataset_of(
     """Return the features that an `input_fn` has returned as a dataset, with their weights."""
     if isinstance(given, zarr.Group):
         given = dict(given.arrays())
+    if is_arrow_dataset(given):
+        given = Dataset.from_arrow(given)
     if isinstance(given, Dataset):
         if weights is not None:
             raise Invalid(
@@ -209,7 +212,11 @@ def in_order(dataset: Dataset, columns: KnownColumns) -> Dataset:
     Raises:
         InvalidData: a column is missing, or one is not the model's and that is not allowed.
     """
-    chosen = columns.chosen(dataset.columns, "the dataset")
+    given = dataset.columns
+    if given is not None:
+        asked = columns.names or ()
+        given = (*given, *(name for name in dataset.by_name if name in asked))
+    chosen = columns.chosen(given, "the dataset")
     if chosen is None or (chosen == dataset.columns and not columns.allows_surplus):
         return dataset
     return dataset.select(chosen)

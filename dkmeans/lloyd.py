@@ -41,11 +41,19 @@ class Rules:
         computation: The distance, and the backend that computes it.
         schedule: When centers are updated, and whether their counts survive.
         empty_clusters: What happens to a center without rows.
+        counts_first: True if the initial position of a center counts as one row, where counts are
+            kept: as in TensorFlow, not in scikit-learn.
     """
 
     computation: Computation
     schedule: Schedule
     empty_clusters: EmptyClusters = EmptyClusters.KEEP
+    counts_first: bool = True
+
+    @property
+    def first_count(self) -> int:
+        """Count of a center before the first step."""
+        return int(self.schedule.keeps_counts and self.counts_first)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,7 +191,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
 
     A center without rows (if counts are kept: without rows since the first step) stays or is
     relocated, as `rules` say. If counts are kept, the old center has the weight of its count in the
-    new mean, and a relocated center starts with the count 1 plus the number of rows moved to it.
+    new mean, and a relocated center starts with the first count plus the rows moved to it.
     Rows with weights count as their weights do.
 
     Raises:
@@ -193,9 +201,8 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         return state
     assigned, keeps_counts = state.pending.counts, rules.schedule.keeps_counts
     before = state.counts if keeps_counts else np.zeros_like(assigned)
-    # Kept counts include 1 for the initial position. A count of 1 therefore means that no row has
-    # been assigned since the first step.
-    empty = np.flatnonzero((before <= keeps_counts) & (assigned == 0))
+    # A center that still has its first count has had no rows since the first step.
+    empty = np.flatnonzero((before <= rules.first_count) & (assigned == 0))
     sums, relocated = fill(empty, state.pending, rules.empty_clusters, state.step)
     weight = np.where(relocated, 0, before)
     centers = state.centers.astype(np.float64) if state.means is None else state.means
@@ -214,7 +221,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         state,
         centers=means.astype(state.centers.dtype),
         means=means if keeps_counts and state.centers.dtype != means.dtype else None,
-        counts=weight + totals + relocated * keeps_counts,
+        counts=weight + totals + relocated * rules.first_count,
         pending=None,
         pending_steps=0,
         grid=state.pending.sums.grid,

@@ -1,8 +1,8 @@
 """A trained model in its directory: checkpoints, centers, variables and exports.
 
 `Model` is the part of `KMeans` that needs no rows. The estimator inherits from it, and jobs that
-only read a model use it alone. A small checkpoint that was loaded last is held in memory, and used
-as long as it is the latest one of the directory.
+only read a model use it alone. A small checkpoint that was loaded or saved last is held in memory,
+and used as long as it is the latest one of the directory.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from dkmeans.errors import (
 from dkmeans.exports import ServingInputReceiver, as_receiver, directories, needs
 from dkmeans.history import read_history, table_of
 from dkmeans.modes import ModeKeys
+from dkmeans.plots import ModelPlots
 from dkmeans.retry import first_line
 from dkmeans.state import TrainState
 
@@ -126,9 +127,14 @@ class Model:
         latest = checkpoints.latest(self.model_dir, self._loaded)
         if latest is None:
             raise InvalidCheckpoint(f"Could not find trained model in model_dir: {self.model_dir}.")
-        held = sum(start.state.centers.nbytes for start in latest.fit.starts)
-        self._loaded = latest if held <= _MOST_HELD_BYTES else None
+        self._hold(latest)
         return latest
+
+    def _hold(self, checkpoint: Checkpoint | None) -> None:
+        """Hold a small checkpoint in memory, for the calls that use it as long as it is latest."""
+        starts = checkpoint.fit.starts if checkpoint else ()
+        size = sum(start.state.centers.nbytes for start in starts)
+        self._loaded = checkpoint if size <= _MOST_HELD_BYTES else None
 
     def latest_checkpoint(self) -> str | None:
         """Return the full path or URL of the latest checkpoint; None if there is none."""
@@ -144,6 +150,11 @@ class Model:
         iterations every second one is dropped. It is empty before the first iteration.
         """
         return table_of(read_history(self.model_dir))
+
+    @property
+    def plot(self) -> ModelPlots:
+        """Plots through matplotlib (extra `plot`): `loss`, `sizes` and `centers`."""
+        return ModelPlots(self)
 
     def eval_dir(self, name: str | None = None) -> str:
         """Return the directory of the evaluations of this name. It is not created here."""

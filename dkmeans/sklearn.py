@@ -2,7 +2,7 @@
 
 They have the parameters, methods and attributes of `sklearn.cluster`, and pass its checks. Rows are
 NumPy arrays, data frames of pandas or polars, or arrays and data frames of Dask. Results about Dask
-rows are lazy Dask arrays.
+rows are lazy Dask arrays::
 
     from dkmeans.sklearn import KMeans
 
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 from uuid import uuid4
 
 import numpy as np
@@ -76,7 +76,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             n_clusters, random_state)` that returns one. The function gets the rows of the first
             batch.
         n_init: Number of starts, which are trained side by side; the best one is the result. It is
-            1 if `init` is an array.
+            1 if `init` is an array. `"auto"` is scikit-learn's choice: 10 starts, or 3 of
+            `MiniBatchKMeans`, if `init` is `"random"` or a function, and 1 otherwise.
         max_iter: Largest number of iterations, or of epochs with `batch_size`.
         tol: A start has converged when the sum of the squared moves of its centers, in an iteration
             or in an epoch with `batch_size`, is at most `tol` times the mean variance of the
@@ -106,12 +107,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         feature_names_in_: Names of the columns, if the rows of `fit` had names that are text.
     """
 
+    # Number of starts from first centers that vary much, with n_init="auto".
+    _automatic_starts = 10
+
     def __init__(
         self,
         n_clusters: int = 8,
         *,
         init: Any = "k-means||",
-        n_init: int = 1,
+        n_init: int | Literal["auto"] = 1,
         max_iter: int = 300,
         tol: float = 1e-4,
         metric: str = "squared_euclidean",
@@ -153,7 +157,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self._check_parameters()
         rows = self._rows(X, reset=True)
         table = _table(rows, sample_weight)
-        self._check_number_of_rows(table.rows)
+        self._check_fits(table)
         steps = self._steps_per_epoch(table.rows)
         with _directory(self.model_dir) as directory:
             engine = self._engine(directory, ShiftTolerance(self._tolerance(table), steps))
@@ -231,8 +235,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             InvalidType: a value has the wrong type.
         """
         self._config()
-        for name in ("n_clusters", "n_init", "max_iter"):
+        for name in ("n_clusters", "max_iter"):
             check_integer(name, getattr(self, name), 1)
+        if self.n_init != "auto":
+            check_integer("n_init", self.n_init, 1)
         if self.batch_size is not None:
             check_integer("batch_size", self.batch_size, 1)
         check_number("tol", self.tol)
@@ -250,14 +256,27 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         if len(shape) != 2 or shape[0] != self.n_clusters:
             must = f"an array (n_clusters = {self.n_clusters}, d), a name or a function"
             raise Invalid(f"init must be {must}, got shape {shape}")
-        if self.n_init != 1:
+        if self._starts() != 1:
             must = "1 where init is an array, as all starts would be the same"
             raise Invalid(expected("n_init", must, self.n_init))
 
-    def _check_number_of_rows(self, rows: int | None) -> None:
+    def _starts(self) -> int:
+        """Return the number of starts."""
+        if self.n_init != "auto":
+            return self.n_init
+        varies = callable(self.init) or (isinstance(self.init, str) and self.init == "random")
+        return self._automatic_starts if varies else 1
+
+    def _check_fits(self, table: Dataset) -> None:
+        """Refuse rows that are too few, or not as wide as given first centers."""
+        rows = table.rows
         if rows is not None and rows < self.n_clusters:
             must = f"at least n_clusters = {self.n_clusters} rows"
             raise Invalid(f"X must have {must}, got n_samples = {rows}")
+        if not (isinstance(self.init, str) or callable(self.init)):
+            width = np.shape(self.init)[1]
+            if width != table.width:
+                raise Invalid(f"init must have the columns of X, {table.width}, got {width}")
 
     def _rows(self, given: Any, *, reset: bool) -> Any:
         """Return rows as a NumPy array or a Dask array.
@@ -324,7 +343,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         if isinstance(init, str):
             init = _INITIALIZATIONS[init]
         elif callable(init):
-            init = partial(_call_init, init, self.n_clusters, seed)
+            init = partial(_call_init, init, seed)
         else:
             init = np.asarray(init)
         return _Engine(
@@ -336,7 +355,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             use_mini_batch=self.batch_size is not None,
             kmeans_plus_plus_num_retries=-1,  # as many candidates as scikit-learn has
             config=self._config(),
-            num_restarts=self.n_init,
+            num_restarts=self._starts(),
             empty_clusters=self.empty_clusters,
             tolerance=tolerance,
         )
@@ -389,12 +408,14 @@ class MiniBatchKMeans(KMeans):
     one step.
     """
 
+    _automatic_starts = 3
+
     def __init__(
         self,
         n_clusters: int = 8,
         *,
         init: Any = "k-means||",
-        n_init: int = 1,
+        n_init: int | Literal["auto"] = 1,
         max_iter: int = 10,
         tol: float = 1e-4,
         metric: str = "squared_euclidean",
@@ -450,7 +471,7 @@ class MiniBatchKMeans(KMeans):
         engine = self._engine("memory://", ShiftTolerance(0.0))
         with open_executor(self.client) as executor:
             if state is None:
-                self._check_number_of_rows(batch.rows)
+                self._check_fits(table)
                 state = engine.first_state(batch, executor)
             (((state,), _),) = iterate([state], [batch], engine.rules, executor)
         self._keep(state)
@@ -468,6 +489,9 @@ class MiniBatchKMeans(KMeans):
 
 class _Engine(estimator.KMeans):
     """The estimator that trains, with the parts of it that scikit-learn's interface needs."""
+
+    # As in scikit-learn, first centers count as no row: weights may have any scale.
+    _counts_first = False
 
     def __init__(self, *arguments: Any, tolerance: ShiftTolerance, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -487,12 +511,13 @@ class _Engine(estimator.KMeans):
     def rules(self) -> Rules:
         """Rules by which centers are computed."""
         computation = self._initialization.computation
-        return Rules(computation, self._settings.schedule, self._empty_clusters)
+        schedule = self._settings.schedule
+        return Rules(computation, schedule, self._empty_clusters, self._counts_first)
 
     def first_state(self, batch: Batch, executor: Any) -> TrainState:
         """Return the state with the first centers, found in a batch."""
         centers, _ = self._initialization.find(iter([batch]), batch.rows, executor)
-        return TrainState(centers, np.ones(len(centers), np.int64))
+        return TrainState(centers, np.full(len(centers), self.rules.first_count, np.int64))
 
 
 @contextmanager
@@ -508,19 +533,25 @@ def _directory(model_dir: str | os.PathLike[str] | None) -> Iterator[str]:
         storage.remove(address)
 
 
-def _call_init(
-    function: Callable[..., Any], clusters: int, seed: int | None, rows: Any, missing: int
-) -> Any:
+def _call_init(function: Callable[..., Any], seed: int | None, rows: Any, clusters: int) -> Any:
     """Return the centers of a function with the arguments that scikit-learn passes."""
-    return function(rows, clusters, random_state=check_random_state(seed))
+    centers = function(rows, clusters, random_state=check_random_state(seed))
+    shape = clusters, rows.shape[1]
+    if np.shape(centers) != shape:
+        raise Invalid(f"init must return an array {shape}, got shape {np.shape(centers)}")
+    return centers
 
 
 def _table(rows: Any, weights: Any) -> Dataset:
     """Return rows as a table to train or score on, with their weights if there are any.
 
+    Weights of rows in memory are left out if all are one: as in scikit-learn, the result is that of
+    rows without weights.
+
     Raises:
         ValueError: the weights cannot be used.
     """
     if weights is not None and not is_dask_array(rows):
-        weights = _check_sample_weight(weights, rows)
+        checked = _check_sample_weight(weights, rows)
+        weights = None if (checked == 1).all() else checked
     return Dataset.from_array(rows, weights)

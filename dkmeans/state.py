@@ -7,10 +7,11 @@ together, and neither the order nor the grouping of additions changes a bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import reduce
+from itertools import islice
 from operator import add
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
@@ -75,10 +76,11 @@ M = TypeVar("M", bound=Monoid)
 
 
 def on_host(value: M) -> M:
-    """Return a value in the memory of the host; only values that may be on a device have `on_host`.
+    """Return a value in memory of the host that nothing else uses.
 
-    Sums of several chunks stay on a GPU while they are added up there. They are copied to the host
-    once, before they leave the thread that computed them.
+    Called once, before a value leaves the thread that computed it. Only values that may be
+    elsewhere have `on_host`: sums on a GPU, where those of several chunks are added up, and sums in
+    the memory of a worker's cache.
     """
     move = getattr(value, "on_host", None)
     return value if move is None else cast(M, move())
@@ -87,10 +89,23 @@ def on_host(value: M) -> M:
 def sum_up(parts: Iterable[M]) -> M:
     """Return the sum of `parts`, of which there is at least one.
 
+    From the second addition on, the total grows in place where its type can do that: to get fresh
+    memory takes several times as long as to add.
+
     Raises:
         TypeError: there are no parts.
     """
-    return reduce(add, parts)
+    rest = iter(parts)
+    total = reduce(add, islice(rest, 2))
+    for part in rest:
+        total = _grown(total, part)
+    return total
+
+
+def _grown(total: M, part: M) -> M:
+    """Return the sum of a value that nothing else uses, which may change, and a part."""
+    grow = getattr(total, "plus_in_place", None)
+    return total + part if grow is None else cast(M, grow(part))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,18 +220,30 @@ class PartialSums:
         return self.sums.means(self.cluster_weights)
 
     def __add__(self, other: PartialSums) -> PartialSums:
-        other = on_host(other)  # a GPU's sums, where another chunk was computed on the processor
+        return self._plus(other, add)
+
+    def plus_in_place(self, other: PartialSums) -> PartialSums:
+        """Return the sum in the memory of these sums, which must be the result of `+`."""
+        return self._plus(other, _grown)
+
+    def _plus(self, other: Any, plus: Callable[[Any, Any], Any]) -> PartialSums:
+        if not isinstance(other, PartialSums):
+            other = on_host(other)  # a GPU's sums: another chunk was computed on the processor
         farthest = self.farthest or other.farthest
         if self.farthest is not None and other.farthest is not None:
             farthest = self.farthest + other.farthest
         has_weights = self.weights is not None or other.weights is not None
         return PartialSums(
-            self.sums + other.sums,
+            plus(self.sums, other.sums),
             self.counts + other.counts,
             self.squares + other.squares,
             farthest,
             self.cluster_weights + other.cluster_weights if has_weights else None,
         )
+
+    def on_host(self) -> PartialSums:
+        """Return the same sums in memory that no cache uses."""
+        return replace(self, sums=self.sums.unshared())
 
     @classmethod
     def zero(cls, shape: tuple[int, int]) -> PartialSums:
@@ -232,6 +259,10 @@ class SideBySide(Generic[M]):
 
     def __add__(self, other: SideBySide[M]) -> SideBySide[M]:
         return SideBySide(tuple(map(add, self.parts, other.parts)))
+
+    def plus_in_place(self, other: SideBySide[M]) -> SideBySide[M]:
+        """Return the sum in the memory of these values, as far as they can grow."""
+        return SideBySide(tuple(map(_grown, self.parts, other.parts)))
 
     def on_host(self) -> SideBySide[M]:
         """Return the same values in the memory of the host."""
@@ -271,8 +302,9 @@ class TrainState:
     Attributes:
         centers: (k, d) in the dtype of the data: the master copy.
         counts: (k,), the rows that each center is the mean of: those of the last whole iteration,
-            or, if counts survive iterations, all so far and one for its initial position. Rows
-            with weights count as their weights do. int64 if all are whole numbers, else float64.
+            or, if counts survive iterations, all so far and `Rules.first_count` for its initial
+            position. Rows with weights count as their weights do. int64 if all are whole numbers,
+            else float64.
         step: Number of steps completed since initialization.
         pending: Sums of the steps of an unfinished iteration; None between iterations.
         pending_steps: Number of those steps.
@@ -303,3 +335,7 @@ class TrainState:
     rows: int = 0
     means: FloatArray | None = None
     grid: Grid | None = None
+
+    def as_saved(self) -> TrainState:
+        """Return the state without what is not saved."""
+        return replace(self, losses=(), mean_distance=0.0, rows=0, grid=None)

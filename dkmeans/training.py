@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dkmeans import checkpoints, storage
-from dkmeans.checkpoints import Manifest, Settings, Stop
+from dkmeans.checkpoints import Checkpoint, Manifest, Settings, Stop
 from dkmeans.config import RunConfig
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
@@ -66,6 +66,7 @@ class Plan:
             has settled, do not move.
         loss_offset: Changes of the loss are relative to this + the loss before.
         shift_tolerance: Move of the centers at which a start has converged; None for no tolerance.
+        counts_first: As `lloyd.Rules` has it.
     """
 
     model_dir: str
@@ -80,11 +81,13 @@ class Plan:
     was_settled: bool = False
     loss_offset: float = 1.0
     shift_tolerance: ShiftTolerance | None = None
+    counts_first: bool = True
 
     @property
     def rules(self) -> Rules:
         """Rules by which centers are computed."""
-        return Rules(self.initialization.computation, self.settings.schedule, self.empty_clusters)
+        computation, schedule = self.initialization.computation, self.settings.schedule
+        return Rules(computation, schedule, self.empty_clusters, self.counts_first)
 
     def describe_limits(self) -> str:
         """Return the limits of the call, for people; empty if there are none."""
@@ -101,7 +104,7 @@ def train(
     manifest: Manifest,
     executor: Executor,
     notifier: Notifier,
-) -> StopReason:
+) -> Checkpoint | None:
     """Train until a limit, convergence, a hook or the end of the input, and save the last state.
 
     Args:
@@ -113,7 +116,7 @@ def train(
         notifier: Notifies hooks and listeners.
 
     Returns:
-        Why training stopped.
+        The checkpoint that was saved at the end; None if the centers would not have moved.
 
     Raises:
         ValueError: the rows cannot be clustered.
@@ -147,7 +150,7 @@ def train(
         if is_settled:
             notifier.end()
             _report_end(plan, fit, StopReason.UNCHANGED, first_step)
-            return StopReason.UNCHANGED
+            return None
     steps = _steps_until_stop(plan, dataset, batches, fit, executor, saver, notifier)
     try:
         # The loop variable is `fit` itself, so that `rescue` saves the last step that was yielded.
@@ -157,7 +160,7 @@ def train(
                 saver.save(fit)
             notifier.after_run()
         reason = _stop_reason(plan, fit, notifier)
-        saver.save(fit, Stop(reason, plan.relative_tolerance))
+        saved = saver.save(fit, Stop(reason, plan.relative_tolerance))
     except Conflict:  # another driver's checkpoint must not be overwritten
         raise
     except BaseException:
@@ -169,7 +172,7 @@ def train(
     for sentence in fit.describe():
         logger.info("%s", sentence)
     _report_end(plan, fit, reason, first_step)
-    return reason
+    return saved
 
 
 def report_ignored(plan: Plan, step: int) -> None:
@@ -286,9 +289,9 @@ def _dead_clusters(plan: Plan, state: TrainState) -> int:
     if state.inertia is None:
         return 0
     if _keeps_counts(plan):
-        # A batch may be a small part of the rows. A count of 1 is that of the initial position: no
-        # row has been assigned since the first step.
-        return int(np.count_nonzero(state.counts <= 1))
+        # A batch may be a small part of the rows. A center that still has its first count has had
+        # no rows since the first step.
+        return int(np.count_nonzero(state.counts <= plan.rules.first_count))
     return state.empty_clusters - state.relocated_clusters
 
 
@@ -320,7 +323,7 @@ def _initialize(
         logger.info("finding the first centers%s", f" of start {number}" if number else "")
         initialization = plan.initialization.of_start(number)
         centers, batches = initialization.find(batches, rows, executor)
-        counts = np.full(len(centers), int(plan.settings.schedule.keeps_counts), np.int64)
+        counts = np.full(len(centers), plan.rules.first_count, np.int64)
         starts.append(Start(TrainState(centers, counts)))
     return Fit(tuple(starts)), batches
 
@@ -576,10 +579,12 @@ class _Saver:
             return fit.step - (self._saved_step or 0) >= config.save_checkpoints_steps
         return time.monotonic() - self._saved_at >= (config.save_checkpoints_secs or 0)
 
-    def save(self, fit: Fit, stop: Stop | None = None) -> None:
+    def save(self, fit: Fit, stop: Stop | None = None) -> Checkpoint:
         """Save a checkpoint, and notify the listeners before and after."""
         with self._notifier.saving(fit.state):
             self._write(fit, stop)
+        address = storage.join(self._plan.model_dir, self._attempt)
+        return Checkpoint(address, fit.as_saved(), self._plan.settings, stop)
 
     def _write(self, fit: Fit, stop: Stop | None) -> None:
         plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0

@@ -21,6 +21,7 @@ from dkmeans.config import BACKENDS, CACHES
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.indices.quality import NAMES as INDICES
 from dkmeans.initialization import NAMES, REPLACED
+from dkmeans.prediction.per_chunk import CLUSTER_INDEX
 
 # For each setting of a TOML file, the flags that overrule it although they have another name: the
 # two exclude each other, and the command line has priority over the file.
@@ -375,6 +376,12 @@ def _add_predict(jobs: Any) -> None:
         default=None,
         help="also write the distances to all centers (default the cluster index only)",
     )
+    predict.add_argument(
+        "--partition-by",
+        choices=(CLUSTER_INDEX,),
+        help="write the rows of each cluster to a folder of its own, cluster_index=0 and so on "
+        "(default no such folders)",
+    )
     _add_cluster(predict)
     predict.set_defaults(needs=("model_dir", "output"))
 
@@ -459,8 +466,15 @@ def _add_input(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--columns",
         metavar="A,B,C",
-        help="columns of a Parquet input to use (default all but the weights and an index of "
-        "pandas or Dask)",
+        help="columns of a Parquet input to use (default all but the weights, an index of pandas "
+        "or Dask, and those that folders name, as year=2024)",
+    )
+    job.add_argument(
+        "--filter",
+        action="append",
+        metavar="TERM",
+        help="term that the rows of a Parquet input must meet, as 'year >= 2024' or 'kind in a,b'; "
+        "may be given several times, and all must be met (default all rows)",
     )
 
 
@@ -565,6 +579,8 @@ def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         if name == "input":
             flags += map(str, value) if isinstance(value, list) else [text]
+        elif name == "filter" and isinstance(value, list):
+            flags += [part for term in value for part in ("--filter", str(term))]
         else:
             flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [text])
     return flags

@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         Invalid: the arguments or the input cannot be used, or there is no model.
     """
-    dataset = open_input(arguments.input, arguments.columns, arguments.weights)
+    given = arguments.input, arguments.columns, arguments.weights, arguments.filter
+    dataset = open_input(*given)
     # Before the cluster starts, which takes seconds: a mistake is reported at once.
     check_cluster(arguments)
     checkpoint, dataset = load_for(dataset, arguments.model_dir)

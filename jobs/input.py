@@ -5,9 +5,11 @@ The jobs plan, train, evaluate and predict call `open_input`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from dkmeans import Dataset, Invalid, storage
+from dkmeans.data.sources.row_filter import COMPARISONS, Term
 
 _PARQUET, _ZARR, _NPY = "Parquet", "Zarr", "npy"
 _ENDINGS = {".parquet": _PARQUET, ".parq": _PARQUET, ".pq": _PARQUET, ".zarr": _ZARR, ".npy": _NPY}
@@ -15,8 +17,17 @@ _ENDINGS = {".parquet": _PARQUET, ".parq": _PARQUET, ".pq": _PARQUET, ".zarr": _
 _ZARR_NAMES = {"zarr.json", ".zarray", ".zgroup"}
 
 
+# COLUMN COMPARISON VALUE, the longer comparisons first.
+_FILTER = re.compile(
+    r"\s*(.+?)\s*(<=|>=|==|!=|<|>|=|\s(?:not\s+)?in(?=[\s(\[]))\s*(.+?)\s*", re.DOTALL
+)
+
+
 def open_input(
-    addresses: Sequence[str], columns: str | None, weights: str | None = None
+    addresses: Sequence[str],
+    columns: str | None,
+    weights: str | None = None,
+    filters: Sequence[str] | None = None,
 ) -> Dataset:
     """Return the dataset at some paths or URLs, one after another.
 
@@ -26,10 +37,11 @@ def open_input(
         columns: Names of the columns of a Parquet dataset, separated by commas; None takes all.
         weights: Name of a column of a Parquet dataset with the weights of the rows, or path or URL
             of an array of weights of the kind of the dataset; None weighs each row one.
+        filters: Terms that the rows of a Parquet dataset must all meet, as `year >= 2024`.
 
     Raises:
-        Invalid: an ending is unknown, the endings differ, or columns are named for a dataset that
-            has no names.
+        Invalid: an ending is unknown, the endings differ, or columns are named or filtered by for a
+            dataset that has no names.
         InvalidData: nothing readable is there.
         Outage: the storage does not answer.
     """
@@ -38,9 +50,11 @@ def open_input(
         raise Invalid(f"all INPUTs must be of one kind, got {', '.join(kinds.values())}")
     (kind,) = kinds
     if kind == _PARQUET:
-        return Dataset.from_parquet(addresses, names_in("--columns", columns), weights)
-    if columns is not None:
-        raise Invalid(f"--columns must come with a Parquet input, got it with {addresses[0]}")
+        terms = [_term_in(text) for text in filters or ()] or None
+        return Dataset.from_parquet(addresses, names_in("--columns", columns), weights, terms)
+    for flag, value in (("--columns", columns), ("--filter", filters)):
+        if value is not None:
+            raise Invalid(f"{flag} must come with a Parquet input, got it with {addresses[0]}")
     if weights is not None and _kind(weights) != kind:
         raise Invalid(f"--weights must be of the kind of INPUT, {kind}, got {weights!r}")
     open_arrays = Dataset.from_zarr if kind == _ZARR else Dataset.from_npy
@@ -57,6 +71,32 @@ def names_in(flag: str, text: str | None) -> list[str] | None:
     if names and not all(names):
         raise Invalid(f"{flag} must be names with a comma between two, got {text!r}")
     return names
+
+
+def _term_in(text: str) -> Term:
+    """Return the term of a filter in the value of `--filter`.
+
+    Raises:
+        Invalid: the text is no term.
+    """
+    found = _FILTER.fullmatch(text)
+    if found is None:
+        raise Invalid(
+            f"--filter must be COLUMN COMPARISON VALUE, as 'year >= 2024' or 'kind in a,b', with "
+            f"one of {', '.join(COMPARISONS)}, got {text!r}"
+        )
+    column, comparison, value = found.groups()
+    comparison = " ".join(comparison.split())
+    if comparison.endswith("in"):
+        return _unquoted(column), comparison, tuple(map(_unquoted, value.strip("()[]").split(",")))
+    return _unquoted(column), comparison, _unquoted(value)
+
+
+def _unquoted(text: str) -> str:
+    """Return a text without spaces and quotes around it."""
+    text = text.strip()
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if is_quoted else text
 
 
 def _kind(address: str) -> str:

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         Invalid: the arguments or the input cannot be used.
     """
     check_integer("--num-clusters", arguments.num_clusters, 1)
-    dataset = open_input(arguments.input, arguments.columns)
+    dataset = open_input(arguments.input, arguments.columns, filters=arguments.filter)
     if dataset.rows is not None and dataset.rows < arguments.num_clusters:
         most = f"the number of rows, {dataset.rows}"
         raise Invalid(f"--num-clusters must be at most {most}, got {arguments.num_clusters}")

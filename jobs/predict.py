@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         Invalid: the arguments or the input cannot be used, or there is no model.
     """
     began = time.monotonic()
-    dataset = open_input(arguments.input, arguments.columns)
+    dataset = open_input(arguments.input, arguments.columns, filters=arguments.filter)
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
     # reported at once.
     check_cluster(arguments)
@@ -65,6 +65,7 @@ def _request(arguments: argparse.Namespace) -> outputs.Request:
         arguments.top or 0,
         bool(arguments.transform),
         tuple(names_in("--keep", arguments.keep) or ()),
+        arguments.partition_by or "",
     )
 
 

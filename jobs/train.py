@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     _check(arguments)
     check_cluster(arguments)
-    dataset = open_input(arguments.input, arguments.columns, arguments.weights)
+    given = arguments.input, arguments.columns, arguments.weights, arguments.filter
+    dataset = open_input(*given)
     rows = dataset.rows or 0  # the inputs of the command line always know their number of rows
     conditions = _stop_conditions(arguments, rows)
     hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
@@ -71,6 +72,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     input_description = {"input": named, "columns": arguments.columns, "rows": rows}
     if arguments.weights is not None:
         input_description["weights"] = arguments.weights
+    if arguments.filter is not None:
+        input_description["filter"] = arguments.filter
     if arguments.from_checkpoint:
         checkpoints.go_back(arguments.model_dir, arguments.from_checkpoint)
     checkpoint = checkpoints.latest(arguments.model_dir)
@@ -181,14 +184,16 @@ def _model(arguments: argparse.Namespace, conditions: StopConditions, client: An
 def _report_other_input(model_dir: str, last_input: dict[str, Any]) -> None:
     """Warn that a model is continued on another input than the one it was last trained on."""
     columns, weights = last_input.get("columns"), last_input.get("weights")
+    filters = " and ".join(last_input.get("filter", []))
     logger.warning(
-        "%s holds a model that was last trained on other input (%s of %s%s%s) and is continued "
+        "%s holds a model that was last trained on other input (%s of %s%s%s%s) and is continued "
         "from its centers; to begin anew, give another --model-dir",
         model_dir,
         counted(last_input.get("rows", 0), "row"),
         last_input.get("input"),
         f", columns {columns}" if columns else "",
         f", weights {weights}" if weights else "",
+        f", where {filters}" if filters else "",
     )
 
 

@@ -23,10 +23,15 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import settings
 
 from tests.s3_proxy import Proxy, no_fault
 
+# Processes that tests start would compile this project's modules again, each of them, and every run
+# of pytest the tests, if the environment forbids to keep what is compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # How often Dask measures itself, in this process and in those that it starts. With Dask's defaults
 # of 10 to 500 ms, the clusters that wait for their next test take a third of a core.
 os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL"] = "200ms"
@@ -184,9 +189,20 @@ def faulty_place(proxy, monkeypatch):
 def short_pauses():
     """Ask again soon for an object that is missing: most of those in the tests never come."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("dkmeans.retry", "dkmeans.storage"):
+        for module in ("dkmeans.retry", "dkmeans.storage.stores"):
             patch.setattr(f"{module}.MISSING_PAUSES_SECONDS", (0.02, 0.1))
         yield
+
+
+@pytest.fixture(autouse=True)
+def forget_memory():
+    """Remove what a test leaves at memory:// addresses: every look-up there visits all files."""
+    files, folders = MemoryFileSystem.store, MemoryFileSystem.pseudo_dirs
+    before, folders_before = set(files), list(folders)
+    yield
+    for name in files.keys() - before:
+        del files[name]
+    folders[:] = folders_before
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from dkmeans.backends.cuda.launches import DEFINES, THREADS
+from dkmeans.backends.cuda.kernel_device import DEFINES, THREADS
 
 HERE = Path(__file__).parent
 SOURCE = files("dkmeans.backends.cuda") / "kernels.cu"

@@ -21,12 +21,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 import zarr
+from dkmeans_jobs.__main__ import main as main_of_jobs
 
 from dkmeans import checkpoints
 
 COMMAND = (sys.executable, "-m", "dkmeans_jobs")
 LOCAL = ("--cluster", "local", "--workers", "2", "--threads-per-worker", "1")
 DONE = 0
+# About how long a job takes to start, and a cluster of its own.
+START_SECONDS, CLUSTER_SECONDS = 2, 3
 # Exit codes after a kill: SIGKILL; SIGTERM that the job handled; SIGTERM that came before the job
 # could handle it; an outage, because a worker was killed before the job began.
 EXITS_AFTER_KILL = (-signal.SIGKILL, 143, -signal.SIGTERM, 75)
@@ -125,8 +128,8 @@ def rehearse(folder: Path, kills: int, seed: int) -> list[str]:
     seconds = []
     for command in (train(stored, reference[0]), predict(stored, *reference)):
         began = time.monotonic()
-        until_done(command, killer, 0)
-        seconds.append(time.monotonic() - began)
+        assert main_of_jobs(command[len(COMMAND) :]) == DONE
+        seconds.append(time.monotonic() - began + START_SECONDS)
     expected = outcome(*reference)
     killer.left, number = kills, 0
     while killer.left:
@@ -134,8 +137,7 @@ def rehearse(folder: Path, kills: int, seed: int) -> list[str]:
         model, output = folder / f"model-{number}", folder / f"predicted-{number}.zarr"
         commands = train(stored, model), predict(stored, model, output)
         for command, time_of_one in zip(commands, seconds, strict=True):
-            # The times are those of runs without a cluster; a cluster takes some 3 s more.
-            until_done([*command, *cluster], killer, time_of_one + 3 * bool(cluster))
+            until_done([*command, *cluster], killer, time_of_one + CLUSTER_SECONDS * bool(cluster))
         assert outcome(model, output) == expected, f"round {number} of seed {seed}"
         number += 1
     return killer.killed

@@ -224,8 +224,40 @@ def test_means_by_weights_are_correctly_rounded(problem, weights):
     means = sums.means(totals)
     for cluster, column in np.ndindex(*sums.shape):
         expected = sums.exact(cluster, column) / (totals.exact(cluster, 0) or 1)
-        with np.errstate(over="ignore"):
-            assert means[cluster, column] == exact._rounded(expected)
+        try:
+            rounded = float(expected)
+        except OverflowError:
+            rounded = np.inf if expected > 0 else -np.inf
+        assert means[cluster, column] == rounded
+
+
+def test_means_in_the_middle_between_two_floats_are_rounded_to_even():
+    odd, even = 1 + 2.0**-52, 1.0
+    for rows, expected in (([even, odd], even), ([odd, odd + 2.0**-52], 1 + 2.0**-51)):
+        sums = of_rows(np.array(rows)[:, None], np.zeros(2, np.int64), 1)
+        assert sums.means(np.array([2])).item() == expected
+
+
+@fast
+@given(rows_of_clusters(), rows_of_clusters(), rows_of_clusters())
+def test_sums_grow_in_place_as_by_additions_and_change_no_part(one, two, three):
+    k = max(one[2], two[2], three[2])
+    d = min(problem[0].shape[1] for problem in (one, two, three))
+    parts = [of_rows(rows[:, :d], index, k) for rows, index, _ in (one, two, three)]
+    before = [{m: plane.copy() for m, plane in part.planes.items()} for part in parts]
+    grown = (parts[0] + parts[1]).plus_in_place(parts[2])
+    assert same_sums(grown, parts[0] + parts[1] + parts[2])
+    for part, planes in zip(parts, before, strict=True):
+        assert all((part.planes[m] == plane).all() for m, plane in planes.items())
+
+
+def test_read_only_sums_are_copied_and_others_are_not():
+    sums = of_rows(np.ones((3, 2)), np.zeros(3, np.int64), 2)
+    assert sums.unshared() is sums
+    sums.planes[0].flags.writeable = False
+    own = sums.unshared()
+    assert own.planes[0].flags.writeable
+    assert same_sums(own, sums)
 
 
 @fast

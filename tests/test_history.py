@@ -141,7 +141,7 @@ def test_a_store_that_refuses_the_history_does_not_end_training(model_dir, monke
     def refuse(address, data):
         raise PermissionDeniedError("403")
 
-    monkeypatch.setattr(storage, "_write", refuse)
+    monkeypatch.setattr(storage.contents, "_write", refuse)
     recorded(model_dir, 0, 1)
     assert steps_in(model_dir) == []
 

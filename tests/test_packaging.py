@@ -10,6 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import dkmeans
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -25,6 +30,32 @@ def code():
         for folder, name in INSTALLED.items()
         for path in (ROOT / folder).rglob("*.py")
     }
+
+
+def test_the_version_has_one_place_and_all_that_name_it_agree():
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    stated = {
+        "CITATION.cff": f"version: {dkmeans.__version__}",
+        "deploy/Dockerfile": f"org.opencontainers.image.version={dkmeans.__version__} ",
+        "deploy/conda/recipe.yaml": f'version: "{dkmeans.__version__}"',
+    }
+    assert [name for name, text in stated.items() if text not in (ROOT / name).read_text()] == []
+
+
+def test_the_conda_package_needs_what_the_wheel_needs():
+    recipe = yaml.safe_load((ROOT / "deploy/conda/recipe.yaml").read_text())
+    needed = {f"python {PROJECT['project']['requires-python']}"}
+    for requirement in map(Requirement, PROJECT["project"]["dependencies"]):
+        names = ["dask-core", *sorted(requirement.extras - {"array"})]
+        names = names if requirement.name == "dask" else [requirement.name]
+        needed |= {f"{name} {requirement.specifier}" for name in names}
+    assert {as_pip(each) for each in recipe["requirements"]["run"]} == needed
+
+
+def as_pip(requirement):
+    """Return a requirement of conda as pip prints it."""
+    name, _, specifier = requirement.partition(" ")
+    return f"{name} {SpecifierSet(specifier)}"
 
 
 @pytest.fixture

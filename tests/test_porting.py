@@ -1,4 +1,4 @@
-"""docs/tensorflow.md: its code runs unchanged, and the tests that it names exist."""
+"""docs/coming-from/tensorflow.md: its code runs unchanged, and the tests that it names exist."""
 
 import ast
 import re
@@ -10,8 +10,8 @@ import pytest
 from dkmeans import checkpoints
 
 TESTS = Path(__file__).parent
-GUIDE = (TESTS.parent / "docs" / "tensorflow.md").read_text()
-_, AFTER, UNCHANGED, HOOK = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+GUIDE = (TESTS.parent / "docs" / "coming-from" / "tensorflow.md").read_text()
+AFTER, UNCHANGED, HOOK = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 ROWS = [line for line in GUIDE.splitlines() if line.startswith("| ") and "---" not in line]
 NAMED = re.findall(r"(test_\w+\.py)::(test_\w+)", GUIDE)
 
@@ -22,7 +22,10 @@ def ported():
     names = {}
     for code in (AFTER, UNCHANGED):
         for statement in ast.parse(code).body:
-            exec(compile(ast.Module([statement], []), "docs/tensorflow.md", "exec"), names)
+            exec(
+                compile(ast.Module([statement], []), "docs/coming-from/tensorflow.md", "exec"),
+                names,
+            )
     return names
 
 

@@ -3,6 +3,7 @@
 import pickle
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import dask.array as da
@@ -25,7 +26,6 @@ import dkmeans
 from dkmeans.hooks import SessionRunHook
 from dkmeans.sklearn import KMeans, MiniBatchKMeans
 from dkmeans.state import StopReason
-from tests.programs import output_of
 
 BOTH = pytest.mark.parametrize("kind", [KMeans, MiniBatchKMeans])
 
@@ -63,12 +63,6 @@ def folder(tmp_path, monkeypatch):
 )
 def test_scikit_learns_checks_pass(estimator, check):
     check(estimator)
-
-
-def test_importing_dkmeans_imports_no_library_of_notebooks():
-    heavy = {"sklearn", "pandas", "polars", "matplotlib", "IPython"}
-    program = f"import dkmeans, sys; print(sorted({heavy} & set(sys.modules)))"
-    assert output_of(program).strip() == "[]"
 
 
 def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
@@ -174,6 +168,28 @@ def test_a_weighted_fit_is_that_of_scikit_learn(tol):
     assert_allclose(ours.score(rows, sample_weight=weights), score, rtol=1e-12)
 
 
+def test_weights_may_be_of_any_kind_whatever_kind_the_rows_are():
+    rows, weights = rows_of(), np.random.default_rng(1).uniform(0, 1e-3, 600)
+    frame = pd.DataFrame(rows, columns=["a", "b", "c"])
+    kinds = [
+        rows,
+        frame,
+        da.from_array(rows, chunks=(200, 2)),
+        dd.from_pandas(frame, npartitions=3),
+    ]
+    lists = [weights.tolist(), pd.Series(weights), da.from_array(weights, chunks=150)]
+    theirs = sklearn.cluster.KMeans(4, init=rows[:4], n_init=1).fit(rows, sample_weight=weights)
+    score = theirs.score(rows, sample_weight=weights)
+    once = sklearn.cluster.KMeans(4, init=rows[:4], n_init=1, max_iter=1)
+    once.fit(rows, sample_weight=weights)
+    for given, beside in product(kinds, lists):
+        ours = KMeans(4, init=rows[:4]).fit(given, sample_weight=beside)
+        assert_allclose(ours.cluster_centers_, theirs.cluster_centers_)
+        assert_allclose(ours.score(given, sample_weight=beside), score)
+        first = MiniBatchKMeans(4, init=rows[:4]).partial_fit(given, sample_weight=beside)
+        assert_allclose(first.cluster_centers_, once.cluster_centers_)
+
+
 def test_whole_weights_are_repeated_rows_also_for_dask_and_in_partial_fit():
     rows, weights = rows_of(), np.random.default_rng(1).integers(0, 4, 600)
     repeated = np.repeat(rows, weights, axis=0)
@@ -204,15 +220,21 @@ def test_mini_batches_come_close_to_the_loss_of_full_batches():
     assert batches.n_iter_ <= 10
 
 
-def test_partial_fit_takes_the_steps_of_the_engine():
-    rows = rows_of(dtype=np.float32)
-    model = MiniBatchKMeans(4, init=rows[:4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_partial_fit_takes_the_steps_of_scikit_learn_also_with_weights(dtype):
+    rows, weights = rows_of(dtype=dtype), np.random.default_rng(1).uniform(0, 1e-3, 600)
+    ours, theirs = (
+        MiniBatchKMeans(4, init=rows[:4]),
+        sklearn.cluster.MiniBatchKMeans(4, init=rows[:4], n_init=1, reassignment_ratio=0),
+    )
     for start in range(0, 600, 100):
-        model.partial_fit(rows[start : start + 100])
-    engine = dkmeans.KMeans(4, initial_clusters=rows[:4], empty_clusters="relocate")
-    engine.train(lambda: dkmeans.Dataset.from_array(rows).batch(100))
-    assert_array_equal(model.cluster_centers_, engine.cluster_centers())
-    assert_array_equal(model.labels_, model.predict(rows[500:]))
+        batch = slice(start, start + 100)
+        given = weights[batch] if start > 200 else None
+        for model in (ours, theirs):
+            model.partial_fit(rows[batch], sample_weight=given)
+    close = {"rtol": 1e-4} if dtype == np.float32 else {"rtol": 1e-12}
+    assert_allclose(ours.cluster_centers_, theirs.cluster_centers_, **close)
+    assert_array_equal(ours.labels_, ours.predict(rows[500:]))
 
 
 def test_partial_fit_goes_on_after_fit_and_in_another_process():
@@ -358,7 +380,7 @@ def test_a_verbose_fit_shows_its_progress(capsys):
     [
         ({"n_clusters": 0}, "n_clusters must be an integer >= 1, got 0"),
         ({"n_clusters": 2.5}, "n_clusters must be an integer >= 1, got 2.5"),
-        ({"n_init": "auto"}, "n_init must be an integer >= 1, got 'auto'"),
+        ({"n_init": "all"}, "n_init must be an integer >= 1, got 'all'"),
         ({"n_init": 2, "init": np.eye(3)}, "n_init must be 1 where init is an array"),
         ({"max_iter": 0}, "max_iter must be an integer >= 1, got 0"),
         ({"tol": -1}, "tol must be a number >= 0, got -1"),
@@ -369,6 +391,11 @@ def test_a_verbose_fit_shows_its_progress(capsys):
         (
             {"init": None},
             "init must be an array (n_clusters = 3, d), a name or a function, got shape ()",
+        ),
+        ({"init": np.eye(3)[:, :2]}, "init must have the columns of X, 3, got 2"),
+        (
+            {"init": lambda rows, k, random_state: rows[:2]},
+            "init must return an array (3, 3), got shape (2, 3)",
         ),
         ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         ({"empty_clusters": "drop"}, "empty_clusters must be"),
@@ -390,6 +417,7 @@ def test_a_parameter_that_cannot_be_used_is_named(given, message):
         (np.full(600, -1.0), "weights must be finite and >= 0; row 0 of the weights has -1.0"),
         (np.ones(9), r"sample_weight.shape == \(9,\), expected \(600,\)"),
         (da.ones(9), "weights must be one for each row of the array, 600, got 9"),
+        (da.ones((600, 2)), "weights must be one column, got 2"),
     ],
 )
 def test_weights_that_cannot_be_used_are_refused(weights, message):

@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkmeans.exact import ExactTotal
-from dkmeans.state import Farthest, PartialSums, Score, StopReason, sum_up
+from dkmeans.exact import ExactSums, ExactTotal
+from dkmeans.state import (
+    Farthest,
+    PartialSums,
+    Score,
+    SideBySide,
+    StopReason,
+    on_host,
+    sum_up,
+)
 from tests.exactly import same_partial_sums, sums_of
 
 number = st.floats(allow_nan=False, allow_infinity=False)
@@ -71,6 +79,20 @@ def test_a_sum_keeps_the_order_of_its_parts():
 def test_the_sum_of_one_part_is_that_part():
     part = Score(ExactTotal.of(3), ExactTotal(5))
     assert sum_up([part]) is part
+
+
+def test_a_sum_shares_no_memory_with_its_parts():
+    parts = [PartialSums(ExactSums.of_counts(np.full(2, i)), np.full(2, i)) for i in range(4)]
+    total = sum_up(SideBySide((part,)) for part in parts).parts[0]
+    assert total.sums.planes[0].tolist() == [[6], [6]]
+    assert [part.sums.planes[0][0, 0] for part in parts] == [0, 1, 2, 3]
+    assert [part.counts[0] for part in parts] == [0, 1, 2, 3]
+
+
+def test_sums_in_the_memory_of_a_cache_are_copied_once_they_leave_their_thread():
+    sums = PartialSums(ExactSums.of_counts(np.ones(2, np.int64)), np.ones(2, np.int64))
+    sums.sums.planes[0].flags.writeable = False
+    assert on_host(SideBySide((sums,))).parts[0].sums.planes[0].flags.writeable
 
 
 def test_the_sum_of_no_parts_is_an_error():

@@ -53,7 +53,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A loaded checkpoint.
+    """A checkpoint in memory.
 
     Attributes:
         address: Full path or URL.

@@ -10,13 +10,11 @@ import logging
 import re
 from uuid import uuid4
 
-import zarr
-
 from dkmeans import storage
 from dkmeans.checkpoints import format as layout
 from dkmeans.checkpoints.checkpoint import Settings, Stop
 from dkmeans.checkpoints.manifest import Manifest, step_of
-from dkmeans.checkpoints.zarr_files import files_of
+from dkmeans.checkpoints.zarr_files import METADATA, files_of, group_metadata, is_group
 from dkmeans.errors import Invalid, Outage
 from dkmeans.fit import Fit
 from dkmeans.retry import first_line, with_retries
@@ -34,12 +32,12 @@ def prepare(model_dir: str) -> None:
     """Create the model's directory if needed, and probe its store for conditional writes.
 
     Raises:
-        Invalid: the directory cannot be created or written to.
+        Invalid: the directory cannot be created or written to, or holds something else.
         Outage: the storage does not answer.
     """
     probe = storage.join(model_dir, f".probe-{uuid4().hex[:8]}")
     try:
-        with_retries(model_dir, lambda: _open_directory(model_dir))
+        _open_directory(model_dir)
         safe = storage.supports_conditional_writes(probe)
     except storage.WRITE_ERRORS as error:
         raise Invalid(
@@ -134,7 +132,17 @@ def remove_orphans(model_dir: str, manifest: Manifest) -> list[str]:
 
 
 def _open_directory(model_dir: str) -> None:
-    zarr.open_group(storage.zarr_store(model_dir), mode="a", zarr_format=3)
+    """Make the directory a group of Zarr, unless it is one.
+
+    Raises:
+        Invalid: the directory holds something else of Zarr.
+    """
+    address = storage.join(model_dir, METADATA)
+    found = storage.read(address)
+    if found is None:
+        storage.write(address, group_metadata({}))
+    elif not is_group(found.data):
+        raise Invalid(f"model_dir must be a group of Zarr or a new directory, got {model_dir!r}")
 
 
 def _write(address: str, fit: Fit, settings: Settings, stop: Stop | None) -> None:

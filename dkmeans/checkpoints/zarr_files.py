@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_METADATA = "zarr.json"
+METADATA = "zarr.json"
 # Larger arrays are stored in several pieces: object stores limit the size of one object.
 _LARGEST_PIECE_BYTES = 2**28
 
@@ -28,14 +28,27 @@ def files_of(
     """
     for name, array in arrays.items():
         rows = _rows_of_a_piece(array)
-        yield f"{name}/{_METADATA}", _encoded(_array_metadata(array, rows))
+        yield f"{name}/{METADATA}", _encoded(_array_metadata(array, rows))
         for number, start in enumerate(range(0, len(array), rows)):
             piece = np.zeros((rows, *array.shape[1:]), array.dtype.newbyteorder("<"))
             piece[: len(array) - start] = array[start : start + rows]
             place = "/".join(map(str, (number, *(0 for _ in array.shape[1:]))))
             yield f"{name}/c/{place}", piece.tobytes()
-    group = {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}
-    yield _METADATA, _encoded(group)
+    yield METADATA, group_metadata(attributes)
+
+
+def group_metadata(attributes: Mapping[str, Any]) -> bytes:
+    """Return the content of the file that makes a folder a group."""
+    return _encoded({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"})
+
+
+def is_group(data: bytes) -> bool:
+    """Return whether the content of a file is the metadata of a group."""
+    try:
+        metadata = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(metadata, dict) and metadata.get("node_type") == "group"
 
 
 def _rows_of_a_piece(array: NDArray[Any]) -> int:

@@ -24,15 +24,14 @@ from dkmeans.data.chunks import TARGET_BYTES, Chunk
 from dkmeans.data.columns import Names, places_of
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import has_weights, weighted, without_weights
+from dkmeans.data.sources.arrow_dataset import from_arrow_dataset, is_arrow_dataset
 from dkmeans.data.sources.dask_array import from_dask, is_dask_array
 from dkmeans.data.sources.frames import is_dask_series, is_frame, names_of, rows_of
 from dkmeans.data.sources.memory import from_array
+from dkmeans.data.sources.named_rows import NamedRows, refuse_others
 from dkmeans.data.sources.npy import from_npy_file
-from dkmeans.data.sources.parquet import (
-    ParquetRows,
-    from_parquet_files,
-    refuse_others,
-)
+from dkmeans.data.sources.parquet import from_parquet_files
+from dkmeans.data.sources.row_filter import RowFilter
 from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
 from dkmeans.data.views import Selected
 from dkmeans.errors import (
@@ -50,6 +49,8 @@ Change = Callable[[Batch], Batch]
 # What the functions that open files take: an address or pattern, or several of them.
 Addresses = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Expand = Callable[[str], list[str]]
+# Terms that rows must meet, or alternatives of them.
+Filters = Sequence[tuple[str, str, Any]] | Sequence[Sequence[tuple[str, str, Any]]]
 
 # Batches of fewer chunks of another size than the usual one are cut into chunks of the usual size.
 _FEWEST_CHUNKS = 4
@@ -108,7 +109,7 @@ class _Select:
     def _of_part(self, part: Part) -> Chunk:
         assert isinstance(part, Chunk)  # a table is not shuffled before its columns are selected
         source = part.source
-        if isinstance(source, ParquetRows):
+        if isinstance(source, NamedRows):
             return replace(part, source=source.select(self.columns))
         places = places_of(self.columns, self.given, source.width)
         return replace(part, source=Selected(source, tuple(places)))
@@ -157,6 +158,7 @@ class Dataset:
         rows: Largest number of rows in an epoch; None if only reading can tell.
         columns: Names of the columns in their order, with the length of lists; None if the columns
             have no names.
+        by_name: Names of further columns, which are read only where they are named.
     """
 
     width: int
@@ -173,6 +175,7 @@ class Dataset:
     _has_weights: bool = False
     _reading: Reading = _AS_IT_IS
     columns: tuple[str, ...] | None = None
+    by_name: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         rows = "unknown rows" if self.rows is None else _counted(self.rows, "row")
@@ -259,10 +262,12 @@ class Dataset:
         address: Addresses,
         columns: Sequence[str] | None = None,
         weights: str | None = None,
+        filters: Filters | None = None,
     ) -> Dataset:
         """Return a dataset of the rows of a Parquet file, or of all Parquet files below a folder.
 
         The files of a folder follow one another in natural order, `part.2` before `part.10`.
+        Columns that folders name, as `year=2024`, are read only where they are named.
         Columns that hold no numbers, such as words (strings), are refused where neither `columns`
         nor the names of a model's columns leave them out, and no `feature_columns` read them.
 
@@ -273,25 +278,65 @@ class Dataset:
                 index of pandas or Dask. A column of lists gives several values to each row.
             weights: Name of the column with the weights of the rows, finite numbers >= 0. None
                 weighs each row one.
+            filters: Terms that rows must meet, as `[("year", ">=", 2024), ("kind", "in", ["a"])]`,
+                or a list of such lists, of which one must be met. Files are left out by their
+                folders and row groups by their statistics, without reading them; the columns of
+                the filter are read once more to count the rows of the others. None for all rows.
 
         Raises:
-            ValueError: nothing readable is there, or a column is missing, or one of `columns`
-                holds neither numbers nor words.
+            ValueError: nothing readable is there, or no row meets the filter, or a column is
+                missing, or one of `columns` holds neither numbers nor words.
             Outage: the storage does not answer.
         """
-        if columns is not None and not _are_names(columns):
-            raise InvalidType(expected("columns", "a list of names, or None", columns))
-        if weights is not None and not isinstance(weights, str):
-            raise InvalidType(expected("weights", "the name of a column, or None", weights))
+        _check_names(columns, weights)
+        condition = None if filters is None else RowFilter.of(filters)
         addresses = _expanded(address)
-        name = _named_together(addresses)
-        cut = with_retries(name, lambda: from_parquet_files(addresses, columns, weights))
-        dataset = cls.of_table(cut, name)
+        cut = from_parquet_files(addresses, columns, weights, condition)
+        return cls._of_named_rows(cut, _named_together(addresses), condition)
+
+    @classmethod
+    def from_arrow(
+        cls,
+        dataset: Any,
+        columns: Sequence[str] | None = None,
+        weights: str | None = None,
+        filters: Filters | None = None,
+    ) -> Dataset:
+        """Return a dataset of the rows of a `pyarrow.dataset.Dataset`.
+
+        Delta Lake (`DeltaTable.to_pyarrow_dataset`) and Lance (`lance.dataset`) hand one over, and
+        `pyarrow.dataset.dataset` makes one of files. Its fragments follow one another in its own
+        order. A chunk consists of whole row groups of a Parquet file; a fragment of another format
+        is one chunk.
+
+        Args:
+            dataset: The dataset, without a filter.
+            columns: As in `from_parquet`.
+            weights: As in `from_parquet`.
+            filters: As in `from_parquet`.
+
+        Raises:
+            ValueError: as `from_parquet` does.
+            TypeError: it is no such dataset.
+        """
+        if not is_arrow_dataset(dataset):
+            raise InvalidType(expected("dataset", "a pyarrow.dataset.Dataset", dataset))
+        _check_names(columns, weights)
+        condition = None if filters is None else RowFilter.of(filters)
+        cut = from_arrow_dataset(dataset, columns, weights, condition)
+        return cls._of_named_rows(cut, "the dataset of pyarrow", condition)
+
+    @classmethod
+    def _of_named_rows(cls, cut: Cut, name: str, condition: RowFilter | None) -> Dataset:
+        """Return a dataset of the rows of a table with named columns."""
+        dataset = cls.of_table(cut, name if condition is None else f"{name}, filtered,")
         # A layout of feature columns replaces this change by one that can read words, and a model
         # by one that reads its own columns only.
         source = next(next(dataset.batches()).sources())
-        assert isinstance(source, ParquetRows)  # for the type checker
+        assert isinstance(source, NamedRows)  # for the type checker
         names = (*source.described, *(name for name, _ in source.unusable))
+        by_name = tuple(name for name in source.names if name not in source.columns)
+        dataset = replace(dataset, by_name=by_name)
         return dataset.read_as(dataset.width, refuse_others).named(names)
 
     @classmethod
@@ -398,8 +443,9 @@ class Dataset:
         Raises:
             ValueError: the columns have no names, some are not among them, or hold no numbers.
         """
-        if unknown := [name for name in columns if name not in (self.columns or ())]:
-            must = f"among those of the dataset, {list(self.columns or ())}"
+        known = (*(self.columns or ()), *self.by_name)
+        if unknown := [name for name in columns if name not in known]:
+            must = f"among those of the dataset, {list(known)}"
             raise Invalid(expected("columns", must, unknown))
         before = self._reading.change
         # A second selection takes the place of the first one, which had columns of the same table.
@@ -578,6 +624,18 @@ class Dataset:
 def _are_names(columns: object) -> bool:
     is_list = isinstance(columns, Collection) and not isinstance(columns, _NO_LISTS)
     return is_list and all(isinstance(name, str) for name in columns)  # type: ignore[attr-defined]
+
+
+def _check_names(columns: object, weights: object) -> None:
+    """Refuse names of columns that are no list, and a name of the weights that is none.
+
+    Raises:
+        InvalidType: they are not.
+    """
+    if columns is not None and not _are_names(columns):
+        raise InvalidType(expected("columns", "a list of names, or None", columns))
+    if weights is not None and not isinstance(weights, str):
+        raise InvalidType(expected("weights", "the name of a column, or None", weights))
 
 
 def _expand_store(address: str) -> list[str]:

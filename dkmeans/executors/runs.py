@@ -9,7 +9,7 @@ small run of another share.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
@@ -38,7 +38,7 @@ class Run:
         batch: Number of the batch.
         start: Number of the first chunk in the batch.
         stop: Number of the chunk after the last one.
-        share: Number of the thread, among all threads, that should compute the run if it can.
+        share: Number of the share that has the run: of a thread, or of all threads of a worker.
     """
 
     batch: int
@@ -86,15 +86,15 @@ class RunTotal(Generic[M]):
         return replace(self, cost=replace(self.cost, throughputs=throughputs))
 
 
-def plan(batches: Sequence[Batch], weights: Sequence[float], runs_per_share: int) -> list[Run]:
-    """Deal the chunks of all batches, in order, into one share for each thread, and into runs.
+def plan(batches: Sequence[Sized], weights: Sequence[float], runs_per_share: int) -> list[Run]:
+    """Deal the chunks of all batches, in order, into one share for each weight, and into runs.
 
     A share is a range of the chunks of all batches together. No run crosses the end of a share or
     of a batch.
 
     Args:
-        batches: The batches.
-        weights: For each thread the size of its share, relative to the other shares.
+        batches: The batches; only their lengths are used.
+        weights: For each share its size, relative to the other shares.
         runs_per_share: About the number of smallest runs in the smallest share.
 
     Returns:

@@ -267,7 +267,7 @@ def numeric_column(
         default_value: Number that replaces missing values (NaN and nulls), or an array of them of
             shape `shape`. None: missing values are refused.
         dtype: float64 makes float64 rows; every other real dtype makes float32 rows.
-        normalizer_fn: Function of the values of some rows, a NumPy array (n, *shape), that returns
+        normalizer_fn: Function of the values of some rows, an array `(n, *shape)`, that returns
             an array of the same shape. It is called with some rows at a time, so the result of a
             row must not depend on other rows.
 

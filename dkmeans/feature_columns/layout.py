@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 from dkmeans.data.batches import Batch, Part
 from dkmeans.data.chunks import Chunk, Source, rows_per_chunk
 from dkmeans.data.points import as_array
-from dkmeans.data.sources.parquet import ParquetRows
+from dkmeans.data.sources.named_rows import NamedRows
 from dkmeans.errors import Invalid, InvalidData, InvalidType, counted, expected
 from dkmeans.feature_columns.categorical import HashedColumn, IdentityColumn, VocabularyColumn
 from dkmeans.feature_columns.dense import (
@@ -304,13 +304,13 @@ def rows_of_named_columns(layout: Layout, batch: Batch) -> Batch:
 
 
 def _of_part(layout: Layout, part: Part) -> Chunk:
-    if not (isinstance(part, Chunk) and isinstance(part.source, ParquetRows)):
+    if not (isinstance(part, Chunk) and isinstance(part.source, NamedRows)):
         raise InvalidType(
             "the dataset must have columns with names, as feature_columns read them: return a "
             "dict, a data frame, or a Dataset.from_parquet"
         )
     source = part.source
-    layout.check_keys(source.columns, source.name)
+    layout.check_keys(source.names, source.name)
     columns = [source.column(key) for key in layout.keys]
     for key, column in zip(layout.keys, columns, strict=True):
         layout.check_value_width(key, column.width, f"{key!r} of {source.name}")

@@ -1,4 +1,7 @@
-"""The rows that first centers come from: an epoch, a sample of it, or single rows by number."""
+"""Rows of the input: an epoch, a sample of it, or single rows by number.
+
+First centers come from them, and plots show some.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from dkmeans.state import FloatArray, IndexArray
 # in at least this many blocks, so that it is not of a few places only.
 _BLOCK_ROWS = 2**13
 _FEWEST_BLOCKS = 64
+# Number of rows that people look at.
+_FEW_ROWS = 2000
 
 
 def one_epoch(batches: Iterator[Batch], rows: int | None) -> tuple[Batch, list[Batch]]:
@@ -50,6 +55,19 @@ def sample(rows: Batch, most: int | None, rng: np.random.Generator) -> Batch:
     return Batch.concatenated(
         rows.rows_between(start, min(start + size, rows.rows)) for start in (drawn * size).tolist()
     )
+
+
+def few_rows(batches: Iterator[Batch], rows: int | None, executor: Executor) -> FloatArray:
+    """Return up to 2,000 rows of an epoch, (m, d), in the driver's memory, the same in each call.
+
+    Args:
+        batches: The batches.
+        rows: As in `one_epoch`.
+        executor: Where rows are read.
+    """
+    epoch, _ = one_epoch(batches, rows)
+    few = sample(epoch, _FEW_ROWS, np.random.default_rng(0))
+    return fetch(few, np.arange(few.rows), executor)
 
 
 def fetch(batch: Batch, numbers: IndexArray, executor: Executor) -> FloatArray:

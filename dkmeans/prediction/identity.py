@@ -16,11 +16,12 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.checkpoints.format import sha256
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Source
+from dkmeans.data.sources.arrow_dataset import FragmentRows
 from dkmeans.data.sources.dask_array import DaskRows, FutureRows
 from dkmeans.data.sources.memory import MemoryRows, ShippedRows
 from dkmeans.data.sources.zarr_array import ZarrRows
 
-OUTPUT_FORMAT = 1
+OUTPUT_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,12 @@ class Prediction:
         rows: Number of rows.
         columns: Number of columns.
         num_clusters: Number of centers.
-        region_rows: Number of rows that a task writes.
+        region_rows: Number of rows that a task writes, or of the largest file of the input that one
+            task writes.
         results: Names of the results that are written.
         top: Number of nearest centers that are written for each row.
         kept: Names of the columns of the input that are written.
+        partition_by: Name of the result that folders name; empty for none.
     """
 
     format: int
@@ -57,6 +60,7 @@ class Prediction:
     results: tuple[str, ...]
     top: int = 0
     kept: tuple[str, ...] = ()
+    partition_by: str = ""
 
     @classmethod
     def of(
@@ -67,6 +71,7 @@ class Prediction:
         results: tuple[str, ...],
         top: int = 0,
         kept: tuple[str, ...] = (),
+        partition_by: str = "",
     ) -> Prediction:
         """Return the prediction for the rows of a batch with the centers of a checkpoint."""
         centers = checkpoint.state.centers
@@ -84,12 +89,8 @@ class Prediction:
             results=results,
             top=top,
             kept=kept,
+            partition_by=partition_by,
         )
-
-    @property
-    def regions(self) -> int:
-        """Number of regions."""
-        return -(-self.rows // self.region_rows)
 
     def as_json(self) -> dict[str, Any]:
         """Return all attributes by name, as JSON gives them back."""
@@ -131,4 +132,6 @@ def _name_of(source: Source) -> str:
         return repr(source.future.key)
     if isinstance(source, ZarrRows):
         return repr((source.name, source.key, source.rows, source.width, str(source.dtype)))
+    if isinstance(source, FragmentRows):
+        return source.describe()
     return repr(source)

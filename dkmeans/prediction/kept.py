@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
-from dkmeans.data.sources.parquet import ParquetRows
+from dkmeans.data.sources.named_rows import NamedRows
 from dkmeans.data.views import Joined
 from dkmeans.errors import InvalidType
 from dkmeans.feature_columns.layout import FeatureRows
@@ -36,7 +36,7 @@ def kept_columns(chunk: Chunk, names: Sequence[str]) -> pa.Table:
         Invalid: a column is missing.
     """
     source = chunk.source
-    if isinstance(source, ParquetRows):
+    if isinstance(source, NamedRows):
         return source.table(names, chunk.start, chunk.stop)
     if isinstance(source, Joined):  # a region is a whole one
         tables = [kept_columns(part, names) for part in source.parts]

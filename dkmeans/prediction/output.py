@@ -1,17 +1,17 @@
 """Predictions in storage: written by the workers that compute them, and continued after a crash.
 
 Each task owns one region of the output: a range of rows that is one storage chunk, or one Parquet
-file. Rows are cut at the regions' ends, whatever the chunks of the input are, because two writers
-of one storage chunk would overwrite each other's rows. A region is marked as done after all of it
-is durable. A later run of the same prediction writes only the regions without a mark.
+file, or one file in the folder of each cluster. Rows are cut at the regions' ends, whatever the
+chunks of the input are, because two writers of one storage chunk would overwrite each other's rows.
+A region is marked as done after all of it is durable. A later run of the same prediction writes
+only the regions without a mark.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from socket import gethostname
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zarr
 
@@ -26,8 +27,8 @@ from dkmeans import storage
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
-from dkmeans.data.views import Joined
-from dkmeans.errors import Conflict, Invalid, InvalidData, counted
+from dkmeans.data.sources.hive_folders import folder_names
+from dkmeans.errors import Conflict, Invalid, InvalidData, counted, expected
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.kept import check_kept, kept_columns
 from dkmeans.prediction.per_chunk import (
@@ -42,6 +43,7 @@ from dkmeans.prediction.per_chunk import (
     form_of,
     predict,
 )
+from dkmeans.prediction.regions import Region, numbered_regions, regions_by_file
 from dkmeans.report import logger
 from dkmeans.retry import first_line, with_retries
 
@@ -54,8 +56,8 @@ _SUCCESS = "_SUCCESS"
 # Marks are files in the folder of an array. In the group's folder readers would take them for Zarr
 # nodes, and warn.
 _MARKS = (CLUSTER_INDEX, "_done")
-_MARK = re.compile(r"(\d{8,})")
-_PART = re.compile(r"part-(\d{8,})\.parquet")
+# Of a region in the folders of several clusters. Readers of folders pass over such names.
+_PARTITION_MARKS, _MARKED = "_done", ".done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Request:
         top: Number of nearest centers to write, with the distances to them; 0 for none.
         transform: True to write the distances to all centers.
         keep: Names of columns of the input to write.
+        partition_by: `cluster_index` to write a folder for each cluster; empty for none.
     """
 
     distance: bool = False
@@ -75,6 +78,7 @@ class Request:
     top: int = 0
     transform: bool = False
     keep: tuple[str, ...] = ()
+    partition_by: str = ""
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -107,15 +111,27 @@ class Output:
     Attributes:
         address: Path or URL, ending in `.zarr` or `.parquet`.
         prediction: The prediction that is written there.
+        regions: All regions, each as one chunk of its rows, in order.
     """
 
     address: str
     prediction: Prediction
+    regions: tuple[Chunk, ...] = field(default=(), repr=False)
 
     @property
     def is_zarr(self) -> bool:
         """True for a Zarr group."""
         return self.address.rstrip("/").endswith(".zarr")
+
+    @property
+    def marks(self) -> str:
+        """Address of the marks of regions that are done, where files are no marks themselves."""
+        return storage.join(self.address, *(_MARKS if self.is_zarr else (_PARTITION_MARKS,)))
+
+    @property
+    def has_marks(self) -> bool:
+        """True if a region is done when it is marked, and not when its file is there."""
+        return self.is_zarr or bool(self.prediction.partition_by)
 
     @property
     def identity_file(self) -> str:
@@ -125,7 +141,12 @@ class Output:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Writing:
-    """Value that all tasks of a prediction share: what to predict, and where to write it."""
+    """Value that all tasks of a prediction share: what to predict, and where to write it.
+
+    Attributes:
+        task: What to predict.
+        output: The output, without its regions: a task gets one of them.
+    """
 
     task: Task
     output: Output
@@ -136,11 +157,11 @@ class Written:
     """Content of an output that was begun earlier.
 
     Attributes:
-        regions: Numbers of the regions that are done; empty if a Zarr output is complete.
+        files: Names of the regions that are done; empty if an output with marks is complete.
         is_complete: True if the output is marked as complete.
     """
 
-    regions: frozenset[int]
+    files: frozenset[str]
     is_complete: bool
 
 
@@ -159,6 +180,11 @@ def plan_output(address: str, batch: Batch, checkpoint: Checkpoint, request: Req
     """
     if not address.rstrip("/").endswith((".zarr", ".parquet")):
         raise Invalid(f"output must end in .zarr or .parquet, got {address!r}")
+    if request.partition_by and not address.rstrip("/").endswith(".parquet"):
+        must = "partition_by must come with an output that ends in .parquet"
+        raise Invalid(f"{must}, got {address!r}")
+    if request.partition_by not in ("", CLUSTER_INDEX):
+        raise Invalid(expected("partition_by", repr(CLUSTER_INDEX), request.partition_by))
     if request.keep:
         _check_kept(address, batch, request)
     k = len(checkpoint.state.centers)
@@ -169,8 +195,18 @@ def plan_output(address: str, batch: Batch, checkpoint: Checkpoint, request: Req
     # Whole chunks of the input, if all have one size: then no two tasks read the same chunk.
     unit = batch[0].rows
     rows = min(rows // unit * unit or rows, batch.rows)
-    about = request.results, request.top, request.keep
-    return Output(storage.absolute(address), Prediction.of(checkpoint, batch, rows, *about))
+    about = request.results, request.top, request.keep, request.partition_by
+    prediction = Prediction.of(checkpoint, batch, rows, *about)
+    output = Output(storage.absolute(address), prediction)
+    return replace(output, regions=tuple(_regions(output, batch)))
+
+
+def _regions(output: Output, batch: Batch) -> Iterable[Chunk]:
+    rows = output.prediction.region_rows
+    if output.is_zarr:
+        return numbered_regions(batch, rows, "{}")
+    by_file = regions_by_file(batch, rows)
+    return numbered_regions(batch, rows, "part-{}.parquet") if by_file is None else by_file
 
 
 def _check_kept(address: str, batch: Batch, request: Request) -> None:
@@ -229,16 +265,15 @@ def prepare(output: Output) -> Written:
     return Written(frozenset(), is_complete=False)
 
 
-def rows_written(output: Output, written: Written) -> int:
-    """Return the number of rows in the regions that are done."""
-    rows, region_rows = output.prediction.rows, output.prediction.region_rows
-    return sum(min(region_rows, rows - number * region_rows) for number in written.regions)
+def missing(output: Output, written: Written) -> list[Chunk]:
+    """Return the regions that are still to be written, each as one chunk of its rows, in order."""
+    return [region for region in output.regions if _file_of(region) not in written.files]
 
 
-def missing(batch: Batch, output: Output, written: Written) -> Iterator[Chunk]:
-    """Yield the regions that are still to be written, each as one chunk of its rows, in order."""
-    rows = output.prediction.region_rows
-    return (c for c in _regions(batch, rows) if c.start // rows not in written.regions)
+def _file_of(region: Chunk) -> str:
+    """Return the name of the file that a region is written to, or of its mark."""
+    assert isinstance(region.source, Region)  # for the type checker
+    return region.source.file
 
 
 def write_region(loaded: LoadedChunk, writing: Writing) -> int:
@@ -263,14 +298,15 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
         )
     if output.prediction.differences(found[_IDENTITY]):
         raise Conflict(f"another run has replaced {output.address} while this one wrote to it")
-    number = chunk.start // output.prediction.region_rows
+    file = _file_of(chunk)
     if output.is_zarr:
-        write = partial(_write_zarr, output, number, chunk, results)
+        write = partial(_write_zarr, output, chunk, results)
     else:
-        kept = output.prediction.kept
+        of_folders = folder_names(file)
+        kept = [name for name in output.prediction.kept if name not in of_folders]
         table = _table(results, kept_columns(chunk, kept) if kept else None)
-        write = partial(_write_parquet, output, number, table)
-    with_retries(f"region {number} of {output.address}", write)
+        write = partial(_write_parquet, output, file, table)
+    with_retries(f"region {file} of {output.address}", write)
     return chunk.rows
 
 
@@ -289,8 +325,8 @@ def finish(output: Output) -> None:
 
 def _tidy(output: Output) -> None:
     """Remove what a complete output does not need."""
-    if output.is_zarr:
-        storage.remove(storage.join(output.address, *_MARKS))
+    if output.has_marks:
+        storage.remove(output.marks)
     storage.remove_temporary_files(output.address)
 
 
@@ -330,25 +366,27 @@ def _find_written(output: Output, found: dict[str, Any]) -> Written:
         return written
     if not output.is_zarr:  # a file may have been removed after the output was complete
         storage.remove(storage.join(output.address, _SUCCESS))
-    total = counted(output.prediction.regions, "region")
-    done = len(written.regions)
+    total = counted(len(output.regions), "region")
+    done = len(written.files)
     logger.info("keeping %d of %s that %s holds already", done, total, output.address)
     return written
 
 
 def _read_written(output: Output, found: dict[str, Any]) -> Written:
     """Return what is done of the same prediction, by listing the output once."""
-    if output.is_zarr:
-        done = _numbers(_MARK, storage.children(storage.join(output.address, *_MARKS)))
-        return Written(done, found.get(_COMPLETE) is True)
-    names = storage.children(output.address)
-    done = _numbers(_PART, names)
-    return Written(done, _SUCCESS in names and len(done) == output.prediction.regions)
+    is_marked = found.get(_COMPLETE) is True
+    if not output.is_zarr:
+        is_marked = _SUCCESS in storage.children(output.address)
+    if output.has_marks:
+        marks = storage.files_below(output.marks)
+        return Written(_planned(output, (m.removesuffix(_MARKED) for m in marks)), is_marked)
+    done = _planned(output, storage.files_below(output.address))
+    return Written(done, is_marked and len(done) == len(output.regions))
 
 
-def _numbers(pattern: re.Pattern[str], names: Sequence[str]) -> frozenset[int]:
-    matches = (pattern.fullmatch(name) for name in names)
-    return frozenset(int(match[1]) for match in matches if match)
+def _planned(output: Output, names: Iterable[str]) -> frozenset[str]:
+    """Return those of some names that regions of an output have."""
+    return frozenset(names) & frozenset(map(_file_of, output.regions))
 
 
 def _lay_out(output: Output) -> None:
@@ -435,29 +473,8 @@ def _write_attributes(output: Output, identity: dict[str, Any], *, is_complete: 
     storage.write(storage.join(output.address, output.identity_file), _data(content))
 
 
-def _regions(batch: Batch, rows: int) -> Iterator[Chunk]:
-    """Yield all rows in chunks of this many, numbered from the first row of the batch."""
-    parts: list[Chunk] = []
-    first, gathered = 0, 0
-    for chunk in batch:
-        start = 0
-        while start < chunk.rows:
-            part = chunk.cut(start, min(start + rows - gathered, chunk.rows))
-            parts.append(part)
-            start, gathered = start + part.rows, gathered + part.rows
-            if gathered == rows:
-                yield _joined(parts, first)
-                parts, first, gathered = [], first + gathered, 0
-    if parts:
-        yield _joined(parts, first)
-
-
-def _joined(parts: Sequence[Chunk], first: int) -> Chunk:
-    source = Joined(tuple(parts), first)
-    return Chunk(source, first, first + source.rows)
-
-
-def _write_zarr(output: Output, number: int, chunk: Chunk, results: dict[str, Any]) -> None:
+def _write_zarr(output: Output, chunk: Chunk, results: dict[str, Any]) -> None:
+    number = chunk.start // output.prediction.region_rows
     for name, array in results.items():
         node = zarr.open_array(storage.zarr_store(output.address), path=name, mode="r+")
         node[chunk.start : chunk.stop] = array
@@ -465,7 +482,7 @@ def _write_zarr(output: Output, number: int, chunk: Chunk, results: dict[str, An
         storage.flush(storage.join(output.address, name, "c", str(number)))
         # Flushes the array's folder too, in which the first chunk creates the folder `c`.
         storage.flush(storage.join(output.address, name, "zarr.json"))
-    storage.write(storage.join(output.address, *_MARKS, f"{number:08d}"), b"")
+    storage.write(storage.join(output.marks, _file_of(chunk)), b"")
 
 
 def _table(results: dict[str, Any], kept: pa.Table | None) -> pa.Table:
@@ -478,9 +495,21 @@ def _table(results: dict[str, Any], kept: pa.Table | None) -> pa.Table:
     return pa.table(columns)
 
 
-def _write_parquet(output: Output, number: int, table: pa.Table) -> None:
-    """Write a region as one file, which is its own mark: it appears whole or not at all."""
+def _write_parquet(output: Output, file: str, table: pa.Table) -> None:
+    """Write a region as one file, which is its own mark, or as one file for each cluster."""
+    name = output.prediction.partition_by
+    if not name:
+        _write_file(storage.join(output.address, file), table)
+        return
+    column, others = table[name], table.drop_columns([name])
+    for value in pc.unique(column).to_pylist():
+        rows = others.filter(pc.equal(column, value))
+        _write_file(storage.join(output.address, f"{name}={value}", file), rows)
+    storage.write(storage.join(output.marks, f"{file}{_MARKED}"), b"")
+
+
+def _write_file(address: str, table: pa.Table) -> None:
+    """Write a file of Parquet, which appears whole or not at all."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    name = f"part-{number:08d}.parquet"
-    storage.write_whole(storage.join(output.address, name), sink.getvalue().to_pybytes())
+    storage.write_whole(address, sink.getvalue().to_pybytes())

@@ -252,6 +252,14 @@ def test_a_directory_that_cannot_be_made_is_refused_by_name(tmp_path):
     assert address in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b'{"node_type": "array"}', b"", b"[]"])
+def test_a_directory_that_holds_something_else_of_zarr_is_refused_by_name(tmp_path, content):
+    (tmp_path / "zarr.json").write_bytes(content)
+    with pytest.raises(Invalid, match="model_dir must be a group of Zarr or a new directory, got"):
+        checkpoints.prepare(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["zarr.json"]
+
+
 def test_training_below_a_regular_file_is_refused_by_name(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     rows = np.ones((4, 2), np.float32)

@@ -130,6 +130,8 @@ def test_a_damaged_model_is_used_and_trained_further_as_its_message_says(tmp_pat
     model = KMeans(3, model_dir, initial_clusters=rows[:3]).train(lambda: rows, steps=2)
     model.train(lambda: rows, steps=2)
     flip_a_bit(model.latest_checkpoint())
+    assert model.checkpoint().state.step == 4  # in memory: this driver has saved it
+    model = KMeans(3, model_dir, initial_clusters=rows[:3])
     with pytest.raises(InvalidCheckpoint, match="newest intact checkpoint"):
         model.train(lambda: rows, steps=1)
     intact = remedy(model_dir)

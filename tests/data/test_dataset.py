@@ -447,11 +447,11 @@ def made(kind, folder, rows):
         np.save(folder / "rows.npy", rows)
         return Dataset.from_npy(str(folder / "rows.npy"))
     if kind == "zarr":
-        zarr.create_array(folder / "rows.zarr", data=rows, chunks=(100, rows.shape[1]))
+        zarr.create_array(folder / "rows.zarr", data=rows, chunks=(1000, rows.shape[1]))
         return Dataset.from_zarr(str(folder / "rows.zarr"))
     if kind == "parquet":
         table = pa.table({name: rows[:, n] for n, name in enumerate("abcd")})
-        pq.write_table(table, folder / "rows.parquet", row_group_size=100)
+        pq.write_table(table, folder / "rows.parquet", row_group_size=1000)
         return Dataset.from_parquet(str(folder / "rows.parquet"))
     return Dataset.from_array(rows)
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from tests.deploy.containers import NETWORK, address, podman, remove, wait_until
-from tests.deploy.manifests import substitute
+from tests.deploy.manifests import substitute, value_of
 
 PORT, TOKEN = 16443, "rehearsal"
 NODE = "node-1"
@@ -218,7 +218,8 @@ class Node:
             )
             variables |= {k: _decoded(v) for k, v in secret["data"].items()}
         for each in container.get("env", ()):
-            variables[each["name"]] = substitute(each["value"], variables)
+            value = value_of(each, container["resources"], cluster=None)
+            variables[each["name"]] = substitute(value, variables)
         return variables
 
     def _names(self, pod):

@@ -3,14 +3,18 @@
 `make manifests` renders the overlays into `tests/deploy/rendered`.
 """
 
+import gzip
 import re
+import subprocess
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
+from dask.utils import parse_bytes
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -58,7 +62,7 @@ class Pod:
             "DASK_WORKER_NAME": f"{name}-default-{self.worker}",
         }
         for each in self.container.get("env", ()):
-            value = each.get("value", name)  # without a value it refers to the cluster's name
+            value = value_of(each, self.container["resources"], name)
             variables[each["name"]] = substitute(value, variables)
         return variables
 
@@ -66,6 +70,16 @@ class Pod:
     def arguments(self):
         """Command line of the container, with its variables substituted as Kubernetes does."""
         return [substitute(argument, self.variables) for argument in self.container["args"]]
+
+
+def value_of(variable, resources, cluster):
+    """Return a variable's value: its text, the name of the cluster, or one of the resources."""
+    source = variable.get("valueFrom", {})
+    if "resourceFieldRef" in source:
+        kind, _, resource = source["resourceFieldRef"]["resource"].partition(".")
+        quantity = resources[kind][resource]
+        return str(parse_bytes(f"{quantity}B")) if resource == "memory" else quantity
+    return variable.get("value", cluster)
 
 
 def substitute(text, values):
@@ -81,6 +95,39 @@ def _parsed(overlay):
 def manifest(overlay):
     """Return the resources of an overlay, which the caller may change."""
     return deepcopy(_parsed(overlay))
+
+
+def complaints(resource):
+    """Return what the schema of the Dask operator says against a resource of a kind of its own."""
+    return [error.message for error in _validator(resource["kind"]).iter_errors(resource)]
+
+
+@cache
+def _validator(kind):
+    file = ROOT / "tests" / "deploy" / f"{kind.lower()}-crd-2026.3.0.yaml.gz"
+    crd = yaml.safe_load(gzip.decompress(file.read_bytes()))
+    schema = _closed(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    schema["properties"] |= {key: {} for key in ("apiVersion", "kind", "metadata")}
+    return import_module("jsonschema").Draft7Validator(schema)  # an import of some seconds
+
+
+def _closed(schema):
+    """Return the schema with unknown fields forbidden."""
+    if isinstance(schema, list):
+        return [_closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: _closed(value) for key, value in schema.items()}
+    if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        schema.setdefault("additionalProperties", False)
+    return schema
+
+
+def render(folder):
+    """Return the resources that a kustomization comes to, by kubectl."""
+    command = ["kubectl", "kustomize", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return list(yaml.safe_load_all(done.stdout))
 
 
 def of_kind(overlay, *kinds):

@@ -4,21 +4,21 @@ The rendered manifests are checked against the schemas of Kubernetes and of the 
 (dask-kubernetes 2026.3.0), and their command lines against the parsers of the programs.
 """
 
-import gzip
+import json
 import re
 import shutil
-import subprocess
 import tomllib
 from copy import deepcopy
+from importlib import import_module
 
-import kubernetes_validate
 import pytest
 import yaml
 from dask.utils import parse_bytes
+from distributed import Scheduler
 from distributed.cli import dask_scheduler, dask_worker
+from distributed.http.scheduler.prometheus.core import SchedulerMetricCollector
 from dkmeans_jobs.command_line import parse
 from dkmeans_jobs.input import open_input
-from jsonschema import Draft7Validator
 from packaging.requirements import Requirement
 
 import dkmeans
@@ -31,37 +31,22 @@ from tests.deploy.manifests import (
     ROOT,
     SCHEDULER,
     WORKER,
+    complaints,
     manifest,
     of_kind,
     pods,
+    render,
 )
 
-CRD = ROOT / "tests" / "deploy" / "daskjob-crd-2026.3.0.yaml.gz"
+# Kinds that operators add to Kubernetes.
+OF_OPERATORS = ("DaskJob", "PodMonitor", "PrometheusRule")
 VERSIONS = ("1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 
 
-def complaints(resource, schema):
-    return [error.message for error in Draft7Validator(schema).iter_errors(resource)]
-
-
-def closed(schema):
-    """Return the schema with unknown fields forbidden."""
-    if isinstance(schema, list):
-        return [closed(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    schema = {key: closed(value) for key, value in schema.items()}
-    if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
-        schema.setdefault("additionalProperties", False)
-    return schema
-
-
 @pytest.fixture(scope="module")
-def daskjob_schema():
-    crd = yaml.safe_load(gzip.decompress(CRD.read_bytes()))
-    schema = closed(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
-    schema["properties"] |= {key: {} for key in ("apiVersion", "kind", "metadata")}
-    return schema
+def kubernetes_validate():
+    """The package of that name. Its import takes seconds, which only one process spends."""
+    return import_module("kubernetes_validate")
 
 
 def selects(selector, labels):
@@ -96,36 +81,35 @@ def parsed(arguments):
 def test_the_rendered_overlay_is_up_to_date(overlay):
     if not shutil.which("kubectl"):
         pytest.skip("kubectl, which renders overlays, is not installed")
-    folder = str(DEPLOY / "k8s" / "overlays" / overlay)
-    rendered = subprocess.run(
-        ["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert list(yaml.safe_load_all(rendered.stdout)) == manifest(overlay)
+    assert render(DEPLOY / "k8s" / "overlays" / overlay) == manifest(overlay)
 
 
 def test_each_overlay_has_been_rendered():
     assert sorted(path.stem for path in GOLDEN.iterdir()) == OVERLAYS
 
 
+def resources():
+    """Return the resources of all overlays, and the operator's pods, each of them once."""
+    every = []
+    for overlay in OVERLAYS:
+        every += [each for each in manifest(overlay) if each["kind"] not in OF_OPERATORS]
+        for pod in pods(overlay):
+            meta = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}
+            every.append({**meta, "spec": pod.spec})
+    return {json.dumps(each, sort_keys=True): each for each in every}.values()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_field_is_in_the_schema_of_kubernetes(overlay, version):
-    for resource in manifest(overlay):
-        if resource["kind"] != "DaskJob":
-            kubernetes_validate.validate(resource, version, strict=True)
-    for pod in pods(overlay):
-        kubernetes_validate.validate(
-            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod.spec},
-            version,
-            strict=True,
-        )
+def test_every_field_is_in_the_schema_of_kubernetes(version, kubernetes_validate):
+    for resource in resources():
+        kubernetes_validate.validate(resource, version, strict=True)
 
 
 def test_the_documented_versions_of_kubernetes_are_the_tested_ones():
     assert f"{VERSIONS[0]} to {VERSIONS[-1]}" in (ROOT / "docs" / "operations.md").read_text()
 
 
-def test_a_misspelt_field_is_found():
+def test_a_misspelt_field_is_found(kubernetes_validate):
     (job,) = of_kind("plain", "Job")
     job["spec"]["backofLimit"] = job["spec"].pop("backoffLimit")
     with pytest.raises(kubernetes_validate.ValidationError, match="backofLimit"):
@@ -133,23 +117,23 @@ def test_a_misspelt_field_is_found():
 
 
 @pytest.mark.parametrize("overlay", [name for name in OVERLAYS if of_kind(name, "DaskJob")])
-def test_every_field_is_in_the_schema_of_the_operator(overlay, daskjob_schema):
+def test_every_field_is_in_the_schema_of_the_operator(overlay):
     (job,) = of_kind(overlay, "DaskJob")
-    assert complaints(job, daskjob_schema) == []
+    assert complaints(job) == []
 
 
 @pytest.mark.parametrize(
     ("path", "name"),
     [((), "clusters"), (("cluster", "spec", "worker"), "replica"), (("job", "spec"), "restart")],
 )
-def test_a_field_that_is_not_in_the_schema_of_the_operator_is_found(path, name, daskjob_schema):
+def test_a_field_that_is_not_in_the_schema_of_the_operator_is_found(path, name):
     (job,) = of_kind("train-cpu", "DaskJob")
     job = deepcopy(job)
     place = job["spec"]
     for key in path:
         place = place[key]
     place[name] = 1
-    assert name in "".join(complaints(job, daskjob_schema))
+    assert name in "".join(complaints(job))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -223,7 +207,8 @@ def test_probes_and_services_use_declared_ports(overlay):
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_network_policy_admits_dask_and_nothing_else(overlay):
-    everyone, operator = of_kind(overlay, "NetworkPolicy")
+    policies = {each["metadata"]["name"]: each for each in of_kind(overlay, "NetworkPolicy")}
+    everyone, operator = policies["dkmeans"], policies["dkmeans-operator"]
     (inward,) = everyone["spec"]["ingress"]
     assert inward["from"] == [{"podSelector": {"matchLabels": NAME}}]
     needed = {
@@ -237,6 +222,36 @@ def test_the_network_policy_admits_dask_and_nothing_else(overlay):
     for pod in pods(overlay):
         assert selects(everyone["spec"]["podSelector"], pod.labels)
         assert selects(operator["spec"]["podSelector"], pod.labels) == (pod.component == SCHEDULER)
+
+
+def test_prometheus_reads_the_metrics_of_each_pod_that_has_some():
+    (monitor,) = of_kind("example", "PodMonitor")
+    (port,) = {each["port"] for each in monitor["spec"]["podMetricsEndpoints"]}
+    (policy,) = [
+        each
+        for each in of_kind("example", "NetworkPolicy")
+        if each["metadata"]["name"] == "dkmeans-metrics"
+    ]
+    admitted = {each["port"] for each in policy["spec"]["ingress"][0]["ports"]}
+    watched = [pod for pod in pods("example") if selects(monitor["spec"]["selector"], pod.labels)]
+    assert {pod.ports[port] for pod in watched if pod.component != DRIVER} == admitted
+    assert all(selects(policy["spec"]["podSelector"], pod.labels) for pod in watched)
+
+
+def test_alerts_ask_for_metrics_of_dask_that_exist():
+    scheduler = Scheduler(dashboard=False)
+    exported = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name
+        for metric in SchedulerMetricCollector(scheduler).collect()
+    }
+    (rules,) = of_kind("example", "PrometheusRule")
+    asked = set(re.findall(r"dask_\w+", " ".join(r["expr"] for r in rules_of(rules))))
+    assert asked
+    assert asked <= exported
+
+
+def rules_of(resource):
+    return [rule for group in resource["spec"]["groups"] for rule in group["rules"]]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -1,4 +1,4 @@
-"""Exports from the command line, and the code in docs/exports.md."""
+"""Exports from the command line, and the code in docs/guide/exports.md."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def test_the_command_exports_each_format(model, tmp_path, capsys):
 
 
 def test_the_code_of_the_documentation_runs(tensorflow, tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "exports.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "exports.md").read_text()
     code = "".join(block.split("```")[0] for block in page.split("```python\n")[1:])
     env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3")
     done = subprocess.run(

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 from dkmeans_jobs.__main__ import main
@@ -64,15 +63,11 @@ def subcommands():
 
 
 @pytest.mark.parametrize("name", subcommands())
-def test_every_flag_has_help_and_every_job_is_in_the_readme(name):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+def test_every_job_and_every_flag_has_help(name):
     job = subcommands()[name]
     assert job.description
-    assert f"dkmeans {name}" in readme
     for action in job._actions:
         assert action.help, f"{name} {action.option_strings}"
-        for flag in action.option_strings[-1:]:
-            assert flag in ("--help",) or flag in readme, f"{flag} is not in the README"
 
 
 # Flags that take a value and have no default.

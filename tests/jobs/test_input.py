@@ -178,3 +178,30 @@ def test_a_model_is_not_done_with_other_weights(run, run_json, rows, tmp_path):
     _, out, err = run(*job, "--weights", "b")
     assert "columns c0,c1,c2, weights a) and is continued" in err
     assert "already done" not in out
+
+
+def test_filters_leave_out_rows_in_every_job(run, run_json, rows, tmp_path):
+    folder, model = tmp_path / "rows", tmp_path / "model"
+    for year in (2023, 2024):
+        part = folder / f"year={year}"
+        part.mkdir(parents=True)
+        names = {**{n: rows[:, i] for i, n in enumerate("xyz")}, "n": range(900)}
+        pq.write_table(pa.table(names), part / "0.parquet", row_group_size=300)
+    terms = "--filter", "year >= 2024", "--filter", "n not in 7, 8", "--filter", '"n"<600'
+    about = folder, "--columns", "x,y,z", *terms
+    trained = run_json("train", *about, "--num-clusters", 4, "--model-dir", model, "--seed", 3)
+    assert trained["rows"] == run_json("plan", *about, "--num-clusters", 4)["rows"] == 598
+    found = run_json("evaluate", *about, "--model-dir", model)
+    # The loss of training is that of the centers before the last step.
+    assert found["loss"] == pytest.approx(trained["loss"], rel=1e-3)
+    output = "--output", tmp_path / "o.parquet", "--keep", "n,year"
+    assert run_json("predict", *about, "--model-dir", model, *output)["rows"] == 598
+    kept = pq.read_table(tmp_path / "o.parquet")
+    assert kept["n"].to_pylist() == [n for n in range(600) if n not in (7, 8)]
+    assert set(kept["year"].to_pylist()) == {2024}
+    for terms, message in (
+        ("year", "--filter must be COLUMN COMPARISON VALUE"),
+        ("year > x", "comparisons of 'year' with values of its type, int64, got 'x'"),
+    ):
+        code, _, err = run("plan", folder, "--num-clusters", 4, "--filter", terms)
+        assert (code, message in err) == (2, True)

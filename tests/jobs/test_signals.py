@@ -28,7 +28,6 @@ THREADS, LOCAL = [], ["--cluster", "local", "--workers", "1"]
 @pytest.mark.parametrize(
     ("number", "code", "where"),
     [
-        (signal.SIGINT, 130, THREADS),
         (signal.SIGINT, 130, LOCAL),
         (signal.SIGTERM, 143, LOCAL),
         (signal.SIGHUP, 129, THREADS),
@@ -41,8 +40,8 @@ def test_a_signal_that_ends_a_job_saves_a_checkpoint_and_the_same_command_resume
     rows = np.random.default_rng(0).normal(size=(20_000, 8)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
     job = ["train", tmp_path / "rows.npy", "--model-dir", tmp_path / "m", "--num-clusters", 50]
-    # Mini-batches, because centers that rest would end the job.
-    job += ["--init", "random", "--seed", 1, "--batch-rows", 10_000]
+    # Mini-batches, because centers that rest would end the job; NumPy, because it starts sooner.
+    job += ["--init", "random", "--seed", 1, "--batch-rows", 10_000, "--backend", "numpy"]
     argv = [*COMMAND, *map(str, job), "--steps", "100000"]
     with subprocess.Popen(
         [*argv, *where], stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -139,8 +138,7 @@ def test_a_signal_that_is_ignored_is_not_deferred():
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138)])
-def test_a_signal_while_worker_processes_start_ends_the_job(store, tmp_path, number, code):
+def test_a_signal_while_worker_processes_start_ends_the_job(store, tmp_path):
     argv = [*COMMAND, *map(str, train(store, tmp_path / "m", "--steps", 1_000_000))]
     with subprocess.Popen(
         [*argv, *LOCAL],
@@ -150,7 +148,7 @@ def test_a_signal_while_worker_processes_start_ends_the_job(store, tmp_path, num
     ) as process:
         while "starting worker processes" not in process.stderr.readline():
             assert process.poll() is None
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
+    assert process.returncode == 130, err
     assert "Traceback" not in err

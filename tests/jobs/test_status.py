@@ -92,7 +92,7 @@ def test_a_store_that_refuses_the_status_does_not_end_the_fit(model_dir, monkeyp
     def refuse(address, data):
         raise PermissionDeniedError("403")
 
-    monkeypatch.setattr(storage, "_write", refuse)
+    monkeypatch.setattr(storage.contents, "_write", refuse)
     with recorded(model_dir):
         iterate(1, 2)
     assert f"going on without {model_dir}/status.json" in caplog.text

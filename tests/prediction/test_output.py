@@ -323,7 +323,6 @@ LOCAL = ["--cluster", "local", "--workers", "1", "--threads-per-worker", "2"]
     ("folder", "ending", "transform", "where"),
     [
         ("disk", ".zarr", True, LOCAL),
-        ("s3", ".zarr", False, []),
         ("s3", ".parquet", False, []),
     ],
     indirect=["folder"],
@@ -331,7 +330,7 @@ LOCAL = ["--cluster", "local", "--workers", "1", "--threads-per-worker", "2"]
 def test_a_driver_and_workers_that_are_killed_lose_no_finished_region(
     tmp_path, predict_command, folder, ending, transform, where
 ):
-    rows = np.random.default_rng(9).normal(size=(100_000, 2)).astype(np.float32)
+    rows = np.random.default_rng(9).normal(size=(60_000, 2)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
     model = KMeans(50, str(tmp_path / "model"), initial_clusters=rows[:50])
     model.train(lambda: rows[:5000], steps=1)

@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike
 
 from dkmeans.backends.cuda.compiler import OPTIONS, cubin
 from dkmeans.backends.cuda.fallback import Fault
-from dkmeans.backends.cuda.launches import DEFINES, THREADS
+from dkmeans.backends.cuda.kernel_device import DEFINES, THREADS
 from dkmeans.backends.cuda.resident import Resident
 from dkmeans.backends.cuda.staging import Staging, StagingBlock
 from dkmeans.machine import usable_cores

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Protocol, TypeVar
 
-from dkmeans.backends.cuda.launches import DeviceSums
+from dkmeans.backends.cuda.device_sums import DeviceSums
 from dkmeans.backends.protocol import Implementation
 from dkmeans.distance import Centers
 from dkmeans.errors import ResultLost

@@ -1,5 +1,6 @@
 // The CUDA kernels. NVRTC compiles this file twice: with SCALAR float and with SCALAR double, the
-// type of the rows. `launches.py` says which kernels run, in which order, and with which arrays.
+// type of the rows. `nearest_centers.py` and `chunk_sums.py` say which kernels run, in which order,
+// and with which arrays.
 //
 // The nearest centers of rows are found in three steps (docs/decisions/016):
 //   1. `narrow` rounds rows and centers to float16 and measures what the rounding lost. `score_N`
@@ -19,8 +20,8 @@ typedef SCALAR Scalar;
 typedef long long Index;
 typedef unsigned long long Bits;
 
-// Threads of a block. `launches.py` has THREADS, FEW_CENTERS, FEW_COLUMNS, FEW_ROWS, STAGE_COLUMNS
-// and STAGES too.
+// Threads of a block. `kernel_device.py` has THREADS, FEW_CENTERS, FEW_COLUMNS, FEW_ROWS,
+// STAGE_COLUMNS and STAGES too.
 #define THREADS 256
 #define WARP 32
 // NumPy adds up at most this many elements in eight parallel sums, and halves longer arrays.
@@ -425,7 +426,7 @@ extern "C" __global__ void measure_all(ROW_ARGUMENTS, const double *exact, Index
 #define SLAB_WORDS 128
 // The largest value of a row is scaled to less than 2^15; the largest float16 is below 2^16.
 #define TOP_EXPONENT 15
-// Slabs that a warp reads once. `launches.py` has it too.
+// Slabs that a warp reads once. `kernel_device.py` has it too.
 #define KEPT_SLABS 8
 // Exponents lie between these, so that 2^exponent is a normal float32.
 #define LEAST_EXPONENT -126

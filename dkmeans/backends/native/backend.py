@@ -207,10 +207,12 @@ def _planes(sums: kernels.Sums, grid: Grid, centers: Centers) -> ExactSums:
     d = centers.width
     # Every row has also added these bits to every sum; the difference wraps around like the sums.
     extra = sums.counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
-    planes = {0: sums.high[:, :d] - extra}
+    planes = {0: sums.high[:, :d]}
     # For cosine, plane -1 has what was rounded away.
     if len(sums.low) and centers.distance is not Distance.COSINE:
-        planes[-1] = sums.low[:, :d] - extra
+        planes[-1] = sums.low[:, :d]
+    for plane in planes.values():
+        plane -= extra
     return ExactSums(grid, planes)
 
 

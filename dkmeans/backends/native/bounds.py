@@ -17,6 +17,7 @@ import numpy as np
 
 from dkmeans.backends.addition import grid_for, plus_rows
 from dkmeans.backends.native import packing, sum_vectors
+from dkmeans.backends.native.all_pairs import GroupScratch, assign_all
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.backends.native.groups import Path, Stage, can_group
 from dkmeans.backends.native.kernels import Sums
@@ -32,9 +33,11 @@ from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 _FEWEST_CENTERS, _FEWEST_PRODUCTS, _FEWEST_CHUNK_PRODUCTS = 2 * GROUP, 1000, 2**24
 # Iterations without bounds. In the first ones centers move so far that few rows are skipped.
 _FIRST_ITERATIONS = 4
-# Bounds are dropped for some iterations if more than this share of all pairs had to be scored, and
-# for twice as many the next time. A matrix unit computes all pairs in less time.
-_USELESS_SHARE, _USELESS_SHARE_WITH_MATRIX = 0.6, 0.35
+# Bounds are dropped for some iterations if the pairs that had to be scored took more than this
+# share of the time of all pairs, and for twice as many the next time.
+_USELESS_SHARE = 0.6
+# A matrix unit scores all pairs in this share of the time that they take one by one.
+_COST_WITH_MATRIX = 0.4
 # A scored row costs as much as so many of its pairs, beside these.
 _PAIRS_OF_ROW = 3
 # Chunks with a larger share of rows off the grid have no bounds: such rows are added up slowly, in
@@ -74,7 +77,7 @@ class Piece:
         rows: The bounds. `reassign` overwrites them.
         grid: The grid of the sums.
         high, low: The planes of the sums of the rows on the grid, as in `kernels.Sums`, without
-            `sum_vectors.MAGIC_BITS`.
+            `sum_vectors.MAGIC_BITS`. `reassign` overwrites them too.
         rest: (r,) int64. The rows that are not in these sums.
         rest_clusters: (r,) int32. Their clusters.
         rest_sums: The sums of these rows; None if there are none.
@@ -150,6 +153,7 @@ class BlockScratchPerThread(threading.local):
 
 
 _paths, _scratch = Paths(), BlockScratchPerThread()
+_tile_scratch = packing.ScratchPerThread()
 
 
 def suit(points: FloatArray, centers: Centers) -> bool:
@@ -197,21 +201,27 @@ def advance(
     """
     stage = found.stage.path.stage(centers)
     movement, all_pairs = stage.movement_since(found.stage), len(points) * stage.groups
+    # The time of scoring all pairs, in pairs that are scored one by one.
+    cost = all_pairs * (_COST_WITH_MATRIX if stage.scoring()[0].matrix_panels else 1)
     # Bounds become loose. New ones are made once the loose ones have cost as much: so at most half
     # of the work could have been saved.
-    is_loose = found.work > all_pairs
+    if found.work > cost:
+        pieces = [
+            _made_anew(rows, centers, stage, movement, piece)
+            for rows, piece in zip(_cut(points), found.pieces, strict=True)
+        ]
+        return _total(centers, pieces), Bounds(stage, tuple(pieces), found.pause), 0
     pieces, pairs, scored_rows = [], 0, 0
     for rows, piece in zip(_cut(points), found.pieces, strict=True):
-        changed, counts = _advanced(rows, centers, stage, movement, piece, all_pairs=is_loose)
+        changed, counts = _advanced(rows, centers, stage, movement, piece)
         pieces.append(changed)
         scored_rows += counts[0]
         pairs += counts[1]
     total = _total(centers, pieces)
     skipped = max(0, len(points) * len(centers.values) - pairs * GROUP)
-    useless = _USELESS_SHARE_WITH_MATRIX if packing.matrix_unit() else _USELESS_SHARE
-    if not is_loose and pairs > useless * all_pairs:
+    if pairs > _USELESS_SHARE * cost:
         return total, Waiting(found.pause, 2 * found.pause), skipped
-    work = 0 if is_loose else found.work + pairs + _PAIRS_OF_ROW * scored_rows
+    work = found.work + pairs + _PAIRS_OF_ROW * scored_rows
     return total, Bounds(stage, tuple(pieces), found.pause, work), skipped
 
 
@@ -229,12 +239,10 @@ def _first(rows: FloatArray, centers: Centers, stage: Stage) -> Piece:
     lower: IndexArray = np.zeros(len(rows) * stage.groups + GROUP, np.uint16)
     lower = lower[:-GROUP].reshape(len(rows), stage.groups)
     bounds = RowBounds(nearest, upper, lower)
-    scratch = _run(
-        rows, stage, stage.movement_since(stage), bounds, sums, all_pairs=True, is_first=True
-    )
+    num_rest = _assign_all(rows, stage, stage.movement_since(stage), bounds, sums, is_first=True)
     extra = sums.counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
     low = sums.low - extra if len(sums.low) else sums.low
-    rest = sums.rest[: scratch.num_rest[0], 0].copy()
+    rest = sums.rest[:num_rest, 0].copy()
     rest_clusters = bounds.nearest[rest]
     rest_sums = _sums_of_rest(rows[rest], rest_clusters, centers, grid)
     return Piece(bounds, grid, sums.high - extra, low, rest, rest_clusters, rest_sums)
@@ -250,65 +258,64 @@ def _sums_of_rest(
     return plus_rows(zero, rows, clusters, centers.distance)
 
 
+def _made_anew(
+    rows: FloatArray, centers: Centers, stage: Stage, movement: Movement, piece: Piece
+) -> Piece:
+    """Return sums brought up to date, and new bounds."""
+    _assign_all(rows, stage, movement, piece.rows, _sums_of(piece), is_first=False)
+    return _with_rest(rows, centers, piece)
+
+
 def _advanced(
-    rows: FloatArray,
-    centers: Centers,
-    stage: Stage,
-    movement: Movement,
-    piece: Piece,
-    *,
-    all_pairs: bool,
+    rows: FloatArray, centers: Centers, stage: Stage, movement: Movement, piece: Piece
 ) -> tuple[Piece, tuple[int, int]]:
     """Return bounds and sums brought up to date, and the numbers of scored rows and pairs."""
-    # The old sums may be on their way to the driver.
-    sums = Sums(
-        grid=packing.padded_scales(piece.grid),
-        counts=_NO_COUNTS,
-        high=piece.high.copy(),
-        low=piece.low.copy(),
-        rest=_NO_REST,
-    )
-    scratch = _run(rows, stage, movement, piece.rows, sums, all_pairs=all_pairs, is_first=False)
-    scored_rows, pairs = scratch.counts.tolist()
-    piece = replace(piece, high=sums.high, low=sums.low)
-    rest_clusters = piece.rows.nearest[piece.rest]
-    if not np.array_equal(rest_clusters, piece.rest_clusters):
-        rest_sums = _sums_of_rest(rows[piece.rest], rest_clusters, centers, piece.grid)
-        piece = replace(piece, rest_clusters=rest_clusters, rest_sums=rest_sums)
-    return piece, (scored_rows, pairs)
-
-
-def _run(
-    rows: FloatArray, stage: Stage, movement: Movement, bounds: RowBounds, sums: Sums, *,
-    all_pairs: bool, is_first: bool,
-) -> BlockScratch:  # fmt: skip
-    """Call the kernel, and return its work arrays."""
     scratch = _scratch(stage.groups, rows.shape[1], rows.dtype)
-    variant = (rows.dtype,)
-    run(
-        reassign,
-        variant,
-        rows,
-        stage.grouped,
-        movement,
-        _height(),
-        scratch,
-        bounds,
-        all_pairs,
-        is_first,
-        sums,
-    )
-    return scratch
+    arguments = stage.grouped, movement, _height(), scratch, piece.rows, _sums_of(piece)
+    run(reassign, (rows.dtype,), rows, *arguments)
+    scored_rows, pairs = scratch.counts.tolist()
+    return _with_rest(rows, centers, piece), (scored_rows, pairs)
+
+
+def _sums_of(piece: Piece) -> Sums:
+    """Return the sums of a piece, to which no rows are added: rows move from one to another."""
+    return Sums(packing.padded_scales(piece.grid), _NO_COUNTS, piece.high, piece.low, _NO_REST)
+
+
+def _with_rest(rows: FloatArray, centers: Centers, piece: Piece) -> Piece:
+    """Return the piece with the sums of the rows that are not on the grid brought up to date."""
+    rest_clusters = piece.rows.nearest[piece.rest]
+    if np.array_equal(rest_clusters, piece.rest_clusters):
+        return piece
+    rest_sums = _sums_of_rest(rows[piece.rest], rest_clusters, centers, piece.grid)
+    return replace(piece, rest_clusters=rest_clusters, rest_sums=rest_sums)
+
+
+def _assign_all(
+    rows: FloatArray, stage: Stage, movement: Movement, bounds: RowBounds, sums: Sums, *,
+    is_first: bool,
+) -> int:  # fmt: skip
+    """Call `all_pairs.assign_all`; return the number of rows that are not in the sums."""
+    tile, scoring = stage.scoring()
+    scratch, size = _tile_scratch(tile, stage.grouped), len(tile.lanes) * len(tile.vectors)
+    block = _scratch(stage.groups, rows.shape[1], rows.dtype)
+    lower = np.empty((stage.groups + stage.groups % 2, size), np.uint16)
+    group_scratch = GroupScratch(np.empty(size, np.float32), lower)
+    arguments = stage.grouped, scoring, movement, tile, scratch, group_scratch, block, bounds
+    run(assign_all, (rows.dtype, tile), rows, *arguments, is_first, sums)
+    return int(scratch.num_rest[0])
 
 
 def _total(centers: Centers, pieces: Iterable[Piece]) -> PartialSums:
-    """Return the partial sums of all rows of some pieces."""
+    """Return the partial sums of all rows of some pieces, in the memory of a single piece."""
     (k, d), parts = centers.values.shape, []
     for piece in pieces:
         planes = {0: piece.high[:, :d]}
         # For cosine, plane -1 has what was rounded away.
         if len(piece.low) and centers.distance is not Distance.COSINE:
             planes[-1] = piece.low[:, :d]
+        for plane in planes.values():
+            plane.flags.writeable = False
         sums = ExactSums(piece.grid, planes)
         sums = sums if piece.rest_sums is None else sums + piece.rest_sums
         parts.append(PartialSums(sums, np.bincount(piece.rows.nearest, minlength=k)))
@@ -334,7 +341,6 @@ def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
         scales=np.empty(1, dtype),
         exact_scales=np.empty(size),
         suspects=np.empty(STRIP, np.int64),
-        clusters=np.empty(size, np.int64),
         slots=np.empty(size, np.int64),
         own=np.empty(size, np.float32),
         is_complete=np.empty(size, np.bool_),
@@ -360,5 +366,4 @@ def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
         span_sums=np.empty(packing.STACK_DEPTH),
         span_depths=np.empty(packing.STACK_DEPTH, np.int64),
         counts=np.zeros(2, np.int64),
-        num_rest=np.zeros(1, np.int64),
     )

@@ -206,26 +206,13 @@ def score_group(
         code.load(code.at(halves.first, first), _FLOATS),
     )  # fmt: skip
     by_center = transposed(builder, [*sums, *[constant(_FLOATS, 0.0)] * (GROUP - height)])
-    without_tag = ir.Constant(_INTEGERS, [~_TAG_BITS] * GROUP)
-    tagged: list[tuple[Value, None]] = []
-    for number, scores in enumerate(by_center):
-        bits = builder.and_(builder.bitcast(scores, _INTEGERS), without_tag)
-        bits = builder.or_(bits, ir.Constant(_INTEGERS, [number] * GROUP))
-        tagged.append((builder.bitcast(bits, _FLOATS), None))
+    tagged = [(_tagged(code, scores, number), None) for number, scores in enumerate(by_center)]
     offset = code.spread(builder.load(code.at(reach.first, group)), GROUP)
     square, margin = code.load(squares.first, _FLOATS), code.load(margins.first, _FLOATS)
     for number, score in enumerate(two_least(code, tagged)):
         code.store(score, code.at(least.first, number * GROUP))
-        low = code.fma(builder.fsub(score, margin), constant(_FLOATS, 2.0), square)
-        # Zero where the score is NaN too.
-        low = code.maximum(low, zero(_FLOATS))
-        low = builder.fmul(
-            code.call(f"llvm.sqrt.v{GROUP}f32", _FLOATS, low), constant(_FLOATS, _DOWN)
-        )
-        bits = builder.bitcast(builder.fadd(low, offset), _INTEGERS)
-        # The upper half of positive bits: rounded down.
-        upper = builder.lshr(bits, ir.Constant(_INTEGERS, [_HALF_BITS] * GROUP))
-        code.store(builder.trunc(upper, _HALVES), code.at(lower.first, number * GROUP))
+        bounds = _bounds_of(code, score, square, margin, offset)
+        code.store(bounds, code.at(lower.first, number * GROUP))
 
 
 def _products(
@@ -251,6 +238,140 @@ def _products(
 
     has_whole, has_rest = (builder.icmp_signed(">", n, code.size(0)) for n in (whole, rest))
     return code.change_if(has_rest, last, code.change_if(has_whole, all_whole, [first] * height))
+
+
+@as_intrinsic
+def rank_group(
+    code: Code, rows: Array, weights: Array, halves: Array, group: Value, width: Value,
+    squares: Array, margins: Array, reach: Array, ranked: Array, groups: Array, lower: Array,
+    shape: Sequence[int],
+) -> None:  # fmt: skip
+    """Score a tile of rows against a group, and merge the scores into those of other groups.
+
+    Here the rows lie across the lanes, as in `vectors`.
+
+    Args:
+        code: The code to write to.
+        rows: The tile, feature by feature.
+        weights: As in `score_group`.
+        halves: As in `score_group`.
+        group: Number of the group.
+        width: Number of features.
+        squares: (t,) float32, for each row what is added to twice a score to make it a squared
+            distance.
+        margins: (t,) float32, the error bound of each row's scores.
+        reach: (groups,) float32, what is added to a lower bound.
+        ranked: (m, t) float32, at least three rows of scores: the least score with the number of
+            the center in the last four bits; the least of all others; and the least of the others
+            in the group of the first.
+        groups: (m, t) int32, in the first row the group of the least score.
+        lower: (groups, t) uint16, of which this group is overwritten: bounds of the distances to
+            all its centers.
+        shape: The shape of the tile.
+    """
+    builder, (lanes, count, centers) = code.builder, shape[:3]
+    first = builder.mul(group, code.size(GROUP))
+    group_weights = code.at(weights.first, builder.mul(first, width))
+    group_halves = code.at(halves.first, first)
+    row_vectors = [(code.at(rows.first, i * lanes), code.size(lanes * count)) for i in range(count)]
+    least: list[list[tuple[Value, Value | None]]] = [[] for _ in range(count)]
+    for start in range(0, GROUP, centers):
+        panel = range(start, start + centers)
+        initial = [code.spread(builder.load(code.at(group_halves, j)), lanes) for j in panel]
+        scores = code.accumulate(
+            width,
+            row_vectors,
+            [(code.at(group_weights, j), code.size(GROUP)) for j in panel],
+            [half for half in initial for _ in range(count)],
+            code.fma,
+        )
+        for i, pairs in enumerate(least):
+            parts = [(_tagged(code, scores[j - start][i], j), None) for j in panel]
+            pairs.append(two_least(code, parts))
+    for i, pairs in enumerate(least):
+        two = two_least(code, pairs)
+        _merge(code, two, i, group, squares, margins, reach, ranked, groups, lower, shape)
+
+
+@as_intrinsic
+def rank_stored_groups(
+    code: Code, panel: Value, scores: Array, squares: Array, margins: Array, reach: Array,
+    ranked: Array, groups: Array, lower: Array, shape: Sequence[int],
+) -> None:  # fmt: skip
+    """Merge the scores that `matrix.store_scores` has stored for a panel: those of two groups.
+
+    The arguments are those of `rank_group`; `panel` is the number of the panel.
+    """
+    if not shape[3]:
+        return
+    builder, (lanes, count) = code.builder, shape[:2]
+    parity = builder.and_(panel, code.size(1))
+    first = code.at(scores.first, builder.mul(parity, code.size(2 * GROUP * lanes * count)))
+    vector = ir.VectorType(scores.element, lanes)
+    for half in range(2):
+        group = builder.add(builder.mul(panel, code.size(2)), code.size(half))
+        for i in range(count):
+            pairs = []
+            for start in range(0, GROUP, GROUP // 2):
+                numbers = range(start, start + GROUP // 2)
+                places = [((half * GROUP + j) * count + i) * lanes for j in numbers]
+                loaded = [code.load(code.at(first, place), vector) for place in places]
+                tagged = map(_tagged, [code] * len(loaded), loaded, numbers)
+                pairs.append(two_least(code, [(score, None) for score in tagged]))
+            two = two_least(code, pairs)
+            _merge(code, two, i, group, squares, margins, reach, ranked, groups, lower, shape)
+
+
+def _tagged(code: Code, score: Value, number: int) -> Value:
+    """Replace the last bits of a score by the number of the center in its group."""
+    bits = ir.VectorType(ir.IntType(32), score.type.count)
+    kept = code.builder.and_(
+        code.builder.bitcast(score, bits), ir.Constant(bits, [~_TAG_BITS] * bits.count)
+    )
+    tag = ir.Constant(bits, [number] * bits.count)
+    return code.builder.bitcast(code.builder.or_(kept, tag), score.type)
+
+
+def _merge(
+    code: Code, two: tuple[Value, Value | None], i: int, group: Value, squares: Array,
+    margins: Array, reach: Array, ranked: Array, groups: Array, lower: Array, shape: Sequence[int],
+) -> None:  # fmt: skip
+    """Merge the two least scores of a group with the rows of vector i of a tile."""
+    builder, (lanes, count), (least, other) = code.builder, shape[:2], two
+    vector, numbers = ir.VectorType(ir.FloatType(), lanes), ir.VectorType(ir.IntType(32), lanes)
+    places = [code.at(ranked.first, (j * count + i) * lanes) for j in range(3)]
+    best, second, rival = (code.load(place, vector) for place in places)
+    group_place = code.at(groups.first, i * lanes)
+    # False for NaN, which replaces nothing.
+    is_less = builder.fcmp_ordered("<", least, best)
+    in_order = code.minimum(least, second)
+    code.store(builder.select(is_less, least, best), places[0])
+    code.store(builder.select(is_less, code.minimum(other, best), in_order), places[1])
+    code.store(builder.select(is_less, other, rival), places[2])
+    this = code.spread(builder.trunc(group, ir.IntType(32)), lanes)
+    code.store(builder.select(is_less, this, code.load(group_place, numbers)), group_place)
+    square, margin = (
+        code.load(code.at(array.first, i * lanes), vector) for array in (squares, margins)
+    )
+    offset = code.spread(builder.load(code.at(reach.first, group)), lanes)
+    bounds = _bounds_of(code, least, square, margin, offset)
+    row = builder.mul(group, code.size(lanes * count))
+    code.store(bounds, code.at(code.at(lower.first, row), i * lanes))
+
+
+def _bounds_of(code: Code, score: Value, square: Value, margin: Value, reach: Value) -> Value:
+    """Return the lower bounds that belong to scores, as bfloat16."""
+    builder, vector = code.builder, score.type
+    low = code.fma(builder.fsub(score, margin), constant(vector, 2.0), square)
+    # Zero where the score is NaN too.
+    low = code.maximum(low, zero(vector))
+    root = code.call(f"llvm.sqrt.v{vector.count}f32", vector, low)
+    low = builder.fadd(builder.fmul(root, constant(vector, _DOWN)), reach)
+    bits = ir.VectorType(ir.IntType(32), vector.count)
+    # The upper half of positive bits: rounded down.
+    shift = ir.Constant(bits, [_HALF_BITS] * vector.count)
+    upper = builder.lshr(builder.bitcast(low, bits), shift)
+    return builder.trunc(upper, ir.VectorType(ir.IntType(16), vector.count))
 
 
 @as_intrinsic

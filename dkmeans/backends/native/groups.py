@@ -14,10 +14,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import DTypeLike
 
+from dkmeans.backends.native import packing
+from dkmeans.backends.native.all_pairs import TileScoring
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.backends.native.packing import aligned
 from dkmeans.backends.native.reassign import GroupedCenters, Movement
-from dkmeans.backends.rounding import SLACK, shifted
+from dkmeans.backends.native.vectors import Tile
+from dkmeans.backends.rounding import shifted
 from dkmeans.distance import SMALLEST_SQUARED_NORM, Centers, Distance, squared_norms
 from dkmeans.state import FloatArray, IndexArray
 
@@ -45,12 +48,20 @@ class Stage:
     path: Path
     grouped: GroupedCenters
     total: FloatArray
+    _scoring: list[tuple[Tile, TileScoring]] = field(default_factory=list)
     _movements: WeakKeyDictionary[Stage, Movement] = field(default_factory=WeakKeyDictionary)
 
     @property
     def groups(self) -> int:
         """Number of groups."""
         return len(self.grouped.members) // GROUP
+
+    def scoring(self) -> tuple[Tile, TileScoring]:
+        """Return the shape of tiles that are scored against all groups, and what they need."""
+        with self.path.lock:
+            if not self._scoring:
+                self._scoring.append(_scoring_of(self.grouped))
+            return self._scoring[0]
 
     def movement_since(self, earlier: Stage) -> Movement:
         """Return how far the centers have moved since another stage of the path."""
@@ -116,8 +127,8 @@ class Path:
             shift=prepared.shift,
             values=np.pad(prepared.values.astype(np.float32), ((0, 0), (0, -d % GROUP))),
             exact=prepared.exact,
-            # As in `packing._for_scores`, with the numbers of 16 centers in the last bits.
-            error_factor=SLACK * (d + 5 + 2 * GROUP) * _EPS,
+            # As in `packing`, with the numbers of 16 centers in the last bits.
+            error_factor=packing.error_factor(d, GROUP, _EPS),
             error_floor=d * float(limits.tiny) + rounding.exact * cosine,
             error_exact=rounding.exact,
             # Squares are added up in 16 lanes, and these in a tree: d / 16 + 8 roundings. A row's
@@ -133,6 +144,21 @@ class Path:
             cosine=cosine,
             zero=np.zeros((1, d)),
         )
+
+
+def _scoring_of(centers: GroupedCenters) -> tuple[Tile, TileScoring]:
+    (k, d), width = centers.exact.shape, 2 * GROUP
+    tile = packing.tile_for(k, d, centers.largest_norm)
+    # As in `kernels.PackedCenters`, but squares are added up one after the other.
+    error_squares = 2 * (d + 8) * _EPS
+    if not tile.matrix_panels:
+        return tile, TileScoring(centers.error_factor, error_squares, *packing.NO_REGISTERS)
+    weights = centers.weights[: len(centers.members) * d].reshape(-1, d, GROUP)
+    return tile, TileScoring(
+        packing.matrix_error_factor(d, width),
+        error_squares,
+        *packing.registers_of(weights.swapaxes(1, 2).reshape(-1, d), centers.halves, tile),
+    )
 
 
 def can_group(centers: Centers) -> bool:

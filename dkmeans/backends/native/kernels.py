@@ -275,7 +275,7 @@ def row_scale(points: Any, row: int, centers: Any, scratch: Any) -> Any:
 
 
 @inlined
-def _load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
+def load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
     """Copy the rows from `start` on to the tile, scaled and shifted: `rows[feature][place]`.
 
     The last row fills the places after the end of the data.
@@ -314,6 +314,37 @@ def _load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -
             vectors.transpose_narrow(points, indices, place, scales, shift, rows, size, _SMALL_SIDE)
 
 
+@inlined
+def split(d: int, scratch: Any, tile: Any) -> None:
+    """Split a tile of rows into bfloat16, for a matrix unit."""
+    if len(tile.matrix_panels):
+        whole = d // matrix.GROUP_FEATURES
+        if whole:
+            matrix.split_whole(scratch.rows, whole, scratch.pairs, tile)
+        if d % matrix.GROUP_FEATURES:
+            first, line = matrix.GROUP_FEATURES * whole, matrix.GROUP_LINES * whole
+            matrix.split_rest(scratch.rows, d, first, scratch.pairs, line, tile)
+
+
+@inlined
+def multiply(d: int, panel: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Compute the scores of a tile and a panel of 32 centers, in the matrix unit's registers.
+
+    The features are whole groups, and a rest of fewer features (see `matrix`).
+    """
+    whole = d // matrix.GROUP_FEATURES
+    rest_pairs = (d % matrix.GROUP_FEATURES + 1) // 2
+    rest = -(-matrix.PRODUCTS * rest_pairs // matrix.LINES)
+    first = panel * (matrix.GROUP_REGISTERS * whole + matrix.REST_REGISTERS * rest)
+    matrix.load_biases(centers.biases, panel, tile)
+    if whole:
+        matrix.multiply_whole(scratch.pairs, centers.registers, first, whole, tile)
+    if rest:
+        line = matrix.GROUP_LINES * whole
+        first += matrix.GROUP_REGISTERS * whole
+        matrix.multiply_rest(scratch.pairs, line, centers.registers, first, rest, tile)
+
+
 # Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is
 # compiled, and the code of the other disappears.
 #
@@ -346,19 +377,7 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
     # With a matrix unit, a panel here is `matrix.PANELS` panels of `Tile.centers`: 32 centers.
     panels = -(-len(centers.exact) // _panel_width(tile))
     rows, ranked, margins = scratch.rows, scratch.ranked, scratch.margins
-    # For a matrix unit. `whole`: whole groups of features; `rest`: groups of registers for the
-    # remaining features, which begin at `rest_feature` and, in `pairs`, at line `rest_line`.
-    whole = d // matrix.GROUP_FEATURES
-    rest_feature, rest_line = matrix.GROUP_FEATURES * whole, matrix.GROUP_LINES * whole
-    rest_pairs = (d % matrix.GROUP_FEATURES + 1) // 2
-    rest = -(-matrix.PRODUCTS * rest_pairs // matrix.LINES)
-    # Registers of the centers of one panel.
-    registers = matrix.GROUP_REGISTERS * whole + matrix.REST_REGISTERS * rest
-    if len(tile.matrix_panels):
-        if whole:
-            matrix.split_whole(rows, whole, scratch.pairs, tile)
-        if rest:
-            matrix.split_rest(rows, d, rest_feature, scratch.pairs, rest_line, tile)
+    split(d, scratch, tile)
     vectors.squared_norms(rows, d, margins, tile)
     for place in range(size):
         norm = np.sqrt(margins[place])
@@ -377,13 +396,7 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
     lines = size * d // line_elements
     for panel in range(panels):
         if len(tile.matrix_panels):
-            matrix.load_biases(centers.biases, panel, tile)
-            first = panel * registers
-            if whole:
-                matrix.multiply_whole(scratch.pairs, centers.registers, first, whole, tile)
-            if rest:
-                first += matrix.GROUP_REGISTERS * whole
-                matrix.multiply_rest(scratch.pairs, rest_line, centers.registers, first, rest, tile)
+            multiply(d, panel, centers, scratch, tile)
             if panel:
                 matrix.rank_scores(panel - 1, scratch.scores, ranked, scratch.panels, tile)
             matrix.store_scores(panel, scratch.scores, tile)
@@ -520,7 +533,7 @@ def assign(
     # The configuration of a matrix unit belongs to the thread, so each call configures it.
     matrix.configure(scratch.matrix_config, tile)
     for start in range(0, n, size):
-        _load_tile(points, start, centers, scratch, tile)
+        load_tile(points, start, centers, scratch, tile)
         _score(points, start + size, centers, scratch, tile)
         _resolve(points, min(size, n - start), centers, scratch, tile)
         count = min(size, n - start)
@@ -562,7 +575,7 @@ def assign_two(
     matrix.configure(scratch.matrix_config, tile)
     for start in range(0, n, size):
         count = min(size, n - start)
-        _load_tile(points, start, centers, scratch, tile)
+        load_tile(points, start, centers, scratch, tile)
         _score(points, start + size, centers, scratch, tile)
         _resolve(points, count, centers, scratch, tile)
         for place in range(count):
@@ -613,7 +626,7 @@ def measure(
     n, d = points.shape
     k, width, size = len(centers.exact), len(tile.centers), len(tile.lanes) * len(tile.vectors)
     for start in range(0, n, size):
-        _load_tile(points, start, centers, scratch, tile)
+        load_tile(points, start, centers, scratch, tile)
         for first in range(0, k, width):
             vectors.measure(
                 scratch.rows, centers.weights, first, d, centers.cosine, scratch.scores, tile

@@ -23,14 +23,15 @@ from numpy.typing import DTypeLike
 
 from dkmeans.backends.native import matrix
 from dkmeans.backends.native.kernels import PackedCenters, Scratch, Sums
+from dkmeans.backends.native.reassign import GroupedCenters
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
 from dkmeans.backends.rounding import SLACK, exact_rows, shifted
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import Grid
 from dkmeans.state import FloatArray
 
-_NO_REGISTERS: FloatArray = np.empty(0, np.int32)
-_NO_BIASES: FloatArray = np.empty(0, np.float32)
+# Registers and biases without a matrix unit.
+NO_REGISTERS: tuple[FloatArray, FloatArray] = np.empty(0, np.int32), np.empty(0, np.float32)
 # With at least so many centers and columns a matrix unit was measured to be faster than vectors.
 _MATRIX_CENTERS, _MATRIX_COLUMNS = 64, 16
 # Smaller chunks are not representative.
@@ -124,7 +125,7 @@ class ScratchPerThread(threading.local):
     def __init__(self) -> None:
         self._scratch: dict[Any, Scratch] = {}
 
-    def __call__(self, tile: Tile, packed: PackedCenters) -> Scratch:
+    def __call__(self, tile: Tile, packed: PackedCenters | GroupedCenters) -> Scratch:
         """Return the calling thread's work arrays for such tiles and centers."""
         dtype, row_dtype = packed.weights.dtype, packed.shift.dtype
         # Cosine writes to `exact_scales`, which must stay 1 for the other distance.
@@ -221,42 +222,27 @@ def _for_scores(
 ) -> tuple[Tile, PackedCenters]:
     """Pack centers for scores |c|^2 / 2 - x.c, on data shifted to the centers' mean.
 
-    `error_factor` is the relative part of the bound on the rounding error. A sum of m rounded
-    products is off by at most m u sum |a b| in any order of adding, fused or not (Higham, Accuracy
-    and Stability of Numerical Algorithms, section 3.1). Four more u come from the rounding of the
-    row, its scale, the center and the bias. The number of the center in the last bits of a score
-    adds as many eps as a panel has centers. The factor is twice that, as it is for two scores, and
-    `SLACK` more.
-
-    A matrix unit adds up three times as many products. The unit leaves out what is below 2^-16 of a
-    row, of a center, and of the product of the two.
-
     Returns:
         The tile, with `matrix_panels` if a matrix unit computes the scores, and the centers.
     """
     prepared = shifted(centers, dtype)
     (k, d), cosine = prepared.values.shape, prepared.cosine
     largest_norm, limits = prepared.rounding.largest, np.finfo(scoring.dtype)
-    factor = (d + 5 + 2 * len(tile.centers)) * float(limits.eps)
-    norm_in_range = _SMALLEST_MATRIX_NORM < largest_norm < 1 / _SMALLEST_MATRIX_NORM
-    if scoring.by_matrix and norm_in_range and _suits_matrix(tile, k, d):
-        tile = tile._replace(matrix_panels=(None,) * matrix.PANELS)
-        width = matrix.PANELS * len(tile.centers)
-        # The terms above are 3 d + 5; 10 is rounded up, and safe. What the unit leaves out is three
-        # times 2^-16, for two scores: 3 * 2^-15.
-        factor = (matrix.PRODUCTS * d + 10 + 2 * width) * float(limits.eps) + 3.1 * 2.0**-15
+    factor = error_factor(d, len(tile.centers), float(limits.eps))
+    if scoring.by_matrix:
+        tile = tile_for(k, d, largest_norm)
     # Centers that fill up a panel get a score so large that they are never the nearest.
     halves = _pad_to_panels(prepared.halves, tile, float(limits.max) / 4).astype(scoring.dtype)
-    registers, biases = _NO_REGISTERS, _NO_BIASES
+    registers, biases = NO_REGISTERS
     if tile.matrix_panels:
-        registers = _in_registers(-prepared.values.astype(np.float32), tile)
-        biases = aligned(np.repeat(halves, matrix.LINES))
+        factor = matrix_error_factor(d, matrix.PANELS * len(tile.centers))
+        registers, biases = registers_of(-prepared.values.astype(np.float32), halves, tile)
     packed = PackedCenters(
         weights=_in_panels(-prepared.values, tile).astype(scoring.dtype),
         halves=halves,
         shift=prepared.shift,
         exact=prepared.exact,
-        error_factor=SLACK * factor,
+        error_factor=factor,
         # Exact distances 1 - x.c are rounded too, whatever the size of the scores.
         error_floor=d * float(limits.tiny) + prepared.rounding.exact * cosine,
         error_exact=prepared.rounding.exact,
@@ -269,6 +255,47 @@ def _for_scores(
         biases=biases,
     )
     return tile, packed
+
+
+def error_factor(d: int, panel: int, eps: float) -> float:
+    """Return the relative part of the bound on the rounding error of two scores.
+
+    A sum of m rounded products is off by at most m u sum |a b| in any order of adding, fused or not
+    (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Four more u come from the
+    rounding of the row, its scale, the center and the bias. The number of the center in the last
+    bits of a score adds as many eps as a panel has centers. The factor is twice that, as it is for
+    two scores, and `SLACK` more.
+    """
+    return SLACK * (d + 5 + 2 * panel) * eps
+
+
+def matrix_error_factor(d: int, panel: int) -> float:
+    """Return the same for the scores of a matrix unit.
+
+    The unit adds up three times as many products: the terms are 3 d + 5; 10 is rounded up, and
+    safe. It leaves out what is below 2^-16 of a row, of a center, and of the product of the two:
+    three times 2^-16, for two scores 3 * 2^-15.
+    """
+    eps = float(np.finfo(np.float32).eps)
+    return SLACK * ((matrix.PRODUCTS * d + 10 + 2 * panel) * eps + 3.1 * 2.0**-15)
+
+
+def tile_for(k: int, d: int, largest_norm: float) -> Tile:
+    """Return the tile of float32 scores with such centers: for a matrix unit if one is faster."""
+    tile = tile_of(np.float32)
+    norm_in_range = _SMALLEST_MATRIX_NORM < largest_norm < 1 / _SMALLEST_MATRIX_NORM
+    if norm_in_range and _suits_matrix(tile, k, d):
+        return tile._replace(matrix_panels=(None,) * matrix.PANELS)
+    return tile
+
+
+def registers_of(
+    weights: FloatArray, halves: FloatArray, tile: Tile
+) -> tuple[FloatArray, FloatArray]:
+    """Return the (k, d) negative centers and their halves for a matrix unit: registers, biases."""
+    padded = _pad_to_panels(halves, tile, float(np.finfo(np.float32).max) / 4)
+    biases = np.repeat(padded.astype(np.float32), matrix.LINES)
+    return _in_registers(weights, tile), aligned(biases)
 
 
 def _suits_matrix(tile: Tile, k: int, d: int) -> bool:
@@ -297,8 +324,8 @@ def for_distances(centers: Centers, tile: Tile) -> PackedCenters:
         score_limit=0.0,
         cosine=centers.distance is Distance.COSINE,
         zero=np.zeros((1, d)),
-        registers=_NO_REGISTERS,
-        biases=_NO_BIASES,
+        registers=NO_REGISTERS[0],
+        biases=NO_REGISTERS[1],
     )
 
 

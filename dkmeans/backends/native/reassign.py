@@ -29,7 +29,7 @@ from dkmeans.backends.native.kernels import (
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `kernels.INTRINSICS`).
-INTRINSICS = "57c461195803"
+INTRINSICS = "ab029a579f39"
 
 # Upper bounds grow by more than the rounding of the operations that compute them.
 _UP = np.float32(1 + 1e-6)
@@ -131,7 +131,6 @@ class BlockScratch(NamedTuple):
         scales: (1,) in the rows' dtype. The factor of a row.
         exact_scales: (b,) float64. The factors of the rows in the slots.
         suspects: (STRIP,) int64. Rows of a strip that have suspect groups.
-        clusters: (b,) int64. The clusters of the rows in the slots.
         slots: (b,) int64. The row in each slot.
         own: (b,) float32. The squared Euclidean distance of a row to its own center.
         is_complete: (b,) bool. True if the group of the row's own center is scored.
@@ -153,7 +152,6 @@ class BlockScratch(NamedTuple):
         bounds: (2,) float32.
         octet_sums, spans, span_sums, span_depths: As in `kernels.Scratch`.
         counts: (2,) int64. Rows and pairs that the last call has scored.
-        num_rest: As in `kernels.Scratch`.
     """
 
     rows: FloatArray
@@ -162,7 +160,6 @@ class BlockScratch(NamedTuple):
     scales: FloatArray
     exact_scales: FloatArray
     suspects: IndexArray
-    clusters: IndexArray
     slots: IndexArray
     own: FloatArray
     is_complete: IndexArray
@@ -187,7 +184,6 @@ class BlockScratch(NamedTuple):
     span_sums: FloatArray
     span_depths: IndexArray
     counts: IndexArray
-    num_rest: IndexArray
 
 
 @inlined
@@ -210,14 +206,14 @@ def _decoded(bound: Any, scratch: Any) -> Any:
 
 
 @inlined
-def _encoded(value: Any, scratch: Any) -> Any:
+def encoded(value: Any, scratch: Any) -> Any:
     """Return a bound that is not negative, rounded down to 16 bits."""
     scratch.bounds[0] = value
     return np.uint16(scratch.bits[0] >> np.uint32(16))
 
 
 @inlined
-def _lay(points: Any, row: int, slot: int, cluster: Any, centers: Any, scratch: Any) -> Any:
+def lay(points: Any, row: int, slot: int, cluster: Any, centers: Any, scratch: Any) -> Any:
     """Copy a row to a slot, with its distance to a center and the error bound of its scores.
 
     Returns:
@@ -290,7 +286,7 @@ def _collect(
         for number in range(suspects):
             row = scratch.suspects[number]
             cluster = np.int64(bounds.nearest[row])
-            bounds.upper[row] = _lay(points, row, used, cluster, centers, scratch)
+            bounds.upper[row] = lay(points, row, used, cluster, centers, scratch)
             # Many rows that are suspect by widened bounds are not by their distance.
             group_vectors.find_suspects(
                 bounds.lower, row, movement.reach, bounds.upper[row], words, scratch.masks
@@ -319,17 +315,6 @@ def _list_groups(slot: int, own_group: int, words: int, scratch: Any) -> None:
 
 
 @inlined
-def _collect_all(points: Any, first: int, centers: Any, bounds: Any, scratch: Any) -> Any:
-    """Fill the slots with rows; return the number of slots and the row after the last one."""
-    used = min(len(scratch.slots), len(points) - first)
-    for slot in range(used):
-        bounds.upper[first + slot] = _lay(
-            points, first + slot, slot, np.int64(bounds.nearest[first + slot]), centers, scratch
-        )
-    return used, first + used
-
-
-@inlined
 def _score_tile(
     d: int, count: int, group: int, centers: Any, movement: Any, bounds: Any, scratch: Any,
     height: Any,
@@ -354,20 +339,15 @@ def _score_tile(
 
 
 @inlined
-def _score(
-    d: int, used: int, all_pairs: bool, centers: Any, movement: Any, bounds: Any, scratch: Any,
-    height: Any,
-) -> None:  # fmt: skip
-    """Score the pairs of a block: all, or those that are listed."""
+def _score(d: int, centers: Any, movement: Any, bounds: Any, scratch: Any, height: Any) -> None:
+    """Score the listed pairs of a block."""
     size = len(height)
     for group in range(len(scratch.lengths)):
-        length = used if all_pairs else scratch.lengths[group]
+        length = scratch.lengths[group]
         for start in range(0, length, size):
             count = min(size, length - start)
             for place in range(count):
-                slot = np.int64(start + place)
-                if not all_pairs:
-                    slot = np.int64(scratch.lists[group, slot])
+                slot = np.int64(scratch.lists[group, start + place])
                 group_vectors.copy_row(scratch.rows, slot, scratch.tile, place, height)
                 scratch.tile_slots[place] = slot
                 scratch.tile_squares[place] = scratch.squares[slot]
@@ -376,13 +356,12 @@ def _score(
 
 
 @inlined
-def _begin(used: int, all_pairs: bool, scratch: Any) -> None:
+def _begin(used: int, scratch: Any) -> None:
     """Set the best score of each slot before any group is scored.
 
     A row's own center is a candidate by its distance, unless its group is scored anyway.
     """
     for slot in range(used):
-        scratch.is_complete[slot] |= all_pairs
         scratch.best[slot] = scratch.second[slot] = _INFINITE
         scratch.best_group[slot] = -1
         if not scratch.is_complete[slot]:
@@ -390,7 +369,7 @@ def _begin(used: int, all_pairs: bool, scratch: Any) -> None:
 
 
 @compiled
-def _nearest_exactly(
+def nearest_exactly(
     points: Any, slot: int, candidate: Any, limit: float, centers: Any, movement: Any, bounds: Any,
     scratch: Any,
 ) -> Any:  # fmt: skip
@@ -437,22 +416,30 @@ def _nearest_exactly(
         for number in range(GROUP):
             if centers.members[nearest_group * GROUP + number] != cluster:
                 other = min(other, scratch.scores[number])
-        low = _lower_of_score(other, slot, scratch)
-        bounds.lower[row, nearest_group] = _encoded(low + movement.added[nearest_group], scratch)
+        low = lower_of_score(other, slot, scratch)
+        bounds.lower[row, nearest_group] = encoded(low + movement.added[nearest_group], scratch)
     return cluster
 
 
 @inlined
-def _lower_of_score(score: Any, slot: int, scratch: Any) -> Any:
+def upper_bound(
+    points: Any, row: int, scale: float, cluster: Any, centers: Any, scratch: Any
+) -> Any:
+    """Return an upper bound of the distance of a row and a center, by their exact distance."""
+    distance = distance_to(points, row, scale, centers, cluster, scratch)
+    square = 2.0 * distance if centers.cosine else distance
+    return _root(square + centers.slack)
+
+
+@inlined
+def lower_of_score(score: Any, slot: int, scratch: Any) -> Any:
     """Return a lower bound of the distance that belongs to a score; 0 for NaN."""
     square = scratch.squares[slot] + np.float32(2) * (score - scratch.margins[slot])
     return np.sqrt(square) * _DOWN if square > 0 else np.float32(0)
 
 
 @inlined
-def _resolve(
-    points: Any, slot: int, is_first: bool, centers: Any, movement: Any, bounds: Any, scratch: Any
-) -> Any:
+def _resolve(points: Any, slot: int, centers: Any, movement: Any, bounds: Any, scratch: Any) -> Any:
     """Write the nearest center of a slot's row and its bounds.
 
     Returns:
@@ -472,22 +459,22 @@ def _resolve(
             bounds.lower[row, group] = scratch.best_lower[slot]
     else:
         # Without the scores of its group, the row's own center is a candidate of its own.
-        cluster = _nearest_exactly(
+        cluster = nearest_exactly(
             points, slot, -1 if scratch.is_complete[slot] else before, limit, centers, movement,
             bounds, scratch,
         )  # fmt: skip
-    if cluster != before or is_first:
-        distance = distance_to(points, row, scratch.exact_scales[slot], centers, cluster, scratch)
-        square = 2.0 * distance if centers.cosine else distance
-        bounds.upper[row] = _root(square + centers.slack)
+    if cluster != before:
+        bounds.upper[row] = upper_bound(
+            points, row, scratch.exact_scales[slot], cluster, centers, scratch
+        )
         bounds.nearest[row] = cluster
     if cluster != before and not scratch.is_complete[slot]:
         # The group of the old center was not scored: its bound did not include that center.
         group = centers.group_of[before]
-        low = _lower_of_score(_own_score(slot, scratch), slot, scratch)
+        low = lower_of_score(_own_score(slot, scratch), slot, scratch)
         low += movement.added[group]
         if low < _decoded(bounds.lower[row, group], scratch):
-            bounds.lower[row, group] = _encoded(low, scratch)
+            bounds.lower[row, group] = encoded(low, scratch)
     return before
 
 
@@ -499,8 +486,6 @@ def reassign(
     height: Any,
     scratch: BlockScratch,
     bounds: RowBounds,
-    all_pairs: bool,
-    is_first: bool,
     sums: Any,
 ) -> None:
     """Find the nearest center of each row by bounds, and bring bounds and sums up to date.
@@ -512,42 +497,28 @@ def reassign(
         height: Its length is the number of rows in a tile.
         scratch: Work arrays.
         bounds: The clusters and bounds of the rows.
-        all_pairs: True to score all rows against all groups, for new bounds.
-        is_first: True if there were no bounds, and `sums` are empty.
         sums: Sums of the rows by the clusters in `bounds`. Rows that change their cluster are
-            moved; at first all rows are added, as `sum_vectors.add_rows` does.
+            moved.
     """
     (n, d), groups = points.shape, len(scratch.lengths)
-    scratch.num_rest[0] = 0
     for number in range(len(scratch.counts)):
         scratch.counts[number] = 0
     start = 0
     while start < n:
         for group in range(groups):
             scratch.lengths[group] = 0
-        first = start
-        if all_pairs:
-            used, start = _collect_all(points, first, centers, bounds, scratch)
-        else:
-            used, start = _collect(points, first, centers, movement, bounds, scratch)
+        used, start = _collect(points, start, centers, movement, bounds, scratch)
         scratch.counts[0] += used
         for group in range(groups):
-            scratch.counts[1] += used if all_pairs else scratch.lengths[group]
-        _begin(used, all_pairs, scratch)
-        _score(d, used, all_pairs, centers, movement, bounds, scratch, height)
+            scratch.counts[1] += scratch.lengths[group]
+        _begin(used, scratch)
+        _score(d, centers, movement, bounds, scratch, height)
         for slot in range(used):
-            before = _resolve(points, slot, is_first, centers, movement, bounds, scratch)
+            before = _resolve(points, slot, centers, movement, bounds, scratch)
             row = scratch.slots[slot]
             after = np.int64(bounds.nearest[row])
-            if after != before and not is_first:
+            if after != before:
                 sum_vectors.move_row(
                     points, row, scratch.exact_scales[slot], before, after, centers.cosine,
                     sums.grid, sums.high, sums.low,
                 )  # fmt: skip
-        if is_first:
-            for slot in range(used):
-                scratch.clusters[slot] = bounds.nearest[first + slot]
-            sum_vectors.add_rows(
-                points, first, used, scratch.exact_scales, scratch.clusters, centers.cosine,
-                sums.grid, sums.counts, sums.high, sums.low, sums.rest, scratch.num_rest,
-            )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,21 @@ def without_extension(kind: pa.DataType) -> pa.DataType:
     """
     is_vector = isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1
     return kind.storage_type if is_vector else kind
+
+
+def list_width(kind: pa.DataType, pieces: Iterator[pa.RecordBatch]) -> int:
+    """Return the number of values in a row of a column: for lists, the length of the first list.
+
+    Args:
+        kind: Type of the column.
+        pieces: Rows of the column, which are read only if the type does not say the length.
+    """
+    if not is_list(kind):
+        return 1
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size)
+    lengths = next(piece.column(0).value_lengths() for piece in pieces if len(piece))
+    return int(lengths[0].as_py() or 0)
 
 
 def holds_numbers(kind: pa.DataType) -> bool:

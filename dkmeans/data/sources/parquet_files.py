@@ -11,12 +11,14 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
+from dkmeans.data.sources.requests import in_parallel
 from dkmeans.errors import InvalidData
 from dkmeans.storage import has_folder, natural_key
 
@@ -32,20 +34,20 @@ _LOST_AND_FOUND, _FOLDER_MARK = "lost+found", "_$folder$"
 _LOGS = {"_delta_log": ("Delta Lake", "deltalake"), ".hoodie": ("Hudi", "hudi")}
 
 
-class _Entry(NamedTuple):
-    """A file below a folder.
+class StoredFile(NamedTuple):
+    """A file in a file system.
 
     Attributes:
         path: Path of the file.
-        is_empty: True if the file is known to have no bytes.
+        size: Size in bytes; None if the file system does not say.
     """
 
     path: str
-    is_empty: bool
+    size: int | None
 
 
-def list_parquet_files(fs: Any, root: str, address: str) -> list[str]:
-    """Return the paths of the Parquet files to read: `root` itself, or all below it.
+def list_parquet_files(fs: Any, root: str, address: str) -> list[StoredFile]:
+    """Return the Parquet files to read: `root` itself, or all below it.
 
     Files are in natural order: numbers in names are compared as numbers, so `part.2.parquet` comes
     before `part.10.parquet`. Folders that are links are read as well, each folder once.
@@ -64,18 +66,16 @@ def list_parquet_files(fs: Any, root: str, address: str) -> list[str]:
             Delta Lake, Iceberg or Hudi, or has such a table below it.
     """
     if not has_folder(fs, root):
-        if not fs.exists(root):
-            raise FileNotFoundError(root)
-        return [root]
+        return [StoredFile(root, fs.info(root)["size"])]
     root = root.rstrip("/") or root
     _refuse_part_of_table(fs, root)
-    found: list[str] = []
+    found: list[StoredFile] = []
     others: list[str] = []
-    for path, is_empty in _files_below(fs, root):
-        if path.lower().endswith(_ENDINGS):
-            found.append(path)
-        elif not is_empty:
-            others.append(path)
+    for file in _files_below(fs, root):
+        if file.path.lower().endswith(_ENDINGS):
+            found.append(file)
+        elif file.size != 0:
+            others.append(file.path)
     count = f"{len(others)} {'file' if len(others) == 1 else 'files'}"
     endings = f"whose names do not end in {', '.join(_ENDINGS)}"
     example = min(others, key=natural_key, default="")
@@ -84,11 +84,11 @@ def list_parquet_files(fs: Any, root: str, address: str) -> list[str]:
         raise InvalidData(f"{address} must be a Parquet file or a folder that holds some{but}")
     if others:
         logger.warning("not reading %s below %s %s, such as %s", count, address, endings, example)
-    return sorted(found, key=natural_key)
+    return sorted(found, key=lambda file: natural_key(file.path))
 
 
-def _files_below(fs: Any, root: str) -> Iterator[_Entry]:
-    """Yield the files below a folder that are not hidden.
+def _files_below(fs: Any, root: str) -> Iterator[StoredFile]:
+    """Yield the files below a folder that are not hidden. Folders are listed in parallel.
 
     `fs.find` does not do: it passes over folders that are links or cannot be listed.
 
@@ -97,30 +97,34 @@ def _files_below(fs: Any, root: str) -> Iterator[_Entry]:
     """
     # Folders that are links come last, so that a folder that can be reached in two ways is read
     # under its own name, and links in a circle come to an end.
-    folders, links = deque([root]), deque[str]()
+    folders, links = [root], deque[str]()
     is_local = isinstance(fs, LocalFileSystem)
     seen: set[str] = set()
     while folders or links:
-        folder = (folders or links).popleft()
-        identity = os.path.realpath(folder) if is_local else folder
-        if identity in seen:
-            continue
-        seen.add(identity)
-        for entry in _entries(fs, folder):
-            path = entry["name"].rstrip("/")
-            name = path.rpartition("/")[2]
-            # An object store has an object of the folder's own name if somebody made the folder.
-            if path == folder.rstrip("/"):
-                continue
-            _refuse_table(folder, name)
-            if _is_hidden(name):
-                continue
-            if is_local and entry["islink"] and Path(path).is_dir():
-                links.append(path)
-            elif entry["type"] == "directory":
-                folders.append(path)
-            else:
-                yield _Entry(path, entry["type"] == "file" and entry["size"] == 0)
+        level: list[str] = []
+        for folder in folders or [links.popleft()]:
+            identity = os.path.realpath(folder) if is_local else folder
+            if identity not in seen:
+                seen.add(identity)
+                level.append(folder)
+        folders = []
+        for folder, entries in zip(level, in_parallel(partial(_entries, fs), level), strict=True):
+            for entry in entries:
+                path = entry["name"].rstrip("/")
+                name = path.rpartition("/")[2]
+                # An object store has an object of the folder's own name if somebody made the
+                # folder.
+                if path == folder.rstrip("/"):
+                    continue
+                _refuse_table(folder, name)
+                if _is_hidden(name):
+                    continue
+                if is_local and entry["islink"] and Path(path).is_dir():
+                    links.append(path)
+                elif entry["type"] == "directory":
+                    folders.append(path)
+                else:
+                    yield StoredFile(path, entry["size"] if entry["type"] == "file" else None)
 
 
 def _entries(fs: Any, folder: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -207,10 +207,6 @@ class Cluster:
     def _unreachable(self, error: Exception) -> Outage:
         return Outage(f"the cluster at {self.address} cannot be reached: {first_line(error)}")
 
-    def result(self, future: Any) -> Any:
-        """Return the result of a task; see `results`."""
-        return self.results([future])[0]
-
     def results(
         self,
         futures: Sequence[Any],
@@ -225,33 +221,30 @@ class Cluster:
             usual_seconds: Time that such tasks have taken before.
 
         Raises:
-            StrandedError: there are workers, and none works on any of the tasks. Dask gives a task
-                with a preferred worker to another worker, but not if there was no other worker at
-                the moment when the preferred one was lost.
+            StrandedError: there are workers, and none works on any of the tasks, or a frozen worker
+                has some of them or of their results. Dask gives a task with a preferred worker to
+                another worker, but not if there was no other worker at the moment when the
+                preferred one was lost.
             Outage: there have been no workers for long.
         """
-        from distributed import wait  # noqa: PLC0415 there is a client, so it is imported
-
         self._idle = frozenset()
         awaited = [*futures, *others]
         late_at = time.monotonic() + _LATE_FACTOR * usual_seconds
         # Also where the usual time is not known: a worker may be frozen before the first iteration.
         frozen_at = min(late_at, time.monotonic() + _UNKNOWN_SECONDS)
-        while True:
-            try:
-                with self.client.as_current():
-                    wait(list(futures), timeout=_CHECK_SECONDS)
-            except TimeoutError:
+        gathering = internals.gathering(self.client, futures)
+        try:
+            while not wait([gathering], timeout=_CHECK_SECONDS).done:
                 self._check_workers(awaited)
                 if time.monotonic() > late_at:
                     self._report_late(awaited, usual_seconds)
                     late_at = math.inf
                 if time.monotonic() > frozen_at:
                     self._check_frozen(awaited)
-                if not any(future.status == "error" for future in futures):
-                    continue
-            self._deserted_at = None
-            return list(self.client.gather(list(futures)))
+        finally:
+            gathering.cancel()
+        self._deserted_at = None
+        return gathering.result()
 
     def _check_workers(self, awaited: Sequence[Any]) -> None:
         now = time.monotonic()
@@ -293,17 +286,17 @@ class Cluster:
     def _check_frozen(self, awaited: Sequence[Any]) -> None:
         """Raise if awaited tasks need a worker that is frozen, and other workers are not."""
         silent = self._silent_workers()
-        # Also tasks on other workers wait, if they need results that only a frozen worker holds.
+        # Tasks on other workers, and this process, also wait for results that a frozen worker has.
         needed = silent.intersection([*self._processing(awaited), *self._holders(awaited, silent)])
         if needed:
             self._frozen |= needed
             raise StrandedError(f"{_listed(sorted(needed))} is frozen: other workers take over")
 
     def _holders(self, tasks: Sequence[Any], silent: frozenset[str]) -> list[str]:
-        """Return the workers of results that only silent workers hold."""
+        """Return the workers of finished tasks: Dask may wait for any worker that has a result."""
         done = [task for task in tasks if task.status == "finished"]
         holders = self.client.who_has(done).values() if silent and done else ()
-        return [worker for each in holders if silent.issuperset(each) for worker in each]
+        return list(chain.from_iterable(holders))
 
     def _processing(self, awaited: Sequence[Any]) -> list[str]:
         """Return the workers that have some of the tasks."""
@@ -339,14 +332,22 @@ class Cluster:
         except OSError as error:
             raise self._unreachable(error) from error
 
-    def preferred_workers(self) -> list[str | None]:
-        """Return the worker of each thread, in a fixed order; [None] while there is no worker."""
+    def other_workers(self) -> list[str]:
+        """Return the workers that are not frozen; none if no worker is known to be frozen."""
+        return list(filter(None, self.threads_by_preferred_worker())) if self._frozen else []
+
+    def threads_by_preferred_worker(self) -> dict[str | None, int]:
+        """Return the number of threads of each worker that is not frozen, in a fixed order.
+
+        While there is no worker, the result is {None: 1}.
+        """
         threads = self.threads_by_worker()
         self.compare_versions(threads)
         if self._frozen:
             self._frozen &= self._silent_workers()
-        workers = sorted((each, n) for each, n in threads.items() if each not in self._frozen)
-        return [worker for worker, count in workers for _ in range(count)] or [None]
+        return {worker: threads[worker] for worker in sorted(threads.keys() - self._frozen)} or {
+            None: 1
+        }
 
 
 def _listed(names: Sequence[str]) -> str:

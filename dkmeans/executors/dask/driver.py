@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby
 from typing import Any, TypeVar
@@ -25,10 +26,10 @@ from dkmeans.executors.budget import Memory
 from dkmeans.executors.dask import internals, worker
 from dkmeans.executors.dask.cluster import Cluster, StrandedError, lost_errors
 from dkmeans.executors.dask.dealing import Dealing, Iteration
-from dkmeans.executors.dask.shipping import SMALL_BYTES, Shipping, size_of
+from dkmeans.executors.dask.shipping import Shipping, size_of
 from dkmeans.executors.in_order import in_order
 from dkmeans.executors.reduction import Cost, Reduction
-from dkmeans.executors.runs import RUNS_PER_SHARE, Run, RunTotal, merged, plan, reduce_batches
+from dkmeans.executors.runs import Run, RunTotal, merged, plan, reduce_batches
 from dkmeans.state import M
 
 R = TypeVar("R")
@@ -36,13 +37,28 @@ V = TypeVar("V")
 
 logger = logging.getLogger(__name__)
 
-# Largest number of results that one task or the driver adds up, so that no process adds up all.
-_FAN_IN = 16
+# The value of a call is sent to this size in total by the driver; larger ones need tasks.
+_MOST_CALL_BYTES = 2**22
 # A worker that does not answer within this time evicts a fit later, when another fit needs room.
 _EVICT_SECONDS = 2
 # Calls are for iterations of a quarter of a second. A worker that has not answered after this time
 # is frozen, or its share has become slow. Others shall have taken over after 15 s.
 _CALL_SECONDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ShareTask:
+    """Runs that one task computes.
+
+    Attributes:
+        runs: The runs, in order, of one share.
+        worker: The preferred worker; None if there is none.
+        call: Name of the call that may ask for the share again; None if the task is not all of it.
+    """
+
+    runs: tuple[Run, ...]
+    worker: str | None
+    call: str | None
 
 
 class Dask(AbstractContextManager["Dask"]):
@@ -93,22 +109,54 @@ class Dask(AbstractContextManager["Dask"]):
             logger.info("dealing the rows to the workers anew, in proportion to their throughput")
             # Rows that are cached for the old shares would take the room of the new ones.
             self._evict()
-        workers, threads = len(set(iteration.workers)), len(iteration.workers)
+        workers, threads = len(iteration.threads), sum(iteration.threads.values())
         return Reduction(reduce_batches(totals), cost, workers, threads)
 
     def map(
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
     ) -> Iterator[R]:
         """Yield the result of a function for each chunk, in order."""
+        coming, left = iter(chunks), deque[Chunk]()
         with self._cluster.errors_translated():
-            # A future, because the number of chunks is not known here.
-            shared = self._shipping.future(value)
-            task = partial(worker.apply, function)
-            futures = (
-                self._submit(task, Batch((chunk,)), shared, self._read_context) for chunk in chunks
-            )
-            threads, result = self._cluster.threads(), self._cluster.result
-            yield from in_order(futures, threads, result, self._cluster.cancel)
+            while True:
+                try:
+                    for result in self._results_in_order(function, coming, left, value):
+                        left.popleft()
+                        yield result
+                    return
+                except StrandedError as error:
+                    logger.warning("%s; their chunks are computed again", error)
+                    # Rows and values that were sent to lost workers are sent again.
+                    self._shipping.forget()
+                    coming, left = chain(left, coming), deque()
+
+    def _results_in_order(
+        self,
+        function: Callable[[LoadedChunk, V], R],
+        chunks: Iterable[Chunk],
+        submitted: deque[Chunk],
+        value: V,
+    ) -> Iterator[R]:
+        """Yield the result for each chunk, and append each chunk to `submitted`.
+
+        Raises:
+            StrandedError: some of the submitted chunks must be computed by other workers.
+        """
+        # A future, because the number of chunks is not known here.
+        shared = self._shipping.future(value, self._cluster.other_workers())
+        task = partial(worker.apply, function)
+
+        def submit(chunk: Chunk) -> Any:
+            submitted.append(chunk)
+            return self._submit(task, Batch((chunk,)), shared, self._read_context)
+
+        def result_of(future: Any) -> R:
+            result: R
+            (result,) = self._cluster.results([future], [shared, *self._shipping.futures])
+            return result
+
+        threads, cancel = self._cluster.threads(), self._cluster.cancel
+        yield from in_order(map(submit, chunks), threads, result_of, cancel)
 
     def _reduce_until_done(
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
@@ -116,8 +164,8 @@ class Dask(AbstractContextManager["Dask"]):
         """Compute an iteration, and start over as often as its tasks are stranded."""
         while True:
             try:
-                workers = self._cluster.preferred_workers()
-                iteration = self._dealing.deal(function, batches, workers)
+                threads = self._cluster.threads_by_preferred_worker()
+                iteration = self._dealing.deal(function, batches, threads)
                 return iteration, self._reduce(iteration, batches, value)
             except StrandedError as error:
                 logger.warning("%s; the iteration starts over", error)
@@ -128,45 +176,63 @@ class Dask(AbstractContextManager["Dask"]):
         self, iteration: Iteration, batches: Sequence[Batch], value: Any
     ) -> list[RunTotal[Any]]:
         """Return the totals of all runs in order, `merged`."""
-        by_calls = self._by_calls(iteration, value)
-        runs = plan(batches, iteration.weights, RUNS_PER_SHARE)
-        left = [run for run in runs if run.share not in by_calls]
-        by_tasks = self._by_tasks(iteration, left, batches, value)
-        totals = chain.from_iterable([*by_calls.values(), *by_tasks])
+        called = self._by_calls(iteration, value)
+        tasks = [
+            task
+            for task in self._tasks_of(iteration, batches)
+            if task.runs[0].share not in called.shares
+        ]
+        by_tasks = self._by_tasks(iteration, tasks, batches, value)
+        totals = chain(called.totals, *by_tasks)
         return merged(sorted(totals, key=lambda total: total.run.place))
 
-    def _by_calls(self, iteration: Iteration, value: Any) -> dict[int, list[RunTotal[Any]]]:
-        """Return the totals of the shares that workers remember, by the numbers of the shares."""
-        workers = iteration.addresses
-        if not self._dealing.by_calls or len(workers) > _FAN_IN:
-            return {}
-        # Each call takes the value to a worker, and brings its totals to the driver.
-        if len(workers) * size_of(value) > SMALL_BYTES:
-            return {}
+    def _by_calls(self, iteration: Iteration, value: Any) -> worker.Answer:
+        """Return the totals of the shares that workers remember."""
+        workers, size = iteration.addresses, size_of(value)
+        if not self._dealing.by_calls or size > _MOST_CALL_BYTES:
+            return worker.Answer()
+        # A few workers are called by the driver. Of many only the first, which calls the others.
+        is_few = len(workers) <= worker.FAN_IN and len(workers) * size <= _MOST_CALL_BYTES
+        called, below = (workers, []) if is_few else (workers[:1], workers[1:])
+        arguments = iteration.call, value, below, _CALL_SECONDS
         try:
             answers = internals.call(
-                self._client, workers, _CALL_SECONDS, worker.reduce_again, iteration.call, value
+                self._client, called, _CALL_SECONDS, worker.reduce_again, *arguments
             )
         except Exception:  # the scheduler forbids calls or is lost, or a worker is frozen: then the
             # tasks will report it
             logger.debug("workers cannot be called", exc_info=True)
-            return {}
-        return {share: totals for answer in answers.values() for share, totals in answer.items()}
+            return worker.Answer()
+        return worker.joined(list(answers.values()))
+
+    def _tasks_of(self, iteration: Iteration, batches: Sequence[Batch]) -> list[ShareTask]:
+        """Return the tasks of an iteration: whole shares of workers, or single runs of threads."""
+        runs_per_thread = self._dealing.runs_per_thread
+        if not runs_per_thread:
+            owners, runs = list(iteration.threads), plan(batches, iteration.weights, 1)
+            # The runs of a share are adjacent: `plan` returns them in order.
+            shares = [tuple(share) for _, share in groupby(runs, lambda run: run.share)]
+            return [ShareTask(share, owners[share[0].share], iteration.call) for share in shares]
+        counts = iteration.threads.values()
+        owners = [owner for owner, count in iteration.threads.items() for _ in range(count)]
+        of_workers = zip(iteration.weights, counts, strict=True)
+        weights = [weight / count for weight, count in of_workers for _ in range(count)]
+        runs = plan(batches, weights, runs_per_thread)
+        return [ShareTask((run,), owners[run.share], None) for run in runs]
 
     def _by_tasks(
-        self, iteration: Iteration, runs: Sequence[Run], batches: Sequence[Batch], value: Any
+        self, iteration: Iteration, tasks: Sequence[ShareTask], batches: Sequence[Batch], value: Any
     ) -> list[list[RunTotal[Any]]]:
-        """Return the totals of some runs, computed and merged by tasks on the workers."""
-        groups = self._tasks_of(runs)
-        if not groups:
+        """Return the totals of some tasks, merged by further tasks on the workers."""
+        if not tasks:
             return []
-        shared = self._shipping.value(value, len(groups), iteration.addresses)
-        level = [self._submit_runs(iteration, group, batches, shared) for group in groups]
+        shared = self._shipping.value(value, len(tasks), iteration.addresses)
+        level = [self._submit_task(iteration, task, batches, shared) for task in tasks]
         futures = list(level)
-        while len(level) > _FAN_IN:
+        while len(level) > worker.FAN_IN:
             level = [
-                self._client.submit(worker.merge, *level[i : i + _FAN_IN], pure=False)
-                for i in range(0, len(level), _FAN_IN)
+                self._client.submit(worker.merge, *level[i : i + worker.FAN_IN], pure=False)
+                for i in range(0, len(level), worker.FAN_IN)
             ]
             futures += level
         # Releases the futures of the last iteration (see the class).
@@ -178,32 +244,19 @@ class Dask(AbstractContextManager["Dask"]):
             self._cluster.cancel(futures)
             raise
 
-    def _tasks_of(self, runs: Sequence[Run]) -> list[list[Run]]:
-        """Return the runs of each task: a whole share, or in long iterations a single run."""
-        if not self._dealing.by_whole_shares:
-            return [[run] for run in runs]
-        # The runs of a share are adjacent: `plan` returns them in order.
-        return [list(share) for _, share in groupby(runs, lambda run: run.share)]
-
-    def _submit_runs(
-        self, iteration: Iteration, runs: Sequence[Run], batches: Sequence[Batch], shared: Any
+    def _submit_task(
+        self, iteration: Iteration, task: ShareTask, batches: Sequence[Batch], shared: Any
     ) -> Any:
-        chunks = [batches[run.batch].chunks_between(run.start, run.stop) for run in runs]
-        task = partial(worker.reduce_share, iteration.function, tuple(runs))
-        reading = replace(
-            self._read_context,
-            preferred_worker=iteration.workers[runs[0].share],
-            # Only whole shares are remembered. With a task for each run a worker would remember
-            # the last run only.
-            call=iteration.call if self._dealing.by_whole_shares else None,
-        )
-        return self._submit(task, sum(chunks, Batch()), shared, reading)
+        chunks = [batches[run.batch].chunks_between(run.start, run.stop) for run in task.runs]
+        function = partial(worker.reduce_share, iteration.function, task.runs)
+        reading = replace(self._read_context, preferred_worker=task.worker, call=task.call)
+        return self._submit(function, sum(chunks, Batch()), shared, reading)
 
     def _submit(self, task: Any, chunks: Batch, shared: Any, reading: worker.ReadContext) -> Any:
-        """Submit a task over chunks, to its preferred worker if it has one."""
-        where: dict[str, Any] = {}
-        if reading.preferred_worker is not None:
-            where = {"workers": [reading.preferred_worker], "allow_other_workers": True}
+        """Submit a task over chunks, to its preferred worker or to one that is not frozen."""
+        preferred = reading.preferred_worker
+        workers = self._cluster.other_workers() if preferred is None else [preferred]
+        where = {"workers": workers, "allow_other_workers": True} if workers else {}
         chunks, arrays = self._shipping.rows(chunks, where)
         return self._client.submit(task, chunks, shared, reading, *arrays, **where, pure=False)
 

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor as ThreadPool
+from concurrent.futures import Future
 from contextlib import suppress
 from importlib import import_module
 from threading import Lock
@@ -100,6 +101,47 @@ def call(
             function, *arguments, workers=workers, on_error="ignore", callback_timeout=seconds
         )
     )
+
+
+async def call_worker(
+    dask_worker: Any, address: str, seconds: float, function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """Return what a function returns on another worker, which a worker asks for it.
+
+    Uses `Worker.rpc` and the handler `run`, with which `Client.run` calls a worker too. Without it,
+    each worker would have to be called through the scheduler.
+
+    Raises:
+        TimeoutError: the worker has not answered in time.
+        RuntimeError: the function has failed.
+    """
+    from distributed.protocol.pickle import dumps  # noqa: PLC0415 a worker has imported it
+
+    request = dask_worker.rpc(address).run(function=dumps(function), args=dumps(arguments))
+    answer = await asyncio.wait_for(request, seconds)
+    if answer["status"] != "OK":
+        raise RuntimeError(f"a call of {address} has failed")
+    return answer["result"]
+
+
+def thread_count(dask_worker: Any) -> int:
+    """Return the number of threads in which a worker runs its tasks.
+
+    Uses `Worker.state.nthreads`. `Worker.nthreads` is deprecated, with this as its successor.
+    """
+    count: int = dask_worker.state.nthreads
+    return count
+
+
+def gathering(client: Any, futures: Iterable[Any]) -> Future[list[Any]]:
+    """Return a future of the results of some tasks. Cancelling that future ends the request.
+
+    Uses `Client.loop.asyncio_loop`. `Client.gather` has no timeout, and would wait for a frozen
+    worker that has a result; `Client.sync` with a timeout would wait until the request to that
+    worker is cancelled.
+    """
+    request = client.gather(list(futures), asynchronous=True)
+    return asyncio.run_coroutine_threadsafe(request, client.loop.asyncio_loop)
 
 
 def foreign_versions(client: Any, package: str) -> dict[str, str | None]:

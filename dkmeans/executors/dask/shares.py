@@ -58,24 +58,28 @@ class Share:
 
 
 class Shares:
-    """The remembered shares of a process, by the call that asks for them. Safe for threads."""
+    """The remembered shares of a process, by the call that asks for them. Safe for threads.
+
+    A process may have several workers, as with `LocalCluster(processes=False)`.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._computed: OrderedDict[str, dict[int, Share]] = OrderedDict()
+        self._computed: OrderedDict[tuple[str, str], dict[int, Share]] = OrderedDict()
 
-    def add(self, call: str, share: Share) -> None:
-        """Remember a share, and forget those of the oldest call if there are too many calls."""
+    def add(self, call: str, worker: str, share: Share) -> None:
+        """Remember a share of a worker; forget those of its oldest call if it has too many."""
         with self._lock:
-            self._computed.setdefault(call, {})[share.number] = share
-            self._computed.move_to_end(call)
-            while len(self._computed) > _MOST_CALLS:
-                self._computed.popitem(last=False)
+            self._computed.setdefault((call, worker), {})[share.number] = share
+            self._computed.move_to_end((call, worker))
+            own = [key for key in self._computed if key[1] == worker]
+            for key in own[:-_MOST_CALLS]:
+                del self._computed[key]
 
-    def of(self, call: str) -> list[Share]:
-        """Return the shares that a call asks for."""
+    def of(self, call: str, worker: str) -> list[Share]:
+        """Return the shares that a call asks a worker for."""
         with self._lock:
-            return list(self._computed.get(call, {}).values())
+            return list(self._computed.get((call, worker), {}).values())
 
 
 computed = Shares()

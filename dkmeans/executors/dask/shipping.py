@@ -15,7 +15,7 @@ from dkmeans.errors import InvalidData
 from dkmeans.executors.dask import internals, worker
 
 # A value travels with each task if all its copies together are smaller than this.
-SMALL_BYTES = 2**22
+_SMALL_BYTES = 2**20
 # After this many bytes Dask's logs of sent messages are dropped.
 _LOGGED_BYTES = 2**26
 
@@ -53,7 +53,7 @@ class Shipping:
             workers: Addresses of the workers that may hold it: those that are not frozen.
         """
         size = size_of(value)
-        if tasks * size < SMALL_BYTES:
+        if tasks * size < _SMALL_BYTES:
             self._count(tasks * size)
             return value
         self._count(size)

@@ -1,9 +1,10 @@
-"""The size of each thread's share, learned from the throughput of its worker."""
+"""The size of each worker's share, learned from the throughput of its worker."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from operator import truediv
 
 from dkmeans.executors.reduction import Throughput
 
@@ -18,52 +19,54 @@ _REMEMBERED_ITERATIONS, _NEEDED_ITERATIONS = 3, 2
 
 
 class Weights:
-    """Weights of the workers' shares. All are equal until some workers are much slower."""
+    """Weights of the workers' shares. All threads have equal ones until some are much slower."""
 
     def __init__(self) -> None:
         self._speeds: dict[str, deque[float]] = {}
         self._weights: dict[str | None, float] = {}
 
-    def of(self, workers: Sequence[str | None]) -> tuple[float, ...]:
-        """Return the weight of each thread's share.
+    def of(self, threads: Mapping[str | None, int]) -> tuple[float, ...]:
+        """Return the weight of each worker's share: that of a thread, times the number of threads.
 
         Args:
-            workers: Worker of each thread. An unknown worker has the average weight.
+            threads: Number of threads of each worker. A thread of an unknown worker has the average
+                weight.
         """
-        known = [self._weights[worker] for worker in workers if worker in self._weights]
-        average = sum(known) / len(known) if known else 1.0
-        return tuple(self._weights.get(worker, average) for worker in workers)
+        known = {worker: n for worker, n in threads.items() if worker in self._weights}
+        total = sum(self._weights[worker] * n for worker, n in known.items())
+        average = total / sum(known.values()) if known else 1.0
+        return tuple(n * self._weights.get(worker, average) for worker, n in threads.items())
 
-    def learn(self, measured: Mapping[str, Throughput], workers: Sequence[str | None]) -> bool:
+    def learn(self, measured: Mapping[str, Throughput], threads: Mapping[str | None, int]) -> bool:
         """Record the throughputs of an iteration; return True if the weights have changed.
 
         The method returns early, with the weights as they are, (1) if no worker computed long
-        enough to measure, (2) if some thread's worker has not been measured often enough, (3) if
-        new weights would gain too little. Otherwise the measured speeds become the weights, and
-        measuring begins anew: the speeds were measured under the old shares, whose rows were
-        cached.
+        enough to measure, (2) if some worker has not been measured often enough, (3) if new weights
+        would gain too little. Otherwise the measured speeds become the weights, and measuring
+        begins anew: the speeds were measured under the old shares, whose rows were cached.
 
         Args:
             measured: Throughput of each worker that computed something.
-            workers: Worker of each thread.
+            threads: Number of threads of each worker.
         """
         longest = max((throughput.seconds for throughput in measured.values()), default=0.0)
         if longest < _SHORTEST_SECONDS:
             return False
-        for lost in self._speeds.keys() - set(workers):
+        for lost in self._speeds.keys() - threads.keys():
             del self._speeds[lost]
         for worker, throughput in measured.items():
             speeds = self._speeds.setdefault(worker, deque(maxlen=_REMEMBERED_ITERATIONS))
             speeds.append(throughput.speed)
-        seen = [self._speeds.get(worker or "", ()) for worker in workers]
+        seen = [self._speeds.get(worker or "", ()) for worker in threads]
         if min(map(len, seen)) < _NEEDED_ITERATIONS:
             return False
-        best, weights = [max(each) for each in seen], self.of(workers)
-        # In units of weight per speed: the time of the slowest thread now, and that of every thread
-        # if each share were proportional to its thread's speed.
-        slowest = max(weight / speed for weight, speed in zip(weights, best, strict=True))
-        if sum(weights) / sum(best) >= _WORTHWHILE * slowest:
+        best, weights = [max(each) for each in seen], self.of(threads)
+        speeds_of_workers = [n * speed for n, speed in zip(threads.values(), best, strict=True)]
+        # In units of weight per speed: the time of the slowest worker now, and that of every worker
+        # if each share were proportional to its worker's speed.
+        slowest = max(map(truediv, weights, speeds_of_workers))
+        if sum(weights) / sum(speeds_of_workers) >= _WORTHWHILE * slowest:
             return False
-        self._weights = dict(zip(workers, best, strict=True))
+        self._weights = dict(zip(threads, best, strict=True))
         self._speeds.clear()
         return True

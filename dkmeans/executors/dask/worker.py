@@ -27,11 +27,16 @@ from dkmeans.executors.budget import budget_for
 from dkmeans.executors.dask import internals, shares
 from dkmeans.executors.dask.process import prepare_worker
 from dkmeans.executors.dask.shares import Share
-from dkmeans.executors.runs import Run, RunTotal, merged, reduce_runs
+from dkmeans.executors.runs import Run, RunTotal, merged
+from dkmeans.executors.sharing import reduce_shared
 from dkmeans.state import M
 
 R = TypeVar("R")
 V = TypeVar("V")
+
+# Largest number of results that one task, one worker or the driver adds up, so that none adds up
+# all of them.
+FAN_IN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ class ReadContext:
         cache: One of `dkmeans.config.CACHES`.
         preferred_worker: Address of the worker that should run the task. Rows are cached only on
             that worker; None: nowhere.
-        call: Name of the call that may ask this worker for the same share again; None if none will.
+        call: Name of the call that may ask this worker for the same share again; None if none will,
+            because the task computes only a part of the share, in one thread.
     """
 
     fit: str
@@ -101,35 +107,66 @@ def reduce_share(
     if reading.call is not None and reading.preferred_worker == worker.address:
         with suppress(TypeError):  # rows of a type that allows no weak references
             remembered = Share(function, runs, chunks, reading, tuple(map(ref, arrays)))
-            shares.computed.add(reading.call, remembered)
+            shares.computed.add(reading.call, worker.address, remembered)
     return totals
 
 
-async def reduce_again(call: str, value: Any, dask_worker: Any) -> dict[int, list[RunTotal[Any]]]:
-    """Compute once more, with another value, the shares that this worker remembers.
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What calls have computed.
+
+    Attributes:
+        shares: Numbers of the shares.
+        totals: Their totals, `merged`.
+    """
+
+    shares: frozenset[int] = frozenset()
+    totals: Sequence[RunTotal[Any]] = ()
+
+
+async def reduce_again(
+    call: str, value: Any, below: Sequence[str], seconds: float, dask_worker: Any
+) -> Answer:
+    """Compute once more, with another value, the share that this worker remembers, and others.
+
+    The workers are a tree: each calls some workers, which call the workers below them, and adds
+    their totals to its own. So the value and the totals take few steps, and the driver waits for
+    one answer.
 
     Args:
         call: Name of the call.
         value: The new value.
+        below: The workers below this one, in the order of their shares, which follow its own.
+        seconds: Time within which a worker must answer.
         dask_worker: The worker, supplied by Dask.
 
     Returns:
-        The totals by the numbers of the shares. A share whose computation failed is missing: a task
-        computes it again and raises the error.
+        The totals. Shares whose computation failed, or whose workers do not answer, are missing: a
+        task computes such a share again and raises the error.
     """
-    remembered, loop = shares.computed.of(call), asyncio.get_running_loop()
+    loop, threads = asyncio.get_running_loop(), internals.task_threads(dask_worker)
     # In the threads of the worker's tasks: the event loop must stay free for messages.
-    threads = internals.task_threads(dask_worker)
     reducing = [
         loop.run_in_executor(threads, _reduce_remembered, share, value, dask_worker)
-        for share in remembered
+        for share in shares.computed.of(call, dask_worker.address)
     ]
-    results = await asyncio.gather(*reducing, return_exceptions=True)
-    return {
-        share.number: totals
-        for share, totals in zip(remembered, results, strict=True)
-        if not isinstance(totals, BaseException)
-    }
+    size = -(-len(below) // FAN_IN)
+    asking = [
+        internals.call_worker(dask_worker, first, seconds, reduce_again, call, value, rest, seconds)
+        for first, *rest in (below[i : i + size] for i in range(0, len(below), size or 1))
+    ]
+    done = await asyncio.gather(*reducing, *asking, return_exceptions=True)
+    answers = [each for each in done if isinstance(each, Answer)]
+    return await loop.run_in_executor(threads, joined, answers) if below else joined(answers)
+
+
+def joined(answers: Sequence[Answer]) -> Answer:
+    """Return several answers as one."""
+    totals = chain.from_iterable(answer.totals for answer in answers)
+    return Answer(
+        frozenset().union(*(answer.shares for answer in answers)),
+        merged(sorted(totals, key=lambda total: total.run.place)),
+    )
 
 
 def merge(*parts: list[RunTotal[M]]) -> list[RunTotal[M]]:
@@ -142,9 +179,10 @@ def evict_fit(fit: str) -> None:
     row_cache.evict_fit(fit)
 
 
-def _reduce_remembered(share: Share, value: Any, worker: Any) -> list[RunTotal[Any]]:
+def _reduce_remembered(share: Share, value: Any, worker: Any) -> Answer:
     chunks = _with_arrays(share.chunks, share.rows())
-    return _reduce(worker, share.reading, share.function, share.runs, chunks, value)
+    totals = _reduce(worker, share.reading, share.function, share.runs, chunks, value)
+    return Answer(frozenset([share.number]), totals)
 
 
 def _reduce(
@@ -155,7 +193,10 @@ def _reduce(
     chunks: Batch,
     value: Any,
 ) -> list[RunTotal[Any]]:
-    totals = _run(worker, reading, reduce_runs, function, runs, chunks, value)
+    # Only whole shares can be asked for again. Of other tasks a worker has one for each thread.
+    threads = 1 if reading.call is None else internals.thread_count(worker)
+    pool = internals.task_threads(worker)
+    totals = _run(worker, reading, reduce_shared, pool, threads, function, runs, chunks, value)
     return [total.of_worker(worker.address) for total in totals]
 
 

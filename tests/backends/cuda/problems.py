@@ -1,9 +1,17 @@
 """Problems for the kernels, and the bits of a backend's answers to them."""
 
-import numpy as np
+import shutil
 
+import numpy as np
+import pytest
+
+from dkmeans.backends.rounding import exact_rows
 from dkmeans.distance import Centers, Distance
 from dkmeans.state import on_host
+
+DTYPES = (np.float32, np.float64)
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 
 
 def problem(k, d, dtype, metric, n=1100):
@@ -36,3 +44,17 @@ def assert_same_sums(one, other):
     """Check that two sums on the host are equal, whatever their grids."""
     assert one.counts.tolist() == other.counts.tolist()
     assert exact_sums(one) == exact_sums(other)
+
+
+def assert_nearest(backend, rows, centers):
+    """Check that nearest centers and distances are those in float64, summed up in NumPy's order."""
+    index, distances = backend.nearest(rows, centers)
+    with np.errstate(all="ignore"):
+        points = exact_rows(rows, centers.distance)[:, None]
+        values = exact_rows(centers.values, centers.distance)
+        if centers.distance is Distance.COSINE:
+            every = np.clip(1 - (points * values).sum(axis=2), 0, 2)
+        else:
+            every = np.square(points - values).sum(axis=2)
+    assert index.tolist() == every.argmin(axis=1).tolist()
+    assert distances.tobytes() == every[np.arange(len(rows)), index].tobytes()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dkmeans.backends import numpy as by_numpy
+from dkmeans.backends.cuda.device_sums import DeviceSums
 from dkmeans.backends.cuda.fallback import Fault, Guarded, GuardedSums
-from dkmeans.backends.cuda.launches import DeviceSums
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import ResultLost
 from dkmeans.exact import ExactTotal, Grid, of_rows

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dkmeans.backends.cuda.launches import THREADS
+from dkmeans.backends.cuda.kernel_device import THREADS
 from tests.host_device import CHECKS, HostDevice, compile_kernels, kernel_names
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")

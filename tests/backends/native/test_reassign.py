@@ -35,7 +35,7 @@ def test_the_width_of_the_vectors_changes_nothing(width, monkeypatch):
     expected = [native.partial_sums(rows, Centers(each, Distance("cosine"))) for each in values]
     monkeypatch.setattr(packing, "vector_bytes", lambda: width)
     monkeypatch.setattr(packing, "matrix_unit", lambda: False)
-    monkeypatch.setattr(bounds, "_USELESS_SHARE", 2.0)
+    monkeypatch.setattr(bounds, "_USELESS_SHARE", 9.0)
     found = None
     for each, result in zip(values, expected, strict=True):
         centers = Centers(each, Distance("cosine"))

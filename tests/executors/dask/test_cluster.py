@@ -168,7 +168,7 @@ def test_workers_and_threads_are_those_of_the_client(client):
     cluster = Cluster(client)
     assert cluster.threads_by_worker() == dict(client.nthreads())
     assert cluster.threads() == 2
-    assert cluster.preferred_workers() == sorted(client.nthreads())
+    assert list(cluster.threads_by_preferred_worker().items()) == sorted(client.nthreads().items())
     assert str(cluster) == f"2 threads of the cluster at {client.scheduler.address}"
 
 
@@ -182,7 +182,7 @@ def test_memory_is_that_of_the_smallest_worker_and_room_that_of_all(client):
 def test_a_cluster_without_workers_may_yet_get_one():
     cluster = Cluster(NoWorkers())
     assert cluster.threads() == 1
-    assert cluster.preferred_workers() == [None]
+    assert cluster.threads_by_preferred_worker() == {None: 1}
 
 
 def test_a_cluster_without_workers_says_how_to_get_some(caplog):
@@ -200,13 +200,13 @@ def test_results_come_in_the_order_of_their_tasks(client):
     futures = [client.submit(pow, 2, number, pure=False) for number in range(5)]
     cluster = Cluster(client)
     assert cluster.results(futures) == [1, 2, 4, 8, 16]
-    assert cluster.result(futures[3]) == 8
+    assert cluster.results([futures[3]]) == [8]
 
 
 def test_the_error_of_a_task_is_raised_as_it_is(client):
     cluster = Cluster(client)
     with pytest.raises(KeyError, match="7"), cluster.errors_translated():
-        cluster.result(client.submit(fail, 7, pure=False))
+        cluster.results([client.submit(fail, 7, pure=False)])
 
 
 def test_the_error_of_a_task_is_raised_before_the_other_tasks_are_done(client, monkeypatch):
@@ -222,7 +222,7 @@ def test_a_frozen_worker_is_found_also_if_tasks_only_need_a_result_of_it(client,
     for name, seconds in (("_CHECK", 0.2), ("_UNKNOWN", 0.2), ("_SILENT", 2)):
         monkeypatch.setattr(module, f"{name}_SECONDS", seconds)
     cluster = Cluster(client)
-    holder, other = cluster.preferred_workers()
+    holder, other = cluster.threads_by_preferred_worker()
     rows = client.submit(bytes, 10, workers=[holder])
     wait(rows)
     process = client.run(os.getpid, workers=[holder])[holder]
@@ -231,10 +231,10 @@ def test_a_frozen_worker_is_found_also_if_tasks_only_need_a_result_of_it(client,
         task = client.submit(len, rows, workers=[other])
         with pytest.raises(StrandedError, match=f"{holder} is frozen: other workers take over"):
             cluster.results([task], [rows])
-        assert cluster.preferred_workers() == [other]
+        assert cluster.threads_by_preferred_worker() == {other: 1}
     finally:
         os.kill(process, signal.SIGCONT)
-    wait_until(lambda: cluster.preferred_workers() == [holder, other])
+    wait_until(lambda: cluster.threads_by_preferred_worker() == {holder: 1, other: 1})
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(2, 9), (1000, 21)])

@@ -12,7 +12,7 @@ from dkmeans.executors.dask.dealing import Dealing
 from dkmeans.executors.reduction import Cost, Throughput
 from tests.numbered import Numbers
 
-WORKERS = ["a", "b", "b"]
+WORKERS = {"a": 1, "b": 2}
 
 
 def batch_of(chunks=8):
@@ -23,29 +23,31 @@ def function(chunk, value):
     return 1
 
 
-def cost(slow, fast):
-    """Cost of an iteration in which each thread computed for a second, at these speeds."""
-    return Cost(throughputs={"a": Throughput(slow, 1.0), "b": Throughput(2 * fast, 2.0)})
+def cost(slow, fast, seconds=1.0):
+    """Cost of an iteration in which each thread computed for some seconds, at these speeds."""
+    one, two = (
+        Throughput(n * seconds, threads * seconds) for n, threads in ((slow, 1), (2 * fast, 2))
+    )
+    return Cost(throughputs={"a": one, "b": two})
 
 
 def test_the_same_batches_and_workers_are_the_very_same_iteration():
     dealing, batches = Dealing(), [batch_of(), batch_of(3)]
     first = dealing.deal(function, batches, WORKERS)
-    assert dealing.deal(function, list(batches), list(WORKERS)) is first
+    assert dealing.deal(function, list(batches), dict(WORKERS)) is first
     assert first.addresses == ["a", "b"]
-    assert first.workers == ("a", "b", "b")
-    assert first.weights == (1.0, 1.0, 1.0)
+    assert first.weights == (1.0, 2.0)
 
 
-@pytest.mark.parametrize("change", ["function", "batches", "workers", "order"])
+@pytest.mark.parametrize("change", ["function", "batches", "workers", "threads"])
 def test_another_iteration_has_another_name(change):
     dealing, batches = Dealing(), [batch_of(), batch_of()]
     first = dealing.deal(function, batches, WORKERS)
     changed = {
         "function": (len, batches, WORKERS),
         "batches": (function, [batch_of(9), batches[1]], WORKERS),
-        "workers": (function, batches, ["a", "b"]),
-        "order": (function, batches, ["b", "a", "b"]),
+        "workers": (function, batches, {"a": 1, "c": 2}),
+        "threads": (function, batches, {"a": 2, "b": 1}),
     }
     second = dealing.deal(*changed[change])
     assert second is not first
@@ -67,15 +69,37 @@ def test_calls_are_for_an_iteration_like_a_short_one():
     dealing, batches = Dealing(), [batch_of()]
     first = dealing.deal(function, batches, WORKERS)
     assert not dealing.by_calls
-    assert not dealing.by_whole_shares
-    dealing.record(first, Cost(), 0.1)
+    assert dealing.runs_per_thread == 16
+    dealing.record(first, cost(1, 1, 0.1), 9.0)  # tasks and messages took the rest
     dealing.deal(function, batches, WORKERS)
     assert dealing.by_calls
-    dealing.deal(function, batches, ["a"])
+    assert dealing.runs_per_thread == 0
+    dealing.deal(function, batches, {"a": 1})
     assert not dealing.by_calls
-    assert dealing.by_whole_shares
-    dealing.record(first, Cost(), 60.0)
-    assert not dealing.by_whole_shares
+    dealing.deal(function, batches, {"a": 1})
+    dealing.record(first, cost(1, 1, 60.0), 60.0)
+    assert not dealing.by_calls
+    assert dealing.runs_per_thread == 16
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "seconds", "called", "pieces"),
+    [
+        (2, 1, 0.3, False, 0),
+        (100, 8, 0.9, True, 0),
+        (1000, 8, 1.1, False, 0),
+        (1000, 8, 600.0, False, 3),
+        (64, 4, 10.0, False, 0),
+    ],
+)
+def test_tasks_cost_a_small_part_of_an_iteration(workers, threads, seconds, called, pieces):
+    dealing, batches = Dealing(), [batch_of()]
+    cluster = {str(number): threads for number in range(workers)}
+    iteration = dealing.deal(function, batches, cluster)
+    throughputs = {str(number): Throughput(1, seconds * threads) for number in range(workers)}
+    dealing.record(iteration, Cost(throughputs=throughputs), seconds)
+    dealing.deal(function, batches, cluster)
+    assert (dealing.by_calls, dealing.runs_per_thread) == (called, pieces)
 
 
 def test_shares_follow_the_throughput_of_repeated_iterations():
@@ -85,7 +109,7 @@ def test_shares_follow_the_throughput_of_repeated_iterations():
         changed.append(dealing.record(iteration, cost(1, 20), 1.0))
     assert changed == [False, False, True, False]
     new = dealing.deal(function, batches, WORKERS)
-    assert new.weights == (1.0, 20.0, 20.0)
+    assert new.weights == (1.0, 40.0)
     assert new is iteration
 
 

@@ -16,29 +16,30 @@ def share_of(number, *arrays):
 
 def test_the_shares_of_a_call_are_found_by_its_name():
     shares, (one, two) = Shares(), (share_of(1), share_of(2))
-    shares.add("call", one)
-    shares.add("call", two)
-    assert shares.of("call") == [one, two]
-    assert shares.of("another") == []
+    shares.add("call", "worker", one)
+    shares.add("call", "worker", two)
+    assert shares.of("call", "worker") == [one, two]
+    assert shares.of("another", "worker") == []
+    assert shares.of("call", "another worker") == []
     assert (one.number, two.number) == (1, 2)
 
 
 def test_a_share_that_is_computed_again_replaces_itself():
     shares, (old, new) = Shares(), (share_of(1), share_of(1))
-    shares.add("call", old)
-    shares.add("call", new)
-    assert shares.of("call") == [new]
+    shares.add("call", "worker", old)
+    shares.add("call", "worker", new)
+    assert shares.of("call", "worker") == [new]
 
 
 def test_the_oldest_call_is_forgotten():
     shares = Shares()
     for number in range(8):
-        shares.add(f"call {number}", share_of(0))
-    shares.add("call 0", share_of(1))  # now the newest
-    shares.add("call 8", share_of(0))
-    assert shares.of("call 1") == []
-    assert len(shares.of("call 0")) == 2
-    assert all(len(shares.of(f"call {number}")) == 1 for number in range(2, 9))
+        shares.add(f"call {number}", "worker", share_of(0))
+    shares.add("call 0", "worker", share_of(1))  # now the newest
+    shares.add("call 8", "worker", share_of(0))
+    assert shares.of("call 1", "worker") == []
+    assert len(shares.of("call 0", "worker")) == 2
+    assert all(len(shares.of(f"call {number}", "worker")) == 1 for number in range(2, 9))
 
 
 def test_shipped_rows_are_not_kept_in_memory():

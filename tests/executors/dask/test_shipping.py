@@ -6,7 +6,7 @@ import numpy as np
 from dkmeans import Dataset
 from dkmeans.data.sources.memory import ShippedRows
 from dkmeans.executors import Dask
-from dkmeans.executors.dask.shipping import SMALL_BYTES, Shipping, size_of
+from dkmeans.executors.dask.shipping import Shipping, size_of
 from dkmeans.lloyd import accumulate
 from tests.executors.laws import batches_of, centers
 
@@ -65,7 +65,7 @@ def test_stored_rows_are_not_shipped(dataset):
 
 def test_a_small_value_travels_with_each_task_and_a_large_one_as_a_task():
     client = Submissions()
-    shipping, small = Shipping(client), np.zeros(SMALL_BYTES // 16)
+    shipping, small = Shipping(client), np.zeros(2**16)
     assert shipping.value(small, tasks=1, workers=[]) is small
     assert client.arguments == []
     assert shipping.value(small, tasks=2, workers=[]) == 0

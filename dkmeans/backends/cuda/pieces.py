@@ -1,0 +1,85 @@
+"""Rows on the device, in pieces of bounded size.
+
+Sums are exact, so neither the pieces nor the order of the rows change a bit (docs/decisions/004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dkmeans.backends.cuda.device_centers import DeviceCenters
+from dkmeans.backends.cuda.kernel_device import (
+    MOST_DIGITS,
+    NULL,
+    OCTET,
+    SLAB,
+    THREADS,
+    KernelDevice,
+)
+from dkmeans.state import FloatArray
+
+# Part of a piece's size for the results of one row: nearest center, ratio, margin and places in
+# lists.
+_RESULT_BYTES = 64
+_FLOAT16_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DevicePiece:
+    """A piece of the rows on the device.
+
+    Attributes:
+        points: (n, d) rows.
+        scales: (n,) float64 factors that scale each row to length one; null if not cosine.
+    """
+
+    points: Any
+    scales: Any
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The first arguments of every kernel on rows."""
+        n, d = self.points.shape
+        return self.points, np.int64(n), np.int64(d), self.scales
+
+    def part(self, rows: slice) -> DevicePiece:
+        """Return some rows of the piece."""
+        return DevicePiece(
+            self.points[rows], self.scales if self.scales is NULL else self.scales[rows]
+        )
+
+    def launch(self, device: KernelDevice, kernel: str, threads: int, *arguments: Any) -> None:
+        """Start a kernel on the rows of the piece with at least `threads` threads."""
+        blocks = -(-threads // THREADS)
+        device.launch(kernel, self.points.dtype, blocks, *self.arguments, *arguments)
+
+
+def pieces_of(
+    device: KernelDevice,
+    points: FloatArray,
+    prepared: DeviceCenters,
+    piece_bytes: int,
+    result_bytes: int = 0,
+) -> Iterator[DevicePiece]:
+    """Yield the rows in pieces with their scales.
+
+    Args:
+        device: The device.
+        points: (n, d) rows on the host.
+        prepared: The centers.
+        piece_bytes: Largest size of a piece with its results.
+        result_bytes: Size of the results for one row beside those that every row has.
+    """
+    # Always room for two digits: whether they are needed is known later.
+    slab_bytes = MOST_DIGITS * SLAB * _FLOAT16_BYTES
+    row_bytes = points.shape[1] * points.itemsize + prepared.slabs * slab_bytes
+    most = max(1, piece_bytes // (row_bytes + _RESULT_BYTES + result_bytes))
+    for rows in device.pieces(points, most):
+        piece = DevicePiece(rows, device.xp.empty(len(rows)) if prepared.cosine else NULL)
+        if prepared.cosine:
+            piece.launch(device, "find_scales", len(rows) * OCTET)
+        yield piece

@@ -1,0 +1,87 @@
+"""Footers of Parquet files: the columns of a file, and the rows and statistics of its row groups.
+
+`from_parquet_files` of the module `parquet` reads them on the driver, many at a time. A footer is
+the end of a file, so one request reads it where the size of the file is known. A folder may have
+the footers of all its files in one file `_metadata`, as Dask and Spark write on demand.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+from dkmeans.data.sources.parquet_files import StoredFile
+
+logger = logging.getLogger("dkmeans")
+
+_FORMAT = ds.ParquetFileFormat()
+# Name of the file with the footers of the other files of a folder.
+_METADATA = "_metadata"
+# Size of the end of a file that is read at first. Footers are rarely larger.
+_TAIL_BYTES = 2**16
+# The last bytes of a file: the length of the footer, four bytes, and a magic number.
+_END_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Footers:
+    """Footers of files in one file system.
+
+    Attributes:
+        fs: The fsspec file system.
+        known: Footers that `_metadata` holds, by path.
+    """
+
+    fs: Any
+    known: Mapping[str, ds.ParquetFileFragment]
+
+    @classmethod
+    def below(cls, fs: Any, root: str, files: Sequence[StoredFile]) -> Footers:
+        """Return the footers of the files below a folder, or of a single file.
+
+        Args:
+            fs: The fsspec file system.
+            root: Path of the folder or file.
+            files: The files, as the folder lists them. Those that `_metadata` does not name are
+                read one by one, and others that it names are no longer there.
+        """
+        # A request for `_metadata` pays where it saves several.
+        if len(files) < 2 or files[0].path == root:
+            return cls(fs, {})
+        path = f"{root.rstrip('/')}/{_METADATA}"
+        if not fs.exists(path):
+            return cls(fs, {})
+        try:
+            table = ds.parquet_dataset(path, filesystem=PyFileSystem(FSSpecHandler(fs)))
+        except pa.ArrowException as error:
+            logger.warning(
+                "reading the footers of all files, as %s cannot be read: %s", path, error
+            )
+            return cls(fs, {})
+        return cls(fs, {fragment.path: fragment for fragment in table.get_fragments()})
+
+    def read(self, file: StoredFile) -> ds.ParquetFileFragment:
+        """Return the footer of a file, which may be that of no Parquet file.
+
+        The rows of the result cannot be read, only its schema, row groups and statistics.
+        """
+        if file.path in self.known:
+            return self.known[file.path]
+        size = self.fs.size(file.path) if file.size is None else file.size
+        tail = self._end_of(file.path, size, _TAIL_BYTES)
+        needed = int.from_bytes(tail[-_END_BYTES:][:4], "little") + _END_BYTES
+        if len(tail) < needed <= size:
+            tail = self._end_of(file.path, size, needed)
+        return _FORMAT.make_fragment(pa.py_buffer(tail))
+
+    def _end_of(self, path: str, size: int, length: int) -> bytes:
+        if not size:  # obstore refuses to read nothing
+            return b""
+        data: bytes = self.fs.cat_file(path, start=max(0, size - length), end=size)
+        return data

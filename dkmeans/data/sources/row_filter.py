@@ -1,0 +1,184 @@
+"""Filters: conditions on columns that the rows of Parquet must meet.
+
+A filter is written as pandas, Dask and pyarrow write it: `[("year", ">=", 2024), ("kind", "in",
+["a", "b"])]` for terms that must all hold, or a list of such lists, of which one must hold.
+`parquet` leaves out files by the values in the names of their folders, row groups by their
+statistics, and the remaining rows one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dkmeans.data.sources.arrow import holds_words
+from dkmeans.errors import Invalid, InvalidType, expected
+
+# A column, a comparison and a value; several values where the comparison takes a list.
+Term = tuple[str, str, Any]
+
+_OF_LISTS = ("in", "not in")
+_OF_OTHERS = ("!=", "not in")
+COMPARISONS = ("=", "==", "!=", "<", "<=", ">", ">=", *_OF_LISTS)
+_MUST = "a list of (column, comparison, value), or a list of such lists"
+
+
+@dataclass(frozen=True, slots=True)
+class RowFilter:
+    """A condition that is met if all terms of one of several alternatives hold.
+
+    Attributes:
+        alternatives: Terms of each alternative. A filter without alternatives holds for no row, and
+            one with an alternative without terms for every row.
+    """
+
+    alternatives: tuple[tuple[Term, ...], ...]
+
+    @classmethod
+    def of(cls, filters: Any) -> RowFilter:
+        """Return the filter that a user gives.
+
+        Raises:
+            TypeError: it is no list of terms.
+            ValueError: it is empty, or a comparison is unknown.
+        """
+        if not isinstance(filters, list | tuple) or not filters:
+            raise InvalidType(expected("filters", _MUST, filters))
+        is_nested = all(isinstance(each, list) for each in filters)
+        return cls(tuple(tuple(map(_term, each)) for each in (filters if is_nested else [filters])))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that the filter reads, each once."""
+        return tuple(dict.fromkeys(column for terms in self.alternatives for column, *_ in terms))
+
+    @property
+    def holds_always(self) -> bool:
+        """True if every row meets the filter."""
+        return () in self.alternatives
+
+    @property
+    def holds_never(self) -> bool:
+        """True if no row meets the filter."""
+        return not self.alternatives
+
+    @property
+    def expression(self) -> pc.Expression:
+        """The filter as an expression of Arrow, if it holds neither always nor never."""
+        return pq.filters_to_expression([list(terms) for terms in self.alternatives])
+
+    def typed(self, kinds: Mapping[str, pa.DataType]) -> RowFilter:
+        """Return the filter with text as a value of its column's type, such as a number or a date.
+
+        Args:
+            kinds: Types of columns by name. Terms of other columns stay as they are.
+
+        Raises:
+            Invalid: a column cannot be compared with a value.
+        """
+        return RowFilter(
+            tuple(
+                tuple(_typed(term, kinds[term[0]]) if term[0] in kinds else term for term in terms)
+                for terms in self.alternatives
+            )
+        )
+
+    def check_columns(self, names: Collection[str], name: str) -> None:
+        """Refuse to filter by other columns than those of a file.
+
+        Args:
+            names: Names of the columns.
+            name: Address of the file.
+
+        Raises:
+            Invalid: a column is missing.
+        """
+        if missing := [column for column in self.columns if column not in names]:
+            must = f"of columns of {name} ({', '.join(names)})"
+            raise Invalid(expected("filters", must, ", ".join(missing)))
+
+    def given(self, values: Mapping[str, pa.Scalar]) -> RowFilter:
+        """Return what remains of a filter where some columns, of which it is typed, have a value.
+
+        Args:
+            values: The value that each of these columns has in all rows.
+        """
+        alternatives = []
+        for terms in self.alternatives:
+            known = [term for term in terms if term[0] in values]
+            if all(_holds(term, values[term[0]]) for term in known):
+                alternatives.append(tuple(term for term in terms if term[0] not in values))
+        return RowFilter(tuple(alternatives))
+
+    def reads_floats(self, kinds: Mapping[str, pa.DataType]) -> bool:
+        """Return whether a column has floats. Statistics do not tell whether some are NaN."""
+        return any(pa.types.is_floating(kinds[name]) for name in self.columns)
+
+    @property
+    def may_take_nan(self) -> bool:
+        """True if a term holds for values that differ from another one, as NaN does from all."""
+        return any(term[1] in _OF_OTHERS for terms in self.alternatives for term in terms)
+
+
+def _term(given: Any) -> Term:
+    """Return a term that a user gives.
+
+    Raises:
+        InvalidType: it does not consist of a name, a comparison and a value.
+        Invalid: the comparison is unknown.
+    """
+    if not isinstance(given, list | tuple) or len(given) != 3 or not isinstance(given[0], str):
+        raise InvalidType(expected("filters", _MUST, given))
+    column, comparison, value = given
+    if comparison not in COMPARISONS:
+        raise Invalid(expected("filters", f"of comparisons {', '.join(COMPARISONS)}", comparison))
+    if comparison in _OF_LISTS:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise InvalidType(
+                expected(f"filters with {comparison!r}", "of a list of values", value)
+            )
+        value = tuple(value)
+    if value is None or value == ():  # no row would meet it, or each
+        raise Invalid(expected("filters", "of comparisons with values", given))
+    return column, comparison, value
+
+
+def _typed(term: Term, kind: pa.DataType) -> Term:
+    """Return a term whose value can be compared with a column of a type.
+
+    Raises:
+        Invalid: it cannot be compared.
+    """
+    column, comparison, value = term
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    try:
+        if comparison in _OF_LISTS:
+            values = tuple(_of_kind(each, kind) for each in value)
+            found: Term = column, comparison, values
+        else:
+            found = column, comparison, _of_kind(value, kind)
+        _holds(found, pa.scalar(None, kind))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        must = f"comparisons of {column!r} with values of its type, {kind}"
+        raise Invalid(expected("filters", must, value)) from error
+    return found
+
+
+def _of_kind(value: Any, kind: pa.DataType) -> Any:
+    """Return a value, converted from text to the type of a column that holds no words."""
+    if not isinstance(value, str) or holds_words(kind):
+        return value
+    if pa.types.is_integer(kind) and not value.strip().lstrip("+-").isdigit():
+        kind = pa.float64()  # `rows < 2.5` is a question about integers too
+    return pa.scalar(value.strip()).cast(kind).as_py()
+
+
+def _holds(term: Term, value: pa.Scalar) -> bool:
+    """Return whether a term holds for a value of its column."""
+    row = pa.table({term[0]: pa.array([value.as_py()], value.type)})
+    return bool(row.filter(pq.filters_to_expression([term])).num_rows)

@@ -1,0 +1,131 @@
+"""Regions: the rows that one task writes, and the file of the output that holds them.
+
+`output` cuts the rows of a prediction into regions on the driver. Where the input and the output
+are Parquet, a region is a file of the input, and the output has a file of the same name, so that
+both can be joined by position. Otherwise regions have one size, and are numbered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, takewhile
+
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
+from dkmeans.data.sources.named_rows import NamedRows
+from dkmeans.data.views import Joined
+from dkmeans.feature_columns.layout import FeatureRows
+
+# Endings of the files of an output that readers of folders find.
+_ENDINGS = (".parquet", ".parq", ".pq")
+
+
+@dataclass(frozen=True, slots=True)
+class Region(Joined):
+    """Rows that one task writes.
+
+    Attributes:
+        file: Name of the file that holds them, below the output; for Zarr, name of the mark.
+    """
+
+    file: str
+
+
+def numbered_regions(batch: Batch, rows: int, name: str) -> Iterator[Chunk]:
+    """Yield all rows in regions of one size, each as one chunk.
+
+    Args:
+        batch: The rows.
+        rows: Number of rows of a region.
+        name: Pattern of the names of the files, in which `{}` stands for the number.
+    """
+    first = 0
+    for number, parts in enumerate(_cut(batch, rows)):
+        yield _region(parts, first, name.format(f"{number:08d}"))
+        first += sum(part.rows for part in parts)
+
+
+def regions_by_file(batch: Batch, rows: int) -> list[Chunk] | None:
+    """Return all rows in a region for each file of the input, each as one chunk.
+
+    A file of more rows than a region may have gets several: `part-0.parquet` becomes
+    `part-0-00000.parquet`, `part-0-00001.parquet` and so on.
+
+    Args:
+        batch: The rows.
+        rows: Largest number of rows of a region.
+
+    Returns:
+        The regions; None if the rows are not those of Parquet files, each once and in order, or
+        readers of folders would pass over such a name.
+    """
+    runs = [(file, list(chunks)) for file, chunks in groupby(batch, _file_of)]
+    files = [file for file, _ in runs if file is not None]
+    if len(set(files)) < len(runs):
+        return None
+    regions: dict[str, Chunk] = {}
+    first = count = 0
+    for name, (_, chunks) in zip(_relative(files), runs, strict=True):
+        pieces = list(_cut(chunks, rows))
+        stem, ending = _split(name)
+        for number, parts in enumerate(pieces):
+            file = name if len(pieces) == 1 else f"{stem}-{number:05d}{ending}"
+            regions[file] = _region(parts, first, file)
+            first, count = first + regions[file].rows, count + 1
+    is_usable = len(regions) == count and all(map(_is_visible, regions))
+    return list(regions.values()) if is_usable else None
+
+
+def _file_of(chunk: Chunk) -> str | None:
+    """Return the address of the Parquet file that a chunk is of; None if it is of no such file."""
+    source = chunk.source
+    if isinstance(source, FeatureRows):
+        return _file_of(source.parts[0])
+    return source.file if isinstance(source, NamedRows) else None
+
+
+def _relative(files: list[str]) -> list[str]:
+    """Return the names of files below the folder that holds all of them.
+
+    Folders that name columns, as `year=2024`, are parts of the names.
+    """
+    paths = [file.split("/") for file in files]
+    levels = zip(*(path[:-1] for path in paths), strict=False)
+    shared = takewhile(lambda names: len(set(names)) == 1 and "=" not in names[0], levels)
+    depth = len(list(shared))
+    return ["/".join(path[depth:]) for path in paths]
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the name of a file before its ending, and the ending."""
+    stem, dot, ending = name.rpartition(".")
+    return stem, dot + ending
+
+
+def _is_visible(name: str) -> bool:
+    """Return whether readers of folders do not pass over a file of this name."""
+    hidden = any(each.startswith((".", "_")) for each in name.split("/"))
+    return not hidden and name.lower().endswith(_ENDINGS)
+
+
+def _cut(chunks: Iterable[Chunk], rows: int) -> Iterator[list[Chunk]]:
+    """Yield the parts of regions of this many rows, of which the last may have fewer."""
+    parts: list[Chunk] = []
+    gathered = 0
+    for chunk in chunks:
+        start = 0
+        while start < chunk.rows:
+            part = chunk.cut(start, min(start + rows - gathered, chunk.rows))
+            parts.append(part)
+            start, gathered = start + part.rows, gathered + part.rows
+            if gathered == rows:
+                yield parts
+                parts, gathered = [], 0
+    if parts:
+        yield parts
+
+
+def _region(parts: list[Chunk], first: int, file: str) -> Chunk:
+    source = Region(tuple(parts), first, file)
+    return Chunk(source, first, first + source.rows)

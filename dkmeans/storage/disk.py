@@ -1,0 +1,168 @@
+"""The local disk: files that a crash leaves whole, temporary files and folders, flushing."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import logging
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from dkmeans.storage.addresses import is_local, local_path
+
+# Names of the temporary files that this module and Zarr write before they rename them.
+_TEMPORARY_NAME = re.compile(r"\..+\.[a-z0-9_]{8}|.+\.[0-9a-f]{32}\.partial")
+
+# Errors of file systems that cannot flush a file or folder, or change its mode: some mounts of NFS,
+# of SMB and of Windows disks in WSL.
+_UNSUPPORTED_ERRNOS = frozenset(
+    {
+        errno.EINVAL,
+        errno.ENOTSUP,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EACCES,
+        errno.ENOSYS,
+        errno.ENOTTY,
+        errno.EBADF,
+    }
+)
+_FLUSHES_AT_ONCE = 8
+# Folders that end with this process. Nobody reads them after a crash, so they are not flushed.
+_temporary_folders: set[Path] = set()
+# Operations of which the log has said that a file system refuses them.
+_logged_operations: set[str] = set()
+_logging = threading.Lock()
+
+logger = logging.getLogger(__name__)
+
+
+def temporary_folder() -> str:
+    """Create a folder that is removed when this process ends."""
+    folder, process = Path(tempfile.mkdtemp(prefix="dkmeans-")), os.getpid()
+
+    def remove_folder() -> None:
+        if os.getpid() == process:  # not at the end of a forked process
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove_folder)
+    _temporary_folders.add(folder.resolve())
+    return str(folder)
+
+
+def is_temporary_name(name: str, of: str) -> bool:
+    """Return whether a name is that of a temporary file, written in place of the file `of`."""
+    return name.startswith(f".{of}.") and _TEMPORARY_NAME.fullmatch(name) is not None
+
+
+def remove_temporary_files(address: str) -> None:
+    """Remove the temporary files that killed writers left below a local address."""
+    if is_local(address):
+        for path in local_path(address).rglob("*"):
+            if _TEMPORARY_NAME.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+
+def flush(address: str) -> None:
+    """Flush all files and folders below a local address to the disk.
+
+    Other places need no flush: there a write is durable when it returns.
+    """
+    root = local_path(address)
+    if not is_local(address) or _is_temporary(root):
+        return
+    # The parent folder holds the name of `root`. A disk takes flushes at the same time together,
+    # and one after the other many times as long.
+    with ThreadPoolExecutor(_FLUSHES_AT_ONCE) as pool:
+        for _ in pool.map(_sync, [*root.rglob("*"), root, root.parent]):
+            pass
+
+
+def write_behind(path: Path, size: int, data: bytes) -> None:
+    """Replace what a local file has after its first `size` bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(data)
+        file.flush()
+        _fsync(file.fileno(), path)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a local file so that a crash leaves either the old or the new content.
+
+    The temporary file is flushed before the rename and the folder after it: a rename alone may
+    reach the disk before the content does.
+    """
+    path = path.resolve()  # Replace the target of a symbolic link, not the link.
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is there, and is no file that could be replaced")
+    # `mkstemp` creates files that only their owner can read.
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            _fsync(file.fileno(), path)
+        with _go_on_without("chmod", path):
+            Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Flush one file or folder to the disk."""
+    # On Windows neither files nor folders are flushed here: folders cannot be opened there, and the
+    # file system journals renames.
+    if os.name == "nt":
+        return
+    with _go_on_without("fsync", path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            _fsync(handle, path)
+        finally:
+            os.close(handle)
+
+
+def _fsync(handle: int, path: Path) -> None:
+    """Flush an open file or folder, unless it ends with this process."""
+    if not _is_temporary(path):
+        with _go_on_without("fsync", path):
+            os.fsync(handle)
+
+
+def _is_temporary(path: Path) -> bool:
+    """Return whether a file or folder ends with this process."""
+    path = path.resolve()
+    return any(path.is_relative_to(folder) for folder in _temporary_folders)
+
+
+@contextlib.contextmanager
+def _go_on_without(operation: str, path: Path) -> Iterator[None]:
+    """Ignore that a file system does not support an operation on a file or folder.
+
+    The content is written all the same; only after a power cut it may be lost. The log says so once
+    for each operation.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED_ERRNOS:
+            raise
+        with _logging:  # several threads flush
+            is_new = operation not in _logged_operations
+            _logged_operations.add(operation)
+        if is_new:
+            logger.debug("going on without %s, which is refused for %s: %s", operation, path, error)

@@ -1,0 +1,54 @@
+"""Bounds by the scores of all pairs: valid and tight, with and without a matrix unit."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dkmeans.backends.native import all_pairs, bounds, groups, packing
+from dkmeans.backends.native import backend as native
+from dkmeans.backends.native.bounds import Waiting
+from dkmeans.distance import Centers, Distance, directions
+from tests.exactly import same_partial_sums
+
+
+def test_the_cached_code_becomes_invalid_when_its_parts_change():
+    folder = Path(all_pairs.__file__).parent
+    names = "group_vectors", "kernels", "vectors", "sum_vectors", "matrix", "reassign"
+    files = [(folder / f"{name}.py").read_bytes() for name in names]
+    assert hashlib.sha256(b"".join(files)).hexdigest()[:12] == all_pairs.INTRINSICS
+
+
+# Rows of a whole group of features and a rest, and an odd number of groups.
+@pytest.mark.parametrize(
+    ("unit", "metric", "dtype"),
+    [
+        ("matrix", "squared_euclidean", np.float64),
+        ("matrix", "cosine", np.float32),
+        ("vectors", "squared_euclidean", np.float32),
+    ],
+)
+def test_bounds_hold_and_are_tight(unit, metric, dtype, monkeypatch):
+    if unit == "vectors":
+        monkeypatch.setattr(packing, "matrix_unit", lambda: False)
+    rng = np.random.default_rng(3)
+    rows = native._kernel_rows((rng.normal(size=(333, 41)) + 2).astype(dtype))
+    rows_as_compared = rows.astype(float) if metric != "cosine" else directions(rows)
+    values = rng.normal(size=(150, 41)).astype(dtype) + dtype(2)
+    values[7] = values[5]
+    centers = Centers(values, Distance(metric))
+    sums, found = bounds.begin(rows, centers, Waiting(), "a fit")
+    assert same_partial_sums(sums, native.partial_sums(rows, centers))
+    exact = found.stage.grouped.exact
+    distances = np.linalg.norm(rows_as_compared[:, None] - exact, axis=2)
+    (piece,) = found.pieces
+    own = np.arange(len(rows)), piece.rows.nearest
+    assert (distances[own] <= piece.rows.upper).all()
+    assert (piece.rows.upper <= distances[own] * 1.001 + 1e-6).all()
+    distances[own] = np.inf
+    lower = (piece.rows.lower.astype(np.uint32) << 16).view(np.float32)
+    for group, members in enumerate(found.stage.grouped.members.reshape(-1, groups.GROUP)):
+        least = distances[:, members[members >= 0]].min(axis=1)
+        assert (lower[:, group] <= least).all()
+        assert (lower[:, group] >= 0.99 * least - 0.01).all()

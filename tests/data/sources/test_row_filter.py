@@ -1,0 +1,143 @@
+"""Filters of Parquet rows: as pandas writes them, down to folders, row groups and rows."""
+
+import datetime
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkmeans import Dataset, Invalid, InvalidType
+from dkmeans.data.sources import parquet
+from dkmeans.data.sources.row_filter import RowFilter
+from tests.data.sources.rows import chunks_of, loaded
+
+DAY = datetime.date(2024, 1, 1)
+TABLE = pa.table(
+    {
+        "x": np.arange(120, dtype=np.float32),
+        "n": pa.array([None if i % 7 == 0 else i % 11 for i in range(120)], pa.int64()),
+        "f": [np.nan if i % 5 == 0 else float(i // 30) for i in range(120)],
+        "word": [f"w{i % 3}" for i in range(120)],
+        "day": [DAY + datetime.timedelta(days=i) for i in range(120)],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Four files in folders of two years and two kinds, each of three row groups."""
+    root = tmp_path_factory.mktemp("rows")
+    for number in range(4):
+        part = root / f"year={2023 + number // 2}" / f"kind={'ab'[number % 2]}"
+        part.mkdir(parents=True)
+        pq.write_table(TABLE[30 * number : 30 * number + 30], part / "0.parquet", row_group_size=10)
+    return str(root)
+
+
+TERMS = st.one_of(
+    st.tuples(
+        st.just("x"), st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), st.integers(0, 120)
+    ),
+    st.tuples(st.just("n"), st.sampled_from(["<", ">=", "!="]), st.integers(0, 11)),
+    st.tuples(st.just("f"), st.sampled_from(["<=", ">=", "==", "!="]), st.integers(0, 3)),
+    st.tuples(st.just("word"), st.sampled_from(["in", "not in"]), st.just(["w0", "w2"])),
+    st.tuples(st.just("day"), st.just(">="), st.sampled_from([DAY, "2024-02-14"])),
+    st.tuples(st.just("year"), st.sampled_from(["=", "<", "!="]), st.sampled_from([2024, "2024"])),
+    st.tuples(st.just("kind"), st.just("=="), st.sampled_from("abc")),
+)
+
+
+def meeting(terms):
+    """Return which rows meet all terms, by pandas."""
+    frame = TABLE.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    frame["day"] = frame["day"].astype(str)
+    frame["year"], frame["kind"] = (
+        2023 + frame.index // 60,
+        np.array(list("ab"))[frame.index // 30 % 2],
+    )
+    met = np.ones(120, bool)
+    for column, comparison, value in terms:
+        value = str(value) if column == "day" else int(value) if column == "year" else value
+        values = frame[column]
+        found = {
+            "<": pd.Series.lt,
+            "<=": pd.Series.le,
+            ">": pd.Series.gt,
+            ">=": pd.Series.ge,
+            "==": pd.Series.eq,
+            "=": pd.Series.eq,
+            "!=": pd.Series.ne,
+            "in": pd.Series.isin,
+            "not in": lambda values, others: ~values.isin(others),
+        }[comparison](values, value)
+        met &= found.fillna(False).to_numpy(bool)
+    return met
+
+
+@given(st.lists(st.lists(TERMS, min_size=1, max_size=3), min_size=1, max_size=2))
+def test_the_rows_that_meet_a_filter_are_those_of_pandas(folder, filters):
+    met = np.any([meeting(terms) for terms in filters], axis=0)
+    if not met.any():
+        with pytest.raises(Invalid, match="filtered, must have at least one row, got none"):
+            Dataset.from_parquet(folder, ["x"], filters=filters)
+        return
+    dataset = Dataset.from_parquet(folder, ["x"], filters=filters)
+    assert dataset.rows == met.sum()
+    assert loaded(dataset)[:, 0].tolist() == np.flatnonzero(met).tolist()
+    small = dataset.in_chunks_of(40).batch(7)
+    assert loaded(small)[:, 0].tolist() == np.flatnonzero(met).tolist()
+
+
+def test_folders_and_statistics_leave_out_files_and_row_groups_without_reading_them(
+    folder, monkeypatch
+):
+    described, counted = [], []
+
+    def count(table, before=parquet.ParquetRows.matches):
+        counted.extend(table.groups)
+        return before(table)
+
+    def describe(footers, file, *more, before=parquet._of_file):
+        described.append(file.path)
+        return before(footers, file, *more)
+
+    monkeypatch.setattr(parquet.ParquetRows, "matches", count)
+    monkeypatch.setattr(parquet, "_of_file", describe)
+    filters = [("year", ">", 2023), ("day", ">=", "2024-04-03")]  # row 93, of the last file
+    dataset = Dataset.from_parquet(folder, ["x"], filters=filters)
+    assert dataset.rows == 27
+    assert len(described) == 2
+    assert counted == [0]
+    (chunk,) = chunks_of(dataset)
+    assert chunk.source.groups == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ([], "filters must be a list of"),
+        ("x > 3", "filters must be a list of"),
+        ([("x", ">")], "filters must be a list of"),
+        ([("x", "~", 3)], "filters must be of comparisons =, ==, .* got '~'"),
+        ([("z", ">", 3)], r"filters must be of columns of .*0.parquet \(.*\), got 'z'"),
+        ([("n", ">", "many")], "comparisons of 'n' with values of its type, int64, got 'many'"),
+        ([("word", ">", 3)], "comparisons of 'word' with values of its type, string, got 3"),
+        ([("n", "in", "3")], "filters with 'in' must be of a list of values, got '3'"),
+        ([("n", "==", None)], "filters must be of comparisons with values"),
+    ],
+)
+def test_filters_that_cannot_be_used_are_refused(folder, filters, message):
+    with pytest.raises((Invalid, InvalidType), match=message):
+        Dataset.from_parquet(folder, ["x"], filters=filters)
+
+
+def test_a_filter_with_known_values_is_simplified():
+    some = RowFilter.of([[("a", ">", 1), ("b", "<", 2)], [("a", "<", 0)]])
+    assert some.columns == ("a", "b")
+    assert some.given({"a": pa.scalar(2)}) == RowFilter.of([("b", "<", 2)])
+    assert some.given({"a": pa.scalar(-1)}).holds_always
+    assert some.given({"a": pa.scalar(1)}).holds_never

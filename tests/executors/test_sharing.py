@@ -1,0 +1,84 @@
+"""Sharing: any number of threads compute the runs of a request, and return the same totals."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
+from dkmeans.executors.runs import plan, reduce_runs
+from dkmeans.executors.sharing import reduce_shared
+from tests.numbered import Numbers
+
+
+@pytest.fixture(params=[1, 2, 8])
+def pool(request):
+    with ThreadPoolExecutor(request.param) as pool:
+        yield pool
+
+
+def batches_of(*chunks):
+    return [Batch.of(Chunk(Numbers(n), 0, n)) for n in chunks]
+
+
+def name(loaded, value):
+    return f"{loaded.chunk.start}{value}"
+
+
+@pytest.mark.parametrize("chunks", [(1,), (100,), (3, 1, 50, 7), (1,) * 30])
+@pytest.mark.parametrize("threads", [1, 3, 8])
+def test_totals_are_those_of_one_thread_in_the_order_of_the_chunks(pool, threads, chunks):
+    batches = batches_of(*chunks)
+    runs = plan(batches, [1, 2], 4)
+    own = runs[len(runs) // 3 :]
+    rows = sum((batches[run.batch].chunks_between(run.start, run.stop) for run in own), Batch())
+    found = reduce_shared(pool, threads, name, own, rows, ";")
+    expected = reduce_runs(name, own, rows, ";")
+    assert [(total.run, total.total) for total in found] == [
+        (total.run, total.total) for total in expected
+    ]
+
+
+def test_a_thread_that_is_slow_computes_less_than_the_others():
+    slow = threading.get_ident()
+    computed = []
+
+    def function(loaded, value):
+        computed.append(threading.get_ident())
+        time.sleep(0.02 if threading.get_ident() == slow else 0.001)
+        return 1
+
+    (batch,) = batches_of(64)
+    with ThreadPoolExecutor(1) as pool:
+        (total,) = reduce_shared(pool, 2, function, plan([batch], [1], 1), batch, None)
+    assert total.total == 64
+    assert 0 < computed.count(slow) < 44  # 32 of them at once
+
+
+def test_a_request_needs_no_other_thread():
+    (batch,) = batches_of(64)
+    occupied = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(occupied.wait)
+        (total,) = reduce_shared(pool, 8, lambda *_: 1, plan([batch], [1], 1), batch, None)
+        occupied.set()
+    assert total.total == 64
+
+
+@pytest.mark.parametrize("error", [IndexError, KeyError])
+def test_an_error_of_a_function_is_raised_and_ends_the_others(pool, error):
+    computed = []
+
+    def function(loaded, value):
+        computed.append(loaded.chunk.start)
+        if loaded.chunk.start == 3:
+            raise error("three")
+        time.sleep(0.001)
+        return 1
+
+    (batch,) = batches_of(1000)
+    with pytest.raises(error, match="three"):
+        reduce_shared(pool, 2, function, plan([batch], [1], 1), batch, None)
+    assert len(computed) < 1000

@@ -1,0 +1,150 @@
+"""Plots of a model: true to its numbers, on light and dark pages."""
+
+import sys
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+from matplotlib.colors import to_rgba
+from numpy.testing import assert_allclose, assert_array_equal
+
+from dkmeans import Invalid, KMeans, load
+from dkmeans.hooks import SessionRunHook
+
+matplotlib.use("agg")
+NAMES = ["hour", "delay", "air_time", "distance"]
+
+
+def rows_of(d, n=3000):
+    rng = np.random.default_rng(d)
+    return rng.normal(size=(3, d))[rng.integers(3, size=n)] * 9 + rng.normal(size=(n, d))
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    pyplot.close("all")
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return pd.DataFrame(rows_of(4), columns=NAMES)
+
+
+@pytest.fixture(scope="module")
+def model(frame, tmp_path_factory):
+    model_dir = tmp_path_factory.mktemp("model") / "m"
+    return KMeans(3, model_dir, seed=2, use_mini_batch=False).train(lambda: frame, steps=3)
+
+
+class Interrupt(SessionRunHook):
+    def before_run(self, run_context):
+        raise KeyboardInterrupt
+
+
+def fit(rows, k=3, **given):
+    return KMeans(k, seed=2, use_mini_batch=False, **given).train(lambda: rows, steps=2)
+
+
+def names_on(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def test_the_loss_of_each_iteration_is_drawn_also_from_a_directory(model):
+    axes = load(model.model_dir).plot.loss()
+    (line,) = axes.get_lines()
+    assert_array_equal(line.get_xydata().T, [model.history["step"], model.history["loss"]])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "loss")
+
+
+def test_sizes_fall_from_the_largest_cluster_each_with_its_number(model):
+    axes, counts = model.plot.sizes(), model.checkpoint().state.counts
+    heights = [bar.get_height() for bar in axes.patches]
+    assert heights == sorted(counts, reverse=True)
+    assert_array_equal(counts[list(map(int, names_on(axes.xaxis)))], heights)
+
+
+def test_centers_have_the_names_of_their_columns_and_their_values(model):
+    axes = model.plot.centers()
+    assert names_on(axes.xaxis) == NAMES
+    centers = model.cluster_centers()
+    assert [text.get_text() for text in axes.texts] == [f"{value:.3g}" for value in centers.ravel()]
+    (image,) = axes.get_images()
+    assert_allclose(image.get_array(), (centers - centers.mean(axis=0)) / centers.std(axis=0))
+
+
+def test_many_clusters_and_columns_have_no_names_and_numbers_that_overlap():
+    model = fit(np.random.default_rng(0).normal(size=(500, 60)), 50)
+    axes = model.plot.centers()
+    assert not axes.texts
+    assert model.plot.sizes().get_xlabel() == "rank of the cluster"
+    axes.figure.canvas.draw()
+    assert len(names_on(axes.xaxis)) < 20
+
+
+def test_rows_of_two_columns_are_drawn_where_they_are_in_the_color_of_their_cluster():
+    rows = pd.DataFrame(rows_of(2), columns=["y", "x"])
+    model = fit(rows)
+    axes = model.plot.rows(lambda: rows)
+    points, centers = axes.collections
+    assert_array_equal(centers.get_offsets(), model.cluster_centers())
+    assert 1900 < len(points.get_offsets()) <= 2000
+    index = [*model.predict_cluster_index(lambda: np.asarray(points.get_offsets()))]
+    assert_array_equal(points.get_facecolors()[:, :3], centers.get_facecolors()[index, :3])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("y", "x")
+
+
+def test_wider_rows_are_drawn_by_the_plane_that_keeps_most_of_their_variance(model, frame):
+    axes = model.plot.rows(lambda: frame[NAMES[::-1]])
+    points = np.asarray(axes.collections[0].get_offsets())
+    share = points.var(axis=0).sum() / frame.var().sum()
+    assert 0.9 < share < 1.1  # three clusters lie in a plane
+    assert "principal component 1" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize("width", [1, 5])
+def test_rows_are_drawn_whatever_their_width_and_distance(width):
+    rows = rows_of(width, 100)
+    axes = fit(rows, 12, distance_metric="cosine").plot.rows(lambda: rows)
+    assert len(axes.collections[0].get_offsets()) == 100
+    assert np.linalg.norm(axes.collections[0].get_offsets(), axis=1).max() <= 2
+    assert len(np.unique(axes.collections[1].get_facecolors(), axis=0)) == 12
+
+
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+def test_a_plot_is_drawn_on_given_axes_in_colors_of_their_style(model, frame, style):
+    with pyplot.style.context(style):
+        figure, axes = pyplot.subplots(4)
+        plot = model.plot
+        for given, draw in zip(axes, (plot.loss, plot.sizes, plot.centers), strict=False):
+            assert draw(given) is given
+        assert plot.rows(lambda: frame, axes[3]) is axes[3]
+        (edge, *_) = axes[3].collections[1].get_edgecolors()
+        assert tuple(edge) == to_rgba(matplotlib.rcParams["axes.labelcolor"])
+        figure.canvas.draw()
+
+
+def test_a_plot_of_nothing_is_refused(tmp_path):
+    model = KMeans(2, tmp_path / "m")
+    with pytest.raises(Invalid, match="must have recorded an iteration"):
+        model.plot.loss()
+    with pytest.raises(Invalid, match="Could not find trained model"):
+        model.plot.sizes()
+    rows = rows_of(2, 50)
+    with pytest.raises(KeyboardInterrupt):  # after the first centers are saved
+        model.train(lambda: rows, [Interrupt()], steps=1)
+    with pytest.raises(Invalid, match="must have taken an iteration"):
+        model.plot.sizes()
+    with pytest.raises(Invalid, match="rows must have 2 columns"):
+        model.plot.rows(lambda: rows_of(3))
+    assert not pyplot.get_fignums()
+
+
+def test_without_matplotlib_the_error_names_the_extra(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(
+        Invalid, match=r"a plot needs the package matplotlib: pip install 'dkm.*plot"
+    ):
+        model.plot.loss()
