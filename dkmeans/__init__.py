@@ -8,9 +8,9 @@
     model.train(lambda: dkmeans.Dataset.from_zarr("rows.zarr"), steps=10)
     centers = model.cluster_centers()
 
-`load` returns the estimator of a model that is trained already, and `sweep` trains models of several
-numbers of clusters together. A name is imported when it is first used: `import dkmeans` alone
-imports neither NumPy nor Dask.
+`load` returns the estimator of a model that is trained already, and `sweep` trains models of
+several numbers of clusters together. A name is imported when it is first used: `import dkmeans`
+alone imports neither NumPy nor Dask.
 """
 
 from importlib import import_module
