@@ -13,7 +13,7 @@ from typing import TypeVar
 from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
-from dkmeans.executors.reduction import skips
+from dkmeans.executors.reduction import participant, skips
 from dkmeans.state import Cached, FloatArray
 
 T = TypeVar("T")
@@ -59,12 +59,14 @@ def by_bounds(
     budget = cache_budget.get()
     if start is None or budget is None or not budget.cache_bytes:
         return without(points, centers)
-    key = "bounds", start, loaded.chunk.number, loaded.chunk.rows
+    # Trainings that share their reads have starts of the same numbers.
+    name = participant.get(), start
+    key = "bounds", name, loaded.chunk.number, loaded.chunk.rows
     found = row_cache.take_entry(key)
     if isinstance(found, NoRoom):
         row_cache.put_entry(key, found, evicts_rows=True)
         return without(points, centers)
-    result, bounds, skipped = compute(points, centers, found, (budget.fit, start))
+    result, bounds, skipped = compute(points, centers, found, (budget.fit, name))
     if counter := skips.get():
         counter.count += skipped
     # Without its rows a chunk is read again, which takes longer than bounds save.
