@@ -11,11 +11,10 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
 
@@ -43,6 +42,9 @@ from dkmeans.data.sources.row_filter import RowFilter
 from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.retry import with_retries
 from dkmeans.storage import address_below, filesystem, unreachable
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 logger = logging.getLogger("dkmeans")
 
