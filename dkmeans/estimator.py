@@ -362,7 +362,7 @@ class KMeans(Model):
             checkpoint_path: The checkpoint to evaluate; None for the latest.
             name: Name of the evaluation's directory, if there are several.
             indices: Names of indices of the clustering to return too, or `"all"`
-                (docs/evaluation.md). All are computed in the same pass over the rows.
+                (docs/guide/evaluation.md). All are computed in the same pass over the rows.
             against: Path or URL of another model, or of a checkpoint, to compare the clusters of
                 the rows with.
 
