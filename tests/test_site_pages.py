@@ -19,7 +19,7 @@ NO_PAGES = ("_modules", "_static", "genindex", "py-modindex", "search")
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format, *arguments):
+    def log_message(self, *arguments):
         """Log nothing."""
 
 
