@@ -55,7 +55,7 @@ def test_pages_open_without_an_error_and_their_text_has_contrast(site, browser):
         page = browser.new_context(color_scheme=scheme).new_page()
         errors = []
         page.on("console", lambda said, errors=errors: errors.append(said))
-        page.on("pageerror", errors.append)
+        page.on("pageerror", lambda error, errors=errors: errors.append(error))
         for address in site:
             page.goto(address)
             found = axe.run(page, options={"runOnly": ["color-contrast"]}).response["violations"]
