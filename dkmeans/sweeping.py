@@ -234,6 +234,9 @@ def _train_together(
     )
     if not missing:
         return
+    # Before the threads begin: an import by two of them at once may find a half-made module.
+    import distributed  # noqa: F401, PLC0415 takes half a second
+
     shared = SharedReads(executor, len(missing))
 
     named = _Named(missing)
