@@ -346,7 +346,10 @@ def _add_predict(jobs: Any) -> None:
     _add_input(predict)
     _add_model_dir(predict, "directory of the model")
     predict.add_argument(
-        "--output", metavar="OUT", help="path or URL ending in .zarr or .parquet to write to"
+        "--output",
+        metavar="OUT",
+        help="path or URL ending in .zarr or .parquet to write to, or store::group to add arrays "
+        "to a Zarr group",
     )
     predict.add_argument(
         "--distance",
@@ -369,7 +372,8 @@ def _add_predict(jobs: Any) -> None:
     predict.add_argument(
         "--keep",
         metavar="A,B,C",
-        help="columns of a Parquet input to write too, such as ids (default none)",
+        help="columns of the input, Parquet or a Zarr group, to write too, such as ids (default "
+        "none)",
     )
     predict.add_argument(
         "--transform",
@@ -489,14 +493,15 @@ def _add_input(job: argparse.ArgumentParser) -> None:
         "input",
         nargs="*",
         metavar="INPUT",
-        help="path or URL of a .zarr array (store or store::array), an .npy file, or a .parquet "
-        "file or directory; several of them, or a pattern such as 'part-*.npy', follow one another",
+        help="path or URL of a .zarr array (store or store::array; store::a,b puts arrays side by "
+        "side), an .npy file, or a .parquet file or directory; several of them, or a pattern such "
+        "as 'part-*.npy', follow one another",
     )
     job.add_argument(
         "--columns",
         metavar="A,B,C",
         help="columns of a Parquet input to use (default all but the weights, an index of pandas "
-        "or Dask, and those that folders name, as year=2024)",
+        "or Dask, and those that folders name, as year=2024), or arrays of a Zarr group",
     )
     job.add_argument(
         "--filter",
