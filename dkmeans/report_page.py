@@ -56,6 +56,10 @@ _INDICES_SHOWN = {
 # Size of a chart, which a phone shows with readable text; of the centers, for each column and row.
 _WIDTH_INCHES, _HEIGHT_INCHES, _CELL_INCHES = 5.2, 3.2, (0.6, 0.28)
 _PIXELS_PER_INCH, _LARGEST_SCALE, _SMALLEST_SCALE = 96, 1.2, 0.65
+# Names of columns of more letters, all together, are written upwards by `plots`.
+_MOST_LETTERS, _LETTER_INCHES = 40, 0.09
+# A mean of all rows that is a smaller part of their deviation is zero.
+_NEGLIGIBLE = 1e-4
 _PARTS = {"read_seconds": "reading", "compute_seconds": "computing"}
 _PACKAGES = ("dkmeans", "numpy", "dask", "zarr")
 
@@ -239,6 +243,8 @@ def _clusters(judged: _Judged, names: Sequence[str]) -> str:
     within = np.square(spreads) + np.square(means - overall)
     deviation = np.sqrt((shares * within)[filled].sum(axis=0))
     scores = (means - overall) / np.where(deviation > 0, deviation, 1.0)
+    # The mean of standardized rows is zero but for rounding errors.
+    overall = np.where(np.abs(overall) > _NEGLIGIBLE * deviation, overall, 0.0)
     rows = []
     for number in np.flatnonzero(filled)[:_MOST_CLUSTERS].tolist():
         telling = np.argsort(-np.abs(scores[number]), kind="stable")[:_MOST_TELLING].tolist()
@@ -386,6 +392,7 @@ def _chart(
     header: Sequence[str],
     rows: Sequence[Sequence[Any]],
     cells: tuple[int, int] = (0, 0),
+    room: float = 0.0,
 ) -> str:
     """Return a chart with its title and the table of its numbers.
 
@@ -395,12 +402,13 @@ def _chart(
         header: Names of the columns of the table.
         rows: Rows of the table.
         cells: Numbers of rows and columns of a heat map, for which the chart has room.
+        room: Further height in inches, for names that are written upwards.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 importing it takes time
 
     shown = min(cells[0], _MOST_CELLS), min(cells[1], _MOST_CELLS)
     width = max(_WIDTH_INCHES, 2 + _CELL_INCHES[0] * shown[1])
-    height = max(_HEIGHT_INCHES, 1 + _CELL_INCHES[1] * shown[0])
+    height = max(_HEIGHT_INCHES, 1 + _CELL_INCHES[1] * shown[0]) + room
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     draw(axes)

@@ -96,6 +96,16 @@ def test_a_model_without_rows_and_one_without_names_have_a_page(model, tmp_path)
     assert "column 69" in (tmp_path / "b.html").read_text()
 
 
+def test_the_mean_of_standardized_rows_is_zero(tmp_path):
+    points = np.random.default_rng(1).normal(size=(500, 2)) + 3
+    points = ((points - points.mean(axis=0)) / points.std(axis=0)).astype(np.float32)
+    model = KMeans(2, tmp_path / "m", points[:2], use_mini_batch=False)
+    model.train(lambda: points, max_steps=5)
+    write_report(model, tmp_path / "r.html", lambda: points)
+    told = re.findall(r"all rows: ([^)]*)", (tmp_path / "r.html").read_text())
+    assert set(told) == {"0"}
+
+
 def test_a_page_is_the_same_each_time(model, tmp_path):
     weights = np.ones(2000)
     points = np.stack(list(rows().values()), axis=1)
