@@ -172,7 +172,7 @@ def _sections(
         "Centers",
         _chart(
             "Centers, and how far each value is from the mean of all centers",
-            model.plot.centers,
+            partial(_draw_centers, model),
             ["cluster", *names],
             [[j, *map(_text, row)] for j, row in enumerate(checkpoint.state.centers)],
         ),
@@ -296,6 +296,12 @@ def _draw_sizes(sizes: Any, axes: Any) -> None:
     axes.bar(np.arange(len(sizes)), sizes)
     axes.set(xlabel="cluster", ylabel="rows")
     axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _draw_centers(model: KMeans, axes: Any) -> None:
+    model.plot.centers(axes)
+    *_, color_bar = axes.figure.axes
+    color_bar.set_ylabel("std. deviations")  # a longer text is cut where there are few clusters
 
 
 def _projection(
