@@ -30,6 +30,7 @@ from distributed.comm import tcp
 from scheduling import iterations
 
 from dkmeans.executors import Dask
+from dkmeans.executors.dask import cluster as view
 
 # Processes that the workers share, and the threads in which the tasks of such a process run.
 _WORKER_PROCESSES, _TASK_THREADS = 2, 4
@@ -137,6 +138,8 @@ def _cpu_seconds(process: psutil.Process) -> float:
 def measure(workers: int, threads: int, chunks: int, rounds: int, count: int) -> None:
     """Print a line of the table for each round of so many iterations."""
     driver = psutil.Process()
+    # Workers that share a few cores send heartbeats late, and are not frozen.
+    view._SILENT_SECONDS = 600
     with cluster(workers, threads) as (client, scheduler), Dask(client) as executor:
         iterations(executor, chunks, _WARM_UP)
         for number in range(rounds):

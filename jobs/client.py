@@ -31,6 +31,8 @@ from dkmeans.retry import first_line
 logger = logging.getLogger("dkmeans")
 
 _CONNECT_SECONDS = 30
+# Time in which a web server answers a request for nothing.
+_HTTP_SECONDS = 2
 _THREADS_PER_GPU = 2
 
 
@@ -142,7 +144,8 @@ def _check_scheduler(address: str) -> None:
     """Connect to a scheduler for a moment. A client waits for ever for other kinds of servers.
 
     Raises:
-        Invalid: it is no address of a scheduler, no such host exists, or certificates are missing.
+        Invalid: it is no address of a scheduler, no such host exists, a web server answers, or
+            certificates are missing.
         Outage: no scheduler answers.
     """
     from distributed.comm import connect  # noqa: PLC0415 slow to import
@@ -159,8 +162,13 @@ def _check_scheduler(address: str) -> None:
         if _has_no_host(address):
             host = address.partition("://")[2]
             raise Invalid(f"--cluster must name a host that exists, got {host!r}") from error
+        if _answers_http(address):
+            raise Invalid(
+                f"--cluster must be a scheduler's address, got that of a web server, {address}; "
+                "a scheduler's dashboard has another port than the scheduler"
+            ) from error
         waited = f"no Dask scheduler answers at {address} within {_CONNECT_SECONDS} s"
-        reason = str(error) or f"{waited}; is that the port of another server, as its dashboard?"
+        reason = str(error) or f"{waited}; is that the port of another server?"
         raise Outage(f"--cluster must be a scheduler that answers: {reason}") from error
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise Invalid(f"--cluster must be a scheduler's address: {first_line(error)}") from error
@@ -195,6 +203,18 @@ def _has_no_host(address: str) -> bool:
     except socket.gaierror as error:  # any other reason may pass
         return error.errno == socket.EAI_NONAME
     return False
+
+
+def _answers_http(address: str) -> bool:
+    """Return whether a server that speaks HTTP answers at an address."""
+    place = urlsplit(address)
+    try:
+        with socket.create_connection((place.hostname, place.port), _HTTP_SECONDS) as connection:
+            connection.settimeout(_HTTP_SECONDS)
+            connection.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+            return connection.recv(5) == b"HTTP/"
+    except (OSError, ValueError):  # nothing answers, or the address has no port
+        return False
 
 
 @contextmanager

@@ -232,19 +232,37 @@ class Cluster:
         late_at = time.monotonic() + _LATE_FACTOR * usual_seconds
         # Also where the usual time is not known: a worker may be frozen before the first iteration.
         frozen_at = min(late_at, time.monotonic() + _UNKNOWN_SECONDS)
+
+        def check() -> None:
+            nonlocal late_at
+            self._check_workers(awaited)
+            if time.monotonic() > late_at:
+                self._report_late(awaited, usual_seconds)
+                late_at = math.inf
+            if time.monotonic() > frozen_at:
+                self._check_frozen(awaited)
+
+        while not self._wait(futures):
+            check()
         gathering = internals.gathering(self.client, futures)
         try:
             while not wait([gathering], timeout=_CHECK_SECONDS).done:
-                self._check_workers(awaited)
-                if time.monotonic() > late_at:
-                    self._report_late(awaited, usual_seconds)
-                    late_at = math.inf
-                if time.monotonic() > frozen_at:
-                    self._check_frozen(awaited)
+                check()
         finally:
             gathering.cancel()
         self._deserted_at = None
         return gathering.result()
+
+    def _wait(self, futures: Sequence[Any]) -> bool:
+        """Wait a while for tasks; return whether all are done, or one has failed."""
+        from distributed import wait  # noqa: PLC0415 there is a client, so it is imported
+
+        try:
+            with self.client.as_current():
+                wait(list(futures), timeout=_CHECK_SECONDS)
+        except TimeoutError:
+            return any(future.status == "error" for future in futures)
+        return True
 
     def _check_workers(self, awaited: Sequence[Any]) -> None:
         now = time.monotonic()

@@ -25,10 +25,10 @@ _TASK_SECONDS, _TASKS_PART = 1e-3, 0.05
 # number. Iterations that take longer than the second limit use tasks anyway: Dask's dashboard shows
 # tasks, and a cluster that adapts its size counts them.
 _SHORT_SECONDS, _LONGEST_CALL_SECONDS = 0.25, 1.0
-# In a longer iteration runs are tasks of their own, so that a slow worker's runs can be taken over;
-# in a quicker one so many tasks would cost more than they gain.
+# If the work takes longer, runs are tasks of their own, so that a slow worker's runs can be taken
+# over; in a quicker iteration so many tasks would cost more than they gain.
 _LONG_SECONDS = 5.0
-# The first iteration, whose time is not known, may have as many tasks as one of this time.
+# The first iteration, whose work is not known, may have as many tasks as one with so much work.
 _FIRST_SECONDS = 20.0
 
 
@@ -102,8 +102,9 @@ class Dealing:
 
         0 if a worker's whole share should be one task, which its threads compute together.
         """
-        seconds = self._seconds if self._seconds < math.inf else _FIRST_SECONDS
-        if self._last is None or self.by_calls or seconds < _LONG_SECONDS:
+        # Not the time of the iteration: if tasks took most of it, more of them would take longer.
+        seconds = self._work_seconds if self._work_seconds < math.inf else _FIRST_SECONDS
+        if self._last is None or seconds < _LONG_SECONDS:
             return 0
         threads = sum(self._last.threads.values())
         most = int(_TASKS_PART * seconds / _TASK_SECONDS / threads)
@@ -142,4 +143,5 @@ class Dealing:
         self._seconds, self._work_seconds = seconds, iteration.work_seconds(cost)
         now = iteration.function, iteration.threads, iteration.weights
         is_repeated, self._measured = now == self._measured, now
-        return is_repeated and self._weights.learn(cost.throughputs, iteration.threads)
+        work = self._work_seconds / max(self._work_seconds, seconds)
+        return is_repeated and self._weights.learn(cost.throughputs, iteration.threads, work)

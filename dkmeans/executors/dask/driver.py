@@ -226,8 +226,11 @@ class Dask(AbstractContextManager["Dask"]):
         """Return the totals of some tasks, merged by further tasks on the workers."""
         if not tasks:
             return []
-        shared = self._shipping.value(value, len(tasks), iteration.addresses)
-        level = [self._submit_task(iteration, task, batches, shared) for task in tasks]
+        values = self._shipping.values(value, [task.worker for task in tasks])
+        level = [
+            self._submit_task(iteration, task, batches, own)
+            for task, own in zip(tasks, values, strict=True)
+        ]
         futures = list(level)
         while len(level) > worker.FAN_IN:
             level = [
@@ -238,7 +241,8 @@ class Dask(AbstractContextManager["Dask"]):
         # Releases the futures of the last iteration (see the class).
         self._held = futures
         try:
-            others = [*futures, *self._shipping.futures]
+            sent = [own for own in values if own is not value]
+            others = [*futures, *sent, *self._shipping.futures]
             return self._cluster.results(level, others, self._dealing.usual_seconds)
         except BaseException:
             self._cluster.cancel(futures)

@@ -134,11 +134,11 @@ def thread_count(dask_worker: Any) -> int:
 
 
 def gathering(client: Any, futures: Iterable[Any]) -> Future[list[Any]]:
-    """Return a future of the results of some tasks. Cancelling that future ends the request.
+    """Return a future of the results of tasks that are done; cancelling it ends the request.
 
     Uses `Client.loop.asyncio_loop`. `Client.gather` has no timeout, and would wait for a frozen
     worker that has a result; `Client.sync` with a timeout would wait until the request to that
-    worker is cancelled.
+    worker is cancelled. For tasks that are not done, a cancelled request would later log errors.
     """
     request = client.gather(list(futures), asynchronous=True)
     return asyncio.run_coroutine_threadsafe(request, client.loop.asyncio_loop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -44,20 +44,39 @@ class Shipping:
         """Release all shipped rows; they are shipped again when a task needs them."""
         self._shipped.clear()
 
-    def value(self, value: Any, tasks: int, workers: Sequence[str]) -> Any:
-        """Return a value as an argument of tasks: itself if it is small, else a future.
+    def values(self, value: Any, owners: Sequence[str | None]) -> list[Any]:
+        """Return a value as an argument of each of some tasks: itself if it is small, else futures.
 
         Args:
             value: The value.
-            tasks: Number of tasks that need the value.
-            workers: Addresses of the workers that may hold it: those that are not frozen.
+            owners: Preferred worker of each task; none of them is frozen.
         """
         size = size_of(value)
-        if tasks * size < _SMALL_BYTES:
-            self._count(tasks * size)
-            return value
+        if len(owners) * size < _SMALL_BYTES:
+            self._count(len(owners) * size)
+            return [value] * len(owners)
         self._count(size)
-        return self.future(value, workers)
+        workers = sorted({*filter(None, owners)})
+        first = self.future(value, workers)
+        copies = dict(self._copies(first, workers))
+        return [copies.get(owner or "", first) for owner in owners]
+
+    def _copies(self, source: Any, workers: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        """Yield some workers, each with a copy of a value that is for at most `FAN_IN` workers.
+
+        The copies are made from each other, as a tree. If all workers asked one worker for the
+        value, those that it refuses, because it is busy, would wait for longer and longer.
+        """
+        if len(workers) <= worker.FAN_IN:
+            yield from ((each, source) for each in workers)
+            return
+        parts = min(worker.FAN_IN, -(-len(workers) // worker.FAN_IN))
+        size = -(-len(workers) // parts)
+        for start in range(0, len(workers), size):
+            part = workers[start : start + size]
+            where = {"workers": part[:1], "allow_other_workers": True}
+            copy = self._client.submit(worker.identity, source, **where, pure=False)
+            yield from self._copies(copy, part)
 
     def future(self, value: Any, workers: Sequence[str] = ()) -> Any:
         """Return the future of a task whose result is the value, on one of some workers."""

@@ -37,7 +37,12 @@ class Weights:
         average = total / sum(known.values()) if known else 1.0
         return tuple(n * self._weights.get(worker, average) for worker, n in threads.items())
 
-    def learn(self, measured: Mapping[str, Throughput], threads: Mapping[str | None, int]) -> bool:
+    def learn(
+        self,
+        measured: Mapping[str, Throughput],
+        threads: Mapping[str | None, int],
+        work_part: float,
+    ) -> bool:
         """Record the throughputs of an iteration; return True if the weights have changed.
 
         The method returns early, with the weights as they are, (1) if no worker computed long
@@ -48,6 +53,8 @@ class Weights:
         Args:
             measured: Throughput of each worker that computed something.
             threads: Number of threads of each worker.
+            work_part: Part of the iteration's time in which the slowest worker computed. The rest,
+                messages and tasks, takes as long with other weights.
         """
         longest = max((throughput.seconds for throughput in measured.values()), default=0.0)
         if longest < _SHORTEST_SECONDS:
@@ -65,7 +72,8 @@ class Weights:
         # In units of weight per speed: the time of the slowest worker now, and that of every worker
         # if each share were proportional to its worker's speed.
         slowest = max(map(truediv, weights, speeds_of_workers))
-        if sum(weights) / sum(speeds_of_workers) >= _WORTHWHILE * slowest:
+        saved = 1 - sum(weights) / sum(speeds_of_workers) / slowest
+        if 1 - work_part * saved >= _WORTHWHILE:
             return False
         self._weights = dict(zip(threads, best, strict=True))
         self._speeds.clear()

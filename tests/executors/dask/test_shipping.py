@@ -1,7 +1,10 @@
 """Shipping: rows travel once in a fit, and large values once in an iteration."""
 
+from collections import Counter
+
 import dask.array as da
 import numpy as np
+import pytest
 
 from dkmeans import Dataset
 from dkmeans.data.sources.memory import ShippedRows
@@ -66,10 +69,22 @@ def test_stored_rows_are_not_shipped(dataset):
 def test_a_small_value_travels_with_each_task_and_a_large_one_as_a_task():
     client = Submissions()
     shipping, small = Shipping(client), np.zeros(2**16)
-    assert shipping.value(small, tasks=1, workers=[]) is small
+    assert shipping.values(small, [None]) == [small]
     assert client.arguments == []
-    assert shipping.value(small, tasks=2, workers=[]) == 0
+    assert shipping.values(small, ["a", "b"]) == [0, 0]
     assert client.arguments == [small]
+
+
+@pytest.mark.parametrize("number", [16, 17, 256, 1000])
+def test_no_worker_gives_a_large_value_to_many_others(number):
+    client = Submissions()
+    owners = [f"{worker:04}" for worker in range(number)] * 2
+    found = Shipping(client).values(np.zeros(2**20), [None, *owners])
+    assert found[1 : number + 1] == found[number + 1 :]
+    given = Counter([*found[: number + 1], *client.arguments[1:]])  # to workers, and to copies
+    assert set(given) == set(range(len(client.arguments)))
+    assert max(given.values()) <= 16 + 1
+    assert len(client.arguments) <= 1 + number / 8
 
 
 def test_the_size_of_a_value_is_its_nbytes():

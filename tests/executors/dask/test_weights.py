@@ -13,7 +13,7 @@ from dkmeans.executors.reduction import Throughput
 WORKERS = {"slow": 1, "fast": 2}
 
 
-def learned(slow, fast, seconds=1.0, weights=None, iterations=2):
+def learned(slow, fast, seconds=1.0, weights=None, iterations=2, work_part=1.0):
     """Return the weights after some iterations of two workers with these speeds."""
     weights = weights or Weights()
     measured = {
@@ -21,7 +21,7 @@ def learned(slow, fast, seconds=1.0, weights=None, iterations=2):
         "fast": Throughput(2 * fast * seconds, 2 * seconds),
     }
     for _ in range(iterations):
-        weights.learn(measured, WORKERS)
+        weights.learn(measured, WORKERS, work_part)
     return weights
 
 
@@ -36,7 +36,7 @@ def test_a_much_faster_worker_has_a_share_in_proportion_to_its_speed():
 def test_a_worker_that_needs_almost_no_time_has_a_very_large_share():
     weights = Weights()
     for _ in range(2):
-        weights.learn({"slow": Throughput(10, 1.0), "fast": Throughput(20, 0.002)}, WORKERS)
+        weights.learn({"slow": Throughput(10, 1.0), "fast": Throughput(20, 0.002)}, WORKERS, 1.0)
     slow, fast = weights.of(WORKERS)
     assert fast / slow == pytest.approx(2 * 1000)
 
@@ -44,6 +44,11 @@ def test_a_worker_that_needs_almost_no_time_has_a_very_large_share():
 @pytest.mark.parametrize("speed", [0.7, 1.0, 1.5])
 def test_small_differences_change_nothing(speed):
     assert learned(1, speed).of(WORKERS) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(("work_part", "fast"), [(0.5, 40.0), (0.3, 2.0)])
+def test_a_time_that_does_not_depend_on_the_shares_is_not_counted(work_part, fast):
+    assert learned(1, 20, work_part=work_part).of(WORKERS) == (1.0, fast)
 
 
 def test_one_bad_iteration_changes_nothing():
@@ -63,10 +68,10 @@ def test_a_worker_that_becomes_fast_gets_a_larger_share_again():
     workers = {"slow": 3, "fast": 1}
     weights = Weights()
     for _ in range(2):
-        weights.learn({"slow": Throughput(3, 3), "fast": Throughput(20, 1)}, workers)
+        weights.learn({"slow": Throughput(3, 3), "fast": Throughput(20, 1)}, workers, 1.0)
     assert weights.of(workers) == (3.0, 20.0)
     changed = [
-        weights.learn({"slow": Throughput(60, 3), "fast": Throughput(20, 1)}, workers)
+        weights.learn({"slow": Throughput(60, 3), "fast": Throughput(20, 1)}, workers, 1.0)
         for _ in range(3)
     ]
     assert changed == [False, True, False]
@@ -92,7 +97,7 @@ def test_after_learning_no_worker_is_much_slower_than_the_others(speeds, numbers
     known = {f"worker {number}": Throughput(speed, 1.0) for number, speed in enumerate(speeds)}
     weights = Weights()
     for _ in range(2):
-        weights.learn(known, workers)
+        weights.learn(known, workers, 1.0)
     found = np.array(weights.of(workers))
     of_each = np.array([known[worker].speed * n for worker, n in workers.items()])
     assert (found / of_each).max() * 0.6 <= found.sum() / of_each.sum() * (1 + 1e-9)
