@@ -51,8 +51,15 @@ sbom: $(VENV)/check $(VENV)/release
 		--output-reproducible --output-file build/sbom-cpu.json
 	$(BIN)/pip-licenses --python build/image/bin/python --format markdown --output-file build/licences-cpu.md
 
+# One page of four measurements, build/benchmark/index.md, with pictures and JSON: in half an hour.
+# PEERS is a Python that has dask-ml and pyspark; without it their columns are left out.
 benchmark: $(VENV)/benchmark
+	rm -rf build/benchmark
 	$(BIN)/python benchmarks/kernel.py
+	$(BIN)/python benchmarks/cluster.py $(if $(PEERS),--peers $(PEERS))
+	$(BIN)/python benchmarks/initialization.py --data blobs
+	$(BIN)/python benchmarks/initialization.py --table
+	$(BIN)/python benchmarks/report.py build/benchmark
 
 # What the image installs, to the byte; see docs/operations.md.
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --python-version 3.11 \

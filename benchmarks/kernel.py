@@ -4,8 +4,8 @@ All contenders start from the same rows and first centers. Each contender is a p
 with two threads or as many as there are cores. The contenders take turns, so that changes of the
 machine's speed affect all of them. The time of an iteration is the difference between a long and a
 short fit, divided by the difference in iterations: the first iterations, which skip nothing. Whole
-fits are measured in seconds and in CPU seconds, as the cores may be shared. Prints Markdown tables;
-see docs/benchmarks/index.md.
+fits are measured in seconds and in CPU seconds, as the cores may be shared. Prints Markdown tables
+and writes them as JSON; see docs/benchmarks/index.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,8 +20,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from datetime import date
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +27,7 @@ from zipfile import ZipFile
 
 import numpy as np
 from pyarrow import csv
+from report import Report
 
 Shape = tuple[int, int, int]
 
@@ -234,19 +232,21 @@ class Contender:
         return (long.seconds - short.seconds) / (long.iterations - short.iterations)
 
 
-def iterations(contenders: list[Contender], dtype: str, kind: str, repeats: int) -> None:
+def iterations(
+    report: Report, contenders: list[Contender], dtype: str, kind: str, repeats: int
+) -> None:
     taking_part = [c for c in contenders if dtype in CONTENDERS[c.name][2]]
     taking_part = [c for c in taking_part if c.name in OF_ITERATIONS]
-    print(f"\n### {dtype}, {kind}: ms per iteration\n")
-    heading("rows x d, k", taking_part)
+    report.table(f"{dtype}, {kind}: ms per iteration", columns("rows x d, k", taking_part))
     for shape in SHAPES:
         for contender in taking_part:
             contender.fit(kind, shape, dtype, 1)  # makes the rows and compiles
         rounds = [
-            [c.per_iteration(kind, shape, dtype) for c in taking_part] for _ in range(repeats)
+            [1000 * c.per_iteration(kind, shape, dtype) for c in taking_part]
+            for _ in range(repeats)
         ]
         n, d, k = shape
-        show(f"{n:,} x {d}, {k}", taking_part, rounds, 1000)
+        report.row(f"{n:,} x {d}, {k}", numbers(taking_part, rounds))
 
 
 FITS: list[tuple[str, Shape, int]] = [
@@ -258,7 +258,7 @@ FITS: list[tuple[str, Shape, int]] = [
 ]
 
 
-def fits(contenders: list[Contender], repeats: int) -> None:
+def fits(report: Report, contenders: list[Contender], repeats: int) -> None:
     taking_part = [c for c in contenders if c.name in OF_FITS]
     measured = []
     for kind, shape, most in FITS:
@@ -272,27 +272,22 @@ def fits(contenders: list[Contender], repeats: int) -> None:
         n, d, k = shape
         measured.append((f"{kind}, {n:,} x {d}, {k}: {taken}", rounds))
     for unit, name in (("CPU seconds", "cpu_seconds"), ("seconds", "seconds")):
-        print(f"\n### Whole fits: {unit}\n")
-        heading("data, iterations", taking_part)
+        report.table(f"Whole fits: {unit}", columns("data, iterations", taking_part))
         for label, rounds in measured:
-            show(label, taking_part, [[getattr(s, name) for s in each] for each in rounds], 1)
+            spent = [[getattr(each, name) for each in group] for group in rounds]
+            report.row(label, numbers(taking_part, spent))
 
 
-def heading(first: str, taking_part: list[Contender]) -> None:
-    columns = [first, *(c.name for c in taking_part), "best peer / dkmeans"]
-    print("| " + " | ".join(columns) + " |")
-    print("| " + " | ".join("---" for _ in columns) + " |")
+def columns(first: str, taking_part: list[Contender]) -> list[str]:
+    return [first, *(c.name for c in taking_part), "best peer / dkmeans"]
 
 
-def show(label: str, taking_part: list[Contender], rounds: list[list[float]], unit: int) -> None:
-    """Print a row of a table: the medians of the rounds, and the median of their ratios."""
+def numbers(taking_part: list[Contender], rounds: list[list[float]]) -> list[float]:
+    """Return the medians of the rounds, and the median of their ratios."""
     peers = [i for i, c in enumerate(taking_part) if c.name not in OWN]
     medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
     best = min(peers, key=lambda i: medians[i])
-    ratio = statistics.median(times[best] / times[0] for times in rounds)
-    cells = [f"{value * unit:.{0 if unit * value >= 20 else 1}f}" for value in medians]
-    cells[best] = f"**{cells[best]}**"
-    print("| " + " | ".join([label, *cells, f"{ratio:.2f}"]) + " |", flush=True)
+    return [*medians, statistics.median(times[best] / times[0] for times in rounds)]
 
 
 def ceiling() -> None:
@@ -359,30 +354,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=("float32", "float64", "fits", "processes"))
+    parser.add_argument("--results", type=Path, default=Path("build/benchmark"))
     parser.add_argument("--contend", choices=CONTENDERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contend:
         contend(arguments.contend)
         return
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), "?")
-    packages = sorted({package for _, package, _ in CONTENDERS.values() if package})
-    print(f"{processor}, {CORES} cores, Linux {platform.release().split('-')[0]}; {date.today()}")
-    packages += ["numpy", "numba"]
-    print(f"Python {platform.python_version()}, ", end="")
-    print(", ".join(f"{package} {version(package)}" for package in packages))
+    packages = {package for _, package, _ in CONTENDERS.values() if package}
+    packages |= {"numpy", "numba"}
     ceiling()
     if arguments.only in (None, "processes"):
         processes(arguments.repeats)
     if arguments.only == "processes":
         return
     contenders = [Contender(name) for name in CONTENDERS]
-    for dtype in ("float32", "float64"):
-        if arguments.only in (None, dtype):
+    dtypes = [dtype for dtype in ("float32", "float64") if arguments.only in (None, dtype)]
+    if dtypes:
+        report = Report("kernel", sorted(packages))
+        for dtype in dtypes:
             for kind in ("noise", "clusters"):
-                iterations(contenders, dtype, kind, arguments.repeats)
+                iterations(report, contenders, dtype, kind, arguments.repeats)
+        report.write(arguments.results)
     if arguments.only in (None, "fits"):
-        fits(contenders, arguments.repeats)
+        report = Report("whole-fits", sorted(packages))
+        fits(report, contenders, arguments.repeats)
+        report.write(arguments.results)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ for python in ${VERSIONS:-3.11 3.12 3.13 3.14}; do
             break
         fi
         echo "Python $python, packages: $packages"
-        install="${UV:-uv} pip install --quiet --python $environment/bin/python"
+        # Of wheels alone: "oldest" is the oldest version that has one for this Python.
+        install="${UV:-uv} pip install --quiet --only-binary :all: --python $environment/bin/python"
         $install --resolution "$packages" -r pyproject.toml
         $install --no-deps "$wheel"
         # Without the folder of the script on the path: what is tested is the wheel.

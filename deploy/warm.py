@@ -26,7 +26,10 @@ def compile_kernels(dtype: np.dtype, shape: tuple[int, int], distance: Distance)
         native.partial_sums(rows, centers)
     native.distances(rows, centers)
     native.squares(rows)
-    bounds.begin(rows, centers, bounds.Waiting(), "warming")
+    result = bounds.begin(rows, centers, bounds.Waiting(), "warming", with_sums=True)
+    bounds.advance(rows, centers, result.bounds)
+    weights, index = np.ones(ROWS), native.nearest_index(rows, centers)
+    native.add_products(rows, weights, index, shape[0])
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@
     model.train(lambda: dkmeans.Dataset.from_zarr("rows.zarr"), steps=10)
     centers = model.cluster_centers()
 
-`load` returns the estimator of a model that is trained already. A name is imported when it is first
-used: `import dkmeans` alone imports neither NumPy nor Dask.
+`load` returns the estimator of a model that is trained already, and `sweep` trains models of
+several numbers of clusters together. A name is imported when it is first used: `import dkmeans`
+alone imports neither NumPy nor Dask.
 """
 
 from importlib import import_module
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
     from dkmeans.estimator import KMeans, load
     from dkmeans.modes import EstimatorSpec, ModeKeys
+    from dkmeans.sweeping import sweep
 
 __all__ = [
     "Conflict",
@@ -47,6 +49,7 @@ __all__ = [
     "hooks",
     "limit_epochs",
     "load",
+    "sweep",
 ]
 __version__ = "0.1.0"
 
@@ -68,6 +71,7 @@ _MODULES = {
     "hooks": None,
     "limit_epochs": "dkmeans.data.dataset",
     "load": "dkmeans.estimator",
+    "sweep": "dkmeans.sweeping",
 }
 
 

@@ -362,7 +362,7 @@ class KMeans(Model):
             checkpoint_path: The checkpoint to evaluate; None for the latest.
             name: Name of the evaluation's directory, if there are several.
             indices: Names of indices of the clustering to return too, or `"all"`
-                (docs/evaluation.md). All are computed in the same pass over the rows.
+                (docs/guide/evaluation.md). All are computed in the same pass over the rows.
             against: Path or URL of another model, or of a checkpoint, to compare the clusters of
                 the rows with.
 
@@ -537,7 +537,8 @@ class KMeans(Model):
             input_fn: Returns the rows. They are read once. All batches are listed before the first
                 one is read: the input must end, and the batches of an iterator are all in memory
                 then.
-            output: Path or URL of a Zarr group (`.zarr`) of arrays, or of a folder (`.parquet`) of
+            output: Path or URL of a Zarr group (`.zarr`) of arrays, or `store::group` for arrays in
+                a group that is there already, or of a folder (`.parquet`) of
                 files with columns: `cluster_index` (n,) int64, and those below. If the rows are
                 those of Parquet files, there is a file of the same name for each of them.
                 Predictions of other rows, or by another checkpoint, are replaced. The output is
@@ -549,8 +550,8 @@ class KMeans(Model):
                 distance to it, `second_distance` (n,) float64.
             top: Number of nearest centers to write, `top_indices` (n, top) int64, with the
                 distances to them, `top_distances` (n, top) float64; None for none.
-            keep: Names of columns of the input to write too, such as ids. The rows must be those of
-                Parquet files, and the output a folder.
+            keep: Names of columns of the input to write too, such as ids. The input must have
+                names and its rows be in order, and the output must be a folder.
             partition_by: `"cluster_index"` to write the rows of each cluster to a folder of its
                 own, `cluster_index=0` and so on, instead of this column; None for no such folders.
             checkpoint_path: The checkpoint to predict with; None for the latest.
@@ -574,17 +575,19 @@ class KMeans(Model):
         whole = sum(dataset.batches(), Batch())
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
-        place = outputs.plan_output(os.fspath(output), whole, checkpoint, request)
+        table = dataset.table if dataset.is_table else None
+        place = outputs.plan_output(os.fspath(output), whole, checkpoint, request, table)
         written = outputs.prepare(place)
         if not written.is_complete:
             task = per_chunk.Task(self._centers(checkpoint), request.results, request.top)
-            writing = outputs.Writing(task, replace(place, regions=()))
+            writing = outputs.Writing(task, replace(place, regions=(), kept=None))
             missing = outputs.missing(place, written)
             rows, left = place.prediction.rows, sum(region.rows for region in missing)
             with self._shown(), self._executor() as executor:
                 _log_begin("predicting", checkpoint, executor)
+                laden = outputs.travelling(missing, place)
                 report = RowReport("predicted", rows, rows - left)
-                for region_rows in executor.map(outputs.write_region, missing, writing):
+                for region_rows in executor.map(outputs.write_region, laden, writing):
                     report.add(region_rows)
             outputs.finish(place)
         return place.prediction.rows

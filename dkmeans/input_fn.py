@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
-from itertools import accumulate, chain
+from itertools import chain
 from math import prod
 from typing import Any
 from uuid import uuid4
@@ -21,11 +22,11 @@ import numpy as np
 import zarr
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.columns import ANY, KnownColumns, Names, described
 from dkmeans.data.dataset import Dataset, array_chunks, column_chunks, weight_chunks
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import weighted
+from dkmeans.data.side_by_side import side_by_side
 from dkmeans.data.sources.arrow import hold_no_numbers
 from dkmeans.data.sources.arrow_dataset import is_arrow_dataset
 from dkmeans.data.sources.dask_array import is_dask_array
@@ -115,13 +116,16 @@ def _dataset_of(
             return in_order(dataset, columns).in_chunks_of(chunk_bytes)
         dataset = dataset.read_as(layout.width, partial(rows_of_named_columns, layout))
         return dataset.named(layout.names)
-    if isinstance(given, Mapping) or _is_array(given) or is_frame(given):
+    has_names = isinstance(given, Mapping) or is_frame(given)
+    if has_names or _is_array(given):
         # A new name for every call: another call may return other values in the same columns.
         of = "the features", layout, columns
         batch, found = _features(given, *of, uuid4().hex, chunk_bytes)
         if weights is not None:
             batch = weighted(batch, weight_chunks(weights, "the weights"), "the features")
-        dataset = Dataset.of(batch, "the features").named(found)
+        dataset = replace(
+            Dataset.of(batch, "the features").named(found), table=given if has_names else None
+        )
         return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
         return _from_iterator(iter(given), mode, layout, columns)
@@ -244,7 +248,7 @@ def _features(
     """
     if layout is not None:
         read = partial(FeatureRows, layout=layout, table=table)
-        return _side_by_side(_named(given, name, layout), name, read), layout.names
+        return side_by_side(_named(given, name, layout), name, read), layout.names
     names = columns.chosen(_names(given), name)
     if is_frame(given):
         rows, names = rows_of(given, name, names)
@@ -266,7 +270,7 @@ def _features(
     kinds = [(key, part.source.dtype) for key, part in zip(keys, parts, strict=True) if part.rows]
     if others := [each for each in kinds if np.dtype(each[1]).kind not in "fiub"]:
         raise hold_no_numbers(others, name)
-    batch = _side_by_side(parts, name, Columns)
+    batch = side_by_side(parts, name, Columns)
     widths = [part.source.width for part in parts] if batch.rows else [1] * len(keys)
     return batch, described(keys, widths) if all(isinstance(key, str) for key in keys) else None
 
@@ -288,32 +292,6 @@ def _named(given: Any, name: str, layout: Layout) -> list[Batch]:
     return columns
 
 
-def _side_by_side(columns: list[Batch], name: str, view: Callable[..., Source]) -> Batch:
-    """Return the chunks whose rows are joined from several columns.
-
-    Args:
-        columns: The columns, each with the same number of rows.
-        name: Name of the table, for messages.
-        view: Called with one chunk of every column and `first`, the number of their first row;
-            returns a source.
-
-    Raises:
-        InvalidData: the columns have different lengths.
-    """
-    rows = {column.rows for column in columns}
-    if len(rows) > 1:
-        raise InvalidData(f"the columns of {name} must be equally long, got {sorted(rows)} rows")
-    pieces = list(_aligned(columns))
-    # `firsts` has one entry more than `pieces`: the number of all rows.
-    firsts = accumulate((piece[0].rows for piece in pieces), initial=0)
-    return Batch.of(
-        *(
-            Chunk(view(piece, first=first), first, first + piece[0].rows)
-            for piece, first in zip(pieces, firsts, strict=False)
-        )
-    )
-
-
 def _flat(values: Any, name: str) -> Any:
     """Return the values with all dimensions but the first flattened into one.
 
@@ -329,23 +307,3 @@ def _flat(values: Any, name: str) -> Any:
     if not is_dask_array(values):
         values = as_array(values, name)
     return values if values.ndim < 3 else values.reshape(len(values), prod(values.shape[1:]))
-
-
-def _aligned(columns: list[Batch]) -> Iterator[tuple[Chunk, ...]]:
-    """Cut the chunks of several columns so that each piece has the same rows of all columns.
-
-    Yields:
-        One chunk of each column, of equal length.
-    """
-    # Stacks of the remaining chunks, the next one on top. All parts of a column are chunks; the
-    # test is only for the type checker.
-    remaining = [[c for c in reversed(column.parts) if isinstance(c, Chunk)] for column in columns]
-    while all(remaining):
-        rows = min(chunks[-1].rows for chunks in remaining)
-        piece = []
-        for chunks in remaining:
-            chunk = chunks.pop()
-            piece.append(chunk.cut(0, rows))
-            if chunk.rows > rows:
-                chunks.append(chunk.cut(rows, chunk.rows))
-        yield tuple(piece)

@@ -24,7 +24,7 @@ from dkmeans.errors import InvalidData
 from dkmeans.exact import NOTHING, ExactTotal, NotFinite
 from dkmeans.executors import Executor, Reduction
 from dkmeans.schedule import Schedule
-from dkmeans.skipping import sums_by_bounds
+from dkmeans.skipping import by_bounds
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
 
 # A squared distance between rows is at most this many times the larger of their squared lengths.
@@ -125,13 +125,14 @@ def accumulate(
         squares = squares_of(points, centers, weights) if with_squares else NOTHING
         if with_farthest:  # which needs all distances
             sums = sums_and_farthest(points, centers, weights)
-        elif weights is not None:
-            index = backend.nearest_index(points, centers)
-            sums = weighted_sums(backend, points, weights, index, centers)
-        elif start is not None:
-            sums = sums_by_bounds(loaded, points, centers, start)
+        elif weights is None:
+            functions = backend.sums_by_bounds, backend.partial_sums
+            sums = by_bounds(loaded, points, centers, start, *functions)
         else:
-            sums = backend.partial_sums(points, centers)
+            lookups = backend.nearest_by_bounds, backend.nearest_index
+            index = by_bounds(loaded, points, centers, start, *lookups)
+            # Rows times their weights are added up anew: they cost little beside the distances.
+            sums = weighted_sums(backend, points, weights, index, centers)
     except NotFinite:
         raise loaded.complaint() from None
     return replace(sums, squares=squares)

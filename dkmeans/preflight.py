@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dkmeans.config import MEMORY, NONE
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import TARGET_BYTES, LoadedChunk, Source
-from dkmeans.data.columns import Names
+from dkmeans.data.columns import Names, places_named
 from dkmeans.data.points import point_dtype
 from dkmeans.data.sources.zarr_array import ZarrRows
 from dkmeans.distance import Centers, Computation
@@ -36,6 +37,8 @@ _HELD_PER_THREAD = AHEAD + 2
 _GOOD_BYTES = 16 * 2**20
 # More names of columns are cut in the log.
 _MOST_NAMES = 8
+# Columns whose variances differ by more than this factor are reported.
+_MOST_TIMES_VARIANCE = 1e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,39 @@ def _remarks(
             f"{chunks} for {counted(memory.threads, 'thread')}; write the rows in chunks of at "
             f"most {rows}"
         )
+
+
+def scale_remarks(batch: Batch, found: Preflight, executor: Executor) -> list[str]:
+    """Return a sentence on columns of very different scales, if there are any in the first chunk.
+
+    Columns of one value only are not compared.
+
+    Args:
+        batch: The batch of the first step.
+        found: The preflight of the fit.
+        executor: Where the chunk is read.
+    """
+    first = batch.chunks_between(0, 1)
+    variances = next(executor.map(_variances, first, found.columns))
+    varying = np.flatnonzero(variances)
+    if not len(varying):
+        return []
+    low, high = (varying[place(variances[varying])] for place in (np.argmin, np.argmax))
+    times = variances[high] / variances[low]
+    if times <= _MOST_TIMES_VARIANCE:
+        return []
+    names = places_named(found.names, found.columns)
+    return [
+        f"the variance of {names[high]} is {times:.2g} times that of {names[low]}, in "
+        f"{counted(first.rows, 'row')}: distances, and so clusters, hardly depend on "
+        f"{names[low]}; scale the columns (Dataset.map), or use others"
+    ]
+
+
+def _variances(loaded: LoadedChunk, columns: int) -> NDArray[np.float64]:
+    """Return the variance of each column of a chunk. Runs on a worker."""
+    variances: NDArray[np.float64] = loaded.finite(columns).var(axis=0, dtype=np.float64)
+    return variances
 
 
 def seconds_per_iteration(

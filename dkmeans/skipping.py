@@ -1,18 +1,22 @@
 """Skipping: partial sums of chunks that are the same in each iteration, without most of the work.
 
-`lloyd.accumulate` calls `sums_by_bounds`. The worker caches bounds of the rows' distances beside
+`lloyd.accumulate` calls `by_bounds`. The worker caches bounds of the rows' distances beside
 the rows, and the backend scores only the rows and centers that the bounds do not exclude. A lost
 entry costs time, and never changes a bit.
 """
 
 from __future__ import annotations
 
-from dkmeans.backends import select
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
 from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
-from dkmeans.executors.reduction import skips
-from dkmeans.state import FloatArray, PartialSums
+from dkmeans.executors.reduction import participant, skips
+from dkmeans.state import Cached, FloatArray
+
+T = TypeVar("T")
 
 # Centers of a group, and bytes of its bound and of a row's cluster and upper bound, for the native
 # backend.
@@ -30,32 +34,42 @@ def bounds_bytes(rows: int, num_clusters: int) -> int:
     return rows * (_ROW_BYTES + _BOUND_BYTES * -(-num_clusters // _GROUP))
 
 
-def sums_by_bounds(
-    loaded: LoadedChunk, points: FloatArray, centers: Centers, start: int
-) -> PartialSums:
-    """Return the partial sums of a chunk of a `numbered` batch, and cache bounds of its rows.
+def by_bounds(
+    loaded: LoadedChunk,
+    points: FloatArray,
+    centers: Centers,
+    start: int | None,
+    compute: Callable[[FloatArray, Centers, Cached | None, Hashable], tuple[T, Cached | None, int]],
+    without: Callable[[FloatArray, Centers], T],
+) -> T:
+    """Return what a backend computes of a chunk, and cache bounds of its rows.
 
     Args:
-        loaded: The chunk.
-        points: Its rows, (n, d).
+        loaded: The chunk. If there is a start, the chunk is one of a `numbered` batch.
+        points: Its rows, (n, d); those with a weight, if they have weights.
         centers: The centers.
-        start: Number of the start that the centers belong to.
+        start: Number of the start that the centers belong to, if the chunk is the same in each
+            iteration; None if it is not.
+        compute: `sums_by_bounds` or `nearest_by_bounds` of the backend.
+        without: What the backend has for the same result without bounds.
 
     Raises:
         NotFinite: a value is not finite.
     """
-    backend, budget = select(centers.backend), cache_budget.get()
-    if budget is None or not budget.cache_bytes:
-        return backend.partial_sums(points, centers)
-    key = "bounds", start, loaded.chunk.number, loaded.chunk.rows
+    budget = cache_budget.get()
+    if start is None or budget is None or not budget.cache_bytes:
+        return without(points, centers)
+    # Trainings that share their reads have starts of the same numbers.
+    name = participant.get(), start
+    key = "bounds", name, loaded.chunk.number, loaded.chunk.rows
     found = row_cache.take_entry(key)
     if isinstance(found, NoRoom):
         row_cache.put_entry(key, found, evicts_rows=True)
-        return backend.partial_sums(points, centers)
-    sums, bounds, skipped = backend.sums_by_bounds(points, centers, found, (budget.fit, start))
+        return without(points, centers)
+    result, bounds, skipped = compute(points, centers, found, (budget.fit, name))
     if counter := skips.get():
         counter.count += skipped
     # Without its rows a chunk is read again, which takes longer than bounds save.
     if bounds is not None and not row_cache.put_entry(key, bounds, evicts_rows=False):
         row_cache.put_entry(key, NoRoom(), evicts_rows=True)
-    return sums
+    return result

@@ -15,7 +15,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dkmeans_jobs import EXIT_INTERRUPTED, demo, evaluate, export, info, plan, predict, train
+from dkmeans_jobs import (
+    EXIT_INTERRUPTED,
+    demo,
+    evaluate,
+    export,
+    info,
+    plan,
+    predict,
+    sweep,
+    train,
+)
 from dkmeans_jobs.command_line import parse
 from dkmeans_jobs.console import TEXT, log_exit, log_output, print_result
 from dkmeans_jobs.signals import Terminated, raise_on_signals
@@ -26,6 +36,7 @@ from dkmeans.retry import first_line, is_outage
 _JOBS = {
     "plan": plan.run,
     "train": train.run,
+    "sweep": sweep.run,
     "evaluate": evaluate.run,
     "predict": predict.run,
     "export": export.run,
@@ -52,7 +63,7 @@ _ENVIRONMENT_ERRNOS = frozenset(
 )
 _HINT = "Run the same command again"
 # Jobs that go on where they stopped.
-_RESUMED = ("train", "predict", "demo")
+_RESUMED = ("train", "sweep", "predict", "demo")
 
 
 def run_command(argv: Sequence[str]) -> int:

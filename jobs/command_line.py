@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True)
     _add_plan(jobs)
     _add_train(jobs)
+    _add_sweep(jobs)
     _add_evaluate(jobs)
     _add_predict(jobs)
     _add_export(jobs)
@@ -251,6 +252,61 @@ def _add_plan(jobs: Any) -> None:
     plan.set_defaults(needs=("num_clusters",))
 
 
+def _add_sweep(jobs: Any) -> None:
+    sweep = _add_job(
+        jobs,
+        "sweep",
+        "train several numbers of clusters, and recommend one",
+        "Train a model for each number of clusters over the same reads of the rows, judge them, "
+        "and recommend one. Run again to resume, or with further numbers to add these.",
+    )
+    _add_input(sweep)
+    _add_weights(sweep)
+    sweep.add_argument(
+        "--num-clusters", metavar="K,K,K", help="numbers of clusters, with a comma between two"
+    )
+    sweep.add_argument(
+        "--output",
+        metavar="DIR",
+        help="path or URL of a directory for the models, k4 and so on, and for sweep.json",
+    )
+    _add_metric(sweep)
+    sweep.add_argument(
+        "--init",
+        type=_init_name,
+        choices=NAMES,
+        help="method that finds the first centers (default kmeans_plus_plus)",
+    )
+    sweep.add_argument(
+        "--seed",
+        type=_integer,
+        metavar="S",
+        help="seed of the random generator (default a new one for each sweep)",
+    )
+    sweep.add_argument(
+        "--num-restarts",
+        type=_integer,
+        metavar="R",
+        help="number of starts of each model, at least 2: how far the best two agree is its "
+        "stability (default 2)",
+    )
+    sweep.add_argument(
+        "--max-steps",
+        type=_integer,
+        metavar="N",
+        help="stop each model at step N, counted over all runs (default 300)",
+    )
+    sweep.add_argument(
+        "--relative-tolerance",
+        type=_number,
+        metavar="T",
+        help="stop a start when its loss changes by less than T times the loss (default 1e-4)",
+    )
+    _add_cluster(sweep)
+    _add_cache(sweep)
+    sweep.set_defaults(needs=("num_clusters", "output"))
+
+
 def _add_evaluate(jobs: Any) -> None:
     evaluate = _add_job(
         jobs,
@@ -289,7 +345,10 @@ def _add_predict(jobs: Any) -> None:
     _add_input(predict)
     _add_model_dir(predict, "directory of the model")
     predict.add_argument(
-        "--output", metavar="OUT", help="path or URL ending in .zarr or .parquet to write to"
+        "--output",
+        metavar="OUT",
+        help="path or URL ending in .zarr or .parquet to write to, or store::group to add arrays "
+        "to a Zarr group",
     )
     predict.add_argument(
         "--distance",
@@ -312,7 +371,8 @@ def _add_predict(jobs: Any) -> None:
     predict.add_argument(
         "--keep",
         metavar="A,B,C",
-        help="columns of a Parquet input to write too, such as ids (default none)",
+        help="columns of the input, Parquet or a Zarr group, to write too, such as ids (default "
+        "none)",
     )
     predict.add_argument(
         "--transform",
@@ -404,14 +464,15 @@ def _add_input(job: argparse.ArgumentParser) -> None:
         "input",
         nargs="*",
         metavar="INPUT",
-        help="path or URL of a .zarr array (store or store::array), an .npy file, or a .parquet "
-        "file or directory; several of them, or a pattern such as 'part-*.npy', follow one another",
+        help="path or URL of a .zarr array (store or store::array; store::a,b puts arrays side by "
+        "side), an .npy file, or a .parquet file or directory; several of them, or a pattern such "
+        "as 'part-*.npy', follow one another",
     )
     job.add_argument(
         "--columns",
         metavar="A,B,C",
         help="columns of a Parquet input to use (default all but the weights, an index of pandas "
-        "or Dask, and those that folders name, as year=2024)",
+        "or Dask, and those that folders name, as year=2024), or arrays of a Zarr group",
     )
     job.add_argument(
         "--filter",

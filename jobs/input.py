@@ -32,9 +32,10 @@ def open_input(
     """Return the dataset at some paths or URLs, one after another.
 
     Args:
-        addresses: Paths, URLs or patterns of them. Each ends in .zarr, .zarr::array, .npy, .parquet
-            or .parq, or is a folder without such an ending.
-        columns: Names of the columns of a Parquet dataset, separated by commas; None takes all.
+        addresses: Paths, URLs or patterns of them. Each ends in .zarr, .zarr::array or
+            .zarr::array,array, .npy, .parquet or .parq, or is a folder without such an ending.
+        columns: Names of the columns of a Parquet dataset, or of arrays of a Zarr group, separated
+            by commas; None takes all columns, or the array at the address.
         weights: Name of a column of a Parquet dataset with the weights of the rows, or path or URL
             of an array of weights of the kind of the dataset; None weighs each row one.
         filters: Terms that the rows of a Parquet dataset must all meet, as `year >= 2024`.
@@ -52,13 +53,16 @@ def open_input(
     if kind == _PARQUET:
         terms = [_term_in(text) for text in filters or ()] or None
         return Dataset.from_parquet(addresses, names_in("--columns", columns), weights, terms)
-    for flag, value in (("--columns", columns), ("--filter", filters)):
-        if value is not None:
-            raise Invalid(f"{flag} must come with a Parquet input, got it with {addresses[0]}")
+    if filters is not None:
+        raise Invalid(f"--filter must come with a Parquet input, got it with {addresses[0]}")
+    if columns is not None and kind != _ZARR:
+        must = "--columns must come with an input of Parquet or Zarr"
+        raise Invalid(f"{must}, got it with {addresses[0]}")
     if weights is not None and _kind(weights) != kind:
         raise Invalid(f"--weights must be of the kind of INPUT, {kind}, got {weights!r}")
-    open_arrays = Dataset.from_zarr if kind == _ZARR else Dataset.from_npy
-    return open_arrays(addresses, weights)
+    if kind == _ZARR:
+        return Dataset.from_zarr(addresses, weights, names_in("--columns", columns))
+    return Dataset.from_npy(addresses, weights)
 
 
 def names_in(flag: str, text: str | None) -> list[str] | None:

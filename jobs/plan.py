@@ -19,7 +19,7 @@ from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.distance import Computation, Distance
 from dkmeans.errors import check_integer, readable
 from dkmeans.executors import computes_on_gpu, open_executor
-from dkmeans.preflight import examine, seconds_per_iteration
+from dkmeans.preflight import examine, scale_remarks, seconds_per_iteration
 from dkmeans.skipping import bounds_bytes
 
 logger = logging.getLogger("dkmeans")
@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             batch = next(dataset.batches())
             names = dataset.columns
             preflight = examine(batch, dataset.rows, executor, cache, dataset.chunk_bytes, names)
+            remarks = [*preflight.remarks, *scale_remarks(batch, preflight, executor)]
             logger.info("timing a few chunks, on %s", executor)
             distance = Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN)
             computation = Computation(distance, arguments.backend)
@@ -71,5 +72,5 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ),
         "seconds_of_the_first_iteration": round(first, 3),
         "seconds_of_a_later_one": round(later, 3),
-        "remarks": list(preflight.remarks),
+        "remarks": remarks,
     }

@@ -74,4 +74,5 @@ def _is_done(
 ) -> bool:
     """Return whether the output holds the predictions already."""
     whole = sum(dataset.batches(), Batch())
-    return outputs.is_complete(outputs.plan_output(address, whole, checkpoint, request))
+    output = outputs.plan_output(address, whole, checkpoint, request, dataset.table)
+    return outputs.is_complete(output)

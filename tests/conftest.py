@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -86,8 +87,9 @@ _SLOWEST = (
 )
 
 
-def _group_of(item):
-    path = item.path.relative_to(TESTS).as_posix()
+@cache
+def _group_of(path):
+    path = path.relative_to(TESTS).as_posix()
     return next((group for start, group in _TOGETHER.items() if path.startswith(start)), path)
 
 
@@ -102,8 +104,8 @@ def pytest_collection_modifyitems(items):
     """
     groups = {}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
-        groups.setdefault(_group_of(item), []).append(item)
+        item.add_marker(pytest.mark.xdist_group(_group_of(item.path)))
+        groups.setdefault(_group_of(item.path), []).append(item)
     items[:] = [item for group in sorted(groups, key=_rank) for item in groups[group]]
 
 

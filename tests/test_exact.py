@@ -6,14 +6,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import exact
 from dkmeans.exact import ExactSums, ExactTotal, Grid, of_rows, total_of, total_of_squares
 from tests.exactly import same_sums
 
-fast = settings(max_examples=150, deadline=None)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 usual = st.floats(-100, 100)
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -41,14 +40,12 @@ def check_exact(sums, rows, index):
         assert sums.exact(cluster, column) == sum(members, Fraction(0))
 
 
-@fast
 @given(rows_of_clusters())
 def test_sums_of_rows_are_those_of_fractions(problem):
     rows, index, k = problem
     check_exact(of_rows(rows, index, k), rows, index)
 
 
-@fast
 @given(rows_of_clusters(), st.data())
 def test_sums_on_any_grids_add_up_to_those_of_all_rows(problem, data):
     rows, index, k = problem
@@ -62,7 +59,6 @@ def test_sums_on_any_grids_add_up_to_those_of_all_rows(problem, data):
     assert same_sums(parts[2] + (parts[0] + parts[1]), total)
 
 
-@fast
 @given(rows_of_clusters())
 def test_means_are_correctly_rounded(problem):
     rows, index, k = problem
@@ -110,7 +106,6 @@ def test_planes_at_their_limits_are_added_exactly():
     assert (both + both + both).exact(0, 0) == 3 * both.exact(0, 0)
 
 
-@fast
 @given(rows_of_clusters(), st.integers(-5, 5) | st.just(2**40 + 1) | finite)
 def test_products_are_added_to_sums_and_negative_ones_are_taken_away(problem, factor):
     rows, index, k = problem
@@ -123,7 +118,6 @@ def test_products_are_added_to_sums_and_negative_ones_are_taken_away(problem, fa
         assert changed.exact(0, column) == expected
 
 
-@fast
 @given(rows_of_clusters())
 def test_a_grid_holds_the_usual_values_and_names_all_others(problem):
     rows, _, _ = problem
@@ -144,7 +138,6 @@ def test_few_values_of_common_distributions_are_off_the_grid():
     assert Grid.of(cauchy).split(cauchy)[1].mean() < 0.02
 
 
-@fast
 @given(st.lists(finite, max_size=30), st.permutations(range(30)))
 def test_a_total_is_that_of_fractions_in_any_order(values, order):
     values = np.array(values, np.float64)
@@ -154,14 +147,12 @@ def test_a_total_is_that_of_fractions_in_any_order(values, order):
     assert total == sum(map(total_of, values[:, None]), ExactTotal())
 
 
-@fast
 @given(st.lists(finite, max_size=30))
 def test_a_total_of_squares_is_that_of_fractions(values):
     expected = sum((Fraction(value) ** 2 for value in values), Fraction(0))
     assert fraction(total_of_squares(np.array(values, np.float64))) == expected
 
 
-@fast
 @given(rows_of_clusters())
 def test_products_of_digits_give_the_squares_of_what_is_on_the_grid(problem):
     rows, _, _ = problem
@@ -172,7 +163,6 @@ def test_products_of_digits_give_the_squares_of_what_is_on_the_grid(problem):
     assert fraction(total) == expected
 
 
-@fast
 @given(st.fractions(-(10**9), 10**9))
 def test_a_total_is_rounded_to_the_nearest_float(number):
     assert float(ExactTotal.of(number)) == float(number)
@@ -190,7 +180,6 @@ def test_sums_are_small_when_they_travel():
     assert len(pickle.dumps(sums)) < 4 * sums.shape[0] * sums.shape[1] * 8
 
 
-@fast
 @given(st.integers(1, 40), st.integers(0, 2**32))
 def test_pairs_are_added_up_to_a_hundred_bits(number, seed):
     high = np.random.default_rng(seed).normal(size=(number, 2)) * [1.0, 1e6]
@@ -201,7 +190,6 @@ def test_pairs_are_added_up_to_a_hundred_bits(number, seed):
         assert abs(error) <= sum(map(abs, terms)) * Fraction(2) ** -98
 
 
-@fast
 @given(st.lists(usual, min_size=2, max_size=2), st.lists(usual, min_size=2, max_size=2))
 def test_sums_and_products_of_floats_have_their_errors_beside_them(a, b):
     for function, expected in (
@@ -215,7 +203,6 @@ def test_sums_and_products_of_floats_have_their_errors_beside_them(a, b):
                 assert Fraction(high) + Fraction(low) == number
 
 
-@fast
 @given(rows_of_clusters(), st.lists(usual.map(abs) | finite.map(abs), min_size=12, max_size=12))
 def test_means_by_weights_are_correctly_rounded(problem, weights):
     rows, index, k = problem
@@ -238,7 +225,6 @@ def test_means_in_the_middle_between_two_floats_are_rounded_to_even():
         assert sums.means(np.array([2])).item() == expected
 
 
-@fast
 @given(rows_of_clusters(), rows_of_clusters(), rows_of_clusters())
 def test_sums_grow_in_place_as_by_additions_and_change_no_part(one, two, three):
     k = max(one[2], two[2], three[2])
@@ -260,7 +246,6 @@ def test_read_only_sums_are_copied_and_others_are_not():
     assert same_sums(own, sums)
 
 
-@fast
 @given(rows_of_clusters())
 def test_the_total_of_sums_is_that_of_their_values(problem):
     rows, index, k = problem
@@ -277,7 +262,6 @@ def test_sums_are_rounded_to_integers_only_if_all_are_whole():
     assert large.dtype == np.float64
 
 
-@fast
 @given(rows_of_clusters(), rows_of_clusters())
 def test_rows_of_sums_follow_one_another_and_are_gathered_in_groups(one, other):
     sums = [of_rows(rows[:, :1], np.arange(len(rows)), len(rows)) for rows, _, _ in (one, other)]

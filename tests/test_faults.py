@@ -133,7 +133,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("recipe", [True, False])
+@pytest.mark.parametrize("recipe", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_the_stop_button_of_a_notebook_spares_the_workers_by_the_documented_recipe(
     tmp_path, recipe
 ):

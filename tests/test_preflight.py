@@ -15,7 +15,7 @@ from dkmeans.distance import Computation, Distance
 from dkmeans.executors import Cost, Dask, Serial, Threads
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.reduction import Throughput
-from dkmeans.preflight import examine, seconds_per_iteration
+from dkmeans.preflight import examine, scale_remarks, seconds_per_iteration
 
 GB = 10**9
 
@@ -236,3 +236,23 @@ def test_training_logs_the_preflight_before_the_first_step(store, tmp_path, capl
     assert "none are cached" in messages[1]
     with pytest.raises(Invalid, match=r"^cache must be one of 'auto', 'none', 'memory', got 'all'"):
         RunConfig(cache="all")
+
+
+def test_columns_of_very_different_scales_are_named():
+    rows = np.random.default_rng(1).normal(size=(500, 4)) * [1, 2000, 0, 30]
+
+    def remarks(dataset):
+        (batch,) = dataset.batches()
+        with Serial() as executor:
+            return scale_remarks(
+                batch, examine(batch, 500, executor, "none", names=dataset.columns), executor
+            )
+
+    (plain,) = remarks(Dataset.from_array(rows))
+    assert plain.startswith("the variance of column 1 is ")
+    assert " times that of column 0, in 500 rows: " in plain
+    (named,) = remarks(Dataset.from_array(pa.table({"v": [*rows[:, [0, 2, 3]]], "b": rows[:, 1]})))
+    assert named.startswith("the variance of 'b' is ")
+    assert " times that of 'v[3]', in 500 rows: " in named
+    assert not remarks(Dataset.from_array(rows[:, [0, 2, 3]]))
+    assert not remarks(Dataset.from_array(np.ones((500, 2))))

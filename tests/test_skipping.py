@@ -15,6 +15,7 @@ EUCLIDEAN = Distance.SQUARED_EUCLIDEAN
 K, N = 64, 20_000
 RNG = np.random.default_rng(3)
 ROWS = (RNG.normal(size=(N, 20)) + 4 * RNG.normal(size=(50, 20))[np.arange(N) % 50]).astype("f")
+WEIGHTS = np.where(np.arange(N) % 9, RNG.integers(1, 9, N) / 4, 0)
 
 
 def trained(rows=ROWS, steps=12, **more):
@@ -49,6 +50,7 @@ RELOCATING = {"empty_clusters": "relocate", "initial_clusters": np.r_[ROWS[:60],
         RELOCATING,
         {"distance_metric": "cosine"},
         {"num_restarts": 2, "initial_clusters": "random", "seed": 1},
+        {"rows": (ROWS, {"weights": WEIGHTS})},
     ],
 )
 def test_a_fit_by_bounds_has_the_bits_of_one_without(more, advances):
@@ -78,9 +80,9 @@ def test_bounds_without_room_are_not_made_again_and_again(monkeypatch):
     monkeypatch.setattr(bounds, "_FEWEST_CHUNK_PRODUCTS", 0)
     expected, begin, begun = trained(cache="none", steps=20), bounds.begin, []
 
-    def counted(points, *more):
+    def counted(points, *more, with_sums):
         begun.append(len(points))
-        return begin(points, *more)
+        return begin(points, *more, with_sums=with_sums)
 
     def refusing(key, entry, *, evicts_rows):
         return entry.nbytes < 1000 and put(key, entry, evicts_rows=evicts_rows)

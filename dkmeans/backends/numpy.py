@@ -107,6 +107,13 @@ def sums_by_bounds(
     return partial_sums(points, centers), None, 0
 
 
+def nearest_by_bounds(
+    points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+) -> tuple[IndexArray, None, int]:
+    """Return the results of `nearest_index`; this backend has no bounds."""
+    return nearest_index(points, centers), None, 0
+
+
 @QUIET
 def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
     """Return the results of `partial_sums` and `nearest` in one pass."""

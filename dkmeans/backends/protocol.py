@@ -112,6 +112,12 @@ class Backend(Implementation, Protocol):
         """
         ...
 
+    def nearest_by_bounds(
+        self, points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+    ) -> tuple[IndexArray, Cached | None, int]:
+        """Return the results of `nearest_index`, and what `sums_by_bounds` returns beside sums."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Return the hardware and software of the backend, for display."""
         ...

@@ -46,6 +46,22 @@ def places_of(columns: Sequence[str], given: Sequence[str], width: int) -> list[
     return [place for name in columns for place in spans[name]]
 
 
+def places_named(names: Sequence[str], width: int) -> list[str]:
+    """Return a name for each value of a row, for messages.
+
+    Args:
+        names: Names of the columns of the row, as `described` returns them; empty for none.
+        width: Number of values in the row.
+    """
+    if not names:
+        return [f"column {place}" for place in range(width)]
+    found = [""] * width
+    for name in names:
+        for place in places_of([name], names, width):
+            found[place] = repr(name)
+    return found
+
+
 def _width_of(name: str) -> int:
     match = _LENGTH.search(name)
     return int(match[1]) if match else 1

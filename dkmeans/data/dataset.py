@@ -21,9 +21,11 @@ import zarr
 from dkmeans import pictures, storage
 from dkmeans.data.batches import Batch, Cut, Part
 from dkmeans.data.chunks import TARGET_BYTES, Chunk
-from dkmeans.data.columns import Names, places_of
+from dkmeans.data.columns import Names, described, places_of
+from dkmeans.data.mapped import mapped, row_function
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import has_weights, weighted, without_weights
+from dkmeans.data.side_by_side import side_by_side
 from dkmeans.data.sources.arrow_dataset import from_arrow_dataset, is_arrow_dataset
 from dkmeans.data.sources.dask_array import from_dask, is_dask_array
 from dkmeans.data.sources.frames import is_dask_series, is_frame, names_of, rows_of
@@ -32,8 +34,8 @@ from dkmeans.data.sources.named_rows import NamedRows, refuse_others
 from dkmeans.data.sources.npy import from_npy_file
 from dkmeans.data.sources.parquet import from_parquet_files
 from dkmeans.data.sources.row_filter import RowFilter
-from dkmeans.data.sources.zarr_array import from_zarr_array, open_array
-from dkmeans.data.views import Selected
+from dkmeans.data.sources.zarr_array import from_zarr_array, open_array, open_group
+from dkmeans.data.views import Columns, Selected
 from dkmeans.errors import (
     Invalid,
     InvalidData,
@@ -159,6 +161,7 @@ class Dataset:
         columns: Names of the columns in their order, with the length of lists; None if the columns
             have no names.
         by_name: Names of further columns, which are read only where they are named.
+        table: Data frame, dict or group of Zarr that the rows are of; None for another input.
     """
 
     width: int
@@ -173,9 +176,11 @@ class Dataset:
     _is_table: bool = False
     _is_endless: bool = False
     _has_weights: bool = False
+    _is_mapped: bool = False
     _reading: Reading = _AS_IT_IS
     columns: tuple[str, ...] | None = None
     by_name: tuple[str, ...] = ()
+    table: Any = None
 
     def __repr__(self) -> str:
         rows = "unknown rows" if self.rows is None else _counted(self.rows, "row")
@@ -227,34 +232,55 @@ class Dataset:
         if isinstance(weights, str):
             columns = _names_without(array, weights)
             weights, _ = rows_of(array, "the weights", (weights,))
-        if is_frame(array):
+        table = array if is_frame(array) else None
+        if table is not None:
             array, names = rows_of(array, "the array", columns)
         rows = as_array(array, "the array") if isinstance(array, list) else array
         cut = _cut_of(rows, "the array")
         if weights is not None:
             of_weights = partial(weight_chunks, weights, "the weights")
             cut = partial(_cut_weighted, cut, of_weights, "the array")
-        return cls.of_table(cut).named(names)
+        return replace(cls.of_table(cut).named(names), table=table)
 
     @classmethod
-    def from_zarr(cls, address: Addresses, weights: Addresses | None = None) -> Dataset:
+    def from_zarr(
+        cls,
+        address: Addresses,
+        weights: Addresses | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> Dataset:
         """Return a dataset of the rows of a stored Zarr array, (n, d), or of several.
 
         Args:
             address: Path or URL, as `store` or `store::array`; a pattern (`part-*.zarr`), or a list
-                of them. The rows of several arrays follow one another.
+                of them. The rows of several arrays follow one another. `store::a,b,c` puts arrays
+                of a group side by side, (n,) or (n, w), with their names.
             weights: The same of a Zarr array with the weights of the rows, (n,) finite numbers
                 >= 0, or of several. None weighs each row one.
+            columns: Names of arrays of the group at the address, `store` or `store::group`, to put
+                side by side; None for an address of arrays.
 
         Raises:
-            ValueError: there is no such array, or it is not 2-D, or the weights are not one number
-                for each row.
+            ValueError: there is no such array, or it is not 2-D, or arrays side by side are not
+                equally long, or the weights are not one number for each row.
             Outage: the storage does not answer.
         """
+        _check_names(columns, None)
         cut = None
         if weights is not None:
             cut = _cut_of_files(_expanded(weights, _expand_store), _zarr_column)
-        return cls._of_files(address, _zarr_cut, _expand_store, cut)
+        open_rows = _zarr_cut if columns is None else partial(_group_cut, columns=tuple(columns))
+        addresses = _expanded(address, _expand_store)
+        names = columns or _names_in(addresses[0])
+        dataset = cls._of_files(addresses, open_rows, weights=cut)
+        if not names:
+            return dataset
+        source = next(next(dataset.batches()).sources())
+        table = None
+        if len(addresses) == 1:  # columns to keep are those of one group
+            table = open_group(addresses[0] if columns else addresses[0].partition("::")[0])
+        widths = [part.source.width for part in source.parts]
+        return replace(dataset.named(described(names, widths)), table=table)
 
     @classmethod
     def from_parquet(
@@ -434,7 +460,12 @@ class Dataset:
             width: Number of columns after the change.
             change: Returns other chunks of the same rows. Batches are changed before they are cut
                 or shuffled, so that the same rows are read in every order of the methods.
+
+        Raises:
+            Invalid: the rows are mapped.
         """
+        if self._is_mapped:
+            raise Invalid("feature_columns must come with a dataset without map, got one with it")
         return replace(self, width=width, _reading=self._reading._replace(change=change))
 
     def select(self, columns: Sequence[str]) -> Dataset:
@@ -509,6 +540,36 @@ class Dataset:
     def is_endless(self) -> bool:
         """True if the batches never end."""
         return self._is_endless
+
+    def map(self, function: Callable[[Any], Any]) -> Dataset:
+        """Run a function of NumPy on the rows, on the workers, whenever rows are read.
+
+        The columns of the result have no names. Map the rows to predict in the same way.
+
+        Args:
+            function: Called with rows, (n, d) float32 or float64, for chunks of any size. It
+                returns (n, e) numbers, those of a row from this row alone. It is tried on the first
+                rows now.
+
+        Raises:
+            ValueError: the function returns another number of rows, or what it returns for a row
+                depends on other rows, or the rows come from an iterator.
+            TypeError: it is no function, cannot be pickled, or returns no numbers.
+        """
+        first = None if self.rows is None else next(self.batches(), None)
+        if first is None:
+            raise Invalid("map must come with rows that can be read again, got an iterator's")
+        found = row_function(function, first[0])
+        return replace(
+            self,
+            width=found.width,
+            columns=None,
+            by_name=(),
+            _epochs=lambda epoch, reading: (
+                mapped(batch, found) for batch in self._epochs(epoch, reading)
+            ),
+            _is_mapped=True,
+        )
 
     def batch(self, rows: int) -> Dataset:
         """Cut the rows into batches of `rows` rows, in order; the last batch may be smaller.
@@ -714,10 +775,42 @@ def _cut_all(cuts: Sequence[Cut], chunk_bytes: int | None) -> Batch:
 
 
 def _zarr_cut(address: str) -> Cut:
-    """Return a function that cuts the Zarr array at an address into chunks."""
+    """Return a function that cuts the Zarr array, or arrays side by side, at an address."""
+    if names := _names_in(address):
+        return _group_cut(address.partition("::")[0], names)
     array = open_array(address)
     _check_table(address, array.shape)
     return from_zarr_array(array, address)
+
+
+def _names_in(address: str) -> Sequence[str]:
+    """Return the names of the arrays in `store::a,b,c`; none for the address of one array."""
+    names = address.partition("::")[2].split(",")
+    return names if len(names) > 1 else ()
+
+
+def _group_cut(address: str, columns: Sequence[str]) -> Cut:
+    """Return a function that cuts arrays of the Zarr group at an address, side by side."""
+    if not columns or not all(columns):
+        raise Invalid(expected("columns", "names of arrays", list(columns)))
+    store, _, group = address.partition("::")
+    prefix = f"{group.rstrip('/')}/" if group else ""
+    arrays = [f"{store}::{prefix}{name}" for name in columns]
+    return partial(_cut_side_by_side, [_zarr_array_cut(each) for each in arrays], address)
+
+
+def _zarr_array_cut(address: str) -> Cut:
+    """Return a function that cuts the Zarr array at an address, (n,) or (n, w), into chunks."""
+    array = open_array(address)
+    if array.ndim != 1:
+        _check_table(address, array.shape)
+    return from_zarr_array(array, address)
+
+
+def _cut_side_by_side(cuts: Sequence[Cut], name: str, chunk_bytes: int | None) -> Batch:
+    """Return the chunks of a table whose columns are tables."""
+    each = (chunk_bytes or TARGET_BYTES) // len(cuts)
+    return side_by_side([cut(each) for cut in cuts], name, Columns)
 
 
 def _zarr_column(address: str) -> Cut:

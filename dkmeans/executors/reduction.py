@@ -25,6 +25,8 @@ class Skips:
 
 # The counter of the current context, if an executor has set one.
 skips: ContextVar[Skips | None] = ContextVar("skips", default=None)
+# Number of the training that the current call is of, if several share their reads (`shared`).
+participant: ContextVar[int] = ContextVar("participant", default=0)
 
 
 @dataclass(frozen=True, slots=True)

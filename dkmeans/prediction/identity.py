@@ -45,6 +45,7 @@ class Prediction:
         top: Number of nearest centers that are written for each row.
         kept: Names of the columns of the input that are written.
         partition_by: Name of the result that folders name; empty for none.
+        kept_sha256: Digest of those columns in memory; empty if the input is stored.
     """
 
     format: int
@@ -61,6 +62,7 @@ class Prediction:
     top: int = 0
     kept: tuple[str, ...] = ()
     partition_by: str = ""
+    kept_sha256: str = ""
 
     @classmethod
     def of(

@@ -10,7 +10,7 @@ only the regions without a mark.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -29,8 +29,9 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.sources.hive_folders import folder_names
 from dkmeans.errors import Conflict, Invalid, InvalidData, counted, expected
+from dkmeans.prediction import added
 from dkmeans.prediction.identity import Prediction
-from dkmeans.prediction.kept import check_kept, kept_columns
+from dkmeans.prediction.kept import KeptColumns, digest_of, kept_columns, kept_of, laden
 from dkmeans.prediction.per_chunk import (
     ALL_DISTANCES,
     CLUSTER_INDEX,
@@ -52,6 +53,8 @@ _REGION_BYTES = 32 * 2**20
 _REGION_ROWS = 2**20
 _IDENTITY = "dkmeans_predictions"
 _COMPLETE = "complete"
+# Name of the file with the metadata of an array.
+_METADATA = "zarr.json"
 _SUCCESS = "_SUCCESS"
 # Marks are files in the folder of an array. In the group's folder readers would take them for Zarr
 # nodes, and warn.
@@ -109,19 +112,24 @@ class Output:
     """A Zarr group or a folder of Parquet files for predictions.
 
     Attributes:
-        address: Path or URL, ending in `.zarr` or `.parquet`.
+        address: Path or URL, ending in `.zarr` or `.parquet`; of a group of somebody else, its own.
+        added_to: The group of somebody else as the user names it, `store::group`; else empty.
         prediction: The prediction that is written there.
         regions: All regions, each as one chunk of its rows, in order.
+        kept: Columns of the input to write, which the sources of the rows do not have; None if
+            there are none.
     """
 
     address: str
     prediction: Prediction
     regions: tuple[Chunk, ...] = field(default=(), repr=False)
+    kept: KeptColumns | None = field(default=None, repr=False)
+    added_to: str = ""
 
     @property
     def is_zarr(self) -> bool:
         """True for a Zarr group."""
-        return self.address.rstrip("/").endswith(".zarr")
+        return bool(self.added_to) or self.address.rstrip("/").endswith(".zarr")
 
     @property
     def marks(self) -> str:
@@ -136,6 +144,8 @@ class Output:
     @property
     def identity_file(self) -> str:
         """Name of the file that holds the identity of the prediction."""
+        if self.added_to:
+            return f"{CLUSTER_INDEX}/{added.IDENTITY_FILE}"
         return "zarr.json" if self.is_zarr else f"_{_IDENTITY}"
 
 
@@ -165,7 +175,9 @@ class Written:
     is_complete: bool
 
 
-def plan_output(address: str, batch: Batch, checkpoint: Checkpoint, request: Request) -> Output:
+def plan_output(
+    address: str, batch: Batch, checkpoint: Checkpoint, request: Request, table: Any = None
+) -> Output:
     """Choose the regions of an output.
 
     Args:
@@ -173,20 +185,26 @@ def plan_output(address: str, batch: Batch, checkpoint: Checkpoint, request: Req
         batch: All rows.
         checkpoint: The checkpoint to predict with.
         request: What to write.
+        table: The data frame, dict or group with the columns to keep; None if the sources of the
+            rows have them.
 
     Raises:
         Invalid: the address ends in neither `.zarr` nor `.parquet`, or the columns to keep cannot
             be written there, or the input does not have them.
     """
-    if not address.rstrip("/").endswith((".zarr", ".parquet")):
+    store, colons, _ = address.partition("::")
+    added_to = address if colons and store.rstrip("/").endswith(".zarr") else ""
+    if not added_to and not address.rstrip("/").endswith((".zarr", ".parquet")):
         raise Invalid(f"output must end in .zarr or .parquet, got {address!r}")
     if request.partition_by and not address.rstrip("/").endswith(".parquet"):
         must = "partition_by must come with an output that ends in .parquet"
         raise Invalid(f"{must}, got {address!r}")
     if request.partition_by not in ("", CLUSTER_INDEX):
         raise Invalid(expected("partition_by", repr(CLUSTER_INDEX), request.partition_by))
+    kept = None
     if request.keep:
-        _check_kept(address, batch, request)
+        _check_kept(address, request)
+        kept = kept_of(batch, table, request.keep)
     k = len(checkpoint.state.centers)
     request.check(k)
     forms = [form_of(name, k, request.top) for name in request.results]
@@ -197,7 +215,10 @@ def plan_output(address: str, batch: Batch, checkpoint: Checkpoint, request: Req
     rows = min(rows // unit * unit or rows, batch.rows)
     about = request.results, request.top, request.keep, request.partition_by
     prediction = Prediction.of(checkpoint, batch, rows, *about)
-    output = Output(storage.absolute(address), prediction)
+    if isinstance(kept, pa.Table):
+        prediction = replace(prediction, kept_sha256=digest_of(kept))
+    place = storage.absolute("/".join(filter(None, added.split(address))) if added_to else address)
+    output = Output(place, prediction, kept=kept, added_to=added_to)
     return replace(output, regions=tuple(_regions(output, batch)))
 
 
@@ -209,11 +230,11 @@ def _regions(output: Output, batch: Batch) -> Iterable[Chunk]:
     return numbered_regions(batch, rows, "part-{}.parquet") if by_file is None else by_file
 
 
-def _check_kept(address: str, batch: Batch, request: Request) -> None:
-    """Refuse columns to keep that cannot be written, or that the input does not have.
+def _check_kept(address: str, request: Request) -> None:
+    """Refuse columns to keep that cannot be written.
 
     Raises:
-        Invalid: the output is no Parquet, or a column has the name of a result or is missing.
+        Invalid: the output is no Parquet, or a column has the name of a result.
     """
     if not address.rstrip("/").endswith(".parquet"):
         raise Invalid(f"keep must come with an output that ends in .parquet, got {address!r}")
@@ -221,7 +242,6 @@ def _check_kept(address: str, batch: Batch, request: Request) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         must = f"other names than the results ({', '.join(request.results)}), each once"
         raise Invalid(f"keep must have {must}, got {', '.join(twice)}")
-    check_kept(batch, request.keep)
 
 
 def is_complete(output: Output) -> bool:
@@ -268,6 +288,11 @@ def prepare(output: Output) -> Written:
 def missing(output: Output, written: Written) -> list[Chunk]:
     """Return the regions that are still to be written, each as one chunk of its rows, in order."""
     return [region for region in output.regions if _file_of(region) not in written.files]
+
+
+def travelling(regions: Sequence[Chunk], output: Output) -> Iterator[Chunk]:
+    """Yield regions with all that the tasks that write them need."""
+    return laden(regions, output.kept)
 
 
 def _file_of(region: Chunk) -> str:
@@ -318,6 +343,8 @@ def finish(output: Output) -> None:
     """
     if output.is_zarr:
         _write_attributes(output, output.prediction.as_json(), is_complete=True)
+        if output.added_to:
+            added.consolidate(output.added_to)
     else:
         storage.write(storage.join(output.address, _SUCCESS), b"")
     _tidy(output)
@@ -327,10 +354,21 @@ def _tidy(output: Output) -> None:
     """Remove what a complete output does not need."""
     if output.has_marks:
         storage.remove(output.marks)
-    storage.remove_temporary_files(output.address)
+    for address in _folders(output):
+        storage.remove_temporary_files(address)
+
+
+def _folders(output: Output) -> list[str]:
+    """Return the folders of an output that hold nothing of somebody else."""
+    if output.added_to:
+        return [storage.join(output.address, name) for name in output.prediction.results]
+    return [output.address]
 
 
 def _check_empty(output: Output) -> None:
+    if output.added_to:
+        added.check_group(output.address, output.prediction.results)
+        return
     # A driver that is killed while it writes the first identity leaves a temporary file.
     if not storage.is_empty(output.address) and not _holds_only(output, ()):
         raise Invalid(
@@ -395,36 +433,49 @@ def _lay_out(output: Output) -> None:
     The old identity is removed first and the new one written last. After a crash in between the
     output has no identity, and no mark in it counts.
     """
-    _write_attributes(output, {}, is_complete=False)
+    before = (_read_attributes(output) or {}).get(added.ARRAYS, [])
+    row_name = None
+    if output.added_to:
+        others = [name for name in output.prediction.results if name not in before]
+        added.check_group(output.address, others)
+        row_name = added.row_dimension(output.address, output.prediction.rows)
+    arrays = list(dict.fromkeys((*before, *output.prediction.results)))
+    _write_attributes(output, {}, is_complete=False, arrays=arrays)
     if not output.is_zarr:
         storage.remove(storage.join(output.address, _SUCCESS))
-    storage.clear(output.address, keep=output.identity_file)
+    if output.added_to:
+        added.clear(output.address, arrays)
+    else:
+        storage.clear(output.address, keep=output.identity_file)
     if output.is_zarr:
-        _create_arrays(output)
-        storage.flush(output.address)
+        _create_arrays(output, row_name)
+        for address in _folders(output):
+            storage.flush(address)
     _write_attributes(output, output.prediction.as_json(), is_complete=False)
 
 
-def _create_arrays(output: Output) -> None:
+def _create_arrays(output: Output, row_name: str | None) -> None:
+    """Create the arrays of a Zarr output; `row_name` is the name of their first dimension."""
     prediction = output.prediction
     for name in prediction.results:
         width, dtype = form_of(name, prediction.num_clusters, prediction.top)
         # Fill values are no possible results, so Zarr stores every chunk that is written.
         fill_value = -1 if dtype.kind == "i" else np.nan
-        # Created at its own address: for an array of a group Zarr asks the store to create the
-        # group if absent. A store that ignores the condition empties the attributes of the group.
-        address = storage.join(output.address, name)
-        create = partial(
-            zarr.create_array,
-            storage.zarr_store(address),
+        # Created in memory, and its metadata written: for an array of a group Zarr asks the store
+        # to create the group if absent, and a store that ignores the condition empties the
+        # attributes of the group. What is in the array's folder already stays.
+        held: dict[str, Any] = {}
+        zarr.create_array(
+            zarr.storage.MemoryStore(held),
             shape=(prediction.rows, *width),
             dtype=dtype,
             chunks=(prediction.region_rows, *width),
             fill_value=fill_value,
+            dimension_names=added.dimensions_of(name, row_name, 1 + len(width)),
             zarr_format=3,
-            overwrite=True,  # a retry may find what the attempt before has written
         )
-        with_retries(address, create)
+        address = storage.join(output.address, name, _METADATA)
+        storage.write(address, held[_METADATA].to_bytes())
 
 
 def _read_attributes(output: Output) -> dict[str, Any] | None:
@@ -436,9 +487,12 @@ def _read_attributes(output: Output) -> dict[str, Any] | None:
         content = json.loads(seen.data)
     except ValueError:
         content = None
-        if output.is_zarr and _is_cut_off(output, seen.data):
+        if output.is_zarr and not output.added_to and _is_cut_off(output, seen.data):
             return {_IDENTITY: {}}
-    if not output.is_zarr:  # the file's name is ours, even if its content is damaged
+    # The file's name is ours, even if its content is damaged.
+    if output.added_to:
+        return content if isinstance(content, dict) else {_IDENTITY: {}}
+    if not output.is_zarr:
         return {_IDENTITY: content if isinstance(content, dict) else {}}
     attributes = content.get("attributes") if isinstance(content, dict) else None
     return attributes if isinstance(attributes, dict) and _IDENTITY in attributes else None
@@ -468,9 +522,24 @@ def _data(content: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=1).encode()
 
 
-def _write_attributes(output: Output, identity: dict[str, Any], *, is_complete: bool) -> None:
-    content = _content(identity, is_complete=is_complete) if output.is_zarr else identity
-    storage.write(storage.join(output.address, output.identity_file), _data(content))
+def _write_attributes(
+    output: Output, identity: dict[str, Any], *, is_complete: bool, arrays: Sequence[str] = ()
+) -> None:
+    """Write the identity of an output.
+
+    Args:
+        output: The output.
+        identity: The identity; empty while the output is not set up.
+        is_complete: True if all is written.
+        arrays: Names of the arrays in a group of somebody else that may be removed; those of the
+            results if there are none.
+    """
+    if output.added_to:
+        names = arrays or output.prediction.results
+        data = added.content(identity, is_complete=is_complete, arrays=names)
+    else:
+        data = _data(_content(identity, is_complete=is_complete) if output.is_zarr else identity)
+    storage.write(storage.join(output.address, output.identity_file), data)
 
 
 def _write_zarr(output: Output, chunk: Chunk, results: dict[str, Any]) -> None:
@@ -481,7 +550,7 @@ def _write_zarr(output: Output, chunk: Chunk, results: dict[str, Any]) -> None:
         # Zarr's key of this chunk; a folder if the array has two dimensions.
         storage.flush(storage.join(output.address, name, "c", str(number)))
         # Flushes the array's folder too, in which the first chunk creates the folder `c`.
-        storage.flush(storage.join(output.address, name, "zarr.json"))
+        storage.flush(storage.join(output.address, name, _METADATA))
     storage.write(storage.join(output.marks, _file_of(chunk)), b"")
 
 

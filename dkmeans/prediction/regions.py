@@ -7,12 +7,12 @@ both can be joined by position. Otherwise regions have one size, and are numbere
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import groupby, takewhile
 
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk
+from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.sources.named_rows import NamedRows
 from dkmeans.data.views import Joined
 from dkmeans.feature_columns.layout import FeatureRows
@@ -27,9 +27,20 @@ class Region(Joined):
 
     Attributes:
         file: Name of the file that holds them, below the output; for Zarr, name of the mark.
+        kept: Columns of the input that are written too, which the sources of the rows do not have:
+            as a stream of Arrow, or as chunks of each column by name.
     """
 
     file: str
+    kept: bytes | tuple[tuple[str, Batch], ...] = field(default=(), repr=False)
+
+    def with_leaves(self, change: Callable[[Source], Source]) -> Region:
+        """Return the same rows, and columns that are kept, of changed sources."""
+        parts = tuple(part.with_leaves(change) for part in self.parts)
+        kept = self.kept
+        if not isinstance(kept, bytes):
+            kept = tuple((name, column.with_leaves(change)) for name, column in kept)
+        return replace(self, parts=parts, kept=kept)
 
 
 def numbered_regions(batch: Batch, rows: int, name: str) -> Iterator[Chunk]:

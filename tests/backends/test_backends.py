@@ -366,11 +366,11 @@ def test_a_zero_center_is_at_distance_one_from_every_row(backend):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_block_borders_change_no_result(backend, dtype, metric):
     rng = np.random.default_rng(10)
-    rows, centers = rng.normal(size=(3000, 3)), rng.normal(size=(300, 3))
+    rows, centers = rng.normal(size=(1000, 3)), rng.normal(size=(300, 3))
     rows, centers = rows.astype(dtype), centers_of(centers.astype(dtype), metric)
     index, distances = backend.nearest(rows, centers)
     everything = backend.distances(rows, centers)
-    for start, size in ((0, 7), (850, 1), (850, 977), (871, 7), (2999, 1)):
+    for start, size in ((0, 7), (850, 1), (850, 150), (871, 7), (999, 1)):
         part = slice(start, start + size)
         part_index, part_distances = backend.nearest(rows[part], centers)
         assert part_index.tolist() == index[part].tolist()
@@ -427,7 +427,9 @@ def test_more_rows_than_a_plane_can_hold_at_the_top_of_the_window_are_added_up_e
     centers = centers_of(np.zeros((1, 1), np.float32), EUCLIDEAN)
     part = on_host(backend.partial_sums(rows, centers))
     total = sum_up([part] * 5)
-    assert total.sums.exact(0, 0) == 5 * sum(map(Fraction, rows[:, 0].tolist()))
+    ones = int((rows == 1).sum())
+    expected = ones + (len(rows) - ones) * Fraction(float(rows[1, 0]))
+    assert total.sums.exact(0, 0) == 5 * expected
 
 
 @given(problems(), st.integers(0, 2**32))
@@ -444,7 +446,7 @@ def test_permuting_rows_permutes_their_nearest_centers(backend, problem, seed):
 @pytest.mark.parametrize("metric", METRICS)
 def test_wide_rows_are_right(backend, metric):
     rng, d = np.random.default_rng(11), wide(backend)
-    rows, centers = rng.normal(size=(12, d)).astype("f"), rng.normal(size=(3, d)).astype("f")
+    rows, centers = rng.normal(size=(5, d)).astype("f"), rng.normal(size=(3, d)).astype("f")
     index, _ = backend.nearest(rows, centers_of(centers, metric))
     assert_nearest(index, rows, centers, metric)
     assert_sums(backend, sums_of(backend, rows, centers_of(centers, metric)), rows, centers, metric)

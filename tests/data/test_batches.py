@@ -5,15 +5,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.memory import MemoryRows
 from tests.numbered import Numbers
-
-fast = settings(max_examples=150, deadline=None)
 
 
 def rows_of(chunk):
@@ -56,7 +54,6 @@ def batches(draw):
     return (shuffled, order) if kind == "shuffled" else (plain + shuffled, expected + order)
 
 
-@fast
 @given(batches())
 def test_a_batch_is_a_sequence_of_its_chunks(drawn):
     batch, expected = drawn
@@ -69,7 +66,6 @@ def test_a_batch_is_a_sequence_of_its_chunks(drawn):
         batch[len(batch)]
 
 
-@fast
 @given(batches(), st.data())
 def test_chunks_between_two_numbers_are_a_slice_of_the_list(drawn, data):
     batch, expected = drawn
@@ -78,7 +74,6 @@ def test_chunks_between_two_numbers_are_a_slice_of_the_list(drawn, data):
     assert chunks_of(batch.chunks_between(start, stop)) == expected[start:stop]
 
 
-@fast
 @given(batches(), st.data())
 def test_rows_between_two_numbers_are_a_slice_of_the_rows(drawn, data):
     batch, expected = drawn
@@ -91,7 +86,6 @@ def test_rows_between_two_numbers_are_a_slice_of_the_rows(drawn, data):
     assert all(chunk in expected for chunk in chunks_of(found)[1:-1])
 
 
-@fast
 @given(batches(), st.data())
 def test_a_part_of_a_part_is_what_slicing_twice_says(drawn, data):
     batch, expected = drawn
@@ -103,7 +97,6 @@ def test_a_part_of_a_part_is_what_slicing_twice_says(drawn, data):
     assert flat(chunks_of(batch)) == rows
 
 
-@fast
 @given(batches())
 def test_a_batch_travels_as_its_parts(drawn):
     batch, expected = drawn
@@ -149,7 +142,6 @@ def mixed_batches(draw):
     return sum(parts, Batch())
 
 
-@fast
 @given(mixed_batches(), st.data())
 def test_a_chunk_of_a_numbered_batch_knows_the_number_of_its_first_row(batch, data):
     numbered = batch.numbered()
@@ -166,7 +158,6 @@ def test_a_chunk_of_a_numbered_batch_knows_the_number_of_its_first_row(batch, da
     assert [chunk.number for chunk in some] == starts[first:last]
 
 
-@fast
 @given(mixed_batches(), st.integers(1, 9))
 def test_pieces_joined_are_the_rows_again_in_as_few_parts(batch, size):
     pieces = [batch.rows_between(at, at + size) for at in range(0, batch.rows, size)]

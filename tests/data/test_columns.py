@@ -3,7 +3,7 @@
 import pytest
 
 from dkmeans import InvalidData
-from dkmeans.data.columns import KnownColumns, described, places_of
+from dkmeans.data.columns import KnownColumns, described, places_named, places_of
 
 TRAINED = KnownColumns(("age", "income"))
 PREDICTING = KnownColumns(("age", "income"), allows_surplus=True)
@@ -69,3 +69,8 @@ def test_places_follow_the_lengths_of_lists():
     assert given == ("a", "v[3]", "b")
     assert places_of(["b", "v[3]"], given, 5) == [4, 1, 2, 3]
     assert places_of(["b"], ("a[3]", "b"), 2) == [1]
+
+
+def test_each_value_of_a_row_has_a_name():
+    assert places_named(("v[2]", "a"), 3) == ["'v[2]'", "'v[2]'", "'a'"]
+    assert places_named((), 2) == ["column 0", "column 1"]

@@ -83,8 +83,11 @@ def accumulate_on_gpu(loaded, value):
 class ExecutorLaws:
     """The laws, as tests of the fixture `executor`."""
 
-    @pytest.mark.parametrize("distance", Distance)
-    @pytest.mark.parametrize("cut", BATCHES.values(), ids=BATCHES)
+    @pytest.mark.parametrize(
+        ("cut", "distance"),
+        list(zip(BATCHES.values(), [*Distance, *Distance], strict=True)),
+        ids=BATCHES,
+    )
     def test_totals_are_those_of_serial_to_the_bit(self, executor, dataset, cut, distance):
         batches, value = cut(dataset), centers(distance)
         found = executor.map_reduce(accumulate, batches, value).totals

@@ -3,7 +3,7 @@
 import time
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.data.batches import Batch
@@ -12,8 +12,6 @@ from dkmeans.executors.reduction import Cost, Throughput
 from dkmeans.executors.runs import Run, RunTotal, merged, plan, reduce_batches, reduce_runs
 from tests.executors.slow_rows import SlowRows
 from tests.numbered import Numbers
-
-fast = settings(max_examples=200, deadline=None)
 
 
 def batch_of(chunks):
@@ -24,7 +22,6 @@ counts = st.lists(st.integers(1, 300), min_size=1, max_size=4)
 weights_of_threads = st.lists(st.floats(0.01, 100), min_size=1, max_size=12)
 
 
-@fast
 @given(counts, weights_of_threads, st.sampled_from([1, 4, 16]))
 def test_every_chunk_is_in_one_run_and_the_runs_add_up_in_order(chunks, weights, parts):
     runs = plan([batch_of(n) for n in chunks], weights, parts)
@@ -47,7 +44,6 @@ def test_every_chunk_is_in_one_run_and_the_runs_add_up_in_order(chunks, weights,
     assert reduce_batches(merged(some)) == expected
 
 
-@fast
 @given(st.integers(1, 10**6), st.integers(1, 64))
 def test_there_are_some_runs_for_each_thread_however_many_chunks(chunks, shares):
     runs = plan([batch_of(chunks)], [1] * shares, 4)
@@ -56,7 +52,6 @@ def test_there_are_some_runs_for_each_thread_however_many_chunks(chunks, shares)
     assert loads.max() <= 1.3 * chunks / shares + 1
 
 
-@fast
 @given(st.integers(1000, 10**6), weights_of_threads)
 def test_a_share_is_in_proportion_to_its_weight(chunks, weights):
     runs = plan([batch_of(chunks)], weights, 4)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from operator import add
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.distance import Distance
@@ -19,7 +19,6 @@ from dkmeans.initialization.draws import (
 )
 from dkmeans.state import sum_up
 
-fast = settings(max_examples=100, deadline=None)
 EUCLIDEAN, COSINE = Distance.SQUARED_EUCLIDEAN, Distance.COSINE
 
 
@@ -49,7 +48,6 @@ def test_rows_far_apart_have_numbers_of_their_own():
     assert len(np.unique(Seed(7).uniform(rows))) == len(rows)
 
 
-@fast
 @given(st.integers(0, 2**100), st.integers(0, 10**15), st.integers(1, 50))
 def test_a_rows_number_does_not_depend_on_its_neighbours(entropy, first, count):
     rows = np.arange(first, first + count)
@@ -70,7 +68,6 @@ def test_a_row_is_drawn_with_its_probability():
     assert hits[-1] == tries
 
 
-@fast
 @given(st.data())
 def test_parts_together_draw_the_rows_that_all_rows_at_once_draw(data):
     n = data.draw(st.integers(1, 60))
@@ -86,7 +83,6 @@ def test_parts_together_draw_the_rows_that_all_rows_at_once_draw(data):
     assert sorted(found.different()[:, 0].tolist()) == expected.tolist()
 
 
-@fast
 @given(st.data())
 def test_as_many_different_rows_are_drawn_as_there_are(data):
     values = np.array(data.draw(st.lists(st.integers(0, 8), min_size=2, max_size=40)), float)

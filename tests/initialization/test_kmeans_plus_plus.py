@@ -90,7 +90,6 @@ def test_picks_are_the_same_for_any_number_of_threads(monkeypatch, threads):
 
 
 @given(st.integers(1, 8), st.integers(1, 5), st.integers(0, 2**32), st.integers(1, 4))
-@settings(max_examples=150, deadline=None)
 def test_plus_plus_centers_differ_while_rows_do(k, d, seed, candidates):
     rng = np.random.default_rng(seed)
     distinct = np.unique(rng.integers(-3, 4, (k, d)), axis=0).astype(np.float32)

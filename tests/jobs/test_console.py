@@ -17,10 +17,11 @@ from dkmeans.report import Progress, RowReport, report_progress
 from tests.jobs.commands import COMMAND, train
 
 
-def test_a_log_for_programs_has_a_json_object_a_line(store, tmp_path):
-    argv = [*COMMAND, *map(str, train(store, tmp_path / "m", "--steps", 3, "--log-format", "json"))]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    events = [json.loads(line) for line in done.stderr.splitlines()]
+def test_a_log_for_programs_has_a_json_object_a_line(store, tmp_path, run):
+    argv = train(store, tmp_path / "m", "--steps", 3, "--log-format", "json")
+    code, _, err = run(*argv)
+    assert code == 0, err
+    events = [json.loads(line) for line in err.splitlines()]
     iterations = [each for each in events if each["event"] == "iteration"]
     assert [each["step"] for each in iterations] == [1, 2, 3]
     assert all(each["rows"] == len(np.asarray(zarr.open(store))) for each in iterations)
@@ -33,25 +34,21 @@ def test_a_log_for_programs_has_a_json_object_a_line(store, tmp_path):
     assert any("finding the first centers" in each["message"] for each in events)
     assert all(each["time"].endswith("Z") and each["level"] for each in events)
     argv[argv.index("--num-clusters") + 1] = "7000"
-    failed = subprocess.run(
-        [*argv, "--model-dir", str(tmp_path / "n")], capture_output=True, text=True
-    )
-    last = json.loads(failed.stderr.splitlines()[-1])
-    assert (failed.returncode, last["event"], last["exit_code"]) == (2, "exit", 2)
+    code, _, err = run(*argv, "--model-dir", tmp_path / "n")
+    last = json.loads(err.splitlines()[-1])
+    assert (code, last["event"], last["exit_code"]) == (2, "exit", 2)
     assert "--num-clusters must be at most the number of rows, 900, got 7000" in last["message"]
 
 
-def test_a_terminal_shows_one_line_that_is_overwritten(store, tmp_path):
+def test_a_terminal_shows_one_line_that_is_overwritten_and_stays_above_the_reason_of_the_end(
+    store, tmp_path
+):
     result, shown = on_terminal(*train(store, tmp_path / "m", "--max-steps", 5, "--json"))
     assert re.search(r"step \d of 5, loss [\d.]+", shown)
     assert "\r" in shown
     assert "rows/s" in shown
     # The result does not go to the terminal of the log: a program may read it from a pipe.
     assert json.loads(result)["step"] == 5
-
-
-def test_on_a_terminal_the_last_progress_stays_above_the_reason_of_the_end(store, tmp_path):
-    _, shown = on_terminal(*train(store, tmp_path / "m", "--max-steps", 5))
     lines = shown_lines(shown)
     assert lines[-1] == "took all the steps it was asked for at step 5"
     assert lines[-2].startswith("step 5 of 5, loss ")

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from dkmeans import KMeans
+from dkmeans import KMeans, load
 from tests.jobs.commands import train
 
 
@@ -103,3 +103,17 @@ def test_columns_are_found_by_name_and_others_are_ignored(run, run_json, rows, t
     assert code == 2
     assert "must be those that the model was trained with, ['a', 'b', 'c'], got" in err
     assert "(['b'] is missing)" in err
+
+
+def test_arrays_of_a_group_are_clustered_and_kept(run_json, rows, tmp_path):
+    group = zarr.open_group(tmp_path / "rows.zarr", mode="w")
+    for name, values in {"x": rows[:, 0], "yz": rows[:, 1:], "id": np.arange(900)}.items():
+        group.create_array(name, data=values, chunks=(70, *values.shape[1:]))
+    model = "--model-dir", tmp_path / "model"
+    run_json("train", f"{tmp_path}/rows.zarr::x,yz", *model, "--num-clusters", 3, "--seed", 1)
+    output = "--output", tmp_path / "o.parquet", "--keep", "id"
+    run_json("predict", f"{tmp_path}/rows.zarr", "--columns", "yz,x", *model, *output)
+    found = pq.read_table(tmp_path / "o.parquet")
+    assert found["id"].to_pylist() == [*range(900)]
+    expected = load(tmp_path / "model").predict_cluster_index(lambda: rows)
+    assert found["cluster_index"].to_pylist() == [*expected]

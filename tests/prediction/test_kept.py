@@ -2,10 +2,15 @@
 
 import datetime
 
+import dask.dataframe as dd
 import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zarr
+from dask import array as da
 
 from dkmeans import Dataset, Invalid, InvalidType, KMeans
 from dkmeans.feature_columns import numeric_column
@@ -79,6 +84,58 @@ def test_rows_of_feature_columns_keep_columns_too(stored, tmp_path):
     assert written(tmp_path / "o.parquet")["id"].to_pylist() == TABLE["id"].to_pylist()
 
 
+def as_group(folder):
+    group = zarr.open_group(folder / "rows.zarr", mode="w")
+    for name in ("x", "y"):
+        group.create_array(name, data=TABLE[name].to_numpy(), chunks=(50,))
+    group.create_array("id", data=TABLE["id"].to_numpy().astype("U8"), chunks=(50,))
+    group.create_array("pair", data=ROWS, chunks=(70, 2))
+    return str(folder / "rows.zarr")
+
+
+def frame():
+    return TABLE.to_pandas().assign(pair=list(ROWS))
+
+
+NAMED = {
+    "pandas": lambda folder: frame(),
+    "polars": lambda folder: pl.DataFrame(frame().to_dict("list")),
+    "dask": lambda folder: dd.from_pandas(frame().drop(columns="pair"), npartitions=3),
+    "dict": lambda folder: {**{n: TABLE[n].to_numpy() for n in ("id", "x", "y")}, "pair": ROWS},
+    "dict of dask": lambda folder: {
+        **{n: da.from_array(TABLE[n].to_numpy(), chunks=80) for n in ("x", "y")},
+        "id": TABLE["id"].to_numpy(),
+        "pair": da.from_array(ROWS, chunks=(60, 2)),
+    },
+    "group": lambda folder: zarr.open_group(as_group(folder), mode="r"),
+    "stored group": lambda folder: Dataset.from_zarr(as_group(folder), columns=["y", "x"]),
+}
+
+
+@pytest.mark.parametrize("made", NAMED.values(), ids=NAMED)
+def test_every_input_with_names_keeps_columns(trained, tmp_path, small_regions, client, made):
+    names = ["id", "x"] if made is NAMED["dask"] else ["id", "pair"]
+    trained.write_predictions(lambda: made(tmp_path), tmp_path / "o.parquet", keep=names)
+    found = written(tmp_path / "o.parquet")
+    assert found["id"].to_pylist() == TABLE["id"].to_pylist()
+    assert np.array_equal(
+        np.array(found[names[1]].to_pylist()), ROWS if "pair" in names else ROWS[:, 0]
+    )
+    assert found["cluster_index"].to_pylist() == [*trained.predict_cluster_index(lambda: ROWS)]
+
+
+def test_a_kept_column_in_memory_with_other_values_replaces_the_output(trained, tmp_path, new_log):
+    logs = []
+    for ids in (range(350), range(350), range(1, 351)):
+        rows = {"x": ROWS[:, 0], "y": ROWS[:, 1], "id": np.array(ids)}
+        dataset = Dataset.from_array(pd.DataFrame(rows))
+        trained.write_predictions(lambda d=dataset: d, tmp_path / "o.parquet", keep=["id"])
+        logs.append(new_log())
+    assert "nothing to do" in logs[1]
+    assert "kept_sha256" in logs[2]
+    assert written(tmp_path / "o.parquet")["id"].to_pylist() == [*range(1, 351)]
+
+
 def test_columns_that_cannot_be_kept_are_refused(stored, trained, tmp_path):
     def write(keep, output="o.parquet", rows=None):
         given = Dataset.from_parquet(stored) if rows is None else rows
@@ -91,8 +148,13 @@ def test_columns_that_cannot_be_kept_are_refused(stored, trained, tmp_path):
     for twice in (["id", "id"], ["cluster_index"]):
         with pytest.raises(Invalid, match=f"keep must have other names .*, got {twice[0]}"):
             write(twice)
-    with pytest.raises(InvalidType, match="keep must come with rows of Parquet files"):
+    with pytest.raises(InvalidType, match="keep must come with rows that have names, in order"):
         write(["id"], rows=ROWS)
+    named = Dataset.from_array(pd.DataFrame({"x": ROWS[:, 0], "y": ROWS[:, 1]}))
+    with pytest.raises(InvalidType, match="keep must come with rows that have names, in order"):
+        write(["x"], rows=named.shuffle(1))
+    with pytest.raises(Invalid, match=r"keep must be among the columns .* \(x, y\), got \['id'\]"):
+        write(["id"], rows=named)
     for no_names in ("id", [1]):
         with pytest.raises(InvalidType, match="keep must be a list of names, got "):
             write(no_names)

@@ -503,7 +503,7 @@ def test_a_creation_that_is_cut_off_is_recognised_by_a_store_that_ignores_condit
     address = f"{s3_without_conditional_writes}/clusters{ending}"
     write = outputs._write_attributes
 
-    def killed_at_the_end(output, identity, *, is_complete):
+    def killed_at_the_end(output, identity, *, is_complete, **more):
         if identity:
             signal.raise_signal(signal.SIGINT)
         write(output, identity, is_complete=is_complete)

@@ -57,6 +57,13 @@ def sums_by_bounds(
     return partial_sums(points, centers), None, 0
 
 
+def nearest_by_bounds(
+    points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+) -> tuple[IndexArray, None, int]:
+    """Return the results of `nearest_index`; this backend has no bounds."""
+    return nearest_index(points, centers), None, 0
+
+
 def squares(points: FloatArray) -> ExactTotal:
     """Return the exact sum of the squares of all values of the (n, d) rows."""
     return _implementation.squares(points)

@@ -38,7 +38,7 @@ from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `kernels.INTRINSICS`).
-INTRINSICS = "547400564dba"
+INTRINSICS = "8801d1dd39a2"
 
 
 class TileScoring(NamedTuple):
@@ -156,7 +156,6 @@ def assign_all(
     group_scratch: GroupScratch,
     block: BlockScratch,
     bounds: RowBounds,
-    is_first: bool,
     sums: Sums,
 ) -> None:
     """Find the nearest center of each row by scores of all pairs, and make its bounds.
@@ -171,11 +170,13 @@ def assign_all(
         group_scratch: More of them.
         block: Work arrays for single rows.
         bounds: The clusters and bounds of the rows.
-        is_first: True if there were no bounds, and `sums` are empty.
-        sums: Sums of the rows by the clusters in `bounds`. Rows that change their cluster are
-            moved; at first all rows are added, as `sum_vectors.add_rows` does.
+        sums: With counts, sums of no rows, to which all rows are added. Without counts, sums of the
+            rows by the clusters in `bounds`, in which rows that change their cluster are moved; or
+            `NO_SUMS`.
     """
     n, size = len(points), len(scratch.indices)
+    adds = len(sums.counts) > 0
+    moves = len(sums.high) > 0 and not adds
     scratch.num_rest[0] = 0
     matrix.configure(scratch.matrix_config, tile)
     for start in range(0, n, size):
@@ -190,12 +191,12 @@ def assign_all(
             before = np.int64(bounds.nearest[row])
             bounds.upper[row] = upper_bound(points, row, scale, after, centers, block)
             scratch.nearest[place] = bounds.nearest[row] = after
-            if after != before and not is_first:
+            if moves and after != before:
                 sum_vectors.move_row(
                     points, row, scale, before, after, centers.cosine, sums.grid, sums.high,
                     sums.low,
                 )  # fmt: skip
-        if is_first:
+        if adds:
             sum_vectors.add_rows(
                 points, start, count, scratch.exact_scales, scratch.nearest, centers.cosine,
                 sums.grid, sums.counts, sums.high, sums.low, sums.rest, scratch.num_rest,

@@ -38,8 +38,6 @@ if config.DISABLE_JIT:
 
 _NO_INDEX: IndexArray = np.empty(0, np.int64)
 _NO_DISTANCES: FloatArray = np.empty(0)
-_NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
-_NO_SUMS = kernels.Sums(np.empty(0), _NO_INDEX, _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
 
 @QUIET
@@ -59,14 +57,40 @@ def sums_by_bounds(
 
     The third result is the number of distances that were not computed.
     """
+    result = _by_bounds(points, centers, found, start, with_sums=True)
+    if not isinstance(result, bounds.Advanced):
+        return partial_sums(points, centers), result, 0
+    return result.bounds.sums, result.entry, result.skipped
+
+
+@QUIET
+def nearest_by_bounds(
+    points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
+) -> tuple[IndexArray, Cached | None, int]:
+    """Return the results of `nearest_index`, and what `sums_by_bounds` returns beside the sums."""
+    result = _by_bounds(points, centers, found, start, with_sums=False)
+    if not isinstance(result, bounds.Advanced):
+        return nearest_index(points, centers), result, 0
+    return result.bounds.index, result.entry, result.skipped
+
+
+def _by_bounds(
+    points: FloatArray,
+    centers: Centers,
+    found: Cached | None,
+    start: Hashable,
+    *,
+    with_sums: bool,
+) -> bounds.Advanced | bounds.Waiting | None:
+    """Return the bounds of the rows; without bounds what to cache: how long to wait for them."""
     if not bounds.suit(points, centers):
-        return partial_sums(points, centers), None, 0
+        return None
     if isinstance(found, bounds.Bounds):
         return bounds.advance(_kernel_rows(points), centers, found)
     waiting = found if isinstance(found, bounds.Waiting) else bounds.Waiting()
     if waiting.left > 0:
-        return partial_sums(points, centers), replace(waiting, left=waiting.left - 1), 0
-    return *bounds.begin(_kernel_rows(points), centers, waiting, start), 0
+        return replace(waiting, left=waiting.left - 1)
+    return bounds.begin(_kernel_rows(points), centers, waiting, start, with_sums=with_sums)
 
 
 @QUIET
@@ -95,7 +119,7 @@ def squares(points: FloatArray) -> ExactTotal:
 def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Return each row's nearest center, (n,) int64, and distance to it, (n,) float64."""
     index, distance = np.empty(len(points), np.int64), np.empty(len(points))
-    _assign(points, centers, index, distance, _NO_SUMS)
+    _assign(points, centers, index, distance, kernels.NO_SUMS)
     return index, distance
 
 
@@ -103,7 +127,7 @@ def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArra
 def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
     """Return each row's nearest center, (n,) int64."""
     index = np.empty(len(points), np.int64)
-    _assign(points, centers, index, _NO_DISTANCES, _NO_SUMS)
+    _assign(points, centers, index, _NO_DISTANCES, kernels.NO_SUMS)
     return index
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -20,11 +20,11 @@ from dkmeans.backends.native import packing, sum_vectors
 from dkmeans.backends.native.all_pairs import GroupScratch, assign_all
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.backends.native.groups import Path, Stage, can_group
-from dkmeans.backends.native.kernels import Sums
+from dkmeans.backends.native.kernels import NO_SUMS, Sums
 from dkmeans.backends.native.packing import aligned
 from dkmeans.backends.native.reassign import STRIP, BlockScratch, Movement, RowBounds, reassign
 from dkmeans.backends.native.runner import run
-from dkmeans.distance import Centers, Distance
+from dkmeans.distance import Centers
 from dkmeans.exact import PIECE_ROWS, ExactSums, Grid
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
@@ -47,8 +47,6 @@ _MOST_REST = 0.05
 # their number.
 _BLOCK_BYTES, _MOST_ROWS, _FEWEST_ROWS = 3 * 2**18, 4096, 2 * STRIP
 _SUM_BYTES = 8
-_NO_COUNTS: IndexArray = np.empty(0, np.int64)
-_NO_REST: IndexArray = np.empty((0, 2), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +68,18 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Piece:
-    """Bounds and sums of at most `PIECE_ROWS` rows.
+class MovingSums:
+    """Sums of the rows of a piece by their clusters. Rows that change their cluster are moved.
 
     Attributes:
-        rows: The bounds. `reassign` overwrites them.
         grid: The grid of the sums.
         high, low: The planes of the sums of the rows on the grid, as in `kernels.Sums`, without
-            `sum_vectors.MAGIC_BITS`. `reassign` overwrites them too.
+            `sum_vectors.MAGIC_BITS`. The kernels overwrite them.
         rest: (r,) int64. The rows that are not in these sums.
         rest_clusters: (r,) int32. Their clusters.
         rest_sums: The sums of these rows; None if there are none.
     """
 
-    rows: RowBounds
     grid: Grid
     high: IndexArray
     low: IndexArray
@@ -95,8 +91,27 @@ class Piece:
     def nbytes(self) -> int:
         """Size in bytes."""
         rest = () if self.rest_sums is None else self.rest_sums.planes.values()
-        arrays = (*self.rows, self.high, self.low, self.rest, self.rest_clusters, *rest)
+        arrays = (self.high, self.low, self.rest, self.rest_clusters, *rest)
         return sum(array.nbytes for array in arrays)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Bounds of at most `PIECE_ROWS` rows.
+
+    Attributes:
+        rows: The bounds. The kernels overwrite them.
+        sums: The sums of the rows; None if nobody needs them: for rows with weights.
+    """
+
+    rows: RowBounds
+    sums: MovingSums | None
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        arrays = sum(array.nbytes for array in self.rows)
+        return arrays + (self.sums.nbytes if self.sums is not None else 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +134,42 @@ class Bounds:
     def nbytes(self) -> int:
         """Size in bytes, without what all chunks share."""
         return sum(piece.nbytes for piece in self.pieces)
+
+    @property
+    def index(self) -> IndexArray:
+        """(n,) int64, the nearest center of each row."""
+        return np.concatenate([piece.rows.nearest for piece in self.pieces]).astype(np.int64)
+
+    @property
+    def sums(self) -> PartialSums:
+        """The partial sums of the rows, which must have sums, in the memory of a single piece."""
+        (k, d), parts = self.stage.grouped.exact.shape, []
+        for piece in self.pieces:
+            assert piece.sums is not None
+            planes = {0: piece.sums.high[:, :d]}
+            # For cosine, plane -1 has what was rounded away.
+            if len(piece.sums.low) and not self.stage.grouped.cosine:
+                planes[-1] = piece.sums.low[:, :d]
+            for plane in planes.values():
+                plane.flags.writeable = False
+            sums, rest = ExactSums(piece.sums.grid, planes), piece.sums.rest_sums
+            sums = sums if rest is None else sums + rest
+            parts.append(PartialSums(sums, np.bincount(piece.rows.nearest, minlength=k)))
+        return sum_up(parts)
+
+
+class Advanced(NamedTuple):
+    """The bounds of a chunk in an iteration.
+
+    Attributes:
+        bounds: Bounds for the centers of this iteration.
+        entry: What is to be cached: these bounds, or how long to go on without.
+        skipped: Number of distances that were not computed.
+    """
+
+    bounds: Bounds
+    entry: Bounds | Waiting
+    skipped: int
 
 
 class Paths:
@@ -166,86 +217,84 @@ def suit(points: FloatArray, centers: Centers) -> bool:
 
 
 def begin(
-    points: FloatArray, centers: Centers, waiting: Waiting, start: Hashable
-) -> tuple[PartialSums, Bounds | Waiting]:
-    """Return the partial sums of a chunk, and bounds for the next iteration.
+    points: FloatArray, centers: Centers, waiting: Waiting, start: Hashable, *, with_sums: bool
+) -> Advanced:
+    """Return bounds of a chunk that has none.
 
     Args:
         points: (n, d) rows, as the kernels take them.
         centers: The centers.
         waiting: What the chunk has waited for.
         start: Name of the start of a fit that the centers belong to.
+        with_sums: True if the sums of the rows are needed in each iteration.
 
     Raises:
-        NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
+        NotFinite: sums are needed, and a value is not finite, or for cosine a row is too long to
+            have a direction.
     """
     stage = _paths(start, centers, points.dtype).stage(centers)
-    pieces = tuple(_first(rows, centers, stage) for rows in _cut(points))
-    total = _total(centers, pieces)
-    if sum(len(piece.rest) for piece in pieces) > _MOST_REST * len(points):
-        return total, Waiting(waiting.pause, 2 * waiting.pause)
-    return total, Bounds(stage, pieces, waiting.pause)
+    pieces = tuple(_first(rows, centers, stage, with_sums=with_sums) for rows in _cut(points))
+    bounds = Bounds(stage, pieces, waiting.pause)
+    num_rest = sum(len(piece.sums.rest) for piece in pieces if piece.sums is not None)
+    is_slow = num_rest > _MOST_REST * len(points)
+    return Advanced(bounds, Waiting(waiting.pause, 2 * waiting.pause) if is_slow else bounds, 0)
 
 
-def advance(
-    points: FloatArray, centers: Centers, found: Bounds
-) -> tuple[PartialSums, Bounds | Waiting, int]:
-    """Return the partial sums of a chunk by the bounds of an earlier iteration, and new bounds.
-
-    The third result is the number of distances that were not computed.
+def advance(points: FloatArray, centers: Centers, found: Bounds) -> Advanced:
+    """Return bounds of a chunk for the next centers.
 
     Args:
         points: (n, d) rows, as the kernels take them.
         centers: The centers.
-        found: The bounds. They must not be used again.
+        found: The bounds of an earlier iteration. They must not be used again.
     """
     stage = found.stage.path.stage(centers)
     movement, all_pairs = stage.movement_since(found.stage), len(points) * stage.groups
     # The time of scoring all pairs, in pairs that are scored one by one.
     cost = all_pairs * (_COST_WITH_MATRIX if stage.scoring()[0].matrix_panels else 1)
+    parts = list(zip(_cut(points), found.pieces, strict=True))
     # Bounds become loose. New ones are made once the loose ones have cost as much: so at most half
     # of the work could have been saved.
     if found.work > cost:
-        pieces = [
-            _made_anew(rows, centers, stage, movement, piece)
-            for rows, piece in zip(_cut(points), found.pieces, strict=True)
-        ]
-        return _total(centers, pieces), Bounds(stage, tuple(pieces), found.pause), 0
-    pieces, pairs, scored_rows = [], 0, 0
-    for rows, piece in zip(_cut(points), found.pieces, strict=True):
-        changed, counts = _advanced(rows, centers, stage, movement, piece)
-        pieces.append(changed)
-        scored_rows += counts[0]
-        pairs += counts[1]
-    total = _total(centers, pieces)
+        pieces = tuple(_made_anew(rows, centers, stage, movement, piece) for rows, piece in parts)
+        bounds = Bounds(stage, pieces, found.pause)
+        return Advanced(bounds, bounds, 0)
+    changed = [_advanced(rows, centers, stage, movement, piece) for rows, piece in parts]
+    scored_rows, pairs = sum(each[1] for each in changed), sum(each[2] for each in changed)
     skipped = max(0, len(points) * len(centers.values) - pairs * GROUP)
-    if pairs > _USELESS_SHARE * cost:
-        return total, Waiting(found.pause, 2 * found.pause), skipped
     work = found.work + pairs + _PAIRS_OF_ROW * scored_rows
-    return total, Bounds(stage, tuple(pieces), found.pause, work), skipped
+    bounds = Bounds(stage, tuple(each[0] for each in changed), found.pause, work)
+    is_useless = pairs > _USELESS_SHARE * cost
+    return Advanced(
+        bounds, Waiting(found.pause, 2 * found.pause) if is_useless else bounds, skipped
+    )
 
 
 def _cut(points: FloatArray) -> Iterable[FloatArray]:
     return (points[start : start + PIECE_ROWS] for start in range(0, len(points), PIECE_ROWS))
 
 
-def _first(rows: FloatArray, centers: Centers, stage: Stage) -> Piece:
-    """Return bounds and sums of rows that had none."""
-    grid, shape = grid_for(rows, centers), centers.values.shape
-    sums = packing.zero_sums(shape, grid, rows)
+def _first(rows: FloatArray, centers: Centers, stage: Stage, *, with_sums: bool) -> Piece:
+    """Return bounds, and sums if they are needed, of rows that had none."""
     nearest: IndexArray = np.zeros(len(rows), np.int32)
     upper: FloatArray = np.zeros(len(rows), np.float32)
     # The kernel reads whole vectors, also after the bounds of the last row.
     lower: IndexArray = np.zeros(len(rows) * stage.groups + GROUP, np.uint16)
     lower = lower[:-GROUP].reshape(len(rows), stage.groups)
-    bounds = RowBounds(nearest, upper, lower)
-    num_rest = _assign_all(rows, stage, stage.movement_since(stage), bounds, sums, is_first=True)
+    bounds, movement = RowBounds(nearest, upper, lower), stage.movement_since(stage)
+    if not with_sums:
+        _assign_all(rows, stage, movement, bounds, NO_SUMS)
+        return Piece(bounds, None)
+    grid = grid_for(rows, centers)
+    sums = packing.zero_sums(centers.values.shape, grid, rows)
+    num_rest = _assign_all(rows, stage, movement, bounds, sums)
     extra = sums.counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
     low = sums.low - extra if len(sums.low) else sums.low
     rest = sums.rest[:num_rest, 0].copy()
     rest_clusters = bounds.nearest[rest]
     rest_sums = _sums_of_rest(rows[rest], rest_clusters, centers, grid)
-    return Piece(bounds, grid, sums.high - extra, low, rest, rest_clusters, rest_sums)
+    moving = MovingSums(grid, sums.high - extra, low, rest, rest_clusters, rest_sums)
+    return Piece(bounds, moving)
 
 
 def _sums_of_rest(
@@ -262,39 +311,44 @@ def _made_anew(
     rows: FloatArray, centers: Centers, stage: Stage, movement: Movement, piece: Piece
 ) -> Piece:
     """Return sums brought up to date, and new bounds."""
-    _assign_all(rows, stage, movement, piece.rows, _sums_of(piece), is_first=False)
+    _assign_all(rows, stage, movement, piece.rows, _kernel_sums(piece))
     return _with_rest(rows, centers, piece)
 
 
 def _advanced(
     rows: FloatArray, centers: Centers, stage: Stage, movement: Movement, piece: Piece
-) -> tuple[Piece, tuple[int, int]]:
+) -> tuple[Piece, int, int]:
     """Return bounds and sums brought up to date, and the numbers of scored rows and pairs."""
     scratch = _scratch(stage.groups, rows.shape[1], rows.dtype)
-    arguments = stage.grouped, movement, _height(), scratch, piece.rows, _sums_of(piece)
+    arguments = stage.grouped, movement, _height(), scratch, piece.rows, _kernel_sums(piece)
     run(reassign, (rows.dtype,), rows, *arguments)
     scored_rows, pairs = scratch.counts.tolist()
-    return _with_rest(rows, centers, piece), (scored_rows, pairs)
+    return _with_rest(rows, centers, piece), scored_rows, pairs
 
 
-def _sums_of(piece: Piece) -> Sums:
-    """Return the sums of a piece, to which no rows are added: rows move from one to another."""
-    return Sums(packing.padded_scales(piece.grid), _NO_COUNTS, piece.high, piece.low, _NO_REST)
+def _kernel_sums(piece: Piece) -> Sums:
+    """Return the sums of a piece for the kernels, which move rows and add none."""
+    if piece.sums is None:
+        return NO_SUMS
+    scales = packing.padded_scales(piece.sums.grid)
+    return NO_SUMS._replace(grid=scales, high=piece.sums.high, low=piece.sums.low)
 
 
 def _with_rest(rows: FloatArray, centers: Centers, piece: Piece) -> Piece:
     """Return the piece with the sums of the rows that are not on the grid brought up to date."""
-    rest_clusters = piece.rows.nearest[piece.rest]
-    if np.array_equal(rest_clusters, piece.rest_clusters):
+    sums = piece.sums
+    if sums is None:
         return piece
-    rest_sums = _sums_of_rest(rows[piece.rest], rest_clusters, centers, piece.grid)
-    return replace(piece, rest_clusters=rest_clusters, rest_sums=rest_sums)
+    rest_clusters = piece.rows.nearest[sums.rest]
+    if np.array_equal(rest_clusters, sums.rest_clusters):
+        return piece
+    rest_sums = _sums_of_rest(rows[sums.rest], rest_clusters, centers, sums.grid)
+    return replace(piece, sums=replace(sums, rest_clusters=rest_clusters, rest_sums=rest_sums))
 
 
 def _assign_all(
-    rows: FloatArray, stage: Stage, movement: Movement, bounds: RowBounds, sums: Sums, *,
-    is_first: bool,
-) -> int:  # fmt: skip
+    rows: FloatArray, stage: Stage, movement: Movement, bounds: RowBounds, sums: Sums
+) -> int:
     """Call `all_pairs.assign_all`; return the number of rows that are not in the sums."""
     tile, scoring = stage.scoring()
     scratch, size = _tile_scratch(tile, stage.grouped), len(tile.lanes) * len(tile.vectors)
@@ -302,24 +356,8 @@ def _assign_all(
     lower = np.empty((stage.groups + stage.groups % 2, size), np.uint16)
     group_scratch = GroupScratch(np.empty(size, np.float32), lower)
     arguments = stage.grouped, scoring, movement, tile, scratch, group_scratch, block, bounds
-    run(assign_all, (rows.dtype, tile), rows, *arguments, is_first, sums)
+    run(assign_all, (rows.dtype, tile), rows, *arguments, sums)
     return int(scratch.num_rest[0])
-
-
-def _total(centers: Centers, pieces: Iterable[Piece]) -> PartialSums:
-    """Return the partial sums of all rows of some pieces, in the memory of a single piece."""
-    (k, d), parts = centers.values.shape, []
-    for piece in pieces:
-        planes = {0: piece.high[:, :d]}
-        # For cosine, plane -1 has what was rounded away.
-        if len(piece.low) and centers.distance is not Distance.COSINE:
-            planes[-1] = piece.low[:, :d]
-        for plane in planes.values():
-            plane.flags.writeable = False
-        sums = ExactSums(piece.grid, planes)
-        sums = sums if piece.rest_sums is None else sums + piece.rest_sums
-        parts.append(PartialSums(sums, np.bincount(piece.rows.nearest, minlength=k)))
-    return sum_up(parts)
 
 
 def _height() -> tuple[None, ...]:

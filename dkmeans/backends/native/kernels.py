@@ -138,6 +138,9 @@ class Sums(NamedTuple):
     rest: IndexArray
 
 
+_NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
+NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
+
 # NumPy adds up at most this many elements in eight parallel sums; it halves longer arrays.
 _PAIRWISE_BLOCK = 128
 # Side of the squares for rows with fewer columns than a vector has lanes, as the length of a tuple

@@ -29,7 +29,7 @@ from dkmeans.backends.native.kernels import (
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `kernels.INTRINSICS`).
-INTRINSICS = "ab029a579f39"
+INTRINSICS = "c13ac7aa6e37"
 
 # Upper bounds grow by more than the rounding of the operations that compute them.
 _UP = np.float32(1 + 1e-6)
@@ -497,8 +497,8 @@ def reassign(
         height: Its length is the number of rows in a tile.
         scratch: Work arrays.
         bounds: The clusters and bounds of the rows.
-        sums: Sums of the rows by the clusters in `bounds`. Rows that change their cluster are
-            moved.
+        sums: Sums of the rows by the clusters in `bounds`, in which rows that change their cluster
+            are moved; or `kernels.NO_SUMS`.
     """
     (n, d), groups = points.shape, len(scratch.lengths)
     for number in range(len(scratch.counts)):
@@ -517,7 +517,7 @@ def reassign(
             before = _resolve(points, slot, centers, movement, bounds, scratch)
             row = scratch.slots[slot]
             after = np.int64(bounds.nearest[row])
-            if after != before:
+            if after != before and len(sums.high):
                 sum_vectors.move_row(
                     points, row, scratch.exact_scales[slot], before, after, centers.cosine,
                     sums.grid, sums.high, sums.low,

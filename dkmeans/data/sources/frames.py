@@ -118,7 +118,7 @@ def rows_of(frame: Any, name: str, columns: Names = None) -> tuple[Any, Names]:
         schema = schema_of_dask(chosen, name)
         rows = _stacked_lazily(chosen, schema, name)
     else:
-        table = _as_arrow(frame, columns, name)
+        table = arrow_table(frame, columns, name)
         if not len(table):  # libraries give columns without values any type
             return np.empty((0, max(1, table.num_columns))), columns or names
         schema = _schema_of(table, name)
@@ -126,7 +126,7 @@ def rows_of(frame: Any, name: str, columns: Names = None) -> tuple[Any, Names]:
     return rows, described(schema.columns, schema.widths) if names else None
 
 
-def _as_arrow(frame: Any, columns: Names, name: str) -> pa.Table:
+def arrow_table(frame: Any, columns: Names, name: str) -> pa.Table:
     """Return columns of a data frame of this process as a table of Arrow.
 
     Raises:
@@ -214,7 +214,7 @@ def schema_of_dask(frame: Any, name: str) -> RowSchema:
     Raises:
         InvalidType: a column does not hold numbers.
     """
-    return _schema_of(_as_arrow(frame._meta, None, name), name)
+    return _schema_of(arrow_table(frame._meta, None, name), name)
 
 
 def _stacked_lazily(frame: Any, schema: RowSchema, name: str) -> Any:
@@ -230,7 +230,7 @@ def stacked(partition: Any, schema: RowSchema, name: str) -> NDArray[Any]:
         InvalidType: a column does not hold numbers, against the declaration of the data frame.
         InvalidData: a value is missing.
     """
-    table = _as_arrow(partition, None, name)
+    table = arrow_table(partition, None, name)
     if len(table):
         _schema_of(table, name)
     return _stacked(table, schema, name)
@@ -254,7 +254,7 @@ def arrays_of(frame: Any, keys: Sequence[str], name: str) -> dict[str, Any]:
         with warnings.catch_warnings():  # Dask warns that text becomes an array of objects
             warnings.filterwarnings("ignore", "Dask currently has limited support", UserWarning)
             return {key: frame[key].to_dask_array() for key in keys}
-    table = _as_arrow(frame, tuple(keys), name)
+    table = arrow_table(frame, tuple(keys), name)
     return {key: _array(table.column(key), key, name) for key in keys}
 
 

@@ -238,20 +238,36 @@ def open_array(address: str) -> zarr.Array[Any]:
     Raises:
         InvalidData: there is no array, it cannot be read, or the address is that of a group.
     """
+    node = _opened(address, "a Zarr array")
+    if isinstance(node, zarr.Group):
+        raise _is_group(address, address.partition("::")[0], node)
+    return node
+
+
+def open_group(address: str) -> zarr.Group:
+    """Open the group at `store` or `store::group`.
+
+    Raises:
+        InvalidData: there is no group, or it cannot be read.
+    """
+    node = _opened(address, "a Zarr group")
+    if isinstance(node, zarr.Array):
+        raise InvalidData(f"{address} must be a Zarr group, got an array")
+    return node
+
+
+def _opened(address: str, kind: str) -> zarr.Array[Any] | zarr.Group:
     store, _, path = address.partition("::")
     try:
-        node = zarr.open(zarr_store(store, read_only=True), path=path or None, mode="r")
+        return zarr.open(zarr_store(store, read_only=True), path=path or None, mode="r")
     except FileNotFoundError as error:
-        raise InvalidData(f"{address} must be a Zarr array: nothing is there") from error
+        raise InvalidData(f"{address} must be {kind}: nothing is there") from error
     except Invalid:  # of the address
         raise
     except (TimeoutError, zarr.errors.BaseZarrError, OSError, ValueError, KeyError) as error:
-        raise InvalidData(f"{address} must be a Zarr array, and cannot be read: {error}") from error
+        raise InvalidData(f"{address} must be {kind}, and cannot be read: {error}") from error
     except BaseError as error:
         raise unreachable(address, error) from error
-    if isinstance(node, zarr.Group):
-        raise _is_group(address, store, node)
-    return node
 
 
 def _is_group(address: str, store: str, group: zarr.Group) -> InvalidData:
@@ -266,5 +282,6 @@ def _is_group(address: str, store: str, group: zarr.Group) -> InvalidData:
     shown = ", ".join(f"{store}::{name}" for name in names[:_MOST_NAMED])
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return InvalidData(
-        f"{address} must be a Zarr array, got a group; name one of its arrays: {shown}{more}"
+        f"{address} must be a Zarr array, got a group; give columns, or "
+        f"name one of its arrays: {shown}{more}"
     )

@@ -38,8 +38,8 @@ def test_bounds_hold_and_are_tight(unit, metric, dtype, monkeypatch):
     values = rng.normal(size=(150, 41)).astype(dtype) + dtype(2)
     values[7] = values[5]
     centers = Centers(values, Distance(metric))
-    sums, found = bounds.begin(rows, centers, Waiting(), "a fit")
-    assert same_partial_sums(sums, native.partial_sums(rows, centers))
+    found = bounds.begin(rows, centers, Waiting(), "a fit", with_sums=True).bounds
+    assert same_partial_sums(found.sums, native.partial_sums(rows, centers))
     exact = found.stage.grouped.exact
     distances = np.linalg.norm(rows_as_compared[:, None] - exact, axis=2)
     (piece,) = found.pieces

@@ -50,19 +50,28 @@ def moved(sums, centers):
     return Centers(values.astype(centers.values.dtype), centers.distance)
 
 
+def begin(rows, centers, *, with_sums=True):
+    return bounds.begin(rows, centers, Waiting(), "a fit", with_sums=with_sums)
+
+
 def follow(rows, centers, iterations, move=moved):
-    """Check iterations by bounds against iterations without them; yield the bounds of each."""
-    found = None
+    """Check iterations by bounds, with sums and without, against iterations without bounds.
+
+    Yields:
+        The bounds of each iteration.
+    """
+    found = without = None
     for _ in range(iterations):
         expected = native.partial_sums(rows, centers)
-        if isinstance(found, Bounds):
-            sums, found, _ = bounds.advance(rows, centers, found)
+        if found is None:
+            result, unsummed = begin(rows, centers), begin(rows, centers, with_sums=False)
         else:
-            sums, found = bounds.begin(rows, centers, Waiting(), "a fit")
-        assert same_partial_sums(sums, expected)
-        if isinstance(found, Bounds):
-            index = np.concatenate([piece.rows.nearest for piece in found.pieces])
-            assert index.tolist() == native.nearest(rows, centers)[0].tolist()
+            result = bounds.advance(rows, centers, found)
+            unsummed = bounds.advance(rows, centers, without)
+        assert same_partial_sums(result.bounds.sums, expected)
+        index = native.nearest(rows, centers)[0].tolist()
+        assert result.bounds.index.tolist() == unsummed.bounds.index.tolist() == index
+        found, without = result.bounds, unsummed.bounds
         yield found
         centers = move(expected, centers)
 
@@ -138,16 +147,16 @@ def test_centers_that_are_nearly_as_near_are_told_apart_exactly():
 def test_bounds_of_an_earlier_iteration_are_good_for_a_later_one():
     rows = rows_of("overlapping", np.float32)
     centers = first_centers(rows, 70)
-    sums, early = bounds.begin(rows, centers, Waiting(), "a fit")
+    early = begin(rows, centers).bounds
+    sums = native.partial_sums(rows, centers)
     # Another chunk of the fit has moved the path on meanwhile.
     other = native._kernel_rows(normal(9).astype(np.float32))
-    _, found = bounds.begin(other, centers, Waiting(), "a fit")
+    found = begin(other, centers).bounds
     for _ in range(4):
         centers = moved(sums, centers)
         sums = native.partial_sums(rows, centers)
-        _, found, _ = bounds.advance(other, centers, found)
-    result, _, _ = bounds.advance(rows, centers, early)
-    assert same_partial_sums(result, sums)
+        found = bounds.advance(other, centers, found).bounds
+    assert same_partial_sums(bounds.advance(rows, centers, early).bounds.sums, sums)
 
 
 def test_most_rows_are_skipped_when_centers_hardly_move():
@@ -160,12 +169,10 @@ def test_most_rows_are_skipped_when_centers_hardly_move():
 def test_distances_that_are_not_computed_are_counted():
     rows = rows_of("blobs", np.float32)
     centers = first_centers(rows, 40)
-    _, found = bounds.begin(rows, centers, Waiting(), "a fit")
-    _, found, skipped = bounds.advance(rows, centers, found)
-    assert N * 40 * 0.9 < skipped <= N * 40
+    result = bounds.advance(rows, centers, begin(rows, centers).bounds)
+    assert N * 40 * 0.9 < result.skipped <= N * 40
     far = Centers(centers.values[::-1].copy(), EUCLIDEAN)
-    _, _, skipped = bounds.advance(rows, far, found)
-    assert skipped < N * 40 * 0.9
+    assert bounds.advance(rows, far, result.bounds).skipped < N * 40 * 0.9
 
 
 def test_loose_bounds_are_made_anew():
@@ -178,7 +185,8 @@ def test_loose_bounds_are_made_anew():
 def test_sums_in_the_memory_of_the_cache_are_not_changed_once_they_are_on_the_host():
     rows = rows_of("bytes", np.float32)
     centers = first_centers(rows, 70)
-    sums, found = bounds.begin(rows, centers, Waiting(), "a fit")
+    found = begin(rows, centers).bounds
+    sums = found.sums
     assert not sums.sums.planes[0].flags.writeable
     sums = on_host(sums)
     before = sums.sums.planes[0].copy()
@@ -196,7 +204,7 @@ def test_rows_that_are_not_finite_are_reported():
     rows = normal().astype(np.float32)
     rows[17, 3] = np.nan
     with pytest.raises(NotFinite):
-        bounds.begin(native._kernel_rows(rows), first_centers(rows[:, :], 70), Waiting(), "a fit")
+        begin(native._kernel_rows(rows), first_centers(rows[:, :], 70))
 
 
 def test_a_chunk_waits_before_it_gets_bounds_and_longer_after_useless_ones(monkeypatch):
@@ -223,5 +231,7 @@ def test_few_centers_narrow_rows_and_small_chunks_have_no_bounds(n, d, k):
 
 def test_bounds_take_two_bytes_a_group_and_eight_more_for_each_row():
     rows = np.random.default_rng(5).integers(-9, 9, (10_000, 8)).astype(np.float32)
-    _, found = bounds.begin(native._kernel_rows(rows), first_centers(rows, 512), Waiting(), "a fit")
-    assert found.nbytes == 10_000 * (512 // 8 + 8) + 512 * 8 * 8
+    arguments = native._kernel_rows(rows), first_centers(rows, 512)
+    of_rows = 10_000 * (512 // 8 + 8)
+    assert begin(*arguments).bounds.nbytes == of_rows + 512 * 8 * 8
+    assert begin(*arguments, with_sums=False).bounds.nbytes == of_rows

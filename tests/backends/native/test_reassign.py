@@ -40,7 +40,7 @@ def test_the_width_of_the_vectors_changes_nothing(width, monkeypatch):
     for each, result in zip(values, expected, strict=True):
         centers = Centers(each, Distance("cosine"))
         if found is None:
-            sums, found = bounds.begin(rows, centers, Waiting(), "a fit")
+            found = bounds.begin(rows, centers, Waiting(), "a fit", with_sums=True).bounds
         else:
-            sums, found, _ = bounds.advance(rows, centers, found)
-        assert same_partial_sums(sums, result)
+            found = bounds.advance(rows, centers, found).bounds
+        assert same_partial_sums(found.sums, result)

@@ -1,0 +1,76 @@
+"""Predictions that are added as arrays to a group of somebody else."""
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from dkmeans import Dataset, Invalid, KMeans, storage
+from dkmeans.prediction.added import row_dimension, split
+
+ROWS = np.random.default_rng(8).normal(size=(350, 2))
+
+
+@pytest.fixture
+def trained(tmp_path):
+    model = KMeans(3, str(tmp_path / "m"), initial_clusters=ROWS[:3])
+    return model.train(lambda: ROWS, steps=2)
+
+
+@pytest.fixture(params=["disk", "s3"])
+def store(request, tmp_path):
+    """A store whose group `part` has the rows, with consolidated metadata of xarray."""
+    place = tmp_path if request.param == "disk" else f"{request.getfixturevalue('s3')}/added"
+    address = f"{place}/rows.zarr"
+    storage.remove(address)
+    table = xr.Dataset({"rows": (("sample", "axis"), ROWS), "id": ("sample", np.arange(350))})
+    table.attrs["of"] = "somebody else"
+    table.to_zarr(storage.zarr_store(address), group="part", zarr_format=3, consolidated=True)
+    return address
+
+
+def opened(store):
+    return xr.open_zarr(storage.zarr_store(store, read_only=True), group="part").load()
+
+
+def test_predictions_are_arrays_of_the_group_and_are_resumed(
+    trained, store, small_regions, new_log, monkeypatch
+):
+    def write(**more):
+        rows = Dataset.from_zarr(f"{store}::part/rows")
+        trained.write_predictions(lambda: rows, f"{store}::part", **more)
+        return new_log()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dkmeans.estimator.outputs.finish", lambda output: None)  # a kill
+        write(transform=True)
+    storage.remove(f"{store}/part/cluster_index/_done/00000001")
+    assert "keeping 3 of 4 regions" in write(transform=True)
+    assert "nothing to do" in write(transform=True)
+    found = opened(store)
+    assert found.attrs == {"of": "somebody else"}
+    assert found["cluster_index"].dims == ("sample",)
+    assert found["all_distances"].dims == ("sample", "cluster")
+    assert found["cluster_index"].values.tolist() == [*trained.predict_cluster_index(lambda: ROWS)]
+    assert np.array_equal(found["rows"], ROWS)
+    # Other results replace those before, and nothing else.
+    assert "predictions that differ in results" in write(distance=True)
+    assert set(opened(store)) == {"rows", "id", "cluster_index", "distance"}
+    with pytest.raises(KeyError):
+        opened(store)["all_distances"]
+
+
+def test_what_is_no_group_or_has_such_arrays_is_refused_and_left(trained, tmp_path):
+    group = zarr.open_group(tmp_path / "rows.zarr", mode="w")
+    group.create_array("distance", data=np.zeros(3))
+    with pytest.raises(Invalid, match=r"in a group of Zarr version 3, got .*/other, which is none"):
+        trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::other")
+    with pytest.raises(Invalid, match="must have no distance that is not of predictions"):
+        trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::/", distance=True)
+    trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::/")
+    with pytest.raises(Invalid, match="must have no distance that is not of predictions"):
+        trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::/", distance=True)
+    assert group["distance"].shape == (3,)
+    assert group["cluster_index"].shape == (350,)
+    assert row_dimension(f"{tmp_path}/rows.zarr", 3) is None
+    assert split("a/b.zarr/::/c/d/") == ("a/b.zarr", "c/d")

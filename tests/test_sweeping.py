@@ -1,0 +1,148 @@
+"""A sweep: every model is the one that is trained alone, and a killed sweep goes on to the same."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import dkmeans
+from dkmeans import Dataset, Invalid, InvalidType, KMeans
+from dkmeans.executors import Threads
+from dkmeans.sweeping import sweep
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(1)
+    middles = rng.normal(size=(5, 3)) * 8
+    return (middles[rng.integers(5, size=3000)] + rng.normal(size=(3000, 3))).astype(np.float32)
+
+
+class Alone(KMeans):
+    """A model that is trained as a sweep trains it, but alone."""
+
+    _loss_offset = 0.0
+
+
+def test_models_are_those_that_are_trained_alone_and_one_is_recommended(
+    rows, tmp_path, monkeypatch
+):
+    reads = []
+    map_reduce = Threads.map_reduce
+
+    def counted(self, function, batches, value):
+        reads.append(function)
+        return map_reduce(self, function, batches, value)
+
+    monkeypatch.setattr(Threads, "map_reduce", counted)
+    found = sweep(lambda: rows, [8, 3, 5], tmp_path / "s", seed=2)
+    shared = len(reads)
+    assert [each["num_clusters"] for each in found["models"]] == [3, 5, 8]
+    for model in found["models"]:
+        k = model["num_clusters"]
+        alone = Alone(
+            *(k, tmp_path / f"alone{k}", "kmeans_plus_plus"),
+            seed=2,
+            use_mini_batch=False,
+            relative_tolerance=1e-4,
+            num_restarts=2,
+        )
+        alone.train(lambda: rows, max_steps=300)
+        loaded = dkmeans.load(model["model_dir"])
+        assert np.array_equal(loaded.cluster_centers(), alone.cluster_centers())
+        judged = loaded.evaluate(lambda: rows, indices=["silhouette", "davies_bouldin"])
+        for name in ("loss", "silhouette", "davies_bouldin"):
+            assert model[name] == judged[name]
+    # As many passes as the longest needs, and one to judge all.
+    assert shared == max(model["steps"] for model in found["models"]) + 1
+    assert found["recommended"] == 5
+    assert found["recommended_model"] == str(tmp_path / "s" / "k5")
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text()) == found
+
+
+def test_further_numbers_are_added_and_other_options_are_refused(rows, tmp_path):
+    first = sweep(lambda: rows, [2, 5], tmp_path, seed=2)
+    both = sweep(lambda: rows, [2, 5, 6], tmp_path)
+    assert both["models"][:2] == first["models"]
+    assert both["seed"] == 2
+    with pytest.raises(Invalid, match="num_restarts must be that of the sweep in output, 2"):
+        sweep(lambda: rows, [2], tmp_path, num_restarts=3)
+    with pytest.raises(Invalid, match="seed must be that of the sweep in output, 2"):
+        sweep(lambda: rows, [2], tmp_path, seed=3)
+
+
+def test_a_sweep_on_a_cluster_and_with_weights_has_the_same_bits(rows, tmp_path, request):
+    weights = np.random.default_rng(1).random(len(rows))
+    expected = sweep(lambda: Dataset.from_array(rows, weights), [2, 4], tmp_path / "a", seed=1)
+    request.getfixturevalue("client")
+    found = sweep(lambda: Dataset.from_array(rows, weights), [2, 4], tmp_path / "b", seed=1)
+    for one, other in zip(found["models"], expected["models"], strict=True):
+        differing = {"model_dir", "seconds"}
+        assert {n: v for n, v in one.items() if n not in differing} == {
+            n: v for n, v in other.items() if n not in differing
+        }
+
+
+SCRIPT = """
+import sys
+import numpy as np
+import dkmeans
+rows = np.load(sys.argv[1])
+config = dkmeans.RunConfig(save_checkpoints_steps=1)
+dkmeans.sweep(lambda: rows, [12, 3, 7], sys.argv[2], seed=4, relative_tolerance=0.0, config=config)
+"""
+
+
+def test_a_killed_sweep_goes_on_to_the_same_bits(rows, tmp_path):
+    np.save(tmp_path / "rows.npy", rows)
+
+    def started(output):
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "rows.npy"), str(output)]
+        return subprocess.Popen(command)
+
+    expected = tmp_path / "expected"
+    assert started(expected).wait(120) == 0
+    killed = tmp_path / "killed"
+    process = started(killed)
+    while not list(killed.glob("k12/checkpoint-00000003*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "sweep.json").exists()
+    assert started(killed).wait(120) == 0
+    results = [json.loads((each / "sweep.json").read_text()) for each in (expected, killed)]
+    for one, other in zip(*(each["models"] for each in results), strict=True):
+        assert (one["loss"], one["steps"]) == (other["loss"], other["steps"])
+    for k in (3, 7, 12):
+        centers = [dkmeans.load(each / f"k{k}").cluster_centers() for each in (expected, killed)]
+        assert np.array_equal(*centers)
+
+
+def test_an_error_of_one_model_ends_all_of_them(tmp_path):
+    bad = np.zeros((50, 2))
+    bad[40, 1] = np.nan
+    with pytest.raises(Invalid, match="row 40"):
+        sweep(lambda: bad, [2, 3], tmp_path, initial_clusters="random", seed=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"num_clusters": []}, Invalid, "one or more different integers"),
+        ({"num_clusters": [3, 3]}, Invalid, "one or more different integers"),
+        ({"num_clusters": "4,8"}, InvalidType, "num_clusters must be a list of integers"),
+        ({"num_clusters": [4, 5000]}, Invalid, "at most the number of rows, 3,000, got 5000"),
+        ({"num_restarts": 1}, Invalid, "num_restarts must be an integer >= 2, got 1"),
+        ({"output": 3}, InvalidType, "output must be a path or URL, got 3"),
+        ({"initial_clusters": np.ones((2, 3))}, InvalidType, "the name of a method"),
+        ({"input_fn": lambda: iter([np.ones((9, 3))])}, Invalid, "all rows in each step"),
+    ],
+)
+def test_arguments_that_make_no_sweep_are_refused(rows, tmp_path, arguments, error, match):
+    given = {"input_fn": lambda: rows, "num_clusters": [2], "output": tmp_path, **arguments}
+    with pytest.raises(error, match=match):
+        sweep(**given)
