@@ -12,14 +12,16 @@ project_copyright = author
 version = release = dkmeans.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinxarg.ext",
 ]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+# Notebooks hold the outputs of a run (`make notebooks`).
+nb_execution_mode = "off"
 # In docstrings, as in Markdown, one pair of backticks marks code.
 default_role = "code"
 # The domain of sphinxarg lacks a method that MyST would call for ambiguous links.
@@ -40,6 +42,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "dkmeans"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/icon.svg"
+html_context = {"default_mode": "auto"}
 html_copy_source = False
 html_show_sphinx = False
 html_sidebars = {"index": []}
