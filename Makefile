@@ -25,6 +25,7 @@ check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs site
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	DKMEANS_SITE=build/site $(BIN)/python -m pytest tests/test_site_pages.py
 	rm -rf build/dist
 	$(BIN)/python -m build --outdir build/dist
 	$(BIN)/twine check --strict build/dist/*

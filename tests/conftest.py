@@ -79,6 +79,7 @@ _SLOWEST = (
     "checkpoints/test_checkpoint.py",
     "data/sources/test_dask_array.py",
     "test_restarts.py",
+    "test_site.py",
     "checkpoints/test_loading.py",
     "backends/cuda/test_trial.py",
     "initialization/test_kmeans_parallel.py",
