@@ -66,6 +66,7 @@ _TOGETHER = {
 _SLOWEST = (
     "test_faults.py",
     "native",
+    "test_notebooks.py",
     "executors/dask/test_driver.py",
     "prediction/test_output.py",
     "backends/cuda/test_launches.py",
