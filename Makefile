@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long check site format benchmark release-check sbom locks manifests clean
+.PHONY: demo test test-long check site notebooks format benchmark release-check sbom locks manifests clean
 
 demo: $(VENV)/demo
 	$(BIN)/dkmeans demo
@@ -34,6 +34,11 @@ check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs site
 # All pages, with the links between them: a warning is an error.
 site: $(VENV)/docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/site
+
+# Run the notebooks of the documentation, and keep what they show.
+notebooks: $(VENV)/test
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
 
 format: $(VENV)/check
 	$(BIN)/ruff format .

@@ -4,7 +4,7 @@ The scheduler and the driver are processes of their own. The workers are real wo
 share a few processes, and a few threads: a machine has not as many cores as they would have. So
 their chunks have one row each, the function that is mapped over the chunks does nothing, and the
 time of an iteration is no measure. The CPU seconds, the memory and the messages of scheduler and
-driver are. Prints a Markdown table; see benchmarks/README.md.
+driver are. Prints a Markdown table; see docs/benchmarks/index.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -31,13 +32,19 @@ from scheduling import iterations
 
 from dkmeans.executors import Dask
 from dkmeans.executors.dask import cluster as view
+from dkmeans.executors.dask import driver as driver_module
 
 # Processes that the workers share, and the threads in which the tasks of such a process run.
 _WORKER_PROCESSES, _TASK_THREADS = 2, 4
 # Iterations before the first that is measured: in these the workers connect to each other.
 _WARM_UP = 4
+# Time in which the work of the idle scheduler is measured: heartbeats.
+_IDLE_SECONDS = 5.0
 _CONFIG = {
-    "distributed.worker.profile.enabled": False,  # it has a thread for each worker
+    # What each worker does all the time beside heartbeats would take all of the few cores.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "60s",
+    "distributed.admin.system-monitor.interval": "60s",
     "distributed.comm.timeouts.connect": "300s",  # all workers connect at once
 }
 
@@ -138,10 +145,13 @@ def _cpu_seconds(process: psutil.Process) -> float:
 def measure(workers: int, threads: int, chunks: int, rounds: int, count: int) -> None:
     """Print a line of the table for each round of so many iterations."""
     driver = psutil.Process()
-    # Workers that share a few cores send heartbeats late, and are not frozen.
-    view._SILENT_SECONDS = 600
+    # Workers that share a few cores send heartbeats and answer late, and are not frozen.
+    view._SILENT_SECONDS = driver_module._CALL_SECONDS = 600
     with cluster(workers, threads) as (client, scheduler), Dask(client) as executor:
         iterations(executor, chunks, _WARM_UP)
+        began_idle = _cpu_seconds(scheduler)
+        time.sleep(_IDLE_SECONDS)
+        idle = (_cpu_seconds(scheduler) - began_idle) / _IDLE_SECONDS
         for number in range(rounds):
             before = client.run_on_scheduler(_traffic)
             began = [_cpu_seconds(each) for each in (scheduler, driver)]
@@ -152,6 +162,7 @@ def measure(workers: int, threads: int, chunks: int, rounds: int, count: int) ->
                 f"{workers:,} x {threads}",
                 f"{_WARM_UP + number * count + 1} to {_WARM_UP + (number + 1) * count}",
                 *(f"{1000 * (b - a) / count:.0f}" for a, b in zip(began, spent, strict=True)),
+                f"{1000 * idle:.0f}",
                 f"{1000 * seconds / count:,.0f}",
                 f"{(now['messages'] - before['messages']) / count:,.0f}",
                 f"{(now['bytes'] - before['bytes']) / count / 1e6:.2f}",
@@ -173,9 +184,10 @@ def main() -> None:
     print(
         f"{date.today()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}; "
         f"{arguments.chunks:,} chunks\n\n"
-        "| workers x threads | iterations | scheduler, CPU ms | driver, CPU ms | ms, all processes "
+        "| workers x threads | iterations | scheduler, CPU ms | driver, CPU ms "
+        "| idle scheduler, CPU ms per s | ms, all processes "
         "| messages | MB | largest, MB | scheduler, MB | driver, MB |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     for workers in arguments.workers:
         for threads in arguments.threads:

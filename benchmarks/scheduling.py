@@ -1,9 +1,9 @@
 """Time what an iteration costs beside the computation.
 
 The chunks have one row each, and the function that is mapped over them does nothing. Prints
-Markdown tables: the time by the number of chunks; a million chunks, as a petabyte has, on many
-workers; memory during a thousand iterations; and real iterations on two worker processes, compared
-with two threads. See docs/benchmarks/index.md.
+Markdown tables: the time by the number of chunks; memory during a thousand iterations; and real
+iterations on two worker processes, compared with two threads. `many_workers.py` measures clusters
+of hundreds of workers. See docs/benchmarks/index.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask, Threads
-from dkmeans.executors.runs import plan
 from dkmeans.lloyd import accumulate
 
 # Sent to the workers in each iteration, as large as real centers.
@@ -80,29 +79,6 @@ def by_chunks() -> None:
         for chunks in (100, 1000, 10_000, 100_000, 1_000_000):
             times = iterations(executor, chunks, 20 if chunks < 10**6 else 5)
             print(f"| {chunks:,} | {statistics.median(times) * 1000:.0f} |", flush=True)
-
-
-def petabyte(workers: int) -> None:
-    """Print time and memory of a million chunks; driver, scheduler and workers are one process."""
-    with (
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None
-        ) as in_process,
-        Client(in_process) as client,
-        Dask(client) as executor,
-    ):
-        batch = batch_of(1_000_000)
-        began = time.perf_counter()
-        runs = plan([batch], [1] * workers, 16)
-        sent = sum(len(batch.chunks_between(run.start, run.stop)) for run in runs)
-        planned = time.perf_counter() - began
-        assert sent == len(batch)
-        times = iterations(executor, 1_000_000, 3)
-        print(
-            f"1,000,000 chunks, {workers} workers of one process: planned in "
-            f"{planned * 1000:.0f} ms ({len(runs)} runs), an iteration in {min(times):.1f} s, "
-            f"{psutil.Process().memory_info().rss / 1e6:.0f} MB"
-        )
 
 
 def soak(count: int) -> None:
@@ -163,11 +139,10 @@ def _pid() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("chunks", "petabyte", "soak", "processes"))
+    parser.add_argument("--only", choices=("chunks", "soak", "processes"))
     arguments = parser.parse_args()
     for name, part in (
         ("chunks", by_chunks),
-        ("petabyte", lambda: petabyte(64)),
         ("soak", lambda: soak(1000)),
         ("processes", processes),
     ):

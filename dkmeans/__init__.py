@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from dkmeans.estimator import KMeans, load
     from dkmeans.modes import EstimatorSpec, ModeKeys
+    from dkmeans.report_page import write_report
     from dkmeans.sweeping import sweep
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "limit_epochs",
     "load",
     "sweep",
+    "write_report",
 ]
 __version__ = "0.1.0"
 
@@ -72,6 +74,7 @@ _MODULES = {
     "limit_epochs": "dkmeans.data.dataset",
     "load": "dkmeans.estimator",
     "sweep": "dkmeans.sweeping",
+    "write_report": "dkmeans.report_page",
 }
 
 

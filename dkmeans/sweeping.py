@@ -234,6 +234,9 @@ def _train_together(
     )
     if not missing:
         return
+    # Before the threads begin: an import by two of them at once may find a half-made module.
+    import distributed  # noqa: F401, PLC0415 takes half a second
+
     shared = SharedReads(executor, len(missing))
 
     named = _Named(missing)
@@ -322,6 +325,8 @@ def _described(
     assert measures.contingency is not None
     indices = as_json(indices_of(measures.moments, task.centers, _JUDGED))
     sizes = indices.pop("cluster_sizes")
+    # Another start may have taken all its steps without converging.
+    reason = checkpoint.fit.starts[checkpoint.fit.best].reason
     spent = [
         each.get("read_seconds", 0.0) + each.get("compute_seconds", 0.0)
         for each in read_history(model.model_dir)
@@ -331,7 +336,7 @@ def _described(
         "model_dir": model.model_dir,
         "loss": measures.score.inertia,
         "steps": checkpoint.state.step,
-        "converged": checkpoint.stop is not None and checkpoint.stop.reason.converged,
+        "converged": reason is not None and reason.converged,
         **indices,
         "rows": sum(sizes),
         "smallest_cluster": min(sizes),

@@ -12,14 +12,16 @@ project_copyright = author
 version = release = dkmeans.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinxarg.ext",
 ]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+# Notebooks hold the outputs of a run (`make notebooks`).
+nb_execution_mode = "off"
 # In docstrings, as in Markdown, one pair of backticks marks code.
 default_role = "code"
 # The domain of sphinxarg lacks a method that MyST would call for ambiguous links.

@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_sweep(jobs)
     _add_evaluate(jobs)
     _add_predict(jobs)
+    _add_report(jobs)
     _add_export(jobs)
     _add_info(jobs)
     _add_demo(jobs)
@@ -81,7 +82,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         if value == "" or value == [""]:  # as from a variable of a shell that is not set
             flag = "INPUT" if name == "input" else f"--{name.replace('_', '-')}"
             parser.error(f"{arguments.job}: {flag} must not be empty")
-    if "input" in vars(arguments) and not arguments.input:
+    if getattr(arguments, "input", None) == []:
         parser.error(f"{arguments.job}: INPUT is missing")
     # Not `required=True`: the first parse must accept a command line whose file has these settings.
     for name in getattr(arguments, "needs", ()):
@@ -390,6 +391,34 @@ def _add_predict(jobs: Any) -> None:
     predict.set_defaults(needs=("model_dir", "output"))
 
 
+def _add_report(jobs: Any) -> None:
+    report = _add_job(
+        jobs,
+        "report",
+        "write a page that says what the clusters are",
+        "Write one HTML page about a model, for people: its clusters, charts and numbers. The page "
+        "needs no network.",
+    )
+    report.add_argument("model_dir", metavar="MODEL_DIR", help="directory of the model")
+    report.add_argument(
+        "--input",
+        metavar="INPUT",
+        help="path, URL or pattern of the rows that describe the clusters, as of the other jobs "
+        "(default none: the page has only what the model knows)",
+    )
+    report.add_argument(
+        "--columns",
+        metavar="A,B,C",
+        help="columns of a Parquet input to use (default those of the model)",
+    )
+    _add_weights(report)
+    report.add_argument(
+        "--output", metavar="PAGE", help="path or URL of the page, such as report.html"
+    )
+    _add_cluster(report)
+    report.set_defaults(needs=("output",))
+
+
 def _add_export(jobs: Any) -> None:
     export = _add_job(
         jobs,
@@ -582,7 +611,7 @@ def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
         if isinstance(value, dict):
             raise Invalid(f"{path}: {key} must be a value, got a table")
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        if name == "input":
+        if name == "input" and isinstance(arguments.input, list):
             flags += map(str, value) if isinstance(value, list) else [text]
         elif name == "filter" and isinstance(value, list):
             flags += [part for term in value for part in ("--filter", str(term))]

@@ -9,6 +9,7 @@ import onnx
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import xarray as xr
@@ -34,6 +35,11 @@ def model(tmp_path_factory):
 def as_parquet(frame, folder):
     pq.write_table(pa.Table.from_pandas(frame), folder / "rows.parquet")
     return Dataset.from_parquet(str(folder / "rows.parquet"))
+
+
+def as_arrow_dataset(frame, folder):
+    pq.write_table(pa.Table.from_pandas(frame), folder / "rows.parquet")
+    return ds.dataset(folder / "rows.parquet")
 
 
 def as_dict(frame, folder):
@@ -66,6 +72,7 @@ MADE = {
     "zarr": as_group,
     "labeled": as_labeled_array,
     "parquet": as_parquet,
+    "arrow dataset": as_arrow_dataset,
     "dataset": lambda frame, folder: Dataset.from_array(frame),
     "batches": lambda frame, folder: iter([frame[:20], frame[20:]]),
     "dicts": lambda frame, folder: iter([as_dict(frame[:20], folder), as_dict(frame[20:], folder)]),

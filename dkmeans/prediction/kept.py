@@ -29,7 +29,7 @@ from dkmeans.data.sources.frames import (
 )
 from dkmeans.data.sources.named_rows import NamedRows
 from dkmeans.data.views import Joined
-from dkmeans.errors import Invalid, InvalidData, InvalidType
+from dkmeans.errors import Invalid, InvalidData, InvalidType, counted
 from dkmeans.feature_columns.layout import FeatureRows
 from dkmeans.prediction.regions import Region
 
@@ -67,7 +67,8 @@ def kept_of(batch: Batch, table: Any, names: Sequence[str]) -> KeptColumns | Non
     for name in names:
         rows = kept.num_rows if isinstance(kept, pa.Table) else kept[name].rows
         if rows != batch.rows:
-            raise InvalidData(f"column {name!r} to keep must have {batch.rows} rows, got {rows}")
+            must = counted(batch.rows, "value")
+            raise InvalidData(f"column {name!r} to keep must have {must}, got {rows}")
     return kept
 
 

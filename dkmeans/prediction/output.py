@@ -491,7 +491,8 @@ def _read_attributes(output: Output) -> dict[str, Any] | None:
             return {_IDENTITY: {}}
     # The file's name is ours, even if its content is damaged.
     if output.added_to:
-        return content if isinstance(content, dict) else {_IDENTITY: {}}
+        is_whole = isinstance(content, dict) and _IDENTITY in content
+        return content if is_whole else {_IDENTITY: {}}
     if not output.is_zarr:
         return {_IDENTITY: content if isinstance(content, dict) else {}}
     attributes = content.get("attributes") if isinstance(content, dict) else None

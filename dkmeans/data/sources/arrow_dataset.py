@@ -6,14 +6,14 @@ travels to the worker that reads it. The fragment knows which rows are deleted.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, rows_per_chunk
@@ -29,6 +29,9 @@ from dkmeans.data.sources.named_rows import (
 from dkmeans.data.sources.requests import in_parallel
 from dkmeans.data.sources.row_filter import RowFilter
 from dkmeans.errors import Invalid, InvalidData, counted
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 _NAME = "the dataset of pyarrow"
 
@@ -138,7 +141,9 @@ class FragmentRows(NamedRows):
 
 def is_arrow_dataset(given: Any) -> bool:
     """Return whether an object is a dataset of pyarrow."""
-    return isinstance(given, ds.Dataset)
+    # A process that has not imported the module, which imports pandas, has no dataset.
+    module = sys.modules.get("pyarrow.dataset")
+    return module is not None and isinstance(given, module.Dataset)
 
 
 def from_arrow_dataset(
@@ -188,6 +193,8 @@ def _of_fragment(
 
     A fragment without row groups has one of all rows, with the number -1.
     """
+    import pyarrow.dataset as ds  # noqa: PLC0415 it imports pandas
+
     number, fragment = numbered
     condition = chosen.condition
     met = None if condition is None else condition.expression

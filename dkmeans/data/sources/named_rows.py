@@ -231,7 +231,9 @@ class Selector:
 
     def may_meet(self, values: FolderValues) -> bool:
         """Return whether rows of a file may meet the filter, by the values of its folder."""
-        if values not in self._met and self._condition is not None:
+        if self._condition is None:
+            return True
+        if values not in self._met:
             self._met[values] = not self._condition.given(dict(values)).holds_never
         return self._met[values]
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
 
@@ -41,6 +42,9 @@ from dkmeans.data.sources.row_filter import RowFilter
 from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.retry import with_retries
 from dkmeans.storage import address_below, filesystem, unreachable
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 logger = logging.getLogger("dkmeans")
 
@@ -248,7 +252,16 @@ def from_parquet_files(
     names = columns
     if columns is not None and weights is not None and weights not in columns:
         names = [*columns, weights]
-    files = [file for address in addresses for file in _files_at(address, names, condition)]
+    # Files of all addresses whose folders name the same columns share a selector.
+    selectors: dict[tuple[tuple[str, pa.DataType], ...], Selector] = {}
+
+    def selector(kinds: dict[str, pa.DataType]) -> Selector:
+        new = Selector(names, kinds, condition and condition.typed(kinds))
+        return selectors.setdefault(tuple(kinds.items()), new)
+
+    requests = in_parallel(partial(_requests_at, selector=selector), addresses)
+    found = in_parallel(lambda request: request(), list(chain.from_iterable(requests)))
+    files = [file for file in found if file]
     index = sorted({column for file in files for column in file.left_out})
     if index:
         logger.info(
@@ -273,25 +286,31 @@ def from_parquet_files(
     return with_weights(cut, tables[0], columns, weights)
 
 
-def _files_at(
-    address: str, columns: Sequence[str] | None, condition: RowFilter | None
-) -> list[_File]:
-    """Return the files with rows at an address, with the errors of `from_parquet_files`."""
+def _requests_at(
+    address: str, selector: Callable[[dict[str, pa.DataType]], Selector]
+) -> list[Callable[[], _File | None]]:
+    """Return a request for each file at an address that may have rows to read.
+
+    A request returns the file, or None if it has no such rows. Errors are those of
+    `from_parquet_files`.
+
+    Args:
+        address: Path or URL of the file or folder.
+        selector: Returns what selects the columns and rows of files whose folders name columns of
+            these types.
+    """
     fs, root = filesystem(address)
     found = _asked(address, address, lambda: list_parquet_files(fs, root, address))
     folders = folder_columns(root, [file.path for file in found])
-    selector = Selector(columns, folders.kinds, condition and condition.typed(folders.kinds))
     footers = _asked(address, address, lambda: Footers.below(fs, root, found))
+    chosen = selector(folders.kinds)
 
-    def describe(each: tuple[StoredFile, FolderValues]) -> _File | None:
-        file, values = each
+    def describe(file: StoredFile, values: FolderValues) -> _File | None:
         name = address_below(address, root, file.path)
-        return _asked(name, address, lambda: _of_file(footers, file, name, selector, values))
+        return _asked(name, address, lambda: _of_file(footers, file, name, chosen, values))
 
-    files = list(zip(found, folders.values, strict=True))
-    if condition is not None:
-        files = [(file, values) for file, values in files if selector.may_meet(values)]
-    return [file for file in in_parallel(describe, files) if file]
+    files = zip(found, folders.values, strict=True)
+    return [partial(describe, *each) for each in files if chosen.may_meet(each[1])]
 
 
 def _asked(name: str, address: str, request: Callable[[], T]) -> T:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from dkmeans.data.sources.parquet_files import StoredFile
 
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
 logger = logging.getLogger("dkmeans")
 
-_FORMAT = ds.ParquetFileFormat()
 # Name of the file with the footers of the other files of a folder.
 _METADATA = "_metadata"
 # Size of the end of a file that is read at first. Footers are rarely larger.
@@ -57,6 +59,8 @@ class Footers:
         path = f"{root.rstrip('/')}/{_METADATA}"
         if not fs.exists(path):
             return cls(fs, {})
+        import pyarrow.dataset as ds  # noqa: PLC0415 it imports pandas
+
         try:
             table = ds.parquet_dataset(path, filesystem=PyFileSystem(FSSpecHandler(fs)))
         except pa.ArrowException as error:
@@ -78,10 +82,17 @@ class Footers:
         needed = int.from_bytes(tail[-_END_BYTES:][:4], "little") + _END_BYTES
         if len(tail) < needed <= size:
             tail = self._end_of(file.path, size, needed)
-        return _FORMAT.make_fragment(pa.py_buffer(tail))
+        return _format().make_fragment(pa.py_buffer(tail))
 
     def _end_of(self, path: str, size: int, length: int) -> bytes:
         if not size:  # obstore refuses to read nothing
             return b""
         data: bytes = self.fs.cat_file(path, start=max(0, size - length), end=size)
         return data
+
+
+@cache
+def _format() -> Any:
+    import pyarrow.dataset as ds  # noqa: PLC0415 it imports pandas
+
+    return ds.ParquetFileFormat()

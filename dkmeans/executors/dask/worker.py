@@ -37,6 +37,9 @@ V = TypeVar("V")
 # Largest number of results that one task, one worker or the driver adds up, so that none adds up
 # all of them.
 FAN_IN = 16
+# A worker waits for others this part of the time in which its own answer must arrive, so that one
+# that does not answer makes no others late.
+_PATIENCE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ async def reduce_again(
         call: Name of the call.
         value: The new value.
         below: The workers below this one, in the order of their shares, which follow its own.
-        seconds: Time within which a worker must answer.
+        seconds: Time within which this worker must answer.
         dask_worker: The worker, supplied by Dask.
 
     Returns:
@@ -150,9 +153,11 @@ async def reduce_again(
         loop.run_in_executor(threads, _reduce_remembered, share, value, dask_worker)
         for share in shares.computed.of(call, dask_worker.address)
     ]
-    size = -(-len(below) // FAN_IN)
+    size, patience = -(-len(below) // FAN_IN), _PATIENCE * seconds
     asking = [
-        internals.call_worker(dask_worker, first, seconds, reduce_again, call, value, rest, seconds)
+        internals.call_worker(
+            dask_worker, first, patience, reduce_again, call, value, rest, patience
+        )
         for first, *rest in (below[i : i + size] for i in range(0, len(below), size or 1))
     ]
     done = await asyncio.gather(*reducing, *asking, return_exceptions=True)

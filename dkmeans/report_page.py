@@ -1,0 +1,435 @@
+"""The report of a model: one HTML page that says what its clusters are, for people.
+
+`write_report` writes the page. It needs no network: charts are SVG by matplotlib, in the colors of
+the page, and each has a table of its numbers (docs/decisions/025). Without rows the page has what
+the model's directory knows; with rows also the indices, the projection and the rows that are
+typical or doubtful.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from importlib import resources
+from importlib.metadata import version
+from io import StringIO
+from typing import Any
+
+import numpy as np
+
+from dkmeans import storage
+from dkmeans.backends import select_processor
+from dkmeans.backends.rounding import exact_rows
+from dkmeans.checkpoints import Checkpoint
+from dkmeans.distance import Centers, squared_norms
+from dkmeans.errors import InvalidType, counted, expected
+from dkmeans.estimator import KMeans
+from dkmeans.exports import directories, needs
+from dkmeans.indices.quality import SAMPLED, indices_of
+from dkmeans.indices.row_sample import RowSample
+from dkmeans.input_fn import InputFn
+from dkmeans.plots import EstimatorPlots, Sample
+from dkmeans.prediction.measures import Measuring
+from dkmeans.state import FloatArray, sum_up
+
+# Colors that people with any color vision can tell apart (Petroff, Accessible color sequences for
+# data visualization, 2021), and that both light and dark pages show.
+_PALETTE: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
+_PALETTE += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
+# Text and lines get this color, which becomes that of the page.
+_INK = "#010203"
+# What lies behind a number gets this color, which becomes the background of the page.
+_PAPER = "#030201"
+# A page shows so many clusters one by one, so many columns of a row, and rows of each kind.
+_MOST_CLUSTERS, _MOST_COLUMNS, _MOST_TELLING, _MOST_ROWS, _MOST_CELLS = 40, 12, 3, 2, 40
+_INDICES_SHOWN = {
+    "silhouette": "Silhouette (1 is best, 0 is halfway between two clusters)",
+    "ambiguous": "Share of ambiguous rows (second center within 5 %)",
+    "davies_bouldin": "Davies-Bouldin index (small is good)",
+    "calinski_harabasz": "Calinski-Harabasz index (large is good)",
+}
+# Size of a chart, which a phone shows with readable text; of the centers, for each column and row.
+_WIDTH_INCHES, _HEIGHT_INCHES, _CELL_INCHES = 5.2, 3.2, (0.6, 0.28)
+_PIXELS_PER_INCH, _LARGEST_SCALE, _SMALLEST_SCALE = 96, 1.2, 0.65
+# Names of columns of more letters, all together, are written upwards by `plots`.
+_MOST_LETTERS, _LETTER_INCHES = 40, 0.09
+# A mean of all rows that is a smaller part of their deviation is zero.
+_NEGLIGIBLE = 1e-4
+_PARTS = {"read_seconds": "reading", "compute_seconds": "computing"}
+_PACKAGES = ("dkmeans", "numpy", "dask", "zarr")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """What the rows say about the clusters.
+
+    Attributes:
+        indices: Indices by name, as arrays and numbers.
+        sample: Sample of the rows.
+        rows: Number of rows, or the sum of their weights.
+    """
+
+    indices: Mapping[str, Any]
+    sample: RowSample
+    rows: float
+
+
+def write_report(
+    model: KMeans, output: str | os.PathLike[str], input_fn: InputFn | None = None
+) -> None:
+    """Write the report of a model as one HTML page.
+
+    Args:
+        model: The model, as `load` returns it.
+        output: Path or URL of the page.
+        input_fn: Returns the rows that the clusters are described by; they are read once. None
+            describes the model without rows.
+
+    Raises:
+        ValueError: there is no checkpoint, the rows cannot be used, matplotlib is not installed, or
+            the page cannot be written.
+        TypeError: the model is none.
+    """
+    if not isinstance(model, KMeans):
+        raise InvalidType(expected("model", "a KMeans", model))
+    with needs("a report", "plot"):
+        import matplotlib as mpl  # noqa: PLC0415 importing it takes time
+    checkpoint = model.checkpoint()
+    judged = None if input_fn is None else _judge(model, checkpoint, input_fn)
+    with mpl.rc_context({**mpl.rcParamsDefault, **_style(mpl)}):
+        page = _page(model, checkpoint, judged)
+    with directories.writable("output", output) as address:
+        storage.write_whole(address, page.encode())
+
+
+def _judge(model: KMeans, checkpoint: Checkpoint, input_fn: InputFn) -> _Judged:
+    task = Measuring(model._centers(checkpoint), with_moments=True, with_sample=True)
+    measures = sum_up(model._scores(input_fn, checkpoint, None, (), task))
+    assert measures.moments is not None
+    assert measures.sample is not None
+    names = [*_INDICES_SHOWN, "cluster_sizes", "cluster_silhouette", "cluster_radius"]
+    names += ["cluster_mean", "cluster_deviation"]
+    found = indices_of(measures.moments, task.centers, (*names, SAMPLED))
+    return _Judged(found, measures.sample, float(measures.score.weight))
+
+
+def _style(mpl: Any) -> dict[str, Any]:
+    """Return the style of charts: text stays text, and takes the color of the page."""
+    inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
+    return {
+        **dict.fromkeys(inked, _INK),
+        "axes.prop_cycle": mpl.cycler(color=_PALETTE),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "font.size": 11,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "dkmeans",
+        "backend": "svg",
+    }
+
+
+def _page(model: KMeans, checkpoint: Checkpoint, judged: _Judged | None) -> str:
+    sections = "".join(
+        f'<section aria-labelledby="part{number}"><h2 id="part{number}">{escape(title)}</h2>'
+        f"{content}</section>"
+        for number, (title, content) in enumerate(_sections(model, checkpoint, judged))
+    )
+    css = resources.files("dkmeans").joinpath("report_page.css").read_text("utf-8")
+    title = f"{counted(len(checkpoint.state.centers), 'cluster')}: {model.model_dir}"
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{css}</style></head>'
+        f"<body><header><h1>{escape(title)}</h1></header><main>{sections}</main></body></html>\n"
+    )
+
+
+def _sections(
+    model: KMeans, checkpoint: Checkpoint, judged: _Judged | None
+) -> Iterator[tuple[str, str]]:
+    """Yield the title and the content of each part of the page."""
+    names, history = _names_of(checkpoint), model.history
+    yield "Summary", _facts(_summary(checkpoint, judged))
+    if judged is not None:
+        yield "What the clusters are", _clusters(judged, names)
+        sizes = judged.indices["cluster_sizes"]
+        yield "Spread and separation", _separation(checkpoint, judged)
+    else:
+        sizes = checkpoint.state.counts
+    if checkpoint.state.inertia is not None or judged is not None:
+        columns = ["cluster", "rows"], [[j, f"{size:,}"] for j, size in enumerate(sizes)]
+        draw = partial(_draw_sizes, sizes)
+        yield "Sizes", _chart("Number of rows of each cluster", draw, *columns)
+    yield (
+        "Centers",
+        _chart(
+            "Centers, and how far each value is from the mean of all centers",
+            partial(_draw_centers, model),
+            ["cluster", *names],
+            [[j, *map(_text, row)] for j, row in enumerate(checkpoint.state.centers)],
+        ),
+    )
+    if judged is not None and len(judged.sample.rows):
+        yield "Map of the rows", _projection(model, checkpoint, judged, names)
+        yield "Typical and doubtful rows", _rows(model, checkpoint, judged, names)
+    if "loss" in history:
+        pairs = zip(history["step"], history["loss"], strict=True)
+        table = ["step", "loss"], [[int(step), _text(loss)] for step, loss in pairs]
+        yield "Training", _chart("Loss of each iteration", model.plot.loss, *table)
+        spent = {name: float(np.nansum(history.get(key, 0.0))) for key, name in _PARTS.items()}
+        total = float(np.nansum(history.get("seconds", 0.0)))
+        spent["all iterations"] = total
+        yield "Time", _facts({name: f"{seconds:,.1f} s" for name, seconds in spent.items()})
+    yield "Configuration and versions", _facts(_configuration(model, checkpoint))
+
+
+def _names_of(checkpoint: Checkpoint) -> list[str]:
+    width = checkpoint.state.centers.shape[1]
+    names = checkpoint.settings.columns
+    # A column of several values has one name for all of them.
+    if names is None or len(names) != width:
+        return [f"column {number}" for number in range(width)]
+    return list(names)
+
+
+def _summary(checkpoint: Checkpoint, judged: _Judged | None) -> dict[str, str]:
+    state = checkpoint.state
+    facts = {
+        "Clusters": f"{len(state.centers):,}",
+        "Columns": f"{state.centers.shape[1]:,}",
+        "Distance": str(checkpoint.settings.distance_metric).replace("_", " "),
+        "Step": f"{state.step:,}",
+    }
+    if state.inertia is not None:
+        facts["Loss of the last iteration"] = _text(state.inertia)
+    if checkpoint.stop is not None:
+        facts["Stopped because"] = checkpoint.stop.reason.value
+    if judged is not None:
+        facts["Rows"] = f"{judged.rows:,.10g}"
+        facts |= {title: _text(judged.indices[name]) for name, title in _INDICES_SHOWN.items()}
+    return facts
+
+
+def _configuration(model: KMeans, checkpoint: Checkpoint) -> dict[str, str]:
+    settings = checkpoint.settings
+    mode = "all rows in each step"
+    if settings.use_mini_batch:
+        steps = counted(settings.mini_batch_steps_per_iteration, "step")
+        mode = f"mini-batches, {steps} per iteration"
+    facts = {"Model": model.model_dir, "Checkpoint": checkpoint.address, "Batches": mode}
+    facts["Starts"] = f"{len(checkpoint.fit.starts)}"
+    facts["Python"] = platform.python_version()
+    return facts | {name: version(name) for name in _PACKAGES}
+
+
+def _clusters(judged: _Judged, names: Sequence[str]) -> str:
+    """Return a table that describes each cluster by the columns that tell it from the others."""
+    found = judged.indices
+    sizes, means, spreads = (
+        np.asarray(found[name], np.float64)
+        for name in ("cluster_sizes", "cluster_mean", "cluster_deviation")
+    )
+    shares = (sizes / judged.rows)[:, None]
+    filled = sizes > 0
+    overall = (shares * means)[filled].sum(axis=0)
+    within = np.square(spreads) + np.square(means - overall)
+    deviation = np.sqrt((shares * within)[filled].sum(axis=0))
+    scores = (means - overall) / np.where(deviation > 0, deviation, 1.0)
+    # The mean of standardized rows is zero but for rounding errors.
+    overall = np.where(np.abs(overall) > _NEGLIGIBLE * deviation, overall, 0.0)
+    rows = []
+    for number in np.flatnonzero(filled)[:_MOST_CLUSTERS].tolist():
+        telling = np.argsort(-np.abs(scores[number]), kind="stable")[:_MOST_TELLING].tolist()
+        texts = [
+            f"{'high' if scores[number, j] > 0 else 'low'} {names[j]}: {_text(means[number, j])} "
+            f"(all rows: {_text(overall[j])})"
+            for j in telling
+        ]
+        silhouette = _text(found["cluster_silhouette"][number])
+        share = f"{sizes[number]:,.10g} ({shares[number, 0]:.1%})"
+        rows.append([number, share, "; ".join(texts), silhouette])
+    more = int(filled.sum()) - len(rows)
+    note = f"<p>{counted(more, 'further cluster')} with rows.</p>" if more > 0 else ""
+    about = "<p>A cluster is told by the columns whose mean is farthest from that of all rows, in "
+    about += "standard deviations of all rows.</p>"
+    return about + _table(["cluster", "rows", "told by", "silhouette"], rows) + note
+
+
+def _separation(checkpoint: Checkpoint, judged: _Judged) -> str:
+    """Return a chart of the radius of each cluster beside the distance to the nearest center."""
+    centers = exact_rows(checkpoint.state.centers, checkpoint.settings.distance_metric)
+    radius = np.asarray(judged.indices["cluster_radius"], np.float64)
+    nearest = np.full(len(centers), np.nan)
+    for number, center in enumerate(centers if len(centers) > 1 else ()):
+        apart = squared_norms(centers - center)
+        apart[number] = np.inf
+        nearest[number] = np.sqrt(apart.min())
+    rows = [
+        [j, _text(a), _text(b), _text(s)]
+        for j, (a, b, s) in enumerate(
+            zip(radius, nearest, judged.indices["cluster_silhouette"], strict=True)
+        )
+    ]
+
+    def draw(axes: Any) -> None:
+        places = np.arange(len(centers))
+        axes.bar(places - 0.2, radius, 0.38, label="largest distance of a row from its center")
+        axes.bar(places + 0.2, nearest, 0.38, label="distance to the nearest other center")
+        axes.set(xlabel="cluster", ylabel="distance")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.margins(y=0.3)
+        axes.legend(frameon=False, loc="upper left", fontsize=9)
+
+    header = ["cluster", "radius", "distance to the nearest other center", "silhouette"]
+    return _chart("Radius of each cluster, and the distance to the nearest one", draw, header, rows)
+
+
+def _draw_sizes(sizes: Any, axes: Any) -> None:
+    axes.bar(np.arange(len(sizes)), sizes)
+    axes.set(xlabel="cluster", ylabel="rows")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _draw_centers(model: KMeans, axes: Any) -> None:
+    model.plot.centers(axes)
+    *_, color_bar = axes.figure.axes
+    color_bar.set_ylabel("std. deviations")  # a longer text is cut where there are few clusters
+
+
+def _projection(
+    model: KMeans, checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]
+) -> str:
+    distance = checkpoint.settings.distance_metric
+    points, centers = (
+        exact_rows(part, distance) for part in (judged.sample.rows, checkpoint.state.centers)
+    )
+    sample = Sample(points, judged.sample.index, centers, names)
+    drawn = EstimatorPlots(model, lambda _: sample)
+
+    def draw(axes: Any) -> None:
+        drawn.rows(None, axes)
+        axes.set_title("")
+        for number, collection in enumerate(axes.collections):
+            collection.set_gid(("rows", "centers")[number])
+            collection.set_rasterized(number == 0)  # thousands of marks would make a large page
+        for number, place in enumerate(axes.collections[1].get_offsets()):
+            behind = {"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1}
+            offset = {"xytext": (7, 6), "textcoords": "offset points"}
+            axes.annotate(str(number), place, bbox=behind, **offset)
+
+    counts = np.bincount(judged.sample.index, minlength=len(centers))
+    rows = [[j, f"{count:,}"] for j, count in enumerate(counts)]
+    title = f"A sample of {counted(len(points), 'row')} and the centers, in two dimensions"
+    return _chart(title, draw, ["cluster", "rows of the sample"], rows)
+
+
+def _rows(model: KMeans, checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]) -> str:
+    """Return tables of the rows nearest to their center, and of those nearly as near to another."""
+    centers, sample = model._centers(checkpoint), judged.sample
+    if len(centers.values) < 2:
+        return "<p>One cluster has no doubtful rows.</p>"
+    driver = Centers(centers.values, centers.distance)
+    index, distances = select_processor().nearest_two(sample.rows, driver)
+    first, second = distances.T
+    doubt = np.divide(first, second, out=np.ones(len(first)), where=second > 0)
+    about = f"<p>Of a sample of {counted(len(first), 'row')}.</p>"
+    return about + "".join(
+        f"<h3>{title}</h3>" + _table(*_picked(sample.rows, index, order, names))
+        for title, order in (
+            ("Nearest to their center", np.argsort(first, kind="stable")),
+            ("Nearly as near to another center", np.argsort(-doubt, kind="stable")),
+        )
+    )
+
+
+def _picked(
+    rows: FloatArray, index: Any, order: Any, names: Sequence[str]
+) -> tuple[list[str], list[list[Any]]]:
+    """Return the header and the first rows of each cluster in an order."""
+    found: list[list[Any]] = []
+    for cluster in range(min(_MOST_CLUSTERS, int(index[:, 0].max()) + 1)):
+        own = order[index[order, 0] == cluster][:_MOST_ROWS]
+        found += [
+            [cluster, int(index[row, 1]), *map(_text, rows[row, :_MOST_COLUMNS])]
+            for row in own.tolist()
+        ]
+    return ["cluster", "next cluster", *names[:_MOST_COLUMNS]], found
+
+
+def _text(value: Any) -> str:
+    number = float(value)
+    return "none" if np.isnan(number) else f"{number:,.4g}"
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    pairs = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        for name, value in facts.items()
+    )
+    return f"<dl>{pairs}</dl>"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    heads = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in header)
+    body = "".join(
+        f'<tr><th scope="row">{escape(str(first))}</th>'
+        + "".join(f"<td>{escape(str(value))}</td>" for value in rest)
+        + "</tr>"
+        for first, *rest in rows
+    )
+    # A table that is wider than the page scrolls alone, also by the keyboard.
+    return (
+        f'<div class="wide" tabindex="0" role="group" aria-label="Table: {escape(header[0])} and '
+        f'more"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _chart(
+    title: str,
+    draw: Callable[[Any], Any],
+    header: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    cells: tuple[int, int] = (0, 0),
+    room: float = 0.0,
+) -> str:
+    """Return a chart with its title and the table of its numbers.
+
+    Args:
+        title: The title.
+        draw: Draws on axes of matplotlib.
+        header: Names of the columns of the table.
+        rows: Rows of the table.
+        cells: Numbers of rows and columns of a heat map, for which the chart has room.
+        room: Further height in inches, for names that are written upwards.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 importing it takes time
+
+    shown = min(cells[0], _MOST_CELLS), min(cells[1], _MOST_CELLS)
+    width = max(_WIDTH_INCHES, 2 + _CELL_INCHES[0] * shown[1])
+    height = max(_HEIGHT_INCHES, 1 + _CELL_INCHES[1] * shown[0]) + room
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    draw(axes)
+    axes.set_title("")
+    content = StringIO()
+    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    svg = content.getvalue()[content.getvalue().index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = svg.replace(_INK, "currentColor").replace(_PAPER, "var(--page)")
+    svg = re.sub(r'(width|height)="[\d.]+pt" ?', "", svg, count=2)
+    label = f'role="img" aria-label="{escape(title, quote=True)}"'
+    pixels = _PIXELS_PER_INCH * width
+    widths = f"max-width: {_LARGEST_SCALE * pixels:.0f}px; min-width: "
+    widths += f"{_SMALLEST_SCALE * pixels:.0f}px"
+    svg = svg.replace("<svg", f'<svg {label} style="{widths}"', 1)
+    table = f"<details><summary>Numbers</summary>{_table(header, rows)}</details>"
+    drawn = f'<div class="wide">{svg}</div>'
+    return f"<figure>{drawn}<figcaption>{escape(title)}</figcaption></figure>{table}"

@@ -1,0 +1,36 @@
+"""`dkmeans report`: write one HTML page about a model, for people.
+
+`command` calls `run`. The page is made by `dkmeans.write_report`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from dkmeans_jobs.client import check_cluster, open_client
+from dkmeans_jobs.input import open_input
+from dkmeans_jobs.model_dir import load_for
+
+from dkmeans import Invalid, RunConfig, load, write_report
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write the page of the latest checkpoint and return where it is.
+
+    Raises:
+        Invalid: the arguments or the input cannot be used, or there is no model.
+    """
+    check_cluster(arguments)
+    dataset = None
+    if arguments.input is not None:
+        dataset = open_input([arguments.input], arguments.columns, arguments.weights)
+        _, dataset = load_for(dataset, arguments.model_dir)
+    elif arguments.columns is not None or arguments.weights is not None:
+        raise Invalid("--columns and --weights must come with --input, got none")
+    input_fn = None if dataset is None else lambda: dataset
+    with open_client(arguments) as client:
+        config = RunConfig(client=client, backend=arguments.backend)
+        model = load(arguments.model_dir, config=config)
+        write_report(model, arguments.output, input_fn)
+    return {"output": arguments.output, "checkpoint": model.latest_checkpoint()}

@@ -1,0 +1,122 @@
+"""The report of a model, opened in a real browser."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+
+import dkmeans
+from dkmeans import Dataset, Invalid, InvalidType, KMeans
+from dkmeans.report_page import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+NAMES = ("delay", "<hour>", 'speed & "way"')
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    columns = rows()
+    model = KMeans(
+        4, tmp_path_factory.mktemp("m"), "kmeans_plus_plus", seed=1, use_mini_batch=False
+    )
+    model.train(lambda: columns, max_steps=20)
+    return model
+
+
+def rows():
+    rng = np.random.default_rng(3)
+    middles = np.array([[0, 0, 0], [9, 0, 0], [0, 9, 0], [0, 0, 9.0]])
+    points = middles[rng.integers(4, size=2000)] + rng.normal(size=(2000, 3))
+    return dict(zip(NAMES, points.T.astype(np.float32), strict=True))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1200, "light")])
+def test_a_browser_shows_every_chart_without_network_or_errors(
+    browser, model, tmp_path, width, scheme
+):
+    page_file = tmp_path / "report.html"
+    write_report(model, page_file, rows)
+    viewport = {"width": width, "height": 900}
+    with browser.new_context(viewport=viewport, color_scheme=scheme) as context:
+        page = context.new_page()
+        noise = []
+        page.on("console", lambda message: noise.append(message.text))
+        page.on("pageerror", lambda error: noise.append(str(error)))
+        page.on("request", lambda request: noise.append(request.url))
+        page.goto(page_file.as_uri())
+        assert [url for url in noise if not url.startswith(("file:", "data:"))] == []
+        # Nothing but charts and tables is wider than the page.
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        headings = page.locator("h2").all_inner_texts()
+        assert headings[1:4] == ["What the clusters are", "Spread and separation", "Sizes"]
+        charts = page.get_by_role("img")
+        # Bars of both kinds, bars, numbers of cells, centers with their names, and a line.
+        found = charts.evaluate_all(
+            "svgs => svgs.map(s => [s.querySelectorAll('path').length, "
+            "s.querySelectorAll('text').length, s.getBoundingClientRect().height])"
+        )
+        assert len(found) == 5
+        assert all(paths > 5 and texts > 5 and height > 100 for paths, texts, height in found)
+        assert page.locator("#centers use").count() == 4
+        ink = charts.first.locator("text").first
+        assert ink.evaluate("t => getComputedStyle(t).fill") == page.evaluate(
+            "getComputedStyle(document.body).color"
+        )
+        # By the keyboard, the first stop is a table, and its numbers can be opened.
+        page.locator("summary").first.focus()
+        page.keyboard.press("Enter")
+        assert page.locator("details").first.get_by_role("row").count() == 5
+        assert "high delay" in page.get_by_role("table").first.inner_text()
+        assert 'speed & "way"' in page.content().replace("&quot;", '"').replace("&amp;", "&")
+        told = page.locator("section").nth(1).inner_text()
+        assert len(re.findall(r"high (delay|<hour>|speed)", told)) >= 3
+
+
+def test_a_model_without_rows_and_one_without_names_have_a_page(model, tmp_path):
+    write_report(model, tmp_path / "a.html")
+    text = (tmp_path / "a.html").read_text()
+    assert "What the clusters are" not in text
+    assert "Loss of each iteration" in text
+    points = np.random.default_rng(1).normal(size=(60, 70))
+    wide = KMeans(1, tmp_path / "wide", points[:1], "cosine", use_mini_batch=False)
+    wide.train(lambda: points, max_steps=2)
+    write_report(dkmeans.load(tmp_path / "wide"), tmp_path / "b.html", lambda: points)
+    assert "column 69" in (tmp_path / "b.html").read_text()
+
+
+def test_the_mean_of_standardized_rows_is_zero(tmp_path):
+    points = np.random.default_rng(1).normal(size=(500, 2)) + 3
+    points = ((points - points.mean(axis=0)) / points.std(axis=0)).astype(np.float32)
+    model = KMeans(2, tmp_path / "m", points[:2], use_mini_batch=False)
+    model.train(lambda: points, max_steps=5)
+    write_report(model, tmp_path / "r.html", lambda: points)
+    told = re.findall(r"all rows: ([^)]*)", (tmp_path / "r.html").read_text())
+    assert set(told) == {"0"}
+
+
+def test_a_page_is_the_same_each_time(model, tmp_path):
+    weights = np.ones(2000)
+    points = np.stack(list(rows().values()), axis=1)
+    for name in ("a", "b"):
+        write_report(model, tmp_path / name, lambda: Dataset.from_array(points, weights))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_what_is_no_model_or_no_place_is_refused(model, tmp_path):
+    with pytest.raises(InvalidType, match="model must be a KMeans, got 'model'"):
+        write_report("model", tmp_path / "r.html")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Invalid, match="output"):
+        write_report(model, tmp_path / "file" / "r.html")
