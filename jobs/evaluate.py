@@ -14,6 +14,7 @@ from dkmeans_jobs.input import names_in, open_input
 from dkmeans_jobs.model_dir import load_for
 
 from dkmeans import RunConfig, load, storage
+from dkmeans.errors import counted
 from dkmeans.indices.quality import ALL, check_indices
 from dkmeans.model import comparable
 
@@ -55,7 +56,7 @@ def _for_people(result: dict[str, Any], columns: list[str]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for name, value in result.items():
         if isinstance(value, list) and len(value) > _MOST_CLUSTERS:
-            shown[name] = f"{len(value):,} values, printed with --json"
+            shown[name] = f"{counted(len(value), 'value')}, printed with --json"
         elif name in _TABLES:
             for number, row in enumerate(value):
                 pairs = zip(columns[:_MOST_COLUMNS], row, strict=False)

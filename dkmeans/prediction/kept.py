@@ -19,6 +19,7 @@ import zarr
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.dataset import column_chunks
+from dkmeans.data.mapped import MappedRows
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import (
     arrays_of,
@@ -150,6 +151,8 @@ def kept_columns(chunk: Chunk, names: Sequence[str]) -> pa.Table:
     if isinstance(source, Joined):  # a region is a whole one
         tables = [kept_columns(part, names) for part in source.parts]
         return pa.concat_tables(tables, promote_options="permissive")
+    if isinstance(source, MappedRows):
+        return kept_columns(replace(chunk, source=source.source), names)
     if isinstance(source, FeatureRows):
         return kept_columns(_first_column(source, chunk), names)
     raise InvalidType(

@@ -136,6 +136,14 @@ def test_a_kept_column_in_memory_with_other_values_replaces_the_output(trained, 
     assert written(tmp_path / "o.parquet")["id"].to_pylist() == [*range(1, 351)]
 
 
+def test_mapped_rows_keep_columns_and_files_too(stored, tmp_path):
+    rows = Dataset.from_parquet(stored, ["x", "y"]).map(np.exp)
+    model = KMeans(3, str(tmp_path / "m"), seed=1).train(lambda: rows, steps=1)
+    model.write_predictions(lambda: rows, tmp_path / "o.parquet", keep=["id"])
+    assert written(tmp_path / "o.parquet")["id"].to_pylist() == TABLE["id"].to_pylist()
+    assert (tmp_path / "o.parquet/b.parquet").exists()
+
+
 def test_columns_that_cannot_be_kept_are_refused(stored, trained, tmp_path):
     def write(keep, output="o.parquet", rows=None):
         given = Dataset.from_parquet(stored) if rows is None else rows
