@@ -28,7 +28,7 @@ from dkmeans.executors.dask import internals, shares
 from dkmeans.executors.dask.process import prepare_worker
 from dkmeans.executors.dask.shares import Share
 from dkmeans.executors.runs import Run, RunTotal, merged
-from dkmeans.executors.sharing import reduce_shared
+from dkmeans.executors.worker_threads import reduce_shared
 from dkmeans.state import M
 
 R = TypeVar("R")

@@ -9,7 +9,7 @@ import pytest
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.executors.runs import plan, reduce_runs
-from dkmeans.executors.sharing import reduce_shared
+from dkmeans.executors.worker_threads import reduce_shared
 from tests.numbered import Numbers
 
 
