@@ -52,7 +52,7 @@ def browser():
 def test_pages_open_without_an_error_and_their_text_has_contrast(site, browser):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     for scheme in ("light", "dark"):
-        page = browser.new_context(color_scheme=scheme).new_page()
+        page = browser.new_context(color_scheme=scheme, reduced_motion="reduce").new_page()
         errors = []
         page.on("console", lambda said, errors=errors: errors.append(said))
         page.on("pageerror", lambda error, errors=errors: errors.append(error))
