@@ -170,7 +170,7 @@ def test_rows_are_made_once_where_they_are_cached():
 
 
 def test_the_example_of_the_documentation_runs(capsys):
-    page = Path(__file__).parents[2] / "docs" / "feature-columns.md"
+    page = Path(__file__).parents[2] / "docs" / "guide" / "feature-columns.md"
     code = page.read_text().split("```python\n")[1].split("```")[0]
     exec(code, {})
     assert capsys.readouterr().out.strip() in ("0 0 1 1", "1 1 0 0")

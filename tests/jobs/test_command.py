@@ -23,7 +23,7 @@ from tests.jobs.commands import COMMAND, train
         (["--cluster", "local", "--memory-limit", "300MB"], "must be at least 500 MiB, which a"),
         (["--steps-per-iteration", "2"], "must come with --batch-rows"),
         (["--batch-rows", "0"], "--batch-rows must be >= 1, got 0"),
-        (["--columns", "a"], "--columns must come with a Parquet input"),
+        (["--columns", "a"], "::a must be a Zarr array: nothing is there"),
         (["--workers", "2"], "--workers must come with --cluster local"),
         (["--cluster", "nowhere"], "--cluster must be threads, local, local-cuda or tcp://"),
         (["--cluster", "local", "--memory-limit", "much"], "--memory-limit must be a size"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from io import SEEK_END, BytesIO
 from typing import Any, NamedTuple
 
@@ -99,7 +100,7 @@ class NpyRows(Leaf):
         """
         must = f"shape ({self.rows}, {self.width}) of {np.dtype(self.dtype)}"
         try:
-            header = _read_header(BytesIO(data))
+            header = _header_of(bytes(data))
         except ValueError as error:
             raise self._changed(must, f"no header of .npy: {error}") from error
         described = (self.rows, self.width), np.dtype(self.dtype), self.offset
@@ -152,6 +153,16 @@ class _Header(NamedTuple):
     def __str__(self) -> str:
         order = " in Fortran order" if self.is_fortran else ""
         return f"shape {self.shape} of {self.dtype}{order}"
+
+
+@lru_cache
+def _header_of(data: bytes) -> _Header:
+    """Return the header that these bytes are. Equal headers of many reads are parsed once.
+
+    Raises:
+        ValueError: they are not one.
+    """
+    return _read_header(BytesIO(data))
 
 
 def _read_header(file: BytesIO) -> _Header:
