@@ -178,7 +178,8 @@ def test_results_in_order_go_on_without_a_worker_that_is_frozen(
         assert all(map(same_partial_sums, results, expected))
         assert len(results) == len(expected)
         taken_over = f"{address} is frozen: other workers take over; their chunks are computed"
-        assert caplog.text.count(taken_over) == 1
+        # Said again if chunks were sent to the worker before it was known to be frozen.
+        assert taken_over in caplog.text
         wait_until(lambda: len(executor._cluster.threads_by_preferred_worker()) == 2)
 
 
