@@ -23,6 +23,7 @@ def compile_kernels(dtype: np.dtype, shape: tuple[int, int], distance: Distance)
     rows.flags.writeable = False  # as the backend passes rows to kernels
     centers = Centers(np.ones(shape, dtype), distance)
     for _ in packing.scorings(dtype):
+        native.nearest_two(rows, centers)
         native.partial_sums(rows, centers)
     native.distances(rows, centers)
     native.squares(rows)
@@ -30,6 +31,7 @@ def compile_kernels(dtype: np.dtype, shape: tuple[int, int], distance: Distance)
     bounds.advance(rows, centers, result.bounds)
     weights, index = np.ones(ROWS), native.nearest_index(rows, centers)
     native.add_products(rows, weights, index, shape[0])
+    native.add_moments(rows, weights, index, np.ones(shape), np.ones((ROWS, 1)))
 
 
 if __name__ == "__main__":

@@ -25,4 +25,5 @@ def test_a_fit_finds_all_kernels_compiled(weights, monkeypatch):
     model = KMeans(64, initial_clusters=rows[:64], use_mini_batch=False)
     model.train(lambda: given, steps=7)
     model.transform(lambda: rows[:9])
+    model.evaluate(lambda: rows, indices=["davies_bouldin"])
     assert [str(each) for each in run._ready - compiled] == []
