@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.data.batches import Batch, Part, Shuffle
-from dkmeans.data.chunks import AtHand, Chunk, Source
+from dkmeans.data.chunks import Chunk
 from dkmeans.data.points import point_dtype
+from dkmeans.data.views import RowView
 from dkmeans.errors import Invalid, InvalidData, InvalidType, counted, expected
 
 # Number of rows on which a function is tried.
@@ -58,36 +59,19 @@ class RowFunction:
 
 
 @dataclass(frozen=True, slots=True)
-class MappedRows(AtHand):
-    """The rows that a function makes of those of a source. Rows keep their numbers.
+class MappedRows(RowView):
+    """The rows that a function makes of those of a source.
 
     Attributes:
-        source: The source.
         function: The function.
     """
 
-    source: Source
     function: RowFunction
-
-    @property
-    def parts(self) -> tuple[Chunk, ...]:
-        """All rows of the source."""
-        return (Chunk(self.source, self.first, self.first + self.rows),)
 
     @property
     def name(self) -> str:
         """Name of the source, for messages."""
         return f"{self.source.name}, mapped"
-
-    @property
-    def first(self) -> int:
-        """Number of the source's first row."""
-        return self.source.first
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.source.rows
 
     @property
     def width(self) -> int:
@@ -99,18 +83,9 @@ class MappedRows(AtHand):
         """Dtype of the rows that are made."""
         return self.function.dtype
 
-    @property
-    def chunk_rows(self) -> int | None:
-        """Size of the source's chunks."""
-        return self.source.chunk_rows
-
     def read(self, start: int, stop: int) -> Any:
         """Return these rows as the function makes them."""
-        return self.function(Chunk(self.source, start, stop).load(self.source.width))
-
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
-        """Return the same rows of a changed source."""
-        return replace(self, source=self.source.with_leaves(change))
+        return self.function(self.source_rows(start, stop))
 
 
 def row_function(function: Any, first: Chunk) -> RowFunction:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.data.chunks import AtHand, Chunk, Source, Whole, finite_points
 from dkmeans.data.points import point_dtype
@@ -70,16 +70,14 @@ class Columns(AtHand):
 
 
 @dataclass(frozen=True, slots=True)
-class Selected(AtHand):
-    """Some values of each row of a source, in another order. Rows keep their numbers.
+class RowView(AtHand):
+    """Base of views that make each row of one row of a source. Rows keep their numbers.
 
     Attributes:
         source: The source.
-        places: Places of the values in a row of the source.
     """
 
     source: Source
-    places: tuple[int, ...]
 
     @property
     def parts(self) -> tuple[Chunk, ...]:
@@ -102,11 +100,6 @@ class Selected(AtHand):
         return self.source.rows
 
     @property
-    def width(self) -> int:
-        """Number of values in a row."""
-        return len(self.places)
-
-    @property
     def dtype(self) -> DTypeLike:
         """Dtype of the source."""
         return self.source.dtype
@@ -116,13 +109,33 @@ class Selected(AtHand):
         """Size of the source's chunks."""
         return self.source.chunk_rows
 
-    def read(self, start: int, stop: int) -> Any:
-        """Return these rows with the selected values."""
-        return Chunk(self.source, start, stop).load(self.source.width)[:, list(self.places)]
+    def source_rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Return these rows of the source."""
+        return Chunk(self.source, start, stop).load(self.source.width)
 
-    def with_leaves(self, change: Callable[[Source], Source]) -> Source:
+    def with_leaves(self, change: Callable[[Source], Source]) -> Self:
         """Return the same view of a changed source."""
         return replace(self, source=self.source.with_leaves(change))
+
+
+@dataclass(frozen=True, slots=True)
+class Selected(RowView):
+    """Some values of each row of a source, in another order.
+
+    Attributes:
+        places: Places of the values in a row of the source.
+    """
+
+    places: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Number of values in a row."""
+        return len(self.places)
+
+    def read(self, start: int, stop: int) -> Any:
+        """Return these rows with the selected values."""
+        return self.source_rows(start, stop)[:, list(self.places)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""Bounds of a chunk's rows between iterations: what `reassign` needs to skip most of the work.
+"""Bounds of a chunk's rows between iterations, by which `reassign` skips most of the work.
 
-`backend.sums_by_bounds` calls `start` and `advance` with what the worker has cached for a chunk.
-Bounds only save time: without them, or with those of an earlier iteration, the partial sums have
-the same bits (docs/decisions/022).
+`backend` calls `begin` for a chunk without bounds, and `advance` with those that the worker has
+cached. Both make bounds by `assign_all` where all pairs must be scored. Bounds only save time:
+without them, or with those of an earlier iteration, the partial sums have the same bits
+(docs/decisions/022).
 """
 
 from __future__ import annotations
