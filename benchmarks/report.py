@@ -27,6 +27,7 @@ _HEADINGS = {
     "kernel": "The kernel beside its peers",
     "whole-fits": "Whole fits",
     "whole-jobs": "Whole jobs from storage",
+    "prediction": "Predictions of whole folders",
     "first-centers": "First centers",
 }
 # Beginning of the column that is no measurement but a ratio of two.
