@@ -411,6 +411,7 @@ def _add_report(jobs: Any) -> None:
         metavar="A,B,C",
         help="columns of a Parquet input to use (default those of the model)",
     )
+    _add_filter(report)
     _add_weights(report)
     report.add_argument(
         "--output", metavar="PAGE", help="path or URL of the page, such as report.html"
@@ -503,6 +504,10 @@ def _add_input(job: argparse.ArgumentParser) -> None:
         help="columns of a Parquet input to use (default all but the weights, an index of pandas "
         "or Dask, and those that folders name, as year=2024), or arrays of a Zarr group",
     )
+    _add_filter(job)
+
+
+def _add_filter(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--filter",
         action="append",

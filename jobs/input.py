@@ -1,6 +1,6 @@
 """The INPUT arguments of jobs: open a dataset by the ending of its paths or URLs.
 
-The jobs plan, train, evaluate and predict call `open_input`.
+All jobs that read rows call `open_input`.
 """
 
 from __future__ import annotations
