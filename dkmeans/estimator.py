@@ -22,6 +22,7 @@ from dkmeans.arguments import (
     InitialClusters,
     check_clusters,
     check_initial_clusters,
+    check_predict_keys,
     check_restarts,
     check_rounds,
     check_steps,
@@ -384,8 +385,6 @@ class KMeans(Model):
         found = self._scores(input_fn, checkpoint, steps, run_hooks, task)
         measures = sum_up(found)
         total = measures.score
-        if not total.weight.units:
-            raise InvalidData("the rows must not all have the weight zero, to be evaluated")
         result = {
             "average_loss": total.mean_distance,
             "global_step": checkpoint.state.step,
@@ -439,13 +438,7 @@ class KMeans(Model):
         Raises:
             ValueError: there is no checkpoint, or the keys or the rows cannot be used.
         """
-        names = [self.ALL_DISTANCES, self.CLUSTER_INDEX]
-        # As the original does: no keys are all keys.
-        if predict_keys is not None and len(predict_keys) > 0:
-            asked = [predict_keys] if isinstance(predict_keys, str) else list(predict_keys)
-            if not set(asked) & set(names):
-                raise Invalid(f"predict_keys must be among {names}, got {asked}")
-            names = [name for name in names if name in asked]
+        names = check_predict_keys(predict_keys, [self.ALL_DISTANCES, self.CLUSTER_INDEX])
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self.checkpoint(checkpoint_path)
         return self._predict(input_fn, checkpoint, names, run_hooks, single=yield_single_examples)
@@ -717,12 +710,19 @@ class KMeans(Model):
         hooks: Sequence[SessionRunHook],
         task: Measuring,
     ) -> list[Measures]:
-        """Return the measures of the first `steps` batches."""
+        """Return the measures of the first `steps` batches.
+
+        Raises:
+            InvalidData: all rows have the weight zero.
+        """
         dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)
         with self._shown(), self._reducing_executor() as executor:
             _log_begin("evaluating", checkpoint, executor)
-            return stream.scores(dataset, checkpoint, task, executor, notifier, steps)
+            found = stream.scores(dataset, checkpoint, task, executor, notifier, steps)
+        if not any(each.score.weight.units for each in found):
+            raise InvalidData("the rows must not all have the weight zero, to be evaluated")
+        return found
 
     def _measuring(
         self,

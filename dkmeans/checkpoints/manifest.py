@@ -40,7 +40,9 @@ class Manifest:
 
         Raises:
             InvalidCheckpoint: the file is damaged, or of another version of dkmeans.
+            Invalid: the address of the directory is none.
         """
+        storage.refuse_malformed(model_dir)
         address = storage.join(model_dir, FILE)
         seen = storage.read(address)
         if seen is None:
