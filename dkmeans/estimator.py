@@ -265,6 +265,7 @@ class KMeans(Model):
         saving_listeners: Iterable[CheckpointSaverListener] | None = None,
         *,
         checkpoint_path: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
     ) -> KMeans:
         """Train from the latest checkpoint, if there is one, and save.
 
@@ -286,6 +287,9 @@ class KMeans(Model):
             checkpoint_path: A checkpoint of this model to continue from, in place of the latest,
                 which may be damaged. Those saved after it are dropped. A second call with the same
                 checkpoint continues from the latest, so that a job can be run again.
+            overwrite: True to begin anew, whatever `model_dir` holds. The model that is there
+                stands until the first checkpoint of the new one is saved. A second such call
+                begins anew as well.
 
         Returns:
             This estimator.
@@ -298,13 +302,18 @@ class KMeans(Model):
         """
         if steps is not None and max_steps is not None:
             raise Invalid("Can not provide both steps and max_steps.")
+        if overwrite and checkpoint_path is not None:
+            raise Invalid("overwrite and checkpoint_path must not both be given")
         steps, max_steps = check_steps("steps", steps), check_steps("max_steps", max_steps)
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         notifier = self._notifier(run_hooks, listeners)
         if checkpoint_path is not None:
             checkpoints.go_back(self.model_dir, os.fspath(checkpoint_path))
-        manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
+        if overwrite:
+            manifest, found = checkpoints.Manifest.of_new_model(self.model_dir), None
+        else:
+            manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
         done = found.state.step if found else 0
         plan = Plan(
             self.model_dir,
@@ -699,7 +708,8 @@ class KMeans(Model):
             if mine != saved:
                 raise InvalidCheckpoint(
                     f"{name} must be that of the model in model_dir, {saved!r}, to continue it, "
-                    f"got {mine!r}; give another model_dir to begin anew ({self.model_dir})"
+                    f"got {mine!r}; give overwrite=True (--overwrite) or another model_dir to "
+                    f"begin anew ({self.model_dir})"
                 )
 
     def _scores(

@@ -106,7 +106,11 @@ def _print(result: dict[str, Any], *, as_json: bool) -> int:
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any] | int:
     """Run a job and return its result, or the exit code if it fails."""
-    hint = _HINT + (" to go on where it stopped" if arguments.job in _RESUMED else "")
+    hint = _HINT
+    if arguments.job in _RESUMED:
+        # With the flag, the command would begin once more.
+        flag = " without --overwrite" if getattr(arguments, "overwrite", None) else ""
+        hint += f"{flag} to go on where it stopped"
     try:
         with raise_on_signals():
             return _JOBS[arguments.job](arguments)

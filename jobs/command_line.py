@@ -191,6 +191,13 @@ def _add_train(jobs: Any) -> None:
         help="checkpoint in --model-dir to go on from, in place of a latest one that is damaged "
         "(default the latest one)",
     )
+    saved.add_argument(
+        "--overwrite",
+        action="store_true",
+        default=None,
+        help="begin anew, whatever --model-dir holds; the model that is there stands until the "
+        "first checkpoint of the new one (default continue it)",
+    )
     saving = saved.add_mutually_exclusive_group()
     saving.add_argument(
         "--save-checkpoints-secs",

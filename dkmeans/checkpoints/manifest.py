@@ -59,6 +59,15 @@ class Manifest:
                 raise
             raise InvalidCheckpoint(f"{address} is damaged: {error}") from error
 
+    @classmethod
+    def of_new_model(cls, model_dir: str) -> Self:
+        """Return a manifest without names, which begins a model in place of what is there.
+
+        The file is not examined: a damaged one is replaced too.
+        """
+        storage.refuse_malformed(model_dir)
+        return cls((), storage.read(storage.join(model_dir, FILE)))
+
     @property
     def latest(self) -> str | None:
         """Name of the latest checkpoint; None if there is none."""

@@ -98,7 +98,9 @@ def test_a_lock_that_an_interrupt_has_broken_does_not_hide_the_interrupt(
             threading.Lock().release()
 
     monkeypatch.setattr(KMeans, "train", interrupted)
-    assert run(*train(store, tmp_path / "m"))[0] == code
+    code_of_run, _, err = run(*train(store, tmp_path / "m", "--overwrite"))
+    assert code_of_run == code
+    assert "Run the same command again without --overwrite to go on" in err
 
 
 @pytest.mark.parametrize(("redirection", "code"), [(">&-", 0), ("> /dev/full", 2), ("| true", 0)])
