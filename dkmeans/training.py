@@ -199,7 +199,7 @@ def report_ignored(plan: Plan, step: int) -> None:
     if ignored:
         logger.warning(
             "ignored, because %s holds a model that is continued from step %d: %s; to begin anew, "
-            "give another model_dir",
+            "give overwrite=True (--overwrite) or another model_dir",
             plan.model_dir,
             step,
             ", ".join(f"{name} {ignored[name]} (was {before[name]})" for name in ignored),

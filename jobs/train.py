@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         input_description["filter"] = arguments.filter
     if arguments.from_checkpoint:
         checkpoints.go_back(arguments.model_dir, arguments.from_checkpoint)
-    checkpoint = checkpoints.latest(arguments.model_dir)
+    checkpoint = None if arguments.overwrite else checkpoints.latest(arguments.model_dir)
     if checkpoint is None and arguments.num_clusters > rows:
         must = f"at most the number of rows, {rows}"
         raise Invalid(f"--num-clusters must be {must}, got {arguments.num_clusters}")
@@ -101,7 +101,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         with open_client(arguments) as client:
             model = _model(arguments, conditions, client)
             with recorded(arguments.model_dir):
-                model.train(lambda: batches, hooks, conditions.steps, conditions.max_steps)
+                limits = conditions.steps, conditions.max_steps
+                model.train(lambda: batches, hooks, *limits, overwrite=bool(arguments.overwrite))
         # Only now: after an interrupted run `job.json` must not name its input.
         save_input(arguments.model_dir, input_description)
     checkpoint = checkpoints.latest(arguments.model_dir)
@@ -142,6 +143,8 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.steps is not None and arguments.max_steps is not None:
         raise Invalid("--steps and --max-steps must not both be given")
+    if arguments.overwrite and arguments.from_checkpoint is not None:
+        raise Invalid("--overwrite and --from-checkpoint must not both be given")
 
 
 def _stop_conditions(arguments: argparse.Namespace, rows: int) -> StopConditions:
@@ -191,7 +194,7 @@ def _report_other_input(model_dir: str, last_input: dict[str, Any]) -> None:
     filters = " and ".join(last_input.get("filter", []))
     logger.warning(
         "%s holds a model that was last trained on other input (%s of %s%s%s%s) and is continued "
-        "from its centers; to begin anew, give another --model-dir",
+        "from its centers; to begin anew, give --overwrite or another --model-dir",
         model_dir,
         counted(last_input.get("rows", 0), "row"),
         last_input.get("input"),

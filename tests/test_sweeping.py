@@ -73,6 +73,8 @@ def test_further_numbers_are_added_and_other_options_are_refused(rows, tmp_path)
         sweep(lambda: rows, [2], tmp_path, num_restarts=3)
     with pytest.raises(Invalid, match="seed must be that of the sweep in output, 2"):
         sweep(lambda: rows, [2], tmp_path, seed=3)
+    with pytest.raises(Invalid, match="the rows must be those of the sweep in output"):
+        sweep(lambda: rows + 1, [2], tmp_path)
 
 
 def test_all_models_of_a_sweep_standardize_alike(rows, tmp_path):

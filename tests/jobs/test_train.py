@@ -123,7 +123,11 @@ def test_a_model_that_is_continued_on_other_rows_is_warned_of(run, store, rows, 
     code, _, err = run(*train(tmp_path / "more.npy", tmp_path / "m", "--steps", 1))
     assert code == 0
     assert f"last trained on other input (900 rows of {store}) and is continued" in err
-    assert "give another --model-dir" in err
+    assert "give --overwrite or another --model-dir" in err
+    job = *train(tmp_path / "more.npy", tmp_path / "m", "--steps", 1), "--num-clusters", 5
+    code, out, err = run(*job, "--overwrite")
+    assert (code, "other input" in err) == (0, False)
+    assert re.search(r"^step +1\n(.*\n)+?num clusters +5$", out, re.MULTILINE)
 
 
 def test_a_model_that_is_continued_on_other_columns_is_warned_of(run, rows, tmp_path):
