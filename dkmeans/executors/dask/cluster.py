@@ -35,7 +35,7 @@ _IDLE_SECONDS = 30.0
 _MOST_SHOWN = 3
 
 # Tasks are late after this many times their usual time.
-_LATE_FACTOR = 3
+LATE_FACTOR = 3
 # A worker is frozen if it has sent no heartbeat for this long, also while it computes. Of n workers
 # each sends one every 1 + n / 200 s: the second limit is four times that, where n is large.
 _SILENT_SECONDS = 8.0
@@ -148,17 +148,18 @@ class Cluster:
         A worker without the package dies of the first task, and the next worker of the same task.
 
         Args:
-            workers: Addresses of all workers. If all were there the last time, nothing is compared.
+            workers: Addresses of all workers. Those that were there the last time are not asked
+                again.
 
         Raises:
             Invalid: dkmeans is missing on some worker or the scheduler, or is another version.
         """
         workers = frozenset(workers)
-        if workers <= self._compared:
+        new, self._compared = workers - self._compared, workers
+        if not new:
             return
-        self._compared = workers
         try:
-            others = internals.foreign_versions(self.client, _PACKAGE)
+            others = internals.foreign_versions(self.client, _PACKAGE, new)
         except Exception:  # the scheduler forbids calls, or a worker is frozen
             logger.debug("versions cannot be compared", exc_info=True)
             return
@@ -229,7 +230,7 @@ class Cluster:
         """
         self._idle = frozenset()
         awaited = [*futures, *others]
-        late_at = time.monotonic() + _LATE_FACTOR * usual_seconds
+        late_at = time.monotonic() + LATE_FACTOR * usual_seconds
         # Also where the usual time is not known: a worker may be frozen before the first iteration.
         frozen_at = min(late_at, time.monotonic() + _UNKNOWN_SECONDS)
 

@@ -24,7 +24,7 @@ from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.errors import Outage
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.dask import internals, worker
-from dkmeans.executors.dask.cluster import Cluster, StrandedError, lost_errors
+from dkmeans.executors.dask.cluster import LATE_FACTOR, Cluster, StrandedError, lost_errors
 from dkmeans.executors.dask.dealing import Dealing, Iteration
 from dkmeans.executors.dask.shipping import Shipping, size_of
 from dkmeans.executors.in_order import in_order
@@ -41,8 +41,8 @@ logger = logging.getLogger(__name__)
 _MOST_CALL_BYTES = 2**22
 # A worker that does not answer within this time evicts a fit later, when another fit needs room.
 _EVICT_SECONDS = 2
-# Calls are for iterations of a quarter of a second. A worker that has not answered after this time
-# is frozen, or its share has become slow. Others shall have taken over after 15 s.
+# A worker that has not answered after this time, or after three times the usual one, is frozen, or
+# its share has become slow. Others shall have taken over after 15 s.
 _CALL_SECONDS = 8
 
 
@@ -109,8 +109,8 @@ class Dask(AbstractContextManager["Dask"]):
             logger.info("dealing the rows to the workers anew, in proportion to their throughput")
             # Rows that are cached for the old shares would take the room of the new ones.
             self._evict()
-        workers, threads = len(iteration.threads), sum(iteration.threads.values())
-        return Reduction(reduce_batches(totals), cost, workers, threads)
+        present = iteration.present
+        return Reduction(reduce_batches(totals), cost, len(present), sum(present.values()))
 
     def map(
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
@@ -189,16 +189,15 @@ class Dask(AbstractContextManager["Dask"]):
     def _by_calls(self, iteration: Iteration, value: Any) -> worker.Answer:
         """Return the totals of the shares that workers remember."""
         workers, size = iteration.addresses, size_of(value)
-        if not self._dealing.by_calls or size > _MOST_CALL_BYTES:
+        if not workers or not self._dealing.by_calls or size > _MOST_CALL_BYTES:
             return worker.Answer()
         # A few workers are called by the driver. Of many only the first, which calls the others.
         is_few = len(workers) <= worker.FAN_IN and len(workers) * size <= _MOST_CALL_BYTES
         called, below = (workers, []) if is_few else (workers[:1], workers[1:])
-        arguments = iteration.call, value, below, _CALL_SECONDS
+        seconds = max(_CALL_SECONDS, LATE_FACTOR * self._dealing.usual_seconds)
+        arguments = iteration.call, value, below, seconds
         try:
-            answers = internals.call(
-                self._client, called, _CALL_SECONDS, worker.reduce_again, *arguments
-            )
+            answers = internals.call(self._client, called, seconds, worker.reduce_again, *arguments)
         except Exception:  # the scheduler forbids calls or is lost, or a worker is frozen: then the
             # tasks will report it
             logger.debug("workers cannot be called", exc_info=True)
@@ -212,9 +211,18 @@ class Dask(AbstractContextManager["Dask"]):
             owners, runs = list(iteration.threads), plan(batches, iteration.weights, 1)
             # The runs of a share are adjacent: `plan` returns them in order.
             shares = [tuple(share) for _, share in groupby(runs, lambda run: run.share)]
-            return [ShareTask(share, owners[share[0].share], iteration.call) for share in shares]
+            return [
+                task
+                for share in shares
+                for task in _tasks_of_share(share, owners[share[0].share], iteration)
+            ]
         counts = iteration.threads.values()
-        owners = [owner for owner, count in iteration.threads.items() for _ in range(count)]
+        present = iteration.present
+        owners = [
+            owner if owner in present else None
+            for owner, count in iteration.threads.items()
+            for _ in range(count)
+        ]
         of_workers = zip(iteration.weights, counts, strict=True)
         weights = [weight / count for weight, count in of_workers for _ in range(count)]
         runs = plan(batches, weights, runs_per_thread)
@@ -277,3 +285,17 @@ class Dask(AbstractContextManager["Dask"]):
             ]
             for future in evicting:
                 future.result(timeout=_EVICT_SECONDS)
+
+
+def _tasks_of_share(
+    share: tuple[Run, ...], owner: str | None, iteration: Iteration
+) -> Iterator[ShareTask]:
+    """Yield the task of a share; if its worker has left, tasks for some of the other workers."""
+    if owner not in iteration.gone:
+        yield ShareTask(share, owner, iteration.call)
+        return
+    workers = iteration.addresses
+    count = min(len(workers), worker.FAN_IN)
+    for piece in plan([range(run.size) for run in share], [1] * count, 1):
+        run = share[piece.batch].part(piece.start, piece.stop)
+        yield ShareTask((run,), workers[piece.share * len(workers) // count], None)

@@ -144,23 +144,30 @@ def gathering(client: Any, futures: Iterable[Any]) -> Future[list[Any]]:
     return asyncio.run_coroutine_threadsafe(request, client.loop.asyncio_loop)
 
 
-def foreign_versions(client: Any, package: str) -> dict[str, str | None]:
+def foreign_versions(client: Any, package: str, workers: Iterable[str]) -> dict[str, str | None]:
     """Return the version of a package on scheduler and workers, where it is not that of the driver.
 
-    Uses `Client._get_versions`: `Client.get_versions` has no timeout, and would wait for a worker
-    that is frozen. Nothing is sent that needs the package.
+    Uses `Client.scheduler`, as `Client.get_versions` does. That asks all workers, also if one has
+    joined hundreds, and has no timeout: it would wait for a worker that is frozen. Nothing is sent
+    that needs the package.
 
     Returns:
         The versions by the names of the processes; None where the package cannot be imported.
     """
-    # `Client.sync` with a timeout would wait until the request to the frozen worker is cancelled.
-    request = client._get_versions(packages=[package])
-    answer = asyncio.run_coroutine_threadsafe(request, client.loop.asyncio_loop)
-    found = answer.result(_ANSWER_SECONDS)
-    own = found["client"]["packages"][package]
+    from distributed.versions import get_versions  # noqa: PLC0415 there is a client
+
+    own = get_versions(packages=[package])["packages"][package]
     if own is None:  # a source tree that was not installed
         return {}
-    hosts = {_SCHEDULER: found["scheduler"], **found["workers"]}
+
+    async def ask() -> dict[str, Any]:
+        question = {"op": "versions", "packages": [package]}
+        asked = client.scheduler.broadcast(msg=question, workers=list(workers), on_error="ignore")
+        return {_SCHEDULER: await client.scheduler.versions(packages=[package]), **await asked}
+
+    # `Client.sync` with a timeout would wait until the request to the frozen worker is cancelled.
+    answer = asyncio.run_coroutine_threadsafe(ask(), client.loop.asyncio_loop)
+    hosts = answer.result(_ANSWER_SECONDS)
     versions = {name: host["packages"][package] for name, host in hosts.items() if host}
     unknown = [name for name, version in versions.items() if version is None]
     return {

@@ -301,11 +301,11 @@ def test_a_short_iteration_that_is_like_the_last_takes_no_tasks(client, submitte
         assert submitted
 
 
-def test_many_workers_call_each_other_and_a_task_does_what_one_of_them_has_forgotten(dataset):
+def test_many_workers_call_each_other_and_tasks_do_only_what_one_has_forgotten_or_left(dataset):
     batches = batches_of(dataset)
     with (
         LocalCluster(
-            n_workers=19, threads_per_worker=2, processes=False, dashboard_address=":0"
+            n_workers=20, threads_per_worker=2, processes=False, dashboard_address=":0"
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
         Dask(client) as executor,
@@ -327,6 +327,16 @@ def test_many_workers_call_each_other_and_a_task_does_what_one_of_them_has_forgo
             return tasks() == 1
 
         wait_until(one_task_if_one_share_is_forgotten)
+
+        def one_task_for_each_chunk_if_one_leaves_and_one_task_if_another_joins():
+            leaving, *others = sorted(client.nthreads())[::-1]
+            client.retire_workers([leaving])
+            left = tasks(), tasks()
+            cluster.scale(len(cluster.worker_spec) + 1)
+            wait_until(lambda: len(client.nthreads()) == len(others) + 1)
+            return set(left) <= {2, 3} and (tasks(), tasks()) == (1, 0)
+
+        wait_until(one_task_for_each_chunk_if_one_leaves_and_one_task_if_another_joins)
 
 
 def test_rows_that_dask_has_released_are_shipped_again(client, submitted):
