@@ -61,11 +61,13 @@ class Traffic:
 
     messages: int = 0
     bytes: int = 0
+    largest: int = 0
 
     def add(self, frames: Sequence[Any]) -> None:
         """Count a message."""
         size = sum(memoryview(frame).nbytes for frame in frames)
         self.messages, self.bytes = self.messages + 1, self.bytes + size
+        self.largest = max(self.largest, size)
 
 
 def _counted() -> Traffic:
@@ -85,13 +87,14 @@ def _counted() -> Traffic:
     return traffic
 
 
-def _traffic(dask_scheduler: Any) -> dict[str, int]:
+def traffic_of(dask_scheduler: Any) -> dict[str, int]:
     """Return the traffic of the scheduler so far."""
     # Dask copies functions of this module to the scheduler, so the traffic is found there.
     return vars(dask_scheduler.traffic).copy()
 
 
-async def _scheduler(connection: Any) -> None:
+async def run_scheduler(connection: Any) -> None:
+    """Run a scheduler that counts its messages; its address is sent through the connection."""
     async with Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
         scheduler.traffic = _counted()
         connection.send(scheduler.address)
@@ -124,7 +127,8 @@ async def _workers(address: str, count: int, threads: int) -> None:
     await asyncio.gather(*(worker.finished() for worker in workers))
 
 
-def _serve(server: Callable[..., Any], *arguments: Any) -> None:
+def serve(server: Callable[..., Any], *arguments: Any) -> None:
+    """Run a scheduler or workers in this process."""
     logging.disable()
     with dask.config.set(_CONFIG):
         asyncio.run(server(*arguments))
@@ -139,14 +143,14 @@ def cluster(
     with ExitStack() as stack:
 
         def start(*what: Any) -> int:
-            process = context.Process(target=_serve, args=what)
+            process = context.Process(target=serve, args=what)
             process.start()
             stack.callback(process.join)
             stack.callback(process.kill)
             return process.pid or 0
 
         own, other = context.Pipe()
-        scheduler = psutil.Process(start(_scheduler, other))
+        scheduler = psutil.Process(start(run_scheduler, other))
         address = own.recv()
         for number in range(_WORKER_PROCESSES):
             count = len(range(number, workers, _WORKER_PROCESSES))
@@ -184,7 +188,7 @@ def measure(workers: int, threads: int, chunks: int, rounds: int, count: int) ->
     with cluster(workers, threads) as (client, scheduler, add_worker), Dask(client) as executor:
 
         def usage() -> Usage:
-            traffic = client.run_on_scheduler(_traffic)
+            traffic = client.run_on_scheduler(traffic_of)
             cpu = _cpu_seconds(scheduler), _cpu_seconds(psutil.Process())
             return Usage(time.perf_counter(), *cpu, traffic["messages"], traffic["bytes"])
 
@@ -221,7 +225,8 @@ def measure(workers: int, threads: int, chunks: int, rounds: int, count: int) ->
         client.retire_workers([sorted(client.nthreads())[workers // 2]])
         show("a worker has left", used([same]))
         add_worker()
-        client.wait_for_workers(workers, timeout=300)
+        while len(client.nthreads()) < workers:
+            time.sleep(0.1)
         show("a worker has joined", used([same]))
 
 

@@ -31,6 +31,8 @@ _DESERTED_SECONDS = 300.0
 _IDLE_SECONDS = 30.0
 
 
+# Number of workers that are asked whether this process can connect to them.
+_ASKED_WORKERS = 3
 # Number of processes of a cluster that one message names.
 _MOST_SHOWN = 3
 
@@ -126,6 +128,7 @@ class Cluster:
         self._frozen: frozenset[str] = frozenset()
         self._idle: frozenset[str] = frozenset()
         self._idle_since = 0.0
+        self._is_reachable: bool | None = None
 
     def __str__(self) -> str:
         return f"{counted(self.threads(), 'thread')} of the cluster at {self.address}"
@@ -245,7 +248,7 @@ class Cluster:
 
         while not self._wait(futures):
             check()
-        gathering = internals.gathering(self.client, futures)
+        gathering = internals.gathering(self.client, futures, direct=self.is_reachable)
         try:
             while not wait([gathering], timeout=_CHECK_SECONDS).done:
                 check()
@@ -330,6 +333,17 @@ class Cluster:
         longest = max(_SILENT_SECONDS, _SILENT_SECONDS_PER_WORKER * len(seen))
         oldest = max(seen.values(), default=0.0) - longest
         return frozenset(address for address, at in seen.items() if at < oldest)
+
+    @property
+    def is_reachable(self) -> bool:
+        """True if this process can connect to the workers; else all passes through the scheduler.
+
+        Found out once, when there are workers.
+        """
+        if self._is_reachable is None and (workers := sorted(self.threads_by_worker())):
+            asked = workers[:: -(-len(workers) // _ASKED_WORKERS)]
+            self._is_reachable = internals.reaches_workers(self.client, asked)
+        return bool(self._is_reachable)
 
     def cancel(self, futures: Iterable[Any]) -> None:
         """Cancel tasks whose results are no longer needed."""

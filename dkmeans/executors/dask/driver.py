@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 # The value of a call is sent to this size in total by the driver; larger ones need tasks.
 _MOST_CALL_BYTES = 2**22
+# Results that are added up together have about this size in total, so that no process holds many
+# sums of large centers.
+_ADDED_BYTES = 2**26
 # A worker that does not answer within this time evicts a fit later, when another fit needs room.
 _EVICT_SECONDS = 2
 # A worker that has not answered after this time, or after three times the usual one, is frozen, or
@@ -79,7 +82,7 @@ class Dask(AbstractContextManager["Dask"]):
         self._client = client
         self._cluster = Cluster(client)
         self._cluster.compare_versions(self._cluster.threads_by_worker())
-        self._shipping = Shipping(client)
+        self._shipping = Shipping(self._cluster)
         self._dealing = Dealing()
         self._read_context = worker.ReadContext(uuid4().hex, cache)
         self._held: list[Any] = []
@@ -124,7 +127,7 @@ class Dask(AbstractContextManager["Dask"]):
                         left.popleft()
                         yield result
                     return
-                except StrandedError as error:
+                except (StrandedError, worker.ValueLost) as error:
                     logger.warning("%s; their chunks are computed again", error)
                     # Rows and values that were sent to lost workers are sent again.
                     self._shipping.forget()
@@ -143,7 +146,8 @@ class Dask(AbstractContextManager["Dask"]):
             StrandedError: some of the submitted chunks must be computed by other workers.
         """
         # A future, because the number of chunks is not known here.
-        shared = self._shipping.future(value, self._cluster.other_workers())
+        workers = filter(None, self._cluster.threads_by_preferred_worker())
+        shared = self._shipping.future(value, list(workers))
         task = partial(worker.apply, function)
 
         def submit(chunk: Chunk) -> Any:
@@ -167,7 +171,7 @@ class Dask(AbstractContextManager["Dask"]):
                 threads = self._cluster.threads_by_preferred_worker()
                 iteration = self._dealing.deal(function, batches, threads)
                 return iteration, self._reduce(iteration, batches, value)
-            except StrandedError as error:
+            except (StrandedError, worker.ValueLost) as error:
                 logger.warning("%s; the iteration starts over", error)
                 # Rows that were sent to lost workers are sent again.
                 self._shipping.forget()
@@ -196,8 +200,9 @@ class Dask(AbstractContextManager["Dask"]):
         called, below = (workers, []) if is_few else (workers[:1], workers[1:])
         seconds = max(_CALL_SECONDS, LATE_FACTOR * self._dealing.usual_seconds)
         arguments = iteration.call, value, below, seconds
+        call = internals.call_directly if self._cluster.is_reachable else internals.call
         try:
-            answers = internals.call(self._client, called, seconds, worker.reduce_again, *arguments)
+            answers = call(self._client, called, seconds, worker.reduce_again, *arguments)
         except Exception:  # the scheduler forbids calls or is lost, or a worker is frozen: then the
             # tasks will report it
             logger.debug("workers cannot be called", exc_info=True)
@@ -239,11 +244,12 @@ class Dask(AbstractContextManager["Dask"]):
             self._submit_task(iteration, task, batches, own)
             for task, own in zip(tasks, values, strict=True)
         ]
-        futures = list(level)
-        while len(level) > worker.FAN_IN:
+        futures, fan_in = list(level), _fan_in(value)
+        # Of large results the driver gets only the total.
+        while len(level) > (fan_in if fan_in == worker.FAN_IN else 1):
             level = [
-                self._client.submit(worker.merge, *level[i : i + worker.FAN_IN], pure=False)
-                for i in range(0, len(level), worker.FAN_IN)
+                self._client.submit(worker.merge, *level[i : i + fan_in], pure=False)
+                for i in range(0, len(level), fan_in)
             ]
             futures += level
         # Releases the futures of the last iteration (see the class).
@@ -285,6 +291,13 @@ class Dask(AbstractContextManager["Dask"]):
             ]
             for future in evicting:
                 future.result(timeout=_EVICT_SECONDS)
+
+
+def _fan_in(value: Any) -> int:
+    """Return how many results are added up at a time: two, where they are large."""
+    # Sums have the size of two copies of float32 centers.
+    fitting = _ADDED_BYTES // (2 * size_of(value))
+    return max(2, min(worker.FAN_IN, fitting))
 
 
 def _tasks_of_share(
