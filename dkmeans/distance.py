@@ -169,13 +169,13 @@ def _terms(
         where terms are not in them, (k, d).
     """
     (total, is_whole), (weight, is_whole_weight) = sums.whole(), weights.whole()
-    scaled = np.ldexp(centers, -sums.grid.exponents)
+    scaled = centers * sums.grid.scales
     is_short = is_whole_weight & (weight < _SHORT_WEIGHT) & (halves(scaled)[1] == 0)
     is_in = is_whole & is_short
     if 2 * np.count_nonzero(is_in) > is_in.size:
         # Most sums are whole numbers, and centers have the 24 bits of a float32: fewer operations
         # find the same pairs.
-        product = np.ldexp(weight, weights.grid.exponents) * scaled
+        product = weight * np.ldexp(1.0, weights.grid.exponents) * scaled
         first, rest = two_sum(product, -factor * total)
         value, (high, low) = first * scaled, halves(first)
         error = ((high * scaled - value) + low * scaled) + rest * scaled

@@ -38,6 +38,7 @@ from dkmeans.input_fn import InputFn
 from dkmeans.modes import ModeKeys
 from dkmeans.prediction.measures import Measures, Measuring, measure
 from dkmeans.recommendation import recommend
+from dkmeans.scaling import Scaling
 from dkmeans.state import SideBySide
 
 logger = logging.getLogger("dkmeans")
@@ -55,11 +56,16 @@ class _SweptModel(KMeans):
 
     Attributes:
         shared_executor: Its executor.
+        scaling: Means and deviations by which all models standardize rows; None if they do not.
     """
 
     # As on the command line: the tolerance is relative to the loss, whatever the unit of rows is.
     _loss_offset = 0.0
     shared_executor: Participant | None = None
+    scaling: Scaling | None = None
+
+    def _new_scaling(self, dataset: Dataset) -> Scaling | None:
+        return self.scaling or super()._new_scaling(dataset)
 
     def _reducing_executor(self, cache: str = NONE) -> Any:
         return self.shared_executor or super()._reducing_executor(cache)
@@ -145,10 +151,13 @@ def sweep(
     if dataset.rows is not None and max(counts) > dataset.rows:
         must = f"at most the number of rows, {dataset.rows:,}"
         raise Invalid(expected("num_clusters", must, max(counts)))
+    scaling = _shared_scaling(models, dataset)
+    for model in models:
+        model.scaling = scaling
     on_gpu = models[0]._is_on_gpu(config)
     with open_executor(config.client, config.cache, on_gpu=on_gpu) as executor:
         _train_together(models, dataset, executor, max_steps)
-        found = _judged(models, dataset, executor)
+        found = _judged(models, dataset.scaled(scaling), executor)
     chosen = recommend(found)
     best = next((each for each in found if each["num_clusters"] == chosen.num_clusters), None)
     result = {
@@ -215,6 +224,22 @@ def _model(
         config=config,
         num_restarts=options["num_restarts"],
     )
+
+
+def _shared_scaling(models: Sequence[_SweptModel], dataset: Dataset) -> Scaling | None:
+    """Return the means and deviations by which all models standardize rows; None if they do not.
+
+    Raises:
+        Invalid: the models that are there already do not standardize alike, and as the rows say.
+    """
+    begun = [checkpoints.latest(model.model_dir) for model in models]
+    kept = [checkpoint.settings.scaling for checkpoint in begun if checkpoint is not None]
+    if any((scaling is not None) != dataset.is_standardized for scaling in kept):
+        raise Invalid(
+            "standardize must be given as to the models in output, to continue the sweep; give "
+            f"another output to begin anew ({models[0].model_dir})"
+        )
+    return kept[0] if kept else models[0]._new_scaling(dataset)
 
 
 def _train_together(

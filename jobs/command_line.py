@@ -105,6 +105,7 @@ def _add_train(jobs: Any) -> None:
     model = train.add_argument_group("the model")
     model.add_argument("--num-clusters", type=_integer, metavar="K", help="number of clusters")
     _add_model_dir(model, "directory of the model")
+    _add_standardize(model)
     _add_metric(model)
     model.add_argument(
         "--init",
@@ -271,6 +272,7 @@ def _add_sweep(jobs: Any) -> None:
         metavar="DIR",
         help="path or URL of a directory for the models, k4 and so on, and for sweep.json",
     )
+    _add_standardize(sweep)
     _add_metric(sweep)
     sweep.add_argument(
         "--init",
@@ -518,6 +520,16 @@ def _add_weights(job: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="column of a Parquet input with the weights of the rows; for another input, path or "
         "URL of an array of them, of the kind of INPUT (default each row counts once)",
+    )
+
+
+def _add_standardize(job: Any) -> None:
+    job.add_argument(
+        "--standardize",
+        action="store_true",
+        default=None,
+        help="scale each column to the mean 0 and the deviation 1 first; the model does the same "
+        "with the rows of evaluate, predict and exports (default columns as they are)",
     )
 
 

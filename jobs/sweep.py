@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     counts = _counts_in(arguments.num_clusters)
     check_cluster(arguments)
     dataset = open_input(arguments.input, arguments.columns, arguments.weights)
+    if arguments.standardize:
+        dataset = dataset.standardize()
     flags = "seed", "num_restarts", "max_steps", "relative_tolerance"
     given = {name: value for name in flags if (value := getattr(arguments, name)) is not None}
     if arguments.init is not None:

@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     check_cluster(arguments)
     given = arguments.input, arguments.columns, arguments.weights, arguments.filter
     dataset = open_input(*given)
+    if arguments.standardize:
+        dataset = dataset.standardize()
     rows = dataset.rows or 0  # the inputs of the command line always know their number of rows
     conditions = _stop_conditions(arguments, rows)
     hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
@@ -80,6 +82,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if checkpoint is None and arguments.num_clusters > rows:
         must = f"at most the number of rows, {rows}"
         raise Invalid(f"--num-clusters must be {must}, got {arguments.num_clusters}")
+    if checkpoint is not None:
+        dataset.check_scaling(checkpoint.settings.scaling)
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
     # reported at once.
     model = _model(arguments, conditions, client=None)

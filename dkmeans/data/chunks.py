@@ -119,7 +119,7 @@ class AtHand:
     __slots__ = ()
 
     @property
-    def key(self) -> None:
+    def key(self) -> Hashable | None:
         """No key."""
         return None
 
