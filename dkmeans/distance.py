@@ -135,17 +135,19 @@ def loss_of_sums(sums: PartialSums, centers: Centers) -> ExactTotal:
     far larger than the loss. Where a term overflows, it is computed as a fraction.
     """
     cosine = centers.distance is Distance.COSINE
-    exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
-    weights = ExactSums.zero((len(exact), 1)) if cosine else sums.cluster_weights
-    factor, parts, left = 1 if cosine else 2, [], np.empty(exact.shape, bool)
+    values = directions(centers.values) if cosine else centers.values
+    weights = ExactSums.zero((len(values), 1)) if cosine else sums.cluster_weights
+    factor, parts, left = 1 if cosine else 2, [], np.empty(values.shape, bool)
     for some in sums.sums.blocks():
-        of_some = sums.sums.clusters(some), weights.clusters(some), exact[some]
+        exact = values[some].astype(np.float64)
+        of_some = sums.sums.clusters(some), weights.clusters(some), exact
         *part, left[some] = _terms(*of_some, factor)
         parts.append(part)
     pairs = sum_of_pairs(*map(np.array, zip(*parts, strict=True)))
     total = total_of(np.array(pairs), 2 * sums.sums.grid.exponents)
     for elements in in_pieces(left.nonzero()):
-        total += _total_of_terms(sums.sums, weights, exact[elements], elements, factor)
+        exact = values[elements].astype(np.float64)
+        total += _total_of_terms(sums.sums, weights, exact, elements, factor)
     if cosine:
         total += sums.cluster_weights.total()
     return total
