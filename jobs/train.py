@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from dkmeans.config import AUTO
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import counted
 from dkmeans.hooks import MetricsServerHook, PrometheusHook, SessionRunHook
+from dkmeans.mlflow import MLflowHook
 from dkmeans.state import StopReason
 
 logger = logging.getLogger("dkmeans")
@@ -88,6 +90,11 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
     # reported at once.
     model = _model(arguments, conditions, client=None)
+    if arguments.mlflow is not None:
+        # MLflow prints addresses there, where the job prints its result.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        hooks = [*hooks, MLflowHook(model, arguments.mlflow)]
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # a log of JSON has no other lines
     last_input = load_input(arguments.model_dir)
     same_input = input_description == last_input
     if checkpoint is not None and last_input is not None and not same_input:

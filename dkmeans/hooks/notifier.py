@@ -2,8 +2,8 @@
 
 `training` and `prediction.stream` report each event to it: `begin`, `created`, and for every step
 `before_run`, `set_values` (not in predictions) and `after_run`; around each checkpoint `saving`;
-last `end`. Values are computed only when a hook requests them, so a call without hooks costs almost
-nothing.
+last `end`, or `aborting` an error. Values are computed only when a hook requests them, so a call
+without hooks costs almost nothing.
 """
 
 from __future__ import annotations
@@ -169,6 +169,19 @@ class Notifier:
                 listener.end(self._session, step)
             for hook in self._hooks:
                 hook.end(self._session)
+
+    @contextmanager
+    def aborting(self) -> Iterator[None]:
+        """Report an error or an interrupt of the body to the hooks, and raise it again."""
+        try:
+            yield
+        except BaseException as error:
+            for hook in self._hooks:
+                try:
+                    hook.abort(error)
+                except Exception:
+                    logger.exception("%r cannot finish a call that ended with an error", hook)
+            raise
 
     @contextmanager
     def _user_code(self) -> Iterator[None]:

@@ -118,6 +118,9 @@ class SessionRunHook:
     are called for each step, in order and with its loss, and may stop after any step.
 
     An error in a hook ends the call at once. The last checkpoint stays as it is.
+
+    A call of `train` that has begun ends with either `end` or `abort`, which TensorFlow's hooks do
+    not have.
     """
 
     def begin(self) -> None:
@@ -138,6 +141,12 @@ class SessionRunHook:
 
     def end(self, session: Session) -> None:
         """Finish a call that ended without an error."""
+
+    def abort(self, error: BaseException) -> None:
+        """Finish a call of `train` that ended with an error or an interrupt, after its checkpoint.
+
+        An error that this method raises is logged, and does not replace the one of the call.
+        """
 
 
 class CheckpointSaverListener:
