@@ -98,7 +98,7 @@ def test_a_checkpoint_that_is_missing_or_damaged_is_named(small, tmp_path):
     with pytest.raises(InvalidCheckpoint, match=r"Could not find a checkpoint at: .*nowhere"):
         small.checkpoint(tmp_path / "nowhere")
     copied = shutil.copytree(small.latest_checkpoint(), tmp_path / "copied")
-    next(path for path in (copied / "centers").rglob("c/*/*")).write_bytes(b"\0" * 16)
+    next(path for path in (copied / "centers").glob("c.*")).write_bytes(b"\0" * 16)
     with pytest.raises(InvalidCheckpoint, match="copied is damaged"):
         small.checkpoint(copied)
 
