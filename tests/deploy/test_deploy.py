@@ -363,7 +363,8 @@ def pins(name):
 
 def test_the_image_installs_locked_packages_that_meet_the_requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = {"cpu": project["dependencies"] + project["optional-dependencies"]["prometheus"]}
+    extras = project["optional-dependencies"]
+    wanted = {"cpu": project["dependencies"] + extras["prometheus"] + extras["sklearn"]}
     extra = (DEPLOY / "locks/gpu.in").read_text().splitlines()
     wanted["gpu"] = wanted["cpu"] + [line for line in extra if not line.startswith("#")]
     for target, requirements in wanted.items():
