@@ -352,7 +352,8 @@ class KMeans(Model):
             plan = replace(plan, settings=settings)
             with self._reducing_executor(self._config.cache) as executor:
                 start = found.to_continue() if found else None
-                saved = train(plan, dataset, start, manifest, executor, notifier)
+                with notifier.aborting():
+                    saved = train(plan, dataset, start, manifest, executor, notifier)
         self._hold(saved or found)
         return self
 

@@ -383,6 +383,7 @@ def _steps_until_stop(
                 cost = _cost(fit, reduction, saver)
                 progress = _progress(plan, fit, None if is_first else before, now - began, cost)
                 saver.history.add(progress)
+                notifier.progress = progress
                 _report(plan, progress, is_first=is_first)
                 fit = _with_stop_reasons(plan, before, fit, same_rows=same_rows)
                 if shift is not None and fit.step % shift.steps == 0:

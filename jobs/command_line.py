@@ -218,6 +218,18 @@ def _add_train(jobs: Any) -> None:
         help="file ending in .prom to write metrics to, for Prometheus' node exporter (default "
         "none)",
     )
+    train.add_argument(
+        "--metrics-port",
+        type=_integer,
+        metavar="PORT",
+        help="port to serve metrics at while the job runs, for Prometheus (default none)",
+    )
+    train.add_argument(
+        "--mlflow",
+        metavar="EXPERIMENT",
+        help="experiment of MLflow to record the run in, at the server of MLFLOW_TRACKING_URI "
+        "(default none)",
+    )
     _add_cluster(train)
     _add_cache(train)
     train.set_defaults(needs=("num_clusters", "model_dir"))

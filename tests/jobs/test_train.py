@@ -1,6 +1,7 @@
 """Training: from first centers to a model, again and again, in full batches and mini-batches."""
 
 import re
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,20 @@ def test_a_file_for_prometheus_has_the_last_numbers(run_json, store, tmp_path):
     assert "dkmeans_global_step 3.0" in lines
     (loss,) = [float(line.split()[1]) for line in lines if line.startswith("dkmeans_loss ")]
     assert loss == pytest.approx(result["loss"])
+
+
+def test_metrics_are_served_while_a_job_runs_and_a_taken_port_is_refused(run, store, tmp_path):
+    arguments = train(store, tmp_path / "m", "--steps", 3, "--metrics-port")
+    code, _, err = run(*arguments, 0)
+    assert code == 0
+    port = int(re.search(r"metrics are served at port (\d+)", err)[1])
+    with socket.create_server(("0.0.0.0", port)):  # the job has freed it
+        code, _, err = run(*arguments, port)
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.endswith(
+        f"error: the metrics port must be free to use, got {port}: Address already in use"
+    )
 
 
 def test_rows_and_model_may_be_in_an_object_store(run_json, rows, s3):
