@@ -83,7 +83,8 @@ def find_scaling(
         backend: Name of the backend; None leaves the choice to each worker.
 
     Raises:
-        InvalidData: there are no rows of positive weight, or some cannot be used.
+        InvalidData: there are no rows of positive weight, or some cannot be used, or the values of
+            a column differ by too little for float64.
     """
     reference = _Reference(_first_row(batches, executor).astype(np.float64), backend)
     total = sum_up(executor.map_reduce(_column_sums, batches, reference).totals)
@@ -91,6 +92,7 @@ def find_scaling(
     width = reference.row.shape[1]
     means, deviations = np.zeros(width), np.ones(width)
     constant: list[int] = []
+    named = places_named(names or (), width)
     for column in range(width):
         shift = total.sums.exact(0, column) / count
         variance = total.sums.exact(0, width + column) / count - shift * shift
@@ -98,9 +100,14 @@ def find_scaling(
         if deviation > 0:
             means[column] = float(Fraction(float(reference.row[0, column])) + shift)
             deviations[column] = deviation
+        elif shift:
+            raise InvalidData(
+                "columns to standardize must have values whose differences have squares that "
+                f"float64 holds; scale {named[column]} first, whose values differ by less"
+            )
         else:
             constant.append(column)
-    _report(counted(width, "column"), [places_named(names or (), width)[j] for j in constant])
+    _report(counted(width, "column"), [named[column] for column in constant])
     return Scaling.of(means, deviations)
 
 

@@ -73,6 +73,14 @@ def test_a_column_of_one_value_is_left_as_it_is_and_logged(caplog):
     assert caplog.messages[-1] == "rows are standardized: 1 column by mean and deviation"
 
 
+def test_columns_whose_squares_float64_does_not_hold_are_refused():
+    rows = ROWS[:, [0, 0]] * [1e-200, 1e-3]
+    with pytest.raises(InvalidData, match="scale column 0 first, whose values differ by less"):
+        scaling_of(Dataset.from_array(rows))
+    with pytest.raises(InvalidData, match="too large for squared distances"):
+        scaling_of(Dataset.from_array(rows * 1e300))
+
+
 def test_a_model_keeps_its_scaling_with_other_rows_and_says_so(tmp_path, caplog):
     caplog.set_level(logging.INFO, "dkmeans")
     model = KMeans(3, str(tmp_path), seed=1, config=RunConfig(save_checkpoints_steps=1))
