@@ -73,9 +73,11 @@ def as_json(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_nan(values: NDArray[Any]) -> Any:
-    if values.dtype.kind == "f" and (is_nan := np.isnan(values)).any():
-        values = np.where(is_nan, None, values.astype(object))
-    return values.tolist()
+    if values.dtype.kind != "f" or not (is_nan := np.isnan(values)).any():
+        return values.tolist()
+    without: NDArray[Any] = values.astype(object)
+    without[is_nan] = None
+    return without.tolist()
 
 
 @dataclass(frozen=True, eq=False)
