@@ -39,6 +39,7 @@ from dkmeans.hooks import (
 from dkmeans.report import Progress
 from dkmeans.report_page import write_report
 from dkmeans.retry import first_line
+from dkmeans.scaling import Scaling
 
 logger = logging.getLogger("dkmeans")
 
@@ -269,12 +270,21 @@ class _Run:
 
         settings, centers = checkpoint.settings, checkpoint.state.centers
         is_cosine = settings.distance_metric is Distance.COSINE
-        np.savez(folder / "centers.npz", centers=centers, cosine=is_cosine)
+        width = centers.shape[1]
+        # Rows that are not standardized are divided by one, which changes nothing.
+        scaling = settings.scaling or Scaling.of(np.zeros(width), np.ones(width))
+        np.savez(
+            folder / "centers.npz",
+            centers=centers,
+            cosine=is_cosine,
+            means=scaling.means,
+            deviations=scaling.deviations,
+        )
         # A column of several values has one name for all of them.
-        names, width = settings.columns, centers.shape[1]
+        names = settings.columns
         has_names = names is not None and len(names) == width
         columns = [ColSpec("double", name) for name in names or ()]
-        example = centers[:1].astype(np.float64)
+        example = checkpoint.original_centers[:1].astype(np.float64)
         mlflow.pyfunc.save_model(
             str(folder / "model"),
             python_model=str(_CODE),

@@ -25,9 +25,10 @@ class NearestCenter(mlflow.pyfunc.PythonModel):
     """Model that returns the index of the nearest center of each row."""
 
     def load_context(self, context: Any) -> None:
-        """Load the centers."""
+        """Load the centers, and the means and deviations by which rows are standardized."""
         with np.load(context.artifacts["centers"]) as saved:
             self._cosine = bool(saved["cosine"])
+            self._means, self._deviations = saved["means"], saved["deviations"]
             self._centers = _comparable(saved["centers"], self._cosine)
         # Without the shift, an offset that all rows share would make all rounding errors large.
         self._shift = 0.0 if self._cosine else self._centers.mean(axis=0)
@@ -50,6 +51,7 @@ class NearestCenter(mlflow.pyfunc.PythonModel):
         if len(wrong):
             raise ValueError(f"rows must be finite; row {wrong[0]} is not")
         step = max(1, _BLOCK_ELEMENTS // k)
+        rows = (rows - self._means) / self._deviations
         blocks = (rows[start : start + step] for start in range(0, len(rows), step))
         found = [self._nearest(_comparable(block, self._cosine)) for block in blocks]
         return np.concatenate([np.empty(0, np.int64), *found])

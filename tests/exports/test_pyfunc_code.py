@@ -20,8 +20,13 @@ def code():
 def loaded(code, tmp_path):
     """Function that loads centers as MLflow does."""
 
-    def load(centers, metric):
-        np.savez(tmp_path / "centers.npz", centers=centers, cosine=metric == COSINE)
+    def load(centers, metric, scaling=None):
+        width = centers.shape[1]
+        means, deviations = np.zeros(width), np.ones(width)
+        if scaling is not None:
+            means, deviations = scaling.means, scaling.deviations
+        scales = {"means": means, "deviations": deviations}
+        np.savez(tmp_path / "centers.npz", centers=centers, cosine=metric == COSINE, **scales)
         model = code.NearestCenter()
         model.load_context(SimpleNamespace(artifacts={"centers": tmp_path / "centers.npz"}))
         return lambda rows: model.predict(None, rows)
@@ -32,7 +37,8 @@ def loaded(code, tmp_path):
 @pytest.mark.parametrize(("metric", "dtype"), KINDS)
 def test_every_row_gets_the_cluster_of_predict(models, loaded, metric, dtype):
     model, rows = models[metric, dtype], rows_of(dtype)
-    predict = loaded(model.cluster_centers(), metric)
+    scaling = model.checkpoint().settings.scaling  # of models of float64
+    predict = loaded(model.cluster_centers(), metric, scaling)
     assert_array_equal(predict(rows), predicted(model, rows)["cluster_index"])
     assert predict(rows[:0]).shape == (0,)
 
