@@ -74,8 +74,8 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate 
 	--python-platform x86_64-manylinux_2_28 --custom-compile-command 'make locks'
 
 locks: $(VENV)/check
-	$(LOCK) --extra prometheus pyproject.toml --output-file deploy/locks/cpu.txt
-	$(LOCK) --extra prometheus --constraint deploy/locks/cpu.txt pyproject.toml \
+	$(LOCK) --extra prometheus --extra sklearn pyproject.toml --output-file deploy/locks/cpu.txt
+	$(LOCK) --extra prometheus --extra sklearn --constraint deploy/locks/cpu.txt pyproject.toml \
 		deploy/locks/gpu.in --output-file deploy/locks/gpu.txt
 	echo 'setuptools>=77' | $(LOCK) - --output-file deploy/locks/build.txt
 

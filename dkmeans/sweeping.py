@@ -39,6 +39,7 @@ from dkmeans.modes import ModeKeys
 from dkmeans.prediction.identity import rows_sha256
 from dkmeans.prediction.measures import Measures, Measuring, measure
 from dkmeans.recommendation import recommend
+from dkmeans.scaling import Scaling
 from dkmeans.state import SideBySide
 
 logger = logging.getLogger("dkmeans")
@@ -56,11 +57,16 @@ class _SweptModel(KMeans):
 
     Attributes:
         shared_executor: Its executor.
+        scaling: Means and deviations by which all models standardize rows; None if they do not.
     """
 
     # As on the command line: the tolerance is relative to the loss, whatever the unit of rows is.
     _loss_offset = 0.0
     shared_executor: Participant | None = None
+    scaling: Scaling | None = None
+
+    def _new_scaling(self, dataset: Dataset) -> Scaling | None:
+        return self.scaling or super()._new_scaling(dataset)
 
     def _reducing_executor(self, cache: str = NONE) -> Any:
         return self.shared_executor or super()._reducing_executor(cache)
@@ -149,10 +155,13 @@ def sweep(
     rows = rows_sha256(next(dataset.in_chunks_of(None).batches()))
     seed = _agreed_seed(address, options, rows, seed)
     models = [_model(address, k, seed, options, config) for k in counts]
+    scaling = _shared_scaling(models, dataset)
+    for model in models:
+        model.scaling = scaling
     on_gpu = reader._is_on_gpu(config)
     with open_executor(config.client, config.cache, on_gpu=on_gpu) as executor:
         _train_together(models, dataset, executor, max_steps)
-        found = _judged(models, dataset, executor)
+        found = _judged(models, dataset.scaled(scaling), executor)
     chosen = recommend(found)
     best = next((each for each in found if each["num_clusters"] == chosen.num_clusters), None)
     result = {
@@ -230,6 +239,22 @@ def _model(
         config=config,
         num_restarts=options["num_restarts"],
     )
+
+
+def _shared_scaling(models: Sequence[_SweptModel], dataset: Dataset) -> Scaling | None:
+    """Return the means and deviations by which all models standardize rows; None if they do not.
+
+    Raises:
+        Invalid: the models that are there already do not standardize alike, and as the rows say.
+    """
+    begun = [checkpoints.latest(model.model_dir) for model in models]
+    kept = [checkpoint.settings.scaling for checkpoint in begun if checkpoint is not None]
+    if any((scaling is not None) != dataset.is_standardized for scaling in kept):
+        raise Invalid(
+            "standardize must be given as to the models in output, to continue the sweep; give "
+            f"another output to begin anew ({models[0].model_dir})"
+        )
+    return kept[0] if kept else models[0]._new_scaling(dataset)
 
 
 def _train_together(

@@ -105,6 +105,7 @@ def _add_train(jobs: Any) -> None:
     model = train.add_argument_group("the model")
     model.add_argument("--num-clusters", type=_integer, metavar="K", help="number of clusters")
     _add_model_dir(model, "directory of the model")
+    _add_standardize(model)
     _add_metric(model)
     model.add_argument(
         "--init",
@@ -217,6 +218,18 @@ def _add_train(jobs: Any) -> None:
         help="file ending in .prom to write metrics to, for Prometheus' node exporter (default "
         "none)",
     )
+    train.add_argument(
+        "--metrics-port",
+        type=_integer,
+        metavar="PORT",
+        help="port to serve metrics at while the job runs, for Prometheus (default none)",
+    )
+    train.add_argument(
+        "--mlflow",
+        metavar="EXPERIMENT",
+        help="experiment of MLflow to record the run in, at the server of MLFLOW_TRACKING_URI "
+        "(default none)",
+    )
     _add_cluster(train)
     _add_cache(train)
     train.set_defaults(needs=("num_clusters", "model_dir"))
@@ -278,6 +291,7 @@ def _add_sweep(jobs: Any) -> None:
         metavar="DIR",
         help="path or URL of a directory for the models, k4 and so on, and for sweep.json",
     )
+    _add_standardize(sweep)
     _add_metric(sweep)
     sweep.add_argument(
         "--init",
@@ -530,6 +544,16 @@ def _add_weights(job: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="column of a Parquet input with the weights of the rows; for another input, path or "
         "URL of an array of them, of the kind of INPUT (default each row counts once)",
+    )
+
+
+def _add_standardize(job: Any) -> None:
+    job.add_argument(
+        "--standardize",
+        action="store_true",
+        default=None,
+        help="scale each column to the mean 0 and the deviation 1 first; the model does the same "
+        "with the rows of evaluate, predict and exports (default columns as they are)",
     )
 
 

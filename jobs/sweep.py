@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     check_cluster(arguments)
     chosen = arguments.columns, arguments.weights, arguments.filter
     dataset = open_input(arguments.input, *chosen)
+    if arguments.standardize:
+        dataset = dataset.standardize()
     flags = "seed", "num_restarts", "max_steps", "relative_tolerance"
     given = {name: value for name in flags if (value := getattr(arguments, name)) is not None}
     if arguments.init is not None:

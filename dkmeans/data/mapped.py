@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -15,7 +15,7 @@ import cloudpickle
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dkmeans.data.batches import Batch, Part, Shuffle
+from dkmeans.data.batches import Batch, with_view
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.points import as_array, point_dtype
 from dkmeans.data.views import RowView
@@ -137,11 +137,4 @@ def _result_of(function: Callable[[NDArray[Any]], Any], rows: NDArray[Any]) -> N
 
 def mapped(batch: Batch, function: RowFunction) -> Batch:
     """Return the rows that a function makes of those of a batch."""
-    return Batch(tuple(map(partial(_mapped_part, function=function), batch.parts)))
-
-
-def _mapped_part(part: Part, function: RowFunction) -> Part:
-    if isinstance(part, Shuffle):
-        return replace(part, batch=mapped(part.batch, function))
-    assert isinstance(part, Chunk)  # for the type checker
-    return replace(part, source=MappedRows(part.source, function))
+    return with_view(batch, partial(MappedRows, function=function))

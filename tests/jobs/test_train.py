@@ -1,6 +1,7 @@
 """Training: from first centers to a model, again and again, in full batches and mini-batches."""
 
 import re
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,34 @@ def test_train_finds_clusters_evaluate_and_predict_use_them(run_json, store, row
     written = zarr.open_group(str(output), mode="r")
     assert np.array_equal(written["cluster_index"][:], [*model.predict_cluster_index(lambda: rows)])
     assert np.array_equal(written["all_distances"][:], np.stack([*model.transform(lambda: rows)]))
+
+
+def test_a_model_that_standardizes_does_so_in_every_job(run, run_json, rows, tmp_path):
+    table = pyarrow.table({"x": rows[:, 0], "y": rows[:, 1] * 1e4, "z": rows[:, 2]})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    store, model_dir = tmp_path / "rows.parquet", tmp_path / "m"
+    run_json(*train(store, model_dir, "--standardize"))
+    model = KMeans(4, str(model_dir))
+    about = run_json("info", model_dir)
+    assert about["standardized"]["means"] == model.checkpoint().settings.scaling.means.tolist()
+    assert about["centers"] == model.centers_in_original_units().tolist()
+    code, out, _ = run("info", model_dir)
+    assert code == 0
+    y = f"{about['centers'][3][1]:.6g}"
+    assert re.search(rf"center of cluster 3 +x .*, y {re.escape(y)}, z ", out)
+    assert re.search("standardized +by the mean and deviation of each column", out)
+    evaluated = run_json("evaluate", store, "--model-dir", model_dir)
+    assert evaluated["loss"] == pytest.approx(about["loss"], rel=1e-3)
+    page = tmp_path / "page.html"
+    assert run("report", model_dir, "--input", store, "--output", page)[0] == 0
+    assert f"<td>{about['centers'][0][1]:,.4g}</td>" in page.read_text()
+    # The same command goes on; a model of rows as they are does not.
+    assert run_json(*train(store, model_dir, "--standardize"))["status"] == "already done"
+    assert run_json(*train(store, model_dir, "--steps", 1))["step"] == about["step"] + 1
+    assert run(*train(store, tmp_path / "plain"))[0] == 0
+    code, _, err = run(*train(store, tmp_path / "plain", "--standardize"))
+    assert code == 2
+    assert "standardize must come with a new model, or with one that began with it" in err
 
 
 def test_train_and_info_report_several_starts_and_the_policy_for_empty_clusters(
@@ -164,6 +193,20 @@ def test_a_file_for_prometheus_has_the_last_numbers(run_json, store, tmp_path):
     assert "dkmeans_global_step 3.0" in lines
     (loss,) = [float(line.split()[1]) for line in lines if line.startswith("dkmeans_loss ")]
     assert loss == pytest.approx(result["loss"])
+
+
+def test_metrics_are_served_while_a_job_runs_and_a_taken_port_is_refused(run, store, tmp_path):
+    arguments = train(store, tmp_path / "m", "--steps", 3, "--metrics-port")
+    code, _, err = run(*arguments, 0)
+    assert code == 0
+    port = int(re.search(r"metrics are served at port (\d+)", err)[1])
+    with socket.create_server(("0.0.0.0", port)):  # the job has freed it
+        code, _, err = run(*arguments, port)
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.endswith(
+        f"error: the metrics port must be free to use, got {port}: Address already in use"
+    )
 
 
 def test_rows_and_model_may_be_in_an_object_store(run_json, rows, s3):

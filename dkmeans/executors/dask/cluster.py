@@ -31,11 +31,13 @@ _DESERTED_SECONDS = 300.0
 _IDLE_SECONDS = 30.0
 
 
+# Number of workers that are asked whether this process can connect to them.
+_ASKED_WORKERS = 3
 # Number of processes of a cluster that one message names.
 _MOST_SHOWN = 3
 
 # Tasks are late after this many times their usual time.
-_LATE_FACTOR = 3
+LATE_FACTOR = 3
 # A worker is frozen if it has sent no heartbeat for this long, also while it computes. Of n workers
 # each sends one every 1 + n / 200 s: the second limit is four times that, where n is large.
 _SILENT_SECONDS = 8.0
@@ -131,6 +133,7 @@ class Cluster:
         self._patience: dict[str, int] = {}
         self._idle: frozenset[str] = frozenset()
         self._idle_since = 0.0
+        self._is_reachable: bool | None = None
 
     def __str__(self) -> str:
         return f"{counted(self.threads(), 'thread')} of the cluster at {self.address}"
@@ -153,17 +156,18 @@ class Cluster:
         A worker without the package dies of the first task, and the next worker of the same task.
 
         Args:
-            workers: Addresses of all workers. If all were there the last time, nothing is compared.
+            workers: Addresses of all workers. Those that were there the last time are not asked
+                again.
 
         Raises:
             Invalid: dkmeans is missing on some worker or the scheduler, or is another version.
         """
         workers = frozenset(workers)
-        if workers <= self._compared:
+        new, self._compared = workers - self._compared, workers
+        if not new:
             return
-        self._compared = workers
         try:
-            others = internals.foreign_versions(self.client, _PACKAGE)
+            others = internals.foreign_versions(self.client, _PACKAGE, new)
         except Exception:  # the scheduler forbids calls, or a worker is frozen
             logger.debug("versions cannot be compared", exc_info=True)
             return
@@ -234,7 +238,7 @@ class Cluster:
         """
         self._idle = frozenset()
         awaited = [*futures, *others]
-        late_at = time.monotonic() + _LATE_FACTOR * usual_seconds
+        late_at = time.monotonic() + LATE_FACTOR * usual_seconds
         # Also where the usual time is not known: a worker may be frozen before the first iteration.
         frozen_at = min(late_at, time.monotonic() + _UNKNOWN_SECONDS)
 
@@ -249,7 +253,7 @@ class Cluster:
 
         while not self._wait(futures):
             check()
-        gathering = internals.gathering(self.client, futures)
+        gathering = internals.gathering(self.client, futures, direct=self.is_reachable)
         try:
             while not wait([gathering], timeout=_CHECK_SECONDS).done:
                 check()
@@ -338,6 +342,17 @@ class Cluster:
             for address, at in seen.items()
             if newest - at > longest * self._patience.get(address, 1)
         )
+
+    @property
+    def is_reachable(self) -> bool:
+        """True if this process can connect to the workers; else all passes through the scheduler.
+
+        Found out once, when there are workers.
+        """
+        if self._is_reachable is None and (workers := sorted(self.threads_by_worker())):
+            asked = workers[:: -(-len(workers) // _ASKED_WORKERS)]
+            self._is_reachable = internals.reaches_workers(self.client, asked)
+        return bool(self._is_reachable)
 
     def cancel(self, futures: Iterable[Any]) -> None:
         """Cancel tasks whose results are no longer needed."""

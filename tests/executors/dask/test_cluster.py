@@ -157,11 +157,11 @@ def _workers_of(client):
 
 def test_a_scheduler_without_dkmeans_is_named(client, monkeypatch):
     async def versions(**_):
-        host = {"packages": {"dkmeans": "0.1.0"}}
-        return {"client": host, "scheduler": {"packages": {"dkmeans": "0"}}, "workers": {"w": host}}
+        return {"packages": {"dkmeans": "0"}}
 
-    monkeypatch.setattr(client, "_get_versions", versions)
-    assert internals.foreign_versions(client, "dkmeans") == {"the scheduler": "0"}
+    monkeypatch.setattr(client.scheduler, "versions", versions)
+    found = internals.foreign_versions(client, "dkmeans", list(client.nthreads()))
+    assert found == {"the scheduler": "0"}
 
 
 def test_workers_and_threads_are_those_of_the_client(client):
