@@ -576,7 +576,10 @@ class KMeans(Model):
                 ending or holds something else, or there are fewer than `top` centers.
             TypeError: an argument has the wrong type.
         """
-        if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
+        if not isinstance(output, str | os.PathLike):
+            raise InvalidType(expected("output", "a path or URL", output))
+        is_list = isinstance(keep, Iterable) and not isinstance(keep, str)
+        if not is_list or not all(isinstance(name, str) for name in keep):
             raise InvalidType(expected("keep", "a list of names", keep))
         nearest = 0 if top is None else check_integer("top", top, 1)
         request = outputs.Request(
