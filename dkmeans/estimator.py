@@ -22,6 +22,7 @@ from dkmeans.arguments import (
     InitialClusters,
     check_clusters,
     check_initial_clusters,
+    check_predict_keys,
     check_restarts,
     check_rounds,
     check_steps,
@@ -266,6 +267,7 @@ class KMeans(Model):
         saving_listeners: Iterable[CheckpointSaverListener] | None = None,
         *,
         checkpoint_path: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
     ) -> KMeans:
         """Train from the latest checkpoint, if there is one, and save.
 
@@ -287,6 +289,9 @@ class KMeans(Model):
             checkpoint_path: A checkpoint of this model to continue from, in place of the latest,
                 which may be damaged. Those saved after it are dropped. A second call with the same
                 checkpoint continues from the latest, so that a job can be run again.
+            overwrite: True to begin anew, whatever `model_dir` holds. The model that is there
+                stands until the first checkpoint of the new one is saved. A second such call
+                begins anew as well.
 
         Returns:
             This estimator.
@@ -299,13 +304,18 @@ class KMeans(Model):
         """
         if steps is not None and max_steps is not None:
             raise Invalid("Can not provide both steps and max_steps.")
+        if overwrite and checkpoint_path is not None:
+            raise Invalid("overwrite and checkpoint_path must not both be given")
         steps, max_steps = check_steps("steps", steps), check_steps("max_steps", max_steps)
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         notifier = self._notifier(run_hooks, listeners)
         if checkpoint_path is not None:
             checkpoints.go_back(self.model_dir, os.fspath(checkpoint_path))
-        manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
+        if overwrite:
+            manifest, found = checkpoints.Manifest.of_new_model(self.model_dir), None
+        else:
+            manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
         done = found.state.step if found else 0
         plan = Plan(
             self.model_dir,
@@ -342,7 +352,8 @@ class KMeans(Model):
             plan = replace(plan, settings=settings)
             with self._reducing_executor(self._config.cache) as executor:
                 start = found.to_continue() if found else None
-                saved = train(plan, dataset, start, manifest, executor, notifier)
+                with notifier.aborting():
+                    saved = train(plan, dataset, start, manifest, executor, notifier)
         self._hold(saved or found)
         return self
 
@@ -392,8 +403,6 @@ class KMeans(Model):
         found = self._scores(input_fn, checkpoint, steps, run_hooks, task)
         measures = sum_up(found)
         total = measures.score
-        if not total.weight.units:
-            raise InvalidData("the rows must not all have the weight zero, to be evaluated")
         result = {
             "average_loss": total.mean_distance,
             "global_step": checkpoint.state.step,
@@ -447,13 +456,7 @@ class KMeans(Model):
         Raises:
             ValueError: there is no checkpoint, or the keys or the rows cannot be used.
         """
-        names = [self.ALL_DISTANCES, self.CLUSTER_INDEX]
-        # As the original does: no keys are all keys.
-        if predict_keys is not None and len(predict_keys) > 0:
-            asked = [predict_keys] if isinstance(predict_keys, str) else list(predict_keys)
-            if not set(asked) & set(names):
-                raise Invalid(f"predict_keys must be among {names}, got {asked}")
-            names = [name for name in names if name in asked]
+        names = check_predict_keys(predict_keys, [self.ALL_DISTANCES, self.CLUSTER_INDEX])
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self.checkpoint(checkpoint_path)
         return self._predict(input_fn, checkpoint, names, run_hooks, single=yield_single_examples)
@@ -728,7 +731,8 @@ class KMeans(Model):
             if mine != saved:
                 raise InvalidCheckpoint(
                     f"{name} must be that of the model in model_dir, {saved!r}, to continue it, "
-                    f"got {mine!r}; give another model_dir to begin anew ({self.model_dir})"
+                    f"got {mine!r}; give overwrite=True (--overwrite) or another model_dir to "
+                    f"begin anew ({self.model_dir})"
                 )
 
     def _scores(
@@ -739,12 +743,19 @@ class KMeans(Model):
         hooks: Sequence[SessionRunHook],
         task: Measuring,
     ) -> list[Measures]:
-        """Return the measures of the first `steps` batches."""
+        """Return the measures of the first `steps` batches.
+
+        Raises:
+            InvalidData: all rows have the weight zero.
+        """
         dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)
         with self._shown(), self._reducing_executor() as executor:
             _log_begin("evaluating", checkpoint, executor)
-            return stream.scores(dataset, checkpoint, task, executor, notifier, steps)
+            found = stream.scores(dataset, checkpoint, task, executor, notifier, steps)
+        if not any(each.score.weight.units for each in found):
+            raise InvalidData("the rows must not all have the weight zero, to be evaluated")
+        return found
 
     def _measuring(
         self,

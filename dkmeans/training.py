@@ -214,7 +214,7 @@ def report_ignored(plan: Plan, step: int) -> None:
     if ignored:
         logger.warning(
             "ignored, because %s holds a model that is continued from step %d: %s; to begin anew, "
-            "give another model_dir",
+            "give overwrite=True (--overwrite) or another model_dir",
             plan.model_dir,
             step,
             ", ".join(f"{name} {ignored[name]} (was {before[name]})" for name in ignored),
@@ -383,6 +383,7 @@ def _steps_until_stop(
                 cost = _cost(fit, reduction, saver)
                 progress = _progress(plan, fit, None if is_first else before, now - began, cost)
                 saver.history.add(progress)
+                notifier.progress = progress
                 _report(plan, progress, is_first=is_first)
                 fit = _with_stop_reasons(plan, before, fit, same_rows=same_rows)
                 if shift is not None and fit.step % shift.steps == 0:

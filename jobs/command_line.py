@@ -192,6 +192,13 @@ def _add_train(jobs: Any) -> None:
         help="checkpoint in --model-dir to go on from, in place of a latest one that is damaged "
         "(default the latest one)",
     )
+    saved.add_argument(
+        "--overwrite",
+        action="store_true",
+        default=None,
+        help="begin anew, whatever --model-dir holds; the model that is there stands until the "
+        "first checkpoint of the new one (default continue it)",
+    )
     saving = saved.add_mutually_exclusive_group()
     saving.add_argument(
         "--save-checkpoints-secs",
@@ -210,6 +217,18 @@ def _add_train(jobs: Any) -> None:
         metavar="FILE",
         help="file ending in .prom to write metrics to, for Prometheus' node exporter (default "
         "none)",
+    )
+    train.add_argument(
+        "--metrics-port",
+        type=_integer,
+        metavar="PORT",
+        help="port to serve metrics at while the job runs, for Prometheus (default none)",
+    )
+    train.add_argument(
+        "--mlflow",
+        metavar="EXPERIMENT",
+        help="experiment of MLflow to record the run in, at the server of MLFLOW_TRACKING_URI "
+        "(default none)",
     )
     _add_cluster(train)
     _add_cache(train)
@@ -413,6 +432,7 @@ def _add_report(jobs: Any) -> None:
         metavar="A,B,C",
         help="columns of a Parquet input to use (default those of the model)",
     )
+    _add_filter(report)
     _add_weights(report)
     report.add_argument(
         "--output", metavar="PAGE", help="path or URL of the page, such as report.html"
@@ -505,6 +525,10 @@ def _add_input(job: argparse.ArgumentParser) -> None:
         help="columns of a Parquet input to use (default all but the weights, an index of pandas "
         "or Dask, and those that folders name, as year=2024), or arrays of a Zarr group",
     )
+    _add_filter(job)
+
+
+def _add_filter(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--filter",
         action="append",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,8 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.config import AUTO
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import counted
-from dkmeans.hooks import PrometheusHook
+from dkmeans.hooks import MetricsServerHook, PrometheusHook, SessionRunHook
+from dkmeans.mlflow import MLflowHook
 from dkmeans.state import StopReason
 
 logger = logging.getLogger("dkmeans")
@@ -60,16 +63,20 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         Invalid: the arguments or the input cannot be used.
         KeyboardInterrupt: after a checkpoint was saved.
     """
-    began = time.monotonic()
     _check(arguments)
     check_cluster(arguments)
+    with ExitStack() as stack:
+        return _run(arguments, _hooks(arguments, stack))
+
+
+def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str, Any]:
+    began = time.monotonic()
     given = arguments.input, arguments.columns, arguments.weights, arguments.filter
     dataset = open_input(*given)
     if arguments.standardize:
         dataset = dataset.standardize()
     rows = dataset.rows or 0  # the inputs of the command line always know their number of rows
     conditions = _stop_conditions(arguments, rows)
-    hooks = [PrometheusHook(arguments.metrics_file)] if arguments.metrics_file else None
     named = ", ".join(arguments.input)
     input_description = {"input": named, "columns": arguments.columns, "rows": rows}
     if arguments.weights is not None:
@@ -78,7 +85,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         input_description["filter"] = arguments.filter
     if arguments.from_checkpoint:
         checkpoints.go_back(arguments.model_dir, arguments.from_checkpoint)
-    checkpoint = checkpoints.latest(arguments.model_dir)
+    checkpoint = None if arguments.overwrite else checkpoints.latest(arguments.model_dir)
     if checkpoint is None and arguments.num_clusters > rows:
         must = f"at most the number of rows, {rows}"
         raise Invalid(f"--num-clusters must be {must}, got {arguments.num_clusters}")
@@ -87,6 +94,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
     # reported at once.
     model = _model(arguments, conditions, client=None)
+    if arguments.mlflow is not None:
+        # MLflow prints addresses there, where the job prints its result.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        hooks = [*hooks, MLflowHook(model, arguments.mlflow)]
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # a log of JSON has no other lines
     last_input = load_input(arguments.model_dir)
     same_input = input_description == last_input
     if checkpoint is not None and last_input is not None and not same_input:
@@ -101,7 +113,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         with open_client(arguments) as client:
             model = _model(arguments, conditions, client)
             with recorded(arguments.model_dir):
-                model.train(lambda: batches, hooks, conditions.steps, conditions.max_steps)
+                limits = conditions.steps, conditions.max_steps
+                model.train(lambda: batches, hooks, *limits, overwrite=bool(arguments.overwrite))
         # Only now: after an interrupted run `job.json` must not name its input.
         save_input(arguments.model_dir, input_description)
     checkpoint = checkpoints.latest(arguments.model_dir)
@@ -142,6 +155,23 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.steps is not None and arguments.max_steps is not None:
         raise Invalid("--steps and --max-steps must not both be given")
+    if arguments.overwrite and arguments.from_checkpoint is not None:
+        raise Invalid("--overwrite and --from-checkpoint must not both be given")
+
+
+def _hooks(arguments: argparse.Namespace, stack: ExitStack) -> list[SessionRunHook]:
+    """Return the hooks that export metrics; a taken port is refused now, before the input is read.
+
+    Args:
+        arguments: Arguments of the command line.
+        stack: Frees the port at its end.
+    """
+    hooks: list[SessionRunHook] = []
+    if arguments.metrics_file:
+        hooks.append(PrometheusHook(arguments.metrics_file))
+    if arguments.metrics_port is not None:
+        hooks.append(stack.enter_context(MetricsServerHook(arguments.metrics_port)))
+    return hooks
 
 
 def _stop_conditions(arguments: argparse.Namespace, rows: int) -> StopConditions:
@@ -191,7 +221,7 @@ def _report_other_input(model_dir: str, last_input: dict[str, Any]) -> None:
     filters = " and ".join(last_input.get("filter", []))
     logger.warning(
         "%s holds a model that was last trained on other input (%s of %s%s%s%s) and is continued "
-        "from its centers; to begin anew, give another --model-dir",
+        "from its centers; to begin anew, give --overwrite or another --model-dir",
         model_dir,
         counted(last_input.get("rows", 0), "row"),
         last_input.get("input"),

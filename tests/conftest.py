@@ -70,6 +70,7 @@ _SLOWEST = (
     "executors/dask/test_driver.py",
     "prediction/test_output.py",
     "backends/cuda/test_launches.py",
+    "test_mlflow.py",
     "test_kills.py",
     "test_sklearn.py",
     "exports",

@@ -1,10 +1,6 @@
 """A sweep: every model is the one that is trained alone, and a killed sweep goes on to the same."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -13,6 +9,7 @@ import dkmeans
 from dkmeans import Dataset, Invalid, InvalidType, KMeans
 from dkmeans.executors import Threads
 from dkmeans.sweeping import sweep
+from tests import killed_sweeps
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +70,8 @@ def test_further_numbers_are_added_and_other_options_are_refused(rows, tmp_path)
         sweep(lambda: rows, [2], tmp_path, num_restarts=3)
     with pytest.raises(Invalid, match="seed must be that of the sweep in output, 2"):
         sweep(lambda: rows, [2], tmp_path, seed=3)
+    with pytest.raises(Invalid, match="the rows must be those of the sweep in output"):
+        sweep(lambda: rows + 1, [2], tmp_path)
 
 
 def test_all_models_of_a_sweep_standardize_alike(rows, tmp_path):
@@ -107,39 +106,9 @@ def test_a_sweep_on_a_cluster_and_with_weights_has_the_same_bits(rows, tmp_path,
         }
 
 
-SCRIPT = """
-import sys
-import numpy as np
-import dkmeans
-rows = np.load(sys.argv[1])
-config = dkmeans.RunConfig(save_checkpoints_steps=1)
-dkmeans.sweep(lambda: rows, [12, 3, 7], sys.argv[2], seed=4, relative_tolerance=0.0, config=config)
-"""
-
-
-def test_a_killed_sweep_goes_on_to_the_same_bits(rows, tmp_path):
-    np.save(tmp_path / "rows.npy", rows)
-
-    def started(output):
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "rows.npy"), str(output)]
-        return subprocess.Popen(command)
-
-    expected = tmp_path / "expected"
-    assert started(expected).wait(120) == 0
-    killed = tmp_path / "killed"
-    process = started(killed)
-    while not list(killed.glob("k12/checkpoint-00000003*")) and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "sweep.json").exists()
-    assert started(killed).wait(120) == 0
-    results = [json.loads((each / "sweep.json").read_text()) for each in (expected, killed)]
-    for one, other in zip(*(each["models"] for each in results), strict=True):
-        assert (one["loss"], one["steps"]) == (other["loss"], other["steps"])
-    for k in (3, 7, 12):
-        centers = [dkmeans.load(each / f"k{k}").cluster_centers() for each in (expected, killed)]
-        assert np.array_equal(*centers)
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.long)])
+def test_a_sweep_killed_at_random_file_operations_goes_on_to_the_same_bits(tmp_path, kills):
+    assert len(killed_sweeps.rehearse(tmp_path, kills, seed=kills)) == kills
 
 
 def test_an_error_of_one_model_ends_all_of_them(tmp_path):

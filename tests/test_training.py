@@ -533,6 +533,26 @@ ORIGINS = {
 }
 
 
+def test_a_model_is_begun_anew_and_the_old_one_stands_until_the_first_checkpoint(tmp_path):
+    def model(directory, k=3):
+        return KMeans(k, str(tmp_path / directory), seed=k, use_mini_batch=False)
+
+    old = model("m", 4).train(lambda: rows_of(), steps=3)
+    latest, others = old.latest_checkpoint(), rows_of()[:, :2] + 1
+    with pytest.raises(InvalidData, match="finite"):
+        model("m").train(lambda: others * np.nan, steps=2, overwrite=True)
+    assert old.latest_checkpoint() == latest
+    new = model("m").train(lambda: others, steps=2, overwrite=True)
+    alone = model("alone").train(lambda: others, steps=2)
+    assert np.array_equal(new.cluster_centers(), alone.cluster_centers())
+    assert len(new.history["step"]) == 2
+    assert not list((tmp_path / "m").glob("checkpoint-00000003-*"))
+    (tmp_path / "m" / "checkpoints.json").write_text("{")
+    assert model("m", 2).train(lambda: others, steps=1, overwrite=True).checkpoint().state.step == 1
+    with pytest.raises(ValueError, match="overwrite and checkpoint_path must not both be given"):
+        new.train(lambda: others, overwrite=True, checkpoint_path=latest)
+
+
 @pytest.mark.parametrize(("began", "now", "ignored"), ORIGINS.values(), ids=ORIGINS)
 def test_arguments_that_a_continued_model_ignores_are_warned_of(
     began, now, ignored, tmp_path, caplog
@@ -546,7 +566,7 @@ def test_arguments_that_a_continued_model_ignores_are_warned_of(
         KMeans(4, str(tmp_path), **now).train(lambda: rows_of(), **limits)
         (warning,) = warnings_of(caplog)
         assert f"{tmp_path} holds a model that is continued from step" in warning
-        assert "to begin anew, give another model_dir" in warning
+        assert "to begin anew, give overwrite=True (--overwrite) or another model_dir" in warning
         for words in ignored:
             assert words in warning
 

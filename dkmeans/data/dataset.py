@@ -554,8 +554,8 @@ class Dataset:
 
         Args:
             function: Called with rows, (n, d) float32 or float64, for chunks of any size. It
-                returns (n, e) numbers, those of a row from this row alone. It is tried on the first
-                rows now.
+                returns (n, e) numbers, those of a row from this row alone, and may not change its
+                rows in place. It is tried on the first rows now.
 
         Raises:
             ValueError: the function returns another number of rows, or what it returns for a row

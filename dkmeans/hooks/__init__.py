@@ -1,12 +1,13 @@
 """Hooks: user code that is called around each step and each checkpoint, and may stop a call.
 
 The user passes hooks to `train`, `evaluate` and `predict`, and listeners to `train`. `sessions` has
-the base classes, under TensorFlow's names. `recording`, `stopping` and `summaries` have hooks that
-are ready to use. `notifier` calls the hooks of one call; only the library uses it. Hooks observe
-and stop; they cannot change the model (docs/decisions/011).
+the base classes, under TensorFlow's names. `recording`, `prometheus`, `stopping` and `summaries`
+have hooks that are ready to use. `notifier` calls the hooks of one call; only the library uses it.
+Hooks observe and stop; they cannot change the model (docs/decisions/011).
 """
 
-from dkmeans.hooks.recording import HistoryHook, LoggingTensorHook, PrometheusHook
+from dkmeans.hooks.prometheus import MetricsServerHook, PrometheusHook
+from dkmeans.hooks.recording import HistoryHook, LoggingTensorHook
 from dkmeans.hooks.sessions import (
     CheckpointSaverListener,
     Coordinator,
@@ -24,6 +25,7 @@ __all__ = [
     "Coordinator",
     "HistoryHook",
     "LoggingTensorHook",
+    "MetricsServerHook",
     "PrometheusHook",
     "Session",
     "SessionRunArgs",

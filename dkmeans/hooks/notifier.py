@@ -2,13 +2,14 @@
 
 `training` and `prediction.stream` report each event to it: `begin`, `created`, and for every step
 `before_run`, `set_values` (not in predictions) and `after_run`; around each checkpoint `saving`;
-last `end`. Values are computed only when a hook requests them, so a call without hooks costs almost
-nothing.
+last `end`, or `aborting` an error. Values are computed only when a hook requests them, so a call
+without hooks costs almost nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from dkmeans.hooks.sessions import (
     SessionRunHook,
     SessionRunValues,
 )
+from dkmeans.report import Progress
 from dkmeans.state import Score, TrainState
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class Notifier:
     Attributes:
         hook_failed: True if a hook or listener has raised an error. Training then saves no
             checkpoint.
+        progress: Progress of the last iteration of a training call; None before the first.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Notifier:
         listeners: Iterable[CheckpointSaverListener] = (),
     ) -> None:
         self.hook_failed = False
+        self.progress: Progress | None = None
         self._settings = settings
         self._hooks, self._listeners = tuple(hooks), tuple(listeners)
         self._coordinator = Coordinator()
@@ -84,6 +88,7 @@ class Notifier:
         self._average_loss = 0.0
         self._batch: Batch | None = None
         self._saved_step: int | None = None
+        self._checkpoint_time: float | None = None
         self._requests: list[SessionRunArgs | None] = []
 
     @property
@@ -147,6 +152,7 @@ class Notifier:
             for listener in listeners:
                 listener.before_save(self._session, state.step)
         yield
+        self._checkpoint_time = time.time()
         with self._user_code():
             for listener in listeners:
                 if listener.after_save(self._session, state.step):
@@ -168,6 +174,19 @@ class Notifier:
                 listener.end(self._session, step)
             for hook in self._hooks:
                 hook.end(self._session)
+
+    @contextmanager
+    def aborting(self) -> Iterator[None]:
+        """Report an error or an interrupt of the body to the hooks, and raise it again."""
+        try:
+            yield
+        except BaseException as error:
+            for hook in self._hooks:
+                try:
+                    hook.abort(error)
+                except Exception:
+                    logger.exception("%r cannot finish a call that ended with an error", hook)
+            raise
 
     @contextmanager
     def _user_code(self) -> Iterator[None]:
@@ -192,6 +211,10 @@ class Notifier:
             return self._state.step
         if plain == "empty_clusters":
             return self._state.empty_clusters
+        if plain == "progress":
+            return self.progress
+        if plain == "checkpoint_time":
+            return self._checkpoint_time
         # No batch yet, or one without chunks, which is false: there is no loss.
         if plain in ("loss", "average_loss") and self._loss is not None and self._batch:
             return self._loss if plain == "loss" else self._average_loss
@@ -199,7 +222,7 @@ class Notifier:
         known = variables(self._state, self._settings)
         if plain in known:
             return known[plain]
-        names = ", ".join(sorted({*known, "empty_clusters"}))
+        names = ", ".join(sorted({*known, "checkpoint_time", "empty_clusters", "progress"}))
         raise Invalid(
             f"fetches must be among {names}, and after a step loss and average_loss, got {name!r}"
         )

@@ -47,7 +47,10 @@ class Session:
                 model's variables (`global_step`, int; `clusters`, (k, d); and the others in
                 `get_variable_names`); `empty_clusters`, int; and for the last step or batch
                 `loss`, the sum of its rows' distances, and `average_loss`, their mean, both float.
-                If there are several starts, the values are those of the best start so far.
+                In training also `progress`, the numbers of the last iteration, and
+                `checkpoint_time`, the time of the last checkpoint in seconds since 1970; both are
+                None before the first. If there are several starts, the values are those of the best
+                start so far.
 
         Returns:
             The argument, with values in place of the names. Arrays are copies.
@@ -115,6 +118,9 @@ class SessionRunHook:
     are called for each step, in order and with its loss, and may stop after any step.
 
     An error in a hook ends the call at once. The last checkpoint stays as it is.
+
+    A call of `train` that has begun ends with either `end` or `abort`, which TensorFlow's hooks do
+    not have.
     """
 
     def begin(self) -> None:
@@ -135,6 +141,12 @@ class SessionRunHook:
 
     def end(self, session: Session) -> None:
         """Finish a call that ended without an error."""
+
+    def abort(self, error: BaseException) -> None:
+        """Finish a call of `train` that ended with an error or an interrupt, after its checkpoint.
+
+        An error that this method raises is logged, and does not replace the one of the call.
+        """
 
 
 class CheckpointSaverListener:

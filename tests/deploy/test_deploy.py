@@ -186,7 +186,11 @@ def test_a_pod_with_its_own_workers_has_memory_for_them_and_the_driver(overlay):
 def test_containers_declare_the_ports_that_their_processes_listen_at(overlay):
     listening = {SCHEDULER: ("--port", "--dashboard-address")}
     listening[WORKER] = ("--worker-port", "--nanny-port", "--dashboard-address")
-    for pod in pods(overlay, *listening):
+    listening[DRIVER] = ("--metrics-port",)
+    for pod in pods(overlay):
+        if pod.component == DRIVER and pod.arguments[1] != "train":
+            assert not pod.ports
+            continue
         ports = {int(option(pod.arguments, n).lstrip(":")) for n in listening[pod.component]}
         assert ports == set(pod.ports.values())
 
@@ -215,7 +219,7 @@ def test_the_network_policy_admits_dask_and_nothing_else(overlay):
         port
         for pod in pods(overlay)
         for name, port in pod.ports.items()
-        if name != "http-dashboard"
+        if name not in ("http-dashboard", "http-metrics")
     }
     assert needed <= {port["port"] for port in inward["ports"]} == {8786, 9000, 9001}
     assert inward["ports"] == everyone["spec"]["egress"][0]["ports"]
@@ -226,7 +230,7 @@ def test_the_network_policy_admits_dask_and_nothing_else(overlay):
 
 def test_prometheus_reads_the_metrics_of_each_pod_that_has_some():
     (monitor,) = of_kind("example", "PodMonitor")
-    (port,) = {each["port"] for each in monitor["spec"]["podMetricsEndpoints"]}
+    endpoints = {each["port"] for each in monitor["spec"]["podMetricsEndpoints"]}
     (policy,) = [
         each
         for each in of_kind("example", "NetworkPolicy")
@@ -234,7 +238,10 @@ def test_prometheus_reads_the_metrics_of_each_pod_that_has_some():
     ]
     admitted = {each["port"] for each in policy["spec"]["ingress"][0]["ports"]}
     watched = [pod for pod in pods("example") if selects(monitor["spec"]["selector"], pod.labels)]
-    assert {pod.ports[port] for pod in watched if pod.component != DRIVER} == admitted
+    assert {pod.component for pod in watched} == {DRIVER, SCHEDULER, WORKER}
+    read = [{pod.ports[name] for name in endpoints & pod.ports.keys()} for pod in watched]
+    assert [len(each) for each in read] == [1] * len(watched)
+    assert set.union(*read) == admitted
     assert all(selects(policy["spec"]["podSelector"], pod.labels) for pod in watched)
 
 
@@ -356,7 +363,8 @@ def pins(name):
 
 def test_the_image_installs_locked_packages_that_meet_the_requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = {"cpu": project["dependencies"] + project["optional-dependencies"]["prometheus"]}
+    extras = project["optional-dependencies"]
+    wanted = {"cpu": project["dependencies"] + extras["prometheus"] + extras["sklearn"]}
     extra = (DEPLOY / "locks/gpu.in").read_text().splitlines()
     wanted["gpu"] = wanted["cpu"] + [line for line in extra if not line.startswith("#")]
     for target, requirements in wanted.items():

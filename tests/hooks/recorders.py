@@ -77,6 +77,9 @@ class RecordingHook(SessionRunHook):
     def end(self, session):
         self._record(f"end {session.run('global_step')}")
 
+    def abort(self, error):
+        self._record(f"abort {error!r}")
+
 
 class RecordingListener(CheckpointSaverListener):
     """A listener that records its calls, and requests a stop after the checkpoint of a step."""

@@ -233,15 +233,20 @@ def test_an_interrupt_in_a_hook_saves_what_was_computed():
     assert step_of(estimator) == 5
 
 
-def test_an_error_in_the_input_calls_no_end():
+def test_an_error_in_the_input_calls_abort_of_every_hook_and_no_end(caplog):
     def broken():
         yield BATCHES[0]
         raise OSError("the disk is gone")
 
+    class Failing(SessionRunHook):
+        def abort(self, error):
+            raise RuntimeError("broken too")
+
     hook = RecordingHook()
     with pytest.raises(OSError, match="the disk is gone"):
-        model().train(broken, [hook])
-    assert hook.calls[-1] == "hook after_run 1"
+        model().train(broken, [Failing(), hook])
+    assert hook.calls[-2:] == ["hook after_run 1", "hook abort OSError('the disk is gone')"]
+    assert "cannot finish a call that ended with an error" in caplog.text
 
 
 def test_an_evaluation_calls_hooks_for_every_batch_with_its_loss(trained):

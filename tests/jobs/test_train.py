@@ -1,6 +1,7 @@
 """Training: from first centers to a model, again and again, in full batches and mini-batches."""
 
 import re
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,11 @@ def test_a_model_that_is_continued_on_other_rows_is_warned_of(run, store, rows, 
     code, _, err = run(*train(tmp_path / "more.npy", tmp_path / "m", "--steps", 1))
     assert code == 0
     assert f"last trained on other input (900 rows of {store}) and is continued" in err
-    assert "give another --model-dir" in err
+    assert "give --overwrite or another --model-dir" in err
+    job = *train(tmp_path / "more.npy", tmp_path / "m", "--steps", 1), "--num-clusters", 5
+    code, out, err = run(*job, "--overwrite")
+    assert (code, "other input" in err) == (0, False)
+    assert re.search(r"^step +1\n(.*\n)+?num clusters +5$", out, re.MULTILINE)
 
 
 def test_a_model_that_is_continued_on_other_columns_is_warned_of(run, rows, tmp_path):
@@ -188,6 +193,20 @@ def test_a_file_for_prometheus_has_the_last_numbers(run_json, store, tmp_path):
     assert "dkmeans_global_step 3.0" in lines
     (loss,) = [float(line.split()[1]) for line in lines if line.startswith("dkmeans_loss ")]
     assert loss == pytest.approx(result["loss"])
+
+
+def test_metrics_are_served_while_a_job_runs_and_a_taken_port_is_refused(run, store, tmp_path):
+    arguments = train(store, tmp_path / "m", "--steps", 3, "--metrics-port")
+    code, _, err = run(*arguments, 0)
+    assert code == 0
+    port = int(re.search(r"metrics are served at port (\d+)", err)[1])
+    with socket.create_server(("0.0.0.0", port)):  # the job has freed it
+        code, _, err = run(*arguments, port)
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.endswith(
+        f"error: the metrics port must be free to use, got {port}: Address already in use"
+    )
 
 
 def test_rows_and_model_may_be_in_an_object_store(run_json, rows, s3):

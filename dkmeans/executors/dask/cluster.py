@@ -42,6 +42,9 @@ LATE_FACTOR = 3
 # each sends one every 1 + n / 200 s: the second limit is four times that, where n is large.
 _SILENT_SECONDS = 8.0
 _SILENT_SECONDS_PER_WORKER = 0.02
+# A worker that was taken for frozen and has sent heartbeats again was perhaps only starved of CPU:
+# each time it may be silent for twice as long, up to this many times as long as other workers.
+_MOST_PATIENCE = 8
 # Heartbeats are examined after this time at the latest.
 _UNKNOWN_SECONDS = 10.0
 
@@ -126,6 +129,8 @@ class Cluster:
         self._deserted_at: float | None = None
         # Workers that were found to be frozen. They get no share until they send heartbeats again.
         self._frozen: frozenset[str] = frozenset()
+        # How many times as long as other workers a worker may be silent.
+        self._patience: dict[str, int] = {}
         self._idle: frozenset[str] = frozenset()
         self._idle_since = 0.0
         self._is_reachable: bool | None = None
@@ -331,8 +336,12 @@ class Cluster:
         workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
         seen = {address: each["last_seen"] for address, each in workers.items()}
         longest = max(_SILENT_SECONDS, _SILENT_SECONDS_PER_WORKER * len(seen))
-        oldest = max(seen.values(), default=0.0) - longest
-        return frozenset(address for address, at in seen.items() if at < oldest)
+        newest = max(seen.values(), default=0.0)
+        return frozenset(
+            address
+            for address, at in seen.items()
+            if newest - at > longest * self._patience.get(address, 1)
+        )
 
     @property
     def is_reachable(self) -> bool:
@@ -377,10 +386,17 @@ class Cluster:
         threads = self.threads_by_worker()
         self.compare_versions(threads)
         if self._frozen:
-            self._frozen &= self._silent_workers()
+            self._welcome(self._frozen - self._silent_workers())
         return {worker: threads[worker] for worker in sorted(threads.keys() - self._frozen)} or {
             None: 1
         }
+
+    def _welcome(self, workers: frozenset[str]) -> None:
+        """Deal shares to workers again that were taken for frozen."""
+        self._frozen -= workers
+        for worker in workers & self.threads_by_worker().keys():
+            self._patience[worker] = min(2 * self._patience.get(worker, 1), _MOST_PATIENCE)
+            logger.info("%s sends heartbeats again, and gets a share of the rows", worker)
 
 
 def _listed(names: Sequence[str]) -> str:

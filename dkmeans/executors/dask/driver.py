@@ -283,6 +283,8 @@ class Dask(AbstractContextManager["Dask"]):
         """Evict the rows of this fit on all workers that answer."""
         if self._read_context.cache == NONE or self._client.status != "running":
             return
+        from distributed import wait  # noqa: PLC0415 there is a client, so it is imported
+
         with suppress(Outage, TimeoutError, *lost_errors()):
             evicting = [
                 self._client.submit(
@@ -290,8 +292,8 @@ class Dask(AbstractContextManager["Dask"]):
                 )
                 for address in self._cluster.threads_by_worker()
             ]
-            for future in evicting:
-                future.result(timeout=_EVICT_SECONDS)
+            with self._client.as_current():
+                wait(evicting, timeout=_EVICT_SECONDS)
 
 
 def _fan_in(value: Any) -> int:
