@@ -19,7 +19,8 @@ test: $(VENV)/test
 test-long: $(VENV)/test
 	$(BIN)/python -m pytest -m "long or hypothesis" --hypothesis-profile long
 
-# Check format, lint, types, import contracts, the site and the distribution: sdist, wheel, metadata.
+# Check format, lint, types, import contracts, the site and the distribution: sdist, wheel, metadata,
+# and the wheel with the oldest packages that pyproject.toml allows.
 check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -30,6 +31,7 @@ check: $(VENV)/test $(VENV)/check build/types/dkmeans_jobs site
 	$(BIN)/python -m build --outdir build/dist
 	$(BIN)/twine check --strict build/dist/*
 	DKMEANS_DIST=build/dist $(BIN)/python -m pytest tests/test_packaging.py
+	UV=$(BIN)/uv VERSIONS=$(BIN)/python PACKAGES=lowest-direct deploy/smoke.sh build/dist/*.whl
 
 # All pages, with the links between them: a warning is an error.
 site: $(VENV)/docs

@@ -2,9 +2,10 @@
 
 The scheduler and the driver are processes of their own. The workers are real workers of Dask that
 share a few processes, and a few threads: a machine has not as many cores as they would have. So
-their chunks have one row each, the function that is mapped over the chunks does nothing, and the
-time of an iteration is no measure. The CPU seconds, the memory and the messages of scheduler and
-driver are. Prints a Markdown table; see docs/benchmarks/index.md.
+they return the totals of their shares at once, and an iteration is as short as the messages allow.
+The CPU seconds, the memory and the messages of scheduler and driver are those of real clusters,
+without heartbeats: what the idle scheduler needs is subtracted. Prints a Markdown table; see
+docs/benchmarks/index.md.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import date
 from importlib.metadata import version
 from typing import Any
@@ -28,11 +29,14 @@ import dask
 import psutil
 from distributed import Client, Scheduler, Worker
 from distributed.comm import tcp
-from scheduling import iterations
+from scheduling import VALUE, batch_of, count_one
 
-from dkmeans.executors import Dask
+from dkmeans.data.batches import Batch
+from dkmeans.executors import Cost, Dask
 from dkmeans.executors.dask import cluster as view
 from dkmeans.executors.dask import driver as driver_module
+from dkmeans.executors.dask import worker as worker_module
+from dkmeans.executors.runs import Run, RunTotal, merged
 
 # Processes that the workers share, and the threads in which the tasks of such a process run.
 _WORKER_PROCESSES, _TASK_THREADS = 2, 4
@@ -40,6 +44,8 @@ _WORKER_PROCESSES, _TASK_THREADS = 2, 4
 _WARM_UP = 4
 # Time in which the work of the idle scheduler is measured: heartbeats.
 _IDLE_SECONDS = 5.0
+# Iterations by tasks that are measured.
+_TASK_ITERATIONS = 3
 _CONFIG = {
     # What each worker does all the time beside heartbeats would take all of the few cores.
     "distributed.worker.profile.enabled": False,
@@ -81,52 +87,70 @@ def _counted() -> Traffic:
     return traffic
 
 
-def _traffic(dask_scheduler: Any) -> dict[str, int]:
-    """Return the traffic of the scheduler so far; its largest message is that since the last call.
-
-    Dask copies functions of this module to the scheduler, so the traffic is found there.
-    """
-    so_far = vars(dask_scheduler.traffic).copy()
-    dask_scheduler.traffic.largest = 0
-    return so_far
+def traffic_of(dask_scheduler: Any) -> dict[str, int]:
+    """Return the traffic of the scheduler so far."""
+    # Dask copies functions of this module to the scheduler, so the traffic is found there.
+    return vars(dask_scheduler.traffic).copy()
 
 
-async def _scheduler(connection: Any) -> None:
+async def run_scheduler(connection: Any) -> None:
+    """Run a scheduler that counts its messages; its address is sent through the connection."""
     async with Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
         scheduler.traffic = _counted()
         connection.send(scheduler.address)
         await scheduler.finished()
 
 
+def _reduced_at_once(
+    pool: Any, threads: int, function: Any, runs: Sequence[Run], chunks: Batch, value: Any
+) -> list[RunTotal[int]]:
+    """Return the totals of `scheduling.count_one`, without a look at the chunks."""
+    return merged(RunTotal(run, run.size, Cost(compute_seconds=1e-3)) for run in runs)
+
+
+class _SharedThreadPoolExecutor(ThreadPoolExecutor):
+    """Threads that go on when one of the workers that share them is closed.
+
+    Dask knows threads by the name of their class.
+    """
+
+    def shutdown(self, *_: Any, **__: Any) -> None:
+        """Do nothing: the process is killed in the end."""
+
+
 async def _workers(address: str, count: int, threads: int) -> None:
     options = {"host": "127.0.0.1", "nthreads": threads, "memory_limit": 2**33, "dashboard": False}
-    pool = {"default": ThreadPoolExecutor(_TASK_THREADS)}
+    worker_module.reduce_shared = _reduced_at_once
+    pool = {"default": _SharedThreadPoolExecutor(_TASK_THREADS)}
     workers = [Worker(address, executor=pool, **options) for _ in range(count)]
     await asyncio.gather(*workers)
     await asyncio.gather(*(worker.finished() for worker in workers))
 
 
-def _serve(server: Callable[..., Any], *arguments: Any) -> None:
+def serve(server: Callable[..., Any], *arguments: Any) -> None:
+    """Run a scheduler or workers in this process."""
     logging.disable()
     with dask.config.set(_CONFIG):
         asyncio.run(server(*arguments))
 
 
 @contextmanager
-def cluster(workers: int, threads: int) -> Iterator[tuple[Client, psutil.Process]]:
-    """Yield the client of a cluster, and the process of its scheduler."""
+def cluster(
+    workers: int, threads: int
+) -> Iterator[tuple[Client, psutil.Process, Callable[[], object]]]:
+    """Yield the client of a cluster, the process of its scheduler, and what adds a worker."""
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
 
         def start(*what: Any) -> int:
-            process = context.Process(target=_serve, args=what)
+            process = context.Process(target=serve, args=what)
             process.start()
             stack.callback(process.join)
             stack.callback(process.kill)
             return process.pid or 0
 
         own, other = context.Pipe()
-        scheduler = psutil.Process(start(_scheduler, other))
+        scheduler = psutil.Process(start(run_scheduler, other))
         address = own.recv()
         for number in range(_WORKER_PROCESSES):
             count = len(range(number, workers, _WORKER_PROCESSES))
@@ -134,7 +158,22 @@ def cluster(workers: int, threads: int) -> Iterator[tuple[Client, psutil.Process
         stack.enter_context(dask.config.set(_CONFIG))
         client = stack.enter_context(Client(address))
         client.wait_for_workers(workers, timeout=300)
-        yield client, scheduler
+        yield client, scheduler, lambda: start(_workers, address, 1, threads)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What scheduler and driver have used so far; differences are what they used in between."""
+
+    seconds: float
+    scheduler: float
+    driver: float
+    messages: int
+    bytes: int
+
+    def __sub__(self, before: Usage) -> Usage:
+        pairs = zip(astuple(self), astuple(before), strict=True)
+        return Usage(*(now - then for now, then in pairs))
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
@@ -143,33 +182,52 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 
 def measure(workers: int, threads: int, chunks: int, rounds: int, count: int) -> None:
-    """Print a line of the table for each round of so many iterations."""
-    driver = psutil.Process()
+    """Print a line of the table for each round of so many iterations, and for single ones."""
     # Workers that share a few cores send heartbeats and answer late, and are not frozen.
     view._SILENT_SECONDS = driver_module._CALL_SECONDS = 600
-    with cluster(workers, threads) as (client, scheduler), Dask(client) as executor:
-        iterations(executor, chunks, _WARM_UP)
-        began_idle = _cpu_seconds(scheduler)
-        time.sleep(_IDLE_SECONDS)
-        idle = (_cpu_seconds(scheduler) - began_idle) / _IDLE_SECONDS
-        for number in range(rounds):
-            before = client.run_on_scheduler(_traffic)
-            began = [_cpu_seconds(each) for each in (scheduler, driver)]
-            seconds = sum(iterations(executor, chunks, count))
-            spent = [_cpu_seconds(each) for each in (scheduler, driver)]
-            now = client.run_on_scheduler(_traffic)
-            cells = [
-                f"{workers:,} x {threads}",
-                f"{_WARM_UP + number * count + 1} to {_WARM_UP + (number + 1) * count}",
-                *(f"{1000 * (b - a) / count:.0f}" for a, b in zip(began, spent, strict=True)),
-                f"{1000 * idle:.0f}",
-                f"{1000 * seconds / count:,.0f}",
-                f"{(now['messages'] - before['messages']) / count:,.0f}",
-                f"{(now['bytes'] - before['bytes']) / count / 1e6:.2f}",
-                f"{now['largest'] / 1e6:.2f}",
-                *(f"{each.memory_info().rss / 1e6:.0f}" for each in (scheduler, driver)),
+    with cluster(workers, threads) as (client, scheduler, add_worker), Dask(client) as executor:
+
+        def usage() -> Usage:
+            traffic = client.run_on_scheduler(traffic_of)
+            cpu = _cpu_seconds(scheduler), _cpu_seconds(psutil.Process())
+            return Usage(time.perf_counter(), *cpu, traffic["messages"], traffic["bytes"])
+
+        def used(batches: Sequence[Batch]) -> Usage:
+            before = usage()
+            for batch in batches:
+                assert executor.map_reduce(count_one, [batch], VALUE).totals == [chunks]
+            return usage() - before
+
+        def show(what: str, spent: Usage, iterations: int = 1) -> None:
+            # What the scheduler has done in that time beside heartbeats.
+            own = spent.scheduler - idle.scheduler / idle.seconds * spent.seconds
+            messages = spent.messages - idle.messages / idle.seconds * spent.seconds
+            numbers = [1000 * max(0, own), 1000 * spent.driver, 1000 * spent.seconds, messages]
+            cells = [f"{workers:,} x {threads}", what, *(f"{n / iterations:,.0f}" for n in numbers)]
+            cells.append(f"{spent.bytes / iterations / 1e6:.2f}")
+            cells.append(f"{1000 * idle.scheduler / idle.seconds:.0f}")
+            cells += [
+                f"{each.memory_info().rss / 1e6:.0f}" for each in (scheduler, psutil.Process())
             ]
             print("| " + " | ".join(cells) + " |", flush=True)
+
+        same = batch_of(chunks)
+        used([same] * _WARM_UP)
+        before = usage()
+        time.sleep(_IDLE_SECONDS)
+        idle = usage() - before
+        for number in range(rounds):
+            what = f"calls, {number * count + 1} to {(number + 1) * count}"
+            show(what, used([same] * count), count)
+        # A new batch is no iteration that workers remember.
+        show("tasks", used([batch_of(chunks) for _ in range(_TASK_ITERATIONS)]), _TASK_ITERATIONS)
+        used([same] * 2)
+        client.retire_workers([sorted(client.nthreads())[workers // 2]])
+        show("a worker has left", used([same]))
+        add_worker()
+        while len(client.nthreads()) < workers:
+            time.sleep(0.1)
+        show("a worker has joined", used([same]))
 
 
 def main() -> None:
@@ -184,10 +242,9 @@ def main() -> None:
     print(
         f"{date.today()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}; "
         f"{arguments.chunks:,} chunks\n\n"
-        "| workers x threads | iterations | scheduler, CPU ms | driver, CPU ms "
-        "| idle scheduler, CPU ms per s | ms, all processes "
-        "| messages | MB | largest, MB | scheduler, MB | driver, MB |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+        "| workers x threads | iterations | scheduler, CPU ms | driver, CPU ms | ms | messages "
+        "| MB | heartbeats, CPU ms per s | scheduler, MB | driver, MB |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     for workers in arguments.workers:
         for threads in arguments.threads:

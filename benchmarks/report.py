@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import Any
 
 _WIDTH, _ROW, _NAMES, _VALUES, _TOP = 720, 30, 190, 110, 40
+# Height of a row that has a curve.
+_CURVE = 48
 # Benchmarks by the names of their files, in the order of the page.
 _HEADINGS = {
     "kernel": "The kernel beside its peers",
     "whole-fits": "Whole fits",
     "whole-jobs": "Whole jobs from storage",
     "first-centers": "First centers",
+    "soak": "Long runs",
 }
 # Beginning of the column that is no measurement but a ratio of two.
 _RATIO = "best peer /"
@@ -57,6 +60,11 @@ class Report:
         table = {"title": title, "columns": list(columns), "note": note, "rows": []}
         self._content["tables"].append(table)
         print(f"\n### {title}\n\n{_line(columns)}\n{_line(['---'] * len(columns))}")
+
+    def curve(self, title: str, columns: Sequence[str], note: str = "") -> None:
+        """Begin a table whose picture has a curve for each column, over the rows."""
+        self.table(title, columns, note)
+        self._content["tables"][-1]["curve"] = True
 
     def row(self, label: str, numbers: Sequence[float | None]) -> None:
         """Add a row to the table that was begun last."""
@@ -102,7 +110,7 @@ def page(results: dict[str, dict[str, Any]], folder: Path) -> str:
         parts.append(f"## {_HEADINGS[name]}\n\n{_stated(content)}\n")
         for place, table in enumerate(content["tables"]):
             picture = f"{name}-{place}.svg"
-            (folder / picture).write_text(bars(table))
+            (folder / picture).write_text(curves(table) if _is_curve(table) else bars(table))
             parts.append(f"### {table['title']}\n")
             parts += [f"{table['note']}\n"] * bool(table["note"])
             parts.append(f"![{_caption(table)}]({picture})\n")
@@ -120,13 +128,28 @@ def bars(table: dict[str, Any]) -> str:
         _bar(_TOP + _ROW * place, name, value, value / largest)
         for place, (name, value) in enumerate(values.items())
     )
+    return _picture(table, f"{table['title']}, {label}", height, drawn)
+
+
+def curves(table: dict[str, Any]) -> str:
+    """Return a picture with a curve for each column, from zero to its largest number."""
+    columns = _columns(table)
+    drawn = "".join(
+        _drawn_curve(_TOP + _CURVE * place, name, values)
+        for place, (name, values) in enumerate(columns.items())
+    )
+    title = f"{table['title']}, {table['columns'][0]} to {table['rows'][-1][0]}"
+    return _picture(table, title, _TOP + _CURVE * len(columns) + 8, drawn)
+
+
+def _picture(table: dict[str, Any], title: str, height: int, drawn: str) -> str:
     described = escape(_caption(table))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{described}" '
         f'width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" '
         f'font-family="sans-serif" font-size="14" fill="{_INK}">'
         f'<rect width="{_WIDTH}" height="{height}" rx="6" fill="{_PAPER}"/>'
-        f'<text x="12" y="25" font-weight="600">{escape(table["title"])}, {escape(label)}</text>'
+        f'<text x="12" y="25" font-weight="600">{escape(title)}</text>'
         f"{drawn}</svg>\n"
     )
 
@@ -138,7 +161,21 @@ def _pictured(table: dict[str, Any]) -> tuple[str, dict[str, float]]:
     return label, {n: x for n, x in pairs if x is not None and not n.startswith(_RATIO)}
 
 
+def _is_curve(table: dict[str, Any]) -> bool:
+    return bool(table.get("curve"))
+
+
+def _columns(table: dict[str, Any]) -> dict[str, list[float]]:
+    """Return the numbers of each column, by its name."""
+    _, *numbers = zip(*table["rows"], strict=True)
+    return dict(zip(table["columns"][1:], map(list, numbers), strict=True))
+
+
 def _caption(table: dict[str, Any]) -> str:
+    if _is_curve(table):
+        ends = ((name, values[0], values[-1]) for name, values in _columns(table).items())
+        listed = ", ".join(f"{name} {shown(first)} to {shown(last)}" for name, first, last in ends)
+        return f"{table['title']}, {table['columns'][0]} to {table['rows'][-1][0]}: {listed}"
     label, values = _pictured(table)
     listed = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
     return f"{table['title']}, {label}: {listed}"
@@ -151,6 +188,22 @@ def _bar(y: int, name: str, value: float, share: float) -> str:
         f'<text x="12" y="{y + 18}">{escape(name)}</text>'
         f'<rect x="{_NAMES}" y="{y + 4}" width="{length:.1f}" height="{_ROW - 10}" fill="{color}"/>'
         f'<text x="{_NAMES + length + 8:.1f}" y="{y + 18}">{shown(value)}</text>'
+    )
+
+
+def _drawn_curve(y: int, name: str, values: Sequence[float]) -> str:
+    length, height, largest = _WIDTH - _NAMES - _VALUES, _CURVE - 12, max(values)
+    bottom, last = y + 4 + height, max(1, len(values) - 1)
+    points = " ".join(
+        f"{_NAMES + length * place / last:.1f},{bottom - height * value / largest:.1f}"
+        for place, value in enumerate(values)
+    )
+    return (
+        f'<text x="12" y="{y + 28}">{escape(name)}</text>'
+        f'<line x1="{_NAMES}" y1="{bottom}" x2="{_NAMES + length}" y2="{bottom}" '
+        f'stroke="{_PEER}"/>'
+        f'<polyline points="{points}" fill="none" stroke="{_OWN}" stroke-width="2"/>'
+        f'<text x="{_NAMES + length + 8}" y="{y + 28}">{shown(values[-1])}</text>'
     )
 
 

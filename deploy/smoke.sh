@@ -8,12 +8,13 @@
 #
 #   UV         program (uv)
 #   VERSIONS   versions or paths of Python (3.11 3.12 3.13 3.14)
+#   PACKAGES   which packages, as uv has it for --resolution (highest lowest-direct)
 set -eu
 wheel=$1
 environments=$(mktemp -d)
 trap 'rm -rf "$environments"' EXIT
 for python in ${VERSIONS:-3.11 3.12 3.13 3.14}; do
-    for packages in highest lowest-direct; do
+    for packages in ${PACKAGES:-highest lowest-direct}; do
         environment=$environments/$packages
         if ! "${UV:-uv}" venv --quiet --clear --python "$python" "$environment"; then
             echo "NOT TESTED: Python $python, which uv cannot find or download"

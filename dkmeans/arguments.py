@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -109,6 +109,25 @@ def check_initial_clusters(given: InitialClusters) -> Any:
     if not np.isfinite(centers).all():
         raise Invalid("initial_clusters must be finite, got NaN or infinity")
     return centers
+
+
+def check_predict_keys(given: object, names: list[str]) -> list[str]:
+    """Return those of `names` that are asked for; all of them if none is asked for.
+
+    Raises:
+        InvalidType: it is neither a name, a list of names nor None.
+        Invalid: none of the names is known.
+    """
+    if given is None:
+        return names
+    if not isinstance(given, Iterable):
+        raise InvalidType(expected("predict_keys", "a name, a list of names or None", given))
+    asked = [given] if isinstance(given, str) else list(given)
+    # As the original does: no keys are all keys.
+    found = [name for name in names if name in asked] if asked else names
+    if not found:
+        raise Invalid(expected("predict_keys", f"among {names}", asked))
+    return found
 
 
 def check_restarts(number: object, source: object) -> None:

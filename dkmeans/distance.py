@@ -135,17 +135,19 @@ def loss_of_sums(sums: PartialSums, centers: Centers) -> ExactTotal:
     far larger than the loss. Where a term overflows, it is computed as a fraction.
     """
     cosine = centers.distance is Distance.COSINE
-    exact = directions(centers.values) if cosine else centers.values.astype(np.float64)
-    weights = ExactSums.zero((len(exact), 1)) if cosine else sums.cluster_weights
-    factor, parts, left = 1 if cosine else 2, [], np.empty(exact.shape, bool)
+    values = directions(centers.values) if cosine else centers.values
+    weights = ExactSums.zero((len(values), 1)) if cosine else sums.cluster_weights
+    factor, parts, left = 1 if cosine else 2, [], np.empty(values.shape, bool)
     for some in sums.sums.blocks():
-        of_some = sums.sums.clusters(some), weights.clusters(some), exact[some]
+        exact = values[some].astype(np.float64)
+        of_some = sums.sums.clusters(some), weights.clusters(some), exact
         *part, left[some] = _terms(*of_some, factor)
         parts.append(part)
     pairs = sum_of_pairs(*map(np.array, zip(*parts, strict=True)))
     total = total_of(np.array(pairs), 2 * sums.sums.grid.exponents)
     for elements in in_pieces(left.nonzero()):
-        total += _total_of_terms(sums.sums, weights, exact[elements], elements, factor)
+        exact = values[elements].astype(np.float64)
+        total += _total_of_terms(sums.sums, weights, exact, elements, factor)
     if cosine:
         total += sums.cluster_weights.total()
     return total
@@ -167,13 +169,13 @@ def _terms(
         where terms are not in them, (k, d).
     """
     (total, is_whole), (weight, is_whole_weight) = sums.whole(), weights.whole()
-    scaled = np.ldexp(centers, -sums.grid.exponents)
+    scaled = centers * sums.grid.scales
     is_short = is_whole_weight & (weight < _SHORT_WEIGHT) & (halves(scaled)[1] == 0)
     is_in = is_whole & is_short
     if 2 * np.count_nonzero(is_in) > is_in.size:
         # Most sums are whole numbers, and centers have the 24 bits of a float32: fewer operations
         # find the same pairs.
-        product = np.ldexp(weight, weights.grid.exponents) * scaled
+        product = weight * np.ldexp(1.0, weights.grid.exponents) * scaled
         first, rest = two_sum(product, -factor * total)
         value, (high, low) = first * scaled, halves(first)
         error = ((high * scaled - value) + low * scaled) + rest * scaled

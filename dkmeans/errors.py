@@ -108,6 +108,7 @@ def check_number(name: str, value: object) -> None:
     Raises:
         InvalidType: it is neither.
     """
-    if value is None or (isinstance(value, float | int | np.number) and value is not True):
+    is_number = isinstance(value, float | int | np.number) and not isinstance(value, bool)
+    if value is None or is_number:
         return
     raise InvalidType(expected(name, "a number or None", value))

@@ -22,6 +22,7 @@ from dkmeans.arguments import (
     InitialClusters,
     check_clusters,
     check_initial_clusters,
+    check_predict_keys,
     check_restarts,
     check_rounds,
     check_steps,
@@ -70,6 +71,8 @@ from dkmeans.prediction import output as outputs
 from dkmeans.prediction.measures import Measures, Measuring
 from dkmeans.prediction.stream import check_columns
 from dkmeans.report import RowReport
+from dkmeans.scaling import Scaling
+from dkmeans.standardization import find_scaling
 from dkmeans.state import sum_up
 from dkmeans.training import Plan, report_ignored, train
 
@@ -264,6 +267,7 @@ class KMeans(Model):
         saving_listeners: Iterable[CheckpointSaverListener] | None = None,
         *,
         checkpoint_path: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
     ) -> KMeans:
         """Train from the latest checkpoint, if there is one, and save.
 
@@ -285,6 +289,9 @@ class KMeans(Model):
             checkpoint_path: A checkpoint of this model to continue from, in place of the latest,
                 which may be damaged. Those saved after it are dropped. A second call with the same
                 checkpoint continues from the latest, so that a job can be run again.
+            overwrite: True to begin anew, whatever `model_dir` holds. The model that is there
+                stands until the first checkpoint of the new one is saved. A second such call
+                begins anew as well.
 
         Returns:
             This estimator.
@@ -297,13 +304,18 @@ class KMeans(Model):
         """
         if steps is not None and max_steps is not None:
             raise Invalid("Can not provide both steps and max_steps.")
+        if overwrite and checkpoint_path is not None:
+            raise Invalid("overwrite and checkpoint_path must not both be given")
         steps, max_steps = check_steps("steps", steps), check_steps("max_steps", max_steps)
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         notifier = self._notifier(run_hooks, listeners)
         if checkpoint_path is not None:
             checkpoints.go_back(self.model_dir, os.fspath(checkpoint_path))
-        manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
+        if overwrite:
+            manifest, found = checkpoints.Manifest.of_new_model(self.model_dir), None
+        else:
+            manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
         done = found.state.step if found else 0
         plan = Plan(
             self.model_dir,
@@ -323,6 +335,8 @@ class KMeans(Model):
         if found is not None:
             self._check_same_model(found)
             report_ignored(plan, done)
+            if found.settings.scaling is not None:
+                logger.info("rows are standardized as the model began: by its means and deviations")
             if max_steps is not None and done >= max_steps:
                 logger.info("nothing to do: step %d of %d is done", done, max_steps)
                 checkpoints.remove_orphans(self.model_dir, manifest)
@@ -330,12 +344,16 @@ class KMeans(Model):
         dataset = self._read(input_fn, ModeKeys.TRAIN, found)
         # A model that began with rows without names has the names of those it is continued with.
         names = found.settings.columns if found else None
-        settings = replace(self._settings, columns=names or dataset.columns)
-        plan = replace(plan, settings=settings)
-        with self._shown(), self._reducing_executor(self._config.cache) as executor:
-            start = found.to_continue() if found else None
-            with notifier.aborting():
-                saved = train(plan, dataset, start, manifest, executor, notifier)
+        with self._shown():
+            scaling = found.settings.scaling if found else self._new_scaling(dataset)
+            if found is None:
+                dataset = dataset.scaled(scaling)
+            settings = replace(self._settings, columns=names or dataset.columns, scaling=scaling)
+            plan = replace(plan, settings=settings)
+            with self._reducing_executor(self._config.cache) as executor:
+                start = found.to_continue() if found else None
+                with notifier.aborting():
+                    saved = train(plan, dataset, start, manifest, executor, notifier)
         self._hold(saved or found)
         return self
 
@@ -385,15 +403,13 @@ class KMeans(Model):
         found = self._scores(input_fn, checkpoint, steps, run_hooks, task)
         measures = sum_up(found)
         total = measures.score
-        if not total.weight.units:
-            raise InvalidData("the rows must not all have the weight zero, to be evaluated")
         result = {
             "average_loss": total.mean_distance,
             "global_step": checkpoint.state.step,
             "loss": total.inertia / len(found),
             "score": total.inertia / len(found),
         }
-        result |= as_json(self._judged(measures, task, names))
+        result |= as_json(self._judged(measures, task, names, checkpoint.settings.scaling))
         address = self.evaluation_file(checkpoint.state.step, name)
         is_written = storage.write_or_log(address, json.dumps(result).encode())
         if is_written and self._draws_charts:
@@ -440,13 +456,7 @@ class KMeans(Model):
         Raises:
             ValueError: there is no checkpoint, or the keys or the rows cannot be used.
         """
-        names = [self.ALL_DISTANCES, self.CLUSTER_INDEX]
-        # As the original does: no keys are all keys.
-        if predict_keys is not None and len(predict_keys) > 0:
-            asked = [predict_keys] if isinstance(predict_keys, str) else list(predict_keys)
-            if not set(asked) & set(names):
-                raise Invalid(f"predict_keys must be among {names}, got {asked}")
-            names = [name for name in names if name in asked]
+        names = check_predict_keys(predict_keys, [self.ALL_DISTANCES, self.CLUSTER_INDEX])
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         checkpoint = self.checkpoint(checkpoint_path)
         return self._predict(input_fn, checkpoint, names, run_hooks, single=yield_single_examples)
@@ -501,16 +511,17 @@ class KMeans(Model):
             raise Invalid(expected("predict_key", f"one of {names}", predict_key))
         checkpoint = self.checkpoint(checkpoint_path)
         task = per_chunk.Task(self._centers(checkpoint), (predict_key,))
+        block = lazy.Block(task, checkpoint.settings.scaling)
         if is_dask_array(rows) and self._layout is None:
-            return lazy.of_array(rows, task)
+            return lazy.of_array(rows, block)
         if not is_dask_frame(rows):
             must = "a Dask array or data frame" if self._layout is None else "a Dask data frame"
             raise InvalidType(expected("rows", must, type(rows).__name__))
         columns = KnownColumns(checkpoint.settings.columns, allows_surplus=True)
         if self._layout is not None:
             columns.check(self._layout.names)
-            return lazy.of_features(rows, task, self._layout)
-        return lazy.of_frame(rows, task, columns.chosen(names_of(rows), "the data frame"))
+            return lazy.of_features(rows, block, self._layout)
+        return lazy.of_frame(rows, block, columns.chosen(names_of(rows), "the data frame"))
 
     @naming_shutdown()
     def write_predictions(
@@ -641,6 +652,8 @@ class KMeans(Model):
     ) -> Dataset:
         """Return the rows of an `input_fn`, with the columns of the model in the model's order.
 
+        The rows for a model that standardizes are standardized.
+
         Chunks have the size that suits what computes. Predictions are written by chunk, and may be
         continued on other machines, so their chunks have one size everywhere.
 
@@ -662,21 +675,32 @@ class KMeans(Model):
         # Rows that Dask must compute to be counted are computed where the rest of the work is done.
         with nullcontext() if client is None else client.as_current():
             dataset = read_input(input_fn, mode, self.params, self.config, *options)
-        if found is not None:
-            check_columns(dataset, found)
-        return dataset
+        if found is None:
+            return dataset
+        check_columns(dataset, found)
+        return dataset.scaled(found.settings.scaling)
+
+    def _new_scaling(self, dataset: Dataset) -> Scaling | None:
+        """Return the scaling by which a new model standardizes its rows; None if it does not."""
+        if not dataset.is_standardized:
+            return None
+        batches = list(dataset.batches_to_standardize_by())
+        # Without a cache: what is cached in training are the standardized rows.
+        with self._reducing_executor() as executor:
+            return find_scaling(batches, dataset.columns, executor, self._config.backend)
 
     def _sampled(self, input_fn: InputFn) -> Sample:
         """Return some rows of an `input_fn`, with their clusters."""
         checkpoint = self.checkpoint()
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
-        centers, columns = self._centers(checkpoint), checkpoint.settings.columns
+        centers, settings = self._centers(checkpoint), checkpoint.settings
         task = per_chunk.Task(centers, (self.CLUSTER_INDEX,))
         with self._executor() as executor:
             points = few_rows(dataset.batches(), dataset.rows, executor)
             index = stream.gathered(array_chunks(points, "the sample"), task, executor)
         points = project(points, centers.distance)
-        return Sample(points, index[self.CLUSTER_INDEX], centers.values, columns)
+        about = settings.columns, settings.scaling is not None
+        return Sample(points, index[self.CLUSTER_INDEX], centers.values, *about)
 
     def _centers(self, checkpoint: Checkpoint) -> Centers:
         settings = checkpoint.settings
@@ -707,7 +731,8 @@ class KMeans(Model):
             if mine != saved:
                 raise InvalidCheckpoint(
                     f"{name} must be that of the model in model_dir, {saved!r}, to continue it, "
-                    f"got {mine!r}; give another model_dir to begin anew ({self.model_dir})"
+                    f"got {mine!r}; give overwrite=True (--overwrite) or another model_dir to "
+                    f"begin anew ({self.model_dir})"
                 )
 
     def _scores(
@@ -718,12 +743,19 @@ class KMeans(Model):
         hooks: Sequence[SessionRunHook],
         task: Measuring,
     ) -> list[Measures]:
-        """Return the measures of the first `steps` batches."""
+        """Return the measures of the first `steps` batches.
+
+        Raises:
+            InvalidData: all rows have the weight zero.
+        """
         dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint)
         notifier = Notifier(checkpoint.settings, hooks)
         with self._shown(), self._reducing_executor() as executor:
             _log_begin("evaluating", checkpoint, executor)
-            return stream.scores(dataset, checkpoint, task, executor, notifier, steps)
+            found = stream.scores(dataset, checkpoint, task, executor, notifier, steps)
+        if not any(each.score.weight.units for each in found):
+            raise InvalidData("the rows must not all have the weight zero, to be evaluated")
+        return found
 
     def _measuring(
         self,
@@ -751,11 +783,13 @@ class KMeans(Model):
         its = Centers(other.state.centers, other.settings.distance_metric, self._config.backend)
         return Measuring(centers, with_moments, its, SAMPLED in names)
 
-    def _judged(self, measures: Measures, task: Measuring, names: Sequence[str]) -> dict[str, Any]:
+    def _judged(
+        self, measures: Measures, task: Measuring, names: Sequence[str], scaling: Scaling | None
+    ) -> dict[str, Any]:
         """Return the indices of an evaluation by name."""
         found: dict[str, Any] = {}
         if measures.moments is not None:
-            found |= indices_of(measures.moments, task.centers, names)
+            found |= indices_of(measures.moments, task.centers, names, scaling)
         if measures.sample is not None:
             found[SAMPLED] = silhouette(measures.sample, task.centers.distance)
         if measures.contingency is not None:

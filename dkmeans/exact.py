@@ -49,6 +49,8 @@ _SIMILAR_BITS = 3
 # Sums below this may be added without a carry to the next plane; a piece of rows is at most 2^62.
 _CARRY_FREE = 2**61
 _LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
+# Values beside the planes, at most: so many, or one for so many sums.
+_FEW_VALUES, _FEW_OF_SUMS = 2**10, 2**5
 # Rows that a grid is made from: fewer of wide rows.
 _SAMPLED_ROWS, _FEWEST_SAMPLED, _SAMPLED_VALUES = 32, 4, 2**16
 _MANTISSA_BITS = 53
@@ -148,6 +150,11 @@ def total_of_weighted_squares(values: FloatArray, weights: FloatArray) -> ExactT
     return ExactTotal(sum(_shifted(a * a * b, bits) for a, b, bits in parts))
 
 
+def num_planes(dtype: DTypeLike) -> int:
+    """Return the number of planes that values on the grid need: 0, and -1 for float64."""
+    return 2 if np.dtype(dtype) == np.float64 else 1
+
+
 def digit_places(dtype: DTypeLike) -> tuple[int, ...]:
     """Return the exponents of the digits of values of a dtype on a grid, the largest first."""
     return _DIGIT_PLACES[np.dtype(dtype)]
@@ -207,13 +214,13 @@ class Grid:
         fitting = _SAMPLED_VALUES // points.shape[1]
         most = min(_SAMPLED_ROWS, max(_FEWEST_SAMPLED, fitting))
         sample = points[:: -(-len(points) // most) or 1].astype(np.float64)
-        used = np.isfinite(sample) & (sample != 0)
-        sizes = np.where(used, np.frexp(np.where(used, sample, 1.0))[1], 0)
-        counts = used.sum(axis=0)
-        overall = int(sizes.sum()) // max(1, int(counts.sum()))
-        usual = np.where(counts > 0, sizes.sum(axis=0) // np.maximum(counts, 1), overall)
-        exponents = np.clip(usual - _USUAL_BITS, _LEAST_EXPONENT, _MOST_EXPONENT)
-        return cls(exponents.astype(np.int64))
+        used, sizes = np.isfinite(sample) & (sample != 0), np.frexp(sample)[1].astype(np.int64)
+        sizes[~used] = 0
+        counts, totals = np.add.reduce(used, axis=0), np.add.reduce(sizes, axis=0)
+        usual = totals // np.maximum(counts, 1)
+        usual[counts == 0] = int(totals.sum()) // max(1, int(counts.sum()))
+        exponents = np.maximum(usual - _USUAL_BITS, _LEAST_EXPONENT)
+        return cls(np.minimum(exponents, _MOST_EXPONENT))
 
     @classmethod
     def of_directions(cls, width: int) -> Self:
@@ -254,6 +261,21 @@ class Grid:
         return np.array(products), left
 
     @_QUIET
+    def rounded_away(self, points: FloatArray) -> FewValues:
+        """Return what is left of (n, d) rows that are added to their planes as nearest integers.
+
+        Returns:
+            The differences that are not zero; their clusters are the numbers of their rows.
+        """
+        left = points.astype(np.float64)
+        for exponents in self.exponents - PLANE_BITS * np.arange(num_planes(points.dtype))[:, None]:
+            # Both products are exact, and so is the difference. Where the first one underflows, the
+            # integer is zero.
+            left -= np.ldexp(np.rint(np.ldexp(left, -exponents)), exponents)
+        rows, columns = np.nonzero(left)
+        return FewValues.of(rows, columns, left[rows, columns], self)
+
+    @_QUIET
     def split(self, points: FloatArray) -> tuple[list[FloatArray], NDArray[np.bool_]]:
         """Return what (n, d) rows add to planes 0, -1, ... as integers in float64; what is left.
 
@@ -276,6 +298,53 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class FewValues:
+    """A few single values, each of a cluster and a column: a monoid under `+`.
+
+    The values are whole * 2^exponent, in units of the grid of their column.
+
+    Attributes:
+        clusters: (m,) int64, the clusters.
+        columns: (m,) int64, the columns.
+        whole: (m,) int64, at most 53 bits each.
+        exponents: (m,) int64.
+    """
+
+    clusters: IndexArray
+    columns: IndexArray
+    whole: IndexArray
+    exponents: IndexArray
+
+    @classmethod
+    def of(
+        cls, clusters: IndexArray, columns: IndexArray, values: FloatArray, grid: Grid
+    ) -> FewValues:
+        """Return (m,) finite values of these clusters and columns."""
+        whole, exponents = _decomposed(values)
+        return cls(clusters, columns, whole, exponents - grid.exponents[columns])
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def moved(self, clusters: IndexArray) -> FewValues:
+        """Return the values in other clusters: c becomes `clusters[c]`."""
+        return FewValues(clusters[self.clusters], self.columns, self.whole, self.exponents)
+
+    def __add__(self, other: FewValues) -> FewValues:
+        pairs = zip(self._arrays, other._arrays, strict=True)
+        return FewValues(*(np.concatenate(pair) for pair in pairs))
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return sum(array.nbytes for array in self._arrays)
+
+    @property
+    def _arrays(self) -> tuple[IndexArray, ...]:
+        return self.clusters, self.columns, self.whole, self.exponents
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ExactSums:
     """Exact sums of the rows of each center: a monoid under `+`.
 
@@ -283,10 +352,13 @@ class ExactSums:
         grid: The exponents of plane 0.
         planes: (k, d) int64 for some numbers m: multiples of 2^(exponent + 32 m). Planes that are
             read-only are those of a cache, which changes them when it computes the rows again.
+        few: Values that are in no plane yet: a plane for the few values of a chunk that are not on
+            the grid would take as long to add as plane 0. `settled` adds them to the planes.
     """
 
     grid: Grid
     planes: Mapping[int, IndexArray]
+    few: FewValues | None = None
 
     @classmethod
     def zero(cls, shape: tuple[int, int], grid: Grid | None = None) -> Self:
@@ -311,7 +383,7 @@ class ExactSums:
         planes = {m: plane.copy() for m, plane in self.planes.items() if m not in other.planes}
         for m, plane in other.planes.items():
             planes[m] = self.planes[m] + plane if m in self.planes else plane.copy()
-        return ExactSums(self.grid, _carried(planes))
+        return self._of(planes, other)
 
     def plus_in_place(self, other: ExactSums) -> ExactSums:
         """Return the sums in the memory of these, which must be the result of `+`."""
@@ -323,23 +395,55 @@ class ExactSums:
                 planes[m] += plane
             else:
                 planes[m] = plane.copy()
-        return ExactSums(self.grid, _carried(planes))
+        return self._of(planes, other)
+
+    def _of(self, planes: dict[int, IndexArray], other: ExactSums) -> ExactSums:
+        """Return the sum of these sums and others, whose planes are added up."""
+        few = self.few or other.few
+        if self.few is not None and other.few is not None:
+            few = self.few + other.few
+        if few is not None and len(few) > max(_FEW_VALUES, planes[0].size // _FEW_OF_SUMS):
+            _scatter(planes, few)
+            few = None
+        return ExactSums(self.grid, _carried(planes), few)
 
     def _has_grid_of(self, other: ExactSums) -> bool:
         own, exponents = self.grid.exponents, other.grid.exponents
         return own is exponents or bool(np.array_equal(own, exponents))
 
+    def plus_few(self, few: FewValues) -> ExactSums:
+        """Return the sums with a few values added, in the memory of these sums."""
+        return self._of(dict(self.planes), ExactSums(self.grid, {}, few))
+
     def unshared(self) -> ExactSums:
-        """Return the same sums in memory that no cache uses."""
-        if all(plane.flags.writeable for plane in self.planes.values()):
+        """Return the same sums, settled, in memory that no cache uses: their own if possible."""
+        if not all(plane.flags.writeable for plane in self.planes.values()):
+            copied = {m: plane.copy() for m, plane in self.planes.items()}
+            return ExactSums(self.grid, copied, self.few).unshared()
+        if self.few is None:
             return self
-        return ExactSums(self.grid, {m: plane.copy() for m, plane in self.planes.items()})
+        planes = dict(self.planes)
+        _scatter(planes, self.few)
+        return ExactSums(self.grid, _carried(planes))
+
+    def settled(self) -> ExactSums:
+        """Return the same sums, all of them in the planes."""
+        if self.few is None:
+            return self
+        return self._with(self.few)
+
+    def _with(self, few: FewValues) -> ExactSums:
+        planes = {m: plane.copy() for m, plane in self.planes.items()}
+        _scatter(planes, few)
+        return ExactSums(self.grid, _carried(planes))
 
     def on(self, grid: Grid) -> ExactSums:
         """Return the same sums on a grid that is nowhere coarser."""
         shift = self.grid.exponents - grid.exponents
         if not shift.any():
             return self
+        if self.few is not None:
+            return self.settled().on(grid)
         planes = {0: np.zeros(self.shape, np.int64)}
         within = np.minimum(shift, _WORD_BITS)
         for m, plane in self.planes.items():
@@ -348,7 +452,8 @@ class ExactSums:
                 continue
             clusters, columns = np.nonzero(plane)
             exponents = m * PLANE_BITS + shift[columns]
-            _scatter(planes, clusters, columns, plane[clusters, columns], exponents)
+            whole = plane[clusters, columns]
+            _scatter(planes, FewValues(clusters, columns, whole, exponents))
         return ExactSums(grid, _carried(planes))
 
     def plus_values(
@@ -361,11 +466,8 @@ class ExactSums:
             columns: (m,) its column.
             values: (m,) finite values.
         """
-        whole, exponents = _decomposed(values)
-        planes = {m: plane.copy() for m, plane in self.planes.items()}
-        exponents -= self.grid.exponents[columns]
-        _scatter(planes, clusters, columns, whole, exponents)
-        return ExactSums(self.grid, _carried(planes))
+        few = FewValues.of(clusters, columns, values, self.grid)
+        return self.settled()._with(few)
 
     def plus_products(
         self, clusters: IndexArray, columns: IndexArray, values: FloatArray, factors: FloatArray
@@ -378,21 +480,22 @@ class ExactSums:
             values: (m,) finite values.
             factors: (m,) finite factors of the values.
         """
-        planes = {m: plane.copy() for m, plane in self.planes.items()}
+        planes = {m: plane.copy() for m, plane in self.settled().planes.items()}
         (whole, exponents), (factor, places) = _decomposed(values), _decomposed(factors)
         exponents = exponents + places - self.grid.exponents[columns]
         mask = 2**_HALF_BITS - 1
         # A product of two mantissas has 106 bits: each is multiplied as two halves.
         (a, b), (c, d) = ((part >> _HALF_BITS, part & mask) for part in (whole, factor))
         for number, part in enumerate((b * d, a * d + b * c, a * c)):
-            _scatter(planes, clusters, columns, part, exponents + number * _HALF_BITS)
+            few = FewValues(clusters, columns, part, exponents + number * _HALF_BITS)
+            _scatter(planes, few)
         return ExactSums(self.grid, _carried(planes))
 
     def exact(self, cluster: int, column: int) -> Fraction:
         """Return one of the sums as a fraction."""
         total = sum(
             (int(plane[cluster, column]) * Fraction(2) ** (PLANE_BITS * m))
-            for m, plane in self.planes.items()
+            for m, plane in self.settled().planes.items()
         )
         return Fraction(total) * Fraction(2) ** int(self.grid.exponents[column])
 
@@ -406,6 +509,8 @@ class ExactSums:
             counts: (k,) numbers of rows, or (k, 1) sums of their weights.
         """
         weights = counts if isinstance(counts, ExactSums) else ExactSums.of_counts(counts)
+        if self.few is not None:
+            return self.settled().means(weights)
         means, left = np.empty(self.shape), np.empty(self.shape, bool)
         for some in self.blocks():
             means[some], left[some] = self.clusters(some)._quotients(weights.clusters(some))
@@ -510,7 +615,7 @@ class ExactSums:
     def total(self) -> ExactTotal:
         """Return the sum of all clusters and columns."""
         units, exponents = 0, self.grid.exponents.tolist()
-        for m, plane in self.planes.items():
+        for m, plane in self.settled().planes.items():
             of_columns = plane.astype(object).sum(axis=0).tolist()
             for number, exponent in zip(of_columns, exponents, strict=True):
                 units += _shifted(number, m * PLANE_BITS + exponent - UNIT)
@@ -649,17 +754,11 @@ def _add_to(planes: dict[int, IndexArray], m: int, plane: IndexArray) -> None:
     planes[m] = planes[m] + plane if m in planes else plane
 
 
-def _scatter(
-    planes: dict[int, IndexArray],
-    clusters: IndexArray,
-    columns: IndexArray,
-    whole: IndexArray,
-    exponents: IndexArray,
-) -> None:
-    """Add whole * 2^exponent to the planes, in place: each value is cut into words of 32 bits."""
+def _scatter(planes: dict[int, IndexArray], few: FewValues) -> None:
+    """Add values to the planes, in place: each value is cut into words of 32 bits."""
     shape = next(iter(planes.values())).shape
-    signs, sizes = np.sign(whole), np.abs(whole).astype(np.uint64)
-    first, shift = np.divmod(exponents, PLANE_BITS)
+    signs, sizes = np.sign(few.whole), np.abs(few.whole).astype(np.uint64)
+    first, shift = np.divmod(few.exponents, PLANE_BITS)
     mask, bits, shift = np.uint64(_LOW_BITS), np.uint64(PLANE_BITS), shift.astype(np.uint64)
     lower = (sizes & mask) << shift
     upper = ((sizes >> bits) << shift) + (lower >> bits)
@@ -669,7 +768,7 @@ def _scatter(
             some = np.flatnonzero((first == m) & (word != 0))
             plane = planes.setdefault(int(m) + number, np.zeros(shape, np.int64))
             signed = signs[some] * word[some].astype(np.int64)
-            np.add.at(plane, (clusters[some], columns[some]), signed)
+            np.add.at(plane, (few.clusters[some], few.columns[some]), signed)
 
 
 def _carried(planes: dict[int, IndexArray]) -> dict[int, IndexArray]:

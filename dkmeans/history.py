@@ -52,12 +52,19 @@ class History:
         if len(self._iterations) > _MAX_ITERATIONS:
             self._iterations = self._iterations[::2]
 
-    def write(self) -> None:
-        """Write the file, if an iteration was added since the last call."""
-        if self._is_written and self._has_news:
-            address = storage.join(self._model_dir, _FILE)
-            storage.write_or_log(address, json.dumps(self._iterations).encode(), logging.DEBUG)
-            self._has_news = False
+    def news(self) -> tuple[dict[str, Any], ...]:
+        """Return all iterations if one was added since the last call, to be written; else none."""
+        if not (self._is_written and self._has_news):
+            return ()
+        self._has_news = False
+        return tuple(self._iterations)
+
+
+def write_history(model_dir: str, iterations: Sequence[dict[str, Any]]) -> None:
+    """Write the file of a model, if there are iterations."""
+    if iterations:
+        address = storage.join(model_dir, _FILE)
+        storage.write_or_log(address, json.dumps(iterations).encode(), logging.DEBUG)
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:

@@ -205,23 +205,22 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     # A center that still has its first count has had no rows since the first step.
     empty = np.flatnonzero((before <= rules.first_count) & (assigned == 0))
     sums, relocated = fill(empty, state.pending, rules.empty_clusters, state.step)
-    weight = np.where(relocated, 0, before)
-    centers = state.centers.astype(np.float64) if state.means is None else state.means
-    means, totals = sums.means, sums.totals
-    if keeps_counts:
-        share = totals / np.where(sums.counts > 0, weight + totals, 1)
-        means = centers + share[:, None] * (means - centers)
-    # As in TensorFlow's estimator, running means are not scaled to length one (cosine).
-    means = means if keeps_counts else project(means, rules.computation.distance)
-    # A center without rows has no mean.
-    means = np.where(sums.counts[:, None] > 0, means, centers)
+    weight, totals = np.where(relocated, 0, before), sums.totals
+    share = totals / np.where(sums.counts > 0, weight + totals, 1) if keeps_counts else None
+    centers = np.empty_like(state.centers)
+    keeps_means = keeps_counts and centers.dtype != np.float64
+    means = np.empty(centers.shape) if keeps_means else centers
+    # Some clusters at a time: float64 copies of large centers would be most of the memory.
+    for some in sums.sums.blocks():
+        means[some] = _moved_centers(state, sums, share, rules, some)
+        centers[some] = means[some]
     # After a single step the loss is known.
     is_known = state.pending_steps == 1 and state.losses
     loss = state.losses[-1] if is_known else _loss(state, state.pending, rules)
     return replace(
         state,
-        centers=means.astype(state.centers.dtype),
-        means=means if keeps_counts and state.centers.dtype != means.dtype else None,
+        centers=centers,
+        means=means if keeps_means else None,
         counts=weight + totals + relocated * rules.first_count,
         pending=None,
         pending_steps=0,
@@ -233,6 +232,29 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         empty_clusters=int(np.count_nonzero(assigned == 0)),
         relocated_clusters=int(np.count_nonzero(relocated)),
     )
+
+
+def _moved_centers(
+    state: TrainState, sums: PartialSums, share: FloatArray | None, rules: Rules, some: slice
+) -> FloatArray:
+    """Return where some of the centers move to, float64.
+
+    Args:
+        state: The state before.
+        sums: The sums by which the centers move.
+        share: (k,) weight of the iteration's rows in each new mean, if counts are kept; else None.
+        rules: Rules by which centers are computed.
+        some: The clusters.
+    """
+    before = (state.centers if state.means is None else state.means)[some].astype(np.float64)
+    means = sums.sums.clusters(some).means(sums.cluster_weights.clusters(some))
+    if share is not None:
+        # As in TensorFlow's estimator, running means are not scaled to length one (cosine).
+        means = before + share[some, None] * (means - before)
+    else:
+        means = project(means, rules.computation.distance)
+    # A center without rows has no mean.
+    return np.where(sums.counts[some, None] > 0, means, before)
 
 
 def iterate(

@@ -165,12 +165,27 @@ class Model:
         return storage.join(self.eval_dir(name), f"evaluation-{step:08d}.json")
 
     def cluster_centers(self) -> npt.NDArray[Any]:
-        """Return the (k, d) centers of the latest checkpoint.
+        """Return the (k, d) centers of the latest checkpoint, as rows are compared with them.
+
+        Where rows are standardized, the centers are so too (`centers_in_original_units`).
 
         Raises:
             ValueError: there is no checkpoint.
         """
         centers: npt.NDArray[Any] = self.get_variable_value(self.CLUSTER_CENTERS_VAR_NAME)
+        return centers
+
+    def centers_in_original_units(self) -> npt.NDArray[Any]:
+        """Return the (k, d) centers in the units of the rows that users give.
+
+        They differ from `cluster_centers` where rows are standardized (`Dataset.standardize`): each
+        center is multiplied by the deviations, and the means are added. For the cosine distance
+        they are points in the direction of the centers, seen from the means.
+
+        Raises:
+            ValueError: there is no checkpoint.
+        """
+        centers: npt.NDArray[Any] = self.checkpoint().original_centers
         return centers
 
     def get_variable_names(self) -> list[str]:
@@ -360,6 +375,7 @@ class Model:
     def to_sklearn(self, checkpoint_path: str | None = None) -> Any:
         """Return a fitted `sklearn.cluster.KMeans` with the model's centers.
 
+        Where the model standardizes rows, return a pipeline that begins with a `StandardScaler`.
         For the cosine distance, return a pipeline of a `Normalizer` and a `KMeans`. Its `transform`
         returns Euclidean distances of rows of length one. Neither estimator has `labels_`. Only one
         whose centers no longer moved, in full batches, has `inertia_`: of other models the last
@@ -399,6 +415,11 @@ def comparable(name: str, address: str, checkpoint: Checkpoint) -> Checkpoint:
     if width != other_width:
         must = f"a model of {counted(width, 'column')}"
         raise InvalidCheckpoint(f"{name} must be {must}, got {other_width} ({address})")
+    if checkpoint.settings.scaling != other.settings.scaling:
+        raise InvalidCheckpoint(
+            f"{name} must be a model whose rows are standardized by the same means and deviations, "
+            f"or not at all, as those of this model: got another ({address})"
+        )
     return other
 
 

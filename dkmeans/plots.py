@@ -50,12 +50,14 @@ class Sample:
         index: (n,) cluster of each row.
         centers: (k, d) centers.
         names: Names of the columns; None if they have none.
+        is_standardized: True if rows and centers are standardized.
     """
 
     points: NDArray[Any]
     index: NDArray[Any]
     centers: NDArray[Any]
     names: Sequence[str] | None
+    is_standardized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class ModelPlots:
         """Draw the centers as a heat map, a row for each cluster and a column for each column.
 
         A color says how far a value is from the mean of its column over the centers, in standard
-        deviations. The number in a cell is the value.
+        deviations. The number in a cell is the value, in the units of the rows that users give.
 
         Args:
             axes: As in `loss`.
@@ -127,7 +129,7 @@ class ModelPlots:
             ValueError: there is no checkpoint, or matplotlib is not installed.
         """
         checkpoint = self._model.checkpoint()
-        values = checkpoint.state.centers.astype(np.float64)
+        values = checkpoint.original_centers.astype(np.float64)
         spread = values.std(axis=0)
         scaled = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1)
         largest = max(1.0, float(np.abs(scaled).max()))
@@ -224,7 +226,8 @@ def _projected(sample: Sample) -> tuple[NDArray[Any], NDArray[Any], tuple[str, s
     width = points.shape[1]
     if width == 2:
         names = sample.names or ("column 0", "column 1")
-        return points, centers, (names[0], names[1])
+        how = ", standardized" if sample.is_standardized else ""
+        return points, centers, (f"{names[0]}{how}", f"{names[1]}{how}")
     mean = points.mean(axis=0)
     _, lengths, directions = np.linalg.svd(points - mean, full_matrices=False)
     plane = np.zeros((2, width))

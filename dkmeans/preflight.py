@@ -230,7 +230,7 @@ def scale_remarks(batch: Batch, found: Preflight, executor: Executor) -> list[st
     return [
         f"the variance of {names[high]} is {times:.2g} times that of {names[low]}, in "
         f"{counted(first.rows, 'row')}: distances, and so clusters, hardly depend on "
-        f"{names[low]}; scale the columns (Dataset.map), or use others"
+        f"{names[low]}; give --standardize (in Python Dataset.standardize), or use other columns"
     ]
 
 

@@ -31,7 +31,7 @@ class IterationCost:
         bytes: Size of the rows that were read, in the dtype they are computed in.
         read_seconds: Time that a thread waited for rows, averaged over the threads.
         compute_seconds: Time that a thread computed, averaged over the threads.
-        checkpoint_seconds: Time spent on checkpoints before the iteration.
+        checkpoint_seconds: Time that training waited for checkpoints before the iteration.
         workers: Number of workers; the threads of this process count as one.
         threads: Number of threads of all workers.
         retries: Number of retried requests to storage.

@@ -114,7 +114,8 @@ def _judge(model: KMeans, checkpoint: Checkpoint, input_fn: InputFn) -> _Judged:
     assert measures.sample is not None
     names = [*_INDICES_SHOWN, "cluster_sizes", "cluster_silhouette", "cluster_radius"]
     names += ["cluster_mean", "cluster_deviation"]
-    found = indices_of(measures.moments, task.centers, (*names, SAMPLED))
+    scaling = checkpoint.settings.scaling
+    found = indices_of(measures.moments, task.centers, (*names, SAMPLED), scaling)
     return _Judged(found, measures.sample, float(measures.score.weight))
 
 
@@ -174,7 +175,7 @@ def _sections(
             "Centers, and how far each value is from the mean of all centers",
             partial(_draw_centers, model),
             ["cluster", *names],
-            [[j, *map(_text, row)] for j, row in enumerate(checkpoint.state.centers)],
+            [[j, *map(_text, row)] for j, row in enumerate(checkpoint.original_centers)],
         ),
     )
     if judged is not None and len(judged.sample.rows):
@@ -208,6 +209,8 @@ def _summary(checkpoint: Checkpoint, judged: _Judged | None) -> dict[str, str]:
         "Distance": str(checkpoint.settings.distance_metric).replace("_", " "),
         "Step": f"{state.step:,}",
     }
+    if checkpoint.settings.scaling is not None:
+        facts["Rows are standardized"] = "by the mean and deviation of each column"
     if state.inertia is not None:
         facts["Loss of the last iteration"] = _text(state.inertia)
     if checkpoint.stop is not None:
@@ -311,7 +314,8 @@ def _projection(
     points, centers = (
         exact_rows(part, distance) for part in (judged.sample.rows, checkpoint.state.centers)
     )
-    sample = Sample(points, judged.sample.index, centers, names)
+    is_standardized = checkpoint.settings.scaling is not None
+    sample = Sample(points, judged.sample.index, centers, names, is_standardized)
     drawn = EstimatorPlots(model, lambda _: sample)
 
     def draw(axes: Any) -> None:
@@ -340,9 +344,11 @@ def _rows(model: KMeans, checkpoint: Checkpoint, judged: _Judged, names: Sequenc
     index, distances = select_processor().nearest_two(sample.rows, driver)
     first, second = distances.T
     doubt = np.divide(first, second, out=np.ones(len(first)), where=second > 0)
+    scaling = checkpoint.settings.scaling
+    shown = sample.rows if scaling is None else scaling.original(sample.rows)
     about = f"<p>Of a sample of {counted(len(first), 'row')}.</p>"
     return about + "".join(
-        f"<h3>{title}</h3>" + _table(*_picked(sample.rows, index, order, names))
+        f"<h3>{title}</h3>" + _table(*_picked(shown, index, order, names))
         for title, order in (
             ("Nearest to their center", np.argsort(first, kind="stable")),
             ("Nearly as near to another center", np.argsort(-doubt, kind="stable")),

@@ -39,11 +39,12 @@ REQUESTS: RetryConfig = {
 }
 
 
-# Texts of lost connections that no later request will get, and what the user has to change.
+# Texts of errors that no later request will get rid of, and what the user has to change.
 _MISTAKES = {
     r"lookup address information: (Name or service not|nodename nor servname|No address)": (
         "there is no host of this name"
     ),
+    "Account must be specified": "set AZURE_STORAGE_ACCOUNT_NAME",
 }
 
 

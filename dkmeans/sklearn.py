@@ -389,7 +389,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         """
         task = per_chunk.Task(self._centers(), (name,))
         if is_dask_array(rows):
-            return lazy.of_array(rows, task)
+            return lazy.of_array(rows, lazy.Block(task))
         with open_executor(self.client) as executor:
             return stream.gathered(array_chunks(rows, "X"), task, executor)[name]
 

@@ -36,8 +36,10 @@ from dkmeans.indices.contingency import agreement
 from dkmeans.indices.quality import as_json, indices_of
 from dkmeans.input_fn import InputFn
 from dkmeans.modes import ModeKeys
+from dkmeans.prediction.identity import rows_sha256
 from dkmeans.prediction.measures import Measures, Measuring, measure
 from dkmeans.recommendation import recommend
+from dkmeans.scaling import Scaling
 from dkmeans.state import SideBySide
 
 logger = logging.getLogger("dkmeans")
@@ -55,11 +57,16 @@ class _SweptModel(KMeans):
 
     Attributes:
         shared_executor: Its executor.
+        scaling: Means and deviations by which all models standardize rows; None if they do not.
     """
 
     # As on the command line: the tolerance is relative to the loss, whatever the unit of rows is.
     _loss_offset = 0.0
     shared_executor: Participant | None = None
+    scaling: Scaling | None = None
+
+    def _new_scaling(self, dataset: Dataset) -> Scaling | None:
+        return self.scaling or super()._new_scaling(dataset)
 
     def _reducing_executor(self, cache: str = NONE) -> Any:
         return self.shared_executor or super()._reducing_executor(cache)
@@ -136,19 +143,25 @@ def sweep(
         "max_steps": int(max_steps),
         "relative_tolerance": relative_tolerance,
     }
-    seed = _agreed_seed(address, options, seed)
     config = config or RunConfig()
-    models = [_model(address, k, seed, options, config) for k in counts]
-    dataset = models[0]._read(input_fn, ModeKeys.TRAIN, None)
+    reader = _model(address, counts[0], seed, options, config)
+    dataset = reader._read(input_fn, ModeKeys.TRAIN, None)
     if not (dataset.is_endless and dataset.is_constant):
         raise Invalid("a sweep must have all rows in each step: give it an array or a Dataset")
     if dataset.rows is not None and max(counts) > dataset.rows:
         must = f"at most the number of rows, {dataset.rows:,}"
         raise Invalid(expected("num_clusters", must, max(counts)))
-    on_gpu = models[0]._is_on_gpu(config)
+    # Of chunks of the usual size: a sweep may be continued where another kind of processor is used.
+    rows = rows_sha256(next(dataset.in_chunks_of(None).batches()))
+    seed = _agreed_seed(address, options, rows, seed)
+    models = [_model(address, k, seed, options, config) for k in counts]
+    scaling = _shared_scaling(models, dataset)
+    for model in models:
+        model.scaling = scaling
+    on_gpu = reader._is_on_gpu(config)
     with open_executor(config.client, config.cache, on_gpu=on_gpu) as executor:
         _train_together(models, dataset, executor, max_steps)
-        found = _judged(models, dataset, executor)
+        found = _judged(models, dataset.scaled(scaling), executor)
     chosen = recommend(found)
     best = next((each for each in found if each["num_clusters"] == chosen.num_clusters), None)
     result = {
@@ -179,11 +192,17 @@ def _checked_output(output: Any) -> str:
     return os.fspath(output)
 
 
-def _agreed_seed(address: str, options: dict[str, Any], seed: int | None) -> int:
+def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | None) -> int:
     """Return the seed of a sweep, and write how it is made; continue one that was made alike.
 
+    Args:
+        address: Directory of the sweep.
+        options: Arguments that all models share.
+        rows: Digest of the rows.
+        seed: Seed that was given; None if none was.
+
     Raises:
-        Invalid: the directory holds a sweep with other options.
+        Invalid: the directory holds a sweep with other options, or of other rows.
     """
     place = storage.join(address, _PLAN_FILE)
     found = storage.read_json(place)
@@ -195,14 +214,19 @@ def _agreed_seed(address: str, options: dict[str, Any], seed: int | None) -> int
                     f"{name} must be that of the sweep in output, {found.get(name)!r}, to continue "
                     f"it, got {value!r}; give another output to begin anew ({address})"
                 )
+        if found.get("rows_sha256") != rows:
+            raise Invalid(
+                "the rows must be those of the sweep in output, to continue it, got others; give "
+                f"another output to begin anew ({address})"
+            )
         return int(found["seed"])
     drawn = secrets.randbits(32) if seed is None else check_integer("seed", seed, 0)
-    storage.write(place, json.dumps({**options, "seed": drawn}).encode())
+    storage.write(place, json.dumps({**options, "rows_sha256": rows, "seed": drawn}).encode())
     return drawn
 
 
 def _model(
-    address: str, k: int, seed: int, options: dict[str, Any], config: RunConfig
+    address: str, k: int, seed: int | None, options: dict[str, Any], config: RunConfig
 ) -> _SweptModel:
     return _SweptModel(
         k,
@@ -215,6 +239,22 @@ def _model(
         config=config,
         num_restarts=options["num_restarts"],
     )
+
+
+def _shared_scaling(models: Sequence[_SweptModel], dataset: Dataset) -> Scaling | None:
+    """Return the means and deviations by which all models standardize rows; None if they do not.
+
+    Raises:
+        Invalid: the models that are there already do not standardize alike, and as the rows say.
+    """
+    begun = [checkpoints.latest(model.model_dir) for model in models]
+    kept = [checkpoint.settings.scaling for checkpoint in begun if checkpoint is not None]
+    if any((scaling is not None) != dataset.is_standardized for scaling in kept):
+        raise Invalid(
+            "standardize must be given as to the models in output, to continue the sweep; give "
+            f"another output to begin anew ({models[0].model_dir})"
+        )
+    return kept[0] if kept else models[0]._new_scaling(dataset)
 
 
 def _train_together(

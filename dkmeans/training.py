@@ -11,6 +11,9 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -27,7 +30,7 @@ from dkmeans.errors import Conflict, Outage, counted
 from dkmeans.exact import ExactTotal
 from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
-from dkmeans.history import History
+from dkmeans.history import History, write_history
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.initialization import (
     KMEANS_PARALLEL,
@@ -129,7 +132,19 @@ def train(
     notifier.begin()
     checkpoints.prepare(plan.model_dir)
     # Also removes what crashed drivers left in the directory.
-    saver = _Saver(plan, manifest, fit, notifier)
+    with _Saver(plan, manifest, fit, notifier) as saver:
+        return _train(plan, dataset, fit, executor, notifier, saver)
+
+
+def _train(
+    plan: Plan,
+    dataset: Dataset,
+    fit: Fit | None,
+    executor: Executor,
+    notifier: Notifier,
+    saver: _Saver,
+) -> Checkpoint | None:
+    """Train with a saver, as `train` describes."""
     batches = _examined_batches(plan, dataset, executor)
     logger.info("%s, on %s", counted(plan.initialization.num_clusters, "cluster"), executor)
     if fit is None:
@@ -157,7 +172,7 @@ def train(
         for fit in steps:
             # The last state is saved below, with the reason why training stopped.
             if fit.running and fit.step != plan.last_step and saver.is_due(fit):
-                saver.save(fit)
+                saver.save_meanwhile(fit)
             notifier.after_run()
         reason = _stop_reason(plan, fit, notifier)
         saved = saver.save(fit, Stop(reason, plan.relative_tolerance))
@@ -199,7 +214,7 @@ def report_ignored(plan: Plan, step: int) -> None:
     if ignored:
         logger.warning(
             "ignored, because %s holds a model that is continued from step %d: %s; to begin anew, "
-            "give another model_dir",
+            "give overwrite=True (--overwrite) or another model_dir",
             plan.model_dir,
             step,
             ", ".join(f"{name} {ignored[name]} (was {before[name]})" for name in ignored),
@@ -545,8 +560,12 @@ def _report(plan: Plan, progress: Progress, *, is_first: bool) -> None:
     report_progress(progress, notable=is_notable)
 
 
-class _Saver:
+class _Saver(AbstractContextManager["_Saver"]):
     """Saves a fit as often as the configuration says, and at the end of a call.
+
+    A thread of its own writes, one checkpoint after the other. Training goes on while a checkpoint
+    on the way is written, and waits for that write before it begins the next one. A write that has
+    failed is reported there.
 
     Args:
         plan: What to do.
@@ -562,14 +581,22 @@ class _Saver:
         self._plan = plan
         self._manifest = manifest
         self._notifier = notifier
-        # Name and step of the last checkpoint that was begun, for `_save_interrupted`.
-        self._attempt, self._attempted_step = "", -1
+        self._thread = ThreadPoolExecutor(1, "dkmeans-save")
+        self._writing: Future[Manifest] | None = None
+        # Name and step of the last checkpoint that was begun.
+        self._attempt, self._attempted_step = "", fit.step if fit else 0
         # What another driver can commit until this one has saved.
         self._orphans = checkpoints.remove_orphans(plan.model_dir, manifest)
-        self._saved_at = time.monotonic()
+        self._began_at = time.monotonic()
         self._saved_step = fit.step if fit else None
         self._seconds = 0.0
         self.history = History(plan.model_dir, fit.step if fit else 0)
+
+    def __exit__(self, *error: object) -> None:
+        # After an error of a hook a write may still be going on: nothing is written after `train`.
+        if self._writing is not None and (failure := self._writing.exception()):
+            logger.warning("step %d is not saved: %s", self._attempted_step, failure)
+        self._thread.shutdown()
 
     def is_due(self, fit: Fit) -> bool:
         """Return True if it is time for a checkpoint. There is none within an iteration."""
@@ -577,30 +604,59 @@ class _Saver:
         if fit.pending_steps or not config.saves_on_the_way:
             return False
         if config.save_checkpoints_steps is not None:
-            return fit.step - (self._saved_step or 0) >= config.save_checkpoints_steps
-        return time.monotonic() - self._saved_at >= (config.save_checkpoints_secs or 0)
+            return fit.step - self._attempted_step >= config.save_checkpoints_steps
+        return time.monotonic() - self._began_at >= (config.save_checkpoints_secs or 0)
 
     def save(self, fit: Fit, stop: Stop | None = None) -> Checkpoint:
         """Save a checkpoint, and notify the listeners before and after."""
         with self._notifier.saving(fit.state):
-            self._write(fit, stop)
+            self._begin(fit, stop)
+            self._finish()
         address = storage.join(self._plan.model_dir, self._attempt)
         return Checkpoint(address, fit.as_saved(), self._plan.settings, stop)
 
-    def _write(self, fit: Fit, stop: Stop | None) -> None:
-        plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
-        began = time.monotonic()
-        # Set before the save: an interrupt may come after the commit and before `save` returns.
+    def save_meanwhile(self, fit: Fit) -> None:
+        """Begin to save a checkpoint on the way, which is written while training goes on."""
+        with self._notifier.saving(fit.state):
+            self._begin(fit, None)
+            if self._notifier.has_listeners:
+                self._finish()
+
+    def _begin(self, fit: Fit, stop: Stop | None) -> None:
+        """Begin to write a checkpoint, after the one before."""
+        self._finish()
+        # Set before the write: an interrupt may come after the commit and before the write ends.
         self._attempt, self._attempted_step = checkpoints.new_name(fit.step), fit.step
-        self._manifest = checkpoints.save(
-            plan.model_dir, self._manifest, fit, plan.settings, stop, keep, self._attempt
-        )
-        for address in self._orphans:
-            storage.remove(address)
-        self._orphans = []
-        self.history.write()
-        self._saved_at, self._saved_step = time.monotonic(), fit.step
-        self._seconds += self._saved_at - began
+        self._began_at = time.monotonic()
+        orphans, self._orphans = self._orphans, []
+        history, name, manifest = self.history.news(), self._attempt, self._manifest
+
+        def write() -> Manifest:
+            plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
+            committed = checkpoints.save(
+                plan.model_dir, manifest, fit, plan.settings, stop, keep, name
+            )
+            for address in orphans:
+                storage.remove(address)
+            write_history(plan.model_dir, history)
+            return committed
+
+        self._writing = self._thread.submit(copy_context().run, write)
+
+    def _finish(self) -> None:
+        """Wait for the write that is going on, if there is one.
+
+        Raises:
+            Conflict, Outage, OSError: it has failed.
+        """
+        if self._writing is None:
+            return
+        began = time.monotonic()
+        wait([self._writing])  # an interrupt leaves the write going on, for `rescue` to wait
+        self._seconds += time.monotonic() - began
+        writing, self._writing = self._writing, None
+        self._manifest = writing.result()
+        self._saved_step = self._attempted_step
 
     def take_seconds(self) -> float:
         """Return the time spent on saving since the last call of this method."""
@@ -612,10 +668,11 @@ class _Saver:
 
         The checkpoint is marked as interrupted in both cases.
         """
-        if self._saved_step == fit.step:
-            return
         try:
-            self._save_interrupted(fit)
+            with suppress(Outage, *storage.WRITE_ERRORS):  # a later state is saved now
+                self._finish()
+            if self._saved_step != fit.step:
+                self._save_interrupted(fit)
         except (Outage, *storage.WRITE_ERRORS) as error:  # must not hide what stopped training
             logger.warning(
                 "step %d cannot be saved, the last checkpoint is of step %s: %s",
@@ -633,7 +690,8 @@ class _Saver:
                 return
         # A fit that has ended is saved as ended: the interrupt came before the closing checkpoint.
         reason = fit.starts[fit.best].reason if not fit.running else None
-        self._write(fit, Stop(reason or StopReason.INTERRUPTED, self._plan.relative_tolerance))
+        self._begin(fit, Stop(reason or StopReason.INTERRUPTED, self._plan.relative_tolerance))
+        self._finish()
         logger.info(
             "interrupted; step %d is saved, from which the next call of train continues", fit.step
         )

@@ -150,6 +150,12 @@ def _check_scheduler(address: str) -> None:
     """
     from distributed.comm import connect  # noqa: PLC0415 slow to import
 
+    try:
+        _ = urlsplit(address).port
+    except ValueError as error:
+        raise Invalid(
+            f"--cluster must be a scheduler's address, got {address!r}: {error}"
+        ) from error
     certificates = _certificates(address)
 
     async def connect_and_close() -> None:
@@ -168,7 +174,7 @@ def _check_scheduler(address: str) -> None:
                 "a scheduler's dashboard has another port than the scheduler"
             ) from error
         waited = f"no Dask scheduler answers at {address} within {_CONNECT_SECONDS} s"
-        reason = str(error) or f"{waited}; is that the port of another server?"
+        reason = str(error) or f"{waited}, perhaps because another server has that port"
         raise Outage(f"--cluster must be a scheduler that answers: {reason}") from error
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise Invalid(f"--cluster must be a scheduler's address: {first_line(error)}") from error

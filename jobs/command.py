@@ -106,7 +106,11 @@ def _print(result: dict[str, Any], *, as_json: bool) -> int:
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any] | int:
     """Run a job and return its result, or the exit code if it fails."""
-    hint = _HINT + (" to go on where it stopped" if arguments.job in _RESUMED else "")
+    hint = _HINT
+    if arguments.job in _RESUMED:
+        # With the flag, the command would begin once more.
+        flag = " without --overwrite" if getattr(arguments, "overwrite", None) else ""
+        hint += f"{flag} to go on where it stopped"
     try:
         with raise_on_signals():
             return _JOBS[arguments.job](arguments)
@@ -114,18 +118,37 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any] | int:
         return log_exit(str(error), _EXIT_INVALID)
     except Conflict as error:
         return log_exit(str(error), _EXIT_FAILED)
-    except Terminated as error:  # before KeyboardInterrupt, its base class
-        return log_exit(f"terminated. {hint}", error.exit_code, logging.WARNING)
-    except KeyboardInterrupt:
-        return log_exit(f"interrupted. {hint}", EXIT_INTERRUPTED, logging.WARNING)
+    except KeyboardInterrupt as error:
+        return _log_interrupt(error, hint)
     except Exception as error:
         if is_outage(error):
             return log_exit(f"{first_line(error)}. {hint}", _EXIT_OUTAGE)
         if isinstance(error, OSError) and error.errno in _ENVIRONMENT_ERRNOS:
             return log_exit(_describe(error, arguments), _EXIT_INVALID)
+        interrupt = _interrupt_behind(error)
+        if interrupt is not None:
+            return _log_interrupt(interrupt, hint)
         fields = {"event": "exit", "exit_code": _EXIT_FAILED}
         logging.getLogger("dkmeans").exception("dkmeans: error: failed", extra=fields)
         return _EXIT_FAILED
+
+
+def _log_interrupt(error: KeyboardInterrupt, hint: str) -> int:
+    """Log that a signal has ended a job, and return the exit code."""
+    if isinstance(error, Terminated):
+        return log_exit(f"terminated. {hint}", error.exit_code, logging.WARNING)
+    return log_exit(f"interrupted. {hint}", EXIT_INTERRUPTED, logging.WARNING)
+
+
+def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the interrupt during which an error was raised; None if there was none.
+
+    An interrupt between two instructions may leave a lock in a state in which Python cannot release
+    it: "release unlocked lock" would hide the signal.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def _describe(error: OSError, arguments: argparse.Namespace) -> str:

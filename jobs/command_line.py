@@ -105,6 +105,7 @@ def _add_train(jobs: Any) -> None:
     model = train.add_argument_group("the model")
     model.add_argument("--num-clusters", type=_integer, metavar="K", help="number of clusters")
     _add_model_dir(model, "directory of the model")
+    _add_standardize(model)
     _add_metric(model)
     model.add_argument(
         "--init",
@@ -190,6 +191,13 @@ def _add_train(jobs: Any) -> None:
         metavar="DIR",
         help="checkpoint in --model-dir to go on from, in place of a latest one that is damaged "
         "(default the latest one)",
+    )
+    saved.add_argument(
+        "--overwrite",
+        action="store_true",
+        default=None,
+        help="begin anew, whatever --model-dir holds; the model that is there stands until the "
+        "first checkpoint of the new one (default continue it)",
     )
     saving = saved.add_mutually_exclusive_group()
     saving.add_argument(
@@ -283,6 +291,7 @@ def _add_sweep(jobs: Any) -> None:
         metavar="DIR",
         help="path or URL of a directory for the models, k4 and so on, and for sweep.json",
     )
+    _add_standardize(sweep)
     _add_metric(sweep)
     sweep.add_argument(
         "--init",
@@ -423,6 +432,7 @@ def _add_report(jobs: Any) -> None:
         metavar="A,B,C",
         help="columns of a Parquet input to use (default those of the model)",
     )
+    _add_filter(report)
     _add_weights(report)
     report.add_argument(
         "--output", metavar="PAGE", help="path or URL of the page, such as report.html"
@@ -515,6 +525,10 @@ def _add_input(job: argparse.ArgumentParser) -> None:
         help="columns of a Parquet input to use (default all but the weights, an index of pandas "
         "or Dask, and those that folders name, as year=2024), or arrays of a Zarr group",
     )
+    _add_filter(job)
+
+
+def _add_filter(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--filter",
         action="append",
@@ -530,6 +544,16 @@ def _add_weights(job: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="column of a Parquet input with the weights of the rows; for another input, path or "
         "URL of an array of them, of the kind of INPUT (default each row counts once)",
+    )
+
+
+def _add_standardize(job: Any) -> None:
+    job.add_argument(
+        "--standardize",
+        action="store_true",
+        default=None,
+        help="scale each column to the mean 0 and the deviation 1 first; the model does the same "
+        "with the rows of evaluate, predict and exports (default columns as they are)",
     )
 
 

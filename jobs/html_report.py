@@ -24,10 +24,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     check_cluster(arguments)
     dataset = None
     if arguments.input is not None:
-        dataset = open_input([arguments.input], arguments.columns, arguments.weights)
+        chosen = arguments.columns, arguments.weights, arguments.filter
+        dataset = open_input([arguments.input], *chosen)
         _, dataset = load_for(dataset, arguments.model_dir)
-    elif arguments.columns is not None or arguments.weights is not None:
-        raise Invalid("--columns and --weights must come with --input, got none")
+    elif any(each is not None for each in (arguments.columns, arguments.weights, arguments.filter)):
+        raise Invalid("--columns, --weights and --filter must come with --input, got none")
     input_fn = None if dataset is None else lambda: dataset
     with open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)

@@ -7,6 +7,7 @@ write beside the checkpoints. Nothing is written.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from dkmeans_jobs.status import Status, describe, is_running, progress_in, read_
 
 from dkmeans import Invalid
 from dkmeans.backends import select
-from dkmeans.checkpoints import Manifest
+from dkmeans.checkpoints import Checkpoint, Manifest
 from dkmeans.config import BACKENDS
 from dkmeans.display import with_time_left
 from dkmeans.errors import counted
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "column_names": list(settings.columns or ()),
         "dtype": str(state.centers.dtype),
         "distance_metric": str(settings.distance_metric),
+        "standardized": _describe_scaling(checkpoint),
         "mode": mode,
         "step": state.step,
         "loss": state.inertia,
@@ -55,12 +57,27 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "relocated_clusters": state.relocated_clusters,
         **summarize_starts(checkpoint),
         "cluster_sizes": state.counts.tolist(),
+        "centers": _few_centers(checkpoint),
         "trained_on": trained_on.get("input"),
         "training": describe(status) if status else None,
         "progress": status.progress if status else None,
         "checkpoints": list(Manifest.read(arguments.model_dir).names),
     }
     return about if arguments.json else _for_people(about, status)
+
+
+def _describe_scaling(checkpoint: Checkpoint) -> dict[str, list[float]] | None:
+    scaling = checkpoint.settings.scaling
+    if scaling is None:
+        return None
+    return {"means": scaling.means.tolist(), "deviations": scaling.deviations.tolist()}
+
+
+def _few_centers(checkpoint: Checkpoint) -> list[list[float]] | None:
+    """Return the centers in the units of the rows that users give; None for very many numbers."""
+    centers = checkpoint.original_centers
+    few = len(centers) <= _MOST_SIZES and centers.shape[1] <= _MOST_NAMES
+    return centers.tolist() if few else None
 
 
 def _for_people(about: dict[str, Any], status: Status | None) -> dict[str, Any]:
@@ -77,6 +94,9 @@ def _for_people(about: dict[str, Any], status: Status | None) -> dict[str, Any]:
         shown["step"] = f"{about['step']} in the latest checkpoint"
     if len(about["column_names"]) > _MOST_NAMES:
         shown["column_names"] = [*about["column_names"][:_MOST_NAMES], "..."]
+    if about["standardized"] is not None:
+        shown["standardized"] = "by the mean and deviation of each column"
+    shown |= {"centers": None, **_describe_centers(about["centers"], about["column_names"])}
     sizes = np.array(about["cluster_sizes"])
     if about["loss"] is None:  # before the first whole iteration clusters have no rows yet
         shown["cluster_sizes"] = shown["empty_clusters"] = shown["relocated_clusters"] = None
@@ -86,6 +106,20 @@ def _for_people(about: dict[str, Any], status: Status | None) -> dict[str, Any]:
         least, most = (f"{size:,.10g}" for size in (sizes.min(), sizes.max()))
         shown["cluster_sizes"] = f"{least} to {most} {what}, median {median:,.0f}"
     return shown
+
+
+def _describe_centers(
+    centers: Sequence[Sequence[float]] | None, names: Sequence[str]
+) -> dict[str, str]:
+    """Return a line for each center."""
+    found = {}
+    for number, center in enumerate(centers or ()):
+        # A column of several values has one name for all of them.
+        known = names if len(names) == len(center) else range(len(center))
+        pairs = zip(known, center, strict=True)
+        texts = [f"{name} {value:.6g}" for name, value in pairs]
+        found[f"center_of_cluster_{number}"] = ", ".join(texts)
+    return found
 
 
 def _describe_backends() -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The INPUT arguments of jobs: open a dataset by the ending of its paths or URLs.
 
-The jobs plan, train, evaluate and predict call `open_input`.
+All jobs that read rows call `open_input`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from dkmeans import Dataset, Invalid, storage
 from dkmeans.data.sources.row_filter import COMPARISONS, Term
@@ -63,6 +64,23 @@ def open_input(
     if kind == _ZARR:
         return Dataset.from_zarr(addresses, weights, names_in("--columns", columns))
     return Dataset.from_npy(addresses, weights)
+
+
+def refuse_output_in_input(output: str, addresses: Sequence[str]) -> None:
+    """Refuse an output below a folder of Parquet that is read, or that a pattern matches.
+
+    A second run, which resumes the first one, would read the output as rows.
+
+    Raises:
+        Invalid: the output is there.
+    """
+    place = storage.absolute(output)
+    for address in addresses:
+        given = storage.absolute(address)
+        is_read = place.startswith(given.rstrip("/") + "/") or PurePosixPath(place).match(given)
+        if is_read and _kind(address) == _PARQUET:
+            must = f"outside of INPUT {address}, because a second run would read it as rows"
+            raise Invalid(f"--output must be {must}, got {output!r}")
 
 
 def names_in(flag: str, text: str | None) -> list[str] | None:

@@ -10,11 +10,11 @@ import argparse
 from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
-from dkmeans_jobs.input import names_in, open_input
+from dkmeans_jobs.input import open_input
 
 from dkmeans import Invalid, RunConfig, sweep
 from dkmeans.config import AUTO
-from dkmeans.errors import check_integer, expected
+from dkmeans.errors import check_integer, counted, expected
 
 # What is printed of each model for people: its name, and how its number is written.
 _SHOWN = {
@@ -37,7 +37,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     counts = _counts_in(arguments.num_clusters)
     check_cluster(arguments)
-    dataset = open_input(arguments.input, arguments.columns, arguments.weights)
+    chosen = arguments.columns, arguments.weights, arguments.filter
+    dataset = open_input(arguments.input, *chosen)
+    if arguments.standardize:
+        dataset = dataset.standardize()
     flags = "seed", "num_restarts", "max_steps", "relative_tolerance"
     given = {name: value for name in flags if (value := getattr(arguments, name)) is not None}
     if arguments.init is not None:
@@ -52,9 +55,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _counts_in(text: str) -> list[int]:
-    names = names_in("--num-clusters", text) or []
     try:
-        counts = [int(name) for name in names]
+        counts = [int(name) for name in text.split(",")]
     except ValueError:
         must = "integers with a comma between two"
         raise Invalid(expected("--num-clusters", must, text)) from None
@@ -69,7 +71,7 @@ def _for_people(result: dict[str, Any]) -> dict[str, Any]:
             for name, form in _SHOWN.items()
             if model[name] is not None
         ]
-        shown[f"{model['num_clusters']} clusters"] = ", ".join(texts)
+        shown[counted(model["num_clusters"], "cluster")] = ", ".join(texts)
     for name in ("recommended", "reason", "against", "recommended_model", "seed", "seconds"):
         shown[name] = result[name]
     return shown

@@ -73,6 +73,8 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
     began = time.monotonic()
     given = arguments.input, arguments.columns, arguments.weights, arguments.filter
     dataset = open_input(*given)
+    if arguments.standardize:
+        dataset = dataset.standardize()
     rows = dataset.rows or 0  # the inputs of the command line always know their number of rows
     conditions = _stop_conditions(arguments, rows)
     named = ", ".join(arguments.input)
@@ -83,10 +85,12 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
         input_description["filter"] = arguments.filter
     if arguments.from_checkpoint:
         checkpoints.go_back(arguments.model_dir, arguments.from_checkpoint)
-    checkpoint = checkpoints.latest(arguments.model_dir)
+    checkpoint = None if arguments.overwrite else checkpoints.latest(arguments.model_dir)
     if checkpoint is None and arguments.num_clusters > rows:
         must = f"at most the number of rows, {rows}"
         raise Invalid(f"--num-clusters must be {must}, got {arguments.num_clusters}")
+    if checkpoint is not None:
+        dataset.check_scaling(checkpoint.settings.scaling)
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
     # reported at once.
     model = _model(arguments, conditions, client=None)
@@ -109,7 +113,8 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
         with open_client(arguments) as client:
             model = _model(arguments, conditions, client)
             with recorded(arguments.model_dir):
-                model.train(lambda: batches, hooks, conditions.steps, conditions.max_steps)
+                limits = conditions.steps, conditions.max_steps
+                model.train(lambda: batches, hooks, *limits, overwrite=bool(arguments.overwrite))
         # Only now: after an interrupted run `job.json` must not name its input.
         save_input(arguments.model_dir, input_description)
     checkpoint = checkpoints.latest(arguments.model_dir)
@@ -150,6 +155,8 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.steps is not None and arguments.max_steps is not None:
         raise Invalid("--steps and --max-steps must not both be given")
+    if arguments.overwrite and arguments.from_checkpoint is not None:
+        raise Invalid("--overwrite and --from-checkpoint must not both be given")
 
 
 def _hooks(arguments: argparse.Namespace, stack: ExitStack) -> list[SessionRunHook]:
@@ -214,7 +221,7 @@ def _report_other_input(model_dir: str, last_input: dict[str, Any]) -> None:
     filters = " and ".join(last_input.get("filter", []))
     logger.warning(
         "%s holds a model that was last trained on other input (%s of %s%s%s%s) and is continued "
-        "from its centers; to begin anew, give another --model-dir",
+        "from its centers; to begin anew, give --overwrite or another --model-dir",
         model_dir,
         counted(last_input.get("rows", 0), "row"),
         last_input.get("input"),

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import dask
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import zarr
 from distributed import Client, LocalCluster
 
@@ -44,13 +46,16 @@ def main() -> None:
             Client(cluster),
         ):
             assert (train(folder, "cluster", 4) == centers).all()
-        model, output = str(folder / "threads"), str(folder / "clusters.zarr")
-        command("predict", str(folder / "rows.zarr"), "--model-dir", model, "--output", output)
-        index = zarr.open_group(output, mode="r")["cluster_index"][:]
+        table, output = str(folder / "rows.parquet"), str(folder / "clusters.parquet")
+        pq.write_table(pa.table({f"c{i}": rows[:, i] for i in range(5)}), table)
+        model = str(folder / "threads")
+        command("predict", table, "--model-dir", model, "--output", output, "--keep", "c0")
+        index = pq.read_table(output)["cluster_index"].to_numpy()
         distances = ((rows[:, None].astype(np.float64) - centers) ** 2).sum(axis=2)
         assert (index == distances.argmin(axis=1)).all()
         assert command("--version").split()[-1] == importlib.metadata.version("dkmeans")
     versions = f"NumPy {np.__version__}, Dask {dask.__version__}, Zarr {zarr.__version__}"
+    versions += f", Arrow {pa.__version__}"
     print(f"dkmeans {dkmeans.__version__} works: Python {sys.version.split()[0]}, {versions}")
 
 

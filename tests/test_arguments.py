@@ -10,6 +10,7 @@ from dkmeans import Invalid, InvalidType
 from dkmeans.arguments import (
     check_clusters,
     check_initial_clusters,
+    check_predict_keys,
     check_restarts,
     check_rounds,
     check_steps,
@@ -35,6 +36,16 @@ def test_steps_that_are_not_integers_are_a_type_error(value):
 def test_steps_that_are_not_positive_have_tensorflows_message(value):
     with pytest.raises(Invalid, match=f"^Must specify max_steps > 0, given: {value}$"):
         check_steps("max_steps", value)
+
+
+def test_keys_of_predictions_are_a_name_a_list_of_names_or_none():
+    names = ["all_distances", "cluster_index"]
+    for given, found in ((None, names), ([], names), ("cluster_index", names[1:]), (names, names)):
+        assert check_predict_keys(given, names) == found
+    with pytest.raises(InvalidType, match=r"predict_keys must be a name, .* got 5"):
+        check_predict_keys(5, names)
+    with pytest.raises(Invalid, match=r"predict_keys must be among \['all_dist.*got \['x'\]"):
+        check_predict_keys("x", names)
 
 
 @pytest.mark.parametrize("value", [None, 0, 0.001, 1, np.float32(0.5)])

@@ -80,7 +80,7 @@ def test_numbers_and_none_are_accepted(value):
     check_number("x", value)
 
 
-@pytest.mark.parametrize("value", ["1", [1.0], True, np.True_])
+@pytest.mark.parametrize("value", ["1", [1.0], True, False, np.True_])
 def test_values_that_are_not_numbers_are_refused(value):
     with pytest.raises(InvalidType, match=r"^x must be a number or None, got "):
         check_number("x", value)

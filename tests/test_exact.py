@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import exact
-from dkmeans.exact import ExactSums, ExactTotal, Grid, of_rows, total_of, total_of_squares
+from dkmeans.exact import (
+    ExactSums,
+    ExactTotal,
+    FewValues,
+    Grid,
+    of_rows,
+    total_of,
+    total_of_squares,
+)
 from tests.exactly import same_sums
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -280,3 +288,41 @@ def test_rows_of_sums_follow_one_another_and_are_gathered_in_groups(one, other):
 def test_the_terms_of_a_sum_add_up_to_it(a, b):
     sums = of_rows(np.array([[a], [b]]), np.zeros(2, np.int64), 1)
     assert sum(map(Fraction, sums.terms(0)), Fraction(0)) == Fraction(a) + Fraction(b)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounded_rows_and_what_was_rounded_away_are_the_rows(dtype):
+    rng = np.random.default_rng(8)
+    rows = (rng.normal(size=(300, 5)) * 10.0 ** rng.integers(-30, 3, (300, 5))).astype(dtype)
+    rows[0] = [0.0, -0.0, np.finfo(dtype).smallest_subnormal, -1.0, 2.0**-1 / 3]
+    index, grid = rng.integers(4, size=300), Grid(np.full(5, -38, np.int64))
+    scaled = rows.astype(np.float64) * 2.0**38
+    planes = {0: np.rint(scaled)}
+    if dtype == np.float64:
+        planes[-1] = np.rint((scaled - planes[0]) * 2.0**32)
+    sums = ExactSums.zero((4, 5), grid)
+    for m, values in planes.items():
+        plane = np.zeros((4, 5), np.int64)
+        np.add.at(plane, index, values.astype(np.int64))
+        sums += ExactSums(grid, {m: plane})
+    some = [slice(0, 100), slice(100, 300)]
+    parts = [
+        ExactSums.zero((4, 5), grid).plus_few(grid.rounded_away(rows[s]).moved(index[s]))
+        for s in some
+    ]
+    assert same_sums(parts[0] + parts[1] + sums, of_rows(rows, index, 4))
+    assert same_sums(sums.plus_in_place(parts[1]).plus_in_place(parts[0]), of_rows(rows, index, 4))
+
+
+def test_few_values_are_added_to_the_planes_before_they_are_many(monkeypatch):
+    monkeypatch.setattr("dkmeans.exact._FEW_VALUES", 10)
+    grid, one = Grid(np.zeros(2, np.int64)), np.full(6, 0.25)
+    place = np.arange(6) % 2
+    part = ExactSums.zero((2, 2), grid).plus_few(FewValues.of(place, place, one, grid))
+    total = part + ExactSums.zero((2, 2), grid)
+    assert len(total.few) == 6
+    total = total.plus_in_place(part)
+    assert total.few is None
+    assert total.means(np.ones(2, np.int64)).tolist() == [[1.5, 0.0], [0.0, 1.5]]
+    assert part.total() == part.settled().total()
+    assert part.exact(1, 1) == part.on(Grid(grid.exponents - 7)).exact(1, 1) == 0.75

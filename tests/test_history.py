@@ -9,7 +9,7 @@ from obstore.exceptions import PermissionDeniedError
 
 import dkmeans
 from dkmeans import KMeans, RunConfig, storage
-from dkmeans.history import History, read_history, table_of
+from dkmeans.history import History, read_history, table_of, write_history
 from dkmeans.hooks import HistoryHook
 from dkmeans.report import Progress
 
@@ -21,7 +21,7 @@ def recorded(model_dir, step, *steps):
     history = History(model_dir, step)
     for each in steps:
         history.add(Progress(each, None, 10.0 / each, None, 0, 1, 100, 0.5))
-    history.write()
+    write_history(model_dir, history.news())
 
 
 def steps_in(model_dir):
@@ -88,7 +88,7 @@ def test_a_history_without_news_is_not_written_again(model_dir):
     recorded(model_dir, 0, 1)
     history, path = History(model_dir, 1), Path(model_dir, "history.json")
     path.write_text("other")
-    history.write()
+    write_history(model_dir, history.news())
     assert path.read_text() == "other"
 
 

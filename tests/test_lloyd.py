@@ -268,6 +268,17 @@ def test_an_update_without_sums_changes_nothing():
     assert update(state, Rules(Computation(Distance.SQUARED_EUCLIDEAN), FULL)) is state
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("schedule", [FULL, STEP])
+def test_centers_that_are_updated_a_few_at_a_time_have_the_same_bits(metric, schedule, monkeypatch):
+    batches = [batch.astype(np.float32) for batch in random_batches(3)]
+    whole = run(start(batches[0][:7], schedule), batches, metric, schedule)
+    monkeypatch.setattr("dkmeans.exact._SUMS_AT_ONCE", 6)
+    in_pieces = run(start(batches[0][:7], schedule), batches, metric, schedule)
+    for one, other in zip(whole, in_pieces, strict=True):
+        assert_same_state(one, other)
+
+
 def test_an_update_leaves_the_state_it_came_from():
     pending = PartialSums(sums_of([[6.0]]), np.array([2]))
     state = replace(start([[1.0]]), pending=pending, pending_steps=1)

@@ -114,6 +114,12 @@ def test_a_page_is_the_same_each_time(model, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_rows_of_which_all_have_the_weight_zero_are_refused(model, tmp_path):
+    given = rows(), {"weights": np.zeros(2000)}
+    with pytest.raises(Invalid, match="must not all have the weight zero"):
+        write_report(model, tmp_path / "p.html", lambda: given)
+
+
 def test_what_is_no_model_or_no_place_is_refused(model, tmp_path):
     with pytest.raises(InvalidType, match="model must be a KMeans, got 'model'"):
         write_report("model", tmp_path / "r.html")

@@ -70,6 +70,28 @@ def test_further_numbers_are_added_and_other_options_are_refused(rows, tmp_path)
         sweep(lambda: rows, [2], tmp_path, num_restarts=3)
     with pytest.raises(Invalid, match="seed must be that of the sweep in output, 2"):
         sweep(lambda: rows, [2], tmp_path, seed=3)
+    with pytest.raises(Invalid, match="the rows must be those of the sweep in output"):
+        sweep(lambda: rows + 1, [2], tmp_path)
+
+
+def test_all_models_of_a_sweep_standardize_alike(rows, tmp_path):
+    table = Dataset.from_array(rows * np.float32([1, 10, 100]))
+    found = sweep(lambda: table.standardize(), [2, 5], tmp_path, seed=2)
+    assert found["recommended"] == 5
+    models = [dkmeans.load(each["model_dir"]) for each in found["models"]]
+    (scaling,) = {model.checkpoint().settings.scaling for model in models}
+    scaled = sweep(
+        lambda: scaling.standardized(rows * np.float32([1, 10, 100])),
+        [2, 5],
+        tmp_path / "scaled",
+        seed=2,
+    )
+    for one, other in zip(found["models"], scaled["models"], strict=True):
+        assert (one["loss"], one["silhouette"]) == (other["loss"], other["silhouette"])
+    more = sweep(lambda: table.standardize(), [5, 3], tmp_path)
+    assert more["models"][1] == found["models"][1]
+    with pytest.raises(Invalid, match="standardize must be given as to the models in output"):
+        sweep(lambda: table, [3, 4], tmp_path)
 
 
 def test_a_sweep_on_a_cluster_and_with_weights_has_the_same_bits(rows, tmp_path, request):

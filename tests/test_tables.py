@@ -3,6 +3,7 @@
 import json
 import logging
 
+import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ import pytest
 import xarray as xr
 import zarr
 from distributed import Client, get_worker
+from dkmeans_jobs.__main__ import main
 
 from dkmeans import Dataset, InvalidData, KMeans, RunConfig
 
@@ -30,6 +32,13 @@ def model(tmp_path_factory):
     """A model that was trained on the columns b, a and c."""
     model = KMeans(4, str(tmp_path_factory.mktemp("model")), seed=1, use_mini_batch=False)
     return model.train(lambda: TABLE, steps=2)
+
+
+@pytest.fixture(scope="module")
+def standardized(tmp_path_factory):
+    """A model that was trained on the same columns, standardized."""
+    model = KMeans(4, str(tmp_path_factory.mktemp("standardized")), seed=1, use_mini_batch=False)
+    return model.train(lambda: Dataset.from_array(TABLE).standardize(), steps=2)
 
 
 def as_parquet(frame, folder):
@@ -101,7 +110,8 @@ at_every_entry = pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 
 @at_every_entry
 @in_every_form
-def test_columns_are_found_by_name_at_every_entry(model, made, entry, tmp_path):
+def test_columns_are_found_by_name_at_every_entry(standardized, made, entry, tmp_path):
+    model = standardized
     other = TABLE.assign(id=np.arange(60.0))[["id", "c", "a", "b"]]
     batches = made in (MADE["batches"], MADE["dicts"])
     expected = iter([TABLE[:20], TABLE[20:]]) if batches else TABLE
@@ -117,6 +127,45 @@ def test_a_missing_column_is_named_at_every_entry(model, made, entry, tmp_path):
     with pytest.raises(InvalidData, match=r"\['b', 'a', 'c'\], got .*\(\['a'\] is missing\)") as e:
         entry(model, lambda: made(other, tmp_path), tmp_path)
     assert "\n" not in str(e.value)
+
+
+@at_every_entry
+def test_a_model_standardizes_the_rows_of_every_entry(standardized, entry, tmp_path):
+    values = TABLE.to_numpy()
+    scaled = (values - values.mean(axis=0)) / values.std(axis=0)
+    model = KMeans(4, str(tmp_path / "m"), seed=1, use_mini_batch=False)
+    model.train(lambda: scaled, steps=2)
+    (tmp_path / "known").mkdir()
+    known = entry(model, lambda: scaled, tmp_path / "known")
+    assert np.allclose(entry(standardized, lambda: TABLE, tmp_path), known, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["model", "standardized"])
+def test_collections_of_dask_and_files_of_the_command_are_found_by_name(
+    name, request, tmp_path, capsys
+):
+    model, other = request.getfixturevalue(name), TABLE.assign(id=[*map(str, range(60))])
+    other, missing = other[["id", "c", "a", "b"]], TABLE.rename(columns={"a": "A"})
+    known, of_model = predicted(model, TABLE), ["--model-dir", model.model_dir]
+    lazy = model.predict_dask(dd.from_pandas(other, npartitions=3))
+    assert lazy.compute().tolist() == known
+    blocks = da.from_array(TABLE.to_numpy(), chunks=(25, 2))
+    assert model.predict_dask(blocks).compute().tolist() == known
+    with pytest.raises(InvalidData, match=r"\(\['a'\] is missing\)"):
+        model.predict_dask(dd.from_pandas(missing, npartitions=3))
+    as_parquet(other, tmp_path)
+    as_group(other.drop(columns="id"), tmp_path)
+    stored = tmp_path / "rows.parquet", f"{tmp_path}/columns.zarr::c,a,b"
+    for number, rows in enumerate(stored):
+        out = tmp_path / f"{number}.zarr"
+        assert main(["predict", str(rows), "--output", str(out), *of_model]) == 0
+        assert zarr.open(out)["cluster_index"][:].tolist() == known
+    as_parquet(missing, tmp_path)
+    capsys.readouterr()
+    for job in (["predict", "--output", str(tmp_path / "x.zarr")], ["evaluate"]):
+        assert main([*job, str(stored[0]), *of_model]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "(['a'] is missing)" in line
 
 
 @in_every_form

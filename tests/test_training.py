@@ -3,6 +3,8 @@
 import logging
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count, pairwise
@@ -25,7 +27,7 @@ from dkmeans import (
     limit_epochs,
 )
 from dkmeans.fit import Fit
-from dkmeans.hooks import StopAtStepHook
+from dkmeans.hooks import SessionRunArgs, SessionRunHook, StopAtStepHook
 from dkmeans.state import StopReason
 from tests import reference
 from tests.reference import EUCLIDEAN, METRICS
@@ -531,6 +533,26 @@ ORIGINS = {
 }
 
 
+def test_a_model_is_begun_anew_and_the_old_one_stands_until_the_first_checkpoint(tmp_path):
+    def model(directory, k=3):
+        return KMeans(k, str(tmp_path / directory), seed=k, use_mini_batch=False)
+
+    old = model("m", 4).train(lambda: rows_of(), steps=3)
+    latest, others = old.latest_checkpoint(), rows_of()[:, :2] + 1
+    with pytest.raises(InvalidData, match="finite"):
+        model("m").train(lambda: others * np.nan, steps=2, overwrite=True)
+    assert old.latest_checkpoint() == latest
+    new = model("m").train(lambda: others, steps=2, overwrite=True)
+    alone = model("alone").train(lambda: others, steps=2)
+    assert np.array_equal(new.cluster_centers(), alone.cluster_centers())
+    assert len(new.history["step"]) == 2
+    assert not list((tmp_path / "m").glob("checkpoint-00000003-*"))
+    (tmp_path / "m" / "checkpoints.json").write_text("{")
+    assert model("m", 2).train(lambda: others, steps=1, overwrite=True).checkpoint().state.step == 1
+    with pytest.raises(ValueError, match="overwrite and checkpoint_path must not both be given"):
+        new.train(lambda: others, overwrite=True, checkpoint_path=latest)
+
+
 @pytest.mark.parametrize(("began", "now", "ignored"), ORIGINS.values(), ids=ORIGINS)
 def test_arguments_that_a_continued_model_ignores_are_warned_of(
     began, now, ignored, tmp_path, caplog
@@ -544,7 +566,7 @@ def test_arguments_that_a_continued_model_ignores_are_warned_of(
         KMeans(4, str(tmp_path), **now).train(lambda: rows_of(), **limits)
         (warning,) = warnings_of(caplog)
         assert f"{tmp_path} holds a model that is continued from step" in warning
-        assert "to begin anew, give another model_dir" in warning
+        assert "to begin anew, give overwrite=True (--overwrite) or another model_dir" in warning
         for words in ignored:
             assert words in warning
 
@@ -844,6 +866,75 @@ def test_a_driver_that_is_overtaken_while_it_reads_its_input_raises_too(tmp_path
     with pytest.raises(Conflict):
         own.train(slow, steps=1)
     assert own.get_variable_value("global_step") == 505
+
+
+class Seen(SessionRunHook):
+    """Sets an event when a step is done, and may then raise an error."""
+
+    def __init__(self, step, error=None):
+        self.event, self._step, self._error = threading.Event(), step, error
+
+    def before_run(self, context):
+        return SessionRunArgs("global_step")
+
+    def after_run(self, context, values):
+        if values.results == self._step:
+            self.event.set()
+            if self._error:
+                raise self._error
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_all_are_kept(tmp_path, monkeypatch):
+    save, seen, in_time = checkpoints.save, Seen(5), []
+
+    def slow(model_dir, manifest, fit, *rest):
+        if fit.step == 4:
+            in_time.append(seen.event.wait(60))
+        return save(model_dir, manifest, fit, *rest)
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    config = RunConfig(save_checkpoints_steps=2, keep_checkpoint_max=3)
+    trained = model(tmp_path, config=config).train(lambda: rows_of(), [seen], steps=7)
+    assert in_time == [True]
+    names = checkpoints.Manifest.read(str(tmp_path)).names
+    assert [int(name.split("-")[1]) for name in names] == [4, 6, 7]
+    expected = model().train(lambda: rows_of(), steps=7)
+    np.testing.assert_array_equal(trained.cluster_centers(), expected.cluster_centers())
+
+
+def test_a_write_that_has_failed_ends_the_fit_at_the_next_save_and_loses_no_step(
+    tmp_path, monkeypatch
+):
+    save = checkpoints.save
+
+    def full(model_dir, manifest, fit, *rest):
+        if fit.step == 2:
+            raise OSError("no space left")
+        return save(model_dir, manifest, fit, *rest)
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    estimator = model(tmp_path, config=RunConfig(save_checkpoints_steps=2))
+    with pytest.raises(OSError, match="no space left"):
+        estimator.train(lambda: rows_of(), steps=7)
+    assert step_of(estimator) == 4
+
+
+def test_nothing_is_written_after_a_call_that_a_hook_has_ended_while_a_write_went_on(
+    tmp_path, monkeypatch
+):
+    save, failing = checkpoints.save, Seen(3, RuntimeError("of a hook"))
+
+    def slow(model_dir, manifest, fit, *rest):
+        if fit.step == 2:
+            assert failing.event.wait(60)
+            time.sleep(0.3)  # the error of the hook is on its way
+        return save(model_dir, manifest, fit, *rest)
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    estimator = model(tmp_path, config=RunConfig(save_checkpoints_steps=2))
+    with pytest.raises(RuntimeError, match="of a hook"):
+        estimator.train(lambda: rows_of(), [failing], steps=7)
+    assert step_of(estimator) == 2
 
 
 def test_an_interrupt_while_the_closing_checkpoint_is_written_loses_nothing(tmp_path, monkeypatch):

@@ -100,6 +100,19 @@ def plus_rows(
     return sums
 
 
+def plus_rounded_away(sums: ExactSums, points: FloatArray, index: IndexArray) -> ExactSums:
+    """Return sums of rounded rows with what was rounded away added, in the memory of the sums.
+
+    Args:
+        sums: Sums of rows as nearest integers, of these and of other rows.
+        points: (m, d) rows with values that do not lie on the grid.
+        index: (m,) the cluster of each row.
+    """
+    for some in _pieces(points):
+        sums = sums.plus_few(sums.grid.rounded_away(points[some]).moved(index[some]))
+    return sums
+
+
 def _pieces(points: FloatArray) -> Iterator[slice]:
     """Return the pieces of (m, d) rows that are added one after the other, to bound the memory."""
     size = max(1, _VALUES_AT_ONCE // points.shape[1])

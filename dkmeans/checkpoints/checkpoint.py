@@ -9,6 +9,7 @@ import numpy as np
 
 from dkmeans.distance import Distance
 from dkmeans.fit import Fit
+from dkmeans.scaling import Scaling
 from dkmeans.schedule import Schedule
 from dkmeans.state import PartialSums, StopReason, TrainState
 
@@ -23,12 +24,14 @@ class Settings:
         mini_batch_steps_per_iteration: Number of steps in an iteration.
         columns: Names of the columns that the centers were trained on, in order; None if the rows
             had no names.
+        scaling: Means and deviations by which rows are standardized; None if they are not.
     """
 
     distance_metric: Distance
     use_mini_batch: bool
     mini_batch_steps_per_iteration: int
     columns: tuple[str, ...] | None = None
+    scaling: Scaling | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -71,6 +74,12 @@ class Checkpoint:
     def state(self) -> TrainState:
         """State of the best start."""
         return self.fit.state
+
+    @property
+    def original_centers(self) -> Any:
+        """(k, d) centers in the units that rows have before they are standardized."""
+        centers, scaling = self.state.centers, self.settings.scaling
+        return centers.copy() if scaling is None else scaling.original(centers)
 
     @property
     def is_settled(self) -> bool:

@@ -2,7 +2,8 @@
 
 The best start is saved in the arrays `centers`, `counts` and `pending_...`, exactly as a single
 start would be, so that a reader of the centers need not know of the other starts. The arrays of the
-other starts have the prefix `start_<number>_`. The attributes hold all numbers, the settings, why
+other starts have the prefix `start_<number>_`. `column_means` and `column_deviations` are there if
+rows are standardized. The attributes hold all numbers, the settings, why
 training ended, and the sha256 of each array. Names in storage stay as they are when a name in the
 code changes. Pending sums are saved as planes of integers; in format 1 they were one array of
 float64, and the loss came with them.
@@ -23,6 +24,7 @@ from dkmeans.distance import Centers, Distance, loss_of_sums
 from dkmeans.errors import InvalidCheckpoint
 from dkmeans.exact import ExactSums, ExactTotal, Grid, of_rows
 from dkmeans.fit import Fit, Start
+from dkmeans.scaling import Scaling
 from dkmeans.state import Farthest, PartialSums, StopReason, TrainState
 
 FORMAT = 2
@@ -43,6 +45,9 @@ def parts_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is saved for a fit: the arrays by name, and the attributes."""
     arrays, numbers = _arrays(fit.state), _numbers(fit.state)
+    if settings.scaling is not None:
+        scaling = settings.scaling
+        arrays |= {"column_means": scaling.means, "column_deviations": scaling.deviations}
     numbers["loss_before"] = fit.starts[fit.best].loss_before
     if len(fit.starts) > 1:
         numbers["starts"] = [_start_numbers(start) for start in fit.starts]
@@ -53,7 +58,7 @@ def parts_of(
     attributes = {
         "format": FORMAT,
         **numbers,
-        "settings": asdict(settings),
+        "settings": asdict(replace(settings, scaling=None)),
         "stop": _stop_attributes(stop),
         "sha256": {name: sha256(array) for name, array in arrays.items()},
     }
@@ -70,12 +75,15 @@ def checkpoint_of(
         ValueError: a value is not known.
     """
     saved = attributes["settings"]
+    # Checkpoints of earlier versions, and those of other models, have no means of columns.
+    has_scaling = "column_means" in arrays
     settings = Settings(
         Distance(saved["distance_metric"]),
         saved["use_mini_batch"],
         saved["mini_batch_steps_per_iteration"],
         # Checkpoints of earlier versions have no names.
         tuple(saved["columns"]) if saved.get("columns") else None,
+        Scaling.of(arrays["column_means"], arrays["column_deviations"]) if has_scaling else None,
     )
     stop = attributes["stop"] and Stop(
         StopReason[attributes["stop"]["reason"]], attributes["stop"]["relative_tolerance"]

@@ -195,5 +195,16 @@ def _newest_intact(model_dir: str, names: Sequence[str]) -> str | None:
 
 
 def _read(address: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arrays and the attributes of the checkpoint at an address.
+
+    Raises:
+        InvalidCheckpoint: the address is that of another group of Zarr.
+    """
     group = zarr.open_group(storage.zarr_store(address, read_only=True), mode="r", zarr_format=3)
-    return {name: array[...] for name, array in group.arrays()}, dict(group.attrs)
+    attributes = dict(group.attrs)
+    if "format" not in attributes:
+        raise InvalidCheckpoint(
+            f"{address} must be a checkpoint, as checkpoint-00000300-5c3d9a01 in the directory of "
+            "a model, got another group of Zarr"
+        )
+    return {name: array[...] for name, array in group.arrays()}, attributes

@@ -40,7 +40,9 @@ class Manifest:
 
         Raises:
             InvalidCheckpoint: the file is damaged, or of another version of dkmeans.
+            Invalid: the address of the directory is none.
         """
+        storage.refuse_malformed(model_dir)
         address = storage.join(model_dir, FILE)
         seen = storage.read(address)
         if seen is None:
@@ -56,6 +58,15 @@ class Manifest:
             if isinstance(error, InvalidCheckpoint):
                 raise
             raise InvalidCheckpoint(f"{address} is damaged: {error}") from error
+
+    @classmethod
+    def of_new_model(cls, model_dir: str) -> Self:
+        """Return a manifest without names, which begins a model in place of what is there.
+
+        The file is not examined: a damaged one is replaced too.
+        """
+        storage.refuse_malformed(model_dir)
+        return cls((), storage.read(storage.join(model_dir, FILE)))
 
     @property
     def latest(self) -> str | None:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 METADATA = "zarr.json"
-# Larger arrays are stored in several pieces: object stores limit the size of one object.
-_LARGEST_PIECE_BYTES = 2**28
+# Larger arrays are stored in several pieces, of which one at a time is copied in memory.
+_LARGEST_PIECE_BYTES = 2**25
 
 
 def files_of(

@@ -313,6 +313,23 @@ class Batch:
         return {"parts": self.parts}
 
 
+def with_view(batch: Batch, view: Callable[[Source], Source]) -> Batch:
+    """Return the rows of a batch as a view of their sources returns them.
+
+    Args:
+        batch: The rows.
+        view: Returns a source of as many rows, with the same numbers, that reads from another one.
+    """
+    return Batch(tuple(_part_with_view(part, view) for part in batch.parts))
+
+
+def _part_with_view(part: Part, view: Callable[[Source], Source]) -> Part:
+    if isinstance(part, Shuffle):
+        return replace(part, batch=with_view(part.batch, view))
+    assert isinstance(part, Chunk)  # for the type checker
+    return replace(part, source=view(part.source))
+
+
 # Returns the chunks of a table, given their target size in bytes; None stands for the usual size.
 Cut = Callable[[int | None], Batch]
 

@@ -101,7 +101,6 @@ class Cache:
         budget = cache_budget.get()
         if budget is None:
             raise LookupError("no fit is active in this context")
-        mine: Future[FloatArray] = Future()
         with self._lock:
             self._used_at[budget.fit] = time.monotonic()
             found = self._rows.get(budget.fit, {}).get(key)
@@ -109,6 +108,7 @@ class Cache:
             found = self._recent.get(key) if found is None else found
             if found is not None:
                 return found
+            mine: Future[FloatArray] = Future()
             reading = self._reading.setdefault((budget.fit, key), mine)
         if reading is not mine:
             return reading.result()

@@ -119,7 +119,7 @@ class AtHand:
     __slots__ = ()
 
     @property
-    def key(self) -> None:
+    def key(self) -> Hashable | None:
         """No key."""
         return None
 
@@ -194,7 +194,8 @@ class Chunk:
         start = self.start
         while start < self.stop:
             end = min(start // size * size + size, self.stop)
-            yield replace(self, start=start, stop=end)
+            # `replace` takes as long as all else that an iteration does with a cached chunk.
+            yield Chunk(self.source, start, end, self.offset, self.weights)
             start = end
 
     def chunk(self, number: int) -> Chunk:
@@ -304,11 +305,12 @@ class Chunk:
         # Rows that cross chunks of the source (those of a view may) are not cached.
         if not is_cached or not first <= self.start <= self.stop <= stop:
             return self._read()
-        whole = replace(self, start=first, stop=stop)
+        in_parts = (first, stop) != (self.start, self.stop)
+        whole = replace(self, start=first, stop=stop) if in_parts else self
         try:
-            points = row_cache.rows((key, first, stop), whole._read, in_parts=whole != self)
+            points = row_cache.rows((key, first, stop), whole._read, in_parts=in_parts)
         except InvalidData:
-            if whole == self:
+            if not in_parts:
                 raise
             return self._read()  # the invalid row may lie elsewhere in the source's chunk
         return points[self.start - first : self.stop - first]
@@ -332,20 +334,24 @@ class Chunk:
             InvalidData: they cannot be read.
             Outage: the storage does not answer.
         """
-        what = f"rows {self.start} to {self.stop - 1} of {self.source.name}"
         try:
-            read = partial(self.source.read, self.start, self.stop)
-            return with_retries(what, read) if self.source.is_repeatable else read()
+            if not self.source.is_repeatable:
+                return self.source.read(self.start, self.stop)
+            return with_retries(self._name(), partial(self.source.read, self.start, self.stop))
         except (Invalid, Outage):
             raise
         except MemoryError as error:  # nothing is wrong with the rows
-            error.add_note(what)
+            error.add_note(self._name())
             raise
         except Exception as error:
             # Codecs, stores and graphs raise anything for broken data.
             kind = Outage if is_outage(error) else InvalidData
-            text = f"{what} cannot be read: {type(error).__name__}: {error}"
+            text = f"{self._name()} cannot be read: {type(error).__name__}: {error}"
             raise kind(text) from error
+
+    def _name(self) -> str:
+        """Return the name of the rows, for messages."""
+        return f"rows {self.start} to {self.stop - 1} of {self.source.name}"
 
     def complaint(self, points: FloatArray, kept: IndexArray | None = None) -> InvalidData:
         """Return the error for rows whose distances are not finite.

@@ -25,6 +25,7 @@ from dkmeans.data.columns import Names, described, places_of
 from dkmeans.data.mapped import mapped, row_function
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import has_weights, weighted, without_weights
+from dkmeans.data.scaled import scaled
 from dkmeans.data.side_by_side import side_by_side
 from dkmeans.data.sources.arrow_dataset import from_arrow_dataset, is_arrow_dataset
 from dkmeans.data.sources.dask_array import from_dask, is_dask_array
@@ -46,6 +47,7 @@ from dkmeans.errors import (
     readable,
 )
 from dkmeans.retry import with_retries
+from dkmeans.scaling import Scaling
 
 Change = Callable[[Batch], Batch]
 # What the functions that open files take: an address or pattern, or several of them.
@@ -177,6 +179,8 @@ class Dataset:
     _is_endless: bool = False
     _has_weights: bool = False
     _is_mapped: bool = False
+    # The epochs whose columns a new model standardizes by; None if it does not.
+    _standardizing: Callable[[int, Reading], Iterator[Batch]] | None = None
     _reading: Reading = _AS_IT_IS
     columns: tuple[str, ...] | None = None
     by_name: tuple[str, ...] = ()
@@ -188,7 +192,9 @@ class Dataset:
         shown = names if len(names) <= _SHOWN_CHARACTERS else f"{names[:_SHOWN_CHARACTERS]}...)"
         batches = f" in batches of {self._batch_rows:,}" if self._batch_rows else ""
         end = ", without end" if self._is_endless else ""
-        return f"<Dataset: {rows} of {_counted(self.width, 'column')}{shown}{batches}{end}>"
+        scales = ", to standardize" if self.is_standardized else ""
+        of_columns = f"{_counted(self.width, 'column')}{shown}"
+        return f"<Dataset: {rows} of {of_columns}{batches}{end}{scales}>"
 
     def _repr_html_(self) -> str:
         """Return what the dataset holds, with a picture of the chunks, for a notebook."""
@@ -548,14 +554,16 @@ class Dataset:
 
         Args:
             function: Called with rows, (n, d) float32 or float64, for chunks of any size. It
-                returns (n, e) numbers, those of a row from this row alone. It is tried on the first
-                rows now.
+                returns (n, e) numbers, those of a row from this row alone, and may not change its
+                rows in place. It is tried on the first rows now.
 
         Raises:
             ValueError: the function returns another number of rows, or what it returns for a row
                 depends on other rows, or the rows come from an iterator.
             TypeError: it is no function, cannot be pickled, or returns no numbers.
         """
+        if self.is_standardized:
+            raise Invalid("map(function) must come before standardize()")
         first = None if self.rows is None else next(self.batches(), None)
         if first is None:
             raise Invalid("map must come with rows that can be read again, got an iterator's")
@@ -569,6 +577,61 @@ class Dataset:
                 mapped(batch, found) for batch in self._epochs(epoch, reading)
             ),
             _is_mapped=True,
+        )
+
+    def standardize(self) -> Dataset:
+        """Have a new model standardize the rows: to the mean 0 and the deviation 1 in each column.
+
+        `train` finds the means and deviations of these rows, by their weights, in one pass before
+        the first step. The model keeps them, and standardizes the rows of all its calls by itself,
+        also of those without this method. Its centers are standardized too. A column of one value
+        is left as it is.
+
+        Raises:
+            ValueError: the rows come from an iterator, or `repeat` without end was called before.
+        """
+        if self.rows is None or self._is_endless:
+            raise Invalid(
+                "standardize() must come before repeat(), with rows that can be read again, got "
+                f"{self!r}"
+            )
+        return replace(self, _standardizing=self._epochs)
+
+    @property
+    def is_standardized(self) -> bool:
+        """True if `standardize` was called: a new model standardizes the rows."""
+        return self._standardizing is not None
+
+    def batches_to_standardize_by(self) -> Iterator[Batch]:
+        """Return the batches whose means and deviations a new model standardizes by."""
+        epochs = self._standardizing or self._epochs
+        return epochs(0, self._reading)
+
+    def check_scaling(self, scaling: Scaling | None) -> None:
+        """Refuse rows to standardize for a trained model that does not.
+
+        Raises:
+            Invalid: the model has no scaling, and `standardize` was called.
+        """
+        if self.is_standardized and scaling is None:
+            raise Invalid(
+                "standardize must come with a new model, or with one that began with it; the "
+                "centers of this one are in the units of rows: give another model_dir to begin anew"
+            )
+
+    def scaled(self, scaling: Scaling | None) -> Dataset:
+        """Return a dataset of the same rows as a trained model scales them; None: as they are.
+
+        Raises:
+            Invalid: as `check_scaling` does.
+        """
+        self.check_scaling(scaling)
+        if scaling is None:
+            return self
+        return replace(
+            self,
+            _epochs=lambda epoch, reading: _scaled(self._epochs(epoch, reading), scaling),
+            _standardizing=None,
         )
 
     def batch(self, rows: int) -> Dataset:
@@ -833,6 +896,15 @@ def limit_epochs(array: Any, num_epochs: int | None = None) -> Dataset:
         TypeError: it is not an array.
     """
     return Dataset.from_array(array).repeat(num_epochs)
+
+
+def _scaled(batches: Iterator[Batch], scaling: Scaling) -> Iterator[Batch]:
+    """Yield the batches, standardized; the same batch again as the same object."""
+    before = after = Batch()
+    for batch in batches:
+        if batch is not before:
+            before, after = batch, scaled(batch, scaling)
+        yield after
 
 
 def _rebatch(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -15,9 +15,9 @@ import cloudpickle
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dkmeans.data.batches import Batch, Part, Shuffle
+from dkmeans.data.batches import Batch, with_view
 from dkmeans.data.chunks import Chunk
-from dkmeans.data.points import point_dtype
+from dkmeans.data.points import as_array, point_dtype
 from dkmeans.data.views import RowView
 from dkmeans.errors import Invalid, InvalidData, InvalidType, counted, expected
 
@@ -49,7 +49,7 @@ class RowFunction:
         Raises:
             InvalidData: it returns another shape than for the first rows.
         """
-        made = np.asarray(self.function(rows))
+        made = _result_of(self.function, rows)
         if made.shape != (len(rows), self.width):
             raise InvalidData(
                 f"the function of Dataset.map must return {counted(len(rows), 'row')} of "
@@ -107,13 +107,13 @@ def row_function(function: Any, first: Chunk) -> RowFunction:
         must = "a function that can be pickled, to be sent to the workers"
         raise InvalidType(f"function must be {must}: {error}") from error
     rows = first.cut(0, min(first.rows, _TRIED_ROWS)).load(first.source.width)
-    made = np.asarray(function(rows))
+    made = _result_of(function, rows)
     if made.ndim != 2 or len(made) != len(rows) or not made.shape[1]:
         must = f"function must return rows, ({len(rows)}, e) for {counted(len(rows), 'row')}"
         raise Invalid(f"{must}, got an array of shape {made.shape}")
     if made.dtype.kind not in "fiub":
         raise InvalidType(f"function must return real numbers, got dtype {made.dtype}")
-    part = np.asarray(function(rows[: len(rows) // 2 or 1]))
+    part = _result_of(function, rows[: len(rows) // 2 or 1])
     if not np.allclose(part, made[: len(part)], rtol=_ROUNDING, equal_nan=True):
         raise Invalid(
             "function must return for a row what depends on that row alone, as it is called chunk "
@@ -122,13 +122,19 @@ def row_function(function: Any, first: Chunk) -> RowFunction:
     return RowFunction(function, digest, made.shape[1], point_dtype(made.dtype))
 
 
+def _result_of(function: Callable[[NDArray[Any]], Any], rows: NDArray[Any]) -> NDArray[Any]:
+    """Return what a function returns for some rows.
+
+    The function may not change the rows: they may be the user's own array, or cached.
+
+    Raises:
+        InvalidData: it returns masked values, or rows of different lengths.
+    """
+    fixed = rows.view()
+    fixed.flags.writeable = False
+    return as_array(function(fixed), "the result of the function of Dataset.map")
+
+
 def mapped(batch: Batch, function: RowFunction) -> Batch:
     """Return the rows that a function makes of those of a batch."""
-    return Batch(tuple(map(partial(_mapped_part, function=function), batch.parts)))
-
-
-def _mapped_part(part: Part, function: RowFunction) -> Part:
-    if isinstance(part, Shuffle):
-        return replace(part, batch=mapped(part.batch, function))
-    assert isinstance(part, Chunk)  # for the type checker
-    return replace(part, source=MappedRows(part.source, function))
+    return with_view(batch, partial(MappedRows, function=function))

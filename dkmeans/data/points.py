@@ -17,6 +17,7 @@ from dkmeans.state import FloatArray
 
 # float32 holds every integer up to this one, but not all larger ones.
 _LARGEST_EXACT_INTEGER = 2**24
+_POINT_DTYPES = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def as_array(values: Any, name: str) -> NDArray[Any]:
@@ -59,6 +60,9 @@ def as_points(values: Any, name: str) -> FloatArray:
         InvalidData: they are not 2-D, or include an integer that float32 cannot represent, or a
             longdouble that float64 cannot represent.
     """
+    # Most rows are what they should be, and small chunks cost little more than this function.
+    if type(values) is np.ndarray and values.dtype in _POINT_DTYPES and values.ndim == 2:
+        return np.ascontiguousarray(values)
     values = as_array(values, name)
     if values.dtype.kind not in "fiub":
         raise InvalidType(f"{name} must hold real numbers, got dtype {values.dtype}")

@@ -64,7 +64,8 @@ def loaded(chunks: Batch) -> Iterator[LoadedChunk]:
     _runs.add(1)
     try:
         while True:
-            while coming is not None and len(waiting) <= _ahead(coming):
+            ahead = AHEAD if coming is None else _ahead(coming)
+            while coming is not None and len(waiting) <= ahead:
                 waiting.append((coming, None if coming.is_at_hand else _begin(coming)))
                 coming = next(left, None)
             if not waiting:

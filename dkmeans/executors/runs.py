@@ -56,6 +56,10 @@ class Run:
         """Sort key of runs: number of the batch, then of the first chunk."""
         return self.batch, self.start
 
+    def part(self, start: int, stop: int) -> Run:
+        """Return the chunks from number `start` to before `stop`, counted from this run's first."""
+        return replace(self, start=self.start + start, stop=self.start + stop)
+
     def precedes(self, other: Run) -> bool:
         """Return True if the other run is of the same batch, and begins where this one ends."""
         return (self.batch, self.stop) == (other.batch, other.start)

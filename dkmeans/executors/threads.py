@@ -65,22 +65,23 @@ class Threads(AbstractContextManager["Threads"]):
         if len(runs) == 1:  # starting a thread would take longer than many a single run
             context, batch = self._cache_context().copy(), batches[runs[0].batch]
             with cores.computing:
-                totals = context.run(self._reduce, function, batch, runs[0], value)
+                totals = context.run(self._reduce, function, batch, runs[0], value, Event())
             return self._reduction(totals)
         pending: dict[Run, Future[list[RunTotal[M]]]] = {}
+        failed = Event()
         with cores.computing:
             try:
                 # Large runs first; small runs then even out when the threads finish.
                 order = sorted(runs, key=lambda run: -run.size)
                 for run in order:
                     batch = batches[run.batch]
-                    pending[run] = self._submit(self._reduce, function, batch, run, value)
+                    pending[run] = self._submit(self._reduce, function, batch, run, value, failed)
                 # One wait for all: waking up for each result would take the interpreter lock from
                 # the computing threads.
                 wait(pending.values(), return_when=FIRST_EXCEPTION)
                 totals = [total for run in runs for total in pending[run].result()]
             except BaseException:
-                self._stopped.set()
+                failed.set()
                 _cancel(pending.values())
                 raise
         return self._reduction(totals)
@@ -117,16 +118,22 @@ class Threads(AbstractContextManager["Threads"]):
         return self._context
 
     def _reduce(
-        self, function: Callable[[LoadedChunk, V], M], batch: Batch, run: Run, value: V
+        self,
+        function: Callable[[LoadedChunk, V], M],
+        batch: Batch,
+        run: Run,
+        value: V,
+        failed: Event,
     ) -> list[RunTotal[M]]:
         """Return the total of a run.
 
         Raises:
-            CancelledError: at the next chunk, once the caller has failed or closed this executor.
+            CancelledError: at the next chunk, once another run has failed, which sets `failed`, or
+                this executor is closed.
         """
 
         def guarded(loaded: LoadedChunk, value: V) -> M:
-            if self._stopped.is_set():
+            if failed.is_set() or self._stopped.is_set():
                 raise CancelledError
             return function(loaded, value)
 

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor as ThreadPool
 from contextvars import copy_context
-from dataclasses import replace
 from itertools import accumulate, chain
 from typing import TypeVar
 
@@ -77,6 +76,5 @@ def _pieces(runs: Sequence[Run], chunks: Batch, threads: int) -> Iterator[tuple[
     """Yield smaller runs for a number of threads, each with its chunks."""
     firsts = [0, *accumulate(run.size for run in runs)]
     for part in plan([range(run.size) for run in runs], [1] * threads, RUNS_PER_SHARE):
-        whole, first = runs[part.batch], firsts[part.batch]
-        run = replace(whole, start=whole.start + part.start, stop=whole.start + part.stop)
+        run, first = runs[part.batch].part(part.start, part.stop), firsts[part.batch]
         yield run, chunks.chunks_between(first + part.start, first + part.stop)

@@ -18,6 +18,7 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.distance import SMALLEST_SQUARED_NORM, Distance, directions, squared_norms
 from dkmeans.errors import Invalid, counted
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX
+from dkmeans.scaling import Scaling
 
 # ONNX 1.13 of early 2023: the version of its operators, and of its file format. Runtimes refuse
 # files of later versions than they know.
@@ -30,8 +31,9 @@ _ROWS = "rows"
 def model(checkpoint: Checkpoint) -> bytes:
     """Return a model as an ONNX file.
 
-    The input is `rows`, (n, d) in the model's dtype. The outputs are `cluster_index`, (n,) int64,
-    and `all_distances`, (n, k) float32.
+    The input is `rows`, (n, d) in the model's dtype, as users give them: a model that standardizes
+    them does so first. The outputs are `cluster_index`, (n,) int64, and `all_distances`, (n, k)
+    float32.
 
     Raises:
         Invalid: the file would be larger than 2 GiB, the limit of the format.
@@ -45,6 +47,8 @@ def model(checkpoint: Checkpoint) -> bytes:
         )
     nodes = _Nodes()
     rows = nodes.add("Cast", _ROWS, to=TensorProto.DOUBLE)
+    if checkpoint.settings.scaling is not None:
+        rows = _standardized(nodes, rows, checkpoint.settings.scaling, centers.dtype)
     if checkpoint.settings.distance_metric is Distance.COSINE:
         scores, distances = _cosine(nodes, rows, centers)
     else:
@@ -79,6 +83,15 @@ class _Nodes:
         name = f"constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
+
+
+def _standardized(nodes: _Nodes, rows: str, scaling: Scaling, dtype: Any) -> str:
+    """Add the rows less the means, divided by the deviations, (n, d)."""
+    rows = nodes.add("Sub", rows, nodes.constant(scaling.means))
+    rows = nodes.add("Div", rows, nodes.constant(scaling.deviations))
+    # Rounded as `Scaling.standardized` does.
+    rounded = nodes.add("Cast", rows, to=helper.np_dtype_to_tensor_dtype(dtype))
+    return nodes.add("Cast", rounded, to=TensorProto.DOUBLE)
 
 
 def _squared(nodes: _Nodes, rows: str, centers: Any) -> str:

@@ -5,30 +5,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer
+from sklearn.preprocessing import Normalizer, StandardScaler
 
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.distance import Distance, directions
+from dkmeans.scaling import Scaling
 
 
 def model(checkpoint: Checkpoint) -> Any:
-    """Return a fitted `KMeans`; for the cosine distance, a pipeline of a `Normalizer` and one.
+    """Return a fitted `KMeans`, or a pipeline whose last step is one.
+
+    The steps before are a `StandardScaler` where the model standardizes rows, and a `Normalizer`
+    for the cosine distance.
 
     The estimator has no `labels_`: a checkpoint does not hold the clusters of the training rows. It
     has `inertia_` only where the loss of the checkpoint is that of its centers.
     """
-    centers = checkpoint.state.centers
-    if checkpoint.settings.distance_metric is not Distance.COSINE:
-        return _named(_fitted(centers, checkpoint), checkpoint)
-    # Between rows of length one, the nearest center by Euclidean distance is the nearest by cosine.
-    units = directions(centers).astype(centers.dtype)
+    steps = list(_steps(checkpoint))
     # Only the first step sees the names: it passes an array on.
-    return make_pipeline(_named(Normalizer().fit(units), checkpoint), _fitted(units, checkpoint))
+    _name(steps[0], checkpoint)
+    return make_pipeline(*steps) if len(steps) > 1 else steps[0]
+
+
+def _steps(checkpoint: Checkpoint) -> Iterator[Any]:
+    """Yield the fitted estimators that rows go through."""
+    centers, scaling = checkpoint.state.centers, checkpoint.settings.scaling
+    if scaling is not None:
+        yield _scaler(scaling, centers)
+    if checkpoint.settings.distance_metric is Distance.COSINE:
+        # Between rows of length one, the nearest center by Euclidean distance is the nearest by
+        # cosine.
+        centers = directions(centers).astype(centers.dtype)
+        yield Normalizer().fit(centers)
+    yield _fitted(centers, checkpoint)
+
+
+def _scaler(scaling: Scaling, centers: Any) -> StandardScaler:
+    scaler = StandardScaler().fit(centers)
+    scaler.mean_, scaler.scale_ = scaling.means.copy(), scaling.deviations.copy()
+    scaler.var_ = np.square(scaling.deviations)
+    del scaler.n_samples_seen_  # the number of rows is not kept
+    return scaler
 
 
 def _fitted(centers: Any, checkpoint: Checkpoint) -> Any:
@@ -45,10 +68,9 @@ def _fitted(centers: Any, checkpoint: Checkpoint) -> Any:
     return estimator
 
 
-def _named(estimator: Any, checkpoint: Checkpoint) -> Any:
+def _name(estimator: Any, checkpoint: Checkpoint) -> None:
     """Set the names by which scikit-learn compares the columns of data frames."""
     columns = checkpoint.settings.columns
     # A column of several values in a row has no names for each of them.
     if columns is not None and len(columns) == checkpoint.state.centers.shape[1]:
         estimator.feature_names_in_ = np.array(columns, object)
-    return estimator

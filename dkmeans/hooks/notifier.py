@@ -91,6 +91,11 @@ class Notifier:
         self._checkpoint_time: float | None = None
         self._requests: list[SessionRunArgs | None] = []
 
+    @property
+    def has_listeners(self) -> bool:
+        """True if there are listeners, which expect a written checkpoint in `after_save`."""
+        return bool(self._listeners)
+
     def should_stop(self) -> bool:
         """Return whether a hook or listener has requested a stop."""
         return self._coordinator.should_stop()

@@ -21,6 +21,7 @@ from dkmeans.backends.rounding import exact_rows
 from dkmeans.distance import Centers, squared_norms
 from dkmeans.errors import Invalid, InvalidType, expected
 from dkmeans.indices.cluster_moments import AMBIGUOUS, DISTANCE, LENGTH, SILHOUETTE, Moments
+from dkmeans.scaling import Scaling
 from dkmeans.state import FloatArray
 
 ALL = "all"
@@ -46,15 +47,19 @@ def check_indices(given: Any) -> tuple[str, ...]:
     return names
 
 
-def indices_of(moments: Moments, centers: Centers, names: Iterable[str]) -> dict[str, Any]:
+def indices_of(
+    moments: Moments, centers: Centers, names: Iterable[str], scaling: Scaling | None = None
+) -> dict[str, Any]:
     """Return indices by name: a float, or an array with one entry for each cluster.
 
     Args:
         moments: Moments of the rows.
         centers: The centers that the moments are about.
         names: Names of the indices, among `NAMES`.
+        scaling: Means and deviations by which the rows were standardized: the means and deviations
+            of clusters are returned in the units before. None if they were not.
     """
-    judged = _Clusters(moments, exact_rows(centers.values, centers.distance))
+    judged = _Clusters(moments, exact_rows(centers.values, centers.distance), scaling)
     return {name: _INDICES[name](judged) for name in names if name != SAMPLED}
 
 
@@ -76,10 +81,12 @@ class _Clusters:
     Attributes:
         moments: Their moments.
         centers: (k, d) float64, their centers.
+        scaling: Means and deviations by which the rows were standardized; None if they were not.
     """
 
     moments: Moments
     centers: FloatArray
+    scaling: Scaling | None = None
 
     @cached_property
     def weights(self) -> NDArray[Any]:
@@ -174,6 +181,16 @@ def _cluster_inertia(clusters: _Clusters) -> FloatArray:
     return clusters.moments.sums.columns(slice(column, column + 1)).means(ones)[:, 0]
 
 
+def _cluster_mean(clusters: _Clusters) -> FloatArray:
+    means = clusters.centers + clusters.shifts
+    return means if clusters.scaling is None else clusters.scaling.original(means)
+
+
+def _cluster_deviation(clusters: _Clusters) -> FloatArray:
+    deviations = np.sqrt(clusters.variances)
+    return deviations if clusters.scaling is None else deviations * clusters.scaling.deviations
+
+
 _INDICES: dict[str, Callable[[_Clusters], Any]] = {
     "silhouette": _silhouette,
     "davies_bouldin": _davies_bouldin,
@@ -183,8 +200,8 @@ _INDICES: dict[str, Callable[[_Clusters], Any]] = {
     "cluster_inertia": _cluster_inertia,
     "cluster_radius": lambda clusters: np.where(clusters.filled, clusters.moments.radius, np.nan),
     "cluster_silhouette": _cluster_silhouette,
-    "cluster_mean": lambda clusters: clusters.centers + clusters.shifts,
-    "cluster_deviation": lambda clusters: np.sqrt(clusters.variances),
+    "cluster_mean": _cluster_mean,
+    "cluster_deviation": _cluster_deviation,
 }
 # The silhouette of a sample of the rows (`row_sample`): it compares rows with rows.
 SAMPLED = "sampled_silhouette"

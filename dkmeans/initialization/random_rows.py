@@ -60,6 +60,12 @@ def collect(
     draw = partial(_drawn, np.random.default_rng(seed))
     if function is not None:
         draw = partial(_returned, function)
+    if function is None and available is not None and available < num_clusters:
+        logger.warning(
+            "some first centers will be equal: num_clusters is %d, and the input has %s",
+            num_clusters,
+            counted(available, "row"),
+        )
     found: list[FloatArray] = []
     seen: list[Batch] = []
     missing, rows, in_vain = num_clusters, 0, 0
@@ -76,12 +82,6 @@ def collect(
         found.append(draw(batch, missing, executor))
         missing, rows = missing - len(found[-1]), rows + batch.rows
         in_vain = 0 if len(found[-1]) else in_vain + batch.rows
-    if function is None and available is not None and available < num_clusters:
-        logger.warning(
-            "some first centers are equal: num_clusters is %d, and the input has %s",
-            num_clusters,
-            counted(available, "row"),
-        )
     return np.concatenate(found), seen
 
 

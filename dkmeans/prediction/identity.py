@@ -83,7 +83,7 @@ class Prediction:
             centers_sha256=sha256(centers),
             distance_metric=str(checkpoint.settings.distance_metric),
             input=batch[0].source.name,
-            input_sha256=_input_sha256(batch),
+            input_sha256=rows_sha256(batch),
             rows=batch.rows,
             columns=int(centers.shape[1]),
             num_clusters=len(centers),
@@ -104,7 +104,8 @@ class Prediction:
         return [name for name, value in self.as_json().items() if found.get(name) != value]
 
 
-def _input_sha256(batch: Batch) -> str:
+def rows_sha256(batch: Batch) -> str:
+    """Return a digest of the sources of rows and their order; for rows in memory, of the values."""
     digest = hashlib.sha256()
     stand_ins: dict[Source, Source] = {}
 

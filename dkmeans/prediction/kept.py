@@ -19,7 +19,6 @@ import zarr
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.dataset import column_chunks
-from dkmeans.data.mapped import MappedRows
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import (
     arrays_of,
@@ -29,7 +28,7 @@ from dkmeans.data.sources.frames import (
     names_of,
 )
 from dkmeans.data.sources.named_rows import NamedRows
-from dkmeans.data.views import Joined
+from dkmeans.data.views import Joined, RowView
 from dkmeans.errors import Invalid, InvalidData, InvalidType, counted
 from dkmeans.feature_columns.layout import FeatureRows
 from dkmeans.prediction.regions import Region
@@ -151,7 +150,7 @@ def kept_columns(chunk: Chunk, names: Sequence[str]) -> pa.Table:
     if isinstance(source, Joined):  # a region is a whole one
         tables = [kept_columns(part, names) for part in source.parts]
         return pa.concat_tables(tables, promote_options="permissive")
-    if isinstance(source, MappedRows):
+    if isinstance(source, RowView):
         return kept_columns(replace(chunk, source=source.source), names)
     if isinstance(source, FeatureRows):
         return kept_columns(_first_column(source, chunk), names)

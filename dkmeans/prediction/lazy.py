@@ -8,6 +8,7 @@ do not depend on the model's directory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,25 +16,40 @@ import dask
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans.data.chunks import Chunk
+from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.columns import Names
+from dkmeans.data.scaled import ScaledRows
 from dkmeans.data.sources.frames import arrays_of, schema_of_dask, stacked
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.errors import InvalidData, InvalidType, counted
 from dkmeans.feature_columns.layout import Layout
 from dkmeans.feature_columns.named import NamedValues
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, predict
+from dkmeans.scaling import Scaling
 
 # Names of rows, for messages.
 _BLOCK, _PARTITION = "a block of the rows", "a partition of the data frame"
 
 
-def of_array(array: Any, task: Task) -> Any:
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """What to do with a block of rows.
+
+    Attributes:
+        task: What to predict: one result.
+        scaling: Means and deviations by which the rows are standardized; None for none.
+    """
+
+    task: Task
+    scaling: Scaling | None = None
+
+
+def of_array(array: Any, block: Block) -> Any:
     """Return the result of a task for a Dask array of rows, as a Dask array of the same blocks.
 
     Args:
         array: The rows, (n, d); n may be unknown.
-        task: What to predict: one result.
+        block: What to do with a block of them.
 
     Returns:
         (n,) int64 for `cluster_index`, (n, k) float32 for `all_distances`.
@@ -46,20 +62,20 @@ def of_array(array: Any, task: Task) -> Any:
         raise InvalidData(f"rows must be 2-D (rows, columns), got shape {array.shape}")
     if array.dtype.kind not in "fiub":
         raise InvalidType(f"rows must hold real numbers, got dtype {array.dtype}")
-    _check_width(array.shape[1], task)
-    meta = _without_rows(task)
+    _check_width(array.shape[1], block)
+    meta = _without_rows(block)
     blocks: dict[str, Any] = {"drop_axis": 1}
     if meta.ndim == 2:
         blocks = {"chunks": (array.chunks[0], (meta.shape[1],))}
-    return array.rechunk({1: -1}).map_blocks(_of_block, _travelling(task), meta=meta, **blocks)
+    return array.rechunk({1: -1}).map_blocks(_of_block, _travelling(block), meta=meta, **blocks)
 
 
-def of_frame(frame: Any, task: Task, columns: Names) -> Any:
+def of_frame(frame: Any, block: Block, columns: Names) -> Any:
     """Return the result of a task for a Dask data frame, with its index and partitions.
 
     Args:
         frame: The data frame.
-        task: What to predict: one result.
+        block: What to do with the rows of a partition.
         columns: Names of the columns to read, in the model's order; None for all.
 
     Returns:
@@ -71,11 +87,11 @@ def of_frame(frame: Any, task: Task, columns: Names) -> Any:
     """
     chosen = frame if columns is None else frame[list(columns)]
     schema = schema_of_dask(chosen, "the data frame")
-    _check_width(sum(schema.widths), task)
-    return _of_partitions(chosen, task, partial(stacked, schema=schema, name=_PARTITION))
+    _check_width(sum(schema.widths), block)
+    return _of_partitions(chosen, block, partial(stacked, schema=schema, name=_PARTITION))
 
 
-def of_features(frame: Any, task: Task, layout: Layout) -> Any:
+def of_features(frame: Any, block: Block, layout: Layout) -> Any:
     """Return the result of a task for the rows that feature columns make, as `of_frame` does.
 
     Raises:
@@ -83,51 +99,55 @@ def of_features(frame: Any, task: Task, layout: Layout) -> Any:
         Invalid: a column is missing.
     """
     layout.check_keys(frame.columns, "the data frame")
-    _check_width(layout.width, task)
+    _check_width(layout.width, block)
     chosen = frame[list(layout.keys)]
-    return _of_partitions(chosen, task, partial(_rows_of_features, layout=layout))
+    return _of_partitions(chosen, block, partial(_rows_of_features, layout=layout))
 
 
-def _of_partitions(frame: Any, task: Task, read: Callable[[Any], Any]) -> Any:
+def _of_partitions(frame: Any, block: Block, read: Callable[[Any], Any]) -> Any:
     """Return the result of a task for a Dask data frame; `read` returns a partition's rows."""
-    meta = _with_index(_without_rows(task), frame._meta)
-    return frame.map_partitions(_of_partition, _travelling(task), read, meta=meta)
+    meta = _with_index(_without_rows(block), frame._meta)
+    return frame.map_partitions(_of_partition, _travelling(block), read, meta=meta)
 
 
-def _travelling(task: Task) -> Any:
+def _travelling(block: Block) -> Any:
     """Return a task of Dask that holds a value, so that the graph has the value once."""
-    return dask.delayed(task, pure=True, traverse=False)
+    return dask.delayed(block, pure=True, traverse=False)
 
 
-def _check_width(width: int, task: Task) -> None:
-    if width != task.centers.width:
-        columns = counted(task.centers.width, "column")
+def _check_width(width: int, block: Block) -> None:
+    centers = block.task.centers
+    if width != centers.width:
+        columns = counted(centers.width, "column")
         raise InvalidData(f"rows must have {columns}, as the centers have, got {width}")
 
 
-def _without_rows(task: Task) -> NDArray[Any]:
+def _without_rows(block: Block) -> NDArray[Any]:
     """Return the result of a task for no rows."""
+    task = block.task
     if task.names == (ALL_DISTANCES,):
         return np.empty((0, len(task.centers.values)), np.float32)
     return np.empty(0, np.int64)
 
 
-def _of_block(rows: Any, task: Task) -> NDArray[Any]:
+def _of_block(rows: Any, block: Block) -> NDArray[Any]:
     """Return the result of a task for a block of rows. Runs on a worker.
 
     Raises:
         InvalidData: the rows are not finite.
     """
     if not len(rows):
-        return _without_rows(task)
-    loaded = Chunk(MemoryRows(rows, _BLOCK), 0, len(rows)).loaded()
-    (result,) = predict(loaded, task).values()
+        return _without_rows(block)
+    source: Source = MemoryRows(rows, _BLOCK)
+    if block.scaling is not None:
+        source = ScaledRows(source, block.scaling)
+    (result,) = predict(Chunk(source, 0, len(rows)).loaded(), block.task).values()
     return result
 
 
-def _of_partition(partition: Any, task: Task, read: Callable[[Any], Any]) -> Any:
+def _of_partition(partition: Any, block: Block, read: Callable[[Any], Any]) -> Any:
     """Return the result of a task for a partition of a data frame. Runs on a worker."""
-    return _with_index(_of_block(read(partition), task), partition)
+    return _with_index(_of_block(read(partition), block), partition)
 
 
 def _with_index(result: NDArray[Any], partition: Any) -> Any:

@@ -13,9 +13,8 @@ from itertools import groupby, takewhile
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Source
-from dkmeans.data.mapped import MappedRows
 from dkmeans.data.sources.named_rows import NamedRows
-from dkmeans.data.views import Joined
+from dkmeans.data.views import Joined, RowView
 from dkmeans.feature_columns.layout import FeatureRows
 
 # Endings of the files of an output that readers of folders find.
@@ -92,7 +91,7 @@ def regions_by_file(batch: Batch, rows: int) -> list[Chunk] | None:
 def _file_of(chunk: Chunk) -> str | None:
     """Return the address of the Parquet file that a chunk is of; None if it is of no such file."""
     source = chunk.source
-    if isinstance(source, FeatureRows | MappedRows):
+    if isinstance(source, FeatureRows | RowView):
         return _file_of(source.parts[0])
     return source.file if isinstance(source, NamedRows) else None
 

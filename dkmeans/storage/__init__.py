@@ -12,6 +12,7 @@ from dkmeans.storage.addresses import (
     join,
     local_path,
     natural_key,
+    refuse_malformed,
 )
 from dkmeans.storage.contents import (
     WRITE_ERRORS,
@@ -64,6 +65,7 @@ __all__ = [
     "natural_key",
     "read",
     "read_json",
+    "refuse_malformed",
     "remove",
     "remove_temporary_files",
     "rename",

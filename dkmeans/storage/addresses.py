@@ -32,8 +32,17 @@ def join(address: str, *names: str) -> str:
 
 
 def local_path(address: str) -> Path:
-    """Return the absolute path of a local address."""
-    return Path(address.removeprefix("file://")).expanduser().absolute()
+    """Return the absolute path of a local address.
+
+    Raises:
+        Invalid: it begins with `~` and the name of a user who does not exist.
+    """
+    path = Path(address.removeprefix("file://"))
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        user = path.parts[0].removeprefix("~")
+        raise Invalid(f"{address!r} must be a path, and there is no user {user!r}") from error
 
 
 def absolute(address: str) -> str:
@@ -101,7 +110,9 @@ def refuse_malformed(address: str) -> None:
     place = rest.lstrip("/")
     if not colon or scheme not in _OBJECT_STORES:
         return
-    if len(rest) - len(place) != len("//") or not place:
+    if not place:
+        raise Invalid(f"{address!r} must begin with {scheme}://BUCKET")
+    if len(rest) - len(place) != len("//"):
         raise Invalid(f"{address!r} must begin with {scheme}://BUCKET, as {scheme}://{place}")
     if "//" in place.rstrip("/"):
         meant = re.sub("/+", "/", place)

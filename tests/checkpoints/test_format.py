@@ -12,6 +12,7 @@ from dkmeans.checkpoints import Settings, Stop, zarr_files
 from dkmeans.checkpoints.format import check_digests, check_format, checkpoint_of, parts_of, sha256
 from dkmeans.distance import Centers, Distance, inertia
 from dkmeans.fit import Fit, Start
+from dkmeans.scaling import Scaling
 from dkmeans.state import Farthest, StopReason, TrainState
 from tests.checkpoints.models import SETTINGS, fit_of, newest, same_bits, save, state
 from tests.exactly import same_partial_sums, same_sums, sums_of
@@ -44,6 +45,15 @@ def test_the_names_of_the_columns_come_back_and_earlier_checkpoints_have_none(tm
     named = replace(SETTINGS, columns=("größe", "v[3]"))
     _, attributes = parts_of(Fit((Start(state(3)),)), named, None)
     assert checkpoint_of("m", arrays, json.loads(json.dumps(attributes))).settings == named
+
+
+def test_the_means_and_deviations_of_the_columns_come_back(model_dir):
+    scaling = Scaling.of(np.array([1.0, -2e9, 0.1]), np.array([1e-9, 3.0, 1.0]))
+    save(model_dir, state(3), replace(SETTINGS, scaling=scaling))
+    found = checkpoints.latest(model_dir).settings.scaling
+    assert found == scaling
+    assert same_bits(found.means, scaling.means)
+    assert same_bits(found.deviations, scaling.deviations)
 
 
 @pytest.mark.parametrize("reason", StopReason)

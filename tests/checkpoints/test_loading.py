@@ -261,4 +261,4 @@ def test_a_checkpoint_that_is_not_there_is_refused_by_name(model_dir):
 def test_a_group_that_is_no_checkpoint_is_refused_by_name(model_dir):
     with pytest.raises(InvalidCheckpoint) as caught:
         checkpoints.load(model_dir)
-    assert model_dir in str(caught.value)
+    assert f"{model_dir} must be a checkpoint, as checkpoint-" in str(caught.value)

@@ -66,11 +66,21 @@ def test_workers_run_the_function_and_predictions_are_resumed(stored, tmp_path, 
         (lambda rows: rows.astype(str), InvalidType, "must return real numbers, got dtype <U"),
         (lambda rows: rows - rows.mean(axis=0), Invalid, "depends on that row alone"),
         (LOCK.acquire, InvalidType, "that can be pickled"),
+        (lambda rows: np.ma.masked_greater(rows, 1), InvalidData, "must have no masked values"),
     ],
 )
 def test_functions_that_cannot_be_used_are_refused(stored, function, error, message):
     with pytest.raises(error, match=message):
         stored.map(function)
+
+
+def test_a_function_cannot_change_the_rows_of_the_caller():
+    def doubled(rows):
+        rows *= 2
+        return rows
+
+    with pytest.raises(ValueError, match="read-only"):
+        Dataset.from_array(ROWS).map(doubled)
 
 
 def test_a_mapped_dataset_is_refused_where_other_rows_would_be_read(stored, tmp_path):

@@ -10,12 +10,18 @@ import pytest
 import zarr
 from threadpoolctl import threadpool_info
 
-from dkmeans import Dataset, KMeans
+from dkmeans import Dataset, InvalidData, KMeans
 from dkmeans.data.cache import row_cache
 from dkmeans.executors import Threads
 from dkmeans.lloyd import accumulate
 from tests.exactly import floats
-from tests.executors.laws import ExecutorLaws, batches_of, centers, check_caching
+from tests.executors.laws import (
+    ExecutorLaws,
+    batches_of,
+    centers,
+    check_caching,
+    check_iterations,
+)
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -71,6 +77,17 @@ def test_batches_smaller_than_a_chunk_decode_it_once_even_without_a_cache(tmp_pa
         shutil.rmtree(tmp_path / "rows.zarr" / "c")
         sums = executor.map_reduce(accumulate, batches[4:], centers()).totals
     assert sum(floats(each.sums).sum() for each in sums) == 260 * 6
+
+
+def test_an_error_of_one_call_does_not_stop_the_next_one(dataset):
+    def fail(loaded, value):
+        raise InvalidData("bad rows")
+
+    with Threads(2) as executor:
+        for _ in range(2):
+            with pytest.raises(InvalidData, match="bad rows"):
+                executor.map_reduce(fail, batches_of(dataset), None)
+        check_iterations(executor, batches_of(dataset), 1)
 
 
 def test_fits_that_overlap_leave_the_process_as_it_was(dataset):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dkmeans import KMeans
+from dkmeans import Dataset, KMeans
 
 K, WIDTH = 11, 7
 KINDS = [
@@ -19,8 +19,10 @@ def rows_of(dtype):
 
 
 def trained(folder, metric="squared_euclidean", dtype="float32", **more):
+    """Return a trained model. It standardizes rows of float64."""
     model = KMeans(K, str(folder), distance_metric=metric, seed=1, use_mini_batch=False, **more)
-    return model.train(lambda: rows_of(dtype), steps=3)
+    rows = Dataset.from_array(rows_of(dtype))
+    return model.train(lambda: rows.standardize() if dtype == "float64" else rows, steps=3)
 
 
 def predicted(model, rows):

@@ -23,12 +23,18 @@ def test_centers_are_collected_until_there_are_enough():
 
 def test_batches_that_repeat_are_read_until_there_are_enough(caplog):
     rows = rows_of(5)
-    batches = Dataset.from_array(rows).repeat().batches()
-    centers, seen = collect(batches, 5, 9, None, 0, Serial())
+    warnings = []
+
+    def batches():
+        for batch in Dataset.from_array(rows).repeat().batches():
+            warnings.append(caplog.text)  # before the rows are read
+            yield batch
+
+    centers, seen = collect(batches(), 5, 9, None, 0, Serial())
     assert len(seen) == 2
     assert centers[:5].tolist() == rows.tolist()
     assert sorted(rows_in(centers[5:], rows)) == sorted(set(rows_in(centers[5:], rows)))
-    assert "num_clusters is 9, and the input has 5 rows" in caplog.text
+    assert "num_clusters is 9, and the input has 5 rows" in warnings[0]
 
 
 def test_a_function_is_given_further_passes_until_it_has_found_enough(caplog):

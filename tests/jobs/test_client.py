@@ -99,6 +99,12 @@ def test_a_port_without_a_scheduler_is_an_outage_and_that_of_a_web_server_a_mist
     assert message in err
 
 
+def test_a_port_that_cannot_be_is_a_mistake(run, store, tmp_path):
+    code, _, err = run(*train(store, tmp_path / "m"), "--cluster", "tcp://127.0.0.1:99999")
+    assert code == 2
+    assert "got 'tcp://127.0.0.1:99999': Port out of range" in err
+
+
 @pytest.mark.parametrize(("number", "expected"), [(socket.EAI_NONAME, 2), (socket.EAI_AGAIN, 75)])
 def test_a_host_that_does_not_exist_is_a_mistake_and_a_name_server_that_is_lost_an_outage(
     run, store, tmp_path, impatient, monkeypatch, number, expected

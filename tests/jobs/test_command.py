@@ -3,8 +3,10 @@
 import errno
 import os
 import subprocess
+import threading
 
 import pytest
+from dkmeans_jobs.signals import Terminated
 
 from dkmeans import KMeans
 from tests.jobs.commands import COMMAND, train
@@ -83,6 +85,22 @@ def test_an_unexpected_error_of_the_system_keeps_its_traceback(run, store, tmp_p
     code, _, err = run(*train(store, tmp_path / "m"))
     assert code == 1
     assert "Traceback" in err
+
+
+@pytest.mark.parametrize(("interrupt", "code"), [(Terminated(15), 143), (KeyboardInterrupt(), 130)])
+def test_a_lock_that_an_interrupt_has_broken_does_not_hide_the_interrupt(
+    run, store, tmp_path, monkeypatch, interrupt, code
+):
+    def interrupted(*arguments, **keywords):
+        try:
+            raise interrupt
+        finally:
+            threading.Lock().release()
+
+    monkeypatch.setattr(KMeans, "train", interrupted)
+    code_of_run, _, err = run(*train(store, tmp_path / "m", "--overwrite"))
+    assert code_of_run == code
+    assert "Run the same command again without --overwrite to go on" in err
 
 
 @pytest.mark.parametrize(("redirection", "code"), [(">&-", 0), ("> /dev/full", 2), ("| true", 0)])

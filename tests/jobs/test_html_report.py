@@ -13,7 +13,7 @@ def test_a_report_is_written_with_and_without_rows(run, run_json, store, tmp_pat
     assert "What the clusters are" not in page.read_text()
     code, _, err = run(*flags, "--columns", "a")
     assert code == 2
-    assert "--columns and --weights must come with --input" in err
+    assert "--columns, --weights and --filter must come with --input" in err
     code, _, err = run("report", tmp_path / "none", "--output", page)
     assert code == 2
     assert "Could not find trained model" in err

@@ -199,6 +199,11 @@ def test_filters_leave_out_rows_in_every_job(run, run_json, rows, tmp_path):
     kept = pq.read_table(tmp_path / "o.parquet")
     assert kept["n"].to_pylist() == [n for n in range(600) if n not in (7, 8)]
     assert set(kept["year"].to_pylist()) == {2024}
+    models = "--num-clusters", 4, "--output", tmp_path / "sweep"
+    assert run_json("sweep", *about, *models)["models"][0]["rows"] == 598
+    page = tmp_path / "page.html"
+    run_json("report", model, "--input", folder, *terms, "--output", page)
+    assert "598" in page.read_text()
     for terms, message in (
         ("year", "--filter must be COLUMN COMPARISON VALUE"),
         ("year > x", "comparisons of 'year' with values of its type, int64, got 'x'"),

@@ -85,6 +85,19 @@ def test_ids_and_distances_are_written_beside_the_clusters(run, run_json, rows, 
         assert message in err
 
 
+@pytest.mark.parametrize("given", ["rows", "rows/*.parquet"])
+def test_an_output_that_a_second_run_would_read_as_rows_is_refused(
+    run, rows, store, tmp_path, given, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").mkdir()
+    pq.write_table(pa.table({"a": rows[:, 0]}), "rows/0.parquet")
+    job = "predict", given, "--model-dir", "m", "--output", "rows/o.parquet"
+    code, _, err = run(*job)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"--output must be outside of INPUT {given}" in err
+
+
 def test_columns_are_found_by_name_and_others_are_ignored(run, run_json, rows, tmp_path):
     columns = dict(zip("abc", rows.T, strict=True))
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")

@@ -18,7 +18,7 @@ def test_a_sweep_prints_each_model_and_one_that_it_recommends(run, run_json, sto
     assert evaluated["loss"] == found["models"][1]["loss"]
 
 
-@pytest.mark.parametrize("counts", ["4,x", "4,,5", "0,3"])
+@pytest.mark.parametrize("counts", ["4,x", "4,,5", "4,", "0,3"])
 def test_numbers_of_clusters_that_are_none_are_refused(run, store, tmp_path, counts):
     code, _, err = run("sweep", store, "--num-clusters", counts, "--output", tmp_path)
     assert code == 2

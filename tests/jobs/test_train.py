@@ -33,6 +33,34 @@ def test_train_finds_clusters_evaluate_and_predict_use_them(run_json, store, row
     assert np.array_equal(written["all_distances"][:], np.stack([*model.transform(lambda: rows)]))
 
 
+def test_a_model_that_standardizes_does_so_in_every_job(run, run_json, rows, tmp_path):
+    table = pyarrow.table({"x": rows[:, 0], "y": rows[:, 1] * 1e4, "z": rows[:, 2]})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    store, model_dir = tmp_path / "rows.parquet", tmp_path / "m"
+    run_json(*train(store, model_dir, "--standardize"))
+    model = KMeans(4, str(model_dir))
+    about = run_json("info", model_dir)
+    assert about["standardized"]["means"] == model.checkpoint().settings.scaling.means.tolist()
+    assert about["centers"] == model.centers_in_original_units().tolist()
+    code, out, _ = run("info", model_dir)
+    assert code == 0
+    y = f"{about['centers'][3][1]:.6g}"
+    assert re.search(rf"center of cluster 3 +x .*, y {re.escape(y)}, z ", out)
+    assert re.search("standardized +by the mean and deviation of each column", out)
+    evaluated = run_json("evaluate", store, "--model-dir", model_dir)
+    assert evaluated["loss"] == pytest.approx(about["loss"], rel=1e-3)
+    page = tmp_path / "page.html"
+    assert run("report", model_dir, "--input", store, "--output", page)[0] == 0
+    assert f"<td>{about['centers'][0][1]:,.4g}</td>" in page.read_text()
+    # The same command goes on; a model of rows as they are does not.
+    assert run_json(*train(store, model_dir, "--standardize"))["status"] == "already done"
+    assert run_json(*train(store, model_dir, "--steps", 1))["step"] == about["step"] + 1
+    assert run(*train(store, tmp_path / "plain"))[0] == 0
+    code, _, err = run(*train(store, tmp_path / "plain", "--standardize"))
+    assert code == 2
+    assert "standardize must come with a new model, or with one that began with it" in err
+
+
 def test_train_and_info_report_several_starts_and_the_policy_for_empty_clusters(
     run, run_json, store, tmp_path
 ):
@@ -96,7 +124,11 @@ def test_a_model_that_is_continued_on_other_rows_is_warned_of(run, store, rows, 
     code, _, err = run(*train(tmp_path / "more.npy", tmp_path / "m", "--steps", 1))
     assert code == 0
     assert f"last trained on other input (900 rows of {store}) and is continued" in err
-    assert "give another --model-dir" in err
+    assert "give --overwrite or another --model-dir" in err
+    job = *train(tmp_path / "more.npy", tmp_path / "m", "--steps", 1), "--num-clusters", 5
+    code, out, err = run(*job, "--overwrite")
+    assert (code, "other input" in err) == (0, False)
+    assert re.search(r"^step +1\n(.*\n)+?num clusters +5$", out, re.MULTILINE)
 
 
 def test_a_model_that_is_continued_on_other_columns_is_warned_of(run, rows, tmp_path):

@@ -68,6 +68,12 @@ def test_an_address_without_a_bucket_or_with_an_empty_name_is_refused(address, m
         assert message in str(caught.value)
 
 
+def test_the_home_folder_of_a_user_who_does_not_exist_is_refused():
+    for use in (storage.read, storage.zarr_store, storage.children):
+        with pytest.raises(Invalid, match="there is no user 'nobody-of-this-name'"):
+            use("~nobody-of-this-name/rows.zarr")
+
+
 @pytest.mark.parametrize("address", ["", "a\0b"])
 def test_an_address_that_is_empty_or_has_a_null_byte_is_refused(address):
     for use in (storage.expand, storage.filesystem, storage.zarr_store, Dataset.from_npy):

@@ -41,6 +41,8 @@ def test_a_host_that_does_not_exist_is_a_mistake_and_not_an_outage():
         "s3://b/x cannot be reached: Generic S3 error: error sending request; there is no host"
     )
     assert str(error).startswith(expected)
+    error = storage.unreachable("az://b/x", GenericError("Generic: Account must be specified"))
+    assert str(error).endswith("Account must be specified; set AZURE_STORAGE_ACCOUNT_NAME")
 
 
 def test_stores_of_azure_have_a_repr_and_different_places(monkeypatch):

@@ -38,7 +38,7 @@ from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `kernels.INTRINSICS`).
-INTRINSICS = "8801d1dd39a2"
+INTRINSICS = "c768b6eda35e"
 
 
 class TileScoring(NamedTuple):
@@ -191,6 +191,8 @@ def assign_all(
             before = np.int64(bounds.nearest[row])
             bounds.upper[row] = upper_bound(points, row, scale, after, centers, block)
             scratch.nearest[place] = bounds.nearest[row] = after
+            bounds.sizes[before] -= 1
+            bounds.sizes[after] += 1
             if moves and after != before:
                 sum_vectors.move_row(
                     points, row, scale, before, after, centers.cosine, sums.grid, sums.high,

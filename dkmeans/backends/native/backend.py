@@ -16,7 +16,7 @@ import numpy as np
 from numba.core import config
 
 from dkmeans import exact
-from dkmeans.backends.addition import grid_for, plus_rows, rest_of_squares
+from dkmeans.backends.addition import grid_for, plus_rounded_away, plus_rows, rest_of_squares
 from dkmeans.backends.moments import MOMENT_PLANES, moment_grid, plus_left_moments
 from dkmeans.backends.native import (
     bounds,
@@ -221,8 +221,11 @@ def _add_up(
     sums = sum_up(parts)
     if rest:
         others, clusters = np.concatenate(rest).T
-        counts += np.bincount(clusters, minlength=k)
-        sums = plus_rows(sums, points[others], clusters, centers.distance)
+        near, far = clusters >= 0, clusters < 0
+        sums = plus_rounded_away(sums, points[others[near]], clusters[near])
+        if far.any():
+            counts += np.bincount(~clusters[far], minlength=k)
+            sums = plus_rows(sums, points[others[far]], ~clusters[far], centers.distance)
     return PartialSums(sums, counts)
 
 

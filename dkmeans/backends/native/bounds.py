@@ -26,7 +26,7 @@ from dkmeans.backends.native.packing import aligned
 from dkmeans.backends.native.reassign import STRIP, BlockScratch, Movement, RowBounds, reassign
 from dkmeans.backends.native.runner import run
 from dkmeans.distance import Centers
-from dkmeans.exact import PIECE_ROWS, ExactSums, Grid
+from dkmeans.exact import PIECE_ROWS, ExactSums, FewValues, Grid
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # Fewer centers, or fewer products for a row, are computed faster than bounds are compared; and a
@@ -41,9 +41,9 @@ _USELESS_SHARE = 0.6
 _COST_WITH_MATRIX = 0.4
 # A scored row costs as much as so many of its pairs, beside these.
 _PAIRS_OF_ROW = 3
-# Chunks with a larger share of rows off the grid have no bounds: such rows are added up slowly, in
-# every iteration.
-_MOST_REST = 0.05
+# Pieces with more rows far from the grid and values off the grid, as a share of the rows, have no
+# bounds: such rows and values are added up slowly, in every iteration.
+_MOST_SLOW = 0.05
 # Bytes of the scored rows of a block, which should stay in the second-level cache, and limits of
 # their number.
 _BLOCK_BYTES, _MOST_ROWS, _FEWEST_ROWS = 3 * 2**18, 4096, 2 * STRIP
@@ -74,26 +74,29 @@ class MovingSums:
 
     Attributes:
         grid: The grid of the sums.
-        high, low: The planes of the sums of the rows on the grid, as in `kernels.Sums`, without
-            `sum_vectors.MAGIC_BITS`. The kernels overwrite them.
-        rest: (r,) int64. The rows that are not in these sums.
-        rest_clusters: (r,) int32. Their clusters.
-        rest_sums: The sums of these rows; None if there are none.
+        high, low: The planes of the sums of the rows, rounded to integers, as in `kernels.Sums`,
+            without `sum_vectors.MAGIC_BITS`. The kernels overwrite them.
+        few: What was rounded away; the clusters are the numbers of the rows.
+        far: (f,) int64. The rows that are far from the grid, and not in these sums.
+        far_clusters: (f,) int32. Their clusters.
+        far_sums: The sums of these rows; None if there are none.
     """
 
     grid: Grid
     high: IndexArray
     low: IndexArray
-    rest: IndexArray
-    rest_clusters: IndexArray
-    rest_sums: ExactSums | None
+    few: FewValues
+    far: IndexArray
+    far_clusters: IndexArray
+    far_sums: ExactSums | None
 
     @property
     def nbytes(self) -> int:
         """Size in bytes."""
-        rest = () if self.rest_sums is None else self.rest_sums.planes.values()
-        arrays = (self.high, self.low, self.rest, self.rest_clusters, *rest)
-        return sum(array.nbytes for array in arrays)
+        of_far = () if self.far_sums is None else self.far_sums.planes.values()
+        arrays = (self.high, self.low, self.far, self.far_clusters, *of_far)
+        size: int = self.few.nbytes + sum(array.nbytes for array in arrays)
+        return size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +147,7 @@ class Bounds:
     @property
     def sums(self) -> PartialSums:
         """The partial sums of the rows, which must have sums, in the memory of a single piece."""
-        (k, d), parts = self.stage.grouped.exact.shape, []
+        d, parts = self.stage.grouped.exact.shape[1], []
         for piece in self.pieces:
             assert piece.sums is not None
             planes = {0: piece.sums.high[:, :d]}
@@ -153,9 +156,10 @@ class Bounds:
                 planes[-1] = piece.sums.low[:, :d]
             for plane in planes.values():
                 plane.flags.writeable = False
-            sums, rest = ExactSums(piece.sums.grid, planes), piece.sums.rest_sums
-            sums = sums if rest is None else sums + rest
-            parts.append(PartialSums(sums, np.bincount(piece.rows.nearest, minlength=k)))
+            few = piece.sums.few.moved(piece.rows.nearest)
+            sums, of_far = ExactSums(piece.sums.grid, planes, few), piece.sums.far_sums
+            sums = sums if of_far is None else sums + of_far
+            parts.append(PartialSums(sums, piece.rows.sizes.copy()))
         return sum_up(parts)
 
 
@@ -219,8 +223,8 @@ def suit(points: FloatArray, centers: Centers) -> bool:
 
 def begin(
     points: FloatArray, centers: Centers, waiting: Waiting, start: Hashable, *, with_sums: bool
-) -> Advanced:
-    """Return bounds of a chunk that has none.
+) -> Advanced | Waiting:
+    """Return bounds of a chunk that has none; or, if its sums are too slow, how long to wait.
 
     Args:
         points: (n, d) rows, as the kernels take them.
@@ -234,11 +238,14 @@ def begin(
             have a direction.
     """
     stage = _paths(start, centers, points.dtype).stage(centers)
-    pieces = tuple(_first(rows, centers, stage, with_sums=with_sums) for rows in _cut(points))
-    bounds = Bounds(stage, pieces, waiting.pause)
-    num_rest = sum(len(piece.sums.rest) for piece in pieces if piece.sums is not None)
-    is_slow = num_rest > _MOST_REST * len(points)
-    return Advanced(bounds, Waiting(waiting.pause, 2 * waiting.pause) if is_slow else bounds, 0)
+    pieces = []
+    for rows in _cut(points):
+        piece = _first(rows, centers, stage, with_sums=with_sums)
+        if piece is None:
+            return Waiting(waiting.pause, 2 * waiting.pause)
+        pieces.append(piece)
+    bounds = Bounds(stage, tuple(pieces), waiting.pause)
+    return Advanced(bounds, bounds, 0)
 
 
 def advance(points: FloatArray, centers: Centers, found: Bounds) -> Advanced:
@@ -275,33 +282,41 @@ def _cut(points: FloatArray) -> Iterable[FloatArray]:
     return (points[start : start + PIECE_ROWS] for start in range(0, len(points), PIECE_ROWS))
 
 
-def _first(rows: FloatArray, centers: Centers, stage: Stage, *, with_sums: bool) -> Piece:
-    """Return bounds, and sums if they are needed, of rows that had none."""
+def _first(rows: FloatArray, centers: Centers, stage: Stage, *, with_sums: bool) -> Piece | None:
+    """Return bounds, and sums if they are needed, of rows that had none; None if they are slow."""
     nearest: IndexArray = np.zeros(len(rows), np.int32)
     upper: FloatArray = np.zeros(len(rows), np.float32)
     # The kernel reads whole vectors, also after the bounds of the last row.
     lower: IndexArray = np.zeros(len(rows) * stage.groups + GROUP, np.uint16)
     lower = lower[:-GROUP].reshape(len(rows), stage.groups)
-    bounds, movement = RowBounds(nearest, upper, lower), stage.movement_since(stage)
+    sizes: IndexArray = np.zeros(len(centers.values), np.int64)
+    sizes[0] = len(rows)  # as `nearest` says before the first assignment
+    bounds, movement = RowBounds(nearest, sizes, upper, lower), stage.movement_since(stage)
     if not with_sums:
         _assign_all(rows, stage, movement, bounds, NO_SUMS)
         return Piece(bounds, None)
     grid = grid_for(rows, centers)
     sums = packing.zero_sums(centers.values.shape, grid, rows)
     num_rest = _assign_all(rows, stage, movement, bounds, sums)
+    if num_rest > _MOST_SLOW * len(rows):
+        return None
     extra = sums.counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
     low = sums.low - extra if len(sums.low) else sums.low
-    rest = sums.rest[:num_rest, 0].copy()
-    rest_clusters = bounds.nearest[rest]
-    rest_sums = _sums_of_rest(rows[rest], rest_clusters, centers, grid)
-    moving = MovingSums(grid, sums.high - extra, low, rest, rest_clusters, rest_sums)
+    others, clusters = sums.rest[:num_rest].T
+    far, near = others[clusters < 0], others[clusters >= 0]
+    few = grid.rounded_away(rows[near]).moved(near)
+    if len(few) + len(far) > _MOST_SLOW * len(rows):
+        return None
+    far_clusters = bounds.nearest[far]
+    far_sums = _sums_of_far(rows[far], far_clusters, centers, grid)
+    moving = MovingSums(grid, sums.high - extra, low, few, far, far_clusters, far_sums)
     return Piece(bounds, moving)
 
 
-def _sums_of_rest(
+def _sums_of_far(
     rows: FloatArray, clusters: IndexArray, centers: Centers, grid: Grid
 ) -> ExactSums | None:
-    """Return the sums of rows with values that are not on the grid; None for no rows."""
+    """Return the sums of rows that are far from the grid; None for no rows."""
     if not len(rows):
         return None
     zero = ExactSums.zero(centers.values.shape, grid)
@@ -313,7 +328,7 @@ def _made_anew(
 ) -> Piece:
     """Return sums brought up to date, and new bounds."""
     _assign_all(rows, stage, movement, piece.rows, _kernel_sums(piece))
-    return _with_rest(rows, centers, piece)
+    return _with_far(rows, centers, piece)
 
 
 def _advanced(
@@ -324,7 +339,7 @@ def _advanced(
     arguments = stage.grouped, movement, _height(), scratch, piece.rows, _kernel_sums(piece)
     run(reassign, (rows.dtype,), rows, *arguments)
     scored_rows, pairs = scratch.counts.tolist()
-    return _with_rest(rows, centers, piece), scored_rows, pairs
+    return _with_far(rows, centers, piece), scored_rows, pairs
 
 
 def _kernel_sums(piece: Piece) -> Sums:
@@ -335,16 +350,16 @@ def _kernel_sums(piece: Piece) -> Sums:
     return NO_SUMS._replace(grid=scales, high=piece.sums.high, low=piece.sums.low)
 
 
-def _with_rest(rows: FloatArray, centers: Centers, piece: Piece) -> Piece:
-    """Return the piece with the sums of the rows that are not on the grid brought up to date."""
+def _with_far(rows: FloatArray, centers: Centers, piece: Piece) -> Piece:
+    """Return the piece with the sums of the rows that are far from the grid brought up to date."""
     sums = piece.sums
-    if sums is None:
+    if sums is None or not len(sums.far):
         return piece
-    rest_clusters = piece.rows.nearest[sums.rest]
-    if np.array_equal(rest_clusters, sums.rest_clusters):
+    clusters = piece.rows.nearest[sums.far]
+    if np.array_equal(clusters, sums.far_clusters):
         return piece
-    rest_sums = _sums_of_rest(rows[sums.rest], rest_clusters, centers, sums.grid)
-    return replace(piece, sums=replace(sums, rest_clusters=rest_clusters, rest_sums=rest_sums))
+    far_sums = _sums_of_far(rows[sums.far], clusters, centers, sums.grid)
+    return replace(piece, sums=replace(sums, far_clusters=clusters, far_sums=far_sums))
 
 
 def _assign_all(

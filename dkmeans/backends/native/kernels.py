@@ -128,7 +128,8 @@ class Sums(NamedTuple):
         counts: (k,) int64. Numbers of rows; empty to compute no sums.
         high: (k, d padded) int64. Plane 0.
         low: (k, d padded) int64. Plane -1, for float64 rows.
-        rest: (n, 2) int64. Rows with values that are not in the sums, and their clusters.
+        rest: (n, 2) int64. Rows that are not in the sums, or rounded to integers, and their
+            clusters (see `sum_vectors.add_rows`).
     """
 
     grid: FloatArray
@@ -151,7 +152,7 @@ _SMALL_SIDE = (None,) * 4
 # file changes; the hash makes a change of the intrinsics a change of this file.
 # SMALLEST_SQUARED_NORM is compiled in too, but it is not in the hash: a change of this constant
 # needs a change of this file.
-INTRINSICS = "05d43e1989b5"
+INTRINSICS = "d4046361a432"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

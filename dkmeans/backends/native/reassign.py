@@ -29,7 +29,7 @@ from dkmeans.backends.native.kernels import (
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `kernels.INTRINSICS`).
-INTRINSICS = "c13ac7aa6e37"
+INTRINSICS = "a1f822bf0e08"
 
 # Upper bounds grow by more than the rounding of the operations that compute them.
 _UP = np.float32(1 + 1e-6)
@@ -108,12 +108,14 @@ class RowBounds(NamedTuple):
 
     Attributes:
         nearest: (n,) int32, the cluster of each row.
+        sizes: (k,) int64, the number of rows of each cluster.
         upper: (n,) float32, upper bounds of the distances to these centers.
         lower: (n, groups) uint16, for each group a lower bound of the distances to its other
             centers, as the upper half of a float32. 16 elements follow in memory.
     """
 
     nearest: IndexArray
+    sizes: IndexArray
     upper: FloatArray
     lower: IndexArray
 
@@ -468,6 +470,8 @@ def _resolve(points: Any, slot: int, centers: Any, movement: Any, bounds: Any, s
             points, row, scratch.exact_scales[slot], cluster, centers, scratch
         )
         bounds.nearest[row] = cluster
+        bounds.sizes[before] -= 1
+        bounds.sizes[cluster] += 1
     if cluster != before and not scratch.is_complete[slot]:
         # The group of the old center was not scored: its bound did not include that center.
         group = centers.group_of[before]

@@ -23,12 +23,13 @@ _OCTET = 8
 # instead: its integer, rounded to even, is then in the last bits of the sum. All 64 bits are added,
 # and the caller subtracts `MAGIC_BITS` as often as there are rows.
 #
-# Nothing is tested before it is added: additions wrap around, and can be taken back. A row whose
-# values are not all integers below 2^46 is taken back and goes to the list `rest`. The tests are
-# the bits in which values differ from their integers (all but the sign, for -0.0), and the bits
-# above 2^47, each gathered over the whole row. For cosine every value is rounded to an integer on
-# purpose: its differences do not count. The number added has 2^46 more, which makes all integers
-# in the window positive: then they have no bits above 2^47.
+# A row whose values are not all integers goes to the list `rest`: what was rounded away is still to
+# be added. Nothing is tested before it is added: additions wrap around, and can be taken back. A
+# row with a value of 2^46 or more, which may have no integer, is taken back, and is listed as far.
+# The tests are the bits in which values differ from their integers (all but the sign, for -0.0),
+# and the bits above 2^47, each gathered over the whole row. For cosine every value is rounded to an
+# integer on purpose: its differences do not count. The number added has 2^46 more, which makes all
+# integers in the window positive: then they have no bits above 2^47.
 _MAGIC = 1.5 * 2.0**52 + 2.0**WINDOW_BITS
 _NO_BITS = 0x4338000000000000
 MAGIC_BITS = _NO_BITS + 2**WINDOW_BITS
@@ -42,6 +43,8 @@ def add_rows(
 ) -> None:  # fmt: skip
     """Add rows to the sums of their clusters as integers; list the rows with other values.
 
+    A row of the list is in the sums, rounded to integers, unless it is far.
+
     Args:
         code: The code to write to.
         points: (n, d) rows.
@@ -54,7 +57,7 @@ def add_rows(
         counts: (k,) numbers of rows that are in the sums, increased.
         sums: (k, d padded) int64, increased: plane 0, and `MAGIC_BITS` for each row.
         low_sums: (k, d padded) int64, increased likewise: plane -1, for float64 rows. Else unused.
-        rest: (n, 2) int64, the rows that are not in the sums, and their clusters.
+        rest: (n, 2) int64, the listed rows and their clusters c; for a far row, `~c`.
         num_rest: (1,) int64, the number of these rows, increased.
     """
     builder, one = code.builder, code.size(1)
@@ -64,14 +67,16 @@ def add_rows(
         row, cluster = builder.add(start, place), builder.load(code.at(clusters.first, place))
         scale = builder.load(code.at(row_scales.first, place))
         cluster_count = code.at(counts.first, cluster)
-        is_other = adder.change(row, scale, cluster, builder.add)
-        with builder.if_then(is_other, likely=False):
-            adder.change(row, scale, cluster, builder.sub)
+        is_listed, is_far = adder.change(row, scale, cluster, builder.add)
+        with builder.if_then(is_listed, likely=False):
+            with builder.if_then(is_far):
+                adder.change(row, scale, cluster, builder.sub)
             number = builder.load(num_rest.first)
             builder.store(row, code.cell(rest, number, code.size(0)))
-            builder.store(cluster, code.cell(rest, number, one))
+            listed = builder.select(is_far, builder.not_(cluster), cluster)
+            builder.store(listed, code.cell(rest, number, one))
             builder.store(builder.add(number, one), num_rest.first)
-        with builder.if_then(builder.not_(is_other)):
+        with builder.if_then(builder.not_(is_far)):
             builder.store(builder.add(builder.load(cluster_count), one), cluster_count)
         return []
 
@@ -83,7 +88,7 @@ def move_row(
     code: Code, points: Array, row: Value, scale: Value, before: Value, after: Value,
     cosine: Value, grid: Array, sums: Array, low_sums: Array,
 ) -> None:  # fmt: skip
-    """Move a row from the sums of a cluster to those of another, unless `add_rows` lists it.
+    """Move a row from the sums of a cluster to those of another, unless it is far.
 
     The sums are those of the rows alone, without `MAGIC_BITS`.
 
@@ -109,9 +114,9 @@ def move_row(
     def minus(old: Value, bits: Value) -> Value:
         return builder.sub(old, builder.sub(bits, magic_bits))
 
-    is_other = adder.change(row, scale, after, plus)
-    with builder.if_else(is_other, likely=False) as (other, usual):
-        with other:
+    _, is_far = adder.change(row, scale, after, plus)
+    with builder.if_else(is_far, likely=False) as (far, usual):
+        with far:
             adder.change(row, scale, after, minus)
         with usual:
             adder.change(row, scale, before, minus)
@@ -133,14 +138,17 @@ class RowAdder:
 
     def change(
         self, row: Value, scale: Value, cluster: Value, change: Callable[[Value, Value], Value]
-    ) -> Value:
-        """Change the sums of a cluster by a row; return true if the sums do not hold the row.
+    ) -> tuple[Value, Value]:
+        """Change the sums of a cluster by a row.
 
         Args:
             row: Index of the row.
             scale: 1 / |x| of the row for cosine, else 1.
             cluster: Index of the cluster.
             change: Returns the new sums, given the old ones and the integers of the row.
+
+        Returns:
+            True if the sums do not hold all of the row; and true if it is far.
         """
         code, builder = self._code, self._code.builder
         scales = code.spread(scale, _OCTET)
@@ -163,10 +171,13 @@ class RowAdder:
             return [builder.or_(differences, unlike), sizes]
 
         differences, sizes = _over_octets(code, self._points, row, [nothing, nothing], octet)
-        lost = builder.and_(differences, self._difference_bits)
-        found = builder.or_(lost, builder.and_(sizes, beyond))
-        lanes = builder.bitcast(builder.icmp_unsigned("!=", found, nothing), ir.IntType(_OCTET))
-        return builder.icmp_unsigned("!=", lanes, ir.IntType(_OCTET)(0))
+        lost, far = builder.and_(differences, self._difference_bits), builder.and_(sizes, beyond)
+
+        def is_any(found: Value) -> Value:
+            lanes = builder.bitcast(builder.icmp_unsigned("!=", found, nothing), ir.IntType(_OCTET))
+            return builder.icmp_unsigned("!=", lanes, ir.IntType(_OCTET)(0))
+
+        return is_any(builder.or_(lost, far)), is_any(far)
 
     def _parts_of(self, x: Value, column: Value, scales: Value) -> tuple[list[Value], Value, Value]:
         """Return the bits to add to each plane, the scaled values, and what no plane holds."""

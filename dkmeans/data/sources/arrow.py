@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dkmeans.errors import InvalidData, InvalidType, counted
+from dkmeans.retry import first_line
 
 # Below this integer float64 represents every integer exactly.
 LARGEST_EXACT = 2**53
@@ -149,14 +150,31 @@ def fill(
         name: Name of the table, for messages.
 
     Raises:
-        InvalidData: as `values_of` does.
+        InvalidData: as `values_of` does, or an integer is too large to be held exactly.
     """
     left = 0
     for column, width in zip(columns, widths, strict=True):
         values = values_of(piece.column(column), column, width, first, name)
+        if pa.types.is_integer(values.type) and rows.dtype.kind == "f":
+            _refuse_inexact(values, rows.dtype, column, name)
         values = values.to_numpy(zero_copy_only=False).reshape(-1, width)
         rows[:, left : left + width] = values
         left += width
+
+
+def _refuse_inexact(values: pa.Array, dtype: np.dtype[Any], column: str, name: str) -> None:
+    """Refuse integers that would be rounded in a dtype of floats, the common one of all columns.
+
+    Raises:
+        InvalidData: there is one.
+    """
+    try:
+        values.cast(pa.from_numpy_dtype(dtype))
+    except pa.ArrowInvalid as error:
+        raise InvalidData(
+            f"column {column!r} of {name} must hold integers that {dtype} holds exactly: "
+            f"{first_line(error)}. Leave the column out, or store it as {dtype}"
+        ) from error
 
 
 def values_of(

@@ -35,7 +35,11 @@ from dkmeans.data.sources.named_rows import (
     is_usable,
     with_weights,
 )
-from dkmeans.data.sources.parquet_files import StoredFile, list_parquet_files
+from dkmeans.data.sources.parquet_files import (
+    StoredFile,
+    list_parquet_files,
+    refuse_files_of_tables,
+)
 from dkmeans.data.sources.parquet_footers import Footers
 from dkmeans.data.sources.requests import in_parallel
 from dkmeans.data.sources.row_filter import RowFilter
@@ -249,6 +253,7 @@ def from_parquet_files(
         Invalid: a column is missing, or one of `columns` holds neither numbers nor words, or one
             cannot be compared as the filter does.
     """
+    refuse_files_of_tables(addresses)
     names = columns
     if columns is not None and weights is not None and weights not in columns:
         names = [*columns, weights]

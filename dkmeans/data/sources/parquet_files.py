@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ from fsspec.implementations.local import LocalFileSystem
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
 from dkmeans.data.sources.requests import in_parallel
-from dkmeans.errors import InvalidData
-from dkmeans.storage import has_folder, natural_key
+from dkmeans.errors import InvalidData, counted
+from dkmeans.storage import filesystem, has_folder, natural_key
 
 logger = logging.getLogger("dkmeans")
 
@@ -76,8 +76,8 @@ def list_parquet_files(fs: Any, root: str, address: str) -> list[StoredFile]:
             found.append(file)
         elif file.size != 0:
             others.append(file.path)
-    count = f"{len(others)} {'file' if len(others) == 1 else 'files'}"
-    endings = f"whose names do not end in {', '.join(_ENDINGS)}"
+    count = counted(len(others), "file")
+    endings = f"without a name that ends in {', '.join(_ENDINGS)}"
     example = min(others, key=natural_key, default="")
     if not found:
         but = f"; it holds {count} {endings}, such as {example}" if others else ""
@@ -150,6 +150,34 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == _LOST_AND_FOUND or name.endswith(_FOLDER_MARK)
 
 
+def refuse_files_of_tables(addresses: Sequence[str]) -> None:
+    """Refuse several files of one folder, if that is a table of another format.
+
+    A single file is no table: whoever names it wants the rows of this file.
+
+    Raises:
+        InvalidData: it is such a table.
+    """
+    # Of a chain of fsspec, the folder is not the last part.
+    folders = Counter(each.rpartition("/")[0] or "." for each in addresses if "::" not in each)
+    for folder, files in folders.items():
+        if files > 1:
+            fs, root = filesystem(folder)
+            _refuse_logs(fs, root)
+            _refuse_part_of_table(fs, root)
+
+
+def _refuse_logs(fs: Any, folder: str) -> None:
+    """Refuse a folder that holds the log of a table of another format.
+
+    Raises:
+        InvalidData: it does.
+    """
+    for log in _LOGS:
+        if fs.isdir(f"{folder}/{log}"):
+            _refuse_table(folder, log)
+
+
 def _refuse_table(folder: str, name: str) -> None:
     """Refuse a folder in which `name` tells that the folder is a table of another format.
 
@@ -171,9 +199,7 @@ def _refuse_part_of_table(fs: Any, root: str) -> None:
     folder, _, name = root.rpartition("/")
     while folder and ("=" in name or name == "data"):
         try:
-            for log in _LOGS:
-                if fs.isdir(f"{folder}/{log}"):
-                    _refuse_table(folder, log)
+            _refuse_logs(fs, folder)
             metadata = f"{folder}/metadata"
             if name == "data" and fs.isdir(metadata):
                 for path in fs.ls(metadata, detail=False):

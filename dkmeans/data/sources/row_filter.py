@@ -143,7 +143,7 @@ def _term(given: Any) -> Term:
                 expected(f"filters with {comparison!r}", "of a list of values", value)
             )
         value = tuple(value)
-    if value is None or value == ():  # no row would meet it, or each
+    if value is None or (isinstance(value, tuple) and not value):  # no row meets it, or each
         raise Invalid(expected("filters", "of comparisons with values", given))
     return column, comparison, value
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import product
 from math import prod
@@ -18,12 +18,14 @@ from socket import gethostname
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import obstore.store
 import zarr
 import zarr.errors
 from numpy.typing import DTypeLike
 from obstore.exceptions import BaseError
 from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, ZipStore
 
@@ -44,8 +46,8 @@ _PLACES = ("account_name", "bucket", "container_name", "endpoint")
 _MOST_COUNTED = 100_000
 # Number of arrays of a group that a message names.
 _MOST_NAMED = 20
-# Names of the file with the metadata of an array, in versions 3 and 2.
-_METADATA = ("zarr.json", ".zarray")
+# Name of the file with the metadata of an array, by version of Zarr.
+_METADATA = {3: "zarr.json", 2: ".zarray"}
 # Warnings about chunks that are not stored, each given once in a process.
 _warned: set[tuple[Hashable, str]] = set()
 
@@ -94,13 +96,18 @@ class ZarrRows(Leaf):
         """Return these rows.
 
         Raises:
-            InvalidData: the array's attributes declare one of the values to be a missing one.
+            InvalidData: the array's attributes declare one of the values to be a missing one, or
+                the array has changed since it was described.
         """
-        if isinstance(self.array.store, LocalStore):
-            _check_present(self.array.store.root / self.array.path)
-        elif isinstance(self.array.store, ObjectStore):
+        if isinstance(self.array.store, ObjectStore):
             check_not_forked(self.name)
-        rows = self.array[start:stop].reshape(stop - start, self.width)
+        try:
+            rows = self.array[start:stop].reshape(stop - start, self.width)
+        except (ValueError, RuntimeError):  # Chunks of another array may not be decoded as these.
+            _check_unchanged(self.array, self.name)
+            raise
+        # After the rows: if the metadata is the described one then, it was before.
+        _check_unchanged(self.array, self.name)
         refuse_missing(rows, self.missing, start, self.name)
         return rows
 
@@ -136,18 +143,82 @@ def _place(store: Store) -> str:
     return f"{type(inner).__name__} {named} {getattr(inner, 'prefix', None)}"
 
 
-@cache
-def _check_present(folder: Path) -> None:
-    """Refuse a local array that is not on the disks of this machine.
+def _check_unchanged(array: zarr.Array[Any], name: str) -> None:
+    """Refuse an array whose stored metadata is no longer that of `array`; more rows are no change.
 
-    Zarr reads chunks that are not there as fill values, so a worker without access to the folder
-    would compute with wrong rows and raise no error.
+    Zarr reads chunks that are not there as fill values, and decodes chunks as it knows them. So an
+    array that was replaced, or a worker without access to the folder, would give wrong rows.
 
     Raises:
-        FileNotFoundError: the folder has no metadata of Zarr.
+        FileNotFoundError: a local folder has no metadata of Zarr.
+        InvalidData: another array is stored there.
     """
-    if not any((folder / name).exists() for name in _METADATA):
-        raise FileNotFoundError(f"there is no Zarr array at {folder} on {gethostname()}")
+    file = _METADATA[array.metadata.zarr_format]
+    content = _stored(array.store, f"{array.path}/{file}".lstrip("/"))
+    if content is None:
+        if isinstance(array.store, LocalStore):
+            folder = array.store.root / array.path
+            raise FileNotFoundError(f"there is no Zarr array at {folder} on {gethostname()}")
+        return  # the metadata may be consolidated
+    described, found = _Layout.of(array), _stored_layout(file, content)
+    grown = found and found.rows >= described.rows and replace(found, rows=described.rows)
+    if grown != described:
+        raise InvalidData(
+            f"{name} must be an array of {described}, as it was when it was first opened, got "
+            f"{found or 'no metadata of Zarr'}: it has changed; run again"
+        )
+
+
+def _stored(store: Store, key: str) -> bytes | None:
+    """Return the content of a key of a store; None if there is none."""
+    if isinstance(store, LocalStore):  # without Zarr's event loop, which would take longer
+        path = store.root / key
+        return path.read_bytes() if path.exists() else None
+    found = sync(store.get(key, default_buffer_prototype()))
+    return None if found is None else found.to_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What decides how the chunks of an array are read.
+
+    Attributes:
+        rows: Number of rows.
+        row_shape: Shape of a row.
+        dtype: Dtype of the values.
+        chunks: Shape of a chunk.
+        shards: Shape of a shard; None if there are none.
+    """
+
+    rows: int
+    row_shape: tuple[int, ...]
+    dtype: str
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> _Layout:
+        """Return the layout of an array."""
+        dtype = np.dtype(array.dtype).str
+        return cls(array.shape[0], array.shape[1:], dtype, array.chunks, array.shards)
+
+    def __str__(self) -> str:
+        shape, shards = (self.rows, *self.row_shape), f" in shards {self.shards}"
+        text = f"shape {shape} of {np.dtype(self.dtype)} in chunks {self.chunks}"
+        return text + (shards if self.shards else "")
+
+
+@lru_cache
+def _stored_layout(file: str, content: bytes) -> _Layout | None:
+    """Return the layout that metadata describes; None if the metadata is not that of an array.
+
+    Equal metadata of many reads is parsed once.
+    """
+    store = MemoryStore({file: default_buffer_prototype().buffer.from_bytes(content)})
+    try:
+        return _Layout.of(zarr.open_array(store, mode="r"))
+    except (zarr.errors.BaseZarrError, FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def from_zarr_array(array: zarr.Array[Any], name: str) -> Cut:
@@ -210,7 +281,7 @@ def _report_lost_chunks(array: zarr.Array[Any], name: str, key: Hashable) -> Non
         logger.debug("not counting the stored chunks of %s: %s", name, error)
         return
     # The metadata has been read. Storage that does not list it, as HTTP, lists nothing.
-    if found.isdisjoint(_METADATA):
+    if found.isdisjoint(_METADATA.values()):
         return
     # Version 3 of Zarr's metadata has no common type with version 2.
     encode: Any = array.metadata.encode_chunk_key

@@ -31,15 +31,20 @@ _DESERTED_SECONDS = 300.0
 _IDLE_SECONDS = 30.0
 
 
+# Number of workers that are asked whether this process can connect to them.
+_ASKED_WORKERS = 3
 # Number of processes of a cluster that one message names.
 _MOST_SHOWN = 3
 
 # Tasks are late after this many times their usual time.
-_LATE_FACTOR = 3
+LATE_FACTOR = 3
 # A worker is frozen if it has sent no heartbeat for this long, also while it computes. Of n workers
 # each sends one every 1 + n / 200 s: the second limit is four times that, where n is large.
 _SILENT_SECONDS = 8.0
 _SILENT_SECONDS_PER_WORKER = 0.02
+# A worker that was taken for frozen and has sent heartbeats again was perhaps only starved of CPU:
+# each time it may be silent for twice as long, up to this many times as long as other workers.
+_MOST_PATIENCE = 8
 # Heartbeats are examined after this time at the latest.
 _UNKNOWN_SECONDS = 10.0
 
@@ -124,8 +129,11 @@ class Cluster:
         self._deserted_at: float | None = None
         # Workers that were found to be frozen. They get no share until they send heartbeats again.
         self._frozen: frozenset[str] = frozenset()
+        # How many times as long as other workers a worker may be silent.
+        self._patience: dict[str, int] = {}
         self._idle: frozenset[str] = frozenset()
         self._idle_since = 0.0
+        self._is_reachable: bool | None = None
 
     def __str__(self) -> str:
         return f"{counted(self.threads(), 'thread')} of the cluster at {self.address}"
@@ -148,17 +156,18 @@ class Cluster:
         A worker without the package dies of the first task, and the next worker of the same task.
 
         Args:
-            workers: Addresses of all workers. If all were there the last time, nothing is compared.
+            workers: Addresses of all workers. Those that were there the last time are not asked
+                again.
 
         Raises:
             Invalid: dkmeans is missing on some worker or the scheduler, or is another version.
         """
         workers = frozenset(workers)
-        if workers <= self._compared:
+        new, self._compared = workers - self._compared, workers
+        if not new:
             return
-        self._compared = workers
         try:
-            others = internals.foreign_versions(self.client, _PACKAGE)
+            others = internals.foreign_versions(self.client, _PACKAGE, new)
         except Exception:  # the scheduler forbids calls, or a worker is frozen
             logger.debug("versions cannot be compared", exc_info=True)
             return
@@ -229,7 +238,7 @@ class Cluster:
         """
         self._idle = frozenset()
         awaited = [*futures, *others]
-        late_at = time.monotonic() + _LATE_FACTOR * usual_seconds
+        late_at = time.monotonic() + LATE_FACTOR * usual_seconds
         # Also where the usual time is not known: a worker may be frozen before the first iteration.
         frozen_at = min(late_at, time.monotonic() + _UNKNOWN_SECONDS)
 
@@ -244,7 +253,7 @@ class Cluster:
 
         while not self._wait(futures):
             check()
-        gathering = internals.gathering(self.client, futures)
+        gathering = internals.gathering(self.client, futures, direct=self.is_reachable)
         try:
             while not wait([gathering], timeout=_CHECK_SECONDS).done:
                 check()
@@ -327,8 +336,23 @@ class Cluster:
         workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
         seen = {address: each["last_seen"] for address, each in workers.items()}
         longest = max(_SILENT_SECONDS, _SILENT_SECONDS_PER_WORKER * len(seen))
-        oldest = max(seen.values(), default=0.0) - longest
-        return frozenset(address for address, at in seen.items() if at < oldest)
+        newest = max(seen.values(), default=0.0)
+        return frozenset(
+            address
+            for address, at in seen.items()
+            if newest - at > longest * self._patience.get(address, 1)
+        )
+
+    @property
+    def is_reachable(self) -> bool:
+        """True if this process can connect to the workers; else all passes through the scheduler.
+
+        Found out once, when there are workers.
+        """
+        if self._is_reachable is None and (workers := sorted(self.threads_by_worker())):
+            asked = workers[:: -(-len(workers) // _ASKED_WORKERS)]
+            self._is_reachable = internals.reaches_workers(self.client, asked)
+        return bool(self._is_reachable)
 
     def cancel(self, futures: Iterable[Any]) -> None:
         """Cancel tasks whose results are no longer needed."""
@@ -362,10 +386,17 @@ class Cluster:
         threads = self.threads_by_worker()
         self.compare_versions(threads)
         if self._frozen:
-            self._frozen &= self._silent_workers()
+            self._welcome(self._frozen - self._silent_workers())
         return {worker: threads[worker] for worker in sorted(threads.keys() - self._frozen)} or {
             None: 1
         }
+
+    def _welcome(self, workers: frozenset[str]) -> None:
+        """Deal shares to workers again that were taken for frozen."""
+        self._frozen -= workers
+        for worker in workers & self.threads_by_worker().keys():
+            self._patience[worker] = min(2 * self._patience.get(worker, 1), _MOST_PATIENCE)
+            logger.info("%s sends heartbeats again, and gets a share of the rows", worker)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,15 +1,19 @@
 """Dealing: which worker should compute which chunks, the same in each iteration as long as it can.
 
-Workers cache the rows of their shares, so a share goes to the same worker again. An iteration that
-is like the one before and was short is computed by calls instead of tasks (`shares`). The number of
-tasks grows with the workers, and with their threads only where an iteration takes long enough.
+Workers cache the rows of their shares, so a share goes to the same worker again. A worker that
+joins takes the share of one that has left. While few workers have left or joined, the shares of all
+others stay as they are: among hundreds of workers, dealing anew costs more than it gains.
+
+An iteration that is like the one before and was short is computed by calls instead of tasks
+(`shares`). The number of tasks grows with the workers, and with their threads only where an
+iteration takes long enough.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 from weakref import ref
@@ -22,14 +26,17 @@ from dkmeans.executors.runs import RUNS_PER_SHARE
 # CPU time of scheduler and driver for a task, and the part of an iteration that tasks may cost.
 _TASK_SECONDS, _TASKS_PART = 1e-3, 0.05
 # If the work of an iteration takes less time, tasks cost more than their part, whatever their
-# number. Iterations that take longer than the second limit use tasks anyway: Dask's dashboard shows
-# tasks, and a cluster that adapts its size counts them.
-_SHORT_SECONDS, _LONGEST_CALL_SECONDS = 0.25, 1.0
-# If the work takes longer, runs are tasks of their own, so that a slow worker's runs can be taken
-# over; in a quicker iteration so many tasks would cost more than they gain.
+# number.
+_SHORT_SECONDS = 0.25
+# If the work takes longer, tasks are used anyway: Dask's dashboard shows them, and a cluster that
+# adapts its size counts them. Runs are then tasks of their own, so that a slow worker's runs can be
+# taken over; in a quicker iteration so many tasks would cost more than they gain.
 _LONG_SECONDS = 5.0
 # The first iteration, whose work is not known, may have as many tasks as one with so much work.
 _FIRST_SECONDS = 20.0
+# Part of the threads that may have left, or have joined and wait for a share, before the shares are
+# dealt anew.
+_UNDEALT_PART = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,8 +49,9 @@ class Iteration:
         threads: Number of threads of each worker, which is the preferred worker of one share; the
             key is None if there is no worker yet.
         weights: Weight of each worker's share.
-        call: Name by which workers find the shares they have computed, for another iteration that
-            is like this one.
+        call: Name by which workers find the shares they have computed, for another iteration over
+            the same shares.
+        gone: Workers among `threads` that have left, or are frozen.
     """
 
     function: Callable[..., Any]
@@ -51,16 +59,43 @@ class Iteration:
     threads: Mapping[str | None, int]
     weights: tuple[float, ...]
     call: str
+    gone: frozenset[str | None] = frozenset()
 
-    def is_like(self, other: Iteration) -> bool:
-        """Return True if the two differ only in the value that they are computed with."""
-        own = self.function, self.batches, self.threads, self.weights
-        return own == (other.function, other.batches, other.threads, other.weights)
+    @property
+    def present(self) -> dict[str | None, int]:
+        """Number of threads of each worker that has not left."""
+        return {worker: n for worker, n in self.threads.items() if worker not in self.gone}
 
     @property
     def addresses(self) -> list[str]:
-        """Addresses of the workers, sorted."""
-        return [worker for worker in self.threads if worker]
+        """Addresses of the workers that have not left, in the order of their shares."""
+        return list(filter(None, self.present))
+
+    def among(self, threads: Mapping[str | None, int]) -> Iteration:
+        """Return the same shares for the workers that there are now.
+
+        The shares of workers that have left go to new workers with as many threads. `gone` names
+        the workers whose shares nobody has taken.
+
+        Args:
+            threads: Number of threads of each worker.
+        """
+        new = [worker for worker in threads if worker not in self.threads]
+        seats: dict[str | None, int] = {}
+        gone: set[str | None] = set()
+        for worker, count in self.threads.items():
+            if threads.get(worker) == count:
+                seats[worker] = count
+                continue
+            successor = next((each for each in new if threads[each] == count), worker)
+            seats[successor] = count
+            if successor == worker:
+                gone.add(worker)
+            else:
+                new.remove(successor)
+        if seats == self.threads and gone == self.gone:
+            return self
+        return replace(self, threads=seats, gone=frozenset(gone))
 
     def work_seconds(self, cost: Cost) -> float:
         """Return how long the threads of the worker with the longest work needed for it."""
@@ -77,7 +112,7 @@ class Dealing:
     def __init__(self) -> None:
         self._weights = Weights()
         self._last: Iteration | None = None
-        self._is_new = True
+        self._is_new, self._is_stale = True, False
         self._measured: tuple[Any, ...] = ()
         self._seconds = self._usual_seconds = self._work_seconds = math.inf
         self._kind: tuple[Any, ...] = ()
@@ -94,7 +129,7 @@ class Dealing:
         if self._last is None or self._is_new:
             return False
         cost = _TASK_SECONDS * len(self._last.threads)
-        return self._work_seconds < min(_SHORT_SECONDS + cost / _TASKS_PART, _LONGEST_CALL_SECONDS)
+        return self._work_seconds < min(_SHORT_SECONDS + cost / _TASKS_PART, _LONG_SECONDS)
 
     @property
     def runs_per_thread(self) -> int:
@@ -117,7 +152,7 @@ class Dealing:
         batches: Sequence[Batch],
         threads: Mapping[str | None, int],
     ) -> Iteration:
-        """Return the last iteration again if the new one is like it, else a new one.
+        """Return the shares of the last iteration if they fit the new one, else new shares.
 
         Args:
             function: The function of a chunk and a value.
@@ -127,11 +162,20 @@ class Dealing:
         kind = function, sum(map(len, batches))
         self._usual_seconds = self._seconds if kind == self._kind else math.inf
         self._kind = kind
-        weights = self._weights.of(threads)
-        new = Iteration(function, tuple(map(ref, batches)), threads, weights, uuid4().hex)
-        self._is_new = self._last is None or not self._last.is_like(new)
-        if self._last is None or self._is_new:
-            self._last = new
+        what, last = (function, tuple(map(ref, batches))), self._last
+        seats: Mapping[str | None, int] = threads
+        if last is not None:
+            kept = last.among(threads)
+            undealt = sum(threads.values()) - sum(kept.present.values())
+            left = sum(kept.threads.values()) - sum(kept.present.values())
+            is_like = what == (last.function, last.batches) and not self._is_stale
+            if is_like and undealt + left <= _UNDEALT_PART * sum(kept.threads.values()):
+                self._last, self._is_new = kept, False
+                return kept
+            # Workers keep their order, so that new shares have many of the rows of the old ones.
+            seats = kept.present | dict(threads)
+        self._last = Iteration(*what, seats, self._weights.of(seats), uuid4().hex)
+        self._is_new, self._is_stale = True, False
         return self._last
 
     def record(self, iteration: Iteration, cost: Cost, seconds: float) -> bool:
@@ -144,4 +188,7 @@ class Dealing:
         now = iteration.function, iteration.threads, iteration.weights
         is_repeated, self._measured = now == self._measured, now
         work = self._work_seconds / max(self._work_seconds, seconds)
-        return is_repeated and self._weights.learn(cost.throughputs, iteration.threads, work)
+        if not is_repeated or not self._weights.learn(cost.throughputs, iteration.threads, work):
+            return False
+        self._is_stale = True
+        return True

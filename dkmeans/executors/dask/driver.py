@@ -24,7 +24,7 @@ from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.errors import Outage
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.dask import internals, worker
-from dkmeans.executors.dask.cluster import Cluster, StrandedError, lost_errors
+from dkmeans.executors.dask.cluster import LATE_FACTOR, Cluster, StrandedError, lost_errors
 from dkmeans.executors.dask.dealing import Dealing, Iteration
 from dkmeans.executors.dask.shipping import Shipping, size_of
 from dkmeans.executors.in_order import in_order
@@ -39,10 +39,13 @@ logger = logging.getLogger(__name__)
 
 # The value of a call is sent to this size in total by the driver; larger ones need tasks.
 _MOST_CALL_BYTES = 2**22
+# Results that are added up together have about this size in total, so that no process holds many
+# sums of large centers.
+_ADDED_BYTES = 2**26
 # A worker that does not answer within this time evicts a fit later, when another fit needs room.
 _EVICT_SECONDS = 2
-# Calls are for iterations of a quarter of a second. A worker that has not answered after this time
-# is frozen, or its share has become slow. Others shall have taken over after 15 s.
+# A worker that has not answered after this time, or after three times the usual one, is frozen, or
+# its share has become slow. Others shall have taken over after 15 s.
 _CALL_SECONDS = 8
 
 
@@ -79,7 +82,7 @@ class Dask(AbstractContextManager["Dask"]):
         self._client = client
         self._cluster = Cluster(client)
         self._cluster.compare_versions(self._cluster.threads_by_worker())
-        self._shipping = Shipping(client)
+        self._shipping = Shipping(self._cluster)
         self._dealing = Dealing()
         self._read_context = worker.ReadContext(uuid4().hex, cache)
         self._held: list[Any] = []
@@ -109,8 +112,8 @@ class Dask(AbstractContextManager["Dask"]):
             logger.info("dealing the rows to the workers anew, in proportion to their throughput")
             # Rows that are cached for the old shares would take the room of the new ones.
             self._evict()
-        workers, threads = len(iteration.threads), sum(iteration.threads.values())
-        return Reduction(reduce_batches(totals), cost, workers, threads)
+        present = iteration.present
+        return Reduction(reduce_batches(totals), cost, len(present), sum(present.values()))
 
     def map(
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
@@ -124,7 +127,7 @@ class Dask(AbstractContextManager["Dask"]):
                         left.popleft()
                         yield result
                     return
-                except StrandedError as error:
+                except (StrandedError, worker.ValueLost) as error:
                     logger.warning("%s; their chunks are computed again", error)
                     # Rows and values that were sent to lost workers are sent again.
                     self._shipping.forget()
@@ -143,7 +146,8 @@ class Dask(AbstractContextManager["Dask"]):
             StrandedError: some of the submitted chunks must be computed by other workers.
         """
         # A future, because the number of chunks is not known here.
-        shared = self._shipping.future(value, self._cluster.other_workers())
+        workers = filter(None, self._cluster.threads_by_preferred_worker())
+        shared = self._shipping.future(value, list(workers))
         task = partial(worker.apply, function)
 
         def submit(chunk: Chunk) -> Any:
@@ -167,7 +171,7 @@ class Dask(AbstractContextManager["Dask"]):
                 threads = self._cluster.threads_by_preferred_worker()
                 iteration = self._dealing.deal(function, batches, threads)
                 return iteration, self._reduce(iteration, batches, value)
-            except StrandedError as error:
+            except (StrandedError, worker.ValueLost) as error:
                 logger.warning("%s; the iteration starts over", error)
                 # Rows that were sent to lost workers are sent again.
                 self._shipping.forget()
@@ -189,16 +193,16 @@ class Dask(AbstractContextManager["Dask"]):
     def _by_calls(self, iteration: Iteration, value: Any) -> worker.Answer:
         """Return the totals of the shares that workers remember."""
         workers, size = iteration.addresses, size_of(value)
-        if not self._dealing.by_calls or size > _MOST_CALL_BYTES:
+        if not workers or not self._dealing.by_calls or size > _MOST_CALL_BYTES:
             return worker.Answer()
         # A few workers are called by the driver. Of many only the first, which calls the others.
         is_few = len(workers) <= worker.FAN_IN and len(workers) * size <= _MOST_CALL_BYTES
         called, below = (workers, []) if is_few else (workers[:1], workers[1:])
-        arguments = iteration.call, value, below, _CALL_SECONDS
+        seconds = max(_CALL_SECONDS, LATE_FACTOR * self._dealing.usual_seconds)
+        arguments = iteration.call, value, below, seconds
+        call = internals.call_directly if self._cluster.is_reachable else internals.call
         try:
-            answers = internals.call(
-                self._client, called, _CALL_SECONDS, worker.reduce_again, *arguments
-            )
+            answers = call(self._client, called, seconds, worker.reduce_again, *arguments)
         except Exception:  # the scheduler forbids calls or is lost, or a worker is frozen: then the
             # tasks will report it
             logger.debug("workers cannot be called", exc_info=True)
@@ -212,9 +216,18 @@ class Dask(AbstractContextManager["Dask"]):
             owners, runs = list(iteration.threads), plan(batches, iteration.weights, 1)
             # The runs of a share are adjacent: `plan` returns them in order.
             shares = [tuple(share) for _, share in groupby(runs, lambda run: run.share)]
-            return [ShareTask(share, owners[share[0].share], iteration.call) for share in shares]
+            return [
+                task
+                for share in shares
+                for task in _tasks_of_share(share, owners[share[0].share], iteration)
+            ]
         counts = iteration.threads.values()
-        owners = [owner for owner, count in iteration.threads.items() for _ in range(count)]
+        present = iteration.present
+        owners = [
+            owner if owner in present else None
+            for owner, count in iteration.threads.items()
+            for _ in range(count)
+        ]
         of_workers = zip(iteration.weights, counts, strict=True)
         weights = [weight / count for weight, count in of_workers for _ in range(count)]
         runs = plan(batches, weights, runs_per_thread)
@@ -231,11 +244,12 @@ class Dask(AbstractContextManager["Dask"]):
             self._submit_task(iteration, task, batches, own)
             for task, own in zip(tasks, values, strict=True)
         ]
-        futures = list(level)
-        while len(level) > worker.FAN_IN:
+        futures, fan_in = list(level), _fan_in(value)
+        # Of large results the driver gets only the total.
+        while len(level) > (fan_in if fan_in == worker.FAN_IN else 1):
             level = [
-                self._client.submit(worker.merge, *level[i : i + worker.FAN_IN], pure=False)
-                for i in range(0, len(level), worker.FAN_IN)
+                self._client.submit(worker.merge, *level[i : i + fan_in], pure=False)
+                for i in range(0, len(level), fan_in)
             ]
             futures += level
         # Releases the futures of the last iteration (see the class).
@@ -268,6 +282,8 @@ class Dask(AbstractContextManager["Dask"]):
         """Evict the rows of this fit on all workers that answer."""
         if self._read_context.cache == NONE or self._client.status != "running":
             return
+        from distributed import wait  # noqa: PLC0415 there is a client, so it is imported
+
         with suppress(Outage, TimeoutError, *lost_errors()):
             evicting = [
                 self._client.submit(
@@ -275,5 +291,26 @@ class Dask(AbstractContextManager["Dask"]):
                 )
                 for address in self._cluster.threads_by_worker()
             ]
-            for future in evicting:
-                future.result(timeout=_EVICT_SECONDS)
+            with self._client.as_current():
+                wait(evicting, timeout=_EVICT_SECONDS)
+
+
+def _fan_in(value: Any) -> int:
+    """Return how many results are added up at a time: two, where they are large."""
+    # Sums have the size of two copies of float32 centers.
+    fitting = _ADDED_BYTES // (2 * size_of(value))
+    return max(2, min(worker.FAN_IN, fitting))
+
+
+def _tasks_of_share(
+    share: tuple[Run, ...], owner: str | None, iteration: Iteration
+) -> Iterator[ShareTask]:
+    """Yield the task of a share; if its worker has left, tasks for some of the other workers."""
+    if owner not in iteration.gone:
+        yield ShareTask(share, owner, iteration.call)
+        return
+    workers = iteration.addresses
+    count = min(len(workers), worker.FAN_IN)
+    for piece in plan([range(run.size) for run in share], [1] * count, 1):
+        run = share[piece.batch].part(piece.start, piece.stop)
+        yield ShareTask((run,), workers[piece.share * len(workers) // count], None)

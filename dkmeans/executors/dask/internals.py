@@ -24,6 +24,8 @@ from weakref import WeakSet
 _SEND_SECONDS = 1e-3
 # Time in which the event loop of each worker has a moment to answer.
 _ANSWER_SECONDS = 10
+# Time in which a worker that can be reached answers.
+_CONNECT_SECONDS = 2
 _SCHEDULER = "the scheduler"
 _FIRST_SAFE_PYTHON = (3, 11, 9)
 
@@ -85,13 +87,30 @@ def memory_limit(dask_worker: Any) -> int | None:
     return limit
 
 
+def reaches_workers(client: Any, workers: Iterable[str]) -> bool:
+    """Return whether this process can connect to workers: one of some answers.
+
+    Uses `Client.rpc`, as `Client.gather` with `direct=True` does. Such a gathering waits long for
+    workers that cannot be reached.
+    """
+
+    async def ask() -> bool:
+        asked = [client.rpc(address).identity() for address in workers]
+        limited = [asyncio.wait_for(each, _CONNECT_SECONDS) for each in asked]
+        answers = await asyncio.gather(*limited, return_exceptions=True)
+        return any(isinstance(answer, dict) for answer in answers)
+
+    return asyncio.run_coroutine_threadsafe(ask(), client.loop.asyncio_loop).result()
+
+
 def call(
     client: Any, workers: list[str], seconds: float, function: Callable[..., Any], *arguments: Any
 ) -> dict[str, Any]:
     """Return what a function returns on each worker that answers without an error.
 
     Uses `callback_timeout` of `Client.sync`, to which `Client.run` passes its keywords: `run` has
-    no timeout, and would wait for a worker that is frozen.
+    no timeout, and would wait for a worker that is frozen. Arguments and results pass through the
+    scheduler.
 
     Raises:
         TimeoutError: some worker has not answered in time.
@@ -103,13 +122,31 @@ def call(
     )
 
 
-async def call_worker(
-    dask_worker: Any, address: str, seconds: float, function: Callable[..., Any], *arguments: Any
-) -> Any:
-    """Return what a function returns on another worker, which a worker asks for it.
+def call_directly(
+    client: Any, workers: list[str], seconds: float, function: Callable[..., Any], *arguments: Any
+) -> dict[str, Any]:
+    """Return what a function returns on each worker that answers in time and without an error.
 
-    Uses `Worker.rpc` and the handler `run`, with which `Client.run` calls a worker too. Without it,
-    each worker would have to be called through the scheduler.
+    As `call`, but nothing passes through the scheduler: a message of the size of large centers
+    would stop it for all others.
+    """
+
+    async def ask() -> list[Any]:
+        asked = (call_worker(client, each, seconds, function, *arguments) for each in workers)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    answers = asyncio.run_coroutine_threadsafe(ask(), client.loop.asyncio_loop).result()
+    pairs = zip(workers, answers, strict=True)
+    return {each: found for each, found in pairs if not isinstance(found, BaseException)}
+
+
+async def call_worker(
+    node: Any, address: str, seconds: float, function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """Return what a function returns on a worker, which another worker or a client asks for it.
+
+    Uses `Worker.rpc` or `Client.rpc`, and the handler `run`, with which `Client.run` calls a worker
+    too. Without it, each worker would have to be called through the scheduler.
 
     Raises:
         TimeoutError: the worker has not answered in time.
@@ -117,7 +154,7 @@ async def call_worker(
     """
     from distributed.protocol.pickle import dumps  # noqa: PLC0415 a worker has imported it
 
-    request = dask_worker.rpc(address).run(function=dumps(function), args=dumps(arguments))
+    request = node.rpc(address).run(function=dumps(function), args=dumps(arguments))
     answer = await asyncio.wait_for(request, seconds)
     if answer["status"] != "OK":
         raise RuntimeError(f"a call of {address} has failed")
@@ -133,34 +170,43 @@ def thread_count(dask_worker: Any) -> int:
     return count
 
 
-def gathering(client: Any, futures: Iterable[Any]) -> Future[list[Any]]:
+def gathering(client: Any, futures: Iterable[Any], *, direct: bool) -> Future[list[Any]]:
     """Return a future of the results of tasks that are done; cancelling it ends the request.
+
+    With `direct` the results do not pass through the scheduler, unless their worker is lost.
 
     Uses `Client.loop.asyncio_loop`. `Client.gather` has no timeout, and would wait for a frozen
     worker that has a result; `Client.sync` with a timeout would wait until the request to that
     worker is cancelled. For tasks that are not done, a cancelled request would later log errors.
     """
-    request = client.gather(list(futures), asynchronous=True)
+    request = client.gather(list(futures), asynchronous=True, direct=direct)
     return asyncio.run_coroutine_threadsafe(request, client.loop.asyncio_loop)
 
 
-def foreign_versions(client: Any, package: str) -> dict[str, str | None]:
+def foreign_versions(client: Any, package: str, workers: Iterable[str]) -> dict[str, str | None]:
     """Return the version of a package on scheduler and workers, where it is not that of the driver.
 
-    Uses `Client._get_versions`: `Client.get_versions` has no timeout, and would wait for a worker
-    that is frozen. Nothing is sent that needs the package.
+    Uses `Client.scheduler`, as `Client.get_versions` does. That asks all workers, also if one has
+    joined hundreds, and has no timeout: it would wait for a worker that is frozen. Nothing is sent
+    that needs the package.
 
     Returns:
         The versions by the names of the processes; None where the package cannot be imported.
     """
-    # `Client.sync` with a timeout would wait until the request to the frozen worker is cancelled.
-    request = client._get_versions(packages=[package])
-    answer = asyncio.run_coroutine_threadsafe(request, client.loop.asyncio_loop)
-    found = answer.result(_ANSWER_SECONDS)
-    own = found["client"]["packages"][package]
+    from distributed.versions import get_versions  # noqa: PLC0415 there is a client
+
+    own = get_versions(packages=[package])["packages"][package]
     if own is None:  # a source tree that was not installed
         return {}
-    hosts = {_SCHEDULER: found["scheduler"], **found["workers"]}
+
+    async def ask() -> dict[str, Any]:
+        question = {"op": "versions", "packages": [package]}
+        asked = client.scheduler.broadcast(msg=question, workers=list(workers), on_error="ignore")
+        return {_SCHEDULER: await client.scheduler.versions(packages=[package]), **await asked}
+
+    # `Client.sync` with a timeout would wait until the request to the frozen worker is cancelled.
+    answer = asyncio.run_coroutine_threadsafe(ask(), client.loop.asyncio_loop)
+    hosts = answer.result(_ANSWER_SECONDS)
     versions = {name: host["packages"][package] for name, host in hosts.items() if host}
     unknown = [name for name, version in versions.items() if version is None]
     return {

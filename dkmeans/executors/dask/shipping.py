@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 from dkmeans.data.batches import Batch
@@ -13,11 +14,14 @@ from dkmeans.data.sources.dask_array import DaskRows, FutureRows
 from dkmeans.data.sources.memory import MemoryRows, ShippedRows
 from dkmeans.errors import InvalidData
 from dkmeans.executors.dask import internals, worker
+from dkmeans.executors.dask.cluster import Cluster
 
 # A value travels with each task if all its copies together are smaller than this.
 _SMALL_BYTES = 2**20
 # After this many bytes Dask's logs of sent messages are dropped.
 _LOGGED_BYTES = 2**26
+# Time in which a worker must have received a large value, and that for each of its bytes.
+_SENDING_SECONDS, _SLOWEST_BYTES_PER_SECOND = 8, 1e7
 
 
 class Shipping:
@@ -27,11 +31,11 @@ class Shipping:
     lost.
 
     Args:
-        client: A `distributed.Client`.
+        cluster: The cluster.
     """
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster, self._client = cluster, cluster.client
         self._shipped: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
         self._sent_bytes = 0
 
@@ -79,7 +83,17 @@ class Shipping:
             yield from self._copies(copy, part)
 
     def future(self, value: Any, workers: Sequence[str] = ()) -> Any:
-        """Return the future of a task whose result is the value, on one of some workers."""
+        """Return the future of a task whose result is the value, on one of some workers.
+
+        A large value is sent to its worker directly. A task takes it from there, and fails with
+        `ValueLost` if it has to run again, elsewhere.
+        """
+        if workers and size_of(value) >= _SMALL_BYTES and self._cluster.is_reachable:
+            name, first = uuid4().hex, list(workers[:1])
+            seconds = _SENDING_SECONDS + size_of(value) / _SLOWEST_BYTES_PER_SECOND
+            if internals.call_directly(self._client, first, seconds, worker.hold, name, value):
+                where = {"workers": first, "allow_other_workers": True}
+                return self._client.submit(worker.take, name, **where, pure=False)
         where = {"workers": workers, "allow_other_workers": True} if workers else {}
         return self._client.submit(worker.identity, value, **where, pure=False)
 

@@ -7,6 +7,7 @@ is computed again, on any worker, returns the same bits.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -37,9 +38,16 @@ V = TypeVar("V")
 # Largest number of results that one task, one worker or the driver adds up, so that none adds up
 # all of them.
 FAN_IN = 16
+# Number of values that a worker holds for tasks that have not come yet: those of several fits.
+_MOST_HELD = 4
+_held: OrderedDict[str, Any] = OrderedDict()
 # A worker waits for others this part of the time in which its own answer must arrive, so that one
 # that does not answer makes no others late.
 _PATIENCE = 0.8
+
+
+class ValueLost(Exception):
+    """A value must be sent again: the worker that it was sent to is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,26 @@ class ReadContext:
 def identity(value: V) -> V:
     """Return the value. As the result of a task it lies on a worker and can be computed again."""
     return value
+
+
+def hold(name: str, value: Any) -> bool:
+    """Hold a value that the driver has sent to this worker, until a task takes it."""
+    _held[name] = value
+    while len(_held) > _MOST_HELD:
+        _held.popitem(last=False)
+    return True
+
+
+def take(name: str) -> Any:
+    """Return the value that this worker holds, which is then held by Dask.
+
+    Raises:
+        ValueLost: this worker does not hold it, because another one did, or not any more.
+    """
+    try:
+        return _held.pop(name)
+    except KeyError:
+        raise ValueLost("a value was lost with the worker that it was sent to") from None
 
 
 def unpack(rows: Any) -> Any:

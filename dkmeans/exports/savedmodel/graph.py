@@ -19,6 +19,7 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from dkmeans.distance import SMALLEST_SQUARED_NORM, Distance
 from dkmeans.exports.receivers import Input
 from dkmeans.exports.savedmodel.protobuf import data_type, shape
+from dkmeans.scaling import Scaling
 
 # The version of graphs that TensorFlow 2.12 writes. The operations used here are far older.
 _PRODUCER = 1395
@@ -103,7 +104,12 @@ class Results:
 
 
 def add_results(
-    graph: Graph, inputs: Sequence[Input], distance: Distance, centers: str, dtype: Any
+    graph: Graph,
+    inputs: Sequence[Input],
+    distance: Distance,
+    centers: str,
+    dtype: Any,
+    scaling: Scaling | None,
 ) -> Results:
     """Add the computation of a model's results.
 
@@ -113,8 +119,11 @@ def add_results(
         distance: The distance between rows and centers.
         centers: Name of the result that holds the (k, d) centers.
         dtype: Dtype of the centers.
+        scaling: Means and deviations by which rows are standardized first; None for none.
     """
     rows = _rows(graph, inputs)
+    if scaling is not None:
+        rows = _standardized(graph, rows, scaling, dtype)
     wide = graph.add("Cast", "centers", centers, SrcT=dtype, DstT=_FLOAT64)
     if distance is Distance.SQUARED_EUCLIDEAN:
         scores = distances = _squared(graph, rows, wide, _mean(graph, centers, dtype))
@@ -154,6 +163,17 @@ def _rows(graph: Graph, inputs: Sequence[Input]) -> str:
         return columns[0]
     axis = graph.constant("side_by_side", np.int32(1))
     return graph.add("ConcatV2", "rows", *columns, axis, N=len(columns), T=_FLOAT64, Tidx=np.int32)
+
+
+def _standardized(graph: Graph, rows: str, scaling: Scaling, dtype: Any) -> str:
+    """Add the rows less the means, divided by the deviations, (n, d)."""
+    means = graph.constant("column_means", scaling.means)
+    deviations = graph.constant("column_deviations", scaling.deviations)
+    shifted = graph.add("Sub", "less_means", rows, means, T=_FLOAT64)
+    scaled = graph.add("RealDiv", "standardized", shifted, deviations, T=_FLOAT64)
+    # Rounded as `Scaling.standardized` does.
+    rounded = graph.add("Cast", "rounded", scaled, SrcT=_FLOAT64, DstT=dtype)
+    return graph.add("Cast", "standardized_rows", rounded, SrcT=dtype, DstT=_FLOAT64)
 
 
 def _mean(graph: Graph, centers: str, dtype: Any) -> str:

@@ -71,6 +71,8 @@ def follow(rows, centers, iterations, move=moved):
         assert same_partial_sums(result.bounds.sums, expected)
         index = native.nearest(rows, centers)[0].tolist()
         assert result.bounds.index.tolist() == unsummed.bounds.index.tolist() == index
+        sizes = [sum(p.rows.sizes for p in each.bounds.pieces) for each in (result, unsummed)]
+        assert sizes[0].tolist() == sizes[1].tolist() == expected.counts.tolist()
         found, without = result.bounds, unsummed.bounds
         yield found
         centers = move(expected, centers)
@@ -90,6 +92,7 @@ def first_centers(rows, k, metric=EUCLIDEAN):
 @pytest.fixture(autouse=True)
 def bounds_are_always_kept(monkeypatch):
     monkeypatch.setattr(bounds, "_USELESS_SHARE", 9.0)
+    monkeypatch.setattr(bounds, "_MOST_SLOW", 99.0)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -221,6 +224,12 @@ def test_a_chunk_waits_before_it_gets_bounds_and_longer_after_useless_ones(monke
     assert found.pause == 32
 
 
+def test_rows_of_which_many_are_off_the_grid_have_no_bounds(monkeypatch):
+    monkeypatch.undo()
+    rows = rows_of("cauchy", np.float32)
+    assert begin(rows, first_centers(rows, 70)) == Waiting(Waiting().pause, 2 * Waiting().pause)
+
+
 @pytest.mark.parametrize(
     ("n", "d", "k"), [(20_000, 40, 31), (200_000, 20, 40), (1000, 100, 100), (2000, 10, 1001)]
 )
@@ -232,6 +241,6 @@ def test_few_centers_narrow_rows_and_small_chunks_have_no_bounds(n, d, k):
 def test_bounds_take_two_bytes_a_group_and_eight_more_for_each_row():
     rows = np.random.default_rng(5).integers(-9, 9, (10_000, 8)).astype(np.float32)
     arguments = native._kernel_rows(rows), first_centers(rows, 512)
-    of_rows = 10_000 * (512 // 8 + 8)
+    of_rows = 10_000 * (512 // 8 + 8) + 512 * 8
     assert begin(*arguments).bounds.nbytes == of_rows + 512 * 8 * 8
     assert begin(*arguments, with_sums=False).bounds.nbytes == of_rows

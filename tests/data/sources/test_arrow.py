@@ -72,6 +72,12 @@ def test_missing_values_are_refused_by_row_and_column(values, width, message):
         values_of(pa.array(values), "a", width, 7, "table")
 
 
+def test_integers_that_floats_would_round_are_refused_by_their_column():
+    piece = pa.record_batch({"a": [0.5, 1.5], "id": [2**53 + 1, 2]})
+    with pytest.raises(InvalidData, match="column 'id' of table must hold integers that float64"):
+        fill(np.empty((2, 2)), piece, ("a", "id"), (1, 1), 0, "table")
+
+
 def test_gaps_are_nan_or_none_and_large_integers_stay_exact():
     column = values_of(pa.array([1, None]), "a", 1, 0, "table", has_gaps=True)
     assert np.isnan(with_gaps(column)[1])

@@ -88,7 +88,7 @@ def test_files_of_other_endings_are_counted_in_one_warning(address, caplog):
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("dkmeans", "WARNING")
     message = record.getMessage()
-    assert message.startswith(f"not reading 3 files below {address} whose names do not end in ")
+    assert message.startswith(f"not reading 3 files below {address} without a name that ends in ")
     assert message.endswith("/x/b.parquet.gz")
 
 
@@ -199,9 +199,15 @@ def test_a_folder_inside_a_table_of_another_format_is_refused(address, names, pa
         Dataset.from_parquet(f"{address}/{part}")
 
 
-def test_a_single_file_of_a_table_of_another_format_is_read(tmp_path):
-    put(tmp_path, "a.parquet", "_delta_log/0.json")
-    assert values(tmp_path / "a.parquet") == [0]
+@everywhere
+def test_of_a_table_of_another_format_a_single_file_is_read_and_several_are_refused(address):
+    for number, name in enumerate(("a.parquet", "b.parquet", "_delta_log/0.json")):
+        write(f"{address}/{name}", rows_of(number))
+    files = [f"{address}/a.parquet", f"{address}/b.parquet"]
+    assert Dataset.from_parquet(files[1]).rows == 1
+    for given in (files, f"{address}/*.parquet"):
+        with pytest.raises(InvalidData, match="got a table of Delta Lake"):
+            Dataset.from_parquet(given)
 
 
 @everywhere

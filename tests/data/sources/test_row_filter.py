@@ -128,6 +128,8 @@ def test_folders_and_statistics_leave_out_files_and_row_groups_without_reading_t
         ([("word", ">", 3)], "comparisons of 'word' with values of its type, string, got 3"),
         ([("n", "in", "3")], "filters with 'in' must be of a list of values, got '3'"),
         ([("n", "==", None)], "filters must be of comparisons with values"),
+        ([("n", "in", [])], "filters must be of comparisons with values"),
+        ([("n", ">", np.float64(1e9))], "must have at least one row, got none"),
     ],
 )
 def test_filters_that_cannot_be_used_are_refused(folder, filters, message):

@@ -116,6 +116,36 @@ def test_a_corrupt_chunk_is_refused_by_its_rows_and_address(damage, shards, tmp_
     assert "rows " in str(caught.value)
 
 
+@everywhere
+def test_an_array_that_was_replaced_by_another_one_is_refused(address):
+    replacements = {
+        "shape (30, 4)": (ROWS[:30], {}),
+        "of int32": (ROWS.view(np.int32), {}),
+        "in chunks (20, 2)": (ROWS, {"chunks": (20, 2)}),
+        "of float64": (ROWS.astype(np.float64), {"compressors": None}),
+        "no metadata": (None, {}),
+    }
+    store = zarr_store(address)
+    for found, (rows, layout) in replacements.items():
+        zarr.create_array(store, data=ROWS, chunks=(10, 4), overwrite=True)
+        dataset = Dataset.from_zarr(address)
+        if rows is None:
+            zarr.create_group(store, overwrite=True)
+        else:
+            zarr.create_array(store, data=rows, overwrite=True, **{"chunks": (10, 4), **layout})
+        with pytest.raises(InvalidData, match=r"must be an array of shape \(50, 4\)") as caught:
+            loaded(dataset)
+        assert found in str(caught.value)
+
+
+def test_an_array_that_was_extended_gives_the_rows_that_it_had(tmp_path):
+    array = zarr.create_array(tmp_path / "rows.zarr", data=ROWS, chunks=(10, 4))
+    dataset = Dataset.from_zarr(str(tmp_path / "rows.zarr"))
+    array.append(ROWS)
+    array.attrs["unit"] = "m"
+    assert np.array_equal(loaded(dataset), ROWS)
+
+
 def test_chunks_that_were_never_written_hold_the_fill_value(tmp_path):
     path = str(tmp_path / "rows.zarr")
     array = zarr.create_array(path, shape=(20, 2), chunks=(5, 2), dtype="f4", fill_value=3)

@@ -157,11 +157,11 @@ def _workers_of(client):
 
 def test_a_scheduler_without_dkmeans_is_named(client, monkeypatch):
     async def versions(**_):
-        host = {"packages": {"dkmeans": "0.1.0"}}
-        return {"client": host, "scheduler": {"packages": {"dkmeans": "0"}}, "workers": {"w": host}}
+        return {"packages": {"dkmeans": "0"}}
 
-    monkeypatch.setattr(client, "_get_versions", versions)
-    assert internals.foreign_versions(client, "dkmeans") == {"the scheduler": "0"}
+    monkeypatch.setattr(client.scheduler, "versions", versions)
+    found = internals.foreign_versions(client, "dkmeans", list(client.nthreads()))
+    assert found == {"the scheduler": "0"}
 
 
 def test_workers_and_threads_are_those_of_the_client(client):
@@ -237,18 +237,43 @@ def test_a_frozen_worker_is_found_also_if_tasks_only_need_a_result_of_it(client,
     wait_until(lambda: cluster.threads_by_preferred_worker() == {holder: 1, other: 1})
 
 
+class Heartbeats(NoWorkers):
+    """A client of a cluster of which one worker has been silent for some seconds."""
+
+    def __init__(self, number):
+        self.number, self.seconds = number, 0
+
+    def nthreads(self):
+        return {str(place): 1 for place in range(self.number)}
+
+    def scheduler_info(self, n_workers):
+        seen = [100.0, 100.0 - self.seconds, *[95.0] * (self.number - 2)]
+        return {"workers": {str(place): {"last_seen": at} for place, at in enumerate(seen)}}
+
+
 @pytest.mark.parametrize(("number", "seconds"), [(2, 9), (1000, 21)])
 def test_the_more_workers_there_are_the_longer_they_may_be_silent(number, seconds):
-    def silent(since):
-        seen = [100.0, 100.0 - since, *[95.0] * (number - 2)]
-        client.scheduler_info = lambda n_workers: {
-            "workers": {str(place): {"last_seen": at} for place, at in enumerate(seen)}
-        }
-        return Cluster(client)._silent_workers()
+    client = Heartbeats(number)
+    cluster = Cluster(client)
+    client.seconds = seconds
+    assert cluster._silent_workers() == {"1"}
+    client.seconds = seconds - 2
+    assert cluster._silent_workers() == frozenset()
 
-    client = NoWorkers()
-    assert silent(seconds) == {"1"}
-    assert silent(seconds - 2) == frozenset()
+
+def test_a_worker_that_came_back_may_be_silent_for_longer_the_next_time(caplog):
+    caplog.set_level("INFO", module.__name__)
+    client = Heartbeats(2)
+    cluster = Cluster(client)
+    for longest in (8, 16, 32, 64, 64):
+        client.seconds = longest
+        assert not cluster._silent_workers()
+        client.seconds = longest + 1
+        cluster._frozen = cluster._silent_workers()
+        assert cluster.other_workers() == ["0"]
+        client.seconds = 0
+        assert cluster.threads_by_preferred_worker() == {"0": 1, "1": 1}
+    assert caplog.messages == ["1 sends heartbeats again, and gets a share of the rows"] * 5
 
 
 def test_a_scheduler_that_does_not_answer_is_an_outage():

@@ -39,6 +39,33 @@ def test_the_same_batches_and_workers_are_the_very_same_iteration():
     assert first.weights == (1.0, 2.0)
 
 
+def test_shares_stay_while_few_of_many_workers_leave_or_join():
+    dealing, batches = Dealing(), [batch_of(1000)]
+    cluster = {str(number): 2 for number in range(100)}
+    first = dealing.deal(function, batches, cluster)
+    dealing.record(first, Cost(), 1.0)
+    smaller = {worker: n for worker, n in cluster.items() if worker not in ("7", "8")}
+    left = dealing.deal(function, batches, smaller)
+    assert left.gone == {"7", "8"}
+    assert left.addresses == list(smaller)
+    # One with as many threads takes the share of the first that left; the other one waits.
+    joined = dealing.deal(function, batches, {"waits": 1, **smaller, "new": 2})
+    assert list(joined.threads)[6:9] == ["6", "new", "8"]
+    assert joined.gone == {"8"}
+    assert dealing.by_calls
+    assert {each.call for each in (first, left, joined)} == {first.call}
+    assert dealing.deal(function, batches, cluster).gone == set()
+    few = dict(list(cluster.items())[:90])
+    assert dealing.deal(function, batches, few).call != first.call
+
+
+def test_a_new_worker_has_the_place_of_one_that_left_also_in_new_shares():
+    dealing = Dealing()
+    dealing.deal(function, [batch_of()], {"b": 2, "c": 2, "d": 2})
+    dealt = dealing.deal(function, [batch_of()], {"a": 2, "b": 2, "d": 2})
+    assert list(dealt.threads) == ["b", "a", "d"]
+
+
 @pytest.mark.parametrize("change", ["function", "batches", "workers", "threads"])
 def test_another_iteration_has_another_name(change):
     dealing, batches = Dealing(), [batch_of(), batch_of()]
@@ -46,7 +73,7 @@ def test_another_iteration_has_another_name(change):
     changed = {
         "function": (len, batches, WORKERS),
         "batches": (function, [batch_of(9), batches[1]], WORKERS),
-        "workers": (function, batches, {"a": 1, "c": 2}),
+        "workers": (function, batches, {"a": 1, "c": 3}),
         "threads": (function, batches, {"a": 2, "b": 1}),
     }
     second = dealing.deal(*changed[change])
@@ -87,7 +114,8 @@ def test_calls_are_for_an_iteration_like_a_short_one():
     [
         (2, 1, 0.3, False, 0),
         (100, 8, 0.9, True, 0),
-        (1000, 8, 1.1, False, 0),
+        (1000, 8, 4.9, True, 0),
+        (1000, 8, 5.1, False, 0),
         (1000, 8, 600.0, False, 3),
         (64, 4, 10.0, False, 0),
     ],

@@ -47,6 +47,12 @@ def test_only_a_task_is_in_a_task(client):
     assert client.submit(internals.is_in_task, pure=False).result()
 
 
+def test_workers_are_reached_if_one_of_some_answers(client):
+    nobody = "tcp://127.0.0.1:1"
+    assert internals.reaches_workers(client, [nobody, *client.nthreads()])
+    assert not internals.reaches_workers(client, [nobody])
+
+
 def test_a_worker_has_threads_for_its_tasks_and_a_memory_limit(client):
     def found(dask_worker):
         begun = time.monotonic()

@@ -9,16 +9,20 @@ import pytest
 from dkmeans import Dataset
 from dkmeans.data.sources.memory import ShippedRows
 from dkmeans.executors import Dask
+from dkmeans.executors.dask import internals, worker
+from dkmeans.executors.dask.cluster import Cluster
 from dkmeans.executors.dask.shipping import Shipping, size_of
 from dkmeans.lloyd import accumulate
-from tests.executors.laws import batches_of, centers
+from tests.executors.laws import batches_of, centers, check_iterations
 
 
 class Submissions:
-    """A client that records what is submitted, and returns numbers as futures."""
+    """A cluster whose client records what is submitted, and returns numbers as futures."""
+
+    is_reachable = False
 
     def __init__(self):
-        self.arguments = []
+        self.arguments, self.client = [], self
 
     def submit(self, function, argument, **where):
         self.arguments.append(argument)
@@ -85,6 +89,31 @@ def test_no_worker_gives_a_large_value_to_many_others(number):
     assert set(given) == set(range(len(client.arguments)))
     assert max(given.values()) <= 16 + 1
     assert len(client.arguments) <= 1 + number / 8
+
+
+def test_a_large_value_does_not_pass_through_the_scheduler(client, submitted):
+    value, addresses = np.arange(2.0**18), sorted(client.nthreads())
+    future = Shipping(Cluster(client)).future(value, addresses)
+    assert submitted == [worker.take]
+    np.testing.assert_array_equal(future.result(), value)
+    assert client.who_has(future) == {future.key: (addresses[0],)}
+
+
+def test_a_value_that_was_lost_with_its_worker_is_sent_again(client, dataset, monkeypatch, caplog):
+    batches, call, lost = batches_of(dataset), internals.call_directly, [True]
+
+    def losing(client, workers, seconds, function, *arguments):
+        answers = call(client, workers, seconds, function, *arguments)
+        if function is worker.hold and lost:
+            client.run(lambda: worker._held.clear(), workers=lost.pop() and workers)
+        return answers
+
+    monkeypatch.setattr(internals, "call_directly", losing)
+    monkeypatch.setattr("dkmeans.executors.dask.shipping._SMALL_BYTES", 1)
+    with Dask(client) as executor:
+        check_iterations(executor, batches, 3)
+    assert not lost
+    assert caplog.text.count("sent to; the iteration starts over") == 1
 
 
 def test_the_size_of_a_value_is_its_nbytes():

@@ -7,6 +7,7 @@ from numpy.testing import assert_array_equal
 from dkmeans.distance import Distance
 from dkmeans.exports.receivers import Input
 from dkmeans.exports.savedmodel.graph import Graph, add_results, add_saver, add_variable
+from dkmeans.scaling import Scaling
 from tests.exports.example_models import predicted
 
 
@@ -27,7 +28,8 @@ def test_each_node_has_a_name_of_its_own_and_takes_the_nodes_before_it(distance)
     graph, centers = Graph(), np.zeros((3, 4), np.float32)
     inputs = [Input("a", None, np.dtype(np.int64)), Input("b", 3, np.dtype(np.float32))]
     value, _ = add_variable(graph, "clusters", centers)
-    results = add_results(graph, inputs, distance, value, centers.dtype)
+    scaling = Scaling.of(np.zeros(4), np.ones(4))
+    results = add_results(graph, inputs, distance, value, centers.dtype, scaling)
     saver = add_saver(graph, [("clusters", value, centers.dtype)])
     seen = set()
     for node in graph.definition.node:

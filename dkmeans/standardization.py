@@ -1,0 +1,154 @@
+"""Standardization: the means and deviations of columns, found in one pass over the rows.
+
+`train` calls `find_scaling` for a new model whose dataset has `Dataset.standardize`. The result is
+the same for any chunks: a row adds its differences from one of the rows and their squares, each
+rounded to float64, which depends on this row alone, and these numbers are added up exactly
+(docs/decisions/030).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from dkmeans.backends import select
+from dkmeans.backends.weighted import sums_of_weights
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import LoadedChunk
+from dkmeans.data.columns import Names, places_named
+from dkmeans.errors import InvalidData, counted
+from dkmeans.exact import ExactSums, NotFinite
+from dkmeans.executors import Executor
+from dkmeans.scaling import Scaling
+from dkmeans.state import FloatArray, sum_up
+
+logger = logging.getLogger("dkmeans")
+
+# More names of columns are cut in the log.
+_MOST_NAMES = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reference:
+    """What rows are compared with.
+
+    Attributes:
+        row: (1, d) float64, a row of positive weight. The squares of the differences from it are at
+            most the sum of all weights, divided by its own, times the variance: digits are not lost
+            to an offset of the rows.
+        backend: Name of the backend; None leaves the choice to each worker.
+    """
+
+    row: FloatArray
+    backend: str | None
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.row.nbytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ColumnSums:
+    """Exact sums over rows, times their weights: a monoid under `+`.
+
+    Attributes:
+        sums: (1, 2 d), the differences from the reference, and their squares.
+        weights: (1, 1), the weights; the number of rows without any.
+    """
+
+    sums: ExactSums
+    weights: ExactSums
+
+    def __add__(self, other: _ColumnSums) -> _ColumnSums:
+        return _ColumnSums(self.sums + other.sums, self.weights + other.weights)
+
+
+def find_scaling(
+    batches: Sequence[Batch], names: Names, executor: Executor, backend: str | None
+) -> Scaling:
+    """Return the means and deviations of the columns of some rows, by weight.
+
+    A column of one value gets the mean 0 and the deviation 1, which leave it as it is.
+
+    Args:
+        batches: The rows.
+        names: Names of the columns, for the log.
+        executor: Where rows are read.
+        backend: Name of the backend; None leaves the choice to each worker.
+
+    Raises:
+        InvalidData: there are no rows of positive weight, or some cannot be used.
+    """
+    reference = _Reference(_first_row(batches, executor).astype(np.float64), backend)
+    total = sum_up(executor.map_reduce(_column_sums, batches, reference).totals)
+    count = total.weights.exact(0, 0)
+    width = reference.row.shape[1]
+    means, deviations = np.zeros(width), np.ones(width)
+    constant: list[int] = []
+    for column in range(width):
+        shift = total.sums.exact(0, column) / count
+        variance = total.sums.exact(0, width + column) / count - shift * shift
+        deviation = math.sqrt(max(variance, Fraction(0)))
+        if deviation > 0:
+            means[column] = float(Fraction(float(reference.row[0, column])) + shift)
+            deviations[column] = deviation
+        else:
+            constant.append(column)
+    _report(counted(width, "column"), [places_named(names or (), width)[j] for j in constant])
+    return Scaling.of(means, deviations)
+
+
+def _report(columns: str, constant: Sequence[str]) -> None:
+    """Log what is standardized, and which columns are left as they are."""
+    logger.info("rows are standardized: %s by mean and deviation", columns)
+    if constant:
+        more = f" and {len(constant) - _MOST_NAMES} more" if len(constant) > _MOST_NAMES else ""
+        named = f"{', '.join(constant[:_MOST_NAMES])}{more}"
+        logger.info("left as they are, because all rows have one value there: %s", named)
+
+
+def _first_row(batches: Sequence[Batch], executor: Executor) -> FloatArray:
+    """Return the first row of positive weight, (1, d).
+
+    Raises:
+        InvalidData: there is none.
+    """
+    for batch in batches:
+        for number in range(len(batch)):
+            chunk = batch.chunks_between(number, number + 1)
+            row = next(executor.map(_first_of, chunk, batch.source.width))
+            if len(row):
+                return row
+    raise InvalidData("the rows to standardize must have at least one of a weight above 0")
+
+
+def _first_of(loaded: LoadedChunk, width: int) -> FloatArray:
+    """Return the first row of a chunk that has a weight, (1, d); (0, d) for none."""
+    return loaded.finite(width)[:1]
+
+
+def _column_sums(loaded: LoadedChunk, reference: _Reference) -> _ColumnSums:
+    """Return the sums of the rows of a chunk. Runs on a worker.
+
+    Raises:
+        InvalidData: a value is not finite, or its square is not.
+    """
+    width, weights = reference.row.shape[1], loaded.weights
+    points, backend = loaded.of_width(width), select(reference.backend)
+    if not len(points):  # none of the rows has a weight
+        return _ColumnSums(ExactSums.zero((1, 2 * width)), ExactSums.zero((1, 1)))
+    index, no_measures = np.zeros(len(points), np.int64), np.empty((len(points), 0))
+    factors = np.ones(len(points)) if weights is None else weights
+    try:
+        sums = backend.add_moments(points, factors, index, reference.row, no_measures)
+    except NotFinite:
+        raise loaded.complaint() from None
+    if weights is None:
+        return _ColumnSums(sums, ExactSums.of_counts(np.array([len(points)])))
+    return _ColumnSums(sums, sums_of_weights(backend, weights, index, 1))
