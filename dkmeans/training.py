@@ -155,6 +155,7 @@ def _train(
     else:
         batches = of_dtype(batches, fit.state.centers.dtype, "the continued model's")
         logger.info("continuing from step %d", fit.step)
+        notifier.checkpoint_time = time.time()  # nothing would be lost yet
         with notifier.saving(fit.state):
             pass  # only notifies the listeners: this checkpoint is saved already
     notifier.created(fit.state)
@@ -632,12 +633,14 @@ class _Saver(AbstractContextManager["_Saver"]):
         self._began_at = time.monotonic()
         orphans, self._orphans = self._orphans, []
         history, name, manifest = self.history.news(), self._attempt, self._manifest
+        now = time.time()
 
         def write() -> Manifest:
             plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
             committed = checkpoints.save(
                 plan.model_dir, manifest, fit, plan.settings, stop, keep, name
             )
+            self._notifier.checkpoint_time = now
             for address in orphans:
                 storage.remove(address)
             write_history(plan.model_dir, history)
