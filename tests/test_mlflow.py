@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,7 +52,8 @@ def server(tmp_path_factory):
                 time.sleep(0.1)
             yield url
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has failed to start
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

@@ -25,11 +25,12 @@ class NearestCenter(mlflow.pyfunc.PythonModel):
     """Model that returns the index of the nearest center of each row."""
 
     def load_context(self, context: Any) -> None:
-        """Load the centers, and the means and deviations by which rows are standardized."""
+        """Load the centers."""
         with np.load(context.artifacts["centers"]) as saved:
-            self._cosine = bool(saved["cosine"])
+            self._cosine, centers = bool(saved["cosine"]), saved["centers"]
             self._means, self._deviations = saved["means"], saved["deviations"]
-            self._centers = _comparable(saved["centers"], self._cosine)
+        self._dtype = centers.dtype
+        self._centers = _comparable(centers, self._cosine)
         # Without the shift, an offset that all rows share would make all rounding errors large.
         self._shift = 0.0 if self._cosine else self._centers.mean(axis=0)
         self._shifted = self._centers - self._shift
@@ -47,11 +48,12 @@ class NearestCenter(mlflow.pyfunc.PythonModel):
         k, width = self._centers.shape
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ValueError(f"rows must have the shape (n, {width}), got {rows.shape}")
+        # Rounded as in training, and standardized if the model does that.
+        rows = ((rows - self._means) / self._deviations).astype(self._dtype)
         wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(wrong):
             raise ValueError(f"rows must be finite; row {wrong[0]} is not")
         step = max(1, _BLOCK_ELEMENTS // k)
-        rows = (rows - self._means) / self._deviations
         blocks = (rows[start : start + step] for start in range(0, len(rows), step))
         found = [self._nearest(_comparable(block, self._cosine)) for block in blocks]
         return np.concatenate([np.empty(0, np.int64), *found])
