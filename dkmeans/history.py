@@ -46,8 +46,7 @@ class History:
 
     def add(self, progress: Progress) -> None:
         """Add the numbers of an iteration."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._iterations.append({"time": now, **progress.numbers()})
+        self._iterations.append({"time": _now(), **progress.numbers()})
         self._has_news = True
         if len(self._iterations) > _MAX_ITERATIONS:
             self._iterations = self._iterations[::2]
@@ -125,7 +124,20 @@ def _history_to_continue(model_dir: str) -> list[dict[str, Any]] | None:
 
 def _iterations_in(content: Any) -> list[dict[str, Any]]:
     """Return those entries of the content of a history that are iterations."""
-    entries = content if isinstance(content, list) else []
-    return [
-        each for each in entries if isinstance(each, dict) and isinstance(each.get("step"), int)
-    ]
+    return list(filter(_is_iteration, content if isinstance(content, list) else []))
+
+
+def _is_iteration(entry: Any) -> bool:
+    """Return whether an entry of a history has a step, and no other values than those of one."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        return False
+    numbers = dict(entry)
+    try:
+        datetime.fromisoformat(numbers.pop("time", _now()))
+    except (TypeError, ValueError):
+        return False
+    return all(value is None or isinstance(value, int | float) for value in numbers.values())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -334,7 +334,7 @@ def _loss(state: TrainState, sums: PartialSums, rules: Rules) -> float:
     if not math.isfinite(loss):
         raise InvalidData(
             "rows and centers are too far apart, or too large, for squared distances to be finite; "
-            "scale the columns first"
+            "scale the columns, or the weights, first"
         )
     return loss
 

@@ -368,7 +368,9 @@ def _steps_until_stop(
     with_bounds = same_rows and dataset.is_in_order
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
-    squares, shift, shift_from = None, plan.shift_tolerance, fit
+    squares, shift = None, plan.shift_tolerance
+    # Not kept without need: centers may be large.
+    shift_from = None if shift is None else fit
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
         before = fit
         notifier.before_run(step_batches[0])
@@ -387,7 +389,7 @@ def _steps_until_stop(
                 notifier.progress = progress
                 _report(plan, progress, is_first=is_first)
                 fit = _with_stop_reasons(plan, before, fit, same_rows=same_rows)
-                if shift is not None and fit.step % shift.steps == 0:
+                if shift is not None and shift_from is not None and fit.step % shift.steps == 0:
                     fit, shift_from = _with_still_starts(shift, shift_from, fit), fit
                 is_first, began = False, now
                 if same_rows and squares is None:

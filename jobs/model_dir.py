@@ -51,6 +51,11 @@ def save_input(model_dir: str, about: dict[str, Any]) -> None:
 
 
 def load_input(model_dir: str) -> dict[str, Any] | None:
-    """Return the description that `save_input` wrote; None if there is none."""
+    """Return the description that `save_input` wrote; None if there is none, or it is damaged."""
     about = storage.read_json(storage.join(model_dir, _INPUT_FILE))
-    return about if isinstance(about, dict) else None
+    if not isinstance(about, dict):
+        return None
+    terms = about.get("filter", [])
+    texts = [about.get(name) or "" for name in ("input", "columns", "weights")]
+    is_whole = isinstance(about.get("rows", 0), int) and isinstance(terms, list)
+    return about if is_whole and all(isinstance(text, str) for text in [*texts, *terms]) else None

@@ -113,7 +113,7 @@ def recorded(model_dir: str) -> Iterator[None]:
 
 def describe(status: Status) -> str:
     """Return a status as text for people."""
-    seconds = _age(status)
+    seconds = _seconds_since(status.noted)
     ago = _duration(seconds) + " ago"
     if status.state != "running":
         return f"{status.state}, {ago}"
@@ -125,7 +125,11 @@ def describe(status: Status) -> str:
 
 def is_running(status: Status | None) -> bool:
     """Return whether a job is training the model now, as far as its status tells."""
-    return status is not None and status.state == "running" and _age(status) <= _SILENT_SECONDS
+    return (
+        status is not None
+        and status.state == "running"
+        and _seconds_since(status.noted) <= _SILENT_SECONDS
+    )
 
 
 def progress_in(status: Status) -> Progress | None:
@@ -139,9 +143,9 @@ def progress_in(status: Status) -> Progress | None:
     return Progress(**own, cost=cost)
 
 
-def _age(status: Status) -> float:
-    """Return the seconds since a status was written."""
-    return (datetime.now(UTC) - datetime.fromisoformat(status.noted)).total_seconds()
+def _seconds_since(time: str) -> float:
+    """Return the seconds since a time, ISO 8601."""
+    return (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
 
 
 def _duration(seconds: float) -> str:
@@ -155,10 +159,22 @@ def _duration(seconds: float) -> str:
 def read_status(model_dir: str) -> Status | None:
     """Return the status of the last job on a model; None if there is none, or it is damaged."""
     content = storage.read_json(storage.join(model_dir, _STATUS_FILE))
+    return Status(**content) if _is_whole(content) else None
+
+
+def _is_whole(content: Any) -> bool:
+    """Return whether the content of a file has the keys of a status, with values of their types."""
+    if not isinstance(content, dict) or content.keys() != {each.name for each in fields(Status)}:
+        return False
     try:
-        return Status(**content) if isinstance(content, dict) else None
-    except TypeError:  # other keys, of another version
-        return None
+        _seconds_since(content["noted"])
+    except (TypeError, ValueError):
+        return False
+    progress = {} if content["progress"] is None else content["progress"]
+    return isinstance(content["state"], str) and (
+        isinstance(progress, dict)
+        and all(value is None or isinstance(value, int | float) for value in progress.values())
+    )
 
 
 def _now() -> str:

@@ -240,6 +240,11 @@ def test_the_representation_names_what_matters(tmp_path):
     assert repr(KMeans(3, tmp_path)) == expected
 
 
+def test_an_output_that_is_no_address_is_a_type_error(tmp_path):
+    with pytest.raises(TypeError, match="output must be a path or URL, got 5"):
+        KMeans(3, tmp_path).write_predictions(lambda: None, 5)
+
+
 def test_methods_have_the_documented_order_of_arguments():
     documented = {
         "train": ["input_fn", "hooks", "steps", "max_steps", "saving_listeners"],

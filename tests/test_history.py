@@ -93,6 +93,7 @@ def test_a_history_without_news_is_not_written_again(model_dir):
 
 
 DAMAGED = ['[{"step": 1}, {"st', "[1]", "7", '{"loss": 1}', '[{"step": "1"}]', "\xff"]
+DAMAGED += ['[{"step": 1, "loss": "low"}]', '[{"step": 1, "time": "noon"}]']
 
 
 @pytest.mark.parametrize("content", [*DAMAGED, None])

@@ -479,9 +479,13 @@ class Dataset:
 
         Raises:
             ValueError: the columns have no names, some are not among them, or hold no numbers.
+            TypeError: `columns` is no list of names.
         """
+        if not _are_names(columns):
+            raise InvalidType(expected("columns", "a list of names", columns))
         known = (*(self.columns or ()), *self.by_name)
-        if unknown := [name for name in columns if name not in known]:
+        unknown = [name for name in columns if name not in known]
+        if unknown or not columns:
             must = f"among those of the dataset, {list(known)}"
             raise Invalid(expected("columns", must, unknown))
         before = self._reading.change
@@ -616,7 +620,8 @@ class Dataset:
         if self.is_standardized and scaling is None:
             raise Invalid(
                 "standardize must come with a new model, or with one that began with it; the "
-                "centers of this one are in the units of rows: give another model_dir to begin anew"
+                "centers of this one are in the units of rows: give overwrite=True (--overwrite) or "
+                "another model_dir to begin anew"
             )
 
     def scaled(self, scaling: Scaling | None) -> Dataset:

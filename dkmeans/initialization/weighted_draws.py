@@ -112,7 +112,8 @@ def _lead(loaded: LoadedChunk, race: _Race) -> _Leaders:
     weights, number = loaded.points[:, 0], loaded.chunk.number
     some = np.flatnonzero(weights)
     ranks = race.ranks.first(number) + np.arange(len(some))
-    priorities = weights[some] / race.seed.uniform(ranks)
+    with np.errstate(over="ignore"):  # losses of such weights are refused later
+        priorities = weights[some] / race.seed.uniform(ranks)
     return _Leaders(race.most, priorities, number + some, weights[some]).cut()
 
 

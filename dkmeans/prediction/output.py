@@ -254,7 +254,7 @@ def is_complete(output: Output) -> bool:
     if found is None:
         _check_empty(output)
         return False
-    if output.prediction.differences(found[_IDENTITY]):
+    if output.prediction.differences(found[_IDENTITY]) or _lacks_arrays(output):
         return False
     return _read_written(output, found).is_complete
 
@@ -275,6 +275,8 @@ def prepare(output: Output) -> Written:
         elif output.prediction.differences(found[_IDENTITY]):
             reason = _why_replaced(output, found[_IDENTITY])
             logger.info("replacing the predictions at %s: %s", output.address, reason)
+        elif _lacks_arrays(output):
+            logger.info("writing the predictions at %s anew: an array is gone", output.address)
         else:
             return _find_written(output, found)
         _lay_out(output)
@@ -283,6 +285,12 @@ def prepare(output: Output) -> Written:
             f"output must be writable, got {output.address!r}: {first_line(error)}"
         ) from error
     return Written(frozenset(), is_complete=False)
+
+
+def _lacks_arrays(output: Output) -> bool:
+    """Return whether somebody has removed an array of an output that says what it holds."""
+    files = [storage.join(output.address, name, "zarr.json") for name in output.prediction.results]
+    return output.is_zarr and any(storage.read(file) is None for file in files)
 
 
 def missing(output: Output, written: Written) -> list[Chunk]:
@@ -559,7 +567,9 @@ def _table(results: dict[str, Any], kept: pa.Table | None) -> pa.Table:
     """Return results as a table, after the columns of the input that are kept."""
     columns = {} if kept is None else dict(zip(kept.column_names, kept.columns, strict=True))
     for name, array in results.items():
-        flat = pa.array(array.ravel())
+        # Not `pa.array`, which imports pandas to tell what it is given.
+        kind, values = pa.from_numpy_dtype(array.dtype), pa.py_buffer(np.ascontiguousarray(array))
+        flat = pa.Array.from_buffers(kind, array.size, [None, values])
         is_list = array.ndim == 2
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, array.shape[1]) if is_list else flat
     return pa.table(columns)

@@ -99,7 +99,9 @@ def natural_key(path: str) -> tuple[list[str | int], str]:
 
 
 def refuse_malformed(address: str) -> None:
-    """Refuse an empty address, and one of an object store without a bucket or with an empty name.
+    """Refuse an empty address, and one of an object store that names no object.
+
+    An object store has neither empty names nor `.` and `..`, and each of its names is in a bucket.
 
     Raises:
         Invalid: it is such an address; the text has the address that is probably meant.
@@ -120,6 +122,8 @@ def refuse_malformed(address: str) -> None:
             f"{address!r} must have no empty name (//), as {scheme}://{meant}: an object store "
             "keeps both apart"
         )
+    if {".", ".."}.intersection(place.split("/")):
+        raise Invalid(f"{address!r} must have no name . or ..: an object store has no such folders")
 
 
 def last_name(path: str) -> str:

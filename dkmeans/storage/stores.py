@@ -23,7 +23,7 @@ from obstore.fsspec import FsspecStore
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from dkmeans.errors import Invalid, InvalidData
+from dkmeans.errors import Invalid, InvalidData, expected
 from dkmeans.retry import MISSING_PAUSES_SECONDS, REQUESTS, first_line, mistake
 from dkmeans.storage.addresses import (
     AZURE,
@@ -167,10 +167,17 @@ def store_and_name(address: str) -> tuple[Any, str]:
 
 
 def _store_options(scheme: str) -> dict[str, Any]:
-    """Return the options of a store of obstore."""
+    """Return the options of a store of obstore.
+
+    Raises:
+        Invalid: the environment has an endpoint that is no URL, which would make obstore panic.
+    """
     options: dict[str, Any] = {"retry_config": REQUESTS}
+    endpoints = {name: os.environ.get(name) for name in _ENDPOINTS.get(scheme, ())}
+    for name, endpoint in endpoints.items():
+        if endpoint and not endpoint.startswith(("http://", "https://")):
+            raise Invalid(expected(name, "a URL that begins with http:// or https://", endpoint))
     # obstore refuses http unless another variable allows it. The user has written http.
-    endpoints = [os.environ.get(name, "") for name in _ENDPOINTS.get(scheme, ())]
-    if any(endpoint.startswith("http://") for endpoint in endpoints):
+    if any(endpoint and endpoint.startswith("http://") for endpoint in endpoints.values()):
         options["client_options"] = {"allow_http": True}
     return options

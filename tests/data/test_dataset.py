@@ -627,6 +627,9 @@ def test_columns_are_selected_by_name_before_and_after_other_methods():
         dataset.select(["b"])
     with pytest.raises(ValueError, match="columns must be among"):
         Dataset.from_array(frame.to_numpy()).select(["a"])
+    for names in ("ca", []):
+        with pytest.raises(ValueError, match=r"columns must be (a list of names|among those)"):
+            dataset.select(names)
 
 
 WEIGHTS = np.arange(20) / 4

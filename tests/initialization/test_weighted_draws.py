@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dkmeans import Dataset
+from dkmeans import Dataset, InvalidData, KMeans
 from dkmeans.data.batches import Batch
 from dkmeans.executors import Serial, Threads
 from dkmeans.initialization.draws import Seed
@@ -64,6 +64,13 @@ def test_rows_are_drawn_in_proportion_to_their_weights():
     assert counts[2] == 0
     assert counts[0] < counts[1] < counts[3]
     assert counts[3] / 600 == pytest.approx(0.7, abs=0.1)
+
+
+def test_weights_of_which_no_sum_is_finite_are_drawn_by_and_refused_later():
+    assert len(draw(np.full(300, 1e308), 5).numbers) == 5
+    rows, weights = RNG.normal(size=(300, 2)), np.full(300, 1e308)
+    with pytest.raises(InvalidData, match="scale the columns, or the weights, first"):
+        KMeans(2, seed=1).train(lambda: (rows, {"weights": weights}), steps=1)
 
 
 def test_weights_of_drawn_rows_estimate_the_weight_of_all():

@@ -1,5 +1,7 @@
 """Model directories that hold no model, and the input that a model was trained on."""
 
+import json
+
 import numpy as np
 import pytest
 import zarr
@@ -47,8 +49,13 @@ def test_the_input_of_a_model_can_be_loaded_after_it_was_saved(tmp_path):
     assert load_input(str(tmp_path)) == {"input": "rows.npy", "rows": 3}
 
 
+# The right keys with other values.
+STATUS = {"state": "running", "host": "h", "process": 1, "began": "", "noted": 5, "progress": 7}
+OTHERS = json.dumps(STATUS | {"input": 5, "rows": "many", "filter": 8})
+
+
 @pytest.mark.parametrize("name", ["job.json", "status.json", "history.json"])
-@pytest.mark.parametrize("content", ["{bad", "[1, 2]", '{"state": "running"}'])
+@pytest.mark.parametrize("content", ["{bad", "[1, 2]", '{"state": "running"}', OTHERS])
 def test_a_damaged_file_for_information_stops_neither_training_nor_info(
     run, run_json, store, tmp_path, name, content
 ):

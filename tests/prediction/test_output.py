@@ -613,6 +613,10 @@ def test_a_part_that_was_removed_is_written_again(
         change_region(address, 5)
         model.write_predictions(lambda: rows, address)
         check_continued(address, model, rows, tmp_path, changed=[5], transform=False)
+    else:
+        storage.remove(f"{address}/cluster_index")
+        model.write_predictions(lambda: rows, address)
+        check_whole(read(address), model, rows, transform=False)
 
 
 @endings

@@ -59,6 +59,7 @@ def test_a_file_url_is_the_path_it_names(tmp_path):
         ("s3:///bucket/rows", "must begin with s3://BUCKET, as s3://bucket/rows"),
         ("s3:/bucket/rows", "must begin with s3://BUCKET, as s3://bucket/rows"),
         ("s3://", "must begin with s3://BUCKET"),
+        ("s3://bucket/../rows", "must have no name . or .."),
     ],
 )
 def test_an_address_without_a_bucket_or_with_an_empty_name_is_refused(address, message):

@@ -70,6 +70,13 @@ def test_http_is_allowed_where_the_endpoint_says_http(s3, monkeypatch):
     assert storage.children(address) == ["x"]
 
 
+def test_an_endpoint_without_a_scheme_is_refused_by_its_variable(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9000")
+    for use in (storage.read, storage.children):
+        with pytest.raises(Invalid, match=r"^AWS_ENDPOINT_URL must be a URL that begins with"):
+            use(f"s3://{uuid4().hex}/x")
+
+
 def test_missing_credentials_are_one_line_and_not_retried(s3, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

@@ -179,7 +179,15 @@ def _read_header(file: BytesIO) -> _Header:
         if version == (1, 0)
         else np.lib.format.read_array_header_2_0
     )
-    shape, is_fortran, dtype = read(file)
+    start = file.tell()
+    try:
+        shape, is_fortran, dtype = read(file)
+    except SystemError:
+        # NumPy parses the header as Python. Python before 3.11.8 counts the depth of what it parses
+        # for all threads together, and may fail while another thread parses
+        # (github.com/python/cpython/issues/106905).
+        file.seek(start)
+        shape, is_fortran, dtype = read(file)
     return _Header(shape, dtype, is_fortran, file.tell())
 
 

@@ -34,6 +34,21 @@ def test_npy_files_of_every_version_are_read(version, tmp_path):
     assert np.array_equal(loaded(Dataset.from_npy(str(path))), ROWS)
 
 
+def test_a_header_is_read_again_if_python_was_disturbed_by_another_thread(tmp_path, monkeypatch):
+    np.save(tmp_path / "rows.npy", ROWS)
+    read, failures = np.lib.format.read_array_header_1_0, [SystemError("depth mismatch")]
+
+    def disturbed(file):
+        header = read(file)
+        if failures:
+            raise failures.pop()
+        return header
+
+    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", disturbed)
+    assert np.array_equal(loaded(Dataset.from_npy(str(tmp_path / "rows.npy"))), ROWS)
+    assert not failures
+
+
 @everywhere
 def test_an_npy_file_in_fortran_order_is_refused(address):
     write(address, npy(np.asfortranarray(ROWS)))
