@@ -96,7 +96,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
             rows = Dataset.from_npy(str(folder / f"{name}.npy"))
             model.train(lambda: rows.repeat(), steps=steps)
 
-        fit("warm", random.standard_normal((8, shape[1]), np.float32), 3)  # compiles, connects
+        fit("warm", random.standard_normal((128, shape[1]), np.float32), 3)  # compiles, connects
         first = random.standard_normal(shape, np.float32)
         before = client.run_on_scheduler(traffic_of)
         began = time.perf_counter()

@@ -29,6 +29,7 @@ _HEADINGS = {
     "kernel": "The kernel beside its peers",
     "whole-fits": "Whole fits",
     "whole-jobs": "Whole jobs from storage",
+    "prediction": "Predictions of whole folders",
     "first-centers": "First centers",
     "soak": "Long runs",
 }

@@ -57,7 +57,7 @@ from dkmeans.feature_columns.layout import Layout
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
 from dkmeans.hooks.notifier import Notifier, check_hooks
 from dkmeans.indices.contingency import agreement, check_pairs
-from dkmeans.indices.quality import SAMPLED, as_json, check_indices, indices_of
+from dkmeans.indices.quality import DEVIATION, SAMPLED, as_json, check_indices, indices_of
 from dkmeans.indices.row_sample import silhouette
 from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.initialization.sample import few_rows
@@ -771,20 +771,25 @@ class KMeans(Model):
         Raises:
             Invalid: the other model cannot be compared with.
         """
-        centers, with_moments = self._centers(checkpoint), bool(set(names) - {SAMPLED})
+        task = Measuring(
+            self._centers(checkpoint),
+            with_moments=bool(set(names) - {SAMPLED}),
+            with_squares=DEVIATION in names,
+            with_sample=SAMPLED in names,
+        )
         if SAMPLED in names:
             with needs(SAMPLED, "sklearn"):
                 import sklearn.metrics  # noqa: F401, PLC0415 an extra, needed after the pass
         if against is None:
-            return Measuring(centers, with_moments, None, SAMPLED in names)
+            return task
         with needs("a comparison with another model", "sklearn"):
             import scipy.optimize  # noqa: F401, PLC0415 an extra, needed after the pass
         if not isinstance(against, str | os.PathLike):
             raise InvalidType(expected("against", "a path or URL", against))
         other = comparable("against", os.fspath(against), checkpoint)
-        check_pairs((len(centers.values), len(other.state.centers)))
+        check_pairs((len(task.centers.values), len(other.state.centers)))
         its = Centers(other.state.centers, other.settings.distance_metric, self._config.backend)
-        return Measuring(centers, with_moments, its, SAMPLED in names)
+        return replace(task, against=its)
 
     def _judged(
         self, measures: Measures, task: Measuring, names: Sequence[str], scaling: Scaling | None

@@ -39,6 +39,7 @@ from dkmeans.hooks import (
 from dkmeans.report import Progress
 from dkmeans.report_page import write_report
 from dkmeans.retry import first_line
+from dkmeans.scaling import Scaling
 
 logger = logging.getLogger("dkmeans")
 
@@ -267,14 +268,12 @@ class _Run:
         from mlflow.models import ModelSignature  # noqa: PLC0415
         from mlflow.types import ColSpec, Schema, TensorSpec  # noqa: PLC0415
 
-        settings, centers = checkpoint.settings, checkpoint.state.centers
-        is_cosine = settings.distance_metric is Distance.COSINE
-        np.savez(folder / "centers.npz", centers=centers, cosine=is_cosine)
+        write_centers(checkpoint, folder / "centers.npz")
         # A column of several values has one name for all of them.
-        names, width = settings.columns, centers.shape[1]
+        names, width = checkpoint.settings.columns, checkpoint.state.centers.shape[1]
         has_names = names is not None and len(names) == width
         columns = [ColSpec("double", name) for name in names or ()]
-        example = centers[:1].astype(np.float64)
+        example = checkpoint.original_centers[:1].astype(np.float64)
         mlflow.pyfunc.save_model(
             str(folder / "model"),
             python_model=str(_CODE),
@@ -287,3 +286,18 @@ class _Run:
             pip_requirements=[f"numpy=={np.__version__}"],
         )
         self._client.log_artifacts(self._run_id, str(folder / "model"), "model")
+
+
+def write_centers(checkpoint: Checkpoint, path: Path) -> None:
+    """Write what `exports/pyfunc_code.py` loads, as `.npz`."""
+    settings, centers = checkpoint.settings, checkpoint.state.centers
+    width = centers.shape[1]
+    # Of a model that does not standardize rows, these change nothing.
+    scaling = settings.scaling or Scaling.of(np.zeros(width), np.ones(width))
+    np.savez(
+        path,
+        centers=centers,
+        cosine=settings.distance_metric is Distance.COSINE,
+        means=scaling.means,
+        deviations=scaling.deviations,
+    )

@@ -108,7 +108,8 @@ def write_report(
 
 
 def _judge(model: KMeans, checkpoint: Checkpoint, input_fn: InputFn) -> _Judged:
-    task = Measuring(model._centers(checkpoint), with_moments=True, with_sample=True)
+    centers = model._centers(checkpoint)
+    task = Measuring(centers, with_moments=True, with_squares=True, with_sample=True)
     measures = sum_up(model._scores(input_fn, checkpoint, None, (), task))
     assert measures.moments is not None
     assert measures.sample is not None

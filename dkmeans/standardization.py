@@ -17,7 +17,6 @@ from fractions import Fraction
 import numpy as np
 
 from dkmeans.backends import select
-from dkmeans.backends.weighted import sums_of_weights
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.data.columns import Names, places_named
@@ -58,15 +57,15 @@ class _ColumnSums:
     """Exact sums over rows, times their weights: a monoid under `+`.
 
     Attributes:
-        sums: (1, 2 d), the differences from the reference, and their squares.
-        weights: (1, 1), the weights; the number of rows without any.
+        rows: (1, d + 1), the rows times their weights, and the weights.
+        squares: (1, d), the squared differences from the reference, times the weights.
     """
 
-    sums: ExactSums
-    weights: ExactSums
+    rows: ExactSums
+    squares: ExactSums
 
     def __add__(self, other: _ColumnSums) -> _ColumnSums:
-        return _ColumnSums(self.sums + other.sums, self.weights + other.weights)
+        return _ColumnSums(self.rows + other.rows, self.squares + other.squares)
 
 
 def find_scaling(
@@ -87,16 +86,17 @@ def find_scaling(
     """
     reference = _Reference(_first_row(batches, executor).astype(np.float64), backend)
     total = sum_up(executor.map_reduce(_column_sums, batches, reference).totals)
-    count = total.weights.exact(0, 0)
     width = reference.row.shape[1]
+    count = total.rows.exact(0, width)
     means, deviations = np.zeros(width), np.ones(width)
     constant: list[int] = []
     for column in range(width):
-        shift = total.sums.exact(0, column) / count
-        variance = total.sums.exact(0, width + column) / count - shift * shift
+        mean = total.rows.exact(0, column) / count
+        shift = mean - Fraction(float(reference.row[0, column]))
+        variance = total.squares.exact(0, column) / count - shift * shift
         deviation = math.sqrt(max(variance, Fraction(0)))
         if deviation > 0:
-            means[column] = float(Fraction(float(reference.row[0, column])) + shift)
+            means[column] = float(mean)
             deviations[column] = deviation
         else:
             constant.append(column)
@@ -142,13 +142,12 @@ def _column_sums(loaded: LoadedChunk, reference: _Reference) -> _ColumnSums:
     width, weights = reference.row.shape[1], loaded.weights
     points, backend = loaded.of_width(width), select(reference.backend)
     if not len(points):  # none of the rows has a weight
-        return _ColumnSums(ExactSums.zero((1, 2 * width)), ExactSums.zero((1, 1)))
-    index, no_measures = np.zeros(len(points), np.int64), np.empty((len(points), 0))
+        return _ColumnSums(ExactSums.zero((1, width + 1)), ExactSums.zero((1, width)))
+    index, no_measures = np.zeros(len(points), np.int64), np.empty((0, len(points)))
     factors = np.ones(len(points)) if weights is None else weights
     try:
-        sums = backend.add_moments(points, factors, index, reference.row, no_measures)
+        sums = backend.add_products(points, factors, index, 1)
+        squares = backend.add_moments(points, factors, index, reference.row, no_measures)
     except NotFinite:
         raise loaded.complaint() from None
-    if weights is None:
-        return _ColumnSums(sums, ExactSums.of_counts(np.array([len(points)])))
-    return _ColumnSums(sums, sums_of_weights(backend, weights, index, 1))
+    return _ColumnSums(sums, squares)

@@ -155,6 +155,7 @@ def _train(
     else:
         batches = of_dtype(batches, fit.state.centers.dtype, "the continued model's")
         logger.info("continuing from step %d", fit.step)
+        notifier.checkpoint_time = time.time()  # nothing would be lost yet
         with notifier.saving(fit.state):
             pass  # only notifies the listeners: this checkpoint is saved already
     notifier.created(fit.state)
@@ -367,7 +368,9 @@ def _steps_until_stop(
     with_bounds = same_rows and dataset.is_in_order
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
-    squares, shift, shift_from = None, plan.shift_tolerance, fit
+    squares, shift = None, plan.shift_tolerance
+    # Not kept without need: centers may be large.
+    shift_from = None if shift is None else fit
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
         before = fit
         notifier.before_run(step_batches[0])
@@ -386,7 +389,7 @@ def _steps_until_stop(
                 notifier.progress = progress
                 _report(plan, progress, is_first=is_first)
                 fit = _with_stop_reasons(plan, before, fit, same_rows=same_rows)
-                if shift is not None and fit.step % shift.steps == 0:
+                if shift is not None and shift_from is not None and fit.step % shift.steps == 0:
                     fit, shift_from = _with_still_starts(shift, shift_from, fit), fit
                 is_first, began = False, now
                 if same_rows and squares is None:
@@ -630,12 +633,14 @@ class _Saver(AbstractContextManager["_Saver"]):
         self._began_at = time.monotonic()
         orphans, self._orphans = self._orphans, []
         history, name, manifest = self.history.news(), self._attempt, self._manifest
+        now = time.time()
 
         def write() -> Manifest:
             plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
             committed = checkpoints.save(
                 plan.model_dir, manifest, fit, plan.settings, stop, keep, name
             )
+            self._notifier.checkpoint_time = now
             for address in orphans:
                 storage.remove(address)
             write_history(plan.model_dir, history)

@@ -95,7 +95,7 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
     # reported at once.
     model = _model(arguments, conditions, client=None)
     if arguments.mlflow is not None:
-        # MLflow prints addresses there, where the job prints its result.
+        # MLflow prints addresses to standard output, which is for the result of the job.
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         hooks = [*hooks, MLflowHook(model, arguments.mlflow)]
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # a log of JSON has no other lines

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ import pandas as pd
 import pytest
 from dkmeans_jobs.__main__ import main
 
-from dkmeans import Invalid, InvalidType, KMeans, write_report
+from dkmeans import Dataset, Invalid, InvalidType, KMeans, write_report
 from dkmeans.mlflow import MLflowHook
 from tests.conftest import free_ports
 from tests.hooks.recorders import StepHook
@@ -51,7 +52,8 @@ def server(tmp_path_factory):
                 time.sleep(0.1)
             yield url
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has failed to start
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -93,7 +95,8 @@ print(json.dumps(found.tolist()))
 
 def test_a_run_has_parameters_numbers_report_and_a_model_that_needs_no_dkmeans(tracked, tmp_path):
     model = KMeans(4, tmp_path / "m", "kmeans_plus_plus", seed=1, use_mini_batch=False)
-    model.train(lambda: ROWS, [MLflowHook(model, "whole")], max_steps=5)
+    rows = Dataset.from_array(ROWS).standardize()
+    model.train(lambda: rows, [MLflowHook(model, "whole")], max_steps=5)
     (run,) = runs_of(tracked, "whole")
     assert run.info.status == "FINISHED"
     wanted = {"num_clusters": "4", "initial_clusters": "kmeans_plus_plus", "seed": "1"}

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import threading
 
 import dask.array as da
 import dask.dataframe as dd
@@ -9,6 +11,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import polars as pl
+import psutil
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -211,6 +214,40 @@ def test_partitions_are_computed_on_the_workers_alone(model, given, cluster):
         trained = KMeans(3, seed=1, use_mini_batch=False, config=RunConfig(client=client))
         columns = trained.train(lambda: frame[["a", "b"]], steps=2).checkpoint().settings.columns
         assert columns == ("a", "b")
+
+
+def partition(number):
+    """Return a partition of 6.4 MB."""
+    values = np.random.default_rng(number).random((32, 50_000), dtype=np.float32)
+    return pd.DataFrame(values.T, columns=[f"c{i}" for i in range(32)])
+
+
+def test_a_large_frame_is_never_held_by_the_driver_nor_as_a_whole_by_a_worker(client):
+    frame = dd.from_map(partition, range(40), meta=partition(0).iloc[:0])
+    config = RunConfig(client=client, cache="none")
+    model = KMeans(2, seed=1, use_mini_batch=False, config=config)
+    model.train(lambda: frame.partitions[:4], steps=1)  # imports and compiles
+    processes = [psutil.Process(pid) for pid in client.run(os.getpid).values()]
+    processes.append(psutil.Process())
+
+    def sizes():
+        return np.array([process.memory_info().rss for process in processes]) / 1e6
+
+    before, samples, is_done = sizes(), [], threading.Event()
+
+    def watch():
+        while not is_done.wait(0.02):
+            samples.append(sizes())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    model.train(lambda: frame, steps=1)
+    is_done.set()
+    watching.join()
+    *workers, driver = np.max(samples, axis=0) - before
+    # The rows have 256 MB. A worker holds some partitions, the driver none.
+    assert max(workers) < 100
+    assert driver < 50
 
 
 def test_rows_without_names_are_taken_by_position(model):

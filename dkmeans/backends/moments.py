@@ -1,12 +1,11 @@
 """Moments of rows about the centers of their clusters: exact sums, by which clusters are judged.
 
-A row x of the weight w in a cluster with the center c adds w (x - c) and w (x - c)^2 in each
-column, and its measures times w, such as its distance. Each of these values is rounded to float64,
-which depends on the row alone, and the values are added up exactly. So moments are the same
-for any chunks. The differences from the centers keep the digits that an offset of all rows would
-cost the squares.
+A row x of the weight w in a cluster with the center c adds w (x - c)^2 in each column, and its
+measures times w, such as its distance. Each of these values is rounded to float64, which depends on
+the row alone, and the values are added up exactly. So moments are the same for any chunks. The
+differences from the centers keep the digits that an offset of all rows would cost the squares.
 
-    sums = select().add_moments(rows, weights, index, centers, distances[:, None])
+    sums = select().add_moments(rows, weights, index, centers, distances[None])
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ def add_moments(
         weights: (n,) float64, their weights, finite and above zero.
         index: (n,) the cluster of each row.
         centers: (k, d) float64, the centers.
-        measures: (n, m) float64, finite numbers about each row.
+        measures: (m, n) float64, finite numbers about each row.
 
     Returns:
-        The sums, (k, 2 d + m): of the differences, of their squares, and of the measures.
+        The sums, (k, d + m): of the squared differences, and of the measures.
 
     Raises:
         NotFinite: a moment is too large for float64.
@@ -58,7 +57,7 @@ def add_moments(
     for start in range(0, len(points), size):
         some = slice(start, start + size)
         sums = plus_left_moments(
-            sums, points[some], weights[some], index[some], centers, measures[some]
+            sums, points[some], weights[some], index[some], centers, measures[:, some]
         )
     return sums
 
@@ -89,7 +88,7 @@ def moment_grid(
 ) -> Grid:
     """Return a grid for the moments of (n, d) rows, by those of some of the rows."""
     some = slice(None, None, -(-len(points) // _SAMPLED_ROWS) or 1)
-    values = _values_of(points[some], weights[some], index[some], centers, measures[some])
+    values = _values_of(points[some], weights[some], index[some], centers, measures[:, some])
     exponents = Grid.of(values).exponents + _SPARE_BITS
     return Grid(np.minimum(exponents, _MOST_EXPONENT))
 
@@ -101,7 +100,6 @@ def _values_of(
     centers: FloatArray,
     measures: FloatArray,
 ) -> FloatArray:
-    """Return what each row adds to the moments of its cluster, (n, 2 d + m) float64."""
+    """Return what each row adds to the moments of its cluster, (n, d + m) float64."""
     differences, weight = points - centers[index], weights[:, None]
-    parts = differences * weight, differences * differences * weight, measures * weight
-    return np.concatenate(parts, axis=1)
+    return np.concatenate([differences * differences * weight, measures.T * weight], axis=1)

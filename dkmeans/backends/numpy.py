@@ -33,6 +33,7 @@ __all__ = [
     "add_moments",
     "add_products",
     "assign",
+    "assign_two",
     "describe",
     "distances",
     "nearest",
@@ -165,6 +166,13 @@ def _nearest_distances(points: FloatArray, index: IndexArray, centers: Centers) 
 def nearest_two(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Return each row's two nearest centers, (n, 2) int64, and distances, (n, 2) float64."""
     return nearest_several(points, centers, 2, distances)
+
+
+@QUIET
+def assign_two(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
+    """Return the results of `partial_sums` and `nearest_two`."""
+    index, found = nearest_two(points, centers)
+    return _sums_of(points, index[:, 0], centers), index, found
 
 
 def nearest_several(

@@ -78,7 +78,7 @@ class Backend(Implementation, Protocol):
         """Return the exact moments of rows about centers, as `moments.add_moments` does.
 
         Returns:
-            The sums, (k, 2 d + m): of the differences, of their squares, and of the measures.
+            The sums, (k, d + m): of the squared differences, and of the measures.
         """
         ...
 
@@ -94,6 +94,12 @@ class Backend(Implementation, Protocol):
         Returns:
             The cluster indices, (n, 2) int64, and the distances, (n, 2) float64.
         """
+        ...
+
+    def assign_two(
+        self, points: FloatArray, centers: Centers
+    ) -> tuple[PartialSums, IndexArray, FloatArray]:
+        """Return the results of `partial_sums` and `nearest_two`, in one pass if possible."""
         ...
 
     def sums_by_bounds(

@@ -27,8 +27,10 @@ class NearestCenter(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the centers."""
         with np.load(context.artifacts["centers"]) as saved:
-            self._cosine = bool(saved["cosine"])
-            self._centers = _comparable(saved["centers"], self._cosine)
+            self._cosine, centers = bool(saved["cosine"]), saved["centers"]
+            self._means, self._deviations = saved["means"], saved["deviations"]
+        self._dtype = centers.dtype
+        self._centers = _comparable(centers, self._cosine)
         # Without the shift, an offset that all rows share would make all rounding errors large.
         self._shift = 0.0 if self._cosine else self._centers.mean(axis=0)
         self._shifted = self._centers - self._shift
@@ -46,6 +48,8 @@ class NearestCenter(mlflow.pyfunc.PythonModel):
         k, width = self._centers.shape
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ValueError(f"rows must have the shape (n, {width}), got {rows.shape}")
+        # Rounded as in training, and standardized if the model does that.
+        rows = ((rows - self._means) / self._deviations).astype(self._dtype)
         wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(wrong):
             raise ValueError(f"rows must be finite; row {wrong[0]} is not")

@@ -9,7 +9,6 @@ without hooks costs almost nothing.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -68,6 +67,8 @@ class Notifier:
         hook_failed: True if a hook or listener has raised an error. Training then saves no
             checkpoint.
         progress: Progress of the last iteration of a training call; None before the first.
+        checkpoint_time: Time of the state in the last checkpoint, in seconds since 1970; None
+            before training has one.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Notifier:
     ) -> None:
         self.hook_failed = False
         self.progress: Progress | None = None
+        self.checkpoint_time: float | None = None
         self._settings = settings
         self._hooks, self._listeners = tuple(hooks), tuple(listeners)
         self._coordinator = Coordinator()
@@ -88,7 +90,6 @@ class Notifier:
         self._average_loss = 0.0
         self._batch: Batch | None = None
         self._saved_step: int | None = None
-        self._checkpoint_time: float | None = None
         self._requests: list[SessionRunArgs | None] = []
 
     @property
@@ -152,7 +153,6 @@ class Notifier:
             for listener in listeners:
                 listener.before_save(self._session, state.step)
         yield
-        self._checkpoint_time = time.time()
         with self._user_code():
             for listener in listeners:
                 if listener.after_save(self._session, state.step):
@@ -214,7 +214,7 @@ class Notifier:
         if plain == "progress":
             return self.progress
         if plain == "checkpoint_time":
-            return self._checkpoint_time
+            return self.checkpoint_time
         # No batch yet, or one without chunks, which is false: there is no loss.
         if plain in ("loss", "average_loss") and self._loss is not None and self._batch:
             return self._loss if plain == "loss" else self._average_loss

@@ -105,7 +105,7 @@ class _Metrics:
             text = "Requests to storage that were repeated"
             yield CounterMetricFamily("dkmeans_retries", text, retries)
         if values.get("checkpoint_time") is not None:
-            text = "Time of the last checkpoint, in seconds since 1970"
+            text = "Time of the state in the last checkpoint, in seconds since 1970"
             name = "dkmeans_checkpoint_timestamp_seconds"
             yield GaugeMetricFamily(name, text, values["checkpoint_time"])
 

@@ -48,9 +48,9 @@ class Session:
                 `get_variable_names`); `empty_clusters`, int; and for the last step or batch
                 `loss`, the sum of its rows' distances, and `average_loss`, their mean, both float.
                 In training also `progress`, the numbers of the last iteration, and
-                `checkpoint_time`, the time of the last checkpoint in seconds since 1970; both are
-                None before the first. If there are several starts, the values are those of the best
-                start so far.
+                `checkpoint_time`, the time of the state in the last checkpoint, in seconds since
+                1970; both are None before the first. If there are several starts, the values are
+                those of the best start so far.
 
         Returns:
             The argument, with values in place of the names. Arrays are copies.

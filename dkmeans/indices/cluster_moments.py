@@ -3,7 +3,7 @@
 A worker computes the moments of a chunk, and the sum of all is a property of the set of rows, with
 the same bits for any chunks (docs/decisions/024).
 
-    moments = moments_of(points, weights, index, distances, centers)
+    moments = moments_of(points, weights, sums, index, distances, centers)
     total = moments + others
 """
 
@@ -15,13 +15,13 @@ import numpy as np
 
 from dkmeans.backends import select
 from dkmeans.backends.rounding import exact_rows
-from dkmeans.backends.weighted import sums_of_weights
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
-from dkmeans.state import FloatArray, IndexArray
+from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Measures of a row, in the order of their columns.
 DISTANCE, LENGTH, SILHOUETTE, AMBIGUOUS = range(4)
+NUM_MEASURES = 4
 # A row is ambiguous if its second nearest center is farther than its nearest one by at most this.
 _AMBIGUOUS_RATIO = 1.05
 
@@ -33,27 +33,34 @@ class Moments:
     For the cosine distance, rows and centers are those of length one.
 
     Attributes:
-        sums: (k, 2 d + 4) exact sums over the rows, times their weights: of the differences from
-            the center, of their squares, and of the four measures.
+        rows: (k, d) the sums of the rows times their weights.
         weights: (k, 1) the sums of the weights of the rows: their number without any.
+        squares: (k, d) the sums of the squared differences from the center, times the weights of
+            the rows; (k, 0) if they are not needed.
+        measures: (k, 4) the sums of the four measures of the rows, times their weights.
         radius: (k,) the largest Euclidean distance of a row of positive weight from its center.
     """
 
-    sums: ExactSums
+    rows: ExactSums
     weights: ExactSums
+    squares: ExactSums
+    measures: ExactSums
     radius: FloatArray
 
     @classmethod
-    def zero(cls, shape: tuple[int, int]) -> Moments:
+    def zero(cls, shape: tuple[int, int], *, with_squares: bool) -> Moments:
         """Return the moments of no rows, for centers of this (k, d) shape."""
         k, d = shape
-        sums = ExactSums.zero((k, 2 * d + 4))
-        return cls(sums, ExactSums.zero((k, 1)), np.zeros(k))
+        widths = d, 1, d * with_squares, NUM_MEASURES
+        rows, weights, squares, measures = (ExactSums.zero((k, width)) for width in widths)
+        return cls(rows, weights, squares, measures, np.zeros(k))
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
-            self.sums + other.sums,
+            self.rows + other.rows,
             self.weights + other.weights,
+            self.squares + other.squares,
+            self.measures + other.measures,
             np.maximum(self.radius, other.radius),
         )
 
@@ -61,53 +68,58 @@ class Moments:
 def moments_of(
     points: FloatArray,
     weights: FloatArray | None,
+    sums: PartialSums,
     index: IndexArray,
     distances: FloatArray,
     centers: Centers,
+    *,
+    with_squares: bool,
 ) -> Moments:
     """Return the moments of some rows.
 
     Args:
         points: (n, d) rows.
         weights: (n,) their weights, above zero; None if each is one.
+        sums: Their partial sums.
         index: (n,) the nearest center of each row.
         distances: (n, 2) the distances to the nearest and second nearest center; (n, 1) if there is
             one center.
         centers: The centers.
+        with_squares: True if the squared differences from the centers are needed.
 
     Raises:
         NotFinite: a moment is too large for float64.
     """
-    k, backend = len(centers.values), select(centers.backend)
-    if centers.distance is Distance.COSINE:
+    values = exact_rows(centers.values, centers.distance)
+    if not with_squares:
+        points, values = points[:, :0], values[:, :0]
+    elif centers.distance is Distance.COSINE:
         points = exact_rows(points, Distance.COSINE)
-    exact, measures = exact_rows(centers.values, centers.distance), _measures(distances, centers)
-    radius = np.zeros(k)
-    np.maximum.at(radius, index, measures[:, LENGTH])
-    if weights is None:
-        totals = ExactSums.of_counts(np.bincount(index, minlength=k).astype(np.int64))
-    else:
-        totals = sums_of_weights(backend, weights, index, k)
+    measures, radius = _measures(distances, centers), np.zeros(len(values))
+    np.maximum.at(radius, index, measures[LENGTH])
     factors = np.ones(len(points)) if weights is None else weights
-    sums = backend.add_moments(points, factors, index, exact, measures)
-    return Moments(sums, totals, radius)
+    moments = select(centers.backend).add_moments(points, factors, index, values, measures)
+    width = points.shape[1]
+    squares, of_measures = moments.columns(slice(width)), moments.columns(slice(width, None))
+    return Moments(sums.sums, sums.cluster_weights, squares, of_measures, radius)
 
 
 def _measures(distances: FloatArray, centers: Centers) -> FloatArray:
-    """Return the measures of each row, (n, 4) float64.
+    """Return the measures of each row, (4, n) float64.
 
     The silhouette is the simplified one (Hruschka, de Castro and Campello, Evolutionary algorithms
     for clustering gene-expression data, 2004): 1 - a / b, where a and b are the Euclidean distances
     to the nearest and second nearest center; 0 where both are zero.
     """
+    measures = np.zeros((NUM_MEASURES, len(distances)))
     # The squared Euclidean distance of two rows of length one is twice their cosine distance.
-    squares = 2.0 * distances if centers.distance is Distance.COSINE else distances
-    lengths = np.sqrt(squares)
-    measures = np.zeros((len(distances), 4))
-    measures[:, DISTANCE], measures[:, LENGTH] = distances[:, 0], lengths[:, 0]
+    factor = 2.0 if centers.distance is Distance.COSINE else 1.0
+    measures[DISTANCE] = distances[:, 0]
+    nearest = np.sqrt(factor * measures[DISTANCE], out=measures[LENGTH])
     if distances.shape[1] > 1:
-        nearest, second = lengths.T
-        ratio = np.divide(nearest, second, out=np.ones(len(second)), where=second > 0)
-        measures[:, SILHOUETTE] = 1.0 - ratio
-        measures[:, AMBIGUOUS] = second <= _AMBIGUOUS_RATIO * nearest
+        second, silhouette = np.sqrt(factor * distances[:, 1]), measures[SILHOUETTE]
+        silhouette[:] = 1.0
+        np.divide(nearest, second, out=silhouette, where=second > 0)
+        np.subtract(1.0, silhouette, out=silhouette)
+        measures[AMBIGUOUS] = second <= _AMBIGUOUS_RATIO * nearest
     return measures

@@ -18,13 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.backends.rounding import exact_rows
-from dkmeans.distance import Centers, squared_norms
+from dkmeans.distance import Centers, Distance, squared_norms
 from dkmeans.errors import Invalid, InvalidType, expected
+from dkmeans.exact import ExactSums
 from dkmeans.indices.cluster_moments import AMBIGUOUS, DISTANCE, LENGTH, SILHOUETTE, Moments
 from dkmeans.scaling import Scaling
 from dkmeans.state import FloatArray
 
 ALL = "all"
+# The index that needs the squares of `Moments`.
+DEVIATION = "cluster_deviation"
 
 
 def check_indices(given: Any) -> tuple[str, ...]:
@@ -59,19 +62,22 @@ def indices_of(
         scaling: Means and deviations by which the rows were standardized: the means and deviations
             of clusters are returned in the units before. None if they were not.
     """
-    judged = _Clusters(moments, exact_rows(centers.values, centers.distance), scaling)
+    values = exact_rows(centers.values, centers.distance)
+    judged = _Clusters(moments, values, centers.distance, scaling)
     return {name: _INDICES[name](judged) for name in names if name != SAMPLED}
 
 
 def as_json(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return indices as numbers and lists that JSON has; NaN becomes None."""
-    return {name: _without_nan(np.asarray(value).tolist()) for name, value in found.items()}
+    return {name: _without_nan(np.asarray(value)) for name, value in found.items()}
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_nan(each) for each in value]
-    return None if value != value else value  # NaN is no number, and so not equal to itself
+def _without_nan(values: NDArray[Any]) -> Any:
+    if values.dtype.kind != "f" or not (is_nan := np.isnan(values)).any():
+        return values.tolist()
+    without: NDArray[Any] = values.astype(object)
+    without[is_nan] = None
+    return without.tolist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +87,14 @@ class _Clusters:
     Attributes:
         moments: Their moments.
         centers: (k, d) float64, their centers.
+        distance: The distance.
         scaling: Means and deviations by which the rows were standardized; None if they were not.
     """
 
     moments: Moments
     centers: FloatArray
-    scaling: Scaling | None = None
+    distance: Distance
+    scaling: Scaling | None
 
     @cached_property
     def weights(self) -> NDArray[Any]:
@@ -99,32 +107,40 @@ class _Clusters:
         return np.asarray(self.weights > 0)
 
     @cached_property
-    def _means(self) -> FloatArray:
-        means: FloatArray = self.moments.sums.means(self.moments.weights)
-        means[~self.filled] = np.nan
-        return means
+    def means(self) -> FloatArray:
+        """(k, d) the means of the rows; NaN without rows."""
+        return self._means_of(self.moments.rows)
 
     @property
-    def shifts(self) -> FloatArray:
-        """(k, d) the mean differences of rows from their center; NaN without rows."""
-        return self._means[:, : self.centers.shape[1]]
+    def inertias(self) -> FloatArray:
+        """(k,) the sums of the squared lengths from the centers; NaN without rows."""
+        # The squared Euclidean distance of two rows of length one is twice their cosine distance.
+        factor = 2.0 if self.distance is Distance.COSINE else 1.0
+        return np.asarray(factor * self.mean_of(DISTANCE) * self.weights)
 
     @property
     def variances(self) -> FloatArray:
         """(k, d) the variances of the columns; NaN without rows."""
-        d = self.centers.shape[1]
-        squares = self._means[:, d : 2 * d]
-        return np.asarray(np.maximum(squares - np.square(self.shifts), 0.0))
+        squares = self._means_of(self.moments.squares)
+        return np.asarray(np.maximum(squares - np.square(self.means - self.centers), 0.0))
+
+    @cached_property
+    def _measures(self) -> FloatArray:
+        return self._means_of(self.moments.measures)
 
     def mean_of(self, measure: int) -> FloatArray:
         """Return the mean of a measure over the rows of each cluster, (k,); NaN without rows."""
-        return np.asarray(self._means[:, 2 * self.centers.shape[1] + measure])
+        return np.asarray(self._measures[:, measure])
 
     def mean_of_all(self, measure: int) -> float:
         """Return the mean of a measure over all rows."""
-        column = 2 * self.centers.shape[1] + measure
-        total = self.moments.sums.columns(slice(column, column + 1)).total()
+        total = self.moments.measures.columns(slice(measure, measure + 1)).total()
         return float(total) / float(self.moments.weights.total())
+
+    def _means_of(self, sums: ExactSums) -> FloatArray:
+        means: FloatArray = sums.means(self.moments.weights)
+        means[~self.filled] = np.nan
+        return means
 
 
 def _silhouette(clusters: _Clusters) -> float:
@@ -151,11 +167,14 @@ def _davies_bouldin(clusters: _Clusters) -> float:
     spreads = clusters.mean_of(LENGTH)[clusters.filled]
     if len(centers) < 2:
         return np.nan
-    worst = np.empty(len(centers))
-    for number, center in enumerate(centers):  # all differences at once would be k x k x d
-        apart = np.sqrt(squared_norms(centers - center))
+    worst = np.zeros(len(centers))
+    for number in range(len(centers) - 1):  # all differences at once would be k x k x d
+        later = slice(number + 1, None)
+        apart = np.sqrt(squared_norms(centers[later] - centers[number]))
         apart[apart == 0] = np.inf
-        worst[number] = ((spreads + spreads[number]) / apart).max()
+        similarity = (spreads[later] + spreads[number]) / apart
+        worst[later] = np.maximum(worst[later], similarity)
+        worst[number] = max(worst[number], similarity.max())
     return float(worst.mean())
 
 
@@ -167,8 +186,9 @@ def _calinski_harabasz(clusters: _Clusters) -> float:
     filled, rows = clusters.filled, float(clusters.weights.sum())
     count = int(filled.sum())
     weights, middle = clusters.weights[filled][:, None], clusters.centers.mean(axis=0)
-    means = (clusters.centers[filled] - middle) + clusters.shifts[filled]
-    within = float((weights * clusters.variances[filled]).sum())
+    means = clusters.means[filled] - middle
+    moves = squared_norms(clusters.means[filled] - clusters.centers[filled])
+    within = max(0.0, float((clusters.inertias[filled] - clusters.weights[filled] * moves).sum()))
     between = float((weights * np.square(means - (weights * means).sum(axis=0) / rows)).sum())
     if count < 2 or rows <= count or within == 0:
         return np.nan
@@ -176,13 +196,12 @@ def _calinski_harabasz(clusters: _Clusters) -> float:
 
 
 def _cluster_inertia(clusters: _Clusters) -> FloatArray:
-    column = 2 * clusters.centers.shape[1] + DISTANCE
     ones = np.ones(len(clusters.centers), np.int64)
-    return clusters.moments.sums.columns(slice(column, column + 1)).means(ones)[:, 0]
+    return clusters.moments.measures.columns(slice(DISTANCE, DISTANCE + 1)).means(ones)[:, 0]
 
 
 def _cluster_mean(clusters: _Clusters) -> FloatArray:
-    means = clusters.centers + clusters.shifts
+    means = clusters.means
     return means if clusters.scaling is None else clusters.scaling.original(means)
 
 
@@ -201,7 +220,7 @@ _INDICES: dict[str, Callable[[_Clusters], Any]] = {
     "cluster_radius": lambda clusters: np.where(clusters.filled, clusters.moments.radius, np.nan),
     "cluster_silhouette": _cluster_silhouette,
     "cluster_mean": _cluster_mean,
-    "cluster_deviation": _cluster_deviation,
+    DEVIATION: _cluster_deviation,
 }
 # The silhouette of a sample of the rows (`row_sample`): it compares rows with rows.
 SAMPLED = "sampled_silhouette"

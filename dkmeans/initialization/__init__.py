@@ -126,7 +126,7 @@ class Initialization:
             )
         # Centers from any source are projected: cosine distance uses only their direction.
         with np.errstate(over="ignore"):
-            projected = project(centers, self.computation.distance).astype(dtype)
+            projected = project(centers, self.computation.distance).astype(dtype, copy=False)
         if not np.isfinite(projected).all():  # a squared length overflowed
             if isinstance(self.source, str):
                 raise first[0].complaint(centers)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dkmeans.backends import select
+from dkmeans.backends.weighted import weighted_sums
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
 from dkmeans.exact import NotFinite
@@ -17,7 +18,7 @@ from dkmeans.indices.cluster_moments import Moments, moments_of
 from dkmeans.indices.contingency import Contingency, contingency_of
 from dkmeans.indices.row_sample import RowSample, sample_of
 from dkmeans.prediction.per_chunk import score, score_of
-from dkmeans.state import FloatArray, IndexArray, Score
+from dkmeans.state import FloatArray, IndexArray, PartialSums, Score
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +28,7 @@ class Measuring:
     Attributes:
         centers: The centers that are evaluated.
         with_moments: True if indices need the moments of clusters.
+        with_squares: True if they also need the squared differences of the columns.
         against: Centers of another model to compare with; None for none.
         with_sample: True if an index needs a sample of the rows.
         batch: Number of the batch that is measured.
@@ -34,6 +36,7 @@ class Measuring:
 
     centers: Centers
     with_moments: bool = False
+    with_squares: bool = False
     against: Centers | None = None
     with_sample: bool = False
     batch: int = 0
@@ -70,7 +73,9 @@ class Measures:
     @classmethod
     def zero(cls, task: Measuring) -> Measures:
         """Return the measures of no rows."""
-        moments = Moments.zero(task.centers.values.shape) if task.with_moments else None
+        moments = None
+        if task.with_moments:
+            moments = Moments.zero(task.centers.values.shape, with_squares=task.with_squares)
         sample = RowSample.zero(task.centers.width) if task.with_sample else None
         return cls(Score(), moments, task.shape and Contingency.zero(task.shape), sample)
 
@@ -94,15 +99,17 @@ def measure(loaded: LoadedChunk, task: Measuring) -> Measures:
     points, weights, centers = loaded.of_width(task.centers.width), loaded.weights, task.centers
     if not len(points):  # none of the rows has a weight
         return Measures.zero(task)
-    index, distances = _assigned(points, task)
-    if not np.isfinite(distances).all():
-        raise loaded.complaint()
-    moments = contingency = None
-    if task.with_moments:
-        try:
-            moments = moments_of(points, weights, index, distances, centers)
-        except NotFinite:
-            raise loaded.complaint() from None
+    try:
+        sums, index, distances = _assigned(points, weights, task)
+        if not np.isfinite(distances).all():
+            raise loaded.complaint()
+        moments = contingency = None
+        if sums is not None:
+            moments = moments_of(
+                points, weights, sums, index, distances, centers, with_squares=task.with_squares
+            )
+    except NotFinite:
+        raise loaded.complaint() from None
     if task.against is not None and task.shape is not None:
         backend = select(task.against.backend)
         others = backend.nearest_index(points, task.against)
@@ -111,15 +118,30 @@ def measure(loaded: LoadedChunk, task: Measuring) -> Measures:
     return Measures(score_of(loaded, distances[:, 0], centers), moments, contingency, sample)
 
 
-def _assigned(points: FloatArray, task: Measuring) -> tuple[IndexArray, FloatArray]:
-    """Return the nearest center of each row, and the distances to it and to the second, if needed.
+def _assigned(
+    points: FloatArray, weights: FloatArray | None, task: Measuring
+) -> tuple[PartialSums | None, IndexArray, FloatArray]:
+    """Return the partial sums if moments need them, the nearest centers, and the distances.
 
     Returns:
-        The indices, (n,) int64, and the distances, (n, 1) or (n, 2) float64.
+        The sums, the indices, (n,) int64, and the distances, (n, 1) or, for moments of several
+        centers, (n, 2) float64.
+
+    Raises:
+        NotFinite: the rows cannot be added up.
     """
-    backend, centers = select(task.centers.backend), task.centers
-    if task.with_moments and len(centers.values) > 1:
-        two, distances = backend.nearest_two(points, centers)
-        return np.ascontiguousarray(two[:, 0]), distances
-    index, nearest = backend.nearest(points, centers)
-    return index, nearest[:, None]
+    centers, sums = task.centers, None
+    backend, with_two = select(centers.backend), task.with_moments and len(centers.values) > 1
+    if task.with_moments and weights is None:
+        sums, index, distances = (backend.assign_two if with_two else backend.assign)(
+            points, centers
+        )
+    else:
+        index, distances = (backend.nearest_two if with_two else backend.nearest)(points, centers)
+    if with_two:
+        index = np.ascontiguousarray(index[:, 0])
+    else:
+        distances = distances[:, None]
+    if task.with_moments and weights is not None:
+        sums = weighted_sums(backend, points, weights, index, centers)
+    return sums, index, distances

@@ -567,7 +567,9 @@ def _table(results: dict[str, Any], kept: pa.Table | None) -> pa.Table:
     """Return results as a table, after the columns of the input that are kept."""
     columns = {} if kept is None else dict(zip(kept.column_names, kept.columns, strict=True))
     for name, array in results.items():
-        flat = pa.array(array.ravel())
+        # Not `pa.array`, which imports pandas to tell what it is given.
+        kind, values = pa.from_numpy_dtype(array.dtype), pa.py_buffer(np.ascontiguousarray(array))
+        flat = pa.Array.from_buffers(kind, array.size, [None, values])
         is_list = array.ndim == 2
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, array.shape[1]) if is_list else flat
     return pa.table(columns)

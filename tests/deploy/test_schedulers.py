@@ -27,9 +27,14 @@ SCHEMA = ROOT / "tests" / "deploy" / "cronworkflow-schema-4.1.2.json.gz"
 
 
 @pytest.fixture
-def workflow():
+def resources():
     path = DEPLOY / "schedulers" / "dkmeans-nightly.yaml"
-    return next(yaml.safe_load_all(path.read_text()))
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+@pytest.fixture
+def workflow(resources):
+    return resources[0]
 
 
 def templates(workflow):
@@ -43,6 +48,20 @@ def test_the_workflow_fits_the_schema_of_argo_which_finds_a_misspelt_field(workf
     train = templates(workflow)["train"]
     train["retryStrategi"] = train.pop("retryStrategy")
     assert "retryStrategi" in "".join(e.message for e in validator.iter_errors(workflow))
+
+
+def test_the_workflow_has_an_account_that_may_publish(workflow, resources):
+    account, role, binding = resources[1:]
+    for resource in (account, role, binding):
+        import_module("kubernetes_validate").validate(resource, "1.37", strict=True)
+    named = workflow["spec"]["workflowSpec"]["serviceAccountName"]
+    assert named == account["metadata"]["name"] == binding["subjects"][0]["name"]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    published = yaml.safe_load(templates(workflow)["publish"]["resource"]["manifest"])
+    parameters = workflow["spec"]["workflowSpec"]["arguments"]["parameters"]
+    (reference,) = [each["valueFrom"] for each in parameters if "valueFrom" in each]
+    assert reference["configMapKeyRef"]["name"] == published["metadata"]["name"]
+    assert reference["configMapKeyRef"]["key"] in published["data"]
 
 
 def test_the_jobs_of_the_workflow_can_be_parsed_and_are_tried_again_after_an_outage_alone(workflow):

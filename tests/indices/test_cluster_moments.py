@@ -3,7 +3,9 @@
 import numpy as np
 
 from dkmeans.distance import Centers, Distance
+from dkmeans.exact import of_rows
 from dkmeans.indices.cluster_moments import AMBIGUOUS, SILHOUETTE, Moments, moments_of
+from dkmeans.state import PartialSums
 
 CENTERS = Centers(np.array([[0.0, 0.0], [4.0, 0.0]]), Distance.SQUARED_EUCLIDEAN)
 # Two rows at centers, one in the middle, and one nearly there.
@@ -13,11 +15,13 @@ INDEX = np.array([0, 1, 0, 0])
 
 def moments(rows=ROWS, index=INDEX, centers=CENTERS):
     distances = np.square(rows[:, None] - centers.values).sum(axis=2)
-    return moments_of(rows, None, index, np.sort(distances, axis=1), centers)
+    sums = PartialSums(of_rows(rows, index, 2), np.bincount(index, minlength=2))
+    nearest = np.sort(distances, axis=1)
+    return moments_of(rows, None, sums, index, nearest, centers, with_squares=False)
 
 
 def measure(found, number):
-    return found.sums.columns(slice(4 + number, 5 + number)).means(np.ones(2, int))[:, 0].tolist()
+    return found.measures.means(np.ones(2, int))[:, number].tolist()
 
 
 def test_a_row_at_its_center_has_the_silhouette_one_and_one_between_two_has_zero():
@@ -35,6 +39,6 @@ def test_a_row_at_two_equal_centers_has_the_silhouette_zero():
 
 
 def test_no_rows_change_nothing():
-    found = moments() + Moments.zero((2, 2))
+    found = moments() + Moments.zero((2, 2), with_squares=False)
     assert found.weights.rounded().tolist() == [[3], [1]]
     assert measure(found, SILHOUETTE) == measure(moments(), SILHOUETTE)

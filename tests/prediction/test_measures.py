@@ -20,7 +20,9 @@ def loaded(rows):
 
 def task(metric):
     centers = Centers(ROWS[:5] + np.float32(0.5), Distance(metric))
-    return Measuring(centers, with_moments=True, against=centers, with_sample=True)
+    return Measuring(
+        centers, with_moments=True, with_squares=True, against=centers, with_sample=True
+    )
 
 
 @pytest.mark.parametrize("metric", METRICS)

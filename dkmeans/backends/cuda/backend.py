@@ -84,6 +84,11 @@ def nearest_two(points: FloatArray, centers: Centers) -> tuple[IndexArray, Float
     return nearest_several(points, centers, 2, distances)
 
 
+def assign_two(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
+    """Return the results of `partial_sums` and `nearest_two`, in two passes."""
+    return assign(points, centers)[0], *nearest_two(points, centers)
+
+
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32."""
     return _implementation.distances(points, centers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -36,8 +36,27 @@ from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
-_NO_INDEX: IndexArray = np.empty(0, np.int64)
-_NO_DISTANCES: FloatArray = np.empty(0)
+
+class _Outputs(NamedTuple):
+    """What `kernels.assign` writes for each row, beside the sums; each may be empty."""
+
+    clusters: IndexArray
+    distances: FloatArray
+    second: kernels.Second
+
+    def rows(self, some: slice) -> _Outputs:
+        """Return those of some rows."""
+        second = kernels.Second(self.second.clusters[some], self.second.distances[some])
+        return _Outputs(self.clusters[some], self.distances[some], second)
+
+
+_NO_OUTPUTS = _Outputs(np.empty(0, np.int64), np.empty(0), kernels.NO_SECOND)
+
+
+def _new_outputs(rows: int, *, with_second: bool = False) -> _Outputs:
+    index, distance = np.empty(rows, np.int64), np.empty(rows)
+    second = kernels.Second(np.empty(rows, np.int64), np.empty(rows))
+    return _Outputs(index, distance, second if with_second else kernels.NO_SECOND)
 
 
 @QUIET
@@ -46,7 +65,7 @@ def partial_sums(points: FloatArray, centers: Centers) -> PartialSums:
 
     For cosine, rows of length one are added, rounded to the grid of directions.
     """
-    return _add_up(points, centers, _NO_INDEX, _NO_DISTANCES)
+    return _add_up(points, centers, _NO_OUTPUTS)
 
 
 @QUIET
@@ -96,8 +115,8 @@ def _by_bounds(
 @QUIET
 def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
     """Return the results of `partial_sums` and `nearest` in one pass."""
-    index, distance = np.empty(len(points), np.int64), np.empty(len(points))
-    return _add_up(points, centers, index, distance), index, distance
+    found = _new_outputs(len(points))
+    return _add_up(points, centers, found), found.clusters, found.distances
 
 
 @QUIET
@@ -118,28 +137,37 @@ def squares(points: FloatArray) -> ExactTotal:
 @QUIET
 def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Return each row's nearest center, (n,) int64, and distance to it, (n,) float64."""
-    index, distance = np.empty(len(points), np.int64), np.empty(len(points))
-    _assign(points, centers, index, distance, kernels.NO_SUMS)
-    return index, distance
+    found = _new_outputs(len(points))
+    _assign(points, centers, found, kernels.NO_SUMS)
+    return found.clusters, found.distances
 
 
 @QUIET
 def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
     """Return each row's nearest center, (n,) int64."""
-    index = np.empty(len(points), np.int64)
-    _assign(points, centers, index, _NO_DISTANCES, kernels.NO_SUMS)
-    return index
+    found = _NO_OUTPUTS._replace(clusters=np.empty(len(points), np.int64))
+    _assign(points, centers, found, kernels.NO_SUMS)
+    return found.clusters
 
 
 @QUIET
 def nearest_two(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Return each row's two nearest centers, (n, 2) int64, and distances, (n, 2) float64."""
-    points, index = _kernel_rows(points), np.empty((len(points), 2), np.int64)
-    distance = np.empty((len(points), 2))
-    tile, packed = _packed_centers(centers, points.dtype)
-    tile = tile._replace(second=(None,))
-    variant = points.dtype, packed.weights.dtype, tile
-    run(kernels.assign_two, variant, points, packed, tile, _scratch(tile, packed), index, distance)
+    found = _new_outputs(len(points), with_second=True)
+    _assign(points, centers, found, kernels.NO_SUMS)
+    return _side_by_side(found)
+
+
+@QUIET
+def assign_two(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
+    """Return the results of `partial_sums` and `nearest_two` in one pass."""
+    found = _new_outputs(len(points), with_second=True)
+    return _add_up(points, centers, found), *_side_by_side(found)
+
+
+def _side_by_side(found: _Outputs) -> tuple[IndexArray, FloatArray]:
+    pairs = (found.clusters, found.second.clusters), (found.distances, found.second.distances)
+    index, distance = (np.stack(pair, axis=1) for pair in pairs)
     return index, distance
 
 
@@ -182,37 +210,35 @@ def add_moments(
     centers: FloatArray,
     measures: FloatArray,
 ) -> ExactSums:
-    """Return the moments of rows about the centers of their clusters, (k, 2 d + m)."""
+    """Return the moments of rows about the centers of their clusters, (k, d + m)."""
     grid = moment_grid(points, weights, index, centers, measures)
-    rows = tuple(map(_kernel_rows, (points, weights, index, measures)))
-    centers, columns = _kernel_rows(centers), len(grid.exponents)
+    points, weights, index, centers = map(_kernel_rows, (points, weights, index, centers))
+    scales, columns = packing.padded_scales(grid), len(grid.exponents)
     sums = ExactSums.zero((len(centers), columns), grid)
-    words = np.empty((MOMENT_PLANES + 1, columns))
+    words = np.zeros((MOMENT_PLANES + 1, len(scales)))
     for start in range(0, len(points), PIECE_ROWS):
-        piece, factors, clusters, numbers = (part[start : start + PIECE_ROWS] for part in rows)
-        planes = np.zeros((MOMENT_PLANES, *sums.shape), np.int64)
-        is_left = np.empty(len(piece), np.uint8)
-        about = factors, clusters, centers, numbers
-        arrays = grid.scales, words, planes, is_left
-        run(moment_sums.add_moments, (piece.dtype,), piece, *about, *arrays)
-        sums += ExactSums(grid, {-m: plane for m, plane in enumerate(planes)})
+        some = slice(start, start + PIECE_ROWS)
+        rows = points[some], weights[some], index[some], centers, _kernel_rows(measures[:, some])
+        planes = np.zeros((MOMENT_PLANES, len(centers), len(scales)), np.int64)
+        is_left = np.empty(len(rows[0]), np.uint8)
+        run(moment_sums.add_moments, (points.dtype,), *rows, scales, words, planes, is_left)
+        sums += ExactSums(grid, {-m: plane[:, :columns] for m, plane in enumerate(planes)})
         left = np.flatnonzero(is_left)
         if len(left):
-            others = piece[left], factors[left], clusters[left], centers, numbers[left]
+            piece, factors, clusters, _, numbers = rows
+            others = piece[left], factors[left], clusters[left], centers, numbers[:, left]
             sums = plus_left_moments(sums, *others)
     return sums
 
 
-def _add_up(
-    points: FloatArray, centers: Centers, index: IndexArray, distance: FloatArray
-) -> PartialSums:
-    """Return the partial sums, and fill `index` and `distance` unless they are empty."""
+def _add_up(points: FloatArray, centers: Centers, found: _Outputs) -> PartialSums:
+    """Return the partial sums, and fill the outputs."""
     (k, d), grid, start = centers.values.shape, grid_for(points, centers), 0
     parts, counts, rest = [], np.zeros(k, np.int64), []
     for piece in _pieces(points):
         part = packing.zero_sums((k, d), grid, piece)
         rows = slice(start, start + len(piece))
-        num_rest = _assign(piece, centers, index[rows], distance[rows], part)
+        num_rest = _assign(piece, centers, found.rows(rows), part)
         parts.append(_planes(part, grid, centers))
         counts += part.counts
         if num_rest:
@@ -247,21 +273,15 @@ def _pieces(points: FloatArray) -> Iterator[FloatArray]:
     return (points[start : start + PIECE_ROWS] for start in range(0, len(points), PIECE_ROWS))
 
 
-def _assign(
-    points: FloatArray,
-    centers: Centers,
-    index: IndexArray,
-    distance: FloatArray,
-    sums: kernels.Sums,
-) -> int:
+def _assign(points: FloatArray, centers: Centers, found: _Outputs, sums: kernels.Sums) -> int:
     """Call `kernels.assign`; its arguments and its result are described there."""
     points = _kernel_rows(points)
     tile, packed = _packed_centers(centers, points.dtype)
+    if len(found.second.clusters):
+        tile = tile._replace(second=(None,))
     scratch = _scratch(tile, packed)
     variant = points.dtype, packed.weights.dtype, tile
-    num_rest: int = run(
-        kernels.assign, variant, points, packed, tile, scratch, index, distance, sums
-    )
+    num_rest: int = run(kernels.assign, variant, points, packed, tile, scratch, *found, sums)
     _packed_centers.note_ambiguous(centers, points.dtype, len(points), int(scratch.ambiguous[0]))
     return num_rest
 

@@ -139,7 +139,20 @@ class Sums(NamedTuple):
     rest: IndexArray
 
 
+class Second(NamedTuple):
+    """What `assign` finds out about the second nearest centers of n rows.
+
+    Attributes:
+        clusters: (n,) int64, the cluster indices; or empty.
+        distances: (n,) float64.
+    """
+
+    clusters: IndexArray
+    distances: FloatArray
+
+
 _NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
+NO_SECOND = Second(np.empty(0, np.int64), np.empty(0))
 NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
 # NumPy adds up at most this many elements in eight parallel sums; it halves longer arrays.
@@ -516,6 +529,7 @@ def assign(
     scratch: Scratch,
     index: Any,
     distance: Any,
+    second: Second,
     sums: Any,
 ) -> Any:
     """Find the nearest center of each row; write it, add the row to the cluster's sums, or both.
@@ -527,6 +541,8 @@ def assign(
         scratch: Work arrays.
         index: (n,) int64 for the cluster indices, or empty.
         distance: (n,) float64 for the distances to the nearest centers, or empty.
+        second: The same for the second nearest centers, of at least two; unused without
+            `Tile.second`.
         sums: The sums that grow, or empty ones.
 
     Returns:
@@ -556,41 +572,15 @@ def assign(
         for place in range(count):
             row, scale, cluster = start + place, scratch.exact_scales[place], scratch.nearest[place]
             distance[row] = distance_to(points, row, scale, centers, cluster, scratch)
+        if not len(tile.second):
+            continue
+        for place in range(count):
+            row, scale = start + place, scratch.exact_scales[place]
+            cluster = _resolve_second(points, place, centers, scratch, tile)
+            second.clusters[row] = cluster
+            second.distances[row] = distance_to(points, row, scale, centers, cluster, scratch)
     matrix.release(tile)
     return scratch.num_rest[0]
-
-
-@kernel
-def assign_two(
-    points: Any, centers: PackedCenters, tile: Tile, scratch: Scratch, index: Any, distance: Any
-) -> None:
-    """Write the two nearest centers of each row, and the distances to them.
-
-    Args:
-        points: (n, d) S, C-contiguous.
-        centers: The centers, at least two.
-        tile: The shape of a tile.
-        scratch: Work arrays.
-        index: (n, 2) int64 for the cluster indices.
-        distance: (n, 2) float64 for the distances.
-    """
-    n, size = len(points), len(scratch.indices)
-    scratch.ambiguous[0] = 0
-    matrix.configure(scratch.matrix_config, tile)
-    for start in range(0, n, size):
-        count = min(size, n - start)
-        load_tile(points, start, centers, scratch, tile)
-        _score(points, start + size, centers, scratch, tile)
-        _resolve(points, count, centers, scratch, tile)
-        for place in range(count):
-            row = start + place
-            index[row, 0] = scratch.nearest[place]
-            index[row, 1] = _resolve_second(points, place, centers, scratch, tile)
-            for rank in range(2):
-                distance[row, rank] = distance_to(
-                    points, row, scratch.exact_scales[place], centers, index[row, rank], scratch
-                )
-    matrix.release(tile)
 
 
 @kernel

@@ -18,8 +18,8 @@ from dkmeans.exact import PLANE_BITS, WINDOW_BITS
 _WINDOW, _NEXT_PLANE = 2.0**WINDOW_BITS, 2.0**PLANE_BITS
 
 
-# The inner loops have no branches, so that they become code with vectors. A row is added as a
-# whole, or left as a whole.
+# The inner loops have no branches, so that they become code with vectors; whole vectors, as columns
+# are padded. A row is added as a whole, or left as a whole.
 @kernel
 def add_moments(
     points: Any,
@@ -39,23 +39,23 @@ def add_moments(
         weights: (n,) float64, above zero.
         index: (n,) int64, the cluster of each row.
         centers: (k, d) float64.
-        measures: (n, m) float64.
-        scales: (2 d + m,) float64, factors that make moments on the grid integers.
-        words: (4, 2 d + m) float64, a work array: the moments of a row, and what they add to each
-            plane.
-        planes: (3, k, 2 d + m) int64, planes 0 to -2.
+        measures: (m, n) float64.
+        scales: (d + m padded to a multiple of 8,) float64, factors that make moments on the grid
+            integers.
+        words: (4, d + m padded) float64, a work array of zeros: the moments of a row, and what they
+            add to each plane.
+        planes: (3, k, d + m padded) int64, planes 0 to -2.
         is_left: (n,) uint8, set to 1 for rows that are not added, else to 0.
     """
-    (n, d), m = points.shape, measures.shape[1]
+    (n, d), m, columns = points.shape, len(measures), len(scales)
     for row in range(n):
         weight, cluster, off = weights[row], index[row], np.int64(0)
         for j in range(d):
             difference = np.float64(points[row, j]) - centers[cluster, j]
-            words[3, j] = difference * weight
-            words[3, d + j] = difference * difference * weight
+            words[3, j] = difference * difference * weight
         for j in range(m):
-            words[3, 2 * d + j] = measures[row, j] * weight
-        for j in range(2 * d + m):
+            words[3, d + j] = measures[j, row] * weight
+        for j in range(columns):
             value = words[3, j]
             scaled = value * scales[j]
             first = np.trunc(scaled)
@@ -70,9 +70,9 @@ def add_moments(
         is_left[row] = off != 0
         if off:
             continue
-        for j in range(2 * d + m):
+        for j in range(columns):
             planes[0, cluster, j] += np.int64(words[0, j])
-        for j in range(2 * d + m):
+        for j in range(columns):
             planes[1, cluster, j] += np.int64(words[1, j])
-        for j in range(2 * d + m):
+        for j in range(columns):
             planes[2, cluster, j] += np.int64(words[2, j])

@@ -12,6 +12,7 @@ import ctypes
 import platform
 import sys
 import threading
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -44,6 +45,8 @@ _AMBIGUOUS_SHARE = 0.1
 _SMALLEST_MATRIX_NORM = 2.0**-60
 # Entries of the stacks of `kernels`: more than the halvings of a row of any width.
 STACK_DEPTH = 64
+# Number of centers that are put into the order of a matrix unit's registers at a time, about.
+_CENTERS_AT_ONCE = 1024
 # Features of the smallest square that is transposed: not less than `kernels._SMALL_SIDE`.
 _SMALLEST_TILE_FEATURES = 4
 
@@ -233,12 +236,15 @@ def _for_scores(
         tile = tile_for(k, d, largest_norm)
     # Centers that fill up a panel get a score so large that they are never the nearest.
     halves = _pad_to_panels(prepared.halves, tile, float(limits.max) / 4).astype(scoring.dtype)
+    negative = np.negative(prepared.values, dtype=scoring.dtype, casting="same_kind")
+    # The float64 values are not needed any more; of large centers they would be most of the memory.
+    prepared = replace(prepared, values=negative)
     registers, biases = NO_REGISTERS
     if tile.matrix_panels:
         factor = matrix_error_factor(d, matrix.PANELS * len(tile.centers))
-        registers, biases = registers_of(-prepared.values.astype(np.float32), halves, tile)
+        registers, biases = registers_of(negative, halves, tile)
     packed = PackedCenters(
-        weights=_in_panels(-prepared.values, tile).astype(scoring.dtype),
+        weights=_in_panels(negative, tile),
         halves=halves,
         shift=prepared.shift,
         exact=prepared.exact,
@@ -295,7 +301,11 @@ def registers_of(
     """Return the (k, d) negative centers and their halves for a matrix unit: registers, biases."""
     padded = _pad_to_panels(halves, tile, float(np.finfo(np.float32).max) / 4)
     biases = np.repeat(padded.astype(np.float32), matrix.LINES)
-    return _in_registers(weights, tile), aligned(biases)
+    # Some centers at a time: the temporary arrays of large centers would be ten copies of them.
+    size = _group_of(tile) * max(1, _CENTERS_AT_ONCE // _group_of(tile))
+    starts = range(0, len(weights), size)
+    registers = [_in_registers(weights[start : start + size], tile) for start in starts]
+    return aligned(np.concatenate(registers)), aligned(biases)
 
 
 def _suits_matrix(tile: Tile, k: int, d: int) -> bool:
@@ -348,7 +358,7 @@ def _in_registers(weights: FloatArray, tile: Tile) -> FloatArray:
         blocks.append(np.pad(rest, ((0, 0), (0, -rest.shape[1] % group))))
     features = _pad_to_panels(np.hstack(blocks), tile, 0).astype(np.uint16)
     registers = features.reshape(-1, 2, matrix.LINES, features.shape[1] // group, group)
-    return aligned(registers.transpose(0, 3, 1, 2, 4).ravel().view(np.int32))
+    return registers.transpose(0, 3, 1, 2, 4).ravel().view(np.int32)
 
 
 def _to_bfloat16(values: FloatArray) -> FloatArray:
@@ -391,9 +401,14 @@ def _in_panels(rows: FloatArray, tile: Tile) -> FloatArray:
     return np.ascontiguousarray(padded.swapaxes(1, 2)).ravel()
 
 
+def _group_of(tile: Tile) -> int:
+    """Return the number of centers in `PROBED_PANELS` panels."""
+    return PROBED_PANELS * len(tile.centers)
+
+
 def _pad_to_panels(rows: FloatArray, tile: Tile, value: float) -> FloatArray:
     """Append rows of this value until there are whole groups of `PROBED_PANELS` panels."""
-    group = PROBED_PANELS * len(tile.centers)
-    padded = np.full((-(-len(rows) // group) * group, *rows.shape[1:]), value)
+    group = _group_of(tile)
+    padded = np.full((-(-len(rows) // group) * group, *rows.shape[1:]), value, rows.dtype)
     padded[: len(rows)] = rows
     return padded

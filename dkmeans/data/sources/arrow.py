@@ -157,8 +157,7 @@ def fill(
         values = values_of(piece.column(column), column, width, first, name)
         if pa.types.is_integer(values.type) and rows.dtype.kind == "f":
             _refuse_inexact(values, rows.dtype, column, name)
-        values = values.to_numpy(zero_copy_only=False).reshape(-1, width)
-        rows[:, left : left + width] = values
+        rows[:, left : left + width] = _numbers_of(values).reshape(-1, width)
         left += width
 
 
@@ -175,6 +174,15 @@ def _refuse_inexact(values: pa.Array, dtype: np.dtype[Any], column: str, name: s
             f"column {column!r} of {name} must hold integers that {dtype} holds exactly: "
             f"{first_line(error)}. Leave the column out, or store it as {dtype}"
         ) from error
+
+
+def _numbers_of(values: pa.Array) -> NDArray[Any]:
+    """Return numbers without gaps as an array.
+
+    Not by `to_numpy`, which imports pandas: each process would take half a second for that.
+    """
+    bits = pa.types.is_boolean(values.type)
+    return np.from_dlpack(values.cast(pa.uint8()) if bits else values)
 
 
 def values_of(
@@ -202,7 +210,7 @@ def values_of(
         row = first + int(np.flatnonzero(values.is_null())[0])
         raise InvalidData(f"rows must be whole; row {row} of {name} has no {column!r}")
     if is_list(values.type):
-        lengths = values.value_lengths().to_numpy(zero_copy_only=False)
+        lengths = _numbers_of(values.value_lengths())
         if (lengths != width).any():
             row = int(np.flatnonzero(lengths != width)[0])
             raise InvalidData(

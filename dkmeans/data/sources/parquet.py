@@ -40,7 +40,7 @@ from dkmeans.data.sources.parquet_files import (
     list_parquet_files,
     refuse_files_of_tables,
 )
-from dkmeans.data.sources.parquet_footers import Footers
+from dkmeans.data.sources.parquet_footers import Footer, Footers
 from dkmeans.data.sources.requests import in_parallel
 from dkmeans.data.sources.row_filter import RowFilter
 from dkmeans.errors import Invalid, InvalidData, counted
@@ -358,8 +358,7 @@ def _of_file(
         values: Columns that the folder of the file names.
     """
     footer = footers.read(file)
-    chosen = selector.select(footer.physical_schema, name)
-    sizes = [group.num_rows for group in footer.row_groups]
+    chosen, sizes = selector.select(footer.schema, name), footer.sizes
     if not sum(sizes):
         return None
     widths = chosen.widths or tuple(
@@ -379,11 +378,11 @@ def _of_file(
     left = chosen.condition.given(dict(values))
     if not left.holds_always:
         table = replace(table, condition=left)
-    matches = _matches(table, footer, sizes)
+    matches = _matches(table, footer)
     return _File(table, sizes, matches, chosen.left_out) if sum(matches) else None
 
 
-def _matches(table: ParquetRows, footer: ds.ParquetFileFragment, sizes: list[int]) -> list[int]:
+def _matches(table: ParquetRows, footer: Footer) -> list[int]:
     """Return the number of rows of each row group that meet the filter of a table.
 
     Row groups whose statistics do not decide that are read.
@@ -391,9 +390,8 @@ def _matches(table: ParquetRows, footer: ds.ParquetFileFragment, sizes: list[int
     Args:
         table: The file.
         footer: The footer of the file.
-        sizes: Number of rows of each row group.
     """
-    condition, schema = table.condition, footer.physical_schema
+    condition, schema, sizes = table.condition, footer.schema, footer.sizes
     if condition is None:
         return sizes
     if condition.holds_never:
@@ -404,12 +402,12 @@ def _matches(table: ParquetRows, footer: ds.ParquetFileFragment, sizes: list[int
     if may_be_nan and condition.may_take_nan:
         possible = list(range(len(sizes)))
     else:
-        possible = _group_numbers(footer.split_by_row_group(met, schema))
+        possible = _group_numbers(footer.fragment.split_by_row_group(met, schema))
     for number in possible:
         matches[number] = sizes[number]
     doubtful = possible
     if not may_be_nan:
-        others = set(_group_numbers(footer.split_by_row_group(not_met, schema)))
+        others = set(_group_numbers(footer.fragment.split_by_row_group(not_met, schema)))
         doubtful = [number for number in possible if number in others]
     counts = replace(table, groups=tuple(doubtful)).matches()
     for number, count in zip(doubtful, counts, strict=True):

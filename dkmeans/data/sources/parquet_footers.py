@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from dkmeans.data.sources.parquet_files import StoredFile
@@ -29,6 +30,30 @@ _METADATA = "_metadata"
 _TAIL_BYTES = 2**16
 # The last bytes of a file: the length of the footer, four bytes, and a magic number.
 _END_BYTES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Footer:
+    """Footer of one file.
+
+    Attributes:
+        schema: Names and types of the columns.
+        sizes: Number of rows of each row group.
+        end: The end of the file, or its footer in `_metadata`.
+    """
+
+    schema: pa.Schema
+    sizes: list[int]
+    end: bytes | ds.ParquetFileFragment
+
+    @property
+    def fragment(self) -> ds.ParquetFileFragment:
+        """The footer as Arrow compares it with filters. Its rows cannot be read."""
+        return (
+            _format().make_fragment(pa.py_buffer(self.end))
+            if isinstance(self.end, bytes)
+            else self.end
+        )
 
 
 @dataclass(frozen=True)
@@ -70,19 +95,24 @@ class Footers:
             return cls(fs, {})
         return cls(fs, {fragment.path: fragment for fragment in table.get_fragments()})
 
-    def read(self, file: StoredFile) -> ds.ParquetFileFragment:
-        """Return the footer of a file, which may be that of no Parquet file.
+    def read(self, file: StoredFile) -> Footer:
+        """Return the footer of a file.
 
-        The rows of the result cannot be read, only its schema, row groups and statistics.
+        Raises:
+            ArrowException: it is no Parquet.
         """
         if file.path in self.known:
-            return self.known[file.path]
+            fragment = self.known[file.path]
+            sizes = [group.num_rows for group in fragment.row_groups]
+            return Footer(fragment.physical_schema, sizes, fragment)
         size = self.fs.size(file.path) if file.size is None else file.size
         tail = self._end_of(file.path, size, _TAIL_BYTES)
         needed = int.from_bytes(tail[-_END_BYTES:][:4], "little") + _END_BYTES
         if len(tail) < needed <= size:
             tail = self._end_of(file.path, size, needed)
-        return _format().make_fragment(pa.py_buffer(tail))
+        with pq.ParquetFile(pa.BufferReader(tail)) as end:
+            groups = map(end.metadata.row_group, range(end.num_row_groups))
+            return Footer(end.schema_arrow, [group.num_rows for group in groups], tail)
 
     def _end_of(self, path: str, size: int, length: int) -> bytes:
         if not size:  # obstore refuses to read nothing

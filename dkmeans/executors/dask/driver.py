@@ -69,8 +69,8 @@ class Dask(AbstractContextManager["Dask"]):
 
     Each part keeps one kind of state: `_cluster` knows the workers, `_shipping` the rows that have
     been sent to them, `_dealing` the last iteration and how fast the workers were. `_held` are the
-    futures of the last iteration. They are released after the tasks of the next iteration are
-    submitted: a release sends a message, which would delay the first task.
+    futures of the last iteration. Unless they are large, they are released after the tasks of the
+    next iteration are submitted: a release sends a message, which would delay the first task.
 
     Args:
         client: A `distributed.Client`.
@@ -245,15 +245,16 @@ class Dask(AbstractContextManager["Dask"]):
             for task, own in zip(tasks, values, strict=True)
         ]
         futures, fan_in = list(level), _fan_in(value)
+        is_large = fan_in < worker.FAN_IN
         # Of large results the driver gets only the total.
-        while len(level) > (fan_in if fan_in == worker.FAN_IN else 1):
+        while len(level) > (1 if is_large else fan_in):
             level = [
                 self._client.submit(worker.merge, *level[i : i + fan_in], pure=False)
                 for i in range(0, len(level), fan_in)
             ]
             futures += level
         # Releases the futures of the last iteration (see the class).
-        self._held = futures
+        self._held = [] if is_large else futures
         try:
             sent = [own for own in values if own is not value]
             others = [*futures, *sent, *self._shipping.futures]
