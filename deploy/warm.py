@@ -22,8 +22,10 @@ def compile_kernels(dtype: np.dtype, shape: tuple[int, int], distance: Distance)
     rows = np.ones((ROWS, shape[1]), dtype)
     rows.flags.writeable = False  # as the backend passes rows to kernels
     centers = Centers(np.ones(shape, dtype), distance)
+    # Another problem, as each call changes the scoring of its problem.
+    more = Centers(np.ones((shape[0] + 1, shape[1]), dtype), distance)
     for _ in packing.scorings(dtype):
-        native.nearest_two(rows, centers)
+        native.nearest_two(rows, more)
         native.partial_sums(rows, centers)
     native.distances(rows, centers)
     native.squares(rows)
@@ -31,7 +33,7 @@ def compile_kernels(dtype: np.dtype, shape: tuple[int, int], distance: Distance)
     bounds.advance(rows, centers, result.bounds)
     weights, index = np.ones(ROWS), native.nearest_index(rows, centers)
     native.add_products(rows, weights, index, shape[0])
-    native.add_moments(rows, weights, index, np.ones(shape), np.ones((ROWS, 1)))
+    native.add_moments(rows, weights, index, np.ones(shape), np.ones((1, ROWS)))
 
 
 if __name__ == "__main__":

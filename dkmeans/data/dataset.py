@@ -620,8 +620,8 @@ class Dataset:
         if self.is_standardized and scaling is None:
             raise Invalid(
                 "standardize must come with a new model, or with one that began with it; the "
-                "centers of this one are in the units of rows: give overwrite=True (--overwrite) "
-                "or another model_dir to begin anew"
+                "centers of this one are in the units of rows: give overwrite=True (--overwrite), "
+                "or another model_dir, to begin anew"
             )
 
     def scaled(self, scaling: Scaling | None) -> Dataset:

@@ -269,6 +269,8 @@ class MetricsServerHook(_MetricsHook):
 
 
 def _stop(server: Any, thread: threading.Thread) -> None:
-    server.shutdown()
+    # The garbage collector may run in any thread, and a thread cannot wait for itself.
+    if thread is not threading.current_thread():
+        server.shutdown()
+        thread.join()
     server.server_close()
-    thread.join()
