@@ -22,8 +22,8 @@ class Scaling:
     """Means and deviations of columns. Two of them are equal if they scale alike.
 
     Attributes:
-        means: (d,) float64; 0 for a column that is left as it is.
-        deviations: (d,) float64, above zero; 1 for a column that is left as it is.
+        means: (d,) float64.
+        deviations: (d,) float64, above zero; 1 for a column of one value.
         digest: Hash of both, the same in any process.
     """
 

@@ -73,7 +73,7 @@ def find_scaling(
 ) -> Scaling:
     """Return the means and deviations of the columns of some rows, by weight.
 
-    A column of one value gets the mean 0 and the deviation 1, which leave it as it is.
+    A column of one value gets that value and the deviation 1, so that it becomes zero.
 
     Args:
         batches: The rows.
@@ -96,9 +96,8 @@ def find_scaling(
         mean = total.rows.exact(0, column) / count
         shift = mean - Fraction(float(reference.row[0, column]))
         variance = total.squares.exact(0, column) / count - shift * shift
-        deviation = math.sqrt(max(variance, Fraction(0)))
+        means[column], deviation = float(mean), math.sqrt(max(variance, Fraction(0)))
         if deviation > 0:
-            means[column] = float(mean)
             deviations[column] = deviation
         elif shift:
             raise InvalidData(
@@ -112,12 +111,12 @@ def find_scaling(
 
 
 def _report(columns: str, constant: Sequence[str]) -> None:
-    """Log what is standardized, and which columns are left as they are."""
+    """Log what is standardized, and which columns have one value."""
     logger.info("rows are standardized: %s by mean and deviation", columns)
     if constant:
         more = f" and {len(constant) - _MOST_NAMES} more" if len(constant) > _MOST_NAMES else ""
         named = f"{', '.join(constant[:_MOST_NAMES])}{more}"
-        logger.info("left as they are, because all rows have one value there: %s", named)
+        logger.info("zero once they are standardized, as all rows have one value there: %s", named)
 
 
 def _first_row(batches: Sequence[Batch], executor: Executor) -> FloatArray:

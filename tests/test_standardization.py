@@ -24,13 +24,13 @@ def scaling_of(dataset, executor=None, backend=None):
 
 
 def exact_scaling(rows, weights):
-    """Return means and deviations by fractions, of all columns but constant ones."""
+    """Return means and deviations by fractions; a constant column has the deviation 1."""
     total, found = sum(map(int, weights)), []
     for column in rows.T.tolist():
         values = [(Fraction(x), int(w)) for x, w in zip(column, weights, strict=True)]
         mean = sum(x * w for x, w in values) / total
         variance = sum((x - mean) ** 2 * w for x, w in values) / total
-        found.append((float(mean), sqrt(variance)) if variance else (0.0, 1.0))
+        found.append((float(mean), sqrt(variance) or 1.0))
     return np.array(found).T
 
 
@@ -63,11 +63,14 @@ def test_rows_of_weight_zero_do_not_count_even_in_front():
         scaling_of(Dataset.from_array(ROWS, np.zeros(500)))
 
 
-def test_a_column_of_one_value_is_left_as_it_is_and_logged(caplog):
+def test_a_column_of_one_value_becomes_zero_and_is_logged(caplog):
     caplog.set_level(logging.INFO, "dkmeans")
     found = scaling_of(Dataset.from_array(ROWS).named("abcd"))
-    assert (found.means[3], found.deviations[3]) == (0.0, 1.0)
-    assert caplog.messages[-1] == ("left as they are, because all rows have one value there: 'd'")
+    assert (found.means[3], found.deviations[3]) == (ROWS[0, 3], 1.0)
+    assert not found.standardized(ROWS)[:, 3].any()
+    assert caplog.messages[-1] == (
+        "zero once they are standardized, as all rows have one value there: 'd'"
+    )
     # A column whose deviation is one by chance is not.
     scaling_of(Dataset.from_array(np.array([[1.0], [-1.0]])))
     assert caplog.messages[-1] == "rows are standardized: 1 column by mean and deviation"

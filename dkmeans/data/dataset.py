@@ -589,7 +589,7 @@ class Dataset:
         `train` finds the means and deviations of these rows, by their weights, in one pass before
         the first step. The model keeps them, and standardizes the rows of all its calls by itself,
         also of those without this method. Its centers are standardized too. A column of one value
-        is left as it is.
+        becomes zero.
 
         Raises:
             ValueError: the rows come from an iterator, or `repeat` without end was called before.
