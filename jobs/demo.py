@@ -1,7 +1,8 @@
 """`dkmeans demo`: cluster every flight that left New York City in 2013, from start to end.
 
-The demo writes the flights as a Zarr array and runs the jobs train, evaluate and predict on it,
-with the command lines that a user would type. In the end it prints a table of the clusters.
+The demo writes the flights as a folder of Parquet files and runs the jobs train, evaluate, predict
+and report on it, with the command lines that a user would type. In the end it prints a table of the
+clusters.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ from zipfile import ZipFile
 
 import numpy as np
 import pyarrow as pa
-import zarr
-from dkmeans_jobs import evaluate, predict, train
+import pyarrow.compute as pc
+from dkmeans_jobs import evaluate, html_report, predict, train
 from dkmeans_jobs.command_line import parse
 from numpy.typing import NDArray
-from pyarrow import csv
+from pyarrow import csv, parquet
 from rich.console import Console
 from rich.table import Table
 
 from dkmeans import Invalid
 
 _NUM_CLUSTERS = 8
-_CHUNK_ROWS = 20_000
-_FEATURES = ("departure hour", "miles", "minutes late at departure", "minutes made up in the air")
+_FILE_ROWS = 20_000
+_FEATURES = ("departure_hour", "miles", "minutes_late", "minutes_made_up")
+_NAMES = ("carrier", "flight", "dest")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Prepare the flights, train, evaluate, predict, and describe the clusters.
+    """Prepare the flights, train, evaluate, predict, report, and describe the clusters.
 
     Returns:
         The result of the job, by name.
@@ -40,36 +42,38 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         Invalid: the flights are not installed.
     """
     directory = Path(arguments.directory)
-    flights = _load_flights()
-    features = _features(flights)
-    complete = np.asarray(np.isfinite(features).all(axis=1))
-    destinations, features = flights["dest"].to_numpy()[complete], features[complete]
-    paths = {name: str(directory / name) for name in ("flights.zarr", "model", "clusters.zarr")}
-    _write_flights(paths["flights.zarr"], features)
+    all_flights = _load_flights()
+    flights = _flights_that_arrived(all_flights)
+    names = "flights.parquet", "model", "clusters.parquet", "report.html"
+    source, model, output, page = (str(directory / name) for name in names)
+    _write_flights(Path(source), flights)
     console = Console(stderr=True)
     console.print(
-        f"{len(complete):,} flights left New York City in 2013; {len(features):,} of them were not "
-        f"cancelled and arrived. They are in {paths['flights.zarr']} now, four features each, in "
-        f"chunks of {_CHUNK_ROWS:,} rows."
+        f"{len(all_flights):,} flights left New York City in 2013; {len(flights):,} of them were "
+        f"not cancelled and arrived. They are in {source} now, in files of {_FILE_ROWS:,} rows."
     )
     cluster = ["--cluster", "local", "--workers", "2", "--threads-per-worker", "1"]
-    input_and_model = [paths["flights.zarr"], "--model-dir", paths["model"]]
+    input_and_model = [source, "--model-dir", model]
+    columns = ["--columns", ",".join(_FEATURES), "--standardize"]
     start = ["--num-clusters", str(_NUM_CLUSTERS), "--init", "kmeans_plus_plus", "--seed", "2013"]
-    trained = _run_job(console, train, ["train", *input_and_model, *start, *cluster])
+    trained = _run_job(console, train, ["train", *input_and_model, *columns, *start, *cluster])
     evaluated = _run_job(console, evaluate, ["evaluate", *input_and_model, *cluster])
-    output = ["--output", paths["clusters.zarr"]]
-    predicted = _run_job(console, predict, ["predict", *input_and_model, *output, *cluster])
-    group = zarr.open_group(paths["clusters.zarr"], mode="r")
-    index = np.asarray(group["cluster_index"])
+    kept = ["--output", output, "--keep", ",".join(_NAMES)]
+    predicted = _run_job(console, predict, ["predict", *input_and_model, *kept, *cluster])
+    _run_job(console, html_report, ["report", model, "--input", source, "--output", page])
+    # The files of the clusters have the names of those of the flights, and their rows.
+    index = parquet.read_table(output)["cluster_index"].to_numpy()
     if not arguments.json:
-        Console().print(_summary(index, features, destinations))
+        Console().print(_summary(index, flights))
+        console.print(f"What tells the clusters apart, in pictures: open {page} in a browser.")
     return {
         "flights": len(index),
         "steps": trained["step"],
         "average_loss": evaluated["average_loss"],
         "cluster_sizes": np.bincount(index, minlength=_NUM_CLUSTERS).tolist(),
-        "model_dir": paths["model"],
+        "model_dir": model,
         "predictions": predicted["output"],
+        "report": page,
     }
 
 
@@ -99,61 +103,53 @@ def _load_flights() -> pa.Table:
         return csv.read_csv(file)
 
 
-def _features(flights: pa.Table) -> NDArray[np.float64]:
-    """Return the `_FEATURES` of each flight, (n, 4), with NaN if it was cancelled or diverted."""
-    names = ("hour", "minute", "distance", "dep_delay", "arr_delay")
-    hour, minute, miles, departure_delay, arrival_delay = (
-        flights[name].to_numpy().astype(np.float64) for name in names
+def _flights_that_arrived(flights: pa.Table) -> pa.Table:
+    """Return the `_FEATURES` and `_NAMES` of the flights that were not cancelled or diverted."""
+    late, arrival_delay = flights["dep_delay"], flights["arr_delay"]
+    minutes = pc.divide(pc.cast(flights["minute"], pa.float64()), 60.0)
+    features = (
+        pc.add(flights["hour"], minutes),
+        flights["distance"],
+        late,
+        pc.subtract(late, arrival_delay),
     )
-    return np.column_stack(
-        [hour + minute / 60, miles, departure_delay, departure_delay - arrival_delay]
-    )
+    columns = [pc.cast(column, pa.float64()) for column in features]
+    table = pa.table([*columns, *(flights[name] for name in _NAMES)], [*_FEATURES, *_NAMES])
+    complete = pc.and_(pc.is_finite(table["minutes_late"]), pc.is_finite(table["minutes_made_up"]))
+    return table.filter(complete)
 
 
-def _scaled(features: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the features with mean 0 and standard deviation 1, (n, 4).
-
-    Distances and delays have long tails. Their logarithms are scaled, so that a few extreme flights
-    do not take clusters of their own.
-    """
-    features = features.copy()
-    features[:, 1] = np.log(features[:, 1])
-    features[:, 2] = np.sign(features[:, 2]) * np.log1p(np.abs(features[:, 2]))
-    features -= features.mean(axis=0)
-    features /= features.std(axis=0)
-    return features.astype(np.float32)
+def _write_flights(folder: Path, flights: pa.Table) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(range(0, len(flights), _FILE_ROWS)):
+        some = flights.slice(start, _FILE_ROWS)
+        parquet.write_table(some, folder / f"part-{number:02}.parquet")
 
 
-def _write_flights(address: str, features: NDArray[np.float64]) -> None:
-    rows = _scaled(features)
-    zarr.create_array(address, data=rows, chunks=(_CHUNK_ROWS, rows.shape[1]), overwrite=True)
-
-
-def _summary(
-    index: NDArray[np.int64], features: NDArray[np.float64], destinations: NDArray[Any]
-) -> Table:
+def _summary(index: NDArray[np.int64], flights: pa.Table) -> Table:
     """Return a table with one line for each cluster, the largest cluster first.
 
     Args:
         index: Cluster index of each flight, (n,).
-        features: Features before scaling, (n, 4).
-        destinations: Airport code of each flight, (n,).
+        flights: The n flights.
     """
     table = Table(title="What the clusters are", title_justify="left")
     table.add_column("flights", justify="right")
     table.add_column("scheduled", justify="right")
     for name in _FEATURES[1:]:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("_", " "), justify="right")
     table.add_column("most go to")
+    features = np.column_stack([flights[name].to_numpy() for name in _FEATURES])
+    destinations = flights["dest"].to_numpy()
     for j in np.argsort(-np.bincount(index), kind="stable"):
         members = features[index == j]
-        hour, miles, delay, made_up = np.median(members, axis=0)
+        hour, miles, late, made_up = np.median(members, axis=0)
         airports = [name for name, _ in Counter(destinations[index == j]).most_common(4)]
         table.add_row(
             f"{len(members):,}",
             f"{int(hour):02}:{int(hour % 1 * 60):02}",
             f"{miles:,.0f}",
-            f"{delay:+.0f}",
+            f"{late:+.0f}",
             f"{made_up:+.0f}",
             ", ".join(airports),
         )
