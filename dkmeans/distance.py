@@ -13,20 +13,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans.exact import (
-    Elements,
-    ExactSums,
-    ExactTotal,
-    Grid,
-    Pairs,
-    first_column,
-    halves,
-    in_pieces,
-    sum_of_pairs,
-    total_of,
-    two_product,
-    two_sum,
-)
+from dkmeans.exact import Elements, ExactSums, Grid, first_column, in_pieces
+from dkmeans.exact_total import ExactTotal, total_of
+from dkmeans.float_pairs import Pairs, halves, sum_of_pairs, two_product, two_sum
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Rows with a squared length below this count as zero, as in the documented estimator.

@@ -1,8 +1,8 @@
 """Exact sums: integers that count multiples of powers of two, so no addition ever rounds.
 
 Float sums depend on the order of the rows. Exact sums do not: centers are a function of the set of
-rows, whatever the chunks, the workers or the backends. `ExactTotal` is one exact number,
-`ExactSums` is one for each center and column. The backends add up the values that lie on a `Grid`;
+rows, whatever the chunks, the workers or the backends. `ExactSums` is an exact
+number for each center and column. The backends add up the values that lie on a `Grid`;
 the functions here add up the few values that do not (docs/decisions/017).
 
     sums = exact.of_rows(rows, index, k)       # by definition; the backends do this faster
@@ -20,18 +20,24 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-FloatArray = NDArray[Any]
-IndexArray = NDArray[np.int64]
+from dkmeans.exact_total import HALF_BITS, UNIT, ExactTotal, decomposed, shifted, total_of
+from dkmeans.float_pairs import (
+    LARGEST_WHOLE,
+    FloatArray,
+    IndexArray,
+    Pairs,
+    float_parts,
+    half_of_last_place,
+    two_product,
+    two_sum,
+)
+
 # Some elements of a (k, d) array: their clusters and columns, as `nonzero` returns them.
 Elements = tuple[IndexArray, ...]
-# Numbers as sums of two float64, high and low, and where these are certainly accurate.
-Pairs = tuple[FloatArray, FloatArray, NDArray[np.bool_]]
 
 # Values of any size overflow in some of the steps below. What follows tests for that.
 _QUIET = np.errstate(all="ignore")
 
-# A product of two float64 is a multiple of 2^UNIT.
-UNIT = -2300
 # A plane counts multiples of 2^(exponent + 32 m), where m is the number of the plane.
 PLANE_BITS = 32
 # Values with fewer bits than this before the point of the grid are added to plane 0. A chunk is
@@ -53,15 +59,8 @@ _LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
 _FEW_VALUES, _FEW_OF_SUMS = 2**10, 2**5
 # Rows that a grid is made from: fewer of wide rows.
 _SAMPLED_ROWS, _FEWEST_SAMPLED, _SAMPLED_VALUES = 32, 4, 2**16
-_MANTISSA_BITS = 53
-# Bits of a float64: its exponent, and what follows the first bit of its mantissa.
-_EXPONENT_MASK, _FRACTION_MASK = 0x7FF << 52, 2**52 - 1
-# Numbers that are added up by exponent at a time: float64 holds their sums exactly.
-_VALUES_AT_ONCE, _SQUARES_AT_ONCE = 2**14, 2**14
 # Sums that are divided at a time: a dozen arrays of them stay in the second-level cache.
 _SUMS_AT_ONCE = 2**13
-# Bits of one digit of a mantissa, in `total_of` and in `total_of_squares`.
-_HALF_BITS, _THIRD_BITS = 26, 18
 # Planes up to this number are divided in float64; sums with others, as fractions.
 _FAST_PLANES = 4
 # The rounding of a mean is unsure this close to the middle between two float64, relative to half of
@@ -71,8 +70,6 @@ _UNSURE = 2.0**-36
 _CANCELLED = 2.0**-8
 # Below this a result may be subnormal, and would be rounded twice.
 _SMALLEST_MEAN = 2.0**-1000
-# Whole numbers up to this are float64 numbers.
-_LARGEST_WHOLE = 2**_MANTISSA_BITS
 # A float64 below this is no sum of a larger whole number and a fraction that was rounded away.
 _WHOLE_NUMBERS = 2.0**52
 # Exponents of the digits of a value on the grid: 46 bits of plane 0, for float64 32 of plane -1.
@@ -83,71 +80,6 @@ _DIGIT_ROWS = 64
 
 class NotFinite(ValueError):
     """A value is not finite, or too large to be squared; the caller names the row."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExactTotal:
-    """An exact sum of float64 numbers or of products of two of them: a monoid under `+`.
-
-    Attributes:
-        units: The number, in units of 2^UNIT.
-    """
-
-    units: int = 0
-
-    @classmethod
-    def of(cls, number: Fraction | int) -> Self:
-        """Return a number, rounded down to a unit."""
-        return cls(number.numerator * (1 << -UNIT) // number.denominator)
-
-    def __add__(self, other: ExactTotal) -> ExactTotal:
-        return ExactTotal(self.units + other.units)
-
-    def __sub__(self, other: ExactTotal) -> ExactTotal:
-        return ExactTotal(self.units - other.units)
-
-    def __float__(self) -> float:
-        """Return the nearest float64; infinity if the number is too large."""
-        try:
-            return self.units / (1 << -UNIT)
-        except OverflowError:
-            return float("inf") if self.units > 0 else float("-inf")
-
-
-NOTHING = ExactTotal()
-
-
-def total_of(values: FloatArray, exponents: IndexArray | int = 0) -> ExactTotal:
-    """Return the exact sum of finite values times 2^exponents, of any shapes that broadcast."""
-    units = 0
-    values, exponents = (part.ravel() for part in np.broadcast_arrays(values, exponents))
-    for start in range(0, len(values), _VALUES_AT_ONCE):
-        some = slice(start, start + _VALUES_AT_ONCE)
-        whole, places = _decomposed(values[some])
-        high, low = whole >> _HALF_BITS, whole & (2**_HALF_BITS - 1)
-        units += _by_exponent(((high, _HALF_BITS), (low, 0)), places + exponents[some])
-    return ExactTotal(units)
-
-
-def total_of_squares(values: FloatArray) -> ExactTotal:
-    """Return the exact sum of the squares of (n,) finite values."""
-    units, mask = 0, 2**_THIRD_BITS - 1
-    for start in range(0, len(values), _SQUARES_AT_ONCE):
-        whole, exponents = _decomposed(values[start : start + _SQUARES_AT_ONCE])
-        whole = np.abs(whole)
-        a, b, c = whole >> 2 * _THIRD_BITS, whole >> _THIRD_BITS & mask, whole & mask
-        products = (a * a, 2 * a * b, 2 * a * c + b * b, 2 * b * c, c * c)
-        digits = [(each, _THIRD_BITS * (4 - i)) for i, each in enumerate(products)]
-        units += _by_exponent(digits, 2 * exponents)
-    return ExactTotal(units)
-
-
-def total_of_weighted_squares(values: FloatArray, weights: FloatArray) -> ExactTotal:
-    """Return the exact sum of the squares of (n,) finite values times weights, one by one."""
-    (whole, exponents), (factors, places) = _decomposed(values), _decomposed(weights)
-    exponents = 2 * exponents + places - UNIT
-    parts = zip(whole.tolist(), factors.tolist(), exponents.tolist(), strict=True)
-    return ExactTotal(sum(_shifted(a * a * b, bits) for a, b, bits in parts))
 
 
 def num_planes(dtype: DTypeLike) -> int:
@@ -171,29 +103,6 @@ def total_of_digits(products: IndexArray, grid: Grid, dtype: DTypeLike) -> Exact
     high = products.astype(np.float64)
     low = (products - high.astype(np.int64)).astype(np.float64)
     return total_of(np.stack([high, low]), np.array(exponents)[:, None] + 2 * grid.exponents)
-
-
-def _decomposed(values: FloatArray) -> tuple[IndexArray, IndexArray]:
-    """Return integers of at most 53 bits and exponents of two whose products are the values."""
-    mantissas, exponents = np.frexp(values.astype(np.float64))
-    whole = np.ldexp(mantissas, _MANTISSA_BITS).astype(np.int64)
-    return whole, exponents.astype(np.int64) - _MANTISSA_BITS
-
-
-def _by_exponent(digits: Any, exponents: IndexArray) -> int:
-    """Return the sum of digit * 2^(shift + exponent) over pairs (digits, shift), in units."""
-    least = int(exponents.min(initial=0))
-    total = 0
-    for digit, shift in digits:
-        # The weights are integers, and their sums are below 2^53.
-        sums = np.bincount(exponents - least, weights=digit)
-        for place in np.flatnonzero(sums):
-            total += _shifted(int(sums[place]), int(place) + shift + least - UNIT)
-    return total
-
-
-def _shifted(number: int, bits: int) -> int:
-    return number << bits if bits >= 0 else number >> -bits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -320,7 +229,7 @@ class FewValues:
         cls, clusters: IndexArray, columns: IndexArray, values: FloatArray, grid: Grid
     ) -> FewValues:
         """Return (m,) finite values of these clusters and columns."""
-        whole, exponents = _decomposed(values)
+        whole, exponents = decomposed(values)
         return cls(clusters, columns, whole, exponents - grid.exponents[columns])
 
     def __len__(self) -> int:
@@ -481,13 +390,13 @@ class ExactSums:
             factors: (m,) finite factors of the values.
         """
         planes = {m: plane.copy() for m, plane in self.settled().planes.items()}
-        (whole, exponents), (factor, places) = _decomposed(values), _decomposed(factors)
+        (whole, exponents), (factor, places) = decomposed(values), decomposed(factors)
         exponents = exponents + places - self.grid.exponents[columns]
-        mask = 2**_HALF_BITS - 1
+        mask = 2**HALF_BITS - 1
         # A product of two mantissas has 106 bits: each is multiplied as two halves.
-        (a, b), (c, d) = ((part >> _HALF_BITS, part & mask) for part in (whole, factor))
+        (a, b), (c, d) = ((part >> HALF_BITS, part & mask) for part in (whole, factor))
         for number, part in enumerate((b * d, a * d + b * c, a * c)):
-            few = FewValues(clusters, columns, part, exponents + number * _HALF_BITS)
+            few = FewValues(clusters, columns, part, exponents + number * HALF_BITS)
             _scatter(planes, few)
         return ExactSums(self.grid, _carried(planes))
 
@@ -545,7 +454,7 @@ class ExactSums:
         rounded = quotient + correction
         rest = correction - (rounded - quotient)
         # The rounding is sure unless the rest is about half of a last place.
-        is_sure &= np.abs(rest) < _half_of_last_place(rounded) * (1 - _UNSURE)
+        is_sure &= np.abs(rest) < half_of_last_place(rounded) * (1 - _UNSURE)
         exponents = self.grid.exponents - weights.grid.exponents
         means = np.ldexp(rounded, exponents[some[1]])
         return means, np.asarray(is_sure & is_sure_weight & _is_normal(means) | is_zero)
@@ -576,7 +485,7 @@ class ExactSums:
     def whole(self) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Return plane 0 as float64, and where it is the whole sum and float64 holds it."""
         plane = self.planes[0]
-        is_whole = np.abs(plane) <= _LARGEST_WHOLE
+        is_whole = np.abs(plane) <= LARGEST_WHOLE
         for m, other in self.planes.items():
             if m != 0:
                 is_whole = is_whole & (other == 0)
@@ -618,7 +527,7 @@ class ExactSums:
         for m, plane in self.settled().planes.items():
             of_columns = plane.astype(object).sum(axis=0).tolist()
             for number, exponent in zip(of_columns, exponents, strict=True):
-                units += _shifted(number, m * PLANE_BITS + exponent - UNIT)
+                units += shifted(number, m * PLANE_BITS + exponent - UNIT)
         return ExactTotal(units)
 
     def gathered(self, order: IndexArray, starts: IndexArray) -> ExactSums:
@@ -658,7 +567,7 @@ class ExactSums:
             if abs(m) > _FAST_PLANES:
                 is_sure &= plane == 0
                 continue
-            for part in _float_parts(plane):
+            for part in float_parts(plane):
                 value = part * 2.0 ** (PLANE_BITS * m)
                 high, error = two_sum(high, value)
                 low += error
@@ -678,62 +587,12 @@ def in_pieces(some: Elements) -> Iterator[Elements]:
         yield tuple(part[start : start + _SUMS_AT_ONCE] for part in some)
 
 
-def _float_parts(values: IndexArray) -> list[FloatArray]:
-    """Return one or two arrays of float64 whose sum is the int64 values."""
-    rounded = values.astype(np.float64)
-    if values.max(initial=0) <= _LARGEST_WHOLE and values.min(initial=0) >= -_LARGEST_WHOLE:
-        return [rounded]
-    return [rounded, (values - rounded.astype(np.int64)).astype(np.float64)]
-
-
 def of_rows(points: FloatArray, index: IndexArray, k: int, grid: Grid | None = None) -> ExactSums:
     """Return the sums of the (n, d) finite rows of each of k clusters, by definition."""
     grid = grid or Grid.of(points)
     clusters, columns = (part.ravel() for part in np.indices(points.shape))
     zero = ExactSums.zero((k, points.shape[1]), grid)
     return zero.plus_values(index[clusters], columns, points.ravel())
-
-
-def two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return a + b as a rounded sum and its error (Knuth, The Art of Computer Programming, 2)."""
-    total = a + b
-    back = total - a
-    return total, (a - (total - back)) + (b - back)
-
-
-def two_product(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return a * b as a rounded product and its error (Dekker, 1971)."""
-    product = a * b
-    (a_high, a_low), (b_high, b_low) = halves(a), halves(b)
-    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
-    return product, error
-
-
-def sum_of_pairs(high: FloatArray, low: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Add up pairs of float64 over the first axis, (n, d), as pairs, (d,), in a fixed order."""
-    while len(high) > 1:
-        half = len(high) // 2
-        total, error = two_sum(high[:half], high[half : 2 * half])
-        error += low[:half] + low[half : 2 * half]
-        # Without another rounding the highs stay what they are; the rest of an odd number follows.
-        high = np.concatenate([total, high[2 * half :]])
-        low = np.concatenate([error, low[2 * half :]])
-    return high[0], low[0]
-
-
-def _half_of_last_place(values: FloatArray) -> FloatArray:
-    """Return half of the distance to the next float64 towards zero."""
-    bits = values.view(np.int64)
-    halves = (bits & _EXPONENT_MASK).view(np.float64) * 2.0**-_MANTISSA_BITS
-    # Below a power of two the distance is half of that above it.
-    return np.where(bits & _FRACTION_MASK, halves, 0.5 * halves)
-
-
-def halves(values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the upper 26 bits of each value, and the rest (Veltkamp)."""
-    scaled = values * (2.0**27 + 1)
-    high = scaled - (scaled - values)
-    return high, values - high
 
 
 def _quotient(number: int, exponent: int, divisor: int) -> float:

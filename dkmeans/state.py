@@ -18,7 +18,9 @@ from typing import Any, Generic, Protocol, Self, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans.exact import NOTHING, ExactSums, ExactTotal, FloatArray, Grid, IndexArray
+from dkmeans.exact import ExactSums, Grid
+from dkmeans.exact_total import NOTHING, ExactTotal
+from dkmeans.float_pairs import FloatArray, IndexArray
 
 __all__ = [
     "Cached",

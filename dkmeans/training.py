@@ -27,7 +27,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import Conflict, Outage, counted
-from dkmeans.exact import ExactTotal
+from dkmeans.exact_total import ExactTotal
 from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
 from dkmeans.history import History, write_history

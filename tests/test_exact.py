@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkmeans import exact
-from dkmeans.exact import (
-    ExactSums,
-    ExactTotal,
-    FewValues,
-    Grid,
-    of_rows,
-    total_of,
-    total_of_squares,
-)
+from dkmeans.exact import ExactSums, FewValues, Grid, of_rows, total_of_digits
+from dkmeans.exact_total import UNIT, total_of, total_of_squares
 from tests.exactly import same_sums
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -27,7 +19,7 @@ dtypes = st.sampled_from([np.float32, np.float64])
 
 
 def fraction(total):
-    return total.units * Fraction(2) ** exact.UNIT
+    return total.units * Fraction(2) ** UNIT
 
 
 @st.composite
@@ -146,69 +138,19 @@ def test_few_values_of_common_distributions_are_off_the_grid():
     assert Grid.of(cauchy).split(cauchy)[1].mean() < 0.02
 
 
-@given(st.lists(finite, max_size=30), st.permutations(range(30)))
-def test_a_total_is_that_of_fractions_in_any_order(values, order):
-    values = np.array(values, np.float64)
-    order = [i for i in order if i < len(values)]
-    total = total_of(values[order])
-    assert fraction(total) == sum(map(Fraction, values.tolist()), Fraction(0))
-    assert total == sum(map(total_of, values[:, None]), ExactTotal())
-
-
-@given(st.lists(finite, max_size=30))
-def test_a_total_of_squares_is_that_of_fractions(values):
-    expected = sum((Fraction(value) ** 2 for value in values), Fraction(0))
-    assert fraction(total_of_squares(np.array(values, np.float64))) == expected
-
-
 @given(rows_of_clusters())
 def test_products_of_digits_give_the_squares_of_what_is_on_the_grid(problem):
     rows, _, _ = problem
     grid = Grid.of(rows)
     products, left = grid.digit_products(rows)
-    total = exact.total_of_digits(products, grid, rows.dtype) + total_of_squares(rows[left])
+    total = total_of_digits(products, grid, rows.dtype) + total_of_squares(rows[left])
     expected = sum((Fraction(value) ** 2 for value in rows.ravel().tolist()), Fraction(0))
     assert fraction(total) == expected
-
-
-@given(st.fractions(-(10**9), 10**9))
-def test_a_total_is_rounded_to_the_nearest_float(number):
-    assert float(ExactTotal.of(number)) == float(number)
-
-
-def test_a_total_that_float64_cannot_hold_is_infinite():
-    largest = total_of(np.full(2, 1.7e308))
-    assert float(largest) == np.inf
-    assert float(ExactTotal() - largest) == -np.inf
-    assert float(largest - total_of(np.array([1.7e308]))) == 1.7e308
 
 
 def test_sums_are_small_when_they_travel():
     sums = of_rows(np.random.default_rng(0).normal(size=(99, 50)), np.zeros(99, int), 200)
     assert len(pickle.dumps(sums)) < 4 * sums.shape[0] * sums.shape[1] * 8
-
-
-@given(st.integers(1, 40), st.integers(0, 2**32))
-def test_pairs_are_added_up_to_a_hundred_bits(number, seed):
-    high = np.random.default_rng(seed).normal(size=(number, 2)) * [1.0, 1e6]
-    low = high * 2.0**-54 / 3
-    for column, total in enumerate(np.transpose(exact.sum_of_pairs(high, low))):
-        terms = [*map(Fraction, high[:, column]), *map(Fraction, low[:, column])]
-        error = sum(terms) - sum(map(Fraction, total))
-        assert abs(error) <= sum(map(abs, terms)) * Fraction(2) ** -98
-
-
-@given(st.lists(usual, min_size=2, max_size=2), st.lists(usual, min_size=2, max_size=2))
-def test_sums_and_products_of_floats_have_their_errors_beside_them(a, b):
-    for function, expected in (
-        (exact.two_sum, [Fraction(x) + Fraction(y) for x, y in zip(a, b, strict=True)]),
-        (exact.two_product, [Fraction(x) * Fraction(y) for x, y in zip(a, b, strict=True)]),
-    ):
-        rounded, error = function(np.array(a), np.array(b))
-        for number, high, low in zip(expected, rounded.tolist(), error.tolist(), strict=True):
-            assert high == float(number)
-            if abs(number) > 1e-200 or number == 0:
-                assert Fraction(high) + Fraction(low) == number
 
 
 @given(rows_of_clusters(), st.lists(usual.map(abs) | finite.map(abs), min_size=12, max_size=12))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkmeans.exact import ExactSums, ExactTotal
+from dkmeans.exact import ExactSums
+from dkmeans.exact_total import ExactTotal
 from dkmeans.state import (
     Farthest,
     PartialSums,

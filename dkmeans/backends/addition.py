@@ -12,14 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.distance import Centers, Distance, directions
-from dkmeans.exact import (
-    COSINE_EXPONENT,
-    ExactSums,
-    ExactTotal,
-    Grid,
-    NotFinite,
-    total_of_squares,
-)
+from dkmeans.exact import COSINE_EXPONENT, ExactSums, Grid, NotFinite
+from dkmeans.exact_total import ExactTotal, total_of_squares
 from dkmeans.state import FloatArray, IndexArray
 
 BoolArray = NDArray[np.bool_]

@@ -26,7 +26,8 @@ from dkmeans.backends.moments import add_moments
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.backends.weighted import add_products
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
-from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
+from dkmeans.exact import PIECE_ROWS, ExactSums, Grid, total_of_digits
+from dkmeans.exact_total import NOTHING, ExactTotal
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 __all__ = [

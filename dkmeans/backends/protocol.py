@@ -6,7 +6,8 @@ from collections.abc import Hashable
 from typing import Any, Protocol
 
 from dkmeans.distance import Centers
-from dkmeans.exact import ExactSums, ExactTotal
+from dkmeans.exact import ExactSums
+from dkmeans.exact_total import ExactTotal
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 

@@ -18,17 +18,9 @@ from dkmeans.backends.addition import BoolArray, as_added
 from dkmeans.backends.protocol import Backend
 from dkmeans.backends.rounding import QUIET
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import (
-    NOTHING,
-    PLANE_BITS,
-    WINDOW_BITS,
-    ExactSums,
-    ExactTotal,
-    Grid,
-    NotFinite,
-    total_of_weighted_squares,
-    two_product,
-)
+from dkmeans.exact import PLANE_BITS, WINDOW_BITS, ExactSums, Grid, NotFinite
+from dkmeans.exact_total import NOTHING, ExactTotal, total_of_weighted_squares
+from dkmeans.float_pairs import two_product
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Planes that products are added to: 0, -1, -2 and -3.

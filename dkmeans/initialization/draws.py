@@ -20,7 +20,7 @@ from dkmeans.distance import (
     directions,
     squared_norms,
 )
-from dkmeans.exact import ExactTotal, total_of
+from dkmeans.exact_total import ExactTotal, total_of
 from dkmeans.state import FloatArray, IndexArray
 
 BitArray = NDArray[np.uint64]

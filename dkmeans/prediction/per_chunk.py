@@ -14,7 +14,7 @@ from dkmeans.backends.weighted import weighted_total
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import InvalidData
-from dkmeans.exact import ExactTotal, total_of
+from dkmeans.exact_total import ExactTotal, total_of
 from dkmeans.state import FloatArray, IndexArray, Score
 
 # Names of results.

@@ -17,7 +17,8 @@ from dkmeans.backends import select
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.native import packing
 from dkmeans.distance import Centers, Distance, directions, inertia
-from dkmeans.exact import NotFinite, of_rows, total_of_squares
+from dkmeans.exact import NotFinite, of_rows
+from dkmeans.exact_total import total_of_squares
 from dkmeans.state import on_host, sum_up
 from tests import reference
 from tests.exactly import floats, same_partial_sums, same_sums

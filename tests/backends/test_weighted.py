@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dkmeans import exact
 from dkmeans.backends import select
 from dkmeans.backends.weighted import (
     product_grid,
@@ -19,6 +18,7 @@ from dkmeans.backends.weighted import (
 )
 from dkmeans.distance import Centers, Distance, inertia
 from dkmeans.exact import NotFinite
+from dkmeans.exact_total import UNIT
 from tests.exactly import same_sums, units
 
 BACKENDS = ("numpy", "native")
@@ -107,7 +107,7 @@ def test_weighted_squares_are_those_of_fractions(backend, problem):
         Fraction(0),
     )
     # Products of three numbers may have bits below a unit; each is cut off there.
-    assert abs(found.units - expected * (1 << -exact.UNIT)) <= rows.size
+    assert abs(found.units - expected * (1 << -UNIT)) <= rows.size
 
 
 @pytest.mark.parametrize("size", [2.0**-500, 2.0**498, 2.0**511])
@@ -115,7 +115,7 @@ def test_squares_near_both_ends_of_float64_keep_their_errors(backend, size):
     rows = np.array([[0.0, 0.0], [0.0, size * 1.67]])
     expected = sum((x * x for x in fractions(rows)), Fraction(0))
     found = weighted_squares(backend, rows, np.ones(2))
-    assert abs(found.units - expected * (1 << -exact.UNIT)) <= rows.size
+    assert abs(found.units - expected * (1 << -UNIT)) <= rows.size
 
 
 @pytest.mark.parametrize("weight", [2.0**-1000 / 3, 2.0**1000 / 3])
@@ -136,7 +136,7 @@ def test_a_weighted_total_is_that_of_fractions(backend, problem):
     pairs = zip(fractions(values), fractions(weights), strict=True)
     expected = sum((x * w for x, w in pairs), Fraction(0))
     found = weighted_total(backend, values, weights)
-    assert found.units == expected * (1 << -exact.UNIT)
+    assert found.units == expected * (1 << -UNIT)
 
 
 @pytest.mark.parametrize("metric", list(Distance))

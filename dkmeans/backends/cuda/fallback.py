@@ -20,7 +20,7 @@ from dkmeans.backends.cuda.device_sums import DeviceSums
 from dkmeans.backends.protocol import Implementation
 from dkmeans.distance import Centers
 from dkmeans.errors import ResultLost
-from dkmeans.exact import ExactTotal
+from dkmeans.exact_total import ExactTotal
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 logger = logging.getLogger("dkmeans")

@@ -19,7 +19,7 @@ from dkmeans.backends.cuda.nearest_centers import NearestCenters
 from dkmeans.backends.cuda.pieces import DevicePiece, pieces_of
 from dkmeans.backends.rounding import QUIET
 from dkmeans.distance import Centers
-from dkmeans.exact import ExactTotal
+from dkmeans.exact_total import ExactTotal
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Largest size of a piece of rows on the device, with the results for these rows, if the device

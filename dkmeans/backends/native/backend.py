@@ -30,7 +30,8 @@ from dkmeans.backends.native.runner import run
 from dkmeans.backends.rounding import QUIET
 from dkmeans.backends.weighted import PLANES, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import NOTHING, PIECE_ROWS, ExactSums, ExactTotal, Grid, total_of_digits
+from dkmeans.exact import PIECE_ROWS, ExactSums, Grid, total_of_digits
+from dkmeans.exact_total import NOTHING, ExactTotal
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 if config.DISABLE_JIT:

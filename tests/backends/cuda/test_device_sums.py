@@ -9,7 +9,7 @@ from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda import chunk_sums
 from dkmeans.backends.cuda.device_sums import DeviceSums
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import ExactTotal
+from dkmeans.exact_total import ExactTotal
 from dkmeans.state import sum_up
 from tests.backends.cuda.problems import assert_same_sums, exact_sums, needs_compiler, problem
 from tests.reference import METRICS

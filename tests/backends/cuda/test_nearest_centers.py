@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dkmeans.backends.cuda import nearest_centers
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import FloatArray
+from dkmeans.float_pairs import FloatArray
 from tests.backends.cuda.problems import DTYPES, assert_nearest, needs_compiler
 from tests.reference import METRICS
 

@@ -11,7 +11,7 @@ from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.cuda.trial import check
 from dkmeans.distance import Distance
-from dkmeans.exact import ExactTotal
+from dkmeans.exact_total import ExactTotal
 from dkmeans.state import PartialSums
 from tests.host_device import SOURCE, HostDevice
 
