@@ -113,9 +113,7 @@ class KnownColumns:
             raise self._refused(name, given, f"{_shown(missing or surplus)} {which}")
         if news := [each for each in surplus if each not in self._logged]:
             self._logged.update(news)
-            logger.info(
-                "ignoring columns of %s that the model does not use: %s", name, _shown(news)
-            )
+            logger.info("columns of %s that the model does not use: %s", name, _shown(news))
         return keys
 
     def check(self, given: Sequence[str] | None) -> None:

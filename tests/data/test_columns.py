@@ -38,7 +38,7 @@ def test_surplus_columns_are_logged_once(caplog):
     columns = KnownColumns(("age",), allows_surplus=True)
     for given in (["id", "age"], ["age", "id"], ["age"]):
         assert columns.chosen(given, "rows") == ("age",)
-    assert caplog.messages == ["ignoring columns of rows that the model does not use: ['id']"]
+    assert caplog.messages == ["columns of rows that the model does not use: ['id']"]
 
 
 def test_a_column_of_several_values_is_found_by_its_key():
