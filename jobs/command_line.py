@@ -97,7 +97,7 @@ def _add_train(jobs: Any) -> None:
         "train",
         "train a model; run again to resume",
         "Train a model, or continue training the model in --model-dir. By default each step takes "
-        "all rows, and training stops when the loss changes by less than 1e-4 of 1 + the loss, or "
+        "all rows, and training stops when the loss changes by less than 1e-4 times the loss, or "
         "after 300 steps. With --batch-rows and no other limit, training stops after one epoch.",
     )
     _add_input(train)
@@ -216,19 +216,20 @@ def _add_train(jobs: Any) -> None:
         "--metrics-file",
         metavar="FILE",
         help="file ending in .prom to write metrics to, for Prometheus' node exporter (default "
-        "none)",
+        "none). It needs the extra prometheus",
     )
     train.add_argument(
         "--metrics-port",
         type=_integer,
         metavar="PORT",
-        help="port to serve metrics at while the job runs, for Prometheus (default none)",
+        help="port to serve metrics at while the job runs, for Prometheus (default none). It needs "
+        "the extra prometheus",
     )
     train.add_argument(
         "--mlflow",
         metavar="EXPERIMENT",
         help="experiment of MLflow to record the run in, at the server of MLFLOW_TRACKING_URI "
-        "(default none)",
+        "(default none). It needs the extra mlflow",
     )
     _add_cluster(train)
     _add_cache(train)
@@ -279,7 +280,8 @@ def _add_sweep(jobs: Any) -> None:
         "sweep",
         "train several numbers of clusters, and recommend one",
         "Train a model for each number of clusters over the same reads of the rows, judge them, "
-        "and recommend one. Run again to resume, or with further numbers to add these.",
+        "and recommend one. Run again to resume, or with further numbers to add these. It "
+        "needs the extra sklearn.",
     )
     _add_input(sweep)
     _add_weights(sweep)
@@ -344,13 +346,14 @@ def _add_evaluate(jobs: Any) -> None:
         "--indices",
         metavar="A,B,C",
         help="indices of the clustering to compute in the same pass, or all: "
-        f"{', '.join(INDICES)} (default none)",
+        f"{', '.join(INDICES)} (default none). sampled_silhouette, and so all, needs the extra "
+        "sklearn",
     )
     evaluate.add_argument(
         "--against",
         metavar="OTHER",
         help="directory of another model, or a checkpoint, to compare the clusters of the rows "
-        "with (default none)",
+        "with (default none). It needs the extra sklearn",
     )
     _add_cluster(evaluate)
     evaluate.set_defaults(needs=("model_dir",))
@@ -418,7 +421,7 @@ def _add_report(jobs: Any) -> None:
         "report",
         "write a page that says what the clusters are",
         "Write one HTML page about a model, for people: its clusters, charts and numbers. The page "
-        "needs no network.",
+        "needs no network. It needs the extra plot.",
     )
     report.add_argument("model_dir", metavar="MODEL_DIR", help="directory of the model")
     report.add_argument(
@@ -452,7 +455,9 @@ def _add_export(jobs: Any) -> None:
     )
     _add_model_dir(export, "directory of the model")
     export.add_argument("--output", metavar="OUT", help="path or URL to write to")
-    export.add_argument("--format", choices=FORMATS, help="format to write")
+    export.add_argument(
+        "--format", choices=FORMATS, help="format to write. Each needs the extra of its name"
+    )
     export.add_argument(
         "--checkpoint", metavar="DIR", help="checkpoint to export (default the latest)"
     )
