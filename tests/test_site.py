@@ -4,13 +4,16 @@ Pages go on from `docs/start/laptop.md`, as their readers do: they find its rows
 block of another library (`py`) is compiled only.
 """
 
+import ast
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import tomllib
 from dataclasses import dataclass
 from inspect import ismodule
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,7 @@ from markdown_it import MarkdownIt
 
 import dkmeans
 from dkmeans import storage
-from tests.deploy.manifests import DEPLOY, DRIVER, complaints, pods_of, render
+from tests.deploy.manifests import complaints
 
 ROOT = Path(__file__).parents[1]
 START = "docs/start/laptop.md"
@@ -137,26 +140,27 @@ def check_settings(code):
 
 
 def check_yaml(code):
-    """Check a manifest, or parts of the kustomization of the example, by the operator's schema."""
-    content = yaml.safe_load(code)
-    if "kind" not in content and not shutil.which("kubectl"):
-        return
-    for resource in [content] if "kind" in content else example_with(content):
-        if resource["apiVersion"].startswith("kubernetes.dask.org/"):
-            assert complaints(resource) == []
-        for pod in pods_of(resource):
-            if pod.component == DRIVER:
-                parse(pod.arguments[1:])
+    """Check a manifest of the operator by its schema."""
+    assert complaints(yaml.safe_load(code)) == []
 
 
-def example_with(parts):
-    """Return the resources of the example with other parts of its kustomization."""
-    shutil.copytree(DEPLOY / "k8s", "k8s")
-    file = Path("k8s/overlays/example/kustomization.yaml")
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | parts))
-    resources = render(file.parent)
-    shutil.rmtree("k8s")
-    return resources
+def test_the_tables_of_messages_have_every_warning():
+    page = (ROOT / "docs/operations.md").read_text()
+    assert [text for text in warnings_of_the_code() if first_words(text) not in page] == []
+
+
+def warnings_of_the_code():
+    """Yield the texts of the warnings that the library and the jobs log."""
+    for path in chain((ROOT / "dkmeans").rglob("*.py"), (ROOT / "jobs").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "logger.warning":
+                yield ast.literal_eval(node.args[0])
+
+
+def first_words(text):
+    """Return the first words of a format that stand together, two to four; none of `%s` alone."""
+    parts = [part.strip(" .,:;=()").split() for part in re.split(r"%[.\d]*[a-z]", text)]
+    return " ".join(next((words[:4] for words in parts if len(words) > 1), ())).rstrip(",:;")
 
 
 def test_every_public_name_is_on_its_page():
