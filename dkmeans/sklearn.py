@@ -41,6 +41,7 @@ from dkmeans.exports import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
 from dkmeans.lloyd import Rules, ShiftTolerance, accumulate, iterate
 from dkmeans.prediction import lazy, per_chunk, stream
+from dkmeans.sklearn_callbacks import CallbackSupportMixin, step_hooks, with_callbacks
 from dkmeans.state import TrainState
 
 with needs("dkmeans.sklearn", "sklearn"):
@@ -67,7 +68,13 @@ _INITIALIZATIONS = {
 }
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class KMeans(
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    ClusterMixin,
+    BaseEstimator,
+):
     """k-means as scikit-learn's estimator, on the threads of this process or a Dask cluster.
 
     Args:
@@ -141,8 +148,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.backend = backend
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:  # noqa: N803
         """Train on the rows, and assign them to the centers.
+
+        Callbacks (`set_callbacks`, scikit-learn 1.9 or newer) are notified of the fit and of each
+        step: an iteration, or with `batch_size` a batch. They may stop it.
 
         Args:
             X: Rows, (n, d).
@@ -159,15 +170,17 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         table = _table(rows, sample_weight)
         self._check_fits(table)
         steps = self._steps_per_epoch(table.rows)
-        with _directory(self.model_dir) as directory:
-            engine = self._engine(directory, ShiftTolerance(self._tolerance(table), steps))
-            batches = self._batches(table, engine)
-            engine.train(lambda: batches, max_steps=self.max_iter * steps)
-            fit = engine.checkpoint().fit
-        best = fit.starts[fit.best]
-        self.n_iter_ = -(-best.steps // steps)
-        self._keep(best.state)
-        self._label(rows, table)
+        max_steps = self.max_iter * steps
+        with step_hooks(self, rows, sample_weight, max_steps) as hooks:
+            with _directory(self.model_dir) as directory:
+                engine = self._engine(directory, ShiftTolerance(self._tolerance(table), steps))
+                batches = self._batches(table, engine)
+                engine.train(lambda: batches, hooks=hooks, max_steps=max_steps)
+                fit = engine.checkpoint().fit
+            best = fit.starts[fit.best]
+            self.n_iter_ = -(-best.steps // steps)
+            self._keep(best.state)
+            self._label(rows, table)
         return self
 
     def predict(self, X: Any) -> Any:  # noqa: N803
