@@ -16,6 +16,7 @@ centers itself, as those of scikit-learn do. This module needs the extra `sklear
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,6 +61,8 @@ with needs("dkmeans.sklearn", "sklearn"):
 
 __all__ = ["KMeans", "MiniBatchKMeans"]
 
+logger = logging.getLogger("dkmeans")
+
 # scikit-learn's names of initializations, and those of dkmeans.
 _INITIALIZATIONS = {
     "k-means||": KMEANS_PARALLEL,
@@ -98,7 +101,8 @@ class KMeans(
         empty_clusters: What happens to a center without rows: `"relocate"` moves it to the row that
             is farthest from its center, `"keep"` leaves it where it is, and `"error"` stops.
         model_dir: Path or URL of a directory for checkpoints. `fit` continues the model that it
-            finds there. None saves nothing.
+            finds there, with a warning. None saves nothing; use it in searches, where each fit has
+            other rows.
         client: The `distributed.Client` to run on; None: the active client, or the threads of this
             process if there is no active client. Clones share it, and pickles leave it out.
         backend: Backend of the workers, as in `dkmeans.RunConfig`.
@@ -174,6 +178,13 @@ class KMeans(
         with step_hooks(self, rows, sample_weight, max_steps) as hooks:
             with _directory(self.model_dir) as directory:
                 engine = self._engine(directory, ShiftTolerance(self._tolerance(table), steps))
+                if engine.step:
+                    logger.warning(
+                        "fit continues the model of step %d in %s, as if the rows were those of "
+                        "before; give another model_dir, or none, to begin anew (in a search, each "
+                        "fit would continue the one before)",
+                        *(engine.step, directory),
+                    )
                 batches = self._batches(table, engine)
                 engine.train(lambda: batches, hooks=hooks, max_steps=max_steps)
                 fit = engine.checkpoint().fit
