@@ -127,16 +127,17 @@ def loss_of_sums(sums: PartialSums, centers: Centers) -> ExactTotal:
     values = directions(centers.values) if cosine else centers.values
     weights = ExactSums.zero((len(values), 1)) if cosine else sums.cluster_weights
     factor, parts, left = 1 if cosine else 2, [], np.empty(values.shape, bool)
-    for some in sums.sums.blocks():
+    of_rows = sums.sums.settled()
+    for some in of_rows.blocks():
         exact = values[some].astype(np.float64)
-        of_some = sums.sums.clusters(some), weights.clusters(some), exact
+        of_some = of_rows.clusters(some), weights.clusters(some), exact
         *part, left[some] = _terms(*of_some, factor)
         parts.append(part)
     pairs = sum_of_pairs(*map(np.array, zip(*parts, strict=True)))
-    total = total_of(np.array(pairs), 2 * sums.sums.grid.exponents)
+    total = total_of(np.array(pairs), 2 * of_rows.grid.exponents)
     for elements in in_pieces(left.nonzero()):
         exact = values[elements].astype(np.float64)
-        total += _total_of_terms(sums.sums, weights, exact, elements, factor)
+        total += _total_of_terms(of_rows, weights, exact, elements, factor)
     if cosine:
         total += sums.cluster_weights.total()
     return total

@@ -65,6 +65,7 @@ from dkmeans.input_fn import InputFn, read_input
 from dkmeans.lloyd import ShiftTolerance
 from dkmeans.model import Model, comparable, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
+from dkmeans.planning import FitPlan, plan_fit
 from dkmeans.plots import EstimatorPlots, Sample
 from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.prediction import output as outputs
@@ -256,6 +257,28 @@ class KMeans(Model):
         function returns an `EstimatorSpec` of values, the same in each mode, and trains nothing.
         """
         return self._specify
+
+    @naming_shutdown()
+    def plan(self, input_fn: InputFn) -> FitPlan:
+        """Return what `train` would read, cache and take; time a few chunks, and train nothing.
+
+        Args:
+            input_fn: As for `train`.
+
+        Raises:
+            ValueError: the rows cannot be used, or there are fewer rows than centers.
+            TypeError: `input_fn` returns something else than rows.
+        """
+        dataset, initialization = self._read(input_fn, ModeKeys.TRAIN, None), self._initialization
+        with self._reducing_executor() as executor:
+            return plan_fit(
+                dataset,
+                initialization.num_clusters,
+                initialization.computation,
+                executor,
+                self._config.cache,
+                on_gpu=self._is_on_gpu(self._config),
+            )
 
     @naming_shutdown()
     def train(

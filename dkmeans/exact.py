@@ -514,11 +514,12 @@ class ExactSums:
 
     def clusters(self, some: slice) -> ExactSums:
         """Return the sums of some clusters."""
-        return ExactSums(self.grid, {m: plane[some] for m, plane in self.planes.items()})
+        planes = {m: plane[some] for m, plane in self.settled().planes.items()}
+        return ExactSums(self.grid, planes)
 
     def columns(self, some: slice) -> ExactSums:
         """Return the sums of some columns."""
-        planes = {m: plane[:, some] for m, plane in self.planes.items()}
+        planes = {m: plane[:, some] for m, plane in self.settled().planes.items()}
         return ExactSums(Grid(self.grid.exponents[some]), planes)
 
     def total(self) -> ExactTotal:
@@ -537,17 +538,16 @@ class ExactSums:
             order: (n,) rows of these sums, group by group.
             starts: (g,) place of the first row of each group in `order`.
         """
+        of_rows = self.settled().planes.items()
         if not len(starts):
-            return ExactSums(self.grid, {m: plane[:0] for m, plane in self.planes.items()})
-        planes = {
-            m: np.add.reduceat(plane[order], starts, axis=0) for m, plane in self.planes.items()
-        }
+            return ExactSums(self.grid, {m: plane[:0] for m, plane in of_rows})
+        planes = {m: np.add.reduceat(plane[order], starts, axis=0) for m, plane in of_rows}
         return ExactSums(self.grid, _carried(planes))
 
     def followed_by(self, other: ExactSums) -> ExactSums:
         """Return the rows of these sums, and after them those of others."""
         grid = Grid(np.minimum(self.grid.exponents, other.grid.exponents))
-        upper, lower = self.on(grid), other.on(grid)
+        upper, lower = self.settled().on(grid), other.settled().on(grid)
         none = np.zeros(upper.shape, np.int64), np.zeros(lower.shape, np.int64)
         planes = {
             m: np.concatenate([upper.planes.get(m, none[0]), lower.planes.get(m, none[1])])

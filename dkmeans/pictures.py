@@ -22,8 +22,16 @@ _FILL = 'fill="#4c8bf5" fill-opacity="0.6"'
 _STROKE = 'stroke="currentColor" fill="none"'
 
 
-def table(title: str, facts: Mapping[str, object], pictures: Iterable[str] = ()) -> str:
-    """Return a title, a table of facts, and pictures below it. Facts that are None are left out."""
+def table(
+    title: str,
+    facts: Mapping[str, object],
+    pictures: Iterable[str] = (),
+    notes: Iterable[str] = (),
+) -> str:
+    """Return a title, a table of facts, and below it pictures, and notes as a list.
+
+    Facts that are None are left out.
+    """
     rows = "".join(
         f'<tr><th scope="row" style="text-align:left">{escape(name)}</th>'
         f'<td style="text-align:left">{escape(str(value))}</td></tr>'
@@ -32,7 +40,9 @@ def table(title: str, facts: Mapping[str, object], pictures: Iterable[str] = ())
     )
     caption = f'<caption style="text-align:left"><strong>{escape(title)}</strong></caption>'
     shown = "".join(f'<div style="display:inline-block">{each}</div>' for each in pictures)
-    return f"<div><table>{caption}<tbody>{rows}</tbody></table>{shown}</div>"
+    listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    below = f"<ul>{listed}</ul>" if listed else ""
+    return f"<div><table>{caption}<tbody>{rows}</tbody></table>{shown}{below}</div>"
 
 
 def line(label: str, values: Sequence[float] | NDArray[np.floating]) -> str:

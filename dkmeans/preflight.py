@@ -7,7 +7,7 @@ read for `examine`; `seconds_per_iteration` computes a few chunks.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -26,6 +26,7 @@ from dkmeans.executors import Cost, Executor
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.read_ahead import AHEAD
 from dkmeans.lloyd import accumulate
+from dkmeans.state import FloatArray
 
 # A request for a smaller storage chunk takes longer than reading it. That matters only if a source
 # has many of them.
@@ -39,6 +40,8 @@ _GOOD_BYTES = 16 * 2**20
 _MOST_NAMES = 8
 # Columns whose variances differ by more than this factor are reported.
 _MOST_TIMES_VARIANCE = 1e4
+# The variances of fewer first centers may differ so much by chance.
+_FEWEST_CENTERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +213,6 @@ def _remarks(
 def scale_remarks(batch: Batch, found: Preflight, executor: Executor) -> list[str]:
     """Return a sentence on columns of very different scales, if there are any in the first chunk.
 
-    Columns of one value only are not compared.
-
     Args:
         batch: The batch of the first step.
         found: The preflight of the fit.
@@ -219,19 +220,34 @@ def scale_remarks(batch: Batch, found: Preflight, executor: Executor) -> list[st
     """
     first = batch.chunks_between(0, 1)
     variances = next(executor.map(_variances, first, found.columns))
-    varying = np.flatnonzero(variances)
-    if not len(varying):
+    return list(_remarks_on(variances, counted(first.rows, "row"), found.names))
+
+
+def center_scale_remarks(centers: FloatArray, names: Names) -> list[str]:
+    """Return the same for the first centers, (k, d), which are rows; nothing for few of them."""
+    if len(centers) < _FEWEST_CENTERS:
         return []
-    low, high = (varying[place(variances[varying])] for place in (np.argmin, np.argmax))
-    times = variances[high] / variances[low]
-    if times <= _MOST_TIMES_VARIANCE:
-        return []
-    names = places_named(found.names, found.columns)
-    return [
-        f"the variance of {names[high]} is {times:.2g} times that of {names[low]}, in "
-        f"{counted(first.rows, 'row')}: distances, and so clusters, hardly depend on "
-        f"{names[low]}; give --standardize (in Python Dataset.standardize), or use other columns"
-    ]
+    variances = centers.astype(np.float64).var(axis=0)
+    return list(_remarks_on(variances, f"the {len(centers)} first centers", names or ()))
+
+
+def _remarks_on(variances: FloatArray, where: str, names: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence on the columns whose variances are far below the largest one.
+
+    Columns of one value only are not compared.
+    """
+    largest = int(np.argmax(variances))
+    is_low = (variances > 0) & (variances < variances[largest] / _MOST_TIMES_VARIANCE)
+    named, low = places_named(names, len(variances)), np.flatnonzero(is_low)
+    if not len(low):
+        return
+    more = f" and {len(low) - _MOST_NAMES} more" if len(low) > _MOST_NAMES else ""
+    yield (
+        f"distances, and so clusters, hardly depend on "
+        f"{', '.join(named[j] for j in low[:_MOST_NAMES])}{more}: in {where} the variance of "
+        f"{named[largest]} is more than {_MOST_TIMES_VARIANCE:,.0f} times as large; give "
+        "--standardize (in Python Dataset.standardize), or use other columns"
+    )
 
 
 def _variances(loaded: LoadedChunk, columns: int) -> NDArray[np.float64]:

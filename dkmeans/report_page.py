@@ -60,6 +60,8 @@ _PIXELS_PER_INCH, _LARGEST_SCALE, _SMALLEST_SCALE = 96, 1.2, 0.65
 _MOST_LETTERS, _LETTER_INCHES = 40, 0.09
 # A mean of all rows that is a smaller part of their deviation is zero.
 _NEGLIGIBLE = 1e-4
+# Larger numbers have an exponent.
+_LARGEST_PLAIN = 1e12
 _PARTS = {"read_seconds": "reading", "compute_seconds": "computing"}
 _PACKAGES = ("dkmeans", "numpy", "dask", "zarr")
 
@@ -264,7 +266,21 @@ def _clusters(judged: _Judged, names: Sequence[str]) -> str:
     note = f"<p>{counted(more, 'further cluster')} with rows.</p>" if more > 0 else ""
     about = "<p>A cluster is told by the columns whose mean is farthest from that of all rows, in "
     about += "standard deviations of all rows.</p>"
-    return about + _table(["cluster", "rows", "told by", "silhouette"], rows) + note
+    table = _table(["cluster", "rows", "told by", "silhouette"], rows)
+    # The share of a column's variance that is not within the clusters.
+    inside = (shares * np.square(spreads))[filled].sum(axis=0)
+    between = 1.0 - inside / np.where(deviation > 0, np.square(deviation), np.inf)
+    between[deviation == 0] = 0.0
+    return about + table + note + _columns_told(between, names)
+
+
+def _columns_told(between: FloatArray, names: Sequence[str]) -> str:
+    """Return a table of the columns, those that tell the clusters apart first."""
+    order = np.argsort(-between, kind="stable")
+    rows = [[names[j], f"{between[j]:.0%}"] for j in order[:_MOST_CLUSTERS].tolist()]
+    about = "<p>A column tells clusters apart by the share of its variance that lies between them: "
+    about += "100 % if all rows of a cluster have one value, 0 % if all clusters have one mean.</p>"
+    return about + _table(["column", "variance between the clusters"], rows)
 
 
 def _separation(checkpoint: Checkpoint, judged: _Judged) -> str:
@@ -373,7 +389,10 @@ def _picked(
 
 def _text(value: Any) -> str:
     number = float(value)
-    return "none" if np.isnan(number) else f"{number:,.4g}"
+    if np.isnan(number):
+        return "none"
+    # Four digits, but all of those before the point.
+    return f"{number:,.0f}" if 9999.5 <= abs(number) < _LARGEST_PLAIN else f"{number:,.4g}"
 
 
 def _facts(facts: Mapping[str, str]) -> str:

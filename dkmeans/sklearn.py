@@ -16,6 +16,7 @@ centers itself, as those of scikit-learn do. This module needs the extra `sklear
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from dkmeans.exports import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
 from dkmeans.lloyd import Rules, ShiftTolerance, accumulate, iterate
 from dkmeans.prediction import lazy, per_chunk, stream
+from dkmeans.sklearn_callbacks import CallbackSupportMixin, step_hooks, with_callbacks
 from dkmeans.state import TrainState
 
 with needs("dkmeans.sklearn", "sklearn"):
@@ -59,6 +61,8 @@ with needs("dkmeans.sklearn", "sklearn"):
 
 __all__ = ["KMeans", "MiniBatchKMeans"]
 
+logger = logging.getLogger("dkmeans")
+
 # scikit-learn's names of initializations, and those of dkmeans.
 _INITIALIZATIONS = {
     "k-means||": KMEANS_PARALLEL,
@@ -67,7 +71,13 @@ _INITIALIZATIONS = {
 }
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class KMeans(
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    ClusterMixin,
+    BaseEstimator,
+):
     """k-means as scikit-learn's estimator, on the threads of this process or a Dask cluster.
 
     Args:
@@ -91,7 +101,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         empty_clusters: What happens to a center without rows: `"relocate"` moves it to the row that
             is farthest from its center, `"keep"` leaves it where it is, and `"error"` stops.
         model_dir: Path or URL of a directory for checkpoints. `fit` continues the model that it
-            finds there. None saves nothing.
+            finds there, with a warning. None saves nothing; use it in searches, where each fit has
+            other rows.
         client: The `distributed.Client` to run on; None: the active client, or the threads of this
             process if there is no active client. Clones share it, and pickles leave it out.
         backend: Backend of the workers, as in `dkmeans.RunConfig`.
@@ -141,8 +152,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.backend = backend
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:  # noqa: N803
         """Train on the rows, and assign them to the centers.
+
+        Callbacks (`set_callbacks`, scikit-learn 1.9 or newer) are notified of the fit and of each
+        step: an iteration, or with `batch_size` a batch. They may stop it.
 
         Args:
             X: Rows, (n, d).
@@ -159,15 +174,24 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         table = _table(rows, sample_weight)
         self._check_fits(table)
         steps = self._steps_per_epoch(table.rows)
-        with _directory(self.model_dir) as directory:
-            engine = self._engine(directory, ShiftTolerance(self._tolerance(table), steps))
-            batches = self._batches(table, engine)
-            engine.train(lambda: batches, max_steps=self.max_iter * steps)
-            fit = engine.checkpoint().fit
-        best = fit.starts[fit.best]
-        self.n_iter_ = -(-best.steps // steps)
-        self._keep(best.state)
-        self._label(rows, table)
+        max_steps = self.max_iter * steps
+        with step_hooks(self, rows, sample_weight, max_steps) as hooks:
+            with _directory(self.model_dir) as directory:
+                engine = self._engine(directory, ShiftTolerance(self._tolerance(table), steps))
+                if engine.step:
+                    logger.warning(
+                        "fit continues the model of step %d in %s, as if the rows were those of "
+                        "before; give another model_dir, or none, to begin anew (in a search, each "
+                        "fit would continue the one before)",
+                        *(engine.step, directory),
+                    )
+                batches = self._batches(table, engine)
+                engine.train(lambda: batches, hooks=hooks, max_steps=max_steps)
+                fit = engine.checkpoint().fit
+            best = fit.starts[fit.best]
+            self.n_iter_ = -(-best.steps // steps)
+            self._keep(best.state)
+            self._label(rows, table)
         return self
 
     def predict(self, X: Any) -> Any:  # noqa: N803

@@ -40,7 +40,7 @@ from dkmeans.initialization import (
     of_dtype,
 )
 from dkmeans.lloyd import Rules, ShiftTolerance, converged, iterate
-from dkmeans.preflight import examine
+from dkmeans.preflight import center_scale_remarks, examine
 from dkmeans.report import IterationCost, Progress, report_progress
 from dkmeans.state import StopReason, TrainState
 
@@ -149,6 +149,8 @@ def _train(
     logger.info("%s, on %s", counted(plan.initialization.num_clusters, "cluster"), executor)
     if fit is None:
         fit, batches = _initialize(plan, batches, dataset.rows, executor)
+        for remark in center_scale_remarks(fit.state.centers, plan.settings.columns):
+            logger.warning("%s", remark)
         saver.save(fit)
         # Only now: if two drivers begin the same model, `save` has refused the second one.
         _save_origin(plan)

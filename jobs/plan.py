@@ -15,12 +15,10 @@ from dkmeans_jobs.input import open_input
 
 from dkmeans import Invalid
 from dkmeans.config import AUTO
-from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.distance import Computation, Distance
-from dkmeans.errors import check_integer, readable
+from dkmeans.errors import check_integer
 from dkmeans.executors import computes_on_gpu, open_executor
-from dkmeans.preflight import examine, scale_remarks, seconds_per_iteration
-from dkmeans.skipping import bounds_bytes
+from dkmeans.planning import plan_fit
 
 logger = logging.getLogger("dkmeans")
 
@@ -37,40 +35,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         most = f"the number of rows, {dataset.rows}"
         raise Invalid(f"--num-clusters must be at most {most}, got {arguments.num_clusters}")
     check_cluster(arguments)
-    cache = arguments.cache or AUTO
+    cache, backend = arguments.cache or AUTO, arguments.backend
+    computation = Computation(Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN), backend)
     with open_client(arguments) as client:
-        on_gpu = computes_on_gpu(client, arguments.backend)
+        on_gpu = computes_on_gpu(client, backend)
         with open_executor(client, on_gpu=on_gpu) as executor:
-            dataset = dataset.in_chunks_of(GPU_TARGET_BYTES if on_gpu else None)
-            # Without `Dataset.batch` a dataset is one batch of all its rows.
-            batch = next(dataset.batches())
-            names = dataset.columns
-            preflight = examine(batch, dataset.rows, executor, cache, dataset.chunk_bytes, names)
-            remarks = [*preflight.remarks, *scale_remarks(batch, preflight, executor)]
             logger.info("timing a few chunks, on %s", executor)
-            distance = Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN)
-            computation = Computation(distance, arguments.backend)
-            first, later = seconds_per_iteration(
-                preflight, batch, arguments.num_clusters, computation, executor
+            plan = plan_fit(
+                dataset, arguments.num_clusters, computation, executor, cache, on_gpu=on_gpu
             )
-    return {
-        "rows": preflight.rows,
-        "columns": preflight.columns,
-        "column_names": list(preflight.names),
-        "dtype": preflight.dtype,
-        "size": readable(preflight.bytes or 0),
-        "chunks": preflight.chunks,
-        "largest_chunk": readable(preflight.chunk_bytes),
-        "workers": str(preflight.memory),
-        "memory_of_a_worker": readable(preflight.memory.limit),
-        "kept_in_memory": (
-            f"{preflight.cached_share:.0%}" if preflight.is_stored else "the rows are there already"
-        ),
-        "bounds": (
-            f"{readable(bounds_bytes(batch.rows, arguments.num_clusters))} beside the rows, if "
-            "there is room: later iterations of full batch skip most distances"
-        ),
-        "seconds_of_the_first_iteration": round(first, 3),
-        "seconds_of_a_later_one": round(later, 3),
-        "remarks": remarks,
-    }
+    return plan.facts()

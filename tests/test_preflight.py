@@ -249,10 +249,22 @@ def test_columns_of_very_different_scales_are_named():
             )
 
     (plain,) = remarks(Dataset.from_array(rows))
-    assert plain.startswith("the variance of column 1 is ")
-    assert " times that of column 0, in 500 rows: " in plain
+    start = "distances, and so clusters, hardly depend on"
+    assert plain.startswith(f"{start} column 0: in 500 rows the variance of column 1 is more than ")
     (named,) = remarks(Dataset.from_array(pa.table({"v": [*rows[:, [0, 2, 3]]], "b": rows[:, 1]})))
-    assert named.startswith("the variance of 'b' is ")
-    assert " times that of 'v[3]', in 500 rows: " in named
+    assert named.startswith((f"{start} 'v[0]'", f"{start} 'v[3]'"))
+    (both,) = remarks(Dataset.from_array(rows * [1, 1000, 1, 1]))
+    assert both.startswith(f"{start} column 0, column 3: ")
     assert not remarks(Dataset.from_array(rows[:, [0, 2, 3]]))
     assert not remarks(Dataset.from_array(np.ones((500, 2))))
+
+
+def test_training_warns_of_columns_of_very_different_scales(caplog):
+    rows = np.random.default_rng(1).normal(size=(500, 2)) * [1, 2000]
+    start = "distances, and so clusters, hardly depend on column 0: in the 8 first centers "
+    KMeans(8, seed=0).train(lambda: rows, steps=1)
+    assert caplog.messages[0].startswith(start)
+    caplog.clear()
+    KMeans(8, seed=0).train(lambda: Dataset.from_array(rows).standardize(), steps=1)
+    KMeans(7, seed=0).train(lambda: rows, steps=1)
+    assert not caplog.messages

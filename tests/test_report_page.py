@@ -82,6 +82,9 @@ def test_a_browser_shows_every_chart_without_network_or_errors(
         assert 'speed & "way"' in page.content().replace("&quot;", '"').replace("&amp;", "&")
         told = page.locator("section").nth(1).inner_text()
         assert len(re.findall(r"high (delay|<hour>|speed)", told)) >= 3
+        shares = [int(share) for share in re.findall(r"\t(\d+)%$", told, re.MULTILINE)]
+        assert len(shares) == 3
+        assert shares == sorted(shares, reverse=True)
 
 
 def test_a_model_without_rows_and_one_without_names_have_a_page(model, tmp_path):

@@ -338,7 +338,9 @@ def test_a_fit_without_model_dir_leaves_nothing_behind(kind, folder):
 
 
 @BOTH
-def test_a_fit_with_model_dir_is_continued_after_an_interruption(kind, tmp_path, monkeypatch):
+def test_a_fit_with_model_dir_is_continued_after_an_interruption(
+    kind, tmp_path, monkeypatch, caplog
+):
     rows, model_dir = rows_of(), str(tmp_path / "m")
     given = {"random_state": 3, "tol": 0, "max_iter": 8}
     given |= {"batch_size": 100} if kind is MiniBatchKMeans else {}
@@ -353,13 +355,17 @@ def test_a_fit_with_model_dir_is_continued_after_an_interruption(kind, tmp_path,
     calls_so_far = []
     train = dkmeans.KMeans.train
     monkeypatch.setattr(
-        dkmeans.KMeans, "train", lambda self, f, **more: train(self, f, [Interrupt()], **more)
+        dkmeans.KMeans,
+        "train",
+        lambda self, f, hooks, **more: train(self, f, [Interrupt()], **more),
     )
     with pytest.raises(KeyboardInterrupt):
         kind(6, model_dir=model_dir, **given).fit(rows)
     monkeypatch.undo()
     assert dkmeans.load(model_dir).get_variable_value("global_step") == 3
+    assert "fit continues" not in caplog.text
     continued = kind(6, model_dir=model_dir, **given).fit(rows)
+    assert f"fit continues the model of step 3 in {model_dir}" in caplog.text
     assert_array_equal(continued.cluster_centers_, whole.cluster_centers_)
     assert continued.n_iter_ == whole.n_iter_
     assert_array_equal(dkmeans.load(model_dir).cluster_centers(), whole.cluster_centers_)

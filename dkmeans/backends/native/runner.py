@@ -22,6 +22,8 @@ logger = logging.getLogger("dkmeans")
 
 # A process that has waited this long for another process to compile compiles the kernel itself.
 _COMPILE_SECONDS = 60
+# What takes longer is no loading from the cache, which takes a tenth of a second.
+_LOAD_SECONDS = 2.0
 
 
 class KernelRunner:
@@ -45,14 +47,20 @@ class KernelRunner:
 def _load_or_compile(kernel: Any, arguments: Sequence[Any]) -> None:
     """Load a kernel for such arguments from Numba's cache on disk, or compile it."""
     hits = sum(kernel.stats.cache_hits.values())
-    began = time.perf_counter()
-    with _one_process(kernel.stats.cache_path):
-        try:
-            kernel.compile(tuple(map(typeof, arguments)))
-        except OSError as error:  # the kernel is compiled, but could not be written
-            logger.warning("the compiled kernel cannot be cached on disk: %s", error)
-    seconds = time.perf_counter() - began
     name = f"kernel {kernel.__name__!r} for {arguments[0].dtype}"
+    began = time.perf_counter()
+    message = "compiling the %s, which is done once on a machine and takes some ten seconds"
+    compiling = threading.Timer(_LOAD_SECONDS, logger.info, (message, name))
+    compiling.daemon = True
+    compiling.start()
+    try:
+        with _one_process(kernel.stats.cache_path):
+            kernel.compile(tuple(map(typeof, arguments)))
+    except OSError as error:  # the kernel is compiled, but could not be written
+        logger.warning("the compiled kernel cannot be cached on disk: %s", error)
+    finally:
+        compiling.cancel()
+    seconds = time.perf_counter() - began
     if sum(kernel.stats.cache_hits.values()) > hits:
         logger.debug("loaded the compiled %s in %.1f s", name, seconds)
     else:

@@ -9,6 +9,20 @@ from numba import njit
 from dkmeans.backends.native.runner import KernelRunner
 
 
+def test_a_compilation_that_takes_long_is_logged_before_it_ends(caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "dkmeans")
+    monkeypatch.setattr("dkmeans.backends.native.runner._LOAD_SECONDS", 0.0)
+
+    @njit
+    def halve(values):
+        for i in range(len(values)):
+            values[i] /= 2
+
+    KernelRunner()(halve, (), np.ones(3))
+    assert caplog.messages[0].startswith("compiling the kernel 'halve' for float64, which is done")
+    assert caplog.messages[1].startswith("compiled the kernel 'halve'")
+
+
 def test_a_kernel_is_compiled_once_however_many_threads_call_it(caplog):
     caplog.set_level(logging.INFO, "dkmeans")
 

@@ -1,0 +1,41 @@
+"""The plan of a fit: the same facts for people and for programs, and nothing is trained."""
+
+import re
+
+import numpy as np
+import pytest
+import zarr
+
+from dkmeans import Dataset, Invalid, KMeans
+
+ROWS = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32) * [1, 1, 1, 1000]
+
+
+def test_a_plan_says_what_is_read_cached_and_taken(tmp_path):
+    zarr.create_array(str(tmp_path / "rows.zarr"), data=ROWS.astype(np.float32), chunks=(1000, 4))
+    model = KMeans(5, tmp_path / "m", use_mini_batch=False)
+    plan = model.plan(lambda: Dataset.from_zarr(tmp_path / "rows.zarr"))
+    facts = plan.facts()
+    assert (facts["rows"], facts["columns"], facts["chunks"]) == (3000, 4, 1)
+    assert facts["size"] == "48.0 kB"
+    assert facts["kept_in_memory"] == "100%"
+    assert facts["seconds_of_the_first_iteration"] >= 0
+    (remark,) = plan.remarks
+    assert remark.startswith("distances, and so clusters, hardly depend on column 0, column 1")
+    text, page = repr(plan), plan._repr_html_()
+    for shown in ("3,000", "48.0 kB", "hardly depend on"):
+        assert shown in text
+        assert shown in page
+    assert "None" not in text
+    assert re.findall(r"<li>(.*?)</li>", page)
+    assert model.latest_checkpoint() is None
+
+
+def test_a_plan_of_rows_in_memory_names_their_columns_and_one_of_too_few_is_refused():
+    model = KMeans(2, use_mini_batch=False)
+    plan = model.plan(lambda: {"a": ROWS[:, 0], "b": ROWS[:, 1]})
+    assert plan.facts()["column_names"] == ["a", "b"]
+    assert "column names: a, b" in repr(plan)
+    assert plan.remarks == ()
+    with pytest.raises(Invalid, match="num_clusters must be at most the number of rows, 1, got 2"):
+        model.plan(lambda: ROWS[:1])
