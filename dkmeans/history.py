@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -27,6 +27,16 @@ logger = logging.getLogger("dkmeans")
 _FILE = "history.json"
 # If the history is longer than this, every second iteration is dropped.
 _MAX_ITERATIONS = 10_000
+
+
+class _Written(NamedTuple):
+    """A history that this process has written: calls of `train` in a loop need not parse it."""
+
+    data: bytes
+    iterations: Sequence[dict[str, Any]]
+
+
+_last_written = _Written(b"", ())
 
 
 class History:
@@ -61,9 +71,11 @@ class History:
 
 def write_history(model_dir: str, iterations: Sequence[dict[str, Any]]) -> None:
     """Write the file of a model, if there are iterations."""
+    global _last_written
     if iterations:
-        address = storage.join(model_dir, _FILE)
-        storage.write_or_log(address, json.dumps(iterations).encode(), logging.DEBUG)
+        data = json.dumps(iterations).encode()
+        storage.write_or_log(storage.join(model_dir, _FILE), data, logging.DEBUG)
+        _last_written = _Written(data, iterations)
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:
@@ -103,6 +115,8 @@ def _history_to_continue(model_dir: str) -> list[dict[str, Any]] | None:
     iterations: list[dict[str, Any]] = []
     try:
         found = storage.read(address)
+        if found and found.data == _last_written.data:
+            return list(_last_written.iterations)
         content = json.loads(found.data) if found else []
         iterations = _iterations_in(content)
         if iterations == content:
