@@ -145,6 +145,8 @@ def _fsync(handle: int, path: Path) -> None:
 
 def _is_temporary(path: Path) -> bool:
     """Return whether a file or folder ends with this process."""
+    if not _temporary_folders:  # `resolve` takes longer than all else about a small file
+        return False
     path = path.resolve()
     return any(path.is_relative_to(folder) for folder in _temporary_folders)
 
