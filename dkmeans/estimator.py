@@ -364,20 +364,7 @@ class KMeans(Model):
                 logger.info("nothing to do: step %d of %d is done", done, max_steps)
                 checkpoints.remove_orphans(self.model_dir, manifest)
                 return self
-        dataset = self._read(input_fn, ModeKeys.TRAIN, found)
-        # A model that began with rows without names has the names of those it is continued with.
-        names = found.settings.columns if found else None
-        with self._shown():
-            scaling = found.settings.scaling if found else self._new_scaling(dataset)
-            if found is None:
-                dataset = dataset.scaled(scaling)
-            settings = replace(self._settings, columns=names or dataset.columns, scaling=scaling)
-            plan = replace(plan, settings=settings)
-            with self._reducing_executor(self._config.cache) as executor:
-                start = found.to_continue() if found else None
-                with notifier.aborting():
-                    saved = train(plan, dataset, start, manifest, executor, notifier)
-        self._hold(saved or found)
+        self._train(plan, input_fn, found, manifest, notifier)
         return self
 
     @naming_shutdown()
@@ -640,6 +627,30 @@ class KMeans(Model):
 
     def _executor(self) -> Threads | Dask:
         return open_executor(self._config.client)
+
+    def _train(
+        self,
+        plan: Plan,
+        input_fn: InputFn,
+        found: Checkpoint | None,
+        manifest: checkpoints.Manifest,
+        notifier: Notifier,
+    ) -> None:
+        """Train by a plan, from the checkpoint that was found, if any; hold the one saved last."""
+        dataset = self._read(input_fn, ModeKeys.TRAIN, found)
+        # A model that began with rows without names has the names of those it is continued with.
+        names = found.settings.columns if found else None
+        with self._shown():
+            scaling = found.settings.scaling if found else self._new_scaling(dataset)
+            if found is None:
+                dataset = dataset.scaled(scaling)
+            settings = replace(self._settings, columns=names or dataset.columns, scaling=scaling)
+            plan = replace(plan, settings=settings)
+            with self._reducing_executor(self._config.cache) as executor:
+                start = found.to_continue() if found else None
+                with notifier.aborting():
+                    saved = train(plan, dataset, start, manifest, executor, notifier)
+        self._hold(saved or found)
 
     def _reducing_executor(self, cache: str = NONE) -> Threads | Dask:
         """Return an executor for `map_reduce`."""
