@@ -139,7 +139,7 @@ def test_a_history_that_can_be_neither_read_nor_renamed_stays_as_it_is(
 
 
 def test_a_store_that_refuses_the_history_does_not_end_training(model_dir, monkeypatch):
-    def refuse(address, data):
+    def refuse(address, data, *, durable):
         raise PermissionDeniedError("403")
 
     monkeypatch.setattr(storage.contents, "_write", refuse)

@@ -79,4 +79,4 @@ def _array_metadata(array: NDArray[Any], rows: int) -> dict[str, Any]:
 
 
 def _encoded(metadata: Mapping[str, Any]) -> bytes:
-    return json.dumps(metadata, indent=2).encode()
+    return json.dumps(metadata).encode()

@@ -92,15 +92,17 @@ def write_behind(path: Path, size: int, data: bytes) -> None:
         file.truncate(size)
         file.seek(size)
         file.write(data)
-        file.flush()
-        _fsync(file.fileno(), path)
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a local file so that a crash leaves either the old or the new content.
+def write_in_one_step(path: Path, data: bytes, *, durable: bool) -> None:
+    """Write a local file so that readers see either the old or the new content.
 
-    The temporary file is flushed before the rename and the folder after it: a rename alone may
-    reach the disk before the content does.
+    Args:
+        path: The file.
+        data: Its new content.
+        durable: True if so shall it be after a power cut, too: the temporary file is then flushed
+            before the rename and the folder after it, as a rename alone may reach the disk before
+            the content does.
     """
     path = path.resolve()  # Replace the target of a symbolic link, not the link.
     if path.exists() and not path.is_file():
@@ -112,14 +114,16 @@ def write_durably(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            _fsync(file.fileno(), path)
+            if durable:
+                _fsync(file.fileno(), path)
         with _go_on_without("chmod", path):
             Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    if durable:
+        _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_json_file_for_information_that_is_damaged_counts_as_none(tmp_path, ca
 def test_a_file_that_is_not_needed_and_cannot_be_written_is_one_line(
     tmp_path, monkeypatch, caplog, error, level
 ):
-    def refuse(address, data):
+    def refuse(address, data, *, durable):
         raise error
 
     caplog.set_level(logging.DEBUG, "dkmeans")

@@ -99,7 +99,7 @@ def test_a_flush_or_mode_that_fails_for_another_reason_is_an_error(
     storage.write(f"{tmp_path}/x", b"old")
     refusing(number, [operation])
     with pytest.raises(OSError, match=os.strerror(number)):
-        disk.write_durably(tmp_path / "x", b"new")
+        disk.write_in_one_step(tmp_path / "x", b"new", durable=True)
     assert storage.children(str(tmp_path)) == ["x"]
     assert storage.read(f"{tmp_path}/x").data == b"old"
 
