@@ -89,7 +89,7 @@ def test_a_directory_that_cannot_be_written_to_does_not_end_the_fit(tmp_path):
 
 
 def test_a_store_that_refuses_the_status_does_not_end_the_fit(model_dir, monkeypatch, caplog):
-    def refuse(address, data):
+    def refuse(address, data, *, durable):
         raise PermissionDeniedError("403")
 
     monkeypatch.setattr(storage.contents, "_write", refuse)
