@@ -228,7 +228,7 @@ def center_scale_remarks(centers: FloatArray, names: Names) -> list[str]:
     if len(centers) < _FEWEST_CENTERS:
         return []
     variances = centers.astype(np.float64).var(axis=0)
-    return list(_remarks_on(variances, f"the {len(centers)} first centers", names or ()))
+    return list(_remarks_on(variances, f"the first {counted(len(centers), 'center')}", names or ()))
 
 
 def _remarks_on(variances: FloatArray, where: str, names: Sequence[str]) -> Iterator[str]:

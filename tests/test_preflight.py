@@ -261,7 +261,7 @@ def test_columns_of_very_different_scales_are_named():
 
 def test_training_warns_of_columns_of_very_different_scales(caplog):
     rows = np.random.default_rng(1).normal(size=(500, 2)) * [1, 2000]
-    start = "distances, and so clusters, hardly depend on column 0: in the 8 first centers "
+    start = "distances, and so clusters, hardly depend on column 0: in the first 8 centers "
     KMeans(8, seed=0).train(lambda: rows, steps=1)
     assert caplog.messages[0].startswith(start)
     caplog.clear()

@@ -51,7 +51,7 @@ def test_a_model_that_standardizes_does_so_in_every_job(run, run_json, rows, tmp
     assert evaluated["loss"] == pytest.approx(about["loss"], rel=1e-3)
     page = tmp_path / "page.html"
     assert run("report", model_dir, "--input", store, "--output", page)[0] == 0
-    assert f"<td>{about['centers'][0][1]:,.4g}</td>" in page.read_text()
+    assert f"<td>{about['centers'][0][1]:,.0f}</td>" in page.read_text()
     # The same command goes on; a model of rows as they are does not.
     assert run_json(*train(store, model_dir, "--standardize"))["status"] == "already done"
     assert run_json(*train(store, model_dir, "--steps", 1))["step"] == about["step"] + 1
