@@ -1,8 +1,8 @@
 """Exact sums: integers that count multiples of powers of two, so no addition ever rounds.
 
 Float sums depend on the order of the rows. Exact sums do not: centers are a function of the set of
-rows, whatever the chunks, the workers or the backends. `ExactSums` is an exact
-number for each center and column. The backends add up the values that lie on a `Grid`;
+rows, whatever the chunks, the workers or the backends. `ExactSums` is an exact number for each
+center and column. The backends add up the values that lie on a `Grid`;
 the functions here add up the few values that do not (docs/decisions/017).
 
     sums = exact.of_rows(rows, index, k)       # by definition; the backends do this faster
