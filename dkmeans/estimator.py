@@ -31,10 +31,11 @@ from dkmeans.arguments import (
 )
 from dkmeans.checkpoints import Checkpoint, Settings
 from dkmeans.config import NONE, RunConfig
+from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.columns import KnownColumns
-from dkmeans.data.dataset import Dataset, array_chunks
+from dkmeans.data.dataset import Dataset
 from dkmeans.data.row_weights import without_weights
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, names_of

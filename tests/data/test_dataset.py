@@ -329,21 +329,6 @@ def test_batches_of_a_stream_are_not_constant_and_their_rows_unknown():
 # Arrays.
 
 
-@pytest.mark.parametrize(
-    "convert",
-    [
-        np.asarray,
-        lambda rows: da.from_array(rows, chunks=(6, 1)),
-        lambda rows: zarr.array(rows, chunks=(6, 2)),
-        np.asfortranarray,
-    ],
-    ids=["NumPy", "Dask", "Zarr", "Fortran"],
-)
-def test_arrays_of_every_kind_give_their_rows(convert):
-    dataset = Dataset.from_array(convert(rows_of(20)))
-    assert same(loaded(dataset.batch(7)), split(rows_of(20), 7))
-
-
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_limit_epochs_is_a_batch_of_all_rows_an_epoch(epochs):
     dataset = limit_epochs(rows_of(20), epochs)
@@ -362,21 +347,6 @@ def test_limit_epochs_refuses_a_bad_number_of_epochs(epochs):
     with pytest.raises(ValueError, match="must be an integer >= 1") as caught:
         limit_epochs(rows_of(20), epochs)
     assert repr(epochs) in str(caught.value)
-
-
-@pytest.mark.parametrize("make", [Dataset.from_array, lambda array: limit_epochs(array, 2)])
-def test_what_is_no_array_is_a_type_error(make):
-    for given_ in ({"a": [1.0]}, "rows", 3, None):
-        with pytest.raises(InvalidType, match="the array must be a NumPy, Dask, Zarr or CuPy"):
-            make(given_)
-
-
-@pytest.mark.parametrize("shape", [(4,), (2, 2, 2), (3, 0), ()])
-@pytest.mark.parametrize("kind", [np.zeros, da.zeros, zarr.zeros], ids=["NumPy", "Dask", "Zarr"])
-def test_other_shapes_than_a_table_are_refused(kind, shape):
-    with pytest.raises(InvalidData, match="the array must be 2-D") as caught:
-        Dataset.from_array(kind(shape))
-    assert str(shape) in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", [np.zeros, da.zeros, zarr.zeros], ids=["NumPy", "Dask", "Zarr"])
@@ -525,90 +495,10 @@ def test_a_dataset_is_printed_by_its_size_its_columns_and_its_batches():
     assert len(repr(Dataset.from_array(wide))) < 150
 
 
-def test_a_list_of_rows_is_an_array():
-    for dataset in (Dataset.from_array([[1, 2], [3, 4]]), limit_epochs([[1, 2], [3, 4]], 1)):
-        assert np.array_equal(np.vstack(loaded(dataset)), [[1, 2], [3, 4]])
-    with pytest.raises(InvalidData, match="a table of numbers"):
-        Dataset.from_array([[1, 2], [3]])
-
-
-# Several files.
-
-
-def tables(folder, kind):
-    """Write two tables, and return a function that opens addresses, and the rows of both."""
-    rows = [np.arange(20, dtype=np.float32).reshape(10, 2) + start for start in (0, 100)]
-    for name, table in zip((2, 10), rows, strict=True):
-        path = folder / f"rows.{name}.{kind}"
-        if kind == "npy":
-            np.save(path, table)
-        elif kind == "zarr":
-            zarr.create_array(str(path), data=table, chunks=(3, 2))
-        else:
-            pq.write_table(pa.table({"a": table[:, 0], "b": table[:, 1]}), path)
-    return getattr(Dataset, f"from_{kind}"), np.vstack(rows)
-
-
-in_every_kind = pytest.mark.parametrize("kind", ["npy", "zarr", "parquet"])
-
-
-@in_every_kind
-def test_the_rows_of_several_files_follow_one_another(kind, tmp_path):
-    open_files, rows = tables(tmp_path, kind)
-    two, ten = tmp_path / f"rows.2.{kind}", tmp_path / f"rows.10.{kind}"
-    for address in (
-        [two, str(ten)],
-        (str(two), str(ten)),
-        f"{tmp_path}/*.{kind}",
-        iter([two, ten]),
-    ):
-        dataset = open_files(address)
-        assert dataset.rows == 20
-        assert np.array_equal(np.vstack(loaded(dataset.batch(7))), rows)
-    assert np.array_equal(np.vstack(loaded(open_files([ten, two]))), np.roll(rows, 10, axis=0))
-
-
-def test_a_pattern_of_stores_keeps_the_name_of_the_array(tmp_path):
-    for name in ("2.zarr", "10.zarr"):
-        group = zarr.create_group(str(tmp_path / name))
-        group.create_array("rows", data=np.full((3, 2), float(name.removesuffix(".zarr"))))
-    dataset = Dataset.from_zarr(f"{tmp_path}/*.zarr::rows")
-    assert np.vstack(loaded(dataset))[:, 0].tolist() == [2, 2, 2, 10, 10, 10]
-
-
-@in_every_kind
-def test_files_of_different_widths_are_refused(kind, tmp_path):
-    open_files, _ = tables(tmp_path, kind)
-    other = tmp_path / "other"
-    other.mkdir()
-    if kind == "npy":
-        np.save(other / "x.npy", np.zeros((3, 3)))
-    elif kind == "zarr":
-        zarr.create_array(str(other / "x.zarr"), data=np.zeros((3, 3)))
-    else:
-        pq.write_table(pa.table({name: [1.0] for name in "abc"}), other / "x.parquet")
-    with pytest.raises(ValueError, match=r"columns.*rows\.2\..*x\."):
-        open_files([f"{tmp_path}/rows.2.{kind}", f"{other}/x.{kind}"])
-
-
-@in_every_kind
-@pytest.mark.parametrize("given", [3, None, b"x.npy", {"a": "x"}, {"x"}, ["x", 3], [["x"]]])
-def test_what_is_no_path_is_refused_as_an_address(kind, given):
-    with pytest.raises(TypeError, match="address must be a path, a URL, or a list of them, got"):
-        getattr(Dataset, f"from_{kind}")(given)
-
-
 @pytest.mark.parametrize("columns", ["a", 3, [0], {"a", "b"}, {"a": 1}])
 def test_what_is_no_list_of_names_is_refused_as_columns(columns, tmp_path):
-    tables(tmp_path, "parquet")
     with pytest.raises(TypeError, match="columns must be a list of names, or None, got"):
         Dataset.from_parquet(tmp_path, columns)
-
-
-@in_every_kind
-def test_an_empty_list_of_files_is_refused(kind):
-    with pytest.raises(ValueError, match="at least one file, got an empty list"):
-        getattr(Dataset, f"from_{kind}")([])
 
 
 def lists(dataset):
@@ -737,13 +627,3 @@ def test_unusable_weights_are_refused_by_name(tmp_path):
 def _only_weights(folder):
     pq.write_table(pa.table({"a": [1.0, 2.0]}), folder / "one.parquet")
     return Dataset.from_parquet(folder / "one.parquet", weights="a")
-
-
-def test_weights_of_another_shape_in_storage_are_refused(tmp_path):
-    np.save(tmp_path / "rows.npy", np.zeros((4, 2)))
-    np.save(tmp_path / "cube.npy", np.zeros((4, 1, 1)))
-    with pytest.raises(ValueError, match=r"cube.npy must hold a 2-D array"):
-        Dataset.from_npy(tmp_path / "rows.npy", weights=tmp_path / "cube.npy")
-    zarr.create_array(str(tmp_path / "rows.zarr"), data=np.zeros((4, 2)))
-    with pytest.raises(ValueError, match=r"rows.zarr must be one column of weights, .*\(4, 2\)"):
-        Dataset.from_zarr(tmp_path / "rows.zarr", weights=tmp_path / "rows.zarr")
