@@ -47,7 +47,7 @@ get_mp_context().set_forkserver_preload(
 )
 
 # Properties are tested with few examples; `make test-long` tests them with many.
-settings.register_profile("short", max_examples=50, deadline=None)
+settings.register_profile("short", max_examples=30, deadline=None)
 settings.register_profile("long", max_examples=400, deadline=None)
 settings.load_profile("short")
 

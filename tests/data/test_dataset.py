@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, Invalid, InvalidData, InvalidType, limit_epochs
@@ -20,7 +20,6 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.memory import MemoryRows
 
-fast = settings(max_examples=60, deadline=None)
 sizes = st.integers(1, 30)
 
 
@@ -67,27 +66,23 @@ def test_a_dataset_that_is_not_batched_is_one_batch_of_all_rows():
     assert same(loaded(dataset_of()), [rows_of(20)])
 
 
-@fast
 @given(sizes, sizes, sizes)
 def test_batches_are_cut_across_chunks(n, chunk, size):
     assert same(loaded(dataset_of(n, chunk).batch(size)), split(rows_of(n), size))
 
 
-@fast
 @given(sizes, sizes, sizes, sizes)
 def test_the_last_call_of_batch_decides(n, chunk, first, size):
     batches = loaded(dataset_of(n, chunk).batch(first).batch(size))
     assert same(batches, split(rows_of(n), size))
 
 
-@fast
 @given(sizes, sizes, sizes, st.integers(1, 3))
 def test_batch_and_repeat_ends_every_epoch_with_the_rows_that_are_left(n, chunk, size, epochs):
     batches = loaded(dataset_of(n, chunk).batch(size).repeat(epochs))
     assert same(batches, split(rows_of(n), size) * epochs)
 
 
-@fast
 @given(sizes, sizes, sizes, st.integers(1, 3))
 def test_repeat_and_batch_makes_batches_across_epochs(n, chunk, size, epochs):
     batches = loaded(dataset_of(n, chunk).repeat(epochs).batch(size))
@@ -107,7 +102,6 @@ def test_repeats_multiply():
     assert same(loaded(dataset_of().repeat(2).repeat(3)), [rows_of(20)] * 6)
 
 
-@fast
 @given(sizes, sizes, st.integers(0, 40), st.integers(0, 40))
 def test_take_and_skip_count_rows_before_batch(n, chunk, first, second):
     dataset, rows = dataset_of(n, chunk), rows_of(n)
@@ -123,7 +117,6 @@ def test_take_and_skip_count_rows_before_batch(n, chunk, first, second):
         assert sliced.rows == len(expected)
 
 
-@fast
 @given(sizes, sizes, sizes, st.integers(0, 10), st.integers(0, 10))
 def test_take_and_skip_count_batches_after_batch(n, chunk, size, first, second):
     dataset, batches = dataset_of(n, chunk).batch(size), split(rows_of(n), size)
@@ -142,7 +135,6 @@ method_calls = st.lists(
 )
 
 
-@fast
 @given(sizes, sizes, method_calls)
 def test_methods_in_any_order_do_the_same_as_to_lists_of_batches(n, chunk, calls):
     dataset, batches, is_batched, epochs = dataset_of(n, chunk), [rows_of(n)], False, 1
@@ -188,7 +180,6 @@ def test_a_dataset_yields_the_same_batches_every_time():
 # Shuffling.
 
 
-@fast
 @given(sizes, sizes, st.integers(0, 2**40), sizes)
 def test_shuffled_rows_are_a_permutation_of_the_rows(n, chunk, seed, size):
     batches = loaded(dataset_of(n, chunk).shuffle(seed).batch(size))
@@ -307,7 +298,6 @@ def test_a_part_of_shuffled_rows_differs_in_every_epoch_and_is_not_constant(meth
     assert not part.is_constant
 
 
-@fast
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 50), st.integers(1, 3))
 def test_every_row_is_seen_once_in_each_epoch_for_all_chunks_and_batches(n, chunk, rows, epochs):
     shuffled = dataset_of(n, chunk).shuffle(seed=7).batch(rows)
