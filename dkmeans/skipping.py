@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 from dkmeans.backends import select
-from dkmeans.backends.weighted import moved_weighted_sums, weighted_sums
 from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
@@ -99,10 +98,10 @@ def by_movement(
     """
     budget, backend = cache_budget.get(), select(centers.backend)
     if start is None or budget is None or not budget.cache_bytes:
-        return weighted_sums(backend, points, weights, index, centers)
+        return backend.weighted_sums(points, weights, index, centers, None)[0]
     key = "products", _name(start), loaded.chunk.number, loaded.chunk.rows
     found = row_cache.take_entry(key)
-    sums, kept = moved_weighted_sums(backend, points, weights, index, centers, found)
+    sums, kept = backend.weighted_sums(points, weights, index, centers, found)
     if kept is not None:
         row_cache.put_entry(key, kept, evicts_rows=False)
     return sums
