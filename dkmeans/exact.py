@@ -526,8 +526,11 @@ class ExactSums:
         """Return the sum of all clusters and columns."""
         units, exponents = 0, self.grid.exponents.tolist()
         for m, plane in self.settled().planes.items():
-            of_columns = plane.astype(object).sum(axis=0).tolist()
-            for number, exponent in zip(of_columns, exponents, strict=True):
+            # int64 holds the sums of both halves, of up to 2^31 clusters.
+            upper, lower = (plane >> PLANE_BITS).sum(axis=0), (plane & _LOW_BITS).sum(axis=0)
+            of_columns = zip(upper.tolist(), lower.tolist(), exponents, strict=True)
+            for high, low, exponent in of_columns:
+                number = (high << PLANE_BITS) + low
                 units += shifted(number, m * PLANE_BITS + exponent - UNIT)
         return ExactTotal(units)
 

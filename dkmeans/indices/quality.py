@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dkmeans.backends.moments import AMBIGUOUS, DISTANCE, LENGTH, SILHOUETTE
 from dkmeans.backends.rounding import exact_rows
 from dkmeans.distance import Centers, Distance, squared_norms
 from dkmeans.errors import Invalid, InvalidType, expected
 from dkmeans.exact import ExactSums
-from dkmeans.indices.cluster_moments import AMBIGUOUS, DISTANCE, LENGTH, SILHOUETTE, Moments
+from dkmeans.indices.cluster_moments import Moments
 from dkmeans.scaling import Scaling
 from dkmeans.state import FloatArray
 
@@ -134,8 +135,7 @@ class _Clusters:
 
     def mean_of_all(self, measure: int) -> float:
         """Return the mean of a measure over all rows."""
-        total = self.moments.measures.columns(slice(measure, measure + 1)).total()
-        return float(total) / float(self.moments.weights.total())
+        return float(self.moments.total_of(measure)) / float(self.moments.weights.total())
 
     def _means_of(self, sums: ExactSums) -> FloatArray:
         means: FloatArray = sums.means(self.moments.weights)
