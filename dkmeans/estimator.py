@@ -189,6 +189,7 @@ class KMeans(Model):
         config = config or RunConfig()
         super().__init__(choose_model_dir(model_dir, config.model_dir))
         self._config = config.replace(model_dir=self.model_dir)
+        self._held_centers: Centers | None = None
         self._settings = Settings(
             Distance(distance_metric), bool(use_mini_batch), int(mini_batch_steps_per_iteration)
         )
@@ -202,6 +203,9 @@ class KMeans(Model):
             Rounds(float(oversampling), int(initialization_rounds)),
             None if initialization_rows is None else int(initialization_rows),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_held_centers": None}
 
     def __repr__(self) -> str:
         return (
@@ -711,7 +715,7 @@ class KMeans(Model):
         client = (config or self._config).client
         # Rows that Dask must compute to be counted are computed where the rest of the work is done.
         with nullcontext() if client is None else client.as_current():
-            dataset = read_input(input_fn, mode, self.params, self.config, *options)
+            dataset = read_input(input_fn, mode, self.params, self._config, *options)
         if found is None:
             return dataset
         check_columns(dataset, found)
@@ -740,8 +744,15 @@ class KMeans(Model):
         return Sample(points, index[self.CLUSTER_INDEX], centers.values, *about)
 
     def _centers(self, checkpoint: Checkpoint) -> Centers:
-        settings = checkpoint.settings
-        return Centers(checkpoint.state.centers, settings.distance_metric, self._config.backend)
+        """Return the centers of a checkpoint.
+
+        Those of the checkpoint in memory are one object in all calls: backends pack it only once.
+        """
+        values, held = checkpoint.state.centers, self._held_centers
+        if held is None or held.values is not values:
+            held = Centers(values, checkpoint.settings.distance_metric, self._config.backend)
+        self._held_centers = held if checkpoint is self._loaded else None
+        return held
 
     def _check_same_model(self, found: Checkpoint) -> None:
         """Refuse to continue a model with other settings than this estimator's.

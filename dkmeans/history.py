@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -25,22 +26,31 @@ from dkmeans.retry import first_line
 logger = logging.getLogger("dkmeans")
 
 _FILE = "history.json"
-# If the history is longer than this, every second iteration is dropped.
-_MAX_ITERATIONS = 10_000
+# Of a larger file every second iteration is dropped: it has some ten thousand.
+_MOST_BYTES = 5_000_000
+# Iterations that wait to be written; of more, every second one is dropped.
+_MOST_WAITING = 10_000
+# An iteration takes some 500 bytes.
+_END_BYTES = 2**12
 
 
-class _Written(NamedTuple):
-    """A history that this process has written: calls of `train` in a loop need not parse it."""
+class News(NamedTuple):
+    """Iterations to write.
 
-    data: bytes
-    iterations: Sequence[dict[str, Any]]
+    Attributes:
+        before: Iterations to write in place of those in the file; None keeps those.
+        iterations: Iterations that follow.
+    """
 
-
-_last_written = _Written(b"", ())
+    before: tuple[dict[str, Any], ...] | None
+    iterations: tuple[dict[str, Any], ...]
 
 
 class History:
     """Numbers of the iterations of a model, which a call of `train` continues.
+
+    Iterations are added to the file. Those in it are read only if some must go: a loop of calls of
+    `train` takes as long for each of them, however long the history becomes.
 
     Args:
         model_dir: Path or URL of the model's directory.
@@ -50,32 +60,54 @@ class History:
 
     def __init__(self, model_dir: str, step: int) -> None:
         self._model_dir = model_dir
-        found = _history_to_continue(model_dir) if step else []
-        self._iterations = [each for each in found or [] if each["step"] <= step]
-        self._is_written, self._has_news = found is not None, False
+        self._before: tuple[dict[str, Any], ...] | None = ()
+        self._waiting: list[dict[str, Any]] = []
+        self._is_written, self._size = True, 0
+        if step:
+            self._continue(step)
+
+    def _continue(self, step: int) -> None:
+        last, self._size = _last_step(self._model_dir)
+        if last is not None and last <= step:
+            self._before = None
+            return
+        found = _history_to_continue(self._model_dir)
+        self._before = tuple(each for each in found or () if each["step"] <= step)
+        self._is_written = found is not None
 
     def add(self, progress: Progress) -> None:
         """Add the numbers of an iteration."""
-        self._iterations.append({"time": _now(), **progress.numbers()})
-        self._has_news = True
-        if len(self._iterations) > _MAX_ITERATIONS:
-            self._iterations = self._iterations[::2]
+        self._waiting.append({"time": _now(), **progress.numbers()})
+        if len(self._waiting) > _MOST_WAITING:
+            self._waiting = self._waiting[::2]
 
-    def news(self) -> tuple[dict[str, Any], ...]:
-        """Return all iterations if one was added since the last call, to be written; else none."""
-        if not (self._is_written and self._has_news):
-            return ()
-        self._has_news = False
-        return tuple(self._iterations)
+    def news(self) -> News | None:
+        """Return what must be written; None if there is nothing, or the file must not be."""
+        if not (self._is_written and self._waiting):
+            return None
+        if self._before is None and self._size > _MOST_BYTES:
+            self._before = tuple(read_history(self._model_dir)[::2])
+        return News(self._before, tuple(self._waiting))
+
+    def note_written(self, news: News, size: int) -> None:
+        """Note that news are written, as so many bytes; 0 if that has failed."""
+        if size:
+            self._size = size if news.before is not None else self._size + size
+            self._before, last = None, news.iterations[-1]["step"]
+            self._waiting = [each for each in self._waiting if each["step"] > last]
 
 
-def write_history(model_dir: str, iterations: Sequence[dict[str, Any]]) -> None:
-    """Write the file of a model, if there are iterations."""
-    global _last_written
-    if iterations:
-        data = json.dumps(iterations).encode()
-        storage.write_or_log(storage.join(model_dir, _FILE), data, logging.DEBUG)
-        _last_written = _Written(data, iterations)
+def write_history(model_dir: str, news: News) -> int:
+    """Write news to the file of a model; return their size in bytes, 0 if that fails."""
+    text = ", ".join(map(json.dumps, (*(news.before or ()), *news.iterations)))
+    address = storage.join(model_dir, _FILE)
+    if news.before is None:
+        data = f", {text}]".encode()
+        is_written = storage.write_or_log(address, data, logging.DEBUG, _size_before_bracket)
+    else:
+        data = f"[{text}]".encode()
+        is_written = storage.write_or_log(address, data, logging.DEBUG)
+    return len(data) * is_written
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:
@@ -101,6 +133,27 @@ def _column(values: list[Any]) -> NDArray[Any]:
     return np.array([np.nan if value is None else value for value in values])
 
 
+def _last_step(model_dir: str) -> tuple[int | None, int]:
+    """Return the last step in the file of a model, and the size of the file in bytes.
+
+    The step is None if there is no file, or its end is none of a list of iterations.
+    """
+    size = 0
+    with suppress(*storage.WRITE_ERRORS, Outage, ValueError):
+        end, size = storage.read_end(storage.join(model_dir, _FILE), _END_BYTES)
+        # An iteration holds no braces, and nothing else follows the last one.
+        content = json.loads(b"[" + end[max(0, end.rfind(b"{")) :])
+        if _iterations_in(content) == content:
+            return content[-1]["step"], size
+    return None, size
+
+
+def _size_before_bracket(data: bytes) -> int:
+    """Return the size of a list in JSON without its end; that of all data if it has none."""
+    place = data.rfind(b"]")
+    return len(data) if place < 0 else place
+
+
 def _history_to_continue(model_dir: str) -> list[dict[str, Any]] | None:
     """Return the recorded iterations, to which those of a new call are added.
 
@@ -115,8 +168,6 @@ def _history_to_continue(model_dir: str) -> list[dict[str, Any]] | None:
     iterations: list[dict[str, Any]] = []
     try:
         found = storage.read(address)
-        if found and found.data == _last_written.data:
-            return list(_last_written.iterations)
         content = json.loads(found.data) if found else []
         iterations = _iterations_in(content)
         if iterations == content:

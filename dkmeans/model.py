@@ -146,8 +146,8 @@ class Model:
         """Numbers of the iterations up to the latest checkpoint, one column for each name.
 
         Columns are `step`, `loss`, `change`, `rows`, `seconds`, `empty_clusters`, `time` and
-        others; `pandas.DataFrame(model.history)` makes a table. Of a history longer than 10,000
-        iterations every second one is dropped. It is empty before the first iteration.
+        others; `pandas.DataFrame(model.history)` makes a table. Of a history larger than 5 MB,
+        some 10,000 iterations, every second one is dropped. It is empty before the first iteration.
         """
         return table_of(read_history(self.model_dir))
 

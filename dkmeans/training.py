@@ -30,7 +30,7 @@ from dkmeans.errors import Conflict, Outage, counted
 from dkmeans.exact_total import ExactTotal
 from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
-from dkmeans.history import History, write_history
+from dkmeans.history import History, News, write_history
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.initialization import (
     KMEANS_PARALLEL,
@@ -587,7 +587,7 @@ class _Saver(AbstractContextManager["_Saver"]):
         self._manifest = manifest
         self._notifier = notifier
         self._thread = ThreadPoolExecutor(1, "dkmeans-save")
-        self._writing: Future[Manifest] | None = None
+        self._writing: Future[tuple[Manifest, News | None, int]] | None = None
         # Name and step of the last checkpoint that was begun.
         self._attempt, self._attempted_step = "", fit.step if fit else 0
         # What another driver can commit until this one has saved.
@@ -634,10 +634,10 @@ class _Saver(AbstractContextManager["_Saver"]):
         self._attempt, self._attempted_step = checkpoints.new_name(fit.step), fit.step
         self._began_at = time.monotonic()
         orphans, self._orphans = self._orphans, []
-        history, name, manifest = self.history.news(), self._attempt, self._manifest
+        news, name, manifest = self.history.news(), self._attempt, self._manifest
         now = time.time()
 
-        def write() -> Manifest:
+        def write() -> tuple[Manifest, News | None, int]:
             plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
             committed = checkpoints.save(
                 plan.model_dir, manifest, fit, plan.settings, stop, keep, name
@@ -645,8 +645,7 @@ class _Saver(AbstractContextManager["_Saver"]):
             self._notifier.checkpoint_time = now
             for address in orphans:
                 storage.remove(address)
-            write_history(plan.model_dir, history)
-            return committed
+            return committed, news, write_history(plan.model_dir, news) if news else 0
 
         self._writing = self._thread.submit(copy_context().run, write)
 
@@ -662,7 +661,9 @@ class _Saver(AbstractContextManager["_Saver"]):
         wait([self._writing])  # an interrupt leaves the write going on, for `rescue` to wait
         self._seconds += time.monotonic() - began
         writing, self._writing = self._writing, None
-        self._manifest = writing.result()
+        self._manifest, news, size = writing.result()
+        if news:
+            self.history.note_written(news, size)
         self._saved_step = self._attempted_step
 
     def take_seconds(self) -> float:

@@ -21,7 +21,9 @@ def recorded(model_dir, step, *steps):
     history = History(model_dir, step)
     for each in steps:
         history.add(Progress(each, None, 10.0 / each, None, 0, 1, 100, 0.5))
-    write_history(model_dir, history.news())
+    news = history.news()
+    if news:
+        history.note_written(news, write_history(model_dir, news))
 
 
 def steps_in(model_dir):
@@ -77,18 +79,41 @@ def test_iterations_after_the_step_that_training_continues_from_are_dropped(mode
 
 
 def test_a_long_history_is_thinned_out(model_dir, monkeypatch):
-    monkeypatch.setattr("dkmeans.history._MAX_ITERATIONS", 10)
+    monkeypatch.setattr("dkmeans.history._MOST_BYTES", 2_000)
+    recorded(model_dir, 0, 1)
+    for step in range(2, 40):
+        recorded(model_dir, step - 1, step)
+    found = steps_in(model_dir)
+    assert len(found) <= 13
+    assert (found[0], found[-1]) == (1, 39)
+
+
+def test_of_many_waiting_iterations_every_second_is_dropped(model_dir, monkeypatch):
+    monkeypatch.setattr("dkmeans.history._MOST_WAITING", 10)
     recorded(model_dir, 0, *range(1, 40))
     found = steps_in(model_dir)
     assert len(found) <= 10
     assert (found[0], found[-1]) == (1, 39)
 
 
+def test_iterations_are_added_to_the_file_and_wait_while_it_cannot_be_written(model_dir):
+    recorded(model_dir, 0, 1)
+    path, history = Path(model_dir, "history.json"), History(model_dir, 1)
+    first = path.read_bytes()
+    for step in (2, 3):
+        history.add(Progress(step, None, 0.5, None, 0, 1, 100, 0.5))
+        news = history.news()
+        history.note_written(news, 0 if step == 2 else write_history(model_dir, news))
+    assert path.read_bytes().startswith(first[:-1])
+    assert steps_in(model_dir) == [1, 2, 3]
+    assert history.news() is None
+
+
 def test_a_history_without_news_is_not_written_again(model_dir):
     recorded(model_dir, 0, 1)
     history, path = History(model_dir, 1), Path(model_dir, "history.json")
     path.write_text("other")
-    write_history(model_dir, history.news())
+    assert history.news() is None
     assert path.read_text() == "other"
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import threadpool_info
 
-from dkmeans.backends.addition import grid_for, plus_rest, rest_of_squares, whole_parts
+from dkmeans.backends.addition import as_added, grid_for, plus_rest, rest_of_squares, whole_parts
 from dkmeans.backends.moments import add_measures, add_squares
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.backends.weighted import add_products
@@ -115,6 +115,19 @@ def nearest_by_bounds(
 ) -> tuple[IndexArray, None, int]:
     """Return the results of `nearest_index`; this backend has no bounds."""
     return nearest_index(points, centers), None, 0
+
+
+def moved_products(
+    points: FloatArray,
+    weights: FloatArray,
+    index: IndexArray,
+    centers: Centers,
+    found: Cached | None,
+) -> tuple[ExactSums, None]:
+    """Return the sums of rows times their weights; this backend keeps none."""
+    if centers.distance is Distance.COSINE:
+        points = as_added(points, centers.distance)
+    return add_products(points, weights, index, len(centers.values)), None
 
 
 @QUIET

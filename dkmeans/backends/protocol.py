@@ -68,6 +68,28 @@ class Backend(Implementation, Protocol):
         """
         ...
 
+    def moved_products(
+        self,
+        points: FloatArray,
+        weights: FloatArray,
+        index: IndexArray,
+        centers: Centers,
+        found: Cached | None,
+    ) -> tuple[ExactSums, Cached | None]:
+        """Return the results of `add_products`, and what may save time in the next call.
+
+        For cosine the directions of the rows are added.
+
+        Args:
+            points: The rows.
+            weights: Their weights.
+            index: The cluster of each row.
+            centers: The centers.
+            found: The second result of an earlier call for the same rows, which must not be used
+                again; None if there is none.
+        """
+        ...
+
     def add_squares(
         self, points: FloatArray, weights: FloatArray, index: IndexArray, centers: Centers
     ) -> ExactSums:

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dkmeans.backends.addition import BoolArray, as_added
+from dkmeans.backends.addition import BoolArray
 from dkmeans.backends.protocol import Backend
 from dkmeans.backends.rounding import QUIET
-from dkmeans.distance import Centers, Distance
+from dkmeans.distance import Centers
 from dkmeans.exact import PLANE_BITS, WINDOW_BITS, ExactSums, Grid, NotFinite
 from dkmeans.exact_total import NOTHING, ExactTotal, total_of_weighted_squares
 from dkmeans.float_pairs import two_product
-from dkmeans.state import FloatArray, IndexArray, PartialSums
+from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 # Planes that products are added to: 0, -1, -2 and -3.
 PLANES = 4
@@ -40,7 +40,6 @@ _PRODUCTS_AT_ONCE, _SQUARES_AT_ONCE = 2**17, 2**20
 _IN_CACHE = 2**14
 
 
-@QUIET
 def weighted_sums(
     backend: Backend,
     points: FloatArray,
@@ -60,13 +59,29 @@ def weighted_sums(
     Raises:
         NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
     """
-    k = len(centers.values)
-    points = (
-        points if centers.distance is not Distance.COSINE else as_added(points, Distance.COSINE)
-    )
-    sums = backend.add_products(points, weights, index, k)
-    counts = np.bincount(index, minlength=k).astype(np.int64, copy=False)
-    return PartialSums(sums.columns(slice(-1)), counts, weights=sums.columns(slice(-1, None)))
+    return moved_weighted_sums(backend, points, weights, index, centers, None)[0]
+
+
+@QUIET
+def moved_weighted_sums(
+    backend: Backend,
+    points: FloatArray,
+    weights: FloatArray,
+    index: IndexArray,
+    centers: Centers,
+    found: Cached | None,
+) -> tuple[PartialSums, Cached | None]:
+    """Return the results of `weighted_sums`, and what may save time in the next iteration.
+
+    The arguments and the second result are those of `Backend.moved_products`.
+
+    Raises:
+        NotFinite: as `weighted_sums` does.
+    """
+    sums, kept = backend.moved_products(points, weights, index, centers, found)
+    counts = np.bincount(index, minlength=len(centers.values)).astype(np.int64, copy=False)
+    of_rows, of_weights = sums.columns(slice(-1)), sums.columns(slice(-1, None))
+    return PartialSums(of_rows, counts, weights=of_weights), kept
 
 
 def sums_of_weights(backend: Backend, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:

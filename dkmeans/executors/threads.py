@@ -64,8 +64,7 @@ class Threads(AbstractContextManager["Threads"]):
         runs = plan(batches, [1] * self._count, RUNS_PER_SHARE)
         if len(runs) == 1:  # starting a thread would take longer than many a single run
             context, batch = self._cache_context().copy(), batches[runs[0].batch]
-            with cores.computing:
-                totals = context.run(self._reduce, function, batch, runs[0], value, Event())
+            totals = context.run(self._reduce, function, batch, runs[0], value, Event())
             return self._reduction(totals)
         pending: dict[Run, Future[list[RunTotal[M]]]] = {}
         failed = Event()

@@ -16,8 +16,13 @@ from zarr.errors import BaseZarrError
 
 from dkmeans.errors import Invalid, Outage, Refusal
 from dkmeans.retry import with_retries
-from dkmeans.storage.addresses import is_in_object_store, is_local, local_path
-from dkmeans.storage.disk import flush, write_behind, write_in_one_step
+from dkmeans.storage.addresses import (
+    is_in_object_store,
+    is_local,
+    local_path,
+    refuse_malformed,
+)
+from dkmeans.storage.disk import append_in_place, flush, read_end_of, write_in_one_step
 from dkmeans.storage.stores import filesystem, store_and_name
 
 logger = logging.getLogger(__name__)
@@ -49,6 +54,20 @@ def read(address: str) -> Versioned | None:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return with_retries(address, lambda: _read(address))
     return None
+
+
+def read_end(address: str, size: int) -> tuple[bytes, int]:
+    """Return the last `size` bytes of a file, and the size of the file; nothing if there is none.
+
+    Raises:
+        Refusal, Outage: as `read` does.
+    """
+    if not is_local(address):
+        found = read(address)
+        return (found.data[-size:], len(found.data)) if found else (b"", 0)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return with_retries(address, lambda: read_end_of(local_path(address), size))
+    return b"", 0
 
 
 def read_json(address: str) -> Any:
@@ -110,18 +129,17 @@ def append(address: str, data: bytes, usable: Callable[[bytes], int]) -> None:
     Args:
         address: Address of the file.
         data: The content to add.
-        usable: Returns the size of the usable beginning of the old content. What follows is cut
-            off: a writer was killed while it appended.
+        usable: Returns the size of the usable beginning of a content. What follows in the old one
+            is cut off: the end of a list, or what a writer has left that was killed.
 
     Raises:
         Outage: the storage does not answer.
     """
-    found = read(address)
-    old = found.data[: usable(found.data)] if found else b""
     if is_local(address):
-        with_retries(address, lambda: write_behind(local_path(address), len(old), data))
-    else:
-        write(address, old + data)
+        with_retries(address, lambda: append_in_place(local_path(address), data, usable))
+        return
+    found = read(address)
+    write(address, (found.data[: usable(found.data)] if found else b"") + data)
 
 
 def write_or_log(
@@ -165,6 +183,9 @@ def _read(address: str) -> Versioned:
         store, name = store_and_name(address)
         response = obstore.get(store, name)
         return Versioned(bytes(response.bytes()), response.meta["e_tag"] or "")
+    refuse_malformed(address)
+    if is_local(address):
+        return Versioned(local_path(address).read_bytes(), "")
     fs, path = filesystem(address)
     return Versioned(fs.cat_file(path), "")
 

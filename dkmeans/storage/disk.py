@@ -11,9 +11,11 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from dkmeans.storage.addresses import is_local, local_path
 
@@ -40,8 +42,25 @@ _temporary_folders: set[Path] = set()
 # Operations of which the log has said that a file system refuses them.
 _logged_operations: set[str] = set()
 _logging = threading.Lock()
+# Files that this process has appended to. Others are not remembered beyond so many.
+_MOST_APPENDED = 256
 
 logger = logging.getLogger(__name__)
+
+
+class _Appended(NamedTuple):
+    """A file after an append of this process.
+
+    Attributes:
+        state: Its `_state_of`.
+        usable: Size of its usable beginning.
+    """
+
+    state: tuple[int, ...]
+    usable: int
+
+
+_appended: dict[Path, _Appended] = {}
 
 
 def temporary_folder() -> str:
@@ -80,18 +99,56 @@ def flush(address: str) -> None:
         return
     # The parent folder holds the name of `root`. A disk takes flushes at the same time together,
     # and one after the other many times as long.
-    with ThreadPoolExecutor(_FLUSHES_AT_ONCE) as pool:
-        for _ in pool.map(_sync, [*root.rglob("*"), root, root.parent]):
-            pass
+    for _ in _flushers().map(_sync, [*root.rglob("*"), root, root.parent]):
+        pass
 
 
-def write_behind(path: Path, size: int, data: bytes) -> None:
-    """Replace what a local file has after its first `size` bytes."""
+@cache
+def _flushers() -> ThreadPoolExecutor:
+    """Return the threads that flush, which live on: to start them takes as long as to flush."""
+    return ThreadPoolExecutor(_FLUSHES_AT_ONCE, "dkmeans-flush")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_flushers.cache_clear)  # threads stay with the parent
+
+
+def append_in_place(path: Path, data: bytes, usable: Callable[[bytes], int]) -> None:
+    """Replace what a local file has behind its usable beginning.
+
+    The file is read only if another process has changed it, or none of this process has written it:
+    a loop of small appends takes as long for each of them, however long the file becomes.
+
+    Args:
+        path: The file; it is created if needed.
+        data: The content to add.
+        usable: Returns the size of the usable beginning of a content, the old one or `data`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("r+b" if path.exists() else "wb") as file:
-        file.truncate(size)
-        file.seek(size)
+    with path.open("r+b" if path.exists() else "x+b") as file:
+        known = _appended.pop(path, None)
+        if known is None or known.state != _state_of(file.fileno()):
+            known = _Appended((), usable(file.read()))
+        file.seek(known.usable)
         file.write(data)
+        file.truncate()  # after the write: a reader never sees less than there was
+        if len(_appended) >= _MOST_APPENDED:
+            _appended.clear()
+        _appended[path] = _Appended(_state_of(file.fileno()), known.usable + usable(data))
+
+
+def read_end_of(path: Path, size: int) -> tuple[bytes, int]:
+    """Return the last `size` bytes of a local file, and the size of the file."""
+    with path.open("rb") as file:
+        whole = file.seek(0, os.SEEK_END)
+        file.seek(max(0, whole - size))
+        return file.read(), whole
+
+
+def _state_of(handle: int) -> tuple[int, ...]:
+    """Return numbers of an open file that are others after each change."""
+    found = os.fstat(handle)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def write_in_one_step(path: Path, data: bytes, *, durable: bool) -> None:

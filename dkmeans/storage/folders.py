@@ -175,7 +175,7 @@ def check_writable(what: str, address: str) -> None:
     """
     probe = join(address, f".probe-{uuid4().hex[:8]}")
     try:
-        write(probe, b"")
+        write(probe, b"", durable=False)
         remove(probe)
     except WRITE_ERRORS as error:
         raise Invalid(f"{what} must be writable, got {address!r}: {first_line(error)}") from error

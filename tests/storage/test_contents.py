@@ -48,6 +48,23 @@ def test_a_file_that_is_written_whole_is_read_and_no_temporary_file_is_left(plac
     assert storage.children(f"{place}/a") == ["b"]
 
 
+@everywhere
+def test_appending_keeps_the_usable_beginning_whoever_has_written_it(place):
+    def before_the_last_bracket(data):
+        return data.rfind(b"]")
+
+    address = f"{place}/a/list"
+    storage.write(address, b"[1]")
+    for item in (b"2", b"3"):
+        storage.append(address, b"," + item + b"]", before_the_last_bracket)
+    assert storage.read(address).data == b"[1,2,3]"
+    storage.write(address, b"[7] cut off")
+    storage.append(address, b",8]", before_the_last_bracket)
+    assert storage.read(address).data == b"[7,8]"
+    assert storage.read_end(address, 3) == (b",8]", 5)
+    assert storage.read_end(f"{place}/none", 3) == (b"", 0)
+
+
 def test_a_json_file_for_information_that_is_damaged_counts_as_none(tmp_path, caplog):
     address = str(tmp_path / "about.json")
     assert storage.read_json(address) is None

@@ -101,6 +101,17 @@ def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: 
     return select_processor().add_products(points, weights, index, k)
 
 
+def moved_products(
+    points: FloatArray,
+    weights: FloatArray,
+    index: IndexArray,
+    centers: Centers,
+    found: Cached | None,
+) -> tuple[ExactSums, Cached | None]:
+    """Return the sums of rows times their weights, moved by the processor."""
+    return select_processor().moved_products(points, weights, index, centers, found)
+
+
 def add_squares(
     points: FloatArray, weights: FloatArray, index: IndexArray, centers: Centers
 ) -> ExactSums:

@@ -120,9 +120,10 @@ def _problem(centers: Centers, dtype: np.dtype[Any]) -> tuple[Any, ...]:
 
 
 class ScratchPerThread(threading.local):
-    """Work arrays of each thread, for the last shape that it used.
+    """Work arrays of each thread, for the last two shapes that it used.
 
-    The first access to new memory is many times slower than later ones.
+    The first access to new memory is many times slower than later ones. Predictions use two shapes:
+    one for the nearest centers and one for all distances.
     """
 
     def __init__(self) -> None:
@@ -134,7 +135,9 @@ class ScratchPerThread(threading.local):
         # Cosine writes to `exact_scales`, which must stay 1 for the other distance.
         shape = tile, dtype, row_dtype, packed.exact.shape[1], packed.cosine
         if shape not in self._scratch:
-            self._scratch = {shape: _new_scratch(tile, dtype, row_dtype, packed.exact.shape[1])}
+            last = list(self._scratch.items())[-1:]
+            new = _new_scratch(tile, dtype, row_dtype, packed.exact.shape[1])
+            self._scratch = dict([*last, (shape, new)])
         return self._scratch[shape]
 
 
