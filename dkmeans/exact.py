@@ -584,10 +584,10 @@ def first_column(some: Elements) -> Elements:
     return some[0], np.zeros_like(some[1])
 
 
-def in_pieces(some: Elements) -> Iterator[Elements]:
-    """Yield pieces of some elements, as many at a time as the cache holds with temporary arrays."""
-    for start in range(0, len(some[0]), _SUMS_AT_ONCE):
-        yield tuple(part[start : start + _SUMS_AT_ONCE] for part in some)
+def in_pieces(some: Elements, size: int = _SUMS_AT_ONCE) -> Iterator[Elements]:
+    """Yield pieces of some elements, by default as many as the cache holds."""
+    for start in range(0, len(some[0]), size):
+        yield tuple(part[start : start + size] for part in some)
 
 
 def of_rows(points: FloatArray, index: IndexArray, k: int, grid: Grid | None = None) -> ExactSums:
