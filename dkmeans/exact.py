@@ -460,7 +460,12 @@ class ExactSums:
         """Return the means of settled sums."""
         means, left = np.empty(self.shape), np.empty(self.shape, bool)
         for some in self.blocks():
-            means[some], left[some] = self.clusters(some)._quotients(weights.clusters(some))
+            sums, divisors = self.clusters(some), weights.clusters(some)
+            found, rest = sums._quotients(divisors)
+            if 2 * np.count_nonzero(rest) > rest.size:  # then all take less time than some
+                by_pairs, is_sure = sums._means_by_pairs(divisors, ...)
+                found, rest = np.where(rest, by_pairs, found), rest & ~is_sure
+            means[some], left[some] = found, rest
         for elements in in_pieces(left.nonzero()):
             means[elements], is_sure = self._means_by_pairs(weights, elements)
             unsure = tuple(part[~is_sure] for part in elements)
@@ -478,11 +483,19 @@ class ExactSums:
         return means, ~(is_whole & is_whole_weight & ((sums == 0) | _is_normal(means)))
 
     def _means_by_pairs(
-        self, weights: ExactSums, some: Elements
+        self, weights: ExactSums, some: Elements | EllipsisType
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Return some means by float64 arithmetic, and where they are certainly well rounded."""
+        """Return some or all means by float64 arithmetic, and where they are surely well rounded.
+
+        The results are (m,) for m elements, (k, d) for all.
+        """
         high, low, is_sure = self.pairs(some)
-        weight, weight_rest, is_sure_weight = weights.pairs(first_column(some))
+        exponents = self.grid.exponents - weights.grid.exponents
+        if isinstance(some, EllipsisType):
+            weight, weight_rest, is_sure_weight = weights.pairs(some)
+        else:
+            weight, weight_rest, is_sure_weight = weights.pairs(first_column(some))
+            exponents = exponents[some[1]]
         weight = np.where(weight == 0, weights.grid.scales, weight)
         is_zero = is_sure & (high == 0)
         quotient = high / weight
@@ -493,8 +506,7 @@ class ExactSums:
         rest = correction - (rounded - quotient)
         # The rounding is sure unless the rest is about half of a last place.
         is_sure &= np.abs(rest) < half_of_last_place(rounded) * (1 - _UNSURE)
-        exponents = self.grid.exponents - weights.grid.exponents
-        means = np.ldexp(rounded, exponents[some[1]])
+        means = np.ldexp(rounded, exponents)
         return means, np.asarray(is_sure & is_sure_weight & _is_normal(means) | is_zero)
 
     def _means_by_integers(self, weights: ExactSums, some: Elements) -> list[float]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.backends import select
-from dkmeans.backends.weighted import weighted_squares, weighted_sums
+from dkmeans.backends.weighted import weighted_squares
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Computation, Distance, inertia, project, squared_norms
@@ -26,7 +26,7 @@ from dkmeans.exact import NotFinite
 from dkmeans.exact_total import NOTHING, ExactTotal
 from dkmeans.executors import Executor, Reduction
 from dkmeans.schedule import Schedule
-from dkmeans.skipping import by_bounds
+from dkmeans.skipping import by_bounds, by_movement
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
 
 # A squared distance between rows is at most this many times the larger of their squared lengths.
@@ -134,8 +134,7 @@ def accumulate(
         else:
             lookups = backend.nearest_by_bounds, backend.nearest_index
             index = by_bounds(loaded, points, centers, start, *lookups)
-            # Rows times their weights are added up anew: they cost little beside the distances.
-            sums = weighted_sums(backend, points, weights, index, centers)
+            sums = by_movement(loaded, points, weights, index, centers, start)
     except NotFinite:
         raise loaded.complaint() from None
     return replace(sums, squares=squares)

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
+from dkmeans.backends import select
 from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
 from dkmeans.executors.reduction import participant, skips
-from dkmeans.state import Cached, FloatArray
+from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 T = TypeVar("T")
 
@@ -59,8 +60,7 @@ def by_bounds(
     budget = cache_budget.get()
     if start is None or budget is None or not budget.cache_bytes:
         return without(points, centers)
-    # Trainings that share their reads have starts of the same numbers.
-    name = participant.get(), start
+    name = _name(start)
     key = "bounds", name, loaded.chunk.number, loaded.chunk.rows
     found = row_cache.take_entry(key)
     if isinstance(found, NoRoom):
@@ -73,3 +73,40 @@ def by_bounds(
     if bounds is not None and not row_cache.put_entry(key, bounds, evicts_rows=False):
         row_cache.put_entry(key, NoRoom(), evicts_rows=True)
     return result
+
+
+def by_movement(
+    loaded: LoadedChunk,
+    points: FloatArray,
+    weights: FloatArray,
+    index: IndexArray,
+    centers: Centers,
+    start: int | None,
+) -> PartialSums:
+    """Return the sums of rows times their weights, and cache them: rows that stay are not added.
+
+    Args:
+        loaded: The chunk.
+        points: Its rows with a weight, (n, d).
+        weights: (n,) float64, their weights.
+        index: (n,) the nearest center of each row.
+        centers: The centers.
+        start: As in `by_bounds`.
+
+    Raises:
+        NotFinite: a value is not finite.
+    """
+    budget, backend = cache_budget.get(), select(centers.backend)
+    if start is None or budget is None or not budget.cache_bytes:
+        return backend.weighted_sums(points, weights, index, centers, None)[0]
+    key = "products", _name(start), loaded.chunk.number, loaded.chunk.rows
+    found = row_cache.take_entry(key)
+    sums, kept = backend.weighted_sums(points, weights, index, centers, found)
+    if kept is not None:
+        row_cache.put_entry(key, kept, evicts_rows=False)
+    return sums
+
+
+def _name(start: int) -> tuple[Hashable, int]:
+    """Return the name of a start: trainings that share reads have starts of the same numbers."""
+    return participant.get(), start

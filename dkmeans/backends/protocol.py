@@ -68,6 +68,28 @@ class Backend(Implementation, Protocol):
         """
         ...
 
+    def weighted_sums(
+        self,
+        points: FloatArray,
+        weights: FloatArray,
+        index: IndexArray,
+        centers: Centers,
+        found: Cached | None,
+    ) -> tuple[PartialSums, Cached | None]:
+        """Return the partial sums of rows with weights, and what may save time in the next call.
+
+        The sums are without squares.
+
+        Args:
+            points: The rows.
+            weights: Their weights, (n,) float64, finite and above zero.
+            index: The nearest center of each row.
+            centers: The centers.
+            found: The second result of an earlier call for the same rows, which must not be used
+                again; None if there is none.
+        """
+        ...
+
     def add_moments(
         self,
         points: FloatArray,

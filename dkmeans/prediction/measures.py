@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from dkmeans.backends import select
-from dkmeans.backends.weighted import weighted_sums
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
 from dkmeans.exact import NotFinite
@@ -143,5 +142,5 @@ def _assigned(
     else:
         distances = distances[:, None]
     if task.with_moments and weights is not None:
-        sums = weighted_sums(backend, points, weights, index, centers)
+        sums = backend.weighted_sums(points, weights, index, centers, None)[0]
     return sums, index, distances

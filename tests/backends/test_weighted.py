@@ -12,7 +12,6 @@ from dkmeans.backends import select
 from dkmeans.backends.weighted import (
     product_grid,
     weighted_squares,
-    weighted_sums,
     weighted_total,
     with_ones,
 )
@@ -146,7 +145,7 @@ def test_whole_weights_are_repeated_rows(backend, metric, dtype):
     rows, times = rng.normal(size=(400, 4)).astype(dtype), rng.integers(1, 6, 400)
     centers = Centers(rows[:9], metric)
     index, _ = backend.nearest(rows, centers)
-    found = weighted_sums(backend, rows, times.astype(float), index, centers)
+    found = backend.weighted_sums(rows, times.astype(float), index, centers, None)[0]
     repeated = backend.partial_sums(np.repeat(rows, times, axis=0), centers)
     assert same_sums(found.sums, repeated.sums)
     assert found.totals.tolist() == repeated.counts.tolist()

@@ -100,6 +100,17 @@ def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: 
     return select_processor().add_products(points, weights, index, k)
 
 
+def weighted_sums(
+    points: FloatArray,
+    weights: FloatArray,
+    index: IndexArray,
+    centers: Centers,
+    found: Cached | None,
+) -> tuple[PartialSums, Cached | None]:
+    """Return the partial sums of rows with weights, which the processor adds up."""
+    return select_processor().weighted_sums(points, weights, index, centers, found)
+
+
 def add_moments(
     points: FloatArray,
     weights: FloatArray,

@@ -22,13 +22,12 @@ from dkmeans.backends.native import (
     bounds,
     kernels,
     moment_sums,
+    moving_products,
     packing,
-    products,
     sum_vectors,
 )
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.rounding import QUIET
-from dkmeans.backends.weighted import PLANES, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import PIECE_ROWS, ExactSums, Grid, total_of_digits
 from dkmeans.exact_total import NOTHING, ExactTotal
@@ -186,21 +185,21 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
 @QUIET
 def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
     """Return the exact sums of rows times their weights and of the weights, (k, d + 1)."""
-    grid = product_grid(points, weights)
-    points, weights, index = map(_kernel_rows, (points, weights, index))
-    sums, start = ExactSums.zero((k, points.shape[1] + 1), grid), 0
-    for piece in _pieces(points):
-        rows = slice(start, start := start + len(piece))
-        planes = np.zeros((PLANES, *sums.shape), np.int64)
-        is_left = np.empty(len(piece), np.uint8)
-        arrays = weights[rows], index[rows], grid.scales, planes, is_left
-        used = run(products.add_products, (points.dtype,), piece, *arrays)
-        sums += ExactSums(grid, {-m: planes[m] for m in range(used)})
-        left = np.flatnonzero(is_left)
-        if len(left):
-            others = with_ones(piece[left]), weights[rows][left], index[rows][left]
-            sums = plus_left(sums, *others, np.ones(others[0].shape, bool))
-    return sums
+    return moving_products.added(_kernel_rows(points), _kernel_rows(weights), index, k)
+
+
+@QUIET
+def weighted_sums(
+    points: FloatArray,
+    weights: FloatArray,
+    index: IndexArray,
+    centers: Centers,
+    found: Cached | None,
+) -> tuple[PartialSums, Cached | None]:
+    """Return the partial sums of rows with weights; what is kept moves those that change."""
+    assert found is None or isinstance(found, moving_products.MovingProducts)
+    rows = _kernel_rows(points), _kernel_rows(weights)
+    return moving_products.moved(*rows, index, centers, found)
 
 
 @QUIET

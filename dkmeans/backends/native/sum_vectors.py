@@ -16,7 +16,7 @@ from dkmeans.backends.native.vectors import Array, Code, Value, as_intrinsic, co
 from dkmeans.exact import PLANE_BITS, WINDOW_BITS, digit_places
 
 # Columns that are added up at a time, on every processor.
-_OCTET = 8
+OCTET = 8
 
 # Rows are added as integers, so neither the order of the rows nor the width of the vectors changes
 # a bit. Many processors convert only single numbers to integers. So 1.5 * 2^52 is added to a value
@@ -30,9 +30,9 @@ _OCTET = 8
 # and the bits above 2^47, each gathered over the whole row. For cosine every value is rounded to an
 # integer on purpose: its differences do not count. The number added has 2^46 more, which makes all
 # integers in the window positive: then they have no bits above 2^47.
-_MAGIC = 1.5 * 2.0**52 + 2.0**WINDOW_BITS
-_NO_BITS = 0x4338000000000000
-MAGIC_BITS = _NO_BITS + 2**WINDOW_BITS
+MAGIC = 1.5 * 2.0**52 + 2.0**WINDOW_BITS
+NO_BITS = 0x4338000000000000
+MAGIC_BITS = NO_BITS + 2**WINDOW_BITS
 
 
 @as_intrinsic
@@ -106,7 +106,7 @@ def move_row(
     """
     builder = code.builder
     adder = RowAdder(code, points, cosine, grid, sums, low_sums)
-    magic_bits = ir.Constant(ir.VectorType(ir.IntType(64), _OCTET), [MAGIC_BITS] * _OCTET)
+    magic_bits = ir.Constant(ir.VectorType(ir.IntType(64), OCTET), [MAGIC_BITS] * OCTET)
 
     def plus(old: Value, bits: Value) -> Value:
         return builder.add(old, builder.sub(bits, magic_bits))
@@ -130,11 +130,11 @@ class RowAdder:
     ) -> None:
         self._code, self._points, self._grid = code, points, grid
         self._planes = [sums, low_sums] if str(points.element) == "double" else [sums]
-        self._vector = ir.VectorType(grid.element, _OCTET)
-        self._integers = ir.VectorType(ir.IntType(64), _OCTET)
+        self._vector = ir.VectorType(grid.element, OCTET)
+        self._integers = ir.VectorType(ir.IntType(64), OCTET)
         # All bits but the sign: for cosine none.
         bits = code.builder.select(cosine, ir.IntType(64)(0), ir.IntType(64)(2**63 - 1))
-        self._difference_bits = code.spread(bits, _OCTET)
+        self._difference_bits = code.spread(bits, OCTET)
 
     def change(
         self, row: Value, scale: Value, cluster: Value, change: Callable[[Value, Value], Value]
@@ -151,10 +151,10 @@ class RowAdder:
             True if the sums do not hold all of the row; and true if it is far.
         """
         code, builder = self._code, self._code.builder
-        scales = code.spread(scale, _OCTET)
-        no_bits = ir.Constant(self._integers, [_NO_BITS] * _OCTET)
-        beyond = ir.Constant(self._integers, [-(2 ** (WINDOW_BITS + 1))] * _OCTET)
-        nothing = ir.Constant(self._integers, [0] * _OCTET)
+        scales = code.spread(scale, OCTET)
+        no_bits = ir.Constant(self._integers, [NO_BITS] * OCTET)
+        beyond = ir.Constant(self._integers, [-(2 ** (WINDOW_BITS + 1))] * OCTET)
+        nothing = ir.Constant(self._integers, [0] * OCTET)
 
         def octet(x: Value, column: Value, found: Sequence[Value]) -> list[Value]:
             differences, sizes = found
@@ -170,19 +170,15 @@ class RowAdder:
             sizes = builder.or_(sizes, builder.xor(bits[0], no_bits))
             return [builder.or_(differences, unlike), sizes]
 
-        differences, sizes = _over_octets(code, self._points, row, [nothing, nothing], octet)
+        differences, sizes = over_octets(code, self._points, row, [nothing, nothing], octet)
         lost, far = builder.and_(differences, self._difference_bits), builder.and_(sizes, beyond)
 
-        def is_any(found: Value) -> Value:
-            lanes = builder.bitcast(builder.icmp_unsigned("!=", found, nothing), ir.IntType(_OCTET))
-            return builder.icmp_unsigned("!=", lanes, ir.IntType(_OCTET)(0))
-
-        return is_any(builder.or_(lost, far)), is_any(far)
+        return is_any(code, builder.or_(lost, far)), is_any(code, far)
 
     def _parts_of(self, x: Value, column: Value, scales: Value) -> tuple[list[Value], Value, Value]:
         """Return the bits to add to each plane, the scaled values, and what no plane holds."""
         code, builder = self._code, self._code.builder
-        magic = constant(self._vector, _MAGIC)
+        magic = constant(self._vector, MAGIC)
         factors = code.load(code.at(self._grid.first, column), self._vector)
         value = difference = builder.fmul(builder.fmul(x, scales), factors)
         bits: list[Value] = []
@@ -217,9 +213,9 @@ def find_left(
         grid: (d padded to a multiple of 8,) float64 factors that make values on the grid integers.
         is_left: (n,) uint8.
     """
-    builder, vector = code.builder, ir.VectorType(grid.element, _OCTET)
+    builder, vector = code.builder, ir.VectorType(grid.element, OCTET)
     is_double = str(points.element) == "double"
-    nothing = ir.Constant(ir.VectorType(ir.IntType(1), _OCTET), [0] * _OCTET)
+    nothing = ir.Constant(ir.VectorType(ir.IntType(1), OCTET), [0] * OCTET)
 
     def find(x: Value, column: Value, left: Sequence[Value]) -> list[Value]:
         scaled = builder.fmul(x, code.load(code.at(grid.first, column), vector))
@@ -239,7 +235,7 @@ def find_left(
 
     def step(place: Value, _: Sequence[Value]) -> list[Value]:
         row = builder.add(start, place)
-        (found,) = _over_octets(code, points, row, [nothing], find)
+        (found,) = over_octets(code, points, row, [nothing], find)
         byte = ir.IntType(8)
         is_any = builder.icmp_unsigned("!=", builder.bitcast(found, byte), byte(0))
         builder.store(builder.zext(is_any, byte), code.at(is_left.first, row))
@@ -263,7 +259,7 @@ def add_squares(
         is_left: (n,) uint8, 0 for the rows that are added.
         sums: (products, d padded) float64, overwritten.
     """
-    builder, vector, eight = code.builder, ir.VectorType(grid.element, _OCTET), code.size(_OCTET)
+    builder, vector, eight = code.builder, ir.VectorType(grid.element, OCTET), code.size(OCTET)
     places = digit_places(np.float64 if str(points.element) == "double" else np.float32)
     pairs = [(i, j) for i in range(len(places)) for j in range(i, len(places))]
     rest = builder.srem(points.width, eight)
@@ -304,16 +300,26 @@ def add_squares(
         octet(octets, lambda place: code.load_first(place, rest, vector))
 
 
-def _over_octets(
+def is_any(code: Code, found: Value) -> Value:
+    """Return whether any of eight integers of 64 bits is not zero."""
+    nothing = ir.Constant(ir.VectorType(ir.IntType(64), OCTET), [0] * OCTET)
+    lanes = code.builder.icmp_unsigned("!=", found, nothing)
+    byte = ir.IntType(OCTET)
+    return code.builder.icmp_unsigned("!=", code.builder.bitcast(lanes, byte), byte(0))
+
+
+def over_octets(
     code: Code, points: Array, row: Value, initial: Sequence[Value],
     step: Callable[[Value, Value, Sequence[Value]], list[Value]],
+    *, has_last: bool = False,
 ) -> list[Value]:  # fmt: skip
     """Write a loop over a row in groups of eight columns, and return the values after it.
 
     The columns after the last whole group are loaded with a mask; lanes after the end of the row
-    are zero. `step` gets the float64 values, their first column, and the values before.
+    are zero. `step` gets the float64 values, their first column, and the values before. With
+    `has_last` there is always a last group, which may be empty: of zeros alone.
     """
-    builder, vector, eight = code.builder, ir.VectorType(ir.DoubleType(), _OCTET), code.size(_OCTET)
+    builder, vector, eight = code.builder, ir.VectorType(ir.DoubleType(), OCTET), code.size(OCTET)
     octets, rest = builder.sdiv(points.width, eight), builder.srem(points.width, eight)
     has_octets, has_rest = (builder.icmp_signed(">", part, code.size(0)) for part in (octets, rest))
 
@@ -329,4 +335,5 @@ def _over_octets(
         column = builder.mul(octets, eight)
         return step(code.load_first(code.cell(points, row, column), rest, vector), column, values)
 
-    return code.change_if(has_rest, last, code.change_if(has_octets, whole, initial))
+    values = code.change_if(has_octets, whole, initial)
+    return list(last(values)) if has_last else code.change_if(has_rest, last, values)

@@ -1,0 +1,258 @@
+"""Sums of rows times their weights that are kept: only rows that change their cluster are moved.
+
+`backend` calls `added` for sums of products, and `moved` for partial sums: a worker caches those of
+the iteration before (docs/decisions/018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from typing import NamedTuple
+
+import numpy as np
+
+from dkmeans.backends.addition import as_added
+from dkmeans.backends.native.products import move_products
+from dkmeans.backends.native.runner import run
+from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
+from dkmeans.distance import Centers, Distance
+from dkmeans.exact import PIECE_ROWS, ExactSums, Grid
+from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
+
+# Planes for products that float64 holds, and for those with rounding errors.
+_PLANES, _PLANES_WITH_ERRORS = 2, 4
+_OCTET = 8
+# Rows that a grid is made from.
+_SAMPLED_ROWS = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """Sums of at most `PIECE_ROWS` rows times their weights.
+
+    Attributes:
+        index: (n,) int32, the cluster of each row.
+        counts: (k,) int64, the number of rows of each cluster.
+        planes: (p, k, d + 1 padded) int64. Overwritten.
+        used_bits: (8,) int64, bits that were added to plane -1. Overwritten.
+        left: (m,) int64, the rows that the planes do not hold.
+        left_sums: The sums of these rows; None if there are none.
+    """
+
+    index: IndexArray
+    counts: IndexArray
+    planes: IndexArray
+    used_bits: IndexArray
+    left: IndexArray
+    left_sums: ExactSums | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes, about."""
+        return self.index.nbytes + self.planes.nbytes + self.left.nbytes
+
+    def sums(self, grid: Grid) -> ExactSums:
+        """Return the sums, (k, d + 1), in the memory of this piece.
+
+        Args:
+            grid: The grid of the planes.
+        """
+        columns = len(grid.exponents)
+        planes = {-m: plane[:, :columns] for m, plane in enumerate(self.planes)}
+        if not self.used_bits.any() and len(planes) == _PLANES:
+            del planes[-1]
+        for plane in planes.values():
+            plane.flags.writeable = False
+        sums = ExactSums(grid, planes)
+        return sums if self.left_sums is None else sums + self.left_sums
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MovingProducts:
+    """Sums of the rows of a chunk times their weights, and of the weights.
+
+    Attributes:
+        grid: The grid of the sums, of d + 1 columns.
+        wanted: The grid of earlier sums by which `grid` was chosen, if there were any.
+        pieces: The sums of pieces of the rows.
+    """
+
+    grid: Grid
+    wanted: Grid | None
+    pieces: tuple[_Piece, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes, about."""
+        return sum(piece.nbytes for piece in self.pieces)
+
+
+def added(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
+    """Return the sums of (n, d) rows times their weights for each of k clusters, (k, d + 1).
+
+    Raises:
+        NotFinite: a value is not finite.
+    """
+    rows = _Rows(points, weights, index, Distance.SQUARED_EUCLIDEAN)
+    return _added(rows, k, product_grid(points, weights))
+
+
+def moved(
+    points: FloatArray,
+    weights: FloatArray,
+    index: IndexArray,
+    centers: Centers,
+    found: MovingProducts | None,
+) -> tuple[PartialSums, MovingProducts | None]:
+    """Return the partial sums of rows with weights, and what moves only the rows that change.
+
+    The second result is None if it would be larger than the rows.
+
+    Args:
+        points: (n, d) rows.
+        weights: (n,) float64, their weights, finite and above zero.
+        index: (n,) the cluster of each row.
+        centers: The centers.
+        found: The second result for the same rows in an earlier iteration, which must not be used
+            again; None if there is none.
+
+    Raises:
+        NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
+    """
+    rows, k = _Rows(points, weights, index, centers.distance), len(centers.values)
+    if found is None or not _are_equal(found.wanted, centers.grid):
+        grid = _shared_grid(rows, centers)
+        if found is None or not _are_equal(found.grid, grid):
+            if rows.plane_bytes(k) > points.nbytes:
+                counts = np.bincount(index, minlength=k).astype(np.int64, copy=False)
+                return partial_sums_of(_added(rows, k, grid), counts), None
+            found = MovingProducts(grid, None, tuple(part.none(k) for part in rows.pieces()))
+        found = replace(found, wanted=centers.grid)
+    pieces = [
+        _advanced(piece, part, found.grid)
+        for part, piece in zip(rows.pieces(), found.pieces, strict=True)
+    ]
+    sums = sum_up([piece.sums(found.grid) for piece in pieces])
+    counts = sum_up([piece.counts for piece in pieces])
+    return partial_sums_of(sums, counts), replace(found, pieces=tuple(pieces))
+
+
+class _Rows(NamedTuple):
+    """Rows to add: (n, d), their (n,) weights and clusters, and the distance."""
+
+    points: FloatArray
+    weights: FloatArray
+    clusters: IndexArray
+    distance: Distance
+
+    def some(self, which: slice | IndexArray) -> _Rows:
+        """Return some of the rows."""
+        return _Rows(self.points[which], self.weights[which], self.clusters[which], self.distance)
+
+    def pieces(self) -> Iterator[_Rows]:
+        """Yield the rows in pieces."""
+        for start in range(0, len(self.points), PIECE_ROWS):
+            yield self.some(slice(start, start + PIECE_ROWS))
+
+    @property
+    def values(self) -> FloatArray:
+        """What the rows add to sums: themselves, or for cosine their directions, float64."""
+        is_cosine = self.distance is Distance.COSINE
+        return as_added(self.points, self.distance) if is_cosine else self.points
+
+    @property
+    def num_planes(self) -> int:
+        """Number of planes that products of such rows and weights need."""
+        is_short = self.points.dtype == np.float32 and self.distance is not Distance.COSINE
+        has_errors = not (is_short and np.array_equal(self.weights, self.weights.astype("f4")))
+        return _PLANES_WITH_ERRORS if has_errors else _PLANES
+
+    def plane_bytes(self, k: int) -> int:
+        """Return the size in bytes of all planes for k clusters."""
+        pieces = -(-len(self.points) // PIECE_ROWS)
+        return 8 * pieces * self.num_planes * k * _padded(self.points.shape[1] + 1)
+
+    def none(self, k: int) -> _Piece:
+        """Return the sums of none of these rows."""
+        shape = self.num_planes, k, _padded(self.points.shape[1] + 1)
+        return _Piece(
+            np.full(len(self.points), -1, np.int32),
+            np.zeros(k, np.int64),
+            np.zeros(shape, np.int64),
+            np.zeros(_OCTET, np.int64),
+            np.zeros(0, np.int64),
+        )
+
+
+def _added(rows: _Rows, k: int, grid: Grid) -> ExactSums:
+    """Return the sums of rows on a grid; those of one piece at a time are in memory."""
+    parts = (_advanced(part.none(k), part, grid).sums(grid) for part in rows.pieces())
+    return (
+        reduce(add, parts) if len(rows.points) else ExactSums.zero((k, len(grid.exponents)), grid)
+    )
+
+
+def _shared_grid(rows: _Rows, centers: Centers) -> Grid:
+    """Return a grid for the products: that of earlier sums if it suits them.
+
+    Sums of chunks on the same grid are added without a shift.
+    """
+    # A few rows are enough: the directions of all take as long as the sums.
+    some = rows.some(slice(None, None, -(-len(rows.points) // _SAMPLED_ROWS)))
+    own = product_grid(some.values, some.weights)
+    if centers.grid is None or not Grid(own.exponents[:-1]).suits(centers.grid):
+        return own
+    return Grid(np.concatenate([centers.grid.exponents, own.exponents[-1:]]))
+
+
+def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
+    """Return the sums of a piece with each row in its cluster."""
+    after: IndexArray = rows.clusters.astype(np.int32)
+    changes = np.flatnonzero(piece.index != after)
+    if not len(changes):
+        return piece
+    # Without a copy if all rows are added.
+    some = changes if len(changes) < len(after) else slice(None)
+    changed, (_, k, width) = rows.some(some), piece.planes.shape
+    scales, unit, last = np.ones(width), np.zeros(width), len(grid.exponents) - 1
+    scales[: last + 1], unit[last] = grid.scales, 1.0
+    values, weights = _read_only(changed.values), _read_only(changed.weights)
+    # The length of a tuple is a constant of the compiled code.
+    errors, is_left = (None,) * (len(piece.planes) > _PLANES), np.zeros(len(values), np.uint8)
+    arrays = values, weights, piece.index[some], after[some], scales, unit, piece.planes
+    run(move_products, (values.dtype, errors), *arrays, errors, piece.used_bits, is_left)
+    counts = piece.counts + _counted(after[some], k) - _counted(piece.index[some], k)
+    piece, found = replace(piece, index=after, counts=counts), changes[is_left != 0]
+    if not len(found):
+        return piece
+    # Rows that are in no plane are found when they are added, and again when they move.
+    left = piece.left if len(piece.left) else found
+    others, zero = rows.some(left), ExactSums.zero((k, last + 1), grid)
+    points = with_ones(others.values)
+    left_sums = plus_left(zero, points, *others[1:3], np.ones(points.shape, bool))
+    return replace(piece, left=left, left_sums=left_sums)
+
+
+def _counted(clusters: IndexArray, k: int) -> IndexArray:
+    """Return the numbers of rows of k clusters; rows of cluster -1 are not counted."""
+    return np.bincount(clusters + 1, minlength=k + 1)[1:].astype(np.int64, copy=False)
+
+
+def _are_equal(a: Grid | None, b: Grid | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return bool(np.array_equal(a.exponents, b.exponents))
+
+
+def _padded(columns: int) -> int:
+    return -(-columns // _OCTET) * _OCTET
+
+
+def _read_only(values: FloatArray) -> FloatArray:
+    """Return the numbers read-only: Numba would compile the kernel again for those of users."""
+    values = np.require(values, requirements=["C", "A"]).view()
+    values.flags.writeable = False
+    return values
