@@ -272,6 +272,8 @@ def _steps_until_stop(
                 return
             if notifier.should_stop():  # the steps computed after this one are dropped
                 break
+        # Sums of large centers would be kept during the next iteration.
+        del reduction
 
 
 def _numbered(batches: Iterator[Batch]) -> Iterator[Batch]:

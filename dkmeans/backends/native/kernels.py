@@ -577,7 +577,8 @@ def assign(
         for place in range(count):
             row, scale = start + place, scratch.exact_scales[place]
             cluster = _resolve_second(points, place, centers, scratch, tile)
-            second.clusters[row] = cluster
+            if len(second.clusters):
+                second.clusters[row] = cluster
             second.distances[row] = distance_to(points, row, scale, centers, cluster, scratch)
     matrix.release(tile)
     return scratch.num_rest[0]

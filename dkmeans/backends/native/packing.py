@@ -391,9 +391,14 @@ def zero_sums(shape: tuple[int, int], grid: Grid, points: FloatArray) -> Sums:
     )
 
 
+def padded(count: int) -> int:
+    """Return the least multiple of eight that is not below a number."""
+    return -(-count // 8) * 8
+
+
 def padded_scales(grid: Grid) -> FloatArray:
     """Return the factors of a grid, filled up with zeros to a multiple of eight columns."""
-    scales = np.zeros(-(-len(grid.exponents) // 8) * 8)  # `pad` would take ten times as long
+    scales = np.zeros(padded(len(grid.exponents)))  # `pad` would take ten times as long
     scales[: len(grid.exponents)] = grid.scales
     return scales
 
