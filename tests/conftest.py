@@ -65,8 +65,8 @@ _TOGETHER = {
     "backends/native": "native",
     "backends/test_backends.py": "native",
 }
-# The groups that start first. In a fresh clone one process compiles kernels at first, which the tests
-# of many groups wait for, and the others run groups without such kernels. Then come the groups that
+# The groups that start first. In a fresh clone one process compiles kernels that the tests of many
+# groups wait for; the others run groups without such kernels meanwhile. Then come the groups that
 # take longest: those that mostly wait for processes of their own alternate with those that compute.
 _FIRST = (
     "native",
