@@ -56,8 +56,10 @@ TESTS = Path(__file__).parent
 
 # Folders and files whose tests share an expensive part, so that one process runs all of them:
 # TensorFlow; kernels that Numba compiles, for which another process would wait. The kernels of
-# bounds are others than those of a pass without bounds, and take as long to compile.
+# bounds are others than those of a pass without bounds, and take as long to compile. The tests of
+# data need no kernels.
 _TOGETHER = {
+    "data/": "data",
     "exports": "exports",
     "backends/native/test_all_pairs.py": "bounds",
     "backends/native/test_bounds.py": "bounds",
@@ -75,7 +77,7 @@ _FIRST = (
     "backends/cuda/test_chunk_sums.py",
     "backends/cuda/test_host_cuda.py",
     "deploy/test_deploy.py",
-    "data/sources/test_zarr_array.py",
+    "data",
     "test_faults.py",
     "bounds",
     "test_notebooks.py",
@@ -93,7 +95,6 @@ _FIRST = (
     "checkpoints/test_loading.py",
     "checkpoints/test_checkpoint.py",
     "checkpoints/test_commit.py",
-    "data/sources/test_dask_array.py",
     "initialization/test_kmeans_parallel.py",
     "test_estimator.py",
 )
