@@ -16,13 +16,14 @@ from dkmeans_jobs.shared_flags import (
     add_cache,
     add_cluster,
     add_filter,
+    add_init,
     add_input,
     add_job,
     add_metric,
     add_model_dir,
+    add_seed,
     add_standardize,
     add_weights,
-    init_name,
     integer,
     number,
 )
@@ -30,7 +31,6 @@ from dkmeans_jobs.shared_flags import (
 from dkmeans import __version__
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.indices.quality import NAMES as INDICES
-from dkmeans.initialization import NAMES
 from dkmeans.prediction.per_chunk import CLUSTER_INDEX
 
 
@@ -105,12 +105,7 @@ def _add_train(jobs: Any) -> None:
     add_model_dir(model, "directory of the model")
     add_standardize(model)
     add_metric(model)
-    model.add_argument(
-        "--init",
-        type=init_name,
-        choices=NAMES,
-        help="method that finds the first centers (default random)",
-    )
+    add_init(model, "random")
     model.add_argument(
         "--oversampling",
         type=number,
@@ -129,12 +124,7 @@ def _add_train(jobs: Any) -> None:
         metavar="N",
         help="run k-means|| on N rows drawn at random (default all rows)",
     )
-    model.add_argument(
-        "--seed",
-        type=integer,
-        metavar="S",
-        help="seed of the random generator (default a new one for each model)",
-    )
+    add_seed(model, "model")
     model.add_argument(
         "--num-restarts",
         type=integer,
@@ -271,18 +261,8 @@ def _add_sweep(jobs: Any) -> None:
     )
     add_standardize(sweep)
     add_metric(sweep)
-    sweep.add_argument(
-        "--init",
-        type=init_name,
-        choices=NAMES,
-        help="method that finds the first centers (default kmeans_plus_plus)",
-    )
-    sweep.add_argument(
-        "--seed",
-        type=integer,
-        metavar="S",
-        help="seed of the random generator (default a new one for each sweep)",
-    )
+    add_init(sweep, "kmeans_plus_plus")
+    add_seed(sweep, "sweep")
     sweep.add_argument(
         "--num-restarts",
         type=integer,

@@ -12,7 +12,7 @@ from typing import Any
 from dkmeans_jobs.console import LOG_FORMATS
 
 from dkmeans.config import BACKENDS, CACHES
-from dkmeans.initialization import REPLACED
+from dkmeans.initialization import NAMES, REPLACED
 
 
 def add_job(jobs: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
@@ -99,6 +99,26 @@ def add_metric(job: Any) -> None:
     )
 
 
+def add_init(job: Any, default: str) -> None:
+    """Add the flag of the method that finds the first centers, described with its default."""
+    job.add_argument(
+        "--init",
+        type=_init_name,
+        choices=NAMES,
+        help=f"method that finds the first centers (default {default})",
+    )
+
+
+def add_seed(job: Any, unit: str) -> None:
+    """Add the flag of the seed; by default each model or sweep, the unit, has a new one."""
+    job.add_argument(
+        "--seed",
+        type=integer,
+        metavar="S",
+        help=f"seed of the random generator (default a new one for each {unit})",
+    )
+
+
 def add_model_dir(job: Any, text: str) -> None:
     """Add the flag of a model's directory, described by a text."""
     job.add_argument("--model-dir", metavar="DIR", help=f"{text}: a path or URL")
@@ -166,7 +186,7 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error
 
 
-def init_name(name: str) -> str:
+def _init_name(name: str) -> str:
     """Return the name of a method for the first centers; refuse a method that was removed."""
     if name in REPLACED:
         must = f"{name!r} was removed; use --init {REPLACED[name]} instead"
