@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.exact import Elements, ExactSums, Grid, first_column, in_pieces
-from dkmeans.exact_total import ExactTotal, total_of
+from dkmeans.exact_total import NOTHING, ExactTotal, total_of
 from dkmeans.float_pairs import Pairs, halves, sum_of_pairs, two_product, two_sum
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
@@ -124,20 +124,19 @@ def loss_of_sums(sums: PartialSums, centers: Centers) -> ExactTotal:
     far larger than the loss. Where a term overflows, it is computed as a fraction.
     """
     cosine = centers.distance is Distance.COSINE
-    values = directions(centers.values) if cosine else centers.values
-    weights = ExactSums.zero((len(values), 1)) if cosine else sums.cluster_weights
-    factor, parts, left = 1 if cosine else 2, [], np.empty(values.shape, bool)
-    of_rows = sums.sums.settled()
-    for some in of_rows.blocks():
-        exact = values[some].astype(np.float64)
-        of_some = of_rows.clusters(some), weights.clusters(some), exact
-        *part, left[some] = _terms(*of_some, factor)
-        parts.append(part)
+    weights = ExactSums.zero((len(centers.values), 1)) if cosine else sums.cluster_weights
+    factor, parts, total = 1 if cosine else 2, [], NOTHING
+    for piece, of_rows in sums.sums.pieces():
+        exact = project(centers.values[piece].astype(np.float64), centers.distance)
+        of_piece, left = weights.clusters(piece), np.empty(exact.shape, bool)
+        for some in of_rows.blocks():
+            of_some = of_rows.clusters(some), of_piece.clusters(some), exact[some]
+            *part, left[some] = _terms(*of_some, factor)
+            parts.append(part)
+        for elements in in_pieces(left.nonzero()):
+            total += _total_of_terms(of_rows, of_piece, exact[elements], elements, factor)
     pairs = sum_of_pairs(*map(np.array, zip(*parts, strict=True)))
-    total = total_of(np.array(pairs), 2 * of_rows.grid.exponents)
-    for elements in in_pieces(left.nonzero()):
-        exact = values[elements].astype(np.float64)
-        total += _total_of_terms(of_rows, weights, exact, elements, factor)
+    total += total_of(np.array(pairs), 2 * sums.sums.grid.exponents)
     if cosine:
         total += sums.cluster_weights.total()
     return total

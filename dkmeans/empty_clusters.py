@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from dkmeans.backends import select
 from dkmeans.backends.addition import as_added
-from dkmeans.backends.weighted import weighted_sums
 from dkmeans.distance import SAME_DIRECTION, Centers, Distance
 from dkmeans.errors import InvalidData
 from dkmeans.exact import ExactSums, of_rows
@@ -53,7 +52,7 @@ def sums_and_farthest(
         sums, index, distances = backend.assign(points, centers)
     else:
         index, distances = backend.nearest(points, centers)
-        sums = weighted_sums(backend, points, weights, index, centers)
+        sums = backend.weighted_sums(points, weights, index, centers, None)[0]
     return replace(sums, farthest=farthest_rows(points, index, distances, centers, weights))
 
 

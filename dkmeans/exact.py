@@ -57,10 +57,15 @@ _CARRY_FREE = 2**61
 _LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
 # Values beside the planes, at most: so many, or one for so many sums.
 _FEW_VALUES, _FEW_OF_SUMS = 2**10, 2**5
+# Planes of so many sums are so large that values stay beside them, also where sums travel: a
+# further plane would take as much memory as two copies of float32 centers.
+_LARGE_SUMS = 2**20
 # Rows that a grid is made from: fewer of wide rows.
 _SAMPLED_ROWS, _FEWEST_SAMPLED, _SAMPLED_VALUES = 32, 4, 2**16
 # Sums that are divided at a time: a dozen arrays of them stay in the second-level cache.
 _SUMS_AT_ONCE = 2**13
+# Sums of which copies are made at a time: few in all where centers are large.
+_PIECE_SUMS = 2**17
 # Planes up to this number are divided in float64; sums with others, as fractions.
 _FAST_PLANES = 4
 # The rounding of a mean is unsure this close to the middle between two float64, relative to half of
@@ -235,6 +240,20 @@ class FewValues:
     def __len__(self) -> int:
         return len(self.whole)
 
+    def in_order(self) -> FewValues:
+        """Return the values in the order of their clusters."""
+        order = np.argsort(self.clusters, kind="stable")
+        return FewValues(*(array[order] for array in self._arrays))
+
+    def between(self, start: int, stop: int) -> FewValues:
+        """Return the values of clusters from `start` to before `stop`, which become 0 and so on.
+
+        The values must be `in_order`.
+        """
+        some = slice(*np.searchsorted(self.clusters, (start, stop)))
+        clusters, *others = (array[some] for array in self._arrays)
+        return FewValues(clusters - start, *others)
+
     def moved(self, clusters: IndexArray) -> FewValues:
         """Return the values in other clusters: c becomes `clusters[c]`."""
         return FewValues(clusters[self.clusters], self.columns, self.whole, self.exponents)
@@ -287,12 +306,23 @@ class ExactSums:
 
     def __add__(self, other: ExactSums) -> ExactSums:
         if not self._has_grid_of(other):
-            grid = Grid(np.minimum(self.grid.exponents, other.grid.exponents))
-            return self.on(grid) + other.on(grid)
+            return self._plus_on_a_finer_grid(other)
         planes = {m: plane.copy() for m, plane in self.planes.items() if m not in other.planes}
         for m, plane in other.planes.items():
             planes[m] = self.planes[m] + plane if m in self.planes else plane.copy()
         return self._of(planes, other)
+
+    def _plus_on_a_finer_grid(self, other: ExactSums) -> ExactSums:
+        """Return the sum of these sums and others of another grid, on the finer one."""
+        grid = Grid(np.minimum(self.grid.exponents, other.grid.exponents))
+        planes: dict[int, IndexArray] = {}
+        # Some clusters at a time: all would be moved to the new grid in copies.
+        for (piece, own), (_, others) in zip(self.pieces(), other.pieces(), strict=True):
+            for m, plane in (own.on(grid) + others.on(grid)).planes.items():
+                if m not in planes:
+                    planes[m] = np.zeros(self.shape, np.int64)
+                planes[m][piece] = plane
+        return ExactSums(grid, planes)
 
     def plus_in_place(self, other: ExactSums) -> ExactSums:
         """Return the sums in the memory of these, which must be the result of `+`."""
@@ -325,11 +355,14 @@ class ExactSums:
         return self._of(dict(self.planes), ExactSums(self.grid, {}, few))
 
     def unshared(self) -> ExactSums:
-        """Return the same sums, settled, in memory that no cache uses: their own if possible."""
+        """Return the same sums in memory that no cache uses: their own if possible.
+
+        They are settled unless their planes are large.
+        """
         if not all(plane.flags.writeable for plane in self.planes.values()):
             copied = {m: plane.copy() for m, plane in self.planes.items()}
             return ExactSums(self.grid, copied, self.few).unshared()
-        if self.few is None:
+        if self.few is None or self.planes[0].size >= _LARGE_SUMS:
             return self
         planes = dict(self.planes)
         _scatter(planes, self.few)
@@ -418,11 +451,21 @@ class ExactSums:
             counts: (k,) numbers of rows, or (k, 1) sums of their weights.
         """
         weights = counts if isinstance(counts, ExactSums) else ExactSums.of_counts(counts)
-        if self.few is not None:
-            return self.settled().means(weights)
+        means = np.empty(self.shape)
+        for piece, sums in self.pieces():
+            means[piece] = sums._means(weights.clusters(piece))
+        return means
+
+    def _means(self, weights: ExactSums) -> FloatArray:
+        """Return the means of settled sums."""
         means, left = np.empty(self.shape), np.empty(self.shape, bool)
         for some in self.blocks():
-            means[some], left[some] = self.clusters(some)._quotients(weights.clusters(some))
+            sums, divisors = self.clusters(some), weights.clusters(some)
+            found, rest = sums._quotients(divisors)
+            if 2 * np.count_nonzero(rest) > rest.size:  # then all take less time than some
+                by_pairs, is_sure = sums._means_by_pairs(divisors, ...)
+                found, rest = np.where(rest, by_pairs, found), rest & ~is_sure
+            means[some], left[some] = found, rest
         for elements in in_pieces(left.nonzero()):
             means[elements], is_sure = self._means_by_pairs(weights, elements)
             unsure = tuple(part[~is_sure] for part in elements)
@@ -440,11 +483,19 @@ class ExactSums:
         return means, ~(is_whole & is_whole_weight & ((sums == 0) | _is_normal(means)))
 
     def _means_by_pairs(
-        self, weights: ExactSums, some: Elements
+        self, weights: ExactSums, some: Elements | EllipsisType
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Return some means by float64 arithmetic, and where they are certainly well rounded."""
+        """Return some or all means by float64 arithmetic, and where they are surely well rounded.
+
+        The results are (m,) for m elements, (k, d) for all.
+        """
         high, low, is_sure = self.pairs(some)
-        weight, weight_rest, is_sure_weight = weights.pairs(first_column(some))
+        exponents = self.grid.exponents - weights.grid.exponents
+        if isinstance(some, EllipsisType):
+            weight, weight_rest, is_sure_weight = weights.pairs(some)
+        else:
+            weight, weight_rest, is_sure_weight = weights.pairs(first_column(some))
+            exponents = exponents[some[1]]
         weight = np.where(weight == 0, weights.grid.scales, weight)
         is_zero = is_sure & (high == 0)
         quotient = high / weight
@@ -455,8 +506,7 @@ class ExactSums:
         rest = correction - (rounded - quotient)
         # The rounding is sure unless the rest is about half of a last place.
         is_sure &= np.abs(rest) < half_of_last_place(rounded) * (1 - _UNSURE)
-        exponents = self.grid.exponents - weights.grid.exponents
-        means = np.ldexp(rounded, exponents[some[1]])
+        means = np.ldexp(rounded, exponents)
         return means, np.asarray(is_sure & is_sure_weight & _is_normal(means) | is_zero)
 
     def _means_by_integers(self, weights: ExactSums, some: Elements) -> list[float]:
@@ -511,6 +561,19 @@ class ExactSums:
         k, d = self.shape
         size = max(1, _SUMS_AT_ONCE // d)
         return (slice(start, start + size) for start in range(0, k, size))
+
+    def pieces(self) -> Iterator[tuple[slice, ExactSums]]:
+        """Yield slices of clusters, and their sums, settled.
+
+        A slice has so many sums that temporary arrays of them take little memory.
+        """
+        (k, d), few = self.shape, None if self.few is None else self.few.in_order()
+        size = max(1, _PIECE_SUMS // d)
+        for start in range(0, k, size):
+            piece = slice(start, start + size)
+            planes = {m: plane[piece] for m, plane in self.planes.items()}
+            own = None if few is None else few.between(start, start + size)
+            yield piece, ExactSums(self.grid, planes, own or None).settled()
 
     def clusters(self, some: slice) -> ExactSums:
         """Return the sums of some clusters."""

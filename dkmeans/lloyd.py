@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dkmeans.backends import select
 from dkmeans.backends.weighted import weighted_squares
@@ -94,8 +95,9 @@ class ShiftTolerance:
 
     def holds(self, before: TrainState, after: TrainState) -> bool:
         """Return whether the centers have moved by no more than that."""
-        moves = after.centers.astype(np.float64) - before.centers
-        return float(np.square(moves).sum()) <= self.total
+        moves = after.centers.astype(np.float64)
+        moves -= before.centers
+        return float(np.square(moves, out=moves).sum()) <= self.total
 
 
 def accumulate(
@@ -211,8 +213,10 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     keeps_means = keeps_counts and centers.dtype != np.float64
     means = np.empty(centers.shape) if keeps_means else centers
     # Some clusters at a time: float64 copies of large centers would be most of the memory.
-    for some in sums.sums.blocks():
-        means[some] = _moved_centers(state, sums, share, rules, some)
+    for some, of_some in sums.sums.pieces():
+        of_rows = of_some.means(sums.cluster_weights.clusters(some))
+        is_used = sums.counts[some] > 0
+        means[some] = _moved_centers(state, of_rows, is_used, share, rules, some)
         centers[some] = means[some]
     # After a single step the loss is known.
     is_known = state.pending_steps == 1 and state.losses
@@ -235,26 +239,31 @@ def update(state: TrainState, rules: Rules) -> TrainState:
 
 
 def _moved_centers(
-    state: TrainState, sums: PartialSums, share: FloatArray | None, rules: Rules, some: slice
+    state: TrainState,
+    means: FloatArray,
+    is_used: NDArray[np.bool_],
+    share: FloatArray | None,
+    rules: Rules,
+    some: slice,
 ) -> FloatArray:
     """Return where some of the centers move to, float64.
 
     Args:
         state: The state before.
-        sums: The sums by which the centers move.
+        means: The means of the rows of these clusters, float64.
+        is_used: True for each of them that has rows.
         share: (k,) weight of the iteration's rows in each new mean, if counts are kept; else None.
         rules: Rules by which centers are computed.
         some: The clusters.
     """
     before = (state.centers if state.means is None else state.means)[some].astype(np.float64)
-    means = sums.sums.clusters(some).means(sums.cluster_weights.clusters(some))
     if share is not None:
         # As in TensorFlow's estimator, running means are not scaled to length one (cosine).
         means = before + share[some, None] * (means - before)
     else:
         means = project(means, rules.computation.distance)
     # A center without rows has no mean.
-    return np.where(sums.counts[some, None] > 0, means, before)
+    return np.where(is_used[:, None], means, before)
 
 
 def iterate(

@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 from dkmeans.backends import select
-from dkmeans.backends.weighted import moved_weighted_sums, weighted_sums
 from dkmeans.data.cache import cache_budget, row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
@@ -20,9 +19,10 @@ from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 T = TypeVar("T")
 
-# Centers of a group, and bytes of its bound and of a row's cluster and upper bound, for the native
-# backend.
+# Centers of a group, and bytes of its bound, of a row's cluster and upper bound, and of the cluster
+# whose sum a row with a weight is in, for the native backend.
 _GROUP, _BOUND_BYTES, _ROW_BYTES = 16, 2, 8
+_WEIGHTED_BYTES = 4
 
 
 class NoRoom:
@@ -31,9 +31,13 @@ class NoRoom:
     nbytes = 64  # about
 
 
-def bounds_bytes(rows: int, num_clusters: int) -> int:
-    """Return the size of the bounds of some rows, in bytes: about k / 8 + 8 for each."""
-    return rows * (_ROW_BYTES + _BOUND_BYTES * -(-num_clusters // _GROUP))
+def bounds_bytes(rows: int, num_clusters: int, *, with_weights: bool = False) -> int:
+    """Return the size of the bounds of some rows, in bytes: about k / 8 + 8 for each.
+
+    Rows with weights take 4 bytes more: the cluster whose sum they are in.
+    """
+    own = _ROW_BYTES + _WEIGHTED_BYTES * with_weights
+    return rows * (own + _BOUND_BYTES * -(-num_clusters // _GROUP))
 
 
 def by_bounds(
@@ -99,10 +103,10 @@ def by_movement(
     """
     budget, backend = cache_budget.get(), select(centers.backend)
     if start is None or budget is None or not budget.cache_bytes:
-        return weighted_sums(backend, points, weights, index, centers)
+        return backend.weighted_sums(points, weights, index, centers, None)[0]
     key = "products", _name(start), loaded.chunk.number, loaded.chunk.rows
     found = row_cache.take_entry(key)
-    sums, kept = moved_weighted_sums(backend, points, weights, index, centers, found)
+    sums, kept = backend.weighted_sums(points, weights, index, centers, found)
     if kept is not None:
         row_cache.put_entry(key, kept, evicts_rows=False)
     return sums

@@ -47,7 +47,7 @@ get_mp_context().set_forkserver_preload(
 )
 
 # Properties are tested with few examples; `make test-long` tests them with many.
-settings.register_profile("short", max_examples=50, deadline=None)
+settings.register_profile("short", max_examples=30, deadline=None)
 settings.register_profile("long", max_examples=400, deadline=None)
 settings.load_profile("short")
 
@@ -55,9 +55,13 @@ TESTS = Path(__file__).parent
 
 
 # Folders and files whose tests share an expensive part, so that one process runs all of them:
-# TensorFlow; kernels that Numba compiles, for which another process would wait.
+# TensorFlow; kernels that Numba compiles, for which another process would wait. The kernels of
+# bounds are others than those of a pass without bounds, and take as long to compile.
 _TOGETHER = {
     "exports": "exports",
+    "backends/native/test_all_pairs.py": "bounds",
+    "backends/native/test_bounds.py": "bounds",
+    "backends/native/test_reassign.py": "bounds",
     "backends/native": "native",
     "backends/test_backends.py": "native",
 }
@@ -66,6 +70,7 @@ _TOGETHER = {
 _SLOWEST = (
     "test_faults.py",
     "native",
+    "bounds",
     "test_notebooks.py",
     "executors/dask/test_driver.py",
     "prediction/test_output.py",

@@ -268,3 +268,21 @@ def test_few_values_are_added_to_the_planes_before_they_are_many(monkeypatch):
     assert total.means(np.ones(2, np.int64)).tolist() == [[1.5, 0.0], [0.0, 1.5]]
     assert part.total() == part.settled().total()
     assert part.exact(1, 1) == part.on(Grid(grid.exponents - 7)).exact(1, 1) == 0.75
+
+
+def test_few_values_stay_beside_large_planes_and_count_in_each_piece(monkeypatch):
+    monkeypatch.setattr("dkmeans.exact._LARGE_SUMS", 40)
+    monkeypatch.setattr("dkmeans.exact._PIECE_SUMS", 4)
+    rng, grids = np.random.default_rng(0), [Grid(np.full(2, each)) for each in (0, -3)]
+    rows, index = rng.integers(-9, 9, (60, 2)) / 16, np.arange(60) % 20
+    expected = of_rows(np.concatenate([rows, rows]), np.concatenate([index, index]), 20)
+    clusters, columns = np.repeat(index, 2), np.tile(np.arange(2), 60)
+    few = [FewValues.of(clusters, columns, rows.ravel(), grid) for grid in grids]
+    parts = [
+        ExactSums.zero((20, 2), grid).plus_few(each) for grid, each in zip(grids, few, strict=True)
+    ]
+    assert len(parts[0].unshared().few) == len(few[0])
+    counts = np.full(20, 6)
+    total = parts[0] + parts[1]
+    assert same_sums(total, expected)
+    assert np.array_equal((parts[0] + parts[0]).means(counts), expected.means(counts))

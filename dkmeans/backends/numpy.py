@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_info
 from dkmeans.backends.addition import as_added, grid_for, plus_rest, rest_of_squares, whole_parts
 from dkmeans.backends.moments import add_measures, add_squares
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
-from dkmeans.backends.weighted import add_products
+from dkmeans.backends.weighted import add_products, partial_sums_of
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
 from dkmeans.exact import PIECE_ROWS, ExactSums, Grid, total_of_digits
 from dkmeans.exact_total import NOTHING, ExactTotal
@@ -117,17 +117,20 @@ def nearest_by_bounds(
     return nearest_index(points, centers), None, 0
 
 
-def moved_products(
+@QUIET
+def weighted_sums(
     points: FloatArray,
     weights: FloatArray,
     index: IndexArray,
     centers: Centers,
     found: Cached | None,
-) -> tuple[ExactSums, None]:
-    """Return the sums of rows times their weights; this backend keeps none."""
+) -> tuple[PartialSums, None]:
+    """Return the partial sums of rows with weights; this backend keeps nothing."""
+    k = len(centers.values)
     if centers.distance is Distance.COSINE:
         points = as_added(points, centers.distance)
-    return add_products(points, weights, index, len(centers.values)), None
+    counts = np.bincount(index, minlength=k).astype(np.int64, copy=False)
+    return partial_sums_of(add_products(points, weights, index, k), counts), None
 
 
 @QUIET

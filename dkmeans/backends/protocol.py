@@ -68,22 +68,22 @@ class Backend(Implementation, Protocol):
         """
         ...
 
-    def moved_products(
+    def weighted_sums(
         self,
         points: FloatArray,
         weights: FloatArray,
         index: IndexArray,
         centers: Centers,
         found: Cached | None,
-    ) -> tuple[ExactSums, Cached | None]:
-        """Return the results of `add_products`, and what may save time in the next call.
+    ) -> tuple[PartialSums, Cached | None]:
+        """Return the partial sums of rows with weights, and what may save time in the next call.
 
-        For cosine the directions of the rows are added.
+        The sums are without squares.
 
         Args:
             points: The rows.
-            weights: Their weights.
-            index: The cluster of each row.
+            weights: Their weights, (n,) float64, finite and above zero.
+            index: The nearest center of each row.
             centers: The centers.
             found: The second result of an earlier call for the same rows, which must not be used
                 again; None if there is none.

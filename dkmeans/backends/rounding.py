@@ -19,6 +19,9 @@ from dkmeans.state import FloatArray
 # and reports them, so the backends ignore the warnings.
 QUIET = np.errstate(all="ignore")
 
+# Number of centers whose lengths are computed at a time.
+_CENTERS_AT_ONCE = 1024
+
 # The bound itself is computed with rounding; this factor covers that.
 SLACK = 1.02
 
@@ -92,7 +95,9 @@ def shifted(centers: Centers, dtype: np.dtype[Any]) -> Shifted:
     # The shift is rounded to the rows' dtype first: rows and centers must move by the same vector.
     shift = (np.zeros(d) if cosine else exact.mean(axis=0)).astype(dtype)
     values = exact - shift
-    squares = squared_norms(values)
+    # Some centers at a time: the squares of large centers would be a copy of them.
+    starts = range(0, len(values), _CENTERS_AT_ONCE)
+    squares = np.concatenate([squared_norms(values[i : i + _CENTERS_AT_ONCE]) for i in starts])
     halves = np.zeros(len(exact)) if cosine else 0.5 * squares
     limits, exact_error = np.finfo(dtype), (d + 4) * float(np.finfo(np.float64).eps)
     rounding = Rounding(

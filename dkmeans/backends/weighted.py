@@ -4,8 +4,6 @@ A backend finds the nearest centers of rows with weights as those of any other r
 functions here add up the products w x of weights and values by `add_products`, which NumPy and the
 compiled code each have. A product is taken as the sum of two float64, so nothing is dropped
 (docs/decisions/018). All weights are positive: rows without a weight have been left out.
-
-    sums = weighted_sums(select(), rows, weights, index, centers)
 """
 
 from __future__ import annotations
@@ -17,11 +15,10 @@ import numpy as np
 from dkmeans.backends.addition import BoolArray
 from dkmeans.backends.protocol import Backend
 from dkmeans.backends.rounding import QUIET
-from dkmeans.distance import Centers
 from dkmeans.exact import PLANE_BITS, WINDOW_BITS, ExactSums, Grid, NotFinite
 from dkmeans.exact_total import NOTHING, ExactTotal, total_of_weighted_squares
 from dkmeans.float_pairs import two_product
-from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
+from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Planes that products are added to: 0, -1, -2 and -3.
 PLANES = 4
@@ -40,48 +37,10 @@ _PRODUCTS_AT_ONCE, _SQUARES_AT_ONCE = 2**17, 2**20
 _IN_CACHE = 2**14
 
 
-def weighted_sums(
-    backend: Backend,
-    points: FloatArray,
-    weights: FloatArray,
-    index: IndexArray,
-    centers: Centers,
-) -> PartialSums:
-    """Return the partial sums of rows with weights, without squares.
-
-    Args:
-        backend: The backend that adds up.
-        points: (n, d) rows.
-        weights: (n,) float64, their weights, finite and above zero.
-        index: (n,) the nearest center of each row.
-        centers: The centers.
-
-    Raises:
-        NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
-    """
-    return moved_weighted_sums(backend, points, weights, index, centers, None)[0]
-
-
-@QUIET
-def moved_weighted_sums(
-    backend: Backend,
-    points: FloatArray,
-    weights: FloatArray,
-    index: IndexArray,
-    centers: Centers,
-    found: Cached | None,
-) -> tuple[PartialSums, Cached | None]:
-    """Return the results of `weighted_sums`, and what may save time in the next iteration.
-
-    The arguments and the second result are those of `Backend.moved_products`.
-
-    Raises:
-        NotFinite: as `weighted_sums` does.
-    """
-    sums, kept = backend.moved_products(points, weights, index, centers, found)
-    counts = np.bincount(index, minlength=len(centers.values)).astype(np.int64, copy=False)
+def partial_sums_of(sums: ExactSums, counts: IndexArray) -> PartialSums:
+    """Return sums as `add_products` returns them, and numbers of rows, as partial sums."""
     of_rows, of_weights = sums.columns(slice(-1)), sums.columns(slice(-1, None))
-    return PartialSums(of_rows, counts, weights=of_weights), kept
+    return PartialSums(of_rows, counts, weights=of_weights)
 
 
 def sums_of_weights(backend: Backend, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:

@@ -281,7 +281,7 @@ class Chunk:
         if self.weights is None:
             return LoadedChunk(self, points)
         weights = self.of_weights().load(1)[:, 0]
-        if weights.all():
+        if weights.min(initial=1.0) > 0:
             return LoadedChunk(self, points, weights)
         kept = np.flatnonzero(weights)
         return LoadedChunk(self, points[kept], weights[kept], kept)

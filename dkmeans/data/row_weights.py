@@ -98,14 +98,13 @@ def _checked(chunk: Chunk) -> FloatArray:
             f"shape {values.shape} from {source.name}"
         )
     weights: FloatArray = np.ascontiguousarray(values, np.float64)
-    is_usable = (weights >= 0) & (weights < np.inf)
+    must, most, checked = "finite and >= 0", float(np.finfo(np.float64).max), weights
     if values.dtype.kind in "iu":
-        is_usable &= values <= _LARGEST_EXACT_INTEGER
-    if not is_usable.all():
-        row = int(np.flatnonzero(~is_usable)[0])
-        must = "finite and >= 0"
-        if values.dtype.kind in "iu":
-            must = f"integers from 0 to 2^53 = {_LARGEST_EXACT_INTEGER:,}"
+        must, most = f"integers from 0 to 2^53 = {_LARGEST_EXACT_INTEGER:,}", _LARGEST_EXACT_INTEGER
+        checked = values
+    # The comparison is false for NaN, which `min` and `max` return if there is one.
+    if not (checked.min(initial=0) >= 0 and checked.max(initial=0) <= most):
+        row = int(np.flatnonzero(~((checked >= 0) & (checked <= most)))[0])
         raise InvalidData(
             f"weights must be {must}; row {chunk.start + row} of {source.name} has {values[row, 0]}"
         )

@@ -14,7 +14,6 @@ import numpy as np
 
 from dkmeans.backends import select
 from dkmeans.backends.moments import DISTANCE
-from dkmeans.backends.weighted import weighted_sums
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
 from dkmeans.exact import NotFinite
@@ -161,4 +160,4 @@ def _assigned(
         distances = nearest[None]
     if not task.with_moments or weights is None:
         return None, index, distances
-    return weighted_sums(backend, points, weights, index, centers), index, distances
+    return backend.weighted_sums(points, weights, index, centers, None)[0], index, distances

@@ -5,14 +5,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.backends import select
 from dkmeans.backends.weighted import (
     product_grid,
     weighted_squares,
-    weighted_sums,
     weighted_total,
     with_ones,
 )
@@ -23,7 +22,6 @@ from tests.exactly import same_sums, units
 
 BACKENDS = ("numpy", "native")
 DTYPES = (np.float32, np.float64)
-some = settings(max_examples=60, deadline=None)
 usual_weights = st.integers(1, 9).map(float) | st.floats(0.01, 4)
 any_weights = st.floats(0, allow_infinity=False, exclude_min=True)
 
@@ -52,7 +50,6 @@ def fractions(values):
     return [Fraction(value) for value in np.ravel(values).tolist()]
 
 
-@some
 @given(weighted_rows())
 def test_sums_of_products_are_those_of_fractions(backend, problem):
     rows, weights, index, k = problem
@@ -89,7 +86,6 @@ def test_neither_order_nor_chunks_nor_the_backend_change_a_bit(dtype, kind):
         assert (units(total) == expected).all()
 
 
-@some
 @given(weighted_rows())
 def test_weighted_squares_are_those_of_fractions(backend, problem):
     rows, weights, _, _ = problem
@@ -128,7 +124,6 @@ def test_products_with_weights_near_both_ends_of_float64_keep_their_errors(backe
     assert sums.exact(0, 2) == 2 * Fraction(weight)
 
 
-@some
 @given(weighted_rows())
 def test_a_weighted_total_is_that_of_fractions(backend, problem):
     rows, weights, _, _ = problem
@@ -146,7 +141,7 @@ def test_whole_weights_are_repeated_rows(backend, metric, dtype):
     rows, times = rng.normal(size=(400, 4)).astype(dtype), rng.integers(1, 6, 400)
     centers = Centers(rows[:9], metric)
     index, _ = backend.nearest(rows, centers)
-    found = weighted_sums(backend, rows, times.astype(float), index, centers)
+    found = backend.weighted_sums(rows, times.astype(float), index, centers, None)[0]
     repeated = backend.partial_sums(np.repeat(rows, times, axis=0), centers)
     assert same_sums(found.sums, repeated.sums)
     assert found.totals.tolist() == repeated.counts.tolist()

@@ -101,15 +101,15 @@ def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: 
     return select_processor().add_products(points, weights, index, k)
 
 
-def moved_products(
+def weighted_sums(
     points: FloatArray,
     weights: FloatArray,
     index: IndexArray,
     centers: Centers,
     found: Cached | None,
-) -> tuple[ExactSums, Cached | None]:
-    """Return the sums of rows times their weights, moved by the processor."""
-    return select_processor().moved_products(points, weights, index, centers, found)
+) -> tuple[PartialSums, Cached | None]:
+    """Return the partial sums of rows with weights, which the processor adds up."""
+    return select_processor().weighted_sums(points, weights, index, centers, found)
 
 
 def add_squares(

@@ -191,14 +191,14 @@ def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: 
 
 
 @QUIET
-def moved_products(
+def weighted_sums(
     points: FloatArray,
     weights: FloatArray,
     index: IndexArray,
     centers: Centers,
     found: Cached | None,
-) -> tuple[ExactSums, Cached | None]:
-    """Return the sums of rows times their weights and of the weights, and what moves them next."""
+) -> tuple[PartialSums, Cached | None]:
+    """Return the partial sums of rows with weights; what is kept moves those that change."""
     assert found is None or isinstance(found, moving_products.MovingProducts)
     rows = _kernel_rows(points), _kernel_rows(weights)
     return moving_products.moved(*rows, index, centers, found)

@@ -1,7 +1,7 @@
 """Sums of rows times their weights that are kept: only rows that change their cluster are moved.
 
-`backend` calls `added` for the sums of rows that are seen once, and `moved` where a worker caches
-the sums of the iteration before (docs/decisions/018).
+`backend` calls `added` for sums of products, and `moved` for partial sums: a worker caches those of
+the iteration before (docs/decisions/018).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from dkmeans.backends.addition import as_added
 from dkmeans.backends.native.products import move_products
 from dkmeans.backends.native.runner import run
-from dkmeans.backends.weighted import plus_left, product_grid, with_ones
+from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import PIECE_ROWS, ExactSums, Grid
-from dkmeans.state import FloatArray, IndexArray, sum_up
+from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # Planes for products that float64 holds, and for those with rounding errors.
 _PLANES, _PLANES_WITH_ERRORS = 2, 4
@@ -34,7 +34,8 @@ class _Piece:
     """Sums of at most `PIECE_ROWS` rows times their weights.
 
     Attributes:
-        index: (n,) int32, the cluster of each row. Overwritten.
+        index: (n,) int32, the cluster of each row.
+        counts: (k,) int64, the number of rows of each cluster.
         planes: (p, k, d + 1 padded) int64. Overwritten.
         used_bits: (8,) int64, bits that were added to plane -1. Overwritten.
         left: (m,) int64, the rows that the planes do not hold.
@@ -42,6 +43,7 @@ class _Piece:
     """
 
     index: IndexArray
+    counts: IndexArray
     planes: IndexArray
     used_bits: IndexArray
     left: IndexArray
@@ -53,7 +55,11 @@ class _Piece:
         return self.index.nbytes + self.planes.nbytes + self.left.nbytes
 
     def sums(self, grid: Grid) -> ExactSums:
-        """Return the sums, (k, d + 1), in the memory of this piece, on the grid of the planes."""
+        """Return the sums, (k, d + 1), in the memory of this piece.
+
+        Args:
+            grid: The grid of the planes.
+        """
         columns = len(grid.exponents)
         planes = {-m: plane[:, :columns] for m, plane in enumerate(self.planes)}
         if not self.used_bits.any() and len(planes) == _PLANES:
@@ -100,8 +106,8 @@ def moved(
     index: IndexArray,
     centers: Centers,
     found: MovingProducts | None,
-) -> tuple[ExactSums, MovingProducts | None]:
-    """Return the sums of rows times their weights, and what moves only the rows that change.
+) -> tuple[PartialSums, MovingProducts | None]:
+    """Return the partial sums of rows with weights, and what moves only the rows that change.
 
     The second result is None if it would be larger than the rows.
 
@@ -121,7 +127,8 @@ def moved(
         grid = _shared_grid(rows, centers)
         if found is None or not _are_equal(found.grid, grid):
             if rows.plane_bytes(k) > points.nbytes:
-                return _added(rows, k, grid), None
+                counts = np.bincount(index, minlength=k).astype(np.int64, copy=False)
+                return partial_sums_of(_added(rows, k, grid), counts), None
             found = MovingProducts(grid, None, tuple(part.none(k) for part in rows.pieces()))
         found = replace(found, wanted=centers.grid)
     pieces = [
@@ -129,7 +136,8 @@ def moved(
         for part, piece in zip(rows.pieces(), found.pieces, strict=True)
     ]
     sums = sum_up([piece.sums(found.grid) for piece in pieces])
-    return sums, replace(found, pieces=tuple(pieces))
+    counts = sum_up([piece.counts for piece in pieces])
+    return partial_sums_of(sums, counts), replace(found, pieces=tuple(pieces))
 
 
 class _Rows(NamedTuple):
@@ -172,6 +180,7 @@ class _Rows(NamedTuple):
         shape = self.num_planes, k, _padded(self.points.shape[1] + 1)
         return _Piece(
             np.full(len(self.points), -1, np.int32),
+            np.zeros(k, np.int64),
             np.zeros(shape, np.int64),
             np.zeros(_OCTET, np.int64),
             np.zeros(0, np.int64),
@@ -207,7 +216,7 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
         return piece
     # Without a copy if all rows are added.
     some = changes if len(changes) < len(after) else slice(None)
-    changed, width = rows.some(some), piece.planes.shape[2]
+    changed, (_, k, width) = rows.some(some), piece.planes.shape
     scales, unit, last = np.ones(width), np.zeros(width), len(grid.exponents) - 1
     scales[: last + 1], unit[last] = grid.scales, 1.0
     values, weights = _read_only(changed.values), _read_only(changed.weights)
@@ -215,15 +224,21 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
     errors, is_left = (None,) * (len(piece.planes) > _PLANES), np.zeros(len(values), np.uint8)
     arrays = values, weights, piece.index[some], after[some], scales, unit, piece.planes
     run(move_products, (values.dtype, errors), *arrays, errors, piece.used_bits, is_left)
-    found = changes[is_left != 0]
+    counts = piece.counts + _counted(after[some], k) - _counted(piece.index[some], k)
+    piece, found = replace(piece, index=after, counts=counts), changes[is_left != 0]
     if not len(found):
-        return replace(piece, index=after)
+        return piece
     # Rows that are in no plane are found when they are added, and again when they move.
     left = piece.left if len(piece.left) else found
-    others, zero = rows.some(left), ExactSums.zero((piece.planes.shape[1], last + 1), grid)
+    others, zero = rows.some(left), ExactSums.zero((k, last + 1), grid)
     points = with_ones(others.values)
     left_sums = plus_left(zero, points, *others[1:3], np.ones(points.shape, bool))
-    return replace(piece, index=after, left=left, left_sums=left_sums)
+    return replace(piece, left=left, left_sums=left_sums)
+
+
+def _counted(clusters: IndexArray, k: int) -> IndexArray:
+    """Return the numbers of rows of k clusters; rows of cluster -1 are not counted."""
+    return np.bincount(clusters + 1, minlength=k + 1)[1:].astype(np.int64, copy=False)
 
 
 def _are_equal(a: Grid | None, b: Grid | None) -> bool:

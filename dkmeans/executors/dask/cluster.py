@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, wait
 from contextlib import contextmanager
 from functools import cache
@@ -222,7 +222,30 @@ class Cluster:
         others: Iterable[Any] = (),
         usual_seconds: float = math.inf,
     ) -> list[Any]:
-        """Return the tasks' results, waiting while the cluster has workers or may still get some.
+        """Return the tasks' results, waiting for the tasks as `wait_for` does.
+
+        Args:
+            futures: The tasks.
+            others: Tasks that these tasks depend on.
+            usual_seconds: Time that such tasks have taken before.
+
+        Raises:
+            StrandedError, Outage: as `wait_for` does.
+        """
+        check = self._checking([*futures, *others], usual_seconds)
+        while not self._wait(futures):
+            check()
+        gathering = internals.gathering(self.client, futures, direct=self.is_reachable)
+        try:
+            while not wait([gathering], timeout=_CHECK_SECONDS).done:
+                check()
+        finally:
+            gathering.cancel()
+        self._deserted_at = None
+        return gathering.result()
+
+    def wait_for(self, futures: Sequence[Any], others: Iterable[Any], usual_seconds: float) -> None:
+        """Wait until tasks are done or one has failed, while there are workers or may be some.
 
         Args:
             futures: The tasks.
@@ -236,8 +259,13 @@ class Cluster:
                 preferred one was lost.
             Outage: there have been no workers for long.
         """
+        check = self._checking([*futures, *others], usual_seconds)
+        while not self._wait(futures):
+            check()
+
+    def _checking(self, awaited: Sequence[Any], usual_seconds: float) -> Callable[[], None]:
+        """Return what checks the workers from time to time while tasks are awaited."""
         self._idle = frozenset()
-        awaited = [*futures, *others]
         late_at = time.monotonic() + LATE_FACTOR * usual_seconds
         # Also where the usual time is not known: a worker may be frozen before the first iteration.
         frozen_at = min(late_at, time.monotonic() + _UNKNOWN_SECONDS)
@@ -251,16 +279,7 @@ class Cluster:
             if time.monotonic() > frozen_at:
                 self._check_frozen(awaited)
 
-        while not self._wait(futures):
-            check()
-        gathering = internals.gathering(self.client, futures, direct=self.is_reachable)
-        try:
-            while not wait([gathering], timeout=_CHECK_SECONDS).done:
-                check()
-        finally:
-            gathering.cancel()
-        self._deserted_at = None
-        return gathering.result()
+        return check
 
     def _wait(self, futures: Sequence[Any]) -> bool:
         """Wait a while for tasks; return whether all are done, or one has failed."""

@@ -246,19 +246,25 @@ class Dask(AbstractContextManager["Dask"]):
         ]
         futures, fan_in = list(level), _fan_in(value)
         is_large = fan_in < worker.FAN_IN
-        # Of large results the driver gets only the total.
-        while len(level) > (1 if is_large else fan_in):
-            level = [
-                self._client.submit(worker.merge, *level[i : i + fan_in], pure=False)
-                for i in range(0, len(level), fan_in)
-            ]
-            futures += level
+        sent = [own for own in values if own is not value]
+        del values
+        usual_seconds = self._dealing.usual_seconds
         # Releases the futures of the last iteration (see the class).
         self._held = [] if is_large else futures
         try:
-            sent = [own for own in values if own is not value]
+            if is_large:
+                self._cluster.wait_for(level, [*sent, *self._shipping.futures], usual_seconds)
+                # Workers release the value now, before they add up sums of its size.
+                sent = []
+            # Of large results the driver gets only the total.
+            while len(level) > (1 if is_large else fan_in):
+                level = [
+                    self._client.submit(worker.merge, *level[i : i + fan_in], pure=False)
+                    for i in range(0, len(level), fan_in)
+                ]
+                futures += level
             others = [*futures, *sent, *self._shipping.futures]
-            return self._cluster.results(level, others, self._dealing.usual_seconds)
+            return self._cluster.results(level, others, usual_seconds)
         except BaseException:
             self._cluster.cancel(futures)
             raise

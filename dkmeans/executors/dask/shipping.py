@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -15,13 +16,14 @@ from dkmeans.data.sources.memory import MemoryRows, ShippedRows
 from dkmeans.errors import InvalidData
 from dkmeans.executors.dask import internals, worker
 from dkmeans.executors.dask.cluster import Cluster
+from dkmeans.executors.dask.packets import packets
 
 # A value travels with each task if all its copies together are smaller than this.
 _SMALL_BYTES = 2**20
 # After this many bytes Dask's logs of sent messages are dropped.
 _LOGGED_BYTES = 2**26
-# Time in which a worker must have received a large value, and that for each of its bytes.
-_SENDING_SECONDS, _SLOWEST_BYTES_PER_SECOND = 8, 1e7
+# Time in which a worker must have received a packet of a large value.
+_PACKET_SECONDS = 10
 
 
 class Shipping:
@@ -90,12 +92,18 @@ class Shipping:
         """
         if workers and size_of(value) >= _SMALL_BYTES and self._cluster.is_reachable:
             name, first = uuid4().hex, list(workers[:1])
-            seconds = _SENDING_SECONDS + size_of(value) / _SLOWEST_BYTES_PER_SECOND
-            if internals.call_directly(self._client, first, seconds, worker.hold, name, value):
+            if self._has_sent(value, name, first):
                 where = {"workers": first, "allow_other_workers": True}
                 return self._client.submit(worker.take, name, **where, pure=False)
         where = {"workers": workers, "allow_other_workers": True} if workers else {}
         return self._client.submit(worker.identity, value, **where, pure=False)
+
+    def _has_sent(self, value: Any, name: str, receiver: list[str]) -> bool:
+        """Send a value to a worker, which holds it under a name; return whether all has arrived."""
+        hold = partial(
+            internals.call_directly, self._client, receiver, _PACKET_SECONDS, worker.hold
+        )
+        return all(hold(name, packet) for packet in packets(value))
 
     def rows(self, chunks: Batch, where: Mapping[str, Any]) -> tuple[Batch, list[Any]]:
         """Return the chunks as they travel, and the futures of the rows beside them.

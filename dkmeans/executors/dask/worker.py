@@ -26,6 +26,7 @@ from dkmeans.data.sources.dask_array import DaskRows
 from dkmeans.data.sources.memory import ShippedRows
 from dkmeans.executors.budget import budget_for
 from dkmeans.executors.dask import internals, shares
+from dkmeans.executors.dask.packets import Incoming, Packet
 from dkmeans.executors.dask.process import prepare_worker
 from dkmeans.executors.dask.shares import Share
 from dkmeans.executors.runs import Run, RunTotal, merged
@@ -40,7 +41,7 @@ V = TypeVar("V")
 FAN_IN = 16
 # Number of values that a worker holds for tasks that have not come yet: those of several fits.
 _MOST_HELD = 4
-_held: OrderedDict[str, Any] = OrderedDict()
+_held: OrderedDict[str, Incoming] = OrderedDict()
 # A worker waits for others this part of the time in which its own answer must arrive, so that one
 # that does not answer makes no others late.
 _PATIENCE = 0.8
@@ -74,9 +75,11 @@ def identity(value: V) -> V:
     return value
 
 
-def hold(name: str, value: Any) -> bool:
-    """Hold a value that the driver has sent to this worker, until a task takes it."""
-    _held[name] = value
+def hold(name: str, packet: Packet) -> bool:
+    """Hold what the driver has sent of a value to this worker, until a task takes the value."""
+    if name not in _held:
+        _held[name] = Incoming(packet)
+    _held[name].add(packet)
     while len(_held) > _MOST_HELD:
         _held.popitem(last=False)
     return True
@@ -89,7 +92,7 @@ def take(name: str) -> Any:
         ValueLost: this worker does not hold it, because another one did, or not any more.
     """
     try:
-        return _held.pop(name)
+        return _held.pop(name).value()
     except KeyError:
         raise ValueLost("a value was lost with the worker that it was sent to") from None
 
