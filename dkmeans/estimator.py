@@ -6,7 +6,6 @@ predicts, `model` answers what needs no rows. The centers live in `model_dir`.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,6 +62,7 @@ from dkmeans.indices.row_sample import silhouette
 from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.initialization.sample import few_rows
 from dkmeans.input_fn import InputFn, read_input
+from dkmeans.json_text import json_text
 from dkmeans.lloyd import ShiftTolerance
 from dkmeans.model import Model, comparable, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
@@ -427,7 +427,7 @@ class KMeans(Model):
         }
         result |= as_json(self._judged(measures, task, names, checkpoint.settings.scaling))
         address = self.evaluation_file(checkpoint.state.step, name)
-        is_written = storage.write_or_log(address, json.dumps(result).encode())
+        is_written = storage.write_or_log(address, json_text(result).encode())
         if is_written and self._draws_charts:
             charts = summaries.EventFile(self.eval_dir(name))
             charts.add(checkpoint.state.step, {name: result[name] for name in _CHARTED})

@@ -26,20 +26,25 @@ _VALUES_AT_ONCE = 2**16
 class GridPerCenters:
     """Grids of sums, for each `Centers` that of the first chunk in this process.
 
-    Sums on the same grid are added without a shift. Chunks differ by a bit here and there, so the
-    grid of the first is taken one bit finer.
+    Sums on the same grid are added without a shift. The grids of chunks differ by a few bits, as
+    each is made from few rows. So that of the first is taken a few bits finer.
+
+    Args:
+        bits: Number of these bits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
         self._first: WeakKeyDictionary[Centers, Grid] = WeakKeyDictionary()
 
     def __call__(self, centers: Centers, own: Grid) -> Grid:
         """Return the grid for a chunk whose own grid is given: that of the first if it suits."""
-        first = self._first.setdefault(centers, Grid(own.exponents - 1))
-        return first if own.suits(first) else own
+        first = self._first.setdefault(centers, Grid(own.exponents - self._bits))
+        finer = own.exponents - first.exponents
+        return first if ((finer >= 0) & (finer <= 2 * self._bits + 1)).all() else own
 
 
-_grids_of_rows = GridPerCenters()
+_grids_of_rows = GridPerCenters(1)
 
 
 def grid_for(points: FloatArray, centers: Centers) -> Grid:

@@ -37,7 +37,7 @@ _MOST_EXPONENT = 960
 _SAMPLED_ROWS, _VALUES_AT_ONCE = 32, 2**17
 
 
-_grids_of_squares = GridPerCenters()
+_grids_of_squares = GridPerCenters(4)
 
 
 @QUIET

@@ -249,13 +249,15 @@ WITH_SECOND = [
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(("backend", "dtype"), WITH_SECOND, indirect=["backend"])
-@pytest.mark.parametrize(("k", "d"), [(2, 1), (40, 20), (200, 7)])
+@pytest.mark.parametrize(("k", "d"), [(2, 1), (130, 20), (200, 7)])
 def test_the_two_nearest_centers_are_the_references(backend, metric, dtype, k, d):
     rng = np.random.default_rng(k)
     rows = rng.normal(size=(60, d)).astype(dtype)
     centers = rng.normal(size=(k, d)).astype(dtype)
     # Some centers are equal, and some nearly: the lower index, or the nearer center, comes first.
-    centers[k // 2] = centers[0]
+    # Three are scored apart from one another.
+    centers[k // 2] = centers[k // 3] = centers[0]
+    centers[k // 3, 0] += dtype(1e-3)
     centers[k // 4] = centers[k - 1]
     centers[k // 4, 0] += dtype(1e-3)
     rows[:2] = centers[0], centers[k - 1]
