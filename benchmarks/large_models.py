@@ -81,7 +81,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     """Print the table of a fit."""
     shape, random = (arguments.clusters, arguments.width), np.random.default_rng(0)
     np.save(folder / "rows.npy", random.standard_normal((arguments.rows, shape[1]), np.float32))
-    np.save(folder / "warm.npy", random.standard_normal((1000, shape[1]), np.float32))
+    # As many rows as in the fit, so that every worker compiles.
+    np.save(folder / "warm.npy", random.standard_normal((arguments.rows, shape[1]), np.float32))
     with cluster(arguments.workers, arguments.threads) as (client, processes):
         config = RunConfig(client=client, cache="none", save_checkpoints_steps=1)
 

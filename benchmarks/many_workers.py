@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
 from datetime import date
 from importlib.metadata import version
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import dask
@@ -51,6 +52,11 @@ _CONFIG = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "60s",
     "distributed.admin.system-monitor.interval": "60s",
+    # Each worker would look at the memory of its process ten times a second.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
     "distributed.comm.timeouts.connect": "300s",  # all workers connect at once
 }
 
@@ -118,11 +124,15 @@ class _SharedThreadPoolExecutor(ThreadPoolExecutor):
         """Do nothing: the process is killed in the end."""
 
 
-async def _workers(address: str, count: int, threads: int) -> None:
+async def _workers(address: str, count: int, threads: int, folder: str) -> None:
     options = {"host": "127.0.0.1", "nthreads": threads, "memory_limit": 2**33, "dashboard": False}
     worker_module.reduce_shared = _reduced_at_once
     pool = {"default": _SharedThreadPoolExecutor(_TASK_THREADS)}
-    workers = [Worker(address, executor=pool, **options) for _ in range(count)]
+    # In one folder, each worker would examine the folders of all others.
+    workers = [
+        Worker(address, executor=pool, local_directory=mkdtemp(dir=folder), **options)
+        for _ in range(count)
+    ]
     await asyncio.gather(*workers)
     await asyncio.gather(*(worker.finished() for worker in workers))
 
@@ -149,16 +159,17 @@ def cluster(
             stack.callback(process.kill)
             return process.pid or 0
 
+        folder = stack.enter_context(TemporaryDirectory())
         own, other = context.Pipe()
         scheduler = psutil.Process(start(run_scheduler, other))
         address = own.recv()
         for number in range(_WORKER_PROCESSES):
             count = len(range(number, workers, _WORKER_PROCESSES))
-            start(_workers, address, count, threads)
+            start(_workers, address, count, threads, folder)
         stack.enter_context(dask.config.set(_CONFIG))
         client = stack.enter_context(Client(address))
         client.wait_for_workers(workers, timeout=300)
-        yield client, scheduler, lambda: start(_workers, address, 1, threads)
+        yield client, scheduler, lambda: start(_workers, address, 1, threads, folder)
 
 
 @dataclass(frozen=True)

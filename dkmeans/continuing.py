@@ -23,6 +23,8 @@ logger = logging.getLogger("dkmeans")
 
 # File in the directory of a model: how its first centers were found (`_origin`).
 _ORIGIN_FILE = "initialization.json"
+# Number of first centers that are hashed at a time.
+_CENTERS_AT_ONCE = 1024
 
 
 def check_same_model(plan: Plan, found: Checkpoint) -> None:
@@ -90,8 +92,11 @@ def _origin(initialization: Initialization) -> dict[str, Any]:
     """Return the arguments that decide the first centers, by name, as they are saved."""
     source = initialization.source
     if isinstance(source, np.ndarray):
-        digest = hashlib.sha256(source.astype(np.float64).tobytes()).hexdigest()[:12]
-        return {"initial_clusters": f"array {source.shape}, sha256 {digest}"}
+        digest = hashlib.sha256()
+        # Some at a time: large centers as float64 are two more copies of them.
+        for start in range(0, len(source), _CENTERS_AT_ONCE):
+            digest.update(source[start : start + _CENTERS_AT_ONCE].astype(np.float64).tobytes())
+        return {"initial_clusters": f"array {source.shape}, sha256 {digest.hexdigest()[:12]}"}
     if not isinstance(source, str):
         # Functions of the same name count as the same: their code cannot be compared.
         name = getattr(source, "__qualname__", type(source).__qualname__)

@@ -254,6 +254,11 @@ class FewValues:
         clusters, *others = (array[some] for array in self._arrays)
         return FewValues(clusters - start, *others)
 
+    def shifted(self, bits: IndexArray) -> FewValues:
+        """Return the values in units of a grid whose columns are finer by so many bits."""
+        exponents = self.exponents + bits[self.columns]
+        return FewValues(self.clusters, self.columns, self.whole, exponents)
+
     def moved(self, clusters: IndexArray) -> FewValues:
         """Return the values in other clusters: c becomes `clusters[c]`."""
         return FewValues(clusters[self.clusters], self.columns, self.whole, self.exponents)
@@ -317,12 +322,17 @@ class ExactSums:
         grid = Grid(np.minimum(self.grid.exponents, other.grid.exponents))
         planes: dict[int, IndexArray] = {}
         # Some clusters at a time: all would be moved to the new grid in copies.
-        for (piece, own), (_, others) in zip(self.pieces(), other.pieces(), strict=True):
+        parts = [ExactSums(each.grid, each.planes).pieces() for each in (self, other)]
+        for (piece, own), (_, others) in zip(*parts, strict=True):
             for m, plane in (own.on(grid) + others.on(grid)).planes.items():
                 if m not in planes:
                     planes[m] = np.zeros(self.shape, np.int64)
                 planes[m][piece] = plane
-        return ExactSums(grid, planes)
+        total = ExactSums(grid, planes)
+        for each in (self, other):
+            if each.few is not None:
+                total = total.plus_few(each.few.shifted(each.grid.exponents - grid.exponents))
+        return total
 
     def plus_in_place(self, other: ExactSums) -> ExactSums:
         """Return the sums in the memory of these, which must be the result of `+`."""

@@ -101,6 +101,8 @@ def sum_up(parts: Iterable[M]) -> M:
     total = reduce(add, islice(rest, 2))
     for part in rest:
         total = grown(total, part)
+        # Sums of large centers would be kept while the next ones are computed.
+        del part
     return total
 
 

@@ -179,6 +179,8 @@ def _reduce_run(
             read_seconds += read - began
             compute_seconds += perf_counter() - read
             yield result
+            # Sums of large centers would be kept while the next chunk is computed.
+            del result
 
     total = sum_up(results())
     counts = retried.count - before[0], skipped.count - before[1]

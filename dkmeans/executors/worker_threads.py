@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor as ThreadPool
 from contextvars import copy_context
-from itertools import accumulate, chain
+from itertools import accumulate
+from threading import Lock
 from typing import TypeVar
 
 from dkmeans.data.batches import Batch
@@ -55,21 +56,29 @@ def reduce_shared(
         except IndexError:
             return None
 
-    def take() -> list[RunTotal[M]]:
-        totals: list[RunTotal[M]] = []
+    totals: list[RunTotal[M]] = []
+    adding = Lock()
+
+    def take() -> None:
+        nonlocal totals
         try:
             for run, own in iter(next_piece, None):
-                totals += reduce_runs(function, [run], own, value)
+                found = reduce_runs(function, [run], own, value)
+                # At once: the sums of all pieces would need much memory where centers are large.
+                with adding:
+                    found += totals
+                    totals = merged(sorted(found, key=lambda total: total.run.place))
+                del found
         except BaseException:
             pieces.clear()  # the other threads would compute them in vain
             raise
-        return totals
 
     helpers = [pool.submit(copy_context().run, take) for _ in range(min(threads, len(pieces)) - 1)]
-    totals = take()
-    # A helper that has not begun would find no piece.
-    helped = [helper.result() for helper in helpers if not helper.cancel()]
-    return merged(sorted(chain(totals, *helped), key=lambda total: total.run.place))
+    take()
+    for helper in helpers:
+        if not helper.cancel():  # one that has not begun would find no piece
+            helper.result()
+    return totals
 
 
 def _pieces(runs: Sequence[Run], chunks: Batch, threads: int) -> Iterator[tuple[Run, Batch]]:

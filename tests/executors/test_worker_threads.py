@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakSet
 
 import pytest
 
@@ -82,3 +83,33 @@ def test_an_error_of_a_function_is_raised_and_ends_the_others(pool, error):
     with pytest.raises(error, match="three"):
         reduce_shared(pool, 2, function, plan([batch], [1], 1), batch, None)
     assert len(computed) < 1000
+
+
+living = WeakSet()
+
+
+class Heavy:
+    """A result that grows in place; counts the results in memory."""
+
+    def __init__(self):
+        living.add(self)
+
+    def __add__(self, other):
+        return Heavy()
+
+    def plus_in_place(self, other):
+        return self
+
+
+@pytest.mark.parametrize(("threads", "most"), [(1, 1), (4, 12)])
+def test_few_results_are_in_memory_however_many_chunks_and_pieces(threads, most):
+    found = []
+
+    def function(*_):
+        found.append(len(living))
+        return Heavy()
+
+    (batch,) = batches_of(400)
+    with ThreadPoolExecutor(threads) as pool:
+        reduce_shared(pool, threads, function, plan([batch], [1], 1), batch, None)
+    assert max(found) <= most

@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
+from uuid import uuid4
 
 from dkmeans.errors import Invalid, InvalidData, Outage, counted
 from dkmeans.executors.budget import Memory, cacheable_bytes, system_limit
@@ -134,6 +135,8 @@ class Cluster:
         self._idle: frozenset[str] = frozenset()
         self._idle_since = 0.0
         self._is_reachable: bool | None = None
+        # Name of the plugin by which the scheduler keeps its workers, once it was registered.
+        self._keeper = ""
 
     def __str__(self) -> str:
         return f"{counted(self.threads(), 'thread')} of the cluster at {self.address}"
@@ -372,6 +375,25 @@ class Cluster:
             asked = workers[:: -(-len(workers) // _ASKED_WORKERS)]
             self._is_reachable = internals.reaches_workers(self.client, asked)
         return bool(self._is_reachable)
+
+    def keep_workers(self) -> None:
+        """Keep a cluster that adapts its size from closing workers for having no tasks."""
+        if self._keeper:
+            return
+        from dkmeans.executors.dask.adapting import KeptWorkers  # noqa: PLC0415 there is a client
+
+        self._keeper = f"{_PACKAGE}-{uuid4().hex}"
+        try:
+            self.client.register_plugin(KeptWorkers(self._keeper, self.client.id))
+        except Exception:  # the scheduler forbids plugins, or is lost
+            logger.debug("the scheduler cannot be asked to keep its workers", exc_info=True)
+
+    def release_workers(self) -> None:
+        """Let a cluster that adapts its size close workers again."""
+        name, self._keeper = self._keeper, ""
+        if name and self.client.status == "running":
+            with suppress(Exception):  # the plugin was not registered, or the scheduler is lost
+                self.client.unregister_scheduler_plugin(name)
 
     def cancel(self, futures: Iterable[Any]) -> None:
         """Cancel tasks whose results are no longer needed."""

@@ -93,6 +93,7 @@ class Dask(AbstractContextManager["Dask"]):
     def __exit__(self, *error: object) -> None:
         self._shipping.forget()
         self._held = []
+        self._cluster.release_workers()
         self._evict()
 
     def memory(self) -> Memory:
@@ -195,6 +196,7 @@ class Dask(AbstractContextManager["Dask"]):
         workers, size = iteration.addresses, size_of(value)
         if not workers or not self._dealing.by_calls or size > _MOST_CALL_BYTES:
             return worker.Answer()
+        self._cluster.keep_workers()
         # A few workers are called by the driver. Of many only the first, which calls the others.
         is_few = len(workers) <= worker.FAN_IN and len(workers) * size <= _MOST_CALL_BYTES
         called, below = (workers, []) if is_few else (workers[:1], workers[1:])
