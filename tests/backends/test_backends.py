@@ -29,7 +29,7 @@ DTYPES = (np.float32, np.float64)
 
 # Every test here runs for every implementation. The native backend is also tested
 # * with the vectors of other processors, which LLVM breaks up into those of this one, and
-# * with the matrix unit on problems too small to gain from it.
+# * with the matrix unit, or first scores in 8 bits, on problems too small to gain from them.
 # The CUDA kernels run on the host, and on a GPU if there is one.
 BACKENDS = (
     "numpy",
@@ -38,6 +38,7 @@ BACKENDS = (
     "native with 32 bytes",
     "native with 64 bytes",
     "native with a matrix unit",
+    "native with first scores in 8 bits",
     "native with scores as wide as the rows",
     "cuda on the host",
     *(["cuda"] if find_spec("cupy") else []),
@@ -61,10 +62,17 @@ def backend(request, compiled):
         return
     name, _, width = request.param.partition(" with ")
     with pytest.MonkeyPatch.context() as patch:
+        if name == "native":  # which scoring problems of other parameters are left to is kept
+            patch.setattr(native, "_packed_centers", packing.PackedCentersCache())
         if width == "a matrix unit":
             if not packing.matrix_unit():
                 pytest.skip("this processor has no matrix unit")
             patch.setattr(packing, "_is_large", lambda k, d: True)
+        elif width == "first scores in 8 bits":
+            if not packing.multiplies_bytes():
+                pytest.skip("this processor does not multiply bytes")
+            patch.setattr(packing, "matrix_unit", lambda: False)
+            patch.setattr(packing, "_gains_by_bytes", lambda k, d, with_matrix: True)
         elif width == "scores as wide as the rows":
             patch.setattr(packing, "scorings", lambda dtype: (packing.Scoring(dtype, False),))
         elif width:

@@ -306,13 +306,14 @@ def _slices(rows: int) -> Iterator[slice]:
 def _assign(points: FloatArray, centers: Centers, found: _Outputs, sums: kernels.Sums) -> int:
     """Call `kernels.assign`; its arguments and its result are described there."""
     points = _kernel_rows(points)
-    tile, packed = _packed_centers(centers, points.dtype)
-    if len(found.second.distances):
-        tile = tile._replace(second=(None,))
+    with_second = len(found.second.distances) > 0
+    tile, packed = _packed_centers(centers, points.dtype, with_second=with_second)
     scratch = _scratch(tile, packed)
     variant = points.dtype, packed.weights.dtype, tile
     num_rest: int = run(kernels.assign, variant, points, packed, tile, scratch, *found, sums)
-    _packed_centers.note_ambiguous(centers, points.dtype, len(points), int(scratch.ambiguous[0]))
+    rows, ambiguous = len(points), int(scratch.ambiguous[0])
+    is_slow = packing.takes_long_again(tile, scratch, rows)
+    _packed_centers.note_ambiguous(centers, points.dtype, rows, ambiguous, is_slow=is_slow)
     return num_rest
 
 

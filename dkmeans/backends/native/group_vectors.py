@@ -10,12 +10,8 @@ updated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from dkmeans.backends.native.vectors import (
     Array,
@@ -23,6 +19,7 @@ from dkmeans.backends.native.vectors import (
     Value,
     as_intrinsic,
     constant,
+    tagged,
     transposed,
     two_least,
     zero,
@@ -31,8 +28,6 @@ from dkmeans.backends.native.vectors import (
 # Number of centers in a group, and of bounds that are compared at a time: the width of the vectors
 # here. Processors with narrower vectors use several for each.
 GROUP = 16
-# Bits of the lanes in a tagged score (see `vectors.rank`).
-_TAG_BITS = GROUP - 1
 # Bounds are made smaller by more than the rounding of the operations that compute them.
 _DOWN = 1 - 2.0**-20
 _FLOATS = ir.VectorType(ir.FloatType(), GROUP)
@@ -206,10 +201,10 @@ def score_group(
         code.load(code.at(halves.first, first), _FLOATS),
     )  # fmt: skip
     by_center = transposed(builder, [*sums, *[constant(_FLOATS, 0.0)] * (GROUP - height)])
-    tagged = [(_tagged(code, scores, number), None) for number, scores in enumerate(by_center)]
+    pairs = [(tagged(code, scores, number, GROUP), None) for number, scores in enumerate(by_center)]
     offset = code.spread(builder.load(code.at(reach.first, group)), GROUP)
     square, margin = code.load(squares.first, _FLOATS), code.load(margins.first, _FLOATS)
-    for number, score in enumerate(two_least(code, tagged)):
+    for number, score in enumerate(two_least(code, pairs)):
         code.store(score, code.at(least.first, number * GROUP))
         bounds = _bounds_of(code, score, square, margin, offset)
         code.store(bounds, code.at(lower.first, number * GROUP))
@@ -286,7 +281,7 @@ def rank_group(
             code.fma,
         )
         for i, pairs in enumerate(least):
-            parts = [(_tagged(code, scores[j - start][i], j), None) for j in panel]
+            parts = [(tagged(code, scores[j - start][i], j, GROUP), None) for j in panel]
             pairs.append(two_least(code, parts))
     for i, pairs in enumerate(least):
         two = two_least(code, pairs)
@@ -316,20 +311,11 @@ def rank_stored_groups(
                 numbers = range(start, start + GROUP // 2)
                 places = [((half * GROUP + j) * count + i) * lanes for j in numbers]
                 loaded = [code.load(code.at(first, place), vector) for place in places]
-                tagged = map(_tagged, [code] * len(loaded), loaded, numbers)
-                pairs.append(two_least(code, [(score, None) for score in tagged]))
+                both = zip(loaded, numbers, strict=True)
+                parts = [(tagged(code, score, number, GROUP), None) for score, number in both]
+                pairs.append(two_least(code, parts))
             two = two_least(code, pairs)
             _merge(code, two, i, group, squares, margins, reach, ranked, groups, lower, shape)
-
-
-def _tagged(code: Code, score: Value, number: int) -> Value:
-    """Replace the last bits of a score by the number of the center in its group."""
-    bits = ir.VectorType(ir.IntType(32), score.type.count)
-    kept = code.builder.and_(
-        code.builder.bitcast(score, bits), ir.Constant(bits, [~_TAG_BITS] * bits.count)
-    )
-    tag = ir.Constant(bits, [number] * bits.count)
-    return code.builder.bitcast(code.builder.or_(kept, tag), score.type)
 
 
 def _merge(
@@ -410,16 +396,3 @@ def score_row(
     begin = [code.load(code.at(halves.first, first), _FLOATS), *[zero(_FLOATS)] * (at_once - 1)]
     a, b, c, d = code.loop(steps, begin, step)
     code.store(builder.fadd(builder.fadd(a, b), builder.fadd(c, d)), scores.first)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def trailing_zeros(_: Any, number: Any) -> Any:
-    """Return the number of zeros after the last one of the bits of an int64 that is not 0."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        word, flag = ir.IntType(64), ir.IntType(1)
-        kind = ir.FunctionType(word, [word, flag])
-        count = cgutils.get_or_insert_function(builder.module, kind, "llvm.cttz.i64")
-        return builder.call(count, [values[0], flag(1)])
-
-    return types.int64(types.int64), generate

@@ -16,11 +16,33 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numba import njit
 
-from dkmeans.backends.native import matrix, sum_vectors, vectors
+from dkmeans.backends.native import eight_bits, matrix, sum_vectors, vectors
 from dkmeans.backends.native.sum_vectors import SQUARED_ROWS
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
 from dkmeans.distance import SMALLEST_SQUARED_NORM
 from dkmeans.state import FloatArray, IndexArray
+
+
+class ByteCenters(NamedTuple):
+    """Centers rounded to bytes, for first scores in 8 bits (see `eight_bits`).
+
+    Attributes:
+        quads: int32. The bytes of the negative shifted centers, panel by panel, and in each panel
+            quad by quad.
+            For a matrix unit, register by register in the order of use.
+        offsets: (panels * c,) int32. What takes `eight_bits.OFFSET` off the products of a center.
+        step: The factor of all centers.
+        largest_norm: An upper bound of |c|.
+        largest_loss: An upper bound of the length of what a center loses by rounding.
+        rounding: Relative error of the difference of two first scores, of their computation alone.
+    """
+
+    quads: IndexArray
+    offsets: IndexArray
+    step: np.float32
+    largest_norm: float
+    largest_loss: float
+    rounding: float
 
 
 class PackedCenters(NamedTuple):
@@ -53,6 +75,7 @@ class PackedCenters(NamedTuple):
             register in the order of use. Empty without a matrix unit.
         biases: (panels * c, 16) T, for a matrix unit. Each of `halves`, once for each column of a
             register. Empty without a matrix unit.
+        in_bytes: The centers as bytes; empty if the first scores are not computed in 8 bits.
     """
 
     weights: FloatArray
@@ -69,6 +92,42 @@ class PackedCenters(NamedTuple):
     zero: FloatArray
     registers: IndexArray
     biases: FloatArray
+    in_bytes: ByteCenters
+
+
+class ByteScratch(NamedTuple):
+    """Work arrays for first scores in 8 bits, for tiles of t rows; empty without such scores.
+
+    Attributes:
+        quads: int32, aligned to a cache line. A tile of rows as bytes, quad by quad; for a matrix
+            unit in whole groups.
+        products: (2, 32, t) int32 for a matrix unit. Products of a tile and groups of panels.
+        steps: (t,) float32. The factor of each row, later times that of the centers.
+        losses: (t,) float32. The squared length of what each row loses by rounding.
+        margins: (t,) float32. The error bound of the difference of two first scores of each row.
+        minima: (panels, t) float32. The least first score of each panel.
+        limits: (t,) float32. Panels whose least first score is above have no center that may be
+            nearest; -infinity for a row whose nearest center is found.
+        rows: (t, d) float32. Rows of a tile as they are scored, row by row.
+        again: (2, t) float32. The two least scores of each row among those in float32.
+        least: (2,) float32. The two least scores of the last panel that was scored again, with the
+            numbers of their centers in the last bits.
+        least_bits: (2,) int32. The same memory.
+        mask: (1,) int64. Rows of a tile that a panel is scored again for.
+    """
+
+    quads: IndexArray
+    products: IndexArray
+    steps: FloatArray
+    losses: FloatArray
+    margins: FloatArray
+    minima: FloatArray
+    limits: FloatArray
+    rows: FloatArray
+    again: FloatArray
+    least: FloatArray
+    least_bits: IndexArray
+    mask: IndexArray
 
 
 class Scratch(NamedTuple):
@@ -96,7 +155,9 @@ class Scratch(NamedTuple):
         matrix_config: (64,) uint8. Configuration of the matrix unit.
         ambiguous: (1,) int64. Number of ambiguous rows of the last call, including the copies
             of the last row that fill its tile.
+        scored_again: (1,) int64. How often a row and a panel were scored again, in the last call.
         num_rest: (1,) int64. Number of rows in `Sums.rest` of the last call.
+        in_bytes: Work arrays for first scores in 8 bits.
     """
 
     rows: FloatArray
@@ -117,7 +178,9 @@ class Scratch(NamedTuple):
     pairs: IndexArray
     matrix_config: IndexArray
     ambiguous: IndexArray
+    scored_again: IndexArray
     num_rest: IndexArray
+    in_bytes: ByteScratch
 
 
 class Sums(NamedTuple):
@@ -157,6 +220,8 @@ NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empt
 
 # NumPy adds up at most this many elements in eight parallel sums; it halves longer arrays.
 _PAIRWISE_BLOCK = 128
+# The smallest float32 that has all its digits, more than what the squares of a row lose below that.
+_SMALLEST_SQUARE = 2.0**-126
 # Side of the squares for rows with fewer columns than a vector has lanes, as the length of a tuple
 # (see `Tile`).
 _SMALL_SIDE = (None,) * 4
@@ -165,7 +230,7 @@ _SMALL_SIDE = (None,) * 4
 # file changes; the hash makes a change of the intrinsics a change of this file.
 # SMALLEST_SQUARED_NORM is compiled in too, but it is not in the hash: a change of this constant
 # needs a change of this file.
-INTRINSICS = "ea69e52462fb"
+INTRINSICS = "54a178baec44"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -362,8 +427,8 @@ def multiply(d: int, panel: int, centers: Any, scratch: Any, tile: Any) -> None:
         matrix.multiply_rest(scratch.pairs, line, centers.registers, first, rest, tile)
 
 
-# Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is
-# compiled, and the code of the other disappears.
+# Three algorithms are interleaved in `_score`. The type of the tile selects one when the function
+# is compiled, and the code of the others disappears.
 #
 # * With vectors, `vectors.score_panel` computes the scores of a panel in registers and ranks them
 #   there.
@@ -372,8 +437,12 @@ def multiply(d: int, panel: int, centers: Any, scratch: Any, tile: Any) -> None:
 #   Vectors can read them only hundreds of cycles later. So panel p - 1 is ranked while the unit
 #   computes panel p, and the last panel is ranked after the loop. `scratch.scores` has room for two
 #   panels, used in turn: ranking panel p - 1 must come before panel p + 1 is stored.
+# * With first scores in 8 bits, the rows are first rounded to bytes. `eight_bits.score_panel` then
+#   does what `vectors.score_panel` does, and keeps the least score of each panel, by which
+#   `_resolve_again` finds the panels that must be scored again. A matrix unit works as above, with
+#   products of bytes.
 #
-# Both must rank every panel exactly once, and `ranked` must be infinite before the first panel.
+# All must rank every panel exactly once, and `ranked` must be infinite before the first panel.
 # `margins` holds |x|^2 of each row until it is replaced by the error bound. The bound is infinite
 # where scores may overflow or are NaN: such a row is always ambiguous.
 #
@@ -392,9 +461,12 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
     """
     d, size = points.shape[1], len(scratch.indices)
     # With a matrix unit, a panel here is `matrix.PANELS` panels of `Tile.centers`: 32 centers.
-    panels = -(-len(centers.exact) // _panel_width(tile))
+    panels = -(-len(centers.exact) // (len(tile.centers) * max(len(tile.matrix_panels), 1)))
     rows, ranked, margins = scratch.rows, scratch.ranked, scratch.margins
-    split(d, scratch, tile)
+    if len(tile.in_bytes):
+        _round(d, centers, scratch, tile)
+    else:
+        split(d, scratch, tile)
     vectors.squared_norms(rows, d, margins, tile)
     for place in range(size):
         norm = np.sqrt(margins[place])
@@ -404,6 +476,10 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
         is_safe = score_size < centers.score_limit
         error = centers.error_factor * score_size + centers.error_floor
         margins[place] = error + centers.error_exact * distance_size if is_safe else np.inf
+        if len(tile.in_bytes):
+            scratch.in_bytes.margins[place] = margins[place] + _first_error(
+                norm, score_size, place, centers.in_bytes, scratch.in_bytes
+            )
         ranked[0, place] = ranked[1, place] = ranked[2, place] = ranked[3, place] = np.inf
         ranked[4, place] = ranked[5, place] = np.inf
         # Scores that are NaN replace nothing: their rows keep these panels.
@@ -412,25 +488,75 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
     line_elements = CACHE_LINE_BYTES // points.itemsize
     lines = size * d // line_elements
     for panel in range(panels):
-        if len(tile.matrix_panels):
+        if len(tile.matrix_panels) and len(tile.in_bytes):
+            _multiply_bytes(d, panel, centers, scratch, tile)
+            if panel:
+                _rank_products(panel - 1, centers, scratch, tile)
+            matrix.store_scores(panel, scratch.in_bytes.products, tile)
+        elif len(tile.matrix_panels):
             multiply(d, panel, centers, scratch, tile)
             if panel:
                 matrix.rank_scores(panel - 1, scratch.scores, ranked, scratch.panels, tile)
             matrix.store_scores(panel, scratch.scores, tile)
+        elif len(tile.in_bytes):
+            eight_bits.score_panel(
+                scratch.in_bytes.quads, scratch.in_bytes.steps, centers.in_bytes.quads,
+                centers.in_bytes.offsets, centers.halves, panel, -(-d // eight_bits.QUAD), ranked,
+                scratch.panels, scratch.in_bytes.minima, tile,
+            )  # fmt: skip
         else:
             vectors.score_panel(
                 rows, centers.weights, centers.halves, panel, d, ranked, scratch.panels, tile
             )
         for line in range(panel * lines // panels, (panel + 1) * lines // panels):
             vectors.prefetch(points, next_start * d + line * line_elements)
-    if len(tile.matrix_panels):
+    if len(tile.matrix_panels) and len(tile.in_bytes):
+        _rank_products(panels - 1, centers, scratch, tile)
+    elif len(tile.matrix_panels):
         matrix.rank_scores(panels - 1, scratch.scores, ranked, scratch.panels, tile)
 
 
 @inlined
+def _multiply_bytes(d: int, panel: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Compute the products of a tile and 32 centers in bytes, in the matrix unit's registers."""
+    groups = -(-d // (eight_bits.QUAD * matrix.GROUP_QUADS))
+    first = panel * matrix.REST_REGISTERS * groups
+    matrix.clear(tile)
+    matrix.multiply_rest(scratch.in_bytes.quads, 0, centers.in_bytes.quads, first, groups, tile)
+
+
+@inlined
+def _rank_products(panel: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Rank the first scores of a tile and 32 centers, whose products are stored."""
+    eight_bits.rank_products(
+        panel, scratch.in_bytes.products, scratch.in_bytes.steps, centers.halves, scratch.ranked,
+        scratch.panels, scratch.in_bytes.minima, tile,
+    )  # fmt: skip
+
+
+@inlined
+def _round(d: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Round a tile of rows to bytes."""
+    in_bytes = scratch.in_bytes
+    eight_bits.round_rows(scratch.rows, d, in_bytes.quads, in_bytes.steps, in_bytes.losses, tile)
+    for place in range(len(scratch.indices)):
+        in_bytes.steps[place] *= centers.in_bytes.step
+
+
+@inlined
+def _first_error(norm: float, score_size: float, place: int, centers: Any, scratch: Any) -> Any:
+    """Return what the error bound of two first scores has more than that of other scores."""
+    # Squares of the smallest numbers are rounded to zero.
+    loss = np.sqrt(np.float64(scratch.losses[place]) + _SMALLEST_SQUARE)
+    of_rounding = loss * centers.largest_norm + (norm + loss) * centers.largest_loss
+    return 2.0 * of_rounding + centers.rounding * score_size
+
+
+@inlined
 def _panel_width(tile: Any) -> Any:
-    """Return the number of centers that are scored at a time."""
-    return len(tile.centers) * max(len(tile.matrix_panels), 1)
+    """Return the number of centers that are ranked at a time."""
+    panels = 1 if len(tile.in_bytes) else max(len(tile.matrix_panels), 1)
+    return len(tile.centers) * panels
 
 
 @inlined
@@ -454,6 +580,89 @@ def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> 
                 scratch.nearest[place] = _nearest_exactly(
                     points, place, limit, -1, centers, scratch, tile
                 )
+
+
+# A tile whose rows have first scores is resolved in three steps. A row whose two least first scores
+# differ by more than their error bound has its nearest center. The others have the panel of the
+# least first score scored again in float32. That score excludes all panels whose first scores are
+# larger by more than the errors of both, each of which is half of a bound for two scores. The
+# panels that are left are scored again one after another, for all rows that need them, and the
+# limits of the rows become less. Few rows are then ambiguous as they are without first scores.
+@inlined
+def _resolve_again(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Write the cluster index of each row of the tile, by first scores or by better ones."""
+    ranked, width, in_bytes = scratch.ranked, _panel_width(tile), scratch.in_bytes
+    undecided = 0
+    for place in range(len(scratch.indices)):
+        number = scratch.ranked_bits[0, place] & (width - 1)
+        scratch.nearest[place] = scratch.panels[0, place] * width + number
+        in_bytes.limits[place] = -np.inf
+        is_decided = ranked[1, place] > ranked[0, place] + in_bytes.margins[place]
+        if place < count and not is_decided:
+            undecided |= 1 << place
+    if undecided:
+        _score_undecided(points, undecided, centers, scratch, tile)
+    while undecided:
+        place = vectors.trailing_zeros(undecided)
+        undecided &= undecided - 1
+        limit = in_bytes.again[0, place] + scratch.margins[place]
+        if not in_bytes.again[1, place] > limit:
+            scratch.ambiguous[0] += 1
+            # The search is not limited to two panels, but by first scores.
+            ranked[2, place] = -np.inf
+            scratch.nearest[place] = _nearest_exactly(
+                points, place, limit, -1, centers, scratch, tile
+            )
+
+
+@inlined
+def _score_undecided(points: Any, undecided: Any, centers: Any, scratch: Any, tile: Any) -> None:
+    """Score the rows of a tile that are bits of a mask again, as far as they need it."""
+    in_bytes, first_panels = scratch.in_bytes, scratch.panels
+    # Number -1 stands for each row's panel of the least first score.
+    for number in range(-1, len(in_bytes.minima)):
+        mask = undecided
+        if number >= 0:
+            eight_bits.find_rows(in_bytes.minima, number, in_bytes.limits, in_bytes.mask, tile)
+            mask = in_bytes.mask[0]
+        while mask:
+            place = vectors.trailing_zeros(mask)
+            mask &= mask - 1
+            first = np.int64(first_panels[0, place])
+            if number < 0:
+                _copy_row(points, place, centers, scratch)
+            elif number == first:
+                continue
+            _score_again(place, first if number < 0 else number, centers, scratch, tile)
+
+
+@inlined
+def _copy_row(points: Any, place: Any, centers: Any, scratch: Any) -> None:
+    """Copy a row of the tile as it is scored, and forget the scores of the row before."""
+    row, scale, in_bytes = scratch.indices[place], scratch.scales[place], scratch.in_bytes
+    for column in range(points.shape[1]):
+        in_bytes.rows[place, column] = points[row, column] * scale - centers.shift[column]
+    in_bytes.again[0, place] = in_bytes.again[1, place] = np.inf
+
+
+@inlined
+def _score_again(place: Any, panel: Any, centers: Any, scratch: Any, tile: Any) -> None:
+    """Score a row and a panel in float32, and merge the scores into those of the row."""
+    in_bytes, width = scratch.in_bytes, _panel_width(tile)
+    eight_bits.score_row(
+        in_bytes.rows, place, centers.weights, centers.halves, panel, in_bytes.least, tile
+    )
+    least, second = in_bytes.least[0], in_bytes.least[1]
+    # Scores that are NaN replace nothing.
+    if least < in_bytes.again[0, place]:
+        in_bytes.again[1, place] = min(in_bytes.again[0, place], second)
+        in_bytes.again[0, place] = least
+        scratch.nearest[place] = panel * width + (in_bytes.least_bits[0] & (width - 1))
+    elif least < in_bytes.again[1, place]:
+        in_bytes.again[1, place] = least
+    reach = np.float32(0.5) * (scratch.margins[place] + in_bytes.margins[place])
+    in_bytes.limits[place] = in_bytes.again[0, place] + reach
+    scratch.scored_again[0] += 1
 
 
 @inlined
@@ -525,6 +734,8 @@ def _nearest_exactly(
         stride = max(last - 1 - first, 1)
     cluster, least = 0, np.inf
     for start in range(first, last, stride):
+        if len(tile.in_bytes) and _is_excluded(place, start // width, scratch):
+            continue
         vectors.probe(
             scratch.rows, place, len(scratch.indices), centers.weights, centers.halves, start,
             points.shape[1], scratch.probe_scores, tile,
@@ -538,6 +749,16 @@ def _nearest_exactly(
                 if distance < least:
                     cluster, least = center, distance
     return cluster
+
+
+@inlined
+def _is_excluded(place: Any, panel: int, scratch: Any) -> bool:
+    """Return whether first scores exclude the centers of `PROBED_PANELS` panels."""
+    minima, limit = scratch.in_bytes.minima, scratch.in_bytes.limits[place]
+    for number in range(panel, min(panel + PROBED_PANELS, len(minima))):
+        if not minima[number, place] > limit:
+            return False
+    return True
 
 
 # --- Kernels ---
@@ -571,14 +792,17 @@ def assign(
         The number of rows in `sums.rest`.
     """
     n, size = len(points), len(scratch.indices)
-    scratch.ambiguous[0] = scratch.num_rest[0] = 0
+    scratch.ambiguous[0] = scratch.scored_again[0] = scratch.num_rest[0] = 0
     # The configuration of a matrix unit belongs to the thread, so each call configures it.
     matrix.configure(scratch.matrix_config, tile)
     for start in range(0, n, size):
         load_tile(points, start, centers, scratch, tile)
         _score(points, start + size, centers, scratch, tile)
-        _resolve(points, min(size, n - start), centers, scratch, tile)
         count = min(size, n - start)
+        if len(tile.in_bytes):
+            _resolve_again(points, count, centers, scratch, tile)
+        else:
+            _resolve(points, count, centers, scratch, tile)
         if len(sums.counts):
             sum_vectors.add_rows(
                 points, start, count, scratch.exact_scales, scratch.nearest, centers.cosine,

@@ -14,6 +14,9 @@ centers, two hold centers and two hold rows. Rows lie in pairs of features, as t
 right operand. Features are taken in groups of 32, with their h and l in different registers, so
 that two of the products share a load. The last features, fewer than 32, are the rest: rows have
 their h, h and l side by side, centers their h, l and h, and one product does all three.
+
+For first scores in 8 bits (`eight_bits`) the unit multiplies bytes: twice as fast, and one product
+instead of three. Features are then taken in groups of 64, and scores are sums of int32.
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ GROUP_LINES = 2 * LINES
 # Registers that the centers take: for a whole group h and l, for a group of the rest one, and all
 # of these for both halves of the 32 centers.
 GROUP_REGISTERS, REST_REGISTERS = 4, 2
+# Quads of features in bytes that a group takes.
+GROUP_QUADS = LINES
 
 _REGISTER_ELEMENTS = LINES * CACHE_LINE_BYTES // 4  # of four bytes
 _ROWS = _CENTERS = 2 * LINES
@@ -55,6 +60,7 @@ _SCORES, _LEFT, _RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)
 # The unit's instructions take addresses and register numbers as bytes.
 _BYTE = ir.IntType(8)
 _NOTHING = ir.VoidType()
+_BFLOAT16 = "llvm.x86.tdpbf16ps"
 
 
 @as_intrinsic
@@ -170,6 +176,15 @@ def _write(
 
 
 @as_intrinsic
+def clear(code: Code, shape: Sequence[int]) -> None:
+    """Set the score registers to zero."""
+    if not shape[3]:
+        return
+    for register in _SCORES:
+        code.call("llvm.x86.tilezero", _NOTHING, _BYTE(register))
+
+
+@as_intrinsic
 def load_biases(code: Code, biases: Array, panel: Value, shape: Sequence[int]) -> None:
     """Load the initial scores of a tile of rows and `PANELS` panels into the score registers."""
     if not shape[3]:
@@ -222,11 +237,11 @@ def multiply_rest(
     code: Code, pairs: Array, line: Value, centers: Array, start: Value, groups: Value,
     shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """Add the products of the rest of the features to the score registers.
+    """Add the products of the rest of the features, or of all features in bytes, to the registers.
 
     Args:
         code: The code to write to.
-        pairs: The rows, as `split_rest` writes them.
+        pairs: The rows, as `split_rest` or `eight_bits.round_rows` writes them.
         line: First line of the rest in `pairs`.
         centers: The centers, register by register.
         start: Number of the first of these registers.
@@ -243,7 +258,7 @@ def multiply_rest(
         left = builder.mul(group, code.size(REST_REGISTERS * _REGISTER_ELEMENTS))
         _load_left(code, code.at(first, left))
         _load_right(code, code.at(first_right, builder.mul(group, code.size(LINES * _ROWS))))
-        _multiply(code)
+        _multiply(code, "llvm.x86.tdpbssd" if shape[5] else _BFLOAT16)
         return []
 
     code.loop(groups, [], step)
@@ -260,11 +275,11 @@ def _load_right(code: Code, place: Value) -> None:
         _load(code, _RIGHT[i], code.at(place, i * LINES), 4 * _ROWS)
 
 
-def _multiply(code: Code) -> None:
+def _multiply(code: Code, instruction: str = _BFLOAT16) -> None:
     # Two registers of centers by two of rows: each register of scores has its own pair.
     for register in _SCORES:
         operands = register, _LEFT[register // 2], _RIGHT[register % 2]
-        code.call("llvm.x86.tdpbf16ps", _NOTHING, *map(_BYTE, operands))
+        code.call(instruction, _NOTHING, *map(_BYTE, operands))
 
 
 @as_intrinsic
@@ -272,7 +287,7 @@ def store_scores(code: Code, panel: Value, scores: Array, shape: Sequence[int]) 
     """Store the score registers to `scores[panel % 2][center][row]`."""
     if not shape[3]:
         return
-    first = _scores_of(code, panel, scores)
+    first = scores_of(code, panel, scores)
     for register in _SCORES:
         place = code.at(first, register // 2 * LINES * _ROWS + register % 2 * LINES)
         place = code.builder.bitcast(place, _BYTE.as_pointer())
@@ -292,7 +307,7 @@ def rank_scores(
     if not shape[3]:
         return
     lanes, count = shape[:2]
-    first = _scores_of(code, panel, scores)
+    first = scores_of(code, panel, scores)
     vector = ir.VectorType(scores.element, lanes)
 
     def score(center: int, i: int) -> Value:
@@ -301,7 +316,8 @@ def rank_scores(
     rank(code, score, _CENTERS, panel, ranked, panels, shape)
 
 
-def _scores_of(code: Code, panel: Value, scores: Array) -> Value:
+def scores_of(code: Code, panel: Value, scores: Array) -> Value:
+    """Return the place of the scores of a panel, in float32 or, of bytes, in int32."""
     # Two buffers in turn: one is ranked while the other is filled.
     parity = code.builder.and_(panel, code.size(1))
     return code.at(scores.first, code.builder.mul(parity, code.size(_CENTERS * _ROWS)))

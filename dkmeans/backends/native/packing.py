@@ -22,8 +22,14 @@ import numpy as np
 from numba.core import config
 from numpy.typing import DTypeLike
 
-from dkmeans.backends.native import matrix
-from dkmeans.backends.native.kernels import PackedCenters, Scratch, Sums
+from dkmeans.backends.native import eight_bits, matrix
+from dkmeans.backends.native.kernels import (
+    ByteCenters,
+    ByteScratch,
+    PackedCenters,
+    Scratch,
+    Sums,
+)
 from dkmeans.backends.native.reassign import GroupedCenters
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
 from dkmeans.backends.rounding import SLACK, exact_rows, shifted
@@ -33,6 +39,15 @@ from dkmeans.state import FloatArray
 
 # Registers and biases without a matrix unit.
 NO_REGISTERS: tuple[FloatArray, FloatArray] = np.empty(0, np.int32), np.empty(0, np.float32)
+# Centers as bytes, without first scores in 8 bits.
+NO_BYTES = ByteCenters(np.empty(0, np.int32), np.empty(0, np.int32), np.float32(0), 0.0, 0.0, 0.0)
+# With at least so many columns, and centers and products of the two, first scores in 8 bits were
+# measured to save time: for vectors, and for a matrix unit. From so many columns on their sums may
+# overflow.
+_BYTE_COLUMNS, _TOO_MANY_COLUMNS = 16, 2**15
+_BYTE_CENTERS, _BYTE_PRODUCTS = {False: 128, True: 512}, {False: 2**13, True: 2**16}
+# Above these shares of scores that are computed again, other scores take less time in all.
+_AGAIN_SHARE = {False: 0.05, True: 0.03}
 # With at least so many centers and columns a matrix unit was measured to be faster than vectors.
 _MATRIX_CENTERS, _MATRIX_COLUMNS = 64, 16
 # Smaller chunks are not representative.
@@ -40,12 +55,13 @@ _REPRESENTATIVE_ROWS = 256
 # Above this share of ambiguous rows the next scoring takes less time in all: its scores cost more,
 # but it leaves fewer rows ambiguous.
 _AMBIGUOUS_SHARE = 0.1
-# A matrix unit treats the smallest numbers (subnormal ones) as zero. It is used only if the length
-# of the longest center is above this, and below the reciprocal of this.
-_SMALLEST_MATRIX_NORM = 2.0**-60
+# A matrix unit treats the smallest numbers (subnormal ones) as zero, and factors of bytes may
+# become such numbers. Both are used only if the length of the longest center is above this, and
+# below the reciprocal of this.
+_SMALLEST_NORM = 2.0**-60
 # Entries of the stacks of `kernels`: more than the halvings of a row of any width.
 STACK_DEPTH = 64
-# Number of centers that are put into the order of a matrix unit's registers at a time, about.
+# Number of centers that are rounded at a time, about.
 _CENTERS_AT_ONCE = 1024
 # Features of the smallest square that is transposed: not less than `kernels._SMALL_SIDE`.
 _SMALLEST_TILE_FEATURES = 4
@@ -61,10 +77,13 @@ class Scoring(NamedTuple):
         dtype: The dtype of the scores.
         by_matrix: True if a matrix unit computes the scores where there is one; False if vectors
             do.
+        in_bytes: True if the first scores are computed in 8 bits where that saves time, and some of
+            them again in float32.
     """
 
     dtype: np.dtype[Any]
     by_matrix: bool
+    in_bytes: bool = False
 
 
 def scorings(dtype: np.dtype[Any]) -> tuple[Scoring, ...]:
@@ -72,7 +91,8 @@ def scorings(dtype: np.dtype[Any]) -> tuple[Scoring, ...]:
 
     Each leaves fewer rows ambiguous than the one before.
     """
-    single = Scoring(np.dtype(np.float32), True), Scoring(np.dtype(np.float32), False)
+    float32 = np.dtype(np.float32)
+    single = Scoring(float32, True, True), Scoring(float32, True), Scoring(float32, False)
     return (*single, Scoring(dtype, False)) if dtype == np.float64 else single
 
 
@@ -91,28 +111,60 @@ class PackedCentersCache:
         self._scoring_numbers: dict[Any, int] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, centers: Centers, dtype: np.dtype[Any]) -> tuple[Tile, PackedCenters]:
-        """Return the packed centers for rows of a dtype, and the tile that they are packed for."""
+    def __call__(
+        self, centers: Centers, dtype: np.dtype[Any], *, with_second: bool = False
+    ) -> tuple[Tile, PackedCenters]:
+        """Return the packed centers for rows of a dtype, and the tile that they are packed for.
+
+        Args:
+            centers: The centers.
+            dtype: The dtype of the rows.
+            with_second: True if the tile must also find second nearest centers, which first scores
+                in 8 bits do not.
+        """
         # Other threads wait here rather than pack the same centers again.
         with self._lock:
-            scoring = scorings(dtype)[self._scoring_numbers.get(_problem(centers, dtype), 0)]
+            left = scorings(dtype)[self._scoring_numbers.get(_problem(centers, dtype), 0) :]
+            scoring = next(each for each in left if not (with_second and each.in_bytes))
             tile = tile_of(scoring.dtype)
             packed = self._packed.setdefault(centers, {})
             if (scoring, tile, dtype) not in packed:
                 packed[scoring, tile, dtype] = _for_scores(centers, tile, scoring, dtype)
-            return packed[scoring, tile, dtype]
+            found, packed_centers = packed[scoring, tile, dtype]
+            return found._replace(second=(None,) * with_second), packed_centers
 
     def note_ambiguous(
-        self, centers: Centers, dtype: np.dtype[Any], rows: int, ambiguous: int
+        self,
+        centers: Centers,
+        dtype: np.dtype[Any],
+        rows: int,
+        ambiguous: int,
+        *,
+        is_slow: bool = False,
     ) -> None:
-        """Change to the next scoring if many of a chunk's rows were ambiguous."""
-        if rows < _REPRESENTATIVE_ROWS or ambiguous < _AMBIGUOUS_SHARE * rows:
+        """Change to the next scoring if a chunk has shown that the scores are too coarse.
+
+        Args:
+            centers: The centers.
+            dtype: The dtype of the rows.
+            rows: Number of rows of the chunk.
+            ambiguous: Number of rows that were ambiguous.
+            is_slow: True if too many scores were computed again (see `takes_long_again`).
+        """
+        is_coarse = is_slow or ambiguous >= _AMBIGUOUS_SHARE * rows
+        if rows < _REPRESENTATIVE_ROWS or not is_coarse:
             return
         # Several threads may report the same scoring and skip one. That costs only speed.
         with self._lock:
             problem = _problem(centers, dtype)
             number = self._scoring_numbers.get(problem, 0) + 1
             self._scoring_numbers[problem] = min(number, len(scorings(dtype)) - 1)
+
+
+def takes_long_again(tile: Tile, scratch: Scratch, rows: int) -> bool:
+    """Return whether too many scores of some rows were in 8 bits first, and computed again."""
+    scores = rows * len(scratch.in_bytes.minima)
+    return int(scratch.scored_again[0]) > _AGAIN_SHARE[bool(tile.matrix_panels)] * scores
 
 
 def _problem(centers: Centers, dtype: np.dtype[Any]) -> tuple[Any, ...]:
@@ -133,15 +185,19 @@ class ScratchPerThread(threading.local):
         """Return the calling thread's work arrays for such tiles and centers."""
         dtype, row_dtype = packed.weights.dtype, packed.shift.dtype
         # Cosine writes to `exact_scales`, which must stay 1 for the other distance.
-        shape = tile, dtype, row_dtype, packed.exact.shape[1], packed.cosine
+        (k, d), has_panels = packed.exact.shape, bool(tile.in_bytes)
+        shape = tile, dtype, row_dtype, d, packed.cosine, k * has_panels
         if shape not in self._scratch:
             last = list(self._scratch.items())[-1:]
-            new = _new_scratch(tile, dtype, row_dtype, packed.exact.shape[1])
+            new = _new_scratch(tile, dtype, row_dtype, packed.exact.shape)
             self._scratch = dict([*last, (shape, new)])
         return self._scratch[shape]
 
 
-def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: int) -> Scratch:
+def _new_scratch(
+    tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], shape: tuple[int, int]
+) -> Scratch:
+    k, d = shape
     size, centers = len(tile.lanes) * len(tile.vectors), len(tile.centers)
     ranked, integers = np.empty((6, size), dtype), np.dtype(f"i{dtype.itemsize}")
     # Vectors store distances of one panel, a matrix unit the scores of two groups of panels.
@@ -166,7 +222,43 @@ def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: 
         pairs=aligned(np.zeros(_pair_lines(d) * size * bool(tile.matrix_panels), np.int32)),
         matrix_config=_matrix_config(),
         ambiguous=np.zeros(1, np.int64),
+        scored_again=np.zeros(1, np.int64),
         num_rest=np.zeros(1, np.int64),
+        in_bytes=_byte_scratch(
+            size,
+            -(-k // centers),
+            d,
+            is_used=bool(tile.in_bytes),
+            with_matrix=bool(tile.matrix_panels),
+        ),
+    )
+
+
+def _byte_scratch(
+    size: int, panels: int, d: int, *, is_used: bool, with_matrix: bool
+) -> ByteScratch:
+    size *= is_used
+    least = np.empty(2, np.float32)
+    quads, products = -(-d // eight_bits.QUAD), 0
+    if with_matrix:
+        # It multiplies whole groups of quads, and whole groups of panels.
+        quads = -(-quads // matrix.GROUP_QUADS) * matrix.GROUP_QUADS
+        panels = -(-panels // matrix.PANELS) * matrix.PANELS
+        products = 2 * 2 * matrix.LINES * size
+    return ByteScratch(
+        # Zeros, as these quads are not written.
+        quads=aligned(np.zeros(quads * size, np.int32)),
+        products=aligned(np.empty(products, np.int32)),
+        steps=np.empty(size, np.float32),
+        losses=np.empty(size, np.float32),
+        margins=np.empty(size, np.float32),
+        minima=np.empty((panels, size), np.float32),
+        limits=np.empty(size, np.float32),
+        rows=np.empty((size, d), np.float32),
+        again=np.empty((2, size), np.float32),
+        least=least,
+        least_bits=least.view(np.int32),
+        mask=np.empty(1, np.int64),
     )
 
 
@@ -204,6 +296,12 @@ def matrix_unit() -> bool:
     return bool(refused == 0)
 
 
+def multiplies_bytes() -> bool:
+    """Return whether the vectors of this processor multiply bytes, as in `eight_bits`."""
+    needed = "+avx512vnni" if vector_bytes() == 64 else "+avxvnni"
+    return vector_bytes() > 16 and needed in _features()
+
+
 def _features() -> set[str]:
     # Numba compiles for the features that its settings name, else for this processor.
     features = config.CPU_FEATURES
@@ -237,13 +335,18 @@ def _for_scores(
     factor = error_factor(d, len(tile.centers), float(limits.eps))
     if scoring.by_matrix:
         tile = tile_for(k, d, largest_norm)
+    if scoring.in_bytes and _suits_bytes(tile, k, d, largest_norm):
+        tile = tile._replace(in_bytes=(None,))
     # Centers that fill up a panel get a score so large that they are never the nearest.
     halves = _pad_to_panels(prepared.halves, tile, float(limits.max) / 4).astype(scoring.dtype)
     negative = np.negative(prepared.values, dtype=scoring.dtype, casting="same_kind")
     # The float64 values are not needed any more; of large centers they would be most of the memory.
     prepared = replace(prepared, values=negative)
     registers, biases = NO_REGISTERS
-    if tile.matrix_panels:
+    in_bytes = NO_BYTES
+    if tile.in_bytes:
+        in_bytes = _in_bytes(negative, largest_norm, tile)
+    elif tile.matrix_panels:
         factor = matrix_error_factor(d, matrix.PANELS * len(tile.centers))
         registers, biases = registers_of(negative, halves, tile)
     packed = PackedCenters(
@@ -262,6 +365,7 @@ def _for_scores(
         zero=np.zeros((1, d)),
         registers=registers,
         biases=biases,
+        in_bytes=in_bytes,
     )
     return tile, packed
 
@@ -292,8 +396,7 @@ def matrix_error_factor(d: int, panel: int) -> float:
 def tile_for(k: int, d: int, largest_norm: float) -> Tile:
     """Return the tile of float32 scores with such centers: for a matrix unit if one is faster."""
     tile = tile_of(np.float32)
-    norm_in_range = _SMALLEST_MATRIX_NORM < largest_norm < 1 / _SMALLEST_MATRIX_NORM
-    if norm_in_range and _suits_matrix(tile, k, d):
+    if _is_in_range(largest_norm) and _suits_matrix(tile, k, d):
         return tile._replace(matrix_panels=(None,) * matrix.PANELS)
     return tile
 
@@ -304,10 +407,7 @@ def registers_of(
     """Return the (k, d) negative centers and their halves for a matrix unit: registers, biases."""
     padded = _pad_to_panels(halves, tile, float(np.finfo(np.float32).max) / 4)
     biases = np.repeat(padded.astype(np.float32), matrix.LINES)
-    # Some centers at a time: the temporary arrays of large centers would be ten copies of them.
-    size = _group_of(tile) * max(1, _CENTERS_AT_ONCE // _group_of(tile))
-    starts = range(0, len(weights), size)
-    registers = [_in_registers(weights[start : start + size], tile) for start in starts]
+    registers = [_in_registers(some, tile) for some in _some_at_a_time(weights, tile)]
     return aligned(np.concatenate(registers)), aligned(biases)
 
 
@@ -318,6 +418,60 @@ def _suits_matrix(tile: Tile, k: int, d: int) -> bool:
 
 def _is_large(k: int, d: int) -> bool:
     return k >= _MATRIX_CENTERS and d >= _MATRIX_COLUMNS
+
+
+def _is_in_range(largest_norm: float) -> bool:
+    return _SMALLEST_NORM < largest_norm < 1 / _SMALLEST_NORM
+
+
+def _suits_bytes(tile: Tile, k: int, d: int, largest_norm: float) -> bool:
+    """Return whether first scores of such centers can be computed in 8 bits, and save time."""
+    has_products = "+amx-int8" in _features() if tile.matrix_panels else multiplies_bytes()
+    is_possible = d < _TOO_MANY_COLUMNS and _is_in_range(largest_norm) and has_products
+    return is_possible and _gains_by_bytes(k, d, with_matrix=bool(tile.matrix_panels))
+
+
+def _gains_by_bytes(k: int, d: int, *, with_matrix: bool) -> bool:
+    is_large = k >= _BYTE_CENTERS[with_matrix] and k * d >= _BYTE_PRODUCTS[with_matrix]
+    return is_large and d >= _BYTE_COLUMNS
+
+
+def _in_bytes(negative: FloatArray, largest_norm: float, tile: Tile) -> ByteCenters:
+    """Round the (k, d) negative centers to bytes."""
+    step = np.float32(max(float(np.abs(some).max()) for some in _some_at_a_time(negative, tile)))
+    step /= np.float32(eight_bits.LARGEST)
+    parts, largest_loss = [], 0.0
+    for some in _some_at_a_time(negative, tile):
+        rounded = np.rint(some / step)
+        losses = np.linalg.norm(some - rounded.astype(np.float64) * step, axis=1)
+        parts.append(rounded.astype(np.int8))
+        largest_loss = max(largest_loss, float(losses.max()))
+    rounded = _pad_to_panels(np.concatenate(parts), tile, 0)
+    offsets = -eight_bits.OFFSET * rounded.sum(axis=1, dtype=np.int32)
+    features = eight_bits.QUAD * (matrix.GROUP_QUADS if tile.matrix_panels else 1)
+    padded = np.pad(rounded, ((0, 0), (0, -rounded.shape[1] % features)))
+    if tile.matrix_panels:
+        registers = padded.reshape(-1, 2, matrix.LINES, padded.shape[1] // features, features)
+        quads = registers.transpose(0, 3, 1, 2, 4).ravel().view(np.int32)
+    else:
+        quads = _in_panels(padded.view(np.int32), tile)
+    # The last bits of a score have the number of its center in its panel. Less than eight more
+    # roundings are of the center, the row, the factors, the product and the sum.
+    rounding = (2 * len(tile.centers) + 16) * float(np.finfo(np.float32).eps)
+    return ByteCenters(
+        quads=aligned(quads),
+        offsets=offsets,
+        step=step,
+        largest_norm=SLACK * largest_norm,
+        largest_loss=SLACK * largest_loss,
+        rounding=SLACK * rounding,
+    )
+
+
+def _some_at_a_time(centers: FloatArray, tile: Tile) -> list[FloatArray]:
+    """Cut (k, d) centers: temporary arrays of all large centers would be ten copies of them."""
+    size = _group_of(tile) * max(1, _CENTERS_AT_ONCE // _group_of(tile))
+    return [centers[start : start + size] for start in range(0, len(centers), size)]
 
 
 def for_distances(centers: Centers, tile: Tile) -> PackedCenters:
@@ -339,6 +493,7 @@ def for_distances(centers: Centers, tile: Tile) -> PackedCenters:
         zero=np.zeros((1, d)),
         registers=NO_REGISTERS[0],
         biases=NO_REGISTERS[1],
+        in_bytes=NO_BYTES,
     )
 
 
@@ -405,7 +560,7 @@ def padded_scales(grid: Grid) -> FloatArray:
 
 def _in_panels(rows: FloatArray, tile: Tile) -> FloatArray:
     """Return (k, d) rows in one dimension: panel by panel, and in each feature by feature."""
-    padded = _pad_to_panels(rows, tile, 0.0).reshape(-1, len(tile.centers), rows.shape[1])
+    padded = _pad_to_panels(rows, tile, 0).reshape(-1, len(tile.centers), rows.shape[1])
     return np.ascontiguousarray(padded.swapaxes(1, 2)).ravel()
 
 

@@ -24,7 +24,7 @@ class Tile(NamedTuple):
     """The shape of a tile of rows and a panel of centers, as the lengths of tuples.
 
     Numba compiles for types, and the type of a tuple contains its length. So the shape is a
-    constant of the compiled code. An intrinsic receives it as `shape`, the five lengths.
+    constant of the compiled code. An intrinsic receives it as `shape`, the six lengths.
 
     Attributes:
         lanes: Its length is the number of lanes of a vector.
@@ -33,6 +33,7 @@ class Tile(NamedTuple):
         matrix_panels: Its length is the number of panels that a matrix unit scores at a time. Empty
             if vectors compute the scores.
         second: Not empty if `rank` also prepares the search for the second nearest center.
+        in_bytes: Not empty if the first scores are computed in 8 bits (see `eight_bits`).
     """
 
     lanes: tuple[None, ...]
@@ -40,6 +41,7 @@ class Tile(NamedTuple):
     centers: tuple[None, ...]
     matrix_panels: tuple[None, ...] = ()
     second: tuple[None, ...] = ()
+    in_bytes: tuple[None, ...] = ()
 
 
 # Panels that `probe` scores at a time.
@@ -368,8 +370,8 @@ def score_panel(
     ]
     scores = code.accumulate(
         width,
-        _row_vectors(code, rows, shape),
-        _center_scalars(code, weights, builder.mul(first, width), centers),
+        row_vectors(code, rows, shape),
+        center_scalars(code, weights, builder.mul(first, width), centers),
         [half for half in initial for _ in range(count)],
         code.fma,
     )
@@ -413,21 +415,18 @@ def rank(
     builder, (lanes, count) = code.builder, shape[:2]
     vector = ir.VectorType(ranked.element, lanes)
     bits_type = ir.VectorType(panels.element, lanes)
-    # -centers is a mask of all bits but the last log2(centers).
-    without_last_bits = ir.Constant(bits_type, [-centers] * lanes)
     this_panel = builder.trunc(panel, panels.element) if panels.element.width < 64 else panel
     this_panel = code.spread(this_panel, lanes)
 
-    def tagged(center: int, i: int) -> Ranked:
-        bits = builder.and_(builder.bitcast(score(center, i), bits_type), without_last_bits)
-        bits = builder.or_(bits, ir.Constant(bits_type, [center] * lanes))
-        return builder.bitcast(bits, vector), *(None,) * (2 if shape[4] else 1)
+    def ranked_alone(center: int, i: int) -> Ranked:
+        nothing_else = (None,) * (2 if shape[4] else 1)
+        return tagged(code, score(center, i), center, centers), *nothing_else
 
     for i in range(count):
         groups: list[Ranked] = []
         for first in range(0, centers, _RANKED_AT_ONCE):
             group = range(first, min(first + _RANKED_AT_ONCE, centers))
-            groups.append(_least(code, [tagged(center, i) for center in group], shape))
+            groups.append(_least(code, [ranked_alone(center, i) for center in group], shape))
         minimum, runner_up, third_in_panel = (*_least(code, groups, shape), None)[:3]
         places = [code.at(ranked.first, (j * count + i) * lanes) for j in range(4)]
         least, second, third, others = (code.load(place, vector) for place in places)
@@ -459,13 +458,24 @@ def rank(
             code.store(later_panel, place)
 
 
-def _row_vectors(code: Code, rows: Array, shape: Sequence[int]) -> list[tuple[Value, Value]]:
+def tagged(code: Code, score: Value, number: int, centers: int) -> Value:
+    """Replace the last bits of scores by the number of the center among so many, a power of two."""
+    builder, vector = code.builder, score.type
+    bits_type = ir.VectorType(ir.IntType(8 * _bytes(vector.element)), vector.count)
+    # -centers is a mask of all bits but the last log2(centers).
+    mask = ir.Constant(bits_type, [-centers] * vector.count)
+    bits = builder.and_(builder.bitcast(score, bits_type), mask)
+    bits = builder.or_(bits, ir.Constant(bits_type, [number] * vector.count))
+    return builder.bitcast(bits, vector)
+
+
+def row_vectors(code: Code, rows: Array, shape: Sequence[int]) -> list[tuple[Value, Value]]:
     """Return the vectors of a tile, as `Code.accumulate` takes them."""
     lanes, count = shape[:2]
     return [(code.at(rows.first, i * lanes), code.size(lanes * count)) for i in range(count)]
 
 
-def _center_scalars(
+def center_scalars(
     code: Code, weights: Array, start: Value, centers: int
 ) -> list[tuple[Value, Value]]:
     """Return the centers of a panel as scalars, as `Code.accumulate` takes them."""
@@ -561,8 +571,8 @@ def measure(
             with branch:
                 sums = code.accumulate(
                     width,
-                    _row_vectors(code, rows, shape),
-                    _center_scalars(code, weights, start, centers),
+                    row_vectors(code, rows, shape),
+                    center_scalars(code, weights, start, centers),
                     [zero(ir.VectorType(rows.element, lanes))] * (count * centers),
                     add,
                 )
@@ -616,3 +626,16 @@ def prefetch(code: Code, points: Array, element: Value) -> None:
     number = ir.IntType(32)
     # Read, not write; locality 2 of 3 (the second-level cache on x86); data, not instructions.
     code.call("llvm.prefetch.p0", ir.VoidType(), place, number(0), number(2), number(1))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def trailing_zeros(_: Any, number: Any) -> Any:
+    """Return the number of zeros after the last one of the bits of an int64 that is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        word, flag = ir.IntType(64), ir.IntType(1)
+        kind = ir.FunctionType(word, [word, flag])
+        count = cgutils.get_or_insert_function(builder.module, kind, "llvm.cttz.i64")
+        return builder.call(count, [values[0], flag(1)])
+
+    return types.int64(types.int64), generate

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.native import backend as native
-from dkmeans.backends.native import kernels, matrix, sum_vectors, vectors
+from dkmeans.backends.native import eight_bits, kernels, matrix, sum_vectors, vectors
 from dkmeans.distance import Centers, Distance
 from tests.reference import METRICS
 
@@ -30,5 +30,6 @@ def test_distances_have_the_bits_of_the_numpy_backend(metric, dtype, width, seed
 
 
 def test_the_cached_code_becomes_invalid_when_the_intrinsics_change():
-    files = [Path(module.__file__).read_bytes() for module in (vectors, matrix, sum_vectors)]
+    modules = vectors, matrix, sum_vectors, eight_bits
+    files = [Path(module.__file__).read_bytes() for module in modules]
     assert hashlib.sha256(b"".join(files)).hexdigest()[:12] == kernels.INTRINSICS

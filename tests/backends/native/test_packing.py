@@ -46,6 +46,26 @@ def test_a_matrix_unit_is_used_for_large_problems_only():
     assert not is_used(64, 16, np.float32, scale=1e-30)
 
 
+@pytest.mark.parametrize(("unit", "k", "d"), [("vectors", 128, 64), ("matrix", 512, 128)])
+def test_first_scores_in_eight_bits_are_used_for_large_problems_only(unit, k, d, monkeypatch):
+    has_products = packing.matrix_unit() if unit == "matrix" else packing.multiplies_bytes()
+    if not has_products:
+        pytest.skip("this processor does not multiply bytes")
+    monkeypatch.setattr(packing, "matrix_unit", lambda: unit == "matrix")
+
+    def is_used(k, d, dtype=np.float32, **options):
+        centers = centers_of(np.random.default_rng(0).normal(size=(k, d)).astype(dtype))
+        return bool(packing.PackedCentersCache()(centers, np.dtype(dtype), **options)[0].in_bytes)
+
+    assert is_used(k, d)
+    assert is_used(k, d, np.float64)
+    assert is_used(k * d // 16, 16)
+    assert not is_used(k * d // 15 + 1, 15)
+    assert not is_used(k - 1, 2 * d)
+    assert not is_used(k, d - 1)
+    assert not is_used(k, d, with_second=True)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_scoring_gives_the_same_bits(metric, monkeypatch):
     rng = np.random.default_rng(4)
@@ -57,7 +77,7 @@ def test_every_scoring_gives_the_same_bits(metric, monkeypatch):
         sums = native.partial_sums(rows, centers_of(values.copy(), metric))
         index, distance = native.nearest(rows, centers_of(values.copy(), metric))
         results.append((units(sums.sums).tolist(), index.tolist(), distance.tolist()))
-    assert results[0] == results[1] == results[2]
+    assert all(each == results[0] for each in results)
 
 
 def test_a_scoring_that_leaves_many_rows_ambiguous_is_replaced_by_the_next():
@@ -72,7 +92,9 @@ def test_a_scoring_that_leaves_many_rows_ambiguous_is_replaced_by_the_next():
     cache.note_ambiguous(centers, dtype, 800, 79)
     cache.note_ambiguous(centers, dtype, 255, 255)
     assert cache(centers, dtype)[1].weights.dtype == np.float32
-    for _ in range(3):
+    # Too many scores in 8 bits were computed again.
+    cache.note_ambiguous(centers, dtype, 800, 0, is_slow=True)
+    for _ in range(2):
         cache.note_ambiguous(centers, dtype, 800, 81)
     assert cache(centers, dtype)[1].weights.dtype == np.float64
     for _ in range(3):

@@ -1,0 +1,319 @@
+"""First scores in 8 bits, by instructions that multiply bytes: Numba intrinsics, as LLVM IR.
+
+`kernels` calls these for tiles whose `in_bytes` is not empty. For other tiles each intrinsic writes
+no code at all, as other processors do not know the instructions. Such an instruction (VNNI)
+multiplies four bytes of a row by four bytes of a center in each lane, and adds up in int32: four
+times as many products as vectors of float32. A matrix unit (AMX) multiplies bytes too (`matrix`),
+and its products are ranked here. What a row loses by rounding to bytes is measured, so the error of
+its scores is known (docs/decisions/033). Most rows are decided by these scores, and only a few
+panels are scored again, in float32, for the others. After a change of this file,
+`kernels.INTRINSICS` must be updated.
+
+A row is a factor times integers from -127 to 127, and so are all centers, with one factor. For
+vectors rows are stored plus 128, as their instruction takes an unsigned and a signed operand. Four
+features make a quad, which is one element of int32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+
+from llvmlite import ir
+
+from dkmeans.backends.native.matrix import PANELS, scores_of
+from dkmeans.backends.native.vectors import (
+    Array,
+    Code,
+    Value,
+    as_intrinsic,
+    center_scalars,
+    constant,
+    row_vectors,
+    tagged,
+    two_least,
+    zero,
+)
+
+# Features of a quad.
+QUAD = 4
+# The largest integer that a row or a center is rounded to.
+LARGEST = 127
+# What is added to a row's integers for vectors.
+OFFSET = 128
+
+# Added to a float32 of at most 2^22, this rounds to an integer, whose lowest byte is then that of
+# the float32.
+_MAGIC = 1.5 * 2.0**23
+# Sums that `score_row` adds up side by side.
+_CHAINS = 4
+# A row whose values are all below this is rounded to zero: the reciprocal would be too large.
+_SMALLEST = 2.0**-100
+
+
+@as_intrinsic
+def round_rows(
+    code: Code, rows: Array, width: Value, quads: Array, steps: Array, lost: Array,
+    shape: Sequence[int],
+) -> None:  # fmt: skip
+    """Round the rows of a tile to bytes.
+
+    Args:
+        code: The code to write to.
+        rows: The tile, feature by feature, of at least one feature.
+        width: Number of features.
+        quads: int32, overwritten: the bytes of the rows, quad by quad.
+        steps: (t,) overwritten: the factor of each row.
+        lost: (t,) overwritten: the squared length of what each row loses by rounding.
+        shape: The shape of the tile.
+    """
+    if not shape[5]:
+        return
+    builder, (lanes, count) = code.builder, shape[:2]
+    vector, bits = ir.VectorType(rows.element, lanes), ir.VectorType(quads.element, lanes)
+    byte = ir.Constant(bits, [255] * lanes)
+    magic = constant(vector, _MAGIC + (0 if shape[3] else OFFSET))
+
+    def load(feature: Value, i: int) -> Value:
+        first = code.at(rows.first, builder.mul(feature, code.size(lanes * count)))
+        return code.load(code.at(first, i * lanes), vector)
+
+    def larger(feature: Value, found: Sequence[Value]) -> list[Value]:
+        sizes = [
+            code.call(f"llvm.fabs.v{lanes}f32", vector, load(feature, i)) for i in range(count)
+        ]
+        return [code.maximum(size, old) for size, old in zip(sizes, found, strict=True)]
+
+    factors, reciprocals = [], []
+    for i, largest in enumerate(code.loop(width, [zero(vector)] * count, larger)):
+        is_large = builder.fcmp_ordered(">", largest, constant(vector, _SMALLEST))
+        step = builder.fmul(largest, constant(vector, 1 / LARGEST))
+        factors.append(builder.select(is_large, step, zero(vector)))
+        reciprocal = builder.fdiv(constant(vector, LARGEST), largest)
+        reciprocals.append(builder.select(is_large, reciprocal, zero(vector)))
+        code.store(factors[i], code.at(steps.first, i * lanes))
+
+    def quad(number: Value, totals: Sequence[Value]) -> list[Value]:
+        bytes_of, totals = [ir.Constant(bits, [0] * lanes)] * count, list(totals)
+        for j in range(QUAD):
+            feature = builder.add(builder.mul(number, code.size(QUAD)), code.size(j))
+            is_inside = builder.icmp_signed("<", feature, width)
+            # Zeros take the place of features after the last one.
+            feature = builder.select(is_inside, feature, code.size(0))
+            for i in range(count):
+                x = builder.select(is_inside, load(feature, i), zero(vector))
+                rounded = code.fma(x, reciprocals[i], magic)
+                integer = builder.fsub(rounded, magic)
+                rest = code.fma(builder.fneg(factors[i]), integer, x)
+                totals[i] = code.fma(rest, rest, totals[i])
+                part = builder.and_(builder.bitcast(rounded, bits), byte)
+                part = builder.shl(part, ir.Constant(bits, [8 * j] * lanes))
+                bytes_of[i] = builder.or_(bytes_of[i], part)
+        line = code.at(quads.first, builder.mul(number, code.size(lanes * count)))
+        for i in range(count):
+            code.store(bytes_of[i], code.at(line, i * lanes))
+        return totals
+
+    all_quads = builder.sdiv(builder.add(width, code.size(QUAD - 1)), code.size(QUAD))
+    for i, total in enumerate(code.loop(all_quads, [zero(vector)] * count, quad)):
+        code.store(total, code.at(lost.first, i * lanes))
+
+
+@as_intrinsic
+def score_panel(
+    code: Code, quads: Array, steps: Array, centers: Array, offsets: Array, halves: Array,
+    panel: Value, num_quads: Value, ranked: Array, panels: Array, minima: Array,
+    shape: Sequence[int],
+) -> None:  # fmt: skip
+    """Score a tile of rows against a panel of centers, and rank the scores.
+
+    Args:
+        code: The code to write to.
+        quads: The rows, as `round_rows` writes them.
+        steps: (t,) the factor of each row, times that of the centers.
+        centers: int32. The bytes of the negative centers, panel by panel, and in each quad by quad.
+        offsets: (panels * c,) int32, what is added to a center's products: `OFFSET` is taken off.
+        halves: (panels * c,) float32, the first term of the scores.
+        panel: Number of the panel.
+        num_quads: Number of quads.
+        ranked: (m, t) float32, at least two rows: the least score, and the second least.
+        panels: (m, t) int32, in the first row the panel of the least score.
+        minima: (panels, t) float32, of which this panel is overwritten: its least scores.
+        shape: The shape of the tile.
+    """
+    if not shape[5]:
+        return
+    builder, (lanes, count, width) = code.builder, shape[:3]
+    integers = ir.VectorType(quads.element, lanes)
+    first = builder.mul(panel, code.size(width))
+    initial = [
+        code.spread(builder.load(code.at(code.at(offsets.first, first), center)), lanes)
+        for center in range(width)
+    ]
+
+    def add(row: Value, center: Value, total: Value) -> Value:
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
+        return code.call(name, integers, total, row, center)
+
+    products = code.accumulate(
+        num_quads,
+        row_vectors(code, quads, shape),
+        center_scalars(code, centers, builder.mul(first, num_quads), width),
+        [offset for offset in initial for _ in range(count)],
+        add,
+    )
+    _rank(
+        code, lambda center, i: products[center][i], steps, code.at(halves.first, first), width,
+        panel, ranked, panels, minima, shape,
+    )  # fmt: skip
+
+
+@as_intrinsic
+def rank_products(
+    code: Code, group: Value, products: Array, steps: Array, halves: Array, ranked: Array,
+    panels: Array, minima: Array, shape: Sequence[int],
+) -> None:  # fmt: skip
+    """Rank the scores of `matrix.PANELS` panels, whose products a matrix unit has stored.
+
+    The arguments are those of `score_panel`; `group` is the number of the group of panels.
+    """
+    if not (shape[3] and shape[5]):
+        return
+    builder, (lanes, count, width) = code.builder, shape[:3]
+    stored, integers = scores_of(code, group, products), ir.VectorType(products.element, lanes)
+    for number in range(PANELS):
+        panel = builder.add(builder.mul(group, code.size(PANELS)), code.size(number))
+
+        def product(center: int, i: int, number: int = number) -> Value:
+            place = ((number * width + center) * count + i) * lanes
+            return code.load(code.at(stored, place), integers)
+
+        first_half = code.at(halves.first, builder.mul(panel, code.size(width)))
+        _rank(code, product, steps, first_half, width, panel, ranked, panels, minima, shape)
+
+
+def _rank(
+    code: Code, product: Callable[[int, int], Value], steps: Array, halves: Value, centers: int,
+    panel: Value, ranked: Array, panels: Array, minima: Array, shape: Sequence[int],
+) -> None:  # fmt: skip
+    """Merge the scores of a panel, given their products, into `ranked`, `panels` and `minima`."""
+    builder, (lanes, count) = code.builder, shape[:2]
+    vector, numbers = ir.VectorType(ranked.element, lanes), ir.VectorType(panels.element, lanes)
+    this_panel = code.spread(builder.trunc(panel, panels.element), lanes)
+    line = builder.mul(panel, code.size(lanes * count))
+    for i in range(count):
+        step = code.load(code.at(steps.first, i * lanes), vector)
+
+        def score(center: int, i: int = i, step: Value = step) -> Value:
+            half = code.spread(builder.load(code.at(halves, center)), lanes)
+            value = code.fma(builder.sitofp(product(center, i), vector), step, half)
+            return tagged(code, value, center, centers)
+
+        minimum, runner_up = two_least(code, [(score(center), None) for center in range(centers)])
+        places = [code.at(ranked.first, (j * count + i) * lanes) for j in range(2)]
+        least, second = (code.load(place, vector) for place in places)
+        panel_place = code.at(panels.first, i * lanes)
+        # False for NaN, which replaces nothing.
+        is_least = builder.fcmp_ordered("<", minimum, least)
+        later = code.minimum(code.maximum(minimum, least), second)
+        code.store(code.minimum(runner_up, later), places[1])
+        code.store(builder.select(is_least, minimum, least), places[0])
+        old_panel = code.load(panel_place, numbers)
+        code.store(builder.select(is_least, this_panel, old_panel), panel_place)
+        code.store(minimum, code.at(code.at(minima.first, line), i * lanes))
+
+
+@as_intrinsic
+def find_rows(
+    code: Code, minima: Array, panel: Value, limits: Array, mask: Array, shape: Sequence[int]
+) -> None:
+    """Find the rows of a tile for which a panel's least first score is not above a limit.
+
+    Args:
+        code: The code to write to.
+        minima: As in `score_panel`.
+        panel: Number of the panel.
+        limits: (t,) float32.
+        mask: (1,) int64, overwritten: bit i is set for row i.
+        shape: The shape of the tile.
+    """
+    if not shape[5]:
+        return
+    builder, (lanes, count), word = code.builder, shape[:2], ir.IntType(64)
+    vector, found = ir.VectorType(limits.element, lanes), word(0)
+    line = code.at(minima.first, builder.mul(panel, code.size(lanes * count)))
+    for i in range(count):
+        least = code.load(code.at(line, i * lanes), vector)
+        limit = code.load(code.at(limits.first, i * lanes), vector)
+        # Also true for a limit that is not finite.
+        bits = builder.bitcast(builder.fcmp_unordered("<=", least, limit), ir.IntType(lanes))
+        found = builder.or_(found, builder.shl(builder.zext(bits, word), word(i * lanes)))
+    builder.store(found, mask.first)
+
+
+@as_intrinsic
+def score_row(
+    code: Code, rows: Array, place: Value, weights: Array, halves: Array, panel: Value,
+    least: Array, shape: Sequence[int],
+) -> None:  # fmt: skip
+    """Score one row of a tile against a panel in float32.
+
+    Args:
+        code: The code to write to.
+        rows: (t, d) float32, the tile row by row.
+        place: Number of the row in the tile.
+        weights: The negative centers, panel by panel, and in each panel feature by feature.
+        halves: (panels * c,), the first term of the scores.
+        panel: Number of the panel.
+        least: (2,) overwritten: the least and the second least score, the number of the center in
+            the last bits.
+        shape: The shape of the tile.
+    """
+    if not shape[5]:
+        return
+    builder, width, centers = code.builder, rows.width, shape[2]
+    vector, at_once = ir.VectorType(rows.element, centers), code.size(_CHAINS)
+    first = builder.mul(panel, code.size(centers))
+    panel_weights = code.at(weights.first, builder.mul(first, width))
+
+    def add(feature: Value, total: Value) -> Value:
+        x = builder.load(code.cell(rows, place, feature))
+        center = code.load(code.at(panel_weights, builder.mul(feature, code.size(centers))), vector)
+        return code.fma(center, code.spread(x, centers), total)
+
+    def some(number: Value, totals: Sequence[Value]) -> list[Value]:
+        start = builder.mul(number, at_once)
+        return [add(builder.add(start, code.size(i)), total) for i, total in enumerate(totals)]
+
+    # Several sums, because each addition waits for the one before.
+    initial = [code.load(code.at(halves.first, first), vector), *[zero(vector)] * (_CHAINS - 1)]
+    whole, rest = builder.sdiv(width, at_once), builder.srem(width, at_once)
+    totals = code.change_if(
+        builder.icmp_signed(">", whole, code.size(0)),
+        lambda totals: code.loop(whole, totals, some),
+        initial,
+    )
+    start = builder.mul(whole, at_once)
+
+    def one(number: Value, totals: Sequence[Value]) -> list[Value]:
+        return [add(builder.add(start, number), totals[0])]
+
+    (last,) = code.change_if(
+        builder.icmp_signed(">", rest, code.size(0)),
+        lambda totals: code.loop(rest, totals, one),
+        totals[:1],
+    )
+    scores = reduce(builder.fadd, [last, *totals[1:]])
+    # Each score with the number of its center in the last bits, as `vectors.tagged` does it.
+    bits = ir.VectorType(ir.IntType(32), centers)
+    kept = builder.and_(builder.bitcast(scores, bits), ir.Constant(bits, [-centers] * centers))
+    scores = builder.bitcast(builder.or_(kept, ir.Constant(bits, list(range(centers)))), vector)
+    two: tuple[Value, Value | None] = scores, None
+    half = centers // 2
+    while half:
+        turn = ir.Constant(bits, [(lane + half) % centers for lane in range(centers)])
+        turned = [v if v is None else builder.shuffle_vector(v, v, turn) for v in two]
+        two, half = two_least(code, [two, (turned[0], turned[1])]), half // 2
+    for i, value in enumerate(two):
+        found = builder.extract_element(value, ir.IntType(32)(0))
+        builder.store(found, code.at(least.first, i))
