@@ -33,7 +33,8 @@ def compile_kernels(dtype: np.dtype, shape: tuple[int, int], distance: Distance)
     bounds.advance(rows, centers, result.bounds)
     weights, index = np.ones(ROWS), native.nearest_index(rows, centers)
     native.add_products(rows, weights, index, shape[0])
-    native.add_moments(rows, weights, index, np.ones(shape), np.ones((1, ROWS)))
+    native.add_squares(rows, weights, index, centers)
+    native.add_measures(np.ones((2, ROWS)), weights, index, shape[0], 1.0)
 
 
 if __name__ == "__main__":

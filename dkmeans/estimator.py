@@ -6,7 +6,6 @@ predicts, `model` answers what needs no rows. The centers live in `model_dir`.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,10 +30,12 @@ from dkmeans.arguments import (
 )
 from dkmeans.checkpoints import Checkpoint, Settings
 from dkmeans.config import NONE, RunConfig
+from dkmeans.continuing import check_same_model, report_ignored
+from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.columns import KnownColumns
-from dkmeans.data.dataset import Dataset, array_chunks
+from dkmeans.data.dataset import Dataset
 from dkmeans.data.row_weights import without_weights
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, names_of
@@ -42,7 +43,6 @@ from dkmeans.distance import Centers, Computation, Distance, project
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import (
     Invalid,
-    InvalidCheckpoint,
     InvalidData,
     InvalidType,
     NoRows,
@@ -62,6 +62,7 @@ from dkmeans.indices.row_sample import silhouette
 from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.initialization.sample import few_rows
 from dkmeans.input_fn import InputFn, read_input
+from dkmeans.json_text import json_text
 from dkmeans.lloyd import ShiftTolerance
 from dkmeans.model import Model, comparable, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys
@@ -75,7 +76,8 @@ from dkmeans.report import RowReport
 from dkmeans.scaling import Scaling
 from dkmeans.standardization import find_scaling
 from dkmeans.state import sum_up
-from dkmeans.training import Plan, report_ignored, train
+from dkmeans.training import train
+from dkmeans.training_plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -360,7 +362,7 @@ class KMeans(Model):
             counts_first=self._counts_first,
         )
         if found is not None:
-            self._check_same_model(found)
+            check_same_model(plan, found)
             report_ignored(plan, done)
             if found.settings.scaling is not None:
                 logger.info("rows are standardized as the model began: by its means and deviations")
@@ -425,7 +427,7 @@ class KMeans(Model):
         }
         result |= as_json(self._judged(measures, task, names, checkpoint.settings.scaling))
         address = self.evaluation_file(checkpoint.state.step, name)
-        is_written = storage.write_or_log(address, json.dumps(result).encode())
+        is_written = storage.write_or_log(address, json_text(result).encode())
         if is_written and self._draws_charts:
             charts = summaries.EventFile(self.eval_dir(name))
             charts.add(checkpoint.state.step, {name: result[name] for name in _CHARTED})
@@ -753,35 +755,6 @@ class KMeans(Model):
             held = Centers(values, checkpoint.settings.distance_metric, self._config.backend)
         self._held_centers = held if checkpoint is self._loaded else None
         return held
-
-    def _check_same_model(self, found: Checkpoint) -> None:
-        """Refuse to continue a model with other settings than this estimator's.
-
-        Raises:
-            InvalidCheckpoint: a setting differs.
-        """
-        own, its = self._settings, found.settings
-        k = self._initialization.num_clusters
-        differences = [
-            ("num_clusters", k, len(found.state.centers)),
-            ("distance_metric", str(own.distance_metric), str(its.distance_metric)),
-            ("use_mini_batch", own.use_mini_batch, its.use_mini_batch),
-            ("num_restarts", self._num_restarts, len(found.fit.starts)),
-        ]
-        if own.use_mini_batch:
-            steps = own.mini_batch_steps_per_iteration, its.mini_batch_steps_per_iteration
-            differences.append(("mini_batch_steps_per_iteration", *steps))
-        source = self._initialization.source
-        if isinstance(source, np.ndarray):
-            width = "columns of initial_clusters", source.shape[1], found.state.centers.shape[1]
-            differences.append(width)
-        for name, mine, saved in differences:
-            if mine != saved:
-                raise InvalidCheckpoint(
-                    f"{name} must be that of the model in model_dir, {saved!r}, to continue it, "
-                    f"got {mine!r}; give overwrite=True (--overwrite) or another model_dir to "
-                    f"begin anew ({self.model_dir})"
-                )
 
     def _scores(
         self,

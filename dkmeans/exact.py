@@ -599,8 +599,11 @@ class ExactSums:
         """Return the sum of all clusters and columns."""
         units, exponents = 0, self.grid.exponents.tolist()
         for m, plane in self.settled().planes.items():
-            of_columns = plane.astype(object).sum(axis=0).tolist()
-            for number, exponent in zip(of_columns, exponents, strict=True):
+            # int64 holds the sums of both halves, of up to 2^31 clusters.
+            upper, lower = (plane >> PLANE_BITS).sum(axis=0), (plane & _LOW_BITS).sum(axis=0)
+            of_columns = zip(upper.tolist(), lower.tolist(), exponents, strict=True)
+            for high, low, exponent in of_columns:
+                number = (high << PLANE_BITS) + low
                 units += shifted(number, m * PLANE_BITS + exponent - UNIT)
         return ExactTotal(units)
 
@@ -654,10 +657,10 @@ def first_column(some: Elements) -> Elements:
     return some[0], np.zeros_like(some[1])
 
 
-def in_pieces(some: Elements) -> Iterator[Elements]:
-    """Yield pieces of some elements, as many at a time as the cache holds with temporary arrays."""
-    for start in range(0, len(some[0]), _SUMS_AT_ONCE):
-        yield tuple(part[start : start + _SUMS_AT_ONCE] for part in some)
+def in_pieces(some: Elements, size: int = _SUMS_AT_ONCE) -> Iterator[Elements]:
+    """Yield pieces of some elements, by default as many as the cache holds."""
+    for start in range(0, len(some[0]), size):
+        yield tuple(part[start : start + size] for part in some)
 
 
 def of_rows(points: FloatArray, index: IndexArray, k: int, grid: Grid | None = None) -> ExactSums:

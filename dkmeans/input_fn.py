@@ -21,9 +21,10 @@ from uuid import uuid4
 import numpy as np
 import zarr
 
+from dkmeans.data.arrays import array_chunks, column_chunks, weight_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.columns import ANY, KnownColumns, Names, described
-from dkmeans.data.dataset import Dataset, array_chunks, column_chunks, weight_chunks
+from dkmeans.data.dataset import Dataset
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import weighted
 from dkmeans.data.side_by_side import side_by_side

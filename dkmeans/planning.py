@@ -105,7 +105,8 @@ def plan_fit(
     )
     remarks = *found.remarks, *scale_remarks(batch, found, executor)
     seconds = seconds_per_iteration(found, batch, num_clusters, computation, executor)
-    return FitPlan(found, bounds_bytes(batch.rows, num_clusters), *seconds, remarks)
+    size = bounds_bytes(batch.rows, num_clusters, with_weights=batch[0].weights is not None)
+    return FitPlan(found, size, *seconds, remarks)
 
 
 def _shown(facts: Mapping[str, Any]) -> dict[str, str]:

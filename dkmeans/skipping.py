@@ -19,9 +19,10 @@ from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 T = TypeVar("T")
 
-# Centers of a group, and bytes of its bound and of a row's cluster and upper bound, for the native
-# backend.
+# Centers of a group, and bytes of its bound, of a row's cluster and upper bound, and of the cluster
+# whose sum a row with a weight is in, for the native backend.
 _GROUP, _BOUND_BYTES, _ROW_BYTES = 16, 2, 8
+_WEIGHTED_BYTES = 4
 
 
 class NoRoom:
@@ -30,9 +31,13 @@ class NoRoom:
     nbytes = 64  # about
 
 
-def bounds_bytes(rows: int, num_clusters: int) -> int:
-    """Return the size of the bounds of some rows, in bytes: about k / 8 + 8 for each."""
-    return rows * (_ROW_BYTES + _BOUND_BYTES * -(-num_clusters // _GROUP))
+def bounds_bytes(rows: int, num_clusters: int, *, with_weights: bool = False) -> int:
+    """Return the size of the bounds of some rows, in bytes: about k / 8 + 8 for each.
+
+    Rows with weights take 4 bytes more: the cluster whose sum they are in.
+    """
+    own = _ROW_BYTES + _WEIGHTED_BYTES * with_weights
+    return rows * (own + _BOUND_BYTES * -(-num_clusters // _GROUP))
 
 
 def by_bounds(

@@ -29,8 +29,9 @@ import numpy as np
 
 from dkmeans import estimator, storage
 from dkmeans.config import AUTO, RunConfig
+from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
-from dkmeans.data.dataset import Dataset, array_chunks
+from dkmeans.data.dataset import Dataset
 from dkmeans.data.points import point_dtype
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, rows_of

@@ -20,6 +20,7 @@ from dkmeans.backends import select
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.data.columns import Names, places_named
+from dkmeans.distance import Centers, Distance
 from dkmeans.errors import InvalidData, counted
 from dkmeans.exact import ExactSums, NotFinite
 from dkmeans.executors import Executor
@@ -149,11 +150,12 @@ def _column_sums(loaded: LoadedChunk, reference: _Reference) -> _ColumnSums:
     points, backend = loaded.of_width(width), select(reference.backend)
     if not len(points):  # none of the rows has a weight
         return _ColumnSums(ExactSums.zero((1, width + 1)), ExactSums.zero((1, width)))
-    index, no_measures = np.zeros(len(points), np.int64), np.empty((0, len(points)))
+    index = np.zeros(len(points), np.int64)
+    center = Centers(reference.row, Distance.SQUARED_EUCLIDEAN)
     factors = np.ones(len(points)) if weights is None else weights
     try:
         sums = backend.add_products(points, factors, index, 1)
-        squares = backend.add_moments(points, factors, index, reference.row, no_measures)
+        squares = backend.add_squares(points, factors, index, center)
     except NotFinite:
         raise loaded.complaint() from None
     return _ColumnSums(sums, squares)

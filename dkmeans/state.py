@@ -100,13 +100,13 @@ def sum_up(parts: Iterable[M]) -> M:
     rest = iter(parts)
     total = reduce(add, islice(rest, 2))
     for part in rest:
-        total = _grown(total, part)
+        total = grown(total, part)
         # Sums of large centers would be kept while the next ones are computed.
         del part
     return total
 
 
-def _grown(total: M, part: M) -> M:
+def grown(total: M, part: M) -> M:
     """Return the sum of a value that nothing else uses, which may change, and a part."""
     grow = getattr(total, "plus_in_place", None)
     return total + part if grow is None else cast(M, grow(part))
@@ -228,7 +228,7 @@ class PartialSums:
 
     def plus_in_place(self, other: PartialSums) -> PartialSums:
         """Return the sum in the memory of these sums, which must be the result of `+`."""
-        return self._plus(other, _grown)
+        return self._plus(other, grown)
 
     def _plus(self, other: Any, plus: Callable[[Any, Any], Any]) -> PartialSums:
         if not isinstance(other, PartialSums):
@@ -266,7 +266,7 @@ class SideBySide(Generic[M]):
 
     def plus_in_place(self, other: SideBySide[M]) -> SideBySide[M]:
         """Return the sum in the memory of these values, as far as they can grow."""
-        return SideBySide(tuple(map(_grown, self.parts, other.parts)))
+        return SideBySide(tuple(map(grown, self.parts, other.parts)))
 
     def on_host(self) -> SideBySide[M]:
         """Return the same values in the memory of the host."""

@@ -1,105 +1,40 @@
 """One call of `train`: its iterations, when they stop, and what is saved and reported on the way.
 
 The estimator makes a `Plan` and calls `train`. The algorithm itself is in `lloyd`; this module
-drives it step by step, notifies hooks, and saves checkpoints.
+drives it step by step, notifies hooks, and has checkpoints saved (`saving`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, suppress
-from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from dkmeans import checkpoints, storage
-from dkmeans.checkpoints import Checkpoint, Manifest, Settings, Stop
-from dkmeans.config import RunConfig
+from dkmeans import checkpoints
+from dkmeans.checkpoints import Checkpoint, Manifest, Stop
+from dkmeans.continuing import save_origin
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.empty_clusters import EmptyClusters
-from dkmeans.errors import Conflict, Outage, counted
+from dkmeans.errors import Conflict, counted
 from dkmeans.exact_total import ExactTotal
 from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
-from dkmeans.history import History, News, write_history
 from dkmeans.hooks.notifier import Notifier
-from dkmeans.initialization import (
-    KMEANS_PARALLEL,
-    KMEANS_PLUS_PLUS,
-    RANDOM,
-    Initialization,
-    of_dtype,
-)
-from dkmeans.lloyd import Rules, ShiftTolerance, converged, iterate
+from dkmeans.initialization import of_dtype
+from dkmeans.lloyd import ShiftTolerance, converged, iterate
 from dkmeans.preflight import center_scale_remarks, examine
 from dkmeans.report import IterationCost, Progress, report_progress
+from dkmeans.saving import FitSaver
 from dkmeans.state import StopReason, TrainState
+from dkmeans.training_plan import Plan
 
 logger = logging.getLogger("dkmeans")
-
-# File in the directory of a model: how its first centers were found (`_origin`).
-_ORIGIN_FILE = "initialization.json"
-# Number of first centers that are hashed at a time.
-_CENTERS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Task of one call of `train`.
-
-    Attributes:
-        model_dir: Path or URL of the model.
-        settings: Settings of the model.
-        initialization: How the first centers are found. Its computation is that of the whole fit.
-        last_step: Step at which to stop; None for no limit.
-        relative_tolerance: Relative change of the loss below which a start has converged; None for
-            no tolerance.
-        config: How to run.
-        num_restarts: Number of starts that are trained side by side.
-        empty_clusters: What happens to centers without rows.
-        has_hooks: True if the user passed hooks or listeners, which may stop the call.
-        was_settled: True if the call need not take a step where the centers of the model, which
-            has settled, do not move.
-        loss_offset: Changes of the loss are relative to this + the loss before.
-        shift_tolerance: Move of the centers at which a start has converged; None for no tolerance.
-        counts_first: As `lloyd.Rules` has it.
-    """
-
-    model_dir: str
-    settings: Settings
-    initialization: Initialization
-    last_step: int | None
-    relative_tolerance: float | None
-    config: RunConfig
-    num_restarts: int = 1
-    empty_clusters: EmptyClusters = EmptyClusters.KEEP
-    has_hooks: bool = False
-    was_settled: bool = False
-    loss_offset: float = 1.0
-    shift_tolerance: ShiftTolerance | None = None
-    counts_first: bool = True
-
-    @property
-    def rules(self) -> Rules:
-        """Rules by which centers are computed."""
-        computation, schedule = self.initialization.computation, self.settings.schedule
-        return Rules(computation, schedule, self.empty_clusters, self.counts_first)
-
-    def describe_limits(self) -> str:
-        """Return the limits of the call, for people; empty if there are none."""
-        limits = [] if self.last_step is None else [f"step {self.last_step}"]
-        if self.relative_tolerance is not None:
-            limits.append(f"relative_tolerance {self.relative_tolerance:g}")
-        return " or ".join(limits)
 
 
 def train(
@@ -134,7 +69,7 @@ def train(
     notifier.begin()
     checkpoints.prepare(plan.model_dir)
     # Also removes what crashed drivers left in the directory.
-    with _Saver(plan, manifest, fit, notifier) as saver:
+    with FitSaver(plan, manifest, fit, notifier) as saver:
         return _train(plan, dataset, fit, executor, notifier, saver)
 
 
@@ -144,7 +79,7 @@ def _train(
     fit: Fit | None,
     executor: Executor,
     notifier: Notifier,
-    saver: _Saver,
+    saver: FitSaver,
 ) -> Checkpoint | None:
     """Train with a saver, as `train` describes."""
     batches = _examined_batches(plan, dataset, executor)
@@ -155,7 +90,7 @@ def _train(
             logger.warning("%s", remark)
         saver.save(fit)
         # Only now: if two drivers begin the same model, `save` has refused the second one.
-        _save_origin(plan)
+        save_origin(plan)
     else:
         batches = of_dtype(batches, fit.state.centers.dtype, "the continued model's")
         logger.info("continuing from step %d", fit.step)
@@ -193,75 +128,6 @@ def _train(
         logger.info("%s", sentence)
     _report_end(plan, fit, reason, first_step)
     return saved
-
-
-def report_ignored(plan: Plan, step: int) -> None:
-    """Warn of arguments about the first centers that differ from those the model began with.
-
-    A model is continued from its centers, so these arguments have no effect.
-
-    Args:
-        plan: What to do.
-        step: Step of the model that is continued.
-
-    Raises:
-        Outage: the storage does not answer.
-    """
-    before, now = _load_origin(plan.model_dir), _origin(plan.initialization)
-    # "random" and None are the defaults: a call that continues a model need not repeat the source
-    # and seed of its first centers.
-    defaults = {"initial_clusters": RANDOM, "seed": None}
-    ignored = {
-        name: value
-        for name, value in now.items()
-        if name in before and before[name] != value and defaults.get(name, "") != value
-    }
-    if ignored:
-        logger.warning(
-            "ignored, because %s holds a model that is continued from step %d: %s; to begin anew, "
-            "give overwrite=True (--overwrite) or another model_dir",
-            plan.model_dir,
-            step,
-            ", ".join(f"{name} {ignored[name]} (was {before[name]})" for name in ignored),
-        )
-
-
-def _origin(initialization: Initialization) -> dict[str, Any]:
-    """Return the arguments that decide the first centers, by name, as they are saved."""
-    source = initialization.source
-    if isinstance(source, np.ndarray):
-        digest = hashlib.sha256()
-        # Some at a time: large centers as float64 are two more copies of them.
-        for start in range(0, len(source), _CENTERS_AT_ONCE):
-            digest.update(source[start : start + _CENTERS_AT_ONCE].astype(np.float64).tobytes())
-        return {"initial_clusters": f"array {source.shape}, sha256 {digest.hexdigest()[:12]}"}
-    if not isinstance(source, str):
-        # Functions of the same name count as the same: their code cannot be compared.
-        name = getattr(source, "__qualname__", type(source).__qualname__)
-        return {"initial_clusters": f"function {name}"}
-    origin: dict[str, Any] = {"initial_clusters": source, "seed": initialization.seed}
-    if source == KMEANS_PLUS_PLUS:
-        origin["kmeans_plus_plus_num_retries"] = initialization.retries
-    if source == KMEANS_PARALLEL:
-        origin["oversampling"] = initialization.rounds.oversampling
-        origin["initialization_rounds"] = initialization.rounds.rounds
-        origin["initialization_rows"] = initialization.most_rows
-    return origin
-
-
-def _save_origin(plan: Plan) -> None:
-    content = json.dumps(_origin(plan.initialization)).encode()
-    storage.write(storage.join(plan.model_dir, _ORIGIN_FILE), content)
-
-
-def _load_origin(model_dir: str) -> dict[str, Any]:
-    """Return what `_save_origin` has written; nothing if there is no such file or it is damaged."""
-    found = storage.read(storage.join(model_dir, _ORIGIN_FILE))
-    try:
-        origin = json.loads(found.data) if found else {}
-    except ValueError:
-        return {}
-    return origin if isinstance(origin, dict) else {}
 
 
 def _has_same_rows(plan: Plan, dataset: Dataset) -> bool:
@@ -357,7 +223,7 @@ def _steps_until_stop(
     batches: Iterator[Batch],
     fit: Fit,
     executor: Executor,
-    saver: _Saver,
+    saver: FitSaver,
     notifier: Notifier,
 ) -> Iterator[Fit]:
     """Yield the fit after each step.
@@ -508,7 +374,7 @@ def _is_settled(
     return unmoved, chain([first], batches)
 
 
-def _cost(fit: Fit, reduction: Reduction[Any], saver: _Saver) -> IterationCost:
+def _cost(fit: Fit, reduction: Reduction[Any], saver: FitSaver) -> IterationCost:
     """Return the cost of the iteration that led to this fit."""
     # All running starts have used the same rows.
     state, threads = fit.starts[fit.running[0]].state, reduction.threads
@@ -570,143 +436,3 @@ def _report(plan: Plan, progress: Progress, *, is_first: bool) -> None:
     every, step = plan.config.log_step_count_steps, progress.step
     is_notable = is_first or step // every > (step - progress.steps) // every
     report_progress(progress, notable=is_notable)
-
-
-class _Saver(AbstractContextManager["_Saver"]):
-    """Saves a fit as often as the configuration says, and at the end of a call.
-
-    A thread of its own writes, one checkpoint after the other. Training goes on while a checkpoint
-    on the way is written, and waits for that write before it begins the next one. A write that has
-    failed is reported there.
-
-    Args:
-        plan: What to do.
-        manifest: Manifest of the model, as read together with the fit.
-        fit: The fit that the call continues; None for a new one.
-        notifier: Notifies listeners.
-
-    Attributes:
-        history: Numbers of the iterations, written with each checkpoint.
-    """
-
-    def __init__(self, plan: Plan, manifest: Manifest, fit: Fit | None, notifier: Notifier) -> None:
-        self._plan = plan
-        self._manifest = manifest
-        self._notifier = notifier
-        self._thread = ThreadPoolExecutor(1, "dkmeans-save")
-        self._writing: Future[tuple[Manifest, News | None, int]] | None = None
-        # Name and step of the last checkpoint that was begun.
-        self._attempt, self._attempted_step = "", fit.step if fit else 0
-        # What another driver can commit until this one has saved.
-        self._orphans = checkpoints.remove_orphans(plan.model_dir, manifest)
-        self._began_at = time.monotonic()
-        self._saved_step = fit.step if fit else None
-        self._seconds = 0.0
-        self.history = History(plan.model_dir, fit.step if fit else 0)
-
-    def __exit__(self, *error: object) -> None:
-        # After an error of a hook a write may still be going on: nothing is written after `train`.
-        if self._writing is not None and (failure := self._writing.exception()):
-            logger.warning("step %d is not saved: %s", self._attempted_step, failure)
-        self._thread.shutdown()
-
-    def is_due(self, fit: Fit) -> bool:
-        """Return True if it is time for a checkpoint. There is none within an iteration."""
-        config = self._plan.config
-        if fit.pending_steps or not config.saves_on_the_way:
-            return False
-        if config.save_checkpoints_steps is not None:
-            return fit.step - self._attempted_step >= config.save_checkpoints_steps
-        return time.monotonic() - self._began_at >= (config.save_checkpoints_secs or 0)
-
-    def save(self, fit: Fit, stop: Stop | None = None) -> Checkpoint:
-        """Save a checkpoint, and notify the listeners before and after."""
-        with self._notifier.saving(fit.state):
-            self._begin(fit, stop)
-            self._finish()
-        address = storage.join(self._plan.model_dir, self._attempt)
-        return Checkpoint(address, fit.as_saved(), self._plan.settings, stop)
-
-    def save_meanwhile(self, fit: Fit) -> None:
-        """Begin to save a checkpoint on the way, which is written while training goes on."""
-        with self._notifier.saving(fit.state):
-            self._begin(fit, None)
-            if self._notifier.has_listeners:
-                self._finish()
-
-    def _begin(self, fit: Fit, stop: Stop | None) -> None:
-        """Begin to write a checkpoint, after the one before."""
-        self._finish()
-        # Set before the write: an interrupt may come after the commit and before the write ends.
-        self._attempt, self._attempted_step = checkpoints.new_name(fit.step), fit.step
-        self._began_at = time.monotonic()
-        orphans, self._orphans = self._orphans, []
-        news, name, manifest = self.history.news(), self._attempt, self._manifest
-        now = time.time()
-
-        def write() -> tuple[Manifest, News | None, int]:
-            plan, keep = self._plan, self._plan.config.keep_checkpoint_max or 0
-            committed = checkpoints.save(
-                plan.model_dir, manifest, fit, plan.settings, stop, keep, name
-            )
-            self._notifier.checkpoint_time = now
-            for address in orphans:
-                storage.remove(address)
-            return committed, news, write_history(plan.model_dir, news) if news else 0
-
-        self._writing = self._thread.submit(copy_context().run, write)
-
-    def _finish(self) -> None:
-        """Wait for the write that is going on, if there is one.
-
-        Raises:
-            Conflict, Outage, OSError: it has failed.
-        """
-        if self._writing is None:
-            return
-        began = time.monotonic()
-        wait([self._writing])  # an interrupt leaves the write going on, for `rescue` to wait
-        self._seconds += time.monotonic() - began
-        writing, self._writing = self._writing, None
-        self._manifest, news, size = writing.result()
-        if news:
-            self.history.note_written(news, size)
-        self._saved_step = self._attempted_step
-
-    def take_seconds(self) -> float:
-        """Return the time spent on saving since the last call of this method."""
-        taken, self._seconds = self._seconds, 0.0
-        return taken
-
-    def rescue(self, fit: Fit) -> None:
-        """Save what has been computed, before an error or an interrupt is raised again.
-
-        The checkpoint is marked as interrupted in both cases.
-        """
-        try:
-            with suppress(Outage, *storage.WRITE_ERRORS):  # a later state is saved now
-                self._finish()
-            if self._saved_step != fit.step:
-                self._save_interrupted(fit)
-        except (Outage, *storage.WRITE_ERRORS) as error:  # must not hide what stopped training
-            logger.warning(
-                "step %d cannot be saved, the last checkpoint is of step %s: %s",
-                fit.step,
-                self._saved_step,
-                error,
-            )
-
-    def _save_interrupted(self, fit: Fit) -> None:
-        current = Manifest.read(self._plan.model_dir)
-        if current.latest == self._attempt:  # the interrupt came after the checkpoint was committed
-            self._manifest = current
-            # The committed step may be an earlier one; then this step is saved below.
-            if fit.step == self._attempted_step:
-                return
-        # A fit that has ended is saved as ended: the interrupt came before the closing checkpoint.
-        reason = fit.starts[fit.best].reason if not fit.running else None
-        self._begin(fit, Stop(reason or StopReason.INTERRUPTED, self._plan.relative_tolerance))
-        self._finish()
-        logger.info(
-            "interrupted; step %d is saved, from which the next call of train continues", fit.step
-        )

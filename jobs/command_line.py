@@ -1,39 +1,37 @@
-"""The command line of every job: flags, and the same settings from a TOML file.
+"""The command line of every job: its own flags, after those that jobs share (`shared_flags`).
 
-`command` and the demo call `parse`. A flag that the file may set has the default None, which means
-"not given": an entry of the file counts only if the command line does not give that flag. The jobs
-know the real defaults.
+`command` and the demo call `parse`. A TOML file may set flags too (`config_file`). A flag that it
+may set has the default None, which means "not given". The jobs know the real defaults.
 """
 
 from __future__ import annotations
 
 import argparse
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from dkmeans_jobs.console import LOG_FORMATS
+from dkmeans_jobs.config_file import as_flags
 from dkmeans_jobs.export import FORMATS
+from dkmeans_jobs.shared_flags import (
+    add_cache,
+    add_cluster,
+    add_filter,
+    add_init,
+    add_input,
+    add_job,
+    add_metric,
+    add_model_dir,
+    add_seed,
+    add_standardize,
+    add_weights,
+    integer,
+    number,
+)
 
-from dkmeans import Invalid, __version__
-from dkmeans.config import BACKENDS, CACHES
+from dkmeans import __version__
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.indices.quality import NAMES as INDICES
-from dkmeans.initialization import NAMES, REPLACED
 from dkmeans.prediction.per_chunk import CLUSTER_INDEX
-
-# For each setting of a TOML file, the flags that overrule it although they have another name: the
-# two exclude each other, and the command line has priority over the file.
-_OVERRULING_FLAGS = {
-    "full_batch": ("batch_rows",),
-    "batch_rows": ("full_batch",),
-    "steps_per_iteration": ("full_batch",),
-    "steps": ("max_steps",),
-    "max_steps": ("steps",),
-    "save_checkpoints_secs": ("save_checkpoints_steps",),
-    "save_checkpoints_steps": ("save_checkpoints_secs",),
-}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,7 +74,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     path = getattr(arguments, "config", None)
     if path is not None:
-        flags = _as_flags(arguments, path)
+        flags = as_flags(arguments, path)
         arguments = parser.parse_args([argv[0], *flags, *argv[1:]])
     for name, value in vars(arguments).items():
         if value == "" or value == [""]:  # as from a variable of a shell that is not set
@@ -92,7 +90,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _add_train(jobs: Any) -> None:
-    train = _add_job(
+    train = add_job(
         jobs,
         "train",
         "train a model; run again to resume",
@@ -100,46 +98,36 @@ def _add_train(jobs: Any) -> None:
         "all rows, and training stops when the loss changes by less than 1e-4 times the loss, or "
         "after 300 steps. With --batch-rows and no other limit, training stops after one epoch.",
     )
-    _add_input(train)
-    _add_weights(train)
+    add_input(train)
+    add_weights(train)
     model = train.add_argument_group("the model")
-    model.add_argument("--num-clusters", type=_integer, metavar="K", help="number of clusters")
-    _add_model_dir(model, "directory of the model")
-    _add_standardize(model)
-    _add_metric(model)
-    model.add_argument(
-        "--init",
-        type=_init_name,
-        choices=NAMES,
-        help="method that finds the first centers (default random)",
-    )
+    model.add_argument("--num-clusters", type=integer, metavar="K", help="number of clusters")
+    add_model_dir(model, "directory of the model")
+    add_standardize(model)
+    add_metric(model)
+    add_init(model, "random")
     model.add_argument(
         "--oversampling",
-        type=_number,
+        type=number,
         metavar="L",
         help="candidates drawn in each round of k-means||, as a multiple of K (default 1)",
     )
     model.add_argument(
         "--initialization-rounds",
-        type=_integer,
+        type=integer,
         metavar="R",
         help="rounds of k-means|| (default 3); each takes one epoch, and one more epoch follows",
     )
     model.add_argument(
         "--initialization-rows",
-        type=_integer,
+        type=integer,
         metavar="N",
         help="run k-means|| on N rows drawn at random (default all rows)",
     )
-    model.add_argument(
-        "--seed",
-        type=_integer,
-        metavar="S",
-        help="seed of the random generator (default a new one for each model)",
-    )
+    add_seed(model, "model")
     model.add_argument(
         "--num-restarts",
-        type=_integer,
+        type=integer,
         metavar="R",
         help="number of starts, trained together; the best is the model (default 1)",
     )
@@ -158,29 +146,29 @@ def _add_train(jobs: Any) -> None:
     )
     steps.add_argument(
         "--batch-rows",
-        type=_integer,
+        type=integer,
         metavar="R",
         help="take R rows in each step, in order (default all rows)",
     )
     steps.add_argument(
         "--steps-per-iteration",
-        type=_integer,
+        type=integer,
         metavar="N",
         help="update the centers every N steps, with --batch-rows (default 1)",
     )
     steps.add_argument(
-        "--steps", type=_integer, metavar="N", help="take N further steps (default no such limit)"
+        "--steps", type=integer, metavar="N", help="take N further steps (default no such limit)"
     )
     steps.add_argument(
         "--max-steps",
-        type=_integer,
+        type=integer,
         metavar="N",
         help="stop at step N, counted over all runs (default without another limit: 300, or with "
         "--batch-rows one epoch)",
     )
     steps.add_argument(
         "--relative-tolerance",
-        type=_number,
+        type=number,
         metavar="T",
         help="stop when the loss changes by less than T times the loss (default 1e-4; with "
         "--batch-rows, --steps or --max-steps no tolerance)",
@@ -202,13 +190,13 @@ def _add_train(jobs: Any) -> None:
     saving = saved.add_mutually_exclusive_group()
     saving.add_argument(
         "--save-checkpoints-secs",
-        type=_number,
+        type=number,
         metavar="S",
         help="save every S seconds (default 600)",
     )
     saving.add_argument(
         "--save-checkpoints-steps",
-        type=_integer,
+        type=integer,
         metavar="N",
         help="save every N steps instead (default by seconds)",
     )
@@ -220,7 +208,7 @@ def _add_train(jobs: Any) -> None:
     )
     train.add_argument(
         "--metrics-port",
-        type=_integer,
+        type=integer,
         metavar="PORT",
         help="port to serve metrics at while the job runs, for Prometheus (default none). It needs "
         "the extra prometheus",
@@ -231,51 +219,29 @@ def _add_train(jobs: Any) -> None:
         help="experiment of MLflow to record the run in, at the server of MLFLOW_TRACKING_URI "
         "(default none). It needs the extra mlflow",
     )
-    _add_cluster(train)
-    _add_cache(train)
+    add_cluster(train)
+    add_cache(train)
     train.set_defaults(needs=("num_clusters", "model_dir"))
 
 
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from error
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error
-
-
-def _init_name(name: str) -> str:
-    """Return the name of a method for the first centers; refuse a method that was removed."""
-    if name in REPLACED:
-        must = f"{name!r} was removed; use --init {REPLACED[name]} instead"
-        raise argparse.ArgumentTypeError(must)
-    return name
-
-
 def _add_plan(jobs: Any) -> None:
-    plan = _add_job(
+    plan = add_job(
         jobs,
         "plan",
         "estimate what training would need",
         "Print the memory that training would need and about how long an iteration would take, "
         "measured on a few chunks. Nothing is written.",
     )
-    _add_input(plan)
-    plan.add_argument("--num-clusters", type=_integer, metavar="K", help="number of clusters")
-    _add_metric(plan)
-    _add_cluster(plan)
-    _add_cache(plan)
+    add_input(plan)
+    plan.add_argument("--num-clusters", type=integer, metavar="K", help="number of clusters")
+    add_metric(plan)
+    add_cluster(plan)
+    add_cache(plan)
     plan.set_defaults(needs=("num_clusters",))
 
 
 def _add_sweep(jobs: Any) -> None:
-    sweep = _add_job(
+    sweep = add_job(
         jobs,
         "sweep",
         "train several numbers of clusters, and recommend one",
@@ -283,8 +249,8 @@ def _add_sweep(jobs: Any) -> None:
         "and recommend one. Run again to resume, or with further numbers to add these. It "
         "needs the extra sklearn.",
     )
-    _add_input(sweep)
-    _add_weights(sweep)
+    add_input(sweep)
+    add_weights(sweep)
     sweep.add_argument(
         "--num-clusters", metavar="K,K,K", help="numbers of clusters, with a comma between two"
     )
@@ -293,55 +259,45 @@ def _add_sweep(jobs: Any) -> None:
         metavar="DIR",
         help="path or URL of a directory for the models, k4 and so on, and for sweep.json",
     )
-    _add_standardize(sweep)
-    _add_metric(sweep)
-    sweep.add_argument(
-        "--init",
-        type=_init_name,
-        choices=NAMES,
-        help="method that finds the first centers (default kmeans_plus_plus)",
-    )
-    sweep.add_argument(
-        "--seed",
-        type=_integer,
-        metavar="S",
-        help="seed of the random generator (default a new one for each sweep)",
-    )
+    add_standardize(sweep)
+    add_metric(sweep)
+    add_init(sweep, "kmeans_plus_plus")
+    add_seed(sweep, "sweep")
     sweep.add_argument(
         "--num-restarts",
-        type=_integer,
+        type=integer,
         metavar="R",
         help="number of starts of each model, at least 2: how far the best two agree is its "
         "stability (default 2)",
     )
     sweep.add_argument(
         "--max-steps",
-        type=_integer,
+        type=integer,
         metavar="N",
         help="stop each model at step N, counted over all runs (default 300)",
     )
     sweep.add_argument(
         "--relative-tolerance",
-        type=_number,
+        type=number,
         metavar="T",
         help="stop a start when its loss changes by less than T times the loss (default 1e-4)",
     )
-    _add_cluster(sweep)
-    _add_cache(sweep)
+    add_cluster(sweep)
+    add_cache(sweep)
     sweep.set_defaults(needs=("num_clusters", "output"))
 
 
 def _add_evaluate(jobs: Any) -> None:
-    evaluate = _add_job(
+    evaluate = add_job(
         jobs,
         "evaluate",
         "compute the loss of a model, and how good its clusters are",
         "Print the loss of the latest checkpoint over the rows of INPUT, and with --indices how "
         "good its clusters are.",
     )
-    _add_input(evaluate)
-    _add_weights(evaluate)
-    _add_model_dir(evaluate, "directory of the model")
+    add_input(evaluate)
+    add_weights(evaluate)
+    add_model_dir(evaluate, "directory of the model")
     evaluate.add_argument(
         "--indices",
         metavar="A,B,C",
@@ -355,20 +311,20 @@ def _add_evaluate(jobs: Any) -> None:
         help="directory of another model, or a checkpoint, to compare the clusters of the rows "
         "with (default none). It needs the extra sklearn",
     )
-    _add_cluster(evaluate)
+    add_cluster(evaluate)
     evaluate.set_defaults(needs=("model_dir",))
 
 
 def _add_predict(jobs: Any) -> None:
-    predict = _add_job(
+    predict = add_job(
         jobs,
         "predict",
         "write the cluster index of each row",
         "Write the cluster index of each row to storage, in the order of the rows. The workers "
         "write in parallel. Run again to resume.",
     )
-    _add_input(predict)
-    _add_model_dir(predict, "directory of the model")
+    add_input(predict)
+    add_model_dir(predict, "directory of the model")
     predict.add_argument(
         "--output",
         metavar="OUT",
@@ -389,7 +345,7 @@ def _add_predict(jobs: Any) -> None:
     )
     predict.add_argument(
         "--top",
-        type=_integer,
+        type=integer,
         metavar="M",
         help="also write the M nearest centers and the distances to them (default none)",
     )
@@ -411,12 +367,12 @@ def _add_predict(jobs: Any) -> None:
         help="write the rows of each cluster to a folder of its own, cluster_index=0 and so on "
         "(default no such folders)",
     )
-    _add_cluster(predict)
+    add_cluster(predict)
     predict.set_defaults(needs=("model_dir", "output"))
 
 
 def _add_report(jobs: Any) -> None:
-    report = _add_job(
+    report = add_job(
         jobs,
         "report",
         "write a page that says what the clusters are",
@@ -435,17 +391,17 @@ def _add_report(jobs: Any) -> None:
         metavar="A,B,C",
         help="columns of a Parquet input to use (default those of the model)",
     )
-    _add_filter(report)
-    _add_weights(report)
+    add_filter(report)
+    add_weights(report)
     report.add_argument(
         "--output", metavar="PAGE", help="path or URL of the page, such as report.html"
     )
-    _add_cluster(report)
+    add_cluster(report)
     report.set_defaults(needs=("output",))
 
 
 def _add_export(jobs: Any) -> None:
-    export = _add_job(
+    export = add_job(
         jobs,
         "export",
         "write a model for TensorFlow, ONNX or scikit-learn",
@@ -453,7 +409,7 @@ def _add_export(jobs: Any) -> None:
         "TensorFlow (in a new directory below OUT), an ONNX file, or a KMeans of scikit-learn in a "
         "joblib file.",
     )
-    _add_model_dir(export, "directory of the model")
+    add_model_dir(export, "directory of the model")
     export.add_argument("--output", metavar="OUT", help="path or URL to write to")
     export.add_argument(
         "--format", choices=FORMATS, help="format to write. Each needs the extra of its name"
@@ -465,7 +421,7 @@ def _add_export(jobs: Any) -> None:
 
 
 def _add_info(jobs: Any) -> None:
-    info = _add_job(
+    info = add_job(
         jobs,
         "info",
         "describe a model, or the backends of this machine",
@@ -479,7 +435,7 @@ def _add_info(jobs: Any) -> None:
 
 
 def _add_demo(jobs: Any) -> None:
-    demo = _add_job(
+    demo = add_job(
         jobs,
         "demo",
         "cluster real flights, from start to end",
@@ -489,173 +445,3 @@ def _add_demo(jobs: Any) -> None:
     demo.add_argument(
         "--directory", default="demo", metavar="DIR", help="directory for all files (default demo)"
     )
-
-
-def _add_job(jobs: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
-    """Add a job with the flags that every job has, and return its parser."""
-    job: argparse.ArgumentParser = jobs.add_parser(name, help=summary, description=description)
-    # A flag that a file may set has the default None: `_as_flags` must know which were given.
-    job.add_argument(
-        "--json",
-        action="store_true",
-        default=None,
-        help="print one JSON object (default lines for people)",
-    )
-    job.add_argument(
-        "--log-format",
-        choices=LOG_FORMATS,
-        help="format of the log: text, or json with one object a line (default text)",
-    )
-    if name not in ("info", "demo"):
-        job.add_argument(
-            "--config",
-            metavar="FILE",
-            help="TOML file of flags; the command line has priority (default none)",
-        )
-    return job
-
-
-def _add_input(job: argparse.ArgumentParser) -> None:
-    job.add_argument(
-        "input",
-        nargs="*",
-        metavar="INPUT",
-        help="path or URL of a .zarr array (store or store::array; store::a,b puts arrays side by "
-        "side), an .npy file, or a .parquet file or directory; several of them, or a pattern such "
-        "as 'part-*.npy', follow one another",
-    )
-    job.add_argument(
-        "--columns",
-        metavar="A,B,C",
-        help="columns of a Parquet input to use (default all but the weights, an index of pandas "
-        "or Dask, and those that folders name, as year=2024), or arrays of a Zarr group",
-    )
-    _add_filter(job)
-
-
-def _add_filter(job: argparse.ArgumentParser) -> None:
-    job.add_argument(
-        "--filter",
-        action="append",
-        metavar="TERM",
-        help="term that the rows of a Parquet input must meet, as 'year >= 2024' or 'kind in a,b'; "
-        "may be given several times, and all must be met (default all rows)",
-    )
-
-
-def _add_weights(job: argparse.ArgumentParser) -> None:
-    job.add_argument(
-        "--weights",
-        metavar="COLUMN",
-        help="column of a Parquet input with the weights of the rows; for another input, path or "
-        "URL of an array of them, of the kind of INPUT (default each row counts once)",
-    )
-
-
-def _add_standardize(job: Any) -> None:
-    job.add_argument(
-        "--standardize",
-        action="store_true",
-        default=None,
-        help="scale each column to the mean 0 and the deviation 1 first; the model does the same "
-        "with the rows of evaluate, predict and exports (default columns as they are)",
-    )
-
-
-def _add_metric(job: Any) -> None:
-    job.add_argument(
-        "--metric",
-        choices=("squared_euclidean", "cosine"),
-        help="distance metric (default squared_euclidean)",
-    )
-
-
-def _add_model_dir(job: Any, text: str) -> None:
-    job.add_argument("--model-dir", metavar="DIR", help=f"{text}: a path or URL")
-
-
-def _add_cluster(job: argparse.ArgumentParser) -> None:
-    cluster = job.add_argument_group("the cluster")
-    cluster.add_argument(
-        "--cluster",
-        metavar="WHERE",
-        help="threads (of this process), local (worker processes on this machine), local-cuda (one "
-        "worker process for each GPU), or the address of a scheduler, tcp://... (default threads)",
-    )
-    cluster.add_argument(
-        "--workers",
-        type=_integer,
-        metavar="W",
-        help="number of worker processes of a local cluster (default by the number of cores)",
-    )
-    cluster.add_argument(
-        "--threads-per-worker",
-        type=_integer,
-        metavar="T",
-        help="threads of each worker of a local cluster (default so that each core has one; 2 for "
-        "a GPU)",
-    )
-    cluster.add_argument(
-        "--memory-limit",
-        metavar="BYTES",
-        help="memory of each worker of a local cluster, such as 4GB (default an equal share of "
-        "this machine's memory)",
-    )
-    cluster.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        help="backend that computes: GPU, compiled code, or NumPy alone (default the first that a "
-        "worker can use)",
-    )
-
-
-def _add_cache(job: argparse.ArgumentParser) -> None:
-    job.add_argument(
-        "--cache",
-        choices=CACHES,
-        help="rows of storage that workers cache between iterations: as many as fit (auto), none, "
-        "or all (memory) (default auto)",
-    )
-
-
-def _as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
-    """Return the entries of a TOML file as flags, except those that the command line overrules.
-
-    Args:
-        arguments: Arguments of the command line; None stands for a flag that was not given.
-        path: Path of the TOML file.
-
-    Raises:
-        Invalid: the file cannot be read, or has an entry that is no flag of the job.
-    """
-    try:
-        entries = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Invalid(
-            f"--config must be a TOML file, and {path} cannot be read: {error}"
-        ) from error
-    known = set(vars(arguments)) - {"job", "config", "needs"}
-    flags: list[str] = []
-    for key, value in entries.items():
-        name = key.replace("-", "_")
-        if name not in known:
-            allowed = ", ".join(sorted(k.replace("_", "-") for k in known))
-            raise Invalid(
-                f"{path} must have keys that are flags of {arguments.job}, got {key!r}; the flags "
-                f"are {allowed}"
-            )
-        overruling = [name, *_OVERRULING_FLAGS.get(name, ())]
-        # `false` in the file is the same as no flag.
-        # Without INPUT on the command line its list is empty.
-        if value is False or any(getattr(arguments, n, None) not in (None, []) for n in overruling):
-            continue
-        if isinstance(value, dict):
-            raise Invalid(f"{path}: {key} must be a value, got a table")
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        if name == "input" and isinstance(arguments.input, list):
-            flags += map(str, value) if isinstance(value, list) else [text]
-        elif name == "filter" and isinstance(value, list):
-            flags += [part for term in value for part in ("--filter", str(term))]
-        else:
-            flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [text])
-    return flags

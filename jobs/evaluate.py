@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
@@ -16,6 +15,7 @@ from dkmeans_jobs.model_dir import load_for
 from dkmeans import RunConfig, load, storage
 from dkmeans.errors import counted
 from dkmeans.indices.quality import ALL, check_indices
+from dkmeans.json_text import json_text
 from dkmeans.model import comparable
 
 # More clusters or columns are not printed for people.
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         result = model.evaluate(lambda: dataset, indices=names, against=arguments.against)
     # A directory that cannot be written to does not end an evaluation.
     found = storage.read(model.evaluation_file(result["global_step"]))
-    is_written = found is not None and found.data == json.dumps(result).encode()
+    is_written = found is not None and found.data == json_text(result).encode()
     about = {**result, "written_to": model.eval_dir() if is_written else None}
     columns = checkpoint.settings.columns or range(checkpoint.state.centers.shape[1])
     return about if arguments.json else _for_people(about, list(map(str, columns)))

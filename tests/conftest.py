@@ -47,7 +47,7 @@ get_mp_context().set_forkserver_preload(
 )
 
 # Properties are tested with few examples; `make test-long` tests them with many.
-settings.register_profile("short", max_examples=50, deadline=None)
+settings.register_profile("short", max_examples=30, deadline=None)
 settings.register_profile("long", max_examples=400, deadline=None)
 settings.load_profile("short")
 
@@ -55,37 +55,48 @@ TESTS = Path(__file__).parent
 
 
 # Folders and files whose tests share an expensive part, so that one process runs all of them:
-# TensorFlow; kernels that Numba compiles, for which another process would wait.
+# TensorFlow; kernels that Numba compiles, for which another process would wait. The kernels of
+# bounds are others than those of a pass without bounds, and take as long to compile. The tests of
+# data need no kernels.
 _TOGETHER = {
+    "data/": "data",
     "exports": "exports",
+    "backends/native/test_all_pairs.py": "bounds",
+    "backends/native/test_bounds.py": "bounds",
+    "backends/native/test_reassign.py": "bounds",
     "backends/native": "native",
     "backends/test_backends.py": "native",
 }
-# The groups that take longest, the slowest first. Those that mostly wait for processes of their own
-# alternate with those that compute.
-_SLOWEST = (
-    "test_faults.py",
+# The groups that start first. In a fresh clone one process compiles kernels that the tests of many
+# groups wait for; the others run groups without such kernels meanwhile. Then come the groups that
+# take longest: those that mostly wait for processes of their own alternate with those that compute.
+_FIRST = (
     "native",
+    "backends/cuda/test_launches.py",
+    "backends/cuda/test_trial.py",
+    "backends/cuda/test_chunk_sums.py",
+    "backends/cuda/test_host_cuda.py",
+    "deploy/test_deploy.py",
+    "data",
+    "test_faults.py",
+    "bounds",
     "test_notebooks.py",
     "executors/dask/test_driver.py",
     "prediction/test_output.py",
-    "backends/cuda/test_launches.py",
     "test_mlflow.py",
-    "test_kills.py",
+    "test_storage_faults.py",
     "test_sklearn.py",
+    "test_kills.py",
     "exports",
-    "jobs/test_signals.py",
-    "test_training.py",
-    "checkpoints/test_commit.py",
-    "hooks/test_summaries.py",
-    "checkpoints/test_checkpoint.py",
-    "data/sources/test_dask_array.py",
     "test_site.py",
+    "test_sweeping.py",
+    "test_training.py",
+    "jobs/test_signals.py",
     "checkpoints/test_loading.py",
-    "backends/cuda/test_trial.py",
+    "checkpoints/test_checkpoint.py",
+    "checkpoints/test_commit.py",
     "initialization/test_kmeans_parallel.py",
     "test_estimator.py",
-    "deploy/test_deploy.py",
 )
 
 
@@ -96,13 +107,13 @@ def _group_of(path):
 
 
 def _rank(group):
-    return _SLOWEST.index(group) if group in _SLOWEST else len(_SLOWEST)
+    return _FIRST.index(group) if group in _FIRST else len(_FIRST)
 
 
 def pytest_collection_modifyitems(items):
     """Make a group of each file, and order the groups for processes beside each other.
 
-    The slowest groups come first: none of them is left over at the end.
+    None of the slowest groups is left over at the end.
     """
     groups = {}
     for item in items:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dkmeans import checkpoints
 from dkmeans.exact import of_rows
 
 # Every sum is a multiple of 2^-4000: the least plane of the finest grid.
@@ -40,4 +41,18 @@ def same_partial_sums(one, other):
         same_sums(one.sums, other.sums)
         and one.counts.tolist() == other.counts.tolist()
         and one.squares == other.squares
+    )
+
+
+def state_of(model_dir):
+    """Return the state of a model's latest checkpoint."""
+    return checkpoints.latest(str(model_dir)).state
+
+
+def same_state(one, other):
+    """Return whether two states have the same step and the same bits."""
+    return (
+        one.step == other.step
+        and one.centers.tobytes() == other.centers.tobytes()
+        and one.inertia == other.inertia
     )

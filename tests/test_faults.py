@@ -1,6 +1,5 @@
-"""Failures while a fit runs: workers, schedulers, servers, chunks. No bit of a result changes."""
+"""Failures of workers, drivers and schedulers while a fit runs. No bit of a result changes."""
 
-import json
 import os
 import re
 import signal
@@ -15,17 +14,15 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-import zarr
 from distributed import Client, LocalCluster
 from dkmeans_jobs.__main__ import main
 
-from dkmeans import Dataset, Invalid, KMeans, Outage, RunConfig, checkpoints, storage
-from dkmeans.storage import zarr_store
+from dkmeans import Invalid, KMeans, Outage, RunConfig
 from tests.at_step import at_step
 from tests.conftest import free_ports
 from tests.dask_processes import Processes
+from tests.exactly import same_state, state_of
 from tests.jobs.commands import COMMAND
-from tests.s3_proxy import first, no_fault
 
 TRY_AGAIN = 75
 
@@ -33,18 +30,6 @@ TRY_AGAIN = 75
 @pytest.fixture(scope="module")
 def rows():
     return np.random.default_rng(5).normal(size=(1200, 4)).astype(np.float32)
-
-
-def state_of(model_dir):
-    return checkpoints.latest(str(model_dir)).state
-
-
-def same(one, other):
-    return (
-        one.step == other.step
-        and one.centers.tobytes() == other.centers.tobytes()
-        and one.inertia == other.inertia
-    )
 
 
 # Workers that come and go.
@@ -97,7 +82,7 @@ def test_a_worker_added_in_the_middle_takes_part(rows, undisturbed_fit, tmp_path
             client.wait_for_workers(2, timeout=30)
 
         with at_step(2, add):
-            assert same(fit(client, rows, folder=str(tmp_path)), undisturbed_fit)
+            assert same_state(fit(client, rows, folder=str(tmp_path)), undisturbed_fit)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -176,7 +161,7 @@ def test_a_driver_that_was_frozen_goes_on_with_the_same_bits(tmp_path):
         _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert main([*job, str(tmp_path / "undisturbed")]) == 0
-    assert same(state_of(tmp_path / "frozen"), state_of(tmp_path / "undisturbed"))
+    assert same_state(state_of(tmp_path / "frozen"), state_of(tmp_path / "undisturbed"))
 
 
 def test_a_worker_retired_in_the_middle_changes_no_bit(rows, undisturbed_fit):
@@ -187,7 +172,7 @@ def test_a_worker_retired_in_the_middle_changes_no_bit(rows, undisturbed_fit):
             retired.extend(client.retire_workers([next(iter(client.nthreads()))]))
 
         with at_step(2, retire):
-            assert same(fit(client, rows), undisturbed_fit)
+            assert same_state(fit(client, rows), undisturbed_fit)
         assert len(retired) == 1
         assert len(client.nthreads()) == 1
 
@@ -213,7 +198,7 @@ def test_a_worker_restarted_for_its_memory_changes_no_bit(
     with workers(1, memory_limit="700MB") as (_, client):
         before = list(client.run(os.getpid).values())
         disturbed = fit(client, rows, greedily, marker=str(tmp_path / "marker"))
-        assert same(disturbed, undisturbed_fit)
+        assert same_state(disturbed, undisturbed_fit)
         assert before != list(client.run(os.getpid).values())
 
 
@@ -229,7 +214,7 @@ def test_chunks_that_no_worker_survives_are_a_mistake_that_can_be_mended(rows):
 def test_a_cluster_that_adapts_gives_the_same_bits(rows, undisturbed_fit):
     with workers(0) as (cluster, client):
         cluster.adapt(minimum=1, maximum=2, interval="100ms")
-        assert same(fit(client, rows), undisturbed_fit)
+        assert same_state(fit(client, rows), undisturbed_fit)
 
 
 def test_a_cluster_without_workers_is_waited_for_and_given_up(
@@ -239,7 +224,7 @@ def test_a_cluster_without_workers_is_waited_for_and_given_up(
     with workers(0) as (cluster, client):
         adder = threading.Timer(1, cluster.scale, [1])
         adder.start()
-        assert same(fit(client, rows), undisturbed_fit)
+        assert same_state(fit(client, rows), undisturbed_fit)
         assert caplog.text.count("has no workers; waiting for some") == 1
         adder.join()
         cluster.scale(0)
@@ -276,7 +261,7 @@ def test_a_killed_scheduler_ends_the_job_with_75_and_the_same_command_continues(
         assert main([*argv, str(tmp_path / "m")]) == 0
     on_threads = [*argv, str(tmp_path / "calm"), "--cluster", "threads"]
     assert main(on_threads) == 0
-    assert same(state_of(tmp_path / "m"), state_of(tmp_path / "calm"))
+    assert same_state(state_of(tmp_path / "m"), state_of(tmp_path / "calm"))
 
 
 def slower(block):
@@ -308,213 +293,6 @@ def test_workers_lost_together_of_which_one_comes_back_at_its_address_are_not_wa
 
         loser = threading.Thread(target=lose)
         with at_step(2, loser.start):
-            assert same(fit(client, rows, slower), undisturbed_fit)
+            assert same_state(fit(client, rows, slower), undisturbed_fit)
         loser.join()
     assert "has lost workers, and their tasks; the iteration starts over" in caplog.text
-
-
-# Storage.
-
-
-@pytest.fixture
-def stored(faulty_place, rows):
-    url = f"{faulty_place}/rows.zarr"
-    zarr.create_array(zarr_store(url), data=rows, chunks=(100, 4))
-    return url
-
-
-def train(data, model_dir, *batches):
-    argv = ["train", data, "--num-clusters", "4", "--model-dir", model_dir, "--seed", "3"]
-    return [*argv, "--max-steps", "6", *batches]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(rows, tmp_path_factory):
-    """The state that `train` ends with when nothing fails."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    zarr.create_array(str(folder / "same.zarr"), data=rows, chunks=(100, 4))
-    assert main(train(str(folder / "same.zarr"), str(folder / "calm"))) == 0
-    return state_of(folder / "calm")
-
-
-def test_a_request_to_a_server_that_is_busy_for_a_moment_is_retried(
-    proxy, stored, undisturbed, tmp_path, capsys
-):
-    proxy.fault = first(3, "rows.zarr/c/5")
-    assert main(train(stored, str(tmp_path / "m"))) == 0
-    assert len(proxy.faults) == 3
-    assert same(state_of(tmp_path / "m"), undisturbed)
-
-
-def test_a_request_to_a_server_that_is_away_for_longer_is_logged_and_retried(
-    short_patience, monkeypatch, proxy, stored, undisturbed, tmp_path, capsys
-):
-    monkeypatch.setattr("dkmeans.retry._PATIENCE_SECONDS", 30)
-    proxy.fault = first(8, "rows.zarr/c/5")
-    assert main(train(stored, str(tmp_path / "m"))) == 0
-    assert len(proxy.faults) == 8
-    assert same(state_of(tmp_path / "m"), undisturbed)
-    err = capsys.readouterr().err
-    assert err.count(f"of {stored} cannot be reached, trying again in") >= 2
-    assert "503 Service Unavailable" in err
-
-
-def test_rows_out_of_reach_end_the_job_with_75_and_the_same_command_continues(
-    short_patience, proxy, stored, undisturbed, tmp_path, capsys
-):
-
-    def fail():
-        proxy.fault = lambda method, path: "503"
-
-    with at_step(3, fail):  # rows are read again in each step
-        assert main(train(stored, str(tmp_path / "m"), "--cache", "none")) == TRY_AGAIN
-    err = capsys.readouterr().err
-    assert "Traceback" not in err
-    assert f"of {stored} cannot be reached: " in err
-    assert "Run the same command again" in err
-    assert state_of(tmp_path / "m").step == 3
-    assert main(train(stored, str(tmp_path / "m"))) == TRY_AGAIN
-    assert f"dkmeans: error: {stored} cannot be reached: " in capsys.readouterr().err
-    proxy.fault = no_fault
-    assert main(train(stored, str(tmp_path / "m"))) == 0
-    assert same(state_of(tmp_path / "m"), undisturbed)
-
-
-def test_a_model_out_of_reach_ends_the_job_with_75_and_the_same_command_continues(
-    short_patience, proxy, faulty_place, stored, undisturbed, capsys
-):
-
-    def fail():
-        proxy.fault = lambda method, path: "503" if "/model" in path else None
-
-    with at_step(3, fail):
-        assert main(train(stored, f"{faulty_place}/model")) == TRY_AGAIN
-    assert "Traceback" not in capsys.readouterr().err
-    proxy.fault = no_fault
-    assert state_of(f"{faulty_place}/model").step < 6
-    assert main(train(stored, f"{faulty_place}/model")) == 0
-    assert same(state_of(f"{faulty_place}/model"), undisturbed)
-
-
-def test_a_commit_whose_answer_is_lost_is_not_taken_for_another_drivers(
-    proxy, faulty_place, stored, undisturbed, capsys
-):
-    proxy.fault = first(2, "checkpoints.json", "lost", "PUT")
-    assert main(train(stored, f"{faulty_place}/model")) == 0
-    assert len(proxy.faults) == 2
-    assert same(state_of(f"{faulty_place}/model"), undisturbed)
-
-
-@pytest.mark.parametrize("fault", ["400 RequestTimeout", "404 NoSuchKey"])
-def test_an_answer_that_is_wrong_once_changes_no_bit(
-    proxy, faulty_place, stored, undisturbed, capsys, fault
-):
-    proxy.fault = first(1, "rows.zarr/c/5", fault)
-    assert main(train(stored, f"{faulty_place}/model")) == 0
-    proxy.fault = first(1, "/model/checkpoint", fault)
-    assert main(train(stored, f"{faulty_place}/model")) == 0
-    assert len(proxy.faults) == 2
-    assert same(state_of(f"{faulty_place}/model"), undisturbed)
-    assert "already done" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("what", "fault", "code"),
-    [
-        ("/rows.zarr", "403 ExpiredToken", TRY_AGAIN),
-        ("/model", "400 ExpiredToken", TRY_AGAIN),
-        ("/model", "400 RequestTimeout", TRY_AGAIN),
-        ("/rows.zarr", "403 AccessDenied", 2),
-        ("/model", "403 AccessDenied", 2),
-    ],
-)
-def test_a_server_that_refuses_on_the_way_ends_the_job_with_its_reason_in_the_last_line(
-    short_patience, proxy, faulty_place, stored, undisturbed, tmp_path, capsys, what, fault, code
-):
-    def fail():
-        proxy.fault = lambda method, path: fault if what in path else None
-
-    model = f"{faulty_place}/model" if what == "/model" else str(tmp_path / "m")
-    job = train(stored, model, "--cache", "none")
-    with at_step(3, fail):
-        assert main(job) == code
-    err = capsys.readouterr().err
-    assert "Traceback" not in err
-    assert "Debug source" not in err
-    status, _, name = fault.partition(" ")
-    last = err.splitlines()[-1]
-    assert f"the server answered {status}" in last
-    assert f"({name}: The message of {name}.)" in last
-    assert ("renew the credentials" in last) == (name == "ExpiredToken")
-    proxy.fault = no_fault
-    assert main(job) == 0
-    assert same(state_of(model), undisturbed)
-
-
-def test_a_model_that_may_only_be_read_is_evaluated_and_used(
-    proxy, faulty_place, stored, tmp_path, capsys
-):
-    model = f"{faulty_place}/model"
-    assert main(train(stored, model)) == 0
-    proxy.fault = lambda method, path: "403 AccessDenied" if method != "GET" else None
-    capsys.readouterr()
-    assert main(["evaluate", stored, "--model-dir", model, "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert json.loads(out)["loss"] > 0
-    (line,) = [each for each in err.splitlines() if "WARNING" in each]
-    assert f"going on without {model}/eval/evaluation-00000006.json" in line
-    assert "(AccessDenied: The message of AccessDenied.)" in line
-    output = ["--output", str(tmp_path / "clusters.zarr")]
-    assert main(["predict", stored, "--model-dir", model, *output]) == 0
-    assert main(["info", model]) == 0
-
-
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [("403 AccessDenied", 2), ("403 ExpiredToken", TRY_AGAIN), ("400 RequestTimeout", TRY_AGAIN)],
-)
-def test_predictions_that_are_refused_on_the_way_end_with_the_reason_in_the_last_line(
-    short_patience, proxy, faulty_place, stored, tmp_path, capsys, fault, code
-):
-    assert main(train(stored, str(tmp_path / "m"))) == 0
-    job = ["predict", stored, "--model-dir", str(tmp_path / "m")]
-    job += ["--output", f"{faulty_place}/clusters.zarr"]
-    proxy.fault = first(1, "/cluster_index/c/", "400 RequestTimeout", "PUT")
-    assert main(job) == 0  # one answer that is wrong is no matter
-    assert len(proxy.faults) == 1
-    for what in ("/cluster_index/c/", "/cluster_index/zarr.json", "/cluster_index/_done/"):
-        storage.remove(f"{faulty_place}/clusters.zarr")
-        proxy.fault = lambda method, path, what=what: fault if what in path else None
-        capsys.readouterr()
-        assert main(job) == code, what
-        err = capsys.readouterr().err
-        assert "Traceback" not in err
-        assert f"({fault[4:]}: The message of {fault[4:]}.)" in err.splitlines()[-1], what
-    proxy.fault = no_fault
-    assert main(job) == 0
-
-
-# Chunks.
-
-
-def test_a_broken_chunk_met_by_a_worker_is_named_after_a_checkpoint(
-    cluster, rows, tmp_path, capsys
-):
-    path = tmp_path / "rows.zarr"
-    zarr.create_array(str(path), data=rows, chunks=(100, 4))
-    (path / "c" / "3" / "0").write_bytes(b"not what was written")
-    where = ["--batch-rows", "100", "--cluster", cluster.scheduler_address]
-    assert main(train(str(path), str(tmp_path / "m"), *where)) == 2
-    err = capsys.readouterr().err
-    assert f"rows 300 to 399 of {path} cannot be read" in err
-    assert "Traceback" not in err
-    assert state_of(tmp_path / "m").step == 3
-
-
-def test_a_broken_chunk_is_not_read_again(rows, tmp_path, caplog):
-    path = tmp_path / "rows.zarr"
-    zarr.create_array(str(path), data=rows, chunks=(100, 4))
-    (path / "c" / "3" / "0").write_bytes(b"not what was written")
-    with pytest.raises(ValueError, match="cannot be read"):
-        KMeans(3, str(tmp_path / "m"), seed=1).train(lambda: Dataset.from_zarr(str(path)))
-    assert "trying again" not in caplog.text

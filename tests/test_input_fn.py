@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -23,7 +23,6 @@ ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 CONFIG = RunConfig()
 PARAMS = {"num_clusters": 3}
 TRAIN, EVAL, INFER = ModeKeys
-fast = settings(max_examples=30, deadline=None)
 in_every_mode = pytest.mark.parametrize("mode", [TRAIN, EVAL, INFER])
 
 
@@ -274,7 +273,6 @@ def test_names_without_an_order_are_refused():
 kinds = st.sampled_from(["NumPy", "Dask", "Zarr"])
 
 
-@fast
 @given(st.lists(st.tuples(kinds, st.integers(1, 10)), min_size=3, max_size=3), st.integers(1, 11))
 def test_columns_of_any_kind_may_be_chunked_differently(choices, size):
     def column(name, kind, chunk):

@@ -1,12 +1,10 @@
 """The notebooks of the documentation: run from top to bottom, and committed as such a run is."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 
-import nbformat
 import pytest
-from jupyter_client import KernelManager
-from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
 
@@ -30,14 +28,21 @@ def kinds_of_outputs(notebook):
 def kernel(tmp_path_factory):
     """One kernel for all notebooks: a new one would import everything again."""
     folder = str(tmp_path_factory.mktemp("notebooks"))
-    manager = KernelManager()
+    manager = import_module("jupyter_client").KernelManager()
     manager.start_kernel(cwd=folder, env={**os.environ, "TMPDIR": folder})
     yield manager
     manager.shutdown_kernel(now=True)
 
 
+@pytest.fixture(scope="module")
+def nbformat():
+    return import_module("nbformat")  # an import of some seconds
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
-def test_a_notebook_runs_from_top_to_bottom_and_shows_what_it_showed_its_author(path, kernel):
+def test_a_notebook_runs_from_top_to_bottom_and_shows_what_it_showed_its_author(
+    path, kernel, nbformat
+):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     shown = kinds_of_outputs(notebook)
@@ -47,5 +52,5 @@ def test_a_notebook_runs_from_top_to_bottom_and_shows_what_it_showed_its_author(
         each.get("name") for cell in code_cells(notebook) for each in cell.outputs
     }
     notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset_selective -f .*"))
-    NotebookClient(notebook, timeout=240, km=kernel).execute()
+    import_module("nbclient").NotebookClient(notebook, timeout=240, km=kernel).execute()
     assert kinds_of_outputs(notebook)[1:] == shown

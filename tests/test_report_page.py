@@ -2,10 +2,10 @@
 
 import re
 import shutil
+from importlib import import_module
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 import dkmeans
 from dkmeans import Dataset, Invalid, InvalidType, KMeans
@@ -36,7 +36,7 @@ def rows():
 def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium")
-    with sync_playwright() as playwright:
+    with import_module("playwright.sync_api").sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()

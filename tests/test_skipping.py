@@ -114,6 +114,7 @@ def test_tables_of_several_parts_have_bounds_for_each(tmp_path, advances):
 def test_the_size_of_bounds_is_that_of_their_arrays(k):
     stage = Path(Centers(np.random.default_rng(0).random((k, 8)), EUCLIDEAN), np.float32)._stage
     assert bounds_bytes(100, k) == 100 * (2 * stage.groups + 8)
+    assert bounds_bytes(100, k, with_weights=True) == 100 * (2 * stage.groups + 12)
 
 
 def test_nothing_is_kept_after_the_fit():

@@ -3,10 +3,7 @@
 import logging
 import subprocess
 import sys
-import threading
-import time
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count, pairwise
 from uuid import uuid4
 
@@ -18,44 +15,19 @@ import zarr
 from pyarrow import parquet
 
 from dkmeans import (
-    Conflict,
     Dataset,
     InvalidData,
     KMeans,
-    RunConfig,
     checkpoints,
     limit_epochs,
 )
-from dkmeans.fit import Fit
-from dkmeans.hooks import SessionRunArgs, SessionRunHook, StopAtStepHook
+from dkmeans.hooks import StopAtStepHook
 from dkmeans.state import StopReason
 from tests import reference
 from tests.reference import EUCLIDEAN, METRICS
+from tests.train_calls import FULL, MODES, batches_of, model, rows_of, step_of, warnings_of
 
-MODES = {
-    "full batch": {"use_mini_batch": False},
-    "mini-batch": {"mini_batch_steps_per_iteration": 1},
-    "three steps": {"mini_batch_steps_per_iteration": 3},
-}
-FULL = MODES["full batch"]
 in_every_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-
-
-def rows_of(n=40, d=3, seed=0, dtype=np.float32):
-    return np.random.default_rng(seed).normal(size=(n, d)).astype(dtype)
-
-
-def batches_of(number=10, **more):
-    return [rows_of(seed=seed, **more) for seed in range(number)]
-
-
-def model(model_dir=None, k=4, **more):
-    more.setdefault("initial_clusters", rows_of(k, seed=99))
-    return KMeans(k, model_dir or f"memory://{uuid4().hex}", **more)
-
-
-def step_of(estimator):
-    return int(estimator.get_variable_value("global_step"))
 
 
 def values_of(estimator):
@@ -69,10 +41,6 @@ def losses_of(caplog):
 
 def reason_of(estimator):
     return checkpoints.latest(estimator.model_dir).stop.reason
-
-
-def warnings_of(caplog):
-    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
 
 def tables(folder, rows):
@@ -498,41 +466,6 @@ def test_a_model_continues_without_initialization():
     assert step_of(again) == 3
 
 
-def named_function(rows, missing):
-    return rows[:missing]
-
-
-ORIGINS = {
-    "seed": ({"seed": 7}, {"seed": 8}, ["seed 8 (was 7)"]),
-    "a seed after none": ({}, {"seed": 8}, ["seed 8 (was None)"]),
-    "source": (
-        {"seed": 7},
-        {"seed": 7, "initial_clusters": "kmeans_plus_plus"},
-        ["initial_clusters kmeans_plus_plus (was random)"],
-    ),
-    "array": (
-        {"initial_clusters": rows_of(4)},
-        {"initial_clusters": rows_of(4, seed=1)},
-        ["initial_clusters array (4, 3), sha256 "],
-    ),
-    "function": (
-        {"initial_clusters": "k-means||"},
-        {"initial_clusters": named_function},
-        ["initial_clusters function named_function (was k-means||)"],
-    ),
-    "retries": (
-        {"initial_clusters": "kmeans_plus_plus"},
-        {"initial_clusters": "kmeans_plus_plus", "kmeans_plus_plus_num_retries": 5},
-        ["kmeans_plus_plus_num_retries 5 (was 2)"],
-    ),
-    "rounds": (
-        {"initial_clusters": "k-means||"},
-        {"initial_clusters": "k-means||", "oversampling": 2, "initialization_rounds": 4},
-        ["oversampling 2.0 (was 1.0)", "initialization_rounds 4 (was 3)"],
-    ),
-}
-
-
 def test_a_model_is_begun_anew_and_the_old_one_stands_until_the_first_checkpoint(tmp_path):
     def model(directory, k=3):
         return KMeans(k, str(tmp_path / directory), seed=k, use_mini_batch=False)
@@ -553,36 +486,6 @@ def test_a_model_is_begun_anew_and_the_old_one_stands_until_the_first_checkpoint
         new.train(lambda: others, overwrite=True, checkpoint_path=latest)
 
 
-@pytest.mark.parametrize(("began", "now", "ignored"), ORIGINS.values(), ids=ORIGINS)
-def test_arguments_that_a_continued_model_ignores_are_warned_of(
-    began, now, ignored, tmp_path, caplog
-):
-    KMeans(4, str(tmp_path), **began).train(lambda: rows_of(), steps=3)
-    KMeans(4, str(tmp_path), **began).train(lambda: rows_of(), steps=1)
-    KMeans(4, str(tmp_path)).train(lambda: rows_of(), steps=1)
-    assert not warnings_of(caplog)
-    for limits in ({"steps": 1}, {"max_steps": 2}):
-        caplog.clear()
-        KMeans(4, str(tmp_path), **now).train(lambda: rows_of(), **limits)
-        (warning,) = warnings_of(caplog)
-        assert f"{tmp_path} holds a model that is continued from step" in warning
-        assert "to begin anew, give overwrite=True (--overwrite) or another model_dir" in warning
-        for words in ignored:
-            assert words in warning
-
-
-@pytest.mark.parametrize("content", [None, b"{", b"[1]"])
-def test_a_model_that_does_not_say_how_it_began_is_continued_without_a_warning(
-    content, tmp_path, caplog
-):
-    KMeans(4, str(tmp_path), seed=1).train(lambda: rows_of(), steps=1)
-    (tmp_path / "initialization.json").unlink()
-    if content is not None:
-        (tmp_path / "initialization.json").write_bytes(content)
-    assert step_of(KMeans(4, str(tmp_path), seed=2).train(lambda: rows_of(), steps=1)) == 2
-    assert not warnings_of(caplog)
-
-
 def test_an_unfinished_iteration_is_finished_by_the_next_call():
     batches = batches_of(4)
     mode = MODES["three steps"]
@@ -594,27 +497,6 @@ def test_an_unfinished_iteration_is_finished_by_the_next_call():
     expected, _ = reference.mini_batch_iteration(batches[:3], rows_of(4, seed=99), EUCLIDEAN)
     np.testing.assert_allclose(estimator.cluster_centers(), expected, rtol=1e-5)
     assert estimator.get_variable_value("update_in_steps") == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "given", "saved"),
-    [
-        ("num_clusters", {"k": 5}, "5", "4"),
-        ("distance_metric", {"distance_metric": "cosine"}, "cosine", "squared_euclidean"),
-        ("use_mini_batch", {"use_mini_batch": False}, "False", "True"),
-        ("mini_batch_steps_per_iteration", {"mini_batch_steps_per_iteration": 3}, "3", "1"),
-        ("initial_clusters", {"initial_clusters": np.ones((4, 2))}, "2", "3"),
-    ],
-)
-def test_another_models_checkpoint_is_refused_by_both_values(name, changes, given, saved):
-    estimator = model().train(lambda: rows_of(), steps=1)
-    other, calls = model(estimator.model_dir, **changes), []
-    with pytest.raises(ValueError, match=name) as caught:
-        other.train(lambda: calls.append(1), steps=1)
-    assert given in str(caught.value)
-    assert saved in str(caught.value)
-    assert not calls
-    assert step_of(estimator) == 1
 
 
 def test_rows_of_another_width_than_the_model_are_refused_with_both_numbers():
@@ -810,166 +692,6 @@ def test_the_reason_for_stopping_is_logged(caplog):
     caplog.set_level(logging.INFO, "dkmeans")
     model().train(lambda: rows_of(), steps=2)
     assert f"{StopReason.MAX_STEPS.value} at step 2" in caplog.text
-
-
-@pytest.mark.parametrize("steps", [1, 4])
-def test_checkpoints_are_saved_every_so_many_steps(steps):
-    config = RunConfig(save_checkpoints_steps=steps, keep_checkpoint_max=0)
-    estimator = model(config=config).train(lambda: iter(batches_of(10)))
-    saved = [
-        int(name.split("-")[1]) for name in checkpoints.Manifest.read(estimator.model_dir).names
-    ]
-    assert sorted({0, *range(steps, 11, steps), 10}) == sorted(set(saved))
-
-
-def test_a_resumed_call_counts_the_steps_to_its_next_checkpoint_from_its_first(tmp_path):
-    config = RunConfig(save_checkpoints_steps=4, keep_checkpoint_max=0)
-    model(tmp_path, config=config).train(lambda: iter(batches_of(5)))
-    model(tmp_path, config=config).train(lambda: iter(batches_of(6)))
-    saved = {int(name.split("-")[1]) for name in checkpoints.Manifest.read(str(tmp_path)).names}
-    assert saved == {0, 4, 5, 9, 11}
-
-
-def other_driver(model_dir, step):
-    """Save a checkpoint of a later step, as another driver does."""
-    manifest, found = checkpoints.open_latest(model_dir)
-    (start,) = found.fit.starts
-    fit = Fit((replace(start, state=replace(start.state, step=step)),))
-    checkpoints.save(model_dir, manifest, fit, found.settings, None, 5)
-
-
-def test_a_driver_that_is_overtaken_raises_and_leaves_the_others_checkpoint(tmp_path):
-    rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    own = KMeans(2, str(tmp_path), seed=1, config=RunConfig(save_checkpoints_steps=3))
-    own.train(lambda: rows, steps=1)
-
-    def overtaken():
-        for number in range(9):
-            if number == 2:
-                other_driver(own.model_dir, 520)
-            yield rows
-
-    with pytest.raises(Conflict, match="two of them are training"):
-        own.train(lambda: overtaken())
-    assert own.get_variable_value("global_step") == 520
-
-
-def test_a_driver_that_is_overtaken_while_it_reads_its_input_raises_too(tmp_path):
-    rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    own = KMeans(2, str(tmp_path), seed=1)
-    own.train(lambda: rows, steps=1)
-
-    def slow():
-        other_driver(own.model_dir, 505)
-        return rows
-
-    with pytest.raises(Conflict):
-        own.train(slow, steps=1)
-    assert own.get_variable_value("global_step") == 505
-
-
-class Seen(SessionRunHook):
-    """Sets an event when a step is done, and may then raise an error."""
-
-    def __init__(self, step, error=None):
-        self.event, self._step, self._error = threading.Event(), step, error
-
-    def before_run(self, context):
-        return SessionRunArgs("global_step")
-
-    def after_run(self, context, values):
-        if values.results == self._step:
-            self.event.set()
-            if self._error:
-                raise self._error
-
-
-def test_training_goes_on_while_a_checkpoint_is_written_and_all_are_kept(tmp_path, monkeypatch):
-    save, seen, in_time = checkpoints.save, Seen(5), []
-
-    def slow(model_dir, manifest, fit, *rest):
-        if fit.step == 4:
-            in_time.append(seen.event.wait(60))
-        return save(model_dir, manifest, fit, *rest)
-
-    monkeypatch.setattr(checkpoints, "save", slow)
-    config = RunConfig(save_checkpoints_steps=2, keep_checkpoint_max=3)
-    trained = model(tmp_path, config=config).train(lambda: rows_of(), [seen], steps=7)
-    assert in_time == [True]
-    names = checkpoints.Manifest.read(str(tmp_path)).names
-    assert [int(name.split("-")[1]) for name in names] == [4, 6, 7]
-    expected = model().train(lambda: rows_of(), steps=7)
-    np.testing.assert_array_equal(trained.cluster_centers(), expected.cluster_centers())
-
-
-def test_a_write_that_has_failed_ends_the_fit_at_the_next_save_and_loses_no_step(
-    tmp_path, monkeypatch
-):
-    save = checkpoints.save
-
-    def full(model_dir, manifest, fit, *rest):
-        if fit.step == 2:
-            raise OSError("no space left")
-        return save(model_dir, manifest, fit, *rest)
-
-    monkeypatch.setattr(checkpoints, "save", full)
-    estimator = model(tmp_path, config=RunConfig(save_checkpoints_steps=2))
-    with pytest.raises(OSError, match="no space left"):
-        estimator.train(lambda: rows_of(), steps=7)
-    assert step_of(estimator) == 4
-
-
-def test_nothing_is_written_after_a_call_that_a_hook_has_ended_while_a_write_went_on(
-    tmp_path, monkeypatch
-):
-    save, failing = checkpoints.save, Seen(3, RuntimeError("of a hook"))
-
-    def slow(model_dir, manifest, fit, *rest):
-        if fit.step == 2:
-            assert failing.event.wait(60)
-            time.sleep(0.3)  # the error of the hook is on its way
-        return save(model_dir, manifest, fit, *rest)
-
-    monkeypatch.setattr(checkpoints, "save", slow)
-    estimator = model(tmp_path, config=RunConfig(save_checkpoints_steps=2))
-    with pytest.raises(RuntimeError, match="of a hook"):
-        estimator.train(lambda: rows_of(), [failing], steps=7)
-    assert step_of(estimator) == 2
-
-
-def test_an_interrupt_while_the_closing_checkpoint_is_written_loses_nothing(tmp_path, monkeypatch):
-    rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    own = KMeans(2, str(tmp_path), seed=1)
-    save, interrupts = checkpoints.save, [KeyboardInterrupt]
-
-    def interrupted(model_dir, manifest, fit, *rest):
-        if fit.step == 5 and interrupts:
-            raise interrupts.pop()
-        return save(model_dir, manifest, fit, *rest)
-
-    monkeypatch.setattr(checkpoints, "save", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        own.train(lambda: rows, steps=5)
-    assert own.get_variable_value("global_step") == 5
-
-
-def test_an_interrupt_just_after_the_closing_checkpoint_is_written_saves_it_once(
-    tmp_path, monkeypatch
-):
-    rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    own = KMeans(2, str(tmp_path), seed=1)
-    save = checkpoints.save
-
-    def interrupted(model_dir, manifest, fit, *rest):
-        save(model_dir, manifest, fit, *rest)
-        raise KeyboardInterrupt
-
-    own.train(lambda: rows, steps=1)
-    monkeypatch.setattr(checkpoints, "save", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        own.train(lambda: rows, steps=4)
-    assert own.get_variable_value("global_step") == 5
-    assert len(checkpoints.Manifest.read(own.model_dir).names) == 3
 
 
 def test_a_store_with_conditional_writes_is_trained_on_without_a_warning(s3, caplog):

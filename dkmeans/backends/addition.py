@@ -7,6 +7,7 @@ rows of all other values. `plus_rest` adds these values, which are few.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,30 @@ BoolArray = NDArray[np.bool_]
 _VALUES_AT_ONCE = 2**16
 
 
+class GridPerCenters:
+    """Grids of sums, for each `Centers` that of the first chunk in this process.
+
+    Sums on the same grid are added without a shift. The grids of chunks differ by a few bits, as
+    each is made from few rows. So that of the first is taken a few bits finer.
+
+    Args:
+        bits: Number of these bits.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+        self._first: WeakKeyDictionary[Centers, Grid] = WeakKeyDictionary()
+
+    def __call__(self, centers: Centers, own: Grid) -> Grid:
+        """Return the grid for a chunk whose own grid is given: that of the first if it suits."""
+        first = self._first.setdefault(centers, Grid(own.exponents - self._bits))
+        finer = own.exponents - first.exponents
+        return first if ((finer >= 0) & (finer <= 2 * self._bits + 1)).all() else own
+
+
+_grids_of_rows = GridPerCenters(1)
+
+
 def grid_for(points: FloatArray, centers: Centers) -> Grid:
     """Return the grid on which (n, d) rows are added up: that of earlier sums if it suits the rows.
 
@@ -30,7 +55,9 @@ def grid_for(points: FloatArray, centers: Centers) -> Grid:
     if centers.distance is Distance.COSINE:
         return Grid.of_directions(points.shape[1])
     own = Grid.of(points)
-    return centers.grid if centers.grid is not None and own.suits(centers.grid) else own
+    if centers.grid is not None:
+        return centers.grid if own.suits(centers.grid) else own
+    return _grids_of_rows(centers, own)
 
 
 def as_added(points: FloatArray, distance: Distance) -> FloatArray:

@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import threadpool_info
 
 from dkmeans.backends.addition import as_added, grid_for, plus_rest, rest_of_squares, whole_parts
-from dkmeans.backends.moments import add_moments
+from dkmeans.backends.moments import add_measures, add_squares
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.backends.weighted import add_products, partial_sums_of
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
@@ -31,8 +31,9 @@ from dkmeans.exact_total import NOTHING, ExactTotal
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 __all__ = [
-    "add_moments",
+    "add_measures",
     "add_products",
+    "add_squares",
     "assign",
     "assign_two",
     "describe",
@@ -187,9 +188,9 @@ def nearest_two(points: FloatArray, centers: Centers) -> tuple[IndexArray, Float
 
 @QUIET
 def assign_two(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
-    """Return the results of `partial_sums` and `nearest_two`."""
+    """Return the results of `partial_sums`, and the distances to two centers, (2, n)."""
     index, found = nearest_two(points, centers)
-    return _sums_of(points, index[:, 0], centers), index, found
+    return _sums_of(points, index[:, 0], centers), index[:, 0], found.T
 
 
 def nearest_several(

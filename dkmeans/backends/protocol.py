@@ -90,18 +90,23 @@ class Backend(Implementation, Protocol):
         """
         ...
 
-    def add_moments(
-        self,
-        points: FloatArray,
-        weights: FloatArray,
-        index: IndexArray,
-        centers: FloatArray,
-        measures: FloatArray,
+    def add_squares(
+        self, points: FloatArray, weights: FloatArray, index: IndexArray, centers: Centers
     ) -> ExactSums:
-        """Return the exact moments of rows about centers, as `moments.add_moments` does.
+        """Return the sums of squared differences from the centers, as `moments.add_squares` does.
 
         Returns:
-            The sums, (k, d + m): of the squared differences, and of the measures.
+            The sums, (k, d).
+        """
+        ...
+
+    def add_measures(
+        self, distances: FloatArray, weights: FloatArray, index: IndexArray, k: int, factor: float
+    ) -> tuple[ExactSums, FloatArray]:
+        """Return the sums of measures of rows for each of k clusters, as `moments.add_measures`.
+
+        Returns:
+            The sums, (k, 4), and the largest length of a row of each cluster, (k,).
         """
         ...
 
@@ -122,7 +127,12 @@ class Backend(Implementation, Protocol):
     def assign_two(
         self, points: FloatArray, centers: Centers
     ) -> tuple[PartialSums, IndexArray, FloatArray]:
-        """Return the results of `partial_sums` and `nearest_two`, in one pass if possible."""
+        """Return the results of `partial_sums`, and distances to two centers, if possible at once.
+
+        Returns:
+            The sums, each row's nearest center, (n,) int64, and the distances to the nearest and
+            second nearest of at least two centers, (2, n) float64.
+        """
         ...
 
     def sums_by_bounds(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
@@ -17,6 +17,8 @@ from dkmeans.errors import InvalidData
 
 # Names of columns in their order; None if the columns have no names.
 Names = tuple[str, ...] | None
+# Collections that are no lists of names: a set has another order in each process.
+NO_LISTS = (str, bytes, Mapping, set, frozenset)
 
 logger = logging.getLogger("dkmeans")
 

@@ -8,58 +8,52 @@ decides how the table below is read (`Reading`), after the user has made the dat
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
 
-from dkmeans import pictures, storage
+from dkmeans import pictures
+from dkmeans.data.arrays import cut_of, weight_chunks
 from dkmeans.data.batches import Batch, Cut, Part
 from dkmeans.data.chunks import TARGET_BYTES, Chunk
-from dkmeans.data.columns import Names, described, places_of
+from dkmeans.data.columns import NO_LISTS, Names, described, places_of
 from dkmeans.data.mapped import mapped, row_function
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import has_weights, weighted, without_weights
 from dkmeans.data.scaled import scaled
-from dkmeans.data.side_by_side import side_by_side
 from dkmeans.data.sources.arrow_dataset import from_arrow_dataset, is_arrow_dataset
-from dkmeans.data.sources.dask_array import from_dask, is_dask_array
-from dkmeans.data.sources.frames import is_dask_series, is_frame, names_of, rows_of
-from dkmeans.data.sources.memory import from_array
+from dkmeans.data.sources.frames import is_frame, names_of, rows_of
 from dkmeans.data.sources.named_rows import NamedRows, refuse_others
 from dkmeans.data.sources.npy import from_npy_file
 from dkmeans.data.sources.parquet import from_parquet_files
 from dkmeans.data.sources.row_filter import RowFilter
-from dkmeans.data.sources.zarr_array import from_zarr_array, open_array, open_group
-from dkmeans.data.views import Columns, Selected
-from dkmeans.errors import (
-    Invalid,
-    InvalidData,
-    InvalidType,
-    NoRows,
-    check_integer,
-    expected,
-    readable,
+from dkmeans.data.sources.zarr_array import open_group
+from dkmeans.data.stored_tables import (
+    Addresses,
+    cut_of_files,
+    expand_store,
+    expanded,
+    group_rows,
+    named_together,
+    names_in,
+    npy_column,
+    zarr_column,
+    zarr_rows,
 )
-from dkmeans.retry import with_retries
+from dkmeans.data.views import Selected
+from dkmeans.errors import Invalid, InvalidType, NoRows, check_integer, counted, expected, readable
 from dkmeans.scaling import Scaling
 
 Change = Callable[[Batch], Batch]
-# What the functions that open files take: an address or pattern, or several of them.
-Addresses = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-Expand = Callable[[str], list[str]]
 # Terms that rows must meet, or alternatives of them.
 Filters = Sequence[tuple[str, str, Any]] | Sequence[Sequence[tuple[str, str, Any]]]
 
 # Batches of fewer chunks of another size than the usual one are cut into chunks of the usual size.
 _FEWEST_CHUNKS = 4
-# Collections that are no lists: a set has another order in each process.
-_NO_LISTS = (str, bytes, Mapping, set, frozenset)
 # Longer lists of names are cut where a dataset is printed.
 _SHOWN_CHARACTERS = 80
 # Size of a float32 value, of which rows usually consist.
@@ -187,13 +181,13 @@ class Dataset:
     table: Any = None
 
     def __repr__(self) -> str:
-        rows = "unknown rows" if self.rows is None else _counted(self.rows, "row")
+        rows = "unknown rows" if self.rows is None else counted(self.rows, "row")
         names = f" ({', '.join(self.columns)})" if self.columns else ""
         shown = names if len(names) <= _SHOWN_CHARACTERS else f"{names[:_SHOWN_CHARACTERS]}...)"
         batches = f" in batches of {self._batch_rows:,}" if self._batch_rows else ""
         end = ", without end" if self._is_endless else ""
         scales = ", to standardize" if self.is_standardized else ""
-        of_columns = f"{_counted(self.width, 'column')}{shown}"
+        of_columns = f"{counted(self.width, 'column')}{shown}"
         return f"<Dataset: {rows} of {of_columns}{batches}{end}{scales}>"
 
     def _repr_html_(self) -> str:
@@ -202,7 +196,7 @@ class Dataset:
             "rows": None if self.rows is None else f"{self.rows:,}",
             "columns": f"{self.width:,}",
             "names": None if self.columns is None else ", ".join(self.columns),
-            "batches": f"{_counted(self._batch_rows, 'row')} each" if self._batch_rows else None,
+            "batches": f"{counted(self._batch_rows, 'row')} each" if self._batch_rows else None,
             "end": "none, it repeats" if self._is_endless else None,
         }
         # To look at the batches of an iterator would use them up.
@@ -213,7 +207,7 @@ class Dataset:
         facts |= {"dtype": str(dtype), "bytes": readable(self.rows * self.width * dtype.itemsize)}
         sizes = first.sizes()
         least = f"{sizes.min():,} to " if sizes.min() < sizes.max() else ""
-        about = f"{_counted(len(sizes), 'chunk')} of {least}{_counted(sizes.max(), 'row')}"
+        about = f"{counted(len(sizes), 'chunk')} of {least}{counted(sizes.max(), 'row')}"
         about += " in the first batch" if self._batch_rows else ""
         return pictures.table("Dataset", facts, [pictures.chunks(about, sizes)])
 
@@ -242,7 +236,7 @@ class Dataset:
         if table is not None:
             array, names = rows_of(array, "the array", columns)
         rows = as_array(array, "the array") if isinstance(array, list) else array
-        cut = _cut_of(rows, "the array")
+        cut = cut_of(rows, "the array")
         if weights is not None:
             of_weights = partial(weight_chunks, weights, "the weights")
             cut = partial(_cut_weighted, cut, of_weights, "the array")
@@ -274,11 +268,11 @@ class Dataset:
         _check_names(columns, None)
         cut = None
         if weights is not None:
-            cut = _cut_of_files(_expanded(weights, _expand_store), _zarr_column)
-        open_rows = _zarr_cut if columns is None else partial(_group_cut, columns=tuple(columns))
-        addresses = _expanded(address, _expand_store)
-        names = columns or _names_in(addresses[0])
-        dataset = cls._of_files(addresses, open_rows, weights=cut)
+            cut = cut_of_files(expanded(weights, expand_store), zarr_column)
+        open_rows = zarr_rows if columns is None else partial(group_rows, columns=tuple(columns))
+        addresses = expanded(address, expand_store)
+        names = columns or names_in(addresses[0])
+        dataset = cls._of_files(addresses, open_rows, cut)
         if not names:
             return dataset
         source = next(next(dataset.batches()).sources())
@@ -322,9 +316,9 @@ class Dataset:
         """
         _check_names(columns, weights)
         condition = None if filters is None else RowFilter.of(filters)
-        addresses = _expanded(address)
+        addresses = expanded(address)
         cut = from_parquet_files(addresses, columns, weights, condition)
-        return cls._of_named_rows(cut, _named_together(addresses), condition)
+        return cls._of_named_rows(cut, named_together(addresses), condition)
 
     @classmethod
     def from_arrow(
@@ -388,27 +382,21 @@ class Dataset:
                 are not one number for each row.
             Outage: the storage does not answer.
         """
-        cut = None if weights is None else _cut_of_files(_expanded(weights), _npy_column)
-        return cls._of_files(address, from_npy_file, weights=cut)
+        cut = None if weights is None else cut_of_files(expanded(weights), npy_column)
+        return cls._of_files(expanded(address), from_npy_file, cut)
 
     @classmethod
     def _of_files(
-        cls,
-        given: Addresses,
-        open_file: Callable[[str], Cut],
-        expand: Expand = storage.expand,
-        weights: Cut | None = None,
+        cls, addresses: Sequence[str], open_file: Callable[[str], Cut], weights: Cut | None
     ) -> Dataset:
         """Return a dataset of the rows of files, one after another.
 
         Args:
-            given: Addresses or patterns of the files.
+            addresses: Addresses of the files.
             open_file: Returns a function that cuts the file at an address into chunks.
-            expand: Returns the addresses that match a pattern.
             weights: Cuts the weights of the rows into chunks; None if they have none.
         """
-        addresses = _expanded(given, expand)
-        name, cut = _named_together(addresses), _cut_of_files(addresses, open_file)
+        name, cut = named_together(addresses), cut_of_files(addresses, open_file)
         if weights is not None:
             cut = partial(_cut_weighted, cut, weights, name)
         return cls.of_table(cut, name)
@@ -751,7 +739,7 @@ class Dataset:
 
 
 def _are_names(columns: object) -> bool:
-    is_list = isinstance(columns, Collection) and not isinstance(columns, _NO_LISTS)
+    is_list = isinstance(columns, Collection) and not isinstance(columns, NO_LISTS)
     return is_list and all(isinstance(name, str) for name in columns)  # type: ignore[attr-defined]
 
 
@@ -765,45 +753,6 @@ def _check_names(columns: object, weights: object) -> None:
         raise InvalidType(expected("columns", "a list of names, or None", columns))
     if weights is not None and not isinstance(weights, str):
         raise InvalidType(expected("weights", "the name of a column, or None", weights))
-
-
-def _expand_store(address: str) -> list[str]:
-    """Return the addresses that match a pattern of Zarr stores, each with the array's name."""
-    store, colons, array = address.partition("::")
-    return [f"{found}{colons}{array}" for found in storage.expand(store)]
-
-
-def _expanded(given: Addresses, expand: Expand = storage.expand) -> list[str]:
-    """Return the addresses of files that are given as addresses or patterns.
-
-    Raises:
-        InvalidType: an address is not a path.
-        InvalidData: there is none, or a pattern matches nothing.
-    """
-    is_list = isinstance(given, Iterable) and not isinstance(given, _NO_LISTS)
-    addresses: list[Any] = list(given) if is_list else [given]  # type: ignore[arg-type]
-    for address in addresses:
-        if not isinstance(address, str | os.PathLike):
-            raise InvalidType(expected("address", "a path, a URL, or a list of them", given))
-    if not addresses:
-        raise InvalidData("address must name at least one file, got an empty list")
-    return [found for address in addresses for found in expand(os.fspath(address))]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def _named_together(addresses: Sequence[str]) -> str:
-    """Return a name of several files, for messages."""
-    more = len(addresses) - 1
-    return addresses[0] if not more else f"{addresses[0]} and {more} more"
-
-
-def _cut_of_files(addresses: Sequence[str], open_file: Callable[[str], Cut]) -> Cut:
-    """Return a function that cuts files into chunks, one after another."""
-    cuts = [with_retries(each, partial(open_file, each)) for each in addresses]
-    return cuts[0] if len(cuts) == 1 else partial(_cut_all, cuts)
 
 
 def _cut_weighted(rows: Cut, weights: Cut, name: str, chunk_bytes: int | None) -> Batch:
@@ -822,75 +771,6 @@ def _names_without(frame: Any, name: str) -> tuple[str, ...]:
         must = "one number for each row, or the name of a column of a data frame"
         raise Invalid(expected("weights", must, name))
     return tuple(each for each in names if each != name)
-
-
-def _cut_all(cuts: Sequence[Cut], chunk_bytes: int | None) -> Batch:
-    """Return the chunks of several tables, one after another.
-
-    Raises:
-        InvalidData: the tables have different numbers of columns.
-    """
-    batches = [cut(chunk_bytes) for cut in cuts]
-    parts = [part for batch in batches for part in batch.parts if part.rows]
-    sources = [next(part.sources()) for part in parts]
-    for source in sources:
-        if source.width != sources[0].width:
-            raise InvalidData(
-                f"all files must have as many columns as the first: {sources[0].name} has "
-                f"{sources[0].width}, {source.name} {source.width}"
-            )
-    return Batch(tuple(parts))
-
-
-def _zarr_cut(address: str) -> Cut:
-    """Return a function that cuts the Zarr array, or arrays side by side, at an address."""
-    if names := _names_in(address):
-        return _group_cut(address.partition("::")[0], names)
-    array = open_array(address)
-    _check_table(address, array.shape)
-    return from_zarr_array(array, address)
-
-
-def _names_in(address: str) -> Sequence[str]:
-    """Return the names of the arrays in `store::a,b,c`; none for the address of one array."""
-    names = address.partition("::")[2].split(",")
-    return names if len(names) > 1 else ()
-
-
-def _group_cut(address: str, columns: Sequence[str]) -> Cut:
-    """Return a function that cuts arrays of the Zarr group at an address, side by side."""
-    if not columns or not all(columns):
-        raise Invalid(expected("columns", "names of arrays", list(columns)))
-    store, _, group = address.partition("::")
-    prefix = f"{group.rstrip('/')}/" if group else ""
-    arrays = [f"{store}::{prefix}{name}" for name in columns]
-    return partial(_cut_side_by_side, [_zarr_array_cut(each) for each in arrays], address)
-
-
-def _zarr_array_cut(address: str) -> Cut:
-    """Return a function that cuts the Zarr array at an address, (n,) or (n, w), into chunks."""
-    array = open_array(address)
-    if array.ndim != 1:
-        _check_table(address, array.shape)
-    return from_zarr_array(array, address)
-
-
-def _cut_side_by_side(cuts: Sequence[Cut], name: str, chunk_bytes: int | None) -> Batch:
-    """Return the chunks of a table whose columns are tables."""
-    each = (chunk_bytes or TARGET_BYTES) // len(cuts)
-    return side_by_side([cut(each) for cut in cuts], name, Columns)
-
-
-def _zarr_column(address: str) -> Cut:
-    """Return a function that cuts the Zarr array at an address, (n,) or (n, 1), into chunks."""
-    array = open_array(address)
-    _check_column(address, array.shape)
-    return from_zarr_array(array, address)
-
-
-def _npy_column(address: str) -> Cut:
-    """Return a function that cuts the .npy file at an address, (n,) or (n, 1), into chunks."""
-    return from_npy_file(address, allow_1d=True)
 
 
 def limit_epochs(array: Any, num_epochs: int | None = None) -> Dataset:
@@ -947,88 +827,3 @@ def _slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Itera
         if low < high:
             yield batch.rows_between(low, high)
         first += batch.rows
-
-
-def array_chunks(
-    array: Any, name: str, *, allow_1d_zarr: bool = False, chunk_bytes: int | None = None
-) -> Batch:
-    """Return the chunks of a 2-D array of any kind that the library knows.
-
-    Args:
-        array: The array.
-        name: Name of the array in messages.
-        allow_1d_zarr: True if a 1-D Zarr array is accepted, as a table of one column.
-        chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual
-            size.
-
-    Raises:
-        InvalidData: the array is not 2-D.
-        InvalidType: it is not an array.
-    """
-    return _cut_of(array, name, allow_1d_zarr=allow_1d_zarr)(chunk_bytes)
-
-
-def column_chunks(values: Any, name: str, chunk_bytes: int | None = None) -> Batch:
-    """Return the chunks of a column of any kind of array, (n,), or of several, (n, w).
-
-    Raises:
-        InvalidData: the values are not 1-D or 2-D.
-        InvalidType: they are no array.
-    """
-    if is_dask_series(values):
-        values = values.to_frame()
-    if is_frame(values):
-        values, _ = rows_of(values, name)
-    if not (isinstance(values, zarr.Array) or is_dask_array(values)):
-        values = as_array(values, name)
-    if values.ndim == 1 and not isinstance(values, zarr.Array):
-        values = values[:, None]
-    return array_chunks(values, name, allow_1d_zarr=True, chunk_bytes=chunk_bytes)
-
-
-def weight_chunks(weights: Any, name: str, chunk_bytes: int | None = None) -> Batch:
-    """Return the chunks of weights, (n,) or (n, 1), of any kind of array.
-
-    Raises:
-        InvalidData: they are a single number, or of another shape.
-        InvalidType: they are no array.
-    """
-    if np.ndim(weights) == 0:
-        raise InvalidData(expected(name, "one number for each row", weights))
-    return column_chunks(weights, name, chunk_bytes)
-
-
-def _cut_of(array: Any, name: str, *, allow_1d_zarr: bool = False) -> Cut:
-    """Return a function that cuts an array into chunks, with the errors of `array_chunks`."""
-    if is_dask_array(array):
-        _check_table(name, array.shape)
-        blocks = from_dask(array, name)
-        return lambda _: blocks
-    if isinstance(array, zarr.Array):
-        if not (allow_1d_zarr and array.ndim == 1):
-            _check_table(name, array.shape)
-        return from_zarr_array(array, name)
-    if hasattr(array, "__cuda_array_interface__"):
-        array = array.get()  # CuPy's copy to the host
-    if hasattr(array, "toarray"):
-        must = "dense, as its toarray() is"
-        raise InvalidType(f"{name} must be {must}, got the sparse {type(array).__name__}")
-    if not hasattr(array, "__array__"):
-        raise InvalidType(expected(name, "a NumPy, Dask, Zarr or CuPy array", type(array).__name__))
-    array = as_array(array, name)
-    _check_table(name, array.shape)
-    return partial(from_array, array, name)
-
-
-def _check_column(name: str, shape: tuple[int, ...]) -> None:
-    if len(shape) != 1 and shape[1:] != (1,):
-        raise InvalidData(
-            f"{name} must be one column of weights, (n,) or (n, 1), got shape {shape}"
-        )
-
-
-def _check_table(name: str, shape: tuple[int, ...]) -> None:
-    if len(shape) != 2 or shape[1] == 0:
-        raise InvalidData(
-            f"{name} must be 2-D (rows, columns) with at least one column, got shape {shape}"
-        )

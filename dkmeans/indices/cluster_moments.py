@@ -9,21 +9,19 @@ the same bits for any chunks (docs/decisions/024).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import add
+from typing import Any
 
 import numpy as np
 
 from dkmeans.backends import select
-from dkmeans.backends.rounding import exact_rows
+from dkmeans.backends.moments import NUM_MEASURES
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
-from dkmeans.state import FloatArray, IndexArray, PartialSums
-
-# Measures of a row, in the order of their columns.
-DISTANCE, LENGTH, SILHOUETTE, AMBIGUOUS = range(4)
-NUM_MEASURES = 4
-# A row is ambiguous if its second nearest center is farther than its nearest one by at most this.
-_AMBIGUOUS_RATIO = 1.05
+from dkmeans.exact_total import ExactTotal
+from dkmeans.state import FloatArray, IndexArray, PartialSums, grown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,12 +53,23 @@ class Moments:
         rows, weights, squares, measures = (ExactSums.zero((k, width)) for width in widths)
         return cls(rows, weights, squares, measures, np.zeros(k))
 
+    def total_of(self, measure: int) -> ExactTotal:
+        """Return the sum of a measure over all rows, times their weights."""
+        return self.measures.columns(slice(measure, measure + 1)).total()
+
     def __add__(self, other: Moments) -> Moments:
+        return self._plus(other, add)
+
+    def plus_in_place(self, other: Moments) -> Moments:
+        """Return the sum in the memory of these moments, which must be the result of `+`."""
+        return self._plus(other, grown)
+
+    def _plus(self, other: Moments, plus: Callable[[Any, Any], Any]) -> Moments:
         return Moments(
-            self.rows + other.rows,
-            self.weights + other.weights,
-            self.squares + other.squares,
-            self.measures + other.measures,
+            plus(self.rows, other.rows),
+            plus(self.weights, other.weights),
+            plus(self.squares, other.squares),
+            plus(self.measures, other.measures),
             np.maximum(self.radius, other.radius),
         )
 
@@ -82,7 +91,7 @@ def moments_of(
         weights: (n,) their weights, above zero; None if each is one.
         sums: Their partial sums.
         index: (n,) the nearest center of each row.
-        distances: (n, 2) the distances to the nearest and second nearest center; (n, 1) if there is
+        distances: (2, n) the distances to the nearest and second nearest center; (1, n) if there is
             one center.
         centers: The centers.
         with_squares: True if the squared differences from the centers are needed.
@@ -90,36 +99,12 @@ def moments_of(
     Raises:
         NotFinite: a moment is too large for float64.
     """
-    values = exact_rows(centers.values, centers.distance)
-    if not with_squares:
-        points, values = points[:, :0], values[:, :0]
-    elif centers.distance is Distance.COSINE:
-        points = exact_rows(points, Distance.COSINE)
-    measures, radius = _measures(distances, centers), np.zeros(len(values))
-    np.maximum.at(radius, index, measures[LENGTH])
+    backend, k = select(centers.backend), len(centers.values)
     factors = np.ones(len(points)) if weights is None else weights
-    moments = select(centers.backend).add_moments(points, factors, index, values, measures)
-    width = points.shape[1]
-    squares, of_measures = moments.columns(slice(width)), moments.columns(slice(width, None))
-    return Moments(sums.sums, sums.cluster_weights, squares, of_measures, radius)
-
-
-def _measures(distances: FloatArray, centers: Centers) -> FloatArray:
-    """Return the measures of each row, (4, n) float64.
-
-    The silhouette is the simplified one (Hruschka, de Castro and Campello, Evolutionary algorithms
-    for clustering gene-expression data, 2004): 1 - a / b, where a and b are the Euclidean distances
-    to the nearest and second nearest center; 0 where both are zero.
-    """
-    measures = np.zeros((NUM_MEASURES, len(distances)))
     # The squared Euclidean distance of two rows of length one is twice their cosine distance.
     factor = 2.0 if centers.distance is Distance.COSINE else 1.0
-    measures[DISTANCE] = distances[:, 0]
-    nearest = np.sqrt(factor * measures[DISTANCE], out=measures[LENGTH])
-    if distances.shape[1] > 1:
-        second, silhouette = np.sqrt(factor * distances[:, 1]), measures[SILHOUETTE]
-        silhouette[:] = 1.0
-        np.divide(nearest, second, out=silhouette, where=second > 0)
-        np.subtract(1.0, silhouette, out=silhouette)
-        measures[AMBIGUOUS] = second <= _AMBIGUOUS_RATIO * nearest
-    return measures
+    measures, radius = backend.add_measures(distances, factors, index, k, factor)
+    squares = ExactSums.zero((k, 0))
+    if with_squares:
+        squares = backend.add_squares(points, factors, index, centers)
+    return Moments(sums.sums, sums.cluster_weights, squares, measures, radius)

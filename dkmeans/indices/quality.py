@@ -17,15 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans.backends.rounding import exact_rows
+from dkmeans.backends.moments import AMBIGUOUS, DISTANCE, LENGTH, SILHOUETTE
+from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance, squared_norms
 from dkmeans.errors import Invalid, InvalidType, expected
-from dkmeans.exact import ExactSums
-from dkmeans.indices.cluster_moments import AMBIGUOUS, DISTANCE, LENGTH, SILHOUETTE, Moments
+from dkmeans.exact import ExactSums, in_pieces
+from dkmeans.indices.cluster_moments import Moments
 from dkmeans.scaling import Scaling
-from dkmeans.state import FloatArray
+from dkmeans.state import FloatArray, IndexArray
 
 ALL = "all"
+# Pairs of centers, and values of their differences, that are computed at a time; for so many
+# centers at least, as each matrix product reads all centers.
+_PAIRS_AT_ONCE, _FEWEST_ROWS = 2**18, 16
 # The index that needs the squares of `Moments`.
 DEVIATION = "cluster_deviation"
 
@@ -134,8 +138,7 @@ class _Clusters:
 
     def mean_of_all(self, measure: int) -> float:
         """Return the mean of a measure over all rows."""
-        total = self.moments.measures.columns(slice(measure, measure + 1)).total()
-        return float(total) / float(self.moments.weights.total())
+        return float(self.moments.total_of(measure)) / float(self.moments.weights.total())
 
     def _means_of(self, sums: ExactSums) -> FloatArray:
         means: FloatArray = sums.means(self.moments.weights)
@@ -167,15 +170,44 @@ def _davies_bouldin(clusters: _Clusters) -> float:
     spreads = clusters.mean_of(LENGTH)[clusters.filled]
     if len(centers) < 2:
         return np.nan
-    worst = np.zeros(len(centers))
-    for number in range(len(centers) - 1):  # all differences at once would be k x k x d
-        later = slice(number + 1, None)
-        apart = np.sqrt(squared_norms(centers[later] - centers[number]))
-        apart[apart == 0] = np.inf
-        similarity = (spreads[later] + spreads[number]) / apart
-        worst[later] = np.maximum(worst[later], similarity)
-        worst[number] = max(worst[number], similarity.max())
+    moved, worst, width = centers - centers.mean(axis=0), np.zeros(len(centers)), centers.shape[1]
+    squares, size = squared_norms(moved), max(_FEWEST_ROWS, _PAIRS_AT_ONCE // len(centers))
+    for start in range(0, len(centers), size):
+        some = np.arange(start, min(start + size, len(centers)))
+        pairs = _likely_worst(moved, squares, spreads, some)
+        for one, other in in_pieces(pairs, max(1, _PAIRS_AT_ONCE // width)):
+            apart = np.sqrt(squared_norms(centers[other] - centers[one]))
+            apart[apart == 0] = np.inf
+            np.maximum.at(worst, one, (spreads[other] + spreads[one]) / apart)
     return float(worst.mean())
+
+
+@QUIET
+def _likely_worst(
+    moved: FloatArray, squares: FloatArray, spreads: FloatArray, some: IndexArray
+) -> tuple[IndexArray, IndexArray]:
+    """Return pairs of some centers and others, with the most similar other of each among them.
+
+    A matrix product computes squared distances whose error is at most that of d + 4 roundings of
+    the largest term (as in `backends.rounding`). Only pairs are returned whose similarity may be
+    the largest within that error.
+
+    Args:
+        moved: (k, d) the centers less their mean.
+        squares: (k,) their squared lengths.
+        spreads: (k,) the mean distances to the centers.
+        some: (m,) numbers of the centers whose pairs are returned.
+    """
+    size, spread = squares[some, None] + squares, spreads[some, None] + spreads
+    found = size - 2.0 * (moved[some] @ moved.T)
+    error = 4.0 * (moved.shape[1] + 4) * np.finfo(np.float64).eps * size
+    # Centers that may be equal have no least similarity: that of equal ones is 0.
+    least = np.where(found > error, spread / np.sqrt(found + error), 0.0)
+    most = spread / np.sqrt(np.maximum(found - error, 0.0))
+    # The negation also selects what is NaN, where squares overflow.
+    rows, others = np.nonzero(~(most < least.max(axis=1, keepdims=True)) & (spread > 0))
+    is_other = some[rows] != others
+    return some[rows[is_other]], others[is_other]
 
 
 def _calinski_harabasz(clusters: _Clusters) -> float:

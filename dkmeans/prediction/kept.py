@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
+from dkmeans.data.arrays import column_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
-from dkmeans.data.dataset import column_chunks
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import (
     arrays_of,

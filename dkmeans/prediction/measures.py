@@ -5,19 +5,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import add
+from typing import Any
 
 import numpy as np
 
 from dkmeans.backends import select
+from dkmeans.backends.moments import DISTANCE
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
 from dkmeans.exact import NotFinite
+from dkmeans.exact_total import ExactTotal
 from dkmeans.indices.cluster_moments import Moments, moments_of
 from dkmeans.indices.contingency import Contingency, contingency_of
 from dkmeans.indices.row_sample import RowSample, sample_of
 from dkmeans.prediction.per_chunk import score, score_of
-from dkmeans.state import FloatArray, IndexArray, PartialSums, Score
+from dkmeans.state import FloatArray, IndexArray, PartialSums, Score, grown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,9 +84,16 @@ class Measures:
         return cls(Score(), moments, task.shape and Contingency.zero(task.shape), sample)
 
     def __add__(self, other: Measures) -> Measures:
+        return self._plus(other, add)
+
+    def plus_in_place(self, other: Measures) -> Measures:
+        """Return the sum in the memory of these measures, which must be the result of `+`."""
+        return self._plus(other, grown)
+
+    def _plus(self, other: Measures, plus: Callable[[Any, Any], Any]) -> Measures:
         return Measures(
             self.score + other.score,
-            self.moments and other.moments and self.moments + other.moments,
+            self.moments and other.moments and plus(self.moments, other.moments),
             self.contingency and other.contingency and self.contingency + other.contingency,
             self.sample and other.sample and self.sample + other.sample,
         )
@@ -114,7 +126,11 @@ def measure(loaded: LoadedChunk, task: Measuring) -> Measures:
         others = backend.nearest_index(points, task.against)
         contingency = contingency_of(index, others, weights, task.shape, backend)
     sample = sample_of(loaded, index, task.batch) if task.with_sample else None
-    return Measures(score_of(loaded, distances[:, 0], centers), moments, contingency, sample)
+    if moments is not None and weights is None:  # their distances are added up already
+        total = Score(ExactTotal.of(len(points)), moments.total_of(DISTANCE))
+    else:
+        total = score_of(loaded, distances[0], centers)
+    return Measures(total, moments, contingency, sample)
 
 
 def _assigned(
@@ -123,24 +139,25 @@ def _assigned(
     """Return the partial sums if moments need them, the nearest centers, and the distances.
 
     Returns:
-        The sums, the indices, (n,) int64, and the distances, (n, 1) or, for moments of several
-        centers, (n, 2) float64.
+        The sums, the indices, (n,) int64, and the distances, (1, n) or, for moments of several
+        centers, (2, n) float64.
 
     Raises:
         NotFinite: the rows cannot be added up.
     """
-    centers, sums = task.centers, None
+    centers = task.centers
     backend, with_two = select(centers.backend), task.with_moments and len(centers.values) > 1
-    if task.with_moments and weights is None:
-        sums, index, distances = (backend.assign_two if with_two else backend.assign)(
-            points, centers
-        )
-    else:
-        index, distances = (backend.nearest_two if with_two else backend.nearest)(points, centers)
+    if with_two and weights is None:
+        return backend.assign_two(points, centers)
     if with_two:
-        index = np.ascontiguousarray(index[:, 0])
+        two, of_two = backend.nearest_two(points, centers)
+        index, distances = np.ascontiguousarray(two[:, 0]), of_two.T
+    elif task.with_moments and weights is None:
+        sums, index, nearest = backend.assign(points, centers)
+        return sums, index, nearest[None]
     else:
-        distances = distances[:, None]
-    if task.with_moments and weights is not None:
-        sums = backend.weighted_sums(points, weights, index, centers, None)[0]
-    return sums, index, distances
+        index, nearest = backend.nearest(points, centers)
+        distances = nearest[None]
+    if not task.with_moments or weights is None:
+        return None, index, distances
+    return backend.weighted_sums(points, weights, index, centers, None)[0], index, distances

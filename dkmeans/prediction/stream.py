@@ -77,19 +77,19 @@ def scores(
 
 def _measured(batch: Batch, task: Measuring, executor: Executor, report: RowReport) -> Measures:
     """Return the measures of a batch, computed in pieces: rows are reported after each of them."""
-    total, start, size = Measures.zero(task), 0, len(batch)
+    total, start, size = None, 0, len(batch)
     if size > _MOST_CHUNKS_AT_ONCE:
         size = _CHUNKS_PER_THREAD * executor.memory().threads
     while start < len(batch):
         began = time.perf_counter()
         piece = batch.chunks_between(start, min(start + size, len(batch)))
         (measured,) = executor.map_reduce(measure, [piece], task).totals
-        total += measured
+        total = measured if total is None else total + measured
         report.add(piece.rows)
         start += len(piece)
         if time.perf_counter() - began < _PIECE_SECONDS / 2:
             size *= 2
-    return total
+    return Measures.zero(task) if total is None else total
 
 
 def predictions(

@@ -25,7 +25,15 @@ INDEX = np.arange(60) % 3
 def test_the_grid_is_of_the_rows_and_for_cosine_of_directions():
     for distance, grid in ((EUCLIDEAN, Grid.of(ROWS)), (COSINE, Grid.of_directions(4))):
         found = grid_for(ROWS, Centers(ROWS[:2], distance))
-        assert found.exponents.tolist() == grid.exponents.tolist()
+        finer = grid.exponents - found.exponents
+        assert finer.tolist() == [int(distance is EUCLIDEAN)] * 4
+
+
+def test_chunks_share_the_grid_of_the_first_if_it_suits_them():
+    centers, factors = Centers(ROWS[:2], EUCLIDEAN), np.array([1, 0.5, 4, 0.25], np.float32)
+    found = [grid_for(ROWS * factor, centers).exponents.tolist() for factor in factors]
+    assert found[0] == found[1] == found[2]
+    assert found[3] == Grid.of(ROWS * np.float32(0.25)).exponents.tolist()
 
 
 def test_directions_are_rounded_to_the_nearest_integer_on_their_grid():

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.backends import select
@@ -22,7 +22,6 @@ from tests.exactly import same_sums, units
 
 BACKENDS = ("numpy", "native")
 DTYPES = (np.float32, np.float64)
-some = settings(max_examples=60, deadline=None)
 usual_weights = st.integers(1, 9).map(float) | st.floats(0.01, 4)
 any_weights = st.floats(0, allow_infinity=False, exclude_min=True)
 
@@ -51,7 +50,6 @@ def fractions(values):
     return [Fraction(value) for value in np.ravel(values).tolist()]
 
 
-@some
 @given(weighted_rows())
 def test_sums_of_products_are_those_of_fractions(backend, problem):
     rows, weights, index, k = problem
@@ -88,7 +86,6 @@ def test_neither_order_nor_chunks_nor_the_backend_change_a_bit(dtype, kind):
         assert (units(total) == expected).all()
 
 
-@some
 @given(weighted_rows())
 def test_weighted_squares_are_those_of_fractions(backend, problem):
     rows, weights, _, _ = problem
@@ -127,7 +124,6 @@ def test_products_with_weights_near_both_ends_of_float64_keep_their_errors(backe
     assert sums.exact(0, 2) == 2 * Fraction(weight)
 
 
-@some
 @given(weighted_rows())
 def test_a_weighted_total_is_that_of_fractions(backend, problem):
     rows, weights, _, _ = problem

@@ -19,10 +19,9 @@ from dkmeans.data.chunks import (
     rows_per_chunk,
 )
 from dkmeans.data.sources.memory import MemoryRows
-from tests.data.twenty_rows import ROWS, chunk_of, chunks_of, fast, spans
+from tests.data.twenty_rows import ROWS, chunk_of, chunks_of, spans
 
 
-@fast
 @given(st.data())
 def test_a_part_of_a_part_is_what_slicing_says(data):
     chunk, rows = chunk_of(ROWS), ROWS

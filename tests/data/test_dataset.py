@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, Invalid, InvalidData, InvalidType, limit_epochs
@@ -20,7 +20,6 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.memory import MemoryRows
 
-fast = settings(max_examples=60, deadline=None)
 sizes = st.integers(1, 30)
 
 
@@ -67,27 +66,23 @@ def test_a_dataset_that_is_not_batched_is_one_batch_of_all_rows():
     assert same(loaded(dataset_of()), [rows_of(20)])
 
 
-@fast
 @given(sizes, sizes, sizes)
 def test_batches_are_cut_across_chunks(n, chunk, size):
     assert same(loaded(dataset_of(n, chunk).batch(size)), split(rows_of(n), size))
 
 
-@fast
 @given(sizes, sizes, sizes, sizes)
 def test_the_last_call_of_batch_decides(n, chunk, first, size):
     batches = loaded(dataset_of(n, chunk).batch(first).batch(size))
     assert same(batches, split(rows_of(n), size))
 
 
-@fast
 @given(sizes, sizes, sizes, st.integers(1, 3))
 def test_batch_and_repeat_ends_every_epoch_with_the_rows_that_are_left(n, chunk, size, epochs):
     batches = loaded(dataset_of(n, chunk).batch(size).repeat(epochs))
     assert same(batches, split(rows_of(n), size) * epochs)
 
 
-@fast
 @given(sizes, sizes, sizes, st.integers(1, 3))
 def test_repeat_and_batch_makes_batches_across_epochs(n, chunk, size, epochs):
     batches = loaded(dataset_of(n, chunk).repeat(epochs).batch(size))
@@ -107,7 +102,6 @@ def test_repeats_multiply():
     assert same(loaded(dataset_of().repeat(2).repeat(3)), [rows_of(20)] * 6)
 
 
-@fast
 @given(sizes, sizes, st.integers(0, 40), st.integers(0, 40))
 def test_take_and_skip_count_rows_before_batch(n, chunk, first, second):
     dataset, rows = dataset_of(n, chunk), rows_of(n)
@@ -123,7 +117,6 @@ def test_take_and_skip_count_rows_before_batch(n, chunk, first, second):
         assert sliced.rows == len(expected)
 
 
-@fast
 @given(sizes, sizes, sizes, st.integers(0, 10), st.integers(0, 10))
 def test_take_and_skip_count_batches_after_batch(n, chunk, size, first, second):
     dataset, batches = dataset_of(n, chunk).batch(size), split(rows_of(n), size)
@@ -142,7 +135,6 @@ method_calls = st.lists(
 )
 
 
-@fast
 @given(sizes, sizes, method_calls)
 def test_methods_in_any_order_do_the_same_as_to_lists_of_batches(n, chunk, calls):
     dataset, batches, is_batched, epochs = dataset_of(n, chunk), [rows_of(n)], False, 1
@@ -188,7 +180,6 @@ def test_a_dataset_yields_the_same_batches_every_time():
 # Shuffling.
 
 
-@fast
 @given(sizes, sizes, st.integers(0, 2**40), sizes)
 def test_shuffled_rows_are_a_permutation_of_the_rows(n, chunk, seed, size):
     batches = loaded(dataset_of(n, chunk).shuffle(seed).batch(size))
@@ -307,7 +298,6 @@ def test_a_part_of_shuffled_rows_differs_in_every_epoch_and_is_not_constant(meth
     assert not part.is_constant
 
 
-@fast
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 50), st.integers(1, 3))
 def test_every_row_is_seen_once_in_each_epoch_for_all_chunks_and_batches(n, chunk, rows, epochs):
     shuffled = dataset_of(n, chunk).shuffle(seed=7).batch(rows)
@@ -329,21 +319,6 @@ def test_batches_of_a_stream_are_not_constant_and_their_rows_unknown():
 # Arrays.
 
 
-@pytest.mark.parametrize(
-    "convert",
-    [
-        np.asarray,
-        lambda rows: da.from_array(rows, chunks=(6, 1)),
-        lambda rows: zarr.array(rows, chunks=(6, 2)),
-        np.asfortranarray,
-    ],
-    ids=["NumPy", "Dask", "Zarr", "Fortran"],
-)
-def test_arrays_of_every_kind_give_their_rows(convert):
-    dataset = Dataset.from_array(convert(rows_of(20)))
-    assert same(loaded(dataset.batch(7)), split(rows_of(20), 7))
-
-
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_limit_epochs_is_a_batch_of_all_rows_an_epoch(epochs):
     dataset = limit_epochs(rows_of(20), epochs)
@@ -362,21 +337,6 @@ def test_limit_epochs_refuses_a_bad_number_of_epochs(epochs):
     with pytest.raises(ValueError, match="must be an integer >= 1") as caught:
         limit_epochs(rows_of(20), epochs)
     assert repr(epochs) in str(caught.value)
-
-
-@pytest.mark.parametrize("make", [Dataset.from_array, lambda array: limit_epochs(array, 2)])
-def test_what_is_no_array_is_a_type_error(make):
-    for given_ in ({"a": [1.0]}, "rows", 3, None):
-        with pytest.raises(InvalidType, match="the array must be a NumPy, Dask, Zarr or CuPy"):
-            make(given_)
-
-
-@pytest.mark.parametrize("shape", [(4,), (2, 2, 2), (3, 0), ()])
-@pytest.mark.parametrize("kind", [np.zeros, da.zeros, zarr.zeros], ids=["NumPy", "Dask", "Zarr"])
-def test_other_shapes_than_a_table_are_refused(kind, shape):
-    with pytest.raises(InvalidData, match="the array must be 2-D") as caught:
-        Dataset.from_array(kind(shape))
-    assert str(shape) in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", [np.zeros, da.zeros, zarr.zeros], ids=["NumPy", "Dask", "Zarr"])
@@ -525,90 +485,10 @@ def test_a_dataset_is_printed_by_its_size_its_columns_and_its_batches():
     assert len(repr(Dataset.from_array(wide))) < 150
 
 
-def test_a_list_of_rows_is_an_array():
-    for dataset in (Dataset.from_array([[1, 2], [3, 4]]), limit_epochs([[1, 2], [3, 4]], 1)):
-        assert np.array_equal(np.vstack(loaded(dataset)), [[1, 2], [3, 4]])
-    with pytest.raises(InvalidData, match="a table of numbers"):
-        Dataset.from_array([[1, 2], [3]])
-
-
-# Several files.
-
-
-def tables(folder, kind):
-    """Write two tables, and return a function that opens addresses, and the rows of both."""
-    rows = [np.arange(20, dtype=np.float32).reshape(10, 2) + start for start in (0, 100)]
-    for name, table in zip((2, 10), rows, strict=True):
-        path = folder / f"rows.{name}.{kind}"
-        if kind == "npy":
-            np.save(path, table)
-        elif kind == "zarr":
-            zarr.create_array(str(path), data=table, chunks=(3, 2))
-        else:
-            pq.write_table(pa.table({"a": table[:, 0], "b": table[:, 1]}), path)
-    return getattr(Dataset, f"from_{kind}"), np.vstack(rows)
-
-
-in_every_kind = pytest.mark.parametrize("kind", ["npy", "zarr", "parquet"])
-
-
-@in_every_kind
-def test_the_rows_of_several_files_follow_one_another(kind, tmp_path):
-    open_files, rows = tables(tmp_path, kind)
-    two, ten = tmp_path / f"rows.2.{kind}", tmp_path / f"rows.10.{kind}"
-    for address in (
-        [two, str(ten)],
-        (str(two), str(ten)),
-        f"{tmp_path}/*.{kind}",
-        iter([two, ten]),
-    ):
-        dataset = open_files(address)
-        assert dataset.rows == 20
-        assert np.array_equal(np.vstack(loaded(dataset.batch(7))), rows)
-    assert np.array_equal(np.vstack(loaded(open_files([ten, two]))), np.roll(rows, 10, axis=0))
-
-
-def test_a_pattern_of_stores_keeps_the_name_of_the_array(tmp_path):
-    for name in ("2.zarr", "10.zarr"):
-        group = zarr.create_group(str(tmp_path / name))
-        group.create_array("rows", data=np.full((3, 2), float(name.removesuffix(".zarr"))))
-    dataset = Dataset.from_zarr(f"{tmp_path}/*.zarr::rows")
-    assert np.vstack(loaded(dataset))[:, 0].tolist() == [2, 2, 2, 10, 10, 10]
-
-
-@in_every_kind
-def test_files_of_different_widths_are_refused(kind, tmp_path):
-    open_files, _ = tables(tmp_path, kind)
-    other = tmp_path / "other"
-    other.mkdir()
-    if kind == "npy":
-        np.save(other / "x.npy", np.zeros((3, 3)))
-    elif kind == "zarr":
-        zarr.create_array(str(other / "x.zarr"), data=np.zeros((3, 3)))
-    else:
-        pq.write_table(pa.table({name: [1.0] for name in "abc"}), other / "x.parquet")
-    with pytest.raises(ValueError, match=r"columns.*rows\.2\..*x\."):
-        open_files([f"{tmp_path}/rows.2.{kind}", f"{other}/x.{kind}"])
-
-
-@in_every_kind
-@pytest.mark.parametrize("given", [3, None, b"x.npy", {"a": "x"}, {"x"}, ["x", 3], [["x"]]])
-def test_what_is_no_path_is_refused_as_an_address(kind, given):
-    with pytest.raises(TypeError, match="address must be a path, a URL, or a list of them, got"):
-        getattr(Dataset, f"from_{kind}")(given)
-
-
 @pytest.mark.parametrize("columns", ["a", 3, [0], {"a", "b"}, {"a": 1}])
 def test_what_is_no_list_of_names_is_refused_as_columns(columns, tmp_path):
-    tables(tmp_path, "parquet")
     with pytest.raises(TypeError, match="columns must be a list of names, or None, got"):
         Dataset.from_parquet(tmp_path, columns)
-
-
-@in_every_kind
-def test_an_empty_list_of_files_is_refused(kind):
-    with pytest.raises(ValueError, match="at least one file, got an empty list"):
-        getattr(Dataset, f"from_{kind}")([])
 
 
 def lists(dataset):
@@ -737,13 +617,3 @@ def test_unusable_weights_are_refused_by_name(tmp_path):
 def _only_weights(folder):
     pq.write_table(pa.table({"a": [1.0, 2.0]}), folder / "one.parquet")
     return Dataset.from_parquet(folder / "one.parquet", weights="a")
-
-
-def test_weights_of_another_shape_in_storage_are_refused(tmp_path):
-    np.save(tmp_path / "rows.npy", np.zeros((4, 2)))
-    np.save(tmp_path / "cube.npy", np.zeros((4, 1, 1)))
-    with pytest.raises(ValueError, match=r"cube.npy must hold a 2-D array"):
-        Dataset.from_npy(tmp_path / "rows.npy", weights=tmp_path / "cube.npy")
-    zarr.create_array(str(tmp_path / "rows.zarr"), data=np.zeros((4, 2)))
-    with pytest.raises(ValueError, match=r"rows.zarr must be one column of weights, .*\(4, 2\)"):
-        Dataset.from_zarr(tmp_path / "rows.zarr", weights=tmp_path / "rows.zarr")

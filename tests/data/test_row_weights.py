@@ -19,7 +19,7 @@ from dkmeans.data.row_weights import (
     without_weights,
 )
 from dkmeans.data.sources.memory import MemoryRows
-from tests.data.twenty_rows import ROWS, fast
+from tests.data.twenty_rows import ROWS
 from tests.numbered import Numbers
 
 WEIGHTS = np.arange(1.0, 21.0)
@@ -57,7 +57,6 @@ def test_weights_may_be_cut_differently_than_rows(sizes, weight_sizes):
     assert pairs(batch_of(sizes=sizes, weight_sizes=weight_sizes)) == EXPECTED
 
 
-@fast
 @given(st.integers(0, 20), st.integers(0, 20), st.booleans())
 def test_every_part_of_a_batch_keeps_its_weights(start, stop, is_shuffled):
     batch = batch_of(sizes=(7, 13))

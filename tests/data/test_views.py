@@ -15,14 +15,13 @@ from dkmeans import Dataset, InvalidData
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.data.views import Columns, Joined, Picked, Selected, Shuffled
-from tests.data.twenty_rows import ROWS, chunk_of, chunks_of, fast, spans
+from tests.data.twenty_rows import ROWS, chunk_of, chunks_of, spans
 
 
 def loaded(source, start, stop):
     return Chunk(source, start, stop).load(source.width)
 
 
-@fast
 @given(spans(), st.integers(0, 5))
 def test_columns_side_by_side_are_as_stacked_by_numpy(span, offset):
     start, stop = span
@@ -42,7 +41,6 @@ def test_columns_of_small_types_are_float32_side_by_side():
     assert loaded(source, 0, 3).dtype == np.float32
 
 
-@fast
 @given(spans(), spans(), st.integers(0, 2**63))
 def test_shuffled_rows_are_the_same_permutation_however_they_are_sliced(inner, span, seed):
     chunk = chunk_of(ROWS).cut(*inner)
@@ -63,7 +61,6 @@ def test_another_seed_gives_another_order():
     assert len(orders) == 4
 
 
-@fast
 @given(st.lists(st.integers(0, 14), max_size=10), st.data())
 def test_picked_rows_are_as_indexed_by_numpy(numbers, data):
     source = Picked(chunk_of(ROWS).cut(5, 20), tuple(numbers))
@@ -82,7 +79,6 @@ def test_a_picked_row_that_is_not_finite_is_named_by_its_own_number():
     assert np.array_equal(loaded(Picked(chunk, (4, 1)), 0, 2), rows[[14, 11]])
 
 
-@fast
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 9), st.data())
 def test_joined_chunks_are_as_concatenated_by_numpy(sizes, first, data):
     stops = np.cumsum([3, *sizes])

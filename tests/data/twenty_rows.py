@@ -1,14 +1,12 @@
 """Give the tests of chunks and of views one array, its chunks, and spans of its rows."""
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.memory import MemoryRows
 
 ROWS = np.random.default_rng(5).normal(size=(20, 3))
-fast = settings(max_examples=40, deadline=None)
 
 
 def chunk_of(array, name="rows", first=0):

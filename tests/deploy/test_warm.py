@@ -1,7 +1,6 @@
 """The script that compiles the kernels in the image leaves none of them to the jobs."""
 
 import runpy
-from itertools import product
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from tests.deploy.manifests import DEPLOY
 @pytest.mark.parametrize("weights", [False, True])
 def test_a_fit_finds_all_kernels_compiled(weights, monkeypatch):
     script = runpy.run_path(str(DEPLOY / "warm.py"), run_name="warm")
-    for dtype, distance in product((np.float32, np.float64), Distance):
-        script["compile_kernels"](np.dtype(dtype), (64, 16), distance)
+    for distance in Distance:  # float64 rows would need as many kernels once more
+        script["compile_kernels"](np.dtype(np.float32), (64, 16), distance)
     compiled = set(run._ready)
     monkeypatch.setattr(bounds, "_FEWEST_CHUNK_PRODUCTS", 0)
     rows = np.random.default_rng(0).normal(size=(2000, 20)).astype("f")

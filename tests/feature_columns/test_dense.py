@@ -6,17 +6,14 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import Invalid, InvalidData
 from dkmeans.feature_columns import bucketized_column, indicator_column, numeric_column
 from tests.feature_columns.example_columns import rows, vocabulary
 
-fast = settings(max_examples=30, deadline=None)
 
-
-@fast
 @given(st.lists(st.floats(-10, 10, width=32), min_size=1), st.floats(-5, 5, width=32))
 def test_a_boundary_begins_its_bucket(values, border):
     features = {"x": np.array(values, np.float32)}

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from dkmeans.backends.moments import AMBIGUOUS, SILHOUETTE
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import of_rows
-from dkmeans.indices.cluster_moments import AMBIGUOUS, SILHOUETTE, Moments, moments_of
+from dkmeans.indices.cluster_moments import Moments, moments_of
 from dkmeans.state import PartialSums
 
 CENTERS = Centers(np.array([[0.0, 0.0], [4.0, 0.0]]), Distance.SQUARED_EUCLIDEAN)
@@ -16,7 +17,7 @@ INDEX = np.array([0, 1, 0, 0])
 def moments(rows=ROWS, index=INDEX, centers=CENTERS):
     distances = np.square(rows[:, None] - centers.values).sum(axis=2)
     sums = PartialSums(of_rows(rows, index, 2), np.bincount(index, minlength=2))
-    nearest = np.sort(distances, axis=1)
+    nearest = np.sort(distances, axis=1).T
     return moments_of(rows, None, sums, index, nearest, centers, with_squares=False)
 
 

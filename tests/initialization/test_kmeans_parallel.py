@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from distributed import Client, LocalCluster
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, InvalidData, KMeans, RunConfig
@@ -23,7 +23,6 @@ from tests import reference
 from tests.reference import COSINE, EUCLIDEAN, METRICS
 
 PARALLEL = "k-means||"
-fast = settings(max_examples=40, deadline=None)
 
 
 def rows_of(n, d=3, seed=0, dtype=np.float32):
@@ -95,7 +94,6 @@ def test_a_candidate_weighs_the_rows_that_it_is_nearest_to(metric, cache):
     assert found.weights.tolist() == np.bincount(index, minlength=len(found.rows)).tolist()
 
 
-@fast
 @given(st.integers(2, 12), st.integers(0, 50), st.floats(0.05, 4), st.integers(1, 4))
 def test_weights_sum_to_the_rows_and_candidates_differ(k, seed, oversampling, rounds):
     rows = np.random.default_rng(seed).integers(0, 4, (60, 2)).astype(np.float32)

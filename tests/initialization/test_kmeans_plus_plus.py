@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, KMeans, checkpoints
@@ -71,7 +71,6 @@ def test_rows_that_float32_cannot_tell_apart_are_all_picked():
         assert len(set(plus_plus(rows, 4, 2, np.random.default_rng(seed)).tolist())) == 4
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=12).filter(any), st.integers(0, 9))
 def test_all_rows_of_any_weight_are_picked_before_one_of_none(weights, seed):
     weights = np.array(weights, float)

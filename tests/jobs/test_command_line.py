@@ -1,4 +1,4 @@
-"""Flags, the TOML file of flags, and help."""
+"""The flags of the jobs, and their help."""
 
 import inspect
 import re
@@ -9,31 +9,6 @@ from dkmeans_jobs.command_line import build_parser
 from dkmeans_jobs.train import _MAX_STEPS, _TOLERANCE
 
 from dkmeans import KMeans, RunConfig
-from dkmeans.initialization import NAMES
-from tests.jobs.commands import train
-
-
-def test_flags_come_from_a_file_too_and_the_command_line_overrules_it(run_json, store, tmp_path):
-    job = tmp_path / "job.toml"
-    job.write_text(
-        f'input = "{store}"\nnum-clusters = 4\nmodel-dir = "{tmp_path / "m"}"\nseed = 3\n'
-        "full-batch = true\nmax-steps = 2\n"
-    )
-    assert run_json("train", "--config", job)["step"] == 2
-    assert run_json("train", "--config", job, "--max-steps", 3)["step"] == 3
-    batches = run_json(
-        "train", "--config", job, "--batch-rows", 450, "--model-dir", tmp_path / "other"
-    )
-    assert batches["step"] == 2
-    assert KMeans(4, str(tmp_path / "other")).latest_checkpoint() is not None
-
-
-def test_a_file_of_flags_with_an_unknown_key_is_refused_by_that_key(run, store, tmp_path):
-    job = tmp_path / "job.toml"
-    job.write_text("num-klusters = 4\n")
-    code, _, err = run(*train(store, tmp_path / "m"), "--config", job)
-    assert code == 2
-    assert "must have keys that are flags of train, got 'num-klusters'; the flags are " in err
 
 
 def test_a_missing_argument_is_named(run, capsys):
@@ -41,19 +16,6 @@ def test_a_missing_argument_is_named(run, capsys):
         main(["train", "x.zarr"])
     assert exit_.value.code == 2
     assert "--num-clusters is missing" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("by_file", [False, True])
-def test_a_removed_init_is_refused_and_its_replacement_named(by_file, store, tmp_path, capsys):
-    job = tmp_path / "job.toml"
-    job.write_text('init = "afk-mc2"\n')
-    more = ["--config", job] if by_file else ["--init", "afk-mc2"]
-    with pytest.raises(SystemExit) as exit_:
-        main([str(argument) for argument in train(store, tmp_path / "m", *more)])
-    assert exit_.value.code == 2
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if "removed" in line)
-    assert line.endswith("argument --init: 'afk-mc2' was removed; use --init k-means|| instead")
-    assert "k-means||" in NAMES
 
 
 def subcommands():

@@ -86,8 +86,9 @@ def nearest_two(points: FloatArray, centers: Centers) -> tuple[IndexArray, Float
 
 
 def assign_two(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
-    """Return the results of `partial_sums` and `nearest_two`, in two passes."""
-    return assign(points, centers)[0], *nearest_two(points, centers)
+    """Return the results of `partial_sums`, and the distances to two centers, (2, n)."""
+    sums, (index, found) = assign(points, centers)[0], nearest_two(points, centers)
+    return sums, index[:, 0], found.T
 
 
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
@@ -111,15 +112,18 @@ def weighted_sums(
     return select_processor().weighted_sums(points, weights, index, centers, found)
 
 
-def add_moments(
-    points: FloatArray,
-    weights: FloatArray,
-    index: IndexArray,
-    centers: FloatArray,
-    measures: FloatArray,
+def add_squares(
+    points: FloatArray, weights: FloatArray, index: IndexArray, centers: Centers
 ) -> ExactSums:
-    """Return the moments of rows about their centers, computed by the processor."""
-    return select_processor().add_moments(points, weights, index, centers, measures)
+    """Return the sums of squared differences from the centers, computed by the processor."""
+    return select_processor().add_squares(points, weights, index, centers)
+
+
+def add_measures(
+    distances: FloatArray, weights: FloatArray, index: IndexArray, k: int, factor: float
+) -> tuple[ExactSums, FloatArray]:
+    """Return the sums of the rows' measures, and the largest lengths, computed by the processor."""
+    return select_processor().add_measures(distances, weights, index, k, factor)
 
 
 def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:

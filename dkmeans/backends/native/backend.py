@@ -16,8 +16,9 @@ import numpy as np
 from numba.core import config
 
 from dkmeans import exact
+from dkmeans.backends import moments
 from dkmeans.backends.addition import grid_for, plus_rounded_away, plus_rows, rest_of_squares
-from dkmeans.backends.moments import MOMENT_PLANES, moment_grid, plus_left_moments
+from dkmeans.backends.moments import MOMENT_PLANES
 from dkmeans.backends.native import (
     bounds,
     kernels,
@@ -160,9 +161,10 @@ def nearest_two(points: FloatArray, centers: Centers) -> tuple[IndexArray, Float
 
 @QUIET
 def assign_two(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
-    """Return the results of `partial_sums` and `nearest_two` in one pass."""
-    found = _new_outputs(len(points), with_second=True)
-    return _add_up(points, centers, found), *_side_by_side(found)
+    """Return the results of `partial_sums`, and the distances to two centers, (2, n)."""
+    index, distances = np.empty(len(points), np.int64), np.empty((2, len(points)))
+    second = kernels.Second(np.empty(0, np.int64), distances[1])
+    return _add_up(points, centers, _Outputs(index, distances[0], second)), index, distances
 
 
 def _side_by_side(found: _Outputs) -> tuple[IndexArray, FloatArray]:
@@ -203,32 +205,56 @@ def weighted_sums(
 
 
 @QUIET
-def add_moments(
-    points: FloatArray,
-    weights: FloatArray,
-    index: IndexArray,
-    centers: FloatArray,
-    measures: FloatArray,
+def add_squares(
+    points: FloatArray, weights: FloatArray, index: IndexArray, centers: Centers
 ) -> ExactSums:
-    """Return the moments of rows about the centers of their clusters, (k, d + m)."""
-    grid = moment_grid(points, weights, index, centers, measures)
-    points, weights, index, centers = map(_kernel_rows, (points, weights, index, centers))
-    scales, columns = packing.padded_scales(grid), len(grid.exponents)
-    sums = ExactSums.zero((len(centers), columns), grid)
-    words = np.zeros((MOMENT_PLANES + 1, len(scales)))
-    for start in range(0, len(points), PIECE_ROWS):
-        some = slice(start, start + PIECE_ROWS)
-        rows = points[some], weights[some], index[some], centers, _kernel_rows(measures[:, some])
-        planes = np.zeros((MOMENT_PLANES, len(centers), len(scales)), np.int64)
-        is_left = np.empty(len(rows[0]), np.uint8)
-        run(moment_sums.add_moments, (points.dtype,), *rows, scales, words, planes, is_left)
-        sums += ExactSums(grid, {-m: plane[:, :columns] for m, plane in enumerate(planes)})
+    """Return the sums of squared differences from the centers for each cluster, (k, d)."""
+    points = moments.judged_rows(points, centers)
+    points, weights, index = map(_kernel_rows, (points, weights, index))
+    values = _kernel_rows(_packed_centers(centers, points.dtype)[1].exact)
+    (k, d), grid = values.shape, moments.square_grid(points, weights, index, values, centers)
+    own = np.zeros((MOMENT_PLANES, packing.padded(d)), np.int64)
+    # Small integers are sorted in a tenth of the time.
+    numbers = index.astype(np.uint16) if k <= 2**16 else index
+
+    def of_piece(some: slice) -> ExactSums:
+        rows, factors, clusters = points[some], weights[some], index[some]
+        order = np.argsort(numbers[some], kind="stable")
+        planes, is_left = np.zeros((MOMENT_PLANES, k, d), np.int64), np.empty(len(rows), np.uint8)
+        arguments = factors, clusters, order, values, grid.scales, own, planes, is_left
+        run(moment_sums.add_squares, (points.dtype,), rows, *arguments)
+        sums = ExactSums(grid, {-m: plane for m, plane in enumerate(planes)})
         left = np.flatnonzero(is_left)
-        if len(left):
-            piece, factors, clusters, _, numbers = rows
-            others = piece[left], factors[left], clusters[left], centers, numbers[:, left]
-            sums = plus_left_moments(sums, *others)
-    return sums
+        if not len(left):
+            return sums
+        return moments.plus_squares(sums, rows[left], factors[left], clusters[left], values)
+
+    return sum_up(map(of_piece, _slices(len(points))))
+
+
+@QUIET
+def add_measures(
+    distances: FloatArray, weights: FloatArray, index: IndexArray, k: int, factor: float
+) -> tuple[ExactSums, FloatArray]:
+    """Return the sums of the rows' measures for each cluster, (k, 4), and the largest lengths."""
+    grid, lengths = moments.measure_grid(distances, weights, factor), np.zeros(k)
+    weights, index = map(_kernel_rows, (weights, index))
+
+    def of_piece(some: slice) -> ExactSums:
+        found, factors, clusters = _kernel_rows(distances[:, some]), weights[some], index[some]
+        added = np.zeros((k, moment_sums.MEASURE_SUMS), np.int64)
+        is_left = np.empty(packing.padded(len(factors)), np.uint8)
+        arguments = found, factors, clusters, factor, grid.scales, added, is_left
+        run(moment_sums.add_measures, (), *arguments)
+        np.maximum(lengths, moment_sums.lengths_of(added), out=lengths)
+        sums = ExactSums(grid, moment_sums.planes_of(added, has_second=len(found) > 1))
+        left = np.flatnonzero(is_left[: len(factors)])
+        if not len(left):
+            return sums
+        others = found[:, left], factors[left], clusters[left]
+        return moments.plus_measures(sums, *others, factor)
+
+    return sum_up(map(of_piece, _slices(len(index)))), lengths
 
 
 def _add_up(points: FloatArray, centers: Centers, found: _Outputs) -> PartialSums:
@@ -270,14 +296,18 @@ def _planes(sums: kernels.Sums, grid: Grid, centers: Centers) -> ExactSums:
 
 
 def _pieces(points: FloatArray) -> Iterator[FloatArray]:
-    return (points[start : start + PIECE_ROWS] for start in range(0, len(points), PIECE_ROWS))
+    return (points[some] for some in _slices(len(points)))
+
+
+def _slices(rows: int) -> Iterator[slice]:
+    return (slice(start, start + PIECE_ROWS) for start in range(0, rows, PIECE_ROWS))
 
 
 def _assign(points: FloatArray, centers: Centers, found: _Outputs, sums: kernels.Sums) -> int:
     """Call `kernels.assign`; its arguments and its result are described there."""
     points = _kernel_rows(points)
     tile, packed = _packed_centers(centers, points.dtype)
-    if len(found.second.clusters):
+    if len(found.second.distances):
         tile = tile._replace(second=(None,))
     scratch = _scratch(tile, packed)
     variant = points.dtype, packed.weights.dtype, tile

@@ -81,9 +81,9 @@ class Scratch(NamedTuple):
         exact_scales: (t,) float64. Scales of these rows; 1 unless the distance is cosine.
         scales: (t,) S. The same, rounded.
         margins: (t,) T. The error bound of each row.
-        ranked: (5, t) T. Least scores of each row, as `vectors.rank` writes them.
-        ranked_bits: (5, t) integers as wide as T. The same memory.
-        panels: (2, t) integers as wide as T. Panels of the first two of `ranked`.
+        ranked: (6, t) T. Least scores of each row, as `vectors.rank` writes them.
+        ranked_bits: (6, t) integers as wide as T. The same memory.
+        panels: (3, t) integers as wide as T. Panels of the first three of `ranked`.
         nearest: (t,) int64. Cluster index of each row.
         probe_scores: T. Scores of one row and `PROBED_PANELS` panels.
         scores: T, aligned to a cache line. Scores or distances of a tile and a few panels.
@@ -165,7 +165,7 @@ _SMALL_SIDE = (None,) * 4
 # file changes; the hash makes a change of the intrinsics a change of this file.
 # SMALLEST_SQUARED_NORM is compiled in too, but it is not in the hash: a change of this constant
 # needs a change of this file.
-INTRINSICS = "3aa0b3fa6e23"
+INTRINSICS = "ea69e52462fb"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -405,7 +405,7 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
         error = centers.error_factor * score_size + centers.error_floor
         margins[place] = error + centers.error_exact * distance_size if is_safe else np.inf
         ranked[0, place] = ranked[1, place] = ranked[2, place] = ranked[3, place] = np.inf
-        ranked[4, place] = np.inf
+        ranked[4, place] = ranked[5, place] = np.inf
         # Scores that are NaN replace nothing: their rows keep these panels.
         scratch.panels[0, place] = scratch.panels[1, place] = 0
     # The rows of a tile are contiguous in `points`: the next tile is one range of cache lines.
@@ -462,7 +462,8 @@ def _resolve_second(points: Any, place: int, centers: Any, scratch: Any, tile: A
 
     The nearest two are among the centers whose scores are not above the limit, which is counted
     from the second least score. If the third least score is above it, they are the centers of the
-    two least scores (see `vectors.rank`).
+    two least scores (see `vectors.rank`). If not, they are mostly among three centers, each of
+    which has the least score of its panel.
     """
     ranked, width, nearest = scratch.ranked, _panel_width(tile), scratch.nearest[place]
     is_in_another_panel = ranked[1, place] < ranked[3, place]
@@ -478,7 +479,28 @@ def _resolve_second(points: Any, place: int, centers: Any, scratch: Any, tile: A
         if first != nearest:
             return np.int64(first)
         return np.int64(panel * width + (scratch.ranked_bits[which, place] & (width - 1)))
+    if min(ranked[3, place], ranked[5, place]) > limit:
+        return _nearest_minimum(points, place, nearest, centers, scratch, tile)
     return _nearest_exactly(points, place, limit, nearest, centers, scratch, tile)
+
+
+@compiled
+def _nearest_minimum(
+    points: Any, place: int, without: int, centers: Any, scratch: Any, tile: Any
+) -> Any:
+    """Return the nearest center but `without` among those of the three least panel minima."""
+    row, scale, width = scratch.indices[place], scratch.exact_scales[place], _panel_width(tile)
+    cluster, least = np.int64(0), np.inf
+    for number in range(3):
+        center = np.int64(
+            scratch.panels[number, place] * width
+            + (scratch.ranked_bits[number, place] & (width - 1))
+        )
+        if center != without:
+            distance = distance_to(points, row, scale, centers, center, scratch)
+            if distance < least or (distance == least and center < cluster):
+                cluster, least = center, distance
+    return cluster
 
 
 @compiled
@@ -577,7 +599,8 @@ def assign(
         for place in range(count):
             row, scale = start + place, scratch.exact_scales[place]
             cluster = _resolve_second(points, place, centers, scratch, tile)
-            second.clusters[row] = cluster
+            if len(second.clusters):
+                second.clusters[row] = cluster
             second.distances[row] = distance_to(points, row, scale, centers, cluster, scratch)
     matrix.release(tile)
     return scratch.num_rest[0]

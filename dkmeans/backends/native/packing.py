@@ -143,7 +143,7 @@ class ScratchPerThread(threading.local):
 
 def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: int) -> Scratch:
     size, centers = len(tile.lanes) * len(tile.vectors), len(tile.centers)
-    ranked, integers = np.empty((5, size), dtype), np.dtype(f"i{dtype.itemsize}")
+    ranked, integers = np.empty((6, size), dtype), np.dtype(f"i{dtype.itemsize}")
     # Vectors store distances of one panel, a matrix unit the scores of two groups of panels.
     scores = centers * size * max(1, 2 * len(tile.matrix_panels))
     return Scratch(
@@ -154,7 +154,7 @@ def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: 
         margins=np.empty(size, dtype),
         ranked=ranked,
         ranked_bits=ranked.view(integers),
-        panels=np.empty((2, size), integers),
+        panels=np.empty((3, size), integers),
         nearest=np.empty(size, np.int64),
         probe_scores=np.empty(PROBED_PANELS * centers, dtype),
         scores=aligned(np.empty(scores, dtype)),
@@ -391,9 +391,14 @@ def zero_sums(shape: tuple[int, int], grid: Grid, points: FloatArray) -> Sums:
     )
 
 
+def padded(count: int) -> int:
+    """Return the least multiple of eight that is not below a number."""
+    return -(-count // 8) * 8
+
+
 def padded_scales(grid: Grid) -> FloatArray:
     """Return the factors of a grid, filled up with zeros to a multiple of eight columns."""
-    scales = np.zeros(-(-len(grid.exponents) // 8) * 8)  # `pad` would take ten times as long
+    scales = np.zeros(padded(len(grid.exponents)))  # `pad` would take ten times as long
     scales[: len(grid.exponents)] = grid.scales
     return scales
 

@@ -29,7 +29,7 @@ from dkmeans.backends.native.kernels import (
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `kernels.INTRINSICS`).
-INTRINSICS = "555b77d8ce10"
+INTRINSICS = "7fb46d8e2ff9"
 
 # Upper bounds grow by more than the rounding of the operations that compute them.
 _UP = np.float32(1 + 1e-6)

@@ -54,7 +54,7 @@ def _load_or_compile(kernel: Any, arguments: Sequence[Any]) -> None:
     compiling.daemon = True
     compiling.start()
     try:
-        with _one_process(kernel.stats.cache_path):
+        with _one_process(kernel):
             kernel.compile(tuple(map(typeof, arguments)))
     except OSError as error:  # the kernel is compiled, but could not be written
         logger.warning("the compiled kernel cannot be cached on disk: %s", error)
@@ -69,17 +69,19 @@ def _load_or_compile(kernel: Any, arguments: Sequence[Any]) -> None:
 
 
 @contextmanager
-def _one_process(folder: str | None) -> Iterator[None]:
-    """Hold a lock among the processes that share a folder, so that only the first compiles.
+def _one_process(kernel: Any) -> Iterator[None]:
+    """Hold a kernel's lock among the processes that share a folder, so that only one compiles it.
 
-    A process that has waited loads what the first one has compiled. Without a lock, several
-    processes compile the same, which costs only time.
+    A process that has waited loads what the first one has compiled. Numba's index of a kernel's
+    code on disk is not made for several writers. Without a lock, several processes compile the
+    same, which costs only time.
     """
+    folder, name = kernel.stats.cache_path, f"{kernel.__module__}.{kernel.__name__}.lock"
     with ExitStack() as stack:
         if folder is not None:
             try:
                 Path(folder).mkdir(parents=True, exist_ok=True)
-                lock = FileLock(Path(folder) / "dkmeans.lock", timeout=_COMPILE_SECONDS)
+                lock = FileLock(Path(folder) / name, timeout=_COMPILE_SECONDS)
                 stack.enter_context(lock)
             except (OSError, Timeout):
                 logger.debug("no lock in %s", folder, exc_info=True)

@@ -385,7 +385,8 @@ def score_panel(
 #
 # With `Tile.second`, [4] is the second least of the scores that are not the minimum of their panel.
 # The second least score of all is [1] or [3]: if [3], in the panel of [0]. The third least score is
-# then min([2], [3]) or min([1], [4]).
+# then min([2], [3]) or min([1], [4]). [5] is the fourth least minimum, and `panels` also has the
+# panel of [2].
 #
 # The last bits of each score are replaced by the number of the center in its panel, so that a
 # minimum carries its center along without a second register. So the number of centers must be a
@@ -404,9 +405,9 @@ def rank(
             the scores of this center with the rows of this vector.
         centers: Number of centers in the panel.
         panel: Number of the panel.
-        ranked: (5, t) the three least panel minima, and the two least scores that are not the
-            minimum of their panel.
-        panels: (2, t) the panels of the first two minima.
+        ranked: (6, t) the three least panel minima, the two least scores that are not the minimum
+            of their panel, and the fourth minimum.
+        panels: (3, t) the panels of the first three minima.
         shape: The shape of the tile.
     """
     builder, (lanes, count) = code.builder, shape[:2]
@@ -448,6 +449,14 @@ def rank(
             later = code.minimum(code.maximum(runner_up, others), code.load(place, vector))
             later = later if third_in_panel is None else code.minimum(third_in_panel, later)
             code.store(later, place)
+            place = code.at(ranked.first, (5 * count + i) * lanes)
+            fourth = code.minimum(code.maximum(minimum, third), code.load(place, vector))
+            code.store(fourth, place)
+            place = code.at(panels.first, (2 * count + i) * lanes)
+            is_below_third = builder.fcmp_ordered("<", minimum, third)
+            later_panel = builder.select(is_below_third, this_panel, code.load(place, bits_type))
+            later_panel = builder.select(is_below_second, second_panel, later_panel)
+            code.store(later_panel, place)
 
 
 def _row_vectors(code: Code, rows: Array, shape: Sequence[int]) -> list[tuple[Value, Value]]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.backends.native import backend as native
@@ -113,7 +113,6 @@ def test_cosine_has_them_too(kind):
             pass
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     n=st.integers(1, 200),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.backends import numpy as by_numpy
@@ -20,7 +20,6 @@ DTYPES = (np.float32, np.float64)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("metric", METRICS)
 @given(width=st.integers(1, 700), seed=st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
 def test_distances_have_the_bits_of_the_numpy_backend(metric, dtype, width, seed):
     rows = np.random.default_rng(seed).normal(size=(13, width)).astype(dtype)
     centers = Centers(rows[:5] + dtype(0.5), Distance(metric))

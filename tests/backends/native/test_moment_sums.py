@@ -1,22 +1,39 @@
-"""The kernel that adds up moments: the rows that it leaves."""
+"""The kernels that add up moments: the rows that they leave."""
 
 import numpy as np
 
-from dkmeans.backends.moments import MOMENT_PLANES, moment_grid
-from dkmeans.backends.native.moment_sums import add_moments
-from dkmeans.backends.native.packing import padded_scales
+from dkmeans.backends.moments import AMBIGUOUS, LENGTH
+from dkmeans.backends.native.moment_sums import (
+    MEASURE_SUMS,
+    add_measures,
+    add_squares,
+    lengths_of,
+    planes_of,
+)
+
+OFF = [1e12, 1e-100, np.nan, np.inf]
 
 
-def test_rows_with_moments_off_the_grid_are_left():
-    rows, weights = np.ones((40, 2)), np.ones(40)
-    rows[7, 1], rows[9, 0], rows[11, 1], rows[13, 1] = 1e9, 1e-100, np.nan, np.inf
-    rows[15] = 0.0
-    index, centers, measures = np.zeros(40, np.int64), np.zeros((1, 2)), np.ones((1, 40))
-    grid = moment_grid(rows, weights, index, centers, measures)
-    planes, is_left = np.zeros((MOMENT_PLANES, 1, 8), np.int64), np.full(40, 7, np.uint8)
-    words, scales = np.zeros((MOMENT_PLANES + 1, 8)), padded_scales(grid)
-    arguments = rows, weights, index, centers, measures, scales, words, planes, is_left
-    add_moments(*arguments)
+def test_rows_with_squares_off_the_grid_are_left():
+    rows, weights, index = np.ones((40, 9)), np.ones(40), np.zeros(40, np.int64)
+    rows[[7, 9, 11, 13], [1, 0, 8, 1]] = OFF
+    planes, is_left = np.zeros((3, 2, 9), np.int64), np.full(40, 7, np.uint8)
+    own, centers, scales = np.zeros((3, 16), np.int64), np.zeros((2, 9)), np.full(9, 2.0**22)
+    add_squares(rows, weights, index, np.arange(40), centers, scales, own, planes, is_left)
     assert np.flatnonzero(is_left).tolist() == [7, 9, 11, 13]
-    assert planes[0, 0, 2] * 2.0 ** grid.exponents[2] == 36
-    assert not planes[:, :, 3:].any()
+    assert planes[0, 0].tolist() == [36 * 2**22] * 9
+    assert not planes[1:].any()
+    assert not planes[:, 1].any()
+    assert not own.any()
+
+
+def test_rows_with_measures_off_the_grid_are_left_but_have_a_length():
+    distances, weights, index = np.ones((2, 21)), np.ones(21), np.ones(21, np.int64)
+    distances[0, [2, 9, 18, 20]] = 1e-100, np.nan, np.inf, 1e18
+    sums, is_left = np.zeros((2, MEASURE_SUMS), np.int64), np.full(24, 7, np.uint8)
+    add_measures(distances, weights, index, 1.0, np.full(4, 2.0**22), sums, is_left)
+    assert np.flatnonzero(is_left[:21]).tolist() == [2, 9, 18, 20]
+    planes = planes_of(sums, has_second=True)
+    assert planes[0].tolist() == [[0] * 4, [17 * 2**22, 17 * 2**22, 0, 17 * 2**22]]
+    assert planes_of(sums, has_second=False)[0][1, [LENGTH, AMBIGUOUS]].tolist() == [17 * 2**22, 0]
+    assert lengths_of(sums)[0] == 0

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.backends import select
@@ -45,7 +45,6 @@ def test_moved_rows_have_the_sums_of_rows_added_anew(metric, dtype, kind):
     assert agree(rows, weights, (first, few, few, far, first), metric) is not None
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_rows_and_weights_of_any_size_are_moved_exactly(data):
     n, d = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))

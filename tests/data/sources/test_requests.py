@@ -1,5 +1,6 @@
 """Requests that are under way at the same time."""
 
+import time
 from threading import Barrier
 
 import pytest
@@ -23,8 +24,9 @@ def test_the_error_of_the_first_item_is_raised_and_the_rest_is_not_asked_for():
 
     def request(number):
         asked.append(number)
+        time.sleep(0.1 if number else 0)
         raise ValueError(number)
 
     with pytest.raises(ValueError, match=r"^0$"):
-        in_parallel(request, range(100_000))
-    assert len(asked) < 100_000
+        in_parallel(request, range(5000))
+    assert len(asked) < 5000
