@@ -16,6 +16,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,8 @@ _WARM_UP = 4
 _IDLE_SECONDS = 5.0
 # Iterations by tasks that are measured.
 _TASK_ITERATIONS = 3
+# How often a worker leaves and another joins, and the iterations between two such events.
+_EVENTS, _BETWEEN = 10, 3
 _CONFIG = {
     # What each worker does all the time beside heartbeats would take all of the few cores.
     "distributed.worker.profile.enabled": False,
@@ -137,6 +140,15 @@ async def _workers(address: str, count: int, threads: int, folder: str) -> None:
     await asyncio.gather(*(worker.finished() for worker in workers))
 
 
+async def one_more(dask_worker: Any, threads: int, folder: str) -> None:
+    """Start another worker in the process of a worker, and in its threads."""
+    options = {"host": "127.0.0.1", "nthreads": threads, "memory_limit": 2**33, "dashboard": False}
+    pool = {"default": dask_worker.executors["default"]}
+    place = {"executor": pool, "local_directory": mkdtemp(dir=folder)}
+    # Kept by the thread pool: nothing else refers to the worker.
+    pool["default"].started = await Worker(dask_worker.scheduler.address, **place, **options)
+
+
 def serve(server: Callable[..., Any], *arguments: Any) -> None:
     """Run a scheduler or workers in this process."""
     logging.disable()
@@ -169,7 +181,12 @@ def cluster(
         stack.enter_context(dask.config.set(_CONFIG))
         client = stack.enter_context(Client(address))
         client.wait_for_workers(workers, timeout=300)
-        yield client, scheduler, lambda: start(_workers, address, 1, threads, folder)
+
+        def add_worker() -> None:
+            first = min(client.nthreads())
+            client.run(one_more, threads=threads, folder=folder, workers=[first])
+
+        yield client, scheduler, add_worker
 
 
 @dataclass(frozen=True)
@@ -185,6 +202,15 @@ class Usage:
     def __sub__(self, before: Usage) -> Usage:
         pairs = zip(astuple(self), astuple(before), strict=True)
         return Usage(*(now - then for now, then in pairs))
+
+
+def _median(found: Sequence[Usage]) -> Usage:
+    return Usage(*map(statistics.median, zip(*map(astuple, found), strict=True)))
+
+
+def _wait_for(client: Client, workers: int) -> None:
+    while len(client.nthreads()) != workers:
+        time.sleep(0.05)
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
@@ -233,12 +259,21 @@ def measure(workers: int, threads: int, chunks: int, rounds: int, count: int) ->
         # A new batch is no iteration that workers remember.
         show("tasks", used([batch_of(chunks) for _ in range(_TASK_ITERATIONS)]), _TASK_ITERATIONS)
         used([same] * 2)
-        client.retire_workers([sorted(client.nthreads())[workers // 2]])
-        show("a worker has left", used([same]))
-        add_worker()
-        while len(client.nthreads()) < workers:
-            time.sleep(0.1)
-        show("a worker has joined", used([same]))
+        found: dict[str, list[Usage]] = {}
+
+        def look(event: str, between: str) -> None:
+            found.setdefault(event, []).append(used([same]))
+            found.setdefault(between, []).extend(used([same]) for _ in range(_BETWEEN))
+
+        for number in range(_EVENTS):
+            client.retire_workers([sorted(client.nthreads())[number + workers // 2]])
+            _wait_for(client, workers - 1)
+            look("a worker has left", "it is still away")
+            add_worker()
+            _wait_for(client, workers)
+            look("a worker has joined", "all are there")
+        for what, spent in found.items():
+            show(f"{what}, median of {len(spent)}", _median(spent))
 
 
 def main() -> None:
