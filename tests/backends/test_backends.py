@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dkmeans import Invalid
 from dkmeans.backends import select
 from dkmeans.backends.cuda.launches import Launches
+from dkmeans.backends.native import backend as native_backend
 from dkmeans.backends.native import packing
 from dkmeans.distance import Centers, Distance, directions, inertia
 from dkmeans.exact import NotFinite, of_rows
@@ -63,7 +64,7 @@ def backend(request, compiled):
     name, _, width = request.param.partition(" with ")
     with pytest.MonkeyPatch.context() as patch:
         if name == "native":  # which scoring problems of other parameters are left to is kept
-            patch.setattr(native, "_packed_centers", packing.PackedCentersCache())
+            patch.setattr(native_backend, "_packed_centers", packing.PackedCentersCache())
         if width == "a matrix unit":
             if not packing.matrix_unit():
                 pytest.skip("this processor has no matrix unit")
