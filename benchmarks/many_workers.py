@@ -266,7 +266,8 @@ def measure(workers: int, threads: int, chunks: int, rounds: int, count: int) ->
             found.setdefault(between, []).extend(used([same]) for _ in range(_BETWEEN))
 
         for number in range(_EVENTS):
-            client.retire_workers([sorted(client.nthreads())[number + workers // 2]])
+            leaving = sorted(client.nthreads())[(number + workers // 2) % workers]
+            client.retire_workers([leaving])
             _wait_for(client, workers - 1)
             look("a worker has left", "it is still away")
             add_worker()
