@@ -1,9 +1,9 @@
-"""Adapting: a cluster that adapts its size keeps its workers while a fit uses them.
+"""Adapting: a cluster that adapts its size keeps its workers while a fit calls them.
 
-Such a cluster closes workers that have had no tasks for some seconds, and iterations by calls have
-none. A plugin of the scheduler says that no worker may be closed for that. `Cluster` registers the
-plugin when a fit begins, and removes it when the fit ends. The module imports distributed, so it is
-imported only where there is a client.
+Such a cluster closes workers that have no tasks, and iterations by calls have none. A plugin of the
+scheduler says that no worker may be closed for that. `Cluster` registers it, with the first
+iteration by calls, and removes it when the fit ends. Imports distributed, so that it is imported
+only where there is a client.
 """
 
 from __future__ import annotations

@@ -106,7 +106,6 @@ class Dask(AbstractContextManager["Dask"]):
         """Apply a function to each chunk of each batch, and add up the results of each batch."""
         began = time.monotonic()
         with self._cluster.errors_translated():
-            self._cluster.keep_workers()
             iteration, totals = self._reduce_until_done(function, batches, value)
         cost = sum((total.cost for total in totals), Cost())
         is_dealt_anew = self._dealing.record(iteration, cost, time.monotonic() - began)
@@ -197,6 +196,7 @@ class Dask(AbstractContextManager["Dask"]):
         workers, size = iteration.addresses, size_of(value)
         if not workers or not self._dealing.by_calls or size > _MOST_CALL_BYTES:
             return worker.Answer()
+        self._cluster.keep_workers()
         # A few workers are called by the driver. Of many only the first, which calls the others.
         is_few = len(workers) <= worker.FAN_IN and len(workers) * size <= _MOST_CALL_BYTES
         called, below = (workers, []) if is_few else (workers[:1], workers[1:])
