@@ -7,6 +7,7 @@ drives it step by step, notifies hooks, and has checkpoints saved (`saving`).
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -305,7 +306,13 @@ def _iteration(
     *,
     with_bounds: bool = False,
 ) -> Iterator[tuple[Fit, Reduction[Any]]]:
-    """Yield the fit after each step of an iteration of the running starts."""
+    """Yield the fit after each step of an iteration of the running starts.
+
+    Raises:
+        RuntimeError: the main thread has ended, so no thread can be started to save the fit.
+    """
+    if not threading.main_thread().is_alive():
+        raise RuntimeError("cannot train after the main thread has ended")
     states = [fit.starts[number].state for number in fit.running]
     iterating = iterate(states, batches, plan.rules, executor, squares, with_bounds=with_bounds)
     for moved, reduction in iterating:

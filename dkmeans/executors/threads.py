@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPo
 from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from itertools import chain, islice
-from threading import Event, main_thread
+from threading import Event
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -63,8 +63,6 @@ class Threads(AbstractContextManager["Threads"]):
         """Apply a function to each chunk of each batch, and add up the results of each batch."""
         runs = plan(batches, [1] * self._count, RUNS_PER_SHARE)
         if len(runs) == 1:  # starting a thread would take longer than many a single run
-            if not main_thread().is_alive():  # as pools of threads refuse it
-                raise RuntimeError("cannot compute after the main thread has ended")
             context, batch = self._cache_context().copy(), batches[runs[0].batch]
             totals = context.run(self._reduce, function, batch, runs[0], value, Event())
             return self._reduction(totals)
