@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dkmeans.backends.addition import as_added
+from dkmeans.backends.native.packing import padded
 from dkmeans.backends.native.products import move_products
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
@@ -173,11 +174,11 @@ class _Rows(NamedTuple):
     def plane_bytes(self, k: int) -> int:
         """Return the size in bytes of all planes for k clusters."""
         pieces = -(-len(self.points) // PIECE_ROWS)
-        return 8 * pieces * self.num_planes * k * _padded(self.points.shape[1] + 1)
+        return 8 * pieces * self.num_planes * k * padded(self.points.shape[1] + 1)
 
     def none(self, k: int) -> _Piece:
         """Return the sums of none of these rows."""
-        shape = self.num_planes, k, _padded(self.points.shape[1] + 1)
+        shape = self.num_planes, k, padded(self.points.shape[1] + 1)
         return _Piece(
             np.full(len(self.points), -1, np.int32),
             np.zeros(k, np.int64),
@@ -209,7 +210,11 @@ def _shared_grid(rows: _Rows, centers: Centers) -> Grid:
 
 
 def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
-    """Return the sums of a piece with each row in its cluster."""
+    """Return the sums of a piece with each row in its cluster.
+
+    Raises:
+        NotFinite: a value is not finite.
+    """
     after: IndexArray = rows.clusters.astype(np.int32)
     changes = np.flatnonzero(piece.index != after)
     if not len(changes):
@@ -245,10 +250,6 @@ def _are_equal(a: Grid | None, b: Grid | None) -> bool:
     if a is None or b is None:
         return a is b
     return bool(np.array_equal(a.exponents, b.exponents))
-
-
-def _padded(columns: int) -> int:
-    return -(-columns // _OCTET) * _OCTET
 
 
 def _read_only(values: FloatArray) -> FloatArray:
