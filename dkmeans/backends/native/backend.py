@@ -313,7 +313,9 @@ def _assign(points: FloatArray, centers: Centers, found: _Outputs, sums: kernels
     num_rest: int = run(kernels.assign, variant, points, packed, tile, scratch, *found, sums)
     rows, ambiguous = len(points), int(scratch.ambiguous[0])
     is_slow = packing.takes_long_again(tile, scratch, rows)
-    _packed_centers.note_ambiguous(centers, points.dtype, rows, ambiguous, is_slow=is_slow)
+    _packed_centers.note_ambiguous(
+        centers, points.dtype, tile, rows=rows, ambiguous=ambiguous, is_slow=is_slow
+    )
     return num_rest
 
 

@@ -47,7 +47,7 @@ NO_BYTES = ByteCenters(np.empty(0, np.int32), np.empty(0, np.int32), np.float32(
 _BYTE_COLUMNS, _TOO_MANY_COLUMNS = 16, 2**15
 _BYTE_CENTERS, _BYTE_PRODUCTS = {False: 128, True: 512}, {False: 2**13, True: 2**16}
 # Above these shares of scores that are computed again, other scores take less time in all.
-_AGAIN_SHARE = {False: 0.05, True: 0.03}
+_AGAIN_SHARE = {False: 0.05, True: 0.015}
 # With at least so many centers and columns a matrix unit was measured to be faster than vectors.
 _MATRIX_CENTERS, _MATRIX_COLUMNS = 64, 16
 # Smaller chunks are not representative.
@@ -134,19 +134,15 @@ class PackedCentersCache:
             return found._replace(second=(None,) * with_second), packed_centers
 
     def note_ambiguous(
-        self,
-        centers: Centers,
-        dtype: np.dtype[Any],
-        rows: int,
-        ambiguous: int,
-        *,
+        self, centers: Centers, dtype: np.dtype[Any], tile: Tile, *, rows: int, ambiguous: int,
         is_slow: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Change to the next scoring if a chunk has shown that the scores are too coarse.
 
         Args:
             centers: The centers.
             dtype: The dtype of the rows.
+            tile: The tile that the chunk was scored with.
             rows: Number of rows of the chunk.
             ambiguous: Number of rows that were ambiguous.
             is_slow: True if too many scores were computed again (see `takes_long_again`).
@@ -154,11 +150,20 @@ class PackedCentersCache:
         is_coarse = is_slow or ambiguous >= _AMBIGUOUS_SHARE * rows
         if rows < _REPRESENTATIVE_ROWS or not is_coarse:
             return
-        # Several threads may report the same scoring and skip one. That costs only speed.
         with self._lock:
+            tiles = {key[0]: found[0] for key, found in self._packed.get(centers, {}).items()}
             problem = _problem(centers, dtype)
-            number = self._scoring_numbers.get(problem, 0) + 1
-            self._scoring_numbers[problem] = min(number, len(scorings(dtype)) - 1)
+            first = self._scoring_numbers.get(problem, 0)
+            used = tile._replace(second=())
+            # None if another thread has reported this scoring before: a scoring would be skipped.
+            numbers = [
+                number
+                for number, scoring in enumerate(scorings(dtype))
+                if number >= first and tiles.get(scoring) == used
+            ]
+            if numbers:
+                last = len(scorings(dtype)) - 1
+                self._scoring_numbers[problem] = min(numbers[-1] + 1, last)
 
 
 def takes_long_again(tile: Tile, scratch: Scratch, rows: int) -> bool:
