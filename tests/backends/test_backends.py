@@ -16,7 +16,7 @@ from dkmeans import Invalid
 from dkmeans.backends import select
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.native import backend as native_backend
-from dkmeans.backends.native import packing
+from dkmeans.backends.native import packing, processor
 from dkmeans.distance import Centers, Distance, directions, inertia
 from dkmeans.exact import NotFinite, of_rows
 from dkmeans.exact_total import total_of_squares
@@ -77,7 +77,7 @@ def backend(request, compiled):
         elif width == "scores as wide as the rows":
             patch.setattr(packing, "scorings", lambda dtype: (packing.Scoring(dtype, False),))
         elif width:
-            patch.setattr(packing, "vector_bytes", lambda: int(width.split()[0]))
+            patch.setattr(processor, "vector_bytes", lambda: int(width.split()[0]))
             patch.setattr(packing, "matrix_unit", lambda: False)
         yield select(name)
 

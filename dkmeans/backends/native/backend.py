@@ -25,6 +25,7 @@ from dkmeans.backends.native import (
     moment_sums,
     moving_products,
     packing,
+    processor,
     sum_vectors,
 )
 from dkmeans.backends.native.runner import run
@@ -335,7 +336,7 @@ def describe() -> dict[str, Any]:
     """Return the processor, the width of its vectors and the cache of kernels, for display."""
     return {
         "processor": config.CPU_NAME or llvm.get_host_cpu_name(),
-        "vectors": f"{8 * packing.vector_bytes()} bits",
+        "vectors": f"{8 * processor.vector_bytes()} bits",
         "matrix unit": "AMX, for float32" if packing.matrix_unit() else "none",
         "compiled code kept in": str(
             kernels.assign.stats.cache_path or "memory: no folder can be written to"

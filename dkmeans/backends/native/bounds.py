@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from dkmeans.backends.addition import grid_for, plus_rows
-from dkmeans.backends.native import packing, sum_vectors
+from dkmeans.backends.native import packing, processor, sum_vectors
 from dkmeans.backends.native.all_pairs import GroupScratch, assign_all
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.backends.native.groups import Path, Stage, can_group
@@ -381,7 +381,7 @@ def _height() -> tuple[None, ...]:
 
     Each row of a tile takes registers for its 16 scores.
     """
-    return (None,) * (16 if packing.vector_bytes() == 64 else 6)
+    return (None,) * (16 if processor.vector_bytes() == 64 else 6)
 
 
 def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:

@@ -16,7 +16,7 @@ import numpy as np
 
 from dkmeans.backends.addition import as_added
 from dkmeans.backends.native.packing import padded
-from dkmeans.backends.native.products import move_products
+from dkmeans.backends.native.products import find_changes, move_products
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
@@ -26,6 +26,8 @@ from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 # Planes for products that float64 holds, and for those with rounding errors.
 _PLANES, _PLANES_WITH_ERRORS = 2, 4
 _OCTET = 8
+# Planes of more bytes than the rows have, times this, are not kept.
+_MOST_PLANES = 2
 # Rows that a grid is made from.
 _SAMPLED_ROWS = 32
 
@@ -35,7 +37,7 @@ class _Piece:
     """Sums of at most `PIECE_ROWS` rows times their weights.
 
     Attributes:
-        index: (n,) int32, the cluster of each row.
+        index: (n,) int32, the cluster of each row. Overwritten.
         counts: (k,) int64, the number of rows of each cluster.
         planes: (p, k, d + 1 padded) int64. Overwritten.
         used_bits: (8,) int64, bits that were added to plane -1. Overwritten.
@@ -110,7 +112,7 @@ def moved(
 ) -> tuple[PartialSums, MovingProducts | None]:
     """Return the partial sums of rows with weights, and what moves only the rows that change.
 
-    The second result is None if it would be larger than the rows.
+    The second result is None if it would be much larger than the rows.
 
     Args:
         points: (n, d) rows.
@@ -127,7 +129,7 @@ def moved(
     if found is None or not _are_equal(found.wanted, centers.grid):
         grid = _shared_grid(rows, centers)
         if found is None or not _are_equal(found.grid, grid):
-            if rows.plane_bytes(k) > points.nbytes:
+            if rows.plane_bytes(k) > _MOST_PLANES * points.nbytes:
                 counts = np.bincount(index, minlength=k).astype(np.int64, copy=False)
                 return partial_sums_of(_added(rows, k, grid), counts), None
             found = MovingProducts(grid, None, tuple(part.none(k) for part in rows.pieces()))
@@ -215,22 +217,26 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
     Raises:
         NotFinite: a value is not finite.
     """
-    after: IndexArray = rows.clusters.astype(np.int32)
-    changes = np.flatnonzero(piece.index != after)
+    changes: IndexArray = np.empty(len(rows.clusters), np.int64)
+    clusters = _read_only(rows.clusters)
+    changes = changes[: run(find_changes, (), piece.index, clusters, changes)]
     if not len(changes):
         return piece
     # Without a copy if all rows are added.
-    some = changes if len(changes) < len(after) else slice(None)
+    some = changes if len(changes) < len(clusters) else slice(None)
     changed, (_, k, width) = rows.some(some), piece.planes.shape
+    before = piece.index[some]
+    after: IndexArray = changed.clusters.astype(np.int32)
     scales, unit, last = np.ones(width), np.zeros(width), len(grid.exponents) - 1
     scales[: last + 1], unit[last] = grid.scales, 1.0
     values, weights = _read_only(changed.values), _read_only(changed.weights)
     # The length of a tuple is a constant of the compiled code.
     errors, is_left = (None,) * (len(piece.planes) > _PLANES), np.zeros(len(values), np.uint8)
-    arrays = values, weights, piece.index[some], after[some], scales, unit, piece.planes
+    arrays = values, weights, before, after, scales, unit, piece.planes
     run(move_products, (values.dtype, errors), *arrays, errors, piece.used_bits, is_left)
-    counts = piece.counts + _counted(after[some], k) - _counted(piece.index[some], k)
-    piece, found = replace(piece, index=after, counts=counts), changes[is_left != 0]
+    counts = piece.counts + _counted(after, k) - _counted(before, k)
+    piece.index[some] = after
+    piece, found = replace(piece, counts=counts), changes[is_left != 0]
     if not len(found):
         return piece
     # Rows that are in no plane are found when they are added, and again when they move.

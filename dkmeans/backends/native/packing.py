@@ -1,9 +1,8 @@
 """Packing: centers and work arrays in the layout that the kernels need on this processor.
 
 `backend` takes packed centers from `PackedCentersCache` and work arrays from `ScratchPerThread`.
-This module also finds out what the processor has: the width of its vectors, and a matrix unit. The
-scoring (`Scoring`) affects only the speed: cluster indices and sums have the same bits with every
-scoring.
+The scoring (`Scoring`) affects only the speed: cluster indices and sums have the same bits with
+every scoring.
 """
 
 from __future__ import annotations
@@ -19,12 +18,10 @@ from mmap import ACCESS_COPY, mmap
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import llvmlite.binding as llvm
 import numpy as np
-from numba.core import config
 from numpy.typing import DTypeLike, NDArray
 
-from dkmeans.backends.native import eight_bits, matrix
+from dkmeans.backends.native import eight_bits, matrix, processor
 from dkmeans.backends.native.kernels import (
     ByteCenters,
     ByteScratch,
@@ -305,16 +302,12 @@ def _joined(pieces: Iterable[FloatArray], size: int, dtype: DTypeLike) -> FloatA
 
 
 @cache
-def vector_bytes() -> int:
-    """Return the width of this processor's vectors in bytes."""
-    features = _features()
-    return 64 if "+avx512f" in features else 32 if "+avx" in features else 16
-
-
-@cache
 def matrix_unit() -> bool:
     """Ask Linux for the registers of the matrix unit; return whether this process may use it."""
-    if not {"+amx-tile", "+amx-bf16", "+avx512f"} <= _features() or sys.platform != "linux":
+    if (
+        not {"+amx-tile", "+amx-bf16", "+avx512f"} <= processor.features()
+        or sys.platform != "linux"
+    ):
         return False
     refused = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA)
     return bool(refused == 0)
@@ -322,16 +315,8 @@ def matrix_unit() -> bool:
 
 def multiplies_bytes() -> bool:
     """Return whether the vectors of this processor multiply bytes, as in `eight_bits`."""
-    needed = "+avx512vnni" if vector_bytes() == 64 else "+avxvnni"
-    return vector_bytes() > 16 and needed in _features()
-
-
-def _features() -> set[str]:
-    # Numba compiles for the features that its settings name, else for this processor.
-    features = config.CPU_FEATURES
-    if features is None:
-        features = llvm.get_host_cpu_features().flatten()
-    return set(features.split(","))
+    needed = "+avx512vnni" if processor.vector_bytes() == 64 else "+avxvnni"
+    return processor.vector_bytes() > 16 and needed in processor.features()
 
 
 def tile_of(dtype: DTypeLike) -> Tile:
@@ -339,9 +324,9 @@ def tile_of(dtype: DTypeLike) -> Tile:
 
     Processors with AVX-512 and ARM processors have 32 of these registers, others have 16.
     """
-    has_32 = vector_bytes() == 64 or platform.machine().lower() in ("aarch64", "arm64")
+    has_32 = processor.vector_bytes() == 64 or platform.machine().lower() in ("aarch64", "arm64")
     count, centers = (2, 8) if has_32 else (3, 4)
-    lanes = vector_bytes() // np.dtype(dtype).itemsize
+    lanes = processor.vector_bytes() // np.dtype(dtype).itemsize
     return Tile((None,) * lanes, (None,) * count, (None,) * centers)
 
 
@@ -460,7 +445,7 @@ def _is_in_range(largest_norm: float) -> bool:
 
 def _suits_bytes(tile: Tile, k: int, d: int, largest_norm: float) -> bool:
     """Return whether first scores of such centers can be computed in 8 bits, and save time."""
-    has_products = "+amx-int8" in _features() if tile.matrix_panels else multiplies_bytes()
+    has_products = "+amx-int8" in processor.features() if tile.matrix_panels else multiplies_bytes()
     is_possible = d < _TOO_MANY_COLUMNS and _is_in_range(largest_norm) and has_products
     return is_possible and _gains_by_bytes(k, d, with_matrix=bool(tile.matrix_panels))
 

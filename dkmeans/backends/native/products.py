@@ -1,7 +1,8 @@
 """The kernel that adds up rows times their weights, and moves them between clusters.
 
-`moving_products` calls it. It does what `backends.weighted.add_products` does with NumPy. Numba
-compiles it when rows have weights for the first time.
+`moving_products` calls it, and the kernel that finds these rows. It does what
+`backends.weighted.add_products` does with NumPy. Numba compiles both when rows have weights for
+the first time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,24 @@ from dkmeans.backends.native import product_vectors
 from dkmeans.backends.native.kernels import kernel
 
 # Hash of the files of intrinsics, as in `kernels`.
-INTRINSICS = "85493553e97b"
+INTRINSICS = "78d90fa65302"
+
+
+@kernel
+def find_changes(before: Any, after: Any, changes: Any) -> Any:
+    """Find the rows whose clusters have changed, and return their number.
+
+    Args:
+        before: (n,) int32, clusters.
+        after: (n,) int64, clusters.
+        changes: (n,) int64, overwritten: it begins with these rows.
+    """
+    found = 0
+    for row in range(len(before)):
+        # Without a branch: whether a row has changed cannot be predicted.
+        changes[found] = row
+        found += before[row] != after[row]
+    return found
 
 
 @kernel

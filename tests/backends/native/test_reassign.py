@@ -12,6 +12,7 @@ from dkmeans.backends.native import (
     group_vectors,
     kernels,
     packing,
+    processor,
     reassign,
     sum_vectors,
     vectors,
@@ -33,7 +34,7 @@ def test_the_width_of_the_vectors_changes_nothing(width, monkeypatch):
     rows = native._kernel_rows(rng.normal(size=(500, 21)).astype(np.float32))
     values = [(rows[:60] + 0.1 * i).astype(np.float32) for i in range(3)]
     expected = [native.partial_sums(rows, Centers(each, Distance("cosine"))) for each in values]
-    monkeypatch.setattr(packing, "vector_bytes", lambda: width)
+    monkeypatch.setattr(processor, "vector_bytes", lambda: width)
     monkeypatch.setattr(packing, "matrix_unit", lambda: False)
     monkeypatch.setattr(bounds, "_USELESS_SHARE", 9.0)
     found = None

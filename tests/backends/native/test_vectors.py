@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from llvmlite import ir
 from numba import njit
 
 from dkmeans.backends.native import packing, vectors
@@ -23,6 +24,19 @@ def transpose_narrow(points, indices, scales, shift, rows, side):
 def score_panels(rows, weights, halves, panels, width, ranked, ranked_panels, tile):
     for panel in range(panels):
         vectors.score_panel(rows, weights, halves, panel, width, ranked, ranked_panels, tile)
+
+
+@vectors.as_intrinsic
+def lesser_and_greater(code, a, b, found, lanes):
+    vector = ir.VectorType(a.element, lanes)
+    values = code.load(a.first, vector), code.load(b.first, vector)
+    code.store(code.minimum(*values), found.first)
+    code.store(code.maximum(*values), code.at(found.first, lanes))
+
+
+@njit
+def choose(a, b, found, lanes):
+    lesser_and_greater(a, b, found, lanes)
 
 
 def size_of(tile):
@@ -75,3 +89,16 @@ def test_ranking_keeps_the_three_least_panel_minima_and_the_least_other_score(dt
     for rank in range(2):
         of_rank = scores[ranked_panels[rank], numbers[rank], np.arange(size)]
         assert of_rank.tolist() == ranked[rank].tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bytes_of_vector", [8, 16, 32, 64, 128])
+def test_the_lesser_and_the_greater_are_the_second_number_where_one_is_nan(bytes_of_vector, dtype):
+    lanes = bytes_of_vector // np.dtype(dtype).itemsize
+    pairs = [(1, 2), (2, 1), (np.nan, 3), (3, np.nan), (0.0, -0.0), (-0.0, 0.0), (np.inf, 1)]
+    for some in range(0, 28, lanes):
+        a, b = np.array([pairs[(some + i) % len(pairs)] for i in range(lanes)], dtype).T.copy()
+        found = np.empty((2, lanes), dtype)
+        choose(a, b, found.ravel(), (None,) * lanes)
+        expected = np.array([np.where(a < b, a, b), np.where(a > b, a, b)])
+        assert found.tobytes() == expected.tobytes()
