@@ -108,7 +108,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
             rows = Dataset.from_npy(str(folder / f"{name}.npy"))
             model.train(lambda: rows.repeat(), steps=steps)
 
-        fit("warm", random.standard_normal((128, shape[1]), np.float32), 3)  # compiles, connects
+        # Compiles, connects; with as many centers, because other kernels are for few.
+        fit("warm", random.standard_normal(shape, np.float32), 1)
         first = random.standard_normal(shape, np.float32)
         before = client.run_on_scheduler(traffic_of)
         began = time.perf_counter()
