@@ -65,7 +65,7 @@ _CENTERS_AT_ONCE = 1024
 # From so many values on, 16 MB as float32, centers are large: a copy in float64 is avoided.
 _LARGE_CENTERS = 2**22
 # A chunk with less than so many rows for each cluster leaves most of the clusters without rows.
-_FEW_ROWS = 0.25
+_FEW_ROWS = 0.5
 # Features of the smallest square that is transposed: not less than `kernels._SMALL_SIDE`.
 _SMALLEST_TILE_FEATURES = 4
 

@@ -262,13 +262,18 @@ class Dask(AbstractContextManager["Dask"]):
                 self._cluster.wait_for(level, [*sent, *self._shipping.futures], usual_seconds)
                 # Workers release the value now, before they add up sums of its size.
                 sent = []
-            # Of large results the driver gets only the total.
+            # Of large results the driver gets only the total. Each is merged where the first part
+            # is: a worker that merged several pairs at once would have the parts of all in memory.
+            owners = [task.worker if is_large else None for task in tasks]
+            merge: Any = worker.merge_once if is_large else worker.merge
             while len(level) > (1 if is_large else fan_in):
-                merge: Any = worker.merge_once if is_large else worker.merge
                 level = [
-                    self._client.submit(merge, *level[i : i + fan_in], pure=False)
+                    self._client.submit(
+                        merge, *level[i : i + fan_in], **_where(owners[i]), pure=False
+                    )
                     for i in range(0, len(level), fan_in)
                 ]
+                owners = owners[::fan_in]
                 futures += level
             others = [*futures, *sent, *self._shipping.futures]
             found = self._cluster.results(level, others, usual_seconds)
@@ -320,6 +325,13 @@ def _fan_in(value: Any) -> int:
     # Sums have the size of two copies of float32 centers.
     fitting = _ADDED_BYTES // (2 * size_of(value))
     return max(2, min(worker.FAN_IN, fitting))
+
+
+def _where(preferred_worker: str | None) -> dict[str, Any]:
+    """Return the keywords of `Client.submit` for a task that should run on a worker."""
+    if preferred_worker is None:
+        return {}
+    return {"workers": [preferred_worker], "allow_other_workers": True}
 
 
 def _is_large(value: Any) -> bool:
