@@ -11,7 +11,7 @@ the functions here add up the few values that do not (docs/decisions/017).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from types import EllipsisType
@@ -34,6 +34,7 @@ from dkmeans.float_pairs import (
 
 # Some elements of a (k, d) array: their clusters and columns, as `nonzero` returns them.
 Elements = tuple[IndexArray, ...]
+BoolArray = NDArray[np.bool_]
 
 # Values of any size overflow in some of the steps below. What follows tests for that.
 _QUIET = np.errstate(all="ignore")
@@ -67,14 +68,14 @@ _SUMS_AT_ONCE = 2**13
 # Sums of which copies are made at a time: few in all where centers are large.
 _PIECE_SUMS = 2**17
 # Planes up to this number are divided in float64; sums with others, as fractions.
-_FAST_PLANES = 4
+FAST_PLANES = 4
 # The rounding of a mean is unsure this close to the middle between two float64, relative to half of
 # their distance: far more than the error of a sum as a pair, and of its quotient.
-_UNSURE = 2.0**-36
+UNSURE = 2.0**-36
 # A pair is sure unless its planes cancel to less than this part.
-_CANCELLED = 2.0**-8
+CANCELLED = 2.0**-8
 # Below this a result may be subnormal, and would be rounded twice.
-_SMALLEST_MEAN = 2.0**-1000
+SMALLEST_MEAN = 2.0**-1000
 # A float64 below this is no sum of a larger whole number and a fraction that was rounded away.
 _WHOLE_NUMBERS = 2.0**52
 # Exponents of the digits of a value on the grid: 46 bits of plane 0, for float64 32 of plane -1.
@@ -152,7 +153,7 @@ class Grid:
         return np.ldexp(1.0, -self.exponents)
 
     @_QUIET
-    def digit_products(self, points: FloatArray) -> tuple[IndexArray, NDArray[np.bool_]]:
+    def digit_products(self, points: FloatArray) -> tuple[IndexArray, BoolArray]:
         """Return sums of products of digits of (n, d) rows for `total_of_digits`; what is left.
 
         Returns:
@@ -190,7 +191,7 @@ class Grid:
         return FewValues.of(rows, columns, left[rows, columns], self)
 
     @_QUIET
-    def split(self, points: FloatArray) -> tuple[list[FloatArray], NDArray[np.bool_]]:
+    def split(self, points: FloatArray) -> tuple[list[FloatArray], BoolArray]:
         """Return what (n, d) rows add to planes 0, -1, ... as integers in float64; what is left.
 
         float32 has one plane, float64 two. A value that they do not hold is zero in them, and True
@@ -452,37 +453,31 @@ class ExactSums:
         return Fraction(total) * Fraction(2) ** int(self.grid.exponents[column])
 
     @_QUIET
-    def means(self, counts: IndexArray | ExactSums) -> FloatArray:
+    def means(self, counts: IndexArray | ExactSums, divide: Divide | None = None) -> FloatArray:
         """Return the sums divided by the counts, (k, d) float64, correctly rounded.
 
         A sum whose count is 0 is divided by 1.
 
         Args:
             counts: (k,) numbers of rows, or (k, 1) sums of their weights.
+            divide: The function that divides most of the sums; None for `quotients`.
         """
         weights = counts if isinstance(counts, ExactSums) else ExactSums.of_counts(counts)
         means = np.empty(self.shape)
         for piece, sums in self.pieces():
-            means[piece] = sums._means(weights.clusters(piece))
+            means[piece] = sums._means(weights.clusters(piece), divide or quotients)
         return means
 
-    def _means(self, weights: ExactSums) -> FloatArray:
+    def _means(self, weights: ExactSums, divide: Divide) -> FloatArray:
         """Return the means of settled sums."""
-        means, left = np.empty(self.shape), np.empty(self.shape, bool)
-        for some in self.blocks():
-            sums, divisors = self.clusters(some), weights.clusters(some)
-            found, rest = sums._quotients(divisors)
-            if 2 * np.count_nonzero(rest) > rest.size:  # then all take less time than some
-                by_pairs, is_sure = sums._means_by_pairs(divisors, ...)
-                found, rest = np.where(rest, by_pairs, found), rest & ~is_sure
-            means[some], left[some] = found, rest
-        for elements in in_pieces(left.nonzero()):
-            means[elements], is_sure = self._means_by_pairs(weights, elements)
+        means, left = divide(self, weights)
+        for elements in where(left):
+            means[elements], is_sure = self.means_by_pairs(weights, elements)
             unsure = tuple(part[~is_sure] for part in elements)
             means[unsure] = self._means_by_integers(weights, unsure)
         return means
 
-    def _quotients(self, weights: ExactSums) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def whole_quotients(self, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
         """Return the means where sums and weights are whole numbers; and where they are not.
 
         A quotient of two whole numbers that float64 holds is correctly rounded.
@@ -492,9 +487,9 @@ class ExactSums:
         means = np.ldexp(sums / np.where(weight == 0, weights.grid.scales, weight), exponents)
         return means, ~(is_whole & is_whole_weight & ((sums == 0) | _is_normal(means)))
 
-    def _means_by_pairs(
+    def means_by_pairs(
         self, weights: ExactSums, some: Elements | EllipsisType
-    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+    ) -> tuple[FloatArray, BoolArray]:
         """Return some or all means by float64 arithmetic, and where they are surely well rounded.
 
         The results are (m,) for m elements, (k, d) for all.
@@ -515,7 +510,7 @@ class ExactSums:
         rounded = quotient + correction
         rest = correction - (rounded - quotient)
         # The rounding is sure unless the rest is about half of a last place.
-        is_sure &= np.abs(rest) < half_of_last_place(rounded) * (1 - _UNSURE)
+        is_sure &= np.abs(rest) < half_of_last_place(rounded) * (1 - UNSURE)
         means = np.ldexp(rounded, exponents)
         return means, np.asarray(is_sure & is_sure_weight & _is_normal(means) | is_zero)
 
@@ -542,7 +537,7 @@ class ExactSums:
             totals = [total + (n << shift) for total, n in zip(totals, numbers, strict=True)]
         return totals, PLANE_BITS * least
 
-    def whole(self) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def whole(self) -> tuple[FloatArray, BoolArray]:
         """Return plane 0 as float64, and where it is the whole sum and float64 holds it."""
         plane = self.planes[0]
         is_whole = np.abs(plane) <= LARGEST_WHOLE
@@ -640,7 +635,7 @@ class ExactSums:
         is_sure = np.ones(high.shape, bool)
         for m in sorted(self.planes, reverse=True):
             plane = self.planes[m][some]
-            if abs(m) > _FAST_PLANES:
+            if abs(m) > FAST_PLANES:
                 is_sure &= plane == 0
                 continue
             for part in float_parts(plane):
@@ -649,12 +644,43 @@ class ExactSums:
                 low += error
                 size += np.abs(value)
         high, low = two_sum(high, low)
-        return high, low, is_sure & (np.abs(high) >= _CANCELLED * size)
+        return high, low, is_sure & (np.abs(high) >= CANCELLED * size)
+
+
+def quotients(sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
+    """Return settled sums divided by weights, and where they may not be correctly rounded.
+
+    Args:
+        sums: (k, d) sums.
+        weights: (k, 1) weights; 0 counts as 1.
+
+    Returns:
+        The quotients, (k, d) float64, and True for those that are left to other methods, (k, d).
+    """
+    found, left = np.empty(sums.shape), np.empty(sums.shape, bool)
+    for some in sums.blocks():
+        of_some, divisors = sums.clusters(some), weights.clusters(some)
+        means, rest = of_some.whole_quotients(divisors)
+        if 2 * np.count_nonzero(rest) > rest.size:  # then all take less time than some
+            by_pairs, is_sure = of_some.means_by_pairs(divisors, ...)
+            means, rest = np.where(rest, by_pairs, means), rest & ~is_sure
+        found[some], left[some] = means, rest
+    return found, left
+
+
+# `quotients`, or a function that does the same.
+Divide = Callable[[ExactSums, ExactSums], tuple[FloatArray, BoolArray]]
 
 
 def first_column(some: Elements) -> Elements:
     """Return for some elements those of the first column in the same rows."""
     return some[0], np.zeros_like(some[1])
+
+
+def where(mask: BoolArray) -> Iterator[Elements]:
+    """Yield pieces of the elements of a (k, d) mask that are True."""
+    if mask.any():  # which takes a small part of the time
+        yield from in_pieces(mask.nonzero())
 
 
 def in_pieces(some: Elements, size: int = _SUMS_AT_ONCE) -> Iterator[Elements]:
@@ -680,9 +706,9 @@ def _quotient(number: int, exponent: int, divisor: int) -> float:
         return float("inf") if number > 0 else float("-inf")
 
 
-def _is_normal(means: FloatArray) -> NDArray[np.bool_]:
+def _is_normal(means: FloatArray) -> BoolArray:
     """Return where means were certainly rounded once: as float64 of full precision."""
-    return np.asarray((np.abs(means) >= _SMALLEST_MEAN) & np.isfinite(means))
+    return np.asarray((np.abs(means) >= SMALLEST_MEAN) & np.isfinite(means))
 
 
 def _add_to(planes: dict[int, IndexArray], m: int, plane: IndexArray) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Any, Protocol
 
 from dkmeans.distance import Centers
-from dkmeans.exact import ExactSums
+from dkmeans.exact import BoolArray, ExactSums
 from dkmeans.exact_total import ExactTotal
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
@@ -108,6 +108,16 @@ class Backend(Implementation, Protocol):
         Returns:
             The sums, (k, 4), and the largest length of a row of each cluster, (k,).
         """
+        ...
+
+    def quotients(self, sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
+        """Return the quotients of `exact.quotients`; some more or fewer of them may be left."""
+        ...
+
+    def terms(
+        self, sums: ExactSums, weights: ExactSums, centers: FloatArray, factor: int
+    ) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Return the results of `distance.terms`, with the same bits."""
         ...
 
     def nearest_index(self, points: FloatArray, centers: Centers) -> IndexArray:

@@ -22,6 +22,7 @@ from dkmeans.backends.moments import MOMENT_PLANES
 from dkmeans.backends.native import (
     bounds,
     kernels,
+    mean_and_loss,
     moment_sums,
     moving_products,
     packing,
@@ -331,6 +332,8 @@ def describe() -> dict[str, Any]:
         ),
     }
 
+
+quotients, terms = mean_and_loss.quotients, mean_and_loss.terms
 
 _packed_centers = packing.PackedCentersCache()
 _scratch = packing.ScratchPerThread()
