@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import tempfile
 import threading
 import time
@@ -18,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import psutil
 from distributed import Client, Worker
@@ -38,6 +40,9 @@ async def _worker(address: str, threads: int) -> None:
 def cluster(workers: int, threads: int) -> Iterator[tuple[Client, dict[str, psutil.Process]]]:
     """Yield the client of a cluster, and all processes by their names."""
     context = multiprocessing.get_context("spawn")
+    # As a nanny starts its worker: memory that is freed returns to the system.
+    settings = dask.config.get("distributed.nanny.pre-spawn-environ")
+    os.environ.update({name: str(value) for name, value in settings.items()})
     with ExitStack() as stack:
 
         def start(*what: Any) -> psutil.Process:
@@ -57,16 +62,22 @@ def cluster(workers: int, threads: int) -> Iterator[tuple[Client, dict[str, psut
         yield client, processes
 
 
+def _own_memory(process: psutil.Process) -> int:
+    """Return the memory of a process in bytes, without the pages of files that it reads."""
+    memory = process.memory_info()
+    return int(memory.rss - memory.shared)
+
+
 @contextmanager
 def peaks(processes: Mapping[str, psutil.Process]) -> Iterator[dict[str, int]]:
     """Yield the most memory in bytes that each process has above that at the beginning."""
-    before = {name: each.memory_info().rss for name, each in processes.items()}
+    before = {name: _own_memory(each) for name, each in processes.items()}
     found, ended = dict.fromkeys(before, 0), threading.Event()
 
     def look() -> None:
         while not ended.wait(_LOOK_SECONDS):
             for name, each in processes.items():
-                found[name] = max(found[name], each.memory_info().rss - before[name])
+                found[name] = max(found[name], _own_memory(each) - before[name])
 
     thread = threading.Thread(target=look)
     thread.start()

@@ -312,23 +312,29 @@ class ExactSums:
 
     def __add__(self, other: ExactSums) -> ExactSums:
         if not self._has_grid_of(other):
-            return self._plus_on_a_finer_grid(other)
+            return self._plus_on_a_finer_grid(other, {})
         planes = {m: plane.copy() for m, plane in self.planes.items() if m not in other.planes}
         for m, plane in other.planes.items():
             planes[m] = self.planes[m] + plane if m in self.planes else plane.copy()
         return self._of(planes, other)
 
-    def _plus_on_a_finer_grid(self, other: ExactSums) -> ExactSums:
-        """Return the sum of these sums and others of another grid, on the finer one."""
+    def _plus_on_a_finer_grid(self, other: ExactSums, planes: dict[int, IndexArray]) -> ExactSums:
+        """Return the sum of these sums and others of another grid, on the finer one.
+
+        Args:
+            other: The others.
+            planes: Arrays for the planes of the sum, also those of these sums; missing ones are
+                added.
+        """
         grid = Grid(np.minimum(self.grid.exponents, other.grid.exponents))
-        planes: dict[int, IndexArray] = {}
         # Some clusters at a time: all would be moved to the new grid in copies.
         parts = [ExactSums(each.grid, each.planes).pieces() for each in (self, other)]
         for (piece, own), (_, others) in zip(*parts, strict=True):
-            for m, plane in (own.on(grid) + others.on(grid)).planes.items():
+            of_piece = (own.on(grid) + others.on(grid)).planes
+            for m in {*planes, *of_piece}:
                 if m not in planes:
                     planes[m] = np.zeros(self.shape, np.int64)
-                planes[m][piece] = plane
+                planes[m][piece] = of_piece.get(m, 0)
         total = ExactSums(grid, planes)
         for each in (self, other):
             if each.few is not None:
@@ -336,9 +342,9 @@ class ExactSums:
         return total
 
     def plus_in_place(self, other: ExactSums) -> ExactSums:
-        """Return the sums in the memory of these, which must be the result of `+`."""
+        """Return the sums in the memory of these, which nothing else uses."""
         if not self._has_grid_of(other):
-            return self + other
+            return self._plus_on_a_finer_grid(other, dict(self.planes))
         planes = dict(self.planes)
         for m, plane in other.planes.items():
             if m in planes:

@@ -311,10 +311,10 @@ class _Scorer:
     def of(cls, centers: Centers, dtype: np.dtype[np.floating]) -> _Scorer:
         """Prepare centers for rows of a dtype."""
         prepared = shifted(centers, dtype)
-        k, d = prepared.values.shape
+        k, d = centers.values.shape
         weights = _aligned((d + 1) * k * dtype.itemsize).view(dtype).reshape(d + 1, k)
-        weights[:-1], weights[-1] = -prepared.values.T, prepared.halves
-        return cls(weights, prepared.shift, prepared.rounding, prepared.exact, centers.distance)
+        weights[:-1], weights[-1] = -prepared.values().T, prepared.halves
+        return cls(weights, prepared.shift, prepared.rounding, prepared.exact(), centers.distance)
 
     def score(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the scores of (b, d) rows, (b, k), and the rows' squared lengths, (b,).

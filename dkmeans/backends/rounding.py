@@ -19,6 +19,8 @@ from dkmeans.state import FloatArray
 # and reports them, so the backends ignore the warnings.
 QUIET = np.errstate(all="ignore")
 
+# All centers.
+_ALL = slice(None)
 # Number of centers whose lengths are computed at a time.
 _CENTERS_AT_ONCE = 1024
 
@@ -60,23 +62,35 @@ class Shifted:
     """Centers prepared for scoring: minus their mean (Euclidean), or of length one (cosine).
 
     Without the shift, an offset that all rows share would make all scores large, and their rounding
-    errors with them.
+    errors with them. Values in float64 are computed when they are asked for, also of some centers
+    only: those of large centers would be most of the memory.
 
     Attributes:
-        exact: (k, d) float64, the centers for exact distances.
+        centers: The centers.
         shift: (d,) subtracted from every row before it is scored, in the rows' dtype; 0 for cosine.
-        values: (k, d) float64, the centers less the shift.
         halves: (k,) float64, |c|^2 / 2, the first term of the scores; 0 for cosine.
         rounding: Bound on the rounding error.
-        cosine: True if rows are scaled to length one.
     """
 
-    exact: FloatArray
+    centers: Centers
     shift: FloatArray
-    values: FloatArray
     halves: FloatArray
     rounding: Rounding
-    cosine: bool
+
+    @property
+    def cosine(self) -> bool:
+        """True if rows are scaled to length one."""
+        return self.centers.distance is Distance.COSINE
+
+    def exact(self, some: slice = _ALL) -> FloatArray:
+        """Return centers for exact distances, (k, d) float64."""
+        return exact_rows(self.centers.values[some], self.centers.distance)
+
+    def values(self, some: slice = _ALL) -> FloatArray:
+        """Return centers less the shift, (k, d) float64."""
+        values = self.exact(some)
+        values -= self.shift
+        return values
 
 
 def exact_rows(rows: FloatArray, distance: Distance) -> FloatArray:
@@ -89,17 +103,15 @@ def exact_rows(rows: FloatArray, distance: Distance) -> FloatArray:
 
 def shifted(centers: Centers, dtype: np.dtype[Any]) -> Shifted:
     """Return the centers prepared for scoring rows of a dtype."""
-    cosine = centers.distance is Distance.COSINE
-    exact = exact_rows(centers.values, centers.distance)
-    d = exact.shape[1]
+    (k, d), cosine = centers.values.shape, centers.distance is Distance.COSINE
     # The shift is rounded to the rows' dtype first: rows and centers must move by the same vector.
-    shift = (np.zeros(d) if cosine else exact.mean(axis=0)).astype(dtype)
-    values = exact - shift
-    # Some centers at a time: the squares of large centers would be a copy of them.
-    starts = range(0, len(values), _CENTERS_AT_ONCE)
-    squares = np.concatenate([squared_norms(values[i : i + _CENTERS_AT_ONCE]) for i in starts])
-    halves = np.zeros(len(exact)) if cosine else 0.5 * squares
+    mean = np.zeros(d) if cosine else centers.values.mean(axis=0, dtype=np.float64)
+    shift = mean.astype(dtype)
     limits, exact_error = np.finfo(dtype), (d + 4) * float(np.finfo(np.float64).eps)
+    pieces = (centers.values[i : i + _CENTERS_AT_ONCE] for i in range(0, k, _CENTERS_AT_ONCE))
+    values = (exact_rows(piece, centers.distance) - shift for piece in pieces)
+    squares = np.concatenate(list(map(squared_norms, values)))
+    halves = np.zeros(k) if cosine else 0.5 * squares
     rounding = Rounding(
         SLACK * (d + 4) * float(limits.eps),
         d * float(limits.tiny) + exact_error * cosine,
@@ -107,4 +119,4 @@ def shifted(centers: Centers, dtype: np.dtype[Any]) -> Shifted:
         float(halves.max()),
         exact_error,
     )
-    return Shifted(exact, shift, values, halves, rounding, cosine)
+    return Shifted(centers, shift, halves, rounding)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
+from operator import add
 from time import perf_counter
 from typing import Generic, TypeVar
 
@@ -22,7 +23,7 @@ from dkmeans.errors import ResultLost
 from dkmeans.executors.read_ahead import loaded
 from dkmeans.executors.reduction import Cost, Skips, Throughput, skips
 from dkmeans.retry import Retries, retries
-from dkmeans.state import M, on_host, sum_up
+from dkmeans.state import M, grown, on_host, sum_up
 
 V = TypeVar("V")
 
@@ -80,8 +81,19 @@ class RunTotal(Generic[M]):
     cost: Cost
 
     def __add__(self, other: RunTotal[M]) -> RunTotal[M]:
+        return self._plus(other, add)
+
+    def plus_in_place(self, other: RunTotal[M]) -> RunTotal[M]:
+        """Return `self + other` in the memory of this total, which nothing else uses."""
+        return self._plus(other, grown)
+
+    def _plus(self, other: RunTotal[M], plus: Callable[[M, M], M]) -> RunTotal[M]:
         run = replace(self.run, stop=other.run.stop)
-        return RunTotal(run, self.total + other.total, self.cost + other.cost)
+        return RunTotal(run, plus(self.total, other.total), self.cost + other.cost)
+
+    def on_host(self) -> RunTotal[M]:
+        """Return the same total in memory of the host that nothing else uses."""
+        return replace(self, total=on_host(self.total))
 
     def of_worker(self, worker: str) -> RunTotal[M]:
         """Return the same total; its cost also has the throughput of this worker."""
@@ -144,7 +156,7 @@ def reduce_runs(
         # One iterator for all runs: reading ahead does not stop at the end of a run.
         coming = loaded(chunks)
         totals = merged(_reduce_run(function, run, coming, value, retried, skipped) for run in runs)
-        return [replace(each, total=on_host(each.total)) for each in totals]
+        return [each.on_host() for each in totals]
 
     return computed_again(attempt)
 
@@ -187,12 +199,20 @@ def _reduce_run(
     return RunTotal(run, total, Cost(read_seconds, compute_seconds, *counts))
 
 
-def merged(totals: Iterable[RunTotal[M]]) -> list[RunTotal[M]]:
-    """Return totals in the order of their runs, with those of adjacent runs added up."""
+def merged(
+    totals: Iterable[RunTotal[M]],
+    plus: Callable[[RunTotal[M], RunTotal[M]], RunTotal[M]] = add,
+) -> list[RunTotal[M]]:
+    """Return totals in the order of their runs, with those of adjacent runs added up.
+
+    Args:
+        totals: The totals, in the order of their runs.
+        plus: Adds two totals: `grown` if nothing else uses the totals, which saves memory.
+    """
     stack: list[RunTotal[M]] = []
     for total in totals:
         if stack and stack[-1].run.precedes(total.run):
-            total = stack.pop() + total
+            total = plus(stack.pop(), total)
         stack.append(total)
     return stack
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.executors.runs import RUNS_PER_SHARE, Run, RunTotal, merged, plan, reduce_runs
-from dkmeans.state import M
+from dkmeans.state import M, grown
 
 V = TypeVar("V")
 
@@ -67,7 +67,7 @@ def reduce_shared(
                 # At once: the sums of all pieces would need much memory where centers are large.
                 with adding:
                     found += totals
-                    totals = merged(sorted(found, key=lambda total: total.run.place))
+                    totals = merged(sorted(found, key=lambda total: total.run.place), grown)
                 del found
         except BaseException:
             pieces.clear()  # the other threads would compute them in vain

@@ -26,8 +26,8 @@ def test_float32_scores_differ_from_exact_scores_by_half_of_the_bound_at_most(
     # In float64 the scores of float32 rows are exact for the purpose of this test.
     exact_rows = directions(rows) if prepared.cosine else rows - prepared.shift.astype(np.float64)
     scored = directions(rows).astype("f") if prepared.cosine else rows - prepared.shift
-    exact = prepared.halves - exact_rows @ prepared.values.T
-    rounded = prepared.halves.astype("f") - scored @ prepared.values.T.astype("f")
+    exact = prepared.halves - exact_rows @ prepared.values().T
+    rounded = prepared.halves.astype("f") - scored @ prepared.values().T.astype("f")
     bound = prepared.rounding
     lengths = np.sqrt(np.vecdot(scored, scored, dtype=np.float64))
     margins = bound.factor * (lengths * bound.largest + bound.half) + bound.floor
@@ -40,15 +40,15 @@ def test_centers_are_shifted_by_their_mean_in_the_dtype_of_the_rows(dtype):
     values = np.array([[1e6, 1], [1e6 + 2, 3]])
     prepared = shifted(Centers(values, Distance.SQUARED_EUCLIDEAN), np.dtype(dtype))
     assert (prepared.shift.dtype, prepared.shift.tolist()) == (dtype, [1e6 + 1, 2])
-    assert prepared.values.tolist() == [[-1, -1], [1, 1]]
+    assert prepared.values().tolist() == [[-1, -1], [1, 1]]
     assert prepared.halves.tolist() == [1, 1]
-    assert prepared.exact.tolist() == values.tolist()
+    assert prepared.exact().tolist() == values.tolist()
     assert (prepared.rounding.largest, prepared.rounding.half) == (np.sqrt(2), 1)
 
 
 def test_by_cosine_centers_have_length_one_and_no_shift():
     prepared = shifted(Centers(np.array([[3.0, 4], [0, 2]]), Distance.COSINE), np.dtype("f"))
-    np.testing.assert_allclose(prepared.values, [[0.6, 0.8], [0, 1]], rtol=1e-15)
+    np.testing.assert_allclose(prepared.values(), [[0.6, 0.8], [0, 1]], rtol=1e-15)
     assert prepared.shift.tolist() == [0, 0]
     assert prepared.halves.tolist() == [0, 0]
     assert prepared.cosine

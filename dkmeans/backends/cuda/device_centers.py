@@ -185,11 +185,11 @@ class DeviceCenters:
         weights, shift = np.zeros((FEW_CENTERS, width), dtype), np.zeros(width, dtype)
         # The padding after the last center is never the nearest.
         halves = np.full(FEW_CENTERS, np.inf, dtype)
-        weights[:k, :d], halves[:k] = -prepared.values, prepared.halves
+        weights[:k, :d], halves[:k] = -prepared.values(), prepared.halves
         shift[:d] = prepared.shift
         limit = float(np.finfo(dtype).max) / _OVERFLOW_DIVISOR
         bound = tuple(map(np.float64, (*prepared.rounding, limit)))
-        arrays = self._uploaded(prepared.exact, shift, weights, halves)
+        arrays = self._uploaded(prepared.exact(), shift, weights, halves)
         kernel = f"add_few_{'cosine_' * self.cosine}{width}"
         numbers = *bound, np.int64(stride), np.int64(power_of_two(d)), np.int64(power_of_two(k))
         return _Few(kernel, shared, arrays[0], arrays[1:], numbers)

@@ -30,7 +30,7 @@ from dkmeans.backends.native import (
     sum_vectors,
 )
 from dkmeans.backends.native.runner import run
-from dkmeans.backends.rounding import QUIET
+from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import PIECE_ROWS, ExactSums, Grid, total_of_digits
 from dkmeans.exact_total import NOTHING, ExactTotal
@@ -38,6 +38,10 @@ from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set")
+
+
+# Number of clusters whose sums are copied at a time.
+_CLUSTERS_AT_ONCE = 1024
 
 
 class _Outputs(NamedTuple):
@@ -213,7 +217,7 @@ def add_squares(
     """Return the sums of squared differences from the centers for each cluster, (k, d)."""
     points = moments.judged_rows(points, centers)
     points, weights, index = map(_kernel_rows, (points, weights, index))
-    values = _kernel_rows(_packed_centers(centers, points.dtype)[1].exact)
+    values = _kernel_rows(exact_rows(centers.values, centers.distance))
     (k, d), grid = values.shape, moments.square_grid(points, weights, index, values, centers)
     own = np.zeros((MOMENT_PLANES, packing.padded(d)), np.int64)
     # Small integers are sorted in a tenth of the time.
@@ -288,12 +292,20 @@ def _planes(sums: kernels.Sums, grid: Grid, centers: Centers) -> ExactSums:
     d = centers.width
     # Every row has also added these bits to every sum; the difference wraps around like the sums.
     extra = sums.counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
+    used = np.flatnonzero(sums.counts)
+    # Memory of clusters without rows stays untouched: where centers are many, that is most of it.
+    starts = range(0, len(used), _CLUSTERS_AT_ONCE)
+    pieces = [used[i : i + _CLUSTERS_AT_ONCE] for i in starts]
     planes = {0: sums.high[:, :d]}
     # For cosine, plane -1 has what was rounded away.
     if len(sums.low) and centers.distance is not Distance.COSINE:
         planes[-1] = sums.low[:, :d]
     for plane in planes.values():
-        plane -= extra
+        if 2 * len(used) > len(plane):
+            plane -= extra
+            continue
+        for some in pieces:
+            plane[some] -= extra[some]
     return ExactSums(grid, planes)
 
 
@@ -311,7 +323,7 @@ def _assign(points: FloatArray, centers: Centers, found: _Outputs, sums: kernels
     with_second = len(found.second.distances) > 0
     tile, packed = _packed_centers(centers, points.dtype, with_second=with_second)
     scratch = _scratch(tile, packed)
-    variant = points.dtype, packed.weights.dtype, tile
+    variant = points.dtype, packed.weights.dtype, packed.exact.dtype, tile
     num_rest: int = run(kernels.assign, variant, points, packed, tile, scratch, *found, sums)
     rows, ambiguous = len(points), int(scratch.ambiguous[0])
     is_slow = packing.takes_long_again(tile, scratch, rows)

@@ -109,9 +109,9 @@ class Path:
 
     def _packed(self, centers: Centers) -> GroupedCenters:
         prepared, members = shifted(centers, self._dtype), self._members
-        (k, d), used = prepared.values.shape, members >= 0
+        values, (k, d), used = prepared.values(), centers.values.shape, members >= 0
         weights = np.zeros((len(members), d), np.float32)
-        weights[used] = -prepared.values[members[used]]
+        weights[used] = -values[members[used]]
         by_feature = weights.reshape(-1, GROUP, d).swapaxes(1, 2).ravel()
         limits = np.finfo(np.float32)
         halves = np.full(len(members), float(limits.max) / 4, np.float32)
@@ -125,8 +125,8 @@ class Path:
             members=members,
             group_of=group_of,
             shift=prepared.shift,
-            values=np.pad(prepared.values.astype(np.float32), ((0, 0), (0, -d % GROUP))),
-            exact=prepared.exact,
+            values=np.pad(values.astype(np.float32), ((0, 0), (0, -d % GROUP))),
+            exact=prepared.exact(),
             # As in `packing`, with the numbers of 16 centers in the last bits.
             error_factor=packing.error_factor(d, GROUP, _EPS),
             error_floor=d * float(limits.tiny) + rounding.exact * cosine,
@@ -154,10 +154,12 @@ def _scoring_of(centers: GroupedCenters) -> tuple[Tile, TileScoring]:
     if not tile.matrix_panels:
         return tile, TileScoring(centers.error_factor, error_squares, *packing.NO_REGISTERS)
     weights = centers.weights[: len(centers.members) * d].reshape(-1, d, GROUP)
+    rows = weights.swapaxes(1, 2).reshape(-1, d)
+    pieces = (rows[some] for some in packing.some_at_a_time(len(rows), tile))
     return tile, TileScoring(
         packing.matrix_error_factor(d, width),
         error_squares,
-        *packing.registers_of(weights.swapaxes(1, 2).reshape(-1, d), centers.halves, tile),
+        *packing.registers_of(pieces, centers.halves, d, tile),
     )
 
 

@@ -8,16 +8,18 @@ every scoring.
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
 import sys
 import threading
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from mmap import ACCESS_COPY, mmap
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.backends.native import eight_bits, matrix, processor
 from dkmeans.backends.native.kernels import (
@@ -29,10 +31,10 @@ from dkmeans.backends.native.kernels import (
 )
 from dkmeans.backends.native.reassign import GroupedCenters
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
-from dkmeans.backends.rounding import SLACK, exact_rows, shifted
+from dkmeans.backends.rounding import SLACK, Shifted, exact_rows, shifted
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import Grid
-from dkmeans.state import FloatArray
+from dkmeans.state import FloatArray, IndexArray
 
 # Registers and biases without a matrix unit.
 NO_REGISTERS: tuple[FloatArray, FloatArray] = np.empty(0, np.int32), np.empty(0, np.float32)
@@ -60,6 +62,10 @@ _SMALLEST_NORM = 2.0**-60
 STACK_DEPTH = 64
 # Number of centers that are rounded at a time, about.
 _CENTERS_AT_ONCE = 1024
+# From so many values on, 16 MB as float32, centers are large: a copy in float64 is avoided.
+_LARGE_CENTERS = 2**22
+# A chunk with less than so many rows for each cluster leaves most of the clusters without rows.
+_FEW_ROWS = 0.25
 # Features of the smallest square that is transposed: not less than `kernels._SMALL_SIDE`.
 _SMALLEST_TILE_FEATURES = 4
 
@@ -205,7 +211,7 @@ def _new_scratch(
     # Vectors store distances of one panel, a matrix unit the scores of two groups of panels.
     scores = centers * size * max(1, 2 * len(tile.matrix_panels))
     return Scratch(
-        rows=aligned(np.empty(max(d, _SMALLEST_TILE_FEATURES) * size, dtype)),
+        rows=aligned_empty(max(d, _SMALLEST_TILE_FEATURES) * size, dtype),
         indices=np.empty(size, np.int64),
         exact_scales=np.ones(size),
         scales=np.ones(size, row_dtype),
@@ -215,7 +221,7 @@ def _new_scratch(
         panels=np.empty((3, size), integers),
         nearest=np.empty(size, np.int64),
         probe_scores=np.empty(PROBED_PANELS * centers, dtype),
-        scores=aligned(np.empty(scores, dtype)),
+        scores=aligned_empty(scores, dtype),
         octet_sums=np.empty(8),
         spans=np.empty((STACK_DEPTH, 3), np.int64),
         span_sums=np.empty(STACK_DEPTH),
@@ -250,7 +256,7 @@ def _byte_scratch(
     return ByteScratch(
         # Zeros, as these quads are not written.
         quads=aligned(np.zeros(quads * size, np.int32)),
-        products=aligned(np.empty(products, np.int32)),
+        products=aligned_empty(products, np.int32),
         steps=np.empty(size, np.float32),
         losses=np.empty(size, np.float32),
         margins=np.empty(size, np.float32),
@@ -273,13 +279,26 @@ def _matrix_config() -> FloatArray:
     return config
 
 
+def aligned_empty(size: int, dtype: DTypeLike) -> FloatArray:
+    """Return memory aligned to a cache line: loads that touch two lines take twice as long."""
+    spare = np.empty(size + CACHE_LINE_BYTES // np.dtype(dtype).itemsize, dtype)
+    begin = -spare.ctypes.data % CACHE_LINE_BYTES // spare.itemsize
+    return spare[begin : begin + size]
+
+
 def aligned(values: FloatArray) -> FloatArray:
-    """Return a copy aligned to a cache line: loads that touch two lines take twice as long."""
-    spare = np.empty(values.size + CACHE_LINE_BYTES // values.itemsize, values.dtype)
-    begin = -spare.ctypes.data % CACHE_LINE_BYTES // values.itemsize
-    aligned = spare[begin : begin + values.size]
-    aligned[:] = values
-    return aligned
+    """Return a copy in one dimension, aligned to a cache line."""
+    return _joined([values], values.size, values.dtype)
+
+
+def _joined(pieces: Iterable[FloatArray], size: int, dtype: DTypeLike) -> FloatArray:
+    """Return pieces of this size in total as one array, aligned to a cache line."""
+    joined, start = aligned_empty(size, dtype), 0
+    for piece in pieces:
+        stop = start + piece.size
+        joined[start:stop].reshape(piece.shape)[...] = piece
+        start = stop
+    return joined
 
 
 @cache
@@ -319,37 +338,40 @@ def _for_scores(
     Returns:
         The tile, with `matrix_panels` if a matrix unit computes the scores, and the centers.
     """
-    prepared = shifted(centers, dtype)
-    (k, d), cosine = prepared.values.shape, prepared.cosine
-    largest_norm, limits = prepared.rounding.largest, np.finfo(scoring.dtype)
+    prepared, cosine = shifted(centers, dtype), centers.distance is Distance.COSINE
+    (k, d), rounding = centers.values.shape, prepared.rounding
+    limits = np.finfo(scoring.dtype)
     factor = error_factor(d, len(tile.centers), float(limits.eps))
     if scoring.by_matrix:
-        tile = tile_for(k, d, largest_norm)
-    if scoring.in_bytes and _suits_bytes(tile, k, d, largest_norm):
+        tile = tile_for(k, d, rounding.largest)
+    if scoring.in_bytes and _suits_bytes(tile, k, d, rounding.largest):
         tile = tile._replace(in_bytes=(None,))
+
+    def negative() -> Iterator[FloatArray]:
+        for some in some_at_a_time(k, tile):
+            values = prepared.values(some)
+            yield np.negative(values, dtype=scoring.dtype, casting="same_kind")
+
     # Centers that fill up a panel get a score so large that they are never the nearest.
     halves = _pad_to_panels(prepared.halves, tile, float(limits.max) / 4).astype(scoring.dtype)
-    negative = np.negative(prepared.values, dtype=scoring.dtype, casting="same_kind")
-    # The float64 values are not needed any more; of large centers they would be most of the memory.
-    prepared = replace(prepared, values=negative)
     registers, biases = NO_REGISTERS
     in_bytes = NO_BYTES
     if tile.in_bytes:
-        in_bytes = _in_bytes(negative, largest_norm, tile)
+        in_bytes = _in_bytes(negative, (k, d), rounding.largest, tile)
     elif tile.matrix_panels:
         factor = matrix_error_factor(d, matrix.PANELS * len(tile.centers))
-        registers, biases = registers_of(negative, halves, tile)
+        registers, biases = registers_of(negative(), halves, d, tile)
     packed = PackedCenters(
-        weights=_in_panels(negative, tile),
+        weights=_in_panels(negative(), (k, d), scoring.dtype, tile),
         halves=halves,
         shift=prepared.shift,
-        exact=prepared.exact,
+        exact=_exact(prepared, tile),
         error_factor=factor,
         # Exact distances 1 - x.c are rounded too, whatever the size of the scores.
-        error_floor=d * float(limits.tiny) + prepared.rounding.exact * cosine,
-        error_exact=prepared.rounding.exact,
-        largest_norm=largest_norm,
-        largest_half=prepared.rounding.half,
+        error_floor=d * float(limits.tiny) + rounding.exact * cosine,
+        error_exact=rounding.exact,
+        largest_norm=rounding.largest,
+        largest_half=rounding.half,
         score_limit=float(limits.max) / 16,
         cosine=cosine,
         zero=np.zeros((1, d)),
@@ -392,13 +414,20 @@ def tile_for(k: int, d: int, largest_norm: float) -> Tile:
 
 
 def registers_of(
-    weights: FloatArray, halves: FloatArray, tile: Tile
+    pieces: Iterable[FloatArray], halves: FloatArray, d: int, tile: Tile
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the (k, d) negative centers and their halves for a matrix unit: registers, biases."""
+    """Return negative centers and their halves for a matrix unit: registers, biases.
+
+    Args:
+        pieces: The (k, d) negative centers, as `some_at_a_time` cuts them.
+        halves: (k,) their halves.
+        d: Number of columns.
+        tile: The shape of a tile.
+    """
     padded = _pad_to_panels(halves, tile, float(np.finfo(np.float32).max) / 4)
     biases = np.repeat(padded.astype(np.float32), matrix.LINES)
-    registers = [_in_registers(some, tile) for some in _some_at_a_time(weights, tile)]
-    return aligned(np.concatenate(registers)), aligned(biases)
+    registers = (_in_registers(piece, tile) for piece in pieces)
+    return _joined(registers, len(padded) * _pair_lines(d), np.int32), aligned(biases)
 
 
 def _suits_matrix(tile: Tile, k: int, d: int) -> bool:
@@ -426,31 +455,41 @@ def _gains_by_bytes(k: int, d: int, *, with_matrix: bool) -> bool:
     return is_large and d >= _BYTE_COLUMNS
 
 
-def _in_bytes(negative: FloatArray, largest_norm: float, tile: Tile) -> ByteCenters:
-    """Round the (k, d) negative centers to bytes."""
-    step = np.float32(max(float(np.abs(some).max()) for some in _some_at_a_time(negative, tile)))
+def _in_bytes(
+    negative: Callable[[], Iterator[FloatArray]],
+    shape: tuple[int, int],
+    largest_norm: float,
+    tile: Tile,
+) -> ByteCenters:
+    """Round negative centers to bytes.
+
+    Args:
+        negative: Returns the (k, d) negative centers, as `some_at_a_time` cuts them.
+        shape: (k, d).
+        largest_norm: Length of the longest center.
+        tile: The shape of a tile.
+    """
+    step = np.float32(max(float(np.abs(piece).max()) for piece in negative()))
     step /= np.float32(eight_bits.LARGEST)
-    parts, largest_loss = [], 0.0
-    for some in _some_at_a_time(negative, tile):
-        rounded = np.rint(some / step)
-        losses = np.linalg.norm(some - rounded.astype(np.float64) * step, axis=1)
-        parts.append(rounded.astype(np.int8))
-        largest_loss = max(largest_loss, float(losses.max()))
-    rounded = _pad_to_panels(np.concatenate(parts), tile, 0)
-    offsets = -eight_bits.OFFSET * rounded.sum(axis=1, dtype=np.int32)
-    features = eight_bits.QUAD * (matrix.GROUP_QUADS if tile.matrix_panels else 1)
-    padded = np.pad(rounded, ((0, 0), (0, -rounded.shape[1] % features)))
-    if tile.matrix_panels:
-        registers = padded.reshape(-1, 2, matrix.LINES, padded.shape[1] // features, features)
-        quads = registers.transpose(0, 3, 1, 2, 4).ravel().view(np.int32)
-    else:
-        quads = _in_panels(padded.view(np.int32), tile)
+    offsets: list[NDArray[np.int32]] = []
+    largest_loss = 0.0
+
+    def quads() -> Iterator[NDArray[np.int32]]:
+        nonlocal largest_loss
+        for piece in negative():
+            unpadded = np.rint(piece / step)
+            losses = np.linalg.norm(piece - unpadded.astype(np.float64) * step, axis=1)
+            largest_loss = max(largest_loss, float(losses.max()))
+            rounded = _pad_to_panels(unpadded.astype(np.int8), tile, 0)
+            offsets.append(-eight_bits.OFFSET * rounded.sum(axis=1, dtype=np.int32))
+            yield _in_quads(rounded, tile)
+
     # The last bits of a score have the number of its center in its panel. Less than eight more
     # roundings are of the center, the row, the factors, the product and the sum.
     rounding = (2 * len(tile.centers) + 16) * float(np.finfo(np.float32).eps)
     return ByteCenters(
-        quads=aligned(quads),
-        offsets=offsets,
+        quads=_joined(quads(), _padded_count(shape[0], tile) * _quads(shape[1], tile), np.int32),
+        offsets=np.concatenate(offsets),
         step=step,
         largest_norm=SLACK * largest_norm,
         largest_loss=SLACK * largest_loss,
@@ -458,18 +497,52 @@ def _in_bytes(negative: FloatArray, largest_norm: float, tile: Tile) -> ByteCent
     )
 
 
-def _some_at_a_time(centers: FloatArray, tile: Tile) -> list[FloatArray]:
-    """Cut (k, d) centers: temporary arrays of all large centers would be ten copies of them."""
+def _quads(d: int, tile: Tile) -> int:
+    """Return the number of quads of features of a center: a matrix unit has whole groups."""
+    group = matrix.GROUP_QUADS if tile.matrix_panels else 1
+    return -(-d // (eight_bits.QUAD * group)) * group
+
+
+def _in_quads(rounded: NDArray[np.int8], tile: Tile) -> NDArray[np.int32]:
+    """Return (k, d) int8 centers, in whole panels, as int32 in the order of the kernel's loads."""
+    quads = _quads(rounded.shape[1], tile)
+    features = eight_bits.QUAD * quads - rounded.shape[1]
+    in_quads = np.pad(rounded, ((0, 0), (0, features))).view(np.int32)
+    if not tile.matrix_panels:
+        return _panels_of(in_quads, tile)
+    group = matrix.GROUP_QUADS
+    return in_quads.reshape(-1, 2, matrix.LINES, quads // group, group).transpose(0, 3, 1, 2, 4)
+
+
+def _exact(prepared: Shifted, tile: Tile) -> FloatArray:
+    """Return centers for exact distances: float64, but large float32 centers as they are.
+
+    Not all float32 centers, because kernels are compiled for each of the two: cosine needs float64.
+    """
+    values = prepared.centers.values
+    if values.dtype == np.float32 and values.size >= _LARGE_CENTERS and not prepared.cosine:
+        values = np.require(values, requirements=["C", "A"]).view()
+        values.flags.writeable = False
+        return values
+    exact = np.empty(values.shape)
+    for some in some_at_a_time(len(values), tile):
+        exact[some] = prepared.exact(some)
+    return exact
+
+
+def some_at_a_time(k: int, tile: Tile) -> list[slice]:
+    """Cut k centers: temporary arrays of all large centers would be ten copies of them."""
     size = _group_of(tile) * max(1, _CENTERS_AT_ONCE // _group_of(tile))
-    return [centers[start : start + size] for start in range(0, len(centers), size)]
+    return [slice(start, start + size) for start in range(0, k, size)]
 
 
 def for_distances(centers: Centers, tile: Tile) -> PackedCenters:
     """Pack centers in float64 and without a shift, for `kernels.measure`."""
     exact = np.ascontiguousarray(exact_rows(centers.values, centers.distance))
-    d = exact.shape[1]
+    k, d = exact.shape
+    pieces = (exact[some] for some in some_at_a_time(k, tile))
     return PackedCenters(
-        weights=_in_panels(exact, tile),
+        weights=_in_panels(pieces, (k, d), exact.dtype, tile),
         halves=np.empty(0),
         shift=np.zeros(d),
         exact=exact,
@@ -506,7 +579,7 @@ def _in_registers(weights: FloatArray, tile: Tile) -> FloatArray:
         blocks.append(np.pad(rest, ((0, 0), (0, -rest.shape[1] % group))))
     features = _pad_to_panels(np.hstack(blocks), tile, 0).astype(np.uint16)
     registers = features.reshape(-1, 2, matrix.LINES, features.shape[1] // group, group)
-    return registers.transpose(0, 3, 1, 2, 4).ravel().view(np.int32)
+    return registers.view(np.int32).transpose(0, 3, 1, 2, 4)
 
 
 def _to_bfloat16(values: FloatArray) -> FloatArray:
@@ -530,10 +603,19 @@ def zero_sums(shape: tuple[int, int], grid: Grid, points: FloatArray) -> Sums:
     return Sums(
         grid=padded_scales(grid),
         counts=np.zeros(k, np.int64),
-        high=np.zeros((k, padded), np.int64),
-        low=np.zeros(low_shape, np.int64),
+        high=_zeros((k, padded), len(points)),
+        low=_zeros(low_shape, len(points)),
         rest=np.empty((len(points), 2), np.int64),
     )
+
+
+def _zeros(shape: tuple[int, int], rows: int) -> IndexArray:
+    """Return int64 zeros for sums of so many rows; few rows use little memory of many clusters."""
+    if rows >= _FEW_ROWS * shape[0] or math.prod(shape) < _LARGE_CENTERS:
+        return np.zeros(shape, np.int64)
+    # NumPy asks for pages of 2 MB, which have the sums of so many clusters that all would be used.
+    memory = mmap(-1, 8 * math.prod(shape), access=ACCESS_COPY)
+    return np.frombuffer(memory, np.int64).reshape(shape)
 
 
 def padded(count: int) -> int:
@@ -548,10 +630,24 @@ def padded_scales(grid: Grid) -> FloatArray:
     return scales
 
 
-def _in_panels(rows: FloatArray, tile: Tile) -> FloatArray:
-    """Return (k, d) rows in one dimension: panel by panel, and in each feature by feature."""
-    padded = _pad_to_panels(rows, tile, 0).reshape(-1, len(tile.centers), rows.shape[1])
-    return np.ascontiguousarray(padded.swapaxes(1, 2)).ravel()
+def _in_panels(
+    pieces: Iterable[FloatArray], shape: tuple[int, int], dtype: DTypeLike, tile: Tile
+) -> FloatArray:
+    """Return (k, d) rows in one dimension: panel by panel, and in each feature by feature.
+
+    Args:
+        pieces: The rows, as `some_at_a_time` cuts them.
+        shape: (k, d).
+        dtype: The dtype of the rows.
+        tile: The shape of a tile.
+    """
+    panels = (_panels_of(_pad_to_panels(piece, tile, 0), tile) for piece in pieces)
+    return _joined(panels, _padded_count(shape[0], tile) * shape[1], dtype)
+
+
+def _panels_of(rows: FloatArray, tile: Tile) -> FloatArray:
+    """Return (k, d) rows of whole panels: panel by panel, and in each feature by feature."""
+    return rows.reshape(-1, len(tile.centers), rows.shape[1]).swapaxes(1, 2)
 
 
 def _group_of(tile: Tile) -> int:
@@ -559,9 +655,14 @@ def _group_of(tile: Tile) -> int:
     return PROBED_PANELS * len(tile.centers)
 
 
+def _padded_count(k: int, tile: Tile) -> int:
+    """Return a number of centers, filled up to whole groups of `PROBED_PANELS` panels."""
+    group = _group_of(tile)
+    return -(-k // group) * group
+
+
 def _pad_to_panels(rows: FloatArray, tile: Tile, value: float) -> FloatArray:
     """Append rows of this value until there are whole groups of `PROBED_PANELS` panels."""
-    group = _group_of(tile)
-    padded = np.full((-(-len(rows) // group) * group, *rows.shape[1:]), value, rows.dtype)
+    padded = np.full((_padded_count(len(rows), tile), *rows.shape[1:]), value, rows.dtype)
     padded[: len(rows)] = rows
     return padded

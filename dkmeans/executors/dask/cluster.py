@@ -236,8 +236,7 @@ class Cluster:
             StrandedError, Outage: as `wait_for` does.
         """
         check = self._checking([*futures, *others], usual_seconds)
-        while not self._wait(futures):
-            check()
+        self._wait(futures, check)
         gathering = internals.gathering(self.client, futures, direct=self.is_reachable)
         try:
             while not wait([gathering], timeout=_CHECK_SECONDS).done:
@@ -262,9 +261,7 @@ class Cluster:
                 preferred one was lost.
             Outage: there have been no workers for long.
         """
-        check = self._checking([*futures, *others], usual_seconds)
-        while not self._wait(futures):
-            check()
+        self._wait(futures, self._checking([*futures, *others], usual_seconds))
 
     def _checking(self, awaited: Sequence[Any], usual_seconds: float) -> Callable[[], None]:
         """Return what checks the workers from time to time while tasks are awaited."""
@@ -284,16 +281,17 @@ class Cluster:
 
         return check
 
-    def _wait(self, futures: Sequence[Any]) -> bool:
-        """Wait a while for tasks; return whether all are done, or one has failed."""
-        from distributed import wait  # noqa: PLC0415 there is a client, so it is imported
-
+    def _wait(self, futures: Sequence[Any], check: Callable[[], None]) -> None:
+        """Wait until tasks are done or one has failed, with a check from time to time."""
+        waiting = internals.waiting(self.client, futures)
         try:
-            with self.client.as_current():
-                wait(list(futures), timeout=_CHECK_SECONDS)
-        except TimeoutError:
-            return any(future.status == "error" for future in futures)
-        return True
+            while not wait([waiting], timeout=_CHECK_SECONDS).done:
+                if any(future.status == "error" for future in futures):
+                    return
+                check()
+        finally:
+            waiting.cancel()
+        waiting.result()
 
     def _check_workers(self, awaited: Sequence[Any]) -> None:
         now = time.monotonic()

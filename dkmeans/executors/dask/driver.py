@@ -184,7 +184,7 @@ class Dask(AbstractContextManager["Dask"]):
         called = self._by_calls(iteration, value)
         tasks = [
             task
-            for task in self._tasks_of(iteration, batches)
+            for task in self._tasks_of(iteration, batches, value)
             if task.runs[0].share not in called.shares
         ]
         by_tasks = self._by_tasks(iteration, tasks, batches, value)
@@ -211,10 +211,13 @@ class Dask(AbstractContextManager["Dask"]):
             return worker.Answer()
         return worker.joined(list(answers.values()))
 
-    def _tasks_of(self, iteration: Iteration, batches: Sequence[Batch]) -> list[ShareTask]:
+    def _tasks_of(
+        self, iteration: Iteration, batches: Sequence[Batch], value: Any
+    ) -> list[ShareTask]:
         """Return the tasks of an iteration: whole shares of workers, or single runs of threads."""
         runs_per_thread = self._dealing.runs_per_thread
-        if not runs_per_thread:
+        # Large results of many tasks would be in a worker's memory at once.
+        if not runs_per_thread or _is_large(value):
             owners, runs = list(iteration.threads), plan(batches, iteration.weights, 1)
             # The runs of a share are adjacent: `plan` returns them in order.
             shares = [tuple(share) for _, share in groupby(runs, lambda run: run.share)]
@@ -242,12 +245,13 @@ class Dask(AbstractContextManager["Dask"]):
         if not tasks:
             return []
         values = self._shipping.values(value, [task.worker for task in tasks])
+        fan_in, is_large = _fan_in(value), _is_large(value)
+        reduce = worker.reduce_share_once if is_large else worker.reduce_share
         level = [
-            self._submit_task(iteration, task, batches, own)
+            self._submit_task(reduce, iteration, task, batches, own)
             for task, own in zip(tasks, values, strict=True)
         ]
-        futures, fan_in = list(level), _fan_in(value)
-        is_large = fan_in < worker.FAN_IN
+        futures = list(level)
         sent = [own for own in values if own is not value]
         del values
         usual_seconds = self._dealing.usual_seconds
@@ -260,22 +264,29 @@ class Dask(AbstractContextManager["Dask"]):
                 sent = []
             # Of large results the driver gets only the total.
             while len(level) > (1 if is_large else fan_in):
+                merge: Any = worker.merge_once if is_large else worker.merge
                 level = [
-                    self._client.submit(worker.merge, *level[i : i + fan_in], pure=False)
+                    self._client.submit(merge, *level[i : i + fan_in], pure=False)
                     for i in range(0, len(level), fan_in)
                 ]
                 futures += level
             others = [*futures, *sent, *self._shipping.futures]
-            return self._cluster.results(level, others, usual_seconds)
+            found = self._cluster.results(level, others, usual_seconds)
         except BaseException:
             self._cluster.cancel(futures)
             raise
+        return [part.taken() for part in found] if is_large else found
 
     def _submit_task(
-        self, iteration: Iteration, task: ShareTask, batches: Sequence[Batch], shared: Any
+        self,
+        reduce: Callable[..., Any],
+        iteration: Iteration,
+        task: ShareTask,
+        batches: Sequence[Batch],
+        shared: Any,
     ) -> Any:
         chunks = [batches[run.batch].chunks_between(run.start, run.stop) for run in task.runs]
-        function = partial(worker.reduce_share, iteration.function, task.runs)
+        function = partial(reduce, iteration.function, task.runs)
         reading = replace(self._read_context, preferred_worker=task.worker, call=task.call)
         return self._submit(function, sum(chunks, Batch()), shared, reading)
 
@@ -309,6 +320,11 @@ def _fan_in(value: Any) -> int:
     # Sums have the size of two copies of float32 centers.
     fitting = _ADDED_BYTES // (2 * size_of(value))
     return max(2, min(worker.FAN_IN, fitting))
+
+
+def _is_large(value: Any) -> bool:
+    """Return whether results for a value are so large that few of them are added up at a time."""
+    return _fan_in(value) < worker.FAN_IN
 
 
 def _tasks_of_share(

@@ -183,6 +183,22 @@ def gathering(client: Any, futures: Iterable[Any], *, direct: bool) -> Future[li
     return asyncio.run_coroutine_threadsafe(request, client.loop.asyncio_loop)
 
 
+def waiting(client: Any, futures: Iterable[Any]) -> Future[Any]:
+    """Return a future that is done when tasks are, or when one has failed; cancelling it is safe.
+
+    Uses `Client.loop.asyncio_loop`. `distributed.wait` with a timeout raises an error that refers
+    to itself through its traceback, and with it to the tasks: their results stayed in the memory of
+    the workers, also in that of later iterations, until Python looked for such cycles.
+    """
+    from distributed import wait  # noqa: PLC0415 there is a client
+
+    async def until_done() -> Any:
+        with client.as_current():
+            return await wait(list(futures))
+
+    return asyncio.run_coroutine_threadsafe(until_done(), client.loop.asyncio_loop)
+
+
 def foreign_versions(client: Any, package: str, workers: Iterable[str]) -> dict[str, str | None]:
     """Return the version of a package on scheduler and workers, where it is not that of the driver.
 

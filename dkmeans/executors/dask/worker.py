@@ -14,7 +14,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import ref
 
 import numpy as np
@@ -31,7 +31,7 @@ from dkmeans.executors.dask.process import prepare_worker
 from dkmeans.executors.dask.shares import Share
 from dkmeans.executors.runs import Run, RunTotal, merged
 from dkmeans.executors.worker_threads import reduce_shared
-from dkmeans.state import M
+from dkmeans.state import M, grown
 
 R = TypeVar("R")
 V = TypeVar("V")
@@ -48,7 +48,31 @@ _PATIENCE = 0.8
 
 
 class ValueLost(Exception):
-    """A value must be sent again: the worker that it was sent to is gone."""
+    """The iteration must start over: a value, or sums, were lost with their worker."""
+
+
+class SingleUse(Generic[M]):
+    """Totals that one task uses up, so that large ones are added up in their memory.
+
+    If the result of that task is lost with its worker, the totals are gone too.
+
+    Args:
+        totals: The totals, which nothing else uses.
+    """
+
+    def __init__(self, totals: list[RunTotal[M]]) -> None:
+        self._totals: list[RunTotal[M]] | None = totals
+
+    def taken(self) -> list[RunTotal[M]]:
+        """Return the totals, to the first caller only.
+
+        Raises:
+            ValueLost: they have been taken.
+        """
+        totals, self._totals = self._totals, None
+        if totals is None:
+            raise ValueLost("sums were lost with the worker that added them up")
+        return totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +169,11 @@ def reduce_share(
     return totals
 
 
+def reduce_share_once(*arguments: Any) -> SingleUse[Any]:
+    """Return the totals of `reduce_share`, for `merge_once`."""
+    return SingleUse(reduce_share(*arguments))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """What calls have computed.
@@ -208,6 +237,13 @@ def joined(answers: Sequence[Answer]) -> Answer:
 def merge(*parts: list[RunTotal[M]]) -> list[RunTotal[M]]:
     """Return the totals of several tasks as those of the fewest runs."""
     return merged(chain.from_iterable(parts))
+
+
+def merge_once(*parts: SingleUse[M]) -> SingleUse[M]:
+    """Return the totals of several tasks as `merge` does, added up in the memory of the first."""
+    totals = chain.from_iterable(part.taken() for part in parts)
+    # Received arrays may be read-only.
+    return SingleUse(merged((each.on_host() for each in totals), grown))
 
 
 def evict_fit(fit: str) -> None:

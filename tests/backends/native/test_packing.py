@@ -1,5 +1,7 @@
 """Packing: which scoring and which unit are used, and that neither changes a bit of the results."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -117,3 +119,20 @@ def test_threads_that_report_the_same_scoring_change_to_the_next_one_once(monkey
     tile, packed = cache(centers, dtype)
     assert not tile.in_bytes
     assert packed.weights.dtype == np.float32
+
+
+def test_large_centers_are_packed_within_two_copies_of_them_and_no_bit_changes():
+    rng = np.random.default_rng(7)
+    values = rng.normal(size=(33_000, 131)).astype(np.float32)
+    values[1::2] = values[::2]  # no score decides between two equal centers
+    rows, centers = values[:300] + np.float32(0.5), centers_of(values)
+    tracemalloc.start()
+    try:
+        packed = native._packed_centers(centers, np.dtype(np.float32))[1]
+        assert tracemalloc.get_traced_memory()[1] < 2 * values.nbytes
+    finally:
+        tracemalloc.stop()
+    assert np.shares_memory(packed.exact, values)
+    index, distance = native.nearest(rows, centers)
+    expected = by_numpy.nearest(rows, centers)
+    assert (index.tolist(), distance.tolist()) == (expected[0].tolist(), expected[1].tolist())

@@ -1,6 +1,7 @@
 """The cluster: its workers and threads, and errors of Dask in this library's words."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -216,6 +217,19 @@ def test_the_error_of_a_task_is_raised_before_the_other_tasks_are_done(client, m
     with pytest.raises(KeyError):
         Cluster(client).results([slow, broken])
     assert not slow.done()
+
+
+def test_tasks_that_were_awaited_for_long_are_released_at_once(client, monkeypatch):
+    monkeypatch.setattr(module, "_CHECK_SECONDS", 0.05)
+    task = client.submit(time.sleep, 0.3, pure=False)
+    gc.disable()  # an error that refers to itself would hold the task
+    try:
+        Cluster(client).results([task])
+        key = task.key
+        del task
+        wait_until(lambda: key not in client.futures)
+    finally:
+        gc.enable()
 
 
 def test_a_frozen_worker_is_found_also_if_tasks_only_need_a_result_of_it(client, monkeypatch):

@@ -267,7 +267,7 @@ class Processes(frozenset):
 # Tasks and calls.
 
 
-def test_tasks_grow_with_the_workers_and_not_with_the_chunks(client):
+def test_tasks_grow_with_the_workers_and_not_with_the_chunks(client, monkeypatch):
     def tasks(chunks):
         (batch,) = batches_of(Dataset.from_array(da.zeros((chunks * 2, 6), chunks=(2, 6))))
         assert len(batch) == chunks
@@ -280,6 +280,9 @@ def test_tasks_grow_with_the_workers_and_not_with_the_chunks(client):
         return len(count)
 
     assert tasks(400) <= tasks(50) <= 20
+    # Of large centers each worker has one task, and the sums of both workers are merged in pairs.
+    monkeypatch.setattr("dkmeans.executors.dask.driver._ADDED_BYTES", 0)
+    assert tasks(50) <= 4
 
 
 @pytest.mark.parametrize("stored", [True, False])

@@ -1,9 +1,11 @@
 """The functions that run on workers: they return the same bits wherever they run."""
 
 import numpy as np
+import pytest
 
 from dkmeans import Dataset
 from dkmeans.data import cache
+from dkmeans.exact import ExactSums
 from dkmeans.executors import Dask
 from dkmeans.executors.dask import worker
 from dkmeans.executors.reduction import Cost
@@ -43,6 +45,17 @@ def test_totals_of_several_tasks_are_merged_into_those_of_the_fewest_runs():
     merged = worker.merge(*parts)
     assert [(total.run.start, total.run.stop) for total in merged] == [(0, 4), (6, 8)]
     assert [total.total for total in merged] == [2, 6]
+
+
+def test_large_totals_are_merged_in_the_memory_of_the_first_and_only_once():
+    ones = [ExactSums.zero((3, 2)) for _ in range(2)]
+    runs = [RunTotal(Run(0, place, place + 1, 0), one, Cost()) for place, one in enumerate(ones)]
+    parts = [worker.SingleUse([run]) for run in runs]
+    (total,) = worker.merge_once(*parts).taken()
+    assert (total.run.start, total.run.stop) == (0, 2)
+    assert total.total.planes[0] is ones[0].planes[0]
+    with pytest.raises(worker.ValueLost, match="lost with the worker that added them up"):
+        worker.merge_once(*parts)
 
 
 def test_rows_that_workers_have_cached_are_evicted_when_the_fit_ends(client, dataset):
