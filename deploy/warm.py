@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from dkmeans.backends.native import backend as native
-from dkmeans.backends.native import bounds, packing
+from dkmeans.backends.native import bounds, packed_centers
 from dkmeans.backends.weighted import weighted_squares
 from dkmeans.distance import Centers, Distance, inertia
 
@@ -25,7 +25,7 @@ def compile_kernels(dtype: np.dtype, shape: tuple[int, int], distance: Distance)
     centers = Centers(np.ones(shape, dtype), distance)
     # Another problem, as each call changes the scoring of its problem.
     more = Centers(np.ones((shape[0] + 1, shape[1]), dtype), distance)
-    for _ in packing.scorings(dtype):
+    for _ in packed_centers.scorings(dtype):
         native.nearest_two(rows, more)
         sums = native.partial_sums(rows, centers)
     sums.sums.means(sums.cluster_weights, native.quotients)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dkmeans.backends.addition import as_added
-from dkmeans.backends.native.packing import padded
+from dkmeans.backends.native.panels import padded
 from dkmeans.backends.native.products import find_changes, move_products
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
