@@ -13,9 +13,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from dkmeans.exact import BoolArray, Elements, ExactSums, Grid, first_column, where
+from dkmeans.exact import Elements, ExactSums, first_column, where
 from dkmeans.exact_total import NOTHING, ExactTotal, total_of
 from dkmeans.float_pairs import Pairs, halves, sum_of_pairs, two_product, two_sum
+from dkmeans.grid import BoolArray, Grid
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Rows with a squared length below this count as zero, as in the documented estimator.

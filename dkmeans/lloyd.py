@@ -22,9 +22,9 @@ from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Computation, Distance, inertia, project, squared_norms
 from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
 from dkmeans.errors import InvalidData
-from dkmeans.exact import NotFinite
 from dkmeans.exact_total import NOTHING, ExactTotal
 from dkmeans.executors import Executor, Reduction
+from dkmeans.grid import NotFinite
 from dkmeans.schedule import Schedule
 from dkmeans.skipping import by_bounds, by_movement
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState

@@ -26,8 +26,9 @@ from dkmeans.backends.moments import add_measures, add_squares
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.backends.weighted import add_products, partial_sums_of
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms, terms
-from dkmeans.exact import PIECE_ROWS, ExactSums, Grid, quotients, total_of_digits
+from dkmeans.exact import ExactSums, quotients
 from dkmeans.exact_total import NOTHING, ExactTotal
+from dkmeans.grid import PIECE_ROWS, Grid, total_of_digits
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 __all__ = [

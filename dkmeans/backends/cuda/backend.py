@@ -17,8 +17,9 @@ from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.cuda.trial import check
 from dkmeans.backends.numpy import nearest_several
 from dkmeans.distance import Centers
-from dkmeans.exact import BoolArray, ExactSums
+from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal
+from dkmeans.grid import BoolArray
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 # Largest size of a piece of rows with its results where the GPU had too little memory: a part of

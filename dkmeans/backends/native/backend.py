@@ -15,7 +15,6 @@ import llvmlite.binding as llvm
 import numpy as np
 from numba.core import config
 
-from dkmeans import exact
 from dkmeans.backends import moments
 from dkmeans.backends.addition import grid_for, plus_rounded_away, plus_rows, rest_of_squares
 from dkmeans.backends.moments import MOMENT_PLANES
@@ -35,8 +34,9 @@ from dkmeans.backends.native.runner import run
 from dkmeans.backends.native.scratch import ScratchPerThread, zero_sums
 from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import PIECE_ROWS, ExactSums, Grid, total_of_digits
+from dkmeans.exact import ExactSums
 from dkmeans.exact_total import NOTHING, ExactTotal
+from dkmeans.grid import PIECE_ROWS, Grid, digit_places, total_of_digits
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 if config.DISABLE_JIT:
@@ -133,7 +133,7 @@ def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArra
 def squares(points: FloatArray) -> ExactTotal:
     """Return the exact sum of the squares of all values of the (n, d) rows."""
     points, grid, found = _kernel_rows(points), Grid.of(points), NOTHING
-    scales, products = panels.padded_scales(grid), len(exact.digit_places(points.dtype))
+    scales, products = panels.padded_scales(grid), len(digit_places(points.dtype))
     for piece in _pieces(points):
         sums = np.zeros((products * (products + 1) // 2, len(scales)), np.int64)
         block, is_left = np.empty(sums.shape), np.empty(len(piece), np.uint8)

@@ -27,7 +27,8 @@ from dkmeans.backends.native.reassign import STRIP, BlockScratch, Movement, RowB
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.native.scratch import STACK_DEPTH, ScratchPerThread, zero_sums
 from dkmeans.distance import Centers
-from dkmeans.exact import PIECE_ROWS, ExactSums, FewValues, Grid
+from dkmeans.exact import ExactSums
+from dkmeans.grid import PIECE_ROWS, FewValues, Grid
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # Fewer centers, or fewer products for a row, are computed faster than bounds are compared; and a

@@ -16,16 +16,9 @@ from dkmeans import distance, exact
 from dkmeans.backends.native.kernels import compiled, kernel
 from dkmeans.backends.native.runner import run
 from dkmeans.distance import SHORT_WEIGHT
-from dkmeans.exact import (
-    CANCELLED,
-    FAST_PLANES,
-    PLANE_BITS,
-    SMALLEST_MEAN,
-    UNSURE,
-    BoolArray,
-    ExactSums,
-)
+from dkmeans.exact import CANCELLED, FAST_PLANES, SMALLEST_MEAN, UNSURE, ExactSums
 from dkmeans.float_pairs import LARGEST_WHOLE
+from dkmeans.grid import PLANE_BITS, BoolArray
 from dkmeans.state import FloatArray, IndexArray
 
 # The factor by which Veltkamp's method halves a float64.

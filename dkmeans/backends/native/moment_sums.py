@@ -25,7 +25,7 @@ from dkmeans.backends.native.vectors import (
     transposed,
     zero,
 )
-from dkmeans.exact import PLANE_BITS, WINDOW_BITS
+from dkmeans.grid import PLANE_BITS, WINDOW_BITS
 from dkmeans.state import FloatArray, IndexArray
 
 # Constants and code of other modules are compiled in. A change of them needs a change of this file,

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 
 from dkmeans.backends.native import matrix, processor
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
-from dkmeans.exact import Grid
+from dkmeans.grid import Grid
 from dkmeans.state import FloatArray
 
 # Number of centers that are laid out at a time, about.

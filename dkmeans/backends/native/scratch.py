@@ -17,7 +17,7 @@ from dkmeans.backends.native.kernels import ByteScratch, PackedCenters, Scratch,
 from dkmeans.backends.native.panels import aligned, aligned_empty, padded_scales, pair_lines
 from dkmeans.backends.native.reassign import GroupedCenters
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
-from dkmeans.exact import Grid
+from dkmeans.grid import Grid
 from dkmeans.state import FloatArray, IndexArray
 
 # Entries of the stacks of `kernels`: more than the halvings of a row of any width.

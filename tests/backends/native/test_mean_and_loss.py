@@ -6,7 +6,8 @@ import pytest
 from dkmeans import distance, exact
 from dkmeans.backends.native import mean_and_loss
 from dkmeans.distance import Centers, Distance, inertia, loss_of_sums
-from dkmeans.exact import ExactSums, Grid
+from dkmeans.exact import ExactSums
+from dkmeans.grid import Grid
 from dkmeans.state import PartialSums
 from tests.exactly import units
 
