@@ -21,6 +21,9 @@ from dkmeans.float_pairs import LARGEST_WHOLE
 from dkmeans.grid import PLANE_BITS, BoolArray
 from dkmeans.state import FloatArray, IndexArray
 
+# Constants of other modules are compiled in, and Numba's cache on disk is valid until this file
+# changes: a change of these needs a change of this file.
+
 # The factor by which Veltkamp's method halves a float64.
 _SPLIT = 2.0**27 + 1
 # Exponents of grids up to this leave all factors normal numbers.
