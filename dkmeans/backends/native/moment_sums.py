@@ -28,12 +28,11 @@ from dkmeans.backends.native.vectors import (
 from dkmeans.grid import PLANE_BITS, WINDOW_BITS
 from dkmeans.state import FloatArray, IndexArray
 
-# Hash of `vectors`, whose code is compiled in, as in `kernels`. Constants of other modules are
-# compiled in too: a change of these needs a change of this file.
+# Hash of `vectors`, whose code is compiled in, as in `kernels`.
 INTRINSICS = "129a277884c2"
 
-# Constants and code of other modules are compiled in. A change of them needs a change of this file,
-# so that the cache on disk of Numba becomes invalid.
+# Constants of other modules are compiled in too. A change of them needs a change of this file, so
+# that the cache on disk of Numba becomes invalid.
 
 # Lanes of a vector.
 _OCTET = 8
