@@ -293,23 +293,27 @@ def _add_up(points: FloatArray, centers: Centers, found: _Outputs) -> PartialSum
 def _planes(sums: kernels.Sums, grid: Grid, centers: Centers) -> ExactSums:
     """Return the sums of the rows that the kernel has added up."""
     d = centers.width
-    # Every row has also added these bits to every sum; the difference wraps around like the sums.
-    extra = sums.counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
-    used = np.flatnonzero(sums.counts)
-    # Memory of clusters without rows stays untouched: where centers are many, that is most of it.
-    starts = range(0, len(used), _CLUSTERS_AT_ONCE)
-    pieces = [used[i : i + _CLUSTERS_AT_ONCE] for i in starts]
     planes = {0: sums.high[:, :d]}
     # For cosine, plane -1 has what was rounded away.
     if len(sums.low) and centers.distance is not Distance.COSINE:
         planes[-1] = sums.low[:, :d]
     for plane in planes.values():
-        if 2 * len(used) > len(plane):
-            plane -= extra
-            continue
-        for some in pieces:
-            plane[some] -= extra[some]
+        _take_magic_off(plane, sums.counts)
     return ExactSums(grid, planes)
+
+
+def _take_magic_off(plane: IndexArray, counts: IndexArray) -> None:
+    """Subtract from a plane what every row has added to every sum beside its own integers."""
+    # The difference wraps around like the sums.
+    extra = counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
+    if 2 * np.count_nonzero(counts) > len(counts):
+        plane -= extra
+        return
+    # Memory of clusters without rows stays untouched: where centers are many, that is most of it.
+    used = np.flatnonzero(counts)
+    for start in range(0, len(used), _CLUSTERS_AT_ONCE):
+        some = used[start : start + _CLUSTERS_AT_ONCE]
+        plane[some] -= extra[some]
 
 
 def _pieces(points: FloatArray) -> Iterator[FloatArray]:
