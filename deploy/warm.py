@@ -8,8 +8,9 @@ from itertools import product
 import numpy as np
 
 from dkmeans.backends.native import backend as native
-from dkmeans.backends.native import bounds, packing
-from dkmeans.distance import Centers, Distance
+from dkmeans.backends.native import bounds, packed_centers
+from dkmeans.backends.weighted import weighted_squares
+from dkmeans.distance import Centers, Distance, inertia
 
 # The smallest problem that a matrix unit scores, if there is one, and a problem for vectors.
 SHAPES = ((64, 16), (4, 3))
@@ -24,15 +25,18 @@ def compile_kernels(dtype: np.dtype, shape: tuple[int, int], distance: Distance)
     centers = Centers(np.ones(shape, dtype), distance)
     # Another problem, as each call changes the scoring of its problem.
     more = Centers(np.ones((shape[0] + 1, shape[1]), dtype), distance)
-    for _ in packing.scorings(dtype):
+    for _ in packed_centers.scorings(dtype):
         native.nearest_two(rows, more)
-        native.partial_sums(rows, centers)
+        sums = native.partial_sums(rows, centers)
+    sums.sums.means(sums.cluster_weights, native.quotients)
+    inertia(sums, centers, native.terms)
     native.distances(rows, centers)
     native.squares(rows)
     result = bounds.begin(rows, centers, bounds.Waiting(), "warming", with_sums=True)
     bounds.advance(rows, centers, result.bounds)
     weights, index = np.ones(ROWS), native.nearest_index(rows, centers)
     native.add_products(rows, weights, index, shape[0])
+    weighted_squares(native, rows, weights)
     native.add_squares(rows, weights, index, centers)
     native.add_measures(np.ones((2, ROWS)), weights, index, shape[0], 1.0)
 

@@ -2,8 +2,8 @@
 
 Float sums depend on the order of the rows. Exact sums do not: centers are a function of the set of
 rows, whatever the chunks, the workers or the backends. `ExactSums` is an exact number for each
-center and column. The backends add up the values that lie on a `Grid`;
-the functions here add up the few values that do not (docs/decisions/017).
+center and column. The backends add up the values that lie on a grid (`grid`); the functions here
+add up the few values that do not, and divide (docs/decisions/017).
 
     sums = exact.of_rows(rows, index, k)       # by definition; the backends do this faster
     means = (sums + other).means(counts)       # correctly rounded
@@ -11,16 +11,16 @@ the functions here add up the few values that do not (docs/decisions/017).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from types import EllipsisType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from dkmeans.exact_total import HALF_BITS, UNIT, ExactTotal, decomposed, shifted, total_of
+from dkmeans.exact_total import HALF_BITS, UNIT, ExactTotal, decomposed, shifted
 from dkmeans.float_pairs import (
     LARGEST_WHOLE,
     FloatArray,
@@ -31,6 +31,7 @@ from dkmeans.float_pairs import (
     two_product,
     two_sum,
 )
+from dkmeans.grid import PLANE_BITS, BoolArray, FewValues, Grid
 
 # Some elements of a (k, d) array: their clusters and columns, as `nonzero` returns them.
 Elements = tuple[IndexArray, ...]
@@ -38,20 +39,6 @@ Elements = tuple[IndexArray, ...]
 # Values of any size overflow in some of the steps below. What follows tests for that.
 _QUIET = np.errstate(all="ignore")
 
-# A plane counts multiples of 2^(exponent + 32 m), where m is the number of the plane.
-PLANE_BITS = 32
-# Values with fewer bits than this before the point of the grid are added to plane 0. A chunk is
-# added up in pieces of `PIECE_ROWS` rows: a plane stays below 2^62.
-WINDOW_BITS, PIECE_ROWS = 46, 2**16
-# Bits of the grid below the usual value of a column: a float32 of 24 bits lies on the grid if it is
-# at least 2^-14 times the usual value, and below 2^8 times.
-_USUAL_BITS = 38
-# Limits of the exponents: 2^-exponent is a normal float64.
-_LEAST_EXPONENT, _MOST_EXPONENT = -960, 960
-# For cosine the rows have length one, and a row adds the nearest multiple of this power of two.
-COSINE_EXPONENT = -45
-# Grids that are finer by so many bits hold nearly the same values.
-_SIMILAR_BITS = 3
 # Sums below this may be added without a carry to the next plane; a piece of rows is at most 2^62.
 _CARRY_FREE = 2**61
 _LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
@@ -60,221 +47,21 @@ _FEW_VALUES, _FEW_OF_SUMS = 2**10, 2**5
 # Planes of so many sums are so large that values stay beside them, also where sums travel: a
 # further plane would take as much memory as two copies of float32 centers.
 _LARGE_SUMS = 2**20
-# Rows that a grid is made from: fewer of wide rows.
-_SAMPLED_ROWS, _FEWEST_SAMPLED, _SAMPLED_VALUES = 32, 4, 2**16
 # Sums that are divided at a time: a dozen arrays of them stay in the second-level cache.
 _SUMS_AT_ONCE = 2**13
 # Sums of which copies are made at a time: few in all where centers are large.
 _PIECE_SUMS = 2**17
 # Planes up to this number are divided in float64; sums with others, as fractions.
-_FAST_PLANES = 4
+FAST_PLANES = 4
 # The rounding of a mean is unsure this close to the middle between two float64, relative to half of
 # their distance: far more than the error of a sum as a pair, and of its quotient.
-_UNSURE = 2.0**-36
+UNSURE = 2.0**-36
 # A pair is sure unless its planes cancel to less than this part.
-_CANCELLED = 2.0**-8
+CANCELLED = 2.0**-8
 # Below this a result may be subnormal, and would be rounded twice.
-_SMALLEST_MEAN = 2.0**-1000
+SMALLEST_MEAN = 2.0**-1000
 # A float64 below this is no sum of a larger whole number and a fraction that was rounded away.
 _WHOLE_NUMBERS = 2.0**52
-# Exponents of the digits of a value on the grid: 46 bits of plane 0, for float64 32 of plane -1.
-# The products of two digits are below 2^46, so float64 holds the sums of 128 of them.
-_DIGIT_PLACES = {np.dtype(np.float32): (23, 0), np.dtype(np.float64): (23, 0, -16, -32)}
-_DIGIT_ROWS = 64
-
-
-class NotFinite(ValueError):
-    """A value is not finite, or too large to be squared; the caller names the row."""
-
-
-def num_planes(dtype: DTypeLike) -> int:
-    """Return the number of planes that values on the grid need: 0, and -1 for float64."""
-    return 2 if np.dtype(dtype) == np.float64 else 1
-
-
-def digit_places(dtype: DTypeLike) -> tuple[int, ...]:
-    """Return the exponents of the digits of values of a dtype on a grid, the largest first."""
-    return _DIGIT_PLACES[np.dtype(dtype)]
-
-
-def total_of_digits(products: IndexArray, grid: Grid, dtype: DTypeLike) -> ExactTotal:
-    """Return the exact sum of the squares whose digits `Grid.digit_products` has multiplied."""
-    places = digit_places(dtype)
-    # The product of two different digits occurs twice in a square.
-    exponents = [
-        a + b + (i < j) for i, a in enumerate(places) for j, b in enumerate(places) if j >= i
-    ]
-    # int64 numbers have more bits than float64: each is the sum of two.
-    high = products.astype(np.float64)
-    low = (products - high.astype(np.int64)).astype(np.float64)
-    return total_of(np.stack([high, low]), np.array(exponents)[:, None] + 2 * grid.exponents)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Grid:
-    """For each column a power of two, of which most of its values are multiples.
-
-    A grid decides how fast values are added up, never the sum.
-
-    Attributes:
-        exponents: (d,) int64.
-    """
-
-    exponents: IndexArray
-
-    @classmethod
-    def of(cls, points: FloatArray) -> Self:
-        """Return a grid for (n, d) rows, by the usual size of some of them in each column."""
-        fitting = _SAMPLED_VALUES // points.shape[1]
-        most = min(_SAMPLED_ROWS, max(_FEWEST_SAMPLED, fitting))
-        sample = points[:: -(-len(points) // most) or 1].astype(np.float64)
-        used, sizes = np.isfinite(sample) & (sample != 0), np.frexp(sample)[1].astype(np.int64)
-        sizes[~used] = 0
-        counts, totals = np.add.reduce(used, axis=0), np.add.reduce(sizes, axis=0)
-        usual = totals // np.maximum(counts, 1)
-        usual[counts == 0] = int(totals.sum()) // max(1, int(counts.sum()))
-        exponents = np.maximum(usual - _USUAL_BITS, _LEAST_EXPONENT)
-        return cls(np.minimum(exponents, _MOST_EXPONENT))
-
-    @classmethod
-    def of_directions(cls, width: int) -> Self:
-        """Return the grid of rows of length one."""
-        return cls(np.full(width, COSINE_EXPONENT, np.int64))
-
-    def suits(self, other: Grid) -> bool:
-        """Return whether rows of this grid can be added up on another one as fast."""
-        finer = self.exponents - other.exponents
-        return bool(((finer >= 0) & (finer <= _SIMILAR_BITS)).all())
-
-    @property
-    def scales(self) -> FloatArray:
-        """(d,) float64, the factors that make values on the grid integers."""
-        return np.ldexp(1.0, -self.exponents)
-
-    @_QUIET
-    def digit_products(self, points: FloatArray) -> tuple[IndexArray, NDArray[np.bool_]]:
-        """Return sums of products of digits of (n, d) rows for `total_of_digits`; what is left.
-
-        Returns:
-            The sums of the products of each pair of digits, (pairs, d) int64, and True for each
-            value that is not in them, (n, d).
-        """
-        planes, left = self.split(points)
-        value, digits = planes[0], []
-        for place in digit_places(points.dtype):
-            digits.append(np.trunc(value * 2.0**-place))
-            value -= digits[-1] * 2.0**place
-            if place == 0 and len(planes) > 1:
-                value = planes[1] * 2.0**-PLANE_BITS
-        starts = np.arange(0, len(points), _DIGIT_ROWS)
-        products = [
-            np.add.reduceat(a * b, starts, axis=0).astype(np.int64).sum(axis=0)
-            for i, a in enumerate(digits)
-            for b in digits[i:]
-        ]
-        return np.array(products), left
-
-    @_QUIET
-    def rounded_away(self, points: FloatArray) -> FewValues:
-        """Return what is left of (n, d) rows that are added to their planes as nearest integers.
-
-        Returns:
-            The differences that are not zero; their clusters are the numbers of their rows.
-        """
-        left = points.astype(np.float64)
-        for exponents in self.exponents - PLANE_BITS * np.arange(num_planes(points.dtype))[:, None]:
-            # Both products are exact, and so is the difference. Where the first one underflows, the
-            # integer is zero.
-            left -= np.ldexp(np.rint(np.ldexp(left, -exponents)), exponents)
-        rows, columns = np.nonzero(left)
-        return FewValues.of(rows, columns, left[rows, columns], self)
-
-    @_QUIET
-    def split(self, points: FloatArray) -> tuple[list[FloatArray], NDArray[np.bool_]]:
-        """Return what (n, d) rows add to planes 0, -1, ... as integers in float64; what is left.
-
-        float32 has one plane, float64 two. A value that they do not hold is zero in them, and True
-        in the second result.
-        """
-        scaled = points * self.scales  # exact, but for overflow and underflow
-        planes = [np.trunc(scaled)]
-        rest = scaled - planes[0]
-        if points.dtype == np.float64:
-            rest *= 2.0**PLANE_BITS
-            planes.append(np.trunc(rest))
-            rest -= planes[1]
-        left = ~((np.abs(scaled) < 2.0**WINDOW_BITS) & (rest == 0))
-        # An underflow leaves nothing that the comparison could see.
-        left |= (scaled == 0) & (points != 0)
-        for plane in planes:
-            plane[left] = 0.0
-        return planes, left
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FewValues:
-    """A few single values, each of a cluster and a column: a monoid under `+`.
-
-    The values are whole * 2^exponent, in units of the grid of their column.
-
-    Attributes:
-        clusters: (m,) int64, the clusters.
-        columns: (m,) int64, the columns.
-        whole: (m,) int64, at most 53 bits each.
-        exponents: (m,) int64.
-    """
-
-    clusters: IndexArray
-    columns: IndexArray
-    whole: IndexArray
-    exponents: IndexArray
-
-    @classmethod
-    def of(
-        cls, clusters: IndexArray, columns: IndexArray, values: FloatArray, grid: Grid
-    ) -> FewValues:
-        """Return (m,) finite values of these clusters and columns."""
-        whole, exponents = decomposed(values)
-        return cls(clusters, columns, whole, exponents - grid.exponents[columns])
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def in_order(self) -> FewValues:
-        """Return the values in the order of their clusters."""
-        order = np.argsort(self.clusters, kind="stable")
-        return FewValues(*(array[order] for array in self._arrays))
-
-    def between(self, start: int, stop: int) -> FewValues:
-        """Return the values of clusters from `start` to before `stop`, which become 0 and so on.
-
-        The values must be `in_order`.
-        """
-        some = slice(*np.searchsorted(self.clusters, (start, stop)))
-        clusters, *others = (array[some] for array in self._arrays)
-        return FewValues(clusters - start, *others)
-
-    def shifted(self, bits: IndexArray) -> FewValues:
-        """Return the values in units of a grid whose columns are finer by so many bits."""
-        exponents = self.exponents + bits[self.columns]
-        return FewValues(self.clusters, self.columns, self.whole, exponents)
-
-    def moved(self, clusters: IndexArray) -> FewValues:
-        """Return the values in other clusters: c becomes `clusters[c]`."""
-        return FewValues(clusters[self.clusters], self.columns, self.whole, self.exponents)
-
-    def __add__(self, other: FewValues) -> FewValues:
-        pairs = zip(self._arrays, other._arrays, strict=True)
-        return FewValues(*(np.concatenate(pair) for pair in pairs))
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return sum(array.nbytes for array in self._arrays)
-
-    @property
-    def _arrays(self) -> tuple[IndexArray, ...]:
-        return self.clusters, self.columns, self.whole, self.exponents
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -458,37 +245,31 @@ class ExactSums:
         return Fraction(total) * Fraction(2) ** int(self.grid.exponents[column])
 
     @_QUIET
-    def means(self, counts: IndexArray | ExactSums) -> FloatArray:
+    def means(self, counts: IndexArray | ExactSums, divide: Divide | None = None) -> FloatArray:
         """Return the sums divided by the counts, (k, d) float64, correctly rounded.
 
         A sum whose count is 0 is divided by 1.
 
         Args:
             counts: (k,) numbers of rows, or (k, 1) sums of their weights.
+            divide: The function that divides most of the sums; None for `quotients`.
         """
         weights = counts if isinstance(counts, ExactSums) else ExactSums.of_counts(counts)
         means = np.empty(self.shape)
         for piece, sums in self.pieces():
-            means[piece] = sums._means(weights.clusters(piece))
+            means[piece] = sums._means(weights.clusters(piece), divide or quotients)
         return means
 
-    def _means(self, weights: ExactSums) -> FloatArray:
+    def _means(self, weights: ExactSums, divide: Divide) -> FloatArray:
         """Return the means of settled sums."""
-        means, left = np.empty(self.shape), np.empty(self.shape, bool)
-        for some in self.blocks():
-            sums, divisors = self.clusters(some), weights.clusters(some)
-            found, rest = sums._quotients(divisors)
-            if 2 * np.count_nonzero(rest) > rest.size:  # then all take less time than some
-                by_pairs, is_sure = sums._means_by_pairs(divisors, ...)
-                found, rest = np.where(rest, by_pairs, found), rest & ~is_sure
-            means[some], left[some] = found, rest
-        for elements in in_pieces(left.nonzero()):
-            means[elements], is_sure = self._means_by_pairs(weights, elements)
+        means, left = divide(self, weights)
+        for elements in where(left):
+            means[elements], is_sure = self.means_by_pairs(weights, elements)
             unsure = tuple(part[~is_sure] for part in elements)
             means[unsure] = self._means_by_integers(weights, unsure)
         return means
 
-    def _quotients(self, weights: ExactSums) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def whole_quotients(self, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
         """Return the means where sums and weights are whole numbers; and where they are not.
 
         A quotient of two whole numbers that float64 holds is correctly rounded.
@@ -498,9 +279,9 @@ class ExactSums:
         means = np.ldexp(sums / np.where(weight == 0, weights.grid.scales, weight), exponents)
         return means, ~(is_whole & is_whole_weight & ((sums == 0) | _is_normal(means)))
 
-    def _means_by_pairs(
+    def means_by_pairs(
         self, weights: ExactSums, some: Elements | EllipsisType
-    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+    ) -> tuple[FloatArray, BoolArray]:
         """Return some or all means by float64 arithmetic, and where they are surely well rounded.
 
         The results are (m,) for m elements, (k, d) for all.
@@ -521,7 +302,7 @@ class ExactSums:
         rounded = quotient + correction
         rest = correction - (rounded - quotient)
         # The rounding is sure unless the rest is about half of a last place.
-        is_sure &= np.abs(rest) < half_of_last_place(rounded) * (1 - _UNSURE)
+        is_sure &= np.abs(rest) < half_of_last_place(rounded) * (1 - UNSURE)
         means = np.ldexp(rounded, exponents)
         return means, np.asarray(is_sure & is_sure_weight & _is_normal(means) | is_zero)
 
@@ -548,7 +329,7 @@ class ExactSums:
             totals = [total + (n << shift) for total, n in zip(totals, numbers, strict=True)]
         return totals, PLANE_BITS * least
 
-    def whole(self) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def whole(self) -> tuple[FloatArray, BoolArray]:
         """Return plane 0 as float64, and where it is the whole sum and float64 holds it."""
         plane = self.planes[0]
         is_whole = np.abs(plane) <= LARGEST_WHOLE
@@ -646,7 +427,7 @@ class ExactSums:
         is_sure = np.ones(high.shape, bool)
         for m in sorted(self.planes, reverse=True):
             plane = self.planes[m][some]
-            if abs(m) > _FAST_PLANES:
+            if abs(m) > FAST_PLANES:
                 is_sure &= plane == 0
                 continue
             for part in float_parts(plane):
@@ -655,12 +436,43 @@ class ExactSums:
                 low += error
                 size += np.abs(value)
         high, low = two_sum(high, low)
-        return high, low, is_sure & (np.abs(high) >= _CANCELLED * size)
+        return high, low, is_sure & (np.abs(high) >= CANCELLED * size)
+
+
+def quotients(sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
+    """Return settled sums divided by weights, and where they may not be correctly rounded.
+
+    Args:
+        sums: (k, d) sums.
+        weights: (k, 1) weights; 0 counts as 1.
+
+    Returns:
+        The quotients, (k, d) float64, and True for those that are left to other methods, (k, d).
+    """
+    found, left = np.empty(sums.shape), np.empty(sums.shape, bool)
+    for some in sums.blocks():
+        of_some, divisors = sums.clusters(some), weights.clusters(some)
+        means, rest = of_some.whole_quotients(divisors)
+        if 2 * np.count_nonzero(rest) > rest.size:  # then all take less time than some
+            by_pairs, is_sure = of_some.means_by_pairs(divisors, ...)
+            means, rest = np.where(rest, by_pairs, means), rest & ~is_sure
+        found[some], left[some] = means, rest
+    return found, left
+
+
+# `quotients`, or a function that does the same.
+Divide = Callable[[ExactSums, ExactSums], tuple[FloatArray, BoolArray]]
 
 
 def first_column(some: Elements) -> Elements:
     """Return for some elements those of the first column in the same rows."""
     return some[0], np.zeros_like(some[1])
+
+
+def where(mask: BoolArray) -> Iterator[Elements]:
+    """Yield pieces of the elements of a (k, d) mask that are True."""
+    if mask.any():  # which takes a small part of the time
+        yield from in_pieces(mask.nonzero())
 
 
 def in_pieces(some: Elements, size: int = _SUMS_AT_ONCE) -> Iterator[Elements]:
@@ -686,9 +498,9 @@ def _quotient(number: int, exponent: int, divisor: int) -> float:
         return float("inf") if number > 0 else float("-inf")
 
 
-def _is_normal(means: FloatArray) -> NDArray[np.bool_]:
+def _is_normal(means: FloatArray) -> BoolArray:
     """Return where means were certainly rounded once: as float64 of full precision."""
-    return np.asarray((np.abs(means) >= _SMALLEST_MEAN) & np.isfinite(means))
+    return np.asarray((np.abs(means) >= SMALLEST_MEAN) & np.isfinite(means))
 
 
 def _add_to(planes: dict[int, IndexArray], m: int, plane: IndexArray) -> None:

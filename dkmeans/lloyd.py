@@ -15,16 +15,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans.backends import select
+from dkmeans.backends import select, select_processor
 from dkmeans.backends.weighted import weighted_squares
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers, Computation, Distance, inertia, project, squared_norms
 from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
 from dkmeans.errors import InvalidData
-from dkmeans.exact import NotFinite
 from dkmeans.exact_total import NOTHING, ExactTotal
 from dkmeans.executors import Executor, Reduction
+from dkmeans.grid import NotFinite
 from dkmeans.schedule import Schedule
 from dkmeans.skipping import by_bounds, by_movement
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
@@ -212,9 +212,10 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     centers = np.empty_like(state.centers)
     keeps_means = keeps_counts and centers.dtype != np.float64
     means = np.empty(centers.shape) if keeps_means else centers
+    backend = select_processor(rules.computation.backend)
     # Some clusters at a time: float64 copies of large centers would be most of the memory.
     for some, of_some in sums.sums.pieces():
-        of_rows = of_some.means(sums.cluster_weights.clusters(some))
+        of_rows = of_some.means(sums.cluster_weights.clusters(some), backend.quotients)
         is_used = sums.counts[some] > 0
         means[some] = _moved_centers(state, of_rows, is_used, share, rules, some)
         centers[some] = means[some]
@@ -339,7 +340,8 @@ def _loss(state: TrainState, sums: PartialSums, rules: Rules) -> float:
     Raises:
         InvalidData: float64 cannot hold it.
     """
-    loss = inertia(sums, rules.computation.centers(state.centers))
+    backend = select_processor(rules.computation.backend)
+    loss = inertia(sums, rules.computation.centers(state.centers), backend.terms)
     if not math.isfinite(loss):
         raise InvalidData(
             "rows and centers are too far apart, or too large, for squared distances to be finite; "

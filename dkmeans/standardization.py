@@ -22,8 +22,9 @@ from dkmeans.data.chunks import LoadedChunk
 from dkmeans.data.columns import Names, places_named
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import InvalidData, counted
-from dkmeans.exact import ExactSums, NotFinite
+from dkmeans.exact import ExactSums
 from dkmeans.executors import Executor
+from dkmeans.grid import NotFinite
 from dkmeans.scaling import Scaling
 from dkmeans.state import FloatArray, sum_up
 

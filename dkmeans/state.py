@@ -18,9 +18,10 @@ from typing import Any, Generic, Protocol, Self, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans.exact import ExactSums, Grid
+from dkmeans.exact import ExactSums
 from dkmeans.exact_total import NOTHING, ExactTotal
 from dkmeans.float_pairs import FloatArray, IndexArray
+from dkmeans.grid import Grid
 
 __all__ = [
     "Cached",

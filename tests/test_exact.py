@@ -9,28 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkmeans.exact import ExactSums, FewValues, Grid, of_rows, total_of_digits
-from dkmeans.exact_total import UNIT, total_of, total_of_squares
+from dkmeans.exact import ExactSums, of_rows
+from dkmeans.exact_total import total_of
+from dkmeans.grid import FewValues, Grid
 from tests.exactly import same_sums
-
-finite = st.floats(allow_nan=False, allow_infinity=False)
-usual = st.floats(-100, 100)
-dtypes = st.sampled_from([np.float32, np.float64])
-
-
-def fraction(total):
-    return total.units * Fraction(2) ** UNIT
-
-
-@st.composite
-def rows_of_clusters(draw):
-    """Draw rows, most of one size and some of any, and the cluster of each."""
-    n, d, k = draw(st.integers(1, 12)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    dtype = draw(dtypes)
-    anything = st.floats(allow_nan=False, allow_infinity=False, width=np.dtype(dtype).itemsize * 8)
-    values = draw(st.lists(usual | usual | anything, min_size=n * d, max_size=n * d))
-    index = draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n))
-    return np.reshape(values, (n, d)).astype(dtype), np.array(index), k
+from tests.values import finite, rows_of_clusters, usual
 
 
 def check_exact(sums, rows, index):
@@ -116,36 +99,6 @@ def test_products_are_added_to_sums_and_negative_ones_are_taken_away(problem, fa
     for column in columns:
         expected = sums.exact(0, column) + Fraction(factor) * Fraction(float(rows[0, column]))
         assert changed.exact(0, column) == expected
-
-
-@given(rows_of_clusters())
-def test_a_grid_holds_the_usual_values_and_names_all_others(problem):
-    rows, _, _ = problem
-    grid = Grid.of(rows)
-    planes, left = grid.split(rows)
-    for row, column in np.ndindex(*rows.shape):
-        held = sum(Fraction(float(p[row, column])) / 2 ** (32 * i) for i, p in enumerate(planes))
-        held *= Fraction(2) ** int(grid.exponents[column])
-        assert held == (0 if left[row, column] else Fraction(float(rows[row, column])))
-
-
-def test_few_values_of_common_distributions_are_off_the_grid():
-    rng = np.random.default_rng(1)
-    for rows in (rng.normal(size=(10_000, 4)), 1e6 + rng.normal(size=(10_000, 4))):
-        for dtype in (np.float32, np.float64):
-            assert Grid.of(rows.astype(dtype)).split(rows.astype(dtype))[1].mean() < 2e-4
-    cauchy = rng.standard_cauchy((10_000, 4)).astype(np.float32)
-    assert Grid.of(cauchy).split(cauchy)[1].mean() < 0.02
-
-
-@given(rows_of_clusters())
-def test_products_of_digits_give_the_squares_of_what_is_on_the_grid(problem):
-    rows, _, _ = problem
-    grid = Grid.of(rows)
-    products, left = grid.digit_products(rows)
-    total = total_of_digits(products, grid, rows.dtype) + total_of_squares(rows[left])
-    expected = sum((Fraction(value) ** 2 for value in rows.ravel().tolist()), Fraction(0))
-    assert fraction(total) == expected
 
 
 def test_sums_are_small_when_they_travel():

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.distance import Centers, Distance, directions
-from dkmeans.exact import COSINE_EXPONENT, ExactSums, Grid, NotFinite
+from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal, total_of_squares
+from dkmeans.grid import COSINE_EXPONENT, Grid, NotFinite
 from dkmeans.state import FloatArray, IndexArray
 
 BoolArray = NDArray[np.bool_]

@@ -2,7 +2,7 @@
 
 Every process chooses for itself, on the first call. The import of a backend's module fails where
 the backend cannot be used; that of `cuda.backend` tries the GPU. Within the native backend,
-`packing` chooses kernels by the width of the processor's vectors.
+`packed_centers` chooses kernels by the width of the processor's vectors.
 """
 
 from __future__ import annotations
@@ -42,13 +42,18 @@ def select(name: str | None = None) -> Backend:
 
 
 @cache
-def select_processor() -> Backend:
-    """Return the fastest backend without a GPU that this machine can use.
+def select_processor(name: str | None = None) -> Backend:
+    """Return the backend with this name; for None and for a GPU's, the fastest one without a GPU.
 
     The driver of a cluster computes little itself. On a GPU it would keep a context that a worker
     may need, and it may have none.
+
+    Raises:
+        Invalid: as `select` does.
     """
-    return _fastest([name for name in BACKENDS if name != GPU])
+    if name not in (None, GPU):
+        return select(name)
+    return _fastest([each for each in BACKENDS if each != GPU])
 
 
 def _fastest(names: Sequence[str]) -> Backend:

@@ -18,7 +18,8 @@ import numpy as np
 from dkmeans.backends.addition import GridPerCenters, plus_rows
 from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import ExactSums, Grid
+from dkmeans.exact import ExactSums
+from dkmeans.grid import Grid
 from dkmeans.state import FloatArray, IndexArray
 
 # Measures of a row, in the order of their columns.

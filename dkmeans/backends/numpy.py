@@ -25,9 +25,10 @@ from dkmeans.backends.addition import as_added, grid_for, plus_rest, rest_of_squ
 from dkmeans.backends.moments import add_measures, add_squares
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.backends.weighted import add_products, partial_sums_of
-from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
-from dkmeans.exact import PIECE_ROWS, ExactSums, Grid, total_of_digits
+from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms, terms
+from dkmeans.exact import ExactSums, quotients
 from dkmeans.exact_total import NOTHING, ExactTotal
+from dkmeans.grid import PIECE_ROWS, Grid, total_of_digits
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 __all__ = [
@@ -43,7 +44,9 @@ __all__ = [
     "nearest_several",
     "nearest_two",
     "partial_sums",
+    "quotients",
     "squares",
+    "terms",
 ]
 
 # Elements of a block of rows and their scores: 2 MB in float32, about a core's second-level cache.

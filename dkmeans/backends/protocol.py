@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal
+from dkmeans.grid import BoolArray
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 
@@ -21,7 +22,7 @@ class Implementation(Protocol):
       the centers alone. Block sizes, backends and the number of workers cannot change it.
     * Distances to nearest centers are float64.
     * Sums are exact. So they depend on the set of rows alone, not on their order.
-    * Sums of rows that are not finite raise `exact.NotFinite`.
+    * Sums of rows that are not finite raise `grid.NotFinite`.
     * The arguments are not changed, and any number of threads may call the
       functions at the same time.
     """
@@ -108,6 +109,16 @@ class Backend(Implementation, Protocol):
         Returns:
             The sums, (k, 4), and the largest length of a row of each cluster, (k,).
         """
+        ...
+
+    def quotients(self, sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
+        """Return the quotients of `exact.quotients`; some more or fewer of them may be left."""
+        ...
+
+    def terms(
+        self, sums: ExactSums, weights: ExactSums, centers: FloatArray, factor: int
+    ) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Return the results of `distance.terms`, with the same bits."""
         ...
 
     def nearest_index(self, points: FloatArray, centers: Centers) -> IndexArray:

@@ -16,10 +16,11 @@ from dkmeans import Invalid
 from dkmeans.backends import select
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.native import backend as native_backend
-from dkmeans.backends.native import packing, processor
+from dkmeans.backends.native import packed_bytes, packed_centers, packing, processor
 from dkmeans.distance import Centers, Distance, directions, inertia
-from dkmeans.exact import NotFinite, of_rows
+from dkmeans.exact import of_rows
 from dkmeans.exact_total import total_of_squares
+from dkmeans.grid import NotFinite
 from dkmeans.state import on_host, sum_up
 from tests import reference
 from tests.exactly import floats, same_partial_sums, same_sums
@@ -64,21 +65,23 @@ def backend(request, compiled):
     name, _, width = request.param.partition(" with ")
     with pytest.MonkeyPatch.context() as patch:
         if name == "native":  # which scoring problems of other parameters are left to is kept
-            patch.setattr(native_backend, "_packed_centers", packing.PackedCentersCache())
+            patch.setattr(native_backend, "_packed_centers", packed_centers.PackedCentersCache())
         if width == "a matrix unit":
-            if not packing.matrix_unit():
+            if not processor.matrix_unit():
                 pytest.skip("this processor has no matrix unit")
             patch.setattr(packing, "_is_large", lambda k, d: True)
         elif width == "first scores in 8 bits":
-            if not packing.multiplies_bytes():
+            if not processor.multiplies_bytes():
                 pytest.skip("this processor does not multiply bytes")
-            patch.setattr(packing, "matrix_unit", lambda: False)
-            patch.setattr(packing, "_gains_by_bytes", lambda k, d, with_matrix: True)
+            patch.setattr(processor, "matrix_unit", lambda: False)
+            patch.setattr(packed_bytes, "_gains_by_bytes", lambda k, d, with_matrix: True)
         elif width == "scores as wide as the rows":
-            patch.setattr(packing, "scorings", lambda dtype: (packing.Scoring(dtype, False),))
+            patch.setattr(
+                packed_centers, "scorings", lambda dtype: (packing.Scoring(dtype, False),)
+            )
         elif width:
             patch.setattr(processor, "vector_bytes", lambda: int(width.split()[0]))
-            patch.setattr(packing, "matrix_unit", lambda: False)
+            patch.setattr(processor, "matrix_unit", lambda: False)
         yield select(name)
 
 

@@ -16,8 +16,8 @@ from dkmeans.backends.weighted import (
     with_ones,
 )
 from dkmeans.distance import Centers, Distance, inertia
-from dkmeans.exact import NotFinite
 from dkmeans.exact_total import UNIT
+from dkmeans.grid import NotFinite
 from tests.exactly import same_sums, units
 
 BACKENDS = ("numpy", "native")

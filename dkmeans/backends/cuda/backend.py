@@ -19,6 +19,7 @@ from dkmeans.backends.numpy import nearest_several
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal
+from dkmeans.grid import BoolArray
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 # Largest size of a piece of rows with its results where the GPU had too little memory: a part of
@@ -124,6 +125,18 @@ def add_measures(
 ) -> tuple[ExactSums, FloatArray]:
     """Return the sums of the rows' measures, and the largest lengths, computed by the processor."""
     return select_processor().add_measures(distances, weights, index, k, factor)
+
+
+def quotients(sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
+    """Return the quotients of sums and weights, computed by the processor."""
+    return select_processor().quotients(sums, weights)
+
+
+def terms(
+    sums: ExactSums, weights: ExactSums, centers: FloatArray, factor: int
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Return the sums of the terms of a loss, computed by the processor."""
+    return select_processor().terms(sums, weights, centers, factor)
 
 
 def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:

@@ -17,8 +17,9 @@ from dkmeans.backends.cuda.device_centers import DeviceCenters, power_of_two
 from dkmeans.backends.cuda.device_sums import DeviceSums, carry
 from dkmeans.backends.cuda.kernel_device import FEW_ROWS, NULL, THREADS, KernelDevice
 from dkmeans.backends.cuda.pieces import DevicePiece
-from dkmeans.exact import PIECE_ROWS, PLANE_BITS, ExactSums, Grid
+from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal, total_of
+from dkmeans.grid import PIECE_ROWS, PLANE_BITS, Grid
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Values that a block of `add_rows` adds, about, and rows that a thread of `add_squares` adds up.

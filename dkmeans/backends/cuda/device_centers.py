@@ -32,7 +32,7 @@ from dkmeans.backends.cuda.kernel_device import (
 )
 from dkmeans.backends.rounding import QUIET, shifted
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import Grid
+from dkmeans.grid import Grid
 from dkmeans.state import FloatArray
 
 # The kernels `add_few_N`, by the columns that they have registers for.

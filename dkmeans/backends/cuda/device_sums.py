@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from dkmeans.backends.cuda.kernel_device import NULL, THREADS, KernelDevice
-from dkmeans.exact import PLANE_BITS, ExactSums, Grid
+from dkmeans.exact import ExactSums
+from dkmeans.grid import PLANE_BITS, Grid
 from dkmeans.state import PartialSums
 
 # Numbers of plane 1 below this are added to plane 0, which then stays below 2^62.

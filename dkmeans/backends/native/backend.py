@@ -15,24 +15,28 @@ import llvmlite.binding as llvm
 import numpy as np
 from numba.core import config
 
-from dkmeans import exact
 from dkmeans.backends import moments
 from dkmeans.backends.addition import grid_for, plus_rounded_away, plus_rows, rest_of_squares
 from dkmeans.backends.moments import MOMENT_PLANES
 from dkmeans.backends.native import (
     bounds,
     kernels,
+    mean_and_loss,
     moment_sums,
     moving_products,
+    packed_centers,
     packing,
+    panels,
     processor,
     sum_vectors,
 )
 from dkmeans.backends.native.runner import run
+from dkmeans.backends.native.scratch import ScratchPerThread, zero_sums
 from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import PIECE_ROWS, ExactSums, Grid, total_of_digits
+from dkmeans.exact import ExactSums
 from dkmeans.exact_total import NOTHING, ExactTotal
+from dkmeans.grid import PIECE_ROWS, Grid, digit_places, total_of_digits
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 if config.DISABLE_JIT:
@@ -129,7 +133,7 @@ def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArra
 def squares(points: FloatArray) -> ExactTotal:
     """Return the exact sum of the squares of all values of the (n, d) rows."""
     points, grid, found = _kernel_rows(points), Grid.of(points), NOTHING
-    scales, products = packing.padded_scales(grid), len(exact.digit_places(points.dtype))
+    scales, products = panels.padded_scales(grid), len(digit_places(points.dtype))
     for piece in _pieces(points):
         sums = np.zeros((products * (products + 1) // 2, len(scales)), np.int64)
         block, is_left = np.empty(sums.shape), np.empty(len(piece), np.uint8)
@@ -181,7 +185,7 @@ def _side_by_side(found: _Outputs) -> tuple[IndexArray, FloatArray]:
 @QUIET
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32."""
-    points, tile = _kernel_rows(points), packing.tile_of(np.float64)
+    points, tile = _kernel_rows(points), panels.tile_of(np.float64)
     result = np.empty((len(points), len(centers.values)), np.float32)
     packed = packing.for_distances(centers, tile)
     variant = points.dtype, tile
@@ -218,7 +222,7 @@ def add_squares(
     points, weights, index = map(_kernel_rows, (points, weights, index))
     values = _kernel_rows(exact_rows(centers.values, centers.distance))
     (k, d), grid = values.shape, moments.square_grid(points, weights, index, values, centers)
-    own = np.zeros((MOMENT_PLANES, packing.padded(d)), np.int64)
+    own = np.zeros((MOMENT_PLANES, panels.padded(d)), np.int64)
     # Small integers are sorted in a tenth of the time.
     numbers = index.astype(np.uint16) if k <= 2**16 else index
 
@@ -248,7 +252,7 @@ def add_measures(
     def of_piece(some: slice) -> ExactSums:
         found, factors, clusters = _kernel_rows(distances[:, some]), weights[some], index[some]
         added = np.zeros((k, moment_sums.MEASURE_SUMS), np.int64)
-        is_left = np.empty(packing.padded(len(factors)), np.uint8)
+        is_left = np.empty(panels.padded(len(factors)), np.uint8)
         arguments = found, factors, clusters, factor, grid.scales, added, is_left
         run(moment_sums.add_measures, (), *arguments)
         np.maximum(lengths, moment_sums.lengths_of(added), out=lengths)
@@ -267,7 +271,7 @@ def _add_up(points: FloatArray, centers: Centers, found: _Outputs) -> PartialSum
     (k, d), grid, start = centers.values.shape, grid_for(points, centers), 0
     parts, counts, rest = [], np.zeros(k, np.int64), []
     for piece in _pieces(points):
-        part = packing.zero_sums((k, d), grid, piece)
+        part = zero_sums((k, d), grid, piece)
         rows = slice(start, start + len(piece))
         num_rest = _assign(piece, centers, found.rows(rows), part)
         parts.append(_planes(part, grid, centers))
@@ -289,23 +293,27 @@ def _add_up(points: FloatArray, centers: Centers, found: _Outputs) -> PartialSum
 def _planes(sums: kernels.Sums, grid: Grid, centers: Centers) -> ExactSums:
     """Return the sums of the rows that the kernel has added up."""
     d = centers.width
-    # Every row has also added these bits to every sum; the difference wraps around like the sums.
-    extra = sums.counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
-    used = np.flatnonzero(sums.counts)
-    # Memory of clusters without rows stays untouched: where centers are many, that is most of it.
-    starts = range(0, len(used), _CLUSTERS_AT_ONCE)
-    pieces = [used[i : i + _CLUSTERS_AT_ONCE] for i in starts]
     planes = {0: sums.high[:, :d]}
     # For cosine, plane -1 has what was rounded away.
     if len(sums.low) and centers.distance is not Distance.COSINE:
         planes[-1] = sums.low[:, :d]
     for plane in planes.values():
-        if 2 * len(used) > len(plane):
-            plane -= extra
-            continue
-        for some in pieces:
-            plane[some] -= extra[some]
+        _take_magic_off(plane, sums.counts)
     return ExactSums(grid, planes)
+
+
+def _take_magic_off(plane: IndexArray, counts: IndexArray) -> None:
+    """Subtract from a plane what every row has added to every sum beside its own integers."""
+    # The difference wraps around like the sums.
+    extra = counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
+    if 2 * np.count_nonzero(counts) > len(counts):
+        plane -= extra
+        return
+    # Memory of clusters without rows stays untouched: where centers are many, that is most of it.
+    used = np.flatnonzero(counts)
+    for start in range(0, len(used), _CLUSTERS_AT_ONCE):
+        some = used[start : start + _CLUSTERS_AT_ONCE]
+        plane[some] -= extra[some]
 
 
 def _pieces(points: FloatArray) -> Iterator[FloatArray]:
@@ -325,7 +333,7 @@ def _assign(points: FloatArray, centers: Centers, found: _Outputs, sums: kernels
     variant = points.dtype, packed.weights.dtype, packed.exact.dtype, tile
     num_rest: int = run(kernels.assign, variant, points, packed, tile, scratch, *found, sums)
     rows, ambiguous = len(points), int(scratch.ambiguous[0])
-    is_slow = packing.takes_long_again(tile, scratch, rows)
+    is_slow = packed_centers.takes_long_again(tile, scratch, rows)
     _packed_centers.note_ambiguous(
         centers, points.dtype, tile, rows=rows, ambiguous=ambiguous, is_slow=is_slow
     )
@@ -337,15 +345,17 @@ def describe() -> dict[str, Any]:
     return {
         "processor": config.CPU_NAME or llvm.get_host_cpu_name(),
         "vectors": f"{8 * processor.vector_bytes()} bits",
-        "matrix unit": "AMX, for float32" if packing.matrix_unit() else "none",
+        "matrix unit": "AMX, for float32" if processor.matrix_unit() else "none",
         "compiled code kept in": str(
             kernels.assign.stats.cache_path or "memory: no folder can be written to"
         ),
     }
 
 
-_packed_centers = packing.PackedCentersCache()
-_scratch = packing.ScratchPerThread()
+quotients, terms = mean_and_loss.quotients, mean_and_loss.terms
+
+_packed_centers = packed_centers.PackedCentersCache()
+_scratch = ScratchPerThread()
 
 
 def _kernel_rows(points: FloatArray) -> FloatArray:

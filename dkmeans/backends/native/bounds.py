@@ -17,16 +17,18 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from dkmeans.backends.addition import grid_for, plus_rows
-from dkmeans.backends.native import packing, processor, sum_vectors
+from dkmeans.backends.native import panels, processor, sum_vectors
 from dkmeans.backends.native.all_pairs import GroupScratch, assign_all
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.backends.native.groups import Path, Stage, can_group
 from dkmeans.backends.native.kernels import NO_SUMS, Sums
-from dkmeans.backends.native.packing import aligned
+from dkmeans.backends.native.panels import aligned
 from dkmeans.backends.native.reassign import STRIP, BlockScratch, Movement, RowBounds, reassign
 from dkmeans.backends.native.runner import run
+from dkmeans.backends.native.scratch import STACK_DEPTH, ScratchPerThread, zero_sums
 from dkmeans.distance import Centers
-from dkmeans.exact import PIECE_ROWS, ExactSums, FewValues, Grid
+from dkmeans.exact import ExactSums
+from dkmeans.grid import PIECE_ROWS, FewValues, Grid
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # Fewer centers, or fewer products for a row, are computed faster than bounds are compared; and a
@@ -209,7 +211,7 @@ class BlockScratchPerThread(threading.local):
 
 
 _paths, _scratch = Paths(), BlockScratchPerThread()
-_tile_scratch = packing.ScratchPerThread()
+_tile_scratch = ScratchPerThread()
 
 
 def suit(points: FloatArray, centers: Centers) -> bool:
@@ -296,7 +298,7 @@ def _first(rows: FloatArray, centers: Centers, stage: Stage, *, with_sums: bool)
         _assign_all(rows, stage, movement, bounds, NO_SUMS)
         return Piece(bounds, None)
     grid = grid_for(rows, centers)
-    sums = packing.zero_sums(centers.values.shape, grid, rows)
+    sums = zero_sums(centers.values.shape, grid, rows)
     num_rest = _assign_all(rows, stage, movement, bounds, sums)
     if num_rest > _MOST_SLOW * len(rows):
         return None
@@ -346,7 +348,7 @@ def _kernel_sums(piece: Piece) -> Sums:
     """Return the sums of a piece for the kernels, which move rows and add none."""
     if piece.sums is None:
         return NO_SUMS
-    scales = packing.padded_scales(piece.sums.grid)
+    scales = panels.padded_scales(piece.sums.grid)
     return NO_SUMS._replace(grid=scales, high=piece.sums.high, low=piece.sums.low)
 
 
@@ -416,8 +418,8 @@ def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
         bits=bounds.view(np.uint32),
         bounds=bounds,
         octet_sums=np.empty(8),
-        spans=np.empty((packing.STACK_DEPTH, 3), np.int64),
-        span_sums=np.empty(packing.STACK_DEPTH),
-        span_depths=np.empty(packing.STACK_DEPTH, np.int64),
+        spans=np.empty((STACK_DEPTH, 3), np.int64),
+        span_sums=np.empty(STACK_DEPTH),
+        span_depths=np.empty(STACK_DEPTH, np.int64),
         counts=np.zeros(2, np.int64),
     )

@@ -14,10 +14,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dkmeans.backends.native import packing
+from dkmeans.backends.native import packing, panels
 from dkmeans.backends.native.all_pairs import TileScoring
 from dkmeans.backends.native.group_vectors import GROUP
-from dkmeans.backends.native.packing import aligned
+from dkmeans.backends.native.panels import aligned
 from dkmeans.backends.native.reassign import GroupedCenters, Movement
 from dkmeans.backends.native.vectors import Tile
 from dkmeans.backends.rounding import shifted
@@ -155,7 +155,7 @@ def _scoring_of(centers: GroupedCenters) -> tuple[Tile, TileScoring]:
         return tile, TileScoring(centers.error_factor, error_squares, *packing.NO_REGISTERS)
     weights = centers.weights[: len(centers.members) * d].reshape(-1, d, GROUP)
     rows = weights.swapaxes(1, 2).reshape(-1, d)
-    pieces = (rows[some] for some in packing.some_at_a_time(len(rows), tile))
+    pieces = (rows[some] for some in panels.some_at_a_time(len(rows), tile))
     return tile, TileScoring(
         packing.matrix_error_factor(d, width),
         error_squares,

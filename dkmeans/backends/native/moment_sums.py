@@ -25,11 +25,14 @@ from dkmeans.backends.native.vectors import (
     transposed,
     zero,
 )
-from dkmeans.exact import PLANE_BITS, WINDOW_BITS
+from dkmeans.grid import PLANE_BITS, WINDOW_BITS
 from dkmeans.state import FloatArray, IndexArray
 
-# Constants and code of other modules are compiled in. A change of them needs a change of this file,
-# so that the cache on disk of Numba becomes invalid.
+# Hash of `vectors`, whose code is compiled in, as in `kernels`.
+INTRINSICS = "129a277884c2"
+
+# Constants of other modules are compiled in too. A change of them needs a change of this file, so
+# that the cache on disk of Numba becomes invalid.
 
 # Lanes of a vector.
 _OCTET = 8

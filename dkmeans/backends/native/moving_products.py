@@ -15,12 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from dkmeans.backends.addition import as_added
-from dkmeans.backends.native.packing import padded
+from dkmeans.backends.native.panels import padded
 from dkmeans.backends.native.products import find_changes, move_products
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import PIECE_ROWS, ExactSums, Grid
+from dkmeans.exact import ExactSums
+from dkmeans.grid import PIECE_ROWS, Grid
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # Planes for products that float64 holds, and for those with rounding errors.

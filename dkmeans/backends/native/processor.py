@@ -1,15 +1,20 @@
-"""What this processor has: its instructions and the width of its vectors.
+"""What this processor has: its instructions, the width of its vectors, and a matrix unit.
 
-`vectors` writes code for it, and `packing` lays out rows and centers for it.
+`vectors` writes code for it, and `packing` lays out centers for it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import platform
+import sys
 from functools import cache
 
 import llvmlite.binding as llvm
 from numba.core import config
+
+# The system call arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) of Linux.
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 
 def features() -> set[str]:
@@ -31,3 +36,18 @@ def vector_bytes() -> int:
 def is_x86() -> bool:
     """Return whether this processor has the x86 instructions of 64-bit programs."""
     return platform.machine().lower() in ("x86_64", "amd64")
+
+
+@cache
+def matrix_unit() -> bool:
+    """Ask Linux for the registers of the matrix unit; return whether this process may use it."""
+    if not {"+amx-tile", "+amx-bf16", "+avx512f"} <= features() or sys.platform != "linux":
+        return False
+    refused = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA)
+    return bool(refused == 0)
+
+
+def multiplies_bytes() -> bool:
+    """Return whether the vectors of this processor multiply bytes, as in `eight_bits`."""
+    needed = "+avx512vnni" if vector_bytes() == 64 else "+avxvnni"
+    return vector_bytes() > 16 and needed in features()

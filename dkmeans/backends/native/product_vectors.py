@@ -19,7 +19,7 @@ from dkmeans.backends.native.sum_vectors import (
     over_octets,
 )
 from dkmeans.backends.native.vectors import Array, Code, Value, as_intrinsic, constant, zero
-from dkmeans.exact import PLANE_BITS, WINDOW_BITS
+from dkmeans.grid import PLANE_BITS, WINDOW_BITS
 
 # A product of at least so many units of the grid is a normal float64, and so is its error.
 _SMALLEST_ON_GRID = 2.0**-100

@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 
 from dkmeans.backends.native.vectors import Array, Code, Value, as_intrinsic, constant, zero
-from dkmeans.exact import PLANE_BITS, WINDOW_BITS, digit_places
+from dkmeans.grid import PLANE_BITS, WINDOW_BITS, digit_places
 
 # Columns that are added up at a time, on every processor.
 OCTET = 8

@@ -21,7 +21,7 @@ from dkmeans.backends.cuda.compiler import OPTIONS, cubin
 from dkmeans.backends.cuda.kernel_device import DEFINES
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import NotFinite
+from dkmeans.grid import NotFinite
 from tests.backends.cuda.nvrtc import Nvrtc, library
 from tests.backends.cuda.problems import (
     DTYPES,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dkmeans.backends.native import all_pairs, bounds, groups, packing
+from dkmeans.backends.native import all_pairs, bounds, groups, processor
 from dkmeans.backends.native import backend as native
 from dkmeans.backends.native.bounds import Waiting
 from dkmeans.distance import Centers, Distance, directions
@@ -31,7 +31,7 @@ def test_the_cached_code_becomes_invalid_when_its_parts_change():
 )
 def test_bounds_hold_and_are_tight(unit, metric, dtype, monkeypatch):
     if unit == "vectors":
-        monkeypatch.setattr(packing, "matrix_unit", lambda: False)
+        monkeypatch.setattr(processor, "matrix_unit", lambda: False)
     rng = np.random.default_rng(3)
     rows = native._kernel_rows((rng.normal(size=(333, 41)) + 2).astype(dtype))
     rows_as_compared = rows.astype(float) if metric != "cosine" else directions(rows)

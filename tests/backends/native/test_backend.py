@@ -13,7 +13,7 @@ from dkmeans import Invalid
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends import select
 from dkmeans.backends.native import backend as native
-from dkmeans.backends.native import packing, processor
+from dkmeans.backends.native import processor
 from dkmeans.distance import Centers, Distance
 from tests.exactly import same_partial_sums
 from tests.reference import METRICS
@@ -96,7 +96,7 @@ def test_sums_have_the_same_bits_on_every_kind_of_processor(metric, dtype, monke
     rng = np.random.default_rng(3)
     rows, values = rng.normal(size=(999, 21)).astype(dtype), rng.normal(size=(70, 21)).astype(dtype)
     expected = native.partial_sums(rows, centers_of(values, metric))
-    monkeypatch.setattr(packing, "matrix_unit", lambda: False)
+    monkeypatch.setattr(processor, "matrix_unit", lambda: False)
     for width in (16, 32, 64):
         monkeypatch.setattr(processor, "vector_bytes", lambda width=width: width)
         assert same_partial_sums(native.partial_sums(rows, centers_of(values, metric)), expected)

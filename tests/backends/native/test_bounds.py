@@ -9,7 +9,7 @@ from dkmeans.backends.native import backend as native
 from dkmeans.backends.native import bounds
 from dkmeans.backends.native.bounds import Bounds, Waiting
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import NotFinite
+from dkmeans.grid import NotFinite
 from dkmeans.state import on_host
 from tests.exactly import same_partial_sums
 from tests.reference import METRICS

@@ -8,7 +8,8 @@ from numba import njit
 
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.native import backend as native
-from dkmeans.backends.native import eight_bits, packing
+from dkmeans.backends.native import eight_bits, packed_bytes, packed_centers, packing, processor
+from dkmeans.backends.native.scratch import ScratchPerThread
 from dkmeans.distance import Centers, Distance
 from tests.exactly import same_partial_sums
 
@@ -16,16 +17,18 @@ from tests.exactly import same_partial_sums
 @pytest.fixture(scope="module", params=["vectors", "matrix"])
 def unit(request):
     """Unit that computes first scores in 8 bits, for any problem."""
-    has_products = packing.matrix_unit if request.param == "matrix" else packing.multiplies_bytes
+    has_products = (
+        processor.matrix_unit if request.param == "matrix" else processor.multiplies_bytes
+    )
     if not has_products():
         pytest.skip("this processor does not multiply bytes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "matrix_unit", lambda: request.param == "matrix")
+        patch.setattr(processor, "matrix_unit", lambda: request.param == "matrix")
         patch.setattr(packing, "_is_large", lambda k, d: True)
-        patch.setattr(packing, "_gains_by_bytes", lambda k, d, with_matrix: True)
+        patch.setattr(packed_bytes, "_gains_by_bytes", lambda k, d, with_matrix: True)
         # Of coarse scores too: no other scoring takes their place.
-        patch.setattr(packing, "_AMBIGUOUS_SHARE", np.inf)
-        patch.setattr(packing, "takes_long_again", lambda *_: False)
+        patch.setattr(packed_centers, "_AMBIGUOUS_SHARE", np.inf)
+        patch.setattr(packed_centers, "takes_long_again", lambda *_: False)
         yield request.param
 
 
@@ -46,8 +49,8 @@ def score(rows, width, centers, halves, scratch, ranked, panels, tile):
 def test_the_error_of_first_scores_is_within_what_rounding_loses(unit, width):
     rng = np.random.default_rng(width)
     centers = Centers(rng.normal(size=(2, width)).astype("f"), Distance.SQUARED_EUCLIDEAN)
-    tile, packed = packing.PackedCentersCache()(centers, np.dtype("f"))
-    scratch = packing.ScratchPerThread()(tile, packed)
+    tile, packed = packed_centers.PackedCentersCache()(centers, np.dtype("f"))
+    scratch = ScratchPerThread()(tile, packed)
     rows = rng.normal(size=(len(scratch.indices), width)).astype("f")
     rows[1], rows[2] = 0, 1e-38
     scratch.ranked[:] = np.inf

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from dkmeans.backends.native import group_vectors, packing, vectors
+from dkmeans.backends.native import group_vectors, panels, vectors
 
 D, GROUPS = 37, 3
 
@@ -87,7 +87,7 @@ def test_a_group_gives_the_two_least_scores_and_bounds_of_the_distances(height):
     centers = rng.normal(size=(GROUPS, 16, D)).astype(np.float32)
     weights = np.append(-centers.swapaxes(1, 2).ravel(), np.zeros(64, np.float32))
     halves = (centers**2).sum(axis=2).ravel() / 2
-    tile = packing.aligned(np.zeros(rows.size, np.float32))
+    tile = panels.aligned(np.zeros(rows.size, np.float32))
     least, lower = np.empty((2, 16), np.float32), np.empty((2, 16), np.uint16)
     squares, margins = (rows**2).sum(axis=1), np.full(16, 0.01, np.float32)
     reach, scores = np.float32([9, 5, 9]), np.empty(16, np.float32)

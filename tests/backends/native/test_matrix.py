@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from dkmeans.backends.native import matrix, packing
+from dkmeans.backends.native import matrix, packed_centers, packing, processor
+from dkmeans.backends.native.scratch import ScratchPerThread
 from dkmeans.distance import Centers, Distance
 
 FLOAT32 = np.dtype(np.float32)
@@ -30,8 +31,8 @@ def score(rows, width, centers, biases, config, pairs, scores, tile):
 def scores_of(rows, values):
     """Return the scores of 32 rows with 32 centers, their norms, and whether they were written."""
     centers = Centers(values, Distance.SQUARED_EUCLIDEAN)
-    tile, packed = packing.PackedCentersCache()(centers, FLOAT32)
-    scratch = packing.ScratchPerThread()(tile, packed)
+    tile, packed = packed_centers.PackedCentersCache()(centers, FLOAT32)
+    scratch = ScratchPerThread()(tile, packed)
     scratch.scores[:] = np.nan
     score(
         rows.T.ravel(), rows.shape[1], packed.registers, packed.biases, scratch.matrix_config,
@@ -42,7 +43,7 @@ def scores_of(rows, values):
 
 @pytest.mark.parametrize("width", [1, 7, 32, 43, 64, 69])
 def test_scores_are_as_exact_as_two_bfloat16_for_each_number(width, monkeypatch):
-    if not packing.matrix_unit():
+    if not processor.matrix_unit():
         pytest.skip("this processor has no matrix unit")
     monkeypatch.setattr(packing, "_is_large", lambda k, d: True)
     rng = np.random.default_rng(width)
@@ -57,7 +58,7 @@ def test_scores_are_as_exact_as_two_bfloat16_for_each_number(width, monkeypatch)
 
 
 def test_for_tiles_of_vectors_the_intrinsics_write_nothing(monkeypatch):
-    monkeypatch.setattr(packing, "matrix_unit", lambda: False)
+    monkeypatch.setattr(processor, "matrix_unit", lambda: False)
     rows, values = np.ones((2, 32, 64), np.float32)
     scores, _ = scores_of(rows, values)
     assert np.isnan(scores).all()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dkmeans.backends import select
 from dkmeans.backends.native import moving_products
 from dkmeans.distance import Centers, Distance
-from dkmeans.exact import Grid, NotFinite
+from dkmeans.grid import Grid, NotFinite
 from tests.exactly import units
 
 NATIVE, NUMPY = select("native"), select("numpy")

@@ -11,7 +11,6 @@ from dkmeans.backends.native import (
     bounds,
     group_vectors,
     kernels,
-    packing,
     processor,
     reassign,
     sum_vectors,
@@ -35,7 +34,7 @@ def test_the_width_of_the_vectors_changes_nothing(width, monkeypatch):
     values = [(rows[:60] + 0.1 * i).astype(np.float32) for i in range(3)]
     expected = [native.partial_sums(rows, Centers(each, Distance("cosine"))) for each in values]
     monkeypatch.setattr(processor, "vector_bytes", lambda: width)
-    monkeypatch.setattr(packing, "matrix_unit", lambda: False)
+    monkeypatch.setattr(processor, "matrix_unit", lambda: False)
     monkeypatch.setattr(bounds, "_USELESS_SHARE", 9.0)
     found = None
     for each, result in zip(values, expected, strict=True):

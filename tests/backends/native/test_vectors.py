@@ -5,7 +5,8 @@ import pytest
 from llvmlite import ir
 from numba import njit
 
-from dkmeans.backends.native import packing, vectors
+from dkmeans.backends.native import vectors
+from dkmeans.backends.native.panels import tile_of
 
 DTYPES = (np.float32, np.float64)
 
@@ -45,7 +46,7 @@ def size_of(tile):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_squared_norms_are_those_of_the_tile_s_rows(dtype):
-    tile = packing.tile_of(dtype)
+    tile = tile_of(dtype)
     rows = np.random.default_rng(0).integers(-9, 9, (5, size_of(tile))).astype(dtype)
     squares = np.empty(size_of(tile), dtype)
     squared_norms(rows.ravel(), len(rows), squares, tile)
@@ -66,7 +67,7 @@ def test_narrow_rows_are_scaled_shifted_and_filled_up_with_zeros(width):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_ranking_keeps_the_three_least_panel_minima_and_the_least_other_score(dtype):
-    tile, width, panels = packing.tile_of(dtype), 3, 6
+    tile, width, panels = tile_of(dtype), 3, 6
     size, centers = size_of(tile), len(tile.centers)
     rng = np.random.default_rng(2)
     # Multiples of 64 leave the last bits of a score free for the number of the center.
