@@ -20,7 +20,7 @@ from tests.reference import METRICS
 
 DTYPES = (np.float32, np.float64)
 
-# `distances` needs the kernel that is compiled in the least time.
+# `squares` needs a kernel that compiles in about a second, half the time of that of `distances`.
 PROGRAM = textwrap.dedent(
     """
     import logging, sys
@@ -28,15 +28,13 @@ PROGRAM = textwrap.dedent(
     logging.getLogger("dkmeans").setLevel(logging.DEBUG)
     import numpy as np
     from dkmeans.backends import select
-    from dkmeans.distance import Centers, Distance
     rows = np.arange(6, dtype=np.float32).reshape(3, 2)
-    centers = Centers(rows[::2].copy(), Distance.SQUARED_EUCLIDEAN)
-    print("distances", select().distances(rows, centers).tolist())
+    print("squares", float(select().squares(rows)))
     """
 )
 
 
-DISTANCES = "distances [[0.0, 32.0], [8.0, 8.0], [32.0, 0.0]]\n"
+SQUARES = "squares 55.0\n"
 
 
 def start(program, cache, **environment):
@@ -140,25 +138,25 @@ def test_processes_that_start_together_compile_once_and_the_next_one_loads(tmp_p
     together = [start(PROGRAM, tmp_path) for _ in range(2)]
     outputs = [output_of(process) for process in together]
     (first,) = (output for output in outputs if "compiled the kernel" in output)
-    assert "compiled the kernel 'measure' for float32 in " in first
+    assert "compiled the kernel 'square' for float32 in " in first
     assert f"cached in {tmp_path}" in first
-    assert all(output.endswith(DISTANCES) for output in outputs)
+    assert all(output.endswith(SQUARES) for output in outputs)
     next_one = output_of(start(PROGRAM, tmp_path))
-    assert "loaded the compiled kernel 'measure' for float32" in next_one
-    assert next_one.endswith(DISTANCES)
+    assert "loaded the compiled kernel 'square' for float32" in next_one
+    assert next_one.endswith(SQUARES)
 
 
 def test_a_full_disk_costs_the_cached_code_and_nothing_else(tmp_path):
     full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
     output = output_of(start(full + PROGRAM, tmp_path))
     assert "the compiled kernel cannot be cached on disk" in output
-    assert output.endswith(DISTANCES)
+    assert output.endswith(SQUARES)
 
 
 def test_the_native_backend_is_the_default_and_numpy_runs_without_importing_numba(tmp_path):
     assert select() is select("native") is native
     program = PROGRAM.replace("select()", 'select("numpy")') + "assert 'numba' not in sys.modules"
-    assert output_of(start(program, tmp_path)) == DISTANCES
+    assert output_of(start(program, tmp_path)) == SQUARES
 
 
 def test_where_numba_cannot_be_imported_numpy_computes_and_the_log_has_the_reason(tmp_path):
@@ -168,7 +166,7 @@ def test_where_numba_cannot_be_imported_numpy_computes_and_the_log_has_the_reaso
     explicit = start(missing + PROGRAM.replace("select()", 'select("native")'), tmp_path)
     output = output_of(process)
     assert "\nbackend native cannot be used: " in output
-    assert output.endswith(DISTANCES)
+    assert output.endswith(SQUARES)
     output = output_of(without_jit)
     assert "\nbackend native cannot be used: NUMBA_DISABLE_JIT is set" in output
     refused, _ = explicit.communicate(timeout=60)
