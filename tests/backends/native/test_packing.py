@@ -9,6 +9,7 @@ from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.native import backend as native
 from dkmeans.backends.native import packed_centers, processor
 from dkmeans.distance import Centers, Distance
+from tests.exactly import same_partial_sums
 
 DTYPES = (np.float32, np.float64)
 
