@@ -10,15 +10,12 @@ from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dkmeans.distance import Centers, Distance, directions
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal, total_of_squares
-from dkmeans.grid import COSINE_EXPONENT, Grid, NotFinite
+from dkmeans.grid import COSINE_EXPONENT, BoolArray, Grid, NotFinite
 from dkmeans.state import FloatArray, IndexArray
-
-BoolArray = NDArray[np.bool_]
 
 # Values that are added at a time: a few hundred bytes each.
 _VALUES_AT_ONCE = 2**16

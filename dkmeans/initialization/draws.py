@@ -21,10 +21,10 @@ from dkmeans.distance import (
     squared_norms,
 )
 from dkmeans.exact_total import ExactTotal, total_of
+from dkmeans.grid import BoolArray
 from dkmeans.state import FloatArray, IndexArray
 
 BitArray = NDArray[np.uint64]
-BoolArray = NDArray[np.bool_]
 
 # SplitMix64 (Steele, Lea and Flood 2014, Fast splittable pseudorandom number generators, figure
 # 17): the step of its counter, and the shifts and factors that mix the counter's bits.
