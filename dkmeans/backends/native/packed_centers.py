@@ -97,7 +97,8 @@ class PackedCentersCache:
             problem = _problem(centers, dtype)
             first = self._scoring_numbers.get(problem, 0)
             used = tile._replace(second=())
-            # None if another thread has reported this scoring before: a scoring would be skipped.
+            # None are left if another thread has reported this scoring before. To change twice
+            # would skip a scoring.
             numbers = [
                 number
                 for number, scoring in enumerate(scorings(dtype))

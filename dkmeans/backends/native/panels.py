@@ -47,12 +47,12 @@ def aligned(values: FloatArray) -> FloatArray:
 
 def joined(pieces: Iterable[FloatArray], size: int, dtype: DTypeLike) -> FloatArray:
     """Return pieces of this size in total as one array, aligned to a cache line."""
-    joined, start = aligned_empty(size, dtype), 0
+    whole, start = aligned_empty(size, dtype), 0
     for piece in pieces:
         stop = start + piece.size
-        joined[start:stop].reshape(piece.shape)[...] = piece
+        whole[start:stop].reshape(piece.shape)[...] = piece
         start = stop
-    return joined
+    return whole
 
 
 def some_at_a_time(k: int, tile: Tile) -> list[slice]:
@@ -94,9 +94,9 @@ def padded_count(k: int, tile: Tile) -> int:
 
 def pad_to_panels(rows: FloatArray, tile: Tile, value: float) -> FloatArray:
     """Append rows of this value until there are whole groups of `PROBED_PANELS` panels."""
-    padded = np.full((padded_count(len(rows), tile), *rows.shape[1:]), value, rows.dtype)
-    padded[: len(rows)] = rows
-    return padded
+    longer = np.full((padded_count(len(rows), tile), *rows.shape[1:]), value, rows.dtype)
+    longer[: len(rows)] = rows
+    return longer
 
 
 def pair_lines(d: int) -> int:
