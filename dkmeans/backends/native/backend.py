@@ -30,7 +30,7 @@ from dkmeans.backends.native import (
     processor,
     sum_vectors,
 )
-from dkmeans.backends.native.runner import run
+from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.backends.native.scratch import ScratchPerThread, zero_sums
 from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance
@@ -115,11 +115,11 @@ def _by_bounds(
     if not bounds.suit(points, centers):
         return None
     if isinstance(found, bounds.Bounds):
-        return bounds.advance(_kernel_rows(points), centers, found)
+        return bounds.advance(kernel_array(points), centers, found)
     waiting = found if isinstance(found, bounds.Waiting) else bounds.Waiting()
     if waiting.left > 0:
         return replace(waiting, left=waiting.left - 1)
-    return bounds.begin(_kernel_rows(points), centers, waiting, start, with_sums=with_sums)
+    return bounds.begin(kernel_array(points), centers, waiting, start, with_sums=with_sums)
 
 
 @QUIET
@@ -132,7 +132,7 @@ def assign(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArra
 @QUIET
 def squares(points: FloatArray) -> ExactTotal:
     """Return the exact sum of the squares of all values of the (n, d) rows."""
-    points, grid, found = _kernel_rows(points), Grid.of(points), NOTHING
+    points, grid, found = kernel_array(points), Grid.of(points), NOTHING
     scales, products = panels.padded_scales(grid), len(digit_places(points.dtype))
     for piece in _pieces(points):
         sums = np.zeros((products * (products + 1) // 2, len(scales)), np.int64)
@@ -185,7 +185,7 @@ def _side_by_side(found: _Outputs) -> tuple[IndexArray, FloatArray]:
 @QUIET
 def distances(points: FloatArray, centers: Centers) -> FloatArray:
     """Return the distance of each row to every center, (n, k) float32."""
-    points, tile = _kernel_rows(points), panels.tile_of(np.float64)
+    points, tile = kernel_array(points), panels.tile_of(np.float64)
     result = np.empty((len(points), len(centers.values)), np.float32)
     packed = packing.for_distances(centers, tile)
     variant = points.dtype, tile
@@ -196,7 +196,7 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
 @QUIET
 def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
     """Return the exact sums of rows times their weights and of the weights, (k, d + 1)."""
-    return moving_products.added(_kernel_rows(points), _kernel_rows(weights), index, k)
+    return moving_products.added(kernel_array(points), kernel_array(weights), index, k)
 
 
 @QUIET
@@ -209,7 +209,7 @@ def weighted_sums(
 ) -> tuple[PartialSums, Cached | None]:
     """Return the partial sums of rows with weights; what is kept moves those that change."""
     assert found is None or isinstance(found, moving_products.MovingProducts)
-    rows = _kernel_rows(points), _kernel_rows(weights)
+    rows = kernel_array(points), kernel_array(weights)
     return moving_products.moved(*rows, index, centers, found)
 
 
@@ -219,8 +219,8 @@ def add_squares(
 ) -> ExactSums:
     """Return the sums of squared differences from the centers for each cluster, (k, d)."""
     points = moments.judged_rows(points, centers)
-    points, weights, index = map(_kernel_rows, (points, weights, index))
-    values = _kernel_rows(exact_rows(centers.values, centers.distance))
+    points, weights, index = map(kernel_array, (points, weights, index))
+    values = kernel_array(exact_rows(centers.values, centers.distance))
     (k, d), grid = values.shape, moments.square_grid(points, weights, index, values, centers)
     own = np.zeros((MOMENT_PLANES, panels.padded(d)), np.int64)
     # Small integers are sorted in a tenth of the time.
@@ -247,10 +247,10 @@ def add_measures(
 ) -> tuple[ExactSums, FloatArray]:
     """Return the sums of the rows' measures for each cluster, (k, 4), and the largest lengths."""
     grid, lengths = moments.measure_grid(distances, weights, factor), np.zeros(k)
-    weights, index = map(_kernel_rows, (weights, index))
+    weights, index = map(kernel_array, (weights, index))
 
     def of_piece(some: slice) -> ExactSums:
-        found, factors, clusters = _kernel_rows(distances[:, some]), weights[some], index[some]
+        found, factors, clusters = kernel_array(distances[:, some]), weights[some], index[some]
         added = np.zeros((k, moment_sums.MEASURE_SUMS), np.int64)
         is_left = np.empty(panels.padded(len(factors)), np.uint8)
         arguments = found, factors, clusters, factor, grid.scales, added, is_left
@@ -326,7 +326,7 @@ def _slices(rows: int) -> Iterator[slice]:
 
 def _assign(points: FloatArray, centers: Centers, found: _Outputs, sums: kernels.Sums) -> int:
     """Call `kernels.assign`; its arguments and its result are described there."""
-    points = _kernel_rows(points)
+    points = kernel_array(points)
     with_second = len(found.second.distances) > 0
     tile, packed = _packed_centers(centers, points.dtype, with_second=with_second)
     scratch = _scratch(tile, packed)
@@ -356,13 +356,3 @@ quotients, terms = mean_and_loss.quotients, mean_and_loss.terms
 
 _packed_centers = packed_centers.PackedCentersCache()
 _scratch = ScratchPerThread()
-
-
-def _kernel_rows(points: FloatArray) -> FloatArray:
-    """Return the rows, or numbers about rows, C-contiguous, aligned and read-only.
-
-    Numba would compile the kernels again for rows of another kind.
-    """
-    points = np.require(points, requirements=["C", "A"]).view()
-    points.flags.writeable = False
-    return points

@@ -8,26 +8,58 @@ to NumPy.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dkmeans import distance, exact
 from dkmeans.backends.native.kernels import compiled, kernel
-from dkmeans.backends.native.runner import run
+from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.distance import SHORT_WEIGHT
 from dkmeans.exact import CANCELLED, FAST_PLANES, SMALLEST_MEAN, UNSURE, ExactSums
 from dkmeans.float_pairs import LARGEST_WHOLE
 from dkmeans.grid import PLANE_BITS, BoolArray
-from dkmeans.state import FloatArray, IndexArray
+from dkmeans.state import FloatArray
 
 # Constants of other modules are compiled in, and Numba's cache on disk is valid until this file
 # changes: a change of these needs a change of this file.
 
 # The factor by which Veltkamp's method halves a float64.
 _SPLIT = 2.0**27 + 1
-# Exponents of grids up to this leave all factors normal numbers.
-_MOST_EXPONENT = 1000
+# Exponents of two grids up to this leave all factors normal numbers.
+_MOST_EXPONENT = 500
+
+
+class SumPairs(NamedTuple):
+    """Sums as pairs of float64, in units of their grid.
+
+    Attributes:
+        high: (k, d) float64.
+        low: (k, d) float64, what is added to that.
+        size: (k, d) float64, the sizes of all parts of a sum, added up.
+        is_whole: (k, d) bool, True for sums that are plane 0 alone and that float64 holds.
+    """
+
+    high: FloatArray
+    low: FloatArray
+    size: FloatArray
+    is_whole: BoolArray
+
+
+class WeightPairs(NamedTuple):
+    """Weights as pairs of float64, in units of their grid.
+
+    Attributes:
+        high: (k,) float64.
+        low: (k,) float64, what is added to that.
+        is_sure: (k,) bool, True for accurate pairs.
+        is_whole: (k,) bool, True for weights that are plane 0 alone and that float64 holds.
+    """
+
+    high: FloatArray
+    low: FloatArray
+    is_sure: BoolArray
+    is_whole: BoolArray
 
 
 @compiled
@@ -54,21 +86,16 @@ def _two_product(a: Any, b: Any) -> Any:
 
 
 @kernel
-def add_plane(
-    plane: Any, number: int, factor: float, high: Any, low: Any, size: Any, is_whole: Any
-) -> None:
+def add_plane(plane: Any, number: int, factor: float, sums: SumPairs) -> None:
     """Add a plane of sums to pairs of float64, as `ExactSums.pairs` does, and find whole numbers.
 
     Args:
         plane: (k, d) int64.
         number: Number of the plane.
         factor: What a unit of the plane is, in units of the grid.
-        high: (k, d) float64, changed.
-        low: (k, d) float64, changed.
-        size: (k, d) float64, increased by the sizes of what is added.
-        is_whole: (k, d) bool, set to False for sums that are not plane 0 alone, or that float64
-            does not hold.
+        sums: The pairs, changed. They are normalized when they are used.
     """
+    high, low, size, is_whole = sums
     for row in range(plane.shape[0]):
         for column in range(plane.shape[1]):
             units = plane[row, column]
@@ -100,33 +127,30 @@ def _half_of_last_place(value: Any) -> Any:
 
 @kernel
 def divide(
-    high: Any, low: Any, size: Any, is_whole: Any, weight: Any, weight_rest: Any,
-    is_sure_weight: Any, is_whole_weight: Any, scales: Any, means: Any, left: Any,
-) -> None:  # fmt: skip
+    scales: Any, sums: SumPairs, weights: WeightPairs, one: float, means: Any, left: Any
+) -> None:
     """Divide sums by weights, and find the quotients that are surely correctly rounded.
 
     Args:
-        high: (k, d) float64, from `add_plane`.
-        low: (k, d) float64.
-        size: (k, d) float64.
-        is_whole: (k, d) bool.
-        weight: (k,) float64, not zero.
-        weight_rest: (k,) float64, what is added to it.
-        is_sure_weight: (k,) bool.
-        is_whole_weight: (k,) bool, True if it is a whole number.
         scales: (d,) float64, factors of the quotients.
+        sums: The sums, from `add_plane`.
+        weights: The weights; 0 counts as 1.
+        one: 1 in units of the weights' grid.
         means: (k, d) float64, overwritten.
         left: (k, d) bool, overwritten: True where a mean may not be correctly rounded.
     """
+    high, low, size, is_whole = sums
     for row in range(high.shape[0]):
-        divisor, divisor_rest = weight[row], weight_rest[row]
+        divisor, divisor_rest = weights.high[row], weights.low[row]
+        if divisor == 0.0:
+            divisor, divisor_rest = one, 0.0
         for column in range(high.shape[1]):
-            whole = is_whole[row, column] and is_whole_weight[row]
+            whole = is_whole[row, column] and weights.is_whole[row]
             number, rest = _two_sum(high[row, column], low[row, column])
             rounded = quotient = number / divisor
             is_sure = True
             if not whole:
-                is_sure = is_sure_weight[row] and abs(number) >= CANCELLED * size[row, column]
+                is_sure = weights.is_sure[row] and abs(number) >= CANCELLED * size[row, column]
                 product, error = _two_product(quotient, divisor)
                 remainder = (number - product) - error + rest - quotient * divisor_rest
                 correction = remainder / divisor
@@ -163,57 +187,54 @@ def _add_up(high: Any, low: Any) -> None:
 
 @kernel
 def find_terms(
-    high: Any, low: Any, size: Any, is_whole: Any, weight: Any, weight_rest: Any,
-    is_sure_weight: Any, is_short_weight: Any, centers: Any, scales: Any, factor: float,
+    centers: Any, scales: Any, sums: SumPairs, weights: WeightPairs, unit: float, factor: float,
     value: Any, error: Any, left: Any,
 ) -> None:  # fmt: skip
     """Add up the terms c.(n c - factor s) of a block of centers, as `distance.terms` does.
 
     Args:
-        high: (k, d) float64, the sums s from `add_plane`.
-        low: (k, d) float64.
-        size: (k, d) float64.
-        is_whole: (k, d) bool.
-        weight: (k,) float64, the weights n.
-        weight_rest: (k,) float64, what is added to them.
-        is_sure_weight: (k,) bool.
-        is_short_weight: (k,) bool, True for a whole number below `SHORT_WEIGHT`.
         centers: (k, d) float64, the centers c.
         scales: (d,) float64, the factors of the sums' grid.
+        sums: The sums s, from `add_plane`.
+        weights: The weights n.
+        unit: What a unit of the weights' grid is.
         factor: The factor.
         value: (k, d) float64, overwritten: the first row has the sums, rounded.
         error: (k, d) float64, overwritten: the first row has what is added to them.
         left: (k, d) bool, overwritten: True for terms that are not found.
     """
+    high, low, size, is_whole = sums
     k, d = centers.shape
     short = 0
     for row in range(k):
+        is_short_weight = weights.is_whole[row] and weights.high[row] < SHORT_WEIGHT
         for column in range(d):
-            # Used as a mark until the terms are found.
-            is_short = is_whole[row, column] and is_short_weight[row]
+            is_short = is_whole[row, column] and is_short_weight
             is_short &= _halves(centers[row, column] * scales[column])[1] == 0
+            # A mark for the loop below, which overwrites it.
             left[row, column] = not is_short
             short += is_short
     # The methods find the same pairs. But what is left is added up more exactly than the others,
     # so the same terms must be left as by NumPy.
     only_short = 2 * short > k * d
     for row in range(k):
+        weight, weight_rest = weights.high[row] * unit, weights.low[row] * unit
         for column in range(d):
             scaled = centers[row, column] * scales[column]
             if only_short:
-                first, rest = _two_sum(weight[row] * scaled, -factor * high[row, column])
+                first, rest = _two_sum(weight * scaled, -factor * high[row, column])
                 term = first * scaled
                 upper, lower = _halves(first)
                 missing = ((upper * scaled - term) + lower * scaled) + rest * scaled
                 is_in = not left[row, column]
             else:
                 number, number_rest = _two_sum(high[row, column], low[row, column])
-                product, product_error = _two_product(weight[row], scaled)
-                product_error += weight_rest[row] * scaled
+                product, product_error = _two_product(weight, scaled)
+                product_error += weight_rest * scaled
                 first, rest = _two_sum(product, -factor * number)
                 term, missing = _two_product(first, scaled)
                 missing += (rest + product_error - factor * number_rest) * scaled
-                is_in = is_sure_weight[row] and abs(number) >= CANCELLED * size[row, column]
+                is_in = weights.is_sure[row] and abs(number) >= CANCELLED * size[row, column]
             is_in &= np.isfinite(term) and np.isfinite(missing)
             left[row, column] = not is_in
             value[row, column] = term if is_in else 0.0
@@ -228,12 +249,10 @@ def quotients(sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArra
     """
     if not _are_usual(sums, weights):
         return exact.quotients(sums, weights)
-    weight, weight_rest, is_sure, is_whole = _weights(weights)
-    is_zero = weight == 0
-    divisors = np.where(is_zero, weights.grid.scales, weight), np.where(is_zero, 0.0, weight_rest)
     scales = np.ldexp(1.0, sums.grid.exponents - weights.grid.exponents)
     means, left = np.empty(sums.shape), np.empty(sums.shape, bool)
-    run(divide, (), *_pairs(sums), *divisors, is_sure, is_whole, scales, means, left)
+    one = float(weights.grid.scales[0])
+    run(divide, (), scales, _pairs(sums), _weights(weights), one, means, left)
     return means, left
 
 
@@ -246,17 +265,15 @@ def terms(
     """
     if not _are_usual(sums, weights):
         return distance.terms(sums, weights, centers, factor)
-    weight, weight_rest, is_sure, is_whole = _weights(weights)
-    unit, is_short = np.ldexp(1.0, weights.grid.exponents), is_whole & (weight < SHORT_WEIGHT)
-    of_weights = weight * unit, weight_rest * unit, is_sure, is_short
+    pairs, of_weights, blocks = _pairs(sums), _weights(weights), list(sums.blocks())
+    unit, centers = float(np.ldexp(1.0, weights.grid.exponents[0])), np.ascontiguousarray(centers)
     value, error = np.empty(sums.shape), np.empty(sums.shape)
     left: BoolArray = np.empty(sums.shape, bool)
-    arrays = *_pairs(sums), *of_weights, np.ascontiguousarray(centers)
-    blocks = list(sums.blocks())
     for some in blocks:
-        of_some = [array[some] for array in arrays]
+        of_block = SumPairs(*(part[some] for part in pairs))
+        factors = WeightPairs(*(part[some] for part in of_weights)), unit, float(factor)
         results = value[some], error[some], left[some]
-        run(find_terms, (), *of_some, sums.grid.scales, float(factor), *results)
+        run(find_terms, (), centers[some], sums.grid.scales, of_block, *factors, *results)
     firsts = [some.start for some in blocks]
     return value[firsts], error[firsts], left
 
@@ -265,29 +282,22 @@ def _are_usual(sums: ExactSums, weights: ExactSums) -> bool:
     """Return whether the kernels can compute with such sums and weights."""
     exponents = np.concatenate([sums.grid.exponents, weights.grid.exponents])
     planes = [*sums.planes, *weights.planes]
-    return bool(np.abs(exponents).max() <= _MOST_EXPONENT // 2) and all(
+    return bool(np.abs(exponents).max() <= _MOST_EXPONENT) and all(
         abs(number) <= FAST_PLANES for number in planes
     )
 
 
-def _pairs(sums: ExactSums) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray]:
-    """Return sums as `add_plane` leaves them: high, low, size, and where they are whole."""
+def _pairs(sums: ExactSums) -> SumPairs:
+    """Return sums as `add_plane` leaves them."""
     high, low, size = (np.zeros(sums.shape) for _ in range(3))
-    is_whole: BoolArray = np.ones(sums.shape, bool)
+    pairs = SumPairs(high, low, size, np.ones(sums.shape, bool))
     for number in sorted(sums.planes, reverse=True):
-        plane, factor = _kernel_plane(sums.planes[number]), 2.0 ** (PLANE_BITS * number)
-        run(add_plane, (), plane, number, factor, high, low, size, is_whole)
-    return high, low, size, is_whole
+        plane, factor = kernel_array(sums.planes[number]), 2.0 ** (PLANE_BITS * number)
+        run(add_plane, (), plane, number, factor, pairs)
+    return pairs
 
 
-def _weights(weights: ExactSums) -> tuple[FloatArray, FloatArray, BoolArray, BoolArray]:
-    """Return (k, 1) weights as (k,) pairs, and where these are sure and whole numbers."""
-    high, low, is_sure = weights.pairs(...)
-    return high[:, 0], low[:, 0], is_sure[:, 0], weights.whole()[1][:, 0]
-
-
-def _kernel_plane(plane: IndexArray) -> IndexArray:
-    """Return a plane C-contiguous and read-only: Numba would compile again for others."""
-    plane = np.ascontiguousarray(plane).view()
-    plane.flags.writeable = False
-    return plane
+def _weights(weights: ExactSums) -> WeightPairs:
+    """Return (k, 1) weights."""
+    (high, low, is_sure), (_, is_whole) = weights.pairs(...), weights.whole()
+    return WeightPairs(*(part[:, 0].copy() for part in (high, low, is_sure, is_whole)))

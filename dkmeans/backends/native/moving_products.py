@@ -17,7 +17,7 @@ import numpy as np
 from dkmeans.backends.addition import as_added
 from dkmeans.backends.native.panels import padded
 from dkmeans.backends.native.products import find_changes, move_products
-from dkmeans.backends.native.runner import run
+from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
@@ -219,7 +219,7 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
         NotFinite: a value is not finite.
     """
     changes: IndexArray = np.empty(len(rows.clusters), np.int64)
-    clusters = _read_only(rows.clusters)
+    clusters = kernel_array(rows.clusters)
     changes = changes[: run(find_changes, (), piece.index, clusters, changes)]
     if not len(changes):
         return piece
@@ -230,7 +230,7 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
     after: IndexArray = changed.clusters.astype(np.int32)
     scales, unit, last = np.ones(width), np.zeros(width), len(grid.exponents) - 1
     scales[: last + 1], unit[last] = grid.scales, 1.0
-    values, weights = _read_only(changed.values), _read_only(changed.weights)
+    values, weights = kernel_array(changed.values), kernel_array(changed.weights)
     # The length of a tuple is a constant of the compiled code.
     errors, is_left = (None,) * (len(piece.planes) > _PLANES), np.zeros(len(values), np.uint8)
     arrays = values, weights, before, after, scales, unit, piece.planes
@@ -257,10 +257,3 @@ def _are_equal(a: Grid | None, b: Grid | None) -> bool:
     if a is None or b is None:
         return a is b
     return bool(np.array_equal(a.exponents, b.exponents))
-
-
-def _read_only(values: FloatArray) -> FloatArray:
-    """Return the numbers read-only: Numba would compile the kernel again for those of users."""
-    values = np.require(values, requirements=["C", "A"]).view()
-    values.flags.writeable = False
-    return values

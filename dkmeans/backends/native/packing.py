@@ -23,6 +23,7 @@ from dkmeans.backends.native.panels import (
     some_at_a_time,
     tile_of,
 )
+from dkmeans.backends.native.runner import kernel_array
 from dkmeans.backends.native.vectors import Tile
 from dkmeans.backends.rounding import SLACK, Shifted, exact_rows, shifted
 from dkmeans.distance import Centers, Distance
@@ -111,9 +112,7 @@ def _exact(prepared: Shifted, tile: Tile) -> FloatArray:
     """
     values = prepared.centers.values
     if values.dtype == np.float32 and values.size >= _LARGE_CENTERS and not prepared.cosine:
-        values = np.require(values, requirements=["C", "A"]).view()
-        values.flags.writeable = False
-        return values
+        return kernel_array(values)
     exact = np.empty(values.shape)
     for some in some_at_a_time(len(values), tile):
         exact[some] = prepared.exact(some)

@@ -1,8 +1,8 @@
 """The caller of kernels: it compiles or loads each kernel before its first call, and logs that.
 
-`backend` and `bounds` call kernels by `run`. Numba alone would compile at the first call, in
-several processes at once and without a log record. The machine code is cached on disk for later
-processes.
+The modules beside this one call kernels by `run`, with arrays from `kernel_array`. Numba alone
+would compile at the first call, in several processes at once and without a log record. The machine
+code is cached on disk for later processes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 from numba import typeof
+
+from dkmeans.state import FloatArray
 
 logger = logging.getLogger("dkmeans")
 
@@ -89,3 +92,13 @@ def _one_process(kernel: Any) -> Iterator[None]:
 
 
 run = KernelRunner()
+
+
+def kernel_array(values: FloatArray) -> FloatArray:
+    """Return an array C-contiguous, aligned and read-only, without a copy if it is so already.
+
+    Numba would compile the kernels again for arrays of another kind.
+    """
+    values = np.require(values, requirements=["C", "A"]).view()
+    values.flags.writeable = False
+    return values

@@ -9,6 +9,7 @@ import pytest
 from dkmeans.backends.native import all_pairs, bounds, groups, processor
 from dkmeans.backends.native import backend as native
 from dkmeans.backends.native.bounds import Waiting
+from dkmeans.backends.native.runner import kernel_array
 from dkmeans.distance import Centers, Distance, directions
 from tests.exactly import same_partial_sums
 
@@ -33,7 +34,7 @@ def test_bounds_hold_and_are_tight(unit, metric, dtype, monkeypatch):
     if unit == "vectors":
         monkeypatch.setattr(processor, "matrix_unit", lambda: False)
     rng = np.random.default_rng(3)
-    rows = native._kernel_rows((rng.normal(size=(333, 41)) + 2).astype(dtype))
+    rows = kernel_array((rng.normal(size=(333, 41)) + 2).astype(dtype))
     rows_as_compared = rows.astype(float) if metric != "cosine" else directions(rows)
     values = rng.normal(size=(150, 41)).astype(dtype) + dtype(2)
     values[7] = values[5]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from dkmeans.backends.native import backend as native
 from dkmeans.backends.native import bounds
 from dkmeans.backends.native.bounds import Bounds, Waiting
+from dkmeans.backends.native.runner import kernel_array
 from dkmeans.distance import Centers, Distance
 from dkmeans.grid import NotFinite
 from dkmeans.state import on_host
@@ -79,7 +80,7 @@ def follow(rows, centers, iterations, move=moved):
 
 
 def rows_of(kind, dtype):
-    rows = native._kernel_rows(KINDS[kind]().astype(dtype))
+    rows = kernel_array(KINDS[kind]().astype(dtype))
     assert np.isfinite(rows).all()
     return rows
 
@@ -124,7 +125,7 @@ def test_cosine_has_them_too(kind):
 def test_centers_may_move_in_any_way(seed, n, d, k, digits, metric):
     rng = np.random.default_rng(seed)
     # Rounded values: many ties.
-    rows = native._kernel_rows(rng.normal(size=(n, d)).round(digits).astype(np.float32))
+    rows = kernel_array(rng.normal(size=(n, d)).round(digits).astype(np.float32))
 
     def jump(_, centers):
         step = rng.choice([0, 0.01, 1]) * rng.normal(size=(k, d))
@@ -152,7 +153,7 @@ def test_bounds_of_an_earlier_iteration_are_good_for_a_later_one():
     early = begin(rows, centers).bounds
     sums = native.partial_sums(rows, centers)
     # Another chunk of the fit has moved the path on meanwhile.
-    other = native._kernel_rows(normal(9).astype(np.float32))
+    other = kernel_array(normal(9).astype(np.float32))
     found = begin(other, centers).bounds
     for _ in range(4):
         centers = moved(sums, centers)
@@ -197,7 +198,7 @@ def test_sums_in_the_memory_of_the_cache_are_not_changed_once_they_are_on_the_ho
 
 
 def test_chunks_of_many_pieces_have_bounds_for_each():
-    rows = native._kernel_rows(normal(shape=(bounds.PIECE_ROWS + 100, 4)).astype(np.float32))
+    rows = kernel_array(normal(shape=(bounds.PIECE_ROWS + 100, 4)).astype(np.float32))
     for found in follow(rows, first_centers(rows, 40), 3):
         assert [len(piece.rows.nearest) for piece in found.pieces] == [bounds.PIECE_ROWS, 100]
 
@@ -206,7 +207,7 @@ def test_rows_that_are_not_finite_are_reported():
     rows = normal().astype(np.float32)
     rows[17, 3] = np.nan
     with pytest.raises(NotFinite):
-        begin(native._kernel_rows(rows), first_centers(rows[:, :], 70))
+        begin(kernel_array(rows), first_centers(rows[:, :], 70))
 
 
 def test_a_chunk_waits_before_it_gets_bounds_and_longer_after_useless_ones(monkeypatch):
@@ -239,7 +240,7 @@ def test_few_centers_narrow_rows_and_small_chunks_have_no_bounds(n, d, k):
 
 def test_bounds_take_two_bytes_a_group_and_eight_more_for_each_row():
     rows = np.random.default_rng(5).integers(-9, 9, (10_000, 8)).astype(np.float32)
-    arguments = native._kernel_rows(rows), first_centers(rows, 512)
+    arguments = kernel_array(rows), first_centers(rows, 512)
     of_rows = 10_000 * (512 // 8 + 8) + 512 * 8
     assert begin(*arguments).bounds.nbytes == of_rows + 512 * 8 * 8
     assert begin(*arguments, with_sums=False).bounds.nbytes == of_rows

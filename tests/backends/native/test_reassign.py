@@ -17,6 +17,7 @@ from dkmeans.backends.native import (
     vectors,
 )
 from dkmeans.backends.native.bounds import Waiting
+from dkmeans.backends.native.runner import kernel_array
 from dkmeans.distance import Centers, Distance
 from tests.exactly import same_partial_sums
 
@@ -30,7 +31,7 @@ def test_the_cached_code_becomes_invalid_when_its_parts_change():
 @pytest.mark.parametrize("width", [16, 64])
 def test_the_width_of_the_vectors_changes_nothing(width, monkeypatch):
     rng = np.random.default_rng(0)
-    rows = native._kernel_rows(rng.normal(size=(500, 21)).astype(np.float32))
+    rows = kernel_array(rng.normal(size=(500, 21)).astype(np.float32))
     values = [(rows[:60] + 0.1 * i).astype(np.float32) for i in range(3)]
     expected = [native.partial_sums(rows, Centers(each, Distance("cosine"))) for each in values]
     monkeypatch.setattr(processor, "vector_bytes", lambda: width)
