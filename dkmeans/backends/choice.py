@@ -43,17 +43,17 @@ def select(name: str | None = None) -> Backend:
 
 @cache
 def select_processor(name: str | None = None) -> Backend:
-    """Return the backend with this name; for None and for a GPU's, the fastest one without a GPU.
+    """Return the fastest backend without a GPU that this machine can use, for the driver.
 
     The driver of a cluster computes little itself. On a GPU it would keep a context that a worker
-    may need, and it may have none.
+    may need, and it may have none. It may also have no Numba where workers have it.
 
-    Raises:
-        Invalid: as `select` does.
+    Args:
+        name: The backend that the user names for the workers. If it is NumPy's, that one is
+            returned; others change nothing, as the results have the same bits.
     """
-    if name not in (None, GPU):
-        return select(name)
-    return _fastest([each for each in BACKENDS if each != GPU])
+    names = BACKENDS[-1:] if name == BACKENDS[-1] else BACKENDS
+    return _fastest([each for each in names if each != GPU])
 
 
 def _fastest(names: Sequence[str]) -> Backend:

@@ -50,6 +50,19 @@ def test_without_a_gpu_the_fastest_of_the_other_backends_is_chosen(monkeypatch):
     assert choice.select_processor.__wrapped__() == "numpy"
 
 
+def test_a_driver_without_numba_trains_with_workers_that_have_it(monkeypatch):
+    def without_numba(name):
+        if name == "native":
+            raise ImportError("not here", name="numba")
+        return name
+
+    monkeypatch.setattr(choice, "_load", without_numba)
+    assert choice.select_processor.__wrapped__("native") == "numpy"
+    monkeypatch.setattr(choice, "_load", lambda name: name)
+    chosen = [choice.select_processor.__wrapped__(name) for name in BACKENDS]
+    assert chosen == ["native", "native", "numpy"]
+
+
 def test_only_a_backend_that_should_be_usable_is_warned_of(choose, caplog):
     caplog.set_level(logging.DEBUG, "dkmeans")
     choose({"cuda": "cupy", "native": "numba"})
