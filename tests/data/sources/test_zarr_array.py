@@ -3,11 +3,11 @@
 import base64
 import pickle
 
-import fsspec
 import numpy as np
 import obstore.store
 import pytest
 import zarr
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore, LoggingStore, ObjectStore, ZipStore
 
@@ -242,7 +242,7 @@ def test_storage_that_cannot_be_listed_gives_no_warning(tmp_path, caplog):
 
 
 def fsspec_async(fs):
-    return fsspec.implementations.asyn_wrapper.AsyncFileSystemWrapper(fs, asynchronous=True)
+    return AsyncFileSystemWrapper(fs, asynchronous=True)
 
 
 def test_an_array_of_very_many_chunks_is_not_listed(tmp_path, caplog):
