@@ -9,6 +9,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+def files_limited_to(size):
+    """Return a program's lines that limit its files to so many bytes, as on a full disk.
+
+    Without bytecode: Python would leave files that are cut off, and no later process could import
+    from them.
+    """
+    return f"""
+import resource, signal, sys
+sys.dont_write_bytecode = True
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+"""
+
+
 def result_in_a_fork(function):
     """Return the result of a function in a forked child of this process, or its error, as text."""
     receiving, sending = os.pipe()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dkmeans.backends import select_processor
 from dkmeans.backends.moments import AMBIGUOUS, DISTANCE, LENGTH, SILHOUETTE
 from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance, squared_norms
@@ -141,7 +142,7 @@ class _Clusters:
         return float(self.moments.total_of(measure)) / float(self.moments.weights.total())
 
     def _means_of(self, sums: ExactSums) -> FloatArray:
-        means: FloatArray = sums.means(self.moments.weights)
+        means: FloatArray = sums.means(self.moments.weights, select_processor().quotients)
         means[~self.filled] = np.nan
         return means
 

@@ -13,6 +13,7 @@ from dkmeans import Conflict, Invalid, KMeans, checkpoints, storage
 from dkmeans.checkpoints import Manifest
 from dkmeans.hooks import CheckpointSaverListener
 from tests.checkpoints.models import leave_half_written, names_in, save_step
+from tests.programs import files_limited_to
 
 
 def test_preparing_twice_leaves_a_model_as_it_is(model_dir):
@@ -211,8 +212,8 @@ def test_whenever_a_driver_is_killed_the_latest_checkpoint_is_whole(tmp_path):
     assert all((each.state.centers == each.state.step).all() for each in listed)
 
 
-FULL = """
-import resource, signal, sys
+FULL = f"""
+import sys
 import numpy as np
 from dkmeans import checkpoints
 from dkmeans.distance import Distance
@@ -223,8 +224,7 @@ model_dir = sys.argv[1]
 manifest = checkpoints.Manifest.read(model_dir)
 settings = checkpoints.latest(model_dir).settings
 state = TrainState(np.ones((1000, 100)), np.ones(1000, np.int64), 9)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+{files_limited_to(100_000)}
 try:
     checkpoints.save(model_dir, manifest, Fit((Start(state),)), settings, None, 1)
 except OSError as error:

@@ -13,6 +13,7 @@ from dkmeans_jobs.__main__ import main
 from dkmeans import storage
 from dkmeans.exports.savedmodel.protobuf import saved_model
 from tests.exports.example_models import WIDTH, rows_of
+from tests.programs import files_limited_to
 
 
 def test_a_saved_model_is_a_directory_named_by_the_time_and_nothing_beside(model, tmp_path):
@@ -86,12 +87,9 @@ def test_exports_go_to_object_storage_too(model, s3):
 
 def test_an_export_that_fails_leaves_no_files(model, tmp_path):
     limited = f"""
-import resource, signal
 import numpy as np
 from dkmeans.model import Model
-
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+{files_limited_to(600)}
 given = np.empty((0, {WIDTH}), np.float32)
 Model({model.model_dir!r}).export_saved_model({str(tmp_path / "base")!r}, lambda: given)
 """

@@ -16,6 +16,7 @@ from dkmeans.backends.native import backend as native
 from dkmeans.backends.native import processor
 from dkmeans.distance import Centers, Distance
 from tests.exactly import same_partial_sums
+from tests.programs import files_limited_to
 from tests.reference import METRICS
 
 DTYPES = (np.float32, np.float64)
@@ -147,8 +148,7 @@ def test_processes_that_start_together_compile_once_and_the_next_one_loads(tmp_p
 
 
 def test_a_full_disk_costs_the_cached_code_and_nothing_else(tmp_path):
-    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-    output = output_of(start(full + PROGRAM, tmp_path))
+    output = output_of(start(files_limited_to(1000) + PROGRAM, tmp_path))
     assert "the compiled kernel cannot be cached on disk" in output
     assert output.endswith(SQUARES)
 
