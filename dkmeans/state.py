@@ -90,21 +90,27 @@ def on_host(value: M) -> M:
 
 
 def sum_up(parts: Iterable[M]) -> M:
-    """Return the sum of `parts`, of which there is at least one.
+    """Return the sum of `parts`, of which there is at least one and which nothing else uses.
 
-    From the second addition on, the total grows in place where its type can do that: to get fresh
-    memory takes several times as long as to add.
+    The total grows in place where its type can do that, from the second addition on or, where the
+    first part can be `owned`, from the first: to get fresh memory takes several times as long as to
+    add.
 
     Raises:
         TypeError: there are no parts.
     """
     rest = iter(parts)
-    total = reduce(add, islice(rest, 2))
+    total = reduce(_sum_of_two, islice(rest, 2))
     for part in rest:
         total = grown(total, part)
         # Sums of large centers would be kept while the next ones are computed.
         del part
     return total
+
+
+def _sum_of_two(first: M, second: M) -> M:
+    own = getattr(first, "owned", None)
+    return first + second if own is None else grown(cast(M, own()), second)
 
 
 def grown(total: M, part: M) -> M:
@@ -228,7 +234,7 @@ class PartialSums:
         return self._plus(other, add)
 
     def plus_in_place(self, other: PartialSums) -> PartialSums:
-        """Return the sum in the memory of these sums, which must be the result of `+`."""
+        """Return the sum in the memory of these sums, which nothing else uses."""
         return self._plus(other, grown)
 
     def _plus(self, other: Any, plus: Callable[[Any, Any], Any]) -> PartialSums:
@@ -246,8 +252,12 @@ class PartialSums:
             self.cluster_weights + other.cluster_weights if has_weights else None,
         )
 
-    def on_host(self) -> PartialSums:
+    def owned(self) -> PartialSums:
         """Return the same sums in memory that no cache uses."""
+        return replace(self, sums=self.sums.owned())
+
+    def on_host(self) -> PartialSums:
+        """Return the same sums as `owned`, settled unless they are large."""
         return replace(self, sums=self.sums.unshared())
 
     @classmethod

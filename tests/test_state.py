@@ -82,8 +82,30 @@ def test_the_sum_of_one_part_is_that_part():
     assert sum_up([part]) is part
 
 
-def test_a_sum_shares_no_memory_with_its_parts():
-    parts = [PartialSums(ExactSums.of_counts(np.full(2, i)), np.full(2, i)) for i in range(4)]
+def counted(number):
+    """Return partial sums of two clusters, each of which has counted so many rows."""
+    return PartialSums(ExactSums.of_counts(np.full(2, number)), np.full(2, number))
+
+
+def test_a_sum_grows_in_the_memory_of_its_first_part():
+    first = counted(1)
+    total = sum_up([first, counted(2), counted(3)])
+    assert np.shares_memory(total.sums.planes[0], first.sums.planes[0])
+    assert total.sums.planes[0].tolist() == [[6], [6]]
+    assert total.counts.tolist() == [6, 6]
+
+
+def test_a_sum_does_not_change_parts_in_the_memory_of_a_cache():
+    parts = [counted(number) for number in range(4)]
+    for part in parts:
+        part.sums.planes[0].flags.writeable = False
+    total = sum_up(parts)
+    assert total.sums.planes[0].tolist() == [[6], [6]]
+    assert [part.sums.planes[0][0, 0] for part in parts] == [0, 1, 2, 3]
+
+
+def test_a_sum_shares_no_memory_with_parts_that_cannot_be_owned():
+    parts = [counted(number) for number in range(4)]
     total = sum_up(SideBySide((part,)) for part in parts).parts[0]
     assert total.sums.planes[0].tolist() == [[6], [6]]
     assert [part.sums.planes[0][0, 0] for part in parts] == [0, 1, 2, 3]

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-PACKET_BYTES = 2**24
+PACKET_BYTES = 2**22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
