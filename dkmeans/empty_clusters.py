@@ -117,8 +117,8 @@ def fill(
         more = ", ..." if len(empty) > _NAMED_CLUSTERS else ""
         named = ", ".join(map(str, empty[:_NAMED_CLUSTERS])) + more
         raise InvalidData(
-            f"every cluster must win a row, as empty_clusters is 'error'; {len(empty)} of "
-            f"{len(sums.counts)} have won none in the iteration that ends at step {step}: {named}"
+            f"every cluster must be assigned a row, as empty_clusters is 'error'; {len(empty)} of "
+            f"{len(sums.counts)} got none in the iteration that ends at step {step}: {named}"
         )
     relocated = np.zeros(len(sums.counts), bool)
     if policy is EmptyClusters.RELOCATE and sums.farthest is not None:

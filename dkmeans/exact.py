@@ -36,7 +36,7 @@ from dkmeans.grid import PLANE_BITS, BoolArray, FewValues, Grid
 # Some elements of a (k, d) array: their clusters and columns, as `nonzero` returns them.
 Elements = tuple[IndexArray, ...]
 
-# Values of any size overflow in some of the steps below. What follows tests for that.
+# Large values may overflow in some of the steps below; the code tests the results.
 _QUIET = np.errstate(all="ignore")
 
 # Sums below this may be added without a carry to the next plane; a piece of rows is at most 2^62.

@@ -20,13 +20,13 @@ from dkmeans.float_pairs import FloatArray, IndexArray
 
 BoolArray = NDArray[np.bool_]
 
-# Values of any size overflow in some of the steps below. What follows tests for that.
+# Large values may overflow in some of the steps below; the code tests the results.
 _QUIET = np.errstate(all="ignore")
 
 # A plane counts multiples of 2^(exponent + 32 m), where m is the number of the plane.
 PLANE_BITS = 32
-# Values with fewer bits than this before the point of the grid are added to plane 0. A chunk is
-# added up in pieces of `PIECE_ROWS` rows: a plane stays below 2^62.
+# Values below 2^`WINDOW_BITS` units of the grid are added to plane 0. A chunk is added up in pieces
+# of `PIECE_ROWS` rows: a plane stays below 2^62.
 WINDOW_BITS, PIECE_ROWS = 46, 2**16
 # Bits of the grid below the usual value of a column: a float32 of 24 bits lies on the grid if it is
 # at least 2^-14 times the usual value, and below 2^8 times.
@@ -40,7 +40,8 @@ _SIMILAR_BITS = 3
 # Rows that a grid is made from: fewer of wide rows.
 _SAMPLED_ROWS, _FEWEST_SAMPLED, _SAMPLED_VALUES = 32, 4, 2**16
 # Exponents of the digits of a value on the grid: 46 bits of plane 0, for float64 32 of plane -1.
-# The products of two digits are below 2^46, so float64 holds the sums of 128 of them.
+# The products of two digits are below 2^46, so float64 holds the sums of 128 of them; half as many
+# are added up.
 _DIGIT_PLACES = {np.dtype(np.float32): (23, 0), np.dtype(np.float64): (23, 0, -16, -32)}
 _DIGIT_ROWS = 64
 
@@ -50,7 +51,7 @@ class NotFinite(ValueError):
 
 
 def num_planes(dtype: DTypeLike) -> int:
-    """Return the number of planes that values on the grid need: 0, and -1 for float64."""
+    """Return the number of planes that values on the grid need: 1, or for float64 2 (0 and -1)."""
     return 2 if np.dtype(dtype) == np.float64 else 1
 
 
@@ -115,7 +116,7 @@ class Grid:
 
     @_QUIET
     def digit_products(self, points: FloatArray) -> tuple[IndexArray, BoolArray]:
-        """Return sums of products of digits of (n, d) rows for `total_of_digits`; what is left.
+        """Return sums of products of digits of (n, d) rows, for `total_of_digits`, and a mask.
 
         Returns:
             The sums of the products of each pair of digits, (pairs, d) int64, and True for each
@@ -141,7 +142,7 @@ class Grid:
         """Return what is left of (n, d) rows that are added to their planes as nearest integers.
 
         Returns:
-            The differences that are not zero; their clusters are the numbers of their rows.
+            The differences that are not zero; `clusters` are the numbers of the rows.
         """
         left = points.astype(np.float64)
         for exponents in self.exponents - PLANE_BITS * np.arange(num_planes(points.dtype))[:, None]:
@@ -153,10 +154,10 @@ class Grid:
 
     @_QUIET
     def split(self, points: FloatArray) -> tuple[list[FloatArray], BoolArray]:
-        """Return what (n, d) rows add to planes 0, -1, ... as integers in float64; what is left.
+        """Return what (n, d) rows add to planes 0, -1, ... as integers in float64, and a mask.
 
-        float32 has one plane, float64 two. A value that they do not hold is zero in them, and True
-        in the second result.
+        float32 has one plane, float64 two. A value that the planes do not hold is zero there, and
+        True in the mask.
         """
         scaled = points * self.scales  # exact, but for overflow and underflow
         planes = [np.trunc(scaled)]
@@ -182,7 +183,7 @@ class FewValues:
     Attributes:
         clusters: (m,) int64, the clusters.
         columns: (m,) int64, the columns.
-        whole: (m,) int64, at most 53 bits each.
+        whole: (m,) int64.
         exponents: (m,) int64.
     """
 
@@ -208,7 +209,7 @@ class FewValues:
         return FewValues(*(array[order] for array in self._arrays))
 
     def between(self, start: int, stop: int) -> FewValues:
-        """Return the values of clusters from `start` to before `stop`, which become 0 and so on.
+        """Return the values of clusters `start` to before `stop`; `start` becomes cluster 0.
 
         The values must be `in_order`.
         """

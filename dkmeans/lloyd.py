@@ -83,21 +83,21 @@ class StartCenters:
 
 @dataclass(frozen=True, slots=True)
 class ShiftTolerance:
-    """Move of the centers up to which a start has converged.
+    """Largest shift of the centers at which a start has converged.
 
     Attributes:
-        total: Sum of the squared moves of all centers.
-        steps: Number of steps that a move takes: those of an epoch.
+        total: Sum of the squared shifts of all centers.
+        steps: Number of steps over which the shift is measured: those of an epoch.
     """
 
     total: float
     steps: int = 1
 
     def holds(self, before: TrainState, after: TrainState) -> bool:
-        """Return whether the centers have moved by no more than that."""
-        moves = after.centers.astype(np.float64)
-        moves -= before.centers
-        return float(np.square(moves, out=moves).sum()) <= self.total
+        """Return whether the squared shifts of all centers add up to at most `total`."""
+        shifts = after.centers.astype(np.float64)
+        shifts -= before.centers
+        return float(np.square(shifts, out=shifts).sum()) <= self.total
 
 
 def accumulate(
@@ -143,7 +143,9 @@ def accumulate(
 def squares_of(
     points: FloatArray, centers: Centers, weights: FloatArray | None = None
 ) -> ExactTotal:
-    """Return the sum of the squares of all values of the (n, d) rows, which the loss needs.
+    """Return the sum of the squares of all values of the (n, d) rows; zero for cosine.
+
+    The loss needs it.
 
     With weights, each square counts times the weight of its row, which is above 0. Whether a row is
     refused depends on the row alone, not on the chunk.
@@ -193,9 +195,9 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     """Return the state after an iteration, each center moved to the mean of its rows (the M step).
 
     A center without rows (if counts are kept: without rows since the first step) stays or is
-    relocated, as `rules` say. If counts are kept, the old center has the weight of its count in the
-    new mean, and a relocated center starts with the first count plus the rows moved to it.
-    Rows with weights count as their weights do.
+    relocated, by `rules.empty_clusters`. If counts are kept, the old center has the weight of its
+    count in the new mean, and a relocated center starts with the first count plus the rows moved to
+    it. Rows with weights count as their weights do.
 
     Raises:
         InvalidData: clusters are empty, and the rules forbid that.
@@ -287,7 +289,7 @@ def iterate(
         rules: Rules by which centers are computed.
         executor: Where the steps are computed.
         squares: Sum of the squares of the rows of each batch; None if it is not known.
-        with_bounds: True if every batch of the call is the same one, `numbered`.
+        with_bounds: True if every iteration of this call of `train` has the same batch, `numbered`.
 
     Yields:
         The states after a step, and the reduction of all `batches`, the same object each time.
@@ -335,7 +337,7 @@ def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainStat
 
 
 def _loss(state: TrainState, sums: PartialSums, rules: Rules) -> float:
-    """Return the loss of the state's centers.
+    """Return the loss of the state's centers over the rows of `sums`.
 
     Raises:
         InvalidData: float64 cannot hold it.
@@ -356,7 +358,7 @@ def converged(
     relative_tolerance: float | None,
     offset: float = 1.0,
 ) -> bool:
-    """Return True if the loss of a whole iteration changed by less than the tolerance.
+    """Return True if the loss of a whole iteration changed less than the tolerance, or not at all.
 
     Args:
         loss_before: Loss of the whole iteration before; None if there is none to compare with.

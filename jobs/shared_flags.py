@@ -1,6 +1,6 @@
 """Flags that several jobs have, and the types of their values.
 
-`command_line` adds them to the parsers of the jobs. A flag that a TOML file may set has the default
+`flags` adds them to the parsers of the jobs. A flag that a TOML file may set has the default
 None, which means "not given".
 """
 

@@ -211,7 +211,7 @@ def test_an_empty_cluster_that_is_an_error_is_named_and_the_state_before_it_save
         use_mini_batch=False,
         empty_clusters="error",
     )
-    with pytest.raises(InvalidData, match=r"1 of 3 have won none .* at step 2: 2$"):
+    with pytest.raises(InvalidData, match=r"1 of 3 got none .* at step 2: 2$"):
         estimator.train(batches)
     found = checkpoints.latest(estimator.model_dir)
     assert found.state.step == 1

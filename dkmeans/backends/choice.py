@@ -2,7 +2,7 @@
 
 Every process chooses for itself, on the first call. The import of a backend's module fails where
 the backend cannot be used; that of `cuda.backend` tries the GPU. Within the native backend,
-`packed_centers` chooses kernels by the width of the processor's vectors.
+`panels` and `packing` choose tiles by the processor, and `packed_centers` chooses the scoring.
 """
 
 from __future__ import annotations

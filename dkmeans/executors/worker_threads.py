@@ -1,10 +1,10 @@
-"""Sharing: the threads of a worker compute the runs of one request together.
+"""Threads of a worker, which compute the runs of one task or call together.
 
-A request to a worker names all the chunks of the worker's share, so that the number of requests
-grows with the workers and not with their threads. The thread that has the request cuts the runs
-into pieces, large ones first. It and other threads take pieces from one queue until the queue is
-empty, so no thread waits for a slow one for long. Sums are exact, so it does not matter which
-thread computes which piece.
+A task or call names all the chunks of the worker's share, so that the number of tasks grows with
+the workers and not with their threads. The thread that has the task cuts the runs into pieces,
+large ones first. It and other threads take pieces from one queue until the queue is empty, so no
+thread waits for a slow one for long. Sums are exact, so it does not matter which thread computes
+which piece.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class Round:
 
     Attributes:
         candidates: All candidates so far.
-        latest: The candidates that the last pass drew: the last rows of `candidates`.
+        latest: The candidates that the last round drew: the last rows of `candidates`.
         draw: Which rows to draw, in proportion to their distances. Its `count` is 0 if no rows are
             missing.
     """
@@ -138,9 +138,9 @@ def find_candidates(
 ) -> Candidates:
     """Find at least k different candidates, each of which is the nearest one of some row.
 
-    Every pass of the loop weighs the candidates found so far and draws the next ones. Two numbers
+    Every turn of the loop weighs the candidates found so far and draws the next ones. Two numbers
     decide when to stop. `used` candidates are the nearest of some row, so they are different. The
-    rows drawn in this pass (`latest`) are different from each other and from all candidates, so
+    rows drawn in this turn (`latest`) are different from each other and from all candidates, so
     `distinct = used + len(latest)` different rows are known. After the rounds an exact draw asks
     for the rows that are missing. If it returns fewer, or if all distances are zero, no more
     different rows exist. By cosine, zero rows are at distance one from every candidate. They have
@@ -203,10 +203,10 @@ def _which_differ(candidates: FloatArray, distance: Distance) -> str:
 def _draw_of(
     number: int, rounds: Rounds, k: int, distinct: int, distance: Distance, seed: Seed
 ) -> Draw:
-    """Return the draw of a pass: candidates in the rounds, and after them what is missing.
+    """Return the draw of a turn: candidates in the rounds, and after them what is missing.
 
     Args:
-        number: Number of the pass.
+        number: Number of the turn.
         rounds: Number and size of the rounds.
         k: Number of different candidates that must be found.
         distinct: Number of different rows that are known.
@@ -253,13 +253,13 @@ def _updated(entry: Nearest | None, points: FloatArray, task: Round) -> Nearest:
     """Return the nearest candidates of rows, comparing them only with candidates that are new.
 
     Args:
-        entry: The cached result of an earlier round; None in the first pass, or if the entry was
+        entry: The cached result of an earlier round; None in the first round, or if the entry was
             evicted or is on another worker.
         points: (n, d) rows.
         task: The round.
     """
     total = len(task.candidates.values)
-    if entry is not None and entry.candidates == total:  # the last pass drew no candidates
+    if entry is not None and entry.candidates == total:  # the last round drew no candidates
         return entry
     before = total - len(task.latest.values)
     nearest = select(task.candidates.backend).nearest

@@ -17,7 +17,7 @@ from dask.utils import parse_bytes
 from distributed import Scheduler
 from distributed.cli import dask_scheduler, dask_worker
 from distributed.http.scheduler.prometheus.core import SchedulerMetricCollector
-from dkmeans_jobs.command_line import parse
+from dkmeans_jobs.flags import parse
 from dkmeans_jobs.input import open_input
 from packaging.requirements import Requirement
 

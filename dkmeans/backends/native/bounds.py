@@ -3,7 +3,7 @@
 `backend` calls `begin` for a chunk without bounds, and `advance` with those that the worker has
 cached. Both make bounds by `assign_all` where all pairs must be scored. Bounds only save time:
 without them, or with those of an earlier iteration, the partial sums have the same bits
-(docs/decisions/022).
+(docs/decisions/022). A pair, here, is a row and a group of 16 centers.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _FIRST_ITERATIONS = 4
 _USELESS_SHARE = 0.6
 # A matrix unit scores all pairs in this share of the time that they take one by one.
 _COST_WITH_MATRIX = 0.4
-# A scored row costs as much as so many of its pairs, beside these.
+# To score a row costs as much as so many pairs, beside those of its pairs that are scored.
 _PAIRS_OF_ROW = 3
-# Pieces with more rows far from the grid and values off the grid, as a share of the rows, have no
-# bounds: such rows and values are added up slowly, in every iteration.
+# A chunk gets no bounds for some iterations if, in one of its pieces, rows far from the grid and
+# values off it number more than this share of the rows: these are added up slowly each time.
 _MOST_SLOW = 0.05
 # Bytes of the scored rows of a block, which should stay in the second-level cache, and limits of
 # their number.
@@ -78,7 +78,7 @@ class MovingSums:
         grid: The grid of the sums.
         high, low: The planes of the sums of the rows, rounded to integers, as in `kernels.Sums`,
             without `sum_vectors.MAGIC_BITS`. The kernels overwrite them.
-        few: What was rounded away; the clusters are the numbers of the rows.
+        few: What was rounded away. Its `clusters` are numbers of rows, which `moved` replaces.
         far: (f,) int64. The rows that are far from the grid, and not in these sums.
         far_clusters: (f,) int32. Their clusters.
         far_sums: The sums of these rows; None if there are none.
@@ -107,7 +107,7 @@ class Piece:
 
     Attributes:
         rows: The bounds. The kernels overwrite them.
-        sums: The sums of the rows; None if nobody needs them: for rows with weights.
+        sums: The sums of the rows; None for rows with weights, whose sums are computed elsewhere.
     """
 
     rows: RowBounds
@@ -128,7 +128,7 @@ class Bounds:
         stage: The centers for which they hold.
         pieces: Bounds of the pieces of the chunk.
         pause: As in `Waiting`.
-        work: What was spent on the bounds since all pairs were scored, in scored pairs.
+        work: Work on the bounds since all pairs were scored, in units of scoring a pair.
     """
 
     stage: Stage
@@ -148,7 +148,10 @@ class Bounds:
 
     @property
     def sums(self) -> PartialSums:
-        """The partial sums of the rows, which must have sums, in the memory of a single piece."""
+        """The partial sums of the rows; all pieces must have sums.
+
+        Those of a single piece are read-only views of its memory.
+        """
         d, parts = self.stage.grouped.exact.shape[1], []
         for piece in self.pieces:
             assert piece.sums is not None
@@ -218,7 +221,7 @@ def suit(points: FloatArray, centers: Centers) -> bool:
     """Return whether bounds can save time for the (n, d) rows of a chunk with such centers."""
     k, d = centers.values.shape
     is_large = k * d >= _FEWEST_PRODUCTS and len(points) * k * d >= _FEWEST_CHUNK_PRODUCTS
-    # The sums that are kept with the bounds must not be larger than the rows.
+    # A plane of cached sums must not be larger than the rows.
     is_long = points.nbytes >= _SUM_BYTES * k * d
     return is_large and is_long and k >= _FEWEST_CENTERS and can_group(centers)
 
@@ -231,7 +234,7 @@ def begin(
     Args:
         points: (n, d) rows, as the kernels take them.
         centers: The centers.
-        waiting: What the chunk has waited for.
+        waiting: The chunk's entry, whose waiting is over.
         start: Name of the start of a fit that the centers belong to.
         with_sums: True if the sums of the rows are needed in each iteration.
 
@@ -263,8 +266,8 @@ def advance(points: FloatArray, centers: Centers, found: Bounds) -> Advanced:
     # The time of scoring all pairs, in pairs that are scored one by one.
     cost = all_pairs * (_COST_WITH_MATRIX if stage.scoring()[0].matrix_panels else 1)
     parts = list(zip(_cut(points), found.pieces, strict=True))
-    # Bounds become loose. New ones are made once the loose ones have cost as much: so at most half
-    # of the work could have been saved.
+    # Bounds become loose. They are made anew once they have cost more than scoring all pairs: so at
+    # most half of the work could have been saved.
     if found.work > cost:
         pieces = tuple(_made_anew(rows, centers, stage, movement, piece) for rows, piece in parts)
         bounds = Bounds(stage, pieces, found.pause)
@@ -285,14 +288,17 @@ def _cut(points: FloatArray) -> Iterable[FloatArray]:
 
 
 def _first(rows: FloatArray, centers: Centers, stage: Stage, *, with_sums: bool) -> Piece | None:
-    """Return bounds, and sums if they are needed, of rows that had none; None if they are slow."""
+    """Return the bounds of rows that had none, with sums if these are needed.
+
+    None if too many rows would be added up slowly.
+    """
     nearest: IndexArray = np.zeros(len(rows), np.int32)
     upper: FloatArray = np.zeros(len(rows), np.float32)
     # The kernel reads whole vectors, also after the bounds of the last row.
     lower: IndexArray = np.zeros(len(rows) * stage.groups + GROUP, np.uint16)
     lower = lower[:-GROUP].reshape(len(rows), stage.groups)
     sizes: IndexArray = np.zeros(len(centers.values), np.int64)
-    sizes[0] = len(rows)  # as `nearest` says before the first assignment
+    sizes[0] = len(rows)  # `nearest` is 0 for every row before the first assignment
     bounds, movement = RowBounds(nearest, sizes, upper, lower), stage.movement_since(stage)
     if not with_sums:
         _assign_all(rows, stage, movement, bounds, NO_SUMS)
@@ -367,7 +373,7 @@ def _with_far(rows: FloatArray, centers: Centers, piece: Piece) -> Piece:
 def _assign_all(
     rows: FloatArray, stage: Stage, movement: Movement, bounds: RowBounds, sums: Sums
 ) -> int:
-    """Call `all_pairs.assign_all`; return the number of rows that are not in the sums."""
+    """Call `all_pairs.assign_all`; return the number of rows that `sums.rest` lists."""
     tile, scoring = stage.scoring()
     scratch, size = _tile_scratch(tile, stage.grouped), len(tile.lanes) * len(tile.vectors)
     block = _scratch(stage.groups, rows.shape[1], rows.dtype)

@@ -1,8 +1,8 @@
-"""Groups of neighboring centers: how they are found, packed, and how far they move.
+"""Groups of neighboring centers: how groups are found and packed, and how far their centers move.
 
 `bounds` holds one `Path` for each start of a fit. A path has the groups, and advances with each
 iteration to a `Stage`: the packed centers and the movement since the path began. Bounds are made at
-a stage, and valid at every other stage of the same path.
+a stage. Widened by the movement since, they hold at every later stage of the same path.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ROUNDS = 8
 # Movements are rounded up by more than the rounding of the operations that compute them.
 _UP = 1 + 1e-6
 _SMALLEST = 1e-37
-# The same for what is subtracted from bounds, which float32 holds.
+# The same for `Movement.reach`, which is rounded to float32 and subtracted from bounds.
 _REACH_UP = 1 + 4e-7
 _EPS = float(np.finfo(np.float32).eps)
 
@@ -57,14 +57,14 @@ class Stage:
         return len(self.grouped.members) // GROUP
 
     def scoring(self) -> tuple[Tile, TileScoring]:
-        """Return the shape of tiles that are scored against all groups, and what they need."""
+        """Return the shape of tiles that are scored against all groups, and their constants."""
         with self.path.lock:
             if not self._scoring:
                 self._scoring.append(_scoring_of(self.grouped))
             return self._scoring[0]
 
     def movement_since(self, earlier: Stage) -> Movement:
-        """Return how far the centers have moved since another stage of the path."""
+        """Return the movement of the centers since an earlier stage, for bounds made there."""
         with self.path.lock:
             if earlier not in self._movements:
                 own = _movements(earlier.grouped.exact, self.grouped.exact)
@@ -77,7 +77,7 @@ class Stage:
 
 
 class Path:
-    """The way of the centers of a start through the iterations, as far as this process sees it.
+    """The stages of one start's centers, in the iterations that this process computes.
 
     Args:
         centers: The first centers.
@@ -93,9 +93,9 @@ class Path:
         self._stage = Stage(self, self._packed(centers), np.zeros(padded))
 
     def stage(self, centers: Centers) -> Stage:
-        """Return the stage of these centers, which are the latest ones or newer."""
+        """Return the stage of these centers: those of the last call, or of a later iteration."""
         with self.lock:
-            # Tasks that small centers have travelled with have copies of the same centers.
+            # Small centers are sent with each task, so the tasks of an iteration have equal copies.
             if centers is self._centers or np.array_equal(centers.values, self._centers.values):
                 return self._stage
             packed, total = self._packed(centers), self._stage.total.copy()
@@ -149,7 +149,7 @@ class Path:
 def _scoring_of(centers: GroupedCenters) -> tuple[Tile, TileScoring]:
     (k, d), width = centers.exact.shape, 2 * GROUP
     tile = packing.tile_for(k, d, centers.largest_norm)
-    # As in `kernels.PackedCenters`, but squares are added up one after the other.
+    # As in `Path._packed`, but a tile adds up squares one after the other: d + 8 roundings.
     error_squares = 2 * (d + 8) * _EPS
     if not tile.matrix_panels:
         return tile, TileScoring(centers.error_factor, error_squares, *packing.NO_REGISTERS)
@@ -164,7 +164,7 @@ def _scoring_of(centers: GroupedCenters) -> tuple[Tile, TileScoring]:
 
 
 def can_group(centers: Centers) -> bool:
-    """Return whether distances to these centers obey the triangle inequality as grouped.
+    """Return whether bounds hold for these centers: distances must obey the triangle inequality.
 
     For cosine the squared Euclidean distance of two directions is twice their distance. Centers
     that count as zero have no direction.
@@ -176,9 +176,10 @@ def can_group(centers: Centers) -> bool:
 
 
 def grouped(centers: FloatArray) -> IndexArray:
-    """Return (k, d) centers in groups of at most 16 neighbors: (16 groups,) indices, -1 for none.
+    """Return the indices of (k, d) centers in groups of at most 16 neighbors, (16 * groups,).
 
-    The centers are halved along their main direction, and the halves again.
+    An empty place has index -1. The centers are halved along their principal direction, and the
+    halves again.
     """
     groups: list[IndexArray] = []
     waiting = [np.arange(len(centers))]
@@ -187,13 +188,13 @@ def grouped(centers: FloatArray) -> IndexArray:
         if len(members) <= GROUP:
             groups.append(np.pad(members, (0, GROUP - len(members)), constant_values=-1))
             continue
-        order = members[np.argsort(_along_main_direction(centers[members]), kind="stable")]
+        order = members[np.argsort(_along_principal_direction(centers[members]), kind="stable")]
         half = -(-len(members) // GROUP) // 2 * GROUP
         waiting += [order[half:], order[:half]]
     return np.concatenate(groups)
 
 
-def _along_main_direction(rows: FloatArray) -> FloatArray:
+def _along_principal_direction(rows: FloatArray) -> FloatArray:
     """Return the places of (n, d) rows along the direction in which they vary most."""
     rows = rows - rows.mean(axis=0)
     direction = rows[np.argmax(squared_norms(rows))]

@@ -1,9 +1,9 @@
 """Means and losses from exact sums, compiled: what a driver computes for k x d sums.
 
-`backend` passes these functions to `ExactSums.means` and to `distance.inertia`. They do what
-`exact.quotients` and `distance.terms` do with NumPy, in one pass instead of some thirty, by the
-same operations in the same order: so the bits are the same. Sums in planes that are rare are left
-to NumPy.
+`backend` offers these functions; `lloyd` passes them to `ExactSums.means` and `distance.inertia`.
+They do what `exact.quotients` and `distance.terms` do with NumPy, in a few passes instead of some
+thirty, and the results have the same bits. Sums in rare planes, or on grids with extreme exponents,
+are left to NumPy.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from dkmeans.state import FloatArray
 # Constants of other modules are compiled in, and Numba's cache on disk is valid until this file
 # changes: a change of these needs a change of this file.
 
-# The factor by which Veltkamp's method halves a float64.
+# Factor with which Veltkamp's method splits a float64 into its upper and its lower digits.
 _SPLIT = 2.0**27 + 1
-# Exponents of two grids up to this leave all factors normal numbers.
+# All factors are normal numbers if no exponent of either grid is beyond this, up or down.
 _MOST_EXPONENT = 500
 
 
@@ -87,7 +87,9 @@ def _two_product(a: Any, b: Any) -> Any:
 
 @kernel
 def add_plane(plane: Any, number: int, factor: float, sums: SumPairs) -> None:
-    """Add a plane of sums to pairs of float64, as `ExactSums.pairs` does, and find whole numbers.
+    """Add a plane of sums to pairs of float64, as `ExactSums.pairs` does.
+
+    Where a sum is not in plane 0 alone, `is_whole` of the pairs is cleared.
 
     Args:
         plane: (k, d) int64.
@@ -214,8 +216,8 @@ def find_terms(
             # A mark for the loop below, which overwrites it.
             left[row, column] = not is_short
             short += is_short
-    # The methods find the same pairs. But what is left is added up more exactly than the others,
-    # so the same terms must be left as by NumPy.
+    # Both branches below find the same pairs. Terms that are left are added up exactly, all others
+    # with rounding: so exactly those must be left that NumPy leaves.
     only_short = 2 * short > k * d
     for row in range(k):
         weight, weight_rest = weights.high[row] * unit, weights.low[row] * unit
@@ -245,7 +247,7 @@ def find_terms(
 def quotients(sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
     """Return the means of settled sums, and where they may not be correctly rounded.
 
-    The results are those of `exact.quotients`, but for what is left.
+    Means that both find have the bits of `exact.quotients`; the second result may differ.
     """
     if not _are_usual(sums, weights):
         return exact.quotients(sums, weights)
@@ -298,6 +300,6 @@ def _pairs(sums: ExactSums) -> SumPairs:
 
 
 def _weights(weights: ExactSums) -> WeightPairs:
-    """Return (k, 1) weights."""
+    """Return (k, 1) weights as pairs of float64, (k,) each."""
     (high, low, is_sure), (_, is_whole) = weights.pairs(...), weights.whole()
     return WeightPairs(*(part[:, 0].copy() for part in (high, low, is_sure, is_whole)))

@@ -1,7 +1,7 @@
-"""Centers as bytes, for first scores in 8 bits: whether these save time, and their layout.
+"""Centers rounded to bytes: when first scores in 8 bits save time, and the layout of the bytes.
 
-`packing` calls these functions. What the kernels do with bytes is in `eight_bits`, why it is right
-in docs/decisions/033.
+`packing` calls these functions. `eight_bits` has what the kernels do with bytes; docs/decisions/033
+proves it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.backends.rounding import SLACK
 from dkmeans.state import FloatArray
 
-# Centers as bytes, without first scores in 8 bits.
+# Stands for the bytes in scorings without first scores in 8 bits.
 NO_BYTES = ByteCenters(np.empty(0, np.int32), np.empty(0, np.int32), np.float32(0), 0.0, 0.0, 0.0)
-# With at least so many columns, and centers and products of the two, first scores in 8 bits were
-# measured to save time: for vectors, and for a matrix unit. From so many columns on their sums may
-# overflow.
+# First scores in 8 bits were measured to save time from so many columns, centers, and products of
+# the two numbers on; the last two by whether a matrix unit is used. Below `_TOO_MANY_COLUMNS` the
+# int32 sums and `SLACK` are proven to suffice (docs/decisions/033).
 _BYTE_COLUMNS, _TOO_MANY_COLUMNS = 16, 2**15
 _BYTE_CENTERS, _BYTE_PRODUCTS = {False: 128, True: 512}, {False: 2**13, True: 2**16}
 # A matrix unit treats the smallest numbers (subnormal ones) as zero, and factors of bytes may
-# become such numbers. Both are used only if the length of the longest center is above this, and
-# below the reciprocal of this.
+# become such numbers. Bytes and the matrix unit are used only if the length of the longest center
+# is above this, and below the reciprocal of this.
 _SMALLEST_NORM = 2.0**-60
 
 
@@ -78,8 +78,8 @@ def packed_in_bytes(
             offsets.append(-eight_bits.OFFSET * rounded.sum(axis=1, dtype=np.int32))
             yield _in_quads(rounded, tile)
 
-    # The last bits of a score have the number of its center in its panel. Less than eight more
-    # roundings are of the center, the row, the factors, the product and the sum.
+    # The last bits of a score have the number of its center in its panel. Fewer than eight further
+    # roundings come from the center, the row, the two factors, the product and the sum.
     rounding = (2 * len(tile.centers) + 16) * float(np.finfo(np.float32).eps)
     return ByteCenters(
         quads=joined(quads(), padded_count(shape[0], tile) * _quads(shape[1], tile), np.int32),

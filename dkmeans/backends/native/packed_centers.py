@@ -18,20 +18,21 @@ from dkmeans.backends.native.panels import tile_of
 from dkmeans.backends.native.vectors import Tile
 from dkmeans.distance import Centers
 
-# Above these shares of scores that are computed again, other scores take less time in all: for
-# vectors, and for a matrix unit.
+# Largest shares of the pairs of a row and a panel that may be scored again in float32: above, the
+# next scoring takes less time in all. By whether a matrix unit computes the scores.
 _AGAIN_SHARE = {False: 0.05, True: 0.015}
 # Smaller chunks are not representative.
 _REPRESENTATIVE_ROWS = 256
-# Above this share of ambiguous rows the next scoring takes less time in all: its scores cost more,
-# but it leaves fewer rows ambiguous.
+# Above this share of ambiguous rows the next scoring takes less time in all.
 _AMBIGUOUS_SHARE = 0.1
 
 
 def scorings(dtype: np.dtype[Any]) -> tuple[Scoring, ...]:
     """Return the scorings for rows of a dtype, the fastest first.
 
-    Each leaves fewer rows ambiguous than the one before.
+    A later one takes longer for its scores, or as long where this machine lacks a matrix unit or
+    products of bytes. From the matrix unit to vectors, and from float32 to float64, fewer rows stay
+    ambiguous.
     """
     float32 = np.dtype(np.float32)
     single = Scoring(float32, True, True), Scoring(float32, True), Scoring(float32, False)
@@ -42,8 +43,8 @@ class PackedCentersCache:
     """Cache of packed centers; an entry lives as long as its `Centers`.
 
     All chunks of an iteration share an entry. The cache also chooses the scoring: after a chunk
-    with many ambiguous rows, the next scoring is used for all problems of the same shape in this
-    process.
+    with many ambiguous rows, or with many pairs scored again in float32, the next scoring is used
+    for all problems of the same shape in this process.
     """
 
     def __init__(self) -> None:
@@ -61,8 +62,8 @@ class PackedCentersCache:
         Args:
             centers: The centers.
             dtype: The dtype of the rows.
-            with_second: True if the tile must also find second nearest centers, which first scores
-                in 8 bits do not.
+            with_second: True if second nearest centers are needed too. First scores in 8 bits
+                cannot find them: such scorings are passed over.
         """
         # Other threads wait here rather than pack the same centers again.
         with self._lock:
@@ -79,7 +80,7 @@ class PackedCentersCache:
         self, centers: Centers, dtype: np.dtype[Any], tile: Tile, *, rows: int, ambiguous: int,
         is_slow: bool = False,
     ) -> None:  # fmt: skip
-        """Change to the next scoring if a chunk has shown that the scores are too coarse.
+        """Change to the next scoring if a chunk has shown that this one resolves too few rows.
 
         Args:
             centers: The centers.
@@ -87,7 +88,7 @@ class PackedCentersCache:
             tile: The tile that the chunk was scored with.
             rows: Number of rows of the chunk.
             ambiguous: Number of rows that were ambiguous.
-            is_slow: True if too many scores were computed again (see `takes_long_again`).
+            is_slow: True if too many pairs were scored again (see `takes_long_again`).
         """
         is_coarse = is_slow or ambiguous >= _AMBIGUOUS_SHARE * rows
         if rows < _REPRESENTATIVE_ROWS or not is_coarse:
@@ -97,8 +98,8 @@ class PackedCentersCache:
             problem = _problem(centers, dtype)
             first = self._scoring_numbers.get(problem, 0)
             used = tile._replace(second=())
-            # None are left if another thread has reported this scoring before. To change twice
-            # would skip a scoring.
+            # Empty if another thread has already reported this scoring: to change twice would skip
+            # one.
             numbers = [
                 number
                 for number, scoring in enumerate(scorings(dtype))
@@ -110,9 +111,9 @@ class PackedCentersCache:
 
 
 def takes_long_again(tile: Tile, scratch: Scratch, rows: int) -> bool:
-    """Return whether too many scores of some rows were in 8 bits first, and computed again."""
-    scores = rows * len(scratch.in_bytes.minima)
-    return int(scratch.scored_again[0]) > _AGAIN_SHARE[bool(tile.matrix_panels)] * scores
+    """Return whether too many pairs of a row and a panel were scored again after 8 bits."""
+    pairs = rows * len(scratch.in_bytes.minima)
+    return int(scratch.scored_again[0]) > _AGAIN_SHARE[bool(tile.matrix_panels)] * pairs
 
 
 def _problem(centers: Centers, dtype: np.dtype[Any]) -> tuple[Any, ...]:

@@ -56,7 +56,10 @@ def joined(pieces: Iterable[FloatArray], size: int, dtype: DTypeLike) -> FloatAr
 
 
 def some_at_a_time(k: int, tile: Tile) -> list[slice]:
-    """Cut k centers: temporary arrays of all large centers would be ten copies of them."""
+    """Return slices that cut k centers into pieces.
+
+    Temporary arrays for all large centers at once would take ten times their memory.
+    """
     size = group_of(tile) * max(1, _CENTERS_AT_ONCE // group_of(tile))
     return [slice(start, start + size) for start in range(0, k, size)]
 
@@ -64,7 +67,7 @@ def some_at_a_time(k: int, tile: Tile) -> list[slice]:
 def in_panels(
     pieces: Iterable[FloatArray], shape: tuple[int, int], dtype: DTypeLike, tile: Tile
 ) -> FloatArray:
-    """Return (k, d) rows in one dimension: panel by panel, and in each feature by feature.
+    """Return (k, d) rows in one dimension: panel by panel, within each panel feature by feature.
 
     Args:
         pieces: The rows, as `some_at_a_time` cuts them.
@@ -77,7 +80,7 @@ def in_panels(
 
 
 def panels_of(rows: FloatArray, tile: Tile) -> FloatArray:
-    """Return (k, d) rows of whole panels: panel by panel, and in each feature by feature."""
+    """Return (k, d) rows of whole panels: panel by panel, within each panel feature by feature."""
     return rows.reshape(-1, len(tile.centers), rows.shape[1]).swapaxes(1, 2)
 
 

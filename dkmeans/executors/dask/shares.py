@@ -24,7 +24,7 @@ _MOST_CALLS = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Share:
-    """The arguments of a task that has computed one thread's share.
+    """The arguments of a task that has computed the share of its worker.
 
     Attributes:
         function: The function of a chunk and a value.

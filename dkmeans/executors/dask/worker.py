@@ -1,7 +1,9 @@
 """The functions that run on Dask workers: module-level functions of chunks and a value.
 
-`driver` submits them as tasks, or calls `reduce_again` by `Client.run`. They are pure: a task that
-is computed again, on any worker, returns the same bits.
+`driver` submits them as tasks, or calls `reduce_again`. What is computed of a chunk is elsewhere:
+the partial sums in `lloyd.accumulate_starts`, scores and predictions in `prediction.per_chunk`.
+Tasks over chunks are pure: computed again, on any worker, they return the same bits. `take` and
+`merge_once` can run only once.
 """
 
 from __future__ import annotations
@@ -42,13 +44,13 @@ FAN_IN = 16
 # Number of values that a worker holds for tasks that have not come yet: those of several fits.
 _MOST_HELD = 4
 _held: OrderedDict[str, Incoming] = OrderedDict()
-# A worker waits for others this part of the time in which its own answer must arrive, so that one
-# that does not answer makes no others late.
+# A worker waits for the workers below it for this part of its own time limit: one that does not
+# answer then delays no other answer.
 _PATIENCE = 0.8
 
 
 class ValueLost(Exception):
-    """The iteration must start over: a value, or sums, were lost with their worker."""
+    """Loss of a value, or of sums, with the worker that held them: the driver computes again."""
 
 
 class SingleUse(Generic[M]):
@@ -100,7 +102,7 @@ def identity(value: V) -> V:
 
 
 def hold(name: str, packet: Packet) -> bool:
-    """Hold what the driver has sent of a value to this worker, until a task takes the value."""
+    """Add a packet to a value that this worker holds until a task takes it."""
     if name not in _held:
         _held[name] = Incoming(packet)
     _held[name].add(packet)
@@ -113,7 +115,7 @@ def take(name: str) -> Any:
     """Return the value that this worker holds, which is then held by Dask.
 
     Raises:
-        ValueLost: this worker does not hold it, because another one did, or not any more.
+        ValueLost: the value was sent to another worker, or has been dropped.
     """
     try:
         return _held.pop(name).value()
@@ -176,7 +178,7 @@ def reduce_share_once(*arguments: Any) -> SingleUse[Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What calls have computed.
+    """Totals of the shares that calls have computed.
 
     Attributes:
         shares: Numbers of the shares.
@@ -190,11 +192,11 @@ class Answer:
 async def reduce_again(
     call: str, value: Any, below: Sequence[str], seconds: float, dask_worker: Any
 ) -> Answer:
-    """Compute once more, with another value, the share that this worker remembers, and others.
+    """Compute again, with a new value, the shares that this worker and others below it remember.
 
     The workers are a tree: each calls some workers, which call the workers below them, and adds
-    their totals to its own. So the value and the totals take few steps, and the driver waits for
-    one answer.
+    their totals to its own. So the value and the totals take few steps, and a driver of many
+    workers waits for one answer.
 
     Args:
         call: Name of the call.
@@ -235,7 +237,7 @@ def joined(answers: Sequence[Answer]) -> Answer:
 
 
 def merge(*parts: list[RunTotal[M]]) -> list[RunTotal[M]]:
-    """Return the totals of several tasks as those of the fewest runs."""
+    """Return the totals of several tasks, with those of adjacent runs added up."""
     return merged(chain.from_iterable(parts))
 
 
@@ -247,7 +249,7 @@ def merge_once(*parts: SingleUse[M]) -> SingleUse[M]:
 
 
 def evict_fit(fit: str) -> None:
-    """Evict the rows of a fit from the cache of this worker."""
+    """Evict what this process has cached for a fit."""
     row_cache.evict_fit(fit)
 
 
@@ -265,7 +267,8 @@ def _reduce(
     chunks: Batch,
     value: Any,
 ) -> list[RunTotal[Any]]:
-    # Only whole shares can be asked for again. Of other tasks a worker has one for each thread.
+    # A task with a call computes a whole share, in all threads. Of others a worker runs one in each
+    # thread.
     threads = 1 if reading.call is None else internals.thread_count(worker)
     pool = internals.task_threads(worker)
     totals = _run(worker, reading, reduce_shared, pool, threads, function, runs, chunks, value)

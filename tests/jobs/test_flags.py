@@ -5,7 +5,7 @@ import re
 
 import pytest
 from dkmeans_jobs.__main__ import main
-from dkmeans_jobs.command_line import build_parser
+from dkmeans_jobs.flags import build_parser
 from dkmeans_jobs.train import _MAX_STEPS, _TOLERANCE
 
 from dkmeans import KMeans, RunConfig
