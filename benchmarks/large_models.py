@@ -2,8 +2,9 @@
 
 Scheduler, driver and workers are processes of their own, the workers real ones with stored rows.
 Prints a Markdown table: the peak of each process's memory above that before the fit, in megabytes
-and in copies of the centers, and the messages of the scheduler. The memory is looked at from the
-driver every 20 ms. See docs/benchmarks/index.md.
+and in copies of the centers, and the messages of the scheduler. Another fit comes first, which
+compiles all kernels. The memory is looked at from the driver every 20 ms. See
+docs/benchmarks/index.md.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -40,9 +42,6 @@ async def _worker(address: str, threads: int) -> None:
 def cluster(workers: int, threads: int) -> Iterator[tuple[Client, dict[str, psutil.Process]]]:
     """Yield the client of a cluster, and all processes by their names."""
     context = multiprocessing.get_context("spawn")
-    # As a nanny starts its worker: memory that is freed returns to the system.
-    settings = dask.config.get("distributed.nanny.pre-spawn-environ")
-    os.environ.update({name: str(value) for name, value in settings.items()})
     with ExitStack() as stack:
 
         def start(*what: Any) -> psutil.Process:
@@ -108,8 +107,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
             rows = Dataset.from_npy(str(folder / f"{name}.npy"))
             model.train(lambda: rows.repeat(), steps=steps)
 
-        # Compiles, connects; with as many centers, because other kernels are for few.
-        fit("warm", random.standard_normal(shape, np.float32), 1)
+        # Compiles, connects; with as many centers and steps, because other kernels are for few
+        # centers, and for scores that have proved too coarse.
+        fit("warm", random.standard_normal(shape, np.float32), arguments.steps)
         first = random.standard_normal(shape, np.float32)
         before = client.run_on_scheduler(traffic_of)
         began = time.perf_counter()
@@ -138,8 +138,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    # As a nanny starts its worker: memory that is freed returns to the system. The C library looks
+    # at these variables when a process starts.
+    settings = dask.config.get("distributed.nanny.pre-spawn-environ")
+    if not settings.keys() <= os.environ.keys():
+        os.environ.update({name: str(value) for name, value in settings.items()})
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     with tempfile.TemporaryDirectory() as folder:
-        measure(parser.parse_args(), Path(folder))
+        measure(arguments, Path(folder))
 
 
 if __name__ == "__main__":

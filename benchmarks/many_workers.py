@@ -4,8 +4,8 @@ The scheduler and the driver are processes of their own. The workers are real wo
 share a few processes, and a few threads: a machine has not as many cores as they would have. So
 they return the totals of their shares at once, and an iteration is as short as the messages allow.
 The CPU seconds, the memory and the messages of scheduler and driver are those of real clusters,
-without heartbeats: what the idle scheduler needs is subtracted. Prints a Markdown table; see
-docs/benchmarks/index.md.
+without heartbeats: what the idle scheduler needs is subtracted. Prints Markdown tables in the end,
+and writes build/benchmark/many-workers.json; see docs/benchmarks/index.md.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ import argparse
 import asyncio
 import logging
 import multiprocessing
-import os
-import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
-from datetime import date
-from importlib.metadata import version
+from itertools import product
+from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
@@ -31,6 +30,7 @@ import dask
 import psutil
 from distributed import Client, Scheduler, Worker
 from distributed.comm import tcp
+from report import Report
 from scheduling import VALUE, batch_of, count_one
 
 from dkmeans.data.batches import Batch
@@ -218,8 +218,19 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def measure(workers: int, threads: int, chunks: int, rounds: int, count: int) -> None:
-    """Print a line of the table for each round of so many iterations, and for single ones."""
+# Columns of the tables after the number of workers, with what each is per iteration.
+_COLUMNS = (
+    *("scheduler, CPU ms", "driver, CPU ms", "ms", "messages", "MB"),
+    *("heartbeats, CPU ms per s", "scheduler, MB", "driver, MB"),
+)
+_BY_CALLS, _BY_TASKS = "Iterations by calls", "Iterations by tasks"
+_CHANGES = "Iterations while workers leave and join"
+
+
+def measured(
+    workers: int, threads: int, chunks: int, rounds: int, count: int
+) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield a table's title, a label and numbers: of rounds of iterations, and of single ones."""
     # Workers that share a few cores send heartbeats and answer late, and are not frozen.
     view._SILENT_SECONDS = driver_module._CALL_SECONDS = 600
     with cluster(workers, threads) as (client, scheduler, add_worker), Dask(client) as executor:
@@ -235,29 +246,27 @@ def measure(workers: int, threads: int, chunks: int, rounds: int, count: int) ->
                 assert executor.map_reduce(count_one, [batch], VALUE).totals == [chunks]
             return usage() - before
 
-        def show(what: str, spent: Usage, iterations: int = 1) -> None:
+        def numbers(spent: Usage, iterations: int = 1) -> list[float]:
             # What the scheduler has done in that time beside heartbeats.
             own = spent.scheduler - idle.scheduler / idle.seconds * spent.seconds
             messages = spent.messages - idle.messages / idle.seconds * spent.seconds
-            numbers = [1000 * max(0, own), 1000 * spent.driver, 1000 * spent.seconds, messages]
-            cells = [f"{workers:,} x {threads}", what, *(f"{n / iterations:,.0f}" for n in numbers)]
-            cells.append(f"{spent.bytes / iterations / 1e6:.2f}")
-            cells.append(f"{1000 * idle.scheduler / idle.seconds:.0f}")
-            cells += [
-                f"{each.memory_info().rss / 1e6:.0f}" for each in (scheduler, psutil.Process())
-            ]
-            print("| " + " | ".join(cells) + " |", flush=True)
+            found = [1000 * max(0.0, own), 1000 * spent.driver, 1000 * spent.seconds]
+            found += [max(0.0, messages), spent.bytes / 1e6]
+            sizes = [each.memory_info().rss / 1e6 for each in (scheduler, psutil.Process())]
+            beats = 1000 * idle.scheduler / idle.seconds
+            return [*(each / iterations for each in found), beats, *sizes]
 
-        same = batch_of(chunks)
+        name, same = f"{workers:,} x {threads}", batch_of(chunks)
         used([same] * _WARM_UP)
         before = usage()
         time.sleep(_IDLE_SECONDS)
         idle = usage() - before
         for number in range(rounds):
-            what = f"calls, {number * count + 1} to {(number + 1) * count}"
-            show(what, used([same] * count), count)
+            label = f"{name}, {number * count + 1} to {(number + 1) * count}"
+            yield _BY_CALLS, label, numbers(used([same] * count), count)
         # A new batch is no iteration that workers remember.
-        show("tasks", used([batch_of(chunks) for _ in range(_TASK_ITERATIONS)]), _TASK_ITERATIONS)
+        new = [batch_of(chunks) for _ in range(_TASK_ITERATIONS)]
+        yield _BY_TASKS, name, numbers(used(new), _TASK_ITERATIONS)
         used([same] * 2)
         found: dict[str, list[Usage]] = {}
 
@@ -274,7 +283,7 @@ def measure(workers: int, threads: int, chunks: int, rounds: int, count: int) ->
             _wait_for(client, workers)
             look("a worker has joined", "all are there")
         for what, spent in found.items():
-            show(f"{what}, median of {len(spent)}", _median(spent))
+            yield _CHANGES, f"{name}, {what}: median of {len(spent)}", numbers(_median(spent))
 
 
 def main() -> None:
@@ -282,20 +291,22 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--chunks", type=int, default=100_000)
-    parser.add_argument("--iterations", type=int, default=10, help="of a round")
+    parser.add_argument("--iterations", type=int, default=20, help="of a round")
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
-    versions = ", ".join(f"{each} {version(each)}" for each in ("dkmeans", "dask", "distributed"))
-    print(
-        f"{date.today()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}; "
-        f"{arguments.chunks:,} chunks\n\n"
-        "| workers x threads | iterations | scheduler, CPU ms | driver, CPU ms | ms | messages "
-        "| MB | heartbeats, CPU ms per s | scheduler, MB | driver, MB |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-    )
-    for workers in arguments.workers:
-        for threads in arguments.threads:
-            measure(workers, threads, arguments.chunks, arguments.rounds, arguments.iterations)
+    report = Report("many-workers", ["dkmeans", "dask", "distributed"])
+    found: dict[str, list[tuple[str, list[float]]]] = {}
+    for workers, threads in product(arguments.workers, arguments.threads):
+        print(f"measuring {workers:,} workers of {threads} threads", file=sys.stderr)
+        scale = workers, threads, arguments.chunks, arguments.rounds, arguments.iterations
+        for title, label, numbers in measured(*scale):
+            found.setdefault(title, []).append((label, numbers))
+    for title, rows in found.items():
+        begin = report.table if title == _CHANGES else report.curve
+        begin(title, ("workers x threads", *_COLUMNS))
+        for label, numbers in rows:
+            report.row(label, numbers)
+    report.write(Path("build/benchmark"))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ _HEADINGS = {
     "whole-jobs": "Whole jobs from storage",
     "prediction": "Predictions of whole folders",
     "first-centers": "First centers",
+    "many-workers": "Many workers",
     "soak": "Long runs",
 }
 # Beginning of the column that is no measurement but a ratio of two.

@@ -2,7 +2,9 @@
 
 Trains on mini-batches on a local cluster of two worker processes, in calls of 100 steps with a
 checkpoint each, and looks at memory, descriptors, threads and the model's folder after each call.
-Prints a Markdown table, and writes build/benchmark/soak.json; see docs/benchmarks/index.md.
+Does so with Dask's profiler and without: a worker keeps a profile of each second, of the last
+thousand. Prints Markdown tables, and writes build/benchmark/soak.json; see
+docs/benchmarks/index.md.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import numpy as np
 import psutil
 from distributed import Client, LocalCluster
@@ -54,10 +57,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30, help="of 100 steps")
     rounds = parser.parse_args().rounds
     report = Report("soak", ["dkmeans", "numpy", "dask", "distributed"])
-    report.curve("Mini-batches on two workers", _COLUMNS)
-    with tempfile.TemporaryDirectory() as folder:
-        for number, numbers in enumerate(measured(rounds, folder), 1):
-            report.row(f"{number * _STEPS:,}", numbers)
+    for title, has_profiler in (("", False), (", with Dask's profiler", True)):
+        report.curve(f"Mini-batches on two workers{title}", _COLUMNS)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            dask.config.set({"distributed.worker.profile.enabled": has_profiler}),
+        ):
+            for number, numbers in enumerate(measured(rounds, folder), 1):
+                report.row(f"{number * _STEPS:,}", numbers)
     report.write(Path("build/benchmark"))
 
 
