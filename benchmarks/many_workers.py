@@ -204,10 +204,6 @@ class Usage:
         return Usage(*(now - then for now, then in pairs))
 
 
-def _median(found: Sequence[Usage]) -> Usage:
-    return Usage(*map(statistics.median, zip(*map(astuple, found), strict=True)))
-
-
 def _wait_for(client: Client, workers: int) -> None:
     while len(client.nthreads()) != workers:
         time.sleep(0.05)
@@ -221,10 +217,11 @@ def _cpu_seconds(process: psutil.Process) -> float:
 # Columns of the tables after the number of workers, with what each is per iteration.
 _COLUMNS = (
     *("scheduler, CPU ms", "driver, CPU ms", "ms", "messages", "MB"),
-    *("heartbeats, CPU ms per s", "scheduler, MB", "driver, MB"),
+    *("heartbeats, ms per s", "scheduler, MB", "driver, MB"),
 )
 _BY_CALLS, _BY_TASKS = "Iterations by calls", "Iterations by tasks"
-_CHANGES = "Iterations while workers leave and join"
+_CHANGES = "Iterations while workers leave and join, ms"
+_EVENTS_AND_BETWEEN = ("a worker has left", "it is still away", "a worker joined", "all are there")
 
 
 def measured(
@@ -268,22 +265,22 @@ def measured(
         new = [batch_of(chunks) for _ in range(_TASK_ITERATIONS)]
         yield _BY_TASKS, name, numbers(used(new), _TASK_ITERATIONS)
         used([same] * 2)
-        found: dict[str, list[Usage]] = {}
+        found: dict[str, list[Usage]] = {event: [] for event in _EVENTS_AND_BETWEEN}
 
         def look(event: str, between: str) -> None:
-            found.setdefault(event, []).append(used([same]))
-            found.setdefault(between, []).extend(used([same]) for _ in range(_BETWEEN))
+            found[event].append(used([same]))
+            found[between].extend(used([same]) for _ in range(_BETWEEN))
 
         for number in range(_EVENTS):
             leaving = sorted(client.nthreads())[(number + workers // 2) % workers]
             client.retire_workers([leaving])
             _wait_for(client, workers - 1)
-            look("a worker has left", "it is still away")
+            look(*_EVENTS_AND_BETWEEN[:2])
             add_worker()
             _wait_for(client, workers)
-            look("a worker has joined", "all are there")
-        for what, spent in found.items():
-            yield _CHANGES, f"{name}, {what}: median of {len(spent)}", numbers(_median(spent))
+            look(*_EVENTS_AND_BETWEEN[2:])
+        seconds = [statistics.median(each.seconds for each in spent) for spent in found.values()]
+        yield _CHANGES, name, [1000 * each for each in seconds]
 
 
 def main() -> None:
@@ -303,7 +300,9 @@ def main() -> None:
             found.setdefault(title, []).append((label, numbers))
     for title, rows in found.items():
         begin = report.table if title == _CHANGES else report.curve
-        begin(title, ("workers x threads", *_COLUMNS))
+        begin(
+            title, ("workers x threads", *(_EVENTS_AND_BETWEEN if title == _CHANGES else _COLUMNS))
+        )
         for label, numbers in rows:
             report.row(label, numbers)
     report.write(Path("build/benchmark"))
