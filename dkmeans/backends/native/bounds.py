@@ -144,7 +144,8 @@ class Bounds:
     @property
     def index(self) -> IndexArray:
         """(n,) int64, the nearest center of each row."""
-        return np.concatenate([piece.rows.nearest for piece in self.pieces]).astype(np.int64)
+        parts = [piece.rows.nearest.astype(np.int64) for piece in self.pieces]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @property
     def sums(self) -> PartialSums:

@@ -233,9 +233,9 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
     values, weights = kernel_array(changed.values), kernel_array(changed.weights)
     # The length of a tuple is a constant of the compiled code.
     errors, is_left = (None,) * (len(piece.planes) > _PLANES), np.zeros(len(values), np.uint8)
-    arrays = values, weights, before, after, scales, unit, piece.planes
+    counts = piece.counts.copy()
+    arrays = values, weights, before, after, counts, scales, unit, piece.planes
     run(move_products, (values.dtype, errors), *arrays, errors, piece.used_bits, is_left)
-    counts = piece.counts + _counted(after, k) - _counted(before, k)
     piece.index[some] = after
     piece, found = replace(piece, counts=counts), changes[is_left != 0]
     if not len(found):
@@ -246,11 +246,6 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
     points = with_ones(others.values)
     left_sums = plus_left(zero, points, *others[1:3], np.ones(points.shape, bool))
     return replace(piece, left=left, left_sums=left_sums)
-
-
-def _counted(clusters: IndexArray, k: int) -> IndexArray:
-    """Return the numbers of rows of k clusters; rows of cluster -1 are not counted."""
-    return np.bincount(clusters + 1, minlength=k + 1)[1:].astype(np.int64, copy=False)
 
 
 def _are_equal(a: Grid | None, b: Grid | None) -> bool:

@@ -39,6 +39,7 @@ def move_products(
     weights: Any,
     before: Any,
     after: Any,
+    counts: Any,
     scales: Any,
     unit: Any,
     planes: Any,
@@ -46,13 +47,14 @@ def move_products(
     used_bits: Any,
     is_left: Any,
 ) -> None:
-    """Move rows times their weights from the sums of clusters to those of others.
+    """Move rows times their weights from the sums of clusters to those of others, and count them.
 
     Args:
         points: (n, d) rows, at least one, C-contiguous.
         weights: (n,) float64, above zero.
         before: (n,) int32, the clusters whose sums become smaller; -1 for rows that are in none.
         after: (n,) int32, the clusters whose sums grow.
+        counts: (k,) int64, changed: the numbers of rows of the clusters.
         scales: (d + 1 padded to a multiple of 8,) float64, factors that make products on the grid
             integers; the last one is that of the weights themselves.
         unit: (d + 1 padded,) float64, 1 in column d and 0 in all others.
@@ -64,6 +66,10 @@ def move_products(
         is_left: (n,) uint8, set to 1 for rows that the planes do not hold, and that are in no sum;
             for other rows that move, set to 0.
     """
+    for row in range(len(before)):
+        if before[row] >= 0:
+            counts[before[row]] -= 1
+        counts[after[row]] += 1
     first, second, third, fourth = planes[0], planes[1], planes[-2], planes[-1]
     product_vectors.move_products(
         points, weights, before, after, scales, unit, first, second, third, fourth, errors,

@@ -99,6 +99,9 @@ def kernel_array(values: FloatArray) -> FloatArray:
 
     Numba would compile the kernels again for arrays of another kind.
     """
-    values = np.require(values, requirements=["C", "A"]).view()
+    flags = values.flags
+    if not (flags.c_contiguous and flags.aligned):
+        values = np.require(values, requirements=["C", "A"])
+    values = values.view()
     values.flags.writeable = False
     return values

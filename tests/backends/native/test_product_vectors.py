@@ -15,12 +15,14 @@ def moved(rows, weights, *clusters, planes=4):
     is_left, unit, scales = np.full(len(rows), 7, np.uint8), np.zeros(width), np.ones(width)
     scales[: rows.shape[1] + 1] = product_grid(rows, weights).scales
     unit[rows.shape[1]] = 1
-    before = np.full(len(rows), -1, np.int32)
+    before, counts = np.full(len(rows), -1, np.int32), np.zeros(3, np.int64)
     for cluster in clusters:
         after = np.full(len(rows), cluster, np.int32)
         options = (None,) * (planes > 2), used, is_left
-        products.move_products(rows, weights, before, after, scales, unit, sums, *options)
+        arrays = rows, weights, before, after, counts, scales, unit, sums
+        products.move_products(*arrays, *options)
         before = after
+    assert counts.tolist() == np.bincount(before, minlength=3).tolist()
     return sums, bool(used.any()), np.flatnonzero(is_left).tolist()
 
 
