@@ -130,6 +130,19 @@ def check_predict_keys(given: object, names: list[str]) -> list[str]:
     return found
 
 
+def check_evaluation_name(name: object) -> None:
+    """Refuse a name of an evaluation whose directory would not be one of the model.
+
+    Raises:
+        InvalidType: it is neither text nor None.
+        Invalid: it leads out of the model's directory.
+    """
+    if name is not None and not isinstance(name, str):
+        raise InvalidType(expected("name", "a str or None", name))
+    if name and ".." in name.replace("\\", "/").split("/"):
+        raise Invalid(expected("name", "a name without '..'", name))
+
+
 def check_restarts(number: object, source: object) -> None:
     """Refuse a number of restarts below one, or above one if `source` is an array of centers.
 

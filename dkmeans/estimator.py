@@ -20,6 +20,7 @@ from dkmeans import checkpoints, storage
 from dkmeans.arguments import (
     InitialClusters,
     check_clusters,
+    check_evaluation_name,
     check_initial_clusters,
     check_predict_keys,
     check_restarts,
@@ -414,6 +415,7 @@ class KMeans(Model):
         steps = check_steps("steps", steps)
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         names = check_indices(indices)
+        check_evaluation_name(name)
         checkpoint = self.checkpoint(checkpoint_path)
         task = self._measuring(checkpoint, names, against)
         found = self._scores(input_fn, checkpoint, steps, run_hooks, task)

@@ -176,7 +176,14 @@ def _check_scheduler(address: str) -> None:
         waited = f"no Dask scheduler answers at {address} within {_CONNECT_SECONDS} s"
         reason = str(error) or f"{waited}, perhaps because another server has that port"
         raise Outage(f"--cluster must be a scheduler that answers: {reason}") from error
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+    except (TypeError, FutureWarning) as error:
+        # Dask knows UCX by name, and has left it to a package of its own.
+        scheme = address.partition("://")[0]
+        raise Invalid(
+            f"--cluster must have an address that this installation can use, got {scheme}://; for "
+            "ucx:// install distributed-ucxx"
+        ) from error
+    except (ValueError, ImportError, RuntimeError) as error:
         raise Invalid(f"--cluster must be a scheduler's address: {first_line(error)}") from error
 
 

@@ -9,6 +9,7 @@ import pytest
 from dkmeans import Invalid, InvalidType
 from dkmeans.arguments import (
     check_clusters,
+    check_evaluation_name,
     check_initial_clusters,
     check_predict_keys,
     check_restarts,
@@ -57,6 +58,16 @@ def test_a_tolerance_is_none_or_a_number_from_zero_on(value):
 def test_a_tolerance_below_zero_is_refused(value):
     with pytest.raises(Invalid, match=f"^relative_tolerance must be >= 0 or None, got {value!r}$"):
         check_tolerance(value)
+
+
+def test_the_name_of_an_evaluation_stays_in_the_model():
+    for name in (None, "", "test", "of/a/folder", "v1..2"):
+        check_evaluation_name(name)
+    for name in ("../x", "a/../../x", ".."):
+        with pytest.raises(Invalid, match=r"name must be a name without '\.\.', got"):
+            check_evaluation_name(name)
+    with pytest.raises(InvalidType, match="name must be a str or None, got 5"):
+        check_evaluation_name(5)
 
 
 def test_the_number_of_clusters_is_that_of_given_centers_or_an_integer(caplog):

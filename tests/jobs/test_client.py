@@ -105,6 +105,12 @@ def test_a_port_that_cannot_be_is_a_mistake(run, store, tmp_path):
     assert "got 'tcp://127.0.0.1:99999': Port out of range" in err
 
 
+def test_a_protocol_whose_package_is_missing_is_a_mistake(run, store, tmp_path):
+    code, _, err = run(*train(store, tmp_path / "m"), "--cluster", "ucx://127.0.0.1:1")
+    assert (code, err.count("\n")) == (2, 2)
+    assert "got ucx://; for ucx:// install distributed-ucxx" in err
+
+
 @pytest.mark.parametrize(("number", "expected"), [(socket.EAI_NONAME, 2), (socket.EAI_AGAIN, 75)])
 def test_a_host_that_does_not_exist_is_a_mistake_and_a_name_server_that_is_lost_an_outage(
     run, store, tmp_path, impatient, monkeypatch, number, expected
