@@ -10,6 +10,7 @@ from dkmeans.data.chunks import Chunk
 from dkmeans.errors import InvalidData
 from dkmeans.executors import read_ahead
 from dkmeans.executors.read_ahead import AHEAD, loaded
+from tests.executors.laws import wait_until
 from tests.executors.slow_rows import SlowRows
 
 
@@ -50,7 +51,8 @@ def test_where_a_gpu_computes_all_its_cores_read_ahead(monkeypatch, cores, runs,
         for number in range(3):
             next(chunks)
             assert len(source.begun) <= number + 1 + ahead
-        time.sleep(0.2)
+        wait_until(lambda: len(source.begun) == 3 + ahead)
+        time.sleep(0.2)  # in which no further chunk is begun
         assert len(source.begun) == 3 + ahead
         chunks.close()
     finally:
