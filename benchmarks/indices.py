@@ -3,8 +3,9 @@
 Prints two Markdown tables of seconds of the processor, as all threads take them, beside seconds
 that passed. The first is of `evaluate` over stored rows: how many more seconds of the processor it
 takes with the silhouette, with all indices but `cluster_deviation`, and with that one too. The
-second is of sweeps over eight numbers of clusters, beside the longest k alone. Each number is the
-least of several runs. See docs/benchmarks/index.md.
+second is of sweeps over eight numbers of clusters, beside the longest k alone: with rows that are
+cached, and with rows that are read in each step. Each number is the least of several runs. See
+docs/benchmarks/index.md.
 """
 
 from __future__ import annotations
@@ -61,12 +62,13 @@ def evaluations(path: str, centers: np.ndarray, folder: str) -> list[tuple[float
     ]
 
 
-def sweep(path: str, ks: Sequence[int]) -> None:
+def sweep(path: str, ks: Sequence[int], cache: str = "auto") -> None:
     """Train models of these k for so many steps, and judge them."""
+    config = dkmeans.RunConfig(cache=cache)
     dataset = dkmeans.Dataset.from_zarr(path)
     options = {"initial_clusters": "random", "seed": 1, "max_steps": SWEPT_STEPS}
     with tempfile.TemporaryDirectory() as folder:
-        dkmeans.sweep(lambda: dataset, ks, folder, relative_tolerance=0.0, **options)
+        dkmeans.sweep(lambda: dataset, ks, folder, config=config, relative_tolerance=0.0, **options)
 
 
 def main() -> None:
@@ -81,16 +83,22 @@ def main() -> None:
                 f"| {rows:,} x {columns}, {k} | {alone:.2f} ({passed:.2f}) | {more} |", flush=True
             )
         path, _ = stored(folder, SWEPT_ROWS, SWEPT_COLUMNS, 64)
-        print("\n| k | together, s | the longest alone, s | ratio | each alone / the longest |")
-        print("| --- | --- | --- | --- | --- |")
+        columns = "together, s | the longest alone, s | ratio | each alone / the longest"
+        print(f"\n| k | {columns} | ratio without a cache |")
+        print("| --- | --- | --- | --- | --- | --- |")
         for ks in SWEPT:
             alone = [least(lambda k=k: sweep(path, [k]), SWEPT_ROUNDS) for k in ks]
             together, passed = least(lambda ks=ks: sweep(path, ks), SWEPT_ROUNDS)
             longest, of_longest = alone[-1]
             ratio, separate = together / longest, sum(cpu for cpu, _ in alone) / longest
             times = f"{together:.2f} ({passed:.2f}) | {longest:.2f} ({of_longest:.2f})"
+            streamed, one_streamed = (
+                least(lambda some=some: sweep(path, some, "none"), SWEPT_ROUNDS)[0]
+                for some in (ks, ks[-1:])
+            )
             names = ", ".join(map(str, ks))
-            print(f"| {names} | {times} | {ratio:.1f} | {separate:.1f} |", flush=True)
+            ratios = f"{ratio:.1f} | {separate:.1f} | {streamed / one_streamed:.1f}"
+            print(f"| {names} | {times} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":
