@@ -58,7 +58,8 @@ class PackedCenters(NamedTuple):
             centers that only fill up a panel; not infinity, which the tag in the last bits would
             turn into NaN (see `vectors.rank`).
         shift: (d,) S, or float64 for `measure`. Subtracted from every row before scoring.
-        exact: (k, d) float64. The centers that exact distances are measured to.
+        exact: (k, d) float64, or float32 if these are the centers and large. The centers that exact
+            distances are measured to.
         error_factor: Factor in the error bound
             `error_factor * (largest_norm * |x| + largest_half) + error_floor + error_exact *
             (|x| + largest_norm)^2`. Two scores of a row x that differ by more than the bound are
