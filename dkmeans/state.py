@@ -36,6 +36,7 @@ __all__ = [
     "StopReason",
     "TrainState",
     "on_host",
+    "sum_in_place",
     "sum_up",
 ]
 
@@ -90,17 +91,28 @@ def on_host(value: M) -> M:
 
 
 def sum_up(parts: Iterable[M]) -> M:
-    """Return the sum of `parts`, of which there is at least one and which nothing else uses.
+    """Return the sum of `parts`, of which there is at least one.
 
-    The total grows in place where its type can do that, from the second addition on or, where the
-    first part can be `owned`, from the first: to get fresh memory takes several times as long as to
-    add.
+    From the second addition on, the total grows in place where its type can do that: to get fresh
+    memory takes several times as long as to add.
 
     Raises:
         TypeError: there are no parts.
     """
+    return _summed(parts, add)
+
+
+def sum_in_place(parts: Iterable[M]) -> M:
+    """Return what `sum_up` does, in the memory of the first part if that can be `owned`.
+
+    Nothing else may use the parts, and none may come twice.
+    """
+    return _summed(parts, _added_in_place)
+
+
+def _summed(parts: Iterable[M], first_sum: Callable[[M, M], M]) -> M:
     rest = iter(parts)
-    total = reduce(_sum_of_two, islice(rest, 2))
+    total = reduce(first_sum, islice(rest, 2))
     for part in rest:
         total = grown(total, part)
         # Sums of large centers would be kept while the next ones are computed.
@@ -108,7 +120,7 @@ def sum_up(parts: Iterable[M]) -> M:
     return total
 
 
-def _sum_of_two(first: M, second: M) -> M:
+def _added_in_place(first: M, second: M) -> M:
     own = getattr(first, "owned", None)
     return first + second if own is None else grown(cast(M, own()), second)
 

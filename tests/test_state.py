@@ -16,6 +16,7 @@ from dkmeans.state import (
     SideBySide,
     StopReason,
     on_host,
+    sum_in_place,
     sum_up,
 )
 from tests.exactly import same_partial_sums, sums_of
@@ -87,24 +88,36 @@ def counted(number):
     return PartialSums(ExactSums.of_counts(np.full(2, number)), np.full(2, number))
 
 
-def test_a_sum_grows_in_the_memory_of_its_first_part():
+def test_a_sum_in_place_is_in_the_memory_of_its_first_part():
     first = counted(1)
-    total = sum_up([first, counted(2), counted(3)])
+    total = sum_in_place([first, counted(2), counted(3)])
     assert np.shares_memory(total.sums.planes[0], first.sums.planes[0])
     assert total.sums.planes[0].tolist() == [[6], [6]]
     assert total.counts.tolist() == [6, 6]
 
 
-def test_a_sum_does_not_change_parts_in_the_memory_of_a_cache():
+def test_a_sum_in_place_does_not_change_parts_in_the_memory_of_a_cache():
     parts = [counted(number) for number in range(4)]
     for part in parts:
         part.sums.planes[0].flags.writeable = False
-    total = sum_up(parts)
+    total = sum_in_place(parts)
     assert total.sums.planes[0].tolist() == [[6], [6]]
     assert [part.sums.planes[0][0, 0] for part in parts] == [0, 1, 2, 3]
 
 
-def test_a_sum_shares_no_memory_with_parts_that_cannot_be_owned():
+def test_what_cannot_be_owned_is_not_changed_by_a_sum_in_place():
+    parts = [SideBySide((counted(number),)) for number in range(3)]
+    assert sum_in_place(parts).parts[0].sums.planes[0].tolist() == [[3], [3]]
+    assert parts[0].parts[0].sums.planes[0].tolist() == [[0], [0]]
+
+
+def test_the_same_part_may_be_added_several_times():
+    part = counted(1)
+    assert sum_up([part] * 5).sums.planes[0].tolist() == [[5], [5]]
+    assert part.sums.planes[0].tolist() == [[1], [1]]
+
+
+def test_a_sum_shares_no_memory_with_its_parts():
     parts = [counted(number) for number in range(4)]
     total = sum_up(SideBySide((part,)) for part in parts).parts[0]
     assert total.sums.planes[0].tolist() == [[6], [6]]
