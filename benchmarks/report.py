@@ -28,6 +28,7 @@ _CURVE = 48
 _HEADINGS = {
     "kernel": "The kernel beside its peers",
     "whole-fits": "Whole fits",
+    "whole-fits-amx": "Whole fits with a matrix unit",
     "whole-jobs": "Whole jobs from storage",
     "prediction": "Predictions of whole folders",
     "first-centers": "First centers",
