@@ -157,21 +157,19 @@ class ExactSums:
         """Return the sums with a few values added, in the memory of these sums."""
         return self._of(dict(self.planes), ExactSums(self.grid, {}, few))
 
-    def owned(self) -> ExactSums:
-        """Return the same sums in memory that no cache uses: their own if possible."""
-        if all(plane.flags.writeable for plane in self.planes.values()):
-            return self
-        copied = {m: plane.copy() for m, plane in self.planes.items()}
-        return ExactSums(self.grid, copied, self.few)
-
     def unshared(self) -> ExactSums:
-        """Return the same sums as `owned`, settled unless their planes are large."""
-        own = self.owned()
-        if own.few is None or own.planes[0].size >= _LARGE_SUMS:
-            return own
-        planes = dict(own.planes)
-        _scatter(planes, own.few)
-        return ExactSums(own.grid, _carried(planes))
+        """Return the same sums in memory that no cache uses: their own if possible.
+
+        They are settled unless their planes are large.
+        """
+        if not all(plane.flags.writeable for plane in self.planes.values()):
+            copied = {m: plane.copy() for m, plane in self.planes.items()}
+            return ExactSums(self.grid, copied, self.few).unshared()
+        if self.few is None or self.planes[0].size >= _LARGE_SUMS:
+            return self
+        planes = dict(self.planes)
+        _scatter(planes, self.few)
+        return ExactSums(self.grid, _carried(planes))
 
     def settled(self) -> ExactSums:
         """Return the same sums, all of them in the planes."""

@@ -36,7 +36,6 @@ __all__ = [
     "StopReason",
     "TrainState",
     "on_host",
-    "sum_in_place",
     "sum_up",
 ]
 
@@ -99,30 +98,13 @@ def sum_up(parts: Iterable[M]) -> M:
     Raises:
         TypeError: there are no parts.
     """
-    return _summed(parts, add)
-
-
-def sum_in_place(parts: Iterable[M]) -> M:
-    """Return what `sum_up` does, in the memory of the first part if that can be `owned`.
-
-    Nothing else may use the parts, and none may come twice.
-    """
-    return _summed(parts, _added_in_place)
-
-
-def _summed(parts: Iterable[M], first_sum: Callable[[M, M], M]) -> M:
     rest = iter(parts)
-    total = reduce(first_sum, islice(rest, 2))
+    total = reduce(add, islice(rest, 2))
     for part in rest:
         total = grown(total, part)
         # Sums of large centers would be kept while the next ones are computed.
         del part
     return total
-
-
-def _added_in_place(first: M, second: M) -> M:
-    own = getattr(first, "owned", None)
-    return first + second if own is None else grown(cast(M, own()), second)
 
 
 def grown(total: M, part: M) -> M:
@@ -246,7 +228,7 @@ class PartialSums:
         return self._plus(other, add)
 
     def plus_in_place(self, other: PartialSums) -> PartialSums:
-        """Return the sum in the memory of these sums, which nothing else uses."""
+        """Return the sum in the memory of these sums, which must be the result of `+`."""
         return self._plus(other, grown)
 
     def _plus(self, other: Any, plus: Callable[[Any, Any], Any]) -> PartialSums:
@@ -264,12 +246,8 @@ class PartialSums:
             self.cluster_weights + other.cluster_weights if has_weights else None,
         )
 
-    def owned(self) -> PartialSums:
-        """Return the same sums in memory that no cache uses."""
-        return replace(self, sums=self.sums.owned())
-
     def on_host(self) -> PartialSums:
-        """Return the same sums as `owned`, settled unless they are large."""
+        """Return the same sums in memory that no cache uses."""
         return replace(self, sums=self.sums.unshared())
 
     @classmethod

@@ -16,7 +16,6 @@ from dkmeans.state import (
     SideBySide,
     StopReason,
     on_host,
-    sum_in_place,
     sum_up,
 )
 from tests.exactly import same_partial_sums, sums_of
@@ -83,42 +82,8 @@ def test_the_sum_of_one_part_is_that_part():
     assert sum_up([part]) is part
 
 
-def counted(number):
-    """Return partial sums of two clusters, each of which has counted so many rows."""
-    return PartialSums(ExactSums.of_counts(np.full(2, number)), np.full(2, number))
-
-
-def test_a_sum_in_place_is_in_the_memory_of_its_first_part():
-    first = counted(1)
-    total = sum_in_place([first, counted(2), counted(3)])
-    assert np.shares_memory(total.sums.planes[0], first.sums.planes[0])
-    assert total.sums.planes[0].tolist() == [[6], [6]]
-    assert total.counts.tolist() == [6, 6]
-
-
-def test_a_sum_in_place_does_not_change_parts_in_the_memory_of_a_cache():
-    parts = [counted(number) for number in range(4)]
-    for part in parts:
-        part.sums.planes[0].flags.writeable = False
-    total = sum_in_place(parts)
-    assert total.sums.planes[0].tolist() == [[6], [6]]
-    assert [part.sums.planes[0][0, 0] for part in parts] == [0, 1, 2, 3]
-
-
-def test_what_cannot_be_owned_is_not_changed_by_a_sum_in_place():
-    parts = [SideBySide((counted(number),)) for number in range(3)]
-    assert sum_in_place(parts).parts[0].sums.planes[0].tolist() == [[3], [3]]
-    assert parts[0].parts[0].sums.planes[0].tolist() == [[0], [0]]
-
-
-def test_the_same_part_may_be_added_several_times():
-    part = counted(1)
-    assert sum_up([part] * 5).sums.planes[0].tolist() == [[5], [5]]
-    assert part.sums.planes[0].tolist() == [[1], [1]]
-
-
 def test_a_sum_shares_no_memory_with_its_parts():
-    parts = [counted(number) for number in range(4)]
+    parts = [PartialSums(ExactSums.of_counts(np.full(2, i)), np.full(2, i)) for i in range(4)]
     total = sum_up(SideBySide((part,)) for part in parts).parts[0]
     assert total.sums.planes[0].tolist() == [[6], [6]]
     assert [part.sums.planes[0][0, 0] for part in parts] == [0, 1, 2, 3]

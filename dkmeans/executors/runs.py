@@ -23,7 +23,7 @@ from dkmeans.errors import ResultLost
 from dkmeans.executors.read_ahead import loaded
 from dkmeans.executors.reduction import Cost, Skips, Throughput, skips
 from dkmeans.retry import Retries, retries
-from dkmeans.state import M, grown, on_host, sum_in_place, sum_up
+from dkmeans.state import M, grown, on_host, sum_up
 
 V = TypeVar("V")
 
@@ -194,7 +194,7 @@ def _reduce_run(
             # Sums of large centers would be kept while the next chunk is computed.
             del result
 
-    total = sum_in_place(results())
+    total = sum_up(results())
     counts = retried.count - before[0], skipped.count - before[1]
     return RunTotal(run, total, Cost(read_seconds, compute_seconds, *counts))
 
