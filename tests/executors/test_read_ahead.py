@@ -41,6 +41,8 @@ def test_the_next_chunks_are_read_while_one_is_computed_and_no_more():
 )
 def test_where_a_gpu_computes_all_its_cores_read_ahead(monkeypatch, cores, runs, budget, ahead):
     monkeypatch.setattr(read_ahead, "cores_per_gpu", lambda: cores)
+    # Iterators that other tests have left, and that Python has not closed yet, would count.
+    monkeypatch.setattr(read_ahead, "_runs", read_ahead._Runs())
     source = SlowRows(30)
     token = cache_budget.set(budget and CacheBudget("a fit", 0, process_bytes=budget))
     others = [loaded(batch_of(SlowRows(3))) for _ in range(runs - 1)]
