@@ -299,10 +299,10 @@ def main() -> None:
         for title, label, numbers in measured(*scale):
             found.setdefault(title, []).append((label, numbers))
     for title, rows in found.items():
-        begin = report.table if title == _CHANGES else report.curve
-        begin(
-            title, ("workers x threads", *(_EVENTS_AND_BETWEEN if title == _CHANGES else _COLUMNS))
-        )
+        is_of_changes = title == _CHANGES
+        begin = report.table if is_of_changes else report.curve
+        columns = _EVENTS_AND_BETWEEN if is_of_changes else _COLUMNS
+        begin(title, ("workers x threads", *columns))
         for label, numbers in rows:
             report.row(label, numbers)
     report.write(Path("build/benchmark"))
