@@ -13,16 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.backends.native import group_vectors, matrix, sum_vectors, vectors
+from dkmeans.backends.native.compilation import inlined, kernel
 from dkmeans.backends.native.group_vectors import GROUP
-from dkmeans.backends.native.kernels import (
-    Scratch,
-    Sums,
-    inlined,
-    kernel,
-    load_tile,
-    multiply,
-    split,
-)
+from dkmeans.backends.native.kernels import Scratch, Sums
 from dkmeans.backends.native.reassign import (
     BlockScratch,
     GroupedCenters,
@@ -34,11 +27,12 @@ from dkmeans.backends.native.reassign import (
     nearest_exactly,
     upper_bound,
 )
-from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, Tile
+from dkmeans.backends.native.tiles import load_tile, multiply, prefetch_part, split
+from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
-# Hash of the files whose code is compiled into this kernel (see `kernels.INTRINSICS`).
-INTRINSICS = "beb9c951c39d"
+# Hash of the files whose code is compiled into this kernel (see `compilation`).
+INTRINSICS = "d5c9ce7ecbf9"
 
 
 class TileScoring(NamedTuple):
@@ -96,8 +90,6 @@ def _rank(
         squares[place] = square + centers.own_square
         ranked[0, place] = ranked[1, place] = ranked[2, place] = np.inf
         scratch.panels[0, place] = 0
-    line_elements = CACHE_LINE_BYTES // points.itemsize
-    lines = size * d // line_elements
     # A panel is one group, for a matrix unit two.
     panels = groups // 2 if len(tile.matrix_panels) else len(centers.members) // GROUP
     for panel in range(panels):
@@ -114,8 +106,7 @@ def _rank(
                 scratch.rows, centers.weights, centers.halves, panel, d, squares, margins,
                 movement.added, ranked, scratch.panels, lower, tile,
             )  # fmt: skip
-        for line in range(panel * lines // panels, (panel + 1) * lines // panels):
-            vectors.prefetch(points, next_start * d + line * line_elements)
+        prefetch_part(points, next_start, size, panel, panels)
     if len(tile.matrix_panels):
         group_vectors.rank_stored_groups(
             panels - 1, scratch.scores, squares, margins, movement.added, ranked, scratch.panels,

@@ -52,21 +52,21 @@ class _Outputs(NamedTuple):
 
     clusters: IndexArray
     distances: FloatArray
-    second: kernels.Second
+    second: kernels.Second | None = None
 
     def rows(self, some: slice) -> _Outputs:
         """Return those of some rows."""
-        second = kernels.Second(self.second.clusters[some], self.second.distances[some])
+        second = self.second
+        if second is not None:
+            second = kernels.Second(second.clusters[some], second.distances[some])
         return _Outputs(self.clusters[some], self.distances[some], second)
 
 
-_NO_OUTPUTS = _Outputs(np.empty(0, np.int64), np.empty(0), kernels.NO_SECOND)
+_NO_OUTPUTS = _Outputs(np.empty(0, np.int64), np.empty(0))
 
 
-def _new_outputs(rows: int, *, with_second: bool = False) -> _Outputs:
-    index, distance = np.empty(rows, np.int64), np.empty(rows)
-    second = kernels.Second(np.empty(rows, np.int64), np.empty(rows))
-    return _Outputs(index, distance, second if with_second else kernels.NO_SECOND)
+def _new_outputs(rows: int) -> _Outputs:
+    return _Outputs(np.empty(rows, np.int64), np.empty(rows))
 
 
 @QUIET
@@ -163,9 +163,11 @@ def nearest_index(points: FloatArray, centers: Centers) -> IndexArray:
 @QUIET
 def nearest_two(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
     """Return each row's two nearest centers, (n, 2) int64, and distances, (n, 2) float64."""
-    found = _new_outputs(len(points), with_second=True)
-    _assign(points, centers, found, kernels.NO_SUMS)
-    return _side_by_side(found)
+    first = _new_outputs(len(points))
+    second = kernels.Second(np.empty(len(points), np.int64), np.empty(len(points)))
+    _assign(points, centers, first._replace(second=second), kernels.NO_SUMS)
+    index = np.stack((first.clusters, second.clusters), axis=1)
+    return index, np.stack((first.distances, second.distances), axis=1)
 
 
 @QUIET
@@ -174,12 +176,6 @@ def assign_two(points: FloatArray, centers: Centers) -> tuple[PartialSums, Index
     index, distances = np.empty(len(points), np.int64), np.empty((2, len(points)))
     second = kernels.Second(np.empty(0, np.int64), distances[1])
     return _add_up(points, centers, _Outputs(index, distances[0], second)), index, distances
-
-
-def _side_by_side(found: _Outputs) -> tuple[IndexArray, FloatArray]:
-    pairs = (found.clusters, found.second.clusters), (found.distances, found.second.distances)
-    index, distance = (np.stack(pair, axis=1) for pair in pairs)
-    return index, distance
 
 
 @QUIET
@@ -327,13 +323,14 @@ def _slices(rows: int) -> Iterator[slice]:
 def _assign(points: FloatArray, centers: Centers, found: _Outputs, sums: kernels.Sums) -> int:
     """Call `kernels.assign`; its arguments and its result are described there."""
     points = kernel_array(points)
-    with_second = len(found.second.distances) > 0
-    tile, packed = _packed_centers(centers, points.dtype, with_second=with_second)
-    scratch = _scratch(tile, packed)
+    with_second = found.second is not None
+    tile, packed, byte_centers = _packed_centers(centers, points.dtype, with_second=with_second)
+    scratch, in_bytes = _scratch(tile, packed), _scratch.in_bytes(tile, packed)
     variant = points.dtype, packed.weights.dtype, packed.exact.dtype, tile
-    num_rest: int = run(kernels.assign, variant, points, packed, tile, scratch, *found, sums)
+    arguments = packed, byte_centers, tile, scratch, in_bytes, *found, sums
+    num_rest: int = run(kernels.assign, variant, points, *arguments)
     rows, ambiguous = len(points), int(scratch.ambiguous[0])
-    is_slow = packed_centers.takes_long_again(tile, scratch, rows)
+    is_slow = packed_centers.takes_long_again(tile, scratch, in_bytes, rows)
     _packed_centers.note_ambiguous(
         centers, points.dtype, tile, rows=rows, ambiguous=ambiguous, is_slow=is_slow
     )

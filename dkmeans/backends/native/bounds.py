@@ -19,13 +19,14 @@ import numpy as np
 from dkmeans.backends.addition import grid_for, plus_rows
 from dkmeans.backends.native import panels, processor, sum_vectors
 from dkmeans.backends.native.all_pairs import GroupScratch, assign_all
+from dkmeans.backends.native.exact_distances import new_distance_parts
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.backends.native.groups import Path, Stage, can_group
 from dkmeans.backends.native.kernels import NO_SUMS, Sums
 from dkmeans.backends.native.panels import aligned
 from dkmeans.backends.native.reassign import STRIP, BlockScratch, Movement, RowBounds, reassign
 from dkmeans.backends.native.runner import run
-from dkmeans.backends.native.scratch import STACK_DEPTH, ScratchPerThread, zero_sums
+from dkmeans.backends.native.scratch import ScratchPerThread, zero_sums
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
 from dkmeans.grid import PIECE_ROWS, FewValues, Grid
@@ -424,9 +425,6 @@ def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
         scores=np.empty(GROUP, np.float32),
         bits=bounds.view(np.uint32),
         bounds=bounds,
-        octet_sums=np.empty(8),
-        spans=np.empty((STACK_DEPTH, 3), np.int64),
-        span_sums=np.empty(STACK_DEPTH),
-        span_depths=np.empty(STACK_DEPTH, np.int64),
+        distance_parts=new_distance_parts(),
         counts=np.zeros(2, np.int64),
     )

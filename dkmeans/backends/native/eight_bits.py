@@ -1,13 +1,10 @@
 """First scores in 8 bits, by instructions that multiply bytes: Numba intrinsics, as LLVM IR.
 
-`kernels` calls these for tiles whose `in_bytes` is not empty. For other tiles each intrinsic writes
-no code at all, as other processors do not know the instructions. Such an instruction (VNNI)
-multiplies four bytes of a row by four bytes of a center in each lane, and adds up in int32: four
-times as many products as vectors of float32. A matrix unit (AMX) multiplies bytes too (`matrix`),
-and its products are ranked here. What a row loses by rounding to bytes is measured, so the error of
-its scores is known (docs/decisions/033). Most rows are decided by these scores, and only a few
-panels are scored again, in float32, for the others. After a change of this file,
-`kernels.INTRINSICS` must be updated.
+`first_scores` calls these, only on processors that know the instructions. Such an instruction
+(VNNI) multiplies four bytes of a row by four bytes of a center in each lane, and adds up in int32:
+four times as many products as vectors of float32. A matrix unit (AMX) multiplies bytes too
+(`matrix`), and its products are ranked here. What a row loses by rounding to bytes is measured, so
+the error of its scores is known (docs/decisions/033).
 
 A row is a factor times integers from -127 to 127, and so are all centers, with one factor. For
 vectors rows are stored plus 128, as their instruction takes an unsigned and a signed operand. Four
@@ -67,8 +64,6 @@ def round_rows(
         lost: (t,) overwritten: the squared length of what each row loses by rounding.
         shape: The shape of the tile.
     """
-    if not shape[5]:
-        return
     builder, (lanes, count) = code.builder, shape[:2]
     vector, bits = ir.VectorType(rows.element, lanes), ir.VectorType(quads.element, lanes)
     byte = ir.Constant(bits, [255] * lanes)
@@ -141,8 +136,6 @@ def score_panel(
         minima: (panels, t) float32, of which this panel is overwritten: its least scores.
         shape: The shape of the tile.
     """
-    if not shape[5]:
-        return
     builder, (lanes, count, width) = code.builder, shape[:3]
     integers = ir.VectorType(quads.element, lanes)
     first = builder.mul(panel, code.size(width))
@@ -177,7 +170,7 @@ def rank_products(
 
     The arguments are those of `score_panel`; `group` is the number of the group of panels.
     """
-    if not (shape[3] and shape[5]):
+    if not shape[3]:
         return
     builder, (lanes, count, width) = code.builder, shape[:3]
     stored, integers = scores_of(code, group, products), ir.VectorType(products.element, lanes)
@@ -237,8 +230,6 @@ def find_rows(
         mask: (1,) int64, overwritten: bit i is set for row i.
         shape: The shape of the tile.
     """
-    if not shape[5]:
-        return
     builder, (lanes, count), word = code.builder, shape[:2], ir.IntType(64)
     vector, found = ir.VectorType(limits.element, lanes), word(0)
     line = code.at(minima.first, builder.mul(panel, code.size(lanes * count)))
@@ -269,8 +260,6 @@ def score_row(
             the last bits.
         shape: The shape of the tile.
     """
-    if not shape[5]:
-        return
     builder, width, centers = code.builder, rows.width, shape[2]
     vector, at_once = ir.VectorType(rows.element, centers), code.size(_CHAINS)
     first = builder.mul(panel, code.size(centers))

@@ -1,8 +1,7 @@
 """The matrix unit of recent Intel processors (AMX): Numba intrinsics, written as LLVM IR.
 
 `kernels` calls these for tiles whose `matrix_panels` is not empty. For other tiles each intrinsic
-writes no code at all, as other processors do not know the instructions. After a change of this
-file, `kernels.INTRINSICS` must be updated.
+writes no code at all, as other processors do not know the instructions.
 
 The unit multiplies 16 rows by 16 rows of bfloat16 and adds up in float32, eight times as fast as
 vectors do in float32. A float32 is nearly the sum x = h + l of two bfloat16. Three products, h h,

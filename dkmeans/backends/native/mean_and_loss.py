@@ -13,13 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dkmeans import distance, exact
-from dkmeans.backends.native.kernels import compiled, kernel
+from dkmeans.backends.native.compilation import compiled, kernel
 from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.distance import SHORT_WEIGHT
 from dkmeans.exact import CANCELLED, FAST_PLANES, SMALLEST_MEAN, UNSURE, ExactSums
 from dkmeans.float_pairs import LARGEST_WHOLE
 from dkmeans.grid import PLANE_BITS, BoolArray
 from dkmeans.state import FloatArray
+
+# Hash of the files whose code is compiled into these kernels (see `compilation`).
+INTRINSICS = "90d76dd9bcde"
 
 # Constants of other modules are compiled in, and Numba's cache on disk is valid until this file
 # changes: a change of these needs a change of this file.

@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 
 from dkmeans.backends.moments import AMBIGUOUS_RATIO, MOMENT_PLANES, NUM_MEASURES, SILHOUETTE
-from dkmeans.backends.native.kernels import kernel
+from dkmeans.backends.native.compilation import kernel
 from dkmeans.backends.native.vectors import (
     CACHE_LINE_BYTES,
     Array,
@@ -28,8 +28,8 @@ from dkmeans.backends.native.vectors import (
 from dkmeans.grid import PLANE_BITS, WINDOW_BITS
 from dkmeans.state import FloatArray, IndexArray
 
-# Hash of `vectors`, whose code is compiled in, as in `kernels`.
-INTRINSICS = "129a277884c2"
+# Hash of the files whose code is compiled into these kernels (see `compilation`).
+INTRINSICS = "70c427700439"
 
 # Constants of other modules are compiled in too. A change of them needs a change of this file, so
 # that the cache on disk of Numba becomes invalid.

@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.backends.native import eight_bits, matrix, processor
-from dkmeans.backends.native.kernels import ByteCenters
+from dkmeans.backends.native.first_scores import ByteCenters
 from dkmeans.backends.native.panels import joined, pad_to_panels, padded_count, panels_of
 from dkmeans.backends.native.vectors import Tile
 from dkmeans.backends.rounding import SLACK
 from dkmeans.state import FloatArray
 
-# Stands for the bytes in scorings without first scores in 8 bits.
-NO_BYTES = ByteCenters(np.empty(0, np.int32), np.empty(0, np.int32), np.float32(0), 0.0, 0.0, 0.0)
 # First scores in 8 bits were measured to save time from so many columns, centers, and products of
 # the two numbers on; the last two by whether a matrix unit is used. Below `_TOO_MANY_COLUMNS` the
 # int32 sums and `SLACK` are proven to suffice (docs/decisions/033).

@@ -12,8 +12,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from dkmeans.backends.native.kernels import PackedCenters, Scratch
-from dkmeans.backends.native.packing import Scoring, for_scores
+from dkmeans.backends.native.first_scores import ByteScratch
+from dkmeans.backends.native.kernels import Scratch
+from dkmeans.backends.native.packing import Packing, Scoring, for_scores
 from dkmeans.backends.native.panels import tile_of
 from dkmeans.backends.native.vectors import Tile
 from dkmeans.distance import Centers
@@ -48,7 +49,7 @@ class PackedCentersCache:
     """
 
     def __init__(self) -> None:
-        self._packed: WeakKeyDictionary[Centers, dict[Any, tuple[Tile, PackedCenters]]]
+        self._packed: WeakKeyDictionary[Centers, dict[Any, Packing]]
         self._packed = WeakKeyDictionary()
         # Not by centers: the next iteration has other centers, and mostly as many ambiguous rows.
         self._scoring_numbers: dict[Any, int] = {}
@@ -56,8 +57,8 @@ class PackedCentersCache:
 
     def __call__(
         self, centers: Centers, dtype: np.dtype[Any], *, with_second: bool = False
-    ) -> tuple[Tile, PackedCenters]:
-        """Return the packed centers for rows of a dtype, and the tile that they are packed for.
+    ) -> Packing:
+        """Return the packed centers for rows of a dtype, with the tile that they are packed for.
 
         Args:
             centers: The centers.
@@ -73,8 +74,8 @@ class PackedCentersCache:
             packed = self._packed.setdefault(centers, {})
             if (scoring, tile, dtype) not in packed:
                 packed[scoring, tile, dtype] = for_scores(centers, tile, scoring, dtype)
-            found, packed_centers = packed[scoring, tile, dtype]
-            return found._replace(second=(None,) * with_second), packed_centers
+            found = packed[scoring, tile, dtype]
+            return found._replace(tile=found.tile._replace(second=(None,) * with_second))
 
     def note_ambiguous(
         self, centers: Centers, dtype: np.dtype[Any], tile: Tile, *, rows: int, ambiguous: int,
@@ -94,7 +95,7 @@ class PackedCentersCache:
         if rows < _REPRESENTATIVE_ROWS or not is_coarse:
             return
         with self._lock:
-            tiles = {key[0]: found[0] for key, found in self._packed.get(centers, {}).items()}
+            tiles = {key[0]: found.tile for key, found in self._packed.get(centers, {}).items()}
             problem = _problem(centers, dtype)
             first = self._scoring_numbers.get(problem, 0)
             used = tile._replace(second=())
@@ -110,9 +111,11 @@ class PackedCentersCache:
                 self._scoring_numbers[problem] = min(numbers[-1] + 1, last)
 
 
-def takes_long_again(tile: Tile, scratch: Scratch, rows: int) -> bool:
+def takes_long_again(tile: Tile, scratch: Scratch, in_bytes: ByteScratch | None, rows: int) -> bool:
     """Return whether too many pairs of a row and a panel were scored again after 8 bits."""
-    pairs = rows * len(scratch.in_bytes.minima)
+    if in_bytes is None:
+        return False
+    pairs = rows * len(in_bytes.minima)
     return int(scratch.scored_again[0]) > _AGAIN_SHARE[bool(tile.matrix_panels)] * pairs
 
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dkmeans.backends.native import matrix, processor
+from dkmeans.backends.native.first_scores import ByteCenters
 from dkmeans.backends.native.kernels import PackedCenters
-from dkmeans.backends.native.packed_bytes import NO_BYTES, is_in_range, packed_in_bytes, suits_bytes
+from dkmeans.backends.native.packed_bytes import is_in_range, packed_in_bytes, suits_bytes
 from dkmeans.backends.native.panels import (
     aligned,
     in_panels,
@@ -53,14 +54,22 @@ class Scoring(NamedTuple):
     in_bytes: bool = False
 
 
-def for_scores(
-    centers: Centers, tile: Tile, scoring: Scoring, dtype: np.dtype[Any]
-) -> tuple[Tile, PackedCenters]:
-    """Pack centers for scores |c|^2 / 2 - x.c, on data shifted to the centers' mean.
+class Packing(NamedTuple):
+    """Centers that are packed for scores.
 
-    Returns:
-        The tile, with `matrix_panels` if a matrix unit computes the scores, and the centers.
+    Attributes:
+        tile: The shape of a tile, with `matrix_panels` if a matrix unit computes the scores.
+        centers: The centers.
+        in_bytes: The centers as bytes; None without first scores in 8 bits.
     """
+
+    tile: Tile
+    centers: PackedCenters
+    in_bytes: ByteCenters | None
+
+
+def for_scores(centers: Centers, tile: Tile, scoring: Scoring, dtype: np.dtype[Any]) -> Packing:
+    """Pack centers for scores |c|^2 / 2 - x.c, on data shifted to the centers' mean."""
     prepared, cosine = shifted(centers, dtype), centers.distance is Distance.COSINE
     (k, d), rounding = centers.values.shape, prepared.rounding
     limits = np.finfo(scoring.dtype)
@@ -78,7 +87,7 @@ def for_scores(
     # Centers that fill up a panel get a score so large that they are never the nearest.
     halves = pad_to_panels(prepared.halves, tile, float(limits.max) / 4).astype(scoring.dtype)
     registers, biases = NO_REGISTERS
-    in_bytes = NO_BYTES
+    in_bytes = None
     if tile.in_bytes:
         in_bytes = packed_in_bytes(negative, (k, d), rounding.largest, tile)
     elif tile.matrix_panels:
@@ -100,9 +109,8 @@ def for_scores(
         zero=np.zeros((1, d)),
         registers=registers,
         biases=biases,
-        in_bytes=in_bytes,
     )
-    return tile, packed
+    return Packing(tile, packed, in_bytes)
 
 
 def _exact(prepared: Shifted, tile: Tile) -> FloatArray:
@@ -139,7 +147,6 @@ def for_distances(centers: Centers, tile: Tile) -> PackedCenters:
         zero=np.zeros((1, d)),
         registers=NO_REGISTERS[0],
         biases=NO_REGISTERS[1],
-        in_bytes=NO_BYTES,
     )
 
 

@@ -1,7 +1,6 @@
 """Vector instructions for sums of products: an intrinsic that adds up rows times their weights.
 
-The kernel of `products` calls it (docs/decisions/018). After a change of this file,
-`products.INTRINSICS` must be updated.
+The kernel of `products` calls it (docs/decisions/018).
 """
 
 from __future__ import annotations

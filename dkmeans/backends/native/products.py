@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from dkmeans.backends.native import product_vectors
-from dkmeans.backends.native.kernels import kernel
+from dkmeans.backends.native.compilation import kernel
 
-# Hash of the files of intrinsics, as in `kernels`.
-INTRINSICS = "68a18dcad306"
+# Hash of the files whose code is compiled into these kernels (see `compilation`).
+INTRINSICS = "7f894b6b88c7"
 
 
 @kernel

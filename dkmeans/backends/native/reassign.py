@@ -18,18 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dkmeans.backends.native import group_vectors, sum_vectors, vectors
+from dkmeans.backends.native.compilation import compiled, inlined, kernel
+from dkmeans.backends.native.exact_distances import DistanceParts, distance_to, row_scale
 from dkmeans.backends.native.group_vectors import GROUP
-from dkmeans.backends.native.kernels import (
-    compiled,
-    distance_to,
-    inlined,
-    kernel,
-    row_scale,
-)
 from dkmeans.state import FloatArray, IndexArray
 
-# Hash of the files whose code is compiled into this kernel (see `kernels.INTRINSICS`).
-INTRINSICS = "e3575c293328"
+# Hash of the files whose code is compiled into this kernel (see `compilation`).
+INTRINSICS = "f0835ca59f60"
 
 # Upper bounds grow by more than the rounding of the operations that compute them.
 _UP = np.float32(1 + 1e-6)
@@ -152,7 +147,7 @@ class BlockScratch(NamedTuple):
         scores: (16,) float32. The scores of one row and a group.
         bits: (2,) uint32 and `bounds` the same memory as float32, to convert bounds.
         bounds: (2,) float32.
-        octet_sums, spans, span_sums, span_depths: As in `kernels.Scratch`.
+        distance_parts: For exact distances.
         counts: (2,) int64. Rows and pairs that the last call has scored.
     """
 
@@ -181,10 +176,7 @@ class BlockScratch(NamedTuple):
     scores: FloatArray
     bits: IndexArray
     bounds: FloatArray
-    octet_sums: FloatArray
-    spans: IndexArray
-    span_sums: FloatArray
-    span_depths: IndexArray
+    distance_parts: DistanceParts
     counts: IndexArray
 
 
@@ -221,7 +213,8 @@ def lay(points: Any, row: int, slot: int, cluster: Any, centers: Any, scratch: A
     Returns:
         An upper bound of the distance.
     """
-    scratch.exact_scales[slot] = scratch.scales[0] = row_scale(points, row, centers, scratch)
+    scale = row_scale(points, row, centers, scratch.distance_parts)
+    scratch.exact_scales[slot] = scratch.scales[0] = scale
     group_vectors.lay_row(
         points, row, scratch.scales, centers.shift, centers.values, cluster, slot, scratch.rows,
         scratch.squares, scratch.own,
@@ -395,7 +388,7 @@ def nearest_exactly(
     cluster, least, nearest_group = np.int64(0), np.inf, -1
     if candidate >= 0:
         cluster = candidate
-        least = distance_to(points, row, scale, centers, cluster, scratch)
+        least = distance_to(points, row, scale, centers, cluster, scratch.distance_parts)
     for group in range(len(scratch.lengths)):
         bound = _decoded(bounds.lower[row, group], scratch) - movement.reach[group]
         if bound > radius:
@@ -407,7 +400,7 @@ def nearest_exactly(
             center = centers.members[group * GROUP + number]
             # The negation selects the center if its score or the limit is NaN.
             if center >= 0 and not scratch.scores[number] > limit:
-                distance = distance_to(points, row, scale, centers, center, scratch)
+                distance = distance_to(points, row, scale, centers, center, scratch.distance_parts)
                 if distance < least or (distance == least and center < cluster):
                     cluster, least, nearest_group = center, distance, group
     if nearest_group >= 0:
@@ -428,7 +421,7 @@ def upper_bound(
     points: Any, row: int, scale: float, cluster: Any, centers: Any, scratch: Any
 ) -> Any:
     """Return an upper bound of the distance of a row and a center, by their exact distance."""
-    distance = distance_to(points, row, scale, centers, cluster, scratch)
+    distance = distance_to(points, row, scale, centers, cluster, scratch.distance_parts)
     square = 2.0 * distance if centers.cosine else distance
     return _root(square + centers.slack)
 

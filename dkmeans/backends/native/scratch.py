@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from dkmeans.backends.native import eight_bits, matrix
-from dkmeans.backends.native.kernels import ByteScratch, PackedCenters, Scratch, Sums
+from dkmeans.backends.native.exact_distances import new_distance_parts
+from dkmeans.backends.native.first_scores import ByteScratch
+from dkmeans.backends.native.kernels import PackedCenters, Scratch, Sums
 from dkmeans.backends.native.panels import aligned, aligned_empty, padded_scales, pair_lines
 from dkmeans.backends.native.reassign import GroupedCenters
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
 from dkmeans.grid import Grid
 from dkmeans.state import FloatArray, IndexArray
 
-# Entries of the stacks of `kernels`: more than the halvings of a row of any width.
-STACK_DEPTH = 64
-# Features of the smallest square that is transposed: not less than `kernels._SMALL_SIDE`.
+# Features of the smallest square that is transposed: not less than `tiles._SMALL_SIDE`.
 _SMALLEST_TILE_FEATURES = 4
 # From so many sums on, 32 MB, memory that is not used is left untouched.
 _MANY_SUMS = 2**22
@@ -39,24 +39,30 @@ class ScratchPerThread(threading.local):
 
     def __init__(self) -> None:
         self._scratch: dict[Any, Scratch] = {}
+        self._in_bytes: dict[Any, ByteScratch] = {}
 
     def __call__(self, tile: Tile, packed: PackedCenters | GroupedCenters) -> Scratch:
         """Return the calling thread's work arrays for such tiles and centers."""
-        dtype, row_dtype = packed.weights.dtype, packed.shift.dtype
+        d, dtype, row_dtype = packed.exact.shape[1], packed.weights.dtype, packed.shift.dtype
         # Cosine writes to `exact_scales`, which must stay 1 for the other distance.
-        (k, d), has_panels = packed.exact.shape, bool(tile.in_bytes)
-        shape = tile, dtype, row_dtype, d, packed.cosine, k * has_panels
+        shape = tile, dtype, row_dtype, d, packed.cosine
         if shape not in self._scratch:
             last = list(self._scratch.items())[-1:]
-            new = _new_scratch(tile, dtype, row_dtype, packed.exact.shape)
-            self._scratch = dict([*last, (shape, new)])
+            self._scratch = dict([*last, (shape, _new_scratch(tile, dtype, row_dtype, d))])
         return self._scratch[shape]
 
+    def in_bytes(self, tile: Tile, packed: PackedCenters) -> ByteScratch | None:
+        """Return the thread's work arrays for first scores in 8 bits; None without such scores."""
+        if not tile.in_bytes:
+            return None
+        shape = tile, packed.exact.shape
+        if shape not in self._in_bytes:
+            last = list(self._in_bytes.items())[-1:]
+            self._in_bytes = dict([*last, (shape, _new_byte_scratch(tile, *packed.exact.shape))])
+        return self._in_bytes[shape]
 
-def _new_scratch(
-    tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], shape: tuple[int, int]
-) -> Scratch:
-    k, d = shape
+
+def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: int) -> Scratch:
     size, centers = len(tile.lanes) * len(tile.vectors), len(tile.centers)
     ranked, integers = np.empty((6, size), dtype), np.dtype(f"i{dtype.itemsize}")
     # Vectors store distances of one panel, a matrix unit the scores of two groups of panels.
@@ -73,33 +79,21 @@ def _new_scratch(
         nearest=np.empty(size, np.int64),
         probe_scores=np.empty(PROBED_PANELS * centers, dtype),
         scores=aligned_empty(scores, dtype),
-        octet_sums=np.empty(8),
-        spans=np.empty((STACK_DEPTH, 3), np.int64),
-        span_sums=np.empty(STACK_DEPTH),
-        span_depths=np.empty(STACK_DEPTH, np.int64),
+        distance_parts=new_distance_parts(),
         # Zeros: the lines that fill up the last group are never written, but they are multiplied.
         pairs=aligned(np.zeros(pair_lines(d) * size * bool(tile.matrix_panels), np.int32)),
         matrix_config=_matrix_config(),
         ambiguous=np.zeros(1, np.int64),
         scored_again=np.zeros(1, np.int64),
         num_rest=np.zeros(1, np.int64),
-        in_bytes=_byte_scratch(
-            size,
-            -(-k // centers),
-            d,
-            is_used=bool(tile.in_bytes),
-            with_matrix=bool(tile.matrix_panels),
-        ),
     )
 
 
-def _byte_scratch(
-    size: int, panels: int, d: int, *, is_used: bool, with_matrix: bool
-) -> ByteScratch:
-    size *= is_used
+def _new_byte_scratch(tile: Tile, k: int, d: int) -> ByteScratch:
+    size, panels = len(tile.lanes) * len(tile.vectors), -(-k // len(tile.centers))
     least = np.empty(2, np.float32)
     quads, products = -(-d // eight_bits.QUAD), 0
-    if with_matrix:
+    if tile.matrix_panels:
         # It multiplies whole groups of quads, and whole groups of panels.
         quads = -(-quads // matrix.GROUP_QUADS) * matrix.GROUP_QUADS
         panels = -(-panels // matrix.PANELS) * matrix.PANELS

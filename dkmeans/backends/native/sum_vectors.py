@@ -1,8 +1,7 @@
 """Vector instructions for sums: Numba intrinsics that add up rows and squares as integers.
 
 The kernels call these functions (docs/decisions/017). Eight columns are computed at a time, on
-every processor. After a change of this file, `kernels.INTRINSICS` and `reassign.INTRINSICS` must be
-updated.
+every processor.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 `kernels` calls the functions that `as_intrinsic` decorates. Numba itself has no vector types. Each
 lane belongs to one row: a vector holds one feature of several rows. The same feature of a center is
 copied to all lanes. The least score is then found lane by lane, and scores never leave the
-registers. The IR runs on any processor, with vectors of any width. After a change of this file,
-`kernels.INTRINSICS` must be updated.
+registers. The IR runs on any processor, with vectors of any width.
 """
 
 from __future__ import annotations

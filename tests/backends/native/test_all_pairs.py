@@ -1,24 +1,14 @@
 """Bounds by the scores of all pairs: valid and tight, with and without a matrix unit."""
 
-import hashlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from dkmeans.backends.native import all_pairs, bounds, groups, processor
 from dkmeans.backends.native import backend as native
+from dkmeans.backends.native import bounds, groups, processor
 from dkmeans.backends.native.bounds import Waiting
 from dkmeans.backends.native.runner import kernel_array
 from dkmeans.distance import Centers, Distance, directions
 from tests.exactly import same_partial_sums
-
-
-def test_the_cached_code_becomes_invalid_when_its_parts_change():
-    folder = Path(all_pairs.__file__).parent
-    names = "group_vectors", "kernels", "vectors", "sum_vectors", "matrix", "reassign"
-    files = [(folder / f"{name}.py").read_bytes() for name in names]
-    assert hashlib.sha256(b"".join(files)).hexdigest()[:12] == all_pairs.INTRINSICS
 
 
 # Rows of a whole group of features and a rest, and an odd number of groups.

@@ -1,35 +1,30 @@
-"""The kernels: exact distances have NumPy's bits, and the cache notices changed intrinsics."""
-
-import hashlib
-from pathlib import Path
+"""The kernels, called as `backend` calls them."""
 
 import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dkmeans.backends import numpy as by_numpy
-from dkmeans.backends.native import backend as native
-from dkmeans.backends.native import eight_bits, kernels, matrix, sum_vectors, vectors
+from dkmeans.backends.native import kernels, packing, panels
+from dkmeans.backends.native.runner import kernel_array
+from dkmeans.backends.native.scratch import ScratchPerThread
 from dkmeans.distance import Centers, Distance
-from tests.reference import METRICS
-
-DTYPES = (np.float32, np.float64)
+from dkmeans.grid import digit_places
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("metric", METRICS)
-@given(width=st.integers(1, 700), seed=st.integers(0, 2**32))
-def test_distances_have_the_bits_of_the_numpy_backend(metric, dtype, width, seed):
-    rows = np.random.default_rng(seed).normal(size=(13, width)).astype(dtype)
-    centers = Centers(rows[:5] + dtype(0.5), Distance(metric))
-    index, distance = native.nearest(rows, centers)
-    expected_index, expected_distance = by_numpy.nearest(rows, centers)
-    assert index.tolist() == expected_index.tolist()
-    assert distance.tobytes() == expected_distance.tobytes()
+def test_squares_are_added_up_without_the_rows_that_are_off_the_grid():
+    rows = np.ones((70, 3))
+    rows[[5, 66]] = [[0.5, 1, 1], [1, 1, 1e30]]
+    products, scales = len(digit_places(rows.dtype)), np.full(8, 2.0**44)
+    sums = np.zeros((products * (products + 1) // 2, 8), np.int64)
+    is_left = np.full(70, 7, np.uint8)
+    kernels.square(kernel_array(rows), scales, np.empty(sums.shape), sums, is_left)
+    assert np.flatnonzero(is_left).tolist() == [66]
+    assert sums.sum() > 0
 
 
-def test_the_cached_code_becomes_invalid_when_the_intrinsics_change():
-    modules = vectors, matrix, sum_vectors, eight_bits
-    files = [Path(module.__file__).read_bytes() for module in modules]
-    assert hashlib.sha256(b"".join(files)).hexdigest()[:12] == kernels.INTRINSICS
+def test_distances_fill_no_more_than_the_rows_and_centers_that_exist():
+    rows, values = np.arange(26.0).reshape(13, 2), np.arange(10.0).reshape(5, 2)
+    tile = panels.tile_of(np.float64)
+    packed = packing.for_distances(Centers(values, Distance.SQUARED_EUCLIDEAN), tile)
+    distances = np.full((13, 5), -1, np.float32)
+    scratch = ScratchPerThread()(tile, packed)
+    kernels.measure(kernel_array(rows), packed, tile, scratch, distances)
+    assert (distances == ((rows[:, None] - values) ** 2).sum(axis=2)).all()

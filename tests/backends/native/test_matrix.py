@@ -31,7 +31,7 @@ def score(rows, width, centers, biases, config, pairs, scores, tile):
 def scores_of(rows, values):
     """Return the scores of 32 rows with 32 centers, their norms, and whether they were written."""
     centers = Centers(values, Distance.SQUARED_EUCLIDEAN)
-    tile, packed = packed_centers.PackedCentersCache()(centers, FLOAT32)
+    tile, packed, _ = packed_centers.PackedCentersCache()(centers, FLOAT32)
     scratch = ScratchPerThread()(tile, packed)
     scratch.scores[:] = np.nan
     score(

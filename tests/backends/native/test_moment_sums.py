@@ -1,13 +1,9 @@
 """The kernels that add up moments: the rows that they leave."""
 
-import hashlib
-from importlib.resources import files
-
 import numpy as np
 
 from dkmeans.backends.moments import AMBIGUOUS, LENGTH
 from dkmeans.backends.native.moment_sums import (
-    INTRINSICS,
     MEASURE_SUMS,
     add_measures,
     add_squares,
@@ -16,11 +12,6 @@ from dkmeans.backends.native.moment_sums import (
 )
 
 OFF = [1e12, 1e-100, np.nan, np.inf]
-
-
-def test_the_hash_is_that_of_the_intrinsics():
-    content = files("dkmeans.backends.native").joinpath("vectors.py").read_bytes()
-    assert hashlib.sha256(content).hexdigest()[:12] == INTRINSICS
 
 
 def test_rows_with_squares_off_the_grid_are_left():

@@ -39,14 +39,14 @@ def test_a_scoring_that_leaves_many_rows_ambiguous_is_replaced_by_the_next():
     cache = packed_centers.PackedCentersCache()
     centers, dtype = centers_of(values), np.dtype(np.float64)
     expected = by_numpy.nearest(rows, centers)[0].tolist()
-    tile, packed = cache(centers, dtype)
+    tile, packed, _ = cache(centers, dtype)
     assert packed.weights.dtype == np.float32
     cache.note_ambiguous(centers, dtype, tile, rows=800, ambiguous=79)
     cache.note_ambiguous(centers, dtype, tile, rows=255, ambiguous=255)
     assert cache(centers, dtype)[1].weights.dtype == np.float32
     # The first scorings of so few centers are one: neither bytes nor a matrix unit are of use.
     for _ in range(3):
-        tile, packed = cache(centers, dtype)
+        tile, packed, _ = cache(centers, dtype)
         cache.note_ambiguous(centers, dtype, tile, rows=800, ambiguous=81)
     assert cache(centers, dtype)[1].weights.dtype == np.float64
     for _ in range(3):
@@ -65,6 +65,6 @@ def test_threads_that_report_the_same_scoring_change_to_the_next_one_once(monkey
     for _ in range(3):
         # Too many scores in 8 bits were computed again.
         cache.note_ambiguous(centers, dtype, first, rows=800, ambiguous=0, is_slow=True)
-    tile, packed = cache(centers, dtype)
+    tile, packed, _ = cache(centers, dtype)
     assert not tile.in_bytes
     assert packed.weights.dtype == np.float32

@@ -1,13 +1,12 @@
-"""The kernel that moves products: what its cached machine code is valid for."""
+"""The kernels that move products: the rows that are found to have moved."""
 
-import hashlib
-from importlib.resources import files
+import numpy as np
 
-from dkmeans.backends.native import products
+from dkmeans.backends.native.products import find_changes
 
 
-def test_the_hash_is_that_of_the_files_of_intrinsics():
-    folder = files("dkmeans.backends.native")
-    names = ("product_vectors", "sum_vectors", "vectors")
-    content = b"".join(folder.joinpath(f"{name}.py").read_bytes() for name in names)
-    assert hashlib.sha256(content).hexdigest()[:12] == products.INTRINSICS
+def test_the_rows_whose_clusters_have_changed_are_found_in_order():
+    before, after = np.array([0, 1, 2, 1], np.int32), np.array([0, 2, 2, 0])
+    changes = np.full(4, -1)
+    assert find_changes(before, after, changes) == 2
+    assert changes[:2].tolist() == [1, 3]

@@ -1,0 +1,91 @@
+"""The search for the nearest center of an ambiguous row, by exact distances.
+
+`kernels` and `first_scores` call it for rows whose least scores are closer than their rounding
+error (docs/decisions/001).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dkmeans.backends.native import vectors
+from dkmeans.backends.native.compilation import compiled, inlined
+from dkmeans.backends.native.exact_distances import distance_to
+from dkmeans.backends.native.tiles import panel_width
+from dkmeans.backends.native.vectors import PROBED_PANELS
+
+# What `without` is if no center is passed over. Of NumPy's type, as for a constant of Python's
+# Numba would compile the search again.
+NONE = np.int64(-1)
+
+
+@compiled
+def nearest_minimum(
+    points: Any, place: int, without: int, centers: Any, scratch: Any, tile: Any
+) -> Any:
+    """Return the nearest center but `without` among those of the three least panel minima."""
+    row, scale, width = scratch.indices[place], scratch.exact_scales[place], panel_width(tile)
+    cluster, least = np.int64(0), np.inf
+    for number in range(3):
+        center = np.int64(
+            scratch.panels[number, place] * width
+            + (scratch.ranked_bits[number, place] & (width - 1))
+        )
+        if center != without:
+            distance = distance_to(points, row, scale, centers, center, scratch.distance_parts)
+            if distance < least or (distance == least and center < cluster):
+                cluster, least = center, distance
+    return cluster
+
+
+@compiled
+def nearest_exactly(
+    points: Any, place: int, limit: float, without: Any, centers: Any, scratch: Any, in_bytes: Any,
+    tile: Any,
+) -> Any:  # fmt: skip
+    """Return the index of the row's nearest center but `without`, found by exact distances.
+
+    Only the distances to centers whose scores are not above `limit` are computed. These centers are
+    in two panels, unless the least score of a third panel is not above `limit` either. First scores
+    in 8 bits, if `in_bytes` is not None, exclude further panels.
+    """
+    k, width, step = len(centers.exact), panel_width(tile), PROBED_PANELS * len(tile.centers)
+    row, scale = scratch.indices[place], scratch.exact_scales[place]
+    first, last, stride = 0, k, step
+    if scratch.ranked[2, place] > limit:
+        # At most two values of `start`: the groups of `step` centers that contain the two panels.
+        one = scratch.panels[0, place] * width // step * step
+        other = scratch.panels[1, place] * width // step * step
+        if scratch.ranked[1, place] > limit:  # then the centers are in the first panel
+            other = one
+        first, last = min(one, other), max(one, other) + 1
+        stride = max(last - 1 - first, 1)
+    cluster, least = 0, np.inf
+    for start in range(first, last, stride):
+        if in_bytes is not None and _is_excluded(place, start // width, in_bytes):
+            continue
+        vectors.probe(
+            scratch.rows, place, len(scratch.indices), centers.weights, centers.halves, start,
+            points.shape[1], scratch.probe_scores, tile,
+        )  # fmt: skip
+        for center in range(start, min(start + step, k)):
+            # The negation selects the center if its score or the limit is NaN.
+            if center != without and not scratch.probe_scores[center - start] > limit:
+                distance = distance_to(points, row, scale, centers, center, scratch.distance_parts)
+                # Centers come in ascending order and < is strict: equal distances keep the lowest
+                # index. A row that is not finite has no distance below infinity and gets center 0.
+                if distance < least:
+                    cluster, least = center, distance
+    return cluster
+
+
+@inlined
+def _is_excluded(place: Any, panel: int, in_bytes: Any) -> bool:
+    """Return whether first scores exclude the centers of `PROBED_PANELS` panels."""
+    minima, limit = in_bytes.minima, in_bytes.limits[place]
+    for number in range(panel, min(panel + PROBED_PANELS, len(minima))):
+        if not minima[number, place] > limit:
+            return False
+    return True
