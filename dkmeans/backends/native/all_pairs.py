@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.backends.native import group_vectors, matrix, sum_vectors, vectors
+from dkmeans.backends.native.ambiguous_rows import NO_CENTER
 from dkmeans.backends.native.compilation import inlined, kernel
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.backends.native.kernels import Scratch, Sums
@@ -32,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "d5c9ce7ecbf9"
+INTRINSICS = "d6862939576e"
 
 
 class TileScoring(NamedTuple):
@@ -124,9 +125,10 @@ def _resolve(
         bounds.lower[row, column] = group_scratch.lower[column, place]
     margin, limit = scratch.margins[place], scratch.ranked[0, place] + scratch.margins[place]
     if not scratch.ranked[1, place] > limit:
-        lay(points, row, 0, np.int64(0), centers, block)
-        block.margins[0] = margin
-        return nearest_exactly(points, 0, -1, limit, centers, movement, bounds, block)
+        slot = np.int64(0)
+        lay(points, row, slot, np.int64(0), centers, block)
+        block.margins[slot] = margin
+        return nearest_exactly(points, slot, NO_CENTER, limit, centers, movement, bounds, block)
     # The number of the center is in the last bits of the score.
     group = np.int64(scratch.panels[0, place])
     number = np.int64(scratch.ranked_bits[0, place] & (GROUP - 1))

@@ -16,9 +16,9 @@ from dkmeans.backends.native.exact_distances import distance_to
 from dkmeans.backends.native.tiles import panel_width
 from dkmeans.backends.native.vectors import PROBED_PANELS
 
-# What `without` is if no center is passed over. Of NumPy's type, as for a constant of Python's
-# Numba would compile the search again.
-NONE = np.int64(-1)
+# Stands for no center. Of NumPy's type, as for a constant of Python's Numba would compile a search
+# again (see `compilation`).
+NO_CENTER = np.int64(-1)
 
 
 @compiled
@@ -49,7 +49,7 @@ def nearest_exactly(
 
     Only the distances to centers whose scores are not above `limit` are computed. These centers are
     in two panels, unless the least score of a third panel is not above `limit` either. First scores
-    in 8 bits, if `in_bytes` is not None, exclude further panels.
+    in 8 bits, if there are any `in_bytes`, exclude further panels.
     """
     k, width, step = len(centers.exact), panel_width(tile), PROBED_PANELS * len(tile.centers)
     row, scale = scratch.indices[place], scratch.exact_scales[place]
@@ -64,7 +64,7 @@ def nearest_exactly(
         stride = max(last - 1 - first, 1)
     cluster, least = 0, np.inf
     for start in range(first, last, stride):
-        if in_bytes is not None and _is_excluded(place, start // width, in_bytes):
+        if len(in_bytes) and _is_excluded(place, start // width, in_bytes):
             continue
         vectors.probe(
             scratch.rows, place, len(scratch.indices), centers.weights, centers.halves, start,

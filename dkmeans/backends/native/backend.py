@@ -52,12 +52,12 @@ class _Outputs(NamedTuple):
 
     clusters: IndexArray
     distances: FloatArray
-    second: kernels.Second | None = None
+    second: kernels.Second | tuple[()] = ()
 
     def rows(self, some: slice) -> _Outputs:
         """Return those of some rows."""
         second = self.second
-        if second is not None:
+        if second:
             second = kernels.Second(second.clusters[some], second.distances[some])
         return _Outputs(self.clusters[some], self.distances[some], second)
 
@@ -323,7 +323,7 @@ def _slices(rows: int) -> Iterator[slice]:
 def _assign(points: FloatArray, centers: Centers, found: _Outputs, sums: kernels.Sums) -> int:
     """Call `kernels.assign`; its arguments and its result are described there."""
     points = kernel_array(points)
-    with_second = found.second is not None
+    with_second = bool(found.second)
     tile, packed, byte_centers = _packed_centers(centers, points.dtype, with_second=with_second)
     scratch, in_bytes = _scratch(tile, packed), _scratch.in_bytes(tile, packed)
     variant = points.dtype, packed.weights.dtype, packed.exact.dtype, tile

@@ -3,10 +3,11 @@
 A `kernel` is called from Python, by `runner`. Kernels call `inlined` functions, whose body takes
 the place of the call, and `compiled` ones, which are called. All run without the GIL.
 
-Two rules keep compilation short. A branch whose condition compares an argument with None is left
-out before anything else is done, so what only some calls need hangs on such an argument. And a
-`compiled` function is compiled once for each set of types, where a constant of Python's is a type
-of its own: constants are passed as NumPy's.
+Two rules keep compilation short. If the condition of a branch is the length of a tuple, and the
+tuple an argument, the branch that is not taken is left out before anything else is done. So what
+only some calls need hangs on an argument that is else an empty tuple. And a `compiled` function is
+compiled once for each set of types, where a constant of Python's is a type of its own: constants
+are passed as NumPy's.
 
 Numba's cache on disk is valid until the file of the kernel changes. Kernels also depend on other
 files of this folder: each file of kernels has their hash in `INTRINSICS`, so that a change of any

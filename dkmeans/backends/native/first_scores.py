@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dkmeans.backends.native import eight_bits, matrix, vectors
-from dkmeans.backends.native.ambiguous_rows import NONE, nearest_exactly
+from dkmeans.backends.native.ambiguous_rows import NO_CENTER, nearest_exactly
 from dkmeans.backends.native.compilation import inlined
 from dkmeans.backends.native.tiles import begin_ranking, panel_width, prefetch_part
 from dkmeans.state import FloatArray, IndexArray
@@ -192,7 +192,7 @@ def resolve_in_bytes(
             # The search is not limited to two panels, but by first scores.
             ranked[2, place] = -np.inf
             scratch.nearest[place] = nearest_exactly(
-                points, place, limit, NONE, centers, scratch, in_bytes, tile
+                points, place, limit, NO_CENTER, centers, scratch, in_bytes, tile
             )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dkmeans.backends.native import matrix, sum_vectors, vectors
-from dkmeans.backends.native.ambiguous_rows import NONE, nearest_exactly, nearest_minimum
+from dkmeans.backends.native.ambiguous_rows import NO_CENTER, nearest_exactly, nearest_minimum
 from dkmeans.backends.native.compilation import inlined, kernel
 from dkmeans.backends.native.exact_distances import DistanceParts, distance_to
 from dkmeans.backends.native.first_scores import (
@@ -166,7 +166,7 @@ _NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
 NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "431a4987b5b7"
+INTRINSICS = "96c06fff115b"
 
 
 # Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is
@@ -231,7 +231,7 @@ def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> 
             limit = ranked[0, place] + scratch.margins[place]
             if not (ranked[1, place] > limit and ranked[3, place] > limit):
                 scratch.nearest[place] = nearest_exactly(
-                    points, place, limit, NONE, centers, scratch, None, tile
+                    points, place, limit, NO_CENTER, centers, scratch, (), tile
                 )
 
 
@@ -260,7 +260,7 @@ def _resolve_second(points: Any, place: int, centers: Any, scratch: Any, tile: A
         return np.int64(panel * width + (scratch.ranked_bits[which, place] & (width - 1)))
     if min(ranked[3, place], ranked[5, place]) > limit:
         return nearest_minimum(points, place, nearest, centers, scratch, tile)
-    return nearest_exactly(points, place, limit, nearest, centers, scratch, None, tile)
+    return nearest_exactly(points, place, limit, nearest, centers, scratch, (), tile)
 
 
 # --- Kernels ---
@@ -270,13 +270,13 @@ def _resolve_second(points: Any, place: int, centers: Any, scratch: Any, tile: A
 def assign(
     points: Any,
     centers: PackedCenters,
-    byte_centers: ByteCenters | None,
+    byte_centers: ByteCenters | tuple[()],
     tile: Tile,
     scratch: Scratch,
-    in_bytes: ByteScratch | None,
+    in_bytes: ByteScratch | tuple[()],
     index: Any,
     distance: Any,
-    second: Second | None,
+    second: Any,
     sums: Any,
 ) -> Any:
     """Find the nearest center of each row; write it, add the row to the cluster's sums, or both.
@@ -284,13 +284,13 @@ def assign(
     Args:
         points: (n, d) S, C-contiguous.
         centers: The centers.
-        byte_centers: The same as bytes, if first scores are computed in 8 bits.
+        byte_centers: The same as bytes, or empty. First scores are computed in 8 bits with them.
         tile: The shape of a tile.
         scratch: Work arrays.
-        in_bytes: Work arrays for first scores in 8 bits; None without `byte_centers`.
+        in_bytes: Work arrays for first scores in 8 bits; empty without `byte_centers`.
         index: (n,) int64 for the cluster indices, or empty.
         distance: (n,) float64 for the distances to the nearest centers, or empty.
-        second: The same for the second nearest centers, of at least two; None without
+        second: The same for the second nearest centers, of at least two; empty without
             `Tile.second`, and with first scores in 8 bits.
         sums: The sums that grow, or empty ones.
 
@@ -304,12 +304,12 @@ def assign(
     for start in range(0, n, size):
         load_tile(points, start, centers, scratch, tile)
         count = min(size, n - start)
-        if byte_centers is None:
-            _score(points, start + size, centers, scratch, tile)
-            _resolve(points, count, centers, scratch, tile)
-        else:
+        if len(byte_centers):
             score_in_bytes(points, start + size, centers, byte_centers, scratch, in_bytes, tile)
             resolve_in_bytes(points, count, centers, scratch, in_bytes, tile)
+        else:
+            _score(points, start + size, centers, scratch, tile)
+            _resolve(points, count, centers, scratch, tile)
         if len(sums.counts):
             sum_vectors.add_rows(
                 points, start, count, scratch.exact_scales, scratch.nearest, centers.cosine,
@@ -327,7 +327,7 @@ def assign(
             distance[row] = distance_to(
                 points, row, scale, centers, cluster, scratch.distance_parts
             )
-        if second is None:
+        if not len(second):
             continue
         for place in range(count):
             row, scale = start + place, scratch.exact_scales[place]

@@ -111,9 +111,11 @@ class PackedCentersCache:
                 self._scoring_numbers[problem] = min(numbers[-1] + 1, last)
 
 
-def takes_long_again(tile: Tile, scratch: Scratch, in_bytes: ByteScratch | None, rows: int) -> bool:
+def takes_long_again(
+    tile: Tile, scratch: Scratch, in_bytes: ByteScratch | tuple[()], rows: int
+) -> bool:
     """Return whether too many pairs of a row and a panel were scored again after 8 bits."""
-    if in_bytes is None:
+    if not in_bytes:
         return False
     pairs = rows * len(in_bytes.minima)
     return int(scratch.scored_again[0]) > _AGAIN_SHARE[bool(tile.matrix_panels)] * pairs

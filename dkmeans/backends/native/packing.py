@@ -60,12 +60,12 @@ class Packing(NamedTuple):
     Attributes:
         tile: The shape of a tile, with `matrix_panels` if a matrix unit computes the scores.
         centers: The centers.
-        in_bytes: The centers as bytes; None without first scores in 8 bits.
+        in_bytes: The centers as bytes; empty without first scores in 8 bits.
     """
 
     tile: Tile
     centers: PackedCenters
-    in_bytes: ByteCenters | None
+    in_bytes: ByteCenters | tuple[()]
 
 
 def for_scores(centers: Centers, tile: Tile, scoring: Scoring, dtype: np.dtype[Any]) -> Packing:
@@ -87,7 +87,7 @@ def for_scores(centers: Centers, tile: Tile, scoring: Scoring, dtype: np.dtype[A
     # Centers that fill up a panel get a score so large that they are never the nearest.
     halves = pad_to_panels(prepared.halves, tile, float(limits.max) / 4).astype(scoring.dtype)
     registers, biases = NO_REGISTERS
-    in_bytes = None
+    in_bytes: ByteCenters | tuple[()] = ()
     if tile.in_bytes:
         in_bytes = packed_in_bytes(negative, (k, d), rounding.largest, tile)
     elif tile.matrix_panels:

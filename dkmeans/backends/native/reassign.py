@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dkmeans.backends.native import group_vectors, sum_vectors, vectors
+from dkmeans.backends.native.ambiguous_rows import NO_CENTER
 from dkmeans.backends.native.compilation import compiled, inlined, kernel
 from dkmeans.backends.native.exact_distances import DistanceParts, distance_to, row_scale
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "f0835ca59f60"
+INTRINSICS = "175e87e4724b"
 
 # Upper bounds grow by more than the rounding of the operations that compute them.
 _UP = np.float32(1 + 1e-6)
@@ -207,7 +208,7 @@ def encoded(value: Any, scratch: Any) -> Any:
 
 
 @inlined
-def lay(points: Any, row: int, slot: int, cluster: Any, centers: Any, scratch: Any) -> Any:
+def lay(points: Any, row: int, slot: Any, cluster: Any, centers: Any, scratch: Any) -> Any:
     """Copy a row to a slot, with its distance to a center and the error bound of its scores.
 
     Returns:
@@ -365,7 +366,7 @@ def _begin(used: int, scratch: Any) -> None:
 
 @compiled
 def nearest_exactly(
-    points: Any, slot: int, candidate: Any, limit: float, centers: Any, movement: Any, bounds: Any,
+    points: Any, slot: Any, candidate: Any, limit: float, centers: Any, movement: Any, bounds: Any,
     scratch: Any,
 ) -> Any:  # fmt: skip
     """Return the nearest center of a slot's row, found by exact distances.
@@ -373,7 +374,7 @@ def nearest_exactly(
     Args:
         points: The rows.
         slot: The slot.
-        candidate: A center that may be nearest; -1 if there is none.
+        candidate: A center that may be nearest; `NO_CENTER` if there is none.
         limit: Other centers with scores above the limit are not nearest.
         centers: The centers.
         movement: Movement of the centers.
@@ -455,8 +456,8 @@ def _resolve(points: Any, slot: int, centers: Any, movement: Any, bounds: Any, s
     else:
         # Without the scores of its group, the row's own center is a candidate of its own.
         cluster = nearest_exactly(
-            points, slot, -1 if scratch.is_complete[slot] else before, limit, centers, movement,
-            bounds, scratch,
+            points, slot, NO_CENTER if scratch.is_complete[slot] else before, limit, centers,
+            movement, bounds, scratch,
         )  # fmt: skip
     if cluster != before:
         bounds.upper[row] = upper_bound(

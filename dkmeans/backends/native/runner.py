@@ -52,7 +52,7 @@ def _load_or_compile(kernel: Any, arguments: Sequence[Any]) -> None:
     hits = sum(kernel.stats.cache_hits.values())
     name = f"kernel {kernel.__name__!r} for {arguments[0].dtype}"
     began = time.perf_counter()
-    message = "compiling the %s, which is done once on a machine and takes some ten seconds"
+    message = "compiling the %s, which is done once on a machine and takes some seconds"
     compiling = threading.Timer(_LOAD_SECONDS, logger.info, (message, name))
     compiling.daemon = True
     compiling.start()

@@ -51,10 +51,10 @@ class ScratchPerThread(threading.local):
             self._scratch = dict([*last, (shape, _new_scratch(tile, dtype, row_dtype, d))])
         return self._scratch[shape]
 
-    def in_bytes(self, tile: Tile, packed: PackedCenters) -> ByteScratch | None:
-        """Return the thread's work arrays for first scores in 8 bits; None without such scores."""
+    def in_bytes(self, tile: Tile, packed: PackedCenters) -> ByteScratch | tuple[()]:
+        """Return the thread's work arrays for first scores in 8 bits; empty without such scores."""
         if not tile.in_bytes:
-            return None
+            return ()
         shape = tile, packed.exact.shape
         if shape not in self._in_bytes:
             last = list(self._in_bytes.items())[-1:]
