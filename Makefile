@@ -12,7 +12,7 @@ demo: $(VENV)/demo
 # that start or are lost. A test that fails there, on a busy machine perhaps for want of time, is run
 # once more alone, and must pass then.
 test: $(VENV)/test
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder \
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder \
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 # What only minutes can show: 200 kills, thousands of iterations, properties with many examples.

@@ -101,9 +101,9 @@ _FIRST = (
 
 
 @cache
-def _group_of(path):
-    path = path.relative_to(TESTS).as_posix()
-    return next((group for start, group in _TOGETHER.items() if path.startswith(start)), path)
+def _group_of(file):
+    name = file.removeprefix("tests/")
+    return next((group for start, group in _TOGETHER.items() if name.startswith(start)), name)
 
 
 def _rank(group):
@@ -111,15 +111,26 @@ def _rank(group):
 
 
 def pytest_collection_modifyitems(items):
-    """Make a group of each file, and order the groups for processes beside each other.
+    """Order the groups of tests for processes beside each other.
 
     None of the slowest groups is left over at the end.
     """
     groups = {}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item.path)))
-        groups.setdefault(_group_of(item.path), []).append(item)
+        groups.setdefault(_group_of(item.nodeid.split("::")[0]), []).append(item)
     items[:] = [item for group in sorted(groups, key=_rank) for item in groups[group]]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Return a scheduler that gives a whole group of tests to one process."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 the tests run without xdist too
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return _group_of(nodeid.split("::")[0])
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")
