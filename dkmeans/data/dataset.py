@@ -12,19 +12,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from dkmeans import pictures
 from dkmeans.data.arrays import cut_of, weight_chunks
-from dkmeans.data.batches import Batch, Cut, Part
-from dkmeans.data.chunks import TARGET_BYTES, Chunk
-from dkmeans.data.columns import NO_LISTS, Names, described, places_of
+from dkmeans.data.batches import Batch, Cut
+from dkmeans.data.chunks import TARGET_BYTES
+from dkmeans.data.columns import NO_LISTS, Names, described
+from dkmeans.data.epochs import cut_anew, shuffled, slice_rows, standardized
 from dkmeans.data.mapped import mapped, row_function
 from dkmeans.data.points import as_array
-from dkmeans.data.row_weights import has_weights, weighted, without_weights
-from dkmeans.data.scaled import scaled
+from dkmeans.data.reading import AS_IT_IS, Change, CutOnce, Reading, Select, unweighted
+from dkmeans.data.row_weights import has_weights, weighted
 from dkmeans.data.sources.arrow_dataset import from_arrow_dataset, is_arrow_dataset
 from dkmeans.data.sources.frames import is_frame, names_of, rows_of
 from dkmeans.data.sources.named_rows import NamedRows, refuse_others
@@ -44,11 +45,9 @@ from dkmeans.data.stored_tables import (
     zarr_column,
     zarr_rows,
 )
-from dkmeans.data.views import Selected
 from dkmeans.errors import Invalid, InvalidType, NoRows, check_integer, counted, expected, readable
 from dkmeans.scaling import Scaling
 
-Change = Callable[[Batch], Batch]
 # Terms that rows must meet, or alternatives of them.
 Filters = Sequence[tuple[str, str, Any]] | Sequence[Sequence[tuple[str, str, Any]]]
 
@@ -58,83 +57,6 @@ _FEWEST_CHUNKS = 4
 _SHOWN_CHARACTERS = 80
 # Size of a float32 value, of which rows usually consist.
 _VALUE_BYTES = 4
-
-
-def _unchanged(batch: Batch) -> Batch:
-    return batch
-
-
-def _without_weights(change: Change, batch: Batch) -> Batch:
-    """Return a batch after a change, without the weights of its rows."""
-    return without_weights(change(batch))
-
-
-class Reading(NamedTuple):
-    """How the table below a dataset is read.
-
-    Attributes:
-        change: Returns other chunks of the same rows, before they are cut into batches or shuffled.
-        chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual one.
-    """
-
-    change: Change = _unchanged
-    chunk_bytes: int | None = None
-
-
-_AS_IT_IS = Reading()
-
-
-@dataclass(frozen=True, slots=True)
-class _Select:
-    """A change of a batch: select columns of each row by name.
-
-    Attributes:
-        columns: Names of the columns, in their new order.
-        given: Names of all columns of the batch.
-    """
-
-    columns: tuple[str, ...]
-    given: tuple[str, ...]
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Return the same rows with the selected columns, which must hold numbers."""
-        return refuse_others(self.of(batch))
-
-    def of(self, batch: Batch) -> Batch:
-        """Return the same rows with the selected columns, which may be words."""
-        return Batch(tuple(map(self._of_part, batch.parts)))
-
-    def _of_part(self, part: Part) -> Chunk:
-        assert isinstance(part, Chunk)  # a table is not shuffled before its columns are selected
-        source = part.source
-        if isinstance(source, NamedRows):
-            return replace(part, source=source.select(self.columns))
-        places = places_of(self.columns, self.given, source.width)
-        return replace(part, source=Selected(source, tuple(places)))
-
-
-class _CutOnce:
-    """A table's chunks of about so many bytes.
-
-    Each epoch gets the same sources: an executor sends rows in memory to the workers once. A copy
-    in another process cuts the table again.
-
-    Args:
-        cut: Returns the table's chunks of about so many bytes.
-    """
-
-    def __init__(self, cut: Cut) -> None:
-        self._cut = cut
-        self._batches: dict[int | None, Batch] = {}
-
-    def __call__(self, chunk_bytes: int | None) -> Batch:
-        if chunk_bytes not in self._batches:
-            # `Batch.of` drops parts without rows.
-            self._batches[chunk_bytes] = Batch.of(*self._cut(chunk_bytes).parts)
-        return self._batches[chunk_bytes]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _CutOnce, (self._cut,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,7 +97,7 @@ class Dataset:
     _is_mapped: bool = False
     # The epochs whose columns a new model standardizes by; None if it does not.
     _standardizing: Callable[[int, Reading], Iterator[Batch]] | None = None
-    _reading: Reading = _AS_IT_IS
+    _reading: Reading = AS_IT_IS
     columns: tuple[str, ...] | None = None
     by_name: tuple[str, ...] = ()
     table: Any = None
@@ -200,7 +122,7 @@ class Dataset:
             "end": "none, it repeats" if self._is_endless else None,
         }
         # To look at the batches of an iterator would use them up.
-        first = Batch() if self.rows is None else next(self._epochs(0, _AS_IT_IS), Batch())
+        first = Batch() if self.rows is None else next(self._epochs(0, AS_IT_IS), Batch())
         if self.rows is None or not first.rows:
             return pictures.table("Dataset", facts)
         dtype = np.result_type(*{np.dtype(source.dtype) for source in first.sources()})
@@ -421,7 +343,7 @@ class Dataset:
         Raises:
             NoRows: the table has no rows.
         """
-        whole = _CutOnce(cut)
+        whole = CutOnce(cut)
         batch = whole(None)
         if not batch.rows:
             raise NoRows(f"{name} must have at least one row, got none")
@@ -478,8 +400,8 @@ class Dataset:
             raise Invalid(expected("columns", must, unknown))
         before = self._reading.change
         # A second selection takes the place of the first one, which had columns of the same table.
-        given = before.given if isinstance(before, _Select) else self.columns or ()
-        select = _Select(tuple(columns), given)
+        given = before.given if isinstance(before, Select) else self.columns or ()
+        select = Select(tuple(columns), given)
         # Feature columns may read words: they are refused when rows are read.
         first = next(self._epochs(0, self._reading._replace(change=select.of)), None)
         width = first.source.width if first and first.rows else self.width
@@ -490,7 +412,7 @@ class Dataset:
         """Return a dataset of the same rows, each of the weight one."""
         if not self._has_weights:
             return self
-        change = partial(_without_weights, self._reading.change)
+        change = partial(unweighted, self._reading.change)
         return replace(self, _has_weights=False, _reading=self._reading._replace(change=change))
 
     def named(self, columns: Sequence[str] | None) -> Dataset:
@@ -623,7 +545,7 @@ class Dataset:
             return self
         return replace(
             self,
-            _epochs=lambda epoch, reading: _scaled(self._epochs(epoch, reading), scaling),
+            _epochs=lambda epoch, reading: standardized(self._epochs(epoch, reading), scaling),
             _standardizing=None,
         )
 
@@ -636,7 +558,7 @@ class Dataset:
         check_integer("rows", rows, 1)
         return replace(
             self,
-            _epochs=lambda epoch, reading: _rebatch(self._epochs(epoch, reading), rows),
+            _epochs=lambda epoch, reading: cut_anew(self._epochs(epoch, reading), rows),
             _batch_rows=rows,
             _is_constant=False,
             _is_table=False,
@@ -660,7 +582,7 @@ class Dataset:
             raise Invalid("shuffle(seed) must come before batch(rows)")
         return replace(
             self,
-            _epochs=lambda epoch, reading: _shuffle(self._epochs(epoch, reading), seed, epoch),
+            _epochs=lambda epoch, reading: shuffled(self._epochs(epoch, reading), seed, epoch),
             _is_shuffled=True,
             _is_table=False,
         )
@@ -723,7 +645,7 @@ class Dataset:
             batches = self._epochs(epoch, reading)
             if self._batch_rows is not None:
                 return islice(batches, start, stop)
-            return _slice_rows(batches, start, stop)
+            return slice_rows(batches, start, stop)
 
         # A slice of shuffled rows has other rows in every epoch. A slice of repeated rows may end
         # within an epoch.
@@ -781,49 +703,3 @@ def limit_epochs(array: Any, num_epochs: int | None = None) -> Dataset:
         TypeError: it is not an array.
     """
     return Dataset.from_array(array).repeat(num_epochs)
-
-
-def _scaled(batches: Iterator[Batch], scaling: Scaling) -> Iterator[Batch]:
-    """Yield the batches, standardized; the same batch again as the same object."""
-    before = after = Batch()
-    for batch in batches:
-        if batch is not before:
-            before, after = batch, scaled(batch, scaling)
-        yield after
-
-
-def _rebatch(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
-    """Yield batches of `rows` rows: each incoming batch is cut, and its rest begins the next."""
-    gathered = Batch()
-    for batch in batches:
-        start = 0
-        while start < batch.rows:
-            stop = min(start + rows - gathered.rows, batch.rows)
-            gathered += batch.rows_between(start, stop)
-            start = stop
-            if gathered.rows == rows:
-                yield gathered
-                gathered = Batch()
-    if gathered.rows:
-        yield gathered
-
-
-def _shuffle(batches: Iterator[Batch], seed: int, epoch: int) -> Iterator[Batch]:
-    # After `repeat` several batches come here in one epoch. Each holds all rows, so each needs a
-    # number of its own to get an order of its own. In `repeat(2).shuffle(1).repeat(2)` the numbers
-    # of the epochs overlap (0 and 1, then 1 and 2), so an order can occur again.
-    for number, batch in enumerate(batches, epoch):
-        yield batch.shuffled((seed, number))
-
-
-def _slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Iterator[Batch]:
-    """Yield the rows from number `start` to before `stop`, counted through all batches."""
-    first = 0
-    for batch in batches:
-        if stop is not None and first >= stop:
-            return
-        low = max(start - first, 0)
-        high = batch.rows if stop is None else min(stop - first, batch.rows)
-        if low < high:
-            yield batch.rows_between(low, high)
-        first += batch.rows

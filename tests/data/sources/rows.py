@@ -17,3 +17,8 @@ def chunks_of(dataset):
 def loaded(dataset):
     """Return the rows of all batches."""
     return np.vstack([chunk.load(dataset.width) for chunk in chunks_of(dataset)])
+
+
+def loaded_batch(batch):
+    """Return the rows of a batch."""
+    return np.vstack([chunk.load(batch.source.width) for chunk in batch])

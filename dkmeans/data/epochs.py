@@ -1,0 +1,60 @@
+"""What a dataset does with the batches of an epoch: standardize, cut anew, shuffle, slice.
+
+The methods of `Dataset` call these functions. Each takes an iterator and yields batches while they
+are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dkmeans.data.batches import Batch
+from dkmeans.data.scaled import scaled
+from dkmeans.scaling import Scaling
+
+
+def standardized(batches: Iterator[Batch], scaling: Scaling) -> Iterator[Batch]:
+    """Yield the batches, standardized; the same batch again as the same object."""
+    before = after = Batch()
+    for batch in batches:
+        if batch is not before:
+            before, after = batch, scaled(batch, scaling)
+        yield after
+
+
+def cut_anew(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
+    """Yield batches of `rows` rows: each incoming batch is cut, and its rest begins the next."""
+    gathered = Batch()
+    for batch in batches:
+        start = 0
+        while start < batch.rows:
+            stop = min(start + rows - gathered.rows, batch.rows)
+            gathered += batch.rows_between(start, stop)
+            start = stop
+            if gathered.rows == rows:
+                yield gathered
+                gathered = Batch()
+    if gathered.rows:
+        yield gathered
+
+
+def shuffled(batches: Iterator[Batch], seed: int, epoch: int) -> Iterator[Batch]:
+    """Yield the batches of an epoch, each shuffled in an order of its own."""
+    # After `repeat` several batches come here in one epoch. Each holds all rows, so each needs a
+    # number of its own to get an order of its own. In `repeat(2).shuffle(1).repeat(2)` the numbers
+    # of the epochs overlap (0 and 1, then 1 and 2), so an order can occur again.
+    for number, batch in enumerate(batches, epoch):
+        yield batch.shuffled((seed, number))
+
+
+def slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Iterator[Batch]:
+    """Yield the rows from number `start` to before `stop`, counted through all batches."""
+    first = 0
+    for batch in batches:
+        if stop is not None and first >= stop:
+            return
+        low = max(start - first, 0)
+        high = batch.rows if stop is None else min(stop - first, batch.rows)
+        if low < high:
+            yield batch.rows_between(low, high)
+        first += batch.rows

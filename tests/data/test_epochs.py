@@ -1,0 +1,60 @@
+"""Batches of an epoch: cut anew and sliced across batches, lazily."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkmeans.data.arrays import array_chunks
+from dkmeans.data.epochs import cut_anew, shuffled, slice_rows, standardized
+from dkmeans.scaling import Scaling
+from tests.data.sources.rows import loaded_batch
+
+
+def batches_of(*sizes):
+    """Return batches of so many rows, whose values count through all batches."""
+    stops = np.cumsum(sizes)
+    return [
+        array_chunks(np.arange(stop - size, stop, dtype=float)[:, None], "rows")
+        for size, stop in zip(sizes, stops, strict=True)
+    ]
+
+
+def values(batch):
+    return loaded_batch(batch).ravel().tolist()
+
+
+@given(st.lists(st.integers(1, 9), max_size=5), st.integers(1, 12))
+def test_the_rest_of_a_batch_begins_the_next_one(sizes, rows):
+    found = list(map(values, cut_anew(iter(batches_of(*sizes)), rows)))
+    everything = list(range(sum(sizes)))
+    assert found == [everything[start : start + rows] for start in range(0, sum(sizes), rows)]
+
+
+@given(st.lists(st.integers(1, 9), max_size=5), st.integers(0, 30), st.integers(0, 30))
+def test_slices_count_rows_through_all_batches(sizes, start, stop):
+    found = slice_rows(iter(batches_of(*sizes)), start, stop)
+    everything = list(range(sum(sizes)))
+    assert [value for batch in found for value in values(batch)] == everything[start:stop]
+
+
+def test_a_slice_that_is_complete_asks_for_no_further_batch():
+    def endless():
+        while True:
+            yield from batches_of(4)
+
+    assert list(map(values, slice_rows(endless(), 1, 6))) == [[1, 2, 3], [0, 1]]
+
+
+def test_each_batch_of_an_epoch_has_an_order_of_its_own():
+    (batch,) = batches_of(50)
+    first, second = map(values, shuffled(iter([batch, batch]), seed=3, epoch=0))
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(50))
+
+
+def test_the_same_batch_again_is_standardized_to_the_same_object():
+    (batch,) = batches_of(3)
+    scaling = Scaling.of(np.array([1.0]), np.array([2.0]))
+    first, again = standardized(iter([batch, batch]), scaling)
+    assert first is again
+    assert values(first) == [-0.5, 0, 0.5]
