@@ -349,7 +349,14 @@ class ExactSums:
 
     def rounded(self) -> NDArray[Any]:
         """Return the sums as int64 if all are small whole numbers, else rounded to float64."""
-        values = self.means(np.ones(self.shape[0], np.int64))
+        sums = self.settled()
+        high, low, is_sure = sums.pairs(...)
+        values, is_zero = np.ldexp(high, self.grid.exponents), is_sure & (high == 0)
+        # The rounding is sure unless the rest is about half of a last place.
+        is_sure &= np.abs(low) < half_of_last_place(high) * (1 - UNSURE)
+        left = np.nonzero(~(is_sure & _is_normal(values) | is_zero))
+        ones = ExactSums.of_counts(np.ones(self.shape[0], np.int64))
+        values[left] = sums._means_by_integers(ones, left)
         is_whole = (values == np.rint(values)) & (np.abs(values) < _WHOLE_NUMBERS)
         return values.astype(np.int64) if is_whole.all() else values
 

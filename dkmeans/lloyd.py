@@ -329,7 +329,7 @@ def _after_step(state: TrainState, sums: PartialSums, rules: Rules) -> TrainStat
         pending_steps=state.pending_steps + 1,
         step=state.step + 1,
         losses=(*state.losses, loss),
-        mean_distance=loss / (sums.totals.sum().item() or 1),
+        mean_distance=loss / (sums.total or 1),
         rows=state.rows + int(sums.counts.sum()),
     )
     is_whole = state.pending_steps == rules.schedule.steps_per_iteration

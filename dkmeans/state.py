@@ -220,6 +220,11 @@ class PartialSums:
         return self.counts if self.weights is None else self.weights.rounded()[:, 0]
 
     @property
+    def total(self) -> float:
+        """Sum of the weights of all rows: their number without any."""
+        return float(self.counts.sum() if self.weights is None else self.weights.total())
+
+    @property
     def means(self) -> FloatArray:
         """(k, d) float64, the means of the rows of each center, correctly rounded."""
         return self.sums.means(self.cluster_weights)

@@ -155,6 +155,18 @@ def test_the_total_of_sums_is_that_of_their_values(problem):
     assert of_rows(rows, index, k).total() == total_of(rows)
 
 
+@given(rows_of_clusters())
+def test_sums_are_rounded_once(problem):
+    sums = of_rows(*problem)
+    found = sums.rounded()
+    for cluster, column in np.ndindex(*sums.shape):
+        try:
+            expected = float(sums.exact(cluster, column))
+        except OverflowError:
+            expected = np.inf if sums.exact(cluster, column) > 0 else -np.inf
+        assert found[cluster, column] == expected
+
+
 def test_sums_are_rounded_to_integers_only_if_all_are_whole():
     index = np.array([0, 1, 1])
     whole = of_rows(np.array([[3.0], [0.5], [0.5]]), index, 2).rounded()

@@ -15,6 +15,7 @@ import numpy as np
 
 from dkmeans.data.batches import Batch, Part, Shuffle
 from dkmeans.data.chunks import Chunk, Source
+from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.errors import InvalidData, InvalidType, counted
 from dkmeans.state import FloatArray
 
@@ -31,12 +32,14 @@ class RowWeights:
         first: Number of the first row, as in the other source.
         rows: Number of rows.
         chunk_rows: As in the other source: as many weights are cached at a time as rows.
+        are_checked: True if the parts are known to hold nothing but weights.
     """
 
     parts: tuple[Chunk, ...]
     first: int
     rows: int
     chunk_rows: int | None
+    are_checked: bool = False
 
     @property
     def name(self) -> str:
@@ -79,7 +82,8 @@ class RowWeights:
         for part in self.parts:
             low, high = max(start - first, 0), min(stop - first, part.rows)
             if low < high:
-                found.append(_checked(part.cut(low, high)))
+                some = part.cut(low, high)
+                found.append(_as_weights(some.values()) if self.are_checked else _checked(some))
             first += part.rows
         return found[0] if len(found) == 1 else np.concatenate(found)
 
@@ -97,7 +101,7 @@ def _checked(chunk: Chunk) -> FloatArray:
             f"weights must be one number for each of {counted(chunk.rows, 'row')}, got an array of "
             f"shape {values.shape} from {source.name}"
         )
-    weights: FloatArray = np.ascontiguousarray(values, np.float64)
+    weights = _as_weights(values)
     must, most, checked = "finite and >= 0", float(np.finfo(np.float64).max), weights
     if values.dtype.kind in "iu":
         must, most = f"integers from 0 to 2^53 = {_LARGEST_EXACT_INTEGER:,}", _LARGEST_EXACT_INTEGER
@@ -111,6 +115,19 @@ def _checked(chunk: Chunk) -> FloatArray:
     return weights
 
 
+def _as_weights(values: Any) -> FloatArray:
+    return np.ascontiguousarray(values, np.float64)
+
+
+def _checked_in_memory(chunk: Chunk) -> Chunk:
+    """Return a chunk of weights in memory after checking them: no iteration does it again."""
+    rows, weights = chunk.source, _checked(chunk)
+    assert isinstance(rows, MemoryRows)  # for the type checker
+    # A copy as float64 must not take more memory than the weights.
+    kept = weights if rows.array.itemsize >= weights.itemsize else chunk.values()
+    return replace(chunk, source=replace(rows, array=kept, first=chunk.start))
+
+
 def weighted(rows: Batch, weights: Batch, name: str) -> Batch:
     """Return the rows of a table, with weights beside them.
 
@@ -120,7 +137,8 @@ def weighted(rows: Batch, weights: Batch, name: str) -> Batch:
         name: Name of the rows, for messages.
 
     Raises:
-        InvalidData: there are more or fewer weights than rows, or weights of several columns.
+        InvalidData: there are more or fewer weights than rows, or weights of several columns, or a
+            weight in memory is negative or not finite.
         InvalidType: the weights are not numbers.
     """
     if rows.rows != weights.rows:
@@ -137,7 +155,10 @@ def weighted(rows: Batch, weights: Batch, name: str) -> Batch:
     for part in _chunks(rows):
         stop = start + part.rows
         beside = tuple(_chunks(weights.rows_between(start, stop)))
-        source = RowWeights(beside, part.start, part.rows, part.source.chunk_rows)
+        are_checked = all(isinstance(chunk.source, MemoryRows) for chunk in beside)
+        if are_checked:
+            beside = tuple(map(_checked_in_memory, beside))
+        source = RowWeights(beside, part.start, part.rows, part.source.chunk_rows, are_checked)
         parts.append(replace(part, weights=source))
         start = stop
     return Batch(tuple(parts))

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from dkmeans.data.row_weights import (
     without_weights,
 )
 from dkmeans.data.sources.memory import MemoryRows
+from dkmeans.data.sources.zarr_array import from_zarr_array
 from tests.data.twenty_rows import ROWS
 from tests.numbered import Numbers
 
@@ -107,10 +109,15 @@ def test_rows_of_weight_zero_are_left_out_whatever_they_hold():
         (np.inf, r"row 17 of w has inf"),
     ],
 )
-def test_bad_weights_are_named_by_their_row(bad, message):
+def test_bad_weights_are_named_by_their_row(bad, message, tmp_path):
     weights = WEIGHTS.copy()
     weights[17] = bad
-    batch = batch_of(weights, (7, 13), (12, 8))
+    # In memory once, when they are put beside the rows; in storage when they are read.
+    with pytest.raises(InvalidData, match=message):
+        batch_of(weights, (7, 13), (12, 8))
+    zarr.create_array(tmp_path / "w.zarr", data=weights, chunks=(12,))
+    stored = from_zarr_array(zarr.open_array(tmp_path / "w.zarr"), "w")(None)
+    batch = weighted(table(ROWS, (7, 13)), stored, "table")
     for each in (batch, batch.shuffled((3,)), batch.rows_between(15, 20)):
         with pytest.raises(InvalidData, match=message):
             pairs(each)
