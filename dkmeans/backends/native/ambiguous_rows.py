@@ -1,7 +1,7 @@
 """The search for the nearest center of an ambiguous row, by exact distances.
 
-`kernels` and `first_scores` call it for rows whose least scores are closer than their rounding
-error (docs/decisions/001).
+`kernels` calls it for rows whose least scores are closer than their rounding error
+(docs/decisions/001).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dkmeans.backends.native import vectors
-from dkmeans.backends.native.compilation import compiled, inlined
+from dkmeans.backends.native.compilation import compiled
 from dkmeans.backends.native.exact_distances import distance_to
 from dkmeans.backends.native.tiles import panel_width
 from dkmeans.backends.native.vectors import PROBED_PANELS
@@ -42,14 +42,13 @@ def nearest_minimum(
 
 @compiled
 def nearest_exactly(
-    points: Any, place: int, limit: float, without: Any, centers: Any, scratch: Any, in_bytes: Any,
+    points: Any, place: int, limit: float, without: Any, centers: Any, scratch: Any,
     tile: Any,
 ) -> Any:  # fmt: skip
     """Return the index of the row's nearest center but `without`, found by exact distances.
 
     Only the distances to centers whose scores are not above `limit` are computed. These centers are
-    in two panels, unless the least score of a third panel is not above `limit` either. First scores
-    in 8 bits, if there are any `in_bytes`, exclude further panels.
+    in two panels, unless the least score of a third panel is not above `limit` either.
     """
     k, width, step = len(centers.exact), panel_width(tile), PROBED_PANELS * len(tile.centers)
     row, scale = scratch.indices[place], scratch.exact_scales[place]
@@ -64,8 +63,6 @@ def nearest_exactly(
         stride = max(last - 1 - first, 1)
     cluster, least = 0, np.inf
     for start in range(first, last, stride):
-        if len(in_bytes) and _is_excluded(place, start // width, in_bytes):
-            continue
         vectors.probe(
             scratch.rows, place, len(scratch.indices), centers.weights, centers.halves, start,
             points.shape[1], scratch.probe_scores, tile,
@@ -79,13 +76,3 @@ def nearest_exactly(
                 if distance < least:
                     cluster, least = center, distance
     return cluster
-
-
-@inlined
-def _is_excluded(place: Any, panel: int, in_bytes: Any) -> bool:
-    """Return whether first scores exclude the centers of `PROBED_PANELS` panels."""
-    minima, limit = in_bytes.minima, in_bytes.limits[place]
-    for number in range(panel, min(panel + PROBED_PANELS, len(minima))):
-        if not minima[number, place] > limit:
-            return False
-    return True

@@ -330,7 +330,7 @@ def _assign(points: FloatArray, centers: Centers, found: _Outputs, sums: kernels
     arguments = packed, byte_centers, tile, scratch, in_bytes, *found, sums
     num_rest: int = run(kernels.assign, variant, points, *arguments)
     rows, ambiguous = len(points), int(scratch.ambiguous[0])
-    is_slow = packed_centers.takes_long_again(tile, scratch, in_bytes, rows)
+    is_slow = packed_centers.takes_long_again(tile, scratch, in_bytes, points.shape)
     _packed_centers.note_ambiguous(
         centers, points.dtype, tile, rows=rows, ambiguous=ambiguous, is_slow=is_slow
     )

@@ -42,8 +42,11 @@ OFFSET = 128
 # Added to a float32 of at most 2^22, this rounds to an integer, whose lowest byte is then that of
 # the float32.
 _MAGIC = 1.5 * 2.0**23
-# Sums that `score_row` adds up side by side.
+# Sums that `score_center` adds up side by side.
 _CHAINS = 4
+# Rows and centers that `score_center` multiplies are padded to multiples of this: whole steps of
+# any vectors.
+LINE = 64
 # A row whose values are all below this is rounded to zero: the reciprocal would be too large.
 _SMALLEST = 2.0**-100
 
@@ -133,7 +136,8 @@ def score_panel(
         num_quads: Number of quads.
         ranked: (m, t) float32, at least two rows: the least score, and the second least.
         panels: (m, t) int32, in the first row the panel of the least score.
-        minima: (panels, t) float32, of which this panel is overwritten: its least scores.
+        minima: (panels, 2, t) float32, of which this panel is overwritten: its least and second
+            least scores.
         shape: The shape of the tile.
     """
     builder, (lanes, count, width) = code.builder, shape[:3]
@@ -193,7 +197,7 @@ def _rank(
     builder, (lanes, count) = code.builder, shape[:2]
     vector, numbers = ir.VectorType(ranked.element, lanes), ir.VectorType(panels.element, lanes)
     this_panel = code.spread(builder.trunc(panel, panels.element), lanes)
-    line = builder.mul(panel, code.size(lanes * count))
+    line = builder.mul(panel, code.size(lanes * count * 2))
     for i in range(count):
         step = code.load(code.at(steps.first, i * lanes), vector)
 
@@ -213,7 +217,8 @@ def _rank(
         code.store(builder.select(is_least, minimum, least), places[0])
         old_panel = code.load(panel_place, numbers)
         code.store(builder.select(is_least, this_panel, old_panel), panel_place)
-        code.store(minimum, code.at(code.at(minima.first, line), i * lanes))
+        for j, value in enumerate((minimum, runner_up)):
+            code.store(value, code.at(code.at(minima.first, line), (j * count + i) * lanes))
 
 
 @as_intrinsic
@@ -232,7 +237,7 @@ def find_rows(
     """
     builder, (lanes, count), word = code.builder, shape[:2], ir.IntType(64)
     vector, found = ir.VectorType(limits.element, lanes), word(0)
-    line = code.at(minima.first, builder.mul(panel, code.size(lanes * count)))
+    line = code.at(minima.first, builder.mul(panel, code.size(lanes * count * 2)))
     for i in range(count):
         least = code.load(code.at(line, i * lanes), vector)
         limit = code.load(code.at(limits.first, i * lanes), vector)
@@ -243,66 +248,40 @@ def find_rows(
 
 
 @as_intrinsic
-def score_row(
-    code: Code, rows: Array, place: Value, weights: Array, halves: Array, panel: Value,
-    least: Array, shape: Sequence[int],
+def score_center(
+    code: Code, lines: Array, place: Value, centers: Array, center: Value, halves: Array,
+    score: Array, shape: Sequence[int],
 ) -> None:  # fmt: skip
-    """Score one row of a tile against a panel in float32.
+    """Score one row of a tile against one center in float32.
 
     Args:
         code: The code to write to.
-        rows: (t, d) float32, the tile row by row.
+        lines: (t, d padded to a multiple of `LINE`) float32, the tile row by row.
         place: Number of the row in the tile.
-        weights: The negative centers, panel by panel, and in each panel feature by feature.
-        halves: (panels * c,), the first term of the scores.
-        panel: Number of the panel.
-        least: (2,) overwritten: the least and the second least score, the number of the center in
-            the last bits.
+        centers: (k, d padded) float32, the negative centers.
+        center: Index of the center.
+        halves: (panels * c,) float32, the first term of the scores.
+        score: (1,) float32, overwritten.
         shape: The shape of the tile.
     """
-    builder, width, centers = code.builder, rows.width, shape[2]
-    vector, at_once = ir.VectorType(rows.element, centers), code.size(_CHAINS)
-    first = builder.mul(panel, code.size(centers))
-    panel_weights = code.at(weights.first, builder.mul(first, width))
-
-    def add(feature: Value, total: Value) -> Value:
-        x = builder.load(code.cell(rows, place, feature))
-        center = code.load(code.at(panel_weights, builder.mul(feature, code.size(centers))), vector)
-        return code.fma(center, code.spread(x, centers), total)
+    builder, lanes = code.builder, shape[0]
+    vector = ir.VectorType(lines.element, lanes)
+    row, line = code.cell(lines, place, code.size(0)), code.cell(centers, center, code.size(0))
 
     def some(number: Value, totals: Sequence[Value]) -> list[Value]:
-        start = builder.mul(number, at_once)
-        return [add(builder.add(start, code.size(i)), total) for i, total in enumerate(totals)]
+        first = builder.mul(number, code.size(lanes * _CHAINS))
+        places = [builder.add(first, code.size(i * lanes)) for i in range(_CHAINS)]
+        pairs = [[code.load(code.at(x, place), vector) for x in (row, line)] for place in places]
+        return [code.fma(a, b, total) for (a, b), total in zip(pairs, totals, strict=True)]
 
-    # Several sums, because each addition waits for the one before.
-    initial = [code.load(code.at(halves.first, first), vector), *[zero(vector)] * (_CHAINS - 1)]
-    whole, rest = builder.sdiv(width, at_once), builder.srem(width, at_once)
-    totals = code.change_if(
-        builder.icmp_signed(">", whole, code.size(0)),
-        lambda totals: code.loop(whole, totals, some),
-        initial,
-    )
-    start = builder.mul(whole, at_once)
-
-    def one(number: Value, totals: Sequence[Value]) -> list[Value]:
-        return [add(builder.add(start, number), totals[0])]
-
-    (last,) = code.change_if(
-        builder.icmp_signed(">", rest, code.size(0)),
-        lambda totals: code.loop(rest, totals, one),
-        totals[:1],
-    )
-    scores = reduce(builder.fadd, [last, *totals[1:]])
-    # Each score with the number of its center in the last bits, as `vectors.tagged` does it.
-    bits = ir.VectorType(ir.IntType(32), centers)
-    kept = builder.and_(builder.bitcast(scores, bits), ir.Constant(bits, [-centers] * centers))
-    scores = builder.bitcast(builder.or_(kept, ir.Constant(bits, list(range(centers)))), vector)
-    two: tuple[Value, Value | None] = scores, None
-    half = centers // 2
+    steps = builder.sdiv(lines.width, code.size(lanes * _CHAINS))
+    total = reduce(builder.fadd, code.loop(steps, [zero(vector)] * _CHAINS, some))
+    half = lanes // 2
     while half:
-        turn = ir.Constant(bits, [(lane + half) % centers for lane in range(centers)])
-        turned = [v if v is None else builder.shuffle_vector(v, v, turn) for v in two]
-        two, half = two_least(code, [two, (turned[0], turned[1])]), half // 2
-    for i, value in enumerate(two):
-        found = builder.extract_element(value, ir.IntType(32)(0))
-        builder.store(found, code.at(least.first, i))
+        turn = ir.Constant(
+            ir.VectorType(ir.IntType(32), lanes), [(lane + half) % lanes for lane in range(lanes)]
+        )
+        total, half = builder.fadd(total, builder.shuffle_vector(total, total, turn)), half // 2
+    product = builder.extract_element(total, ir.IntType(32)(0))
+    bias = builder.load(code.at(halves.first, center))
+    builder.store(builder.fadd(product, bias), score.first)

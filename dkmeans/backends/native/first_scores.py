@@ -1,8 +1,8 @@
 """First scores in 8 bits: how a tile is scored by them, and its rows resolved.
 
-`kernels.assign` calls `score_in_bytes` and `resolve_in_bytes` where such scores save time (see
-`packed_bytes`). Most rows are decided by them; the others are scored again in float32, against few
-panels. `eight_bits` has the instructions, docs/decisions/033 the proof.
+`kernels.assign` calls `score_in_bytes`, and then `resolve_in_bytes`, where such scores save time
+(see `packed_bytes`). They decide most rows, or exclude most centers; few centers are scored again
+in float32. `eight_bits` has the instructions, docs/decisions/033 the proof.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dkmeans.backends.native import eight_bits, matrix, vectors
-from dkmeans.backends.native.ambiguous_rows import NO_CENTER, nearest_exactly
-from dkmeans.backends.native.compilation import inlined
+from dkmeans.backends.native.compilation import compiled, inlined
+from dkmeans.backends.native.exact_distances import distance_to
 from dkmeans.backends.native.tiles import begin_ranking, panel_width, prefetch_part
 from dkmeans.state import FloatArray, IndexArray
 
@@ -33,6 +33,8 @@ class ByteCenters(NamedTuple):
         largest_norm: An upper bound of |c|.
         largest_loss: An upper bound of the length of what a center loses by rounding.
         rounding: Relative error of the difference of two first scores, of their computation alone.
+        lines: (k, d padded to a multiple of `eight_bits.LINE`) float32. The negative shifted
+            centers.
     """
 
     quads: IndexArray
@@ -41,6 +43,7 @@ class ByteCenters(NamedTuple):
     largest_norm: float
     largest_loss: float
     rounding: float
+    lines: FloatArray
 
 
 class ByteScratch(NamedTuple):
@@ -53,15 +56,16 @@ class ByteScratch(NamedTuple):
         steps: (t,) float32. The factor of each row, later times that of the centers.
         losses: (t,) float32. The squared length of what each row loses by rounding.
         margins: (t,) float32. The error bound of the difference of two first scores of each row.
-        minima: (panels, t) float32. The least first score of each panel.
-        limits: (t,) float32. Panels whose least first score is above have no center that may be
-            nearest; -infinity for a row whose nearest center is found.
-        rows: (t, d) float32. Rows of a tile as they are scored, row by row.
-        again: (2, t) float32. The two least scores of each row among those in float32.
-        least: (2,) float32. The two least scores of the last panel that was scored again, with the
-            numbers of their centers in the last bits.
-        least_bits: (2,) int32. The same memory.
-        mask: (1,) int64. Rows of a tile that a panel is scored again for.
+        minima: (panels, 2, t) float32. The least and the second least first score of each panel,
+            with the numbers of their centers in the last bits.
+        minima_bits: int32. The same memory.
+        limits: (t,) float32. Centers whose first score is above are not looked for; -infinity for a
+            row that needs no other scores.
+        lines: (t, d padded as `ByteCenters.lines`) float32. Rows of a tile as they are scored.
+        score: (1,) float32. The last score of a single center.
+        again: (3, t) float32. The least scores of each row among those in float32.
+        found: (2, t) int64. The centers of the first two of these; at last the nearest centers.
+        mask: (1,) int64. Rows of a tile that have candidates in a panel.
     """
 
     quads: IndexArray
@@ -70,11 +74,12 @@ class ByteScratch(NamedTuple):
     losses: FloatArray
     margins: FloatArray
     minima: FloatArray
+    minima_bits: IndexArray
     limits: FloatArray
-    rows: FloatArray
+    lines: FloatArray
+    score: FloatArray
     again: FloatArray
-    least: FloatArray
-    least_bits: IndexArray
+    found: IndexArray
     mask: IndexArray
 
 
@@ -152,71 +157,50 @@ def _first_error(norm: float, place: int, centers: Any, byte_centers: Any, in_by
     return 2.0 * of_rounding + byte_centers.rounding * score_size
 
 
-# A tile whose rows have first scores is resolved in three steps. A row whose two least first scores
-# differ by more than their error bound has its nearest center. The others have the panel of the
-# least first score scored again in float32. That score excludes all panels whose first scores are
-# larger by more than the errors of both, each of which is half of a bound for two scores. The
-# panels that are left are scored again one after another, for all rows that need them, and the
-# limits of the rows become less. Few rows are then ambiguous as they are without first scores.
+# First scores decide a row whose two least ones differ by more than their error bound. For another
+# row they exclude centers: one with a first score that is above the least one by more than the
+# bound is not nearest. Second nearest centers (`Tile.second`) are excluded by the second least
+# first score, so every row has candidates. Most candidates have the least score of their panel, and
+# the number of such a center is known: it is scored again alone, in float32. These scores exclude
+# more: the error of a first score and that of another score are each half of a bound for two.
+# Few rows are then ambiguous, as they are without first scores.
 @inlined
 def resolve_in_bytes(
-    points: Any, count: int, centers: Any, scratch: Any, in_bytes: Any, tile: Any
+    points: Any, count: int, centers: Any, byte_centers: Any, scratch: Any, in_bytes: Any, tile: Any
 ) -> None:
-    """Write the cluster index of each row of the tile, by first scores or by better ones.
+    """Write the nearest center of each row of the tile, and in `found` also the second nearest one.
 
     Args:
         points: (n, d) rows.
         count: Number of rows of the tile, without those that fill it up.
         centers: The centers, as `kernels.PackedCenters`.
+        byte_centers: The centers as bytes.
         scratch: Work arrays with the ranked scores.
         in_bytes: Work arrays for first scores.
-        tile: The shape of the tile.
+        tile: The shape of the tile; `found` is complete with `Tile.second`.
     """
-    ranked, width = scratch.ranked, panel_width(tile)
-    undecided = 0
+    ranked, width, undecided = scratch.ranked, panel_width(tile), 0
     for place in range(len(scratch.indices)):
         number = scratch.ranked_bits[0, place] & (width - 1)
         scratch.nearest[place] = scratch.panels[0, place] * width + number
         in_bytes.limits[place] = -np.inf
-        is_decided = ranked[1, place] > ranked[0, place] + in_bytes.margins[place]
-        if place < count and not is_decided:
+        # The negation selects a row whose scores are NaN.
+        is_close = not ranked[1, place] > ranked[0, place] + in_bytes.margins[place]
+        if place < count and (is_close or len(tile.second)):
             undecided |= 1 << place
+            in_bytes.limits[place] = ranked[len(tile.second), place] + in_bytes.margins[place]
+            _copy_row(points, place, centers, scratch, in_bytes)
+            # The best candidate first: its score makes the limit of the row less.
+            _score_again(
+                place, scratch.nearest[place], centers, byte_centers, scratch, in_bytes, tile
+            )
     if undecided:
-        _score_undecided(points, undecided, centers, scratch, in_bytes, tile)
+        _score_candidates(centers, byte_centers, scratch, in_bytes, tile)
     while undecided:
         place = vectors.trailing_zeros(undecided)
         undecided &= undecided - 1
-        limit = in_bytes.again[0, place] + scratch.margins[place]
-        if not in_bytes.again[1, place] > limit:
-            scratch.ambiguous[0] += 1
-            # The search is not limited to two panels, but by first scores.
-            ranked[2, place] = -np.inf
-            scratch.nearest[place] = nearest_exactly(
-                points, place, limit, NO_CENTER, centers, scratch, in_bytes, tile
-            )
-
-
-@inlined
-def _score_undecided(
-    points: Any, undecided: Any, centers: Any, scratch: Any, in_bytes: Any, tile: Any
-) -> None:
-    """Score the rows of a tile that are bits of a mask again, as far as they need it."""
-    # Number -1 stands for each row's panel of the least first score.
-    for number in range(-1, len(in_bytes.minima)):
-        mask = undecided
-        if number >= 0:
-            eight_bits.find_rows(in_bytes.minima, number, in_bytes.limits, in_bytes.mask, tile)
-            mask = in_bytes.mask[0]
-        while mask:
-            place = vectors.trailing_zeros(mask)
-            mask &= mask - 1
-            first = np.int64(scratch.panels[0, place])
-            if number < 0:
-                _copy_row(points, place, centers, scratch, in_bytes)
-            elif number == first:
-                continue
-            panel = first if number < 0 else number
-            _score_again(place, panel, centers, scratch, in_bytes, tile)
+        _choose(points, place, centers, scratch, in_bytes, tile)
+        scratch.nearest[place] = in_bytes.found[0, place]
 
 
 @inlined
@@ -224,27 +208,95 @@ def _copy_row(points: Any, place: Any, centers: Any, scratch: Any, in_bytes: Any
     """Copy a row of the tile as it is scored, and forget the scores of the row before."""
     row, scale = scratch.indices[place], scratch.scales[place]
     for column in range(points.shape[1]):
-        in_bytes.rows[place, column] = points[row, column] * scale - centers.shift[column]
-    in_bytes.again[0, place] = in_bytes.again[1, place] = np.inf
+        in_bytes.lines[place, column] = points[row, column] * scale - centers.shift[column]
+    in_bytes.again[0, place] = in_bytes.again[1, place] = in_bytes.again[2, place] = np.inf
+    in_bytes.found[0, place] = in_bytes.found[1, place] = 0
+
+
+@inlined
+def _score_candidates(
+    centers: Any, byte_centers: Any, scratch: Any, in_bytes: Any, tile: Any
+) -> None:
+    """Score the candidates of each row of the tile in float32, panel by panel."""
+    width, k = panel_width(tile), len(centers.exact)
+    for panel in range(len(in_bytes.minima)):
+        eight_bits.find_rows(in_bytes.minima, panel, in_bytes.limits, in_bytes.mask, tile)
+        mask, first = in_bytes.mask[0], panel * width
+        while mask:
+            place = vectors.trailing_zeros(mask)
+            mask &= mask - 1
+            start = first + np.int64(in_bytes.minima_bits[panel, 0, place] & (width - 1))
+            stop = start + 1
+            # All of the panel, also if a score or the limit is NaN.
+            if not in_bytes.minima[panel, 1, place] > in_bytes.limits[place]:
+                start, stop = first, min(first + width, k)
+            for center in range(start, stop):
+                if center != scratch.nearest[place]:
+                    _score_again(place, center, centers, byte_centers, scratch, in_bytes, tile)
 
 
 @inlined
 def _score_again(
-    place: Any, panel: Any, centers: Any, scratch: Any, in_bytes: Any, tile: Any
+    place: Any, center: Any, centers: Any, byte_centers: Any, scratch: Any, in_bytes: Any, tile: Any
 ) -> None:
-    """Score a row and a panel in float32, and merge the scores into those of the row."""
-    width = panel_width(tile)
-    eight_bits.score_row(
-        in_bytes.rows, place, centers.weights, centers.halves, panel, in_bytes.least, tile
+    """Score a row and a center in float32, and merge the score into the least ones of the row."""
+    eight_bits.score_center(
+        in_bytes.lines, place, byte_centers.lines, center, centers.halves, in_bytes.score, tile
     )
-    least, second = in_bytes.least[0], in_bytes.least[1]
-    # Scores that are NaN replace nothing.
-    if least < in_bytes.again[0, place]:
-        in_bytes.again[1, place] = min(in_bytes.again[0, place], second)
-        in_bytes.again[0, place] = least
-        scratch.nearest[place] = panel * width + (in_bytes.least_bits[0] & (width - 1))
-    elif least < in_bytes.again[1, place]:
-        in_bytes.again[1, place] = least
-    reach = np.float32(0.5) * (scratch.margins[place] + in_bytes.margins[place])
-    in_bytes.limits[place] = in_bytes.again[0, place] + reach
+    _rank_again(place, center, in_bytes)
     scratch.scored_again[0] += 1
+    reach = np.float32(0.5) * (scratch.margins[place] + in_bytes.margins[place])
+    limit = in_bytes.again[len(tile.second), place] + reach
+    if limit < in_bytes.limits[place]:
+        in_bytes.limits[place] = limit
+
+
+@inlined
+def _rank_again(place: Any, center: Any, in_bytes: Any) -> None:
+    """Merge the score of a center into the least scores of a row."""
+    again, found, score = in_bytes.again, in_bytes.found, in_bytes.score[0]
+    # Scores that are NaN replace nothing.
+    if score < again[0, place]:
+        again[2, place] = again[1, place]
+        again[1, place], found[1, place] = again[0, place], found[0, place]
+        again[0, place], found[0, place] = score, center
+    elif score < again[1, place]:
+        again[2, place] = again[1, place]
+        again[1, place], found[1, place] = score, center
+    elif score < again[2, place]:
+        again[2, place] = score
+
+
+@inlined
+def _choose(points: Any, place: Any, centers: Any, scratch: Any, in_bytes: Any, tile: Any) -> None:
+    """Write the nearest centers of a row to `found`, by scores in float32 or by exact distances."""
+    again, margin = in_bytes.again, scratch.margins[place]
+    is_clear = again[1, place] > again[0, place] + margin
+    if len(tile.second):
+        is_clear = is_clear and again[2, place] > again[1, place] + margin
+    if not is_clear:
+        scratch.ambiguous[0] += 1
+        _find_exactly(points, place, centers, scratch, in_bytes, tile)
+
+
+@compiled
+def _find_exactly(
+    points: Any, place: Any, centers: Any, scratch: Any, in_bytes: Any, tile: Any
+) -> None:
+    """Write the two nearest centers of a row to `found`, by the exact distances to candidates."""
+    width, k, limit = panel_width(tile), len(centers.exact), in_bytes.limits[place]
+    row, scale = scratch.indices[place], scratch.exact_scales[place]
+    # A row that is not finite has no distance below infinity and gets center 0 twice.
+    nearest, second, least, second_least = 0, 0, np.inf, np.inf
+    for panel in range(len(in_bytes.minima)):
+        if in_bytes.minima[panel, 0, place] > limit:
+            continue
+        for center in range(panel * width, min(panel * width + width, k)):
+            distance = distance_to(points, row, scale, centers, center, scratch.distance_parts)
+            # Centers come in ascending order and < is strict: equal distances keep their order.
+            if distance < least:
+                second, second_least = nearest, least
+                nearest, least = center, distance
+            elif distance < second_least:
+                second, second_least = center, distance
+    in_bytes.found[0, place], in_bytes.found[1, place] = nearest, second

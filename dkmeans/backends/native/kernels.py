@@ -20,7 +20,6 @@ from dkmeans.backends.native.compilation import inlined, kernel
 from dkmeans.backends.native.exact_distances import DistanceParts, distance_to
 from dkmeans.backends.native.first_scores import (
     ByteCenters,
-    ByteScratch,
     resolve_in_bytes,
     score_in_bytes,
 )
@@ -45,7 +44,8 @@ class PackedCenters(NamedTuple):
 
     Attributes:
         weights: (panels * d * c,) T. The negative shifted centers, panel by panel, and in each
-            panel feature by feature. The number of panels is a multiple of `PROBED_PANELS`.
+            panel feature by feature. The number of panels is a multiple of `PROBED_PANELS`. Empty
+            with `ByteCenters`.
         halves: (panels * c,) T. |c|^2 / 2 of the shifted centers, 0 for cosine. Very large for the
             centers that only fill up a panel; not infinity, which the tag in the last bits would
             turn into NaN (see `vectors.rank`).
@@ -108,7 +108,7 @@ class Scratch(NamedTuple):
         matrix_config: (64,) uint8. Configuration of the matrix unit.
         ambiguous: (1,) int64. Number of ambiguous rows of the last call, including the copies
             of the last row that fill its tile.
-        scored_again: (1,) int64. How often a row and a panel were scored again, in the last call.
+        scored_again: (1,) int64. How often a row and a center were scored again, in the last call.
         num_rest: (1,) int64. Number of rows in `Sums.rest` of the last call.
     """
 
@@ -166,7 +166,7 @@ _NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
 NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "96c06fff115b"
+INTRINSICS = "ae2a4cd15485"
 
 
 # Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is
@@ -231,7 +231,7 @@ def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> 
             limit = ranked[0, place] + scratch.margins[place]
             if not (ranked[1, place] > limit and ranked[3, place] > limit):
                 scratch.nearest[place] = nearest_exactly(
-                    points, place, limit, NO_CENTER, centers, scratch, (), tile
+                    points, place, limit, NO_CENTER, centers, scratch, tile
                 )
 
 
@@ -260,7 +260,7 @@ def _resolve_second(points: Any, place: int, centers: Any, scratch: Any, tile: A
         return np.int64(panel * width + (scratch.ranked_bits[which, place] & (width - 1)))
     if min(ranked[3, place], ranked[5, place]) > limit:
         return nearest_minimum(points, place, nearest, centers, scratch, tile)
-    return nearest_exactly(points, place, limit, nearest, centers, scratch, (), tile)
+    return nearest_exactly(points, place, limit, nearest, centers, scratch, tile)
 
 
 # --- Kernels ---
@@ -273,7 +273,7 @@ def assign(
     byte_centers: ByteCenters | tuple[()],
     tile: Tile,
     scratch: Scratch,
-    in_bytes: ByteScratch | tuple[()],
+    in_bytes: Any,
     index: Any,
     distance: Any,
     second: Any,
@@ -287,11 +287,12 @@ def assign(
         byte_centers: The same as bytes, or empty. First scores are computed in 8 bits with them.
         tile: The shape of a tile.
         scratch: Work arrays.
-        in_bytes: Work arrays for first scores in 8 bits; empty without `byte_centers`.
+        in_bytes: Work arrays for first scores in 8 bits, as `ByteScratch`; empty without
+            `byte_centers`.
         index: (n,) int64 for the cluster indices, or empty.
         distance: (n,) float64 for the distances to the nearest centers, or empty.
         second: The same for the second nearest centers, of at least two; empty without
-            `Tile.second`, and with first scores in 8 bits.
+            `Tile.second`.
         sums: The sums that grow, or empty ones.
 
     Returns:
@@ -306,7 +307,7 @@ def assign(
         count = min(size, n - start)
         if len(byte_centers):
             score_in_bytes(points, start + size, centers, byte_centers, scratch, in_bytes, tile)
-            resolve_in_bytes(points, count, centers, scratch, in_bytes, tile)
+            resolve_in_bytes(points, count, centers, byte_centers, scratch, in_bytes, tile)
         else:
             _score(points, start + size, centers, scratch, tile)
             _resolve(points, count, centers, scratch, tile)
@@ -331,7 +332,10 @@ def assign(
             continue
         for place in range(count):
             row, scale = start + place, scratch.exact_scales[place]
-            cluster = _resolve_second(points, place, centers, scratch, tile)
+            if len(byte_centers):
+                cluster = in_bytes.found[1, place]
+            else:
+                cluster = _resolve_second(points, place, centers, scratch, tile)
             if len(second.clusters):
                 second.clusters[row] = cluster
             second.distances[row] = distance_to(

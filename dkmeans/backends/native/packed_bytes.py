@@ -23,6 +23,8 @@ from dkmeans.state import FloatArray
 # int32 sums and `SLACK` are proven to suffice (docs/decisions/033).
 _BYTE_COLUMNS, _TOO_MANY_COLUMNS = 16, 2**15
 _BYTE_CENTERS, _BYTE_PRODUCTS = {False: 128, True: 512}, {False: 2**13, True: 2**16}
+# The same for second nearest centers, by vectors: each row has candidates.
+_BYTE_PRODUCTS_FOR_TWO = 2**16
 # A matrix unit treats the smallest numbers (subnormal ones) as zero, and factors of bytes may
 # become such numbers. Bytes and the matrix unit are used only if the length of the longest center
 # is above this, and below the reciprocal of this.
@@ -39,10 +41,14 @@ def suits_bytes(tile: Tile, k: int, d: int, largest_norm: float) -> bool:
     by_vectors, by_matrix = processor.multiplies_bytes(), "+amx-int8" in processor.features()
     has_products = by_matrix if tile.matrix_panels else by_vectors
     is_possible = d < _TOO_MANY_COLUMNS and is_in_range(largest_norm) and has_products
-    return is_possible and _gains_by_bytes(k, d, with_matrix=bool(tile.matrix_panels))
+    return is_possible and _gains_by_bytes(tile, k, d)
 
 
-def _gains_by_bytes(k: int, d: int, *, with_matrix: bool) -> bool:
+def _gains_by_bytes(tile: Tile, k: int, d: int) -> bool:
+    with_matrix = bool(tile.matrix_panels)
+    if tile.second:
+        # By a matrix unit it was not measured.
+        return not with_matrix and k * d >= _BYTE_PRODUCTS_FOR_TWO
     is_large = k >= _BYTE_CENTERS[with_matrix] and k * d >= _BYTE_PRODUCTS[with_matrix]
     return is_large and d >= _BYTE_COLUMNS
 
@@ -86,7 +92,25 @@ def packed_in_bytes(
         largest_norm=SLACK * largest_norm,
         largest_loss=SLACK * largest_loss,
         rounding=SLACK * rounding,
+        lines=_in_lines(negative, shape),
     )
+
+
+def _in_lines(
+    negative: Callable[[], Iterator[FloatArray]], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return (k, d) centers as float32, padded by zeros to whole lines."""
+    (k, d), start = shape, 0
+    lines = np.zeros((k, padded_to_lines(d)), np.float32)
+    for piece in negative():
+        lines[start : start + len(piece), :d] = piece
+        start += len(piece)
+    return lines
+
+
+def padded_to_lines(d: int) -> int:
+    """Return the number of columns with which `eight_bits.score_center` takes rows of d columns."""
+    return -(-d // eight_bits.LINE) * eight_bits.LINE
 
 
 def _quads(d: int, tile: Tile) -> int:

@@ -19,9 +19,9 @@ from dkmeans.backends.native.panels import tile_of
 from dkmeans.backends.native.vectors import Tile
 from dkmeans.distance import Centers
 
-# Largest shares of the pairs of a row and a panel that may be scored again in float32: above, the
-# next scoring takes less time in all. By whether a matrix unit computes the scores.
-_AGAIN_SHARE = {False: 0.05, True: 0.015}
+# Where so many candidates were scored again in float32, for each pair of a row and a panel, the
+# next scoring takes as long in all: (columns - 14) / 650, and with a matrix unit a tenth of that.
+_SHORT_COLUMNS, _LONG_COLUMNS, _BY_MATRIX = 14, 650, 0.1
 # Smaller chunks are not representative.
 _REPRESENTATIVE_ROWS = 256
 # Above this share of ambiguous rows the next scoring takes less time in all.
@@ -44,8 +44,8 @@ class PackedCentersCache:
     """Cache of packed centers; an entry lives as long as its `Centers`.
 
     All chunks of an iteration share an entry. The cache also chooses the scoring: after a chunk
-    with many ambiguous rows, or with many pairs scored again in float32, the next scoring is used
-    for all problems of the same shape in this process.
+    with many ambiguous rows, or with many candidates scored again in float32, the next scoring is
+    used for all problems of the same shape in this process.
     """
 
     def __init__(self) -> None:
@@ -63,19 +63,20 @@ class PackedCentersCache:
         Args:
             centers: The centers.
             dtype: The dtype of the rows.
-            with_second: True if second nearest centers are needed too. First scores in 8 bits
-                cannot find them: such scorings are passed over.
+            with_second: True if second nearest centers are needed too.
         """
         # Other threads wait here rather than pack the same centers again.
         with self._lock:
-            left = scorings(dtype)[self._scoring_numbers.get(_problem(centers, dtype), 0) :]
-            scoring = next(each for each in left if not (with_second and each.in_bytes))
-            tile = tile_of(scoring.dtype)
+            problem = _problem(centers, dtype, with_second=with_second)
+            scoring = scorings(dtype)[self._scoring_numbers.get(problem, 0)]
+            tile, second = tile_of(scoring.dtype), (None,) * with_second
+            if scoring.in_bytes:  # which packs other arrays for second nearest centers
+                tile = tile._replace(second=second)
             packed = self._packed.setdefault(centers, {})
             if (scoring, tile, dtype) not in packed:
                 packed[scoring, tile, dtype] = for_scores(centers, tile, scoring, dtype)
             found = packed[scoring, tile, dtype]
-            return found._replace(tile=found.tile._replace(second=(None,) * with_second))
+            return found._replace(tile=found.tile._replace(second=second))
 
     def note_ambiguous(
         self, centers: Centers, dtype: np.dtype[Any], tile: Tile, *, rows: int, ambiguous: int,
@@ -89,14 +90,15 @@ class PackedCentersCache:
             tile: The tile that the chunk was scored with.
             rows: Number of rows of the chunk.
             ambiguous: Number of rows that were ambiguous.
-            is_slow: True if too many pairs were scored again (see `takes_long_again`).
+            is_slow: True if too many candidates were scored again (see `takes_long_again`).
         """
         is_coarse = is_slow or ambiguous >= _AMBIGUOUS_SHARE * rows
         if rows < _REPRESENTATIVE_ROWS or not is_coarse:
             return
         with self._lock:
-            tiles = {key[0]: found.tile for key, found in self._packed.get(centers, {}).items()}
-            problem = _problem(centers, dtype)
+            found = self._packed.get(centers, {})
+            tiles = {key[0]: packing.tile._replace(second=()) for key, packing in found.items()}
+            problem = _problem(centers, dtype, with_second=bool(tile.second))
             first = self._scoring_numbers.get(problem, 0)
             used = tile._replace(second=())
             # Empty if another thread has already reported this scoring: to change twice would skip
@@ -112,14 +114,15 @@ class PackedCentersCache:
 
 
 def takes_long_again(
-    tile: Tile, scratch: Scratch, in_bytes: ByteScratch | tuple[()], rows: int
+    tile: Tile, scratch: Scratch, in_bytes: ByteScratch | tuple[()], shape: tuple[int, ...]
 ) -> bool:
-    """Return whether too many pairs of a row and a panel were scored again after 8 bits."""
+    """Return whether too many candidates of (n, d) rows were scored again after 8 bits."""
     if not in_bytes:
         return False
-    pairs = rows * len(in_bytes.minima)
-    return int(scratch.scored_again[0]) > _AGAIN_SHARE[bool(tile.matrix_panels)] * pairs
+    n, d = shape
+    share = (d - _SHORT_COLUMNS) / _LONG_COLUMNS * (_BY_MATRIX if tile.matrix_panels else 1)
+    return int(scratch.scored_again[0]) > share * n * len(in_bytes.minima)
 
 
-def _problem(centers: Centers, dtype: np.dtype[Any]) -> tuple[Any, ...]:
-    return (*centers.values.shape, centers.distance, dtype)
+def _problem(centers: Centers, dtype: np.dtype[Any], *, with_second: bool) -> tuple[Any, ...]:
+    return (*centers.values.shape, centers.distance, dtype, with_second)

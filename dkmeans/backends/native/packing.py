@@ -30,6 +30,8 @@ from dkmeans.backends.rounding import SLACK, Shifted, exact_rows, shifted
 from dkmeans.distance import Centers, Distance
 from dkmeans.state import FloatArray
 
+# Weights where bytes take their place.
+NO_WEIGHTS: FloatArray = np.empty(0, np.float32)
 # Registers and biases without a matrix unit.
 NO_REGISTERS: tuple[FloatArray, FloatArray] = np.empty(0, np.int32), np.empty(0, np.float32)
 # With at least so many centers and columns a matrix unit was measured to be faster than vectors.
@@ -75,7 +77,7 @@ def for_scores(centers: Centers, tile: Tile, scoring: Scoring, dtype: np.dtype[A
     limits = np.finfo(scoring.dtype)
     factor = error_factor(d, len(tile.centers), float(limits.eps))
     if scoring.by_matrix:
-        tile = tile_for(k, d, rounding.largest)
+        tile = tile_for(k, d, rounding.largest)._replace(second=tile.second)
     if scoring.in_bytes and suits_bytes(tile, k, d, rounding.largest):
         tile = tile._replace(in_bytes=(None,))
 
@@ -94,7 +96,7 @@ def for_scores(centers: Centers, tile: Tile, scoring: Scoring, dtype: np.dtype[A
         factor = matrix_error_factor(d, matrix.PANELS * len(tile.centers))
         registers, biases = registers_of(negative(), halves, d, tile)
     packed = PackedCenters(
-        weights=in_panels(negative(), (k, d), scoring.dtype, tile),
+        weights=NO_WEIGHTS if tile.in_bytes else in_panels(negative(), (k, d), scoring.dtype, tile),
         halves=halves,
         shift=prepared.shift,
         exact=_exact(prepared, tile),

@@ -16,6 +16,7 @@ from dkmeans.backends.native import eight_bits, matrix
 from dkmeans.backends.native.exact_distances import new_distance_parts
 from dkmeans.backends.native.first_scores import ByteScratch
 from dkmeans.backends.native.kernels import PackedCenters, Scratch, Sums
+from dkmeans.backends.native.packed_bytes import padded_to_lines
 from dkmeans.backends.native.panels import aligned, aligned_empty, padded_scales, pair_lines
 from dkmeans.backends.native.reassign import GroupedCenters
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
@@ -91,13 +92,13 @@ def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: 
 
 def _new_byte_scratch(tile: Tile, k: int, d: int) -> ByteScratch:
     size, panels = len(tile.lanes) * len(tile.vectors), -(-k // len(tile.centers))
-    least = np.empty(2, np.float32)
     quads, products = -(-d // eight_bits.QUAD), 0
     if tile.matrix_panels:
         # It multiplies whole groups of quads, and whole groups of panels.
         quads = -(-quads // matrix.GROUP_QUADS) * matrix.GROUP_QUADS
         panels = -(-panels // matrix.PANELS) * matrix.PANELS
         products = 2 * 2 * matrix.LINES * size
+    minima = np.empty((panels, 2, size), np.float32)
     return ByteScratch(
         # Zeros, as these quads are not written.
         quads=aligned(np.zeros(quads * size, np.int32)),
@@ -105,12 +106,14 @@ def _new_byte_scratch(tile: Tile, k: int, d: int) -> ByteScratch:
         steps=np.empty(size, np.float32),
         losses=np.empty(size, np.float32),
         margins=np.empty(size, np.float32),
-        minima=np.empty((panels, size), np.float32),
+        minima=minima,
+        minima_bits=minima.view(np.int32),
         limits=np.empty(size, np.float32),
-        rows=np.empty((size, d), np.float32),
-        again=np.empty((2, size), np.float32),
-        least=least,
-        least_bits=least.view(np.int32),
+        # Zeros: what fills up a line is never written.
+        lines=np.zeros((size, padded_to_lines(d)), np.float32),
+        score=np.empty(1, np.float32),
+        again=np.empty((3, size), np.float32),
+        found=np.empty((2, size), np.int64),
         mask=np.empty(1, np.int64),
     )
 

@@ -17,7 +17,7 @@ def byte_unit(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor, "matrix_unit", lambda: request.param == "matrix")
         patch.setattr(packing, "_is_large", lambda k, d: True)
-        patch.setattr(packed_bytes, "_gains_by_bytes", lambda k, d, with_matrix: True)
+        patch.setattr(packed_bytes, "_gains_by_bytes", lambda tile, k, d: True)
         # Of coarse scores too: no other scoring takes their place.
         patch.setattr(packed_centers, "_AMBIGUOUS_SHARE", np.inf)
         patch.setattr(packed_centers, "takes_long_again", lambda *_: False)

@@ -5,6 +5,8 @@ import pytest
 from numba import njit
 
 from dkmeans.backends.native import eight_bits, packed_centers
+from dkmeans.backends.native.packed_bytes import padded_to_lines
+from dkmeans.backends.native.panels import tile_of
 from dkmeans.backends.native.scratch import ScratchPerThread
 from dkmeans.distance import Centers, Distance
 
@@ -19,6 +21,21 @@ def score(rows, width, centers, halves, scratch, ranked, panels, tile):
         scratch.quads, scratch.steps, centers.quads, centers.offsets, halves, 0, -(-width // 4),
         ranked, panels, scratch.minima, tile,
     )  # fmt: skip
+
+
+@njit
+def score_one(lines, place, centers, center, halves, found, tile):
+    eight_bits.score_center(lines, place, centers, center, halves, found, tile)
+
+
+@pytest.mark.parametrize("width", [1, 64, 130])
+def test_a_single_center_is_scored_over_whole_lines(width):
+    rng = np.random.default_rng(width)
+    lines, centers = (np.zeros((3, padded_to_lines(width)), "f") for _ in range(2))
+    lines[:, :width], centers[:, :width] = rng.normal(size=(2, 3, width))
+    halves, found = np.array([1, 2, 3], "f"), np.zeros(1, "f")
+    score_one(lines, 1, centers, 2, halves, found, tile_of(np.float32))
+    assert found[0] == pytest.approx(3 + lines[1] @ centers[2], rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("width", [1, 7, 40])
@@ -36,7 +53,7 @@ def test_the_error_of_first_scores_is_within_what_rounding_loses(byte_unit, widt
         rows.T.ravel(), width, byte_centers, packed.halves, in_bytes, scratch.ranked,
         scratch.panels, tile,
     )  # fmt: skip
-    losses, first = np.sqrt(in_bytes.losses.astype(float)), in_bytes.minima[0]
+    losses, (first, later) = np.sqrt(in_bytes.losses.astype(float)), in_bytes.minima[0]
     assert losses[1] == 0
     assert (losses <= np.abs(rows).max(axis=1) / 254 * np.sqrt(width) * 1.001 + 1e-19).all()
     values = packed.exact - packed.shift
@@ -44,4 +61,5 @@ def test_the_error_of_first_scores_is_within_what_rounding_loses(byte_unit, widt
     norms, largest = np.linalg.norm(rows, axis=1), np.linalg.norm(values, axis=1).max()
     errors = losses * largest + (norms + losses) * byte_centers.largest_loss
     assert (np.abs(first - scores.min(axis=1)) <= errors + 1e-5 * (1 + norms)).all()
-    assert (scratch.ranked[0] == first).all()
+    assert (np.abs(later - scores.max(axis=1)) <= errors + 1e-5 * (1 + norms)).all()
+    assert (scratch.ranked[:2] == in_bytes.minima[0]).all()

@@ -57,3 +57,19 @@ def test_clusters_and_sums_have_the_bits_of_numpys(byte_unit, metric, dtype, kin
     assert same_partial_sums(
         native.partial_sums(rows, centers), by_numpy.partial_sums(rows, centers)
     )
+    if k > 1:
+        index, distance = native.nearest_two(rows, centers)
+        expected_index, expected_distance = by_numpy.nearest_two(rows, centers)
+        assert index.tolist() == expected_index.tolist()
+        assert distance.tobytes() == expected_distance.tobytes()
+
+
+@pytest.mark.parametrize("byte_unit", ["vectors"], indirect=True)
+def test_rows_that_are_not_finite_have_center_0(byte_unit):
+    rng = np.random.default_rng(0)
+    rows, centers = rng.normal(size=(40, 20)).astype("f"), rng.normal(size=(30, 20)).astype("f")
+    rows[3, 4], rows[17, 0], rows[30] = np.nan, np.inf, -np.inf
+    centers = Centers(centers, Distance.SQUARED_EUCLIDEAN)
+    expected = by_numpy.nearest_index(rows, centers).tolist()
+    assert native.nearest_index(rows, centers).tolist() == expected
+    assert native.nearest_two(rows, centers)[0][:, 0].tolist() == expected

@@ -33,3 +33,4 @@ def test_first_scores_in_eight_bits_are_used_for_large_problems_only(unit, k, d,
     assert not is_used(k - 1, 2 * d)
     assert not is_used(k, d - 1)
     assert not is_used(k, d, with_second=True)
+    assert is_used(1024, 64, with_second=True) is (unit == "vectors")
