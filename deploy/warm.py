@@ -12,8 +12,8 @@ from dkmeans.backends.native import bounds, packed_centers
 from dkmeans.backends.weighted import weighted_squares
 from dkmeans.distance import Centers, Distance, inertia
 
-# The smallest problem that a matrix unit scores, if there is one, and a problem for vectors.
-SHAPES = ((64, 16), (4, 3))
+# Problems that are scored in bytes at first, by a matrix unit if there is one, and by vectors.
+SHAPES = ((512, 128), (64, 16), (4, 3))
 # With so many rows, all of them ambiguous, the backend changes to the next scoring.
 ROWS = 256
 

@@ -58,7 +58,14 @@ from dkmeans.feature_columns.layout import Layout
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
 from dkmeans.hooks.notifier import Notifier, check_hooks
 from dkmeans.indices.contingency import agreement, check_pairs
-from dkmeans.indices.quality import DEVIATION, SAMPLED, as_json, check_indices, indices_of
+from dkmeans.indices.quality import (
+    DEVIATION,
+    OF_TWO,
+    SAMPLED,
+    as_json,
+    check_indices,
+    indices_of,
+)
 from dkmeans.indices.row_sample import silhouette
 from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.initialization.sample import few_rows
@@ -794,6 +801,7 @@ class KMeans(Model):
         task = Measuring(
             self._centers(checkpoint),
             with_moments=bool(set(names) - {SAMPLED}),
+            with_second=not OF_TWO.isdisjoint(names),
             with_squares=DEVIATION in names,
             with_sample=SAMPLED in names,
         )

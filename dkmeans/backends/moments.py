@@ -128,7 +128,7 @@ def add_measures(
 
     Args:
         distances: (2, n) float64, finite, the distances to the nearest and second nearest center;
-            (1, n) if there is one center. Then the last two measures are 0.
+            (1, n) if there is one center, or the last two measures are not needed: they are 0.
         weights: (n,) float64, the weights of the rows, finite and above zero.
         index: (n,) the cluster of each row.
         k: Number of clusters.

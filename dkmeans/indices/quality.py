@@ -255,6 +255,8 @@ _INDICES: dict[str, Callable[[_Clusters], Any]] = {
     "cluster_mean": _cluster_mean,
     DEVIATION: _cluster_deviation,
 }
+# The indices that compare the distances to the two nearest centers.
+OF_TWO = frozenset({"silhouette", "ambiguous", "cluster_silhouette"})
 # The silhouette of a sample of the rows (`row_sample`): it compares rows with rows.
 SAMPLED = "sampled_silhouette"
 NAMES = (*_INDICES, SAMPLED)

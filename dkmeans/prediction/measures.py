@@ -32,6 +32,7 @@ class Measuring:
     Attributes:
         centers: The centers that are evaluated.
         with_moments: True if indices need the moments of clusters.
+        with_second: False if none of these indices needs the distances to second nearest centers.
         with_squares: True if they also need the squared differences of the columns.
         against: Centers of another model to compare with; None for none.
         with_sample: True if an index needs a sample of the rows.
@@ -40,6 +41,7 @@ class Measuring:
 
     centers: Centers
     with_moments: bool = False
+    with_second: bool = True
     with_squares: bool = False
     against: Centers | None = None
     with_sample: bool = False
@@ -139,14 +141,15 @@ def _assigned(
     """Return the partial sums if moments need them, the nearest centers, and the distances.
 
     Returns:
-        The sums, the indices, (n,) int64, and the distances, (1, n) or, for moments of several
-        centers, (2, n) float64.
+        The sums, the indices, (n,) int64, and the distances, (1, n) or, for moments that need
+        second nearest centers, (2, n) float64.
 
     Raises:
         NotFinite: the rows cannot be added up.
     """
     centers = task.centers
-    backend, with_two = select(centers.backend), task.with_moments and len(centers.values) > 1
+    backend = select(centers.backend)
+    with_two = task.with_moments and task.with_second and len(centers.values) > 1
     if with_two and weights is None:
         return backend.assign_two(points, centers)
     if with_two:

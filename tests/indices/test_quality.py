@@ -9,7 +9,7 @@ from sklearn.metrics import (
 )
 
 from dkmeans import Dataset, Invalid, InvalidType, KMeans
-from dkmeans.indices.quality import NAMES, check_indices
+from dkmeans.indices.quality import NAMES, OF_TWO, SAMPLED, check_indices
 from tests.reference import COSINE, EUCLIDEAN, METRICS, distances, units
 
 OFFSET = 1e4
@@ -81,6 +81,13 @@ def test_any_chunks_and_workers_give_the_same_bits(trained, request, monkeypatch
     monkeypatch.setattr("dkmeans.data.chunks.SMALLEST_BYTES", 1)
     datasets = Dataset.from_array(rows), Dataset.from_array(rows, weights)
     assert [judged(model, each) for each in datasets] == expected
+
+
+def test_an_index_is_the_same_whether_others_need_second_nearest_centers(trained):
+    model, _, rows = trained
+    found, alone = judged(model, Dataset.from_array(rows)), sorted({*NAMES} - OF_TWO - {SAMPLED})
+    few = model.evaluate(lambda: rows, indices=alone)
+    assert {name: few[name] for name in alone} == {name: found[name] for name in alone}
 
 
 def test_rows_of_weight_two_count_as_two_rows(trained):
