@@ -28,12 +28,12 @@ from dkmeans.backends.native.reassign import (
     nearest_exactly,
     upper_bound,
 )
-from dkmeans.backends.native.tiles import load_tile, multiply, prefetch_part, split
+from dkmeans.backends.native.tiles import cache_lines, load_tile, multiply, prefetch_part, split
 from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "30240ea9260d"
+INTRINSICS = "a5d0bfcc299e"
 
 
 class TileScoring(NamedTuple):
@@ -93,6 +93,7 @@ def _rank(
         scratch.panels[0, place] = 0
     # A panel is one group, for a matrix unit two.
     panels = groups // 2 if len(tile.matrix_panels) else len(centers.members) // GROUP
+    lines = cache_lines(points, size)
     for panel in range(panels):
         if len(tile.matrix_panels):
             multiply(d, panel, scoring, scratch, tile)
@@ -107,7 +108,7 @@ def _rank(
                 scratch.rows, centers.weights, centers.halves, panel, d, squares, margins,
                 movement.added, ranked, scratch.panels, lower, tile,
             )  # fmt: skip
-        prefetch_part(points, next_start, size, panel, panels)
+        prefetch_part(points, next_start, lines, panel, panels)
     if len(tile.matrix_panels):
         group_vectors.rank_stored_groups(
             panels - 1, scratch.scores, squares, margins, movement.added, ranked, scratch.panels,

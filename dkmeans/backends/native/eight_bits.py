@@ -44,9 +44,8 @@ OFFSET = 128
 _MAGIC = 1.5 * 2.0**23
 # Sums that `score_center` adds up side by side.
 _CHAINS = 4
-# Rows and centers that `score_center` multiplies are padded to multiples of this: whole steps of
-# any vectors.
-LINE = 64
+# Rows and centers that `score_center` multiplies are padded to multiples of this: whole vectors.
+LINE = 16
 # A row whose values are all below this is rounded to zero: the reciprocal would be too large.
 _SMALLEST = 2.0**-100
 
@@ -265,17 +264,36 @@ def score_center(
         shape: The shape of the tile.
     """
     builder, lanes = code.builder, shape[0]
-    vector = ir.VectorType(lines.element, lanes)
+    vector, at_once = ir.VectorType(lines.element, lanes), code.size(lanes * _CHAINS)
     row, line = code.cell(lines, place, code.size(0)), code.cell(centers, center, code.size(0))
 
-    def some(number: Value, totals: Sequence[Value]) -> list[Value]:
-        first = builder.mul(number, code.size(lanes * _CHAINS))
-        places = [builder.add(first, code.size(i * lanes)) for i in range(_CHAINS)]
-        pairs = [[code.load(code.at(x, place), vector) for x in (row, line)] for place in places]
-        return [code.fma(a, b, total) for (a, b), total in zip(pairs, totals, strict=True)]
+    def add(feature: Value, total: Value) -> Value:
+        a, b = (code.load(code.at(x, feature), vector) for x in (row, line))
+        return code.fma(a, b, total)
 
-    steps = builder.sdiv(lines.width, code.size(lanes * _CHAINS))
-    total = reduce(builder.fadd, code.loop(steps, [zero(vector)] * _CHAINS, some))
+    def some(number: Value, totals: Sequence[Value]) -> list[Value]:
+        first = builder.mul(number, at_once)
+        features = [builder.add(first, code.size(i * lanes)) for i in range(_CHAINS)]
+        return [add(feature, total) for feature, total in zip(features, totals, strict=True)]
+
+    # Several sums, because each addition waits for the one before.
+    whole, rest = builder.sdiv(lines.width, at_once), builder.srem(lines.width, at_once)
+    totals = code.change_if(
+        builder.icmp_signed(">", whole, code.size(0)),
+        lambda totals: code.loop(whole, totals, some),
+        [zero(vector)] * _CHAINS,
+    )
+    start, vectors = builder.mul(whole, at_once), builder.sdiv(rest, code.size(lanes))
+
+    def one(number: Value, totals: Sequence[Value]) -> list[Value]:
+        return [add(builder.add(start, builder.mul(number, code.size(lanes))), totals[0])]
+
+    (last,) = code.change_if(
+        builder.icmp_signed(">", vectors, code.size(0)),
+        lambda totals: code.loop(vectors, totals, one),
+        totals[:1],
+    )
+    total = reduce(builder.fadd, [last, *totals[1:]])
     half = lanes // 2
     while half:
         turn = ir.Constant(

@@ -14,7 +14,7 @@ import numpy as np
 from dkmeans.backends.native import eight_bits, matrix, vectors
 from dkmeans.backends.native.compilation import compiled, inlined
 from dkmeans.backends.native.exact_distances import distance_to
-from dkmeans.backends.native.tiles import begin_ranking, panel_width, prefetch_part
+from dkmeans.backends.native.tiles import begin_ranking, cache_lines, panel_width, prefetch_part
 from dkmeans.state import FloatArray, IndexArray
 
 # The smallest float32 that has all its digits, more than what the squares of a row lose below that.
@@ -26,8 +26,7 @@ class ByteCenters(NamedTuple):
 
     Attributes:
         quads: int32. The bytes of the negative shifted centers, panel by panel, and in each panel
-            quad by quad.
-            For a matrix unit, register by register in the order of use.
+            quad by quad; for a matrix unit, register by register in the order of use.
         offsets: (panels * c,) int32. What takes `eight_bits.OFFSET` off the products of a center.
         step: The factor of all centers.
         largest_norm: An upper bound of |c|.
@@ -112,6 +111,7 @@ def score_in_bytes(
         in_bytes.margins[place] = scratch.margins[place] + _first_error(
             norm, place, centers, byte_centers, in_bytes
         )
+    lines = cache_lines(points, size)
     for panel in range(panels):
         if len(tile.matrix_panels):
             _multiply_bytes(d, panel, byte_centers, in_bytes, tile)
@@ -124,7 +124,7 @@ def score_in_bytes(
                 centers.halves, panel, -(-d // eight_bits.QUAD), scratch.ranked, scratch.panels,
                 in_bytes.minima, tile,
             )  # fmt: skip
-        prefetch_part(points, next_start, size, panel, panels)
+        prefetch_part(points, next_start, lines, panel, panels)
     if len(tile.matrix_panels):
         _rank_products(panels - 1, centers, scratch, in_bytes, tile)
 

@@ -26,6 +26,7 @@ from dkmeans.backends.native.first_scores import (
 from dkmeans.backends.native.sum_vectors import SQUARED_ROWS
 from dkmeans.backends.native.tiles import (
     begin_ranking,
+    cache_lines,
     load_tile,
     multiply,
     panel_width,
@@ -166,7 +167,7 @@ _NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
 NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "ae2a4cd15485"
+INTRINSICS = "6fad46ce125a"
 
 
 # Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is
@@ -197,6 +198,7 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
     rows, ranked = scratch.rows, scratch.ranked
     split(d, scratch, tile)
     begin_ranking(d, centers, scratch.margins, scratch, tile)
+    lines = cache_lines(points, size)
     for panel in range(panels):
         if len(tile.matrix_panels):
             multiply(d, panel, centers, scratch, tile)
@@ -207,7 +209,7 @@ def _score(points: Any, next_start: int, centers: Any, scratch: Any, tile: Any) 
             vectors.score_panel(
                 rows, centers.weights, centers.halves, panel, d, ranked, scratch.panels, tile
             )
-        prefetch_part(points, next_start, size, panel, panels)
+        prefetch_part(points, next_start, lines, panel, panels)
     if len(tile.matrix_panels):
         matrix.rank_scores(panels - 1, scratch.scores, ranked, scratch.panels, tile)
 

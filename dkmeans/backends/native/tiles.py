@@ -122,22 +122,27 @@ def begin_ranking(d: int, centers: Any, squares: Any, scratch: Any, tile: Any) -
 
 
 @inlined
-def prefetch_part(points: Any, start: int, size: int, part: int, num_parts: int) -> None:
+def cache_lines(points: Any, size: int) -> Any:
+    """Return the number of cache lines of a tile of so many rows, for `prefetch_part`."""
+    return size * points.shape[1] // (CACHE_LINE_BYTES // points.itemsize)
+
+
+@inlined
+def prefetch_part(points: Any, start: int, lines: Any, part: int, num_parts: int) -> None:
     """Prefetch one of several equal parts of a tile, so that memory is read while scores are made.
 
     Args:
         points: (n, d) rows.
         start: Index of the first row of the tile.
-        size: Number of rows of a tile.
+        lines: Number of its cache lines. Computed before the loop over the parts, as LLVM would
+            divide anew for each part.
         part: Number of the part.
         num_parts: Number of parts.
     """
     # The rows of a tile are contiguous in `points`: a tile is one range of cache lines.
-    line_elements = CACHE_LINE_BYTES // points.itemsize
-    d = points.shape[1]
-    lines = size * d // line_elements
+    first, elements = start * points.shape[1], CACHE_LINE_BYTES // points.itemsize
     for line in range(part * lines // num_parts, (part + 1) * lines // num_parts):
-        vectors.prefetch(points, start * d + line * line_elements)
+        vectors.prefetch(points, first + line * elements)
 
 
 @inlined
