@@ -135,6 +135,7 @@ class Cluster:
         self._idle: frozenset[str] = frozenset()
         self._idle_since = 0.0
         self._is_reachable: bool | None = None
+        self._is_paused = False
         # Name of the plugin by which the scheduler keeps its workers, once it was registered.
         self._keeper = ""
 
@@ -277,6 +278,7 @@ class Cluster:
                 self._report_late(awaited, usual_seconds)
                 late_at = math.inf
             if time.monotonic() > frozen_at:
+                self._report_paused()
                 self._check_frozen(awaited)
 
         return check
@@ -315,7 +317,8 @@ class Cluster:
         waiting = frozenset(future.key for future in awaited if not future.done())
         running = chain.from_iterable(self.client.processing().values())
         idle = frozenset() if waiting.intersection(running) else waiting
-        if not idle or idle != self._idle:
+        # Paused workers get no tasks; these are not lost.
+        if not idle or idle != self._idle or self._is_paused:
             self._idle, self._idle_since = idle, time.monotonic()
         elif time.monotonic() - self._idle_since > _IDLE_SECONDS:
             raise StrandedError(f"the cluster at {self.address} has lost workers, and their tasks")
@@ -329,6 +332,18 @@ class Cluster:
             _listed(late) or "the scheduler",
             usual_seconds,
         )
+
+    def _report_paused(self) -> None:
+        """Warn once, until a worker runs again, if Dask has paused all workers."""
+        workers = _reported(self.client)
+        is_paused = bool(workers) and all(each.get("status") == "paused" for each in workers)
+        if is_paused and not self._is_paused:
+            logger.warning(
+                "Dask has paused all workers of the cluster at %s, as their memory is nearly full; "
+                "waiting until one of them has room",
+                self.address,
+            )
+        self._is_paused = is_paused
 
     def _check_frozen(self, awaited: Sequence[Any]) -> None:
         """Raise if awaited tasks need a worker that is frozen, and other workers are not."""

@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack
 
+import dask
+import numpy as np
 import pytest
 from distributed import Client, LocalCluster, wait
 from distributed.comm import CommClosedError
 from distributed.scheduler import NoValidWorkerError
 
-from dkmeans import Invalid, Outage
+from dkmeans import Invalid, KMeans, Outage, RunConfig
 from dkmeans.executors import Dask, open_executor
 from dkmeans.executors.dask import cluster as module
 from dkmeans.executors.dask import internals
@@ -195,6 +197,33 @@ def test_a_cluster_without_workers_says_how_to_get_some(caplog):
     assert caplog.messages[1].endswith(
         "waiting for some; after 15 s cluster.scale(n) starts n new ones"
     )
+
+
+def test_a_fit_whose_workers_are_all_paused_says_so_and_goes_on_when_one_has_room(
+    caplog, monkeypatch
+):
+    monkeypatch.setattr(module, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(module, "_UNKNOWN_SECONDS", 0.2)
+    monkeypatch.setattr(module, "_IDLE_SECONDS", 0.5)
+    # This process has more memory than this, of which Dask knows nothing but that it is full.
+    options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": "64 MiB"}
+    with (
+        dask.config.set({"distributed.worker.memory.terminate": False}),
+        LocalCluster(processes=False, dashboard_address=None, **options) as paused,
+        Client(paused) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        worker = paused.workers[0]
+        wait_until(lambda: worker.status.name == "paused")
+        rows = np.arange(40.0).reshape(20, 2)
+        model = KMeans(2, initial_clusters=rows[:2], config=RunConfig(client=client))
+        fit = pool.submit(model.train, lambda: rows, max_steps=2)
+        wait_until(lambda: "has paused all workers" in caplog.text)
+        time.sleep(1)  # longer than tasks may be without a worker
+        worker.memory_manager.memory_limit = 2**40
+        fit.result(timeout=60)
+    assert caplog.text.count("has paused all workers") == 1
+    assert "lost workers" not in caplog.text
 
 
 def test_results_come_in_the_order_of_their_tasks(client):
