@@ -1,4 +1,4 @@
-"""A fit: one or several starts, trained side by side over the same rows.
+"""A fit: one or several starts (`num_restarts`), trained side by side over the same rows.
 
 `training` moves a fit step by step and `checkpoints` save it. All values are frozen: a step makes a
 new fit.

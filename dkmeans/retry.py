@@ -1,6 +1,7 @@
 """Retries: repeat an action while storage does not answer, for about a minute.
 
-`storage`, `checkpoints` and the chunks of a dataset call `with_retries`. `is_outage` decides which
+Whatever reads or writes storage calls `with_retries`: `storage`, `checkpoints`, the sources and
+chunks of a dataset, the output of predictions. `is_outage` decides which
 errors are worth a retry (docs/decisions/005). Object stores have two loops: obstore repeats single
 requests for some seconds without a log message, which is enough for a busy server, and
 `with_retries` repeats the whole action after that. An object that is said to be missing is asked

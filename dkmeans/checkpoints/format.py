@@ -3,10 +3,10 @@
 The best start is saved in the arrays `centers`, `counts` and `pending_...`, exactly as a single
 start would be, so that a reader of the centers need not know of the other starts. The arrays of the
 other starts have the prefix `start_<number>_`. `column_means` and `column_deviations` are there if
-rows are standardized. The attributes hold all numbers, the settings, why
-training ended, and the sha256 of each array. Names in storage stay as they are when a name in the
-code changes. Pending sums are saved as planes of integers; in format 1 they were one array of
-float64, and the loss came with them.
+rows are standardized. The attributes hold all numbers, the settings, why training ended, and the
+sha256 of each array. Names in storage stay as they are when a name in the code changes. Pending
+sums are saved as planes of integers; in format 1 they were one array of float64, and the loss came
+with them.
 """
 
 from __future__ import annotations

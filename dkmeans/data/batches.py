@@ -1,8 +1,9 @@
 """Batches: the rows of one step. A span of a stored array takes a few numbers, whatever its size.
 
 Datasets make batches, and executors cut them into runs of chunks. A batch is a list of parts. A
-part is a span of a source (`Chunk`) or a shuffled batch (`Shuffle`). The chunks of both are made
-only when they are asked for.
+part is a span of a source (`Chunk`) or a shuffled batch (`Shuffle`, which orders the chunks; the
+rows in each are ordered by `views.Shuffled`). The chunks of both are made only when they are asked
+for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""What a dataset does with the batches of an epoch: standardize, cut anew, shuffle, slice.
+"""Functions on the batches of an epoch: standardize, cut anew, shuffle, slice.
 
-The methods of `Dataset` call these functions. Each takes an iterator and yields batches while they
-are asked for.
+The methods of `Dataset` call these functions. Each takes an iterator and yields batches lazily.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dkmeans.scaling import Scaling
 
 
 def standardized(batches: Iterator[Batch], scaling: Scaling) -> Iterator[Batch]:
-    """Yield the batches, standardized; the same batch again as the same object."""
+    """Yield standardized batches: for the same batch again the same object."""
     before = after = Batch()
     for batch in batches:
         if batch is not before:
@@ -50,11 +49,13 @@ def shuffled(batches: Iterator[Batch], seed: int, epoch: int) -> Iterator[Batch]
 def slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Iterator[Batch]:
     """Yield the rows from number `start` to before `stop`, counted through all batches."""
     first = 0
+    if stop == 0:
+        return
     for batch in batches:
-        if stop is not None and first >= stop:
-            return
         low = max(start - first, 0)
         high = batch.rows if stop is None else min(stop - first, batch.rows)
         if low < high:
             yield batch.rows_between(low, high)
         first += batch.rows
+        if stop is not None and first >= stop:  # without a look at the next batch
+            return

@@ -1,4 +1,4 @@
-"""How the table below a dataset is read: its chunks, and what is changed before they are cut.
+"""Readings: the size of the chunks of the table below a dataset, and changes before they are cut.
 
 `Dataset` holds a `Reading`, which the estimator and the methods of the dataset replace: with the
 columns that a model needs, without weights, in larger chunks for a GPU.
@@ -34,13 +34,14 @@ class Reading(NamedTuple):
 
     Attributes:
         change: Returns other chunks of the same rows, before they are cut into batches or shuffled.
-        chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual one.
+        chunk_bytes: Target size of the chunks that the library cuts itself; None for the default.
     """
 
     change: Change = _unchanged
     chunk_bytes: int | None = None
 
 
+# No change, chunks of the default size.
 AS_IT_IS = Reading()
 
 
@@ -76,8 +77,8 @@ class Select:
 class CutOnce:
     """A table's chunks of about so many bytes.
 
-    Each epoch gets the same sources: an executor sends rows in memory to the workers once. A copy
-    in another process cuts the table again.
+    Each epoch gets the same source objects, so that an executor sends rows in memory to the workers
+    only once. A copy in another process cuts the table again.
 
     Args:
         cut: Returns the table's chunks of about so many bytes.

@@ -1,4 +1,4 @@
-"""Weights of rows: a table of one column beside the rows, which a chunk carries.
+"""Weights of rows: a table of one column beside the rows, which a chunk has in `weights`.
 
 `weighted` puts the weights of a table beside its rows, before the rows are cut into batches or
 shuffled. A worker reads both. Rows of weight zero are left out when a chunk is loaded
@@ -8,7 +8,7 @@ shuffled. A worker reads both. Rows of weight zero are left out when a chunk is 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,15 @@ class RowWeights:
         parts: Chunks of one column, one after another; none if every row has the weight one.
         first: Number of the first row, as in the other source.
         rows: Number of rows.
-        chunk_rows: As in the other source: as many weights are cached at a time as rows.
-        are_checked: True if the parts are known to hold nothing but weights.
+        chunk_rows: As in the other source, so that weights are cached with their rows.
+        checked: Spans of rows whose weights are in memory and have been checked. Grows by `read`.
     """
 
     parts: tuple[Chunk, ...]
     first: int
     rows: int
     chunk_rows: int | None
-    are_checked: bool = False
+    checked: set[tuple[int, int]] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class RowWeights:
 
     @property
     def key(self) -> Hashable | None:
-        """Keys and places of the parts; None if one of them is in memory."""
+        """Keys and places of the parts; None if there are none, or one of them is in memory."""
         keys = [part.source.key for part in self.parts]
         if not keys or None in keys:
             return None
@@ -67,7 +67,7 @@ class RowWeights:
 
     @property
     def is_repeatable(self) -> bool:
-        """False: a failed read was retried by the source below."""
+        """False: the parts retry their own reads."""
         return False
 
     def read(self, start: int, stop: int) -> Any:
@@ -82,10 +82,18 @@ class RowWeights:
         for part in self.parts:
             low, high = max(start - first, 0), min(stop - first, part.rows)
             if low < high:
-                some = part.cut(low, high)
-                found.append(_as_weights(some.values()) if self.are_checked else _checked(some))
+                found.append(self._read(part.cut(low, high), (first + low, first + high)))
             first += part.rows
         return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _read(self, chunk: Chunk, span: tuple[int, int]) -> FloatArray:
+        """Return the weights of some rows; those in memory are checked only once."""
+        if span in self.checked:
+            return _as_weights(chunk.values())
+        weights = _checked(chunk)
+        if isinstance(chunk.source, MemoryRows):
+            self.checked.add(span)
+        return weights
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """Return the weights of changed sources."""
@@ -119,15 +127,6 @@ def _as_weights(values: Any) -> FloatArray:
     return np.ascontiguousarray(values, np.float64)
 
 
-def _checked_in_memory(chunk: Chunk) -> Chunk:
-    """Return a chunk of weights in memory after checking them: no iteration does it again."""
-    rows, weights = chunk.source, _checked(chunk)
-    assert isinstance(rows, MemoryRows)  # for the type checker
-    # A copy as float64 must not take more memory than the weights.
-    kept = weights if rows.array.itemsize >= weights.itemsize else chunk.values()
-    return replace(chunk, source=replace(rows, array=kept, first=chunk.start))
-
-
 def weighted(rows: Batch, weights: Batch, name: str) -> Batch:
     """Return the rows of a table, with weights beside them.
 
@@ -137,8 +136,7 @@ def weighted(rows: Batch, weights: Batch, name: str) -> Batch:
         name: Name of the rows, for messages.
 
     Raises:
-        InvalidData: there are more or fewer weights than rows, or weights of several columns, or a
-            weight in memory is negative or not finite.
+        InvalidData: there are more or fewer weights than rows, or weights of several columns.
         InvalidType: the weights are not numbers.
     """
     if rows.rows != weights.rows:
@@ -155,10 +153,7 @@ def weighted(rows: Batch, weights: Batch, name: str) -> Batch:
     for part in _chunks(rows):
         stop = start + part.rows
         beside = tuple(_chunks(weights.rows_between(start, stop)))
-        are_checked = all(isinstance(chunk.source, MemoryRows) for chunk in beside)
-        if are_checked:
-            beside = tuple(map(_checked_in_memory, beside))
-        source = RowWeights(beside, part.start, part.rows, part.source.chunk_rows, are_checked)
+        source = RowWeights(beside, part.start, part.rows, part.source.chunk_rows)
         parts.append(replace(part, weights=source))
         start = stop
     return Batch(tuple(parts))

@@ -74,7 +74,7 @@ def backend(request, compiled):
             if not processor.multiplies_bytes():
                 pytest.skip("this processor does not multiply bytes")
             patch.setattr(processor, "matrix_unit", lambda: False)
-            patch.setattr(packed_bytes, "_gains_by_bytes", lambda k, d, with_matrix: True)
+            patch.setattr(packed_bytes, "_gains_by_bytes", lambda tile, k, d: True)
         elif width == "scores as wide as the rows":
             patch.setattr(
                 packed_centers, "scorings", lambda dtype: (packing.Scoring(dtype, False),)

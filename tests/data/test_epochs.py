@@ -38,11 +38,12 @@ def test_slices_count_rows_through_all_batches(sizes, start, stop):
 
 
 def test_a_slice_that_is_complete_asks_for_no_further_batch():
-    def endless():
-        while True:
-            yield from batches_of(4)
-
-    assert list(map(values, slice_rows(endless(), 1, 6))) == [[1, 2, 3], [0, 1]]
+    left = iter(batches_of(4, 2, 5))
+    assert list(map(values, slice_rows(left, 1, 6))) == [[1, 2, 3], [4, 5]]
+    assert values(next(left)) == [6, 7, 8, 9, 10]
+    untouched = iter(batches_of(4))
+    assert list(slice_rows(untouched, 0, 0)) == []
+    assert values(next(untouched)) == [0, 1, 2, 3]
 
 
 def test_each_batch_of_an_epoch_has_an_order_of_its_own():

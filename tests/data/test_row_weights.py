@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans import Dataset, InvalidData
+from dkmeans.data import row_weights
 from dkmeans.data.batches import Batch
 from dkmeans.data.cache import CacheBudget, cache_budget, row_cache
 from dkmeans.data.chunks import Chunk
@@ -112,15 +113,22 @@ def test_rows_of_weight_zero_are_left_out_whatever_they_hold():
 def test_bad_weights_are_named_by_their_row(bad, message, tmp_path):
     weights = WEIGHTS.copy()
     weights[17] = bad
-    # In memory once, when they are put beside the rows; in storage when they are read.
-    with pytest.raises(InvalidData, match=message):
-        batch_of(weights, (7, 13), (12, 8))
     zarr.create_array(tmp_path / "w.zarr", data=weights, chunks=(12,))
     stored = from_zarr_array(zarr.open_array(tmp_path / "w.zarr"), "w")(None)
-    batch = weighted(table(ROWS, (7, 13)), stored, "table")
-    for each in (batch, batch.shuffled((3,)), batch.rows_between(15, 20)):
-        with pytest.raises(InvalidData, match=message):
-            pairs(each)
+    for kind in (table(weights, (12, 8), "w"), stored):
+        batch = weighted(table(ROWS, (7, 13)), kind, "table")
+        for each in (batch, batch.shuffled((3,)), batch.rows_between(15, 20)):
+            for _ in range(2):
+                with pytest.raises(InvalidData, match=message):
+                    pairs(each)
+
+
+def test_weights_in_memory_are_checked_once(monkeypatch):
+    spans, check = [], row_weights._checked
+    monkeypatch.setattr(row_weights, "_checked", lambda chunk: spans.append(chunk) or check(chunk))
+    batch = batch_of(sizes=(7, 13), weight_sizes=(12, 8))
+    assert pairs(batch) == pairs(batch) == EXPECTED
+    assert len(spans) == 3
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint64, np.float16, np.bool_])

@@ -1,7 +1,7 @@
 """The search for the nearest center of an ambiguous row, by exact distances.
 
-`kernels` calls it for rows whose least scores are closer than their rounding error
-(docs/decisions/001).
+`kernels` calls these functions for tiles without first scores, for rows whose least scores are
+closer than their rounding error (docs/decisions/001). `first_scores` has a search of its own.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from dkmeans.backends.native.exact_distances import distance_to
 from dkmeans.backends.native.tiles import panel_width
 from dkmeans.backends.native.vectors import PROBED_PANELS
 
-# Stands for no center. Of NumPy's type, as for a constant of Python's Numba would compile a search
-# again (see `compilation`).
+# Stands for no center. A Python literal would have a type of its own (see `compilation`).
 NO_CENTER = np.int64(-1)
 
 
@@ -25,7 +24,10 @@ NO_CENTER = np.int64(-1)
 def nearest_minimum(
     points: Any, place: int, without: int, centers: Any, scratch: Any, tile: Any
 ) -> Any:
-    """Return the nearest center but `without` among those of the three least panel minima."""
+    """Return the nearest center, except `without`, among those of the three least panel minima.
+
+    Only valid if no other center is within the limit (see `kernels._resolve_second`).
+    """
     row, scale, width = scratch.indices[place], scratch.exact_scales[place], panel_width(tile)
     cluster, least = np.int64(0), np.inf
     for number in range(3):
@@ -47,8 +49,8 @@ def nearest_exactly(
 ) -> Any:  # fmt: skip
     """Return the index of the row's nearest center but `without`, found by exact distances.
 
-    Only the distances to centers whose scores are not above `limit` are computed. These centers are
-    in two panels, unless the least score of a third panel is not above `limit` either.
+    Exact distances are computed only to centers whose scores are at most `limit`. These are in two
+    panels if the third least panel minimum is above `limit`.
     """
     k, width, step = len(centers.exact), panel_width(tile), PROBED_PANELS * len(tile.centers)
     row, scale = scratch.indices[place], scratch.exact_scales[place]

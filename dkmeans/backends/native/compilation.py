@@ -3,15 +3,15 @@
 A `kernel` is called from Python, by `runner`. Kernels call `inlined` functions, whose body takes
 the place of the call, and `compiled` ones, which are called. All run without the GIL.
 
-Two rules keep compilation short. If the condition of a branch is the length of a tuple, and the
-tuple an argument, the branch that is not taken is left out before anything else is done. So what
-only some calls need hangs on an argument that is else an empty tuple. And a `compiled` function is
-compiled once for each set of types, where a constant of Python's is a type of its own: constants
-are passed as NumPy's.
+Two rules keep compilation short. Numba drops a branch before it infers types, if the condition is
+the length of a tuple and this tuple is an argument of the function: so an argument that only some
+calls need is an empty tuple in the others. And a `compiled` function is compiled once for each set
+of types. A Python literal has a type of its own: pass `np.int64(0)`, not `0`.
 
 Numba's cache on disk is valid until the file of the kernel changes. Kernels also depend on other
-files of this folder: each file of kernels has their hash in `INTRINSICS`, so that a change of any
-of them changes this file too. A test computes the hash, and names it.
+files of this folder, and on constants of other modules. Each file of kernels has a hash of them in
+`INTRINSICS`, so that a change of any of them changes this file too. `test_compilation.py` computes
+the hash; if it differs, the failure shows the right one.
 """
 
 from __future__ import annotations

@@ -240,7 +240,7 @@ def find_rows(
     for i in range(count):
         least = code.load(code.at(line, i * lanes), vector)
         limit = code.load(code.at(limits.first, i * lanes), vector)
-        # Also true for a limit that is not finite.
+        # Unordered: also true if the score or the limit is NaN.
         bits = builder.bitcast(builder.fcmp_unordered("<=", least, limit), ir.IntType(lanes))
         found = builder.or_(found, builder.shl(builder.zext(bits, word), word(i * lanes)))
     builder.store(found, mask.first)

@@ -22,7 +22,7 @@ _STACK_DEPTH = 64
 
 
 class DistanceParts(NamedTuple):
-    """Work arrays: the sums of parts of a row, of one distance.
+    """Work arrays for one distance: sums over parts of the columns.
 
     Attributes:
         octet_sums: (8,) float64. Parallel sums.

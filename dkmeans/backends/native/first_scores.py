@@ -1,8 +1,8 @@
-"""First scores in 8 bits: how a tile is scored by them, and its rows resolved.
+"""First scores in 8 bits: scoring a tile with them, and resolving its rows.
 
 `kernels.assign` calls `score_in_bytes`, and then `resolve_in_bytes`, where such scores save time
-(see `packed_bytes`). They decide most rows, or exclude most centers; few centers are scored again
-in float32. `eight_bits` has the instructions, docs/decisions/033 the proof.
+(see `packed_bytes`). First scores decide most rows, or exclude most centers; few centers are scored
+again in float32. `eight_bits` has the instructions, docs/decisions/033 the proof.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dkmeans.backends.native.exact_distances import distance_to
 from dkmeans.backends.native.tiles import begin_ranking, cache_lines, panel_width, prefetch_part
 from dkmeans.state import FloatArray, IndexArray
 
-# The smallest float32 that has all its digits, more than what the squares of a row lose below that.
+# The smallest normal float32; the squares of a row lose less than this by underflow.
 _SMALLEST_SQUARE = 2.0**-126
 
 
@@ -27,10 +27,11 @@ class ByteCenters(NamedTuple):
     Attributes:
         quads: int32. The bytes of the negative shifted centers, panel by panel, and in each panel
             quad by quad; for a matrix unit, register by register in the order of use.
-        offsets: (panels * c,) int32. What takes `eight_bits.OFFSET` off the products of a center.
+        offsets: (panels * c,) int32. Initial values of the products of each center, which cancel
+            `eight_bits.OFFSET`. For vectors only.
         step: The factor of all centers.
         largest_norm: An upper bound of |c|.
-        largest_loss: An upper bound of the length of what a center loses by rounding.
+        largest_loss: An upper bound of |c - g|, where g is the rounded center.
         rounding: Relative error of the difference of two first scores, of their computation alone.
         lines: (k, d padded to a multiple of `eight_bits.LINE`) float32. The negative shifted
             centers.
@@ -51,20 +52,23 @@ class ByteScratch(NamedTuple):
     Attributes:
         quads: int32, aligned to a cache line. A tile of rows as bytes, quad by quad; for a matrix
             unit in whole groups.
-        products: (2, 32, t) int32 for a matrix unit. Products of a tile and groups of panels.
+        products: (2, 32, t) int32. Products of a tile and two groups of panels, used in turn. Empty
+            without a matrix unit.
         steps: (t,) float32. The factor of each row, later times that of the centers.
         losses: (t,) float32. The squared length of what each row loses by rounding.
         margins: (t,) float32. The error bound of the difference of two first scores of each row.
         minima: (panels, 2, t) float32. The least and the second least first score of each panel,
             with the numbers of their centers in the last bits.
         minima_bits: int32. The same memory.
-        limits: (t,) float32. Centers whose first score is above are not looked for; -infinity for a
-            row that needs no other scores.
-        lines: (t, d padded as `ByteCenters.lines`) float32. Rows of a tile as they are scored.
+        limits: (t,) float32. Centers with a larger first score are excluded. -infinity for rows
+            that first scores decide, and for copies of the last row.
+        lines: (t, d padded as `ByteCenters.lines`) float32. The undecided rows of the tile, scaled
+            and shifted.
         score: (1,) float32. The last score of a single center.
         again: (3, t) float32. The least scores of each row among those in float32.
-        found: (2, t) int64. The centers of the first two of these; at last the nearest centers.
-        mask: (1,) int64. Rows of a tile that have candidates in a panel.
+        found: (2, t) int64. The centers of the first two of `again`; after `_choose` the two
+            nearest centers.
+        mask: (1,) int64. Bit i is set if row i has candidates in the panel.
     """
 
     quads: IndexArray
@@ -149,7 +153,7 @@ def _rank_products(panel: int, centers: Any, scratch: Any, in_bytes: Any, tile: 
 
 @inlined
 def _first_error(norm: float, place: int, centers: Any, byte_centers: Any, in_bytes: Any) -> Any:
-    """Return what the error bound of two first scores has more than that of other scores."""
+    """Return by how much the error bound of two first scores exceeds that of float32 scores."""
     score_size = norm * centers.largest_norm + centers.largest_half
     # Squares of the smallest numbers are rounded to zero.
     loss = np.sqrt(np.float64(in_bytes.losses[place]) + _SMALLEST_SQUARE)
@@ -159,16 +163,22 @@ def _first_error(norm: float, place: int, centers: Any, byte_centers: Any, in_by
 
 # First scores decide a row whose two least ones differ by more than their error bound. For another
 # row they exclude centers: one with a first score that is above the least one by more than the
-# bound is not nearest. Second nearest centers (`Tile.second`) are excluded by the second least
-# first score, so every row has candidates. Most candidates have the least score of their panel, and
-# the number of such a center is known: it is scored again alone, in float32. These scores exclude
-# more: the error of a first score and that of another score are each half of a bound for two.
-# Few rows are then ambiguous, as they are without first scores.
+# bound is not nearest. If second nearest centers are needed (`Tile.second`), a center is excluded
+# only if its first score is above the second least one by more than the bound: every row then has
+# candidates. Most candidates have the least score of their panel. The number of such a center is
+# known, and it is scored again alone, in float32. A first score and a float32 score are in the
+# right order if they differ by half of the sum of both bounds, so float32 scores exclude more.
+# About as many rows stay ambiguous as without first scores.
+#
+# The bound is infinite if scores may overflow or are NaN: such a row is not scored again, as its
+# panels may have numbers of centers that do not exist. It gets exact distances to all centers.
 @inlined
 def resolve_in_bytes(
     points: Any, count: int, centers: Any, byte_centers: Any, scratch: Any, in_bytes: Any, tile: Any
 ) -> None:
-    """Write the nearest center of each row of the tile, and in `found` also the second nearest one.
+    """Write the nearest center of each row of the tile.
+
+    With `Tile.second`, `found` has the two nearest centers of every row.
 
     Args:
         points: (n, d) rows.
@@ -177,25 +187,29 @@ def resolve_in_bytes(
         byte_centers: The centers as bytes.
         scratch: Work arrays with the ranked scores.
         in_bytes: Work arrays for first scores.
-        tile: The shape of the tile; `found` is complete with `Tile.second`.
+        tile: The shape of the tile.
     """
-    ranked, width, undecided = scratch.ranked, panel_width(tile), 0
+    ranked, width, undecided, scored = scratch.ranked, panel_width(tile), 0, 0
     for place in range(len(scratch.indices)):
         number = scratch.ranked_bits[0, place] & (width - 1)
         scratch.nearest[place] = scratch.panels[0, place] * width + number
         in_bytes.limits[place] = -np.inf
-        # The negation selects a row whose scores are NaN.
-        is_close = not ranked[1, place] > ranked[0, place] + in_bytes.margins[place]
+        margin = in_bytes.margins[place]
+        # The negation selects a row with a score or margin that is NaN.
+        is_close = not ranked[1, place] > ranked[0, place] + margin
         if place < count and (is_close or len(tile.second)):
             undecided |= 1 << place
-            in_bytes.limits[place] = ranked[len(tile.second), place] + in_bytes.margins[place]
-            _copy_row(points, place, centers, scratch, in_bytes)
-            # The best candidate first: its score makes the limit of the row less.
-            _score_again(
-                place, scratch.nearest[place], centers, byte_centers, scratch, in_bytes, tile
-            )
-    if undecided:
-        _score_candidates(centers, byte_centers, scratch, in_bytes, tile)
+            _reset(place, in_bytes)
+            if margin < np.inf:
+                scored |= 1 << place
+                in_bytes.limits[place] = ranked[len(tile.second), place] + margin
+                _copy_row(points, place, centers, scratch, in_bytes)
+                # The best candidate first: its score lowers the row's limit.
+                _score_again(
+                    place, scratch.nearest[place], centers, byte_centers, scratch, in_bytes, tile
+                )
+    if scored:
+        _score_candidates(scored, centers, byte_centers, scratch, in_bytes, tile)
     while undecided:
         place = vectors.trailing_zeros(undecided)
         undecided &= undecided - 1
@@ -204,30 +218,35 @@ def resolve_in_bytes(
 
 
 @inlined
-def _copy_row(points: Any, place: Any, centers: Any, scratch: Any, in_bytes: Any) -> None:
-    """Copy a row of the tile as it is scored, and forget the scores of the row before."""
-    row, scale = scratch.indices[place], scratch.scales[place]
-    for column in range(points.shape[1]):
-        in_bytes.lines[place, column] = points[row, column] * scale - centers.shift[column]
+def _reset(place: Any, in_bytes: Any) -> None:
+    """Reset the limit and the least float32 scores of a row: no center is excluded."""
+    in_bytes.limits[place] = np.inf
     in_bytes.again[0, place] = in_bytes.again[1, place] = in_bytes.again[2, place] = np.inf
     in_bytes.found[0, place] = in_bytes.found[1, place] = 0
 
 
 @inlined
+def _copy_row(points: Any, place: Any, centers: Any, scratch: Any, in_bytes: Any) -> None:
+    """Copy a row, scaled and shifted, to `lines`."""
+    row, scale = scratch.indices[place], scratch.scales[place]
+    for column in range(points.shape[1]):
+        in_bytes.lines[place, column] = points[row, column] * scale - centers.shift[column]
+
+
+@inlined
 def _score_candidates(
-    centers: Any, byte_centers: Any, scratch: Any, in_bytes: Any, tile: Any
+    scored: Any, centers: Any, byte_centers: Any, scratch: Any, in_bytes: Any, tile: Any
 ) -> None:
-    """Score the candidates of each row of the tile in float32, panel by panel."""
+    """Score the candidates of the rows that are bits of a mask in float32, panel by panel."""
     width, k = panel_width(tile), len(centers.exact)
     for panel in range(len(in_bytes.minima)):
         eight_bits.find_rows(in_bytes.minima, panel, in_bytes.limits, in_bytes.mask, tile)
-        mask, first = in_bytes.mask[0], panel * width
+        mask, first = in_bytes.mask[0] & scored, panel * width
         while mask:
             place = vectors.trailing_zeros(mask)
             mask &= mask - 1
             start = first + np.int64(in_bytes.minima_bits[panel, 0, place] & (width - 1))
             stop = start + 1
-            # All of the panel, also if a score or the limit is NaN.
             if not in_bytes.minima[panel, 1, place] > in_bytes.limits[place]:
                 start, stop = first, min(first + width, k)
             for center in range(start, stop):

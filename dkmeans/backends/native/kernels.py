@@ -1,7 +1,8 @@
 """The kernels: functions that Numba compiles, called by `backend`.
 
 The kernel `assign` takes a tile of rows and loops over panels of centers. It computes the scores in
-registers and keeps the least scores of each row. A row is ambiguous if its two least scores are
+registers and keeps the least scores of each row; with `byte_centers`, `first_scores` scores and
+resolves a tile instead. A row is ambiguous if its two least scores are
 closer than their rounding error. The nearest center of an ambiguous row is found by exact distances
 (docs/decisions/001). `assign` then adds the rows of the tile to the sums of their clusters, while
 these rows are in the cache. The kernel `square` adds up squares, and `measure` writes all
@@ -107,8 +108,8 @@ class Scratch(NamedTuple):
         pairs: int32, for a matrix unit, aligned to a cache line. A tile of rows as bfloat16, in
             pairs of features.
         matrix_config: (64,) uint8. Configuration of the matrix unit.
-        ambiguous: (1,) int64. Number of ambiguous rows of the last call, including the copies
-            of the last row that fill its tile.
+        ambiguous: (1,) int64. Number of ambiguous rows of the last call. Without first scores, the
+            copies of the last row that fill its tile count too.
         scored_again: (1,) int64. How often a row and a center were scored again, in the last call.
         num_rest: (1,) int64. Number of rows in `Sums.rest` of the last call.
     """
@@ -152,7 +153,7 @@ class Sums(NamedTuple):
 
 
 class Second(NamedTuple):
-    """What `assign` finds out about the second nearest centers of n rows.
+    """Second nearest centers of n rows, written by `assign`.
 
     Attributes:
         clusters: (n,) int64, the cluster indices; or empty.
@@ -167,7 +168,7 @@ _NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
 NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "6fad46ce125a"
+INTRINSICS = "869764f22062"
 
 
 # Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is
@@ -224,7 +225,7 @@ def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> 
         number = scratch.ranked_bits[0, place] & (width - 1)
         scratch.nearest[place] = scratch.panels[0, place] * width + number
         limit = ranked[0, place] + scratch.margins[place]
-        # [2] >= [1], so no score but the least is below both [1] and [3] (see `vectors.rank`).
+        # Every score but the least is at least [1] or at least [3] (see `vectors.rank`).
         ambiguous += not (ranked[1, place] > limit and ranked[3, place] > limit)
     # Most tiles have no ambiguous row: a second loop keeps the first one free of branches.
     if ambiguous:
@@ -241,9 +242,9 @@ def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> 
 def _resolve_second(points: Any, place: int, centers: Any, scratch: Any, tile: Any) -> Any:
     """Return the index of the second nearest center of a row whose nearest center is resolved.
 
-    The nearest two are among the centers whose scores are not above the limit, which is counted
-    from the second least score. If the third least score is above it, they are the centers of the
-    two least scores (see `vectors.rank`). If not, they are mostly among three centers, each of
+    The two nearest centers have scores up to the limit: the second least score plus the margin. If
+    the third least score is above the limit, they are the centers of the two least scores (see
+    `vectors.rank`). If not, they are mostly among three centers, each of
     which has the least score of its panel.
     """
     ranked, width, nearest = scratch.ranked, panel_width(tile), scratch.nearest[place]
@@ -292,9 +293,9 @@ def assign(
         in_bytes: Work arrays for first scores in 8 bits, as `ByteScratch`; empty without
             `byte_centers`.
         index: (n,) int64 for the cluster indices, or empty.
-        distance: (n,) float64 for the distances to the nearest centers, or empty.
-        second: The same for the second nearest centers, of at least two; empty without
-            `Tile.second`.
+        distance: (n,) float64 for the distances to the nearest centers, or empty. Needs `index`.
+        second: A `Second` for the second nearest of at least two centers; needs `distance`. Empty
+            without `Tile.second`.
         sums: The sums that grow, or empty ones.
 
     Returns:

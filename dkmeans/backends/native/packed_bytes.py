@@ -18,12 +18,12 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.backends.rounding import SLACK
 from dkmeans.state import FloatArray
 
-# First scores in 8 bits were measured to save time from so many columns, centers, and products of
-# the two numbers on; the last two by whether a matrix unit is used. Below `_TOO_MANY_COLUMNS` the
+# Least columns, centers and products (centers x columns) from which first scores were measured to
+# save time; the last two by whether a matrix unit is used. Below `_TOO_MANY_COLUMNS` the
 # int32 sums and `SLACK` are proven to suffice (docs/decisions/033).
 _BYTE_COLUMNS, _TOO_MANY_COLUMNS = 16, 2**15
 _BYTE_CENTERS, _BYTE_PRODUCTS = {False: 128, True: 512}, {False: 2**13, True: 2**16}
-# The same for second nearest centers, by vectors: each row has candidates.
+# Least products for second nearest centers, by vectors: more, as each row has candidates.
 _BYTE_PRODUCTS_FOR_TWO = 2**16
 # A matrix unit treats the smallest numbers (subnormal ones) as zero, and factors of bytes may
 # become such numbers. Bytes and the matrix unit are used only if the length of the longest center
@@ -46,9 +46,8 @@ def suits_bytes(tile: Tile, k: int, d: int, largest_norm: float) -> bool:
 
 def _gains_by_bytes(tile: Tile, k: int, d: int) -> bool:
     with_matrix = bool(tile.matrix_panels)
-    if tile.second:
-        # By a matrix unit it was not measured.
-        return not with_matrix and k * d >= _BYTE_PRODUCTS_FOR_TWO
+    if tile.second and (with_matrix or k * d < _BYTE_PRODUCTS_FOR_TWO):
+        return False  # by a matrix unit it was not measured
     is_large = k >= _BYTE_CENTERS[with_matrix] and k * d >= _BYTE_PRODUCTS[with_matrix]
     return is_large and d >= _BYTE_COLUMNS
 

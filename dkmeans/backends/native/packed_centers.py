@@ -19,8 +19,8 @@ from dkmeans.backends.native.panels import tile_of
 from dkmeans.backends.native.vectors import Tile
 from dkmeans.distance import Centers
 
-# Where so many candidates were scored again in float32, for each pair of a row and a panel, the
-# next scoring takes as long in all: (columns - 14) / 650, and with a matrix unit a tenth of that.
+# The next scoring takes less time in all if more candidates than this were scored again in float32,
+# for each row and panel: (columns - 14) / 650, and with a matrix unit a tenth of that.
 _SHORT_COLUMNS, _LONG_COLUMNS, _BY_MATRIX = 14, 650, 0.1
 # Smaller chunks are not representative.
 _REPRESENTATIVE_ROWS = 256
@@ -70,7 +70,8 @@ class PackedCentersCache:
             problem = _problem(centers, dtype, with_second=with_second)
             scoring = scorings(dtype)[self._scoring_numbers.get(problem, 0)]
             tile, second = tile_of(scoring.dtype), (None,) * with_second
-            if scoring.in_bytes:  # which packs other arrays for second nearest centers
+            # Whether bytes are used depends on `second`, so it is a part of the key.
+            if scoring.in_bytes:
                 tile = tile._replace(second=second)
             packed = self._packed.setdefault(centers, {})
             if (scoring, tile, dtype) not in packed:
@@ -96,8 +97,11 @@ class PackedCentersCache:
         if rows < _REPRESENTATIVE_ROWS or not is_coarse:
             return
         with self._lock:
-            found = self._packed.get(centers, {})
-            tiles = {key[0]: packing.tile._replace(second=()) for key, packing in found.items()}
+            tiles = {
+                scoring: packing.tile._replace(second=())
+                for (scoring, asked, of), packing in self._packed.get(centers, {}).items()
+                if of == dtype and (not scoring.in_bytes or asked.second == tile.second)
+            }
             problem = _problem(centers, dtype, with_second=bool(tile.second))
             first = self._scoring_numbers.get(problem, 0)
             used = tile._replace(second=())

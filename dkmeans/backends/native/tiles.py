@@ -1,6 +1,6 @@
-"""Tiles of rows: how a kernel loads a tile, and what all ways to score a tile need.
+"""Tiles of rows: loading a tile, and the steps that all scorings share.
 
-`kernels`, `first_scores` and `all_pairs` call these functions.
+`kernels`, `first_scores`, `ambiguous_rows` and `all_pairs` call these functions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SMALL_SIDE = (None,) * 4
 
 @inlined
 def load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) -> None:
-    """Copy the rows from `start` on to the tile, scaled and shifted: `rows[feature][place]`.
+    """Copy the rows from `start` on into the tile, scaled and shifted: `rows[feature][place]`.
 
     The last row fills the places after the end of the data.
     """
@@ -92,11 +92,12 @@ def multiply(d: int, panel: int, centers: Any, scratch: Any, tile: Any) -> None:
         matrix.multiply_rest(scratch.pairs, line, centers.registers, first, rest, tile)
 
 
-# `squares` may be the margins: |x|^2 of each row is then replaced by the error bound. The bound is
-# infinite where scores may overflow or are NaN: such a row is always ambiguous.
+# The caller may pass `scratch.margins` as `squares`: each |x|^2 is read before its bound is
+# written. The bound is infinite where scores may overflow or are NaN: such a row is always
+# ambiguous.
 @inlined
 def begin_ranking(d: int, centers: Any, squares: Any, scratch: Any, tile: Any) -> None:
-    """Compute the error bound of each row's scores, and forget the scores of the tile before.
+    """Compute the error bound of each row's scores, and reset the least scores.
 
     Args:
         d: Number of columns.
@@ -134,8 +135,8 @@ def prefetch_part(points: Any, start: int, lines: Any, part: int, num_parts: int
     Args:
         points: (n, d) rows.
         start: Index of the first row of the tile.
-        lines: Number of its cache lines. Computed before the loop over the parts, as LLVM would
-            divide anew for each part.
+        lines: Number of the tile's cache lines (`cache_lines`). Computed before the loop over the
+            parts: inside, LLVM would divide again for each part.
         part: Number of the part.
         num_parts: Number of parts.
     """

@@ -1,4 +1,4 @@
-"""Compiled functions: what is left out of them, and what their cached machine code is valid for."""
+"""Compiled functions: omitted branches, and the validity of cached machine code."""
 
 import ast
 import hashlib
@@ -32,7 +32,7 @@ def imported(name):
 
 
 def parts(name):
-    """Return the modules that a module imports, directly or by others."""
+    """Return the modules that a module imports, directly or indirectly."""
     found, left = set(), [name]
     while left:
         new = imported(left.pop()) - found
@@ -47,9 +47,21 @@ def code_of(name):
     return "\n".join(line for line in lines if not line.startswith("INTRINSICS = "))
 
 
+def constants(names):
+    """Return the constants of other folders that modules import, with their values."""
+    found = set()
+    for node in (node for name in names for node in ast.walk(ast.parse(SOURCES[name]))):
+        is_import = isinstance(node, ast.ImportFrom) and node.module.startswith("dkmeans.")
+        if is_import and not node.module.startswith(NATIVE):
+            values = vars(importlib.import_module(node.module))
+            used = [alias.name for alias in node.names if alias.name.isupper()]
+            found |= {f"{node.module}.{each} = {values[each]!r}" for each in used}
+    return sorted(found)
+
+
 @pytest.mark.parametrize("name", sorted(name for name in SOURCES if "\n@kernel\n" in SOURCES[name]))
 def test_the_cached_code_becomes_invalid_when_its_parts_change(name):
-    code = "\n".join(map(code_of, parts(name)))
+    code = "\n".join([*map(code_of, parts(name)), *constants([name, *parts(name)])])
     expected = hashlib.sha256(code.encode()).hexdigest()[:12]
     assert expected == importlib.import_module(f"{NATIVE}.{name}").INTRINSICS
 
@@ -82,6 +94,13 @@ def test_a_branch_for_an_argument_that_is_empty_is_not_compiled():
     assert root_or_zero(np.array([4.0]), (None,)) == 2
 
 
-def test_numbers_of_numpys_types_are_no_types_of_their_own():
+@njit
+def same_of_literal(value):
+    return same(value) + same(1)
+
+
+def test_a_function_is_compiled_again_for_a_literal_but_not_for_a_numpy_integer():
     assert same_of_one(3) == 4
     assert len(same.signatures) == 1
+    assert same_of_literal(3) == 4
+    assert len(same.signatures) == 2

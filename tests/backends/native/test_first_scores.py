@@ -64,6 +64,21 @@ def test_clusters_and_sums_have_the_bits_of_numpys(byte_unit, metric, dtype, kin
         assert distance.tobytes() == expected_distance.tobytes()
 
 
+@pytest.mark.parametrize("k", [3, 8, 11])
+@pytest.mark.parametrize("byte_unit", ["vectors", "matrix"], indirect=True)
+def test_rows_whose_scores_overflow_get_exact_distances(byte_unit, k):
+    rng = np.random.default_rng(k)
+    rows, centers = rng.normal(size=(40, 20)).astype("f"), rng.normal(size=(k, 20)).astype("f")
+    rows[[5, 39]], rows[17, 3] = 3e38, -3e38
+    centers = Centers(centers, Distance.SQUARED_EUCLIDEAN)
+    for find in "nearest", "nearest_two":
+        (index, distance), expected = (
+            getattr(each, find)(rows, centers) for each in (native, by_numpy)
+        )
+        assert index.tolist() == expected[0].tolist()
+        assert distance.tobytes() == expected[1].tobytes()
+
+
 @pytest.mark.parametrize("byte_unit", ["vectors"], indirect=True)
 def test_rows_that_are_not_finite_have_center_0(byte_unit):
     rng = np.random.default_rng(0)
