@@ -1,11 +1,11 @@
 """Retries: repeat an action while storage does not answer, for about a minute.
 
 Whatever reads or writes storage calls `with_retries`: `storage`, `checkpoints`, the sources and
-chunks of a dataset, the output of predictions. `is_outage` decides which
-errors are worth a retry (docs/decisions/005). Object stores have two loops: obstore repeats single
-requests for some seconds without a log message, which is enough for a busy server, and
-`with_retries` repeats the whole action after that. An object that is said to be missing is asked
-for again, too, and a refusal is raised as one line.
+chunks of a dataset, the output of predictions. `is_outage` decides which errors are worth a retry
+(docs/decisions/005). Object stores have two loops: obstore repeats single requests for some seconds
+without a log message, which is enough for a busy server, and `with_retries` repeats the whole
+action after that. An object that is said to be missing is asked for again, too, and a refusal is
+raised as one line.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 Chunks read through it and the executors evict a fit's rows when the fit ends. Beside the rows of a
 chunk it keeps entries of what is known of them: bounds (`skipping`), nearest candidates
-(`initialization.kmeans_parallel`). The cache only saves
-time: a row that is not cached is read from storage again. Rows of a running fit are not evicted to
-make room for newer ones. Unless they are shuffled, a fit reads its rows in the same order in every
-epoch, so the newest row is the one that is needed last.
+(`initialization.kmeans_parallel`). The cache only saves time: a row that is not cached is read from
+storage again. Rows of a running fit are not evicted to make room for newer ones. Unless they are
+shuffled, a fit reads its rows in the same order in every epoch, so the newest row is the one that
+is needed last.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class RowWeights:
 
 def _checked(chunk: Chunk) -> FloatArray:
     """Return the weights of a chunk, (n, 1) float64, after checking them."""
-    # Not as points, which are float32 for integers.
+    # Not `Chunk.load`, which makes float32 of integers.
     values, source = np.asarray(chunk.values()), chunk.source
     if values.shape != (chunk.rows, 1):
         raise InvalidData(

@@ -33,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "dc5662ec948f"
+INTRINSICS = "969eece23dae"
 
 
 class TileScoring(NamedTuple):

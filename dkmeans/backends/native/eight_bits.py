@@ -36,7 +36,7 @@ from dkmeans.backends.native.vectors import (
 QUAD = 4
 # The largest integer that a row or a center is rounded to.
 LARGEST = 127
-# What is added to a row's integers for vectors.
+# Added to a row's integers for vectors, whose instruction needs unsigned bytes.
 OFFSET = 128
 
 # Added to a float32 of at most 2^22, this rounds to an integer, whose lowest byte is then that of

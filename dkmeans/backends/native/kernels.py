@@ -98,9 +98,11 @@ class Scratch(NamedTuple):
         exact_scales: (t,) float64. Scales of these rows; 1 unless the distance is cosine.
         scales: (t,) S. The same, rounded.
         margins: (t,) T. The error bound of each row.
-        ranked: (6, t) T. Least scores of each row, as `vectors.rank` writes them.
+        ranked: (6, t) T. Least scores of each row, as `vectors.rank` writes them; first scores in 8
+            bits write only the two least.
         ranked_bits: (6, t) integers as wide as T. The same memory.
-        panels: (3, t) integers as wide as T. Panels of the first three of `ranked`.
+        panels: (3, t) integers as wide as T. Panels of the first three of `ranked`; first scores
+            write only the first.
         nearest: (t,) int64. Cluster index of each row.
         probe_scores: T. Scores of one row and `PROBED_PANELS` panels.
         scores: T, aligned to a cache line. Scores or distances of a tile and a few panels.
@@ -120,8 +122,8 @@ class Scratch(NamedTuple):
     scales: FloatArray
     margins: FloatArray
     ranked: FloatArray
-    ranked_bits: FloatArray
-    panels: FloatArray
+    ranked_bits: IndexArray
+    panels: IndexArray
     nearest: IndexArray
     probe_scores: FloatArray
     scores: FloatArray
@@ -168,7 +170,7 @@ _NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
 NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "869764f22062"
+INTRINSICS = "e30c48b54ea8"
 
 
 # Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is

@@ -31,9 +31,9 @@ _AMBIGUOUS_SHARE = 0.1
 def scorings(dtype: np.dtype[Any]) -> tuple[Scoring, ...]:
     """Return the scorings for rows of a dtype, the fastest first.
 
-    A later one takes longer for its scores, or as long where this machine lacks a matrix unit or
-    products of bytes. From the matrix unit to vectors, and from float32 to float64, fewer rows stay
-    ambiguous.
+    Each takes at least as long for its scores as the one before; as long where this machine lacks a
+    matrix unit or products of bytes. From the matrix unit to vectors, and from float32 to float64,
+    fewer rows stay ambiguous.
     """
     float32 = np.dtype(np.float32)
     single = Scoring(float32, True, True), Scoring(float32, True), Scoring(float32, False)
