@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,10 @@ class MLflowHook(SessionRunHook):
             raise Invalid(expected("experiment", "a name that is not empty", experiment))
         with needs("MLflowHook", "mlflow"):
             import mlflow.pyfunc  # noqa: F401, PLC0415 an extra, whose import takes two seconds
+        # MLflow would import it in the thread of the run, while matplotlib, which draws the report,
+        # looks at what is there of it.
+        with suppress(ImportError):
+            import IPython  # noqa: F401, PLC0415
         self._model, self._experiment = model, experiment
         self._run: _Run | None = None
         self._last: Progress | None = None

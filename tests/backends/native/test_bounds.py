@@ -92,6 +92,8 @@ def first_centers(rows, k, metric=EUCLIDEAN):
 
 @pytest.fixture(autouse=True)
 def bounds_are_always_kept(monkeypatch):
+    # No path of another test, whose bounds may not be collected yet.
+    monkeypatch.setattr(bounds, "_paths", bounds.Paths())
     monkeypatch.setattr(bounds, "_USELESS_SHARE", 9.0)
     monkeypatch.setattr(bounds, "_MOST_SLOW", 99.0)
 
