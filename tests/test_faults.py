@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import dask
@@ -134,10 +134,14 @@ def test_the_stop_button_of_a_notebook_spares_the_workers_by_the_documented_reci
         text=True,
         start_new_session=True,
     ) as process:
-        assert process.stdout.readline() == "training\n"
-        time.sleep(1)
-        os.killpg(process.pid, signal.SIGINT)
-        told, _ = process.communicate(timeout=120)
+        try:
+            assert process.stdout.readline() == "training\n"
+            time.sleep(1)
+            os.killpg(process.pid, signal.SIGINT)
+            told, _ = process.communicate(timeout=120)
+        finally:
+            with suppress(ProcessLookupError):  # a test that fails leaves nobody training for ever
+                os.killpg(process.pid, signal.SIGKILL)
     assert told == "went on\n"
 
 
