@@ -137,8 +137,13 @@ def test_the_stop_button_of_a_notebook_spares_the_workers_by_the_documented_reci
         try:
             assert process.stdout.readline() == "training\n"
             time.sleep(1)
-            os.killpg(process.pid, signal.SIGINT)
-            told, _ = process.communicate(timeout=120)
+            # Python drops an interrupt that comes while it finalizes an object, such as a future:
+            # a user would press the button again.
+            for _ in range(3):
+                os.killpg(process.pid, signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    told, _ = process.communicate(timeout=40)
+                    break
         finally:
             with suppress(ProcessLookupError):  # a test that fails leaves nobody training for ever
                 os.killpg(process.pid, signal.SIGKILL)
