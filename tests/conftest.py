@@ -51,8 +51,6 @@ settings.register_profile("short", max_examples=30, deadline=None)
 settings.register_profile("long", max_examples=400, deadline=None)
 settings.load_profile("short")
 
-TESTS = Path(__file__).parent
-
 
 # Folders and files whose tests share an expensive part, so that one process runs all of them:
 # TensorFlow; kernels that Numba compiles, for which another process would wait. The kernels of

@@ -144,6 +144,8 @@ def test_the_stop_button_of_a_notebook_spares_the_workers_by_the_documented_reci
                 with suppress(subprocess.TimeoutExpired):
                     told, _ = process.communicate(timeout=40)
                     break
+            else:
+                pytest.fail("the stop button does not stop the training")
         finally:
             with suppress(ProcessLookupError):  # a test that fails leaves nobody training for ever
                 os.killpg(process.pid, signal.SIGKILL)

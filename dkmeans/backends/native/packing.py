@@ -31,7 +31,7 @@ from dkmeans.distance import Centers, Distance
 from dkmeans.state import FloatArray
 
 # Weights where bytes take their place.
-NO_WEIGHTS: FloatArray = np.empty(0, np.float32)
+_NO_WEIGHTS: FloatArray = np.empty(0, np.float32)
 # Registers and biases without a matrix unit.
 NO_REGISTERS: tuple[FloatArray, FloatArray] = np.empty(0, np.int32), np.empty(0, np.float32)
 # With at least so many centers and columns a matrix unit was measured to be faster than vectors.
@@ -96,7 +96,9 @@ def for_scores(centers: Centers, tile: Tile, scoring: Scoring, dtype: np.dtype[A
         factor = matrix_error_factor(d, matrix.PANELS * len(tile.centers))
         registers, biases = registers_of(negative(), halves, d, tile)
     packed = PackedCenters(
-        weights=NO_WEIGHTS if tile.in_bytes else in_panels(negative(), (k, d), scoring.dtype, tile),
+        weights=_NO_WEIGHTS
+        if tile.in_bytes
+        else in_panels(negative(), (k, d), scoring.dtype, tile),
         halves=halves,
         shift=prepared.shift,
         exact=_exact(prepared, tile),

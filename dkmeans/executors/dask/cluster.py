@@ -244,7 +244,7 @@ class Cluster:
                 check()
         finally:
             gathering.cancel()
-        self._deserted_at = None
+        self._deserted_at, self._is_paused = None, False
         return gathering.result()
 
     def wait_for(self, futures: Sequence[Any], others: Iterable[Any], usual_seconds: float) -> None:
