@@ -42,6 +42,8 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __noinline__
+#define __grid_constant__
 #define __launch_bounds__(...)
 // The thread-local variables of a library are neighbors, so `host::poison` finds all shared arrays.
 // (The compiler ignores the section of a variable in a template, so a section would not do.) `used`
@@ -387,18 +389,28 @@ typedef long long Longs __attribute__((vector_size(8 * COLUMNS)));
 struct Matrices {
     Halves a[16][DEPTH / COLUMNS], b[DEPTH];
     Floats sums[16], columns[DEPTH];
-    bool added[16], converted, nothing;
+    bool added[16], converted, nothing, bfloats;
 };
 // Two alternate, as the slots of an exchange do.
 static Matrices matrices[2][MAX_THREADS / WARP_THREADS];
 
 // Convert float16 numbers; return whether all of them are finite.
-static bool convert(const Halves &halves, Floats &values) {
+static bool convert_halves(const Halves &halves, Floats &values) {
     const Words words = __builtin_convertvector(halves, Words), magnitudes = words & 0x7fff;
     const Words special = (Words)(magnitudes >= 0x7c00);
     // The product changes the bias of the exponent, and it is right for subnormal numbers too.
     const Words bits = (Words)((Floats)(magnitudes << 13) * 0x1p112f) | (special & 0x7f800000);
     values = (Floats)(bits | (words & 0x8000) << 16);
+    unsigned any = 0;
+    for (int column = 0; column < COLUMNS; ++column) any |= special[column];
+    return !any;
+}
+
+// Convert bfloat16 numbers; return whether all of them are finite.
+static bool convert_bfloats(const Halves &halves, Floats &values) {
+    const Words words = __builtin_convertvector(halves, Words);
+    values = (Floats)(words << 16);
+    const Words special = (Words)((words & 0x7f80) == 0x7f80);
     unsigned any = 0;
     for (int column = 0; column < COLUMNS; ++column) any |= special[column];
     return !any;
@@ -446,6 +458,7 @@ static void add_products(Floats &sums, const float *a, const Floats *b) {
 
 // Add the products of a row of `a` and all columns of `b`.
 static void add_row(Matrices &all, int row) {
+    const auto convert = all.bfloats ? convert_bfloats : convert_halves;
     if (!all.converted) {
         all.converted = all.nothing = true;
         for (int k = 0; k < DEPTH; ++k) {
@@ -502,6 +515,17 @@ static T min(T a, T b) {
 template <class T>
 static T max(T a, T b) {
     return a < b ? b : a;
+}
+
+static inline int __clz(int value) {
+    return __builtin_clz((unsigned)value);
+}
+static inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+    const unsigned long long bytes = (unsigned long long)high << 32 | low;
+    unsigned result = 0;
+    for (int i = 0; i < 4; ++i)
+        result |= (unsigned)(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+    return result;
 }
 
 // The atomic functions return the old value. Like CUDA, they convert the second argument.
@@ -576,11 +600,12 @@ static float half_value(unsigned short bits) {
     return __uint_as_float(sign | __float_as_uint(__uint_as_float(magnitude) * 0x1p112f));
 }
 
-// Multiply two matrices and add the product: sums += a * b, with the 32 threads of a warp.
+// Multiply two matrices and add the product: result = sums + a * b, with the 32 threads of a warp.
 //
-// The places are those of PTX's `mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32`. The first thread
-// that needs a row of the sums computes it, also for the other threads.
-static void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+// The places are those of PTX's `mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32`, and of that for
+// bf16. The first thread that needs a row of the sums computes it, also for the other threads.
+static void multiply(float (&result)[4], const float (&sums)[4], const unsigned (&a)[4],
+                     unsigned b0, unsigned b1, bool bfloats) {
     const int warp = threadIdx.x / host::WARP_THREADS, lane = threadIdx.x % host::WARP_THREADS;
     const int g = lane / 4, t = lane % 4;
     auto &all = host::matrices[host::running->num_exchanges++ % 2][warp];
@@ -592,10 +617,49 @@ static void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsi
     }
     for (int i = 0; i < 4; ++i) all.sums[g + i / 2 * 8][2 * t + i % 2] = sums[i];
     all.added[g] = all.added[g + 8] = all.converted = false;
+    all.bfloats = bfloats;
     host::wait(host::MULTIPLY);
     for (int row : {g, g + 8})
         if (!all.added[row]) host::add_row(all, row);
-    for (int i = 0; i < 4; ++i) sums[i] = all.sums[g + i / 2 * 8][2 * t + i % 2];
+    for (int i = 0; i < 4; ++i) result[i] = all.sums[g + i / 2 * 8][2 * t + i % 2];
+}
+
+static void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    multiply(sums, sums, a, b0, b1, false);
+}
+
+static void multiply_bfloats(float (&result)[4], const float (&sums)[4], const unsigned (&a)[4],
+                             unsigned b0, unsigned b1) {
+    multiply(result, sums, a, b0, b1, true);
+}
+
+// Return two numbers as bfloat16, of two equally near ones the even one; the first has the lower bits.
+static unsigned bfloat_pair(float first, float second) {
+    unsigned result = 0;
+    for (float value : {second, first}) {
+        const unsigned bits = __float_as_uint(value);
+        const bool nan = (bits & 0x7fffffff) > 0x7f800000;
+        result = result << 16 | (nan ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    }
+    return result;
+}
+
+// Add the product of two matrices of bytes to the sums, with the 32 threads of a warp. The places are
+// those of PTX's `mma.sync.aligned.m16n8k32.row.col.s32.u8.u8.s32`.
+static void multiply_bytes(int (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    struct Words {
+        unsigned a[4], b[2];
+    };
+    const auto all = host::exchange(Words{{a[0], a[1], a[2], a[3]}, {b0, b1}}, host::MULTIPLY);
+    const int lane = threadIdx.x % host::WARP_THREADS, g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 4; ++i)
+        for (int other = 0; other < 4; ++other) {
+            const Words row = all[4 * g + other], column = all[4 * (2 * t + i % 2) + other];
+            for (int half = 0; half < 2; ++half)
+                for (int byte = 0; byte < 4; ++byte)
+                    sums[i] += (int)(row.a[2 * half + i / 2] >> 8 * byte & 0xff) *
+                               (int)(column.b[half] >> 8 * byte & 0xff);
+        }
 }
 
 // Copy 4, 8 or 16 bytes to shared memory in the background. They arrive when `wait_copies` waits for

@@ -83,7 +83,7 @@ class HostDevice:
     """
 
     xp = Poisoned()
-    shared_bytes = MAX_SHARED_BYTES
+    shared_bytes, processors = MAX_SHARED_BYTES, 2
 
     def __init__(self, folder, *flags, order=0, source=SOURCE):
         self.order = order

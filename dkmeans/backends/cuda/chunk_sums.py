@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from dkmeans.backends.addition import plus_rest, rest_of_squares
-from dkmeans.backends.cuda.device_centers import DeviceCenters, power_of_two
+from dkmeans.backends.cuda.device_centers import DeviceCenters
 from dkmeans.backends.cuda.device_sums import DeviceSums, carry
-from dkmeans.backends.cuda.kernel_device import FEW_ROWS, NULL, THREADS, KernelDevice
+from dkmeans.backends.cuda.few_centers import power_of_two
+from dkmeans.backends.cuda.kernel_device import NULL, THREADS, KernelDevice
 from dkmeans.backends.cuda.pieces import DevicePiece
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal, total_of
@@ -46,7 +47,10 @@ class ChunkSums:
         xp, (k, d) = device.xp, prepared.shape
         copy = 2 * k * d + k
         most = max(1, _COPIES_BYTES // (copy * np.dtype(np.int64).itemsize))
-        copies = min(most, max(1, -(-len(points) // PIECE_ROWS)))
+        few, rows_of_copy = prepared.few, PIECE_ROWS
+        if few is not None:
+            most, rows_of_copy = most if few.has_copies else 1, few.rows_of_copy
+        copies = min(most, max(1, -(-len(points) // rows_of_copy)))
         self._grid = prepared.grid_for(points)
         # (d,) float64 2^-exponent of each column; null for cosine.
         self._powers = NULL if prepared.cosine else xp.asarray(self._grid.scales)
@@ -55,7 +59,7 @@ class ChunkSums:
         self._copies = xp.zeros((copies - 1, copy), np.int64), np.int64(copies)
         self._left, self._added = _none_left(device, len(points)), 0
         # The largest number of rows whose sums do not overflow the copies.
-        self._rows_at_once = copies * PIECE_ROWS
+        self._rows_at_once = copies * rows_of_copy
 
     def add(self, piece: DevicePiece, nearest: Any) -> None:
         """Add the rows of a piece to the sums of their nearest centers.
@@ -64,25 +68,30 @@ class ChunkSums:
             piece: The rows.
             nearest: (n,) nearest centers; not read where the kernel of few centers finds them.
         """
-        prepared = self._prepared
-        for start in range(0, len(piece.points), self._rows_at_once):
-            rows = slice(start, start + self._rows_at_once)
+        few, rows_at_once = self._prepared.few, self._rows_at_once
+        if few is None:
+            rows_at_once = self._count(nearest)
+        for start in range(0, len(piece.points), rows_at_once):
+            rows = slice(start, start + rows_at_once)
             part = piece.part(rows)
-            if prepared.few is None:
+            if few is None:
                 self._add_rows(part, nearest[rows])
             else:
-                self._add_few(part)
-            carry(self._device, prepared.shape, self._values, self._copies)
+                few.add(self._device, part.arguments, self._grid, self._arguments)
+            carry(self._device, self._prepared.shape, self._values, self._copies)
             self._added += len(part.points)
 
-    def _add_few(self, piece: DevicePiece) -> None:
-        """Find the nearest of few centers, and add the rows to their sums."""
-        few = self._prepared.few
-        assert few is not None
-        self._device.launch(
-            few.kernel, piece.points.dtype, -(-len(piece.points) // FEW_ROWS), *piece.arguments,
-            few.exact, *few.arrays, *few.numbers, *self._arguments, shared_bytes=few.shared_bytes,
-        )  # fmt: skip
+    def _count(self, nearest: Any) -> int:
+        """Count the rows of each center; return how many rows the sums have room for at a time."""
+        device, n, k = self._device, len(nearest), self._prepared.shape[0]
+        counts = device.xp.zeros(k, np.int64)
+        device.launch("count_rows", np.float32, -(-n // THREADS), nearest, np.int64(n), counts)
+        self._values[-k:] += counts
+        if n <= self._rows_at_once:
+            return n
+        # Carrying takes long for many centers, which seldom have so many rows each.
+        most = int(device.to_host(counts.max()))
+        return n if most <= PIECE_ROWS else self._rows_at_once
 
     def _add_rows(self, piece: DevicePiece, nearest: Any) -> None:
         """Add the rows to the sums of their nearest centers."""

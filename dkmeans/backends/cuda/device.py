@@ -240,6 +240,11 @@ class Gpu:
         return int(limit) - _STATIC_SHARED_BYTES
 
     @cached_property
+    def processors(self) -> int:
+        """Number of the GPU's processors."""
+        return int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+
+    @cached_property
     def piece_bytes(self) -> int:
         """Largest size of a piece of rows with its results."""
         return min(_PIECE_BYTES, int(_PIECE_SHARE * self._memory))
@@ -265,6 +270,8 @@ class Gpu:
             shared_bytes: Dynamic shared memory of a block, in bytes.
         """
         function = self._kernels.find(kernel, np.dtype(dtype), shared_bytes)
+        # CuPy passes the values of the host's arrays, but not of structures.
+        arguments = tuple(np.array(x) if isinstance(x, np.void) else x for x in arguments)
         function((blocks,), (THREADS,), arguments, shared_bytes)
 
     def pieces(self, points: FloatArray, max_rows: int) -> Iterator[Any]:

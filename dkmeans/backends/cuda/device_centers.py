@@ -8,7 +8,6 @@ scored against the digits, and exact distances decide what the scores leave open
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from functools import cached_property
 from math import frexp, ldexp
 from typing import Any, NamedTuple, cast
@@ -17,10 +16,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from dkmeans.backends.addition import grid_for
+from dkmeans.backends.cuda.few_centers import few_centers, power_of_two
 from dkmeans.backends.cuda.kernel_device import (
     BLOCK_ROWS,
-    FEW_CENTERS,
-    FEW_COLUMNS,
     KEPT_SLABS,
     NULL,
     OCTET,
@@ -30,23 +28,17 @@ from dkmeans.backends.cuda.kernel_device import (
     WARP_THREADS,
     KernelDevice,
 )
-from dkmeans.backends.rounding import QUIET, shifted
+from dkmeans.backends.rounding import QUIET
 from dkmeans.distance import Centers, Distance
 from dkmeans.grid import Grid
 from dkmeans.state import FloatArray
 
-# The kernels `add_few_N`, by the columns that they have registers for.
-_FEW_WIDTHS = (8, 16, FEW_COLUMNS)
-# Arrays of a single copy begin at multiples of this.
-_ALIGNMENT = 256
 # Limits of exponents of two, and the exponent of the largest value of the centers, as in
 # `kernels.cu`.
 _LEAST_EXPONENT, _MOST_EXPONENT, _TOP_EXPONENT = -126, 126, 15
 # The grid of the last chunk is used again if no column's exponent is farther from its own. So the
 # sums of most chunks are on one grid, and can be added on the device.
 _SIMILAR_EXPONENTS = 2
-# Scores may overflow unless their bound is below the dtype's largest number divided by this.
-_OVERFLOW_DIVISOR = 8
 
 
 class _Product(NamedTuple):
@@ -65,25 +57,6 @@ class _Product(NamedTuple):
     lengths: tuple[Any, ...]
 
 
-class _Few(NamedTuple):
-    """Few centers as `add_few_N` reads them.
-
-    Attributes:
-        kernel: Name of the kernel.
-        shared_bytes: Dynamic shared memory of a block.
-        exact: (k, d) float64, the centers for exact distances.
-        arrays: The shift, the weights and the halves.
-        numbers: The bound on the error of scores, the stride, and the columns and centers
-            at once.
-    """
-
-    kernel: str
-    shared_bytes: int
-    exact: Any
-    arrays: Sequence[Any]
-    numbers: tuple[Any, ...]
-
-
 class DeviceCenters:
     """Centers on the device, prepared for rows of a dtype.
 
@@ -91,7 +64,8 @@ class DeviceCenters:
         shape: (k, d).
         distance: The distance.
         cosine: True if rows are scaled to length one.
-        few: The centers as `add_few_N` reads them; None if they are too many or too wide.
+        few: The centers as the kernels of few centers read them; None if they are too many or too
+            wide.
         exact: (k, d) float64, the centers for exact distances.
         panel: Number of centers that are scored at a time.
         digits: Number of digits with which rows are scored first. One is enough for most data.
@@ -108,7 +82,7 @@ class DeviceCenters:
         self.cosine = self.distance is Distance.COSINE
         self.panel = next((size for size in BLOCK_ROWS if k <= size), max(BLOCK_ROWS))
         self.digits, self.grid = 1, cast(Grid | None, None)
-        self.few = self._prepared_few()
+        self.few = few_centers(centers, dtype, device)
         self.exact = self._widened() if self.few is None else self.few.exact
 
     def _widened(self) -> Any:
@@ -166,48 +140,6 @@ class DeviceCenters:
         largest = xp.concatenate([lengths[:k].max(axis=0), halves[:k].max()[None]])
         scalars = map(np.float32, self._device.to_host(largest))
         return _Product(packed, len(padded) // SLAB, halves, (np.int64(exponent), *scalars))
-
-    @QUIET
-    def _prepared_few(self) -> _Few | None:
-        """Return the centers as `add_few_N` reads them; None if they are too many or too wide."""
-        k, d = self.shape
-        if k > FEW_CENTERS or d > FEW_COLUMNS:
-            return None
-        width, dtype = next(width for width in _FEW_WIDTHS if d <= width), self._dtype
-        # Rows of whole chunks of 16 bytes are an odd number of chunks apart, others of values.
-        chunk = 16 // dtype.itemsize
-        stride = (d // chunk | 1) * chunk if d % chunk == 0 else d | 1
-        doubles = k * d + k * d % 2 + THREADS * self.cosine
-        shared = 8 * doubles + 2 * THREADS * stride * dtype.itemsize
-        if shared > self._device.shared_bytes:
-            return None
-        prepared = shifted(self._centers, dtype)
-        weights, shift = np.zeros((FEW_CENTERS, width), dtype), np.zeros(width, dtype)
-        # The padding after the last center is never the nearest.
-        halves = np.full(FEW_CENTERS, np.inf, dtype)
-        weights[:k, :d], halves[:k] = -prepared.values(), prepared.halves
-        shift[:d] = prepared.shift
-        limit = float(np.finfo(dtype).max) / _OVERFLOW_DIVISOR
-        bound = tuple(map(np.float64, (*prepared.rounding, limit)))
-        arrays = self._uploaded(prepared.exact(), shift, weights, halves)
-        kernel = f"add_few_{'cosine_' * self.cosine}{width}"
-        numbers = *bound, np.int64(stride), np.int64(power_of_two(d)), np.int64(power_of_two(k))
-        return _Few(kernel, shared, arrays[0], arrays[1:], numbers)
-
-    def _uploaded(self, *arrays: FloatArray) -> list[Any]:
-        """Return arrays on the device, after a single copy."""
-        arrays = tuple(map(np.ascontiguousarray, arrays))
-        sizes = [-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays]
-        ends = np.cumsum(sizes)
-        staged = np.zeros(ends[-1], np.uint8)
-        for array, end, size in zip(arrays, ends, sizes, strict=True):
-            start = end - size
-            staged[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
-        memory = self._device.xp.asarray(staged)
-        return [
-            memory[end - size : end - size + array.nbytes].view(array.dtype).reshape(array.shape)
-            for array, end, size in zip(arrays, ends, sizes, strict=True)
-        ]
 
 
 def narrow(
@@ -277,8 +209,3 @@ class DeviceCentersCache:
                 # For other threads, as above. Waiting each time would wait for this thread's rows.
                 self._device.synchronize()
             return prepared.products[digits]
-
-
-def power_of_two(number: int) -> int:
-    """Return the least power of two that is not below a number."""
-    return 1 << (number - 1).bit_length()

@@ -5,6 +5,7 @@ Chunks whose sums are on one grid are added up there, so that most sums never co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from dkmeans.state import PartialSums
 
 # Numbers of plane 1 below this are added to plane 0, which then stays below 2^62.
 _FEW_CARRIED = 2**28
+# Values of this size or less are copied to the host at once: asking for a part takes as long.
+_COPIED_WHOLE = 2**18
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,24 +51,37 @@ class DeviceSums:
 
     def on_host(self) -> PartialSums:
         """Return the same sums in the memory of the host."""
-        device, xp, size = self.device, self.device.xp, 3 * self.shape[0] * self.shape[1]
-        with device.stream():
-            upper, middle, lower = self.values[:size].reshape(3, *self.shape)
-            ends = [end for plane in (upper, lower) for end in (plane.min(), plane.max())]
-            least, most, *others = device.to_host(xp.stack(ends)).tolist()
-            if max(-least, most) < _FEW_CARRIED and (least or most):
-                # In place, because the memory may be full. The planes stand for the same sums.
-                upper <<= PLANE_BITS
-                middle += upper
-                upper[...] = least = most = 0
-            planes = {0: device.to_host(middle)}
-            if least or most:
-                planes[1] = device.to_host(upper)
-            if any(others):
-                planes[-1] = device.to_host(lower)
-            counts = device.to_host(self.values[size:])
-        sums = PartialSums(ExactSums(self.grid, planes), counts)
+        with self.device.stream():
+            if self.values.nbytes <= _COPIED_WHOLE:
+                values = self.device.to_host(self.values).copy()
+                sums = self._split(values, np, lambda part: part)
+            else:
+                sums = self._split(self.values, self.device.xp, self.device.to_host)
         return sums if self.rest is None else sums + self.rest
+
+    def _split(self, values: Any, xp: Any, to_host: Callable[[Any], Any]) -> PartialSums:
+        """Return the planes that are not zero, and the counts.
+
+        Args:
+            values: The values, which may be changed: the planes stand for the same sums.
+            xp: Namespace of the values.
+            to_host: Copies a part of the values to the host.
+        """
+        size = 3 * self.shape[0] * self.shape[1]
+        upper, middle, lower = values[:size].reshape(3, *self.shape)
+        ends = [end for plane in (upper, lower) for end in (plane.min(), plane.max())]
+        least, most, *others = to_host(xp.stack(ends)).tolist()
+        if max(-least, most) < _FEW_CARRIED and (least or most):
+            # In place, because the memory may be full.
+            upper <<= PLANE_BITS
+            middle += upper
+            upper[...] = least = most = 0
+        planes = {0: to_host(middle)}
+        if least or most:
+            planes[1] = to_host(upper)
+        if any(others):
+            planes[-1] = to_host(lower)
+        return PartialSums(ExactSums(self.grid, planes), to_host(values[size:]))
 
 
 def carry(

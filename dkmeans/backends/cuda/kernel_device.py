@@ -14,6 +14,7 @@ from dkmeans.state import FloatArray
 # The same as in `kernels.cu`.
 THREADS, WARP_THREADS, OCTET = 256, 32, 8
 FEW_CENTERS, FEW_COLUMNS, FEW_ROWS = 16, 32, 4096
+FEW_TILE, FEW_STAGES, FEW_GAP = 64, 2, 4
 SLAB, KEPT_SLABS, STAGE_COLUMNS, STAGES = 16, 8, 32, 4
 # Compiler options for rows of a dtype.
 DEFINES = {
@@ -41,6 +42,11 @@ class KernelDevice(Protocol):
     @property
     def shared_bytes(self) -> int:
         """Largest dynamic shared memory of a block."""
+        ...
+
+    @property
+    def processors(self) -> int:
+        """Number of processors, each of which runs some blocks at a time."""
         ...
 
     def stream(self) -> AbstractContextManager[object]:
