@@ -517,6 +517,9 @@ static T max(T a, T b) {
     return a < b ? b : a;
 }
 
+static inline int __ffsll(long long value) {
+    return __builtin_ffsll(value);
+}
 static inline int __clz(int value) {
     return __builtin_clz((unsigned)value);
 }

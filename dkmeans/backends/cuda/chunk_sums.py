@@ -15,20 +15,19 @@ import numpy as np
 from dkmeans.backends.addition import plus_rest, rest_of_squares
 from dkmeans.backends.cuda.device_centers import DeviceCenters
 from dkmeans.backends.cuda.device_sums import DeviceSums, carry
-from dkmeans.backends.cuda.few_centers import power_of_two
-from dkmeans.backends.cuda.kernel_device import NULL, THREADS, KernelDevice
+from dkmeans.backends.cuda.kernel_device import COUNTED_ROWS, NULL, THREADS, KernelDevice
 from dkmeans.backends.cuda.pieces import DevicePiece
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal, total_of
-from dkmeans.grid import PIECE_ROWS, PLANE_BITS, Grid
+from dkmeans.grid import PLANE_BITS, Grid
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
-# Values that a block of `add_rows` adds, about, and rows that a thread of `add_squares` adds up.
-_BLOCK_VALUES, _SQUARED_ROWS = 2**13, 128
+# Rows that a thread of `add_rows` adds up: fewer where there would be few blocks.
+_LEAST_RUN, _MOST_RUN, _FEW_BLOCKS = 8, 64, 512
+# Rows that a thread of `add_squares` adds up.
+_SQUARED_ROWS = 128
 # Values of rows that the host adds at a time: each needs some 100 bytes meanwhile.
 _LEFT_VALUES = 2**20
-# Largest size of all copies of the sums, unless one is larger: a GPU's second-level cache holds it.
-_COPIES_BYTES = 2**25
 # Exponents of high^2, high low twice, and low^2, relative to the square of the grid's unit.
 _EXPONENTS_OF_PRODUCTS = (0, 1 - PLANE_BITS, -2 * PLANE_BITS)
 
@@ -44,69 +43,48 @@ class ChunkSums:
 
     def __init__(self, device: KernelDevice, points: FloatArray, prepared: DeviceCenters) -> None:
         self._device, self._points, self._prepared = device, points, prepared
-        xp, (k, d) = device.xp, prepared.shape
-        copy = 2 * k * d + k
-        most = max(1, _COPIES_BYTES // (copy * np.dtype(np.int64).itemsize))
-        few, rows_of_copy = prepared.few, PIECE_ROWS
-        if few is not None:
-            most, rows_of_copy = most if few.has_copies else 1, few.rows_of_copy
-        copies = min(most, max(1, -(-len(points) // rows_of_copy)))
+        xp, (k, d), few = device.xp, prepared.shape, prepared.few
         self._grid = prepared.grid_for(points)
-        # (d,) float64 2^-exponent of each column; null for cosine.
-        self._powers = NULL if prepared.cosine else xp.asarray(self._grid.scales)
-        # The values of `DeviceSums`, and further copies of planes 0 and -1 and the counts.
-        self._values = xp.zeros(copy + k * d, np.int64)
-        self._copies = xp.zeros((copies - 1, copy), np.int64), np.int64(copies)
+        # (d,) float64 2^-exponent of each column; null if the kernel does not read them.
+        reads = not prepared.cosine and (few is None or few.reads_powers)
+        self._powers = xp.asarray(self._grid.scales) if reads else NULL
+        # The values of `DeviceSums`.
+        self._values = xp.zeros(3 * k * d + k, np.int64)
         self._left, self._added = _none_left(device, len(points)), 0
-        # The largest number of rows whose sums do not overflow the copies.
-        self._rows_at_once = copies * rows_of_copy
 
     def add(self, piece: DevicePiece, nearest: Any) -> None:
         """Add the rows of a piece to the sums of their nearest centers.
 
         Args:
-            piece: The rows.
+            piece: The rows, at most 2^30.
             nearest: (n,) nearest centers; not read where the kernel of few centers finds them.
         """
-        few, rows_at_once = self._prepared.few, self._rows_at_once
+        few, k = self._prepared.few, np.int64(self._prepared.shape[0])
+        sums = k, self._powers, self._values, np.int64(self._added), self._left
         if few is None:
-            rows_at_once = self._count(nearest)
-        for start in range(0, len(piece.points), rows_at_once):
-            rows = slice(start, start + rows_at_once)
-            part = piece.part(rows)
-            if few is None:
-                self._add_rows(part, nearest[rows])
-            else:
-                few.add(self._device, part.arguments, self._grid, self._arguments)
-            carry(self._device, self._prepared.shape, self._values, self._copies)
-            self._added += len(part.points)
+            self._add_rows(piece, nearest, sums)
+        else:
+            few.add(self._device, piece.arguments, self._grid, sums)
+        carry(self._device, self._prepared.shape, self._values)
+        self._added += len(piece.points)
 
-    def _count(self, nearest: Any) -> int:
-        """Count the rows of each center; return how many rows the sums have room for at a time."""
-        device, n, k = self._device, len(nearest), self._prepared.shape[0]
-        counts = device.xp.zeros(k, np.int64)
-        device.launch("count_rows", np.float32, -(-n // THREADS), nearest, np.int64(n), counts)
-        self._values[-k:] += counts
-        if n <= self._rows_at_once:
-            return n
-        # Carrying takes long for many centers, which seldom have so many rows each.
-        most = int(device.to_host(counts.max()))
-        return n if most <= PIECE_ROWS else self._rows_at_once
-
-    def _add_rows(self, piece: DevicePiece, nearest: Any) -> None:
-        """Add the rows to the sums of their nearest centers."""
+    def _add_rows(self, piece: DevicePiece, nearest: Any, sums: tuple[Any, ...]) -> None:
+        """Count the rows of each center, order the rows by their centers, and add them up."""
+        device, xp, k = self._device, self._device.xp, sums[0]
         n, d = piece.points.shape
-        block_rows = power_of_two(-(-_BLOCK_VALUES // d))
-        self._device.launch(
-            "add_rows", piece.points.dtype, -(-n // block_rows), *piece.arguments, nearest,
-            np.int64(block_rows), *self._arguments,
+        counts, order = xp.zeros(int(k), np.int64), xp.empty(n, np.uint32)
+        blocks = -(-n // COUNTED_ROWS)
+        device.launch("count_rows", np.float32, blocks, nearest, np.int64(n), k, counts)
+        self._values[-int(k) :] += counts
+        places = xp.cumsum(counts) - counts
+        device.launch("order_rows", np.float32, blocks, nearest, np.int64(n), k, places, order)
+        runs_of_block, groups = max(1, THREADS // d), -(-d // THREADS)
+        run = min(_MOST_RUN, max(_LEAST_RUN, n // (_FEW_BLOCKS * runs_of_block)))
+        blocks = -(-n // (run * runs_of_block)) * groups
+        device.launch(
+            "add_rows", piece.points.dtype, blocks, *piece.arguments, nearest, order,
+            np.int64(run), *sums,
         )  # fmt: skip
-
-    @property
-    def _arguments(self) -> tuple[Any, ...]:
-        """The last arguments of the kernels that add rows."""
-        k, added = np.int64(self._prepared.shape[0]), np.int64(self._added)
-        return k, self._powers, self._values, *self._copies, added, self._left
 
     def left_rows(self) -> IndexArray:
         """Return the numbers of the rows with values that are left to the host.

@@ -55,6 +55,8 @@ _BUFFERS = 2
 _PIECE_ROW_BYTES, _PIECE_ROW_SHARE = 2**30, 1 / 64
 # The same for the rows and all results of a piece.
 _PIECE_BYTES, _PIECE_SHARE = 2**32, 1 / 16
+# Results of this size or more are copied to page-locked memory, which is several times as fast.
+_LEAST_LOCKED = 2**20
 # Threads that copy rows into page-locked memory, at most. So many are faster than PCIe.
 _MOST_STAGING_THREADS = 8
 
@@ -279,12 +281,13 @@ class Gpu:
 
         Results do not depend on how rows are cut into pieces.
         """
-        most = min(_PIECE_ROW_BYTES, int(_PIECE_ROW_SHARE * self._memory))
-        size = min(max_rows, max(1, most // (points.shape[1] * points.itemsize)))
         resident = self._resident.find(points)
         if resident is not None:
-            yield from (resident[start : start + size] for start in range(0, len(points), size))
+            starts = range(0, len(points), max_rows)
+            yield from (resident[start : start + max_rows] for start in starts)
             return
+        most = min(_PIECE_ROW_BYTES, int(_PIECE_ROW_SHARE * self._memory))
+        size = min(max_rows, max(1, most // (points.shape[1] * points.itemsize)))
         room = self._resident.reserve(points)
         try:
             yield from self._sent(points, size, room)
@@ -355,7 +358,14 @@ class Gpu:
 
     def to_host(self, values: Any) -> FloatArray:
         """Wait until an array of the device is computed, and return a copy on the host."""
-        return np.asarray(values.get(stream=self._streams.compute))
+        stream = self._streams.compute
+        if values.nbytes < _LEAST_LOCKED:
+            return np.asarray(values.get(stream=stream))
+        # The array keeps the memory, which CuPy's pool gets back afterwards.
+        memory = cupy.cuda.alloc_pinned_memory(values.nbytes)
+        result = np.frombuffer(memory, values.dtype, values.size).reshape(values.shape)
+        values.get(stream=stream, out=result)
+        return result
 
     def fault_of(self, error: Exception) -> Fault | None:
         """Return which fault of the GPU an exception stands for; None for any other error."""

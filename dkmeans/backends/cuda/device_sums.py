@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dkmeans.backends.cuda.kernel_device import NULL, THREADS, KernelDevice
+from dkmeans.backends.cuda.kernel_device import THREADS, KernelDevice
 from dkmeans.exact import ExactSums
 from dkmeans.grid import PLANE_BITS, Grid
 from dkmeans.state import PartialSums
@@ -46,7 +46,7 @@ class DeviceSums:
             return replace(self, rest=_sum_of(self.rest, other.on_host()))
         with self.device.stream():
             values = self.values + other.values
-            carry(self.device, self.shape, values, (NULL, np.int64(1)))
+            carry(self.device, self.shape, values)
         return replace(self, values=values, rest=_sum_of(self.rest, other.rest))
 
     def on_host(self) -> PartialSums:
@@ -84,13 +84,10 @@ class DeviceSums:
         return PartialSums(ExactSums(self.grid, planes), to_host(values[size:]))
 
 
-def carry(
-    device: KernelDevice, shape: tuple[int, int], values: Any, copies: tuple[Any, Any]
-) -> None:
-    """Add up the copies of sums of (k, d) centers, in place, and make room for more rows."""
+def carry(device: KernelDevice, shape: tuple[int, int], values: Any) -> None:
+    """Make room for more rows in the sums of (k, d) centers, in place."""
     k, d = map(np.int64, shape)
-    blocks = -(-int(k * d + k) // THREADS)
-    device.launch("carry", np.float32, blocks, k, d, values, *copies)
+    device.launch("carry", np.float32, -(-int(k * d) // THREADS), k, d, values)
 
 
 def _sum_of(one: PartialSums | None, other: PartialSums | None) -> PartialSums | None:

@@ -64,13 +64,13 @@ class FewCenters(Protocol):
 
     Attributes:
         exact: (k, d) float64 on the device, the centers for exact distances.
-        rows_of_copy: Number of rows that a copy of the sums has room for.
-        has_copies: True if the kernel adds to several copies of the sums.
+        shared_bytes: Dynamic shared memory of a block.
+        reads_powers: True if the kernel reads the powers of the grid from memory.
     """
 
     exact: Any
-    rows_of_copy: int
-    has_copies: bool
+    shared_bytes: int
+    reads_powers: bool
 
     def add(
         self, device: KernelDevice, rows: tuple[Any, ...], grid: Grid, sums: tuple[Any, ...]
@@ -118,8 +118,7 @@ class _Singles:
         device: The device.
     """
 
-    # The kernel adds to two planes at once, so that these many rows fit, and any number of blocks.
-    rows_of_copy, has_copies = 2**30, False
+    reads_powers = False
 
     def __init__(self, prepared: Shifted, width: int, device: KernelDevice) -> None:
         k, self._width, cosine = len(prepared.centers.values), width, prepared.cosine
@@ -206,7 +205,7 @@ class _Doubles:
         device: The device.
     """
 
-    rows_of_copy, has_copies = PIECE_ROWS, True
+    reads_powers = True
 
     def __init__(self, prepared: Shifted, width: int, device: KernelDevice) -> None:
         k, d = prepared.centers.values.shape

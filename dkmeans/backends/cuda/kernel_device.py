@@ -15,6 +15,7 @@ from dkmeans.state import FloatArray
 THREADS, WARP_THREADS, OCTET = 256, 32, 8
 FEW_CENTERS, FEW_COLUMNS, FEW_ROWS = 16, 32, 4096
 FEW_TILE, FEW_STAGES, FEW_GAP = 64, 2, 4
+COUNTED_ROWS = 4096
 SLAB, KEPT_SLABS, STAGE_COLUMNS, STAGES = 16, 8, 32, 4
 # Compiler options for rows of a dtype.
 DEFINES = {

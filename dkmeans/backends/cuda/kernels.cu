@@ -9,9 +9,10 @@
 //   2. The other rows are ambiguous. `list_pairs_N` scores them again and lists each pair of a row
 //      and a center that may be its nearest.
 //   3. `measure_pairs` and `pick_pairs` decide by exact float64 distances (docs/decisions/001).
-// `add_few_N` does all of it, and the sums, in one pass over narrow rows with few centers. For all
-// other shapes `add_rows` adds up the rows of each center. Both add whole numbers, atomically and in
-// any order (docs/decisions/004); `carry` makes room for more rows. `add_squares` adds up squares.
+// The kernels `add_few_...` do all of it, and the sums, in one pass over narrow rows with few centers
+// (docs/decisions/035). For all other shapes `count_rows` and `order_rows` put the rows in the order
+// of their centers, and `add_rows` adds them up. All add whole numbers, in any order
+// (docs/decisions/017); `carry` makes room for more rows. `add_squares` adds up squares.
 //
 // The compiler must not contract products and sums into fused operations: exact distances must have
 // NumPy's bits. Only `fused` and the tensor cores fuse.
@@ -21,7 +22,7 @@ typedef long long Index;
 typedef unsigned long long Bits;
 
 // Threads of a block. `kernel_device.py` has THREADS, FEW_CENTERS, FEW_COLUMNS, FEW_ROWS, FEW_TILE,
-// FEW_STAGES, STAGE_COLUMNS and STAGES too.
+// FEW_STAGES, FEW_GAP, COUNTED_ROWS, STAGE_COLUMNS and STAGES too.
 #define THREADS 256
 #define WARP 32
 // NumPy adds up at most this many elements in eight parallel sums, and halves longer arrays.
@@ -33,6 +34,9 @@ typedef unsigned long long Bits;
 #define FEW_CENTERS 16
 #define FEW_COLUMNS 32
 #define FEW_ROWS 4096
+// Rows that a block counts and orders, and centers for which it has a counter of its own.
+#define COUNTED_ROWS 4096
+#define COUNTED_CENTERS 512
 // Columns that a block multiplies between two barriers, and the number of such stages in shared
 // memory: two or three of them are being copied.
 #define STAGE_COLUMNS 32
@@ -1042,14 +1046,23 @@ list_pairs(const Product &product, const float *limits, Index capacity, uint2 *p
     }
     multiply_tiles<ACROSS>(product, [&](int panel, const Own &products) {
         const int first_center = panel * 64 * ACROSS;
+        // Bits of the thread's columns. A branch for each score would take longer than the scores.
+        static_assert(Own::COLUMNS <= 64, "a bit for each column");
+        Bits found[Own::ROWS] = {};
 #pragma unroll
         for (int j = 0; j < Own::COLUMNS; ++j) {
-            const int center = first_center + Own::column(j);
-            const float half = product.halves[center];
+            const float half = product.halves[first_center + Own::column(j)];
 #pragma unroll
             for (int i = 0; i < Own::ROWS; ++i) {
                 const float score = fused(half, ratios[i], -products.at(i, j));
-                if (!(score <= highest[i]) || center >= product.k) continue;
+                if (score <= highest[i]) found[i] |= (Bits)1 << j;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < Own::ROWS; ++i)
+            for (; found[i]; found[i] &= found[i] - 1) {
+                const int center = first_center + Own::column(__ffsll(found[i]) - 1);
+                if (center >= product.k) continue;
                 const Index place = first + Own::row(i);
                 const Bits target = atomicAdd(num_pairs, (Bits)1);
                 if (target < (Bits)capacity)
@@ -1057,7 +1070,6 @@ list_pairs(const Product &product, const float *limits, Index capacity, uint2 *p
                 else
                     dropped[place] = 1;
             }
-        }
     });
 }
 
@@ -1170,7 +1182,7 @@ resolve(ROW_ARGUMENTS, const Index *list, const double *exact, Index k, Index *n
 #define OF_DIRECTIONS 0x1p45
 #define PLANE_BITS 32
 #define PLANE_MASK 0xffffffffLL
-// Sums from here on are carried to the next plane. A sum below this has room for 2^16 values.
+// Sums from here on are carried to the next plane. A smaller sum has room for 2^30 numbers of 32 bits.
 #define CARRIED (1LL << 61)
 
 // What a value adds to planes 0 and -1; nothing if it is left.
@@ -1179,13 +1191,16 @@ struct Parts {
     bool left;
 };
 
-// Split a value; `power` is 2^-exponent of its column.
+// Split a value; `power` is 2^-exponent of its column. `high` is the nearest integer, so `low` may
+// have the other sign.
 static __device__ __forceinline__ Parts split(double x, double power) {
+    // Added to a number, this makes its last bits those of the nearest integer.
+    const double TO_NEAREST = 0x1.8p52;
     const Parts nothing{0, 0, true};
-    const double scaled = x * power;
+    const double scaled = x * power, sum = scaled + TO_NEAREST;
     if (!(fabs(scaled) < WINDOW)) return nothing;  // NaN too
-    const Index high = (Index)scaled;
-    const double rest = (scaled - (double)high) * 0x1p32;
+    const Index high = __double_as_longlong(sum) - __double_as_longlong(TO_NEAREST);
+    const double rest = (scaled - (sum - TO_NEAREST)) * 0x1p32;
     Index low = 0;
     // Nearly all float32 values have no rest.
     if (rest != 0.0) {
@@ -1202,92 +1217,131 @@ static __device__ __forceinline__ Parts split_direction(double x, double scale) 
     return fabs(rounded) < WINDOW ? Parts{(Index)rounded, 0, false} : Parts{0, 0, true};
 }
 
-// Tell the host that values of a row of the chunk are left.
-static __device__ void leave(unsigned *left, Index row) {
-    atomicOr(left + 1 + row / WARP, 1u << row % WARP);
-    left[0] = 1;
-}
-
-// Where rows are added.
+// Where rows are added: threads add up values in registers, and then add the result here.
 //
-// A copy has the sums of each center in plane 0, (k, d), and in plane -1, (k, d), and the counts,
-// (k,). Blocks take turns to add to `num_copies` copies, for two reasons: a sum of more than 2^16
-// values of 46 bits could overflow, and few sums that all threads add to would be a bottleneck.
 //   powers: (d,) 2^-exponent of each column; null for cosine.
-//   values: plane 1, (k, d), and the first copy. copies: the others.
+//   values: planes 1, 0 and -1 of the sums, each (k, d), and the counts, (k,).
 //   first: the number of the first row in the chunk.
 //   left: a word that is not zero if values are left, and then a bit for each row of the chunk.
 struct Sums {
     Index k, d;
     const double *powers;
-    Bits *values, *copies;
-    Index num_copies, first;
+    Bits *values;
+    Index first;
     unsigned *left;
 
-    __device__ Bits *own() const {
-        const unsigned number = blockIdx.x % (unsigned)num_copies;
-        return number ? copies + (number - 1) * (2 * k * d + k) : values + k * d;
-    }
-
-    // Add the parts of a value to its place in plane 0. Nearly all values of float32 rows have no
-    // part in plane -1.
-    __device__ void add(Bits *place, Index high, Index low) const {
-        if (high) atomicAdd(place, (Bits)high);
-        if (low) atomicAdd(place + k * d, (Bits)low);
-    }
-
-    // Add a number of any size to planes 1 and 0: so 2^31 numbers do not overflow.
-    __device__ void add_total(Index total, Index center, Index column) const {
+    // Add to the sum of a center and a column. What is above 32 bits is added to plane 1, so that
+    // planes have room for 2^30 rows of 46 bits, however they are distributed.
+    __device__ void add(Index center, Index column, Index high, Index low) const {
         Bits *place = values + center * d + column;
-        const Bits upper = (Bits)(total >> PLANE_BITS), lower = (Bits)(total & PLANE_MASK);
+        const Bits upper = (Bits)(high >> PLANE_BITS), lower = (Bits)(high & PLANE_MASK);
         if (upper) atomicAdd(place, upper);
         if (lower) atomicAdd(place + k * d, lower);
+        // Nearly all values of float32 rows have no part in plane -1.
+        if (low) atomicAdd(place + 2 * k * d, (Bits)low);
     }
 
-    __device__ Bits *counts() const { return values + 3 * k * d; }
+    __device__ void count(Index center, Index rows) const {
+        if (rows) atomicAdd(values + 3 * k * d + center, (Bits)rows);
+    }
 
-    // Add a value of which `added` units of plane 0 are in the sum already.
-    __device__ void add_value(const Parts &parts, Index added, Index center, Index column,
-                              Index row) const {
-        if (parts.left) leave(left, first + row);
-        add_total(parts.high - added, center, column);
-        if (parts.low) atomicAdd(values + 2 * k * d + center * d + column, (Bits)parts.low);
+    // Tell the host if values of a row are left.
+    __device__ void check(const Parts &parts, Index row) const {
+        if (!parts.left) return;
+        const Index number = first + row;
+        atomicOr(left + 1 + number / WARP, 1u << number % WARP);
+        left[0] = 1;
     }
 };
 
 #define SUM_ARGUMENTS                                                                              \
-    Index k, const double *powers, Bits *values, Bits *copies, Index num_copies, Index first,      \
-        unsigned *left
-#define THE_SUMS Sums{k, d, powers, values, copies, num_copies, first, left}
-
-// Add the rows to the sums of their nearest centers. A block adds `block_rows` neighboring rows, a
-// power of two up to 2^16. Neighboring threads add neighboring columns. (Without the number of
-// blocks for a processor, the compiler takes so few registers for sm_80 that it spills some.)
-extern "C" __global__ void __launch_bounds__(THREADS, 6)
-add_rows(ROW_ARGUMENTS, const Index *nearest, Index block_rows, SUM_ARGUMENTS) {
-    const Sums sums = THE_SUMS;
-    const Index start = blockIdx.x * block_rows;
-    const Index stop = start + block_rows < n ? start + block_rows : n;
-    Bits *own = sums.own();
-    const int width = (int)d, row_step = THREADS / width, column_step = THREADS % width;
-    int column = threadIdx.x % width;
-    Index row = start + threadIdx.x / width;
-#pragma unroll 4
-    for (Index place = start * d + threadIdx.x; place < stop * d; place += THREADS) {
-        const double x = points[place];
-        const Parts parts = scales ? split_direction(x, scales[row]) : split(x, powers[column]);
-        if (parts.left) leave(left, first + row);
-        sums.add(own + nearest[row] * d + column, parts.high, parts.low);
-        row += row_step, column += column_step;
-        if (column >= width) ++row, column -= width;
-    }
-}
+    Index k, const double *powers, Bits *values, Index first, unsigned *left
+#define THE_SUMS Sums{k, d, powers, values, first, left}
 
 // Count the rows of each center. counts: (k,).
 extern "C" __global__ void __launch_bounds__(THREADS)
-count_rows(const Index *nearest, Index n, Bits *counts) {
-    const Index row = this_thread();
-    if (row < n) atomicAdd(counts + nearest[row], (Bits)1);
+count_rows(const Index *nearest, Index n, Index k, Bits *counts) {
+    __shared__ unsigned own[COUNTED_CENTERS];
+    const bool shares = k <= COUNTED_CENTERS;
+    for (int center = threadIdx.x; shares && center < k; center += THREADS) own[center] = 0;
+    __syncthreads();
+    const Index start = (Index)blockIdx.x * COUNTED_ROWS;
+    const Index stop = start + COUNTED_ROWS < n ? start + COUNTED_ROWS : n;
+    for (Index row = start + threadIdx.x; row < stop; row += THREADS)
+        if (shares)
+            atomicAdd(own + nearest[row], 1u);
+        else
+            atomicAdd(counts + nearest[row], (Bits)1);
+    __syncthreads();
+    for (int center = threadIdx.x; shares && center < k; center += THREADS)
+        if (own[center]) atomicAdd(counts + center, (Bits)own[center]);
+}
+
+// Order the rows by their centers. The rows of a center are in any order, as sums may be.
+//
+//   places: (k,) the first place of each center's rows; moved past the last one.
+//   order: (n,) the numbers of the rows.
+extern "C" __global__ void __launch_bounds__(THREADS)
+order_rows(const Index *nearest, Index n, Index k, Bits *places, unsigned *order) {
+    // The number of a center's rows in the block, and then the place of the next one.
+    __shared__ unsigned own[COUNTED_CENTERS];
+    const bool shares = k <= COUNTED_CENTERS;
+    for (int center = threadIdx.x; shares && center < k; center += THREADS) own[center] = 0;
+    __syncthreads();
+    const Index start = (Index)blockIdx.x * COUNTED_ROWS;
+    const Index stop = start + COUNTED_ROWS < n ? start + COUNTED_ROWS : n;
+    for (Index row = start + threadIdx.x; shares && row < stop; row += THREADS)
+        atomicAdd(own + nearest[row], 1u);
+    __syncthreads();
+    for (int center = threadIdx.x; shares && center < k; center += THREADS)
+        if (own[center]) own[center] = (unsigned)atomicAdd(places + center, (Bits)own[center]);
+    __syncthreads();
+    for (Index row = start + threadIdx.x; row < stop; row += THREADS) {
+        const Index center = nearest[row];
+        const Index place = shares ? (Index)atomicAdd(own + center, 1u)
+                                   : (Index)atomicAdd(places + center, (Bits)1);
+        order[place] = (unsigned)row;
+    }
+}
+
+// Add ordered rows to the sums of their centers. A thread adds up a column of `run` neighbors of the
+// order, at most 2^16; neighboring threads have neighboring columns.
+extern "C" __global__ void __launch_bounds__(THREADS)
+add_rows(ROW_ARGUMENTS, const Index *nearest, const unsigned *order, Index run, SUM_ARGUMENTS) {
+    const int AT_ONCE = 4;
+    const Sums sums = THE_SUMS;
+    const int columns = d < THREADS ? (int)d : THREADS, runs = THREADS / columns;
+    const unsigned groups = ((unsigned)d + columns - 1) / columns;
+    const Index column = blockIdx.x % groups * columns + threadIdx.x % columns;
+    const int own_run = threadIdx.x / columns;
+    const Index start = ((Index)(blockIdx.x / groups) * runs + own_run) * run;
+    const Index stop = start + run < n ? start + run : n;
+    if (own_run >= runs || column >= d || start >= stop) return;
+    const double power = scales ? 1.0 : powers[column];
+    Index center = nearest[order[start]], high = 0, low = 0;
+    for (Index place = start; place < stop; place += AT_ONCE) {
+        // Several rows are loaded before the first is added.
+        Index rows[AT_ONCE], centers[AT_ONCE];
+        double values[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i) rows[i] = order[not_past(place + i, stop)];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i)
+            values[i] = points[rows[i] * d + column], centers[i] = nearest[rows[i]];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i) {
+            if (place + i >= stop) break;
+            if (centers[i] != center) {
+                sums.add(center, column, high, low);
+                center = centers[i], high = low = 0;
+            }
+            const Parts parts = scales ? split_direction(values[i], scales[rows[i]])
+                                       : split(values[i], power);
+            sums.check(parts, rows[i]);
+            high += parts.high, low += parts.low;
+        }
+    }
+    sums.add(center, column, high, low);
 }
 
 // Move what is above 32 bits to the next plane.
@@ -1296,33 +1350,17 @@ static __device__ __forceinline__ void carry_to(Index &upper, Index &sum) {
     upper += sum >> PLANE_BITS, sum &= PLANE_MASK;
 }
 
-// Add all copies to the first one, set the others to zero, and carry large sums. So every copy has
-// room for 2^16 rows again. Plane 1 has room for 2^48 rows.
-extern "C" __global__ void __launch_bounds__(THREADS)
-carry(Index k, Index d, Index *values, Index *copies, Index num_copies) {
+// Carry large sums, so that planes 0 and -1 have room for as many rows again. Plane 1 has room for
+// 2^48 rows.
+extern "C" __global__ void __launch_bounds__(THREADS) carry(Index k, Index d, Index *values) {
     const Index place = this_thread(), size = k * d;
-    if (place >= size + k) return;
-    // The last threads have the counts, which follow plane -1.
-    const bool counts = place >= size;
-    Index *own = values + place + (counts ? 2 * size : 0);
-    Index upper = 0, middle = counts ? 0 : own[size], lower = counts ? own[0] : own[2 * size];
+    if (place >= size) return;
+    Index *own = values + place;
+    Index upper = 0, middle = own[size], lower = own[2 * size];
     const Index before[2] = {middle, lower};
-    for (Index number = 1; number < num_copies; ++number) {
-        Index *copy = copies + (number - 1) * (2 * size + k) + place;
-        Index high = counts ? 0 : copy[0];
-        lower += copy[size];
-        carry_to(upper, high);
-        middle += high;
-        copy[size] = 0;
-        if (!counts) copy[0] = 0;
-    }
-    if (counts) {
-        own[0] = lower;
-        return;
-    }
     if (lower >= CARRIED || lower < -CARRIED) carry_to(middle, lower);
     if (middle >= CARRIED || middle < -CARRIED) carry_to(upper, middle);
-    // Nothing is written for most sums of many centers.
+    // Nothing is written for most sums.
     if (upper) own[0] += upper;
     if (middle != before[0]) own[size] = middle;
     if (lower != before[1]) own[2 * size] = lower;
@@ -1358,11 +1396,13 @@ add_squares(const Scalar *points, Index n, Index d, Index block_rows, const doub
 #pragma unroll 4
     for (Index row = start + row_place; row < stop; row += rows_at_once) {
         const Parts parts = split(points[row * d + column], power);
-        if (parts.left) leave(left, first + row);
-        // The parts of a value have the same sign.
-        const bool negative = parts.high < 0 || parts.low < 0;
-        const Bits high = (Bits)(negative ? -parts.high : parts.high);
-        const Bits low = (Bits)(negative ? -parts.low : parts.low);
+        Sums{0, d, powers, nullptr, first, left}.check(parts, row);
+        // Two parts that are not negative, of the value without its sign.
+        const bool negative = parts.high < 0 || (parts.high == 0 && parts.low < 0);
+        const Index whole = negative ? -parts.high : parts.high;
+        const Index rest = negative ? -parts.low : parts.low;
+        const Bits high = (Bits)(rest < 0 ? whole - 1 : whole);
+        const Bits low = (Bits)(rest & PLANE_MASK);
         sums[0].add(high, high);
         if (low) sums[1].add(high, low), sums[2].add(low, low);
     }
@@ -1487,17 +1527,20 @@ static __device__ __noinline__ int treat_alone(const Terms row, const double *ex
     for (int j = 0; j < d; ++j) {
         const Parts parts = row.cosine ? split_direction(row.row[j], row.scale)
                                        : split(row.row[j], powers[j]);
-        sums.add_value(parts, 0, nearest, j, number);
+        sums.check(parts, number);
+        sums.add(nearest, j, parts.high, parts.low);
     }
-    atomicAdd(sums.counts() + nearest, (Bits)1);
+    sums.count(nearest, 1);
     return nearest;
 }
 
 // Correct the sums for a value that has more than two digits.
 static __device__ __noinline__ void add_rest(float x, double power, int center, int column,
                                              Index number, const Sums &sums) {
+    const Parts parts = split(x, power);
+    sums.check(parts, number);
     const Index added = Digits::of(x, (float)(power / DIGIT)).added();
-    sums.add_value(split(x, power), added, center, column, number);
+    sums.add(center, column, parts.high - added, parts.low);
 }
 
 // The two least scores of a row, of which the center's number is a part, and its squared length.
@@ -1753,7 +1796,7 @@ add_few(const Rows &rows, const FewCenters<WIDTH, CENTERS> &few, const double *e
         const int center = g + i / 2 * 8;
         if (center >= k) continue;
         const Index count = counts[i] >> g;
-        if (t == 0 && i % 2 == 0 && count) atomicAdd(sums.counts() + center, (Bits)count);
+        if (t == 0 && i % 2 == 0) sums.count(center, count);
 #pragma unroll
         for (int block = 0; block < BLOCKS; ++block) {
             const int column = 8 * block + 2 * t + i % 2;
@@ -1774,7 +1817,7 @@ add_few(const Rows &rows, const FewCenters<WIDTH, CENTERS> &few, const double *e
             else
                 total = ((Bits)(digits[1] - (count << DIGIT_BITS)) << DIGIT_BITS) +
                         (Bits)(digits[0] - (count << DIGIT_BITS));
-            sums.add_total((Index)total, center, column);
+            sums.add(center, column, (Index)total, 0);
         }
     }
 }
@@ -2006,19 +2049,17 @@ add_near(const Rows &rows, const double *exact, const Scalar *shift, const Scala
                 const double x = tile[sorted[place] + column];
                 const Parts parts = COSINE ? split_direction(x, row_scales[sorted_rows[place]])
                                            : split(x, power);
-                if (parts.left) leave(sums.left, sums.first + first + sorted[place] / stride);
+                sums.check(parts, first + sorted[place] / stride);
                 highs[i] += parts.high, lows[i] += parts.low;
             }
         }
     }
-    Bits *own = sums.own();
 #pragma unroll
     for (int i = 0; i < OWN; ++i) {
         const int center = first_center + i * shares;
-        if (column >= d || center >= k) continue;
-        sums.add(own + center * d + column, highs[i], lows[i]);
+        if (column < d && center < k) sums.add(center, column, highs[i], lows[i]);
     }
-    if (thread < k) atomicAdd(own + 2 * k * d + thread, (Bits)counts[thread]);
+    if (thread < k) sums.count(thread, counts[thread]);
 }
 
 // A block of float64 rows has a processor for itself, so that it need not spill registers.

@@ -46,9 +46,10 @@ class Launches:
         with self._device.stream():
             prepared = self._prepared(centers, points.dtype)
             sums = ChunkSums(self._device, points, prepared)
-            for piece in pieces_of(self._device, points, prepared, self._piece_bytes):
-                # The kernel of few centers finds the nearest ones itself.
-                sums.add(piece, None if prepared.few else self._nearest(piece, prepared))
+            # The kernel of few centers finds the nearest ones itself.
+            scored, size = prepared.few is None, self._piece_bytes
+            for piece in pieces_of(self._device, points, prepared, size, scored=scored):
+                sums.add(piece, self._nearest(piece, prepared) if scored else None)
             left = sums.left_rows()
         index = self.nearest(points[left], centers)[0] if len(left) else left
         return sums.with_rest(left, index)

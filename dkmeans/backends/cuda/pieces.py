@@ -26,6 +26,8 @@ from dkmeans.state import FloatArray
 # lists.
 _RESULT_BYTES = 64
 _FLOAT16_BYTES = 2
+# Size of the factor of a row for cosine.
+_SCALE_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +66,8 @@ def pieces_of(
     prepared: DeviceCenters,
     piece_bytes: int,
     result_bytes: int = 0,
+    *,
+    scored: bool = True,
 ) -> Iterator[DevicePiece]:
     """Yield the rows in pieces with their scales.
 
@@ -72,12 +76,16 @@ def pieces_of(
         points: (n, d) rows on the host.
         prepared: The centers.
         piece_bytes: Largest size of a piece with its results.
-        result_bytes: Size of the results for one row beside those that every row has.
+        result_bytes: Size of the results for one row beside those that every scored row has.
+        scored: False if the rows are not scored in float16.
     """
-    # Always room for two digits: whether they are needed is known later.
-    slab_bytes = MOST_DIGITS * SLAB * _FLOAT16_BYTES
-    row_bytes = points.shape[1] * points.itemsize + prepared.slabs * slab_bytes
-    most = max(1, piece_bytes // (row_bytes + _RESULT_BYTES + result_bytes))
+    row_bytes = points.shape[1] * points.itemsize + result_bytes
+    if scored:
+        # Always room for two digits: whether they are needed is known later.
+        row_bytes += prepared.slabs * MOST_DIGITS * SLAB * _FLOAT16_BYTES + _RESULT_BYTES
+    if prepared.cosine:
+        row_bytes += _SCALE_BYTES
+    most = max(1, piece_bytes // row_bytes)
     for rows in device.pieces(points, most):
         piece = DevicePiece(rows, device.xp.empty(len(rows)) if prepared.cosine else NULL)
         if prepared.cosine:

@@ -94,8 +94,9 @@ def _draw(
     values[k // 2 : k // 2 + equal], values[-1] = values[k // 2], values[0] + 1e-6
     around = np.where(rng.integers(2, size=n), k // 2, rng.integers(k, size=n))
     rows = values[around] + rng.standard_normal((n, d)) * rng.random((n, 1))
-    # Values with a part in plane -1 of the sums, and so small that they are left to the host.
-    rows[0, 0], rows[1, 0] = 1e-8 / 3, 1e-25
+    # Values with a part in plane -1 of the sums, so small that they are left to the host, and so
+    # large that the tensor cores do not add them.
+    rows[0, 0], rows[1, 0], rows[2, 0] = 1e-8 / 3, 1e-25, 500
     return (rows * scale).astype(dtype), Centers((values * scale).astype(dtype), distance)
 
 

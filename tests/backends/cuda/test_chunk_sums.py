@@ -5,10 +5,13 @@ import pytest
 
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda import chunk_sums
-from dkmeans.backends.cuda.kernel_device import FEW_ROWS
+from dkmeans.backends.cuda.kernel_device import COUNTED_ROWS, FEW_ROWS
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.distance import Centers, Distance
 from tests.backends.cuda.problems import DTYPES, assert_same_sums, needs_compiler
+
+# Centers for which a block counts its rows, as in `kernels.cu`.
+COUNTED_CENTERS = 512
 
 # Rows whose values are hard to add up, (n, d).
 HARD_ROWS = {
@@ -62,17 +65,29 @@ def test_squares_of_any_shape_are_exact(on_host, n, d):
 
 
 @needs_compiler
-@pytest.mark.parametrize(("k", "block_rows"), [(3, FEW_ROWS), (20, 512)])
-def test_every_row_is_added_once_where_blocks_end(on_host, k, block_rows, monkeypatch):
-    monkeypatch.setattr(chunk_sums, "_BLOCK_VALUES", 3 * 512)
-    values = np.full((k, 3), 1e3, np.float32)
-    values[0] = 9
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("k", "block_rows"), [(3, FEW_ROWS), (20, COUNTED_ROWS)])
+def test_every_row_is_added_once_where_blocks_end(on_host, k, block_rows, dtype):
+    values = np.full((k, 3), 1e3, dtype)
+    values[0], values[1] = 9, -9
     for n in (1, 255, block_rows - 1, block_rows, block_rows + 1, 2 * block_rows + 1):
-        rows = np.random.default_rng(n).normal(size=(n, 3)).astype("f")
+        rows = np.random.default_rng(n).normal(size=(n, 3)).astype(dtype)
         centers = Centers(values, Distance.SQUARED_EUCLIDEAN)
         found = on_host.partial_sums(rows, centers).on_host()
         assert_same_sums(found, by_numpy.partial_sums(rows, centers))
-        assert found.counts.tolist() == [n] + [0] * (k - 1)
+        assert found.counts.sum() == n
+
+
+@needs_compiler
+@pytest.mark.parametrize("k", [COUNTED_CENTERS, COUNTED_CENTERS + 1])
+@pytest.mark.parametrize("d", [1, 100, 256, 300])
+def test_rows_of_any_number_of_centers_and_columns_are_ordered_and_added(on_host, d, k):
+    rng = np.random.default_rng(d)
+    rows = rng.normal(size=(1500, d)).astype("f")
+    rows[100:200] = rows[0]
+    centers = Centers(rows[:k].copy(), Distance.SQUARED_EUCLIDEAN)
+    found = on_host.partial_sums(rows, centers).on_host()
+    assert_same_sums(found, by_numpy.partial_sums(rows, centers))
 
 
 @needs_compiler

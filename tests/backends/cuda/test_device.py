@@ -59,6 +59,12 @@ class Array(np.ndarray):
     def set(self, values, stream):
         self[...] = values
 
+    def get(self, stream=None, out=None):
+        if out is None:
+            return np.array(self)
+        out[...] = self
+        return out
+
 
 class Stream:
     """A stream on which everything is done at once. It is also its own event."""
@@ -149,7 +155,9 @@ def stand_in(*, count=1, driver=12090, library=12090, capability="90", memory=(8
         runtime=runtime,
         driver=cuda_driver,
         nvrtc="NVRTC",
-        Device=lambda: SimpleNamespace(id=0, compute_capability=capability),
+        Device=lambda: SimpleNamespace(
+            id=0, compute_capability=capability, attributes={"MultiProcessorCount": 132}
+        ),
         Module=type("Module", (Module,), {"launches": launches}),
         Stream=Stream,
         Event=Stream,
@@ -294,14 +302,20 @@ def test_rows_come_in_pieces_and_stay_on_the_gpu_if_they_cannot_change(load):
     assert gpu._resident.bytes == 160
 
 
-@pytest.mark.parametrize(("max_rows", "sizes"), [(1000, [5, 5, 2]), (3, [3, 3, 3, 3])])
-def test_resident_or_not_rows_are_cut_into_the_same_pieces(load, monkeypatch, max_rows, sizes):
+@pytest.mark.parametrize(
+    ("max_rows", "copied", "resident"),
+    [(1000, [5, 5, 2], [12]), (7, [5, 5, 2], [7, 5]), (3, [3, 3, 3, 3], [3, 3, 3, 3])],
+)
+def test_copied_rows_come_in_pieces_that_fit_a_buffer_and_resident_rows_in_larger_ones(
+    load, monkeypatch, max_rows, copied, resident
+):
     device = load(stand_in(memory=(1000, 1000)))
     monkeypatch.setattr(device, "_PIECE_ROW_BYTES", 5 * 16 + 15)
     monkeypatch.setattr(device, "_PIECE_ROW_SHARE", 1)
     gpu, rows = device.Gpu(), np.arange(24.0).reshape(12, 2)
     kept = frozen(rows.copy())
-    for points in (rows, kept, kept):  # copied, copied to where they stay, and resident
+    # Copied, copied to where they stay, and resident.
+    for points, sizes in [(rows, copied), (kept, copied), (kept, resident)]:
         pieces = [piece.copy() for piece in gpu.pieces(points, max_rows)]
         assert [len(piece) for piece in pieces] == sizes
         np.testing.assert_array_equal(np.concatenate(pieces), rows)
@@ -323,6 +337,29 @@ def test_a_piece_reaches_the_gpu_in_blocks_whatever_its_size(load, monkeypatch, 
     assert (gpu._resident.bytes > 0) is resident
     assert set(cupy.pinned) == {64}
     assert len(cupy.pinned) <= 2 * gpu._staging._threads + 4
+
+
+@pytest.mark.parametrize(("n", "locked"), [(7, []), (8, [64])])
+def test_large_results_come_through_page_locked_memory(load, monkeypatch, n, locked):
+    device = load(cupy := stand_in())
+    monkeypatch.setattr(device, "_LEAST_LOCKED", 64)
+    values = cupy.ndarray((n,), np.int64, np.arange(n).view(np.uint8))
+    found = device.Gpu().to_host(values)
+    assert found.tolist() == list(range(n))
+    assert found.flags.writeable
+    assert cupy.pinned == locked
+
+
+def test_a_kernel_gets_the_bytes_of_a_structure(load, monkeypatch):
+    device = load(cupy := stand_in())
+    monkeypatch.setattr(device, "cubin", lambda *arguments: b"")
+    content = np.arange(3.0).view("V24")[0]
+    device.Gpu().launch("add_few", np.float32, 5, np.int64(7), content)
+    ((name, grid, block, (number, structure), shared),) = cupy.launches
+    assert (name, grid, block, number, shared) == ("add_few", (5,), (256,), 7, 0)
+    # CuPy passes structures as arrays only.
+    assert isinstance(structure, np.ndarray)
+    assert structure.tobytes() == np.arange(3.0).tobytes()
 
 
 def test_the_cores_of_a_machine_are_shared_out_among_its_gpus(load, monkeypatch):

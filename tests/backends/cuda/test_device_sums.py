@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from dkmeans.backends import numpy as by_numpy
-from dkmeans.backends.cuda import chunk_sums
 from dkmeans.backends.cuda.device_sums import DeviceSums
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact_total import ExactTotal
@@ -16,21 +15,15 @@ from tests.reference import METRICS
 
 
 @needs_compiler
-@pytest.mark.parametrize("copies", [1, 2, 3])
 @pytest.mark.parametrize(("d", "dtype"), [(2, np.float64), (2, np.float32), (33, np.float32)])
-def test_sums_of_many_large_values_are_carried(device, on_host, d, dtype, copies, monkeypatch):
-    monkeypatch.setattr(chunk_sums, "_COPIES_BYTES", copies * (2 * d + 1) * 8)
+def test_sums_of_many_large_values_are_carried(on_host, d, dtype):
     n, sampled = 3 * 2**16, 32
     # The rows in the sample are small. All others are at the top of the window: 2^16 of them are
     # almost 2^62 units of the grid.
     rows = np.full((n, d), 512 - 2.0**-15, dtype)
     rows[:: n // sampled] = 1
     centers = Centers(rows[:1].copy(), Distance.SQUARED_EUCLIDEAN)
-    device.launched.clear()
     sums = on_host.partial_sums(rows, centers)
-    # Few float32 rows are added to planes with room for all of them.
-    carries = 1 if (d, dtype) == (2, np.float32) else -(-3 // copies)
-    assert [kernel for kernel, _ in device.launched].count("carry") == carries
     expected = sampled + (n - sampled) * Fraction(float(rows[1, 0]))
     assert exact_sums(sums.on_host()) == [expected] * d
     doubled = sum_up([sums] * 9)
@@ -44,24 +37,6 @@ def test_sums_of_many_large_values_are_carried(device, on_host, d, dtype, copies
     assert exact_sums(doubled.on_host()) == [9 * 2**20 * expected] * d
     negative = on_host.partial_sums(-rows, centers)
     assert exact_sums((negative + negative).on_host()) == [-2 * expected] * d
-
-
-@needs_compiler
-@pytest.mark.parametrize(("equal", "carries"), [(30, 1), (150, 8)])
-def test_sums_are_carried_seldom_if_no_center_has_many_rows(
-    device, on_host, equal, carries, monkeypatch
-):
-    monkeypatch.setattr(chunk_sums, "PIECE_ROWS", 40)
-    monkeypatch.setattr(chunk_sums, "_COPIES_BYTES", 0)
-    rows = np.random.default_rng(0).normal(size=(300, 3)).astype("f")
-    centers = Centers(rows[-30:].copy(), Distance.SQUARED_EUCLIDEAN)
-    rows[:equal] = rows[0]
-    device.launched.clear()
-    found = on_host.partial_sums(rows, centers).on_host()
-    assert [kernel for kernel, _ in device.launched].count("carry") == carries
-    expected = by_numpy.partial_sums(rows, centers)
-    assert_same_sums(found, expected)
-    assert (expected.counts.max() > 40) == (carries > 1)
 
 
 @needs_compiler

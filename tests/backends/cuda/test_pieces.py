@@ -16,7 +16,8 @@ def test_rows_may_come_in_any_number_of_pieces(device, on_host, k, metric):
     rows, centers = problem(k, 6, np.float32, metric, n=260)
     whole, (index, distances) = on_host.partial_sums(rows, centers), on_host.nearest(rows, centers)
     everything = on_host.distances(rows, centers)
-    in_pieces = Launches(device, piece_bytes=7000)
+    # The kernel of few centers has no results for each row.
+    in_pieces = Launches(device, piece_bytes=1500 if k == 4 else 7000)
     device.launched.clear()
     sums = in_pieces.partial_sums(rows, centers).on_host()
     assert [kernel for kernel, _ in device.launched].count("carry") > 3

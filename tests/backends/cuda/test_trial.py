@@ -113,8 +113,20 @@ FAULTS = {
         r"(centers\[i\] < least_center)\)\)",
         r"(FAULT ? centers[i] > least_center && centers[i] < k : \1)))",
     ),
+    "few centers without a margin": (
+        r"fused\(all\.square, few\.margin_per_square, few\.margin\)",
+        r"(FAULT ? 0.0f : \g<0>)",
+    ),
+    "what two digits of a value leave lost": (
+        r"if \(rest == 0\.0f\) continue;",
+        "if (rest == 0.0f || FAULT) continue;",
+    ),
+    "values with more than two digits added as digits": (
+        r"all\.square < few\.square_limit",
+        r"(FAULT || \g<0>)",
+    ),
     "parts in plane -1 lost": (r"if \(low\) (atomicAdd\(.*;)", r"if (low && !(FAULT)) \1"),
-    "another row left to the host": (r"1u << row", "1u << (row + (FAULT ? 1 : 0))"),
+    "another row left to the host": (r"1u << number", "1u << (number + (FAULT ? 1 : 0))"),
     "the upper half of a square lost": (r"__umul64hi\(a, b\)", r"(FAULT ? 0 : \g<0>)"),
 }
 
