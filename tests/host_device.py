@@ -7,16 +7,15 @@ import subprocess
 import threading
 from contextlib import nullcontext
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
 from dkmeans.backends.cuda.kernel_device import DEFINES, THREADS
+from dkmeans.backends.cuda.kernel_source import kernel_source
 
 HERE = Path(__file__).parent
-SOURCE = files("dkmeans.backends.cuda") / "kernels.cu"
 # The compiler must not fuse operations: the kernels' sums must have the device's bits.
 FLAGS = ["-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-shared", "-fPIC"]
 FLAGS += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"]
@@ -38,12 +37,22 @@ def kernel_names(source, *defines):
     return _KERNEL.findall(subprocess.check_output(command, text=True))
 
 
-def compile_kernels(folder, dtype, *flags, source=SOURCE):
+def source_file(folder):
+    """Return the path of a file with the source of the library's kernels, which it writes."""
+    source = kernel_source()
+    path = folder / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.cu"
+    if not path.exists():
+        path.write_text(source)
+    return path
+
+
+def compile_kernels(folder, dtype, *flags, source=None):
     """Compile a source's kernels for rows of a dtype; return the path of the library.
 
     A library that is already in the folder is not compiled again. Processes may share a folder.
     """
     options = [*FLAGS, *flags, *DEFINES[dtype]]
+    source = source or source_file(folder)
     texts = [source.read_text(), (HERE / "host_cuda.h").read_text(), *options]
     name = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
     library = folder / f"{name}.so"
@@ -79,13 +88,13 @@ class HostDevice:
         flags: Further flags for the compiler.
         order: Order of the threads between barriers: 0 ascending, 1 descending, else the seed of
             random orders. The results must not depend on it.
-        source: The kernels' source file.
+        source: The kernels' source file; None for those of the library.
     """
 
     xp = Poisoned()
     shared_bytes, processors = MAX_SHARED_BYTES, 2
 
-    def __init__(self, folder, *flags, order=0, source=SOURCE):
+    def __init__(self, folder, *flags, order=0, source=None):
         self.order = order
         self._folder, self._flags, self._source = folder, flags, source
         self._library = cache(self._compile)
@@ -106,7 +115,9 @@ class HostDevice:
         with _LAUNCHING:
             dtype = np.dtype(dtype)
             run = getattr(self._library(dtype), f"host_{kernel}", None)
-            assert run is not None, f"{self._source} has no kernel {kernel!r} for {dtype} rows"
+            assert run is not None, (
+                f"{self._source or 'the source'} has no kernel {kernel!r} for {dtype} rows"
+            )
             run(*sizes, ctypes.c_size_t(shared_bytes), places)
 
     def pieces(self, points, max_rows):

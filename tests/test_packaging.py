@@ -18,7 +18,12 @@ import dkmeans
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-DATA = [f"dkmeans/{name}" for name in PROJECT["tool"]["setuptools"]["package-data"]["dkmeans"]]
+PATTERNS = PROJECT["tool"]["setuptools"]["package-data"]["dkmeans"]
+# The files of each pattern.
+DATA = [
+    [str(path.relative_to(ROOT)) for path in (ROOT / "dkmeans").glob(pattern)]
+    for pattern in PATTERNS
+]
 # Folders that hold code, and the names that they are installed under.
 INSTALLED = {"dkmeans": "dkmeans", "jobs": "dkmeans_jobs"}
 
@@ -78,12 +83,12 @@ def test_every_folder_of_code_is_a_package_of_the_wheel():
 
 
 def test_package_data_exists():
-    assert [name for name in DATA if not (ROOT / name).is_file()] == []
+    assert all(DATA)
 
 
 def test_the_wheel_holds_the_code_its_data_and_nothing_else(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert names == code() | set(DATA)
+    assert names == code().union(*DATA)
 
 
 @pytest.mark.parametrize("name", PROJECT["project"]["license-files"])

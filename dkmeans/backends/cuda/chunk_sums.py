@@ -33,7 +33,7 @@ _EXPONENTS_OF_PRODUCTS = (0, 1 - PLANE_BITS, -2 * PLANE_BITS)
 
 
 class ChunkSums:
-    """Sums of the rows of a chunk while they are added up, as `kernels.cu` describes them.
+    """Sums of the rows of a chunk while they are added up, as `kernels/sums.cu` describes them.
 
     Args:
         device: The device.

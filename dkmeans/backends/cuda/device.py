@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cache, cached_property
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from numpy.typing import DTypeLike
 from dkmeans.backends.cuda.compiler import OPTIONS, cubin
 from dkmeans.backends.cuda.fallback import Fault
 from dkmeans.backends.cuda.kernel_device import DEFINES, THREADS
+from dkmeans.backends.cuda.kernel_source import kernel_source
 from dkmeans.backends.cuda.resident import Resident
 from dkmeans.backends.cuda.staging import Staging, StagingBlock
 from dkmeans.machine import usable_cores
@@ -438,8 +438,7 @@ def _view(memory: Any, rows: FloatArray) -> Any:
 
 def _compiled(dtype: np.dtype[Any]) -> Any:
     """Return the kernels for rows of a dtype, on the device. The machine code is cached on disk."""
-    source = (files("dkmeans.backends.cuda") / "kernels.cu").read_text()
-    code = cubin(source, (*OPTIONS, *DEFINES[dtype]), _architecture(), cupy.cuda.nvrtc)
+    code = cubin(kernel_source(), (*OPTIONS, *DEFINES[dtype]), _architecture(), cupy.cuda.nvrtc)
     module = cupy.cuda.Module()
     module.load(code)
     return module

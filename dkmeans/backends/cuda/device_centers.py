@@ -34,7 +34,7 @@ from dkmeans.grid import Grid
 from dkmeans.state import FloatArray
 
 # Limits of exponents of two, and the exponent of the largest value of the centers, as in
-# `kernels.cu`.
+# `kernels/narrow.cu`.
 _LEAST_EXPONENT, _MOST_EXPONENT, _TOP_EXPONENT = -126, 126, 15
 # The grid of the last chunk is used again if no column's exponent is farther from its own. So the
 # sums of most chunks are on one grid, and can be added on the device.

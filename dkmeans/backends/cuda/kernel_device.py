@@ -1,4 +1,4 @@
-"""The protocol of a device that runs the kernels, and the sizes that `kernels.cu` has too."""
+"""The protocol of a device that runs the kernels, and the sizes that the kernels have too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from dkmeans.state import FloatArray
 
-# The same as in `kernels.cu`.
+# The same as in `kernels/instructions.cu` and `kernels/few_singles.cu`.
 THREADS, WARP_THREADS, OCTET = 256, 32, 8
 FEW_CENTERS, FEW_COLUMNS, FEW_ROWS = 16, 32, 4096
 FEW_TILE, FEW_STAGES, FEW_GAP = 64, 2, 4
@@ -23,7 +23,7 @@ DEFINES = {
     np.dtype(np.float64): ("-DSCALAR=double",),
 }
 # The kernels `score_N` and `list_pairs_N`, by their number of centers at a time, and the rows of
-# one of their blocks. The same sizes as in the `SCORE` lines of `kernels.cu`.
+# one of their blocks. The same sizes as in the `SCORE` lines of `kernels/nearest.cu`.
 BLOCK_ROWS = {128: 256, 256: 128}
 # Digits of float16 with which rows are scored at most.
 MOST_DIGITS = 2

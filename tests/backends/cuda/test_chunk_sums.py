@@ -10,7 +10,7 @@ from dkmeans.backends.cuda.launches import Launches
 from dkmeans.distance import Centers, Distance
 from tests.backends.cuda.problems import DTYPES, assert_same_sums, needs_compiler
 
-# Centers for which a block counts its rows, as in `kernels.cu`.
+# Centers for which a block counts its rows, as in `kernels/instructions.cu`.
 COUNTED_CENTERS = 512
 
 # Rows whose values are hard to add up, (n, d).

@@ -19,6 +19,7 @@ import pytest
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda.compiler import OPTIONS, cubin
 from dkmeans.backends.cuda.kernel_device import DEFINES
+from dkmeans.backends.cuda.kernel_source import kernel_source
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.distance import Centers, Distance
 from dkmeans.grid import NotFinite
@@ -31,7 +32,7 @@ from tests.backends.cuda.problems import (
     needs_compiler,
     problem,
 )
-from tests.host_device import SOURCE
+from tests.host_device import source_file
 from tests.programs import output_of
 from tests.reference import METRICS
 
@@ -78,13 +79,13 @@ def test_the_kernels_compile_and_large_tiles_stay_in_registers(architecture, dty
 
 def log_of_compiler(architecture, defines, folder):
     """Return the log of NVRTC or nvcc; the same source is compiled once, for all runs."""
-    source, nvrtc = SOURCE.read_text(), library()
+    source, nvrtc = kernel_source(), library()
     if nvrtc is None and shutil.which("nvcc") is None:
         pytest.skip("neither NVRTC nor nvcc is installed")
     key = repr((source, OPTIONS, defines, architecture, nvrtc is None))
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.log"
     if not path.exists():
-        by = _log_of_nvcc if nvrtc is None else partial(_log_of_nvrtc, Nvrtc(nvrtc))
+        by = partial(_log_of_nvrtc, Nvrtc(nvrtc)) if nvrtc else partial(_log_of_nvcc, folder)
         path.write_text(by(architecture, defines))
     return path.read_text()
 
@@ -93,15 +94,15 @@ def _log_of_nvrtc(compiler, architecture, defines):
     options = *OPTIONS, *defines, "--ptxas-options=-v"
     with pytest.MonkeyPatch.context() as environment, TemporaryDirectory() as folder:
         environment.setenv("CUPY_CACHE_DIR", folder)
-        assert cubin(SOURCE.read_text(), options, architecture, compiler).startswith(b"\x7fELF")
+        assert cubin(kernel_source(), options, architecture, compiler).startswith(b"\x7fELF")
     (log,) = compiler.logs
     return log
 
 
-def _log_of_nvcc(architecture, defines):
+def _log_of_nvcc(folder, architecture, defines):
     # Options that NVRTC alone knows are about functions without a mark.
     options = "-std=c++17", "-fmad=false", *defines, f"-arch={architecture}", "-Xptxas=-v"
-    command = ["nvcc", "-cubin", "-o", os.devnull, *options, str(SOURCE)]
+    command = ["nvcc", "-cubin", "-o", os.devnull, *options, str(source_file(folder))]
     done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stderr
     return done.stderr

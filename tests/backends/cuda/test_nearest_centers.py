@@ -36,7 +36,7 @@ def scorings(device):
     for kernel, arguments in device.launched:
         if not kernel.startswith("score"):
             continue
-        # The arguments of PRODUCT in kernels.cu come first: `ratios`, `n` and `k` are the last.
+        # The arguments of PRODUCT in nearest.cu come first: `ratios`, `n` and `k` are the last.
         ratios, n = arguments[7:9]
         margins, numbers, _, ambiguous, limits, count = arguments[10:]
         rows = numbers[:n].tolist() if isinstance(numbers, np.ndarray) else list(range(n))

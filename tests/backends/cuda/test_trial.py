@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from dkmeans.backends import numpy as by_numpy
+from dkmeans.backends.cuda.kernel_source import kernel_source
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.cuda.trial import check
 from dkmeans.distance import Distance
 from dkmeans.exact_total import ExactTotal
 from dkmeans.state import PartialSums
-from tests.host_device import SOURCE, HostDevice
+from tests.host_device import HostDevice
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 
@@ -134,7 +135,7 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def faulty(compiled):
     """Path of the kernels with all faults, of which the variable `fault` says which one occurs."""
-    source = SOURCE.read_text()
+    source = kernel_source()
     for number, (fault, (pattern, replacement)) in enumerate(FAULTS.items()):
         occurs = replacement.replace("FAULT", f"fault == {number}")
         source, count = re.subn(pattern, occurs, source)
