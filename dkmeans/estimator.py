@@ -60,6 +60,7 @@ from dkmeans.hooks.notifier import Notifier, check_hooks
 from dkmeans.indices.contingency import agreement, check_pairs
 from dkmeans.indices.quality import (
     DEVIATION,
+    OF_ROWS,
     OF_TWO,
     SAMPLED,
     as_json,
@@ -434,9 +435,10 @@ class KMeans(Model):
             "loss": total.inertia / len(found),
             "score": total.inertia / len(found),
         }
-        result |= as_json(self._judged(measures, task, names, checkpoint.settings.scaling))
+        judged = self._judged(measures, task, names, checkpoint.settings.scaling)
         address = self.evaluation_file(checkpoint.state.step, name)
-        is_written = storage.write_or_log(address, json_text(result).encode())
+        is_written = storage.write_or_log(address, json_text(result | judged).encode())
+        result |= as_json(judged)
         if is_written and self._draws_charts:
             charts = summaries.EventFile(self.eval_dir(name))
             charts.add(checkpoint.state.step, {name: result[name] for name in _CHARTED})
@@ -801,6 +803,7 @@ class KMeans(Model):
         task = Measuring(
             self._centers(checkpoint),
             with_moments=bool(set(names) - {SAMPLED}),
+            with_rows=not OF_ROWS.isdisjoint(names),
             with_second=not OF_TWO.isdisjoint(names),
             with_squares=DEVIATION in names,
             with_sample=SAMPLED in names,
@@ -821,8 +824,8 @@ class KMeans(Model):
 
     def _judged(
         self, measures: Measures, task: Measuring, names: Sequence[str], scaling: Scaling | None
-    ) -> dict[str, Any]:
-        """Return the indices of an evaluation by name."""
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return the indices of an evaluation by name, as arrays, also the single numbers."""
         found: dict[str, Any] = {}
         if measures.moments is not None:
             found |= indices_of(measures.moments, task.centers, names, scaling)
@@ -830,7 +833,7 @@ class KMeans(Model):
             found[SAMPLED] = silhouette(measures.sample, task.centers.distance)
         if measures.contingency is not None:
             found |= agreement(measures.contingency)
-        return found
+        return {name: np.asarray(value) for name, value in found.items()}
 
     def _predict(
         self,

@@ -21,11 +21,16 @@ from dkmeans.state import FloatArray, IndexArray
 _VALUES_AT_ONCE = 2**16
 
 
+# Bits by which a grid of all chunks may be coarser than that of a chunk.
+_COARSER_BITS = 2
+
+
 class GridPerCenters:
     """Grids of sums, for each `Centers` that of the first chunk in this process.
 
     Sums on the same grid are added without a shift. The grids of chunks differ by a few bits, as
-    each is made from few rows. So that of the first is taken a few bits finer.
+    each is made from few rows. So that of the first is taken a few bits finer, and may be a little
+    coarser than that of a chunk: a few more of its small values do not lie on the grid.
 
     Args:
         bits: Number of these bits.
@@ -39,7 +44,8 @@ class GridPerCenters:
         """Return the grid for a chunk whose own grid is given: that of the first if it suits."""
         first = self._first.setdefault(centers, Grid(own.exponents - self._bits))
         finer = own.exponents - first.exponents
-        return first if ((finer >= 0) & (finer <= 2 * self._bits + 1)).all() else own
+        suits = (finer >= -_COARSER_BITS) & (finer <= 2 * self._bits + 1)
+        return first if suits.all() else own
 
 
 _grids_of_rows = GridPerCenters(1)

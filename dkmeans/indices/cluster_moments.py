@@ -31,7 +31,7 @@ class Moments:
     For the cosine distance, rows and centers are those of length one.
 
     Attributes:
-        rows: (k, d) the sums of the rows times their weights.
+        rows: (k, d) the sums of the rows times their weights; (k, 0) if they are not needed.
         weights: (k, 1) the sums of the weights of the rows: their number without any.
         squares: (k, d) the sums of the squared differences from the center, times the weights of
             the rows; (k, 0) if they are not needed.
@@ -46,10 +46,10 @@ class Moments:
     radius: FloatArray
 
     @classmethod
-    def zero(cls, shape: tuple[int, int], *, with_squares: bool) -> Moments:
+    def zero(cls, shape: tuple[int, int], *, with_rows: bool, with_squares: bool) -> Moments:
         """Return the moments of no rows, for centers of this (k, d) shape."""
         k, d = shape
-        widths = d, 1, d * with_squares, NUM_MEASURES
+        widths = d * with_rows, 1, d * with_squares, NUM_MEASURES
         rows, weights, squares, measures = (ExactSums.zero((k, width)) for width in widths)
         return cls(rows, weights, squares, measures, np.zeros(k))
 
@@ -89,7 +89,7 @@ def moments_of(
     Args:
         points: (n, d) rows.
         weights: (n,) their weights, above zero; None if each is one.
-        sums: Their partial sums.
+        sums: Their partial sums; without columns if the sums of the rows are not needed.
         index: (n,) the nearest center of each row.
         distances: (2, n) the distances to the nearest and second nearest center; (1, n) if there is
             one center.

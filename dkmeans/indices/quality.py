@@ -24,13 +24,14 @@ from dkmeans.distance import Centers, Distance, squared_norms
 from dkmeans.errors import Invalid, InvalidType, expected
 from dkmeans.exact import ExactSums, in_pieces
 from dkmeans.indices.cluster_moments import Moments
+from dkmeans.json_text import without_nan
 from dkmeans.scaling import Scaling
 from dkmeans.state import FloatArray, IndexArray
 
 ALL = "all"
 # Pairs of centers, and values of their differences, that are computed at a time; for so many
 # centers at least, as each matrix product reads all centers.
-_PAIRS_AT_ONCE, _FEWEST_ROWS = 2**18, 16
+_PAIRS_AT_ONCE, _FEWEST_ROWS = 2**16, 16
 # The index that needs the squares of `Moments`.
 DEVIATION = "cluster_deviation"
 
@@ -74,15 +75,7 @@ def indices_of(
 
 def as_json(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return indices as numbers and lists that JSON has; NaN becomes None."""
-    return {name: _without_nan(np.asarray(value)) for name, value in found.items()}
-
-
-def _without_nan(values: NDArray[Any]) -> Any:
-    if values.dtype.kind != "f" or not (is_nan := np.isnan(values)).any():
-        return values.tolist()
-    without: NDArray[Any] = values.astype(object)
-    without[is_nan] = None
-    return without.tolist()
+    return {name: without_nan(np.asarray(value)) for name, value in found.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,16 +192,26 @@ def _likely_worst(
         spreads: (k,) the mean distances to the centers.
         some: (m,) numbers of the centers whose pairs are returned.
     """
-    size, spread = squares[some, None] + squares, spreads[some, None] + spreads
-    found = size - 2.0 * (moved[some] @ moved.T)
-    error = 4.0 * (moved.shape[1] + 4) * np.finfo(np.float64).eps * size
+    rows, size = np.arange(len(some)), squares[some, None] + squares
+    apart = moved[some] @ moved.T
+    apart *= -2.0
+    apart += size
+    apart[rows, some] = np.inf  # a center is not compared with itself
+    error = np.multiply(size, 4.0 * (moved.shape[1] + 4) * np.finfo(np.float64).eps, out=size)
+    # The squares of similarities: they need no roots of distances.
+    spread = spreads[some, None] + spreads
+    spread *= spread
+    least = apart + error
+    np.divide(spread, least, out=least)
     # Centers that may be equal have no least similarity: that of equal ones is 0.
-    least = np.where(found > error, spread / np.sqrt(found + error), 0.0)
-    most = spread / np.sqrt(np.maximum(found - error, 0.0))
-    # The negation also selects what is NaN, where squares overflow.
-    rows, others = np.nonzero(~(most < least.max(axis=1, keepdims=True)) & (spread > 0))
-    is_other = some[rows] != others
-    return some[rows[is_other]], others[is_other]
+    least[apart <= error] = 0.0
+    apart -= error
+    most = np.divide(spread, np.maximum(apart, 0.0, out=apart), out=apart)
+    # The negation also selects what is NaN, where squares overflow or underflow.
+    rows, others = np.nonzero(~(most < least.max(axis=1, keepdims=True)))
+    ones = some[rows]
+    counts = (ones != others) & (spreads[ones] + spreads[others] > 0)
+    return ones[counts], others[counts]
 
 
 def _calinski_harabasz(clusters: _Clusters) -> float:
@@ -255,6 +258,8 @@ _INDICES: dict[str, Callable[[_Clusters], Any]] = {
     "cluster_mean": _cluster_mean,
     DEVIATION: _cluster_deviation,
 }
+# The indices that need the sums of the rows of each cluster.
+OF_ROWS = frozenset({"calinski_harabasz", "cluster_mean", DEVIATION})
 # The indices that compare the distances to the two nearest centers.
 OF_TWO = frozenset({"silhouette", "ambiguous", "cluster_silhouette"})
 # The silhouette of a sample of the rows (`row_sample`): it compares rows with rows.

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import add
 from typing import Any
 
@@ -16,6 +16,7 @@ from dkmeans.backends import select
 from dkmeans.backends.moments import DISTANCE
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
+from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal
 from dkmeans.grid import NotFinite
 from dkmeans.indices.cluster_moments import Moments, moments_of
@@ -32,6 +33,7 @@ class Measuring:
     Attributes:
         centers: The centers that are evaluated.
         with_moments: True if indices need the moments of clusters.
+        with_rows: False if none of these indices needs the sums of the rows.
         with_second: False if none of these indices needs the distances to second nearest centers.
         with_squares: True if they also need the squared differences of the columns.
         against: Centers of another model to compare with; None for none.
@@ -41,6 +43,7 @@ class Measuring:
 
     centers: Centers
     with_moments: bool = False
+    with_rows: bool = True
     with_second: bool = True
     with_squares: bool = False
     against: Centers | None = None
@@ -81,7 +84,11 @@ class Measures:
         """Return the measures of no rows."""
         moments = None
         if task.with_moments:
-            moments = Moments.zero(task.centers.values.shape, with_squares=task.with_squares)
+            moments = Moments.zero(
+                task.centers.values.shape,
+                with_rows=task.with_rows,
+                with_squares=task.with_squares,
+            )
         sample = RowSample.zero(task.centers.width) if task.with_sample else None
         return cls(Score(), moments, task.shape and Contingency.zero(task.shape), sample)
 
@@ -147,20 +154,26 @@ def _assigned(
     Raises:
         NotFinite: the rows cannot be added up.
     """
-    centers = task.centers
+    centers, k = task.centers, len(task.centers.values)
     backend = select(centers.backend)
-    with_two = task.with_moments and task.with_second and len(centers.values) > 1
-    if with_two and weights is None:
-        return backend.assign_two(points, centers)
+    with_two = task.with_moments and task.with_second and k > 1
+    if task.with_moments and task.with_rows and weights is None:
+        if with_two:
+            return backend.assign_two(points, centers)
+        sums, index, nearest = backend.assign(points, centers)
+        return sums, index, nearest[None]
     if with_two:
         two, of_two = backend.nearest_two(points, centers)
         index, distances = np.ascontiguousarray(two[:, 0]), of_two.T
-    elif task.with_moments and weights is None:
-        sums, index, nearest = backend.assign(points, centers)
-        return sums, index, nearest[None]
     else:
         index, nearest = backend.nearest(points, centers)
         distances = nearest[None]
-    if not task.with_moments or weights is None:
+    if not task.with_moments:
         return None, index, distances
-    return backend.weighted_sums(points, weights, index, centers, None)[0], index, distances
+    if weights is None:
+        counts = np.bincount(index, minlength=k)
+        return PartialSums(ExactSums.zero((k, 0)), counts), index, distances
+    sums = backend.weighted_sums(points, weights, index, centers, None)[0]
+    if not task.with_rows:
+        sums = replace(sums, sums=ExactSums.zero((k, 0)))
+    return sums, index, distances

@@ -31,10 +31,12 @@ def test_the_grid_is_of_the_rows_and_for_cosine_of_directions():
 
 
 def test_chunks_share_the_grid_of_the_first_if_it_suits_them():
-    centers, factors = Centers(ROWS[:2], EUCLIDEAN), np.array([1, 0.5, 4, 0.25], np.float32)
-    found = [grid_for(ROWS * factor, centers).exponents.tolist() for factor in factors]
-    assert found[0] == found[1] == found[2]
-    assert found[3] == Grid.of(ROWS * np.float32(0.25)).exponents.tolist()
+    centers = Centers(ROWS[:2], EUCLIDEAN)
+    first = grid_for(ROWS, centers).exponents.tolist()
+    for factor, suits in [(4, True), (8, False), (0.125, True), (0.0625, False)]:
+        rows = ROWS * np.float32(factor)
+        found = grid_for(rows, centers).exponents.tolist()
+        assert found == (first if suits else Grid.of(rows).exponents.tolist())
 
 
 def test_directions_are_rounded_to_the_nearest_integer_on_their_grid():

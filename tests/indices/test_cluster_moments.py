@@ -40,6 +40,6 @@ def test_a_row_at_two_equal_centers_has_the_silhouette_zero():
 
 
 def test_no_rows_change_nothing():
-    found = moments() + Moments.zero((2, 2), with_squares=False)
+    found = moments() + Moments.zero((2, 2), with_rows=True, with_squares=False)
     assert found.weights.rounded().tolist() == [[3], [1]]
     assert measure(found, SILHOUETTE) == measure(moments(), SILHOUETTE)
