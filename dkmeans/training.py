@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -28,6 +28,7 @@ from dkmeans.executors import Executor, Reduction
 from dkmeans.fit import Fit, Start
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.initialization import of_dtype
+from dkmeans.interrupts import noticed_interrupts
 from dkmeans.lloyd import ShiftTolerance, converged, iterate
 from dkmeans.preflight import center_scale_remarks, examine
 from dkmeans.report import IterationCost, Progress, report_progress
@@ -70,8 +71,11 @@ def train(
     notifier.begin()
     checkpoints.prepare(plan.model_dir)
     # Also removes what crashed drivers left in the directory.
-    with FitSaver(plan, manifest, fit, notifier) as saver:
-        return _train(plan, dataset, fit, executor, notifier, saver)
+    with (
+        FitSaver(plan, manifest, fit, notifier) as saver,
+        noticed_interrupts() as raise_if_interrupted,
+    ):
+        return _train(plan, dataset, fit, executor, notifier, saver, raise_if_interrupted)
 
 
 def _train(
@@ -81,6 +85,7 @@ def _train(
     executor: Executor,
     notifier: Notifier,
     saver: FitSaver,
+    raise_if_interrupted: Callable[[], None],
 ) -> Checkpoint | None:
     """Train with a saver, as `train` describes."""
     batches = _examined_batches(plan, dataset, executor)
@@ -107,7 +112,9 @@ def _train(
             notifier.end()
             _report_end(plan, fit, StopReason.UNCHANGED, first_step)
             return None
-    steps = _steps_until_stop(plan, dataset, batches, fit, executor, saver, notifier)
+    steps = _steps_until_stop(
+        plan, dataset, batches, fit, executor, saver, notifier, raise_if_interrupted
+    )
     try:
         # The loop variable is `fit` itself, so that `rescue` saves the last step that was yielded.
         for fit in steps:
@@ -226,6 +233,7 @@ def _steps_until_stop(
     executor: Executor,
     saver: FitSaver,
     notifier: Notifier,
+    raise_if_interrupted: Callable[[], None],
 ) -> Iterator[Fit]:
     """Yield the fit after each step.
 
@@ -246,6 +254,7 @@ def _steps_until_stop(
     # Not kept without need: centers may be large.
     shift_from = None if shift is None else fit
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
+        raise_if_interrupted()  # one that was lost
         before = fit
         notifier.before_run(step_batches[0])
         steps = _iteration(plan, before, step_batches, executor, squares, with_bounds=with_bounds)

@@ -149,6 +149,8 @@ struct FewRanked {
     }
 };
 
+// Find the nearest centers of float32 rows, and add the rows up, for at most WIDTH columns (8, 16 or
+// 32) and CENTERS centers (8 or 16).
 template <int WIDTH, int CENTERS, bool COSINE>
 static __device__ __forceinline__ void
 add_few(const Rows &rows, const FewCenters<WIDTH, CENTERS> &few, const double *exact,
@@ -170,6 +172,12 @@ add_few(const Rows &rows, const FewCenters<WIDTH, CENTERS> &few, const double *e
         for (int place = lane; place < FEW_STAGES * STAGE; place += WARP) stages[place] = 0.0f;
     __syncwarp();
 
+    // Rows of other widths are copied in units of 16 bytes, or of a value. A thread copies every 32nd
+    // unit; the first one, and the way to the next.
+    const bool chunked = d % CHUNK == 0;
+    const int unit = chunked ? CHUNK : 1, units = d / unit;
+    const int first_row = lane / units, first_unit = lane % units;
+    const int row_step = WARP / units, unit_step = WARP % units;
     // Past the last tile there is an empty group, so that the number of groups stays the same.
     auto start_copies = [&](int tile, float *target) {
         const float *source = rows.points + (Index)tile * (FEW_TILE * d);
@@ -181,15 +189,17 @@ add_few(const Rows &rows, const FewCenters<WIDTH, CENTERS> &few, const double *e
                 copy_async(target + i * (WARP / PER_ROW) * STRIDE, source + i * WARP * CHUNK);
         } else if (tile < tiles) {
             const int count = tile < whole ? FEW_TILE : (int)(rows.n % FEW_TILE);
-            const bool chunked = d % CHUNK == 0;
-            const int unit = chunked ? CHUNK : 1, units = d / unit;
+            int row = first_row, in_row = first_unit;
+            source += lane * unit;
 #pragma unroll 1
-            for (int place = lane; place < count * units; place += WARP) {
-                float *to = target + place / units * STRIDE + place % units * unit;
+            for (; row < count; source += WARP * unit) {
+                float *to = target + row * STRIDE + in_row * unit;
                 if (chunked)
-                    copy_async(to, source + place * unit);
+                    copy_async(to, source);
                 else
-                    copy_async<4>(to, source + place);
+                    copy_async<4>(to, source);
+                row += row_step, in_row += unit_step;
+                if (in_row >= units) ++row, in_row -= units;
             }
         }
         commit_copies();

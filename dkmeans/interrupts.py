@@ -1,0 +1,47 @@
+"""Interrupts by the user (Ctrl-C, the stop button of a notebook) that must not be lost.
+
+Python raises `KeyboardInterrupt` wherever the main thread is. In a finalizer, such as the callback
+of a weak reference, Python prints the exception and goes on: nothing stops, and the user must press
+again. `training` asks between two iterations whether there was an interrupt.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def noticed_interrupts() -> Iterator[Callable[[], None]]:
+    """Notice the interrupts in a block of the main thread.
+
+    If the program handles interrupts in a way of its own, nothing is noticed.
+
+    Yields:
+        A function that raises `KeyboardInterrupt` if there was an interrupt in the block.
+    """
+    received: list[int] = []
+
+    def notice(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.default_int_handler(number, frame)
+
+    def raise_if_interrupted() -> None:
+        if received:
+            raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not (is_main and is_default):
+        yield raise_if_interrupted
+        return
+    signal.signal(signal.SIGINT, notice)
+    try:
+        yield raise_if_interrupted
+    finally:
+        # The program may have set a handler in the block, which stays.
+        if signal.getsignal(signal.SIGINT) is notice:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,91 @@
+"""Interrupts are noticed, also those that Python discards."""
+
+import signal
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import dkmeans
+from dkmeans.hooks import SessionRunHook
+from dkmeans.interrupts import noticed_interrupts
+
+
+class Finalized:
+    """An object that is interrupted while Python finalizes it."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def discarded(monkeypatch):
+    """Exceptions that Python has printed and discarded."""
+    found = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: found.append(args.exc_type))
+    return found
+
+
+def test_an_interrupt_in_a_finalizer_is_noticed(discarded):
+    with noticed_interrupts() as raise_if_interrupted:
+        raise_if_interrupted()
+        Finalized()
+        assert discarded == [KeyboardInterrupt]
+        with pytest.raises(KeyboardInterrupt):
+            raise_if_interrupted()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_any_other_interrupt_is_raised_at_once(discarded):
+    with pytest.raises(KeyboardInterrupt), noticed_interrupts():
+        signal.raise_signal(signal.SIGINT)
+    assert discarded == []
+
+
+def test_a_handler_of_the_program_stays(monkeypatch):
+    received = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        with noticed_interrupts() as raise_if_interrupted:
+            signal.raise_signal(signal.SIGINT)
+            raise_if_interrupted()
+        assert received == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_threads_change_no_handler():
+    def run():
+        with noticed_interrupts() as raise_if_interrupted:
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            raise_if_interrupted()
+            done.append(True)
+
+    done = []
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert done == [True]
+
+
+class InterruptsFinalizer(SessionRunHook):
+    """Interrupts the finalizer of an object after the third step."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def after_run(self, run_context, run_values):
+        self.steps += 1
+        if self.steps == 3:
+            Finalized()
+
+
+def test_training_stops_after_an_interrupt_that_python_discards(tmp_path, discarded):
+    rows = np.random.default_rng(0).normal(size=(500, 3)).astype("f")
+    kmeans, hook = dkmeans.KMeans(5, tmp_path, use_mini_batch=True, seed=0), InterruptsFinalizer()
+    with pytest.raises(KeyboardInterrupt):
+        kmeans.train(lambda: dkmeans.Dataset.from_array(rows).repeat(), [hook], max_steps=100)
+    assert discarded == [KeyboardInterrupt]
+    assert hook.steps == 3
+    assert kmeans.get_variable_value("global_step") == 3
