@@ -36,7 +36,8 @@ _CENTERS_AT_ONCE = (8, FEW_CENTERS)
 _ALIGNMENT = 256
 # Scores may overflow unless their bound is below the dtype's largest number divided by this.
 _OVERFLOW_DIVISOR = 8
-# Half of the centers after the last one. It is above all scores that do not overflow.
+# Half of the centers after the last one for float32 rows: above all scores that do not overflow. An
+# infinite one would hide how inaccurately the host's tensor cores add.
 _HUGE = 3e38
 # Relative errors of a float32 score, beside those of all scores: of a row and of a center, each the
 # sum of two bfloat16 numbers; of the last 4 bits, which are the center's number; and of each
@@ -98,13 +99,22 @@ def few_centers(centers: Centers, dtype: np.dtype[Any], device: KernelDevice) ->
 
 
 @QUIET
-def _padded(prepared: Shifted, dtype: type, k: int, width: int) -> tuple[FloatArray, ...]:
-    """Return minus the shifted centers, (k, width), their halves, (k,), and the shift, (width,)."""
+def _padded(
+    prepared: Shifted, dtype: type, shape: tuple[int, int], padding: float
+) -> tuple[FloatArray, ...]:
+    """Return minus the shifted centers, (k, width), their halves, (k,), and the shift, (width,).
+
+    Args:
+        prepared: The centers, which may be fewer and narrower.
+        dtype: Dtype of the result.
+        shape: (k, width).
+        padding: Half of the centers after the last one, which are never the nearest.
+    """
+    k, width = shape
     own, d = prepared.centers.values.shape
     weights: FloatArray = np.zeros((k, width), dtype)
     shift: FloatArray = np.zeros(width, dtype)
-    # The padding after the last center is never the nearest.
-    halves: FloatArray = np.full(k, _HUGE, dtype)
+    halves: FloatArray = np.full(k, padding, dtype)
     weights[:own, :d], halves[:own], shift[:d] = -prepared.values(), prepared.halves, prepared.shift
     return weights, halves, shift
 
@@ -125,7 +135,7 @@ class _Singles:
         sizes = _CENTERS_AT_ONCE if not cosine else (FEW_CENTERS,)
         at_once = next(size for size in sizes if k <= size)
         self.exact = device.xp.asarray(prepared.exact())
-        self._centers = _padded(prepared, np.float32, at_once, width)
+        self._centers = _padded(prepared, np.float32, (at_once, width), _HUGE)
         self._shift, self._cosine = prepared.shift, cosine
         self._margin, self._square_limit = _margin(prepared.rounding, width)
         self._kernel = f"add_few_{'cosine_' * cosine}{width}_{at_once}"
@@ -213,7 +223,7 @@ class _Doubles:
         stride = d | 1 if d % 2 else (d // 2 | 1) * 2
         doubles = k * d + k * d % 2 + THREADS * prepared.cosine
         self.shared_bytes = 8 * (doubles + 2 * THREADS * stride)
-        weights, halves, shift = _padded(prepared, np.float64, FEW_CENTERS, width)
+        weights, halves, shift = _padded(prepared, np.float64, (FEW_CENTERS, width), np.inf)
         self.exact, *self._arrays = _uploaded(device, prepared.exact(), shift, weights, halves)
         limit = float(np.finfo(np.float64).max) / _OVERFLOW_DIVISOR
         rounding = prepared.rounding

@@ -49,6 +49,16 @@ def test_tiles_may_have_any_number_of_rows(on_host, k, d, metric):
 
 
 @needs_compiler
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float64, 1e60), (np.float32, 1e17)])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_the_padding_after_the_last_center_is_never_the_nearest(on_host, k, dtype, scale):
+    rows = (np.random.default_rng(k).normal(size=(300, 6)) * scale).astype(dtype)
+    centers = Centers(rows[:k].copy(), Distance.SQUARED_EUCLIDEAN)
+    expected = by_numpy.partial_sums(rows, centers)
+    assert_same_sums(on_host.partial_sums(rows, centers).on_host(), expected)
+
+
+@needs_compiler
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("d", [8, 30])
 def test_the_order_of_threads_changes_no_sum(device, d, order, monkeypatch):
