@@ -5,8 +5,11 @@ import pytest
 
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda import chunk_sums
-from dkmeans.backends.cuda.kernel_device import COUNTED_ROWS, FEW_ROWS
+from dkmeans.backends.cuda.chunk_sums import ChunkSums
+from dkmeans.backends.cuda.device_centers import DeviceCenters
+from dkmeans.backends.cuda.kernel_device import COUNTED_ROWS, FEW_ROWS, NULL
 from dkmeans.backends.cuda.launches import Launches
+from dkmeans.backends.cuda.pieces import DevicePiece
 from dkmeans.distance import Centers, Distance
 from tests.backends.cuda.problems import DTYPES, assert_same_sums, needs_compiler
 
@@ -81,13 +84,20 @@ def test_every_row_is_added_once_where_blocks_end(on_host, k, block_rows, dtype)
 @needs_compiler
 @pytest.mark.parametrize("k", [COUNTED_CENTERS, COUNTED_CENTERS + 1])
 @pytest.mark.parametrize("d", [1, 100, 256, 300])
-def test_rows_of_any_number_of_centers_and_columns_are_ordered_and_added(on_host, d, k):
+def test_rows_of_any_number_of_centers_and_columns_are_ordered_and_added(device, d, k):
     rng = np.random.default_rng(d)
-    rows = rng.normal(size=(1500, d)).astype("f")
-    rows[100:200] = rows[0]
-    centers = Centers(rows[:k].copy(), Distance.SQUARED_EUCLIDEAN)
-    found = on_host.partial_sums(rows, centers).on_host()
-    assert_same_sums(found, by_numpy.partial_sums(rows, centers))
+    # Sums of such rows have no rounding error.
+    rows = np.round(64 * rng.normal(size=(COUNTED_ROWS + 100, d))).astype("f") / 64
+    nearest = rng.integers(k, size=len(rows))
+    nearest[100:200] = 7
+    centers = DeviceCenters(Centers(rows[:k], Distance.SQUARED_EUCLIDEAN), rows.dtype, device)
+    sums = ChunkSums(device, rows, centers)
+    sums.add(DevicePiece(rows, NULL), nearest)
+    found = sums.with_rest(sums.left_rows(), nearest[:0]).on_host()
+    assert found.counts.tolist() == np.bincount(nearest, minlength=k).tolist()
+    expected = np.zeros((k, d))
+    np.add.at(expected, nearest, rows.astype(float))
+    assert found.sums.means(np.ones(k, np.int64)).tolist() == expected.tolist()
 
 
 @needs_compiler
