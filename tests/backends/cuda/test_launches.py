@@ -199,7 +199,8 @@ CHECKED = textwrap.dedent(
     backend = Launches(HostDevice(Path(sys.argv[1]), *CHECKS))
     EUCLIDEAN, COSINE = "squared_euclidean", "cosine"
     for k, d, dtype, metric in [
-        (17, 8, "f", COSINE), (9, 33, "d", EUCLIDEAN), (130, 5, "f", EUCLIDEAN), (5, 5, "d", COSINE)
+        (17, 8, "f", COSINE), (9, 33, "d", EUCLIDEAN), (130, 5, "f", EUCLIDEAN),
+        (5, 5, "d", COSINE), (11, 20, "f", EUCLIDEAN), (16, 7, "f", COSINE),
     ]:
         rows, centers = problem(k, d, dtype, metric, n=70)
         rows[[33, 69], 1] = 1e-25  # left to the host
