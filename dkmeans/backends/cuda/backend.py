@@ -15,7 +15,6 @@ from dkmeans.backends.cuda.device import Gpu, check_device, describe_device, sha
 from dkmeans.backends.cuda.fallback import Guarded, GuardedSums
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.cuda.trial import check
-from dkmeans.backends.numpy import nearest_several
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal
@@ -82,14 +81,17 @@ def nearest(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArra
 
 
 def nearest_two(points: FloatArray, centers: Centers) -> tuple[IndexArray, FloatArray]:
-    """Return each row's two nearest centers, (n, 2) int64, and distances, (n, 2) float64."""
-    return nearest_several(points, centers, 2, distances)
+    """Return each row's two nearest centers and distances, (n, 2) each, found by the processor.
+
+    The kernels find second nearest centers only among all distances, (n, k), which would have to be
+    copied to the host.
+    """
+    return select_processor().nearest_two(points, centers)
 
 
 def assign_two(points: FloatArray, centers: Centers) -> tuple[PartialSums, IndexArray, FloatArray]:
-    """Return the results of `partial_sums`, and the distances to two centers, (2, n)."""
-    sums, (index, found) = assign(points, centers)[0], nearest_two(points, centers)
-    return sums, index[:, 0], found.T
+    """Return the results of `partial_sums`, and the distances to two centers, by the processor."""
+    return select_processor().assign_two(points, centers)
 
 
 def distances(points: FloatArray, centers: Centers) -> FloatArray:

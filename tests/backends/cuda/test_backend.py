@@ -143,6 +143,21 @@ def test_after_the_loss_of_the_gpu_the_processor_computes(load, gpu, caplog):
 
 
 @pytest.mark.parametrize("metric", list(Distance))
+def test_the_two_nearest_centers_and_their_distances_have_the_bits_of_numpy(load, metric):
+    backend = load()
+    rows = np.random.default_rng(2).normal(size=(200, 4)).astype(np.float32)
+    centers = Centers(rows[:30].copy(), metric)
+    index, distances = backend.nearest_two(rows, centers)
+    expected_index, expected = by_numpy.nearest_two(rows, centers)
+    assert index.tolist() == expected_index.tolist()
+    assert distances.tobytes() == expected.tobytes()
+    sums, first, both = backend.assign_two(rows, centers)
+    assert_same_sums(on_host(sums), by_numpy.partial_sums(rows, centers))
+    assert first.tolist() == index[:, 0].tolist()
+    assert np.ascontiguousarray(both.T).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("metric", list(Distance))
 def test_rows_with_weights_are_assigned_by_the_kernels_and_added_up_by_the_processor(load, metric):
     backend = load()
     rng = np.random.default_rng(3)
