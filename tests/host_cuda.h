@@ -100,7 +100,7 @@ struct Fiber {
     bool begun = false;
 };
 
-// A copy of 16 bytes that has not arrived yet.
+// A copy of 4, 8 or 16 bytes that has not arrived yet.
 struct Copy {
     void *shared;
     const void *global;

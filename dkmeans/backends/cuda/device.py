@@ -55,8 +55,9 @@ _BUFFERS = 2
 _PIECE_ROW_BYTES, _PIECE_ROW_SHARE = 2**30, 1 / 64
 # The same for the rows and all results of a piece.
 _PIECE_BYTES, _PIECE_SHARE = 2**32, 1 / 16
-# Results of this size or more are copied to page-locked memory, which is several times as fast.
-_LEAST_LOCKED = 2**20
+# Results of these sizes are copied to page-locked memory, which is several times as fast. It is not
+# used for larger ones, because CuPy does not free it.
+_LEAST_LOCKED, _MOST_LOCKED = 2**20, 2**26
 # Threads that copy rows into page-locked memory, at most. So many are faster than PCIe.
 _MOST_STAGING_THREADS = 8
 
@@ -359,7 +360,7 @@ class Gpu:
     def to_host(self, values: Any) -> FloatArray:
         """Wait until an array of the device is computed, and return a copy on the host."""
         stream = self._streams.compute
-        if values.nbytes < _LEAST_LOCKED:
+        if not _LEAST_LOCKED <= values.nbytes <= _MOST_LOCKED:
             return np.asarray(values.get(stream=stream))
         # The array keeps the memory, which CuPy's pool gets back afterwards.
         memory = cupy.cuda.alloc_pinned_memory(values.nbytes)

@@ -42,16 +42,12 @@ _HUGE = 3e38
 # Relative errors of a float32 score, beside those of all scores: of a row and of a center, each the
 # sum of two bfloat16 numbers; of the last 4 bits, which are the center's number; and of each
 # instruction of the tensor cores, as in docs/decisions/016.
-_PARTS_ERROR, _NUMBER_ERROR, _PRODUCT_ERROR = 2.0**-17, 15 * 2.0**-23, 20 * 2.0**-23
+_PARTS_ERROR, _NUMBER_ERROR, _PRODUCT_ERROR = 2.0**-16, 15 * 2.0**-23, 20 * 2.0**-23
 # Instructions that add up the products of 8 columns.
 _PRODUCTS_OF_BLOCK = 2
 # What products and parts that underflow lose of a score at most, if rows and centers are no longer
 # than one.
 _UNDERFLOW = 2.0**-117
-# Bits of a float32 value that the tensor cores add. Values with more are added one by one.
-_DIGITS_BITS = 44
-# Exponents of a grid for which all powers of two that the kernels need are normal float32 numbers.
-_MOST_EXPONENT = 100
 # A limit that no squared length is below.
 _NO_SQUARE = -1.0
 # Covers the rounding of a squared length, and of what it is compared with.
@@ -136,7 +132,6 @@ class _Singles:
         at_once = next(size for size in sizes if k <= size)
         self.exact = device.xp.asarray(prepared.exact())
         self._centers = _padded(prepared, np.float32, (at_once, width), _HUGE)
-        self._shift, self._cosine = prepared.shift, cosine
         self._margin, self._square_limit = _margin(prepared.rounding, width)
         self._kernel = f"add_few_{'cosine_' * cosine}{width}_{at_once}"
         row_bytes = (width + FEW_GAP) * np.dtype(np.float32).itemsize
@@ -152,28 +147,13 @@ class _Singles:
             device.processors * _BLOCKS_OF_PROCESSOR[self._width],
             -(-tiles // (_WARPS * (PIECE_ROWS // FEW_TILE))),
         )
-        powers, square_limit = self._powers(grid)
-        few = _structure(powers, *self._centers, *self._margin, square_limit)
+        powers = np.zeros(self._width)
+        powers[: len(grid.exponents)] = grid.scales
+        few = _structure(powers, *self._centers, *self._margin, self._square_limit)
         device.launch(
             self._kernel, np.float32, min(blocks, -(-tiles // _WARPS)), *rows, few, self.exact,
             *sums, shared_bytes=self.shared_bytes,
         )  # fmt: skip
-
-    def _powers(self, grid: Grid) -> tuple[FloatArray, float]:
-        """Return the powers of two that scale the columns, and the limit of squared lengths.
-
-        Rows with a larger square, after the shift, may have values that need too many bits.
-        """
-        powers, exponents = np.zeros(self._width), grid.exponents
-        if self._cosine:  # all directions are short enough, and the others are not finite
-            return powers, self._square_limit
-        powers[: len(exponents)] = grid.scales
-        if abs(exponents).max() > _MOST_EXPONENT:
-            return powers, _NO_SQUARE
-        shift = abs(self._shift.astype(np.float64))
-        largest = float((_SLACK * np.ldexp(1.0, exponents + _DIGITS_BITS) - shift).min())
-        limit = _SLACK * largest**2 if largest > 0 else _NO_SQUARE
-        return powers, min(limit, self._square_limit)
 
 
 @QUIET

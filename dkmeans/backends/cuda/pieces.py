@@ -83,11 +83,11 @@ def pieces_of(
     if scored:
         # Always room for two digits: whether they are needed is known later.
         row_bytes += prepared.slabs * MOST_DIGITS * SLAB * _FLOAT16_BYTES + _RESULT_BYTES
-    if prepared.cosine:
-        row_bytes += _SCALE_BYTES
-    most = max(1, piece_bytes // row_bytes)
+    # The kernels of few centers scale the rows themselves.
+    with_scales = scored and prepared.cosine
+    most = max(1, piece_bytes // (row_bytes + _SCALE_BYTES * with_scales))
     for rows in device.pieces(points, most):
-        piece = DevicePiece(rows, device.xp.empty(len(rows)) if prepared.cosine else NULL)
-        if prepared.cosine:
+        piece = DevicePiece(rows, device.xp.empty(len(rows)) if with_scales else NULL)
+        if with_scales:
             piece.launch(device, "find_scales", len(rows) * OCTET)
         yield piece

@@ -339,10 +339,11 @@ def test_a_piece_reaches_the_gpu_in_blocks_whatever_its_size(load, monkeypatch, 
     assert len(cupy.pinned) <= 2 * gpu._staging._threads + 4
 
 
-@pytest.mark.parametrize(("n", "locked"), [(7, []), (8, [64])])
+@pytest.mark.parametrize(("n", "locked"), [(7, []), (8, [64]), (16, [128]), (17, [])])
 def test_large_results_come_through_page_locked_memory(load, monkeypatch, n, locked):
     device = load(cupy := stand_in())
     monkeypatch.setattr(device, "_LEAST_LOCKED", 64)
+    monkeypatch.setattr(device, "_MOST_LOCKED", 128)
     values = cupy.ndarray((n,), np.int64, np.arange(n).view(np.uint8))
     found = device.Gpu().to_host(values)
     assert found.tolist() == list(range(n))

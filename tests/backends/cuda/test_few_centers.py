@@ -7,7 +7,7 @@ import pytest
 
 from dkmeans.backends import numpy as by_numpy
 from dkmeans.backends.cuda.device_centers import DeviceCenters
-from dkmeans.backends.cuda.few_centers import FewCenters
+from dkmeans.backends.cuda.few_centers import _PARTS_ERROR, FewCenters
 from dkmeans.backends.cuda.kernel_device import FEW_TILE
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.distance import Centers, Distance
@@ -96,6 +96,28 @@ def test_values_of_any_size_are_added_exactly(on_host, kind, scale):
     assert_same_sums(found, by_numpy.partial_sums(rows, centers))
     total = sum(map(Fraction, map(float, rows[:, 2])))
     assert sum(found.sums.exact(center, 2) for center in range(11)) == total
+
+
+@needs_compiler
+@pytest.mark.parametrize("scales", [[1, 30, 1e3, 1e5], [1, 1e-3, 1e-25, 1e-40], [1e30, 1, 1, 1e9]])
+def test_columns_may_have_any_scales(on_host, scales):
+    rows = (np.random.default_rng(6).normal(size=(300, 4)) * scales).astype("f")
+    centers = Centers(rows[:7].copy(), Distance.SQUARED_EUCLIDEAN)
+    found = on_host.partial_sums(rows, centers).on_host()
+    assert_same_sums(found, by_numpy.partial_sums(rows, centers))
+
+
+def test_two_bfloat16_numbers_leave_no_more_than_the_bound_allows():
+    """The bound has the errors of a row and of a center."""
+    x = np.arange(2**23, 2**24, dtype=np.float32)
+    left = np.abs(x - bfloat16(x) - bfloat16(x - bfloat16(x))).astype(float)
+    assert 0.99 * _PARTS_ERROR < 2 * (left / x).max() <= _PARTS_ERROR
+
+
+def bfloat16(values):
+    """Return float32 values rounded to bfloat16, of two equally near ones to the even one."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
 
 
 @needs_compiler

@@ -110,6 +110,17 @@ def assert_errors_within_margins(device, backend, rows, center, digits):
 
 
 @needs_compiler
+@pytest.mark.parametrize("scale", [7e42, 1e100, 1e149])
+@pytest.mark.parametrize("number", [0, 3])
+def test_rows_and_centers_that_float16_cannot_hold_are_resolved(on_host, number, scale):
+    rng = np.random.default_rng(0)
+    rows, values = rng.normal(size=(40, 5)), rng.normal(size=(20, 5))
+    rows[number] *= scale
+    for centers in (values, np.concatenate([values, rows[number : number + 1]])):
+        assert_nearest(on_host, rows, Centers(centers, Distance.SQUARED_EUCLIDEAN))
+
+
+@needs_compiler
 @given(st.data(), st.integers(1, 40), st.sampled_from([1, 2]), st.sampled_from(DTYPES))
 def test_the_error_of_two_scores_is_within_the_margin(device, on_host, data, d, digits, dtype):
     rows = data.draw(values_of_any_kind(d))(12).astype(dtype)

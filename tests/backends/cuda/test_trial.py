@@ -118,12 +118,9 @@ FAULTS = {
         r"fused\(all\.square, few\.margin_per_square, few\.margin\)",
         r"(FAULT ? 0.0f : \g<0>)",
     ),
-    "what two digits of a value leave lost": (
-        r"if \(rest == 0\.0f\) continue;",
-        "if (rest == 0.0f || FAULT) continue;",
-    ),
+    "what two digits of a value leave lost": (r"rest == 0\.0f &&", "(rest == 0.0f || FAULT) &&"),
     "values with more than two digits added as digits": (
-        r"all\.square < few\.square_limit",
+        r"largest < DIGIT \* DIGIT",
         r"(FAULT || \g<0>)",
     ),
     "parts in plane -1 lost": (r"if \(low\) (atomicAdd\(.*;)", r"if (low && !(FAULT)) \1"),

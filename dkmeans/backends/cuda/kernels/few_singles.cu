@@ -10,8 +10,9 @@
 // 3. The tensor cores add up the rows of each center, exactly: they multiply a matrix of bytes, which
 //    is zero where a row does not belong to a center, with the bytes of the rows' values on the grid.
 //
-// Rows that are too close to two centers are resolved at once. Rows with values that may not fit
-// into two digits are added by a thread, one value after the other.
+// Rows that are too close to two centers are resolved at once. Values that do not fit into two digits
+// are corrected afterwards. Rows that are not finite, or whose scores may overflow, are added by one
+// thread.
 
 // Rows of a tile, and tiles that a warp holds: one is computed, the others are copied.
 #define FEW_TILE 64
@@ -36,8 +37,7 @@
 //   powers: 2^-exponent of each column; not used for cosine.
 //   margin_per_square, margin: two scores of a row are certain if they differ by more than
 //     `margin`, plus `margin_per_square` times the row's squared length after the shift.
-//   square_limit: rows whose squared length is not below this may have scores that overflow, or
-//     values with more than two digits.
+//   square_limit: rows whose squared length is not below this may have scores that overflow.
 template <int WIDTH, int CENTERS> struct FewCenters {
     double powers[WIDTH];
     float weights[CENTERS][WIDTH], halves[CENTERS], shift[WIDTH];
@@ -64,21 +64,28 @@ static __device__ __forceinline__ void to_bytes(const unsigned (&numbers)[4], un
                            __byte_perm(numbers[2], numbers[3], 0x0062), 0x5410);
 }
 
-// The two digits of a value, as float32 numbers with their integers in the last three bytes, and
-// what is left of the value. `power` is 2^-(exponent + 22) of its column. All steps are exact. What
-// is left keeps the scale of the value: in units of the grid a tiny value could underflow to zero.
+// The power of two that scales a column to its first digit: 2^-(exponent + 22). Zero, so that values
+// have no digits, if it or another power that `Digits` needs is not a normal float32 number.
+static __device__ __forceinline__ float digit_power(double power) {
+    return power >= 0x1p-104 && power <= 0x1p104 ? (float)(power / DIGIT) : 0.0f;
+}
+
+// The two digits of a value, as float32 numbers with their integers in the last three bytes, and what
+// is left of the value. `power` is that of `digit_power`. All steps are exact if the first digit,
+// `whole`, is below 2^22. What is left keeps the scale of the value: in units of the grid a tiny value
+// could underflow to zero.
 struct Digits {
     unsigned high, low;
-    float rest;
+    float whole, rest;
 
     static __device__ __forceinline__ Digits of(float x, float power) {
         // One divided by a power of two.
         const float unit = __uint_as_float(0x7f000000u - __float_as_uint(power));
         const float high = fused(x, power, TO_INTEGER);
-        const float part = fused(TO_INTEGER - high, unit, x);
+        const float whole = TO_INTEGER - high, part = fused(whole, unit, x);
         const float low = fused(part, power * DIGIT, TO_INTEGER);
         const float rest = fused(TO_INTEGER - low, unit * (1.0f / DIGIT), part);
-        return Digits{__float_as_uint(high), __float_as_uint(low), rest};
+        return Digits{__float_as_uint(high), __float_as_uint(low), whole, rest};
     }
 
     // The number that the tensor cores add for this value.
@@ -116,12 +123,12 @@ static __device__ __noinline__ int treat_alone(const Terms row, const double *ex
     return nearest;
 }
 
-// Correct the sums for a value that has more than two digits.
+// Correct the sums for a value that two digits do not hold, or do: then nothing is added.
 static __device__ __noinline__ void add_rest(float x, double power, int center, int column,
                                              Index number, const Sums &sums) {
     const Parts parts = split(x, power);
     sums.check(parts, number);
-    const Index added = Digits::of(x, (float)(power / DIGIT)).added();
+    const Index added = Digits::of(x, digit_power(power)).added();
     sums.add(center, column, parts.high - added, parts.low);
 }
 
@@ -214,7 +221,7 @@ add_few(const Rows &rows, const FewCenters<WIDTH, CENTERS> &few, const double *e
     for (int block = 0; block < BLOCKS; ++block) {
         const int column = 8 * block + 2 * t;
         shift[block][0] = few.shift[column], shift[block][1] = few.shift[column + 1];
-        powers[block] = (float)(few.powers[8 * block + g] / DIGIT);
+        powers[block] = digit_power(few.powers[8 * block + g]);
 #pragma unroll
         for (int group = 0; group < GROUPS; ++group) {
             const float *own = few.weights[8 * group + g] + column;
@@ -337,7 +344,7 @@ add_few(const Rows &rows, const FewCenters<WIDTH, CENTERS> &few, const double *e
 #pragma unroll
             for (int block = 0; block < BLOCKS; ++block) {
                 unsigned high[2][4], low[2][4];
-                float rest = 0.0f;
+                float rest = 0.0f, largest = 0.0f;
 #pragma unroll
                 for (int i = 0; i < 8; ++i) {
                     const float x = column_of_rows[(i % 2 + i / 2 * 8) * STRIDE + 8 * block];
@@ -351,6 +358,8 @@ add_few(const Rows &rows, const FewCenters<WIDTH, CENTERS> &few, const double *e
                         const Digits digits = Digits::of(x, powers[block]);
                         high[i / 4][i % 4] = digits.high, low[i / 4][i % 4] = digits.low;
                         rest += fabsf(digits.rest);
+                        // An instruction where a maximum would need two.
+                        largest = fused(digits.whole, digits.whole, largest);
                     }
                 }
                 unsigned words[2][2][3];
@@ -361,8 +370,8 @@ add_few(const Rows &rows, const FewCenters<WIDTH, CENTERS> &few, const double *e
                 for (int byte = 0; byte < VALUE_BYTES; ++byte)
                     multiply_bytes(totals[block][byte], belongs, words[0][byte / 3][byte % 3],
                                    words[1][byte / 3][byte % 3]);
-                // The rest of rows that are left out need not be a number.
-                if (rest == 0.0f) continue;
+                // The values of rows that are left out need not be numbers.
+                if (rest == 0.0f && largest < DIGIT * DIGIT) continue;
                 const int column = 8 * block + g;
 #pragma unroll 1
                 for (int i = 0; i < 8 && column < d; ++i) {

@@ -31,7 +31,7 @@ typedef unsigned long long Bits;
 #define PARALLEL_SUMS 8
 // Largest depth of the halving: a row of 128 * 2^24 columns takes 8 GiB and more.
 #define MAX_DEPTH 24
-// Largest shape for `add_few`, and the rows that one of its blocks adds up.
+// Largest shape for the kernels of few centers, and the float64 rows that a block of them adds up.
 #define FEW_CENTERS 16
 #define FEW_COLUMNS 32
 #define FEW_ROWS 4096

@@ -173,6 +173,10 @@ narrow(const Scalar *points, Index d, const double *scales, const Index *list, I
         int exponent = TOP_EXPONENT - exponent_above((double)largest[i]);
         exponent = clamped(exponent, LEAST_EXPONENT, (int)center_exponent + MOST_APART);
         exponent = clamped(exponent, LEAST_EXPONENT, MOST_EXPONENT);
+        // A float64 row may be too large for any exponent: it is resolved exactly. A center that is
+        // too large has infinite digits and lengths, so that all rows are.
+        if (!lengths && exponent_above((double)largest[i]) + exponent > TOP_EXPONENT)
+            largest[i] = (Scalar)INF;
         exponents[i] = lengths ? (int)center_exponent : exponent;
         // Digits that are not used are zeros, not NaN.
         factors[i] = largest[i] < (Scalar)INF ? (Scalar)power_of_two(exponents[i]) : (Scalar)0;

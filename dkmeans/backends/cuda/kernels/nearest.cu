@@ -305,9 +305,10 @@ list_pairs(const Product &product, const float *limits, Index capacity, uint2 *p
     for (int i = 0; i < Own::ROWS; ++i) {
         const Index place = first + Own::row(i);
         ratios[i] = place < product.n ? product.ratios[place] : 0.0f;
-        highest[i] = place < product.n ? limits[place] : (float)-INF;
-        if (highest[i] < (float)INF) continue;
-        dropped[place] = 1, highest[i] = (float)-INF;
+        // No score is below NaN, not even one that has overflowed.
+        highest[i] = place < product.n ? limits[place] : (float)NOT_A_NUMBER;
+        if (place >= product.n || highest[i] < (float)INF) continue;
+        dropped[place] = 1, highest[i] = (float)NOT_A_NUMBER;
     }
     multiply_tiles<ACROSS>(product, [&](int panel, const Own &products) {
         const int first_center = panel * 64 * ACROSS;
