@@ -192,21 +192,21 @@ def _likely_worst(
         spreads: (k,) the mean distances to the centers.
         some: (m,) numbers of the centers whose pairs are returned.
     """
-    rows, size = np.arange(len(some)), squares[some, None] + squares
-    apart = moved[some] @ moved.T
-    apart *= -2.0
-    apart += size
-    apart[rows, some] = np.inf  # a center is not compared with itself
+    size = squares[some, None] + squares
+    found = moved[some] @ moved.T
+    found *= -2.0
+    found += size
+    found[np.arange(len(some)), some] = np.inf  # a center is not compared with itself
     error = np.multiply(size, 4.0 * (moved.shape[1] + 4) * np.finfo(np.float64).eps, out=size)
     # The squares of similarities: they need no roots of distances.
     spread = spreads[some, None] + spreads
     spread *= spread
-    least = apart + error
+    least = found + error
     np.divide(spread, least, out=least)
     # Centers that may be equal have no least similarity: that of equal ones is 0.
-    least[apart <= error] = 0.0
-    apart -= error
-    most = np.divide(spread, np.maximum(apart, 0.0, out=apart), out=apart)
+    least[found <= error] = 0.0
+    found -= error
+    most = np.divide(spread, np.maximum(found, 0.0, out=found), out=found)
     # The negation also selects what is NaN, where squares overflow or underflow.
     rows, others = np.nonzero(~(most < least.max(axis=1, keepdims=True)))
     ones = some[rows]
