@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from dkmeans.backends.addition import grid_for
-from dkmeans.backends.cuda.few_centers import few_centers, power_of_two
+from dkmeans.backends.cuda.few_centers import few_centers
 from dkmeans.backends.cuda.kernel_device import (
     BLOCK_ROWS,
     KEPT_SLABS,
@@ -27,6 +27,7 @@ from dkmeans.backends.cuda.kernel_device import (
     THREADS,
     WARP_THREADS,
     KernelDevice,
+    power_of_two,
 )
 from dkmeans.backends.rounding import QUIET
 from dkmeans.distance import Centers, Distance

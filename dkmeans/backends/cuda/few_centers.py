@@ -21,6 +21,7 @@ from dkmeans.backends.cuda.kernel_device import (
     THREADS,
     WARP_THREADS,
     KernelDevice,
+    power_of_two,
 )
 from dkmeans.backends.rounding import QUIET, Rounding, Shifted, shifted
 from dkmeans.distance import Centers
@@ -248,8 +249,3 @@ def _uploaded(device: KernelDevice, *arrays: FloatArray) -> list[Any]:
         memory[end - size : end - size + array.nbytes].view(array.dtype).reshape(array.shape)
         for array, end, size in zip(arrays, ends, sizes, strict=True)
     ]
-
-
-def power_of_two(number: int) -> int:
-    """Return the least power of two that is not below a number."""
-    return 1 << (number - 1).bit_length()

@@ -74,3 +74,8 @@ class KernelDevice(Protocol):
     def to_host(self, values: Any) -> FloatArray:
         """Wait until an array of the device is computed, and return a copy on the host."""
         ...
+
+
+def power_of_two(number: int) -> int:
+    """Return the least power of two that is not below a number."""
+    return 1 << (number - 1).bit_length()
