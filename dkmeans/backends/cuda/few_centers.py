@@ -1,6 +1,6 @@
 """Few centers of narrow rows: one kernel finds the nearest centers and adds up the rows.
 
-`device_centers` prepares few centers with `prepared_few`, and `chunk_sums` launches their kernel.
+`device_centers` prepares few centers with `few_centers`, and `chunk_sums` launches their kernel.
 The kernels of float32 rows get the centers as arguments, and add up on the tensor cores. Those of
 float64 rows read the centers from memory, and sort the rows of a tile.
 """
