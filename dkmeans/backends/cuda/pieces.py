@@ -48,12 +48,6 @@ class DevicePiece:
         n, d = self.points.shape
         return self.points, np.int64(n), np.int64(d), self.scales
 
-    def part(self, rows: slice) -> DevicePiece:
-        """Return some rows of the piece."""
-        return DevicePiece(
-            self.points[rows], self.scales if self.scales is NULL else self.scales[rows]
-        )
-
     def launch(self, device: KernelDevice, kernel: str, threads: int, *arguments: Any) -> None:
         """Start a kernel on the rows of the piece with at least `threads` threads."""
         blocks = -(-threads // THREADS)

@@ -370,11 +370,11 @@ add_few(const Rows &rows, const FewCenters<WIDTH, CENTERS> &few, const double *e
                 for (int byte = 0; byte < VALUE_BYTES; ++byte)
                     multiply_bytes(totals[block][byte], belongs, words[0][byte / 3][byte % 3],
                                    words[1][byte / 3][byte % 3]);
-                // The values of rows that are left out need not be numbers.
-                if (rest == 0.0f && largest < DIGIT * DIGIT) continue;
                 const int column = 8 * block + g;
+                // The negation: the values of rows that are left out need not be numbers.
+                const bool corrects = !(rest == 0.0f && largest < DIGIT * DIGIT);
 #pragma unroll 1
-                for (int i = 0; i < 8 && column < d; ++i) {
+                for (int i = 0; corrects && i < 8 && column < d; ++i) {
                     const int place = 2 * t + i % 2 + i / 2 * 8;
                     const unsigned set = memberships[warp][0][8 * t + i] |
                                          memberships[warp][1][8 * t + i] << 8;
@@ -382,9 +382,10 @@ add_few(const Rows &rows, const FewCenters<WIDTH, CENTERS> &few, const double *e
                     add_rest(tile_rows[place * STRIDE + column], few.powers[column],
                              31 - __clz(set), column, (Index)tile * FEW_TILE + start + place, sums);
                 }
+                // The threads multiply together again. After the last block all of them have read the
+                // memberships and scales that are overwritten next.
+                __syncwarp();
             }
-            // All threads have read the memberships and scales that are overwritten next.
-            __syncwarp();
         }
         float *computed = stage;
         stage = next_stage, next_stage = computed;

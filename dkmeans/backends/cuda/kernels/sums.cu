@@ -84,22 +84,30 @@ struct Sums {
     Index k, const double *powers, Bits *values, Index first, unsigned *left
 #define THE_SUMS Sums{k, d, powers, values, first, left}
 
+// Count the rows `start` to `stop` of each of k centers, at most COUNTED_CENTERS, in shared memory.
+// All threads of the block must call this.
+static __device__ __forceinline__ void count_in_block(const Index *nearest, Index start, Index stop,
+                                                      Index k, unsigned *counts) {
+    for (int center = threadIdx.x; center < k; center += THREADS) counts[center] = 0;
+    __syncthreads();
+    for (Index row = start + threadIdx.x; row < stop; row += THREADS)
+        atomicAdd(counts + nearest[row], 1u);
+    __syncthreads();
+}
+
 // Count the rows of each center. counts: (k,).
 extern "C" __global__ void __launch_bounds__(THREADS)
 count_rows(const Index *nearest, Index n, Index k, Bits *counts) {
     __shared__ unsigned own[COUNTED_CENTERS];
-    const bool shares = k <= COUNTED_CENTERS;
-    for (int center = threadIdx.x; shares && center < k; center += THREADS) own[center] = 0;
-    __syncthreads();
     const Index start = (Index)blockIdx.x * COUNTED_ROWS;
     const Index stop = start + COUNTED_ROWS < n ? start + COUNTED_ROWS : n;
-    for (Index row = start + threadIdx.x; row < stop; row += THREADS)
-        if (shares)
-            atomicAdd(own + nearest[row], 1u);
-        else
+    if (k > COUNTED_CENTERS) {
+        for (Index row = start + threadIdx.x; row < stop; row += THREADS)
             atomicAdd(counts + nearest[row], (Bits)1);
-    __syncthreads();
-    for (int center = threadIdx.x; shares && center < k; center += THREADS)
+        return;
+    }
+    count_in_block(nearest, start, stop, k, own);
+    for (int center = threadIdx.x; center < k; center += THREADS)
         if (own[center]) atomicAdd(counts + center, (Bits)own[center]);
 }
 
@@ -111,17 +119,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 order_rows(const Index *nearest, Index n, Index k, Bits *places, unsigned *order) {
     // The number of a center's rows in the block, and then the place of the next one.
     __shared__ unsigned own[COUNTED_CENTERS];
-    const bool shares = k <= COUNTED_CENTERS;
-    for (int center = threadIdx.x; shares && center < k; center += THREADS) own[center] = 0;
-    __syncthreads();
     const Index start = (Index)blockIdx.x * COUNTED_ROWS;
     const Index stop = start + COUNTED_ROWS < n ? start + COUNTED_ROWS : n;
-    for (Index row = start + threadIdx.x; shares && row < stop; row += THREADS)
-        atomicAdd(own + nearest[row], 1u);
-    __syncthreads();
-    for (int center = threadIdx.x; shares && center < k; center += THREADS)
-        if (own[center]) own[center] = (unsigned)atomicAdd(places + center, (Bits)own[center]);
-    __syncthreads();
+    const bool shares = k <= COUNTED_CENTERS;
+    if (shares) {
+        count_in_block(nearest, start, stop, k, own);
+        for (int center = threadIdx.x; center < k; center += THREADS)
+            if (own[center]) own[center] = (unsigned)atomicAdd(places + center, (Bits)own[center]);
+        __syncthreads();
+    }
     for (Index row = start + threadIdx.x; row < stop; row += THREADS) {
         const Index center = nearest[row];
         const Index place = shares ? (Index)atomicAdd(own + center, 1u)
