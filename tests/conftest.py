@@ -4,6 +4,7 @@
 which ignores their conditions. `faulty_place` is SeaweedFS behind a `proxy` that makes it fail.
 """
 
+import gc
 import os
 import random
 import shutil
@@ -117,6 +118,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         groups.setdefault(_group_of(item.nodeid.split("::")[0]), []).append(item)
     items[:] = [item for group in sorted(groups, key=_rank) for item in groups[group]]
+
+
+def pytest_collection_finish():
+    """Keep what is imported and collected, a million objects, out of each garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
