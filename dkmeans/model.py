@@ -36,6 +36,8 @@ from dkmeans.state import TrainState
 
 ReceiverFn = Callable[[], Any]
 
+# File in a directory of several models that `dkmeans.sweep` has trained.
+SWEEP_PLAN = "sweep-plan.json"
 # Checkpoints whose centers are larger are read for each call, which then takes longer anyway.
 _MOST_HELD_BYTES = 2**25
 
@@ -126,9 +128,18 @@ class Model:
             return checkpoints.load(os.fspath(path))
         latest = checkpoints.latest(self.model_dir, self._loaded)
         if latest is None:
-            raise InvalidCheckpoint(f"Could not find trained model in model_dir: {self.model_dir}.")
+            raise InvalidCheckpoint(
+                f"Could not find trained model in model_dir: {self.model_dir}.{self._remedy()}"
+            )
         self._hold(latest)
         return latest
+
+    def _remedy(self) -> str:
+        """Return where the models are, if the directory holds a sweep; otherwise nothing."""
+        if storage.read(storage.join(self.model_dir, SWEEP_PLAN)) is None:
+            return ""
+        model = storage.join(self.model_dir, "kN")
+        return f" It holds a sweep: give the directory of one of its models, {model} for N clusters"
 
     def _hold(self, checkpoint: Checkpoint | None) -> None:
         """Hold a small checkpoint in memory, for the calls that use it as long as it is latest."""

@@ -35,6 +35,7 @@ from dkmeans.history import read_history
 from dkmeans.indices.contingency import agreement
 from dkmeans.indices.quality import as_json, indices_of
 from dkmeans.input_fn import InputFn
+from dkmeans.model import SWEEP_PLAN
 from dkmeans.modes import ModeKeys
 from dkmeans.prediction.identity import rows_sha256
 from dkmeans.prediction.measures import Measures, Measuring, measure
@@ -44,7 +45,7 @@ from dkmeans.state import SideBySide
 
 logger = logging.getLogger("dkmeans")
 
-_PLAN_FILE, _RESULT_FILE = "sweep-plan.json", "sweep.json"
+_RESULT_FILE = "sweep.json"
 # Indices of each k. None of them needs a sample of the rows.
 _JUDGED = ("silhouette", "davies_bouldin", "calinski_harabasz", "ambiguous", "cluster_sizes")
 
@@ -204,7 +205,7 @@ def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | N
     Raises:
         Invalid: the directory holds a sweep with other options, or of other rows.
     """
-    place = storage.join(address, _PLAN_FILE)
+    place = storage.join(address, SWEEP_PLAN)
     found = storage.read_json(place)
     if isinstance(found, dict):
         asked = options if seed is None else {**options, "seed": seed}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dkmeans
-from dkmeans import Dataset, Invalid, InvalidType, KMeans
+from dkmeans import Dataset, Invalid, InvalidCheckpoint, InvalidType, KMeans
 from dkmeans.executors import Threads
 from dkmeans.sweeping import sweep
 from tests import killed_sweeps
@@ -72,6 +72,13 @@ def test_further_numbers_are_added_and_other_options_are_refused(rows, tmp_path)
         sweep(lambda: rows, [2], tmp_path, seed=3)
     with pytest.raises(Invalid, match="the rows must be those of the sweep in output"):
         sweep(lambda: rows + 1, [2], tmp_path)
+
+
+def test_the_directory_of_a_sweep_is_no_model_and_says_where_the_models_are(rows, tmp_path):
+    sweep(lambda: rows, [2], tmp_path / "s", max_steps=1)
+    for use in (dkmeans.load, lambda path: KMeans(2, path).cluster_centers()):
+        with pytest.raises(InvalidCheckpoint, match=r"It holds a sweep: .*s/kN for N clusters"):
+            use(tmp_path / "s")
 
 
 def test_all_models_of_a_sweep_standardize_alike(rows, tmp_path):

@@ -191,6 +191,14 @@ def _read_header(file: BytesIO) -> _Header:
     return _Header(shape, dtype, is_fortran, file.tell())
 
 
+def _remedy(header: _Header) -> str:
+    """Return what to save instead of the array of this header, if that is plain."""
+    if header.dtype.kind == "V" and not header.dtype.fields:
+        return "; save bfloat16 as float32"  # np.save loses the dtypes of other libraries
+    # `to_numpy` of a DataFrame is in this order.
+    return "; save numpy.ascontiguousarray(rows)" if header.is_transposed else ""
+
+
 def from_npy_file(address: str, *, allow_1d: bool = False) -> Cut:
     """Return a function that cuts an .npy file into chunks. Its header is read now.
 
@@ -216,11 +224,9 @@ def from_npy_file(address: str, *, allow_1d: bool = False) -> Cut:
     shape, dtype = header.table_shape if allow_1d else header.shape, header.dtype
     is_table = len(shape) == 2 and shape[1] > 0 and not header.is_transposed
     if not is_table or dtype.kind not in "fiub":
-        # np.save loses the dtypes of other libraries.
-        remedy = "; save bfloat16 as float32" if dtype.kind == "V" and not dtype.fields else ""
         raise InvalidData(
             f"{address} must hold a 2-D array of numbers, with at least one column and in C order, "
-            f"got {header}{remedy}"
+            f"got {header}{_remedy(header)}"
         )
     rows, width = int(shape[0]), int(shape[1])
     file_bytes = header.offset + rows * width * dtype.itemsize

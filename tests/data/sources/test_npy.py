@@ -52,7 +52,10 @@ def test_a_header_is_read_again_if_python_was_disturbed_by_another_thread(tmp_pa
 @everywhere
 def test_an_npy_file_in_fortran_order_is_refused(address):
     write(address, npy(np.asfortranarray(ROWS)))
-    with pytest.raises(InvalidData, match=r"C order, got shape \(50, 4\) of float32 in Fortran"):
+    with pytest.raises(
+        InvalidData,
+        match=r"C order, got shape \(50, 4\) of float32 in Fortran order; save .*ascontiguousarray",
+    ):
         Dataset.from_npy(address)
 
 
