@@ -76,7 +76,8 @@ def collect(
             remark = " (rows of weight zero do not count)" if any(map(has_weights, seen)) else ""
             raise InvalidData(
                 f"initialization needs num_clusters = {counted(num_clusters, 'center')}, and the "
-                f"input's {counted(rows, 'row')} gave {num_clusters - missing}{remark}"
+                f"input's {counted(min(rows, available or rows), 'row')} gave "
+                f"{num_clusters - missing}{remark}"
             )
         seen.append(batch)
         found.append(draw(batch, missing, executor))
