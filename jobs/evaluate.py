@@ -14,7 +14,7 @@ from dkmeans_jobs.model_dir import load_for
 
 from dkmeans import RunConfig, load, storage
 from dkmeans.errors import counted
-from dkmeans.indices.quality import ALL, check_indices
+from dkmeans.indices.quality import check_indices
 from dkmeans.json_text import json_text
 from dkmeans.model import comparable
 
@@ -35,8 +35,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     # Before the cluster starts, which takes seconds: a mistake is reported at once.
     check_cluster(arguments)
     checkpoint, dataset = load_for(dataset, arguments.model_dir)
-    listed = names_in("--indices", arguments.indices)
-    names = check_indices(ALL if listed == [ALL] else listed)
+    names = check_indices(names_in("--indices", arguments.indices))
     if arguments.against is not None:
         comparable("--against", arguments.against, checkpoint)
     with open_client(arguments) as client:

@@ -28,7 +28,7 @@ from dkmeans.json_text import without_nan
 from dkmeans.scaling import Scaling
 from dkmeans.state import FloatArray, IndexArray
 
-ALL = "all"
+_ALL = "all"
 # Pairs of centers, and values of their differences, that are computed at a time; for so many
 # centers at least, as each matrix product reads all centers.
 _PAIRS_AT_ONCE, _FEWEST_ROWS = 2**16, 16
@@ -37,7 +37,7 @@ DEVIATION = "cluster_deviation"
 
 
 def check_indices(given: Any) -> tuple[str, ...]:
-    """Return the names of indices; `"all"` stands for every one.
+    """Return the names of indices; `"all"`, alone or in the list, stands for every one.
 
     Raises:
         InvalidType: it is no list of names.
@@ -45,15 +45,15 @@ def check_indices(given: Any) -> tuple[str, ...]:
     """
     if given is None:
         return ()
-    if given == ALL:
+    if given == _ALL:
         return NAMES
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise InvalidType(expected("indices", "a list of names or 'all'", given))
     names = tuple(given)
     for name in names:
-        if name not in NAMES:
+        if name not in (_ALL, *NAMES):
             raise Invalid(expected("indices", f"'all' or among {', '.join(NAMES)}", name))
-    return names
+    return NAMES if _ALL in names else names
 
 
 def indices_of(

@@ -117,6 +117,11 @@ def test_indices_that_are_not_defined_are_none(tmp_path):
     assert found["silhouette"] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("given", ["all", ["all"], ["silhouette", "all"]])
+def test_all_stands_for_every_index(given):
+    assert check_indices(given) == NAMES
+
+
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [
