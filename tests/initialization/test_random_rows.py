@@ -153,5 +153,5 @@ def test_a_function_that_finds_too_few_is_refused_with_both_numbers():
 
 @pytest.mark.timeout(20)
 def test_a_function_that_never_finds_enough_in_a_bare_array_is_refused():
-    with pytest.raises(ValueError, match="num_clusters = 3 .* the input's 4 rows gave 0"):
+    with pytest.raises(ValueError, match=r"num_clusters = 3 .* the input's 4 rows gave 0"):
         first_centers(3, lambda inputs, missing: inputs[:0], rows_of(4))
