@@ -8,11 +8,11 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo
 	$(BIN)/dkmeans demo
 
-# Three processes for two cores, because many tests wait most of their time: for servers, for workers
+# Four processes for two cores, because many tests wait most of their time: for servers, for workers
 # that start or are lost. A test that fails there, on a busy machine perhaps for want of time, is run
 # once more alone, and must pass then.
 test: $(VENV)/test
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder \
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder \
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 # What only minutes can show: 200 kills, thousands of iterations, properties with many examples.

@@ -47,6 +47,10 @@ get_mp_context().set_forkserver_preload(
     ["distributed", "dkmeans.backends.native.backend", "tests.preload"]
 )
 
+# Garbage is collected rarely: importing, and compiling kernels, takes 5 % longer with Python's
+# threshold of 700 objects.
+gc.set_threshold(50_000, 20, 20)
+
 # Properties are tested with few examples; `make test-long` tests them with many.
 settings.register_profile("short", max_examples=30, deadline=None)
 settings.register_profile("long", max_examples=400, deadline=None)
@@ -88,6 +92,10 @@ _FIRST = (
     "test_kills.py",
     "exports",
     "test_site.py",
+    "test_sklearn_behaviour.py",
+    "test_restarts.py",
+    "test_report_page.py",
+    "test_lloyd.py",
     "test_sweeping.py",
     "test_training.py",
     "jobs/test_signals.py",
