@@ -71,6 +71,8 @@ def _against(best: Mapping[str, Any], judged: _Models) -> Iterator[str]:
         yield f"it is the {end} k that was tried: the best may lie beyond"
     if best["ambiguous"] > _MANY_AMBIGUOUS:
         yield f"{best['ambiguous']:.0%} of its rows are nearly as near to a second center"
+    if best["rows"] <= k:
+        yield "each of its clusters has one row"
     mean = best["rows"] / k
     if best["smallest_cluster"] < _SMALL_CLUSTER * mean:
         yield f"its smallest cluster has {best['smallest_cluster']:,} of {best['rows']:,} rows"

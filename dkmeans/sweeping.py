@@ -101,7 +101,7 @@ def sweep(
     """Train a model for each number of clusters, judge them, and recommend one.
 
     All models share each read of the rows. The same call continues a sweep that was interrupted,
-    and one with further numbers of clusters adds these.
+    and one with further numbers of clusters adds these to the models of the earlier calls.
 
     Args:
         input_fn: Returns the rows, all of which are taken in each step.
@@ -118,12 +118,13 @@ def sweep(
         config: How to run.
 
     Returns:
-        `models`: a dict for each k, with its `num_clusters`, `model_dir`, `loss`, `steps`, whether
-        it has `converged`, the indices `silhouette`, `davies_bouldin`, `calinski_harabasz` and
-        `ambiguous`, the number of `rows`, the `smallest_cluster`, its `stability` (the adjusted
-        Rand index of the best two starts) and `seconds` (what it would take alone: its reads and
-        its computing). `recommended` is the k of one of them, with `recommended_model`, `reason`
-        and `against`, a list of what speaks against it. `seed` and `seconds` are of the call.
+        `models`: a dict for each k, also of earlier calls, with its `num_clusters`, `model_dir`,
+        `loss`, `steps`, whether it has `converged`, the indices `silhouette`, `davies_bouldin`,
+        `calinski_harabasz` and `ambiguous`, the number of `rows`, the `smallest_cluster`, its
+        `stability` (the adjusted Rand index of the best two starts) and `seconds` (what it would
+        take alone: its reads and its computing). `recommended` is the k of one of them, with
+        `recommended_model`, `reason` and `against`, a list of what speaks against it. `seed` and
+        `seconds` are of the call.
 
     Raises:
         ValueError: an argument or the rows cannot be used, or `output` holds another sweep.
@@ -154,6 +155,7 @@ def sweep(
         raise Invalid(expected("num_clusters", must, max(counts)))
     # Of chunks of the usual size: a sweep may be continued where another kind of processor is used.
     rows = rows_sha256(next(dataset.in_chunks_of(None).batches()))
+    options["standardize"] = dataset.is_standardized
     seed = _agreed_seed(address, options, rows, seed)
     models = [_model(address, k, seed, options, config) for k in counts]
     scaling = _shared_scaling(models, dataset)
@@ -162,7 +164,7 @@ def sweep(
     on_gpu = reader._is_on_gpu(config)
     with open_executor(config.client, config.cache, on_gpu=on_gpu) as executor:
         _train_together(models, dataset, executor, max_steps)
-        found = _judged(models, dataset.scaled(scaling), executor)
+        found = _with_earlier(address, _judged(models, dataset.scaled(scaling), executor))
     chosen = recommend(found)
     best = next((each for each in found if each["num_clusters"] == chosen.num_clusters), None)
     result = {
@@ -210,10 +212,12 @@ def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | N
     if isinstance(found, dict):
         asked = options if seed is None else {**options, "seed": seed}
         for name, value in asked.items():
-            if found.get(name) != value:
+            # Earlier versions did not write all of them.
+            made = found.get(name, value)
+            if made != value:
                 raise Invalid(
-                    f"{name} must be that of the sweep in output, {found.get(name)!r}, to continue "
-                    f"it, got {value!r}; give another output to begin anew ({address})"
+                    f"{name} must be that of the sweep in output, {made!r}, to continue it, got "
+                    f"{value!r}; give another output to begin anew ({address})"
                 )
         if found.get("rows_sha256") != rows:
             raise Invalid(
@@ -243,18 +247,9 @@ def _model(
 
 
 def _shared_scaling(models: Sequence[_SweptModel], dataset: Dataset) -> Scaling | None:
-    """Return the means and deviations by which all models standardize rows; None if they do not.
-
-    Raises:
-        Invalid: the models that are there already do not standardize alike, and as the rows say.
-    """
+    """Return the means and deviations by which all models standardize rows; None if they do not."""
     begun = [checkpoints.latest(model.model_dir) for model in models]
     kept = [checkpoint.settings.scaling for checkpoint in begun if checkpoint is not None]
-    if any((scaling is not None) != dataset.is_standardized for scaling in kept):
-        raise Invalid(
-            "standardize must be given as to the models in output, to continue the sweep; give "
-            f"another output to begin anew ({models[0].model_dir})"
-        )
     return kept[0] if kept else models[0]._new_scaling(dataset)
 
 
@@ -357,6 +352,19 @@ def _judged(models: Sequence[_SweptModel], dataset: Dataset, executor: Any) -> l
     (total,) = executor.map_reduce(_measure_each, [batch], _Tasks(tuple(tasks))).totals
     rows = zip(models, found, tasks, total.parts, strict=True)
     return [_described(model, checkpoint, task, part) for model, checkpoint, task, part in rows]
+
+
+def _with_earlier(address: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return models by rising k, together with those of earlier calls, which saw the same rows."""
+    earlier = storage.read_json(storage.join(address, _RESULT_FILE))
+    models = earlier.get("models", []) if isinstance(earlier, dict) else []
+    by_count = {each["num_clusters"]: each for each in models}
+    # The directory of the sweep may have been moved.
+    moved = {
+        k: each | {"model_dir": storage.join(address, f"k{k}")} for k, each in by_count.items()
+    }
+    both = moved | {each["num_clusters"]: each for each in found}
+    return [both[k] for k in sorted(both)]
 
 
 def _described(

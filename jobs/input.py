@@ -5,6 +5,7 @@ All jobs that read rows call `open_input`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -74,13 +75,52 @@ def refuse_output_in_input(output: str, addresses: Sequence[str]) -> None:
     Raises:
         Invalid: the output is there.
     """
-    place = storage.absolute(output)
+    place = _resolved(output)
     for address in addresses:
-        given = storage.absolute(address)
-        is_read = place.startswith(given.rstrip("/") + "/") or PurePosixPath(place).match(given)
+        given = _resolved(address)
+        is_read = _is_below(place, given) or PurePosixPath(place).match(given)
         if is_read and _kind(address) == _PARQUET:
             must = f"outside of INPUT {address}, because a second run would read it as rows"
             raise Invalid(f"--output must be {must}, got {output!r}")
+
+
+def refuse_model_in_input(
+    flag: str, directory: str, addresses: Sequence[str], columns: str | None
+) -> None:
+    """Refuse a directory for models that is an input, or lies in an array of one.
+
+    The directory becomes a Zarr group, and would no longer be read as the folder or array it was.
+    A model in another group of the same store harms nothing.
+
+    Args:
+        flag: The flag that gives the directory.
+        directory: Path or URL of the directory.
+        addresses: The INPUT arguments.
+        columns: The value of `--columns`; None if it was not given.
+
+    Raises:
+        Invalid: the directory is there.
+    """
+    place = _resolved(directory)
+    for address in addresses:
+        # In a chain of fsspec, which also has "::", no model can be written.
+        store, _, names = address.partition("::")
+        given = _resolved(store)
+        arrays = [storage.join(given, n) for n in (names or columns or "").split(",")]
+        is_in_array = any(place == each or _is_below(place, each) for each in arrays)
+        if place == given or (is_in_array and _kind(address) == _ZARR):
+            must = f"outside of INPUT {address}, which could no longer be read"
+            raise Invalid(f"{flag} must be {must}, got {directory!r}")
+
+
+def _resolved(address: str) -> str:
+    """Return one and the same text for all addresses of a place on this machine."""
+    is_local = storage.is_local(address)
+    return os.path.realpath(storage.absolute(address)) if is_local else address.rstrip("/")
+
+
+def _is_below(place: str, folder: str) -> bool:
+    return place.startswith(folder.rstrip("/") + "/")
 
 
 def names_in(flag: str, text: str | None) -> list[str] | None:

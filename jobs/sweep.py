@@ -10,7 +10,7 @@ import argparse
 from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
-from dkmeans_jobs.input import open_input
+from dkmeans_jobs.input import open_input, refuse_model_in_input
 
 from dkmeans import Invalid, RunConfig, sweep
 from dkmeans.config import AUTO
@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         KeyboardInterrupt: after checkpoints were saved.
     """
     counts = _counts_in(arguments.num_clusters)
+    refuse_model_in_input("--output", arguments.output, arguments.input, arguments.columns)
     check_cluster(arguments)
     chosen = arguments.columns, arguments.weights, arguments.filter
     dataset = open_input(arguments.input, *chosen)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
-from dkmeans_jobs.input import open_input
+from dkmeans_jobs.input import open_input, refuse_model_in_input
 from dkmeans_jobs.model_dir import load_input, save_input, summarize_starts
 from dkmeans_jobs.status import recorded
 
@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         KeyboardInterrupt: after a checkpoint was saved.
     """
     _check(arguments)
+    refuse_model_in_input("--model-dir", arguments.model_dir, arguments.input, arguments.columns)
     check_cluster(arguments)
     with ExitStack() as stack:
         return _run(arguments, _hooks(arguments, stack))

@@ -46,5 +46,11 @@ def test_all_that_is_weak_about_a_model_is_said():
     )
 
 
+def test_clusters_of_one_row_each_are_said():
+    found = recommend([model(4, 0.6), model(8, 1.0, rows=8, smallest_cluster=1)])
+    assert found.num_clusters == 8
+    assert "each of its clusters has one row" in found.against
+
+
 def test_one_cluster_alone_cannot_be_judged():
     assert recommend([model(1, None)]).num_clusters is None

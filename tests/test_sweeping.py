@@ -66,6 +66,11 @@ def test_further_numbers_are_added_and_other_options_are_refused(rows, tmp_path)
     both = sweep(lambda: rows, [2, 5, 6], tmp_path)
     assert both["models"][:2] == first["models"]
     assert both["seed"] == 2
+    more = sweep(lambda: rows, [4], tmp_path)
+    assert [each["num_clusters"] for each in more["models"]] == [2, 4, 5, 6]
+    assert [each for each in more["models"] if each["num_clusters"] != 4] == both["models"]
+    assert more["recommended"] == both["recommended"] == 5
+    assert json.loads((tmp_path / "sweep.json").read_text()) == more
     with pytest.raises(Invalid, match="num_restarts must be that of the sweep in output, 2"):
         sweep(lambda: rows, [2], tmp_path, num_restarts=3)
     with pytest.raises(Invalid, match="seed must be that of the sweep in output, 2"):
@@ -96,8 +101,8 @@ def test_all_models_of_a_sweep_standardize_alike(rows, tmp_path):
     for one, other in zip(found["models"], scaled["models"], strict=True):
         assert (one["loss"], one["silhouette"]) == (other["loss"], other["silhouette"])
     more = sweep(lambda: table.standardize(), [5, 3], tmp_path)
-    assert more["models"][1] == found["models"][1]
-    with pytest.raises(Invalid, match="standardize must be given as to the models in output"):
+    assert more["models"][2] == found["models"][1]
+    with pytest.raises(Invalid, match="standardize must be that of the sweep in output, True, "):
         sweep(lambda: table, [3, 4], tmp_path)
 
 

@@ -1,8 +1,9 @@
 """A sample of the rows of an evaluation, with their clusters, for indices that compare rows.
 
-Each row has a key from its number and its weight, and the rows with the least keys are the sample:
-rows are drawn without replacement, in proportion to their weights. The same rows are drawn whatever
-the chunks are.
+Each row has a key from its number and its weight, and the rows with the least keys are the sample
+(priority sampling: Duffield, Lund and Thorup, Priority sampling for estimation of arbitrary subset
+sums, 2007): rows are drawn without replacement, in proportion to their weights, and each one stands
+for a known weight. The same rows are drawn whatever the chunks are.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dkmeans.state import FloatArray, IndexArray
 # Rows of a sample: scikit-learn compares all pairs of them in less than a second.
 SAMPLE_ROWS = 4096
 _SEED = 0
+# Size of the distances that are computed at a time.
+_PIECE_MIB = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,34 +33,47 @@ class RowSample:
         keys: (m,) float64, m <= `SAMPLE_ROWS`.
         rows: (m, d) the rows.
         index: (m,) their clusters.
+        weights: (m,) float64, their weights.
+        next_key: The least key of the other rows; infinity if there are none.
     """
 
     keys: FloatArray
     rows: FloatArray
     index: IndexArray
+    weights: FloatArray
+    next_key: float = np.inf
 
     @classmethod
     def zero(cls, width: int) -> RowSample:
         """Return a sample of no rows."""
-        return cls(np.empty(0), np.empty((0, width), np.float32), np.empty(0, np.int64))
+        rows = np.empty((0, width), np.float32)
+        return cls(np.empty(0), rows, np.empty(0, np.int64), np.empty(0))
 
     def __add__(self, other: RowSample) -> RowSample:
-        return RowSample(
-            np.concatenate([self.keys, other.keys]),
-            np.concatenate([self.rows, other.rows]),
-            np.concatenate([self.index, other.index]),
-        )._at(slice(None))
+        pairs = zip(self._arrays, other._arrays, strict=True)
+        next_key = min(self.next_key, other.next_key)
+        keys, rows, index, weights = (np.concatenate(pair) for pair in pairs)
+        return RowSample(keys, rows, index, weights, next_key)._least()
 
-    def _at(self, some: IndexArray | slice) -> RowSample:
-        order = np.argsort(self.keys[some], kind="stable")[:SAMPLE_ROWS]
-        return RowSample(*(part[some][order] for part in (self.keys, self.rows, self.index)))
+    @property
+    def represented(self) -> FloatArray:
+        """(m,) the weight that each row stands for: its own, if all rows are in the sample."""
+        return np.maximum(self.weights, 1 / self.next_key)
+
+    @property
+    def _arrays(self) -> tuple[FloatArray, FloatArray, IndexArray, FloatArray]:
+        return self.keys, self.rows, self.index, self.weights
+
+    def _least(self) -> RowSample:
+        order = np.argsort(self.keys, kind="stable")
+        some, rest = order[:SAMPLE_ROWS], order[SAMPLE_ROWS:]
+        next_key = min(self.next_key, self.keys[rest[0]]) if len(rest) else self.next_key
+        keys, rows, index, weights = (array[some] for array in self._arrays)
+        return RowSample(keys, rows, index, weights, float(next_key))
 
 
 def sample_of(loaded: LoadedChunk, index: IndexArray, batch: int) -> RowSample:
-    """Return the sample of a chunk.
-
-    A row of the weight w has the key -log(u) / w for a random u in (0, 1) (Efraimidis and Spirakis,
-    Weighted random sampling with a reservoir, 2006).
+    """Return the sample of a chunk: a row of the weight w has the key u / w for a random u.
 
     Args:
         loaded: The chunk, of a batch that is `numbered`.
@@ -65,18 +81,47 @@ def sample_of(loaded: LoadedChunk, index: IndexArray, batch: int) -> RowSample:
         batch: Number of the batch.
     """
     numbers = np.arange(len(loaded.points)) if loaded.kept is None else loaded.kept
-    keys = -np.log(Seed(_SEED, (batch,)).uniform(loaded.chunk.number + numbers))
-    if loaded.weights is not None:
-        keys = keys / loaded.weights
-    least = np.argpartition(keys, min(SAMPLE_ROWS, len(keys)) - 1)[:SAMPLE_ROWS]
-    return RowSample(keys, loaded.points, index)._at(least)
+    weights = np.ones(len(numbers)) if loaded.weights is None else loaded.weights
+    keys = Seed(_SEED, (batch,)).uniform(loaded.chunk.number + numbers) / weights
+    # One more than the sample has: it tells the least key of the others.
+    least = np.argpartition(keys, min(SAMPLE_ROWS, len(keys) - 1))[: SAMPLE_ROWS + 1]
+    few = loaded.points[least], index[least], weights[least].astype(np.float64)
+    return RowSample(keys[least], *few)._least()
 
 
 def silhouette(sample: RowSample, distance: Distance) -> float:
-    """Return the silhouette (Rousseeuw, 1987) of a sample; NaN if all rows are in one cluster."""
-    from sklearn.metrics import silhouette_score  # noqa: PLC0415 an extra
+    """Return the silhouette (Rousseeuw, 1987) of a sample.
 
-    found = len(np.unique(sample.index))
-    if not 1 < found < len(sample.index):
+    A row of the weight w counts as w equal rows, each of which is compared with the others. A row
+    that is alone in its cluster has the silhouette 0, as in scikit-learn.
+
+    Returns:
+        The silhouette; NaN if all rows are in one cluster, or each row is alone in its own.
+    """
+    from sklearn.metrics import pairwise_distances_chunked  # noqa: PLC0415 an extra
+
+    order = np.argsort(sample.index, kind="stable")
+    rows, weights = exact_rows(sample.rows[order], distance), sample.represented[order]
+    _, firsts, own = np.unique(sample.index[order], return_index=True, return_inverse=True)
+    totals = np.add.reduceat(weights, firsts) if len(firsts) else weights
+    # The weight of the other rows of the cluster, among them copies of the row itself.
+    others = totals[own] - weights + sample.weights[order] - 1
+    if len(firsts) < 2 or not (others > 0).any():
         return np.nan
-    return float(silhouette_score(exact_rows(sample.rows, distance), sample.index))
+
+    def of_rows(distances: FloatArray, start: int) -> FloatArray:
+        """Return the silhouettes of some rows, from their distances to all."""
+        some = np.arange(start, start + len(distances))
+        sums = np.add.reduceat(distances * weights, firsts, axis=1)
+        place = np.arange(len(some)), own[some]
+        is_alone = others[some] <= 0
+        near = sums[place] / np.where(is_alone, np.inf, others[some])
+        means = sums / totals
+        means[place] = np.inf
+        far = means.min(axis=1)
+        largest = np.maximum(near, far)
+        is_zero = is_alone | (largest == 0)
+        return np.where(is_zero, 0.0, (far - near) / np.where(is_zero, 1.0, largest))
+
+    pieces = pairwise_distances_chunked(rows, reduce_func=of_rows, working_memory=_PIECE_MIB)
+    return float(np.average(np.concatenate(list(pieces)), weights=weights))

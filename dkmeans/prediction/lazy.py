@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.columns import Names
 from dkmeans.data.scaled import ScaledRows
-from dkmeans.data.sources.frames import arrays_of, schema_of_dask, stacked
+from dkmeans.data.sources.frames import arrays_of, labeled_by_text, schema_of_dask, stacked
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.errors import InvalidData, InvalidType, counted
 from dkmeans.feature_columns.layout import Layout
@@ -85,7 +85,8 @@ def of_frame(frame: Any, block: Block, columns: Names) -> Any:
         InvalidData: the rows are not as wide as the centers.
         InvalidType: a column does not hold numbers.
     """
-    chosen = frame if columns is None else frame[list(columns)]
+    named = labeled_by_text(frame)
+    chosen = named if columns is None else named[list(columns)]
     schema = schema_of_dask(chosen, "the data frame")
     _check_width(sum(schema.widths), block)
     return _of_partitions(chosen, block, partial(stacked, schema=schema, name=_PARTITION))
@@ -98,9 +99,10 @@ def of_features(frame: Any, block: Block, layout: Layout) -> Any:
         InvalidData: the rows are not as wide as the centers.
         Invalid: a column is missing.
     """
-    layout.check_keys(frame.columns, "the data frame")
+    named = labeled_by_text(frame)
+    layout.check_keys(named.columns, "the data frame")
     _check_width(layout.width, block)
-    chosen = frame[list(layout.keys)]
+    chosen = named[list(layout.keys)]
     return _of_partitions(chosen, block, partial(_rows_of_features, layout=layout))
 
 

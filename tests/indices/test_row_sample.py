@@ -1,6 +1,8 @@
 """The sample of the rows of an evaluation: the same for any chunks, and drawn by weight."""
 
 import numpy as np
+import pytest
+from sklearn.metrics import silhouette_score
 
 from dkmeans import Dataset
 from dkmeans.distance import Distance
@@ -36,6 +38,63 @@ def test_rows_are_drawn_in_proportion_to_their_weights(monkeypatch):
     assert sorted(drawn(heavy)) == ROWS[:30, 0].tolist()
 
 
-def test_the_silhouette_of_one_cluster_is_not_defined():
-    sample = RowSample(np.zeros(5), ROWS[:5], np.zeros(5, int))
+def sample_with(rows, index, weights=None):
+    """Return the sample of an array, in chunks of 200 bytes and more."""
+    (batch,) = Dataset.from_array(rows, weights).batches()
+    total = RowSample.zero(rows.shape[1])
+    for chunk in batch.numbered():
+        loaded = chunk.loaded()
+        found = index[chunk.start : chunk.stop]
+        total += sample_of(loaded, found if loaded.kept is None else found[loaded.kept], 0)
+    return total
+
+
+def clustered(generator, n, k=5):
+    """Return rows in overlapping clusters, the last of which has one row, and their clusters."""
+    index = np.append(generator.integers(0, k - 1, n - 1), k - 1)
+    return generator.normal(size=(n, 3)) + index[:, None], index
+
+
+@pytest.mark.parametrize("distance", Distance)
+def test_the_silhouette_of_all_rows_is_that_of_scikit_learn(distance):
+    rows, index = clustered(np.random.default_rng(1), 500)
+    name = "cosine" if distance is Distance.COSINE else "euclidean"
+    points = rows / np.linalg.norm(rows, axis=1, keepdims=True) if name == "cosine" else rows
+    expected = silhouette_score(points, index)
+    assert silhouette(sample_with(rows, index), distance) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_row_counts_as_often_as_its_weight_says():
+    generator = np.random.default_rng(2)
+    rows, index = clustered(generator, 400)
+    weights = generator.integers(0, 4, 400)
+    repeated = silhouette_score(np.repeat(rows, weights, axis=0), np.repeat(index, weights))
+    sample = sample_with(rows, index, weights)
+    assert silhouette(sample, Distance.SQUARED_EUCLIDEAN) == pytest.approx(repeated, rel=1e-6)
+    assert sorted(sample.represented) == sorted(weights[weights > 0])
+
+
+def test_a_row_of_the_weight_two_is_not_alone_in_its_cluster():
+    rows, index = np.array([[0.0], [1.0], [3.0]]), np.array([0, 1, 2])
+    weights = np.array([2, 2, 1])
+    found = silhouette(sample_with(rows, index, weights), Distance.SQUARED_EUCLIDEAN)
+    assert found == pytest.approx((2 + 2 + 0) / 5)
+
+
+def test_a_sample_estimates_the_silhouette_of_all_rows_whatever_their_weights(monkeypatch):
+    generator = np.random.default_rng(3)
+    rows, index = clustered(generator, 4000)
+    weights = np.where(index == 2, generator.integers(5, 30, 4000), generator.integers(0, 3, 4000))
+    repeated = silhouette_score(np.repeat(rows, weights, axis=0), np.repeat(index, weights))
+    monkeypatch.setattr(row_sample, "SAMPLE_ROWS", 1500)
+    sample = sample_with(rows, index, weights)
+    assert len(sample.keys) == 1500
+    assert sample.represented.sum() == pytest.approx(weights.sum(), rel=0.02)
+    found = silhouette(sample, Distance.SQUARED_EUCLIDEAN)
+    assert found == pytest.approx(repeated, abs=0.02)
+
+
+@pytest.mark.parametrize("index", [np.zeros(5, int), np.arange(5)])
+def test_the_silhouette_of_one_cluster_or_of_single_rows_is_not_defined(index):
+    sample = sample_with(ROWS[:5], index)
     assert np.isnan(silhouette(sample, Distance.SQUARED_EUCLIDEAN))

@@ -210,3 +210,45 @@ def test_filters_leave_out_rows_in_every_job(run, run_json, rows, tmp_path):
     ):
         code, _, err = run("plan", folder, "--num-clusters", 4, "--filter", terms)
         assert (code, message in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "directory"),
+    [
+        ("rows", "rows"),
+        ("rows/", "../here/rows/"),
+        ("array.zarr", "array.zarr"),
+        ("array.zarr", "array.zarr/model"),
+        ("group.zarr::a", "group.zarr"),
+        ("group.zarr::a", "group.zarr/a/model"),
+        ("group.zarr", "group.zarr/a"),
+    ],
+)
+def test_a_model_is_not_written_over_the_rows_it_is_trained_on(
+    run, rows, tmp_path, given, directory, monkeypatch
+):
+    here = tmp_path / "here"
+    (here / "rows").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    pq.write_table(pa.table({"a": rows[:, 0]}), "rows/0.parquet")
+    zarr.create_array("array.zarr", data=rows)
+    zarr.create_group("group.zarr").create_array("a", data=rows)
+    columns = ["--columns", "a"] if given == "group.zarr" else []
+    before = sorted(here.rglob("*"))
+    for job in (
+        ["train", given, "--model-dir", directory, "--num-clusters", "3", *columns],
+        ["sweep", given, "--output", directory, "--num-clusters", "3,4", *columns],
+    ):
+        code, _, err = run(*job)
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"must be outside of INPUT {given}, which could no longer be read, got" in err
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_model_may_be_beside_the_array_in_the_same_store(run_json, rows, tmp_path):
+    store = tmp_path / "group.zarr"
+    zarr.create_group(str(store)).create_array("a", data=rows)
+    for address, name, columns in ((f"{store}::a", "m", []), (store, "n", ["--columns", "a"])):
+        trained = train(address, store / name, "--max-steps", 3, *columns)
+        assert run_json(*trained)["status"] == "trained"
+        assert run_json(*trained)["status"] == "already done"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from numbers import Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,9 +76,10 @@ def _is_dask(given: Any, name: str) -> bool:
 
 
 def names_of(table: Any) -> Names:
-    """Return the names of a table's columns; None if it has none, or not all are words.
+    """Return the names of a table's columns; None if it has none.
 
-    The columns of a data frame that is made of an array are numbered: those are no names.
+    The columns of a data frame that is made of an array are numbered: those are no names. Other
+    labels, such as dates or the tuples of several levels, become text as in Parquet.
     """
     if is_data_array(table):
         return labels_of(table)
@@ -86,7 +88,23 @@ def names_of(table: Any) -> Names:
         found = [name for name in table.schema.names if name not in index]
     else:
         found = list(table.columns) if is_frame(table) else []
-    return tuple(found) if found and all(isinstance(name, str) for name in found) else None
+    # An empty list has numbers only, too.
+    return None if all(isinstance(each, Number) for each in found) else tuple(map(_text, found))
+
+
+def _text(label: Any) -> str:
+    """Return the label of a column as pyarrow writes it."""
+    return str(tuple(map(str, label))) if isinstance(label, tuple) else str(label)
+
+
+def labeled_by_text(frame: Any) -> Any:
+    """Return a data frame of pandas or Dask with the labels that `names_of` returns, if any."""
+    names = names_of(frame)
+    if names is None or names == tuple(frame.columns):
+        return frame
+    renamed = frame.copy(deep=False)
+    renamed.columns = list(names)
+    return renamed
 
 
 def rows_of(frame: Any, name: str, columns: Names = None) -> tuple[Any, Names]:
@@ -114,7 +132,8 @@ def rows_of(frame: Any, name: str, columns: Names = None) -> tuple[Any, Names]:
     if is_data_array(frame):
         return selected(frame, columns), columns or names
     if is_dask_frame(frame):
-        chosen = frame if columns is None else frame[list(columns)]
+        named = labeled_by_text(frame)
+        chosen = named if columns is None else named[list(columns)]
         schema = schema_of_dask(chosen, name)
         rows = _stacked_lazily(chosen, schema, name)
     else:
@@ -132,9 +151,10 @@ def arrow_table(frame: Any, columns: Names, name: str) -> pa.Table:
     Raises:
         InvalidType: Arrow cannot read the data frame.
     """
-    # pandas makes arrays of Arrow in this call. That may be impossible for the other columns.
-    if columns is not None and hasattr(frame, "iloc"):
-        frame = frame[list(columns)]
+    if hasattr(frame, "iloc"):  # of pandas
+        frame = labeled_by_text(frame)
+        # pandas makes arrays of Arrow below. That may be impossible for the other columns.
+        frame = frame if columns is None else frame[list(columns)]
     try:
         table = pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
@@ -253,7 +273,8 @@ def arrays_of(frame: Any, keys: Sequence[str], name: str) -> dict[str, Any]:
     if is_dask_frame(frame):
         with warnings.catch_warnings():  # Dask warns that text becomes an array of objects
             warnings.filterwarnings("ignore", "Dask currently has limited support", UserWarning)
-            return {key: frame[key].to_dask_array() for key in keys}
+            named = labeled_by_text(frame)
+            return {key: named[key].to_dask_array() for key in keys}
     table = arrow_table(frame, tuple(keys), name)
     return {key: _array(table.column(key), key, name) for key in keys}
 

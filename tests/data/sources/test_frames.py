@@ -165,6 +165,37 @@ def test_the_names_of_a_table_are_words():
     assert (rows.tolist(), names) == ([[1, 1], [1, 1]], None)
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["a", 1], ("a", "1")),
+        (pd.MultiIndex.from_tuples([("a", "x"), ("a", 2)]), ("('a', 'x')", "('a', '2')")),
+        (
+            pd.to_datetime(["2024-01-01", "2024-02-01"]),
+            ("2024-01-01 00:00:00", "2024-02-01 00:00:00"),
+        ),
+        ([2023, 2024.5], None),
+    ],
+)
+@pytest.mark.parametrize("is_lazy", [False, True])
+def test_labels_that_are_not_all_numbers_are_names_as_in_parquet(labels, names, is_lazy):
+    frame = pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], columns=labels)
+    given = frame
+    if is_lazy:
+        if isinstance(labels, pd.MultiIndex):
+            return  # Dask's data frames have one level
+        given = dd.from_pandas(frame, npartitions=2)
+    rows, found = rows_of(given, "frame")
+    assert found == names
+    assert np.asarray(rows).tolist() == [[1, 2], [3, 4]]
+    assert list(given.columns) == list(frame.columns)
+    if names is not None:
+        rows, found = rows_of(given, "frame", names[::-1])
+        assert (np.asarray(rows).tolist(), found) == ([[2, 1], [4, 3]], names[::-1])
+        first = arrays_of(given, names[:1], "frame")[names[0]]
+        assert np.asarray(first).tolist() == [1, 3]
+
+
 def test_columns_of_one_name_are_refused():
     frame = pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])
     with pytest.raises(InvalidData, match="must have different names, got 'a' several times"):
