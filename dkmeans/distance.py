@@ -21,6 +21,8 @@ from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Rows with a squared length below this count as zero, as in the documented estimator.
 SMALLEST_SQUARED_NORM = 1e-12
+# Squares of smaller numbers are no normal float64 numbers.
+LEAST_SQUARED = 2.0**-511
 # Cosine distances up to this are rounding errors between rows of the same direction. The distance
 # between a direction and its float32 rounding is smaller.
 SAME_DIRECTION = 2.0**-46

@@ -354,6 +354,9 @@ class KMeans(Model):
             manifest, found = checkpoints.Manifest.of_new_model(self.model_dir), None
         else:
             manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
+        if found is None and (remedy := self._remedy()):
+            must = "model_dir must be that of a model, or a new directory"
+            raise Invalid(f"{must}, got {self.model_dir!r}.{remedy}")
         done = found.state.step if found else 0
         plan = Plan(
             self.model_dir,

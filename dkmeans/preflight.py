@@ -20,7 +20,7 @@ from dkmeans.data.chunks import TARGET_BYTES, LoadedChunk, Source
 from dkmeans.data.columns import Names, places_named
 from dkmeans.data.points import point_dtype
 from dkmeans.data.sources.zarr_array import ZarrRows
-from dkmeans.distance import Centers, Computation
+from dkmeans.distance import LEAST_SQUARED, Centers, Computation
 from dkmeans.errors import Invalid, counted, readable
 from dkmeans.executors import Cost, Executor
 from dkmeans.executors.budget import Memory
@@ -224,7 +224,16 @@ def scale_remarks(batch: Batch, found: Preflight, executor: Executor) -> list[st
 
 
 def center_scale_remarks(centers: FloatArray, names: Names) -> list[str]:
-    """Return the same for the first centers, (k, d), which are rows; nothing for few of them."""
+    """Return the same for the first centers, (k, d), which are rows; nothing for few of them.
+
+    Centers that are too small to square are remarked, however few they are.
+    """
+    largest = float(np.abs(centers).max())
+    if 0 < largest < LEAST_SQUARED:
+        return [
+            f"the first centers have values up to {largest:.3g}, whose squares float64 does not "
+            "hold: rows that differ so little count as equal; scale the columns first"
+        ]
     if len(centers) < _FEWEST_CENTERS:
         return []
     variances = centers.astype(np.float64).var(axis=0)

@@ -225,6 +225,7 @@ def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | N
                 f"another output to begin anew ({address})"
             )
         return int(found["seed"])
+    storage.check_writable("output", address)
     drawn = secrets.randbits(32) if seed is None else check_integer("seed", seed, 0)
     storage.write(place, json.dumps({**options, "rows_sha256": rows, "seed": drawn}).encode())
     return drawn

@@ -1,5 +1,6 @@
 """The preflight: what is reported before the first epoch, and what is refused."""
 
+import re
 from dataclasses import replace
 
 import dask.array as da
@@ -268,3 +269,13 @@ def test_training_warns_of_columns_of_very_different_scales(caplog):
     KMeans(8, seed=0).train(lambda: Dataset.from_array(rows).standardize(), steps=1)
     KMeans(7, seed=0).train(lambda: rows, steps=1)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
+def test_training_warns_of_values_that_are_too_small_to_square(caplog, distance):
+    rows = np.random.default_rng(1).normal(size=(50, 2)) * 1e-200
+    KMeans(3, seed=0, distance_metric=distance).train(lambda: rows, steps=1)
+    assert re.fullmatch(
+        r"the first centers have values up to .*e-(19|20)\d, whose squares float64 does not hold: .*",
+        caplog.messages[0],
+    )

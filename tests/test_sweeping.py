@@ -84,6 +84,10 @@ def test_the_directory_of_a_sweep_is_no_model_and_says_where_the_models_are(rows
     for use in (dkmeans.load, lambda path: KMeans(2, path).cluster_centers()):
         with pytest.raises(InvalidCheckpoint, match=r"It holds a sweep: .*s/kN for N clusters"):
             use(tmp_path / "s")
+    before = sorted((tmp_path / "s").rglob("*"))
+    with pytest.raises(Invalid, match=r"a new directory, got .*s'. It holds a sweep: give"):
+        KMeans(2, tmp_path / "s").train(lambda: rows, steps=1)
+    assert sorted((tmp_path / "s").rglob("*")) == before
 
 
 def test_all_models_of_a_sweep_standardize_alike(rows, tmp_path):
@@ -128,6 +132,12 @@ def test_an_error_of_one_model_ends_all_of_them(tmp_path):
     bad[40, 1] = np.nan
     with pytest.raises(Invalid, match="row 40"):
         sweep(lambda: bad, [2, 3], tmp_path, initial_clusters="random", seed=1)
+
+
+def test_an_output_that_is_a_file_is_refused(rows, tmp_path):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(Invalid, match="output must be writable, got"):
+        sweep(lambda: rows, [2], tmp_path / "file")
 
 
 @pytest.mark.parametrize(

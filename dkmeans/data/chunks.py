@@ -372,8 +372,8 @@ class Chunk:
         # Every value is finite, so a squared distance overflowed.
         also = "" if self.weights is None else " times their weights"
         return InvalidData(
-            f"{self.source.name} has values up to {np.abs(points).max():g}, too large for squared "
-            f"distances{also} to be finite; scale the columns first"
+            f"values of {self.source.name} are up to {np.abs(points).max():g}, too large for "
+            f"squared distances{also} to be finite; scale the columns first"
         )
 
 

@@ -110,13 +110,14 @@ def _checked(chunk: Chunk) -> FloatArray:
             f"shape {values.shape} from {source.name}"
         )
     weights = _as_weights(values)
-    must, most, checked = "finite and >= 0", float(np.finfo(np.float64).max), weights
-    if values.dtype.kind in "iu":
-        must, most = f"integers from 0 to 2^53 = {_LARGEST_EXACT_INTEGER:,}", _LARGEST_EXACT_INTEGER
-        checked = values
+    is_integer = values.dtype.kind in "iu"
+    most = _LARGEST_EXACT_INTEGER if is_integer else float(np.finfo(np.float64).max)
+    checked = values if is_integer else weights
     # The comparison is false for NaN, which `min` and `max` return if there is one.
     if not (checked.min(initial=0) >= 0 and checked.max(initial=0) <= most):
         row = int(np.flatnonzero(~((checked >= 0) & (checked <= most)))[0])
+        is_large = is_integer and checked[row, 0] > most
+        must = f"at most 2^53 = {most:,}, as integers" if is_large else "finite and >= 0"
         raise InvalidData(
             f"weights must be {must}; row {chunk.start + row} of {source.name} has {values[row, 0]}"
         )

@@ -131,7 +131,7 @@ class Initialization:
             if isinstance(self.source, str):
                 raise first[0].complaint(centers)
             raise InvalidData(
-                f"initial_clusters has values up to {np.abs(centers).max():g}, too large for "
+                f"values of initial_clusters are up to {np.abs(centers).max():g}, too large for "
                 "squared lengths to be finite; scale them first"
             )
         return projected, chain(seen, batches)

@@ -22,7 +22,7 @@ from dkmeans.backends.weighted import sums_of_weights
 from dkmeans.data.batches import Batch
 from dkmeans.data.cache import row_cache
 from dkmeans.data.chunks import LoadedChunk
-from dkmeans.distance import Centers, Distance, directions, project
+from dkmeans.distance import LEAST_SQUARED, Centers, Distance, directions, project
 from dkmeans.errors import InvalidData, counted
 from dkmeans.exact import ExactSums
 from dkmeans.executors import Executor
@@ -39,8 +39,6 @@ from dkmeans.state import FloatArray, IndexArray
 
 # Iterations of Lloyd's algorithm over the candidates, after k-means++ has picked among them.
 _LLOYD_ITERATIONS = 5
-# Squares of smaller numbers are no normal float64 numbers.
-_LEAST_SQUARED = 2.0**-511
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +190,7 @@ def _which_differ(candidates: FloatArray, distance: Distance) -> str:
     if distance is Distance.COSINE:
         return " (by cosine, rows of one direction are equal, and zero rows do not count)"
     largest = float(np.abs(candidates).max())
-    if 0 < largest < _LEAST_SQUARED:
+    if 0 < largest < LEAST_SQUARED:
         return (
             f" (values of {largest:.3g} have squares that float64 does not hold: scale the columns "
             "first)"

@@ -133,7 +133,7 @@ def test_values_too_large_to_square_are_named():
     rows = ROWS.copy()
     rows[3, 1] = -1e200
     complaint = chunk_of(rows, "table").complaint(rows)
-    assert "table has values up to 1e+200" in str(complaint)
+    assert "values of table are up to 1e+200, too large" in str(complaint)
     assert "scale" in str(complaint)
 
 

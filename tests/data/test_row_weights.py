@@ -142,8 +142,10 @@ def test_large_whole_weights_are_exact_or_refused():
     weights = np.full(20, 2**53)
     assert pairs(batch_of(weights))[0][1] == 2**53
     weights[4] += 1
-    with pytest.raises(InvalidData, match=r"integers from 0 to 2\^53 = 9,007.*; row 4 of w has"):
+    with pytest.raises(InvalidData, match=r"at most 2\^53 = 9,007.*, as integers; row 4 of w has"):
         pairs(batch_of(weights))
+    with pytest.raises(InvalidData, match="finite and >= 0; row 3 of w has -1"):
+        pairs(batch_of(np.where(np.arange(20) == 3, -1, 1)))
 
 
 def test_weights_of_words_are_refused():

@@ -208,7 +208,7 @@ def test_given_centers_that_the_dtype_of_the_rows_cannot_hold_are_refused(source
 def test_directions_that_float64_cannot_compute_are_refused(source):
     rows = rows_of(9, dtype=np.float64) * (1.0 if isinstance(source, np.ndarray) else 1e200)
     estimator = model(2, source, COSINE)
-    with pytest.raises(ValueError, match=r"has values up to .* too large for squared"):
+    with pytest.raises(ValueError, match=r"values of .* are up to .* too large for squared"):
         estimator.train(lambda: rows, steps=1)
     assert estimator.latest_checkpoint() is None
 
