@@ -56,7 +56,7 @@ def test_callbacks_are_torn_down_after_an_error():
         KMeans(5).set_callbacks(recorder).fit(ROWS[:3])
     recorder.events.clear()
     bad = np.where(np.arange(1800).reshape(600, 3) == 7, 1e200, ROWS)
-    with pytest.raises(ValueError, match="values up to 1e"):
+    with pytest.raises(ValueError, match="values of the array are up to 1e"):
         KMeans(5).set_callbacks(recorder).fit(bad)
     assert (recorder.events[0], recorder.events[-1]) == ("setup", "teardown")
 

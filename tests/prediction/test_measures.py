@@ -39,5 +39,5 @@ def test_the_score_has_the_bits_of_one_without_indices(metric):
 def test_rows_that_cannot_be_judged_are_refused_by_name(bad):
     rows = ROWS.astype(np.float64)
     rows[7, 1] = bad
-    with pytest.raises(InvalidData, match=r"row 7 of rows has nan|values up to 1e.200"):
+    with pytest.raises(InvalidData, match=r"row 7 of rows has nan|values of rows are up to 1e.200"):
         measure(loaded(rows), task("squared_euclidean"))
