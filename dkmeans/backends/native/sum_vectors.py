@@ -60,26 +60,35 @@ def add_rows(
         num_rest: (1,) int64, the number of these rows, increased.
     """
     builder, one = code.builder, code.size(1)
-    adder = RowAdder(code, points, cosine, grid, sums, low_sums)
 
-    def step(place: Value, _: Sequence[Value]) -> list[Value]:
+    def step(adder: RowAdder, place: Value) -> list[Value]:
         row, cluster = builder.add(start, place), builder.load(code.at(clusters.first, place))
         scale = builder.load(code.at(row_scales.first, place))
         cluster_count = code.at(counts.first, cluster)
-        is_listed, is_far = adder.change(row, scale, cluster, builder.add)
-        with builder.if_then(is_listed, likely=False):
+        builder.store(builder.add(builder.load(cluster_count), one), cluster_count)
+        lost, far = adder.change(row, scale, cluster, builder.add)
+        with builder.if_then(is_any(code, builder.or_(lost, far)), likely=False):
+            is_far = is_any(code, far)
             with builder.if_then(is_far):
                 adder.change(row, scale, cluster, builder.sub)
+                builder.store(builder.sub(builder.load(cluster_count), one), cluster_count)
             number = builder.load(num_rest.first)
             builder.store(row, code.cell(rest, number, code.size(0)))
             listed = builder.select(is_far, builder.not_(cluster), cluster)
             builder.store(listed, code.cell(rest, number, one))
             builder.store(builder.add(number, one), num_rest.first)
-        with builder.if_then(builder.not_(is_far)):
-            builder.store(builder.add(builder.load(cluster_count), one), cluster_count)
         return []
 
-    code.loop(count, [], step)
+    def loop(*, is_narrow: bool) -> None:
+        adder = RowAdder(code, points, cosine, grid, sums, low_sums, is_narrow=is_narrow)
+        code.loop(count, [], lambda place, _: step(adder, place))
+
+    is_narrow = builder.icmp_signed("<=", points.width, code.size(OCTET))
+    with builder.if_else(is_narrow) as (narrow, wide):
+        with narrow:
+            loop(is_narrow=True)
+        with wide:
+            loop(is_narrow=False)
 
 
 @as_intrinsic
@@ -113,8 +122,8 @@ def move_row(
     def minus(old: Value, bits: Value) -> Value:
         return builder.sub(old, builder.sub(bits, magic_bits))
 
-    _, is_far = adder.change(row, scale, after, plus)
-    with builder.if_else(is_far, likely=False) as (far, usual):
+    _, far = adder.change(row, scale, after, plus)
+    with builder.if_else(is_any(code, far), likely=False) as (far, usual):
         with far:
             adder.change(row, scale, after, minus)
         with usual:
@@ -122,11 +131,16 @@ def move_row(
 
 
 class RowAdder:
-    """Writer of the code that adds rows to sums, or takes them back; see `add_rows`."""
+    """Writer of the code that adds rows to sums, or takes them back; see `add_rows`.
+
+    Rows of at most eight columns may have code of their own, which takes half as long: the factors
+    of the grid stay in a register, and there is no loop over groups of columns.
+    """
 
     def __init__(
-        self, code: Code, points: Array, cosine: Value, grid: Array, sums: Array, low_sums: Array
-    ) -> None:
+        self, code: Code, points: Array, cosine: Value, grid: Array, sums: Array, low_sums: Array,
+        *, is_narrow: bool = False,
+    ) -> None:  # fmt: skip
         self._code, self._points, self._grid = code, points, grid
         self._planes = [sums, low_sums] if str(points.element) == "double" else [sums]
         self._vector = ir.VectorType(grid.element, OCTET)
@@ -134,6 +148,7 @@ class RowAdder:
         # All bits but the sign: for cosine none.
         bits = code.builder.select(cosine, ir.IntType(64)(0), ir.IntType(64)(2**63 - 1))
         self._difference_bits = code.spread(bits, OCTET)
+        self._only_factors = code.load(grid.first, self._vector) if is_narrow else None
 
     def change(
         self, row: Value, scale: Value, cluster: Value, change: Callable[[Value, Value], Value]
@@ -147,7 +162,8 @@ class RowAdder:
             change: Returns the new sums, given the old ones and the integers of the row.
 
         Returns:
-            True if the sums do not hold all of the row; and true if it is far.
+            Eight integers that are all zero if the sums hold all of the row, and eight that are all
+            zero if it is not far.
         """
         code, builder = self._code, self._code.builder
         scales = code.spread(scale, OCTET)
@@ -159,7 +175,7 @@ class RowAdder:
             differences, sizes = found
             bits, value, unlike = self._parts_of(x, column, scales)
             for plane, part in zip(self._planes, bits, strict=True):
-                cell = code.cell(plane, cluster, column)
+                cell = self._cell(plane, cluster, column)
                 code.store(change(code.load(cell, self._integers), part), cell)
             if len(self._planes) > 1:
                 # An underflow to zero leaves no difference: the value itself shows it.
@@ -169,16 +185,29 @@ class RowAdder:
             sizes = builder.or_(sizes, builder.xor(bits[0], no_bits))
             return [builder.or_(differences, unlike), sizes]
 
-        differences, sizes = over_octets(code, self._points, row, [nothing, nothing], octet)
-        lost, far = builder.and_(differences, self._difference_bits), builder.and_(sizes, beyond)
+        if self._only_factors is None:
+            differences, sizes = over_octets(code, self._points, row, [nothing, nothing], octet)
+        else:
+            first = code.size(0)
+            place = code.cell(self._points, row, first)
+            x = code.load_first(place, self._points.width, self._vector)
+            differences, sizes = octet(x, first, [nothing, nothing])
+        return builder.and_(differences, self._difference_bits), builder.and_(sizes, beyond)
 
-        return is_any(code, builder.or_(lost, far)), is_any(code, far)
+    def _cell(self, plane: Array, cluster: Value, column: Value) -> Value:
+        """Return the pointer to some sums of a cluster."""
+        if self._only_factors is None:
+            return self._code.cell(plane, cluster, column)
+        # The compiler then knows how far apart the sums of two clusters are.
+        return self._code.at(plane.first, self._code.builder.mul(cluster, self._code.size(OCTET)))
 
     def _parts_of(self, x: Value, column: Value, scales: Value) -> tuple[list[Value], Value, Value]:
         """Return the bits to add to each plane, the scaled values, and what no plane holds."""
         code, builder = self._code, self._code.builder
         magic = constant(self._vector, MAGIC)
-        factors = code.load(code.at(self._grid.first, column), self._vector)
+        factors = self._only_factors
+        if factors is None:
+            factors = code.load(code.at(self._grid.first, column), self._vector)
         value = difference = builder.fmul(builder.fmul(x, scales), factors)
         bits: list[Value] = []
         for _ in self._planes:
