@@ -33,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "8dd8ab4ec2fd"
+INTRINSICS = "8e2e1f474a3d"
 
 
 class TileScoring(NamedTuple):

@@ -67,9 +67,12 @@ def _sum_block(
         total = ((octet_sums[0] + octet_sums[1]) + (octet_sums[2] + octet_sums[3])) + (
             (octet_sums[4] + octet_sums[5]) + (octet_sums[6] + octet_sums[7])
         )
-    for j in range(start + 8 * octets, stop):
-        x = np.float64(points[row, j])
-        total += (x * scale) * targets[target, j] if cosine else (x - targets[target, j]) ** 2
+    first = start + 8 * octets
+    if first < stop:
+        terms = octet_sums
+        vectors.last_terms(points, row, scale, targets, target, cosine, first, stop - first, terms)
+        for j in range(stop - first):
+            total += terms[j]
     return total
 
 

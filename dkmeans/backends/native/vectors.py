@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce, wraps
+from functools import partial, reduce, wraps
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -626,27 +626,48 @@ def sum_octets(
     cosine x c with x scaled. No operation is fused, as in NumPy.
     """
     builder, vector = code.builder, ir.VectorType(sums.element, 8)
-    scales = code.spread(scale, 8)
+    terms = _distance_terms(code, scale)
 
-    def pair(octet: Value) -> tuple[Value, Value]:
+    def step(
+        term: Callable[[Value, Value], Value], octet: Value, totals: Sequence[Value]
+    ) -> list[Value]:
         column = builder.add(start, builder.mul(octet, code.size(8)))
         x = code.load(code.cell(points, row, column), vector)
-        return x, code.load(code.cell(targets, target, column), vector)
-
-    def product(octet: Value, totals: Sequence[Value]) -> list[Value]:
-        x, y = pair(octet)
-        return [builder.fadd(totals[0], builder.fmul(builder.fmul(x, scales), y))]
-
-    def square(octet: Value, totals: Sequence[Value]) -> list[Value]:
-        x, y = pair(octet)
-        difference = builder.fsub(x, y)
-        return [builder.fadd(totals[0], builder.fmul(difference, difference))]
+        y = code.load(code.cell(targets, target, column), vector)
+        return [builder.fadd(totals[0], term(x, y))]
 
     with builder.if_else(cosine) as branches:
-        for branch, step in zip(branches, (product, square), strict=True):
+        for branch, term in zip(branches, terms, strict=True):
             with branch:
-                (total,) = code.loop(count, [zero(vector)], step)
+                (total,) = code.loop(count, [zero(vector)], partial(step, term))
                 code.store(total, sums.first)
+
+
+@as_intrinsic
+def last_terms(
+    code: Code, points: Array, row: Value, scale: Value, targets: Array, target: Value,
+    cosine: Value, start: Value, count: Value, terms: Array,
+) -> None:  # fmt: skip
+    """Write the terms of the last `count` columns, at most eight, to `terms`; see `sum_octets`."""
+    vector = ir.VectorType(terms.element, 8)
+    x = code.load_first(code.cell(points, row, start), count, vector)
+    y = code.load_first(code.cell(targets, target, start), count, vector)
+    product, square = (term(x, y) for term in _distance_terms(code, scale))
+    code.store(code.builder.select(cosine, product, square), terms.first)
+
+
+def _distance_terms(code: Code, scale: Value) -> tuple[Callable[[Value, Value], Value], ...]:
+    """Return the writers of the terms of eight columns: for cosine, and for squared distances."""
+    builder, scales = code.builder, code.spread(scale, 8)
+
+    def product(x: Value, y: Value) -> Value:
+        return builder.fmul(builder.fmul(x, scales), y)
+
+    def square(x: Value, y: Value) -> Value:
+        difference = builder.fsub(x, y)
+        return builder.fmul(difference, difference)
+
+    return product, square
 
 
 def constant(vector: Any, number: float) -> Value:
