@@ -17,13 +17,17 @@ from numba.core import config
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 
-def features() -> set[str]:
+def features() -> frozenset[str]:
     """Return the instruction sets that Numba compiles for, as LLVM names them, like "+avx2"."""
     # Numba compiles for the features that its settings name, else for this processor.
     named = config.CPU_FEATURES
-    if named is None:
-        named = llvm.get_host_cpu_features().flatten()
-    return set(named.split(","))
+    return _own_features() if named is None else frozenset(named.split(","))
+
+
+@cache
+def _own_features() -> frozenset[str]:
+    # To ask LLVM takes as long as an iteration over 100,000 rows.
+    return frozenset(llvm.get_host_cpu_features().flatten().split(","))
 
 
 @cache
