@@ -617,6 +617,8 @@ class KMeans(Model):
         )
         checkpoint = self.checkpoint(checkpoint_path)
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
+        if dataset.is_endless:
+            raise Invalid("the rows to write predictions for must end, got a dataset without end")
         whole = sum(dataset.batches(), Batch())
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
@@ -784,6 +786,10 @@ class KMeans(Model):
             InvalidData: all rows have the weight zero.
         """
         dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint)
+        if dataset.is_endless and steps is None and not hooks:
+            logger.warning(
+                "nothing will end this evaluation, because its input has no end: give it steps"
+            )
         notifier = Notifier(checkpoint.settings, hooks)
         with self._shown(), self._reducing_executor() as executor:
             _log_begin("evaluating", checkpoint, executor)

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import logging
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
@@ -646,6 +647,18 @@ def test_an_evaluation_over_no_steps_is_refused(trained):
     for steps in (0, -1):
         with pytest.raises(ValueError, match=f"Must specify steps > 0, given: {steps}"):
             trained.evaluate(rows_of, steps=steps)
+
+
+def test_an_evaluation_that_nothing_ends_says_so_first(trained, monkeypatch):
+    endless = Dataset.from_array(rows_of()).repeat()
+    assert "average_loss" in trained.evaluate(lambda: endless, steps=2)
+
+    def interrupt(message, *arguments):
+        raise KeyboardInterrupt(message)
+
+    monkeypatch.setattr(logging.getLogger("dkmeans"), "warning", interrupt)
+    with pytest.raises(KeyboardInterrupt, match=r"nothing will end this evaluation, .*steps"):
+        trained.evaluate(lambda: endless)
 
 
 def test_evaluations_are_written_below_their_own_directory_and_not_before(tmp_path):

@@ -111,6 +111,12 @@ def test_more_centers_than_there_are_are_refused(model, rows, tmp_path):
         one.write_predictions(lambda: rows, tmp_path / "o.zarr", second=True)
 
 
+def test_rows_without_end_are_refused(model, rows, tmp_path):
+    endless = Dataset.from_array(rows).repeat()
+    with pytest.raises(Invalid, match="must end, got a dataset without end"):
+        model.write_predictions(lambda: endless, tmp_path / "o.zarr")
+
+
 def test_workers_that_share_irregular_inputs_lose_no_rows(model, rows, folder, client):
     irregular = da.from_array(np.tile(rows, (40, 1)), chunks=((7, 13000, 1, 20013, 7099), 3))
     address = f"{folder}/clusters.zarr"
