@@ -6,6 +6,7 @@ answer. A `ResultLost` never leaves the executors. All other exceptions are defe
 """
 
 import operator
+import os
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,28 @@ def check_integer(name: str, value: object, least: int | None = None) -> int:
     if least is not None and number < least:
         raise Invalid(expected(name, must, value))
     return number
+
+
+def check_path(name: str, value: object) -> str:
+    """Return the text of an argument that must be a path or URL.
+
+    Raises:
+        InvalidType: it is none.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise InvalidType(expected(name, "a path or URL", value))
+    return os.fspath(value)
+
+
+def check_bool(name: str, value: object) -> bool:
+    """Return the value of an argument that must be a bool.
+
+    Raises:
+        InvalidType: it is none.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidType(expected(name, "a bool", value))
+    return bool(value)
 
 
 def as_integer(value: Any) -> int | None:

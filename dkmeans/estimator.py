@@ -35,7 +35,7 @@ from dkmeans.continuing import check_same_model, report_ignored
 from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
-from dkmeans.data.columns import KnownColumns
+from dkmeans.data.columns import NO_LISTS, KnownColumns
 from dkmeans.data.dataset import Dataset
 from dkmeans.data.row_weights import without_weights
 from dkmeans.data.sources.dask_array import is_dask_array
@@ -47,7 +47,9 @@ from dkmeans.errors import (
     InvalidData,
     InvalidType,
     NoRows,
+    check_bool,
     check_integer,
+    check_path,
     counted,
     expected,
 )
@@ -181,8 +183,7 @@ class KMeans(Model):
         check_integer("kmeans_plus_plus_num_retries", kmeans_plus_plus_num_retries)
         if seed is not None:
             check_integer("seed", seed, 0)
-        if not isinstance(use_mini_batch, bool | np.bool_):
-            raise InvalidType(expected("use_mini_batch", "a bool", use_mini_batch))
+        check_bool("use_mini_batch", use_mini_batch)
         check_rounds(oversampling, initialization_rounds, initialization_rows)
         self._relative_tolerance = check_tolerance(relative_tolerance)
         if distance_metric not in tuple(Distance):
@@ -342,14 +343,14 @@ class KMeans(Model):
         """
         if steps is not None and max_steps is not None:
             raise Invalid("Can not provide both steps and max_steps.")
-        if overwrite and checkpoint_path is not None:
+        if check_bool("overwrite", overwrite) and checkpoint_path is not None:
             raise Invalid("overwrite and checkpoint_path must not both be given")
         steps, max_steps = check_steps("steps", steps), check_steps("max_steps", max_steps)
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         notifier = self._notifier(run_hooks, listeners)
         if checkpoint_path is not None:
-            checkpoints.go_back(self.model_dir, os.fspath(checkpoint_path))
+            checkpoints.go_back(self.model_dir, check_path("checkpoint_path", checkpoint_path))
         if overwrite:
             manifest, found = checkpoints.Manifest.of_new_model(self.model_dir), None
         else:
@@ -606,15 +607,15 @@ class KMeans(Model):
                 ending or holds something else, or there are fewer than `top` centers.
             TypeError: an argument has the wrong type.
         """
-        if not isinstance(output, str | os.PathLike):
-            raise InvalidType(expected("output", "a path or URL", output))
-        is_list = isinstance(keep, Iterable) and not isinstance(keep, str)
-        if not is_list or not all(isinstance(name, str) for name in keep):
+        address = check_path("output", output)
+        is_list = isinstance(keep, Iterable) and not isinstance(keep, NO_LISTS)
+        kept = tuple(keep) if is_list else ()
+        if not is_list or not all(isinstance(name, str) for name in kept):
             raise InvalidType(expected("keep", "a list of names", keep))
         nearest = 0 if top is None else check_integer("top", top, 1)
-        request = outputs.Request(
-            bool(distance), bool(second), nearest, bool(transform), (*keep,), partition_by or ""
-        )
+        flags = {"distance": distance, "second": second, "transform": transform}
+        asked = {name: check_bool(name, value) for name, value in flags.items()}
+        request = outputs.Request(**asked, top=nearest, keep=kept, partition_by=partition_by or "")
         checkpoint = self.checkpoint(checkpoint_path)
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         if dataset.is_endless:
@@ -623,7 +624,7 @@ class KMeans(Model):
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
         table = dataset.table if dataset.is_table else None
-        place = outputs.plan_output(os.fspath(output), whole, checkpoint, request, table)
+        place = outputs.plan_output(address, whole, checkpoint, request, table)
         written = outputs.prepare(place)
         if not written.is_complete:
             task = per_chunk.Task(self._centers(checkpoint), request.results, request.top)
@@ -824,9 +825,7 @@ class KMeans(Model):
             return task
         with needs("a comparison with another model", "sklearn"):
             import scipy.optimize  # noqa: F401, PLC0415 an extra, needed after the pass
-        if not isinstance(against, str | os.PathLike):
-            raise InvalidType(expected("against", "a path or URL", against))
-        other = comparable("against", os.fspath(against), checkpoint)
+        other = comparable("against", check_path("against", against), checkpoint)
         check_pairs((len(task.centers.values), len(other.state.centers)))
         its = Centers(other.state.centers, other.settings.distance_metric, self._config.backend)
         return replace(task, against=its)
@@ -901,9 +900,7 @@ def load(model_dir: str | os.PathLike[str], *, config: RunConfig | None = None) 
         InvalidCheckpoint: there is no model, or its latest checkpoint is damaged.
         TypeError: an argument has the wrong type.
     """
-    if not isinstance(model_dir, str | os.PathLike):
-        raise InvalidType(expected("model_dir", "a path or URL", model_dir))
-    address = os.fspath(model_dir)
+    address = check_path("model_dir", model_dir)
     checkpoint = Model(address).checkpoint()
     settings = checkpoint.settings
     return KMeans(

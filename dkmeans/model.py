@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from dkmeans.errors import (
     InvalidData,
     InvalidType,
     Outage,
+    check_path,
     counted,
     expected,
 )
@@ -124,7 +125,7 @@ class Model:
         Raises:
             InvalidCheckpoint: there is no checkpoint, or it is damaged.
         """
-        if path:
+        if path is not None and check_path("checkpoint_path", path):
             return checkpoints.load(os.fspath(path))
         latest = checkpoints.latest(self.model_dir, self._loaded)
         if latest is None:
@@ -219,9 +220,13 @@ class Model:
 
         Raises:
             ValueError: there is no checkpoint, or no such variable.
+            TypeError: it is no name and no list of names.
         """
         variables = self.checkpoint().variables()
-        names = [name] if isinstance(name, str) else list(name)
+        is_list = isinstance(name, Iterable) and not isinstance(name, bytes)
+        names = [name] if isinstance(name, str) else list(name) if is_list else []
+        if not all(isinstance(n, str) for n in names) or not (is_list or names):
+            raise InvalidType(expected("name", "a name or a list of names", name))
         # In TensorFlow, `clusters:0` is the tensor of the variable `clusters`.
         unknown = [n for n in names if n.removesuffix(":0") not in variables]
         if unknown:

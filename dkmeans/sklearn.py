@@ -1,8 +1,8 @@
 """scikit-learn's estimators: `KMeans` and `MiniBatchKMeans`, computed by dkmeans.
 
-They have the parameters, methods and attributes of `sklearn.cluster`, and pass its checks. Rows are
-NumPy arrays, data frames of pandas or polars, or arrays and data frames of Dask. Results about Dask
-rows are lazy Dask arrays::
+They have the methods, the attributes and most parameters of `sklearn.cluster`, and pass its checks.
+Rows are NumPy arrays, data frames of pandas or polars, or arrays and data frames of Dask. Results
+about Dask rows are lazy Dask arrays::
 
     from dkmeans.sklearn import KMeans
 
@@ -320,7 +320,9 @@ class KMeans(
         # Of a data frame scikit-learn needs the names only, as those of an empty one of pandas.
         named = given.columns.to_frame().T.iloc[:0] if is_frame else given
         validate_data(self, named, reset=reset, skip_check_array=True)
-        return rows_of(given, "X")[0] if is_frame else given
+        rows = rows_of(given, "X")[0] if is_frame else given
+        # As `validate_data` does with rows in memory.
+        return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 
     def _rows_to_predict(self, given: Any) -> Any:
         check_is_fitted(self)
@@ -368,7 +370,8 @@ class KMeans(
         if isinstance(init, str):
             init = _INITIALIZATIONS[init]
         elif callable(init):
-            init = partial(_call_init, init, seed)
+            # One generator for all starts: each draws other rows.
+            init = partial(_call_init, init, check_random_state(seed))
         else:
             init = np.asarray(init)
         return _Engine(
@@ -558,9 +561,9 @@ def _directory(model_dir: str | os.PathLike[str] | None) -> Iterator[str]:
         storage.remove(address)
 
 
-def _call_init(function: Callable[..., Any], seed: int | None, rows: Any, clusters: int) -> Any:
+def _call_init(function: Callable[..., Any], random: Any, rows: Any, clusters: int) -> Any:
     """Return the centers of a function with the arguments that scikit-learn passes."""
-    centers = function(rows, clusters, random_state=check_random_state(seed))
+    centers = function(rows, clusters, random_state=random)
     shape = clusters, rows.shape[1]
     if np.shape(centers) != shape:
         raise Invalid(f"init must return an array {shape}, got shape {np.shape(centers)}")

@@ -26,7 +26,7 @@ from dkmeans.config import NONE, RunConfig
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers
-from dkmeans.errors import Invalid, InvalidType, check_integer, counted, expected
+from dkmeans.errors import Invalid, InvalidType, check_integer, check_path, counted, expected
 from dkmeans.estimator import KMeans
 from dkmeans.executors import open_executor
 from dkmeans.executors.shared import Participant, SharedReads
@@ -131,7 +131,7 @@ def sweep(
         TypeError: an argument has the wrong type.
     """
     began = time.monotonic()
-    counts, address = _checked_counts(num_clusters), _checked_output(output)
+    counts, address = _checked_counts(num_clusters), check_path("output", output)
     check_integer("num_restarts", num_restarts, 2)
     check_integer("max_steps", max_steps, 1)
     if not isinstance(initial_clusters, str):
@@ -187,12 +187,6 @@ def _checked_counts(given: Any) -> tuple[int, ...]:
     if not counts or len(set(counts)) < len(counts):
         raise Invalid(expected("num_clusters", "one or more different integers", list(counts)))
     return tuple(sorted(counts))
-
-
-def _checked_output(output: Any) -> str:
-    if not isinstance(output, str | os.PathLike):
-        raise InvalidType(expected("output", "a path or URL", output))
-    return os.fspath(output)
 
 
 def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | None) -> int:

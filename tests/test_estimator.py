@@ -609,6 +609,19 @@ def test_zero_rows_are_one_away_and_belong_to_the_first_cluster_by_cosine():
     assert estimator.score(lambda: np.zeros((5, 3))) == 5
 
 
+def test_arguments_of_the_wrong_type_are_named(trained):
+    for call, message in (
+        (lambda: trained.train(rows_of, overwrite="no"), "overwrite must be a bool, got 'no'"),
+        (lambda: trained.train(rows_of, checkpoint_path=5), "checkpoint_path must be a path or"),
+        (lambda: trained.evaluate(rows_of, checkpoint_path=b"x"), "checkpoint_path must be a path"),
+        (lambda: list(trained.predict(rows_of, checkpoint_path=5)), "got 5"),
+        (lambda: trained.get_variable_value(5), "name must be a name or a list of names, got 5"),
+        (lambda: trained.get_variable_value([5]), "name must be a name or a list of names, got"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
 # Scores and evaluations.
 
 
@@ -656,7 +669,7 @@ def test_an_evaluation_that_nothing_ends_says_so_first(trained, monkeypatch):
     def interrupt(message, *arguments):
         raise KeyboardInterrupt(message)
 
-    monkeypatch.setattr(logging.getLogger("dkmeans"), "warning", interrupt)
+    monkeypatch.setattr(logging.getLogger("dkmeans.estimator"), "warning", interrupt)
     with pytest.raises(KeyboardInterrupt, match=r"nothing will end this evaluation, .*steps"):
         trained.evaluate(lambda: endless)
 

@@ -447,3 +447,25 @@ def test_an_estimator_that_is_not_fitted_and_other_columns_are_refused():
     for other in (rows_of(d=2), da.from_array(rows_of(d=2))):
         with pytest.raises(ValueError, match="X has 2 features, but KMeans is expecting 3"):
             model.predict(other)
+
+
+def test_each_start_draws_others_from_a_function():
+    rows, drawn = np.random.default_rng(0).normal(size=(200, 3)), []
+
+    def init(rows, clusters, random_state):
+        drawn.append(tuple(random_state.permutation(len(rows))[:clusters]))
+        return rows[list(drawn[-1])]
+
+    models = [KMeans(4, init=init, n_init=5, random_state=0).fit(rows) for _ in range(2)]
+    assert len(set(drawn)) == 5
+    assert drawn[:5] == drawn[5:]
+    assert np.array_equal(models[0].cluster_centers_, models[1].cluster_centers_)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float16, np.bool_])
+def test_numbers_of_dask_are_converted_as_those_in_memory(dtype):
+    rows = np.random.default_rng(0).integers(0, 2, (200, 3)).astype(dtype)
+    given = [rows, da.from_array(rows, chunks=(70, 3)), dd.from_pandas(pd.DataFrame(rows), 3)]
+    found = [KMeans(3, random_state=0, n_init=1).fit(each).cluster_centers_ for each in given]
+    assert {each.dtype for each in found} == {np.dtype(np.float64)}
+    assert all(np.array_equal(found[0], each) for each in found[1:])

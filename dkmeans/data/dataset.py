@@ -8,6 +8,7 @@ decides how the table below is read (`Reading`), after the user has made the dat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -391,8 +392,7 @@ class Dataset:
             ValueError: the columns have no names, some are not among them, or hold no numbers.
             TypeError: `columns` is no list of names.
         """
-        if not _are_names(columns):
-            raise InvalidType(expected("columns", "a list of names", columns))
+        _check_columns(columns, "a list of names")
         known = (*(self.columns or ()), *self.by_name)
         unknown = [name for name in columns if name not in known]
         if unknown or not columns:
@@ -665,14 +665,23 @@ def _are_names(columns: object) -> bool:
     return is_list and all(isinstance(name, str) for name in columns)  # type: ignore[attr-defined]
 
 
+def _check_columns(columns: Any, must: str) -> None:
+    """Refuse names of columns that are no list, or of which one is there twice."""
+    if not _are_names(columns):
+        raise InvalidType(expected("columns", must, columns))
+    if twice := [each for each, count in Counter(columns).items() if count > 1]:
+        raise Invalid(f"columns must be different names, got {twice[0]!r} several times")
+
+
 def _check_names(columns: object, weights: object) -> None:
-    """Refuse names of columns that are no list, and a name of the weights that is none.
+    """Refuse names of columns that are no list of different names, and weights that are no name.
 
     Raises:
-        InvalidType: they are not.
+        Invalid: a name is there twice.
+        InvalidType: they are no names.
     """
-    if columns is not None and not _are_names(columns):
-        raise InvalidType(expected("columns", "a list of names, or None", columns))
+    if columns is not None:
+        _check_columns(columns, "a list of names, or None")
     if weights is not None and not isinstance(weights, str):
         raise InvalidType(expected("weights", "the name of a column, or None", weights))
 

@@ -91,6 +91,7 @@ class Notifier:
         self._batch: Batch | None = None
         self._saved_step: int | None = None
         self._requests: list[SessionRunArgs | None] = []
+        self._ended = 0
 
     @property
     def has_listeners(self) -> bool:
@@ -174,14 +175,18 @@ class Notifier:
                 listener.end(self._session, step)
             for hook in self._hooks:
                 hook.end(self._session)
+                self._ended += 1
 
     @contextmanager
     def aborting(self) -> Iterator[None]:
-        """Report an error or an interrupt of the body to the hooks, and raise it again."""
+        """Report an error or an interrupt of the body to the hooks, and raise it again.
+
+        Hooks whose `end` was called and returned have no part in an error of another one's `end`.
+        """
         try:
             yield
         except BaseException as error:
-            for hook in self._hooks:
+            for hook in self._hooks[self._ended :]:
                 try:
                     hook.abort(error)
                 except Exception:

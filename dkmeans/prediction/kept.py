@@ -94,7 +94,10 @@ def _as_column(values: Any) -> pa.Array:
         values = values[:, 0]
     if values.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(_as_column(values.ravel()), values.shape[1])
-    return pa.array(values if values.dtype.kind in "biufM" else values.tolist())
+    if values.dtype.kind in "biufM":
+        return pa.array(values)
+    # What pandas calls missing is null.
+    return pa.array(values.tolist(), from_pandas=True)
 
 
 def digest_of(kept: pa.Table) -> str:

@@ -59,6 +59,13 @@ _SUCCESS = "_SUCCESS"
 # Marks are files in the folder of an array. In the group's folder readers would take them for Zarr
 # nodes, and warn.
 _MARKS = (CLUSTER_INDEX, "_done")
+# Names of arrays, and names of others' files that a message shows.
+_RESULTS = (
+    CLUSTER_INDEX, DISTANCE, SECOND_INDEX, SECOND_DISTANCE, TOP_INDICES, TOP_DISTANCES,
+    ALL_DISTANCES,
+)  # fmt: skip
+_MOST_SHOWN = 3
+_PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
 # Of a region in the folders of several clusters. Readers of folders pass over such names.
 _PARTITION_MARKS, _MARKED = "_done", ".done"
 
@@ -273,6 +280,7 @@ def prepare(output: Output) -> Written:
         if found is None:
             _check_empty(output)
         elif output.prediction.differences(found[_IDENTITY]):
+            _check_own(output)
             reason = _why_replaced(output, found[_IDENTITY])
             logger.info("replacing the predictions at %s: %s", output.address, reason)
         elif _lacks_arrays(output):
@@ -285,6 +293,30 @@ def prepare(output: Output) -> Written:
             f"output must be writable, got {output.address!r}: {first_line(error)}"
         ) from error
     return Written(frozenset(), is_complete=False)
+
+
+def _check_own(output: Output) -> None:
+    """Refuse to replace an output that has something of somebody else in its folder.
+
+    Raises:
+        Invalid: a name in the folder is none that predictions have.
+    """
+    if output.added_to:  # only the arrays are replaced
+        return
+    own = {output.identity_file, _METADATA, _SUCCESS, _PARTITION_MARKS, *_RESULTS}
+    others = [
+        name
+        for name in storage.children(output.address)
+        # A killed writer leaves temporary files, whose names begin with a dot.
+        if name not in own and not name.startswith(".") and not name.endswith(_PARQUET_ENDINGS)
+        if "=" not in name
+    ]
+    if others:
+        shown = ", ".join(map(repr, others[:_MOST_SHOWN]))
+        raise Invalid(
+            f"output must hold nothing but predictions, which this call replaces; "
+            f"{output.address} holds {shown}: move it away, or give another output"
+        )
 
 
 def _lacks_arrays(output: Output) -> bool:

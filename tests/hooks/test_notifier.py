@@ -295,3 +295,15 @@ def test_the_average_loss_is_a_mean_by_weight():
     assert evaluated.results == [[pytest.approx(loss), pytest.approx(loss / 2)], [0.0, 0.0]]
     with pytest.raises(ValueError, match="must not all have the weight zero"):
         estimator.evaluate(lambda: iter(batches[1:]))
+
+
+def test_a_hook_that_has_ended_is_not_aborted_by_the_end_of_another():
+    class Failing(SessionRunHook):
+        def end(self, session):
+            raise OSError("the disk is gone")
+
+    first, last = RecordingHook("first"), RecordingHook("last")
+    with pytest.raises(OSError, match="the disk is gone"):
+        model().train(lambda: iter(BATCHES), [first, Failing(), last])
+    assert [call.split()[1] for call in first.calls][-1] == "end"
+    assert [call.split()[1] for call in last.calls][-1] == "abort"

@@ -124,6 +124,39 @@ def test_every_input_with_names_keeps_columns(trained, tmp_path, small_regions, 
     assert found["cluster_index"].to_pylist() == [*trained.predict_cluster_index(lambda: ROWS)]
 
 
+def test_the_names_may_come_from_a_generator(trained, tmp_path):
+    trained.write_predictions(frame, tmp_path / "o.parquet", keep=(name for name in ["id"]))
+    assert written(tmp_path / "o.parquet")["id"].to_pylist() == TABLE["id"].to_pylist()
+
+
+@pytest.mark.parametrize("is_lazy", [False, True])
+def test_kept_columns_of_frames_have_their_zones_and_gaps(trained, tmp_path, is_lazy):
+    few = pd.DataFrame({"x": ROWS[:9, 0], "y": ROWS[:9, 1]})
+    few["time"] = pd.date_range("2024-03-30", periods=9, tz="Europe/Zurich")
+    few["count"] = pd.array([1, None, 3] * 3, dtype="Int64")
+    few["flag"] = pd.array([True, False, None] * 3, dtype="boolean")
+    few["word"] = pd.array(["a", None, "b"] * 3, dtype="string")
+    few["kind"] = pd.Categorical(["u", "v", "u"] * 3)
+    kept = ["time", "count", "flag", "word", "kind"]
+    given = dd.from_pandas(few, npartitions=2) if is_lazy else few
+    trained.write_predictions(lambda: given, tmp_path / "o.parquet", keep=kept)
+    found = written(tmp_path / "o.parquet")
+    assert str(found.schema.field("time").type) == "timestamp[us, tz=Europe/Zurich]"
+    assert found["time"].to_pylist() == [each.to_pydatetime() for each in few["time"]]
+    assert found["count"].to_pylist() == [1, None, 3] * 3
+    assert found["flag"].to_pylist() == [True, False, None] * 3
+    assert found["word"].to_pylist() == ["a", None, "b"] * 3
+    assert found["kind"].to_pylist() == ["u", "v", "u"] * 3
+
+
+@pytest.mark.parametrize("dtype", [pl.Categorical, pl.Enum(["a", "b"])])
+def test_categories_of_polars_are_kept(trained, tmp_path, dtype):
+    words = pl.Series(["a", "b"] * 10, dtype=dtype)
+    table = pl.DataFrame({"x": ROWS[:20, 0], "y": ROWS[:20, 1], "word": words})
+    trained.write_predictions(lambda: table, tmp_path / "o.parquet", keep=["word"])
+    assert written(tmp_path / "o.parquet")["word"].to_pylist() == ["a", "b"] * 10
+
+
 def test_a_kept_column_in_memory_with_other_values_replaces_the_output(trained, tmp_path, new_log):
     logs = []
     for ids in (range(350), range(350), range(1, 351)):

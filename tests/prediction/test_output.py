@@ -111,6 +111,17 @@ def test_more_centers_than_there_are_are_refused(model, rows, tmp_path):
         one.write_predictions(lambda: rows, tmp_path / "o.zarr", second=True)
 
 
+def test_flags_that_are_no_bools_and_names_that_are_no_list_are_refused(model, rows, tmp_path):
+    for given, message in (
+        ({"distance": "no"}, "distance must be a bool, got 'no'"),
+        ({"transform": 1}, "transform must be a bool, got 1"),
+        ({"keep": {"a", "b"}}, "keep must be a list of names"),
+        ({"keep": [1]}, "keep must be a list of names"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            model.write_predictions(lambda: rows, tmp_path / "o.zarr", **given)
+
+
 def test_rows_without_end_are_refused(model, rows, tmp_path):
     endless = Dataset.from_array(rows).repeat()
     with pytest.raises(Invalid, match="must end, got a dataset without end"):
@@ -146,6 +157,19 @@ def test_something_else_at_the_address_is_refused_and_left(model, rows, folder, 
         model.write_predictions(lambda: rows, address)
     assert address in str(caught.value)
     assert storage.read(f"{address}/{name}").data == b"other"
+
+
+@endings
+def test_predictions_beside_something_else_are_not_replaced(model, rows, folder, ending):
+    address = f"{folder}/mine{ending}"
+    model.write_predictions(lambda: rows, address)
+    storage.write(f"{address}/notes.txt", b"mine")
+    assert model.write_predictions(lambda: rows, address) == len(rows)
+    with pytest.raises(Invalid, match=r"nothing but predictions, .* holds 'notes.txt': move it"):
+        model.write_predictions(lambda: rows, address, distance=True)
+    check_whole(read(address), model, rows, transform=False)
+    storage.remove(f"{address}/notes.txt")
+    assert model.write_predictions(lambda: rows, address, distance=True) == len(rows)
 
 
 @endings

@@ -97,6 +97,21 @@ def _is_words(kind: pa.DataType) -> bool:
     return any(test(kind) for test in (*tests, *bytes_tests))
 
 
+def without_views(table: pa.Table) -> pa.Table:
+    """Return a table whose dictionaries hold plain strings: Arrow cannot take views from them."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type) and pa.types.is_string_view(field.type.value_type):
+            chunks = [
+                pa.DictionaryArray.from_arrays(
+                    chunk.indices, chunk.dictionary.cast(pa.large_string())
+                )
+                for chunk in table.column(number).chunks
+            ]
+            kind = pa.dictionary(field.type.index_type, pa.large_string())
+            table = table.set_column(number, field.name, pa.chunked_array(chunks, kind))
+    return table
+
+
 def dtype_of(kind: pa.DataType) -> np.dtype[Any]:
     """Return the dtype that a column is read as. `as_points` converts integers later."""
     value = _single_type(kind)

@@ -30,6 +30,7 @@ from dkmeans.data.sources.arrow import (
     values_of,
     with_gaps,
     without_extension,
+    without_views,
 )
 from dkmeans.data.sources.labeled import is_data_array, labels_of, selected
 from dkmeans.errors import InvalidData, InvalidType
@@ -161,8 +162,8 @@ def arrow_table(frame: Any, columns: Names, name: str) -> pa.Table:
         reason = ": ".join(map(str, reversed(error.args)))
         raise InvalidType(f"{name} must be a table that Arrow can read: {reason}") from error
     if columns is not None:
-        return table.select(list(columns))
-    return table.drop_columns(index_columns(table.schema))
+        return without_views(table.select(list(columns)))
+    return without_views(table.drop_columns(index_columns(table.schema)))
 
 
 def _schema_of(table: pa.Table, name: str) -> RowSchema:
@@ -274,9 +275,15 @@ def arrays_of(frame: Any, keys: Sequence[str], name: str) -> dict[str, Any]:
         with warnings.catch_warnings():  # Dask warns that text becomes an array of objects
             warnings.filterwarnings("ignore", "Dask currently has limited support", UserWarning)
             named = labeled_by_text(frame)
-            return {key: named[key].to_dask_array() for key in keys}
+            return {key: _with_zone(named[key]).to_dask_array() for key in keys}
     table = arrow_table(frame, tuple(keys), name)
     return {key: _array(table.column(key), key, name) for key in keys}
+
+
+def _with_zone(column: Any) -> Any:
+    """Return a column of a Dask data frame, with times that keep their zone as objects."""
+    has_zone = getattr(column.dtype, "tz", None) is not None
+    return column.astype(object) if has_zone else column
 
 
 def _array(column: pa.ChunkedArray, key: str, name: str) -> NDArray[Any]:

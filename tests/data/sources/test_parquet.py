@@ -255,9 +255,12 @@ def test_a_name_that_several_columns_have_is_refused_if_it_is_chosen(tmp_path):
     assert np.array_equal(loaded(Dataset.from_parquet(path, ["c", "b"])), ROWS[:, [2, 1]])
 
 
-def test_a_column_may_be_chosen_twice(tmp_path):
-    dataset = Dataset.from_parquet(file_of(tmp_path, table_of()), ["a", "b", "a"])
-    assert np.array_equal(loaded(dataset), ROWS[:, [0, 1, 0]])
+def test_a_column_that_is_chosen_twice_is_refused(tmp_path):
+    path = file_of(tmp_path, table_of())
+    with pytest.raises(Invalid, match="columns must be different names, got 'a' several times"):
+        Dataset.from_parquet(path, ["a", "b", "a"])
+    with pytest.raises(Invalid, match="columns must be different names, got 'a' several times"):
+        Dataset.from_parquet(path).select(["a", "a"])
 
 
 @pytest.mark.parametrize("group", [1, 13, 1000])
