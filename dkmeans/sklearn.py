@@ -37,7 +37,7 @@ from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, rows_of
 from dkmeans.distance import Centers, Distance, inertia
 from dkmeans.empty_clusters import EmptyClusters
-from dkmeans.errors import Invalid, check_integer, check_number, expected
+from dkmeans.errors import Invalid, check_integer, check_number, check_path, expected
 from dkmeans.executors import open_executor
 from dkmeans.exports import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
@@ -552,7 +552,7 @@ class _Engine(estimator.KMeans):
 def _directory(model_dir: str | os.PathLike[str] | None) -> Iterator[str]:
     """Yield the directory of a fit; without one, a place in memory, which is cleared at the end."""
     if model_dir is not None:
-        yield os.fspath(model_dir)
+        yield check_path("model_dir", model_dir)
         return
     address = f"memory://dkmeans-{uuid4().hex}"
     try:
