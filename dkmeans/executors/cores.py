@@ -64,5 +64,8 @@ if hasattr(os, "register_at_fork"):
 
 @cache
 def blas() -> ThreadpoolController:
-    """Return the controller of the BLAS libraries in this process."""
+    """Return the controller of the BLAS libraries that are loaded at the first call: NumPy's.
+
+    Chunks are computed with no other one, and to look for libraries takes milliseconds.
+    """
     return ThreadpoolController()

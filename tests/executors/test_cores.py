@@ -17,7 +17,8 @@ def test_while_threads_compute_blas_has_one_thread_and_the_lock_is_passed_on_soo
     before = settings()
     with cores.computing:
         assert abs(sys.getswitchinterval() - cores.SWITCH_SECONDS) < 1e-9
-        assert {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"} <= {1}
+        blas = [pool for pool in cores.blas().info() if pool["user_api"] == "blas"]
+        assert {pool["num_threads"] for pool in blas} <= {1}
     assert settings() == before
 
 
