@@ -21,6 +21,8 @@ from dkmeans.state import FloatArray, IndexArray
 # Rows of a sample: scikit-learn compares all pairs of them in less than a second.
 SAMPLE_ROWS = 4096
 _SEED = 0
+# Less than this of the weight of a cluster is what rounding leaves of nothing.
+_ROUNDING = 1e-12
 # Size of the distances that are computed at a time.
 _PIECE_MIB = 32
 
@@ -106,6 +108,7 @@ def silhouette(sample: RowSample, distance: Distance) -> float:
     totals = np.add.reduceat(weights, firsts) if len(firsts) else weights
     # The weight of the other rows of the cluster, among them copies of the row itself.
     others = totals[own] - weights + sample.weights[order] - 1
+    others[others < _ROUNDING * totals[own]] = 0.0
     if len(firsts) < 2 or not (others > 0).any():
         return np.nan
 

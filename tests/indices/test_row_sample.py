@@ -81,6 +81,13 @@ def test_a_row_of_the_weight_two_is_not_alone_in_its_cluster():
     assert found == pytest.approx((2 + 2 + 0) / 5)
 
 
+def test_rows_that_weigh_one_together_are_as_one_row():
+    rows, index = np.array([[0.0], [1e-6], [2e-6], [9.0], [9.5]]), np.array([0, 0, 0, 1, 1])
+    weights = np.array([0.1, 0.34, 0.56, 1, 1])  # in float64 the sum of three is above 1
+    found = silhouette(RowSample(np.arange(5.0), rows, index, weights), Distance.SQUARED_EUCLIDEAN)
+    assert found == pytest.approx((1 - 0.5 / 9 + 1 - 0.5 / 9.5) / 3, rel=1e-5)
+
+
 def test_a_sample_estimates_the_silhouette_of_all_rows_whatever_their_weights(monkeypatch):
     generator = np.random.default_rng(3)
     rows, index = clustered(generator, 4000)

@@ -33,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "e39855549a98"
+INTRINSICS = "9f0feef436cb"
 
 
 class TileScoring(NamedTuple):
