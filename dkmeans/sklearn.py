@@ -64,6 +64,7 @@ __all__ = ["KMeans", "MiniBatchKMeans"]
 
 logger = logging.getLogger("dkmeans")
 
+_REMEDY = "give another model_dir, or none, to begin anew"
 # scikit-learn's names of initializations, and those of dkmeans.
 _INITIALIZATIONS = {
     "k-means||": KMEANS_PARALLEL,
@@ -180,11 +181,11 @@ class KMeans(
             with _directory(self.model_dir) as directory:
                 engine = self._engine(directory, ShiftTolerance(self._tolerance(table), steps))
                 if engine.step:
+                    self._check_continues(engine)
                     logger.warning(
                         "fit continues the model of step %d in %s, as if the rows were those of "
-                        "before; give another model_dir, or none, to begin anew (in a search, each "
-                        "fit would continue the one before)",
-                        *(engine.step, directory),
+                        "before; %s (in a search, each fit would continue the one before)",
+                        *(engine.step, directory, _REMEDY),
                     )
                 batches = self._batches(table, engine)
                 engine.train(lambda: batches, hooks=hooks, max_steps=max_steps)
@@ -302,6 +303,25 @@ class KMeans(
             width = np.shape(self.init)[1]
             if width != table.width:
                 raise Invalid(f"init must have the columns of X, {table.width}, got {width}")
+
+    def _check_continues(self, engine: _Engine) -> None:
+        """Refuse to continue a model in `model_dir` that other parameters have made."""
+        found = engine.checkpoint()
+        its = found.settings
+        for name, own, saved in (
+            ("n_clusters", self.n_clusters, len(found.state.centers)),
+            ("metric", str(self.metric), str(its.distance_metric)),
+            ("n_init", self._starts(), len(found.fit.starts)),
+        ):
+            if own != saved:
+                must = f"that of the model in model_dir, {saved!r}, to continue it"
+                raise Invalid(f"{expected(name, must, own)}; {_REMEDY} ({engine.model_dir})")
+        if its.use_mini_batch != (self.batch_size is not None):
+            began = "mini-batches" if its.use_mini_batch else "full batches"
+            raise Invalid(
+                f"the model in model_dir must be continued with {began}, as it began; {_REMEDY} "
+                f"({engine.model_dir})"
+            )
 
     def _rows(self, given: Any, *, reset: bool) -> Any:
         """Return rows as a NumPy array or a Dask array.

@@ -432,6 +432,21 @@ def test_weights_that_cannot_be_used_are_refused(weights, message):
         KMeans(3, random_state=0).fit(rows, sample_weight=weights)
 
 
+def test_a_model_that_other_parameters_have_made_is_not_continued(tmp_path, caplog):
+    KMeans(3, n_init=2, random_state=0, model_dir=tmp_path).fit(rows_of())
+    before = dkmeans.load(tmp_path).latest_checkpoint()
+    for other, message in (
+        (KMeans(4, n_init=2), "n_clusters must be that of the model in model_dir, 3, to continue"),
+        (KMeans(3, n_init=2, metric="cosine"), "metric must be that of .* 'squared_euclidean', "),
+        (KMeans(3, n_init=1), "n_init must be that of the model in model_dir, 2, to continue it"),
+        (MiniBatchKMeans(3, n_init=2), "must be continued with full batches, as it began; give"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            other.set_params(model_dir=tmp_path).fit(rows_of())
+    assert not caplog.messages
+    assert dkmeans.load(tmp_path).latest_checkpoint() == before
+
+
 def test_partial_fit_refuses_a_model_dir_and_full_batches(tmp_path):
     with pytest.raises(ValueError, match="model_dir must be None for partial_fit"):
         MiniBatchKMeans(3, model_dir=tmp_path).partial_fit(rows_of())
