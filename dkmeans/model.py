@@ -125,8 +125,8 @@ class Model:
         Raises:
             InvalidCheckpoint: there is no checkpoint, or it is damaged.
         """
-        if path is not None and check_path("checkpoint_path", path):
-            return checkpoints.load(os.fspath(path))
+        if path is not None and (address := check_path("checkpoint_path", path)):
+            return checkpoints.load(address)
         latest = checkpoints.latest(self.model_dir, self._loaded)
         if latest is None:
             raise InvalidCheckpoint(
@@ -223,9 +223,9 @@ class Model:
             TypeError: it is no name and no list of names.
         """
         variables = self.checkpoint().variables()
-        is_list = isinstance(name, Iterable) and not isinstance(name, bytes)
-        names = [name] if isinstance(name, str) else list(name) if is_list else []
-        if not all(isinstance(n, str) for n in names) or not (is_list or names):
+        is_list = isinstance(name, Iterable) and not isinstance(name, str)
+        names: list[Any] = list(name) if is_list else [name]
+        if not all(isinstance(n, str) for n in names):
             raise InvalidType(expected("name", "a name or a list of names", name))
         # In TensorFlow, `clusters:0` is the tensor of the variable `clusters`.
         unknown = [n for n in names if n.removesuffix(":0") not in variables]

@@ -28,6 +28,7 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.sources.hive_folders import folder_names
+from dkmeans.data.sources.parquet_files import PARQUET_ENDINGS
 from dkmeans.errors import Conflict, Invalid, InvalidData, counted, expected
 from dkmeans.prediction import added
 from dkmeans.prediction.identity import Prediction
@@ -59,13 +60,8 @@ _SUCCESS = "_SUCCESS"
 # Marks are files in the folder of an array. In the group's folder readers would take them for Zarr
 # nodes, and warn.
 _MARKS = (CLUSTER_INDEX, "_done")
-# Names of arrays, and names of others' files that a message shows.
-_RESULTS = (
-    CLUSTER_INDEX, DISTANCE, SECOND_INDEX, SECOND_DISTANCE, TOP_INDICES, TOP_DISTANCES,
-    ALL_DISTANCES,
-)  # fmt: skip
+# Number of names of others' files that a message shows.
 _MOST_SHOWN = 3
-_PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
 # Of a region in the folders of several clusters. Readers of folders pass over such names.
 _PARTITION_MARKS, _MARKED = "_done", ".done"
 
@@ -112,6 +108,10 @@ class Request:
             raise Invalid(f"second must come with at least 2 clusters, got {k}")
         if not 0 <= self.top <= k:
             raise Invalid(f"top must be from 1 to the number of clusters, {k}, got {self.top}")
+
+
+# What predictions may have beside the cluster index.
+_EVERYTHING = Request(distance=True, second=True, top=1, transform=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +284,7 @@ def prepare(output: Output) -> Written:
             reason = _why_replaced(output, found[_IDENTITY])
             logger.info("replacing the predictions at %s: %s", output.address, reason)
         elif _lacks_arrays(output):
+            _check_own(output)
             logger.info("writing the predictions at %s anew: an array is gone", output.address)
         else:
             return _find_written(output, found)
@@ -303,13 +304,13 @@ def _check_own(output: Output) -> None:
     """
     if output.added_to:  # only the arrays are replaced
         return
-    own = {output.identity_file, _METADATA, _SUCCESS, _PARTITION_MARKS, *_RESULTS}
+    own = {output.identity_file, _METADATA, _SUCCESS, _PARTITION_MARKS, *_EVERYTHING.results}
     others = [
         name
         for name in storage.children(output.address)
         # A killed writer leaves temporary files, whose names begin with a dot.
-        if name not in own and not name.startswith(".") and not name.endswith(_PARQUET_ENDINGS)
-        if "=" not in name
+        if name not in own and not name.startswith(".") and "=" not in name
+        if not name.lower().endswith(PARQUET_ENDINGS)
     ]
     if others:
         shown = ", ".join(map(repr, others[:_MOST_SHOWN]))

@@ -14,11 +14,9 @@ from itertools import groupby, takewhile
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.sources.named_rows import NamedRows
+from dkmeans.data.sources.parquet_files import PARQUET_ENDINGS
 from dkmeans.data.views import Joined, RowView
 from dkmeans.feature_columns.layout import FeatureRows
-
-# Endings of the files of an output that readers of folders find.
-_ENDINGS = (".parquet", ".parq", ".pq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,7 @@ def _split(name: str) -> tuple[str, str]:
 def _is_visible(name: str) -> bool:
     """Return whether readers of folders do not pass over a file of this name."""
     hidden = any(each.startswith((".", "_")) for each in name.split("/"))
-    return not hidden and name.lower().endswith(_ENDINGS)
+    return not hidden and name.lower().endswith(PARQUET_ENDINGS)
 
 
 def _cut(chunks: Iterable[Chunk], rows: int) -> Iterator[list[Chunk]]:

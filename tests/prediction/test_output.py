@@ -168,6 +168,10 @@ def test_predictions_beside_something_else_are_not_replaced(model, rows, folder,
     with pytest.raises(Invalid, match=r"nothing but predictions, .* holds 'notes.txt': move it"):
         model.write_predictions(lambda: rows, address, distance=True)
     check_whole(read(address), model, rows, transform=False)
+    if ending == ".zarr":  # is written anew if an array is gone
+        storage.remove(f"{address}/cluster_index")
+        with pytest.raises(Invalid, match=r"nothing but predictions, .* holds 'notes.txt'"):
+            model.write_predictions(lambda: rows, address)
     storage.remove(f"{address}/notes.txt")
     assert model.write_predictions(lambda: rows, address, distance=True) == len(rows)
 

@@ -25,7 +25,7 @@ from dkmeans.storage import filesystem, has_folder, natural_key
 logger = logging.getLogger("dkmeans")
 
 # Endings of the names of Parquet files, in lower case.
-_ENDINGS = (".parquet", ".parq", ".pq")
+PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
 # Names without rows that do not look hidden: ext4 puts the first at the root of each disk, and
 # Hadoop marks folders in object stores with files that end in the second.
 _LOST_AND_FOUND, _FOLDER_MARK = "lost+found", "_$folder$"
@@ -72,12 +72,12 @@ def list_parquet_files(fs: Any, root: str, address: str) -> list[StoredFile]:
     found: list[StoredFile] = []
     others: list[str] = []
     for file in _files_below(fs, root):
-        if file.path.lower().endswith(_ENDINGS):
+        if file.path.lower().endswith(PARQUET_ENDINGS):
             found.append(file)
         elif file.size != 0:
             others.append(file.path)
     count = counted(len(others), "file")
-    endings = f"without a name that ends in {', '.join(_ENDINGS)}"
+    endings = f"without a name that ends in {', '.join(PARQUET_ENDINGS)}"
     example = min(others, key=natural_key, default="")
     if not found:
         but = f"; it holds {count} {endings}, such as {example}" if others else ""
