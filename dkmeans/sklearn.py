@@ -37,7 +37,7 @@ from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, rows_of
 from dkmeans.distance import Centers, Distance, inertia
 from dkmeans.empty_clusters import EmptyClusters
-from dkmeans.errors import Invalid, check_integer, check_number, check_path, expected
+from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, check_path, expected
 from dkmeans.executors import open_executor
 from dkmeans.exports import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
@@ -184,7 +184,8 @@ class KMeans(
                     self._check_continues(engine)
                     logger.warning(
                         "fit continues the model of step %d in %s, as if the rows were those of "
-                        "before; %s (in a search, each fit would continue the one before)",
+                        "before, without init and random_state; %s (in a search, each fit would "
+                        "continue the one before)",
                         *(engine.step, directory, _REMEDY),
                     )
                 batches = self._batches(table, engine)
@@ -263,6 +264,8 @@ class KMeans(
         self._config()
         for name in ("n_clusters", "max_iter"):
             check_integer(name, getattr(self, name), 1)
+        if not isinstance(self.verbose, bool):
+            check_integer("verbose", self.verbose, 0)
         if self.n_init != "auto":
             check_integer("n_init", self.n_init, 1)
         if self.batch_size is not None:
@@ -282,6 +285,7 @@ class KMeans(
         if len(shape) != 2 or shape[0] != self.n_clusters:
             must = f"an array (n_clusters = {self.n_clusters}, d), a name or a function"
             raise Invalid(f"init must be {must}, got shape {shape}")
+        _check_centers("hold", np.asarray(self.init))
         if self._starts() != 1:
             must = "1 where init is an array, as all starts would be the same"
             raise Invalid(expected("n_init", must, self.n_init))
@@ -352,7 +356,12 @@ class KMeans(
         """Return the seed of the engine; None leaves it to the engine."""
         if self.random_state is None:
             return None
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+        try:
+            random = check_random_state(self.random_state)
+        except ValueError as error:
+            must = "an integer from 0 to 2**32 - 1, a numpy.random.RandomState or None"
+            raise Invalid(expected("random_state", must, self.random_state)) from error
+        return int(random.randint(2**31 - 1))
 
     def _tolerance(self, table: Dataset) -> float:
         """Return the sum of squared moves up to which a start has converged."""
@@ -587,7 +596,16 @@ def _call_init(function: Callable[..., Any], random: Any, rows: Any, clusters: i
     shape = clusters, rows.shape[1]
     if np.shape(centers) != shape:
         raise Invalid(f"init must return an array {shape}, got shape {np.shape(centers)}")
+    _check_centers("return", np.asarray(centers))
     return centers
+
+
+def _check_centers(verb: str, centers: np.ndarray) -> None:
+    """Refuse first centers that are not finite real numbers; the verb says what `init` does."""
+    if centers.dtype.kind not in "biuf":
+        raise InvalidType(f"init must {verb} real numbers, got dtype {centers.dtype}")
+    if not np.isfinite(centers).all():
+        raise Invalid(f"init must {verb} finite numbers, got NaN or infinity")
 
 
 def _table(rows: Any, weights: Any) -> Dataset:
@@ -600,6 +618,6 @@ def _table(rows: Any, weights: Any) -> Dataset:
         ValueError: the weights cannot be used.
     """
     if weights is not None and not is_dask_array(rows):
-        checked = _check_sample_weight(weights, rows)
+        checked = _check_sample_weight(weights, rows, ensure_non_negative=True)
         weights = None if (checked == 1).all() else checked
     return Dataset.from_array(rows, weights)

@@ -403,6 +403,18 @@ def test_a_verbose_fit_shows_its_progress(capsys):
             {"init": lambda rows, k, random_state: rows[:2]},
             "init must return an array (3, 3), got shape (2, 3)",
         ),
+        ({"init": np.full((3, 3), np.nan)}, "init must hold finite numbers, got NaN or infinity"),
+        ({"init": [["a", "b", "c"]] * 3}, "init must hold real numbers, got dtype <U1"),
+        (
+            {"init": lambda rows, k, random_state: np.full((3, 3), np.inf)},
+            "init must return finite numbers, got NaN or infinity",
+        ),
+        (
+            {"random_state": -1},
+            "random_state must be an integer from 0 to 2**32 - 1, a numpy.random.RandomState or "
+            "None, got -1",
+        ),
+        ({"verbose": "yes"}, "verbose must be an integer >= 0, got 'yes'"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         ({"empty_clusters": "drop"}, "empty_clusters must be"),
         ({"backend": "fpga"}, "backend must be one of"),
@@ -420,7 +432,8 @@ def test_a_parameter_that_cannot_be_used_is_named(given, message):
     ("weights", "message"),
     [
         (np.zeros(600), "must contain at least one non-zero number"),
-        (np.full(600, -1.0), "weights must be finite and >= 0; row 0 of the weights has -1.0"),
+        (np.full(600, -1.0), "Negative values in data passed to `sample_weight`"),
+        (da.full(600, -1.0), "weights must be finite and >= 0; row 0 of the weights has -1.0"),
         (np.ones(9), r"sample_weight.shape == \(9,\), expected \(600,\)"),
         (da.ones(9), "weights must be one for each row of the array, 600, got 9"),
         (da.ones((600, 2)), "weights must be one column, got 2"),
