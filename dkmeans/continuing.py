@@ -1,4 +1,4 @@
-"""Calls of `train` that continue a model: settings that must not change, and ignored arguments.
+"""Calls that use a model from its directory: settings that must not change, ignored arguments.
 
 The settings of a model are in its checkpoint. How its first centers were found is in a file of its
 own, which the call that begins the model writes.
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dkmeans import storage
-from dkmeans.checkpoints import Checkpoint
+from dkmeans.checkpoints import Checkpoint, Settings
 from dkmeans.errors import InvalidCheckpoint
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM, Initialization
 from dkmeans.training_plan import Plan
@@ -54,6 +54,28 @@ def check_same_model(plan: Plan, found: Checkpoint) -> None:
                 f"{name} must be that of the model in model_dir, {saved!r}, to continue it, "
                 f"got {mine!r}; give overwrite=True (--overwrite) or another model_dir to "
                 f"begin anew ({plan.model_dir})"
+            )
+
+
+def check_same_centers(num_clusters: int, settings: Settings, found: Checkpoint) -> None:
+    """Refuse to compute with a checkpoint whose centers are not as an estimator's parameters say.
+
+    Args:
+        num_clusters: The estimator's number of clusters.
+        settings: The estimator's settings.
+        found: The checkpoint.
+
+    Raises:
+        InvalidCheckpoint: the number of clusters or the distance differs.
+    """
+    for name, mine, saved in (
+        ("num_clusters", num_clusters, len(found.state.centers)),
+        ("distance_metric", str(settings.distance_metric), str(found.settings.distance_metric)),
+    ):
+        if mine != saved:
+            raise InvalidCheckpoint(
+                f"{name} must be that of the model, {saved!r}, got {mine!r}; "
+                f"dkmeans.load(model_dir) opens a model with its own ({found.address})"
             )
 
 

@@ -31,7 +31,7 @@ from dkmeans.arguments import (
 )
 from dkmeans.checkpoints import Checkpoint, Settings
 from dkmeans.config import NONE, RunConfig
-from dkmeans.continuing import check_same_model, report_ignored
+from dkmeans.continuing import check_same_centers, check_same_model, report_ignored
 from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
@@ -617,6 +617,7 @@ class KMeans(Model):
         asked = {name: check_bool(name, value) for name, value in flags.items()}
         request = outputs.Request(**asked, top=nearest, keep=kept, partition_by=partition_by or "")
         checkpoint = self.checkpoint(checkpoint_path)
+        centers = self._centers(checkpoint)
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         if dataset.is_endless:
             raise Invalid("the rows to write predictions for must end, got a dataset without end")
@@ -627,7 +628,7 @@ class KMeans(Model):
         place = outputs.plan_output(address, whole, checkpoint, request, table)
         written = outputs.prepare(place)
         if not written.is_complete:
-            task = per_chunk.Task(self._centers(checkpoint), request.results, request.top)
+            task = per_chunk.Task(centers, request.results, request.top)
             writing = outputs.Writing(task, replace(place, regions=(), kept=None))
             missing = outputs.missing(place, written)
             rows, left = place.prediction.rows, sum(region.rows for region in missing)
@@ -766,7 +767,11 @@ class KMeans(Model):
         """Return the centers of a checkpoint.
 
         Those of the checkpoint in memory are one object in all calls: backends pack it only once.
+
+        Raises:
+            InvalidCheckpoint: the checkpoint is of a model with other parameters.
         """
+        check_same_centers(self._initialization.num_clusters, self._settings, checkpoint)
         values, held = checkpoint.state.centers, self._held_centers
         if held is None or held.values is not values:
             held = Centers(values, checkpoint.settings.distance_metric, self._config.backend)

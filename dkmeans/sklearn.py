@@ -37,7 +37,15 @@ from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, rows_of
 from dkmeans.distance import Centers, Distance, inertia
 from dkmeans.empty_clusters import EmptyClusters
-from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, check_path, expected
+from dkmeans.errors import (
+    Invalid,
+    InvalidData,
+    InvalidType,
+    check_integer,
+    check_number,
+    check_path,
+    expected,
+)
 from dkmeans.executors import open_executor
 from dkmeans.exports import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
@@ -345,6 +353,9 @@ class KMeans(
         named = given.columns.to_frame().T.iloc[:0] if is_frame else given
         validate_data(self, named, reset=reset, skip_check_array=True)
         rows = rows_of(given, "X")[0] if is_frame else given
+        if rows.ndim == 2 and np.isnan(rows.shape[1]):
+            must = "a known number of columns; X.compute_chunk_sizes() counts them"
+            raise InvalidData(f"X must have {must}")
         # As `validate_data` does with rows in memory.
         return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dkmeans import KMeans
+from dkmeans import InvalidCheckpoint, KMeans
 from tests.train_calls import model, rows_of, step_of, warnings_of
 
 
@@ -91,3 +91,28 @@ def test_another_models_checkpoint_is_refused_by_both_values(name, changes, give
     assert saved in str(caught.value)
     assert not calls
     assert step_of(estimator) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_clusters": 5}, r"num_clusters must be that of the model, 4, got 5; dkmeans.load\("),
+        (
+            {"distance_metric": "cosine"},
+            "distance_metric must be that of the model, 'squared_euclidean', got 'cosine'",
+        ),
+    ],
+)
+def test_an_estimator_with_other_centers_than_the_model_does_not_compute(given, message, tmp_path):
+    KMeans(4, str(tmp_path)).train(lambda: rows_of(), steps=1)
+    other = KMeans(**{"num_clusters": 4, "model_dir": str(tmp_path), **given})
+    for compute in (
+        lambda: list(other.predict_cluster_index(lambda: rows_of())),
+        lambda: other.evaluate(lambda: rows_of(), steps=1),
+        lambda: other.score(lambda: rows_of()),
+        lambda: other.write_predictions(lambda: rows_of(), tmp_path / "out.parquet"),
+    ):
+        with pytest.raises(InvalidCheckpoint, match=message):
+            compute()
+    assert not (tmp_path / "out.parquet").exists()
+    assert other.cluster_centers().shape == (4, 3)

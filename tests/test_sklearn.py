@@ -460,6 +460,14 @@ def test_a_model_that_other_parameters_have_made_is_not_continued(tmp_path, capl
     assert dkmeans.load(tmp_path).latest_checkpoint() == before
 
 
+def test_dask_rows_of_an_unknown_number_of_columns_are_refused():
+    lazy = da.from_array(rows_of())
+    given = lazy[:, da.from_array(np.array([True, False, True]))]
+    with pytest.raises(ValueError, match=r"X must have a known number of columns; X.compute_chunk"):
+        KMeans(3).fit(given)
+    assert KMeans(3).fit(given.compute_chunk_sizes()).cluster_centers_.shape == (3, 2)
+
+
 def test_partial_fit_refuses_a_model_dir_and_full_batches(tmp_path):
     with pytest.raises(ValueError, match="model_dir must be None for partial_fit"):
         MiniBatchKMeans(3, model_dir=tmp_path).partial_fit(rows_of())

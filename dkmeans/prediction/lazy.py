@@ -19,16 +19,19 @@ from numpy.typing import NDArray
 from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.columns import Names
 from dkmeans.data.scaled import ScaledRows
-from dkmeans.data.sources.frames import arrays_of, labeled_by_text, schema_of_dask, stacked
+from dkmeans.data.sources.frames import (
+    arrays_of,
+    labeled_by_text,
+    partition_name,
+    schema_of_dask,
+    stacked,
+)
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.errors import InvalidData, InvalidType, counted
 from dkmeans.feature_columns.layout import Layout
 from dkmeans.feature_columns.named import NamedValues
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX, Task, predict
 from dkmeans.scaling import Scaling
-
-# Names of rows, for messages.
-_BLOCK, _PARTITION = "a block of the rows", "a partition of the data frame"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +92,7 @@ def of_frame(frame: Any, block: Block, columns: Names) -> Any:
     chosen = named if columns is None else named[list(columns)]
     schema = schema_of_dask(chosen, "the data frame")
     _check_width(sum(schema.widths), block)
-    return _of_partitions(chosen, block, partial(stacked, schema=schema, name=_PARTITION))
+    return _of_partitions(chosen, block, partial(stacked, schema=schema))
 
 
 def of_features(frame: Any, block: Block, layout: Layout) -> Any:
@@ -106,8 +109,14 @@ def of_features(frame: Any, block: Block, layout: Layout) -> Any:
     return _of_partitions(chosen, block, partial(_rows_of_features, layout=layout))
 
 
-def _of_partitions(frame: Any, block: Block, read: Callable[[Any], Any]) -> Any:
-    """Return the result of a task for a Dask data frame; `read` returns a partition's rows."""
+def _of_partitions(frame: Any, block: Block, read: Callable[..., Any]) -> Any:
+    """Return the result of a task for a Dask data frame.
+
+    Args:
+        frame: The data frame.
+        block: What to do with the rows of a partition.
+        read: Function of a partition and, for messages, its `name`; returns the rows.
+    """
     meta = _with_index(_without_rows(block), frame._meta)
     return frame.map_partitions(_of_partition, _travelling(block), read, meta=meta)
 
@@ -132,24 +141,40 @@ def _without_rows(block: Block) -> NDArray[Any]:
     return np.empty(0, np.int64)
 
 
-def _of_block(rows: Any, block: Block) -> NDArray[Any]:
-    """Return the result of a task for a block of rows. Runs on a worker.
+def _of_block(rows: Any, block: Block, block_id: tuple[int, ...]) -> NDArray[Any]:
+    """Return the result of a task for a block of a Dask array. Runs on a worker.
+
+    Dask passes `block_id`, the place of the block in the array.
 
     Raises:
         InvalidData: the rows are not finite.
     """
+    return _predicted(rows, block, f"block {block_id[0]} of the rows")
+
+
+def _predicted(rows: Any, block: Block, name: str) -> NDArray[Any]:
+    """Return the result of a task for some rows; `name` is theirs, for messages."""
     if not len(rows):
         return _without_rows(block)
-    source: Source = MemoryRows(rows, _BLOCK)
+    source: Source = MemoryRows(rows, name)
     if block.scaling is not None:
         source = ScaledRows(source, block.scaling)
     (result,) = predict(Chunk(source, 0, len(rows)).loaded(), block.task).values()
     return result
 
 
-def _of_partition(partition: Any, block: Block, read: Callable[[Any], Any]) -> Any:
-    """Return the result of a task for a partition of a data frame. Runs on a worker."""
-    return _with_index(_of_block(read(partition), block), partition)
+def _of_partition(
+    partition: Any,
+    block: Block,
+    read: Callable[..., Any],
+    partition_info: dict[str, Any] | None = None,
+) -> Any:
+    """Return the result of a task for a partition of a data frame. Runs on a worker.
+
+    Dask passes `partition_info`, which has the number of the partition.
+    """
+    name = partition_name("the data frame", partition_info)
+    return _with_index(_predicted(read(partition, name=name), block, name), partition)
 
 
 def _with_index(result: NDArray[Any], partition: Any) -> Any:
@@ -161,11 +186,11 @@ def _with_index(result: NDArray[Any], partition: Any) -> Any:
     return pd.Series(result, index=partition.index, name=CLUSTER_INDEX)
 
 
-def _rows_of_features(partition: Any, layout: Layout) -> Any:
+def _rows_of_features(partition: Any, layout: Layout, name: str) -> Any:
     """Return the rows that feature columns make of a partition."""
-    arrays = arrays_of(partition, layout.keys, _PARTITION)
+    arrays = arrays_of(partition, layout.keys, name)
     values = {
-        key: NamedValues(array if array.ndim == 2 else array[:, None], key, _PARTITION, 0)
+        key: NamedValues(array if array.ndim == 2 else array[:, None], key, name, 0)
         for key, array in arrays.items()
     }
     return layout.rows(values)

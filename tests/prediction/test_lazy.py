@@ -134,8 +134,11 @@ def test_a_row_that_is_not_finite_is_named(model):
     rows = da.from_array(
         np.where(np.arange(150).reshape(50, 3) == 100, np.nan, ROWS), chunks=(20, 3)
     )
-    with pytest.raises(InvalidData, match="row 13 of a block of the rows has nan in column 1"):
+    with pytest.raises(InvalidData, match="row 13 of block 1 of the rows has nan in column 1"):
         model.predict_dask(rows).compute(scheduler="sync")
+    frame = dd.from_dask_array(rows, columns=["a", "b", "c"])
+    with pytest.raises(InvalidData, match="row 13 of partition 1 of the data frame has no 'b'"):
+        model.predict_dask(frame).compute(scheduler="sync")
 
 
 def test_equal_predictions_have_equal_names(model):

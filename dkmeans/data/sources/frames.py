@@ -241,7 +241,28 @@ def schema_of_dask(frame: Any, name: str) -> RowSchema:
 def _stacked_lazily(frame: Any, schema: RowSchema, name: str) -> Any:
     """Return the rows of a Dask data frame, as a Dask array of unknown numbers of rows."""
     meta = np.empty((0, sum(schema.widths)), schema.dtype)
-    return frame.map_partitions(stacked, schema, f"a partition of {name}", meta=meta)
+    return frame.map_partitions(_stacked_partition, schema, name, meta=meta)
+
+
+def _stacked_partition(
+    partition: Any, schema: RowSchema, name: str, partition_info: dict[str, Any] | None = None
+) -> NDArray[Any]:
+    """Return the rows of a partition of the data frame `name`. Runs on a worker.
+
+    Dask passes `partition_info`, which has the number of the partition.
+    """
+    return stacked(partition, schema, partition_name(name, partition_info))
+
+
+def partition_name(name: str, partition_info: dict[str, Any] | None) -> str:
+    """Return the name of a partition of the data frame `name`, for messages.
+
+    Args:
+        name: Name of the data frame.
+        partition_info: What Dask says of the partition; None where it says nothing.
+    """
+    which = "a partition" if partition_info is None else f"partition {partition_info['number']}"
+    return f"{which} of {name}"
 
 
 def stacked(partition: Any, schema: RowSchema, name: str) -> NDArray[Any]:

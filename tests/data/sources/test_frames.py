@@ -52,6 +52,12 @@ def test_the_columns_of_dask_are_dask_arrays():
         assert array.compute().tolist() == TABLE[key].tolist()
 
 
+def test_a_missing_value_of_dask_is_named_with_its_partition():
+    frame = dd.from_pandas(pd.DataFrame({"x": [1.0, 2.0, 3.0, None]}), npartitions=2)
+    with pytest.raises(InvalidData, match="row 1 of partition 1 of frame has no 'x'"):
+        rows_of(frame, "frame")[0].compute(scheduler="sync")
+
+
 def test_dask_may_merge_the_partitions_of_small_files(tmp_path):
     for number in range(5):  # of the columns that are read depends how many it merges
         columns = {name: np.arange(3.0) + number for name in "abcdefgh"}
