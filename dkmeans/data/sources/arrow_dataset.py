@@ -113,13 +113,8 @@ class FragmentRows(NamedRows):
         shape = self.columns, self.widths, self.dtypes, self.rows, self.first, self.has_gaps
         return repr((self.where, self.groups, self.condition, shape))
 
-    def _schema_of(self, names: Sequence[str]) -> pa.Schema:
-        if missing := [name for name in names if name not in self.schema.names]:
-            raise Invalid(
-                f"columns must be among those of {_NAME} ({', '.join(self.schema.names)}), got "
-                f"{', '.join(missing)}"
-            )
-        return pa.schema([self.schema.field(name) for name in names])
+    def _schema(self) -> pa.Schema:
+        return self.schema
 
     def _pieces(
         self, start: int, stop: int, columns: Sequence[str]

@@ -77,12 +77,8 @@ class NamedRows(Whole, Leaf):
         """Address or path of the Parquet file that has the rows; None for another kind of file."""
 
     @abstractmethod
-    def _schema_of(self, names: Sequence[str]) -> pa.Schema:
-        """Return the types of columns of the table.
-
-        Raises:
-            Invalid: a column is missing.
-        """
+    def _schema(self) -> pa.Schema:
+        """Return the types of all columns of the table."""
 
     @abstractmethod
     def _pieces(
@@ -166,9 +162,12 @@ class NamedRows(Whole, Leaf):
             Invalid: a column is missing.
             InvalidData: the table cannot be read, or has changed since it was described.
         """
-        schema = self._schema_of(names)
+        schema = self._schema()
+        if missing := [name for name in names if name not in schema.names]:
+            known = ", ".join(schema.names)
+            raise Invalid(f"keep must be among the columns of {self.name} ({known}), got {missing}")
         pieces = [piece.select(list(names)) for piece, _ in self._pieces(start, stop, names)]
-        return pa.Table.from_batches(pieces, schema)
+        return pa.Table.from_batches(pieces, pa.schema([schema.field(name) for name in names]))
 
 
 def refuse_others(batch: Batch) -> Batch:

@@ -43,7 +43,7 @@ from dkmeans.data.sources.parquet_files import (
 from dkmeans.data.sources.parquet_footers import Footer, Footers
 from dkmeans.data.sources.requests import in_parallel
 from dkmeans.data.sources.row_filter import RowFilter
-from dkmeans.errors import Invalid, InvalidData, counted
+from dkmeans.errors import InvalidData, counted
 from dkmeans.retry import with_retries
 from dkmeans.storage import address_below, filesystem, unreachable
 
@@ -88,22 +88,13 @@ class ParquetRows(NamedRows):
         shape = self.widths, self.dtypes, self.rows, self.first, self.has_gaps
         return self.address, self.groups, self.columns, shape, self.condition
 
-    def _schema_of(self, names: Sequence[str]) -> pa.Schema:
-        """Return the types of columns of the file and its folder.
-
-        Raises:
-            Invalid: a column is missing.
-        """
+    def _schema(self) -> pa.Schema:
+        """Return the types of the columns of the file and its folder."""
         with self._opened() as file:
             schema = file.schema_arrow.remove_metadata()
         for name, value in self.of_folder:
             schema = schema if name in schema.names else schema.append(pa.field(name, value.type))
-        if missing := [name for name in names if name not in schema.names]:
-            raise Invalid(
-                f"columns must be among those of {self.address} ({', '.join(schema.names)}), got "
-                f"{', '.join(missing)}"
-            )
-        return pa.schema([schema.field(name) for name in names])
+        return schema
 
     def _opened(self) -> pq.ParquetFile:
         fs, path = filesystem(self.address)
