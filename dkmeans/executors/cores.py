@@ -39,7 +39,8 @@ class Computing(AbstractContextManager[None]):
 
     def _set(self) -> None:
         self._restore.enter_context(blas().limit(limits=1, user_api="blas"))
-        self._restore.callback(sys.setswitchinterval, sys.getswitchinterval())
+        # Python cuts off to whole microseconds: without a half more, each time would lose one.
+        self._restore.callback(sys.setswitchinterval, sys.getswitchinterval() + 5e-7)
         sys.setswitchinterval(SWITCH_SECONDS)
 
     def __exit__(self, *error: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from itertools import chain, islice
@@ -21,7 +21,8 @@ from dkmeans.executors import cores
 from dkmeans.executors.budget import Memory, budget_for, free_cache_bytes, system_limit
 from dkmeans.executors.in_order import in_order
 from dkmeans.executors.reduction import Cost, Reduction
-from dkmeans.executors.runs import RUNS_PER_SHARE, Run, RunTotal, plan, reduce_batches, reduce_runs
+from dkmeans.executors.run_queue import RunQueue
+from dkmeans.executors.runs import RUNS_PER_SHARE, RunTotal, plan, reduce_batches, reduce_runs
 from dkmeans.machine import usable_cores
 from dkmeans.state import M
 
@@ -40,7 +41,7 @@ class Threads(AbstractContextManager["Threads"]):
     def __init__(self, threads: int | None = None, cache: str = NONE) -> None:
         self._count = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self._count, "dkmeans")
-        self._stopped = Event()
+        self._closed = Event()
         self._fit, self._cache = uuid4().hex, cache
         self._context: Context | None = None
 
@@ -48,7 +49,7 @@ class Threads(AbstractContextManager["Threads"]):
         return f"{counted(self._count, 'thread')} of this process"
 
     def __exit__(self, *error: object) -> None:
-        self._stopped.set()
+        self._closed.set()
         self._pool.shutdown(cancel_futures=True)
         row_cache.evict_fit(self._fit)
 
@@ -62,28 +63,24 @@ class Threads(AbstractContextManager["Threads"]):
     ) -> Reduction[M]:
         """Apply a function to each chunk of each batch, and add up the results of each batch."""
         runs = plan(batches, [1] * self._count, RUNS_PER_SHARE)
+        chunks = [batches[run.batch].chunks_between(run.start, run.stop) for run in runs]
+
+        def unless_closed(loaded: LoadedChunk, value: V) -> M:
+            if self._closed.is_set():
+                raise CancelledError
+            return function(loaded, value)
+
         if len(runs) == 1:  # starting a thread would take longer than many a single run
-            context, batch = self._cache_context().copy(), batches[runs[0].batch]
-            totals = context.run(self._reduce, function, batch, runs[0], value, Event())
-            return self._reduction(totals)
-        pending: dict[Run, Future[list[RunTotal[M]]]] = {}
-        failed = Event()
+            context = self._cache_context().copy()
+            return self._reduction(context.run(reduce_runs, unless_closed, runs, chunks[0], value))
+        queue = RunQueue(unless_closed, zip(runs, chunks, strict=True), value)
         with cores.computing:
             try:
-                # Large runs first; small runs then even out when the threads finish.
-                order = sorted(runs, key=lambda run: -run.size)
-                for run in order:
-                    batch = batches[run.batch]
-                    pending[run] = self._submit(self._reduce, function, batch, run, value, failed)
-                # One wait for all: waking up for each result would take the interpreter lock from
-                # the computing threads.
-                wait(pending.values(), return_when=FIRST_EXCEPTION)
-                totals = [total for run in runs for total in pending[run].result()]
+                wait([self._submit(queue.compute) for _ in range(min(self._count, len(runs)))])
             except BaseException:
-                failed.set()
-                _cancel(pending.values())
+                queue.stop()
                 raise
-        return self._reduction(totals)
+        return self._reduction(queue.result())
 
     def _reduction(self, totals: list[RunTotal[M]]) -> Reduction[M]:
         cost = sum((total.cost for total in totals), Cost())
@@ -115,28 +112,6 @@ class Threads(AbstractContextManager["Threads"]):
             limit = None if self._cache != NONE else sys.maxsize
             self._context.run(cache_budget.set, budget_for(self._fit, self._cache, limit))
         return self._context
-
-    def _reduce(
-        self,
-        function: Callable[[LoadedChunk, V], M],
-        batch: Batch,
-        run: Run,
-        value: V,
-        failed: Event,
-    ) -> list[RunTotal[M]]:
-        """Return the total of a run.
-
-        Raises:
-            CancelledError: at the next chunk, once another run has failed, which sets `failed`, or
-                this executor is closed.
-        """
-
-        def guarded(loaded: LoadedChunk, value: V) -> M:
-            if failed.is_set() or self._stopped.is_set():
-                raise CancelledError
-            return function(loaded, value)
-
-        return reduce_runs(guarded, [run], batch.chunks_between(run.start, run.stop), value)
 
 
 def _apply(function: Callable[[LoadedChunk, V], R], chunk: Chunk, value: V) -> R:

@@ -4,6 +4,7 @@ import multiprocessing
 import sys
 import threading
 
+import pytest
 from threadpoolctl import threadpool_info
 
 from dkmeans.executors import cores
@@ -20,6 +21,20 @@ def test_while_threads_compute_blas_has_one_thread_and_the_lock_is_passed_on_soo
         blas = [pool for pool in cores.blas().info() if pool["user_api"] == "blas"]
         assert {pool["num_threads"] for pool in blas} <= {1}
     assert settings() == before
+
+
+@pytest.mark.parametrize("seconds", [0.005, cores.SWITCH_SECONDS, 9.7e-5])
+def test_the_switch_interval_is_the_same_after_many_calls(seconds):
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(seconds)
+        found = sys.getswitchinterval()
+        for _ in range(20):
+            with cores.Computing():
+                pass
+        assert sys.getswitchinterval() == found
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_settings_are_restored_when_the_last_of_several_fits_ends():

@@ -31,8 +31,8 @@ from dkmeans.executors.dask import internals, shares
 from dkmeans.executors.dask.packets import Incoming, Packet
 from dkmeans.executors.dask.process import prepare_worker
 from dkmeans.executors.dask.shares import Share
+from dkmeans.executors.run_queue import reduce_shared
 from dkmeans.executors.runs import Run, RunTotal, merged
-from dkmeans.executors.worker_threads import reduce_shared
 from dkmeans.state import M, grown
 
 R = TypeVar("R")

@@ -1,16 +1,16 @@
-"""Sharing: any number of threads compute the runs of a request, and return the same totals."""
+"""The queue of runs: any number of threads compute them together, and return the same totals."""
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from weakref import WeakSet
 
 import pytest
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
+from dkmeans.executors.run_queue import RunQueue, reduce_shared
 from dkmeans.executors.runs import plan, reduce_runs
-from dkmeans.executors.worker_threads import reduce_shared
 from tests.numbered import Numbers
 
 
@@ -83,6 +83,24 @@ def test_an_error_of_a_function_is_raised_and_ends_the_others(pool, error):
     with pytest.raises(error, match="three"):
         reduce_shared(pool, 2, function, plan([batch], [1], 1), batch, None)
     assert len(computed) < 1000
+
+
+def test_a_queue_that_is_stopped_computes_no_further_chunk_and_has_no_result():
+    (batch,) = batches_of(1000)
+    computed = []
+
+    def function(loaded, value):
+        computed.append(loaded.chunk.start)
+        if len(computed) == 5:
+            queue.stop()
+        return 1
+
+    (run,) = plan([batch], [1], 1)[:1]
+    queue = RunQueue(function, [(run, batch.chunks_between(run.start, run.stop))], None)
+    queue.compute()
+    assert len(computed) == 5
+    with pytest.raises(CancelledError):
+        queue.result()
 
 
 living = WeakSet()

@@ -1,0 +1,137 @@
+"""A queue of runs, which several threads compute together: those of this process or of a worker.
+
+The threads take runs from the queue, large ones first, until it is empty, so no thread waits for a
+slow one for long. Sums are exact, so it does not matter which thread computes which run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from concurrent.futures import Executor as ThreadPool
+from contextvars import copy_context
+from itertools import accumulate
+from threading import Lock
+from typing import Generic, TypeVar
+
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import LoadedChunk
+from dkmeans.executors.runs import RUNS_PER_SHARE, Run, RunTotal, merged, plan, reduce_runs
+from dkmeans.state import M, grown
+
+V = TypeVar("V")
+
+
+class RunQueue(Generic[V, M]):
+    """Runs to compute. Each thread that takes part calls `compute`.
+
+    Args:
+        function: Returns the result of a chunk.
+        runs: The runs, each with its chunks.
+        value: Second argument of the function.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[LoadedChunk, V], M],
+        runs: Iterable[tuple[Run, Batch]],
+        value: V,
+    ) -> None:
+        self._function, self._value = function, value
+        self._left = deque(sorted(runs, key=lambda each: -each[0].size))
+        self._totals: list[RunTotal[M]] = []
+        self._lock = Lock()
+        self._is_stopped = False
+        self._error: BaseException | None = None
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def compute(self) -> None:
+        """Compute runs until none is left. An error ends all threads; `result` raises it."""
+        try:
+            for run, chunks in iter(self._next, None):
+                found = reduce_runs(self._apply, [run], chunks, self._value)
+                # At once: the sums of all runs would need much memory where centers are large.
+                with self._lock:
+                    found += self._totals
+                    in_order = sorted(found, key=lambda total: total.run.place)
+                    self._totals = merged(in_order, grown)
+                del found, in_order
+        except BaseException as error:
+            with self._lock:
+                if not self._is_stopped:
+                    self._error = error
+            self.stop()
+
+    def stop(self) -> None:
+        """End all threads, before their next chunks."""
+        self._is_stopped = True
+        self._left.clear()
+
+    def result(self) -> list[RunTotal[M]]:
+        """Return the totals of all runs, `merged`. No thread may be computing any more.
+
+        Raises:
+            BaseException: an error of the function.
+            CancelledError: the queue was stopped.
+        """
+        error, self._error = self._error, None  # its traceback refers to the queue
+        if error is not None:
+            raise error
+        if self._is_stopped:
+            raise CancelledError
+        return self._totals
+
+    def _next(self) -> tuple[Run, Batch] | None:
+        try:
+            return self._left.popleft()
+        except IndexError:
+            return None
+
+    def _apply(self, loaded: LoadedChunk, value: V) -> M:
+        if self._is_stopped:
+            raise CancelledError
+        return self._function(loaded, value)
+
+
+def reduce_shared(
+    pool: ThreadPool,
+    threads: int,
+    function: Callable[[LoadedChunk, V], M],
+    runs: Sequence[Run],
+    chunks: Batch,
+    value: V,
+) -> list[RunTotal[M]]:
+    """Return the totals of some runs, `merged`, computed by the calling thread and by others.
+
+    The calling thread does not depend on the others: if the pool has no thread to spare, it
+    computes all of the runs itself.
+
+    Args:
+        pool: The threads that help. The calling thread may be one of them.
+        threads: Number of threads that compute, the calling thread included.
+        function: Returns the result of a chunk.
+        runs: The runs, in order.
+        chunks: Their chunks, in the same order.
+        value: Second argument of the function.
+    """
+    if threads == 1:
+        return reduce_runs(function, runs, chunks, value)
+    queue = RunQueue(function, _smaller(runs, chunks, threads), value)
+    others = min(threads, len(queue)) - 1
+    helpers = [pool.submit(copy_context().run, queue.compute) for _ in range(others)]
+    queue.compute()
+    for helper in helpers:
+        if not helper.cancel():  # one that has not begun would find no run
+            helper.result()
+    return queue.result()
+
+
+def _smaller(runs: Sequence[Run], chunks: Batch, threads: int) -> Iterator[tuple[Run, Batch]]:
+    """Yield smaller runs for a number of threads, each with its chunks."""
+    firsts = [0, *accumulate(run.size for run in runs)]
+    for part in plan([range(run.size) for run in runs], [1] * threads, RUNS_PER_SHARE):
+        run, first = runs[part.batch].part(part.start, part.stop), firsts[part.batch]
+        yield run, chunks.chunks_between(first + part.start, first + part.stop)
