@@ -40,6 +40,7 @@ from dkmeans.data.dataset import Dataset
 from dkmeans.data.row_weights import without_weights
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, names_of
+from dkmeans.data.sources.memory import owned
 from dkmeans.distance import Centers, Computation, Distance, project
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import (
@@ -621,7 +622,7 @@ class KMeans(Model):
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         if dataset.is_endless:
             raise Invalid("the rows to write predictions for must end, got a dataset without end")
-        whole = sum(dataset.batches(), Batch())
+        whole = sum(map(owned, dataset.batches()), Batch())
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
         table = dataset.table if dataset.is_table else None

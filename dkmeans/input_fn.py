@@ -33,6 +33,7 @@ from dkmeans.data.sources.arrow_dataset import is_arrow_dataset
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import arrays_of, is_frame, names_of, rows_of
 from dkmeans.data.sources.labeled import is_labeled_dataset, variables_of
+from dkmeans.data.sources.memory import lent
 from dkmeans.data.views import Columns
 from dkmeans.errors import Invalid, InvalidData, InvalidType, NoRows, expected
 from dkmeans.feature_columns.layout import FeatureRows, Layout, rows_of_named_columns
@@ -195,7 +196,7 @@ def _from_iterator(
                 batch = weighted(batch, of_weights, name)
             if batch.rows:
                 names = names or found
-                yield batch
+                yield batch.with_leaves(lent)
 
     stream = batches()
     first = next(stream, None)

@@ -21,6 +21,7 @@ from dkmeans.checkpoints import Checkpoint, Manifest, Stop
 from dkmeans.continuing import save_origin
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
+from dkmeans.data.sources.memory import owned
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import Conflict, counted
 from dkmeans.exact_total import ExactTotal
@@ -245,7 +246,10 @@ def _steps_until_stop(
     batches end or the last step is reached.
     """
     limit = None if plan.last_step is None else plan.last_step - fit.step
-    iterations = plan.settings.schedule.iterations(_numbered(batches), fit.pending_steps, limit)
+    schedule, numbered = plan.settings.schedule, _numbered(batches)
+    # The batches of several steps are in use at once.
+    coming = map(owned, numbered) if schedule.steps_per_iteration > 1 else numbered
+    iterations = schedule.iterations(coming, fit.pending_steps, limit)
     same_rows = _has_same_rows(plan, dataset)
     with_bounds = same_rows and dataset.is_in_order
     saver.take_seconds()  # drops the time of the opening checkpoint

@@ -1,5 +1,6 @@
 """Input functions: the parameters they may have and the values they may return."""
 
+import copy
 import functools
 from itertools import count, islice
 
@@ -490,6 +491,50 @@ def test_a_list_of_rows_is_refused_as_a_list_of_batches():
 def test_a_sparse_matrix_is_refused_with_the_remedy(given):
     with pytest.raises(TypeError, match=r"must be dense, as its toarray\(\) is, got .* csr_matrix"):
         read(given(sparse.csr_matrix(ROWS)))
+
+
+PARTS = [np.full((6, 2), 10 * n, np.float32) + np.arange(6)[:, None] for n in range(3)]
+REFILLED = {
+    "an array": lambda buffer: buffer,
+    "a part of an array": lambda buffer: buffer[:, :2],
+    "a dict": lambda buffer: {"x": buffer[:, 0], "y": buffer[:, 1]},
+    "with weights": lambda buffer: (buffer[:, :2], {"weights": buffer[:, 2] + 1}),
+}
+
+
+def refilling(made):
+    """Yield batches in the memory of one array, as loops that spare memory do."""
+    buffer = np.zeros((6, 2 if made is REFILLED["an array"] else 3), np.float32)
+    for part in PARTS:
+        buffer[:, :2] = part
+        yield made(buffer)
+
+
+@pytest.mark.parametrize("made", REFILLED.values(), ids=REFILLED)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mini_batch_steps_per_iteration": 3, "initial_clusters": np.float32([[0, 0], [20, 20]])},
+        {"mini_batch_steps_per_iteration": 2, "num_clusters": 9},  # of the rows of two batches
+        {"num_clusters": 17, "seed": 3},  # of the rows of all three
+        {"initial_clusters": lambda rows, missing: rows[:1], "num_clusters": 3},
+    ],
+    ids=["steps", "random and steps", "random", "function"],
+)
+def test_an_iterator_may_refill_one_array_for_its_batches(options, made):
+    options = {"num_clusters": 2, "seed": 1, **options}
+    found = KMeans(**options).train(lambda: refilling(made))
+    expected = KMeans(**options).train(lambda: iter(list(map(copy.deepcopy, refilling(made)))))
+    assert found.cluster_centers().tolist() == expected.cluster_centers().tolist()
+
+
+def test_predictions_of_batches_in_one_array_are_those_of_each(tmp_path):
+    model = KMeans(3, None, np.float32([[0, 0], [12, 12], [24, 24]]))
+    model.train(lambda: np.vstack(PARTS), steps=1)
+    path = tmp_path / "out.parquet"
+    model.write_predictions(lambda: refilling(REFILLED["an array"]), path)
+    expected = list(model.predict_cluster_index(lambda: np.vstack(PARTS)))
+    assert pq.read_table(path)["cluster_index"].to_pylist() == expected
 
 
 def test_an_invalid_batch_is_named_by_its_number():

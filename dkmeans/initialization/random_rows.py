@@ -13,6 +13,7 @@ import numpy as np
 from dkmeans.data.batches import Batch
 from dkmeans.data.points import as_dtype
 from dkmeans.data.row_weights import has_weights
+from dkmeans.data.sources.memory import owned
 from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.executors import Executor
 from dkmeans.initialization.draws import Seed
@@ -83,6 +84,8 @@ def collect(
         found.append(draw(batch, missing, executor))
         missing, rows = missing - len(found[-1]), rows + batch.rows
         in_vain = 0 if len(found[-1]) else in_vain + batch.rows
+        if missing:
+            seen[-1] = owned(batch)
     return np.concatenate(found), seen
 
 

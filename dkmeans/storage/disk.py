@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import logging
@@ -14,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,13 +65,9 @@ _appended: dict[Path, _Appended] = {}
 
 def temporary_folder() -> str:
     """Create a folder that is removed when this process ends."""
-    folder, process = Path(tempfile.mkdtemp(prefix="dkmeans-")), os.getpid()
-
-    def remove_folder() -> None:
-        if os.getpid() == process:  # not at the end of a forked process
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove_folder)
+    folder = Path(tempfile.mkdtemp(prefix="dkmeans-"))
+    # Unlike `atexit`, it runs at the end of this process alone, also if multiprocessing forked it.
+    Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=0)
     _temporary_folders.add(folder.resolve())
     return str(folder)
 

@@ -2,7 +2,9 @@
 
 import errno
 import logging
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -128,6 +130,17 @@ print(folder, os.path.isdir(folder))
     folder, was_there = output_of(program, PYTHONWARNINGS="ignore").split()
     assert was_there == "True"
     assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_temporary_folder_of_a_child_is_removed_when_the_child_ends(method):
+    context = multiprocessing.get_context(method)
+    kept = Path(storage.temporary_folder())
+    with ProcessPoolExecutor(1, context) as pool:
+        folder = Path(pool.submit(storage.temporary_folder).result())
+        assert folder.is_dir()
+    assert not folder.exists()
+    assert kept.is_dir()
 
 
 def test_only_what_outlives_the_process_is_flushed(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ the placeholder by a `MemoryRows` again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,14 @@ class MemoryRows(Whole, AtHand, Leaf):
         array: The array.
         name: Name of the array, for messages.
         first: Number of the first row in the table that the array is a part of.
+        is_lent: True if the array is one that an iterator has yielded: it may refill the array for
+            its next batch (`owned`).
     """
 
     array: Any
     name: str
     first: int = 0
+    is_lent: bool = False
 
     @property
     def rows(self) -> int:
@@ -54,6 +57,32 @@ class MemoryRows(Whole, AtHand, Leaf):
     def read(self, start: int, stop: int) -> Any:
         """Return these rows, a view of the array."""
         return self.array[start - self.first : stop - self.first]
+
+
+def lent(source: Source) -> Source:
+    """Return a leaf source whose rows are lent until the next batch, if they are in memory."""
+    return replace(source, is_lent=True) if isinstance(source, MemoryRows) else source
+
+
+def owned(batch: Batch) -> Batch:
+    """Return a batch that stays as it is when its iterator yields the next one.
+
+    Rows that are lent are copied. What holds several batches of a dataset at once must own them.
+    """
+    is_lent = len(batch) > 0 and _is_lent(batch[0].source)  # all chunks of a batch are alike
+    return batch.with_leaves(_copied) if is_lent else batch
+
+
+def _is_lent(source: Source) -> bool:
+    if isinstance(source, MemoryRows):
+        return source.is_lent
+    return any(_is_lent(part.source) for part in source.parts)
+
+
+def _copied(source: Source) -> Source:
+    if not (isinstance(source, MemoryRows) and source.is_lent):
+        return source
+    return replace(source, array=source.array.copy(), is_lent=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dkmeans.data.chunks import SMALLEST_BYTES
-from dkmeans.data.sources.memory import MemoryRows, ShippedRows, from_array
+from dkmeans.data.sources.memory import MemoryRows, ShippedRows, from_array, lent, owned
 from dkmeans.errors import InvalidData
 from tests.data.sources.rows import ROWS
 
@@ -23,6 +23,16 @@ def test_rows_in_memory_are_equal_only_to_themselves():
     source = MemoryRows(ROWS, "rows")
     assert source == source
     assert source != MemoryRows(ROWS, "rows")
+
+
+def test_rows_that_are_lent_are_copied_to_be_kept_and_no_others():
+    array = ROWS.copy()
+    own = from_array(array, "rows")
+    assert owned(own) is own
+    batch = owned(own.with_leaves(lent))
+    array[:] = 0
+    assert np.array_equal(batch[0].load(ROWS.shape[1]), ROWS)
+    assert owned(batch) is batch
 
 
 def test_rows_that_were_not_shipped_with_their_task_are_named():
