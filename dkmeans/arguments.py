@@ -92,10 +92,12 @@ def check_initial_clusters(given: InitialClusters) -> Any:
 
     Raises:
         Invalid: the name is unknown, or the array is empty, not 2-D or not finite.
-        InvalidType: the array does not hold real numbers.
+        InvalidType: it is none of these, or the array does not hold real numbers.
     """
+    must = f"{', '.join(map(repr, NAMES))}, a 2-D array, or a function"
+    if given is None or (np.isscalar(given) and not isinstance(given, str)):
+        raise InvalidType(expected("initial_clusters", must, given))
     if isinstance(given, str):
-        must = f"{', '.join(map(repr, NAMES))}, a 2-D array, or a function"
         if given in REPLACED:
             must += f"; {REPLACED[given]!r} has replaced {given!r}"
         if given not in NAMES:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Self
 
-from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, expected
+from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, check_path, expected
 
 # In the order of preference: a worker uses the first one that it can, unless one is named.
 BACKENDS = ("cuda", "native", "numpy")
@@ -64,6 +64,8 @@ class RunConfig:
     progress: str | None = None
 
     def __post_init__(self) -> None:
+        if self.model_dir is not None:
+            check_path("model_dir", self.model_dir)
         if self.save_checkpoints_secs is not None and self.save_checkpoints_steps is not None:
             raise Invalid(
                 "save_checkpoints_secs and save_checkpoints_steps must not both be set, got "

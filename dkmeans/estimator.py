@@ -77,7 +77,7 @@ from dkmeans.input_fn import InputFn, read_input
 from dkmeans.json_text import json_text
 from dkmeans.lloyd import ShiftTolerance
 from dkmeans.model import Model, comparable, naming_shutdown
-from dkmeans.modes import EstimatorSpec, ModeKeys
+from dkmeans.modes import EstimatorSpec, ModeKeys, check_mode
 from dkmeans.planning import FitPlan, plan_fit
 from dkmeans.plots import EstimatorPlots, Sample
 from dkmeans.prediction import lazy, per_chunk, stream
@@ -319,8 +319,8 @@ class KMeans(Model):
 
         Args:
             input_fn: Returns the rows: an array, a dict of named columns or a `Dataset` without
-                `batch`, `repeat` or other methods (each repeated without end), any other `Dataset`,
-                or an iterator of batches. One step consumes one batch.
+                `batch`, `shuffle`, `repeat`, `take` or `skip` (each repeated without end), any
+                other `Dataset`, or an iterator of batches. One step consumes one batch.
             hooks: Notified of every step. They may stop training after it.
             steps: Number of steps to take.
             max_steps: Step, counted over all calls, at which to stop. From there on a call does
@@ -490,8 +490,9 @@ class KMeans(Model):
         """
         names = check_predict_keys(predict_keys, [self.ALL_DISTANCES, self.CLUSTER_INDEX])
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
+        single = check_bool("yield_single_examples", yield_single_examples)
         checkpoint = self.checkpoint(checkpoint_path)
-        return self._predict(input_fn, checkpoint, names, run_hooks, single=yield_single_examples)
+        return self._predict(input_fn, checkpoint, names, run_hooks, single=single)
 
     def predict_cluster_index(self, input_fn: InputFn) -> Iterator[np.int64]:
         """Yield the index of each row's nearest center.
@@ -872,8 +873,7 @@ class KMeans(Model):
     def _specify(
         self, features: Any, labels: Any, mode: str, config: RunConfig | None
     ) -> EstimatorSpec:
-        if mode not in tuple(ModeKeys):
-            raise Invalid(expected("mode", "one of 'train', 'eval', 'infer'", mode))
+        check_mode("mode", mode)
         if config is None:
             config = self._config
         if not isinstance(config, RunConfig):

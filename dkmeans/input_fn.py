@@ -79,8 +79,9 @@ def read_input(
     except ValueError:  # some builtins have no signature
         parameters = []
     # Kinds 2 and 4 are *args and **kwargs, which need no value.
-    required = [p.name for p in parameters if p.default is p.empty and p.kind not in (2, 4)]
-    unknown = [name for name in required if name not in supplied]
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (2, 4)]
+    # Those of kind 0 are positional only: they have no name to callers.
+    unknown = [p.name for p in required if p.name not in supplied or p.kind == 0]
     if unknown:
         raise InvalidType(
             f"input_fn must take no parameters but mode, params and config, got {unknown}"

@@ -30,7 +30,7 @@ from dkmeans.errors import (
 )
 from dkmeans.exports import ServingInputReceiver, as_receiver, directories, needs
 from dkmeans.history import read_history, table_of
-from dkmeans.modes import ModeKeys
+from dkmeans.modes import ModeKeys, check_mode
 from dkmeans.plots import ModelPlots
 from dkmeans.retry import first_line
 from dkmeans.state import TrainState
@@ -268,11 +268,9 @@ class Model:
                 mode is unknown, or an asset does not exist.
             TypeError: an argument has the wrong type.
         """
-        if not isinstance(experimental_mode, str):
-            raise InvalidType(expected("experimental_mode", "a str", experimental_mode))
-        functions = {experimental_mode: serving_input_receiver_fn}
-        options = assets_extra, as_text, checkpoint_path
-        return self._export(export_dir_base, functions, "serving_input_receiver_fn", *options)
+        mode = check_mode("experimental_mode", experimental_mode)
+        receivers = {mode: self._receiver(serving_input_receiver_fn, "serving_input_receiver_fn")}
+        return self._export(export_dir_base, receivers, assets_extra, as_text, checkpoint_path)
 
     def export_savedmodel(
         self,
@@ -325,29 +323,28 @@ class Model:
         if not isinstance(given, Mapping):
             must = "a dict of modes and functions"
             raise InvalidType(expected("input_receiver_fn_map", must, given))
-        options = assets_extra, as_text, checkpoint_path
-        return self._export(export_dir_base, input_receiver_fn_map, "input_receiver_fn", *options)
+        if not given:
+            raise Invalid("input_receiver_fn_map must have at least one mode, got none")
+        receivers = {
+            check_mode("a mode of input_receiver_fn_map", mode): self._receiver(
+                function, f"input_receiver_fn_map[{str(mode)!r}]"
+            )
+            for mode, function in given.items()
+        }
+        return self._export(export_dir_base, receivers, assets_extra, as_text, checkpoint_path)
 
     def _export(
         self,
         base: str | bytes | os.PathLike[str],
-        functions: Mapping[str, ReceiverFn | None],
-        name: str,
+        receivers: Mapping[ModeKeys, ServingInputReceiver],
         assets_extra: Mapping[str, str] | None,
         as_text: bool,
         checkpoint_path: str | None,
     ) -> bytes:
-        """Write a SavedModel; `name` is the argument that gives the functions, for messages."""
+        """Write a SavedModel with a graph for each mode."""
         with needs("a SavedModel", "savedmodel"):
             from dkmeans.exports.savedmodel import files as saved_model  # noqa: PLC0415 an extra
-        if not functions or not set(functions) <= set(ModeKeys):
-            must = ", ".join(repr(str(mode)) for mode in ModeKeys)
-            got = ", ".join(map(repr, functions)) or "none"
-            raise Invalid(f"modes to export must be among {must}, got {got}")
         checkpoint = self.checkpoint(checkpoint_path)
-        receivers = {
-            ModeKeys(each): self._receiver(given, name) for each, given in functions.items()
-        }
         files = saved_model.files(checkpoint, receivers, as_text=as_text)
         # The model's own files come last: in an object store the last file completes the export.
         with_assets = {**directories.assets(assets_extra), **files}

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from dkmeans.errors import Invalid, InvalidType, expected
+
 
 class ModeKeys(StrEnum):
     """Purpose of some rows: the `mode` of an `input_fn` and of a `model_fn`."""
@@ -18,6 +20,21 @@ class ModeKeys(StrEnum):
     TRAIN = "train"
     EVAL = "eval"
     PREDICT = "infer"
+
+
+def check_mode(name: str, mode: object) -> ModeKeys:
+    """Return the mode that is given by the argument `name`.
+
+    Raises:
+        InvalidType: it is not text.
+        Invalid: there is no such mode.
+    """
+    must = f"one of {', '.join(repr(str(each)) for each in ModeKeys)}"
+    if not isinstance(mode, str):
+        raise InvalidType(expected(name, must, mode))
+    if mode not in tuple(ModeKeys):
+        raise Invalid(expected(name, must, mode))
+    return ModeKeys(mode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,16 @@ def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> No
         )
     else:
         logger.info("%s at step %d", reason.value, fit.step)
+    if fit.pending_steps >= steps > 0:
+        # Calls of a few steps each may be meant, an input too short for an iteration is not.
+        level = logging.WARNING if reason is StopReason.END_OF_INPUT else logging.INFO
+        logger.log(
+            level,
+            "no center has moved in this call: an iteration is %s, of which %d are done, and the "
+            "next call completes it (mini_batch_steps_per_iteration)",
+            counted(plan.settings.schedule.steps_per_iteration, "step"),
+            fit.pending_steps,
+        )
     dead, k = _dead_clusters(plan, fit.state), len(fit.state.centers)
     if dead:
         when = "since the first step" if _keeps_counts(plan) else "in the last iteration"

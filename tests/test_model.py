@@ -181,13 +181,15 @@ def test_the_deprecated_name_exports_with_a_warning(model, tmp_path):
 
 def test_arguments_that_cannot_be_exported_are_refused(model, tmp_path):
     given = rows_of("float32")[:0]
-    with pytest.raises(ValueError, match=r"modes to export must be among .*'infer'.*, got 'serve'"):
+    with pytest.raises(
+        ValueError, match=r"a mode of input_receiver_fn_map must be one of .*'infer', got 'serve'"
+    ):
         model.experimental_export_all_saved_models(tmp_path, {"serve": lambda: given})
-    with pytest.raises(ValueError, match=r"modes to export must be among .*, got none"):
+    with pytest.raises(ValueError, match=r"input_receiver_fn_map must have at least one mode"):
         model.experimental_export_all_saved_models(tmp_path, {})
     with pytest.raises(TypeError, match="input_receiver_fn_map must be a dict of modes"):
         model.experimental_export_all_saved_models(tmp_path, [lambda: given])
-    with pytest.raises(ValueError, match=r"modes to export must be among .*, got 'predict'"):
+    with pytest.raises(ValueError, match=r"experimental_mode must be one of .*, got 'predict'"):
         model.export_saved_model(tmp_path, lambda: given, experimental_mode="predict")
     with pytest.raises(ValueError, match="assets_extra must name files that are there, got 'no'"):
         model.export_saved_model(tmp_path, lambda: given, {"a": "no"})
@@ -196,7 +198,9 @@ def test_arguments_that_cannot_be_exported_are_refused(model, tmp_path):
             model.export_saved_model(tmp_path, lambda: given, {name: __file__})
     with pytest.raises(TypeError, match=r"assets_extra\['a'\] must be a path or URL, got None"):
         model.export_saved_model(tmp_path, lambda: given, {"a": None})
-    with pytest.raises(TypeError, match=r"experimental_mode must be a str, got \['infer'\]"):
+    with pytest.raises(ValueError, match=r"input_receiver_fn_map\['infer'\] must be defined"):
+        model.experimental_export_all_saved_models(tmp_path, {"infer": None})
+    with pytest.raises(TypeError, match=r"experimental_mode must be .*, got \['infer'\]"):
         model.export_saved_model(tmp_path, lambda: given, experimental_mode=["infer"])
     with pytest.raises(ValueError, match=r"assets_extra must name files.*got '/'"):
         model.export_saved_model(tmp_path, lambda: given, {"a": "/"})

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from dkmeans.modes import EstimatorSpec, ModeKeys
+from dkmeans.modes import EstimatorSpec, ModeKeys, check_mode
 
 
 def test_the_modes_are_tensorflows_words():
@@ -23,6 +23,14 @@ def test_a_mode_is_a_str_and_is_found_by_its_word():
     assert {"infer": 1}[ModeKeys.PREDICT] == 1
     with pytest.raises(ValueError, match="'predict' is not a valid ModeKeys"):
         ModeKeys("predict")
+
+
+def test_an_unknown_mode_is_refused_by_the_name_of_its_argument():
+    assert check_mode("mode", "infer") is ModeKeys.PREDICT
+    with pytest.raises(ValueError, match=r"^mode must be one of 'train', 'eval', 'infer', got 'x'"):
+        check_mode("mode", "x")
+    with pytest.raises(TypeError, match=r"^mode must be one of 'train', 'eval', 'infer', got None"):
+        check_mode("mode", None)
 
 
 @pytest.fixture

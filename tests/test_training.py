@@ -183,6 +183,18 @@ def test_one_step_is_not_called_steps(caplog):
     ]
 
 
+def test_input_that_is_too_short_for_an_iteration_is_warned_of(caplog):
+    estimator = model(mini_batch_steps_per_iteration=5).train(lambda: iter(batches_of(3)))
+    assert warnings_of(caplog) == [
+        "no center has moved in this call: an iteration is 5 steps, of which 3 are done, and the "
+        "next call completes it (mini_batch_steps_per_iteration)"
+    ]
+    caplog.clear()
+    for _ in range(2):  # as few steps as are asked for, and those that complete the iteration
+        estimator.train(lambda: rows_of(), steps=1)
+    assert not warnings_of(caplog)
+
+
 def test_input_that_ends_as_asked_for_is_not_warned_of(caplog):
     model().train(lambda: limit_epochs(rows_of(), 3), steps=3)
     model().train(lambda: limit_epochs(rows_of(), 3))

@@ -711,4 +711,6 @@ def limit_epochs(array: Any, num_epochs: int | None = None) -> Dataset:
         ValueError: the array is not 2-D, or `num_epochs` is below 1.
         TypeError: it is not an array.
     """
+    if num_epochs is not None:
+        check_integer("num_epochs", num_epochs, 1)
     return Dataset.from_array(array).repeat(num_epochs)

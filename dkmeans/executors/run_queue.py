@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import Executor as ThreadPool
 from contextvars import copy_context
+from functools import partial
 from itertools import accumulate
 from threading import Lock
 from typing import Generic, TypeVar
@@ -43,43 +44,48 @@ class RunQueue(Generic[V, M]):
         self._totals: list[RunTotal[M]] = []
         self._lock = Lock()
         self._is_stopped = False
-        self._error: BaseException | None = None
+        self._failed: tuple[Run, BaseException] | None = None
 
     def __len__(self) -> int:
         return len(self._left)
 
     def compute(self) -> None:
-        """Compute runs until none is left. An error ends all threads; `result` raises it."""
-        try:
-            for run, chunks in iter(self._next, None):
-                found = reduce_runs(self._apply, [run], chunks, self._value)
-                # At once: the sums of all runs would need much memory where centers are large.
+        """Compute runs until none is left.
+
+        If a run fails, later ones are not computed any more. Earlier ones are, because `result`
+        raises the first error in the order of the chunks, in whichever order they are computed.
+        """
+        for run, chunks in iter(self._next, None):
+            if not self._is_needed(run):  # before a chunk of it is read
+                continue
+            try:
+                found = reduce_runs(partial(self._apply, run), [run], chunks, self._value)
+            except BaseException as error:
                 with self._lock:
-                    found += self._totals
-                    in_order = sorted(found, key=lambda total: total.run.place)
-                    self._totals = merged(in_order, grown)
-                del found, in_order
-        except BaseException as error:
+                    if self._is_needed(run):
+                        self._failed = run, error
+                continue
+            # At once: the sums of all runs would need much memory where centers are large.
             with self._lock:
-                if not self._is_stopped:
-                    self._error = error
-            self.stop()
+                found += self._totals
+                in_order = sorted(found, key=lambda total: total.run.place)
+                self._totals = merged(in_order, grown)
+            del found, in_order
 
     def stop(self) -> None:
         """End all threads, before their next chunks."""
         self._is_stopped = True
-        self._left.clear()
 
     def result(self) -> list[RunTotal[M]]:
         """Return the totals of all runs, `merged`. No thread may be computing any more.
 
         Raises:
-            BaseException: an error of the function.
+            BaseException: the first error of the function.
             CancelledError: the queue was stopped.
         """
-        error, self._error = self._error, None  # its traceback refers to the queue
-        if error is not None:
-            raise error
+        failed, self._failed = self._failed, None  # the traceback refers to the queue
+        if failed is not None:
+            raise failed[1]
         if self._is_stopped:
             raise CancelledError
         return self._totals
@@ -90,8 +96,13 @@ class RunQueue(Generic[V, M]):
         except IndexError:
             return None
 
-    def _apply(self, loaded: LoadedChunk, value: V) -> M:
-        if self._is_stopped:
+    def _is_needed(self, run: Run) -> bool:
+        """Return whether the outcome of a run still matters."""
+        failed = self._failed
+        return not self._is_stopped and (failed is None or run.place < failed[0].place)
+
+    def _apply(self, run: Run, loaded: LoadedChunk, value: V) -> M:
+        if not self._is_needed(run):
             raise CancelledError
         return self._function(loaded, value)
 

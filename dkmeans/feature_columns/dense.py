@@ -7,7 +7,7 @@ the columns of the same names in `tf.feature_column` give.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Protocol
 
@@ -111,8 +111,11 @@ class NumericColumn:
                 numbers.dtype
             )
         points = self._points(self._normalized(numbers), values.name)
-        after = " after normalizer_fn" if self.normalizer_fn else ""
-        values.refuse(~np.isfinite(points), f"be finite{after}")
+        wrong = ~np.isfinite(points)
+        if self.normalizer_fn is None:
+            values.refuse(wrong, "be finite")
+        else:  # the message has the value that the function has returned
+            replace(values, array=points).refuse(wrong, "be finite after normalizer_fn")
         return points
 
     def _normalized(self, numbers: NDArray[Any]) -> NDArray[Any]:

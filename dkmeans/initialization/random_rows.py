@@ -14,7 +14,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.points import as_dtype
 from dkmeans.data.row_weights import has_weights
 from dkmeans.data.sources.memory import owned
-from dkmeans.errors import Invalid, InvalidData, counted
+from dkmeans.errors import Invalid, InvalidData, counted, expected
 from dkmeans.executors import Executor
 from dkmeans.initialization.draws import Seed
 from dkmeans.initialization.sample import fetch
@@ -106,11 +106,16 @@ def _returned(function: Initializer, batch: Batch, missing: int, executor: Execu
     if has_weights(batch):  # the function gets no rows of weight zero
         numbers = draw_by_weight(batch, None, Seed(0), executor).numbers
     points = fetch(batch, numbers, executor)
-    given = np.asarray(function(points, missing))
-    given = given.reshape(0, points.shape[1]) if given.size == 0 else given
     must = f"0 to {counted(missing, 'finite row')} of {counted(points.shape[1], 'column')}"
+    returned = function(points, missing)
+    try:
+        given = np.asarray(returned)
+    except ValueError as error:  # lists of different lengths
+        raise Invalid(expected("initial_clusters", f"a function of {must}", returned)) from error
+    given = given.reshape(0, points.shape[1]) if given.size == 0 else given
     if given.ndim != 2 or given.dtype.kind not in "fiub" or given.shape[1] != points.shape[1]:
-        raise Invalid(f"initial_clusters must return {must}, got an array of shape {given.shape}")
+        got = f"an array of shape {given.shape} and dtype {given.dtype}"
+        raise Invalid(f"initial_clusters must return {must}, got {got}")
     if len(given) > missing:
         raise Invalid(f"initial_clusters must return {must}, got {counted(len(given), 'row')}")
     if not np.isfinite(given).all():

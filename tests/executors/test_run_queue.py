@@ -69,18 +69,20 @@ def test_a_request_needs_no_other_thread():
 
 
 @pytest.mark.parametrize("error", [IndexError, KeyError])
-def test_an_error_of_a_function_is_raised_and_ends_the_others(pool, error):
+def test_the_first_error_in_order_is_raised_and_later_chunks_are_not_computed(pool, error):
     computed = []
 
     def function(loaded, value):
-        computed.append(loaded.chunk.start)
-        if loaded.chunk.start == 3:
-            raise error("three")
-        time.sleep(0.001)
+        start = loaded.chunk.start
+        computed.append(start)
+        if start in (3, 600):
+            time.sleep(0.05 if start == 3 else 0)  # the later one fails first
+            raise error(f"chunk {start}")
+        time.sleep(0.0001)
         return 1
 
     (batch,) = batches_of(1000)
-    with pytest.raises(error, match="three"):
+    with pytest.raises(error, match="chunk 3"):
         reduce_shared(pool, 2, function, plan([batch], [1], 1), batch, None)
     assert len(computed) < 1000
 
