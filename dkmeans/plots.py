@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkmeans.checkpoints import Checkpoint
+from dkmeans.data.columns import value_names
 from dkmeans.errors import Invalid, counted
 from dkmeans.exports import needs
 
@@ -26,6 +27,10 @@ _MOST_NAMES = 40
 _MOST_LETTERS = 40
 # A heat map of more cells than this shows no numbers.
 _MOST_NUMBERS = 120
+# Longer names of columns are cut in the middle.
+_LONGEST_NAME = 24
+# Width of a digit as a part of the size of its font.
+_LETTER_WIDTH, _POINTS_PER_INCH = 0.64, 72
 # Colors of up to so many clusters are those of matplotlib's style; of more they are of one scale.
 _MOST_COLORS = 10
 
@@ -137,11 +142,9 @@ class ModelPlots:
         image = axes.imshow(scaled, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto")
         axes.figure.colorbar(image, ax=axes, label="standard deviations from the mean")
         if values.size <= _MOST_NUMBERS:
-            for (cluster, column), value in np.ndenumerate(values):
-                is_pale = abs(scaled[cluster, column]) < 0.6 * largest
-                color = "black" if is_pale else "white"
-                axes.text(column, cluster, f"{value:.3g}", ha="center", va="center", color=color)
-        _name_ticks(axes.xaxis, checkpoint.settings.columns or _numbers(values.shape[1]))
+            _number_cells(axes, values, np.abs(scaled) < 0.6 * largest)
+        names, width = checkpoint.settings.columns, values.shape[1]
+        _name_ticks(axes.xaxis, value_names(names, width) if names else _numbers(width))
         _name_ticks(axes.yaxis, _numbers(len(values)))
         axes.set(xlabel="column", ylabel="cluster", title="Centers")
         return axes
@@ -179,7 +182,9 @@ class EstimatorPlots(ModelPlots):
         edge = axes.xaxis.label.get_color()  # of the style: visible on light and dark
         axes.scatter(*centers.T, c=colors, s=90, marker="X", edgecolors=edge, zorder=3)
         title = f"{counted(len(points), 'row')} and {counted(len(centers), 'center')}"
-        axes.set(xlabel=labels[0], ylabel=labels[1], title=title)
+        axes.set_xlabel(labels[0], parse_math=False)
+        axes.set_ylabel(labels[1], parse_math=False)
+        axes.set_title(title)
         return axes
 
 
@@ -197,6 +202,37 @@ def _axes_or_new(axes: Any) -> Any:
     return pyplot.subplots(layout="constrained")[1]
 
 
+def _number_cells(axes: Any, values: NDArray[Any], is_pale: NDArray[np.bool_]) -> None:
+    """Write the value into each cell of a heat map, unless the values are wider than the cells."""
+    texts = [[_short(value) for value in row] for row in values]
+    longest = max(len(text) for row in texts for text in row)
+    # The layout makes room for names and the color bar only when it draws.
+    inches = 0.95 * axes.get_position().width * axes.figure.get_figwidth() / values.shape[1]
+    size = axes.xaxis.label.get_size()  # in points, of the style
+    if longest * _LETTER_WIDTH * size / _POINTS_PER_INCH > inches:
+        return
+    for (cluster, column), pale in np.ndenumerate(is_pale):
+        text, color = texts[cluster][column], "black" if pale else "white"
+        axes.text(column, cluster, text, ha="center", va="center", color=color)
+
+
+def _short(value: float) -> str:
+    """Return a number with three digits, or all of those before the point if they are few."""
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def shown_name(name: str) -> str:
+    """Return the name of a column for a chart: in one line, of a long one beginning and end."""
+    line = "".join(letter if letter.isprintable() else " " for letter in name)
+    half = _LONGEST_NAME // 2
+    return line if len(line) <= _LONGEST_NAME else f"{line[:half]}…{line[1 - half :]}"
+
+
+def are_upright(names: Sequence[str]) -> bool:
+    """Return whether the names of the columns of a heat map are written upwards."""
+    return sum(len(name) + 1 for name in names) > _MOST_LETTERS
+
+
 def _numbers(count: int) -> list[str]:
     return list(map(str, range(count)))
 
@@ -206,8 +242,10 @@ def _name_ticks(axis: Any, names: Sequence[str]) -> None:
     if len(names) > _MOST_NAMES:
         axis.get_major_locator().set_params(integer=True)
         return
-    is_long = axis.axis_name == "x" and sum(len(name) + 1 for name in names) > _MOST_LETTERS
-    axis.set_ticks(range(len(names)), names, rotation=90 if is_long else 0)
+    shown = list(map(shown_name, names))
+    rotation = 90 if axis.axis_name == "x" and are_upright(shown) else 0
+    # A dollar in a name is no beginning of a formula.
+    axis.set_ticks(range(len(names)), shown, rotation=rotation, parse_math=False)
 
 
 def _colors(clusters: int) -> NDArray[Any]:
@@ -227,7 +265,7 @@ def _projected(sample: Sample) -> tuple[NDArray[Any], NDArray[Any], tuple[str, s
     if width == 2:
         names = sample.names or ("column 0", "column 1")
         how = ", standardized" if sample.is_standardized else ""
-        return points, centers, (f"{names[0]}{how}", f"{names[1]}{how}")
+        return points, centers, (f"{shown_name(names[0])}{how}", f"{shown_name(names[1])}{how}")
     mean = points.mean(axis=0)
     _, lengths, directions = np.linalg.svd(points - mean, full_matrices=False)
     plane = np.zeros((2, width))

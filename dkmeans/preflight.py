@@ -7,7 +7,7 @@ read for `examine`; `seconds_per_iteration` computes a few chunks.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -237,10 +237,10 @@ def center_scale_remarks(centers: FloatArray, names: Names) -> list[str]:
     if len(centers) < _FEWEST_CENTERS:
         return []
     variances = centers.astype(np.float64).var(axis=0)
-    return list(_remarks_on(variances, f"the first {counted(len(centers), 'center')}", names or ()))
+    return list(_remarks_on(variances, f"the first {counted(len(centers), 'center')}", names))
 
 
-def _remarks_on(variances: FloatArray, where: str, names: Sequence[str]) -> Iterator[str]:
+def _remarks_on(variances: FloatArray, where: str, names: Names) -> Iterator[str]:
     """Yield a sentence on the columns whose variances are far below the largest one.
 
     Columns of one value only are not compared.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from dkmeans import storage
 from dkmeans.backends import select_processor
 from dkmeans.backends.rounding import exact_rows
 from dkmeans.checkpoints import Checkpoint
+from dkmeans.data.columns import value_names
 from dkmeans.distance import Centers, squared_norms
 from dkmeans.errors import InvalidType, counted, expected
 from dkmeans.estimator import KMeans
@@ -33,7 +35,7 @@ from dkmeans.exports import directories, needs
 from dkmeans.indices.quality import SAMPLED, indices_of
 from dkmeans.indices.row_sample import RowSample
 from dkmeans.input_fn import InputFn
-from dkmeans.plots import EstimatorPlots, Sample
+from dkmeans.plots import EstimatorPlots, Sample, are_upright, shown_name
 from dkmeans.prediction.measures import Measuring
 from dkmeans.state import FloatArray, sum_up
 
@@ -54,10 +56,10 @@ _INDICES_SHOWN = {
     "calinski_harabasz": "Calinski-Harabasz index (large is good)",
 }
 # Size of a chart, which a phone shows with readable text; of the centers, for each column and row.
-_WIDTH_INCHES, _HEIGHT_INCHES, _CELL_INCHES = 5.2, 3.2, (0.6, 0.28)
+_WIDTH_INCHES, _HEIGHT_INCHES, _CELL_INCHES = 5.2, 3.2, (0.7, 0.28)
 _PIXELS_PER_INCH, _LARGEST_SCALE, _SMALLEST_SCALE = 96, 1.2, 0.65
-# Names of columns of more letters, all together, are written upwards by `plots`.
-_MOST_LETTERS, _LETTER_INCHES = 40, 0.09
+# Height of a letter of a name that is written upwards.
+_LETTER_INCHES = 0.09
 # A mean of all rows that is a smaller part of their deviation is zero.
 _NEGLIGIBLE = 1e-4
 # Larger numbers have an exponent.
@@ -133,6 +135,7 @@ def _style(mpl: Any) -> dict[str, Any]:
         "figure.facecolor": "none",
         "axes.facecolor": "none",
         "font.size": 11,
+        "text.parse_math": False,
         "svg.fonttype": "none",
         "svg.hashsalt": "dkmeans",
         "backend": "svg",
@@ -160,7 +163,8 @@ def _sections(
     model: KMeans, checkpoint: Checkpoint, judged: _Judged | None
 ) -> Iterator[tuple[str, str]]:
     """Yield the title and the content of each part of the page."""
-    names, history = _names_of(checkpoint), model.history
+    history = model.history
+    names = value_names(checkpoint.settings.columns, checkpoint.state.centers.shape[1])
     yield "Summary", _facts(_summary(checkpoint, judged))
     if judged is not None:
         yield "What the clusters are", _clusters(judged, names)
@@ -172,15 +176,7 @@ def _sections(
         columns = ["cluster", "rows"], [[j, f"{size:,}"] for j, size in enumerate(sizes)]
         draw = partial(_draw_sizes, sizes)
         yield "Sizes", _chart("Number of rows of each cluster", draw, *columns)
-    yield (
-        "Centers",
-        _chart(
-            "Centers, and how far each value is from the mean of all centers",
-            partial(_draw_centers, model),
-            ["cluster", *names],
-            [[j, *map(_text, row)] for j, row in enumerate(checkpoint.original_centers)],
-        ),
-    )
+    yield "Centers", _centers(model, checkpoint, names)
     if judged is not None and len(judged.sample.rows):
         yield "Map of the rows", _projection(model, checkpoint, judged, names)
         yield "Typical and doubtful rows", _rows(model, checkpoint, judged, names)
@@ -193,15 +189,6 @@ def _sections(
         spent["all iterations"] = total
         yield "Time", _facts({name: f"{seconds:,.1f} s" for name, seconds in spent.items()})
     yield "Configuration and versions", _facts(_configuration(model, checkpoint))
-
-
-def _names_of(checkpoint: Checkpoint) -> list[str]:
-    width = checkpoint.state.centers.shape[1]
-    names = checkpoint.settings.columns
-    # A column of several values has one name for all of them.
-    if names is None or len(names) != width:
-        return [f"column {number}" for number in range(width)]
-    return list(names)
 
 
 def _summary(checkpoint: Checkpoint, judged: _Judged | None) -> dict[str, str]:
@@ -253,7 +240,8 @@ def _clusters(judged: _Judged, names: Sequence[str]) -> str:
     overall = np.where(np.abs(overall) > _NEGLIGIBLE * deviation, overall, 0.0)
     rows = []
     for number in np.flatnonzero(filled)[:_MOST_CLUSTERS].tolist():
-        telling = np.argsort(-np.abs(scores[number]), kind="stable")[:_MOST_TELLING].tolist()
+        farthest = np.argsort(-np.abs(scores[number]), kind="stable")[:_MOST_TELLING]
+        telling = farthest[np.abs(scores[number, farthest]) > _NEGLIGIBLE].tolist()
         texts = [
             f"{'high' if scores[number, j] > 0 else 'low'} {names[j]}: {_text(means[number, j])} "
             f"(all rows: {_text(overall[j])})"
@@ -261,7 +249,7 @@ def _clusters(judged: _Judged, names: Sequence[str]) -> str:
         ]
         silhouette = _text(found["cluster_silhouette"][number])
         share = f"{sizes[number]:,.10g} ({shares[number, 0]:.1%})"
-        rows.append([number, share, "; ".join(texts), silhouette])
+        rows.append([number, share, "; ".join(texts) or "no column", silhouette])
     more = int(filled.sum()) - len(rows)
     note = f"<p>{counted(more, 'further cluster')} with rows.</p>" if more > 0 else ""
     about = "<p>A cluster is told by the columns whose mean is farthest from that of all rows, in "
@@ -316,6 +304,19 @@ def _draw_sizes(sizes: Any, axes: Any) -> None:
     axes.bar(np.arange(len(sizes)), sizes)
     axes.set(xlabel="cluster", ylabel="rows")
     axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _centers(model: KMeans, checkpoint: Checkpoint, names: Sequence[str]) -> str:
+    values, shown = checkpoint.original_centers, list(map(shown_name, names))
+    room = _LETTER_INCHES * max(map(len, shown)) if are_upright(shown) else 0.0
+    return _chart(
+        "Centers, and how far each value is from the mean of all centers",
+        partial(_draw_centers, model),
+        ["cluster", *names],
+        [[j, *map(_text, row)] for j, row in enumerate(values)],
+        values.shape,
+        room,
+    )
 
 
 def _draw_centers(model: KMeans, axes: Any) -> None:
@@ -446,7 +447,10 @@ def _chart(
     draw(axes)
     axes.set_title("")
     content = StringIO()
-    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # The browser draws the letters, so matplotlib's font need not have them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     svg = content.getvalue()[content.getvalue().index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace(_INK, "currentColor").replace(_PAPER, "var(--page)")

@@ -93,7 +93,7 @@ def find_scaling(
     count = total.rows.exact(0, width)
     means, deviations = np.zeros(width), np.ones(width)
     constant: list[int] = []
-    named = places_named(names or (), width)
+    named = places_named(names, width)
     for column in range(width):
         mean = total.rows.exact(0, column) / count
         shift = mean - Fraction(float(reference.row[0, column]))

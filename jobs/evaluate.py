@@ -13,6 +13,7 @@ from dkmeans_jobs.input import names_in, open_input
 from dkmeans_jobs.model_dir import load_for
 
 from dkmeans import RunConfig, load, storage
+from dkmeans.data.columns import value_names
 from dkmeans.errors import counted
 from dkmeans.indices.quality import check_indices
 from dkmeans.json_text import json_text
@@ -46,8 +47,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     found = storage.read(model.evaluation_file(result["global_step"]))
     is_written = found is not None and found.data == json_text(result).encode()
     about = {**result, "written_to": model.eval_dir() if is_written else None}
-    columns = checkpoint.settings.columns or range(checkpoint.state.centers.shape[1])
-    return about if arguments.json else _for_people(about, list(map(str, columns)))
+    columns = value_names(checkpoint.settings.columns, checkpoint.state.centers.shape[1])
+    return about if arguments.json else _for_people(about, columns)
 
 
 def _for_people(result: dict[str, Any], columns: list[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dkmeans import Invalid
 from dkmeans.backends import select
 from dkmeans.checkpoints import Checkpoint, Manifest
 from dkmeans.config import BACKENDS
+from dkmeans.data.columns import value_names
 from dkmeans.display import with_time_left
 from dkmeans.errors import counted
 from dkmeans.model import Model
@@ -114,9 +115,7 @@ def _describe_centers(
     """Return a line for each center."""
     found = {}
     for number, center in enumerate(centers or ()):
-        # A column of several values has one name for all of them.
-        known = names if len(names) == len(center) else range(len(center))
-        pairs = zip(known, center, strict=True)
+        pairs = zip(value_names(names, len(center)), center, strict=True)
         texts = [f"{name} {value:.6g}" for name, value in pairs]
         found[f"center_of_cluster_{number}"] = ", ".join(texts)
     return found

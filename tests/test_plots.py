@@ -75,6 +75,34 @@ def test_centers_have_the_names_of_their_columns_and_their_values(model):
     assert_allclose(image.get_array(), (centers - centers.mean(axis=0)) / centers.std(axis=0))
 
 
+def test_names_are_no_formulas_and_long_ones_are_cut_in_the_middle():
+    names = [
+        "price in $ (2024) per $",
+        "$\\frac{$",
+        "two\nlines",
+        *(f"{'n' * 60}_{i}" for i in (0, 1)),
+    ]
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 5)), columns=names)
+    axes = fit(rows).plot.centers()
+    axes.figure.canvas.draw()  # where a formula would be read
+    shown = names_on(axes.xaxis)
+    assert shown[:3] == ["price in $ (2024) per $", "$\\frac{$", "two lines"]
+    assert shown[3:] == [f"{'n' * 12}…{'n' * 9}_{i}" for i in (0, 1)]
+    axes = fit(rows[names[:2]]).plot.rows(lambda: rows[names[:2]])
+    axes.figure.canvas.draw()
+    assert axes.get_xlabel() == names[0]
+
+
+def test_numbers_that_are_wider_than_their_cells_are_left_out():
+    def texts(scale, columns):
+        axes = fit(np.random.default_rng(0).normal(size=(50, columns)) * scale).plot.centers()
+        return [text.get_text() for text in axes.texts]
+
+    assert len(texts(1.0, 6)) == 18
+    assert len(texts(1e4, 6)) == 18
+    assert not texts(1e9, 12)
+
+
 def test_many_clusters_and_columns_have_no_names_and_numbers_that_overlap():
     model = fit(np.random.default_rng(0).normal(size=(500, 60)), 50)
     axes = model.plot.centers()

@@ -2,13 +2,16 @@
 
 import re
 import shutil
+import warnings
 from importlib import import_module
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import dkmeans
 from dkmeans import Dataset, Invalid, InvalidType, KMeans
+from dkmeans.feature_columns import bucketized_column, numeric_column
 from dkmeans.report_page import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -107,6 +110,45 @@ def test_the_mean_of_standardized_rows_is_zero(tmp_path):
     write_report(model, tmp_path / "r.html", lambda: points)
     told = re.findall(r"all rows: ([^)]*)", (tmp_path / "r.html").read_text())
     assert set(told) == {"0"}
+
+
+def test_a_cluster_that_is_all_rows_is_told_by_no_column(tmp_path):
+    points = np.random.default_rng(1).normal(size=(60, 2))
+    model = KMeans(1, tmp_path / "m", use_mini_batch=False).train(lambda: points, max_steps=2)
+    write_report(model, tmp_path / "r.html", lambda: points)
+    page = (tmp_path / "r.html").read_text()
+    assert "<td>no column</td>" in page
+    assert "all rows:" not in page
+
+
+def test_the_chart_of_the_centers_has_room_for_columns_and_shows_names_as_they_are(tmp_path):
+    names = ["$\\frac{$", "顧客", *(f"average_monthly_revenue_{i}" for i in range(10))]
+    rows = pd.DataFrame(np.random.default_rng(1).normal(size=(60, 12)), columns=names)
+    widths = []
+    for columns in (names[:2], names):
+        given = rows[columns]
+        model = KMeans(2, tmp_path / f"{len(columns)}", use_mini_batch=False)
+        model.train(lambda given=given: given, max_steps=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            write_report(model, tmp_path / "r.html", lambda given=given: given)
+        page = (tmp_path / "r.html").read_text()
+        chart = page[page.index('aria-label="Centers, and how far') :]
+        assert "$\\frac{$</text>" in chart
+        assert "顧客</text>" in chart
+        widths.append(float(re.search(r'viewBox="0 0 ([\d.]+)', chart)[1]))
+    assert widths[1] > 1.9 * widths[0]
+
+
+def test_columns_of_several_values_have_a_name_for_each(tmp_path):
+    columns = [numeric_column("age"), bucketized_column(numeric_column("size"), [2.0, 5.0])]
+    rows = {"age": np.arange(60.0), "size": np.arange(60.0) % 7}
+    model = KMeans(2, tmp_path / "m", use_mini_batch=False, feature_columns=columns)
+    model.train(lambda: rows, max_steps=2)
+    write_report(model, tmp_path / "r.html", lambda: rows)
+    page = (tmp_path / "r.html").read_text()
+    for name in ("age", *(f"size_bucketized[{number}]" for number in range(3))):
+        assert f'<th scope="row">{name}</th>' in page
 
 
 def test_a_page_is_the_same_each_time(model, tmp_path):

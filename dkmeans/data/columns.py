@@ -48,20 +48,29 @@ def places_of(columns: Sequence[str], given: Sequence[str], width: int) -> list[
     return [place for name in columns for place in spans[name]]
 
 
-def places_named(names: Sequence[str], width: int) -> list[str]:
-    """Return a name for each value of a row, for messages.
+def value_names(names: Sequence[str] | None, width: int) -> list[str]:
+    """Return a name for each value of a row, for people: `v[0]`, `v[1]` for a column `v[2]`.
 
     Args:
-        names: Names of the columns of the row, as `described` returns them; empty for none.
+        names: Names of the columns of the row, as `described` returns them; none or empty if there
+            are none.
         width: Number of values in the row.
     """
-    if not names:
-        return [f"column {place}" for place in range(width)]
-    found = [""] * width
-    for name in names:
-        for place in places_of([name], names, width):
-            found[place] = repr(name)
-    return found
+    if names and len(names) == width:
+        return list(names)
+    found = [
+        f"{_LENGTH.sub('', name)}[{number}]" if _LENGTH.search(name) else name
+        for name in names or ()
+        for number in range(_width_of(name))
+    ]
+    # Models of feature columns that an earlier version saved have no numbers of values.
+    return found if len(found) == width else [f"column {place}" for place in range(width)]
+
+
+def places_named(names: Names, width: int) -> list[str]:
+    """Return `value_names` for messages: in quotes, unless they are only numbers of columns."""
+    found = value_names(names, width)
+    return list(map(repr, found)) if names else found
 
 
 def _width_of(name: str) -> int:
@@ -127,7 +136,8 @@ class KnownColumns:
         if self.names is None or given is None:
             if self.names is not None:
                 logger.debug("taking columns without names as %s", _shown(self.names))
-        elif tuple(given) != self.names:
+        # Models of feature columns that an earlier version saved have no numbers of values.
+        elif self.names not in (tuple(given), tuple(_LENGTH.sub("", name) for name in given)):
             raise self._refused("the input", given, "they differ")
 
     def _refused(self, name: str, given: Sequence[str], why: str) -> InvalidData:

@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike
 
 from dkmeans.data.batches import Batch, Part
 from dkmeans.data.chunks import Chunk, Source, rows_per_chunk
+from dkmeans.data.columns import described
 from dkmeans.data.points import as_array
 from dkmeans.data.sources.named_rows import NamedRows
 from dkmeans.errors import Invalid, InvalidData, InvalidType, counted, expected
@@ -70,8 +71,9 @@ class Layout:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the columns, in the order in which they make a row."""
-        return tuple(column.name for column in self.columns)
+        """Names of the columns, `described`, in the order in which they make a row."""
+        widths = [column.width for column in self.columns]
+        return described([column.name for column in self.columns], widths)
 
     @property
     def keys(self) -> tuple[str, ...]:

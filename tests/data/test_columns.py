@@ -3,7 +3,7 @@
 import pytest
 
 from dkmeans import InvalidData
-from dkmeans.data.columns import KnownColumns, described, places_named, places_of
+from dkmeans.data.columns import KnownColumns, described, places_named, places_of, value_names
 
 TRAINED = KnownColumns(("age", "income"))
 PREDICTING = KnownColumns(("age", "income"), allows_surplus=True)
@@ -72,5 +72,9 @@ def test_places_follow_the_lengths_of_lists():
 
 
 def test_each_value_of_a_row_has_a_name():
-    assert places_named(("v[2]", "a"), 3) == ["'v[2]'", "'v[2]'", "'a'"]
-    assert places_named((), 2) == ["column 0", "column 1"]
+    assert value_names(("v[2]", "a"), 3) == ["v[0]", "v[1]", "a"]
+    assert value_names(("v[2]", "a"), 2) == ["v[2]", "a"]
+    for none in ((), None, ("a",)):
+        assert value_names(none, 2) == ["column 0", "column 1"]
+    assert places_named(("v[2]", "a"), 3) == ["'v[0]'", "'v[1]'", "'a'"]
+    assert places_named(None, 2) == ["column 0", "column 1"]
