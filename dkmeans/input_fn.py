@@ -122,7 +122,7 @@ def _dataset_of(
     has_names = isinstance(given, Mapping) or is_frame(given)
     if has_names or _is_array(given):
         # A new name for every call: another call may return other values in the same columns.
-        of = "the features", layout, columns
+        of = "the features", layout, columns, weights is not None
         batch, found = _features(given, *of, uuid4().hex, chunk_bytes)
         if weights is not None:
             batch = weighted(batch, weight_chunks(weights, "the weights"), "the features")
@@ -190,7 +190,8 @@ def _from_iterator(
                     f"{name} must be an array of rows, got {type(features).__name__}: a list of "
                     "rows is taken for one of batches; return np.array(rows)"
                 )
-            batch, found = _features(features, name, layout, columns.or_those_of(names))
+            known, has_weights = columns.or_those_of(names), weights is not None
+            batch, found = _features(features, name, layout, known, has_weights)
             batch = Batch.of(*batch.parts)
             if weights is not None:
                 of_weights = weight_chunks(weights, f"the weights of {name}")
@@ -234,6 +235,7 @@ def _features(
     name: str,
     layout: Layout | None,
     columns: KnownColumns,
+    has_weights: bool,
     table: str | None = None,
     chunk_bytes: int | None = None,
 ) -> tuple[Batch, Names]:
@@ -246,6 +248,7 @@ def _features(
         name: Name of the value, for messages.
         layout: Layout of the feature columns; None if there are none.
         columns: Columns of the model.
+        has_weights: As in `rows_of`.
         table: Unique name of the table in cache keys; None for a batch, which is read once.
         chunk_bytes: Target size of the chunks where no feature columns read them.
     """
@@ -254,7 +257,7 @@ def _features(
         return side_by_side(_named(given, name, layout), name, read), layout.names
     names = columns.chosen(_names(given), name)
     if is_frame(given):
-        rows, names = rows_of(given, name, names)
+        rows, names = rows_of(given, name, names, has_weights=has_weights)
         return array_chunks(rows, name, chunk_bytes=chunk_bytes), names
     if not isinstance(given, Mapping):
         return array_chunks(given, name, chunk_bytes=chunk_bytes), None

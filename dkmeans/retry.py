@@ -242,7 +242,8 @@ def first_line(error: BaseException) -> str:
     """
     status = _STATUS_TEXT.search(str(error)) if _is_of_object_store(error) else None
     if status is None:
-        return (str(error).splitlines() or [""])[0] or type(error).__name__
+        lines = map(str.strip, str(error).splitlines())
+        return next(filter(None, lines), type(error).__name__)
     details = ": ".join(_answer(error))
     return f"the server answered {status[1]}" + (f" ({details})" if details else "")
 

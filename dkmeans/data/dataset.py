@@ -157,7 +157,8 @@ class Dataset:
             weights, _ = rows_of(array, "the weights", (weights,))
         table = array if is_frame(array) else None
         if table is not None:
-            array, names = rows_of(array, "the array", columns)
+            has_weights = weights is not None
+            array, names = rows_of(array, "the array", columns, has_weights=has_weights)
         rows = as_array(array, "the array") if isinstance(array, list) else array
         cut = cut_of(rows, "the array")
         if weights is not None:

@@ -2,13 +2,17 @@
 
 import pickle
 
+import dask.dataframe as dd
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.dataset
 import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkmeans import Dataset, InvalidData
+from dkmeans import Dataset, InvalidData, KMeans
 from dkmeans.data import row_weights
 from dkmeans.data.batches import Batch
 from dkmeans.data.cache import CacheBudget, cache_budget, row_cache
@@ -204,3 +208,58 @@ def test_datasets_without_weights_have_the_same_rows():
     (batch,) = dataset.without_weights().batches()
     assert not has_weights(batch)
     assert batch.rows == 20
+
+
+def with_holes(dtype):
+    """Return rows and weights, which are zero where a row lacks a value or has an infinite one."""
+    frame = pd.DataFrame(ROWS[:, :2], columns=["x", "y"]).round().astype(dtype)
+    frame.loc[3, "x"] = frame.loc[[5, 7], "y"] = pd.NA if dtype == "Int32" else np.nan
+    if dtype == "float32":
+        frame.loc[8, "y"] = np.inf
+    weights = frame.notna().all(axis=1).to_numpy(float)
+    weights[8] = 0
+    return frame, weights
+
+
+TABLES = {
+    "pandas": lambda frame, weights, path: Dataset.from_array(frame, weights),
+    "polars": lambda frame, weights, path: Dataset.from_array(pl.from_pandas(frame), weights),
+    "Dask": lambda frame, weights, path: (
+        dd.from_pandas(frame, npartitions=2),
+        {"weights": weights},
+    ),
+    "Parquet": lambda frame, weights, path: Dataset.from_parquet(
+        stored(frame.assign(w=weights), path), weights="w"
+    ),
+    "Arrow": lambda frame, weights, path: Dataset.from_arrow(
+        pyarrow.dataset.dataset(stored(frame.assign(w=weights), path)), weights="w"
+    ),
+    "iterator": lambda frame, weights, path: iter([(frame, {"weights": weights})]),
+}
+
+
+def stored(frame, path):
+    frame.to_parquet(path / "rows.parquet")
+    return str(path / "rows.parquet")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "Int32"])
+@pytest.mark.parametrize("made", TABLES.values(), ids=TABLES)
+def test_rows_of_weight_zero_may_lack_values_in_every_kind_of_table(made, dtype, tmp_path):
+    frame, weights = with_holes(dtype)
+    given = made(frame, weights, tmp_path)
+    first = np.array([[0, 1], [12, 13]], np.float32)
+    model = KMeans(2, None, first, use_mini_batch=False).train(lambda: given, steps=1)
+    whole = frame[weights > 0].to_numpy(np.float32)
+    expected = KMeans(2, None, first, use_mini_batch=False).train(lambda: whole, steps=1)
+    assert model.cluster_centers().dtype == np.float32
+    assert np.array_equal(model.cluster_centers(), expected.cluster_centers())
+
+
+@pytest.mark.parametrize("made", TABLES.values(), ids=TABLES)
+def test_rows_that_count_must_not_lack_values(made, tmp_path):
+    frame, weights = with_holes("Int32")
+    weights[5] = 2
+    given = made(frame, weights, tmp_path)
+    with pytest.raises(InvalidData, match=r"rows must be finite; row 5 of .* has nan in column 1"):
+        KMeans(2, None, use_mini_batch=False).train(lambda: given, steps=1)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dkmeans.data.points import point_dtype
 from dkmeans.errors import InvalidData, InvalidType, counted
 from dkmeans.retry import first_line
 
@@ -153,6 +154,7 @@ def fill(
     widths: Sequence[int],
     first: int,
     name: str,
+    missing: NDArray[np.bool_] | None = None,
 ) -> None:
     """Write columns side by side into an array.
 
@@ -163,17 +165,30 @@ def fill(
         widths: Number of values of each column in a row.
         first: Number of the first row, for messages.
         name: Name of the table, for messages.
+        missing: Gets True for each missing value, (n, d), which is zero in `rows`. None refuses
+            missing values.
 
     Raises:
         InvalidData: as `values_of` does, or an integer is too large to be held exactly.
     """
-    left = 0
+    left, has_gaps = 0, missing is not None
     for column, width in zip(columns, widths, strict=True):
-        values = values_of(piece.column(column), column, width, first, name)
+        values = values_of(piece.column(column), column, width, first, name, has_gaps=has_gaps)
+        if missing is not None and values.null_count:
+            missing[:, left : left + width] = _numbers_of(values.is_null()).reshape(-1, width)
+            values = values.fill_null(pa.scalar(0).cast(values.type))
         if pa.types.is_integer(values.type) and rows.dtype.kind == "f":
             _refuse_inexact(values, rows.dtype, column, name)
         rows[:, left : left + width] = _numbers_of(values).reshape(-1, width)
         left += width
+
+
+def with_nan(rows: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return rows with NaN for missing values; integers then become the floats of `as_points`."""
+    if missing.any():
+        rows = rows.astype(point_dtype(rows.dtype), copy=False)
+        rows[missing] = np.nan
+    return rows
 
 
 def _refuse_inexact(values: pa.Array, dtype: np.dtype[Any], column: str, name: str) -> None:

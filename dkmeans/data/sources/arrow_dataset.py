@@ -106,7 +106,7 @@ class FragmentRows(NamedRows):
     @property
     def key(self) -> Hashable:
         """Identity of the rows: the fragment, its row groups and the columns."""
-        return self.opened, self.where, self.groups, self.columns, self.has_gaps
+        return self.opened, self.where, self.groups, self.columns, self.has_gaps, self.has_weights
 
     def describe(self) -> str:
         """Return a text that tells these rows from others, the same for each opened dataset."""

@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dkmeans.data.columns import Names, described
+from dkmeans.data.points import point_dtype
 from dkmeans.data.sources.arrow import (
     dtype_of,
     fill,
@@ -29,6 +30,7 @@ from dkmeans.data.sources.arrow import (
     type_name,
     values_of,
     with_gaps,
+    with_nan,
     without_extension,
     without_views,
 )
@@ -108,13 +110,17 @@ def labeled_by_text(frame: Any) -> Any:
     return renamed
 
 
-def rows_of(frame: Any, name: str, columns: Names = None) -> tuple[Any, Names]:
+def rows_of(
+    frame: Any, name: str, columns: Names = None, *, has_weights: bool = False
+) -> tuple[Any, Names]:
     """Return columns of a table side by side, and their names.
 
     Args:
         frame: The table, of any kind for which `is_frame` is true.
         name: Name of the table, for messages.
         columns: Names of the columns, in order; None for all.
+        has_weights: True if the rows have weights: those of weight zero may lack values or have
+            some that are not finite, so such values are refused only where rows are computed.
 
     Returns:
         A 2-D array of numbers, and the names; None if the columns have none. The array of a Dask
@@ -136,13 +142,13 @@ def rows_of(frame: Any, name: str, columns: Names = None) -> tuple[Any, Names]:
         named = labeled_by_text(frame)
         chosen = named if columns is None else named[list(columns)]
         schema = schema_of_dask(chosen, name)
-        rows = _stacked_lazily(chosen, schema, name)
+        rows = _stacked_lazily(chosen, schema, name, has_weights)
     else:
         table = arrow_table(frame, columns, name)
         if not len(table):  # libraries give columns without values any type
             return np.empty((0, max(1, table.num_columns))), columns or names
         schema = _schema_of(table, name)
-        rows = _stacked(table, schema, name)
+        rows = _stacked(table, schema, name, has_weights)
     return rows, described(schema.columns, schema.widths) if names else None
 
 
@@ -192,20 +198,26 @@ def _width(kind: pa.DataType, column: pa.ChunkedArray) -> int:
     return 0 if first is None else len(first)
 
 
-def _stacked(table: pa.Table, schema: RowSchema, name: str) -> NDArray[Any]:
+def _stacked(
+    table: pa.Table, schema: RowSchema, name: str, has_weights: bool = False
+) -> NDArray[Any]:
     """Return the columns of a table side by side, row after row in memory.
 
     Raises:
-        InvalidData: a value is missing or not finite.
+        InvalidData: the rows have no weights, and a value is missing or not finite.
     """
     rows = np.empty((table.num_rows, sum(schema.widths)), schema.dtype)
+    missing = np.zeros(rows.shape, bool) if has_weights else None
     first = 0
     for piece in table.to_batches(max_chunksize=_PIECE_ROWS):
-        place = rows[first : first + len(piece)]
-        fill(place, piece, schema.columns, schema.widths, first, name)
-        _check_finite(place, schema, first, name)
+        some = slice(first, first + len(piece))
+        if missing is None:
+            fill(rows[some], piece, schema.columns, schema.widths, first, name)
+            _check_finite(rows[some], schema, first, name)
+        else:
+            fill(rows[some], piece, schema.columns, schema.widths, first, name, missing[some])
         first += len(piece)
-    return rows
+    return rows if missing is None else with_nan(rows, missing)
 
 
 def _check_finite(rows: NDArray[Any], schema: RowSchema, first: int, name: str) -> None:
@@ -238,20 +250,27 @@ def schema_of_dask(frame: Any, name: str) -> RowSchema:
     return _schema_of(arrow_table(frame._meta, None, name), name)
 
 
-def _stacked_lazily(frame: Any, schema: RowSchema, name: str) -> Any:
+def _stacked_lazily(frame: Any, schema: RowSchema, name: str, has_weights: bool) -> Any:
     """Return the rows of a Dask data frame, as a Dask array of unknown numbers of rows."""
-    meta = np.empty((0, sum(schema.widths)), schema.dtype)
-    return frame.map_partitions(_stacked_partition, schema, name, meta=meta)
+    # With NaN for missing values, integers are floats.
+    dtype = point_dtype(schema.dtype) if has_weights else schema.dtype
+    meta = np.empty((0, sum(schema.widths)), dtype)
+    return frame.map_partitions(_stacked_partition, schema, name, has_weights, meta=meta)
 
 
 def _stacked_partition(
-    partition: Any, schema: RowSchema, name: str, partition_info: dict[str, Any] | None = None
+    partition: Any,
+    schema: RowSchema,
+    name: str,
+    has_weights: bool,
+    partition_info: dict[str, Any] | None = None,
 ) -> NDArray[Any]:
     """Return the rows of a partition of the data frame `name`. Runs on a worker.
 
     Dask passes `partition_info`, which has the number of the partition.
     """
-    return stacked(partition, schema, partition_name(name, partition_info))
+    rows = stacked(partition, schema, partition_name(name, partition_info), has_weights)
+    return rows.astype(point_dtype(rows.dtype), copy=False) if has_weights else rows
 
 
 def partition_name(name: str, partition_info: dict[str, Any] | None) -> str:
@@ -265,17 +284,19 @@ def partition_name(name: str, partition_info: dict[str, Any] | None) -> str:
     return f"{which} of {name}"
 
 
-def stacked(partition: Any, schema: RowSchema, name: str) -> NDArray[Any]:
+def stacked(
+    partition: Any, schema: RowSchema, name: str, has_weights: bool = False
+) -> NDArray[Any]:
     """Return the columns of a partition of a Dask data frame side by side. Runs on a worker.
 
     Raises:
         InvalidType: a column does not hold numbers, against the declaration of the data frame.
-        InvalidData: a value is missing.
+        InvalidData: the rows have no weights, and a value is missing or not finite.
     """
     table = arrow_table(partition, None, name)
     if len(table):
         _schema_of(table, name)
-    return _stacked(table, schema, name)
+    return _stacked(table, schema, name, has_weights)
 
 
 def arrays_of(frame: Any, keys: Sequence[str], name: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from dkmeans.data.sources.arrow import (
     type_name,
     values_of,
     with_gaps,
+    with_nan,
     without_extension,
 )
 from dkmeans.data.sources.hive_folders import FolderValues
@@ -52,6 +53,8 @@ class NamedRows(Whole, Leaf):
         first: Number of this source's first row in its table.
         has_gaps: True if missing values are allowed. Missing numbers are read as NaN, missing words
             as None. Such a source has a single column.
+        has_weights: True if the rows have weights: those of weight zero may lack values, which are
+            read as NaN.
         unusable: Names and types of the columns that hold neither numbers nor words. No columns
             were chosen yet: the rows cannot be read before.
         of_folder: Further columns, which have one value in all rows: the folder of a file names it.
@@ -63,6 +66,7 @@ class NamedRows(Whole, Leaf):
     rows: int = 0
     first: int = 0
     has_gaps: bool = False
+    has_weights: bool = False
     unusable: tuple[tuple[str, str], ...] = ()
     of_folder: FolderValues = ()
 
@@ -150,10 +154,12 @@ class NamedRows(Whole, Leaf):
             ]
             return with_gaps(pa.concat_arrays(values)).reshape(-1, width)
         rows = np.empty((stop - start, self.width), self.dtype)
+        missing = np.zeros(rows.shape, bool) if self.has_weights else None
         for piece, first in self._pieces(start, stop, self.columns):
-            place = rows[first - start : first - start + len(piece)]
-            fill(place, piece, self.columns, self.widths, first, self.name)
-        return rows
+            some = slice(first - start, first - start + len(piece))
+            about = self.columns, self.widths, first, self.name
+            fill(rows[some], piece, *about, None if missing is None else missing[some])
+        return rows if missing is None else with_nan(rows, missing)
 
     def table(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
         """Return any columns of the table for these rows, with the types that they have there.
@@ -345,7 +351,7 @@ def _with_weights(chunk: Chunk, rows: Sequence[str], weights: str) -> Chunk:
     column = replace(chunk, source=table.select([weights]))
     beside = RowWeights((column,), table.first, table.rows, table.chunk_rows)
     # Columns that hold no numbers are still to be left out, or refused.
-    source = replace(table.select(rows), unusable=table.unusable)
+    source = replace(table.select(rows), unusable=table.unusable, has_weights=True)
     return replace(chunk, source=source, weights=beside)
 
 

@@ -85,7 +85,7 @@ class ParquetRows(NamedRows):
     @property
     def key(self) -> Hashable:
         """Identity of the rows: the file, its row groups and the columns, with their shape."""
-        shape = self.widths, self.dtypes, self.rows, self.first, self.has_gaps
+        shape = self.widths, self.dtypes, self.rows, self.first, self.has_gaps, self.has_weights
         return self.address, self.groups, self.columns, shape, self.condition
 
     def _schema(self) -> pa.Schema:
