@@ -364,10 +364,11 @@ class Chunk:
         if len(rows):
             column = int(np.flatnonzero(~np.isfinite(points[rows[0]]))[0])
             number = self.start + int(rows[0] if kept is None else kept[rows[0]])
+            among = f"({counted(len(rows), 'such row')} among rows {self.start} to {self.stop - 1})"
             return InvalidData(
                 f"rows must be finite; row {number} of {self.source.name} has "
-                f"{points[rows[0], column]} in column {column} "
-                f"({counted(len(rows), 'such row')} among rows {self.start} to {self.stop - 1})"
+                f"{points[rows[0], column]} in column {column}"
+                + (f" {among}" if self.rows > 1 else "")
             )
         # Every value is finite, so a squared distance overflowed.
         also = "" if self.weights is None else " times their weights"

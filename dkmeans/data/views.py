@@ -222,10 +222,13 @@ class Picked(_ChunkView):
 
     def read(self, start: int, stop: int) -> Any:
         """Return these rows; refuse rows that are not finite, for the reason in `Shuffled`."""
-        points = self.chunk.load(self.width)
-        picked = points[list(self.numbers[start:stop])]
-        if not np.isfinite(picked).all():
-            raise self.chunk.complaint(points)
+        numbers = list(self.numbers[start:stop])
+        picked = self.chunk.load(self.width)[numbers]
+        wrong = np.flatnonzero(~np.isfinite(picked).all(axis=1)).tolist()
+        if wrong:  # others of the chunk may have the weight zero
+            place = min(wrong, key=numbers.__getitem__)
+            row = self.chunk.cut(numbers[place], numbers[place] + 1)
+            raise row.complaint(picked[place : place + 1])
         return picked
 
 
