@@ -353,12 +353,16 @@ def _with_earlier(address: str, found: list[dict[str, Any]]) -> list[dict[str, A
     """Return models by rising k, together with those of earlier calls, which saw the same rows."""
     earlier = storage.read_json(storage.join(address, _RESULT_FILE))
     models = earlier.get("models", []) if isinstance(earlier, dict) else []
-    by_count = {each["num_clusters"]: each for each in models}
-    # The directory of the sweep may have been moved.
-    moved = {
-        k: each | {"model_dir": storage.join(address, f"k{k}")} for k, each in by_count.items()
-    }
-    both = moved | {each["num_clusters"]: each for each in found}
+    both = {}
+    for each in models:
+        k = each["num_clusters"]
+        # The directory of the sweep may have been moved.
+        both[k] = each | {"model_dir": storage.join(address, f"k{k}")}
+    both |= {each["num_clusters"]: each for each in found}
+    for k, each in list(both.items()):
+        if not checkpoints.Manifest.read(each["model_dir"]).names:
+            logger.warning("leaving out k = %d, whose model is gone: %s", k, each["model_dir"])
+            del both[k]
     return [both[k] for k in sorted(both)]
 
 

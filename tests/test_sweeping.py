@@ -1,6 +1,7 @@
 """A sweep: every model is the one that is trained alone, and a killed sweep goes on to the same."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -77,6 +78,16 @@ def test_further_numbers_are_added_and_other_options_are_refused(rows, tmp_path)
         sweep(lambda: rows, [2], tmp_path, seed=3)
     with pytest.raises(Invalid, match="the rows must be those of the sweep in output"):
         sweep(lambda: rows + 1, [2], tmp_path)
+
+
+def test_a_model_that_is_gone_is_said_and_not_recommended(rows, tmp_path, caplog):
+    output = tmp_path / "s"
+    assert sweep(lambda: rows, [2, 5], output, seed=2)["recommended"] == 5
+    shutil.rmtree(output / "k5")
+    found = sweep(lambda: rows, [3], output, seed=2)
+    assert [each["num_clusters"] for each in found["models"]] == [2, 3]
+    assert found["recommended"] != 5
+    assert f"leaving out k = 5, whose model is gone: {output}/k5" in caplog.messages
 
 
 def test_the_directory_of_a_sweep_is_no_model_and_says_where_the_models_are(rows, tmp_path):

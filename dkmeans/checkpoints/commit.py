@@ -14,7 +14,7 @@ from dkmeans import storage
 from dkmeans.checkpoints import format as layout
 from dkmeans.checkpoints.checkpoint import Settings, Stop
 from dkmeans.checkpoints.manifest import Manifest, step_of
-from dkmeans.checkpoints.zarr_files import METADATA, files_of, group_metadata, is_group
+from dkmeans.checkpoints.zarr_files import METADATA, files_of, group_metadata
 from dkmeans.errors import Invalid, Outage
 from dkmeans.fit import Fit
 from dkmeans.retry import first_line, with_retries
@@ -138,10 +138,10 @@ def _open_directory(model_dir: str) -> None:
         Invalid: the directory holds something else of Zarr.
     """
     address = storage.join(model_dir, METADATA)
-    found = storage.read(address)
-    if found is None:
+    metadata = storage.read_json(address)  # which warns of a damaged file
+    if metadata is None:
         storage.write(address, group_metadata({}))
-    elif not is_group(found.data):
+    elif not (isinstance(metadata, dict) and metadata.get("node_type") == "group"):
         raise Invalid(f"model_dir must be a group of Zarr or a new directory, got {model_dir!r}")
 
 

@@ -16,7 +16,7 @@ from dkmeans.checkpoints import format as layout
 from dkmeans.checkpoints.checkpoint import Checkpoint
 from dkmeans.checkpoints.manifest import FILE, Manifest, step_of
 from dkmeans.errors import InvalidCheckpoint, Outage
-from dkmeans.retry import with_retries
+from dkmeans.retry import first_line, with_retries
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,8 @@ def load(address: str) -> Checkpoint:
     except (zarr.errors.BaseZarrError, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InvalidCheckpoint):
             raise
-        raise InvalidCheckpoint(f"{address} is damaged or no checkpoint: {error!r}") from error
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise InvalidCheckpoint(f"{address} is damaged or no checkpoint: {what}") from error
 
 
 def go_back(model_dir: str, path: str) -> None:
@@ -106,14 +107,16 @@ def go_back(model_dir: str, path: str) -> None:
 
     Args:
         model_dir: Path or URL of the model's directory.
-        path: Path or URL of the checkpoint.
+        path: Path or URL of the checkpoint, or its name in the directory.
 
     Raises:
         InvalidCheckpoint: it is damaged, or no checkpoint of this model.
         Conflict: another driver saves in the same directory.
         Outage: the storage does not answer.
     """
-    place, _, name = storage.absolute(path).rstrip("/").rpartition("/")
+    is_name = step_of(path.rstrip("/")) >= 0
+    address = storage.join(model_dir, path) if is_name else path
+    place, _, name = storage.absolute(address).rstrip("/").rpartition("/")
     try:
         manifest = Manifest.read(model_dir)
     except layout.OtherFormat:

@@ -43,15 +43,6 @@ def group_metadata(attributes: Mapping[str, Any]) -> bytes:
     return _encoded({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"})
 
 
-def is_group(data: bytes) -> bool:
-    """Return whether the content of a file is the metadata of a group."""
-    try:
-        metadata = json.loads(data)
-    except ValueError:
-        return False
-    return isinstance(metadata, dict) and metadata.get("node_type") == "group"
-
-
 def _rows_of_a_piece(array: NDArray[Any]) -> int:
     rows = max(1, _LARGEST_PIECE_BYTES // max(1, array[:1].nbytes))
     return max(1, min(len(array), rows))

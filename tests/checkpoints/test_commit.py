@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from dkmeans import Conflict, Invalid, KMeans, checkpoints, storage
 from dkmeans.checkpoints import Manifest
@@ -252,7 +253,18 @@ def test_a_directory_that_cannot_be_made_is_refused_by_name(tmp_path):
     assert address in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b'{"node_type": "array"}', b"", b"[]"])
+@pytest.mark.parametrize("content", [b"", b'{"zarr_format": 3, "node', bytes(range(128, 256))])
+def test_damaged_metadata_of_the_directory_is_said_and_written_anew(tmp_path, content, caplog):
+    rows = np.arange(8, dtype=np.float32).reshape(4, 2)
+    estimator = KMeans(2, str(tmp_path), rows[:2]).train(lambda: rows, steps=1)
+    (tmp_path / "zarr.json").write_bytes(content)
+    estimator.train(lambda: rows, steps=1)
+    (message,) = [m for m in caplog.messages if "which is damaged" in m]
+    assert f"ignoring {tmp_path}/zarr.json" in message
+    assert zarr.open_group(tmp_path, mode="r")[Path(estimator.latest_checkpoint()).name]
+
+
+@pytest.mark.parametrize("content", [b'{"node_type": "array"}', b"[]"])
 def test_a_directory_that_holds_something_else_of_zarr_is_refused_by_name(tmp_path, content):
     (tmp_path / "zarr.json").write_bytes(content)
     with pytest.raises(Invalid, match="model_dir must be a group of Zarr or a new directory, got"):
