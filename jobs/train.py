@@ -209,6 +209,8 @@ def _model(arguments: argparse.Namespace, conditions: StopConditions, client: An
             cache=arguments.cache or AUTO,
             save_checkpoints_secs=arguments.save_checkpoints_secs,
             save_checkpoints_steps=arguments.save_checkpoints_steps,
+            # A fit in full batch has few steps.
+            save_summary_steps=1 if arguments.batch_rows is None else 100,
         ),
         num_restarts=1 if arguments.num_restarts is None else arguments.num_restarts,
         empty_clusters=arguments.empty_clusters or EmptyClusters.KEEP,

@@ -9,6 +9,7 @@ import pyarrow
 import pytest
 import zarr
 from pyarrow import parquet
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dkmeans import KMeans, checkpoints
 from dkmeans.storage import zarr_store
@@ -184,6 +185,15 @@ def test_another_number_of_clusters_than_the_models_is_refused(run, run_json, st
     assert code == 2
     assert "num_clusters must be that of the model in model_dir, 4" in err
     assert "got 5" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "points"), [((), [1, 2, 3, 4]), (("--batch-rows", 50), [1])], ids=["full", "mini"]
+)
+def test_charts_have_each_iteration_in_full_batch(run_json, store, tmp_path, more, points):
+    run_json(*train(store, tmp_path / "m", *more, "--max-steps", 4, "--relative-tolerance", 0))
+    scalars = EventAccumulator(str(tmp_path / "m")).Reload().Scalars("loss")
+    assert [scalar.step for scalar in scalars] == points
 
 
 def test_a_file_for_prometheus_has_the_last_numbers(run_json, store, tmp_path):
