@@ -113,7 +113,19 @@ def print_result(result: Mapping[str, Any], *, as_json: bool) -> None:
     width = max(map(len, result))
     for name, value in result.items():
         if value is not None and value != []:
-            print(f"{name.replace('_', ' '):{width}}  {_shown(value)}")  # noqa: T201
+            print(_in_one_line(f"{name.replace('_', ' '):{width}}  {_shown(value)}"))  # noqa: T201
+
+
+def _in_one_line(text: str) -> str:
+    """Return a text with escapes for what breaks lines, and for what standard output cannot show.
+
+    Names of columns may hold anything.
+    """
+    escaped = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return escaped.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _shown(value: Any) -> str:

@@ -19,6 +19,7 @@ from tests.jobs.commands import COMMAND, train
         (["--num-clusters", "901"], "901"),
         (["--full-batch", "--batch-rows", "5"], "must not both be given"),
         (["--steps", "1", "--max-steps", "1"], "must not both be given"),
+        (["--model-dir", "memory://m"], "--model-dir must be a path or URL that lasts longer than"),
         (["--steps", "0"], "--steps must be >= 1, got 0"),
         (["--max-steps", "0"], "--max-steps must be >= 1, got 0"),
         (["--metrics-file", "m.txt"], "--metrics-file must end in .prom"),

@@ -1,5 +1,6 @@
 """The log on standard error: JSON for programs, one live line on a terminal."""
 
+import io
 import json
 import logging
 import os
@@ -148,3 +149,10 @@ def test_a_result_is_printed_as_a_line_for_each_entry_or_as_one_json_object(caps
     assert capsys.readouterr().out == "loss           0.123457\ncluster sizes  1, 0.25\n"
     print_result(result, as_json=True)
     assert json.loads(capsys.readouterr().out) == result
+
+
+def test_a_result_is_printed_whatever_its_names_and_the_encoding_are(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "ascii", write_through=True))
+    print_result({"columns": ["a\nb", "münze 🎉", "c\x1b[31m"]}, as_json=False)
+    assert written.getvalue() == b"columns  a\\nb, m\\xfcnze \\U0001f389, c\\x1b[31m\n"
