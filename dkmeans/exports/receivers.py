@@ -99,12 +99,11 @@ class ServingInputReceiver:
         }
         if len(tensors) != len(candidates) or any(len(names) != 1 for names in candidates.values()):
             wrong = next((key for key, names in candidates.items() if len(names) != 1), None)
-            detail = (
-                f", and for {wrong!r} {candidates[wrong] or 'none'}" if wrong is not None else ""
-            )
+            which = "the array" if wrong == _UNNAMED else repr(wrong)
+            detail = "" if wrong is None else f", and for {which} {candidates[wrong] or 'none'}"
             raise Invalid(
-                "receiver_tensors must have one name for each array in features, which must be "
-                "different arrays, as no code runs between them; "
+                "receiver_tensors must have one name for each array in features: the same "
+                "arrays (not equal ones), each another one, as no code runs between them; "
                 f"got {', '.join(map(repr, tensors))}{detail}"
             )
         return {key: names[0] for key, names in candidates.items()}

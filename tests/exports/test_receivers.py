@@ -61,12 +61,12 @@ REFUSED = [
     (
         lambda: ServingInputReceiver(np.empty((0, WIDTH)), {"x": np.empty((0, WIDTH))}),
         ValueError,
-        "receiver_tensors must have one name for each array.*got 'x', and for 'input' none",
+        "receiver_tensors must have one name for each array.*got 'x', and for the array none",
     ),
     (
         lambda: ServingInputReceiver({"a": ONE, "b": ONE}, {"x": ONE, "y": ONE}),
         ValueError,
-        r"which must be different arrays.*got 'x', 'y', and for 'a' \['x', 'y'\]",
+        r"each another one.*got 'x', 'y', and for 'a' \['x', 'y'\]",
     ),
     (
         lambda: ServingInputReceiver(ONE, {"x": ONE, "y": np.empty((0, 1))}),
