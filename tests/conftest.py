@@ -6,8 +6,6 @@ which ignores their conditions. `faulty_place` is SeaweedFS behind a `proxy` tha
 
 import gc
 import os
-import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,9 +13,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -29,6 +26,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import settings
 
 from tests.s3_proxy import Proxy, no_fault
+from tests.s3_server import binary, free_ports, shared_server
 
 # Processes that tests start would compile this project's modules again, each of them, and every run
 # of pytest the tests, if the environment forbids to keep what is compiled.
@@ -148,38 +146,17 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory):
-    """URL of a bucket of a SeaweedFS server; the environment variables name the server."""
-    with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
-        # Another process may take one of the ports before the server does: try again on others.
-        for _ in range(3):
-            folder = tmp_path_factory.mktemp("s3")
-            endpoint, server = _start_seaweedfs(folder, stack)
-            if _makes_bucket(server, f"{endpoint}/tests"):
-                break
-        else:
-            pytest.fail(f"SeaweedFS did not start:\n{(folder / 'log').read_text()[-3000:]}")
+    """URL of a folder of this process in a bucket of SeaweedFS, which the environment names."""
+    folder = tmp_path_factory.getbasetemp()
+    # All processes of xdist have the server of the folder around theirs.
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    (folder / "seaweedfs").mkdir(exist_ok=True)
+    with (
+        shared_server(folder / "seaweedfs") as endpoint,
+        pytest.MonkeyPatch.context() as environment,
+    ):
         _point_to(endpoint, environment)
-        yield "s3://tests"
-
-
-def _start_seaweedfs(folder, stack):
-    """Start a server that ends with the stack; return its URL and its process."""
-    # Without the AWS variables of the developer, which weed would read too.
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    names = ["master", "volume", "filer", "s3"]
-    flags = [f"-{name}.port{kind}" for name in names for kind in ("", ".grpc")]
-    ports = dict(zip(flags, free_ports(len(flags)), strict=True))
-    command = [
-        *(_binary("weed"), "server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-        *(f"-dir={folder}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
-        *("-volume.max=20", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"),
-        *(f"{flag}={port}" for flag, port in ports.items()),
-    ]
-    log = stack.enter_context((folder / "log").open("wb"))
-    server = subprocess.Popen(command, env=variables, cwd=folder, stdout=log, stderr=log)
-    stack.callback(server.wait)
-    stack.callback(server.kill)  # SIGTERM would take 25 s
-    return f"http://127.0.0.1:{ports['-s3.port']}", server
+        yield f"s3://tests/{uuid4().hex[:8]}"
 
 
 @pytest.fixture
@@ -188,7 +165,7 @@ def s3_without_conditional_writes(tmp_path, monkeypatch):
     (port,) = free_ports(1)
     bucket = f"unconditional-{port}"  # a new name: clients cache the server of a bucket
     (tmp_path / "root" / bucket).mkdir(parents=True)
-    command = [_binary("rclone"), "serve", "s3", f"--addr=127.0.0.1:{port}"]
+    command = [binary("rclone"), "serve", "s3", f"--addr=127.0.0.1:{port}"]
     command += ["--auth-key=tests,tests", "--config=", str(tmp_path / "root")]
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
@@ -207,8 +184,9 @@ def proxy(s3):
     proxy = Proxy(urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc)
     thread = threading.Thread(target=proxy.serve_forever)
     thread.start()
-    request = urllib.request.Request(f"{proxy.url}/faults", method="PUT")
-    urllib.request.urlopen(request, timeout=10)
+    with suppress(urllib.error.HTTPError):  # another process has made the bucket
+        request = urllib.request.Request(f"{proxy.url}/faults", method="PUT")
+        urllib.request.urlopen(request, timeout=10)
     yield proxy
     proxy.shutdown()
     thread.join()
@@ -269,12 +247,6 @@ def client(cluster):
         yield client
 
 
-def _binary(name):
-    """Return the path of a program that a Python package installs, or of the one on PATH."""
-    beside = Path(sys.executable).with_name(name)
-    return str(beside) if beside.exists() else shutil.which(name)
-
-
 def _point_to(endpoint, environment):
     """Set the environment variables that obstore and fsspec read."""
     environment.setenv("AWS_ENDPOINT_URL", endpoint)
@@ -294,31 +266,3 @@ def _wait_for(server, port, log):
             break
         time.sleep(0.05)
     pytest.fail(f"rclone did not start:\n{log.read_text()[-3000:]}")
-
-
-def free_ports(count):
-    """Return free TCP ports, below those that Linux gives to outgoing connections."""
-    free = []
-    while len(free) < count:
-        port = random.randrange(10_000, 32_768)
-        with socket.socket() as tried:
-            if port not in free and tried.connect_ex(("127.0.0.1", port)) != 0:
-                free.append(port)
-    return free
-
-
-def _makes_bucket(server, url):
-    """Wait until the server has created the bucket and written a first file; return if it did."""
-    for _ in range(600):
-        if server.poll() is not None:
-            break
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=10)
-            # The first write waits until a volume exists. Do it here, before the tests.
-            first = urllib.request.Request(f"{url}/first", data=b"1", method="PUT")
-            urllib.request.urlopen(first, timeout=10)
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-        else:
-            return True
-    return False

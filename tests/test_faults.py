@@ -19,10 +19,10 @@ from dkmeans_jobs.__main__ import main
 
 from dkmeans import Invalid, KMeans, Outage, RunConfig
 from tests.at_step import at_step
-from tests.conftest import free_ports
 from tests.dask_processes import Processes
 from tests.exactly import same_state, state_of
 from tests.jobs.commands import COMMAND
+from tests.s3_server import free_ports
 
 TRY_AGAIN = 75
 

@@ -20,9 +20,9 @@ from dkmeans_jobs.__main__ import main
 
 from dkmeans import Dataset, Invalid, InvalidType, KMeans, write_report
 from dkmeans.mlflow import MLflowHook
-from tests.conftest import free_ports
 from tests.hooks.recorders import StepHook
 from tests.jobs.commands import train
+from tests.s3_server import free_ports
 
 RNG = np.random.default_rng(8)
 ROWS = pd.DataFrame(RNG.normal(size=(300, 3)).astype(np.float32), columns=["x", "y", "z"])

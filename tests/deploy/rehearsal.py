@@ -27,7 +27,7 @@ from dkmeans.distance import Centers, Distance
 from dkmeans.retry import with_retries
 from dkmeans.storage import remove as remove_all
 from dkmeans.storage import zarr_store
-from tests.conftest import _binary, _point_to
+from tests.conftest import _point_to
 from tests.deploy.containers import (
     IMAGE,
     Containers,
@@ -43,6 +43,7 @@ from tests.deploy.containers import (
     wait_until,
 )
 from tests.deploy.manifests import DRIVER, SCHEDULER, WORKER, of_kind, pods
+from tests.s3_server import binary
 
 CLUSTERS, COLUMNS, ROWS, CHUNK = 1000, 32, 1_000_000, 50_000
 MODEL = "s3://bucket/model"
@@ -66,7 +67,7 @@ def server():
     with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
         name = Containers(stack).run(
             "dkmeans-s3",
-            f"--volume={Path(_binary('weed')).resolve()}:/weed:ro",
+            f"--volume={Path(binary('weed')).resolve()}:/weed:ro",
             *("--tmpfs=/data", "--user=0", "--entrypoint=/weed", IMAGE),
             *("server", "-s3", "-dir=/data", "-s3.port.iceberg=0", "-s3.port.lance=0"),
             *("-volume.max=20", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"),

@@ -16,8 +16,8 @@ import yaml
 
 from dkmeans import Invalid
 from dkmeans.hooks import HistoryHook, MetricsServerHook, PrometheusHook
-from tests.conftest import free_ports
 from tests.hooks.recorders import BATCHES, EVERY_STEP, StepHook, model, step_of
+from tests.s3_server import free_ports
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "k8s" / "components" / "monitoring"
 
