@@ -142,7 +142,7 @@ def check_evaluation_name(name: object) -> None:
     if name is not None and not isinstance(name, str):
         raise InvalidType(expected("name", "a str or None", name))
     if name and ("\0" in name or ".." in name.replace("\\", "/").split("/")):
-        raise Invalid(expected("name", "a name without '..' and NUL", name))
+        raise Invalid(expected("name", "a name without '..' or NUL", name))
 
 
 def check_restarts(number: object, source: object) -> None:

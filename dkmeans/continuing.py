@@ -74,8 +74,8 @@ def check_same_centers(num_clusters: int, settings: Settings, found: Checkpoint)
     ):
         if mine != saved:
             raise InvalidCheckpoint(
-                f"{name} must be that of the model, {saved!r}, got {mine!r}; "
-                f"dkmeans.load(model_dir) opens a model with its own ({found.address})"
+                f"{name} must be that of the checkpoint, {saved!r}, got {mine!r}; "
+                f"dkmeans.load(model_dir) takes it from there ({found.address})"
             )
 
 

@@ -198,7 +198,7 @@ def _from_iterator(
                 batch = weighted(batch, of_weights, name)
             if batch.rows:
                 names = names or found
-                yield batch.with_leaves(lent)
+                yield lent(batch)
 
     stream = batches()
     first = next(stream, None)

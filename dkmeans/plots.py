@@ -207,7 +207,7 @@ def _number_cells(axes: Any, values: NDArray[Any], is_pale: NDArray[np.bool_]) -
     texts = [[_short(value) for value in row] for row in values]
     longest = max(len(text) for row in texts for text in row)
     # The layout makes room for names and the color bar only when it draws.
-    inches = 0.95 * axes.get_position().width * axes.figure.get_figwidth() / values.shape[1]
+    inches = 0.95 * axes.get_window_extent().width / axes.figure.dpi / values.shape[1]
     size = axes.xaxis.label.get_size()  # in points, of the style
     if longest * _LETTER_WIDTH * size / _POINTS_PER_INCH > inches:
         return
@@ -263,7 +263,7 @@ def _projected(sample: Sample) -> tuple[NDArray[Any], NDArray[Any], tuple[str, s
     points, centers = sample.points.astype(np.float64), sample.centers.astype(np.float64)
     width = points.shape[1]
     if width == 2:
-        names = sample.names or ("column 0", "column 1")
+        names = value_names(sample.names, width)
         how = ", standardized" if sample.is_standardized else ""
         return points, centers, (f"{shown_name(names[0])}{how}", f"{shown_name(names[1])}{how}")
     mean = points.mean(axis=0)

@@ -272,7 +272,7 @@ class KMeans(
         self._config()
         for name in ("n_clusters", "max_iter"):
             check_integer(name, getattr(self, name), 1)
-        if not isinstance(self.verbose, bool):
+        if not isinstance(self.verbose, bool | np.bool_):
             check_integer("verbose", self.verbose, 0)
         if self.n_init != "auto":
             check_integer("n_init", self.n_init, 1)

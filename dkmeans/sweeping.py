@@ -26,7 +26,15 @@ from dkmeans.config import NONE, RunConfig
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Centers
-from dkmeans.errors import Invalid, InvalidType, check_integer, check_path, counted, expected
+from dkmeans.errors import (
+    Invalid,
+    InvalidCheckpoint,
+    InvalidType,
+    check_integer,
+    check_path,
+    counted,
+    expected,
+)
 from dkmeans.estimator import KMeans
 from dkmeans.executors import open_executor
 from dkmeans.executors.shared import Participant, SharedReads
@@ -359,11 +367,19 @@ def _with_earlier(address: str, found: list[dict[str, Any]]) -> list[dict[str, A
         # The directory of the sweep may have been moved.
         both[k] = each | {"model_dir": storage.join(address, f"k{k}")}
     both |= {each["num_clusters"]: each for each in found}
-    for k, each in list(both.items()):
-        if not checkpoints.Manifest.read(each["model_dir"]).names:
-            logger.warning("leaving out k = %d, whose model is gone: %s", k, each["model_dir"])
-            del both[k]
-    return [both[k] for k in sorted(both)]
+    return [both[k] for k in sorted(both) if _is_there(both[k])]
+
+
+def _is_there(found: dict[str, Any]) -> bool:
+    """Return whether the model of a result can be loaded; warn if not."""
+    try:
+        if checkpoints.latest(found["model_dir"]) is not None:
+            return True
+        why = f"its model is gone: {found['model_dir']}"
+    except InvalidCheckpoint as error:
+        why = str(error)
+    logger.warning("leaving out k = %d: %s", found["num_clusters"], why)
+    return False
 
 
 def _described(

@@ -178,10 +178,10 @@ def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> No
         level = logging.WARNING if reason is StopReason.END_OF_INPUT else logging.INFO
         logger.log(
             level,
-            "no center has moved in this call: an iteration is %s, of which %d are done, and the "
-            "next call completes it (mini_batch_steps_per_iteration)",
-            counted(plan.settings.schedule.steps_per_iteration, "step"),
+            "no center has moved in this call: step %d of the %d of an iteration is done "
+            "(mini_batch_steps_per_iteration), and further calls go on with it",
             fit.pending_steps,
+            plan.settings.schedule.steps_per_iteration,
         )
     dead, k = _dead_clusters(plan, fit.state), len(fit.state.centers)
     if dead:

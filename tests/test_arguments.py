@@ -64,7 +64,7 @@ def test_the_name_of_an_evaluation_stays_in_the_model():
     for name in (None, "", "test", "of/a/folder", "v1..2"):
         check_evaluation_name(name)
     for name in ("../x", "a/../../x", "..", "a\0b"):
-        with pytest.raises(Invalid, match=r"name must be a name without '\.\.' and NUL, got"):
+        with pytest.raises(Invalid, match=r"name must be a name without '\.\.' or NUL, got"):
             check_evaluation_name(name)
     with pytest.raises(InvalidType, match="name must be a str or None, got 5"):
         check_evaluation_name(5)

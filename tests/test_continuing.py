@@ -96,10 +96,13 @@ def test_another_models_checkpoint_is_refused_by_both_values(name, changes, give
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"num_clusters": 5}, r"num_clusters must be that of the model, 4, got 5; dkmeans.load\("),
+        (
+            {"num_clusters": 5},
+            r"num_clusters must be that of the checkpoint, 4, got 5; dkmeans",
+        ),
         (
             {"distance_metric": "cosine"},
-            "distance_metric must be that of the model, 'squared_euclidean', got 'cosine'",
+            "distance_metric must be that of the checkpoint, 'squared_euclidean', got 'cosine'",
         ),
     ],
 )

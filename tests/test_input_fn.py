@@ -498,7 +498,11 @@ REFILLED = {
     "an array": lambda buffer: buffer,
     "a part of an array": lambda buffer: buffer[:, :2],
     "a dict": lambda buffer: {"x": buffer[:, 0], "y": buffer[:, 1]},
-    "with weights": lambda buffer: (buffer[:, :2], {"weights": buffer[:, 2] + 1}),
+    "Dask with weights": lambda buffer: (
+        da.from_array(buffer[:, :2].copy()),
+        {"weights": buffer[:, 2]},
+    ),
+    "with weights": lambda buffer: (buffer[:, :2], {"weights": buffer[:, 2]}),
 }
 
 
@@ -507,6 +511,7 @@ def refilling(made):
     buffer = np.zeros((6, 2 if made is REFILLED["an array"] else 3), np.float32)
     for part in PARTS:
         buffer[:, :2] = part
+        buffer[:, 2:] = part[:, :1] + 1
         yield made(buffer)
 
 

@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgba
 from numpy.testing import assert_allclose, assert_array_equal
 
 from dkmeans import Invalid, KMeans, load
+from dkmeans.feature_columns import bucketized_column, numeric_column
 from dkmeans.hooks import SessionRunHook
 
 matplotlib.use("agg")
@@ -91,6 +92,15 @@ def test_names_are_no_formulas_and_long_ones_are_cut_in_the_middle():
     axes = fit(rows[names[:2]]).plot.rows(lambda: rows[names[:2]])
     axes.figure.canvas.draw()
     assert axes.get_xlabel() == names[0]
+
+
+def test_centers_are_drawn_on_a_part_of_a_figure_and_rows_of_one_column_of_two_values():
+    axes = pyplot.figure().subfigures(1, 2)[0].subplots()
+    assert fit(rows_of(2)).plot.centers(axes) is axes
+    columns = [bucketized_column(numeric_column("x"), [0.0])]
+    rows = {"x": np.linspace(-1.0, 1.0, 50)}
+    axes = fit(rows, k=2, feature_columns=columns).plot.rows(lambda: rows)
+    assert axes.get_ylabel() == "x_bucketized[1]"
 
 
 def test_numbers_that_are_wider_than_their_cells_are_left_out():

@@ -87,7 +87,11 @@ def test_a_model_that_is_gone_is_said_and_not_recommended(rows, tmp_path, caplog
     found = sweep(lambda: rows, [3], output, seed=2)
     assert [each["num_clusters"] for each in found["models"]] == [2, 3]
     assert found["recommended"] != 5
-    assert f"leaving out k = 5, whose model is gone: {output}/k5" in caplog.messages
+    assert f"leaving out k = 5: its model is gone: {output}/k5" in caplog.messages
+    (output / "k2" / "checkpoints.json").write_text("{damaged")
+    found = sweep(lambda: rows, [4], output, seed=2)
+    assert [each["num_clusters"] for each in found["models"]] == [3, 4]
+    assert any(f"leaving out k = 2: {output}/k2" in message for message in caplog.messages)
 
 
 def test_the_directory_of_a_sweep_is_no_model_and_says_where_the_models_are(rows, tmp_path):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop
+from dkmeans.data.columns import names_of_width
 from dkmeans.distance import Centers, Distance, loss_of_sums
 from dkmeans.errors import InvalidCheckpoint
 from dkmeans.exact import ExactSums, of_rows
@@ -84,7 +85,7 @@ def checkpoint_of(
         saved["use_mini_batch"],
         saved["mini_batch_steps_per_iteration"],
         # Checkpoints of earlier versions have no names.
-        tuple(saved["columns"]) if saved.get("columns") else None,
+        names_of_width(tuple(saved.get("columns") or ()) or None, arrays["centers"].shape[1]),
         Scaling.of(arrays["column_means"], arrays["column_deviations"]) if has_scaling else None,
     )
     stop = attributes["stop"] and Stop(

@@ -364,12 +364,12 @@ class Chunk:
         if len(rows):
             column = int(np.flatnonzero(~np.isfinite(points[rows[0]]))[0])
             number = self.start + int(rows[0] if kept is None else kept[rows[0]])
-            among = f"({counted(len(rows), 'such row')} among rows {self.start} to {self.stop - 1})"
-            return InvalidData(
-                f"rows must be finite; row {number} of {self.source.name} has "
-                f"{points[rows[0], column]} in column {column}"
-                + (f" {among}" if self.rows > 1 else "")
-            )
+            text = f"rows must be finite; row {number} of {self.source.name} has "
+            text += f"{points[rows[0], column]} in column {column}"
+            if self.rows > 1:
+                among = f"among rows {self.start} to {self.stop - 1}"
+                text += f" ({counted(len(rows), 'such row')} {among})"
+            return InvalidData(text)
         # Every value is finite, so a squared distance overflowed.
         also = "" if self.weights is None else " times their weights"
         return InvalidData(

@@ -33,6 +33,16 @@ def described(names: Sequence[str], widths: Sequence[int]) -> tuple[str, ...]:
     return tuple(name if width == 1 else f"{name}[{width}]" for name, width in pairs)
 
 
+def names_of_width(names: Names, width: int) -> Names:
+    """Return saved names of the columns of rows; None if they do not tell the values apart.
+
+    Models of feature columns that an earlier version saved have no numbers of values.
+    """
+    if names is None or width in (len(names), sum(map(_width_of, names))):
+        return names
+    return None
+
+
 def places_of(columns: Sequence[str], given: Sequence[str], width: int) -> list[int]:
     """Return the places of the values of some columns in a row.
 
@@ -58,13 +68,13 @@ def value_names(names: Sequence[str] | None, width: int) -> list[str]:
     """
     if names and len(names) == width:
         return list(names)
-    found = [
+    if not names:
+        return [f"column {place}" for place in range(width)]
+    return [
         f"{_LENGTH.sub('', name)}[{number}]" if _LENGTH.search(name) else name
-        for name in names or ()
+        for name in names
         for number in range(_width_of(name))
     ]
-    # Models of feature columns that an earlier version saved have no numbers of values.
-    return found if len(found) == width else [f"column {place}" for place in range(width)]
 
 
 def places_named(names: Names, width: int) -> list[str]:
@@ -136,8 +146,7 @@ class KnownColumns:
         if self.names is None or given is None:
             if self.names is not None:
                 logger.debug("taking columns without names as %s", _shown(self.names))
-        # Models of feature columns that an earlier version saved have no numbers of values.
-        elif self.names not in (tuple(given), tuple(_LENGTH.sub("", name) for name in given)):
+        elif tuple(given) != self.names:
             raise self._refused("the input", given, "they differ")
 
     def _refused(self, name: str, given: Sequence[str], why: str) -> InvalidData:

@@ -59,18 +59,11 @@ class RunQueue(Generic[V, M]):
             if not self._is_needed(run):  # before a chunk of it is read
                 continue
             try:
-                found = reduce_runs(partial(self._apply, run), [run], chunks, self._value)
+                self._add(reduce_runs(partial(self._apply, run), [run], chunks, self._value))
             except BaseException as error:
                 with self._lock:
                     if self._is_needed(run):
                         self._failed = run, error
-                continue
-            # At once: the sums of all runs would need much memory where centers are large.
-            with self._lock:
-                found += self._totals
-                in_order = sorted(found, key=lambda total: total.run.place)
-                self._totals = merged(in_order, grown)
-            del found, in_order
 
     def stop(self) -> None:
         """End all threads, before their next chunks."""
@@ -83,12 +76,20 @@ class RunQueue(Generic[V, M]):
             BaseException: the first error of the function.
             CancelledError: the queue was stopped.
         """
-        failed, self._failed = self._failed, None  # the traceback refers to the queue
-        if failed is not None:
-            raise failed[1]
+        if self._failed is not None:
+            try:
+                raise self._failed[1]
+            finally:  # the traceback of the error refers to the queue
+                self._failed = None
         if self._is_stopped:
             raise CancelledError
         return self._totals
+
+    def _add(self, found: list[RunTotal[M]]) -> None:
+        """Add the totals of a run to all others at once: those of all runs need much memory."""
+        with self._lock:
+            found += self._totals
+            self._totals = merged(sorted(found, key=lambda total: total.run.place), grown)
 
     def _next(self) -> tuple[Run, Batch] | None:
         try:

@@ -147,7 +147,7 @@ def reduce_runs(
         chunks: Their chunks, in the same order.
         value: Second argument of the function.
     """
-    # Each call runs in a context of its own. Reading threads copy it, so they count here too.
+    # No other call uses this context meanwhile. Reading threads copy it, so they count here too.
     retried, skipped = Retries(), Skips()
     retries.set(retried)
     skips.set(skipped)

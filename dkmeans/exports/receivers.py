@@ -102,8 +102,9 @@ class ServingInputReceiver:
             which = "the array" if wrong == _UNNAMED else repr(wrong)
             detail = "" if wrong is None else f", and for {which} {candidates[wrong] or 'none'}"
             raise Invalid(
-                "receiver_tensors must have one name for each array in features: the same "
-                "arrays (not equal ones), each another one, as no code runs between them; "
+                "receiver_tensors must have one name for each array in features, which must "
+                "be different arrays, and give the same arrays (copies are others), as no code "
+                "runs between them; "
                 f"got {', '.join(map(repr, tensors))}{detail}"
             )
         return {key: names[0] for key, names in candidates.items()}

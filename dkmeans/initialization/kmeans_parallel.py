@@ -173,7 +173,7 @@ def find_candidates(
         if all_known and distinct < k:
             remark = _which_differ(candidates, first.distance)
             raise InvalidData(
-                f"{counted(k, 'cluster')} must have as many different rows, and "
+                f"the rows must have at least as many different ones as there are clusters, {k}; "
                 f"{counted(rows.rows, 'row')} that initialization looked at gave {distinct}{remark}"
             )
         if used >= k and not len(latest) and (all_known or draw.is_exact):

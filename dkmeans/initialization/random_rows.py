@@ -14,7 +14,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.points import as_dtype
 from dkmeans.data.row_weights import has_weights
 from dkmeans.data.sources.memory import owned
-from dkmeans.errors import Invalid, InvalidData, counted, expected
+from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.executors import Executor
 from dkmeans.initialization.draws import Seed
 from dkmeans.initialization.sample import fetch
@@ -111,7 +111,7 @@ def _returned(function: Initializer, batch: Batch, missing: int, executor: Execu
     try:
         given = np.asarray(returned)
     except ValueError as error:  # lists of different lengths
-        raise Invalid(expected("initial_clusters", f"a function of {must}", returned)) from error
+        raise Invalid(f"initial_clusters must return {must}, got {error}") from error
     given = given.reshape(0, points.shape[1]) if given.size == 0 else given
     if given.ndim != 2 or given.dtype.kind not in "fiub" or given.shape[1] != points.shape[1]:
         got = f"an array of shape {given.shape} and dtype {given.dtype}"

@@ -3,7 +3,14 @@
 import pytest
 
 from dkmeans import InvalidData
-from dkmeans.data.columns import KnownColumns, described, places_named, places_of, value_names
+from dkmeans.data.columns import (
+    KnownColumns,
+    described,
+    names_of_width,
+    places_named,
+    places_of,
+    value_names,
+)
 
 TRAINED = KnownColumns(("age", "income"))
 PREDICTING = KnownColumns(("age", "income"), allows_surplus=True)
@@ -74,7 +81,10 @@ def test_places_follow_the_lengths_of_lists():
 def test_each_value_of_a_row_has_a_name():
     assert value_names(("v[2]", "a"), 3) == ["v[0]", "v[1]", "a"]
     assert value_names(("v[2]", "a"), 2) == ["v[2]", "a"]
-    for none in ((), None, ("a",)):
+    for none in ((), None):
         assert value_names(none, 2) == ["column 0", "column 1"]
     assert places_named(("v[2]", "a"), 3) == ["'v[0]'", "'v[1]'", "'a'"]
     assert places_named(None, 2) == ["column 0", "column 1"]
+    for names, width in ((("v[2]", "a"), 3), (("v[2]", "a"), 2), (("a", "b"), 2), (None, 2)):
+        assert names_of_width(names, width) == names
+    assert names_of_width(("a", "b_bucketized"), 4) is None

@@ -256,6 +256,19 @@ def test_rows_of_weight_zero_may_lack_values_in_every_kind_of_table(made, dtype,
     assert np.array_equal(model.cluster_centers(), expected.cluster_centers())
 
 
+@pytest.mark.parametrize("made", [TABLES[name] for name in ("pandas", "Dask", "Parquet")])
+@pytest.mark.parametrize("has_gap", [False, True])
+def test_integers_that_would_be_rounded_are_refused_with_weights_as_without(
+    made, has_gap, tmp_path
+):
+    frame = pd.DataFrame({"x": [0, 1, 2**24 + 1, 7], "y": [0, 1, 2, 2]}, dtype="Int64")
+    weights = np.array([1.0, 1.0, 1.0, 0.0])
+    if has_gap:
+        frame.loc[3, "y"] = pd.NA
+    with pytest.raises(InvalidData, match="integers that float32 holds exactly"):
+        KMeans(2, None, use_mini_batch=False).train(lambda: made(frame, weights, tmp_path), steps=1)
+
+
 @pytest.mark.parametrize("made", TABLES.values(), ids=TABLES)
 def test_rows_that_count_must_not_lack_values(made, tmp_path):
     frame, weights = with_holes("Int32")

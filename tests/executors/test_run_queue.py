@@ -1,14 +1,18 @@
 """The queue of runs: any number of threads compute them together, and return the same totals."""
 
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from weakref import WeakSet
 
 import pytest
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
+from dkmeans.executors import Threads
 from dkmeans.executors.run_queue import RunQueue, reduce_shared
 from dkmeans.executors.runs import plan, reduce_runs
 from tests.numbered import Numbers
@@ -78,13 +82,51 @@ def test_the_first_error_in_order_is_raised_and_later_chunks_are_not_computed(po
         if start in (3, 600):
             time.sleep(0.05 if start == 3 else 0)  # the later one fails first
             raise error(f"chunk {start}")
-        time.sleep(0.0001)
+        time.sleep(0.001)
         return 1
 
     (batch,) = batches_of(1000)
     with pytest.raises(error, match="chunk 3"):
         reduce_shared(pool, 2, function, plan([batch], [1], 1), batch, None)
-    assert len(computed) < 1000
+    # Two runs of a quarter each are computed first, and fail; the half that is left is not begun.
+    assert len(computed) < 400
+
+
+def test_an_error_in_adding_totals_is_raised_by_every_executor_of_threads():
+    class Fails(int):
+        def __add__(self, other):
+            raise MemoryError("no room")
+
+    (batch,) = batches_of(40)
+    with ThreadPoolExecutor(2) as pool, pytest.raises(MemoryError, match="no room"):
+        reduce_shared(pool, 2, lambda *_: Fails(1), plan([batch], [1], 1), batch, None)
+    with Threads(2) as threads, pytest.raises(MemoryError, match="no room"):
+        threads.map_reduce(lambda *_: Fails(1), [batch], None)
+    once = plan([batch], [1], 40)  # each run is a chunk: only `RunQueue` adds
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(MemoryError, match="no room"):
+        reduce_shared(pool, 2, lambda *_: Fails(1), once, batch, None)
+
+
+def test_an_error_that_is_raised_leaves_no_reference_cycle():
+    (batch,) = batches_of(4)
+    (run,) = plan([batch], [1], 1)[:1]
+
+    def function(loaded, value):
+        raise KeyError("gone")
+
+    queue = RunQueue(function, [(run, batch.chunks_between(run.start, run.stop))], None)
+    queue.compute()
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(KeyError):
+            queue.result()
+        kept = weakref.ref(queue)
+        del queue
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_a_queue_that_is_stopped_computes_no_further_chunk_and_has_no_result():

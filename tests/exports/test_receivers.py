@@ -66,7 +66,7 @@ REFUSED = [
     (
         lambda: ServingInputReceiver({"a": ONE, "b": ONE}, {"x": ONE, "y": ONE}),
         ValueError,
-        r"each another one.*got 'x', 'y', and for 'a' \['x', 'y'\]",
+        r"which must be different arrays.*got 'x', 'y', and for 'a' \['x', 'y'\]",
     ),
     (
         lambda: ServingInputReceiver(ONE, {"x": ONE, "y": np.empty((0, 1))}),

@@ -160,14 +160,14 @@ def test_rows_at_all_scales_are_found_without_a_round_for_each(monkeypatch):
 @pytest.mark.timeout(20)
 def test_fewer_different_rows_than_clusters_are_refused_with_both_numbers(metric):
     rows = np.repeat(np.array([[1, 2], [-3, 4], [5, -6]], np.float32), 40, axis=0)
-    with pytest.raises(InvalidData, match=r"4 clusters .*120 rows .* gave 3"):
+    with pytest.raises(InvalidData, match=r"clusters, 4; 120 rows .* gave 3"):
         find(PARALLEL, 4, rows, metric)
 
 
 def test_rows_of_one_direction_are_the_same_for_cosine():
     rows = np.outer(np.arange(1, 100), [0.1, 0.7]).astype(np.float32)
     assert len(find(PARALLEL, 5, rows)) == 5
-    with pytest.raises(InvalidData, match=r"2 clusters .* gave 1"):
+    with pytest.raises(InvalidData, match=r"clusters, 2; .* gave 1"):
         find(PARALLEL, 2, rows, COSINE)
 
 
@@ -187,7 +187,7 @@ def test_by_cosine_the_search_ends_at_rows_of_any_length(length, dtype):
     for seed in range(6):
         centers = find(PARALLEL, different, rows, COSINE, seed)
         assert len(np.unique(np.round(reference.units(centers), 5), axis=0)) == different
-        with pytest.raises(InvalidData, match=rf"7 clusters .* gave {different} \(by cosine"):
+        with pytest.raises(InvalidData, match=rf"clusters, 7; .* gave {different} \(by cosine"):
             find(PARALLEL, 7, rows, COSINE, seed)
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dkmeans.data.points import point_dtype
+from dkmeans.data.points import as_points
 from dkmeans.errors import InvalidData, InvalidType, counted
 from dkmeans.retry import first_line
 
@@ -183,10 +183,14 @@ def fill(
         left += width
 
 
-def with_nan(rows: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return rows with NaN for missing values; integers then become the floats of `as_points`."""
+def with_nan(rows: NDArray[Any], missing: NDArray[np.bool_], name: str) -> NDArray[Any]:
+    """Return rows with NaN for missing values; integers then become floats, as all rows do later.
+
+    Raises:
+        InvalidData: an integer is too large to be held exactly.
+    """
     if missing.any():
-        rows = rows.astype(point_dtype(rows.dtype), copy=False)
+        rows = as_points(rows, name)
         rows[missing] = np.nan
     return rows
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dkmeans.data.columns import Names, described
-from dkmeans.data.points import point_dtype
+from dkmeans.data.points import as_points, point_dtype
 from dkmeans.data.sources.arrow import (
     dtype_of,
     fill,
@@ -217,7 +217,7 @@ def _stacked(
         else:
             fill(rows[some], piece, schema.columns, schema.widths, first, name, missing[some])
         first += len(piece)
-    return rows if missing is None else with_nan(rows, missing)
+    return rows if missing is None else with_nan(rows, missing, name)
 
 
 def _check_finite(rows: NDArray[Any], schema: RowSchema, first: int, name: str) -> None:
@@ -269,8 +269,9 @@ def _stacked_partition(
 
     Dask passes `partition_info`, which has the number of the partition.
     """
-    rows = stacked(partition, schema, partition_name(name, partition_info), has_weights)
-    return rows.astype(point_dtype(rows.dtype), copy=False) if has_weights else rows
+    name = partition_name(name, partition_info)
+    rows = stacked(partition, schema, name, has_weights)
+    return as_points(rows, name) if has_weights else rows
 
 
 def partition_name(name: str, partition_info: dict[str, Any] | None) -> str:

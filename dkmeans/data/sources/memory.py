@@ -7,6 +7,7 @@ the placeholder by a `MemoryRows` again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,9 +60,9 @@ class MemoryRows(Whole, AtHand, Leaf):
         return self.array[start - self.first : stop - self.first]
 
 
-def lent(source: Source) -> Source:
-    """Return a leaf source whose rows are lent until the next batch, if they are in memory."""
-    return replace(source, is_lent=True) if isinstance(source, MemoryRows) else source
+def lent(batch: Batch) -> Batch:
+    """Return a batch whose rows in memory are lent until its iterator yields the next batch."""
+    return _changed(batch, lambda rows: replace(rows, is_lent=True))
 
 
 def owned(batch: Batch) -> Batch:
@@ -69,8 +70,25 @@ def owned(batch: Batch) -> Batch:
 
     Rows that are lent are copied. What holds several batches of a dataset at once must own them.
     """
-    is_lent = len(batch) > 0 and _is_lent(batch[0].source)  # all chunks of a batch are alike
-    return batch.with_leaves(_copied) if is_lent else batch
+    # All chunks of a batch are alike.
+    first = () if not len(batch) else (batch[0].source, batch[0].weights)
+    if not any(source is not None and _is_lent(source) for source in first):
+        return batch
+    return _changed(batch, _copied)
+
+
+def _changed(batch: Batch, change: Callable[[MemoryRows], MemoryRows]) -> Batch:
+    """Return a batch with changed rows in memory: sources that several chunks share stay shared."""
+    done: dict[MemoryRows, MemoryRows] = {}
+
+    def changed(source: Source) -> Source:
+        if not isinstance(source, MemoryRows):
+            return source
+        if source not in done:
+            done[source] = change(source)
+        return done[source]
+
+    return batch.with_leaves(changed)
 
 
 def _is_lent(source: Source) -> bool:
@@ -79,10 +97,8 @@ def _is_lent(source: Source) -> bool:
     return any(_is_lent(part.source) for part in source.parts)
 
 
-def _copied(source: Source) -> Source:
-    if not (isinstance(source, MemoryRows) and source.is_lent):
-        return source
-    return replace(source, array=source.array.copy(), is_lent=False)
+def _copied(rows: MemoryRows) -> MemoryRows:
+    return replace(rows, array=rows.array.copy(), is_lent=False) if rows.is_lent else rows
 
 
 @dataclass(frozen=True, slots=True)

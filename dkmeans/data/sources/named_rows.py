@@ -159,7 +159,7 @@ class NamedRows(Whole, Leaf):
             some = slice(first - start, first - start + len(piece))
             about = self.columns, self.widths, first, self.name
             fill(rows[some], piece, *about, None if missing is None else missing[some])
-        return rows if missing is None else with_nan(rows, missing)
+        return rows if missing is None else with_nan(rows, missing, self.name)
 
     def table(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
         """Return any columns of the table for these rows, with the types that they have there.

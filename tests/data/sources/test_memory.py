@@ -29,7 +29,7 @@ def test_rows_that_are_lent_are_copied_to_be_kept_and_no_others():
     array = ROWS.copy()
     own = from_array(array, "rows")
     assert owned(own) is own
-    batch = owned(own.with_leaves(lent))
+    batch = owned(lent(own))
     array[:] = 0
     assert np.array_equal(batch[0].load(ROWS.shape[1]), ROWS)
     assert owned(batch) is batch
