@@ -404,10 +404,15 @@ def _facts(facts: Mapping[str, str]) -> str:
     return f"<dl>{pairs}</dl>"
 
 
+def _name(name: Any) -> str:
+    """Return a name that is broken if it is very long, such as that of a column."""
+    return f'<span class="name">{escape(str(name))}</span>'
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    heads = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in header)
+    heads = "".join(f'<th scope="col">{_name(name)}</th>' for name in header)
     body = "".join(
-        f'<tr><th scope="row">{escape(str(first))}</th>'
+        f'<tr><th scope="row">{_name(first)}</th>'
         + "".join(f"<td>{escape(str(value))}</td>" for value in rest)
         + "</tr>"
         for first, *rest in rows

@@ -148,7 +148,7 @@ def test_columns_of_several_values_have_a_name_for_each(tmp_path):
     write_report(model, tmp_path / "r.html", lambda: rows)
     page = (tmp_path / "r.html").read_text()
     for name in ("age", *(f"size_bucketized[{number}]" for number in range(3))):
-        assert f'<th scope="row">{name}</th>' in page
+        assert f'<th scope="row"><span class="name">{name}</span></th>' in page
 
 
 def test_a_page_is_the_same_each_time(model, tmp_path):
