@@ -39,7 +39,7 @@ class Computing(AbstractContextManager[None]):
 
     def _set(self) -> None:
         self._restore.enter_context(blas().limit(limits=1, user_api="blas"))
-        # Python cuts off to whole microseconds: without a half more, each time would lose one.
+        # Python cuts off to whole microseconds: without a half more, one may be lost.
         self._restore.callback(sys.setswitchinterval, sys.getswitchinterval() + 5e-7)
         sys.setswitchinterval(SWITCH_SECONDS)
 
