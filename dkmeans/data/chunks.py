@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dkmeans.data.cache import cache_budget, row_cache
+from dkmeans.data.columns import places_named
 from dkmeans.data.points import as_points
 from dkmeans.errors import Invalid, InvalidData, Outage, counted
 from dkmeans.retry import is_outage, with_retries
@@ -365,7 +366,9 @@ class Chunk:
             column = int(np.flatnonzero(~np.isfinite(points[rows[0]]))[0])
             number = self.start + int(rows[0] if kept is None else kept[rows[0]])
             text = f"rows must be finite; row {number} of {self.source.name} has "
-            text += f"{points[rows[0], column]} in column {column}"
+            # Only sources of named columns have `described`.
+            names = places_named(getattr(self.source, "described", None), points.shape[1])
+            text += f"{points[rows[0], column]} in {names[column]}"
             if self.rows > 1:
                 among = f"among rows {self.start} to {self.stop - 1}"
                 text += f" ({counted(len(rows), 'such row')} {among})"
