@@ -126,7 +126,7 @@ class MLflowHook(SessionRunHook):
                 self._run.add_file(report)
                 self._run.add_model(self._model.checkpoint(), Path(folder))
             except Exception as error:  # whatever it is, it must not end a fit
-                self._run.give_up(error)
+                logger.warning("the run in MLflow gets no report or model: %s", first_line(error))
             self._run.finish("FINISHED")
 
     def abort(self, error: BaseException) -> None:
@@ -279,17 +279,21 @@ class _Run:
         has_names = names is not None and len(names) == width
         columns = [ColSpec("double", name) for name in names or ()]
         example = checkpoint.original_centers[:1].astype(np.float64)
-        mlflow.pyfunc.save_model(
-            str(folder / "model"),
-            python_model=str(_CODE),
-            artifacts={"centers": str(folder / "centers.npz")},
-            signature=ModelSignature(
-                Schema(columns if has_names else [ColSpec("double")] * width),
-                Schema([TensorSpec(np.dtype(np.int64), (-1,))]),
-            ),
-            input_example=pd.DataFrame(example, columns=names) if has_names else example,
-            pip_requirements=[f"numpy=={np.__version__}"],
-        )
+        try:
+            mlflow.pyfunc.save_model(
+                str(folder / "model"),
+                python_model=str(_CODE),
+                artifacts={"centers": str(folder / "centers.npz")},
+                signature=ModelSignature(
+                    Schema(columns if has_names else [ColSpec("double")] * width),
+                    Schema([TensorSpec(np.dtype(np.int64), (-1,))]),
+                ),
+                input_example=pd.DataFrame(example, columns=names) if has_names else example,
+                pip_requirements=[f"numpy=={np.__version__}"],
+            )
+        except Exception as error:  # MLflow refuses some names of columns; the server answers
+            logger.warning("the run in MLflow gets no model: %s", first_line(error))
+            return
         self._client.log_artifacts(self._run_id, str(folder / "model"), "model")
 
 

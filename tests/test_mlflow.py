@@ -93,6 +93,17 @@ print(json.dumps(found.tolist()))
 """
 
 
+def test_a_run_whose_model_mlflow_refuses_is_finished_without_it(tracked, tmp_path, caplog):
+    model = KMeans(2, tmp_path / "m", seed=1, use_mini_batch=False)
+    rows = ROWS.set_axis(["x", "y", ""], axis="columns")
+    model.train(lambda: rows, [MLflowHook(model, "refused")], max_steps=2)
+    (run,) = runs_of(tracked, "refused")
+    assert run.info.status == "FINISHED"
+    assert [each.path for each in tracked.list_artifacts(run.info.run_id)] == ["report.html"]
+    (warning,) = [message for message in caplog.messages if "MLflow gets no" in message]
+    assert warning.startswith("the run in MLflow gets no model: ")
+
+
 def test_a_run_has_parameters_numbers_report_and_a_model_that_needs_no_dkmeans(tracked, tmp_path):
     model = KMeans(4, tmp_path / "m", "kmeans_plus_plus", seed=1, use_mini_batch=False)
     rows = Dataset.from_array(ROWS).standardize()
