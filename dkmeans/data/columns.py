@@ -38,9 +38,8 @@ def names_of_width(names: Names, width: int) -> Names:
 
     Models of feature columns that an earlier version saved have no numbers of values.
     """
-    if names is None or width in (len(names), sum(map(_width_of, names))):
-        return names
-    return None
+    told = 0 if names is None else max(len(names), sum(map(_width_of, names)))
+    return names if told >= width else None
 
 
 def places_of(columns: Sequence[str], given: Sequence[str], width: int) -> list[int]:
@@ -68,19 +67,19 @@ def value_names(names: Sequence[str] | None, width: int) -> list[str]:
     """
     if names and len(names) == width:
         return list(names)
-    if not names:
-        return [f"column {place}" for place in range(width)]
-    return [
+    found = [
         f"{_LENGTH.sub('', name)}[{number}]" if _LENGTH.search(name) else name
-        for name in names
+        for name in names or ()
         for number in range(_width_of(name))
     ]
+    # Beside lists, a name may end in a length by chance.
+    return found if len(found) == width else [f"column {place}" for place in range(width)]
 
 
 def places_named(names: Names, width: int) -> list[str]:
-    """Return `value_names` for messages: in quotes, unless they are only numbers of columns."""
+    """Return `value_names` for messages: names in quotes, and numbers of columns without."""
     found = value_names(names, width)
-    return list(map(repr, found)) if names else found
+    return list(map(repr, found)) if found != value_names(None, width) else found
 
 
 def _width_of(name: str) -> int:

@@ -83,8 +83,11 @@ def test_each_value_of_a_row_has_a_name():
     assert value_names(("v[2]", "a"), 2) == ["v[2]", "a"]
     for none in ((), None):
         assert value_names(none, 2) == ["column 0", "column 1"]
+    assert value_names(("a[2]", "v[3]"), 4) == value_names(None, 4)  # `a[2]` is one value here
     assert places_named(("v[2]", "a"), 3) == ["'v[0]'", "'v[1]'", "'a'"]
     assert places_named(None, 2) == ["column 0", "column 1"]
     for names, width in ((("v[2]", "a"), 3), (("v[2]", "a"), 2), (("a", "b"), 2), (None, 2)):
         assert names_of_width(names, width) == names
     assert names_of_width(("a", "b_bucketized"), 4) is None
+    assert names_of_width(("a[2]", "v[3]"), 4) == ("a[2]", "v[3]")
+    assert places_named(("a[2]", "v[3]"), 4)[3] == "column 3"
