@@ -442,7 +442,7 @@ class KMeans(Model):
         }
         judged = self._judged(measures, task, names, checkpoint.settings.scaling)
         address = self.evaluation_file(checkpoint.state.step, name)
-        is_written = storage.write_or_log(address, json_text(result | judged).encode())
+        is_written = storage.write_or_log(address, json_text(result | judged))
         result |= as_json(judged)
         if is_written and self._draws_charts:
             charts = summaries.EventFile(self.eval_dir(name))

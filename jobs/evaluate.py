@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         result = model.evaluate(lambda: dataset, indices=names, against=arguments.against)
     # A directory that cannot be written to does not end an evaluation.
     found = storage.read(model.evaluation_file(result["global_step"]))
-    is_written = found is not None and found.data == json_text(result).encode()
+    is_written = found is not None and found.data == json_text(result)
     about = {**result, "written_to": model.eval_dir() if is_written else None}
     columns = value_names(checkpoint.settings.columns, checkpoint.state.centers.shape[1])
     return about if arguments.json else _for_people(about, columns)

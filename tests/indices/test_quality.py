@@ -71,6 +71,39 @@ def test_indices_are_those_of_scikit_learn_and_of_plain_formulas(trained):
     assert sum(found["cluster_inertia"]) == pytest.approx(found["loss"], rel=1e-12)
 
 
+# Centers whose distances float32 tells apart, or hardly, or not at all.
+MANY_CENTERS = {
+    "apart": lambda rng: rng.normal(size=(150, 3)),
+    "integers, some of them equal": lambda rng: rng.integers(-2, 3, (150, 3)),
+    "pairs close to each other": lambda rng: (
+        np.repeat(rng.normal(size=(75, 3)), 2, axis=0) + 1e-6 * rng.normal(size=(150, 3))
+    ),
+    "at an offset": lambda rng: 1e6 + rng.normal(size=(150, 3)),
+    "one far away": lambda rng: np.concatenate([[[1e9, 0, 0]], rng.normal(size=(149, 3))]),
+    "huge": lambda rng: 1e100 * rng.normal(size=(150, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", MANY_CENTERS)
+def test_the_index_of_davies_and_bouldin_finds_the_most_similar_of_many_clusters(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    values = MANY_CENTERS[kind](rng).astype(float)
+    size = np.abs(values - values.mean(axis=0)).max() * rng.uniform(0, 1e-3, (150, 1))
+    rows = np.concatenate([values, values + size, values - size])
+    model = KMeans(150, tmp_path, values, use_mini_batch=False)
+    model.train(lambda: rows, max_steps=1)
+    centers = model.cluster_centers()
+    lengths = np.sqrt(distances(rows, centers, EUCLIDEAN))
+    index, length = lengths.argmin(axis=1), lengths.min(axis=1)
+    filled = np.unique(index)
+    spreads = np.array([length[index == j].mean() for j in filled])
+    apart = np.sqrt(distances(centers[filled], centers[filled], EUCLIDEAN))
+    apart[apart == 0] = np.inf
+    expected = ((spreads[:, None] + spreads) / apart).max(axis=1).mean()
+    found = model.evaluate(lambda: rows, indices=["davies_bouldin"])
+    assert found["davies_bouldin"] == pytest.approx(expected, rel=1e-9)
+
+
 def test_any_chunks_and_workers_give_the_same_bits(trained, request, monkeypatch):
     model, _, rows = trained
     weights = (np.arange(1200) % 3) * 0.7

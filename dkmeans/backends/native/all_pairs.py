@@ -33,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "9f0feef436cb"
+INTRINSICS = "b6c4a689f66e"
 
 
 class TileScoring(NamedTuple):

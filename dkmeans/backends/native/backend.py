@@ -43,6 +43,9 @@ if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
 
+# Sums of so many numbers stay in the second-level cache of most processors, beside the rows.
+_CACHED_SUMS = 2**17
+_AS_THEY_COME = np.empty(0, np.int64)
 # Number of clusters whose sums are copied at a time.
 _CLUSTERS_AT_ONCE = 1024
 
@@ -218,17 +221,20 @@ def add_squares(
     points, weights, index = map(kernel_array, (points, weights, index))
     values = kernel_array(exact_rows(centers.values, centers.distance))
     (k, d), grid = values.shape, moments.square_grid(points, weights, index, values, centers)
-    own = np.zeros((MOMENT_PLANES, panels.padded(d)), np.int64)
-    # Small integers are sorted in a tenth of the time.
+    # Sums that fit the caches take rows in any order; others take them cluster by cluster. Small
+    # integers are sorted in a tenth of the time.
+    is_large = MOMENT_PLANES * k * d > _CACHED_SUMS
     numbers = index.astype(np.uint16) if k <= 2**16 else index
 
     def of_piece(some: slice) -> ExactSums:
         rows, factors, clusters = points[some], weights[some], index[some]
-        order = np.argsort(numbers[some], kind="stable")
-        planes, is_left = np.zeros((MOMENT_PLANES, k, d), np.int64), np.empty(len(rows), np.uint8)
-        arguments = factors, clusters, order, values, grid.scales, own, planes, is_left
+        order = np.argsort(numbers[some], kind="stable") if is_large else _AS_THEY_COME
+        added = np.zeros((k * MOMENT_PLANES, panels.padded(d)), np.int64)
+        is_left = np.empty(len(rows), np.uint8)
+        arguments = factors, clusters, order, values, grid.scales, added, is_left
         run(moment_sums.add_squares, (points.dtype,), rows, *arguments)
-        sums = ExactSums(grid, {-m: plane for m, plane in enumerate(planes)})
+        planes = added.reshape(k, MOMENT_PLANES, -1)[:, :, :d]
+        sums = ExactSums(grid, {-m: planes[:, m] for m in range(MOMENT_PLANES)})
         left = np.flatnonzero(is_left)
         if not len(left):
             return sums

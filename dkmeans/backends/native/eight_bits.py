@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
+from typing import Any
 
 from llvmlite import ir
 
@@ -134,7 +135,8 @@ def score_panel(
         panel: Number of the panel.
         num_quads: Number of quads.
         ranked: (m, t) float32, at least two rows: the least score, and the second least.
-        panels: (m, t) int32, in the first row the panel of the least score.
+        panels: (m, t) int32, in the first row the panel of the least score, and with `Tile.second`
+            in the second row that of the second least.
         minima: (panels, 2, t) float32, of which this panel is overwritten: its least and second
             least scores.
         shape: The shape of the tile.
@@ -207,15 +209,24 @@ def _rank(
 
         minimum, runner_up = two_least(code, [(score(center), None) for center in range(centers)])
         places = [code.at(ranked.first, (j * count + i) * lanes) for j in range(2)]
+        panel_places = [code.at(panels.first, (j * count + i) * lanes) for j in range(2)]
         least, second = (code.load(place, vector) for place in places)
-        panel_place = code.at(panels.first, i * lanes)
-        # False for NaN, which replaces nothing.
+        panel_of_least = code.load(panel_places[0], numbers)
+        loser = code.maximum(minimum, least)
+        later = code.minimum(loser, second)
+        # Comparisons are false for NaN, which replaces nothing.
         is_least = builder.fcmp_ordered("<", minimum, least)
-        later = code.minimum(code.maximum(minimum, least), second)
+        if shape[4]:
+            panel_of_loser = builder.select(is_least, panel_of_least, this_panel)
+            is_later = builder.fcmp_ordered("<", loser, second)
+            panel_of_second = code.load(panel_places[1], numbers)
+            panel_of_second = builder.select(is_later, panel_of_loser, panel_of_second)
+            is_runner_up = builder.fcmp_ordered("<", runner_up, later)
+            panel_of_second = builder.select(is_runner_up, this_panel, panel_of_second)
+            code.store(panel_of_second, panel_places[1])
         code.store(code.minimum(runner_up, later), places[1])
         code.store(builder.select(is_least, minimum, least), places[0])
-        old_panel = code.load(panel_place, numbers)
-        code.store(builder.select(is_least, this_panel, old_panel), panel_place)
+        code.store(builder.select(is_least, this_panel, panel_of_least), panel_places[0])
         for j, value in enumerate((minimum, runner_up)):
             code.store(value, code.at(code.at(minima.first, line), (j * count + i) * lanes))
 
@@ -244,6 +255,47 @@ def find_rows(
         bits = builder.bitcast(builder.fcmp_unordered("<=", least, limit), ir.IntType(lanes))
         found = builder.or_(found, builder.shl(builder.zext(bits, word), word(i * lanes)))
     builder.store(found, mask.first)
+
+
+@as_intrinsic
+def copy_row(
+    code: Code, points: Array, row: Value, scale: Value, shift: Array, lines: Array, place: Value,
+    shape: Sequence[int],
+) -> None:  # fmt: skip
+    """Copy a row, scaled and shifted, to a line for `score_center`.
+
+    Args:
+        code: The code to write to.
+        points: (n, d) rows, float32 or float64.
+        row: Index of the row.
+        scale: The factor of the row.
+        shift: (d,) subtracted from the scaled row.
+        lines: (t, d padded) float32, of which a row is overwritten.
+        place: Number of this row.
+        shape: The shape of the tile.
+    """
+    builder, lanes = code.builder, shape[0]
+    vector, rounded = (ir.VectorType(array.element, lanes) for array in (points, lines))
+    whole, rest = (
+        divide(points.width, code.size(lanes)) for divide in (builder.sdiv, builder.srem)
+    )
+    factors = code.spread(scale, lanes)
+
+    def copy(number: Value, load: Callable[[Value, Any], Value]) -> None:
+        column = builder.mul(number, code.size(lanes))
+        x = load(code.cell(points, row, column), vector)
+        moved = builder.fsub(builder.fmul(x, factors), load(code.at(shift.first, column), vector))
+        value = moved if vector == rounded else builder.fptrunc(moved, rounded)
+        code.store(value, code.cell(lines, place, column))
+
+    def one(number: Value, _: Sequence[Value]) -> list[Value]:
+        copy(number, code.load)
+        return []
+
+    with builder.if_then(builder.icmp_signed(">", whole, code.size(0))):
+        code.loop(whole, [], one)
+    with builder.if_then(builder.icmp_signed(">", rest, code.size(0))):
+        copy(whole, lambda pointer, vector: code.load_first(pointer, rest, vector))
 
 
 @as_intrinsic

@@ -165,10 +165,10 @@ def _first_error(norm: float, place: int, centers: Any, byte_centers: Any, in_by
 # row they exclude centers: one with a first score that is above the least one by more than the
 # bound is not nearest. If second nearest centers are needed (`Tile.second`), a center is excluded
 # only if its first score is above the second least one by more than the bound: every row then has
-# candidates. Most candidates have the least score of their panel. The number of such a center is
-# known, and it is scored again alone, in float32. A first score and a float32 score are in the
-# right order if they differ by half of the sum of both bounds, so float32 scores exclude more.
-# About as many rows stay ambiguous as without first scores.
+# candidates. A nearest center that is decided is none of them. Most candidates have the least score
+# of their panel. The number of such a center is known, and it is scored again alone, in float32. A
+# first score and a float32 score are in the right order if they differ by half of the sum of both
+# bounds, so float32 scores exclude more. About as many rows stay ambiguous as without first scores.
 #
 # The bound is infinite if scores may overflow or are NaN: such a row is not scored again, as its
 # panels may have numbers of centers that do not exist. It gets exact distances to all centers.
@@ -203,11 +203,16 @@ def resolve_in_bytes(
             if margin < np.inf:
                 scored |= 1 << place
                 in_bytes.limits[place] = ranked[len(tile.second), place] + margin
-                _copy_row(points, place, centers, scratch, in_bytes)
-                # The best candidate first: its score lowers the row's limit.
-                _score_again(
-                    place, scratch.nearest[place], centers, byte_centers, scratch, in_bytes, tile
-                )
+                _copy_row(points, place, centers, scratch, in_bytes, tile)
+                # The best candidates first: their scores lower the row's limit.
+                nearest = scratch.nearest[place]
+                if is_close:
+                    _score_again(place, nearest, centers, byte_centers, scratch, in_bytes, tile)
+                else:  # no center is nearer, whatever its score
+                    in_bytes.again[0, place], in_bytes.found[0, place] = -np.inf, nearest
+                if len(tile.second):
+                    second = _second_best(place, scratch, tile)
+                    _score_again(place, second, centers, byte_centers, scratch, in_bytes, tile)
     if scored:
         _score_candidates(scored, centers, byte_centers, scratch, in_bytes, tile)
     while undecided:
@@ -226,11 +231,14 @@ def _reset(place: Any, in_bytes: Any) -> None:
 
 
 @inlined
-def _copy_row(points: Any, place: Any, centers: Any, scratch: Any, in_bytes: Any) -> None:
+def _copy_row(
+    points: Any, place: Any, centers: Any, scratch: Any, in_bytes: Any, tile: Any
+) -> None:
     """Copy a row, scaled and shifted, to `lines`."""
-    row, scale = scratch.indices[place], scratch.scales[place]
-    for column in range(points.shape[1]):
-        in_bytes.lines[place, column] = points[row, column] * scale - centers.shift[column]
+    eight_bits.copy_row(
+        points, scratch.indices[place], scratch.scales[place], centers.shift, in_bytes.lines, place,
+        tile,
+    )  # fmt: skip
 
 
 @inlined
@@ -249,9 +257,20 @@ def _score_candidates(
             stop = start + 1
             if not in_bytes.minima[panel, 1, place] > in_bytes.limits[place]:
                 start, stop = first, min(first + width, k)
+            nearest = second = scratch.nearest[place]
+            if len(tile.second):
+                second = _second_best(place, scratch, tile)
             for center in range(start, stop):
-                if center != scratch.nearest[place]:
+                if center not in (nearest, second):
                     _score_again(place, center, centers, byte_centers, scratch, in_bytes, tile)
+
+
+@inlined
+def _second_best(place: Any, scratch: Any, tile: Any) -> Any:
+    """Return the center with the second least first score of a row."""
+    width = panel_width(tile)
+    number = scratch.ranked_bits[1, place] & (width - 1)
+    return np.int64(scratch.panels[1, place] * width + number)
 
 
 @inlined

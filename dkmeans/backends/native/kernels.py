@@ -102,7 +102,7 @@ class Scratch(NamedTuple):
             bits write only the two least.
         ranked_bits: (6, t) integers as wide as T. The same memory.
         panels: (3, t) integers as wide as T. Panels of the first three of `ranked`; first scores
-            write only the first.
+            write the first, and with `Tile.second` the second.
         nearest: (t,) int64. Cluster index of each row.
         probe_scores: T. Scores of one row and `PROBED_PANELS` panels.
         scores: T, aligned to a cache line. Scores or distances of a tile and a few panels.
@@ -170,7 +170,7 @@ _NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
 NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "b37c8fee70ec"
+INTRINSICS = "7bec66ce8474"
 
 
 # Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is

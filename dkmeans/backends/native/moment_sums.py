@@ -227,7 +227,7 @@ def lengths_of(sums: IndexArray) -> FloatArray:
 @as_intrinsic
 def _add_row(
     code: Code, points: Array, row: Value, weight: Value, centers: Array, cluster: Value,
-    scales: Array, own: Array, is_left: Array,
+    scales: Array, sums: Array, is_left: Array,
 ) -> None:  # fmt: skip
     """Add the squares of a row to the sums of its cluster, unless some are not on the grid.
 
@@ -237,6 +237,7 @@ def _add_row(
     builder, eight = code.builder, code.size(_OCTET)
     whole, rest = builder.sdiv(points.width, eight), builder.srem(points.width, eight)
     weights = code.spread(weight, _OCTET)
+    first_line = builder.mul(cluster, code.size(MOMENT_PLANES))
 
     def change(by: Callable[[Value, Value], Value]) -> Value:
         """Change the sums by the row; return which of its lanes are not on the grid."""
@@ -248,7 +249,9 @@ def _add_row(
             value = builder.fmul(builder.fmul(away, away), weights)
             words, is_off = _cut(code, value, load(code.at(scales.first, column), _FLOATS))
             for plane, word in enumerate(words):
-                place = code.cell(own, code.size(plane), column)
+                line = builder.add(first_line, code.size(plane))
+                place = code.cell(sums, line, column)
+                word = builder.sub(word, _numbers([MAGIC_BITS] * _OCTET))
                 code.store(by(code.load(place, _INTEGERS), word), place)
             return [builder.or_(off, is_off)]
 
@@ -278,39 +281,30 @@ def add_squares(
     order: Any,
     centers: Any,
     scales: Any,
-    own: Any,
     sums: Any,
     is_left: Any,
 ) -> None:
     """Add the squared differences of rows from their centers to the sums of their clusters.
 
-    Sums of many columns and clusters are larger than the caches. So rows are added cluster by
-    cluster, in a work array, which is then added to the sums.
-
     Args:
         points: (n, d), C-contiguous.
         weights: (n,) float64, above zero.
         index: (n,) int64, the cluster of each row.
-        order: (n,) int64, the rows, those of a cluster one after another.
+        order: (n,) int64, the rows in the order in which they are added; or empty, to add them as
+            they come. Sums that are larger than the caches need rows cluster by cluster.
         centers: (k, d) float64.
         scales: (d,) float64, factors that make squares on the grid integers.
-        own: (3, d padded to a multiple of 8) int64, a work array of zeros: the sums of a cluster.
-        sums: (3, k, d) int64, increased: planes 0 to -2.
+        sums: (3 k, d padded to a multiple of 8) int64, increased: planes 0 to -2 of the first
+            cluster, then those of the second.
         is_left: (n,) uint8, set to 1 for rows that are not added, else to 0.
     """
-    (n, d), added, line = points.shape, 0, CACHE_LINE_BYTES // points.itemsize
+    (n, d), line = points.shape, CACHE_LINE_BYTES // points.itemsize
     for place in range(n):
-        row = order[place]
-        if place + _ROWS_AHEAD < n:
-            first = order[place + _ROWS_AHEAD] * d
-            for j in range(0, d + line - 1, line):
-                prefetch(points, first + min(j, d - 1))
-        cluster = index[row]
-        _add_row(points, row, weights[row], centers, cluster, scales, own, is_left)
-        added += 1 - is_left[row]
-        if place + 1 == n or index[order[place + 1]] != cluster:
-            for plane in range(len(own)):
-                for j in range(d):
-                    sums[plane, cluster, j] += own[plane, j] - added * MAGIC_BITS
-                own[plane] = 0
-            added = 0
+        row = place
+        if len(order):
+            row = order[place]
+            if place + _ROWS_AHEAD < n:
+                first = order[place + _ROWS_AHEAD] * d
+                for j in range(0, d + line - 1, line):
+                    prefetch(points, first + min(j, d - 1))
+        _add_row(points, row, weights[row], centers, index[row], scales, sums, is_left)

@@ -24,7 +24,7 @@ from dkmeans.state import FloatArray
 _BYTE_COLUMNS, _TOO_MANY_COLUMNS = 16, 2**15
 _BYTE_CENTERS, _BYTE_PRODUCTS = {False: 128, True: 512}, {False: 2**13, True: 2**16}
 # Least products for second nearest centers, by vectors: more, as each row has candidates.
-_BYTE_PRODUCTS_FOR_TWO = 2**16
+_BYTE_PRODUCTS_FOR_TWO = 2**14
 # A matrix unit treats the smallest numbers (subnormal ones) as zero, and factors of bytes may
 # become such numbers. Bytes and the matrix unit are used only if the length of the longest center
 # is above this, and below the reciprocal of this.

@@ -1,8 +1,10 @@
-"""The kernels that add up moments: the rows that they leave."""
+"""The kernels that add up moments: the rows that they leave, and the order of the others."""
 
 import numpy as np
+import pytest
 
 from dkmeans.backends.moments import AMBIGUOUS, LENGTH
+from dkmeans.backends.native import backend as native
 from dkmeans.backends.native.moment_sums import (
     MEASURE_SUMS,
     add_measures,
@@ -10,21 +12,36 @@ from dkmeans.backends.native.moment_sums import (
     lengths_of,
     planes_of,
 )
+from dkmeans.distance import Centers, Distance
+from tests.exactly import same_sums
 
 OFF = [1e12, 1e-100, np.nan, np.inf]
 
 
-def test_rows_with_squares_off_the_grid_are_left():
+@pytest.mark.parametrize("order", [[], range(40), range(39, -1, -1)])
+def test_rows_with_squares_off_the_grid_are_left(order):
     rows, weights, index = np.ones((40, 9)), np.ones(40), np.zeros(40, np.int64)
     rows[[7, 9, 11, 13], [1, 0, 8, 1]] = OFF
-    planes, is_left = np.zeros((3, 2, 9), np.int64), np.full(40, 7, np.uint8)
-    own, centers, scales = np.zeros((3, 16), np.int64), np.zeros((2, 9)), np.full(9, 2.0**22)
-    add_squares(rows, weights, index, np.arange(40), centers, scales, own, planes, is_left)
+    sums, is_left = np.zeros((6, 16), np.int64), np.full(40, 7, np.uint8)
+    centers, scales, order = np.zeros((2, 9)), np.full(9, 2.0**22), np.array(order, np.int64)
+    add_squares(rows, weights, index, order, centers, scales, sums, is_left)
     assert np.flatnonzero(is_left).tolist() == [7, 9, 11, 13]
-    assert planes[0, 0].tolist() == [36 * 2**22] * 9
-    assert not planes[1:].any()
-    assert not planes[:, 1].any()
-    assert not own.any()
+    assert sums[0, :9].tolist() == [36 * 2**22] * 9
+    assert not sums[1:].any()
+
+
+def test_sums_larger_than_the_caches_are_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows, centers = rng.normal(size=(500, 9)), rng.normal(size=(30, 9))
+    given = (
+        rows,
+        rng.random(500),
+        rng.integers(30, size=500),
+        Centers(centers, Distance.SQUARED_EUCLIDEAN),
+    )
+    found = native.add_squares(*given)
+    monkeypatch.setattr(native, "_CACHED_SUMS", 0)
+    assert same_sums(native.add_squares(*given), found)
 
 
 def test_rows_with_measures_off_the_grid_are_left_but_have_a_length():
