@@ -23,6 +23,7 @@ from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance, squared_norms
 from dkmeans.errors import Invalid, InvalidType, expected
 from dkmeans.exact import ExactSums, in_pieces
+from dkmeans.executors import cores
 from dkmeans.indices.cluster_moments import Moments
 from dkmeans.json_text import without_nan
 from dkmeans.scaling import Scaling
@@ -168,12 +169,14 @@ def _davies_bouldin(clusters: _Clusters) -> float:
         return np.nan
     worst, likely = np.zeros(len(centers)), _LikelyWorst.of(centers, spreads)
     size, width = max(_FEWEST_ROWS, _PAIRS_AT_ONCE // len(centers)), centers.shape[1]
-    for start in range(0, len(centers), size):
-        pairs = likely.pairs(np.arange(start, min(start + size, len(centers))))
-        for one, other in in_pieces(pairs, max(1, _PAIRS_AT_ONCE // width)):
-            apart = np.sqrt(squared_norms(centers[other] - centers[one]))
-            apart[apart == 0] = np.inf
-            np.maximum.at(worst, one, (spreads[other] + spreads[one]) / apart)
+    # Threads of BLAS keep their cores busy for a while after a product, which takes less time.
+    with cores.computing:
+        for start in range(0, len(centers), size):
+            pairs = likely.pairs(np.arange(start, min(start + size, len(centers))))
+            for one, other in in_pieces(pairs, max(1, _PAIRS_AT_ONCE // width)):
+                apart = np.sqrt(squared_norms(centers[other] - centers[one]))
+                apart[apart == 0] = np.inf
+                np.maximum.at(worst, one, (spreads[other] + spreads[one]) / apart)
     return float(worst.mean())
 
 
