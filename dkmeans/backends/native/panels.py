@@ -7,6 +7,7 @@ the kernels read and write.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterable
 
@@ -16,7 +17,7 @@ from numpy.typing import DTypeLike
 from dkmeans.backends.native import matrix, processor
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
 from dkmeans.grid import Grid
-from dkmeans.state import FloatArray
+from dkmeans.state import FloatArray, IndexArray
 
 # Number of centers that are laid out at a time, about.
 _CENTERS_AT_ONCE = 1024
@@ -38,6 +39,14 @@ def aligned_empty(size: int, dtype: DTypeLike) -> FloatArray:
     spare = np.empty(size + CACHE_LINE_BYTES // np.dtype(dtype).itemsize, dtype)
     begin = -spare.ctypes.data % CACHE_LINE_BYTES // spare.itemsize
     return spare[begin : begin + size]
+
+
+def aligned_zeros(shape: tuple[int, ...]) -> IndexArray:
+    """Return int64 zeros aligned to a cache line."""
+    size, eight = math.prod(shape), CACHE_LINE_BYTES // 8
+    spare = np.zeros(size + eight, np.int64)
+    begin = -spare.__array_interface__["data"][0] % CACHE_LINE_BYTES // 8
+    return spare[begin : begin + size].reshape(shape)
 
 
 def aligned(values: FloatArray) -> FloatArray:

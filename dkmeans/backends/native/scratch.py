@@ -17,7 +17,13 @@ from dkmeans.backends.native.exact_distances import new_distance_parts
 from dkmeans.backends.native.first_scores import ByteScratch
 from dkmeans.backends.native.kernels import PackedCenters, Scratch, Sums
 from dkmeans.backends.native.packed_bytes import padded_to_lines
-from dkmeans.backends.native.panels import aligned, aligned_empty, padded_scales, pair_lines
+from dkmeans.backends.native.panels import (
+    aligned,
+    aligned_empty,
+    aligned_zeros,
+    padded_scales,
+    pair_lines,
+)
 from dkmeans.backends.native.reassign import GroupedCenters
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
 from dkmeans.grid import Grid
@@ -144,7 +150,7 @@ def zero_sums(shape: tuple[int, int], grid: Grid, points: FloatArray) -> Sums:
 def _zeros(shape: tuple[int, int], rows: int) -> IndexArray:
     """Return int64 zeros for sums of so many rows; few rows use little memory of many clusters."""
     if rows >= _FEW_ROWS * shape[0] or math.prod(shape) < _MANY_SUMS:
-        return np.zeros(shape, np.int64)
+        return aligned_zeros(shape)
     # NumPy asks for pages of 2 MB, which have the sums of so many clusters that all would be used.
     memory = mmap(-1, 8 * math.prod(shape), access=ACCESS_COPY)
     return np.frombuffer(memory, np.int64).reshape(shape)
