@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dkmeans import checkpoints, storage
+from dkmeans import checkpoints, evaluating, storage
 from dkmeans.arguments import (
     InitialClusters,
     check_clusters,
@@ -55,28 +55,17 @@ from dkmeans.errors import (
     expected,
 )
 from dkmeans.executors import Dask, Executor, Threads, computes_on_gpu, open_executor
-from dkmeans.exports import needs
 from dkmeans.feature_columns.dense import DenseColumn
 from dkmeans.feature_columns.layout import Layout
 from dkmeans.hooks import CheckpointSaverListener, SessionRunHook, SummarySaverHook, summaries
 from dkmeans.hooks.notifier import Notifier, check_hooks
-from dkmeans.indices.contingency import agreement, check_pairs
-from dkmeans.indices.quality import (
-    DEVIATION,
-    OF_ROWS,
-    OF_TWO,
-    SAMPLED,
-    as_json,
-    check_indices,
-    indices_of,
-)
-from dkmeans.indices.row_sample import silhouette
+from dkmeans.indices.quality import as_json, check_indices
 from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.initialization.sample import few_rows
 from dkmeans.input_fn import InputFn, read_input
 from dkmeans.json_text import json_text
 from dkmeans.lloyd import ShiftTolerance
-from dkmeans.model import Model, comparable, naming_shutdown
+from dkmeans.model import Model, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys, check_mode
 from dkmeans.planning import FitPlan, plan_fit
 from dkmeans.plots import EstimatorPlots, Sample
@@ -87,14 +76,10 @@ from dkmeans.prediction.stream import check_columns
 from dkmeans.report import RowReport
 from dkmeans.scaling import Scaling
 from dkmeans.standardization import find_scaling
-from dkmeans.state import sum_up
 from dkmeans.training import train
 from dkmeans.training_plan import Plan
 
 logger = logging.getLogger(__name__)
-
-# Results of an evaluation that are drawn as charts.
-_CHARTED = ("average_loss", "loss", "score")
 
 
 class KMeans(Model):
@@ -430,25 +415,13 @@ class KMeans(Model):
         names = check_indices(indices)
         check_evaluation_name(name)
         checkpoint = self.checkpoint(checkpoint_path)
-        task = self._measuring(checkpoint, names, against)
+        task = evaluating.measuring(self._centers(checkpoint), names, checkpoint, against)
         found = self._scores(input_fn, checkpoint, steps, run_hooks, task)
-        measures = sum_up(found)
-        total = measures.score
-        result = {
-            "average_loss": total.mean_distance,
-            "global_step": checkpoint.state.step,
-            "loss": total.inertia / len(found),
-            "score": total.inertia / len(found),
-        }
-        judged = self._judged(measures, task, names, checkpoint.settings.scaling)
+        result = evaluating.result_of(found, task, names, checkpoint)
         address = self.evaluation_file(checkpoint.state.step, name)
-        is_written = storage.write_or_log(address, json_text(result | judged))
-        result |= as_json(judged)
-        if is_written and self._draws_charts:
-            charts = summaries.EventFile(self.eval_dir(name))
-            charts.add(checkpoint.state.step, {name: result[name] for name in _CHARTED})
-            charts.write()
-        return result
+        if storage.write_or_log(address, json_text(result)) and self._draws_charts:
+            evaluating.draw(result, self.eval_dir(name))
+        return as_json(result)
 
     @naming_shutdown()
     def score(self, input_fn: InputFn) -> float:
@@ -805,50 +778,6 @@ class KMeans(Model):
         if not any(each.score.weight.units for each in found):
             raise InvalidData("the rows must not all have the weight zero, to be evaluated")
         return found
-
-    def _measuring(
-        self,
-        checkpoint: Checkpoint,
-        names: Sequence[str],
-        against: str | os.PathLike[str] | None,
-    ) -> Measuring:
-        """Return what an evaluation measures.
-
-        Raises:
-            Invalid: the other model cannot be compared with.
-        """
-        task = Measuring(
-            self._centers(checkpoint),
-            with_moments=bool(set(names) - {SAMPLED}),
-            with_rows=not OF_ROWS.isdisjoint(names),
-            with_second=not OF_TWO.isdisjoint(names),
-            with_squares=DEVIATION in names,
-            with_sample=SAMPLED in names,
-        )
-        if SAMPLED in names:
-            with needs(SAMPLED, "sklearn"):
-                import sklearn.metrics  # noqa: F401, PLC0415 an extra, needed after the pass
-        if against is None:
-            return task
-        with needs("a comparison with another model", "sklearn"):
-            import scipy.optimize  # noqa: F401, PLC0415 an extra, needed after the pass
-        other = comparable("against", check_path("against", against), checkpoint)
-        check_pairs((len(task.centers.values), len(other.state.centers)))
-        its = Centers(other.state.centers, other.settings.distance_metric, self._config.backend)
-        return replace(task, against=its)
-
-    def _judged(
-        self, measures: Measures, task: Measuring, names: Sequence[str], scaling: Scaling | None
-    ) -> dict[str, npt.NDArray[Any]]:
-        """Return the indices of an evaluation by name, as arrays, also the single numbers."""
-        found: dict[str, Any] = {}
-        if measures.moments is not None:
-            found |= indices_of(measures.moments, task.centers, names, scaling)
-        if measures.sample is not None:
-            found[SAMPLED] = silhouette(measures.sample, task.centers.distance)
-        if measures.contingency is not None:
-            found |= agreement(measures.contingency)
-        return {name: np.asarray(value) for name, value in found.items()}
 
     def _predict(
         self,

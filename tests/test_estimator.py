@@ -1,9 +1,7 @@
-"""The documented surface: arguments, variables, predictions and evaluations."""
+"""The documented surface: arguments, variables and predictions."""
 
 import copy
 import inspect
-import json
-import logging
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
@@ -16,7 +14,7 @@ import pytest
 from dkmeans import Dataset, EstimatorSpec, KMeans, ModeKeys, RunConfig, load
 from tests import reference
 from tests.programs import output_of
-from tests.reference import COSINE, EUCLIDEAN, METRICS
+from tests.reference import COSINE, METRICS
 
 CENTERS = np.array([[0, 0, 1], [4, 0, 0], [0, -4, 2], [3, 3, 3]], np.float32)
 
@@ -620,79 +618,6 @@ def test_arguments_of_the_wrong_type_are_named(trained):
     ):
         with pytest.raises(TypeError, match=message):
             call()
-
-
-# Scores and evaluations.
-
-
-def test_a_score_is_of_the_first_batch_alone(trained):
-    batches = [rows_of(5, seed=1), rows_of(7, seed=2)]
-    expected = reference.loss(batches[0], trained.cluster_centers(), EUCLIDEAN)
-    assert trained.score(lambda: iter(batches)) == pytest.approx(expected, rel=1e-10)
-
-
-def test_an_evaluation_is_the_mean_over_batches_of_their_sums(trained):
-    batches = [rows_of(5, seed=1), rows_of(7, seed=2), rows_of(1, seed=3)]
-    losses = [reference.loss(rows, trained.cluster_centers(), EUCLIDEAN) for rows in batches]
-    result = trained.evaluate(lambda: iter(batches))
-    assert set(result) == {"average_loss", "global_step", "loss", "score"}
-    assert result["loss"] == pytest.approx(sum(losses) / 3, rel=1e-10)
-    assert result["score"] == result["loss"]
-    assert result["average_loss"] == pytest.approx(sum(losses) / 13, rel=1e-10)
-    assert result["global_step"] == 2
-    some = trained.evaluate(lambda: iter(batches), steps=2)
-    assert some["loss"] == pytest.approx(sum(losses[:2]) / 2, rel=1e-10)
-
-
-def test_an_evaluation_takes_no_more_batches_than_its_steps(trained):
-    taken = []
-
-    def batches():
-        for number in range(100):
-            taken.append(number)
-            yield rows_of(4, seed=number)
-
-    trained.evaluate(batches, steps=3)
-    assert len(taken) <= 4
-
-
-def test_an_evaluation_over_no_steps_is_refused(trained):
-    for steps in (0, -1):
-        with pytest.raises(ValueError, match=f"Must specify steps > 0, given: {steps}"):
-            trained.evaluate(rows_of, steps=steps)
-
-
-def test_an_evaluation_that_nothing_ends_says_so_first(trained, monkeypatch):
-    endless = Dataset.from_array(rows_of()).repeat()
-    assert "average_loss" in trained.evaluate(lambda: endless, steps=2)
-
-    def interrupt(message, *arguments):
-        raise KeyboardInterrupt(message)
-
-    monkeypatch.setattr(logging.getLogger("dkmeans.estimator"), "warning", interrupt)
-    with pytest.raises(KeyboardInterrupt, match=r"nothing will end this evaluation, .*steps"):
-        trained.evaluate(lambda: endless)
-
-
-def test_evaluations_are_written_below_their_own_directory_and_not_before(tmp_path):
-    estimator = model(tmp_path).train(lambda: rows_of(), steps=2)
-    assert estimator.eval_dir() == str(tmp_path / "eval")
-    assert estimator.eval_dir("test") == str(tmp_path / "eval_test")
-    estimator.score(rows_of)
-    list(estimator.predict(rows_of))
-    assert not list(tmp_path.glob("eval*"))
-    for name in (None, "test"):
-        result = estimator.evaluate(rows_of, name=name)
-        (file,) = Path(estimator.eval_dir(name)).glob("*.json")
-        assert json.loads(file.read_text()) == result
-
-
-def test_evaluations_do_not_disturb_the_model(tmp_path):
-    estimator = model(tmp_path).train(lambda: rows_of(), steps=2)
-    estimator.evaluate(rows_of)
-    estimator.evaluate(rows_of, name="test")
-    estimator.train(lambda: rows_of(), steps=1)
-    assert estimator.evaluate(rows_of)["global_step"] == 3
 
 
 # Rows that cannot be used.
