@@ -1,8 +1,10 @@
-"""Interrupts by the user (Ctrl-C, the stop button of a notebook) that must not be lost.
+"""Interrupts by the user (Ctrl-C, the stop button of a notebook): none is lost or breaks anything.
 
 Python raises `KeyboardInterrupt` wherever the main thread is. In a finalizer, such as the callback
 of a weak reference, Python prints the exception and goes on: nothing stops, and the user must press
-again. `training` asks between two iterations whether there was an interrupt.
+again. `training` asks between two iterations whether there was an interrupt. An import that is
+interrupted leaves modules without their parts, and each later call of the process fails: imports of
+backends hold interrupts back until they are done.
 """
 
 from __future__ import annotations
@@ -12,6 +14,26 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+
+@contextmanager
+def held_interrupts() -> Iterator[None]:
+    """Hold back interrupts in a block of the main thread: they are handled at its end."""
+    handler, received = signal.getsignal(signal.SIGINT), list[tuple[int, Any]]()
+
+    def hold(number: int, frame: Any) -> None:
+        received.append((number, frame))
+
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            handler(*received[0])
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import pytest
 
 import dkmeans
 from dkmeans.hooks import SessionRunHook
-from dkmeans.interrupts import noticed_interrupts
+from dkmeans.interrupts import held_interrupts, noticed_interrupts
+from tests.programs import output_of
 
 
 class Finalized:
@@ -67,6 +68,55 @@ def test_other_threads_change_no_handler():
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_an_interrupt_that_is_held_back_is_raised_at_the_end_of_the_block():
+    def block():
+        with held_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            done.append(True)
+
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert done == [True]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_is_held_back_from_a_handler_of_the_program_too():
+    received = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        with held_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            assert received == []
+        assert received == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+FIRST_CALL = """
+import signal, sys, threading, time
+import numpy as np, dkmeans
+
+def interrupt():
+    while "numba.core" not in sys.modules:
+        time.sleep(0.001)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+rows = np.eye(4, dtype=np.float32)
+model = dkmeans.KMeans(3, None, rows[:3], use_mini_batch=False)
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    model.train(lambda: rows, steps=10**9)
+except KeyboardInterrupt:
+    print("interrupted")
+model.train(lambda: rows, steps=1)
+"""
+
+
+def test_a_first_call_that_is_interrupted_can_be_repeated():
+    assert "interrupted\n" in output_of(FIRST_CALL)
 
 
 class InterruptsFinalizer(SessionRunHook):

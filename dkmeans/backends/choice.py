@@ -17,6 +17,7 @@ from typing import cast
 from dkmeans.backends.protocol import Backend
 from dkmeans.config import BACKENDS, GPU
 from dkmeans.errors import Invalid, expected
+from dkmeans.interrupts import held_interrupts
 
 # The module of each backend, by the name that users give.
 _MODULES = {"cuda": "cuda.backend", "native": "native.backend", "numpy": "numpy"}
@@ -89,5 +90,7 @@ def _path(name: str) -> str:
 
 
 def _load(name: str) -> Backend:
-    # Imported late: a backend that is not used must not import Numba or CuPy.
-    return cast(Backend, importlib.import_module(_path(name)))
+    # Imported late: a backend that is not used must not import Numba or CuPy. A user who interrupts
+    # the first seconds of a call would find Numba half imported in the next one.
+    with held_interrupts():
+        return cast(Backend, importlib.import_module(_path(name)))

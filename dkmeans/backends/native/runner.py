@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numba import typeof
 
+from dkmeans.interrupts import held_interrupts
 from dkmeans.state import FloatArray
 
 logger = logging.getLogger("dkmeans")
@@ -57,7 +58,8 @@ def _load_or_compile(kernel: Any, arguments: Sequence[Any]) -> None:
     compiling.daemon = True
     compiling.start()
     try:
-        with _one_process(kernel):
+        # Numba imports parts of itself for its first kernel.
+        with _one_process(kernel), held_interrupts():
             kernel.compile(tuple(map(typeof, arguments)))
     except OSError as error:  # the kernel is compiled, but could not be written
         logger.warning("the compiled kernel cannot be cached on disk: %s", error)
