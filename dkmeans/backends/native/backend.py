@@ -229,7 +229,7 @@ def add_squares(
     def of_piece(some: slice) -> ExactSums:
         rows, factors, clusters = points[some], weights[some], index[some]
         order = np.argsort(numbers[some], kind="stable") if is_large else _AS_THEY_COME
-        added = panels.aligned_zeros((k * MOMENT_PLANES, panels.padded(d)))
+        added = panels.aligned_zeros((k * MOMENT_PLANES, panels.padded(d)), np.int64)
         is_left = np.empty(len(rows), np.uint8)
         arguments = factors, clusters, order, values, grid.scales, added, is_left
         run(moment_sums.add_squares, (points.dtype,), rows, *arguments)
@@ -253,7 +253,7 @@ def add_measures(
 
     def of_piece(some: slice) -> ExactSums:
         found, factors, clusters = kernel_array(distances[:, some]), weights[some], index[some]
-        added = panels.aligned_zeros((k, moment_sums.MEASURE_SUMS))
+        added = panels.aligned_zeros((k, moment_sums.MEASURE_SUMS), np.int64)
         is_left = np.empty(panels.padded(len(factors)), np.uint8)
         arguments = found, factors, clusters, factor, grid.scales, added, is_left
         run(moment_sums.add_measures, (), *arguments)

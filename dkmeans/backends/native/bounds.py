@@ -23,7 +23,7 @@ from dkmeans.backends.native.exact_distances import new_distance_parts
 from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.backends.native.groups import Path, Stage, can_group
 from dkmeans.backends.native.kernels import NO_SUMS, Sums
-from dkmeans.backends.native.panels import aligned
+from dkmeans.backends.native.panels import aligned_empty, aligned_zeros
 from dkmeans.backends.native.reassign import STRIP, BlockScratch, Movement, RowBounds, reassign
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.native.scratch import ScratchPerThread, zero_sums
@@ -399,7 +399,7 @@ def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
     size = min(_MOST_ROWS, max(_FEWEST_ROWS, _BLOCK_BYTES // (4 * pitch)))
     bounds = np.empty(2, np.float32)
     return BlockScratch(
-        rows=aligned(np.empty(size * pitch, np.float32)).reshape(size, pitch),
+        rows=aligned_empty((size, pitch), np.float32),
         squares=np.empty(size, np.float32),
         margins=np.empty(size, np.float32),
         scales=np.empty(1, dtype),
@@ -416,7 +416,7 @@ def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
         lengths=np.empty(groups, np.int64),
         masks=np.empty(-(-groups // GROUP) + 1, np.int64),
         # Zeros: places without a row are computed too.
-        tile=aligned(np.zeros(GROUP * pitch, np.float32)),
+        tile=aligned_zeros((GROUP * pitch,), np.float32),
         tile_slots=np.zeros(GROUP, np.int64),
         tile_squares=np.zeros(GROUP, np.float32),
         tile_margins=np.zeros(GROUP, np.float32),

@@ -22,7 +22,7 @@ from dkmeans.grid import PLANE_BITS, BoolArray
 from dkmeans.state import FloatArray
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "b382e85de341"
+INTRINSICS = "c951db772f2d"
 
 # Constants of other modules are compiled in, and Numba's cache on disk is valid until this file
 # changes: a change of these needs a change of this file.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dkmeans.backends.addition import as_added
-from dkmeans.backends.native.panels import padded
+from dkmeans.backends.native.panels import aligned_zeros, padded
 from dkmeans.backends.native.products import find_changes, move_products
 from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
@@ -185,7 +185,7 @@ class _Rows(NamedTuple):
         return _Piece(
             np.full(len(self.points), -1, np.int32),
             np.zeros(k, np.int64),
-            np.zeros(shape, np.int64),
+            aligned_zeros(shape, np.int64),
             np.zeros(_OCTET, np.int64),
             np.zeros(0, np.int64),
         )

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from dkmeans.backends.native import eight_bits, matrix, processor
 from dkmeans.backends.native.first_scores import ByteCenters
-from dkmeans.backends.native.panels import joined, pad_to_panels, padded_count, panels_of
+from dkmeans.backends.native.panels import (
+    aligned_zeros,
+    joined,
+    pad_to_panels,
+    padded_count,
+    panels_of,
+)
 from dkmeans.backends.native.vectors import Tile
 from dkmeans.backends.rounding import SLACK
 from dkmeans.state import FloatArray
@@ -100,7 +106,7 @@ def _in_lines(
 ) -> NDArray[np.float32]:
     """Return (k, d) centers as float32, padded by zeros to whole lines."""
     (k, d), start = shape, 0
-    lines = np.zeros((k, padded_to_lines(d)), np.float32)
+    lines = aligned_zeros((k, padded_to_lines(d)), np.float32)
     for piece in negative():
         lines[start : start + len(piece), :d] = piece
         start += len(piece)

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.backends.native import matrix, processor
 from dkmeans.backends.native.vectors import CACHE_LINE_BYTES, PROBED_PANELS, Tile
 from dkmeans.grid import Grid
-from dkmeans.state import FloatArray, IndexArray
+from dkmeans.state import FloatArray
 
 # Number of centers that are laid out at a time, about.
 _CENTERS_AT_ONCE = 1024
@@ -34,19 +35,25 @@ def tile_of(dtype: DTypeLike) -> Tile:
     return Tile((None,) * lanes, (None,) * count, (None,) * centers)
 
 
-def aligned_empty(size: int, dtype: DTypeLike) -> FloatArray:
+def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """Return memory aligned to a cache line: loads that touch two lines take twice as long."""
-    spare = np.empty(size + CACHE_LINE_BYTES // np.dtype(dtype).itemsize, dtype)
-    begin = -spare.ctypes.data % CACHE_LINE_BYTES // spare.itemsize
-    return spare[begin : begin + size]
+    return _aligned(shape, np.empty(_with_spare(shape, dtype), dtype))
 
 
-def aligned_zeros(shape: tuple[int, ...]) -> IndexArray:
-    """Return int64 zeros aligned to a cache line."""
-    size, eight = math.prod(shape), CACHE_LINE_BYTES // 8
-    spare = np.zeros(size + eight, np.int64)
-    begin = -spare.__array_interface__["data"][0] % CACHE_LINE_BYTES // 8
-    return spare[begin : begin + size].reshape(shape)
+def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return zeros aligned to a cache line."""
+    return _aligned(shape, np.zeros(_with_spare(shape, dtype), dtype))
+
+
+def _with_spare(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    return math.prod(shape) + CACHE_LINE_BYTES // np.dtype(dtype).itemsize
+
+
+def _aligned(shape: tuple[int, ...], spare: NDArray[Any]) -> NDArray[Any]:
+    """Return the part of this shape that begins with the first cache line of an array."""
+    # `ctypes.data` would take ten times as long.
+    begin = -spare.__array_interface__["data"][0] % CACHE_LINE_BYTES // spare.itemsize
+    return spare[begin : begin + math.prod(shape)].reshape(shape)
 
 
 def aligned(values: FloatArray) -> FloatArray:
@@ -56,7 +63,7 @@ def aligned(values: FloatArray) -> FloatArray:
 
 def joined(pieces: Iterable[FloatArray], size: int, dtype: DTypeLike) -> FloatArray:
     """Return pieces of this size in total as one array, aligned to a cache line."""
-    whole, start = aligned_empty(size, dtype), 0
+    whole, start = aligned_empty((size,), dtype), 0
     for piece in pieces:
         stop = start + piece.size
         whole[start:stop].reshape(piece.shape)[...] = piece

@@ -18,7 +18,6 @@ from dkmeans.backends.native.first_scores import ByteScratch
 from dkmeans.backends.native.kernels import PackedCenters, Scratch, Sums
 from dkmeans.backends.native.packed_bytes import padded_to_lines
 from dkmeans.backends.native.panels import (
-    aligned,
     aligned_empty,
     aligned_zeros,
     padded_scales,
@@ -71,24 +70,24 @@ class ScratchPerThread(threading.local):
 
 def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: int) -> Scratch:
     size, centers = len(tile.lanes) * len(tile.vectors), len(tile.centers)
-    ranked, integers = np.empty((6, size), dtype), np.dtype(f"i{dtype.itemsize}")
+    ranked, integers = aligned_empty((6, size), dtype), np.dtype(f"i{dtype.itemsize}")
     # Vectors store distances of one panel, a matrix unit the scores of two groups of panels.
     scores = centers * size * max(1, 2 * len(tile.matrix_panels))
     return Scratch(
-        rows=aligned_empty(max(d, _SMALLEST_TILE_FEATURES) * size, dtype),
+        rows=aligned_empty((max(d, _SMALLEST_TILE_FEATURES) * size,), dtype),
         indices=np.empty(size, np.int64),
         exact_scales=np.ones(size),
         scales=np.ones(size, row_dtype),
         margins=np.empty(size, dtype),
         ranked=ranked,
         ranked_bits=ranked.view(integers),
-        panels=np.empty((3, size), integers),
+        panels=aligned_empty((3, size), integers),
         nearest=np.empty(size, np.int64),
         probe_scores=np.empty(PROBED_PANELS * centers, dtype),
-        scores=aligned_empty(scores, dtype),
+        scores=aligned_empty((scores,), dtype),
         distance_parts=new_distance_parts(),
         # Zeros: the lines that fill up the last group are never written, but they are multiplied.
-        pairs=aligned(np.zeros(pair_lines(d) * size * bool(tile.matrix_panels), np.int32)),
+        pairs=aligned_zeros((pair_lines(d) * size * bool(tile.matrix_panels),), np.int32),
         matrix_config=_matrix_config(),
         ambiguous=np.zeros(1, np.int64),
         scored_again=np.zeros(1, np.int64),
@@ -104,11 +103,11 @@ def _new_byte_scratch(tile: Tile, k: int, d: int) -> ByteScratch:
         quads = -(-quads // matrix.GROUP_QUADS) * matrix.GROUP_QUADS
         panels = -(-panels // matrix.PANELS) * matrix.PANELS
         products = 2 * 2 * matrix.LINES * size
-    minima = np.empty((panels, 2, size), np.float32)
+    minima = aligned_empty((panels, 2, size), np.float32)
     return ByteScratch(
         # Zeros, as these quads are not written.
-        quads=aligned(np.zeros(quads * size, np.int32)),
-        products=aligned_empty(products, np.int32),
+        quads=aligned_zeros((quads * size,), np.int32),
+        products=aligned_empty((products,), np.int32),
         steps=np.empty(size, np.float32),
         losses=np.empty(size, np.float32),
         margins=np.empty(size, np.float32),
@@ -116,7 +115,7 @@ def _new_byte_scratch(tile: Tile, k: int, d: int) -> ByteScratch:
         minima_bits=minima.view(np.int32),
         limits=np.empty(size, np.float32),
         # Zeros: what fills up a line is never written.
-        lines=np.zeros((size, padded_to_lines(d)), np.float32),
+        lines=aligned_zeros((size, padded_to_lines(d)), np.float32),
         score=np.empty(1, np.float32),
         again=np.empty((3, size), np.float32),
         found=np.empty((2, size), np.int64),
@@ -150,7 +149,7 @@ def zero_sums(shape: tuple[int, int], grid: Grid, points: FloatArray) -> Sums:
 def _zeros(shape: tuple[int, int], rows: int) -> IndexArray:
     """Return int64 zeros for sums of so many rows; few rows use little memory of many clusters."""
     if rows >= _FEW_ROWS * shape[0] or math.prod(shape) < _MANY_SUMS:
-        return aligned_zeros(shape)
+        return aligned_zeros(shape, np.int64)
     # NumPy asks for pages of 2 MB, which have the sums of so many clusters that all would be used.
     memory = mmap(-1, 8 * math.prod(shape), access=ACCESS_COPY)
     return np.frombuffer(memory, np.int64).reshape(shape)
