@@ -23,6 +23,13 @@ from dkmeans.state import FloatArray
 _LARGEST_EXACT_INTEGER = 2**53
 
 
+class _Checked(dict[tuple[int, int], FloatArray]):
+    """Weights by spans of rows: a view of float64 weights, a copy of others. Not pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Checked, ()
+
+
 @dataclass(frozen=True, slots=True)
 class RowWeights:
     """The weights of the rows of another source, checked, as a column of float64.
@@ -32,14 +39,14 @@ class RowWeights:
         first: Number of the first row, as in the other source.
         rows: Number of rows.
         chunk_rows: As in the other source, so that weights are cached with their rows.
-        checked: Spans of rows whose weights are in memory and have been checked. Grows by `read`.
+        checked: Weights in memory that have been checked, by spans of rows. Grows by `read`.
     """
 
     parts: tuple[Chunk, ...]
     first: int
     rows: int
     chunk_rows: int | None
-    checked: set[tuple[int, int]] = field(default_factory=set, repr=False, compare=False)
+    checked: _Checked = field(default_factory=_Checked, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -87,17 +94,19 @@ class RowWeights:
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _read(self, chunk: Chunk, span: tuple[int, int]) -> FloatArray:
-        """Return the weights of some rows; those in memory are checked only once."""
-        if span in self.checked:
-            return _as_weights(chunk.values())
+        """Return the weights of some rows; those in memory are checked and converted only once."""
+        found = self.checked.get(span)
+        if found is not None:
+            return found
         weights = _checked(chunk)
         if isinstance(chunk.source, MemoryRows):
-            self.checked.add(span)
+            self.checked[span] = weights
         return weights
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """Return the weights of changed sources."""
-        return replace(self, parts=tuple(part.with_leaves(change) for part in self.parts))
+        parts = tuple(part.with_leaves(change) for part in self.parts)
+        return replace(self, parts=parts, checked=_Checked())
 
 
 def _checked(chunk: Chunk) -> FloatArray:

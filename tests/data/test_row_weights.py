@@ -24,7 +24,7 @@ from dkmeans.data.row_weights import (
     weights_of,
     without_weights,
 )
-from dkmeans.data.sources.memory import MemoryRows
+from dkmeans.data.sources.memory import MemoryRows, lent, owned
 from dkmeans.data.sources.zarr_array import from_zarr_array
 from tests.data.twenty_rows import ROWS
 from tests.numbered import Numbers
@@ -133,6 +133,18 @@ def test_weights_in_memory_are_checked_once(monkeypatch):
     batch = batch_of(sizes=(7, 13), weight_sizes=(12, 8))
     assert pairs(batch) == pairs(batch) == EXPECTED
     assert len(spans) == 3
+
+
+def test_weights_that_have_been_checked_do_not_travel_and_are_not_those_of_a_copy():
+    weights = np.arange(20.0)
+    batch = lent(batch_of(weights))
+    pairs(batch)
+    (chunk,) = batch
+    assert len(chunk.weights.checked) == 1
+    assert len(pickle.loads(pickle.dumps(chunk.weights)).checked) == 0
+    copy = owned(batch)
+    weights[:] = 7
+    assert [weight for _, weight in pairs(copy)] == list(range(1, 20))
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint64, np.float16, np.bool_])
