@@ -82,7 +82,7 @@ class Centers:
 
 
 def squared_norms(rows: FloatArray) -> FloatArray:
-    """Return |x|^2 of each of the (n, d) float64 rows, (n,).
+    """Return |x|^2 of each of the (n, d) rows, (n,), in their dtype.
 
     The bits of a row's result do not depend on the other rows. That is why neither `einsum` nor
     BLAS is used: `einsum` buffers wide rows across their ends, and BLAS splits rows over threads.

@@ -404,8 +404,8 @@ class KMeans(Model):
             `loss` and `score`: the sum of the distances to the nearest center, averaged over the
             batches; `average_loss`: the mean distance of a row; `global_step`. With `indices`, each
             of them by its name: a number, or a list with one entry for each cluster; None if it is
-            not defined. With `against`, also `changed_share`, `matching`, `adjusted_rand` and
-            `mutual_information`.
+            not defined or not finite. With `against`, also `changed_share`, `matching`,
+            `adjusted_rand` and `mutual_information`.
 
         Raises:
             ValueError: there is no checkpoint, or the arguments or the rows cannot be used.

@@ -1,4 +1,4 @@
-"""Interrupts by the user (Ctrl-C, the stop button of a notebook): none is lost or breaks anything.
+"""Interrupts by the user (Ctrl-C, the stop button of a notebook): none is lost or breaks an import.
 
 Python raises `KeyboardInterrupt` wherever the main thread is. In a finalizer, such as the callback
 of a weak reference, Python prints the exception and goes on: nothing stops, and the user must press
@@ -18,7 +18,10 @@ from typing import Any
 
 @contextmanager
 def held_interrupts() -> Iterator[None]:
-    """Hold back interrupts in a block of the main thread: they are handled at its end."""
+    """Hold back interrupts in a block of the main thread: their handler is called at its end.
+
+    Nothing is held back if interrupts have no handler in Python.
+    """
     handler, received = signal.getsignal(signal.SIGINT), list[tuple[int, Any]]()
 
     def hold(number: int, frame: Any) -> None:
@@ -31,9 +34,11 @@ def held_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-        if received:
-            handler(*received[0])
+        # What runs in the block may have set a handler, which stays.
+        if signal.getsignal(signal.SIGINT) is hold:
+            signal.signal(signal.SIGINT, handler)
+        for interrupt in received:
+            handler(*interrupt)
 
 
 @contextmanager

@@ -83,14 +83,18 @@ def test_an_interrupt_that_is_held_back_is_raised_at_the_end_of_the_block():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_interrupt_is_held_back_from_a_handler_of_the_program_too():
+def test_interrupts_are_held_back_from_a_handler_of_the_program_too():
     received = []
     before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     try:
         with held_interrupts():
             signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             assert received == []
-        assert received == [signal.SIGINT]
+        assert received == [signal.SIGINT] * 2
+        with held_interrupts():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from dkmeans.json_text import json_text, without_nan
+from dkmeans.json_text import json_text, numbers_of
 
 
 def test_an_array_has_the_text_of_its_numbers_in_lists():
@@ -22,9 +22,9 @@ def test_an_array_has_the_text_of_its_numbers_in_lists():
     assert json_text(content | lists) == text
 
 
-def test_what_is_not_a_number_is_null():
-    nan = np.nan
-    arrays = {"table": np.array([[1.5, nan], [nan, nan]]), "line": np.array([nan, 2]), "one": nan}
+def test_what_is_not_finite_is_null():
+    nan, inf = np.nan, np.inf
+    arrays = {"table": np.array([[1.5, nan], [nan, -inf]]), "line": np.array([inf, 2]), "one": nan}
     expected = {"table": [[1.5, None], [None, None]], "line": [None, 2.0], "one": None}
     assert json.loads(json_text(arrays)) == expected
-    assert {name: without_nan(np.asarray(value)) for name, value in arrays.items()} == expected
+    assert {name: numbers_of(np.asarray(value)) for name, value in arrays.items()} == expected

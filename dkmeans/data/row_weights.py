@@ -23,11 +23,11 @@ from dkmeans.state import FloatArray
 _LARGEST_EXACT_INTEGER = 2**53
 
 
-class _Checked(dict[tuple[int, int], FloatArray]):
-    """Weights by spans of rows: a view of float64 weights, a copy of others. Not pickled."""
+class _Held(dict[int, FloatArray]):
+    """Weights of parts: a view of contiguous float64 weights, a copy of others. Not pickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Checked, ()
+        return _Held, ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,16 @@ class RowWeights:
         first: Number of the first row, as in the other source.
         rows: Number of rows.
         chunk_rows: As in the other source, so that weights are cached with their rows.
-        checked: Weights in memory that have been checked, by spans of rows. Grows by `read`.
+        checked: Parts in memory, and their rows, whose weights have been checked. Grows by `read`.
+        held: The weights in memory by the number of their part, once they are read.
     """
 
     parts: tuple[Chunk, ...]
     first: int
     rows: int
     chunk_rows: int | None
-    checked: _Checked = field(default_factory=_Checked, repr=False, compare=False)
+    checked: set[tuple[int, int, int]] = field(default_factory=set, repr=False, compare=False)
+    held: _Held = field(default_factory=_Held, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -86,27 +88,29 @@ class RowWeights:
         if not self.parts:
             return np.ones((stop - start, 1))
         found, first = [], self.first
-        for part in self.parts:
+        for number, part in enumerate(self.parts):
             low, high = max(start - first, 0), min(stop - first, part.rows)
             if low < high:
-                found.append(self._read(part.cut(low, high), (first + low, first + high)))
+                found.append(self._read(number, low, high))
             first += part.rows
         return found[0] if len(found) == 1 else np.concatenate(found)
 
-    def _read(self, chunk: Chunk, span: tuple[int, int]) -> FloatArray:
-        """Return the weights of some rows; those in memory are checked and converted only once."""
-        found = self.checked.get(span)
-        if found is not None:
-            return found
-        weights = _checked(chunk)
-        if isinstance(chunk.source, MemoryRows):
-            self.checked[span] = weights
-        return weights
+    def _read(self, number: int, low: int, high: int) -> FloatArray:
+        """Return some weights of a part; those in memory are checked and converted only once."""
+        part, span = self.parts[number], (number, low, high)
+        if not isinstance(part.source, MemoryRows):
+            return _checked(part.cut(low, high))
+        if span not in self.checked:
+            _checked(part.cut(low, high))
+            self.checked.add(span)
+        if number not in self.held:
+            self.held[number] = _as_weights(part.values())
+        return self.held[number][low:high]
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """Return the weights of changed sources."""
         parts = tuple(part.with_leaves(change) for part in self.parts)
-        return replace(self, parts=parts, checked=_Checked())
+        return replace(self, parts=parts, checked=set(), held=_Held())
 
 
 def _checked(chunk: Chunk) -> FloatArray:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.backends import select_processor
 from dkmeans.backends.moments import AMBIGUOUS, DISTANCE, LENGTH, SILHOUETTE
@@ -25,7 +25,7 @@ from dkmeans.errors import Invalid, InvalidType, expected
 from dkmeans.exact import ExactSums, in_pieces
 from dkmeans.executors import cores
 from dkmeans.indices.cluster_moments import Moments
-from dkmeans.json_text import without_nan
+from dkmeans.json_text import numbers_of
 from dkmeans.scaling import Scaling
 from dkmeans.state import FloatArray, IndexArray
 
@@ -33,8 +33,10 @@ _ALL = "all"
 # Pairs of centers, and values of their differences, that are computed at a time; for so many
 # centers at least, as each matrix product reads all centers.
 _PAIRS_AT_ONCE, _FEWEST_ROWS = 2**17, 16
-# Squares of smaller values than this part of the largest one may be lost in float32.
-_SMALLEST_SQUARE = np.float32(2.0**-100)
+# More likely pairs than this for each center are found again in float64.
+_MOST_PAIRS = 8
+# More than the sum of what squares lose that are below the smallest normal number, by that number.
+_UNDERFLOW = 2.0**26
 # The index that needs the squares of `Moments`.
 DEVIATION = "cluster_deviation"
 
@@ -77,8 +79,8 @@ def indices_of(
 
 
 def as_json(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return indices as numbers and lists that JSON has; NaN becomes None."""
-    return {name: without_nan(np.asarray(value)) for name, value in found.items()}
+    """Return indices as numbers and lists that JSON has; what is not finite becomes None."""
+    return {name: numbers_of(np.asarray(value)) for name, value in found.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +169,16 @@ def _davies_bouldin(clusters: _Clusters) -> float:
     spreads = clusters.mean_of(LENGTH)[clusters.filled]
     if len(centers) < 2:
         return np.nan
-    worst, likely = np.zeros(len(centers)), _LikelyWorst.of(centers, spreads)
-    size, width = max(_FEWEST_ROWS, _PAIRS_AT_ONCE // len(centers)), centers.shape[1]
-    # Threads of BLAS keep their cores busy for a while after a product, which takes less time.
+    worst, width = np.zeros(len(centers)), centers.shape[1]
+    size = max(_FEWEST_ROWS, _PAIRS_AT_ONCE // len(centers))
+    rounded_to = cache(partial(_LikelyWorst.of, centers, spreads))
+    # Other threads of BLAS would wait actively for a while after each product.
     with cores.computing:
         for start in range(0, len(centers), size):
-            pairs = likely.pairs(np.arange(start, min(start + size, len(centers))))
+            some = np.arange(start, min(start + size, len(centers)))
+            pairs = rounded_to(np.float32).pairs(some)
+            if len(pairs[0]) > _MOST_PAIRS * len(some):
+                pairs = rounded_to(np.float64).pairs(some)
             for one, other in in_pieces(pairs, max(1, _PAIRS_AT_ONCE // width)):
                 apart = np.sqrt(squared_norms(centers[other] - centers[one]))
                 apart[apart == 0] = np.inf
@@ -182,33 +188,35 @@ def _davies_bouldin(clusters: _Clusters) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _LikelyWorst:
-    """Centers in float32, by which pairs are found whose similarity may be the largest.
+    """Rounded centers, by which pairs are found whose similarity may be the largest.
 
     A matrix product computes squared distances whose error is at most that of d + 4 roundings of
-    the largest term (as in `backends.rounding`). Float32 takes half the time of float64, and leaves
-    hardly more pairs.
+    the largest term (as in `backends.rounding`), with those of the centers. Float32 takes half the
+    time of float64. It leaves hardly more pairs, unless some centers are much closer to each other
+    than others.
 
     Attributes:
-        moved: (k, d) float32, the centers less their mean, scaled so that the largest value is one.
-        squares: (k,) float32, their squared lengths.
-        spreads: (k,) float32, the mean distances to the centers, relative to the largest one.
+        moved: (k, d) the centers less their mean, scaled so that the largest value is one.
+        squares: (k,) their squared lengths.
+        spreads: (k,) the mean distances to the centers, relative to the largest one.
+        has_spread: (k,) False where all rows are at the center.
     """
 
-    moved: NDArray[np.float32]
-    squares: NDArray[np.float32]
-    spreads: NDArray[np.float32]
+    moved: FloatArray
+    squares: FloatArray
+    spreads: FloatArray
+    has_spread: NDArray[np.bool_]
 
     @classmethod
     @QUIET
-    def of(cls, centers: FloatArray, spreads: FloatArray) -> _LikelyWorst:
-        """Return centers, (k, d), and mean distances to them, (k,), in float32."""
+    def of(cls, centers: FloatArray, spreads: FloatArray, dtype: DTypeLike) -> _LikelyWorst:
+        """Return centers, (k, d), and mean distances to them, (k,), in this dtype."""
         moved = centers - centers.mean(axis=0)
         # Similarities are compared: a factor of all distances, or of all spreads, changes nothing.
-        rounded, spreads = (
-            (values / (np.abs(values).max() or 1.0)).astype(np.float32)
-            for values in (moved, spreads)
+        rounded, relative = (
+            (values / (np.abs(values).max() or 1.0)).astype(dtype) for values in (moved, spreads)
         )
-        return cls(rounded, squared_norms(rounded), spreads)
+        return cls(rounded, squared_norms(rounded), relative, spreads > 0)
 
     @QUIET
     def pairs(self, some: IndexArray) -> tuple[IndexArray, IndexArray]:
@@ -217,13 +225,14 @@ class _LikelyWorst:
         Args:
             some: (m,) numbers of the centers whose pairs are returned.
         """
+        limits, width = np.finfo(self.moved.dtype), self.moved.shape[1]
         size = self.squares[some, None] + self.squares
         found = (-2.0 * self.moved[some]) @ self.moved.T
         found += size
         found[np.arange(len(some)), some] = np.inf  # a center is not compared with itself
-        roundings = np.float32(4 * (self.moved.shape[1] + 4) * np.finfo(np.float32).eps)
-        error = np.multiply(size, roundings, out=size)
-        error += _SMALLEST_SQUARE
+        error = np.multiply(size, 4 * (width + 4) * limits.eps, out=size)
+        # What squares of the smallest values lose by underflow is far below this.
+        error += _UNDERFLOW * limits.tiny
         # Squares of similarities, and their reciprocals, need no roots of distances.
         spread = self.spreads[some, None] + self.spreads
         spread *= spread
@@ -236,7 +245,7 @@ class _LikelyWorst:
         spread *= reciprocal.min(axis=1, keepdims=True)
         rows, others = np.nonzero(~(found > spread))
         ones = some[rows]
-        counts = (ones != others) & (self.spreads[ones] + self.spreads[others] > 0)
+        counts = (ones != others) & (self.has_spread[ones] | self.has_spread[others])
         return ones[counts], others[counts]
 
 

@@ -135,13 +135,24 @@ def test_weights_in_memory_are_checked_once(monkeypatch):
     assert len(spans) == 3
 
 
-def test_weights_that_have_been_checked_do_not_travel_and_are_not_those_of_a_copy():
+def test_weights_that_are_converted_are_held_once_for_any_cuts():
+    weights = np.arange(1, 21)
+    rows = weighted(table(ROWS, (20,)), table(weights, (20,), "w"), "table")
+    (chunk,) = rows
+    for start in range(15):
+        found = chunk.weights.read(start, start + 5)
+        assert found[:, 0].tolist() == list(range(start + 1, start + 6))
+        assert found.base is chunk.weights.held[0]
+    assert len(chunk.weights.held) == 1
+
+
+def test_weights_that_are_held_do_not_travel_and_are_not_those_of_a_copy():
     weights = np.arange(20.0)
     batch = lent(batch_of(weights))
     pairs(batch)
     (chunk,) = batch
-    assert len(chunk.weights.checked) == 1
-    assert len(pickle.loads(pickle.dumps(chunk.weights)).checked) == 0
+    assert len(chunk.weights.held) == 1
+    assert len(pickle.loads(pickle.dumps(chunk.weights)).held) == 0
     copy = owned(batch)
     weights[:] = 7
     assert [weight for _, weight in pairs(copy)] == list(range(1, 20))

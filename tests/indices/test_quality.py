@@ -1,5 +1,7 @@
 """Indices of a clustering: those of scikit-learn, and of plain formulas, over any chunks."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.metrics import (
@@ -9,6 +11,7 @@ from sklearn.metrics import (
 )
 
 from dkmeans import Dataset, Invalid, InvalidType, KMeans
+from dkmeans.indices import quality
 from dkmeans.indices.quality import NAMES, OF_TWO, SAMPLED, check_indices
 from tests.reference import COSINE, EUCLIDEAN, METRICS, distances, units
 
@@ -71,37 +74,51 @@ def test_indices_are_those_of_scikit_learn_and_of_plain_formulas(trained):
     assert sum(found["cluster_inertia"]) == pytest.approx(found["loss"], rel=1e-12)
 
 
-# Centers whose distances float32 tells apart, or hardly, or not at all.
+def _integers(rng):
+    return rng.integers(-2, 3, (150, 3))
+
+
+def _close_pairs(rng):
+    return np.repeat(rng.normal(size=(75, 3)), 2, axis=0) + 1e-6 * rng.normal(size=(150, 3))
+
+
+def _tiny_between_two(rng):
+    return np.concatenate([[[-1, 0, 0], [1, 0, 0]], 1e-22 * rng.normal(size=(148, 3))])
+
+
+# Centers whose distances float32 tells apart, or hardly, or not at all; some are equal.
 MANY_CENTERS = {
     "apart": lambda rng: rng.normal(size=(150, 3)),
-    "integers, some of them equal": lambda rng: rng.integers(-2, 3, (150, 3)),
-    "pairs close to each other": lambda rng: (
-        np.repeat(rng.normal(size=(75, 3)), 2, axis=0) + 1e-6 * rng.normal(size=(150, 3))
-    ),
+    "integers": _integers,
+    "pairs close to each other": _close_pairs,
     "at an offset": lambda rng: 1e6 + rng.normal(size=(150, 3)),
     "one far away": lambda rng: np.concatenate([[[1e9, 0, 0]], rng.normal(size=(149, 3))]),
+    "two far groups": lambda rng: rng.normal(size=(150, 3)) + 1e5 * (np.arange(150) % 2)[:, None],
+    "tiny between two": _tiny_between_two,
     "huge": lambda rng: 1e100 * rng.normal(size=(150, 3)),
+    "six, one of them far away": lambda rng: np.concatenate([[[1e60, 0, 0]], rng.random((5, 3))]),
+}
+SPREADS = {
+    "alike": lambda rng, k: rng.uniform(0.9, 1.1, k),
+    "some zero": lambda rng, k: rng.uniform(0, 1, k) * (rng.random(k) < 0.5),
+    "one huge": lambda rng, k: rng.uniform(0.9, 1.1, k) * np.where(np.arange(k) == 0, 1e60, 1),
+    "none": lambda rng, k: np.zeros(k),
 }
 
 
+@pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("kind", MANY_CENTERS)
-def test_the_index_of_davies_and_bouldin_finds_the_most_similar_of_many_clusters(kind, tmp_path):
+def test_the_index_of_davies_and_bouldin_finds_the_most_similar_of_many_clusters(kind, spread):
     rng = np.random.default_rng(0)
-    values = MANY_CENTERS[kind](rng).astype(float)
-    size = np.abs(values - values.mean(axis=0)).max() * rng.uniform(0, 1e-3, (150, 1))
-    rows = np.concatenate([values, values + size, values - size])
-    model = KMeans(150, tmp_path, values, use_mini_batch=False)
-    model.train(lambda: rows, max_steps=1)
-    centers = model.cluster_centers()
-    lengths = np.sqrt(distances(rows, centers, EUCLIDEAN))
-    index, length = lengths.argmin(axis=1), lengths.min(axis=1)
-    filled = np.unique(index)
-    spreads = np.array([length[index == j].mean() for j in filled])
-    apart = np.sqrt(distances(centers[filled], centers[filled], EUCLIDEAN))
+    centers = MANY_CENTERS[kind](rng).astype(float)
+    spreads = SPREADS[spread](rng, len(centers))
+    apart = np.sqrt(np.square(centers[:, None] - centers).sum(axis=2))
     apart[apart == 0] = np.inf
     expected = ((spreads[:, None] + spreads) / apart).max(axis=1).mean()
-    found = model.evaluate(lambda: rows, indices=["davies_bouldin"])
-    assert found["davies_bouldin"] == pytest.approx(expected, rel=1e-9)
+    clusters = SimpleNamespace(
+        centers=centers, filled=np.ones(len(centers), bool), mean_of=lambda measure: spreads
+    )
+    assert quality._davies_bouldin(clusters) == pytest.approx(expected, rel=1e-12)
 
 
 def test_any_chunks_and_workers_give_the_same_bits(trained, request, monkeypatch):

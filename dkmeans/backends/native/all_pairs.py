@@ -33,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "b6c4a689f66e"
+INTRINSICS = "c6f46cd35e60"
 
 
 class TileScoring(NamedTuple):

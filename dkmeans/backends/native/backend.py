@@ -43,8 +43,9 @@ if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
 
-# Sums of so many numbers stay in the second-level cache of most processors, beside the rows.
+# Sums of so many numbers, 1 MB, mostly stay in the caches of a core, beside the rows.
 _CACHED_SUMS = 2**17
+# The order of rows that are added as they come.
 _AS_THEY_COME = np.empty(0, np.int64)
 # Number of clusters whose sums are copied at a time.
 _CLUSTERS_AT_ONCE = 1024
@@ -223,7 +224,7 @@ def add_squares(
     (k, d), grid = values.shape, moments.square_grid(points, weights, index, values, centers)
     # Sums that fit the caches take rows in any order; others take them cluster by cluster. Small
     # integers are sorted in a tenth of the time.
-    is_large = MOMENT_PLANES * k * d > _CACHED_SUMS
+    is_large = MOMENT_PLANES * k * panels.padded(d) > _CACHED_SUMS
     numbers = index.astype(np.uint16) if k <= 2**16 else index
 
     def of_piece(some: slice) -> ExactSums:

@@ -61,11 +61,13 @@ class ByteScratch(NamedTuple):
             with the numbers of their centers in the last bits.
         minima_bits: int32. The same memory.
         limits: (t,) float32. Centers with a larger first score are excluded. -infinity for rows
-            that first scores decide, and for copies of the last row.
+            without candidates: those that first scores decide (with `Tile.second` there are none),
+            and copies of the last row.
         lines: (t, d padded as `ByteCenters.lines`) float32. The undecided rows of the tile, scaled
             and shifted.
         score: (1,) float32. The last score of a single center.
-        again: (3, t) float32. The least scores of each row among those in float32.
+        again: (3, t) float32. The least scores of each row among those in float32; the first is
+            -infinity if first scores have decided the nearest center.
         found: (2, t) int64. The centers of the first two of `again`; after `_choose` the two
             nearest centers.
         mask: (1,) int64. Bit i is set if row i has candidates in the panel.

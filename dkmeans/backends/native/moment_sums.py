@@ -291,7 +291,7 @@ def add_squares(
         weights: (n,) float64, above zero.
         index: (n,) int64, the cluster of each row.
         order: (n,) int64, the rows in the order in which they are added; or empty, to add them as
-            they come. Sums that are larger than the caches need rows cluster by cluster.
+            they come. Where sums are larger than the caches, cluster by cluster is faster.
         centers: (k, d) float64.
         scales: (d,) float64, factors that make squares on the grid integers.
         sums: (3 k, d padded to a multiple of 8) int64, increased: planes 0 to -2 of the first

@@ -51,8 +51,7 @@ def _with_spare(shape: tuple[int, ...], dtype: DTypeLike) -> int:
 
 def _aligned(shape: tuple[int, ...], spare: NDArray[Any]) -> NDArray[Any]:
     """Return the part of this shape that begins with the first cache line of an array."""
-    # `ctypes.data` would take ten times as long.
-    begin = -spare.__array_interface__["data"][0] % CACHE_LINE_BYTES // spare.itemsize
+    begin = -spare.ctypes.data % CACHE_LINE_BYTES // spare.itemsize
     return spare[begin : begin + math.prod(shape)].reshape(shape)
 
 

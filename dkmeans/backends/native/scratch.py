@@ -114,7 +114,7 @@ def _new_byte_scratch(tile: Tile, k: int, d: int) -> ByteScratch:
         minima=minima,
         minima_bits=minima.view(np.int32),
         limits=np.empty(size, np.float32),
-        # Zeros: what fills up a line is never written.
+        # Zeros: whole vectors after the last column are never written.
         lines=aligned_zeros((size, padded_to_lines(d)), np.float32),
         score=np.empty(1, np.float32),
         again=np.empty((3, size), np.float32),
