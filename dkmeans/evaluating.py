@@ -53,9 +53,6 @@ def measuring(
         with_squares=DEVIATION in names,
         with_sample=SAMPLED in names,
     )
-    if SAMPLED in names:
-        with needs(SAMPLED, "sklearn"):
-            import sklearn.metrics  # noqa: F401, PLC0415 an extra, needed after the pass
     if against is None:
         return task
     with needs("a comparison with another model", "sklearn"):

@@ -302,8 +302,7 @@ def _add_evaluate(jobs: Any) -> None:
         "--indices",
         metavar="A,B,C",
         help="indices of the clustering to compute in the same pass, or all: "
-        f"{', '.join(INDICES)} (default none). sampled_silhouette, and so all, needs the extra "
-        "sklearn",
+        f"{', '.join(INDICES)} (default none)",
     )
     evaluate.add_argument(
         "--against",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,12 @@ def test_evaluations_do_not_disturb_the_model(trained):
     trained.evaluate(rows_of, name="test")
     trained.train(lambda: rows_of(), steps=1)
     assert trained.evaluate(rows_of)["global_step"] == 3
+
+
+def test_all_indices_need_no_package_beside_the_libraries_own(trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    assert trained.evaluate(rows_of, indices="all")["sampled_silhouette"] < 1
 
 
 def test_the_result_and_its_file_have_the_indices_as_lists(trained):

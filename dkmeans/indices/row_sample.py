@@ -8,23 +8,25 @@ for a known weight. The same rows are drawn whatever the chunks are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from dkmeans.backends.rounding import exact_rows
+from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.data.chunks import LoadedChunk
-from dkmeans.distance import Distance
+from dkmeans.distance import Distance, squared_norms
+from dkmeans.executors import cores
 from dkmeans.initialization.draws import Seed
 from dkmeans.state import FloatArray, IndexArray
 
-# Rows of a sample: scikit-learn compares all pairs of them in less than a second.
+# Rows of a sample: all pairs of them are compared in less than a second.
 SAMPLE_ROWS = 4096
 _SEED = 0
 # Less than this of the weight of a cluster is what rounding leaves of nothing.
 _ROUNDING = 1e-12
 # Size of the distances that are computed at a time.
-_PIECE_MIB = 32
+_PIECE_BYTES = 2**23
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +93,7 @@ def sample_of(loaded: LoadedChunk, index: IndexArray, batch: int) -> RowSample:
     return RowSample(keys[least], *few)._least()
 
 
+@QUIET
 def silhouette(sample: RowSample, distance: Distance) -> float:
     """Return the silhouette (Rousseeuw, 1987) of a sample.
 
@@ -100,8 +103,6 @@ def silhouette(sample: RowSample, distance: Distance) -> float:
     Returns:
         The silhouette; NaN if all rows are in one cluster, or each row is alone in its own.
     """
-    from sklearn.metrics import pairwise_distances_chunked  # noqa: PLC0415 an extra
-
     order = np.argsort(sample.index, kind="stable")
     rows, weights = exact_rows(sample.rows[order], distance), sample.represented[order]
     _, firsts, own = np.unique(sample.index[order], return_index=True, return_inverse=True)
@@ -126,5 +127,25 @@ def silhouette(sample: RowSample, distance: Distance) -> float:
         is_zero = is_alone | (largest == 0)
         return np.where(is_zero, 0.0, (far - near) / np.where(is_zero, 1.0, largest))
 
-    pieces = pairwise_distances_chunked(rows, reduce_func=of_rows, working_memory=_PIECE_MIB)
-    return float(np.average(np.concatenate(list(pieces)), weights=weights))
+    pieces = [of_rows(distances, start) for start, distances in _distances(rows)]
+    return float(np.average(np.concatenate(pieces), weights=weights))
+
+
+def _distances(rows: FloatArray) -> Iterator[tuple[int, FloatArray]]:
+    """Yield distances to all of the (m, d) float64 rows, of some rows at a time.
+
+    Each result is the number of the first of these s rows, and their distances, (s, m). Rows are
+    moved to their mean: squares of large values would lose the digits of a distance.
+    """
+    moved = rows - rows.mean(axis=0)
+    squares, size = squared_norms(moved), max(1, _PIECE_BYTES // (8 * len(rows)))
+    for start in range(0, len(rows), size):
+        # The bits of a product depend on the number of BLAS's threads.
+        with cores.computing:
+            found = (-2.0 * moved[start : start + size]) @ moved.T
+        found += squares[start : start + size, None]
+        found += squares
+        np.sqrt(np.maximum(found, 0.0, out=found), out=found)
+        some = np.arange(len(found))
+        found[some, start + some] = 0.0
+        yield start, found
