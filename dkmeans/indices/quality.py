@@ -35,7 +35,8 @@ _ALL = "all"
 _PAIRS_AT_ONCE, _FEWEST_ROWS = 2**17, 16
 # More likely pairs than this for each center are found again in float64.
 _MOST_PAIRS = 8
-# More than the sum of what squares lose that are below the smallest normal number, by that number.
+# By underflow a square loses less than the smallest normal number: all columns of a distance lose
+# less than so many of these.
 _UNDERFLOW = 2.0**26
 # The index that needs the squares of `Moments`.
 DEVIATION = "cluster_deviation"
@@ -231,7 +232,6 @@ class _LikelyWorst:
         found += size
         found[np.arange(len(some)), some] = np.inf  # a center is not compared with itself
         error = np.multiply(size, 4 * (width + 4) * limits.eps, out=size)
-        # What squares of the smallest values lose by underflow is far below this.
         error += _UNDERFLOW * limits.tiny
         # Squares of similarities, and their reciprocals, need no roots of distances.
         spread = self.spreads[some, None] + self.spreads
