@@ -55,6 +55,12 @@ def clustered(generator, n, k=5):
     return generator.normal(size=(n, 3)) + index[:, None], index
 
 
+def test_an_offset_of_all_rows_costs_the_silhouette_no_digits():
+    rows, index = clustered(np.random.default_rng(2), 500)
+    found = silhouette(sample_with(rows + 2.0**24, index), Distance.SQUARED_EUCLIDEAN)
+    assert found == pytest.approx(silhouette_score(rows, index), rel=1e-8)
+
+
 @pytest.mark.parametrize("distance", Distance)
 def test_the_silhouette_of_all_rows_is_that_of_scikit_learn(distance):
     rows, index = clustered(np.random.default_rng(1), 500)
