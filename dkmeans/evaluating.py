@@ -42,8 +42,7 @@ def measuring(
         against: Path or URL of a model or checkpoint to compare with; None for none.
 
     Raises:
-        Invalid: the other model cannot be compared with.
-        ImportError: an extra is missing that is needed after the pass.
+        Invalid: the other model cannot be compared with, or the extra is missing that this needs.
     """
     task = Measuring(
         centers,

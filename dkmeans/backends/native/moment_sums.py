@@ -44,8 +44,8 @@ _ROWS_AHEAD = 8
 
 # A number on the grid is cut into words: integers for planes 0, -1 and -2. Only new processors
 # convert vectors to 64-bit integers, so 1.5 * 2^52 is added: the integer is then in the last bits
-# of the sum. All 64 bits are added, and `MAGIC_BITS` is subtracted for each row at the end, as in
-# `sum_vectors`.
+# of the sum, and `MAGIC_BITS` are subtracted: at once from squares; from measures at the end, for
+# each row, as in `sum_vectors`.
 _MAGIC, MAGIC_BITS = 1.5 * 2.0**52, 0x4338000000000000
 
 # What the sums of measures have for each cluster, in two cache lines: the words of the measures,
