@@ -72,6 +72,7 @@ from dkmeans.plots import EstimatorPlots, Sample
 from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.prediction import output as outputs
 from dkmeans.prediction.measures import Measures, Measuring
+from dkmeans.prediction.request import Request
 from dkmeans.prediction.stream import check_columns
 from dkmeans.report import RowReport
 from dkmeans.scaling import Scaling
@@ -590,7 +591,7 @@ class KMeans(Model):
         nearest = 0 if top is None else check_integer("top", top, 1)
         flags = {"distance": distance, "second": second, "transform": transform}
         asked = {name: check_bool(name, value) for name, value in flags.items()}
-        request = outputs.Request(**asked, top=nearest, keep=kept, partition_by=partition_by or "")
+        request = Request(**asked, top=nearest, keep=kept, partition_by=partition_by or "")
         checkpoint = self.checkpoint(checkpoint_path)
         centers = self._centers(checkpoint)
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
@@ -604,9 +605,9 @@ class KMeans(Model):
         written = outputs.prepare(place)
         if not written.is_complete:
             task = per_chunk.Task(centers, request.results, request.top)
-            writing = outputs.Writing(task, replace(place, regions=(), kept=None))
+            writing = outputs.Writing(task, place.destination)
             missing = outputs.missing(place, written)
-            rows, left = place.prediction.rows, sum(region.rows for region in missing)
+            rows, left = place.rows, sum(region.rows for region in missing)
             with self._shown(), self._executor() as executor:
                 _log_begin("predicting", checkpoint, executor)
                 laden = outputs.travelling(missing, place)
@@ -614,7 +615,7 @@ class KMeans(Model):
                 for region_rows in executor.map(outputs.write_region, laden, writing):
                     report.add(region_rows)
             outputs.finish(place)
-        return place.prediction.rows
+        return place.rows
 
     def _shown(self) -> AbstractContextManager[None]:
         """Return a context in which progress is shown, if the configuration says so."""

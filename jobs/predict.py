@@ -21,6 +21,7 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.errors import check_integer
 from dkmeans.prediction import output as outputs
+from dkmeans.prediction.request import Request
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _request(arguments: argparse.Namespace) -> outputs.Request:
+def _request(arguments: argparse.Namespace) -> Request:
     """Return what to write.
 
     Raises:
@@ -60,7 +61,7 @@ def _request(arguments: argparse.Namespace) -> outputs.Request:
     """
     if arguments.top is not None:
         check_integer("--top", arguments.top, 1)
-    return outputs.Request(
+    return Request(
         bool(arguments.distance),
         bool(arguments.second),
         arguments.top or 0,
@@ -70,9 +71,7 @@ def _request(arguments: argparse.Namespace) -> outputs.Request:
     )
 
 
-def _is_done(
-    address: str, dataset: Dataset, checkpoint: Checkpoint, request: outputs.Request
-) -> bool:
+def _is_done(address: str, dataset: Dataset, checkpoint: Checkpoint, request: Request) -> bool:
     """Return whether the output holds the predictions already."""
     whole = sum(dataset.batches(), Batch())
     output = outputs.plan_output(address, whole, checkpoint, request, dataset.table)

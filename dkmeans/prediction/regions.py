@@ -41,6 +41,12 @@ class Region(Joined):
         return replace(self, parts=parts, kept=kept)
 
 
+def file_of(region: Chunk) -> str:
+    """Return the name of the file that a region is written to, or of its mark."""
+    assert isinstance(region.source, Region)  # for the type checker
+    return region.source.file
+
+
 def numbered_regions(batch: Batch, rows: int, name: str) -> Iterator[Chunk]:
     """Yield all rows in regions of one size, each as one chunk.
 
@@ -69,7 +75,7 @@ def regions_by_file(batch: Batch, rows: int) -> list[Chunk] | None:
         The regions; None if the rows are not those of Parquet files, each once and in order, or
         readers of folders would pass over such a name.
     """
-    runs = [(file, list(chunks)) for file, chunks in groupby(batch, _file_of)]
+    runs = [(file, list(chunks)) for file, chunks in groupby(batch, _parquet_file_of)]
     files = [file for file, _ in runs if file is not None]
     if len(set(files)) < len(runs):
         return None
@@ -86,11 +92,11 @@ def regions_by_file(batch: Batch, rows: int) -> list[Chunk] | None:
     return list(regions.values()) if is_usable else None
 
 
-def _file_of(chunk: Chunk) -> str | None:
+def _parquet_file_of(chunk: Chunk) -> str | None:
     """Return the address of the Parquet file that a chunk is of; None if it is of no such file."""
     source = chunk.source
     if isinstance(source, FeatureRows | RowView):
-        return _file_of(source.parts[0])
+        return _parquet_file_of(source.parts[0])
     return source.file if isinstance(source, NamedRows) else None
 
 

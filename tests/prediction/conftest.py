@@ -4,10 +4,12 @@ import logging
 from uuid import uuid4
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from dkmeans import KMeans
 from dkmeans.prediction import output
+from tests.prediction.parquet_files import NAMES, TABLE, X
 
 pytest.register_assert_rewrite("tests.prediction.outputs")
 
@@ -47,3 +49,21 @@ def new_log(caplog):
         return text
 
     return new_log
+
+
+@pytest.fixture
+def trained(tmp_path):
+    return KMeans(3, str(tmp_path / "m"), initial_clusters=X[:3]).train(
+        lambda: {"x": X[:, 0], "y": X[:, 1]}, steps=2
+    )
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Three files of 100 rows and one of 200 rows, in folders."""
+    for name, number in {**NAMES, "year=2024/part-3.parquet": 3}.items():
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = TABLE[100 * number :] if number == 3 else TABLE[100 * number : 100 * number + 100]
+        pq.write_table(rows, path, row_group_size=40)
+    return str(tmp_path / "in")

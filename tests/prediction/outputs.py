@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from dkmeans import storage
+from dkmeans import Dataset, checkpoints, storage
+from dkmeans.prediction import output as outputs
+from dkmeans.prediction.request import Request
 
 CHANGED = 7777  # no cluster's number: a region that holds it was not written again
 
@@ -91,3 +93,10 @@ def check_continued(address, model, rows, folder, *, changed, transform):
     assert (clusters[is_changed] == CHANGED).all()
     assert np.array_equal(clusters[~is_changed], wanted[0][~is_changed])
     assert not transform or np.array_equal(distances, wanted[1])
+
+
+def output_at(address, model, rows):
+    """Return the output of a prediction, which is not yet prepared."""
+    (whole,) = Dataset.from_array(rows).batches()
+    request = Request(transform=True)
+    return outputs.plan_output(address, whole, checkpoints.latest(model.model_dir), request)

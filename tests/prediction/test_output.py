@@ -24,6 +24,7 @@ from dkmeans.distance import Centers
 from dkmeans.executors import Dask, open_executor
 from dkmeans.prediction import output as outputs
 from dkmeans.prediction.per_chunk import Task
+from dkmeans.prediction.request import Request
 from tests.prediction.outputs import (
     change_region,
     check_continued,
@@ -31,10 +32,10 @@ from tests.prediction.outputs import (
     done,
     endings,
     expected,
+    output_at,
     read,
     region_rows,
 )
-from tests.s3_folders import mark_folder
 
 
 @pytest.fixture(params=["threads", "cluster"])
@@ -101,16 +102,6 @@ def test_the_nearest_centers_are_written_with_their_distances(
         assert table.column_names == [*names, "top_indices", "top_distances"]
 
 
-def test_more_centers_than_there_are_are_refused(model, rows, tmp_path):
-    with pytest.raises(Invalid, match="top must be from 1 to the number of clusters, 4, got 5"):
-        model.write_predictions(lambda: rows, tmp_path / "o.zarr", top=5)
-    with pytest.raises(Invalid, match="top must be an integer >= 1, got 0"):
-        model.write_predictions(lambda: rows, tmp_path / "o.zarr", top=0)
-    one = KMeans(1, str(tmp_path / "one")).train(lambda: rows, steps=1)
-    with pytest.raises(Invalid, match="second must come with at least 2 clusters, got 1"):
-        one.write_predictions(lambda: rows, tmp_path / "o.zarr", second=True)
-
-
 def test_flags_that_are_no_bools_and_names_that_are_no_list_are_refused(model, rows, tmp_path):
     for given, message in (
         ({"distance": "no"}, "distance must be a bool, got 'no'"),
@@ -146,78 +137,6 @@ def test_a_rerun_replaces_what_an_earlier_one_wrote(model, rows, folder, ending,
     model.train(lambda: rows + 1, steps=1)
     assert model.write_predictions(lambda: rows[:350], address) == 350
     check_whole(read(address), model, rows[:350], transform=False)
-
-
-@endings
-@pytest.mark.parametrize("name", ["notes.txt", "part-00000000.parquet", "zarr.json"])
-def test_something_else_at_the_address_is_refused_and_left(model, rows, folder, ending, name):
-    address = f"{folder}/other{ending}"
-    storage.write(f"{address}/{name}", b"other")
-    with pytest.raises(Invalid, match="holds something else") as caught:
-        model.write_predictions(lambda: rows, address)
-    assert address in str(caught.value)
-    assert storage.read(f"{address}/{name}").data == b"other"
-
-
-@endings
-def test_predictions_beside_something_else_are_not_replaced(model, rows, folder, ending):
-    address = f"{folder}/mine{ending}"
-    model.write_predictions(lambda: rows, address)
-    storage.write(f"{address}/notes.txt", b"mine")
-    assert model.write_predictions(lambda: rows, address) == len(rows)
-    with pytest.raises(Invalid, match=r"nothing but predictions, .* holds 'notes.txt': move it"):
-        model.write_predictions(lambda: rows, address, distance=True)
-    check_whole(read(address), model, rows, transform=False)
-    if ending == ".zarr":  # is written anew if an array is gone
-        storage.remove(f"{address}/cluster_index")
-        with pytest.raises(Invalid, match=r"nothing but predictions, .* holds 'notes.txt'"):
-            model.write_predictions(lambda: rows, address)
-    storage.remove(f"{address}/notes.txt")
-    assert model.write_predictions(lambda: rows, address, distance=True) == len(rows)
-
-
-@endings
-def test_a_folder_that_an_object_of_s3_marks_is_written_to(model, rows, s3, ending):
-    address = f"{s3}/{uuid4().hex}{ending}"
-    mark_folder(address)
-    for _ in range(2):
-        assert model.write_predictions(lambda: rows, address) == len(rows)
-    check_whole(read(address), model, rows, transform=False)
-
-
-def test_a_zarr_group_of_another_kind_is_refused_and_left(model, rows, folder):
-    address = f"{folder}/other.zarr"
-    group = zarr.create_group(storage.zarr_store(address), attributes={"complete": True})
-    group.create_array("cluster_index", data=np.arange(3))
-    with pytest.raises(Invalid, match="holds something else"):
-        model.write_predictions(lambda: rows, address)
-    again = zarr.open_group(storage.zarr_store(address), mode="r")
-    assert again["cluster_index"][...].tolist() == [0, 1, 2]
-
-
-@endings
-def test_a_regular_file_at_the_address_is_refused_and_left(model, rows, tmp_path, ending):
-    address = tmp_path / f"other{ending}"
-    address.write_bytes(b"other")
-    with pytest.raises(Invalid, match="output must be"):
-        model.write_predictions(lambda: rows, str(address))
-    assert address.read_bytes() == b"other"
-
-
-@endings
-def test_an_address_below_a_regular_file_is_refused_by_name(model, rows, tmp_path, ending):
-    (tmp_path / "file").write_bytes(b"")
-    address = f"{tmp_path}/file/clusters{ending}"
-    with pytest.raises(Invalid, match="output must be writable") as caught:
-        model.write_predictions(lambda: rows, address)
-    assert address in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["clusters", "clusters.csv", "clusters.zarr.zip", "zarr"])
-def test_other_endings_are_refused_before_anything_is_written(model, rows, tmp_path, name):
-    with pytest.raises(Invalid, match=r"output must end in \.zarr or \.parquet, got"):
-        model.write_predictions(lambda: rows, str(tmp_path / name))
-    assert not (tmp_path / name).exists()
 
 
 @endings
@@ -486,13 +405,15 @@ CHANGES = "open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"
 
 def prepare(number):
     "Prepare an output in a process that is killed at this file operation; return the exit code."
-    here = replace(place, address=f"{folder}/{number}{os.path.splitext(place.address)[1]}")
+    ending = os.path.splitext(place.destination.address)[1]
+    destination = replace(place.destination, address=f"{folder}/{number}{ending}")
+    here = replace(place, destination=destination)
     process = os.fork()
     if process:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     left = [number]
     def count(event, args):
-        if event in CHANGES and str(args[0]).startswith(here.address):
+        if event in CHANGES and str(args[0]).startswith(destination.address):
             if not left[0]:
                 os._exit(9)
             left[0] -= 1
@@ -507,95 +428,20 @@ print(number)
 """
 
 
-def place_of(model, rows, address):
-    """Return the output of a prediction, which is not yet prepared."""
-    (whole,) = Dataset.from_array(rows).batches()
-    request = outputs.Request(transform=True)
-    return outputs.plan_output(address, whole, checkpoints.latest(model.model_dir), request)
-
-
 @endings
 def test_a_driver_that_is_killed_while_it_creates_its_output_can_be_run_again(
     model, rows, tmp_path, ending
 ):
-    place = place_of(model, rows, f"{tmp_path}/output{ending}")
+    place = output_at(f"{tmp_path}/output{ending}", model, rows)
     command = [sys.executable, "-c", KILLED, str(tmp_path), pickle.dumps(place).hex()]
     kills = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert kills >= 5
     for number in range(kills):
         address = f"{tmp_path}/{number}{ending}"
-        outputs.prepare(replace(place, address=address))
+        outputs.prepare(replace(place, destination=replace(place.destination, address=address)))
         assert not [name for name in storage.children(address) if name.startswith(".")]
     model.write_predictions(lambda: rows, f"{tmp_path}/3{ending}", transform=True)
     check_whole(read(f"{tmp_path}/3{ending}"), model, rows, transform=True)
-
-
-@endings
-def test_a_creation_that_is_cut_off_is_recognised_by_a_store_that_ignores_conditions(
-    model, rows, s3_without_conditional_writes, monkeypatch, new_log, ending
-):
-    address = f"{s3_without_conditional_writes}/clusters{ending}"
-    write = outputs._write_attributes
-
-    def killed_at_the_end(output, identity, *, is_complete, **more):
-        if identity:
-            signal.raise_signal(signal.SIGINT)
-        write(output, identity, is_complete=is_complete)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(outputs, "_write_attributes", killed_at_the_end)
-        with pytest.raises(KeyboardInterrupt):
-            model.write_predictions(lambda: rows, address, transform=True)
-    model.write_predictions(lambda: rows, address, transform=True)
-    assert f"replacing the predictions at {address}: it does not say what it holds" in new_log()
-    check_whole(read(address), model, rows, transform=True)
-
-
-@endings
-@pytest.mark.parametrize("kept", [0, 1, 40, 90])
-@pytest.mark.parametrize("where", ["disk", "memory"])
-def test_an_identity_of_which_the_end_is_missing_is_written_anew(
-    model, rows, tmp_path, ending, kept, where
-):
-    base = str(tmp_path) if where == "disk" else f"memory://{uuid4().hex}"
-    place = place_of(model, rows, f"{base}/clusters{ending}")
-    identity = f"{place.address}/{place.identity_file}"
-    outputs._write_attributes(place, {}, is_complete=False)
-    data = storage.read(identity).data
-    storage.write(identity, data[:kept])
-    model.write_predictions(lambda: rows, place.address, transform=True)
-    check_whole(read(place.address), model, rows, transform=True)
-
-
-@endings
-@pytest.mark.parametrize(
-    "names",
-    [
-        (".{identity}.a1b2c3d4", "notes.txt"),
-        (".{identity}.notes",),
-        (".notes.txt.a1b2c3d4",),
-        (".{identity}.a1b2c3d4/notes", "data"),
-    ],
-)
-def test_something_else_beside_a_temporary_file_is_refused_and_left(
-    model, rows, tmp_path, ending, names
-):
-    place = place_of(model, rows, f"{tmp_path}/clusters{ending}")
-    names = [name.format(identity=place.identity_file) for name in names]
-    for name in names:
-        storage.write(f"{place.address}/{name}", b"other")
-    with pytest.raises(Invalid, match="holds something else"):
-        model.write_predictions(lambda: rows, place.address)
-    assert all(storage.read(f"{place.address}/{name}").data == b"other" for name in names)
-
-
-def test_an_empty_group_file_beside_something_else_is_refused_and_left(model, rows, folder):
-    address = f"{folder}/clusters.zarr"
-    storage.write(f"{address}/zarr.json", b"")
-    storage.write(f"{address}/notes.txt", b"other")
-    with pytest.raises(Invalid, match="holds something else"):
-        model.write_predictions(lambda: rows, address)
-    assert storage.read(f"{address}/notes.txt").data == b"other"
 
 
 @endings
@@ -667,12 +513,13 @@ def test_a_worker_that_does_not_see_what_the_driver_made_is_refused(
     address = f"{tmp_path}/clusters{ending}"
     (whole,) = Dataset.from_array(rows).batches()
     checkpoint = checkpoints.latest(model.model_dir)
-    place = outputs.plan_output(address, whole, checkpoint, outputs.Request())
+    place = outputs.plan_output(address, whole, checkpoint, Request())
     if there == "another prediction":
-        outputs.prepare(replace(place, prediction=replace(place.prediction, input="others")))
+        others = replace(place.destination.prediction, input="others")
+        outputs.prepare(replace(place, destination=replace(place.destination, prediction=others)))
     before = sorted(tmp_path.rglob("*"))
     centers = Centers(checkpoint.state.centers, checkpoint.settings.distance_metric)
-    writing = outputs.Writing(Task(centers, ("cluster_index",)), place)
+    writing = outputs.Writing(Task(centers, ("cluster_index",)), place.destination)
     with pytest.raises(error, match=message):
         outputs.write_region(whole[0].loaded(), writing)
     assert sorted(tmp_path.rglob("*")) == before

@@ -6,7 +6,7 @@ import xarray as xr
 import zarr
 
 from dkmeans import Dataset, Invalid, KMeans, storage
-from dkmeans.prediction.added import row_dimension, split
+from dkmeans.prediction.destinations.added_arrays import split
 
 ROWS = np.random.default_rng(8).normal(size=(350, 2))
 
@@ -72,5 +72,5 @@ def test_what_is_no_group_or_has_such_arrays_is_refused_and_left(trained, tmp_pa
         trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::/", distance=True)
     assert group["distance"].shape == (3,)
     assert group["cluster_index"].shape == (350,)
-    assert row_dimension(f"{tmp_path}/rows.zarr", 3) is None
+    assert group["cluster_index"].metadata.dimension_names is None
     assert split("a/b.zarr/::/c/d/") == ("a/b.zarr", "c/d")

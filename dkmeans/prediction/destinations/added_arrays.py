@@ -1,0 +1,162 @@
+"""Predictions as further arrays of a Zarr group that somebody else has made: `store::group`.
+
+Nothing in the group but the arrays of the predictions is changed. What tells whose they are is a
+file in the folder of `cluster_index`: the attributes of the group belong to the user.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import zarr
+
+from dkmeans import storage
+from dkmeans.errors import Invalid
+from dkmeans.prediction.destinations.own_folder import IDENTITY, IDENTITY_FILE, METADATA
+from dkmeans.prediction.destinations.zarr_group import COMPLETE, ZarrGroup
+from dkmeans.prediction.per_chunk import (
+    ALL_DISTANCES,
+    CLUSTER_INDEX,
+    TOP_DISTANCES,
+    TOP_INDICES,
+    form_of,
+)
+from dkmeans.retry import with_retries
+
+_ARRAYS = "arrays"
+# Names of the second dimension of arrays, if the group names dimensions.
+_SECOND_DIMENSIONS = {ALL_DISTANCES: "cluster", TOP_INDICES: "nearest", TOP_DISTANCES: "nearest"}
+
+
+@dataclass(frozen=True, slots=True)
+class AddedArrays(ZarrGroup):
+    """Arrays of predictions in a group of somebody else, a `Destination`.
+
+    Attributes:
+        store: Path or URL of the store.
+        group: Path of the group in the store; empty for its root.
+    """
+
+    store: str
+    group: str
+
+    identity_file: ClassVar[str] = f"{CLUSTER_INDEX}/{IDENTITY_FILE}"
+
+    def check_new(self) -> None:
+        """Refuse a place that is no group, or a group with arrays of these names."""
+        self._check_group(self.prediction.results)
+
+    def check_replaceable(self) -> None:
+        """Refuse to replace arrays that are not of predictions."""
+        self._check_group([name for name in self.prediction.results if name not in self._arrays()])
+
+    def empty(self) -> None:
+        """Remove the arrays of earlier predictions, and create those of this one."""
+        row_name = self._row_dimension()
+        for name in self._arrays():
+            place = storage.join(self.address, name)
+            if name == CLUSTER_INDEX:
+                storage.clear(place, keep=IDENTITY_FILE)
+            else:
+                storage.remove(place)
+        for name in self.prediction.results:
+            self.create_array(name, self._dimensions(name, row_name))
+            storage.flush(storage.join(self.address, name))
+
+    def mark_complete(self) -> None:
+        """Write that all is there, and have consolidated metadata around the arrays include them.
+
+        Readers of such metadata would not find the new arrays otherwise.
+        """
+        self._write_attributes(self.prediction.as_json(), is_complete=True)
+        parts = self.group.split("/") if self.group else []
+        for depth in range(len(parts) + 1):
+            path = "/".join(parts[:depth])
+            about = storage.read_json(storage.join(self.store, *parts[:depth], METADATA))
+            if isinstance(about, dict) and about.get("consolidated_metadata"):
+                store = storage.zarr_store(self.store)
+                renew = partial(zarr.consolidate_metadata, store, path=path or None)
+                with_retries(f"{self.store}::{self.group}", renew)
+
+    def tidy(self) -> None:
+        """Remove the marks of regions, and what a killed writer has left in the arrays."""
+        storage.remove(self.marks)
+        for name in self.prediction.results:
+            storage.remove_temporary_files(storage.join(self.address, name))
+
+    def _attributes(self) -> dict[str, Any] | None:
+        seen = storage.read(storage.join(self.address, self.identity_file))
+        if seen is None:
+            return None
+        try:
+            content = json.loads(seen.data)
+        except ValueError:
+            content = None
+        # The file's name is ours, even if its content is damaged.
+        is_whole = isinstance(content, dict) and IDENTITY in content
+        return content if is_whole else {IDENTITY: {}}
+
+    def _write_attributes(self, identity: dict[str, Any], *, is_complete: bool) -> None:
+        # While there is no identity, arrays of before may still be there.
+        before = () if identity else self._arrays()
+        arrays = list(dict.fromkeys((*before, *self.prediction.results)))
+        about = {IDENTITY: identity, COMPLETE: is_complete, _ARRAYS: arrays}
+        file = storage.join(self.address, self.identity_file)
+        storage.write(file, json.dumps(about, indent=1).encode())
+
+    def _arrays(self) -> list[str]:
+        """Return the names of the arrays that are of predictions."""
+        return list((self._attributes() or {}).get(_ARRAYS, []))
+
+    def _check_group(self, names: Sequence[str]) -> None:
+        """Refuse to add arrays where there is no group, or where it has others of these names.
+
+        Args:
+            names: Names of the arrays, none of which is of predictions.
+
+        Raises:
+            Invalid: there is no group of Zarr 3, or an array has one of the names.
+        """
+        about = storage.read_json(storage.join(self.address, METADATA))
+        if not isinstance(about, dict) or about.get("node_type") != "group":
+            must = "output must be in a group of Zarr version 3"
+            raise Invalid(f"{must}, got {self.address}, which is none")
+        for name in names:
+            place = storage.join(self.address, name)
+            if set(storage.children(place)) - {IDENTITY_FILE}:
+                must = f"output must have no {name} that is not of predictions"
+                raise Invalid(f"{must}; {place} is there already")
+
+    def _row_dimension(self) -> str | None:
+        """Return the name of the dimension of rows in other arrays; None if none has one."""
+        for name in storage.children(self.address):
+            about = storage.read_json(storage.join(self.address, name, METADATA))
+            if not isinstance(about, dict) or about.get("shape", [])[:1] != [self.prediction.rows]:
+                continue
+            if (names := about.get("dimension_names")) and names[0]:
+                return str(names[0])
+        return None
+
+    def _dimensions(self, name: str, row_name: str | None) -> tuple[str, ...] | None:
+        """Return the names of the dimensions of an array; None if the group has none.
+
+        xarray opens no group in which some arrays have no such names.
+
+        Args:
+            name: Name of the array.
+            row_name: Name of the dimension of rows; None if the group has none.
+        """
+        if row_name is None:
+            return None
+        width, _ = form_of(name, self.prediction.num_clusters, self.prediction.top)
+        return (row_name, _SECOND_DIMENSIONS.get(name, name))[: 1 + len(width)]
+
+
+def split(address: str) -> tuple[str, str]:
+    """Return the store and the path of a group in it, of an address `store::group`."""
+    store, _, group = address.partition("::")
+    return store.rstrip("/"), group.strip("/")

@@ -1,0 +1,68 @@
+"""Folders that hold nothing but predictions: those with something else in them are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from dkmeans import storage
+from dkmeans.data.sources.parquet_files import PARQUET_ENDINGS
+from dkmeans.errors import Invalid
+from dkmeans.prediction.request import EVERYTHING
+
+# File with the identity of predictions, where that is a file of its own; its name in others' files.
+IDENTITY = "dkmeans_predictions"
+IDENTITY_FILE = f"_{IDENTITY}"
+# Name of the file with the metadata of a group or an array.
+METADATA = "zarr.json"
+# File that marks a folder of Parquet files as complete, and folder of the marks of regions.
+SUCCESS, MARKS = "_SUCCESS", "_done"
+_OWN = {IDENTITY_FILE, METADATA, SUCCESS, MARKS, *EVERYTHING.results}
+# Number of names of others' files that a message shows.
+_MOST_SHOWN = 3
+
+
+def check_new(address: str, identity_file: str) -> None:
+    """Refuse a folder that is not empty. It may hold temporary files of its identity.
+
+    A driver that is killed while it writes the first identity leaves such a file.
+
+    Args:
+        address: Path or URL of the folder.
+        identity_file: Name of the file with the identity.
+
+    Raises:
+        Invalid: the folder holds something else.
+    """
+    if not storage.is_empty(address) and not holds_only(address, identity_file, ()):
+        raise Invalid(
+            f"output must be new, or predictions of an earlier run; {address} holds something else"
+        )
+
+
+def holds_only(address: str, identity_file: str, names: Container[str]) -> bool:
+    """Return whether a folder holds these names and temporary files of its identity only."""
+    return all(
+        name in names or storage.is_temporary_name(name, identity_file)
+        for name in storage.children(address)
+    )
+
+
+def check_replaceable(address: str) -> None:
+    """Refuse to replace predictions in a folder that has something of somebody else.
+
+    Raises:
+        Invalid: a name in the folder is none that predictions have.
+    """
+    others = [
+        name
+        for name in storage.children(address)
+        # A killed writer leaves temporary files, whose names begin with a dot.
+        if name not in _OWN and not name.startswith(".") and "=" not in name
+        if not name.lower().endswith(PARQUET_ENDINGS)
+    ]
+    if others:
+        shown = ", ".join(map(repr, others[:_MOST_SHOWN]))
+        raise Invalid(
+            f"output must hold nothing but predictions, which this call replaces; "
+            f"{address} holds {shown}: move it away, or give another output"
+        )

@@ -1,0 +1,170 @@
+"""Predictions as a folder of Parquet files, or as a folder of such files for each cluster.
+
+The identity is a file whose name begins with `_`, so that readers of folders pass over it. The file
+`_SUCCESS` says that all is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dkmeans import storage
+from dkmeans.data.batches import Batch
+from dkmeans.data.chunks import Chunk
+from dkmeans.data.sources.hive_folders import folder_names
+from dkmeans.prediction.destinations import own_folder
+from dkmeans.prediction.destinations.own_folder import IDENTITY_FILE, MARKS, SUCCESS
+from dkmeans.prediction.identity import Prediction
+from dkmeans.prediction.kept import kept_columns
+from dkmeans.prediction.regions import file_of, numbered_regions, regions_by_file
+from dkmeans.retry import with_retries
+
+# End of the name of the mark of a region whose rows are in the folders of several clusters.
+_MARKED = ".done"
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetFolder:
+    """A folder with a Parquet file for each region, a `Destination`.
+
+    Attributes:
+        address: Absolute path or URL.
+        prediction: The prediction that is written there.
+    """
+
+    address: str
+    prediction: Prediction
+
+    identity_file: ClassVar[str] = IDENTITY_FILE
+    has_marks: ClassVar[bool] = False
+
+    def regions(self, batch: Batch) -> Iterable[Chunk]:
+        """Return all rows in a region for each file of the input, or in numbered ones."""
+        rows = self.prediction.region_rows
+        by_file = regions_by_file(batch, rows)
+        return numbered_regions(batch, rows, "part-{}.parquet") if by_file is None else by_file
+
+    def identity(self) -> dict[str, Any] | None:
+        """Return the identity that is stored, empty if it is damaged; None if there is none."""
+        seen = storage.read(storage.join(self.address, IDENTITY_FILE))
+        if seen is None:
+            return None
+        try:
+            content = json.loads(seen.data)
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def check_new(self) -> None:
+        """Refuse a folder that is not empty."""
+        own_folder.check_new(self.address, IDENTITY_FILE)
+
+    def check_replaceable(self) -> None:
+        """Refuse to replace predictions beside which somebody else has put something."""
+        own_folder.check_replaceable(self.address)
+
+    def lacks_arrays(self) -> bool:
+        """Return False: a folder has no arrays."""
+        return False
+
+    def write_identity(self, identity: dict[str, Any]) -> None:
+        """Write the identity of what is there."""
+        data = json.dumps(identity, indent=1).encode()
+        storage.write(storage.join(self.address, IDENTITY_FILE), data)
+
+    def empty(self) -> None:
+        """Remove all but the identity; first what says that all is there."""
+        self.unmark()
+        storage.clear(self.address, keep=IDENTITY_FILE)
+
+    def write(self, region: Chunk, results: dict[str, np.ndarray[Any, Any]]) -> None:
+        """Write the results of one region, after the columns of the input that are kept."""
+        # A column that folders of the input name is in the names of the output's folders too.
+        of_folders = folder_names(file_of(region))
+        kept = [name for name in self.prediction.kept if name not in of_folders]
+        table = _table(results, kept_columns(region, kept) if kept else None)
+        write = partial(self._write_table, file_of(region), table)
+        with_retries(f"region {file_of(region)} of {self.address}", write)
+
+    def done(self) -> Iterable[str]:
+        """Return the names of all files: those that are there are whole."""
+        return storage.files_below(self.address)
+
+    def is_marked_complete(self) -> bool:
+        """Return whether the folder holds `_SUCCESS`."""
+        return SUCCESS in storage.children(self.address)
+
+    def mark_complete(self) -> None:
+        """Write `_SUCCESS`."""
+        storage.write(storage.join(self.address, SUCCESS), b"")
+
+    def unmark(self) -> None:
+        """Remove `_SUCCESS`."""
+        storage.remove(storage.join(self.address, SUCCESS))
+
+    def tidy(self) -> None:
+        """Remove what a killed writer has left."""
+        storage.remove_temporary_files(self.address)
+
+    def _write_table(self, file: str, table: pa.Table) -> None:
+        _write_file(storage.join(self.address, file), table)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFolders(ParquetFolder):
+    """A folder with a folder for each cluster, `cluster_index=0` and so on, a `Destination`.
+
+    The rows of a region are in the folders of several clusters. So a region has a mark.
+    """
+
+    has_marks: ClassVar[bool] = True
+
+    @property
+    def marks(self) -> str:
+        """Address of the marks of regions that are done."""
+        return storage.join(self.address, MARKS)
+
+    def done(self) -> Iterator[str]:
+        """Yield the names of the regions that have marks."""
+        return (mark.removesuffix(_MARKED) for mark in storage.files_below(self.marks))
+
+    def tidy(self) -> None:
+        """Remove the marks, and what a killed writer has left."""
+        storage.remove(self.marks)
+        storage.remove_temporary_files(self.address)
+
+    def _write_table(self, file: str, table: pa.Table) -> None:
+        name = self.prediction.partition_by
+        column, others = table[name], table.drop_columns([name])
+        for value in pc.unique(column).to_pylist():
+            rows = others.filter(pc.equal(column, value))
+            _write_file(storage.join(self.address, f"{name}={value}", file), rows)
+        storage.write(storage.join(self.marks, f"{file}{_MARKED}"), b"")
+
+
+def _table(results: dict[str, np.ndarray[Any, Any]], kept: pa.Table | None) -> pa.Table:
+    """Return results as a table, after the columns of the input that are kept."""
+    columns = {} if kept is None else dict(zip(kept.column_names, kept.columns, strict=True))
+    for name, array in results.items():
+        # Not `pa.array`, which imports pandas to tell what it is given.
+        kind, values = pa.from_numpy_dtype(array.dtype), pa.py_buffer(np.ascontiguousarray(array))
+        flat = pa.Array.from_buffers(kind, array.size, [None, values])
+        is_list = array.ndim == 2
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, array.shape[1]) if is_list else flat
+    return pa.table(columns)
+
+
+def _write_file(address: str, table: pa.Table) -> None:
+    """Write a file of Parquet, which appears whole or not at all."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    storage.write_whole(address, sink.getvalue().to_pybytes())
