@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from itertools import chain, islice
 from threading import Event
+from time import perf_counter
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from dkmeans.executors.in_order import in_order
 from dkmeans.executors.reduction import Cost, Reduction
 from dkmeans.executors.run_queue import RunQueue
 from dkmeans.executors.runs import RUNS_PER_SHARE, RunTotal, plan, reduce_batches, reduce_runs
+from dkmeans.executors.short_iterations import ShortIterations
 from dkmeans.machine import usable_cores
 from dkmeans.state import M
 
@@ -44,6 +46,7 @@ class Threads(AbstractContextManager["Threads"]):
         self._closed = Event()
         self._fit, self._cache = uuid4().hex, cache
         self._context: Context | None = None
+        self._latest: tuple[object, ShortIterations] = None, ShortIterations()
 
     def __str__(self) -> str:
         return f"{counted(self._count, 'thread')} of this process"
@@ -70,17 +73,36 @@ class Threads(AbstractContextManager["Threads"]):
                 raise CancelledError
             return function(loaded, value)
 
-        if len(runs) == 1:  # starting a thread would take longer than many a single run
+        short = self._times_of(function)
+        # Starting a thread would take longer than many a single run.
+        alone = short.begin() or len(runs) == 1
+        began = perf_counter()
+        if alone:
+            whole = Batch.of(*chain.from_iterable(each.parts for each in chunks))
             context = self._cache_context().copy()
-            return self._reduction(context.run(reduce_runs, unless_closed, runs, chunks[0], value))
-        queue = RunQueue(unless_closed, zip(runs, chunks, strict=True), value)
+            totals = context.run(reduce_runs, unless_closed, runs, whole, value)
+        else:
+            totals = self._shared(RunQueue(unless_closed, zip(runs, chunks, strict=True), value))
+        reduction = self._reduction(totals)
+        busy = reduction.cost.read_seconds + reduction.cost.compute_seconds
+        short.end(perf_counter() - began, busy, alone=alone)
+        return reduction
+
+    def _shared(self, queue: RunQueue[V, M]) -> list[RunTotal[M]]:
+        """Return the totals of the runs of a queue, computed by all threads."""
         with cores.computing:
             try:
-                wait([self._submit(queue.compute) for _ in range(min(self._count, len(runs)))])
+                wait([self._submit(queue.compute) for _ in range(min(self._count, len(queue)))])
             except BaseException:
                 queue.stop()
                 raise
-        return self._reduction(queue.result())
+        return queue.result()
+
+    def _times_of(self, function: object) -> ShortIterations:
+        """Return what is known of reductions by a function, if it is that of the latest one."""
+        if self._latest[0] is not function:
+            self._latest = function, ShortIterations()
+        return self._latest[1]
 
     def _reduction(self, totals: list[RunTotal[M]]) -> Reduction[M]:
         cost = sum((total.cost for total in totals), Cost())

@@ -33,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "c6f46cd35e60"
+INTRINSICS = "d7526ff2a8cd"
 
 
 class TileScoring(NamedTuple):
@@ -65,13 +65,24 @@ class GroupScratch(NamedTuple):
 
 
 @inlined
-def _rank(
-    points: Any, next_start: int, centers: Any, scoring: Any, movement: Any, scratch: Any,
-    group_scratch: Any, tile: Any,
+def rank_tile(
+    points: Any, next_start: int, lines: Any, centers: Any, scoring: Any, movement: Any,
+    scratch: Any, group_scratch: Any, tile: Any,
 ) -> None:  # fmt: skip
     """Score the tile against all groups; find the error bound of each row and its bounds.
 
     The loop over the panels is that of `kernels._score`, where it is explained.
+
+    Args:
+        points: The rows.
+        next_start: The row with which the next tile begins.
+        lines: Number of cache lines of the next tile, which are prefetched.
+        centers: The centers.
+        scoring: The same centers for tiles.
+        movement: How far they have moved.
+        scratch: Work arrays for tiles, with the tile in `rows`.
+        group_scratch: More of them.
+        tile: The shape of a tile.
     """
     d, size = points.shape[1], len(scratch.indices)
     ranked, margins, squares = scratch.ranked, scratch.margins, group_scratch.squares
@@ -93,7 +104,6 @@ def _rank(
         scratch.panels[0, place] = 0
     # A panel is one group, for a matrix unit two.
     panels = groups // 2 if len(tile.matrix_panels) else len(centers.members) // GROUP
-    lines = cache_lines(points, size)
     for panel in range(panels):
         if len(tile.matrix_panels):
             multiply(d, panel, scoring, scratch, tile)
@@ -117,7 +127,7 @@ def _rank(
 
 
 @inlined
-def _resolve(
+def resolve(
     points: Any, row: int, place: int, centers: Any, movement: Any, bounds: Any, scratch: Any,
     group_scratch: Any, block: Any,
 ) -> Any:  # fmt: skip
@@ -173,13 +183,16 @@ def assign_all(
     moves = len(sums.high) > 0 and not adds
     scratch.num_rest[0] = 0
     matrix.configure(scratch.matrix_config, tile)
+    lines = cache_lines(points, size)
     for start in range(0, n, size):
         load_tile(points, start, centers, scratch, tile)
-        _rank(points, start + size, centers, scoring, movement, scratch, group_scratch, tile)
+        rank_tile(
+            points, start + size, lines, centers, scoring, movement, scratch, group_scratch, tile
+        )
         count = min(size, n - start)
         for place in range(count):
             row, scale = start + place, scratch.exact_scales[place]
-            after = _resolve(
+            after = resolve(
                 points, row, place, centers, movement, bounds, scratch, group_scratch, block
             )
             before = np.int64(bounds.nearest[row])

@@ -120,7 +120,7 @@ def _by_bounds(
         return None
     if isinstance(found, bounds.Bounds):
         return bounds.advance(kernel_array(points), centers, found)
-    waiting = found if isinstance(found, bounds.Waiting) else bounds.Waiting()
+    waiting = found if isinstance(found, bounds.Waiting) else bounds.waiting_for(centers)
     if waiting.left > 0:
         return replace(waiting, left=waiting.left - 1)
     return bounds.begin(kernel_array(points), centers, waiting, start, with_sums=with_sums)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.backends.addition import grid_for, plus_rows
 from dkmeans.backends.native import panels, processor, sum_vectors
@@ -25,8 +26,10 @@ from dkmeans.backends.native.groups import Path, Stage, can_group
 from dkmeans.backends.native.kernels import NO_SUMS, Sums
 from dkmeans.backends.native.panels import aligned_empty, aligned_zeros
 from dkmeans.backends.native.reassign import STRIP, BlockScratch, Movement, RowBounds, reassign
+from dkmeans.backends.native.reassign_few import reassign_few
 from dkmeans.backends.native.runner import run
 from dkmeans.backends.native.scratch import ScratchPerThread, zero_sums
+from dkmeans.backends.native.vectors import Tile
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
 from dkmeans.grid import PIECE_ROWS, FewValues, Grid
@@ -35,8 +38,11 @@ from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 # Fewer centers, or fewer products for a row, are computed faster than bounds are compared; and a
 # chunk of fewer products is computed faster than its entry is taken and put back.
 _FEWEST_CENTERS, _FEWEST_PRODUCTS, _FEWEST_CHUNK_PRODUCTS = 2 * GROUP, 1000, 2**24
-# Iterations without bounds. In the first ones centers move so far that few rows are skipped.
-_FIRST_ITERATIONS = 4
+# The same for centers that are one group, whose bounds are compared many at a time.
+_FEWEST_OF_FEW, _FEWEST_ROWS_OF_FEW = 4, 2**14
+# Iterations without bounds. In the first ones centers move so far that few rows are skipped. With
+# few centers less is saved, so bounds take longer to pay for their beginning.
+_FIRST_ITERATIONS, _FIRST_OF_FEW = 4, 10
 # Bounds are dropped for some iterations if the pairs that had to be scored took more than this
 # share of the time of all pairs, and for twice as many the next time.
 _USELESS_SHARE = 0.6
@@ -222,10 +228,18 @@ _tile_scratch = ScratchPerThread()
 def suit(points: FloatArray, centers: Centers) -> bool:
     """Return whether bounds can save time for the (n, d) rows of a chunk with such centers."""
     k, d = centers.values.shape
+    if k <= GROUP:
+        return k >= _FEWEST_OF_FEW and len(points) >= _FEWEST_ROWS_OF_FEW and can_group(centers)
     is_large = k * d >= _FEWEST_PRODUCTS and len(points) * k * d >= _FEWEST_CHUNK_PRODUCTS
     # A plane of cached sums must not be larger than the rows.
     is_long = points.nbytes >= _SUM_BYTES * k * d
     return is_large and is_long and k >= _FEWEST_CENTERS and can_group(centers)
+
+
+def waiting_for(centers: Centers) -> Waiting:
+    """Return how long the chunks of a fit with such centers wait for their first bounds."""
+    is_few = len(centers.values) <= GROUP
+    return Waiting(_FIRST_OF_FEW if is_few else _FIRST_ITERATIONS)
 
 
 def begin(
@@ -266,18 +280,22 @@ def advance(points: FloatArray, centers: Centers, found: Bounds) -> Advanced:
     stage = found.stage.path.stage(centers)
     movement, all_pairs = stage.movement_since(found.stage), len(points) * stage.groups
     # The time of scoring all pairs, in pairs that are scored one by one.
-    cost = all_pairs * (_COST_WITH_MATRIX if stage.scoring()[0].matrix_panels else 1)
+    is_few, with_matrix = stage.groups == 1, bool(stage.scoring()[0].matrix_panels)
+    # Few centers are scored alike, whether for all rows or for those that are suspect.
+    cost = all_pairs * (_COST_WITH_MATRIX if with_matrix and not is_few else 1)
     parts = list(zip(_cut(points), found.pieces, strict=True))
-    # Bounds become loose. They are made anew once they have cost more than scoring all pairs: so at
-    # most half of the work could have been saved.
-    if found.work > cost:
+    # Bounds become loose. They are made anew once their upkeep has cost as much as scoring all
+    # pairs, so at most half of the work could have been saved. Those of few centers are made anew
+    # for each row that is scored.
+    if found.work > cost and not is_few:
         pieces = tuple(_made_anew(rows, centers, stage, movement, piece) for rows, piece in parts)
         bounds = Bounds(stage, pieces, found.pause)
         return Advanced(bounds, bounds, 0)
     changed = [_advanced(rows, centers, stage, movement, piece) for rows, piece in parts]
     scored_rows, pairs = sum(each[1] for each in changed), sum(each[2] for each in changed)
-    skipped = max(0, len(points) * len(centers.values) - pairs * GROUP)
-    work = found.work + pairs + _PAIRS_OF_ROW * scored_rows
+    k = len(centers.values)
+    skipped = max(0, len(points) * k - pairs * min(GROUP, k))
+    work = 0 if is_few else found.work + pairs + _PAIRS_OF_ROW * scored_rows
     bounds = Bounds(stage, tuple(each[0] for each in changed), found.pause, work)
     is_useless = pairs > _USELESS_SHARE * cost
     return Advanced(
@@ -294,11 +312,9 @@ def _first(rows: FloatArray, centers: Centers, stage: Stage, *, with_sums: bool)
 
     None if too many rows would be added up slowly.
     """
-    nearest: IndexArray = np.zeros(len(rows), np.int32)
-    upper: FloatArray = np.zeros(len(rows), np.float32)
-    # The kernel reads whole vectors, also after the bounds of the last row.
-    lower: IndexArray = np.zeros(len(rows) * stage.groups + GROUP, np.uint16)
-    lower = lower[:-GROUP].reshape(len(rows), stage.groups)
+    nearest = _zeros(len(rows), np.int32)
+    upper = _zeros(len(rows), np.float32)
+    lower = _zeros(len(rows) * stage.groups, np.uint16).reshape(len(rows), stage.groups)
     sizes: IndexArray = np.zeros(len(centers.values), np.int64)
     sizes[0] = len(rows)  # `nearest` is 0 for every row before the first assignment
     bounds, movement = RowBounds(nearest, sizes, upper, lower), stage.movement_since(stage)
@@ -321,6 +337,11 @@ def _first(rows: FloatArray, centers: Centers, stage: Stage, *, with_sums: bool)
     far_sums = _sums_of_far(rows[far], far_clusters, centers, grid)
     moving = MovingSums(grid, sums.high - extra, low, few, far, far_clusters, far_sums)
     return Piece(bounds, moving)
+
+
+def _zeros(count: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return so many zeros, and a vector more after them: the kernels read whole vectors."""
+    return np.zeros(count + GROUP, dtype)[:count]
 
 
 def _sums_of_far(
@@ -346,8 +367,12 @@ def _advanced(
 ) -> tuple[Piece, int, int]:
     """Return bounds and sums brought up to date, and the numbers of scored rows and pairs."""
     scratch = _scratch(stage.groups, rows.shape[1], rows.dtype)
-    arguments = stage.grouped, movement, _height(), scratch, piece.rows, _kernel_sums(piece)
-    run(reassign, (rows.dtype,), rows, *arguments)
+    if stage.groups == 1:
+        tile, arguments = _for_tiles(rows, stage, movement, piece.rows)
+        run(reassign_few, (rows.dtype, tile), rows, *arguments, _kernel_sums(piece))
+    else:
+        of_rows = movement, _height(), scratch, piece.rows, _kernel_sums(piece)
+        run(reassign, (rows.dtype,), rows, stage.grouped, *of_rows)
     scored_rows, pairs = scratch.counts.tolist()
     return _with_far(rows, centers, piece), scored_rows, pairs
 
@@ -376,14 +401,21 @@ def _assign_all(
     rows: FloatArray, stage: Stage, movement: Movement, bounds: RowBounds, sums: Sums
 ) -> int:
     """Call `all_pairs.assign_all`; return the number of rows that `sums.rest` lists."""
+    tile, arguments = _for_tiles(rows, stage, movement, bounds)
+    run(assign_all, (rows.dtype, tile), rows, *arguments, sums)
+    return int(_tile_scratch(tile, stage.grouped).num_rest[0])
+
+
+def _for_tiles(
+    rows: FloatArray, stage: Stage, movement: Movement, bounds: RowBounds
+) -> tuple[Tile, tuple[Any, ...]]:
+    """Return the shape of tiles, and what the kernels that score tiles take after the rows."""
     tile, scoring = stage.scoring()
     scratch, size = _tile_scratch(tile, stage.grouped), len(tile.lanes) * len(tile.vectors)
     block = _scratch(stage.groups, rows.shape[1], rows.dtype)
     lower = np.empty((stage.groups + stage.groups % 2, size), np.uint16)
     group_scratch = GroupScratch(np.empty(size, np.float32), lower)
-    arguments = stage.grouped, scoring, movement, tile, scratch, group_scratch, block, bounds
-    run(assign_all, (rows.dtype, tile), rows, *arguments, sums)
-    return int(scratch.num_rest[0])
+    return tile, (stage.grouped, scoring, movement, tile, scratch, group_scratch, block, bounds)
 
 
 def _height() -> tuple[None, ...]:
@@ -404,7 +436,7 @@ def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
         margins=np.empty(size, np.float32),
         scales=np.empty(1, dtype),
         exact_scales=np.empty(size),
-        suspects=np.empty(STRIP, np.int64),
+        suspects=np.empty(size, np.int64),
         slots=np.empty(size, np.int64),
         own=np.empty(size, np.float32),
         is_complete=np.empty(size, np.bool_),

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
+from dkmeans.backends.native import processor
 from dkmeans.backends.native.vectors import (
+    CACHE_LINE_BYTES,
     Array,
     Code,
     Value,
@@ -27,8 +29,8 @@ from dkmeans.backends.native.vectors import (
 # Number of centers in a group, and of bounds that are compared at a time: the width of the vectors
 # here. Processors with narrower vectors use several for each.
 GROUP = 16
-# Bounds are made smaller by more than the rounding of the operations that compute them.
-_DOWN = 1 - 2.0**-20
+# Bounds are widened by more than the rounding of the operations that compute them.
+_WIDER, _DOWN = 1 + 2.0**-20, 1 - 2.0**-20
 _FLOATS = ir.VectorType(ir.FloatType(), GROUP)
 _INTEGERS = ir.VectorType(ir.IntType(32), GROUP)
 _HALVES = ir.VectorType(ir.IntType(16), GROUP)
@@ -74,6 +76,51 @@ def find_suspects(
 
     (found,) = code.loop(vectors, [word(0)], step)
     builder.store(found, code.at(masks.first, vectors))
+
+
+@as_intrinsic
+def find_suspect_rows(
+    code: Code, lower: Array, row: Value, nearest: Array, own: Array, reach: Array, upper: Array,
+    masks: Array,
+) -> None:  # fmt: skip
+    """Widen the upper bounds of 16 rows, and find those that may have a nearer center.
+
+    Here the rows lie across the lanes: there is one group, and so one lower bound for each row.
+
+    Args:
+        code: The code to write to.
+        lower: (n, 1) uint16, the lower bound of each row. 16 elements after the last row may be
+            read, and are not used; so it is with `nearest` and `upper`.
+        row: Index of the first row.
+        nearest: (n,) int32, the cluster of each row.
+        own: (k,) float32, k <= 16, how much larger the upper bounds of each cluster become.
+        reach: float32, in the first element how much smaller each lower bound has become.
+        upper: (n,) float32, changed: the upper bounds.
+        masks: int64. Bit i of the first element is set if row number `row + i` is suspect.
+    """
+    builder = code.builder
+    moved = _chosen(code, own, code.load(code.at(nearest.first, row), _INTEGERS))
+    place = code.at(upper.first, row)
+    wider = builder.fmul(builder.fadd(code.load(place, _FLOATS), moved), constant(_FLOATS, _WIDER))
+    code.store(wider, place)
+    limit = builder.fadd(code.spread(builder.load(reach.first), GROUP), wider)
+    # Also true for a limit that is not finite.
+    is_suspect = builder.fcmp_unordered("<=", _bounds_at(code, code.at(lower.first, row)), limit)
+    bits = builder.bitcast(is_suspect, ir.IntType(GROUP))
+    builder.store(builder.zext(bits, ir.IntType(64)), masks.first)
+
+
+def _chosen(code: Code, numbers: Array, indices: Value) -> Value:
+    """Return those of at most 16 numbers that the lanes name."""
+    if processor.is_x86() and processor.vector_bytes() == CACHE_LINE_BYTES:
+        all_numbers = code.load_first(numbers.first, numbers.width, _FLOATS)
+        return code.call("llvm.x86.avx512.permvar.sf.512", _FLOATS, all_numbers, indices)
+    found = ir.Constant(_FLOATS, ir.Undefined)
+    for lane in map(ir.IntType(32), range(GROUP)):
+        index = code.builder.zext(code.builder.extract_element(indices, lane), code.size)
+        number = code.builder.load(code.at(numbers.first, index))
+        found = code.builder.insert_element(found, number, lane)
+    return found
 
 
 def _bounds_at(code: Code, pointer: Value) -> Value:

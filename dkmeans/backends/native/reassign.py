@@ -25,7 +25,7 @@ from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "486e39b150ff"
+INTRINSICS = "11584c61739b"
 
 # Upper bounds grow by more than the rounding of the operations that compute them.
 _UP = np.float32(1 + 1e-6)
@@ -128,7 +128,7 @@ class BlockScratch(NamedTuple):
         margins: (b,) float32. The error bound of a row's scores.
         scales: (1,) in the rows' dtype. The factor of a row.
         exact_scales: (b,) float64. The factors of the rows in the slots.
-        suspects: (STRIP,) int64. Rows of a strip that have suspect groups.
+        suspects: (b,) int64. Suspect rows: of one strip (`reassign`), or of many (`reassign_few`).
         slots: (b,) int64. The row in each slot.
         own: (b,) float32. The squared Euclidean distance of a row to its own center.
         is_complete: (b,) bool. True if the group of the row's own center is scored.
@@ -425,6 +425,13 @@ def upper_bound(
     distance = distance_to(points, row, scale, centers, cluster, scratch.distance_parts)
     square = 2.0 * distance if centers.cosine else distance
     return _root(square + centers.slack)
+
+
+@inlined
+def upper_of_score(score: Any, slot: int, centers: Any, scratch: Any) -> Any:
+    """Return an upper bound of the distance that belongs to a score."""
+    square = scratch.squares[slot] + np.float32(2) * (score + scratch.margins[slot])
+    return _root(max(np.float32(0), square + np.float32(centers.slack)))
 
 
 @inlined

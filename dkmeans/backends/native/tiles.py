@@ -25,10 +25,17 @@ def load_tile(points: Any, start: int, centers: Any, scratch: Any, tile: Any) ->
 
     The last row fills the places after the end of the data.
     """
-    (n, d), side, size = points.shape, len(tile.lanes), len(scratch.indices)
+    n = len(points)
+    for place in range(len(scratch.indices)):
+        scratch.indices[place] = min(start + place, n - 1)
+    load_listed(points, centers, scratch, tile)
+
+
+@inlined
+def load_listed(points: Any, centers: Any, scratch: Any, tile: Any) -> None:
+    """Copy the rows that `scratch.indices` lists into the tile, as `load_tile` does."""
+    d, side, size = points.shape[1], len(tile.lanes), len(scratch.indices)
     rows, indices, scales, shift = scratch.rows, scratch.indices, scratch.scales, centers.shift
-    for place in range(size):
-        indices[place] = min(start + place, n - 1)
     if centers.cosine:
         for place in range(size):
             scratch.exact_scales[place] = row_scale(

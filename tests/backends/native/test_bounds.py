@@ -98,19 +98,21 @@ def bounds_are_always_kept(monkeypatch):
     monkeypatch.setattr(bounds, "_MOST_SLOW", 99.0)
 
 
+@pytest.mark.parametrize("k", [9, 70])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_iteration_has_the_sums_of_one_without_bounds(kind, dtype):
+def test_every_iteration_has_the_sums_of_one_without_bounds(kind, dtype, k):
     rows = rows_of(kind, dtype)
-    for _ in follow(rows, first_centers(rows, 70), 8):
+    for _ in follow(rows, first_centers(rows, k), 8):
         pass
 
 
+@pytest.mark.parametrize("k", [9, 70])
 @pytest.mark.parametrize("kind", ["overlapping", "blobs", "duplicates", "tiny", "zero rows"])
-def test_cosine_has_them_too(kind):
+def test_cosine_has_them_too(kind, k):
     rows = rows_of(kind, np.float32)
     directed = rows[np.linalg.norm(rows, axis=1) > 1e-5]
-    centers = first_centers(directed if len(directed) > 70 else rows, 70, Distance.COSINE)
+    centers = first_centers(directed if len(directed) > k else rows, k, Distance.COSINE)
     if bounds.can_group(centers):
         for _ in follow(rows, centers, 8):
             pass
@@ -233,7 +235,15 @@ def test_rows_of_which_many_are_off_the_grid_have_no_bounds(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("n", "d", "k"), [(20_000, 40, 31), (200_000, 20, 40), (1000, 100, 100), (2000, 10, 1001)]
+    ("n", "d", "k"),
+    [
+        (20_000, 40, 31),
+        (200_000, 20, 40),
+        (1000, 100, 100),
+        (2000, 10, 1001),
+        (20_000, 40, 3),
+        (16_000, 40, 16),
+    ],
 )
 def test_few_centers_narrow_rows_and_small_chunks_have_no_bounds(n, d, k):
     rows = normal(shape=(n, d)).astype(np.float32)

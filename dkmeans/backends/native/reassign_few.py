@@ -1,0 +1,123 @@
+"""The kernel `reassign_few`: what `reassign` does, for centers that are one group.
+
+Called by `bounds`. With at most 16 centers, a row has one lower bound, of the distances to all
+centers but its own (Hamerly, Making k-means even faster, 2010), and scoring it takes no longer than
+to look at its bounds one by one. So the bounds of 16 rows are compared at a time, and the rows that
+are suspect are scored in tiles, as in `all_pairs`: each gets both of its bounds anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dkmeans.backends.native import group_vectors, matrix, sum_vectors, vectors
+from dkmeans.backends.native.all_pairs import GroupScratch, TileScoring, rank_tile, resolve
+from dkmeans.backends.native.compilation import inlined, kernel
+from dkmeans.backends.native.group_vectors import GROUP
+from dkmeans.backends.native.kernels import Scratch, Sums
+from dkmeans.backends.native.reassign import (
+    BlockScratch,
+    GroupedCenters,
+    Movement,
+    RowBounds,
+    upper_bound,
+    upper_of_score,
+)
+from dkmeans.backends.native.tiles import load_listed
+from dkmeans.backends.native.vectors import Tile
+
+# Hash of the files whose code is compiled into this kernel (see `compilation`).
+INTRINSICS = "2e9e8163076c"
+
+
+@inlined
+def _collect(points: Any, first: int, movement: Any, bounds: Any, block: Any) -> Any:
+    """List rows that are suspect, from a row on, while there is room.
+
+    Returns:
+        Their number, and the row after the last one that was looked at.
+    """
+    (n, d), start, found = points.shape, first, np.int64(0)
+    while start < n and found + GROUP <= len(block.suspects):
+        group_vectors.find_suspect_rows(
+            bounds.lower, start, bounds.nearest, movement.own, movement.reach, bounds.upper,
+            block.masks,
+        )  # fmt: skip
+        mask = block.masks[0]
+        if n - start < GROUP:
+            mask &= (1 << (n - start)) - 1
+        while mask:
+            row = start + vectors.trailing_zeros(mask)
+            mask &= mask - 1
+            vectors.prefetch(points, row * d)
+            block.suspects[found] = row
+            found += 1
+        start += GROUP
+    return found, start
+
+
+@kernel
+def reassign_few(
+    points: Any,
+    centers: GroupedCenters,
+    scoring: TileScoring,
+    movement: Movement,
+    tile: Tile,
+    scratch: Scratch,
+    group_scratch: GroupScratch,
+    block: BlockScratch,
+    bounds: RowBounds,
+    sums: Sums,
+) -> None:
+    """Find the nearest center of each row by bounds, and bring bounds and sums up to date.
+
+    Args:
+        points: (n, d) S, C-contiguous.
+        centers: The centers, one group.
+        scoring: The same centers for tiles.
+        movement: How far they have moved since the bounds were made.
+        tile: The shape of a tile.
+        scratch: Work arrays for tiles.
+        group_scratch: More of them.
+        block: Work arrays for single rows.
+        bounds: The clusters and bounds of the rows.
+        sums: Sums of the rows by the clusters in `bounds`, in which rows that change their cluster
+            are moved; or `kernels.NO_SUMS`.
+    """
+    n, size, start = len(points), len(scratch.indices), 0
+    block.counts[0] = 0
+    matrix.configure(scratch.matrix_config, tile)
+    while start < n:
+        found, start = _collect(points, start, movement, bounds, block)
+        block.counts[0] += found
+        for first in range(0, found, size):
+            count = min(size, found - first)
+            for place in range(size):
+                scratch.indices[place] = block.suspects[first + min(place, count - 1)]
+            load_listed(points, centers, scratch, tile)
+            rank_tile(points, 0, 0, centers, scoring, movement, scratch, group_scratch, tile)
+            for place in range(count):
+                row, scale = scratch.indices[place], scratch.exact_scales[place]
+                before = np.int64(bounds.nearest[row])
+                after = resolve(
+                    points, row, place, centers, movement, bounds, scratch, group_scratch, block
+                )
+                best = scratch.ranked[0, place]
+                if scratch.ranked[1, place] > best + scratch.margins[place]:
+                    bounds.upper[row] = upper_of_score(best, 0, centers, block)
+                else:
+                    bounds.upper[row] = upper_bound(points, row, scale, after, centers, block)
+                if after == before:
+                    continue
+                bounds.nearest[row] = after
+                bounds.sizes[before] -= 1
+                bounds.sizes[after] += 1
+                if len(sums.high):
+                    sum_vectors.move_row(
+                        points, row, scale, before, after, centers.cosine, sums.grid, sums.high,
+                        sums.low,
+                    )  # fmt: skip
+    block.counts[1] = block.counts[0]
+    matrix.release(tile)

@@ -1,0 +1,55 @@
+"""Short iterations: whether one thread computes them alone, by the times that were measured.
+
+`threads` asks before each reduction (docs/decisions/036). Where bounds skip most of the work, an
+iteration takes a few milliseconds. Waking threads, and handing Python's lock from one to the other,
+may then take longer than what they share. How long that takes differs from machine to machine, so
+both ways are timed.
+"""
+
+from __future__ import annotations
+
+# Only iterations that all threads compute in this time are tried by one thread.
+_SHORT_SECONDS = 0.01
+# One thread takes at most as long as all threads together. It is not tried if that is so many times
+# the time that has passed.
+_MOST_TIMES = 3
+# The slower way is tried again when the faster one takes so much more or less time than at the last
+# trial; or else after so many iterations, and after twice as many each time that it stays slower.
+_CHANGE, _PAUSE = 1.3, 16
+
+
+class ShortIterations:
+    """Chooses between the calling thread and all threads, for reductions that are alike."""
+
+    def __init__(self) -> None:
+        self._alone = self._together = self._busy = self._at_trial = float("inf")
+        self._left = self._pause = _PAUSE
+        self._is_trial = False
+
+    def begin(self) -> bool:
+        """Return whether the calling thread should compute the next reduction alone."""
+        is_short = self._together < _SHORT_SECONDS and self._busy < _MOST_TIMES * self._together
+        is_alone = is_short and self._alone < self._together
+        self._left -= 1
+        faster = min(self._alone, self._together)
+        has_changed = not 1 / _CHANGE < faster / self._at_trial < _CHANGE
+        self._is_trial = is_short and (has_changed or self._left <= 0)
+        return is_alone != self._is_trial
+
+    def end(self, seconds: float, busy: float, *, alone: bool) -> None:
+        """Learn how long a reduction took.
+
+        Args:
+            seconds: Time that passed.
+            busy: Time that all threads together computed.
+            alone: True if the calling thread computed alone.
+        """
+        was_faster = self._alone < self._together
+        if alone:
+            self._alone = seconds
+        else:
+            self._together, self._busy = seconds, busy
+        if self._is_trial:
+            is_same = was_faster == (self._alone < self._together)
+            self._pause = 2 * self._pause if is_same else _PAUSE
+            self._left, self._at_trial = self._pause, min(self._alone, self._together)
