@@ -27,7 +27,7 @@ from dkmeans.errors import (
 )
 from dkmeans.initialization import NAMES, REPLACED
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 InitialClusters = str | npt.ArrayLike | Callable[[npt.NDArray[Any], int], npt.ArrayLike]
 

@@ -80,7 +80,7 @@ from dkmeans.standardization import find_scaling
 from dkmeans.training import train
 from dkmeans.training_plan import Plan
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 
 class KMeans(Model):
@@ -336,10 +336,14 @@ class KMeans(Model):
         run_hooks = check_hooks("hooks", hooks, SessionRunHook)
         listeners = check_hooks("saving_listeners", saving_listeners, CheckpointSaverListener)
         notifier = self._notifier(run_hooks, listeners)
+        back = None
         if checkpoint_path is not None:
-            checkpoints.go_back(self.model_dir, check_path("checkpoint_path", checkpoint_path))
+            earlier = check_path("checkpoint_path", checkpoint_path)
+            back = checkpoints.way_back(self.model_dir, earlier)
         if overwrite:
             manifest, found = checkpoints.Manifest.of_new_model(self.model_dir), None
+        elif back is not None:
+            manifest, found = back.manifest, back.checkpoint
         else:
             manifest, found = checkpoints.open_latest(self.model_dir, self._loaded)
         if found is None and (remedy := self._remedy()):
@@ -367,10 +371,15 @@ class KMeans(Model):
             if found.settings.scaling is not None:
                 logger.info("rows are standardized as the model began: by its means and deviations")
             if max_steps is not None and done >= max_steps:
+                manifest = back.go(self.model_dir) if back else manifest
                 logger.info("nothing to do: step %d of %d is done", done, max_steps)
                 checkpoints.remove_orphans(self.model_dir, manifest)
                 return self
-        self._train(plan, input_fn, found, manifest, notifier)
+        with self._shown():
+            dataset = self._read(input_fn, ModeKeys.TRAIN, found)
+            # Only now: a call that is refused leaves the model as it was.
+            manifest = back.go(self.model_dir) if back else manifest
+            self._train(plan, dataset, found, manifest, notifier)
         return self
 
     @naming_shutdown()
@@ -570,7 +579,7 @@ class KMeans(Model):
             top: Number of nearest centers to write, `top_indices` (n, top) int64, with the
                 distances to them, `top_distances` (n, top) float64; None for none.
             keep: Names of columns of the input to write too, such as ids. The input must have
-                names and its rows be in order, and the output must be a folder.
+                names and its rows be in order, and the output must end in `.parquet`.
             partition_by: `"cluster_index"` to write the rows of each cluster to a folder of its
                 own, `cluster_index=0` and so on, instead of this column; None for no such folders.
             checkpoint_path: The checkpoint to predict with; None for the latest.
@@ -597,7 +606,7 @@ class KMeans(Model):
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         if dataset.is_endless:
             raise Invalid("the rows to write predictions for must end, got a dataset without end")
-        whole = sum(map(owned, dataset.batches()), Batch())
+        whole = Batch.chained(map(owned, dataset.batches()))
         if not whole.rows:
             raise InvalidData("the input must have at least one batch of rows, got none")
         table = dataset.table if dataset.is_table else None
@@ -631,25 +640,23 @@ class KMeans(Model):
     def _train(
         self,
         plan: Plan,
-        input_fn: InputFn,
+        dataset: Dataset,
         found: Checkpoint | None,
         manifest: checkpoints.Manifest,
         notifier: Notifier,
     ) -> None:
         """Train by a plan, from the checkpoint that was found, if any; hold the one saved last."""
-        dataset = self._read(input_fn, ModeKeys.TRAIN, found)
-        # A model that began with rows without names has the names of those it is continued with.
+        # A model trained without names of columns takes those of the rows that it continues with.
         names = found.settings.columns if found else None
-        with self._shown():
-            scaling = found.settings.scaling if found else self._new_scaling(dataset)
-            if found is None:
-                dataset = dataset.scaled(scaling)
-            settings = replace(self._settings, columns=names or dataset.columns, scaling=scaling)
-            plan = replace(plan, settings=settings)
-            with self._reducing_executor(self._config.cache) as executor:
-                start = found.to_continue() if found else None
-                with notifier.aborting():
-                    saved = train(plan, dataset, start, manifest, executor, notifier)
+        scaling = found.settings.scaling if found else self._new_scaling(dataset)
+        if found is None:
+            dataset = dataset.scaled(scaling)
+        settings = replace(self._settings, columns=names or dataset.columns, scaling=scaling)
+        plan = replace(plan, settings=settings)
+        with self._reducing_executor(self._config.cache) as executor:
+            start = found.to_continue() if found else None
+            with notifier.aborting():
+                saved = train(plan, dataset, start, manifest, executor, notifier)
         self._hold(saved or found)
 
     def _reducing_executor(self, cache: str = NONE) -> Threads | Dask:
@@ -811,6 +818,8 @@ class KMeans(Model):
         checkpoint = self.checkpoint()
         dataset = self._read(lambda: (features, labels), mode, checkpoint, config)
         batch = next(dataset.batches(), Batch())
+        if not batch.rows:
+            raise InvalidData("the features must have at least one row, got none")
         task = per_chunk.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))
         with open_executor(config.client) as executor:
             predictions = stream.gathered(without_weights(batch), task, executor)

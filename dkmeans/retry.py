@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 # Retries of single requests by obstore: after server errors, lost connections, and timeouts of
 # requests that only read.

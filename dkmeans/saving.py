@@ -14,7 +14,7 @@ from contextvars import copy_context
 
 from dkmeans import checkpoints, storage
 from dkmeans.checkpoints import Checkpoint, Manifest, Stop
-from dkmeans.errors import Outage
+from dkmeans.errors import Conflict, Outage
 from dkmeans.fit import Fit
 from dkmeans.history import History, News, write_history
 from dkmeans.hooks.notifier import Notifier
@@ -140,7 +140,8 @@ class FitSaver(AbstractContextManager["FitSaver"]):
                 self._finish()
             if self._saved_step != fit.step:
                 self._save_interrupted(fit)
-        except (Outage, *storage.WRITE_ERRORS) as error:  # must not hide what stopped training
+        except (Conflict, Outage, *storage.WRITE_ERRORS) as error:
+            # Must not hide what stopped training.
             logger.warning(
                 "step %d cannot be saved, the last checkpoint is of step %s: %s",
                 fit.step,

@@ -262,7 +262,7 @@ def _train_together(
     """Train the models that are not done yet, each in a thread, with shared reads.
 
     Raises:
-        BaseException: what the first model that failed has raised. The others save first.
+        BaseException: the error of a model that failed. The others save first.
     """
     missing = [model for model in models if not _is_done(model, max_steps)]
     logger.info(
@@ -327,7 +327,7 @@ class _Named(logging.Filter):
 
 
 def _is_done(model: KMeans, max_steps: int) -> bool:
-    """Return whether a model has converged or taken all its steps; refuse one that does not fit."""
+    """Return whether a model has converged or has taken all its steps."""
     checkpoint = checkpoints.latest(model.model_dir)
     if checkpoint is None:
         return False

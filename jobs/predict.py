@@ -73,6 +73,6 @@ def _request(arguments: argparse.Namespace) -> Request:
 
 def _is_done(address: str, dataset: Dataset, checkpoint: Checkpoint, request: Request) -> bool:
     """Return whether the output holds the predictions already."""
-    whole = sum(dataset.batches(), Batch())
+    whole = Batch.chained(dataset.batches())
     output = outputs.plan_output(address, whole, checkpoint, request, dataset.table)
     return outputs.is_complete(output)

@@ -84,9 +84,7 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
         input_description["weights"] = arguments.weights
     if arguments.filter is not None:
         input_description["filter"] = arguments.filter
-    if arguments.from_checkpoint:
-        checkpoints.go_back(arguments.model_dir, arguments.from_checkpoint)
-    checkpoint = None if arguments.overwrite else checkpoints.latest(arguments.model_dir)
+    checkpoint = _found(arguments)
     if checkpoint is None and arguments.num_clusters > rows:
         must = f"at most the number of rows, {rows}"
         raise Invalid(f"--num-clusters must be {must}, got {arguments.num_clusters}")
@@ -108,14 +106,23 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
     # `done` is False without a checkpoint; the other test is for the type checker.
     if checkpoint is not None and done:
         # `train` takes no step here, but refuses arguments that differ from the model's settings.
-        model.train(lambda: dataset, max_steps=checkpoint.state.step)
+        done_already = checkpoint.state.step
+        model.train(
+            lambda: dataset, max_steps=done_already, checkpoint_path=arguments.from_checkpoint
+        )
     else:
         batches = _batches(dataset, rows, arguments.batch_rows, checkpoint)
         with open_client(arguments) as client:
             model = _model(arguments, conditions, client)
             with recorded(arguments.model_dir):
                 limits = conditions.steps, conditions.max_steps
-                model.train(lambda: batches, hooks, *limits, overwrite=bool(arguments.overwrite))
+                model.train(
+                    lambda: batches,
+                    hooks,
+                    *limits,
+                    overwrite=bool(arguments.overwrite),
+                    checkpoint_path=arguments.from_checkpoint,
+                )
         # Only now: after an interrupted run `job.json` must not name its input.
         save_input(arguments.model_dir, input_description)
     checkpoint = checkpoints.latest(arguments.model_dir)
@@ -135,6 +142,15 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
         "model_dir": arguments.model_dir,
         "checkpoint": model.latest_checkpoint(),
     }
+
+
+def _found(arguments: argparse.Namespace) -> Checkpoint | None:
+    """Return the checkpoint to continue from; None for a new model."""
+    if arguments.overwrite:
+        return None
+    model_dir, earlier = arguments.model_dir, arguments.from_checkpoint
+    back = checkpoints.way_back(model_dir, earlier) if earlier else None
+    return back.checkpoint if back else checkpoints.latest(model_dir)
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -306,6 +306,8 @@ def test_the_models_function_takes_what_an_input_function_returns(trained):
         spec = trained.model_fn(features, None, "infer", None)
         assert spec.predictions["cluster_index"].tolist() == expected.tolist()
     assert trained.model_fn(rows, np.zeros(30), ModeKeys.PREDICT, None)
+    with pytest.raises(ValueError, match="features must have at least one row, got none"):
+        trained.model_fn(Dataset.from_array(rows).take(0), None, "infer", None)
 
 
 @pytest.mark.parametrize("policy", ["keep", "relocate"])

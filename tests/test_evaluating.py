@@ -69,7 +69,7 @@ def test_an_evaluation_that_nothing_ends_says_so_first(trained, monkeypatch):
     def interrupt(message, *arguments):
         raise KeyboardInterrupt(message)
 
-    monkeypatch.setattr(logging.getLogger("dkmeans.estimator"), "warning", interrupt)
+    monkeypatch.setattr(logging.getLogger("dkmeans"), "warning", interrupt)
     with pytest.raises(KeyboardInterrupt, match=r"nothing will end this evaluation, .*steps"):
         trained.evaluate(lambda: endless)
 

@@ -498,6 +498,28 @@ def test_a_model_is_begun_anew_and_the_old_one_stands_until_the_first_checkpoint
         new.train(lambda: others, overwrite=True, checkpoint_path=latest)
 
 
+def test_a_call_that_is_refused_does_not_go_back(tmp_path):
+    model = KMeans(3, str(tmp_path / "m"), seed=1, use_mini_batch=False)
+    earlier = model.train(rows_of, steps=1).latest_checkpoint()
+    latest = model.train(rows_of, steps=1).latest_checkpoint()
+    other = KMeans(4, model.model_dir, seed=1, use_mini_batch=False)
+
+    def narrow():
+        return rows_of()[:, :1]
+
+    for train, error, message in (
+        (lambda: model.train(lambda: 5, steps=1, checkpoint_path=earlier), TypeError, "input_fn"),
+        (lambda: model.train(narrow, steps=1, checkpoint_path=earlier), ValueError, "columns"),
+        (lambda: other.train(rows_of, steps=1, checkpoint_path=earlier), ValueError, "clusters"),
+    ):
+        with pytest.raises(error, match=message):
+            train()
+        assert model.latest_checkpoint() == latest
+    model.train(rows_of, max_steps=1, checkpoint_path=earlier)
+    assert model.latest_checkpoint() == earlier
+    assert model.train(rows_of, steps=1).checkpoint().state.step == 2
+
+
 def test_an_unfinished_iteration_is_finished_by_the_next_call():
     batches = batches_of(4)
     mode = MODES["three steps"]

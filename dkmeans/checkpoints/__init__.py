@@ -10,7 +10,7 @@ holds, and `checkpoint` has the values that all share.
 
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop, variables
 from dkmeans.checkpoints.commit import new_name, prepare, remove_orphans, save
-from dkmeans.checkpoints.loading import go_back, latest, load, open_latest
+from dkmeans.checkpoints.loading import latest, load, open_latest, way_back
 from dkmeans.checkpoints.manifest import Manifest
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Manifest",
     "Settings",
     "Stop",
-    "go_back",
     "latest",
     "load",
     "new_name",
@@ -27,4 +26,5 @@ __all__ = [
     "remove_orphans",
     "save",
     "variables",
+    "way_back",
 ]

@@ -19,7 +19,7 @@ from dkmeans.errors import Invalid, Outage
 from dkmeans.fit import Fit
 from dkmeans.retry import first_line, with_retries
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 # Temporary files that a killed driver leaves in the directory of a model, its own and Zarr's.
 _TEMPORARY_NAME = re.compile(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import zarr
 import zarr.errors
@@ -18,7 +18,7 @@ from dkmeans.checkpoints.manifest import FILE, Manifest, step_of
 from dkmeans.errors import InvalidCheckpoint, Outage
 from dkmeans.retry import first_line, with_retries
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 # How often the latest checkpoint is looked for while a driver beside this reader replaces it.
 _MOST_LOOKS = 100
@@ -99,11 +99,37 @@ def load(address: str) -> Checkpoint:
         raise InvalidCheckpoint(f"{address} is damaged or no checkpoint: {what}") from error
 
 
-def go_back(model_dir: str, path: str) -> None:
-    """Make a checkpoint the latest of its model again, without those that were saved after it.
+class WayBack(NamedTuple):
+    """How a model becomes what it was at an earlier checkpoint.
 
-    The manifest remembers the checkpoint. A second call for the same one changes nothing, so that
-    a job which is run again continues from what it has saved since.
+    Attributes:
+        checkpoint: The checkpoint.
+        manifest: The manifest, which remembers the checkpoint.
+        names: Names of the checkpoints up to it.
+    """
+
+    checkpoint: Checkpoint
+    manifest: Manifest
+    names: tuple[str, ...]
+
+    def go(self, model_dir: str) -> Manifest:
+        """Make the checkpoint the latest again, without those that were saved after it.
+
+        Raises:
+            Conflict: another driver saves in the same directory.
+            Outage: the storage does not answer.
+        """
+        logger.warning(
+            "going back to %s, without the checkpoints that were saved after it",
+            self.checkpoint.address,
+        )
+        return self.manifest.commit(model_dir, self.names)
+
+
+def way_back(model_dir: str, path: str) -> WayBack | None:
+    """Return the way back to a checkpoint; None if the model has gone it already.
+
+    So a job that is run again continues from what it has saved since. Nothing is changed.
 
     Args:
         model_dir: Path or URL of the model's directory.
@@ -111,7 +137,6 @@ def go_back(model_dir: str, path: str) -> None:
 
     Raises:
         InvalidCheckpoint: it is damaged, or no checkpoint of this model.
-        Conflict: another driver saves in the same directory.
         Outage: the storage does not answer.
     """
     is_name = step_of(path.rstrip("/")) >= 0
@@ -129,14 +154,13 @@ def go_back(model_dir: str, path: str) -> None:
     if place != storage.absolute(model_dir).rstrip("/") or step_of(name) < 0:
         raise InvalidCheckpoint(f"the checkpoint must be one of {model_dir}, got {path!r}")
     if name == manifest.went_back_to:
-        return
-    load(storage.join(model_dir, name))
+        return None
+    checkpoint = load(storage.join(model_dir, name))
     if name not in manifest.names:
         must = ", ".join(manifest.names)
         raise InvalidCheckpoint(f"the checkpoint must be one of {model_dir} ({must}), got {path!r}")
     kept = manifest.names[: manifest.names.index(name) + 1]
-    replace(manifest, went_back_to=name).commit(model_dir, kept)
-    logger.warning("going back to %s, without the checkpoints that were saved after it", path)
+    return WayBack(checkpoint, replace(manifest, went_back_to=name), kept)
 
 
 def _has_lost_manifest(model_dir: str) -> bool:

@@ -27,7 +27,8 @@ class Manifest:
     Attributes:
         names: Names in the order of saving; the last is the latest.
         seen: The file as it was read; None if there was none.
-        went_back_to: Name of the checkpoint that `loading.go_back` was last called for, if any.
+        went_back_to: Name of the checkpoint that the model last went back to
+            (`loading.way_back`), if any.
     """
 
     names: tuple[str, ...]

@@ -221,6 +221,11 @@ class Batch:
         return cls(tuple(part for part in parts if part.rows))
 
     @classmethod
+    def chained(cls, batches: Iterable[Batch]) -> Batch:
+        """Return the chunks of several batches as one batch."""
+        return cls.of(*chain.from_iterable(batch.parts for batch in batches))
+
+    @classmethod
     def concatenated(cls, batches: Iterable[Batch]) -> Batch:
         """Return the rows of several batches as one, with as few parts as possible."""
         parts: list[Part] = []

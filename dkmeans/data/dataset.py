@@ -25,7 +25,7 @@ from dkmeans.data.columns import NO_LISTS, Names, described
 from dkmeans.data.epochs import cut_anew, shuffled, slice_rows, standardized
 from dkmeans.data.mapped import mapped, row_function
 from dkmeans.data.points import as_array
-from dkmeans.data.reading import AS_IT_IS, Change, CutOnce, Reading, Select, unweighted
+from dkmeans.data.reading import AS_IT_IS, Change, CutOnce, Reading, Select
 from dkmeans.data.row_weights import has_weights, weighted
 from dkmeans.data.sources.arrow_dataset import from_arrow_dataset, is_arrow_dataset
 from dkmeans.data.sources.frames import is_frame, names_of, rows_of
@@ -67,10 +67,11 @@ class Dataset:
     Rows of arrays and files are read only when a step needs them, by the worker that computes the
     step.
 
-    A dataset without any of these methods is a table, as an array is: `train` repeats it without
-    end, and other calls go over it once. With any of them, a dataset is repeated only if `repeat`
-    is among them. Without `batch` a dataset is one batch of all its rows, and full-batch training
-    takes one step for each repetition. As in tf.data the order of the methods matters.
+    A dataset without `batch`, `shuffle`, `repeat`, `take` or `skip` is a table, as an array is:
+    `train` repeats it without end, and other calls go over it once. With any of them, a dataset is
+    repeated only if `repeat` is among them. Without `batch` a dataset is one batch of all its rows,
+    and full-batch training takes one step for each repetition. As in tf.data the order of the
+    methods matters.
     `batch(r).repeat()` ends every epoch with a smaller batch if r does not divide the number of
     rows; `repeat().batch(r)` does not.
 
@@ -352,7 +353,7 @@ class Dataset:
         return cls(
             batch.source.width,
             batch.rows,
-            lambda _, reading: iter([reading.change(whole(reading.chunk_bytes))]),
+            lambda _, reading: iter([reading.of(whole(reading.chunk_bytes))]),
             _is_constant=True,
             _is_table=True,
             _has_weights=has_weights(batch),
@@ -361,7 +362,7 @@ class Dataset:
     @classmethod
     def of_batches(cls, width: int, batches: Iterator[Batch]) -> Dataset:
         """Return a dataset of the batches of an iterator. It has a single epoch."""
-        return cls(width, None, lambda _, reading: map(reading.change, batches), _batch_rows=0)
+        return cls(width, None, lambda _, reading: map(reading.of, batches), _batch_rows=0)
 
     def batches(self) -> Iterator[Batch]:
         """Return an iterator over the batches.
@@ -403,7 +404,7 @@ class Dataset:
         # A second selection takes the place of the first one, which had columns of the same table.
         given = before.given if isinstance(before, Select) else self.columns or ()
         select = Select(tuple(columns), given)
-        # Feature columns may read words: they are refused when rows are read.
+        # Words are refused only when rows are read: feature columns may still read them.
         first = next(self._epochs(0, self._reading._replace(change=select.of)), None)
         width = first.source.width if first and first.rows else self.width
         reading = self._reading._replace(change=select)
@@ -413,8 +414,8 @@ class Dataset:
         """Return a dataset of the same rows, each of the weight one."""
         if not self._has_weights:
             return self
-        change = partial(unweighted, self._reading.change)
-        return replace(self, _has_weights=False, _reading=self._reading._replace(change=change))
+        reading = self._reading._replace(drops_weights=True)
+        return replace(self, _has_weights=False, _reading=reading)
 
     def named(self, columns: Sequence[str] | None) -> Dataset:
         """Return a dataset of the same rows, whose columns have these names; None for none."""
@@ -423,9 +424,9 @@ class Dataset:
     def in_chunks_of(self, chunk_bytes: int | None) -> Dataset:
         """Return a dataset of the same rows, in chunks of about so many bytes.
 
-        The chunks of Dask arrays and of iterators stay as they are. Batches must have several such
-        chunks: a smaller batch would have to read a stored chunk whole, and use a part of it. Its
-        chunks keep the usual size.
+        The chunks of Dask arrays and of iterators stay as they are. A dataset whose batches are
+        smaller than several such chunks keeps the usual size: a batch would read a large stored
+        chunk to use a part of it.
 
         Args:
             chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual
@@ -454,7 +455,7 @@ class Dataset:
 
     @property
     def is_table(self) -> bool:
-        """True if no method of tf.data was added: the dataset is all rows of one table."""
+        """True unless `batch`, `shuffle`, `repeat`, `take` or `skip` was called."""
         return self._is_table
 
     @property

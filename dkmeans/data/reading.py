@@ -1,4 +1,4 @@
-"""Readings: the size of the chunks of the table below a dataset, and changes before they are cut.
+"""Readings: the size of the chunks of a dataset's table, and changes before they are cut.
 
 `Dataset` holds a `Reading`, which the estimator and the methods of the dataset replace: with the
 columns that a model needs, without weights, in larger chunks for a GPU.
@@ -24,21 +24,23 @@ def _unchanged(batch: Batch) -> Batch:
     return batch
 
 
-def unweighted(change: Change, batch: Batch) -> Batch:
-    """Return a batch after a change, without the weights of its rows."""
-    return without_weights(change(batch))
-
-
 class Reading(NamedTuple):
-    """How the table below a dataset is read.
+    """How the underlying table of a dataset is read.
 
     Attributes:
         change: Returns other chunks of the same rows, before they are cut into batches or shuffled.
         chunk_bytes: Target size of the chunks that the library cuts itself; None for the default.
+        drops_weights: True if the rows lose their weights.
     """
 
     change: Change = _unchanged
     chunk_bytes: int | None = None
+    drops_weights: bool = False
+
+    def of(self, batch: Batch) -> Batch:
+        """Return the chunks of a table as they are read."""
+        changed = self.change(batch)
+        return without_weights(changed) if self.drops_weights else changed
 
 
 # No change, chunks of the default size.

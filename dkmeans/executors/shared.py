@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from operator import add
 from time import perf_counter
@@ -122,6 +123,8 @@ class SharedReads:
         self._calls: dict[int, _Call] = {}
         self._changed, self._serial = threading.Condition(), threading.Lock()
         self._stopped = False
+        # What is computed together belongs to no participant, and neither do its log records.
+        self._context = copy_context()
 
     def participant(self, number: int) -> Participant:
         """Return the executor of the participant with this number."""
@@ -164,7 +167,7 @@ class SharedReads:
     ) -> list[R]:
         """Return the result of a function for each chunk, for one participant at a time."""
         with self._serial:
-            return list(self._executor.map(function, chunks, value))
+            return self._context.run(lambda: list(self._executor.map(function, chunks, value)))
 
     def _serve_if_complete(self) -> None:
         """Compute the calls if every participant waits for one."""
@@ -183,7 +186,9 @@ class SharedReads:
         (first, *_) = group.values()
         try:
             with self._serial:
-                reduction = self._executor.map_reduce(_apply_all, first.batches, _Together(calls))
+                reduction = self._context.run(
+                    self._executor.map_reduce, _apply_all, first.batches, _Together(calls)
+                )
         except BaseException as error:
             for call in group.values():
                 call.error = error

@@ -78,8 +78,7 @@ class Threads(AbstractContextManager["Threads"]):
         alone = short.begin() or len(runs) == 1
         began = perf_counter()
         if alone:
-            whole = Batch.of(*chain.from_iterable(each.parts for each in chunks))
-            context = self._cache_context().copy()
+            context, whole = self._cache_context().copy(), Batch.chained(chunks)
             totals = context.run(reduce_runs, unless_closed, runs, whole, value)
         else:
             totals = self._shared(RunQueue(unless_closed, zip(runs, chunks, strict=True), value))

@@ -28,7 +28,7 @@ from dkmeans.hooks.sessions import (
 from dkmeans.report import Progress
 from dkmeans.state import Score, TrainState
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 T = TypeVar("T")
 
 

@@ -27,7 +27,7 @@ from dkmeans.hooks.sessions import (
 )
 from dkmeans.report import Progress
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 # Values of a step, and their descriptions.
 _OF_A_STEP = {

@@ -20,7 +20,7 @@ from dkmeans.hooks.sessions import (
     SessionRunValues,
 )
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 
 class LoggingTensorHook(SessionRunHook):

@@ -4,7 +4,7 @@ Each task owns one region of the output: a range of rows that is one storage chu
 file, or one file in the folder of each cluster. Rows are cut at the regions' ends, whatever the
 chunks of the input are, because two writers of one storage chunk would overwrite each other's rows.
 A region is marked as done after all of it is durable. A later run of the same prediction writes
-only the regions without a mark. What an output of each kind consists of: `destinations`.
+only the regions without a mark. The classes in `destinations` write the kinds of output.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.errors import Conflict, Invalid, InvalidData, counted
-from dkmeans.prediction.destinations import Destination, check_address, destination_for
+from dkmeans.prediction.destinations import (
+    Destination,
+    check_address,
+    destination_for,
+    is_parquet,
+)
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.kept import KeptColumns, digest_of, kept_of, laden
 from dkmeans.prediction.per_chunk import Task, form_of, predict
@@ -71,7 +76,8 @@ class Written:
 
     Attributes:
         regions: Names of the regions that are done; empty if an output with marks is complete.
-        is_complete: True if the output is marked as complete, and is.
+        is_complete: True if the output is marked as complete and, where files are marks, none is
+            missing.
     """
 
     regions: frozenset[str]
@@ -81,7 +87,7 @@ class Written:
 def plan_output(
     address: str, batch: Batch, checkpoint: Checkpoint, request: Request, table: Any = None
 ) -> Output:
-    """Choose the regions of an output.
+    """Return an output: its destination, its regions and the columns to keep.
 
     Args:
         address: Path or URL of the output.
@@ -92,8 +98,10 @@ def plan_output(
             rows have them.
 
     Raises:
-        Invalid: the address ends in neither `.zarr` nor `.parquet`, or the columns to keep cannot
-            be written there, or the input does not have them.
+        Invalid: the address names no destination, the columns to keep cannot be written there or
+            are missing, or there are too few centers.
+        InvalidType: the input has no names, or its rows are not in order.
+        InvalidData: a column to keep has another number of values than there are rows.
     """
     check_address(address, request.partition_by)
     kept = None
@@ -122,7 +130,7 @@ def _check_kept(address: str, request: Request) -> None:
     Raises:
         Invalid: the output is no Parquet, or a column has the name of a result.
     """
-    if not address.rstrip("/").endswith(".parquet"):
+    if not is_parquet(address):
         raise Invalid(f"keep must come with an output that ends in .parquet, got {address!r}")
     names = [*request.results, *request.keep]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -162,19 +170,17 @@ def prepare(output: Output) -> Written:
             destination.check_new()
         elif differences := destination.prediction.differences(found):
             destination.check_replaceable()
-            # Without an identity, its driver was killed while it set the output up, or the file is
+            # An empty identity: a driver was killed while it set the output up, or the file is
             # damaged.
-            others = f"it holds predictions that differ in {', '.join(differences)}"
-            reason = others if found else "it does not say what it holds"
+            reason = f"it holds predictions that differ in {', '.join(differences)}"
+            if not found:
+                reason = "it does not say what it holds"
             logger.info("replacing the predictions at %s: %s", destination.address, reason)
         elif destination.lacks_arrays():
             destination.check_replaceable()
             logger.info("writing the predictions at %s anew: an array is gone", destination.address)
         else:
             return _found(output)
-        # The old identity is removed first and the new one written last. After a crash in between
-        # the output has no identity, and no mark in it counts.
-        destination.write_identity({})
         destination.empty()
         destination.write_identity(destination.prediction.as_json())
     except storage.WRITE_ERRORS as error:
@@ -185,7 +191,7 @@ def prepare(output: Output) -> Written:
 
 
 def _found(output: Output) -> Written:
-    """Return what is done of the same prediction, and log it."""
+    """Return what is done, and log it; tidy a complete output, and unmark an incomplete one."""
     destination, written = output.destination, _written(output)
     if written.is_complete:
         destination.tidy()  # a driver may have been killed after it marked the output as complete
@@ -198,7 +204,7 @@ def _found(output: Output) -> Written:
 
 
 def _written(output: Output) -> Written:
-    """Return what is done of the same prediction, by listing the output once."""
+    """Return what is done of the same prediction. Nothing is changed."""
     destination = output.destination
     done = frozenset(destination.done()) & frozenset(map(file_of, output.regions))
     has_all = destination.has_marks or len(done) == len(output.regions)

@@ -56,9 +56,9 @@ class Request:
         """
         if self.second and k < 2:
             raise Invalid(f"second must come with at least 2 clusters, got {k}")
-        if not 0 <= self.top <= k:
-            raise Invalid(f"top must be from 1 to the number of clusters, {k}, got {self.top}")
+        if self.top > k:
+            raise Invalid(f"top must be at most the number of clusters, {k}, got {self.top}")
 
 
-# What predictions may have beside the cluster index.
-EVERYTHING = Request(distance=True, second=True, top=1, transform=True)
+# Names of all results that can be written.
+ALL_RESULTS = Request(distance=True, second=True, top=1, transform=True).results

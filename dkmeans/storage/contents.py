@@ -25,7 +25,7 @@ from dkmeans.storage.addresses import (
 from dkmeans.storage.disk import append_in_place, flush, read_end_of, write_in_one_step
 from dkmeans.storage.stores import filesystem, store_and_name
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 # Exceptions when something cannot be written: of the disk, obstore and Zarr, and of `with_retries`.
 WRITE_ERRORS = (OSError, BaseError, BaseZarrError, Refusal)

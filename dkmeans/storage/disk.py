@@ -45,7 +45,7 @@ _logging = threading.Lock()
 # Files that this process has appended to. Others are not remembered beyond so many.
 _MOST_APPENDED = 256
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 
 class _Appended(NamedTuple):

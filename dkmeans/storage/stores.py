@@ -41,7 +41,7 @@ _ENDPOINTS = {
     **dict.fromkeys(AZURE, ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT")),
 }
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 
 def unreachable(address: str, error: Exception) -> InvalidData:

@@ -226,6 +226,18 @@ def test_a_table_in_memory_has_weights_without_a_key():
     assert chunk.weights.key is None
 
 
+def test_columns_are_selected_before_and_after_weights_are_dropped():
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0], "c": [5.0, 6.0]})
+    dataset = Dataset.from_array(frame, weights=np.array([1.0, 2.0]))
+    for few in (
+        dataset.select(["b", "c"]).without_weights().select(["c"]),
+        dataset.without_weights().select(["b", "c"]).select(["c"]),
+    ):
+        (batch,) = few.batches()
+        assert batch[0].load(1).tolist() == [[5.0], [6.0]]
+        assert not has_weights(batch)
+
+
 def test_datasets_without_weights_have_the_same_rows():
     dataset = Dataset.from_array(ROWS, weights=WEIGHTS)
     (batch,) = dataset.without_weights().batches()

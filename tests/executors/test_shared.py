@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,25 @@ class Counting(Serial):
 def batch(size=20):
     (found,) = Dataset.from_array(np.arange(size, dtype=float)[:, None]).batches()
     return found
+
+
+def test_what_is_computed_together_sees_the_context_of_no_participant():
+    own, seen = ContextVar("own", default=None), []
+
+    class Watching(Counting):
+        def map_reduce(self, function, batches, value):
+            seen.append(own.get())
+            return super().map_reduce(function, batches, value)
+
+        def map(self, function, chunks, value):
+            seen.append(own.get())
+            return super().map(function, chunks, value)
+
+    shared = SharedReads(Watching(), 1)
+    own.set("a participant")
+    shared.participant(0).map_reduce(weighed, [batch()], 1.0)
+    assert list(shared.participant(0).map(weighed, batch(), 1.0))
+    assert seen == [None, None]
 
 
 def test_calls_over_the_same_batch_are_one_pass_and_others_are_passes_of_their_own():

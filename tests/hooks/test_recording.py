@@ -25,7 +25,7 @@ def test_a_history_takes_a_list_of_names():
 
 
 def messages(caplog):
-    return [r.getMessage() for r in caplog.records if r.name == "dkmeans.hooks.recording"]
+    return [r.getMessage() for r in caplog.records if r.module == "recording"]
 
 
 def test_logging_starts_at_the_first_step_and_repeats_at_the_interval(caplog):

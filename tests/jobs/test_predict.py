@@ -75,7 +75,7 @@ def test_ids_and_distances_are_written_beside_the_clusters(run, run_json, rows, 
     assert np.sum(found["distance"]) == pytest.approx(loss)
     assert run_json(*predict)["status"] == "already done"
     for flags, message in (
-        (["--top", 5], "top must be from 1 to the number of clusters, 4, got 5"),
+        (["--top", 5], "top must be at most the number of clusters, 4, got 5"),
         (["--top", 0], "--top must be an integer >= 1, got 0"),
         (["--keep", "id,"], "--keep must be names with a comma between two, got 'id,'"),
         (["--keep", "name"], "(a, b, c, id), got ['name']"),

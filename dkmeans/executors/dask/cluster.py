@@ -20,7 +20,7 @@ from dkmeans.executors.budget import Memory, cacheable_bytes, system_limit
 from dkmeans.executors.dask import internals
 from dkmeans.retry import first_line
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 # Interval at which the workers are checked while results are awaited.
 _CHECK_SECONDS = 5.0

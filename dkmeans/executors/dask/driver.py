@@ -35,7 +35,7 @@ from dkmeans.state import M
 R = TypeVar("R")
 V = TypeVar("V")
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dkmeans")
 
 # The value of a call is sent to this size in total by the driver; larger ones need tasks.
 _MOST_CALL_BYTES = 2**22
@@ -293,7 +293,7 @@ class Dask(AbstractContextManager["Dask"]):
         chunks = [batches[run.batch].chunks_between(run.start, run.stop) for run in task.runs]
         function = partial(reduce, iteration.function, task.runs)
         reading = replace(self._read_context, preferred_worker=task.worker, call=task.call)
-        return self._submit(function, sum(chunks, Batch()), shared, reading)
+        return self._submit(function, Batch.chained(chunks), shared, reading)
 
     def _submit(self, task: Any, chunks: Batch, shared: Any, reading: worker.ReadContext) -> Any:
         """Submit a task over chunks, to its preferred worker or to one that is not frozen."""

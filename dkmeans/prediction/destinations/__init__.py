@@ -12,6 +12,7 @@ from dkmeans.prediction.destinations.destination import (
     Destination,
     check_address,
     destination_for,
+    is_parquet,
 )
 
-__all__ = ["Destination", "check_address", "destination_for"]
+__all__ = ["Destination", "check_address", "destination_for", "is_parquet"]

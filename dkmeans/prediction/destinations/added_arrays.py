@@ -52,11 +52,14 @@ class AddedArrays(ZarrGroup):
 
     def check_replaceable(self) -> None:
         """Refuse to replace arrays that are not of predictions."""
-        self._check_group([name for name in self.prediction.results if name not in self._arrays()])
+        own = self._arrays()
+        self._check_group([name for name in self.prediction.results if name not in own])
 
     def empty(self) -> None:
         """Remove the arrays of earlier predictions, and create those of this one."""
+        # First: what cannot be read must not cost the identity of predictions that are complete.
         row_name = self._row_dimension()
+        self.write_identity({})
         for name in self._arrays():
             place = storage.join(self.address, name)
             if name == CLUSTER_INDEX:
@@ -101,7 +104,7 @@ class AddedArrays(ZarrGroup):
         return content if is_whole else {IDENTITY: {}}
 
     def _write_attributes(self, identity: dict[str, Any], *, is_complete: bool) -> None:
-        # While there is no identity, arrays of before may still be there.
+        # Without an identity, earlier arrays are there until `empty` has removed them.
         before = () if identity else self._arrays()
         arrays = list(dict.fromkeys((*before, *self.prediction.results)))
         about = {IDENTITY: identity, COMPLETE: is_complete, _ARRAYS: arrays}
@@ -116,7 +119,7 @@ class AddedArrays(ZarrGroup):
         """Refuse to add arrays where there is no group, or where it has others of these names.
 
         Args:
-            names: Names of the arrays, none of which is of predictions.
+            names: Names that must not be taken by arrays of others.
 
         Raises:
             Invalid: there is no group of Zarr 3, or an array has one of the names.
@@ -133,11 +136,10 @@ class AddedArrays(ZarrGroup):
 
     def _row_dimension(self) -> str | None:
         """Return the name of the dimension of rows in other arrays; None if none has one."""
-        for name in storage.children(self.address):
-            about = storage.read_json(storage.join(self.address, name, METADATA))
-            if not isinstance(about, dict) or about.get("shape", [])[:1] != [self.prediction.rows]:
-                continue
-            if (names := about.get("dimension_names")) and names[0]:
+        store = storage.zarr_store(self.address, read_only=True)
+        for _, array in zarr.open_group(store, mode="r").arrays():
+            names = getattr(array.metadata, "dimension_names", None)
+            if names and names[0] and array.shape[0] == self.prediction.rows:
                 return str(names[0])
         return None
 

@@ -71,11 +71,15 @@ class Destination(Protocol):
         ...
 
     def write_identity(self, identity: dict[str, Any]) -> None:
-        """Write the identity of what is there; an empty one before anything is removed."""
+        """Write the identity; an empty one is that of no prediction."""
         ...
 
     def empty(self) -> None:
-        """Remove earlier predictions, and create what regions are written to."""
+        """Remove earlier predictions, their identity first, and create what regions are written to.
+
+        After a crash before the new identity is written the place has an empty one, and no mark in
+        it counts.
+        """
         ...
 
     def write(self, region: Chunk, results: dict[str, np.ndarray[Any, Any]]) -> None:
@@ -107,17 +111,17 @@ def check_address(address: str, partition_by: str) -> None:
     """Refuse an address that names no destination, or none with a folder for each cluster.
 
     Args:
-        address: Path or URL of the output.
+        address: As in `destination_for`.
         partition_by: `cluster_index` for a folder for each cluster; empty for none.
 
     Raises:
-        Invalid: the address ends in neither `.zarr` nor `.parquet`, or not in `.parquet` although
-            there are folders to write, or these are not of clusters.
+        Invalid: the address has none of these forms, or not that of Parquet although there are
+            folders to write, or these are not of clusters.
     """
-    is_parquet = _ends(address, ".parquet")
-    if not (is_parquet or _ends(address, ".zarr") or _is_added(address)):
-        raise Invalid(f"output must end in .zarr or .parquet, got {address!r}")
-    if partition_by and not is_parquet:
+    if not (is_parquet(address) or _ends(address, ".zarr") or _is_added(address)):
+        must = "output must end in .zarr or .parquet, or be STORE.zarr::GROUP"
+        raise Invalid(f"{must}, got {address!r}")
+    if partition_by and not is_parquet(address):
         must = "partition_by must come with an output that ends in .parquet"
         raise Invalid(f"{must}, got {address!r}")
     if partition_by not in ("", CLUSTER_INDEX):
@@ -139,6 +143,11 @@ def destination_for(address: str, prediction: Prediction) -> Destination:
     if _ends(address, ".zarr"):
         return ZarrGroup(place, prediction)
     return (ClusterFolders if prediction.partition_by else ParquetFolder)(place, prediction)
+
+
+def is_parquet(address: str) -> bool:
+    """Return whether an address names a folder of Parquet files."""
+    return _ends(address, ".parquet") and not _is_added(address)
 
 
 def _ends(address: str, ending: str) -> bool:

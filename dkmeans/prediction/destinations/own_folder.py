@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from dkmeans import storage
-from dkmeans.data.sources.parquet_files import PARQUET_ENDINGS
 from dkmeans.errors import Invalid
-from dkmeans.prediction.request import EVERYTHING
 
 # File with the identity of predictions, where that is a file of its own; its name in others' files.
 IDENTITY = "dkmeans_predictions"
@@ -16,7 +14,6 @@ IDENTITY_FILE = f"_{IDENTITY}"
 METADATA = "zarr.json"
 # File that marks a folder of Parquet files as complete, and folder of the marks of regions.
 SUCCESS, MARKS = "_SUCCESS", "_done"
-_OWN = {IDENTITY_FILE, METADATA, SUCCESS, MARKS, *EVERYTHING.results}
 # Number of names of others' files that a message shows.
 _MOST_SHOWN = 3
 
@@ -47,19 +44,19 @@ def holds_only(address: str, identity_file: str, names: Container[str]) -> bool:
     )
 
 
-def check_replaceable(address: str) -> None:
+def check_replaceable(address: str, is_own: Callable[[str], bool]) -> None:
     """Refuse to replace predictions in a folder that has something of somebody else.
+
+    Args:
+        address: Path or URL of the folder.
+        is_own: Returns whether predictions have such a name.
 
     Raises:
         Invalid: a name in the folder is none that predictions have.
     """
-    others = [
-        name
-        for name in storage.children(address)
-        # A killed writer leaves temporary files, whose names begin with a dot.
-        if name not in _OWN and not name.startswith(".") and "=" not in name
-        if not name.lower().endswith(PARQUET_ENDINGS)
-    ]
+    # A killed writer leaves temporary files, whose names begin with a dot.
+    names = (name for name in storage.children(address) if not name.startswith("."))
+    others = [name for name in names if not is_own(name)]
     if others:
         shown = ", ".join(map(repr, others[:_MOST_SHOWN]))
         raise Invalid(

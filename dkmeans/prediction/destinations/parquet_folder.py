@@ -21,6 +21,7 @@ from dkmeans import storage
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.hive_folders import folder_names
+from dkmeans.data.sources.parquet_files import PARQUET_ENDINGS
 from dkmeans.prediction.destinations import own_folder
 from dkmeans.prediction.destinations.own_folder import IDENTITY_FILE, MARKS, SUCCESS
 from dkmeans.prediction.identity import Prediction
@@ -70,7 +71,7 @@ class ParquetFolder:
 
     def check_replaceable(self) -> None:
         """Refuse to replace predictions beside which somebody else has put something."""
-        own_folder.check_replaceable(self.address)
+        own_folder.check_replaceable(self.address, self._is_own)
 
     def lacks_arrays(self) -> bool:
         """Return False: a folder has no arrays."""
@@ -82,7 +83,8 @@ class ParquetFolder:
         storage.write(storage.join(self.address, IDENTITY_FILE), data)
 
     def empty(self) -> None:
-        """Remove all but the identity; first what says that all is there."""
+        """Remove earlier predictions, their identity first, then what says that all is there."""
+        self.write_identity({})
         self.unmark()
         storage.clear(self.address, keep=IDENTITY_FILE)
 
@@ -114,6 +116,13 @@ class ParquetFolder:
     def tidy(self) -> None:
         """Remove what a killed writer has left."""
         storage.remove_temporary_files(self.address)
+
+    def _is_own(self, name: str) -> bool:
+        """Return whether predictions have such a name: their files, or a folder of such files."""
+        if _is_parquet(name) or name in (IDENTITY_FILE, SUCCESS, MARKS):
+            return True
+        below = storage.files_below(storage.join(self.address, name))
+        return bool(below) and all(map(_is_parquet, below))
 
     def _write_table(self, file: str, table: pa.Table) -> None:
         _write_file(storage.join(self.address, file), table)
@@ -149,6 +158,10 @@ class ClusterFolders(ParquetFolder):
             rows = others.filter(pc.equal(column, value))
             _write_file(storage.join(self.address, f"{name}={value}", file), rows)
         storage.write(storage.join(self.marks, f"{file}{_MARKED}"), b"")
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(PARQUET_ENDINGS)
 
 
 def _table(results: dict[str, np.ndarray[Any, Any]], kept: pa.Table | None) -> pa.Table:

@@ -22,6 +22,7 @@ from dkmeans.prediction.destinations.own_folder import IDENTITY, MARKS, METADATA
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.per_chunk import CLUSTER_INDEX, form_of
 from dkmeans.prediction.regions import file_of, numbered_regions
+from dkmeans.prediction.request import ALL_RESULTS
 from dkmeans.retry import with_retries
 
 COMPLETE = "complete"
@@ -66,7 +67,7 @@ class ZarrGroup:
 
     def check_replaceable(self) -> None:
         """Refuse to replace predictions beside which somebody else has put something."""
-        own_folder.check_replaceable(self.address)
+        own_folder.check_replaceable(self.address, {METADATA, *ALL_RESULTS}.__contains__)
 
     def lacks_arrays(self) -> bool:
         """Return whether somebody has removed an array that was set up."""
@@ -76,11 +77,12 @@ class ZarrGroup:
         )
 
     def write_identity(self, identity: dict[str, Any]) -> None:
-        """Write the identity of what is there, which is not complete."""
+        """Write the identity, and mark the group as incomplete."""
         self._write_attributes(identity, is_complete=False)
 
     def empty(self) -> None:
-        """Remove all but the identity, and create the arrays."""
+        """Remove earlier predictions, their identity first, and create the arrays."""
+        self.write_identity({})
         storage.clear(self.address, keep=self.identity_file)
         for name in self.prediction.results:
             self.create_array(name, None)
@@ -129,7 +131,7 @@ class ZarrGroup:
         self._write_attributes(self.prediction.as_json(), is_complete=True)
 
     def unmark(self) -> None:
-        """Do nothing: the group has no mark of completeness while a region is missing."""
+        """Do nothing: a group that is marked as complete is not examined for missing regions."""
 
     def tidy(self) -> None:
         """Remove the marks of regions: readers who list or copy the group are spared them."""
@@ -137,7 +139,7 @@ class ZarrGroup:
         storage.remove_temporary_files(self.address)
 
     def _attributes(self) -> dict[str, Any] | None:
-        """Return the attributes of the group; None if it is none of predictions."""
+        """Return the attributes of the group; None if it does not hold predictions."""
         seen = storage.read(storage.join(self.address, self.identity_file))
         if seen is None:
             return None

@@ -38,6 +38,16 @@ def test_predictions_beside_something_else_are_not_replaced(model, rows, folder,
 
 
 @endings
+def test_a_folder_of_somebody_else_is_not_removed_whatever_its_name(model, rows, folder, ending):
+    address = f"{folder}/mine{ending}"
+    model.write_predictions(lambda: rows, address)
+    storage.write(f"{address}/year=2024/notes.txt", b"mine")
+    with pytest.raises(Invalid, match=r"nothing but predictions, .* holds 'year=2024': move it"):
+        model.write_predictions(lambda: rows, address, distance=True)
+    assert storage.read(f"{address}/year=2024/notes.txt").data == b"mine"
+
+
+@endings
 def test_a_folder_that_an_object_of_s3_marks_is_written_to(model, rows, s3, ending):
     address = f"{s3}/{uuid4().hex}{ending}"
     mark_folder(address)

@@ -9,6 +9,17 @@ from dkmeans import Dataset, storage
 from tests.prediction.parquet_files import X, files_of
 
 
+def test_files_in_folders_of_the_input_are_replaced_too(trained, tmp_path):
+    for name in ("a/part-0.parquet", "b/part-1.parquet"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True)
+        pq.write_table(pa.table({"x": X[:9, 0], "y": X[:9, 1]}), tmp_path / "in" / name)
+    rows = Dataset.from_parquet(str(tmp_path / "in"))
+    address = f"{tmp_path}/o.parquet"
+    for more in ({}, {"distance": True}):
+        trained.write_predictions(lambda: rows, address, **more)
+        assert files_of(address) == ["a/part-0.parquet", "b/part-1.parquet"]
+
+
 @pytest.mark.parametrize("kind", ["disk", "s3"])
 def test_each_cluster_has_a_folder_and_what_is_missing_is_written_again(
     trained, stored, tmp_path, kind, request, new_log, monkeypatch
