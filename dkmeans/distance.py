@@ -161,7 +161,7 @@ def terms(
     """Return the sum of c.(n c - factor s) over the centers of each block, for each column.
 
     Args:
-        sums: The settled sums s, (k, d).
+        sums: The sums s, all in planes, (k, d).
         weights: (k, 1) the weights n.
         centers: (k, d) float64, the centers c.
         factor: The factor.

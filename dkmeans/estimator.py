@@ -360,7 +360,7 @@ class KMeans(Model):
             self._num_restarts,
             self._empty_clusters,
             has_hooks=bool(run_hooks or listeners),
-            was_settled=steps is None and found is not None and found.is_settled,
+            may_be_unchanged=steps is None and found is not None and found.is_unchanged,
             loss_offset=self._loss_offset,
             shift_tolerance=self._shift_tolerance,
             counts_first=self._counts_first,
@@ -749,7 +749,7 @@ class KMeans(Model):
     def _centers(self, checkpoint: Checkpoint) -> Centers:
         """Return the centers of a checkpoint.
 
-        Those of the checkpoint in memory are one object in all calls: backends pack it only once.
+        The checkpoint in memory gives the same object in all calls, so that backends pack it once.
 
         Raises:
             InvalidCheckpoint: the checkpoint is of a model with other parameters.

@@ -42,7 +42,7 @@ def measuring(
         against: Path or URL of a model or checkpoint to compare with; None for none.
 
     Raises:
-        Invalid: the other model cannot be compared with, or the extra is missing that this needs.
+        Invalid: the other model cannot be compared with, or SciPy is missing (extra `sklearn`).
     """
     task = Measuring(
         centers,

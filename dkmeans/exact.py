@@ -42,7 +42,7 @@ _QUIET = np.errstate(all="ignore")
 # Sums below this may be added without a carry to the next plane; a piece of rows is at most 2^62.
 _CARRY_FREE = 2**61
 _LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
-# Values beside the planes, at most: so many, or one for so many sums.
+# Largest number of values beside the planes: the first, or one for so many sums if that is more.
 _FEW_VALUES, _FEW_OF_SUMS = 2**10, 2**5
 # Planes of so many sums are so large that values stay beside them, also where sums travel: a
 # further plane would take as much memory as two copies of float32 centers.
@@ -73,7 +73,7 @@ class ExactSums:
         planes: (k, d) int64 for some numbers m: multiples of 2^(exponent + 32 m). Planes that are
             read-only are those of a cache, which changes them when it computes the rows again.
         few: Values that are in no plane yet: a plane for the few values of a chunk that are not on
-            the grid would take as long to add as plane 0. `settled` adds them to the planes.
+            the grid would take as long to add as plane 0. `in_planes` adds them to the planes.
     """
 
     grid: Grid
@@ -160,7 +160,7 @@ class ExactSums:
     def unshared(self) -> ExactSums:
         """Return the same sums in memory that no cache uses: their own if possible.
 
-        They are settled unless their planes are large.
+        The values in `few` are added to the planes unless the planes are large.
         """
         if not all(plane.flags.writeable for plane in self.planes.values()):
             copied = {m: plane.copy() for m, plane in self.planes.items()}
@@ -171,7 +171,7 @@ class ExactSums:
         _scatter(planes, self.few)
         return ExactSums(self.grid, _carried(planes))
 
-    def settled(self) -> ExactSums:
+    def in_planes(self) -> ExactSums:
         """Return the same sums, all of them in the planes."""
         if self.few is None:
             return self
@@ -188,11 +188,11 @@ class ExactSums:
         if not shift.any():
             return self
         if self.few is not None:
-            return self.settled().on(grid)
+            return self.in_planes().on(grid)
         planes = {0: np.zeros(self.shape, np.int64)}
         within = np.minimum(shift, _WORD_BITS)
         for m, plane in self.planes.items():
-            if (np.abs(plane) <= _CARRY_FREE - 1 >> within).all():
+            if (np.abs(plane) <= (_CARRY_FREE - 1) >> within).all():
                 _add_to(planes, m, plane << within)
                 continue
             clusters, columns = np.nonzero(plane)
@@ -212,7 +212,7 @@ class ExactSums:
             values: (m,) finite values.
         """
         few = FewValues.of(clusters, columns, values, self.grid)
-        return self.settled()._with(few)
+        return self.in_planes()._with(few)
 
     def plus_products(
         self, clusters: IndexArray, columns: IndexArray, values: FloatArray, factors: FloatArray
@@ -225,7 +225,7 @@ class ExactSums:
             values: (m,) finite values.
             factors: (m,) finite factors of the values.
         """
-        planes = {m: plane.copy() for m, plane in self.settled().planes.items()}
+        planes = {m: plane.copy() for m, plane in self.in_planes().planes.items()}
         (whole, exponents), (factor, places) = decomposed(values), decomposed(factors)
         exponents = exponents + places - self.grid.exponents[columns]
         mask = 2**HALF_BITS - 1
@@ -240,7 +240,7 @@ class ExactSums:
         """Return one of the sums as a fraction."""
         total = sum(
             (int(plane[cluster, column]) * Fraction(2) ** (PLANE_BITS * m))
-            for m, plane in self.settled().planes.items()
+            for m, plane in self.in_planes().planes.items()
         )
         return Fraction(total) * Fraction(2) ** int(self.grid.exponents[column])
 
@@ -261,7 +261,7 @@ class ExactSums:
         return means
 
     def _means(self, weights: ExactSums, divide: Divide) -> FloatArray:
-        """Return the means of settled sums."""
+        """Return the means of sums that are all in planes."""
         means, left = divide(self, weights)
         for elements in where(left):
             means[elements], is_sure = self.means_by_pairs(weights, elements)
@@ -349,7 +349,7 @@ class ExactSums:
 
     def rounded(self) -> NDArray[Any]:
         """Return the sums as int64 if all are small whole numbers, else rounded to float64."""
-        sums = self.settled()
+        sums = self.in_planes()
         high, low, is_sure = sums.pairs(...)
         values, is_zero = np.ldexp(high, self.grid.exponents), is_sure & (high == 0)
         # The rounding is sure unless the rest is about half of a last place.
@@ -367,7 +367,7 @@ class ExactSums:
         return (slice(start, start + size) for start in range(0, k, size))
 
     def pieces(self) -> Iterator[tuple[slice, ExactSums]]:
-        """Yield slices of clusters, and their sums, settled.
+        """Yield slices of clusters, and their sums, all in planes.
 
         A slice has so many sums that temporary arrays of them take little memory.
         """
@@ -377,22 +377,22 @@ class ExactSums:
             piece = slice(start, start + size)
             planes = {m: plane[piece] for m, plane in self.planes.items()}
             own = None if few is None else few.between(start, start + size)
-            yield piece, ExactSums(self.grid, planes, own or None).settled()
+            yield piece, ExactSums(self.grid, planes, own or None).in_planes()
 
     def clusters(self, some: slice) -> ExactSums:
         """Return the sums of some clusters."""
-        planes = {m: plane[some] for m, plane in self.settled().planes.items()}
+        planes = {m: plane[some] for m, plane in self.in_planes().planes.items()}
         return ExactSums(self.grid, planes)
 
     def columns(self, some: slice) -> ExactSums:
         """Return the sums of some columns."""
-        planes = {m: plane[:, some] for m, plane in self.settled().planes.items()}
+        planes = {m: plane[:, some] for m, plane in self.in_planes().planes.items()}
         return ExactSums(Grid(self.grid.exponents[some]), planes)
 
     def total(self) -> ExactTotal:
         """Return the sum of all clusters and columns."""
         units, exponents = 0, self.grid.exponents.tolist()
-        for m, plane in self.settled().planes.items():
+        for m, plane in self.in_planes().planes.items():
             # int64 holds the sums of both halves, of up to 2^31 clusters.
             upper, lower = (plane >> PLANE_BITS).sum(axis=0), (plane & _LOW_BITS).sum(axis=0)
             of_columns = zip(upper.tolist(), lower.tolist(), exponents, strict=True)
@@ -408,7 +408,7 @@ class ExactSums:
             order: (n,) rows of these sums, group by group.
             starts: (g,) place of the first row of each group in `order`.
         """
-        of_rows = self.settled().planes.items()
+        of_rows = self.in_planes().planes.items()
         if not len(starts):
             return ExactSums(self.grid, {m: plane[:0] for m, plane in of_rows})
         planes = {m: np.add.reduceat(plane[order], starts, axis=0) for m, plane in of_rows}
@@ -417,7 +417,7 @@ class ExactSums:
     def followed_by(self, other: ExactSums) -> ExactSums:
         """Return the rows of these sums, and after them those of others."""
         grid = Grid(np.minimum(self.grid.exponents, other.grid.exponents))
-        upper, lower = self.settled().on(grid), other.settled().on(grid)
+        upper, lower = self.in_planes().on(grid), other.in_planes().on(grid)
         none = np.zeros(upper.shape, np.int64), np.zeros(lower.shape, np.int64)
         planes = {
             m: np.concatenate([upper.planes.get(m, none[0]), lower.planes.get(m, none[1])])
@@ -447,7 +447,7 @@ class ExactSums:
 
 
 def quotients(sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
-    """Return settled sums divided by weights, and where they may not be correctly rounded.
+    """Return sums, all in planes, divided by weights, and where they may not be correctly rounded.
 
     Args:
         sums: (k, d) sums.
@@ -460,7 +460,7 @@ def quotients(sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArra
     for some in sums.blocks():
         of_some, divisors = sums.clusters(some), weights.clusters(some)
         means, rest = of_some.whole_quotients(divisors)
-        if 2 * np.count_nonzero(rest) > rest.size:  # then all take less time than some
+        if 2 * np.count_nonzero(rest) > rest.size:  # all at once, faster than most one by one
             by_pairs, is_sure = of_some.means_by_pairs(divisors, ...)
             means, rest = np.where(rest, by_pairs, means), rest & ~is_sure
         found[some], left[some] = means, rest
@@ -472,7 +472,7 @@ Divide = Callable[[ExactSums, ExactSums], tuple[FloatArray, BoolArray]]
 
 
 def first_column(some: Elements) -> Elements:
-    """Return for some elements those of the first column in the same rows."""
+    """Return the elements of column 0 in the rows of some elements."""
     return some[0], np.zeros_like(some[1])
 
 

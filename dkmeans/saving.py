@@ -27,9 +27,8 @@ logger = logging.getLogger("dkmeans")
 class FitSaver(AbstractContextManager["FitSaver"]):
     """Saves a fit as often as the configuration says, and at the end of a call.
 
-    A thread of its own writes, one checkpoint after the other. Training goes on while a checkpoint
-    on the way is written, and waits for that write before it begins the next one. A write that has
-    failed is reported there.
+    A thread of its own writes one checkpoint at a time, while training goes on. `_begin` waits for
+    the write before it, and raises the error of that write.
 
     Args:
         plan: What to do.
@@ -49,7 +48,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         self._writing: Future[tuple[Manifest, News | None, int]] | None = None
         # Name and step of the last checkpoint that was begun.
         self._attempt, self._attempted_step = "", fit.step if fit else 0
-        # What another driver can commit until this one has saved.
+        # Unfinished checkpoints of other drivers, which may commit them until this one has saved.
         self._orphans = checkpoints.remove_orphans(plan.model_dir, manifest)
         self._began_at = time.monotonic()
         self._saved_step = fit.step if fit else None

@@ -161,7 +161,7 @@ def sweep(
     if dataset.rows is not None and max(counts) > dataset.rows:
         must = f"at most the number of rows, {dataset.rows:,}"
         raise Invalid(expected("num_clusters", must, max(counts)))
-    # Of chunks of the usual size: a sweep may be continued where another kind of processor is used.
+    # The digest is of chunks of the usual size: a sweep begun on CPUs may be continued on GPUs.
     rows = rows_sha256(next(dataset.in_chunks_of(None).batches()))
     options["standardize"] = dataset.is_standardized
     seed = _agreed_seed(address, options, rows, seed)

@@ -71,7 +71,7 @@ def train(
     _report_missing_limits(plan, dataset)
     notifier.begin()
     checkpoints.prepare(plan.model_dir)
-    # Also removes what crashed drivers left in the directory.
+    # `FitSaver` also removes what crashed drivers left in the directory.
     with (
         FitSaver(plan, manifest, fit, notifier) as saver,
         noticed_interrupts() as raise_if_interrupted,
@@ -107,9 +107,9 @@ def _train(
     notifier.created(fit.state)
     first_step = fit.step
     # An input that ends was given for its steps.
-    if plan.was_settled and dataset.is_endless and _has_same_rows(plan, dataset):
-        is_settled, batches = _is_settled(plan, fit, batches, executor)
-        if is_settled:
+    if plan.may_be_unchanged and dataset.is_endless and _has_same_rows(plan, dataset):
+        is_unchanged, batches = _is_unchanged(plan, fit, batches, executor)
+        if is_unchanged:
             notifier.end()
             _report_end(plan, fit, StopReason.UNCHANGED, first_step)
             return None
@@ -265,10 +265,10 @@ def _steps_until_stop(
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
     squares, shift = None, plan.shift_tolerance
-    # Not kept without need: centers may be large.
+    # Held only where it is needed: centers may be large.
     shift_from = None if shift is None else fit
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
-        raise_if_interrupted()  # one that was lost
+        raise_if_interrupted()  # by an interrupt that a finalizer has swallowed
         before = fit
         notifier.before_run(step_batches[0])
         steps = _iteration(plan, before, step_batches, executor, squares, with_bounds=with_bounds)
@@ -301,7 +301,7 @@ def _steps_until_stop(
 
 
 def _numbered(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield the batches `numbered`; the same batch again as the same object."""
+    """Yield each batch `numbered`; for equal objects, equal objects."""
     before = numbered = Batch()
     for batch in batches:
         if batch is not before:
@@ -391,7 +391,7 @@ def _with_still_starts(tolerance: ShiftTolerance, before: Fit, fit: Fit) -> Fit:
     return Fit(tuple(starts))
 
 
-def _is_settled(
+def _is_unchanged(
     plan: Plan, fit: Fit, batches: Iterator[Batch], executor: Executor
 ) -> tuple[bool, Iterator[Batch]]:
     """Return whether an iteration would move no center of any start, and all batches."""

@@ -29,8 +29,8 @@ class Plan:
         num_restarts: Number of starts that are trained side by side.
         empty_clusters: What happens to centers without rows.
         has_hooks: True if the user passed hooks or listeners, which may stop the call.
-        was_settled: True if the call need not take a step where the centers of the model, which
-            has settled, do not move.
+        may_be_unchanged: True if the call need not take a step where no center would move, as at
+            the end of the call before.
         loss_offset: Changes of the loss are relative to this + the loss before.
         shift_tolerance: Move of the centers at which a start has converged; None for no tolerance.
         counts_first: As `lloyd.Rules` has it.
@@ -45,7 +45,7 @@ class Plan:
     num_restarts: int = 1
     empty_clusters: EmptyClusters = EmptyClusters.KEEP
     has_hooks: bool = False
-    was_settled: bool = False
+    may_be_unchanged: bool = False
     loss_offset: float = 1.0
     shift_tolerance: ShiftTolerance | None = None
     counts_first: bool = True

@@ -19,7 +19,7 @@ def units(sums):
     """Return the sums of each cluster and column, (k, d) Python integers in units of 2^-4000."""
     exponents = sums.grid.exponents.tolist()
     total = np.zeros(sums.shape, object)
-    for m, plane in sums.settled().planes.items():
+    for m, plane in sums.in_planes().planes.items():
         factors = np.array([2 ** (_EXPONENT + e + 32 * m) for e in exponents], object)
         total += plane.astype(object) * factors
     return total

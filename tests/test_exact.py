@@ -231,7 +231,7 @@ def test_few_values_are_added_to_the_planes_before_they_are_many(monkeypatch):
     total = total.plus_in_place(part)
     assert total.few is None
     assert total.means(np.ones(2, np.int64)).tolist() == [[1.5, 0.0], [0.0, 1.5]]
-    assert part.total() == part.settled().total()
+    assert part.total() == part.in_planes().total()
     assert part.exact(1, 1) == part.on(Grid(grid.exponents - 7)).exact(1, 1) == 0.75
 
 

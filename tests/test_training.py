@@ -346,17 +346,17 @@ def test_full_batch_training_on_an_array_ends_when_no_center_moves():
 
 
 @pytest.mark.parametrize("restarts", [{}, {"num_restarts": 2, "initial_clusters": "random"}])
-def test_a_settled_model_takes_no_further_step_with_the_same_rows(restarts):
+def test_a_converged_model_takes_no_further_step_with_the_same_rows(restarts):
     rows = rows_of(60)
     estimator = model(**FULL, **restarts).train(lambda: rows)
-    settled, address = step_of(estimator), estimator.latest_checkpoint()
+    converged, address = step_of(estimator), estimator.latest_checkpoint()
     for limits in ({}, {"max_steps": 100}):
         estimator.train(lambda: rows, **limits)
-        assert step_of(estimator) == settled
+        assert step_of(estimator) == converged
         assert estimator.latest_checkpoint() == address
     others = rows_of(60, seed=1)
-    estimator.train(lambda: others, max_steps=settled + 1)
-    assert step_of(estimator) == settled + 1
+    estimator.train(lambda: others, max_steps=converged + 1)
+    assert step_of(estimator) == converged + 1
 
 
 def test_full_batch_training_on_batches_does_not_end_when_no_center_moves():

@@ -82,7 +82,7 @@ class Checkpoint:
         return centers.copy() if scaling is None else scaling.original(centers)
 
     @property
-    def is_settled(self) -> bool:
+    def is_unchanged(self) -> bool:
         """True if the centers no longer moved over the rows of the last call."""
         return self.stop is not None and self.stop.reason is StopReason.UNCHANGED
 

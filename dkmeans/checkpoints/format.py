@@ -147,7 +147,7 @@ def _sums_arrays(prefix: str, sums: ExactSums | None) -> dict[str, Any]:
     """Return the arrays of some sums; none of those that are None."""
     if sums is None:
         return {}
-    planes = {f"{prefix}plane_{m}": plane for m, plane in sums.settled().planes.items()}
+    planes = {f"{prefix}plane_{m}": plane for m, plane in sums.in_planes().planes.items()}
     return {**planes, f"{prefix}exponents": sums.grid.exponents}
 
 

@@ -3,7 +3,7 @@
 A user makes a `Dataset` from an array or files and adds the methods of tf.data to it. `training`
 and `prediction` go over its batches. A dataset holds no rows, only a function from the number of an
 epoch to the batches of that epoch. Each method wraps that function in another one. The estimator
-decides how the table below is read (`Reading`), after the user has made the dataset.
+decides how the underlying table is read (`Reading`), after the user has made the dataset.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from dkmeans.state import M, grown, on_host, sum_up
 
 V = TypeVar("V")
 
-# About the number of smallest runs in the smallest share.
+# The smallest run is about this part of the smallest share.
 RUNS_PER_SHARE = 16
 
 
@@ -121,6 +121,9 @@ def plan(batches: Sequence[Sized], weights: Sequence[float], runs_per_share: int
     weights = [max(weight, sum(weights) / total) for weight in weights]
     unrounded = [total * reached / sum(weights) for reached in accumulate(weights)]
     ends = [*(math.floor(end + 0.5) for end in unrounded[:-1]), total]
+    if total >= len(ends):  # rounding must leave no share without a chunk
+        ends = list(accumulate([0, *ends], lambda before, end: max(before + 1, end)))[1:]
+        ends = [min(end, total - len(ends) + number) for number, end in enumerate(ends, 1)]
     smallest = max(1, int(total * min(weights) / sum(weights) / runs_per_share))
     starts = [0, *accumulate(map(len, batches))]
     runs: list[Run] = []

@@ -63,7 +63,7 @@ def _fitted(centers: Any, checkpoint: Checkpoint) -> Any:
     estimator.n_iter_ = checkpoint.state.step
     del estimator.labels_, estimator.inertia_
     # The loss of a step is that of the centers before it. A cosine loss is another sum.
-    if checkpoint.is_settled and checkpoint.settings.distance_metric is not Distance.COSINE:
+    if checkpoint.is_unchanged and checkpoint.settings.distance_metric is not Distance.COSINE:
         estimator.inertia_ = checkpoint.state.inertia
     return estimator
 

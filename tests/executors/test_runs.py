@@ -3,7 +3,7 @@
 import time
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dkmeans.data.batches import Batch
@@ -53,6 +53,7 @@ def test_there_are_some_runs_for_each_thread_however_many_chunks(chunks, shares)
 
 
 @given(st.integers(1000, 10**6), weights_of_threads)
+@example(2124, [1.3, 48.8, 99.8, 0.125, 0.0625, 0.0625, 67.2, 99.2])
 def test_a_share_is_in_proportion_to_its_weight(chunks, weights):
     runs = plan([batch_of(chunks)], weights, 4)
     loads = np.bincount([run.share for run in runs], [run.size for run in runs], len(weights))

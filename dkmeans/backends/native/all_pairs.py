@@ -33,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "d7526ff2a8cd"
+INTRINSICS = "5e06fe9f5eaa"
 
 
 class TileScoring(NamedTuple):

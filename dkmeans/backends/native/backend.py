@@ -100,7 +100,10 @@ def sums_by_bounds(
 def nearest_by_bounds(
     points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
 ) -> tuple[IndexArray, Cached | None, int]:
-    """Return the results of `nearest_index`, and what `sums_by_bounds` returns beside the sums."""
+    """Return the results of `nearest_index`, and what `sums_by_bounds` returns beside the sums.
+
+    With bounds the results are int32, until the next call overwrites them.
+    """
     result = _by_bounds(points, centers, found, start, with_sums=False)
     if not isinstance(result, bounds.Advanced):
         return nearest_index(points, centers), result, 0
@@ -115,7 +118,7 @@ def _by_bounds(
     *,
     with_sums: bool,
 ) -> bounds.Advanced | bounds.Waiting | None:
-    """Return the bounds of the rows; without bounds what to cache: how long to wait for them."""
+    """Return the bounds of the rows; a `Waiting` to cache instead; None if bounds save no time."""
     if not bounds.suit(points, centers):
         return None
     if isinstance(found, bounds.Bounds):
@@ -207,7 +210,10 @@ def weighted_sums(
     centers: Centers,
     found: Cached | None,
 ) -> tuple[PartialSums, Cached | None]:
-    """Return the partial sums of rows with weights; what is kept moves those that change."""
+    """Return the partial sums of rows with weights, and an entry by which the next call is short.
+
+    With the entry, the next call moves only the rows that have changed their cluster.
+    """
     assert found is None or isinstance(found, moving_products.MovingProducts)
     rows = kernel_array(points), kernel_array(weights)
     return moving_products.moved(*rows, index, centers, found)

@@ -133,12 +133,14 @@ class Bounds:
 
     Attributes:
         stage: The centers for which they hold.
+        nearest: (n,) int32, the cluster of each row, in the memory of the pieces.
         pieces: Bounds of the pieces of the chunk.
         pause: As in `Waiting`.
         work: Work on the bounds since all pairs were scored, in units of scoring a pair.
     """
 
     stage: Stage
+    nearest: IndexArray
     pieces: tuple[Piece, ...]
     pause: int
     work: int = 0
@@ -150,9 +152,10 @@ class Bounds:
 
     @property
     def index(self) -> IndexArray:
-        """(n,) int64, the nearest center of each row."""
-        parts = [piece.rows.nearest.astype(np.int64) for piece in self.pieces]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        """(n,) int32, the nearest center of each row, until the next iteration overwrites it."""
+        index = self.nearest.view()
+        index.flags.writeable = False
+        return index
 
     @property
     def sums(self) -> PartialSums:
@@ -259,13 +262,13 @@ def begin(
             have a direction.
     """
     stage = _paths(start, centers, points.dtype).stage(centers)
-    pieces = []
-    for rows in _cut(points):
-        piece = _first(rows, centers, stage, with_sums=with_sums)
+    pieces, nearest = [], _zeros(len(points), np.int32)
+    for rows, clusters in zip(_cut(points), _cut(nearest), strict=True):
+        piece = _first(rows, clusters, centers, stage, with_sums=with_sums)
         if piece is None:
             return Waiting(waiting.pause, 2 * waiting.pause)
         pieces.append(piece)
-    bounds = Bounds(stage, tuple(pieces), waiting.pause)
+    bounds = Bounds(stage, nearest, tuple(pieces), waiting.pause)
     return Advanced(bounds, bounds, 0)
 
 
@@ -289,30 +292,31 @@ def advance(points: FloatArray, centers: Centers, found: Bounds) -> Advanced:
     # for each row that is scored.
     if found.work > cost and not is_few:
         pieces = tuple(_made_anew(rows, centers, stage, movement, piece) for rows, piece in parts)
-        bounds = Bounds(stage, pieces, found.pause)
+        bounds = Bounds(stage, found.nearest, pieces, found.pause)
         return Advanced(bounds, bounds, 0)
     changed = [_advanced(rows, centers, stage, movement, piece) for rows, piece in parts]
     scored_rows, pairs = sum(each[1] for each in changed), sum(each[2] for each in changed)
     k = len(centers.values)
     skipped = max(0, len(points) * k - pairs * min(GROUP, k))
     work = 0 if is_few else found.work + pairs + _PAIRS_OF_ROW * scored_rows
-    bounds = Bounds(stage, tuple(each[0] for each in changed), found.pause, work)
+    bounds = replace(found, stage=stage, pieces=tuple(each[0] for each in changed), work=work)
     is_useless = pairs > _USELESS_SHARE * cost
     return Advanced(
         bounds, Waiting(found.pause, 2 * found.pause) if is_useless else bounds, skipped
     )
 
 
-def _cut(points: FloatArray) -> Iterable[FloatArray]:
-    return (points[start : start + PIECE_ROWS] for start in range(0, len(points), PIECE_ROWS))
+def _cut(array: NDArray[Any]) -> Iterable[NDArray[Any]]:
+    return (array[start : start + PIECE_ROWS] for start in range(0, len(array), PIECE_ROWS))
 
 
-def _first(rows: FloatArray, centers: Centers, stage: Stage, *, with_sums: bool) -> Piece | None:
+def _first(
+    rows: FloatArray, nearest: IndexArray, centers: Centers, stage: Stage, *, with_sums: bool
+) -> Piece | None:
     """Return the bounds of rows that had none, with sums if these are needed.
 
-    None if too many rows would be added up slowly.
+    None if too many rows would be added up slowly. `nearest`, zeros, gets the cluster of each row.
     """
-    nearest = _zeros(len(rows), np.int32)
     upper = _zeros(len(rows), np.float32)
     lower = _zeros(len(rows) * stage.groups, np.uint16).reshape(len(rows), stage.groups)
     sizes: IndexArray = np.zeros(len(centers.values), np.int64)

@@ -48,7 +48,7 @@ _CHAINS = 4
 # Rows and centers that `score_center` multiplies are padded to multiples of this: whole vectors.
 LINE = 16
 # A row whose values are all below this is rounded to zero: the reciprocal would be too large.
-_SMALLEST = 2.0**-100
+_LEAST_SCALED = 2.0**-100
 
 
 @as_intrinsic
@@ -84,7 +84,7 @@ def round_rows(
 
     factors, reciprocals = [], []
     for i, largest in enumerate(code.loop(width, [zero(vector)] * count, larger)):
-        is_large = builder.fcmp_ordered(">", largest, constant(vector, _SMALLEST))
+        is_large = builder.fcmp_ordered(">", largest, constant(vector, _LEAST_SCALED))
         step = builder.fmul(largest, constant(vector, 1 / LARGEST))
         factors.append(builder.select(is_large, step, zero(vector)))
         reciprocal = builder.fdiv(constant(vector, LARGEST), largest)

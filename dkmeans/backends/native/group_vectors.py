@@ -30,7 +30,7 @@ from dkmeans.backends.native.vectors import (
 # here. Processors with narrower vectors use several for each.
 GROUP = 16
 # Bounds are widened by more than the rounding of the operations that compute them.
-_WIDER, _DOWN = 1 + 2.0**-20, 1 - 2.0**-20
+_LARGER, _SMALLER = 1 + 2.0**-20, 1 - 2.0**-20
 _FLOATS = ir.VectorType(ir.FloatType(), GROUP)
 _INTEGERS = ir.VectorType(ir.IntType(32), GROUP)
 _HALVES = ir.VectorType(ir.IntType(16), GROUP)
@@ -101,7 +101,7 @@ def find_suspect_rows(
     builder = code.builder
     moved = _chosen(code, own, code.load(code.at(nearest.first, row), _INTEGERS))
     place = code.at(upper.first, row)
-    wider = builder.fmul(builder.fadd(code.load(place, _FLOATS), moved), constant(_FLOATS, _WIDER))
+    wider = builder.fmul(builder.fadd(code.load(place, _FLOATS), moved), constant(_FLOATS, _LARGER))
     code.store(wider, place)
     limit = builder.fadd(code.spread(builder.load(reach.first), GROUP), wider)
     # Also true for a limit that is not finite.
@@ -398,7 +398,7 @@ def _bounds_of(code: Code, score: Value, square: Value, margin: Value, reach: Va
     # Zero where the score is NaN too.
     low = code.maximum(low, zero(vector))
     root = code.call(f"llvm.sqrt.v{vector.count}f32", vector, low)
-    low = builder.fadd(builder.fmul(root, constant(vector, _DOWN)), reach)
+    low = builder.fadd(builder.fmul(root, constant(vector, _SMALLER)), reach)
     bits = ir.VectorType(ir.IntType(32), vector.count)
     # The upper half of positive bits: rounded down.
     shift = ir.Constant(bits, [_HALF_BITS] * vector.count)

@@ -27,8 +27,8 @@ from dkmeans.state import FloatArray, IndexArray
 # Rounds of the power method: the direction need not be exact.
 _ROUNDS = 8
 # Movements are rounded up by more than the rounding of the operations that compute them.
-_UP = 1 + 1e-6
-_SMALLEST = 1e-37
+_MOVED_UP = 1 + 1e-6
+_LEAST_LENGTH = 1e-37
 # The same for `Movement.reach`, which is rounded to float32 and subtracted from bounds.
 _REACH_UP = 1 + 4e-7
 _EPS = float(np.finfo(np.float32).eps)
@@ -200,10 +200,10 @@ def _along_principal_direction(rows: FloatArray) -> FloatArray:
     direction = rows[np.argmax(squared_norms(rows))]
     for _ in range(_ROUNDS):
         direction = rows.T @ (rows @ direction)
-        direction /= max(float(np.linalg.norm(direction)), _SMALLEST)
+        direction /= max(float(np.linalg.norm(direction)), _LEAST_LENGTH)
     return np.asarray(rows @ direction)
 
 
 def _movements(before: FloatArray, after: FloatArray) -> FloatArray:
     """Return upper bounds of how far each of the (k, d) centers has moved, (k,)."""
-    return np.asarray(np.sqrt(squared_norms(after - before)) * _UP + _SMALLEST)
+    return np.asarray(np.sqrt(squared_norms(after - before)) * _MOVED_UP + _LEAST_LENGTH)

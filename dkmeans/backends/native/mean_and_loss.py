@@ -248,7 +248,7 @@ def find_terms(
 
 
 def quotients(sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
-    """Return the means of settled sums, and where they may not be correctly rounded.
+    """Return the means of sums that are all in planes, and where they may not be correctly rounded.
 
     Means that both find have the bits of `exact.quotients`; the second result may differ.
     """

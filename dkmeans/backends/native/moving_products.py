@@ -100,7 +100,7 @@ def added(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) ->
     Raises:
         NotFinite: a value is not finite.
     """
-    rows = _Rows(points, weights, index, Distance.SQUARED_EUCLIDEAN)
+    rows = _Rows(points, weights, _in_32_bits(index), Distance.SQUARED_EUCLIDEAN)
     return _added(rows, k, product_grid(points, weights))
 
 
@@ -118,7 +118,7 @@ def moved(
     Args:
         points: (n, d) rows.
         weights: (n,) float64, their weights, finite and above zero.
-        index: (n,) the cluster of each row.
+        index: (n,) integers, the cluster of each row.
         centers: The centers.
         found: The second result for the same rows in an earlier iteration, which must not be used
             again; None if there is none.
@@ -126,7 +126,8 @@ def moved(
     Raises:
         NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
     """
-    rows, k = _Rows(points, weights, index, centers.distance), len(centers.values)
+    rows = _Rows(points, weights, _in_32_bits(index), centers.distance)
+    k = len(centers.values)
     if found is None or not _are_equal(found.wanted, centers.grid):
         grid = _shared_grid(rows, centers)
         if found is None or not _are_equal(found.grid, grid):
@@ -145,7 +146,7 @@ def moved(
 
 
 class _Rows(NamedTuple):
-    """Rows to add: (n, d), their (n,) weights and clusters, and the distance."""
+    """Rows to add: (n, d), their (n,) weights and int32 clusters, and the distance."""
 
     points: FloatArray
     weights: FloatArray
@@ -227,7 +228,7 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
     some = changes if len(changes) < len(clusters) else slice(None)
     changed, (_, k, width) = rows.some(some), piece.planes.shape
     before = piece.index[some]
-    after: IndexArray = changed.clusters.astype(np.int32)
+    after = kernel_array(changed.clusters)
     scales, unit, last = np.ones(width), np.zeros(width), len(grid.exponents) - 1
     scales[: last + 1], unit[last] = grid.scales, 1.0
     values, weights = kernel_array(changed.values), kernel_array(changed.weights)
@@ -246,6 +247,11 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
     points = with_ones(others.values)
     left_sums = plus_left(zero, points, *others[1:3], np.ones(points.shape, bool))
     return replace(piece, left=left, left_sums=left_sums)
+
+
+def _in_32_bits(index: IndexArray) -> IndexArray:
+    found: IndexArray = index.astype(np.int32, copy=False)
+    return found
 
 
 def _are_equal(a: Grid | None, b: Grid | None) -> bool:

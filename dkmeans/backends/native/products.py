@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dkmeans.backends.native import product_vectors
 from dkmeans.backends.native.compilation import kernel
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
 INTRINSICS = "db42637e4767"
+
+# Rows whose clusters are compared by vectors, before they are compared one by one.
+_COMPARED_AT_ONCE = 64
 
 
 @kernel
@@ -22,14 +27,21 @@ def find_changes(before: Any, after: Any, changes: Any) -> Any:
 
     Args:
         before: (n,) int32, clusters.
-        after: (n,) int64, clusters.
+        after: (n,) int32, clusters.
         changes: (n,) int64, overwritten: it begins with these rows.
     """
-    found = 0
-    for row in range(len(before)):
-        # Without a branch: whether a row has changed cannot be predicted.
-        changes[found] = row
-        found += before[row] != after[row]
+    found, n = 0, len(before)
+    for start in range(0, n, _COMPARED_AT_ONCE):
+        stop = min(start + _COMPARED_AT_ONCE, n)
+        differences = np.int32(0)
+        for row in range(start, stop):
+            differences |= before[row] ^ after[row]
+        if differences == 0:
+            continue
+        for row in range(start, stop):
+            # Without a branch: whether a row has changed cannot be predicted.
+            changes[found] = row
+            found += before[row] != after[row]
     return found
 
 

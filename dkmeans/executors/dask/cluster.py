@@ -157,7 +157,8 @@ class Cluster:
     def compare_versions(self, workers: Iterable[str]) -> None:
         """Refuse a cluster with another dkmeans than this process, before any task is sent to it.
 
-        A worker without the package dies of the first task, and the next worker of the same task.
+        A worker without the package dies when it unpickles a task, and so does the next worker that
+        gets the task.
 
         Args:
             workers: Addresses of all workers. Those that were there the last time are not asked

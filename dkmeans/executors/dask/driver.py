@@ -37,7 +37,7 @@ V = TypeVar("V")
 
 logger = logging.getLogger("dkmeans")
 
-# The value of a call is sent to this size in total by the driver; larger ones need tasks.
+# Largest total size in which the driver sends a value with its calls. Tasks carry larger ones.
 _MOST_CALL_BYTES = 2**22
 # Results that are added up together have about this size in total, so that no process holds many
 # sums of large centers.
@@ -45,7 +45,7 @@ _ADDED_BYTES = 2**26
 # A worker that does not answer within this time evicts a fit later, when another fit needs room.
 _EVICT_SECONDS = 2
 # A worker that has not answered after this time, or after three times the usual one, is frozen, or
-# its share has become slow. Others shall have taken over after 15 s.
+# its share has become slow. So other workers take over within 15 s.
 _CALL_SECONDS = 8
 
 
@@ -203,10 +203,10 @@ class Dask(AbstractContextManager["Dask"]):
         seconds = max(_CALL_SECONDS, LATE_FACTOR * self._dealing.usual_seconds)
         arguments = iteration.call, value, below, seconds
         call = internals.call_directly if self._cluster.is_reachable else internals.call
+        # Where the scheduler forbids calls or is lost, or a worker is frozen, the tasks report it.
         try:
             answers = call(self._client, called, seconds, worker.reduce_again, *arguments)
-        except Exception:  # the scheduler forbids calls or is lost, or a worker is frozen: then the
-            # tasks will report it
+        except Exception:
             logger.debug("workers cannot be called", exc_info=True)
             return worker.Answer()
         return worker.joined(list(answers.values()))
@@ -262,8 +262,8 @@ class Dask(AbstractContextManager["Dask"]):
                 self._cluster.wait_for(level, [*sent, *self._shipping.futures], usual_seconds)
                 # Workers release the value now, before they add up sums of its size.
                 sent = []
-            # Of large results the driver gets only the total. Each is merged where the first part
-            # is: a worker that merged several pairs at once would have the parts of all in memory.
+            # The driver gets one total of large results. It is merged on the worker of its first
+            # part, so that no worker holds the parts of several merges.
             owners = [task.worker if is_large else None for task in tasks]
             merge: Any = worker.merge_once if is_large else worker.merge
             while len(level) > (1 if is_large else fan_in):

@@ -187,8 +187,8 @@ def waiting(client: Any, futures: Iterable[Any]) -> Future[Any]:
     """Return a future that is done when tasks are, or when one has failed; cancelling it is safe.
 
     Uses `Client.loop.asyncio_loop`. `distributed.wait` with a timeout raises an error that refers
-    to itself through its traceback, and with it to the tasks: their results stayed in the memory of
-    the workers, also in that of later iterations, until Python looked for such cycles.
+    to itself through its traceback, and with it to the tasks: their results stay in the memory of
+    the workers, also during later iterations, until the garbage collector runs.
     """
     from distributed import wait  # noqa: PLC0415 there is a client
 

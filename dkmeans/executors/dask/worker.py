@@ -267,8 +267,8 @@ def _reduce(
     chunks: Batch,
     value: Any,
 ) -> list[RunTotal[Any]]:
-    # A task with a call computes a whole share, in all threads. Of others a worker runs one in each
-    # thread.
+    # A task with a call computes a whole share, in all threads. Without one, it is one of several
+    # tasks that a worker runs at a time, each in one thread.
     threads = 1 if reading.call is None else internals.thread_count(worker)
     pool = internals.task_threads(worker)
     totals = _run(worker, reading, reduce_shared, pool, threads, function, runs, chunks, value)

@@ -62,7 +62,7 @@ def test_losses_are_those_of_numpy(kind, metric):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_terms_are_left_to_other_methods(kind):
     rng = np.random.default_rng(3)
-    sums, weights = (part.settled() for part in sums_of(kind, rng))
+    sums, weights = (part.in_planes() for part in sums_of(kind, rng))
     for share in (0.0, 0.4, 0.6):  # of centers with more bits than a float32
         values = rng.normal(size=(K, D))
         is_short = rng.random((K, D)) >= share

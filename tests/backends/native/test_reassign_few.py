@@ -42,9 +42,8 @@ def test_every_number_of_rows_is_assigned_as_without_bounds(n, d, k):
     follow(kernel_array(rows), k, 5)
 
 
-@pytest.mark.parametrize("width", [16, 32])
-def test_the_width_of_the_vectors_changes_no_cluster_of_few(width, monkeypatch):
-    monkeypatch.setattr(processor, "vector_bytes", lambda: width)
+def test_narrower_vectors_change_no_cluster_of_few(monkeypatch):
+    monkeypatch.setattr(processor, "vector_bytes", lambda: 16)
     monkeypatch.setattr(processor, "matrix_unit", lambda: False)
     rows = np.random.default_rng(5).normal(size=(500, 5)).astype(np.float32)
     follow(kernel_array(rows), 13, 4)

@@ -305,7 +305,7 @@ def test_the_more_workers_there_are_the_longer_they_may_be_silent(number, second
 
 
 def test_a_worker_that_came_back_may_be_silent_for_longer_the_next_time(caplog):
-    caplog.set_level("INFO", module.__name__)
+    caplog.set_level("INFO", "dkmeans")
     client = Heartbeats(2)
     cluster = Cluster(client)
     for longest in (8, 16, 32, 64, 64):
