@@ -33,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "5e06fe9f5eaa"
+INTRINSICS = "9c98ff9efaf3"
 
 
 class TileScoring(NamedTuple):

@@ -38,8 +38,9 @@ from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 # Fewer centers, or fewer products for a row, are computed faster than bounds are compared; and a
 # chunk of fewer products is computed faster than its entry is taken and put back.
 _FEWEST_CENTERS, _FEWEST_PRODUCTS, _FEWEST_CHUNK_PRODUCTS = 2 * GROUP, 1000, 2**24
-# The same for centers that are one group, whose bounds are compared many at a time.
-_FEWEST_OF_FEW, _FEWEST_ROWS_OF_FEW = 4, 2**14
+# With fewer products than that, and so many groups at most, the bounds of many rows are compared at
+# a time; from so many centers, and rows of a chunk, on.
+_MOST_GROUPS, _FEWEST_OF_FEW, _FEWEST_ROWS_OF_FEW = 8, 4, 2**14
 # Iterations without bounds. In the first ones centers move so far that few rows are skipped. With
 # few centers less is saved, so bounds take longer to pay for their beginning.
 _FIRST_ITERATIONS, _FIRST_OF_FEW = 4, 10
@@ -231,8 +232,9 @@ _tile_scratch = ScratchPerThread()
 def suit(points: FloatArray, centers: Centers) -> bool:
     """Return whether bounds can save time for the (n, d) rows of a chunk with such centers."""
     k, d = centers.values.shape
-    if k <= GROUP:
-        return k >= _FEWEST_OF_FEW and len(points) >= _FEWEST_ROWS_OF_FEW and can_group(centers)
+    if _are_few(centers):
+        is_long = len(points) >= max(_FEWEST_ROWS_OF_FEW, _SUM_BYTES * k)
+        return k >= _FEWEST_OF_FEW and is_long and can_group(centers)
     is_large = k * d >= _FEWEST_PRODUCTS and len(points) * k * d >= _FEWEST_CHUNK_PRODUCTS
     # A plane of cached sums must not be larger than the rows.
     is_long = points.nbytes >= _SUM_BYTES * k * d
@@ -241,8 +243,13 @@ def suit(points: FloatArray, centers: Centers) -> bool:
 
 def waiting_for(centers: Centers) -> Waiting:
     """Return how long the chunks of a fit with such centers wait for their first bounds."""
-    is_few = len(centers.values) <= GROUP
-    return Waiting(_FIRST_OF_FEW if is_few else _FIRST_ITERATIONS)
+    return Waiting(_FIRST_OF_FEW if _are_few(centers) else _FIRST_ITERATIONS)
+
+
+def _are_few(centers: Centers) -> bool:
+    """Return whether rows are scored against all centers rather than against single groups."""
+    k, d = centers.values.shape
+    return bool(k <= GROUP or (k * d < _FEWEST_PRODUCTS and k <= _MOST_GROUPS * GROUP))
 
 
 def begin(
@@ -283,7 +290,7 @@ def advance(points: FloatArray, centers: Centers, found: Bounds) -> Advanced:
     stage = found.stage.path.stage(centers)
     movement, all_pairs = stage.movement_since(found.stage), len(points) * stage.groups
     # The time of scoring all pairs, in pairs that are scored one by one.
-    is_few, with_matrix = stage.groups == 1, bool(stage.scoring()[0].matrix_panels)
+    is_few, with_matrix = _are_few(centers), bool(stage.scoring()[0].matrix_panels)
     # Few centers are scored alike, whether for all rows or for those that are suspect.
     cost = all_pairs * (_COST_WITH_MATRIX if with_matrix and not is_few else 1)
     parts = list(zip(_cut(points), found.pieces, strict=True))
@@ -324,7 +331,7 @@ def _first(
     bounds, movement = RowBounds(nearest, sizes, upper, lower), stage.movement_since(stage)
     if not with_sums:
         _assign_all(rows, stage, movement, bounds, NO_SUMS)
-        return Piece(bounds, None)
+        return Piece(_as_compared(bounds, centers), None)
     grid = grid_for(rows, centers)
     sums = zero_sums(centers.values.shape, grid, rows)
     num_rest = _assign_all(rows, stage, movement, bounds, sums)
@@ -340,7 +347,17 @@ def _first(
     far_clusters = bounds.nearest[far]
     far_sums = _sums_of_far(rows[far], far_clusters, centers, grid)
     moving = MovingSums(grid, sums.high - extra, low, few, far, far_clusters, far_sums)
-    return Piece(bounds, moving)
+    return Piece(_as_compared(bounds, centers), moving)
+
+
+def _as_compared(bounds: RowBounds, centers: Centers) -> RowBounds:
+    """Return the bounds of new rows as the kernel compares them: for few products by group."""
+    if not _are_few(centers):
+        return bounds
+    n, groups = bounds.lower.shape
+    by_group = np.zeros((groups, n + GROUP), np.uint16)
+    by_group[:, :n] = bounds.lower.T
+    return bounds._replace(lower=by_group[:, :n].T)
 
 
 def _zeros(count: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -371,9 +388,10 @@ def _advanced(
 ) -> tuple[Piece, int, int]:
     """Return bounds and sums brought up to date, and the numbers of scored rows and pairs."""
     scratch = _scratch(stage.groups, rows.shape[1], rows.dtype)
-    if stage.groups == 1:
+    if _are_few(centers):
         tile, arguments = _for_tiles(rows, stage, movement, piece.rows)
-        run(reassign_few, (rows.dtype, tile), rows, *arguments, _kernel_sums(piece))
+        lower, variant = piece.rows.lower.base, (rows.dtype, tile, stage.groups == 1)
+        run(reassign_few, variant, rows, *arguments, lower, _kernel_sums(piece))
     else:
         of_rows = movement, _height(), scratch, piece.rows, _kernel_sums(piece)
         run(reassign, (rows.dtype,), rows, stage.grouped, *of_rows)

@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from dkmeans.backends.native import processor
 from dkmeans.backends.native.vectors import (
-    CACHE_LINE_BYTES,
     Array,
     Code,
     Value,
@@ -33,6 +31,7 @@ GROUP = 16
 _LARGER, _SMALLER = 1 + 2.0**-20, 1 - 2.0**-20
 _FLOATS = ir.VectorType(ir.FloatType(), GROUP)
 _INTEGERS = ir.VectorType(ir.IntType(32), GROUP)
+_FLAGS = ir.VectorType(ir.IntType(1), GROUP)
 _HALVES = ir.VectorType(ir.IntType(16), GROUP)
 _HALF_BITS = 16
 
@@ -80,21 +79,23 @@ def find_suspects(
 
 @as_intrinsic
 def find_suspect_rows(
-    code: Code, lower: Array, row: Value, nearest: Array, own: Array, reach: Array, upper: Array,
-    masks: Array,
+    code: Code, lower: Array, row: Value, nearest: Array, own: Array, reach: Array, groups: Value,
+    upper: Array, masks: Array,
 ) -> None:  # fmt: skip
     """Widen the upper bounds of 16 rows, and find those that may have a nearer center.
 
-    Here the rows lie across the lanes: there is one group, and so one lower bound for each row.
+    Here the rows lie across the lanes.
 
     Args:
         code: The code to write to.
-        lower: (n, 1) uint16, the lower bound of each row. 16 elements after the last row may be
-            read, and are not used; so it is with `nearest` and `upper`.
+        lower: (groups, n) uint16, the lower bounds of each group. 16 elements after the last row
+            may be read, and are not used; so it is with `nearest` and `upper`.
         row: Index of the first row.
         nearest: (n,) int32, the cluster of each row.
-        own: (k,) float32, k <= 16, how much larger the upper bounds of each cluster become.
-        reach: float32, in the first element how much smaller each lower bound has become.
+        own: (k,) float32, how much larger the upper bounds of each cluster become.
+        reach: (at least groups,) float32, how much smaller the lower bounds of each group have
+            become.
+        groups: Number of groups.
         upper: (n,) float32, changed: the upper bounds.
         masks: int64. Bit i of the first element is set if row number `row + i` is suspect.
     """
@@ -103,18 +104,20 @@ def find_suspect_rows(
     place = code.at(upper.first, row)
     wider = builder.fmul(builder.fadd(code.load(place, _FLOATS), moved), constant(_FLOATS, _LARGER))
     code.store(wider, place)
-    limit = builder.fadd(code.spread(builder.load(reach.first), GROUP), wider)
-    # Also true for a limit that is not finite.
-    is_suspect = builder.fcmp_unordered("<=", _bounds_at(code, code.at(lower.first, row)), limit)
+
+    def step(group: Value, found: Sequence[Value]) -> list[Value]:
+        limit = builder.fadd(code.spread(builder.load(code.at(reach.first, group)), GROUP), wider)
+        bounds = _bounds_at(code, code.cell(lower, group, row))
+        # Also true for a limit that is not finite.
+        return [builder.or_(found[0], builder.fcmp_unordered("<=", bounds, limit))]
+
+    (is_suspect,) = code.loop(groups, [ir.Constant(_FLAGS, [0] * GROUP)], step)
     bits = builder.bitcast(is_suspect, ir.IntType(GROUP))
     builder.store(builder.zext(bits, ir.IntType(64)), masks.first)
 
 
 def _chosen(code: Code, numbers: Array, indices: Value) -> Value:
-    """Return those of at most 16 numbers that the lanes name."""
-    if processor.is_x86() and processor.vector_bytes() == CACHE_LINE_BYTES:
-        all_numbers = code.load_first(numbers.first, numbers.width, _FLOATS)
-        return code.call("llvm.x86.avx512.permvar.sf.512", _FLOATS, all_numbers, indices)
+    """Return the numbers that the lanes name."""
     found = ir.Constant(_FLOATS, ir.Undefined)
     for lane in map(ir.IntType(32), range(GROUP)):
         index = code.builder.zext(code.builder.extract_element(indices, lane), code.size)

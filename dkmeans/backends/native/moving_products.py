@@ -221,7 +221,8 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
     """
     changes: IndexArray = np.empty(len(rows.clusters), np.int64)
     clusters = kernel_array(rows.clusters)
-    changes = changes[: run(find_changes, (), piece.index, clusters, changes)]
+    found = run(find_changes, (), piece.index, clusters, changes, np.empty(1, np.int64))
+    changes = changes[:found]
     if not len(changes):
         return piece
     # Without a copy if all rows are added.
@@ -238,14 +239,14 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
     arrays = values, weights, before, after, counts, scales, unit, piece.planes
     run(move_products, (values.dtype, errors), *arrays, errors, piece.used_bits, is_left)
     piece.index[some] = after
-    piece, found = replace(piece, counts=counts), changes[is_left != 0]
-    if not len(found):
+    piece, others = replace(piece, counts=counts), changes[is_left != 0]
+    if not len(others):
         return piece
     # Rows that are in no plane are found when they are added, and again when they move.
-    left = piece.left if len(piece.left) else found
-    others, zero = rows.some(left), ExactSums.zero((k, last + 1), grid)
-    points = with_ones(others.values)
-    left_sums = plus_left(zero, points, *others[1:3], np.ones(points.shape, bool))
+    left = piece.left if len(piece.left) else others
+    rest, zero = rows.some(left), ExactSums.zero((k, last + 1), grid)
+    points = with_ones(rest.values)
+    left_sums = plus_left(zero, points, *rest[1:3], np.ones(points.shape, bool))
     return replace(piece, left=left, left_sums=left_sums)
 
 

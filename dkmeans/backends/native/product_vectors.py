@@ -1,6 +1,6 @@
-"""Vector instructions for sums of products: an intrinsic that adds up rows times their weights.
+"""Vector instructions for sums of products: rows that have moved, and sums times their weights.
 
-The kernel of `products` calls it (docs/decisions/018).
+The kernels of `products` call them (docs/decisions/018).
 """
 
 from __future__ import annotations
@@ -22,6 +22,25 @@ from dkmeans.grid import PLANE_BITS, WINDOW_BITS
 
 # A product of at least so many units of the grid is a normal float64, and so is its error.
 _SMALLEST_ON_GRID = 2.0**-100
+# Number of rows whose clusters are compared at a time.
+GROUP = 16
+_CLUSTERS = ir.VectorType(ir.IntType(32), GROUP)
+
+
+@as_intrinsic
+def compare(code: Code, before: Array, after: Array, row: Value, mask: Array) -> None:
+    """Find those of 16 rows whose clusters have changed.
+
+    Args:
+        code: The code to write to.
+        before: (n,) int32, clusters.
+        after: (n,) int32, clusters.
+        row: Index of the first row; the others are rows too.
+        mask: int64. Bit i of the first element is set if row number `row + i` has changed.
+    """
+    old, new = (code.load(code.at(each.first, row), _CLUSTERS) for each in (before, after))
+    changed = code.builder.bitcast(code.builder.icmp_signed("!=", old, new), ir.IntType(GROUP))
+    code.builder.store(code.builder.zext(changed, ir.IntType(64)), mask.first)
 
 
 @as_intrinsic

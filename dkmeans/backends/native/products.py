@@ -9,39 +9,38 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from dkmeans.backends.native import product_vectors
 from dkmeans.backends.native.compilation import kernel
+from dkmeans.backends.native.product_vectors import GROUP
+from dkmeans.backends.native.vectors import trailing_zeros
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "db42637e4767"
-
-# Rows whose clusters are compared by vectors, before they are compared one by one.
-_COMPARED_AT_ONCE = 64
+INTRINSICS = "6513e000257c"
 
 
 @kernel
-def find_changes(before: Any, after: Any, changes: Any) -> Any:
+def find_changes(before: Any, after: Any, changes: Any, mask: Any) -> Any:
     """Find the rows whose clusters have changed, and return their number.
 
     Args:
         before: (n,) int32, clusters.
         after: (n,) int32, clusters.
         changes: (n,) int64, overwritten: it begins with these rows.
+        mask: (1,) int64, overwritten.
     """
-    found, n = 0, len(before)
-    for start in range(0, n, _COMPARED_AT_ONCE):
-        stop = min(start + _COMPARED_AT_ONCE, n)
-        differences = np.int32(0)
-        for row in range(start, stop):
-            differences |= before[row] ^ after[row]
-        if differences == 0:
-            continue
-        for row in range(start, stop):
-            # Without a branch: whether a row has changed cannot be predicted.
+    found = 0
+    whole = len(before) // GROUP * GROUP
+    for start in range(0, whole, GROUP):
+        product_vectors.compare(before, after, start, mask)
+        left = mask[0]
+        while left:
+            changes[found] = start + trailing_zeros(left)
+            found += 1
+            left &= left - 1
+    for row in range(whole, len(before)):
+        if before[row] != after[row]:
             changes[found] = row
-            found += before[row] != after[row]
+            found += 1
     return found
 
 

@@ -25,7 +25,7 @@ from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "aefec01ea707"
+INTRINSICS = "377dba36e245"
 
 # Upper bounds grow by more than the rounding of the operations that compute them.
 _UP = np.float32(1 + 1e-6)
@@ -107,7 +107,8 @@ class RowBounds(NamedTuple):
         sizes: (k,) int64, the number of rows of each cluster.
         upper: (n,) float32, upper bounds of the distances to these centers.
         lower: (n, groups) uint16, for each group a lower bound of the distances to its other
-            centers, as the upper half of a float32. 16 elements follow in memory.
+            centers, as the upper half of a float32. 16 elements follow in memory. For
+            `reassign_few` a view of an array that lies group by group.
     """
 
     nearest: IndexArray

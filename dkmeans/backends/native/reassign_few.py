@@ -1,9 +1,11 @@
-"""The kernel `reassign_few`: what `reassign` does, for centers that are one group.
+"""The kernel `reassign_few`: what `reassign` does, where a row is scored by few products.
 
-Called by `bounds`. With at most 16 centers, a row has one lower bound, of the distances to all
-centers but its own (Hamerly, Making k-means even faster, 2010), and scoring it takes no longer than
-to look at its bounds one by one. So the bounds of 16 rows are compared at a time, and the rows that
-are suspect are scored in tiles, as in `all_pairs`: each gets both of its bounds anew.
+Called by `bounds`. To score such a row against all groups takes no longer than to find the groups
+that need not be scored. So the bounds of 16 rows are compared at a time, and the rows that are
+suspect are scored in tiles, as in `all_pairs`: each gets all of its bounds anew. With one group
+this is the method of Hamerly (Making k-means even faster, 2010).
+
+The lower bounds lie group by group here, so that those of 16 rows are one vector.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ from dkmeans.backends.native.reassign import (
 )
 from dkmeans.backends.native.tiles import load_listed
 from dkmeans.backends.native.vectors import Tile
+from dkmeans.state import IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "9322561091b7"
+INTRINSICS = "023e5f5cf137"
 
 
 @inlined
-def _collect(points: Any, first: int, movement: Any, bounds: Any, block: Any) -> Any:
+def _collect(points: Any, first: int, movement: Any, lower: Any, bounds: Any, block: Any) -> Any:
     """List rows that are suspect, from a row on, while there is room.
 
     Returns:
@@ -42,8 +45,8 @@ def _collect(points: Any, first: int, movement: Any, bounds: Any, block: Any) ->
     (n, d), start, found = points.shape, first, np.int64(0)
     while start < n and found + GROUP <= len(block.suspects):
         group_vectors.find_suspect_rows(
-            bounds.lower, start, bounds.nearest, movement.own, movement.reach, bounds.upper,
-            block.masks,
+            lower, start, bounds.nearest, movement.own, movement.reach, len(block.lengths),
+            bounds.upper, block.masks,
         )  # fmt: skip
         mask = block.masks[0]
         if n - start < GROUP:
@@ -69,13 +72,14 @@ def reassign_few(
     group_scratch: GroupScratch,
     block: BlockScratch,
     bounds: RowBounds,
+    lower: IndexArray,
     sums: Sums,
 ) -> None:
     """Find the nearest center of each row by bounds, and bring bounds and sums up to date.
 
     Args:
         points: (n, d) S, C-contiguous.
-        centers: The centers, one group.
+        centers: The centers.
         scoring: The same centers for tiles.
         movement: How far they have moved since the bounds were made.
         tile: The shape of a tile.
@@ -83,6 +87,8 @@ def reassign_few(
         group_scratch: More of them.
         block: Work arrays for single rows.
         bounds: The clusters and bounds of the rows.
+        lower: (groups, n and at least 16 more) uint16, the lower bounds in `bounds`, which is a
+            view of this array.
         sums: Sums of the rows by the clusters in `bounds`, in which rows that change their cluster
             are moved; or `kernels.NO_SUMS`.
     """
@@ -90,7 +96,7 @@ def reassign_few(
     block.counts[0] = 0
     matrix.configure(scratch.matrix_config, tile)
     while start < n:
-        found, start = _collect(points, start, movement, bounds, block)
+        found, start = _collect(points, start, movement, lower, bounds, block)
         block.counts[0] += found
         for first in range(0, found, size):
             count = min(size, found - first)
@@ -119,5 +125,5 @@ def reassign_few(
                         points, row, scale, before, after, centers.cosine, sums.grid, sums.high,
                         sums.low,
                     )  # fmt: skip
-    block.counts[1] = block.counts[0]
+    block.counts[1] = block.counts[0] * len(block.lengths)
     matrix.release(tile)

@@ -1,12 +1,19 @@
 """The kernels that move products: the rows that are found to have moved."""
 
 import numpy as np
+import pytest
 
 from dkmeans.backends.native.products import find_changes
 
 
-def test_the_rows_whose_clusters_have_changed_are_found_in_order():
-    before, after = np.array([0, 1, 2, 1], np.int32), np.array([0, 2, 2, 0])
-    changes = np.full(4, -1)
-    assert find_changes(before, after, changes) == 2
-    assert changes[:2].tolist() == [1, 3]
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 100])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_the_rows_whose_clusters_have_changed_are_found_in_order(n, share):
+    rng = np.random.default_rng(n)
+    before = rng.integers(0, 9, n).astype(np.int32)
+    has_changed = rng.random(n) < share
+    after = np.where(has_changed, before + 1, before).astype(np.int32)
+    after.flags.writeable = False
+    changes = np.full(n, -1)
+    found = find_changes(before, after, changes, np.empty(1, np.int64))
+    assert changes[:found].tolist() == np.flatnonzero(has_changed).tolist()

@@ -36,7 +36,7 @@ def bounds_are_always_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 700, 5000])
-@pytest.mark.parametrize(("d", "k"), [(1, 4), (3, 16), (21, 7)])
+@pytest.mark.parametrize(("d", "k"), [(1, 4), (3, 16), (21, 7), (3, 17), (7, 100)])
 def test_every_number_of_rows_is_assigned_as_without_bounds(n, d, k):
     rows = np.random.default_rng(n).normal(size=(n, d)).astype(np.float32)
     follow(kernel_array(rows), k, 5)
