@@ -370,6 +370,8 @@ class KMeans(Model):
             report_ignored(plan, done)
             if found.settings.scaling is not None:
                 logger.info("rows are standardized as the model began: by its means and deviations")
+            if back is not None:
+                back.report()
             if max_steps is not None and done >= max_steps:
                 manifest = back.go(self.model_dir) if back else manifest
                 logger.info("nothing to do: step %d of %d is done", done, max_steps)
@@ -377,9 +379,10 @@ class KMeans(Model):
                 return self
         with self._shown():
             dataset = self._read(input_fn, ModeKeys.TRAIN, found)
-            # Only now: a call that is refused leaves the model as it was.
-            manifest = back.go(self.model_dir) if back else manifest
-            self._train(plan, dataset, found, manifest, notifier)
+            saved = self._train(plan, dataset, found, manifest, notifier)
+            if saved is None and back is not None:
+                back.go(self.model_dir)
+        self._hold(saved or found)
         return self
 
     @naming_shutdown()
@@ -644,8 +647,8 @@ class KMeans(Model):
         found: Checkpoint | None,
         manifest: checkpoints.Manifest,
         notifier: Notifier,
-    ) -> None:
-        """Train by a plan, from the checkpoint that was found, if any; hold the one saved last."""
+    ) -> Checkpoint | None:
+        """Train by a plan, from the checkpoint found, if any; return the one saved last."""
         # A model trained without names of columns takes those of the rows that it continues with.
         names = found.settings.columns if found else None
         scaling = found.settings.scaling if found else self._new_scaling(dataset)
@@ -656,8 +659,7 @@ class KMeans(Model):
         with self._reducing_executor(self._config.cache) as executor:
             start = found.to_continue() if found else None
             with notifier.aborting():
-                saved = train(plan, dataset, start, manifest, executor, notifier)
-        self._hold(saved or found)
+                return train(plan, dataset, start, manifest, executor, notifier)
 
     def _reducing_executor(self, cache: str = NONE) -> Threads | Dask:
         """Return an executor for `map_reduce`."""

@@ -28,7 +28,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
     """Saves a fit as often as the configuration says, and at the end of a call.
 
     A thread of its own writes one checkpoint at a time, while training goes on. `_begin` waits for
-    the write before it, and raises the error of that write.
+    the checkpoint before, and raises the error if it could not be written.
 
     Args:
         plan: What to do.

@@ -301,7 +301,7 @@ def _steps_until_stop(
 
 
 def _numbered(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield each batch `numbered`; for equal objects, equal objects."""
+    """Yield each batch `numbered`; for the same object again, the same object."""
     before = numbered = Batch()
     for batch in batches:
         if batch is not before:

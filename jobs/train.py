@@ -149,7 +149,7 @@ def _found(arguments: argparse.Namespace) -> Checkpoint | None:
     if arguments.overwrite:
         return None
     model_dir, earlier = arguments.model_dir, arguments.from_checkpoint
-    back = checkpoints.way_back(model_dir, earlier) if earlier else None
+    back = checkpoints.way_back(model_dir, earlier) if earlier is not None else None
     return back.checkpoint if back else checkpoints.latest(model_dir)
 
 

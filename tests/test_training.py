@@ -515,9 +515,22 @@ def test_a_call_that_is_refused_does_not_go_back(tmp_path):
         with pytest.raises(error, match=message):
             train()
         assert model.latest_checkpoint() == latest
+    broken = rows_of()
+    broken[3] = np.nan
+    with pytest.raises(InvalidData, match="row 3"):  # in the first iteration
+        model.train(lambda: broken, steps=1, checkpoint_path=earlier)
+    assert model.latest_checkpoint() == latest
     model.train(rows_of, max_steps=1, checkpoint_path=earlier)
     assert model.latest_checkpoint() == earlier
     assert model.train(rows_of, steps=1).checkpoint().state.step == 2
+
+
+def test_a_call_that_takes_no_step_goes_back(tmp_path):
+    model = KMeans(3, str(tmp_path / "m"), seed=1, use_mini_batch=False)
+    rows = rows_of()
+    converged = model.train(lambda: rows).latest_checkpoint()
+    assert model.train(lambda: rows + 1, steps=1).latest_checkpoint() != converged
+    assert model.train(lambda: rows, checkpoint_path=converged).latest_checkpoint() == converged
 
 
 def test_an_unfinished_iteration_is_finished_by_the_next_call():

@@ -165,7 +165,10 @@ class Backend(Implementation, Protocol):
     def nearest_by_bounds(
         self, points: FloatArray, centers: Centers, found: Cached | None, start: Hashable
     ) -> tuple[IndexArray, Cached | None, int]:
-        """Return the results of `nearest_index`, and what `sums_by_bounds` returns beside sums."""
+        """Return the results of `nearest_index`, and what `sums_by_bounds` returns beside sums.
+
+        The indices may be integers of another size.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:

@@ -104,26 +104,28 @@ class WayBack(NamedTuple):
 
     Attributes:
         checkpoint: The checkpoint.
-        manifest: The manifest, which remembers the checkpoint.
-        names: Names of the checkpoints up to it.
+        manifest: The manifest to save with: it ends with the checkpoint, and remembers it. It is
+            committed by the first save, so that a call which fails before changes nothing.
     """
 
     checkpoint: Checkpoint
     manifest: Manifest
-    names: tuple[str, ...]
 
     def go(self, model_dir: str) -> Manifest:
-        """Make the checkpoint the latest again, without those that were saved after it.
+        """Make the checkpoint the latest again without a save; return the committed manifest.
 
         Raises:
             Conflict: another driver saves in the same directory.
             Outage: the storage does not answer.
         """
+        return self.manifest.commit(model_dir, self.manifest.names)
+
+    def report(self) -> None:
+        """Log that the model goes back."""
         logger.warning(
             "going back to %s, without the checkpoints that were saved after it",
             self.checkpoint.address,
         )
-        return self.manifest.commit(model_dir, self.names)
 
 
 def way_back(model_dir: str, path: str) -> WayBack | None:
@@ -160,7 +162,7 @@ def way_back(model_dir: str, path: str) -> WayBack | None:
         must = ", ".join(manifest.names)
         raise InvalidCheckpoint(f"the checkpoint must be one of {model_dir} ({must}), got {path!r}")
     kept = manifest.names[: manifest.names.index(name) + 1]
-    return WayBack(checkpoint, replace(manifest, went_back_to=name), kept)
+    return WayBack(checkpoint, replace(manifest, names=kept, went_back_to=name))
 
 
 def _has_lost_manifest(model_dir: str) -> bool:

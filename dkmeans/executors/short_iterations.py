@@ -14,8 +14,9 @@ _SHORT_SECONDS = 0.01
 # the time that has passed.
 _MOST_TIMES = 3
 # The slower way is tried again when the faster one takes so much more or less time than at the last
-# trial; or else after so many iterations, and after twice as many each time that it stays slower.
-_CHANGE, _PAUSE = 1.3, 16
+# trial, but not within a few iterations of it; or else after so many iterations, and after twice as
+# many each time that it stays slower.
+_CHANGE, _FEWEST, _PAUSE = 1.3, 4, 16
 
 
 class ShortIterations:
@@ -23,17 +24,20 @@ class ShortIterations:
 
     def __init__(self) -> None:
         self._alone = self._together = self._busy = self._at_trial = float("inf")
-        self._left = self._pause = _PAUSE
+        # The first trial, which one thread loses if it is slower, doubles this.
+        self._left = self._pause = _PAUSE // 2
+        self._since = _FEWEST
         self._is_trial = False
 
     def begin(self) -> bool:
         """Return whether the calling thread should compute the next reduction alone."""
         is_short = self._together < _SHORT_SECONDS and self._busy < _MOST_TIMES * self._together
         is_alone = is_short and self._alone < self._together
-        self._left -= 1
+        self._left, self._since = self._left - 1, self._since + 1
         faster = min(self._alone, self._together)
         has_changed = not 1 / _CHANGE < faster / self._at_trial < _CHANGE
-        self._is_trial = is_short and (has_changed or self._left <= 0)
+        may_change = has_changed and self._since >= _FEWEST
+        self._is_trial = is_short and (may_change or self._left <= 0)
         return is_alone != self._is_trial
 
     def end(self, seconds: float, busy: float, *, alone: bool) -> None:
@@ -52,4 +56,5 @@ class ShortIterations:
         if self._is_trial:
             is_same = was_faster == (self._alone < self._together)
             self._pause = 2 * self._pause if is_same else _PAUSE
-            self._left, self._at_trial = self._pause, min(self._alone, self._together)
+            self._left, self._since = self._pause, 0
+            self._at_trial = min(self._alone, self._together)

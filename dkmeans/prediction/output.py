@@ -169,7 +169,7 @@ def prepare(output: Output) -> Written:
         if found is None:
             destination.check_new()
         elif differences := destination.prediction.differences(found):
-            destination.check_replaceable()
+            destination.check_replaceable(output.regions)
             # An empty identity: a driver was killed while it set the output up, or the file is
             # damaged.
             reason = f"it holds predictions that differ in {', '.join(differences)}"
@@ -177,7 +177,7 @@ def prepare(output: Output) -> Written:
                 reason = "it does not say what it holds"
             logger.info("replacing the predictions at %s: %s", destination.address, reason)
         elif destination.lacks_arrays():
-            destination.check_replaceable()
+            destination.check_replaceable(output.regions)
             logger.info("writing the predictions at %s anew: an array is gone", destination.address)
         else:
             return _found(output)

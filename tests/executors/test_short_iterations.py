@@ -24,8 +24,8 @@ def run(short, together, alone, reductions, busy=2.0):
 def test_the_faster_way_is_taken_from_the_third_reduction_on():
     chosen = run(ShortIterations(), together=0.005, alone=0.003, reductions=12)
     assert chosen == [False] + [True] * 11
-    chosen = run(ShortIterations(), together=0.003, alone=0.005, reductions=12)
-    assert chosen == [False, True] + [False] * 10
+    chosen = run(ShortIterations(), together=0.003, alone=0.005, reductions=19)
+    assert chosen == [False, True] + [False] * 15 + [True, False]
 
 
 @pytest.mark.parametrize(("together", "alone"), [(0.005, 0.003), (0.003, 0.005)])
@@ -47,6 +47,33 @@ def test_one_thread_never_takes_on_long_iterations_or_those_of_many_cores():
     short = ShortIterations()
     assert run(short, together=0.005, alone=0.003, reductions=5)[-1]
     assert not any(run(short, together=0.05, alone=0.04, reductions=5)[2:])
+
+
+def test_times_that_differ_at_random_lead_to_few_trials():
+    short, rng, chosen = ShortIterations(), np.random.default_rng(0), []
+    for _ in range(200):
+        is_alone = short.begin()
+        seconds = (0.006 if is_alone else 0.003) * rng.uniform(0.7, 1.5)
+        short.end(seconds, seconds, alone=is_alone)
+        chosen.append(is_alone)
+    assert chosen.count(True) < 200 / 4
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_the_first_error_of_one_thread_is_raised_and_the_next_reduction_works(monkeypatch, error):
+    batch = array_chunks(np.arange(4000.0).reshape(-1, 2), "rows", chunk_bytes=2000)
+    monkeypatch.setattr(ShortIterations, "begin", lambda _: True)
+
+    def fail(loaded, first):
+        if loaded.chunk.start >= first:
+            raise error(loaded.chunk.start)
+        return 1
+
+    with Threads(2) as threads:
+        starts = [chunk.start for chunk in batch]
+        with pytest.raises(error, match=f"^{starts[3]}$"):
+            threads.map_reduce(fail, [batch], starts[3])
+        assert threads.map_reduce(fail, [batch], 10**9).totals == [len(starts)]
 
 
 def test_one_thread_computes_the_same_as_all_of_them(monkeypatch):

@@ -33,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "9c98ff9efaf3"
+INTRINSICS = "9d630a63882a"
 
 
 class TileScoring(NamedTuple):

@@ -102,7 +102,7 @@ def nearest_by_bounds(
 ) -> tuple[IndexArray, Cached | None, int]:
     """Return the results of `nearest_index`, and what `sums_by_bounds` returns beside the sums.
 
-    With bounds the results are int32, until the next call overwrites them.
+    With bounds the indices are int32.
     """
     result = _by_bounds(points, centers, found, start, with_sums=False)
     if not isinstance(result, bounds.Advanced):

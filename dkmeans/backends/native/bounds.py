@@ -35,8 +35,8 @@ from dkmeans.exact import ExactSums
 from dkmeans.grid import PIECE_ROWS, FewValues, Grid
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
-# Fewer centers, or fewer products for a row, are computed faster than bounds are compared; and a
-# chunk of fewer products is computed faster than its entry is taken and put back.
+# Fewer centers, or fewer products for a row, are computed faster than `reassign` looks at a row;
+# and a chunk of fewer products is computed faster than its entry is taken and put back.
 _FEWEST_CENTERS, _FEWEST_PRODUCTS, _FEWEST_CHUNK_PRODUCTS = 2 * GROUP, 1000, 2**24
 # With fewer products than that, and so many groups at most, the bounds of many rows are compared at
 # a time; from so many centers, and rows of a chunk, on.
@@ -134,7 +134,7 @@ class Bounds:
 
     Attributes:
         stage: The centers for which they hold.
-        nearest: (n,) int32, the cluster of each row, in the memory of the pieces.
+        nearest: (n,) int32, the cluster of each row, of which the pieces have views.
         pieces: Bounds of the pieces of the chunk.
         pause: As in `Waiting`.
         work: Work on the bounds since all pairs were scored, in units of scoring a pair.
@@ -153,10 +153,9 @@ class Bounds:
 
     @property
     def index(self) -> IndexArray:
-        """(n,) int32, the nearest center of each row, until the next iteration overwrites it."""
-        index = self.nearest.view()
-        index.flags.writeable = False
-        return index
+        """(n,) int32, the nearest center of each row."""
+        # A copy: once the bounds are cached, another task may bring them up to date.
+        return self.nearest.copy()
 
     @property
     def sums(self) -> PartialSums:

@@ -1,9 +1,9 @@
 """Vector instructions for bounds: Numba intrinsics that score groups of centers.
 
-`reassign` calls these functions. Here the centers of a group lie across the lanes, unlike in
-`vectors`: few rows need the scores of a group, and which rows these are differs from group to
-group. So rows are copied one by one, and a row's value is spread over the lanes. Bounds are
-bfloat16, the upper half of a float32.
+`reassign`, `reassign_few` and `all_pairs` call these functions. In those for `reassign` the centers
+of a group lie across the lanes, unlike in `vectors`: few rows need the scores of a group, and which
+rows these are differs from group to group. So rows are copied one by one, and a row's value is
+spread over the lanes. Bounds are bfloat16, the upper half of a float32.
 """
 
 from __future__ import annotations

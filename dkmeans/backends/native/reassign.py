@@ -25,7 +25,7 @@ from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "377dba36e245"
+INTRINSICS = "1e3672e85446"
 
 # Upper bounds grow by more than the rounding of the operations that compute them.
 _UP = np.float32(1 + 1e-6)

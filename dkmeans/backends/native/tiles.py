@@ -1,6 +1,6 @@
 """Tiles of rows: loading a tile, and the steps that all scorings share.
 
-`kernels`, `first_scores`, `ambiguous_rows` and `all_pairs` call these functions.
+`kernels`, `first_scores`, `ambiguous_rows`, `all_pairs` and `reassign_few` call these functions.
 """
 
 from __future__ import annotations

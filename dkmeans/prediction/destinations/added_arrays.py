@@ -7,7 +7,7 @@ file in the folder of `cluster_index`: the attributes of the group belong to the
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import zarr
 
 from dkmeans import storage
+from dkmeans.data.chunks import Chunk
 from dkmeans.errors import Invalid
 from dkmeans.prediction.destinations.own_folder import IDENTITY, IDENTITY_FILE, METADATA
 from dkmeans.prediction.destinations.zarr_group import COMPLETE, ZarrGroup
@@ -50,7 +51,7 @@ class AddedArrays(ZarrGroup):
         """Refuse a place that is no group, or a group with arrays of these names."""
         self._check_group(self.prediction.results)
 
-    def check_replaceable(self) -> None:
+    def check_replaceable(self, _: Iterable[Chunk]) -> None:
         """Refuse to replace arrays that are not of predictions."""
         own = self._arrays()
         self._check_group([name for name in self.prediction.results if name not in own])

@@ -58,8 +58,11 @@ class Destination(Protocol):
         """
         ...
 
-    def check_replaceable(self) -> None:
+    def check_replaceable(self, regions: Iterable[Chunk]) -> None:
         """Refuse to replace predictions beside which somebody else has put something.
+
+        Args:
+            regions: The regions of this prediction.
 
         Raises:
             Invalid: somebody has.

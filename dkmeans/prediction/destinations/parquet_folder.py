@@ -69,9 +69,17 @@ class ParquetFolder:
         """Refuse a folder that is not empty."""
         own_folder.check_new(self.address, IDENTITY_FILE)
 
-    def check_replaceable(self) -> None:
+    def check_replaceable(self, regions: Iterable[Chunk]) -> None:
         """Refuse to replace predictions beside which somebody else has put something."""
-        own_folder.check_replaceable(self.address, self._is_own)
+        folders = {file_of(region).partition("/")[0] for region in regions}
+
+        def is_own(name: str) -> bool:
+            if _is_parquet(name) or name in (IDENTITY_FILE, SUCCESS, MARKS):
+                return True
+            # The folder of a cluster, of the values of a column, or of files of the input.
+            return ("=" in name or name in folders) and self._has_only_files_of_parquet(name)
+
+        own_folder.check_replaceable(self.address, is_own)
 
     def lacks_arrays(self) -> bool:
         """Return False: a folder has no arrays."""
@@ -117,12 +125,10 @@ class ParquetFolder:
         """Remove what a killed writer has left."""
         storage.remove_temporary_files(self.address)
 
-    def _is_own(self, name: str) -> bool:
-        """Return whether predictions have such a name: their files, or a folder of such files."""
-        if _is_parquet(name) or name in (IDENTITY_FILE, SUCCESS, MARKS):
-            return True
-        below = storage.files_below(storage.join(self.address, name))
-        return bool(below) and all(map(_is_parquet, below))
+    def _has_only_files_of_parquet(self, folder: str) -> bool:
+        """Return whether all files below a folder are of Parquet, or what a killed writer left."""
+        below = storage.files_below(storage.join(self.address, folder))
+        return all(_is_parquet(each) or each.rpartition("/")[2].startswith(".") for each in below)
 
     def _write_table(self, file: str, table: pa.Table) -> None:
         _write_file(storage.join(self.address, file), table)

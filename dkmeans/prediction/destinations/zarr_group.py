@@ -65,7 +65,7 @@ class ZarrGroup:
         """Refuse a folder that is not empty."""
         own_folder.check_new(self.address, self.identity_file)
 
-    def check_replaceable(self) -> None:
+    def check_replaceable(self, _: Iterable[Chunk]) -> None:
         """Refuse to replace predictions beside which somebody else has put something."""
         own_folder.check_replaceable(self.address, {METADATA, *ALL_RESULTS}.__contains__)
 

@@ -98,13 +98,25 @@ def bounds_are_always_kept(monkeypatch):
     monkeypatch.setattr(bounds, "_MOST_SLOW", 99.0)
 
 
-@pytest.mark.parametrize("k", [9, 70])
+# 130 centers are compared group by group, whatever the number of columns.
+@pytest.mark.parametrize("k", [9, 130])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_iteration_has_the_sums_of_one_without_bounds(kind, dtype, k):
     rows = rows_of(kind, dtype)
     for _ in follow(rows, first_centers(rows, k), 8):
         pass
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("kind", "k"), [("overlapping", 45), ("integers with ties", 100), ("one column", 70)]
+)
+def test_few_products_of_several_groups_have_them_too(kind, k, dtype):
+    rows = rows_of(kind, dtype)
+    for found in follow(rows, first_centers(rows, k), 8):
+        assert found.stage.groups > 1
+        assert found.work == 0
 
 
 @pytest.mark.parametrize("k", [9, 70])
@@ -168,18 +180,18 @@ def test_bounds_of_an_earlier_iteration_are_good_for_a_later_one():
 
 def test_most_rows_are_skipped_when_centers_hardly_move():
     rows = rows_of("blobs", np.float32)
-    found = list(follow(rows, first_centers(rows, 40), 12))
+    found = list(follow(rows, first_centers(rows, 60), 12))
     assert len({each.stage.path for each in found}) == 1
     assert bounds._scratch(found[-1].stage.groups, 20, rows.dtype).counts[0] < N / 10
 
 
 def test_distances_that_are_not_computed_are_counted():
     rows = rows_of("blobs", np.float32)
-    centers = first_centers(rows, 40)
+    centers = first_centers(rows, 60)
     result = bounds.advance(rows, centers, begin(rows, centers).bounds)
-    assert N * 40 * 0.9 < result.skipped <= N * 40
+    assert N * 60 * 0.9 < result.skipped <= N * 60
     far = Centers(centers.values[::-1].copy(), EUCLIDEAN)
-    assert bounds.advance(rows, far, result.bounds).skipped < N * 40 * 0.9
+    assert bounds.advance(rows, far, result.bounds).skipped < N * 60 * 0.9
 
 
 def test_loose_bounds_are_made_anew():
@@ -201,9 +213,10 @@ def test_sums_in_the_memory_of_the_cache_are_not_changed_once_they_are_on_the_ho
     assert np.array_equal(before, sums.sums.planes[0])
 
 
-def test_chunks_of_many_pieces_have_bounds_for_each():
+@pytest.mark.parametrize("k", [9, 40, 130])
+def test_chunks_of_many_pieces_have_bounds_for_each(k):
     rows = kernel_array(normal(shape=(bounds.PIECE_ROWS + 100, 4)).astype(np.float32))
-    for found in follow(rows, first_centers(rows, 40), 3):
+    for found in follow(rows, first_centers(rows, k), 3):
         assert [len(piece.rows.nearest) for piece in found.pieces] == [bounds.PIECE_ROWS, 100]
 
 

@@ -72,6 +72,31 @@ def test_distances_of_fewer_centers_than_a_group_are_counted_as_they_are(monkeyp
     assert skipped[-1] == 4 * (len(rows) - scored)
 
 
+def test_rows_that_are_not_finite_are_of_the_first_center():
+    rows = np.random.default_rng(5).normal(size=(400, 3)).astype(np.float32)
+    rows[[7, 399]], rows[20] = np.nan, np.inf
+    rows = kernel_array(rows)
+    values, found = rows[100:110].copy(), None
+    for _ in range(4):
+        centers = Centers(values, Distance.SQUARED_EUCLIDEAN)
+        if found is None:
+            found = bounds.begin(rows, centers, Waiting(), "few", with_sums=False).bounds
+        else:
+            found = bounds.advance(rows, centers, found).bounds
+        assert found.index.tolist() == native.nearest_index(rows, centers).tolist()
+        values = values + np.float32(0.01)
+
+
+def test_an_index_is_not_changed_by_the_next_iteration():
+    rows = kernel_array(np.random.default_rng(5).normal(size=(400, 3)).astype(np.float32))
+    centers = Centers(rows[:8].copy(), Distance.SQUARED_EUCLIDEAN)
+    found = bounds.begin(rows, centers, Waiting(), "few", with_sums=False).bounds
+    index = found.index
+    before = index.tolist()
+    bounds.advance(rows, Centers(rows[8:16].copy(), Distance.SQUARED_EUCLIDEAN), found)
+    assert index.tolist() == before
+
+
 def test_centers_of_which_two_are_equal_give_their_rows_to_the_first():
     rows = kernel_array(np.random.default_rng(5).integers(0, 3, (3000, 3)).astype(np.float32))
     values = rows[:12].copy()

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dkmeans import Dataset, storage
+from dkmeans import Dataset, Invalid, storage
 from tests.prediction.parquet_files import X, files_of
 
 
@@ -18,6 +18,27 @@ def test_files_in_folders_of_the_input_are_replaced_too(trained, tmp_path):
     for more in ({}, {"distance": True}):
         trained.write_predictions(lambda: rows, address, **more)
         assert files_of(address) == ["a/part-0.parquet", "b/part-1.parquet"]
+
+
+def test_what_a_killed_writer_left_in_the_folders_is_replaced(trained, tmp_path):
+    address = tmp_path / "o.parquet"
+    trained.write_predictions(lambda: X, address, partition_by="cluster_index")
+    left = address / "cluster_index=0" / ".part-00000001.parquet.a1b2c3d4"
+    left.write_bytes(b"PAR1")
+    (address / "cluster_index=9").mkdir()
+    trained.write_predictions(lambda: X, address, distance=True, partition_by="cluster_index")
+    assert not left.exists()
+    assert pq.read_table(address).num_rows == len(X)
+
+
+def test_a_folder_of_somebody_elses_files_is_not_replaced(trained, tmp_path):
+    address = tmp_path / "o.parquet"
+    trained.write_predictions(lambda: X, address)
+    (address / "archive").mkdir()
+    pq.write_table(pa.table({"x": [1]}), address / "archive" / "part.parquet")
+    with pytest.raises(Invalid, match="holds 'archive': move it away"):
+        trained.write_predictions(lambda: X, address, distance=True)
+    assert (address / "archive" / "part.parquet").exists()
 
 
 @pytest.mark.parametrize("kind", ["disk", "s3"])
