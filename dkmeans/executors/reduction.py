@@ -89,7 +89,7 @@ class Reduction(Generic[T]):
         totals: One total for each batch, in order.
         cost: Cost of all of them.
         workers: Number of workers that took part; the threads of this process count as one.
-        threads: Number of threads of those workers.
+        threads: Number of threads of those workers; 1 if one of them computed alone.
     """
 
     totals: Sequence[T]

@@ -82,10 +82,10 @@ class Threads(AbstractContextManager["Threads"]):
             totals = context.run(reduce_runs, unless_closed, runs, whole, value)
         else:
             totals = self._shared(RunQueue(unless_closed, zip(runs, chunks, strict=True), value))
-        reduction = self._reduction(totals)
-        busy = reduction.cost.read_seconds + reduction.cost.compute_seconds
+        cost = sum((total.cost for total in totals), Cost())
+        busy = cost.read_seconds + cost.compute_seconds
         short.end(perf_counter() - began, busy, alone=alone)
-        return reduction
+        return Reduction(reduce_batches(totals), cost, 1, 1 if alone else self._count)
 
     def _shared(self, queue: RunQueue[V, M]) -> list[RunTotal[M]]:
         """Return the totals of the runs of a queue, computed by all threads."""
@@ -102,10 +102,6 @@ class Threads(AbstractContextManager["Threads"]):
         if self._latest[0] is not function:
             self._latest = function, ShortIterations()
         return self._latest[1]
-
-    def _reduction(self, totals: list[RunTotal[M]]) -> Reduction[M]:
-        cost = sum((total.cost for total in totals), Cost())
-        return Reduction(reduce_batches(totals), cost, 1, self._count)
 
     def map(
         self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
