@@ -33,7 +33,7 @@ class IterationCost:
         compute_seconds: Time that a thread computed, averaged over the threads.
         checkpoint_seconds: Time that training waited for checkpoints before the iteration.
         workers: Number of workers; the threads of this process count as one.
-        threads: Number of threads of all workers.
+        threads: Number of threads of all workers; 1 if one thread computed alone.
         retries: Number of retried requests to storage.
         skipped: Share of the distances that were not computed, because bounds excluded them.
     """
