@@ -56,7 +56,7 @@ class ParquetFolder:
 
     def identity(self) -> dict[str, Any] | None:
         """Return the identity that is stored, empty if it is damaged; None if there is none."""
-        seen = storage.read(storage.join(self.address, IDENTITY_FILE))
+        seen = storage.read(storage.join(self.address, self.identity_file))
         if seen is None:
             return None
         try:
@@ -67,14 +67,14 @@ class ParquetFolder:
 
     def check_new(self) -> None:
         """Refuse a folder that is not empty."""
-        own_folder.check_new(self.address, IDENTITY_FILE)
+        own_folder.check_new(self.address, self.identity_file)
 
     def check_replaceable(self, regions: Iterable[Chunk]) -> None:
         """Refuse to replace predictions beside which somebody else has put something."""
         folders = {file_of(region).partition("/")[0] for region in regions}
 
         def is_own(name: str) -> bool:
-            if _is_parquet(name) or name in (IDENTITY_FILE, SUCCESS, MARKS):
+            if _is_parquet(name) or name in (self.identity_file, SUCCESS, MARKS):
                 return True
             # The folder of a cluster, of the values of a column, or of files of the input.
             return ("=" in name or name in folders) and self._has_only_files_of_parquet(name)
@@ -88,13 +88,13 @@ class ParquetFolder:
     def write_identity(self, identity: dict[str, Any]) -> None:
         """Write the identity of what is there."""
         data = json.dumps(identity, indent=1).encode()
-        storage.write(storage.join(self.address, IDENTITY_FILE), data)
+        storage.write(storage.join(self.address, self.identity_file), data)
 
     def empty(self) -> None:
         """Remove earlier predictions, their identity first, then what says that all is there."""
         self.write_identity({})
         self.unmark()
-        storage.clear(self.address, keep=IDENTITY_FILE)
+        storage.clear(self.address, keep=self.identity_file)
 
     def write(self, region: Chunk, results: dict[str, np.ndarray[Any, Any]]) -> None:
         """Write the results of one region, after the columns of the input that are kept."""
