@@ -16,7 +16,7 @@ import numpy as np
 
 from dkmeans.backends.addition import as_added
 from dkmeans.backends.native.panels import aligned_zeros, padded
-from dkmeans.backends.native.products import find_changes, move_products
+from dkmeans.backends.native.products import move_products, new_scratch
 from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
@@ -219,35 +219,46 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
     Raises:
         NotFinite: a value is not finite.
     """
-    changes: IndexArray = np.empty(len(rows.clusters), np.int64)
-    clusters = kernel_array(rows.clusters)
-    found = run(find_changes, (), piece.index, clusters, changes, np.empty(1, np.int64))
-    changes = changes[:found]
-    if not len(changes):
-        return piece
-    # Without a copy if all rows are added.
-    some = changes if len(changes) < len(clusters) else slice(None)
-    changed, (_, k, width) = rows.some(some), piece.planes.shape
-    before = piece.index[some]
-    after = kernel_array(changed.clusters)
-    scales, unit, last = np.ones(width), np.zeros(width), len(grid.exponents) - 1
-    scales[: last + 1], unit[last] = grid.scales, 1.0
-    values, weights = kernel_array(changed.values), kernel_array(changed.weights)
-    # The length of a tuple is a constant of the compiled code.
-    errors, is_left = (None,) * (len(piece.planes) > _PLANES), np.zeros(len(values), np.uint8)
-    counts = piece.counts.copy()
-    arrays = values, weights, before, after, counts, scales, unit, piece.planes
-    run(move_products, (values.dtype, errors), *arrays, errors, piece.used_bits, is_left)
-    piece.index[some] = after
-    piece, others = replace(piece, counts=counts), changes[is_left != 0]
+    if rows.distance is Distance.COSINE:
+        # Directions are computed of the rows that change alone.
+        changes = np.flatnonzero(piece.index != rows.clusters)
+        changed, before = rows.some(changes), piece.index[changes]
+        piece, others = _moved(piece, changed, before, grid)
+        piece.index[changes] = before
+        others = changes[others]
+    else:
+        piece, others = _moved(piece, rows, piece.index, grid)
     if not len(others):
         return piece
     # Rows that are in no plane are found when they are added, and again when they move.
     left = piece.left if len(piece.left) else others
-    rest, zero = rows.some(left), ExactSums.zero((k, last + 1), grid)
+    rest, zero = rows.some(left), ExactSums.zero((len(piece.counts), len(grid.exponents)), grid)
     points = with_ones(rest.values)
     left_sums = plus_left(zero, points, *rest[1:3], np.ones(points.shape, bool))
     return replace(piece, left=left, left_sums=left_sums)
+
+
+def _moved(piece: _Piece, rows: _Rows, before: IndexArray, grid: Grid) -> tuple[_Piece, IndexArray]:
+    """Return a piece with the planes brought up to date, and the rows that these do not hold.
+
+    Args:
+        piece: The sums of a piece.
+        rows: Rows of the piece, among them all that change their cluster.
+        before: (n,) int32, the clusters that the sums have these rows in. Overwritten by the new
+            ones.
+        grid: The grid of the planes.
+    """
+    width, last, counts = piece.planes.shape[2], len(grid.exponents) - 1, piece.counts.copy()
+    scales, unit = np.ones(width), np.zeros(width)
+    scales[: last + 1], unit[last] = grid.scales, 1.0
+    values, weights, after = map(kernel_array, (rows.values, rows.weights, rows.clusters))
+    # The length of a tuple is a constant of the compiled code.
+    errors, left = (None,) * (len(piece.planes) > _PLANES), np.empty(len(values), np.int64)
+    arrays = values, weights, before, after, counts, scales, unit, piece.planes
+    variant = values.dtype, errors
+    options = errors, piece.used_bits, left, new_scratch()
+    num_left = run(move_products, variant, *arrays, *options)
+    return replace(piece, counts=counts), left[:num_left]
 
 
 def _in_32_bits(index: IndexArray) -> IndexArray:

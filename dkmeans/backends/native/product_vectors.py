@@ -45,18 +45,20 @@ def compare(code: Code, before: Array, after: Array, row: Value, mask: Array) ->
 
 @as_intrinsic
 def move_products(
-    code: Code, points: Array, weights: Array, before: Array, after: Array, scales: Array,
-    unit: Array, first: Array, second: Array, third: Array, fourth: Array, errors: int,
-    used_bits: Array, is_left: Array,
+    code: Code, points: Array, weights: Array, changes: Array, count: Value, before: Array,
+    after: Array, scales: Array, unit: Array, first: Array, second: Array, third: Array,
+    fourth: Array, errors: int, used_bits: Array, is_left: Array,
 ) -> None:  # fmt: skip
     """Move rows times their weights from the sums of clusters to those of others.
 
     Args:
         code: The code to write to.
-        points: (n, d) rows, at least one.
+        points: (n, d) rows.
         weights: (n,) float64, above zero.
+        changes: (count,) int64, the rows that move.
+        count: Number of these rows, at least one.
         before: (n,) int32, the clusters whose sums become smaller; -1 for rows that are in none.
-        after: (n,) int32, the clusters whose sums grow. Rows that stay are passed over.
+        after: (n,) int32, the clusters whose sums grow, others than those before.
         scales: (d + 1 padded to a multiple of 8,) float64 factors that make products on the grid
             integers; the last one is that of the weights themselves.
         unit: (d + 1 padded,) float64, 1 in column d and 0 in all others.
@@ -67,26 +69,28 @@ def move_products(
         errors: 1 if products may have more bits than a float64, so that their rounding errors are
             added too; else 0.
         used_bits: (8,) int64: the bits that are added to plane -1 are set.
-        is_left: (n,) uint8, set to 1 for rows that the planes do not hold. They are in no sum.
+        is_left: (count,) uint8, set to 1 for rows that the planes do not hold, which are in no sum;
+            to 0 for all others.
     """
     builder, byte = code.builder, ir.IntType(8)
     planes = [first, second, third, fourth][: 4 if errors else 2]
     adder = _ProductAdder(code, points, weights, scales, unit, planes, used_bits)
 
-    def step(row: Value, _: Sequence[Value]) -> list[Value]:
-        old, new = (builder.load(code.at(each.first, row)) for each in (before, after))
-        with builder.if_then(builder.icmp_signed("!=", old, new)):
-            old, new = (builder.sext(cluster, code.size) for cluster in (old, new))
-            is_off = adder.change(row, new, builder.add)
-            builder.store(builder.zext(is_off, byte), code.at(is_left.first, row))
-            with builder.if_else(is_off, likely=False) as (off, usual):
-                with off:
-                    adder.change(row, new, builder.sub)
-                with usual, builder.if_then(builder.icmp_signed(">=", old, code.size(0))):
-                    adder.change(row, old, builder.sub)
+    def step(place: Value, _: Sequence[Value]) -> list[Value]:
+        row = builder.load(code.at(changes.first, place))
+        old, new = (
+            builder.sext(builder.load(code.at(each.first, row)), code.size)
+            for each in (before, after)
+        )
+        is_off = adder.change(row, new, builder.add)
+        builder.store(builder.zext(is_off, byte), code.at(is_left.first, place))
+        # What the planes do not hold is taken back: it is in no sum, and was in none before.
+        cluster = builder.select(is_off, new, old)
+        with builder.if_then(builder.icmp_signed(">=", cluster, code.size(0))):
+            adder.change(row, cluster, builder.sub)
         return []
 
-    code.loop(weights.width, [], step)
+    code.loop(count, [], step)
 
 
 class _ProductAdder:

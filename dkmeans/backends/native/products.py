@@ -1,47 +1,47 @@
 """The kernel that adds up rows times their weights, and moves them between clusters.
 
-`moving_products` calls it, and the kernel that finds these rows. It does what
-`backends.weighted.add_products` does with NumPy. Numba compiles both when rows have weights for
-the first time.
+`moving_products` calls it. It does what `backends.weighted.add_products` does with NumPy. Numba
+compiles it when rows have weights for the first time.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from dkmeans.backends.native import product_vectors
-from dkmeans.backends.native.compilation import kernel
+from dkmeans.backends.native.compilation import inlined, kernel
 from dkmeans.backends.native.product_vectors import GROUP
-from dkmeans.backends.native.vectors import trailing_zeros
+from dkmeans.backends.native.vectors import prefetch, trailing_zeros
+from dkmeans.state import IndexArray
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "6513e000257c"
+INTRINSICS = "70eea53a2126"
+
+# Rows that are compared before those among them that have changed are moved.
+_BLOCK = 1024
 
 
-@kernel
-def find_changes(before: Any, after: Any, changes: Any, mask: Any) -> Any:
-    """Find the rows whose clusters have changed, and return their number.
+class MoveScratch(NamedTuple):
+    """Work arrays of `move_products`.
 
-    Args:
-        before: (n,) int32, clusters.
-        after: (n,) int32, clusters.
-        changes: (n,) int64, overwritten: it begins with these rows.
-        mask: (1,) int64, overwritten.
+    Attributes:
+        changes: (b,) int64, the rows of a block that have changed.
+        is_left: (b,) uint8, 1 for those of them that the planes do not hold, else 0.
+        mask: (1,) int64, the bits of 16 rows.
     """
-    found = 0
-    whole = len(before) // GROUP * GROUP
-    for start in range(0, whole, GROUP):
-        product_vectors.compare(before, after, start, mask)
-        left = mask[0]
-        while left:
-            changes[found] = start + trailing_zeros(left)
-            found += 1
-            left &= left - 1
-    for row in range(whole, len(before)):
-        if before[row] != after[row]:
-            changes[found] = row
-            found += 1
-    return found
+
+    changes: IndexArray
+    is_left: IndexArray
+    mask: IndexArray
+
+
+def new_scratch() -> MoveScratch:
+    """Return new work arrays."""
+    return MoveScratch(
+        np.empty(_BLOCK, np.int64), np.empty(_BLOCK, np.uint8), np.empty(1, np.int64)
+    )
 
 
 @kernel
@@ -56,14 +56,18 @@ def move_products(
     planes: Any,
     errors: Any,
     used_bits: Any,
-    is_left: Any,
-) -> None:
+    left: Any,
+    scratch: Any,
+) -> int:
     """Move rows times their weights from the sums of clusters to those of others, and count them.
 
+    Rows that stay in their cluster are passed over.
+
     Args:
-        points: (n, d) rows, at least one, C-contiguous.
+        points: (n, d) rows, C-contiguous.
         weights: (n,) float64, above zero.
         before: (n,) int32, the clusters whose sums become smaller; -1 for rows that are in none.
+            Overwritten by `after`.
         after: (n,) int32, the clusters whose sums grow.
         counts: (k,) int64, changed: the numbers of rows of the clusters.
         scales: (d + 1 padded to a multiple of 8,) float64, factors that make products on the grid
@@ -74,15 +78,58 @@ def move_products(
         errors: A tuple: empty if no product has more bits than float64, and p is 2; of length one
             if rounding errors are added too, and p is 4.
         used_bits: (8,) int64: the bits that are added to plane -1 are set.
-        is_left: (n,) uint8, set to 1 for rows that the planes do not hold, and that are in no sum;
-            for other rows that move, set to 0.
+        left: (n,) int64, overwritten: it begins with the rows that have changed and that the planes
+            do not hold. They are in no sum.
+        scratch: Work arrays, a `MoveScratch`.
+
+    Returns:
+        Number of these rows.
     """
-    for row in range(len(before)):
-        if before[row] >= 0:
-            counts[before[row]] -= 1
-        counts[after[row]] += 1
     first, second, third, fourth = planes[0], planes[1], planes[-2], planes[-1]
-    product_vectors.move_products(
-        points, weights, before, after, scales, unit, first, second, third, fourth, errors,
-        used_bits, is_left,
-    )  # fmt: skip
+    changes, is_left, num_left = scratch.changes, scratch.is_left, 0
+    for start in range(0, len(before), len(changes)):
+        stop = min(start + len(changes), len(before))
+        found = find_changes(points, weights, before, after, start, stop, scratch)
+        if found == 0:
+            continue
+        product_vectors.move_products(
+            points, weights, changes, found, before, after, scales, unit, first, second, third,
+            fourth, errors, used_bits, is_left,
+        )  # fmt: skip
+        for place in range(found):
+            row = changes[place]
+            if before[row] >= 0:
+                counts[before[row]] -= 1
+            counts[after[row]] += 1
+            before[row] = after[row]
+            if is_left[place]:
+                left[num_left] = row
+                num_left += 1
+    return num_left
+
+
+@inlined
+def find_changes(
+    points: Any, weights: Any, before: Any, after: Any, start: int, stop: int, scratch: Any
+) -> int:
+    """List the rows from `start` to `stop` whose clusters have changed, and return their number.
+
+    The rows are scattered: each is fetched while others are looked for.
+    """
+    found, width, changes, mask = 0, points.shape[1], scratch.changes, scratch.mask
+    whole = start + (stop - start) // GROUP * GROUP
+    for first in range(start, whole, GROUP):
+        product_vectors.compare(before, after, first, mask)
+        others = mask[0]
+        while others:
+            row = first + trailing_zeros(others)
+            prefetch(points, row * width)
+            prefetch(weights, row)
+            changes[found] = row
+            found += 1
+            others &= others - 1
+    for row in range(whole, stop):
+        if before[row] != after[row]:
+            changes[found] = row
+            found += 1
+    return found

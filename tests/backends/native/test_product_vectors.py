@@ -12,18 +12,18 @@ def moved(rows, weights, *clusters, planes=4):
     rows, weights = np.asarray(rows), np.asarray(weights, np.float64)
     width = -(-(rows.shape[1] + 1) // 8) * 8
     sums, used = np.zeros((planes, 3, width), np.int64), np.zeros(8, np.int64)
-    is_left, unit, scales = np.full(len(rows), 7, np.uint8), np.zeros(width), np.ones(width)
+    unit, scales, left = np.zeros(width), np.ones(width), np.empty(len(rows), np.int64)
     scales[: rows.shape[1] + 1] = product_grid(rows, weights).scales
     unit[rows.shape[1]] = 1
     before, counts = np.full(len(rows), -1, np.int32), np.zeros(3, np.int64)
     for cluster in clusters:
         after = np.full(len(rows), cluster, np.int32)
-        options = (None,) * (planes > 2), used, is_left
+        options = (None,) * (planes > 2), used, left, products.new_scratch()
         arrays = rows, weights, before, after, counts, scales, unit, sums
-        products.move_products(*arrays, *options)
-        before = after
+        found = products.move_products(*arrays, *options)
+        assert before.tolist() == after.tolist()
     assert counts.tolist() == np.bincount(before, minlength=3).tolist()
-    return sums, bool(used.any()), np.flatnonzero(is_left).tolist()
+    return sums, bool(used.any()), left[:found].tolist()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
