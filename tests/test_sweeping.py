@@ -62,6 +62,18 @@ def test_models_are_those_that_are_trained_alone_and_one_is_recommended(
     assert json.loads((tmp_path / "s" / "sweep.json").read_text()) == found
 
 
+def test_models_that_start_by_k_means_parallel_do_not_take_each_others_candidates(tmp_path):
+    # All models have one seed, and with these rows two of them have equally many candidates.
+    rows = np.random.default_rng(4).normal(size=(3000, 3)).astype(np.float32)
+    options = {"seed": 0, "initial_clusters": "k-means||", "max_steps": 2}
+    together = sweep(lambda: rows, range(3, 11), tmp_path / "together", **options)
+    for model in together["models"]:
+        k = model["num_clusters"]
+        (alone,) = sweep(lambda: rows, [k], tmp_path / f"alone{k}", **options)["models"]
+        centers = [dkmeans.load(each["model_dir"]).cluster_centers() for each in (model, alone)]
+        assert np.array_equal(*centers)
+
+
 def test_further_numbers_are_added_and_other_options_are_refused(rows, tmp_path):
     first = sweep(lambda: rows, [2, 5], tmp_path, seed=2)
     both = sweep(lambda: rows, [2, 5, 6], tmp_path)

@@ -26,6 +26,7 @@ from dkmeans.distance import LEAST_SQUARED, Centers, Distance, directions, proje
 from dkmeans.errors import InvalidData, counted
 from dkmeans.exact import ExactSums
 from dkmeans.executors import Executor
+from dkmeans.executors.reduction import participant
 from dkmeans.initialization.draws import (
     Draw,
     Drawn,
@@ -227,9 +228,9 @@ def run_round(loaded: LoadedChunk, task: Round) -> RoundResult:
     if not len(points):  # none of the rows has a weight
         drawn = Drawn.of(task.draw, np.empty(0), chunk.number, points)
         return RoundResult(ExactSums.zero((total, 1)), drawn)
-    # The starts of one fit have different seeds and must not take each other's entries. `entropy`
-    # and not `path`, which differs in each round.
-    key = "nearest", task.draw.seed.entropy, chunk.number, chunk.rows
+    # The starts of one fit, and trainings that share their reads, must not take each other's
+    # entries. The seed's `entropy`, not its `path`, which differs in each round.
+    key = "nearest", participant.get(), task.draw.seed.entropy, chunk.number, chunk.rows
     nearest = _updated(cast(Nearest | None, row_cache.take_entry(key)), points, task)
     if not np.isfinite(nearest.distances).all():
         raise loaded.complaint()
