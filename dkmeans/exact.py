@@ -12,7 +12,7 @@ add up the few values that do not, and divide (docs/decisions/017).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import EllipsisType
 from typing import Any, Self
@@ -70,8 +70,7 @@ class ExactSums:
 
     Attributes:
         grid: The exponents of plane 0.
-        planes: (k, d) int64 for some numbers m: multiples of 2^(exponent + 32 m). Planes that are
-            read-only are those of a cache, which changes them when it computes the rows again.
+        planes: (k, d) int64 for some numbers m: multiples of 2^(exponent + 32 m).
         few: Values that are in no plane yet: a plane for the few values of a chunk that are not on
             the grid would take as long to add as plane 0. `in_planes` adds them to the planes.
     """
@@ -157,14 +156,15 @@ class ExactSums:
         """Return the sums with a few values added, in the memory of these sums."""
         return self._of(dict(self.planes), ExactSums(self.grid, {}, few))
 
-    def unshared(self) -> ExactSums:
-        """Return the same sums in memory that no cache uses: their own if possible.
+    def copied(self) -> ExactSums:
+        """Return the same sums in planes of their own."""
+        return replace(self, planes={m: plane.copy() for m, plane in self.planes.items()})
 
-        The values in `few` are added to the planes unless the planes are large.
+    def compacted(self) -> ExactSums:
+        """Return the same sums in their memory, with `few` added to the planes.
+
+        Large planes keep the values beside them.
         """
-        if not all(plane.flags.writeable for plane in self.planes.values()):
-            copied = {m: plane.copy() for m, plane in self.planes.items()}
-            return ExactSums(self.grid, copied, self.few).unshared()
         if self.few is None or self.planes[0].size >= _LARGE_SUMS:
             return self
         planes = dict(self.planes)

@@ -79,11 +79,10 @@ M = TypeVar("M", bound=Monoid)
 
 
 def on_host(value: M) -> M:
-    """Return a value in memory of the host that nothing else uses.
+    """Return a value in the memory of the host.
 
-    Called once, before a value leaves the thread that computed it. Only values that may be
-    elsewhere have `on_host`: sums on a GPU, where those of several chunks are added up, and sums in
-    the memory of a worker's cache.
+    Called once, before a value leaves the thread that computed it. Sums on a GPU, where those of
+    several chunks are added up, are copied; other sums are made as small as they can be sent.
     """
     move = getattr(value, "on_host", None)
     return value if move is None else cast(M, move())
@@ -252,8 +251,8 @@ class PartialSums:
         )
 
     def on_host(self) -> PartialSums:
-        """Return the same sums in memory that no cache uses."""
-        return replace(self, sums=self.sums.unshared())
+        """Return the same sums, as small as they can be sent."""
+        return replace(self, sums=self.sums.compacted())
 
     @classmethod
     def zero(cls, shape: tuple[int, int]) -> PartialSums:

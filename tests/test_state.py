@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal
+from dkmeans.grid import FewValues, Grid
 from dkmeans.state import (
     Farthest,
     PartialSums,
@@ -90,10 +91,13 @@ def test_a_sum_shares_no_memory_with_its_parts():
     assert [part.counts[0] for part in parts] == [0, 1, 2, 3]
 
 
-def test_sums_in_the_memory_of_a_cache_are_copied_once_they_leave_their_thread():
-    sums = PartialSums(ExactSums.of_counts(np.ones(2, np.int64)), np.ones(2, np.int64))
-    sums.sums.planes[0].flags.writeable = False
-    assert on_host(SideBySide((sums,))).parts[0].sums.planes[0].flags.writeable
+def test_the_few_values_of_sums_are_in_their_planes_once_they_leave_their_thread():
+    rows, index, grid = np.full((2, 1), 0.5), np.zeros(2, np.int64), Grid(np.zeros(1, np.int64))
+    few = FewValues.of(index, index, rows.ravel(), grid)
+    sums = PartialSums(ExactSums.zero((2, 1), grid).plus_few(few), np.array([2, 0]))
+    (sent,) = on_host(SideBySide((sums,))).parts
+    assert (sums.sums.few, sent.sums.few) == (few, None)
+    assert sent.sums.exact(0, 0) == 1
 
 
 def test_the_sum_of_no_parts_is_an_error():

@@ -159,10 +159,7 @@ class Bounds:
 
     @property
     def sums(self) -> PartialSums:
-        """The partial sums of the rows; all pieces must have sums.
-
-        Those of a single piece are read-only views of its memory.
-        """
+        """The partial sums of the rows; all pieces must have sums."""
         d, parts = self.stage.grouped.exact.shape[1], []
         for piece in self.pieces:
             assert piece.sums is not None
@@ -170,13 +167,13 @@ class Bounds:
             # For cosine, plane -1 has what was rounded away.
             if len(piece.sums.low) and not self.stage.grouped.cosine:
                 planes[-1] = piece.sums.low[:, :d]
-            for plane in planes.values():
-                plane.flags.writeable = False
             few = piece.sums.few.moved(piece.rows.nearest)
             sums, of_far = ExactSums(piece.sums.grid, planes, few), piece.sums.far_sums
             sums = sums if of_far is None else sums + of_far
             parts.append(PartialSums(sums, piece.rows.sizes.copy()))
-        return sum_up(parts)
+        # As for `index`. Of several pieces, the total has memory of its own.
+        total = sum_up(parts)
+        return replace(total, sums=total.sums.copied()) if len(parts) == 1 else total
 
 
 class Advanced(NamedTuple):

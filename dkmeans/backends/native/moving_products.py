@@ -68,8 +68,6 @@ class _Piece:
         planes = {-m: plane[:, :columns] for m, plane in enumerate(self.planes)}
         if not self.used_bits.any() and len(planes) == _PLANES:
             del planes[-1]
-        for plane in planes.values():
-            plane.flags.writeable = False
         sums = ExactSums(grid, planes)
         return sums if self.left_sums is None else sums + self.left_sums
 
@@ -141,6 +139,8 @@ def moved(
         for part, piece in zip(rows.pieces(), found.pieces, strict=True)
     ]
     sums = sum_up([piece.sums(found.grid) for piece in pieces])
+    # Once the pieces are cached, another task may move their rows.
+    sums = sums.copied() if len(pieces) == 1 else sums
     counts = sum_up([piece.counts for piece in pieces])
     return partial_sums_of(sums, counts), replace(found, pieces=tuple(pieces))
 

@@ -64,6 +64,17 @@ def test_several_pieces_are_moved_each_for_itself(monkeypatch):
     assert len(found.pieces) == 4
 
 
+def test_sums_do_not_change_when_another_task_moves_the_cached_rows():
+    rng = np.random.default_rng(7)
+    rows, weights, k = rng.normal(size=(1000, 3)), rng.random(1000), 5
+    centers = Centers(np.ones((k, 3)), Distance.SQUARED_EUCLIDEAN)
+    sums, found = NATIVE.weighted_sums(rows, weights, np.zeros(1000, int), centers, None)
+    before, counts = units(sums.sums).copy(), sums.counts.tolist()
+    NATIVE.weighted_sums(rows, weights, np.ones(1000, int), centers, found)
+    assert (units(sums.sums) == before).all()
+    assert sums.counts.tolist() == counts
+
+
 def test_sums_that_are_larger_than_the_rows_are_not_kept():
     rows = np.random.default_rng(6).normal(size=(20, 3))
     assert agree(rows, np.ones(20), [np.arange(20) % 5], Distance.COSINE, k=500) is None
