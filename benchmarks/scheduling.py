@@ -23,7 +23,7 @@ from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask, Threads
-from dkmeans.lloyd import accumulate
+from dkmeans.partial_sums import accumulate
 
 # Sent to the workers in each iteration, as large as real centers.
 VALUE = Centers(np.zeros((1000, 64), np.float32), Distance.SQUARED_EUCLIDEAN)

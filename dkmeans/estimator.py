@@ -32,12 +32,12 @@ from dkmeans.arguments import (
 from dkmeans.checkpoints import Checkpoint, Settings
 from dkmeans.config import NONE, RunConfig
 from dkmeans.continuing import check_same_centers, check_same_model, report_ignored
+from dkmeans.convergence import ShiftTolerance
 from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.columns import NO_LISTS, KnownColumns
 from dkmeans.data.dataset import Dataset
-from dkmeans.data.row_weights import without_weights
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, names_of
 from dkmeans.data.sources.memory import owned
@@ -64,7 +64,6 @@ from dkmeans.initialization import RANDOM, Initialization, Rounds
 from dkmeans.initialization.sample import few_rows
 from dkmeans.input_fn import InputFn, read_input
 from dkmeans.json_text import json_text
-from dkmeans.lloyd import ShiftTolerance
 from dkmeans.model import Model, naming_shutdown
 from dkmeans.modes import EstimatorSpec, ModeKeys, check_mode
 from dkmeans.planning import FitPlan, plan_fit
@@ -824,7 +823,7 @@ class KMeans(Model):
             raise InvalidData("the features must have at least one row, got none")
         task = per_chunk.Task(self._centers(checkpoint), (self.ALL_DISTANCES, self.CLUSTER_INDEX))
         with open_executor(config.client) as executor:
-            predictions = stream.gathered(without_weights(batch), task, executor)
+            predictions = stream.gathered(batch.without_weights(), task, executor)
             (score,) = executor.map_reduce(per_chunk.score, [batch], task.centers).totals
         exported = {name: {"output": values} for name, values in predictions.items()}
         exported["serving_default"] = exported[self.CLUSTER_INDEX]

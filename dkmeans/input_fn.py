@@ -28,8 +28,8 @@ from dkmeans.data.dataset import Dataset
 from dkmeans.data.points import as_array
 from dkmeans.data.row_weights import weighted
 from dkmeans.data.side_by_side import side_by_side
-from dkmeans.data.sources.arrow import hold_no_numbers
 from dkmeans.data.sources.arrow_dataset import is_arrow_dataset
+from dkmeans.data.sources.arrow_values import hold_no_numbers
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import arrays_of, is_frame, names_of, rows_of
 from dkmeans.data.sources.labeled import is_labeled_dataset, variables_of

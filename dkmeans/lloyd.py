@@ -1,9 +1,9 @@
 """The algorithm (Lloyd, Least squares quantization in PCM, 1982), on one page.
 
-Full batch and both kinds of mini-batch are one loop: `accumulate` the steps of an iteration against
-the same centers (E), then `update` the centers (M). They differ in the number of batches of an
-iteration, and in whether counts are kept after it: a `Schedule` holds both. Several starts are
-trained side by side over the same chunks.
+Full batch and both kinds of mini-batch are one loop: add up the rows of the steps of an iteration
+by their nearest centers (E, `partial_sums`), then `update` the centers (M). Schedules differ in the
+number of batches in an iteration, and in whether counts survive it. Several starts are trained side
+by side over the same chunks.
 """
 
 from __future__ import annotations
@@ -15,24 +15,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dkmeans.backends import select, select_processor
-from dkmeans.backends.weighted import weighted_squares
+from dkmeans.backends import select_processor
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import LoadedChunk
-from dkmeans.distance import Centers, Computation, Distance, inertia, project, squared_norms
-from dkmeans.empty_clusters import EmptyClusters, fill, sums_and_farthest
+from dkmeans.distance import Computation, inertia, project
+from dkmeans.empty_clusters import EmptyClusters, fill
 from dkmeans.errors import InvalidData
-from dkmeans.exact_total import NOTHING, ExactTotal
+from dkmeans.exact_total import ExactTotal
 from dkmeans.executors import Executor, Reduction
-from dkmeans.grid import NotFinite
+from dkmeans.partial_sums import StartCenters, accumulate_starts
 from dkmeans.schedule import Schedule
-from dkmeans.skipping import by_bounds, by_movement
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState
-
-# A squared distance between rows is at most this many times the larger of their squared lengths.
-_DISTANCE_OF_SQUARES = 4.0
-# If the squares of all rows add up to less than this, no row is too long.
-_SURELY_FINITE = float(np.finfo(np.float64).max) / (2 * _DISTANCE_OF_SQUARES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +35,8 @@ class Rules:
         computation: The distance, and the backend that computes it.
         schedule: When centers are updated, and whether their counts survive.
         empty_clusters: What happens to a center without rows.
-        counts_first: True if the initial position of a center counts as one row, where counts are
-            kept: as in TensorFlow, not in scikit-learn.
+        counts_first: True if the initial position of a center counts as one row, where counts
+            survive: as in TensorFlow, not in scikit-learn.
     """
 
     computation: Computation
@@ -58,146 +50,13 @@ class Rules:
         return int(self.schedule.keeps_counts and self.counts_first)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StartCenters:
-    """Centers of several starts, as sent to the workers.
-
-    Attributes:
-        centers: Centers of each start.
-        with_farthest: True if the farthest rows are needed, to relocate empty clusters.
-        with_squares: True if the squares of the rows are not known yet.
-        with_bounds: True if the chunks are the same in each iteration, so that bounds of their rows
-            save time.
-    """
-
-    centers: tuple[Centers, ...]
-    with_farthest: bool
-    with_squares: bool
-    with_bounds: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return sum(each.nbytes for each in self.centers)
-
-
-@dataclass(frozen=True, slots=True)
-class ShiftTolerance:
-    """Largest shift of the centers at which a start has converged.
-
-    Attributes:
-        total: Sum of the squared shifts of all centers.
-        steps: Number of steps over which the shift is measured: those of an epoch.
-    """
-
-    total: float
-    steps: int = 1
-
-    def holds(self, before: TrainState, after: TrainState) -> bool:
-        """Return whether the squared shifts of all centers add up to at most `total`."""
-        shifts = after.centers.astype(np.float64)
-        shifts -= before.centers
-        return float(np.square(shifts, out=shifts).sum()) <= self.total
-
-
-def accumulate(
-    loaded: LoadedChunk,
-    centers: Centers,
-    *,
-    with_farthest: bool = False,
-    with_squares: bool = True,
-    start: int | None = None,
-) -> PartialSums:
-    """Return the partial sums of one chunk (the E step). Runs on a worker.
-
-    Args:
-        loaded: The chunk with its rows.
-        centers: The centers.
-        with_farthest: True if the farthest rows are needed too.
-        with_squares: True if the squares of the rows are needed too.
-        start: Number of the start, if the chunk is the same in each iteration; else None.
-
-    Raises:
-        InvalidData: the rows are not as wide as the centers, or not finite.
-    """
-    points, weights = loaded.of_width(centers.width), loaded.weights
-    if not len(points):  # none of the rows has a weight
-        return PartialSums.zero(centers.values.shape)
-    backend = select(centers.backend)
-    try:
-        squares = squares_of(points, centers, weights) if with_squares else NOTHING
-        if with_farthest:  # which needs all distances
-            sums = sums_and_farthest(points, centers, weights)
-        elif weights is None:
-            functions = backend.sums_by_bounds, backend.partial_sums
-            sums = by_bounds(loaded, points, centers, start, *functions)
-        else:
-            lookups = backend.nearest_by_bounds, backend.nearest_index
-            index = by_bounds(loaded, points, centers, start, *lookups)
-            sums = by_movement(loaded, points, weights, index, centers, start)
-    except NotFinite:
-        raise loaded.complaint() from None
-    return replace(sums, squares=squares)
-
-
-def squares_of(
-    points: FloatArray, centers: Centers, weights: FloatArray | None = None
-) -> ExactTotal:
-    """Return the sum of the squares of all values of the (n, d) rows; zero for cosine.
-
-    The loss needs it.
-
-    With weights, each square counts times the weight of its row, which is above 0. Whether a row is
-    refused depends on the row alone, not on the chunk.
-
-    Raises:
-        NotFinite: a value is not finite, or a row is so long that squared distances may overflow.
-    """
-    if centers.distance is Distance.COSINE:
-        return NOTHING
-    backend = select(centers.backend)
-    if weights is None:
-        squares, least = backend.squares(points), 1.0
-    else:
-        squares, least = weighted_squares(backend, points, weights), float(weights.min())
-    if float(squares) > min(1.0, least) * _SURELY_FINITE and _has_too_long_row(points):
-        raise NotFinite
-    return squares
-
-
-@np.errstate(over="ignore")
-def _has_too_long_row(points: FloatArray) -> bool:
-    lengths = squared_norms(points.astype(np.float64))
-    return not np.isfinite(_DISTANCE_OF_SQUARES * lengths).all()
-
-
-def accumulate_starts(loaded: LoadedChunk, starts: StartCenters) -> SideBySide[PartialSums]:
-    """Return the partial sums of one chunk for each start. Runs on a worker.
-
-    Raises:
-        InvalidData: as `accumulate` does.
-    """
-    parts: list[PartialSums] = []
-    for number, centers in enumerate(starts.centers):
-        sums = accumulate(
-            loaded,
-            centers,
-            with_farthest=starts.with_farthest,
-            with_squares=starts.with_squares and not parts,
-            start=number if starts.with_bounds else None,
-        )
-        # All starts have the same rows, and so the same squares.
-        parts.append(replace(sums, squares=parts[0].squares) if parts else sums)
-    return SideBySide(tuple(parts))
-
-
 def update(state: TrainState, rules: Rules) -> TrainState:
     """Return the state after an iteration, each center moved to the mean of its rows (the M step).
 
-    A center without rows (if counts are kept: without rows since the first step) stays or is
-    relocated, by `rules.empty_clusters`. If counts are kept, the old center has the weight of its
+    A center without rows (if counts survive: without rows since the first step) stays or is
+    relocated, by `rules.empty_clusters`. If counts survive, the old center has the weight of its
     count in the new mean, and a relocated center starts with the first count plus the rows moved to
-    it. Rows with weights count as their weights do.
+    it. A row of the weight w counts as w rows.
 
     Raises:
         InvalidData: clusters are empty, and the rules forbid that.
@@ -221,7 +80,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         is_used = sums.counts[some] > 0
         means[some] = _moved_centers(state, of_rows, is_used, share, rules, some)
         centers[some] = means[some]
-    # After a single step the loss is known.
+    # The loss of an iteration of one step is that of the step.
     is_known = state.pending_steps == 1 and state.losses
     loss = state.losses[-1] if is_known else _loss(state, state.pending, rules)
     return replace(
@@ -234,7 +93,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         grid=state.pending.sums.grid,
         inertia=loss,
         inertia_rows=totals.sum().item(),
-        # Centers without rows in this iteration. `empty` differs if counts are kept: it holds
+        # Centers without rows in this iteration. `empty` differs if counts survive: it holds
         # centers without rows since the first step.
         empty_clusters=int(np.count_nonzero(assigned == 0)),
         relocated_clusters=int(np.count_nonzero(relocated)),
@@ -255,7 +114,7 @@ def _moved_centers(
         state: The state before.
         means: The means of the rows of these clusters, float64.
         is_used: True for each of them that has rows.
-        share: (k,) weight of the iteration's rows in each new mean, if counts are kept; else None.
+        share: (k,) weight of the iteration's rows in each new mean, if counts survive; else None.
         rules: Rules by which centers are computed.
         some: The clusters.
     """
@@ -275,8 +134,7 @@ def iterate(
     rules: Rules,
     executor: Executor,
     squares: ExactTotal | None = None,
-    *,
-    with_bounds: bool = False,
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[tuple[list[TrainState], Reduction[SideBySide[PartialSums]]]]:
     """Take the steps of one iteration, or a part of it, for several starts.
 
@@ -289,7 +147,8 @@ def iterate(
         rules: Rules by which centers are computed.
         executor: Where the steps are computed.
         squares: Sum of the squares of the rows of each batch; None if it is not known.
-        with_bounds: True if every iteration of this call of `train` has the same batch, `numbered`.
+        numbers: Number of each start in its fit, by which bounds are cached, if every iteration of
+            this call of `train` has the same batch, `numbered`. None for no bounds.
 
     Yields:
         The states after a step, and the reduction of all `batches`, the same object each time.
@@ -301,12 +160,13 @@ def iterate(
     relocates = rules.empty_clusters is EmptyClusters.RELOCATE
     # With bounds, most distances are not known. The farthest rows are then looked for only if there
     # are empty clusters, which is rare.
-    starts = StartCenters(centers, relocates and not with_bounds, squares is None, with_bounds)
+    with_bounds, names = numbers is not None, None if numbers is None else tuple(numbers)
+    starts = StartCenters(centers, relocates and not with_bounds, squares is None, names)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)
     if relocates and with_bounds and _has_empty_clusters(reduction.totals):
         again = executor.map_reduce(accumulate_starts, batches, replace(starts, with_farthest=True))
         reduction = replace(again, cost=reduction.cost + again.cost)
-    # `losses` and `rows` are of the steps of this call only.
+    # `losses` and `rows` are of the steps of this iteration only.
     states = [replace(state, losses=(), rows=0) for state in states]
     for step in reduction.totals:
         parts = step.parts
@@ -350,26 +210,3 @@ def _loss(state: TrainState, sums: PartialSums, rules: Rules) -> float:
             "scale the columns, or the weights, first"
         )
     return loss
-
-
-def converged(
-    loss_before: float | None,
-    state: TrainState,
-    relative_tolerance: float | None,
-    offset: float = 1.0,
-) -> bool:
-    """Return True if the loss of a whole iteration changed less than the tolerance, or not at all.
-
-    Args:
-        loss_before: Loss of the whole iteration before; None if there is none to compare with.
-        state: State after the iteration.
-        relative_tolerance: Change of the loss, relative to `offset` + the loss before, below which
-            a start has converged; None for no tolerance.
-        offset: 1 as in TensorFlow; with 0 the unit of the rows does not matter.
-    """
-    if relative_tolerance is None or loss_before is None or state.inertia is None:
-        return False
-    if state.pending is not None:  # unfinished: `inertia` is that of the iteration before
-        return False
-    change, scale = abs(state.inertia - loss_before), offset + abs(loss_before)
-    return change == 0 or (scale > 0 and change / scale < relative_tolerance)

@@ -25,7 +25,7 @@ from dkmeans.errors import Invalid, counted, readable
 from dkmeans.executors import Cost, Executor
 from dkmeans.executors.budget import Memory
 from dkmeans.executors.read_ahead import AHEAD
-from dkmeans.lloyd import accumulate
+from dkmeans.partial_sums import accumulate
 from dkmeans.state import FloatArray
 
 # A request for a smaller storage chunk takes longer than reading it. That matters only if a source

@@ -1,6 +1,6 @@
 """Skipping: partial sums of chunks that are the same in each iteration, without most of the work.
 
-`lloyd.accumulate` calls `by_bounds`. The worker caches bounds of the rows' distances beside
+`partial_sums.accumulate` calls `by_bounds`. The worker caches bounds of the rows' distances beside
 the rows, and the backend scores only the rows and centers that the bounds do not exclude. A lost
 entry costs time, and never changes a bit.
 """

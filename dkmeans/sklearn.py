@@ -29,6 +29,7 @@ import numpy as np
 
 from dkmeans import estimator, storage
 from dkmeans.config import AUTO, RunConfig
+from dkmeans.convergence import ShiftTolerance
 from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
@@ -49,7 +50,8 @@ from dkmeans.errors import (
 from dkmeans.executors import open_executor
 from dkmeans.exports import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
-from dkmeans.lloyd import Rules, ShiftTolerance, accumulate, iterate
+from dkmeans.lloyd import Rules, iterate
+from dkmeans.partial_sums import accumulate
 from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.sklearn_callbacks import CallbackSupportMixin, step_hooks, with_callbacks
 from dkmeans.state import TrainState

@@ -19,6 +19,7 @@ import numpy as np
 from dkmeans import checkpoints
 from dkmeans.checkpoints import Checkpoint, Manifest, Stop
 from dkmeans.continuing import save_origin
+from dkmeans.convergence import with_still_starts, with_stop_reasons
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.data.sources.memory import owned
@@ -26,14 +27,14 @@ from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import Conflict, counted
 from dkmeans.exact_total import ExactTotal
 from dkmeans.executors import Executor, Reduction
-from dkmeans.fit import Fit, Start
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.initialization import of_dtype
 from dkmeans.interrupts import noticed_interrupts
-from dkmeans.lloyd import ShiftTolerance, converged, iterate
+from dkmeans.lloyd import iterate
 from dkmeans.preflight import center_scale_remarks, examine
 from dkmeans.report import IterationCost, Progress, report_progress
 from dkmeans.saving import FitSaver
+from dkmeans.starts import Fit, Start
 from dkmeans.state import StopReason, TrainState
 from dkmeans.training_plan import Plan
 
@@ -285,9 +286,11 @@ def _steps_until_stop(
                 saver.history.add(progress)
                 notifier.progress = progress
                 _report(plan, progress, is_first=is_first)
-                fit = _with_stop_reasons(plan, before, fit, same_rows=same_rows)
-                if shift is not None and shift_from is not None and fit.step % shift.steps == 0:
-                    fit, shift_from = _with_still_starts(shift, shift_from, fit), fit
+                limits = plan.relative_tolerance, plan.loss_offset
+                fit = with_stop_reasons(before, fit, *limits, same_rows=same_rows)
+                if shift is not None and fit.step % shift.steps == 0:
+                    assert shift_from is not None  # for the type checker
+                    fit, shift_from = with_still_starts(shift, shift_from, fit), fit
                 is_first, began = False, now
                 if same_rows and squares is None:
                     squares = reduction.totals[-1].parts[0].squares
@@ -337,7 +340,9 @@ def _iteration(
     if not threading.main_thread().is_alive():
         raise RuntimeError("cannot train after the main thread has ended")
     states = [fit.starts[number].state for number in fit.running]
-    iterating = iterate(states, batches, plan.rules, executor, squares, with_bounds=with_bounds)
+    # Their numbers, not their places among the running ones: bounds stay those of a start.
+    numbers = fit.running if with_bounds else None
+    iterating = iterate(states, batches, plan.rules, executor, squares, numbers)
     for moved, reduction in iterating:
         fit = _moved(fit, dict(zip(fit.running, moved, strict=True)))
         yield fit, reduction
@@ -354,40 +359,6 @@ def _moved(fit: Fit, moved: dict[int, TrainState]) -> Fit:
     for number, start in enumerate(fit.starts):
         state = moved.get(number) or replace(start.state, step=start.state.step + 1)
         starts[number] = replace(start, state=state, steps=start.steps + (number in moved))
-    return Fit(tuple(starts))
-
-
-def _with_stop_reasons(plan: Plan, before: Fit, fit: Fit, *, same_rows: bool) -> Fit:
-    """Return the fit with a stop reason for each start that converged in the last iteration.
-
-    Args:
-        plan: What to do.
-        before: The fit before the iteration.
-        fit: The fit after it.
-        same_rows: True if every iteration has the same rows: centers that did not move will not
-            move later.
-    """
-    starts = list(fit.starts)
-    for number in fit.running:
-        start, reason = fit.starts[number], None
-        previous, state = before.starts[number].state, start.state
-        if converged(start.loss_before, state, plan.relative_tolerance, plan.loss_offset):
-            reason = StopReason.CONVERGED
-        elif same_rows and np.array_equal(previous.centers, state.centers):
-            reason = StopReason.UNCHANGED
-        loss = state.inertia if state.pending is None else start.loss_before
-        starts[number] = replace(start, reason=reason, loss_before=loss)
-        if reason is not None and len(starts) > 1:
-            logger.info("start %d %s at step %d", number, reason.value, state.step)
-    return Fit(tuple(starts))
-
-
-def _with_still_starts(tolerance: ShiftTolerance, before: Fit, fit: Fit) -> Fit:
-    """Return the fit with a stop reason for each start whose centers have hardly moved since."""
-    starts = list(fit.starts)
-    for number in fit.running:
-        if tolerance.holds(before.starts[number].state, starts[number].state):
-            starts[number] = replace(starts[number], reason=StopReason.STILL)
     return Fit(tuple(starts))
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from dkmeans.checkpoints import Settings
 from dkmeans.config import RunConfig
+from dkmeans.convergence import ShiftTolerance
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.initialization import Initialization
-from dkmeans.lloyd import Rules, ShiftTolerance
+from dkmeans.lloyd import Rules
 
 
 @dataclass(frozen=True, slots=True)

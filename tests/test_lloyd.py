@@ -7,11 +7,11 @@ import pytest
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
-from dkmeans.distance import Centers, Computation, Distance
+from dkmeans.distance import Computation, Distance
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import InvalidData
 from dkmeans.executors import Serial, Threads
-from dkmeans.lloyd import Rules, ShiftTolerance, accumulate, converged, iterate, update
+from dkmeans.lloyd import Rules, iterate, update
 from dkmeans.schedule import Schedule
 from dkmeans.state import PartialSums, TrainState
 from tests import reference
@@ -292,13 +292,6 @@ def test_no_iterations_give_no_states():
     assert run(start([[1.0]]), [], EUCLIDEAN, FULL) == []
 
 
-def test_rows_of_another_width_are_refused_with_both_numbers():
-    centers = Centers(np.zeros((2, 3)), Distance.SQUARED_EUCLIDEAN)
-    (chunk,) = batch_of(np.zeros((5, 4)))
-    with pytest.raises(ValueError, match=r"3 columns.*\(5, 4\)"):
-        accumulate(chunk.loaded(), centers)
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("metric", METRICS)
 def test_rows_that_are_not_finite_are_named_by_their_position(metric, bad):
@@ -322,74 +315,6 @@ def test_whether_a_row_is_too_large_does_not_depend_on_its_chunk(chunks):
     (((state,), _),) = iterate([state], [batch], rules, Serial())
     assert state.counts.tolist() == [2, 1, 1]
     assert state.inertia == 0
-
-
-def states_of_losses(*losses):
-    return [replace(start([[0.0]]), inertia=loss) for loss in losses]
-
-
-def test_the_tolerance_is_strict():
-    before, after = states_of_losses(3.0, 2.0)
-    assert not converged(before.inertia, after, 0.25)
-    assert converged(before.inertia, after, 0.2500001)
-
-
-def test_the_change_is_relative_to_one_plus_the_loss_before():
-    before, after = states_of_losses(99.0, 98.0)
-    assert converged(before.inertia, after, 0.010001)
-    assert not converged(before.inertia, after, 0.0099)
-
-
-def test_with_the_offset_zero_the_change_is_relative_to_the_loss_before():
-    for loss, later in ((100.0, 99.0), (1e-20, 0.99e-20)):
-        before, after = states_of_losses(loss, later)
-        assert converged(before.inertia, after, 0.010001, 0.0)
-        assert not converged(before.inertia, after, 0.0099, 0.0)
-
-
-def test_a_loss_that_rises_counts_by_its_size():
-    before, after = states_of_losses(99.0, 100.0)
-    assert converged(before.inertia, after, 0.010001)
-    assert not converged(before.inertia, after, 0.0099)
-
-
-def test_no_change_is_convergence_even_of_a_zero_loss():
-    for loss in (0.0, 5.0):
-        before, after = states_of_losses(loss, loss)
-        assert converged(before.inertia, after, 1e-12)
-        assert converged(before.inertia, after, 0)
-        assert converged(before.inertia, after, 1e-12, 0.0)
-
-
-def test_without_a_tolerance_nothing_converges():
-    before, after = states_of_losses(5.0, 5.0)
-    assert not converged(before.inertia, after, None)
-
-
-def test_nothing_converges_before_there_are_two_losses():
-    before, after = states_of_losses(None, 5.0)
-    assert not converged(before.inertia, after, 1.0)
-
-
-def test_an_unfinished_iteration_never_converges():
-    before, after = states_of_losses(5.0, 5.0)
-    after = replace(after, pending=PartialSums.zero((1, 1)), pending_steps=1)
-    assert not converged(before.inertia, after, 1.0)
-
-
-# Moves of the centers.
-
-
-@pytest.mark.parametrize(("total", "holds"), [(24.9, False), (25.0, True)])
-def test_a_shift_tolerance_limits_the_sum_of_the_squared_moves_of_all_centers(total, holds):
-    before, after = start([[0, 0], [1, 1]]), start([[3, 0], [1, 5]])
-    assert ShiftTolerance(total).holds(before, after) == holds
-
-
-def test_moves_of_float32_centers_are_added_up_in_float64():
-    before, after = (start(np.full((1, 2), value, np.float32)) for value in (0, 3e38))
-    assert not ShiftTolerance(1e70).holds(before, after)
-    assert ShiftTolerance(1e77 * 2).holds(before, after)
 
 
 def run_weighted(state, tables, metric, schedule, policy="keep", chunk_bytes=None):

@@ -13,7 +13,7 @@ from obstore.exceptions import GenericError, PermissionDeniedError
 from dkmeans import Dataset, Invalid, InvalidData, Outage
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Threads
-from dkmeans.lloyd import accumulate
+from dkmeans.partial_sums import accumulate
 from dkmeans.retry import is_outage, with_retries
 
 RESPONSE = "Generic S3 error: Error performing GET - Server returned non-2xx status code: {}: x"

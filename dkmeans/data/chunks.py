@@ -246,6 +246,19 @@ class Chunk:
         weights = self.weights and self.weights.with_leaves(change)
         return replace(self, source=self.source.with_leaves(change), weights=weights)
 
+    def with_view(self, view: Callable[[Source], Source]) -> Chunk:
+        """Return the rows of this part as a view of their source returns them."""
+        return replace(self, source=view(self.source))
+
+    @property
+    def has_weights(self) -> bool:
+        """True if the rows have weights."""
+        return self.weights is not None
+
+    def without_weights(self) -> Chunk:
+        """Return the same rows, each of the weight one."""
+        return replace(self, weights=None)
+
     def of_weights(self) -> Chunk:
         """Return the weights of the rows, which must have some, as rows of one column."""
         if self.weights is None:

@@ -22,11 +22,12 @@ from dkmeans.data.arrays import cut_of, weight_chunks
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import TARGET_BYTES
 from dkmeans.data.columns import NO_LISTS, Names, described
-from dkmeans.data.epochs import cut_anew, shuffled, slice_rows, standardized
+from dkmeans.data.epochs import cut_anew, slice_rows, standardized
 from dkmeans.data.mapped import mapped, row_function
 from dkmeans.data.points import as_array
 from dkmeans.data.reading import AS_IT_IS, Change, CutOnce, Reading, Select
-from dkmeans.data.row_weights import has_weights, weighted
+from dkmeans.data.row_weights import weighted
+from dkmeans.data.shuffling import shuffled_epoch
 from dkmeans.data.sources.arrow_dataset import from_arrow_dataset, is_arrow_dataset
 from dkmeans.data.sources.frames import is_frame, names_of, rows_of
 from dkmeans.data.sources.named_rows import NamedRows, refuse_others
@@ -356,7 +357,7 @@ class Dataset:
             lambda _, reading: iter([reading.of(whole(reading.chunk_bytes))]),
             _is_constant=True,
             _is_table=True,
-            _has_weights=has_weights(batch),
+            _has_weights=batch.has_weights,
         )
 
     @classmethod
@@ -584,7 +585,9 @@ class Dataset:
             raise Invalid("shuffle(seed) must come before batch(rows)")
         return replace(
             self,
-            _epochs=lambda epoch, reading: shuffled(self._epochs(epoch, reading), seed, epoch),
+            _epochs=lambda epoch, reading: shuffled_epoch(
+                self._epochs(epoch, reading), seed, epoch
+            ),
             _is_shuffled=True,
             _is_table=False,
         )

@@ -1,4 +1,4 @@
-"""Functions on the batches of an epoch: standardize, cut anew, shuffle, slice.
+"""Functions on the batches of an epoch: standardize, cut anew, slice.
 
 The methods of `Dataset` call these functions. Each takes an iterator and yields batches lazily.
 """
@@ -35,15 +35,6 @@ def cut_anew(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
                 gathered = Batch()
     if gathered.rows:
         yield gathered
-
-
-def shuffled(batches: Iterator[Batch], seed: int, epoch: int) -> Iterator[Batch]:
-    """Yield the batches of an epoch, each shuffled in an order of its own."""
-    # After `repeat` several batches come here in one epoch. Each holds all rows, so each needs a
-    # number of its own to get an order of its own. In `repeat(2).shuffle(1).repeat(2)` the numbers
-    # of the epochs overlap (0 and 1, then 1 and 2), so an order can occur again.
-    for number, batch in enumerate(batches, epoch):
-        yield batch.shuffled((seed, number))
 
 
 def slice_rows(batches: Iterator[Batch], start: int, stop: int | None) -> Iterator[Batch]:

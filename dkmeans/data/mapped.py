@@ -15,7 +15,7 @@ import cloudpickle
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dkmeans.data.batches import Batch, with_view
+from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.points import as_array, point_dtype
 from dkmeans.data.views import RowView
@@ -137,4 +137,4 @@ def _result_of(function: Callable[[NDArray[Any]], Any], rows: NDArray[Any]) -> N
 
 def mapped(batch: Batch, function: RowFunction) -> Batch:
     """Return the rows that a function makes of those of a batch."""
-    return with_view(batch, partial(MappedRows, function=function))
+    return batch.with_view(partial(MappedRows, function=function))

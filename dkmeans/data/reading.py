@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from dkmeans.data.batches import Batch, Cut, Part
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.columns import places_of
-from dkmeans.data.row_weights import without_weights
 from dkmeans.data.sources.named_rows import NamedRows, refuse_others
 from dkmeans.data.views import Selected
 
@@ -40,7 +39,7 @@ class Reading(NamedTuple):
     def of(self, batch: Batch) -> Batch:
         """Return the chunks of a table as they are read."""
         changed = self.change(batch)
-        return without_weights(changed) if self.drops_weights else changed
+        return changed.without_weights() if self.drops_weights else changed
 
 
 # No change, chunks of the default size.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dkmeans.data.batches import Batch, Part, Shuffle
+from dkmeans.data.batches import Batch, Part
 from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.sources.memory import MemoryRows
 from dkmeans.errors import InvalidData, InvalidType, counted
@@ -178,28 +178,6 @@ def _chunks(batch: Batch) -> Iterator[Chunk]:
     for part in batch.parts:
         assert isinstance(part, Chunk)  # for the type checker
         yield part
-
-
-def has_weights(batch: Batch) -> bool:
-    """Return whether some rows of a batch have weights."""
-    return any(
-        has_weights(part.batch)
-        if isinstance(part, Shuffle)
-        else isinstance(part, Chunk) and part.weights is not None
-        for part in batch.parts
-    )
-
-
-def without_weights(batch: Batch) -> Batch:
-    """Return the same rows, each of the weight one."""
-    parts: list[Part] = []
-    for part in batch.parts:
-        if isinstance(part, Shuffle):
-            parts.append(replace(part, batch=without_weights(part.batch)))
-        else:
-            assert isinstance(part, Chunk)  # for the type checker
-            parts.append(replace(part, weights=None))
-    return Batch(tuple(parts))
 
 
 def weights_of(batch: Batch) -> Batch:

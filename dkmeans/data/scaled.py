@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from dkmeans.data.batches import Batch, with_view
+from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.points import as_points, point_dtype
 from dkmeans.data.views import RowView
@@ -54,4 +54,4 @@ class ScaledRows(RowView):
 
 def scaled(batch: Batch, scaling: Scaling) -> Batch:
     """Return the rows of a batch, standardized."""
-    return with_view(batch, partial(ScaledRows, scaling=scaling))
+    return batch.with_view(partial(ScaledRows, scaling=scaling))

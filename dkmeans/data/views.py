@@ -1,8 +1,8 @@
 """Views: sources that read from other sources and hold no rows themselves.
 
 A view puts the rows of other sources side by side (`Columns`), selects values of each row
-(`Selected`), or puts rows in another order (`Shuffled`, `Picked`) or one after another (`Joined`).
-`batches`, `dataset`, `input_fn`, `initialization` and `prediction` make views. A view is never
+(`Selected`), or puts some rows in another order (`Picked`) or one after another (`Joined`).
+`shuffling`, `dataset`, `input_fn`, `initialization` and `prediction` make views. A view is never
 cached; the sources that it reads from are.
 """
 
@@ -139,7 +139,7 @@ class Selected(RowView):
 
 
 @dataclass(frozen=True, slots=True)
-class _ChunkView(Whole, AtHand):
+class ChunkView(Whole, AtHand):
     """A view of one chunk: base of the views that return its rows in another order.
 
     Attributes:
@@ -185,27 +185,7 @@ class _ChunkView(Whole, AtHand):
 
 
 @dataclass(frozen=True, slots=True)
-class Shuffled(_ChunkView):
-    """The rows of a chunk in random order: the same seed gives the same order on every worker.
-
-    Attributes:
-        seed: Seed of the random generator.
-    """
-
-    seed: tuple[int, ...]
-
-    def read(self, start: int, stop: int) -> Any:
-        """Return these rows; refuse a chunk with rows that are not finite.
-
-        The check is made here because the error names a row by its number in storage. The caller
-        knows only the number after shuffling.
-        """
-        order = np.random.default_rng(self.seed).permutation(self.rows)[start:stop]
-        return finite_points(self.chunk, self.width)[order]
-
-
-@dataclass(frozen=True, slots=True)
-class Picked(_ChunkView):
+class Picked(ChunkView):
     """Selected rows of a chunk.
 
     Attributes:
@@ -221,7 +201,7 @@ class Picked(_ChunkView):
         return len(self.numbers)
 
     def read(self, start: int, stop: int) -> Any:
-        """Return these rows; refuse rows that are not finite, for the reason in `Shuffled`."""
+        """Return these rows; refuse those that are not finite, by their numbers in storage."""
         numbers = list(self.numbers[start:stop])
         picked = self.chunk.load(self.width)[numbers]
         wrong = np.flatnonzero(~np.isfinite(picked).all(axis=1)).tolist()

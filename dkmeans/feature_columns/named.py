@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dkmeans.data.sources.arrow import LARGEST_EXACT
+from dkmeans.data.sources.arrow_values import LARGEST_EXACT
 from dkmeans.errors import InvalidData, InvalidType, expected
 from dkmeans.state import IndexArray
 

@@ -21,7 +21,6 @@ import numpy as np
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.points import as_dtype, point_dtype
-from dkmeans.data.row_weights import has_weights
 from dkmeans.distance import Computation, Distance, directions, project
 from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.executors import Executor
@@ -163,7 +162,7 @@ class Initialization:
         self, batch: Batch, most: int, rng: np.random.Generator, executor: Executor
     ) -> tuple[IndexArray, FloatArray | None]:
         """Return the numbers of at most so many rows of a batch, and the weights they stand for."""
-        if has_weights(batch):
+        if batch.has_weights:
             drawn = draw_by_weight(batch, most, Seed.fresh(self.seed), executor)
             return drawn.numbers, drawn.weights
         rows = batch.rows
@@ -175,7 +174,7 @@ class Initialization:
         # Every use of the seed has a purpose of its own, so that draws stay independent.
         k, seed = self.num_clusters, Seed.fresh(self.seed)
         rows = sample(epoch, self.most_rows, seed.of(0).generator())
-        if has_weights(rows):
+        if rows.has_weights:
             ranks, kind = Ranks.of(rows, executor), "rows with a weight"
             number = draw_by_weight(rows, 1, seed.of(1), executor).numbers
             available, numbered = ranks.total, ranks.renumbered(rows)

@@ -12,7 +12,6 @@ import numpy as np
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.points import as_dtype
-from dkmeans.data.row_weights import has_weights
 from dkmeans.data.sources.memory import owned
 from dkmeans.errors import Invalid, InvalidData, counted
 from dkmeans.executors import Executor
@@ -74,7 +73,8 @@ def collect(
     while missing:
         batch = next(batches, None) if in_vain < most_in_vain else None
         if batch is None:
-            remark = " (rows of weight zero do not count)" if any(map(has_weights, seen)) else ""
+            has_weights = any(each.has_weights for each in seen)
+            remark = " (rows of weight zero do not count)" if has_weights else ""
             raise InvalidData(
                 f"initialization needs num_clusters = {counted(num_clusters, 'center')}, and the "
                 f"input's {counted(min(rows, available or rows), 'row')} gave "
@@ -91,7 +91,7 @@ def collect(
 
 def _drawn(rng: np.random.Generator, batch: Batch, missing: int, executor: Executor) -> FloatArray:
     """Return up to `missing` different rows of a batch, drawn uniformly or by their weights."""
-    if has_weights(batch):
+    if batch.has_weights:
         seed = Seed(int(rng.integers(_SEEDS)))
         return fetch(batch, draw_by_weight(batch, missing, seed, executor).numbers, executor)
     rows = batch.rows
@@ -103,7 +103,7 @@ def _drawn(rng: np.random.Generator, batch: Batch, missing: int, executor: Execu
 def _returned(function: Initializer, batch: Batch, missing: int, executor: Executor) -> FloatArray:
     """Return the centers that a user's function returns for a batch, after checking them."""
     numbers = np.arange(batch.rows)
-    if has_weights(batch):  # the function gets no rows of weight zero
+    if batch.has_weights:  # the function gets no rows of weight zero
         numbers = draw_by_weight(batch, None, Seed(0), executor).numbers
     points = fetch(batch, numbers, executor)
     must = f"0 to {counted(missing, 'finite row')} of {counted(points.shape[1], 'column')}"

@@ -11,7 +11,6 @@ import numpy as np
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
-from dkmeans.data.row_weights import without_weights
 from dkmeans.data.views import Picked
 from dkmeans.executors import Executor
 from dkmeans.state import FloatArray, IndexArray
@@ -81,7 +80,7 @@ def fetch(batch: Batch, numbers: IndexArray, executor: Executor) -> FloatArray:
     Returns:
         The rows in the order of `numbers`.
     """
-    batch = without_weights(batch)
+    batch = batch.without_weights()
     starts = np.concatenate([[0], np.cumsum(batch.sizes())])
     order = np.argsort(numbers, kind="stable")
     wanted = numbers[order]

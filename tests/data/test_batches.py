@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
-from dkmeans.data.sources.memory import MemoryRows
+from dkmeans.data.shuffling import shuffled
 from tests.numbered import Numbers
 
 
@@ -48,10 +48,10 @@ def batches(draw):
     kind = draw(st.sampled_from(["plain", "shuffled", "both"]))
     if kind == "plain":
         return plain, expected
-    shuffled = plain.shuffled((draw(st.integers(0, 9)),))
-    order = chunks_of(shuffled)
+    mixed = shuffled(plain, (draw(st.integers(0, 9)),))
+    order = chunks_of(mixed)
     assert sorted(flat(order)) == sorted(flat(expected))
-    return (shuffled, order) if kind == "shuffled" else (plain + shuffled, expected + order)
+    return (mixed, order) if kind == "shuffled" else (plain + mixed, expected + order)
 
 
 @given(batches())
@@ -114,18 +114,11 @@ def test_a_petabyte_is_described_in_a_few_bytes():
     assert batch.rows_between(5, 10**9 + 5).rows == 10**9
 
 
-def test_a_run_of_shuffled_rows_in_memory_brings_no_others_along():
-    sources = [MemoryRows(np.zeros((1000, 1)), "rows", 1000 * i) for i in range(10)]
-    batch = Batch.of(*(Chunk(s, s.first, s.first + s.rows) for s in sources)).shuffled((1,))
-    used = set(batch.chunks_between(2, 4).sources())
-    assert len({part.chunk.source for part in used}) == 2
-
-
 def test_parts_without_rows_are_left_out():
     empty, full = Chunk(Numbers(5, 2), 3, 3), Chunk(Numbers(5, 2), 3, 5)
     assert chunks_of(Batch.of(empty, full, empty)) == [[3], [4]]
     assert Batch.of(empty).rows == len(Batch.of(empty)) == 0
-    assert chunks_of(Batch().shuffled((1,))) == []
+    assert chunks_of(shuffled(Batch(), (1,))) == []
 
 
 # Numbers.
@@ -138,7 +131,7 @@ def mixed_batches(draw):
     for _ in range(draw(st.integers(1, 4))):
         rows, size = draw(st.integers(1, 30)), draw(st.one_of(st.none(), st.integers(1, 7)))
         part = Batch((Chunk(Numbers(rows, size), 0, rows),))
-        parts.append(part.shuffled((1,)) if draw(st.booleans()) else part)
+        parts.append(shuffled(part, (1,)) if draw(st.booleans()) else part)
     return sum(parts, Batch())
 
 

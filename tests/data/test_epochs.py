@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkmeans.data.arrays import array_chunks
-from dkmeans.data.epochs import cut_anew, shuffled, slice_rows, standardized
+from dkmeans.data.epochs import cut_anew, slice_rows, standardized
 from dkmeans.scaling import Scaling
 from tests.data.sources.rows import loaded_batch
 
@@ -44,13 +44,6 @@ def test_a_slice_that_is_complete_asks_for_no_further_batch():
     untouched = iter(batches_of(4))
     assert list(slice_rows(untouched, 0, 0)) == []
     assert values(next(untouched)) == [0, 1, 2, 3]
-
-
-def test_each_batch_of_an_epoch_has_an_order_of_its_own():
-    (batch,) = batches_of(50)
-    first, second = map(values, shuffled(iter([batch, batch]), seed=3, epoch=0))
-    assert first != second
-    assert sorted(first) == sorted(second) == list(range(50))
 
 
 def test_the_same_batch_again_is_standardized_to_the_same_object():

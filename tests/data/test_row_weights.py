@@ -19,11 +19,10 @@ from dkmeans.data.cache import CacheBudget, cache_budget, row_cache
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.row_weights import (
     RowWeights,
-    has_weights,
     weighted,
     weights_of,
-    without_weights,
 )
+from dkmeans.data.shuffling import shuffled
 from dkmeans.data.sources.memory import MemoryRows, lent, owned
 from dkmeans.data.sources.zarr_array import from_zarr_array
 from tests.data.twenty_rows import ROWS
@@ -68,7 +67,7 @@ def test_weights_may_be_cut_differently_than_rows(sizes, weight_sizes):
 def test_every_part_of_a_batch_keeps_its_weights(start, stop, is_shuffled):
     batch = batch_of(sizes=(7, 13))
     if is_shuffled:
-        batch = batch.shuffled((1, 2))
+        batch = shuffled(batch, (1, 2))
         assert sorted(pairs(batch)) == sorted(EXPECTED)
     start, stop = sorted((start, stop))
     everything = pairs(batch)
@@ -95,12 +94,12 @@ def test_rows_of_weight_zero_are_left_out_whatever_they_hold():
     assert loaded.kept.tolist() == [i for i in range(20) if i not in (3, 8)]
     assert loaded.finite(3).tolist() == rows[loaded.kept].tolist()
     assert loaded.weights.tolist() == weights[loaded.kept].tolist()
-    (shuffled,) = weighted(table(rows), table(weights), "table").shuffled((2,))
-    assert sorted(shuffled.loaded().finite(3)[:, 0]) == sorted(rows[loaded.kept, 0])
+    (chunk,) = shuffled(weighted(table(rows), table(weights), "table"), (2,))
+    assert sorted(chunk.loaded().finite(3)[:, 0]) == sorted(rows[loaded.kept, 0])
     rows[9, 1] = np.inf
-    (shuffled,) = weighted(table(rows), table(weights), "table").shuffled((2,))
+    (chunk,) = shuffled(weighted(table(rows), table(weights), "table"), (2,))
     with pytest.raises(InvalidData, match=r"row 9 of table has inf in column 1"):
-        shuffled.loaded()
+        chunk.loaded()
     (chunk,) = weighted(table(rows), table(weights), "table")
     with pytest.raises(InvalidData, match=r"row 9 of table has inf in column 1"):
         chunk.loaded().finite(3)
@@ -121,7 +120,7 @@ def test_bad_weights_are_named_by_their_row(bad, message, tmp_path):
     stored = from_zarr_array(zarr.open_array(tmp_path / "w.zarr"), "w")(None)
     for kind in (table(weights, (12, 8), "w"), stored):
         batch = weighted(table(ROWS, (7, 13)), kind, "table")
-        for each in (batch, batch.shuffled((3,)), batch.rows_between(15, 20)):
+        for each in (batch, shuffled(batch, (3,)), batch.rows_between(15, 20)):
             for _ in range(2):
                 with pytest.raises(InvalidData, match=message):
                     pairs(each)
@@ -188,18 +187,18 @@ def test_there_is_one_weight_for_each_row():
 
 
 def test_weights_of_a_batch_are_rows_of_one_column():
-    batch = batch_of(sizes=(7, 13)).shuffled((5,))
+    batch = shuffled(batch_of(sizes=(7, 13)), (5,))
     column = np.concatenate([chunk.loaded().points for chunk in weights_of(batch)])
     assert column[:, 0].tolist() == [weight for _, weight in pairs(batch)]
-    ones = weights_of(without_weights(batch))
+    ones = weights_of(batch.without_weights())
     assert [chunk.loaded().points.sum() for chunk in ones] == batch.sizes().tolist()
-    assert has_weights(batch)
-    assert not has_weights(without_weights(batch))
-    assert all(chunk.loaded().weights is None for chunk in without_weights(batch))
+    assert batch.has_weights
+    assert not batch.without_weights().has_weights
+    assert all(chunk.loaded().weights is None for chunk in batch.without_weights())
 
 
 def test_a_pickled_batch_has_its_weights():
-    batch = batch_of(sizes=(7, 13)).shuffled((5,))
+    batch = shuffled(batch_of(sizes=(7, 13)), (5,))
     assert pairs(pickle.loads(pickle.dumps(batch))) == pairs(batch)
 
 
@@ -235,13 +234,13 @@ def test_columns_are_selected_before_and_after_weights_are_dropped():
     ):
         (batch,) = few.batches()
         assert batch[0].load(1).tolist() == [[5.0], [6.0]]
-        assert not has_weights(batch)
+        assert not batch.has_weights
 
 
 def test_datasets_without_weights_have_the_same_rows():
     dataset = Dataset.from_array(ROWS, weights=WEIGHTS)
     (batch,) = dataset.without_weights().batches()
-    assert not has_weights(batch)
+    assert not batch.has_weights
     assert batch.rows == 20
 
 

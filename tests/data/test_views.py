@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from dkmeans import Dataset, InvalidData
 from dkmeans.data.chunks import Chunk
+from dkmeans.data.shuffling import Shuffled
 from dkmeans.data.sources.memory import MemoryRows
-from dkmeans.data.views import Columns, Joined, Picked, Selected, Shuffled
+from dkmeans.data.views import Columns, Joined, Picked, Selected
 from tests.data.twenty_rows import ROWS, chunk_of, chunks_of, spans
 
 
@@ -39,26 +40,6 @@ def test_columns_of_small_types_are_float32_side_by_side():
     source = Columns(parts)
     assert source.dtype == np.float32
     assert loaded(source, 0, 3).dtype == np.float32
-
-
-@given(spans(), spans(), st.integers(0, 2**63))
-def test_shuffled_rows_are_the_same_permutation_however_they_are_sliced(inner, span, seed):
-    chunk = chunk_of(ROWS).cut(*inner)
-    source = Shuffled(chunk, (seed, 0, 1))
-    start, stop = (min(number, chunk.rows) for number in span)
-    rows = ROWS[slice(*inner)]
-    whole = loaded(source, 0, source.rows)
-    assert np.array_equal(np.sort(whole, axis=0), np.sort(rows, axis=0))
-    assert np.array_equal(loaded(source, start, stop), whole[start:stop])
-    assert (source.rows, source.width, source.dtype) == (len(rows), 3, np.float64)
-
-
-def test_another_seed_gives_another_order():
-    orders = {
-        loaded(Shuffled(chunk_of(ROWS), seed), 0, 20).tobytes()
-        for seed in [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1)]
-    }
-    assert len(orders) == 4
 
 
 @given(st.lists(st.integers(0, 14), max_size=10), st.data())

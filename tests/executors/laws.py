@@ -16,7 +16,7 @@ from dkmeans import Dataset, InvalidData
 from dkmeans.distance import Centers, Distance
 from dkmeans.errors import ResultLost
 from dkmeans.executors import Serial
-from dkmeans.lloyd import accumulate
+from dkmeans.partial_sums import accumulate
 from dkmeans.prediction.per_chunk import all_distances, score
 from tests.exactly import same_partial_sums
 

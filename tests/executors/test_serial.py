@@ -6,7 +6,7 @@ import zarr
 
 from dkmeans.distance import Distance, directions, inertia
 from dkmeans.executors import Cost, Serial
-from dkmeans.lloyd import accumulate
+from dkmeans.partial_sums import accumulate
 from dkmeans.prediction.per_chunk import score
 from dkmeans.state import sum_up
 from tests.exactly import floats, same_partial_sums

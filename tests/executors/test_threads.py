@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info
 from dkmeans import Dataset, InvalidData, KMeans
 from dkmeans.data.cache import row_cache
 from dkmeans.executors import Threads
-from dkmeans.lloyd import accumulate
+from dkmeans.partial_sums import accumulate
 from tests.exactly import floats
 from tests.executors.laws import (
     ExecutorLaws,

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, rows_per_chunk
-from dkmeans.data.sources.arrow import list_width
+from dkmeans.data.sources.arrow_values import list_width
 from dkmeans.data.sources.named_rows import (
     PIECE_ROWS,
     NamedRows,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dkmeans.data.columns import Names, described
 from dkmeans.data.points import as_points, point_dtype
-from dkmeans.data.sources.arrow import (
+from dkmeans.data.sources.arrow_values import (
     dtype_of,
     fill,
     hold_no_numbers,

@@ -19,7 +19,7 @@ from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, Leaf, Whole
 from dkmeans.data.columns import described
 from dkmeans.data.row_weights import RowWeights
-from dkmeans.data.sources.arrow import (
+from dkmeans.data.sources.arrow_values import (
     dtype_of,
     fill,
     hold_no_numbers,

@@ -20,7 +20,7 @@ from obstore.exceptions import BaseError
 
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, rows_per_chunk
-from dkmeans.data.sources.arrow import (
+from dkmeans.data.sources.arrow_values import (
     dtype_of,
     is_list,
     list_width,

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dkmeans.data.sources.arrow import holds_words
+from dkmeans.data.sources.arrow_values import holds_words
 from dkmeans.errors import Invalid, InvalidType, expected
 
 # A column, a comparison and a value; several values where the comparison takes a list.

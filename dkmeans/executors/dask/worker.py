@@ -1,7 +1,7 @@
 """The functions that run on Dask workers: module-level functions of chunks and a value.
 
 `driver` submits them as tasks, or calls `reduce_again`. What is computed of a chunk is elsewhere:
-the partial sums in `lloyd.accumulate_starts`, scores and predictions in `prediction.per_chunk`.
+`partial_sums`, scores and predictions in `prediction.per_chunk`.
 Tasks over chunks are pure: computed again, on any worker, they return the same bits. `take` and
 `merge_once` can run only once.
 """

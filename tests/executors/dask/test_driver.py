@@ -19,7 +19,7 @@ from dkmeans import Dataset, InvalidData, KMeans, RunConfig, checkpoints
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask
 from dkmeans.executors.dask import internals, shares
-from dkmeans.lloyd import accumulate
+from dkmeans.partial_sums import accumulate
 from dkmeans.prediction.per_chunk import score
 from tests.at_step import at_step
 from tests.exactly import same_partial_sums

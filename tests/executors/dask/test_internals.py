@@ -6,7 +6,7 @@ import pytest
 
 from dkmeans.executors import Dask
 from dkmeans.executors.dask import internals
-from dkmeans.lloyd import accumulate
+from dkmeans.partial_sums import accumulate
 from tests.executors.laws import batches_of, centers
 
 

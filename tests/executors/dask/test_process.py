@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info
 
 from dkmeans.executors import Dask
 from dkmeans.executors.cores import SWITCH_SECONDS
-from dkmeans.lloyd import accumulate
+from dkmeans.partial_sums import accumulate
 from tests.executors.laws import batches_of, centers
 
 

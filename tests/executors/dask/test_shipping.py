@@ -12,7 +12,7 @@ from dkmeans.executors import Dask
 from dkmeans.executors.dask import internals, worker
 from dkmeans.executors.dask.cluster import Cluster
 from dkmeans.executors.dask.shipping import Shipping, size_of
-from dkmeans.lloyd import accumulate
+from dkmeans.partial_sums import accumulate
 from tests.executors.laws import batches_of, centers, check_iterations
 
 

@@ -10,7 +10,7 @@ from dkmeans.executors import Dask
 from dkmeans.executors.dask import worker
 from dkmeans.executors.reduction import Cost
 from dkmeans.executors.runs import Run, RunTotal
-from dkmeans.lloyd import accumulate
+from dkmeans.partial_sums import accumulate
 from dkmeans.prediction.per_chunk import score
 from tests.executors.laws import batches_of, centers
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from dkmeans import InvalidData
-from dkmeans.data.sources.arrow import (
+from dkmeans.data.sources.arrow_values import (
     dtype_of,
     fill,
     holds_numbers,

@@ -1,0 +1,106 @@
+"""Convergence: when a start ends because further steps would change little or nothing.
+
+`training` calls `with_stop_reasons` after each iteration, and `with_still_starts` after each epoch
+if there is a `ShiftTolerance`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dkmeans.starts import Fit, Start
+from dkmeans.state import StopReason, TrainState
+
+logger = logging.getLogger("dkmeans")
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftTolerance:
+    """Largest shift of the centers at which a start has converged.
+
+    Attributes:
+        total: Sum of the squared shifts of all centers.
+        steps: Number of steps over which the shift is measured: the steps of an epoch.
+    """
+
+    total: float
+    steps: int = 1
+
+    def holds(self, before: TrainState, after: TrainState) -> bool:
+        """Return whether the squared shifts of all centers add up to at most `total`."""
+        shifts = after.centers.astype(np.float64)
+        shifts -= before.centers
+        return float(np.square(shifts, out=shifts).sum()) <= self.total
+
+
+def with_stop_reasons(
+    before: Fit,
+    fit: Fit,
+    relative_tolerance: float | None,
+    offset: float,
+    *,
+    same_rows: bool,
+) -> Fit:
+    """Return the fit with a stop reason for each start that converged in the last iteration.
+
+    Args:
+        before: The fit before the iteration.
+        fit: The fit after it.
+        relative_tolerance: As in `converged`.
+        offset: As in `converged`.
+        same_rows: True if every iteration has the same rows: centers that did not move will not
+            move later.
+    """
+    starts = list(fit.starts)
+    for number in fit.running:
+        start, previous = fit.starts[number], before.starts[number].state
+        state, loss_before = start.state, start.loss_before
+        loss = state.inertia if state.pending is None else loss_before
+        starts[number] = start = replace(start, loss_before=loss)
+        if converged(loss_before, state, relative_tolerance, offset):
+            starts[number] = _ended(fit, number, start, StopReason.CONVERGED)
+        elif same_rows and np.array_equal(previous.centers, state.centers):
+            starts[number] = _ended(fit, number, start, StopReason.UNCHANGED)
+    return Fit(tuple(starts))
+
+
+def with_still_starts(tolerance: ShiftTolerance, before: Fit, fit: Fit) -> Fit:
+    """Return the fit with a stop reason for each start that has hardly moved since `before`."""
+    starts = list(fit.starts)
+    for number in fit.running:
+        if tolerance.holds(before.starts[number].state, starts[number].state):
+            starts[number] = _ended(fit, number, starts[number], StopReason.STILL)
+    return Fit(tuple(starts))
+
+
+def _ended(fit: Fit, number: int, start: Start, reason: StopReason) -> Start:
+    """Return a start that has ended; if there are several, say so."""
+    if len(fit.starts) > 1:
+        logger.info("start %d %s at step %d", number, reason.value, start.state.step)
+    return replace(start, reason=reason)
+
+
+def converged(
+    loss_before: float | None,
+    state: TrainState,
+    relative_tolerance: float | None,
+    offset: float = 1.0,
+) -> bool:
+    """Return True if the loss of a whole iteration changed less than the tolerance, or not at all.
+
+    Args:
+        loss_before: Loss of the whole iteration before; None if there is none to compare with.
+        state: State after the iteration.
+        relative_tolerance: Change of the loss, relative to `offset` + the loss before, below which
+            a start has converged; None for no tolerance.
+        offset: 1 as in TensorFlow; with 0 the unit of the rows does not matter.
+    """
+    if relative_tolerance is None or loss_before is None or state.inertia is None:
+        return False
+    if state.pending is not None:  # unfinished: `inertia` is that of the iteration before
+        return False
+    change, scale = abs(state.inertia - loss_before), offset + abs(loss_before)
+    return change == 0 or (scale > 0 and change / scale < relative_tolerance)
