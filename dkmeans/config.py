@@ -16,8 +16,8 @@ from dkmeans.errors import Invalid, InvalidType, check_integer, check_number, ch
 
 # In the order of preference: a worker uses the first one that it can, unless one is named.
 BACKENDS = ("cuda", "native", "numpy")
-# The backend that computes on GPUs.
-GPU = BACKENDS[0]
+# The backend that computes on GPUs, and the one that needs no compiler.
+GPU, NUMPY = BACKENDS[0], BACKENDS[-1]
 
 # What the workers cache of the rows: as many as fit, none, or all.
 AUTO, NONE, MEMORY = CACHES = ("auto", "none", "memory")

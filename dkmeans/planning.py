@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dkmeans import pictures
+from dkmeans.config import NUMPY
 from dkmeans.data.chunks import GPU_TARGET_BYTES
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Computation
@@ -26,7 +27,8 @@ class FitPlan:
 
     Attributes:
         preflight: The rows and the workers.
-        bounds_bytes: Size in bytes of the bounds of all rows, which full batch caches beside them.
+        bounds_bytes: Size in bytes of the bounds of all rows, which full batch caches beside them;
+            0 if the backend has none.
         seconds_of_the_first_iteration: Its duration, with reading.
         seconds_of_a_later_one: The duration of later iterations, in which nothing is skipped yet.
         remarks: Sentences on what should be different, each with its remedy.
@@ -54,8 +56,10 @@ class FitPlan:
             "memory_of_a_worker": readable(found.memory.limit),
             "kept_in_memory": cached,
             "bounds": (
-                f"{readable(self.bounds_bytes)} beside the rows, if there is room: later "
-                "iterations of full batch skip most distances"
+                f"{readable(self.bounds_bytes)} beside the rows, if there is room and they save "
+                "time: later iterations of full batch skip most distances"
+                if self.bounds_bytes
+                else "none: the backend computes all distances"
             ),
             "seconds_of_the_first_iteration": round(self.seconds_of_the_first_iteration, 3),
             "seconds_of_a_later_one": round(self.seconds_of_a_later_one, 3),
@@ -105,7 +109,9 @@ def plan_fit(
     )
     remarks = *found.remarks, *scale_remarks(batch, found, executor)
     seconds = seconds_per_iteration(found, batch, num_clusters, computation, executor)
-    size = bounds_bytes(batch.rows, num_clusters, with_weights=batch[0].weights is not None)
+    size = 0
+    if not (on_gpu or computation.backend == NUMPY):
+        size = bounds_bytes(batch.rows, num_clusters, with_weights=batch.has_weights)
     return FitPlan(found, size, *seconds, remarks)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import zarr
 
-from dkmeans import Dataset, Invalid, KMeans
+from dkmeans import Dataset, Invalid, KMeans, RunConfig
 
 ROWS = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32) * [1, 1, 1, 1000]
 
@@ -29,6 +29,15 @@ def test_a_plan_says_what_is_read_cached_and_taken(tmp_path):
     assert "None" not in text
     assert re.findall(r"<li>(.*?)</li>", page)
     assert model.latest_checkpoint() is None
+
+
+def test_a_plan_promises_bounds_only_where_the_backend_has_them():
+    plans = {
+        backend: KMeans(2, config=RunConfig(backend=backend)).plan(lambda: ROWS)
+        for backend in ("native", "numpy")
+    }
+    assert "later iterations of full batch skip most distances" in plans["native"].facts()["bounds"]
+    assert plans["numpy"].facts()["bounds"] == "none: the backend computes all distances"
 
 
 def test_a_plan_of_rows_in_memory_names_their_columns_and_one_of_too_few_is_refused():

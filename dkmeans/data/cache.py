@@ -1,11 +1,11 @@
-"""The row cache of a process: decoded rows of storage, kept between iterations.
+"""The row cache of a process: decoded rows of storage, cached between iterations.
 
 Chunks read through it and the executors evict a fit's rows when the fit ends. Beside the rows of a
-chunk it keeps entries of what is known of them: bounds (`skipping`), nearest candidates
+chunk it caches entries that were computed from them: bounds (`skipping`), nearest candidates
 (`initialization.kmeans_parallel`). The cache only saves time: a row that is not cached is read from
-storage again. Rows of a running fit are not evicted to make room for newer ones. Unless they are
-shuffled, a fit reads its rows in the same order in every epoch, so the newest row is the one that
-is needed last.
+storage again. Rows of a running fit are not evicted to make room for newer ones. Unless rows are
+shuffled, a fit reads them in the same order in every epoch, so the newest row is the one that is
+needed last.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Cache:
         Args:
             key: Unique key of the rows.
             read: Reads the rows, (n, d). Called by one thread at a time for each key.
-            in_parts: Whether the caller uses only a part of the rows and may soon use another.
+            in_parts: True if the caller uses only a part of the rows and may soon use another.
 
         Raises:
             LookupError: no budget is set in this context.
@@ -143,13 +143,18 @@ class Cache:
         if budget is None:
             return False
         with self._lock:
-            rows = self._rows.get(budget.fit, {})
-            while evicts_rows and rows and self._bytes + entry.nbytes > budget.cache_bytes:
-                self._bytes -= rows.popitem()[1].nbytes
-            has_room = self._bytes + entry.nbytes <= budget.cache_bytes
+            self._used_at[budget.fit] = time.monotonic()
+            room = budget.cache_bytes - self._bytes
+            rows = self._rows.get(budget.fit, {}) if evicts_rows else {}
+            # Rows are not evicted in vain.
+            if room < entry.nbytes <= room + sum(each.nbytes for each in rows.values()):
+                while room < entry.nbytes:
+                    # The newest rows, which are needed last.
+                    size = rows.popitem()[1].nbytes
+                    self._bytes, room = self._bytes - size, room + size
+            has_room = entry.nbytes <= room
             if not has_room or not (evicts_rows or budget.fit not in self._full):
                 return False
-            self._used_at[budget.fit] = time.monotonic()
             self._entries.setdefault(budget.fit, {})[key] = entry
             self._bytes += entry.nbytes
             return True

@@ -28,7 +28,7 @@ V = TypeVar("V")
 
 
 class _Inner(Protocol):
-    """What the shared executor must do (as `Executor` of the package)."""
+    """The methods of an `Executor`, which this module may not import, that are called here."""
 
     def memory(self) -> Memory: ...
 
@@ -123,7 +123,7 @@ class SharedReads:
         self._calls: dict[int, _Call] = {}
         self._changed, self._serial = threading.Condition(), threading.Lock()
         self._stopped = False
-        # What is computed together belongs to no participant, and neither do its log records.
+        # What is computed together has the context of the creator: its log records name no model.
         self._context = copy_context()
 
     def participant(self, number: int) -> Participant:
@@ -137,7 +137,7 @@ class SharedReads:
             self._changed.notify_all()
 
     def leave(self) -> None:
-        """Count one participant less. The others wait for it no longer."""
+        """Remove a participant: the others no longer wait for it."""
         with self._changed:
             self._active -= 1
             self._serve_if_complete()
@@ -152,7 +152,10 @@ class SharedReads:
     def map_reduce(
         self, number: int, function: Callable[..., Any], batches: Sequence[Batch], value: Any
     ) -> Reduction[Any]:
-        """Return the result of a participant's call, computed together with those of all others."""
+        """Return the result of a participant's call, computed together with others like it.
+
+        Calls are alike if they are over the same chunks.
+        """
         call = _Call(function, batches, value)
         with self._changed:
             self._calls[number] = call
@@ -173,7 +176,8 @@ class SharedReads:
         """Compute the calls if every participant waits for one."""
         if self._stopped or not self._calls or len(self._calls) < self._active:
             return
-        waiting, self._calls = self._calls, {}
+        # By number: an executor on Dask deals the same batch like the iteration before.
+        waiting, self._calls = dict(sorted(self._calls.items())), {}
         while waiting:
             first = next(iter(waiting.values()))
             group = {number: call for number, call in waiting.items() if call.suits(first)}

@@ -73,9 +73,9 @@ class Threads(AbstractContextManager["Threads"]):
                 raise CancelledError
             return function(loaded, value)
 
-        short = self._times_of(function)
-        # Starting a thread would take longer than many a single run.
-        alone = short.begin() or len(runs) == 1
+        # To start threads can take longer than a single run.
+        short = self._times_of(function) if len(runs) > 1 else None
+        alone = short is None or short.begin()
         began = perf_counter()
         if alone:
             context, whole = self._cache_context().copy(), Batch.chained(chunks)
@@ -84,7 +84,8 @@ class Threads(AbstractContextManager["Threads"]):
             totals = self._shared(RunQueue(unless_closed, zip(runs, chunks, strict=True), value))
         cost = sum((total.cost for total in totals), Cost())
         busy = cost.read_seconds + cost.compute_seconds
-        short.end(perf_counter() - began, busy, alone=alone)
+        if short is not None:
+            short.end(perf_counter() - began, busy, alone=alone)
         return Reduction(reduce_batches(totals), cost, 1, 1 if alone else self._count)
 
     def _shared(self, queue: RunQueue[V, M]) -> list[RunTotal[M]]:
@@ -98,7 +99,7 @@ class Threads(AbstractContextManager["Threads"]):
         return queue.result()
 
     def _times_of(self, function: object) -> ShortIterations:
-        """Return what is known of reductions by a function, if it is that of the latest one."""
+        """Return the times of reductions by a function: none yet after one by another function."""
         if self._latest[0] is not function:
             self._latest = function, ShortIterations()
         return self._latest[1]
@@ -125,7 +126,7 @@ class Threads(AbstractContextManager["Threads"]):
         """
         if self._context is None:
             self._context = copy_context()
-            # Without a cache the limit is not needed, and finding it would import distributed.
+            # Without a cache no limit is needed: to find it would import distributed.
             limit = None if self._cache != NONE else sys.maxsize
             self._context.run(cache_budget.set, budget_for(self._fit, self._cache, limit))
         return self._context

@@ -72,9 +72,15 @@ def temporary_folder() -> str:
     return str(folder)
 
 
-def is_temporary_name(name: str, of: str) -> bool:
-    """Return whether a name is that of a temporary file, written in place of the file `of`."""
-    return name.startswith(f".{of}.") and _TEMPORARY_NAME.fullmatch(name) is not None
+def is_temporary_name(name: str, of: str | None = None) -> bool:
+    """Return whether a name is that of a temporary file, which a killed writer may have left.
+
+    Args:
+        name: The name.
+        of: Name of the file that the temporary one was to replace; None for any.
+    """
+    begins = of is None or name.startswith(f".{of}.")
+    return begins and _TEMPORARY_NAME.fullmatch(name) is not None
 
 
 def remove_temporary_files(address: str) -> None:

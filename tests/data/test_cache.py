@@ -176,6 +176,13 @@ def test_rows_are_evicted_for_an_entry_but_entries_are_not(cache, reader):
     assert call(cache, "take_entry", "a") is not None
 
 
+def test_no_rows_are_evicted_for_an_entry_that_has_no_room_all_the_same(cache, reader):
+    read_rows(cache, "rows", reader, cache_bytes=1000)
+    assert not call(cache, "put_entry", "a", np.zeros(1000), evicts_rows=True)
+    read_rows(cache, "rows", reader, cache_bytes=1000)
+    assert reader.times == 1
+
+
 def test_rows_stay_where_an_entry_may_not_evict_them(cache, reader):
     read_rows(cache, "rows", reader, cache_bytes=1000)
     assert not call(cache, "put_entry", "a", np.zeros(100), evicts_rows=False)

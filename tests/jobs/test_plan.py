@@ -8,7 +8,9 @@ def test_plan_estimates_training_and_writes_nothing(run, run_json, store, tmp_pa
     assert (plan["size"], plan["chunks"], plan["largest_chunk"]) == ("10.8 kB", 1, "10.8 kB")
     assert plan["kept_in_memory"] == "0%"
     assert 0 < plan["seconds_of_a_later_one"] <= plan["seconds_of_the_first_iteration"] < 10
-    assert plan["bounds"].startswith("9.0 kB beside the rows, if there is room: ")
+    assert plan["bounds"].startswith(
+        "9.0 kB beside the rows, if there is room and they save time: "
+    )
     assert plan["remarks"] == []
     assert sorted(tmp_path.rglob("*")) == before
     code, out, _ = run("plan", store, "--num-clusters", 4)

@@ -100,9 +100,10 @@ class AddedArrays(ZarrGroup):
             content = json.loads(seen.data)
         except ValueError:
             content = None
-        # The file's name is ours, even if its content is damaged.
         is_whole = isinstance(content, dict) and IDENTITY in content
-        return content if is_whole else {IDENTITY: {}}
+        # Only predictions have a file of this name: the array around it is theirs, even if the
+        # content is damaged.
+        return content if is_whole else {IDENTITY: {}, _ARRAYS: [CLUSTER_INDEX]}
 
     def _write_attributes(self, identity: dict[str, Any], *, is_complete: bool) -> None:
         # Without an identity, earlier arrays are there until `empty` has removed them.

@@ -54,8 +54,7 @@ def check_replaceable(address: str, is_own: Callable[[str], bool]) -> None:
     Raises:
         Invalid: a name in the folder is none that predictions have.
     """
-    # A killed writer leaves temporary files, whose names begin with a dot.
-    names = (name for name in storage.children(address) if not name.startswith("."))
+    names = (name for name in storage.children(address) if not storage.is_temporary_name(name))
     others = [name for name in names if not is_own(name)]
     if others:
         shown = ", ".join(map(repr, others[:_MOST_SHOWN]))

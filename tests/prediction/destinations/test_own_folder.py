@@ -25,15 +25,19 @@ def test_predictions_beside_something_else_are_not_replaced(model, rows, folder,
     address = f"{folder}/mine{ending}"
     model.write_predictions(lambda: rows, address)
     storage.write(f"{address}/notes.txt", b"mine")
+    storage.write(f"{address}/.keep", b"mine")
     assert model.write_predictions(lambda: rows, address) == len(rows)
-    with pytest.raises(Invalid, match=r"nothing but predictions, .* holds 'notes.txt': move it"):
+    with pytest.raises(Invalid, match=r"nothing but predictions, .* '(notes.txt|.keep)', '"):
+        model.write_predictions(lambda: rows, address, distance=True)
+    storage.remove(f"{address}/notes.txt")
+    with pytest.raises(Invalid, match=r"nothing but predictions, .* holds '.keep': move it"):
         model.write_predictions(lambda: rows, address, distance=True)
     check_whole(read(address), model, rows, transform=False)
     if ending == ".zarr":  # is written anew if an array is gone
         storage.remove(f"{address}/cluster_index")
-        with pytest.raises(Invalid, match=r"nothing but predictions, .* holds 'notes.txt'"):
+        with pytest.raises(Invalid, match=r"nothing but predictions, .* holds '.keep'"):
             model.write_predictions(lambda: rows, address)
-    storage.remove(f"{address}/notes.txt")
+    storage.remove(f"{address}/.keep")
     assert model.write_predictions(lambda: rows, address, distance=True) == len(rows)
 
 
