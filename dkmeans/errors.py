@@ -100,9 +100,12 @@ def check_path(name: str, value: object) -> str:
 
     Raises:
         InvalidType: it is none.
+        Invalid: it is empty.
     """
     if not isinstance(value, str | os.PathLike):
         raise InvalidType(expected(name, "a path or URL", value))
+    if not os.fspath(value):  # would become the root of the file system
+        raise Invalid(expected(name, "a path or URL", value))
     return os.fspath(value)
 
 

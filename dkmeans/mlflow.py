@@ -70,7 +70,8 @@ class MLflowHook(SessionRunHook):
         experiment: Name of the experiment, which is created if there is none.
 
     Raises:
-        ValueError: MLflow is not installed, or the name is empty.
+        ValueError: MLflow is not installed, the name is empty, or MLflow's settings name no server
+            that it can use.
         TypeError: an argument has the wrong type.
     """
 
@@ -83,6 +84,7 @@ class MLflowHook(SessionRunHook):
             raise Invalid(expected("experiment", "a name that is not empty", experiment))
         with needs("MLflowHook", "mlflow"):
             import mlflow.pyfunc  # noqa: F401, PLC0415 an extra, whose import takes two seconds
+        _check_server()
         # MLflow would import it in the thread of the run, while matplotlib, which draws the report,
         # looks at what is there of it.
         with suppress(ImportError):
@@ -133,6 +135,23 @@ class MLflowHook(SessionRunHook):
         """Mark the run as ended by an error or an interrupt."""
         if self._run is not None:
             self._run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+
+
+def _check_server() -> None:
+    """Refuse settings of MLflow that name no server that it can use.
+
+    Raises:
+        Invalid: the settings do that.
+    """
+    import mlflow  # noqa: PLC0415 an extra
+
+    try:
+        mlflow.MlflowClient()
+    except Exception as error:  # of many kinds, by the address
+        address = mlflow.get_tracking_uri()
+        must = "the address of a server, or of a database, that MLflow can use"
+        message = f"{expected('MLFLOW_TRACKING_URI', must, address)}: {first_line(error)}"
+        raise Invalid(message) from error
 
 
 def _parameters(model: KMeans) -> dict[str, Any]:
@@ -272,12 +291,14 @@ class _Run:
         import pandas as pd  # noqa: PLC0415 comes with the extra
         from mlflow.models import ModelSignature  # noqa: PLC0415
         from mlflow.types import ColSpec, Schema, TensorSpec  # noqa: PLC0415
+        from mlflow.types.schema import AnyType  # noqa: PLC0415
 
         write_centers(checkpoint, folder / "centers.npz")
         # A column of several values has one name for all of them.
         names, width = checkpoint.settings.columns, checkpoint.state.centers.shape[1]
         has_names = names is not None and len(names) == width
-        columns = [ColSpec("double", name) for name in names or ()]
+        # Any type of numbers: MLflow takes no integers for float64.
+        columns = [ColSpec(AnyType(), name) for name in names or ()]
         example = checkpoint.original_centers[:1].astype(np.float64)
         try:
             mlflow.pyfunc.save_model(
@@ -285,7 +306,7 @@ class _Run:
                 python_model=str(_CODE),
                 artifacts={"centers": str(folder / "centers.npz")},
                 signature=ModelSignature(
-                    Schema(columns if has_names else [ColSpec("double")] * width),
+                    Schema(columns if has_names else [ColSpec(AnyType())] * width),
                     Schema([TensorSpec(np.dtype(np.int64), (-1,))]),
                 ),
                 input_example=pd.DataFrame(example, columns=names) if has_names else example,

@@ -417,8 +417,12 @@ def comparable(name: str, address: str, checkpoint: Checkpoint) -> Checkpoint:
     Raises:
         InvalidCheckpoint: there is none, or its columns differ.
     """
-    is_model = checkpoints.Manifest.read(address).latest is not None
-    other = Model(address).checkpoint() if is_model else checkpoints.load(address)
+    try:
+        is_model = checkpoints.Manifest.read(address).latest is not None
+        other = Model(address).checkpoint() if is_model else checkpoints.load(address)
+    except Invalid as error:
+        must = "the directory of a model, or a checkpoint"
+        raise InvalidCheckpoint(f"{expected(name, must, address)}: {error}") from error
     own, others = (each.settings.columns for each in (checkpoint, other))
     if own is not None and others is not None and own != others:
         raise InvalidCheckpoint(

@@ -9,6 +9,7 @@ matplotlib's style, so plots suit light and dark pages. matplotlib is imported b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -31,6 +32,8 @@ _MOST_NUMBERS = 120
 _LONGEST_NAME = 24
 # Width of a digit as a part of the size of its font.
 _LETTER_WIDTH, _POINTS_PER_INCH = 0.64, 72
+# float64 has no more digits.
+_MOST_DIGITS = 15
 # Colors of up to so many clusters are those of matplotlib's style; of more they are of one scale.
 _MOST_COLORS = 10
 
@@ -204,7 +207,8 @@ def _axes_or_new(axes: Any) -> Any:
 
 def _number_cells(axes: Any, values: NDArray[Any], is_pale: NDArray[np.bool_]) -> None:
     """Write the value into each cell of a heat map, unless the values are wider than the cells."""
-    texts = [[_short(value) for value in row] for row in values]
+    spread = values.std(axis=0)
+    texts = [[_short(*pair) for pair in zip(row, spread, strict=True)] for row in values]
     longest = max(len(text) for row in texts for text in row)
     # The layout makes room for names and the color bar only when it draws.
     inches = 0.95 * axes.get_window_extent().width / axes.figure.dpi / values.shape[1]
@@ -216,9 +220,25 @@ def _number_cells(axes: Any, values: NDArray[Any], is_pale: NDArray[np.bool_]) -
         axes.text(column, cluster, text, ha="center", va="center", color=color)
 
 
-def _short(value: float) -> str:
-    """Return a number with three digits, or all of those before the point if they are few."""
-    return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+def _short(value: float, deviation: float) -> str:
+    """Return a number with three digits, or as many as tell it from others of its column."""
+    digits = digits_for(value, deviation, 3)
+    return f"{value:.0f}" if digits == 3 and 1e3 <= abs(value) < 1e6 else f"{value:.{digits}g}"
+
+
+def digits_for(value: float, deviation: float, fewest: int) -> int:
+    """Return how many digits of a value a reader needs, among values that differ by a deviation.
+
+    Args:
+        value: The value.
+        deviation: Standard deviation of the values; 0 if it is not known.
+        fewest: Number of digits that are shown in any case.
+    """
+    if not (value and deviation > 0 and math.isfinite(value) and math.isfinite(deviation)):
+        return fewest
+    # Two digits of what is a tenth of the deviation.
+    needed = math.floor(math.log10(abs(value))) - math.floor(math.log10(deviation)) + 2
+    return min(max(fewest, needed), _MOST_DIGITS)
 
 
 def shown_name(name: str) -> str:

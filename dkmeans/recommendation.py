@@ -71,7 +71,7 @@ def _against(best: Mapping[str, Any], judged: _Models) -> Iterator[str]:
         yield f"it is the {end} k that was tried: the best may lie beyond"
     if best["ambiguous"] > _MANY_AMBIGUOUS:
         yield f"{best['ambiguous']:.0%} of its rows are nearly as near to a second center"
-    if best["rows"] <= k:
+    if best["rows"] == k and best["smallest_cluster"] == 1:
         yield "each of its clusters has one row"
     mean = best["rows"] / k
     if best["smallest_cluster"] < _SMALL_CLUSTER * mean:

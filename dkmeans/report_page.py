@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from html import escape
 from importlib import resources
 from importlib.metadata import version
@@ -28,14 +28,14 @@ from dkmeans.backends import select_processor
 from dkmeans.backends.rounding import exact_rows
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.columns import value_names
-from dkmeans.distance import Centers, squared_norms
-from dkmeans.errors import InvalidType, counted, expected
+from dkmeans.distance import Centers, Distance, squared_norms
+from dkmeans.errors import Invalid, InvalidType, counted, expected
 from dkmeans.estimator import KMeans
 from dkmeans.exports import directories, needs
 from dkmeans.indices.quality import SAMPLED, indices_of
 from dkmeans.indices.row_sample import RowSample
 from dkmeans.input_fn import InputFn
-from dkmeans.plots import EstimatorPlots, Sample, are_upright, shown_name
+from dkmeans.plots import EstimatorPlots, Sample, are_upright, digits_for, shown_name
 from dkmeans.prediction.measures import Measuring
 from dkmeans.state import FloatArray, sum_up
 
@@ -60,15 +60,19 @@ _WIDTH_INCHES, _HEIGHT_INCHES, _CELL_INCHES = 5.2, 3.2, (0.7, 0.28)
 _PIXELS_PER_INCH, _LARGEST_SCALE, _SMALLEST_SCALE = 96, 1.2, 0.65
 # Height of a letter of a name that is written upwards.
 _LETTER_INCHES = 0.09
-# A mean of all rows that is a smaller part of their deviation is zero.
-_NEGLIGIBLE = 1e-4
+# A mean of all rows that is a smaller part of their deviation is zero. A column whose mean is less
+# than so many deviations away does not tell a cluster.
+_NEGLIGIBLE, _TELLING = 1e-4, 0.25
 # Larger numbers have an exponent.
 _LARGEST_PLAIN = 1e12
+# What a page ends with.
+_END = b"</main></body></html>\n"
+_BY_WEIGHT = "weight of the rows"
 _PARTS = {"read_seconds": "reading", "compute_seconds": "computing"}
 _PACKAGES = ("dkmeans", "numpy", "dask", "zarr")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Judged:
     """What the rows say about the clusters.
 
@@ -82,6 +86,28 @@ class _Judged:
     sample: RowSample
     rows: float
 
+    @property
+    def is_weighted(self) -> bool:
+        """True if rows count by weights."""
+        return bool((self.sample.weights != 1).any())
+
+    @property
+    def shares(self) -> FloatArray:
+        """(k, 1) share of each cluster in the rows."""
+        return np.asarray(self.indices["cluster_sizes"], np.float64)[:, None] / self.rows
+
+    @cached_property
+    def overall(self) -> tuple[FloatArray, FloatArray]:
+        """Mean and deviation of all rows in each column, (d,) each."""
+        means, spreads = (
+            np.asarray(self.indices[name], np.float64)
+            for name in ("cluster_mean", "cluster_deviation")
+        )
+        filled = self.shares[:, 0] > 0
+        mean = (self.shares * means)[filled].sum(axis=0)
+        within = np.square(spreads) + np.square(means - mean)
+        return mean, np.sqrt((self.shares * within)[filled].sum(axis=0))
+
 
 def write_report(
     model: KMeans, output: str | os.PathLike[str], input_fn: InputFn | None = None
@@ -90,7 +116,7 @@ def write_report(
 
     Args:
         model: The model, as `load` returns it.
-        output: Path or URL of the page.
+        output: Path or URL of the page. Only an earlier page is replaced.
         input_fn: Returns the rows that the clusters are described by; they are read once. None
             describes the model without rows.
 
@@ -103,12 +129,28 @@ def write_report(
         raise InvalidType(expected("model", "a KMeans", model))
     with needs("a report", "plot"):
         import matplotlib as mpl  # noqa: PLC0415 importing it takes time
+    with directories.writable("output", output) as address:
+        _check_output(address)  # before all rows are read
     checkpoint = model.checkpoint()
     judged = None if input_fn is None else _judge(model, checkpoint, input_fn)
     with mpl.rc_context({**mpl.rcParamsDefault, **_style(mpl)}):
         page = _page(model, checkpoint, judged)
-    with directories.writable("output", output) as address:
+    with directories.writable("output", output):
         storage.write_whole(address, page.encode())
+
+
+def _check_output(address: str) -> None:
+    """Refuse to replace a file that is no report, and a place where none can be written.
+
+    Raises:
+        Invalid: it is such a place.
+    """
+    storage.check_writable("output", address.rpartition("/")[0] or "/")
+    if storage.is_folder(address):
+        raise Invalid(expected("output", "the path or URL of a file, not of a folder", address))
+    end, size = storage.read_end(address, len(_END))
+    if size and end != _END:
+        raise Invalid(expected("output", "new, or an earlier report", address))
 
 
 def _judge(model: KMeans, checkpoint: Checkpoint, input_fn: InputFn) -> _Judged:
@@ -155,7 +197,7 @@ def _page(model: KMeans, checkpoint: Checkpoint, judged: _Judged | None) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{css}</style></head>'
-        f"<body><header><h1>{escape(title)}</h1></header><main>{sections}</main></body></html>\n"
+        f"<body><header><h1>{escape(title)}</h1></header><main>{sections}{_END.decode()}"
     )
 
 
@@ -167,15 +209,18 @@ def _sections(
     names = value_names(checkpoint.settings.columns, checkpoint.state.centers.shape[1])
     yield "Summary", _facts(_summary(checkpoint, judged))
     if judged is not None:
-        yield "What the clusters are", _clusters(judged, names)
+        yield "What the clusters are", _clusters(checkpoint, judged, names)
         sizes = judged.indices["cluster_sizes"]
         yield "Spread and separation", _separation(checkpoint, judged)
     else:
         sizes = checkpoint.state.counts
     if checkpoint.state.inertia is not None or judged is not None:
-        columns = ["cluster", "rows"], [[j, f"{size:,}"] for j, size in enumerate(sizes)]
-        draw = partial(_draw_sizes, sizes)
-        yield "Sizes", _chart("Number of rows of each cluster", draw, *columns)
+        is_weighted = judged is not None and judged.is_weighted
+        title = _BY_WEIGHT.capitalize() if is_weighted else "Number of rows"
+        of_each = [[j, f"{size:,.10g}"] for j, size in enumerate(sizes)]
+        header = ["cluster", _BY_WEIGHT if is_weighted else "rows"]
+        draw = partial(_draw_sizes, sizes, header[1])
+        yield "Sizes", _chart(f"{title} of each cluster", draw, header, of_each)
     yield "Centers", _centers(model, checkpoint, names)
     if judged is not None and len(judged.sample.rows):
         yield "Map of the rows", _projection(model, checkpoint, judged, names)
@@ -206,7 +251,8 @@ def _summary(checkpoint: Checkpoint, judged: _Judged | None) -> dict[str, str]:
     if checkpoint.stop is not None:
         facts["Stopped because"] = checkpoint.stop.reason.value
     if judged is not None:
-        facts["Rows"] = f"{judged.rows:,.10g}"
+        title = _BY_WEIGHT.capitalize() if judged.is_weighted else "Rows"
+        facts[title] = f"{judged.rows:,.10g}"
         facts |= {title: _text(judged.indices[name]) for name, title in _INDICES_SHOWN.items()}
     return facts
 
@@ -223,28 +269,24 @@ def _configuration(model: KMeans, checkpoint: Checkpoint) -> dict[str, str]:
     return facts | {name: version(name) for name in _PACKAGES}
 
 
-def _clusters(judged: _Judged, names: Sequence[str]) -> str:
+def _clusters(checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]) -> str:
     """Return a table that describes each cluster by the columns that tell it from the others."""
-    found = judged.indices
+    found, shares = judged.indices, judged.shares
     sizes, means, spreads = (
         np.asarray(found[name], np.float64)
         for name in ("cluster_sizes", "cluster_mean", "cluster_deviation")
     )
-    shares = (sizes / judged.rows)[:, None]
-    filled = sizes > 0
-    overall = (shares * means)[filled].sum(axis=0)
-    within = np.square(spreads) + np.square(means - overall)
-    deviation = np.sqrt((shares * within)[filled].sum(axis=0))
+    filled, (overall, deviation) = sizes > 0, judged.overall
     scores = (means - overall) / np.where(deviation > 0, deviation, 1.0)
     # The mean of standardized rows is zero but for rounding errors.
     overall = np.where(np.abs(overall) > _NEGLIGIBLE * deviation, overall, 0.0)
     rows = []
     for number in np.flatnonzero(filled)[:_MOST_CLUSTERS].tolist():
         farthest = np.argsort(-np.abs(scores[number]), kind="stable")[:_MOST_TELLING]
-        telling = farthest[np.abs(scores[number, farthest]) > _NEGLIGIBLE].tolist()
+        telling = farthest[np.abs(scores[number, farthest]) > _TELLING].tolist()
         texts = [
-            f"{'high' if scores[number, j] > 0 else 'low'} {names[j]}: {_text(means[number, j])} "
-            f"(all rows: {_text(overall[j])})"
+            f"{'high' if scores[number, j] > 0 else 'low'} {names[j]}: "
+            f"{_text(means[number, j], deviation[j])} (all rows: {_text(overall[j], deviation[j])})"
             for j in telling
         ]
         silhouette = _text(found["cluster_silhouette"][number])
@@ -253,13 +295,17 @@ def _clusters(judged: _Judged, names: Sequence[str]) -> str:
     more = int(filled.sum()) - len(rows)
     note = f"<p>{counted(more, 'further cluster')} with rows.</p>" if more > 0 else ""
     about = "<p>A cluster is told by the columns whose mean is farthest from that of all rows, in "
-    about += "standard deviations of all rows.</p>"
-    table = _table(["cluster", "rows", "told by", "silhouette"], rows)
+    about += f"standard deviations of all rows; up to {_MOST_TELLING} columns, and none that is "
+    about += f"less than {_TELLING} away."
+    if checkpoint.settings.distance_metric is Distance.COSINE:
+        about += " Means are those of rows of length one, as the cosine distance sees them."
+    unit = _BY_WEIGHT if judged.is_weighted else "rows"
+    table = _table(["cluster", unit, "told by", "silhouette"], rows)
     # The share of a column's variance that is not within the clusters.
     inside = (shares * np.square(spreads))[filled].sum(axis=0)
     between = 1.0 - inside / np.where(deviation > 0, np.square(deviation), np.inf)
     between[deviation == 0] = 0.0
-    return about + table + note + _columns_told(between, names)
+    return about + "</p>" + table + note + _columns_told(between, names)
 
 
 def _columns_told(between: FloatArray, names: Sequence[str]) -> str:
@@ -267,7 +313,8 @@ def _columns_told(between: FloatArray, names: Sequence[str]) -> str:
     order = np.argsort(-between, kind="stable")
     rows = [[names[j], f"{between[j]:.0%}"] for j in order[:_MOST_CLUSTERS].tolist()]
     about = "<p>A column tells clusters apart by the share of its variance that lies between them: "
-    about += "100 % if all rows of a cluster have one value, 0 % if all clusters have one mean.</p>"
+    about += "100 % if all rows of a cluster have one value, 0 % if all clusters have one mean."
+    about += f"{_of_all(len(rows), len(names), 'column', 'Those that tell most are shown')}</p>"
     return about + _table(["column", "variance between the clusters"], rows)
 
 
@@ -296,13 +343,20 @@ def _separation(checkpoint: Checkpoint, judged: _Judged) -> str:
         axes.margins(y=0.3)
         axes.legend(frameon=False, loc="upper left", fontsize=9)
 
+    about = ""
+    if checkpoint.settings.distance_metric is Distance.COSINE:
+        about = "<p>Distances are those of rows and centers of length one.</p>"
+    elif checkpoint.settings.scaling is not None:
+        about = "<p>Distances are those of standardized rows, in standard deviations.</p>"
     header = ["cluster", "radius", "distance to the nearest other center", "silhouette"]
-    return _chart("Radius of each cluster, and the distance to the nearest one", draw, header, rows)
+    return about + _chart(
+        "Radius of each cluster, and the distance to the nearest one", draw, header, rows
+    )
 
 
-def _draw_sizes(sizes: Any, axes: Any) -> None:
+def _draw_sizes(sizes: Any, unit: str, axes: Any) -> None:
     axes.bar(np.arange(len(sizes)), sizes)
-    axes.set(xlabel="cluster", ylabel="rows")
+    axes.set(xlabel="cluster", ylabel=unit)
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
@@ -313,7 +367,7 @@ def _centers(model: KMeans, checkpoint: Checkpoint, names: Sequence[str]) -> str
         "Centers, and how far each value is from the mean of all centers",
         partial(_draw_centers, model),
         ["cluster", *names],
-        [[j, *map(_text, row)] for j, row in enumerate(values)],
+        [[j, *map(_text, row, values.std(axis=0))] for j, row in enumerate(values)],
         values.shape,
         room,
     )
@@ -364,9 +418,16 @@ def _rows(model: KMeans, checkpoint: Checkpoint, judged: _Judged, names: Sequenc
     doubt = np.divide(first, second, out=np.ones(len(first)), where=second > 0)
     scaling = checkpoint.settings.scaling
     shown = sample.rows if scaling is None else scaling.original(sample.rows)
-    about = f"<p>Of a sample of {counted(len(first), 'row')}.</p>"
+    deviations = sample.rows.std(axis=0)
+    if scaling is not None:
+        deviations = deviations * scaling.deviations
+    texts = [list(map(_text, row[:_MOST_COLUMNS], deviations)) for row in shown]
+    clusters, width = int(index[:, 0].max()) + 1, shown.shape[1]
+    about = f"<p>Of a sample of {counted(len(first), 'row')}."
+    about += _of_all(_MOST_COLUMNS, width, "column", "The first ones are shown")
+    about += _of_all(_MOST_CLUSTERS, clusters, "cluster", "The first ones are shown") + "</p>"
     return about + "".join(
-        f"<h3>{title}</h3>" + _table(*_picked(shown, index, order, names))
+        f"<h3>{title}</h3>" + _table(*_picked(texts, index, order, names))
         for title, order in (
             ("Nearest to their center", np.argsort(first, kind="stable")),
             ("Nearly as near to another center", np.argsort(-doubt, kind="stable")),
@@ -375,25 +436,30 @@ def _rows(model: KMeans, checkpoint: Checkpoint, judged: _Judged, names: Sequenc
 
 
 def _picked(
-    rows: FloatArray, index: Any, order: Any, names: Sequence[str]
+    rows: Sequence[Sequence[str]], index: Any, order: Any, names: Sequence[str]
 ) -> tuple[list[str], list[list[Any]]]:
     """Return the header and the first rows of each cluster in an order."""
     found: list[list[Any]] = []
     for cluster in range(min(_MOST_CLUSTERS, int(index[:, 0].max()) + 1)):
         own = order[index[order, 0] == cluster][:_MOST_ROWS]
-        found += [
-            [cluster, int(index[row, 1]), *map(_text, rows[row, :_MOST_COLUMNS])]
-            for row in own.tolist()
-        ]
+        found += [[cluster, int(index[row, 1]), *rows[row]] for row in own.tolist()]
     return ["cluster", "next cluster", *names[:_MOST_COLUMNS]], found
 
 
-def _text(value: Any) -> str:
+def _of_all(shown: int, count: int, unit: str, which: str) -> str:
+    """Return a sentence that says that not all are shown; nothing if they are."""
+    return f" {which}: {shown} of {counted(count, unit)}." if shown < count else ""
+
+
+def _text(value: Any, deviation: float = 0.0) -> str:
+    """Return a number with enough digits to tell values apart that differ by a deviation."""
     number = float(value)
     if np.isnan(number):
         return "none"
-    # Four digits, but all of those before the point.
-    return f"{number:,.0f}" if 9999.5 <= abs(number) < _LARGEST_PLAIN else f"{number:,.4g}"
+    digits = digits_for(number, deviation, 4)
+    # All digits before the point.
+    is_whole = digits == 4 and 9999.5 <= abs(number) < _LARGEST_PLAIN
+    return f"{number:,.0f}" if is_whole else f"{number:,.{digits}g}"
 
 
 def _facts(facts: Mapping[str, str]) -> str:

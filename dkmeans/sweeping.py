@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,7 @@ from dkmeans.errors import (
     InvalidCheckpoint,
     InvalidType,
     check_integer,
+    check_number,
     check_path,
     counted,
     expected,
@@ -54,6 +56,8 @@ from dkmeans.state import SideBySide
 logger = logging.getLogger("dkmeans")
 
 _RESULT_FILE = "sweep.json"
+# Names of the models of a sweep.
+_MODEL_FOLDER = re.compile(r"k\d+")
 # Indices of each k. None of them needs a sample of the rows.
 _JUDGED = ("silhouette", "davies_bouldin", "calinski_harabasz", "ambiguous", "cluster_sizes")
 
@@ -142,8 +146,11 @@ def sweep(
     counts, address = _checked_counts(num_clusters), check_path("output", output)
     check_integer("num_restarts", num_restarts, 2)
     check_integer("max_steps", max_steps, 1)
+    check_number("relative_tolerance", relative_tolerance)
     if not isinstance(initial_clusters, str):
         raise InvalidType(expected("initial_clusters", "the name of a method", initial_clusters))
+    if not (config is None or isinstance(config, RunConfig)):
+        raise InvalidType(expected("config", "a RunConfig or None", config))
     with needs("a sweep", "sklearn"):
         import scipy.optimize  # noqa: F401, PLC0415 an extra, needed after training
     options = {
@@ -151,7 +158,7 @@ def sweep(
         "initial_clusters": initial_clusters,
         "num_restarts": int(num_restarts),
         "max_steps": int(max_steps),
-        "relative_tolerance": relative_tolerance,
+        "relative_tolerance": relative_tolerance and float(relative_tolerance),
     }
     config = config or RunConfig()
     reader = _model(address, counts[0], seed, options, config)
@@ -200,6 +207,8 @@ def _checked_counts(given: Any) -> tuple[int, ...]:
 def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | None) -> int:
     """Return the seed of a sweep, and write how it is made; continue one that was made alike.
 
+    A sweep that has no model yet, because its rows were refused, is begun anew.
+
     Args:
         address: Directory of the sweep.
         options: Arguments that all models share.
@@ -207,30 +216,67 @@ def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | N
         seed: Seed that was given; None if none was.
 
     Raises:
-        Invalid: the directory holds a sweep with other options, or of other rows.
+        Invalid: the directory holds a sweep with other options, or of other rows, or models of
+            which no plan says how they were made.
     """
     place = storage.join(address, SWEEP_PLAN)
-    found = storage.read_json(place)
+    found, models = storage.read_json(place), _models_in(address)
     if isinstance(found, dict):
         asked = options if seed is None else {**options, "seed": seed}
-        for name, value in asked.items():
-            # Earlier versions did not write all of them.
-            made = found.get(name, value)
-            if made != value:
-                raise Invalid(
-                    f"{name} must be that of the sweep in output, {made!r}, to continue it, got "
-                    f"{value!r}; give another output to begin anew ({address})"
-                )
-        if found.get("rows_sha256") != rows:
-            raise Invalid(
-                "the rows must be those of the sweep in output, to continue it, got others; give "
-                f"another output to begin anew ({address})"
-            )
-        return int(found["seed"])
+        difference = _difference(found, asked, rows)
+        if difference is None:
+            return int(found["seed"])
+        if models:
+            raise Invalid(f"{difference}; give another output to begin anew ({address})")
+    elif models:
+        raise Invalid(
+            f"output must be new, or hold a sweep, got {address}: it holds a model "
+            f"({models[0] or 'itself'}), but no {SWEEP_PLAN} that says how it was made"
+        )
     storage.check_writable("output", address)
     drawn = secrets.randbits(32) if seed is None else check_integer("seed", seed, 0)
     storage.write(place, json.dumps({**options, "rows_sha256": rows, "seed": drawn}).encode())
     return drawn
+
+
+def _difference(found: dict[str, Any], asked: dict[str, Any], rows: str) -> str | None:
+    """Return in what a sweep differs from one that is asked for, for people; None if in nothing.
+
+    Args:
+        found: How the sweep was made.
+        asked: The options that are asked for.
+        rows: Digest of the rows that are given.
+    """
+    for name, value in asked.items():
+        # Earlier versions did not write all of them.
+        made = found.get(name, value)
+        if made != value:
+            return (
+                f"{name} must be that of the sweep in output, {made!r}, to continue it, got "
+                f"{value!r}"
+            )
+    if found.get("rows_sha256") != rows:
+        return (
+            "the rows must be those of the sweep in output, to continue it, got others (of another "
+            "input, or with other columns, weights or filters)"
+        )
+    return None
+
+
+def _models_in(address: str) -> list[str]:
+    """Return the names of the folders in a directory that hold models of a sweep.
+
+    The name is empty for the directory itself.
+    """
+    folders = ["", *filter(_MODEL_FOLDER.fullmatch, storage.children(address))]
+    return [name for name in folders if _has_model(storage.join(address, name))]
+
+
+def _has_model(address: str) -> bool:
+    try:
+        return checkpoints.Manifest.read(address).latest is not None
+    except InvalidCheckpoint:  # damaged, and so perhaps one that can be mended
+        return True
 
 
 def _model(

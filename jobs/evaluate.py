@@ -15,7 +15,7 @@ from dkmeans_jobs.model_dir import load_for
 from dkmeans import RunConfig, load, storage
 from dkmeans.data.columns import value_names
 from dkmeans.errors import counted
-from dkmeans.indices.quality import check_indices
+from dkmeans.indices.quality import NAMES, check_indices
 from dkmeans.json_text import json_text
 from dkmeans.model import comparable
 
@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     # Before the cluster starts, which takes seconds: a mistake is reported at once.
     check_cluster(arguments)
     checkpoint, dataset = load_for(dataset, arguments.model_dir)
-    names = check_indices(names_in("--indices", arguments.indices))
+    asked = names_in("--indices", arguments.indices)
+    names = check_indices(asked and [name.strip() for name in asked], "--indices")
     if arguments.against is not None:
         comparable("--against", arguments.against, checkpoint)
     with open_client(arguments) as client:
@@ -65,10 +66,12 @@ def _for_people(result: dict[str, Any], columns: list[str]) -> dict[str, Any]:
                 shown[f"{_TABLES[name]} of cluster {number}"] = text + more
         elif isinstance(value, list):
             shown[name] = ", ".join(map(_number, value))
-        else:
-            shown[name] = value
+        else:  # an index that is not defined is said, too
+            shown[name] = "none" if value is None and name in NAMES else value
     return shown
 
 
 def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.6g}"
+    if value is None:
+        return "none"
+    return str(value) if isinstance(value, int) else f"{value:.6g}"

@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from dkmeans_jobs.input import refuse_memory
 
 from dkmeans import storage
 from dkmeans.exports import directories
@@ -24,6 +25,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         Invalid: there is no such checkpoint, or the library that writes the format is missing.
     """
+    refuse_memory("--output", arguments.output)
     model = Model(arguments.model_dir)
     path = arguments.checkpoint or model.latest_checkpoint()
     output = _WRITERS[arguments.format](model, arguments.output, path)

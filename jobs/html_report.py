@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
-from dkmeans_jobs.input import open_input
+from dkmeans_jobs.input import open_input, refuse_memory
 from dkmeans_jobs.model_dir import load_for
 
 from dkmeans import Invalid, RunConfig, load, write_report
@@ -21,6 +21,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         Invalid: the arguments or the input cannot be used, or there is no model.
     """
+    refuse_memory("--output", arguments.output)
     check_cluster(arguments)
     dataset = None
     if arguments.input is not None:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from dkmeans import Dataset, Invalid, storage
 from dkmeans.data.sources.row_filter import COMPARISONS, Term
+from dkmeans.errors import expected
 
 _PARQUET, _ZARR, _NPY = "Parquet", "Zarr", "npy"
 _ENDINGS = {".parquet": _PARQUET, ".parq": _PARQUET, ".pq": _PARQUET, ".zarr": _ZARR, ".npy": _NPY}
@@ -111,6 +112,16 @@ def refuse_model_in_input(
         if place == given or (is_in_array and _kind(address) == _ZARR):
             must = f"outside of INPUT {address}, which could no longer be read"
             raise Invalid(f"{flag} must be {must}, got {directory!r}")
+
+
+def refuse_memory(flag: str, address: str) -> None:
+    """Refuse an address in the memory of the command, which ends with it.
+
+    Raises:
+        Invalid: the address is one.
+    """
+    if address.startswith("memory:"):
+        raise Invalid(expected(flag, "a path or URL that lasts longer than this process", address))
 
 
 def _resolved(address: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
-from dkmeans_jobs.input import names_in, open_input, refuse_output_in_input
+from dkmeans_jobs.input import names_in, open_input, refuse_memory, refuse_output_in_input
 from dkmeans_jobs.model_dir import load_for
 
 from dkmeans import Dataset, RunConfig, load
@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         Invalid: the arguments or the input cannot be used, or there is no model.
     """
     began = time.monotonic()
+    refuse_memory("--output", arguments.output)
     refuse_output_in_input(arguments.output, arguments.input)
     dataset = open_input(arguments.input, arguments.columns, filters=arguments.filter)
     # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is

@@ -10,7 +10,7 @@ import argparse
 from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
-from dkmeans_jobs.input import open_input, refuse_model_in_input
+from dkmeans_jobs.input import open_input, refuse_memory, refuse_model_in_input
 
 from dkmeans import Invalid, RunConfig, sweep
 from dkmeans.config import AUTO
@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         KeyboardInterrupt: after checkpoints were saved.
     """
     counts = _counts_in(arguments.num_clusters)
+    refuse_memory("--output", arguments.output)
     refuse_model_in_input("--output", arguments.output, arguments.input, arguments.columns)
     check_cluster(arguments)
     chosen = arguments.columns, arguments.weights, arguments.filter
@@ -75,4 +76,6 @@ def _for_people(result: dict[str, Any]) -> dict[str, Any]:
         shown[counted(model["num_clusters"], "cluster")] = ", ".join(texts)
     for name in ("recommended", "reason", "against", "recommended_model", "seed", "seconds"):
         shown[name] = result[name]
+    # The sentences have commas of their own.
+    shown["against"] = "; ".join(result["against"])
     return shown

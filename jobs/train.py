@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dkmeans_jobs.client import check_cluster, open_client
-from dkmeans_jobs.input import open_input, refuse_model_in_input
+from dkmeans_jobs.input import open_input, refuse_memory, refuse_model_in_input
 from dkmeans_jobs.model_dir import load_input, save_input, summarize_starts
 from dkmeans_jobs.status import recorded
 
@@ -24,7 +24,7 @@ from dkmeans import Dataset, Invalid, KMeans, RunConfig, checkpoints
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.config import AUTO
 from dkmeans.empty_clusters import EmptyClusters
-from dkmeans.errors import counted, expected
+from dkmeans.errors import counted
 from dkmeans.hooks import MetricsServerHook, PrometheusHook, SessionRunHook
 from dkmeans.mlflow import MLflowHook
 from dkmeans.state import StopReason
@@ -172,9 +172,7 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.steps is not None and arguments.max_steps is not None:
         raise Invalid("--steps and --max-steps must not both be given")
-    if arguments.model_dir.startswith("memory:"):
-        must = "a path or URL that lasts longer than this process"
-        raise Invalid(expected("--model-dir", must, arguments.model_dir))
+    refuse_memory("--model-dir", arguments.model_dir)
     if arguments.overwrite and arguments.from_checkpoint is not None:
         raise Invalid("--overwrite and --from-checkpoint must not both be given")
 

@@ -87,9 +87,11 @@ import json, sys
 import mlflow, pandas as pd
 
 rows = pd.read_json(sys.argv[2])
-found = mlflow.pyfunc.load_model(sys.argv[1]).predict(rows[["z", "x", "y"]])
+model = mlflow.pyfunc.load_model(sys.argv[1])
+found = model.predict(rows[["z", "x", "y"]])
+whole = model.predict(rows.astype("int64"))
 assert not {"dkmeans", "dask", "zarr"} & set(sys.modules)
-print(json.dumps(found.tolist()))
+print(json.dumps([found.tolist(), whole.tolist()]))
 """
 
 
@@ -123,7 +125,10 @@ def test_a_run_has_parameters_numbers_report_and_a_model_that_needs_no_dkmeans(t
     command = [sys.executable, "-P", "-c", IN_A_FRESH_PROCESS, address, tmp_path / "rows.json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [int(j) for j in model.predict_cluster_index(lambda: ROWS)]
+    assert json.loads(done.stdout) == [
+        [int(j) for j in model.predict_cluster_index(lambda rows=rows: rows)]
+        for rows in (ROWS, ROWS.astype("int64"))
+    ]
 
 
 def test_a_call_that_goes_on_after_a_failure_continues_its_run_and_the_next_one_begins_another(
@@ -170,6 +175,16 @@ def test_a_server_that_is_away_is_one_warning(tmp_path, monkeypatch, caplog):
     assert warning.startswith("going on without MLflow: ")
     assert str(port) in warning
     assert model.get_variable_value("global_step") == 3
+
+
+def test_settings_that_name_no_server_are_refused_before_anything_is_computed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "foo://bar")
+    with pytest.raises(
+        Invalid, match=r"MLFLOW_TRACKING_URI must be the address .*, got 'foo://bar': "
+    ):
+        MLflowHook(KMeans(4, tmp_path / "m"), "e")
 
 
 def test_an_experiment_without_a_name_and_a_model_that_is_none_are_refused(tmp_path):

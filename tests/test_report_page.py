@@ -4,6 +4,7 @@ import re
 import shutil
 import warnings
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -149,6 +150,58 @@ def test_columns_of_several_values_have_a_name_for_each(tmp_path):
     page = (tmp_path / "r.html").read_text()
     for name in ("age", *(f"size_bucketized[{number}]" for number in range(3))):
         assert f'<th scope="row"><span class="name">{name}</span></th>' in page
+
+
+def test_numbers_have_the_digits_that_tell_the_clusters_apart(tmp_path):
+    rng = np.random.default_rng(2)
+    which = rng.integers(2, size=400)
+    rows = {
+        "year": 2013 + 0.2 * which + 0.01 * rng.normal(size=400),
+        "time": 1.7e9 + 0.4 * which + 0.01 * rng.normal(size=400),
+        "latitude": 47.371 + 0.001 * which + 1e-5 * rng.normal(size=400),
+    }
+    table = pd.DataFrame(rows)
+    model = KMeans(2, tmp_path / "m", "kmeans_plus_plus", seed=1, use_mini_batch=False)
+    model.train(lambda: Dataset.from_array(table.to_numpy()).standardize(), max_steps=5)
+    write_report(model, tmp_path / "r.html", lambda: table.to_numpy())
+    page = (tmp_path / "r.html").read_text()
+    told = re.findall(r"(column \d): ([\d,.]+) \(all rows: ([\d,.]+)\)", page)
+    assert len(told) == 6
+    assert all(mean != overall for _, mean, overall in told)
+    assert "column 0: 2,013.2" in page
+
+
+def test_what_is_left_out_and_what_counts_by_weight_is_said(tmp_path):
+    rng = np.random.default_rng(2)
+    points, weights = rng.normal(size=(300, 50)), rng.random(300)
+    wide = KMeans(45, tmp_path / "m", points[:45], "cosine", use_mini_batch=False)
+    wide.train(lambda: points, max_steps=2)
+    write_report(wide, tmp_path / "r.html", lambda: Dataset.from_array(points, weights))
+    page = (tmp_path / "r.html").read_text()
+    for said in (
+        "The first ones are shown: 12 of 50 columns. The first ones are shown: 40 of 45 clusters.",
+        "Those that tell most are shown: 40 of 50 columns.",
+        "Means are those of rows of length one",
+        "<dt>Weight of the rows</dt>",
+        "Weight of the rows of each cluster",
+    ):
+        assert said in page
+
+
+def test_only_an_earlier_page_is_replaced_and_that_is_found_before_rows_are_read(model, tmp_path):
+    def never():
+        raise AssertionError("rows were read")
+
+    (tmp_path / "rows.parquet").write_bytes(b"rows")
+    for taken in (tmp_path / "rows.parquet", Path(model.model_dir) / "checkpoints.json"):
+        before = taken.read_bytes()
+        with pytest.raises(Invalid, match=r"output must be new, or an earlier report, got '.*'"):
+            write_report(model, taken, never)
+        assert taken.read_bytes() == before
+    with pytest.raises(Invalid, match="the path or URL of a file, not of a folder"):
+        write_report(model, tmp_path, never)
+    for _ in range(2):
+        write_report(model, tmp_path / "r.html")
 
 
 def test_a_page_is_the_same_each_time(model, tmp_path):

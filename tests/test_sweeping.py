@@ -106,6 +106,27 @@ def test_a_model_that_is_gone_is_said_and_not_recommended(rows, tmp_path, caplog
     assert any(f"leaving out k = 2: {output}/k2" in message for message in caplog.messages)
 
 
+def test_models_of_which_no_plan_says_how_they_were_made_are_refused_and_left(rows, tmp_path):
+    cosine = KMeans(4, tmp_path / "s" / "k4", rows[:4], "cosine", use_mini_batch=False)
+    cosine.train(lambda: rows, steps=1)
+    whole = KMeans(2, tmp_path / "m", use_mini_batch=False).train(lambda: rows, steps=1)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(Invalid, match=r"it holds a model \(k4\), but no sweep-plan.json that says"):
+        sweep(lambda: rows, [2, 4], tmp_path / "s")
+    with pytest.raises(Invalid, match=r"got .*/m: it holds a model \(itself\), but no sweep-plan"):
+        sweep(lambda: rows, [2, 4], whole.model_dir)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_sweep_whose_rows_were_refused_may_begin_anew_with_others(rows, tmp_path):
+    bad = rows.copy()
+    bad[7, 1] = np.nan
+    with pytest.raises(ValueError, match="row 7"):
+        sweep(lambda: bad, [2, 3], tmp_path, seed=1)
+    found = sweep(lambda: rows, [2, 3], tmp_path, seed=2, relative_tolerance=np.float32(1e-3))
+    assert found["seed"] == 2
+
+
 def test_the_directory_of_a_sweep_is_no_model_and_says_where_the_models_are(rows, tmp_path):
     sweep(lambda: rows, [2], tmp_path / "s", max_steps=1)
     for use in (dkmeans.load, lambda path: KMeans(2, path).cluster_centers()):

@@ -1,4 +1,4 @@
-"""Contingency tables: how many rows have which clusters in two models, and how far these agree.
+"""Contingency tables: how many rows have which clusters in two models, and how the models agree.
 
 A worker counts the pairs of clusters of a chunk, and the sum of all tables is exact. A table has
 entries only for pairs that occur.
@@ -123,18 +123,25 @@ def agreement(table: Contingency) -> dict[str, Any]:
 
 
 def _adjusted_rand(counts: FloatArray, of_first: FloatArray, of_second: FloatArray) -> float:
-    """Return the adjusted Rand index; 1 where both models put all rows into one cluster."""
-    (together, first, second, everything) = map(
-        _pairs_in, (counts, of_first, of_second, counts.sum())
+    """Return the adjusted Rand index; 1 where both models put all rows into one cluster.
+
+    Weights that are not whole numbers are no numbers of rows: then a row is paired with itself too,
+    and the unit of the weights does not matter.
+    """
+    are_numbers = bool((counts == np.rint(counts)).all())
+    (together, first, second, everything) = (
+        _pairs_in(sizes, are_numbers=are_numbers)
+        for sizes in (counts, of_first, of_second, counts.sum())
     )
     chance = first * second / everything if everything else 0.0
     most = (first + second) / 2
     return 1.0 if most == chance else (together - chance) / (most - chance)
 
 
-def _pairs_in(sizes: NDArray[Any]) -> float:
+def _pairs_in(sizes: NDArray[Any], *, are_numbers: bool) -> float:
     """Return the number of pairs of rows within groups of these sizes."""
-    return float((sizes * (sizes - 1) / 2).sum())
+    others = sizes - 1 if are_numbers else sizes
+    return float((sizes * others / 2).sum())
 
 
 def _mutual_information(counts: FloatArray, of_first: FloatArray, of_second: FloatArray) -> float:

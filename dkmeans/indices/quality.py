@@ -3,8 +3,9 @@
     found = indices_of(moments, centers, ("silhouette", "davies_bouldin"))
 
 Distances are Euclidean: those of the rows, or for the cosine distance those of rows scaled to
-length one. A row of the weight w counts as w rows. An index that is not defined, such as the
-silhouette of one cluster, is NaN.
+length one. `cluster_inertia` alone adds up the distances that the model minimizes. A row of the
+weight w counts as w rows. An index that is not defined, such as the silhouette of one cluster, is
+NaN.
 """
 
 from __future__ import annotations
@@ -42,8 +43,12 @@ _UNDERFLOW = 2.0**26
 DEVIATION = "cluster_deviation"
 
 
-def check_indices(given: Any) -> tuple[str, ...]:
+def check_indices(given: Any, argument: str = "indices") -> tuple[str, ...]:
     """Return the names of indices; `"all"`, alone or in the list, stands for every one.
+
+    Args:
+        given: The names that were given; None for none.
+        argument: Name of the argument, for messages.
 
     Raises:
         InvalidType: it is no list of names.
@@ -51,14 +56,15 @@ def check_indices(given: Any) -> tuple[str, ...]:
     """
     if given is None:
         return ()
-    if given == _ALL:
+    if isinstance(given, str) and given == _ALL:
         return NAMES
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise InvalidType(expected("indices", "a list of names or 'all'", given))
-    names = tuple(given)
+        raise InvalidType(expected(argument, "a list of names or 'all'", given))
+    # A name may be one of NumPy's own kind of text.
+    names = tuple(str(name) if isinstance(name, str) else name for name in given)
     for name in names:
         if name not in (_ALL, *NAMES):
-            raise Invalid(expected("indices", f"'all' or among {', '.join(NAMES)}", name))
+            raise Invalid(expected(argument, f"'all' or among {', '.join(NAMES)}", name))
     return NAMES if _ALL in names else names
 
 
@@ -72,7 +78,7 @@ def indices_of(
         centers: The centers that the moments are about.
         names: Names of the indices, among `NAMES`.
         scaling: Means and deviations by which the rows were standardized: the means and deviations
-            of clusters are returned in the units before. None if they were not.
+            of clusters are returned in the units before, but for cosine. None if they were not.
     """
     values = exact_rows(centers.values, centers.distance)
     judged = _Clusters(moments, values, centers.distance, scaling)
@@ -100,6 +106,14 @@ class _Clusters:
     distance: Distance
     scaling: Scaling | None
 
+    @property
+    def scaling_of_rows(self) -> Scaling | None:
+        """The scaling that means and deviations can be taken back by.
+
+        Rows of length one (cosine) have lost the units that they had before.
+        """
+        return None if self.distance is Distance.COSINE else self.scaling
+
     @cached_property
     def weights(self) -> NDArray[Any]:
         """(k,) the number of rows, or the sum of their weights."""
@@ -117,7 +131,7 @@ class _Clusters:
 
     @property
     def inertias(self) -> FloatArray:
-        """(k,) the sums of the squared lengths from the centers; NaN without rows."""
+        """(k,) the sums of the squared distances from the centers; NaN without rows."""
         # The squared Euclidean distance of two rows of length one is twice their cosine distance.
         factor = 2.0 if self.distance is Distance.COSINE else 1.0
         return np.asarray(factor * self.mean_of(DISTANCE) * self.weights)
@@ -250,9 +264,10 @@ class _LikelyWorst:
 
 
 def _calinski_harabasz(clusters: _Clusters) -> float:
-    """Return the variance of the clusters' means over that of the rows about them, by degrees.
+    """Return the variance of the clusters' means over that of the rows about them.
 
-    (Calinski and Harabasz, A dendrite method for cluster analysis, 1974.)
+    Each is divided by its degrees of freedom (Calinski and Harabasz, A dendrite method for cluster
+    analysis, 1974).
     """
     filled, rows = clusters.filled, float(clusters.weights.sum())
     count = int(filled.sum())
@@ -272,13 +287,13 @@ def _cluster_inertia(clusters: _Clusters) -> FloatArray:
 
 
 def _cluster_mean(clusters: _Clusters) -> FloatArray:
-    means = clusters.means
-    return means if clusters.scaling is None else clusters.scaling.original(means)
+    scaling = clusters.scaling_of_rows
+    return clusters.means if scaling is None else scaling.original(clusters.means)
 
 
 def _cluster_deviation(clusters: _Clusters) -> FloatArray:
-    deviations = np.sqrt(clusters.variances)
-    return deviations if clusters.scaling is None else deviations * clusters.scaling.deviations
+    deviations, scaling = np.sqrt(clusters.variances), clusters.scaling_of_rows
+    return deviations if scaling is None else deviations * scaling.deviations
 
 
 _INDICES: dict[str, Callable[[_Clusters], Any]] = {

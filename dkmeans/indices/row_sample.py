@@ -16,6 +16,7 @@ import numpy as np
 from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Distance, squared_norms
+from dkmeans.exact import in_pieces
 from dkmeans.executors import cores
 from dkmeans.initialization.draws import Seed
 from dkmeans.state import FloatArray, IndexArray
@@ -23,15 +24,18 @@ from dkmeans.state import FloatArray, IndexArray
 # Rows of a sample: all pairs of them are compared in less than a second.
 SAMPLE_ROWS = 4096
 _SEED = 0
-# Less than this of the weight of a cluster is what rounding leaves of nothing.
+# A weight below this share of that of a cluster is a rounding error.
 _ROUNDING = 1e-12
-# Size of the distances that are computed at a time.
+# Bytes of the distances that are computed at a time.
 _PIECE_BYTES = 2**23
+# Squared distances that are a smaller part of the squared lengths of two rows are computed again. A
+# matrix product has ten digits of the others, even for hundreds of columns.
+_SHORT = 1e-4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowSample:
-    """The rows with the least keys, in the order of these: a monoid under `+`.
+    """The rows with the least keys, sorted by key: a monoid under `+`.
 
     Attributes:
         keys: (m,) float64, m <= `SAMPLE_ROWS`.
@@ -87,7 +91,7 @@ def sample_of(loaded: LoadedChunk, index: IndexArray, batch: int) -> RowSample:
     numbers = np.arange(len(loaded.points)) if loaded.kept is None else loaded.kept
     weights = np.ones(len(numbers)) if loaded.weights is None else loaded.weights
     keys = Seed(_SEED, (batch,)).uniform(loaded.chunk.number + numbers) / weights
-    # One more than the sample has: it tells the least key of the others.
+    # One row more than the sample has: its key is `next_key`.
     least = np.argpartition(keys, min(SAMPLE_ROWS, len(keys) - 1))[: SAMPLE_ROWS + 1]
     few = loaded.points[least], index[least], weights[least].astype(np.float64)
     return RowSample(keys[least], *few)._least()
@@ -134,18 +138,19 @@ def silhouette(sample: RowSample, distance: Distance) -> float:
 def _distances(rows: FloatArray) -> Iterator[tuple[int, FloatArray]]:
     """Yield distances to all of the (m, d) float64 rows, of some rows at a time.
 
-    Each result is the number of the first of these s rows, and their distances, (s, m). Rows are
-    moved to their mean: squares of large values would lose the digits of a distance.
+    Yields the number of the first of these s rows, and their distances, (s, m). A matrix product
+    loses the digits of distances that are short beside the rows. So the rows are moved to their
+    median, of which a few far rows are no part, and what is still short is computed again.
     """
-    moved = rows - rows.mean(axis=0)
+    moved = rows - np.median(rows, axis=0)
     squares, size = squared_norms(moved), max(1, _PIECE_BYTES // (8 * len(rows)))
     for start in range(0, len(rows), size):
         # The bits of a product depend on the number of BLAS's threads.
         with cores.computing:
             found = (-2.0 * moved[start : start + size]) @ moved.T
-        found += squares[start : start + size, None]
-        found += squares
-        np.sqrt(np.maximum(found, 0.0, out=found), out=found)
-        some = np.arange(len(found))
-        found[some, start + some] = 0.0
-        yield start, found
+        lengths = squares[start : start + size, None] + squares
+        found += lengths
+        one, other = np.nonzero(found < _SHORT * lengths)
+        for some in in_pieces((one, other), max(1, _PIECE_BYTES // (8 * rows.shape[1]))):
+            found[some] = squared_norms(rows[start + some[0]] - rows[some[1]])
+        yield start, np.sqrt(found, out=found)

@@ -39,6 +39,19 @@ def test_the_weights_of_rows_are_added_up_exactly():
         assert both.sums.rounded().tolist() == whole.sums.rounded().tolist()
 
 
+def test_the_unit_of_weights_does_not_matter_where_they_are_no_numbers_of_rows():
+    rng = np.random.default_rng(2)
+    index, weights = rng.integers(4, size=500), rng.random(500)
+    others = np.where(rng.random(500) < 0.2, rng.integers(4, size=500), index)
+    found = [
+        agreement(table(index, others, (4, 4), unit * weights))["adjusted_rand"]
+        for unit in (1 / 512, 1.0, 1024.0)
+    ]
+    assert found[0] == found[1] == found[2] == pytest.approx(0.65, abs=0.1)
+    ones = agreement(table(index, others, (4, 4)))["adjusted_rand"]
+    assert found[0] == pytest.approx(ones, abs=0.05)
+
+
 def test_too_many_pairs_of_clusters_are_refused():
     check_pairs((8192, 8192))
     with pytest.raises(Invalid, match=r"at most 67,108,864 pairs .*, got 8,192 x 8,193"):

@@ -167,6 +167,19 @@ def test_indices_that_are_not_defined_are_none(tmp_path):
     assert found["silhouette"] == pytest.approx(1.0)
 
 
+def test_means_of_standardized_rows_of_length_one_are_in_no_other_unit(tmp_path):
+    rows = np.random.default_rng(3).normal(size=(300, 3)) * [1, 10, 100] + 1000
+    model = KMeans(2, tmp_path, rows[:2], "cosine", use_mini_batch=False)
+    model.train(lambda: Dataset.from_array(rows).standardize(), max_steps=3)
+    found = model.evaluate(lambda: rows, indices=["cluster_mean", "cluster_deviation"])
+    directions = units(model.checkpoint().settings.scaling.standardized(rows))
+    index = np.array(list(model.predict_cluster_index(lambda: rows)))
+    for j in range(2):
+        own = directions[index == j]
+        assert found["cluster_mean"][j] == pytest.approx(own.mean(axis=0), abs=1e-12)
+        assert found["cluster_deviation"][j] == pytest.approx(own.std(axis=0))
+
+
 @pytest.mark.parametrize("given", ["all", ["all"], ["silhouette", "all"]])
 def test_all_stands_for_every_index(given):
     assert check_indices(given) == NAMES

@@ -70,6 +70,18 @@ def test_the_silhouette_of_all_rows_is_that_of_scikit_learn(distance):
     assert silhouette(sample_with(rows, index), distance) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(("share", "far"), [(0.01, 1e10), (0.1, 1e10), (0.5, 1e6)])
+def test_rows_far_from_all_others_cost_the_silhouette_no_digits(share, far):
+    rng = np.random.default_rng(1)
+    index = rng.integers(3, size=600)
+    rows = rng.normal(size=(600, 4)) + 6 * index[:, None]
+    rows[rng.random(600) < share] += far
+    sample = RowSample(np.arange(600.0), rows, index, np.ones(600))
+    apart = np.sqrt(np.square(rows[:, None] - rows).sum(axis=2))
+    expected = silhouette_score(apart, index, metric="precomputed")
+    assert silhouette(sample, Distance.SQUARED_EUCLIDEAN) == pytest.approx(expected, rel=1e-9)
+
+
 def test_a_row_counts_as_often_as_its_weight_says():
     generator = np.random.default_rng(2)
     rows, index = clustered(generator, 400)
