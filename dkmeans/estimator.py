@@ -115,10 +115,10 @@ class KMeans(Model):
         num_restarts: Number of starts that are trained side by side over the same reads. The model
             is the start with the least mean distance of a row in its last iteration. Start r draws
             as a single start with `seed + r * 2**32` does. Each start ends when it has converged.
-        empty_clusters: What happens to a center that no row is assigned to in an iteration (with
-            `mini_batch_steps_per_iteration` = 1: since the first step): `"keep"` leaves it where it
-            is, `"relocate"` moves it to the row that is farthest from its center, and `"error"`
-            stops.
+        empty_clusters: What happens to a center that no row is assigned to in an iteration (in
+            mini-batches with one step per iteration: since the first step): `"keep"` leaves it
+            where it is, `"relocate"` moves it to the row that is farthest from its center, and
+            `"error"` stops.
         oversampling: Expected number of candidates of a round of k-means||, as a multiple of k.
         initialization_rounds: Number of rounds of k-means||. Each is an epoch, and one more epoch
             follows.
@@ -308,15 +308,15 @@ class KMeans(Model):
                 other `Dataset`, or an iterator of batches. One step consumes one batch.
             hooks: Notified of every step. They may stop training after it.
             steps: Number of steps to take.
-            max_steps: Step, counted over all calls, at which to stop. From there on a call does
-                nothing.
+            max_steps: Step, counted over all calls, at which to stop. A call of a model that has
+                reached it does nothing.
             saving_listeners: Notified of every checkpoint. They may stop training after it.
-            checkpoint_path: A checkpoint of this model to continue from, in place of the latest,
-                which may be damaged. Those saved after it are dropped. A second call with the same
-                checkpoint continues from the latest, so that a job can be run again.
-            overwrite: True to begin anew, whatever `model_dir` holds. The model that is there
-                stands until the first checkpoint of the new one is saved. A second such call
-                begins anew as well.
+            checkpoint_path: A checkpoint of this model to continue from, for example because the
+                latest one is damaged. Later checkpoints are removed at the first save. A second
+                call with the same checkpoint continues from the latest, so that a job can be run
+                again.
+            overwrite: True to begin anew, whatever `model_dir` holds. The model that is there is
+                replaced by the first checkpoint of the new one. Every such call begins anew.
 
         Returns:
             This estimator.
@@ -398,8 +398,9 @@ class KMeans(Model):
     ) -> dict[str, Any]:
         """Return the loss of the centers over some rows, and write it below `eval_dir(name)`.
 
-        Each step has a JSON file there. If training draws charts for TensorBoard, so does an
-        evaluation. If that directory cannot be written, the result is returned with a warning.
+        The directory has a JSON file for each step that was evaluated. If training draws charts for
+        TensorBoard, so does an evaluation. If that directory cannot be written, the result is
+        returned with a warning.
 
         Args:
             input_fn: Returns the rows. They are read once.
@@ -437,7 +438,9 @@ class KMeans(Model):
 
     @naming_shutdown()
     def score(self, input_fn: InputFn) -> float:
-        """Return the sum of the distances to the nearest center over the first batch, not negated.
+        """Return the sum of the distances to the nearest center over the first batch.
+
+        It is positive, unlike the score of scikit-learn.
 
         Raises:
             ValueError: there is no checkpoint, or the rows cannot be used.
@@ -461,7 +464,7 @@ class KMeans(Model):
             predict_keys: Names of the results, `cluster_index` or `all_distances`; None or an empty
                 list for both.
             hooks: Notified of every batch, before its first row and after its last. They may stop
-                the prediction then.
+                the prediction at both times.
             checkpoint_path: The checkpoint to predict with; None for the latest.
             yield_single_examples: True to yield a dict for each row, False for each batch.
 
@@ -506,7 +509,7 @@ class KMeans(Model):
         """Return the cluster of each row as a lazy collection of Dask.
 
         The result can be used as any other collection, as in
-        `frame["cluster"] = model.predict_dask(frame)`. It has the centers themselves: training the
+        `frame["cluster"] = model.predict_dask(frame)`. It holds a copy of the centers: training the
         model further, or removing its directory, does not change the result.
 
         Args:
@@ -567,15 +570,15 @@ class KMeans(Model):
             input_fn: Returns the rows. They are read once. All batches are listed before the first
                 one is read: the input must end, and the batches of an iterator are all in memory
                 then.
-            output: Path or URL of a Zarr group (`.zarr`) of arrays, or `store::group` for arrays in
-                a group that is there already, or of a folder (`.parquet`) of
-                files with columns: `cluster_index` (n,) int64, and those below. If the rows are
-                those of Parquet files, there is a file of the same name for each of them.
-                Predictions of other rows, or by another checkpoint, are replaced. The output is
-                complete if the group's attribute `complete` is true, or the folder holds
-                `_SUCCESS`.
+            output: Path or URL. One that ends in `.zarr` is of a Zarr group, which gets an array
+                for each result. `store::group` adds these arrays to a group that is there. One that
+                ends in `.parquet` is of a folder of files, with a column for each result: if the
+                rows are those of Parquet files, a file of the same name for each of them. The
+                results are `cluster_index` (n,) int64, and those below. Predictions of other rows,
+                or by another checkpoint, are replaced. The output is complete if the group's
+                attribute `complete` is true, or the folder holds `_SUCCESS`.
             transform: True to write the distances to all centers, `all_distances` (n, k) float32.
-            distance: True to write the distance to the own center, `distance` (n,) float64.
+            distance: True to write the distance to the nearest center, `distance` (n,) float64.
             second: True to write the next nearest center, `second_index` (n,) int64, and the
                 distance to it, `second_distance` (n,) float64.
             top: Number of nearest centers to write, `top_indices` (n, top) int64, with the
@@ -621,9 +624,9 @@ class KMeans(Model):
             rows, left = place.rows, sum(region.rows for region in missing)
             with self._shown(), self._executor() as executor:
                 _log_begin("predicting", checkpoint, executor)
-                laden = outputs.travelling(missing, place)
+                regions = outputs.with_kept(missing, place)
                 report = RowReport("predicted", rows, rows - left)
-                for region_rows in executor.map(outputs.write_region, laden, writing):
+                for region_rows in executor.map(outputs.write_region, regions, writing):
                     report.add(region_rows)
             outputs.finish(place)
         return place.rows
@@ -647,8 +650,11 @@ class KMeans(Model):
         manifest: checkpoints.Manifest,
         notifier: Notifier,
     ) -> Checkpoint | None:
-        """Train by a plan, from the checkpoint found, if any; return the one saved last."""
-        # A model trained without names of columns takes those of the rows that it continues with.
+        """Train by a plan, from the checkpoint found, if any; return the one saved at the end.
+
+        None if no center would have moved.
+        """
+        # An older model without names of columns takes those of the new rows.
         names = found.settings.columns if found else None
         scaling = found.settings.scaling if found else self._new_scaling(dataset)
         if found is None:
@@ -680,7 +686,7 @@ class KMeans(Model):
         """Return the notifier of a training call, with the hook that draws charts."""
         if listeners and not self._config.saves_on_the_way:
             raise Invalid(
-                "saving_listeners need checkpoints to be told of: set one of "
+                "saving_listeners need checkpoints to report: set one of "
                 "RunConfig.save_checkpoints_steps and RunConfig.save_checkpoints_secs, got 0"
             )
         if self._draws_charts:
@@ -699,8 +705,8 @@ class KMeans(Model):
 
         The rows for a model that standardizes are standardized.
 
-        Chunks have the size that suits what computes. Predictions are written by chunk, and may be
-        continued on other machines, so their chunks have one size everywhere.
+        Chunks have the size that suits what computes. Those of predictions have one size
+        everywhere, because another machine may continue them.
 
         Args:
             input_fn: Returns the rows.
@@ -717,7 +723,7 @@ class KMeans(Model):
         columns = KnownColumns(found.settings.columns if found else None, mode != ModeKeys.TRAIN)
         options = self._layout, chunk_bytes, columns
         client = (config or self._config).client
-        # Rows that Dask must compute to be counted are computed where the rest of the work is done.
+        # Rows of Dask are counted on the cluster that does the rest of the work.
         with nullcontext() if client is None else client.as_current():
             dataset = read_input(input_fn, mode, self.params, self._config, *options)
         if found is None:
@@ -730,7 +736,7 @@ class KMeans(Model):
         if not dataset.is_standardized:
             return None
         batches = list(dataset.batches_to_standardize_by())
-        # Without a cache: what is cached in training are the standardized rows.
+        # Without a cache: training caches the standardized rows.
         with self._reducing_executor() as executor:
             return find_scaling(batches, dataset.columns, executor, self._config.backend)
 
@@ -861,6 +867,6 @@ def load(model_dir: str | os.PathLike[str], *, config: RunConfig | None = None) 
 
 
 def _log_begin(what: str, checkpoint: Checkpoint, executor: Executor) -> None:
-    """Log what a call over rows begins to do, and where."""
+    """Log the begin of a call over rows: the checkpoint, the clusters and the executor."""
     clusters = counted(len(checkpoint.state.centers), "cluster")
     logger.info("%s with step %d, %s, on %s", what, checkpoint.state.step, clusters, executor)

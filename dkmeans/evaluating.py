@@ -1,4 +1,4 @@
-"""Evaluations: what the pass over the rows measures, and the result.
+"""Evaluations: which measures are needed of the rows, and the result.
 
 `KMeans.evaluate` calls `measuring` before its pass (`prediction.stream.scores`), and `result_of`
 after it. `dkmeans.indices` computes the indices.

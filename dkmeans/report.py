@@ -56,8 +56,8 @@ class Progress:
         step: Number of steps completed since initialization.
         last_step: Step at which training stops at the latest; None if there is no limit.
         loss: Loss of the iteration, before its update; that of the best start.
-        change: Change of the loss relative to 1 + the loss of the iteration before; None for the
-            first iteration of a call.
+        change: Change of the loss relative to the `loss_offset` of the plan + the loss of the
+            iteration before; None for the first iteration of a call.
         empty_clusters: Number of centers that no row was assigned to in the iteration.
         steps: Number of steps in the iteration.
         rows: Number of rows in the iteration.

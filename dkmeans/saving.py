@@ -28,7 +28,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
     """Saves a fit as often as the configuration says, and at the end of a call.
 
     A thread of its own writes one checkpoint at a time, while training goes on. `_begin` waits for
-    the checkpoint before, and raises the error if it could not be written.
+    the write before, and raises the error if it failed.
 
     Args:
         plan: What to do.
@@ -48,7 +48,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         self._writing: Future[tuple[Manifest, News | None, int]] | None = None
         # Name and step of the last checkpoint that was begun.
         self._attempt, self._attempted_step = "", fit.step if fit else 0
-        # Unfinished checkpoints of other drivers, which may commit them until this one has saved.
+        # Unfinished checkpoints of other drivers, who can commit them until this one has saved.
         self._orphans = checkpoints.remove_orphans(plan.model_dir, manifest)
         self._began_at = time.monotonic()
         self._saved_step = fit.step if fit else None
@@ -56,7 +56,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         self.history = History(plan.model_dir, fit.step if fit else 0)
 
     def __exit__(self, *error: object) -> None:
-        # After an error of a hook a write may still be going on: nothing is written after `train`.
+        # After an error of a hook a write may still be going on. It must not outlive `train`.
         if self._writing is not None and (failure := self._writing.exception()):
             logger.warning("step %d is not saved: %s", self._attempted_step, failure)
         self._thread.shutdown()
@@ -116,7 +116,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         if self._writing is None:
             return
         began = time.monotonic()
-        wait([self._writing])  # an interrupt leaves the write going on, for `rescue` to wait
+        wait([self._writing])  # an interrupt ends the wait, not the write: `rescue` waits again
         self._seconds += time.monotonic() - began
         writing, self._writing = self._writing, None
         self._manifest, news, size = writing.result()
@@ -125,14 +125,14 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         self._saved_step = self._attempted_step
 
     def take_seconds(self) -> float:
-        """Return the time spent on saving since the last call of this method."""
+        """Return the seconds that training has waited for checkpoints since the last such call."""
         taken, self._seconds = self._seconds, 0.0
         return taken
 
     def rescue(self, fit: Fit) -> None:
         """Save what has been computed, before an error or an interrupt is raised again.
 
-        The checkpoint is marked as interrupted in both cases.
+        The checkpoint is marked as interrupted in both cases, unless all starts had ended.
         """
         try:
             with suppress(Outage, *storage.WRITE_ERRORS):  # a later state is saved now

@@ -56,7 +56,7 @@ class StopReason(Enum):
 
     @property
     def converged(self) -> bool:
-        """True if more steps over the same rows would change nothing."""
+        """True if the start ended because further steps would change little or nothing."""
         return self in (StopReason.CONVERGED, StopReason.UNCHANGED, StopReason.STILL)
 
 

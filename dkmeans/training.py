@@ -97,17 +97,17 @@ def _train(
         for remark in center_scale_remarks(fit.state.centers, plan.settings.columns):
             logger.warning("%s", remark)
         saver.save(fit)
-        # Only now: if two drivers begin the same model, `save` has refused the second one.
+        # After the save: if two drivers begin the same model, `save` has refused the second one.
         save_origin(plan)
     else:
         batches = of_dtype(batches, fit.state.centers.dtype, "the continued model's")
         logger.info("continuing from step %d", fit.step)
-        notifier.checkpoint_time = time.time()  # nothing would be lost yet
+        notifier.checkpoint_time = time.time()  # the model on storage is as new as that in memory
         with notifier.saving(fit.state):
-            pass  # only notifies the listeners: this checkpoint is saved already
+            pass  # the listeners are notified: the checkpoint exists
     notifier.created(fit.state)
     first_step = fit.step
-    # An input that ends was given for its steps.
+    # An input that ends is always used up, even if no center would move.
     if plan.may_be_unchanged and dataset.is_endless and _has_same_rows(plan, dataset):
         is_unchanged, batches = _is_unchanged(plan, fit, batches, executor)
         if is_unchanged:
@@ -147,7 +147,7 @@ def _has_same_rows(plan: Plan, dataset: Dataset) -> bool:
 
 def _report_missing_limits(plan: Plan, dataset: Dataset) -> None:
     """Warn of a call that nothing ends, before it takes a step."""
-    # With the same rows in every iteration, a call ends when no center moves any more.
+    # With the same rows in every iteration, a call ends by itself when no center moves any more.
     if plan.describe_limits() or _has_same_rows(plan, dataset) or not dataset.is_endless:
         return
     if plan.has_hooks:
@@ -160,8 +160,8 @@ def _report_missing_limits(plan: Plan, dataset: Dataset) -> None:
 
 
 def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> None:
-    """Log why a call ended; warn if it did not get as far as asked for, or left dead clusters."""
-    # An input without batches is never what was asked for.
+    """Log why a call ended; warn if it did not get as far as asked for, or of empty clusters."""
+    # An input without batches always deserves the warning.
     steps = fit.step - first_step
     limits = plan.describe_limits() or ("" if steps else "a first step")
     if reason is StopReason.END_OF_INPUT and limits:
@@ -175,25 +175,25 @@ def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> No
     else:
         logger.info("%s at step %d", reason.value, fit.step)
     if fit.pending_steps >= steps > 0:
-        # Calls of a few steps each may be meant, an input too short for an iteration is not.
+        # Short calls may be intended. An input that is shorter than an iteration is not.
         level = logging.WARNING if reason is StopReason.END_OF_INPUT else logging.INFO
         logger.log(
             level,
             "no center has moved in this call: step %d of the %d of an iteration is done "
-            "(mini_batch_steps_per_iteration), and further calls go on with it",
+            "(mini_batch_steps_per_iteration), and the next call continues it",
             fit.pending_steps,
             plan.settings.schedule.steps_per_iteration,
         )
-    dead, k = _dead_clusters(plan, fit.state), len(fit.state.centers)
-    if dead:
+    empty, k = _empty_clusters(plan, fit.state), len(fit.state.centers)
+    if empty:
         when = "since the first step" if _keeps_counts(plan) else "in the last iteration"
         remedy = "train fewer clusters"
         if plan.empty_clusters is EmptyClusters.KEEP:
             remedy = f"give empty_clusters={str(EmptyClusters.RELOCATE)!r}, or {remedy}"
-        logger.warning("%d of %s got no rows %s: %s", dead, counted(k, "cluster"), when, remedy)
+        logger.warning("%d of %s got no rows %s: %s", empty, counted(k, "cluster"), when, remedy)
 
 
-def _dead_clusters(plan: Plan, state: TrainState) -> int:
+def _empty_clusters(plan: Plan, state: TrainState) -> int:
     """Return the number of centers without rows; 0 before the first whole iteration."""
     if state.inertia is None:
         return 0
@@ -209,7 +209,7 @@ def _keeps_counts(plan: Plan) -> bool:
 
 
 def _examined_batches(plan: Plan, dataset: Dataset, executor: Executor) -> Iterator[Batch]:
-    """Return all batches, after logging what a run needs from the machines."""
+    """Return all batches, after logging what training needs from the machines."""
     batches = dataset.batches()
     first = next(batches, None)
     if first is None:
@@ -258,7 +258,7 @@ def _steps_until_stop(
     """
     limit = None if plan.last_step is None else plan.last_step - fit.step
     schedule, numbered = plan.settings.schedule, _numbered(batches)
-    # The batches of several steps are in use at once.
+    # An iteration holds the batches of its steps: rows that an input may reuse are copied.
     coming = map(owned, numbered) if schedule.steps_per_iteration > 1 else numbered
     iterations = schedule.iterations(coming, fit.pending_steps, limit)
     same_rows = _has_same_rows(plan, dataset)
@@ -266,10 +266,10 @@ def _steps_until_stop(
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
     squares, shift = None, plan.shift_tolerance
-    # Held only where it is needed: centers may be large.
+    # The fit of an earlier step is held only for this tolerance: centers may be large.
     shift_from = None if shift is None else fit
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
-        raise_if_interrupted()  # by an interrupt that a finalizer has swallowed
+        raise_if_interrupted()  # an interrupt that came in a finalizer was swallowed there
         before = fit
         notifier.before_run(step_batches[0])
         steps = _iteration(plan, before, step_batches, executor, squares, with_bounds=with_bounds)
@@ -299,12 +299,12 @@ def _steps_until_stop(
                 return
             if notifier.should_stop():  # the steps computed after this one are dropped
                 break
-        # Sums of large centers would be kept during the next iteration.
+        # The sums are released before the next iteration: centers may be large.
         del reduction
 
 
 def _numbered(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield each batch `numbered`; for the same object again, the same object."""
+    """Yield each batch `numbered`: the same object for the same batch."""
     before = numbered = Batch()
     for batch in batches:
         if batch is not before:
@@ -313,7 +313,7 @@ def _numbered(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _stop_reason(plan: Plan, fit: Fit, notifier: Notifier) -> StopReason:
-    """Return why there are no more steps."""
+    """Return why training stopped."""
     reason = fit.starts[fit.best].reason
     if not fit.running and reason is not None:
         return reason
@@ -337,6 +337,7 @@ def _iteration(
     Raises:
         RuntimeError: the main thread has ended, so no thread can be started to save the fit.
     """
+    # Thread pools accept no work then.
     if not threading.main_thread().is_alive():
         raise RuntimeError("cannot train after the main thread has ended")
     states = [fit.starts[number].state for number in fit.running]

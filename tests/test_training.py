@@ -187,7 +187,7 @@ def test_input_that_is_too_short_for_an_iteration_is_warned_of(caplog):
     estimator = model(mini_batch_steps_per_iteration=5).train(lambda: iter(batches_of(3)))
     assert warnings_of(caplog) == [
         "no center has moved in this call: step 3 of the 5 of an iteration is done "
-        "(mini_batch_steps_per_iteration), and further calls go on with it"
+        "(mini_batch_steps_per_iteration), and the next call continues it"
     ]
     caplog.clear()
     for _ in range(2):  # as few steps as are asked for, and those that complete the iteration

@@ -1,31 +1,31 @@
-"""Short iterations: whether one thread computes them alone, by the times that were measured.
+"""The choice between one thread and all threads for short iterations, by measured times.
 
-`threads` asks before each reduction (docs/decisions/036). Where bounds skip most of the work, an
-iteration takes a few milliseconds. Waking threads, and handing Python's lock from one to the other,
-may then take longer than what they share. How long that takes differs from machine to machine, so
-both ways are timed.
+`Threads.map_reduce` asks before each reduction (docs/decisions/036). Where bounds skip most of the
+work, an iteration takes a few milliseconds. Waking threads, and handing Python's lock from one to
+the other, may then take longer than the work itself. How long that takes differs from machine to
+machine, so both ways are timed.
 """
 
 from __future__ import annotations
 
 # Only iterations that all threads compute in this time are tried by one thread.
 _SHORT_SECONDS = 0.01
-# One thread takes at most as long as all threads together. It is not tried if that is so many times
-# the time that has passed.
+# One thread needs at most the time that all threads are busy. It is tried only if that is less than
+# so many times the time that passes.
 _MOST_TIMES = 3
-# The slower way is tried again when the faster one takes so much more or less time than at the last
-# trial, but not within a few iterations of it; or else after so many iterations, and after twice as
-# many each time that it stays slower.
+# The slower way is tried again when the time of the faster one has changed by the factor `_CHANGE`,
+# but not within `_FEWEST` iterations; else after a pause of `_PAUSE` iterations, which doubles each
+# time that the slower way stays slower.
 _CHANGE, _FEWEST, _PAUSE = 1.3, 4, 16
 
 
 class ShortIterations:
-    """Chooses between the calling thread and all threads, for reductions that are alike."""
+    """Chooses between the calling thread and all threads, for reductions by one function."""
 
     def __init__(self) -> None:
         self._alone = self._together = self._busy = self._at_trial = float("inf")
-        # The first trial, which one thread loses if it is slower, doubles this.
-        self._left = self._pause = _PAUSE // 2
+        # The first trial comes as soon as an iteration is short.
+        self._left, self._pause = 0, _PAUSE // 2
         self._since = _FEWEST
         self._is_trial = False
 
@@ -38,10 +38,10 @@ class ShortIterations:
         has_changed = not 1 / _CHANGE < faster / self._at_trial < _CHANGE
         may_change = has_changed and self._since >= _FEWEST
         self._is_trial = is_short and (may_change or self._left <= 0)
-        return is_alone != self._is_trial
+        return is_alone != self._is_trial  # a trial takes the other way
 
     def end(self, seconds: float, busy: float, *, alone: bool) -> None:
-        """Learn how long a reduction took.
+        """Record how long a reduction took.
 
         Args:
             seconds: Time that passed.

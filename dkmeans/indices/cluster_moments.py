@@ -1,4 +1,4 @@
-"""Moments of clusters: all that the indices of a clustering need to know about the rows.
+"""Moments of clusters: what all indices but the sampled silhouette need to know about the rows.
 
 A worker computes the moments of a chunk, and the sum of all is a property of the set of rows, with
 the same bits for any chunks (docs/decisions/024).
@@ -35,7 +35,8 @@ class Moments:
         weights: (k, 1) the sums of the weights of the rows: their number without any.
         squares: (k, d) the sums of the squared differences from the center, times the weights of
             the rows; (k, 0) if they are not needed.
-        measures: (k, 4) the sums of the four measures of the rows, times their weights.
+        measures: (k, 4) the sums of the measures of the rows (distance, length, silhouette,
+            ambiguous; see `backends.moments`), times their weights.
         radius: (k,) the largest Euclidean distance of a row of positive weight from its center.
     """
 
@@ -92,7 +93,7 @@ def moments_of(
         sums: Their partial sums; without columns if the sums of the rows are not needed.
         index: (n,) the nearest center of each row.
         distances: (2, n) the distances to the nearest and second nearest center; (1, n) if there is
-            one center.
+            one center, or no index needs the second one.
         centers: The centers.
         with_squares: True if the squared differences from the centers are needed.
 

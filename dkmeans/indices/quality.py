@@ -31,13 +31,12 @@ from dkmeans.scaling import Scaling
 from dkmeans.state import FloatArray, IndexArray
 
 _ALL = "all"
-# Pairs of centers, and values of their differences, that are computed at a time; for so many
-# centers at least, as each matrix product reads all centers.
+# Pairs of centers, and values of their differences, that are computed at a time. A matrix product,
+# which reads all centers, is of at least so many rows.
 _PAIRS_AT_ONCE, _FEWEST_ROWS = 2**17, 16
-# More likely pairs than this for each center are found again in float64.
+# If float32 leaves more candidate pairs than this for each center, float64 looks for them again.
 _MOST_PAIRS = 8
-# By underflow a square loses less than the smallest normal number: all columns of a distance lose
-# less than so many of these.
+# Bound of what underflow takes from a squared distance, in smallest normal numbers.
 _UNDERFLOW = 2.0**26
 # The index that needs the squares of `Moments`.
 DEVIATION = "cluster_deviation"
@@ -187,7 +186,7 @@ def _davies_bouldin(clusters: _Clusters) -> float:
     worst, width = np.zeros(len(centers)), centers.shape[1]
     size = max(_FEWEST_ROWS, _PAIRS_AT_ONCE // len(centers))
     rounded_to = cache(partial(_LikelyWorst.of, centers, spreads))
-    # Other threads of BLAS would wait actively for a while after each product.
+    # Other threads of BLAS would busy-wait for a while after each product.
     with cores.computing:
         for start in range(0, len(centers), size):
             some = np.arange(start, min(start + size, len(centers)))
@@ -207,8 +206,8 @@ class _LikelyWorst:
 
     A matrix product computes squared distances whose error is at most that of d + 4 roundings of
     the largest term (as in `backends.rounding`), with those of the centers. Float32 takes half the
-    time of float64. It leaves hardly more pairs, unless some centers are much closer to each other
-    than others.
+    time of float64, and leaves hardly more candidates, unless some centers are much closer to each
+    other than others.
 
     Attributes:
         moved: (k, d) the centers less their mean, scaled so that the largest value is one.
@@ -235,7 +234,7 @@ class _LikelyWorst:
 
     @QUIET
     def pairs(self, some: IndexArray) -> tuple[IndexArray, IndexArray]:
-        """Return pairs of some centers and others, with the most similar other of each among them.
+        """Return, for some centers, the pairs that may have the most similar other center.
 
         Args:
             some: (m,) numbers of the centers whose pairs are returned.
@@ -252,7 +251,7 @@ class _LikelyWorst:
         spread *= spread
         reciprocal = found + error
         reciprocal /= spread
-        # Centers that may be equal have no least similarity: that of equal ones is 0.
+        # Centers closer than the error set no limit: the similarity of equal ones is 0.
         reciprocal[found <= error] = np.inf
         found -= error
         # The negation also selects what is NaN, where squares overflow or underflow.
@@ -283,6 +282,7 @@ def _calinski_harabasz(clusters: _Clusters) -> float:
 
 def _cluster_inertia(clusters: _Clusters) -> FloatArray:
     ones = np.ones(len(clusters.centers), np.int64)
+    # A division by one rounds an exact sum once.
     return clusters.moments.measures.columns(slice(DISTANCE, DISTANCE + 1)).means(ones)[:, 0]
 
 

@@ -108,7 +108,7 @@ def digest_of(kept: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def laden(regions: Sequence[Chunk], kept: KeptColumns | None) -> Iterator[Chunk]:
+def with_columns(regions: Sequence[Chunk], kept: KeptColumns | None) -> Iterator[Chunk]:
     """Yield regions with the columns of their rows, which they travel with."""
     for region in regions:
         assert isinstance(region.source, Region)  # for the type checker

@@ -70,7 +70,7 @@ def of_array(array: Any, block: Block) -> Any:
     blocks: dict[str, Any] = {"drop_axis": 1}
     if meta.ndim == 2:
         blocks = {"chunks": (array.chunks[0], (meta.shape[1],))}
-    return array.rechunk({1: -1}).map_blocks(_of_block, _travelling(block), meta=meta, **blocks)
+    return array.rechunk({1: -1}).map_blocks(_of_block, _held_once(block), meta=meta, **blocks)
 
 
 def of_frame(frame: Any, block: Block, columns: Names) -> Any:
@@ -118,10 +118,10 @@ def _of_partitions(frame: Any, block: Block, read: Callable[..., Any]) -> Any:
         read: Function of a partition and, for messages, its `name`; returns the rows.
     """
     meta = _with_index(_without_rows(block), frame._meta)
-    return frame.map_partitions(_of_partition, _travelling(block), read, meta=meta)
+    return frame.map_partitions(_of_partition, _held_once(block), read, meta=meta)
 
 
-def _travelling(block: Block) -> Any:
+def _held_once(block: Block) -> Any:
     """Return a task of Dask that holds a value, so that the graph has the value once."""
     return dask.delayed(block, pure=True, traverse=False)
 

@@ -29,7 +29,7 @@ from dkmeans.prediction.destinations import (
     is_parquet,
 )
 from dkmeans.prediction.identity import Prediction
-from dkmeans.prediction.kept import KeptColumns, digest_of, kept_of, laden
+from dkmeans.prediction.kept import KeptColumns, digest_of, kept_of, with_columns
 from dkmeans.prediction.per_chunk import Task, form_of, predict
 from dkmeans.prediction.regions import file_of
 from dkmeans.prediction.request import Request
@@ -46,10 +46,10 @@ class Output:
     """The predictions of a call in storage.
 
     Attributes:
-        destination: Where they are written, and which they are.
+        destination: The place, and the prediction that it is for.
         regions: All regions, each as one chunk of its rows, in order.
-        kept: Columns of the input to write, which the sources of the rows do not have; None if
-            there are none.
+        kept: Columns of the input to write that must be sent to the tasks; None if the tasks read
+            them with the rows, or there are none.
     """
 
     destination: Destination
@@ -75,7 +75,7 @@ class Written:
     """Content of an output that was begun earlier.
 
     Attributes:
-        regions: Names of the regions that are done; empty if an output with marks is complete.
+        regions: Names of the regions that are done. A complete output with marks has none left.
         is_complete: True if the output is marked as complete and, where files are marks, none is
             missing.
     """
@@ -113,7 +113,8 @@ def plan_output(
     forms = [form_of(name, k, request.top) for name in request.results]
     row_bytes = sum(prod(shape) * dtype.itemsize for shape, dtype in forms)
     rows = max(1, min(_REGION_ROWS, _REGION_BYTES // row_bytes))
-    # Whole chunks of the input, if all have one size: then no two tasks read the same chunk.
+    # A multiple of the first chunk's rows: if all chunks have that size, no two tasks read the same
+    # chunk.
     unit = batch[0].rows
     rows = min(rows // unit * unit or rows, batch.rows)
     about = request.results, request.top, request.keep, request.partition_by
@@ -170,15 +171,15 @@ def prepare(output: Output) -> Written:
             destination.check_new()
         elif differences := destination.prediction.differences(found):
             destination.check_replaceable(output.regions)
-            # An empty identity: a driver was killed while it set the output up, or the file is
-            # damaged.
             reason = f"it holds predictions that differ in {', '.join(differences)}"
-            if not found:
-                reason = "it does not say what it holds"
+            if not found:  # a driver was killed while it set the output up, or the file is damaged
+                reason = "its identity is empty or damaged"
             logger.info("replacing the predictions at %s: %s", destination.address, reason)
         elif destination.lacks_arrays():
             destination.check_replaceable(output.regions)
-            logger.info("writing the predictions at %s anew: an array is gone", destination.address)
+            logger.info(
+                "writing the predictions at %s anew: an array was removed", destination.address
+            )
         else:
             return _found(output)
         destination.empty()
@@ -191,7 +192,7 @@ def prepare(output: Output) -> Written:
 
 
 def _found(output: Output) -> Written:
-    """Return what is done, and log it; tidy a complete output, and unmark an incomplete one."""
+    """Return what is done, and log it; tidy a complete output, unmark an incomplete one."""
     destination, written = output.destination, _written(output)
     if written.is_complete:
         destination.tidy()  # a driver may have been killed after it marked the output as complete
@@ -199,7 +200,7 @@ def _found(output: Output) -> Written:
         return written
     destination.unmark()  # a file may have been removed after the output was complete
     total, done = counted(len(output.regions), "region"), len(written.regions)
-    logger.info("keeping %d of %s that %s holds already", done, total, destination.address)
+    logger.info("%s holds %d of %s: writing the others", destination.address, done, total)
     return written
 
 
@@ -216,9 +217,9 @@ def missing(output: Output, written: Written) -> list[Chunk]:
     return [region for region in output.regions if file_of(region) not in written.regions]
 
 
-def travelling(regions: Sequence[Chunk], output: Output) -> Iterator[Chunk]:
-    """Yield regions with all that the tasks that write them need."""
-    return laden(regions, output.kept)
+def with_kept(regions: Sequence[Chunk], output: Output) -> Iterator[Chunk]:
+    """Yield the regions, each with the columns to write that its task cannot read."""
+    return with_columns(regions, output.kept)
 
 
 def write_region(loaded: LoadedChunk, writing: Writing) -> int:
@@ -238,9 +239,8 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
     found = destination.identity()
     if found is None:
         raise InvalidData(
-            f"output must be at a place that all workers see; on {gethostname()} there is nothing "
-            f"of what the driver made at {destination.address}. Give a shared disk or an object "
-            "store"
+            f"output must be at a place that all workers see; {gethostname()} does not see what "
+            f"the driver made at {destination.address}. Give a shared disk or an object store"
         )
     if destination.prediction.differences(found):
         raise Conflict(f"another run has replaced {destination.address} while this one wrote to it")
@@ -249,6 +249,6 @@ def write_region(loaded: LoadedChunk, writing: Writing) -> int:
 
 
 def finish(output: Output) -> None:
-    """Mark an output as complete, and remove what it does not need any more."""
+    """Mark an output as complete, and remove the marks of regions and temporary files."""
     output.destination.mark_complete()
     output.destination.tidy()

@@ -69,7 +69,7 @@ def test_a_second_run_writes_what_is_missing_and_other_columns_replace_all(
     write("id")
     (address / "b-00001.parquet").unlink()
     (address / "_SUCCESS").unlink()
-    assert "keeping 4 of 5 regions" in write("id")
+    assert "holds 4 of 5 regions" in write("id")
     assert written(address)["id"].to_pylist() == TABLE["id"].to_pylist()
     assert "nothing to do" in write("id")
     assert "predictions that differ in kept" in write("day")

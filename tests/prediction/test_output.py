@@ -229,7 +229,7 @@ def test_a_second_run_writes_only_what_is_missing(
     mend()
     new_log()
     assert model.write_predictions(read_rows, address, transform=transform) == len(rows)
-    assert f"keeping {len(already)} of 11 regions that {address} holds already" in new_log()
+    assert f"{address} holds {len(already)} of 11 regions: writing the others" in new_log()
     check_continued(address, model, rows, tmp_path, changed=[1], transform=transform)
 
 
@@ -300,7 +300,7 @@ def test_a_driver_and_workers_that_are_killed_lose_no_finished_region(
     assert 0 < len(already) < -(-len(rows) // region_rows(address))
     change_region(address, already[-1])
     again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"keeping {len(already)} of" in again.stderr
+    assert f"holds {len(already)} of" in again.stderr
     assert json.loads(again.stdout)["rows"] == len(rows)
     check_continued(address, model, rows, tmp_path, changed=already[-1:], transform=transform)
     if ending == ".zarr":
@@ -391,7 +391,7 @@ def test_a_replacement_that_is_cut_off_leaves_nothing_that_counts(
     mend()
     new_log()
     model.write_predictions(read_rows, address)
-    assert f"replacing the predictions at {address}: it does not say what it holds" in new_log()
+    assert f"replacing the predictions at {address}: its identity is empty or damaged" in new_log()
     check_whole(read(address), model, rows, transform=False)
 
 
@@ -503,7 +503,7 @@ def test_a_part_that_was_removed_is_written_again(
 @pytest.mark.parametrize(
     ("there", "error", "message"),
     [
-        ("nothing", InvalidData, "output must be at a place that all workers see; on "),
+        ("nothing", InvalidData, "output must be at a place that all workers see; "),
         ("another prediction", Conflict, "another run has replaced "),
     ],
 )

@@ -1,9 +1,9 @@
-"""Bounds of a chunk's rows between iterations, by which `reassign` skips most of the work.
+"""Bounds of a chunk's rows between iterations, by which most of the work is skipped.
 
 `backend` calls `begin` for a chunk without bounds, and `advance` with those that the worker has
-cached. Both make bounds by `assign_all` where all pairs must be scored. Bounds only save time:
-without them, or with those of an earlier iteration, the partial sums have the same bits
-(docs/decisions/022). A pair, here, is a row and a group of 16 centers.
+cached. The kernels are `reassign`, `reassign_few`, and `assign_all` where all pairs must be scored.
+Bounds only save time: old ones, or none, give partial sums of the same bits (docs/decisions/022). A
+pair, here, is a row and a group of 16 centers.
 """
 
 from __future__ import annotations
@@ -35,37 +35,37 @@ from dkmeans.exact import ExactSums
 from dkmeans.grid import PIECE_ROWS, FewValues, Grid
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
-# Fewer centers, or fewer products for a row, are computed faster than `reassign` looks at a row;
-# and a chunk of fewer products is computed faster than its entry is taken and put back.
+# Limits of `reassign`: a row with fewer centers or products is scored faster than its bounds are
+# compared, and a chunk with fewer products faster than its entry is taken and put back.
 _FEWEST_CENTERS, _FEWEST_PRODUCTS, _FEWEST_CHUNK_PRODUCTS = 2 * GROUP, 1000, 2**24
-# With fewer products than that, and so many groups at most, the bounds of many rows are compared at
-# a time; from so many centers, and rows of a chunk, on.
+# Limits of `reassign_few`, which serves one group with any number of products, and up to this many
+# groups with fewer products than `reassign` needs; and the fewest centers, and rows of a chunk.
 _MOST_GROUPS, _FEWEST_OF_FEW, _FEWEST_ROWS_OF_FEW = 8, 4, 2**14
-# Iterations without bounds. In the first ones centers move so far that few rows are skipped. With
-# few centers less is saved, so bounds take longer to pay for their beginning.
+# Iterations without bounds: in the first ones centers move so far that few rows are skipped. Bounds
+# of few centers save less, so they begin later.
 _FIRST_ITERATIONS, _FIRST_OF_FEW = 4, 10
-# Bounds are dropped for some iterations if the pairs that had to be scored took more than this
-# share of the time of all pairs, and for twice as many the next time.
+# If the pairs that had to be scored took more than this share of the time of all pairs, bounds are
+# dropped for some iterations, the next time for twice as many.
 _USELESS_SHARE = 0.6
-# A matrix unit scores all pairs in this share of the time that they take one by one.
+# Time in which a matrix unit scores all pairs, relative to that of scoring them one by one.
 _COST_WITH_MATRIX = 0.4
-# To score a row costs as much as so many pairs, beside those of its pairs that are scored.
+# Fixed cost of a row that is scored, in scored pairs.
 _PAIRS_OF_ROW = 3
-# A chunk gets no bounds for some iterations if, in one of its pieces, rows far from the grid and
-# values off it number more than this share of the rows: these are added up slowly each time.
+# A chunk gets no bounds for some iterations if a piece of it has more rows far from the grid, and
+# values off the grid, than this share of its rows: these are added up slowly each time.
 _MOST_SLOW = 0.05
 # Bytes of the scored rows of a block, which should stay in the second-level cache, and limits of
-# their number.
+# the number of these rows.
 _BLOCK_BYTES, _MOST_ROWS, _FEWEST_ROWS = 3 * 2**18, 4096, 2 * STRIP
 _SUM_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A number of iterations until a chunk gets bounds.
+    """Number of iterations that a chunk waits for bounds.
 
     Attributes:
-        left: Iterations until then.
+        left: Iterations that are left.
         pause: Iterations to wait if those bounds are of no use.
     """
 
@@ -86,7 +86,8 @@ class MovingSums:
         grid: The grid of the sums.
         high, low: The planes of the sums of the rows, rounded to integers, as in `kernels.Sums`,
             without `sum_vectors.MAGIC_BITS`. The kernels overwrite them.
-        few: What was rounded away. Its `clusters` are numbers of rows, which `moved` replaces.
+        few: What was rounded away. It is indexed by rows: `FewValues.moved` puts their clusters in
+            place of their numbers.
         far: (f,) int64. The rows that are far from the grid, and not in these sums.
         far_clusters: (f,) int32. Their clusters.
         far_sums: The sums of these rows; None if there are none.
@@ -133,7 +134,7 @@ class Bounds:
     """Bounds of the rows of a chunk.
 
     Attributes:
-        stage: The centers for which they hold.
+        stage: The centers for which the bounds hold.
         nearest: (n,) int32, the cluster of each row, of which the pieces have views.
         pieces: Bounds of the pieces of the chunk.
         pause: As in `Waiting`.
@@ -198,7 +199,7 @@ class Paths:
         self._lock = threading.Lock()
 
     def __call__(self, start: Hashable, centers: Centers, dtype: np.dtype[Any]) -> Path:
-        """Return the path of a start of a fit; a new one begins with these centers."""
+        """Return the path of a start of a fit; a missing one is made from these centers."""
         key = start, centers.values.shape, centers.distance, dtype
         with self._lock:
             path = self._paths.get(key)
@@ -208,7 +209,7 @@ class Paths:
 
 
 class BlockScratchPerThread(threading.local):
-    """Work arrays of each thread, for the last shape that it used."""
+    """Work arrays of each thread, for the last shape that the thread used."""
 
     def __init__(self) -> None:
         self._scratch: dict[Any, BlockScratch] = {}
@@ -228,8 +229,8 @@ _tile_scratch = ScratchPerThread()
 def suit(points: FloatArray, centers: Centers) -> bool:
     """Return whether bounds can save time for the (n, d) rows of a chunk with such centers."""
     k, d = centers.values.shape
-    if _are_few(centers):
-        is_long = len(points) >= max(_FEWEST_ROWS_OF_FEW, _SUM_BYTES * k)
+    if _uses_few(centers):
+        is_long = len(points) >= _FEWEST_ROWS_OF_FEW
         return k >= _FEWEST_OF_FEW and is_long and can_group(centers)
     is_large = k * d >= _FEWEST_PRODUCTS and len(points) * k * d >= _FEWEST_CHUNK_PRODUCTS
     # A plane of cached sums must not be larger than the rows.
@@ -239,11 +240,11 @@ def suit(points: FloatArray, centers: Centers) -> bool:
 
 def waiting_for(centers: Centers) -> Waiting:
     """Return how long the chunks of a fit with such centers wait for their first bounds."""
-    return Waiting(_FIRST_OF_FEW if _are_few(centers) else _FIRST_ITERATIONS)
+    return Waiting(_FIRST_OF_FEW if _uses_few(centers) else _FIRST_ITERATIONS)
 
 
-def _are_few(centers: Centers) -> bool:
-    """Return whether rows are scored against all centers rather than against single groups."""
+def _uses_few(centers: Centers) -> bool:
+    """Return whether `reassign_few` is used."""
     k, d = centers.values.shape
     return bool(k <= GROUP or (k * d < _FEWEST_PRODUCTS and k <= _MOST_GROUPS * GROUP))
 
@@ -251,7 +252,7 @@ def _are_few(centers: Centers) -> bool:
 def begin(
     points: FloatArray, centers: Centers, waiting: Waiting, start: Hashable, *, with_sums: bool
 ) -> Advanced | Waiting:
-    """Return bounds of a chunk that has none; or, if its sums are too slow, how long to wait.
+    """Return bounds of a chunk that has none; a `Waiting` if adding up its rows is too slow.
 
     Args:
         points: (n, d) rows, as the kernels take them.
@@ -281,19 +282,18 @@ def advance(points: FloatArray, centers: Centers, found: Bounds) -> Advanced:
     Args:
         points: (n, d) rows, as the kernels take them.
         centers: The centers.
-        found: The bounds of an earlier iteration. They must not be used again.
+        found: The bounds of an earlier iteration, which are overwritten.
     """
     stage = found.stage.path.stage(centers)
     movement, all_pairs = stage.movement_since(found.stage), len(points) * stage.groups
-    # The time of scoring all pairs, in pairs that are scored one by one.
-    is_few, with_matrix = _are_few(centers), bool(stage.scoring()[0].matrix_panels)
-    # Few centers are scored alike, whether for all rows or for those that are suspect.
+    # Cost of scoring all pairs; that of one pair without a matrix unit is one.
+    is_few, with_matrix = _uses_few(centers), bool(stage.scoring()[0].matrix_panels)
+    # With few centers a matrix unit scores the suspect rows as it does all rows.
     cost = all_pairs * (_COST_WITH_MATRIX if with_matrix and not is_few else 1)
     parts = list(zip(_cut(points), found.pieces, strict=True))
-    # Bounds become loose. They are made anew once their upkeep has cost as much as scoring all
-    # pairs, so at most half of the work could have been saved. Those of few centers are made anew
-    # for each row that is scored.
-    if found.work > cost and not is_few:
+    # Bounds become loose. They are made anew once updating them has cost as much as scoring all
+    # pairs. Those of few centers are made anew for each row that is scored.
+    if found.work > cost:  # never with few centers
         pieces = tuple(_made_anew(rows, centers, stage, movement, piece) for rows, piece in parts)
         bounds = Bounds(stage, found.nearest, pieces, found.pause)
         return Advanced(bounds, bounds, 0)
@@ -318,7 +318,7 @@ def _first(
 ) -> Piece | None:
     """Return the bounds of rows that had none, with sums if these are needed.
 
-    None if too many rows would be added up slowly. `nearest`, zeros, gets the cluster of each row.
+    Fills `nearest`, which must be zeros. Returns None if too many rows would be added up slowly.
     """
     upper = _zeros(len(rows), np.float32)
     lower = _zeros(len(rows) * stage.groups, np.uint16).reshape(len(rows), stage.groups)
@@ -347,8 +347,8 @@ def _first(
 
 
 def _as_compared(bounds: RowBounds, centers: Centers) -> RowBounds:
-    """Return the bounds of new rows as the kernel compares them: for few products by group."""
-    if not _are_few(centers):
+    """Return the bounds in the layout of the kernel: group by group for `reassign_few`."""
+    if not _uses_few(centers):
         return bounds
     n, groups = bounds.lower.shape
     by_group = np.zeros((groups, n + GROUP), np.uint16)
@@ -357,7 +357,7 @@ def _as_compared(bounds: RowBounds, centers: Centers) -> RowBounds:
 
 
 def _zeros(count: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Return so many zeros, and a vector more after them: the kernels read whole vectors."""
+    """Return `count` zeros, followed in memory by 16 more: the kernels read whole vectors."""
     return np.zeros(count + GROUP, dtype)[:count]
 
 
@@ -374,7 +374,7 @@ def _sums_of_far(
 def _made_anew(
     rows: FloatArray, centers: Centers, stage: Stage, movement: Movement, piece: Piece
 ) -> Piece:
-    """Return sums brought up to date, and new bounds."""
+    """Return the piece with sums up to date and new bounds."""
     _assign_all(rows, stage, movement, piece.rows, _kernel_sums(piece))
     return _with_far(rows, centers, piece)
 
@@ -384,7 +384,7 @@ def _advanced(
 ) -> tuple[Piece, int, int]:
     """Return bounds and sums brought up to date, and the numbers of scored rows and pairs."""
     scratch = _scratch(stage.groups, rows.shape[1], rows.dtype)
-    if _are_few(centers):
+    if _uses_few(centers):
         tile, arguments = _for_tiles(rows, stage, movement, piece.rows)
         lower, variant = piece.rows.lower.base, (rows.dtype, tile, stage.groups == 1)
         run(reassign_few, variant, rows, *arguments, lower, _kernel_sums(piece))
@@ -396,7 +396,7 @@ def _advanced(
 
 
 def _kernel_sums(piece: Piece) -> Sums:
-    """Return the sums of a piece for the kernels, which move rows and add none."""
+    """Return the sums of a piece, for kernels that only move rows."""
     if piece.sums is None:
         return NO_SUMS
     scales = panels.padded_scales(piece.sums.grid)
@@ -427,7 +427,7 @@ def _assign_all(
 def _for_tiles(
     rows: FloatArray, stage: Stage, movement: Movement, bounds: RowBounds
 ) -> tuple[Tile, tuple[Any, ...]]:
-    """Return the shape of tiles, and what the kernels that score tiles take after the rows."""
+    """Return the shape of tiles, and the further arguments of `assign_all` and `reassign_few`."""
     tile, scoring = stage.scoring()
     scratch, size = _tile_scratch(tile, stage.grouped), len(tile.lanes) * len(tile.vectors)
     block = _scratch(stage.groups, rows.shape[1], rows.dtype)

@@ -499,7 +499,7 @@ def reassign(
     Args:
         points: (n, d) S, C-contiguous.
         centers: The centers.
-        movement: How far they have moved since the bounds were made.
+        movement: How far the centers have moved.
         height: Its length is the number of rows in a tile.
         scratch: Work arrays.
         bounds: The clusters and bounds of the rows.

@@ -1,11 +1,11 @@
-"""The kernel `reassign_few`: what `reassign` does, where a row is scored by few products.
+"""The kernel `reassign_few`: `reassign` for few centers, or few products for each row.
 
-Called by `bounds`. To score such a row against all groups takes no longer than to find the groups
-that need not be scored. So the bounds of 16 rows are compared at a time, and the rows that are
-suspect are scored in tiles, as in `all_pairs`: each gets all of its bounds anew. With one group
-this is the method of Hamerly (Making k-means even faster, 2010).
+Called by `bounds`. Such a row is scored against all groups as fast as the groups are found that
+could be skipped. So the bounds of 16 rows are compared at a time. Rows whose upper bound reaches a
+lower one are suspect: they are scored in tiles, as in `all_pairs`, and all their bounds are
+replaced. With one group this is the method of Hamerly (Making k-means even faster, 2010).
 
-The lower bounds lie group by group here, so that those of 16 rows are one vector.
+The lower bounds are stored group by group, so that one vector holds those of 16 rows.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "a8cdddb62e4a"
+INTRINSICS = "5eaed5bbc3de"
 
 
 @inlined
 def _collect(points: Any, first: int, movement: Any, lower: Any, bounds: Any, block: Any) -> Any:
-    """List rows that are suspect, from a row on, while there is room.
+    """List the suspect rows, from a row on, until the list is full.
+
+    The upper bounds of all rows that are looked at are widened by the movement of their centers.
 
     Returns:
         Their number, and the row after the last one that was looked at.
@@ -49,7 +51,7 @@ def _collect(points: Any, first: int, movement: Any, lower: Any, bounds: Any, bl
             bounds.upper, block.masks,
         )  # fmt: skip
         mask = block.masks[0]
-        if n - start < GROUP:
+        if n - start < GROUP:  # the rest of the 16 are no rows
             mask &= (1 << (n - start)) - 1
         while mask:
             row = start + vectors.trailing_zeros(mask)
@@ -81,14 +83,14 @@ def reassign_few(
         points: (n, d) S, C-contiguous.
         centers: The centers.
         scoring: The same centers for tiles.
-        movement: How far they have moved since the bounds were made.
+        movement: How far the centers have moved.
         tile: The shape of a tile.
         scratch: Work arrays for tiles.
-        group_scratch: More of them.
+        group_scratch: More work arrays for tiles.
         block: Work arrays for single rows.
         bounds: The clusters and bounds of the rows.
-        lower: (groups, n and at least 16 more) uint16, the lower bounds in `bounds`, which is a
-            view of this array.
+        lower: (groups, n and at least 16 more) uint16, of which `bounds.lower` is a transposed
+            view.
         sums: Sums of the rows by the clusters in `bounds`, in which rows that change their cluster
             are moved; or `kernels.NO_SUMS`.
     """
@@ -100,6 +102,7 @@ def reassign_few(
         block.counts[0] += found
         for first in range(0, found, size):
             count = min(size, found - first)
+            # A tile that is not full is filled up with its last row.
             for place in range(size):
                 scratch.indices[place] = block.suspects[first + min(place, count - 1)]
             load_listed(points, centers, scratch, tile)
@@ -110,6 +113,7 @@ def reassign_few(
                 after = resolve(
                     points, row, place, centers, movement, bounds, scratch, group_scratch, block
                 )
+                # If one score is the least beyond its error, `resolve` has computed no distance.
                 best = scratch.ranked[0, place]
                 if scratch.ranked[1, place] > best + scratch.margins[place]:
                     bounds.upper[row] = upper_of_score(best, 0, centers, block)
@@ -125,5 +129,6 @@ def reassign_few(
                         points, row, scale, before, after, centers.cosine, sums.grid, sums.high,
                         sums.low,
                     )  # fmt: skip
+    # Each of these rows was scored against all groups.
     block.counts[1] = block.counts[0] * len(block.lengths)
     matrix.release(tile)

@@ -3,9 +3,9 @@
 * `zarr_group`: a Zarr group of its own, with an array for each result.
 * `added_arrays`: such arrays in a group that somebody else has made, `store::group`.
 * `parquet_folder`: a folder of Parquet files, or one with a folder of files for each cluster.
-* `own_folder` refuses to take a folder that holds something else.
 
-`output` sets a destination up and continues it, whatever its kind.
+`own_folder`, which two of them share, refuses folders that hold something else. `output` sets a
+destination up and continues it, whatever its kind.
 """
 
 from dkmeans.prediction.destinations.destination import (

@@ -1,7 +1,7 @@
 """Predictions as further arrays of a Zarr group that somebody else has made: `store::group`.
 
-Nothing in the group but the arrays of the predictions is changed. What tells whose they are is a
-file in the folder of `cluster_index`: the attributes of the group belong to the user.
+Nothing in the group but the arrays of the predictions is changed. The identity is a file in the
+folder of `cluster_index`: the attributes of the group belong to the user.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class AddedArrays(ZarrGroup):
 
     def empty(self) -> None:
         """Remove the arrays of earlier predictions, and create those of this one."""
-        # First: what cannot be read must not cost the identity of predictions that are complete.
+        # The group is read first: if that fails, the identity of earlier predictions must be there.
         row_name = self._row_dimension()
         self.write_identity({})
         for name in self._arrays():
@@ -72,7 +72,7 @@ class AddedArrays(ZarrGroup):
             storage.flush(storage.join(self.address, name))
 
     def mark_complete(self) -> None:
-        """Write that all is there, and have consolidated metadata around the arrays include them.
+        """Mark the arrays as complete, and renew consolidated metadata of the groups around them.
 
         Readers of such metadata would not find the new arrays otherwise.
         """
@@ -106,7 +106,7 @@ class AddedArrays(ZarrGroup):
         return content if is_whole else {IDENTITY: {}, _ARRAYS: [CLUSTER_INDEX]}
 
     def _write_attributes(self, identity: dict[str, Any], *, is_complete: bool) -> None:
-        # Without an identity, earlier arrays are there until `empty` has removed them.
+        # An empty identity lists the earlier arrays too, which `empty` is about to remove.
         before = () if identity else self._arrays()
         arrays = list(dict.fromkeys((*before, *self.prediction.results)))
         about = {IDENTITY: identity, COMPLETE: is_complete, _ARRAYS: arrays}
@@ -129,12 +129,12 @@ class AddedArrays(ZarrGroup):
         about = storage.read_json(storage.join(self.address, METADATA))
         if not isinstance(about, dict) or about.get("node_type") != "group":
             must = "output must be in a group of Zarr version 3"
-            raise Invalid(f"{must}, got {self.address}, which is none")
+            raise Invalid(f"{must}, got {self.address}, where there is none")
         for name in names:
             place = storage.join(self.address, name)
             if set(storage.children(place)) - {IDENTITY_FILE}:
-                must = f"output must have no {name} that is not of predictions"
-                raise Invalid(f"{must}; {place} is there already")
+                must = f"output must have no {name} but one that dkmeans has written"
+                raise Invalid(f"{must}; {place} is another one")
 
     def _row_dimension(self) -> str | None:
         """Return the name of the dimension of rows in other arrays; None if none has one."""

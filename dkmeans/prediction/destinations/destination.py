@@ -1,4 +1,4 @@
-"""What every destination does, and which one an address names."""
+"""The protocol `Destination`, and the choice of a destination by its address."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Destination(Protocol):
         """Refuse a place without an identity that holds something else already.
 
         Raises:
-            Invalid: it does.
+            Invalid: the place holds something else.
         """
         ...
 
@@ -65,7 +65,7 @@ class Destination(Protocol):
             regions: The regions of this prediction.
 
         Raises:
-            Invalid: somebody has.
+            Invalid: the place holds files of somebody else.
         """
         ...
 
@@ -80,8 +80,7 @@ class Destination(Protocol):
     def empty(self) -> None:
         """Remove earlier predictions, their identity first, and create what regions are written to.
 
-        After a crash before the new identity is written the place has an empty one, and no mark in
-        it counts.
+        A crash before the new identity is written leaves an empty one, with which no mark counts.
         """
         ...
 
@@ -90,7 +89,7 @@ class Destination(Protocol):
         ...
 
     def done(self) -> Iterable[str]:
-        """Return the names of the regions that are done, and perhaps other names."""
+        """Return the names of the regions that are done. The caller passes over other names."""
         ...
 
     def is_marked_complete(self) -> bool:
@@ -111,15 +110,15 @@ class Destination(Protocol):
 
 
 def check_address(address: str, partition_by: str) -> None:
-    """Refuse an address that names no destination, or none with a folder for each cluster.
+    """Refuse an address that names no destination, or not the one that `partition_by` needs.
 
     Args:
         address: As in `destination_for`.
         partition_by: `cluster_index` for a folder for each cluster; empty for none.
 
     Raises:
-        Invalid: the address has none of these forms, or not that of Parquet although there are
-            folders to write, or these are not of clusters.
+        Invalid: the ending is unknown; or `partition_by` is another name, or comes with another
+            ending than that of Parquet.
     """
     if not (is_parquet(address) or _ends(address, ".zarr") or _is_added(address)):
         must = "output must end in .zarr or .parquet, or be STORE.zarr::GROUP"

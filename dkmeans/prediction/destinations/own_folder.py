@@ -7,7 +7,7 @@ from collections.abc import Callable, Container
 from dkmeans import storage
 from dkmeans.errors import Invalid
 
-# File with the identity of predictions, where that is a file of its own; its name in others' files.
+# Key of the identity of predictions in another file, and name of a file that holds only that.
 IDENTITY = "dkmeans_predictions"
 IDENTITY_FILE = f"_{IDENTITY}"
 # Name of the file with the metadata of a group or an array.
@@ -45,14 +45,14 @@ def holds_only(address: str, identity_file: str, names: Container[str]) -> bool:
 
 
 def check_replaceable(address: str, is_own: Callable[[str], bool]) -> None:
-    """Refuse to replace predictions in a folder that has something of somebody else.
+    """Refuse to replace predictions in a folder with files of somebody else.
 
     Args:
         address: Path or URL of the folder.
-        is_own: Returns whether predictions have such a name.
+        is_own: Returns True for names that predictions have.
 
     Raises:
-        Invalid: a name in the folder is none that predictions have.
+        Invalid: the folder holds other names.
     """
     names = (name for name in storage.children(address) if not storage.is_temporary_name(name))
     others = [name for name in names if not is_own(name)]

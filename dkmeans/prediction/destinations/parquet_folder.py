@@ -1,7 +1,7 @@
 """Predictions as a folder of Parquet files, or as a folder of such files for each cluster.
 
 The identity is a file whose name begins with `_`, so that readers of folders pass over it. The file
-`_SUCCESS` says that all is there.
+`_SUCCESS` marks the folder as complete.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ParquetFolder:
     has_marks: ClassVar[bool] = False
 
     def regions(self, batch: Batch) -> Iterable[Chunk]:
-        """Return all rows in a region for each file of the input, or in numbered ones."""
+        """Return a region for each file of the input; numbered ones for rows that have no files."""
         rows = self.prediction.region_rows
         by_file = regions_by_file(batch, rows)
         return numbered_regions(batch, rows, "part-{}.parquet") if by_file is None else by_file
@@ -91,14 +91,14 @@ class ParquetFolder:
         storage.write(storage.join(self.address, self.identity_file), data)
 
     def empty(self) -> None:
-        """Remove earlier predictions, their identity first, then what says that all is there."""
+        """Remove earlier predictions: first their identity, then the mark of completeness."""
         self.write_identity({})
         self.unmark()
         storage.clear(self.address, keep=self.identity_file)
 
     def write(self, region: Chunk, results: dict[str, np.ndarray[Any, Any]]) -> None:
         """Write the results of one region, after the columns of the input that are kept."""
-        # A column that folders of the input name is in the names of the output's folders too.
+        # Columns that folders of the input name are in the paths of the output already.
         of_folders = folder_names(file_of(region))
         kept = [name for name in self.prediction.kept if name not in of_folders]
         table = _table(results, kept_columns(region, kept) if kept else None)
@@ -106,7 +106,7 @@ class ParquetFolder:
         with_retries(f"region {file_of(region)} of {self.address}", write)
 
     def done(self) -> Iterable[str]:
-        """Return the names of all files: those that are there are whole."""
+        """Return the names of all files: a file appears only when it is complete."""
         return storage.files_below(self.address)
 
     def is_marked_complete(self) -> bool:

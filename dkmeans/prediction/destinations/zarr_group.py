@@ -47,8 +47,8 @@ class ZarrGroup:
     def marks(self) -> str:
         """Address of the marks of regions that are done.
 
-        They are in the folder of an array: readers would take them for Zarr nodes in the folder of
-        the group, and warn.
+        They lie in the folder of an array: in the folder of the group, readers would take them for
+        Zarr nodes, and warn.
         """
         return storage.join(self.address, CLUSTER_INDEX, MARKS)
 
@@ -99,14 +99,14 @@ class ZarrGroup:
         width, dtype = form_of(name, about.num_clusters, about.top)
         # Created in memory, and its metadata written: for an array of a group Zarr asks the store
         # to create the group if absent, and a store that ignores the condition empties the
-        # attributes of the group. What is in the array's folder already stays.
+        # attributes of the group. Files that are in the array's folder stay.
         held: dict[str, Any] = {}
         zarr.create_array(
             zarr.storage.MemoryStore(held),
             shape=(about.rows, *width),
             dtype=dtype,
             chunks=(about.region_rows, *width),
-            # Fill values are no possible results, so Zarr stores every chunk that is written.
+            # No result has the fill value, so Zarr stores every chunk that is written.
             fill_value=-1 if dtype.kind == "i" else np.nan,
             dimension_names=dimensions,
             zarr_format=3,
@@ -131,10 +131,10 @@ class ZarrGroup:
         self._write_attributes(self.prediction.as_json(), is_complete=True)
 
     def unmark(self) -> None:
-        """Do nothing: a group that is marked as complete is not examined for missing regions."""
+        """Do nothing: a group that lacks regions has no mark of completeness."""
 
     def tidy(self) -> None:
-        """Remove the marks of regions: readers who list or copy the group are spared them."""
+        """Remove the marks of regions and temporary files."""
         storage.remove(self.marks)
         storage.remove_temporary_files(self.address)
 
@@ -151,14 +151,13 @@ class ZarrGroup:
         return attributes if isinstance(attributes, dict) and IDENTITY in attributes else None
 
     def _is_cut_off(self, data: bytes) -> bool:
-        """Return whether a damaged `zarr.json` is the beginning of one that is written here.
+        """Return whether a damaged `zarr.json` is the beginning of one that dkmeans has written.
 
         Places other than local disks and object stores write a file piece by piece, and a disk that
         was not flushed may lose the end of a file.
         """
         beginning = _content({}, is_complete=False).partition(f'"{IDENTITY}"'.encode())
-        # A beginning that does not reach the name of the identity may be of any file, even an empty
-        # one. Then nothing else may be there.
+        # A shorter beginning may be of any file: it counts only if nothing else is there.
         return data.startswith(b"".join(beginning[:2])) or (
             beginning[0].startswith(data)
             and own_folder.holds_only(self.address, self.identity_file, (self.identity_file,))

@@ -45,7 +45,7 @@ def test_predictions_are_arrays_of_the_group_and_are_resumed(
         patch.setattr("dkmeans.estimator.outputs.finish", lambda output: None)  # a kill
         write(transform=True)
     storage.remove(f"{store}/part/cluster_index/_done/00000001")
-    assert "keeping 3 of 4 regions" in write(transform=True)
+    assert "holds 3 of 4 regions" in write(transform=True)
     assert "nothing to do" in write(transform=True)
     found = opened(store)
     assert found.attrs == {"of": "somebody else"}
@@ -63,12 +63,14 @@ def test_predictions_are_arrays_of_the_group_and_are_resumed(
 def test_what_is_no_group_or_has_such_arrays_is_refused_and_left(trained, tmp_path):
     group = zarr.open_group(tmp_path / "rows.zarr", mode="w")
     group.create_array("distance", data=np.zeros(3))
-    with pytest.raises(Invalid, match=r"in a group of Zarr version 3, got .*/other, which is none"):
+    with pytest.raises(
+        Invalid, match=r"in a group of Zarr version 3, got .*/other, where there is none"
+    ):
         trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::other")
-    with pytest.raises(Invalid, match="must have no distance that is not of predictions"):
+    with pytest.raises(Invalid, match="must have no distance but one that dkmeans has written"):
         trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::/", distance=True)
     trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::/")
-    with pytest.raises(Invalid, match="must have no distance that is not of predictions"):
+    with pytest.raises(Invalid, match="must have no distance but one that dkmeans has written"):
         trained.write_predictions(lambda: ROWS, f"{tmp_path}/rows.zarr::/", distance=True)
     assert group["distance"].shape == (3,)
     assert group["cluster_index"].shape == (350,)

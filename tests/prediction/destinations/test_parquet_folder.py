@@ -60,7 +60,7 @@ def test_each_cluster_has_a_folder_and_what_is_missing_is_written_again(
     assert storage.read(f"{address}/_SUCCESS") is None
     storage.remove(f"{address}/_done/year=2023/part-2.parquet.done")
     storage.remove(f"{address}/cluster_index=1/year=2023/part-2.parquet")
-    assert "keeping 3 of 4 regions" in write()
+    assert "holds 3 of 4 regions" in write()
     assert "nothing to do" in write()
     assert not storage.children(f"{address}/_done")
     clusters = np.array([*trained.predict_cluster_index(lambda: X)])

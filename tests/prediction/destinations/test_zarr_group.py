@@ -66,5 +66,5 @@ def test_a_creation_that_is_cut_off_is_recognised_by_a_store_that_ignores_condit
         with pytest.raises(KeyboardInterrupt):
             model.write_predictions(lambda: rows, address, transform=True)
     model.write_predictions(lambda: rows, address, transform=True)
-    assert f"replacing the predictions at {address}: it does not say what it holds" in new_log()
+    assert f"replacing the predictions at {address}: its identity is empty or damaged" in new_log()
     check_whole(read(address), model, rows, transform=True)
