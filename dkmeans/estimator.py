@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from dkmeans.continuing import check_same_centers, check_same_model, report_igno
 from dkmeans.convergence import ShiftTolerance
 from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import GPU_TARGET_BYTES
+from dkmeans.data.chunks import GPU_TARGET_BYTES, chunk_bytes_for
 from dkmeans.data.columns import NO_LISTS, KnownColumns
 from dkmeans.data.dataset import Dataset
 from dkmeans.data.sources.dask_array import is_dask_array
@@ -717,9 +718,7 @@ class KMeans(Model):
         Raises:
             Invalid: the rows cannot be used, or do not have the columns of the model.
         """
-        sums_only = mode != ModeKeys.PREDICT
-        large = sums_only and self._is_on_gpu(config or self._config)
-        chunk_bytes = GPU_TARGET_BYTES if large else None
+        chunk_bytes = partial(self._chunk_bytes, mode, found, config or self._config)
         columns = KnownColumns(found.settings.columns if found else None, mode != ModeKeys.TRAIN)
         options = self._layout, chunk_bytes, columns
         client = (config or self._config).client
@@ -730,6 +729,18 @@ class KMeans(Model):
             return dataset
         check_columns(dataset, found)
         return dataset.scaled(found.settings.scaling)
+
+    def _chunk_bytes(
+        self, mode: str, found: Checkpoint | None, config: RunConfig, width: int
+    ) -> int | None:
+        """Return the target size of the chunks of rows for a purpose; None for the usual size."""
+        if mode == ModeKeys.PREDICT:
+            return None
+        if self._is_on_gpu(config):
+            return GPU_TARGET_BYTES
+        k = len(found.state.centers) if found else self._initialization.num_clusters
+        # An evaluation may add up the squares of the rows beside the rows: three planes more.
+        return chunk_bytes_for(k * width * (4 if mode == ModeKeys.EVAL else 1))
 
     def _new_scaling(self, dataset: Dataset) -> Scaling | None:
         """Return the scaling by which a new model standardizes its rows; None if it does not."""

@@ -40,6 +40,12 @@ from dkmeans.feature_columns.layout import FeatureRows, Layout, rows_of_named_co
 from dkmeans.modes import ModeKeys
 
 InputFn = Callable[..., Any]
+# Returns the target size in bytes of chunks of rows with so many columns; None for the usual size.
+ChunkBytes = Callable[[int], int | None]
+
+
+def usual_bytes(_: int) -> None:
+    """Return None: chunks have the usual size, whatever the number of columns."""
 
 
 def read_input(
@@ -48,7 +54,7 @@ def read_input(
     params: dict[str, Any],
     config: Any,
     layout: Layout | None = None,
-    chunk_bytes: int | None = None,
+    chunk_bytes: ChunkBytes = usual_bytes,
     columns: KnownColumns = ANY,
 ) -> Dataset:
     """Call an `input_fn`, and return its result as a dataset.
@@ -60,9 +66,9 @@ def read_input(
         params: Argument for `input_fn`.
         config: Argument for `input_fn`.
         layout: Layout of the feature columns; None: the result itself holds the rows.
-        chunk_bytes: Target size of the chunks that the library cuts itself; None for the usual
-            size. Chunks that feature columns read always have the usual size: their rows are much
-            larger than the columns.
+        chunk_bytes: Returns the target size of the chunks that the library cuts itself. Chunks that
+            feature columns read always have the usual size: their rows are much larger than the
+            columns.
         columns: Columns of the model, which are put into the model's order by name. Those that
             feature columns read are found by their keys.
 
@@ -100,7 +106,7 @@ def _dataset_of(
     weights: Any,
     mode: str,
     layout: Layout | None,
-    chunk_bytes: int | None,
+    chunk_bytes: ChunkBytes,
     columns: KnownColumns,
 ) -> Dataset:
     """Return the features that an `input_fn` has returned as a dataset, with their weights."""
@@ -116,7 +122,8 @@ def _dataset_of(
             )
         dataset = given.repeat() if mode == ModeKeys.TRAIN and given.is_table else given
         if layout is None:
-            return in_order(dataset, columns).in_chunks_of(chunk_bytes)
+            dataset = in_order(dataset, columns)
+            return dataset.in_chunks_of(chunk_bytes(dataset.width))
         dataset = dataset.read_as(layout.width, partial(rows_of_named_columns, layout))
         return dataset.named(layout.names)
     has_names = isinstance(given, Mapping) or is_frame(given)
@@ -237,7 +244,7 @@ def _features(
     columns: KnownColumns,
     has_weights: bool,
     table: str | None = None,
-    chunk_bytes: int | None = None,
+    chunk_bytes: ChunkBytes = usual_bytes,
 ) -> tuple[Batch, Names]:
     """Return the chunks of an array, or of columns side by side, and the names of the columns.
 
@@ -250,7 +257,7 @@ def _features(
         columns: Columns of the model.
         has_weights: As in `rows_of`.
         table: Unique name of the table in cache keys; None for a batch, which is read once.
-        chunk_bytes: Target size of the chunks where no feature columns read them.
+        chunk_bytes: Returns the target size of the chunks where no feature columns read them.
     """
     if layout is not None:
         read = partial(FeatureRows, layout=layout, table=table)
@@ -258,9 +265,9 @@ def _features(
     names = columns.chosen(_names(given), name)
     if is_frame(given):
         rows, names = rows_of(given, name, names, has_weights=has_weights)
-        return array_chunks(rows, name, chunk_bytes=chunk_bytes), names
+        return array_chunks(rows, name, chunk_bytes=chunk_bytes(_width_of(rows))), names
     if not isinstance(given, Mapping):
-        return array_chunks(given, name, chunk_bytes=chunk_bytes), None
+        return array_chunks(given, name, chunk_bytes=chunk_bytes(_width_of(given))), None
     if not given:
         raise InvalidData(f"{name} must have at least one column, got an empty dict")
     try:
@@ -271,7 +278,8 @@ def _features(
     if is_labeled_dataset(given):
         given = variables_of(given, keys, name)
     # A joined chunk holds a chunk of each column.
-    each = None if chunk_bytes is None else max(1, chunk_bytes // len(keys))
+    whole = chunk_bytes(sum(_width_of(given[key]) for key in keys))
+    each = None if whole is None else max(1, whole // len(keys))
     parts = [column_chunks(given[key], f"{name}[{key!r}]", each) for key in keys]
     kinds = [(key, part.source.dtype) for key, part in zip(keys, parts, strict=True) if part.rows]
     if others := [each for each in kinds if np.dtype(each[1]).kind not in "fiub"]:
@@ -279,6 +287,12 @@ def _features(
     batch = side_by_side(parts, name, Columns)
     widths = [part.source.width for part in parts] if batch.rows else [1] * len(keys)
     return batch, described(keys, widths) if all(isinstance(key, str) for key in keys) else None
+
+
+def _width_of(values: Any) -> int:
+    """Return the number of columns of an array; 1 if it is none."""
+    shape: tuple[int, ...] = getattr(values, "shape", ())
+    return int(shape[1]) if len(shape) > 1 else 1
 
 
 def _named(given: Any, name: str, layout: Layout) -> list[Batch]:

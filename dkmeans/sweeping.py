@@ -161,7 +161,7 @@ def sweep(
         "relative_tolerance": relative_tolerance and float(relative_tolerance),
     }
     config = config or RunConfig()
-    reader = _model(address, counts[0], seed, options, config)
+    reader = _model(address, counts[-1], seed, options, config)  # whose sums are the largest
     dataset = reader._read(input_fn, ModeKeys.TRAIN, None)
     if not (dataset.is_endless and dataset.is_constant):
         raise Invalid("a sweep must have all rows in each step: give it an array or a Dataset")

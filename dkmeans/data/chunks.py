@@ -28,6 +28,9 @@ TARGET_BYTES = 8 * 2**20
 # The same where GPUs compute. A chunk costs a GPU some launches and a wait, as long as it needs for
 # megabytes of rows.
 GPU_TARGET_BYTES = 128 * 2**20
+# Chunks of rows for a large model have so many times the bytes of its sums, up to a size of which a
+# worker has room for several.
+_ROWS_OF_SUMS, _SUM_BYTES, _LARGEST_BYTES = 4, 8, 32 * 2**20
 # A table is not cut into smaller chunks than this to give every thread a share.
 SMALLEST_BYTES = 2**20
 # Nor into smaller chunks than this part of the target size.
@@ -456,6 +459,16 @@ def finite_points(chunk: Chunk, width: int) -> FloatArray:
     if not np.isfinite(points).all():
         chunk.loaded().finite(width)
     return points
+
+
+def chunk_bytes_for(num_sums: int) -> int | None:
+    """Return the target size of chunks whose rows are added to so many sums; None for the usual.
+
+    Each chunk has sums of its own, which take long to allocate, and to add to those of others,
+    where they are larger than the rows.
+    """
+    wanted = min(_LARGEST_BYTES, _ROWS_OF_SUMS * _SUM_BYTES * num_sums)
+    return wanted if wanted > TARGET_BYTES else None
 
 
 def rows_per_chunk(bytes_per_row: int, chunk_bytes: int | None = None) -> int:

@@ -14,6 +14,7 @@ from dkmeans.data.chunks import (
     GPU_TARGET_BYTES,
     TARGET_BYTES,
     Chunk,
+    chunk_bytes_for,
     even_rows,
     finite_points,
     rows_per_chunk,
@@ -57,6 +58,12 @@ def test_tables_are_shared_out_evenly_among_eight_threads():
         size = even_rows(rows, 400)
         assert size * 400 <= TARGET_BYTES
         assert rows - (chunks(rows, 400) - 1) * size > 0.95 * size
+
+
+def test_chunks_for_large_models_have_more_rows_than_sums():
+    assert chunk_bytes_for(256 * 1000) is None
+    assert chunk_bytes_for(1000 * 384) == 4 * 8 * 1000 * 384
+    assert chunk_bytes_for(10_000 * 768) == 32 * 2**20
 
 
 def test_chunks_for_gpus_are_large_and_small_tables_still_have_some():
