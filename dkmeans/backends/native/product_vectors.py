@@ -5,7 +5,7 @@ The kernels of `products` call them (docs/decisions/018).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from llvmlite import ir
 
@@ -82,12 +82,11 @@ def move_products(
             builder.sext(builder.load(code.at(each.first, row)), code.size)
             for each in (before, after)
         )
-        is_off = adder.change(row, new, builder.add)
+        is_off = adder.move(row, old, new)
         builder.store(builder.zext(is_off, byte), code.at(is_left.first, place))
-        # What the planes do not hold is taken back: it is in no sum, and was in none before.
-        cluster = builder.select(is_off, new, old)
-        with builder.if_then(builder.icmp_signed(">=", cluster, code.size(0))):
-            adder.change(row, cluster, builder.sub)
+        with builder.if_then(is_off, likely=False):
+            # What the planes do not hold is in no sum, and was in none before.
+            adder.move(row, old, new, is_back=True)
         return []
 
     code.loop(count, [], step)
@@ -106,23 +105,33 @@ class _ProductAdder:
         self._integers = ir.VectorType(ir.IntType(64), OCTET)
         self._nothing = ir.Constant(self._integers, [0] * OCTET)
 
-    def change(self, row: Value, cluster: Value, change: Callable[[Value, Value], Value]) -> Value:
-        """Change the sums of a cluster by a row; return True if they do not hold all of it.
+    def move(self, row: Value, old: Value, new: Value, *, is_back: bool = False) -> Value:
+        """Move a row between the sums of two clusters; return True if they do not hold all of it.
 
         Args:
             row: Index of the row.
-            cluster: Index of the cluster.
-            change: Returns the new sums, given the old ones and the integers of the row.
+            old: Index of the cluster whose sums become smaller; negative for none.
+            new: Index of the cluster whose sums grow.
+            is_back: True to take back an earlier move.
         """
         code, builder = self._code, self._code.builder
         weight = code.spread(builder.load(code.at(self._weights.first, row)), OCTET)
+        # Without an old cluster, nothing is subtracted from the new one.
+        has_old = builder.icmp_signed(">=", old, code.size(0))
+        mask = code.spread(builder.sext(has_old, ir.IntType(64)), OCTET)
+        old = builder.select(has_old, old, new)
+        plus, minus = (builder.sub, builder.add) if is_back else (builder.add, builder.sub)
 
         def octet(x: Value, column: Value, found: Sequence[Value]) -> list[Value]:
             x = builder.fadd(x, code.load(code.at(self._unit.first, column), self._vector))
             parts, off = self._parts_of(x, column, weight)
             for plane, part in zip(self._planes, parts, strict=True):
-                cell = code.cell(plane, cluster, column)
-                code.store(change(code.load(cell, self._integers), part), cell)
+                for cluster, change, bits in (
+                    (new, plus, part),
+                    (old, minus, builder.and_(part, mask)),
+                ):
+                    cell = code.cell(plane, cluster, column)
+                    code.store(change(code.load(cell, self._integers), bits), cell)
             bits = code.load(self._used_bits.first, self._integers)
             code.store(builder.or_(bits, parts[1]), self._used_bits.first)
             return [builder.or_(found[0], off)]

@@ -17,7 +17,7 @@ from dkmeans.backends.native.vectors import prefetch, trailing_zeros
 from dkmeans.state import IndexArray
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "70eea53a2126"
+INTRINSICS = "7f06fc3e5cd6"
 
 # Rows that are compared before those among them that have changed are moved.
 _BLOCK = 1024
