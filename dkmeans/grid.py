@@ -9,6 +9,7 @@ lie on a grid is a few single values beside them (docs/decisions/017).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -44,6 +45,12 @@ _SAMPLED_ROWS, _FEWEST_SAMPLED, _SAMPLED_VALUES = 32, 4, 2**16
 # are added up.
 _DIGIT_PLACES = {np.dtype(np.float32): (23, 0), np.dtype(np.float64): (23, 0, -16, -32)}
 _DIGIT_ROWS = 64
+
+
+def piece_slices(rows: int) -> Iterator[slice]:
+    """Yield slices of so many rows, each of at most `PIECE_ROWS`."""
+    for start in range(0, rows, PIECE_ROWS):
+        yield slice(start, start + PIECE_ROWS)
 
 
 class NotFinite(ValueError):

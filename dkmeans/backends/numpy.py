@@ -28,7 +28,7 @@ from dkmeans.backends.weighted import add_products, partial_sums_of
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms, terms
 from dkmeans.exact import ExactSums, quotients
 from dkmeans.exact_total import NOTHING, ExactTotal
-from dkmeans.grid import PIECE_ROWS, Grid, total_of_digits
+from dkmeans.grid import Grid, piece_slices, total_of_digits
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 __all__ = [
@@ -160,8 +160,10 @@ def _sums_of(points: FloatArray, index: IndexArray, centers: Centers) -> Partial
     k = len(centers.values)
     counts = np.bincount(index, minlength=k).astype(np.int64, copy=False)
     grid = grid_for(points, centers)
-    pieces = (slice(start, start + PIECE_ROWS) for start in range(0, len(points), PIECE_ROWS))
-    sums = [_add_up(points[piece], index[piece], k, grid, centers.distance) for piece in pieces]
+    sums = [
+        _add_up(points[piece], index[piece], k, grid, centers.distance)
+        for piece in piece_slices(len(points))
+    ]
     return PartialSums(sum_up(sums), counts)
 
 

@@ -7,7 +7,7 @@ of several processes that start together only one compiles.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import NOTHING, ExactTotal
-from dkmeans.grid import PIECE_ROWS, Grid, digit_places, total_of_digits
+from dkmeans.grid import Grid, digit_places, piece_slices, total_of_digits
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 if config.DISABLE_JIT:
@@ -141,7 +141,7 @@ def squares(points: FloatArray) -> ExactTotal:
     """Return the exact sum of the squares of all values of the (n, d) rows."""
     points, grid, found = kernel_array(points), Grid.of(points), NOTHING
     scales, products = panels.padded_scales(grid), len(digit_places(points.dtype))
-    for piece in _pieces(points):
+    for piece in (points[some] for some in piece_slices(len(points))):
         sums = np.zeros((products * (products + 1) // 2, len(scales)), np.int64)
         block, is_left = np.empty(sums.shape), np.empty(len(piece), np.uint8)
         run(kernels.square, (piece.dtype,), piece, scales, block, sums, is_left)
@@ -247,7 +247,7 @@ def add_squares(
             return sums
         return moments.plus_squares(sums, rows[left], factors[left], clusters[left], values)
 
-    return sum_up(map(of_piece, _slices(len(points))))
+    return sum_up(map(of_piece, piece_slices(len(points))))
 
 
 @QUIET
@@ -272,14 +272,14 @@ def add_measures(
         others = found[:, left], factors[left], clusters[left]
         return moments.plus_measures(sums, *others, factor)
 
-    return sum_up(map(of_piece, _slices(len(index)))), lengths
+    return sum_up(map(of_piece, piece_slices(len(index)))), lengths
 
 
 def _add_up(points: FloatArray, centers: Centers, found: _Outputs) -> PartialSums:
     """Return the partial sums, and fill the outputs."""
     (k, d), grid, start = centers.values.shape, grid_for(points, centers), 0
     parts, counts, rest = [], np.zeros(k, np.int64), []
-    for piece in _pieces(points):
+    for piece in (points[some] for some in piece_slices(len(points))):
         part = zero_sums((k, d), grid, piece)
         rows = slice(start, start + len(piece))
         num_rest = _assign(piece, centers, found.rows(rows), part)
@@ -323,14 +323,6 @@ def _take_magic_off(plane: IndexArray, counts: IndexArray) -> None:
     for start in range(0, len(used), _CLUSTERS_AT_ONCE):
         some = used[start : start + _CLUSTERS_AT_ONCE]
         plane[some] -= extra[some]
-
-
-def _pieces(points: FloatArray) -> Iterator[FloatArray]:
-    return (points[some] for some in _slices(len(points)))
-
-
-def _slices(rows: int) -> Iterator[slice]:
-    return (slice(start, start + PIECE_ROWS) for start in range(0, rows, PIECE_ROWS))
 
 
 def _assign(points: FloatArray, centers: Centers, found: _Outputs, sums: kernels.Sums) -> int:

@@ -32,7 +32,7 @@ from dkmeans.backends.native.scratch import ScratchPerThread, zero_sums
 from dkmeans.backends.native.vectors import Tile
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
-from dkmeans.grid import PIECE_ROWS, FewValues, Grid
+from dkmeans.grid import FewValues, Grid, piece_slices
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # Limits of `reassign`: a row with fewer centers or products is scored faster than its bounds are
@@ -310,7 +310,7 @@ def advance(points: FloatArray, centers: Centers, found: Bounds) -> Advanced:
 
 
 def _cut(array: NDArray[Any]) -> Iterable[NDArray[Any]]:
-    return (array[start : start + PIECE_ROWS] for start in range(0, len(array), PIECE_ROWS))
+    return (array[some] for some in piece_slices(len(array)))
 
 
 def _first(

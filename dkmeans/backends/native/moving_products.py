@@ -21,7 +21,7 @@ from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
-from dkmeans.grid import PIECE_ROWS, Grid
+from dkmeans.grid import PIECE_ROWS, Grid, piece_slices
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # Planes for products that float64 holds, and for those with rounding errors.
@@ -158,9 +158,8 @@ class _Rows(NamedTuple):
         return _Rows(self.points[which], self.weights[which], self.clusters[which], self.distance)
 
     def pieces(self) -> Iterator[_Rows]:
-        """Yield the rows in pieces."""
-        for start in range(0, len(self.points), PIECE_ROWS):
-            yield self.some(slice(start, start + PIECE_ROWS))
+        """Return the rows in pieces."""
+        return map(self.some, piece_slices(len(self.points)))
 
     @property
     def values(self) -> FloatArray:

@@ -17,9 +17,8 @@ import pyarrow as pa
 
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, rows_per_chunk
-from dkmeans.data.sources.arrow_values import list_width
+from dkmeans.data.sources.arrow_values import ROWS_AT_ONCE, list_width
 from dkmeans.data.sources.named_rows import (
-    PIECE_ROWS,
     NamedRows,
     Selection,
     Selector,
@@ -57,7 +56,7 @@ class _Fragment:
         groups: Sequence[int],
         columns: Sequence[str],
         condition: RowFilter | None,
-        rows: int = PIECE_ROWS,
+        rows: int = ROWS_AT_ONCE,
     ) -> Iterator[pa.RecordBatch]:
         """Yield columns of the rows that meet a filter, about so many rows at a time."""
         options: dict[str, Any] = {"columns": list(columns), "batch_size": rows}

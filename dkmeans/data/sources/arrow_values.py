@@ -21,6 +21,8 @@ from dkmeans.data.points import as_points
 from dkmeans.errors import InvalidData, InvalidType, counted
 from dkmeans.retry import first_line
 
+# Number of rows that are decoded or converted at a time.
+ROWS_AT_ONCE = 2**16
 # Below this integer float64 represents every integer exactly.
 LARGEST_EXACT = 2**53
 # Names that pandas and Dask give to an index without a name.

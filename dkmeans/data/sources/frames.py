@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dkmeans.data.columns import Names, described
 from dkmeans.data.points import as_points, point_dtype
 from dkmeans.data.sources.arrow_values import (
+    ROWS_AT_ONCE,
     dtype_of,
     fill,
     hold_no_numbers,
@@ -36,9 +37,6 @@ from dkmeans.data.sources.arrow_values import (
 )
 from dkmeans.data.sources.labeled import is_data_array, labels_of, selected
 from dkmeans.errors import InvalidData, InvalidType
-
-# Number of rows that are converted at a time.
-_PIECE_ROWS = 2**16
 
 
 class RowSchema(NamedTuple):
@@ -209,7 +207,7 @@ def _stacked(
     rows = np.empty((table.num_rows, sum(schema.widths)), schema.dtype)
     missing = np.zeros(rows.shape, bool) if has_weights else None
     first = 0
-    for piece in table.to_batches(max_chunksize=_PIECE_ROWS):
+    for piece in table.to_batches(max_chunksize=ROWS_AT_ONCE):
         some = slice(first, first + len(piece))
         if missing is None:
             fill(rows[some], piece, schema.columns, schema.widths, first, name)

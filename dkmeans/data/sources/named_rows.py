@@ -37,9 +37,6 @@ from dkmeans.data.sources.hive_folders import FolderValues
 from dkmeans.data.sources.row_filter import RowFilter
 from dkmeans.errors import Invalid, expected
 
-# Number of rows that are decoded at a time.
-PIECE_ROWS = 2**16
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedRows(Whole, Leaf):

@@ -21,6 +21,7 @@ from obstore.exceptions import BaseError
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, rows_per_chunk
 from dkmeans.data.sources.arrow_values import (
+    ROWS_AT_ONCE,
     dtype_of,
     is_list,
     list_width,
@@ -28,7 +29,6 @@ from dkmeans.data.sources.arrow_values import (
 )
 from dkmeans.data.sources.hive_folders import FolderValues, folder_columns
 from dkmeans.data.sources.named_rows import (
-    PIECE_ROWS,
     NamedRows,
     Selector,
     grouped,
@@ -135,7 +135,7 @@ class ParquetRows(NamedRows):
         of_folder = [(n, v) for n, v in self.of_folder if n in columns and n not in stored]
         read = dict.fromkeys(columns if condition is None else (*columns, *condition.columns))
         in_file = [name for name in read if name not in dict(of_folder)]
-        for piece in file.iter_batches(PIECE_ROWS, list(groups), in_file):
+        for piece in file.iter_batches(ROWS_AT_ONCE, list(groups), in_file):
             met = piece if condition is None else piece.filter(condition.expression)
             for name, value in of_folder:
                 met = met.append_column(name, pa.repeat(value, len(met)))

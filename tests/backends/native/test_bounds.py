@@ -10,7 +10,7 @@ from dkmeans.backends.native import bounds
 from dkmeans.backends.native.bounds import Bounds, Waiting
 from dkmeans.backends.native.runner import kernel_array
 from dkmeans.distance import Centers, Distance
-from dkmeans.grid import NotFinite
+from dkmeans.grid import PIECE_ROWS, NotFinite
 from tests.exactly import same_partial_sums
 from tests.reference import METRICS
 
@@ -212,9 +212,9 @@ def test_sums_do_not_change_when_another_task_moves_the_rows_of_cached_bounds():
 
 @pytest.mark.parametrize("k", [9, 40, 130])
 def test_chunks_of_many_pieces_have_bounds_for_each(k):
-    rows = kernel_array(normal(shape=(bounds.PIECE_ROWS + 100, 4)).astype(np.float32))
+    rows = kernel_array(normal(shape=(PIECE_ROWS + 100, 4)).astype(np.float32))
     for found in follow(rows, first_centers(rows, k), 3):
-        assert [len(piece.rows.nearest) for piece in found.pieces] == [bounds.PIECE_ROWS, 100]
+        assert [len(piece.rows.nearest) for piece in found.pieces] == [PIECE_ROWS, 100]
 
 
 def test_rows_that_are_not_finite_are_reported():
