@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,6 @@ from dkmeans.continuing import check_same_centers, check_same_model, report_igno
 from dkmeans.convergence import ShiftTolerance
 from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import GPU_TARGET_BYTES, chunk_bytes_for
 from dkmeans.data.columns import NO_LISTS, KnownColumns
 from dkmeans.data.dataset import Dataset
 from dkmeans.data.sources.dask_array import is_dask_array
@@ -701,6 +699,7 @@ class KMeans(Model):
         mode: str,
         found: Checkpoint | None,
         config: RunConfig | None = None,
+        planes: int = 1,
     ) -> Dataset:
         """Return the rows of an `input_fn`, with the columns of the model in the model's order.
 
@@ -714,33 +713,27 @@ class KMeans(Model):
             mode: Purpose of the rows.
             found: The checkpoint that the rows are for; None for a new model.
             config: Where the work is done; None takes this estimator's.
+            planes: Number of sums of a cluster and column that the rows are added to; 0 if they are
+                only compared with the centers.
 
         Raises:
             Invalid: the rows cannot be used, or do not have the columns of the model.
         """
-        chunk_bytes = partial(self._chunk_bytes, mode, found, config or self._config)
         columns = KnownColumns(found.settings.columns if found else None, mode != ModeKeys.TRAIN)
-        options = self._layout, chunk_bytes, columns
+        options = self._layout, columns
         client = (config or self._config).client
         # Rows of Dask are counted on the cluster that does the rest of the work.
         with nullcontext() if client is None else client.as_current():
             dataset = read_input(input_fn, mode, self.params, self._config, *options)
+        # Rows that feature columns read are much larger than what their chunks hold.
+        if self._layout is None and mode != ModeKeys.PREDICT:
+            k = len(found.state.centers) if found else self._initialization.num_clusters
+            on_gpu = self._is_on_gpu(config or self._config)
+            dataset = dataset.in_chunks_for(k * planes, on_gpu=on_gpu)
         if found is None:
             return dataset
         check_columns(dataset, found)
         return dataset.scaled(found.settings.scaling)
-
-    def _chunk_bytes(
-        self, mode: str, found: Checkpoint | None, config: RunConfig, width: int
-    ) -> int | None:
-        """Return the target size of the chunks of rows for a purpose; None for the usual size."""
-        if mode == ModeKeys.PREDICT:
-            return None
-        if self._is_on_gpu(config):
-            return GPU_TARGET_BYTES
-        k = len(found.state.centers) if found else self._initialization.num_clusters
-        # An evaluation may add up the squares of the rows beside the rows: three planes more.
-        return chunk_bytes_for(k * width * (4 if mode == ModeKeys.EVAL else 1))
 
     def _new_scaling(self, dataset: Dataset) -> Scaling | None:
         """Return the scaling by which a new model standardizes its rows; None if it does not."""
@@ -792,7 +785,7 @@ class KMeans(Model):
         Raises:
             InvalidData: all rows have the weight zero.
         """
-        dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint)
+        dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint, planes=task.planes)
         if dataset.is_endless and steps is None and not hooks:
             logger.warning(
                 "nothing will end this evaluation, because its input has no end: give it steps"

@@ -161,10 +161,13 @@ class ExactSums:
         return replace(self, planes={m: plane.copy() for m, plane in self.planes.items()})
 
     def compacted(self) -> ExactSums:
-        """Return the same sums in their memory, with `few` added to the planes.
+        """Return the same sums in memory that can grow, with `few` added to the planes.
 
-        Large planes keep the values beside them.
+        The memory is their own, unless it is read-only, as that of received arrays may be. Large
+        planes keep the values of `few` beside them.
         """
+        if not all(plane.flags.writeable for plane in self.planes.values()):
+            return self.copied().compacted()
         if self.few is None or self.planes[0].size >= _LARGE_SUMS:
             return self
         planes = dict(self.planes)

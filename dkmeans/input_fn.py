@@ -10,7 +10,7 @@ layout of feature columns requires; they may be chunked differently.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -21,11 +21,12 @@ from uuid import uuid4
 import numpy as np
 import zarr
 
-from dkmeans.data.arrays import array_chunks, column_chunks, weight_chunks
-from dkmeans.data.batches import Batch
+from dkmeans.data.arrays import column_chunks, cut_of, weight_chunks
+from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.columns import ANY, KnownColumns, Names, described
-from dkmeans.data.dataset import Dataset
+from dkmeans.data.dataset import Dataset, cut_weighted
 from dkmeans.data.points import as_array
+from dkmeans.data.reading import CutOnce
 from dkmeans.data.row_weights import weighted
 from dkmeans.data.side_by_side import side_by_side
 from dkmeans.data.sources.arrow_dataset import is_arrow_dataset
@@ -40,12 +41,6 @@ from dkmeans.feature_columns.layout import FeatureRows, Layout, rows_of_named_co
 from dkmeans.modes import ModeKeys
 
 InputFn = Callable[..., Any]
-# Returns the target size in bytes of chunks of rows with so many columns; None for the usual size.
-ChunkBytes = Callable[[int], int | None]
-
-
-def usual_bytes(_: int) -> None:
-    """Return None: chunks have the usual size, whatever the number of columns."""
 
 
 def read_input(
@@ -54,7 +49,6 @@ def read_input(
     params: dict[str, Any],
     config: Any,
     layout: Layout | None = None,
-    chunk_bytes: ChunkBytes = usual_bytes,
     columns: KnownColumns = ANY,
 ) -> Dataset:
     """Call an `input_fn`, and return its result as a dataset.
@@ -66,9 +60,6 @@ def read_input(
         params: Argument for `input_fn`.
         config: Argument for `input_fn`.
         layout: Layout of the feature columns; None: the result itself holds the rows.
-        chunk_bytes: Returns the target size of the chunks that the library cuts itself. Chunks that
-            feature columns read always have the usual size: their rows are much larger than the
-            columns.
         columns: Columns of the model, which are put into the model's order by name. Those that
             feature columns read are found by their keys.
 
@@ -97,7 +88,7 @@ def read_input(
     names = {p.name for p in parameters} - set(bound)
     returned = input_fn(**{name: value for name, value in supplied.items() if name in names})
     given, weights = _features_and_weights(returned, mode)
-    dataset = _dataset_of(given, weights, mode, layout, chunk_bytes, columns)
+    dataset = _dataset_of(given, weights, mode, layout, columns)
     return dataset.without_weights() if mode == ModeKeys.PREDICT else dataset
 
 
@@ -106,7 +97,6 @@ def _dataset_of(
     weights: Any,
     mode: str,
     layout: Layout | None,
-    chunk_bytes: ChunkBytes,
     columns: KnownColumns,
 ) -> Dataset:
     """Return the features that an `input_fn` has returned as a dataset, with their weights."""
@@ -122,19 +112,19 @@ def _dataset_of(
             )
         dataset = given.repeat() if mode == ModeKeys.TRAIN and given.is_table else given
         if layout is None:
-            dataset = in_order(dataset, columns)
-            return dataset.in_chunks_of(chunk_bytes(dataset.width))
+            return in_order(dataset, columns)
         dataset = dataset.read_as(layout.width, partial(rows_of_named_columns, layout))
         return dataset.named(layout.names)
     has_names = isinstance(given, Mapping) or is_frame(given)
     if has_names or _is_array(given):
         # A new name for every call: another call may return other values in the same columns.
         of = "the features", layout, columns, weights is not None
-        batch, found = _features(given, *of, uuid4().hex, chunk_bytes)
+        cut, found = _features(given, *of, uuid4().hex)
         if weights is not None:
-            batch = weighted(batch, weight_chunks(weights, "the weights"), "the features")
+            of_weights = partial(weight_chunks, weights, "the weights")
+            cut = partial(cut_weighted, cut, of_weights, "the features")
         dataset = replace(
-            Dataset.of(batch, "the features").named(found), table=given if has_names else None
+            Dataset.of_table(cut, "the features").named(found), table=given if has_names else None
         )
         return dataset.repeat() if mode == ModeKeys.TRAIN else dataset
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
@@ -198,7 +188,8 @@ def _from_iterator(
                     "rows is taken for one of batches; return np.array(rows)"
                 )
             known, has_weights = columns.or_those_of(names), weights is not None
-            batch, found = _features(features, name, layout, known, has_weights)
+            cut, found = _features(features, name, layout, known, has_weights)
+            batch = cut(None)
             batch = Batch.of(*batch.parts)
             if weights is not None:
                 of_weights = weight_chunks(weights, f"the weights of {name}")
@@ -244,9 +235,8 @@ def _features(
     columns: KnownColumns,
     has_weights: bool,
     table: str | None = None,
-    chunk_bytes: ChunkBytes = usual_bytes,
-) -> tuple[Batch, Names]:
-    """Return the chunks of an array, or of columns side by side, and the names of the columns.
+) -> tuple[Cut, Names]:
+    """Return what cuts an array, or columns side by side, and the names of the columns.
 
     The columns of a new model are those of a dict, sorted by name, or of a data frame, in order.
 
@@ -257,17 +247,18 @@ def _features(
         columns: Columns of the model.
         has_weights: As in `rows_of`.
         table: Unique name of the table in cache keys; None for a batch, which is read once.
-        chunk_bytes: Returns the target size of the chunks where no feature columns read them.
     """
     if layout is not None:
         read = partial(FeatureRows, layout=layout, table=table)
-        return side_by_side(_named(given, name, layout), name, read), layout.names
+        # Always of the usual size: these rows are much larger than the columns.
+        batch = side_by_side(_named(given, name, layout), name, read)
+        return lambda _: batch, layout.names
     names = columns.chosen(_names(given), name)
     if is_frame(given):
         rows, names = rows_of(given, name, names, has_weights=has_weights)
-        return array_chunks(rows, name, chunk_bytes=chunk_bytes(_width_of(rows))), names
+        return cut_of(rows, name), names
     if not isinstance(given, Mapping):
-        return array_chunks(given, name, chunk_bytes=chunk_bytes(_width_of(given))), None
+        return cut_of(given, name), None
     if not given:
         raise InvalidData(f"{name} must have at least one column, got an empty dict")
     try:
@@ -277,22 +268,21 @@ def _features(
         raise InvalidType(expected(f"the names in {name}", must, list(given))) from error
     if is_labeled_dataset(given):
         given = variables_of(given, keys, name)
-    # A joined chunk holds a chunk of each column.
-    whole = chunk_bytes(sum(_width_of(given[key]) for key in keys))
-    each = None if whole is None else max(1, whole // len(keys))
-    parts = [column_chunks(given[key], f"{name}[{key!r}]", each) for key in keys]
+    cuts = [CutOnce(partial(column_chunks, given[key], f"{name}[{key!r}]")) for key in keys]
+    parts = [cut(None) for cut in cuts]
     kinds = [(key, part.source.dtype) for key, part in zip(keys, parts, strict=True) if part.rows]
     if others := [each for each in kinds if np.dtype(each[1]).kind not in "fiub"]:
         raise hold_no_numbers(others, name)
-    batch = side_by_side(parts, name, Columns)
-    widths = [part.source.width for part in parts] if batch.rows else [1] * len(keys)
-    return batch, described(keys, widths) if all(isinstance(key, str) for key in keys) else None
+    widths = [part.source.width if part.rows else 1 for part in parts]
+    names = described(keys, widths) if all(isinstance(key, str) for key in keys) else None
+    return partial(_cut_columns, cuts, name), names
 
 
-def _width_of(values: Any) -> int:
-    """Return the number of columns of an array; 1 if it is none."""
-    shape: tuple[int, ...] = getattr(values, "shape", ())
-    return int(shape[1]) if len(shape) > 1 else 1
+def _cut_columns(cuts: Sequence[Cut], name: str, chunk_bytes: int | None) -> Batch:
+    """Return the chunks of columns side by side."""
+    # A joined chunk holds a chunk of each column.
+    each = None if chunk_bytes is None else max(1, chunk_bytes // len(cuts))
+    return side_by_side([cut(each) for cut in cuts], name, Columns)
 
 
 def _named(given: Any, name: str, layout: Layout) -> list[Batch]:

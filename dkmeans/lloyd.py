@@ -160,13 +160,13 @@ def iterate(
     relocates = rules.empty_clusters is EmptyClusters.RELOCATE
     # With bounds, most distances are not known. The farthest rows are then looked for only if there
     # are empty clusters, which is rare.
-    with_bounds, names = numbers is not None, None if numbers is None else tuple(numbers)
-    starts = StartCenters(centers, relocates and not with_bounds, squares is None, names)
+    with_bounds, numbers = numbers is not None, None if numbers is None else tuple(numbers)
+    starts = StartCenters(centers, relocates and not with_bounds, squares is None, numbers)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)
     if relocates and with_bounds and _has_empty_clusters(reduction.totals):
         again = executor.map_reduce(accumulate_starts, batches, replace(starts, with_farthest=True))
         reduction = replace(again, cost=reduction.cost + again.cost)
-    # `losses` and `rows` are of the steps of this iteration only.
+    # `losses` and `rows` are of the steps of this call only.
     states = [replace(state, losses=(), rows=0) for state in states]
     for step in reduction.totals:
         parts = step.parts

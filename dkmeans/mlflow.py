@@ -62,16 +62,15 @@ class MLflowHook(SessionRunHook):
     model, as a pyfunc named `model` that returns cluster indices with NumPy alone. A call that goes
     on after a failure continues the run of the failed one.
 
-    A server that does not answer never ends a call: the run stays incomplete, with one warning. The
-    hook needs the extra `mlflow`.
+    A server that does not answer, or an address that MLflow cannot use, never ends a call: the run
+    stays incomplete, with one warning. The hook needs the extra `mlflow`.
 
     Args:
         model: The model that the hook is passed to `train` of.
         experiment: Name of the experiment, which is created if there is none.
 
     Raises:
-        ValueError: MLflow is not installed, the name is empty, or MLflow's settings name no server
-            that it can use.
+        ValueError: MLflow is not installed, or the name is empty.
         TypeError: an argument has the wrong type.
     """
 
@@ -84,7 +83,6 @@ class MLflowHook(SessionRunHook):
             raise Invalid(expected("experiment", "a name that is not empty", experiment))
         with needs("MLflowHook", "mlflow"):
             import mlflow.pyfunc  # noqa: F401, PLC0415 an extra, whose import takes two seconds
-        _check_server()
         # MLflow would import it in the thread of the run, while matplotlib, which draws the report,
         # looks at what is there of it.
         with suppress(ImportError):
@@ -137,23 +135,6 @@ class MLflowHook(SessionRunHook):
             self._run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
 
 
-def _check_server() -> None:
-    """Refuse settings of MLflow that name no server that it can use.
-
-    Raises:
-        Invalid: the settings do that.
-    """
-    import mlflow  # noqa: PLC0415 an extra
-
-    try:
-        mlflow.MlflowClient()
-    except Exception as error:  # of many kinds, by the address
-        address = mlflow.get_tracking_uri()
-        must = "the address of a server, or of a database, that MLflow can use"
-        message = f"{expected('MLFLOW_TRACKING_URI', must, address)}: {first_line(error)}"
-        raise Invalid(message) from error
-
-
 def _parameters(model: KMeans) -> dict[str, Any]:
     """Return the parameters of a model by the names of its constructor."""
     initialization, settings = model._initialization, model._settings
@@ -189,9 +170,8 @@ class _Run:
     def __init__(
         self, experiment: str, model_dir: str, parameters: dict[str, Any], continued: str | None
     ) -> None:
-        from mlflow import MlflowClient  # noqa: PLC0415 an extra
-
-        self._client, self._run_id = MlflowClient(), ""
+        self._client: Any = None
+        self._run_id = ""
         self._has_begun, self._has_failed = threading.Event(), False
         self._progress: queue.SimpleQueue[tuple[int, Progress]] = queue.SimpleQueue()
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -244,6 +224,9 @@ class _Run:
     def _begin(
         self, experiment: str, model_dir: str, parameters: dict[str, Any], continued: str | None
     ) -> None:
+        from mlflow import MlflowClient  # noqa: PLC0415 an extra
+
+        self._client = MlflowClient()  # refuses addresses that MLflow cannot use
         if continued is not None and self._continues(continued):
             return
         from mlflow.entities import Param  # noqa: PLC0415 an extra

@@ -125,8 +125,8 @@ class Model:
         Raises:
             InvalidCheckpoint: there is no checkpoint, or it is damaged.
         """
-        if path is not None and (address := check_path("checkpoint_path", path)):
-            return checkpoints.load(address)
+        if path is not None:
+            return checkpoints.load(check_path("checkpoint_path", path))
         latest = checkpoints.latest(self.model_dir, self._loaded)
         if latest is None:
             raise InvalidCheckpoint(

@@ -12,7 +12,6 @@ from typing import Any
 
 from dkmeans import pictures
 from dkmeans.config import NUMPY
-from dkmeans.data.chunks import GPU_TARGET_BYTES, chunk_bytes_for
 from dkmeans.data.dataset import Dataset
 from dkmeans.distance import Computation
 from dkmeans.errors import Invalid, expected, readable
@@ -101,8 +100,7 @@ def plan_fit(
     if dataset.rows is not None and dataset.rows < num_clusters:
         must = f"at most the number of rows, {dataset.rows}"
         raise Invalid(expected("num_clusters", must, num_clusters))
-    on_cpu = chunk_bytes_for(num_clusters * dataset.width)
-    dataset = dataset.in_chunks_of(GPU_TARGET_BYTES if on_gpu else on_cpu)
+    dataset = dataset.in_chunks_for(num_clusters, on_gpu=on_gpu)
     # Without `Dataset.batch` a dataset is one batch of all its rows.
     batch = next(dataset.batches())
     found = examine(

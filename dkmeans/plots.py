@@ -223,7 +223,8 @@ def _number_cells(axes: Any, values: NDArray[Any], is_pale: NDArray[np.bool_]) -
 def _short(value: float, deviation: float) -> str:
     """Return a number with three digits, or as many as tell it from others of its column."""
     digits = digits_for(value, deviation, 3)
-    return f"{value:.0f}" if digits == 3 and 1e3 <= abs(value) < 1e6 else f"{value:.{digits}g}"
+    is_whole = 1e3 <= abs(value) < 1e6 and abs(value) >= 10.0 ** (digits - 1)
+    return f"{value:.0f}" if is_whole else f"{value:.{digits}g}"
 
 
 def digits_for(value: float, deviation: float, fewest: int) -> int:
@@ -236,7 +237,7 @@ def digits_for(value: float, deviation: float, fewest: int) -> int:
     """
     if not (value and deviation > 0 and math.isfinite(value) and math.isfinite(deviation)):
         return fewest
-    # Two digits of what is a tenth of the deviation.
+    # The last digit is worth a tenth of the first digit of the deviation.
     needed = math.floor(math.log10(abs(value))) - math.floor(math.log10(deviation)) + 2
     return min(max(fewest, needed), _MOST_DIGITS)
 

@@ -129,9 +129,9 @@ def write_report(
         raise InvalidType(expected("model", "a KMeans", model))
     with needs("a report", "plot"):
         import matplotlib as mpl  # noqa: PLC0415 importing it takes time
+    checkpoint = model.checkpoint()
     with directories.writable("output", output) as address:
         _check_output(address)  # before all rows are read
-    checkpoint = model.checkpoint()
     judged = None if input_fn is None else _judge(model, checkpoint, input_fn)
     with mpl.rc_context({**mpl.rcParamsDefault, **_style(mpl)}):
         page = _page(model, checkpoint, judged)
@@ -143,14 +143,15 @@ def _check_output(address: str) -> None:
     """Refuse to replace a file that is no report, and a place where none can be written.
 
     Raises:
-        Invalid: it is such a place.
+        Invalid: a folder or another file is at the address, or the disk refuses to write there.
     """
-    storage.check_writable("output", address.rpartition("/")[0] or "/")
     if storage.is_folder(address):
         raise Invalid(expected("output", "the path or URL of a file, not of a folder", address))
     end, size = storage.read_end(address, len(_END))
     if size and end != _END:
         raise Invalid(expected("output", "new, or an earlier report", address))
+    if storage.is_local(address):  # of an object store only the write itself can tell
+        storage.check_writable("output", address.rpartition("/")[0] or "/")
 
 
 def _judge(model: KMeans, checkpoint: Checkpoint, input_fn: InputFn) -> _Judged:
@@ -215,7 +216,7 @@ def _sections(
     else:
         sizes = checkpoint.state.counts
     if checkpoint.state.inertia is not None or judged is not None:
-        is_weighted = judged is not None and judged.is_weighted
+        is_weighted = np.asarray(sizes).dtype.kind == "f" or (judged and judged.is_weighted)
         title = _BY_WEIGHT.capitalize() if is_weighted else "Number of rows"
         of_each = [[j, f"{size:,.10g}"] for j, size in enumerate(sizes)]
         header = ["cluster", _BY_WEIGHT if is_weighted else "rows"]
@@ -457,8 +458,8 @@ def _text(value: Any, deviation: float = 0.0) -> str:
     if np.isnan(number):
         return "none"
     digits = digits_for(number, deviation, 4)
-    # All digits before the point.
-    is_whole = digits == 4 and 9999.5 <= abs(number) < _LARGEST_PLAIN
+    # A number that ends before the point has all digits before it, none of them in an exponent.
+    is_whole = 9999.5 <= abs(number) < _LARGEST_PLAIN and abs(number) >= 10.0 ** (digits - 1)
     return f"{number:,.0f}" if is_whole else f"{number:,.{digits}g}"
 
 

@@ -158,7 +158,7 @@ def sweep(
         "initial_clusters": initial_clusters,
         "num_restarts": int(num_restarts),
         "max_steps": int(max_steps),
-        "relative_tolerance": relative_tolerance and float(relative_tolerance),
+        "relative_tolerance": None if relative_tolerance is None else float(relative_tolerance),
     }
     config = config or RunConfig()
     reader = _model(address, counts[-1], seed, options, config)  # whose sums are the largest
@@ -207,7 +207,8 @@ def _checked_counts(given: Any) -> tuple[int, ...]:
 def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | None) -> int:
     """Return the seed of a sweep, and write how it is made; continue one that was made alike.
 
-    A sweep that has no model yet, because its rows were refused, is begun anew.
+    A sweep that has no model yet, for example because its rows were refused, may be begun anew
+    with others.
 
     Args:
         address: Directory of the sweep.
@@ -240,7 +241,7 @@ def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | N
 
 
 def _difference(found: dict[str, Any], asked: dict[str, Any], rows: str) -> str | None:
-    """Return in what a sweep differs from one that is asked for, for people; None if in nothing.
+    """Return a sentence on the first difference of a sweep from the one asked for; None for none.
 
     Args:
         found: How the sweep was made.

@@ -74,8 +74,8 @@ def _for_people(result: dict[str, Any]) -> dict[str, Any]:
             if model[name] is not None
         ]
         shown[counted(model["num_clusters"], "cluster")] = ", ".join(texts)
+    # The sentences of `against` have commas of their own.
+    whole = {**result, "against": "; ".join(result["against"]) or None}
     for name in ("recommended", "reason", "against", "recommended_model", "seed", "seconds"):
-        shown[name] = result[name]
-    # The sentences have commas of their own.
-    shown["against"] = "; ".join(result["against"])
+        shown[name] = whole[name]
     return shown

@@ -778,7 +778,7 @@ def test_where_gpus_compute_the_chunks_are_larger(monkeypatch, on_gpu, chunks):
         return on_gpu
 
     monkeypatch.setattr("dkmeans.estimator.computes_on_gpu", computes_on_gpu)
-    monkeypatch.setattr("dkmeans.estimator.GPU_TARGET_BYTES", 64 * 2**20)
+    monkeypatch.setattr("dkmeans.data.dataset.GPU_TARGET_BYTES", 64 * 2**20)
     rows = np.zeros((550_000, 3), np.float32)  # 6.6 MB
     kmeans = model(config=RunConfig(backend="numpy"))
     for give in (lambda: rows, lambda: Dataset.from_array(rows), lambda: {"x": rows}):

@@ -143,6 +143,10 @@ def test_sums_grow_in_place_as_by_additions_and_change_no_part(one, two, three):
 def test_a_copy_of_sums_stays_when_these_change():
     sums = of_rows(np.ones((3, 2)), np.zeros(3, np.int64), 2)
     assert sums.compacted() is sums
+    sums.planes[0].flags.writeable = False
+    received, sums = sums.compacted(), sums.copied()
+    assert received.planes[0].flags.writeable
+    assert same_sums(received, sums)
     own = sums.copied()
     before = own.exact(0, 0)
     sums.planes[0][:] = 0

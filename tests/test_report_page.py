@@ -13,7 +13,7 @@ import pytest
 import dkmeans
 from dkmeans import Dataset, Invalid, InvalidType, KMeans
 from dkmeans.feature_columns import bucketized_column, numeric_column
-from dkmeans.report_page import write_report
+from dkmeans.report_page import _text, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NAMES = ("delay", "<hour>", 'speed & "way"')
@@ -169,6 +169,22 @@ def test_numbers_have_the_digits_that_tell_the_clusters_apart(tmp_path):
     assert len(told) == 6
     assert all(mean != overall for _, mean, overall in told)
     assert "column 0: 2,013.2" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "deviation", "text"),
+    [
+        (523_456.3, 900, "523,456"),
+        (1_712_345_678, 1e6, "1,712,345,678"),
+        (1_712_345_678.25, 0.1, "1,712,345,678.25"),
+        (12_345.678, 1e9, "12,346"),
+        (0.000123456, 0, "0.0001235"),
+        (1.5e15, 1, "1.5e+15"),
+        (np.nan, 1, "none"),
+    ],
+)
+def test_a_number_has_no_exponent_where_people_write_none(value, deviation, text):
+    assert _text(value, deviation) == text
 
 
 def test_what_is_left_out_and_what_counts_by_weight_is_said(tmp_path):

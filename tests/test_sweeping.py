@@ -127,6 +127,19 @@ def test_a_sweep_whose_rows_were_refused_may_begin_anew_with_others(rows, tmp_pa
     assert found["seed"] == 2
 
 
+@pytest.mark.parametrize("kind", [np.asarray, lambda rows: dict(zip("abc", rows.T, strict=True))])
+def test_a_sweep_is_continued_whatever_the_chunks_of_its_largest_model(
+    rows, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr("dkmeans.data.chunks._ROWS_OF_SUMS", 2**16)
+    monkeypatch.setattr("dkmeans.data.chunks._FEWEST_CHUNKS", 1)
+    monkeypatch.setattr("dkmeans.data.chunks.TARGET_BYTES", 2**12)
+    monkeypatch.setattr("dkmeans.data.chunks.SMALLEST_BYTES", 2**10)
+    first = sweep(lambda: kind(rows), [2], tmp_path, seed=1, max_steps=2)
+    both = sweep(lambda: kind(rows), [2, 9], tmp_path, max_steps=2)
+    assert both["models"][0] == first["models"][0]
+
+
 def test_the_directory_of_a_sweep_is_no_model_and_says_where_the_models_are(rows, tmp_path):
     sweep(lambda: rows, [2], tmp_path / "s", max_steps=1)
     for use in (dkmeans.load, lambda path: KMeans(2, path).cluster_centers()):

@@ -146,7 +146,7 @@ class Cache:
             self._used_at[budget.fit] = time.monotonic()
             room = budget.cache_bytes - self._bytes
             rows = self._rows.get(budget.fit, {}) if evicts_rows else {}
-            # Rows are not evicted in vain.
+            # Rows are evicted only if that makes room for the entry.
             if room < entry.nbytes <= room + sum(each.nbytes for each in rows.values()):
                 while room < entry.nbytes:
                     # The newest rows, which are needed last.

@@ -29,8 +29,9 @@ TARGET_BYTES = 8 * 2**20
 # megabytes of rows.
 GPU_TARGET_BYTES = 128 * 2**20
 # Chunks of rows for a large model have so many times the bytes of its sums, up to a size of which a
-# worker has room for several.
-_ROWS_OF_SUMS, _SUM_BYTES, _LARGEST_BYTES = 4, 8, 32 * 2**20
+# worker has room for several. A table is cut into so many of them at least: each is computed by one
+# thread.
+_ROWS_OF_SUMS, _SUM_BYTES, _LARGEST_BYTES, _FEWEST_CHUNKS = 4, 8, 32 * 2**20, 32
 # A table is not cut into smaller chunks than this to give every thread a share.
 SMALLEST_BYTES = 2**20
 # Nor into smaller chunks than this part of the target size.
@@ -461,13 +462,19 @@ def finite_points(chunk: Chunk, width: int) -> FloatArray:
     return points
 
 
-def chunk_bytes_for(num_sums: int) -> int | None:
+def chunk_bytes_for(num_sums: int, table_bytes: int | None) -> int | None:
     """Return the target size of chunks whose rows are added to so many sums; None for the usual.
 
-    Each chunk has sums of its own, which take long to allocate, and to add to those of others,
-    where they are larger than the rows.
+    Each chunk has sums of its own. Where they are larger than the rows, it takes long to allocate
+    them, and to add them to those of other chunks.
+
+    Args:
+        num_sums: Number of sums.
+        table_bytes: Size of all rows; None if it is not known.
     """
     wanted = min(_LARGEST_BYTES, _ROWS_OF_SUMS * _SUM_BYTES * num_sums)
+    if table_bytes is not None:
+        wanted = min(wanted, table_bytes // _FEWEST_CHUNKS)
     return wanted if wanted > TARGET_BYTES else None
 
 

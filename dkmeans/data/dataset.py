@@ -20,7 +20,7 @@ import numpy as np
 from dkmeans import pictures
 from dkmeans.data.arrays import cut_of, weight_chunks
 from dkmeans.data.batches import Batch, Cut
-from dkmeans.data.chunks import TARGET_BYTES
+from dkmeans.data.chunks import GPU_TARGET_BYTES, TARGET_BYTES, chunk_bytes_for
 from dkmeans.data.columns import NO_LISTS, Names, described
 from dkmeans.data.epochs import cut_anew, slice_rows, standardized
 from dkmeans.data.mapped import mapped, row_function
@@ -165,7 +165,7 @@ class Dataset:
         cut = cut_of(rows, "the array")
         if weights is not None:
             of_weights = partial(weight_chunks, weights, "the weights")
-            cut = partial(_cut_weighted, cut, of_weights, "the array")
+            cut = partial(cut_weighted, cut, of_weights, "the array")
         return replace(cls.of_table(cut).named(names), table=table)
 
     @classmethod
@@ -324,7 +324,7 @@ class Dataset:
         """
         name, cut = named_together(addresses), cut_of_files(addresses, open_file)
         if weights is not None:
-            cut = partial(_cut_weighted, cut, weights, name)
+            cut = partial(cut_weighted, cut, weights, name)
         return cls.of_table(cut, name)
 
     @classmethod
@@ -438,6 +438,18 @@ class Dataset:
             chunk_bytes = chunk_bytes if batch_bytes >= _FEWEST_CHUNKS * chunk_bytes else None
         reading = self._reading._replace(chunk_bytes=chunk_bytes)
         return self if reading == self._reading else replace(self, _reading=reading)
+
+    def in_chunks_for(self, sums_per_column: int, *, on_gpu: bool) -> Dataset:
+        """Return a dataset of the same rows, in chunks of the size that suits what computes.
+
+        Args:
+            sums_per_column: Number of sums that each value of a row may be added to.
+            on_gpu: True if a GPU computes.
+        """
+        if on_gpu:
+            return self.in_chunks_of(GPU_TARGET_BYTES)
+        size = None if self.rows is None else self.rows * self.width * _VALUE_BYTES
+        return self.in_chunks_of(chunk_bytes_for(sums_per_column * self.width, size))
 
     @property
     def chunk_bytes(self) -> int:
@@ -691,7 +703,7 @@ def _check_names(columns: object, weights: object) -> None:
         raise InvalidType(expected("weights", "the name of a column, or None", weights))
 
 
-def _cut_weighted(rows: Cut, weights: Cut, name: str, chunk_bytes: int | None) -> Batch:
+def cut_weighted(rows: Cut, weights: Cut, name: str, chunk_bytes: int | None) -> Batch:
     """Return the chunks of a table, with the weights of its rows beside them."""
     return weighted(rows(chunk_bytes), weights(chunk_bytes), name)
 

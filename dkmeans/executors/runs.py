@@ -92,7 +92,7 @@ class RunTotal(Generic[M]):
         return RunTotal(run, plus(self.total, other.total), self.cost + other.cost)
 
     def on_host(self) -> RunTotal[M]:
-        """Return the same total in memory of the host that nothing else uses."""
+        """Return the same total in the memory of the host."""
         return replace(self, total=on_host(self.total))
 
     def of_worker(self, worker: str) -> RunTotal[M]:

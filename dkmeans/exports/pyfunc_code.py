@@ -42,8 +42,11 @@ class NearestCenter(mlflow.pyfunc.PythonModel):
         """Return the cluster index of each of the (n, d) rows, (n,) int64.
 
         Raises:
-            ValueError: the rows have another number of columns, or are not finite.
+            ValueError: the rows are no numbers, have another number of columns, or are not finite.
         """
+        kinds = {getattr(dtype, "kind", "O") for dtype in pd.DataFrame(model_input).dtypes}
+        if not kinds <= set("fiub"):
+            raise ValueError("the columns of rows must be numbers")
         rows = np.asarray(model_input, np.float64)
         k, width = self._centers.shape
         if rows.ndim != 2 or rows.shape[1] != width:

@@ -34,11 +34,13 @@ class Contingency:
         pairs: (p,) int64, rising: i m + j for cluster i of the first model and j of the second,
             which has m clusters.
         sums: (p, 1) the sums of the weights of the rows: their number without any.
+        are_numbers: True if all weights are whole numbers, and so numbers of equal rows.
     """
 
     shape: tuple[int, int]
     pairs: IndexArray
     sums: ExactSums
+    are_numbers: bool = True
 
     @classmethod
     def zero(cls, shape: tuple[int, int]) -> Contingency:
@@ -50,7 +52,8 @@ class Contingency:
         order = np.argsort(pairs, kind="stable")
         firsts = np.flatnonzero(np.diff(pairs[order], prepend=-1))
         sums = self.sums.followed_by(other.sums).gathered(order, firsts)
-        return Contingency(self.shape, pairs[order][firsts], sums)
+        are_numbers = self.are_numbers and other.are_numbers
+        return Contingency(self.shape, pairs[order][firsts], sums, are_numbers)
 
 
 def contingency_of(
@@ -79,7 +82,8 @@ def contingency_of(
     if weights is None:
         return Contingency(shape, pairs, ExactSums.of_counts(counts.astype(np.int64)))
     place = np.searchsorted(pairs, numbers)
-    return Contingency(shape, pairs, sums_of_weights(backend, weights, place, len(pairs)))
+    sums = sums_of_weights(backend, weights, place, len(pairs))
+    return Contingency(shape, pairs, sums, bool((weights == np.rint(weights)).all()))
 
 
 def check_pairs(shape: tuple[int, int]) -> None:
@@ -117,18 +121,19 @@ def agreement(table: Contingency) -> dict[str, Any]:
     return {
         "changed_share": max(0.0, 1.0 - float(dense[rows, columns].sum()) / total),
         "matching": matching,
-        "adjusted_rand": _adjusted_rand(counts, of_first, of_second),
+        "adjusted_rand": _adjusted_rand(counts, of_first, of_second, are_numbers=table.are_numbers),
         "mutual_information": _mutual_information(counts, of_first[firsts], of_second[seconds]),
     }
 
 
-def _adjusted_rand(counts: FloatArray, of_first: FloatArray, of_second: FloatArray) -> float:
+def _adjusted_rand(
+    counts: FloatArray, of_first: FloatArray, of_second: FloatArray, *, are_numbers: bool
+) -> float:
     """Return the adjusted Rand index; 1 where both models put all rows into one cluster.
 
     Weights that are not whole numbers are no numbers of rows: then a row is paired with itself too,
     and the unit of the weights does not matter.
     """
-    are_numbers = bool((counts == np.rint(counts)).all())
     (together, first, second, everything) = (
         _pairs_in(sizes, are_numbers=are_numbers)
         for sizes in (counts, of_first, of_second, counts.sum())

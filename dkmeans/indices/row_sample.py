@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -131,26 +132,52 @@ def silhouette(sample: RowSample, distance: Distance) -> float:
         is_zero = is_alone | (largest == 0)
         return np.where(is_zero, 0.0, (far - near) / np.where(is_zero, 1.0, largest))
 
-    pieces = [of_rows(distances, start) for start, distances in _distances(rows)]
+    pieces = [of_rows(distances, start) for start, distances in _distances(rows, firsts)]
     return float(np.average(np.concatenate(pieces), weights=weights))
 
 
-def _distances(rows: FloatArray) -> Iterator[tuple[int, FloatArray]]:
+def _distances(rows: FloatArray, firsts: IndexArray) -> Iterator[tuple[int, FloatArray]]:
     """Yield distances to all of the (m, d) float64 rows, of some rows at a time.
 
     Yields the number of the first of these s rows, and their distances, (s, m). A matrix product
-    loses the digits of distances that are short beside the rows. So the rows are moved to their
-    median, of which a few far rows are no part, and what is still short is computed again.
+    loses the digits of distances that are short beside the rows. So rows are moved to the median of
+    all rows, and for distances within a cluster to that of the cluster: a few far rows do not move
+    a median. What is still short is computed from differences.
+
+    Args:
+        rows: The rows, cluster by cluster.
+        firsts: Number of the first row of each cluster.
     """
-    moved = rows - np.median(rows, axis=0)
-    squares, size = squared_norms(moved), max(1, _PIECE_BYTES // (8 * len(rows)))
+    bounds = [*firsts.tolist(), len(rows)]
+    everywhere, within = _about_median(rows), rows.copy()
+    for first, end in pairwise(bounds):
+        within[first:end] = _about_median(rows[first:end])
+    size = max(1, _PIECE_BYTES // (8 * len(rows)))
     for start in range(0, len(rows), size):
-        # The bits of a product depend on the number of BLAS's threads.
-        with cores.computing:
-            found = (-2.0 * moved[start : start + size]) @ moved.T
-        lengths = squares[start : start + size, None] + squares
-        found += lengths
+        stop = min(start + size, len(rows))
+        found, lengths = _squared_distances(everywhere[start:stop], everywhere)
+        for first, end in pairwise(bounds):
+            low, high = max(first, start), min(end, stop)
+            if low < high:
+                block = slice(low - start, high - start), slice(first, end)
+                found[block], lengths[block] = _squared_distances(
+                    within[low:high], within[first:end]
+                )
         one, other = np.nonzero(found < _SHORT * lengths)
         for some in in_pieces((one, other), max(1, _PIECE_BYTES // (8 * rows.shape[1]))):
             found[some] = squared_norms(rows[start + some[0]] - rows[some[1]])
         yield start, np.sqrt(found, out=found)
+
+
+def _about_median(rows: FloatArray) -> FloatArray:
+    return np.asarray(rows - np.median(rows, axis=0))
+
+
+def _squared_distances(some: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return squared distances by a matrix product, and the squared lengths that it subtracts."""
+    lengths = squared_norms(some)[:, None] + squared_norms(others)
+    # The bits of a product depend on the number of BLAS's threads.
+    with cores.computing:
+        found = (-2.0 * some) @ others.T
+    found += lengths
+    return found, lengths

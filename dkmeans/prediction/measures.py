@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dkmeans.backends import select
-from dkmeans.backends.moments import DISTANCE
+from dkmeans.backends.moments import DISTANCE, MOMENT_PLANES
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
 from dkmeans.exact import ExactSums
@@ -54,6 +54,11 @@ class Measuring:
     def nbytes(self) -> int:
         """Size in bytes."""
         return self.centers.nbytes + (self.against.nbytes if self.against else 0)
+
+    @property
+    def planes(self) -> int:
+        """Number of sums of a cluster and column that the rows are added to."""
+        return self.with_moments * (self.with_rows + MOMENT_PLANES * self.with_squares)
 
     @property
     def shape(self) -> tuple[int, int] | None:

@@ -21,7 +21,7 @@ from dkmeans.backends.native.runner import kernel_array, run
 from dkmeans.backends.weighted import partial_sums_of, plus_left, product_grid, with_ones
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
-from dkmeans.grid import PIECE_ROWS, Grid, piece_slices
+from dkmeans.grid import Grid, piece_slices
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
 # Planes for products that float64 holds, and for those with rounding errors.
@@ -176,7 +176,7 @@ class _Rows(NamedTuple):
 
     def plane_bytes(self, k: int) -> int:
         """Return the size in bytes of all planes for k clusters."""
-        pieces = -(-len(self.points) // PIECE_ROWS)
+        pieces = sum(1 for _ in self.pieces())
         return 8 * pieces * self.num_planes * k * padded(self.points.shape[1] + 1)
 
     def none(self, k: int) -> _Piece:
@@ -221,9 +221,11 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
     if rows.distance is Distance.COSINE:
         # Directions are computed of the rows that change alone.
         changes = np.flatnonzero(piece.index != rows.clusters)
-        changed, before = rows.some(changes), piece.index[changes]
+        # Without a copy if all rows are added.
+        some = changes if len(changes) < len(rows.clusters) else slice(None)
+        changed, before = rows.some(some), piece.index[some]
         piece, others = _moved(piece, changed, before, grid)
-        piece.index[changes] = before
+        piece.index[some] = before
         others = changes[others]
     else:
         piece, others = _moved(piece, rows, piece.index, grid)
@@ -238,13 +240,12 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
 
 
 def _moved(piece: _Piece, rows: _Rows, before: IndexArray, grid: Grid) -> tuple[_Piece, IndexArray]:
-    """Return a piece with the planes brought up to date, and the rows that these do not hold.
+    """Return a piece with its planes up to date, and the changed rows that the planes do not hold.
 
     Args:
         piece: The sums of a piece.
         rows: Rows of the piece, among them all that change their cluster.
-        before: (n,) int32, the clusters that the sums have these rows in. Overwritten by the new
-            ones.
+        before: (n,) int32, the clusters whose sums hold these rows. Overwritten by the new ones.
         grid: The grid of the planes.
     """
     width, last, counts = piece.planes.shape[2], len(grid.exponents) - 1, piece.counts.copy()

@@ -106,7 +106,7 @@ class _ProductAdder:
         self._nothing = ir.Constant(self._integers, [0] * OCTET)
 
     def move(self, row: Value, old: Value, new: Value, *, is_back: bool = False) -> Value:
-        """Move a row between the sums of two clusters; return True if they do not hold all of it.
+        """Move a row between the sums of two clusters; return True if the planes do not hold it.
 
         Args:
             row: Index of the row.

@@ -17,7 +17,7 @@ from dkmeans.backends.native.vectors import prefetch, trailing_zeros
 from dkmeans.state import IndexArray
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "7f06fc3e5cd6"
+INTRINSICS = "4b61f907a512"
 
 # Rows that are compared before those among them that have changed are moved.
 _BLOCK = 1024
@@ -114,7 +114,7 @@ def find_changes(
 ) -> int:
     """List the rows from `start` to `stop` whose clusters have changed, and return their number.
 
-    The rows are scattered: each is fetched while others are looked for.
+    The rows are scattered: nearly all are fetched while others are looked for.
     """
     found, width, changes, mask = 0, points.shape[1], scratch.changes, scratch.mask
     whole = start + (stop - start) // GROUP * GROUP
