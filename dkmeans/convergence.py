@@ -22,7 +22,7 @@ class ShiftTolerance:
     """Largest shift of the centers at which a start has converged.
 
     Attributes:
-        total: Sum of the squared shifts of all centers.
+        total: Largest sum of the squared shifts of all centers.
         steps: Number of steps over which the shift is measured: the steps of an epoch.
     """
 
@@ -44,7 +44,9 @@ def with_stop_reasons(
     *,
     same_rows: bool,
 ) -> Fit:
-    """Return the fit with a stop reason for each start that converged in the last iteration.
+    """Return the fit after an iteration, with the loss of each running start.
+
+    Starts that have converged, or whose centers did not move, get a stop reason.
 
     Args:
         before: The fit before the iteration.
@@ -77,7 +79,7 @@ def with_still_starts(tolerance: ShiftTolerance, before: Fit, fit: Fit) -> Fit:
 
 
 def _ended(fit: Fit, number: int, start: Start, reason: StopReason) -> Start:
-    """Return a start that has ended; if there are several, say so."""
+    """Return a start with its stop reason; log it if the fit has several starts."""
     if len(fit.starts) > 1:
         logger.info("start %d %s at step %d", number, reason.value, start.state.step)
     return replace(start, reason=reason)
@@ -91,8 +93,10 @@ def converged(
 ) -> bool:
     """Return True if the loss of a whole iteration changed less than the tolerance, or not at all.
 
+    Without a tolerance no start converges.
+
     Args:
-        loss_before: Loss of the whole iteration before; None if there is none to compare with.
+        loss_before: Loss of the previous whole iteration; None if there is none to compare with.
         state: State after the iteration.
         relative_tolerance: Change of the loss, relative to `offset` + the loss before, below which
             a start has converged; None for no tolerance.

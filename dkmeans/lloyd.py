@@ -1,9 +1,9 @@
 """The algorithm (Lloyd, Least squares quantization in PCM, 1982), on one page.
 
-Full batch and both kinds of mini-batch are one loop: add up the rows of the steps of an iteration
-by their nearest centers (E, `partial_sums`), then `update` the centers (M). Schedules differ in the
-number of batches in an iteration, and in whether counts survive it. Several starts are trained side
-by side over the same chunks.
+Full batch and both kinds of mini-batch are one loop. An iteration adds up the rows of its steps,
+cluster by cluster (E, `partial_sums`), and then moves the centers (M, `update`). Schedules differ
+in the number of batches in an iteration, and in whether counts survive it. Several starts are
+trained side by side over the same chunks.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _moved_centers(
     rules: Rules,
     some: slice,
 ) -> FloatArray:
-    """Return where some of the centers move to, float64.
+    """Return the new positions of some centers, float64.
 
     Args:
         state: The state before.
@@ -147,8 +147,8 @@ def iterate(
         rules: Rules by which centers are computed.
         executor: Where the steps are computed.
         squares: Sum of the squares of the rows of each batch; None if it is not known.
-        numbers: Number of each start in its fit, by which bounds are cached, if every iteration of
-            this call of `train` has the same batch, `numbered`. None for no bounds.
+        numbers: Number of each start in its fit: the key of its cached bounds. Given only if every
+            iteration of this call of `train` has the same batch, `numbered`. None for no bounds.
 
     Yields:
         The states after a step, and the reduction of all `batches`, the same object each time.

@@ -1,7 +1,8 @@
 """The partial sums of a chunk (the E step of `lloyd`). Runs on a worker.
 
 `lloyd.iterate` maps `accumulate_starts` over the chunks of an iteration. The sums of a chunk are
-computed by `backends`; bounds (`skipping`) save most of the work where chunks come again.
+computed by `backends`; bounds (`skipping`) save most of the work if every iteration has the same
+chunks.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ def accumulate(
         InvalidData: the rows are not as wide as the centers, or not finite.
     """
     points, weights = loaded.of_width(centers.width), loaded.weights
-    if not len(points):  # none of the rows has a weight
+    if not len(points):  # all rows have the weight zero
         return PartialSums.zero(centers.values.shape)
     backend = select(centers.backend)
     try:
         squares = squares_of(points, centers, weights) if with_squares else NOTHING
-        if with_farthest:  # which needs all distances
+        if with_farthest:  # all distances are needed
             sums = sums_and_farthest(points, centers, weights)
         elif weights is None:
             functions = backend.sums_by_bounds, backend.partial_sums

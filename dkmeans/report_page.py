@@ -43,11 +43,13 @@ from dkmeans.state import FloatArray, sum_up
 # data visualization, 2021), and that both light and dark pages show.
 _PALETTE: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
 _PALETTE += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
-# Text and lines get this color, which becomes that of the page.
+# Placeholders: `_chart` replaces the color of text and lines by that of the page's text,
 _INK = "#010203"
-# What lies behind a number gets this color, which becomes the background of the page.
+# and the color behind numbers on the map by that of the page.
 _PAPER = "#030201"
-# A page shows so many clusters one by one, so many columns of a row, and rows of each kind.
+# A page shows so many clusters one by one, columns of a row, columns that describe a cluster,
+# typical or doubtful rows of a cluster, and cells of a heat map in a row or column that make it
+# larger.
 _MOST_CLUSTERS, _MOST_COLUMNS, _MOST_TELLING, _MOST_ROWS, _MOST_CELLS = 40, 12, 3, 2, 40
 _INDICES_SHOWN = {
     "silhouette": "Silhouette (1 is best, 0 is halfway between two clusters)",
@@ -55,17 +57,17 @@ _INDICES_SHOWN = {
     "davies_bouldin": "Davies-Bouldin index (small is good)",
     "calinski_harabasz": "Calinski-Harabasz index (large is good)",
 }
-# Size of a chart, which a phone shows with readable text; of the centers, for each column and row.
+# Smallest size of a chart, whose text is readable on a phone; and size of a cell of a heat map.
 _WIDTH_INCHES, _HEIGHT_INCHES, _CELL_INCHES = 5.2, 3.2, (0.7, 0.28)
 _PIXELS_PER_INCH, _LARGEST_SCALE, _SMALLEST_SCALE = 96, 1.2, 0.65
 # Height of a letter of a name that is written upwards.
 _LETTER_INCHES = 0.09
-# A mean of all rows that is a smaller part of their deviation is zero. A column whose mean is less
-# than so many deviations away does not tell a cluster.
+# Means of all rows below this many deviations are shown as 0; and a column whose mean differs by at
+# most so many deviations does not describe a cluster.
 _NEGLIGIBLE, _TELLING = 1e-4, 0.25
 # Larger numbers have an exponent.
 _LARGEST_PLAIN = 1e12
-# What a page ends with.
+# Last bytes of a page, by which an earlier report is known.
 _END = b"</main></body></html>\n"
 _BY_WEIGHT = "weight of the rows"
 _PARTS = {"read_seconds": "reading", "compute_seconds": "computing"}
@@ -74,7 +76,7 @@ _PACKAGES = ("dkmeans", "numpy", "dask", "zarr")
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """What the rows say about the clusters.
+    """Results of an evaluation of the rows.
 
     Attributes:
         indices: Indices by name, as arrays and numbers.
@@ -123,7 +125,7 @@ def write_report(
     Raises:
         ValueError: there is no checkpoint, the rows cannot be used, matplotlib is not installed, or
             the page cannot be written.
-        TypeError: the model is none.
+        TypeError: `model` is no `KMeans`.
     """
     if not isinstance(model, KMeans):
         raise InvalidType(expected("model", "a KMeans", model))
@@ -168,7 +170,7 @@ def _judge(model: KMeans, checkpoint: Checkpoint, input_fn: InputFn) -> _Judged:
 
 
 def _style(mpl: Any) -> dict[str, Any]:
-    """Return the style of charts: text stays text, and takes the color of the page."""
+    """Return the style of charts: text stays text in the SVG, and takes the color of the page."""
     inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
     return {
         **dict.fromkeys(inked, _INK),
@@ -271,7 +273,7 @@ def _configuration(model: KMeans, checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _clusters(checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]) -> str:
-    """Return a table that describes each cluster by the columns that tell it from the others."""
+    """Return what describes each cluster by its most different columns, and ranks the columns."""
     found, shares = judged.indices, judged.shares
     sizes, means, spreads = (
         np.asarray(found[name], np.float64)
@@ -295,13 +297,13 @@ def _clusters(checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]) -> 
         rows.append([number, share, "; ".join(texts) or "no column", silhouette])
     more = int(filled.sum()) - len(rows)
     note = f"<p>{counted(more, 'further cluster')} with rows.</p>" if more > 0 else ""
-    about = "<p>A cluster is told by the columns whose mean is farthest from that of all rows, in "
-    about += f"standard deviations of all rows; up to {_MOST_TELLING} columns, and none that is "
-    about += f"less than {_TELLING} away."
+    about = "<p>Each cluster is described by the columns whose means differ most from those of all "
+    about += f"rows, in standard deviations of all rows; up to {_MOST_TELLING} columns, and none "
+    about += f"whose mean differs by less than {_TELLING}."
     if checkpoint.settings.distance_metric is Distance.COSINE:
         about += " Means are those of rows of length one, as the cosine distance sees them."
     unit = _BY_WEIGHT if judged.is_weighted else "rows"
-    table = _table(["cluster", unit, "told by", "silhouette"], rows)
+    table = _table(["cluster", unit, "described by", "silhouette"], rows)
     # The share of a column's variance that is not within the clusters.
     inside = (shares * np.square(spreads))[filled].sum(axis=0)
     between = 1.0 - inside / np.where(deviation > 0, np.square(deviation), np.inf)
@@ -320,14 +322,14 @@ def _columns_told(between: FloatArray, names: Sequence[str]) -> str:
 
 
 def _separation(checkpoint: Checkpoint, judged: _Judged) -> str:
-    """Return a chart of the radius of each cluster beside the distance to the nearest center."""
+    """Return a chart of each cluster's radius, and of the distance to the nearest other center."""
     centers = exact_rows(checkpoint.state.centers, checkpoint.settings.distance_metric)
     radius = np.asarray(judged.indices["cluster_radius"], np.float64)
     nearest = np.full(len(centers), np.nan)
     for number, center in enumerate(centers if len(centers) > 1 else ()):
-        apart = squared_norms(centers - center)
-        apart[number] = np.inf
-        nearest[number] = np.sqrt(apart.min())
+        distances = squared_norms(centers - center)
+        distances[number] = np.inf
+        nearest[number] = np.sqrt(distances.min())
     rows = [
         [j, _text(a), _text(b), _text(s)]
         for j, (a, b, s) in enumerate(
@@ -351,7 +353,7 @@ def _separation(checkpoint: Checkpoint, judged: _Judged) -> str:
         about = "<p>Distances are those of standardized rows, in standard deviations.</p>"
     header = ["cluster", "radius", "distance to the nearest other center", "silhouette"]
     return about + _chart(
-        "Radius of each cluster, and the distance to the nearest one", draw, header, rows
+        "Radius of each cluster, and distance to the nearest other center", draw, header, rows
     )
 
 
@@ -424,7 +426,7 @@ def _rows(model: KMeans, checkpoint: Checkpoint, judged: _Judged, names: Sequenc
         deviations = deviations * scaling.deviations
     texts = [list(map(_text, row[:_MOST_COLUMNS], deviations)) for row in shown]
     clusters, width = int(index[:, 0].max()) + 1, shown.shape[1]
-    about = f"<p>Of a sample of {counted(len(first), 'row')}."
+    about = f"<p>These rows are from a sample of {counted(len(first), 'row')}."
     about += _of_all(_MOST_COLUMNS, width, "column", "The first ones are shown")
     about += _of_all(_MOST_CLUSTERS, clusters, "cluster", "The first ones are shown") + "</p>"
     return about + "".join(
@@ -439,7 +441,7 @@ def _rows(model: KMeans, checkpoint: Checkpoint, judged: _Judged, names: Sequenc
 def _picked(
     rows: Sequence[Sequence[str]], index: Any, order: Any, names: Sequence[str]
 ) -> tuple[list[str], list[list[Any]]]:
-    """Return the header and the first rows of each cluster in an order."""
+    """Return the header, and the first rows of each cluster by `order`."""
     found: list[list[Any]] = []
     for cluster in range(min(_MOST_CLUSTERS, int(index[:, 0].max()) + 1)):
         own = order[index[order, 0] == cluster][:_MOST_ROWS]
@@ -458,7 +460,7 @@ def _text(value: Any, deviation: float = 0.0) -> str:
     if np.isnan(number):
         return "none"
     digits = digits_for(number, deviation, 4)
-    # A number that ends before the point has all digits before it, none of them in an exponent.
+    # If no digits after the point are needed, all of those before it are written, without exponent.
     is_whole = 9999.5 <= abs(number) < _LARGEST_PLAIN and abs(number) >= 10.0 ** (digits - 1)
     return f"{number:,.0f}" if is_whole else f"{number:,.{digits}g}"
 
@@ -472,7 +474,7 @@ def _facts(facts: Mapping[str, str]) -> str:
 
 
 def _name(name: Any) -> str:
-    """Return a name that is broken if it is very long, such as that of a column."""
+    """Return the HTML of a name, such as that of a column, that may wrap if it is very long."""
     return f'<span class="name">{escape(str(name))}</span>'
 
 
@@ -506,7 +508,7 @@ def _chart(
         draw: Draws on axes of matplotlib.
         header: Names of the columns of the table.
         rows: Rows of the table.
-        cells: Numbers of rows and columns of a heat map, for which the chart has room.
+        cells: Numbers of rows and columns of a heat map: the chart grows with them.
         room: Further height in inches, for names that are written upwards.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 importing it takes time

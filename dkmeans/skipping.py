@@ -1,8 +1,8 @@
 """Skipping: partial sums of chunks that are the same in each iteration, without most of the work.
 
-`partial_sums.accumulate` calls `by_bounds`. The worker caches bounds of the rows' distances beside
-the rows, and the backend scores only the rows and centers that the bounds do not exclude. A lost
-entry costs time, and never changes a bit.
+`partial_sums.accumulate` calls `by_bounds`, and for rows with weights `by_movement` too. The worker
+caches bounds of the rows' distances beside the rows, and the backend scores only the rows and
+centers that the bounds do not exclude. A lost entry costs time, and never changes a bit.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 T = TypeVar("T")
 
-# Centers of a group, and bytes of its bound, of a row's cluster and upper bound, and of the cluster
-# whose sum a row with a weight is in, for the native backend.
-_GROUP, _BOUND_BYTES, _ROW_BYTES = 16, 2, 8
-_WEIGHTED_BYTES = 4
+# Of the native backend: centers of a group, and bytes of the group's bound.
+_GROUP, _BOUND_BYTES = 16, 2
+# Bytes of a row's cluster and upper bound; of a row with a weight also of the cluster whose sum it
+# is in.
+_ROW_BYTES, _WEIGHTED_BYTES = 8, 4
 
 
 class NoRoom:
@@ -57,7 +58,7 @@ def by_bounds(
         start: Number of the start that the centers belong to, if the chunk is the same in each
             iteration; None if it is not.
         compute: `sums_by_bounds` or `nearest_by_bounds` of the backend.
-        without: What the backend has for the same result without bounds.
+        without: The function of the backend that returns the same result without bounds.
 
     Raises:
         NotFinite: a value is not finite.
@@ -74,7 +75,7 @@ def by_bounds(
     result, bounds, skipped = compute(points, centers, found, (budget.fit, name))
     if counter := skips.get():
         counter.count += skipped
-    # Without its rows a chunk is read again, which takes longer than bounds save.
+    # Bounds must not evict rows: to read a chunk again takes longer than bounds save.
     if bounds is not None and not row_cache.put_entry(key, bounds, evicts_rows=False):
         row_cache.put_entry(key, NoRoom(), evicts_rows=True)
     return result
@@ -88,7 +89,7 @@ def by_movement(
     centers: Centers,
     start: int | None,
 ) -> PartialSums:
-    """Return the sums of rows times their weights, and cache them: rows that stay are not added.
+    """Return the sums of weighted rows: the cached ones, in which rows that changed are moved.
 
     Args:
         loaded: The chunk.
@@ -113,5 +114,5 @@ def by_movement(
 
 
 def _name(start: int) -> tuple[Hashable, int]:
-    """Return the name of a start: trainings that share reads have starts of the same numbers."""
+    """Return a key for a start that is unique also among trainings that share reads."""
     return participant.get(), start

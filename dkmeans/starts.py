@@ -1,7 +1,7 @@
 """A fit: one or several starts (`num_restarts`), trained side by side over the same rows.
 
-`training` moves a fit step by step and `checkpoints` save it. All values are frozen: a step makes a
-new fit.
+`training` finds the first centers of each start and moves a fit step by step; `checkpoints` save
+it. All values are frozen: a step makes a new fit.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Start:
         state: Its state. The step is that of the fit, even after the start has converged.
         reason: Why the start has stopped; None while it is running.
         steps: Number of steps it has taken.
-        loss_before: Loss of the last whole iteration of this call of `train`, with which the next
-            one is compared; None before the first. A call that is resumed counts as one call.
+        loss_before: Loss of the last whole iteration, with which the next one is compared; None
+            before the first one of a call of `train`. A call that is resumed goes on with it.
     """
 
     state: TrainState
@@ -33,7 +33,7 @@ class Start:
 
     @property
     def mean_distance(self) -> float:
-        """Mean distance of a row in the last whole iteration; infinite before the first one."""
+        """Mean distance of a row to its center in the last whole iteration; infinite before it."""
         if self.state.inertia is None:
             return math.inf
         return self.state.inertia / (self.state.inertia_rows or 1)
@@ -71,7 +71,7 @@ class Fit:
         return max(start.state.pending_steps for start in self.starts)
 
     def as_saved(self) -> Fit:
-        """Return the fit as it is loaded from its checkpoint."""
+        """Return the fit without what checkpoints do not save."""
         starts = (replace(start, state=start.state.as_saved()) for start in self.starts)
         return Fit(tuple(starts))
 

@@ -3,8 +3,9 @@
     found = dkmeans.sweep(lambda: dataset, [4, 8, 16], "models", seed=1)
     model = dkmeans.load(found["recommended_model"])
 
-Every k is a model directory of its own, with the bits that the model would have if it were trained
-alone. A second call continues where the first one stopped (docs/decisions/024).
+Every k has a model directory of its own, with the bits that `dkmeans train` makes with the same
+settings. (`KMeans.train` itself adds 1 to the loss in the relative tolerance.) A second call
+continues where the first one stopped (docs/decisions/024).
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class _SweptModel(KMeans):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tasks:
-    """What to measure of each model in one pass."""
+    """What to measure of each model, in one epoch for all."""
 
     each: tuple[Measuring, ...]
 
@@ -132,11 +133,12 @@ def sweep(
     Returns:
         `models`: a dict for each k, also of earlier calls, with its `num_clusters`, `model_dir`,
         `loss`, `steps`, whether it has `converged`, the indices `silhouette`, `davies_bouldin`,
-        `calinski_harabasz` and `ambiguous`, the number of `rows`, the `smallest_cluster`, its
-        `stability` (the adjusted Rand index of the best two starts) and `seconds` (what it would
-        take alone: its reads and its computing). `recommended` is the k of one of them, with
-        `recommended_model`, `reason` and `against`, a list of what speaks against it. `seed` and
-        `seconds` are of the call.
+        `calinski_harabasz` and `ambiguous`, the number of `rows`, the size of the
+        `smallest_cluster`, the `stability` of the model (the adjusted Rand index of the best two
+        starts) and `seconds` (reading and computing of its iterations, as if it were alone).
+        `recommended` is the k of one of them, None if no model can be judged, with
+        `recommended_model`, `reason` and `against`, a list of what speaks against it. `seed` is
+        that of the sweep, and the `seconds` beside it are those of this call.
 
     Raises:
         ValueError: an argument or the rows cannot be used, or `output` holds another sweep.
@@ -168,7 +170,8 @@ def sweep(
     if dataset.rows is not None and max(counts) > dataset.rows:
         must = f"at most the number of rows, {dataset.rows:,}"
         raise Invalid(expected("num_clusters", must, max(counts)))
-    # The digest is of chunks of the usual size: a sweep begun on CPUs may be continued on GPUs.
+    # Chunks differ in size on GPUs, and by the largest k. The digest is of chunks of the usual
+    # size.
     rows = rows_sha256(next(dataset.in_chunks_of(None).batches()))
     options["standardize"] = dataset.is_standardized
     seed = _agreed_seed(address, options, rows, seed)
@@ -205,10 +208,10 @@ def _checked_counts(given: Any) -> tuple[int, ...]:
 
 
 def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | None) -> int:
-    """Return the seed of a sweep, and write how it is made; continue one that was made alike.
+    """Return the seed of a sweep, and write its plan; one that is there must have the same plan.
 
     A sweep that has no model yet, for example because its rows were refused, may be begun anew
-    with others.
+    with other options or rows.
 
     Args:
         address: Directory of the sweep.
@@ -276,7 +279,7 @@ def _models_in(address: str) -> list[str]:
 def _has_model(address: str) -> bool:
     try:
         return checkpoints.Manifest.read(address).latest is not None
-    except InvalidCheckpoint:  # damaged, and so perhaps one that can be mended
+    except InvalidCheckpoint:  # a damaged manifest, of a model that may be recoverable
         return True
 
 
@@ -356,7 +359,7 @@ def _train_together(
 class _Named(logging.Filter):
     """Filter that names the model in the records of its training.
 
-    Only the progress of the largest model that is still training is shown as it changes.
+    Only the largest model that is still training updates the progress line.
     """
 
     def __init__(self, models: Sequence[KMeans]) -> None:
@@ -388,7 +391,7 @@ def _measure_each(loaded: LoadedChunk, tasks: _Tasks) -> SideBySide[Measures]:
 
 
 def _judged(models: Sequence[_SweptModel], dataset: Dataset, executor: Any) -> list[dict[str, Any]]:
-    """Return what is known of each model, after one more pass over the rows for all of them."""
+    """Return the results of each model, measured in one epoch for all of them."""
     found = [model.checkpoint() for model in models]
     tasks = []
     for model, checkpoint in zip(models, found, strict=True):
@@ -396,6 +399,7 @@ def _judged(models: Sequence[_SweptModel], dataset: Dataset, executor: Any) -> l
             Centers(start.state.centers, checkpoint.settings.distance_metric, model.config.backend)
             for start in sorted(checkpoint.fit.starts, key=lambda start: start.mean_distance)
         ]
+        # The agreement of the best two starts is the stability of the model.
         tasks.append(Measuring(centers[0], with_moments=True, against=centers[1]))
     batch = next(dataset.batches())
     logger.info("judging %s", counted(len(models), "model"))
@@ -405,7 +409,7 @@ def _judged(models: Sequence[_SweptModel], dataset: Dataset, executor: Any) -> l
 
 
 def _with_earlier(address: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return models by rising k, together with those of earlier calls, which saw the same rows."""
+    """Return results by rising k, with those of earlier calls: by the plan, of the same rows."""
     earlier = storage.read_json(storage.join(address, _RESULT_FILE))
     models = earlier.get("models", []) if isinstance(earlier, dict) else []
     both = {}
@@ -436,7 +440,7 @@ def _described(
     assert measures.contingency is not None
     indices = as_json(indices_of(measures.moments, task.centers, _JUDGED))
     sizes = indices.pop("cluster_sizes")
-    # Another start may have taken all its steps without converging.
+    # The reason of the best start: another one may have taken all its steps without converging.
     reason = checkpoint.fit.starts[checkpoint.fit.best].reason
     spent = [
         each.get("read_seconds", 0.0) + each.get("compute_seconds", 0.0)

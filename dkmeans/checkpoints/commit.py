@@ -1,6 +1,6 @@
 """Saving checkpoints: written whole under a fresh name, then committed by the manifest.
 
-`training` saves through `save`. The order is what makes a crash harmless: the sub-group is written
+`saving.FitSaver` calls `save`. The order is what makes a crash harmless: the sub-group is written
 and flushed first, then the manifest is replaced, then the oldest checkpoints are removed.
 """
 
@@ -21,7 +21,7 @@ from dkmeans.starts import Fit
 
 logger = logging.getLogger("dkmeans")
 
-# Temporary files that a killed driver leaves in the directory of a model, its own and Zarr's.
+# Names of temporary files, of dkmeans and of Zarr, that a killed driver leaves.
 _TEMPORARY_NAME = re.compile(
     r"\.probe-[0-9a-f]{8}|\.(.+\.json|events\.out\..+|\.probe-[0-9a-f]{8})\.[a-z0-9_]{8}"
     r"|.+\.[0-9a-f]{32}\.partial"
@@ -69,8 +69,8 @@ def save(
 
     Args:
         model_dir: Path or URL of the model's directory.
-        manifest: The manifest as read with the fit that training continued from, or as returned by
-            the last save.
+        manifest: The manifest that the last save returned; before the first save, the one that was
+            read with the fit.
         fit: What to save.
         settings: The settings it was trained with.
         stop: Why training ended; None if it goes on.
@@ -107,7 +107,7 @@ def save(
 def remove_orphans(model_dir: str, manifest: Manifest) -> list[str]:
     """Remove checkpoints that crashed drivers did not finish to write or to remove.
 
-    Only those older than the latest checkpoint: another driver may be writing a newer one right
+    Only older ones than the latest are removed: another driver may be writing a newer one right
     now, or a temporary file.
 
     Args:
@@ -115,8 +115,9 @@ def remove_orphans(model_dir: str, manifest: Manifest) -> list[str]:
         manifest: The manifest of the model.
 
     Returns:
-        Addresses of newer ones and of temporary files. As soon as the caller has saved after
-        `manifest`, no other driver can commit any of them, and the caller may remove them.
+        Addresses of the other unfinished ones and of temporary files. As soon as the caller has
+        saved after `manifest`, no other driver can commit any of them, and the caller may remove
+        them.
     """
     latest_step = step_of(manifest.latest) if manifest.latest else -1
     left = []
@@ -147,5 +148,5 @@ def _open_directory(model_dir: str) -> None:
 
 def _write(address: str, fit: Fit, settings: Settings, stop: Stop | None) -> None:
     arrays, attributes = layout.parts_of(fit, settings, stop)
-    # A retry starts over: it writes the files that the attempt before has left once more.
+    # A retry starts over, and writes over the files of the attempt before.
     storage.write_files(address, files_of(arrays, attributes))

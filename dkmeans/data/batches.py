@@ -1,8 +1,8 @@
-"""Batches: the rows of one step. A span of a stored array takes a few numbers, whatever its size.
+"""Batches: the rows of one step. A few numbers describe a batch, even one of a million chunks.
 
 Datasets make batches, and executors cut them into runs of chunks. A batch is a list of parts. A
-part is a span of a source (`Chunk`) or a shuffled batch (`shuffling.Shuffle`). The chunks of both
-are made only when they are asked for.
+part is consecutive rows of a source (a `Chunk`, which may span several chunks of the source) or a
+shuffled batch (`shuffling.Shuffle`). Its single chunks are made only when they are asked for.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Part(Protocol):
         ...
 
     def with_view(self, view: Callable[[Source], Source]) -> Part:
-        """Return the rows of this part as a view of their sources returns them."""
+        """Return this part with a view of its sources."""
         ...
 
     @property
@@ -85,8 +85,8 @@ class Part(Protocol):
     def description(self) -> Iterator[bytes]:
         """Yield bytes that are equal for the same rows in the same order, in any process.
 
-        Leaf sources must have a repr that identifies them. `prediction.identity` puts stand-ins
-        with such a repr in their place first.
+        Leaf sources (`chunks.Leaf`) must have a repr that identifies them: `prediction.identity`
+        first puts others with such a repr in their place.
         """
         ...
 
@@ -108,12 +108,15 @@ class Batch:
 
     @classmethod
     def chained(cls, batches: Iterable[Batch]) -> Batch:
-        """Return the chunks of several batches as one batch."""
+        """Return the chunks of several batches as one batch, with their parts as they are."""
         return cls.of(*chain.from_iterable(batch.parts for batch in batches))
 
     @classmethod
     def concatenated(cls, batches: Iterable[Batch]) -> Batch:
-        """Return the rows of several batches as one, with as few parts as possible."""
+        """Return the rows of several batches as one; adjacent parts are joined.
+
+        So chunks may end elsewhere.
+        """
         parts: list[Part] = []
         for part in chain.from_iterable(batch.parts for batch in batches):
             together = parts[-1].joined(part) if parts else None
@@ -142,7 +145,7 @@ class Batch:
         return self[0].source
 
     def sources(self) -> Iterator[Source]:
-        """Yield the sources of all rows."""
+        """Yield the sources of the parts: those of shuffled parts may have further rows."""
         for part in self.parts:
             yield from part.sources()
 
@@ -191,11 +194,10 @@ class Batch:
         return Batch(tuple(part.with_leaves(change) for part in self.parts))
 
     def with_view(self, view: Callable[[Source], Source]) -> Batch:
-        """Return the rows of this batch as a view of their sources returns them.
+        """Return this batch with a view of its sources.
 
         Args:
-            view: Returns a source of as many rows, with the same numbers, that reads from another
-                one.
+            view: Returns a source that reads from another one, with the same rows and numbers.
         """
         return Batch(tuple(part.with_view(view) for part in self.parts))
 

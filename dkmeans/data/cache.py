@@ -1,11 +1,11 @@
 """The row cache of a process: decoded rows of storage, cached between iterations.
 
-Chunks read through it and the executors evict a fit's rows when the fit ends. Beside the rows of a
-chunk it caches entries that were computed from them: bounds (`skipping`), nearest candidates
-(`initialization.kmeans_parallel`). The cache only saves time: a row that is not cached is read from
-storage again. Rows of a running fit are not evicted to make room for newer ones. Unless rows are
-shuffled, a fit reads them in the same order in every epoch, so the newest row is the one that is
-needed last.
+Chunks read through it. Executors evict a fit's rows when the fit ends. Beside the rows of a chunk
+it caches entries that were computed from them: bounds and sums of weighted rows (`skipping`),
+nearest candidates (`initialization.kmeans_parallel`). The cache only saves time: a row that is not
+cached is read from storage again. Rows of a running fit are not evicted to make room for newer
+ones. Unless rows are shuffled, a fit reads them in the same order in every epoch, so the newest row
+is the one that is needed last.
 """
 
 from __future__ import annotations
@@ -59,14 +59,15 @@ class Cache:
 
     * Store: `_rows` and `_entries`, by fit and key. `_bytes` is always the sum of their sizes.
     * Budget: rows are added only while `_bytes` stays within the budget of the fit that adds them.
-      Entries may evict rows of their own fit, if they are small and speed up more than a row does.
+      An entry may evict rows of its own fit, if its caller says so (`evicts_rows`).
     * Single flight: `_reading` has a future for each fit and key that some thread is reading. Other
       threads that ask for them wait for that future. Reading happens outside the lock.
     * Pressure: when the process nears its memory limit, `relieve` evicts the fit's entries, then
       its rows, and marks the fit in `_full`. A full fit caches no more rows: it would cache and
       evict the same rows again and again.
-    * Recent chunks: `_recent` holds whole chunks of which only a part was used. It has a fixed
-      size of its own and serves batches that are smaller than a chunk of storage.
+    * Recent chunks: `_recent` holds whole chunks that the budget has no room for, and of which only
+      a part was used. It has a fixed size of its own and serves batches that are smaller than a
+      chunk of storage.
     """
 
     def __init__(self) -> None:
@@ -134,8 +135,8 @@ class Cache:
         Args:
             key: Unique key of the entry.
             entry: The entry.
-            evicts_rows: True to evict rows of the same fit if room is short. Else the entry is not
-                cached either once the process has neared its memory limit.
+            evicts_rows: True to evict rows of the same fit if room is short. False to use only
+                room that is free, and to cache nothing for a fit in `_full`.
         """
         # The old entry of this key leaves first, so that `_bytes` stays right.
         self.take_entry(key)

@@ -1,7 +1,8 @@
 """Shuffling: the chunks of a batch in random order, and the rows of each chunk too.
 
-`Dataset.shuffle` calls `shuffled_epoch`. `Shuffle` is the part of a batch that orders its chunks;
-`Shuffled` is the view that orders the rows of a chunk, on the worker that reads it.
+`Dataset.shuffle` calls `shuffled_epoch`. `Shuffle` is a part that holds a whole batch, with its
+chunks in another order. `Shuffled` is the view that orders the rows of a chunk, on the worker that
+reads it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from dkmeans.state import IndexArray
 
 def shuffled_epoch(batches: Iterator[Batch], seed: int, epoch: int) -> Iterator[Batch]:
     """Yield the batches of an epoch, each shuffled in an order of its own."""
-    # After `repeat` several batches come here in one epoch. Each holds all rows, so each needs a
-    # number of its own to get an order of its own. In `repeat(2).shuffle(1).repeat(2)` the numbers
-    # of the epochs overlap (0 and 1, then 1 and 2), so an order can occur again.
+    # After `repeat(2)` an epoch has two batches. Each holds all rows, and is shuffled by a number
+    # of its own, counted from that of the epoch. A second `repeat` around it makes the numbers
+    # overlap (0 and 1, then 1 and 2), so an order can occur again.
     for number, batch in enumerate(batches, epoch):
         yield shuffled(batch, (seed, number))
 
@@ -43,8 +44,7 @@ class Shuffle:
         order: (c,) int64, numbers of chunks of `batch`, in their new order; after a cut not all of
             them.
         seed: Seed of the orders of rows: a chunk has the same order wherever it is loaded.
-        number: Number of the first row in the batch that has this part, if that batch is
-            `numbered`; else 0.
+        number: Number of the first row in the outer batch, if that is `numbered`; else 0.
     """
 
     batch: Batch
@@ -89,9 +89,8 @@ class Shuffle:
     def chunks_between(self, start: int, stop: int) -> tuple[Part, ...]:
         """Return the chunks from place `start` to before `stop`.
 
-        The result keeps the whole batch if each of its sources has several chunks: that is small.
-        If a source is a single chunk, the result has only the chunks asked for, so that less is
-        pickled.
+        If every source can be cut into chunks, the part keeps the whole batch, which is pickled as
+        a few numbers. Otherwise the result has only the chunks that are asked for.
         """
         if all(source.chunk_rows is not None for source in self.batch.sources()):
             number = self._first_number(start)
@@ -102,9 +101,9 @@ class Shuffle:
         """Return the rows from number `start` to before `stop`.
 
         `start` lies in the chunk at place `first`, and `stop` in or at the end of the one at
-        `last`. The result is up to three pieces: the rest of the first chunk if `start` lies within
-        it, the whole chunks, and the beginning of the last chunk if `stop` lies within it. Where
-        both lie within the same chunk, the first piece is all.
+        `last`. The result is the rest of the first chunk if `start` lies within it, then the whole
+        chunks, and then the beginning of the last chunk if `stop` lies within it. If both lie in
+        one chunk, the result is one part of that chunk.
         """
         first, last = np.searchsorted(self.stops, [start, stop - 1], "right").tolist()
         if last < first:  # no rows, at the end of a chunk

@@ -194,9 +194,9 @@ def _davies_bouldin(clusters: _Clusters) -> float:
             if len(pairs[0]) > _MOST_PAIRS * len(some):
                 pairs = rounded_to(np.float64).pairs(some)
             for one, other in in_pieces(pairs, max(1, _PAIRS_AT_ONCE // width)):
-                apart = np.sqrt(squared_norms(centers[other] - centers[one]))
-                apart[apart == 0] = np.inf
-                np.maximum.at(worst, one, (spreads[other] + spreads[one]) / apart)
+                distances = np.sqrt(squared_norms(centers[other] - centers[one]))
+                distances[distances == 0] = np.inf
+                np.maximum.at(worst, one, (spreads[other] + spreads[one]) / distances)
     return float(worst.mean())
 
 

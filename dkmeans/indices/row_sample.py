@@ -25,12 +25,12 @@ from dkmeans.state import FloatArray, IndexArray
 # Rows of a sample: all pairs of them are compared in less than a second.
 SAMPLE_ROWS = 4096
 _SEED = 0
-# A weight below this share of that of a cluster is a rounding error.
+# A weight that is left is a rounding error below this share of the cluster's weight.
 _ROUNDING = 1e-12
 # Bytes of the distances that are computed at a time.
 _PIECE_BYTES = 2**23
-# Squared distances that are a smaller part of the squared lengths of two rows are computed again. A
-# matrix product has ten digits of the others, even for hundreds of columns.
+# Squared distances below this share of the squared lengths of both rows are computed again, from
+# differences. Those above have ten digits by a matrix product, even with hundreds of columns.
 _SHORT = 1e-4
 
 
@@ -66,7 +66,7 @@ class RowSample:
 
     @property
     def represented(self) -> FloatArray:
-        """(m,) the weight that each row stands for: its own, if all rows are in the sample."""
+        """(m,) the weight that each row stands for: the larger of its own and 1 / `next_key`."""
         return np.maximum(self.weights, 1 / self.next_key)
 
     @property
@@ -112,7 +112,7 @@ def silhouette(sample: RowSample, distance: Distance) -> float:
     rows, weights = exact_rows(sample.rows[order], distance), sample.represented[order]
     _, firsts, own = np.unique(sample.index[order], return_index=True, return_inverse=True)
     totals = np.add.reduceat(weights, firsts) if len(firsts) else weights
-    # The weight of the other rows of the cluster, among them copies of the row itself.
+    # The weight of the other rows of the cluster, and w - 1 for copies of the row itself.
     others = totals[own] - weights + sample.weights[order] - 1
     others[others < _ROUNDING * totals[own]] = 0.0
     if len(firsts) < 2 or not (others > 0).any():
@@ -137,15 +137,15 @@ def silhouette(sample: RowSample, distance: Distance) -> float:
 
 
 def _distances(rows: FloatArray, firsts: IndexArray) -> Iterator[tuple[int, FloatArray]]:
-    """Yield distances to all of the (m, d) float64 rows, of some rows at a time.
+    """Yield, block by block, the number of the first row and the distances of s rows to all.
 
-    Yields the number of the first of these s rows, and their distances, (s, m). A matrix product
-    loses the digits of distances that are short beside the rows. So rows are moved to the median of
-    all rows, and for distances within a cluster to that of the cluster: a few far rows do not move
-    a median. What is still short is computed from differences.
+    Distances are (s, m) float64. A matrix product loses digits of those that are small beside the
+    lengths of the rows. So a median is subtracted first, which a few far rows do not move: that of
+    all rows, or within a cluster that of its rows. Distances that are still small are computed from
+    differences.
 
     Args:
-        rows: The rows, cluster by cluster.
+        rows: (m, d) float64, the rows, cluster by cluster.
         firsts: Number of the first row of each cluster.
     """
     bounds = [*firsts.tolist(), len(rows)]

@@ -1,7 +1,7 @@
-"""Sums of rows times their weights that are kept: only rows that change their cluster are moved.
+"""Cached sums of weighted rows: an iteration moves only the rows that changed their cluster.
 
-`backend` calls `added` for sums of products, and `moved` for partial sums: a worker caches those of
-the iteration before (docs/decisions/018).
+`backend` calls `added` for sums of products, and `moved` for partial sums, which continues from the
+cached sums of the iteration before (docs/decisions/018).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 # Planes for products that float64 holds, and for those with rounding errors.
 _PLANES, _PLANES_WITH_ERRORS = 2, 4
 _OCTET = 8
-# Planes of more bytes than the rows have, times this, are not kept.
+# Planes that are larger than the rows by more than this factor are not cached.
 _MOST_PLANES = 2
 # Rows that a grid is made from.
 _SAMPLED_ROWS = 32
@@ -38,10 +38,10 @@ class _Piece:
     """Sums of at most `PIECE_ROWS` rows times their weights.
 
     Attributes:
-        index: (n,) int32, the cluster of each row. Overwritten.
+        index: (n,) int32, the cluster of each row. `_moved` changes it, the planes and the bits.
         counts: (k,) int64, the number of rows of each cluster.
-        planes: (p, k, d + 1 padded) int64. Overwritten.
-        used_bits: (8,) int64, bits that were added to plane -1. Overwritten.
+        planes: (p, k, d + 1 padded) int64.
+        used_bits: (8,) int64, bits that were added to plane -1.
         left: (m,) int64, the rows that the planes do not hold.
         left_sums: The sums of these rows; None if there are none.
     """
@@ -59,7 +59,7 @@ class _Piece:
         return self.index.nbytes + self.planes.nbytes + self.left.nbytes
 
     def sums(self, grid: Grid) -> ExactSums:
-        """Return the sums, (k, d + 1), in the memory of this piece.
+        """Return the sums, (k, d + 1), which share the memory of the planes.
 
         Args:
             grid: The grid of the planes.
@@ -78,7 +78,7 @@ class MovingProducts:
 
     Attributes:
         grid: The grid of the sums, of d + 1 columns.
-        wanted: The grid of earlier sums by which `grid` was chosen, if there were any.
+        wanted: `Centers.grid` when `grid` was chosen; None if there was none.
         pieces: The sums of pieces of the rows.
     """
 
@@ -109,9 +109,10 @@ def moved(
     centers: Centers,
     found: MovingProducts | None,
 ) -> tuple[PartialSums, MovingProducts | None]:
-    """Return the partial sums of rows with weights, and what moves only the rows that change.
+    """Return the partial sums of rows with weights, and the entry for the next iteration.
 
-    The second result is None if it would be much larger than the rows.
+    With the entry, the next iteration moves only the rows that change. It is None if the planes
+    take more than `_MOST_PLANES` times the bytes of the rows.
 
     Args:
         points: (n, d) rows.
@@ -139,7 +140,7 @@ def moved(
         for part, piece in zip(rows.pieces(), found.pieces, strict=True)
     ]
     sums = sum_up([piece.sums(found.grid) for piece in pieces])
-    # Once the pieces are cached, another task may move their rows.
+    # A single piece shares its memory with the sums: once cached, another task may change it.
     sums = sums.copied() if len(pieces) == 1 else sums
     counts = sum_up([piece.counts for piece in pieces])
     return partial_sums_of(sums, counts), replace(found, pieces=tuple(pieces))
@@ -163,7 +164,7 @@ class _Rows(NamedTuple):
 
     @property
     def values(self) -> FloatArray:
-        """What the rows add to sums: themselves, or for cosine their directions, float64."""
+        """Values that are added up: the rows, or for cosine their directions, float64."""
         is_cosine = self.distance is Distance.COSINE
         return as_added(self.points, self.distance) if is_cosine else self.points
 
@@ -180,7 +181,7 @@ class _Rows(NamedTuple):
         return 8 * pieces * self.num_planes * k * padded(self.points.shape[1] + 1)
 
     def none(self, k: int) -> _Piece:
-        """Return the sums of none of these rows."""
+        """Return a piece for these rows, with none added yet."""
         shape = self.num_planes, k, padded(self.points.shape[1] + 1)
         return _Piece(
             np.full(len(self.points), -1, np.int32),
@@ -192,7 +193,7 @@ class _Rows(NamedTuple):
 
 
 def _added(rows: _Rows, k: int, grid: Grid) -> ExactSums:
-    """Return the sums of rows on a grid; those of one piece at a time are in memory."""
+    """Return the sums of rows on a grid, piece by piece to save memory."""
     parts = (_advanced(part.none(k), part, grid).sums(grid) for part in rows.pieces())
     return (
         reduce(add, parts) if len(rows.points) else ExactSums.zero((k, len(grid.exponents)), grid)
@@ -204,7 +205,7 @@ def _shared_grid(rows: _Rows, centers: Centers) -> Grid:
 
     Sums of chunks on the same grid are added without a shift.
     """
-    # A few rows are enough: the directions of all take as long as the sums.
+    # A few rows are enough: to compute the directions of all takes as long as the sums.
     some = rows.some(slice(None, None, -(-len(rows.points) // _SAMPLED_ROWS)))
     own = product_grid(some.values, some.weights)
     if centers.grid is None or not Grid(own.exponents[:-1]).suits(centers.grid):
@@ -213,15 +214,15 @@ def _shared_grid(rows: _Rows, centers: Centers) -> Grid:
 
 
 def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
-    """Return the sums of a piece with each row in its cluster.
+    """Return a piece after all changed rows were moved to their new clusters.
 
     Raises:
         NotFinite: a value is not finite.
     """
     if rows.distance is Distance.COSINE:
-        # Directions are computed of the rows that change alone.
+        # Directions are computed only of rows that change.
         changes = np.flatnonzero(piece.index != rows.clusters)
-        # Without a copy if all rows are added.
+        # A slice copies nothing, if all rows change.
         some = changes if len(changes) < len(rows.clusters) else slice(None)
         changed, before = rows.some(some), piece.index[some]
         piece, others = _moved(piece, changed, before, grid)
@@ -231,7 +232,8 @@ def _advanced(piece: _Piece, rows: _Rows, grid: Grid) -> _Piece:
         piece, others = _moved(piece, rows, piece.index, grid)
     if not len(others):
         return piece
-    # Rows that are in no plane are found when they are added, and again when they move.
+    # The first call finds all rows that the planes do not hold, a later one those of them that have
+    # moved. Then the sums of all of them are computed anew.
     left = piece.left if len(piece.left) else others
     rest, zero = rows.some(left), ExactSums.zero((len(piece.counts), len(grid.exponents)), grid)
     points = with_ones(rest.values)

@@ -1,7 +1,7 @@
 """The kernel that adds up rows times their weights, and moves them between clusters.
 
-`moving_products` calls it. It does what `backends.weighted.add_products` does with NumPy. Numba
-compiles it when rows have weights for the first time.
+`moving_products` calls it. `backends.weighted.add_products` computes the same sums with NumPy.
+Numba compiles the kernel at its first call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dkmeans.state import IndexArray
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
 INTRINSICS = "4b61f907a512"
 
-# Rows that are compared before those among them that have changed are moved.
+# Rows of a block: those that have changed are listed first, then moved.
 _BLOCK = 1024
 
 
@@ -28,8 +28,8 @@ class MoveScratch(NamedTuple):
 
     Attributes:
         changes: (b,) int64, the rows of a block that have changed.
-        is_left: (b,) uint8, 1 for those of them that the planes do not hold, else 0.
-        mask: (1,) int64, the bits of 16 rows.
+        is_left: (b,) uint8, 1 for listed rows with a product that is not on the grid, else 0.
+        mask: (1,) int64, bit i is set if row i of 16 has changed.
     """
 
     changes: IndexArray
@@ -59,7 +59,7 @@ def move_products(
     left: Any,
     scratch: Any,
 ) -> int:
-    """Move rows times their weights from the sums of clusters to those of others, and count them.
+    """Move rows times their weights between the sums of clusters, and update the counts.
 
     Rows that stay in their cluster are passed over.
 
@@ -79,12 +79,13 @@ def move_products(
             if rounding errors are added too, and p is 4.
         used_bits: (8,) int64: the bits that are added to plane -1 are set.
         left: (n,) int64, overwritten: it begins with the rows that have changed and that the planes
-            do not hold. They are in no sum.
+            do not hold. They are counted, but in no plane: the caller adds them.
         scratch: Work arrays, a `MoveScratch`.
 
     Returns:
-        Number of these rows.
+        Number of rows in `left`.
     """
+    # With two planes, `third` and `fourth` are not used.
     first, second, third, fourth = planes[0], planes[1], planes[-2], planes[-1]
     changes, is_left, num_left = scratch.changes, scratch.is_left, 0
     for start in range(0, len(before), len(changes)):
@@ -114,7 +115,7 @@ def find_changes(
 ) -> int:
     """List the rows from `start` to `stop` whose clusters have changed, and return their number.
 
-    The rows are scattered: nearly all are fetched while others are looked for.
+    They are far apart in memory: each is fetched as soon as it is found, but for the last ones.
     """
     found, width, changes, mask = 0, points.shape[1], scratch.changes, scratch.mask
     whole = start + (stop - start) // GROUP * GROUP

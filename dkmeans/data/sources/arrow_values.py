@@ -1,8 +1,8 @@
 """Columns of Arrow as rows: which types hold numbers or words, and their values without gaps.
 
-`parquet` reads files and `frames` reads data frames with the functions here. A column of lists of
-one length gives several values to each row. Missing values are refused by row and column, except
-where feature columns read a column by itself: they decide what a missing value becomes.
+`named_rows` makes rows of files, and `frames` of data frames, with the functions here. A column of
+lists of one length gives several values to each row. Missing values are refused by row and column,
+except where feature columns read a column by itself: they decide what a missing value becomes.
 """
 
 from __future__ import annotations

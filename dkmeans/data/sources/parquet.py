@@ -1,7 +1,8 @@
 """Rows of Parquet files: columns of numbers or words (strings), or of lists of them.
 
-A chunk is some consecutive row groups of one file. `arrow` makes rows of its columns. Missing
-values are refused, except where feature columns read a column by itself (`ParquetRows.column`).
+A chunk is some consecutive row groups of one file, which are decoded here. `NamedRows.read` makes
+rows of the decoded columns, by the functions of `arrow_values`. Missing values are refused, except
+where feature columns read a column by itself (`ParquetRows.column`).
 """
 
 from __future__ import annotations
