@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import cast
@@ -23,6 +24,10 @@ from dkmeans.interrupts import held_interrupts
 _MODULES = {"cuda": "cuda.backend", "native": "native.backend", "numpy": "numpy"}
 
 logger = logging.getLogger("dkmeans")
+
+# Of threads that import a module at once, one may get what is left of it when the import of another
+# has just failed.
+_importing = threading.RLock()
 
 
 @cache
@@ -92,5 +97,5 @@ def _path(name: str) -> str:
 def _load(name: str) -> Backend:
     # Imported late: a backend that is not used must not import Numba or CuPy. A user who interrupts
     # the first seconds of a call would find Numba half imported in the next one.
-    with held_interrupts():
+    with _importing, held_interrupts():
         return cast(Backend, importlib.import_module(_path(name)))

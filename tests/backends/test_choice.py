@@ -2,6 +2,8 @@
 
 import logging
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import pytest
@@ -89,3 +91,24 @@ def test_only_the_cuda_backend_is_a_gpu_whose_cores_are_known(monkeypatch):
     assert not choice.chooses_gpu()
     monkeypatch.delitem(sys.modules, module.__name__)
     assert choice.cores_per_gpu() is None
+
+
+def test_threads_that_choose_at_once_import_a_backend_one_after_the_other(monkeypatch):
+    importing, most = [], []
+
+    def import_module(path):
+        importing.append(path)
+        time.sleep(0.01)
+        most.append(len(importing))
+        importing.remove(path)
+        raise ImportError("not here", name="cupy")
+
+    def fails():
+        with pytest.raises(ImportError):
+            choice._load("cuda")
+
+    monkeypatch.setattr(choice.importlib, "import_module", import_module)
+    with ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(fails) for _ in range(4)]:
+            each.result()
+    assert most == [1] * 4
