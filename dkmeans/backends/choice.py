@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ _MODULES = {"cuda": "cuda.backend", "native": "native.backend", "numpy": "numpy"
 logger = logging.getLogger("dkmeans")
 
 # Of threads that import a module at once, one may get what is left of it when the import of another
-# has just failed.
+# has just failed. A backend's module may choose another backend while it is imported.
 _importing = threading.RLock()
 
 
@@ -99,3 +100,13 @@ def _load(name: str) -> Backend:
     # the first seconds of a call would find Numba half imported in the next one.
     with _importing, held_interrupts():
         return cast(Backend, importlib.import_module(_path(name)))
+
+
+def _renew_after_fork() -> None:
+    """Replace the lock in a forked child: a thread of the parent may have held it."""
+    global _importing
+    _importing = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_after_fork)
