@@ -2,7 +2,7 @@
 
 import argparse
 
-import dkmeans_jobs.flags
+import dkmeans_jobs.parser
 
 import dkmeans
 
@@ -57,7 +57,7 @@ html_theme_options = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command, with help texts in reStructuredText for its page."""
-    parser = dkmeans_jobs.flags.build_parser()
+    parser = dkmeans_jobs.parser.build_parser()
     escape_help(parser)
     return parser
 

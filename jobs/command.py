@@ -28,7 +28,7 @@ from dkmeans_jobs import (
     train,
 )
 from dkmeans_jobs.console import TEXT, log_exit, log_output, print_result
-from dkmeans_jobs.flags import parse
+from dkmeans_jobs.parser import parse
 from dkmeans_jobs.signals import Terminated, raise_on_signals
 
 from dkmeans import Conflict, Invalid

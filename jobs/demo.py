@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from dkmeans_jobs import evaluate, html_report, predict, train
-from dkmeans_jobs.flags import parse
+from dkmeans_jobs.parser import parse
 from numpy.typing import NDArray
 from pyarrow import csv, parquet
 from rich.console import Console

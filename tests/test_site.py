@@ -20,7 +20,7 @@ import pytest
 import yaml
 from distributed.cli import dask_scheduler, dask_worker
 from dkmeans_jobs.__main__ import main
-from dkmeans_jobs.flags import parse
+from dkmeans_jobs.parser import parse
 from markdown_it import MarkdownIt
 
 import dkmeans

@@ -17,8 +17,8 @@ from dask.utils import parse_bytes
 from distributed import Scheduler
 from distributed.cli import dask_scheduler, dask_worker
 from distributed.http.scheduler.prometheus.core import SchedulerMetricCollector
-from dkmeans_jobs.flags import parse
 from dkmeans_jobs.input import open_input
+from dkmeans_jobs.parser import parse
 from packaging.requirements import Requirement
 
 import dkmeans

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from dkmeans_jobs.flags import build_parser, parse
+from dkmeans_jobs.parser import build_parser, parse
 
 import dkmeans
 from tests.deploy.manifests import DEPLOY, ROOT, _closed

@@ -1,27 +1,32 @@
-"""The flags of the jobs, and their help."""
+"""The flags of the jobs: their help, and the values that they take."""
 
 import inspect
 import re
 
 import pytest
 from dkmeans_jobs.__main__ import main
-from dkmeans_jobs.flags import build_parser
+from dkmeans_jobs.flags import FLAGS
+from dkmeans_jobs.parser import build_parser
 from dkmeans_jobs.train import _MAX_STEPS, _TOLERANCE
 
 from dkmeans import KMeans, RunConfig
-
-
-def test_a_missing_argument_is_named(run, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main(["train", "x.zarr"])
-    assert exit_.value.code == 2
-    assert "--num-clusters is missing" in capsys.readouterr().err
+from dkmeans.initialization import NAMES
+from tests.jobs.commands import train
 
 
 def subcommands():
     parser = build_parser()
     (jobs,) = (a for a in parser._actions if hasattr(a, "choices") and a.dest == "job")
     return jobs.choices
+
+
+def test_every_flag_is_of_some_job():
+    used = {
+        (action.option_strings or [action.dest])[-1]
+        for job in subcommands().values()
+        for action in job._actions
+    }
+    assert set(FLAGS) <= used
 
 
 @pytest.mark.parametrize("name", subcommands())
@@ -60,3 +65,16 @@ def test_the_help_names_the_defaults_that_hold():
     assert f"default {RunConfig().save_checkpoints_secs:g}" in own["save_checkpoints_secs"]
     assert f"default {_TOLERANCE:.0e}".replace("e-0", "e-") in own["relative_tolerance"]
     assert f"limit: {_MAX_STEPS}" in own["max_steps"]
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_a_removed_init_is_refused_and_its_replacement_named(by_file, store, tmp_path, capsys):
+    job = tmp_path / "job.toml"
+    job.write_text('init = "afk-mc2"\n')
+    more = ["--config", job] if by_file else ["--init", "afk-mc2"]
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in train(store, tmp_path / "m", *more)])
+    assert exit_.value.code == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "removed" in line)
+    assert line.endswith("argument --init: 'afk-mc2' was removed; use --init k-means|| instead")
+    assert "k-means||" in NAMES
