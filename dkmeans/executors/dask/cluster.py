@@ -30,7 +30,9 @@ _DESERTED_SECONDS = 300.0
 # Awaited tasks may be unassigned to any worker for this long: their rows may be on the way to a
 # worker.
 _IDLE_SECONDS = 30.0
-
+# Of iterations that take a few milliseconds, not each one asks which workers there are: that takes
+# half a millisecond.
+_KNOWN_SECONDS = 0.1
 
 # Number of workers that are asked whether this process can connect to them.
 _ASKED_WORKERS = 3
@@ -127,6 +129,8 @@ class Cluster:
         self.client = client
         self.address = client.scheduler.address
         self._compared: frozenset[str] = frozenset()
+        self._known: dict[str | None, int] = {}
+        self._known_at = -math.inf
         self._deserted_at: float | None = None
         # Workers that were found to be frozen. They get no share until they send heartbeats again.
         self._frozen: frozenset[str] = frozenset()
@@ -353,6 +357,7 @@ class Cluster:
         needed = silent.intersection([*self._processing(awaited), *self._holders(awaited, silent)])
         if needed:
             self._frozen |= needed
+            self._known_at = -math.inf
             raise StrandedError(f"{_listed(sorted(needed))} is frozen: other workers take over")
 
     def _holders(self, tasks: Sequence[Any], silent: frozenset[str]) -> list[str]:
@@ -445,6 +450,13 @@ class Cluster:
         return {worker: threads[worker] for worker in sorted(threads.keys() - self._frozen)} or {
             None: 1
         }
+
+    def known_threads(self) -> dict[str | None, int]:
+        """Return `threads_by_preferred_worker`, as it was at most `_KNOWN_SECONDS` ago."""
+        if time.monotonic() - self._known_at > _KNOWN_SECONDS:
+            self._known = self.threads_by_preferred_worker()
+            self._known_at = time.monotonic()
+        return self._known
 
     def _welcome(self, workers: frozenset[str]) -> None:
         """Deal shares to workers again that were taken for frozen."""

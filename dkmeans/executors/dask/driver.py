@@ -169,7 +169,11 @@ class Dask(AbstractContextManager["Dask"]):
         """Compute an iteration, and start over as often as its tasks are stranded."""
         while True:
             try:
-                threads = self._cluster.threads_by_preferred_worker()
+                threads = (
+                    self._cluster.known_threads()
+                    if self._dealing.by_calls
+                    else self._cluster.threads_by_preferred_worker()
+                )
                 iteration = self._dealing.deal(function, batches, threads)
                 return iteration, self._reduce(iteration, batches, value)
             except (StrandedError, worker.ValueLost) as error:
