@@ -372,18 +372,18 @@ class Model:
         int64, and `all_distances`, (n, k) float32.
 
         Args:
-            path: Path or URL of the file, which appears when it is complete.
+            path: Path or URL of the file, which appears when it is complete. An earlier export is
+                replaced.
             checkpoint_path: The checkpoint to export; None: the latest.
 
         Raises:
             ValueError: there is no checkpoint, the file would be larger than 2 GiB, or the path
-                cannot be written to.
+                cannot be written to or holds another file.
         """
         with needs("an ONNX file", "onnx"):
             from dkmeans.exports import onnx_model  # noqa: PLC0415 an extra
         data = onnx_model.model(self.checkpoint(checkpoint_path))
-        with directories.writable("path", path) as address:
-            storage.write_whole(address, data)
+        directories.write_file("path", path, data, onnx_model.is_export)
 
     def to_sklearn(self, checkpoint_path: str | None = None) -> Any:
         """Return a fitted `sklearn.cluster.KMeans` with the model's centers.

@@ -33,7 +33,7 @@ from dkmeans.convergence import ShiftTolerance
 from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
-from dkmeans.data.points import point_dtype
+from dkmeans.data.points import as_dtype, point_dtype
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, rows_of
 from dkmeans.distance import Centers, Distance, inertia
@@ -535,7 +535,7 @@ class MiniBatchKMeans(KMeans):
         state: TrainState | None = getattr(self, "_state", None)
         rows = self._rows(X, reset=state is None)
         if state is not None:
-            rows = rows.astype(state.centers.dtype, copy=False)
+            rows = self._continuing(rows, state)
         table = _table(rows, sample_weight)
         (batch,) = table.batches()
         engine = self._engine("memory://", ShiftTolerance(0.0))
@@ -547,6 +547,20 @@ class MiniBatchKMeans(KMeans):
         self._keep(state)
         self._label(rows, table)
         return self
+
+    def _continuing(self, rows: Any, state: TrainState) -> Any:
+        """Return rows in the dtype of the centers.
+
+        Raises:
+            Invalid: `n_clusters` has been changed since the first call.
+            InvalidData: a number is too large for the dtype.
+        """
+        if len(state.centers) != self.n_clusters:
+            must = f"{len(state.centers)}, as at the first call; a clone begins anew"
+            raise Invalid(expected("n_clusters", must, self.n_clusters))
+        dtype = state.centers.dtype
+        # Dask rows are converted when they are computed.
+        return rows.astype(dtype) if is_dask_array(rows) else as_dtype(rows, dtype, "X")
 
     def _keep(self, state: TrainState) -> None:
         super()._keep(state)

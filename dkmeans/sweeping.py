@@ -411,10 +411,13 @@ def _judged(models: Sequence[_SweptModel], dataset: Dataset, executor: Any) -> l
 def _with_earlier(address: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return results by rising k, with those of earlier calls: by the plan, of the same rows."""
     earlier = storage.read_json(storage.join(address, _RESULT_FILE))
-    models = earlier.get("models", []) if isinstance(earlier, dict) else []
+    models = earlier.get("models") if isinstance(earlier, dict) else None
     both = {}
-    for each in models:
-        k = each["num_clusters"]
+    for each in models if isinstance(models, list) else ():
+        k = each.get("num_clusters") if isinstance(each, dict) else None
+        if not isinstance(k, int):
+            logger.warning("ignoring a model of %s, which is damaged", _RESULT_FILE)
+            continue
         # The directory of the sweep may have been moved.
         both[k] = each | {"model_dir": storage.join(address, f"k{k}")}
     both |= {each["num_clusters"]: each for each in found}

@@ -166,11 +166,11 @@ def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> No
     limits = plan.describe_limits() or ("" if steps else "a first step")
     if reason is StopReason.END_OF_INPUT and limits:
         logger.warning(
-            "the input ended after %s of this call, at step %d, before %s was reached; "
-            "Dataset.repeat() makes an input that does not end",
+            "the input ended after %s of this call, at step %d, before %s was reached%s",
             counted(steps, "step"),
             fit.step,
             limits,
+            "; Dataset.repeat() makes an input that does not end" if steps else "",
         )
     else:
         logger.info("%s at step %d", reason.value, fit.step)

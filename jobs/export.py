@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from dkmeans_jobs.input import refuse_memory
 
-from dkmeans import storage
 from dkmeans.exports import directories
 from dkmeans.model import Model
 
@@ -47,11 +46,13 @@ def _write_onnx(model: Model, output: str, path: str | None) -> str:
 
 def _write_sklearn(model: Model, output: str, path: str | None) -> str:
     estimator, data = model.to_sklearn(path), BytesIO()
-    import joblib  # noqa: PLC0415 comes with scikit-learn, which `to_sklearn` has found
+    # Both need scikit-learn, which `to_sklearn` has found.
+    import joblib  # noqa: PLC0415
+
+    from dkmeans.exports.sklearn_model import is_export  # noqa: PLC0415
 
     joblib.dump(estimator, data)
-    with directories.writable("--output", output) as address:
-        storage.write_whole(address, data.getvalue())
+    directories.write_file("--output", output, data.getvalue(), is_export)
     return output
 
 

@@ -24,6 +24,8 @@ _ZARR_NAMES = {"zarr.json", ".zarray", ".zgroup"}
 _FILTER = re.compile(
     r"\s*(.+?)\s*(<=|>=|==|!=|<|>|=|\s(?:not\s+)?in(?=[\s(\[]))\s*(.+?)\s*", re.DOTALL
 )
+# A value and the comma after it.
+_VALUE = re.compile(r"""\s*("[^"]*"|'[^']*'|[^,]*?)\s*,""")
 
 
 def open_input(
@@ -161,7 +163,9 @@ def _term_in(text: str) -> Term:
     column, comparison, value = found.groups()
     comparison = " ".join(comparison.split())
     if comparison.endswith("in"):
-        return _unquoted(column), comparison, tuple(map(_unquoted, value.strip("()[]").split(",")))
+        inner = value[1:-1] if (value[:1], value[-1:]) in (("(", ")"), ("[", "]")) else value
+        # A comma within quotes is a part of a value.
+        return _unquoted(column), comparison, tuple(map(_unquoted, _VALUE.findall(f"{inner},")))
     return _unquoted(column), comparison, _unquoted(value)
 
 

@@ -505,3 +505,12 @@ def test_numbers_of_dask_are_converted_as_those_in_memory(dtype):
     found = [KMeans(3, random_state=0, n_init=1).fit(each).cluster_centers_ for each in given]
     assert {each.dtype for each in found} == {np.dtype(np.float64)}
     assert all(np.array_equal(found[0], each) for each in found[1:])
+
+
+def test_partial_fit_names_what_does_not_fit_the_first_call():
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    model = MiniBatchKMeans(3, random_state=0).partial_fit(rows)
+    with pytest.raises(ValueError, match=r"X must hold numbers that float32 holds.*1e\+300"):
+        model.partial_fit(np.full((6, 2), 1e300))
+    with pytest.raises(ValueError, match=r"n_clusters must be 3, as at the first call.*, got 5"):
+        model.set_params(n_clusters=5).partial_fit(rows)

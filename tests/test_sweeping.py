@@ -218,3 +218,11 @@ def test_arguments_that_make_no_sweep_are_refused(rows, tmp_path, arguments, err
     given = {"input_fn": lambda: rows, "num_clusters": [2], "output": tmp_path, **arguments}
     with pytest.raises(error, match=match):
         sweep(**given)
+
+
+@pytest.mark.parametrize("damaged", ['{"models": null}', '{"models": [{}, 1]}', "[1]", "no JSON"])
+def test_a_damaged_result_of_an_earlier_call_costs_no_model(rows, tmp_path, damaged):
+    sweep(lambda: rows, [3], tmp_path, seed=2, max_steps=2)
+    (tmp_path / "sweep.json").write_text(damaged)
+    found = sweep(lambda: rows, [3, 4], tmp_path, seed=2, max_steps=2)
+    assert [each["num_clusters"] for each in found["models"]] == [3, 4]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
@@ -128,8 +129,11 @@ class Dataset:
         first = Batch() if self.rows is None else next(self._epochs(0, AS_IT_IS), Batch())
         if self.rows is None or not first.rows:
             return pictures.table("Dataset", facts)
-        dtype = np.result_type(*{np.dtype(source.dtype) for source in first.sources()})
-        facts |= {"dtype": str(dtype), "bytes": readable(self.rows * self.width * dtype.itemsize)}
+        with suppress(InvalidType):  # some columns hold words: which are chosen is not known yet
+            chosen = next(self._epochs(0, self._reading))
+            dtype = np.result_type(*{np.dtype(source.dtype) for source in chosen.sources()})
+            size = readable(self.rows * self.width * dtype.itemsize)
+            facts |= {"dtype": str(dtype), "bytes": size}
         sizes = first.sizes()
         least = f"{sizes.min():,} to " if sizes.min() < sizes.max() else ""
         about = f"{counted(len(sizes), 'chunk')} of {least}{counted(sizes.max(), 'row')}"

@@ -104,6 +104,24 @@ def as_dtype(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> FloatArra
     return converted
 
 
+def as_float64(values: Any, name: str) -> FloatArray:
+    """Return values as float64, contiguous; integers exactly.
+
+    Raises:
+        InvalidData: an integer is one that float64 cannot represent.
+    """
+    values = as_array(values, name)
+    converted = np.ascontiguousarray(values, dtype=np.float64)
+    if values.dtype.kind in "iu" and values.dtype.itemsize > 4:
+        # Back in integers: a comparison of integers with floats would round the integers again.
+        with np.errstate(invalid="ignore"):
+            inexact = np.flatnonzero(converted.astype(values.dtype) != values)
+        if len(inexact):
+            must = "hold integers that float64 holds exactly"
+            raise InvalidData(f"{name} must {must}; got {values.flat[inexact[0]]}")
+    return converted
+
+
 def point_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """Return the dtype in which rows are computed.
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dkmeans.data.chunks import AtHand, Chunk, Source, Whole, finite_points
-from dkmeans.data.points import point_dtype
+from dkmeans.data.points import as_float64, point_dtype
+from dkmeans.state import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,17 @@ class Columns(AtHand):
     def read(self, start: int, stop: int) -> Any:
         """Return these rows, with the columns of all parts."""
         low, high = start - self.first, stop - self.first
-        columns = [part.cut(low, high).load(part.source.width) for part in self.parts]
-        return np.hstack(columns, dtype=self.dtype)
+        return np.hstack([self._column(part.cut(low, high)) for part in self.parts])
+
+    def _column(self, part: Chunk) -> FloatArray:
+        """Return the rows of a part, in the dtype of all."""
+        if self.dtype == np.float64 and np.dtype(part.source.dtype).kind in "iu":
+            return as_float64(part.values(), part.source.name)  # float32 may not hold them
+        return part.load(part.source.width).astype(self.dtype, copy=False)
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """Return the same view of changed sources."""
-        parts = tuple(replace(p, source=p.source.with_leaves(change)) for p in self.parts)
-        return replace(self, parts=parts)
+        return replace(self, parts=tuple(part.with_leaves(change) for part in self.parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +185,7 @@ class ChunkView(Whole, AtHand):
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Self:
         """Return the same view of changed sources."""
-        source = self.chunk.source.with_leaves(change)
-        return replace(self, chunk=replace(self.chunk, source=source))
+        return replace(self, chunk=self.chunk.with_leaves(change))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,5 +255,4 @@ class Joined(Whole, AtHand):
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """Return the same view of changed sources."""
-        parts = (replace(p, source=p.source.with_leaves(change)) for p in self.parts)
-        return replace(self, parts=tuple(parts))
+        return replace(self, parts=tuple(part.with_leaves(change) for part in self.parts))

@@ -1,4 +1,4 @@
-"""Writing exports: a new directory named by the time, with a model's files and the user's assets.
+"""Writing exports: a file, or a new directory named by the time with files and the user's assets.
 
 `dkmeans.model` and the job `export` call this module. A server may watch the base directory and
 load whatever appears there, so an export must not be visible before it is complete. On a disk the
@@ -12,7 +12,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -22,6 +22,8 @@ from dkmeans.errors import Invalid, InvalidType, expected
 from dkmeans.retry import first_line
 
 _ASSETS = "assets.extra"
+# Bytes at the beginning of a file by which an earlier export is known.
+_BEGINNING_BYTES = 64
 
 
 @contextmanager
@@ -46,6 +48,27 @@ def writable(name: str, given: object) -> Iterator[str]:
         yield storage.absolute(path)
     except (*storage.WRITE_ERRORS, UnicodeError) as error:
         raise Invalid(f"{name} must be writable, got {path!r}: {first_line(error)}") from error
+
+
+def write_file(name: str, given: object, data: bytes, is_export: Callable[[bytes], bool]) -> None:
+    """Write an export that is one file, which appears whole. An earlier export is replaced.
+
+    Args:
+        name: Name of the argument, for messages.
+        given: Value of the argument.
+        data: Content of the file.
+        is_export: Returns whether a file that begins with these bytes is such an export.
+
+    Raises:
+        InvalidType: the value is not a path.
+        Invalid: another file is there, or the address cannot be written to.
+    """
+    with writable(name, given) as address:
+        beginning = storage.read_beginning(address, _BEGINNING_BYTES)
+        if beginning and not is_export(beginning):
+            must = "new, or an earlier export of the same format"
+            raise Invalid(f"{expected(name, must, address)}, which holds something else")
+        storage.write_whole(address, data)
 
 
 def write(base: str, files: Mapping[str, bytes]) -> str:

@@ -1,7 +1,7 @@
 """Export to ONNX: a graph of one matrix product, with the centers as constants.
 
 `Model.export_onnx` calls `model`. The graph computes in float64. For the Euclidean distance the
-mean of the centers is subtracted from rows and centers first, so an offset that all rows share
+middle of the centers is subtracted from rows and centers first, so an offset that all rows share
 costs no precision.
 """
 
@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.distance import SMALLEST_SQUARED_NORM, Distance, directions, squared_norms
 from dkmeans.errors import Invalid, counted
+from dkmeans.exports.middle import middle_of
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX
 from dkmeans.scaling import Scaling
 
@@ -26,6 +27,7 @@ _OPERATOR_VERSION, _FORMAT_VERSION = 18, 8
 # Size limit of a protocol buffer.
 _LARGEST_BYTES = 2**31
 _ROWS = "rows"
+_PRODUCER = "dkmeans"
 
 
 def model(checkpoint: Checkpoint) -> bytes:
@@ -62,6 +64,15 @@ def model(checkpoint: Checkpoint) -> bytes:
     return _file(nodes, checkpoint)
 
 
+def is_export(beginning: bytes) -> bool:
+    """Return whether a file that begins with these bytes is one that `model` has made.
+
+    The first fields of the format are the version, which takes two bytes, and the producer.
+    """
+    # 0x12 is the tag of the second field, a text; its length follows.
+    return beginning[2:].startswith(bytes([0x12, len(_PRODUCER)]) + _PRODUCER.encode())
+
+
 class _Nodes:
     """Nodes of a graph in the order of computation, and the graph's constants.
 
@@ -96,11 +107,9 @@ def _standardized(nodes: _Nodes, rows: str, scaling: Scaling, dtype: Any) -> str
 
 def _squared(nodes: _Nodes, rows: str, centers: Any) -> str:
     """Add |x - c|^2 as |x|^2 + (|c|^2 - 2 x.c), (n, k)."""
-    # The mean is rounded to the centers' dtype. float32 rows minus a float32 mean are exact in
-    # float64, so a row that is equally far from two centers stays so (docs/decisions/010).
-    mean = centers.mean(axis=0, keepdims=True).astype(np.float64)
-    centers = centers - mean
-    rows = nodes.add("Sub", rows, nodes.constant(mean))
+    middle = middle_of(centers)
+    centers = centers - middle
+    rows = nodes.add("Sub", rows, nodes.constant(middle))
     weights, center_norms = nodes.constant(centers), nodes.constant(squared_norms(centers))
     partial = nodes.add("Gemm", rows, weights, center_norms, alpha=-2.0, transB=1)
     return nodes.add("Add", partial, _squared_norms(nodes, rows))
@@ -136,7 +145,7 @@ def _file(nodes: _Nodes, checkpoint: Checkpoint) -> bytes:
     )
     exported = helper.make_model(
         graph,
-        producer_name="dkmeans",
+        producer_name=_PRODUCER,
         opset_imports=[helper.make_opsetid("", _OPERATOR_VERSION)],
         ir_version=_FORMAT_VERSION,
     )

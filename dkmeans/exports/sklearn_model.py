@@ -33,6 +33,12 @@ def model(checkpoint: Checkpoint) -> Any:
     return make_pipeline(*steps) if len(steps) > 1 else steps[0]
 
 
+def is_export(beginning: bytes) -> bool:
+    """Return whether a file that begins with these bytes is an estimator of scikit-learn."""
+    # joblib writes a pickle: first its protocol, then the module of the first object.
+    return beginning.startswith(b"\x80") and b"sklearn." in beginning
+
+
 def _steps(checkpoint: Checkpoint) -> Iterator[Any]:
     """Yield the fitted estimators that rows go through."""
     centers, scaling = checkpoint.state.centers, checkpoint.settings.scaling

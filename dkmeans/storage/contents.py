@@ -70,6 +70,22 @@ def read_end(address: str, size: int) -> tuple[bytes, int]:
     return b"", 0
 
 
+def read_beginning(address: str, size: int) -> bytes:
+    """Return the first `size` bytes of a file; none if there is no regular file.
+
+    Raises:
+        Refusal, Outage: as `read` does.
+    """
+    if not is_local(address):
+        found = read(address)
+        return found.data[:size] if found else b""
+    path = local_path(address)
+    if not path.is_file():  # a pipe would wait for a writer
+        return b""
+    with path.open("rb") as file:
+        return file.read(size)
+
+
 def read_json(address: str) -> Any:
     """Return the content of a JSON file that is for information only; None if there is no file.
 

@@ -617,3 +617,13 @@ def test_unusable_weights_are_refused_by_name(tmp_path):
 def _only_weights(folder):
     pq.write_table(pa.table({"a": [1.0, 2.0]}), folder / "one.parquet")
     return Dataset.from_parquet(folder / "one.parquet", weights="a")
+
+
+def test_a_notebook_shows_the_dtype_of_the_selected_columns(tmp_path):
+    columns = {"a": [0.5, 1.5], "b": pa.array([1, 2], pa.float32()), "w": ["x", "y"]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    whole = Dataset.from_parquet(tmp_path / "t.parquet")
+    assert "dtype" not in whole._repr_html_()  # not known before columns are chosen
+    shown = whole.select(["b"])._repr_html_()
+    assert "float32" in shown
+    assert "8 bytes" in shown

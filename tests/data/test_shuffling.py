@@ -1,14 +1,17 @@
 """Shuffling: the same order on every worker, another one in every epoch."""
 
+import pickle
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dkmeans import Dataset
 from dkmeans.data.arrays import array_chunks
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.shuffling import Shuffled, shuffled, shuffled_epoch
-from dkmeans.data.sources.memory import MemoryRows
+from dkmeans.data.sources.memory import MemoryRows, ShippedRows
 from tests.data.sources.rows import loaded_batch
 from tests.data.twenty_rows import ROWS, chunk_of, spans
 
@@ -52,3 +55,17 @@ def test_a_run_of_shuffled_rows_in_memory_brings_no_others_along():
     batch = shuffled(batch, (1,))
     used = set(batch.chunks_between(2, 4).sources())
     assert len({part.chunk.source for part in used}) == 2
+
+
+def test_shuffled_rows_in_memory_do_not_carry_the_weights_of_others():
+    rows = Dataset.from_array(np.zeros((50_000, 1)), np.ones(50_000))
+    batch = next(rows.shuffle(1).batch(100).batches())
+    leaves = []
+
+    def seen(source):
+        leaves.append(source)
+        return ShippedRows(0, source.name, source.rows, source.width, source.dtype, source.first)
+
+    sent = batch.with_leaves(seen)
+    assert sum(leaf.rows for leaf in leaves) >= 50_000  # rows, and beside them their weights
+    assert len(pickle.dumps(sent)) < 10_000

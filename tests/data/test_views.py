@@ -140,3 +140,15 @@ def test_selected_values_keep_the_numbers_of_their_rows():
     assert Chunk(view, 8, 10).load(2).tolist() == [[5, 3], [8, 6]]
     shipped = view.with_leaves(lambda leaf: MemoryRows(leaf.array * 2, leaf.name, leaf.first))
     assert Chunk(shipped, 8, 9).load(2).tolist() == [[10, 6]]
+
+
+def test_integers_beside_float64_are_exact_or_refused():
+    def beside(integers):
+        parts = (np.array([[0.5], [1.5]]), np.array(integers)[:, None])
+        chunks = tuple(Chunk(MemoryRows(part, "rows", 0), 0, 2) for part in parts)
+        return loaded(Columns(chunks), 0, 2)
+
+    assert beside([2**24 + 1, -(2**53)]).tolist() == [[0.5, 2**24 + 1], [1.5, -(2**53)]]
+    for wrong in (2**53 + 1, 2**63 - 1):
+        with pytest.raises(InvalidData, match=f"integers that float64 holds exactly; got {wrong}"):
+            beside([1, wrong])

@@ -13,7 +13,7 @@ import pytest
 
 from dkmeans import KMeans, ModeKeys
 from dkmeans.exports import ServingInputReceiver
-from tests.exports.example_models import KINDS, rows_of, trained
+from tests.exports.example_models import KINDS, TIED_ROWS, rows_of, trained
 
 # A process of its expected: TensorFlow starts thread pools and installs signal handlers.
 IN_TENSORFLOW = """
@@ -91,6 +91,15 @@ def offset_rows():
 
 
 @pytest.fixture(scope="session")
+def tied_model(tmp_path_factory):
+    """A model that `TIED_ROWS` are equally far from two centers of."""
+    centers = np.array([[-2.0], [3.0], [0.0]])
+    folder = tmp_path_factory.mktemp("tied")
+    model = KMeans(None, folder / "m", centers, use_mini_batch=False)
+    return model.train(lambda: centers, steps=1)
+
+
+@pytest.fixture(scope="session")
 def offset_model(offset_rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("offset")
     model = KMeans(5, str(folder / "m"), seed=1, use_mini_batch=False)
@@ -98,7 +107,7 @@ def offset_model(offset_rows, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def in_tensorflow(tensorflow, models, offset_model, offset_rows, tmp_path_factory):
+def in_tensorflow(tensorflow, models, offset_model, offset_rows, tied_model, tmp_path_factory):
     """Results of the exports in TensorFlow: by kind, mode, or name of the case."""
     folder = tmp_path_factory.mktemp("saved")
     runs = TensorFlowRuns(folder)
@@ -122,4 +131,6 @@ def in_tensorflow(tensorflow, models, offset_model, offset_rows, tmp_path_factor
     runs.add("serve", path, "serve", points=rows)
     path = offset_model.export_saved_model(folder / "offset", lambda: offset_rows[:0])
     runs.add("offset", path, "serve", input=offset_rows)
+    path = tied_model.export_saved_model(folder / "tied", lambda: TIED_ROWS[:0])
+    runs.add("tied", path, "serve", input=TIED_ROWS)
     return runs.results()

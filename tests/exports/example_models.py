@@ -5,6 +5,7 @@ import numpy as np
 from dkmeans import Dataset, KMeans
 
 K, WIDTH = 11, 7
+TIED_ROWS = np.array([[-1.0], [1.5]])
 KINDS = [
     (metric, dtype)
     for metric in ("squared_euclidean", "cosine")

@@ -40,12 +40,14 @@ def test_a_saved_model_is_a_directory_named_by_the_time_and_nothing_beside(model
 
 def test_a_file_that_is_replaced_keeps_its_mode_and_links_stay_links(model, tmp_path):
     real, link = tmp_path / "real.onnx", tmp_path / "link.onnx"
-    real.write_text("before")
+    model.export_onnx(real)
+    before = real.stat().st_mtime_ns
     real.chmod(0o600)
     link.symlink_to(real)
     model.export_onnx(link)
     assert link.is_symlink()
     assert onnx.load(real).graph.name == "kmeans"
+    assert real.stat().st_mtime_ns > before
     assert real.stat().st_mode & 0o777 == 0o600
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(

@@ -29,3 +29,18 @@ def test_an_unknown_format_is_refused(run):
     with pytest.raises(SystemExit) as exit_:
         run("export", "--model-dir", "m", "--output", "o", "--format", "pmml")
     assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize("format_", ["onnx", "sklearn"])
+def test_an_earlier_export_is_replaced_and_no_other_file(run, run_json, store, tmp_path, format_):
+    run_json(*train(store, tmp_path / "m", "--max-steps", 1))
+    export = ["export", "--model-dir", tmp_path / "m", "--format", format_]
+    for _ in range(2):
+        run_json(*export, "--output", tmp_path / "model")
+    for other in (b"rows of the user", b"x"):
+        (tmp_path / "rows.npy").write_bytes(other)
+        code, _, err = run(*export, "--output", tmp_path / "rows.npy")
+        assert (code, (tmp_path / "rows.npy").read_bytes()) == (2, other)
+        assert "must be new, or an earlier export of the same format" in err
+    (tmp_path / "empty").touch()
+    run_json(*export, "--output", tmp_path / "empty")

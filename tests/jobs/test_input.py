@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from dkmeans_jobs.input import open_input
+from dkmeans_jobs.input import _term_in, open_input
 
 from dkmeans import KMeans
 from tests.jobs.commands import train
@@ -252,3 +252,17 @@ def test_a_model_may_be_beside_the_array_in_the_same_store(run_json, rows, tmp_p
         trained = train(address, store / name, "--max-steps", 3, *columns)
         assert run_json(*trained)["status"] == "trained"
         assert run_json(*trained)["status"] == "already done"
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("kind in x(1),y(2)", ("x(1)", "y(2)")),
+        ("kind in (a, b)", ("a", "b")),
+        ("kind in [a,b]", ("a", "b")),
+        ("kind not in 'x,y',\"z\", it's", ("x,y", "z", "it's")),
+        ("kind in a,,b", ("a", "", "b")),
+    ],
+)
+def test_the_values_of_a_filter_are_taken_as_they_are_written(text, values):
+    assert _term_in(text)[2] == values

@@ -100,3 +100,11 @@ def test_a_file_that_is_not_needed_and_cannot_be_written_is_one_line(
     assert record.levelno == level
     line = f"going on without {re.escape(str(tmp_path))}/y, which cannot be written: .*{error}"
     assert re.fullmatch(line.replace("[", r"\["), record.getMessage())
+
+
+@everywhere
+def test_the_beginning_of_a_file_is_read(place):
+    storage.write(f"{place}/file", b"abcdef")
+    assert storage.read_beginning(f"{place}/file", 3) == b"abc"
+    assert storage.read_beginning(f"{place}/file", 9) == b"abcdef"
+    assert storage.read_beginning(f"{place}/nothing", 3) == b""

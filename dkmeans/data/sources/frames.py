@@ -162,7 +162,7 @@ def arrow_table(frame: Any, columns: Names, name: str) -> pa.Table:
         frame = frame if columns is None else frame[list(columns)]
     try:
         table = pa.table(frame)
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         reason = ": ".join(map(str, reversed(error.args)))
         raise InvalidType(f"{name} must be a table that Arrow can read: {reason}") from error
     if columns is not None:
@@ -289,13 +289,30 @@ def stacked(
     """Return the columns of a partition of a Dask data frame side by side. Runs on a worker.
 
     Raises:
-        InvalidType: a column does not hold numbers, against the declaration of the data frame.
+        InvalidType: a column does not hold numbers, or holds other ones than the data frame
+            declares, which would be rounded or overflow.
         InvalidData: the rows have no weights, and a value is missing or not finite.
     """
     table = arrow_table(partition, None, name)
     if len(table):
-        _schema_of(table, name)
+        _check_declared(_schema_of(table, name).dtype, schema.dtype, name)
     return _stacked(table, schema, name, has_weights)
+
+
+def _check_declared(found: np.dtype[Any], declared: np.dtype[Any], name: str) -> None:
+    """Refuse a partition whose numbers the declared dtype does not hold.
+
+    Integers become floats exactly, or are refused one by one (`arrow_values.fill`).
+
+    Raises:
+        InvalidType: the dtype does not hold them.
+    """
+    if np.can_cast(found, declared) or (found.kind in "iub" and declared.kind == "f"):
+        return
+    raise InvalidType(
+        f"{name} must have columns of the dtype that the data frame declares (meta), {declared}, "
+        f"got {found}; convert the columns by astype"
+    )
 
 
 def arrays_of(frame: Any, keys: Sequence[str], name: str) -> dict[str, Any]:

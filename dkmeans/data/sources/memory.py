@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import AtHand, Chunk, Leaf, Source, Whole, even_rows
+from dkmeans.data.points import point_dtype
 from dkmeans.errors import InvalidData
 
 
@@ -139,11 +140,12 @@ class ShippedRows(Whole, AtHand, Leaf):
 
 
 def with_shape_of(source: Source, block: Any) -> Any:
-    """Return a block of rows after checking that it has the shape of its source.
+    """Return a block of rows after checking that it has the shape and precision of its source.
 
     Raises:
         InvalidData: it has another shape, because a function of `map_blocks` removed or added rows
-            of a Dask array. Slicing would lose the added ones in silence.
+            of a Dask array. Slicing would lose the added ones in silence. Or its values are of
+            float64, against the declaration, and would be rounded in silence.
     """
     declared, found = (source.rows, source.width), np.shape(block)
     if found != declared:
@@ -151,6 +153,13 @@ def with_shape_of(source: Source, block: Any) -> Any:
             f"{source.name} must have blocks of the shapes that it declares, {declared} for the "
             f"one that begins at row {source.first}, got {found}; give map_blocks the chunks of "
             "its result, with nan for unknown numbers of rows"
+        )
+    dtype = getattr(block, "dtype", np.dtype(object))
+    if dtype.kind == "f" and point_dtype(dtype) != point_dtype(source.dtype) == np.float32:
+        must = f"have blocks of the dtype that it declares, {source.dtype} for the one that begins"
+        raise InvalidData(
+            f"{source.name} must {must} at row {source.first}, got {dtype}; give map_blocks the "
+            "dtype of its result"
         )
     return block
 

@@ -358,7 +358,9 @@ class Cluster:
         if needed:
             self._frozen |= needed
             self._known_at = -math.inf
-            raise StrandedError(f"{_listed(sorted(needed))} is frozen: other workers take over")
+            names = _listed(sorted(needed))
+            be = "is" if len(needed) == 1 else "are"
+            raise StrandedError(f"{names} {be} frozen: other workers take over")
 
     def _holders(self, tasks: Sequence[Any], silent: frozenset[str]) -> list[str]:
         """Return the workers of finished tasks: Dask may wait for any worker that has a result."""

@@ -68,7 +68,7 @@ def _meta_graph(checkpoint: Checkpoint, mode: ModeKeys, receiver: ServingInputRe
     step, step_definition = add_variable(graph, "global_step", np.int64(0))
     value, definition = add_variable(graph, "clusters", np.zeros_like(centers))
     distance, scaling = checkpoint.settings.distance_metric, checkpoint.settings.scaling
-    results = add_results(graph, inputs, distance, value, centers.dtype, scaling)
+    results = add_results(graph, inputs, distance, value, centers, scaling)
     variables = [("clusters", value, centers.dtype), ("global_step", step, np.int64)]
     saver = add_saver(graph, variables)
     meta.graph_def.CopyFrom(graph.definition)

@@ -1,9 +1,9 @@
 """The graph of a model in the format of TensorFlow 1, which all versions of TensorFlow load.
 
 `files` calls `add_results`, `add_variable` and `add_saver`. The graph computes in float64. For the
-Euclidean distance the mean of the centers is subtracted from rows and centers first, so an offset
+Euclidean distance the middle of the centers is subtracted from rows and centers first, so an offset
 that all rows share costs no precision. The error of a squared distance is about 1e-15 of the
-squared distance to that mean.
+squared distance to that middle.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from tensorboard.compat.proto import graph_pb2, types_pb2, variable_pb2
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from dkmeans.distance import SMALLEST_SQUARED_NORM, Distance
+from dkmeans.exports.middle import middle_of
 from dkmeans.exports.receivers import Input
 from dkmeans.exports.savedmodel.protobuf import data_type, shape
 from dkmeans.scaling import Scaling
+from dkmeans.state import FloatArray
 
 # The version of graphs that TensorFlow 2.12 writes. The operations used here are far older.
 _PRODUCER = 1395
@@ -108,7 +110,7 @@ def add_results(
     inputs: Sequence[Input],
     distance: Distance,
     centers: str,
-    dtype: Any,
+    values: FloatArray,
     scaling: Scaling | None,
 ) -> Results:
     """Add the computation of a model's results.
@@ -118,15 +120,15 @@ def add_results(
         inputs: The inputs. Number i becomes the placeholder `input_i`.
         distance: The distance between rows and centers.
         centers: Name of the result that holds the (k, d) centers.
-        dtype: Dtype of the centers.
+        values: These centers.
         scaling: Means and deviations by which rows are standardized first; None for none.
     """
-    rows = _rows(graph, inputs)
+    rows, dtype = _rows(graph, inputs), values.dtype
     if scaling is not None:
         rows = _standardized(graph, rows, scaling, dtype)
     wide = graph.add("Cast", "centers", centers, SrcT=dtype, DstT=_FLOAT64)
     if distance is Distance.SQUARED_EUCLIDEAN:
-        scores = distances = _squared(graph, rows, wide, _mean(graph, centers, dtype))
+        scores = distances = _squared(graph, rows, wide, values)
     else:
         scores, distances = _cosine(graph, rows, wide)
     # Rounding can make the distance negative if a row equals a center.
@@ -176,22 +178,11 @@ def _standardized(graph: Graph, rows: str, scaling: Scaling, dtype: Any) -> str:
     return graph.add("Cast", "standardized_rows", rounded, SrcT=dtype, DstT=_FLOAT64)
 
 
-def _mean(graph: Graph, centers: str, dtype: Any) -> str:
-    """Add the mean of the centers, computed in their own dtype, as (1, d) float64.
-
-    float32 rows minus a float32 mean are exact in float64, unless their magnitudes differ by more
-    than about 2^29. A row that is equally far from two centers therefore stays so
-    (docs/decisions/010).
-    """
-    first = graph.constant("first_axis", np.zeros(1, np.int32))
-    mean = graph.add("Mean", "middle", centers, first, T=dtype, Tidx=np.int32, keep_dims=True)
-    return graph.add("Cast", "middle_wide", mean, SrcT=dtype, DstT=_FLOAT64)
-
-
-def _squared(graph: Graph, rows: str, centers: str, mean: str) -> str:
+def _squared(graph: Graph, rows: str, centers: str, values: FloatArray) -> str:
     """Add |x - c|^2 as |x|^2 - 2 x.c + |c|^2, (n, k)."""
-    rows = graph.add("Sub", "rows_around", rows, mean, T=_FLOAT64)
-    centers = graph.add("Sub", "centers_around", centers, mean, T=_FLOAT64)
+    middle = graph.constant("middle", middle_of(values))
+    rows = graph.add("Sub", "rows_around", rows, middle, T=_FLOAT64)
+    centers = graph.add("Sub", "centers_around", centers, middle, T=_FLOAT64)
     products = _products(graph, rows, centers)
     twice = graph.add("Mul", "twice", products, graph.constant("two", 2.0), T=_FLOAT64)
     row_norms = _squared_norms(graph, "rows", rows, keep=True)

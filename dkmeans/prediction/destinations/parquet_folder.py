@@ -7,7 +7,8 @@ The identity is a file whose name begins with `_`, so that readers of folders pa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -23,12 +24,17 @@ from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.hive_folders import folder_names
 from dkmeans.data.sources.parquet_files import PARQUET_ENDINGS
 from dkmeans.prediction.destinations import own_folder
-from dkmeans.prediction.destinations.own_folder import IDENTITY_FILE, MARKS, SUCCESS
+from dkmeans.prediction.destinations.own_folder import IDENTITY, IDENTITY_FILE, MARKS, SUCCESS
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.kept import kept_columns
 from dkmeans.prediction.regions import file_of, numbered_regions, regions_by_file
 from dkmeans.retry import with_retries
 
+# Names of regions that have no file of the input (`regions.numbered_regions`).
+_NUMBERED = "part-{}.parquet"
+_IS_NUMBERED = re.compile(r"part-\d+\.parquet")
+# Bytes at the end of a file of Parquet that have its metadata, with the mark of predictions.
+_END_BYTES = 2**16
 # End of the name of the mark of a region whose rows are in the folders of several clusters.
 _MARKED = ".done"
 
@@ -52,7 +58,7 @@ class ParquetFolder:
         """Return a region for each file of the input; numbered ones for rows that have no files."""
         rows = self.prediction.region_rows
         by_file = regions_by_file(batch, rows)
-        return numbered_regions(batch, rows, "part-{}.parquet") if by_file is None else by_file
+        return numbered_regions(batch, rows, _NUMBERED) if by_file is None else by_file
 
     def identity(self) -> dict[str, Any] | None:
         """Return the identity that is stored, empty if it is damaged; None if there is none."""
@@ -71,13 +77,17 @@ class ParquetFolder:
 
     def check_replaceable(self, regions: Iterable[Chunk]) -> None:
         """Refuse to replace predictions beside which somebody else has put something."""
-        folders = {file_of(region).partition("/")[0] for region in regions}
+        files = set(map(file_of, regions))
+        folders = {file.partition("/")[0] for file in files}
 
         def is_own(name: str) -> bool:
-            if _is_parquet(name) or name in (self.identity_file, SUCCESS, MARKS):
+            if name in (self.identity_file, SUCCESS, MARKS):
                 return True
             # The folder of a cluster, of the values of a column, or of files of the input.
-            return ("=" in name or name in folders) and self._has_only_files_of_parquet(name)
+            if "=" in name or name in folders - files:
+                below = storage.files_below(storage.join(self.address, name))
+                return all(self._is_own_file(f"{name}/{each}", files) for each in below)
+            return self._is_own_file(name, files)
 
         own_folder.check_replaceable(self.address, is_own)
 
@@ -125,10 +135,21 @@ class ParquetFolder:
         """Remove what a killed writer has left."""
         storage.remove_temporary_files(self.address)
 
-    def _has_only_files_of_parquet(self, folder: str) -> bool:
-        """Return whether all files below a folder are of Parquet, or what a killed writer left."""
-        below = storage.files_below(storage.join(self.address, folder))
-        return all(_is_parquet(each) or each.rpartition("/")[2].startswith(".") for each in below)
+    def _is_own_file(self, path: str, files: Container[str]) -> bool:
+        """Return whether a file is of predictions, or what a killed writer has left.
+
+        Args:
+            path: Path of the file in the folder.
+            files: Paths of the files of this prediction; in the folder of a cluster they follow.
+        """
+        name = path.rpartition("/")[2]
+        if not _is_parquet(name):
+            return storage.is_temporary_name(name)
+        if path in files or path.partition("/")[2] in files or _IS_NUMBERED.fullmatch(name):
+            return True
+        # A region of other rows: its name is that of another input's file.
+        end, _ = storage.read_end(storage.join(self.address, path), _END_BYTES)
+        return IDENTITY.encode() in end
 
     def _write_table(self, file: str, table: pa.Table) -> None:
         _write_file(storage.join(self.address, file), table)
@@ -183,7 +204,7 @@ def _table(results: dict[str, np.ndarray[Any, Any]], kept: pa.Table | None) -> p
 
 
 def _write_file(address: str, table: pa.Table) -> None:
-    """Write a file of Parquet, which appears whole or not at all."""
+    """Write a file of Parquet, which appears whole or not at all, with a mark of predictions."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    pq.write_table(table.replace_schema_metadata({IDENTITY: ""}), sink)
     storage.write_whole(address, sink.getvalue().to_pybytes())

@@ -188,3 +188,14 @@ def kill_workers(client):
     while not client.nthreads() or set(client.nthreads()) & set(before):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_block_of_more_precision_than_declared_is_refused():
+    array = da.from_array(ROWS.astype(np.float32), chunks=(10, 4))
+    wide = array.map_blocks(lambda block: block.astype(np.float64) / 3, dtype=np.float32)
+    (batch,) = Dataset.from_array(wide).batches()
+    with pytest.raises(InvalidData, match=r"dtype that it declares, float32 .* got float64"):
+        batch[0].loaded()
+    narrow = array.map_blocks(lambda block: block, dtype=np.float64)
+    (batch,) = Dataset.from_array(narrow).batches()
+    assert batch[0].loaded().points.tolist() == ROWS[:10].astype(np.float32).tolist()

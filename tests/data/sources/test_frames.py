@@ -209,3 +209,29 @@ def test_columns_of_one_name_are_refused():
     frame = pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])
     with pytest.raises(InvalidData, match="must have different names, got 'a' several times"):
         rows_of(frame, "frame")
+
+
+@pytest.mark.parametrize("declared", ["int64", "float32"])
+def test_a_partition_with_numbers_that_the_declared_dtype_would_round_is_refused(declared):
+    meta = pd.DataFrame({"x": np.zeros(1, declared)})
+
+    def part(number):
+        return pd.DataFrame({"x": [1e6 + number / 1000] * 3})
+
+    frame = dd.from_map(part, [1, 2], meta=meta)
+    rows, _ = rows_of(frame, "frame")
+    must = rf"partition . of frame must have columns .* declares \(meta\), {declared}, got float64"
+    with pytest.raises(InvalidType, match=must):
+        rows.compute()
+
+
+def test_integers_of_fewer_bits_than_declared_are_rows():
+    parts = [pd.DataFrame({"x": np.array([1, 2], dtype)}) for dtype in ("int64", "int8")]
+    frame = dd.from_map(lambda number: parts[number], [0, 1], meta=parts[0])
+    assert rows_of(frame, "frame")[0].compute().ravel().tolist() == [1, 2, 1, 2]
+
+
+def test_integers_beyond_64_bits_are_refused_in_one_line():
+    frame = pd.DataFrame({"x": pd.Series([2**70, 1], dtype=object)})
+    with pytest.raises(InvalidType, match=r"frame must be a table that Arrow can read: .*large"):
+        rows_of(frame, "frame")

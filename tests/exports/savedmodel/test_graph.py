@@ -29,7 +29,7 @@ def test_each_node_has_a_name_of_its_own_and_takes_the_nodes_before_it(distance)
     inputs = [Input("a", None, np.dtype(np.int64)), Input("b", 3, np.dtype(np.float32))]
     value, _ = add_variable(graph, "clusters", centers)
     scaling = Scaling.of(np.zeros(4), np.ones(4))
-    results = add_results(graph, inputs, distance, value, centers.dtype, scaling)
+    results = add_results(graph, inputs, distance, value, centers, scaling)
     saver = add_saver(graph, [("clusters", value, centers.dtype)])
     seen = set()
     for node in graph.definition.node:
@@ -37,3 +37,7 @@ def test_each_node_has_a_name_of_its_own_and_takes_the_nodes_before_it(distance)
         assert {each.removeprefix("^").split(":")[0] for each in node.input} <= seen
         seen.add(node.name)
     assert {results.cluster_index, results.all_distances, results.loss, saver.restore} <= seen
+
+
+def test_rows_as_far_from_two_centers_get_the_first_one_in_tensorflow_too(in_tensorflow):
+    assert in_tensorflow["tied"]["serving_default output"].tolist() == [0, 1]

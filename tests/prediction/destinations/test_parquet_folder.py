@@ -77,3 +77,28 @@ def test_each_cluster_has_a_folder_and_what_is_missing_is_written_again(
         assert ids == np.flatnonzero(clusters == cluster).tolist()
     if kind == "disk":
         assert pq.read_table(address).num_rows == 500
+
+
+@pytest.mark.parametrize("name", ["enriched.parquet", "cluster_index=0/mine.parquet"])
+def test_a_file_of_parquet_of_somebody_else_is_not_replaced(trained, tmp_path, name):
+    address = tmp_path / "o.parquet"
+    more = {"partition_by": "cluster_index"} if "/" in name else {}
+    trained.write_predictions(lambda: X, address, **more)
+    pq.write_table(pa.table({"cluster_index": [1]}), address / name)
+    with pytest.raises(Invalid, match=f"holds '{name.partition('/')[0]}': move it away"):
+        trained.write_predictions(lambda: X, address, distance=True, **more)
+    assert pq.read_table(address / name, partitioning=None).num_rows == 1
+    (address / name).unlink()
+    trained.write_predictions(lambda: X, address, distance=True, **more)
+    assert "distance" in pq.read_table(address).column_names
+
+
+def test_predictions_of_other_rows_are_replaced_whatever_the_names_of_their_files(
+    trained, tmp_path
+):
+    address = f"{tmp_path}/o.parquet"
+    for name in ("monday", "tuesday"):
+        pq.write_table(pa.table({"x": X[:9, 0], "y": X[:9, 1]}), tmp_path / f"{name}.parquet")
+        rows = Dataset.from_parquet(str(tmp_path / f"{name}.parquet"))
+        trained.write_predictions(lambda rows=rows: rows, address)
+        assert files_of(address) == [f"{name}.parquet"]
