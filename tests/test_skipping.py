@@ -6,7 +6,7 @@ import pytest
 
 from dkmeans import Dataset, KMeans, RunConfig
 from dkmeans.backends.native import bounds
-from dkmeans.backends.native.groups import Path
+from dkmeans.backends.native.groups import Course
 from dkmeans.data.cache import row_cache
 from dkmeans.distance import Centers, Distance
 from dkmeans.skipping import bounds_bytes
@@ -112,7 +112,7 @@ def test_tables_of_several_parts_have_bounds_for_each(tmp_path, advances):
 
 @pytest.mark.parametrize("k", [32, 256, 257, 1000])
 def test_the_size_of_bounds_is_that_of_their_arrays(k):
-    stage = Path(Centers(np.random.default_rng(0).random((k, 8)), EUCLIDEAN), np.float32)._stage
+    stage = Course(Centers(np.random.default_rng(0).random((k, 8)), EUCLIDEAN), np.float32)._stage
     assert bounds_bytes(100, k) == 100 * (2 * stage.groups + 8)
     assert bounds_bytes(100, k, with_weights=True) == 100 * (2 * stage.groups + 12)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -22,7 +22,7 @@ from dkmeans.backends.native import panels, processor, sum_vectors
 from dkmeans.backends.native.all_pairs import GroupScratch, assign_all
 from dkmeans.backends.native.exact_distances import new_distance_parts
 from dkmeans.backends.native.group_vectors import GROUP
-from dkmeans.backends.native.groups import Path, Stage, can_group
+from dkmeans.backends.native.groups import Course, Stage, can_group
 from dkmeans.backends.native.kernels import NO_SUMS, Sums
 from dkmeans.backends.native.panels import aligned_empty, aligned_zeros
 from dkmeans.backends.native.reassign import STRIP, BlockScratch, Movement, RowBounds, reassign
@@ -35,24 +35,28 @@ from dkmeans.exact import ExactSums
 from dkmeans.grid import FewValues, Grid, piece_slices
 from dkmeans.state import FloatArray, IndexArray, PartialSums, sum_up
 
-# Limits of `reassign`: a row with fewer centers or products is scored faster than its bounds are
-# compared, and a chunk with fewer products faster than its entry is taken and put back.
-_FEWEST_CENTERS, _FEWEST_PRODUCTS, _FEWEST_CHUNK_PRODUCTS = 2 * GROUP, 1000, 2**24
-# Limits of `reassign_few`, which serves one group with any number of products, and up to this many
-# groups with fewer products than `reassign` needs; and the fewest centers, and rows of a chunk.
-_MOST_GROUPS, _FEWEST_OF_FEW, _FEWEST_ROWS_OF_FEW = 8, 4, 2**14
+# `reassign` needs so many centers, and so many products of a value and a center for each row:
+# below, a row is scored faster than its bounds are compared.
+_FEWEST_CENTERS, _FEWEST_PRODUCTS = 2 * GROUP, 1000
+# It needs so many products for a chunk: below, the entry of the cache costs more than it saves.
+_FEWEST_CHUNK_PRODUCTS = 2**24
+# `reassign_few` serves one group, and up to so many if a row has fewer than `_FEWEST_PRODUCTS`.
+_MOST_GROUPS = 8
+# It needs so many centers, and so many rows in a chunk.
+_FEWEST_OF_FEW, _FEWEST_ROWS_OF_FEW = 4, 2**14
 # Iterations without bounds: in the first ones centers move so far that few rows are skipped. Bounds
 # of few centers save less, so they begin later.
 _FIRST_ITERATIONS, _FIRST_OF_FEW = 4, 10
-# If the pairs that had to be scored took more than this share of the time of all pairs, bounds are
-# dropped for some iterations, the next time for twice as many.
+# Bounds are dropped for some iterations, and each further time for twice as many, if the pairs that
+# had to be scored took more than this share of the time of scoring all pairs.
 _USELESS_SHARE = 0.6
 # Time in which a matrix unit scores all pairs, relative to that of scoring them one by one.
 _COST_WITH_MATRIX = 0.4
 # Fixed cost of a row that is scored, in scored pairs.
 _PAIRS_OF_ROW = 3
-# A chunk gets no bounds for some iterations if a piece of it has more rows far from the grid, and
-# values off the grid, than this share of its rows: these are added up slowly each time.
+# A chunk gets no bounds for some iterations if many of its rows are added up slowly each time: rows
+# far from the grid, and single values off the grid. In each piece they must be fewer than this
+# share of its rows.
 _MOST_SLOW = 0.05
 # Bytes of the scored rows of a block, which should stay in the second-level cache, and limits of
 # the number of these rows.
@@ -66,16 +70,13 @@ class Waiting:
 
     Attributes:
         left: Iterations that are left.
-        pause: Iterations to wait if those bounds are of no use.
+        pause: Iterations to wait if the bounds that are made then are of no use.
     """
 
     left: int = _FIRST_ITERATIONS
     pause: int = 2 * _FIRST_ITERATIONS
 
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes, about."""
-        return 64
+    nbytes: ClassVar[int] = 64  # about
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,8 +87,8 @@ class MovingSums:
         grid: The grid of the sums.
         high, low: The planes of the sums of the rows, rounded to integers, as in `kernels.Sums`,
             without `sum_vectors.MAGIC_BITS`. The kernels overwrite them.
-        few: What was rounded away. It is indexed by rows: `FewValues.moved` puts their clusters in
-            place of their numbers.
+        few: What was rounded away. Its clusters are numbers of rows: `FewValues.moved` puts the
+            clusters in their place that the rows have now.
         far: (f,) int64. The rows that are far from the grid, and not in these sums.
         far_clusters: (f,) int32. Their clusters.
         far_sums: The sums of these rows; None if there are none.
@@ -165,14 +166,14 @@ class Bounds:
         for piece in self.pieces:
             assert piece.sums is not None
             planes = {0: piece.sums.high[:, :d]}
-            # For cosine, plane -1 has what was rounded away.
+            # For cosine the sums are of rounded directions: what plane -1 has does not count.
             if len(piece.sums.low) and not self.stage.grouped.cosine:
                 planes[-1] = piece.sums.low[:, :d]
             few = piece.sums.few.moved(piece.rows.nearest)
             sums, of_far = ExactSums(piece.sums.grid, planes, few), piece.sums.far_sums
             sums = sums if of_far is None else sums + of_far
             parts.append(PartialSums(sums, piece.rows.sizes.copy()))
-        # As for `index`. Of several pieces, the total has memory of its own.
+        # A copy, as in `index`. The sum of several pieces has memory of its own.
         total = sum_up(parts)
         return replace(total, sums=total.sums.copied()) if len(parts) == 1 else total
 
@@ -191,21 +192,21 @@ class Advanced(NamedTuple):
     skipped: int
 
 
-class Paths:
-    """The paths of all fits with bounds in this process. A path lives as long as its bounds."""
+class Courses:
+    """The courses of all fits with bounds in this process, each as long as it has bounds."""
 
     def __init__(self) -> None:
-        self._paths: WeakValueDictionary[Hashable, Path] = WeakValueDictionary()
+        self._courses: WeakValueDictionary[Hashable, Course] = WeakValueDictionary()
         self._lock = threading.Lock()
 
-    def __call__(self, start: Hashable, centers: Centers, dtype: np.dtype[Any]) -> Path:
-        """Return the path of a start of a fit; a missing one is made from these centers."""
+    def __call__(self, start: Hashable, centers: Centers, dtype: np.dtype[Any]) -> Course:
+        """Return the course of a start of a fit; a missing one is made from these centers."""
         key = start, centers.values.shape, centers.distance, dtype
         with self._lock:
-            path = self._paths.get(key)
-            if path is None:
-                path = self._paths[key] = Path(centers, dtype)
-            return path
+            course = self._courses.get(key)
+            if course is None:
+                course = self._courses[key] = Course(centers, dtype)
+            return course
 
 
 class BlockScratchPerThread(threading.local):
@@ -222,7 +223,7 @@ class BlockScratchPerThread(threading.local):
         return self._scratch[shape]
 
 
-_paths, _scratch = Paths(), BlockScratchPerThread()
+_courses, _scratch = Courses(), BlockScratchPerThread()
 _tile_scratch = ScratchPerThread()
 
 
@@ -265,7 +266,7 @@ def begin(
         NotFinite: sums are needed, and a value is not finite, or for cosine a row is too long to
             have a direction.
     """
-    stage = _paths(start, centers, points.dtype).stage(centers)
+    stage = _courses(start, centers, points.dtype).stage(centers)
     pieces, nearest = [], _zeros(len(points), np.int32)
     for rows, clusters in zip(_cut(points), _cut(nearest), strict=True):
         piece = _first(rows, clusters, centers, stage, with_sums=with_sums)
@@ -284,11 +285,11 @@ def advance(points: FloatArray, centers: Centers, found: Bounds) -> Advanced:
         centers: The centers.
         found: The bounds of an earlier iteration, which are overwritten.
     """
-    stage = found.stage.path.stage(centers)
+    stage = found.stage.course.stage(centers)
     movement, all_pairs = stage.movement_since(found.stage), len(points) * stage.groups
-    # Cost of scoring all pairs; that of one pair without a matrix unit is one.
     is_few, with_matrix = _uses_few(centers), bool(stage.scoring()[0].matrix_panels)
-    # With few centers a matrix unit scores the suspect rows as it does all rows.
+    # Cost of scoring all pairs, in pairs that `reassign` scores. The unit that scores all rows for
+    # `reassign_few` scores the suspect rows too.
     cost = all_pairs * (_COST_WITH_MATRIX if with_matrix and not is_few else 1)
     parts = list(zip(_cut(points), found.pieces, strict=True))
     # Bounds become loose. They are made anew once updating them has cost as much as scoring all
@@ -327,7 +328,7 @@ def _first(
     bounds, movement = RowBounds(nearest, sizes, upper, lower), stage.movement_since(stage)
     if not with_sums:
         _assign_all(rows, stage, movement, bounds, NO_SUMS)
-        return Piece(_as_compared(bounds, centers), None)
+        return Piece(_in_kernel_layout(bounds, centers), None)
     grid = grid_for(rows, centers)
     sums = zero_sums(centers.values.shape, grid, rows)
     num_rest = _assign_all(rows, stage, movement, bounds, sums)
@@ -336,6 +337,7 @@ def _first(
     extra = sums.counts[:, None] * np.int64(sum_vectors.MAGIC_BITS)
     low = sums.low - extra if len(sums.low) else sums.low
     others, clusters = sums.rest[:num_rest].T
+    # Of a far row, the list has ~cluster (`sum_vectors.add_rows`).
     far, near = others[clusters < 0], others[clusters >= 0]
     few = grid.rounded_away(rows[near]).moved(near)
     if len(few) + len(far) > _MOST_SLOW * len(rows):
@@ -343,10 +345,10 @@ def _first(
     far_clusters = bounds.nearest[far]
     far_sums = _sums_of_far(rows[far], far_clusters, centers, grid)
     moving = MovingSums(grid, sums.high - extra, low, few, far, far_clusters, far_sums)
-    return Piece(_as_compared(bounds, centers), moving)
+    return Piece(_in_kernel_layout(bounds, centers), moving)
 
 
-def _as_compared(bounds: RowBounds, centers: Centers) -> RowBounds:
+def _in_kernel_layout(bounds: RowBounds, centers: Centers) -> RowBounds:
     """Return the bounds in the layout of the kernel: group by group for `reassign_few`."""
     if not _uses_few(centers):
         return bounds
@@ -389,8 +391,8 @@ def _advanced(
         lower, variant = piece.rows.lower.base, (rows.dtype, tile, stage.groups == 1)
         run(reassign_few, variant, rows, *arguments, lower, _kernel_sums(piece))
     else:
-        of_rows = movement, _height(), scratch, piece.rows, _kernel_sums(piece)
-        run(reassign, (rows.dtype,), rows, stage.grouped, *of_rows)
+        arguments = movement, _height(), scratch, piece.rows, _kernel_sums(piece)
+        run(reassign, (rows.dtype,), rows, stage.grouped, *arguments)
     scored_rows, pairs = scratch.counts.tolist()
     return _with_far(rows, centers, piece), scored_rows, pairs
 
@@ -447,7 +449,7 @@ def _height() -> tuple[None, ...]:
 def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
     pitch = -(-width // GROUP) * GROUP
     size = min(_MOST_ROWS, max(_FEWEST_ROWS, _BLOCK_BYTES // (4 * pitch)))
-    bounds = np.empty(2, np.float32)
+    floats = np.empty(2, np.float32)
     return BlockScratch(
         rows=aligned_empty((size, pitch), np.float32),
         squares=np.empty(size, np.float32),
@@ -457,7 +459,7 @@ def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
         suspects=np.empty(size, np.int64),
         slots=np.empty(size, np.int64),
         own=np.empty(size, np.float32),
-        is_complete=np.empty(size, np.bool_),
+        scores_own=np.empty(size, np.bool_),
         best=np.empty(size, np.float32),
         best_group=np.empty(size, np.int64),
         second=np.empty(size, np.float32),
@@ -473,8 +475,8 @@ def _new_scratch(groups: int, width: int, dtype: np.dtype[Any]) -> BlockScratch:
         least=np.empty((2, GROUP), np.float32),
         tile_lower=np.empty((2, GROUP), np.uint16),
         scores=np.empty(GROUP, np.float32),
-        bits=bounds.view(np.uint32),
-        bounds=bounds,
+        as_bits=floats.view(np.uint32),
+        as_floats=floats,
         distance_parts=new_distance_parts(),
         counts=np.zeros(2, np.int64),
     )

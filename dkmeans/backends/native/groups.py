@@ -1,8 +1,8 @@
 """Groups of neighboring centers: how groups are found and packed, and how far their centers move.
 
-`bounds` holds one `Path` for each start of a fit. A path has the groups, and advances with each
-iteration to a `Stage`: the packed centers and the movement since the path began. Bounds are made at
-a stage. Widened by the movement since, they hold at every later stage of the same path.
+`bounds` holds one `Course` for each start of a fit. A course has the groups, and advances with each
+iteration to a `Stage`: the packed centers and the movement since the course began. Bounds are made
+at a stage. Widened by the movement since, they hold at every later stage of the same course.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _EPS = float(np.finfo(np.float32).eps)
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Stage:
-    """The centers of one iteration on a path.
+    """The centers of one iteration on a course.
 
     Attributes:
-        path: The path.
+        course: The course.
         grouped: The packed centers.
         total: (groups padded to a multiple of 16,) float64. For each group the sum of the largest
-            movements of its centers since the path began.
+            movements of its centers since the course began.
     """
 
-    path: Path
+    course: Course
     grouped: GroupedCenters
     total: FloatArray
     _scoring: list[tuple[Tile, TileScoring]] = field(default_factory=list)
@@ -58,25 +58,28 @@ class Stage:
 
     def scoring(self) -> tuple[Tile, TileScoring]:
         """Return the shape of tiles that are scored against all groups, and their constants."""
-        with self.path.lock:
+        with self.course.lock:
             if not self._scoring:
                 self._scoring.append(_scoring_of(self.grouped))
             return self._scoring[0]
 
     def movement_since(self, earlier: Stage) -> Movement:
-        """Return the movement of the centers since an earlier stage, for bounds made there."""
-        with self.path.lock:
+        """Return the movement of the centers, for bounds that were made at an earlier stage.
+
+        That of groups is counted since the course began (see `Movement`).
+        """
+        with self.course.lock:
             if earlier not in self._movements:
-                own = _movements(earlier.grouped.exact, self.grouped.exact)
+                of_centers = _movements(earlier.grouped.exact, self.grouped.exact)
                 self._movements[earlier] = Movement(
-                    own=own.astype(np.float32),
+                    of_centers=of_centers.astype(np.float32),
                     added=self.total.astype(np.float32),
                     reach=(self.total * _REACH_UP).astype(np.float32),
                 )
             return self._movements[earlier]
 
 
-class Path:
+class Course:
     """The stages of one start's centers, in the iterations that this process computes.
 
     Args:
@@ -149,7 +152,7 @@ class Path:
 def _scoring_of(centers: GroupedCenters) -> tuple[Tile, TileScoring]:
     (k, d), width = centers.exact.shape, 2 * GROUP
     tile = packing.tile_for(k, d, centers.largest_norm)
-    # As in `Path._packed`, but a tile adds up squares one after the other: d + 8 roundings.
+    # As in `Course._packed`, but a tile adds up squares one after the other: d + 8 roundings.
     error_squares = 2 * (d + 8) * _EPS
     if not tile.matrix_panels:
         return tile, TileScoring(centers.error_factor, error_squares, *packing.NO_REGISTERS)

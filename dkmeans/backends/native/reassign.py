@@ -3,8 +3,10 @@
 Called by `bounds`. Each row has an upper bound of the distance to its own center, and for each
 group of centers a lower bound of the distances to the others of the group (Ding et al., Yinyang
 K-Means, 2015). Centers move, so bounds widen: the upper bound by the movement of the center, the
-lower bound by the largest movement in the group. A row whose upper bound is below all lower bounds
-keeps its center unread. Only suspect pairs of a row and a group are scored.
+lower bound by the largest movement in the group. A row whose upper bound is below all its lower
+bounds keeps its center, and is not read. The other groups of a row are suspect: only suspect pairs
+of a row and a group are scored. The score of a row x and a center c is |c|^2 / 2 - x.c, half of
+their squared distance without |x|^2.
 
 The cluster indices have the same bits as those of `kernels.assign`: bounds are widened by more than
 all rounding errors, a row is skipped only if they strictly exclude other centers, and a row whose
@@ -27,12 +29,14 @@ from dkmeans.state import FloatArray, IndexArray
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
 INTRINSICS = "1e3672e85446"
 
-# Upper bounds grow by more than the rounding of the operations that compute them.
+# Upper bounds are rounded up and lower bounds down, by more than the rounding of the operations
+# that compute them.
 _UP = np.float32(1 + 1e-6)
 _DOWN = np.float32(1 - 1e-6)
 # Distances below this are not told apart: float32 has few bits there.
 _SMALLEST = np.float32(1e-36)
-# Rows whose bounds are looked at, and which are prefetched, before the first of them is read.
+# Number of rows of a strip. The bounds of all of them are compared, and the suspect rows are
+# prefetched, before the first one is read.
 STRIP = 64
 _INFINITE = np.float32(np.inf)
 
@@ -42,7 +46,7 @@ class GroupedCenters(NamedTuple):
 
     Attributes:
         weights: float32. The negative shifted centers, group by group, and in each group feature by
-            feature; four more features at the end.
+            feature; then four features of zeros, as the kernel reads four at a time.
         halves: (16 groups,) float32. |c|^2 / 2 of the shifted centers, 0 for cosine. Very large
             where a group has no center.
         members: (16 groups,) int64. The indices of the centers; -1 where there is none.
@@ -53,8 +57,9 @@ class GroupedCenters(NamedTuple):
         error_factor, error_floor, error_exact: As in `kernels.PackedCenters`.
         error_squares: Relative error of a row's squared length and distance.
         error_length: Error of a row's distance, relative to the lengths of row and center.
-        slack: What makes squared distances to two centers differ by more than the rounding errors
-            of exact distances, where these are absolute: for cosine.
+        slack: Added to the squared distances of upper bounds, so that a center that bounds exclude
+            is farther by exact distances too. Above 0 for cosine only, where the rounding errors of
+            exact distances are absolute.
         largest_norm: Largest |c| of the shifted centers.
         largest_half: Largest |c|^2 / 2.
         score_limit: As in `kernels.PackedCenters`.
@@ -87,14 +92,18 @@ class GroupedCenters(NamedTuple):
 class Movement(NamedTuple):
     """How far centers have moved.
 
+    A lower bound is stored plus all movement of its group up to the iteration that made the bound
+    (`added`). Minus all movement up to now (`reach`) it holds for the centers of now. So stored
+    lower bounds need not be written again when centers move.
+
     Attributes:
-        own: (k,) float32. The movement of each center since the upper bounds were made.
-        added: (groups padded to a multiple of 16,) float32. What is added to new lower bounds: the
-            largest movements of the group, from the first iteration to this one.
-        reach: Of the same shape. The same, rounded up: what is subtracted from lower bounds.
+        of_centers: (k,) float32. The movement of each center since the upper bounds were made.
+        added: (groups padded to a multiple of 16,) float32. The sum of the largest movements of the
+            centers of each group, from the first iteration to this one.
+        reach: Of the same shape. The same, rounded up.
     """
 
-    own: FloatArray
+    of_centers: FloatArray
     added: FloatArray
     reach: FloatArray
 
@@ -107,8 +116,9 @@ class RowBounds(NamedTuple):
         sizes: (k,) int64, the number of rows of each cluster.
         upper: (n,) float32, upper bounds of the distances to these centers.
         lower: (n, groups) uint16, for each group a lower bound of the distances to its other
-            centers, as the upper half of a float32. 16 elements follow in memory. For
-            `reassign_few` a view of an array that lies group by group.
+            centers, as the upper half of a float32. 16 more elements follow in memory, as
+            kernels read whole vectors. For `reassign_few` a view of an array that lies group by
+            group.
     """
 
     nearest: IndexArray
@@ -127,19 +137,22 @@ class BlockScratch(NamedTuple):
         rows: (b, d padded to a multiple of 16) float32. Rows of a block that are scored: the slots.
         squares: (b,) float32. What is added to twice a score to make a squared distance.
         margins: (b,) float32. The error bound of a row's scores.
-        scales: (1,) in the rows' dtype. The factor of a row.
+        scales: (1,) in the rows' dtype. The factor that gives a row the length one for cosine,
+            else 1.
         exact_scales: (b,) float64. The factors of the rows in the slots.
         suspects: (b,) int64. Suspect rows: of one strip (`reassign`), or of many (`reassign_few`).
         slots: (b,) int64. The row in each slot.
         own: (b,) float32. The squared Euclidean distance of a row to its own center.
-        is_complete: (b,) bool. True if the group of the row's own center is scored.
-        best: (b,) float32. The least score of each row, and the number of the center in its group.
+        scores_own: (b,) bool. True if the group of the row's own center is scored.
+        best: (b,) float32. The least score of each row. Its last four bits are the number of the
+            center in its group.
         best_group: (b,) int64. Its group; -1 for the row's own center.
         second: (b,) float32. The second least score.
         best_lower: (b,) uint16. The bound of the other centers of that group.
         lists: (g, b) int16. Slots that are scored against each group.
         lengths: (g,) int64. Their number.
-        masks: int64. Suspect groups of a row.
+        masks: (v + 1,) int64, where v is a 16th of the padded number of groups. Suspect groups of a
+            row, 16 in each number; the last number is not 0 if there is any.
         tile: float32. Rows of a tile, as `group_vectors.copy_row` lays them.
         tile_slots: (16,) int64. Their slots.
         tile_squares: (16,) float32.
@@ -147,8 +160,9 @@ class BlockScratch(NamedTuple):
         least: (2, 16) float32. Least scores of a tile.
         tile_lower: (2, 16) uint16. Bounds of a tile.
         scores: (16,) float32. The scores of one row and a group.
-        bits: (2,) uint32 and `bounds` the same memory as float32, to convert bounds.
-        bounds: (2,) float32.
+        as_bits: (2,) uint32, the memory of `as_floats`: to take a float32 apart. Element 0 is for
+            bounds, element 1 for a score.
+        as_floats: (2,) float32.
         distance_parts: For exact distances.
         counts: (2,) int64. Rows and pairs that the last call has scored.
     """
@@ -161,7 +175,7 @@ class BlockScratch(NamedTuple):
     suspects: IndexArray
     slots: IndexArray
     own: FloatArray
-    is_complete: IndexArray
+    scores_own: IndexArray
     best: FloatArray
     best_group: IndexArray
     second: FloatArray
@@ -176,8 +190,8 @@ class BlockScratch(NamedTuple):
     least: FloatArray
     tile_lower: IndexArray
     scores: FloatArray
-    bits: IndexArray
-    bounds: FloatArray
+    as_bits: IndexArray
+    as_floats: FloatArray
     distance_parts: DistanceParts
     counts: IndexArray
 
@@ -197,15 +211,15 @@ def _own_score(slot: int, scratch: Any) -> Any:
 @inlined
 def _decoded(bound: Any, scratch: Any) -> Any:
     """Return a lower bound as float32."""
-    scratch.bits[0] = np.uint32(bound) << np.uint32(16)
-    return scratch.bounds[0]
+    scratch.as_bits[0] = np.uint32(bound) << np.uint32(16)
+    return scratch.as_floats[0]
 
 
 @inlined
 def encoded(value: Any, scratch: Any) -> Any:
     """Return a bound that is not negative, rounded down to 16 bits."""
-    scratch.bounds[0] = value
-    return np.uint16(scratch.bits[0] >> np.uint32(16))
+    scratch.as_floats[0] = value
+    return np.uint16(scratch.as_bits[0] >> np.uint32(16))
 
 
 @inlined
@@ -227,7 +241,8 @@ def lay(points: Any, row: int, slot: Any, cluster: Any, centers: Any, scratch: A
     error = centers.error_factor * score_size + centers.error_floor
     error += centers.error_exact * (norm + centers.largest_norm) ** 2
     error += centers.error_squares * square
-    # The comparison is false for NaN. An infinite margin makes bounds zero and the row ambiguous.
+    # The comparison is false for NaN. An infinite margin makes the lower bounds zero and the row
+    # ambiguous: exact distances then decide.
     scratch.margins[slot] = error if score_size < centers.score_limit else np.inf
     scratch.squares[slot] = square + centers.own_square
     scratch.slots[slot] = row
@@ -236,9 +251,7 @@ def lay(points: Any, row: int, slot: Any, cluster: Any, centers: Any, scratch: A
 
 
 @inlined
-def _scan(
-    points: Any, start: int, stop: int, centers: Any, movement: Any, bounds: Any, scratch: Any
-) -> Any:
+def _scan(points: Any, start: int, stop: int, movement: Any, bounds: Any, scratch: Any) -> Any:
     """Widen the bounds of a strip of rows, and write those that have suspect groups to `suspects`.
 
     Returns:
@@ -247,7 +260,7 @@ def _scan(
     words, d, found = len(movement.reach) // GROUP, points.shape[1], 0
     line = vectors.CACHE_LINE_BYTES // points.itemsize
     for row in range(start, stop):
-        upper = (bounds.upper[row] + movement.own[bounds.nearest[row]]) * _UP
+        upper = (bounds.upper[row] + movement.of_centers[bounds.nearest[row]]) * _UP
         bounds.upper[row] = upper
         group_vectors.find_suspects(bounds.lower, row, movement.reach, upper, words, scratch.masks)
         scratch.suspects[found] = row
@@ -279,7 +292,7 @@ def _collect(
     words, n, start, used = len(movement.reach) // GROUP, len(points), first, 0
     while start < n and used + STRIP <= len(scratch.slots):
         stop = min(start + STRIP, n)
-        suspects = _scan(points, start, stop, centers, movement, bounds, scratch)
+        suspects = _scan(points, start, stop, movement, bounds, scratch)
         for number in range(suspects):
             row = scratch.suspects[number]
             cluster = np.int64(bounds.nearest[row])
@@ -299,7 +312,7 @@ def _collect(
 @inlined
 def _list_groups(slot: int, own_group: int, words: int, scratch: Any) -> None:
     """Put a slot on the lists of its suspect groups."""
-    is_complete = False
+    scores_own = False
     for word in range(words):
         mask = scratch.masks[word]
         while mask:
@@ -307,8 +320,8 @@ def _list_groups(slot: int, own_group: int, words: int, scratch: Any) -> None:
             mask &= mask - 1
             scratch.lists[group, scratch.lengths[group]] = slot
             scratch.lengths[group] += 1
-            is_complete |= group == own_group
-    scratch.is_complete[slot] = is_complete
+            scores_own |= group == own_group
+    scratch.scores_own[slot] = scores_own
 
 
 @inlined
@@ -361,7 +374,7 @@ def _begin(used: int, scratch: Any) -> None:
     for slot in range(used):
         scratch.best[slot] = scratch.second[slot] = _INFINITE
         scratch.best_group[slot] = -1
-        if not scratch.is_complete[slot]:
+        if not scratch.scores_own[slot]:
             scratch.best[slot] = _own_score(slot, scratch)
 
 
@@ -379,13 +392,13 @@ def nearest_exactly(
         limit: Other centers with scores above the limit are not nearest.
         centers: The centers.
         movement: Movement of the centers.
-        bounds: The bounds, with those of all scored groups up to date. That of the nearest center's
-            group is set to the distance of its other centers.
+        bounds: The bounds. The lower bounds of all scored groups must be up to date. That of the
+            nearest center's group is changed: it then bounds the other centers of the group.
         scratch: Work arrays.
     """
     row, scale, d = scratch.slots[slot], scratch.exact_scales[slot], points.shape[1]
     margin, square = scratch.margins[slot], scratch.squares[slot]
-    # No center of a group that lies beyond has a score up to the limit.
+    # No center that is farther away than this has a score up to the limit.
     radius = _root(max(np.float32(0), square + np.float32(2) * (limit + margin)))
     cluster, least, nearest_group = np.int64(0), np.inf, -1
     if candidate >= 0:
@@ -457,24 +470,25 @@ def _resolve(points: Any, slot: int, centers: Any, movement: Any, bounds: Any, s
         group = scratch.best_group[slot]
         if group >= 0:
             # The number of the center is in the last bits of the score.
-            scratch.bounds[1] = best
-            number = np.int64(scratch.bits[1] & np.uint32(GROUP - 1))
+            scratch.as_floats[1] = best
+            number = np.int64(scratch.as_bits[1] & np.uint32(GROUP - 1))
             cluster = centers.members[group * GROUP + number]
             bounds.lower[row, group] = scratch.best_lower[slot]
     else:
-        # Without the scores of its group, the row's own center is a candidate of its own.
+        # Where its group was not scored, the center before is a candidate beside those scored.
         cluster = nearest_exactly(
-            points, slot, NO_CENTER if scratch.is_complete[slot] else before, limit, centers,
+            points, slot, NO_CENTER if scratch.scores_own[slot] else before, limit, centers,
             movement, bounds, scratch,
         )  # fmt: skip
-    if cluster != before:
-        bounds.upper[row] = upper_bound(
-            points, row, scratch.exact_scales[slot], cluster, centers, scratch
-        )
-        bounds.nearest[row] = cluster
-        bounds.sizes[before] -= 1
-        bounds.sizes[cluster] += 1
-    if cluster != before and not scratch.is_complete[slot]:
+    if cluster == before:
+        return before
+    bounds.upper[row] = upper_bound(
+        points, row, scratch.exact_scales[slot], cluster, centers, scratch
+    )
+    bounds.nearest[row] = cluster
+    bounds.sizes[before] -= 1
+    bounds.sizes[cluster] += 1
+    if not scratch.scores_own[slot]:
         # The group of the old center was not scored: its bound did not include that center.
         group = centers.group_of[before]
         low = lower_of_score(_own_score(slot, scratch), slot, scratch)

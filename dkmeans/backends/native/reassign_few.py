@@ -32,7 +32,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "5eaed5bbc3de"
+INTRINSICS = "d52eac212870"
 
 
 @inlined
@@ -47,7 +47,7 @@ def _collect(points: Any, first: int, movement: Any, lower: Any, bounds: Any, bl
     (n, d), start, found = points.shape, first, np.int64(0)
     while start < n and found + GROUP <= len(block.suspects):
         group_vectors.find_suspect_rows(
-            lower, start, bounds.nearest, movement.own, movement.reach, len(block.lengths),
+            lower, start, bounds.nearest, movement.of_centers, movement.reach, len(block.lengths),
             bounds.upper, block.masks,
         )  # fmt: skip
         mask = block.masks[0]

@@ -92,7 +92,7 @@ def first_centers(rows, k, metric=EUCLIDEAN):
 @pytest.fixture(autouse=True)
 def bounds_are_always_kept(monkeypatch):
     # No path of another test, whose bounds may not be collected yet.
-    monkeypatch.setattr(bounds, "_paths", bounds.Paths())
+    monkeypatch.setattr(bounds, "_courses", bounds.Courses())
     monkeypatch.setattr(bounds, "_USELESS_SHARE", 9.0)
     monkeypatch.setattr(bounds, "_MOST_SLOW", 99.0)
 
@@ -180,7 +180,7 @@ def test_bounds_of_an_earlier_iteration_are_good_for_a_later_one():
 def test_most_rows_are_skipped_when_centers_hardly_move():
     rows = rows_of("blobs", np.float32)
     found = list(follow(rows, first_centers(rows, 60), 12))
-    assert len({each.stage.path for each in found}) == 1
+    assert len({each.stage.course for each in found}) == 1
     assert bounds._scratch(found[-1].stage.groups, 20, rows.dtype).counts[0] < N / 10
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from dkmeans.backends.native.groups import Path, can_group, grouped
+from dkmeans.backends.native.groups import Course, can_group, grouped
 from dkmeans.distance import Centers, Distance
 
 EUCLIDEAN = Distance.SQUARED_EUCLIDEAN
@@ -34,17 +34,17 @@ def test_equal_centers_can_be_grouped():
     assert set(grouped(np.zeros((40, 3))).tolist()) == set(range(-1, 40))
 
 
-def test_movements_add_up_along_the_path_and_are_rounded_up():
+def test_movements_add_up_along_the_course_and_are_rounded_up():
     rng = np.random.default_rng(0)
     values = [rng.normal(size=(40, 7)).astype(np.float32) for _ in range(4)]
-    path = Path(Centers(values[0], EUCLIDEAN), np.float32)
-    stages = [path.stage(Centers(each, EUCLIDEAN)) for each in values]
+    course = Course(Centers(values[0], EUCLIDEAN), np.float32)
+    stages = [course.stage(Centers(each, EUCLIDEAN)) for each in values]
     members = stages[0].grouped.members.reshape(-1, 16)
     moved = [np.linalg.norm(b.astype(float) - a, axis=1) for a, b in pairwise(values)]
     movement = stages[-1].movement_since(stages[0])
     direct = np.linalg.norm(values[-1].astype(float) - values[0], axis=1)
-    assert (movement.own >= direct).all()
-    assert np.allclose(movement.own, direct, rtol=1e-5)
+    assert (movement.of_centers >= direct).all()
+    assert np.allclose(movement.of_centers, direct, rtol=1e-5)
     for group, centers in enumerate(members):
         largest = sum(each[centers[centers >= 0]].max() for each in moved)
         assert movement.reach[group] >= largest
@@ -53,11 +53,11 @@ def test_movements_add_up_along_the_path_and_are_rounded_up():
 
 def test_the_same_centers_are_the_same_stage():
     centers = Centers(np.random.default_rng(0).normal(size=(40, 7)), EUCLIDEAN)
-    path = Path(centers, np.float64)
-    stage = path.stage(centers)
-    assert path.stage(centers) is stage
-    assert path.stage(Centers(centers.values.copy(), EUCLIDEAN)) is stage
-    assert path.stage(Centers(centers.values + 1, EUCLIDEAN)) is not stage
+    course = Course(centers, np.float64)
+    stage = course.stage(centers)
+    assert course.stage(centers) is stage
+    assert course.stage(Centers(centers.values.copy(), EUCLIDEAN)) is stage
+    assert course.stage(Centers(centers.values + 1, EUCLIDEAN)) is not stage
 
 
 def test_directions_of_zero_centers_cannot_be_grouped():

@@ -30,7 +30,7 @@ def follow(rows, k, iterations, move=0.02):
 
 @pytest.fixture(autouse=True)
 def bounds_are_always_kept(monkeypatch):
-    monkeypatch.setattr(bounds, "_paths", bounds.Paths())
+    monkeypatch.setattr(bounds, "_courses", bounds.Courses())
     monkeypatch.setattr(bounds, "_USELESS_SHARE", 9.0)
     monkeypatch.setattr(bounds, "_MOST_SLOW", 99.0)
 
