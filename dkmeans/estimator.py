@@ -119,8 +119,8 @@ class KMeans(Model):
             where it is, `"relocate"` moves it to the row that is farthest from its center, and
             `"error"` stops.
         oversampling: Expected number of candidates of a round of k-means||, as a multiple of k.
-        initialization_rounds: Number of rounds of k-means||. Each is an epoch, and one more epoch
-            follows.
+        initialization_rounds: Number of rounds of k-means||. Each takes an epoch, and one more
+            epoch follows.
         initialization_rows: Number of rows that k-means|| uses, in blocks of consecutive rows drawn
             uniformly. None for all.
 
@@ -302,18 +302,18 @@ class KMeans(Model):
         or the tolerance were reached.
 
         Args:
-            input_fn: Returns the rows: an array, a dict of named columns or a `Dataset` without
-                `batch`, `shuffle`, `repeat`, `take` or `skip` (each repeated without end), any
-                other `Dataset`, or an iterator of batches. One step consumes one batch.
+            input_fn: Returns the rows. An array, a dict of named columns, and a `Dataset` without
+                `batch`, `shuffle`, `repeat`, `take` or `skip` are repeated without end. Another
+                `Dataset`, or an iterator of batches, is used as it is. One step consumes one batch.
             hooks: Notified of every step. They may stop training after it.
             steps: Number of steps to take.
             max_steps: Step, counted over all calls, at which to stop. A call of a model that has
                 reached it does nothing.
             saving_listeners: Notified of every checkpoint. They may stop training after it.
             checkpoint_path: A checkpoint of this model to continue from, for example because the
-                latest one is damaged. Later checkpoints are removed at the first save. A second
-                call with the same checkpoint continues from the latest, so that a job can be run
-                again.
+                latest one is damaged. The first save removes the later checkpoints. A call
+                after that continues from the latest one: so a job that failed can be run again as
+                it was.
             overwrite: True to begin anew, whatever `model_dir` holds. The model that is there is
                 replaced by the first checkpoint of the new one. Every such call begins anew.
 
@@ -601,10 +601,10 @@ class KMeans(Model):
         kept = tuple(keep) if is_list else ()
         if not is_list or not all(isinstance(name, str) for name in kept):
             raise InvalidType(expected("keep", "a list of names", keep))
-        nearest = 0 if top is None else check_integer("top", top, 1)
+        num_nearest = 0 if top is None else check_integer("top", top, 1)
         flags = {"distance": distance, "second": second, "transform": transform}
         asked = {name: check_bool(name, value) for name, value in flags.items()}
-        request = Request(**asked, top=nearest, keep=kept, partition_by=partition_by or "")
+        request = Request(**asked, top=num_nearest, keep=kept, partition_by=partition_by or "")
         checkpoint = self.checkpoint(checkpoint_path)
         centers = self._centers(checkpoint)
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
@@ -661,9 +661,9 @@ class KMeans(Model):
         settings = replace(self._settings, columns=names or dataset.columns, scaling=scaling)
         plan = replace(plan, settings=settings)
         with self._reducing_executor(self._config.cache) as executor:
-            start = found.to_continue() if found else None
+            fit = found.to_continue() if found else None
             with notifier.aborting():
-                return train(plan, dataset, start, manifest, executor, notifier)
+                return train(plan, dataset, fit, manifest, executor, notifier)
 
     def _reducing_executor(self, cache: str = NONE) -> Threads | Dask:
         """Return an executor for `map_reduce`."""
@@ -699,22 +699,22 @@ class KMeans(Model):
         mode: str,
         found: Checkpoint | None,
         config: RunConfig | None = None,
-        planes: int = 1,
+        sums_per_value: int = 1,
     ) -> Dataset:
         """Return the rows of an `input_fn`, with the columns of the model in the model's order.
 
         The rows for a model that standardizes are standardized.
 
-        Chunks have the size that suits what computes. Those of predictions have one size
-        everywhere, because another machine may continue them.
+        The size of chunks suits the processors that compute them. Chunks of predictions have one
+        size on all machines, because another machine may continue the predictions.
 
         Args:
             input_fn: Returns the rows.
             mode: Purpose of the rows.
             found: The checkpoint that the rows are for; None for a new model.
             config: Where the work is done; None takes this estimator's.
-            planes: Number of sums of a cluster and column that the rows are added to; 0 if they are
-                only compared with the centers.
+            sums_per_value: Number of sums that each value of a row is added to; 0 if rows are only
+                compared with the centers.
 
         Raises:
             Invalid: the rows cannot be used, or do not have the columns of the model.
@@ -725,11 +725,12 @@ class KMeans(Model):
         # Rows of Dask are counted on the cluster that does the rest of the work.
         with nullcontext() if client is None else client.as_current():
             dataset = read_input(input_fn, mode, self.params, self._config, *options)
-        # Rows that feature columns read are much larger than what their chunks hold.
+        # Feature columns make rows that are much larger than the stored values, by which chunks are
+        # measured: those have the usual size.
         if self._layout is None and mode != ModeKeys.PREDICT:
             k = len(found.state.centers) if found else self._initialization.num_clusters
             on_gpu = self._is_on_gpu(config or self._config)
-            dataset = dataset.in_chunks_for(k * planes, on_gpu=on_gpu)
+            dataset = dataset.in_chunks_for(k * sums_per_value, on_gpu=on_gpu)
         if found is None:
             return dataset
         check_columns(dataset, found)
@@ -760,7 +761,8 @@ class KMeans(Model):
     def _centers(self, checkpoint: Checkpoint) -> Centers:
         """Return the centers of a checkpoint.
 
-        The checkpoint in memory gives the same object in all calls, so that backends pack it once.
+        All calls with the checkpoint in memory get the same object, so that backends pack the
+        centers once.
 
         Raises:
             InvalidCheckpoint: the checkpoint is of a model with other parameters.
@@ -785,7 +787,8 @@ class KMeans(Model):
         Raises:
             InvalidData: all rows have the weight zero.
         """
-        dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint, planes=task.planes)
+        sums = task.sums_per_value
+        dataset = self._read(input_fn, ModeKeys.EVAL, checkpoint, sums_per_value=sums)
         if dataset.is_endless and steps is None and not hooks:
             logger.warning(
                 "nothing will end this evaluation, because its input has no end: give it steps"

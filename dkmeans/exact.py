@@ -39,13 +39,17 @@ Elements = tuple[IndexArray, ...]
 # Large values may overflow in some of the steps below; the code tests the results.
 _QUIET = np.errstate(all="ignore")
 
-# Sums below this may be added without a carry to the next plane; a piece of rows is at most 2^62.
+# Sums below this may be added without a carry to the next plane: the sums of a piece of rows are
+# below 2^62, so an int64 holds both together.
 _CARRY_FREE = 2**61
-_LOW_BITS, _WORD_BITS = 2**PLANE_BITS - 1, 62
-# Largest number of values beside the planes: the first, or one for so many sums if that is more.
+# Mask of the lower half of an integer.
+_LOW_BITS = 2**PLANE_BITS - 1
+# Largest shift of a plane: no integer but 0 is shifted by so many bits.
+_MOST_SHIFTED = 62
+# Most values beside the planes: this number, or one for so many sums if that is more.
 _FEW_VALUES, _FEW_OF_SUMS = 2**10, 2**5
-# Planes of so many sums are so large that values stay beside them, also where sums travel: a
-# further plane would take as much memory as two copies of float32 centers.
+# With so many sums, values stay beside the planes also when sums are sent (`compacted`): a further
+# plane would take as much memory as two copies of float32 centers.
 _LARGE_SUMS = 2**20
 # Sums that are divided at a time: a dozen arrays of them stay in the second-level cache.
 _SUMS_AT_ONCE = 2**13
@@ -56,11 +60,11 @@ FAST_PLANES = 4
 # The rounding of a mean is unsure this close to the middle between two float64, relative to half of
 # their distance: far more than the error of a sum as a pair, and of its quotient.
 UNSURE = 2.0**-36
-# A pair is sure unless its planes cancel to less than this part.
+# A sum as a pair of float64 is sure unless the planes cancel each other to less than this part.
 CANCELLED = 2.0**-8
 # Below this a result may be subnormal, and would be rounded twice.
 SMALLEST_MEAN = 2.0**-1000
-# A float64 below this is no sum of a larger whole number and a fraction that was rounded away.
+# Below this, float64 holds halves too: a whole number there was not rounded to one.
 _WHOLE_NUMBERS = 2.0**52
 
 
@@ -101,7 +105,7 @@ class ExactSums:
         planes = {m: plane.copy() for m, plane in self.planes.items() if m not in other.planes}
         for m, plane in other.planes.items():
             planes[m] = self.planes[m] + plane if m in self.planes else plane.copy()
-        return self._of(planes, other)
+        return self._with_planes(planes, other)
 
     def _plus_on_a_finer_grid(self, other: ExactSums, planes: dict[int, IndexArray]) -> ExactSums:
         """Return the sum of these sums and others of another grid, on the finer one.
@@ -136,10 +140,10 @@ class ExactSums:
                 planes[m] += plane
             else:
                 planes[m] = plane.copy()
-        return self._of(planes, other)
+        return self._with_planes(planes, other)
 
-    def _of(self, planes: dict[int, IndexArray], other: ExactSums) -> ExactSums:
-        """Return the sum of these sums and others, whose planes are added up."""
+    def _with_planes(self, planes: dict[int, IndexArray], other: ExactSums) -> ExactSums:
+        """Return the sum of these sums and others, given the sums of their planes."""
         few = self.few or other.few
         if self.few is not None and other.few is not None:
             few = self.few + other.few
@@ -154,7 +158,7 @@ class ExactSums:
 
     def plus_few(self, few: FewValues) -> ExactSums:
         """Return the sums with a few values added, in the memory of these sums."""
-        return self._of(dict(self.planes), ExactSums(self.grid, {}, few))
+        return self._with_planes(dict(self.planes), ExactSums(self.grid, {}, few))
 
     def copied(self) -> ExactSums:
         """Return the same sums in planes of their own."""
@@ -176,9 +180,7 @@ class ExactSums:
 
     def in_planes(self) -> ExactSums:
         """Return the same sums, all of them in the planes."""
-        if self.few is None:
-            return self
-        return self._with(self.few)
+        return self if self.few is None else self._with(self.few)
 
     def _with(self, few: FewValues) -> ExactSums:
         planes = {m: plane.copy() for m, plane in self.planes.items()}
@@ -193,8 +195,9 @@ class ExactSums:
         if self.few is not None:
             return self.in_planes().on(grid)
         planes = {0: np.zeros(self.shape, np.int64)}
-        within = np.minimum(shift, _WORD_BITS)
+        within = np.minimum(shift, _MOST_SHIFTED)
         for m, plane in self.planes.items():
+            # A plane of which some integers would overflow is added value by value.
             if (np.abs(plane) <= (_CARRY_FREE - 1) >> within).all():
                 _add_to(planes, m, plane << within)
                 continue
@@ -273,7 +276,7 @@ class ExactSums:
         return means
 
     def whole_quotients(self, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
-        """Return the means where sums and weights are whole numbers; and where they are not.
+        """Return means, and a mask of those that are not of whole numbers, (k, d) each.
 
         A quotient of two whole numbers that float64 holds is correctly rounded.
         """
@@ -285,7 +288,7 @@ class ExactSums:
     def means_by_pairs(
         self, weights: ExactSums, some: Elements | EllipsisType
     ) -> tuple[FloatArray, BoolArray]:
-        """Return some or all means by float64 arithmetic, and where they are surely well rounded.
+        """Return some or all means by float64 arithmetic, and a mask of those surely well rounded.
 
         The results are (m,) for m elements, (k, d) for all.
         """
@@ -333,7 +336,7 @@ class ExactSums:
         return totals, PLANE_BITS * least
 
     def whole(self) -> tuple[FloatArray, BoolArray]:
-        """Return plane 0 as float64, and where it is the whole sum and float64 holds it."""
+        """Return plane 0 as float64, and a mask of the sums of which it is all, exactly."""
         plane = self.planes[0]
         is_whole = np.abs(plane) <= LARGEST_WHOLE
         for m, other in self.planes.items():
@@ -450,7 +453,7 @@ class ExactSums:
 
 
 def quotients(sums: ExactSums, weights: ExactSums) -> tuple[FloatArray, BoolArray]:
-    """Return sums, all in planes, divided by weights, and where they may not be correctly rounded.
+    """Return sums, all in planes, divided by weights, and a mask of those that are still unsure.
 
     Args:
         sums: (k, d) sums.

@@ -166,7 +166,7 @@ def iterate(
     if relocates and with_bounds and _has_empty_clusters(reduction.totals):
         again = executor.map_reduce(accumulate_starts, batches, replace(starts, with_farthest=True))
         reduction = replace(again, cost=reduction.cost + again.cost)
-    # `losses` and `rows` are of the steps of this call only.
+    # `losses` and `rows` are of the steps that this call of `iterate` takes.
     states = [replace(state, losses=(), rows=0) for state in states]
     for step in reduction.totals:
         parts = step.parts

@@ -89,10 +89,6 @@ _OUTAGE_ERRNOS = frozenset(
         errno.ENETRESET,
     }
 )
-# Pauses before a missing object of an object store is asked for again: a server that is busy may
-# not see an object that is there.
-MISSING_PAUSES_SECONDS = (0.1, 0.3)
-
 # HTTP statuses that a later request may not get.
 _OUTAGE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 # The servers that give credentials to machines in a cloud. obstore asks them if it finds none.
@@ -119,8 +115,12 @@ _OUTAGE_CODES = frozenset(
         "SlowDown",
     }
 )
-# The same for credentials that were valid. Only another process may get new ones.
+# S3's codes for credentials that have expired. Another process may have new ones, so these errors
+# are outages too.
 _EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+# Pauses before a missing object of an object store is asked for again: a server that is busy may
+# not see an object that is there.
+MISSING_PAUSES_SECONDS = (0.1, 0.3)
 # Only the text of obstore's errors tells an outage from a mistake.
 _STATUS_TEXT = re.compile(r"status code: ((\d{3})[^:\n]*)")
 _ANSWER_TEXTS = re.compile(r"<(?:Code|Message)>([^<]*)</")

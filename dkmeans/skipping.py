@@ -19,7 +19,8 @@ from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums
 
 T = TypeVar("T")
 
-# Of the native backend: centers of a group, and bytes of the group's bound.
+# Numbers of the native backend, which is not imported here for them: centers of a group, and bytes
+# of the group's bound.
 _GROUP, _BOUND_BYTES = 16, 2
 # Bytes of a row's cluster and upper bound; of a row with a weight also of the cluster whose sum it
 # is in.

@@ -321,7 +321,7 @@ class TrainState:
         inertia_rows: Number of rows that this loss is the sum over, or the sum of their weights.
         empty_clusters: Number of centers without rows in the last whole iteration.
         relocated_clusters: Number of those centers that were relocated.
-        losses: Loss of each step of the iteration that this call has taken. Not saved.
+        losses: Losses of the steps that the last call of `lloyd.iterate` has taken. Not saved.
         mean_distance: Mean distance of a row to its nearest center in the last of these steps. Not
             saved.
         rows: Number of rows of those steps. Not saved.

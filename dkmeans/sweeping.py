@@ -4,8 +4,8 @@
     model = dkmeans.load(found["recommended_model"])
 
 Every k has a model directory of its own, with the bits that `dkmeans train` makes with the same
-settings. (`KMeans.train` itself adds 1 to the loss in the relative tolerance.) A second call
-continues where the first one stopped (docs/decisions/024).
+settings. (`KMeans.train` may stop earlier: its tolerance is relative to 1 + the loss.) A second
+call continues where the first one stopped (docs/decisions/024).
 """
 
 from __future__ import annotations
@@ -163,15 +163,16 @@ def sweep(
         "relative_tolerance": None if relative_tolerance is None else float(relative_tolerance),
     }
     config = config or RunConfig()
-    reader = _model(address, counts[-1], seed, options, config)  # whose sums are the largest
-    dataset = reader._read(input_fn, ModeKeys.TRAIN, None)
+    # The model of most clusters has the largest sums, and so the largest chunks.
+    largest = _model(address, counts[-1], seed, options, config)
+    dataset = largest._read(input_fn, ModeKeys.TRAIN, None)
     if not (dataset.is_endless and dataset.is_constant):
         raise Invalid("a sweep must have all rows in each step: give it an array or a Dataset")
     if dataset.rows is not None and max(counts) > dataset.rows:
         must = f"at most the number of rows, {dataset.rows:,}"
         raise Invalid(expected("num_clusters", must, max(counts)))
-    # Chunks differ in size on GPUs, and by the largest k. The digest is of chunks of the usual
-    # size.
+    # The size of chunks depends on GPUs and on the largest k, which a later call may not have. So
+    # the digest is of chunks of the usual size.
     rows = rows_sha256(next(dataset.in_chunks_of(None).batches()))
     options["standardize"] = dataset.is_standardized
     seed = _agreed_seed(address, options, rows, seed)
@@ -179,7 +180,7 @@ def sweep(
     scaling = _shared_scaling(models, dataset)
     for model in models:
         model.scaling = scaling
-    on_gpu = reader._is_on_gpu(config)
+    on_gpu = largest._is_on_gpu(config)
     with open_executor(config.client, config.cache, on_gpu=on_gpu) as executor:
         _train_together(models, dataset, executor, max_steps)
         found = _with_earlier(address, _judged(models, dataset.scaled(scaling), executor))
@@ -208,7 +209,7 @@ def _checked_counts(given: Any) -> tuple[int, ...]:
 
 
 def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | None) -> int:
-    """Return the seed of a sweep, and write its plan; one that is there must have the same plan.
+    """Return the seed of a sweep, and write its plan: a sweep that is there must have the same one.
 
     A sweep that has no model yet, for example because its rows were refused, may be begun anew
     with other options or rows.

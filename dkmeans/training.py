@@ -161,7 +161,8 @@ def _report_missing_limits(plan: Plan, dataset: Dataset) -> None:
 
 def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> None:
     """Log why a call ended; warn if it did not get as far as asked for, or of empty clusters."""
-    # An input without batches always deserves the warning.
+    # Of an input without batches the warning is logged whatever the limits: then it is the first
+    # step that was not reached.
     steps = fit.step - first_step
     limits = plan.describe_limits() or ("" if steps else "a first step")
     if reason is StopReason.END_OF_INPUT and limits:
@@ -174,7 +175,7 @@ def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> No
         )
     else:
         logger.info("%s at step %d", reason.value, fit.step)
-    if fit.pending_steps >= steps > 0:
+    if fit.pending_steps >= steps > 0:  # all steps of this call are in one unfinished iteration
         # Short calls may be intended. An input that is shorter than an iteration is not.
         level = logging.WARNING if reason is StopReason.END_OF_INPUT else logging.INFO
         logger.log(
@@ -186,7 +187,8 @@ def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> No
         )
     empty, k = _empty_clusters(plan, fit.state), len(fit.state.centers)
     if empty:
-        when = "since the first step" if _keeps_counts(plan) else "in the last iteration"
+        keeps = plan.settings.schedule.keeps_counts
+        when = "since the first step" if keeps else "in the last iteration"
         remedy = "train fewer clusters"
         if plan.empty_clusters is EmptyClusters.KEEP:
             remedy = f"give empty_clusters={str(EmptyClusters.RELOCATE)!r}, or {remedy}"
@@ -197,15 +199,11 @@ def _empty_clusters(plan: Plan, state: TrainState) -> int:
     """Return the number of centers without rows; 0 before the first whole iteration."""
     if state.inertia is None:
         return 0
-    if _keeps_counts(plan):
+    if plan.settings.schedule.keeps_counts:
         # A batch may be a small part of the rows. A center that still has its first count has had
         # no rows since the first step.
         return int(np.count_nonzero(state.counts <= plan.rules.first_count))
     return state.empty_clusters - state.relocated_clusters
-
-
-def _keeps_counts(plan: Plan) -> bool:
-    return plan.settings.schedule.keeps_counts
 
 
 def _examined_batches(plan: Plan, dataset: Dataset, executor: Executor) -> Iterator[Batch]:
@@ -266,7 +264,7 @@ def _steps_until_stop(
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
     squares, shift = None, plan.shift_tolerance
-    # The fit of an earlier step is held only for this tolerance: centers may be large.
+    # Without this tolerance no fit is held for longer than an iteration: centers may be large.
     shift_from = None if shift is None else fit
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
         raise_if_interrupted()  # an interrupt that came in a finalizer was swallowed there
@@ -278,8 +276,8 @@ def _steps_until_stop(
                 notifier.before_run(step_batches[number])
             notifier.set_values(fit.state)
             if number == len(step_batches) - 1:
-                # Hooks and a checkpoint after the last step of an iteration count in the seconds of
-                # the next iteration.
+                # Hooks and a checkpoint after the last step of an iteration, which run while this
+                # generator waits at `yield`, count in the seconds of the next iteration.
                 now = time.perf_counter()
                 cost = _cost(fit, reduction, saver)
                 progress = _progress(plan, fit, None if is_first else before, now - began, cost)
@@ -341,7 +339,8 @@ def _iteration(
     if not threading.main_thread().is_alive():
         raise RuntimeError("cannot train after the main thread has ended")
     states = [fit.starts[number].state for number in fit.running]
-    # Their numbers, not their places among the running ones: bounds stay those of a start.
+    # Numbers of starts in the fit, not places among the running ones: a start finds its bounds also
+    # after another one has ended.
     numbers = fit.running if with_bounds else None
     iterating = iterate(states, batches, plan.rules, executor, squares, numbers)
     for moved, reduction in iterating:
@@ -410,7 +409,7 @@ def _progress(
     running = fit.starts[fit.running[0]].state
     is_whole = state.pending is None
     # A whole iteration has set `inertia`; an incomplete one has only the losses of its steps.
-    loss = state.inertia if is_whole and state.inertia else sum(state.losses)
+    loss = sum(state.losses) if state.inertia is None or not is_whole else state.inertia
     change = None
     if is_whole and previous is not None and previous.inertia is not None:
         scale = plan.loss_offset + abs(previous.inertia)

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with nullcontext() if done else open_client(arguments) as client:
         config = RunConfig(client=client, backend=arguments.backend)
         model = load(arguments.model_dir, config=config)
-        asked = asdict(request) | {"top": arguments.top}
+        asked = asdict(request) | {"top": arguments.top}  # None where `Request` has 0
         rows = model.write_predictions(lambda: dataset, arguments.output, **asked)
     return {
         "status": "already done" if done else "predicted",
@@ -63,12 +63,12 @@ def _request(arguments: argparse.Namespace) -> Request:
     if arguments.top is not None:
         check_integer("--top", arguments.top, 1)
     return Request(
-        bool(arguments.distance),
-        bool(arguments.second),
-        arguments.top or 0,
-        bool(arguments.transform),
-        tuple(names_in("--keep", arguments.keep) or ()),
-        arguments.partition_by or "",
+        distance=bool(arguments.distance),
+        second=bool(arguments.second),
+        top=arguments.top or 0,
+        transform=bool(arguments.transform),
+        keep=tuple(names_in("--keep", arguments.keep) or ()),
+        partition_by=arguments.partition_by or "",
     )
 
 

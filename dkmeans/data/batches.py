@@ -113,9 +113,9 @@ class Batch:
 
     @classmethod
     def concatenated(cls, batches: Iterable[Batch]) -> Batch:
-        """Return the rows of several batches as one; adjacent parts are joined.
+        """Return the rows of several batches as one.
 
-        So chunks may end elsewhere.
+        Adjacent parts of a source become one part, so chunks may end at other rows than before.
         """
         parts: list[Part] = []
         for part in chain.from_iterable(batch.parts for batch in batches):

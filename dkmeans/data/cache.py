@@ -154,7 +154,7 @@ class Cache:
                     size = rows.popitem()[1].nbytes
                     self._bytes, room = self._bytes - size, room + size
             has_room = entry.nbytes <= room
-            if not has_room or not (evicts_rows or budget.fit not in self._full):
+            if not has_room or (budget.fit in self._full and not evicts_rows):
                 return False
             self._entries.setdefault(budget.fit, {})[key] = entry
             self._bytes += entry.nbytes

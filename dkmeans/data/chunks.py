@@ -25,13 +25,15 @@ from dkmeans.state import FloatArray, IndexArray
 # Target size of the chunks that the library cuts itself: enough rows that a task's overhead does
 # not count, few enough that every thread has several chunks.
 TARGET_BYTES = 8 * 2**20
-# The same where GPUs compute. A chunk costs a GPU some launches and a wait, as long as it needs for
-# megabytes of rows.
+# The same where GPUs compute. A chunk costs a GPU some launches and a wait: the time in which it
+# computes megabytes of rows.
 GPU_TARGET_BYTES = 128 * 2**20
-# Chunks of rows for a large model have so many times the bytes of its sums, up to a size of which a
-# worker has room for several. A table is cut into so many of them at least: each is computed by one
-# thread.
-_ROWS_OF_SUMS, _SUM_BYTES, _LARGEST_BYTES, _FEWEST_CHUNKS = 4, 8, 32 * 2**20, 32
+# For a large model, a chunk has so many times the bytes of the model's sums.
+_ROWS_OF_SUMS, _SUM_BYTES = 4, 8
+# But not more than this, of which a worker has room for several.
+_LARGEST_BYTES = 32 * 2**20
+# And a table is cut into so many chunks at least: one thread computes a chunk.
+_FEWEST_CHUNKS = 32
 # A table is not cut into smaller chunks than this to give every thread a share.
 SMALLEST_BYTES = 2**20
 # Nor into smaller chunks than this part of the target size.
@@ -51,7 +53,7 @@ class Source(Protocol):
 
     @property
     def first(self) -> int:
-        """Number of the first row; `read` and `Chunk` count from it, and it may not be 0."""
+        """Number of the first row, which need not be 0: `read` and `Chunk` count from it."""
         ...
 
     @property
@@ -199,7 +201,8 @@ class Chunk:
         start = self.start
         while start < self.stop:
             end = min(start // size * size + size, self.stop)
-            # `replace` takes as long as all else that an iteration does with a cached chunk.
+            # Not `replace`: it takes as long as all else that an iteration does with a cached
+            # chunk.
             yield Chunk(self.source, start, end, self.offset, self.weights)
             start = end
 

@@ -54,7 +54,7 @@ from dkmeans.scaling import Scaling
 # Terms that rows must meet, or alternatives of them.
 Filters = Sequence[tuple[str, str, Any]] | Sequence[Sequence[tuple[str, str, Any]]]
 
-# Batches of fewer chunks of another size than the usual one are cut into chunks of the usual size.
+# A batch is cut into chunks of another size than the usual one only if it has so many of them.
 _FEWEST_CHUNKS = 4
 # Longer lists of names are cut where a dataset is printed.
 _SHOWN_CHARACTERS = 80
@@ -73,9 +73,8 @@ class Dataset:
     `train` repeats it without end, and other calls go over it once. With any of them, a dataset is
     repeated only if `repeat` is among them. Without `batch` a dataset is one batch of all its rows,
     and full-batch training takes one step for each repetition. As in tf.data the order of the
-    methods matters.
-    `batch(r).repeat()` ends every epoch with a smaller batch if r does not divide the number of
-    rows; `repeat().batch(r)` does not.
+    methods matters. `batch(r).repeat()` ends every epoch with a smaller batch if r does not divide
+    the number of rows; `repeat().batch(r)` does not.
 
     Attributes:
         width: Number of columns.
@@ -285,14 +284,15 @@ class Dataset:
     @classmethod
     def _of_named_rows(cls, cut: Cut, name: str, condition: RowFilter | None) -> Dataset:
         """Return a dataset of the rows of a table with named columns."""
+        # Messages go on after the name: "... must have", or "has".
         dataset = cls.of_table(cut, name if condition is None else f"{name}, filtered,")
-        # A layout of feature columns replaces this change by one that can read words, and a model
-        # by one that reads its own columns only.
         source = next(next(dataset.batches()).sources())
         assert isinstance(source, NamedRows)  # for the type checker
         names = (*source.described, *(name for name, _ in source.unusable))
         by_name = tuple(name for name in source.names if name not in source.columns)
         dataset = replace(dataset, by_name=by_name)
+        # Feature columns put a change that can read words in the place of `refuse_others`, and a
+        # model one that reads its own columns only.
         return dataset.read_as(dataset.width, refuse_others).named(names)
 
     @classmethod
@@ -409,7 +409,8 @@ class Dataset:
         # A second selection takes the place of the first one, which had columns of the same table.
         given = before.given if isinstance(before, Select) else self.columns or ()
         select = Select(tuple(columns), given)
-        # Words are refused only when rows are read: feature columns may still read them.
+        # `select.of` does not refuse words: only the width is needed here. `select` refuses them
+        # when rows are read, as feature columns may still read them.
         first = next(self._epochs(0, self._reading._replace(change=select.of)), None)
         width = first.source.width if first and first.rows else self.width
         reading = self._reading._replace(change=select)
@@ -444,7 +445,7 @@ class Dataset:
         return self if reading == self._reading else replace(self, _reading=reading)
 
     def in_chunks_for(self, sums_per_column: int, *, on_gpu: bool) -> Dataset:
-        """Return a dataset of the same rows, in chunks of the size that suits what computes.
+        """Return a dataset of the same rows, in chunks of a size that suits the processors.
 
         Args:
             sums_per_column: Number of sums that each value of a row may be added to.
@@ -462,7 +463,7 @@ class Dataset:
 
     @property
     def is_constant(self) -> bool:
-        """True if every batch holds the same rows: full-batch training may stop if converged."""
+        """True if every batch holds the same rows: full batch may end when no center moves."""
         return self._is_constant
 
     @property
@@ -554,7 +555,7 @@ class Dataset:
             )
 
     def scaled(self, scaling: Scaling | None) -> Dataset:
-        """Return a dataset of the same rows as a trained model scales them; None: as they are.
+        """Return a dataset of the same rows, scaled as a trained model scales its own, if it does.
 
         Raises:
             Invalid: as `check_scaling` does.

@@ -168,7 +168,7 @@ def computed_again(attempt: Callable[[], V]) -> V:
     """Return the result of an attempt; if a failing GPU has lost it, of a second one."""
     with suppress(ResultLost):
         return attempt()
-    # Only here is the traceback gone, whose frames hold the chunks of the first attempt.
+    # Not within `suppress`: only here the first traceback is gone, whose frames hold its chunks.
     return attempt()
 
 

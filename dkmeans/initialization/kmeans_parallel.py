@@ -140,13 +140,15 @@ def find_candidates(
     Every turn of the loop weighs the candidates found so far and draws the next ones. Two numbers
     decide when to stop. `used` candidates are the nearest of some row, so they are different. The
     rows drawn in this turn (`latest`) are different from each other and from all candidates, so
-    `distinct = used + len(latest)` different rows are known. After the rounds an exact draw asks
-    for the rows that are missing. If it returns fewer, or if all distances are zero, no more
-    different rows exist. By cosine, zero rows are at distance one from every candidate. They have
-    no weight, are never drawn, and do not count as candidates: otherwise the distances would never
-    all be zero. For the same reason, rows too short for cosine are scaled to length one before they
-    become candidates. The loop ends when k candidates are used, none were drawn, and either the
-    rounds are over or no other row exists.
+    `distinct = used + len(latest)` different rows are known. The loop ends when k candidates are
+    used, none were drawn, and either the rounds are over or no other row exists.
+
+    After the rounds an exact draw asks for the rows that are missing. If it returns fewer, or if
+    all distances are zero, no more different rows exist.
+
+    By cosine, zero rows are at distance one from every candidate. They have no weight, are never
+    drawn, and do not count as candidates: otherwise the distances would never all be zero. For the
+    same reason, rows too short for cosine are scaled to length one before they become candidates.
 
     Args:
         rows: The `numbered` rows.
@@ -279,7 +281,7 @@ def _updated(entry: Nearest | None, points: FloatArray, task: Round) -> Nearest:
 def pick(candidates: Candidates, k: int, like: Centers, rng: np.random.Generator) -> FloatArray:
     """Pick the (k, d) centers among candidates: greedy k-means++, then a few Lloyd iterations.
 
-    Each pick of k-means++ tries 2 (2 + floor(ln k)) candidates: there are few rows, so that a trial
+    Each pick of k-means++ tries 2 (2 + floor(ln k)) candidates: there are few rows, so a trial
     costs little.
 
     Args:

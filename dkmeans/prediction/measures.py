@@ -56,8 +56,8 @@ class Measuring:
         return self.centers.nbytes + (self.against.nbytes if self.against else 0)
 
     @property
-    def planes(self) -> int:
-        """Number of sums of a cluster and column that the rows are added to."""
+    def sums_per_value(self) -> int:
+        """Number of sums that each value of a row is added to."""
         return self.with_moments * (self.with_rows + MOMENT_PLANES * self.with_squares)
 
     @property

@@ -75,7 +75,8 @@ class Written:
     """Content of an output that was begun earlier.
 
     Attributes:
-        regions: Names of the regions that are done. A complete output with marks has none left.
+        regions: Names of the regions that are done; none for a complete output whose marks have
+            been removed.
         is_complete: True if the output is marked as complete and, where files are marks, none is
             missing.
     """

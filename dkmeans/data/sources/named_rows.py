@@ -52,8 +52,8 @@ class NamedRows(Whole, Leaf):
             as None. Such a source has a single column.
         has_weights: True if the rows have weights: those of weight zero may lack values, which are
             read as NaN.
-        unusable: Names and types of the columns that hold neither numbers nor words. No columns
-            were chosen yet: the rows cannot be read before.
+        unusable: Names and types of the columns that hold neither numbers nor words, as long as no
+            columns are chosen: rows with such columns cannot be read before. Empty after that.
         of_folder: Further columns, which have one value in all rows: the folder of a file names it.
     """
 

@@ -27,7 +27,7 @@ _CHECK_SECONDS = 5.0
 # A cluster may be without workers for this long. An adaptive cluster gets workers within minutes,
 # and Dask also drops a silent worker after some minutes.
 _DESERTED_SECONDS = 300.0
-# Awaited tasks may be unassigned to any worker for this long: their rows may be on the way to a
+# For this long, no worker may have any of the awaited tasks: their rows may be on the way to a
 # worker.
 _IDLE_SECONDS = 30.0
 # Of iterations that take a few milliseconds, not each one asks which workers there are: that takes
@@ -42,7 +42,7 @@ _MOST_SHOWN = 3
 # Tasks are late after this many times their usual time.
 LATE_FACTOR = 3
 # A worker is frozen if it has sent no heartbeat for this long, also while it computes. Of n workers
-# each sends one every 1 + n / 200 s: the second limit is four times that, where n is large.
+# each sends one every 1 + n / 200 s: the second limit is four times n / 200 s, for large clusters.
 _SILENT_SECONDS = 8.0
 _SILENT_SECONDS_PER_WORKER = 0.02
 # A worker that was taken for frozen and has sent heartbeats again was perhaps only starved of CPU:

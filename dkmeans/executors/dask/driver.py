@@ -1,8 +1,10 @@
 """The Dask executor: deals the runs of an iteration to the workers and collects their totals.
 
+A run is some consecutive chunks, whose results are added up. The share of a worker is some runs.
 Tasks are pure functions of chunks and a value, so a lost worker costs time and changes no bit. Each
 share is submitted to the worker that computed it before; Dask takes another one if that worker is
-gone or busy. A short iteration that is like the last one is computed by calls instead of tasks.
+gone or busy. A short iteration that is like the last one is computed by calls instead of tasks: the
+driver asks the workers directly, not through the scheduler, for the shares that they computed last.
 """
 
 from __future__ import annotations
@@ -37,15 +39,16 @@ V = TypeVar("V")
 
 logger = logging.getLogger("dkmeans")
 
-# Largest total size in which the driver sends a value with its calls. Tasks carry larger ones.
+# The driver sends a value with its calls if all copies together are not larger than this; otherwise
+# it submits tasks.
 _MOST_CALL_BYTES = 2**22
 # Results that are added up together have about this size in total, so that no process holds many
 # sums of large centers.
 _ADDED_BYTES = 2**26
 # A worker that does not answer within this time evicts a fit later, when another fit needs room.
 _EVICT_SECONDS = 2
-# A worker that has not answered after this time, or after three times the usual one, is frozen, or
-# its share has become slow. So other workers take over within 15 s.
+# A call waits for so long, or for `LATE_FACTOR` times the usual time if that is longer. Tasks then
+# find out, within some seconds, whether a worker is frozen, and others take over.
 _CALL_SECONDS = 8
 
 
@@ -56,7 +59,8 @@ class ShareTask:
     Attributes:
         runs: The runs, in order, of one share.
         worker: The preferred worker; None if there is none.
-        call: Name of the call that may ask for the share again; None if the task is not all of it.
+        call: Name of the call that may ask for the share again; None if the task is only a part of
+            the share.
     """
 
     runs: tuple[Run, ...]
@@ -146,14 +150,14 @@ class Dask(AbstractContextManager["Dask"]):
         Raises:
             StrandedError: some of the submitted chunks must be computed by other workers.
         """
-        # A future, because the number of chunks is not known here.
+        # As a future, and not with each task: there may be many chunks.
         workers = filter(None, self._cluster.threads_by_preferred_worker())
         shared = self._shipping.future(value, list(workers))
-        task = partial(worker.apply, function)
+        apply = partial(worker.apply, function)
 
         def submit(chunk: Chunk) -> Any:
             submitted.append(chunk)
-            return self._submit(task, Batch((chunk,)), shared, self._read_context)
+            return self._submit(apply, Batch((chunk,)), shared, self._read_context)
 
         def result_of(future: Any) -> R:
             result: R
@@ -256,6 +260,7 @@ class Dask(AbstractContextManager["Dask"]):
             for task, own in zip(tasks, values, strict=True)
         ]
         futures = list(level)
+        # Only these futures: `values` would hold the value when `sent` is emptied below.
         sent = [own for own in values if own is not value]
         del values
         usual_seconds = self._dealing.usual_seconds
@@ -299,13 +304,15 @@ class Dask(AbstractContextManager["Dask"]):
         reading = replace(self._read_context, preferred_worker=task.worker, call=task.call)
         return self._submit(function, Batch.chained(chunks), shared, reading)
 
-    def _submit(self, task: Any, chunks: Batch, shared: Any, reading: worker.ReadContext) -> Any:
-        """Submit a task over chunks, to its preferred worker or to one that is not frozen."""
+    def _submit(
+        self, function: Any, chunks: Batch, shared: Any, reading: worker.ReadContext
+    ) -> Any:
+        """Submit a function of chunks, to the preferred worker or to one that is not frozen."""
         preferred = reading.preferred_worker
         workers = self._cluster.other_workers() if preferred is None else [preferred]
         where = {"workers": workers, "allow_other_workers": True} if workers else {}
         chunks, arrays = self._shipping.rows(chunks, where)
-        return self._client.submit(task, chunks, shared, reading, *arrays, **where, pure=False)
+        return self._client.submit(function, chunks, shared, reading, *arrays, **where, pure=False)
 
     def _evict(self) -> None:
         """Evict the rows of this fit on all workers that answer."""

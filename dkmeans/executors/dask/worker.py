@@ -1,9 +1,8 @@
 """The functions that run on Dask workers: module-level functions of chunks and a value.
 
 `driver` submits them as tasks, or calls `reduce_again`. What is computed of a chunk is elsewhere:
-`partial_sums`, scores and predictions in `prediction.per_chunk`.
-Tasks over chunks are pure: computed again, on any worker, they return the same bits. `take` and
-`merge_once` can run only once.
+`partial_sums`, scores and predictions in `prediction.per_chunk`. Tasks over chunks are pure:
+computed again, on any worker, they return the same bits. `take` and `merge_once` can run only once.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ FAN_IN = 16
 # Number of values that a worker holds for tasks that have not come yet: those of several fits.
 _MOST_HELD = 4
 _held: OrderedDict[str, Incoming] = OrderedDict()
-# A worker waits for the workers below it for this part of its own time limit: one that does not
-# answer then delays no other answer.
+# A worker waits for the workers below it for this part of its own time limit, so that one of them
+# that does not answer does not make the workers above it late.
 _PATIENCE = 0.8
 
 
@@ -112,7 +111,7 @@ def hold(name: str, packet: Packet) -> bool:
 
 
 def take(name: str) -> Any:
-    """Return the value that this worker holds, which is then held by Dask.
+    """Return the value that this worker holds; then only Dask, as the result of the task, has it.
 
     Raises:
         ValueLost: the value was sent to another worker, or has been dropped.
