@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import LoadedChunk
-from dkmeans.executors.runs import RUNS_PER_SHARE, Run, RunTotal, merged, plan, reduce_runs
+from dkmeans.executors.runs import RUNS_PER_SHARE, Run, RunTotal, cut_into_runs, merged, reduce_runs
 from dkmeans.state import M, grown
 
 V = TypeVar("V")
@@ -144,6 +144,6 @@ def reduce_shared(
 def _smaller(runs: Sequence[Run], chunks: Batch, threads: int) -> Iterator[tuple[Run, Batch]]:
     """Yield smaller runs for a number of threads, each with its chunks."""
     firsts = [0, *accumulate(run.size for run in runs)]
-    for part in plan([range(run.size) for run in runs], [1] * threads, RUNS_PER_SHARE):
+    for part in cut_into_runs([range(run.size) for run in runs], [1] * threads, RUNS_PER_SHARE):
         run, first = runs[part.batch].part(part.start, part.stop), firsts[part.batch]
         yield run, chunks.chunks_between(first + part.start, first + part.stop)

@@ -102,15 +102,17 @@ class RunTotal(Generic[M]):
         return replace(self, cost=replace(self.cost, throughputs=throughputs))
 
 
-def plan(batches: Sequence[Sized], weights: Sequence[float], runs_per_share: int) -> list[Run]:
-    """Deal the chunks of all batches, in order, into one share for each weight, and into runs.
+def cut_into_runs(
+    batches: Sequence[Sized], share_sizes: Sequence[float], runs_per_share: int
+) -> list[Run]:
+    """Deal the chunks of all batches, in order, into shares of these sizes, and into runs.
 
     A share is a range of the chunks of all batches together. No run crosses the end of a share or
     of a batch.
 
     Args:
         batches: The batches; only their lengths are used.
-        weights: For each share its size, relative to the other shares.
+        share_sizes: Size of each share, relative to the others.
         runs_per_share: About the number of smallest runs in the smallest share.
 
     Returns:
@@ -118,13 +120,13 @@ def plan(batches: Sequence[Sized], weights: Sequence[float], runs_per_share: int
     """
     total = sum(map(len, batches))
     # A share is at least about one chunk: a worker without chunks has no throughput to measure.
-    weights = [max(weight, sum(weights) / total) for weight in weights]
-    unrounded = [total * reached / sum(weights) for reached in accumulate(weights)]
+    sizes = [max(size, sum(share_sizes) / total) for size in share_sizes]
+    unrounded = [total * reached / sum(sizes) for reached in accumulate(sizes)]
     ends = [*(math.floor(end + 0.5) for end in unrounded[:-1]), total]
     if total >= len(ends):  # rounding must leave no share without a chunk
         ends = list(accumulate([0, *ends], lambda before, end: max(before + 1, end)))[1:]
         ends = [min(end, total - len(ends) + number) for number, end in enumerate(ends, 1)]
-    smallest = max(1, int(total * min(weights) / sum(weights) / runs_per_share))
+    smallest = max(1, int(total * min(sizes) / sum(sizes) / runs_per_share))
     starts = [0, *accumulate(map(len, batches))]
     runs: list[Run] = []
     share = place = 0  # the share and the chunk, among all chunks, where the next run begins

@@ -23,7 +23,13 @@ from dkmeans.executors.budget import Memory, budget_for, free_cache_bytes, syste
 from dkmeans.executors.in_order import in_order
 from dkmeans.executors.reduction import Cost, Reduction
 from dkmeans.executors.run_queue import RunQueue
-from dkmeans.executors.runs import RUNS_PER_SHARE, RunTotal, plan, reduce_batches, reduce_runs
+from dkmeans.executors.runs import (
+    RUNS_PER_SHARE,
+    RunTotal,
+    cut_into_runs,
+    reduce_batches,
+    reduce_runs,
+)
 from dkmeans.executors.short_iterations import ShortIterations
 from dkmeans.machine import usable_cores
 from dkmeans.state import M
@@ -65,7 +71,7 @@ class Threads(AbstractContextManager["Threads"]):
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
     ) -> Reduction[M]:
         """Apply a function to each chunk of each batch, and add up the results of each batch."""
-        runs = plan(batches, [1] * self._count, RUNS_PER_SHARE)
+        runs = cut_into_runs(batches, [1] * self._count, RUNS_PER_SHARE)
         chunks = [batches[run.batch].chunks_between(run.start, run.stop) for run in runs]
 
         def unless_closed(loaded: LoadedChunk, value: V) -> M:

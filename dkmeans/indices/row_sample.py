@@ -148,15 +148,15 @@ def _distances(rows: FloatArray, firsts: IndexArray) -> Iterator[tuple[int, Floa
         rows: (m, d) float64, the rows, cluster by cluster.
         firsts: Number of the first row of each cluster.
     """
-    bounds = [*firsts.tolist(), len(rows)]
+    edges = [*firsts.tolist(), len(rows)]
     everywhere, within = _about_median(rows), rows.copy()
-    for first, end in pairwise(bounds):
+    for first, end in pairwise(edges):
         within[first:end] = _about_median(rows[first:end])
     size = max(1, _PIECE_BYTES // (8 * len(rows)))
     for start in range(0, len(rows), size):
         stop = min(start + size, len(rows))
         found, lengths = _squared_distances(everywhere[start:stop], everywhere)
-        for first, end in pairwise(bounds):
+        for first, end in pairwise(edges):
             low, high = max(first, start), min(end, stop)
             if low < high:
                 block = slice(low - start, high - start), slice(first, end)

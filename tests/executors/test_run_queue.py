@@ -14,7 +14,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.executors import Threads
 from dkmeans.executors.run_queue import RunQueue, reduce_shared
-from dkmeans.executors.runs import plan, reduce_runs
+from dkmeans.executors.runs import cut_into_runs, reduce_runs
 from tests.numbered import Numbers
 
 
@@ -36,7 +36,7 @@ def name(loaded, value):
 @pytest.mark.parametrize("threads", [1, 3, 8])
 def test_totals_are_those_of_one_thread_in_the_order_of_the_chunks(pool, threads, chunks):
     batches = batches_of(*chunks)
-    runs = plan(batches, [1, 2], 4)
+    runs = cut_into_runs(batches, [1, 2], 4)
     own = runs[len(runs) // 3 :]
     rows = sum((batches[run.batch].chunks_between(run.start, run.stop) for run in own), Batch())
     found = reduce_shared(pool, threads, name, own, rows, ";")
@@ -57,7 +57,7 @@ def test_a_thread_that_is_slow_computes_less_than_the_others():
 
     (batch,) = batches_of(64)
     with ThreadPoolExecutor(1) as pool:
-        (total,) = reduce_shared(pool, 2, function, plan([batch], [1], 1), batch, None)
+        (total,) = reduce_shared(pool, 2, function, cut_into_runs([batch], [1], 1), batch, None)
     assert total.total == 64
     assert 0 < computed.count(slow) < 44  # 32 of them at once
 
@@ -67,7 +67,7 @@ def test_a_request_needs_no_other_thread():
     occupied = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         pool.submit(occupied.wait)
-        (total,) = reduce_shared(pool, 8, lambda *_: 1, plan([batch], [1], 1), batch, None)
+        (total,) = reduce_shared(pool, 8, lambda *_: 1, cut_into_runs([batch], [1], 1), batch, None)
         occupied.set()
     assert total.total == 64
 
@@ -87,7 +87,7 @@ def test_the_first_error_in_order_is_raised_and_later_chunks_are_not_computed(po
 
     (batch,) = batches_of(1000)
     with pytest.raises(error, match="chunk 3"):
-        reduce_shared(pool, 2, function, plan([batch], [1], 1), batch, None)
+        reduce_shared(pool, 2, function, cut_into_runs([batch], [1], 1), batch, None)
     # Two runs of a quarter each are computed first, and fail; the half that is left is not begun.
     assert len(computed) < 400
 
@@ -99,14 +99,14 @@ def test_an_error_in_adding_totals_is_raised_by_every_executor_of_threads():
 
     (batch,) = batches_of(2)  # a run each: only the queue adds
     with ThreadPoolExecutor(2) as pool, pytest.raises(MemoryError, match="no room"):
-        reduce_shared(pool, 2, lambda *_: Fails(1), plan([batch], [1], 1), batch, None)
+        reduce_shared(pool, 2, lambda *_: Fails(1), cut_into_runs([batch], [1], 1), batch, None)
     with Threads(2) as threads, pytest.raises(MemoryError, match="no room"):
         threads.map_reduce(lambda *_: Fails(1), [batch], None)
 
 
 def test_an_error_that_is_raised_leaves_no_reference_cycle():
     (batch,) = batches_of(4)
-    (run,) = plan([batch], [1], 1)[:1]
+    (run,) = cut_into_runs([batch], [1], 1)[:1]
 
     def function(loaded, value):
         raise KeyError("gone")
@@ -135,7 +135,7 @@ def test_a_queue_that_is_stopped_computes_no_further_chunk_and_has_no_result():
             queue.stop()
         return 1
 
-    (run,) = plan([batch], [1], 1)[:1]
+    (run,) = cut_into_runs([batch], [1], 1)[:1]
     queue = RunQueue(function, [(run, batch.chunks_between(run.start, run.stop))], None)
     queue.compute()
     assert len(computed) == 5
@@ -171,5 +171,5 @@ def test_few_results_are_in_memory_however_many_chunks_and_pieces(threads, most)
 
     (batch,) = batches_of(400)
     with ThreadPoolExecutor(threads) as pool:
-        reduce_shared(pool, threads, function, plan([batch], [1], 1), batch, None)
+        reduce_shared(pool, threads, function, cut_into_runs([batch], [1], 1), batch, None)
     assert max(found) <= most

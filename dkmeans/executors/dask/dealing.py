@@ -19,7 +19,7 @@ from uuid import uuid4
 from weakref import ref
 
 from dkmeans.data.batches import Batch
-from dkmeans.executors.dask.weights import Weights
+from dkmeans.executors.dask.share_sizes import ShareSizes
 from dkmeans.executors.reduction import Cost
 from dkmeans.executors.runs import RUNS_PER_SHARE
 
@@ -48,7 +48,7 @@ class Iteration:
         batches: The batches, weakly: a stream of batches must not be kept in memory.
         threads: Number of threads of each worker, which is the preferred worker of one share; the
             key is None if there is no worker yet.
-        weights: Weight of each worker's share.
+        share_sizes: Size of each worker's share, relative to the others.
         call: Name by which workers find the shares they have computed, for another iteration over
             the same shares.
         gone: Workers among `threads` that have left, or are frozen.
@@ -57,7 +57,7 @@ class Iteration:
     function: Callable[..., Any]
     batches: tuple[ref[Batch], ...]
     threads: Mapping[str | None, int]
-    weights: tuple[float, ...]
+    share_sizes: tuple[float, ...]
     call: str
     gone: frozenset[str | None] = frozenset()
 
@@ -81,21 +81,21 @@ class Iteration:
             threads: Number of threads of each worker.
         """
         new = [worker for worker in threads if worker not in self.threads]
-        seats: dict[str | None, int] = {}
+        owners: dict[str | None, int] = {}
         gone: set[str | None] = set()
         for worker, count in self.threads.items():
             if threads.get(worker) == count:
-                seats[worker] = count
+                owners[worker] = count
                 continue
             successor = next((each for each in new if threads[each] == count), worker)
-            seats[successor] = count
+            owners[successor] = count
             if successor == worker:
                 gone.add(worker)
             else:
                 new.remove(successor)
-        if seats == self.threads and gone == self.gone:
+        if owners == self.threads and gone == self.gone:
             return self
-        return replace(self, threads=seats, gone=frozenset(gone))
+        return replace(self, threads=owners, gone=frozenset(gone))
 
     def work_seconds(self, cost: Cost) -> float:
         """Return how long the threads of the worker with the longest work needed for it."""
@@ -110,11 +110,17 @@ class Dealing:
     """Deals iterations, and learns from how long they took."""
 
     def __init__(self) -> None:
-        self._weights = Weights()
+        self._share_sizes = ShareSizes()
         self._last: Iteration | None = None
-        self._is_new, self._is_stale = True, False
+        # True if the shares of the last iteration are new: its workers do not remember them.
+        self._is_new = True
+        # True if the sizes of shares have changed since the last iteration was dealt.
+        self._is_stale = False
+        # Function and shares of the last iteration.
         self._measured: tuple[Any, ...] = ()
+        # Time of the last iteration, of one of its kind before it, and of the longest work in it.
         self._seconds = self._usual_seconds = self._work_seconds = math.inf
+        # Function and number of chunks of the last iteration.
         self._kind: tuple[Any, ...] = ()
 
     @property
@@ -123,7 +129,7 @@ class Dealing:
         return self._usual_seconds
 
     @property
-    def by_calls(self) -> bool:
+    def can_call(self) -> bool:
         """True if the next iteration should be computed by calls."""
         # Workers remember no share of a new iteration.
         if self._last is None or self._is_new:
@@ -137,7 +143,7 @@ class Dealing:
 
         0 if a worker's whole share should be one task, which its threads compute together.
         """
-        # Not the time of the iteration: if tasks took most of it, more of them would take longer.
+        # Not the time of the iteration: if tasks took most of it, more tasks would take longer.
         seconds = self._work_seconds if self._work_seconds < math.inf else _FIRST_SECONDS
         if self._last is None or seconds < _LONG_SECONDS:
             return 0
@@ -163,7 +169,7 @@ class Dealing:
         self._usual_seconds = self._seconds if kind == self._kind else math.inf
         self._kind = kind
         what, last = (function, tuple(map(ref, batches))), self._last
-        seats: Mapping[str | None, int] = threads
+        owners: Mapping[str | None, int] = threads
         if last is not None:
             kept = last.among(threads)
             undealt = sum(threads.values()) - sum(kept.present.values())
@@ -173,8 +179,8 @@ class Dealing:
                 self._last, self._is_new = kept, False
                 return kept
             # Workers keep their order, so that new shares have many of the rows of the old ones.
-            seats = kept.present | dict(threads)
-        self._last = Iteration(*what, seats, self._weights.of(seats), uuid4().hex)
+            owners = kept.present | dict(threads)
+        self._last = Iteration(*what, owners, self._share_sizes.of(owners), uuid4().hex)
         self._is_new, self._is_stale = True, False
         return self._last
 
@@ -185,10 +191,12 @@ class Dealing:
         compile, and read rows that they will find in memory afterwards.
         """
         self._seconds, self._work_seconds = seconds, iteration.work_seconds(cost)
-        now = iteration.function, iteration.threads, iteration.weights
+        now = iteration.function, iteration.threads, iteration.share_sizes
         is_repeated, self._measured = now == self._measured, now
         work = self._work_seconds / max(self._work_seconds, seconds)
-        if not is_repeated or not self._weights.learn(cost.throughputs, iteration.threads, work):
+        if not is_repeated or not self._share_sizes.learn(
+            cost.throughputs, iteration.threads, work
+        ):
             return False
         self._is_stale = True
         return True

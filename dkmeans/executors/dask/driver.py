@@ -31,7 +31,7 @@ from dkmeans.executors.dask.dealing import Dealing, Iteration
 from dkmeans.executors.dask.shipping import Shipping, size_of
 from dkmeans.executors.in_order import in_order
 from dkmeans.executors.reduction import Cost, Reduction
-from dkmeans.executors.runs import Run, RunTotal, merged, plan, reduce_batches
+from dkmeans.executors.runs import Run, RunTotal, cut_into_runs, merged, reduce_batches
 from dkmeans.state import M
 
 R = TypeVar("R")
@@ -175,7 +175,7 @@ class Dask(AbstractContextManager["Dask"]):
             try:
                 threads = (
                     self._cluster.known_threads()
-                    if self._dealing.by_calls
+                    if self._dealing.can_call
                     else self._cluster.threads_by_preferred_worker()
                 )
                 iteration = self._dealing.deal(function, batches, threads)
@@ -202,7 +202,7 @@ class Dask(AbstractContextManager["Dask"]):
     def _by_calls(self, iteration: Iteration, value: Any) -> worker.Answer:
         """Return the totals of the shares that workers remember."""
         workers, size = iteration.addresses, size_of(value)
-        if not workers or not self._dealing.by_calls or size > _MOST_CALL_BYTES:
+        if not workers or not self._dealing.can_call or size > _MOST_CALL_BYTES:
             return worker.Answer()
         self._cluster.keep_workers()
         # A few workers are called by the driver. Of many only the first, which calls the others.
@@ -226,7 +226,7 @@ class Dask(AbstractContextManager["Dask"]):
         runs_per_thread = self._dealing.runs_per_thread
         # Large results of many tasks would be in a worker's memory at once.
         if not runs_per_thread or _is_large(value):
-            owners, runs = list(iteration.threads), plan(batches, iteration.weights, 1)
+            owners, runs = list(iteration.threads), cut_into_runs(batches, iteration.share_sizes, 1)
             # The runs of a share are adjacent: `plan` returns them in order.
             shares = [tuple(share) for _, share in groupby(runs, lambda run: run.share)]
             return [
@@ -241,9 +241,9 @@ class Dask(AbstractContextManager["Dask"]):
             for owner, count in iteration.threads.items()
             for _ in range(count)
         ]
-        of_workers = zip(iteration.weights, counts, strict=True)
-        weights = [weight / count for weight, count in of_workers for _ in range(count)]
-        runs = plan(batches, weights, runs_per_thread)
+        of_workers = zip(iteration.share_sizes, counts, strict=True)
+        sizes = [size / count for size, count in of_workers for _ in range(count)]
+        runs = cut_into_runs(batches, sizes, runs_per_thread)
         return [ShareTask((run,), owners[run.share], None) for run in runs]
 
     def _by_tasks(
@@ -359,6 +359,6 @@ def _tasks_of_share(
         return
     workers = iteration.addresses
     count = min(len(workers), worker.FAN_IN)
-    for piece in plan([range(run.size) for run in share], [1] * count, 1):
+    for piece in cut_into_runs([range(run.size) for run in share], [1] * count, 1):
         run = share[piece.batch].part(piece.start, piece.stop)
         yield ShareTask((run,), workers[piece.share * len(workers) // count], None)

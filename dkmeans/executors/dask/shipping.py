@@ -81,7 +81,7 @@ class Shipping:
         for start in range(0, len(workers), size):
             part = workers[start : start + size]
             where = {"workers": part[:1], "allow_other_workers": True}
-            copy = self._client.submit(worker.identity, source, **where, pure=False)
+            copy = self._client.submit(worker.unchanged, source, **where, pure=False)
             yield from self._copies(copy, part)
 
     def future(self, value: Any, workers: Sequence[str] = ()) -> Any:
@@ -96,7 +96,7 @@ class Shipping:
                 where = {"workers": first, "allow_other_workers": True}
                 return self._client.submit(worker.take, name, **where, pure=False)
         where = {"workers": workers, "allow_other_workers": True} if workers else {}
-        return self._client.submit(worker.identity, value, **where, pure=False)
+        return self._client.submit(worker.unchanged, value, **where, pure=False)
 
     def _has_sent(self, value: Any, name: str, receiver: list[str]) -> bool:
         """Send a value to a worker, which holds it under a name; return whether all has arrived."""

@@ -95,7 +95,7 @@ class ReadContext:
     call: str | None = None
 
 
-def identity(value: V) -> V:
+def unchanged(value: V) -> V:
     """Return the value. As the result of a task it lies on a worker and can be computed again."""
     return value
 

@@ -36,7 +36,7 @@ def test_the_same_batches_and_workers_are_the_very_same_iteration():
     first = dealing.deal(function, batches, WORKERS)
     assert dealing.deal(function, list(batches), dict(WORKERS)) is first
     assert first.addresses == ["a", "b"]
-    assert first.weights == (1.0, 2.0)
+    assert first.share_sizes == (1.0, 2.0)
 
 
 def test_shares_stay_while_few_of_many_workers_leave_or_join():
@@ -52,7 +52,7 @@ def test_shares_stay_while_few_of_many_workers_leave_or_join():
     joined = dealing.deal(function, batches, {"waits": 1, **smaller, "new": 2})
     assert list(joined.threads)[6:9] == ["6", "new", "8"]
     assert joined.gone == {"8"}
-    assert dealing.by_calls
+    assert dealing.can_call
     assert {each.call for each in (first, left, joined)} == {first.call}
     assert dealing.deal(function, batches, cluster).gone == set()
     few = dict(list(cluster.items())[:90])
@@ -95,17 +95,17 @@ def test_batches_are_not_kept_in_memory():
 def test_calls_are_for_an_iteration_like_a_short_one():
     dealing, batches = Dealing(), [batch_of()]
     first = dealing.deal(function, batches, WORKERS)
-    assert not dealing.by_calls
+    assert not dealing.can_call
     assert dealing.runs_per_thread == 16
     dealing.record(first, cost(1, 1, 0.1), 9.0)  # tasks and messages took the rest
     dealing.deal(function, batches, WORKERS)
-    assert dealing.by_calls
+    assert dealing.can_call
     assert dealing.runs_per_thread == 0
     dealing.deal(function, batches, {"a": 1})
-    assert not dealing.by_calls
+    assert not dealing.can_call
     dealing.deal(function, batches, {"a": 1})
     dealing.record(first, cost(1, 1, 60.0), 60.0)
-    assert not dealing.by_calls
+    assert not dealing.can_call
     assert dealing.runs_per_thread == 16
 
 
@@ -127,7 +127,7 @@ def test_tasks_cost_a_small_part_of_an_iteration(workers, threads, seconds, call
     throughputs = {str(number): Throughput(1, seconds * threads) for number in range(workers)}
     dealing.record(iteration, Cost(throughputs=throughputs), seconds)
     dealing.deal(function, batches, cluster)
-    assert (dealing.by_calls, dealing.runs_per_thread) == (called, pieces)
+    assert (dealing.can_call, dealing.runs_per_thread) == (called, pieces)
 
 
 def test_shares_follow_the_throughput_of_repeated_iterations():
@@ -137,7 +137,7 @@ def test_shares_follow_the_throughput_of_repeated_iterations():
         changed.append(dealing.record(iteration, cost(1, 20), 1.0))
     assert changed == [False, False, True, False]
     new = dealing.deal(function, batches, WORKERS)
-    assert new.weights == (1.0, 40.0)
+    assert new.share_sizes == (1.0, 40.0)
     assert new is iteration
 
 

@@ -308,7 +308,7 @@ def test_many_workers_call_each_other_and_tasks_do_only_what_one_has_forgotten_o
     dataset, monkeypatch
 ):
     # On a busy machine some workers are slow: their shares would be dealt anew.
-    monkeypatch.setattr("dkmeans.executors.dask.weights._WORTHWHILE", 0)
+    monkeypatch.setattr("dkmeans.executors.dask.share_sizes._WORTHWHILE", 0)
     # Without limits of memory: each worker would count that of the whole process, and pause.
     options = {"memory_limit": 0, "processes": False, "dashboard_address": ":0"}
     batches = batches_of(dataset)

@@ -1,4 +1,4 @@
-"""Weights of shares: much faster workers get larger shares, small differences change nothing."""
+"""Sizes of shares: much faster workers get larger shares, small differences change nothing."""
 
 from collections import Counter
 
@@ -7,26 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkmeans.executors.dask.weights import Weights
+from dkmeans.executors.dask.share_sizes import ShareSizes
 from dkmeans.executors.reduction import Throughput
 
 WORKERS = {"slow": 1, "fast": 2}
 
 
-def learned(slow, fast, seconds=1.0, weights=None, iterations=2, work_part=1.0):
-    """Return the weights after some iterations of two workers with these speeds."""
-    weights = weights or Weights()
+def learned(slow, fast, seconds=1.0, sizes=None, iterations=2, work_part=1.0):
+    """Return the sizes after some iterations of two workers with these speeds."""
+    sizes = sizes or ShareSizes()
     measured = {
         "slow": Throughput(slow * seconds, seconds),
         "fast": Throughput(2 * fast * seconds, 2 * seconds),
     }
     for _ in range(iterations):
-        weights.learn(measured, WORKERS, work_part)
-    return weights
+        sizes.learn(measured, WORKERS, work_part)
+    return sizes
 
 
-def test_all_threads_have_the_same_weight_at_first():
-    assert Weights().of(WORKERS) == (1.0, 2.0)
+def test_all_threads_have_shares_of_the_same_size_at_first():
+    assert ShareSizes().of(WORKERS) == (1.0, 2.0)
 
 
 def test_a_much_faster_worker_has_a_share_in_proportion_to_its_speed():
@@ -34,10 +34,10 @@ def test_a_much_faster_worker_has_a_share_in_proportion_to_its_speed():
 
 
 def test_a_worker_that_needs_almost_no_time_has_a_very_large_share():
-    weights = Weights()
+    sizes = ShareSizes()
     for _ in range(2):
-        weights.learn({"slow": Throughput(10, 1.0), "fast": Throughput(20, 0.002)}, WORKERS, 1.0)
-    slow, fast = weights.of(WORKERS)
+        sizes.learn({"slow": Throughput(10, 1.0), "fast": Throughput(20, 0.002)}, WORKERS, 1.0)
+    slow, fast = sizes.of(WORKERS)
     assert fast / slow == pytest.approx(2 * 1000)
 
 
@@ -52,36 +52,36 @@ def test_a_time_that_does_not_depend_on_the_shares_is_not_counted(work_part, fas
 
 
 def test_one_bad_iteration_changes_nothing():
-    weights = learned(1, 1)
-    learned(0.01, 1, weights=weights, iterations=1)
-    assert weights.of(WORKERS) == (1.0, 2.0)
-    learned(0.01, 1, weights=weights, iterations=3)
-    assert weights.of(WORKERS) == (0.01, 2.0)
+    sizes = learned(1, 1)
+    learned(0.01, 1, sizes=sizes, iterations=1)
+    assert sizes.of(WORKERS) == (1.0, 2.0)
+    learned(0.01, 1, sizes=sizes, iterations=3)
+    assert sizes.of(WORKERS) == (0.01, 2.0)
 
 
 def test_shares_that_fit_the_speeds_stay_as_they_are():
-    weights = learned(1, 20)
-    assert learned(1, 25, weights=weights).of(WORKERS) == (1.0, 40.0)
+    sizes = learned(1, 20)
+    assert learned(1, 25, sizes=sizes).of(WORKERS) == (1.0, 40.0)
 
 
 def test_a_worker_that_becomes_fast_gets_a_larger_share_again():
     workers = {"slow": 3, "fast": 1}
-    weights = Weights()
+    sizes = ShareSizes()
     for _ in range(2):
-        weights.learn({"slow": Throughput(3, 3), "fast": Throughput(20, 1)}, workers, 1.0)
-    assert weights.of(workers) == (3.0, 20.0)
+        sizes.learn({"slow": Throughput(3, 3), "fast": Throughput(20, 1)}, workers, 1.0)
+    assert sizes.of(workers) == (3.0, 20.0)
     changed = [
-        weights.learn({"slow": Throughput(60, 3), "fast": Throughput(20, 1)}, workers, 1.0)
+        sizes.learn({"slow": Throughput(60, 3), "fast": Throughput(20, 1)}, workers, 1.0)
         for _ in range(3)
     ]
     assert changed == [False, True, False]
-    assert weights.of(workers) == (60.0, 20.0)
+    assert sizes.of(workers) == (60.0, 20.0)
 
 
 def test_a_new_worker_has_an_average_share():
-    weights = learned(1, 20)
-    assert weights.of({"slow": 1, "fast": 1, "new": 2}) == (1.0, 20.0, 21.0)
-    assert weights.of({None: 1}) == (1.0,)
+    sizes = learned(1, 20)
+    assert sizes.of({"slow": 1, "fast": 1, "new": 2}) == (1.0, 20.0, 21.0)
+    assert sizes.of({None: 1}) == (1.0,)
 
 
 def test_a_very_short_iteration_is_not_measured():
@@ -95,9 +95,9 @@ positive = st.floats(0.01, 100)
 def test_after_learning_no_worker_is_much_slower_than_the_others(speeds, numbers):
     workers = dict(Counter(f"worker {number % len(speeds)}" for number in numbers))
     known = {f"worker {number}": Throughput(speed, 1.0) for number, speed in enumerate(speeds)}
-    weights = Weights()
+    sizes = ShareSizes()
     for _ in range(2):
-        weights.learn(known, workers, 1.0)
-    found = np.array(weights.of(workers))
+        sizes.learn(known, workers, 1.0)
+    found = np.array(sizes.of(workers))
     of_each = np.array([known[worker].speed * n for worker, n in workers.items()])
     assert (found / of_each).max() * 0.6 <= found.sum() / of_each.sum() * (1 + 1e-9)

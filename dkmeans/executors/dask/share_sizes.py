@@ -18,24 +18,24 @@ _SHORTEST_SECONDS = 0.02
 _REMEMBERED_ITERATIONS, _NEEDED_ITERATIONS = 3, 2
 
 
-class Weights:
-    """Weights of the workers' shares. All threads have equal ones until some are much slower."""
+class ShareSizes:
+    """Relative sizes of the workers' shares: equal for all threads until some are much slower."""
 
     def __init__(self) -> None:
         self._speeds: dict[str, deque[float]] = {}
-        self._weights: dict[str | None, float] = {}
+        self._sizes: dict[str | None, float] = {}
 
     def of(self, threads: Mapping[str | None, int]) -> tuple[float, ...]:
-        """Return the weight of each worker's share: that of a thread, times the number of threads.
+        """Return the size of each worker's share: that of a thread, times the number of threads.
 
         Args:
             threads: Number of threads of each worker. A thread of an unknown worker has the average
-                weight.
+                size.
         """
-        known = {worker: n for worker, n in threads.items() if worker in self._weights}
-        total = sum(self._weights[worker] * n for worker, n in known.items())
+        known = {worker: n for worker, n in threads.items() if worker in self._sizes}
+        total = sum(self._sizes[worker] * n for worker, n in known.items())
         average = total / sum(known.values()) if known else 1.0
-        return tuple(n * self._weights.get(worker, average) for worker, n in threads.items())
+        return tuple(n * self._sizes.get(worker, average) for worker, n in threads.items())
 
     def learn(
         self,
@@ -43,18 +43,18 @@ class Weights:
         threads: Mapping[str | None, int],
         work_part: float,
     ) -> bool:
-        """Record the throughputs of an iteration; return True if the weights have changed.
+        """Record the throughputs of an iteration; return True if the sizes have changed.
 
-        The method returns early, with the weights as they are, (1) if no worker computed long
-        enough to measure, (2) if some worker has not been measured often enough, (3) if new weights
-        would gain too little. Otherwise the measured speeds become the weights, and measuring
+        The method returns early, with the sizes as they are, (1) if no worker computed long
+        enough to measure, (2) if some worker has not been measured often enough, (3) if new sizes
+        would gain too little. Otherwise the measured speeds become the sizes, and measuring
         begins anew: the speeds were measured under the old shares, whose rows were cached.
 
         Args:
             measured: Throughput of each worker that computed something.
             threads: Number of threads of each worker.
             work_part: Part of the iteration's time in which the slowest worker computed. The rest,
-                messages and tasks, takes as long with other weights.
+                messages and tasks, takes as long with other sizes.
         """
         longest = max((throughput.seconds for throughput in measured.values()), default=0.0)
         if longest < _SHORTEST_SECONDS:
@@ -67,14 +67,14 @@ class Weights:
         seen = [self._speeds.get(worker or "", ()) for worker in threads]
         if min(map(len, seen)) < _NEEDED_ITERATIONS:
             return False
-        best, weights = [max(each) for each in seen], self.of(threads)
+        best, sizes = [max(each) for each in seen], self.of(threads)
         speeds_of_workers = [n * speed for n, speed in zip(threads.values(), best, strict=True)]
-        # In units of weight per speed: the time of the slowest worker now, and that of every worker
+        # In units of size per speed: the time of the slowest worker now, and that of every worker
         # if each share were proportional to its worker's speed.
-        slowest = max(map(truediv, weights, speeds_of_workers))
-        saved = 1 - sum(weights) / sum(speeds_of_workers) / slowest
+        slowest = max(map(truediv, sizes, speeds_of_workers))
+        saved = 1 - sum(sizes) / sum(speeds_of_workers) / slowest
         if 1 - work_part * saved >= _WORTHWHILE:
             return False
-        self._weights = dict(zip(threads, best, strict=True))
+        self._sizes = dict(zip(threads, best, strict=True))
         self._speeds.clear()
         return True
