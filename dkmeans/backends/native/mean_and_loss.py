@@ -8,9 +8,12 @@ are left to NumPy.
 
 from __future__ import annotations
 
+import math
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from dkmeans import distance, exact
 from dkmeans.backends.native.compilation import compiled, kernel
@@ -63,6 +66,28 @@ class WeightPairs(NamedTuple):
     low: FloatArray
     is_sure: BoolArray
     is_whole: BoolArray
+
+
+class _WorkArrays(threading.local):
+    """Arrays of each thread that are used again: new memory takes longer than what it is used for.
+
+    They are as large as the sums of a piece (`ExactSums.pieces`), a few megabytes.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def __call__(
+        self, name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float64
+    ) -> NDArray[Any]:
+        """Return the calling thread's array of a name, in this shape, with any content."""
+        size = math.prod(shape)
+        if name not in self._arrays or len(self._arrays[name]) < size:
+            self._arrays[name] = np.empty(size, dtype)
+        return self._arrays[name][:size].reshape(shape)
+
+
+_work = _WorkArrays()
 
 
 @compiled
@@ -204,8 +229,8 @@ def find_terms(
         weights: The weights n.
         unit: What a unit of the weights' grid is.
         factor: The factor.
-        value: (k, d) float64, overwritten: the first row has the sums, rounded.
-        error: (k, d) float64, overwritten: the first row has what is added to them.
+        value: (k, d) float64, overwritten: the first row then has the sums, rounded.
+        error: (k, d) float64, overwritten: the first row then has what is added to them.
         left: (k, d) bool, overwritten: True for terms that are not found.
     """
     high, low, size, is_whole = sums
@@ -272,15 +297,16 @@ def terms(
         return distance.terms(sums, weights, centers, factor)
     pairs, of_weights, blocks = _pairs(sums), _weights(weights), list(sums.blocks())
     unit, centers = float(np.ldexp(1.0, weights.grid.exponents[0])), np.ascontiguousarray(centers)
-    value, error = np.empty(sums.shape), np.empty(sums.shape)
+    high, low = (np.empty((len(blocks), sums.shape[1])) for _ in range(2))
     left: BoolArray = np.empty(sums.shape, bool)
-    for some in blocks:
+    for block, some in enumerate(blocks):
         of_block = SumPairs(*(part[some] for part in pairs))
         factors = WeightPairs(*(part[some] for part in of_weights)), unit, float(factor)
-        results = value[some], error[some], left[some]
+        value, error = (_work(name, of_block.high.shape) for name in ("value", "error"))
+        results = value, error, left[some]
         run(find_terms, (), centers[some], sums.grid.scales, of_block, *factors, *results)
-    firsts = [some.start for some in blocks]
-    return value[firsts], error[firsts], left
+        high[block], low[block] = value[0], error[0]
+    return high, low, left
 
 
 def _are_usual(sums: ExactSums, weights: ExactSums) -> bool:
@@ -293,9 +319,11 @@ def _are_usual(sums: ExactSums, weights: ExactSums) -> bool:
 
 
 def _pairs(sums: ExactSums) -> SumPairs:
-    """Return sums as `add_plane` leaves them."""
-    high, low, size = (np.zeros(sums.shape) for _ in range(3))
-    pairs = SumPairs(high, low, size, np.ones(sums.shape, bool))
+    """Return sums as `add_plane` leaves them, in arrays that the thread's next call overwrites."""
+    high, low, size = (_work(name, sums.shape) for name in ("high", "low", "size"))
+    pairs = SumPairs(high, low, size, _work("is_whole", sums.shape, bool))
+    for part, value in zip(pairs, (0.0, 0.0, 0.0, True), strict=True):
+        part.fill(value)
     for number in sorted(sums.planes, reverse=True):
         plane, factor = kernel_array(sums.planes[number]), 2.0 ** (PLANE_BITS * number)
         run(add_plane, (), plane, number, factor, pairs)
