@@ -8,6 +8,7 @@ chunks.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -81,11 +82,11 @@ def accumulate(
             sums = sums_and_farthest(points, centers, weights)
         elif weights is None:
             functions = backend.sums_by_bounds, backend.partial_sums
-            sums = by_bounds(loaded, points, centers, start, *functions)
+            sums = by_bounds(loaded, points, centers, start, *functions, lambda found: found)
         else:
             lookups = backend.nearest_by_bounds, backend.nearest_index
-            index = by_bounds(loaded, points, centers, start, *lookups)
-            sums = by_movement(loaded, points, weights, index, centers, start)
+            add_up = partial(by_movement, loaded, points, weights, centers, start)
+            sums = by_bounds(loaded, points, centers, start, *lookups, add_up)
     except NotFinite:
         raise loaded.complaint() from None
     return replace(sums, squares=squares)

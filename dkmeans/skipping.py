@@ -49,8 +49,9 @@ def by_bounds(
     start: int | None,
     compute: Callable[[FloatArray, Centers, Cached | None, Hashable], tuple[T, Cached | None, int]],
     without: Callable[[FloatArray, Centers], T],
-) -> T:
-    """Return what a backend computes of a chunk, and cache bounds of its rows.
+    then: Callable[[T], PartialSums],
+) -> PartialSums:
+    """Return the sums that follow from what a backend computes, and cache bounds of the rows.
 
     Args:
         loaded: The chunk. If there is a start, the chunk is one of a `numbered` batch.
@@ -60,35 +61,38 @@ def by_bounds(
             iteration; None if it is not.
         compute: `sums_by_bounds` or `nearest_by_bounds` of the backend.
         without: The function of the backend that returns the same result without bounds.
+        then: Returns the sums, given that result. It is called before the bounds are cached: after
+            that another task may overwrite them, and with them the result.
 
     Raises:
         NotFinite: a value is not finite.
     """
     budget = cache_budget.get()
     if start is None or budget is None or not budget.cache_bytes:
-        return without(points, centers)
+        return then(without(points, centers))
     name = _name(start)
     key = "bounds", name, loaded.chunk.number, loaded.chunk.rows
     found = row_cache.take_entry(key)
     if isinstance(found, NoRoom):
         row_cache.put_entry(key, found, evicts_rows=True)
-        return without(points, centers)
+        return then(without(points, centers))
     result, bounds, skipped = compute(points, centers, found, (budget.fit, name))
+    sums = then(result)
     if counter := skips.get():
         counter.count += skipped
     # Bounds must not evict rows: to read a chunk again takes longer than bounds save.
     if bounds is not None and not row_cache.put_entry(key, bounds, evicts_rows=False):
         row_cache.put_entry(key, NoRoom(), evicts_rows=True)
-    return result
+    return sums
 
 
 def by_movement(
     loaded: LoadedChunk,
     points: FloatArray,
     weights: FloatArray,
-    index: IndexArray,
     centers: Centers,
     start: int | None,
+    index: IndexArray,
 ) -> PartialSums:
     """Return the sums of weighted rows: the cached ones, in which rows that changed are moved.
 
@@ -96,9 +100,9 @@ def by_movement(
         loaded: The chunk.
         points: Its rows with a weight, (n, d).
         weights: (n,) float64, their weights.
-        index: (n,) the nearest center of each row.
         centers: The centers.
         start: As in `by_bounds`.
+        index: (n,) the nearest center of each row.
 
     Raises:
         NotFinite: a value is not finite.

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from dkmeans import Dataset, KMeans, RunConfig
+from dkmeans.backends.native import backend as native
 from dkmeans.backends.native import bounds
 from dkmeans.backends.native.groups import Course
 from dkmeans.data.cache import row_cache
@@ -121,3 +122,23 @@ def test_nothing_is_kept_after_the_fit():
     before = row_cache.bytes
     trained()
     assert row_cache.bytes == before
+
+
+def test_clusters_are_used_before_their_bounds_are_cached(advances, monkeypatch):
+    # After that another task may overwrite them.
+    events, put, add_up = [], row_cache.put_entry, native.weighted_sums
+
+    def put_entry(key, *entry, **how):
+        events.append(key[0])
+        return put(key, *entry, **how)
+
+    def weighted_sums(*arguments):
+        events.append("sums")
+        return add_up(*arguments)
+
+    monkeypatch.setattr(row_cache, "put_entry", put_entry)
+    monkeypatch.setattr(native, "weighted_sums", weighted_sums)
+    trained((ROWS, {"weights": WEIGHTS}))
+    chunks = events.count("products")
+    assert events == ["sums", "products", "bounds"] * chunks
+    assert len(advances) <= chunks

@@ -167,7 +167,7 @@ class Backend(Implementation, Protocol):
     ) -> tuple[IndexArray, Cached | None, int]:
         """Return the results of `nearest_index`, and what `sums_by_bounds` returns beside sums.
 
-        The indices may be integers of another size.
+        The indices may be integers of another size, in memory that the next call overwrites.
         """
         ...
 

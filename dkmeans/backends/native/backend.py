@@ -102,12 +102,12 @@ def nearest_by_bounds(
 ) -> tuple[IndexArray, Cached | None, int]:
     """Return the results of `nearest_index`, and what `sums_by_bounds` returns beside the sums.
 
-    With bounds the indices are int32.
+    With bounds the indices are int32, in the memory of the bounds.
     """
     result = _by_bounds(points, centers, found, start, with_sums=False)
     if not isinstance(result, bounds.Advanced):
         return nearest_index(points, centers), result, 0
-    return result.bounds.index, result.entry, result.skipped
+    return result.bounds.nearest, result.entry, result.skipped
 
 
 def _by_bounds(

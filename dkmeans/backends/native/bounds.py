@@ -136,7 +136,8 @@ class Bounds:
 
     Attributes:
         stage: The centers for which the bounds hold.
-        nearest: (n,) int32, the cluster of each row, of which the pieces have views.
+        nearest: (n,) int32, the cluster of each row, of which the pieces have views. Once the
+            bounds are cached, another task may overwrite it.
         pieces: Bounds of the pieces of the chunk.
         pause: As in `Waiting`.
         work: Work on the bounds since all pairs were scored, in units of scoring a pair.
@@ -154,12 +155,6 @@ class Bounds:
         return sum(piece.nbytes for piece in self.pieces)
 
     @property
-    def index(self) -> IndexArray:
-        """(n,) int32, the nearest center of each row."""
-        # A copy: once the bounds are cached, another task may bring them up to date.
-        return self.nearest.copy()
-
-    @property
     def sums(self) -> PartialSums:
         """The partial sums of the rows; all pieces must have sums."""
         d, parts = self.stage.grouped.exact.shape[1], []
@@ -173,7 +168,7 @@ class Bounds:
             sums, of_far = ExactSums(piece.sums.grid, planes, few), piece.sums.far_sums
             sums = sums if of_far is None else sums + of_far
             parts.append(PartialSums(sums, piece.rows.sizes.copy()))
-        # A copy, as in `index`. The sum of several pieces has memory of its own.
+        # A copy, as another task may overwrite cached bounds. The sum of several pieces is one.
         total = sum_up(parts)
         return replace(total, sums=total.sums.copied()) if len(parts) == 1 else total
 

@@ -70,7 +70,7 @@ def follow(rows, centers, iterations, move=moved):
             unsummed = bounds.advance(rows, centers, without)
         assert same_partial_sums(result.bounds.sums, expected)
         index = native.nearest(rows, centers)[0].tolist()
-        assert result.bounds.index.tolist() == unsummed.bounds.index.tolist() == index
+        assert result.bounds.nearest.tolist() == unsummed.bounds.nearest.tolist() == index
         sizes = [sum(p.rows.sizes for p in each.bounds.pieces) for each in (result, unsummed)]
         assert sizes[0].tolist() == sizes[1].tolist() == expected.counts.tolist()
         found, without = result.bounds, unsummed.bounds
