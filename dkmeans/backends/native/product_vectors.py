@@ -76,17 +76,25 @@ def move_products(
     planes = [first, second, third, fourth][: 4 if errors else 2]
     adder = _ProductAdder(code, points, weights, scales, unit, planes, used_bits)
 
+    def move(place: Value, row: Value, old: Value | None, new: Value) -> None:
+        is_off = adder.move(row, old, new)
+        builder.store(builder.zext(is_off, byte), code.at(is_left.first, place))
+        with builder.if_then(is_off, likely=False):
+            # What the planes do not hold is in no sum, and was in none before.
+            adder.move(row, old, new, is_back=True)
+
     def step(place: Value, _: Sequence[Value]) -> list[Value]:
         row = builder.load(code.at(changes.first, place))
         old, new = (
             builder.sext(builder.load(code.at(each.first, row)), code.size)
             for each in (before, after)
         )
-        is_off = adder.move(row, old, new)
-        builder.store(builder.zext(is_off, byte), code.at(is_left.first, place))
-        with builder.if_then(is_off, likely=False):
-            # What the planes do not hold is in no sum, and was in none before.
-            adder.move(row, old, new, is_back=True)
+        # All rows are in no sum at first, and none is later: the branch is foreseen.
+        with builder.if_else(builder.icmp_signed(">=", old, code.size(0))) as (moves, adds):
+            with moves:
+                move(place, row, old, new)
+            with adds:
+                move(place, row, None, new)
         return []
 
     code.loop(count, [], step)
@@ -105,33 +113,27 @@ class _ProductAdder:
         self._integers = ir.VectorType(ir.IntType(64), OCTET)
         self._nothing = ir.Constant(self._integers, [0] * OCTET)
 
-    def move(self, row: Value, old: Value, new: Value, *, is_back: bool = False) -> Value:
+    def move(self, row: Value, old: Value | None, new: Value, *, is_back: bool = False) -> Value:
         """Move a row between the sums of two clusters; return True if the planes do not hold it.
 
         Args:
             row: Index of the row.
-            old: Index of the cluster whose sums become smaller; negative for none.
+            old: Index of the cluster whose sums become smaller; None for none.
             new: Index of the cluster whose sums grow.
             is_back: True to take back an earlier move.
         """
         code, builder = self._code, self._code.builder
         weight = code.spread(builder.load(code.at(self._weights.first, row)), OCTET)
-        # Without an old cluster, nothing is subtracted from the new one.
-        has_old = builder.icmp_signed(">=", old, code.size(0))
-        mask = code.spread(builder.sext(has_old, ir.IntType(64)), OCTET)
-        old = builder.select(has_old, old, new)
         plus, minus = (builder.sub, builder.add) if is_back else (builder.add, builder.sub)
+        changes = [(new, plus)] if old is None else [(new, plus), (old, minus)]
 
         def octet(x: Value, column: Value, found: Sequence[Value]) -> list[Value]:
             x = builder.fadd(x, code.load(code.at(self._unit.first, column), self._vector))
             parts, off = self._parts_of(x, column, weight)
             for plane, part in zip(self._planes, parts, strict=True):
-                for cluster, change, bits in (
-                    (new, plus, part),
-                    (old, minus, builder.and_(part, mask)),
-                ):
+                for cluster, change in changes:
                     cell = code.cell(plane, cluster, column)
-                    code.store(change(code.load(cell, self._integers), bits), cell)
+                    code.store(change(code.load(cell, self._integers), part), cell)
             bits = code.load(self._used_bits.first, self._integers)
             code.store(builder.or_(bits, parts[1]), self._used_bits.first)
             return [builder.or_(found[0], off)]
