@@ -31,13 +31,10 @@ from dkmeans.float_pairs import (
     two_product,
     two_sum,
 )
-from dkmeans.grid import PLANE_BITS, BoolArray, FewValues, Grid
+from dkmeans.grid import PLANE_BITS, QUIET, BoolArray, FewValues, Grid
 
 # Some elements of a (k, d) array: their clusters and columns, as `nonzero` returns them.
 Elements = tuple[IndexArray, ...]
-
-# Large values may overflow in some of the steps below; the code tests the results.
-_QUIET = np.errstate(all="ignore")
 
 # Sums below this may be added without a carry to the next plane: the sums of a piece of rows are
 # below 2^62, so an int64 holds both together.
@@ -250,7 +247,7 @@ class ExactSums:
         )
         return Fraction(total) * Fraction(2) ** int(self.grid.exponents[column])
 
-    @_QUIET
+    @QUIET
     def means(self, counts: IndexArray | ExactSums, divide: Divide | None = None) -> FloatArray:
         """Return the sums divided by the counts, (k, d) float64, correctly rounded.
 

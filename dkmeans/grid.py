@@ -22,7 +22,7 @@ from dkmeans.float_pairs import FloatArray, IndexArray
 BoolArray = NDArray[np.bool_]
 
 # Large values may overflow in some of the steps below; the code tests the results.
-_QUIET = np.errstate(all="ignore")
+QUIET = np.errstate(all="ignore")
 
 # A plane counts multiples of 2^(exponent + 32 m), where m is the number of the plane.
 PLANE_BITS = 32
@@ -121,7 +121,7 @@ class Grid:
         """(d,) float64, the factors that make values on the grid integers."""
         return np.ldexp(1.0, -self.exponents)
 
-    @_QUIET
+    @QUIET
     def digit_products(self, points: FloatArray) -> tuple[IndexArray, BoolArray]:
         """Return sums of products of digits of (n, d) rows, for `total_of_digits`, and a mask.
 
@@ -144,7 +144,7 @@ class Grid:
         ]
         return np.array(products), left
 
-    @_QUIET
+    @QUIET
     def rounded_away(self, points: FloatArray) -> FewValues:
         """Return what is left of (n, d) rows that are added to their planes as nearest integers.
 
@@ -159,7 +159,7 @@ class Grid:
         rows, columns = np.nonzero(left)
         return FewValues.of(rows, columns, left[rows, columns], self)
 
-    @_QUIET
+    @QUIET
     def split(self, points: FloatArray) -> tuple[list[FloatArray], BoolArray]:
         """Return what (n, d) rows add to planes 0, -1, ... as integers in float64, and a mask.
 

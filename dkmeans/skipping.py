@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 from dkmeans.backends import select
-from dkmeans.data.cache import cache_budget, row_cache
+from dkmeans.data.cache import CacheBudget, cache_budget, row_cache
 from dkmeans.data.chunks import LoadedChunk
 from dkmeans.distance import Centers
 from dkmeans.executors.reduction import participant, skips
@@ -68,15 +68,14 @@ def by_bounds(
         NotFinite: a value is not finite.
     """
     budget = cache_budget.get()
-    if start is None or budget is None or not budget.cache_bytes:
+    key = _key("bounds", loaded, start, budget)
+    if key is None or budget is None:
         return then(without(points, centers))
-    name = _name(start)
-    key = "bounds", name, loaded.chunk.number, loaded.chunk.rows
     found = row_cache.take_entry(key)
     if isinstance(found, NoRoom):
         row_cache.put_entry(key, found, evicts_rows=True)
         return then(without(points, centers))
-    result, bounds, skipped = compute(points, centers, found, (budget.fit, name))
+    result, bounds, skipped = compute(points, centers, found, (budget.fit, key[1]))
     sums = then(result)
     if counter := skips.get():
         counter.count += skipped
@@ -107,17 +106,20 @@ def by_movement(
     Raises:
         NotFinite: a value is not finite.
     """
-    budget, backend = cache_budget.get(), select(centers.backend)
-    if start is None or budget is None or not budget.cache_bytes:
-        return backend.weighted_sums(points, weights, index, centers, None)[0]
-    key = "products", _name(start), loaded.chunk.number, loaded.chunk.rows
-    found = row_cache.take_entry(key)
-    sums, kept = backend.weighted_sums(points, weights, index, centers, found)
-    if kept is not None:
+    key = _key("weighted sums", loaded, start, cache_budget.get())
+    found = None if key is None else row_cache.take_entry(key)
+    sums, kept = select(centers.backend).weighted_sums(points, weights, index, centers, found)
+    if key is not None and kept is not None:
         row_cache.put_entry(key, kept, evicts_rows=False)
     return sums
 
 
-def _name(start: int) -> tuple[Hashable, int]:
-    """Return a key for a start that is unique also among trainings that share reads."""
-    return participant.get(), start
+def _key(
+    what: str, loaded: LoadedChunk, start: int | None, budget: CacheBudget | None
+) -> tuple[str, Hashable, int, int] | None:
+    """Return the key of what is cached of a chunk for a start; None if nothing is cached."""
+    if start is None or budget is None or not budget.cache_bytes:
+        return None
+    # Unique also among trainings that share reads.
+    name = participant.get(), start
+    return what, name, loaded.chunk.number, loaded.chunk.rows

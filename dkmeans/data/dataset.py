@@ -243,8 +243,7 @@ class Dataset:
                 missing, or one of `columns` holds neither numbers nor words.
             Outage: the storage does not answer.
         """
-        _check_names(columns, weights)
-        condition = None if filters is None else RowFilter.of(filters)
+        condition = _condition(columns, weights, filters)
         addresses = expanded(address)
         cut = from_parquet_files(addresses, columns, weights, condition)
         return cls._of_named_rows(cut, named_together(addresses), condition)
@@ -276,8 +275,7 @@ class Dataset:
         """
         if not is_arrow_dataset(dataset):
             raise InvalidType(expected("dataset", "a pyarrow.dataset.Dataset", dataset))
-        _check_names(columns, weights)
-        condition = None if filters is None else RowFilter.of(filters)
+        condition = _condition(columns, weights, filters)
         cut = from_arrow_dataset(dataset, columns, weights, condition)
         return cls._of_named_rows(cut, "the dataset of pyarrow", condition)
 
@@ -706,6 +704,12 @@ def _check_names(columns: object, weights: object) -> None:
         _check_columns(columns, "a list of names, or None")
     if weights is not None and not isinstance(weights, str):
         raise InvalidType(expected("weights", "the name of a column, or None", weights))
+
+
+def _condition(columns: object, weights: object, filters: Filters | None) -> RowFilter | None:
+    """Return the filter of rows, after checking all names; None for all rows."""
+    _check_names(columns, weights)
+    return None if filters is None else RowFilter.of(filters)
 
 
 def cut_weighted(rows: Cut, weights: Cut, name: str, chunk_bytes: int | None) -> Batch:

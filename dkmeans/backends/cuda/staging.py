@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from threading import Lock
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,21 +34,13 @@ _LEAST_BLOCK_BYTES = 2 * 2**20
 _BLOCKS_ON_THE_WAY = 4
 
 
-class BlockEvent(Protocol):
-    """An event on a stream of the device."""
-
-    def synchronize(self) -> None:
-        """Wait until the stream has reached the event."""
-        ...
-
-
 class StagingBlock(NamedTuple):
     """Page-locked memory.
 
     Attributes:
         memory: Bytes on the host.
-        copied: Event after the last copy from the memory. Before it, the memory must not be
-            written.
+        copied: Event of a stream of the device, after the last copy from the memory. Before it, the
+            memory must not be written.
     """
 
     memory: NDArray[np.uint8]

@@ -28,7 +28,7 @@ from dkmeans.executors.budget import Memory
 from dkmeans.executors.dask import internals, worker
 from dkmeans.executors.dask.cluster import LATE_FACTOR, Cluster, StrandedError, lost_errors
 from dkmeans.executors.dask.dealing import Dealing, Iteration
-from dkmeans.executors.dask.shipping import Shipping, size_of
+from dkmeans.executors.dask.shipping import Shipping, preferring, size_of
 from dkmeans.executors.in_order import in_order
 from dkmeans.executors.reduction import Cost, Reduction
 from dkmeans.executors.runs import Run, RunTotal, cut_into_runs, merged, reduce_batches
@@ -278,7 +278,7 @@ class Dask(AbstractContextManager["Dask"]):
             while len(level) > (1 if is_large else fan_in):
                 level = [
                     self._client.submit(
-                        merge, *level[i : i + fan_in], **_where(owners[i]), pure=False
+                        merge, *level[i : i + fan_in], **preferring(owners[i]), pure=False
                     )
                     for i in range(0, len(level), fan_in)
                 ]
@@ -309,8 +309,7 @@ class Dask(AbstractContextManager["Dask"]):
     ) -> Any:
         """Submit a function of chunks, to the preferred worker or to one that is not frozen."""
         preferred = reading.preferred_worker
-        workers = self._cluster.other_workers() if preferred is None else [preferred]
-        where = {"workers": workers, "allow_other_workers": True} if workers else {}
+        where = preferring(*(self._cluster.other_workers() if preferred is None else [preferred]))
         chunks, arrays = self._shipping.rows(chunks, where)
         return self._client.submit(function, chunks, shared, reading, *arrays, **where, pure=False)
 
@@ -336,13 +335,6 @@ def _fan_in(value: Any) -> int:
     # Sums have the size of two copies of float32 centers.
     fitting = _ADDED_BYTES // (2 * size_of(value))
     return max(2, min(worker.FAN_IN, fitting))
-
-
-def _where(preferred_worker: str | None) -> dict[str, Any]:
-    """Return the keywords of `Client.submit` for a task that should run on a worker."""
-    if preferred_worker is None:
-        return {}
-    return {"workers": [preferred_worker], "allow_other_workers": True}
 
 
 def _is_large(value: Any) -> bool:

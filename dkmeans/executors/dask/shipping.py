@@ -80,8 +80,7 @@ class Shipping:
         size = -(-len(workers) // parts)
         for start in range(0, len(workers), size):
             part = workers[start : start + size]
-            where = {"workers": part[:1], "allow_other_workers": True}
-            copy = self._client.submit(worker.unchanged, source, **where, pure=False)
+            copy = self._client.submit(worker.unchanged, source, **preferring(part[0]), pure=False)
             yield from self._copies(copy, part)
 
     def future(self, value: Any, workers: Sequence[str] = ()) -> Any:
@@ -93,10 +92,8 @@ class Shipping:
         if workers and size_of(value) >= _SMALL_BYTES and self._cluster.is_reachable:
             name, first = uuid4().hex, list(workers[:1])
             if self._has_sent(value, name, first):
-                where = {"workers": first, "allow_other_workers": True}
-                return self._client.submit(worker.take, name, **where, pure=False)
-        where = {"workers": workers, "allow_other_workers": True} if workers else {}
-        return self._client.submit(worker.unchanged, value, **where, pure=False)
+                return self._client.submit(worker.take, name, **preferring(*first), pure=False)
+        return self._client.submit(worker.unchanged, value, **preferring(*workers), pure=False)
 
     def _has_sent(self, value: Any, name: str, receiver: list[str]) -> bool:
         """Send a value to a worker, which holds it under a name; return whether all has arrived."""
@@ -155,6 +152,12 @@ class Shipping:
         if self._sent_bytes > _LOGGED_BYTES:
             self._sent_bytes = 0
             internals.forget_messages(self._client)
+
+
+def preferring(*workers: str | None) -> dict[str, Any]:
+    """Return the keywords of `Client.submit` for a task that should run on one of some workers."""
+    addresses = list(filter(None, workers))
+    return {"workers": addresses, "allow_other_workers": True} if addresses else {}
 
 
 def size_of(value: Any) -> int:
