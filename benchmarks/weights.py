@@ -1,7 +1,7 @@
 """Time fits of rows with weights beside fits of the same rows without.
 
-Prints a Markdown table: CPU seconds of whole fits, in turn, the least of some rounds, and ratios.
-See docs/benchmarks/index.md.
+Prints a Markdown table: CPU seconds of whole fits, and in brackets seconds, in turn, the medians of
+some rounds; and ratios of both. See docs/benchmarks/index.md.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ SHAPES = (
 )
 
 
-def cpu_seconds(
+def seconds(
     rows: np.ndarray, centers: np.ndarray, weights: np.ndarray | None, *, steps: int
-) -> float:
-    """Return the CPU time of a fit, of all threads."""
+) -> tuple[float, float]:
+    """Return the CPU time of a fit, of all threads, and the time that passed."""
     features = rows if weights is None else (rows, {"weights": weights})
     with tempfile.TemporaryDirectory() as folder:
         model = dkmeans.KMeans(
             len(centers), folder, initial_clusters=centers, use_mini_batch=False, seed=1
         )
-        began = time.process_time()
+        began = time.process_time(), time.perf_counter()
         model.train(lambda: features, steps=steps)
-        return time.process_time() - began
+        return time.process_time() - began[0], time.perf_counter() - began[1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # clusters without rows
     print("| rows | n, d, k | without, s | whole weights | float32 weights | float64 weights |")
@@ -55,15 +55,16 @@ def main() -> None:
         kinds = (None, rng.integers(1, 4, len(rows)), real.astype(np.float32), real)
         times = [
             [
-                cpu_seconds(rows, np.asarray(centers, np.float32), weights, steps=options.steps)
+                seconds(rows, np.asarray(centers, np.float32), weights, steps=options.steps)
                 for weights in kinds
             ]
             for _ in range(options.rounds)
         ]
-        without, *others = np.min(times, axis=0)
-        ratios = " | ".join(f"{each / without:.2f}" for each in others)
+        without, *others = np.median(times, axis=0)
+        pairs = (without, *(each / without for each in others))
+        shown = " | ".join(f"{cpu:.2f} ({passed:.2f})" for cpu, passed in pairs)
         numbers = ", ".join(f"{number:,}" for number in shape)
-        print(f"| {name} | {numbers} | {without:.2f} | {ratios} |", flush=True)
+        print(f"| {name} | {numbers} | {shown} |", flush=True)
 
 
 if __name__ == "__main__":
