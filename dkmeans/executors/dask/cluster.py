@@ -357,7 +357,6 @@ class Cluster:
         needed = silent.intersection([*self._processing(awaited), *self._holders(awaited, silent)])
         if needed:
             self._frozen |= needed
-            self._known_at = -math.inf
             names = _listed(sorted(needed))
             be = "is" if len(needed) == 1 else "are"
             raise StrandedError(f"{names} {be} frozen: other workers take over")
@@ -449,16 +448,15 @@ class Cluster:
         self.compare_versions(threads)
         if self._frozen:
             self._welcome(self._frozen - self._silent_workers())
-        return {worker: threads[worker] for worker in sorted(threads.keys() - self._frozen)} or {
-            None: 1
-        }
+        present = sorted(threads.keys() - self._frozen)
+        self._known = {worker: threads[worker] for worker in present} or {None: 1}
+        self._known_at = time.monotonic()
+        return self._known
 
     def known_threads(self) -> dict[str | None, int]:
         """Return `threads_by_preferred_worker`, as it was at most `_KNOWN_SECONDS` ago."""
-        if time.monotonic() - self._known_at > _KNOWN_SECONDS:
-            self._known = self.threads_by_preferred_worker()
-            self._known_at = time.monotonic()
-        return self._known
+        is_old = time.monotonic() - self._known_at > _KNOWN_SECONDS
+        return self.threads_by_preferred_worker() if is_old else self._known
 
     def _welcome(self, workers: frozenset[str]) -> None:
         """Deal shares to workers again that were taken for frozen."""

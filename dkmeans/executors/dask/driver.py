@@ -171,13 +171,16 @@ class Dask(AbstractContextManager["Dask"]):
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
     ) -> tuple[Iteration, list[RunTotal[M]]]:
         """Compute an iteration, and start over as often as its tasks are stranded."""
+        # Calls ask the same workers again: those that have left do not answer.
+        may_be_old = self._dealing.can_call
         while True:
             try:
                 threads = (
                     self._cluster.known_threads()
-                    if self._dealing.can_call
+                    if may_be_old
                     else self._cluster.threads_by_preferred_worker()
                 )
+                may_be_old = False
                 iteration = self._dealing.deal(function, batches, threads)
                 return iteration, self._reduce(iteration, batches, value)
             except (StrandedError, worker.ValueLost) as error:

@@ -347,3 +347,28 @@ def test_errors_of_a_lost_cluster_are_outages(client, error):
     cluster = Cluster(client)
     with pytest.raises(Outage, match="cannot be reached"), cluster.errors_translated():
         raise error
+
+
+def test_workers_that_were_asked_for_just_now_are_not_asked_for_again(monkeypatch):
+    asked, now = [], [0.0]
+
+    class Scheduler:
+        address = "tcp://scheduler"
+
+    class Connected:
+        scheduler = Scheduler()
+
+        def nthreads(self):
+            asked.append(now[0])
+            return {"b": 2, "a": 1}
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Cluster, "compare_versions", lambda *_: None)
+    workers = Cluster(Connected())
+    for seconds in (1.0, 1.05, 1.09, 1.2):
+        now[0] = seconds
+        assert list(workers.known_threads().items()) == [("a", 1), ("b", 2)]
+    assert asked == [1.0, 1.2]
+    now[0] = 1.21
+    workers.threads_by_preferred_worker()
+    assert asked == [1.0, 1.2, 1.21]
