@@ -67,12 +67,14 @@ class ShortIterations:
             self._times[alone].clear()
         self._times[alone].append(seconds)
         self._last = alone
+        self._on_trial = max(0, self._on_trial - 1)
+        is_long = alone and seconds > _MOST_TIMES * _SHORT_SECONDS
+        if is_long:  # as iterations may become: one thread does not go on with them
+            self._times[True].clear()
+            self._on_trial = 0
         if not alone:
             self._busy = busy
-        elif seconds > _MOST_TIMES * _SHORT_SECONDS:  # long again: no more for one thread
-            self._times[False].clear()
-        self._on_trial = max(0, self._on_trial - 1)
-        if alone != self._chosen and not self._on_trial:
+        if is_long or (alone != self._chosen and not self._on_trial):
             self._decide()
 
     def _decide(self) -> None:

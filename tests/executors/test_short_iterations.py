@@ -58,7 +58,7 @@ def test_one_thread_never_takes_on_long_iterations_or_those_of_many_cores():
     assert not any(run(ShortIterations(), together=0.005, alone=0.003, reductions=50, busy=16.0))
     short = ShortIterations()
     assert run(short, together=0.005, alone=0.003, reductions=5)[-1]
-    assert not any(run(short, together=0.05, alone=0.04, reductions=30)[20:])
+    assert run(short, together=0.05, alone=0.04, reductions=5) == [True] + [False] * 4
 
 
 def test_times_that_differ_at_random_lead_to_few_trials():
