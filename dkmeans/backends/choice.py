@@ -2,7 +2,8 @@
 
 Every process chooses for itself, on the first call. The import of a backend's module fails where
 the backend cannot be used; that of `cuda.backend` tries the GPU. Within the native backend,
-`panels` and `packing` choose tiles by the processor, and `packed_centers` chooses the scoring.
+`panels` and `packing` choose tiles by the processor, `packed_centers` chooses the scoring, and
+`bounds` whether `reassign` or `reassign_few` computes an iteration.
 """
 
 from __future__ import annotations
