@@ -442,17 +442,17 @@ class Dataset:
         reading = self._reading._replace(chunk_bytes=chunk_bytes)
         return self if reading == self._reading else replace(self, _reading=reading)
 
-    def in_chunks_for(self, sums_per_column: int, *, on_gpu: bool) -> Dataset:
+    def in_chunks_for(self, sums_per_value: int, *, on_gpu: bool) -> Dataset:
         """Return a dataset of the same rows, in chunks of a size that suits the processors.
 
         Args:
-            sums_per_column: Number of sums that each value of a row may be added to.
+            sums_per_value: Number of sums that each value of a row may be added to.
             on_gpu: True if a GPU computes.
         """
         if on_gpu:
             return self.in_chunks_of(GPU_TARGET_BYTES)
         size = None if self.rows is None else self.rows * self.width * _VALUE_BYTES
-        return self.in_chunks_of(chunk_bytes_for(sums_per_column * self.width, size))
+        return self.in_chunks_of(chunk_bytes_for(sums_per_value * self.width, size))
 
     @property
     def chunk_bytes(self) -> int:

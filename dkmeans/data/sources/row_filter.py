@@ -44,8 +44,8 @@ class RowFilter:
         """Return the filter that a user gives.
 
         Raises:
-            TypeError: it is no list of terms.
-            ValueError: it is empty, or a comparison is unknown.
+            InvalidType: it is no list of terms, or an empty one.
+            Invalid: a comparison is unknown.
         """
         if not isinstance(filters, list | tuple) or not filters:
             raise InvalidType(expected("filters", _MUST, filters))

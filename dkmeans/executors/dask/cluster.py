@@ -196,8 +196,8 @@ class Cluster:
 
         Raises:
             Outage: the scheduler is lost.
-            Invalid: workers have died while they ran a task, for lack of memory, or with rows that
-                cannot be computed again.
+            Invalid: workers have died while they ran a task, for lack of memory.
+            InvalidData: rows were lost with their workers, and cannot be computed again.
         """
         try:
             if self.client.status != "running":

@@ -138,6 +138,8 @@ class ParquetFolder:
     def _is_own_file(self, path: str, files: Container[str]) -> bool:
         """Return whether a file is of predictions, or what a killed writer has left.
 
+        Any file that is named as a numbered region, `part-N.parquet`, counts as one of predictions.
+
         Args:
             path: Path of the file in the folder.
             files: Paths of the files of this prediction; in the folder of a cluster they follow.
