@@ -388,7 +388,9 @@ def _matches(table: ParquetRows, footer: Footer) -> list[int]:
         return sizes
     if condition.holds_never:
         return [0] * len(sizes)
-    met, not_met = condition.expression, ~condition.expression
+    met = condition.expression
+    # A row with a missing value may meet neither the filter nor its negation.
+    not_met = ~met | met.is_null()
     matches = [0] * len(sizes)
     may_be_nan = condition.reads_floats({field.name: field.type for field in schema})
     if may_be_nan and condition.may_take_nan:

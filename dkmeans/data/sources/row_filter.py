@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -45,7 +46,7 @@ class RowFilter:
 
         Raises:
             InvalidType: it is no list of terms, or an empty one.
-            Invalid: a comparison is unknown.
+            Invalid: a comparison is unknown, or has no value.
         """
         if not isinstance(filters, list | tuple) or not filters:
             raise InvalidType(expected("filters", _MUST, filters))
@@ -103,7 +104,7 @@ class RowFilter:
             raise Invalid(expected("filters", must, ", ".join(missing)))
 
     def given(self, values: Mapping[str, pa.Scalar]) -> RowFilter:
-        """Return what remains of a filter where some columns, of which it is typed, have a value.
+        """Return what remains of a typed filter for rows in which some columns have a known value.
 
         Args:
             values: The value that each of these columns has in all rows.
@@ -121,7 +122,7 @@ class RowFilter:
 
     @property
     def may_take_nan(self) -> bool:
-        """True if a term holds for values that differ from another one, as NaN does from all."""
+        """True if a term has `!=` or `not in`, which hold for NaN: NaN differs from all values."""
         return any(term[1] in _OF_OTHERS for terms in self.alternatives for term in terms)
 
 
@@ -143,7 +144,7 @@ def _term(given: Any) -> Term:
                 expected(f"filters with {comparison!r}", "of a list of values", value)
             )
         value = tuple(value)
-    if value is None or (isinstance(value, tuple) and not value):  # no row meets it, or each
+    if value is None or (isinstance(value, tuple) and not value):  # it holds for no row or all
         raise Invalid(expected("filters", "of comparisons with values", given))
     return column, comparison, value
 
@@ -159,23 +160,31 @@ def _typed(term: Term, kind: pa.DataType) -> Term:
     try:
         if comparison in _OF_LISTS:
             values = tuple(_of_kind(each, kind) for each in value)
+            if pa.types.is_floating(kind) and 0 in values:
+                # Arrow finds 0.0 and -0.0 different in lists, and statistics have either for both.
+                values += (0.0, -0.0)
             found: Term = column, comparison, values
         else:
             found = column, comparison, _of_kind(value, kind)
         _holds(found, pa.scalar(None, kind))
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, ArithmeticError) as error:
         must = f"comparisons of {column!r} with values of its type, {kind}"
+        if pa.types.is_timestamp(kind) and kind.tz is not None:
+            must += ", such as '2024-01-31T00:00:00Z'"
         raise Invalid(expected("filters", must, value)) from error
     return found
 
 
 def _of_kind(value: Any, kind: pa.DataType) -> Any:
     """Return a value, converted from text to the type of a column that holds no words."""
+    if pa.types.is_decimal(kind) and isinstance(value, str | float):
+        return Decimal(str(value).strip())  # with all its digits, also those that the type has not
     if not isinstance(value, str) or holds_words(kind):
         return value
-    if pa.types.is_integer(kind) and not value.strip().lstrip("+-").isdigit():
+    text = value.strip().removeprefix("+")
+    if pa.types.is_integer(kind) and not text.removeprefix("-").isdigit():
         kind = pa.float64()  # `rows < 2.5` is a question about integers too
-    return pa.scalar(value.strip()).cast(kind).as_py()
+    return pa.scalar(text).cast(kind).as_py()
 
 
 def _holds(term: Term, value: pa.Scalar) -> bool:

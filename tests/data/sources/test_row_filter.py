@@ -1,6 +1,7 @@
 """Filters of Parquet rows: as pandas writes them, down to folders, row groups and rows."""
 
 import datetime
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -135,6 +136,84 @@ def test_folders_and_statistics_leave_out_files_and_row_groups_without_reading_t
 def test_filters_that_cannot_be_used_are_refused(folder, filters, message):
     with pytest.raises((Invalid, InvalidType), match=message):
         Dataset.from_parquet(folder, ["x"], filters=filters)
+
+
+OF_VALUES = {
+    pa.int64(): int,
+    pa.float64(): float,
+    pa.string(): lambda value: "abcd"[value],
+    pa.date32(): lambda value: DAY + datetime.timedelta(days=value),
+}
+# Sorted, so that all values of a row group are often equal: its statistics then decide much.
+FEW_VALUES = st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=12).map(
+    lambda values: sorted(values, key=lambda value: value or 0)
+)
+FEW_TERMS = st.one_of(
+    st.tuples(st.sampled_from(["=", "!=", "<", "<=", ">", ">="]), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["in", "not in"]), st.lists(st.integers(0, 3), min_size=1)),
+)
+
+
+@given(
+    st.sampled_from(list(OF_VALUES)),
+    FEW_VALUES,
+    st.lists(st.lists(FEW_TERMS, min_size=1, max_size=2), min_size=1, max_size=2),
+)
+def test_missing_and_equal_values_meet_a_filter_as_in_a_table_in_memory(
+    tmp_path_factory, kind, values, filters
+):
+    def of(value):
+        return None if value is None else OF_VALUES[kind](value)
+
+    filters = [
+        [
+            ("y", how, list(map(of, value)) if how.endswith("in") else of(value))
+            for how, value in terms
+        ]
+        for terms in filters
+    ]
+    x = np.arange(len(values), dtype=np.float32)
+    table = pa.table({"x": x, "y": pa.array(map(of, values), kind)})
+    path = str(tmp_path_factory.getbasetemp() / "few.parquet")
+    pq.write_table(table, path, row_group_size=3)
+    met = table.filter(pq.filters_to_expression(filters))["x"].to_pylist()
+    if not met:
+        with pytest.raises(Invalid, match="must have at least one row, got none"):
+            Dataset.from_parquet(path, ["x"], filters=filters)
+        return
+    dataset = Dataset.from_parquet(path, ["x"], filters=filters)
+    assert dataset.rows == len(met)
+    assert loaded(dataset)[:, 0].tolist() == met
+
+
+@pytest.mark.parametrize(
+    ("terms", "met"),
+    [
+        ([("price", "<", "2.555")], [0]),
+        ([("price", "in", [2.555, 2.56])], [1]),
+        ([("price", "=", 2.55)], [0]),
+        ([("year", ">=", "+2024")], [1]),
+        ([("at", "<", "2024-01-02T00:00:00Z")], [0]),
+    ],
+)
+def test_text_and_numbers_are_compared_with_all_their_digits(tmp_path, terms, met):
+    table = pa.table(
+        {
+            "x": np.arange(2, dtype=np.float32),
+            "price": pa.array([Decimal("2.55"), Decimal("2.56")], pa.decimal128(10, 2)),
+            "year": [2023, 2024],
+            "at": pa.array([DAY, DAY + datetime.timedelta(days=1)]).cast(pa.timestamp("us", "UTC")),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    dataset = Dataset.from_parquet(str(tmp_path / "a.parquet"), ["x"], filters=terms)
+    assert loaded(dataset)[:, 0].tolist() == met
+    with pytest.raises(Invalid, match="such as '2024-01-31T00:00:00Z', got '2024-01-02'"):
+        Dataset.from_parquet(
+            str(tmp_path / "a.parquet"), ["x"], filters=[("at", "<", "2024-01-02")]
+        )
+    with pytest.raises(Invalid, match=r"its type, decimal128\(10, 2\), got 'much'"):
+        Dataset.from_parquet(str(tmp_path / "a.parquet"), ["x"], filters=[("price", "<", "much")])
 
 
 def test_a_filter_with_known_values_is_simplified():
