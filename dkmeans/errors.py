@@ -62,6 +62,14 @@ def expected(what: str, must: str, got: object) -> str:
     return f"{what} must be {must}, got {shown}"
 
 
+def file_changed(name: str, must: str, got: str) -> InvalidData:
+    """Return the error for a file that is not as it was when it was first opened."""
+    return InvalidData(
+        f"{name} must have {must}, as it had when it was first opened, got {got}: the file has "
+        "changed; run again"
+    )
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number and what it counts, for messages: "1 row", "2,000 rows"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -69,6 +69,7 @@ from dkmeans.planning import FitPlan, plan_fit
 from dkmeans.plots import EstimatorPlots, Sample
 from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.prediction import output as outputs
+from dkmeans.prediction.kept import with_columns
 from dkmeans.prediction.measures import Measures, Measuring
 from dkmeans.prediction.request import Request
 from dkmeans.prediction.stream import check_columns
@@ -623,7 +624,7 @@ class KMeans(Model):
             rows, left = place.rows, sum(region.rows for region in missing)
             with self._shown(), self._executor() as executor:
                 _log_begin("predicting", checkpoint, executor)
-                regions = outputs.with_kept(missing, place)
+                regions = with_columns(missing, place.kept)
                 report = RowReport("predicted", rows, rows - left)
                 for region_rows in executor.map(outputs.write_region, regions, writing):
                     report.add(region_rows)

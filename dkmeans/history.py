@@ -30,7 +30,7 @@ _FILE = "history.json"
 _MOST_BYTES = 5_000_000
 # Iterations that wait to be written; of more, every second one is dropped.
 _MOST_WAITING = 10_000
-# An iteration takes some 500 bytes.
+# Size of the end of the file in which the last iteration is looked for; it takes some 500 bytes.
 _END_BYTES = 2**12
 
 
@@ -86,7 +86,9 @@ class History:
         if not (self._is_written and self._waiting):
             return None
         if self._before is None and self._size > _MOST_BYTES:
-            self._before = tuple(read_history(self._model_dir)[::2])
+            # A file that cannot be read grows on: nothing of it may be lost.
+            with suppress(*storage.WRITE_ERRORS, Outage, Invalid):
+                self._before = tuple(read_history(self._model_dir)[::2]) or None
         return News(self._before, tuple(self._waiting))
 
     def note_written(self, news: News, size: int) -> None:
@@ -101,13 +103,9 @@ def write_history(model_dir: str, news: News) -> int:
     """Write news to the file of a model; return their size in bytes, 0 if that fails."""
     text = ", ".join(map(json.dumps, (*(news.before or ()), *news.iterations)))
     address = storage.join(model_dir, _FILE)
-    if news.before is None:
-        data = f", {text}]".encode()
-        is_written = storage.write_or_log(address, data, logging.DEBUG, _size_before_bracket)
-    else:
-        data = f"[{text}]".encode()
-        is_written = storage.write_or_log(address, data, logging.DEBUG)
-    return len(data) * is_written
+    start, usable = (", ", _size_before_bracket) if news.before is None else ("[", None)
+    data = f"{start}{text}]".encode()
+    return len(data) * storage.write_or_log(address, data, logging.DEBUG, usable)
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:
@@ -136,7 +134,7 @@ def _column(values: list[Any]) -> NDArray[Any]:
 def _last_step(model_dir: str) -> tuple[int | None, int]:
     """Return the last step in the file of a model, and the size of the file in bytes.
 
-    The step is None if there is no file, or its end is none of a list of iterations.
+    The step is None if there is no file, or it does not end as a list of iterations does.
     """
     size = 0
     with suppress(*storage.WRITE_ERRORS, Outage, ValueError):

@@ -85,7 +85,7 @@ def read_input(
         )
     # The signature of a partial still lists its bound keywords; they must not be overridden.
     bound = input_fn.keywords if isinstance(input_fn, partial) else {}
-    names = {p.name for p in parameters} - set(bound)
+    names = {p.name for p in parameters if p.kind not in (0, 2)} - set(bound)
     returned = input_fn(**{name: value for name, value in supplied.items() if name in names})
     given, weights = _features_and_weights(returned, mode)
     dataset = _dataset_of(given, weights, mode, layout, columns)
@@ -118,8 +118,8 @@ def _dataset_of(
     has_names = isinstance(given, Mapping) or is_frame(given)
     if has_names or _is_array(given):
         # A new name for every call: another call may return other values in the same columns.
-        of = "the features", layout, columns, weights is not None
-        cut, found = _features(given, *of, uuid4().hex)
+        has_weights = weights is not None
+        cut, found = _features(given, "the features", layout, columns, has_weights, uuid4().hex)
         if weights is not None:
             of_weights = partial(weight_chunks, weights, "the weights")
             cut = partial(cut_weighted, cut, of_weights, "the features")
@@ -216,7 +216,7 @@ def in_order(dataset: Dataset, columns: KnownColumns) -> Dataset:
     """Return a dataset with the columns of a model, by name and in the model's order.
 
     Raises:
-        InvalidData: a column is missing, or one is not the model's and that is not allowed.
+        InvalidData: a column is missing, or the model lacks one and `columns` allows no surplus.
     """
     given = dataset.columns
     if given is not None:
@@ -250,7 +250,7 @@ def _features(
     """
     if layout is not None:
         read = partial(FeatureRows, layout=layout, table=table)
-        # Always of the usual size: these rows are much larger than the columns.
+        # Chunks have the usual size, whatever is asked: these rows are larger than the columns.
         batch = side_by_side(_named(given, name, layout), name, read)
         return lambda _: batch, layout.names
     names = columns.chosen(_names(given), name)

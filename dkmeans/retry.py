@@ -40,7 +40,7 @@ REQUESTS: RetryConfig = {
 }
 
 
-# Texts of errors that no later request will get rid of, and what the user has to change.
+# Texts of errors that every later request would meet too, and what the user has to change.
 _MISTAKES = {
     r"lookup address information: (Name or service not|nodename nor servname|No address)": (
         "there is no host of this name"
@@ -89,7 +89,7 @@ _OUTAGE_ERRNOS = frozenset(
         errno.ENETRESET,
     }
 )
-# HTTP statuses that a later request may not get.
+# HTTP statuses that are temporary: a later request may succeed.
 _OUTAGE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 # The servers that give credentials to machines in a cloud. obstore asks them if it finds none.
 _CREDENTIALS_TEXT = re.compile(
@@ -103,7 +103,7 @@ _CREDENTIALS = {
     "GCS": "GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public bucket",
     "MicrosoftAzure": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
-# S3's codes of errors that a later request may not get, whatever their status is.
+# S3's codes of errors that are temporary, whatever their status is.
 _OUTAGE_CODES = frozenset(
     {
         "ConditionalRequestConflict",

@@ -19,52 +19,59 @@ from dkmeans.initialization import NAMES, REPLACED
 from dkmeans.prediction.per_chunk import CLUSTER_INDEX
 
 
-def integer(text: str) -> int:
-    """Return an integer; refuse another text."""
-    try:
-        return int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from error
+def text(given: str) -> str:
+    """Return a text; refuse an empty one, as from a variable of a shell that is not set."""
+    if not given:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return given
 
 
-def number(text: str) -> float:
-    """Return a number; refuse another text."""
+def integer(given: str) -> int:
+    """Return the integer that a text is; refuse any other text."""
     try:
-        return float(text)
+        return int(given)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from error
+        raise argparse.ArgumentTypeError(f"must be an integer, got {given!r}") from error
+
+
+def number(given: str) -> float:
+    """Return the number that a text is; refuse any other text."""
+    try:
+        return float(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number, got {given!r}") from error
 
 
 def initialization(name: str) -> str:
     """Return the name of a method for the first centers; refuse a method that was removed."""
     if name in REPLACED:
-        must = f"{name!r} was removed; use --init {REPLACED[name]} instead"
-        raise argparse.ArgumentTypeError(must)
+        advice = f"use --init {REPLACED[name]} instead"
+        raise argparse.ArgumentTypeError(f"{name!r} was removed; {advice}")
     return name
 
 
-def _switch(text: str) -> dict[str, Any]:
+def _switch(meaning: str) -> dict[str, Any]:
     """Return the settings of a flag without a value."""
-    return {"action": "store_true", "default": None, "help": text}
+    return {"action": "store_true", "default": None, "help": meaning}
 
 
-def _text(metavar: str, text: str) -> dict[str, Any]:
-    """Return the settings of a flag that takes any text."""
-    return {"metavar": metavar, "help": text}
+def _text(metavar: str, meaning: str) -> dict[str, Any]:
+    """Return the settings of a flag that takes any text but an empty one."""
+    return {"type": text, "metavar": metavar, "help": meaning}
 
 
-def _integer(metavar: str, text: str) -> dict[str, Any]:
+def _integer(metavar: str, meaning: str) -> dict[str, Any]:
     """Return the settings of a flag that takes an integer."""
-    return {"type": integer, "metavar": metavar, "help": text}
+    return {"type": integer, "metavar": metavar, "help": meaning}
 
 
-def _number(metavar: str, text: str) -> dict[str, Any]:
+def _number(metavar: str, meaning: str) -> dict[str, Any]:
     """Return the settings of a flag that takes a number."""
-    return {"type": number, "metavar": metavar, "help": text}
+    return {"type": number, "metavar": metavar, "help": meaning}
 
 
-# The settings of each flag, as `add_argument` of `argparse` takes them. What a job says otherwise
-# about a flag is in `parser`.
+# The settings of each flag, as `add_argument` of `argparse` takes them. `parser` has the settings
+# in which a job differs.
 FLAGS: dict[str, dict[str, Any]] = {
     # Of every job.
     "--json": _switch("print one JSON object (default lines for people)"),
@@ -75,6 +82,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--config": _text("FILE", "TOML file of flags; the command line has priority (default none)"),
     # The rows.
     "input": {
+        "type": text,
         "nargs": "*",
         "metavar": "INPUT",
         "help": "path or URL of a .zarr array (store or store::array; store::a,b puts arrays side "
@@ -87,6 +95,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "Dask, and those that folders name, as year=2024), or arrays of a Zarr group",
     ),
     "--filter": {
+        "type": text,
         "action": "append",
         "metavar": "TERM",
         "help": "term that the rows of a Parquet input must meet, as 'year >= 2024' or "
@@ -216,15 +225,8 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "format to write. Each needs the extra of its name",
     },
     "--checkpoint": _text("DIR", "checkpoint to export (default the latest)"),
-    "--backends": {
-        "action": "store_true",
-        "help": "describe each backend, or why it cannot be used",
-    },
-    "--directory": {
-        "default": "demo",
-        "metavar": "DIR",
-        "help": "directory for all files (default demo)",
-    },
+    "--backends": _switch("describe each backend, or why it cannot be used"),
+    "--directory": _text("DIR", "directory for all files (default demo)") | {"default": "demo"},
     # The cluster.
     "--cluster": _text(
         "WHERE",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dkmeans_jobs.config_file import as_flags
-from dkmeans_jobs.flags import FLAGS
+from dkmeans_jobs.flags import FLAGS, text
 
 from dkmeans import __version__
 
@@ -37,10 +37,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if path is not None:
         flags = as_flags(arguments, path)
         arguments = parser.parse_args([argv[0], *flags, *argv[1:]])
-    for name, value in vars(arguments).items():
-        if value == "" or value == [""]:  # as from a variable of a shell that is not set
-            flag = "INPUT" if name == "input" else f"--{name.replace('_', '-')}"
-            parser.error(f"{arguments.job}: {flag} must not be empty")
     if getattr(arguments, "input", None) == []:
         parser.error(f"{arguments.job}: INPUT is missing")
     # Not `required=True`: the first parse must accept a command line whose file has these settings.
@@ -192,7 +188,7 @@ def _add_report(jobs: Any) -> None:
         "path, URL or pattern of the rows that describe the clusters, as of the other jobs "
         "(default none: the page has only what the model knows)"
     )
-    report.add_argument("--input", metavar="INPUT", help=rows)
+    report.add_argument("--input", type=text, metavar="INPUT", help=rows)
     columns = "columns of a Parquet input to use (default those of the model)"
     _add(report, "--columns", help=columns)
     _add(report, "--filter", "--weights")

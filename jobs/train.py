@@ -90,14 +90,14 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
         raise Invalid(f"--num-clusters must be {must}, got {arguments.num_clusters}")
     if checkpoint is not None:
         dataset.check_scaling(checkpoint.settings.scaling)
-    # Before the cluster starts, which takes seconds: a mistake, or that nothing is left to do, is
-    # reported at once.
+    # The model is made before the cluster starts, which takes seconds. So a mistake is reported at
+    # once, and so is a model with nothing left to do.
     model = _model(arguments, conditions, client=None)
     if arguments.mlflow is not None:
         # MLflow prints addresses to standard output, which is for the result of the job.
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         hooks = [*hooks, MLflowHook(model, arguments.mlflow)]
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # a log of JSON has no other lines
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # its lines would be no JSON
     last_input = load_input(arguments.model_dir)
     same_input = input_description == last_input
     if checkpoint is not None and last_input is not None and not same_input:
@@ -123,7 +123,7 @@ def _run(arguments: argparse.Namespace, hooks: list[SessionRunHook]) -> dict[str
                     overwrite=bool(arguments.overwrite),
                     checkpoint_path=arguments.from_checkpoint,
                 )
-        # Only now: after an interrupted run `job.json` must not name its input.
+        # Saved only now: `job.json` must not name the input of an interrupted run.
         save_input(arguments.model_dir, input_description)
     checkpoint = checkpoints.latest(arguments.model_dir)
     assert checkpoint is not None

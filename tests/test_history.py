@@ -9,6 +9,7 @@ from obstore.exceptions import PermissionDeniedError
 
 import dkmeans
 from dkmeans import KMeans, RunConfig, storage
+from dkmeans import history as module
 from dkmeans.history import History, read_history, table_of, write_history
 from dkmeans.hooks import HistoryHook
 from dkmeans.report import Progress
@@ -170,6 +171,18 @@ def test_a_store_that_refuses_the_history_does_not_end_training(model_dir, monke
     monkeypatch.setattr(storage.contents, "_write", refuse)
     recorded(model_dir, 0, 1)
     assert steps_in(model_dir) == []
+
+
+def test_a_long_history_that_cannot_be_read_now_is_not_thinned_out(model_dir, monkeypatch):
+    def refuse(address):
+        raise PermissionDeniedError("403")
+
+    recorded(model_dir, 0, *range(1, 6))
+    monkeypatch.setattr(module, "_MOST_BYTES", 100)
+    monkeypatch.setattr(storage, "read_json", refuse)
+    recorded(model_dir, 5, 6)
+    monkeypatch.undo()
+    assert steps_in(model_dir) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_number_that_an_iteration_does_not_have_is_nan():

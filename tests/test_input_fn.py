@@ -79,6 +79,14 @@ def test_variadic_parameters_get_nothing():
     assert seen == [((), {})]
 
 
+def test_variadic_and_positional_parameters_get_nothing_whatever_their_names():
+    def input_fn(mode="own", /, *params):
+        return [np.full((3, 2), len(params) + (mode == "own"), np.float32)]
+
+    dataset = read_input(input_fn, EVAL, PARAMS, CONFIG)
+    assert same(loaded(dataset), [np.ones((3, 2), np.float32)])
+
+
 def test_a_lambda_is_a_function():
     dataset = read_input(lambda params: ROWS * params["num_clusters"], EVAL, PARAMS, CONFIG)
     assert same(loaded(dataset), [ROWS * 3])

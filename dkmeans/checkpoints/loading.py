@@ -129,7 +129,7 @@ class WayBack(NamedTuple):
 
 
 def way_back(model_dir: str, path: str) -> WayBack | None:
-    """Return the way back to a checkpoint; None if the model has gone it already.
+    """Return the way back to a checkpoint; None if the model has gone back to it already.
 
     So a job that is run again continues from what it has saved since. Nothing is changed.
 
@@ -166,9 +166,10 @@ def way_back(model_dir: str, path: str) -> WayBack | None:
 
 
 def _has_lost_manifest(model_dir: str) -> bool:
-    """Return whether a directory without a manifest has checkpoints that one has named.
+    """Return whether a directory without a manifest has checkpoints that a manifest has named.
 
-    A driver that is killed in initialization leaves a checkpoint of step 0 that none has named.
+    A driver that is killed in initialization leaves a checkpoint of step 0, which no manifest
+    names.
     """
     names = [name for name in _names_in(model_dir) if step_of(name) > 0]
     return _newest_intact(model_dir, names) is not None

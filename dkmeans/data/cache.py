@@ -220,6 +220,8 @@ class Cache:
         if self._bytes + rows.nbytes <= budget.cache_bytes and budget.fit not in self._full:
             self._rows.setdefault(budget.fit, {})[key] = rows
             self._bytes += rows.nbytes
+            # Noted again: the fit may have been evicted while its rows were read.
+            self._used_at[budget.fit] = time.monotonic()
         elif in_parts and rows.nbytes <= _RECENT_BYTES:
             self._recent[key] = rows
             while sum(each.nbytes for each in self._recent.values()) > _RECENT_BYTES:

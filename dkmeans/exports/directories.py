@@ -85,7 +85,7 @@ def write(base: str, files: Mapping[str, bytes]) -> str:
     while str(stamp) in taken:
         stamp += 1
     if not storage.is_local(base):
-        # In an object store two exports of the same second may take the same name.
+        # Two exports of the same second can get the same name here: an object store cannot rename.
         address = storage.join(base, str(stamp))
         _write_all(address, files)
         return address

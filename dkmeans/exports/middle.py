@@ -10,16 +10,16 @@ import numpy as np
 
 from dkmeans.state import FloatArray
 
-# The middle is so many bits finer than the spread of the centers in a column.
+# The unit of a column is the spread of its centers, halved so many times.
 _BITS = 3
 
 
 def middle_of(centers: FloatArray) -> FloatArray:
     """Return a point near the mean of the centers, (1, d) float64.
 
-    Each value is a multiple of a power of two, about an eighth of the spread of its column. So rows
-    and centers of few digits have few digits after the subtraction too, and their distances are
-    exact: a row that is as far from two centers stays so (docs/decisions/010).
+    Each value is a multiple of a power of two that is about an eighth of its column's spread. So
+    rows and centers of few digits have few digits after the subtraction too, and their distances
+    are exact: a row that is as far from two centers stays so (docs/decisions/010).
 
     Args:
         centers: (k, d) float32 or float64.

@@ -76,8 +76,9 @@ def indices_of(
         moments: Moments of the rows.
         centers: The centers that the moments are about.
         names: Names of the indices, among `NAMES`.
-        scaling: Means and deviations by which the rows were standardized: the means and deviations
-            of clusters are returned in the units before, but for cosine. None if they were not.
+        scaling: Means and deviations by which the rows were standardized; None if they were not.
+            The means and deviations of clusters are returned in the original units, except for
+            cosine.
     """
     values = exact_rows(centers.values, centers.distance)
     judged = _Clusters(moments, values, centers.distance, scaling)
@@ -159,12 +160,8 @@ class _Clusters:
         return means
 
 
-def _silhouette(clusters: _Clusters) -> float:
-    return clusters.mean_of_all(SILHOUETTE) if len(clusters.centers) > 1 else np.nan
-
-
-def _ambiguous(clusters: _Clusters) -> float:
-    return clusters.mean_of_all(AMBIGUOUS) if len(clusters.centers) > 1 else np.nan
+def _of_all(clusters: _Clusters, measure: int) -> float:
+    return clusters.mean_of_all(measure) if len(clusters.centers) > 1 else np.nan
 
 
 def _cluster_silhouette(clusters: _Clusters) -> FloatArray:
@@ -205,9 +202,9 @@ class _LikelyWorst:
     """Rounded centers, by which pairs are found whose similarity may be the largest.
 
     A matrix product computes squared distances whose error is at most that of d + 4 roundings of
-    the largest term (as in `backends.rounding`), with those of the centers. Float32 takes half the
-    time of float64, and leaves hardly more candidates, unless some centers are much closer to each
-    other than others.
+    the largest term (as in `backends.rounding`). The roundings of the centers are among them.
+    Float32 takes half the time of float64, and leaves hardly more candidates, unless some centers
+    are much closer to each other than others.
 
     Attributes:
         moved: (k, d) the centers less their mean, scaled so that the largest value is one.
@@ -297,10 +294,10 @@ def _cluster_deviation(clusters: _Clusters) -> FloatArray:
 
 
 _INDICES: dict[str, Callable[[_Clusters], Any]] = {
-    "silhouette": _silhouette,
+    "silhouette": partial(_of_all, measure=SILHOUETTE),
     "davies_bouldin": _davies_bouldin,
     "calinski_harabasz": _calinski_harabasz,
-    "ambiguous": _ambiguous,
+    "ambiguous": partial(_of_all, measure=AMBIGUOUS),
     "cluster_sizes": lambda clusters: clusters.weights,
     "cluster_inertia": _cluster_inertia,
     "cluster_radius": lambda clusters: np.where(clusters.filled, clusters.moments.radius, np.nan),

@@ -9,7 +9,6 @@ only the regions without a mark. The classes in `destinations` write the kinds o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from socket import gethostname
@@ -29,7 +28,7 @@ from dkmeans.prediction.destinations import (
     is_parquet,
 )
 from dkmeans.prediction.identity import Prediction
-from dkmeans.prediction.kept import KeptColumns, digest_of, kept_of, with_columns
+from dkmeans.prediction.kept import KeptColumns, digest_of, kept_of
 from dkmeans.prediction.per_chunk import Task, form_of, predict
 from dkmeans.prediction.regions import file_of
 from dkmeans.prediction.request import Request
@@ -77,8 +76,8 @@ class Written:
     Attributes:
         regions: Names of the regions that are done; none for a complete output whose marks have
             been removed.
-        is_complete: True if the output is marked as complete and, where files are marks, none is
-            missing.
+        is_complete: True if the output is marked as complete, and no file of a region is missing
+            where the regions have no other marks.
     """
 
     regions: frozenset[str]
@@ -216,11 +215,6 @@ def _written(output: Output) -> Written:
 def missing(output: Output, written: Written) -> list[Chunk]:
     """Return the regions that are still to be written, each as one chunk of its rows, in order."""
     return [region for region in output.regions if file_of(region) not in written.regions]
-
-
-def with_kept(regions: Sequence[Chunk], output: Output) -> Iterator[Chunk]:
-    """Yield the regions, each with the columns to write that its task cannot read."""
-    return with_columns(regions, output.kept)
 
 
 def write_region(loaded: LoadedChunk, writing: Writing) -> int:

@@ -14,7 +14,7 @@ from itertools import groupby, takewhile
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, Source
 from dkmeans.data.sources.named_rows import NamedRows
-from dkmeans.data.sources.parquet_files import PARQUET_ENDINGS
+from dkmeans.data.sources.parquet_files import is_parquet_name
 from dkmeans.data.views import Joined, RowView
 from dkmeans.feature_columns.layout import FeatureRows
 
@@ -121,7 +121,7 @@ def _split(name: str) -> tuple[str, str]:
 def _is_visible(name: str) -> bool:
     """Return whether readers of folders do not pass over a file of this name."""
     hidden = any(each.startswith((".", "_")) for each in name.split("/"))
-    return not hidden and name.lower().endswith(PARQUET_ENDINGS)
+    return not hidden and is_parquet_name(name)
 
 
 def _cut(chunks: Iterable[Chunk], rows: int) -> Iterator[list[Chunk]]:

@@ -126,6 +126,20 @@ def test_a_fit_whose_driver_was_killed_makes_room_for_another(cache, reader, mon
     assert cache.bytes == 800
 
 
+def test_rows_that_are_read_while_their_fit_ends_make_room_for_another(cache, reader, monkeypatch):
+    def read():
+        cache.evict_fit("ended")
+        return reader()
+
+    read_rows(cache, "a", read, fit="ended", cache_bytes=1000)
+    monkeypatch.setattr(module, "_ABANDONED_SECONDS", 0.0)
+    time.sleep(0.01)
+    read_rows(cache, "a", reader, fit="living", cache_bytes=1000)
+    read_rows(cache, "a", reader, fit="living", cache_bytes=1000)
+    assert reader.times == 2
+    assert cache.bytes == 800
+
+
 def test_a_process_near_its_limit_evicts_its_rows_and_caches_no_more(cache, reader):
     for key in "abc":
         read_rows(cache, key, reader)

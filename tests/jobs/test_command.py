@@ -51,8 +51,8 @@ def test_a_mistake_of_the_user_exits_with_2_and_without_a_traceback(
     [
         (["--num-clusters", "three"], "argument --num-clusters: must be an integer, got 'three'"),
         (["--relative-tolerance", "x"], "argument --relative-tolerance: must be a number, got 'x'"),
-        (["--model-dir", ""], "--model-dir must not be empty"),
-        (["--columns", ""], "--columns must not be empty"),
+        (["--model-dir", ""], "argument --model-dir: must not be empty"),
+        (["--columns", ""], "argument --columns: must not be empty"),
     ],
 )
 def test_a_flag_with_a_wrong_value_is_named_with_what_it_must_be(

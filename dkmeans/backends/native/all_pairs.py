@@ -33,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "7ffd502f03e3"
+INTRINSICS = "f6a642a03d5d"
 
 
 class TileScoring(NamedTuple):

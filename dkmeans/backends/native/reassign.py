@@ -92,9 +92,9 @@ class GroupedCenters(NamedTuple):
 class Movement(NamedTuple):
     """How far centers have moved.
 
-    A lower bound is stored plus all movement of its group up to the iteration that made the bound
-    (`added`). Minus all movement up to now (`reach`) it holds for the centers of now. So stored
-    lower bounds need not be written again when centers move.
+    The stored value of a lower bound is the bound plus `added`: the movement of its group up to the
+    iteration that made the bound. The stored value minus `reach`, the movement up to now, is a
+    bound for the centers of now. So stored values need not be written again when centers move.
 
     Attributes:
         of_centers: (k,) float32. The movement of each center since the upper bounds were made.
@@ -117,8 +117,8 @@ class RowBounds(NamedTuple):
         upper: (n,) float32, upper bounds of the distances to these centers.
         lower: (n, groups) uint16, for each group a lower bound of the distances to its other
             centers, as the upper half of a float32. 16 more elements follow in memory, as
-            kernels read whole vectors. For `reassign_few` a view of an array that lies group by
-            group.
+            kernels read whole vectors. For `reassign_few` it is the transposed view of an array
+            (groups, n).
     """
 
     nearest: IndexArray
@@ -130,8 +130,8 @@ class RowBounds(NamedTuple):
 class BlockScratch(NamedTuple):
     """Work arrays for blocks of b scored rows with d columns, g groups, and tiles of h rows.
 
-    A block ends when its slots are used, however many rows are skipped between: the lists of a
-    block are then long enough to fill tiles.
+    A block ends when its slots are used. Skipped rows use no slot. So the lists of a block are long
+    enough to fill tiles, however many rows are skipped.
 
     Attributes:
         rows: (b, d padded to a multiple of 16) float32. Rows of a block that are scored: the slots.
@@ -146,19 +146,20 @@ class BlockScratch(NamedTuple):
         scores_own: (b,) bool. True if the group of the row's own center is scored.
         best: (b,) float32. The least score of each row. Its last four bits are the number of the
             center in its group.
-        best_group: (b,) int64. Its group; -1 for the row's own center.
+        best_group: (b,) int64. The group of that center; -1 for the row's own center.
         second: (b,) float32. The second least score.
-        best_lower: (b,) uint16. The bound of the other centers of that group.
+        best_lower: (b,) uint16. A lower bound for the other centers of `best_group`.
         lists: (g, b) int16. Slots that are scored against each group.
-        lengths: (g,) int64. Their number.
+        lengths: (g,) int64. Number of slots on each list.
         masks: (v + 1,) int64, where v is a 16th of the padded number of groups. Suspect groups of a
             row, 16 in each number; the last number is not 0 if there is any.
         tile: float32. Rows of a tile, as `group_vectors.copy_row` lays them.
-        tile_slots: (16,) int64. Their slots.
-        tile_squares: (16,) float32.
-        tile_margins: (16,) float32.
-        least: (2, 16) float32. Least scores of a tile.
-        tile_lower: (2, 16) uint16. Bounds of a tile.
+        tile_slots: (16,) int64. The slots of the tile's rows.
+        tile_squares: (16,) float32. Their `squares`.
+        tile_margins: (16,) float32. Their `margins`.
+        least: (2, 16) float32. The least and the second least score of each row of a tile.
+        tile_lower: (2, 16) uint16. A lower bound for all centers of the group, and one for all but
+            the nearest, of each row of a tile.
         scores: (16,) float32. The scores of one row and a group.
         as_bits: (2,) uint32, the memory of `as_floats`: to take a float32 apart. Element 0 is for
             bounds, element 1 for a score.
@@ -257,12 +258,14 @@ def _scan(points: Any, start: int, stop: int, movement: Any, bounds: Any, scratc
     Returns:
         The number of suspects.
     """
+    # A mask has 16 groups, as many as a group has centers.
     words, d, found = len(movement.reach) // GROUP, points.shape[1], 0
     line = vectors.CACHE_LINE_BYTES // points.itemsize
     for row in range(start, stop):
         upper = (bounds.upper[row] + movement.of_centers[bounds.nearest[row]]) * _UP
         bounds.upper[row] = upper
         group_vectors.find_suspects(bounds.lower, row, movement.reach, upper, words, scratch.masks)
+        # Written for each row: the next row overwrites one that is not suspect.
         scratch.suspects[found] = row
         if scratch.masks[words] != 0:
             found += 1
@@ -475,7 +478,7 @@ def _resolve(points: Any, slot: int, centers: Any, movement: Any, bounds: Any, s
             cluster = centers.members[group * GROUP + number]
             bounds.lower[row, group] = scratch.best_lower[slot]
     else:
-        # Where its group was not scored, the center before is a candidate beside those scored.
+        # The center before is a candidate beside the scored ones, if its group was not scored.
         cluster = nearest_exactly(
             points, slot, NO_CENTER if scratch.scores_own[slot] else before, limit, centers,
             movement, bounds, scratch,

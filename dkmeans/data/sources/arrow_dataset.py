@@ -23,11 +23,12 @@ from dkmeans.data.sources.named_rows import (
     Selection,
     Selector,
     grouped,
+    with_column,
     with_weights,
 )
 from dkmeans.data.sources.requests import in_parallel
 from dkmeans.data.sources.row_filter import RowFilter
-from dkmeans.errors import Invalid, InvalidData, counted
+from dkmeans.errors import Invalid, InvalidData
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -94,7 +95,7 @@ class FragmentRows(NamedRows):
 
     @property
     def name(self) -> str:
-        """Name of the fragment, for messages; the numbers of rows count those that are left."""
+        """Name of the fragment for messages, whose row numbers count rows that meet the filter."""
         return f"the filtered rows of {self.where}" if self.condition else self.where
 
     @property
@@ -115,22 +116,14 @@ class FragmentRows(NamedRows):
     def _schema(self) -> pa.Schema:
         return self.schema
 
-    def _pieces(
-        self, start: int, stop: int, columns: Sequence[str]
-    ) -> Iterator[tuple[pa.RecordBatch, int]]:
-        first, about = self.first, (self.schema, self.groups, columns, self.condition)
-        for piece in self.fragment.pieces(*about):
-            if first >= stop:
-                return
-            low, high = max(start - first, 0), min(stop - first, len(piece))
-            if low < high:
-                yield piece.slice(low, high - low), first + low
-            first += len(piece)
-        if first < stop:  # The caller's array would keep uninitialized rows.
-            raise InvalidData(
-                f"{self.name} must have {counted(self.rows, 'row')} to read, as it had when the "
-                f"dataset was opened, got {first - self.first}: it has changed; open it again"
-            )
+    def _decoded(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return self.fragment.pieces(self.schema, self.groups, columns, self.condition)
+
+    def _changed(self, must: str, got: str) -> InvalidData:
+        return InvalidData(
+            f"{self.name} must have {must}, as it had when the dataset was opened, got {got}: it "
+            "has changed; open it again"
+        )
 
 
 def is_arrow_dataset(given: Any) -> bool:
@@ -156,9 +149,7 @@ def from_arrow_dataset(
         Invalid: it is filtered, or a column is missing, holds neither numbers nor words, or cannot
             be compared as the filter does.
     """
-    names = columns
-    if columns is not None and weights is not None and weights not in columns:
-        names = [*columns, weights]
+    names = with_column(columns, weights)
     try:
         fragments = list(dataset.get_fragments())
     except ValueError as error:
@@ -175,9 +166,7 @@ def from_arrow_dataset(
     def cut(chunk_bytes: int | None) -> Batch:
         return Batch(tuple(chunk for table in tables for chunk in _chunks(*table, chunk_bytes)))
 
-    if weights is None or not tables:
-        return cut
-    return with_weights(cut, tables[0][0], columns, weights)
+    return with_weights(cut, [table for table, _ in tables], columns, weights)
 
 
 def _of_fragment(

@@ -89,7 +89,7 @@ def holds_words(kind: pa.DataType) -> bool:
 
 def _single_type(kind: pa.DataType) -> pa.DataType:
     """Return the type of the values of a column, one level of lists and of a dictionary down."""
-    if is_list(kind):  # of lists only the values are read, so these must not be lists again
+    if is_list(kind):  # one level only: lists of lists are neither numbers nor words
         kind = kind.value_type
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 

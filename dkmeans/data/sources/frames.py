@@ -89,7 +89,7 @@ def names_of(table: Any) -> Names:
         found = [name for name in table.schema.names if name not in index]
     else:
         found = list(table.columns) if is_frame(table) else []
-    # An empty list has numbers only, too.
+    # `all` is true of no names too: such a table gives None.
     return None if all(isinstance(each, Number) for each in found) else tuple(map(_text, found))
 
 

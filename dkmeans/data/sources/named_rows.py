@@ -35,7 +35,7 @@ from dkmeans.data.sources.arrow_values import (
 )
 from dkmeans.data.sources.hive_folders import FolderValues
 from dkmeans.data.sources.row_filter import RowFilter
-from dkmeans.errors import Invalid, expected
+from dkmeans.errors import Invalid, InvalidData, counted, expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +82,16 @@ class NamedRows(Whole, Leaf):
         """Return the types of all columns of the table."""
 
     @abstractmethod
-    def _pieces(
-        self, start: int, stop: int, columns: Sequence[str]
-    ) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Yield columns of these rows in pieces, each with the number of its first row.
+    def _decoded(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield columns of all these rows in pieces.
 
         Raises:
             InvalidData: the table cannot be read, or has changed since it was described.
         """
+
+    @abstractmethod
+    def _changed(self, must: str, got: str) -> InvalidData:
+        """Return the error for a table that is not as it was described."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -157,6 +159,21 @@ class NamedRows(Whole, Leaf):
             about = self.columns, self.widths, first, self.name
             fill(rows[some], piece, *about, None if missing is None else missing[some])
         return rows if missing is None else with_nan(rows, missing, self.name)
+
+    def _pieces(
+        self, start: int, stop: int, columns: Sequence[str]
+    ) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """Yield columns of some of these rows in pieces, each with the number of its first row."""
+        first = self.first
+        for piece in self._decoded(columns):
+            if first >= stop:
+                return
+            low, high = max(start - first, 0), min(stop - first, len(piece))
+            if low < high:
+                yield piece.slice(low, high - low), first + low
+            first += len(piece)
+        if first < stop:  # The caller's array would keep uninitialized rows.
+            raise self._changed(f"{counted(self.rows, 'row')} to read", str(first - self.first))
 
     def table(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
         """Return any columns of the table for these rows, with the types that they have there.
@@ -303,18 +320,30 @@ def is_usable(kind: pa.DataType) -> bool:
     return holds_numbers(kind) or holds_words(kind)
 
 
-def with_weights(cut: Cut, table: NamedRows, columns: Sequence[str] | None, weights: str) -> Cut:
-    """Return a function that cuts a table into chunks, with the weights of a column beside them.
+def with_column(columns: Sequence[str] | None, name: str | None) -> Sequence[str] | None:
+    """Return the columns to read, with another one if there is one; None for all of a table."""
+    if columns is None or name is None or name in columns:
+        return columns
+    return [*columns, name]
+
+
+def with_weights(
+    cut: Cut, tables: Sequence[NamedRows], columns: Sequence[str] | None, weights: str | None
+) -> Cut:
+    """Return a function that cuts tables into chunks, with the weights of a column beside them.
 
     Args:
-        cut: Cuts the table, with the column of the weights.
-        table: Some rows of the table.
+        cut: Cuts the tables, with the column of the weights.
+        tables: The tables, of the same columns.
         columns: Names of the columns of a row; None for all but the weights.
-        weights: Name of the column with the weights.
+        weights: Name of the column with the weights; None if the rows have none.
 
     Raises:
         Invalid: there is no such column, or it holds no numbers, or there is no other column.
     """
+    if weights is None or not tables:
+        return cut
+    table = tables[0]
     _check_weights(table, weights)
     rows = [name for name in table.columns if name != weights] if columns is None else columns
     if not rows:

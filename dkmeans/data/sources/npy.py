@@ -19,7 +19,7 @@ from obstore.exceptions import BaseError
 
 from dkmeans.data.batches import Batch, Cut
 from dkmeans.data.chunks import Chunk, Leaf, even_rows
-from dkmeans.errors import InvalidData
+from dkmeans.errors import InvalidData, file_changed
 from dkmeans.storage import absolute, filesystem, is_local, local_path, unreachable
 
 # Longest header that NumPy reads unless the caller trusts the file (`max_header_size`).
@@ -77,8 +77,9 @@ class NpyRows(Leaf):
                 rows.base.madvise(mmap.MADV_WILLNEED)
             return rows
         fs, path = filesystem(self.name)
-        # The header is read after the rows: if it is the described one then, it was before. Both in
-        # one request (`get_ranges`) would make obstore panic where the file has become shorter.
+        # The header is read after the rows: a header that is unchanged then was unchanged when the
+        # rows were read. One request for both (`get_ranges`) would make obstore panic where the
+        # file has become shorter.
         try:
             data = fs.cat_file(path, start=first, end=end)
         except BaseError:  # A file that has become shorter does not have these bytes.
@@ -102,10 +103,10 @@ class NpyRows(Leaf):
         try:
             header = _header_of(bytes(data))
         except ValueError as error:
-            raise self._changed(must, f"no header of .npy: {error}") from error
+            raise file_changed(self.name, must, f"no header of .npy: {error}") from error
         described = (self.rows, self.width), np.dtype(self.dtype), self.offset
         if (header.table_shape, header.dtype, header.offset) != described or header.is_transposed:
-            raise self._changed(must, str(header))
+            raise file_changed(self.name, must, str(header))
 
     def _check_size(self, size: int, least: int) -> None:
         """Refuse a file of fewer than `least` bytes.
@@ -114,14 +115,7 @@ class NpyRows(Leaf):
             InvalidData: the file was cut short after it was described.
         """
         if size < least:
-            raise self._changed(f"at least {least} bytes", str(size))
-
-    def _changed(self, must: str, got: str) -> InvalidData:
-        """Return the error for a file that is not as it was described."""
-        return InvalidData(
-            f"{self.name} must have {must}, as it had when it was first opened, got {got}: the "
-            "file has changed; run again"
-        )
+            raise file_changed(self.name, f"at least {least} bytes", str(size))
 
 
 class _Header(NamedTuple):

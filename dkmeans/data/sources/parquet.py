@@ -34,6 +34,7 @@ from dkmeans.data.sources.named_rows import (
     Selector,
     grouped,
     is_usable,
+    with_column,
     with_weights,
 )
 from dkmeans.data.sources.parquet_files import (
@@ -44,7 +45,7 @@ from dkmeans.data.sources.parquet_files import (
 from dkmeans.data.sources.parquet_footers import Footer, Footers
 from dkmeans.data.sources.requests import in_parallel
 from dkmeans.data.sources.row_filter import RowFilter
-from dkmeans.errors import InvalidData, counted
+from dkmeans.errors import InvalidData, counted, file_changed
 from dkmeans.retry import with_retries
 from dkmeans.storage import address_below, filesystem, unreachable
 
@@ -64,8 +65,8 @@ class ParquetRows(NamedRows):
         address: Address of the file.
         groups: Numbers of the row groups, ascending.
         condition: The filter on columns of the file; None if all rows of the row groups meet it.
-        stored: Number of the first stored row and number of stored rows, from the first to the last
-            row group; None if these are all rows.
+        stored: Without regard to the filter, the number of the first row and the number of rows
+            from the first to the last row group; None without a filter.
     """
 
     address: str
@@ -75,7 +76,7 @@ class ParquetRows(NamedRows):
 
     @property
     def name(self) -> str:
-        """Address of the file, for messages; the numbers of rows count those that are left."""
+        """Name of the file for messages, whose row numbers count only rows that meet the filter."""
         return f"the filtered rows of {self.address}" if self.condition else self.address
 
     @property
@@ -101,32 +102,15 @@ class ParquetRows(NamedRows):
         fs, path = filesystem(self.address)
         return pq.ParquetFile(path, filesystem=fs)
 
-    def _pieces(
-        self, start: int, stop: int, columns: Sequence[str]
-    ) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Yield columns of these rows in pieces, each with the number of its first row.
-
-        One piece is decoded at a time, because a whole decoded row group would need as much memory
-        as the rows that are made of it.
-
-        Raises:
-            InvalidData: the file cannot be read, or has changed since it was described.
-        """
-        first = self.first
+    def _decoded(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        # One piece is decoded at a time: a whole decoded row group would need as much memory as the
+        # rows that are made of it.
         try:
             with self._opened() as file:
                 self._check_unchanged(file)
-                for piece in self._meeting(file, self.groups, columns):
-                    if first >= stop:
-                        return
-                    low, high = max(start - first, 0), min(stop - first, len(piece))
-                    if low < high:
-                        yield piece.slice(low, high - low), first + low
-                    first += len(piece)
+                yield from self._meeting(file, self.groups, columns)
         except pa.ArrowException as error:
             raise InvalidData(f"{self.address} cannot be read: {error}") from error
-        if first < stop:  # The caller's array would keep uninitialized rows.
-            raise self._changed(f"{counted(self.rows, 'row')} to read", str(first - self.first))
 
     def _meeting(
         self, file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str]
@@ -143,7 +127,7 @@ class ParquetRows(NamedRows):
             yield met.select(list(dict.fromkeys(columns)))
 
     def matches(self) -> list[int]:
-        """Return the number of rows of each row group that meet the filter, which are read."""
+        """Return how many rows of each row group meet the filter; its columns are read for that."""
         with self._opened() as file:
             return [sum(map(len, self._meeting(file, [group], ()))) for group in self.groups]
 
@@ -177,11 +161,7 @@ class ParquetRows(NamedRows):
                 )
 
     def _changed(self, must: str, got: str) -> InvalidData:
-        """Return the error for a file that is not as it was described."""
-        return InvalidData(
-            f"{self.address} must have {must}, as it had when it was first opened, got {got}: the "
-            "file has changed; run again"
-        )
+        return file_changed(self.address, must, got)
 
 
 class _File(NamedTuple):
@@ -246,9 +226,7 @@ def from_parquet_files(
             cannot be compared as the filter does.
     """
     refuse_files_of_tables(addresses)
-    names = columns
-    if columns is not None and weights is not None and weights not in columns:
-        names = [*columns, weights]
+    names = with_column(columns, weights)
     # Files of all addresses whose folders name the same columns share a selector.
     selectors: dict[tuple[tuple[str, pa.DataType], ...], Selector] = {}
 
@@ -278,9 +256,7 @@ def from_parquet_files(
     def cut(chunk_bytes: int | None) -> Batch:
         return Batch(tuple(chunk for file in files for chunk in file.chunks(chunk_bytes)))
 
-    if weights is None or not tables:
-        return cut
-    return with_weights(cut, tables[0], columns, weights)
+    return with_weights(cut, tables, columns, weights)
 
 
 def _requests_at(
@@ -311,7 +287,7 @@ def _requests_at(
 
 
 def _asked(name: str, address: str, request: Callable[[], T]) -> T:
-    """Return the result of a request for a file, which is named in errors, with retries.
+    """Return the result of a request, with retries; errors name the file.
 
     Args:
         name: Address of the file.
@@ -377,7 +353,7 @@ def _of_file(
 def _matches(table: ParquetRows, footer: Footer) -> list[int]:
     """Return the number of rows of each row group that meet the filter of a table.
 
-    Row groups whose statistics do not decide that are read.
+    A row group is read if its statistics do not decide the filter.
 
     Args:
         table: The file.
@@ -409,8 +385,8 @@ def _matches(table: ParquetRows, footer: Footer) -> list[int]:
     return matches
 
 
-def _group_numbers(footers: Sequence[ds.ParquetFileFragment]) -> list[int]:
-    return [group.id for footer in footers for group in footer.row_groups]
+def _group_numbers(fragments: Sequence[ds.ParquetFileFragment]) -> list[int]:
+    return [group.id for fragment in fragments for group in fragment.row_groups]
 
 
 def _first_rows(fs: Any, path: str, column: str) -> Iterator[pa.RecordBatch]:

@@ -25,7 +25,7 @@ from dkmeans.storage import filesystem, has_folder, natural_key
 logger = logging.getLogger("dkmeans")
 
 # Endings of the names of Parquet files, in lower case.
-PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
+_ENDINGS = (".parquet", ".parq", ".pq")
 # Names without rows that do not look hidden: ext4 puts the first at the root of each disk, and
 # Hadoop marks folders in object stores with files that end in the second.
 _LOST_AND_FOUND, _FOLDER_MARK = "lost+found", "_$folder$"
@@ -44,6 +44,11 @@ class StoredFile(NamedTuple):
 
     path: str
     size: int | None
+
+
+def is_parquet_name(name: str) -> bool:
+    """Return whether a file of this name, or path, counts as Parquet."""
+    return name.lower().endswith(_ENDINGS)
 
 
 def list_parquet_files(fs: Any, root: str, address: str) -> list[StoredFile]:
@@ -72,12 +77,12 @@ def list_parquet_files(fs: Any, root: str, address: str) -> list[StoredFile]:
     found: list[StoredFile] = []
     others: list[str] = []
     for file in _files_below(fs, root):
-        if file.path.lower().endswith(PARQUET_ENDINGS):
+        if is_parquet_name(file.path):
             found.append(file)
         elif file.size != 0:
             others.append(file.path)
     count = counted(len(others), "file")
-    endings = f"without a name that ends in {', '.join(PARQUET_ENDINGS)}"
+    endings = f"without a name that ends in {', '.join(_ENDINGS)}"
     example = min(others, key=natural_key, default="")
     if not found:
         but = f"; it holds {count} {endings}, such as {example}" if others else ""

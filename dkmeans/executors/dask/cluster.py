@@ -27,11 +27,11 @@ _CHECK_SECONDS = 5.0
 # A cluster may be without workers for this long. An adaptive cluster gets workers within minutes,
 # and Dask also drops a silent worker after some minutes.
 _DESERTED_SECONDS = 300.0
-# For this long, no worker may have any of the awaited tasks: their rows may be on the way to a
-# worker.
+# For this long it is no fault if no worker has any of the awaited tasks: their rows may be on the
+# way to a worker.
 _IDLE_SECONDS = 30.0
-# Of iterations that take a few milliseconds, not each one asks which workers there are: that takes
-# half a millisecond.
+# The workers are asked for at most this often: the answer takes half a millisecond, and an
+# iteration may take only a few.
 _KNOWN_SECONDS = 0.1
 
 # Number of workers that are asked whether this process can connect to them.
@@ -41,8 +41,9 @@ _MOST_SHOWN = 3
 
 # Tasks are late after this many times their usual time.
 LATE_FACTOR = 3
-# A worker is frozen if it has sent no heartbeat for this long, also while it computes. Of n workers
-# each sends one every 1 + n / 200 s: the second limit is four times n / 200 s, for large clusters.
+# A worker is frozen if it has sent no heartbeat for this long. A worker that computes sends them
+# too. Each of n workers sends one every 1 + n / 200 s: the second limit, for large clusters, is
+# four times n / 200 s.
 _SILENT_SECONDS = 8.0
 _SILENT_SECONDS_PER_WORKER = 0.02
 # A worker that was taken for frozen and has sent heartbeats again was perhaps only starved of CPU:
@@ -104,12 +105,13 @@ def _runs_this_task(client: Any) -> bool:
 def reports_gpus(client: Any) -> bool:
     """Return whether all workers of a cluster have reported a GPU, and CuPy is installed here.
 
-    A driver has the packages of its workers. CuPy is not imported: that may take memory of a GPU.
+    The driver is taken to have the packages of the workers. CuPy is not imported: an import may
+    take memory of a GPU.
     """
     if find_spec("cupy") is None:
         return False
     workers = _reported(client)
-    # Dask's own diagnostics report it, where pynvml is installed, as dask-cuda requires it.
+    # Dask's diagnostics report a GPU where pynvml is installed; dask-cuda requires pynvml.
     return bool(workers) and all("gpu" in each for each in workers)
 
 
@@ -273,7 +275,8 @@ class Cluster:
         """Return what checks the workers from time to time while tasks are awaited."""
         self._idle = frozenset()
         late_at = time.monotonic() + LATE_FACTOR * usual_seconds
-        # Also where the usual time is not known: a worker may be frozen before the first iteration.
+        # Where no usual time is known, frozen workers are looked for too: a worker may be frozen
+        # before the first iteration.
         frozen_at = min(late_at, time.monotonic() + _UNKNOWN_SECONDS)
 
         def check() -> None:
@@ -322,7 +325,7 @@ class Cluster:
         waiting = frozenset(future.key for future in awaited if not future.done())
         running = chain.from_iterable(self.client.processing().values())
         idle = frozenset() if waiting.intersection(running) else waiting
-        # Paused workers get no tasks; these are not lost.
+        # Paused workers get no tasks: tasks that wait for such a worker are not lost.
         if not idle or idle != self._idle or self._is_paused:
             self._idle, self._idle_since = idle, time.monotonic()
         elif time.monotonic() - self._idle_since > _IDLE_SECONDS:
@@ -397,7 +400,7 @@ class Cluster:
         return bool(self._is_reachable)
 
     def keep_workers(self) -> None:
-        """Keep a cluster that adapts its size from closing workers for having no tasks."""
+        """Ask a cluster that adapts its size not to close workers without tasks."""
         if self._keeper:
             return
         from dkmeans.executors.dask.adapting import KeptWorkers  # noqa: PLC0415 there is a client

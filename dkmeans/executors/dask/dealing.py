@@ -25,8 +25,8 @@ from dkmeans.executors.runs import RUNS_PER_SHARE
 
 # CPU time of scheduler and driver for a task, and the part of an iteration that tasks may cost.
 _TASK_SECONDS, _TASKS_PART = 1e-3, 0.05
-# If the work of an iteration takes less time, tasks cost more than their part, whatever their
-# number.
+# The tasks of an iteration with less work than this cost more than their part, however few they
+# are.
 _SHORT_SECONDS = 0.25
 # If the work takes longer, tasks are used anyway: Dask's dashboard shows them, and a cluster that
 # adapts its size counts them. Runs are then tasks of their own, so that a slow worker's runs can be
@@ -98,7 +98,7 @@ class Iteration:
         return replace(self, threads=owners, gone=frozenset(gone))
 
     def work_seconds(self, cost: Cost) -> float:
-        """Return how long the threads of the worker with the longest work needed for it."""
+        """Return the longest time of a worker: its computing time, divided by its threads."""
         times = (
             throughput.seconds / self.threads.get(worker, 1)
             for worker, throughput in cost.throughputs.items()
@@ -118,7 +118,8 @@ class Dealing:
         self._is_stale = False
         # Function and shares of the last iteration.
         self._measured: tuple[Any, ...] = ()
-        # Time of the last iteration, of one of its kind before it, and of the longest work in it.
+        # Time of the last iteration; that time again if the iteration dealt now is of its kind,
+        # else infinity; and the longest time of a worker in the last iteration.
         self._seconds = self._usual_seconds = self._work_seconds = math.inf
         # Function and number of chunks of the last iteration.
         self._kind: tuple[Any, ...] = ()
@@ -172,6 +173,7 @@ class Dealing:
         owners: Mapping[str | None, int] = threads
         if last is not None:
             kept = last.among(threads)
+            # Threads of new workers without a share, and threads of workers that have left.
             undealt = sum(threads.values()) - sum(kept.present.values())
             left = sum(kept.threads.values()) - sum(kept.present.values())
             is_like = what == (last.function, last.batches) and not self._is_stale
@@ -193,9 +195,9 @@ class Dealing:
         self._seconds, self._work_seconds = seconds, iteration.work_seconds(cost)
         now = iteration.function, iteration.threads, iteration.share_sizes
         is_repeated, self._measured = now == self._measured, now
-        work = self._work_seconds / max(self._work_seconds, seconds)
+        work_part = self._work_seconds / max(self._work_seconds, seconds)
         if not is_repeated or not self._share_sizes.learn(
-            cost.throughputs, iteration.threads, work
+            cost.throughputs, iteration.threads, work_part
         ):
             return False
         self._is_stale = True

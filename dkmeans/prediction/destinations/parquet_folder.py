@@ -22,7 +22,7 @@ from dkmeans import storage
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.data.sources.hive_folders import folder_names
-from dkmeans.data.sources.parquet_files import PARQUET_ENDINGS
+from dkmeans.data.sources.parquet_files import is_parquet_name
 from dkmeans.prediction.destinations import own_folder
 from dkmeans.prediction.destinations.own_folder import IDENTITY, IDENTITY_FILE, MARKS, SUCCESS
 from dkmeans.prediction.identity import Prediction
@@ -32,7 +32,7 @@ from dkmeans.retry import with_retries
 
 # Names of regions that have no file of the input (`regions.numbered_regions`).
 _NUMBERED = "part-{}.parquet"
-_IS_NUMBERED = re.compile(r"part-\d+\.parquet")
+_IS_NUMBERED = re.compile(r"part-\d{8,}\.parquet")
 # Bytes at the end of a file of Parquet that have its metadata, with the mark of predictions.
 _END_BYTES = 2**16
 # End of the name of the mark of a region whose rows are in the folders of several clusters.
@@ -83,7 +83,7 @@ class ParquetFolder:
         def is_own(name: str) -> bool:
             if name in (self.identity_file, SUCCESS, MARKS):
                 return True
-            # The folder of a cluster, of the values of a column, or of files of the input.
+            # Folders of clusters and of values of columns have "="; others have names of the input.
             if "=" in name or name in folders - files:
                 below = storage.files_below(storage.join(self.address, name))
                 return all(self._is_own_file(f"{name}/{each}", files) for each in below)
@@ -138,14 +138,15 @@ class ParquetFolder:
     def _is_own_file(self, path: str, files: Container[str]) -> bool:
         """Return whether a file is of predictions, or what a killed writer has left.
 
-        Any file that is named as a numbered region, `part-N.parquet`, counts as one of predictions.
+        Any file that is named as a numbered region, with eight digits, counts as one of
+        predictions.
 
         Args:
             path: Path of the file in the folder.
-            files: Paths of the files of this prediction; in the folder of a cluster they follow.
+            files: Paths of the files of this prediction, as they are below the folder of a cluster.
         """
         name = path.rpartition("/")[2]
-        if not _is_parquet(name):
+        if not is_parquet_name(name):
             return storage.is_temporary_name(name)
         if path in files or path.partition("/")[2] in files or _IS_NUMBERED.fullmatch(name):
             return True
@@ -187,10 +188,6 @@ class ClusterFolders(ParquetFolder):
             rows = others.filter(pc.equal(column, value))
             _write_file(storage.join(self.address, f"{name}={value}", file), rows)
         storage.write(storage.join(self.marks, f"{file}{_MARKED}"), b"")
-
-
-def _is_parquet(name: str) -> bool:
-    return name.lower().endswith(PARQUET_ENDINGS)
 
 
 def _table(results: dict[str, np.ndarray[Any, Any]], kept: pa.Table | None) -> pa.Table:

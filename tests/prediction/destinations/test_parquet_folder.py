@@ -79,7 +79,9 @@ def test_each_cluster_has_a_folder_and_what_is_missing_is_written_again(
         assert pq.read_table(address).num_rows == 500
 
 
-@pytest.mark.parametrize("name", ["enriched.parquet", "cluster_index=0/mine.parquet"])
+@pytest.mark.parametrize(
+    "name", ["enriched.parquet", "cluster_index=0/mine.parquet", "part-0.parquet"]
+)
 def test_a_file_of_parquet_of_somebody_else_is_not_replaced(trained, tmp_path, name):
     address = tmp_path / "o.parquet"
     more = {"partition_by": "cluster_index"} if "/" in name else {}
