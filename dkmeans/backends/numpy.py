@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_info
 from dkmeans.backends.addition import as_added, grid_for, plus_rest, rest_of_squares, whole_parts
 from dkmeans.backends.moments import add_measures, add_squares
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
-from dkmeans.backends.weighted import add_products, partial_sums_of
+from dkmeans.backends.weighted import add_products, partial_sums_of, total_of_products
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms, terms
 from dkmeans.exact import ExactSums, quotients
 from dkmeans.exact_total import NOTHING, ExactTotal
@@ -47,6 +47,7 @@ __all__ = [
     "quotients",
     "squares",
     "terms",
+    "total_of_products",
 ]
 
 # Elements of a block of rows and their scores: 2 MB in float32, about a core's second-level cache.

@@ -69,6 +69,18 @@ class Backend(Implementation, Protocol):
         """
         ...
 
+    def total_of_products(
+        self, values: FloatArray, weights: FloatArray, *, of_squares: bool
+    ) -> ExactTotal:
+        """Return the exact sum of all values of (n, d) rows times their (n,) weights.
+
+        Args:
+            values: The rows.
+            weights: Their weights, finite float64 above zero.
+            of_squares: True to take the squares of the values, which must be float32.
+        """
+        ...
+
     def weighted_sums(
         self,
         points: FloatArray,

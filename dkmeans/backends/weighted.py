@@ -1,9 +1,10 @@
 """Sums of rows times their weights: exact, as all sums are.
 
 A backend finds the nearest centers of rows with weights as those of any other rows. Then the
-functions here add up the products w x of weights and values by `add_products`, which NumPy and the
-compiled code each have. A product is taken as the sum of two float64, so nothing is dropped
-(docs/decisions/018). All weights are positive: rows without a weight have been left out.
+functions here add up the products w x of weights and values by `add_products` and
+`total_of_products`, which NumPy and the compiled code each have. A product is taken as the sum of
+two float64, so nothing is dropped (docs/decisions/018). All weights are positive: rows without a
+weight have been left out.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def weighted_total(backend: Backend, values: FloatArray, weights: FloatArray) ->
     Raises:
         NotFinite: a value is not finite.
     """
-    return _total_of_rows(backend, values[:, None], weights)
+    return backend.total_of_products(values[:, None], weights, of_squares=False)
 
 
 @QUIET
@@ -65,19 +66,18 @@ def weighted_squares(backend: Backend, points: FloatArray, weights: FloatArray) 
     Raises:
         NotFinite: a value is not finite, or float64 cannot hold its square.
     """
+    if points.dtype == np.float32:  # the square has 48 bits, and no error
+        return backend.total_of_products(points, weights, of_squares=True)
     total = NOTHING
     for block in _blocks(points, _SQUARES_AT_ONCE):
         values, factors = points[block], weights[block]
-        if points.dtype == np.float32:  # the square has 48 bits, and no error
-            total += _total_of_rows(backend, np.square(values, dtype=np.float64), factors)
-            continue
         tiny = (np.abs(values) < _LEAST_SQUARED) & (values != 0)
         if tiny.any():
             rows, columns = np.nonzero(tiny)
             total += total_of_weighted_squares(values[rows, columns], factors[rows])
             values = np.where(tiny, 0.0, values)
         for part in _square_pairs(values):
-            total += _total_of_rows(backend, part, factors)
+            total += backend.total_of_products(part, factors, of_squares=False)
     return total
 
 
@@ -87,11 +87,6 @@ def _square_pairs(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     for some in _blocks(values, _IN_CACHE):
         squares[some], errors[some] = two_product(values[some], values[some])
     return squares, errors
-
-
-def _total_of_rows(backend: Backend, values: FloatArray, weights: FloatArray) -> ExactTotal:
-    sums = backend.add_products(values, weights, np.zeros(len(values), np.int64), 1)
-    return sums.columns(slice(-1)).total()
 
 
 def product_grid(points: FloatArray, weights: FloatArray) -> Grid:
@@ -139,6 +134,25 @@ def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: 
         sums += ExactSums(grid, planes)
         sums = plus_left(sums, rows, factors, clusters, left)
     return sums
+
+
+def total_of_products(values: FloatArray, weights: FloatArray, *, of_squares: bool) -> ExactTotal:
+    """Return the exact sum of all values of (n, d) rows times their weights, by NumPy.
+
+    Args:
+        values: (n, d) rows.
+        weights: (n,) float64, their weights, finite and above zero.
+        of_squares: True to take the squares of the values, which must be float32.
+
+    Raises:
+        NotFinite: a value, or its square, is not finite.
+    """
+    total = NOTHING
+    for block in _blocks(values, _PRODUCTS_AT_ONCE):
+        factors = np.square(values[block], dtype=np.float64) if of_squares else values[block]
+        sums = add_products(factors, weights[block], np.zeros(len(factors), np.int64), 1)
+        total += sums.columns(slice(-1)).total()
+    return total
 
 
 def _product_parts(

@@ -104,6 +104,11 @@ def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: 
     return select_processor().add_products(points, weights, index, k)
 
 
+def total_of_products(values: FloatArray, weights: FloatArray, *, of_squares: bool) -> ExactTotal:
+    """Return the exact sum of rows, or their squares, times their weights, by the processor."""
+    return select_processor().total_of_products(values, weights, of_squares=of_squares)
+
+
 def weighted_sums(
     points: FloatArray,
     weights: FloatArray,

@@ -28,6 +28,7 @@ from dkmeans.backends.native import (
     packing,
     panels,
     processor,
+    product_totals,
     sum_vectors,
 )
 from dkmeans.backends.native.runner import kernel_array, run
@@ -200,6 +201,12 @@ def distances(points: FloatArray, centers: Centers) -> FloatArray:
 def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: int) -> ExactSums:
     """Return the exact sums of rows times their weights and of the weights, (k, d + 1)."""
     return moving_products.added(kernel_array(points), kernel_array(weights), index, k)
+
+
+@QUIET
+def total_of_products(values: FloatArray, weights: FloatArray, *, of_squares: bool) -> ExactTotal:
+    """Return the exact sum of the (n, d) values, or their squares, times the (n,) weights."""
+    return product_totals.total(values, weights, of_squares=of_squares)
 
 
 @QUIET
