@@ -63,7 +63,7 @@ def farthest_rows(
     centers: Centers,
     weights: FloatArray | None = None,
 ) -> Farthest:
-    """Return as many distinct rows as there are centers, the farthest from their nearest centers.
+    """Return the farthest distinct rows from their nearest centers, at most one for each center.
 
     That many rows are enough: each relocation takes one row, and each center with rows may have to
     keep one.

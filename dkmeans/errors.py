@@ -51,6 +51,10 @@ class ResultLost(RuntimeError):
     """A result that was on a GPU when the GPU failed. The same computation will succeed now."""
 
 
+# Of an input without rows.
+NO_BATCHES = "the input must have at least one batch of rows, got none"
+
+
 def expected(what: str, must: str, got: object) -> str:
     """Return the message for a wrong value: "<what> must be <must>, got <got>"."""
     text = repr(got)

@@ -43,6 +43,7 @@ from dkmeans.data.sources.memory import owned
 from dkmeans.distance import Centers, Computation, Distance, project
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import (
+    NO_BATCHES,
     Invalid,
     InvalidData,
     InvalidType,
@@ -120,8 +121,8 @@ class KMeans(Model):
             where it is, `"relocate"` moves it to the row that is farthest from its center, and
             `"error"` stops.
         oversampling: Expected number of candidates of a round of k-means||, as a multiple of k.
-        initialization_rounds: Number of rounds of k-means||. Each takes an epoch, and one more
-            epoch follows.
+        initialization_rounds: Largest number of rounds of k-means||. Each takes an epoch. At least
+            one more epoch follows, and further ones if fewer than k candidates were found.
         initialization_rows: Number of rows that k-means|| uses, in blocks of consecutive rows drawn
             uniformly. None for all.
 
@@ -254,9 +255,10 @@ class KMeans(Model):
     def model_fn(self) -> Callable[[Any, Any, str, RunConfig | None], EstimatorSpec]:
         """Function of `(features, labels, mode, config)` that evaluates the latest checkpoint.
 
-        `features` are rows as an `input_fn` returns them. `labels` must be None, except for
-        `ModeKeys.PREDICT`. `config` says where the work is done; None takes this estimator's. The
-        function returns an `EstimatorSpec` of values, the same in each mode, and trains nothing.
+        `features` are rows as an `input_fn` returns them. `labels` must be None or weights,
+        `{"weights": w}`; with `ModeKeys.PREDICT` any labels are ignored. `config` says where the
+        work is done; None takes this estimator's. The function returns an `EstimatorSpec` of
+        values, the same in each mode, and trains nothing.
         """
         return self._specify
 
@@ -272,6 +274,7 @@ class KMeans(Model):
             TypeError: `input_fn` returns something else than rows.
         """
         dataset, initialization = self._read(input_fn, ModeKeys.TRAIN, None), self._initialization
+        steps = self._settings.mini_batch_steps_per_iteration
         with self._reducing_executor() as executor:
             return plan_fit(
                 dataset,
@@ -280,6 +283,8 @@ class KMeans(Model):
                 executor,
                 self._config.cache,
                 on_gpu=self._is_on_gpu(self._config),
+                num_starts=self._num_restarts,
+                mini_batches=steps if self._settings.use_mini_batch else None,
             )
 
     @naming_shutdown()
@@ -312,9 +317,9 @@ class KMeans(Model):
                 reached it does nothing.
             saving_listeners: Notified of every checkpoint. They may stop training after it.
             checkpoint_path: A checkpoint of this model to continue from, for example because the
-                latest one is damaged. The first save removes the later checkpoints. A call
-                after that continues from the latest one: so a job that failed can be run again as
-                it was.
+                latest one is damaged. The first save removes the later checkpoints. If this call is
+                run again with the same `checkpoint_path`, it continues from the latest checkpoint,
+                not from this one: a job that failed can be run again without a change.
             overwrite: True to begin anew, whatever `model_dir` holds. The model that is there is
                 replaced by the first checkpoint of the new one. Every such call begins anew.
 
@@ -613,7 +618,7 @@ class KMeans(Model):
             raise Invalid("the rows to write predictions for must end, got a dataset without end")
         whole = Batch.chained(map(owned, dataset.batches()))
         if not whole.rows:
-            raise InvalidData("the input must have at least one batch of rows, got none")
+            raise InvalidData(NO_BATCHES)
         table = dataset.table if dataset.is_table else None
         place = outputs.plan_output(address, whole, checkpoint, request, table)
         written = outputs.prepare(place)
@@ -622,7 +627,7 @@ class KMeans(Model):
             writing = outputs.Writing(task, place.destination)
             missing = outputs.missing(place, written)
             rows, left = place.rows, sum(region.rows for region in missing)
-            with self._shown(), self._executor() as executor:
+            with self._shown(), open_executor(self._config.client) as executor:
                 _log_begin("predicting", checkpoint, executor)
                 regions = with_columns(missing, place.kept)
                 report = RowReport("predicted", rows, rows - left)
@@ -638,9 +643,6 @@ class KMeans(Model):
         from dkmeans.display import shown  # noqa: PLC0415 importing rich takes time
 
         return shown()
-
-    def _executor(self) -> Threads | Dask:
-        return open_executor(self._config.client)
 
     def _train(
         self,
@@ -714,8 +716,9 @@ class KMeans(Model):
             mode: Purpose of the rows.
             found: The checkpoint that the rows are for; None for a new model.
             config: Where the work is done; None takes this estimator's.
-            sums_per_value: Number of sums that each value of a row is added to; 0 if rows are only
-                compared with the centers.
+            sums_per_value: Number of sums that each value of a row is added to, of those of one
+                cluster (`in_chunks_for` gets k times this); 0 if rows are only compared with the
+                centers.
 
         Raises:
             Invalid: the rows cannot be used, or do not have the columns of the model.
@@ -752,7 +755,7 @@ class KMeans(Model):
         dataset = self._read(input_fn, ModeKeys.PREDICT, checkpoint)
         centers, settings = self._centers(checkpoint), checkpoint.settings
         task = per_chunk.Task(centers, (self.CLUSTER_INDEX,))
-        with self._executor() as executor:
+        with open_executor(self._config.client) as executor:
             points = few_rows(dataset.batches(), dataset.rows, executor)
             index = stream.gathered(array_chunks(points, "the sample"), task, executor)
         points = project(points, centers.distance)
@@ -817,7 +820,7 @@ class KMeans(Model):
             return
         task = per_chunk.Task(self._centers(checkpoint), tuple(names))
         notifier = Notifier(checkpoint.settings, hooks)
-        with naming_shutdown(), self._executor() as executor:
+        with naming_shutdown(), open_executor(self._config.client) as executor:
             yield from stream.predictions(
                 dataset, checkpoint, task, executor, notifier, single=single
             )

@@ -61,7 +61,7 @@ UNSURE = 2.0**-36
 CANCELLED = 2.0**-8
 # Below this a result may be subnormal, and would be rounded twice.
 SMALLEST_MEAN = 2.0**-1000
-# Below this, float64 holds halves too: a whole number there was not rounded to one.
+# Only whole numbers below this become int64: float64 holds halves there, so x.5 is not whole.
 _WHOLE_NUMBERS = 2.0**52
 
 
@@ -351,7 +351,7 @@ class ExactSums:
         return found
 
     def rounded(self) -> NDArray[Any]:
-        """Return the sums as int64 if all are small whole numbers, else rounded to float64."""
+        """Return the sums rounded to float64; as int64 if all are then small whole numbers."""
         sums = self.in_planes()
         high, low, is_sure = sums.pairs(...)
         values, is_zero = np.ldexp(high, self.grid.exponents), is_sure & (high == 0)
@@ -372,7 +372,7 @@ class ExactSums:
     def pieces(self) -> Iterator[tuple[slice, ExactSums]]:
         """Yield slices of clusters, and their sums, all in planes.
 
-        A slice has so many sums that temporary arrays of them take little memory.
+        A slice has so few sums that temporary arrays of them take little memory.
         """
         (k, d), few = self.shape, None if self.few is None else self.few.in_order()
         size = max(1, _PIECE_SUMS // d)

@@ -36,7 +36,7 @@ from dkmeans.data.sources.frames import arrays_of, is_frame, names_of, rows_of
 from dkmeans.data.sources.labeled import is_labeled_dataset, variables_of
 from dkmeans.data.sources.memory import lent
 from dkmeans.data.views import Columns
-from dkmeans.errors import Invalid, InvalidData, InvalidType, NoRows, expected
+from dkmeans.errors import NO_BATCHES, Invalid, InvalidData, InvalidType, NoRows, expected
 from dkmeans.feature_columns.layout import FeatureRows, Layout, rows_of_named_columns
 from dkmeans.modes import ModeKeys
 
@@ -201,7 +201,7 @@ def _from_iterator(
     stream = batches()
     first = next(stream, None)
     if first is None:
-        raise NoRows("the input must have at least one batch of rows, got none")
+        raise NoRows(NO_BATCHES)
     return Dataset.of_batches(first.source.width, chain([first], stream)).named(names)
 
 

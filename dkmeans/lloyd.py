@@ -134,7 +134,7 @@ def iterate(
     rules: Rules,
     executor: Executor,
     squares: ExactTotal | None = None,
-    numbers: Sequence[int] | None = None,
+    numbers: tuple[int, ...] | None = None,
 ) -> Iterator[tuple[list[TrainState], Reduction[SideBySide[PartialSums]]]]:
     """Take the steps of one iteration, or a part of it, for several starts.
 
@@ -160,7 +160,7 @@ def iterate(
     relocates = rules.empty_clusters is EmptyClusters.RELOCATE
     # With bounds, most distances are not known. The farthest rows are then looked for only if there
     # are empty clusters, which is rare.
-    with_bounds, numbers = numbers is not None, None if numbers is None else tuple(numbers)
+    with_bounds = numbers is not None
     starts = StartCenters(centers, relocates and not with_bounds, squares is None, numbers)
     reduction = executor.map_reduce(accumulate_starts, batches, starts)
     if relocates and with_bounds and _has_empty_clusters(reduction.totals):

@@ -448,7 +448,7 @@ def _pictures(state: TrainState, history: Mapping[str, npt.NDArray[Any]]) -> Ite
         yield pictures.line(f"Loss of {counted(len(losses), 'iteration')}: {span}", losses)
     if state.inertia is not None:
         low, high = state.counts.min(), state.counts.max()
-        sizes = f"{low:,} to {high:,} rows in a cluster"
+        sizes = f"{low:,} to {high:,} in a cluster"
         yield pictures.bars(
             f"Sizes of {counted(len(state.counts), 'cluster')}: {sizes}", state.counts
         )

@@ -26,8 +26,8 @@ class FitPlan:
 
     Attributes:
         preflight: The rows and the workers.
-        bounds_bytes: Size in bytes of the bounds of all rows, which full batch caches beside them;
-            0 if the backend has none.
+        bounds_bytes: Size in bytes of the bounds of all rows, for all starts, which full batch
+            caches beside them; 0 if there are none.
         seconds_of_the_first_iteration: Its duration, with reading.
         seconds_of_a_later_one: The duration of later iterations, in which nothing is skipped yet.
         remarks: Sentences on what should be different, each with its remedy.
@@ -58,7 +58,7 @@ class FitPlan:
                 f"{readable(self.bounds_bytes)} beside the rows, if there is room and they save "
                 "time: later iterations of full batch skip most distances"
                 if self.bounds_bytes
-                else "none: the backend computes all distances"
+                else "none: every iteration computes all distances"
             ),
             "seconds_of_the_first_iteration": round(self.seconds_of_the_first_iteration, 3),
             "seconds_of_a_later_one": round(self.seconds_of_a_later_one, 3),
@@ -82,16 +82,20 @@ def plan_fit(
     cache: str,
     *,
     on_gpu: bool,
+    num_starts: int = 1,
+    mini_batches: int | None = None,
 ) -> FitPlan:
     """Return the plan of a fit, after timing a few chunks.
 
     Args:
-        dataset: The rows.
+        dataset: The rows, in the chunks that the fit would read.
         num_clusters: Number of centers.
         computation: The distance and the backend.
         executor: Where the fit would be computed.
         cache: One of `dkmeans.config.CACHES`.
         on_gpu: True if a GPU computes.
+        num_starts: Number of starts that are trained together.
+        mini_batches: Number of batches in an iteration; None for full batch.
 
     Raises:
         Invalid: there are fewer rows than centers.
@@ -100,17 +104,21 @@ def plan_fit(
     if dataset.rows is not None and dataset.rows < num_clusters:
         must = f"at most the number of rows, {dataset.rows}"
         raise Invalid(expected("num_clusters", must, num_clusters))
-    dataset = dataset.in_chunks_for(num_clusters, on_gpu=on_gpu)
     # Without `Dataset.batch` a dataset is one batch of all its rows.
     batch = next(dataset.batches())
     found = examine(
         batch, dataset.rows, executor, cache, dataset.chunk_bytes, names=dataset.columns
     )
     remarks = *found.remarks, *scale_remarks(batch, found, executor)
-    seconds = seconds_per_iteration(found, batch, num_clusters, computation, executor)
+    rows = batch.rows * (mini_batches or 1)
+    seconds = seconds_per_iteration(
+        found, batch, num_clusters, computation, executor, rows=rows, num_starts=num_starts
+    )
     size = 0
-    if not (on_gpu or computation.backend == NUMPY):
-        size = bounds_bytes(batch.rows, num_clusters, with_weights=batch.has_weights)
+    has_bounds = mini_batches is None and dataset.is_constant
+    if has_bounds and not (on_gpu or computation.backend == NUMPY):
+        of_start = bounds_bytes(batch.rows, num_clusters, with_weights=batch.has_weights)
+        size = num_starts * of_start
     return FitPlan(found, size, *seconds, remarks)
 
 

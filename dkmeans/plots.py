@@ -118,7 +118,7 @@ class ModelPlots:
         _name_ticks(axes.xaxis, list(map(str, order)))
         title = f"Sizes of {counted(len(order), 'cluster')}"
         label = "cluster" if len(order) <= _MOST_NAMES else "rank of the cluster"
-        axes.set(xlabel=label, ylabel="rows", title=title)
+        axes.set(xlabel=label, ylabel="count", title=title)
         return axes
 
     def centers(self, axes: Any = None) -> Any:

@@ -271,6 +271,9 @@ def seconds_per_iteration(
     num_clusters: int,
     computation: Computation,
     executor: Executor,
+    *,
+    rows: int,
+    num_starts: int = 1,
 ) -> tuple[float, float]:
     """Return how long iterations will take, from one chunk per thread that is computed now.
 
@@ -280,9 +283,11 @@ def seconds_per_iteration(
         num_clusters: Number of centers.
         computation: The distance, and the backend that computes it.
         executor: Where the work will be done. It should not cache.
+        rows: Number of rows of an iteration.
+        num_starts: Number of starts that are trained together: each row is read once for all.
 
     Returns:
-        The seconds of the first iteration, which reads all rows, and of a later one.
+        The seconds of the first iteration, which reads all its rows, and of a later one.
     """
     # Threads beyond the chunks have nothing to do.
     threads = min(found.memory.threads, len(batch))
@@ -292,8 +297,8 @@ def seconds_per_iteration(
     cost, seconds = _measured(chunks, centers, executor)
     # Messages, additions and waiting, which every iteration has.
     overhead = max(0.0, seconds - (cost.read_seconds + cost.compute_seconds) / threads)
-    factor = (found.rows or batch.rows) / chunks.rows / threads
-    reading, computing = factor * cost.read_seconds, factor * cost.compute_seconds
+    factor = rows / chunks.rows / threads
+    reading, computing = factor * cost.read_seconds, factor * cost.compute_seconds * num_starts
     later = overhead + (1 - found.cached_share) * reading + computing
     return overhead + reading + computing, later
 

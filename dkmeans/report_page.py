@@ -47,7 +47,7 @@ _PALETTE += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 _INK = "#010203"
 # and the color behind numbers on the map by that of the page.
 _PAPER = "#030201"
-# A page shows so many clusters one by one, columns of a row, columns that describe a cluster,
+# A page shows so many clusters (or ranked columns), columns of a row, columns of a description,
 # typical or doubtful rows of a cluster, and cells of a heat map in a row or column that make it
 # larger.
 _MOST_CLUSTERS, _MOST_COLUMNS, _MOST_TELLING, _MOST_ROWS, _MOST_CELLS = 40, 12, 3, 2, 40
@@ -65,11 +65,18 @@ _LETTER_INCHES = 0.09
 # Means of all rows below this many deviations are shown as 0; and a column whose mean differs by at
 # most so many deviations does not describe a cluster.
 _NEGLIGIBLE, _TELLING = 1e-4, 0.25
+# What the counts of a checkpoint are, without and with mini-batches.
+_COUNTS_ABOUT = (
+    "The rows of the last iteration, or the sums of their weights.",
+    "The rows of all iterations, or the sums of their weights, and one for the first position of "
+    "each center.",
+)
 # Larger numbers have an exponent.
 _LARGEST_PLAIN = 1e12
+# Larger sums of weights are shown without a fraction.
+_LARGEST_FRACTION = 1e8
 # Last bytes of a page, by which an earlier report is known.
 _END = b"</main></body></html>\n"
-_BY_WEIGHT = "weight of the rows"
 _PARTS = {"read_seconds": "reading", "compute_seconds": "computing"}
 _PACKAGES = ("dkmeans", "numpy", "dask", "zarr")
 
@@ -89,9 +96,9 @@ class _Judged:
     rows: float
 
     @property
-    def is_weighted(self) -> bool:
-        """True if rows count by weights."""
-        return bool((self.sample.weights != 1).any())
+    def unit(self) -> str:
+        """What the sizes of clusters count."""
+        return "weight of the rows" if self.sample.is_weighted else "rows"
 
     @property
     def shares(self) -> FloatArray:
@@ -213,17 +220,15 @@ def _sections(
     yield "Summary", _facts(_summary(checkpoint, judged))
     if judged is not None:
         yield "What the clusters are", _clusters(checkpoint, judged, names)
-        sizes = judged.indices["cluster_sizes"]
+        sizes, unit, about = judged.indices["cluster_sizes"], judged.unit, ""
         yield "Spread and separation", _separation(checkpoint, judged)
     else:
-        sizes = checkpoint.state.counts
+        sizes, unit = checkpoint.state.counts, "count"
+        about = f"<p>{_COUNTS_ABOUT[checkpoint.settings.use_mini_batch]}</p>"
     if checkpoint.state.inertia is not None or judged is not None:
-        is_weighted = np.asarray(sizes).dtype.kind == "f" or (judged and judged.is_weighted)
-        title = _BY_WEIGHT.capitalize() if is_weighted else "Number of rows"
-        of_each = [[j, f"{size:,.10g}"] for j, size in enumerate(sizes)]
-        header = ["cluster", _BY_WEIGHT if is_weighted else "rows"]
-        draw = partial(_draw_sizes, sizes, header[1])
-        yield "Sizes", _chart(f"{title} of each cluster", draw, header, of_each)
+        of_each = [[j, _count(size)] for j, size in enumerate(sizes)]
+        title, draw = f"{unit.capitalize()} of each cluster", partial(_draw_sizes, sizes, unit)
+        yield "Sizes", about + _chart(title, draw, ["cluster", unit], of_each)
     yield "Centers", _centers(model, checkpoint, names)
     if judged is not None and len(judged.sample.rows):
         yield "Map of the rows", _projection(model, checkpoint, judged, names)
@@ -254,8 +259,7 @@ def _summary(checkpoint: Checkpoint, judged: _Judged | None) -> dict[str, str]:
     if checkpoint.stop is not None:
         facts["Stopped because"] = checkpoint.stop.reason.value
     if judged is not None:
-        title = _BY_WEIGHT.capitalize() if judged.is_weighted else "Rows"
-        facts[title] = f"{judged.rows:,.10g}"
+        facts[judged.unit.capitalize()] = _count(judged.rows)
         facts |= {title: _text(judged.indices[name]) for name, title in _INDICES_SHOWN.items()}
     return facts
 
@@ -273,7 +277,7 @@ def _configuration(model: KMeans, checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _clusters(checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]) -> str:
-    """Return what describes each cluster by its most different columns, and ranks the columns."""
+    """Return a table of clusters with their most different columns, and one of ranked columns."""
     found, shares = judged.indices, judged.shares
     sizes, means, spreads = (
         np.asarray(found[name], np.float64)
@@ -293,7 +297,7 @@ def _clusters(checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]) -> 
             for j in telling
         ]
         silhouette = _text(found["cluster_silhouette"][number])
-        share = f"{sizes[number]:,.10g} ({shares[number, 0]:.1%})"
+        share = f"{_count(sizes[number])} ({shares[number, 0]:.1%})"
         rows.append([number, share, "; ".join(texts) or "no column", silhouette])
     more = int(filled.sum()) - len(rows)
     note = f"<p>{counted(more, 'further cluster')} with rows.</p>" if more > 0 else ""
@@ -302,8 +306,7 @@ def _clusters(checkpoint: Checkpoint, judged: _Judged, names: Sequence[str]) -> 
     about += f"whose mean differs by less than {_TELLING}."
     if checkpoint.settings.distance_metric is Distance.COSINE:
         about += " Means are those of rows of length one, as the cosine distance sees them."
-    unit = _BY_WEIGHT if judged.is_weighted else "rows"
-    table = _table(["cluster", unit, "described by", "silhouette"], rows)
+    table = _table(["cluster", judged.unit, "described by", "silhouette"], rows)
     # The share of a column's variance that is not within the clusters.
     inside = (shares * np.square(spreads))[filled].sum(axis=0)
     between = 1.0 - inside / np.where(deviation > 0, np.square(deviation), np.inf)
@@ -463,6 +466,13 @@ def _text(value: Any, deviation: float = 0.0) -> str:
     # If no digits after the point are needed, all of those before it are written, without exponent.
     is_whole = 9999.5 <= abs(number) < _LARGEST_PLAIN and abs(number) >= 10.0 ** (digits - 1)
     return f"{number:,.0f}" if is_whole else f"{number:,.{digits}g}"
+
+
+def _count(number: Any) -> str:
+    """Return a number of rows, or a sum of weights, with all digits before the point."""
+    value = float(number)
+    is_whole = value.is_integer() or value >= _LARGEST_FRACTION
+    return f"{value:,.0f}" if is_whole else f"{value:,.10g}"
 
 
 def _facts(facts: Mapping[str, str]) -> str:

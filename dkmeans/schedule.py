@@ -19,7 +19,7 @@ class Schedule:
     Attributes:
         steps_per_iteration: Number of steps that are accumulated before the centers are updated.
         keeps_counts: True if a center's count survives the iteration. The center is then the mean
-            of all rows ever assigned to it and of its initial position.
+            of all rows ever assigned to it, and of its initial position if `Rules.counts_first`.
     """
 
     steps_per_iteration: int

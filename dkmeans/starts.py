@@ -23,7 +23,8 @@ class Start:
         reason: Why the start has stopped; None while it is running.
         steps: Number of steps it has taken.
         loss_before: Loss of the last whole iteration, with which the next one is compared; None
-            before the first one of a call of `train`. A call that is resumed goes on with it.
+            before the first one of a call of `train`, except after an interruption
+            (`Checkpoint.to_continue`).
     """
 
     state: TrainState

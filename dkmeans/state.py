@@ -101,7 +101,7 @@ def sum_up(parts: Iterable[M]) -> M:
     total = reduce(add, islice(rest, 2))
     for part in rest:
         total = grown(total, part)
-        # Sums of large centers would be kept while the next ones are computed.
+        # Without this, sums of large centers stay in memory while the next ones are computed.
         del part
     return total
 
@@ -215,7 +215,7 @@ class PartialSums:
 
     @property
     def totals(self) -> NDArray[Any]:
-        """(k,) `cluster_weights`, int64 if all are whole numbers, else rounded to float64."""
+        """(k,) `cluster_weights`, rounded to float64; int64 if all are then whole numbers."""
         return self.counts if self.weights is None else self.weights.rounded()[:, 0]
 
     @property
@@ -312,8 +312,8 @@ class TrainState:
         centers: (k, d) in the dtype of the data: the master copy.
         counts: (k,), the rows that each center is the mean of: those of the last whole iteration,
             or, if counts survive iterations, all so far and `Rules.first_count` for its initial
-            position. Rows with weights count as their weights do. int64 if all are whole numbers,
-            else float64.
+            position. Rows with weights count as their weights do. Rounded to float64; int64 if all
+            are then whole numbers, which does not mean that rows have no weights.
         step: Number of steps completed since initialization.
         pending: Sums of the steps of an unfinished iteration; None between iterations.
         pending_steps: Number of those steps.

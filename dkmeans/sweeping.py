@@ -209,7 +209,7 @@ def _checked_counts(given: Any) -> tuple[int, ...]:
 
 
 def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | None) -> int:
-    """Return the seed of a sweep, and write its plan: a sweep that is there must have the same one.
+    """Return the seed of a sweep, and write its plan; an earlier sweep must have an equal plan.
 
     A sweep that has no model yet, for example because its rows were refused, may be begun anew
     with other options or rows.

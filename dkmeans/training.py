@@ -161,8 +161,7 @@ def _report_missing_limits(plan: Plan, dataset: Dataset) -> None:
 
 def _report_end(plan: Plan, fit: Fit, reason: StopReason, first_step: int) -> None:
     """Log why a call ended; warn if it did not get as far as asked for, or of empty clusters."""
-    # Of an input without batches the warning is logged whatever the limits: then it is the first
-    # step that was not reached.
+    # An input without batches is warned of even without limits; the text then names a first step.
     steps = fit.step - first_step
     limits = plan.describe_limits() or ("" if steps else "a first step")
     if reason is StopReason.END_OF_INPUT and limits:

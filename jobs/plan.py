@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     computation = Computation(Distance(arguments.metric or Distance.SQUARED_EUCLIDEAN), backend)
     with open_client(arguments) as client:
         on_gpu = computes_on_gpu(client, backend)
+        dataset = dataset.in_chunks_for(arguments.num_clusters, on_gpu=on_gpu)
         with open_executor(client, on_gpu=on_gpu) as executor:
             logger.info("timing a few chunks, on %s", executor)
             plan = plan_fit(

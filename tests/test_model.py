@@ -49,7 +49,7 @@ def test_a_notebook_shows_the_parameters_the_state_and_pictures_of_a_model(tmp_p
         assert facts["step"] == "1"
         assert facts["checkpoint"] == estimator.latest_checkpoint()
         assert shown.count("<svg") == 2
-        assert 'aria-label="Sizes of 2 clusters: 2 to 2 rows in a cluster"' in shown
+        assert 'aria-label="Sizes of 2 clusters: 2 to 2 in a cluster"' in shown
     assert '<td style="text-align:left">7</td>' in estimator._repr_html_()
 
 

@@ -7,6 +7,7 @@ import pytest
 import zarr
 
 from dkmeans import Dataset, Invalid, KMeans, RunConfig
+from dkmeans.feature_columns import numeric_column
 
 ROWS = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32) * [1, 1, 1, 1000]
 
@@ -33,11 +34,31 @@ def test_a_plan_says_what_is_read_cached_and_taken(tmp_path):
 
 def test_a_plan_promises_bounds_only_where_the_backend_has_them():
     plans = {
-        backend: KMeans(2, config=RunConfig(backend=backend)).plan(lambda: ROWS)
+        backend: KMeans(2, use_mini_batch=False, config=RunConfig(backend=backend)).plan(
+            lambda: ROWS
+        )
         for backend in ("native", "numpy")
     }
     assert "later iterations of full batch skip most distances" in plans["native"].facts()["bounds"]
-    assert plans["numpy"].facts()["bounds"] == "none: the backend computes all distances"
+    assert plans["numpy"].facts()["bounds"] == "none: every iteration computes all distances"
+
+
+def test_each_start_has_bounds_and_mini_batches_have_none():
+    one, eight = (
+        KMeans(2, use_mini_batch=False, num_restarts=n, seed=0).plan(lambda: ROWS) for n in (1, 8)
+    )
+    assert eight.bounds_bytes == 8 * one.bounds_bytes > 0
+    assert KMeans(2).plan(lambda: Dataset.from_array(ROWS).batch(100)).bounds_bytes == 0
+    in_turn = Dataset.from_array(ROWS).batch(100).repeat()
+    assert KMeans(2, use_mini_batch=False).plan(lambda: in_turn).bounds_bytes == 0
+
+
+def test_the_chunks_of_a_plan_are_those_of_training_with_feature_columns_too():
+    columns = [numeric_column("x", shape=(4,))]
+    model = KMeans(2000, feature_columns=columns, use_mini_batch=False)
+    rows = np.random.default_rng(0).normal(size=(600_000, 4)).astype(np.float32)
+    found = model.plan(lambda: {"x": rows})
+    assert found.preflight.chunk_bytes <= 2**23
 
 
 def test_a_plan_of_rows_in_memory_names_their_columns_and_one_of_too_few_is_refused():

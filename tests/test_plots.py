@@ -10,7 +10,7 @@ from matplotlib import pyplot
 from matplotlib.colors import to_rgba
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dkmeans import Invalid, KMeans, load
+from dkmeans import Dataset, Invalid, KMeans, load
 from dkmeans.feature_columns import bucketized_column, numeric_column
 from dkmeans.hooks import SessionRunHook
 
@@ -120,6 +120,13 @@ def test_many_clusters_and_columns_have_no_names_and_numbers_that_overlap():
     assert model.plot.sizes().get_xlabel() == "rank of the cluster"
     axes.figure.canvas.draw()
     assert len(names_on(axes.xaxis)) < 20
+
+
+def test_an_input_without_rows_is_refused_and_sizes_are_counts():
+    model = fit(rows_of(2))
+    assert model.plot.sizes().get_ylabel() == "count"
+    with pytest.raises(Invalid, match="the input must have at least one batch of rows, got none"):
+        model.plot.rows(lambda: Dataset.from_array(rows_of(2)).take(0))
 
 
 def test_rows_of_two_columns_are_drawn_where_they_are_in_the_color_of_their_cluster():

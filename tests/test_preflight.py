@@ -179,7 +179,7 @@ def test_an_iteration_is_timed_on_a_few_chunks(store, client):
             assert found.memory.threads == 2
             assert found.memory.limit > 10**8
             first, later = seconds_per_iteration(
-                found, batch, 4, Computation(Distance.SQUARED_EUCLIDEAN), executor
+                found, batch, 4, Computation(Distance.SQUARED_EUCLIDEAN), executor, rows=200_000
             )
             assert 0 < later < first < 60
 
@@ -208,7 +208,7 @@ def test_an_iteration_is_timed_when_every_worker_that_computes_it_is_warm(store)
     executor = Warming("a", "ab", "bc", "ca")
     found = examine(batch, dataset.rows, executor, "auto")
     _, later = seconds_per_iteration(
-        found, batch, 4, Computation(Distance.SQUARED_EUCLIDEAN), executor
+        found, batch, 4, Computation(Distance.SQUARED_EUCLIDEAN), executor, rows=20_000
     )
     assert 0.5 <= later < 1
 
@@ -221,9 +221,23 @@ def test_more_threads_than_chunks_do_not_make_an_iteration_shorter(store):
         examine(batch, dataset.rows, executor, "auto"), memory=Machines(threads=64).memory()
     )
     _, later = seconds_per_iteration(
-        found, batch, 4, Computation(Distance.SQUARED_EUCLIDEAN), executor
+        found, batch, 4, Computation(Distance.SQUARED_EUCLIDEAN), executor, rows=2000
     )
     assert 0.5 <= later < 1
+
+
+def test_the_seconds_of_an_iteration_grow_with_its_rows_and_starts_but_reading_does_not(store):
+    dataset = store(20_000, 8, 10_000)
+    batch = next(dataset.batches())
+    found = examine(batch, dataset.rows, Warming(), "auto")
+
+    def later(**sizes):
+        computation = Computation(Distance.SQUARED_EUCLIDEAN)
+        return seconds_per_iteration(found, batch, 4, computation, Warming("a", "a"), **sizes)[1]
+
+    assert 0.05 <= later(rows=2000) < 0.1
+    assert 5 <= later(rows=200_000) < 5.5
+    assert 1.5 <= later(rows=20_000, num_starts=3) < 2
 
 
 def test_training_logs_the_preflight_before_the_first_step(store, tmp_path, caplog):

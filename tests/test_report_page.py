@@ -13,7 +13,7 @@ import pytest
 import dkmeans
 from dkmeans import Dataset, Invalid, InvalidType, KMeans
 from dkmeans.feature_columns import bucketized_column, numeric_column
-from dkmeans.report_page import _text, write_report
+from dkmeans.report_page import _count, _text, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NAMES = ("delay", "<hour>", 'speed & "way"')
@@ -202,6 +202,36 @@ def test_what_is_left_out_and_what_counts_by_weight_is_said(tmp_path):
         "Weight of the rows of each cluster",
     ):
         assert said in page
+
+
+def test_counts_of_a_checkpoint_are_not_called_rows(tmp_path):
+    points = np.random.default_rng(2).normal(size=(100, 2)).astype(np.float32)
+    model = KMeans(2, tmp_path / "m", "random", seed=0)
+    model.train(lambda: Dataset.from_array(points).batch(10).repeat(), max_steps=50)
+    write_report(model, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "Count of each cluster" in page
+    assert "The rows of all iterations, or the sums of their weights, and one for the" in page
+    assert "Rows of each cluster" not in page
+
+
+def test_a_few_weights_among_many_rows_are_weights(tmp_path):
+    points = np.random.default_rng(2).normal(size=(20_000, 2)).astype(np.float32)
+    weights = np.ones(20_000)
+    weights[[7, 70, 700]] = 5
+    model = KMeans(2, tmp_path / "m", points[:2], use_mini_batch=False)
+    model.train(lambda: points, max_steps=1)
+    write_report(model, tmp_path / "r.html", lambda: Dataset.from_array(points, weights))
+    page = (tmp_path / "r.html").read_text()
+    assert "<dt>Weight of the rows</dt><dd>20,012</dd>" in page
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(3, "3"), (12345678901, "12,345,678,901"), (2.5, "2.5"), (1e9 / 3, "333,333,333")],
+)
+def test_a_count_is_written_without_exponent(count, text):
+    assert _count(count) == text
 
 
 def test_only_an_earlier_page_is_replaced_and_that_is_found_before_rows_are_read(model, tmp_path):

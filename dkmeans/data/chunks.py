@@ -32,9 +32,10 @@ GPU_TARGET_BYTES = 128 * 2**20
 _ROWS_OF_SUMS, _SUM_BYTES = 4, 8
 # But not more than this, of which a worker has room for several.
 _LARGEST_BYTES = 32 * 2**20
-# And a table is cut into so many chunks at least: one thread computes a chunk.
+# Nor so large that the table has fewer chunks than this: one thread computes a chunk.
 _FEWEST_CHUNKS = 32
-# A table is not cut into smaller chunks than this to give every thread a share.
+# A table is not cut into much smaller chunks than this to give every thread a share: one of 1.5
+# times this size becomes two chunks.
 SMALLEST_BYTES = 2**20
 # Nor into smaller chunks than this part of the target size.
 _SMALLEST_PART = 16
@@ -284,7 +285,10 @@ class Chunk:
 
     @property
     def is_at_hand(self) -> bool:
-        """True if loading needs no reading thread: the rows are cached, or have no cache key."""
+        """True if loading needs no reading thread.
+
+        The rows, those that a view reads from, and their weights are cached or have no cache key.
+        """
         key, first, stop = self._source_chunk()
         if key is None:
             rows = all(part.is_at_hand for part in self.source.parts)

@@ -78,7 +78,7 @@ class Dataset:
 
     Attributes:
         width: Number of columns.
-        rows: Largest number of rows in an epoch; None if only reading can tell.
+        rows: Largest number of rows before the rows repeat; None if only reading can tell.
         columns: Names of the columns in their order, with the length of lists; None if the columns
             have no names.
         by_name: Names of further columns, which are read only where they are named.
@@ -223,8 +223,8 @@ class Dataset:
 
         The files of a folder follow one another in natural order, `part.2` before `part.10`.
         Columns that folders name, as `year=2024`, are read only where they are named.
-        Columns that hold no numbers, such as words (strings), are refused where neither `columns`
-        nor the names of a model's columns leave them out, and no `feature_columns` read them.
+        A column of other values than numbers, such as words (strings), is refused, unless `columns`
+        or the model's column names leave it out, or `feature_columns` read it.
 
         Args:
             address: Path or URL of the file or folder; a pattern (`part-*.parquet`), or a list of
@@ -235,8 +235,9 @@ class Dataset:
                 weighs each row one.
             filters: Terms that rows must meet, as `[("year", ">=", 2024), ("kind", "in", ["a"])]`,
                 or a list of such lists, of which one must be met. Files are left out by their
-                folders and row groups by their statistics, without reading them; the columns of
-                the filter are read once more to count the rows of the others. None for all rows.
+                folders and row groups by their statistics, without reading them. In all other row
+                groups the columns of the filter are read once more, to count the rows that meet it.
+                None for all rows.
 
         Raises:
             ValueError: nothing readable is there, or no row meets the filter, or a column is
@@ -282,15 +283,15 @@ class Dataset:
     @classmethod
     def _of_named_rows(cls, cut: Cut, name: str, condition: RowFilter | None) -> Dataset:
         """Return a dataset of the rows of a table with named columns."""
-        # Messages go on after the name: "... must have", or "has".
+        # The name is the subject of error messages: `<name> must have at least one row`.
         dataset = cls.of_table(cut, name if condition is None else f"{name}, filtered,")
         source = next(next(dataset.batches()).sources())
         assert isinstance(source, NamedRows)  # for the type checker
         names = (*source.described, *(name for name, _ in source.unusable))
         by_name = tuple(name for name in source.names if name not in source.columns)
         dataset = replace(dataset, by_name=by_name)
-        # Feature columns put a change that can read words in the place of `refuse_others`, and a
-        # model one that reads its own columns only.
+        # The default change, `refuse_others`, refuses words. Feature columns replace it by one that
+        # reads words, a model by one that reads only the model's columns.
         return dataset.read_as(dataset.width, refuse_others).named(names)
 
     @classmethod
@@ -491,14 +492,16 @@ class Dataset:
 
         Raises:
             ValueError: the function returns another number of rows, or what it returns for a row
-                depends on other rows, or the rows come from an iterator.
+                depends on other rows; or there are no rows, or they come from an iterator.
             TypeError: it is no function, cannot be pickled, or returns no numbers.
         """
         if self.is_standardized:
             raise Invalid("map(function) must come before standardize()")
-        first = None if self.rows is None else next(self.batches(), None)
-        if first is None:
+        if self.rows is None:
             raise Invalid("map must come with rows that can be read again, got an iterator's")
+        first = next(self.batches(), None)
+        if first is None:
+            raise Invalid("map must come with at least one row, got none")
         found = row_function(function, first[0])
         return replace(
             self,
@@ -680,14 +683,10 @@ class Dataset:
         )
 
 
-def _are_names(columns: object) -> bool:
-    is_list = isinstance(columns, Collection) and not isinstance(columns, NO_LISTS)
-    return is_list and all(isinstance(name, str) for name in columns)  # type: ignore[attr-defined]
-
-
 def _check_columns(columns: Any, must: str) -> None:
     """Refuse names of columns that are no list, or of which one is there twice."""
-    if not _are_names(columns):
+    is_list = isinstance(columns, Collection) and not isinstance(columns, NO_LISTS)
+    if not (is_list and all(isinstance(name, str) for name in columns)):
         raise InvalidType(expected("columns", must, columns))
     if twice := [each for each, count in Counter(columns).items() if count > 1]:
         raise Invalid(f"columns must be different names, got {twice[0]!r} several times")

@@ -96,7 +96,10 @@ class RowWeights:
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _read(self, number: int, low: int, high: int) -> FloatArray:
-        """Return some weights of a part; those in memory are checked and converted only once."""
+        """Return some weights of a part.
+
+        A part in memory is converted once, and each span of it that is read is checked once.
+        """
         part, span = self.parts[number], (number, low, high)
         if not isinstance(part.source, MemoryRows):
             return _checked(part.cut(low, high))

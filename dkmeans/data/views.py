@@ -49,7 +49,7 @@ class Columns(AtHand):
 
     @property
     def dtype(self) -> DTypeLike:
-        """Dtype of the rows: that of NumPy's common type of the parts."""
+        """Dtype of the rows: float32 or float64, the `point_dtype` of the parts' common dtype."""
         return point_dtype(np.result_type(*(part.source.dtype for part in self.parts)))
 
     @property
@@ -106,7 +106,7 @@ class RowView(AtHand):
 
     @property
     def dtype(self) -> DTypeLike:
-        """Dtype of the source."""
+        """Dtype of the source: `read` returns its values as float32 or float64."""
         return self.source.dtype
 
     @property
@@ -180,7 +180,7 @@ class ChunkView(Whole, AtHand):
 
     @property
     def dtype(self) -> DTypeLike:
-        """Dtype of the chunk's source."""
+        """Dtype of the chunk's source: `read` returns its values as float32 or float64."""
         return self.chunk.source.dtype
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Self:

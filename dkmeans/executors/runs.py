@@ -1,7 +1,7 @@
 """Runs: the pieces in which the chunks of an iteration are computed and added up.
 
 A run is some consecutive chunks of a batch. Results are exact monoids, so totals have the same bits
-however the chunks are dealt to threads. The chunks are dealt into shares, one for each thread. The
+however the chunks are dealt. The chunks are dealt into shares, one for each thread or worker. The
 runs of a share become smaller towards its end, so that a thread that finishes early can take over a
 small run of another share.
 """
@@ -27,7 +27,7 @@ from dkmeans.state import M, grown, on_host, sum_up
 
 V = TypeVar("V")
 
-# The smallest run is about this part of the smallest share.
+# The smallest run is about the smallest share divided by this.
 RUNS_PER_SHARE = 16
 
 

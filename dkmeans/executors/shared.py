@@ -176,7 +176,8 @@ class SharedReads:
         """Compute the calls if every participant waits for one."""
         if self._stopped or not self._calls or len(self._calls) < self._active:
             return
-        # By number: an executor on Dask deals the same batch like the iteration before.
+        # Sorted by number, so that calls come in the same order in each iteration: Dask then deals
+        # the same chunks to the same workers.
         waiting, self._calls = dict(sorted(self._calls.items())), {}
         while waiting:
             first = next(iter(waiting.values()))

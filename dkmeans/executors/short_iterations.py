@@ -13,7 +13,7 @@ from collections import deque
 # Only iterations that all threads compute in this time are tried by one thread.
 _SHORT_SECONDS = 0.01
 # One thread needs at most the time that all threads are busy. It is tried only if that is less than
-# so many times the time that passes.
+# so many times the time that passes, and given up above so many times `_SHORT_SECONDS`.
 _MOST_TIMES = 3
 # Iterations of a trial. The least time of them counts: after a change of the way the first one is
 # slower, by up to a half, because threads sleep, and because rows lie in the cache of another core.

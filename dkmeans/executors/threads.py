@@ -105,7 +105,7 @@ class Threads(AbstractContextManager["Threads"]):
         return queue.result()
 
     def _times_of(self, function: object) -> ShortIterations:
-        """Return the times of reductions by a function: none yet after one by another function."""
+        """Return the measured times of a function; empty if the last call was of another one."""
         if self._latest[0] is not function:
             self._latest = function, ShortIterations()
         return self._latest[1]

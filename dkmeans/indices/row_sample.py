@@ -44,6 +44,7 @@ class RowSample:
         index: (m,) their clusters.
         weights: (m,) float64, their weights.
         next_key: The least key of the other rows; infinity if there are none.
+        is_weighted: True if any row, of these and the others, has another weight than one.
     """
 
     keys: FloatArray
@@ -51,6 +52,7 @@ class RowSample:
     index: IndexArray
     weights: FloatArray
     next_key: float = np.inf
+    is_weighted: bool = False
 
     @classmethod
     def zero(cls, width: int) -> RowSample:
@@ -62,7 +64,8 @@ class RowSample:
         pairs = zip(self._arrays, other._arrays, strict=True)
         next_key = min(self.next_key, other.next_key)
         keys, rows, index, weights = (np.concatenate(pair) for pair in pairs)
-        return RowSample(keys, rows, index, weights, next_key)._least()
+        is_weighted = self.is_weighted or other.is_weighted
+        return RowSample(keys, rows, index, weights, next_key, is_weighted)._least()
 
     @property
     def represented(self) -> FloatArray:
@@ -78,7 +81,7 @@ class RowSample:
         some, rest = order[:SAMPLE_ROWS], order[SAMPLE_ROWS:]
         next_key = min(self.next_key, self.keys[rest[0]]) if len(rest) else self.next_key
         keys, rows, index, weights = (array[some] for array in self._arrays)
-        return RowSample(keys, rows, index, weights, float(next_key))
+        return RowSample(keys, rows, index, weights, float(next_key), self.is_weighted)
 
 
 def sample_of(loaded: LoadedChunk, index: IndexArray, batch: int) -> RowSample:
@@ -95,7 +98,7 @@ def sample_of(loaded: LoadedChunk, index: IndexArray, batch: int) -> RowSample:
     # One row more than the sample has: its key is `next_key`.
     least = np.argpartition(keys, min(SAMPLE_ROWS, len(keys) - 1))[: SAMPLE_ROWS + 1]
     few = loaded.points[least], index[least], weights[least].astype(np.float64)
-    return RowSample(keys[least], *few)._least()
+    return RowSample(keys[least], *few, is_weighted=bool((weights != 1).any()))._least()
 
 
 @QUIET

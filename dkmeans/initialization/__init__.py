@@ -22,7 +22,7 @@ import numpy as np
 from dkmeans.data.batches import Batch
 from dkmeans.data.points import as_dtype, point_dtype
 from dkmeans.distance import Computation, Distance, directions, project
-from dkmeans.errors import Invalid, InvalidData, counted
+from dkmeans.errors import NO_BATCHES, Invalid, InvalidData, counted
 from dkmeans.executors import Executor
 from dkmeans.initialization import random_rows
 from dkmeans.initialization.draws import Seed
@@ -102,7 +102,7 @@ class Initialization:
         """
         first = next(batches, None)
         if first is None:
-            raise InvalidData("the input must have at least one batch of rows, got none")
+            raise InvalidData(NO_BATCHES)
         dtype, width = _dtype_of(first), first.source.width
         batches = chain([first], of_dtype(batches, dtype, "the first batch's"))
         seen: list[Batch] = []

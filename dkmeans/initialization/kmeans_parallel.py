@@ -135,7 +135,7 @@ def find_candidates(
     seed: Seed,
     executor: Executor,
 ) -> Candidates:
-    """Find at least k different candidates, each of which is the nearest one of some row.
+    """Find candidates, of which at least k are different and each the nearest one of some row.
 
     Every turn of the loop weighs the candidates found so far and draws the next ones. Two numbers
     decide when to stop. `used` candidates are the nearest of some row, so they are different. The

@@ -12,6 +12,7 @@ import numpy as np
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.data.views import Picked
+from dkmeans.errors import NO_BATCHES, InvalidData
 from dkmeans.executors import Executor
 from dkmeans.state import FloatArray, IndexArray
 
@@ -63,8 +64,13 @@ def few_rows(batches: Iterator[Batch], rows: int | None, executor: Executor) -> 
         batches: The batches.
         rows: As in `one_epoch`.
         executor: Where rows are read.
+
+    Raises:
+        InvalidData: there are no rows.
     """
     epoch, _ = one_epoch(batches, rows)
+    if not epoch.rows:
+        raise InvalidData(NO_BATCHES)
     few = sample(epoch, _FEW_ROWS, np.random.default_rng(0))
     return fetch(few, np.arange(few.rows), executor)
 

@@ -17,7 +17,7 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.batches import Batch
 from dkmeans.data.columns import KnownColumns
 from dkmeans.data.dataset import Dataset
-from dkmeans.errors import InvalidData, counted
+from dkmeans.errors import NO_BATCHES, InvalidData, counted
 from dkmeans.executors import Executor
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.prediction import per_chunk
@@ -70,7 +70,7 @@ def scores(
         if len(found) == steps or notifier.should_stop():
             break
     if not found:
-        raise InvalidData("the input must have at least one batch of rows, got none")
+        raise InvalidData(NO_BATCHES)
     notifier.end()
     return found
 

@@ -83,6 +83,14 @@ def test_a_function_cannot_change_the_rows_of_the_caller():
         Dataset.from_array(ROWS).map(doubled)
 
 
+def test_rows_that_are_missing_or_come_from_an_iterator_are_not_mapped(stored):
+    for empty in (stored.take(0), stored.skip(300)):
+        with pytest.raises(Invalid, match="map must come with at least one row, got none"):
+            empty.map(logs)
+    with pytest.raises(Invalid, match="can be read again, got an iterator's"):
+        Dataset.of_batches(3, iter([])).map(logs)
+
+
 def test_a_mapped_dataset_is_refused_where_other_rows_would_be_read(stored, tmp_path):
     model = KMeans(2, str(tmp_path / "m"), feature_columns=[numeric_column("a")])
     with pytest.raises(Invalid, match="feature_columns must come with a dataset without map"):

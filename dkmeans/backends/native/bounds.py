@@ -87,8 +87,8 @@ class MovingSums:
         grid: The grid of the sums.
         high, low: The planes of the sums of the rows, rounded to integers, as in `kernels.Sums`,
             without `sum_vectors.MAGIC_BITS`. The kernels overwrite them.
-        few: What was rounded away. Its clusters are numbers of rows: `FewValues.moved` puts the
-            clusters in their place that the rows have now.
+        few: What was rounded away. In place of clusters it has row numbers, so that rows may move:
+            `FewValues.moved` replaces each row number by the present cluster of that row.
         far: (f,) int64. The rows that are far from the grid, and not in these sums.
         far_clusters: (f,) int32. Their clusters.
         far_sums: The sums of these rows; None if there are none.

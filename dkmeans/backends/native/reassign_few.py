@@ -32,7 +32,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "3c444a4bcb4b"
+INTRINSICS = "b271620d1713"
 
 
 @inlined

@@ -2,8 +2,9 @@
 
 `kernels` calls the functions that `as_intrinsic` decorates. Numba itself has no vector types. Each
 lane belongs to one row: a vector holds one feature of several rows. The same feature of a center is
-copied to all lanes. The least score is then found lane by lane, and scores never leave the
-registers. The IR runs on any processor, with vectors of any width.
+copied to all lanes. The least score is then found lane by lane, and of all scores of a panel only
+the few least are stored (`rank`). `probe` and `sum_octets` use lanes in other ways. The IR runs on
+any processor, with vectors of any width.
 """
 
 from __future__ import annotations
@@ -686,7 +687,7 @@ def prefetch(code: Code, points: Array, element: Value) -> None:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def trailing_zeros(_: Any, number: Any) -> Any:
-    """Return the number of zeros after the last one of the bits of an int64 that is not 0."""
+    """Return the number of 0 bits below the lowest 1 bit of an int64, which must not be 0."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         word, flag = ir.IntType(64), ir.IntType(1)

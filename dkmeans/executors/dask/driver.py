@@ -39,8 +39,8 @@ V = TypeVar("V")
 
 logger = logging.getLogger("dkmeans")
 
-# The driver sends a value with its calls if all copies together are not larger than this; otherwise
-# it submits tasks.
+# A value larger than this is sent with tasks, not with calls. If the copies for all workers are
+# larger together, the driver calls only the first worker, which calls the others.
 _MOST_CALL_BYTES = 2**22
 # Results that are added up together have about this size in total, so that no process holds many
 # sums of large centers.
@@ -149,6 +149,7 @@ class Dask(AbstractContextManager["Dask"]):
 
         Raises:
             StrandedError: some of the submitted chunks must be computed by other workers.
+            ValueLost: the value was lost with the worker that held it.
         """
         # As a future, and not with each task: there may be many chunks.
         workers = filter(None, self._cluster.threads_by_preferred_worker())
@@ -171,7 +172,7 @@ class Dask(AbstractContextManager["Dask"]):
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
     ) -> tuple[Iteration, list[RunTotal[M]]]:
         """Compute an iteration, and start over as often as its tasks are stranded."""
-        # Calls ask the same workers again: those that have left do not answer.
+        # Before calls the known workers need not be looked up again: one that left does not answer.
         may_be_old = self._dealing.can_call
         while True:
             try:
@@ -230,7 +231,7 @@ class Dask(AbstractContextManager["Dask"]):
         # Large results of many tasks would be in a worker's memory at once.
         if not runs_per_thread or _is_large(value):
             owners, runs = list(iteration.threads), cut_into_runs(batches, iteration.share_sizes, 1)
-            # The runs of a share are adjacent: `plan` returns them in order.
+            # The runs of a share are adjacent: `cut_into_runs` returns them in order.
             shares = [tuple(share) for _, share in groupby(runs, lambda run: run.share)]
             return [
                 task
@@ -334,7 +335,7 @@ class Dask(AbstractContextManager["Dask"]):
 
 
 def _fan_in(value: Any) -> int:
-    """Return how many results are added up at a time: two, where they are large."""
+    """Return how many results are added up at a time: fewer if they are large, at least two."""
     # Sums have the size of two copies of float32 centers.
     fitting = _ADDED_BYTES // (2 * size_of(value))
     return max(2, min(worker.FAN_IN, fitting))
