@@ -27,7 +27,7 @@ from dkmeans.data.sources.named_rows import (
     with_weights,
 )
 from dkmeans.data.sources.requests import in_parallel
-from dkmeans.data.sources.row_filter import RowFilter
+from dkmeans.data.sources.row_filter import RowFilter, groups_by_statistics
 from dkmeans.errors import Invalid, InvalidData
 
 if TYPE_CHECKING:
@@ -60,14 +60,21 @@ class _Fragment:
         rows: int = ROWS_AT_ONCE,
     ) -> Iterator[pa.RecordBatch]:
         """Yield columns of the rows that meet a filter, about so many rows at a time."""
-        options: dict[str, Any] = {"columns": list(columns), "batch_size": rows}
-        if condition is not None:
-            options["filter"] = condition.expression
+        read = list(dict.fromkeys(columns if condition is None else (*columns, *condition.columns)))
+        for piece in self._all_pieces(schema, groups, columns=read, batch_size=rows):
+            # Not Arrow's own filter, which leaves out row groups that hold NaN beside other values.
+            met = piece if condition is None else piece.filter(condition.expression)
+            yield met.select(list(columns))
+
+    def _all_pieces(
+        self, schema: pa.Schema, groups: Sequence[int], **options: Any
+    ) -> Iterator[pa.RecordBatch]:
         if self.given is not None:
             yield from self.given.to_batches(**options)
             return
         kind, path, filesystem, values = self.parts
-        fragment = kind.make_fragment(path, filesystem, values, row_groups=list(groups))
+        # Row groups that are given to `make_fragment` itself lose their order.
+        fragment = kind.make_fragment(path, filesystem, values).subset(row_group_ids=list(groups))
         yield from fragment.to_batches(
             schema=schema, batch_readahead=1, fragment_readahead=1, use_threads=False, **options
         )
@@ -180,20 +187,19 @@ def _of_fragment(
 
     number, fragment = numbered
     condition = chosen.condition
-    met = None if condition is None else condition.expression
     if isinstance(fragment, ds.ParquetFileFragment):
         parts = fragment.format, fragment.path, fragment.filesystem, fragment.partition_expression
         source, where = _Fragment(None, parts), str(fragment.path)
         groups = {group.id: group.num_rows for group in fragment.row_groups}
-        if met is not None:
-            possible = fragment.split_by_row_group(met, schema)
-            groups = {
-                group.row_groups[0].id: group.scanner(schema=schema, filter=met).count_rows()
-                for group in possible
-            }
+        doubtful: list[int] = []
+        if condition is not None:
+            possible, doubtful = groups_by_statistics(condition, fragment, schema)
+            groups = {group: groups[group] for group in possible}
     else:
         source, where = _Fragment(fragment), f"fragment {number} of {_NAME}"
-        groups = {-1: fragment.count_rows() if met is None else fragment.count_rows(filter=met)}
+        groups, doubtful = {-1: fragment.count_rows()}, [-1] * (condition is not None)
+    for group in doubtful:
+        groups[group] = sum(map(len, source.pieces(schema, [group], (), condition)))
     groups = {group: rows for group, rows in groups.items() if rows}
     first = next(iter(groups), 0)
     widths = chosen.widths or tuple(

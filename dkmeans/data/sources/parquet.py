@@ -44,13 +44,13 @@ from dkmeans.data.sources.parquet_files import (
 )
 from dkmeans.data.sources.parquet_footers import Footer, Footers
 from dkmeans.data.sources.requests import in_parallel
-from dkmeans.data.sources.row_filter import RowFilter
+from dkmeans.data.sources.row_filter import RowFilter, groups_by_statistics
 from dkmeans.errors import InvalidData, counted, file_changed
 from dkmeans.retry import with_retries
 from dkmeans.storage import address_below, filesystem, unreachable
 
 if TYPE_CHECKING:
-    import pyarrow.dataset as ds
+    pass
 
 logger = logging.getLogger("dkmeans")
 
@@ -364,29 +364,12 @@ def _matches(table: ParquetRows, footer: Footer) -> list[int]:
         return sizes
     if condition.holds_never:
         return [0] * len(sizes)
-    met = condition.expression
-    # A row with a missing value may meet neither the filter nor its negation.
-    not_met = ~met | met.is_null()
-    matches = [0] * len(sizes)
-    may_be_nan = condition.reads_floats({field.name: field.type for field in schema})
-    if may_be_nan and condition.may_take_nan:
-        possible = list(range(len(sizes)))
-    else:
-        possible = _group_numbers(footer.fragment.split_by_row_group(met, schema))
-    for number in possible:
-        matches[number] = sizes[number]
-    doubtful = possible
-    if not may_be_nan:
-        others = set(_group_numbers(footer.fragment.split_by_row_group(not_met, schema)))
-        doubtful = [number for number in possible if number in others]
+    possible, doubtful = groups_by_statistics(condition, footer.fragment, schema)
+    matches = [size * (number in possible) for number, size in enumerate(sizes)]
     counts = replace(table, groups=tuple(doubtful)).matches()
     for number, count in zip(doubtful, counts, strict=True):
         matches[number] = count
     return matches
-
-
-def _group_numbers(fragments: Sequence[ds.ParquetFileFragment]) -> list[int]:
-    return [group.id for fragment in fragments for group in fragment.row_groups]
 
 
 def _first_rows(fs: Any, path: str, column: str) -> Iterator[pa.RecordBatch]:

@@ -2,16 +2,16 @@
 
 A filter is written as pandas, Dask and pyarrow write it: `[("year", ">=", 2024), ("kind", "in",
 ["a", "b"])]` for terms that must all hold, or a list of such lists, of which one must hold.
-`parquet` leaves out files by the values in the names of their folders, row groups by their
-statistics, and the remaining rows one by one.
+`parquet` leaves out files by the values in the names of their folders. It and `arrow_dataset` leave
+out row groups by their statistics, and the remaining rows one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +19,9 @@ import pyarrow.parquet as pq
 
 from dkmeans.data.sources.arrow_values import holds_words
 from dkmeans.errors import Invalid, InvalidType, expected
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 # A column, a comparison and a value; several values where the comparison takes a list.
 Term = tuple[str, str, Any]
@@ -124,6 +127,33 @@ class RowFilter:
     def may_take_nan(self) -> bool:
         """True if a term has `!=` or `not in`, which hold for NaN: NaN differs from all values."""
         return any(term[1] in _OF_OTHERS for terms in self.alternatives for term in terms)
+
+
+def groups_by_statistics(
+    condition: RowFilter, fragment: ds.ParquetFileFragment, schema: pa.Schema
+) -> tuple[list[int], list[int]]:
+    """Return which row groups may have rows that meet a filter, and which of them may have others.
+
+    Args:
+        condition: The filter, typed, which holds neither always nor never.
+        fragment: The file.
+        schema: Names and types of its columns.
+    """
+    met = condition.expression
+    may_be_nan = condition.reads_floats({field.name: field.type for field in schema})
+    if may_be_nan and condition.may_take_nan:
+        possible = [group.id for group in fragment.row_groups]
+    else:
+        possible = _group_numbers(fragment.split_by_row_group(met, schema))
+    if may_be_nan:
+        return possible, possible
+    # A row with a missing value may meet neither the filter nor its negation.
+    others = set(_group_numbers(fragment.split_by_row_group(~met | met.is_null(), schema)))
+    return possible, [number for number in possible if number in others]
+
+
+def _group_numbers(fragments: Sequence[ds.ParquetFileFragment]) -> list[int]:
+    return [group.id for fragment in fragments for group in fragment.row_groups]
 
 
 def _term(given: Any) -> Term:

@@ -51,6 +51,16 @@ def test_rows_weights_and_filters_are_those_of_the_dataset(dataset):
         loaded(Dataset.from_arrow(dataset))
 
 
+@pytest.mark.parametrize("columns", [["x"], ["v", "x"]])
+def test_row_groups_keep_their_order(tmp_path, columns):
+    pq.write_table(TABLE, tmp_path / "a.parquet", row_group_size=5)
+    dataset = ds.dataset(tmp_path / "a.parquet")
+    assert loaded(Dataset.from_arrow(dataset, columns))[:, -1].tolist() == X.tolist()
+    ends = [("w", "=", 0), ("x", ">=", 30)]
+    some = Dataset.from_arrow(dataset, columns, filters=ends)
+    assert loaded(some)[:, -1].tolist() == list(range(30, 90, 3))
+
+
 def test_a_model_takes_its_columns_and_keeps_others_on_the_workers(dataset, tmp_path, cluster):
     rows = {"x": X, "year": TABLE["year"].to_numpy()}
     with Client(cluster, set_as_default=False) as client:

@@ -6,6 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -140,12 +141,12 @@ def test_filters_that_cannot_be_used_are_refused(folder, filters, message):
 
 OF_VALUES = {
     pa.int64(): int,
-    pa.float64(): float,
-    pa.string(): lambda value: "abcd"[value],
+    pa.float64(): lambda value: np.nan if value == 4 else float(value),
+    pa.string(): lambda value: "abcde"[value],
     pa.date32(): lambda value: DAY + datetime.timedelta(days=value),
 }
 # Sorted, so that all values of a row group are often equal: its statistics then decide much.
-FEW_VALUES = st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=12).map(
+FEW_VALUES = st.lists(st.one_of(st.none(), st.integers(0, 4)), min_size=1, max_size=12).map(
     lambda values: sorted(values, key=lambda value: value or 0)
 )
 FEW_TERMS = st.one_of(
@@ -177,13 +178,17 @@ def test_missing_and_equal_values_meet_a_filter_as_in_a_table_in_memory(
     path = str(tmp_path_factory.getbasetemp() / "few.parquet")
     pq.write_table(table, path, row_group_size=3)
     met = table.filter(pq.filters_to_expression(filters))["x"].to_pylist()
+    opened = pads.dataset(path)
     if not met:
         with pytest.raises(Invalid, match="must have at least one row, got none"):
             Dataset.from_parquet(path, ["x"], filters=filters)
+        with pytest.raises(Invalid, match="must have at least one row, got none"):
+            Dataset.from_arrow(opened, ["x"], filters=filters)
         return
-    dataset = Dataset.from_parquet(path, ["x"], filters=filters)
-    assert dataset.rows == len(met)
-    assert loaded(dataset)[:, 0].tolist() == met
+    stored = Dataset.from_parquet(path, ["x"], filters=filters)
+    for dataset in (stored, Dataset.from_arrow(opened, ["x"], filters=filters)):
+        assert dataset.rows == len(met)
+        assert loaded(dataset)[:, 0].tolist() == met
 
 
 @pytest.mark.parametrize(
