@@ -552,19 +552,22 @@ class MiniBatchKMeans(KMeans):
         """Return rows in the dtype of the centers.
 
         Raises:
-            Invalid: `n_clusters` has been changed since the first call.
+            Invalid: `n_clusters` or `metric` has been changed since the first call.
             InvalidData: a number is too large for the dtype.
         """
         if len(state.centers) != self.n_clusters:
             must = f"{len(state.centers)}, as at the first call; a clone begins anew"
             raise Invalid(expected("n_clusters", must, self.n_clusters))
+        if self._metric != self.metric:
+            must = f"{self._metric!r}, as at the first call; a clone begins anew"
+            raise Invalid(expected("metric", must, self.metric))
         dtype = state.centers.dtype
         # Dask rows are converted when they are computed.
         return rows.astype(dtype) if is_dask_array(rows) else as_dtype(rows, dtype, "X")
 
     def _keep(self, state: TrainState) -> None:
         super()._keep(state)
-        self._state = state
+        self._state, self._metric = state, self.metric
 
     def _check_parameters(self) -> None:
         check_integer("batch_size", self.batch_size, 1)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import tomllib
 from pathlib import Path
+from typing import Any
+
+from dkmeans_jobs.flags import FLAGS
 
 from dkmeans import Invalid
+from dkmeans.errors import expected
 
 # For each setting of a TOML file, the flags that overrule it although they have another name: the
 # two exclude each other, and the command line has priority over the file.
@@ -29,7 +33,8 @@ def as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
         path: Path of the TOML file.
 
     Raises:
-        Invalid: the file cannot be read, or has an entry that is no flag of the job.
+        Invalid: the file cannot be read, or has an entry that is no flag of the job, or a value of
+            another type than the flag takes.
     """
     try:
         entries = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -47,13 +52,12 @@ def as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
                 f"{path} must have keys that are flags of {arguments.job}, got {key!r}; the flags "
                 f"are {allowed}"
             )
+        _check_type(path, key, value)
         overruling = [name, *_OVERRULING_FLAGS.get(name, ())]
         # `false` in the file is the same as no flag.
         # Without INPUT on the command line its list is empty.
         if value is False or any(getattr(arguments, n, None) not in (None, []) for n in overruling):
             continue
-        if isinstance(value, dict):
-            raise Invalid(f"{path}: {key} must be a value, got a table")
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         if name == "input" and isinstance(arguments.input, list):
             flags += map(str, value) if isinstance(value, list) else [text]
@@ -62,3 +66,20 @@ def as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
         else:
             flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [text])
     return flags
+
+
+def _check_type(path: str, key: str, value: Any) -> None:
+    """Refuse a value of another type than a flag takes: argparse would name another argument.
+
+    Raises:
+        Invalid: a switch is neither true nor false, or another flag has no texts or numbers.
+    """
+    is_switch = FLAGS.get(f"--{key.replace('_', '-')}", {}).get("action") == "store_true"
+    if is_switch:
+        must, is_right = "true or false", isinstance(value, bool)
+    else:
+        values = value if isinstance(value, list) else [value]
+        must = "a text or a number, or a list of them"
+        is_right = not any(isinstance(each, bool | dict | list) for each in values)
+    if not is_right:
+        raise Invalid(expected(f"{key} in {path}", must, value))

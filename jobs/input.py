@@ -161,6 +161,11 @@ def _term_in(text: str) -> Term:
             f"one of {', '.join(COMPARISONS)}, got {text!r}"
         )
     column, comparison, value = found.groups()
+    if value[0] in "<>=!":  # as in SQL's `<>`, which would compare texts with "> ..."
+        raise Invalid(
+            f"--filter must have one of the comparisons {', '.join(COMPARISONS)}, got {text!r}; "
+            "put a value that begins so in quotes"
+        )
     comparison = " ".join(comparison.split())
     if comparison.endswith("in"):
         inner = value[1:-1] if (value[:1], value[-1:]) in (("(", ")"), ("[", "]")) else value

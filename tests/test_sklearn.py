@@ -514,3 +514,5 @@ def test_partial_fit_names_what_does_not_fit_the_first_call():
         model.partial_fit(np.full((6, 2), 1e300))
     with pytest.raises(ValueError, match=r"n_clusters must be 3, as at the first call.*, got 5"):
         model.set_params(n_clusters=5).partial_fit(rows)
+    with pytest.raises(ValueError, match=r"metric must be 'squared_euclidean', as at the first"):
+        model.set_params(n_clusters=3, metric="cosine").partial_fit(rows)

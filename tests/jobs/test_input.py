@@ -206,6 +206,8 @@ def test_filters_leave_out_rows_in_every_job(run, run_json, rows, tmp_path):
     assert "598" in page.read_text()
     for terms, message in (
         ("year", "--filter must be COLUMN COMPARISON VALUE"),
+        ("year <> 3", "--filter must have one of the comparisons =, ==, !=, <, <=, >, >=, in, not"),
+        ("year => 3", "got 'year => 3'; put a value that begins so in quotes"),
         ("year > x", "comparisons of 'year' with values of its type, int64, got 'x'"),
     ):
         code, _, err = run("plan", folder, "--num-clusters", 4, "--filter", terms)

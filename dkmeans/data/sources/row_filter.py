@@ -8,11 +8,12 @@ out row groups by their statistics, and the remaining rows one by one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -173,7 +174,9 @@ def _term(given: Any) -> Term:
             raise InvalidType(
                 expected(f"filters with {comparison!r}", "of a list of values", value)
             )
-        value = tuple(value)
+        # A set has another order in each process, and predictions know their rows by the filter.
+        is_set = isinstance(value, Set)
+        value = tuple(sorted(value, key=repr) if is_set else value)
     if value is None or (isinstance(value, tuple) and not value):  # it holds for no row or all
         raise Invalid(expected("filters", "of comparisons with values", given))
     return column, comparison, value
@@ -207,6 +210,8 @@ def _typed(term: Term, kind: pa.DataType) -> Term:
 
 def _of_kind(value: Any, kind: pa.DataType) -> Any:
     """Return a value, converted from text to the type of a column that holds no words."""
+    if pa.types.is_uint64(kind):
+        return _as_uint64(value)
     if pa.types.is_decimal(kind) and isinstance(value, str | float):
         return Decimal(str(value).strip())  # with all its digits, also those that the type has not
     if not isinstance(value, str) or holds_words(kind):
@@ -215,6 +220,19 @@ def _of_kind(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_integer(kind) and not text.removeprefix("-").isdigit():
         kind = pa.float64()  # `rows < 2.5` is a question about integers too
     return pa.scalar(text).cast(kind).as_py()
+
+
+def _as_uint64(value: Any) -> np.uint64:
+    """Return a whole number as Arrow compares all values of this type with it.
+
+    Raises:
+        ValueError: it is no whole number.
+        OverflowError: it is negative or too large.
+    """
+    whole = int(value)
+    if not isinstance(value, str) and whole != value:
+        raise ValueError(value)
+    return np.uint64(whole)
 
 
 def _holds(term: Term, value: pa.Scalar) -> bool:

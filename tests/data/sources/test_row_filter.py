@@ -221,6 +221,35 @@ def test_text_and_numbers_are_compared_with_all_their_digits(tmp_path, terms, me
         Dataset.from_parquet(str(tmp_path / "a.parquet"), ["x"], filters=[("price", "<", "much")])
 
 
+@pytest.mark.parametrize(
+    ("terms", "met"),
+    [
+        ([("h", "=", 5)], [1]),
+        ([("h", ">", "5")], [0, 2]),
+        ([("h", "in", [2**63, 7])], [0]),
+        ([("h", "not in", [2.0**63])], [1, 2]),
+        ([("h", "<", np.uint64(2**64 - 1))], [0, 1]),
+    ],
+)
+def test_large_unsigned_numbers_are_compared_with_all_their_digits(tmp_path, terms, met):
+    hashes = pa.array([2**63, 5, 2**64 - 1], pa.uint64())
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"x": np.arange(3, dtype=np.float32), "h": hashes}), path)
+    opened = pads.dataset(path)
+    for dataset in (
+        Dataset.from_parquet(path, ["x"], filters=terms),
+        Dataset.from_arrow(opened, ["x"], filters=terms),
+    ):
+        assert loaded(dataset)[:, 0].tolist() == met
+    for value in (-1, 2**64, 2.5, "many"):
+        with pytest.raises(Invalid, match="comparisons of 'h' with values of its type, uint64"):
+            Dataset.from_parquet(path, ["x"], filters=[("h", "=", value)])
+
+
+def test_a_set_of_values_has_one_order():
+    assert RowFilter.of([("k", "in", {"b", "c", "a"})]).alternatives[0][0][2] == ("a", "b", "c")
+
+
 def test_a_filter_with_known_values_is_simplified():
     some = RowFilter.of([[("a", ">", 1), ("b", "<", 2)], [("a", "<", 0)]])
     assert some.columns == ("a", "b")
