@@ -299,6 +299,7 @@ class Selector:
             )
         if condition is not None:
             condition.check_columns(kinds, name)
+            self._check_one_type(condition, kinds, name)
             condition = condition.typed(kinds)
         unusable = tuple(
             (column, type_name(schema.field(column).type))
@@ -313,6 +314,18 @@ class Selector:
         widths = None if any(map(is_list, found)) else (1,) * len(found)
         dtypes = tuple(dtype_of(kind).str for kind in found)
         return Selection(chosen, found, widths, dtypes, unusable, condition, index)
+
+    def _check_one_type(
+        self, condition: RowFilter, kinds: Mapping[str, pa.DataType], name: str
+    ) -> None:
+        """Refuse to filter by a column that has one type in the folders and another in a file."""
+        for column in condition.columns:
+            of_folder, of_file = self._of_folders.get(column), kinds[column]
+            if of_folder is not None and of_folder != of_file:
+                raise Invalid(
+                    f"filters must be of columns of one type, got {column!r}, which is {of_folder} "
+                    f"in the names of folders and {of_file} in {name}"
+                )
 
 
 def is_usable(kind: pa.DataType) -> bool:

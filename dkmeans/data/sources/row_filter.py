@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -191,12 +192,14 @@ def _typed(term: Term, kind: pa.DataType) -> Term:
     column, comparison, value = term
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     try:
-        if comparison in _OF_LISTS:
+        if pa.types.is_integer(kind):
+            found = _term_of_integers(column, comparison, value, kind)
+        elif comparison in _OF_LISTS:
             values = tuple(_of_kind(each, kind) for each in value)
-            if pa.types.is_floating(kind) and 0 in values:
+            if pa.types.is_floating(kind) and any(each.as_py() == 0 for each in values):
                 # Arrow finds 0.0 and -0.0 different in lists, and statistics have either for both.
-                values += (0.0, -0.0)
-            found: Term = column, comparison, values
+                values += tuple(pa.scalar(zero, kind) for zero in (0.0, -0.0))
+            found = column, comparison, values
         else:
             found = column, comparison, _of_kind(value, kind)
         _holds(found, pa.scalar(None, kind))
@@ -208,31 +211,83 @@ def _typed(term: Term, kind: pa.DataType) -> Term:
     return found
 
 
-def _of_kind(value: Any, kind: pa.DataType) -> Any:
-    """Return a value, converted from text to the type of a column that holds no words."""
-    if pa.types.is_uint64(kind):
-        return _as_uint64(value)
-    if pa.types.is_decimal(kind) and isinstance(value, str | float):
-        return Decimal(str(value).strip())  # with all its digits, also those that the type has not
-    if not isinstance(value, str) or holds_words(kind):
-        return value
-    text = value.strip().removeprefix("+")
-    if pa.types.is_integer(kind) and not text.removeprefix("-").isdigit():
-        kind = pa.float64()  # `rows < 2.5` is a question about integers too
-    return pa.scalar(text).cast(kind).as_py()
+def _term_of_integers(column: str, comparison: str, value: Any, kind: pa.DataType) -> Term:
+    """Return a term that compares a column of integers with integers of its type.
 
-
-def _as_uint64(value: Any) -> np.uint64:
-    """Return a whole number as Arrow compares all values of this type with it.
+    `rows < 2.5` is a question about integers too: it is `rows <= 2`. Arrow would compare floats,
+    and fails if some integer is too large for them.
 
     Raises:
-        ValueError: it is no whole number.
-        OverflowError: it is negative or too large.
+        TypeError: the value is no number.
+        ValueError: its text is none, or it is NaN.
+        ArithmeticError: it is no finite number.
     """
-    whole = int(value)
-    if not isinstance(value, str) and whole != value:
+    limits = np.iinfo(kind.to_pandas_dtype())
+    least, most = int(limits.min), int(limits.max)
+
+    def scalars(numbers: Iterable[Decimal]) -> tuple[pa.Scalar, ...]:
+        """Return those of some numbers that are integers of the type."""
+        whole = [n for n in numbers if n == n.to_integral_value() and least <= n <= most]
+        return tuple(pa.scalar(int(n), kind) for n in whole)
+
+    if comparison in _OF_LISTS:
+        return column, comparison, scalars(_number(each, exactly=True) for each in value)
+    number, never = _number(value, exactly=True), (column, "in", ())
+    low, high = (int(number.to_integral_value(way)) for way in (ROUND_FLOOR, ROUND_CEILING))
+    if comparison in ("<", "<="):
+        bound = high - 1 if comparison == "<" else low
+        return (column, "<=", pa.scalar(min(bound, most), kind)) if bound >= least else never
+    if comparison in (">", ">="):
+        bound = low + 1 if comparison == ">" else high
+        return (column, ">=", pa.scalar(max(bound, least), kind)) if bound <= most else never
+    if equal := scalars([number]):
+        return column, comparison, equal[0]
+    # All integers differ from it; missing values do not.
+    return (column, ">=", pa.scalar(least, kind)) if comparison == "!=" else never
+
+
+def _number(value: Any, *, exactly: bool) -> Decimal:
+    """Return a number, or the number that a text is, with all its digits.
+
+    Args:
+        value: The number or text.
+        exactly: True for the exact value of a float; False for the one that people write, as 0.1.
+
+    Raises:
+        TypeError: the value is neither.
+        ValueError: it is NaN.
+        ArithmeticError: the text is no number.
+    """
+    value = value.as_py() if isinstance(value, pa.Scalar) else value
+    is_number = isinstance(value, str | Number | Decimal) and not isinstance(value, bool | np.bool_)
+    if not is_number:
+        raise TypeError(value)
+    if exactly and isinstance(value, float | np.floating):
+        found = Decimal(float(value))
+    else:
+        found = Decimal(value.strip() if isinstance(value, str) else str(value))
+    if found.is_nan():
         raise ValueError(value)
-    return np.uint64(whole)
+    return found
+
+
+def _of_kind(value: Any, kind: pa.DataType) -> Any:
+    """Return a value as Arrow compares a column of another type than integers with it."""
+    if isinstance(value, pa.Scalar):  # converted before
+        return value
+    if holds_words(kind):
+        return value
+    if pa.types.is_decimal(kind):
+        return _number(value, exactly=False)  # also with digits that the type has not
+    if pa.types.is_floating(kind) and not isinstance(value, str):
+        return pa.scalar(float(value), kind)
+    if isinstance(value, str):
+        return pa.scalar(value.strip()).cast(kind)
+    if pa.types.is_timestamp(kind) and getattr(value, "nanosecond", 0):
+        # Arrow takes a `Timestamp` of pandas without its nanoseconds.
+        return pa.scalar(value, pa.timestamp("ns", kind.tz))
+    is_coarse = isinstance(value, np.datetime64) and np.datetime_data(value)[0] in "Yhm"
+    return value.astype("datetime64[s]") if is_coarse else value
 
 
 def _holds(term: Term, value: pa.Scalar) -> bool:
