@@ -33,7 +33,7 @@ from dkmeans.backends.native.vectors import Tile
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "eb4fb7631df6"
+INTRINSICS = "ed5d1f03741f"
 
 
 class TileScoring(NamedTuple):

@@ -1,7 +1,7 @@
 """Exact distances of rows and centers, with the bits of the NumPy backend.
 
-The kernels call these functions for ambiguous rows and for the distances that they return. Columns
-are added up in the order in which NumPy adds them up.
+The kernels call these functions for ambiguous rows, and `tile_distances` for rows of many columns.
+Columns are added up in the order in which NumPy adds them up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dkmeans.distance import SMALLEST_SQUARED_NORM
 from dkmeans.state import FloatArray, IndexArray
 
 # NumPy adds up at most this many elements in eight parallel sums; it halves longer arrays.
-_PAIRWISE_BLOCK = 128
+PAIRWISE_BLOCK = 128
 # Entries of the stacks: more than the halvings of a row of any width.
 _STACK_DEPTH = 64
 
@@ -94,7 +94,7 @@ def _pairwise_sum(
     while pending:
         pending -= 1
         start, stop, depth = spans[pending, 0], spans[pending, 1], spans[pending, 2]
-        if stop - start > _PAIRWISE_BLOCK:
+        if stop - start > PAIRWISE_BLOCK:
             middle = start + (stop - start) // 2 // 8 * 8
             # The right half first: the left half is then on top of the stack.
             spans[pending, 0], spans[pending, 1], spans[pending, 2] = middle, stop, depth + 1
@@ -124,12 +124,18 @@ def distance_to(points: Any, row: int, scale: float, centers: Any, center: Any, 
         parts: Work arrays.
     """
     cosine, d = centers.cosine, points.shape[1]
-    if d <= _PAIRWISE_BLOCK:  # one block: the same bits in half the time
+    if d <= PAIRWISE_BLOCK:  # one block: the same bits in half the time
         total = _sum_block(
             points, row, scale, centers.exact, center, cosine, 0, d, parts.octet_sums
         )
     else:
         total = _pairwise_sum(points, row, scale, centers.exact, center, cosine, parts)
+    return from_total(total, cosine)
+
+
+@inlined
+def from_total(total: float, cosine: bool) -> Any:
+    """Return a distance, given the sum of its terms."""
     if cosine:
         total = 1.0 - total
         total = 0.0 if total < 0.0 else 2.0 if total > 2.0 else total

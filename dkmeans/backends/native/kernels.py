@@ -18,13 +18,14 @@ import numpy as np
 from dkmeans.backends.native import matrix, sum_vectors, vectors
 from dkmeans.backends.native.ambiguous_rows import NO_CENTER, nearest_exactly, nearest_minimum
 from dkmeans.backends.native.compilation import inlined, kernel
-from dkmeans.backends.native.exact_distances import DistanceParts, distance_to
+from dkmeans.backends.native.exact_distances import DistanceParts
 from dkmeans.backends.native.first_scores import (
     ByteCenters,
     resolve_in_bytes,
     score_in_bytes,
 )
 from dkmeans.backends.native.sum_vectors import SQUARED_ROWS
+from dkmeans.backends.native.tile_distances import write_distances
 from dkmeans.backends.native.tiles import (
     begin_ranking,
     cache_lines,
@@ -104,6 +105,7 @@ class Scratch(NamedTuple):
         panels: (3, t) integers as wide as T. Panels of the first three of `ranked`; first scores
             write the first, and with `Tile.second` the second.
         nearest: (t,) int64. Cluster index of each row.
+        second: (t,) int64. Index of the second nearest center of each row.
         probe_scores: T. Scores of one row and `PROBED_PANELS` panels.
         scores: T, aligned to a cache line. Scores or distances of a tile and a few panels.
         distance_parts: For exact distances.
@@ -125,6 +127,7 @@ class Scratch(NamedTuple):
     ranked_bits: IndexArray
     panels: IndexArray
     nearest: IndexArray
+    second: IndexArray
     probe_scores: FloatArray
     scores: FloatArray
     distance_parts: DistanceParts
@@ -170,7 +173,7 @@ _NO_PLANE: IndexArray = np.empty((0, 8), np.int64)
 NO_SUMS = Sums(np.empty(0), np.empty(0, np.int64), _NO_PLANE, _NO_PLANE, np.empty((0, 2), np.int64))
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "af144fc84f7a"
+INTRINSICS = "8691a2241e65"
 
 
 # Two algorithms are interleaved in `_score`. The type of the tile selects one when the function is
@@ -241,28 +244,56 @@ def _resolve(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> 
 
 
 @inlined
-def _resolve_second(points: Any, place: int, centers: Any, scratch: Any, tile: Any) -> Any:
-    """Return the index of the second nearest center of a row whose nearest center is resolved.
+def _resolve_second(points: Any, count: int, centers: Any, scratch: Any, tile: Any) -> None:
+    """Write the index of the second nearest center of each row, whose nearest center is resolved.
 
     The two nearest centers have scores up to the limit: the second least score plus the margin. If
     the third least score is above the limit, they are the centers of the two least scores (see
-    `vectors.rank`). If not, they are mostly among three centers, each of
-    which has the least score of its panel.
+    `vectors.rank`).
     """
-    ranked, width, nearest = scratch.ranked, panel_width(tile), scratch.nearest[place]
-    is_in_another_panel = ranked[1, place] < ranked[3, place]
-    if is_in_another_panel:
-        second, panel, which = ranked[1, place], scratch.panels[1, place], 1
-        third = min(ranked[2, place], ranked[3, place])
-    else:
-        second, panel, which = ranked[3, place], scratch.panels[0, place], 3
-        third = min(ranked[1, place], ranked[4, place])
-    limit = second + scratch.margins[place]
-    if third > limit:
-        first = scratch.panels[0, place] * width + (scratch.ranked_bits[0, place] & (width - 1))
-        if first != nearest:
-            return np.int64(first)
-        return np.int64(panel * width + (scratch.ranked_bits[which, place] & (width - 1)))
+    ranked, bits, panels, width = (
+        scratch.ranked, scratch.ranked_bits, scratch.panels, panel_width(tile)
+    )  # fmt: skip
+    unresolved = 0
+    for place in range(len(scratch.indices)):
+        is_in_another_panel = ranked[1, place] < ranked[3, place]
+        panel = panels[1, place] if is_in_another_panel else panels[0, place]
+        number = bits[1, place] if is_in_another_panel else bits[3, place]
+        one = panels[0, place] * width + (bits[0, place] & (width - 1))
+        other = panel * width + (number & (width - 1))
+        scratch.second[place] = other if one == scratch.nearest[place] else one
+        second, third = _second_and_third(ranked, place)
+        unresolved += not third > second + scratch.margins[place]
+    # As in `_resolve`, the first loop has no branches.
+    if unresolved:
+        for place in range(count):
+            second, third = _second_and_third(ranked, place)
+            limit = second + scratch.margins[place]
+            if not third > limit:
+                scratch.second[place] = _second_exactly(
+                    points, place, limit, centers, scratch, tile
+                )
+
+
+@inlined
+def _second_and_third(ranked: Any, place: int) -> Any:
+    """Return the second and the third least score of a row; the second may be in another panel."""
+    in_another, in_this = ranked[1, place], ranked[3, place]
+    is_in_another_panel = in_another < in_this
+    others = min(ranked[2, place], in_this), min(in_another, ranked[4, place])
+    second = in_another if is_in_another_panel else in_this
+    return second, others[0] if is_in_another_panel else others[1]
+
+
+@inlined
+def _second_exactly(
+    points: Any, place: int, limit: float, centers: Any, scratch: Any, tile: Any
+) -> Any:
+    """Return the index of the second nearest center of a row, found by exact distances.
+
+    Mostly it is among three centers, each of which has the least score of its panel.
+    """
+    ranked, nearest = scratch.ranked, scratch.nearest[place]
     if min(ranked[3, place], ranked[5, place]) > limit:
         return nearest_minimum(points, place, nearest, centers, scratch, tile)
     return nearest_exactly(points, place, limit, nearest, centers, scratch, tile)
@@ -328,24 +359,18 @@ def assign(
             index[start + place] = scratch.nearest[place]
         if not len(distance):
             continue
-        for place in range(count):
-            row, scale, cluster = start + place, scratch.exact_scales[place], scratch.nearest[place]
-            distance[row] = distance_to(
-                points, row, scale, centers, cluster, scratch.distance_parts
-            )
+        write_distances(points, start, count, centers, scratch.nearest, scratch, distance)
         if not len(second):
             continue
-        for place in range(count):
-            row, scale = start + place, scratch.exact_scales[place]
-            if len(byte_centers):
-                cluster = in_bytes.found[1, place]
-            else:
-                cluster = _resolve_second(points, place, centers, scratch, tile)
-            if len(second.clusters):
-                second.clusters[row] = cluster
-            second.distances[row] = distance_to(
-                points, row, scale, centers, cluster, scratch.distance_parts
-            )
+        if len(byte_centers):
+            for place in range(count):
+                scratch.second[place] = in_bytes.found[1, place]
+        else:
+            _resolve_second(points, count, centers, scratch, tile)
+        write_distances(points, start, count, centers, scratch.second, scratch, second.distances)
+        if len(second.clusters):
+            for place in range(count):
+                second.clusters[start + place] = scratch.second[place]
     matrix.release(tile)
     return scratch.num_rest[0]
 

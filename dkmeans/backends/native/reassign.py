@@ -27,7 +27,7 @@ from dkmeans.backends.native.group_vectors import GROUP
 from dkmeans.state import FloatArray, IndexArray
 
 # Hash of the files whose code is compiled into this kernel (see `compilation`).
-INTRINSICS = "7351b201c848"
+INTRINSICS = "5fc0f84d2631"
 
 # Upper bounds are rounded up and lower bounds down, by more than the rounding of the operations
 # that compute them.

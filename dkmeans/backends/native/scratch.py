@@ -83,6 +83,7 @@ def _new_scratch(tile: Tile, dtype: np.dtype[Any], row_dtype: np.dtype[Any], d: 
         ranked_bits=ranked.view(integers),
         panels=aligned_empty((3, size), integers),
         nearest=np.empty(size, np.int64),
+        second=np.empty(size, np.int64),
         probe_scores=np.empty(PROBED_PANELS * centers, dtype),
         scores=aligned_empty((scores,), dtype),
         distance_parts=new_distance_parts(),

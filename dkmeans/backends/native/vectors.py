@@ -627,7 +627,7 @@ def sum_octets(
     cosine x c with x scaled. No operation is fused, as in NumPy.
     """
     builder, vector = code.builder, ir.VectorType(sums.element, 8)
-    terms = _distance_terms(code, scale)
+    terms = distance_terms(code, scale)
 
     def step(
         term: Callable[[Value, Value], Value], octet: Value, totals: Sequence[Value]
@@ -653,11 +653,11 @@ def last_terms(
     vector = ir.VectorType(terms.element, 8)
     x = code.load_first(code.cell(points, row, start), count, vector)
     y = code.load_first(code.cell(targets, target, start), count, vector)
-    product, square = (term(x, y) for term in _distance_terms(code, scale))
+    product, square = (term(x, y) for term in distance_terms(code, scale))
     code.store(code.builder.select(cosine, product, square), terms.first)
 
 
-def _distance_terms(code: Code, scale: Value) -> tuple[Callable[[Value, Value], Value], ...]:
+def distance_terms(code: Code, scale: Value) -> tuple[Callable[[Value, Value], Value], ...]:
     """Return the writers of the terms of eight columns: for cosine, and for squared distances."""
     builder, scales = code.builder, code.spread(scale, 8)
 
