@@ -31,7 +31,7 @@ from dkmeans.float_pairs import (
     two_product,
     two_sum,
 )
-from dkmeans.grid import PLANE_BITS, QUIET, BoolArray, FewValues, Grid
+from dkmeans.grid import PLANE_BITS, QUIET, BoolArray, FewValues, Grid, slices
 
 # Some elements of a (k, d) array: their clusters and columns, as `nonzero` returns them.
 Elements = tuple[IndexArray, ...]
@@ -365,21 +365,17 @@ class ExactSums:
 
     def blocks(self) -> Iterator[slice]:
         """Yield slices of clusters, of as many sums as the cache holds with temporary arrays."""
-        k, d = self.shape
-        size = max(1, _SUMS_AT_ONCE // d)
-        return (slice(start, start + size) for start in range(0, k, size))
+        return slices(*self.shape, _SUMS_AT_ONCE)
 
     def pieces(self) -> Iterator[tuple[slice, ExactSums]]:
         """Yield slices of clusters, and their sums, all in planes.
 
         A slice has so few sums that temporary arrays of them take little memory.
         """
-        (k, d), few = self.shape, None if self.few is None else self.few.in_order()
-        size = max(1, _PIECE_SUMS // d)
-        for start in range(0, k, size):
-            piece = slice(start, start + size)
+        few = None if self.few is None else self.few.in_order()
+        for piece in slices(*self.shape, _PIECE_SUMS):
             planes = {m: plane[piece] for m, plane in self.planes.items()}
-            own = None if few is None else few.between(start, start + size)
+            own = None if few is None else few.between(piece.start, piece.stop)
             yield piece, ExactSums(self.grid, planes, own or None).in_planes()
 
     def clusters(self, some: slice) -> ExactSums:

@@ -47,10 +47,15 @@ _DIGIT_PLACES = {np.dtype(np.float32): (23, 0), np.dtype(np.float64): (23, 0, -1
 _DIGIT_ROWS = 64
 
 
+def slices(rows: int, width: int, values: int) -> Iterator[slice]:
+    """Yield slices that cut an array (rows, width) into parts of about so many values."""
+    size = max(1, values // max(1, width))
+    return (slice(start, start + size) for start in range(0, rows, size))
+
+
 def piece_slices(rows: int) -> Iterator[slice]:
     """Yield slices of so many rows, each of at most `PIECE_ROWS`."""
-    for start in range(0, rows, PIECE_ROWS):
-        yield slice(start, start + PIECE_ROWS)
+    return slices(rows, 1, PIECE_ROWS)
 
 
 class NotFinite(ValueError):

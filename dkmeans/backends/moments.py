@@ -11,15 +11,13 @@ differences from the centers keep the digits that an offset of all rows would co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from dkmeans.backends.addition import GridPerCenters, plus_rows
 from dkmeans.backends.rounding import QUIET, exact_rows
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
-from dkmeans.grid import Grid
+from dkmeans.grid import Grid, slices
 from dkmeans.state import FloatArray, IndexArray
 
 # Measures of a row, in the order of their columns.
@@ -62,7 +60,7 @@ def add_squares(
     values = exact_rows(centers.values, centers.distance)
     rows = judged_rows(points, centers)
     sums = ExactSums.zero(values.shape, square_grid(rows, weights, index, values, centers))
-    for some in _blocks(*rows.shape):
+    for some in slices(len(rows), rows.shape[1], _VALUES_AT_ONCE):
         sums = plus_squares(sums, rows[some], weights[some], index[some], values)
     return sums
 
@@ -142,7 +140,7 @@ def add_measures(
     """
     sums = ExactSums.zero((k, NUM_MEASURES), measure_grid(distances, weights, factor))
     lengths = np.zeros(k)
-    for some in _blocks(distances.shape[1], NUM_MEASURES):
+    for some in slices(distances.shape[1], NUM_MEASURES, _VALUES_AT_ONCE):
         sums = plus_measures(sums, distances[:, some], weights[some], index[some], factor)
         np.maximum.at(lengths, index[some], np.sqrt(factor * distances[0, some]))
     return sums, lengths
@@ -187,8 +185,3 @@ def _sampled(rows: int) -> slice:
 def _grid_of(values: FloatArray) -> Grid:
     exponents = Grid.of(values).exponents + _SPARE_BITS
     return Grid(np.minimum(exponents, _MOST_EXPONENT))
-
-
-def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    size = max(1, _VALUES_AT_ONCE // columns)
-    return (slice(start, start + size) for start in range(0, rows, size))

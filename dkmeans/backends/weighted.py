@@ -9,8 +9,6 @@ weight have been left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from dkmeans.backends.protocol import Backend
@@ -18,7 +16,7 @@ from dkmeans.backends.rounding import QUIET
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import NOTHING, ExactTotal, total_of_weighted_squares
 from dkmeans.float_pairs import two_product
-from dkmeans.grid import PLANE_BITS, WINDOW_BITS, BoolArray, Grid, NotFinite
+from dkmeans.grid import PLANE_BITS, WINDOW_BITS, BoolArray, Grid, NotFinite, slices
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Planes that products are added to: 0, -1, -2 and -3.
@@ -69,7 +67,7 @@ def weighted_squares(backend: Backend, points: FloatArray, weights: FloatArray) 
     if points.dtype == np.float32:  # the square has 48 bits, and no error
         return backend.total_of_products(points, weights, of_squares=True)
     total = NOTHING
-    for block in _blocks(points, _SQUARES_AT_ONCE):
+    for block in slices(len(points), points.shape[1], _SQUARES_AT_ONCE):
         values, factors = points[block], weights[block]
         tiny = (np.abs(values) < _LEAST_SQUARED) & (values != 0)
         if tiny.any():
@@ -84,7 +82,7 @@ def weighted_squares(backend: Backend, points: FloatArray, weights: FloatArray) 
 def _square_pairs(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the squares of (n, d) float64 values as rounded squares and their errors."""
     squares, errors = np.empty(values.shape), np.empty(values.shape)
-    for some in _blocks(values, _IN_CACHE):
+    for some in slices(len(values), values.shape[1], _IN_CACHE):
         squares[some], errors[some] = two_product(values[some], values[some])
     return squares, errors
 
@@ -121,7 +119,7 @@ def add_products(points: FloatArray, weights: FloatArray, index: IndexArray, k: 
     """
     grid = product_grid(points, weights)
     sums = ExactSums.zero((k, points.shape[1] + 1), grid)
-    for block in _blocks(points, _PRODUCTS_AT_ONCE):
+    for block in slices(len(points), points.shape[1], _PRODUCTS_AT_ONCE):
         rows, factors, clusters = with_ones(points[block]), weights[block], index[block]
         parts, left = _product_parts(rows, factors, grid)
         order = np.argsort(clusters, kind="stable")
@@ -148,7 +146,7 @@ def total_of_products(values: FloatArray, weights: FloatArray, *, of_squares: bo
         NotFinite: a value, or its square, is not finite.
     """
     total = NOTHING
-    for block in _blocks(values, _PRODUCTS_AT_ONCE):
+    for block in slices(len(values), values.shape[1], _PRODUCTS_AT_ONCE):
         factors = np.square(values[block], dtype=np.float64) if of_squares else values[block]
         sums = add_products(factors, weights[block], np.zeros(len(factors), np.int64), 1)
         total += sums.columns(slice(-1)).total()
@@ -201,9 +199,3 @@ def plus_left(
             raise NotFinite
         sums = sums.plus_products(index[row], column, values, weights[row])
     return sums
-
-
-def _blocks(points: FloatArray, values: int) -> Iterator[slice]:
-    """Yield slices that cut (n, d) rows into blocks of about so many values."""
-    size = max(1, values // points.shape[1])
-    return (slice(start, start + size) for start in range(0, len(points), size))

@@ -21,6 +21,7 @@ import numpy as np
 from dkmeans.distance import squared_norms
 from dkmeans.errors import InvalidData
 from dkmeans.executors import cores
+from dkmeans.grid import slices
 from dkmeans.machine import usable_cores
 from dkmeans.state import FloatArray, IndexArray
 
@@ -35,9 +36,8 @@ _LEAST_SPREAD, _LARGEST_SPREAD = 2.0**-511, 2.0**511
 
 
 def row_blocks(rows: int, width: int) -> Iterator[slice]:
-    """Yield slices that cut rows into blocks of about `_BLOCK_BYTES` in float64."""
-    size = max(1, _BLOCK_BYTES // (8 * max(1, width)))
-    return (slice(start, start + size) for start in range(0, rows, size))
+    """Return slices that cut rows into blocks of about `_BLOCK_BYTES` in float64."""
+    return slices(rows, width, _BLOCK_BYTES // 8)
 
 
 def plus_plus(
