@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -52,6 +52,13 @@ class CacheBudget:
 cache_budget: ContextVar[CacheBudget | None] = ContextVar("cache_budget", default=None)
 
 
+class _Entry(NamedTuple):
+    """An entry, and its size in bytes, which takes long to add up."""
+
+    value: Cached
+    nbytes: int
+
+
 class Cache:
     """Rows and entries by key, for all fits and threads of a process.
 
@@ -73,7 +80,7 @@ class Cache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, dict[Hashable, FloatArray]] = {}
-        self._entries: dict[str, dict[Hashable, Cached]] = {}
+        self._entries: dict[str, dict[Hashable, _Entry]] = {}
         self._used_at: dict[str, float] = {}
         self._bytes = 0
         self._full: set[str] = set()
@@ -143,30 +150,31 @@ class Cache:
         budget = cache_budget.get()
         if budget is None:
             return False
+        size = entry.nbytes
         with self._lock:
             self._used_at[budget.fit] = time.monotonic()
             room = budget.cache_bytes - self._bytes
             rows = self._rows.get(budget.fit, {}) if evicts_rows else {}
             # Rows are evicted only if that makes room for the entry.
-            if room < entry.nbytes <= room + sum(each.nbytes for each in rows.values()):
-                while room < entry.nbytes:
+            if room < size <= room + sum(each.nbytes for each in rows.values()):
+                while room < size:
                     # The newest rows, which are needed last.
-                    size = rows.popitem()[1].nbytes
-                    self._bytes, room = self._bytes - size, room + size
-            has_room = entry.nbytes <= room
+                    freed = rows.popitem()[1].nbytes
+                    self._bytes, room = self._bytes - freed, room + freed
+            has_room = size <= room
             if not has_room or (budget.fit in self._full and not evicts_rows):
                 return False
-            self._entries.setdefault(budget.fit, {})[key] = entry
-            self._bytes += entry.nbytes
+            self._entries.setdefault(budget.fit, {})[key] = _Entry(entry, size)
+            self._bytes += size
             return True
 
     def take_entry(self, key: Hashable) -> Cached | None:
         """Remove the entry of a key and return it; None if there is none."""
         budget = cache_budget.get()
         with self._lock:
-            entry = self._entries.get(budget.fit, {}).pop(key, None) if budget else None
-            self._bytes -= 0 if entry is None else entry.nbytes
-        return entry
+            found = self._entries.get(budget.fit, {}).pop(key, None) if budget else None
+            self._bytes -= 0 if found is None else found.nbytes
+        return None if found is None else found.value
 
     def relieve(self, budget: CacheBudget) -> None:
         """Free memory when the process nears its limit.
