@@ -27,7 +27,7 @@ from dkmeans.data.columns import ANY, KnownColumns, Names, described
 from dkmeans.data.dataset import Dataset, cut_weighted
 from dkmeans.data.points import as_array
 from dkmeans.data.reading import CutOnce
-from dkmeans.data.row_weights import weighted
+from dkmeans.data.row_weights import begin_call, weighted
 from dkmeans.data.side_by_side import side_by_side
 from dkmeans.data.sources.arrow_dataset import is_arrow_dataset
 from dkmeans.data.sources.arrow_values import hold_no_numbers
@@ -68,6 +68,7 @@ def read_input(
         ValueError: its rows cannot be used, or lack columns of the model, or have labels and the
             mode is not prediction.
     """
+    begin_call()
     if not callable(input_fn):
         raise InvalidType(expected("input_fn", "a function (lambda: rows)", input_fn))
     supplied = {"mode": mode, "params": params, "config": config}

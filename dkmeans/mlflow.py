@@ -46,10 +46,10 @@ logger = logging.getLogger("dkmeans")
 
 # File in the directory of a model: the run that a call which goes on after a failure continues.
 _RUN_FILE = "mlflow.json"
-# MLflow takes so many metrics in one request.
+# Largest number of metrics that MLflow takes in one request.
 _MOST_METRICS = 1000
-# How long the end of a call waits for a server that has not answered yet, and a call that ended
-# with an error for one that has.
+# Largest time that the end of a call waits for the first answer of a server, and that a call which
+# ended with an error waits for everything to be sent.
 _FIRST_ANSWER_SECONDS, _LAST_WORDS_SECONDS = 60.0, 10.0
 _CODE = Path(__file__).with_name("exports") / "pyfunc_code.py"
 
@@ -60,7 +60,7 @@ class MLflowHook(SessionRunHook):
     The run has the parameters of the model, the numbers of each iteration (those of
     `model.history`) as metrics at its step, and at the end the report (`report.html`) and the
     model, as a pyfunc named `model` that returns cluster indices with NumPy alone. A call that goes
-    on after a failure continues the run of the failed one.
+    on after an error or an interrupt continues the run of that call, in the experiment of that run.
 
     A server that does not answer, or an address that MLflow cannot use, never ends a call: the run
     stays incomplete, with one warning. The hook needs the extra `mlflow`.
@@ -164,7 +164,7 @@ class _Run:
         experiment: Name of the experiment.
         model_dir: Path or URL of the model's directory.
         parameters: Parameters of the model, by name.
-        continued: Number of the run to continue, if it did not finish; None begins a new one.
+        continued: Id of the run to continue, if it did not finish; None begins a new one.
     """
 
     def __init__(

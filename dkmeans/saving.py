@@ -14,7 +14,7 @@ from contextvars import copy_context
 
 from dkmeans import checkpoints, storage
 from dkmeans.checkpoints import Checkpoint, Manifest, Stop
-from dkmeans.errors import Conflict, Outage
+from dkmeans.errors import Conflict, Invalid, Outage
 from dkmeans.history import History, News, write_history
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.starts import Fit
@@ -79,7 +79,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
         return Checkpoint(address, fit.as_saved(), self._plan.settings, stop)
 
     def save_meanwhile(self, fit: Fit) -> None:
-        """Begin to save a checkpoint on the way, which is written while training goes on."""
+        """Begin to save a checkpoint while training goes on; with listeners, wait for the write."""
         with self._notifier.saving(fit.state):
             self._begin(fit, None)
             if self._notifier.has_listeners:
@@ -139,7 +139,7 @@ class FitSaver(AbstractContextManager["FitSaver"]):
                 self._finish()
             if self._saved_step != fit.step:
                 self._save_interrupted(fit)
-        except (Conflict, Outage, *storage.WRITE_ERRORS) as error:
+        except (Conflict, Outage, Invalid, *storage.WRITE_ERRORS) as error:
             # Must not hide what stopped training.
             logger.warning(
                 "step %d cannot be saved, the last checkpoint is of step %s: %s",

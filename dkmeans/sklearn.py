@@ -9,7 +9,8 @@ about Dask rows are lazy Dask arrays::
     model = KMeans(n_clusters=8, random_state=0).fit(rows)
     model.labels_, model.cluster_centers_, model.predict(more_rows)
 
-Fits run through `dkmeans.estimator`, so they have the same bits. A fitted estimator holds its
+Fits run through `dkmeans.estimator`, so the result has the same bits on any cluster. When a start
+has converged, and what first centers count, is as in scikit-learn. A fitted estimator holds its
 centers itself, as those of scikit-learn do. This module needs the extra `sklearn`.
 """
 

@@ -1,8 +1,8 @@
 """Standardization: the means and deviations of columns, found in one pass over the rows.
 
 `train` calls `find_scaling` for a new model whose dataset has `Dataset.standardize`. The result is
-the same for any chunks: a row adds its differences from one of the rows and their squares, each
-rounded to float64, which depends on this row alone, and these numbers are added up exactly
+the same for any chunks: a row adds its values and its squared differences from a reference row,
+each rounded to float64. These numbers depend on this row alone, and are added up exactly
 (docs/decisions/030).
 """
 
@@ -32,6 +32,9 @@ logger = logging.getLogger("dkmeans")
 
 # More names of columns are cut in the log.
 _MOST_NAMES = 8
+# Sums lose the digits of a variance to a reference that is farther from the mean, by so many times
+# the variance: float64 has twice as many bits.
+_MOST_LOST = 2**26
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,9 +42,9 @@ class _Reference:
     """What rows are compared with.
 
     Attributes:
-        row: (1, d) float64, a row of positive weight. The squares of the differences from it are at
-            most the sum of all weights, divided by its own, times the variance: digits are not lost
-            to an offset of the rows.
+        row: (1, d) float64, a row of positive weight, or the means. The squared difference of a row
+            from the mean is at most the variance times the sum of all weights, divided by the
+            weight of this row. So an offset that all rows share costs no digits.
         backend: Name of the backend; None leaves the choice to each worker.
     """
 
@@ -87,17 +90,17 @@ def find_scaling(
         InvalidData: there are no rows of positive weight, or some cannot be used, or the values of
             a column differ by too little for float64.
     """
-    reference = _Reference(_first_row(batches, executor).astype(np.float64), backend)
-    total = sum_up(executor.map_reduce(_column_sums, batches, reference).totals)
-    width = reference.row.shape[1]
-    count = total.rows.exact(0, width)
+    row = _first_row(batches, executor).astype(np.float64)
+    moments = _moments(batches, _Reference(row, backend), executor)
+    if any(variance * _MOST_LOST < shift * shift for _, variance, shift in moments):
+        # The first row is far from the others, and has a small weight. The means are not far.
+        row = np.array([[float(mean) for mean, *_ in moments]])
+        moments = _moments(batches, _Reference(row, backend), executor)
+    width = row.shape[1]
     means, deviations = np.zeros(width), np.ones(width)
     constant: list[int] = []
     named = places_named(names, width)
-    for column in range(width):
-        mean = total.rows.exact(0, column) / count
-        shift = mean - Fraction(float(reference.row[0, column]))
-        variance = total.squares.exact(0, column) / count - shift * shift
+    for column, (mean, variance, shift) in enumerate(moments):
         means[column], deviation = float(mean), math.sqrt(max(variance, Fraction(0)))
         if deviation > 0:
             deviations[column] = deviation
@@ -110,6 +113,20 @@ def find_scaling(
             constant.append(column)
     _report(counted(width, "column"), [named[column] for column in constant])
     return Scaling.of(means, deviations)
+
+
+def _moments(
+    batches: Sequence[Batch], reference: _Reference, executor: Executor
+) -> list[tuple[Fraction, Fraction, Fraction]]:
+    """Return the mean of each column, its variance, and how far the mean is from the reference."""
+    total = sum_up(executor.map_reduce(_column_sums, batches, reference).totals)
+    width, found = reference.row.shape[1], []
+    count = total.rows.exact(0, width)
+    for column in range(width):
+        mean = total.rows.exact(0, column) / count
+        shift = mean - Fraction(float(reference.row[0, column]))
+        found.append((mean, total.squares.exact(0, column) / count - shift * shift, shift))
+    return found
 
 
 def _report(columns: str, constant: Sequence[str]) -> None:

@@ -226,7 +226,7 @@ def _agreed_seed(address: str, options: dict[str, Any], rows: str, seed: int | N
     """
     place = storage.join(address, SWEEP_PLAN)
     found, models = storage.read_json(place), _models_in(address)
-    if isinstance(found, dict):
+    if isinstance(found, dict) and "seed" in found:
         asked = options if seed is None else {**options, "seed": seed}
         difference = _difference(found, asked, rows)
         if difference is None:

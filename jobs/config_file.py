@@ -62,9 +62,11 @@ def as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
         if name == "input" and isinstance(arguments.input, list):
             flags += map(str, value) if isinstance(value, list) else [text]
         elif name == "filter" and isinstance(value, list):
-            flags += [part for term in value for part in ("--filter", str(term))]
+            flags += [f"--filter={term}" for term in value]
         else:
-            flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [text])
+            flag = f"--{name.replace('_', '-')}"
+            # In one piece: a text may begin with "-".
+            flags += [flag if value is True else f"{flag}={text}"]
     return flags
 
 

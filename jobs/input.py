@@ -22,7 +22,8 @@ _ZARR_NAMES = {"zarr.json", ".zarray", ".zgroup"}
 
 # COLUMN COMPARISON VALUE, the longer comparisons first.
 _FILTER = re.compile(
-    r"\s*(.+?)\s*(<=|>=|==|!=|<|>|=|\s(?:not\s+)?in(?=[\s(\[]))\s*(.+?)\s*", re.DOTALL
+    r"""\s*("[^"]+"|'[^']+'|.+?)\s*(<=|>=|==|!=|<|>|=|\s(?:not\s+)?in(?=[\s(\[]))\s*(.+?)\s*""",
+    re.DOTALL,
 )
 # A value and the comma after it.
 _VALUE = re.compile(r"""\s*("[^"]*"|'[^']*'|[^,]*?)\s*,""")
@@ -38,7 +39,7 @@ def open_input(
 
     Args:
         addresses: Paths, URLs or patterns of them. Each ends in .zarr, .zarr::array or
-            .zarr::array,array, .npy, .parquet or .parq, or is a folder without such an ending.
+            .zarr::array,array, .npy, .parquet, .parq or .pq, or is a folder without such an ending.
         columns: Names of the columns of a Parquet dataset, or of arrays of a Zarr group, separated
             by commas; None takes all columns, or the array at the address.
         weights: Name of a column of a Parquet dataset with the weights of the rows, or path or URL
@@ -71,7 +72,7 @@ def open_input(
 
 
 def refuse_output_in_input(output: str, addresses: Sequence[str]) -> None:
-    """Refuse an output below a folder of Parquet that is read, or that a pattern matches.
+    """Refuse an output that lies in a folder of Parquet that is read, or that matches a pattern.
 
     A second run, which resumes the first one, would read the output as rows.
 
@@ -170,7 +171,10 @@ def _term_in(text: str) -> Term:
     if comparison.endswith("in"):
         inner = value[1:-1] if (value[:1], value[-1:]) in (("(", ")"), ("[", "]")) else value
         # A comma within quotes is a part of a value.
-        return _unquoted(column), comparison, tuple(map(_unquoted, _VALUE.findall(f"{inner},")))
+        values = _VALUE.findall(f"{inner},")
+        if not all(values):
+            raise Invalid(f"--filter must have a value before and after each comma, got {text!r}")
+        return _unquoted(column), comparison, tuple(map(_unquoted, values))
     return _unquoted(column), comparison, _unquoted(value)
 
 

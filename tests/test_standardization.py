@@ -63,6 +63,20 @@ def test_rows_of_weight_zero_do_not_count_even_in_front():
         scaling_of(Dataset.from_array(ROWS, np.zeros(500)))
 
 
+@pytest.mark.parametrize("far", [-1e7, 1e8])
+def test_a_far_first_row_of_tiny_weight_costs_no_digits(far):
+    rows = np.r_[far, RNG.normal(5, 1e-3, 1000)][:, None]
+    weights = np.r_[1e-16, np.ones(1000)]
+    pairs = [(Fraction(x), Fraction(w)) for x, w in zip(rows[:, 0], weights, strict=True)]
+    total = sum(w for _, w in pairs)
+    mean = sum(x * w for x, w in pairs) / total
+    deviation = sqrt(sum((x - mean) ** 2 * w for x, w in pairs) / total)
+    for order in (slice(None), slice(None, None, -1)):
+        dataset = Dataset.from_array(rows[order], weights[order])
+        found = scaling_of(dataset.batch(100))
+        assert found.deviations == pytest.approx([deviation], rel=1e-12)
+
+
 def test_a_column_of_one_value_becomes_zero_and_is_logged(caplog):
     caplog.set_level(logging.INFO, "dkmeans")
     found = scaling_of(Dataset.from_array(ROWS).named("abcd"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from uuid import uuid4
 
 from dkmeans import storage
@@ -96,8 +97,9 @@ def save(
         raise
     except BaseException:
         # An interrupt may arrive after the manifest was replaced and before the call returned.
-        if name not in Manifest.read(model_dir).names:
-            storage.remove(address)
+        with suppress(Invalid, Outage, *storage.WRITE_ERRORS):  # they must not hide the interrupt
+            if name not in Manifest.read(model_dir).names:
+                storage.remove(address)
         raise
     for old in names[: len(names) - len(kept)]:
         storage.remove(storage.join(model_dir, old))
@@ -107,8 +109,8 @@ def save(
 def remove_orphans(model_dir: str, manifest: Manifest) -> list[str]:
     """Remove checkpoints that crashed drivers did not finish to write or to remove.
 
-    Only older ones than the latest are removed: another driver may be writing a newer one right
-    now, or a temporary file.
+    Only checkpoints of a lower step than the latest are removed. Another driver may be writing the
+    others, and temporary files, right now.
 
     Args:
         model_dir: Path or URL of the model's directory.

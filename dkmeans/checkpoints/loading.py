@@ -205,7 +205,10 @@ def _with_remedy(
         model_dir: Path or URL of the model's directory.
         names: Names of the other checkpoints, the newest last.
     """
-    address = _newest_intact(model_dir, names)
+    try:
+        address = _newest_intact(model_dir, names)
+    except Outage:
+        return error
     if address is None:
         return InvalidCheckpoint(f"{error}. No other checkpoint in {model_dir} is intact")
     return InvalidCheckpoint(
@@ -215,10 +218,14 @@ def _with_remedy(
 
 
 def _newest_intact(model_dir: str, names: Sequence[str]) -> str | None:
-    """Return the address of the last of these checkpoints that can be loaded; None if none can."""
+    """Return the address of the last of these checkpoints that can be loaded; None if none can.
+
+    Raises:
+        Outage: the storage does not answer.
+    """
     for name in reversed(names):
         address = storage.join(model_dir, name)
-        with suppress(InvalidCheckpoint, Outage):
+        with suppress(InvalidCheckpoint):
             load(address)
             return address
     return None

@@ -1,8 +1,9 @@
 """The manifest of a model: the one small file that lists the checkpoints that count.
 
-A checkpoint exists from the moment at which the manifest names it. Nothing is found by listing the
-directory. The manifest remembers the version of the file that was read, so that replacing the
-file fails if another driver has replaced it in the meantime.
+A checkpoint exists from the moment at which the manifest names it. The directory is listed only to
+remove what crashed drivers left, and to find checkpoints if the manifest is missing or damaged. The
+manifest remembers the version of the file that was read, so that replacing the file fails if
+another driver has replaced it in the meantime.
 """
 
 from __future__ import annotations

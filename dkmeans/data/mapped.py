@@ -33,7 +33,7 @@ class RowFunction:
 
     Attributes:
         function: The function.
-        digest: Digest of the pickled function, which stands for it in names of predictions.
+        digest: Digest of the pickled function, which stands for it in identities of predictions.
         width: Number of columns that it returns.
         dtype: Dtype of the rows that are made of what it returns.
     """

@@ -23,8 +23,21 @@ from dkmeans.state import FloatArray
 _LARGEST_EXACT_INTEGER = 2**53
 
 
-class _Held(dict[int, FloatArray]):
-    """Weights of parts: a view of contiguous float64 weights, a copy of others. Not pickled."""
+# Number of calls that have read an input in this process.
+_calls = 0
+
+
+def begin_call() -> None:
+    """Have weights in memory checked and converted anew: the program may have changed them."""
+    global _calls
+    _calls += 1
+
+
+class _Held(dict[int, tuple[int, FloatArray]]):
+    """Weights of parts: a view of contiguous float64 weights, a copy of others. Not pickled.
+
+    Each comes with the number of the call that has read it.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Held, ()
@@ -39,7 +52,8 @@ class RowWeights:
         first: Number of the first row, as in the other source.
         rows: Number of rows.
         chunk_rows: As in the other source, so that weights are cached with their rows.
-        checked: Parts in memory, and their rows, whose weights have been checked. Grows by `read`.
+        checked: Parts in memory, and their rows, whose weights have been checked, with the number
+            of the call. Grows by `read`.
         held: The weights in memory by the number of their part, once they are read.
     """
 
@@ -47,7 +61,9 @@ class RowWeights:
     first: int
     rows: int
     chunk_rows: int | None
-    checked: set[tuple[int, int, int]] = field(default_factory=set, repr=False, compare=False)
+    checked: dict[tuple[int, int, int], int] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     held: _Held = field(default_factory=_Held, repr=False, compare=False)
 
     @property
@@ -98,22 +114,23 @@ class RowWeights:
     def _read(self, number: int, low: int, high: int) -> FloatArray:
         """Return some weights of a part.
 
-        A part in memory is converted once, and each span of it that is read is checked once.
+        In a call, a part in memory is converted once, and each span that is read is checked once.
         """
         part, span = self.parts[number], (number, low, high)
         if not isinstance(part.source, MemoryRows):
             return _checked(part.cut(low, high))
-        if span not in self.checked:
+        if self.checked.get(span) != _calls:
             _checked(part.cut(low, high))
-            self.checked.add(span)
-        if number not in self.held:
-            self.held[number] = _as_weights(part.values())
-        return self.held[number][low:high]
+            self.checked[span] = _calls
+        found = self.held.get(number)
+        if found is None or found[0] != _calls:
+            found = self.held[number] = _calls, _as_weights(part.values())
+        return found[1][low:high]
 
     def with_leaves(self, change: Callable[[Source], Source]) -> Source:
         """Return the weights of changed sources."""
         parts = tuple(part.with_leaves(change) for part in self.parts)
-        return replace(self, parts=parts, checked=set(), held=_Held())
+        return replace(self, parts=parts, checked={}, held=_Held())
 
 
 def _checked(chunk: Chunk) -> FloatArray:

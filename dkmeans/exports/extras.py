@@ -1,6 +1,7 @@
-"""Optional libraries of the exports: a clear error where one is not installed.
+"""Optional libraries: a clear error where one is not installed.
 
-`dkmeans.model` imports the module of a format within `needs`.
+The exports, `sweep`, `evaluate`, `MLflowHook` and `dkmeans.sklearn` import their libraries within
+`needs`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 import pandas as pd  # MLflow makes a data frame of any rows
 
-# Rows with a squared length below this count as zero, as in training.
+# Rows with a squared length below this are divided by its root instead, as in training.
 _SMALLEST_SQUARED_NORM = 1e-12
 # Elements of the scores of a block of rows: 32 MB.
 _BLOCK_ELEMENTS = 2**22

@@ -73,7 +73,7 @@ class NumericColumn:
         default_value: Numbers that replace missing values, one for each value of a row; None:
             missing values are refused.
         dtype: Dtype that the rows need: float64, or any other for float32.
-        normalizer_fn: Function of (n, *shape) arrays, or None.
+        normalizer_fn: Function of (n, *shape) arrays of floats, or None.
     """
 
     key: str
@@ -105,10 +105,14 @@ class NumericColumn:
             InvalidData: a number is not finite, or the function fails.
         """
         numbers = values.numbers()
+        if self.normalizer_fn is not None and numbers.dtype.kind in "iub":
+            # Integers of few bits would overflow in the function; beside a null they are floats.
+            numbers = numbers.astype(np.float64)
         if self.default_value is not None and numbers.dtype.kind == "f":
             # The defaults are float64; float32 numbers stay float32.
+            dtype = np.result_type(numbers.dtype, np.float32)
             numbers = np.where(np.isnan(numbers), np.array(self.default_value), numbers).astype(
-                numbers.dtype
+                dtype
             )
         points = self._points(self._normalized(numbers), values.name)
         wrong = ~np.isfinite(points)

@@ -42,7 +42,8 @@ class Layout:
 
     Attributes:
         columns: The columns in the order of their names.
-        digest: Hash of the columns. It identifies the layout in other processes too.
+        digest: Hash of the pickled columns. Workers of a fit identify the layout by it. A function
+            of an installed module is pickled by name: its digest does not depend on its code.
     """
 
     columns: tuple[DenseColumn, ...] = field(repr=False)
@@ -239,7 +240,7 @@ class FeatureRows:
 
     @property
     def chunk_rows(self) -> int | None:
-        """Number of rows in a chunk of the usual size; fewer if a column has smaller chunks."""
+        """Smallest of the columns' chunk sizes and that of the rows; None if there is none."""
         sizes = [part.source.chunk_rows for part in self.parts]
         # Rows may be much larger than the values they are made of, such as one word.
         most = rows_per_chunk(self.layout.row_bytes)

@@ -1,8 +1,8 @@
 """Values of one named column for some rows, converted to numbers, integers or ids of words.
 
 The dense and the categorical columns read their input through `NamedValues`. The array may come
-from NumPy, pandas or Parquet, so the same value has several forms. A missing value is NaN, None, a
-null, an empty word or the integer -1.
+from NumPy, pandas or Parquet, so the same value has several forms. A missing value is NaN, None or
+a null. For categorical columns the empty word and the integer -1 are missing values too.
 """
 
 from __future__ import annotations

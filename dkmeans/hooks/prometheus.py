@@ -206,6 +206,10 @@ class PrometheusHook(_MetricsHook):
         super().end(session)
         self._write()
 
+    def abort(self, error: BaseException) -> None:
+        """Write the values of the last step."""
+        self._write()
+
     def _write(self) -> None:
         """Write the file; warn about the first failure of a call."""
         try:

@@ -47,6 +47,8 @@ class LoggingTensorHook(SessionRunHook):
         at_end: bool = False,
         formatter: Callable[[dict[str, Any]], str] | None = None,
     ) -> None:
+        if isinstance(tensors, str):  # it would be read as a list of letters
+            raise Invalid(f"tensors must be a list of names, or a dict, got {tensors!r}")
         self._names = dict(tensors) if isinstance(tensors, Mapping) else {n: n for n in tensors}
         only_at_end = at_end and every_n_iter is None and every_n_secs is None
         self._interval = None if only_at_end else Interval(every_n_iter, every_n_secs)

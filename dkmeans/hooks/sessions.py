@@ -119,8 +119,8 @@ class SessionRunHook:
 
     An error in a hook ends the call at once. The last checkpoint stays as it is.
 
-    A call of `train` that has begun ends with either `end` or `abort`, which TensorFlow's hooks do
-    not have.
+    A call of `train` that has begun ends with either `end` or `abort`. TensorFlow's hooks have no
+    `abort`.
     """
 
     def begin(self) -> None:

@@ -190,3 +190,7 @@ class SummarySaverHook(SessionRunHook):
     def end(self, session: Session) -> None:
         """Write the last points."""
         self._file.write()
+
+    def abort(self, error: BaseException) -> None:
+        """Write the points of the steps that the last checkpoint has."""
+        self._file.write()

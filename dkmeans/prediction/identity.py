@@ -33,14 +33,14 @@ class Prediction:
         checkpoint: Full path or URL of the checkpoint.
         centers_sha256: Digest of the centers: another checkpoint may get the same address.
         distance_metric: Name of the distance.
-        input: Name of the rows, for people.
+        input: Name of the first rows. Rows of another name are another prediction.
         input_sha256: Digest of the sources of the rows and of their order. For rows in memory, it
             covers their values.
         rows: Number of rows.
         columns: Number of columns.
         num_clusters: Number of centers.
-        region_rows: Number of rows that a task writes, or of the largest file of the input that one
-            task writes.
+        region_rows: Largest number of rows in a region. A file of the input that has more rows
+            becomes several regions.
         results: Names of the results that are written.
         top: Number of nearest centers that are written for each row.
         kept: Names of the columns of the input that are written.

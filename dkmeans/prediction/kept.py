@@ -1,8 +1,8 @@
 """Columns of the input that are written beside the predictions, such as the ids of the rows.
 
-Rows are numbers. Columns that are kept have the types of the input, and do not travel with the
-rows: those of Parquet are read again by the task that writes a region, and so are arrays of Zarr
-and of Dask. Those of a data frame or of arrays in memory are sent to the task.
+Rows are arrays of numbers, so columns that are kept are read beside the rows, in types of Arrow.
+The task that writes a region reads columns of Parquet, Zarr and Dask again. Columns of a data frame
+or of arrays in memory are sent to the task.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dkmeans.data.sources.frames import (
     is_frame,
     names_of,
 )
+from dkmeans.data.sources.labeled import is_data_array, selected
 from dkmeans.data.sources.named_rows import NamedRows
 from dkmeans.data.views import Joined, RowView
 from dkmeans.errors import Invalid, InvalidData, InvalidType, counted
@@ -79,6 +80,8 @@ def _names_in(table: Any) -> Sequence[Any]:
 
 
 def _columns(table: Any, names: Sequence[str]) -> KeptColumns:
+    if is_data_array(table):
+        table = {name: selected(table, (name,))[:, 0] for name in names}
     if is_frame(table) and not is_dask_frame(table):
         return arrow_table(table, tuple(names), "the input")
     lazy = arrays_of(table, names, "the input") if is_dask_frame(table) else table
@@ -94,22 +97,27 @@ def _as_column(values: Any) -> pa.Array:
         values = values[:, 0]
     if values.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(_as_column(values.ravel()), values.shape[1])
-    if values.dtype.kind in "biufM":
-        return pa.array(values)
-    # What pandas calls missing is null.
-    return pa.array(values.tolist(), from_pandas=True)
+    if values.dtype.kind in "biufMm":  # Arrow has no other order of bytes than the machine's
+        return pa.array(values.astype(values.dtype.newbyteorder("="), copy=False))
+    try:
+        # What pandas calls missing is null.
+        return pa.array(values.tolist(), from_pandas=True)
+    except pa.ArrowException as error:
+        must = "of columns of numbers, words, dates or lists of them"
+        raise InvalidType(f"keep must be {must}, got {values.dtype}") from error
 
 
 def digest_of(kept: pa.Table) -> str:
-    """Return a text that is equal for the same columns in memory."""
+    """Return a digest of columns in memory: of their types and their values."""
     digest = sha256(str(kept.schema).encode())
     for piece in kept.combine_chunks().to_batches(max_chunksize=_DIGEST_ROWS):
-        digest.update(piece.serialize())
+        # Not the batch alone, which has no categories.
+        digest.update(_as_stream(pa.Table.from_batches([piece])))
     return digest.hexdigest()
 
 
 def with_columns(regions: Sequence[Chunk], kept: KeptColumns | None) -> Iterator[Chunk]:
-    """Yield regions with the columns of their rows, which they travel with."""
+    """Yield the regions, each with the part of the kept columns that its task needs."""
     for region in regions:
         assert isinstance(region.source, Region)  # for the type checker
         if kept is None:

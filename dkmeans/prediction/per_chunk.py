@@ -27,7 +27,7 @@ TOP_INDICES, TOP_DISTANCES = "top_indices", "top_distances"
 _FLOAT32 = np.finfo(np.float32)
 # Rows whose differences from the centers are computed at a time.
 _SUSPECT_ROWS = 2**12
-# Relative differences up to this are taken for rounding errors of centers: about 4000 of float64's.
+# Relative differences up to this count as rounding errors of centers: 4096 times float64's epsilon.
 _SAME_VALUE = 2.0**-40
 
 

@@ -1,8 +1,9 @@
 """Regions: the rows that one task writes, and the file of the output that holds them.
 
 `output` cuts the rows of a prediction into regions on the driver. Where the input and the output
-are Parquet, a region is a file of the input, and the output has a file of the same name, so that
-both can be joined by position. Otherwise regions have one size, and are numbered.
+are Parquet, a region is a file of the input, or a part of a very large one. The output has a file
+of the same name, so that both can be joined by position, unless a filter leaves out rows. Otherwise
+regions have one size, and are numbered.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from dkmeans.report import RowReport
 
 # A batch of more chunks is scored in pieces, so that progress can be reported.
 _MOST_CHUNKS_AT_ONCE = 16
-# Threads are idle at the end of a piece. A piece has at least this many chunks for each thread, and
-# if it takes less time than this the next one is larger.
+# Threads are idle at the end of a piece. So the first piece has `_CHUNKS_PER_THREAD` chunks for
+# each thread. After a piece that takes less than half of `_PIECE_SECONDS`, the size is doubled.
 _CHUNKS_PER_THREAD = 4
 _PIECE_SECONDS = 4.0
 

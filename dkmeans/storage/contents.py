@@ -87,7 +87,7 @@ def read_beginning(address: str, size: int) -> bytes:
 
 
 def read_json(address: str) -> Any:
-    """Return the content of a JSON file that is for information only; None if there is no file.
+    """Return the content of a JSON file; None if there is no file.
 
     A damaged file counts as none. A warning is logged then.
 
@@ -140,7 +140,7 @@ def append(address: str, data: bytes, usable: Callable[[bytes], int]) -> None:
     """Write data behind the content of a file, or a new file.
 
     A local file is changed in place, for programs that follow it. Other places cannot append: there
-    the file is written anew, so that of two writers at the same moment only one succeeds.
+    the file is written anew. If two writers do so at the same moment, the data of one is lost.
 
     Args:
         address: Address of the file.

@@ -63,6 +63,17 @@ class _Appended(NamedTuple):
 _appended: dict[Path, _Appended] = {}
 
 
+def _umask() -> int:
+    """Return the bits that new files of this process do not get: to read them is to set them."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+# Read at the import, as another thread could create a file in between.
+_UMASK = _umask()
+
+
 def temporary_folder() -> str:
     """Create a folder that is removed when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="dkmeans-"))
@@ -84,7 +95,10 @@ def is_temporary_name(name: str, of: str | None = None) -> bool:
 
 
 def remove_temporary_files(address: str) -> None:
-    """Remove the temporary files that killed writers left below a local address."""
+    """Remove all files with names of temporary files below a local address.
+
+    No writer may be at work there.
+    """
     if is_local(address):
         for path in local_path(address).rglob("*"):
             if _TEMPORARY_NAME.fullmatch(path.name):
@@ -118,8 +132,8 @@ if hasattr(os, "register_at_fork"):
 def append_in_place(path: Path, data: bytes, usable: Callable[[bytes], int]) -> None:
     """Replace what a local file has behind its usable beginning.
 
-    The file is read only if another process has changed it, or none of this process has written it:
-    a loop of small appends takes as long for each of them, however long the file becomes.
+    The file is read only at the first append of this process, and after another process has changed
+    it. So each of many small appends takes the same time, however long the file becomes.
 
     Args:
         path: The file; it is created if needed.
@@ -159,15 +173,15 @@ def write_in_one_step(path: Path, data: bytes, *, durable: bool) -> None:
     Args:
         path: The file.
         data: Its new content.
-        durable: True if so shall it be after a power cut, too: the temporary file is then flushed
-            before the rename and the folder after it, as a rename alone may reach the disk before
-            the content does.
+        durable: True if readers must see one of the two after a power cut too. The temporary file
+            is then flushed before the rename, and the folder after it: without the first flush, the
+            rename may reach the disk before the content does.
     """
     path = path.resolve()  # Replace the target of a symbolic link, not the link.
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is there, and is no file that could be replaced")
     # `mkstemp` creates files that only their owner can read.
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_UMASK
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -33,8 +34,8 @@ def expand(address: str) -> list[str]:
     """Return the addresses that match a pattern with `*`, `?` or `[`, in natural order.
 
     An address without such characters, or of a file whose name has them, is returned as it is. A
-    name that begins with `.` or `_` matches only a pattern that begins with the same character:
-    Spark and Hive put metadata and unfinished files there.
+    name of a file or folder that begins with `.` or `_` matches only a name of the pattern that
+    begins with the same character: Spark and Hive put metadata and unfinished files there.
 
     Raises:
         InvalidData: nothing matches.
@@ -51,15 +52,29 @@ def expand(address: str) -> list[str]:
     if with_retries(address, lambda: fs.exists(path)):
         return [address]
     found = with_retries(address, lambda: fs.glob(path))
-    hidden = {".", "_"} - {last_name(path)[:1]}
-    found = [match for match in found if last_name(match)[:1] not in hidden]
-    if not found:
-        raise InvalidData(f"{address} must match a file or folder: nothing is there")
     # The last whole name before the pattern is the folder below which all matches are.
     folder = name[: pattern.start()].rpartition("/")[0]
     root = _PATTERN.split(path, maxsplit=1)[0].rpartition("/")[0]
+    asked = path.removeprefix(root).split("/")
+    found = [match for match in found if not _is_hidden(match.removeprefix(root).split("/"), asked)]
+    if not found:
+        raise InvalidData(f"{address} must match a file or folder: nothing is there")
     base = f"{before}{scheme}{slashes}{folder}{after}"
     return [address_below(base, root, match) for match in sorted(found, key=natural_key)]
+
+
+def _is_hidden(names: Sequence[str], asked: Sequence[str]) -> bool:
+    """Return whether a name of a match is hidden, and the pattern does not ask for hidden ones.
+
+    Args:
+        names: Names of the match, from folder to folder.
+        asked: Names of the pattern; `**` stands for any number of folders.
+    """
+    firsts = {each[:1] for each in asked}
+    pairs = [(name, firsts) for name in names]
+    if "**" not in asked:
+        pairs = [(name, {each[:1]}) for name, each in zip(names, asked, strict=False)]
+    return any(name[:1] in (".", "_") and name[:1] not in allowed for name, allowed in pairs)
 
 
 def is_folder(address: str) -> bool:

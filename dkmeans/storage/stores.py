@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -40,6 +40,9 @@ _ENDPOINTS = {
     **dict.fromkeys(S3, ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")),
     **dict.fromkeys(AZURE, ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT")),
 }
+
+# Stores that are held open: each has its own connections.
+_MOST_STORES = 64
 
 logger = logging.getLogger("dkmeans")
 
@@ -146,7 +149,7 @@ def object_store(address: str) -> Any:
     return _opened_object_store(address)
 
 
-@cache
+@lru_cache(_MOST_STORES)
 def _opened_object_store(address: str) -> Any:
     # A name may contain characters such as "?", "#" and "%", which have a meaning in a URL.
     bucket, _, name = address.partition("://")[2].partition("/")

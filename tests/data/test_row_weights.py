@@ -141,8 +141,23 @@ def test_weights_that_are_converted_are_held_once_for_any_cuts():
     for start in range(15):
         found = chunk.weights.read(start, start + 5)
         assert found[:, 0].tolist() == list(range(start + 1, start + 6))
-        assert found.base is chunk.weights.held[0]
+        assert found.base is chunk.weights.held[0][1]
     assert len(chunk.weights.held) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_weights_that_change_between_two_calls_are_read_and_checked_anew(dtype, tmp_path):
+    weights = np.ones(20, dtype)
+    dataset = Dataset.from_array(ROWS, weights)
+    model = KMeans(1, str(tmp_path / "m"), initial_clusters=ROWS[:1], use_mini_batch=False)
+    model.train(lambda: dataset, steps=1)
+    weights[3] = 100
+    assert model.evaluate(lambda: dataset)["average_loss"] == pytest.approx(
+        np.average(np.square(ROWS - model.cluster_centers()).sum(axis=1), weights=weights)
+    )
+    weights[3] = -1
+    with pytest.raises(InvalidData, match="weights must be finite and >= 0; row 3 of"):
+        model.evaluate(lambda: dataset)
 
 
 def test_weights_that_are_held_do_not_travel_and_are_not_those_of_a_copy():

@@ -48,6 +48,13 @@ def test_a_normalizer_sees_rows_of_the_shape_after_the_default():
     assert set(seen) == {(4, 2, 3)}
 
 
+def test_a_normalizer_gets_floats_of_small_integers_and_a_default_keeps_its_digits():
+    column = numeric_column("x", normalizer_fn=lambda x: x * 10)
+    assert rows({"x": np.array([100, -3], np.int8)}, column).tolist() == [[1000.0], [-30.0]]
+    column = numeric_column("x", default_value=2049.0)
+    assert rows({"x": np.array([1, np.nan], np.float16)}, column).tolist() == [[1.0], [2049.0]]
+
+
 def test_a_normalizer_that_works_in_place_changes_nothing_but_the_rows():
     def halve(values):
         values /= 2

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from dkmeans import Invalid
 from dkmeans.hooks import HistoryHook, LoggingTensorHook
 from tests.hooks.recorders import BATCHES, in_every_mode, model
 
@@ -48,6 +49,11 @@ def test_logging_takes_an_interval_in_seconds_and_a_formatter(caplog):
     )
     model().train(lambda: iter(BATCHES[:5]), [hook])
     assert messages(caplog) == ["<['loss']>"]
+
+
+def test_logging_takes_a_list_of_names():
+    with pytest.raises(Invalid, match="tensors must be a list of names, or a dict, got 'loss'"):
+        LoggingTensorHook("loss", every_n_iter=1)
 
 
 def test_logging_takes_exactly_one_interval():

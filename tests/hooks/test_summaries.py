@@ -139,8 +139,15 @@ def test_a_directory_of_charts_that_cannot_be_written_is_refused_before_the_firs
 def test_checking_the_directory_of_charts_leaves_no_file_there(tmp_path):
     hook = SummarySaverHook(1, output_dir=f"{tmp_path}/charts")
     with pytest.raises(KeyboardInterrupt):
-        model().train(lambda: iter(BATCHES), [hook, StepHook({1: _interrupt})])
+        model().train(lambda: iter(BATCHES), [StepHook({1: _interrupt}), hook])
     assert not list(Path(tmp_path, "charts").iterdir())
+
+
+def test_an_interrupt_loses_no_points(tmp_path):
+    hook = SummarySaverHook(1, output_dir=f"{tmp_path}/charts")
+    with pytest.raises(KeyboardInterrupt):
+        model().train(lambda: iter(BATCHES), [hook, StepHook({3: _interrupt})])
+    assert len(list(Path(tmp_path, "charts").iterdir())) == 1
 
 
 def _interrupt():

@@ -7,7 +7,7 @@ import pytest
 import zarr
 from dkmeans_jobs.input import _term_in, open_input
 
-from dkmeans import KMeans
+from dkmeans import Invalid, KMeans
 from tests.jobs.commands import train
 
 
@@ -263,8 +263,19 @@ def test_a_model_may_be_beside_the_array_in_the_same_store(run_json, rows, tmp_p
         ("kind in (a, b)", ("a", "b")),
         ("kind in [a,b]", ("a", "b")),
         ("kind not in 'x,y',\"z\", it's", ("x,y", "z", "it's")),
-        ("kind in a,,b", ("a", "", "b")),
+        ("kind in a,'',b", ("a", "", "b")),
+        ("'made in usa' in x", ("x",)),
     ],
 )
 def test_the_values_of_a_filter_are_taken_as_they_are_written(text, values):
     assert _term_in(text)[2] == values
+
+
+@pytest.mark.parametrize("text", ["kind in a,,b", "kind in a,b,", "kind in ()"])
+def test_a_value_that_is_missing_beside_a_comma_is_refused(text):
+    with pytest.raises(Invalid, match="--filter must have a value before and after each comma"):
+        _term_in(text)
+
+
+def test_a_column_in_quotes_may_have_a_name_with_a_comparison():
+    assert _term_in('"made in usa" == x') == ("made in usa", "==", "x")

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xarray as xr
 import zarr
 from dask import array as da
 
@@ -155,6 +156,38 @@ def test_categories_of_polars_are_kept(trained, tmp_path, dtype):
     table = pl.DataFrame({"x": ROWS[:20, 0], "y": ROWS[:20, 1], "word": words})
     trained.write_predictions(lambda: table, tmp_path / "o.parquet", keep=["word"])
     assert written(tmp_path / "o.parquet")["word"].to_pylist() == ["a", "b"] * 10
+
+
+def test_other_categories_of_the_same_codes_replace_the_output(trained, tmp_path):
+    codes = np.arange(20) % 2
+    for words in (["red", "blue"], ["new", "old"]):
+        kept = pd.Categorical.from_codes(codes, words)
+        table = pd.DataFrame({"x": ROWS[:20, 0], "y": ROWS[:20, 1], "word": kept})
+        trained.write_predictions(lambda t=table: t, tmp_path / "o.parquet", keep=["word"])
+        found = written(tmp_path / "o.parquet")["word"].to_pylist()
+        assert found == [words[code] for code in codes]
+
+
+def test_columns_of_a_labeled_array_and_of_any_order_of_bytes_are_kept(trained, tmp_path):
+    labeled = xr.DataArray(ROWS[:20], dims=("row", "axis"), coords={"axis": ["x", "y"]})
+    trained.write_predictions(lambda: labeled, tmp_path / "a.parquet", keep=["y"])
+    assert written(tmp_path / "a.parquet")["y"].to_pylist() == ROWS[:20, 1].tolist()
+    table = {
+        "x": ROWS[:20, 0],
+        "y": ROWS[:20, 1],
+        "id": np.arange(20, dtype=">i4"),
+        "took": np.arange(20).astype("m8[ns]"),
+        "wave": ROWS[:20, 0] * 1j,
+    }
+    pair = [numeric_column("x"), numeric_column("y")]
+    model = KMeans(3, str(tmp_path / "pair"), ROWS[:3], feature_columns=pair)
+    model.train(lambda: table, steps=1)
+    model.write_predictions(lambda: table, tmp_path / "b.parquet", keep=["id", "took"])
+    found = written(tmp_path / "b.parquet")
+    assert found["id"].to_pylist() == list(range(20))
+    assert pa.types.is_duration(found.schema.field("took").type)
+    with pytest.raises(InvalidType, match="keep must be of columns of numbers, words"):
+        model.write_predictions(lambda: table, tmp_path / "c.parquet", keep=["wave"])
 
 
 def test_a_kept_column_in_memory_with_other_values_replaces_the_output(trained, tmp_path, new_log):

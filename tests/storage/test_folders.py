@@ -24,6 +24,15 @@ def test_a_pattern_gives_the_addresses_that_match_in_natural_order(place):
         storage.expand(f"{place}/rows/*.csv")
 
 
+@everywhere
+def test_hidden_folders_match_only_where_the_pattern_asks_for_them(place):
+    for name in ("day=1/a.npy", "_temporary/a.npy", ".old/deep/a.npy"):
+        storage.write(f"{place}/rows/{name}", b"1")
+    assert storage.expand(f"{place}/rows/*/a.npy") == [f"{place}/rows/day=1/a.npy"]
+    assert storage.expand(f"{place}/rows/**/a.npy") == [f"{place}/rows/day=1/a.npy"]
+    assert storage.expand(f"{place}/rows/_*/a.npy") == [f"{place}/rows/_temporary/a.npy"]
+
+
 def test_an_address_that_is_no_pattern_is_returned_as_it_is(tmp_path, monkeypatch):
     (tmp_path / "rows[1].npy").touch()
     monkeypatch.chdir(tmp_path)

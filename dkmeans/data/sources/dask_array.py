@@ -125,6 +125,8 @@ def from_dask(array: Any, name: str) -> Batch:
     carries_rows = None
     for (key,), stop, rows in zip(array.__dask_keys__(), stops, array.chunks[0], strict=True):
         first = stop - int(rows)
+        if not rows:
+            continue
         if futures is None:
             tasks, _ = cull(graph, [key])
             # Pickling is slow: one block is measured, and all blocks are taken to be alike.
@@ -134,8 +136,7 @@ def from_dask(array: Any, name: str) -> Batch:
             source: Source = DaskRows(tasks, key, name, *table, carries_rows)
         else:
             source = FutureRows(futures[key], name, int(rows), width, dtype, first)
-        if rows:
-            chunks.append(Chunk(source, first, stop))
+        chunks.append(Chunk(source, first, stop))
     return Batch(tuple(chunks))
 
 

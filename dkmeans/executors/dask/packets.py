@@ -71,15 +71,22 @@ class Incoming:
     def __init__(self, packet: Packet) -> None:
         self._outline = packet.outline
         self._contents = [np.empty(size, np.uint8) for size in packet.sizes]
+        self._arrived: dict[tuple[int, int], int] = {}
 
     def add(self, packet: Packet) -> None:
         """Add the contents that a packet has brought."""
         for number, place, piece in packet.pieces:
             content = np.frombuffer(piece, np.uint8)
             self._contents[number][place : place + len(piece)] = content
+            self._arrived[number, place] = len(piece)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if all packets have been added."""
+        return sum(self._arrived.values()) == sum(map(len, self._contents))
 
     def value(self) -> Any:
-        """Return the value, all of whose packets must have been added."""
+        """Return the value, which must be whole."""
         from distributed.protocol.pickle import loads  # noqa: PLC0415 a worker has imported it
 
         return loads(self._outline, buffers=self._contents)

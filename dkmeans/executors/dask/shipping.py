@@ -86,8 +86,8 @@ class Shipping:
     def future(self, value: Any, workers: Sequence[str] = ()) -> Any:
         """Return the future of a task whose result is the value, on one of some workers.
 
-        A large value is sent to its worker directly. A task takes it from there, and fails with
-        `ValueLost` if it has to run again, elsewhere.
+        A large value is sent to its worker directly. A task takes it from there. The task fails
+        with `ValueLost` if it runs on another worker, or a second time.
         """
         if workers and size_of(value) >= _SMALL_BYTES and self._cluster.is_reachable:
             name, first = uuid4().hex, list(workers[:1])

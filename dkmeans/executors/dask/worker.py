@@ -41,7 +41,7 @@ V = TypeVar("V")
 # all of them.
 FAN_IN = 16
 # Number of values that a worker holds for tasks that have not come yet: those of several fits.
-_MOST_HELD = 4
+_MOST_HELD = 8
 _held: OrderedDict[str, Incoming] = OrderedDict()
 # A worker waits for the workers below it for this part of its own time limit, so that one of them
 # that does not answer does not make the workers above it late.
@@ -101,7 +101,7 @@ def unchanged(value: V) -> V:
 
 
 def hold(name: str, packet: Packet) -> bool:
-    """Add a packet to a value that this worker holds until a task takes it."""
+    """Add a packet to a value for a task to take. Drop the oldest of more than `_MOST_HELD`."""
     if name not in _held:
         _held[name] = Incoming(packet)
     _held[name].add(packet)
@@ -114,12 +114,13 @@ def take(name: str) -> Any:
     """Return the value that this worker holds; then only Dask, as the result of the task, has it.
 
     Raises:
-        ValueLost: the value was sent to another worker, or has been dropped.
+        ValueLost: the value was sent to another worker, or has been dropped, or is not whole.
     """
-    try:
-        return _held.pop(name).value()
-    except KeyError:
-        raise ValueLost("a value was lost with the worker that it was sent to") from None
+    incoming = _held.pop(name, None)
+    # A value that was dropped between two of its packets begins anew with the second one.
+    if incoming is None or not incoming.is_whole:
+        raise ValueLost("a value was lost with the worker that it was sent to")
+    return incoming.value()
 
 
 def unpack(rows: Any) -> Any:

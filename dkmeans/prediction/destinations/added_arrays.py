@@ -7,7 +7,7 @@ folder of `cluster_index`: the attributes of the group belong to the user.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -59,7 +59,7 @@ class AddedArrays(ZarrGroup):
     def empty(self) -> None:
         """Remove the arrays of earlier predictions, and create those of this one."""
         # The group is read first: if that fails, the identity of earlier predictions must be there.
-        row_name = self._row_dimension()
+        dimensions = self._dimensions()
         self.write_identity({})
         for name in self._arrays():
             place = storage.join(self.address, name)
@@ -68,7 +68,7 @@ class AddedArrays(ZarrGroup):
             else:
                 storage.remove(place)
         for name in self.prediction.results:
-            self.create_array(name, self._dimensions(name, row_name))
+            self.create_array(name, dimensions[name])
             storage.flush(storage.join(self.address, name))
 
     def mark_complete(self) -> None:
@@ -76,7 +76,6 @@ class AddedArrays(ZarrGroup):
 
         Readers of such metadata would not find the new arrays otherwise.
         """
-        self._write_attributes(self.prediction.as_json(), is_complete=True)
         parts = self.group.split("/") if self.group else []
         for depth in range(len(parts) + 1):
             path = "/".join(parts[:depth])
@@ -85,6 +84,8 @@ class AddedArrays(ZarrGroup):
                 store = storage.zarr_store(self.store)
                 renew = partial(zarr.consolidate_metadata, store, path=path or None)
                 with_retries(f"{self.store}::{self.group}", renew)
+        # Last: a later call finds nothing to do then.
+        self._write_attributes(self.prediction.as_json(), is_complete=True)
 
     def tidy(self) -> None:
         """Remove the marks of regions, and what a killed writer has left in the arrays."""
@@ -136,28 +137,36 @@ class AddedArrays(ZarrGroup):
                 must = f"output must have no {name} but one that dkmeans has written"
                 raise Invalid(f"{must}; {place} is another one")
 
-    def _row_dimension(self) -> str | None:
-        """Return the name of the dimension of rows in other arrays; None if none has one."""
-        store = storage.zarr_store(self.address, read_only=True)
-        for _, array in zarr.open_group(store, mode="r").arrays():
-            names = getattr(array.metadata, "dimension_names", None)
-            if names and names[0] and array.shape[0] == self.prediction.rows:
-                return str(names[0])
-        return None
+    def _dimensions(self) -> dict[str, tuple[str, ...] | None]:
+        """Return the names of the dimensions of each array; None if the group names none.
 
-    def _dimensions(self, name: str, row_name: str | None) -> tuple[str, ...] | None:
-        """Return the names of the dimensions of an array; None if the group has none.
-
-        xarray opens no group in which some arrays have no such names.
-
-        Args:
-            name: Name of the array.
-            row_name: Name of the dimension of rows; None if the group has none.
+        xarray opens no group in which some arrays have no such names, or in which a name stands for
+        two sizes.
         """
-        if row_name is None:
-            return None
-        width, _ = form_of(name, self.prediction.num_clusters, self.prediction.top)
-        return (row_name, _SECOND_DIMENSIONS.get(name, name))[: 1 + len(width)]
+        store, own = storage.zarr_store(self.address, read_only=True), self._arrays()
+        sizes: dict[str, int] = {}
+        of_rows: list[str] = []
+        for name, array in zarr.open_group(store, mode="r").arrays():
+            names: Any = getattr(array.metadata, "dimension_names", None) or ()
+            if name in own or not any(names):
+                continue
+            sizes |= {each: size for each, size in zip(names, array.shape, strict=True) if each}
+            if names[0] and array.shape[0] == self.prediction.rows:
+                of_rows.append(names[0])
+        if not sizes:
+            return dict.fromkeys(self.prediction.results)
+        row = of_rows[0] if of_rows else _free("row", self.prediction.rows, sizes)
+        found: dict[str, tuple[str, ...] | None] = {}
+        for name in self.prediction.results:
+            width, _ = form_of(name, self.prediction.num_clusters, self.prediction.top)
+            found[name] = (row, *(_free(_SECOND_DIMENSIONS[name], size, sizes) for size in width))
+        return found
+
+
+def _free(name: str, size: int, sizes: Mapping[str, int]) -> str:
+    """Return a name for a dimension that the group does not use for one of another size."""
+    names = (name, *(f"{name}_{number}" for number in range(1, len(sizes) + 2)))
+    return next(each for each in names if sizes.get(each, size) == size)
 
 
 def split(address: str) -> tuple[str, str]:

@@ -138,7 +138,7 @@ class ParquetFolder:
     def _is_own_file(self, path: str, files: Container[str]) -> bool:
         """Return whether a file is of predictions, or what a killed writer has left.
 
-        Any file that is named as a numbered region, with eight digits, counts as one of
+        Any file that is named as a numbered region, with eight digits or more, counts as one of
         predictions.
 
         Args:

@@ -25,7 +25,9 @@ def test_a_value_is_put_together_from_packets_of_limited_size(size, monkeypatch)
     assert all(sum(len(piece[2]) for piece in packet.pieces) <= size for packet in sent)
     incoming = Incoming(sent[-1])
     for packet in sent:
+        assert not incoming.is_whole
         incoming.add(packet)
+    assert incoming.is_whole
     found = incoming.value()
     assert found["sums"].counts.tolist() == [0, 1, 2]
     for name in ("wide", "cut", "none"):

@@ -7,7 +7,7 @@ from dkmeans import Dataset
 from dkmeans.data import cache
 from dkmeans.exact import ExactSums
 from dkmeans.executors import Dask
-from dkmeans.executors.dask import worker
+from dkmeans.executors.dask import packets, worker
 from dkmeans.executors.reduction import Cost
 from dkmeans.executors.runs import Run, RunTotal
 from dkmeans.partial_sums import accumulate
@@ -66,3 +66,17 @@ def test_rows_that_workers_have_cached_are_evicted_when_the_fit_ends(client, dat
         assert sum(cached.values()) == dataset.rows * 6 * 4
         assert min(cached.values()) > 0.3 * sum(cached.values())  # each its own share
     assert set(client.run(lambda: cache.row_cache.bytes).values()) == {0}
+
+
+def test_a_value_that_was_dropped_between_two_packets_is_lost(monkeypatch):
+    monkeypatch.setattr(packets, "PACKET_BYTES", 800)
+    sent = {name: list(packets.packets(np.arange(150.0))) for name in range(worker._MOST_HELD + 1)}
+    for number in range(2):
+        for name, parts in sent.items():
+            assert worker.hold(str(name), parts[number])
+    for name in sent:
+        with pytest.raises(worker.ValueLost):
+            worker.take(str(name))
+    for part in sent[0]:
+        worker.hold("0", part)
+    assert worker.take("0").tolist() == list(range(150))

@@ -20,9 +20,10 @@ def trained(tmp_path):
 @pytest.fixture(params=["disk", "s3"])
 def store(request, tmp_path):
     """A store whose group `part` has the rows, with consolidated metadata of xarray."""
-    place = tmp_path if request.param == "disk" else f"{request.getfixturevalue('s3')}/added"
+    # A place of its own: the server lists folders whose files have been removed.
+    on_s3 = request.param == "s3"
+    place = f"{request.getfixturevalue('s3')}/{tmp_path.name}" if on_s3 else tmp_path
     address = f"{place}/rows.zarr"
-    storage.remove(address)
     table = xr.Dataset({"rows": (("sample", "axis"), ROWS), "id": ("sample", np.arange(350))})
     table.attrs["of"] = "somebody else"
     table.to_zarr(storage.zarr_store(address), group="part", zarr_format=3, consolidated=True)
@@ -58,6 +59,33 @@ def test_predictions_are_arrays_of_the_group_and_are_resumed(
     assert set(opened(store)) == {"rows", "id", "cluster_index", "distance"}
     with pytest.raises(KeyError):
         opened(store)["all_distances"]
+
+
+def test_dimensions_of_other_sizes_keep_their_names_to_themselves(trained, tmp_path):
+    store = str(tmp_path / "grid.zarr")
+    table = xr.Dataset({"t": (("row", "cluster"), np.ones((10, 6))), "z": ("cluster", np.ones(6))})
+    table.to_zarr(store, zarr_format=3)
+    for _ in range(2):
+        trained.write_predictions(lambda: ROWS, f"{store}::", transform=True)
+        found = xr.open_zarr(store)
+        assert found["t"].dims == ("row", "cluster")
+        assert found["all_distances"].dims == ("row_1", "cluster_1")
+        trained = KMeans(2, str(tmp_path / "m2"), initial_clusters=ROWS[:2])
+        trained.train(lambda: ROWS, steps=1)
+
+
+def test_a_driver_that_is_stopped_before_the_metadata_is_renewed_is_not_done(
+    trained, store, monkeypatch
+):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(zarr, "consolidate_metadata", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained.write_predictions(lambda: ROWS, f"{store}::part")
+    trained.write_predictions(lambda: ROWS, f"{store}::part")
+    assert "cluster_index" in opened(store)
 
 
 def test_what_is_no_group_or_has_such_arrays_is_refused_and_left(trained, tmp_path):
