@@ -14,7 +14,7 @@ from typing import Any
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.distance import Centers
 from dkmeans.errors import check_path
-from dkmeans.exports import needs
+from dkmeans.extras import needs
 from dkmeans.hooks import summaries
 from dkmeans.indices.contingency import agreement, check_pairs
 from dkmeans.indices.quality import DEVIATION, OF_ROWS, OF_TWO, SAMPLED, indices_of

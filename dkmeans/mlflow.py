@@ -28,7 +28,7 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.distance import Distance
 from dkmeans.errors import Invalid, InvalidType, expected
 from dkmeans.estimator import KMeans
-from dkmeans.exports import needs
+from dkmeans.extras import needs
 from dkmeans.hooks import (
     Coordinator,
     Session,

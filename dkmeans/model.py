@@ -28,7 +28,8 @@ from dkmeans.errors import (
     counted,
     expected,
 )
-from dkmeans.exports import ServingInputReceiver, as_receiver, directories, needs
+from dkmeans.exports import ServingInputReceiver, as_receiver, directories
+from dkmeans.extras import needs
 from dkmeans.history import read_history, table_of
 from dkmeans.modes import ModeKeys, check_mode
 from dkmeans.plots import ModelPlots

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.columns import value_names
 from dkmeans.errors import Invalid, counted
-from dkmeans.exports import needs
+from dkmeans.extras import needs
 
 # More names than this would overlap.
 _MOST_NAMES = 40

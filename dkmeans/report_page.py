@@ -31,7 +31,8 @@ from dkmeans.data.columns import value_names
 from dkmeans.distance import Centers, Distance, squared_norms
 from dkmeans.errors import Invalid, InvalidType, counted, expected
 from dkmeans.estimator import KMeans
-from dkmeans.exports import directories, needs
+from dkmeans.exports import directories
+from dkmeans.extras import needs
 from dkmeans.indices.quality import SAMPLED, indices_of
 from dkmeans.indices.row_sample import RowSample
 from dkmeans.input_fn import InputFn

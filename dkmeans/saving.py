@@ -15,9 +15,9 @@ from contextvars import copy_context
 from dkmeans import checkpoints, storage
 from dkmeans.checkpoints import Checkpoint, Manifest, Stop
 from dkmeans.errors import Conflict, Invalid, Outage
+from dkmeans.fit import Fit
 from dkmeans.history import History, News, write_history
 from dkmeans.hooks.notifier import Notifier
-from dkmeans.starts import Fit
 from dkmeans.state import StopReason
 from dkmeans.training_plan import Plan
 

@@ -49,7 +49,7 @@ from dkmeans.errors import (
     expected,
 )
 from dkmeans.executors import open_executor
-from dkmeans.exports import needs
+from dkmeans.extras import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
 from dkmeans.lloyd import Rules, iterate
 from dkmeans.partial_sums import accumulate

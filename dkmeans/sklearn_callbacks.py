@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from dkmeans.exports import needs
+from dkmeans.extras import needs
 from dkmeans.hooks.sessions import SessionRunContext, SessionRunHook, SessionRunValues
 
 with needs("dkmeans.sklearn", "sklearn"):

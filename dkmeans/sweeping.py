@@ -41,7 +41,7 @@ from dkmeans.errors import (
 from dkmeans.estimator import KMeans
 from dkmeans.executors import open_executor
 from dkmeans.executors.shared import Participant, SharedReads
-from dkmeans.exports import needs
+from dkmeans.extras import needs
 from dkmeans.history import read_history
 from dkmeans.indices.contingency import agreement
 from dkmeans.indices.quality import as_json, indices_of

@@ -7,10 +7,8 @@ drives it step by step, notifies hooks, and has checkpoints saved (`saving`).
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -25,16 +23,15 @@ from dkmeans.data.dataset import Dataset
 from dkmeans.data.sources.memory import owned
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import Conflict, counted
-from dkmeans.exact_total import ExactTotal
 from dkmeans.executors import Executor, Reduction
+from dkmeans.fit import Fit
 from dkmeans.hooks.notifier import Notifier
 from dkmeans.initialization import of_dtype
 from dkmeans.interrupts import noticed_interrupts
-from dkmeans.lloyd import iterate
 from dkmeans.preflight import center_scale_remarks, examine
 from dkmeans.report import IterationCost, Progress, report_progress
+from dkmeans.restarts import first_starts, iteration
 from dkmeans.saving import FitSaver
-from dkmeans.starts import Fit, Start
 from dkmeans.state import StopReason, TrainState
 from dkmeans.training_plan import Plan
 
@@ -93,7 +90,7 @@ def _train(
     batches = _examined_batches(plan, dataset, executor)
     logger.info("%s, on %s", counted(plan.initialization.num_clusters, "cluster"), executor)
     if fit is None:
-        fit, batches = _initialize(plan, batches, dataset.rows, executor)
+        fit, batches = first_starts(plan, batches, dataset.rows, executor)
         for remark in center_scale_remarks(fit.state.centers, plan.settings.columns):
             logger.warning("%s", remark)
         saver.save(fit)
@@ -220,20 +217,6 @@ def _examined_batches(plan: Plan, dataset: Dataset, executor: Executor) -> Itera
     return chain([first], batches)
 
 
-def _initialize(
-    plan: Plan, batches: Iterator[Batch], rows: int | None, executor: Executor
-) -> tuple[Fit, Iterator[Batch]]:
-    """Return the first centers of each start, and all batches."""
-    starts: list[Start] = []
-    for number in range(plan.num_restarts):
-        logger.info("finding the first centers%s", f" of start {number}" if number else "")
-        initialization = plan.initialization.of_start(number)
-        centers, batches = initialization.find(batches, rows, executor)
-        counts = np.full(len(centers), plan.rules.first_count, np.int64)
-        starts.append(Start(TrainState(centers, counts)))
-    return Fit(tuple(starts)), batches
-
-
 def _steps_until_stop(
     plan: Plan,
     dataset: Dataset,
@@ -269,7 +252,7 @@ def _steps_until_stop(
         raise_if_interrupted()  # an interrupt that came in a finalizer was swallowed there
         before = fit
         notifier.before_run(step_batches[0])
-        steps = _iteration(plan, before, step_batches, executor, squares, with_bounds=with_bounds)
+        steps = iteration(plan, before, step_batches, executor, squares, with_bounds=with_bounds)
         for number, (fit, reduction) in enumerate(steps):
             if number > 0:
                 notifier.before_run(step_batches[number])
@@ -320,47 +303,6 @@ def _stop_reason(plan: Plan, fit: Fit, notifier: Notifier) -> StopReason:
     return StopReason.MAX_STEPS if at_limit else StopReason.END_OF_INPUT
 
 
-def _iteration(
-    plan: Plan,
-    fit: Fit,
-    batches: Sequence[Batch],
-    executor: Executor,
-    squares: ExactTotal | None,
-    *,
-    with_bounds: bool = False,
-) -> Iterator[tuple[Fit, Reduction[Any]]]:
-    """Yield the fit after each step of an iteration of the running starts.
-
-    Raises:
-        RuntimeError: the main thread has ended, so no thread can be started to save the fit.
-    """
-    # Thread pools accept no work then.
-    if not threading.main_thread().is_alive():
-        raise RuntimeError("cannot train after the main thread has ended")
-    states = [fit.starts[number].state for number in fit.running]
-    # Numbers of starts in the fit, not places among the running ones: a start finds its bounds also
-    # after another one has ended.
-    numbers = fit.running if with_bounds else None
-    iterating = iterate(states, batches, plan.rules, executor, squares, numbers)
-    for moved, reduction in iterating:
-        fit = _moved(fit, dict(zip(fit.running, moved, strict=True)))
-        yield fit, reduction
-
-
-def _moved(fit: Fit, moved: dict[int, TrainState]) -> Fit:
-    """Return the fit after a step.
-
-    Args:
-        fit: The fit before the step.
-        moved: New states of the running starts, by number. Other starts only count the step.
-    """
-    starts = list(fit.starts)
-    for number, start in enumerate(fit.starts):
-        state = moved.get(number) or replace(start.state, step=start.state.step + 1)
-        starts[number] = replace(start, state=state, steps=start.steps + (number in moved))
-    return Fit(tuple(starts))
-
-
 def _is_unchanged(
     plan: Plan, fit: Fit, batches: Iterator[Batch], executor: Executor
 ) -> tuple[bool, Iterator[Batch]]:
@@ -368,7 +310,7 @@ def _is_unchanged(
     first = next(batches, None)
     if first is None:
         return False, batches
-    ((moved, _),) = _iteration(plan, fit, [first], executor, None)
+    ((moved, _),) = iteration(plan, fit, [first], executor, None)
     pairs = zip(fit.starts, moved.starts, strict=True)
     unmoved = all(np.array_equal(a.state.centers, b.state.centers) for a, b in pairs)
     return unmoved, chain([first], batches)

@@ -12,7 +12,7 @@ from dkmeans.convergence import (
     with_still_starts,
     with_stop_reasons,
 )
-from dkmeans.starts import Fit, Start
+from dkmeans.fit import Fit, Start
 from dkmeans.state import PartialSums, StopReason, TrainState
 
 

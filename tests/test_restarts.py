@@ -12,9 +12,9 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk
 from dkmeans.distance import Computation, Distance
 from dkmeans.executors import Threads
+from dkmeans.fit import Fit
 from dkmeans.lloyd import Rules, iterate
 from dkmeans.schedule import Schedule
-from dkmeans.starts import Fit
 from dkmeans.state import StopReason, TrainState
 from tests.exactly import same_partial_sums
 from tests.numbered import Numbers

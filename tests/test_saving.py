@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dkmeans import Conflict, KMeans, RunConfig, checkpoints
+from dkmeans.fit import Fit
 from dkmeans.hooks import SessionRunArgs, SessionRunHook
-from dkmeans.starts import Fit
 from tests.train_calls import batches_of, model, rows_of, step_of
 
 

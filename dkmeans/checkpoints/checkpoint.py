@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from dkmeans.distance import Distance
+from dkmeans.fit import Fit
 from dkmeans.scaling import Scaling
 from dkmeans.schedule import Schedule
-from dkmeans.starts import Fit
 from dkmeans.state import PartialSums, StopReason, TrainState
 
 

@@ -17,8 +17,8 @@ from dkmeans.checkpoints.checkpoint import Settings, Stop
 from dkmeans.checkpoints.manifest import Manifest, step_of
 from dkmeans.checkpoints.zarr_files import METADATA, files_of, group_metadata
 from dkmeans.errors import Invalid, Outage
+from dkmeans.fit import Fit
 from dkmeans.retry import first_line, with_retries
-from dkmeans.starts import Fit
 
 logger = logging.getLogger("dkmeans")
 

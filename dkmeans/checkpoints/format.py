@@ -25,9 +25,9 @@ from dkmeans.distance import Centers, Distance, loss_of_sums
 from dkmeans.errors import InvalidCheckpoint
 from dkmeans.exact import ExactSums, of_rows
 from dkmeans.exact_total import ExactTotal
+from dkmeans.fit import Fit, Start
 from dkmeans.grid import Grid
 from dkmeans.scaling import Scaling
-from dkmeans.starts import Fit, Start
 from dkmeans.state import Farthest, PartialSums, StopReason, TrainState
 
 FORMAT = 2

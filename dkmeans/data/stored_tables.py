@@ -89,9 +89,7 @@ def zarr_rows(address: str) -> Cut:
     """Return a function that cuts the Zarr array, or arrays side by side, at an address."""
     if names := names_in(address):
         return group_rows(address.partition("::")[0], names)
-    array = open_array(address)
-    check_table(address, array.shape)
-    return from_zarr_array(array, address)
+    return _zarr_cut(address, check_table)
 
 
 def names_in(address: str) -> Sequence[str]:
@@ -107,14 +105,19 @@ def group_rows(address: str, columns: Sequence[str]) -> Cut:
     store, _, group = address.partition("::")
     prefix = f"{group.rstrip('/')}/" if group else ""
     arrays = [f"{store}::{prefix}{name}" for name in columns]
-    return partial(_cut_side_by_side, [_zarr_array_cut(each) for each in arrays], address)
+    return partial(_cut_side_by_side, [_zarr_cut(each, _check_part) for each in arrays], address)
 
 
-def _zarr_array_cut(address: str) -> Cut:
-    """Return a function that cuts the Zarr array at an address, (n,) or (n, w), into chunks."""
+def _check_part(address: str, shape: tuple[int, ...]) -> None:
+    """Refuse an array that is neither (n,) nor (n, w)."""
+    if len(shape) != 1:
+        check_table(address, shape)
+
+
+def _zarr_cut(address: str, check: Callable[[str, tuple[int, ...]], None]) -> Cut:
+    """Return a function that cuts the Zarr array at an address, once its shape is checked."""
     array = open_array(address)
-    if array.ndim != 1:
-        check_table(address, array.shape)
+    check(address, array.shape)
     return from_zarr_array(array, address)
 
 
@@ -126,9 +129,7 @@ def _cut_side_by_side(cuts: Sequence[Cut], name: str, chunk_bytes: int | None) -
 
 def zarr_column(address: str) -> Cut:
     """Return a function that cuts the Zarr array at an address, (n,) or (n, 1), into chunks."""
-    array = open_array(address)
-    check_column(address, array.shape)
-    return from_zarr_array(array, address)
+    return _zarr_cut(address, check_column)
 
 
 def npy_column(address: str) -> Cut:

@@ -6,7 +6,6 @@ those of scikit-learn are not squared. Each format needs libraries of its own, s
 imported only where it is used.
 """
 
-from dkmeans.exports.extras import needs
 from dkmeans.exports.receivers import ServingInputReceiver, as_receiver
 
-__all__ = ["ServingInputReceiver", "as_receiver", "needs"]
+__all__ = ["ServingInputReceiver", "as_receiver"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -165,6 +165,8 @@ class BucketizedColumn:
     source_column: NumericColumn
     boundaries: tuple[float, ...]
 
+    dtype: ClassVar[DTypeLike] = np.float32
+
     @property
     def name(self) -> str:
         """Name of the column."""
@@ -184,11 +186,6 @@ class BucketizedColumn:
     def input_width(self) -> int:
         """Number of values to read from a row."""
         return self.source_column.width
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Dtype that the rows need."""
-        return np.float32
 
     def rows(self, values: NamedValues) -> FloatArray:
         """Return the indicators of some rows, (n, width) float32.
@@ -215,6 +212,10 @@ class IndicatorColumn:
 
     categorical_column: CategoricalColumn
 
+    dtype: ClassVar[DTypeLike] = np.float32
+    # A row may have any number of values.
+    input_width: ClassVar[None] = None
+
     @property
     def name(self) -> str:
         """Name of the column."""
@@ -229,16 +230,6 @@ class IndicatorColumn:
     def width(self) -> int:
         """Number of values that the column makes of a row."""
         return self.categorical_column.num_buckets
-
-    @property
-    def input_width(self) -> None:
-        """None: a row may have any number of values."""
-        return None
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Dtype that the rows need."""
-        return np.float32
 
     def rows(self, values: NamedValues) -> FloatArray:
         """Return the counts of some rows, (n, width) float32.

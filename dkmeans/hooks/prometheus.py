@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dkmeans.errors import Invalid, check_integer, expected
+from dkmeans.extras import needs
 from dkmeans.hooks.interval import Interval
 from dkmeans.hooks.sessions import (
     Coordinator,
@@ -50,20 +51,6 @@ _OF_AN_ITERATION = {
 # Values that exist also before the first step and after the closing checkpoint.
 _OF_A_CALL = ("global_step", "progress", "checkpoint_time")
 _LAST_PORT = 65_535
-
-
-def _import_client(hook: str) -> Any:
-    """Return the package prometheus_client, which is optional.
-
-    Raises:
-        Invalid: the package is missing.
-    """
-    try:
-        import prometheus_client  # noqa: PLC0415
-    except ImportError as error:
-        need = f"{hook} needs the package prometheus_client"
-        raise Invalid(f"{need}: pip install 'dkmeans[prometheus]'") from error
-    return prometheus_client
 
 
 class _Metrics:
@@ -126,7 +113,9 @@ class _MetricsHook(SessionRunHook):
     """Base class of the hooks that export `_Metrics`."""
 
     def __init__(self) -> None:
-        self._client = _import_client(type(self).__name__)
+        with needs(type(self).__name__, "prometheus"):
+            import prometheus_client  # noqa: PLC0415 it is optional
+        self._client = prometheus_client
         # A registry of its own: the default one refuses the same names from a second hook.
         self._registry = self._client.CollectorRegistry()
         self._metrics = _Metrics()

@@ -9,7 +9,7 @@ from dkmeans import checkpoints, storage
 from dkmeans.checkpoints import Manifest, Settings, commit
 from dkmeans.distance import Distance
 from dkmeans.exact_total import total_of
-from dkmeans.starts import Fit, Start
+from dkmeans.fit import Fit, Start
 from dkmeans.state import PartialSums, TrainState
 from tests.exactly import sums_of
 

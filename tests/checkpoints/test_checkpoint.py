@@ -8,8 +8,8 @@ import pytest
 from dkmeans import KMeans, RunConfig, checkpoints
 from dkmeans.checkpoints import Checkpoint, Settings, Stop, variables
 from dkmeans.distance import Distance
+from dkmeans.fit import Fit, Start
 from dkmeans.schedule import Schedule
-from dkmeans.starts import Fit, Start
 from dkmeans.state import PartialSums, StopReason, TrainState
 from tests.checkpoints.models import SETTINGS, fit_of, state
 from tests.exactly import sums_of

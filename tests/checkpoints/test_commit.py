@@ -166,7 +166,7 @@ import sys
 import numpy as np
 from dkmeans import checkpoints
 from dkmeans.distance import Distance
-from dkmeans.starts import Fit, Start
+from dkmeans.fit import Fit, Start
 from dkmeans.state import TrainState
 
 model_dir = sys.argv[1]
@@ -218,7 +218,7 @@ import sys
 import numpy as np
 from dkmeans import checkpoints
 from dkmeans.distance import Distance
-from dkmeans.starts import Fit, Start
+from dkmeans.fit import Fit, Start
 from dkmeans.state import TrainState
 
 model_dir = sys.argv[1]

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from dkmeans import KMeans
 from dkmeans.exports import onnx_model
-from dkmeans.starts import Fit, Start
+from dkmeans.fit import Fit, Start
 from dkmeans.state import TrainState
 from tests.exports.example_models import KINDS, WIDTH, predicted, rows_of
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dkmeans.starts import Fit, Start
+from dkmeans.fit import Fit, Start
 from dkmeans.state import PartialSums, StopReason, TrainState
 
 

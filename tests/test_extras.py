@@ -6,7 +6,7 @@ import pytest
 from dkmeans_jobs.__main__ import main
 
 from dkmeans import Invalid
-from dkmeans.exports import needs
+from dkmeans.extras import needs
 
 
 def test_a_missing_package_is_named_with_its_extra():

@@ -1,7 +1,7 @@
-"""A fit: one or several starts (`num_restarts`), trained side by side over the same rows.
+"""A fit: the states of one or several starts (`num_restarts`).
 
-`training` finds the first centers of each start (`_initialize`) and moves all of them side by side
-(`_iteration`); `checkpoints` save a fit. All values are frozen: a step makes a new fit.
+`restarts` begins the starts and moves them; `checkpoints` save a fit. All values are frozen: a step
+makes a new fit.
 """
 
 from __future__ import annotations
