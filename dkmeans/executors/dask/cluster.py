@@ -335,7 +335,7 @@ class Cluster:
         """Warn of the workers that have awaited tasks: they may be frozen."""
         late = self._processing(awaited)
         logger.warning(
-            "waiting for %s, longer than the usual %.1f s of an iteration. If a worker is frozen, "
+            "waiting for %s, longer than the usual %.2g s of an iteration. If a worker is frozen, "
             "end its process: the others take over",
             _listed(late) or "the scheduler",
             usual_seconds,

@@ -130,7 +130,7 @@ def test_a_worker_that_is_frozen_is_named_also_in_iterations_by_calls(
         check_iterations(executor, batches, 1)
         timer.join()
     (late,) = [text for text in caplog.messages if text.startswith("waiting for ")]
-    assert re.match(rf"waiting for {address}, longer than the usual \d\.\d s of an iteration", late)
+    assert re.match(rf"waiting for {address}, longer than the usual [\d.]+ s of an iteration", late)
 
 
 @pytest.mark.parametrize("stored", [True, False])
