@@ -79,12 +79,14 @@ def _sums_of(values: FloatArray, weights: FloatArray, grid: Grid, *, of_squares:
     if not is_left.any():
         return sums
     if d == 1:
-        left = np.unpackbits(is_left, bitorder="little")[:n, None]
+        rows = np.flatnonzero(np.unpackbits(is_left, bitorder="little")[:n])
+        left = np.ones((len(rows), 1), bool)
     else:
-        left = np.unpackbits(is_left, axis=1, bitorder="little")[:, :d]
-    rows = np.flatnonzero(left.any(axis=1))
+        # Few rows have products that are left: only their bits are unpacked.
+        rows = np.flatnonzero(is_left.any(axis=1))
+        left = np.unpackbits(is_left[rows], axis=1, bitorder="little")[:, :d].astype(bool)
     others = _factors(values[rows], of_squares=of_squares), weights[rows]
-    return plus_left(sums, *others, np.zeros(len(rows), np.int64), left[rows].astype(bool))
+    return plus_left(sums, *others, np.zeros(len(rows), np.int64), left)
 
 
 @kernel
