@@ -219,20 +219,22 @@ def _term_of_integers(column: str, comparison: str, value: Any, kind: pa.DataTyp
 
     Raises:
         TypeError: the value is no number.
-        ValueError: its text is none, or it is NaN.
-        ArithmeticError: it is no finite number.
+        ValueError: it is NaN.
+        ArithmeticError: its text is none.
     """
     limits = np.iinfo(kind.to_pandas_dtype())
     least, most = int(limits.min), int(limits.max)
 
     def scalars(numbers: Iterable[Decimal]) -> tuple[pa.Scalar, ...]:
         """Return those of some numbers that are integers of the type."""
-        whole = [n for n in numbers if n == n.to_integral_value() and least <= n <= most]
+        whole = [n for n in numbers if least <= n <= most and n == n.to_integral_value()]
         return tuple(pa.scalar(int(n), kind) for n in whole)
 
     if comparison in _OF_LISTS:
         return column, comparison, scalars(_number(each, exactly=True) for each in value)
-    number, never = _number(value, exactly=True), (column, "in", ())
+    # A number beyond the type is as good as the next one beyond: 1e999999999 has too many digits.
+    number = min(max(_number(value, exactly=True), Decimal(least - 1)), Decimal(most + 1))
+    never = column, "in", ()
     low, high = (int(number.to_integral_value(way)) for way in (ROUND_FLOOR, ROUND_CEILING))
     if comparison in ("<", "<="):
         bound = high - 1 if comparison == "<" else low
