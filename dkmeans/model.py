@@ -75,7 +75,8 @@ class Model:
     CLUSTER_CENTERS_VAR_NAME = "clusters"
 
     def __init__(self, model_dir: str) -> None:
-        self._model_dir = model_dir
+        # Absolute: the program may change its working directory later.
+        self._model_dir = storage.absolute(model_dir)
         self._loaded: Checkpoint | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -35,6 +35,18 @@ def model(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("model") / "m")
 
 
+def test_a_relative_directory_stays_where_it_is_when_the_program_goes_elsewhere(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    estimator = KMeans(2, "m", seed=1, use_mini_batch=False).train(lambda: ROWS, steps=1)
+    monkeypatch.chdir("elsewhere")
+    estimator.train(lambda: ROWS[::-1], steps=1)
+    assert estimator.model_dir == str(tmp_path / "m")
+    assert not list(Path().iterdir())
+
+
 # Pictures.
 
 

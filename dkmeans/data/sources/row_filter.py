@@ -231,7 +231,9 @@ def _term_of_integers(column: str, comparison: str, value: Any, kind: pa.DataTyp
         return tuple(pa.scalar(int(n), kind) for n in whole)
 
     if comparison in _OF_LISTS:
-        return column, comparison, scalars(_number(each, exactly=True) for each in value)
+        missing = (pa.scalar(None, kind),) * any(_is_none(each) for each in value)
+        numbers = (_number(each, exactly=True) for each in value if not _is_none(each))
+        return column, comparison, scalars(numbers) + missing
     # A number beyond the type is as good as the next one beyond: 1e999999999 has too many digits.
     number = min(max(_number(value, exactly=True), Decimal(least - 1)), Decimal(most + 1))
     never = column, "in", ()
@@ -246,6 +248,10 @@ def _term_of_integers(column: str, comparison: str, value: Any, kind: pa.DataTyp
         return column, comparison, equal[0]
     # All integers differ from it; missing values do not.
     return (column, ">=", pa.scalar(least, kind)) if comparison == "!=" else never
+
+
+def _is_none(value: Any) -> bool:
+    return value is None or (isinstance(value, pa.Scalar) and not value.is_valid)
 
 
 def _number(value: Any, *, exactly: bool) -> Decimal:
@@ -281,8 +287,12 @@ def _of_kind(value: Any, kind: pa.DataType) -> Any:
         return value
     if pa.types.is_decimal(kind):
         return _number(value, exactly=False)  # also with digits that the type has not
+    if value is None:  # in a list, it stands for missing values
+        return pa.scalar(None, kind)
     if pa.types.is_floating(kind) and not isinstance(value, str):
-        return pa.scalar(float(value), kind)
+        found = pa.scalar(float(value), kind)
+        # A float32 beyond the largest one would be infinite.
+        return found if np.isinf(found.as_py()) == np.isinf(value) else float(value)
     if isinstance(value, str):
         return pa.scalar(value.strip()).cast(kind)
     if pa.types.is_timestamp(kind) and getattr(value, "nanosecond", 0):
