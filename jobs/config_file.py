@@ -54,7 +54,7 @@ def as_flags(arguments: argparse.Namespace, path: str) -> list[str]:
             )
         _check_type(path, key, value)
         overruling = [name, *_OVERRULING_FLAGS.get(name, ())]
-        # `false` in the file is the same as no flag.
+        # A switch that is `false` in the file is the same as no flag.
         # Without INPUT on the command line its list is empty.
         if value is False or any(getattr(arguments, n, None) not in (None, []) for n in overruling):
             continue

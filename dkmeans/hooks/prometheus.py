@@ -158,7 +158,7 @@ class PrometheusHook(_MetricsHook):
         super().__init__()
         self._path = Path(path)
         self._interval = Interval(None, every_n_secs)
-        self._has_warned = False
+        self._has_warned = self._is_behind = False
 
     def begin(self) -> None:
         """Restart the interval, and refuse a file that cannot be written.
@@ -179,13 +179,13 @@ class PrometheusHook(_MetricsHook):
             raise Invalid(
                 f"the metrics file must be writable, got {str(self._path)!r}: {reason}"
             ) from error
-        self._has_warned = False
+        self._has_warned = self._is_behind = False
         self._interval.restart()
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
         """Set the values of the step, and write the file if it is due."""
         super().after_run(run_context, run_values)
-        step = run_values.results["global_step"]
+        step, self._is_behind = run_values.results["global_step"], True
         if self._interval.is_due(step):
             self._interval.mark(step)
             self._write()
@@ -196,11 +196,13 @@ class PrometheusHook(_MetricsHook):
         self._write()
 
     def abort(self, error: BaseException) -> None:
-        """Write the values of the last step."""
-        self._write()
+        """Write the values of the last step, unless none was taken or they are written."""
+        if self._is_behind:
+            self._write()
 
     def _write(self) -> None:
         """Write the file; warn about the first failure of a call."""
+        self._is_behind = False
         try:
             self._client.write_to_textfile(str(self._path), self._registry)
         except OSError as error:

@@ -192,5 +192,5 @@ class SummarySaverHook(SessionRunHook):
         self._file.write()
 
     def abort(self, error: BaseException) -> None:
-        """Write the points of the steps that the last checkpoint has."""
+        """Write the points of the steps that were taken."""
         self._file.write()

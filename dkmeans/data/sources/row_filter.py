@@ -196,9 +196,9 @@ def _typed(term: Term, kind: pa.DataType) -> Term:
             found = _term_of_integers(column, comparison, value, kind)
         elif comparison in _OF_LISTS:
             values = tuple(_of_kind(each, kind) for each in value)
-            if pa.types.is_floating(kind) and any(each.as_py() == 0 for each in values):
+            if pa.types.is_floating(kind) and 0 in values:
                 # Arrow finds 0.0 and -0.0 different in lists, and statistics have either for both.
-                values += tuple(pa.scalar(zero, kind) for zero in (0.0, -0.0))
+                values += (0.0, -0.0)
             found = column, comparison, values
         else:
             found = column, comparison, _of_kind(value, kind)
@@ -224,34 +224,31 @@ def _term_of_integers(column: str, comparison: str, value: Any, kind: pa.DataTyp
     """
     limits = np.iinfo(kind.to_pandas_dtype())
     least, most = int(limits.min), int(limits.max)
+    # Arrow takes the integers of Python for int64.
+    as_value = np.uint64 if pa.types.is_uint64(kind) else int
 
-    def scalars(numbers: Iterable[Decimal]) -> tuple[pa.Scalar, ...]:
+    def integers(numbers: Iterable[Decimal]) -> tuple[Any, ...]:
         """Return those of some numbers that are integers of the type."""
         whole = [n for n in numbers if least <= n <= most and n == n.to_integral_value()]
-        return tuple(pa.scalar(int(n), kind) for n in whole)
+        return tuple(as_value(int(n)) for n in whole)
 
     if comparison in _OF_LISTS:
-        missing = (pa.scalar(None, kind),) * any(_is_none(each) for each in value)
-        numbers = (_number(each, exactly=True) for each in value if not _is_none(each))
-        return column, comparison, scalars(numbers) + missing
+        numbers = (_number(each, exactly=True) for each in value if each is not None)
+        return column, comparison, integers(numbers) + (None,) * (None in value)
     # A number beyond the type is as good as the next one beyond: 1e999999999 has too many digits.
     number = min(max(_number(value, exactly=True), Decimal(least - 1)), Decimal(most + 1))
     never = column, "in", ()
     low, high = (int(number.to_integral_value(way)) for way in (ROUND_FLOOR, ROUND_CEILING))
     if comparison in ("<", "<="):
         bound = high - 1 if comparison == "<" else low
-        return (column, "<=", pa.scalar(min(bound, most), kind)) if bound >= least else never
+        return (column, "<=", as_value(min(bound, most))) if bound >= least else never
     if comparison in (">", ">="):
         bound = low + 1 if comparison == ">" else high
-        return (column, ">=", pa.scalar(max(bound, least), kind)) if bound <= most else never
-    if equal := scalars([number]):
+        return (column, ">=", as_value(max(bound, least))) if bound <= most else never
+    if equal := integers([number]):
         return column, comparison, equal[0]
     # All integers differ from it; missing values do not.
-    return (column, ">=", pa.scalar(least, kind)) if comparison == "!=" else never
-
-
-def _is_none(value: Any) -> bool:
-    return value is None or (isinstance(value, pa.Scalar) and not value.is_valid)
+    return (column, ">=", as_value(least)) if comparison == "!=" else never
 
 
 def _number(value: Any, *, exactly: bool) -> Decimal:
@@ -266,7 +263,6 @@ def _number(value: Any, *, exactly: bool) -> Decimal:
         ValueError: it is NaN.
         ArithmeticError: the text is no number.
     """
-    value = value.as_py() if isinstance(value, pa.Scalar) else value
     is_number = isinstance(value, str | Number | Decimal) and not isinstance(value, bool | np.bool_)
     if not is_number:
         raise TypeError(value)
@@ -281,20 +277,19 @@ def _number(value: Any, *, exactly: bool) -> Decimal:
 
 def _of_kind(value: Any, kind: pa.DataType) -> Any:
     """Return a value as Arrow compares a column of another type than integers with it."""
-    if isinstance(value, pa.Scalar):  # converted before
-        return value
-    if holds_words(kind):
+    # None stands in a list for missing values. Scalars were converted before.
+    if value is None or isinstance(value, pa.Scalar) or holds_words(kind):
         return value
     if pa.types.is_decimal(kind):
         return _number(value, exactly=False)  # also with digits that the type has not
-    if value is None:  # in a list, it stands for missing values
-        return pa.scalar(None, kind)
     if pa.types.is_floating(kind) and not isinstance(value, str):
-        found = pa.scalar(float(value), kind)
-        # A float32 beyond the largest one would be infinite.
-        return found if np.isinf(found.as_py()) == np.isinf(value) else float(value)
+        with np.errstate(over="ignore"):
+            found = float(kind.to_pandas_dtype()(value))
+        # A number beyond the largest float32 is none.
+        return found if np.isinf(found) == np.isinf(value) else float(value)
     if isinstance(value, str):
-        return pa.scalar(value.strip()).cast(kind)
+        found = pa.scalar(value.strip()).cast(kind)
+        return found.as_py() if pa.types.is_floating(kind) else found
     if pa.types.is_timestamp(kind) and getattr(value, "nanosecond", 0):
         # Arrow takes a `Timestamp` of pandas without its nanoseconds.
         return pa.scalar(value, pa.timestamp("ns", kind.tz))
