@@ -61,9 +61,10 @@ class _Fragment:
     ) -> Iterator[pa.RecordBatch]:
         """Yield columns of the rows that meet a filter, about so many rows at a time."""
         read = list(dict.fromkeys(columns if condition is None else (*columns, *condition.columns)))
+        expression = None if condition is None else condition.expression
         for piece in self._all_pieces(schema, groups, columns=read, batch_size=rows):
             # Not Arrow's own filter, which leaves out row groups that hold NaN beside other values.
-            met = piece if condition is None else piece.filter(condition.expression)
+            met = piece if expression is None else piece.filter(expression)
             yield met.select(list(columns))
 
     def _all_pieces(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -48,9 +48,6 @@ from dkmeans.data.sources.row_filter import RowFilter, groups_by_statistics
 from dkmeans.errors import InvalidData, counted, file_changed
 from dkmeans.retry import with_retries
 from dkmeans.storage import address_below, filesystem, unreachable
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("dkmeans")
 
@@ -120,8 +117,9 @@ class ParquetRows(NamedRows):
         of_folder = [(n, v) for n, v in self.of_folder if n in columns and n not in stored]
         read = dict.fromkeys(columns if condition is None else (*columns, *condition.columns))
         in_file = [name for name in read if name not in dict(of_folder)]
+        expression = None if condition is None else condition.expression
         for piece in file.iter_batches(ROWS_AT_ONCE, list(groups), in_file):
-            met = piece if condition is None else piece.filter(condition.expression)
+            met = piece if expression is None else piece.filter(expression)
             for name, value in of_folder:
                 met = met.append_column(name, pa.repeat(value, len(met)))
             yield met.select(list(dict.fromkeys(columns)))

@@ -233,7 +233,9 @@ def _term_of_integers(column: str, comparison: str, value: Any, kind: pa.DataTyp
         return tuple(as_value(int(n)) for n in whole)
 
     if comparison in _OF_LISTS:
-        numbers = (_number(each, exactly=True) for each in value if each is not None)
+        # No integer is NaN, the one value that differs from itself.
+        given = [each for each in value if each is not None and each == each]
+        numbers = (_number(each, exactly=True) for each in given)
         return column, comparison, integers(numbers) + (None,) * (None in value)
     # A number beyond the type is as good as the next one beyond: 1e999999999 has too many digits.
     number = min(max(_number(value, exactly=True), Decimal(least - 1)), Decimal(most + 1))
@@ -293,7 +295,9 @@ def _of_kind(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_timestamp(kind) and getattr(value, "nanosecond", 0):
         # Arrow takes a `Timestamp` of pandas without its nanoseconds.
         return pa.scalar(value, pa.timestamp("ns", kind.tz))
-    is_coarse = isinstance(value, np.datetime64) and np.datetime_data(value)[0] in "Yhm"
+    # Of NumPy's units Arrow takes those from seconds on.
+    is_date = pa.types.is_timestamp(kind) and isinstance(value, np.datetime64)
+    is_coarse = is_date and np.datetime_data(value)[0] in "YMWDhm"
     return value.astype("datetime64[s]") if is_coarse else value
 
 

@@ -53,12 +53,13 @@ def test_rows_weights_and_filters_are_those_of_the_dataset(dataset):
 
 @pytest.mark.parametrize("columns", [["x"], ["v", "x"]])
 def test_row_groups_keep_their_order(tmp_path, columns):
-    pq.write_table(TABLE, tmp_path / "a.parquet", row_group_size=5)
+    # Arrow has taken some row groups in the order of a set of Python, such as 3, 35, 7, 39.
+    pq.write_table(TABLE, tmp_path / "a.parquet", row_group_size=1)
     dataset = ds.dataset(tmp_path / "a.parquet")
     assert loaded(Dataset.from_arrow(dataset, columns))[:, -1].tolist() == X.tolist()
-    ends = [("w", "=", 0), ("x", ">=", 30)]
-    some = Dataset.from_arrow(dataset, columns, filters=ends)
-    assert loaded(some)[:, -1].tolist() == list(range(30, 90, 3))
+    every_fourth = list(range(3, 40, 4))
+    some = Dataset.from_arrow(dataset, columns, filters=[("x", "in", every_fourth)])
+    assert loaded(some)[:, -1].tolist() == every_fourth
 
 
 def test_a_model_takes_its_columns_and_keeps_others_on_the_workers(dataset, tmp_path, cluster):
