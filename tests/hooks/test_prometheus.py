@@ -35,6 +35,20 @@ def test_prometheus_gets_a_file_with_the_last_values(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_error_leaves_the_values_of_the_last_step_and_those_of_a_call_that_took_none(tmp_path):
+    def fail():
+        raise RuntimeError("no")
+
+    path = tmp_path / "kmeans.prom"
+    hook = PrometheusHook(path, every_n_secs=1000)
+    with pytest.raises(RuntimeError, match="no"):
+        model().train(lambda: iter(BATCHES), [hook, StepHook({4: fail})])
+    assert "dkmeans_global_step 4.0" in path.read_text()
+    with pytest.raises(Invalid, match="finite"):
+        model().train(lambda: iter([BATCHES[0] * float("nan")]), [PrometheusHook(path)])
+    assert "dkmeans_global_step 4.0" in path.read_text()
+
+
 @pytest.mark.parametrize("name", ["missing/a.prom", "folder", "file/a.prom", "a\0.prom", 250 * "a"])
 def test_a_metrics_file_that_cannot_be_written_is_refused_before_the_first_step(tmp_path, name):
     (tmp_path / "folder").mkdir()
