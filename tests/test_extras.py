@@ -7,6 +7,7 @@ from dkmeans_jobs.__main__ import main
 
 from dkmeans import Invalid
 from dkmeans.extras import needs
+from tests.exports.example_models import trained
 
 
 def test_a_missing_package_is_named_with_its_extra():
@@ -20,10 +21,11 @@ def test_other_errors_of_an_import_are_left_alone():
         raise ImportError("damaged")
 
 
-def test_the_command_names_the_extra_that_a_format_needs(model, tmp_path, capsys, monkeypatch):
+def test_the_command_names_the_extra_that_a_format_needs(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "dkmeans.exports.onnx_model", raising=False)
     monkeypatch.delattr("dkmeans.exports.onnx_model", raising=False)
+    model = trained(tmp_path / "m")
     command = ["export", "--model-dir", model.model_dir, "--format", "onnx"]
     assert main([*command, "--output", str(tmp_path / "m.onnx")]) == 2
     assert (
