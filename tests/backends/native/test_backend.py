@@ -123,10 +123,11 @@ def test_many_centers_and_columns_give_the_cluster_indices_of_numpy(k, d, metric
 def test_other_threads_run_while_a_kernel_does():
     rng = np.random.default_rng(2)
     rows, centers = (
-        rng.normal(size=(60_000, 32)).astype("f"),
-        centers_of(rng.normal(size=(512, 32)).astype("f")),
+        rng.normal(size=(200_000, 32)).astype("f"),
+        centers_of(rng.normal(size=(1024, 32)).astype("f")),
     )
     native.partial_sums(rows[:1], centers)
+    # Long enough that the system lets this thread run too, whatever else the machine does.
     kernel = threading.Thread(target=native.partial_sums, args=(rows, centers))
     kernel.start()
     turns = 0
