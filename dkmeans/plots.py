@@ -98,7 +98,7 @@ class ModelPlots:
     def sizes(self, axes: Any = None) -> Any:
         """Draw the number of rows of each cluster, or the sum of their weights, the largest first.
 
-        They are those of the last iteration; with mini-batches, of all iterations.
+        They are those of the last iteration; with mini-batches of one step each, of all iterations.
 
         Args:
             axes: As in `loss`.

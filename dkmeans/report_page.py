@@ -66,7 +66,7 @@ _LETTER_INCHES = 0.09
 # Means of all rows below this many deviations are shown as 0; and a column whose mean differs by at
 # most so many deviations does not describe a cluster.
 _NEGLIGIBLE, _TELLING = 1e-4, 0.25
-# What the counts of a checkpoint are, without and with mini-batches.
+# What the counts of a checkpoint are: of an iteration, or with mini-batches of one step each of all.
 _COUNTS_ABOUT = (
     "The rows of the last iteration, or the sums of their weights.",
     "The rows of all iterations, or the sums of their weights, and one for the first position of "
@@ -225,7 +225,7 @@ def _sections(
         yield "Spread and separation", _separation(checkpoint, judged)
     else:
         sizes, unit = checkpoint.state.counts, "count"
-        about = f"<p>{_COUNTS_ABOUT[checkpoint.settings.use_mini_batch]}</p>"
+        about = f"<p>{_COUNTS_ABOUT[checkpoint.settings.schedule.keeps_counts]}</p>"
     if checkpoint.state.inertia is not None or judged is not None:
         of_each = [[j, _count(size)] for j, size in enumerate(sizes)]
         title, draw = f"{unit.capitalize()} of each cluster", partial(_draw_sizes, sizes, unit)
