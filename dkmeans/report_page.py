@@ -66,7 +66,7 @@ _LETTER_INCHES = 0.09
 # Means of all rows below this many deviations are shown as 0; and a column whose mean differs by at
 # most so many deviations does not describe a cluster.
 _NEGLIGIBLE, _TELLING = 1e-4, 0.25
-# What the counts of a checkpoint are: of an iteration, or with mini-batches of one step each of all.
+# What the counts of a checkpoint are: of an iteration, or of all, with mini-batches of one step.
 _COUNTS_ABOUT = (
     "The rows of the last iteration, or the sums of their weights.",
     "The rows of all iterations, or the sums of their weights, and one for the first position of "
