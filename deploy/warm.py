@@ -10,7 +10,8 @@ import numpy as np
 from dkmeans.backends.native import backend as native
 from dkmeans.backends.native import bounds, packed_centers
 from dkmeans.backends.weighted import weighted_squares
-from dkmeans.distance import Centers, Distance, inertia
+from dkmeans.distance import Centers, Distance
+from dkmeans.loss import inertia
 
 # Problems that are scored in bytes at first, by a matrix unit if there is one, and by vectors.
 SHAPES = ((512, 128), (64, 16), (4, 3))

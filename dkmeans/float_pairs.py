@@ -1,6 +1,6 @@
 """Numbers as pairs of float64: the error of each operation is kept, and added up too.
 
-`exact` divides sums by them, and `distance` finds the loss. High is the number rounded to float64,
+`exact` divides sums by them, and `loss` finds the loss. High is the number rounded to float64,
 low is what is left of it.
 
     high, low = two_sum(a, b)

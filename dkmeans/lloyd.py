@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from dkmeans.backends import select_processor
 from dkmeans.data.batches import Batch
-from dkmeans.distance import Computation, inertia, project
+from dkmeans.distance import Computation, project
 from dkmeans.empty_clusters import EmptyClusters, fill
 from dkmeans.errors import InvalidData
 from dkmeans.exact_total import ExactTotal
 from dkmeans.executors import Executor, Reduction
+from dkmeans.loss import inertia
 from dkmeans.partial_sums import StartCenters, accumulate_starts
 from dkmeans.schedule import Schedule
 from dkmeans.state import FloatArray, PartialSums, SideBySide, TrainState

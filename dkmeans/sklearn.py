@@ -37,7 +37,7 @@ from dkmeans.data.dataset import Dataset
 from dkmeans.data.points import as_dtype, point_dtype
 from dkmeans.data.sources.dask_array import is_dask_array
 from dkmeans.data.sources.frames import is_dask_frame, rows_of
-from dkmeans.distance import Centers, Distance, inertia
+from dkmeans.distance import Centers, Distance
 from dkmeans.empty_clusters import EmptyClusters
 from dkmeans.errors import (
     Invalid,
@@ -52,6 +52,7 @@ from dkmeans.executors import open_executor
 from dkmeans.extras import needs
 from dkmeans.initialization import KMEANS_PARALLEL, KMEANS_PLUS_PLUS, RANDOM
 from dkmeans.lloyd import Rules, iterate
+from dkmeans.loss import inertia
 from dkmeans.partial_sums import accumulate
 from dkmeans.prediction import lazy, per_chunk, stream
 from dkmeans.sklearn_callbacks import CallbackSupportMixin, step_hooks, with_callbacks

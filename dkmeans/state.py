@@ -195,7 +195,7 @@ class PartialSums:
         sums: The sum of the rows assigned to each center; for cosine, of their directions.
         counts: (k,) int64, the number of those rows.
         squares: Sum of the squared lengths of all rows; zero for cosine. The loss follows from it
-            (`distance.inertia`).
+            (`loss.inertia`).
         farthest: The farthest rows; None if they are not needed.
         weights: (k, 1), the sum of the weights of the rows of each center; None if every row has
             the weight one. With weights, `sums` and `squares` are those of rows times their

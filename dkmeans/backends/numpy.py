@@ -25,10 +25,11 @@ from dkmeans.backends.addition import as_added, grid_for, plus_rest, rest_of_squ
 from dkmeans.backends.moments import add_measures, add_squares
 from dkmeans.backends.rounding import QUIET, Rounding, exact_rows, shifted
 from dkmeans.backends.weighted import add_products, partial_sums_of, total_of_products
-from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms, terms
+from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
 from dkmeans.exact import ExactSums, quotients
 from dkmeans.exact_total import NOTHING, ExactTotal
 from dkmeans.grid import Grid, piece_slices, total_of_digits
+from dkmeans.loss import terms
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
 __all__ = [

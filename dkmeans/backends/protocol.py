@@ -130,7 +130,7 @@ class Backend(Implementation, Protocol):
     def terms(
         self, sums: ExactSums, weights: ExactSums, centers: FloatArray, factor: int
     ) -> tuple[FloatArray, FloatArray, BoolArray]:
-        """Return the results of `distance.terms`, with the same bits."""
+        """Return the results of `loss.terms`, with the same bits."""
         ...
 
     def nearest_index(self, points: FloatArray, centers: Centers) -> IndexArray:

@@ -21,12 +21,13 @@ import numpy as np
 
 from dkmeans.checkpoints.checkpoint import Checkpoint, Settings, Stop
 from dkmeans.data.columns import names_of_width
-from dkmeans.distance import Centers, Distance, loss_of_sums
+from dkmeans.distance import Centers, Distance
 from dkmeans.errors import InvalidCheckpoint
 from dkmeans.exact import ExactSums, of_rows
 from dkmeans.exact_total import ExactTotal
 from dkmeans.fit import Fit, Start
 from dkmeans.grid import Grid
+from dkmeans.loss import exact_inertia
 from dkmeans.scaling import Scaling
 from dkmeans.state import Farthest, PartialSums, StopReason, TrainState
 
@@ -270,7 +271,6 @@ def _of_format_1(arrays: Mapping[str, Any], loss: float, distance: Distance) -> 
         of_rows(values, np.arange(len(values)), len(values)), arrays["pending_counts"]
     )
     # The loss is the squares plus what follows from the sums.
-    squares = ExactTotal.of(Fraction(loss)) - loss_of_sums(
-        sums, Centers(arrays["centers"], distance)
-    )
+    centers = Centers(arrays["centers"], distance)
+    squares = ExactTotal.of(Fraction(loss)) - exact_inertia(sums, centers)
     return replace(sums, squares=squares)

@@ -17,10 +17,11 @@ from dkmeans.backends import select
 from dkmeans.backends.cuda.launches import Launches
 from dkmeans.backends.native import backend as native_backend
 from dkmeans.backends.native import packed_bytes, packed_centers, packing, processor
-from dkmeans.distance import Centers, Distance, directions, inertia
+from dkmeans.distance import Centers, Distance, directions
 from dkmeans.exact import of_rows
 from dkmeans.exact_total import total_of_squares
 from dkmeans.grid import NotFinite
+from dkmeans.loss import inertia
 from dkmeans.state import on_host, sum_up
 from tests import reference
 from tests.exactly import floats, same_partial_sums, same_sums

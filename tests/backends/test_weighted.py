@@ -15,9 +15,10 @@ from dkmeans.backends.weighted import (
     weighted_total,
     with_ones,
 )
-from dkmeans.distance import Centers, Distance, inertia
+from dkmeans.distance import Centers, Distance
 from dkmeans.exact_total import UNIT
 from dkmeans.grid import NotFinite
+from dkmeans.loss import inertia
 from tests.exactly import same_sums, units
 
 BACKENDS = ("numpy", "native")

@@ -10,8 +10,9 @@ import zarr
 from dkmeans import InvalidCheckpoint, checkpoints, storage
 from dkmeans.checkpoints import Settings, Stop, zarr_files
 from dkmeans.checkpoints.format import check_digests, check_format, checkpoint_of, parts_of, sha256
-from dkmeans.distance import Centers, Distance, inertia
+from dkmeans.distance import Centers, Distance
 from dkmeans.fit import Fit, Start
+from dkmeans.loss import inertia
 from dkmeans.scaling import Scaling
 from dkmeans.state import Farthest, StopReason, TrainState
 from tests.checkpoints.models import SETTINGS, fit_of, newest, same_bits, save, state

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import zarr
 
-from dkmeans.distance import Distance, directions, inertia
+from dkmeans.distance import Distance, directions
 from dkmeans.executors import Cost, Serial
+from dkmeans.loss import inertia
 from dkmeans.partial_sums import accumulate
 from dkmeans.prediction.per_chunk import score
 from dkmeans.state import sum_up

@@ -1,7 +1,7 @@
 """Means and losses from exact sums, compiled: what a driver computes for k x d sums.
 
-`backend` offers these functions; `lloyd` passes them to `ExactSums.means` and `distance.inertia`.
-They do what `exact.quotients` and `distance.terms` do with NumPy, in a few passes instead of some
+`backend` offers these functions; `lloyd` passes them to `ExactSums.means` and `loss.inertia`.
+They do what `exact.quotients` and `loss.terms` do with NumPy, in a few passes instead of some
 thirty, and the results have the same bits. Sums in rare planes, or on grids with extreme exponents,
 are left to NumPy.
 """
@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dkmeans import distance, exact
+from dkmeans import exact, loss
 from dkmeans.backends.native.compilation import compiled, kernel
 from dkmeans.backends.native.runner import kernel_array, run
-from dkmeans.distance import SHORT_WEIGHT
 from dkmeans.exact import CANCELLED, FAST_PLANES, SMALLEST_MEAN, UNSURE, ExactSums
 from dkmeans.float_pairs import LARGEST_WHOLE
 from dkmeans.grid import PLANE_BITS, BoolArray
+from dkmeans.loss import SHORT_WEIGHT
 from dkmeans.state import FloatArray
 
 # Hash of the files whose code is compiled into these kernels (see `compilation`).
-INTRINSICS = "c951db772f2d"
+INTRINSICS = "f9986c8d7d48"
 
 # Constants of other modules are compiled in, and Numba's cache on disk is valid until this file
 # changes: a change of these needs a change of this file.
@@ -220,7 +220,7 @@ def find_terms(
     centers: Any, scales: Any, sums: SumPairs, weights: WeightPairs, unit: float, factor: float,
     value: Any, error: Any, left: Any,
 ) -> None:  # fmt: skip
-    """Add up the terms c.(n c - factor s) of a block of centers, as `distance.terms` does.
+    """Add up the terms c.(n c - factor s) of a block of centers, as `loss.terms` does.
 
     Args:
         centers: (k, d) float64, the centers c.
@@ -291,10 +291,10 @@ def terms(
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Return the sum of c.(n c - factor s) over the centers of each block, for each column.
 
-    Arguments and results are those of `distance.terms`, bit for bit.
+    Arguments and results are those of `loss.terms`, bit for bit.
     """
     if not _are_usual(sums, weights):
-        return distance.terms(sums, weights, centers, factor)
+        return loss.terms(sums, weights, centers, factor)
     pairs, of_weights, blocks = _pairs(sums), _weights(weights), list(sums.blocks())
     unit, centers = float(np.ldexp(1.0, weights.grid.exponents[0])), np.ascontiguousarray(centers)
     high, low = (np.empty((len(blocks), sums.shape[1])) for _ in range(2))

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from dkmeans import distance, exact
+from dkmeans import exact, loss
 from dkmeans.backends.native import mean_and_loss
-from dkmeans.distance import Centers, Distance, inertia, loss_of_sums
+from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
 from dkmeans.grid import Grid
+from dkmeans.loss import inertia, total_of_terms
 from dkmeans.state import PartialSums
 from tests.exactly import units
 
@@ -54,8 +55,8 @@ def test_losses_are_those_of_numpy(kind, metric):
     for dtype in (np.float32, np.float64):
         values = rng.normal(size=(K, D)).astype(dtype)
         centers, partial = Centers(values, metric), PartialSums(sums, np.arange(K), weights=weights)
-        expected = loss_of_sums(partial, centers)
-        assert loss_of_sums(partial, centers, mean_and_loss.terms) == expected
+        expected = total_of_terms(partial, centers, loss.terms)
+        assert total_of_terms(partial, centers, mean_and_loss.terms) == expected
         assert inertia(partial, centers, mean_and_loss.terms) == inertia(partial, centers)
 
 
@@ -69,7 +70,7 @@ def test_the_same_terms_are_left_to_other_methods(kind):
         values[is_short] = values[is_short].astype(np.float32)
         arguments = sums, weights, values, 2
         with np.errstate(all="ignore"):
-            results, expected = mean_and_loss.terms(*arguments), distance.terms(*arguments)
+            results, expected = mean_and_loss.terms(*arguments), loss.terms(*arguments)
         for result, other in zip(results, expected, strict=True):
             assert np.array_equal(result, other)
 
