@@ -26,6 +26,8 @@ _SEND_SECONDS = 1e-3
 _ANSWER_SECONDS = 10
 # Time in which a worker that can be reached answers.
 _CONNECT_SECONDS = 2
+# Time in which a worker is connected again. Without a connection it gets tasks instead of calls.
+_RECONNECT_SECONDS = 1
 _SCHEDULER = "the scheduler"
 _FIRST_SAFE_PYTHON = (3, 11, 9)
 
@@ -146,16 +148,22 @@ async def call_worker(
     """Return what a function returns on a worker, which another worker or a client asks for it.
 
     Uses `Worker.rpc` or `Client.rpc`, and the handler `run`, with which `Client.run` calls a worker
-    too. Without it, each worker would have to be called through the scheduler.
+    too. Without it, each worker would have to be called through the scheduler. Also uses
+    `ConnectionPool.connect` and `reuse`: a request for a worker that is gone would try to connect
+    for 30 s.
 
     Raises:
+        OSError: no connection to the worker can be made.
         TimeoutError: the worker has not answered in time.
         RuntimeError: the function has failed.
     """
     from distributed.protocol.pickle import dumps  # noqa: PLC0415 a worker has imported it
 
-    request = node.rpc(address).run(function=dumps(function), args=dumps(arguments))
-    answer = await asyncio.wait_for(request, seconds)
+    async def answered() -> Any:
+        node.rpc.reuse(address, await node.rpc.connect(address, timeout=_RECONNECT_SECONDS))
+        return await node.rpc(address).run(function=dumps(function), args=dumps(arguments))
+
+    answer = await asyncio.wait_for(answered(), seconds)
     if answer["status"] != "OK":
         raise RuntimeError(f"a call of {address} has failed")
     return answer["result"]

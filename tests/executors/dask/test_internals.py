@@ -53,6 +53,14 @@ def test_workers_are_reached_if_one_of_some_answers(client):
     assert not internals.reaches_workers(client, [nobody])
 
 
+def test_a_call_of_a_worker_that_is_gone_fails_long_before_it_would_be_late(client):
+    here = list(client.nthreads())
+    begun = time.monotonic()
+    answers = internals.call_directly(client, ["tcp://127.0.0.1:1", *here], 300, pow, 2, 5)
+    assert answers == dict.fromkeys(here, 32)
+    assert time.monotonic() - begun < 20
+
+
 def test_a_worker_has_threads_for_its_tasks_and_a_memory_limit(client):
     def found(dask_worker):
         begun = time.monotonic()
