@@ -18,6 +18,7 @@ from uuid import uuid4
 from dkmeans.errors import Invalid, InvalidData, Outage, counted
 from dkmeans.executors.budget import Memory, cacheable_bytes, system_limit
 from dkmeans.executors.dask import internals
+from dkmeans.executors.dask.frozen import FrozenWorkers
 from dkmeans.retry import first_line
 
 logger = logging.getLogger("dkmeans")
@@ -41,14 +42,6 @@ _MOST_SHOWN = 3
 
 # Tasks are late after this many times their usual time.
 LATE_FACTOR = 3
-# A worker is frozen if it has sent no heartbeat for this long. A worker that computes sends them
-# too. Each of n workers sends one every 1 + n / 200 s: the second limit, for large clusters, is
-# four times n / 200 s.
-_SILENT_SECONDS = 8.0
-_SILENT_SECONDS_PER_WORKER = 0.02
-# A worker that was taken for frozen and has sent heartbeats again was perhaps only starved of CPU:
-# each time it may be silent for twice as long, up to this many times as long as other workers.
-_MOST_PATIENCE = 8
 # Heartbeats are examined after this time at the latest.
 _UNKNOWN_SECONDS = 10.0
 
@@ -134,10 +127,7 @@ class Cluster:
         self._known: dict[str | None, int] = {}
         self._known_at = -math.inf
         self._deserted_at: float | None = None
-        # Workers that were found to be frozen. They get no share until they send heartbeats again.
-        self._frozen: frozenset[str] = frozenset()
-        # How many times as long as other workers a worker may be silent.
-        self._patience: dict[str, int] = {}
+        self._frozen = FrozenWorkers(client)
         self._idle: frozenset[str] = frozenset()
         self._idle_since = 0.0
         self._is_reachable: bool | None = None
@@ -355,11 +345,11 @@ class Cluster:
 
     def _check_frozen(self, awaited: Sequence[Any]) -> None:
         """Raise if awaited tasks need a worker that is frozen, and other workers are not."""
-        silent = self._silent_workers()
+        silent = self._frozen.silent()
         # Tasks on other workers, and this process, also wait for results that a frozen worker has.
         needed = silent.intersection([*self._processing(awaited), *self._holders(awaited, silent)])
         if needed:
-            self._frozen |= needed
+            self._frozen.add(needed)
             names = _listed(sorted(needed))
             be = "is" if len(needed) == 1 else "are"
             raise StrandedError(f"{names} {be} frozen: other workers take over")
@@ -375,18 +365,6 @@ class Cluster:
         waiting = {future.key for future in awaited if not future.done()}
         tasks = self.client.processing().items()
         return [worker for worker, keys in tasks if not waiting.isdisjoint(keys)]
-
-    def _silent_workers(self) -> frozenset[str]:
-        """Return the workers without a recent heartbeat, by the scheduler's clock."""
-        workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
-        seen = {address: each["last_seen"] for address, each in workers.items()}
-        longest = max(_SILENT_SECONDS, _SILENT_SECONDS_PER_WORKER * len(seen))
-        newest = max(seen.values(), default=0.0)
-        return frozenset(
-            address
-            for address, at in seen.items()
-            if newest - at > longest * self._patience.get(address, 1)
-        )
 
     @property
     def is_reachable(self) -> bool:
@@ -440,7 +418,9 @@ class Cluster:
 
     def other_workers(self) -> list[str]:
         """Return the workers that are not frozen; none if no worker is known to be frozen."""
-        return list(filter(None, self.threads_by_preferred_worker())) if self._frozen else []
+        if not self._frozen.addresses:
+            return []
+        return list(filter(None, self.threads_by_preferred_worker()))
 
     def threads_by_preferred_worker(self) -> dict[str | None, int]:
         """Return the number of threads of each worker that is not frozen, in a fixed order.
@@ -449,9 +429,8 @@ class Cluster:
         """
         threads = self.threads_by_worker()
         self.compare_versions(threads)
-        if self._frozen:
-            self._welcome(self._frozen - self._silent_workers())
-        present = sorted(threads.keys() - self._frozen)
+        self._frozen.welcome(threads)
+        present = sorted(threads.keys() - self._frozen.addresses)
         self._known = {worker: threads[worker] for worker in present} or {None: 1}
         self._known_at = time.monotonic()
         return self._known
@@ -460,13 +439,6 @@ class Cluster:
         """Return `threads_by_preferred_worker`, as it was at most `_KNOWN_SECONDS` ago."""
         is_old = time.monotonic() - self._known_at > _KNOWN_SECONDS
         return self.threads_by_preferred_worker() if is_old else self._known
-
-    def _welcome(self, workers: frozenset[str]) -> None:
-        """Deal shares to workers again that were taken for frozen."""
-        self._frozen -= workers
-        for worker in workers & self.threads_by_worker().keys():
-            self._patience[worker] = min(2 * self._patience.get(worker, 1), _MOST_PATIENCE)
-            logger.info("%s sends heartbeats again, and gets a share of the rows", worker)
 
 
 def _listed(names: Sequence[str]) -> str:

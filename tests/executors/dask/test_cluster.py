@@ -262,8 +262,9 @@ def test_tasks_that_were_awaited_for_long_are_released_at_once(client, monkeypat
 
 
 def test_a_frozen_worker_is_found_also_if_tasks_only_need_a_result_of_it(client, monkeypatch):
-    for name, seconds in (("_CHECK", 0.2), ("_UNKNOWN", 0.2), ("_SILENT", 2)):
-        monkeypatch.setattr(module, f"{name}_SECONDS", seconds)
+    for name in ("_CHECK_SECONDS", "_UNKNOWN_SECONDS"):
+        monkeypatch.setattr(module, name, 0.2)
+    monkeypatch.setattr("dkmeans.executors.dask.frozen._SILENT_SECONDS", 2)
     cluster = Cluster(client)
     holder, other = cluster.threads_by_preferred_worker()
     rows = client.submit(bytes, 10, workers=[holder])
@@ -278,45 +279,6 @@ def test_a_frozen_worker_is_found_also_if_tasks_only_need_a_result_of_it(client,
     finally:
         os.kill(process, signal.SIGCONT)
     wait_until(lambda: cluster.threads_by_preferred_worker() == {holder: 1, other: 1})
-
-
-class Heartbeats(NoWorkers):
-    """A client of a cluster of which one worker has been silent for some seconds."""
-
-    def __init__(self, number):
-        self.number, self.seconds = number, 0
-
-    def nthreads(self):
-        return {str(place): 1 for place in range(self.number)}
-
-    def scheduler_info(self, n_workers):
-        seen = [100.0, 100.0 - self.seconds, *[95.0] * (self.number - 2)]
-        return {"workers": {str(place): {"last_seen": at} for place, at in enumerate(seen)}}
-
-
-@pytest.mark.parametrize(("number", "seconds"), [(2, 9), (1000, 21)])
-def test_the_more_workers_there_are_the_longer_they_may_be_silent(number, seconds):
-    client = Heartbeats(number)
-    cluster = Cluster(client)
-    client.seconds = seconds
-    assert cluster._silent_workers() == {"1"}
-    client.seconds = seconds - 2
-    assert cluster._silent_workers() == frozenset()
-
-
-def test_a_worker_that_came_back_may_be_silent_for_longer_the_next_time(caplog):
-    caplog.set_level("INFO", "dkmeans")
-    client = Heartbeats(2)
-    cluster = Cluster(client)
-    for longest in (8, 16, 32, 64, 64):
-        client.seconds = longest
-        assert not cluster._silent_workers()
-        client.seconds = longest + 1
-        cluster._frozen = cluster._silent_workers()
-        assert cluster.other_workers() == ["0"]
-        client.seconds = 0
-        assert cluster.threads_by_preferred_worker() == {"0": 1, "1": 1}
-    assert caplog.messages == ["1 sends heartbeats again, and gets a share of the rows"] * 5
 
 
 def test_a_scheduler_that_does_not_answer_is_an_outage():
