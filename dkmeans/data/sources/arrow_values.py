@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -235,7 +236,8 @@ def values_of(
         has_gaps: True if single values may be missing.
 
     Raises:
-        InvalidData: a list has another length or no values, or a value is missing.
+        InvalidData: a list has another length or no values, a value is missing, or a decimal of a
+            type of whole numbers would be rounded.
     """
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
@@ -263,10 +265,25 @@ def values_of(
         if values.null_count and not has_gaps:
             row = first + int(np.flatnonzero(values.is_null())[0]) // width
             raise InvalidData(f"rows must be whole; row {row} of {name} has a gap in {column!r}")
-    if pa.types.is_decimal(values.type):
-        # By way of words: Arrow's direct cast is wrong in the last bit of many values.
-        values = values.cast(pa.string()).cast(pa.float64())
-    return values
+    return _floats_of(values, column, name) if pa.types.is_decimal(values.type) else values
+
+
+def _floats_of(decimals: pa.Array, column: str, name: str) -> pa.Array:
+    """Return decimals as the nearest float64; decimals of whole numbers exactly.
+
+    Raises:
+        InvalidData: a decimal of a type of whole numbers would be rounded.
+    """
+    # By way of words: Arrow's direct cast is wrong in the last bit of many values.
+    floats = decimals.cast(pa.string()).cast(pa.float64())
+    if decimals.type.scale <= 0 and (pc.max(pc.abs(floats)).as_py() or 0) >= LARGEST_EXACT:
+        for number in filter(None, decimals.to_pylist()):
+            if Decimal(float(number)) != number:
+                raise InvalidData(
+                    f"column {column!r} of {name} must hold integers that float64 holds exactly; "
+                    f"got {number}. Leave the column out, or store it as float64"
+                )
+    return floats
 
 
 def with_gaps(values: pa.Array) -> NDArray[Any]:

@@ -88,6 +88,16 @@ def test_decimals_are_rounded_to_the_nearest_float64(precision, tmp_path):
     assert loaded(dataset)[:, 1].tolist() == [float(text) for text in texts]
 
 
+def test_decimals_of_whole_numbers_are_read_exactly_or_refused(tmp_path):
+    kind, numbers = pa.decimal128(38, 0), [2**53, 2**60, -(10**20)]
+    dataset = Dataset.from_parquet(file_of(tmp_path, pa.table({"a": pa.array(numbers, kind)})))
+    assert loaded(dataset).ravel().tolist() == numbers
+    dataset = Dataset.from_parquet(file_of(tmp_path, pa.table({"a": pa.array([2**53 + 1], kind)})))
+    must = r"column 'a' of .* must hold integers that float64 holds exactly; got 9007199254740993\."
+    with pytest.raises(InvalidData, match=must):
+        loaded(dataset)
+
+
 def test_lists_of_decimals_and_of_dictionaries_are_read(tmp_path):
     decimals = pa.array([[Decimal("0.1"), Decimal("2.5")]] * 2, pa.list_(pa.decimal128(5, 2)))
     words = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1, 0], pa.int8()), pa.array([1.5, 2.5]))
