@@ -190,7 +190,10 @@ class KMeans(Model):
         self._config = config.replace(model_dir=self.model_dir)
         self._held_centers: Centers | None = None
         self._settings = Settings(
-            Distance(distance_metric), bool(use_mini_batch), int(mini_batch_steps_per_iteration)
+            Distance(distance_metric),
+            bool(use_mini_batch),
+            int(mini_batch_steps_per_iteration),
+            counts_first=self._counts_first,
         )
         seed = seed if seed is not None else config.tf_random_seed
         self._initialization = Initialization(
@@ -367,7 +370,6 @@ class KMeans(Model):
             may_be_unchanged=steps is None and found is not None and found.is_unchanged,
             loss_offset=self._loss_offset,
             shift_tolerance=self._shift_tolerance,
-            counts_first=self._counts_first,
         )
         if found is not None:
             check_same_model(plan, found)
@@ -661,7 +663,9 @@ class KMeans(Model):
         scaling = found.settings.scaling if found else self._new_scaling(dataset)
         if found is None:
             dataset = dataset.scaled(scaling)
-        settings = replace(self._settings, columns=names or dataset.columns, scaling=scaling)
+        own, columns = self._settings, names or dataset.columns
+        counts_first = found.settings.counts_first if found else own.counts_first
+        settings = replace(own, columns=columns, scaling=scaling, counts_first=counts_first)
         plan = replace(plan, settings=settings)
         with self._reducing_executor(self._config.cache) as executor:
             fit = found.to_continue() if found else None

@@ -36,19 +36,11 @@ class Rules:
         computation: The distance, and the backend that computes it.
         schedule: When centers are updated, and whether their counts survive.
         empty_clusters: What happens to a center without rows.
-        counts_first: True if the initial position of a center counts as one row, where counts
-            survive: as in TensorFlow, not in scikit-learn.
     """
 
     computation: Computation
     schedule: Schedule
     empty_clusters: EmptyClusters = EmptyClusters.KEEP
-    counts_first: bool = True
-
-    @property
-    def first_count(self) -> int:
-        """Count of a center before the first step."""
-        return int(self.schedule.keeps_counts and self.counts_first)
 
 
 def update(state: TrainState, rules: Rules) -> TrainState:
@@ -67,7 +59,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
     assigned, keeps_counts = state.pending.counts, rules.schedule.keeps_counts
     before = state.counts if keeps_counts else np.zeros_like(assigned)
     # A center that still has its first count has had no rows since the first step.
-    empty = np.flatnonzero((before <= rules.first_count) & (assigned == 0))
+    empty = np.flatnonzero((before <= rules.schedule.first_count) & (assigned == 0))
     sums, relocated = fill(empty, state.pending, rules.empty_clusters, state.step)
     weight, totals = np.where(relocated, 0, before), sums.totals
     share = totals / np.where(sums.counts > 0, weight + totals, 1) if keeps_counts else None
@@ -88,7 +80,7 @@ def update(state: TrainState, rules: Rules) -> TrainState:
         state,
         centers=centers,
         means=means if keeps_means else None,
-        counts=weight + totals + relocated * rules.first_count,
+        counts=weight + totals + relocated * rules.schedule.first_count,
         pending=None,
         pending_steps=0,
         grid=state.pending.sums.grid,

@@ -66,12 +66,6 @@ _LETTER_INCHES = 0.09
 # Means of all rows below this many deviations are shown as 0; and a column whose mean differs by at
 # most so many deviations does not describe a cluster.
 _NEGLIGIBLE, _TELLING = 1e-4, 0.25
-# What the counts of a checkpoint are: of an iteration, or of all, with mini-batches of one step.
-_COUNTS_ABOUT = (
-    "The rows of the last iteration, or the sums of their weights.",
-    "The rows of all iterations, or the sums of their weights, and one for the first position of "
-    "each center.",
-)
 # Larger numbers have an exponent.
 _LARGEST_PLAIN = 1e12
 # Larger sums of weights are shown without a fraction.
@@ -225,7 +219,10 @@ def _sections(
         yield "Spread and separation", _separation(checkpoint, judged)
     else:
         sizes, unit = checkpoint.state.counts, "count"
-        about = f"<p>{_COUNTS_ABOUT[checkpoint.settings.schedule.keeps_counts]}</p>"
+        schedule = checkpoint.settings.schedule
+        of = "all iterations" if schedule.keeps_counts else "the last iteration"
+        more = ", and one for the first position of each center" * schedule.first_count
+        about = f"<p>The rows of {of}, or the sums of their weights{more}.</p>"
     if checkpoint.state.inertia is not None or judged is not None:
         of_each = [[j, _count(size)] for j, size in enumerate(sizes)]
         title, draw = f"{unit.capitalize()} of each cluster", partial(_draw_sizes, sizes, unit)
@@ -425,7 +422,7 @@ def _rows(model: KMeans, checkpoint: Checkpoint, judged: _Judged, names: Sequenc
     doubt = np.divide(first, second, out=np.ones(len(first)), where=second > 0)
     scaling = checkpoint.settings.scaling
     shown = sample.rows if scaling is None else scaling.original(sample.rows)
-    deviations = sample.rows.std(axis=0)
+    deviations = sample.rows.std(axis=0, dtype=np.float64)
     if scaling is not None:
         deviations = deviations * scaling.deviations
     texts = [list(map(_text, row[:_MOST_COLUMNS], deviations)) for row in shown]

@@ -34,7 +34,7 @@ def first_starts(
         logger.info("finding the first centers%s", f" of start {number}" if number else "")
         initialization = plan.initialization.of_start(number)
         centers, batches = initialization.find(batches, rows, executor)
-        counts = np.full(len(centers), plan.rules.first_count, np.int64)
+        counts = np.full(len(centers), plan.settings.schedule.first_count, np.int64)
         starts.append(Start(TrainState(centers, counts)))
     return Fit(tuple(starts)), batches
 

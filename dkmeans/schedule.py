@@ -19,11 +19,14 @@ class Schedule:
     Attributes:
         steps_per_iteration: Number of steps that are accumulated before the centers are updated.
         keeps_counts: True if a center's count survives the iteration. The center is then the mean
-            of all rows ever assigned to it, and of its initial position if `Rules.counts_first`.
+            of all rows ever assigned to it, and of its initial position if `counts_first`.
+        counts_first: True if the initial position counts as one row, as in TensorFlow but not in
+            scikit-learn.
     """
 
     steps_per_iteration: int
     keeps_counts: bool
+    counts_first: bool = True
 
     @classmethod
     def full_batch(cls) -> Schedule:
@@ -31,13 +34,18 @@ class Schedule:
         return cls(1, keeps_counts=False)
 
     @classmethod
-    def mini_batch(cls, steps_per_iteration: int) -> Schedule:
+    def mini_batch(cls, steps_per_iteration: int, *, counts_first: bool = True) -> Schedule:
         """Return the schedule of mini-batches.
 
         With one step per iteration the centers are running means. With several steps an iteration
         is one update of Lloyd's algorithm over the rows of its steps.
         """
-        return cls(steps_per_iteration, keeps_counts=steps_per_iteration == 1)
+        return cls(steps_per_iteration, steps_per_iteration == 1, counts_first)
+
+    @property
+    def first_count(self) -> int:
+        """Count of a center before the first step."""
+        return int(self.keeps_counts and self.counts_first)
 
     def iterations(
         self, batches: Iterator[Batch], pending_steps: int, limit: int | None

@@ -124,7 +124,8 @@ class KMeans(
             not.
 
     Attributes:
-        cluster_centers_: Centers, (k, d). For `"cosine"` they have length one.
+        cluster_centers_: Centers, (k, d). For `"cosine"` they have length one, unless
+            `batch_size` is given.
         labels_: Nearest center of each row, (n,) int64; a lazy Dask array for Dask rows.
         inertia_: Sum of the distances of the rows to their nearest centers, times their weights.
         n_iter_: Number of iterations, or of epochs with `batch_size`.
@@ -600,13 +601,14 @@ class _Engine(estimator.KMeans):
     def rules(self) -> Rules:
         """Rules by which centers are computed."""
         computation = self._initialization.computation
-        schedule = self._settings.schedule
-        return Rules(computation, schedule, self._empty_clusters, self._counts_first)
+        return Rules(computation, self._settings.schedule, self._empty_clusters)
 
     def first_state(self, batch: Batch, executor: Any) -> TrainState:
         """Return the state with the first centers, found in a batch."""
         centers, _ = self._initialization.find(iter([batch]), batch.rows, executor)
-        return TrainState(centers, np.full(len(centers), self.rules.first_count, np.int64))
+        return TrainState(
+            centers, np.full(len(centers), self._settings.schedule.first_count, np.int64)
+        )
 
 
 @contextmanager

@@ -311,7 +311,7 @@ class TrainState:
     Attributes:
         centers: (k, d) in the dtype of the data: the master copy.
         counts: (k,), the rows that each center is the mean of: those of the last whole iteration,
-            or, if counts survive iterations, all so far and `Rules.first_count` for its initial
+            or, if counts survive iterations, all so far and `Schedule.first_count` for its initial
             position. Rows with weights count as their weights do. Rounded to float64; int64 if all
             are then whole numbers, which does not mean that rows have no weights.
         step: Number of steps completed since initialization.

@@ -195,10 +195,11 @@ def _empty_clusters(plan: Plan, state: TrainState) -> int:
     """Return the number of centers without rows; 0 before the first whole iteration."""
     if state.inertia is None:
         return 0
-    if plan.settings.schedule.keeps_counts:
+    schedule = plan.settings.schedule
+    if schedule.keeps_counts:
         # A batch may be a small part of the rows. A center that still has its first count has had
         # no rows since the first step.
-        return int(np.count_nonzero(state.counts <= plan.rules.first_count))
+        return int(np.count_nonzero(state.counts <= schedule.first_count))
     return state.empty_clusters - state.relocated_clusters
 
 

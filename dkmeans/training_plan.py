@@ -34,7 +34,6 @@ class Plan:
             the end of the call before.
         loss_offset: Changes of the loss are relative to this + the loss before.
         shift_tolerance: Move of the centers at which a start has converged; None for no tolerance.
-        counts_first: As `lloyd.Rules` has it.
     """
 
     model_dir: str
@@ -49,13 +48,12 @@ class Plan:
     may_be_unchanged: bool = False
     loss_offset: float = 1.0
     shift_tolerance: ShiftTolerance | None = None
-    counts_first: bool = True
 
     @property
     def rules(self) -> Rules:
         """Rules by which centers are computed."""
         computation, schedule = self.initialization.computation, self.settings.schedule
-        return Rules(computation, schedule, self.empty_clusters, self.counts_first)
+        return Rules(computation, schedule, self.empty_clusters)
 
     def describe_limits(self) -> str:
         """Return the limits of the call, for people; empty if there are none."""

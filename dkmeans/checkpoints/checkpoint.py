@@ -25,6 +25,7 @@ class Settings:
         columns: Names of the columns that the centers were trained on, in order; None if the rows
             had no names.
         scaling: Means and deviations by which rows are standardized; None if they are not.
+        counts_first: As `Schedule` has it.
     """
 
     distance_metric: Distance
@@ -32,13 +33,15 @@ class Settings:
     mini_batch_steps_per_iteration: int
     columns: tuple[str, ...] | None = None
     scaling: Scaling | None = None
+    counts_first: bool = True
 
     @property
     def schedule(self) -> Schedule:
         """The schedule that follows from these settings."""
         if not self.use_mini_batch:
             return Schedule.full_batch()
-        return Schedule.mini_batch(self.mini_batch_steps_per_iteration)
+        steps = self.mini_batch_steps_per_iteration
+        return Schedule.mini_batch(steps, counts_first=self.counts_first)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ def checkpoint_of(
         # Checkpoints of earlier versions have no names.
         names_of_width(tuple(saved.get("columns") or ()) or None, arrays["centers"].shape[1]),
         Scaling.of(arrays["column_means"], arrays["column_deviations"]) if has_scaling else None,
+        saved.get("counts_first", True),
     )
     stop = attributes["stop"] and Stop(
         StopReason[attributes["stop"]["reason"]], attributes["stop"]["relative_tolerance"]
