@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -123,6 +123,21 @@ def table_of(iterations: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     """
     names = dict.fromkeys(name for each in iterations for name in each)
     return {name: _column([each.get(name) for each in iterations]) for name in names}
+
+
+def losses_of_iterations(
+    history: Mapping[str, NDArray[Any]], steps: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the last step and the loss of each whole iteration: a call may end within one.
+
+    Args:
+        history: Columns by name, as `table_of` returns them.
+        steps: Number of steps in an iteration.
+    """
+    if not history:
+        return np.empty(0, np.int64), np.empty(0)
+    is_whole = history["step"] % steps == 0
+    return history["step"][is_whole], history["loss"][is_whole]
 
 
 def _column(values: list[Any]) -> NDArray[Any]:

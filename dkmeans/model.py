@@ -30,7 +30,7 @@ from dkmeans.errors import (
 )
 from dkmeans.exports import ServingInputReceiver, as_receiver, directories
 from dkmeans.extras import needs
-from dkmeans.history import read_history, table_of
+from dkmeans.history import losses_of_iterations, read_history, table_of
 from dkmeans.modes import ModeKeys, check_mode
 from dkmeans.plots import ModelPlots
 from dkmeans.retry import first_line
@@ -111,7 +111,9 @@ class Model:
             "clusters without rows": state.empty_clusters or None,
             "checkpoint": checkpoint.address,
         }
-        return pictures.table(title, facts, _pictures(state, history))
+        steps = checkpoint.settings.schedule.steps_per_iteration
+        losses = losses_of_iterations(history, steps)[1]
+        return pictures.table(title, facts, _pictures(state, losses))
 
     def _parameters(self) -> dict[str, object]:
         """Return the parameters that the directory does not hold, by name, for people."""
@@ -160,7 +162,8 @@ class Model:
         """Numbers of the iterations up to the latest checkpoint, one column for each name.
 
         Columns are `step`, `loss`, `change`, `rows`, `seconds`, `empty_clusters`, `time` and
-        others; `pandas.DataFrame(model.history)` makes a table. Of a history larger than 5 MB,
+        others; `pandas.DataFrame(model.history)` makes a table. A call that ends within an
+        iteration adds a line for its steps. Of a history larger than 5 MB,
         some 10,000 iterations, every second one is dropped. It is empty before the first iteration.
         """
         return table_of(read_history(self.model_dir))
@@ -442,10 +445,9 @@ def comparable(name: str, address: str, checkpoint: Checkpoint) -> Checkpoint:
     return other
 
 
-def _pictures(state: TrainState, history: Mapping[str, npt.NDArray[Any]]) -> Iterator[str]:
+def _pictures(state: TrainState, losses: npt.NDArray[Any]) -> Iterator[str]:
     """Yield the curve of the losses and the sizes of the clusters, as far as there are any."""
-    losses = history.get("loss")
-    if losses is not None:
+    if len(losses):
         span = f"{losses[0]:.4g} in the first, {losses[-1]:.4g} in the last"
         yield pictures.line(f"Loss of {counted(len(losses), 'iteration')}: {span}", losses)
     if state.inertia is not None:

@@ -21,6 +21,7 @@ from dkmeans.checkpoints import Checkpoint
 from dkmeans.data.columns import value_names
 from dkmeans.errors import Invalid, counted
 from dkmeans.extras import needs
+from dkmeans.history import losses_of_iterations
 
 # More names than this would overlap.
 _MOST_NAMES = 40
@@ -84,13 +85,16 @@ class ModelPlots:
             The axes.
 
         Raises:
-            ValueError: no iteration is recorded, or matplotlib is not installed.
+            ValueError: no whole iteration is recorded, or matplotlib is not installed.
         """
-        history = self._model.history
-        if not history:
-            raise Invalid("the model must have recorded an iteration to plot its loss, got none")
+        steps_per_iteration = self._model.checkpoint().settings.schedule.steps_per_iteration
+        steps, losses = losses_of_iterations(self._model.history, steps_per_iteration)
+        if not len(steps):
+            raise Invalid(
+                "the model must have recorded a whole iteration to plot its loss, got none"
+            )
         axes = _axes_or_new(axes)
-        axes.plot(history["step"], history["loss"], marker="." if len(history["step"]) < 50 else "")
+        axes.plot(steps, losses, marker="." if len(steps) < 50 else "")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="step", ylabel="loss", title="Loss of each iteration")
         return axes

@@ -66,8 +66,10 @@ def _against(best: Mapping[str, Any], judged: _Models) -> Iterator[str]:
         other = max(known, key=lambda each: sign * each[name], default=best)
         if other is not best:
             yield f"the {title} index prefers k = {other['num_clusters']}"
-    if len(judged) > 1 and k in (judged[0]["num_clusters"], judged[-1]["num_clusters"]):
-        end = "smallest" if k == judged[0]["num_clusters"] else "largest"
+    smallest, largest = judged[0]["num_clusters"], judged[-1]["num_clusters"]
+    # Nothing below two clusters can be judged.
+    if len(judged) > 1 and (k == largest or k == smallest > 2):
+        end = "smallest" if k == smallest else "largest"
         yield f"it is the {end} k that was tried: the best may lie beyond"
     if best["ambiguous"] > _MANY_AMBIGUOUS:
         yield f"{best['ambiguous']:.0%} of its rows are nearly as near to a second center"

@@ -33,6 +33,7 @@ from dkmeans.errors import Invalid, InvalidType, counted, expected
 from dkmeans.estimator import KMeans
 from dkmeans.exports import directories
 from dkmeans.extras import needs
+from dkmeans.history import losses_of_iterations
 from dkmeans.indices.quality import SAMPLED, indices_of
 from dkmeans.indices.row_sample import RowSample
 from dkmeans.input_fn import InputFn
@@ -231,8 +232,9 @@ def _sections(
     if judged is not None and len(judged.sample.rows):
         yield "Map of the rows", _projection(model, checkpoint, judged, names)
         yield "Typical and doubtful rows", _rows(model, checkpoint, judged, names)
-    if "loss" in history:
-        pairs = zip(history["step"], history["loss"], strict=True)
+    losses = losses_of_iterations(history, checkpoint.settings.schedule.steps_per_iteration)
+    if len(losses[0]):
+        pairs = zip(*losses, strict=True)
         table = ["step", "loss"], [[int(step), _text(loss)] for step, loss in pairs]
         yield "Training", _chart("Loss of each iteration", model.plot.loss, *table)
         spent = {name: float(np.nansum(history.get(key, 0.0))) for key, name in _PARTS.items()}

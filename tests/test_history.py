@@ -8,9 +8,15 @@ import pytest
 from obstore.exceptions import PermissionDeniedError
 
 import dkmeans
-from dkmeans import KMeans, RunConfig, storage
+from dkmeans import Dataset, KMeans, RunConfig, storage
 from dkmeans import history as module
-from dkmeans.history import History, read_history, table_of, write_history
+from dkmeans.history import (
+    History,
+    losses_of_iterations,
+    read_history,
+    table_of,
+    write_history,
+)
 from dkmeans.hooks import HistoryHook
 from dkmeans.report import Progress
 
@@ -189,3 +195,19 @@ def test_a_number_that_an_iteration_does_not_have_is_nan():
     table = table_of([{"step": 1}, {"step": 2, "loss": 0.5}])
     assert table["step"].tolist() == [1, 2]
     np.testing.assert_array_equal(table["loss"], [np.nan, 0.5])
+
+
+def test_losses_are_those_of_whole_iterations(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(60, 2))
+    batches = Dataset.from_array(rows).batch(10).repeat()
+    losses = []
+    for stops in ([12], [4, 9, 12]):
+        directory = tmp_path / str(len(stops))
+        for stop in stops:
+            model = KMeans(2, directory, rows[:2].copy(), mini_batch_steps_per_iteration=6)
+            done = stops[stops.index(stop) - 1] if stop > stops[0] else 0
+            model.train(lambda done=done: batches.skip(done), max_steps=stop)
+        losses.append([each.tolist() for each in losses_of_iterations(model.history, 6)])
+    assert losses[0] == losses[1]
+    assert losses[0][0] == [6, 12]
+    assert [each.tolist() for each in losses_of_iterations({}, 6)] == [[], []]

@@ -173,13 +173,14 @@ def test_a_plot_is_drawn_on_given_axes_in_colors_of_their_style(model, frame, st
 
 def test_a_plot_of_nothing_is_refused(tmp_path):
     model = KMeans(2, tmp_path / "m")
-    with pytest.raises(Invalid, match="must have recorded an iteration"):
-        model.plot.loss()
-    with pytest.raises(Invalid, match="Could not find trained model"):
-        model.plot.sizes()
+    for plot in (model.plot.loss, model.plot.sizes):
+        with pytest.raises(Invalid, match="Could not find trained model"):
+            plot()
     rows = rows_of(2, 50)
     with pytest.raises(KeyboardInterrupt):  # after the first centers are saved
         model.train(lambda: rows, [Interrupt()], steps=1)
+    with pytest.raises(Invalid, match="must have recorded a whole iteration"):
+        model.plot.loss()
     with pytest.raises(Invalid, match="must have taken an iteration"):
         model.plot.sizes()
     with pytest.raises(Invalid, match="rows must have 2 columns"):

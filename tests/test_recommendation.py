@@ -1,5 +1,7 @@
 """The rule by which a sweep recommends a model, and what it says against it."""
 
+import pytest
+
 from dkmeans.recommendation import recommend
 
 
@@ -50,6 +52,13 @@ def test_clusters_of_one_row_each_are_said():
     found = recommend([model(4, 0.6), model(8, 1.0, rows=8, smallest_cluster=1)])
     assert found.num_clusters == 8
     assert "each of its clusters has one row" in found.against
+
+
+@pytest.mark.parametrize(("ks", "said"), [((2, 3), False), ((3, 4), True)])
+def test_below_two_clusters_nothing_better_can_lie(ks, said):
+    found = recommend([model(k, 1 / k) for k in ks])
+    assert found.num_clusters == ks[0]
+    assert any("smallest k that was tried" in text for text in found.against) is said
 
 
 def test_one_cluster_alone_cannot_be_judged():

@@ -181,7 +181,9 @@ def _schema_of(table: pa.Table, name: str) -> RowSchema:
     fields = zip(table.schema, kinds, widths, strict=True)
     others = [f for f, kind, width in fields if not (holds_numbers(kind) and width)]
     if others:
-        raise hold_no_numbers([(field.name, type_name(field.type)) for field in others], name)
+        columns = [(field.name, type_name(field.type)) for field in others]
+        remedy = "leave them out, or return the table as it is"
+        raise hold_no_numbers(columns, name, remedy)
     dtype = np.result_type(*map(dtype_of, kinds)) if kinds else np.dtype(np.float32)
     return RowSchema(tuple(table.schema.names), widths, dtype)
 

@@ -137,7 +137,9 @@ def test_a_value_that_is_not_finite_is_refused_by_its_row_and_column(bad):
 @of_each
 def test_columns_that_hold_no_numbers_are_named_with_their_types(made):
     frame = pd.DataFrame({"x": [1.0, 2.0], "city": ["a", "b"], "when": pd.Timestamp(2020, 1, 1)})
-    expected = r"columns 'city' \(string\), 'when' \(timestamp\[us\]\) of frame hold no numbers; "
+    expected = (
+        r"columns 'city' \(string\), 'when' \(timestamp\[us\]\) of frame hold no numbers; leave "
+    )
     with pytest.raises(InvalidType, match=expected):
         rows_of(made(frame), "frame")
 
