@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dkmeans.fit import Fit, Start
-from dkmeans.state import StopReason, TrainState
+from dkmeans.state import FloatArray, StopReason, TrainState
 
 logger = logging.getLogger("dkmeans")
 
@@ -29,10 +29,10 @@ class ShiftTolerance:
     total: float
     steps: int = 1
 
-    def holds(self, before: TrainState, after: TrainState) -> bool:
-        """Return whether the squared shifts of all centers add up to at most `total`."""
-        shifts = after.centers.astype(np.float64)
-        shifts -= before.centers
+    def holds(self, before: FloatArray, after: FloatArray) -> bool:
+        """Return whether the squared shifts of all (k, d) centers add up to at most `total`."""
+        shifts = after.astype(np.float64)
+        shifts -= before
         return float(np.square(shifts, out=shifts).sum()) <= self.total
 
 
@@ -69,11 +69,24 @@ def with_stop_reasons(
     return Fit(tuple(starts))
 
 
-def with_still_starts(tolerance: ShiftTolerance, before: Fit, fit: Fit) -> Fit:
-    """Return the fit with a stop reason for each start that has hardly moved since `before`."""
+def with_epoch_centers(tolerance: ShiftTolerance | None, fit: Fit) -> Fit:
+    """Return the fit that a call begins with: with a tolerance, it knows where its epoch began."""
+    starts = []
+    for start in fit.starts:
+        state, centers = start.state, None
+        if tolerance is not None:
+            centers = state.centers if state.epoch_centers is None else state.epoch_centers
+        starts.append(replace(start, state=replace(state, epoch_centers=centers)))
+    return Fit(tuple(starts))
+
+
+def with_still_starts(tolerance: ShiftTolerance, fit: Fit) -> Fit:
+    """Return the fit after an epoch, with a stop reason for each start that has hardly moved."""
     starts = list(fit.starts)
     for number in fit.running:
-        if tolerance.holds(before.starts[number].state, starts[number].state):
+        state = starts[number].state
+        starts[number] = replace(starts[number], state=replace(state, epoch_centers=state.centers))
+        if state.epoch_centers is not None and tolerance.holds(state.epoch_centers, state.centers):
             starts[number] = _ended(fit, number, starts[number], StopReason.STILL)
     return Fit(tuple(starts))
 

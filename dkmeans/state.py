@@ -328,6 +328,8 @@ class TrainState:
         means: (k, d) float64, the centers before they were rounded to their dtype, if counts
             survive iterations; else None.
         grid: Grid of the sums of the last iteration, for the next one. Not saved.
+        epoch_centers: (k, d), the centers at the start of the epoch, with which those at its end
+            are compared if there is a `ShiftTolerance`; else None. Saved within an epoch only.
     """
 
     centers: FloatArray
@@ -344,6 +346,7 @@ class TrainState:
     rows: int = 0
     means: FloatArray | None = None
     grid: Grid | None = None
+    epoch_centers: FloatArray | None = None
 
     def as_saved(self) -> TrainState:
         """Return the state without what is not saved."""

@@ -17,7 +17,7 @@ import numpy as np
 from dkmeans import checkpoints
 from dkmeans.checkpoints import Checkpoint, Manifest, Stop
 from dkmeans.continuing import save_origin
-from dkmeans.convergence import with_still_starts, with_stop_reasons
+from dkmeans.convergence import with_epoch_centers, with_still_starts, with_stop_reasons
 from dkmeans.data.batches import Batch
 from dkmeans.data.dataset import Dataset
 from dkmeans.data.sources.memory import owned
@@ -247,8 +247,7 @@ def _steps_until_stop(
     saver.take_seconds()  # drops the time of the opening checkpoint
     is_first, began = True, time.perf_counter()
     squares, shift = None, plan.shift_tolerance
-    # Without this tolerance no fit is held for longer than an iteration: centers may be large.
-    shift_from = None if shift is None else fit
+    fit = with_epoch_centers(shift, fit)
     while not notifier.should_stop() and (step_batches := next(iterations, None)):
         raise_if_interrupted()  # an interrupt that came in a finalizer was swallowed there
         before = fit
@@ -270,8 +269,7 @@ def _steps_until_stop(
                 limits = plan.relative_tolerance, plan.loss_offset
                 fit = with_stop_reasons(before, fit, *limits, same_rows=same_rows)
                 if shift is not None and fit.step % shift.steps == 0:
-                    assert shift_from is not None  # for the type checker
-                    fit, shift_from = with_still_starts(shift, shift_from, fit), fit
+                    fit = with_still_starts(shift, fit)
                 is_first, began = False, now
                 if same_rows and squares is None:
                     squares = reduction.totals[-1].parts[0].squares

@@ -9,6 +9,7 @@ import pytest
 from dkmeans.convergence import (
     ShiftTolerance,
     converged,
+    with_epoch_centers,
     with_still_starts,
     with_stop_reasons,
 )
@@ -76,12 +77,12 @@ def test_an_unfinished_iteration_never_converges():
 
 @pytest.mark.parametrize(("total", "holds"), [(24.9, False), (25.0, True)])
 def test_a_shift_tolerance_limits_the_sum_of_the_squared_moves_of_all_centers(total, holds):
-    before, after = state([[0, 0], [1, 1]]), state([[3, 0], [1, 5]])
+    before, after = np.array([[0, 0], [1, 1]]), np.array([[3, 0], [1, 5]])
     assert ShiftTolerance(total).holds(before, after) == holds
 
 
 def test_moves_of_float32_centers_are_added_up_in_float64():
-    before, after = (state(np.full((1, 2), value, np.float32)) for value in (0, 3e38))
+    before, after = (np.full((1, 2), value, np.float32) for value in (0, 3e38))
     assert not ShiftTolerance(1e70).holds(before, after)
     assert ShiftTolerance(1e77 * 2).holds(before, after)
 
@@ -111,9 +112,27 @@ def test_a_start_whose_loss_hardly_changed_has_converged():
 
 def test_starts_that_have_hardly_moved_are_still_and_each_is_said(caplog):
     caplog.set_level(logging.INFO, "dkmeans")
-    found = with_still_starts(ShiftTolerance(1.0), fit_of(1, 1), fit_of(2, 3))
+    found = with_still_starts(ShiftTolerance(1.0), moved(fit_of(1, 1), 2, 3))
     assert [each.reason for each in found.starts] == [StopReason.STILL, None]
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("start 0 converged: the centers moved by no more")
-    again = with_still_starts(ShiftTolerance(9.0), fit_of(1, 1), found)
+    again = with_still_starts(ShiftTolerance(9.0), moved(found, 2, 6))
     assert [each.reason for each in again.starts] == [StopReason.STILL] * 2
+
+
+def moved(fit, *centers):
+    """Return a fit that began an epoch, with other centers."""
+    starts = with_epoch_centers(ShiftTolerance(0.0), fit).starts
+    pairs = zip(starts, centers, strict=True)
+    states = (replace(start.state, centers=np.array([[value]])) for start, value in pairs)
+    return Fit(tuple(map(lambda start, state: replace(start, state=state), starts, states)))
+
+
+def test_an_epoch_that_a_call_continues_began_where_it_began():
+    fit = moved(fit_of(1), 2)
+    (continued,) = with_epoch_centers(ShiftTolerance(0.0), fit).starts
+    assert continued.state.epoch_centers.tolist() == [[1]]
+    (found,) = with_still_starts(ShiftTolerance(0.0), fit).starts
+    assert found.state.epoch_centers.tolist() == [[2]]
+    (without,) = with_epoch_centers(None, fit).starts
+    assert without.state.epoch_centers is None

@@ -351,6 +351,30 @@ def test_a_fit_without_model_dir_leaves_nothing_behind(kind, folder):
     assert not [name for name in fsspec.filesystem("memory").ls("/", False) if "dkmeans-" in name]
 
 
+@pytest.mark.parametrize("n_init", [1, 2])
+def test_a_fit_that_is_interrupted_within_an_epoch_ends_where_it_would_have(
+    n_init, tmp_path, monkeypatch
+):
+    rows = rows_of()
+    init = "random" if n_init > 1 else "k-means||"
+    given = {"random_state": 3, "batch_size": len(rows) // 5, "init": init, "n_init": n_init}
+    given |= {"tol": 3e-3, "max_iter": 40}
+    whole = MiniBatchKMeans(6, **given).fit(rows)
+    assert 1 < whole.n_iter_ < 40
+    train = dkmeans.KMeans.train
+    for step in range(5 * whole.n_iter_ - 5, 5 * whole.n_iter_):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                dkmeans.KMeans,
+                "train",
+                lambda self, f, hooks, max_steps, step=step: train(self, f, max_steps=step),
+            )
+            MiniBatchKMeans(6, model_dir=tmp_path / str(step), **given).fit(rows)
+        found = MiniBatchKMeans(6, model_dir=tmp_path / str(step), **given).fit(rows)
+        assert found.n_iter_ == whole.n_iter_
+        assert np.array_equal(found.cluster_centers_, whole.cluster_centers_)
+
+
 @BOTH
 def test_a_fit_with_model_dir_is_continued_after_an_interruption(
     kind, tmp_path, monkeypatch, caplog

@@ -131,6 +131,8 @@ def _arrays(state: TrainState) -> dict[str, Any]:
     arrays = {"centers": state.centers, "counts": state.counts}
     if state.means is not None:
         arrays["means"] = state.means
+    if state.epoch_centers is not None and state.epoch_centers is not state.centers:
+        arrays["epoch_centers"] = state.epoch_centers
     pending = state.pending
     if pending is not None:
         arrays |= _sums_arrays("pending_", pending.sums)
@@ -241,6 +243,7 @@ def _state(arrays: Mapping[str, Any], numbers: Mapping[str, Any], distance: Dist
         empty_clusters=numbers["empty_clusters"],
         relocated_clusters=numbers.get("relocated_clusters", 0),
         means=arrays.get("means"),
+        epoch_centers=arrays.get("epoch_centers"),
     )
 
 
