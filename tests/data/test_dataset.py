@@ -582,6 +582,9 @@ def test_columns_without_numbers_are_refused_beside_weights_too(tmp_path):
         dataset.batches()
     rows, weights = weighted_pairs(dataset.select(["a"]))
     assert (rows.tolist(), weights.tolist()) == ([[1.0]], [3.0])
+    must = r"weights must be a column of numbers, got date32\[day\] in 'when'"
+    with pytest.raises(Invalid, match=must):
+        Dataset.from_parquet(tmp_path / "x.parquet", weights="when")
 
 
 def test_unusable_weights_are_refused_by_name(tmp_path):

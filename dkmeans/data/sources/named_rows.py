@@ -370,14 +370,16 @@ def _check_weights(table: NamedRows, weights: str) -> None:
     """Refuse weights that are not a column of numbers.
 
     Raises:
-        Invalid: there is no such column, or it holds words or lists.
+        Invalid: there is no such column, or it holds words, lists or no numbers.
     """
-    names = ", ".join(table.columns)
-    if weights not in table.columns:
+    found = dict(table.unusable).get(weights)
+    if weights not in table.columns and found is None:
+        names = ", ".join(table.columns)
         raise Invalid(expected("weights", f"a column of {table.name} ({names})", weights))
-    column = table.select([weights])
-    if column.dtypes == ("|O",) or column.widths != (1,):
-        found = "words" if column.dtypes == ("|O",) else "lists"
+    if found is None:
+        column = table.select([weights])
+        found = "words" if column.dtypes == ("|O",) else "lists" if column.widths != (1,) else None
+    if found is not None:
         raise Invalid(
             f"weights must be a column of numbers, got {found} in {weights!r} of {table.name}"
         )
