@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -100,18 +100,6 @@ class TextHandler(_Display):
         print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201
 
 
-class _Screen(Protocol):
-    """A place that shows lines which stay, and below them a line that changes."""
-
-    def add(self, text: Text) -> None:
-        """Add a line that stays."""
-        ...
-
-    def update(self, line: Any) -> None:
-        """Show another line below the lines that stay; an empty one shows nothing."""
-        ...
-
-
 class _Terminal:
     """A terminal, or another place that standard error is shown in."""
 
@@ -166,7 +154,7 @@ class LiveHandler(_Display):
         with_curve: True if the screen can show the characters of a curve.
     """
 
-    def __init__(self, screen: _Screen, *, with_curve: bool) -> None:
+    def __init__(self, screen: _Terminal | _Notebook, *, with_curve: bool) -> None:
         super().__init__()
         self._screen, self._with_curve = screen, with_curve
         self._progress: Progress | RowProgress | None = None

@@ -68,11 +68,6 @@ class Centers:
         """Number of columns, d."""
         return int(self.values.shape[1])
 
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return int(self.values.nbytes)
-
 
 def squared_norms(rows: FloatArray) -> FloatArray:
     """Return |x|^2 of each of the (n, d) rows, (n,), in their dtype.

@@ -97,12 +97,7 @@ class ExactSums:
         return k, d
 
     def __add__(self, other: ExactSums) -> ExactSums:
-        if not self._has_grid_of(other):
-            return self._plus_on_a_finer_grid(other, {})
-        planes = {m: plane.copy() for m, plane in self.planes.items() if m not in other.planes}
-        for m, plane in other.planes.items():
-            planes[m] = self.planes[m] + plane if m in self.planes else plane.copy()
-        return self._with_planes(planes, other)
+        return self.copied().plus_in_place(other)
 
     def _plus_on_a_finer_grid(self, other: ExactSums, planes: dict[int, IndexArray]) -> ExactSums:
         """Return the sum of these sums and others of another grid, on the finer one.

@@ -45,11 +45,6 @@ class StartCenters:
     with_squares: bool
     numbers: tuple[int, ...] | None = None
 
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return sum(each.nbytes for each in self.centers)
-
 
 def accumulate(
     loaded: LoadedChunk,

@@ -51,11 +51,6 @@ class _Reference:
     row: FloatArray
     backend: str | None
 
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return self.row.nbytes
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ColumnSums:

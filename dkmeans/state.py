@@ -78,6 +78,22 @@ class Monoid(Protocol):
 M = TypeVar("M", bound=Monoid)
 
 
+class Growing:
+    """Base of monoids of several parts, some of which may be added up in place."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Any) -> Self:
+        return self._plus(other, add)
+
+    def plus_in_place(self, other: Any) -> Self:
+        """Return the sum in the memory of this value, which must be the result of `+`."""
+        return self._plus(other, grown)
+
+    def _plus(self, other: Any, plus: Callable[[Any, Any], Any]) -> Self:
+        raise NotImplementedError
+
+
 def on_host(value: M) -> M:
     """Return a value in the memory of the host.
 
@@ -186,7 +202,7 @@ class Farthest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PartialSums:
+class PartialSums(Growing):
     """Contribution of some rows to the next centers: a monoid under `+`.
 
     All parts are exact, so the value is a property of the rows and the centers alone.
@@ -228,13 +244,6 @@ class PartialSums:
         """(k, d) float64, the means of the rows of each center, correctly rounded."""
         return self.sums.means(self.cluster_weights)
 
-    def __add__(self, other: PartialSums) -> PartialSums:
-        return self._plus(other, add)
-
-    def plus_in_place(self, other: PartialSums) -> PartialSums:
-        """Return the sum in the memory of these sums, which must be the result of `+`."""
-        return self._plus(other, grown)
-
     def _plus(self, other: Any, plus: Callable[[Any, Any], Any]) -> PartialSums:
         if not isinstance(other, PartialSums):
             other = on_host(other)  # a GPU's sums: another chunk was computed on the processor
@@ -261,17 +270,13 @@ class PartialSums:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SideBySide(Generic[M]):
+class SideBySide(Growing, Generic[M]):
     """Several values, each added to its counterpart: a monoid under `+`."""
 
     parts: tuple[M, ...]
 
-    def __add__(self, other: SideBySide[M]) -> SideBySide[M]:
-        return SideBySide(tuple(map(add, self.parts, other.parts)))
-
-    def plus_in_place(self, other: SideBySide[M]) -> SideBySide[M]:
-        """Return the sum in the memory of these values, as far as they can grow."""
-        return SideBySide(tuple(map(grown, self.parts, other.parts)))
+    def _plus(self, other: SideBySide[M], plus: Callable[[M, M], M]) -> SideBySide[M]:
+        return SideBySide(tuple(map(plus, self.parts, other.parts)))
 
     def on_host(self) -> SideBySide[M]:
         """Return the same values in the memory of the host."""

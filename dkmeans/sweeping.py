@@ -92,11 +92,6 @@ class _Tasks:
 
     each: tuple[Measuring, ...]
 
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return sum(task.nbytes for task in self.each)
-
 
 def sweep(
     input_fn: InputFn,
@@ -335,7 +330,7 @@ def _train_together(
         k = model.params["num_clusters"]
         _swept.set(k)
         try:
-            model.shared_executor = shared.participant(number)
+            model.shared_executor = Participant(shared, number)
             model.train(lambda: dataset, max_steps=max_steps)
         finally:
             named.running.discard(k)

@@ -6,7 +6,6 @@ rows of all other values. `plus_rest` adds these values, which are few.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from dkmeans.distance import Centers, Distance, directions
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal, total_of_squares
-from dkmeans.grid import COSINE_EXPONENT, BoolArray, Grid, NotFinite
+from dkmeans.grid import COSINE_EXPONENT, BoolArray, Grid, NotFinite, slices
 from dkmeans.state import FloatArray, IndexArray
 
 # Values that are added at a time: a few hundred bytes each.
@@ -101,7 +100,7 @@ def plus_rest(
     Raises:
         NotFinite: a value is not finite, or for cosine a row is too long to have a direction.
     """
-    for some in _pieces(points):
+    for some in slices(len(points), points.shape[1], _VALUES_AT_ONCE):
         _, left = sums.grid.split(points[some])
         sums = _plus(sums, points[some], left, index[some], distance)
     return sums
@@ -115,7 +114,7 @@ def plus_rows(
     Raises:
         NotFinite: as `plus_rest` does.
     """
-    for some in _pieces(points):
+    for some in slices(len(points), points.shape[1], _VALUES_AT_ONCE):
         parts, left = sums.grid.split(points[some])
         planes = {-m: np.zeros(sums.shape, np.int64) for m in range(len(parts))}
         for m, part in enumerate(parts):
@@ -133,15 +132,9 @@ def plus_rounded_away(sums: ExactSums, points: FloatArray, index: IndexArray) ->
         points: (m, d) rows with values that do not lie on the grid.
         index: (m,) the cluster of each row.
     """
-    for some in _pieces(points):
+    for some in slices(len(points), points.shape[1], _VALUES_AT_ONCE):
         sums = sums.plus_few(sums.grid.rounded_away(points[some]).moved(index[some]))
     return sums
-
-
-def _pieces(points: FloatArray) -> Iterator[slice]:
-    """Return the pieces of (m, d) rows that are added one after the other, to bound the memory."""
-    size = max(1, _VALUES_AT_ONCE // points.shape[1])
-    return (slice(start, start + size) for start in range(0, len(points), size))
 
 
 def _plus(

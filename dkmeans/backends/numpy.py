@@ -28,7 +28,7 @@ from dkmeans.backends.weighted import add_products, partial_sums_of, total_of_pr
 from dkmeans.distance import Centers, Distance, inverse_norms, squared_norms
 from dkmeans.exact import ExactSums, quotients
 from dkmeans.exact_total import NOTHING, ExactTotal
-from dkmeans.grid import Grid, piece_slices, total_of_digits
+from dkmeans.grid import Grid, piece_slices, slices, total_of_digits
 from dkmeans.loss import terms
 from dkmeans.state import Cached, FloatArray, IndexArray, PartialSums, sum_up
 
@@ -180,9 +180,7 @@ def _nearest_distances(points: FloatArray, index: IndexArray, centers: Centers) 
     """Return the distance of each row to its nearest center, (n,) float64."""
     result = np.empty(len(points))
     exact = exact_rows(centers.values, centers.distance)
-    piece = max(1, _GATHER_ELEMENTS // points.shape[1])
-    for start in range(0, len(points), piece):
-        rows = slice(start, start + piece)
+    for rows in slices(len(points), points.shape[1], _GATHER_ELEMENTS):
         block = exact_rows(points[rows], centers.distance)
         result[rows] = exact_distances(block, exact[index[rows]], centers.distance)
     return result
@@ -222,9 +220,7 @@ def nearest_several(
     """
     index = np.empty((len(points), most), np.int64)
     found = np.empty((len(points), most))
-    size = max(1, _RANKED_ELEMENTS // max(centers.values.shape))
-    for start in range(0, len(points), size):
-        rows = slice(start, start + size)
+    for rows in slices(len(points), max(centers.values.shape), _RANKED_ELEMENTS):
         rough = measure(points[rows], centers)
         index[rows], found[rows] = _ranked(points[rows], centers, most, rough)
     return index, found
@@ -409,9 +405,7 @@ def _resolve(points: FloatArray, candidates: FloatArray, scorer: _Scorer) -> Ind
     """
     row, center = np.nonzero(candidates)
     distances = np.empty(len(row))
-    piece = max(1, _GATHER_ELEMENTS // points.shape[1])
-    for start in range(0, len(row), piece):
-        pairs = slice(start, start + piece)
+    for pairs in slices(len(row), points.shape[1], _GATHER_ELEMENTS):
         rows = exact_rows(points[row[pairs]], scorer.distance)
         distances[pairs] = exact_distances(rows, scorer.exact[center[pairs]], scorer.distance)
     # Every row has a candidate, so least[i] belongs to row i.

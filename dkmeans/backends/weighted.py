@@ -13,7 +13,7 @@ import numpy as np
 
 from dkmeans.backends.protocol import Backend
 from dkmeans.backends.rounding import QUIET
-from dkmeans.exact import ExactSums
+from dkmeans.exact import ExactSums, in_pieces
 from dkmeans.exact_total import NOTHING, ExactTotal, total_of_weighted_squares
 from dkmeans.float_pairs import two_product
 from dkmeans.grid import PLANE_BITS, WINDOW_BITS, BoolArray, Grid, NotFinite, slices
@@ -190,10 +190,7 @@ def plus_left(
     Raises:
         NotFinite: a value is not finite.
     """
-    rows, columns = np.nonzero(left)
-    for start in range(0, len(rows), _PRODUCTS_AT_ONCE):
-        some = slice(start, start + _PRODUCTS_AT_ONCE)
-        row, column = rows[some], columns[some]
+    for row, column in in_pieces(np.nonzero(left), _PRODUCTS_AT_ONCE):
         values = points[row, column]
         if not np.isfinite(values).all():
             raise NotFinite

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -105,16 +105,9 @@ class Leaf:
     """Base of sources that read from storage or memory, and not from other sources."""
 
     __slots__ = ()
-
-    @property
-    def parts(self) -> tuple[Chunk, ...]:
-        """No chunks of other sources."""
-        return ()
-
-    @property
-    def is_repeatable(self) -> bool:
-        """True: storage that failed may answer the next time."""
-        return True
+    parts: ClassVar[tuple[Chunk, ...]] = ()
+    # Storage that failed may answer the next time.
+    is_repeatable: ClassVar[bool] = True
 
     def with_leaves(self: Source, change: Callable[[Source], Source]) -> Source:
         """Return the changed source."""
@@ -125,27 +118,20 @@ class AtHand:
     """Base of sources that are neither cached nor retried: rows in memory, and views."""
 
     __slots__ = ()
+    # A failed read would fail again, or was retried by the source below.
+    is_repeatable: ClassVar[bool] = False
 
     @property
     def key(self) -> Hashable | None:
         """No key."""
         return None
 
-    @property
-    def is_repeatable(self) -> bool:
-        """False: a failed read would fail again, or was retried by the source below."""
-        return False
-
 
 class Whole:
     """Base of sources whose rows are one chunk."""
 
     __slots__ = ()
-
-    @property
-    def chunk_rows(self) -> None:
-        """No size at which chunks end."""
-        return None
+    chunk_rows: ClassVar[None] = None
 
 
 @dataclass(frozen=True, slots=True)

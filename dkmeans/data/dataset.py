@@ -82,6 +82,9 @@ class Dataset:
         columns: Names of the columns in their order, with the length of lists; None if the columns
             have no names.
         by_name: Names of further columns, which are read only where they are named.
+        is_constant: True if every batch holds the same rows, so that full batch may end early.
+        is_table: True unless `batch`, `shuffle`, `repeat`, `take` or `skip` was called.
+        is_endless: True if the batches never end.
         table: Data frame, dict or group of Zarr that the rows are of; None for another input.
     """
 
@@ -91,11 +94,11 @@ class Dataset:
     _epochs: Callable[[int, Reading], Iterator[Batch]]
     # Number of rows in a batch; None before `batch`, 0 for batches of unknown sizes.
     _batch_rows: int | None = None
-    _is_constant: bool = False
+    is_constant: bool = False
     _is_shuffled: bool = False
     _is_repeated: bool = False
-    _is_table: bool = False
-    _is_endless: bool = False
+    is_table: bool = False
+    is_endless: bool = False
     _has_weights: bool = False
     _is_mapped: bool = False
     # The epochs whose columns a new model standardizes by; None if it does not.
@@ -110,7 +113,7 @@ class Dataset:
         names = f" ({', '.join(self.columns)})" if self.columns else ""
         shown = names if len(names) <= _SHOWN_CHARACTERS else f"{names[:_SHOWN_CHARACTERS]}...)"
         batches = f" in batches of {self._batch_rows:,}" if self._batch_rows else ""
-        end = ", without end" if self._is_endless else ""
+        end = ", without end" if self.is_endless else ""
         scales = ", to standardize" if self.is_standardized else ""
         of_columns = f"{counted(self.width, 'column')}{shown}"
         return f"<Dataset: {rows} of {of_columns}{batches}{end}{scales}>"
@@ -122,7 +125,7 @@ class Dataset:
             "columns": f"{self.width:,}",
             "names": None if self.columns is None else ", ".join(self.columns),
             "batches": f"{counted(self._batch_rows, 'row')} each" if self._batch_rows else None,
-            "end": "none, it repeats" if self._is_endless else None,
+            "end": "none, it repeats" if self.is_endless else None,
         }
         # To look at the batches of an iterator would use them up.
         first = Batch() if self.rows is None else next(self._epochs(0, AS_IT_IS), Batch())
@@ -331,15 +334,6 @@ class Dataset:
         return cls.of_table(cut, name)
 
     @classmethod
-    def of(cls, batch: Batch, name: str = "the data") -> Dataset:
-        """Return a dataset of the rows of a batch, in order.
-
-        Raises:
-            InvalidData: the batch has no rows.
-        """
-        return cls.of_table(lambda _: batch, name)
-
-    @classmethod
     def of_table(cls, cut: Cut, name: str = "the data") -> Dataset:
         """Return a dataset of the rows of a table, in order.
 
@@ -358,8 +352,8 @@ class Dataset:
             batch.source.width,
             batch.rows,
             lambda _, reading: iter([reading.of(whole(reading.chunk_bytes))]),
-            _is_constant=True,
-            _is_table=True,
+            is_constant=True,
+            is_table=True,
             _has_weights=batch.has_weights,
         )
 
@@ -461,24 +455,9 @@ class Dataset:
         return self._reading.chunk_bytes or TARGET_BYTES
 
     @property
-    def is_constant(self) -> bool:
-        """True if every batch holds the same rows: full batch may end when no center moves."""
-        return self._is_constant
-
-    @property
     def is_in_order(self) -> bool:
         """True if every epoch has the rows in the same order."""
         return not self._is_shuffled
-
-    @property
-    def is_table(self) -> bool:
-        """True unless `batch`, `shuffle`, `repeat`, `take` or `skip` was called."""
-        return self._is_table
-
-    @property
-    def is_endless(self) -> bool:
-        """True if the batches never end."""
-        return self._is_endless
 
     def map(self, function: Callable[[Any], Any]) -> Dataset:
         """Run a function of NumPy on the rows, on the workers, whenever rows are read.
@@ -525,7 +504,7 @@ class Dataset:
         Raises:
             ValueError: the rows come from an iterator, or `repeat` without end was called before.
         """
-        if self.rows is None or self._is_endless:
+        if self.rows is None or self.is_endless:
             raise Invalid(
                 "standardize() must come before repeat(), with rows that can be read again, got "
                 f"{self!r}"
@@ -581,8 +560,8 @@ class Dataset:
             self,
             _epochs=lambda epoch, reading: cut_anew(self._epochs(epoch, reading), rows),
             _batch_rows=rows,
-            _is_constant=False,
-            _is_table=False,
+            is_constant=False,
+            is_table=False,
         )
 
     def shuffle(self, seed: int) -> Dataset:
@@ -607,7 +586,7 @@ class Dataset:
                 self._epochs(epoch, reading), seed, epoch
             ),
             _is_shuffled=True,
-            _is_table=False,
+            is_table=False,
         )
 
     def repeat(self, n: int | None = None) -> Dataset:
@@ -632,9 +611,9 @@ class Dataset:
                 yield from batches
 
         # Batches of an iterator (`rows` is None) come once, however often they are repeated.
-        is_endless = self._is_endless or (n is None and bool(self.rows))
+        is_endless = self.is_endless or (n is None and bool(self.rows))
         return replace(
-            self, _epochs=epochs, _is_repeated=True, _is_table=False, _is_endless=is_endless
+            self, _epochs=epochs, _is_repeated=True, is_table=False, is_endless=is_endless
         )
 
     def take(self, n: int) -> Dataset:
@@ -672,14 +651,14 @@ class Dataset:
 
         # A slice of shuffled rows has other rows in every epoch. A slice of repeated rows may end
         # within an epoch.
-        is_constant = self._is_constant and not (self._is_shuffled or self._is_repeated)
+        is_constant = self.is_constant and not (self._is_shuffled or self._is_repeated)
         return replace(
             self,
             rows=rows,
             _epochs=epochs,
-            _is_constant=is_constant,
-            _is_table=False,
-            _is_endless=self._is_endless and stop is None,
+            is_constant=is_constant,
+            is_table=False,
+            is_endless=self.is_endless and stop is None,
         )
 
 

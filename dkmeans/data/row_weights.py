@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -90,10 +90,8 @@ class RowWeights:
         places = tuple((part.start, part.stop) for part in self.parts)
         return "weights", tuple(keys), places, self.first
 
-    @property
-    def is_repeatable(self) -> bool:
-        """False: the parts retry their own reads."""
-        return False
+    # The parts retry their own reads.
+    is_repeatable: ClassVar[bool] = False
 
     def read(self, start: int, stop: int) -> Any:
         """Return these weights, (stop - start, 1) float64.

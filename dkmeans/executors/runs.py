@@ -23,7 +23,7 @@ from dkmeans.errors import ResultLost
 from dkmeans.executors.read_ahead import loaded
 from dkmeans.executors.reduction import Cost, Skips, Throughput, skips
 from dkmeans.retry import Retries, retries
-from dkmeans.state import M, grown, on_host, sum_up
+from dkmeans.state import Growing, M, on_host, sum_up
 
 V = TypeVar("V")
 
@@ -67,7 +67,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RunTotal(Generic[M]):
+class RunTotal(Growing, Generic[M]):
     """Total of a run and its cost; `a + b` adds the total of the run that follows.
 
     Attributes:
@@ -79,13 +79,6 @@ class RunTotal(Generic[M]):
     run: Run
     total: M
     cost: Cost
-
-    def __add__(self, other: RunTotal[M]) -> RunTotal[M]:
-        return self._plus(other, add)
-
-    def plus_in_place(self, other: RunTotal[M]) -> RunTotal[M]:
-        """Return `self + other` in the memory of this total, which nothing else uses."""
-        return self._plus(other, grown)
 
     def _plus(self, other: RunTotal[M], plus: Callable[[M, M], M]) -> RunTotal[M]:
         run = replace(self.run, stop=other.run.stop)

@@ -15,7 +15,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from operator import add
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
@@ -23,22 +23,11 @@ from dkmeans.executors.budget import Memory
 from dkmeans.executors.reduction import Reduction, participant, skips
 from dkmeans.state import M, on_host
 
+if TYPE_CHECKING:
+    from dkmeans.executors import Executor
+
 R = TypeVar("R")
 V = TypeVar("V")
-
-
-class _Inner(Protocol):
-    """The methods of an `Executor`, which this module may not import, that are called here."""
-
-    def memory(self) -> Memory: ...
-
-    def map_reduce(
-        self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V
-    ) -> Reduction[M]: ...
-
-    def map(
-        self, function: Callable[[LoadedChunk, V], R], chunks: Iterable[Chunk], value: V
-    ) -> Iterator[R]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,11 +35,6 @@ class _Together:
     """Calls that are computed together: number of the participant, function and value of each."""
 
     calls: tuple[tuple[int, Callable[[LoadedChunk, Any], Any], Any], ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return sum(getattr(value, "nbytes", 0) for _, _, value in self.calls)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,17 +102,13 @@ class SharedReads:
         count: Number of participants that will take part. Each must leave in the end.
     """
 
-    def __init__(self, executor: _Inner, count: int) -> None:
-        self._executor, self._active = executor, count
+    def __init__(self, executor: Executor, count: int) -> None:
+        self.executor, self._active = executor, count
         self._calls: dict[int, _Call] = {}
         self._changed, self._serial = threading.Condition(), threading.Lock()
         self._stopped = False
         # What is computed together has the context of the creator: its log records name no model.
         self._context = copy_context()
-
-    def participant(self, number: int) -> Participant:
-        """Return the executor of the participant with this number."""
-        return Participant(self, number)
 
     def stop(self) -> None:
         """End all participants: their calls raise KeyboardInterrupt, so that they save first."""
@@ -141,13 +121,6 @@ class SharedReads:
         with self._changed:
             self._active -= 1
             self._serve_if_complete()
-
-    def memory(self) -> Memory:
-        """Return the memory of the executor."""
-        return self._executor.memory()
-
-    def __str__(self) -> str:
-        return str(self._executor)
 
     def map_reduce(
         self, number: int, function: Callable[..., Any], batches: Sequence[Batch], value: Any
@@ -170,7 +143,7 @@ class SharedReads:
     ) -> list[R]:
         """Return the result of a function for each chunk, for one participant at a time."""
         with self._serial:
-            return self._context.run(lambda: list(self._executor.map(function, chunks, value)))
+            return self._context.run(lambda: list(self.executor.map(function, chunks, value)))
 
     def _serve_if_complete(self) -> None:
         """Compute the calls if every participant waits for one."""
@@ -192,7 +165,7 @@ class SharedReads:
         try:
             with self._serial:
                 reduction = self._context.run(
-                    self._executor.map_reduce, _apply_all, first.batches, _Together(calls)
+                    self.executor.map_reduce, _apply_all, first.batches, _Together(calls)
                 )
         except BaseException as error:
             for call in group.values():
@@ -215,14 +188,14 @@ class Participant(AbstractContextManager["Participant"]):
         self._shared, self._number = shared, number
 
     def __str__(self) -> str:
-        return str(self._shared)
+        return str(self._shared.executor)
 
     def __exit__(self, *error: object) -> None:
         return
 
     def memory(self) -> Memory:
         """Return the memory of the shared executor."""
-        return self._shared.memory()
+        return self._shared.executor.memory()
 
     def map_reduce(
         self, function: Callable[[LoadedChunk, V], M], batches: Sequence[Batch], value: V

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -20,24 +20,6 @@ from dkmeans import storage
 from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, counted, expected
 from dkmeans.feature_columns.named import MISSING, NamedValues, check_key
 from dkmeans.state import IndexArray
-
-
-class CategoricalColumn(Protocol):
-    """Column that gives each value a bucket, or none."""
-
-    @property
-    def key(self) -> str:
-        """Name of the column to read."""
-        ...
-
-    @property
-    def num_buckets(self) -> int:
-        """Number of buckets."""
-        ...
-
-    def ids(self, values: NamedValues) -> IndexArray:
-        """Return the id of each value, (n, w) int64; -1 for a value without a bucket."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +118,10 @@ class HashedColumn:
     def _hashes(self, distinct: Sequence[Any]) -> IndexArray:
         """Return the ids of distinct values."""
         return _buckets([_text(value) for value in distinct], self.num_buckets)
+
+
+# A column that gives each value a bucket, or none.
+CategoricalColumn: TypeAlias = IdentityColumn | VocabularyColumn | HashedColumn
 
 
 def categorical_column_with_identity(

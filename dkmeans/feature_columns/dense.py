@@ -9,58 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from dkmeans.data.points import as_points
 from dkmeans.errors import Invalid, InvalidData, InvalidType, check_integer, expected
-from dkmeans.feature_columns.categorical import (
-    CategoricalColumn,
-    HashedColumn,
-    IdentityColumn,
-    VocabularyColumn,
-)
+from dkmeans.feature_columns.categorical import CategoricalColumn
 from dkmeans.feature_columns.named import NamedValues, check_key
 from dkmeans.state import FloatArray, IndexArray
-
-
-class DenseColumn(Protocol):
-    """Column that makes `width` numbers of each row."""
-
-    @property
-    def name(self) -> str:
-        """Name of the column. In a row, columns are in the order of their names."""
-        ...
-
-    @property
-    def key(self) -> str:
-        """Name of the column to read."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """Number of values that the column makes of a row."""
-        ...
-
-    @property
-    def input_width(self) -> int | None:
-        """Number of values to read from a row; None: any number."""
-        ...
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Dtype that the rows need: float64, or any other for float32."""
-        ...
-
-    def rows(self, values: NamedValues) -> FloatArray:
-        """Return the numbers of some rows, (n, width).
-
-        Raises:
-            Invalid: a value cannot be used; the text names its row and the key.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +198,10 @@ class IndicatorColumn:
         return _counts(self.categorical_column.ids(values), self.width)
 
 
+# A column that makes `width` numbers of each row.
+DenseColumn: TypeAlias = NumericColumn | BucketizedColumn | IndicatorColumn
+
+
 def _counts(ids: IndexArray, width: int) -> FloatArray:
     """Return how often each id occurs in each row, (n, width); negative ids are not counted."""
     counts = np.zeros((len(ids), width), np.float32)
@@ -321,9 +283,10 @@ def indicator_column(categorical_column: CategoricalColumn) -> IndicatorColumn:
     Raises:
         TypeError: the argument is something else.
     """
-    if not isinstance(categorical_column, IdentityColumn | VocabularyColumn | HashedColumn):
-        must = "a categorical_column_with_..."
-        raise InvalidType(expected("categorical_column", must, categorical_column))
+    if not isinstance(categorical_column, CategoricalColumn):
+        raise InvalidType(
+            expected("categorical_column", "a categorical_column_with_...", categorical_column)
+        )
     return IndicatorColumn(categorical_column)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 import numpy as np
@@ -22,13 +22,8 @@ from dkmeans.data.columns import described
 from dkmeans.data.points import as_array
 from dkmeans.data.sources.named_rows import NamedRows
 from dkmeans.errors import Invalid, InvalidData, InvalidType, counted, expected
-from dkmeans.feature_columns.categorical import HashedColumn, IdentityColumn, VocabularyColumn
-from dkmeans.feature_columns.dense import (
-    BucketizedColumn,
-    DenseColumn,
-    IndicatorColumn,
-    NumericColumn,
-)
+from dkmeans.feature_columns.categorical import CategoricalColumn
+from dkmeans.feature_columns.dense import DenseColumn
 from dkmeans.feature_columns.named import NamedValues
 from dkmeans.state import FloatArray
 
@@ -184,17 +179,16 @@ def _dense(feature_columns: Any) -> Iterable[DenseColumn]:
     Raises:
         InvalidType: the argument is not a list of dense columns.
     """
-    dense = NumericColumn | BucketizedColumn | IndicatorColumn
-    if isinstance(feature_columns, dense):
+    if isinstance(feature_columns, DenseColumn):
         return [feature_columns]
     if isinstance(feature_columns, str | Mapping) or not isinstance(feature_columns, Iterable):
         raise InvalidType(expected("feature_columns", "a list of columns", feature_columns))
     columns = list(feature_columns)
     for column in columns:
-        if isinstance(column, IdentityColumn | VocabularyColumn | HashedColumn):
+        if isinstance(column, CategoricalColumn):
             must = "dense; wrap this one in indicator_column"
             raise InvalidType(expected("feature_columns", must, column))
-        if not isinstance(column, dense):
+        if not isinstance(column, DenseColumn):
             raise InvalidType(
                 expected("feature_columns", "made by dkmeans.feature_columns", column)
             )
@@ -260,10 +254,8 @@ class FeatureRows:
         keys = tuple((part.source.key, part.start, part.stop) for part in self.parts)
         return None if any(key is None for key, _, _ in keys) else (self.layout.digest, keys)
 
-    @property
-    def is_repeatable(self) -> bool:
-        """False: the columns retry their own reads, and the rest is the user's code."""
-        return False
+    # The columns retry their own reads, and the rest is the user's code.
+    is_repeatable: ClassVar[bool] = False
 
     def read(self, start: int, stop: int) -> Any:
         """Return these rows, (stop - start, width)."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,11 @@ from dkmeans.backends.moments import NUM_MEASURES
 from dkmeans.distance import Centers, Distance
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal
-from dkmeans.state import FloatArray, IndexArray, PartialSums, grown
+from dkmeans.state import FloatArray, Growing, IndexArray, PartialSums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Moments:
+class Moments(Growing):
     """Moments of the rows of each cluster about its center: a monoid under `+`.
 
     For the cosine distance, rows and centers are those of length one.
@@ -57,13 +56,6 @@ class Moments:
     def total_of(self, measure: int) -> ExactTotal:
         """Return the sum of a measure over all rows, times their weights."""
         return self.measures.columns(slice(measure, measure + 1)).total()
-
-    def __add__(self, other: Moments) -> Moments:
-        return self._plus(other, add)
-
-    def plus_in_place(self, other: Moments) -> Moments:
-        """Return the sum in the memory of these moments, which must be the result of `+`."""
-        return self._plus(other, grown)
 
     def _plus(self, other: Moments, plus: Callable[[Any, Any], Any]) -> Moments:
         return Moments(

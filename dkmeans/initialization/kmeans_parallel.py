@@ -90,11 +90,6 @@ class Round:
     latest: Centers
     draw: Draw
 
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return self.candidates.nbytes + self.latest.nbytes
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoundResult:

@@ -71,11 +71,6 @@ class _Race:
     seed: Seed
     most: int | None
 
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return self.ranks.numbers.nbytes + self.ranks.firsts.nbytes
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Leaders:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from dkmeans.indices.cluster_moments import Moments, moments_of
 from dkmeans.indices.contingency import Contingency, contingency_of
 from dkmeans.indices.row_sample import RowSample, sample_of
 from dkmeans.prediction.per_chunk import score, score_of
-from dkmeans.state import FloatArray, IndexArray, PartialSums, Score, grown
+from dkmeans.state import FloatArray, Growing, IndexArray, PartialSums, Score
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,11 +50,6 @@ class Measuring:
     batch: int = 0
 
     @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return self.centers.nbytes + (self.against.nbytes if self.against else 0)
-
-    @property
     def sums_per_value(self) -> int:
         """Number of sums that each value of a row is added to."""
         return self.with_moments * (self.with_rows + MOMENT_PLANES * self.with_squares)
@@ -69,7 +63,7 @@ class Measuring:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measures:
+class Measures(Growing):
     """Measures of some rows: a monoid under `+`.
 
     Attributes:
@@ -96,13 +90,6 @@ class Measures:
             )
         sample = RowSample.zero(task.centers.width) if task.with_sample else None
         return cls(Score(), moments, task.shape and Contingency.zero(task.shape), sample)
-
-    def __add__(self, other: Measures) -> Measures:
-        return self._plus(other, add)
-
-    def plus_in_place(self, other: Measures) -> Measures:
-        """Return the sum in the memory of these measures, which must be the result of `+`."""
-        return self._plus(other, grown)
 
     def _plus(self, other: Measures, plus: Callable[[Any, Any], Any]) -> Measures:
         return Measures(

@@ -35,7 +35,7 @@ def cut(source, size):
 
 def dataset_of(n=20, chunk=6):
     """Return a dataset of n rows in several chunks."""
-    return Dataset.of(cut(MemoryRows(rows_of(n), "rows"), chunk))
+    return Dataset.of_table(lambda _: cut(MemoryRows(rows_of(n), "rows"), chunk))
 
 
 def loaded(dataset, most=None):

@@ -11,7 +11,7 @@ import pytest
 from dkmeans import Dataset
 from dkmeans.executors import Serial
 from dkmeans.executors.reduction import participant
-from dkmeans.executors.shared import SharedReads
+from dkmeans.executors.shared import Participant, SharedReads
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def test_what_is_computed_together_sees_the_context_of_no_participant():
 
     shared = SharedReads(Watching(), 1)
     own.set("a participant")
-    shared.participant(0).map_reduce(weighed, [batch()], 1.0)
-    assert list(shared.participant(0).map(weighed, batch(), 1.0))
+    Participant(shared, 0).map_reduce(weighed, [batch()], 1.0)
+    assert list(Participant(shared, 0).map(weighed, batch(), 1.0))
     assert seen == [None, None]
 
 
@@ -66,7 +66,7 @@ def test_calls_over_the_same_batch_are_one_pass_and_others_are_passes_of_their_o
     shared = SharedReads(inner, 3)
 
     def work(number):
-        own = shared.participant(number)
+        own = Participant(shared, number)
         first = own.map_reduce(weighed, [same.numbered() if number else same], float(number))
         second = own.map_reduce(weighed, [other if number == 2 else same], float(number))
         shared.leave()
@@ -83,9 +83,9 @@ def test_calls_over_the_same_batch_are_one_pass_and_others_are_passes_of_their_o
 def test_participants_that_have_left_are_not_waited_for():
     shared, rows = SharedReads(Serial(), 2), batch()
     shared.leave()
-    (total,) = shared.participant(1).map_reduce(weighed, [rows], 2.0).totals
+    (total,) = Participant(shared, 1).map_reduce(weighed, [rows], 2.0).totals
     assert total.value == 380
-    parts = shared.participant(1).map(weighed, rows, 1.0)
+    parts = Participant(shared, 1).map(weighed, rows, 1.0)
     assert sum(part.value for part in parts) == 190
 
 
@@ -95,10 +95,10 @@ def test_an_error_reaches_every_call_and_a_stop_ends_those_that_wait():
 
     shared, rows = SharedReads(Serial(), 1), batch()
     with pytest.raises(ValueError, match="bad"):
-        shared.participant(0).map_reduce(failing, [rows], "bad")
+        Participant(shared, 0).map_reduce(failing, [rows], "bad")
     shared = SharedReads(Serial(), 2)
     timer = threading.Timer(0.05, shared.stop)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        shared.participant(0).map_reduce(weighed, [rows], 1.0)
+        Participant(shared, 0).map_reduce(weighed, [rows], 1.0)
     timer.join()

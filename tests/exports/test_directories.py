@@ -11,7 +11,7 @@ import pytest
 from dkmeans_jobs.__main__ import main
 
 from dkmeans import storage
-from dkmeans.exports.savedmodel.protobuf import saved_model
+from dkmeans.exports.savedmodel.protobuf import message
 from tests.exports.example_models import WIDTH, rows_of
 from tests.programs import files_limited_to
 
@@ -82,7 +82,7 @@ def test_exports_go_to_object_storage_too(model, s3):
     path = model.export_saved_model(f"{s3}/exports", lambda: given).decode()
     assert path.startswith(f"{s3}/exports/")
     data = storage.read(f"{path}/saved_model.pb").data
-    assert saved_model().FromString(data).meta_graphs[0].meta_info_def.tags == ["serve"]
+    assert message("SavedModel").FromString(data).meta_graphs[0].meta_info_def.tags == ["serve"]
     model.export_onnx(f"{s3}/exports/model.onnx")
     assert onnx.load_model_from_string(storage.read(f"{s3}/exports/model.onnx").data)
 

@@ -133,7 +133,7 @@ def test_an_evaluation_reports_progress_and_its_pieces_change_no_bit(
     notifier = Notifier(checkpoint.settings, [])
     with Threads(2) as executor:
         of = checkpoint, Measuring(centers), executor, notifier, None
-        (measures,) = scores(Dataset.of(batch), *of)
+        (measures,) = scores(Dataset.of_table(lambda _: batch), *of)
         (at_once,) = executor.map_reduce(per_chunk.score, [batch], centers).totals
     assert measures.score == at_once
     done = [each.progress.rows_done for each in caplog.records if hasattr(each, "progress")]

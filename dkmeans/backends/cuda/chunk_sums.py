@@ -19,7 +19,7 @@ from dkmeans.backends.cuda.kernel_device import COUNTED_ROWS, NULL, THREADS, Ker
 from dkmeans.backends.cuda.pieces import DevicePiece
 from dkmeans.exact import ExactSums
 from dkmeans.exact_total import ExactTotal, total_of
-from dkmeans.grid import PLANE_BITS, Grid
+from dkmeans.grid import PLANE_BITS, Grid, slices
 from dkmeans.state import FloatArray, IndexArray, PartialSums
 
 # Rows that a thread of `add_rows` adds up: fewer where there would be few blocks.
@@ -161,8 +161,7 @@ def _left_rows(device: KernelDevice, left: Any, n: int) -> IndexArray:
 
 def _cut(rows: IndexArray, width: int) -> Iterator[IndexArray]:
     """Return the numbers of rows of so many columns in pieces that the host adds at a time."""
-    size = max(1, _LEFT_VALUES // width)
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+    return (rows[some] for some in slices(len(rows), width, _LEFT_VALUES))
 
 
 def _total_of_digits(digits: FloatArray, grid: Grid) -> ExactTotal:

@@ -7,7 +7,7 @@ float64 rows read the centers from memory, and sort the rows of a tile.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -55,33 +55,6 @@ _NO_SQUARE = -1.0
 _SLACK = 1 - 2.0**-10
 # Warps of a block.
 _WARPS = THREADS // WARP_THREADS
-
-
-class FewCenters(Protocol):
-    """Few centers as their kernel reads them.
-
-    Attributes:
-        exact: (k, d) float64 on the device, the centers for exact distances.
-        shared_bytes: Dynamic shared memory of a block.
-        reads_powers: True if the kernel reads the powers of the grid from memory.
-    """
-
-    exact: Any
-    shared_bytes: int
-    reads_powers: bool
-
-    def add(
-        self, device: KernelDevice, rows: tuple[Any, ...], grid: Grid, sums: tuple[Any, ...]
-    ) -> None:
-        """Find the nearest centers of rows, and add the rows up.
-
-        Args:
-            device: The device.
-            rows: The first arguments of every kernel on rows.
-            grid: Grid of the sums.
-            sums: The last arguments of the kernels that add rows.
-        """
-        ...
 
 
 def few_centers(centers: Centers, dtype: np.dtype[Any], device: KernelDevice) -> FewCenters | None:
@@ -223,6 +196,10 @@ class _Doubles:
             self._kernel, np.float64, -(-int(rows[1]) // FEW_ROWS), *rows, self.exact,
             *self._arrays, *self._numbers, *sums, shared_bytes=self.shared_bytes,
         )  # fmt: skip
+
+
+# Few centers as their kernel reads them.
+FewCenters: TypeAlias = _Singles | _Doubles
 
 
 def _structure(powers: FloatArray, *others: FloatArray | float) -> np.void:

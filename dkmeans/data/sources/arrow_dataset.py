@@ -6,7 +6,6 @@ travels to the worker that reads it. The fragment knows which rows are deleted.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +28,7 @@ from dkmeans.data.sources.named_rows import (
 from dkmeans.data.sources.requests import in_parallel
 from dkmeans.data.sources.row_filter import RowFilter, groups_by_statistics
 from dkmeans.errors import Invalid, InvalidData
+from dkmeans.extras import is_of
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -137,8 +137,7 @@ class FragmentRows(NamedRows):
 def is_arrow_dataset(given: Any) -> bool:
     """Return whether an object is a dataset of pyarrow."""
     # A process that has not imported the module, which imports pandas, has no dataset.
-    module = sys.modules.get("pyarrow.dataset")
-    return module is not None and isinstance(given, module.Dataset)
+    return is_of(given, "pyarrow.dataset", "Dataset")
 
 
 def from_arrow_dataset(

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 import dask
@@ -23,6 +23,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import AtHand, Chunk, Leaf, Source, Whole
 from dkmeans.data.sources.memory import with_shape_of
 from dkmeans.errors import InvalidData
+from dkmeans.extras import is_of
 
 # A graph is assumed to contain the rows themselves if it pickles to more bytes than this and to
 # more than one byte for each row.
@@ -54,10 +55,8 @@ class DaskRows(Whole, Leaf):
     first: int
     carries_rows: bool
 
-    @property
-    def is_repeatable(self) -> bool:
-        """False: the graph is code of the user, and that is not run again after an error."""
-        return False
+    # The graph is code of the user, and that is not run again after an error.
+    is_repeatable: ClassVar[bool] = False
 
     def read(self, start: int, stop: int) -> Any:
         """Compute the block in this thread and return these rows.
@@ -105,8 +104,7 @@ def is_dask_array(values: Any) -> bool:
     `dask.array` takes a fifth of the start of a process to import. A process that has not imported
     it has no such array.
     """
-    module = sys.modules.get("dask.array")
-    return module is not None and isinstance(values, module.Array)
+    return is_of(values, "dask.array", "Array")
 
 
 def from_dask(array: Any, name: str) -> Batch:

@@ -8,7 +8,6 @@ collection: each partition is read in the same way, on the worker that computes 
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from numbers import Number
@@ -37,6 +36,7 @@ from dkmeans.data.sources.arrow_values import (
 )
 from dkmeans.data.sources.labeled import is_data_array, labels_of, selected
 from dkmeans.errors import InvalidData, InvalidType
+from dkmeans.extras import is_of
 
 
 class RowSchema(NamedTuple):
@@ -62,18 +62,12 @@ def is_frame(given: Any) -> bool:
 
 def is_dask_frame(given: Any) -> bool:
     """Return whether an object is a Dask data frame."""
-    return _is_dask(given, "DataFrame")
+    return is_of(given, "dask.dataframe", "DataFrame")
 
 
 def is_dask_series(given: Any) -> bool:
     """Return whether an object is a column of a Dask data frame."""
-    return _is_dask(given, "Series")
-
-
-def _is_dask(given: Any, name: str) -> bool:
-    # A process that has not imported Dask's data frames has none.
-    module = sys.modules.get("dask.dataframe")
-    return module is not None and isinstance(given, getattr(module, name))
+    return is_of(given, "dask.dataframe", "Series")
 
 
 def names_of(table: Any) -> Names:

@@ -6,27 +6,22 @@ variables. xarray is not imported: a process that has not imported it has none o
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from dkmeans.data.columns import Names
 from dkmeans.errors import InvalidData
+from dkmeans.extras import is_of
 
 
 def is_data_array(given: Any) -> bool:
     """Return whether an object is a `DataArray` of xarray."""
-    return _is_of_xarray(given, "DataArray")
+    return is_of(given, "xarray", "DataArray")
 
 
 def is_labeled_dataset(given: Any) -> bool:
     """Return whether an object is a `Dataset` of xarray."""
-    return _is_of_xarray(given, "Dataset")
-
-
-def _is_of_xarray(given: Any, name: str) -> bool:
-    module = sys.modules.get("xarray")
-    return module is not None and isinstance(given, getattr(module, name))
+    return is_of(given, "xarray", "Dataset")
 
 
 def labels_of(array: Any) -> Names:

@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import SEEK_END, BytesIO
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from obstore.exceptions import BaseError
@@ -46,10 +46,7 @@ class NpyRows(Leaf):
     offset: int
     chunk_rows: int
 
-    @property
-    def first(self) -> int:
-        """Number of the first row: 0."""
-        return 0
+    first: ClassVar[int] = 0
 
     @property
     def key(self) -> Hashable | None:

@@ -15,7 +15,7 @@ from itertools import product
 from math import prod
 from pathlib import Path
 from socket import gethostname
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import numpy as np
@@ -71,10 +71,7 @@ class ZarrRows(Leaf):
     key: Hashable
     missing: tuple[Any, ...] = ()
 
-    @property
-    def first(self) -> int:
-        """Number of the first row: 0."""
-        return 0
+    first: ClassVar[int] = 0
 
     @property
     def rows(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -161,5 +162,9 @@ def preferring(*workers: str | None) -> dict[str, Any]:
 
 
 def size_of(value: Any) -> int:
-    """Return the size of a value in bytes: its `nbytes`, if it has that."""
+    """Return the size of a value in bytes: of a dataclass or a tuple, that of all its parts."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return sum(size_of(getattr(value, each.name)) for each in fields(value))
+    if isinstance(value, tuple):
+        return sum(map(size_of, value))
     return int(getattr(value, "nbytes", 0) or sys.getsizeof(value))

@@ -16,7 +16,7 @@ from tensorboard.compat.proto import meta_graph_pb2
 from dkmeans.checkpoints import Checkpoint
 from dkmeans.exports.receivers import Input, ServingInputReceiver, check_input_width
 from dkmeans.exports.savedmodel import protobuf
-from dkmeans.exports.savedmodel.graph import Graph, Results, add_results, add_saver, add_variable
+from dkmeans.exports.savedmodel.graph import Graph, add_results, add_saver, add_variable
 from dkmeans.exports.savedmodel.variables import bundle
 from dkmeans.modes import ModeKeys
 from dkmeans.prediction.per_chunk import ALL_DISTANCES, CLUSTER_INDEX
@@ -51,7 +51,8 @@ def files(
         "global_step": np.int64(checkpoint.state.step),
     }
     graphs = [_meta_graph(checkpoint, mode, receiver) for mode, receiver in receivers.items()]
-    model = protobuf.saved_model(saved_model_schema_version=_SCHEMA_VERSION, meta_graphs=graphs)
+    content = {"saved_model_schema_version": _SCHEMA_VERSION, "meta_graphs": graphs}
+    model = protobuf.message("SavedModel", **content)
     contents = {f"variables/{name}": data for name, data in bundle(variables).items()}
     # The graphs come last: a directory with `saved_model.pb` is taken for complete.
     if as_text:
@@ -68,41 +69,40 @@ def _meta_graph(checkpoint: Checkpoint, mode: ModeKeys, receiver: ServingInputRe
     step, step_definition = add_variable(graph, "global_step", np.int64(0))
     value, definition = add_variable(graph, "clusters", np.zeros_like(centers))
     distance, scaling = checkpoint.settings.distance_metric, checkpoint.settings.scaling
-    results = add_results(graph, inputs, distance, value, centers, scaling)
+    add_results(graph, inputs, distance, value, centers, scaling)
     variables = [("clusters", value, centers.dtype), ("global_step", step, np.int64)]
-    saver = add_saver(graph, variables)
+    add_saver(graph, variables)
     meta.graph_def.CopyFrom(graph.definition)
     meta.meta_info_def.tags.append(_TAGS[mode])
     meta.meta_info_def.stripped_default_attrs = True
     # Loaders find the variables of the graph in this collection.
     meta.collection_def["variables"].bytes_list.value.extend([definition, step_definition])
-    meta.saver_def.filename_tensor_name = f"{saver.filename}:0"
-    meta.saver_def.save_tensor_name = f"{saver.saved}:0"
-    meta.saver_def.restore_op_name = saver.restore
+    meta.saver_def.filename_tensor_name = "save/filename:0"
+    meta.saver_def.save_tensor_name = "save/saved:0"
+    meta.saver_def.restore_op_name = "save/restore"
     meta.saver_def.version = meta.saver_def.V2
-    for name, outputs in _signatures(mode, results).items():
+    for name, outputs in _signatures(mode).items():
         meta.signature_def[name].CopyFrom(_signature(inputs, outputs, _METHODS[mode]))
     return meta
 
 
-def _signatures(mode: ModeKeys, results: Results) -> dict[str, dict[str, str]]:
+def _signatures(mode: ModeKeys) -> dict[str, dict[str, str]]:
     """Return the signatures of a mode: for each, the node of each output by the output's name."""
-    index, distances = results.cluster_index, results.all_distances
     if mode is ModeKeys.PREDICT:
         return {
-            "serving_default": {"output": index},
-            CLUSTER_INDEX: {"output": index},
-            ALL_DISTANCES: {"output": distances},
+            "serving_default": {"output": CLUSTER_INDEX},
+            CLUSTER_INDEX: {"output": CLUSTER_INDEX},
+            ALL_DISTANCES: {"output": ALL_DISTANCES},
         }
     outputs = {
-        "loss": results.loss,
-        f"predictions/{CLUSTER_INDEX}": index,
-        f"predictions/{ALL_DISTANCES}": distances,
+        "loss": "loss",
+        f"predictions/{CLUSTER_INDEX}": CLUSTER_INDEX,
+        f"predictions/{ALL_DISTANCES}": ALL_DISTANCES,
     }
     if mode is ModeKeys.EVAL:
         # An estimator's metric is a value and an operation that adds a batch. There is no state
         # here, so both are the loss of the batch.
-        outputs |= {"metrics/score/value": results.loss, "metrics/score/update_op": results.loss}
+        outputs |= {"metrics/score/value": "loss", "metrics/score/update_op": "loss"}
     return {str(mode): outputs}
 
 

@@ -9,7 +9,6 @@ squared distance to that middle.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -90,21 +89,6 @@ def _type(dtype: Any) -> int:
     return types_pb2.DataType.Value(dtype) if isinstance(dtype, str) else data_type(dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
-    """Names of the nodes that compute a model's results.
-
-    Attributes:
-        cluster_index: Node of the cluster indices, (n,) int64.
-        all_distances: Node of the distances to all centers, (n, k) float32.
-        loss: Node of the sum of the distances to the nearest centers, float64.
-    """
-
-    cluster_index: str
-    all_distances: str
-    loss: str
-
-
 def add_results(
     graph: Graph,
     inputs: Sequence[Input],
@@ -112,8 +96,11 @@ def add_results(
     centers: str,
     values: FloatArray,
     scaling: Scaling | None,
-) -> Results:
-    """Add the computation of a model's results.
+) -> None:
+    """Add the computation of a model's results: `cluster_index`, `all_distances` and `loss`.
+
+    These are (n,) int64, (n, k) float32, and float64, the sum of the distances to the nearest
+    centers.
 
     Args:
         graph: The graph.
@@ -145,7 +132,6 @@ def add_results(
         "Sum", "loss", nearest, graph.constant("along_rows", np.zeros(1, np.int32)), T=_FLOAT64,
         Tidx=np.int32,
     )  # fmt: skip
-    return Results("cluster_index", "all_distances", "loss")
 
 
 def _rows(graph: Graph, inputs: Sequence[Input]) -> str:
@@ -260,23 +246,10 @@ def add_variable(graph: Graph, name: str, value: Any) -> tuple[str, bytes]:
     return read, definition.SerializeToString()
 
 
-@dataclass(frozen=True, slots=True)
-class Saver:
-    """Names of the nodes that load and save a graph's variables.
+def add_saver(graph: Graph, variables: Sequence[tuple[str, str, Any]]) -> None:
+    """Add the nodes that load and save variables: `save/restore` and `save/saved`.
 
-    Attributes:
-        filename: Node that takes the path of the variables.
-        saved: Node that saves the variables.
-        restore: Node that loads the variables.
-    """
-
-    filename: str
-    saved: str
-    restore: str
-
-
-def add_saver(graph: Graph, variables: Sequence[tuple[str, str, Any]]) -> Saver:
-    """Add the nodes that load and save variables.
+    `save/filename` takes the path of the variables.
 
     Args:
         graph: The graph.
@@ -290,10 +263,10 @@ def add_saver(graph: Graph, variables: Sequence[tuple[str, str, Any]]) -> Saver:
     slices = graph.constant("save/slices", np.array([b""] * len(names), object))
     graph.add("SaveV2", "save/SaveV2", filename, name_list, slices, *values, dtypes=list(dtypes))
     # SaveV2 has no result. This one exists only after the variables are saved.
-    saved = graph.add("Identity", "save/saved", filename, "^save/SaveV2", T="DT_STRING")
+    graph.add("Identity", "save/saved", filename, "^save/SaveV2", T="DT_STRING")
     graph.add("RestoreV2", "save/RestoreV2", filename, name_list, slices, dtypes=list(dtypes))
     for number, (name, dtype) in enumerate(zip(names, dtypes, strict=True)):
         value = f"save/RestoreV2:{number}"
         graph.add("AssignVariableOp", f"save/Assign_{number}", name, value, dtype=dtype)
     assigned = (f"^save/Assign_{number}" for number in range(len(names)))
-    return Saver(filename, saved, graph.add("NoOp", "save/restore", *assigned))
+    graph.add("NoOp", "save/restore", *assigned)

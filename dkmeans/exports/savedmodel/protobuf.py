@@ -41,19 +41,12 @@ _TYPES = {
 }  # fmt: skip
 
 
-def saved_model(**fields: Any) -> Any:
-    """Return a `SavedModel` message."""
-    return _message_class("SavedModel")(**fields)
+def message(name: str, **fields: Any) -> Any:
+    """Return a message of one of the types in `_MESSAGES`.
 
-
-def bundle_header(**fields: Any) -> Any:
-    """Return a `BundleHeaderProto` message; the default of its byte order is little-endian."""
-    return _message_class("BundleHeaderProto")(**fields)
-
-
-def bundle_entry(**fields: Any) -> Any:
-    """Return a `BundleEntryProto` message."""
-    return _message_class("BundleEntryProto")(**fields)
+    The byte order of a `BundleHeaderProto` is little-endian by default.
+    """
+    return _message_class(name)(**fields)
 
 
 def data_type(dtype: Any) -> int:

@@ -33,7 +33,8 @@ def bundle(variables: Mapping[str, Any]) -> dict[str, bytes]:
         array = np.asarray(value)
         # In the byte order of the header, on every machine.
         values = array.astype(array.dtype.newbyteorder("<"), order="C").tobytes()
-        entry = protobuf.bundle_entry(
+        entry = protobuf.message(
+            "BundleEntryProto",
             dtype=protobuf.data_type(array.dtype),
             shape=protobuf.shape(array.shape),
             offset=len(data),
@@ -46,7 +47,7 @@ def bundle(variables: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _header() -> bytes:
-    header = protobuf.bundle_header(num_shards=1)
+    header = protobuf.message("BundleHeaderProto", num_shards=1)
     header.version.producer = 1
     return bytes(header.SerializeToString())
 

@@ -1,15 +1,10 @@
-"""The protocol `Destination`, and the choice of a destination by its address."""
+"""The type `Destination`, and the choice of a destination by its address."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TypeAlias
 
 from dkmeans import storage
-from dkmeans.data.batches import Batch
-from dkmeans.data.chunks import Chunk
 from dkmeans.errors import Invalid, expected
 from dkmeans.prediction.destinations.added_arrays import AddedArrays, split
 from dkmeans.prediction.destinations.parquet_folder import ClusterFolders, ParquetFolder
@@ -17,96 +12,9 @@ from dkmeans.prediction.destinations.zarr_group import ZarrGroup
 from dkmeans.prediction.identity import Prediction
 from dkmeans.prediction.per_chunk import CLUSTER_INDEX
 
-
-class Destination(Protocol):
-    """A place for the results of one prediction."""
-
-    @property
-    def address(self) -> str:
-        """Absolute path or URL."""
-        ...
-
-    @property
-    def prediction(self) -> Prediction:
-        """The prediction that is written there."""
-        ...
-
-    @property
-    def has_marks(self) -> bool:
-        """True if regions that are done have marks, which are removed in the end.
-
-        False if the file of a region is its mark.
-        """
-        ...
-
-    def regions(self, batch: Batch) -> Iterable[Chunk]:
-        """Return all rows in regions, each as one chunk, in order."""
-        ...
-
-    def identity(self) -> dict[str, Any] | None:
-        """Return the identity that is stored there, empty if it is damaged; None if there is none.
-
-        An empty identity is that of no prediction, so nothing there counts as done.
-        """
-        ...
-
-    def check_new(self) -> None:
-        """Refuse a place without an identity that holds something else already.
-
-        Raises:
-            Invalid: the place holds something else.
-        """
-        ...
-
-    def check_replaceable(self, regions: Iterable[Chunk]) -> None:
-        """Refuse to replace predictions beside which somebody else has put something.
-
-        Args:
-            regions: The regions of this prediction.
-
-        Raises:
-            Invalid: the place holds files of somebody else.
-        """
-        ...
-
-    def lacks_arrays(self) -> bool:
-        """Return whether somebody has removed an array that was set up."""
-        ...
-
-    def write_identity(self, identity: dict[str, Any]) -> None:
-        """Write the identity; an empty one is that of no prediction."""
-        ...
-
-    def empty(self) -> None:
-        """Remove earlier predictions, their identity first, and create what regions are written to.
-
-        A crash before the new identity is written leaves an empty one, with which no mark counts.
-        """
-        ...
-
-    def write(self, region: Chunk, results: dict[str, np.ndarray[Any, Any]]) -> None:
-        """Write the results of one region, durably, and then mark the region as done."""
-        ...
-
-    def done(self) -> Iterable[str]:
-        """Return the names of the regions that are done. The caller passes over other names."""
-        ...
-
-    def is_marked_complete(self) -> bool:
-        """Return whether the place is marked as complete."""
-        ...
-
-    def mark_complete(self) -> None:
-        """Mark the place as complete, for readers."""
-        ...
-
-    def unmark(self) -> None:
-        """Remove a mark of completeness, because a region is missing."""
-        ...
-
-    def tidy(self) -> None:
-        """Remove what a complete output does not need."""
-        ...
+# A place for the results of one prediction. Regions that are done have marks (`has_marks`), or the
+# file of a region is its mark. `done` may also return names that are of no region.
+Destination: TypeAlias = ZarrGroup | ParquetFolder
 
 
 def check_address(address: str, partition_by: str) -> None:

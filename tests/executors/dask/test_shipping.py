@@ -8,11 +8,13 @@ import pytest
 
 from dkmeans import Dataset
 from dkmeans.data.sources.memory import ShippedRows
+from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask
 from dkmeans.executors.dask import internals, worker
 from dkmeans.executors.dask.cluster import Cluster
 from dkmeans.executors.dask.shipping import Shipping, size_of
 from dkmeans.partial_sums import accumulate
+from dkmeans.prediction import per_chunk
 from tests.executors.laws import batches_of, centers, check_iterations
 
 
@@ -116,9 +118,12 @@ def test_a_value_that_was_lost_with_its_worker_is_sent_again(client, dataset, mo
     assert caplog.text.count("sent to; the iteration starts over") == 1
 
 
-def test_the_size_of_a_value_is_its_nbytes():
+def test_the_size_of_a_value_is_that_of_its_arrays():
     assert size_of(np.zeros(1000)) == 8000
     assert 0 < size_of("text") < 200
+    task = per_chunk.Task(Centers(np.zeros((10, 100)), Distance.COSINE), ("cluster_index",))
+    assert 8000 < size_of((task, task)) - 8000 < 9000
+    assert 0 < size_of(per_chunk.Task) < 2000
 
 
 def test_rows_in_memory_travel_once_and_not_in_every_iteration(client):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from dkmeans.exports.savedmodel.protobuf import bundle_entry
+from dkmeans.exports.savedmodel.protobuf import message
 from dkmeans.exports.savedmodel.variables import _varint, bundle
 
 
@@ -28,7 +28,9 @@ def test_the_index_has_an_entry_for_each_variable_and_tensorflows_magic_number()
     index = bundle({"a": np.zeros((2, 3), np.float32), "b": np.int64(7)})["variables.index"]
     assert index.endswith(struct.pack("<Q", 0xDB4775248B80FB57))
     start = index.index(b"b") + 1
-    entry = bundle_entry().FromString(index[start : start + index[index.index(b"b") - 1]])
+    entry = message("BundleEntryProto").FromString(
+        index[start : start + index[index.index(b"b") - 1]]
+    )
     assert (entry.dtype, entry.offset, entry.size) == (9, 24, 8)
 
 
