@@ -37,7 +37,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.executors import Cost, Dask
 from dkmeans.executors.dask import cluster as view
 from dkmeans.executors.dask import driver as driver_module
-from dkmeans.executors.dask import worker as worker_module
+from dkmeans.executors.dask import remote
 from dkmeans.executors.runs import Run, RunTotal, merged
 
 # Processes that the workers share, and the threads in which the tasks of such a process run.
@@ -129,7 +129,7 @@ class _SharedThreadPoolExecutor(ThreadPoolExecutor):
 
 async def _workers(address: str, count: int, threads: int, folder: str) -> None:
     options = {"host": "127.0.0.1", "nthreads": threads, "memory_limit": 2**33, "dashboard": False}
-    worker_module.reduce_shared = _reduced_at_once
+    remote.reduce_shared = _reduced_at_once
     pool = {"default": _SharedThreadPoolExecutor(_TASK_THREADS)}
     # In one folder, each worker would examine the folders of all others.
     workers = [

@@ -25,7 +25,7 @@ from dkmeans.data.batches import Batch
 from dkmeans.data.chunks import Chunk, LoadedChunk
 from dkmeans.errors import Outage
 from dkmeans.executors.budget import Memory
-from dkmeans.executors.dask import internals, worker
+from dkmeans.executors.dask import internals, remote
 from dkmeans.executors.dask.cluster import LATE_FACTOR, Cluster, StrandedError, lost_errors
 from dkmeans.executors.dask.dealing import Dealing, Iteration
 from dkmeans.executors.dask.shipping import Shipping, preferring, size_of
@@ -88,7 +88,7 @@ class Dask(AbstractContextManager["Dask"]):
         self._cluster.compare_versions(self._cluster.threads_by_worker())
         self._shipping = Shipping(self._cluster)
         self._dealing = Dealing()
-        self._read_context = worker.ReadContext(uuid4().hex, cache)
+        self._read_context = remote.ReadContext(uuid4().hex, cache)
         self._held: list[Any] = []
 
     def __str__(self) -> str:
@@ -132,7 +132,7 @@ class Dask(AbstractContextManager["Dask"]):
                         left.popleft()
                         yield result
                     return
-                except (StrandedError, worker.ValueLost) as error:
+                except (StrandedError, remote.ValueLost) as error:
                     logger.warning("%s; their chunks are computed again", error)
                     # Rows and values that were sent to lost workers are sent again.
                     self._shipping.forget()
@@ -154,7 +154,7 @@ class Dask(AbstractContextManager["Dask"]):
         # As a future, and not with each task: there may be many chunks.
         workers = filter(None, self._cluster.threads_by_preferred_worker())
         shared = self._shipping.future(value, list(workers))
-        apply = partial(worker.apply, function)
+        apply = partial(remote.apply, function)
 
         def submit(chunk: Chunk) -> Any:
             submitted.append(chunk)
@@ -184,7 +184,7 @@ class Dask(AbstractContextManager["Dask"]):
                 may_be_old = False
                 iteration = self._dealing.deal(function, batches, threads)
                 return iteration, self._reduce(iteration, batches, value)
-            except (StrandedError, worker.ValueLost) as error:
+            except (StrandedError, remote.ValueLost) as error:
                 logger.warning("%s; the iteration starts over", error)
                 # Rows that were sent to lost workers are sent again.
                 self._shipping.forget()
@@ -203,25 +203,25 @@ class Dask(AbstractContextManager["Dask"]):
         totals = chain(called.totals, *by_tasks)
         return merged(sorted(totals, key=lambda total: total.run.place))
 
-    def _by_calls(self, iteration: Iteration, value: Any) -> worker.Answer:
+    def _by_calls(self, iteration: Iteration, value: Any) -> remote.Answer:
         """Return the totals of the shares that workers remember."""
         workers, size = iteration.addresses, size_of(value)
         if not workers or not self._dealing.can_call or size > _MOST_CALL_BYTES:
-            return worker.Answer()
+            return remote.Answer()
         self._cluster.keep_workers()
         # A few workers are called by the driver. Of many only the first, which calls the others.
-        is_few = len(workers) <= worker.FAN_IN and len(workers) * size <= _MOST_CALL_BYTES
+        is_few = len(workers) <= remote.FAN_IN and len(workers) * size <= _MOST_CALL_BYTES
         called, below = (workers, []) if is_few else (workers[:1], workers[1:])
         seconds = max(_CALL_SECONDS, LATE_FACTOR * self._dealing.usual_seconds)
         arguments = iteration.call, value, below, seconds
         call = internals.call_directly if self._cluster.is_reachable else internals.call
         # Where the scheduler forbids calls or is lost, or a worker is frozen, the tasks report it.
         try:
-            answers = call(self._client, called, seconds, worker.reduce_again, *arguments)
+            answers = call(self._client, called, seconds, remote.reduce_again, *arguments)
         except Exception:
             logger.debug("workers cannot be called", exc_info=True)
-            return worker.Answer()
-        return worker.joined(list(answers.values()))
+            return remote.Answer()
+        return remote.joined(list(answers.values()))
 
     def _tasks_of(
         self, iteration: Iteration, batches: Sequence[Batch], value: Any
@@ -258,7 +258,7 @@ class Dask(AbstractContextManager["Dask"]):
             return []
         values = self._shipping.values(value, [task.worker for task in tasks])
         fan_in, is_large = _fan_in(value), _is_large(value)
-        reduce = worker.reduce_share_once if is_large else worker.reduce_share
+        reduce = remote.reduce_share_once if is_large else remote.reduce_share
         level = [
             self._submit_task(reduce, iteration, task, batches, own)
             for task, own in zip(tasks, values, strict=True)
@@ -278,7 +278,7 @@ class Dask(AbstractContextManager["Dask"]):
             # The driver gets one total of large results. It is merged on the worker of its first
             # part, so that no worker holds the parts of several merges.
             owners = [task.worker if is_large else None for task in tasks]
-            merge: Any = worker.merge_once if is_large else worker.merge
+            merge: Any = remote.merge_once if is_large else remote.merge
             while len(level) > (1 if is_large else fan_in):
                 level = [
                     self._client.submit(
@@ -309,7 +309,7 @@ class Dask(AbstractContextManager["Dask"]):
         return self._submit(function, Batch.chained(chunks), shared, reading)
 
     def _submit(
-        self, function: Any, chunks: Batch, shared: Any, reading: worker.ReadContext
+        self, function: Any, chunks: Batch, shared: Any, reading: remote.ReadContext
     ) -> Any:
         """Submit a function of chunks, to the preferred worker or to one that is not frozen."""
         preferred = reading.preferred_worker
@@ -326,7 +326,7 @@ class Dask(AbstractContextManager["Dask"]):
         with suppress(Outage, TimeoutError, *lost_errors()):
             evicting = [
                 self._client.submit(
-                    worker.evict_fit, self._read_context.fit, workers=[address], pure=False
+                    remote.evict_fit, self._read_context.fit, workers=[address], pure=False
                 )
                 for address in self._cluster.threads_by_worker()
             ]
@@ -338,12 +338,12 @@ def _fan_in(value: Any) -> int:
     """Return how many results are added up at a time: fewer if they are large, at least two."""
     # Sums have the size of two copies of float32 centers.
     fitting = _ADDED_BYTES // (2 * size_of(value))
-    return max(2, min(worker.FAN_IN, fitting))
+    return max(2, min(remote.FAN_IN, fitting))
 
 
 def _is_large(value: Any) -> bool:
     """Return whether results for a value are so large that few of them are added up at a time."""
-    return _fan_in(value) < worker.FAN_IN
+    return _fan_in(value) < remote.FAN_IN
 
 
 def _tasks_of_share(
@@ -354,7 +354,7 @@ def _tasks_of_share(
         yield ShareTask(share, owner, iteration.call)
         return
     workers = iteration.addresses
-    count = min(len(workers), worker.FAN_IN)
+    count = min(len(workers), remote.FAN_IN)
     for piece in cut_into_runs([range(run.size) for run in share], [1] * count, 1):
         run = share[piece.batch].part(piece.start, piece.stop)
         yield ShareTask((run,), workers[piece.share * len(workers) // count], None)

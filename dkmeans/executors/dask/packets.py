@@ -1,6 +1,6 @@
 """Packets: a large value in pieces, so that no process has a second copy while it is sent.
 
-The driver sends packets (`shipping`), and a worker puts them together (`worker.hold`). The contents
+The driver sends packets (`shipping`), and a worker puts them together (`remote.hold`). The contents
 of arrays are copied from the value into packets, and from packets into the new value: never all of
 them into one message. A worker also answers other messages between two packets.
 

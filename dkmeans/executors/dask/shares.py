@@ -30,7 +30,7 @@ class Share:
         function: The function of a chunk and a value.
         runs: The runs, in order.
         chunks: Their chunks.
-        reading: A `worker.ReadContext`: for which fit the rows are read.
+        reading: A `remote.ReadContext`: for which fit the rows are read.
         arrays: Weak references to the rows that were shipped beside the chunks.
     """
 

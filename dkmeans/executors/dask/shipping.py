@@ -15,7 +15,7 @@ from dkmeans.data.chunks import Source
 from dkmeans.data.sources.dask_array import DaskRows, FutureRows
 from dkmeans.data.sources.memory import MemoryRows, ShippedRows
 from dkmeans.errors import InvalidData
-from dkmeans.executors.dask import internals, worker
+from dkmeans.executors.dask import internals, remote
 from dkmeans.executors.dask.cluster import Cluster
 from dkmeans.executors.dask.packets import packets
 
@@ -74,14 +74,14 @@ class Shipping:
         The copies are made from each other, as a tree. If all workers asked one worker for the
         value, those that it refuses, because it is busy, would wait for longer and longer.
         """
-        if len(workers) <= worker.FAN_IN:
+        if len(workers) <= remote.FAN_IN:
             yield from ((each, source) for each in workers)
             return
-        parts = min(worker.FAN_IN, -(-len(workers) // worker.FAN_IN))
+        parts = min(remote.FAN_IN, -(-len(workers) // remote.FAN_IN))
         size = -(-len(workers) // parts)
         for start in range(0, len(workers), size):
             part = workers[start : start + size]
-            copy = self._client.submit(worker.unchanged, source, **preferring(part[0]), pure=False)
+            copy = self._client.submit(remote.unchanged, source, **preferring(part[0]), pure=False)
             yield from self._copies(copy, part)
 
     def future(self, value: Any, workers: Sequence[str] = ()) -> Any:
@@ -93,13 +93,13 @@ class Shipping:
         if workers and size_of(value) >= _SMALL_BYTES and self._cluster.is_reachable:
             name, first = uuid4().hex, list(workers[:1])
             if self._has_sent(value, name, first):
-                return self._client.submit(worker.take, name, **preferring(*first), pure=False)
-        return self._client.submit(worker.unchanged, value, **preferring(*workers), pure=False)
+                return self._client.submit(remote.take, name, **preferring(*first), pure=False)
+        return self._client.submit(remote.unchanged, value, **preferring(*workers), pure=False)
 
     def _has_sent(self, value: Any, name: str, receiver: list[str]) -> bool:
         """Send a value to a worker, which holds it under a name; return whether all has arrived."""
         hold = partial(
-            internals.call_directly, self._client, receiver, _PACKET_SECONDS, worker.hold
+            internals.call_directly, self._client, receiver, _PACKET_SECONDS, remote.hold
         )
         return all(hold(name, packet) for packet in packets(value))
 
@@ -137,7 +137,7 @@ class Shipping:
         if source not in self._shipped:
             rows = source.array if isinstance(source, MemoryRows) else source
             self._count(getattr(rows, "nbytes", 0))
-            self._shipped[source] = self._client.submit(worker.unpack, rows, **where, pure=False)
+            self._shipped[source] = self._client.submit(remote.unpack, rows, **where, pure=False)
         return self._shipped[source]
 
     def _check_cluster(self, source: FutureRows) -> None:

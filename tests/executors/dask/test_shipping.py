@@ -10,7 +10,7 @@ from dkmeans import Dataset
 from dkmeans.data.sources.memory import ShippedRows
 from dkmeans.distance import Centers, Distance
 from dkmeans.executors import Dask
-from dkmeans.executors.dask import internals, worker
+from dkmeans.executors.dask import internals, remote
 from dkmeans.executors.dask.cluster import Cluster
 from dkmeans.executors.dask.shipping import Shipping, size_of
 from dkmeans.partial_sums import accumulate
@@ -96,7 +96,7 @@ def test_no_worker_gives_a_large_value_to_many_others(number):
 def test_a_large_value_does_not_pass_through_the_scheduler(client, submitted):
     value, addresses = np.arange(2.0**18), sorted(client.nthreads())
     future = Shipping(Cluster(client)).future(value, addresses)
-    assert submitted == [worker.take]
+    assert submitted == [remote.take]
     np.testing.assert_array_equal(future.result(), value)
     assert client.who_has(future) == {future.key: (addresses[0],)}
 
@@ -106,8 +106,8 @@ def test_a_value_that_was_lost_with_its_worker_is_sent_again(client, dataset, mo
 
     def losing(client, workers, seconds, function, *arguments):
         answers = call(client, workers, seconds, function, *arguments)
-        if function is worker.hold and lost:
-            client.run(lambda: worker._held.clear(), workers=lost.pop() and workers)
+        if function is remote.hold and lost:
+            client.run(lambda: remote._held.clear(), workers=lost.pop() and workers)
         return answers
 
     monkeypatch.setattr(internals, "call_directly", losing)
